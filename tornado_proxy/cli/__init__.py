@@ -1,0 +1,45 @@
+"""The `tornado-proxy` command: one file a group of subcommands, loaded when it is called."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+import tornado_proxy
+
+_COMMANDS = {
+    "serve": "tornado_proxy.cli.serve:serve",
+    "demo": "tornado_proxy.cli.demo:demo",
+    "check": "tornado_proxy.cli.check:check",
+    "key": "tornado_proxy.cli.credentials:key",
+    "token": "tornado_proxy.cli.credentials:token",
+    "usage": "tornado_proxy.cli.usage:usage",
+    "simulate": "tornado_proxy.cli.simulate:simulate",
+}
+
+
+class _LazyGroup(click.Group):
+    """A group that imports a subcommand's file only when it is asked for, so that `--help` stays quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        target = _COMMANDS.get(cmd_name)
+        if target is None:
+            return None
+        module, _, name = target.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(tornado_proxy.__version__, prog_name="tornado-proxy")
+def main() -> None:
+    """Let OpenAI and Anthropic clients in on your own tokens, keep the provider keys, bill every call exactly.
+
+    \b
+    Example:
+      tornado-proxy serve --config conf/proxy.yaml
+    """

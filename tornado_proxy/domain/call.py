@@ -1,0 +1,59 @@
+"""One call as the ledger keeps it: the intent before anything is sent, the record when it has ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from tornado_proxy.domain.cost import Cost
+from tornado_proxy.domain.identity import Caller
+from tornado_proxy.domain.usage import Basis
+
+
+class Outcome(StrEnum):
+    """How the exchange ended."""
+
+    COMPLETED = "completed"
+    CLIENT_CLOSED = "client_closed"
+    UPSTREAM_ERROR = "upstream_error"
+    UPSTREAM_BROKEN = "upstream_broken"
+    SHUTDOWN = "shutdown"
+    CRASHED = "crashed"
+
+
+@dataclass(frozen=True, slots=True)
+class CallIntent:
+    """A request that was let in and is about to be sent.  Times are aware UTC; `endpoint` is the provider's path."""
+
+    request_id: str
+    caller: Caller
+    provider: str
+    endpoint: str
+    method: str
+    model_requested: str | None
+    started_at: datetime
+    session: str | None = None
+    service_tier: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One ledger line.  `status` is the HTTP status the client saw (499: it left first), None when none was sent.
+
+    `usage` is the provider's usage as JSON text; `object_id` the provider's id of what the call created.
+    """
+
+    intent: CallIntent
+    model: str | None
+    status: int | None
+    outcome: Outcome
+    basis: Basis
+    cost: Cost
+    first_byte_at: datetime | None
+    ended_at: datetime
+    usage: str | None = None
+    estimate_method: str | None = None
+    object_id: str | None = None
+    upstream_request_id: str | None = None
+    faults: tuple[str, ...] = ()

@@ -1,0 +1,187 @@
+"""Every exception the program raises on purpose, split by whose fault it is.
+
+    ProxyError
+    ├── CallerError           the caller's request; carries an HTTP status and an error code
+    │   ├── BadRequest            400
+    │   │   ├── ModelNotPriced        400 model_not_priced
+    │   │   └── BodyNotReadable       400
+    │   ├── NotAuthenticated      401
+    │   ├── NotAllowed            403
+    │   ├── NotFound              404
+    │   ├── MethodNotAllowed      405
+    │   └── BodyTooLarge          413
+    ├── ServiceError          our own state; the caller may try again
+    │   ├── LedgerUnavailable     503
+    │   ├── Overloaded            503
+    │   └── Draining              503
+    ├── UpstreamError         the provider could not be reached or broke off
+    │   ├── UpstreamUnreachable   502
+    │   ├── UpstreamTimeout       504
+    │   └── ExchangeAborted       our own doing: the client left, or the process ends
+    └── ConfigError           files that an operator wrote; never raised while a request is served
+
+`web/` alone turns a CallerError, ServiceError or UpstreamError into an answer, in the provider's error shape.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class ProxyError(Exception):
+    """Root of the tree."""
+
+
+class AnswerableError(ProxyError):
+    """An error that ends a request before the first byte of an answer.
+
+    `status` is the HTTP status; `kind` the word that goes into the error's `type`
+    member; `code` a stable word for programs; `param` names the faulty field, if one is.
+    """
+
+    status = 500
+    kind = "api_error"
+    code: str | None = None
+
+    def __init__(self, message: str, *, code: str | None = None, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        if code is not None:
+            self.code = code
+
+
+class CallerError(AnswerableError):
+    """The request itself is at fault; sending it again unchanged will not help."""
+
+    status = 400
+    kind = "invalid_request_error"
+
+
+class BadRequest(CallerError):
+    """400: the request cannot be understood or is refused for what it says."""
+
+
+class BodyNotReadable(BadRequest):
+    """400: the body is not what its route takes (not JSON, a watched member twice, ...)."""
+
+    code = "invalid_body"
+
+
+class ModelNotPriced(BadRequest):
+    """400: the model, or the tier it asks for, has no price on this endpoint."""
+
+    code = "model_not_priced"
+
+
+class NotAuthenticated(CallerError):
+    """401: no credential, or one that is not valid."""
+
+    status = 401
+    kind = "authentication_error"
+    code = "invalid_api_key"
+
+
+class NotAllowed(CallerError):
+    """403: a valid credential that may not do this."""
+
+    status = 403
+    kind = "permission_error"
+    code = "not_allowed"
+
+
+class NotFound(CallerError):
+    """404: no such route, or an object of another project."""
+
+    status = 404
+    kind = "not_found_error"
+    code = "not_found"
+
+
+class MethodNotAllowed(CallerError):
+    """405: the path is served, but not with this method."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class BodyTooLarge(CallerError):
+    """413: the body is larger than `limits.max_body_mb`."""
+
+    status = 413
+    kind = "request_too_large"
+    code = "request_too_large"
+
+
+class ServiceError(AnswerableError):
+    """Our own state stands in the way; nothing was sent to the provider."""
+
+    status = 503
+
+
+class LedgerUnavailable(ServiceError):
+    """503: the ledger cannot be written, so no request may be started."""
+
+    code = "ledger_unavailable"
+
+
+class Overloaded(ServiceError):
+    """503: `limits.max_streams` requests are in flight."""
+
+    kind = "overloaded_error"
+    code = "too_many_streams"
+
+
+class Draining(ServiceError):
+    """503: the process is shutting down."""
+
+    code = "shutting_down"
+
+
+class UpstreamError(AnswerableError):
+    """The provider could not be reached, or its answer broke off."""
+
+    status = 502
+    code = "upstream_error"
+
+
+class UpstreamUnreachable(UpstreamError):
+    """502: no connection, a TLS fault, or an answer that is not HTTP."""
+
+    code = "upstream_unreachable"
+
+
+class UpstreamTimeout(UpstreamError):
+    """504: no connection, or no byte, within the configured time."""
+
+    status = 504
+    kind = "timeout_error"
+    code = "upstream_timeout"
+
+
+class ExchangeAborted(UpstreamError):
+    """We ended the exchange: the client left, or the process is going down."""
+
+    code = "aborted"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Fault:
+    """One thing wrong in a file an operator wrote.  `line` counts from 1; 0 means the whole file."""
+
+    file: str
+    line: int
+    key: str
+    rule: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {self.key}: {self.rule}" if self.key else f"{place}: {self.rule}"
+
+
+class ConfigError(ProxyError):
+    """Configuration that cannot be used.  Holds every fault found, in file order."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        self.faults = tuple(sorted(faults))
+        super().__init__("\n".join(str(fault) for fault in self.faults))

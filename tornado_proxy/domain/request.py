@@ -1,0 +1,56 @@
+"""What admission and metering need to know of a request's body; the rest of the body is never looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tornado_proxy.domain.usage import Meter, Quantity
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """One model that a request can spend on, and the meters it can be charged on there.
+
+    `role` is None for the model of the endpoint itself, else the registry's word (`image_generation_tool`,
+    `input_transcription`).  `service_tier` and `speed` are the words of the request, None where it says nothing.
+    `when` holds further conditions that are known before the call, such as ("tool", "web_search").
+    """
+
+    model: str
+    meters: frozenset[Meter]
+    role: str | None = None
+    service_tier: str | None = None
+    speed: str | None = None
+    when: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What an image request asks for, in the provider's words; None or "auto" leaves the choice to the provider."""
+
+    count: int = 1
+    size: str | None = None
+    quality: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """The few fields of a request's body that admission and the usage readers look at.
+
+    `model` is None where the endpoint takes none.  `spends` lists every model the request can spend on, its own first.
+    `body_bytes` is the length of the client's body.  `usage_injected`: usage was asked for on the client's behalf.
+    `inferred` are quantities that only the request can tell (characters to speak, seconds of uploaded audio).
+    `references` are ids of provider objects that the body names; they must be the project's own.
+    """
+
+    model: str | None = None
+    spends: tuple[Spend, ...] = ()
+    stream: bool = False
+    service_tier: str | None = None
+    body_bytes: int = 0
+    usage_injected: bool = False
+    background: bool = False
+    inferred: tuple[Quantity, ...] = ()
+    image: ImageFacts | None = None
+    references: tuple[str, ...] = ()
+    response_format: str | None = None

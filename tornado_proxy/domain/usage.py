@@ -1,0 +1,92 @@
+"""What a provider says was used, as disjoint quantities, before any price is looked at.
+
+A *meter* is a quantity with a price; a *reading* is one usage statement that is priced once, at one model.
+Meters are disjoint: `input_tokens` never holds what `cached_input_tokens` or `input_audio_tokens` holds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+
+
+class Meter(StrEnum):
+    """Names of the quantities that have prices (schemas/prices.schema.json says what each counts)."""
+
+    INPUT = "input_tokens"
+    CACHED_INPUT = "cached_input_tokens"
+    CACHE_WRITE = "cache_write_tokens"
+    CACHE_WRITE_12H = "cache_write_12h_tokens"
+    CACHE_WRITE_5M = "cache_write_5m_tokens"
+    CACHE_WRITE_1H = "cache_write_1h_tokens"
+    OUTPUT = "output_tokens"
+    INPUT_AUDIO = "input_audio_tokens"
+    CACHED_INPUT_AUDIO = "cached_input_audio_tokens"
+    OUTPUT_AUDIO = "output_audio_tokens"
+    INPUT_IMAGE = "input_image_tokens"
+    CACHED_INPUT_IMAGE = "cached_input_image_tokens"
+    OUTPUT_IMAGE = "output_image_tokens"
+    INPUT_CHARACTERS = "input_characters"
+    AUDIO_SECONDS = "audio_seconds"
+    SESSION_SECONDS = "session_seconds"
+    IMAGES = "images"
+    WEB_SEARCHES = "web_searches"
+    WEB_FETCHES = "web_fetches"
+    FILE_SEARCHES = "file_searches"
+    CONTAINER_SECONDS = "container_seconds"
+    CONTAINER_SESSIONS = "container_sessions"
+
+
+class Basis(StrEnum):
+    """How a record's cost is known (docs/usage.md)."""
+
+    REPORTED = "reported"
+    INFERRED = "inferred"
+    ESTIMATED = "estimated"
+    PENDING = "pending"
+    UNSETTLED = "unsettled"
+    FREE = "free"
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """So much of one meter.  `when` holds conditions of this quantity alone, such as ("tool", "web_search")."""
+
+    meter: Meter
+    amount: Decimal
+    when: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One usage statement, to be priced once, at one model.
+
+    `model`, `service_tier`, `speed` and `inference_geo` are the provider's own words from the answer, None where it
+    says nothing.  `context_tokens` is the whole input, cached parts included: what long-context limits compare with.
+    """
+
+    quantities: tuple[Quantity, ...]
+    model: str | None = None
+    service_tier: str | None = None
+    speed: str | None = None
+    inference_geo: str | None = None
+    context_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReport:
+    """What a usage reader found in one answer.
+
+    `raw` is the provider's usage as compact JSON text (several statements: a JSON list), kept so that a price fault
+    never loses usage.  `model` is the model that the answer names; `object_id` the id of the created object.
+    `faults` are statements that do not add up, each a sentence.  `estimate_method` is set when `basis` is ESTIMATED.
+    """
+
+    readings: tuple[Reading, ...] = ()
+    basis: Basis = Basis.UNSETTLED
+    raw: str | None = None
+    model: str | None = None
+    object_id: str | None = None
+    estimate_method: str | None = None
+    faults: tuple[str, ...] = ()

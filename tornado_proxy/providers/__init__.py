@@ -1,0 +1,1 @@
+"""The providers' APIs as data and sans-I/O readers: routes, request fields, usage, errors, headers."""

@@ -1,0 +1,118 @@
+"""What a provider is to the rest of the program: a table of endpoints, and a few words on headers and errors.
+
+Theory of operation.  `web/` matches a request to an `Endpoint`, hands the whole body to `parse`, and sends `body`.
+When the head of the answer is there it asks for a `reader` and perhaps an `edit`; every chunk of the answer goes
+through `reader.feed` first, then through `edit.feed`, then to the client:
+
+    client body -> parse -> facts, body -> provider
+    provider chunk -> reader.feed            (never changes anything, never raises)
+                   -> edit.feed -> client    (only where docs/architecture.md says that bytes differ)
+    end -> reader.close(complete=...) -> reader.result() -> UsageReport
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tornado_proxy.domain.errors import AnswerableError
+from tornado_proxy.domain.identity import Secret
+from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.domain.usage import UsageReport
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerHead:
+    """Status and media type of an answer.  `media_type` is lower case without parameters, "" where it is missing."""
+
+    status: int
+    media_type: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the provider did what was asked; an error status is never charged."""
+        return 200 <= self.status < 300
+
+
+class UsageReader(Protocol):
+    """Reads usage out of one answer.  Never awaits, logs, raises or looks at a clock."""
+
+    def feed(self, data: bytes) -> None:
+        """Take the next body bytes, split anywhere, even inside a UTF-8 character."""
+
+    def close(self, *, complete: bool) -> None:
+        """The body has ended; `complete` is False when it broke off.  No feed afterwards."""
+
+    def result(self) -> UsageReport:
+        """What was read.  Called once, after close."""
+
+
+class BodyEdit(Protocol):
+    """Changes the answer's bytes on their way to the client, in the few places where it must."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next bytes from the provider; give what can go to the client now, perhaps b""."""
+
+    def close(self) -> bytes:
+        """The body has ended; give what is still held."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedRequest:
+    """The facts of a request, and the bytes to send: the client's own, or with a splice that `facts` tells of."""
+
+    facts: RequestFacts
+    body: bytes
+
+
+#: (body, content type header) -> parsed request.  Raises BodyNotReadable or BadRequest.
+Parse = Callable[[bytes, str], ParsedRequest]
+MakeReader = Callable[[RequestFacts, AnswerHead], UsageReader]
+MakeEdit = Callable[[RequestFacts, AnswerHead], BodyEdit | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One path of a provider's API, as one method serves it.
+
+    `path` is the provider's own, with `{id}` for one path segment: "/v1/responses/{id}".  `parse` is None where no
+    body is looked at, `reader` None where the call is free.  `priced_as` is the registry's endpoint whose prices hold.
+    """
+
+    provider: str
+    method: str
+    path: str
+    parse: Parse | None = None
+    reader: MakeReader | None = None
+    edit: MakeEdit | None = None
+    priced_as: str = ""
+
+    @property
+    def free(self) -> bool:
+        """Whether the provider charges nothing for a call."""
+        return self.reader is None
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One provider's table and manners.
+
+    `prefix` is the first path segment on our side.  `credential_headers` are the headers, lower case, that may bring
+    a client's token; `key_headers` makes those that carry the provider key.  `passed_headers` and `passed_prefixes` are
+    the request headers that go on; `withheld_headers` never do, whatever the config adds.  `account_headers` are answer
+    headers that would name the provider account.  `error_body` writes an error as this provider would: (error, our
+    request id) -> JSON bytes.  `request_id_header` is the provider's own id of an answer.
+    """
+
+    name: str
+    prefix: str
+    endpoints: tuple[Endpoint, ...]
+    credential_headers: tuple[str, ...]
+    key_headers: Callable[[Secret], Mapping[str, Secret]]
+    error_body: Callable[[AnswerableError, str], bytes]
+    request_id_header: str
+    passed_headers: frozenset[str] = frozenset()
+    passed_prefixes: tuple[str, ...] = ()
+    withheld_headers: frozenset[str] = frozenset()
+    account_headers: frozenset[str] = field(default_factory=frozenset)
