@@ -104,6 +104,10 @@ class MethodNotAllowed(CallerError):
     status = 405
     code = "method_not_allowed"
 
+    def __init__(self, message: str, allowed: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+
 
 class BodyTooLarge(CallerError):
     """413: the body is larger than `limits.max_body_mb`."""
@@ -139,10 +143,17 @@ class Draining(ServiceError):
 
 
 class UpstreamError(AnswerableError):
-    """The provider could not be reached, or its answer broke off."""
+    """The provider could not be reached, or its answer broke off.
+
+    `request_sent` is False when no byte of the request can have left, so that nothing can have been charged.
+    """
 
     status = 502
     code = "upstream_error"
+
+    def __init__(self, message: str, *, request_sent: bool = True) -> None:
+        super().__init__(message)
+        self.request_sent = request_sent
 
 
 class UpstreamUnreachable(UpstreamError):

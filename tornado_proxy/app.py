@@ -1,0 +1,157 @@
+"""The composition root: the one file that knows all rooms.  Builds them, opens the ports, reloads, drains, stops.
+
+start ──> serving ── SIGHUP ──> reload: a new snapshot, or the old one and a list of faults in the log
+             │ SIGTERM, SIGINT
+             v
+          draining: not ready, no new requests, streams go on for at most shutdown.drain_s
+             │ nothing left, time over, or a second signal
+             v
+          what is left is cut, the ledger is flushed, exit 0
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from pathlib import Path
+from typing import Any
+
+from tornado.httpserver import HTTPServer
+from tornado.iostream import IOStream
+from tornado.netutil import bind_sockets
+from tornado.web import Application
+
+from tornado_proxy import metrics, snapshot, tasks
+from tornado_proxy.config.settings import ListenSettings
+from tornado_proxy.domain.call import Outcome
+from tornado_proxy.domain.errors import ConfigError
+from tornado_proxy.ledger.sqlite import SqliteLedger
+from tornado_proxy.snapshot import Snapshot, SnapshotHolder
+from tornado_proxy.upstream.client import UpstreamClient
+from tornado_proxy.web.admin_api import admin_application
+from tornado_proxy.web.proxy_http import ProxyHandler
+from tornado_proxy.web.services import Services
+
+_log = logging.getLogger(__name__)
+
+#: Bytes of a request's head; the providers' own limits are near.
+_MAX_HEADER_BYTES = 64 * 1024
+
+#: Above every configured limit: the handler enforces limits.max_body_mb, with an answer that an SDK understands.
+_NO_LIMIT_BYTES = 1 << 50
+
+#: Seconds that cut calls get to write their records at the end of a shutdown.
+_LAST_RECORDS_S = 2.0
+
+
+class _ClientServer(HTTPServer):
+    """The HTTP server of the client port."""
+
+    def handle_stream(self, stream: IOStream, address: Any) -> None:
+        # Nagle holds small chunks for the client's delayed ACK: p99 22-27 ms instead of 0.3 (docs/performance.md).
+        stream.set_nodelay(True)
+        super().handle_stream(stream, address)
+
+
+class Server:
+    """The whole server on a running event loop: start(), then wait_stopped()."""
+
+    def __init__(self, config: Path, first: Snapshot) -> None:
+        self._snapshots = SnapshotHolder(config, first)
+        self._services: Services | None = None
+        self._servers: list[HTTPServer] = []
+        self._stopped = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._reloading = asyncio.Lock()
+        self.port = 0
+        self.admin_port = 0
+
+    async def start(self) -> None:
+        """Open the ledger and both ports.
+
+        Raises:
+            LedgerUnavailable: the ledger cannot be opened.
+            OSError: a port cannot be bound.
+        """
+        settings = self._snapshots.current.settings
+        ledger = SqliteLedger(settings.ledger.path, fsync=settings.ledger.fsync)
+        await ledger.open()
+        services = self._services = Services(self._snapshots, UpstreamClient(force_instance=True), ledger)
+        clients = Application([(r".*", ProxyHandler, {"services": services})], log_function=lambda handler: None)
+        self.port = self._listen(
+            _ClientServer(clients, max_header_size=_MAX_HEADER_BYTES, max_body_size=_NO_LIMIT_BYTES), settings.listen
+        )
+        self.admin_port = self._listen(HTTPServer(admin_application(services, self.reload)), settings.admin)
+
+    def _listen(self, server: HTTPServer, where: ListenSettings) -> int:
+        sockets = bind_sockets(where.port, where.host)
+        server.add_sockets(sockets)
+        self._servers.append(server)
+        port: int = sockets[0].getsockname()[1]
+        return port
+
+    def handle_signals(self) -> None:
+        """SIGTERM and SIGINT drain, a second one hurries; SIGHUP reloads."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, lambda: tasks.spawn(self._reload_and_log(), "reload"))
+
+    async def reload(self) -> None:
+        """Read the configuration again and put it in use.
+
+        Raises:
+            ConfigError: it is faulty; nothing has changed.
+        """
+        async with self._reloading:
+            generation = self._snapshots.current.generation + 1
+            try:
+                new = await asyncio.to_thread(snapshot.build, self._snapshots.path, generation)
+                self._snapshots.swap(new)
+            except ConfigError:
+                metrics.CONFIG_RELOAD_FAILED.set(1)
+                raise
+            metrics.CONFIG_RELOAD_FAILED.set(0)
+            _log.info("configuration reloaded", extra={"config_generation": generation})
+
+    async def _reload_and_log(self) -> None:
+        try:
+            await self.reload()
+        except ConfigError as error:
+            _log.error("reload refused; the old configuration stays in use", extra={"faults": str(error).splitlines()})
+
+    def stop(self) -> None:
+        """Begin to drain; called again, end at once."""
+        assert self._services is not None
+        if self._services.in_flight.draining:
+            self._hurry.set()
+            return
+        self._services.in_flight.draining = True
+        tasks.spawn(self._drain(self._services), "drain")
+
+    async def wait_stopped(self) -> None:
+        """Wait until the drain is over and the ledger is flushed."""
+        await self._stopped.wait()
+
+    async def _drain(self, services: Services) -> None:
+        try:
+            limit_s = self._snapshots.current.settings.shutdown.drain_s
+            _log.info("draining", extra={"in_flight": len(services.in_flight), "limit_s": limit_s})
+            self._servers[0].stop()
+            idle = tasks.spawn(services.in_flight.wait_idle(limit_s), "wait for calls in flight")
+            hurry = tasks.spawn(self._hurry.wait(), "wait for a second signal")
+            await asyncio.wait((idle, hurry), return_when=asyncio.FIRST_COMPLETED)
+            idle.cancel()
+            hurry.cancel()
+            for call in services.in_flight:
+                call.end(Outcome.SHUTDOWN)
+            await services.in_flight.wait_idle(_LAST_RECORDS_S)
+            for server in self._servers:
+                server.stop()
+                await server.close_all_connections()
+            services.upstream.close()
+            await services.ledger.close()
+            _log.info("stopped")
+        finally:
+            self._stopped.set()

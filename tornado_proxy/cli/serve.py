@@ -1,0 +1,60 @@
+"""`tornado-proxy serve`: the hosted proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import click
+import uvloop
+
+from tornado_proxy import logs, snapshot
+from tornado_proxy.app import Server
+from tornado_proxy.domain.errors import ConfigError, LedgerUnavailable
+from tornado_proxy.snapshot import Snapshot
+
+
+@click.command()
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    default=Path("conf/proxy.yaml"),
+    show_default=True,
+    help="The proxy's configuration.",
+)
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+)
+def serve(config: Path, log_level: str) -> None:
+    r"""Run the proxy until SIGTERM; SIGHUP reloads the configuration.
+
+    \b
+    Example:
+      OPENAI_API_KEY=... ANTHROPIC_API_KEY=... tornado-proxy serve --config conf/proxy.yaml
+    """
+    try:
+        first = snapshot.build(config, 1)
+    except ConfigError as error:
+        click.echo(f"the configuration cannot be used:\n{error}", err=True)
+        sys.exit(1)
+    listener = logs.start(log_level.upper())
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(config, first))
+    except LedgerUnavailable as error:
+        click.echo(f"the ledger cannot be opened: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        click.echo(f"cannot listen: {error}; is another server running there? (listen and admin in {config})", err=True)
+        sys.exit(1)
+    finally:
+        listener.stop()
+
+
+async def _serve(config: Path, first: Snapshot) -> None:
+    server = Server(config, first)
+    await server.start()
+    server.handle_signals()
+    click.echo(f"serving on http://{first.settings.listen.host}:{server.port}", err=True)
+    await server.wait_stopped()

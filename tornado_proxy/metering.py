@@ -1,0 +1,128 @@
+"""One call's meter: bytes of the answer in, the finished ledger record out.
+
+It never raises into a stream: a reader that fails is dropped, counted and named in the record, and the bytes flow on.
+It knows no ledger and no HTTP; the record goes where the caller takes it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+
+from tornado_proxy import metrics
+from tornado_proxy.domain.call import CallIntent, CallRecord, Outcome
+from tornado_proxy.domain.cost import Cost, bill
+from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.domain.usage import Basis, UsageReport
+from tornado_proxy.pricing.tariff import Tariff
+from tornado_proxy.providers.endpoint import AnswerHead, Endpoint, UsageReader
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How the call ended for the client: `status` is what it saw, 499 when it left first, None when it saw nothing."""
+
+    outcome: Outcome
+    status: int | None
+    at: datetime
+    first_byte_at: datetime | None = None
+    upstream_request_id: str | None = None
+    reached_provider: bool = True
+
+
+class CallMeter:
+    """Meters one call.  answered() once, feed() for each chunk, close() once; all optional before close()."""
+
+    __slots__ = ("_complete", "_endpoint", "_facts", "_failed", "_head", "_reader", "_tariff", "intent")
+
+    def __init__(self, intent: CallIntent, endpoint: Endpoint, facts: RequestFacts, tariff: Tariff) -> None:
+        self.intent = intent
+        self._endpoint = endpoint
+        self._facts = facts
+        self._tariff = tariff
+        self._reader: UsageReader | None = None
+        self._head: AnswerHead | None = None
+        self._complete = False
+        self._failed = False
+
+    def answered(self, head: AnswerHead) -> None:
+        """The provider's head is there."""
+        self._head = head
+        if self._endpoint.reader is not None:
+            self._reader = self._endpoint.reader(self._facts, head)
+
+    def feed(self, data: bytes) -> None:
+        """Take the next body bytes."""
+        if self._reader is None or self._failed:
+            return
+        try:
+            self._reader.feed(data)
+        except Exception:  # noqa: BLE001  # a reader's bug must not end a stream that is being paid for
+            self._on_reader_failure()
+
+    def body_complete(self) -> None:
+        """The provider's body has come to its proper end."""
+        self._complete = True
+
+    def close(self, ending: Ending) -> CallRecord:
+        """The record of the call: usage as the provider stated it, and its price."""
+        report = self._report(ending)
+        cost = self._price(report)
+        faults = (*report.faults, *cost.faults)
+        basis = Basis.UNSETTLED if cost.faults else report.basis
+        if basis is Basis.UNSETTLED:
+            metrics.UNPRICED.labels(self.intent.provider).inc()
+        return CallRecord(
+            intent=self.intent,
+            model=report.model or self._facts.model,
+            status=ending.status,
+            outcome=ending.outcome,
+            basis=basis,
+            cost=cost,
+            first_byte_at=ending.first_byte_at,
+            ended_at=ending.at,
+            usage=report.raw,
+            estimate_method=report.estimate_method,
+            object_id=report.object_id,
+            upstream_request_id=ending.upstream_request_id,
+            faults=faults,
+        )
+
+    def _report(self, ending: Ending) -> UsageReport:
+        if self._endpoint.free or not ending.reached_provider:
+            return UsageReport(basis=Basis.FREE)
+        if self._reader is None:
+            return UsageReport(basis=Basis.UNSETTLED, faults=("the provider gave no answer that could be read",))
+        try:
+            self._reader.close(complete=self._complete)
+            report = self._reader.result()
+        except Exception:  # noqa: BLE001  # the record must be written, whatever a reader does
+            self._on_reader_failure()
+            report = UsageReport(basis=Basis.UNSETTLED)
+        if self._failed:
+            report = replace(report, basis=Basis.UNSETTLED, faults=(*report.faults, "the usage reader failed"))
+        return report
+
+    def _price(self, report: UsageReport) -> Cost:
+        try:
+            return self._tariff.rate(
+                self._endpoint.priced_as or self._endpoint.path, report, self._facts, self.intent.started_at
+            )
+        except Exception:  # noqa: BLE001  # usage is kept without a price rather than lost with one
+            _log.exception("rating failed", extra={"request_id": self.intent.request_id})
+            return _unrated(("rating failed; the usage is kept and can be rated again",))
+
+    def _on_reader_failure(self) -> None:
+        if not self._failed:
+            self._failed = True
+            metrics.READER_FAILURES.inc()
+            _log.exception("usage reader failed", extra={"request_id": self.intent.request_id})
+
+
+def _unrated(faults: Iterable[str]) -> Cost:
+    return bill((), Decimal(0), faults)

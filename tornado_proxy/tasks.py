@@ -1,0 +1,33 @@
+"""The one place that starts background tasks: each is named, kept alive, watched, and its failure logged."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from tornado_proxy import metrics
+
+_log = logging.getLogger(__name__)
+
+#: Running tasks.  The event loop keeps only weak references, so without this a task may vanish while it waits.
+_running: set[asyncio.Task[Any]] = set()
+
+
+def spawn(work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+    """Run `work` in the background.  A failure is logged and counted; a cancelled task ends quietly."""
+    task = asyncio.get_running_loop().create_task(work, name=name)
+    _running.add(task)
+    task.add_done_callback(_on_done)
+    return task
+
+
+def _on_done(task: asyncio.Task[Any]) -> None:
+    _running.discard(task)
+    if task.cancelled():
+        return
+    error = task.exception()
+    if error is not None:
+        metrics.TASK_FAILURES.labels(task.get_name()).inc()
+        _log.error("background task failed", extra={"task": task.get_name()}, exc_info=error)

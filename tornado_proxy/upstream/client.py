@@ -1,0 +1,210 @@
+"""Tornado's curl client, with exchanges that stream, pause and stop in place of its buffered fetch().
+
+What is Tornado's: the multi handle and how the loop drives it.  What is ours: a pool of easy handles that keep their
+options from one exchange to the next, and callbacks that go straight to an `Exchange`.  No HTTPRequest, HTTPResponse,
+queue or per-request timer stands between (docs/performance.md has the figures).
+
+The private names of CurlAsyncHTTPClient used here are `_multi`, `_set_timeout` and the hook `_finish`, which its
+`_finish_pending_requests` calls; Tornado is pinned for their sake, and tests/upstream/ holds them to their contract.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import certifi
+import pycurl
+from tornado.curl_httpclient import CurlAsyncHTTPClient
+
+from tornado_proxy.domain.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from tornado_proxy.upstream.exchange import Exchange, UpstreamRequest
+
+#: Idle easy handles that are kept for reuse; a handle costs about 5 KB.
+_POOL_SIZE = 256
+
+#: Bytes libcurl reads at a time.  Larger reads gain little on loopback and cost memory for each open stream.
+_BUFFER_BYTES = 16 * 1024
+
+#: Connections kept open for the next request, over all providers.
+_KEPT_CONNECTIONS = 512
+
+#: Seconds between two looks for exchanges whose provider has gone silent.
+_IDLE_SWEEP_S = 1.0
+
+#: Faults that happen before any byte of the request has left: nothing can have been charged.
+_NOTHING_SENT = frozenset(
+    {
+        pycurl.E_COULDNT_RESOLVE_HOST,
+        pycurl.E_COULDNT_RESOLVE_PROXY,
+        pycurl.E_COULDNT_CONNECT,
+        pycurl.E_SSL_CONNECT_ERROR,
+        pycurl.E_PEER_FAILED_VERIFICATION,
+        pycurl.E_SSL_CACERT_BADFILE,
+        pycurl.E_URL_MALFORMAT,
+        pycurl.E_UNSUPPORTED_PROTOCOL,
+    }
+)
+
+
+class UpstreamClient(CurlAsyncHTTPClient):
+    """Runs exchanges.  Make it with `UpstreamClient(force_instance=True)` inside a running loop; close() ends all."""
+
+    def initialize(self, max_clients: int = 0, defaults: dict[str, Any] | None = None, max_body_size: int = 0) -> None:
+        """Called by Tornado's constructor; its pool of handles stays empty, and no limit of its holds here."""
+        super().initialize(max_clients=max_clients, defaults=defaults, max_body_size=max_body_size)
+        self._multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_MULTIPLEX)
+        self._multi.setopt(pycurl.M_MAXCONNECTS, _KEPT_CONNECTIONS)
+        self._running: dict[Exchange, _Handle] = {}
+        self._pool: list[_Handle] = []
+        self._asyncio_loop = asyncio.get_running_loop()
+        self._sweep = self._asyncio_loop.call_later(_IDLE_SWEEP_S, self._end_silent_exchanges)
+
+    def start(self, request: UpstreamRequest) -> Exchange:
+        """Send `request`; the exchange is under way when this returns."""
+        handle = self._pool.pop() if self._pool else _Handle()
+        exchange = Exchange(
+            self._asyncio_loop, request, stop=lambda: self._stop(exchange), resume=lambda: self._resume(exchange)
+        )
+        handle.prepare(request, exchange)
+        self._running[exchange] = handle
+        self._multi.add_handle(handle.curl)
+        return exchange
+
+    @property
+    def running(self) -> int:
+        """Exchanges under way."""
+        return len(self._running)
+
+    def close(self) -> None:
+        """Abort what runs and give the handles back to libcurl."""
+        self._sweep.cancel()
+        for exchange in list(self._running):
+            exchange.abort("the server is going down")
+        for handle in self._pool:
+            handle.curl.close()
+        self._pool.clear()
+        for fd in list(self._fds):
+            self.io_loop.remove_handler(fd)
+        self._fds.clear()
+        super().close()
+
+    def _finish(self, curl: pycurl.Curl, curl_error: int | None = None, curl_message: str | None = None) -> None:
+        exchange: Exchange = curl.handle.exchange  # type: ignore[attr-defined]  # set in _Handle
+        handle = self._running.pop(exchange)
+        self._multi.remove_handle(curl)
+        error = None if curl_error is None else _upstream_error(curl, curl_error, curl_message or "")
+        handle.release()
+        if error is None and len(self._pool) < _POOL_SIZE:
+            self._pool.append(handle)
+        else:
+            handle.curl.close()
+        exchange.on_finished(error)
+
+    def _stop(self, exchange: Exchange) -> None:
+        handle = self._running.pop(exchange, None)
+        if handle is None:
+            return
+        # Taking the handle out is the only way that works at once: an idle transfer runs no libcurl callback at all.
+        self._multi.remove_handle(handle.curl)
+        handle.release()
+        handle.curl.close()
+
+    def _resume(self, exchange: Exchange) -> None:
+        handle = self._running.get(exchange)
+        if handle is None:
+            return
+        # An error here: the transfer failed while it was paused; the multi handle reports it on its next turn.
+        with contextlib.suppress(pycurl.error):
+            handle.curl.pause(pycurl.PAUSE_CONT)
+        # Without a poke a resumed transfer waits for the next unrelated event.
+        self._set_timeout(0)
+
+    def _end_silent_exchanges(self) -> None:
+        now = self._asyncio_loop.time()
+        for exchange in [e for e in self._running if e.idle_since(now) > e.idle_timeout_s]:
+            exchange.expire(UpstreamTimeout(f"the provider sent nothing for {exchange.idle_timeout_s:g} s"))
+        self._sweep = self._asyncio_loop.call_later(_IDLE_SWEEP_S, self._end_silent_exchanges)
+
+
+class _Handle:
+    """An easy handle with the options that never change set once, and callbacks to the exchange it now serves."""
+
+    __slots__ = ("curl", "exchange")
+
+    def __init__(self) -> None:
+        self.exchange: Exchange | None = None
+        curl = self.curl = pycurl.Curl()
+        curl.handle = self  # type: ignore[attr-defined]  # the way back from a finished transfer
+        curl.setopt(pycurl.NOSIGNAL, 1)
+        curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+        curl.setopt(pycurl.FOLLOWLOCATION, 0)
+        # Proxies named in the environment are not for us: what they answer to CONNECT would look like a head.
+        curl.setopt(pycurl.PROXY, "")
+        curl.setopt(pycurl.SSL_VERIFYPEER, 1)
+        curl.setopt(pycurl.SSL_VERIFYHOST, 2)
+        # HTTP/2 where TLS offers it.  Not PIPEWAIT: streams past a connection's limit would wait for a whole stream.
+        curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS)
+        curl.setopt(pycurl.BUFFERSIZE, _BUFFER_BYTES)
+        curl.setopt(pycurl.HEADERFUNCTION, self._on_header_line)
+        curl.setopt(pycurl.WRITEFUNCTION, self._on_body)
+
+    def prepare(self, request: UpstreamRequest, exchange: Exchange) -> None:
+        """Set what differs from one exchange to the next."""
+        self.exchange = exchange
+        curl = self.curl
+        curl.setopt(pycurl.URL, request.url)
+        curl.setopt(pycurl.HTTPHEADER, _header_lines(request))
+        curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(request.connect_timeout_s * 1000))
+        curl.setopt(pycurl.CAINFO, request.ca_file or certifi.where())
+        if request.method == "POST":
+            curl.unsetopt(pycurl.CUSTOMREQUEST)
+            curl.setopt(pycurl.POST, 1)
+            curl.setopt(pycurl.POSTFIELDS, request.body or b"")
+        else:
+            curl.setopt(pycurl.HTTPGET, 1)
+            curl.setopt(pycurl.CUSTOMREQUEST, request.method)
+
+    def release(self) -> None:
+        """Let go of the exchange and of the request's body and key."""
+        self.exchange = None
+        self.curl.setopt(pycurl.POSTFIELDS, b"")
+        self.curl.unsetopt(pycurl.HTTPHEADER)
+
+    def _on_header_line(self, line: bytes) -> None:
+        if self.exchange is not None:
+            self.exchange.on_header_line(line)
+
+    def _on_body(self, data: bytes) -> int:
+        if self.exchange is None or self.exchange.on_body(data):
+            return len(data)
+        return pycurl.WRITEFUNC_PAUSE
+
+
+def _header_lines(request: UpstreamRequest) -> list[bytes]:
+    lines = [f"{name}: {value}".encode("latin-1") for name, value in request.headers]
+    lines += [f"{name}: {secret.reveal()}".encode("latin-1") for name, secret in request.key_headers]
+    named = {name.lower() for name, _ in request.headers}
+    # What libcurl adds by itself and the client did not say: a name without a value takes it out.
+    lines += [
+        line
+        for name, line in (
+            ("expect", b"Expect:"),
+            ("accept", b"Accept:"),
+            ("user-agent", b"User-Agent:"),
+            ("content-type", b"Content-Type:"),
+        )
+        if name not in named
+    ]
+    return lines
+
+
+def _upstream_error(curl: pycurl.Curl, code: int, message: str) -> UpstreamError:
+    connected = curl.getinfo(pycurl.PRETRANSFER_TIME) > 0
+    sent = connected and code not in _NOTHING_SENT
+    if code == pycurl.E_OPERATION_TIMEDOUT:
+        return UpstreamTimeout("the provider could not be reached in time", request_sent=sent)
+    if sent:
+        return UpstreamError(f"the connection to the provider broke: {message}")
+    return UpstreamUnreachable(f"the provider could not be reached: {message}", request_sent=False)

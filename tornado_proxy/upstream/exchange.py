@@ -1,0 +1,238 @@
+"""One HTTP exchange with a provider: a request out, a head and body chunks in.
+
+Theory of operation.  libcurl runs every transfer on one multi handle that Tornado's loop drives; its callbacks land
+here.  What a turn of the loop delivers is collected and handed on as one piece:
+
+    libcurl ── header lines ──> head()           resolves once, at the final (non-1xx) head
+            ── body bytes ───> _held ──> read()  all that is there, in one piece
+                                 │
+                 HIGH_WATER_BYTES┘ held: the transfer is paused, and the provider's socket fills up;
+                                   it goes on when read() has taken what was held
+
+An exchange ends in exactly one of three ways: read() gives b"" (complete), it raises UpstreamError (broken), or
+abort() was called, which takes the transfer out of libcurl at once, even while the provider is silent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError, UpstreamUnreachable
+
+if TYPE_CHECKING:
+    from tornado_proxy.domain.identity import Secret
+
+#: Bytes held for a slow client before the transfer is paused.  libcurl may still deliver one buffer (16 KiB) on top.
+HIGH_WATER_BYTES = 192 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRequest:
+    """What is sent.  `url` is complete; `headers` are plain, `key_headers` hold the provider key, never shown."""
+
+    method: str
+    url: str
+    headers: tuple[tuple[str, str], ...]
+    key_headers: tuple[tuple[str, Secret], ...]
+    body: bytes | None
+    connect_timeout_s: float
+    idle_timeout_s: float
+    ca_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Status line and headers of an answer; header names as the provider wrote them, values decoded as Latin-1."""
+
+    status: int
+    reason: str
+    headers: tuple[tuple[str, str], ...]
+
+    def get(self, name: str) -> str | None:
+        """The first value of the header `name` (lower case), None where there is none."""
+        for key, value in self.headers:
+            if key.lower() == name:
+                return value
+        return None
+
+
+class Exchange:
+    """A running exchange.  `await head()`, then `await read()` until it gives b"".
+
+    Every wait ends by the provider, by the connect and idle time-outs of the request, or by abort().
+    """
+
+    __slots__ = (
+        "_error",
+        "_finished",
+        "_head",
+        "_header_lines",
+        "_held",
+        "_held_bytes",
+        "_loop",
+        "_paused",
+        "_resume",
+        "_stop",
+        "_waiter",
+        "active_at",
+        "idle_timeout_s",
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        request: UpstreamRequest,
+        stop: Callable[[], None],
+        resume: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._stop = stop
+        self._resume = resume
+        self._header_lines: list[bytes] = []
+        self._head: Head | None = None
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._paused = False
+        self._finished = False
+        self._error: UpstreamError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self.idle_timeout_s = request.idle_timeout_s
+        #: Loop time of the last sign of life, for the idle time-out; a paused transfer is not idle.
+        self.active_at = loop.time()
+
+    async def head(self) -> Head:
+        """Wait for the final status line and headers.
+
+        Raises:
+            UpstreamError: the exchange ended before a complete head.
+        """
+        while self._head is None:
+            if self._finished:
+                raise self._error or UpstreamUnreachable("the provider closed the connection without an answer")
+            await self._wait()
+        return self._head
+
+    async def read(self) -> bytes:
+        """The body bytes that have come since the last call, at least one; b"" when the body is complete.
+
+        Raises:
+            UpstreamError: the body broke off; what had come before was given out first.
+        """
+        while not self._held:
+            if self._finished:
+                if self._error is not None:
+                    raise self._error
+                return b""
+            await self._wait()
+        held = self._held
+        data = held[0] if len(held) == 1 else b"".join(held)
+        self._held = []
+        self._held_bytes = 0
+        if self._paused:
+            self._paused = False
+            self.active_at = self._loop.time()
+            self._resume()
+        return data
+
+    @property
+    def finished(self) -> bool:
+        """Whether libcurl is done with the transfer; held bytes may still wait to be read."""
+        return self._finished
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer has come whole and read() has given all of it."""
+        return self._finished and self._error is None and not self._held
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that wait for read()."""
+        return self._held_bytes
+
+    def abort(self, reason: str) -> None:
+        """End the transfer now and close its connection; read() then raises.  No effect when it has finished."""
+        if not self._finished:
+            self._stop()
+            self.on_finished(ExchangeAborted(reason))
+
+    def expire(self, error: UpstreamError) -> None:
+        """End the transfer with `error`, which head() or read() then raises."""
+        if not self._finished:
+            self._stop()
+            self.on_finished(error)
+
+    def idle_since(self, now: float) -> float:
+        """Seconds without a sign of life from the provider, 0 while we hold it back ourselves."""
+        return 0.0 if self._paused or self._held else now - self.active_at
+
+    # The callbacks of libcurl.  They never raise and never call back into libcurl.
+
+    def on_header_line(self, line: bytes) -> None:
+        """Take one header line with its line end; an empty one ends a head, of which 1xx heads are passed over."""
+        if self._head is not None:
+            return  # a trailer
+        if line.startswith(b"HTTP/"):
+            self._header_lines = [line]
+        elif line.strip():
+            self._header_lines.append(line)
+        else:
+            head = parse_head(self._header_lines)
+            if head is not None and head.status >= 200:
+                self._head = head
+                self.active_at = self._loop.time()
+                self._wake()
+
+    def on_body(self, data: bytes) -> bool:
+        """Take body bytes.  False: hold the transfer and offer the same bytes again after a resume."""
+        if self._held_bytes >= HIGH_WATER_BYTES:
+            self._paused = True
+            return False
+        self._held.append(data)
+        self._held_bytes += len(data)
+        self.active_at = self._loop.time()
+        if self._waiter is not None:
+            self._wake()
+        return True
+
+    def on_finished(self, error: UpstreamError | None) -> None:
+        """The transfer has ended; `error` is None when the answer is complete."""
+        self._finished = True
+        self._error = error
+        self._wake()
+
+    async def _wait(self) -> None:
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+def parse_head(lines: list[bytes]) -> Head | None:
+    """Status line and header lines as a Head, None where the status line cannot be read.
+
+    Ours because Tornado's parser refuses `HTTP/2 200`, which has no reason phrase.  A folded line joins the one before.
+    """
+    if not lines:
+        return None
+    parts = lines[0].decode("latin-1").strip().split(" ", 2)
+    if len(parts) < 2 or not parts[1].isdigit():
+        return None
+    headers: list[tuple[str, str]] = []
+    for raw in lines[1:]:
+        line = raw.decode("latin-1").rstrip("\r\n")
+        if line[:1] in (" ", "\t") and headers:
+            name, value = headers[-1]
+            headers[-1] = (name, f"{value} {line.strip()}")
+            continue
+        name, colon, value = line.partition(":")
+        if colon:
+            headers.append((name.strip(), value.strip()))
+    return Head(int(parts[1]), parts[2] if len(parts) == 3 else "", tuple(headers))

@@ -1,0 +1,155 @@
+"""Everything that must hold before a byte goes to a provider, in two steps.
+
+    head   route, credential, room for one more call     (before the body is read)
+    body   fields, grants, prices, a provider key        (when the body is there)
+
+Both give values or raise a CallerError or ServiceError; neither does I/O.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import unquote_plus
+
+from tornado_proxy.auth.credentials import find_token
+from tornado_proxy.auth.permissions import require_model
+from tornado_proxy.domain.call import CallIntent
+from tornado_proxy.domain.errors import BadRequest, ServiceError
+from tornado_proxy.domain.identity import Caller, Secret
+from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.pricing.tariff import Tariff
+from tornado_proxy.providers.endpoint import ParsedRequest
+from tornado_proxy.providers.route_table import Match
+from tornado_proxy.snapshot import Snapshot
+from tornado_proxy.upstream.exchange import UpstreamRequest
+from tornado_proxy.wire.headers import to_upstream
+
+Headers = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A request whose head is in order.  `token` is the credential it came with."""
+
+    snapshot: Snapshot
+    match: Match
+    caller: Caller
+    token: Secret
+    headers: Headers
+    started_at: datetime
+
+    @property
+    def priced_as(self) -> str:
+        """The registry's endpoint whose prices hold."""
+        return self.match.endpoint.priced_as or self.match.endpoint.path
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A request that may be sent."""
+
+    entry: Entry
+    facts: RequestFacts
+    intent: CallIntent
+    upstream: UpstreamRequest
+    key: Secret
+    tariff: Tariff
+
+
+def new_request_id() -> str:
+    """A fresh id, which answers carry as `Llm-Proxy-Request-Id`."""
+    return f"req_{uuid.uuid4().hex}"
+
+
+def admit_head(snapshot: Snapshot, method: str, target: str, headers: Headers, started_at: datetime) -> Entry:
+    """Find the route and the caller.  `target` is the raw request target.
+
+    Raises:
+        CallerError: no such route, or no valid credential.
+    """
+    match = snapshot.routes.match(method, target)
+    token = find_token(headers, match.provider.credential_headers)
+    caller = snapshot.authenticator.authenticate(token, started_at)
+    _refuse_token_in_query(target, token)
+    return Entry(snapshot, match, caller, Secret(token), headers, started_at)
+
+
+def admit_body(entry: Entry, body: bytes, request_id: str) -> Admitted:
+    """Check what the body asks for, and make what is sent.
+
+    Raises:
+        CallerError: the body cannot be read, or asks for what has no price or is not granted.
+        ServiceError: this server has no key for the provider.
+    """
+    snapshot, provider = entry.snapshot, entry.match.provider
+    parsed = _parse(entry, body)
+    _check_spends(entry, parsed.facts)
+    settings = snapshot.settings.providers.get(provider.name)
+    key = snapshot.provider_key(entry.caller, provider.name)
+    if settings is None or key is None:
+        raise ServiceError(
+            f"this server has no key for {provider.name}; add providers.{provider.name} to its configuration",
+            code="provider_not_configured",
+        )
+    passed = to_upstream(
+        entry.headers,
+        passed=provider.passed_headers | snapshot.settings.forward_headers,
+        prefixes=provider.passed_prefixes,
+        withheld=provider.withheld_headers,
+    )
+    upstream = UpstreamRequest(
+        method=entry.match.endpoint.method,
+        url=settings.base_url + entry.match.upstream_target,
+        # Usage can be read from plain bytes only; the provider's own compression of an answer would hide it.
+        headers=(*passed, ("Accept-Encoding", "identity")),
+        key_headers=tuple(provider.key_headers(key).items()),
+        body=parsed.body if entry.match.endpoint.method == "POST" else None,
+        connect_timeout_s=snapshot.settings.streams.connect_timeout_s,
+        idle_timeout_s=snapshot.settings.streams.idle_timeout_s,
+        ca_file=settings.ca_file,
+    )
+    return Admitted(
+        entry, parsed.facts, _intent(entry, parsed.facts, request_id), upstream, key, snapshot.tariffs[provider.name]
+    )
+
+
+def _parse(entry: Entry, body: bytes) -> ParsedRequest:
+    parse = entry.match.endpoint.parse
+    if parse is None:
+        return ParsedRequest(RequestFacts(body_bytes=len(body)), body)
+    sent = {name.lower(): value for name, value in entry.headers}
+    encoding = sent.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise BadRequest(f"a body with Content-Encoding {encoding[:40]!r} cannot be read here; send it uncompressed")
+    return parse(body, sent.get("content-type", ""))
+
+
+def _check_spends(entry: Entry, facts: RequestFacts) -> None:
+    provider = entry.match.provider.name
+    project = entry.snapshot.projects[entry.caller.project_id]
+    for spend in facts.spends:
+        require_model(entry.caller, project, provider, spend.model)
+        entry.snapshot.tariffs[provider].admit(entry.priced_as, spend, entry.started_at)
+
+
+def _intent(entry: Entry, facts: RequestFacts, request_id: str) -> CallIntent:
+    return CallIntent(
+        request_id=request_id,
+        caller=entry.caller,
+        provider=entry.match.provider.name,
+        endpoint=entry.match.upstream_target.partition("?")[0],
+        method=entry.match.endpoint.method,
+        model_requested=facts.model,
+        started_at=entry.started_at,
+        service_tier=facts.service_tier,
+    )
+
+
+def _refuse_token_in_query(target: str, token: str) -> None:
+    """A query goes to the provider byte for byte, so a credential in it would go there too."""
+    query = target.partition("?")[2]
+    if token in query or token in unquote_plus(query):
+        raise BadRequest("the query holds your token; send it in the Authorization header only")

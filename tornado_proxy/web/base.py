@@ -1,0 +1,75 @@
+"""What every handler on the client port shares: its services, its request id, and errors in the provider's shape."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from tornado.web import HTTPError, RequestHandler
+
+from tornado_proxy import metrics
+from tornado_proxy.domain.errors import AnswerableError, BadRequest, MethodNotAllowed, NotAuthenticated
+from tornado_proxy.providers.endpoint import Provider
+from tornado_proxy.web.admission import new_request_id
+from tornado_proxy.web.services import Services
+
+_log = logging.getLogger(__name__)
+
+#: The header that names our record of a call.
+REQUEST_ID_HEADER = "Llm-Proxy-Request-Id"
+
+#: Seconds a client is asked to wait when our own state turned it away.
+_RETRY_AFTER_S = 1
+
+
+class BaseHandler(RequestHandler):
+    """A handler that answers in the shape of `provider`."""
+
+    def initialize(self, services: Services) -> None:
+        """Take what app.py built."""
+        self.services = services
+        self.request_id = new_request_id()
+        self.provider: Provider = services.snapshots.current.routes.provider_for(self.request.uri or "/")
+
+    def set_default_headers(self) -> None:
+        """Start without Tornado's Server, Content-Type and Date: the answer's headers are the provider's."""
+        for name in ("Server", "Content-Type", "Date"):
+            self.clear_header(name)
+
+    def compute_etag(self) -> None:
+        """No ETag: it would turn a provider's 200 into a 304."""
+
+    async def answer_error(self, error: AnswerableError) -> None:
+        """End the request with `error`."""
+        metrics.REFUSALS.labels(error.code or type(error).__name__).inc()
+        self.set_default_headers()
+        self.set_status(error.status)
+        self.set_header("Content-Type", "application/json")
+        self.set_header(REQUEST_ID_HEADER, self.request_id)
+        if isinstance(error, NotAuthenticated):
+            self.set_header("WWW-Authenticate", "Bearer")
+        if isinstance(error, MethodNotAllowed) and error.allowed:
+            self.set_header("Allow", ", ".join(error.allowed))
+        if error.status == 503:
+            self.set_header("Retry-After", str(_RETRY_AFTER_S))
+        await self.finish(self.provider.error_body(error, self.request_id))
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Tornado's way out for what nothing else caught."""
+        fault = kwargs.get("exc_info", (None, None, None))[1]
+        if isinstance(fault, AnswerableError):
+            error = fault
+        elif isinstance(fault, HTTPError) and status_code < 500:
+            error = BadRequest(fault.log_message or "the request cannot be understood")
+            error.status = status_code
+        else:
+            error = AnswerableError(f"internal error; the operator finds it in the log under {self.request_id}")
+        self.set_status(error.status)
+        self.set_header("Content-Type", "application/json")
+        self.set_header(REQUEST_ID_HEADER, self.request_id)
+        self.finish(self.provider.error_body(error, self.request_id))
+
+    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
+        """Log what is ours to mend; a caller's fault is in its answer."""
+        if not isinstance(value, AnswerableError | HTTPError):
+            _log.error("request failed", extra={"request_id": self.request_id}, exc_info=value)

@@ -1,0 +1,46 @@
+"""One canonical line for each call that was sent: who, what, how it ended, its cost.  Never a prompt or a secret."""
+
+from __future__ import annotations
+
+import logging
+
+from tornado_proxy import metrics
+from tornado_proxy.domain.call import CallRecord
+
+_log = logging.getLogger("tornado_proxy.call")
+
+
+def write(record: CallRecord, generation: int) -> None:
+    """Log and count `record`."""
+    intent = record.intent
+    total_s = (record.ended_at - intent.started_at).total_seconds()
+    metrics.REQUESTS.labels(intent.provider, record.outcome.value).inc()
+    metrics.DURATION.labels(intent.provider).observe(total_s)
+    first_byte_s = None
+    if record.first_byte_at is not None:
+        first_byte_s = (record.first_byte_at - intent.started_at).total_seconds()
+        metrics.FIRST_BYTE.labels(intent.provider).observe(first_byte_s)
+    _log.info(
+        "call",
+        extra={
+            "request_id": intent.request_id,
+            "project_id": intent.caller.project_id,
+            "room": intent.caller.room,
+            "participant": intent.caller.participant,
+            "user": intent.caller.user,
+            "provider": intent.provider,
+            "method": intent.method,
+            "endpoint": intent.endpoint,
+            "model": record.model,
+            "status": record.status,
+            "outcome": record.outcome.value,
+            "basis": record.basis.value,
+            "subtotal_usd": f"{record.cost.subtotal:f}",
+            "total_usd": f"{record.cost.total:f}",
+            "first_byte_ms": None if first_byte_s is None else round(first_byte_s * 1000, 1),
+            "total_ms": round(total_s * 1000, 1),
+            "upstream_request_id": record.upstream_request_id,
+            "faults": list(record.faults),
+            "config_generation": generation,
+        },
+    )

@@ -1,0 +1,160 @@
+"""The HTTP proxy handler: reads a request, has it admitted, has it relayed, and leaves one record."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+from tornado.http1connection import HTTP1Connection
+from tornado.iostream import StreamClosedError
+from tornado.web import stream_request_body
+
+from tornado_proxy.domain.call import CallRecord, Outcome
+from tornado_proxy.domain.errors import AnswerableError, BodyTooLarge
+from tornado_proxy.metering import CallMeter, Ending
+from tornado_proxy.web import call_log
+from tornado_proxy.web.admission import Admitted, Entry, admit_body, admit_head
+from tornado_proxy.web.base import REQUEST_ID_HEADER, BaseHandler
+from tornado_proxy.web.models_list import models_edit
+from tornado_proxy.web.relay import Relay
+from tornado_proxy.web.services import Services
+
+_MIB = 1024 * 1024
+
+#: Bytes of a refused body that are read and dropped so that the client gets to read the refusal: closing a socket
+#: with unread data resets it, and the answer is lost on the way.
+_DISCARD_BYTES = 64 * _MIB
+
+
+@stream_request_body
+class ProxyHandler(BaseHandler):
+    """One request to a provider.
+
+    Waits: for the ledger's commit (the ledger ends it), then whatever Relay waits for.
+    """
+
+    def initialize(self, services: Services) -> None:
+        """Begin the call's clock."""
+        super().initialize(services)
+        self._started_at = datetime.now(UTC)
+        self._entry: Entry | None = None
+        self._refusal: AnswerableError | None = None
+        self._chunks: list[bytes] = []
+        self._received_bytes = 0
+        self._relay: Relay | None = None
+        self._gone = False
+        self._unsent: asyncio.Future[None] | None = None
+
+    def prepare(self) -> None:
+        """Admit the head.  A refusal waits until the body has been read, so that the client gets to see it."""
+        try:
+            snapshot = self.services.snapshots.current
+            headers = list(self.request.headers.get_all())
+            self._entry = admit_head(
+                snapshot, self.request.method or "", self.request.uri or "", headers, self._started_at
+            )
+            self.services.in_flight.check(snapshot.settings.limits.max_streams)
+            self._check_length(int(self.request.headers.get("Content-Length", "0")))
+        except AnswerableError as error:
+            self._refusal = error
+
+    def data_received(self, chunk: bytes) -> None:
+        """Collect the body: libcurl sends it whole."""
+        self._received_bytes += len(chunk)
+        if self._refusal is None:
+            try:
+                self._check_length(self._received_bytes)
+            except BodyTooLarge as error:
+                self._refusal = error
+        if self._refusal is None:
+            self._chunks.append(chunk)
+            return
+        self._chunks.clear()
+        if self._received_bytes > _DISCARD_BYTES:
+            self.cut()
+
+    async def post(self) -> None:
+        """Serve the request, whatever its method."""
+        if self._refusal is not None:
+            await self.answer_error(self._refusal)
+            return
+        assert self._entry is not None
+        try:
+            body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+            self._chunks.clear()
+            admitted = admit_body(self._entry, body, self.request_id)
+            await self.services.ledger.begin(admitted.intent)
+        except AnswerableError as error:
+            await self.answer_error(error)
+            return
+        await self._call(admitted)
+
+    get = delete = head = put = patch = options = post  # the route table has the last word on methods
+
+    def on_connection_close(self) -> None:
+        """The client has gone.  Tornado drops the future of a write that waits, so it is ended here."""
+        self._gone = True
+        if self._unsent is not None and not self._unsent.done():
+            self._unsent.set_exception(StreamClosedError())
+        if self._relay is not None:
+            self._relay.client_left()
+
+    async def _call(self, admitted: Admitted) -> None:
+        meter = CallMeter(admitted.intent, admitted.entry.match.endpoint, admitted.facts, admitted.tariff)
+        relay = self._relay = Relay(admitted, meter, self, models_edit(admitted))
+        if self._gone:
+            relay.client_left()
+        self.services.in_flight.add(relay)
+        ending: Ending | None = None
+        try:
+            ending = await relay.run(self.services.upstream, self.services.drains)
+        finally:
+            self.services.in_flight.discard(relay)
+            record = meter.close(ending or Ending(Outcome.CRASHED, None, datetime.now(UTC)))
+            self._keep(record)
+
+    def _keep(self, record: CallRecord) -> None:
+        self.services.ledger.finish(record)
+        call_log.write(record, self.services.snapshots.current.generation)
+
+    def _check_length(self, length: int) -> None:
+        assert self._entry is not None
+        most = self._entry.snapshot.settings.limits.max_body_mb
+        if length > most * _MIB:
+            raise BodyTooLarge(f"the body is larger than {most} MiB, the limit of this server (limits.max_body_mb)")
+
+    # The client's side of a relay (web/relay.py, Client).
+
+    def begin(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None:
+        """Set the head of the answer."""
+        self.set_status(status, reason or None)
+        for name, value in headers:
+            self.add_header(name, value)
+        self.set_header(REQUEST_ID_HEADER, self.request_id)
+
+    async def send(self, data: bytes) -> None:
+        """Write and wait until the socket has taken it: one write at a time, or Tornado loses track of the first."""
+        if self._gone:
+            raise StreamClosedError
+        if data:
+            self.write(data)
+        self._unsent = self.flush()
+        await self._unsent
+
+    async def finish_answer(self, data: bytes) -> None:
+        """Write the last bytes and end the answer."""
+        if self._gone:
+            raise StreamClosedError
+        self._unsent = self.finish(data or None)
+        await self._unsent
+
+    def cut(self) -> None:
+        """Close the connection in the middle of the answer."""
+        self._auto_finish = False
+        connection = self.request.connection
+        assert isinstance(connection, HTTP1Connection)
+        connection.close()
+
+    async def refuse(self, error: AnswerableError) -> None:
+        """Answer with an error; no byte of an answer has left yet."""
+        await self.answer_error(error)

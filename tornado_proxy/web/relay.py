@@ -1,0 +1,181 @@
+"""The heart of the program: one admitted request, its exchange with the provider, and the client that waits.
+
+    exchange.read() ──> meter.feed ──> edit ──> scrub ──> client.send ──> (await: the client's speed)
+          │                                                  │
+          │ UpstreamError: client.cut, record                │ the client has gone:
+          │ b"": client.finish, record                       │    drain   go on reading, for the record's sake
+          │                                                  │    cancel  exchange.abort
+
+Waits and who ends them: head and read end by the exchange's own time-outs or abort(); send ends when the client reads
+or leaves (`client_left`); a drain ends by its limit; shutdown calls end().
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Protocol
+
+from tornado.iostream import StreamClosedError
+
+from tornado_proxy.domain.call import Outcome
+from tornado_proxy.domain.errors import UpstreamError
+from tornado_proxy.metering import CallMeter, Ending
+from tornado_proxy.providers.endpoint import AnswerHead, BodyEdit
+from tornado_proxy.upstream.client import UpstreamClient
+from tornado_proxy.upstream.exchange import Exchange, Head
+from tornado_proxy.web.admission import Admitted
+from tornado_proxy.web.drains import Drains
+from tornado_proxy.wire.headers import to_client
+from tornado_proxy.wire.scrub import Scrubber
+
+#: What a record shows for a client that left before its answer was whole (nginx's word for it).
+CLIENT_CLOSED_REQUEST = 499
+
+
+class Client(Protocol):
+    """The side of the client.  Each method raises StreamClosedError when it has gone."""
+
+    def begin(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None:
+        """Set the head; it leaves with the first flush."""
+
+    async def send(self, data: bytes) -> None:
+        """Write and wait until the client has taken it."""
+
+    async def finish_answer(self, data: bytes) -> None:
+        """Write the last bytes and end the answer properly."""
+
+    def cut(self) -> None:
+        """Break the connection, so that the answer cannot look complete."""
+
+    async def refuse(self, error: UpstreamError) -> None:
+        """Answer with an error in the provider's shape; nothing was sent yet."""
+
+
+class Relay:
+    """Relays one call.  run() once; client_left() and end() may come at any time."""
+
+    def __init__(self, admitted: Admitted, meter: CallMeter, client: Client, edit_models: BodyEdit | None) -> None:
+        self._admitted = admitted
+        self._meter = meter
+        self._client = client
+        self._edit = edit_models
+        self._scrub = Scrubber(admitted.key)
+        self._exchange: Exchange | None = None
+        self._drains: Drains | None = None
+        self._gone = False
+        self._ended_as: Outcome | None = None
+        self._status: int | None = None
+        self._first_byte_at: datetime | None = None
+        self._upstream_request_id: str | None = None
+
+    async def run(self, upstream: UpstreamClient, drains: Drains) -> Ending:
+        """Send the request and pass the answer on, to whatever end."""
+        if self._gone or self._ended_as is not None:
+            return self._ending(Outcome.CLIENT_CLOSED, reached_provider=False)
+        self._drains = drains
+        self._exchange = upstream.start(self._admitted.upstream)
+        try:
+            head = await self._exchange.head()
+        except UpstreamError as error:
+            return await self._never_answered(error)
+        try:
+            self._begin(head)
+            await self._pass_body(self._exchange)
+        except UpstreamError:
+            self._client.cut()
+            return self._ending(self._broken_outcome())
+        finally:
+            drains.done(self)
+            self._exchange.abort("the relay has ended")  # no effect on an exchange that came to its own end
+        self._meter.body_complete()
+        return self._ending(Outcome.CLIENT_CLOSED if self._gone else Outcome.COMPLETED)
+
+    def client_left(self) -> None:
+        """The client's connection has closed."""
+        self._gone = True
+        if self._exchange is None:
+            return
+        streams = self._admitted.entry.snapshot.settings.streams
+        if streams.on_client_disconnect == "cancel" or self._drains is None:
+            self._exchange.abort("the client left")
+        else:
+            self._drains.begin(self, streams.drain_limit_s, streams.drain_max)
+
+    def end(self, outcome: Outcome) -> None:
+        """End the call now, so that it looks broken to the client."""
+        self._ended_as = self._ended_as or outcome
+        if self._exchange is not None:
+            self._exchange.abort(outcome.value)
+
+    def _begin(self, head: Head) -> None:
+        self._first_byte_at = datetime.now(UTC)
+        self._status = head.status
+        provider = self._admitted.entry.match.provider
+        self._upstream_request_id = head.get(provider.request_id_header)
+        answer = AnswerHead(head.status, (head.get("content-type") or "").partition(";")[0].strip().lower())
+        self._meter.answered(answer)
+        make_edit = self._admitted.entry.match.endpoint.edit
+        if not answer.ok:
+            self._edit = None
+        elif make_edit is not None:
+            self._edit = make_edit(self._admitted.facts, answer)
+        headers = to_client(head.headers, account=provider.account_headers, keep_length=self._edit is None)
+        if not self._gone:
+            self._client.begin(head.status, head.reason, [(name, self._scrub.text(value)) for name, value in headers])
+
+    async def _pass_body(self, exchange: Exchange) -> None:
+        if not exchange.held_bytes and not exchange.finished:
+            await self._send(b"")  # the head, as early as it came
+        while data := await exchange.read():
+            self._meter.feed(data)
+            if exchange.complete:
+                await self._finish(data)
+                return
+            if not self._gone:
+                await self._send(self._scrub.feed(self._edit.feed(data) if self._edit is not None else data))
+        await self._finish(b"")
+
+    async def _send(self, data: bytes) -> None:
+        if self._gone:
+            return
+        try:
+            await self._client.send(data)
+        except StreamClosedError:
+            self._gone = True
+
+    async def _finish(self, data: bytes) -> None:
+        if self._gone:
+            return
+        if self._edit is not None:
+            data = self._edit.feed(data) + self._edit.close()
+        try:
+            await self._client.finish_answer(self._scrub.feed(data) + self._scrub.close())
+        except StreamClosedError:
+            self._gone = True
+
+    async def _never_answered(self, error: UpstreamError) -> Ending:
+        assert self._drains is not None
+        self._drains.done(self)
+        if not self._gone and self._ended_as is None:
+            self._status = error.status
+            await self._client.refuse(error)
+        elif not self._gone:
+            self._client.cut()
+        return self._ending(self._broken_outcome(answered=False), reached_provider=error.request_sent)
+
+    def _broken_outcome(self, *, answered: bool = True) -> Outcome:
+        if self._ended_as is not None:
+            return self._ended_as
+        if self._gone:
+            return Outcome.CLIENT_CLOSED
+        return Outcome.UPSTREAM_BROKEN if answered else Outcome.UPSTREAM_ERROR
+
+    def _ending(self, outcome: Outcome, *, reached_provider: bool = True) -> Ending:
+        return Ending(
+            outcome=outcome,
+            status=CLIENT_CLOSED_REQUEST if self._gone else self._status,
+            at=datetime.now(UTC),
+            first_byte_at=self._first_byte_at,
+            upstream_request_id=self._upstream_request_id,
+            reached_provider=reached_provider,
+        )

@@ -1,0 +1,76 @@
+"""What every handler is handed: the snapshot in use, the way up, the ledger, and the calls in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tornado_proxy import metrics
+from tornado_proxy.domain.call import Outcome
+from tornado_proxy.domain.errors import Draining, Overloaded
+from tornado_proxy.ledger.ledger import Ledger
+from tornado_proxy.snapshot import SnapshotHolder
+from tornado_proxy.upstream.client import UpstreamClient
+from tornado_proxy.web.drains import Drains
+
+
+class Endable(Protocol):
+    """A call in flight that shutdown may have to end."""
+
+    def end(self, outcome: Outcome) -> None:
+        """End it so that it looks broken to the client, never complete."""
+
+
+class InFlight:
+    """The calls in flight.  Counts them against the limit, and ends what is left at shutdown."""
+
+    def __init__(self) -> None:
+        self._calls: set[Endable] = set()
+        self._idle = asyncio.Event()
+        self.draining = False
+
+    def check(self, most: int) -> None:
+        """Raise Draining or Overloaded when no further call may start."""
+        if self.draining:
+            raise Draining("this server is shutting down; try again, another one will answer")
+        if len(self._calls) >= most:
+            raise Overloaded(f"this server relays {most} requests already (limits.max_streams); try again shortly")
+
+    def add(self, call: Endable) -> None:
+        """A call has begun."""
+        self._calls.add(call)
+        metrics.IN_FLIGHT.set(len(self._calls))
+
+    def discard(self, call: Endable) -> None:
+        """A call has ended."""
+        self._calls.discard(call)
+        metrics.IN_FLIGHT.set(len(self._calls))
+        if not self._calls:
+            self._idle.set()
+
+    async def wait_idle(self, limit_s: float) -> None:
+        """Wait until no call is in flight, for at most `limit_s`."""
+        if self._calls:
+            self._idle.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), limit_s)
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def __iter__(self) -> Iterator[Endable]:
+        return iter(tuple(self._calls))
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Built once, in app.py."""
+
+    snapshots: SnapshotHolder
+    upstream: UpstreamClient
+    ledger: Ledger
+    in_flight: InFlight = field(default_factory=InFlight)
+    drains: Drains = field(default_factory=Drains)
