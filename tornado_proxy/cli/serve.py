@@ -56,5 +56,6 @@ async def _serve(config: Path, first: Snapshot) -> None:
     server = Server(config, first)
     await server.start()
     server.handle_signals()
-    click.echo(f"serving on http://{first.settings.listen.host}:{server.port}", err=True)
+    click.echo(f"clients: http://{first.settings.listen.host}:{server.port}", err=True)
+    click.echo(f"admin: http://{first.settings.admin.host}:{server.admin_port}", err=True)
     await server.wait_stopped()
