@@ -31,6 +31,7 @@ OPENAI_KEY = "sk-provider-openai-7Qx1vB9mZ3"
 ANTHROPIC_KEY = "sk-ant-provider-4Kd8wN2pL6"
 
 ROOT = Path(__file__).parent.parent
+_PROGRAM = (sys.executable, "-m", "tornado_proxy")
 
 #: Seconds; far above what any step takes, far below the test's own limit.
 PATIENCE_S = 30
@@ -187,7 +188,7 @@ def running_proxy(folder: Path, upstream: str, **changes: Any) -> Iterator[Proxy
         "PYTHONUNBUFFERED": "1",
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "tornado_proxy", "serve", "--config", str(config)],
+        [*_PROGRAM, "serve", "--config", str(config)],
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
