@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.wire.scrub import Scrubber
 
@@ -38,7 +39,7 @@ def test_the_key_is_masked_at_its_own_length(text: bytes, expected: bytes) -> No
 def test_splits_do_not_change_what_comes_out(pieces: list[bytes], cuts: list[int]) -> None:
     text = b"".join(pieces)
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
-    parts = [text[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [text[a:b] for a, b in itertools.pairwise(edges)]
 
     assert scrub(parts) == text.replace(KEY.encode(), MASK)
 
