@@ -5,12 +5,12 @@ import time
 from collections.abc import Iterator
 
 import pytest
+
+from tests.upstream.servers import provider
 from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.upstream.client import UpstreamClient
 from tornado_proxy.upstream.exchange import HIGH_WATER_BYTES, Exchange, UpstreamRequest, parse_head
-
-from tests.upstream.servers import provider
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
 

@@ -5,6 +5,7 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.wire.scrub import Scrubber
 

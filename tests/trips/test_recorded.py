@@ -1,0 +1,100 @@
+"""Every recorded exchange passes through the real server byte for byte, and its record has the right cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
+
+from tests.harness import ProxyProcess, mint, running_proxy
+from tests.replay import Replay, expected, recorded, recorded_reply
+
+#: name -> what the provider charges, USD.  Each figure was worked out by hand from the provider's price page;
+#: `expected/` holds the same from independent libraries, with the reasons where they disagree.
+COSTS = {
+    "chat-several-choices": "0.0000078",  # 12 x 0.15 + 10 x 0.60 per million
+    "chat-stream-with-usage": "0.0001035",  # 14 x 0.25 + 50 x 2 per million
+    "responses-priority": "0.0000192",  # 24 x 0.20 + 18 x 0.80 per million
+    "responses-web-search": "0.0264045",  # 8614 x 1.75 + 95 x 14 per million, one search at 0.01
+    "messages-compaction": "0.353135",  # (682 + 60385) x 5 + (1320 + 592) x 25 per million
+    "messages-advisor": "0.01913",  # 2390 x 2 + 121 x 10 at sonnet-5, 2518 x 5 + 22 x 25 at opus-4-8
+    "messages-refusal": "0",  # a refusal without content is free
+    "messages-cache-split-stream": "0.0115923",  # 6 x 2 + 6289 x 0.20 + 3337 x 2.50 + 198 x 10 per million
+    "messages-fallback-stream": "0.00866",  # 412 x 5 + 264 x 25 per million
+}
+
+NAMES = sorted(
+    path.stem
+    for path in (Path(__file__).parent.parent / "fixtures" / "recorded").glob("*.json")
+    if recorded(path.stem)["endpoint"]
+    in {
+        "openai.chat.completions",
+        "openai.responses",
+        "openai.responses.compact",
+        "openai.embeddings",
+        "anthropic.messages",
+        "anthropic.messages.count_tokens",
+        "anthropic.models",
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def proxy(provider: Replay, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
+    """The server, told to leave the list of models as it comes."""
+    with running_proxy(tmp_path_factory.mktemp("recorded"), provider.url, models_list="provider") as running:
+        yield running
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recorded_exchange_passes_unchanged_at_the_cost_of_the_price_page(
+    name: str, proxy: ProxyProcess, provider: Replay
+) -> None:
+    exchange = recorded(name)
+    request = exchange["request"]
+    body = request.get("body")
+    provider.reply = recorded_reply(name)
+    sent = None if body is None else json.dumps(body).encode()
+
+    answer = httpx.request(
+        request["method"],
+        proxy.base_url + "/" + exchange["provider"] + request["path"],
+        content=sent,
+        headers={"Authorization": f"Bearer {mint()}", "Content-Type": "application/json"},
+        timeout=30,
+    )
+
+    if name == "responses-error":  # the model does not exist, so it has no price: refused before the provider is asked
+        assert answer.status_code == 400
+        assert answer.json()["error"]["code"] == "model_not_priced"
+        return
+    assert answer.status_code == provider.reply.status
+    if not _usage_was_added(name):
+        assert provider.asked[-1].body == (sent or b"")
+        assert answer.content == provider.reply.body
+    record = proxy.record(answer.headers["llm-proxy-request-id"])
+    if name == "chat-stream-without-usage":  # recorded without the option, so even the added one finds no usage
+        assert record["basis"] == "estimated"
+        assert record["estimate_method"]
+        return
+    assert Decimal(record["subtotal"]) == _cost(name)
+    assert Decimal(record["surcharge"]) == (_cost(name) * Decimal("0.05")).quantize(Decimal("1e-12"))
+    assert sum((Decimal(item["amount"]) for item in record["line_items"]), Decimal(0)) == Decimal(record["total"])
+
+
+def _cost(name: str) -> Decimal:
+    figures = expected(name).get("cost_usd")
+    independent = Decimal(figures["prices_json"]) if figures else Decimal(0)
+    typed = Decimal(COSTS.get(name, independent))
+    assert typed == independent
+    return typed
+
+
+def _usage_was_added(name: str) -> bool:
+    body = recorded(name)["request"].get("body") or {}
+    asked = (body.get("stream_options") or {}).get("include_usage")
+    return bool(recorded(name)["endpoint"] == "openai.chat.completions" and body.get("stream") and not asked)

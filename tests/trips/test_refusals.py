@@ -1,0 +1,105 @@
+"""What is turned away before anything is sent: the status, the code and the words, and that nothing was sent."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+
+from tests.harness import (
+    OTHER_KEY_ID,
+    OTHER_PROJECT,
+    OTHER_SIGNING_SECRET,
+    ProxyProcess,
+    mint,
+)
+from tests.replay import Replay
+
+CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}
+EXPIRED = datetime.now(UTC) - timedelta(hours=2)
+
+
+def ask(
+    proxy: ProxyProcess, path: str = "/v1/chat/completions", *, token: str | None = None, **how: Any
+) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {mint() if token is None else token}", **how.pop("headers", {})}
+    if token == "":
+        del headers["Authorization"]
+    return httpx.request(how.pop("method", "POST"), proxy.base_url + path, headers=headers, timeout=30, **how)
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "code"),
+    [
+        pytest.param({"token": ""}, 401, "invalid_api_key", id="no credential"),
+        pytest.param({"token": "sk-something-else"}, 401, "invalid_api_key", id="a provider key is no credential here"),
+        pytest.param({"token": mint(exp=EXPIRED)}, 401, "invalid_api_key", id="expired"),
+        pytest.param({"token": mint(secret="x" * 40)}, 401, "invalid_api_key", id="signed by another secret"),
+        pytest.param({"token": mint(project=OTHER_PROJECT)}, 401, "invalid_api_key", id="another project's id"),
+        pytest.param({"token": mint(api={})}, 403, "not_allowed", id="no llm grant"),
+        pytest.param({"token": mint(models=["anthropic/*"])}, 403, "not_allowed", id="model not granted"),
+        pytest.param(
+            {"json": {**CHAT, "model": "gpt-nobody-knows"}}, 400, "model_not_priced", id="model without a price"
+        ),
+        pytest.param({"json": {**CHAT, "service_tier": "warp"}}, 400, "model_not_priced", id="tier without a price"),
+        pytest.param({"json": {"messages": []}}, 400, None, id="no model"),
+        pytest.param({"content": b'{"model":"gpt-4o-mini","model":"gpt-5.4"}'}, 400, "invalid_body", id="model twice"),
+        pytest.param({"content": b'{"model":'}, 400, "invalid_body", id="not JSON"),
+        pytest.param({"content": b""}, 400, "invalid_body", id="no body"),
+        pytest.param({"path": "/v1/unknown"}, 404, "not_found", id="no such route"),
+        pytest.param({"path": "/v1/chat%2fcompletions"}, None, None, id="encoded slash"),
+        pytest.param({"path": "//v1/chat/completions"}, None, None, id="double slash"),
+        pytest.param({"method": "GET", "path": "/v1/chat/completions"}, 405, "method_not_allowed", id="wrong method"),
+    ],
+)
+def test_it_is_refused_in_the_shape_of_openai_and_nothing_is_sent(
+    how: dict[str, Any], status: int | None, code: str | None, proxy: ProxyProcess, provider: Replay
+) -> None:
+    before = len(provider.asked)
+
+    answer = ask(proxy, **({"json": CHAT} | how if "content" not in how else how))
+
+    if status is None:
+        assert 400 <= answer.status_code < 500
+    else:
+        assert answer.status_code == status
+    error = answer.json()["error"]
+    assert error["message"]
+    assert code is None or error["code"] == code
+    assert answer.headers["llm-proxy-request-id"].startswith("req_")
+    assert len(provider.asked) == before
+
+
+def test_an_anthropic_refusal_has_anthropics_shape(proxy: ProxyProcess) -> None:
+    answer = httpx.post(proxy.base_url + "/anthropic/v1/messages", json={"model": "claude-sonnet-5"}, timeout=30)
+
+    assert answer.status_code == 401
+    assert answer.json()["type"] == "error"
+    assert answer.json()["error"]["type"] == "authentication_error"
+
+
+def test_a_project_s_own_model_list_holds_for_its_tokens(proxy: ProxyProcess) -> None:
+    token = mint(project=OTHER_PROJECT, key_id=OTHER_KEY_ID, secret=OTHER_SIGNING_SECRET)
+
+    assert ask(proxy, token=token, json=CHAT).status_code == 200
+    assert ask(proxy, token=token, json={**CHAT, "model": "gpt-5.4"}).status_code == 403
+
+
+def test_a_body_over_the_limit_is_refused_with_413(proxy: ProxyProcess) -> None:
+    answer = ask(proxy, content=b" " * (65 * 1024 * 1024))
+
+    assert answer.status_code == 413
+    assert "limits.max_body_mb" in answer.json()["error"]["message"]
+
+
+def test_a_token_in_the_query_never_reaches_the_provider(proxy: ProxyProcess, provider: Replay) -> None:
+    token = mint()
+    before = len(provider.asked)
+
+    answer = ask(proxy, f"/v1/chat/completions?api_key={token}", token=token, json=CHAT)
+
+    assert answer.status_code == 400
+    assert token not in answer.text
+    assert len(provider.asked) == before
