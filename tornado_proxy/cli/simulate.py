@@ -1,0 +1,66 @@
+"""`tornado-proxy simulate`: a provider stand-in."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+
+import click
+import uvloop
+
+from tornado_proxy.simulator import Simulator
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(0, 65535), required=True, help="Where to listen; 0 takes a free port.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--require-key",
+    "keys",
+    multiple=True,
+    metavar="PROVIDER=KEY",
+    help="Accept only this key for openai or anthropic; by default any key is good.",
+)
+@click.option("--record", is_flag=True, help="Show the last requests at /_simulator/requests.")
+@click.option(
+    "--settle-s",
+    type=click.FloatRange(min=0),
+    default=0.2,
+    show_default=True,
+    help="Seconds until background responses and message batches are done.",
+)
+def simulate(*, port: int, host: str, keys: tuple[str, ...], record: bool, settle_s: float) -> None:
+    r"""Stand in for OpenAI and Anthropic on one port: no key is needed and nothing is charged.
+
+    \b
+    Example:
+      tornado-proxy simulate --port 9090
+      OPENAI_BASE_URL=http://127.0.0.1:9090/v1 OPENAI_API_KEY=any python my_program.py
+    """
+    simulator = Simulator(keys=dict(_read_key(key) for key in keys), record=record, settle_s=settle_s)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(simulator, host, port))
+    except OSError as error:
+        click.echo(f"cannot listen: {error}; choose another --port, or 0 for a free one", err=True)
+        sys.exit(1)
+
+
+def _read_key(option: str) -> tuple[str, str]:
+    provider, _, key = option.partition("=")
+    if provider not in ("openai", "anthropic") or not key:
+        raise click.BadParameter(f"{provider!r} is not openai=KEY or anthropic=KEY", param_hint="--require-key")
+    return provider, key
+
+
+async def _serve(simulator: Simulator, host: str, port: int) -> None:
+    bound = await simulator.start(port, host)
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    click.echo(f"simulating OpenAI and Anthropic on http://{host}:{bound}", err=True)
+    await stopped.wait()
+    await simulator.stop()

@@ -1,0 +1,70 @@
+"""Which models the simulator lists, and what it knows of one by its name.  Any other name is answered all the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from tornado_proxy.simulator.json_values import Json, as_object, as_text
+
+#: A model that no price list has: what a proxy must refuse.
+UNPRICED_MODEL = "sim-unpriced-1"
+
+OPENAI_MODELS = (
+    "gpt-5.6-sol",
+    "gpt-5.4",
+    "gpt-5-mini",
+    "gpt-4o-mini",
+    "text-embedding-3-small",
+    "gpt-image-2",
+    "gpt-4o-mini-tts",
+    "gpt-4o-transcribe",
+    "whisper-1",
+    "gpt-realtime",
+    UNPRICED_MODEL,
+)
+ANTHROPIC_MODELS = (
+    ("claude-opus-4-8", "Claude Opus 4.8"),
+    ("claude-sonnet-5", "Claude Sonnet 5"),
+    ("claude-haiku-4-5-20251001", "Claude Haiku 4.5"),
+    (UNPRICED_MODEL, "Simulated model without a price"),
+)
+
+_REASONING = re.compile(r"(gpt-[5-9]|o[1-9])(?!.*-chat)")
+#: Reasoning tokens by effort: a stand-in thinks little, but measurably.
+_EFFORT_TOKENS = {"none": 0, "minimal": 2, "low": 8, "medium": 16, "high": 32, "xhigh": 64, "max": 64}
+
+
+def openai_model(model: str) -> Json:
+    """A model as GET /v1/models/{id} of OpenAI shows it."""
+    return {"id": model, "object": "model", "created": 1_760_000_000, "owned_by": "system", "shutdown_date": None}
+
+
+def anthropic_model(model: str, name: str) -> Json:
+    """A model as GET /v1/models/{id} of Anthropic shows it."""
+    return {
+        "type": "model",
+        "id": model,
+        "display_name": name,
+        "created_at": "2026-06-01T00:00:00Z",
+        "lifecycle": "active",
+        "line": None,
+        "max_input_tokens": 1_000_000,
+        "max_tokens": 128_000,
+        "capabilities": None,
+        "deprecated_at": None,
+        "retires_at": None,
+    }
+
+
+def reasoning_tokens(model: str, effort: object) -> int:
+    """How many tokens the model reasons with: none unless it is a reasoning model (o1 ..., gpt-5 ...)."""
+    if _REASONING.match(model) is None:
+        return 0
+    return _EFFORT_TOKENS.get(as_text(effort, "medium"), 16)
+
+
+def thinking_tokens(body: Mapping[str, object]) -> int:
+    """How many tokens a message thinks with: 16 where `thinking` is asked for."""
+    kind = as_object(body.get("thinking")).get("type")
+    return 16 if kind in ("enabled", "adaptive", "between_tools") else 0
