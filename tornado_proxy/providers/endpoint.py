@@ -70,6 +70,11 @@ class ParsedRequest:
 Parse = Callable[[bytes, str], ParsedRequest]
 MakeReader = Callable[[RequestFacts, AnswerHead], UsageReader]
 MakeEdit = Callable[[RequestFacts, AnswerHead], BodyEdit | None]
+#: The Content-Type that the client must see, None where it is the provider's own.
+AnswerType = Callable[[RequestFacts, AnswerHead], str | None]
+#: (parsed request, content type header) -> the same with more facts.  Pure; may take tens of milliseconds, so it is run
+#: in a thread between parse and admission.  Raises BadRequest.
+Measure = Callable[[ParsedRequest, str], ParsedRequest]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,7 @@ class Endpoint:
 
     `path` is the provider's own, with `{id}` for one path segment: "/v1/responses/{id}".  `parse` is None where no
     body is looked at, `reader` None where the call is free.  `priced_as` is the registry's endpoint whose prices hold.
+    `answer_type` is set where `edit` can change what kind of body it is, `measure` where facts are costly to find.
     """
 
     provider: str
@@ -87,6 +93,8 @@ class Endpoint:
     reader: MakeReader | None = None
     edit: MakeEdit | None = None
     priced_as: str = ""
+    answer_type: AnswerType | None = None
+    measure: Measure | None = None
 
     @property
     def free(self) -> bool:
