@@ -5,7 +5,7 @@ waits or falls silent if the prompt asks for it.  What the handler sends afterwa
 `send_events`, which keep the pace and break off where a directive says so:
 
     prepare (record, credential) -> handler -> obey -> send_json
-                                                    -> send_events: head, then one write per event or group of events
+                                                    -> send_events, send_chunks: head, then a write per event or group
 
 Every wait ends when the client leaves (`on_connection_close`) and raises ConnectionDone, so no coroutine outlives its
 connection.
@@ -167,27 +167,32 @@ class ProviderHandler(RequestHandler):
 
         `failure(n)` makes the events that a provider sends when it fails after `n` events.
         """
-        self._answer_headers("text/event-stream; charset=utf-8")
         self.set_header("Cache-Control", "no-cache")
+        failing = map(frame, failure(self.directives.error_after or 0))
+        await self.send_chunks(map(frame, events), "text/event-stream; charset=utf-8", b"".join(failing))
+
+    async def send_chunks(self, chunks: Iterable[bytes], content_type: str, failure: bytes | None = None) -> None:
+        """Send a body of unknown length at the pace that was asked for; `error-event` ends it with `failure`."""
+        self._answer_headers(content_type)
         self.simulator.streams += 1
         try:
-            await self._send_paced(events, failure)
+            await self._send_paced(chunks, failure)
         finally:
             self.simulator.streams -= 1
         await self._flushed(self.finish())
 
-    async def _send_paced(self, events: Iterable[Event], failure: Callable[[int], list[Event]]) -> None:
+    async def _send_paced(self, chunks: Iterable[bytes], failure: bytes | None) -> None:
         asked = self.directives
         batch = asked.batch or (1 if asked.delay_ms else _BATCH)
         held: list[bytes] = []
-        for count, event in enumerate(events):
-            if count == asked.error_after:
-                held += [frame(failing) for failing in failure(count)]
+        for count, chunk in enumerate(chunks):
+            if count == asked.error_after and failure is not None:
+                held.append(failure)
                 break
             if count == asked.cut_after:
                 await self._write_held(held)
                 self.break_off()
-            held.append(frame(event))
+            held.append(chunk)
             if len(held) >= batch:
                 await self._write_held(held)
                 held = []

@@ -14,7 +14,10 @@ from tornado_proxy.simulator import (
     inspection,
     model_lists,
     openai_chat,
+    openai_images,
     openai_responses,
+    openai_speech,
+    openai_transcriptions,
 )
 from tornado_proxy.simulator.base import UnknownAnthropicPath, UnknownPath
 
@@ -31,6 +34,12 @@ _OPENAI: tuple[tuple[str, type[RequestHandler]], ...] = (
     (f"/v1/responses/{_ID}", openai_responses.OneResponse),
     (f"/v1/responses/{_ID}/cancel", openai_responses.CancelResponse),
     (f"/v1/responses/{_ID}/input_items", openai_responses.ResponseInputItems),
+    ("/v1/audio/speech", openai_speech.Speech),
+    ("/v1/audio/transcriptions", openai_transcriptions.Transcriptions),
+    ("/v1/audio/translations", openai_transcriptions.Translations),
+    ("/v1/images/generations", openai_images.Images),
+    ("/v1/images/edits", openai_images.ImageEdits),
+    ("/v1/images/variations", openai_images.ImageVariations),
     ("/v1/models", model_lists.OpenAIModels),
     (f"/v1/models/{_ID}", model_lists.OneOpenAIModel),
 )

@@ -1,0 +1,78 @@
+import asyncio
+from base64 import b64decode
+
+import openai
+import pytest
+
+#: The SDK marks translations and variations as deprecated; the endpoints are still served.
+pytestmark = pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def test_a_picture_states_usage(openai_client: openai.OpenAI) -> None:
+    answer = openai_client.images.generate(model="gpt-image-2", prompt="a siamese cat", size="1024x1536", quality="low")
+
+    assert b64decode(answer.data[0].b64_json).startswith(PNG)
+    assert (answer.size, answer.quality, answer.background, answer.output_format) == (
+        "1024x1536",
+        "low",
+        "opaque",
+        "png",
+    )
+    assert (answer.usage.input_tokens, answer.usage.output_tokens, answer.usage.total_tokens) == (3, 408, 411)
+    assert answer.usage.output_tokens_details.image_tokens == 408
+
+
+def test_the_provider_chooses_what_is_left_open(openai_client: openai.OpenAI) -> None:
+    answer = openai_client.images.generate(model="gpt-image-2", prompt="cat", n=2, quality="auto")
+
+    assert (len(answer.data), answer.size, answer.quality) == (2, "1024x1024", "high")
+    assert answer.usage.output_tokens == 2 * 4160
+
+
+def test_old_models_state_no_usage(openai_client: openai.OpenAI) -> None:
+    drawn = openai_client.images.generate(model="dall-e-3", prompt="cat")
+    varied = openai_client.images.create_variation(image=("a.png", PNG), n=2)
+
+    assert drawn.usage is None
+    assert (varied.usage, len(varied.data)) == (None, 2)
+
+
+def test_an_edit_counts_the_pictures_it_is_given(openai_client: openai.OpenAI) -> None:
+    answer = openai_client.images.edit(
+        model="gpt-image-2", prompt="add a hat", image=[("a.png", PNG), ("b.png", PNG)], quality="low"
+    )
+
+    assert (answer.usage.input_tokens_details.image_tokens, answer.usage.input_tokens_details.text_tokens) == (170, 3)
+    assert answer.usage.total_tokens == 173 + 272
+
+
+@pytest.mark.parametrize("kind", ["image_generation", "image_edit"])
+def test_a_stream_shows_partial_pictures_and_charges_them(openai_client: openai.OpenAI, kind: str) -> None:
+    asked = {"model": "gpt-image-2", "prompt": "cat", "quality": "low", "stream": True, "partial_images": 2}
+    if kind == "image_generation":
+        events = list(openai_client.images.generate(**asked))
+    else:
+        events = list(openai_client.images.edit(**asked, image=("a.png", PNG)))
+
+    assert [event.type for event in events] == [f"{kind}.partial_image"] * 2 + [f"{kind}.completed"]
+    assert [event.partial_image_index for event in events[:2]] == [0, 1]
+    assert events[-1].usage.output_tokens == 272 + 200
+
+
+def test_several_streamed_pictures_add_up_to_the_json(openai_client: openai.OpenAI) -> None:
+    asked = {"model": "gpt-image-2", "prompt": "one cat", "n": 2, "quality": "medium"}
+
+    streamed = [event.usage for event in openai_client.images.generate(**asked, stream=True)]
+    whole = openai_client.images.generate(**asked).usage
+
+    assert sum(usage.total_tokens for usage in streamed) == whole.total_tokens == 2 + 2 * 1056
+
+
+def test_the_async_client_draws(base_url: str) -> None:
+    async def draw() -> int:
+        async with openai.AsyncOpenAI(base_url=f"{base_url}/v1", api_key="k") as client:
+            return len((await client.images.generate(model="gpt-image-2", prompt="cat")).data)
+
+    assert asyncio.run(draw()) == 1
