@@ -12,7 +12,8 @@ from pathlib import Path
 
 from tornado_proxy import metrics
 from tornado_proxy.auth.authenticator import Authenticator
-from tornado_proxy.config.settings import Settings, load_settings, restart_needed
+from tornado_proxy.config.loading import load_settings
+from tornado_proxy.config.settings import Settings, restart_needed
 from tornado_proxy.domain.errors import ConfigError, Fault
 from tornado_proxy.domain.identity import Caller, Project, Secret
 from tornado_proxy.pricing.price_book import PriceBook

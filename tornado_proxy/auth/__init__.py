@@ -1,0 +1,1 @@
+"""Who is let in: credentials to callers, callers to what they may use.  No I/O."""

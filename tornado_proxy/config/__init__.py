@@ -1,0 +1,1 @@
+"""Configuration files: reading, checking against schemas, and the settings they come to.  Knows no other room."""

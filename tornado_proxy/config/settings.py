@@ -1,0 +1,153 @@
+"""The settings that a configuration comes to: typed, with defaults, secrets resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+
+from tornado_proxy.config.bundled import folder
+from tornado_proxy.domain.identity import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class ListenSettings:
+    """An address to listen on.  `reuse_port`: several processes share the port (SO_REUSEPORT)."""
+
+    host: str
+    port: int
+    reuse_port: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSettings:
+    """A provider.  `base_url` is what stands before `/v1/...`; `region` the region of its host, for prices."""
+
+    base_url: str
+    api_key: Secret
+    ca_file: str | None = None
+    region: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PricingSettings:
+    """Where prices stand, and what this installation adds: `surcharge_rate` is a fraction of the provider's charge."""
+
+    path: Path
+    surcharge_rate: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSettings:
+    """The SQLite file; `fsync` makes each commit survive loss of power."""
+
+    path: Path
+    fsync: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """What happens to answers under way.  Times in seconds; `drain_max` answers are drained at once."""
+
+    on_client_disconnect: str
+    drain_limit_s: float
+    drain_max: int
+    idle_timeout_s: float
+    connect_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSettings:
+    """`max_body_mb` in MiB; `max_streams` calls in flight."""
+
+    max_body_mb: int
+    max_streams: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShutdownSettings:
+    """Seconds that calls in flight get after SIGTERM."""
+
+    drain_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One configuration.  `models_list` is `filtered` or `provider`; `forward_headers` are lower case."""
+
+    listen: ListenSettings
+    admin: ListenSettings
+    providers: Mapping[str, ProviderSettings]
+    pricing: PricingSettings
+    ledger: LedgerSettings
+    streams: StreamSettings
+    limits: LimitSettings
+    shutdown: ShutdownSettings
+    models_list: str = "filtered"
+    forward_headers: frozenset[str] = field(default_factory=frozenset)
+
+
+def restart_needed(old: Settings, new: Settings) -> tuple[str, ...]:
+    """The settings that differ and that a running server cannot change (`x-restart` in the schema)."""
+    return tuple(name for name in ("listen", "admin", "ledger") if getattr(old, name) != getattr(new, name))
+
+
+def make_settings(content: Mapping[str, object], base: Path, providers: Mapping[str, ProviderSettings]) -> Settings:
+    """Settings from a checked document whose folder is `base`; `providers` have their keys already."""
+    pricing, ledger = _section(content, "pricing"), _section(content, "ledger")
+    streams, limits = _section(content, "streams"), _section(content, "limits")
+    return Settings(
+        listen=_listen(_section(content, "listen"), 8080),
+        admin=_listen(_section(content, "admin"), 8081),
+        providers=providers,
+        pricing=PricingSettings(
+            path=base / str(pricing["path"]) if "path" in pricing else folder("conf") / "prices",
+            surcharge_rate=Decimal(str(pricing.get("surcharge_rate", "0"))),
+        ),
+        ledger=LedgerSettings(
+            path=ledger_path(str(ledger.get("url", "sqlite:///ledger.db")), base),
+            fsync=bool(ledger.get("fsync", False)),
+        ),
+        streams=StreamSettings(
+            on_client_disconnect=str(streams.get("on_client_disconnect", "drain")),
+            drain_limit_s=_number(streams, "drain_limit_s", 120),
+            drain_max=int(_number(streams, "drain_max", 1000)),
+            idle_timeout_s=_number(streams, "idle_timeout_s", 600),
+            connect_timeout_s=_number(streams, "connect_timeout_s", 10),
+        ),
+        limits=LimitSettings(
+            max_body_mb=int(_number(limits, "max_body_mb", 64)), max_streams=int(_number(limits, "max_streams", 10_000))
+        ),
+        shutdown=ShutdownSettings(drain_s=_number(_section(content, "shutdown"), "drain_s", 30)),
+        models_list=str(content.get("models_list", "filtered")),
+        forward_headers=frozenset(name.lower() for name in _texts(content.get("forward_headers"))),
+    )
+
+
+def ledger_path(url: str, base: Path) -> Path:
+    """The file of `sqlite:///relative.db` (from the folder `base`) or `sqlite:////absolute.db`."""
+    return base / url.removeprefix("sqlite:///")
+
+
+def _section(content: Mapping[str, object], name: str) -> Mapping[str, object]:
+    section = content.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def _listen(section: Mapping[str, object], port: int) -> ListenSettings:
+    return ListenSettings(
+        host=str(section.get("host", "127.0.0.1")),
+        port=int(_number(section, "port", port)),
+        reuse_port=bool(section.get("reuse_port", False)),
+    )
+
+
+def _number(section: Mapping[str, object], name: str, default: float) -> float:
+    value = section.get(name, default)
+    assert isinstance(value, int | float | Decimal), "the schema lets numbers through only"
+    return float(value)
+
+
+def _texts(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else []

@@ -1,0 +1,97 @@
+"""Server-sent events: bytes in, raw blocks or parsed events out.  Incremental and sans-I/O.
+
+    bytes, split anywhere ── SseSplitter.feed ──> raw blocks, each with its closing blank line
+    raw block ── parse_block ──> SseEvent
+
+Joining all raw blocks and `rest()` gives the input again, byte for byte.
+
+Source: WHATWG HTML, section "Interpreting an event stream".  Lines end at LF, CRLF or CR and nowhere else: `splitlines`
+would cut at U+2028 and U+0085, which may stand raw in JSON.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+#: Bytes of one event.  The largest known are whole base64 images of some 10 MB.
+MAX_EVENT_BYTES = 64 * 1024 * 1024
+
+#: The end of a block: a line end and an empty line.
+_BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_BOM = b"\xef\xbb\xbf"
+
+
+class SseOverflow(Exception):
+    """One event has grown past MAX_EVENT_BYTES without an end."""
+
+
+@dataclass(frozen=True, slots=True)
+class SseEvent:
+    """One event: its `event` field (None where it has none) and its data lines, joined with LF."""
+
+    event: bytes | None
+    data: bytes
+
+
+class SseSplitter:
+    """Cuts a byte stream into raw event blocks."""
+
+    __slots__ = ("_tail",)
+
+    def __init__(self) -> None:
+        self._tail = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take the next bytes; give the blocks that they complete.
+
+        Raises:
+            SseOverflow: an event is larger than MAX_EVENT_BYTES.
+        """
+        text = self._tail + data if self._tail else data
+        if b"\r" not in text:
+            *blocks, tail = text.split(b"\n\n")
+            blocks = [block + b"\n\n" for block in blocks]
+        else:
+            blocks, tail = _split_any(text)
+        if len(tail) > MAX_EVENT_BYTES:
+            raise SseOverflow(f"an event is larger than {MAX_EVENT_BYTES} bytes")
+        self._tail = tail
+        return blocks
+
+    def rest(self) -> bytes:
+        """What has come since the last complete block; emptied by the call."""
+        tail, self._tail = self._tail, b""
+        return tail
+
+
+def _split_any(text: bytes) -> tuple[list[bytes], bytes]:
+    """As `split` at a blank line, for all three line ends.  A CR at the very end may be half of a CRLF: it waits."""
+    blocks = []
+    start = 0
+    limit = len(text) - 1 if text.endswith(b"\r") else len(text)
+    for match in _BLANK_LINE.finditer(text, 0, limit):
+        blocks.append(text[start : match.end()])
+        start = match.end()
+    return blocks, text[start:]
+
+
+def parse_block(raw: bytes) -> SseEvent:
+    """Read the `event` and `data` fields of a raw block; comments, `id` and `retry` are passed over."""
+    event: bytes | None = None
+    data: list[bytes] = []
+    for line in _lines(raw):
+        if line.startswith(b"data:"):
+            value = line[5:]
+            data.append(value[1:] if value[:1] == b" " else value)
+        elif line.startswith(b"event:"):
+            event = line[6:].removeprefix(b" ")
+        elif line == b"data":
+            data.append(b"")
+    return SseEvent(event, data[0] if len(data) == 1 else b"\n".join(data))
+
+
+def _lines(raw: bytes) -> list[bytes]:
+    text = raw.removeprefix(_BOM)
+    return text.split(b"\n") if b"\r" not in text else _LINE_END.split(text)
