@@ -247,6 +247,7 @@ class ProviderHandler(RequestHandler):
         self._gone = True
         self.simulator.disconnects += 1
         self._wake()
+        super().on_connection_close()
 
     def _answer_headers(self, content_type: str) -> None:
         self.set_header("Content-Type", content_type)

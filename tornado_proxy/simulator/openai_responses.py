@@ -26,11 +26,15 @@ class ResponsesHandler(ProviderHandler):
         previous = body.get("previous_response_id")
         if not isinstance(previous, str):
             return ()
-        stored = self.simulator.responses.get(previous)
+        stored = self.remembered(previous)
         if stored is None:
             message = f"Previous response with id '{previous}' not found."
             raise ProviderFault(400, message, code="previous_response_not_found", param="previous_response_id")
         return (*stored.history, Segment(stored.plan.answer.text))
+
+    def remembered(self, response_id: str) -> StoredResponse | None:
+        """The earlier response of that id."""
+        return self.simulator.responses.get(response_id)
 
     async def plan(self, body: Json) -> tuple[ResponsePlan, Prompt]:
         """Obey the prompt and decide on the answer."""

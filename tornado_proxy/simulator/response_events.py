@@ -50,7 +50,7 @@ class _EventSource:
             yield self._event(f"response.{word}", response=plan.response_json(status))
         if plan.answer.thoughts:
             yield from self._reasoning()
-        if plan.answer.pieces or not plan.answer.calls:
+        if plan.answer.pieces:
             yield from self._message()
         for index, call in enumerate(plan.answer.calls):
             yield from self._call(call, index)

@@ -102,7 +102,7 @@ class ResponsePlan:
         items: list[Json] = []
         if self.answer.thoughts:
             items.append(self.reasoning_item())
-        if self.answer.pieces or not self.answer.calls:
+        if self.answer.pieces:
             items.append(self.message_item("completed", [self.content_part(self.answer.text)]))
         items += [self.call_item(call, index, done=True) for index, call in enumerate(self.answer.calls)]
         return items

@@ -18,6 +18,8 @@ from tornado_proxy.simulator import (
     openai_responses,
     openai_speech,
     openai_transcriptions,
+    realtime_socket,
+    responses_socket,
 )
 from tornado_proxy.simulator.base import UnknownAnthropicPath, UnknownPath
 
@@ -43,6 +45,10 @@ _OPENAI: tuple[tuple[str, type[RequestHandler]], ...] = (
     ("/v1/models", model_lists.OpenAIModels),
     (f"/v1/models/{_ID}", model_lists.OneOpenAIModel),
 )
+_SOCKETS: tuple[tuple[str, type[RequestHandler]], ...] = (
+    ("/v1/responses", responses_socket.ResponsesSocket),
+    ("/v1/realtime", realtime_socket.RealtimeSocket),
+)
 _ANTHROPIC: tuple[tuple[str, type[RequestHandler]], ...] = (
     ("/v1/messages", anthropic_messages.Messages),
     ("/v1/messages/count_tokens", anthropic_messages.CountTokens),
@@ -66,6 +72,17 @@ class _AnthropicPath(Matcher):
         return self._path.match(request) if "anthropic-version" in request.headers else None
 
 
+class _SocketPath(Matcher):
+    """A path, where the request asks to become a WebSocket."""
+
+    def __init__(self, pattern: str) -> None:
+        self._path = PathMatches(pattern)
+
+    def match(self, request: HTTPServerRequest) -> dict[str, object] | None:
+        upgrade = request.headers.get("Upgrade", "").lower()
+        return self._path.match(request) if upgrade == "websocket" else None
+
+
 def make_routes(simulator: Simulator) -> list[Rule]:
     """The rules of the application, first match wins."""
     rules: list[tuple[Matcher, type[RequestHandler]]] = []
@@ -75,6 +92,7 @@ def make_routes(simulator: Simulator) -> list[Rule]:
         rules.append((PathMatches("/anthropic" + path), handler))
         shared = path.startswith("/v1/models")
         rules.append((_AnthropicPath(path) if shared else PathMatches(path), handler))
+    rules += [(_SocketPath("(?:/openai)?" + path), handler) for path, handler in _SOCKETS]
     rules += [(PathMatches("(?:/openai)?" + path), handler) for path, handler in _OPENAI]
     rules += [
         (PathMatches("/anthropic(?:/.*)?"), UnknownAnthropicPath),

@@ -1,0 +1,39 @@
+"""The Responses API over a WebSocket: `response.create` frames in, the events of the streams out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+from tornado_proxy.simulator.answer import Answer
+from tornado_proxy.simulator.faults import ProviderFault
+from tornado_proxy.simulator.openai_responses import ResponsesHandler
+from tornado_proxy.simulator.response_events import failure_events, response_events
+from tornado_proxy.simulator.sockets import SocketHandler
+from tornado_proxy.simulator.stores import StoredResponse
+
+
+class ResponsesSocket(ResponsesHandler, SocketHandler):
+    """GET /v1/responses with an upgrade.  A connection remembers its last response even where `store` is false."""
+
+    _last: StoredResponse | None = None
+
+    async def handle(self, event: Mapping[str, object]) -> None:
+        """Answer a `response.create`; `generate: false` reads the prompt and writes nothing."""
+        if event.get("type") != "response.create":
+            raise ProviderFault(400, f"Unknown event type {event.get('type')!r}.", code="invalid_event", param="type")
+        body = {key: value for key, value in event.items() if key not in ("type", "generate", "background")}
+        plan, prompt = await self.plan(body)
+        if event.get("generate") is False:
+            plan = replace(plan, answer=Answer())
+        self.keep(plan, prompt)
+        self._last = StoredResponse(plan, [], prompt.segments, time.monotonic())
+        failing = failure_events(plan, self.directives.error_after or 0)
+        await self.send_paced_frames(response_events(plan), failing)
+
+    def remembered(self, response_id: str) -> StoredResponse | None:
+        """The connection's last response, or a stored one."""
+        if self._last is not None and self._last.plan.id == response_id:
+            return self._last
+        return super().remembered(response_id)
