@@ -110,9 +110,7 @@ class CallMeter:
 
     def _price(self, report: UsageReport) -> Cost:
         try:
-            return self._tariff.rate(
-                self._endpoint.priced_as or self._endpoint.path, report, self._facts, self.intent.started_at
-            )
+            return self._tariff.rate(report, self._facts, self.intent.started_at)
         except Exception:  # noqa: BLE001  # usage is kept without a price rather than lost with one
             _log.exception("rating failed", extra={"request_id": self.intent.request_id})
             return _unrated(("rating failed; the usage is kept and can be rated again",))

@@ -28,14 +28,12 @@ class Tariff:
         """Raise ModelNotPriced unless all that `spend` can cost has a price."""
         self.prices.admit(self.provider, endpoint, spend, at)
 
-    def rate(self, endpoint: str, report: UsageReport, facts: RequestFacts, at: datetime) -> Cost:
+    def rate(self, report: UsageReport, facts: RequestFacts, at: datetime) -> Cost:
         """The itemised cost of what was used."""
         return self.prices.rate(
             self.provider,
-            endpoint,
             report,
             requested_model=facts.model,
-            requested_tier=facts.service_tier,
             at=at,
             provider_region=self.provider_region,
             surcharge_rate=self.surcharge_rate,

@@ -1,0 +1,127 @@
+"""The prices of a model as values: rate cards, the terms they hold on, and what multiplies them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+
+from tornado_proxy.domain.usage import Meter
+
+#: How many of what it counts one price of a unit is for (schemas/prices.schema.json says what each counts).
+UNITS: Mapping[str, Decimal] = {
+    "per_million_tokens": Decimal(1_000_000),
+    "per_million_characters": Decimal(1_000_000),
+    "per_minute": Decimal(60),
+    "per_hour": Decimal(3600),
+    "per_image": Decimal(1),
+    "per_thousand_calls": Decimal(1000),
+    "per_session": Decimal(1),
+}
+
+#: What a term is when nobody says: the word that rate cards use.
+DEFAULT_TERMS: Mapping[str, str] = {"service_tier": "standard", "speed": "standard", "memory_limit": "1g"}
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """Terms that must all hold: each named term is one of its words, and the input lies in `over` < n <= `up_to`."""
+
+    words: tuple[tuple[str, frozenset[str]], ...] = ()
+    over: int | None = None
+    up_to: int | None = None
+
+    def hold(self, terms: Mapping[str, str], context_tokens: int) -> bool:
+        """Whether they hold on `terms` for a request of `context_tokens` input tokens."""
+        if self.over is not None and context_tokens <= self.over:
+            return False
+        if self.up_to is not None and context_tokens > self.up_to:
+            return False
+        return all(terms.get(name) in accepted for name, accepted in self.words)
+
+    def can_meet(self, other: Conditions) -> bool:
+        """Whether some request could meet both."""
+        lows = [limit for limit in (self.over, other.over) if limit is not None]
+        highs = [limit for limit in (self.up_to, other.up_to) if limit is not None]
+        if lows and highs and min(highs) <= max(lows):
+            return False
+        theirs = dict(other.words)
+        return all(name not in theirs or accepted & theirs[name] for name, accepted in self.words)
+
+
+@dataclass(frozen=True, slots=True)
+class RateCard:
+    """Prices in USD for one `unit` each, on some terms, from `effective_from` until before `effective_until`."""
+
+    prices: Mapping[Meter, Decimal]
+    unit: str
+    conditions: Conditions
+    source: str
+    checked: str
+    effective_from: datetime | None = None
+    effective_until: datetime | None = None
+
+    def covers(self, at: datetime) -> bool:
+        """Whether the card holds at `at` (aware UTC)."""
+        if self.effective_from is not None and at < self.effective_from:
+            return False
+        return self.effective_until is None or at < self.effective_until
+
+    def overlaps(self, other: RateCard) -> bool:
+        """Whether some request at some time could take both cards."""
+        if _ends_before(self, other) or _ends_before(other, self):
+            return False
+        return self.conditions.can_meet(other.conditions)
+
+
+def _ends_before(first: RateCard, second: RateCard) -> bool:
+    ends, starts = first.effective_until, second.effective_from
+    return ends is not None and starts is not None and ends <= starts
+
+
+@dataclass(frozen=True, slots=True)
+class Modifier:
+    """A factor on the prices of some units, on some terms."""
+
+    name: str
+    conditions: Conditions
+    factor: Decimal
+    units: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPrice:
+    """All prices of one model.  `cards` are its own and those it shares; `by_meter` is made from them."""
+
+    provider: str
+    name: str
+    status: str
+    endpoints: frozenset[str]
+    roles: frozenset[str]
+    cards: tuple[RateCard, ...]
+    modifiers: tuple[Modifier, ...]
+    by_meter: Mapping[Meter, tuple[RateCard, ...]] = field(default_factory=dict)
+
+    def find(self, meter: Meter, terms: Mapping[str, str], context_tokens: int, at: datetime) -> list[RateCard]:
+        """The cards that price `meter` on `terms`; one where all is well."""
+        return [
+            card
+            for card in self.by_meter.get(meter, ())
+            if card.covers(at) and card.conditions.hold(terms, context_tokens)
+        ]
+
+    def factor(self, unit: str, terms: Mapping[str, str], context_tokens: int) -> Decimal:
+        """What multiplies a price in `unit` on `terms`."""
+        factor = Decimal(1)
+        for modifier in self.modifiers:
+            if unit in modifier.units and modifier.conditions.hold(terms, context_tokens):
+                factor *= modifier.factor
+        return factor
+
+
+def fingerprint(model: str, meter: Meter, unit_price: Decimal, card: RateCard) -> str:
+    """A short hash of all that decided a line item's price, so that a later change of the price shows."""
+    decided = (model, meter, f"{unit_price:f}", card.unit, repr(card.conditions), card.effective_from, card.source)
+    return hashlib.sha256(repr(decided).encode()).hexdigest()[:12]
