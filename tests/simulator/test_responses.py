@@ -136,10 +136,17 @@ def test_a_stored_response_can_be_read_streamed_again_and_deleted(openai_client:
 
 def test_a_previous_response_counts_as_input_again(openai_client: openai.OpenAI) -> None:
     first = openai_client.responses.create(model="gpt-4o-mini", input="one two [[sim tokens=5]]")
-    second = openai_client.responses.create(model="gpt-4o-mini", input="three", previous_response_id=first.id)
+    second = openai_client.responses.create(
+        model="gpt-4o-mini", input="three", instructions="Be brief.", previous_response_id=first.id
+    )
+    third = openai_client.responses.create(
+        model="gpt-4o-mini", input="four", instructions="Be brief.", previous_response_id=second.id
+    )
 
     assert second.usage is not None
-    assert second.usage.input_tokens == 10 + 5 + 1
+    assert second.usage.input_tokens == 3 + 10 + 5 + 1
+    assert third.usage is not None
+    assert third.usage.input_tokens == 3 + 10 + 5 + 1 + 24 + 1
     with pytest.raises(openai.BadRequestError, match="not found"):
         openai_client.responses.create(model="gpt-4o-mini", input="three", previous_response_id="resp_none")
 

@@ -31,7 +31,8 @@ from tornado_proxy.simulator import Simulator
     show_default=True,
     help="Seconds until background responses and message batches are done.",
 )
-def simulate(*, port: int, host: str, keys: tuple[str, ...], record: bool, settle_s: float) -> None:
+@click.option("--reuse-port", is_flag=True, help="Share the port with other simulators, for benchmarks.")
+def simulate(*, port: int, host: str, keys: tuple[str, ...], record: bool, settle_s: float, reuse_port: bool) -> None:
     r"""Stand in for OpenAI and Anthropic on one port: no key is needed and nothing is charged.
 
     \b
@@ -42,7 +43,7 @@ def simulate(*, port: int, host: str, keys: tuple[str, ...], record: bool, settl
     simulator = Simulator(keys=dict(_read_key(key) for key in keys), record=record, settle_s=settle_s)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(simulator, host, port))
+            runner.run(_serve(simulator, host, port, reuse_port=reuse_port))
     except OSError as error:
         click.echo(f"cannot listen: {error}; choose another --port, or 0 for a free one", err=True)
         sys.exit(1)
@@ -55,8 +56,8 @@ def _read_key(option: str) -> tuple[str, str]:
     return provider, key
 
 
-async def _serve(simulator: Simulator, host: str, port: int) -> None:
-    bound = await simulator.start(port, host)
+async def _serve(simulator: Simulator, host: str, port: int, *, reuse_port: bool) -> None:
+    bound = await simulator.start(port, host, reuse_port=reuse_port)
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):

@@ -30,7 +30,9 @@ class ResponsesHandler(ProviderHandler):
         if stored is None:
             message = f"Previous response with id '{previous}' not found."
             raise ProviderFault(400, message, code="previous_response_not_found", param="previous_response_id")
-        return (*stored.history, Segment(stored.plan.answer.text))
+        answer = stored.plan.answer
+        calls = (Segment(f"{call.name} {call.arguments}") for call in answer.calls)
+        return (*stored.history, Segment(answer.text), *calls)
 
     def remembered(self, response_id: str) -> StoredResponse | None:
         """The earlier response of that id."""
@@ -60,7 +62,7 @@ class ResponsesHandler(ProviderHandler):
         if plan.body.get("store") is False and not background:
             return
         ready_at = time.monotonic() + (self.simulator.settle_s if background else 0)
-        stored = StoredResponse(plan, _input_items(plan), prompt.segments, ready_at)
+        stored = StoredResponse(plan, _input_items(plan), prompt.conversation, ready_at)
         self.simulator.responses.put(plan.id, stored)
 
     def stored(self, response_id: str) -> StoredResponse:

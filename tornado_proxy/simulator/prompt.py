@@ -44,10 +44,16 @@ class Prompt:
     tools_answered: bool
     steps: tuple[bytes, ...]
     breakpoints: tuple[Breakpoint, ...]
+    preamble: int
+
+    @property
+    def conversation(self) -> tuple[Segment, ...]:
+        """The turns alone, without the tools and instructions that each request states anew."""
+        return self.segments[self.preamble :]
 
 
-def make_prompt(segments: list[Segment], user_text: str, *, tools_answered: bool = False) -> Prompt:
-    """Count and fingerprint the segments."""
+def make_prompt(segments: list[Segment], user_text: str, *, tools_answered: bool = False, preamble: int = 0) -> Prompt:
+    """Count and fingerprint the segments; the first `preamble` of them are tools and instructions."""
     running = blake2b(digest_size=16)
     tokens: list[str] = []
     breakpoints: list[Breakpoint] = []
@@ -66,6 +72,7 @@ def make_prompt(segments: list[Segment], user_text: str, *, tools_answered: bool
         tools_answered=tools_answered,
         steps=_steps(tokens),
         breakpoints=tuple(breakpoints),
+        preamble=preamble,
     )
 
 

@@ -38,10 +38,12 @@ def chat_prompt(body: Mapping[str, object]) -> Prompt:
 
 def responses_prompt(body: Mapping[str, object], history: tuple[Segment, ...] = ()) -> Prompt:
     """The prompt of a response: tools and instructions, the earlier turns that it goes on from, then the input."""
-    segments = [*_tool_segments(body), *_content_segments(body.get("instructions")), *history]
+    segments = [*_tool_segments(body), *_content_segments(body.get("instructions"))]
+    preamble = len(segments)
+    segments += history
     given = body.get("input")
     if isinstance(given, str):
-        return make_prompt([*segments, Segment(given)], given)
+        return make_prompt([*segments, Segment(given)], given, preamble=preamble)
     user_text, answered = "", False
     for item in map(as_object, as_list(given)):
         parts = _item_segments(item)
@@ -50,7 +52,7 @@ def responses_prompt(body: Mapping[str, object], history: tuple[Segment, ...] = 
             user_text, answered = _joined(parts), False
         elif item.get("type") in _TOOL_RESULTS:
             answered = True
-    return make_prompt(segments, user_text, tools_answered=answered)
+    return make_prompt(segments, user_text, tools_answered=answered, preamble=preamble)
 
 
 def text_prompt(*texts: str) -> Prompt:

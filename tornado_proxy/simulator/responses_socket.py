@@ -28,7 +28,7 @@ class ResponsesSocket(ResponsesHandler, SocketHandler):
         if event.get("generate") is False:
             plan = replace(plan, answer=Answer())
         self.keep(plan, prompt)
-        self._last = StoredResponse(plan, [], prompt.segments, time.monotonic())
+        self._last = StoredResponse(plan, [], prompt.conversation, time.monotonic())
         failing = failure_events(plan, self.directives.error_after or 0)
         await self.send_paced_frames(response_events(plan), failing)
 

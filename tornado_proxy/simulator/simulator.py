@@ -68,11 +68,14 @@ class Simulator:
         """The Tornado application.  It writes no access log."""
         return Application(make_routes(self), log_function=lambda handler: None)
 
-    async def start(self, port: int = 0, host: str = "127.0.0.1") -> int:
-        """Listen, on a free port for 0, and give the port.  Needs a running event loop."""
+    async def start(self, port: int = 0, host: str = "127.0.0.1", *, reuse_port: bool = False) -> int:
+        """Listen, on a free port for 0, and give the port.  Needs a running event loop.
+
+        With `reuse_port` several processes can serve one port; each remembers only what it served itself.
+        """
         assert self._server is None, "a simulator is started once"
         server = HTTPServer(self.make_app(), max_body_size=_MAX_BODY_BYTES, max_buffer_size=_MAX_BODY_BYTES)
-        sockets = bind_sockets(port, host, backlog=4096)
+        sockets = bind_sockets(port, host, backlog=4096, reuse_port=reuse_port)
         server.add_sockets(sockets)
         self._server = server
         bound: int = sockets[0].getsockname()[1]
