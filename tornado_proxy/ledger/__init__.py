@@ -1,0 +1,1 @@
+"""The ledger: intents before a request is sent, one record when it has ended, queries over both."""

@@ -1,0 +1,56 @@
+"""Records that could not be written to the ledger, as JSON lines in a file beside it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+from tornado_proxy.ledger.rows import Row
+
+_log = logging.getLogger(__name__)
+
+#: Bytes of the journal; past this, records are kept in memory only.  A record has some 1,500.
+_MAX_BYTES = 256 * 1024 * 1024
+
+
+class Journal:
+    """An append-only file of records that wait.  Holds each record once, however often it is tried."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._kept: set[object] = set()
+
+    def keep(self, records: list[Row]) -> None:
+        """Append the records that are not there yet; a fault is logged, for there is nowhere else to go."""
+        fresh = [record for record in records if record["request_id"] not in self._kept]
+        if not fresh:
+            return
+        lines = "".join(json.dumps(record) + "\n" for record in fresh)
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                if file.tell() + len(lines) > _MAX_BYTES:
+                    return
+                file.write(lines)
+        except OSError as error:
+            _log.error("the ledger's journal cannot be written either", extra={"reason": str(error)})
+            return
+        self._kept.update(record["request_id"] for record in fresh)
+
+    def read(self) -> list[Row]:
+        """What an earlier process left; a line that its death cut short is passed over."""
+        if not self._path.exists():
+            return []
+        records = []
+        for line in self._path.read_text("utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                _log.warning("a line of the ledger's journal is cut short")
+        return records
+
+    def clear(self) -> None:
+        """Forget what has been written to the ledger."""
+        if self._kept:
+            self._kept.clear()
+            self._path.unlink(missing_ok=True)

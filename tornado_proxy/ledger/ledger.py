@@ -1,0 +1,47 @@
+"""What the server asks of a ledger, whatever store is behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from tornado_proxy.domain.call import CallIntent, CallRecord
+
+
+class Ledger(Protocol):
+    """An append-only store of call records.  Used from one event loop."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether new requests may start."""
+
+    @property
+    def reason(self) -> str:
+        """Why it is not healthy, in words for an operator; "" while it is."""
+
+    @property
+    def pending(self) -> int:
+        """Writes that wait for their commit."""
+
+    async def open(self) -> None:
+        """Open the store, and make records of the intents that a dead process left behind.
+
+        Raises:
+            LedgerUnavailable: it cannot be opened; the message says what to do.
+        """
+
+    async def begin(self, intent: CallIntent) -> None:
+        """Store an intent; it is durable when this returns.
+
+        Raises:
+            LedgerUnavailable: it could not be stored.
+        """
+
+    def finish(self, record: CallRecord) -> asyncio.Future[None]:
+        """Store a record, at the latest within 100 ms while the store works; never blocks, never loses it.
+
+        What is given is done when the record is durable.  A second record of one request is not stored.
+        """
+
+    async def close(self) -> None:
+        """Write what is pending and close the store."""
