@@ -1,0 +1,15 @@
+"""The audio endpoints, as rows of the OpenAI table."""
+
+from __future__ import annotations
+
+from tornado_proxy.providers.endpoint import Endpoint
+from tornado_proxy.providers.openai.speech import speech_endpoint
+from tornado_proxy.providers.openai.transcription import TRANSCRIPTIONS, TRANSLATIONS
+
+
+def audio_endpoints(*, exact_speech: bool = True) -> tuple[Endpoint, ...]:
+    """The rows.  `exact_speech`: see speech.py."""
+    return (speech_endpoint(exact=exact_speech), TRANSCRIPTIONS, TRANSLATIONS)
+
+
+AUDIO_ENDPOINTS = audio_endpoints()

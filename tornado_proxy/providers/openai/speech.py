@@ -1,0 +1,167 @@
+"""/v1/audio/speech: text in, audio out.
+
+tts-1 and tts-1-hd are priced by the characters of `input`, whatever the answer.  Later models are priced by tokens,
+and a binary answer does not state them; an SSE answer does, in `speech.audio.done`.  So the provider is asked for SSE
+(`"stream_format":"sse"` is spliced into the client's bytes), and speech_audio.py turns the events back into the bytes
+that the client asked for.  Where an installation does not want that, the tokens are estimated.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from decimal import Decimal
+
+import msgspec
+
+from tornado_proxy.domain.errors import BadRequest, BodyNotReadable
+from tornado_proxy.domain.request import RequestFacts, Spend
+from tornado_proxy.domain.usage import Basis, Meter, Quantity, Reading, UsageReport
+from tornado_proxy.providers.endpoint import AnswerHead, BodyEdit, Endpoint, ParsedRequest, UsageReader
+from tornado_proxy.providers.json_body import read_members, replace_member, required_model, splice_first, text_member
+from tornado_proxy.providers.openai.media_readers import EventsReader, NothingCharged, OpaqueReader
+from tornado_proxy.providers.openai.speech_audio import SpeechAudio
+from tornado_proxy.providers.openai.usage_report import report_usage
+
+PATH = "/v1/audio/speech"
+
+_MEMBERS = ("model", "input", "instructions", "response_format", "stream_format")
+
+#: Media types of the audio formats; the first is the default (OpenAI API reference, createSpeech).
+_MEDIA_TYPES = {
+    "mp3": "audio/mpeg",
+    "opus": "audio/opus",
+    "aac": "audio/aac",
+    "flac": "audio/flac",
+    "wav": "audio/wav",
+    "pcm": "audio/pcm",
+}
+#: Bytes a second of the formats with a constant rate: 24 kHz mono, 16 bits or MP3 at 128 kbit/s.
+_BYTES_PER_SECOND = {"mp3": 16_000, "wav": 48_000, "pcm": 48_000}
+#: Audio tokens of one second of speech: 50 ms a token (OpenAI realtime cost guide).
+_TOKENS_PER_SECOND = 20
+#: For estimates: characters of a text token, and characters that are spoken in a second.
+_CHARACTERS_PER_TOKEN, _CHARACTERS_PER_SECOND = 4, 15
+
+_BY_CHARACTERS = frozenset({Meter.INPUT_CHARACTERS})
+_BY_TOKENS = frozenset({Meter.INPUT, Meter.OUTPUT_AUDIO})
+
+
+def priced_by_characters(model: str) -> bool:
+    """Whether `model` is one of the tts-1 family, dated ones included."""
+    return model.startswith("tts-1")
+
+
+def media_type(response_format: str | None) -> str:
+    """The Content-Type of audio in `response_format`, None being mp3."""
+    return _MEDIA_TYPES.get(response_format or "mp3", "application/octet-stream")
+
+
+def speech_endpoint(*, exact: bool = True) -> Endpoint:
+    """The endpoint's row.  `exact`: the provider is asked for SSE where only SSE states usage; else it is estimated."""
+    return Endpoint(
+        provider="openai",
+        method="POST",
+        path=PATH,
+        parse=parse_exact if exact else parse,
+        reader=reader,
+        edit=edit,
+        answer_type=answer_type,
+    )
+
+
+def parse(body: bytes, content_type: str) -> ParsedRequest:
+    """The facts of a speech request; the body is the client's own."""
+    return ParsedRequest(_facts(body), body)
+
+
+def parse_exact(body: bytes, content_type: str) -> ParsedRequest:
+    """The same, and SSE asked for on the client's behalf where only an SSE answer states usage."""
+    facts = _facts(body)
+    asking = ask_for_sse(body) if _states_usage_in_events_only(facts) else None
+    if asking is None:
+        return ParsedRequest(facts, body)
+    return ParsedRequest(replace(facts, usage_injected=True), asking)
+
+
+def _facts(body: bytes) -> RequestFacts:
+    members = read_members(body, _MEMBERS)
+    model, text = required_model(members), text_member(members, "input")
+    if text is None:
+        raise BadRequest('"input" is missing; it is the text to speak', param="input")
+    characters = Quantity(Meter.INPUT_CHARACTERS, Decimal(len(text)))
+    read = math.ceil((len(text) + len(text_member(members, "instructions") or "")) / _CHARACTERS_PER_TOKEN)
+    by_characters = priced_by_characters(model)
+    return RequestFacts(
+        model=model,
+        spends=(Spend(model, _BY_CHARACTERS if by_characters else _BY_TOKENS),),
+        stream=members.get("stream_format") == "sse",
+        body_bytes=len(body),
+        inferred=(characters,) if by_characters else (characters, Quantity(Meter.INPUT, Decimal(read))),
+        response_format=text_member(members, "response_format"),
+    )
+
+
+def ask_for_sse(body: bytes) -> bytes | None:
+    """`body`, a JSON object with members, with `"stream_format":"sse"`; None where that cannot be done for certain.
+
+    A quotation mark inside a JSON string is escaped, so that the quoted name can stand only where a name stands.
+    """
+    if b'"stream_format"' not in body:
+        return splice_first(body, b'"stream_format":"sse"')
+    try:
+        return replace_member(body, "stream_format", b'"sse"')
+    except (BodyNotReadable, msgspec.ValidationError):  # named twice, or only inside of another member
+        return None
+
+
+def reader(facts: RequestFacts, head: AnswerHead) -> UsageReader:
+    """What reads the usage of one answer."""
+    if not head.ok:
+        return NothingCharged()
+    if facts.model is not None and priced_by_characters(facts.model):
+        return OpaqueReader(lambda _: UsageReport((Reading(facts.inferred),), Basis.INFERRED))
+    if head.media_type == "text/event-stream":
+        return EventsReader(
+            (b"speech.audio.done",),
+            lambda events, _: _from_events(events),
+            lambda seen: _estimate(facts, seen * 3 // 4),
+        )
+    return OpaqueReader(lambda seen: _estimate(facts, seen))
+
+
+def edit(facts: RequestFacts, head: AnswerHead) -> BodyEdit | None:
+    """Gives the client audio where SSE was asked for on its behalf and came."""
+    return SpeechAudio() if _answers_with_events(facts, head) else None
+
+
+def answer_type(facts: RequestFacts, head: AnswerHead) -> str | None:
+    """The Content-Type that the client must see where it differs from the provider's."""
+    return media_type(facts.response_format) if _answers_with_events(facts, head) else None
+
+
+def _answers_with_events(facts: RequestFacts, head: AnswerHead) -> bool:
+    return facts.usage_injected and head.ok and head.media_type == "text/event-stream"
+
+
+def _states_usage_in_events_only(facts: RequestFacts) -> bool:
+    known = (facts.response_format or "mp3") in _MEDIA_TYPES
+    return known and not facts.stream and not priced_by_characters(facts.model or "")
+
+
+def _from_events(events: list[dict[str, object]]) -> UsageReport | None:
+    return report_usage((event.get("usage") for event in events[-1:]), unnamed_output=Meter.OUTPUT_AUDIO)
+
+
+def _estimate(facts: RequestFacts, audio_bytes: int) -> UsageReport:
+    """Tokens by the length of the audio that was sent where its bit rate is known, else by the text to speak."""
+    known = {quantity.meter: quantity.amount for quantity in facts.inferred}
+    rate = _BYTES_PER_SECOND.get(facts.response_format or "mp3")
+    seconds = Decimal(audio_bytes) / rate if rate else known[Meter.INPUT_CHARACTERS] / _CHARACTERS_PER_SECOND
+    spoken = Quantity(Meter.OUTPUT_AUDIO, Decimal(math.ceil(seconds * _TOKENS_PER_SECOND)))
+    read = Quantity(Meter.INPUT, known[Meter.INPUT])
+    return UsageReport(
+        (Reading(tuple(quantity for quantity in (read, spoken) if quantity.amount)),),
+        Basis.ESTIMATED,
+        estimate_method="speech_audio_bytes" if rate else "speech_characters",
+    )
