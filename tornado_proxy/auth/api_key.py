@@ -7,13 +7,14 @@ public package meshagent-api (`keys.py`), so that its tools read our keys.
 from __future__ import annotations
 
 import base64
-import binascii
+import re
 import secrets
 import uuid
 
 from tornado_proxy.domain.identity import ApiKey, Secret
 
-_PREFIX = "ma"
+#: The ids are 22 characters each; the secret is the rest, dashes and all, in printable ASCII.
+_WRITTEN = re.compile(r"ma-([A-Za-z0-9_.]{22})-([A-Za-z0-9_.]{22})-([!-~]+)")
 
 #: Random bytes of a new signing secret: as many as HMAC-SHA256 gives out (RFC 7518 section 3.2).
 _SECRET_BYTES = 32
@@ -31,7 +32,7 @@ def generate(project_id: str) -> ApiKey:
 
 def format_api_key(key: ApiKey) -> Secret:
     """The written form, which holds the signing secret."""
-    return Secret(f"{_PREFIX}-{_compress(key.id)}-{_compress(key.project_id)}-{key.secret.reveal()}")
+    return Secret(f"ma-{_compress(key.id)}-{_compress(key.project_id)}-{key.secret.reveal()}")
 
 
 def parse_api_key(text: str) -> ApiKey:
@@ -40,13 +41,11 @@ def parse_api_key(text: str) -> ApiKey:
     Raises:
         ValueError: it is not one; the message does not repeat it.
     """
-    parts = text.strip().split("-", 3)
-    if len(parts) != 4 or parts[0] != _PREFIX or not parts[3]:
+    match = _WRITTEN.fullmatch(text.strip())
+    if match is None:
         raise ValueError("an API key has the form ma-<kid>-<project>-<secret>")
-    try:
-        return ApiKey(_expand(parts[1]), _expand(parts[2]), Secret(parts[3]))
-    except (ValueError, binascii.Error):
-        raise ValueError("the ids in this API key cannot be read") from None
+    kid, project_id, secret = match.groups()
+    return ApiKey(_expand(kid), _expand(project_id), Secret(secret))
 
 
 def _compress(guid: str) -> str:
@@ -54,5 +53,4 @@ def _compress(guid: str) -> str:
 
 
 def _expand(text: str) -> str:
-    padded = text.replace(".", "-") + "=" * (-len(text) % 4)
-    return str(uuid.UUID(bytes=base64.b64decode(padded, altchars=b"-_", validate=True)))
+    return str(uuid.UUID(bytes=base64.urlsafe_b64decode(text.replace(".", "-") + "==")))

@@ -1,7 +1,7 @@
 """Tokens to callers, with a memory of those verified lately.
 
 The memory is keyed by a hash of the whole token: the first characters of all JWTs are the same.  It is bounded, lives
-no longer than this object (a reload makes a new one), never outlives a token's `exp`, and holds no failures.
+no longer than this object (a reload makes a new one), holds no failures, and checks the token's times at every use.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from tornado_proxy.auth import participant
+from tornado_proxy.auth.participant import VerifiedToken
 from tornado_proxy.domain.errors import NotAuthenticated
 from tornado_proxy.domain.identity import ApiKey, Caller, Project
 
 #: Verified tokens that are remembered, the least lately used forgotten first; one costs about 1 KB.
-_REMEMBERED = 4096
+REMEMBERED_TOKENS = 4096
 
 
 class Authenticator:
@@ -24,28 +25,35 @@ class Authenticator:
 
     def __init__(self, projects: Sequence[Project]) -> None:
         self._keys: dict[str, ApiKey] = {key.id: key for project in projects for key in project.api_keys}
-        self._verified: OrderedDict[bytes, Caller] = OrderedDict()
+        self._verified: OrderedDict[bytes, VerifiedToken] = OrderedDict()
+
+    @property
+    def remembered(self) -> int:
+        """How many verified tokens are remembered now."""
+        return len(self._verified)
 
     def authenticate(self, token: str, now: datetime) -> Caller:
-        """The caller that `token` stands for at `now`.
+        """The caller that `token` stands for at `now` (aware UTC).
 
         Raises:
             NotAuthenticated: it is not valid.
             NotAllowed: it is valid and grants no model.
         """
-        digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
-        caller = self._verified.get(digest)
-        if caller is None:
-            caller = participant.verify(token, self._keys, now)
-            self._remember(digest, caller)
-            return caller
-        if caller.expires_at is not None and now >= caller.expires_at:
+        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        verified = self._verified.get(digest)
+        if verified is None:
+            verified = participant.verify(token, self._keys, now)
+            self._remember(digest, verified)
+            return verified.caller
+        try:
+            verified.validity.check(now)
+        except NotAuthenticated:
             del self._verified[digest]
-            raise NotAuthenticated("the token has expired; ask your project's administrator for a fresh one")
+            raise
         self._verified.move_to_end(digest)
-        return caller
+        return verified.caller
 
-    def _remember(self, digest: bytes, caller: Caller) -> None:
-        self._verified[digest] = caller
-        if len(self._verified) > _REMEMBERED:
+    def _remember(self, digest: bytes, verified: VerifiedToken) -> None:
+        self._verified[digest] = verified
+        if len(self._verified) > REMEMBERED_TOKENS:
             self._verified.popitem(last=False)
