@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import base64
 import json
 import struct
 from decimal import Decimal
@@ -277,12 +276,51 @@ def test_reading_random_answers_raises_nothing(data, cuts, complete):
             read(TRANSCRIPTIONS.reader(facts, head), pieces(body, cuts), complete=complete)
 
 
+def other_wav(format_tag: int, tail: bytes, data: bytes) -> bytes:
+    fmt = struct.pack("<HHIIHH", format_tag, 1, 8000, 16_000, 2, 16) + tail
+    fact = b"fact" + struct.pack("<II", 4, 20_000)
+    body = b"WAVEfmt " + struct.pack("<I", len(fmt)) + fmt + fact + b"data" + struct.pack("<I", len(data)) + data
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def test_wav_formats_other_than_plain_pcm():
+    extensible = other_wav(0xFFFE, struct.pack("<HHIH", 22, 16, 4, 1) + bytes(14), bytes(40_000))
+    adpcm = other_wav(0x11, b"", bytes(10_000))
+
+    assert seconds_of(memoryview(extensible)) == 3  # 40,000 bytes at 16,000 a second
+    assert seconds_of(memoryview(adpcm)) == 3  # 20,000 samples at 8,000 a second
+
+
+def test_answers_that_are_too_large_are_marked_and_bounded():
+    facts = TRANSCRIPTIONS.parse(form(model="whisper-1"), FORM).facts
+    text = b'{"text":"' + b"so on " * 1_500_000
+
+    body = read(TRANSCRIPTIONS.reader(facts, JSON), [text, text, b'"}'])
+    event = read(TRANSCRIPTIONS.reader(facts, SSE), [b"data: " + b"so on " * 11_500_000, b"x"])
+
+    assert body.basis is Basis.UNSETTLED
+    assert any("not a whole JSON object" in fault for fault in body.faults)
+    assert any("too large" in fault for fault in event.faults)
+
+
+@pytest.mark.parametrize("seconds", [-1, "4", True, None, [4]])
+def test_a_duration_that_is_none_is_marked(seconds):
+    answer = json.dumps({"usage": {"type": "duration", "seconds": seconds}}).encode()
+
+    report = transcribe(form(wav(1), model="whisper-1"), answer)
+
+    assert report.basis is Basis.UNSETTLED
+    assert report.faults
+
+
+def test_a_request_without_a_file_is_left_to_the_provider():
+    parsed = TRANSLATIONS.parse(form(model="whisper-1"), FORM)
+
+    assert TRANSLATIONS.measure(parsed, FORM) is parsed
+
+
 def test_two_models_in_a_form_are_refused():
     body = form(model="whisper-1")[:-8] + form(model="gpt-4o-transcribe")
 
     with pytest.raises(BodyNotReadable):
         TRANSCRIPTIONS.parse(body, FORM)
-
-
-def test_base64_of_the_recorded_upload_is_what_the_index_says():
-    assert len(base64.b64encode(request_body("transcription-whisper")[0])) > 200_000

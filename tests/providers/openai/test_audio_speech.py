@@ -112,6 +112,13 @@ def test_audio_that_is_not_whole_never_looks_complete(broken):
         edit.feed(broken) + edit.close()
 
 
+def test_a_stream_that_never_ends_an_event_is_broken_off():
+    edit = EXACT.edit(EXACT.parse(request(), "").facts, SSE)
+
+    with pytest.raises(UpstreamError):
+        edit.feed(b"data: " + b"A" * 65 * 1024 * 1024)
+
+
 def test_a_stream_that_the_client_asked_for_passes_as_it_is():
     body = request(stream_format="sse")
     parsed = EXACT.parse(body, "")
@@ -173,7 +180,9 @@ def test_a_stream_that_breaks_is_estimated_from_the_audio_that_came():
         (b'{"stream_format":null,"a":1}', b'{"stream_format":"sse","a":1}'),
         (b'{"a":"\\"stream_format\\":\\"audio\\""}', b'{"stream_format":"sse","a":"\\"stream_format\\":\\"audio\\""}'),
         (b'{"a":{"stream_format":"audio"},"stream_format":"audio"}', None),
-        (b'{"a":{"stream_format":"audio"}}', None),
+        (b'{"a":{"stream_format":"audio"}}', b'{"stream_format":"sse","a":{"stream_format":"audio"}}'),
+        (b'{"stream\\u005fformat":"audio"}', None),
+        (b'{"stream_format":"wav"}', None),
     ],
 )
 def test_the_splice_changes_nothing_else(body, expected):

@@ -189,6 +189,15 @@ def test_a_request_without_a_model_is_refused(endpoint, members):
         endpoint.parse(form(n="1"), "multipart/form-data; boundary=XX")
 
 
+def test_an_answer_without_usage_of_a_token_priced_model_is_estimated():
+    facts = GENERATIONS.parse(request(quality="low", size="1024x1024", n=2), "application/json").facts
+
+    report = read(GENERATIONS.reader(facts, JSON), [answer()])
+
+    assert meters(report) == {"output_image_tokens": 544}
+    assert report.basis is Basis.ESTIMATED
+
+
 def test_an_error_is_free():
     facts = GENERATIONS.parse(request(), "application/json").facts
 

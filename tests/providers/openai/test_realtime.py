@@ -219,10 +219,37 @@ def test_missing_details_leave_all_tokens_text():
     assert report.readings[0].quantities[0].amount == Decimal(7)
 
 
+def test_a_transcription_without_usage_is_unsettled():
+    heard = event("conversation.item.input_audio_transcription.completed", item_id="i", content_index=0, usage=None)
+
+    (report,) = RealtimeSession("m").feed_server_event(heard)
+
+    assert report.basis is Basis.UNSETTLED
+
+
 def test_members_may_come_in_any_order():
     text = json.dumps({"response": {"id": "r", "type": "session.updated", "usage": USAGE}, "type": "response.done"})
 
     assert len(RealtimeSession("m").feed_server_event(text)) == 1
+
+
+@pytest.mark.parametrize("frame", ["[1]", "rubbish", '{"type":1}', '{"a":1,"type":"rate_limits.updated"}', b"\xff"])
+def test_frames_that_say_nothing_are_passed_over(frame):
+    assert RealtimeSession("m").feed_server_event(frame) == ()
+
+
+def test_deltas_are_counted_in_any_order_and_late_ones_are_not():
+    session = RealtimeSession("m")
+    delta = json.dumps({"delta": "A" * 3200, "type": "response.audio.delta", "response_id": "resp_1"})
+    session.feed_server_event(event("response.created", response={"id": "resp_1"}))
+    session.feed_server_event(delta)
+
+    (report,) = session.feed_server_event(done(usage=None, status="cancelled"))
+    session.feed_server_event(event("response.created", response={"id": "resp_1"}))
+    session.feed_server_event(delta)
+
+    assert meters(report) == {"output_audio_tokens": 2}
+    assert session.close() == ()
 
 
 @given(text=st.one_of(st.binary(max_size=200), st.text(max_size=200)))

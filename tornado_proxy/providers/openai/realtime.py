@@ -21,6 +21,7 @@ from decimal import Decimal
 
 from tornado_proxy.domain.request import Spend
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, Reading, UsageReport
+from tornado_proxy.providers.estimate import tokens_of
 from tornado_proxy.providers.openai.transcription_models import transcription_spend
 from tornado_proxy.providers.openai.usage_report import decode_object, report_usage
 
@@ -64,9 +65,8 @@ _READ = _SESSIONS | {_COMMITTED, _TRANSCRIBED, _NOT_TRANSCRIBED, "response.creat
 
 #: Base64 characters of one audio token: 50 ms of 24 kHz, 16 bits, mono, four characters for three bytes.
 _CHARACTERS_PER_AUDIO_TOKEN = 3200
-#: Characters that a text delta event has around its text, ids and padding included; one delta is about one token.
-_CHARACTERS_PER_TEXT_TOKEN = 4
-_TEXT_ENVELOPE = 260
+#: Characters that a text delta event has around its text, ids and padding included; a delta is at least one token.
+_TEXT_ENVELOPE, _SHORTEST_TEXT = 260, 4
 
 
 def realtime_spend(model: str) -> Spend:
@@ -148,7 +148,7 @@ class RealtimeSession:
         if kind in _AUDIO_DELTAS:
             self._seen_in(prefix).audio += length
         elif kind in _TEXT_DELTAS:
-            self._seen_in(prefix).text += max(_CHARACTERS_PER_TEXT_TOKEN, length - _TEXT_ENVELOPE)
+            self._seen_in(prefix).text += max(_SHORTEST_TEXT, length - _TEXT_ENVELOPE)
 
     def _seen_in(self, prefix: str) -> _Seen:
         match = _RESPONSE_ID.search(prefix)
@@ -183,7 +183,7 @@ class RealtimeSession:
 
     def _estimate(self, response_id: str, seen: _Seen) -> UsageReport:
         amounts = (
-            (Meter.OUTPUT, -(-seen.text // _CHARACTERS_PER_TEXT_TOKEN)),
+            (Meter.OUTPUT, tokens_of(seen.text)),
             (Meter.OUTPUT_AUDIO, -(-seen.audio // _CHARACTERS_PER_AUDIO_TOKEN)),
         )
         quantities = tuple(Quantity(meter, Decimal(amount)) for meter, amount in amounts if amount)

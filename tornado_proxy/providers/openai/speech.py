@@ -12,13 +12,19 @@ import math
 from dataclasses import replace
 from decimal import Decimal
 
-import msgspec
-
 from tornado_proxy.domain.errors import BadRequest, BodyNotReadable
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, Reading, UsageReport
 from tornado_proxy.providers.endpoint import AnswerHead, BodyEdit, Endpoint, ParsedRequest, UsageReader
-from tornado_proxy.providers.json_body import read_members, replace_member, required_model, splice_first, text_member
+from tornado_proxy.providers.estimate import tokens_of
+from tornado_proxy.providers.json_body import (
+    edit_member,
+    holds_member,
+    read_members,
+    required_model,
+    splice_first,
+    text_member,
+)
 from tornado_proxy.providers.openai.media_readers import EventsReader, NothingCharged, OpaqueReader
 from tornado_proxy.providers.openai.speech_audio import SpeechAudio
 from tornado_proxy.providers.openai.usage_report import report_usage
@@ -26,6 +32,7 @@ from tornado_proxy.providers.openai.usage_report import report_usage
 PATH = "/v1/audio/speech"
 
 _MEMBERS = ("model", "input", "instructions", "response_format", "stream_format")
+_ASKS_FOR_AUDIO = (b'"audio"', b"null")
 
 #: Media types of the audio formats; the first is the default (OpenAI API reference, createSpeech).
 _MEDIA_TYPES = {
@@ -40,8 +47,8 @@ _MEDIA_TYPES = {
 _BYTES_PER_SECOND = {"mp3": 16_000, "wav": 48_000, "pcm": 48_000}
 #: Audio tokens of one second of speech: 50 ms a token (OpenAI realtime cost guide).
 _TOKENS_PER_SECOND = 20
-#: For estimates: characters of a text token, and characters that are spoken in a second.
-_CHARACTERS_PER_TOKEN, _CHARACTERS_PER_SECOND = 4, 15
+#: Characters that are spoken in a second, for estimates.
+_CHARACTERS_PER_SECOND = 15
 
 _BY_CHARACTERS = frozenset({Meter.INPUT_CHARACTERS})
 _BY_TOKENS = frozenset({Meter.INPUT, Meter.OUTPUT_AUDIO})
@@ -90,7 +97,7 @@ def _facts(body: bytes) -> RequestFacts:
     if text is None:
         raise BadRequest('"input" is missing; it is the text to speak', param="input")
     characters = Quantity(Meter.INPUT_CHARACTERS, Decimal(len(text)))
-    read = math.ceil((len(text) + len(text_member(members, "instructions") or "")) / _CHARACTERS_PER_TOKEN)
+    read = tokens_of(len((text + (text_member(members, "instructions") or "")).encode()))
     by_characters = priced_by_characters(model)
     return RequestFacts(
         model=model,
@@ -103,16 +110,17 @@ def _facts(body: bytes) -> RequestFacts:
 
 
 def ask_for_sse(body: bytes) -> bytes | None:
-    """`body`, a JSON object with members, with `"stream_format":"sse"`; None where that cannot be done for certain.
+    """`body`, a JSON object, with `"stream_format":"sse"`.
 
-    A quotation mark inside a JSON string is escaped, so that the quoted name can stand only where a name stands.
+    None where it asks for another format than audio, or the member's place cannot be told for certain.
     """
-    if b'"stream_format"' not in body:
+    if not holds_member(body, "stream_format"):
         return splice_first(body, b'"stream_format":"sse"')
     try:
-        return replace_member(body, "stream_format", b'"sse"')
-    except (BodyNotReadable, msgspec.ValidationError):  # named twice, or only inside of another member
+        asking = edit_member(body, "stream_format", lambda raw: b'"sse"' if raw in _ASKS_FOR_AUDIO else raw)
+    except BodyNotReadable:
         return None
+    return asking if asking != body else None
 
 
 def reader(facts: RequestFacts, head: AnswerHead) -> UsageReader:

@@ -21,6 +21,7 @@ from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, Reading, UsageReport
 from tornado_proxy.providers.endpoint import AnswerHead, Endpoint, ParsedRequest, UsageReader
+from tornado_proxy.providers.estimate import tokens_of
 from tornado_proxy.providers.openai.audio_length import audio_seconds
 from tornado_proxy.providers.openai.media_readers import EventsReader, JsonReader, NothingCharged, OpaqueReader
 from tornado_proxy.providers.openai.transcription_models import priced_by_length, transcription_spend
@@ -31,8 +32,6 @@ from tornado_proxy.wire.multipart import read_form
 _PLAIN = frozenset({"text", "srt", "vtt"})
 #: Audio tokens of one second: 3.7 s of a recorded request were 37 tokens.
 _TOKENS_PER_SECOND = 10
-#: Bytes of transcript for a token, for estimates.
-_BYTES_PER_TOKEN = 4
 ESTIMATE_METHOD = "transcription_audio_length"
 
 
@@ -130,7 +129,7 @@ def _by_length(facts: RequestFacts, seconds: Decimal, seen: int) -> UsageReport:
         return UsageReport((Reading((Quantity(Meter.AUDIO_SECONDS, seconds),)),), Basis.INFERRED)
     amounts = (
         (Meter.INPUT_AUDIO, seconds * _TOKENS_PER_SECOND),
-        (Meter.OUTPUT, Decimal(-(-seen // _BYTES_PER_TOKEN))),
+        (Meter.OUTPUT, Decimal(tokens_of(seen))),
     )
     quantities = tuple(Quantity(meter, amount) for meter, amount in amounts if amount)
     return UsageReport((Reading(quantities),), Basis.ESTIMATED, estimate_method=ESTIMATE_METHOD)
