@@ -116,6 +116,7 @@ def test_the_model_is_the_sessions_and_else_the_urls():
 
     assert (before.model, after.model) == ("gpt-realtime", "gpt-realtime-2.1")
     assert session.model == "gpt-realtime-2.1"
+    assert [spend.model for spend in session.spends()] == ["gpt-realtime-2.1"]
 
 
 @pytest.mark.parametrize(
