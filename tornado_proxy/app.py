@@ -85,7 +85,7 @@ class Server:
         self.admin_port = self._listen(HTTPServer(admin_application(services, self.reload)), settings.admin)
 
     def _listen(self, server: HTTPServer, where: ListenSettings) -> int:
-        sockets = bind_sockets(where.port, where.host)
+        sockets = bind_sockets(where.port, where.host, reuse_port=where.reuse_port)
         server.add_sockets(sockets)
         self._servers.append(server)
         port: int = sockets[0].getsockname()[1]

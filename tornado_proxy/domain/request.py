@@ -41,6 +41,7 @@ class RequestFacts:
     `body_bytes` is the length of the client's body.  `usage_injected`: usage was asked for on the client's behalf.
     `inferred` are quantities that only the request can tell (characters to speak, seconds of uploaded audio).
     `references` are ids of provider objects that the body names; they must be the project's own.
+    `cache_ttl` is how long the provider is asked to keep what it caches, in its words ("12h").
     """
 
     model: str | None = None
@@ -54,3 +55,4 @@ class RequestFacts:
     image: ImageFacts | None = None
     references: tuple[str, ...] = ()
     response_format: str | None = None
+    cache_ttl: str | None = None

@@ -51,7 +51,9 @@ _NOTHING_SENT = frozenset(
 class UpstreamClient(CurlAsyncHTTPClient):
     """Runs exchanges.  Make it with `UpstreamClient(force_instance=True)` inside a running loop; close() ends all."""
 
-    def initialize(self, max_clients: int = 0, defaults: dict[str, Any] | None = None, max_body_size: int = 0) -> None:
+    def initialize(  # type: ignore[override]  # as Tornado itself overrides its base
+        self, max_clients: int = 0, defaults: dict[str, Any] | None = None, max_body_size: int = 0
+    ) -> None:
         """Called by Tornado's constructor; its pool of handles stays empty, and no limit of its holds here."""
         super().initialize(max_clients=max_clients, defaults=defaults, max_body_size=max_body_size)
         self._multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_MULTIPLEX)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tornado_proxy.auth.permissions import allows
 from tornado_proxy.providers.endpoint import BodyEdit
-from tornado_proxy.providers.openai.models import keep_models
+from tornado_proxy.providers.models_list import keep_models
 from tornado_proxy.web.admission import Admitted
 
 _LIST = "/v1/models"

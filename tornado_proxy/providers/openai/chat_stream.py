@@ -1,0 +1,70 @@
+"""Hides the usage that was asked for on a client's behalf, so that the stream is what it would have been without.
+
+    data: {..., "choices":[], "usage":{...}}     the whole event goes
+    data: {..., "usage":null}                    the member goes, with its comma
+    anything else                                passes untouched
+
+Nothing is written again: bytes are cut out or pass.  An event whose usage cannot be told apart for certain passes as it
+is.  What is held is at most one unfinished event.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from tornado_proxy.wire.sse import SseOverflow, SseSplitter, parse_block
+
+#: The member with the comma before it, or after it where it is the first.  Quotation marks inside JSON text are
+#: escaped, so that this can match members only.
+_NULL_MEMBER = re.compile(rb',\s*"usage"\s*:\s*null(?=\s*[,}])|(?<=\{)\s*"usage"\s*:\s*null\s*,')
+_HINT = b'"usage"'
+
+
+class _Chunk(msgspec.Struct):
+    usage: Any = msgspec.UNSET
+    choices: Any = None
+
+
+_CHUNK = msgspec.json.Decoder(_Chunk)
+
+
+class UsageHider:
+    """A BodyEdit for chat streams."""
+
+    def __init__(self) -> None:
+        self._splitter = SseSplitter()
+        self._open = True
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next bytes; give all whole events among them, edited."""
+        if not self._open:
+            return data
+        try:
+            return b"".join([_edited(block) for block in self._splitter.feed(data)])
+        except SseOverflow:
+            # Not a chat stream as we know it: from here on it passes as it comes.
+            self._open = False
+            return self._splitter.rest() + data
+
+    def close(self) -> bytes:
+        """An unfinished last event, which may still be one that is to be hidden."""
+        rest = self._splitter.rest()
+        return _edited(rest) if rest else b""
+
+
+def _edited(block: bytes) -> bytes:
+    if _HINT not in block:
+        return block
+    try:
+        chunk = _CHUNK.decode(parse_block(block).data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return block
+    if isinstance(chunk.usage, dict) and chunk.choices == []:
+        return b""
+    if chunk.usage is None:
+        cut, found = _NULL_MEMBER.subn(b"", block)
+        return cut if found == 1 else block
+    return block
