@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def meshagent() -> Iterator[ModuleType]:
+    """`meshagent.api` of the public package, by its files alone.
+
+    Its own `__init__` imports the whole client, which needs a later Python and a dozen packages; the token modules need
+    neither.
+    """
+    spec = importlib.util.find_spec("meshagent")
+    assert spec is not None, "install meshagent-api as tests/setup does"
+    assert spec.submodule_search_locations is not None
+    package = ModuleType("meshagent.api")
+    package.__path__ = [str(Path(next(iter(spec.submodule_search_locations))) / "api")]
+    before = set(sys.modules)
+    sys.modules["meshagent.api"] = package
+    try:
+        package.participant_token = importlib.import_module("meshagent.api.participant_token")  # type: ignore[attr-defined]
+        package.keys = importlib.import_module("meshagent.api.keys")  # type: ignore[attr-defined]
+        yield package
+    finally:
+        for name in set(sys.modules) - before:
+            if name.startswith("meshagent"):
+                del sys.modules[name]

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from tests.auth.tokens import KEY, NOW, NOW_S, PROJECT_ID, PROJECTS, SECRET, claims, granting, sign
+from tornado_proxy.auth.authenticator import REMEMBERED_TOKENS, Authenticator
+from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
+from tornado_proxy.domain.identity import ApiKey, Project, Secret
+
+
+@pytest.fixture
+def authenticator() -> Authenticator:
+    return Authenticator(PROJECTS)
+
+
+def test_a_token_gives_the_same_caller_each_time(authenticator: Authenticator) -> None:
+    token = sign(claims())
+
+    first = authenticator.authenticate(token, NOW)
+
+    assert authenticator.authenticate(token, NOW) is first
+    assert authenticator.remembered == 1
+
+
+def test_a_remembered_token_is_refused_from_its_exp_on(authenticator: Authenticator) -> None:
+    token = sign(claims(exp=NOW_S + 10))
+    authenticator.authenticate(token, NOW)
+    authenticator.authenticate(token, NOW + timedelta(seconds=9.999))
+
+    for second in (10, 11, 10**6):
+        with pytest.raises(NotAuthenticated, match="expired"):
+            authenticator.authenticate(token, NOW + timedelta(seconds=second))
+
+    assert authenticator.remembered == 0
+
+
+def test_a_remembered_token_is_refused_before_its_nbf_when_the_clock_is_set_back(authenticator: Authenticator) -> None:
+    token = sign(claims(nbf=NOW_S))
+    authenticator.authenticate(token, NOW)
+
+    with pytest.raises(NotAuthenticated, match="not valid yet"):
+        authenticator.authenticate(token, NOW - timedelta(minutes=1))
+
+
+def test_tokens_that_begin_alike_are_told_apart(authenticator: Authenticator) -> None:
+    tokens = {name: sign(claims(name=name)) for name in ("ada", "bob", "eve")}
+    assert len({token[:36] for token in tokens.values()}) == 1
+
+    for _ in range(2):
+        for name, token in tokens.items():
+            assert authenticator.authenticate(token, NOW).participant == name
+
+
+def test_a_remembered_token_does_not_let_in_another_with_its_claims(authenticator: Authenticator) -> None:
+    token = sign(claims())
+    authenticator.authenticate(token, NOW)
+    forged = token.rsplit(".", 1)[0] + "." + sign(claims(), secret="x" * 40).rsplit(".", 1)[1]
+
+    with pytest.raises(NotAuthenticated):
+        authenticator.authenticate(forged, NOW)
+
+
+def test_failures_are_not_remembered(authenticator: Authenticator) -> None:
+    early = sign(claims(nbf=NOW_S + 60))
+    for token, error in ((early, NotAuthenticated), (sign(granting({})), NotAllowed), ("junk", NotAuthenticated)):
+        with pytest.raises(error):
+            authenticator.authenticate(token, NOW)
+
+    assert authenticator.remembered == 0
+    assert authenticator.authenticate(early, NOW + timedelta(minutes=1)).participant == "ada"
+
+
+def test_the_memory_is_bounded_and_forgets_what_was_not_used_lately(authenticator: Authenticator) -> None:
+    tokens = [sign(claims(name=f"p{number}")) for number in range(REMEMBERED_TOKENS)]
+    callers = [authenticator.authenticate(token, NOW) for token in tokens]
+    assert authenticator.authenticate(tokens[0], NOW) is callers[0]
+
+    authenticator.authenticate(sign(claims(name="one more")), NOW)
+
+    assert authenticator.remembered == REMEMBERED_TOKENS
+    assert authenticator.authenticate(tokens[0], NOW) is callers[0]
+    assert authenticator.authenticate(tokens[1], NOW) is not callers[1]
+
+
+def test_a_reload_without_the_key_ends_its_tokens_at_once(authenticator: Authenticator) -> None:
+    token = sign(claims())
+    authenticator.authenticate(token, NOW)
+
+    reloaded = Authenticator([Project(PROJECT_ID, "first")])
+
+    with pytest.raises(NotAuthenticated, match="removed"):
+        reloaded.authenticate(token, NOW)
+
+
+def test_a_reload_with_a_new_secret_ends_the_old_one_s_tokens_at_once(authenticator: Authenticator) -> None:
+    token = sign(claims())
+    authenticator.authenticate(token, NOW)
+    rotated = ApiKey(KEY.id, PROJECT_ID, Secret("new-" + SECRET))
+
+    reloaded = Authenticator([Project(PROJECT_ID, "first", api_keys=(rotated,))])
+
+    with pytest.raises(NotAuthenticated, match="signature"):
+        reloaded.authenticate(token, NOW)
+    assert reloaded.authenticate(sign(claims(), secret="new-" + SECRET), NOW).participant == "ada"
+
+
+def test_a_token_that_is_not_text_is_refused_like_any_other(authenticator: Authenticator) -> None:
+    for token in ("\u00e9", "\ud800", "\x00"):
+        with pytest.raises(NotAuthenticated):
+            authenticator.authenticate(token, NOW)
