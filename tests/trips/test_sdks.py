@@ -122,7 +122,9 @@ def test_model_lists_hold_what_has_a_price_and_cost_nothing(
     assert "sim-unpriced-1" not in names
     assert "claude-sonnet-5" in {model.id for model in claude.models.list().data}
     with granted:
-        assert {model.id for model in granted.models.list().data} == {"gpt-4o-mini"} & names
+        assert {model.id for model in granted.models.list().data} == {
+            name for name in names if name.startswith("gpt-4o")
+        }
     assert last_record(proxy, raw.headers)["basis"] == "free"
     assert last_record(proxy, raw.headers)["total"] in {"0", "0.000000000000"}
 

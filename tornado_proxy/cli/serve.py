@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -33,23 +35,28 @@ def serve(config: Path, log_level: str) -> None:
     Example:
       OPENAI_API_KEY=... ANTHROPIC_API_KEY=... tornado-proxy serve --config conf/proxy.yaml
     """
+    listener = logs.start(log_level.upper())
     try:
-        first = snapshot.build(config, 1)
+        with exit_with_words(config), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(config, snapshot.build(config, 1)))
+    finally:
+        listener.stop()
+
+
+@contextlib.contextmanager
+def exit_with_words(config: Path) -> Iterator[None]:
+    """Turn what keeps a server from starting into words on standard error and exit status 1."""
+    try:
+        yield
     except ConfigError as error:
         click.echo(f"the configuration cannot be used:\n{error}", err=True)
         sys.exit(1)
-    listener = logs.start(log_level.upper())
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(config, first))
     except LedgerUnavailable as error:
         click.echo(f"the ledger cannot be opened: {error}", err=True)
         sys.exit(1)
     except OSError as error:
         click.echo(f"cannot listen: {error}; is another server running there? (listen and admin in {config})", err=True)
         sys.exit(1)
-    finally:
-        listener.stop()
 
 
 async def _serve(config: Path, first: Snapshot) -> None:

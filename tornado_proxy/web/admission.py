@@ -3,11 +3,12 @@
     head   route, credential, room for one more call     (before the body is read)
     body   fields, grants, prices, a provider key        (when the body is there)
 
-Both give values or raise a CallerError or ServiceError; neither does I/O.
+Each gives values or raises a CallerError or ServiceError; none does I/O.
 """
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,15 +78,25 @@ def admit_head(snapshot: Snapshot, method: str, target: str, headers: Headers, s
     return Entry(snapshot, match, caller, Secret(token), headers, started_at)
 
 
-def admit_body(entry: Entry, body: bytes, request_id: str) -> Admitted:
+async def parse_body(entry: Entry, body: bytes) -> ParsedRequest:
+    """The facts of the body.  What takes long to find (the length of uploaded audio) is found in a thread.
+
+    Raises:
+        CallerError: the body cannot be read.
+    """
+    parsed = _parse(entry, body)
+    measure = entry.match.endpoint.measure
+    return parsed if measure is None else await asyncio.to_thread(measure, parsed, _content_type(entry))
+
+
+def admit_body(entry: Entry, parsed: ParsedRequest, request_id: str) -> Admitted:
     """Check what the body asks for, and make what is sent.
 
     Raises:
-        CallerError: the body cannot be read, or asks for what has no price or is not granted.
+        CallerError: it asks for what has no price or is not granted.
         ServiceError: this server has no key for the provider.
     """
     snapshot, provider = entry.snapshot, entry.match.provider
-    parsed = _parse(entry, body)
     _check_spends(entry, parsed.facts)
     settings = snapshot.settings.providers.get(provider.name)
     key = snapshot.provider_key(entry.caller, provider.name)
@@ -124,7 +135,11 @@ def _parse(entry: Entry, body: bytes) -> ParsedRequest:
     encoding = sent.get("content-encoding", "identity")
     if encoding.lower() != "identity":
         raise BadRequest(f"a body with Content-Encoding {encoding[:40]!r} cannot be read here; send it uncompressed")
-    return parse(body, sent.get("content-type", ""))
+    return parse(body, _content_type(entry))
+
+
+def _content_type(entry: Entry) -> str:
+    return next((value for name, value in entry.headers if name.lower() == "content-type"), "")
 
 
 def _check_spends(entry: Entry, facts: RequestFacts) -> None:

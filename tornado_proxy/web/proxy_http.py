@@ -13,7 +13,7 @@ from tornado_proxy.domain.call import CallRecord, Outcome
 from tornado_proxy.domain.errors import AnswerableError, BodyTooLarge
 from tornado_proxy.metering import CallMeter, Ending
 from tornado_proxy.web import call_log
-from tornado_proxy.web.admission import Admitted, Entry, admit_body, admit_head
+from tornado_proxy.web.admission import Admitted, Entry, admit_body, admit_head, parse_body
 from tornado_proxy.web.base import REQUEST_ID_HEADER, BaseHandler
 from tornado_proxy.web.models_list import models_edit
 from tornado_proxy.web.relay import Relay
@@ -23,7 +23,7 @@ _MIB = 1024 * 1024
 
 #: Bytes of a refused body that are read and dropped so that the client gets to read the refusal: closing a socket
 #: with unread data resets it, and the answer is lost on the way.
-_DISCARD_BYTES = 64 * _MIB
+_DISCARD_BYTES = 256 * _MIB
 
 
 @stream_request_body
@@ -82,7 +82,8 @@ class ProxyHandler(BaseHandler):
         try:
             body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
             self._chunks.clear()
-            admitted = admit_body(self._entry, body, self.request_id)
+            parsed = await parse_body(self._entry, body)
+            admitted = admit_body(self._entry, parsed, self.request_id)
             await self.services.ledger.begin(admitted.intent)
         except AnswerableError as error:
             await self.answer_error(error)

@@ -120,8 +120,16 @@ class Relay:
         elif make_edit is not None:
             self._edit = make_edit(self._admitted.facts, answer)
         headers = to_client(head.headers, account=provider.account_headers, keep_length=self._edit is None)
+        changed_type = self._answer_type(answer)
+        if changed_type is not None:
+            headers = [pair for pair in headers if pair[0].lower() != "content-type"]
+            headers.append(("Content-Type", changed_type))
         if not self._gone:
             self._client.begin(head.status, head.reason, [(name, self._scrub.text(value)) for name, value in headers])
+
+    def _answer_type(self, answer: AnswerHead) -> str | None:
+        decide = self._admitted.entry.match.endpoint.answer_type
+        return None if decide is None else decide(self._admitted.facts, answer)
 
     async def _pass_body(self, exchange: Exchange) -> None:
         if not exchange.held_bytes and not exchange.finished:

@@ -38,32 +38,48 @@ class SseEvent:
 class SseSplitter:
     """Cuts a byte stream into raw event blocks."""
 
-    __slots__ = ("_tail",)
+    __slots__ = ("_held", "_held_bytes")
 
     def __init__(self) -> None:
-        self._tail = b""
+        self._held: list[bytes] = []
+        self._held_bytes = 0
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take the next bytes; give the blocks that they complete.
 
         Raises:
-            SseOverflow: an event is larger than MAX_EVENT_BYTES.
+            SseOverflow: an event is larger than MAX_EVENT_BYTES; `data` was not taken, `rest()` has what came before.
         """
-        text = self._tail + data if self._tail else data
-        if b"\r" not in text:
-            *blocks, tail = text.split(b"\n\n")
+        if self._held_bytes > MAX_EVENT_BYTES:
+            raise SseOverflow(f"an event is larger than {MAX_EVENT_BYTES} bytes")
+        if self._held:
+            seam = self._held[-1][-3:] + data
+            if b"\n\n" not in seam and b"\r" not in seam:
+                # A large event in many pieces: joining them once, at its end, keeps its cost in proportion.
+                self._hold(data)
+                return []
+            data = b"".join([*self._held, data])
+        if b"\r" not in data:
+            *blocks, tail = data.split(b"\n\n")
             blocks = [block + b"\n\n" for block in blocks]
         else:
-            blocks, tail = _split_any(text)
-        if len(tail) > MAX_EVENT_BYTES:
-            raise SseOverflow(f"an event is larger than {MAX_EVENT_BYTES} bytes")
-        self._tail = tail
+            blocks, tail = _split_any(data)
+        self._held = []
+        self._held_bytes = 0
+        if tail:
+            self._hold(tail)
         return blocks
 
     def rest(self) -> bytes:
         """What has come since the last complete block; emptied by the call."""
-        tail, self._tail = self._tail, b""
+        tail = b"".join(self._held)
+        self._held = []
+        self._held_bytes = 0
         return tail
+
+    def _hold(self, data: bytes) -> None:
+        self._held.append(data)
+        self._held_bytes += len(data)
 
 
 def _split_any(text: bytes) -> tuple[list[bytes], bytes]:

@@ -305,4 +305,8 @@ def _word(holder: Mapping[str, Any], name: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
-RESPONSE_ENDPOINTS = (Endpoint("openai", "POST", "/v1/responses", parse=parse, reader=reader),)
+RESPONSE_ENDPOINTS = (
+    Endpoint("openai", "POST", "/v1/responses", parse=parse, reader=reader),
+    Endpoint("openai", "POST", "/v1/responses/compact", parse=parse, reader=reader),
+    Endpoint("openai", "POST", "/v1/responses/input_tokens", parse=parse, priced_as="/v1/responses"),
+)
