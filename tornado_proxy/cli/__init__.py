@@ -37,7 +37,7 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(tornado_proxy.__version__, prog_name="tornado-proxy")
 def main() -> None:
-    r"""Let OpenAI and Anthropic clients in on your own tokens, keep the provider keys, bill every call exactly.
+    """Let OpenAI and Anthropic clients in on your own tokens, keep the provider keys, bill every call exactly.
 
     \b
     Example:

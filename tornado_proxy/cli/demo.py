@@ -45,7 +45,7 @@ _TOKEN_LIFE = timedelta(days=7)
     help="Where the demo keeps its key, configuration and ledger.",
 )
 def demo(port: int, admin_port: int, folder: Path) -> None:
-    r"""Run the proxy with a project, a key and a token made on the spot.
+    """Run the proxy with a project, a key and a token made on the spot.
 
     A provider whose key is in the environment (OPENAI_API_KEY, ANTHROPIC_API_KEY) is the real one; the others are
     played by the built-in simulator, which costs nothing.
@@ -141,5 +141,5 @@ def _greet(base_url: str, token: str, real: set[str], folder: Path) -> None:
     click.echo(f"curl {base_url}{path} -H {shlex.quote(f'Authorization: Bearer {token}')} \\")
     version = " -H 'anthropic-version: 2023-06-01'" if provider == "anthropic" else ""
     click.echo(f"  -H 'Content-Type: application/json'{version} -d {shlex.quote(body)}\n")
-    click.echo(f"What it cost: {Path(sys.argv[0]).name} usage --config {folder / 'proxy.yaml'}")
+    click.echo(f"What it cost: {sys.argv[0]} usage --config {folder / 'proxy.yaml'}")
     click.echo("Ctrl-C ends it.\n")

@@ -29,7 +29,7 @@ from tornado_proxy.snapshot import Snapshot
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
 )
 def serve(config: Path, log_level: str) -> None:
-    r"""Run the proxy until SIGTERM; SIGHUP reloads the configuration.
+    """Run the proxy until SIGTERM; SIGHUP reloads the configuration.
 
     \b
     Example:

@@ -33,7 +33,7 @@ from tornado_proxy.simulator import Simulator
 )
 @click.option("--reuse-port", is_flag=True, help="Share the port with other simulators, for benchmarks.")
 def simulate(*, port: int, host: str, keys: tuple[str, ...], record: bool, settle_s: float, reuse_port: bool) -> None:
-    r"""Stand in for OpenAI and Anthropic on one port: no key is needed and nothing is charged.
+    """Stand in for OpenAI and Anthropic on one port: no key is needed and nothing is charged.
 
     \b
     Example:

@@ -65,7 +65,7 @@ class _Moment(click.ParamType[str]):
 @click.option("--group-by", default="", help=f"Sum by {', '.join(GROUPS)}; several with commas.")
 @click.option("--format", "shape", type=click.Choice(["table", "csv", "json", "jsonl"]), default="table")
 def usage(config: Path, url: str | None, group_by: str, shape: str, **which: str | None) -> None:
-    r"""Show what calls cost, and how each cost is known.
+    """Show what calls cost, and how each cost is known.
 
     Without --group-by, csv, json and jsonl print one record each; a table then sums by day and model.
 
@@ -166,7 +166,7 @@ def _cell(value: object) -> object:
 def _print_table(names: Sequence[str], sums: Sequence[UsageSum]) -> None:
     table = Table(show_footer=True)
     for name in names:
-        table.add_column(name, footer="all" if name == names[0] else "")
+        table.add_column(name, footer="all" if name == names[0] else "", overflow="fold")
     totals = {
         "requests": str(sum(one.requests for one in sums)),
         "subtotal": _dollars(sum(one.subtotal for one in sums)),
