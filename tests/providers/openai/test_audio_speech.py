@@ -116,7 +116,7 @@ def test_a_stream_that_never_ends_an_event_is_broken_off():
     edit = EXACT.edit(EXACT.parse(request(), "").facts, SSE)
 
     with pytest.raises(UpstreamError):
-        edit.feed(b"data: " + b"A" * 65 * 1024 * 1024)
+        edit.feed(b"data: " + b"A" * 65 * 1024 * 1024) + edit.feed(b"A")
 
 
 def test_a_stream_that_the_client_asked_for_passes_as_it_is():

@@ -1,0 +1,71 @@
+"""An installed wheel, in a fresh environment and far from the checkout, serves."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
+
+from tests.harness import ROOT
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The command of a wheel that was built from this checkout and installed elsewhere."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(folder), str(ROOT)], check=True, timeout=110)
+    subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True, timeout=60)
+    (wheel,) = folder.glob("*.whl")
+    fresh = [str(folder / "venv" / "bin" / "python"), *pip[1:]]
+    subprocess.run([*fresh, "install", str(wheel)], check=True, timeout=110)
+    return folder / "venv" / "bin" / "tornado-proxy"
+
+
+@pytest.mark.timeout(300)
+def test_an_installed_wheel_runs_the_demo_with_its_own_prices_and_schemas(installed: Path, tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if not key.endswith("_API_KEY")}
+    with (tmp_path / "out").open("w") as out:
+        process = subprocess.Popen(
+            [str(installed), "demo", "--port", "0", "--admin-port", "0"],
+            cwd=tmp_path,
+            env=environment | {"PYTHONUNBUFFERED": "1"},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        greeting = _wait_for(tmp_path / "out", "Ctrl-C ends it")
+        base_url = _found(r"export OPENAI_BASE_URL=(\S+)", greeting)
+        token = _found(r"export OPENAI_API_KEY=(\S+)", greeting)
+        body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}
+        answer = httpx.post(f"{base_url}/chat/completions", json=body, headers={"Authorization": f"Bearer {token}"})
+        assert answer.status_code == 200
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    usage = [str(installed), "usage", "--config", "var/demo/proxy.yaml", "--format", "csv"]
+    printed = subprocess.run(usage, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=60)
+    assert "/v1/chat/completions" in printed.stdout
+
+
+def _wait_for(path: Path, text: str) -> str:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        said = path.read_text()
+        if text in said:
+            return said
+        time.sleep(0.05)
+    raise AssertionError(path.read_text())
+
+
+def _found(pattern: str, text: str) -> str:
+    match = re.search(pattern, text)
+    assert match is not None
+    return match[1]
