@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -78,6 +79,17 @@ def test_an_anthropic_refusal_has_anthropics_shape(proxy: ProxyProcess) -> None:
     assert answer.status_code == 401
     assert answer.json()["type"] == "error"
     assert answer.json()["error"]["type"] == "authentication_error"
+
+
+def test_a_refusal_leaves_a_log_line_and_no_path_that_is_not_served(proxy: ProxyProcess) -> None:
+    refused = ask(proxy, json={**CHAT, "model": "gpt-nobody-knows"}).headers["llm-proxy-request-id"]
+    lost = ask(proxy, "/v1/my-secret-in-a-path", json=CHAT).headers["llm-proxy-request-id"]
+
+    line = json.loads(proxy.wait_for_log(refused))
+    assert (line["message"], line["status"], line["code"]) == ("refused", 400, "model_not_priced")
+    assert (line["participant"], line["endpoint"]) == ("ada", "/v1/chat/completions")
+    assert json.loads(proxy.wait_for_log(lost))["endpoint"] is None
+    assert "my-secret-in-a-path" not in "".join(proxy.log)
 
 
 def test_a_project_s_own_model_list_holds_for_its_tokens(proxy: ProxyProcess) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 from tornado.web import HTTPError, RequestHandler
 
-from tornado_proxy import metrics
 from tornado_proxy.domain.errors import AnswerableError, BadRequest, MethodNotAllowed, NotAuthenticated
 from tornado_proxy.providers.endpoint import Provider
 from tornado_proxy.web.admission import new_request_id
@@ -41,7 +40,6 @@ class BaseHandler(RequestHandler):
 
     async def answer_error(self, error: AnswerableError) -> None:
         """End the request with `error`."""
-        metrics.REFUSALS.labels(error.code or type(error).__name__).inc()
         self.set_default_headers()
         self.set_status(error.status)
         self.set_header("Content-Type", "application/json")

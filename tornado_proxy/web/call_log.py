@@ -1,4 +1,4 @@
-"""One canonical line for each call that was sent: who, what, how it ended, its cost.  Never a prompt or a secret."""
+"""One canonical line for each request: who, what, how it ended, what it cost.  Never a prompt or a secret."""
 
 from __future__ import annotations
 
@@ -6,8 +6,28 @@ import logging
 
 from tornado_proxy import metrics
 from tornado_proxy.domain.call import CallRecord
+from tornado_proxy.domain.errors import AnswerableError
+from tornado_proxy.web.admission import Entry
 
 _log = logging.getLogger("tornado_proxy.call")
+
+
+def refused(request_id: str, error: AnswerableError, entry: Entry | None) -> None:
+    """Log and count a request that was turned away.  A path that is not served is not shown: it could hold anything."""
+    metrics.REFUSALS.labels(error.code or type(error).__name__).inc()
+    caller = entry.caller if entry is not None else None
+    _log.info(
+        "refused",
+        extra={
+            "request_id": request_id,
+            "project_id": caller.project_id if caller is not None else None,
+            "participant": caller.participant if caller is not None else None,
+            "provider": entry.match.provider.name if entry is not None else None,
+            "endpoint": entry.match.endpoint.path if entry is not None else None,
+            "status": error.status,
+            "code": error.code,
+        },
+    )
 
 
 def write(record: CallRecord, generation: int) -> None:

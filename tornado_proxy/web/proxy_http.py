@@ -76,7 +76,7 @@ class ProxyHandler(BaseHandler):
     async def post(self) -> None:
         """Serve the request, whatever its method."""
         if self._refusal is not None:
-            await self.answer_error(self._refusal)
+            await self._turn_away(self._refusal)
             return
         assert self._entry is not None
         try:
@@ -86,7 +86,7 @@ class ProxyHandler(BaseHandler):
             admitted = admit_body(self._entry, parsed, self.request_id)
             await self.services.ledger.begin(admitted.intent)
         except AnswerableError as error:
-            await self.answer_error(error)
+            await self._turn_away(error)
             return
         await self._call(admitted)
 
@@ -113,6 +113,10 @@ class ProxyHandler(BaseHandler):
             self.services.in_flight.discard(relay)
             record = meter.close(ending or Ending(Outcome.CRASHED, None, datetime.now(UTC)))
             self._keep(record)
+
+    async def _turn_away(self, error: AnswerableError) -> None:
+        call_log.refused(self.request_id, error, self._entry)
+        await self.answer_error(error)
 
     def _keep(self, record: CallRecord) -> None:
         self.services.ledger.finish(record)
