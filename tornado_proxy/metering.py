@@ -89,6 +89,7 @@ class CallMeter:
             usage=report.raw,
             estimate_method=report.estimate_method,
             object_id=report.object_id,
+            objects=report.objects,
             upstream_request_id=ending.upstream_request_id,
             faults=faults,
         )

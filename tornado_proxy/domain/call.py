@@ -41,7 +41,8 @@ class CallIntent:
 class CallRecord:
     """One ledger line.  `status` is the HTTP status the client saw (499: it left first), None when none was sent.
 
-    `usage` is the provider's usage as JSON text; `object_id` the provider's id of what the call created.
+    `usage` is the provider's usage as JSON text; `object_id` the provider's id of what the call created, `objects` the
+    ids of what else it created.
     """
 
     intent: CallIntent
@@ -55,5 +56,32 @@ class CallRecord:
     usage: str | None = None
     estimate_method: str | None = None
     object_id: str | None = None
+    objects: tuple[str, ...] = ()
     upstream_request_id: str | None = None
+    faults: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PendingCall:
+    """A call whose usage the provider reports later, under `object_id`.  `endpoint` is where it was made."""
+
+    request_id: str
+    project_id: str
+    provider: str
+    endpoint: str
+    object_id: str
+    model_requested: str | None
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What a pending call came to.  Stored once; it stands in for the record's own figures from then on."""
+
+    request_id: str
+    model: str | None
+    basis: Basis
+    cost: Cost
+    settled_at: datetime
+    usage: str | None = None
     faults: tuple[str, ...] = ()

@@ -79,7 +79,8 @@ class UsageReport:
     """What a usage reader found in one answer.
 
     `raw` is the provider's usage as compact JSON text (several statements: a JSON list), kept so that a price fault
-    never loses usage.  `model` is the model that the answer names; `object_id` the id of the created object.
+    never loses usage.  `model` is the model that the answer names; `object_id` the id of the created object, `objects`
+    the ids of what else it created (output items, containers).
     `faults` are statements that do not add up, each a sentence.  `estimate_method` is set when `basis` is ESTIMATED.
     """
 
@@ -88,5 +89,6 @@ class UsageReport:
     raw: str | None = None
     model: str | None = None
     object_id: str | None = None
+    objects: tuple[str, ...] = ()
     estimate_method: str | None = None
     faults: tuple[str, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from tornado_proxy.domain.call import CallIntent, CallRecord
+from tornado_proxy.domain.call import CallIntent, CallRecord, PendingCall, Settlement
 
 
 class Ledger(Protocol):
@@ -42,6 +42,18 @@ class Ledger(Protocol):
 
         What is given is done when the record is durable.  A second record of one request is not stored.
         """
+
+    def settle(self, settlement: Settlement) -> asyncio.Future[None]:
+        """Store what a pending call came to, as finish() stores a record; the first one of a call holds."""
+
+    async def pending_calls(self, most: int) -> list[PendingCall]:
+        """Up to `most` calls whose usage is still to come, oldest first."""
+
+    async def owner_of(self, provider: str, object_id: str) -> str | None:
+        """The project that created one of the provider's objects; None for one that is not known."""
+
+    async def owned_by(self, project_id: str, provider: str, endpoint: str) -> frozenset[str]:
+        """The objects that a project created by calls to `endpoint`."""
 
     async def close(self) -> None:
         """Write what is pending and close the store."""

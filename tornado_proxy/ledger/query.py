@@ -62,7 +62,7 @@ def read_records(path: Path, which: UsageFilter) -> Iterator[Record]:
         LedgerUnavailable: the file is not there, or is no ledger.
     """
     where, values = _where(which)
-    sql = f"SELECT {', '.join(_COLUMNS)} FROM records {where} ORDER BY started_at, seq"  # noqa: S608  # names of ours
+    sql = f"SELECT {', '.join(_COLUMNS)} FROM bills {where} ORDER BY started_at, seq"  # noqa: S608  # names of ours
     with closing(_connect(path)) as db:
         for row in _execute(db, path, sql, values):
             yield dict(zip(RECORD_COLUMNS, row, strict=True))
@@ -76,7 +76,7 @@ def sum_records(path: Path, which: UsageFilter, group_by: Sequence[str]) -> list
     """
     where, values = _where(which)
     groups = [GROUPS[name] for name in group_by]
-    sql = f"SELECT {', '.join([*groups, 'subtotal', 'surcharge', 'total', 'basis'])} FROM records {where}"  # noqa: S608  # names of ours
+    sql = f"SELECT {', '.join([*groups, 'subtotal', 'surcharge', 'total', 'basis'])} FROM bills {where}"  # noqa: S608  # names of ours
     sums: defaultdict[tuple[str | None, ...], _Running] = defaultdict(_Running)
     with closing(_connect(path)) as db:
         for *group, subtotal, surcharge, total, basis in _execute(db, path, sql, values):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from tornado_proxy.domain.call import CallIntent, CallRecord, Outcome
+from tornado_proxy.domain.call import CallIntent, CallRecord, Outcome, Settlement
 from tornado_proxy.domain.cost import LineItem
 from tornado_proxy.domain.usage import Basis
 
@@ -41,6 +41,9 @@ RECORD_COLUMNS = (
     "credential_id",
     "faults",
 )
+
+#: What a settlement puts in the place of a pending record's.
+SETTLED_COLUMNS = ("model", "basis", "usage", "line_items", "subtotal", "surcharge", "total", "faults")
 
 Row = Mapping[str, object]
 
@@ -77,7 +80,7 @@ def record_row(record: CallRecord) -> dict[str, object]:
         "first_byte_at": None if record.first_byte_at is None else format_time(record.first_byte_at),
         "ended_at": format_time(record.ended_at),
         "usage": record.usage,
-        "line_items": json.dumps([_item(item) for item in cost.line_items], separators=(",", ":")),
+        "line_items": _items(cost.line_items),
         "subtotal": format_decimal(cost.subtotal),
         "surcharge": format_decimal(cost.surcharge),
         "total": format_decimal(cost.total),
@@ -85,6 +88,39 @@ def record_row(record: CallRecord) -> dict[str, object]:
         "upstream_request_id": record.upstream_request_id,
         "faults": json.dumps(record.faults) if record.faults else None,
     }
+
+
+def settlement_row(settlement: Settlement) -> dict[str, object]:
+    """What takes the place of a pending record's figures."""
+    cost = settlement.cost
+    return {
+        "request_id": settlement.request_id,
+        "model": settlement.model,
+        "basis": settlement.basis.value,
+        "usage": settlement.usage,
+        "line_items": _items(cost.line_items),
+        "subtotal": format_decimal(cost.subtotal),
+        "surcharge": format_decimal(cost.surcharge),
+        "total": format_decimal(cost.total),
+        "faults": json.dumps(settlement.faults) if settlement.faults else None,
+        "settled_at": format_time(settlement.settled_at),
+    }
+
+
+def object_rows(record: CallRecord) -> list[dict[str, object]]:
+    """The provider's objects that a call created, and whose they are."""
+    named = (record.object_id, *record.objects)
+    intent = record.intent
+    return [
+        {
+            "provider": intent.provider,
+            "object_id": one,
+            "project_id": intent.caller.project_id,
+            "request_id": intent.request_id,
+        }
+        for one in dict.fromkeys(named)
+        if one
+    ]
 
 
 def crashed_row(intent: Row, found_at: datetime) -> dict[str, object]:
@@ -112,6 +148,10 @@ def format_time(moment: datetime) -> str:
 def format_decimal(value: Decimal) -> str:
     """Plain digits, without an exponent."""
     return f"{value:f}"
+
+
+def _items(items: Iterable[LineItem]) -> str:
+    return json.dumps([_item(item) for item in items], separators=(",", ":"))
 
 
 def _item(item: LineItem) -> dict[str, str | None]:

@@ -17,18 +17,21 @@ import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, TypeVar
 
-from tornado_proxy.domain.call import CallIntent, CallRecord
+from tornado_proxy.domain.call import CallIntent, CallRecord, PendingCall, Settlement
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.ledger.journal import Journal
-from tornado_proxy.ledger.rows import Row, intent_row, record_row
+from tornado_proxy.ledger.rows import Row, intent_row, object_rows, record_row, settlement_row
 from tornado_proxy.ledger.store import Store
 
 _log = logging.getLogger(__name__)
+
+_Answer = TypeVar("_Answer")
 
 #: Seconds between two tries while the store does not work.
 _RETRY_S = 0.5
@@ -39,11 +42,22 @@ _BATCH = 2000
 
 @dataclass(slots=True)
 class _Entry:
-    """One write that waits.  Exactly one of `intent` and `record` is set, or neither for a mere wake-up."""
+    """One thing to do that waits; exactly one of `intent`, `record`, `settlement` and `ask` is set.
 
-    done: asyncio.Future[None] | None
+    `objects` go with a record.  `ask` reads the store, after all that was put before it has been written.
+    """
+
+    done: asyncio.Future[Any]
     intent: Row | None = None
     record: Row | None = None
+    objects: Sequence[Row] = ()
+    settlement: Row | None = None
+    ask: Callable[[Store], object] | None = None
+
+    @property
+    def kept(self) -> bool:
+        """Whether it is tried again until it works: what was paid for must not be lost."""
+        return self.record is not None or self.settlement is not None
 
 
 class SqliteLedger:
@@ -95,7 +109,23 @@ class SqliteLedger:
 
     def finish(self, record: CallRecord) -> asyncio.Future[None]:
         """Store a record."""
-        return self._put(_Entry(self._future(), record=record_row(record)))
+        return self._put(_Entry(self._future(), record=record_row(record), objects=object_rows(record)))
+
+    def settle(self, settlement: Settlement) -> asyncio.Future[None]:
+        """Store what a pending call came to."""
+        return self._put(_Entry(self._future(), settlement=settlement_row(settlement)))
+
+    async def pending_calls(self, most: int) -> list[PendingCall]:
+        """Calls whose usage is still to come."""
+        return await self._ask(lambda store: store.pending(most))
+
+    async def owner_of(self, provider: str, object_id: str) -> str | None:
+        """The project that created an object."""
+        return await self._ask(lambda store: store.owner(provider, object_id))
+
+    async def owned_by(self, project_id: str, provider: str, endpoint: str) -> frozenset[str]:
+        """The objects that a project created by calls to `endpoint`."""
+        return await self._ask(lambda store: store.owned(project_id, provider, endpoint))
 
     async def close(self) -> None:
         """Write what waits and end the thread."""
@@ -106,12 +136,15 @@ class SqliteLedger:
         self._thread = None
         self._reason = "closed"
 
-    def _future(self) -> asyncio.Future[None]:
+    async def _ask(self, question: Callable[[Store], _Answer]) -> _Answer:
+        answer: _Answer = await self._put(_Entry(self._future(), ask=question))
+        return answer
+
+    def _future(self) -> asyncio.Future[Any]:
         assert self._loop is not None, "open() comes first"
         return self._loop.create_future()
 
-    def _put(self, entry: _Entry) -> asyncio.Future[None]:
-        assert entry.done is not None
+    def _put(self, entry: _Entry) -> asyncio.Future[Any]:
         self._pending += 1
         self._queue.put(entry)
         return entry.done
@@ -154,28 +187,32 @@ class SqliteLedger:
         """Commit `entries`; gives those that must be tried again."""
         assert self._store is not None
         assert self._journal is not None
-        intents = [entry.intent for entry in entries if entry.intent is not None]
         records = [entry.record for entry in entries if entry.record is not None]
         try:
-            self._store.write(intents, records)
+            self._store.write(
+                [entry.intent for entry in entries if entry.intent is not None],
+                records,
+                [row for entry in entries for row in entry.objects],
+                [entry.settlement for entry in entries if entry.settlement is not None],
+            )
+            answers = [None if entry.ask is None else entry.ask(self._store) for entry in entries]
         except sqlite3.Error as error:
             self._failing = True
-            return self._keep(self._journal, entries, describe(self._path, error))
+            self._journal.keep(records)
+            return self._keep(entries, describe(self._path, error))
         self._journal.clear()
         if self._failing:
             self._failing = False
             _log.warning("the ledger is back")
-        self._on_loop(lambda: self._written(entries))
+        self._on_loop(lambda: self._written(entries, answers))
         return []
 
-    def _keep(self, journal: Journal, entries: list[_Entry], reason: str) -> list[_Entry]:
+    def _keep(self, entries: list[_Entry], reason: str) -> list[_Entry]:
         if reason != self._reason:
             _log.error("the ledger cannot be written", extra={"reason": reason})
-        intents = [entry for entry in entries if entry.intent is not None]
-        records = [entry for entry in entries if entry.record is not None]
-        journal.keep([entry.record for entry in records if entry.record is not None])
-        self._on_loop(lambda: self._failed(intents, reason))
-        return records
+        refused = [entry for entry in entries if not entry.kept]
+        self._on_loop(lambda: self._failed(refused, reason))
+        return [entry for entry in entries if entry.kept]
 
     def _on_loop(self, call: Callable[[], None]) -> None:
         assert self._loop is not None
@@ -184,18 +221,18 @@ class SqliteLedger:
 
     # And this on the loop again.
 
-    def _written(self, entries: list[_Entry]) -> None:
+    def _written(self, entries: list[_Entry], answers: list[object]) -> None:
         self._reason = ""
         self._pending -= len(entries)
-        for entry in entries:
-            if entry.done is not None and not entry.done.done():
-                entry.done.set_result(None)
+        for entry, answer in zip(entries, answers, strict=True):
+            if not entry.done.done():
+                entry.done.set_result(answer)
 
-    def _failed(self, intents: list[_Entry], reason: str) -> None:
+    def _failed(self, refused: list[_Entry], reason: str) -> None:
         self._reason = reason
-        self._pending -= len(intents)
-        for entry in intents:
-            if entry.done is not None and not entry.done.done():
+        self._pending -= len(refused)
+        for entry in refused:
+            if not entry.done.done():
                 entry.done.set_exception(LedgerUnavailable(f"the ledger cannot be written: {reason}"))
 
 

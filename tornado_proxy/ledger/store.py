@@ -1,8 +1,11 @@
 """The SQLite file: tables, transactions, and intents of dead processes.  Synchronous; used by one thread.
 
-    intents   requests under way; a row goes in the transaction that writes its record
-    records   append-only: triggers refuse UPDATE and DELETE
-    meta      schema version
+    intents       requests under way; a row goes in the transaction that writes its record
+    records       append-only: triggers refuse UPDATE and DELETE
+    settlements   append-only: what pending records came to, once each
+    bills         view: records, with their settlements in place of what was pending
+    objects       which project created which of the provider's objects
+    meta          schema version
 
 Each process that writes holds a lock on a file of its own beside the database.  Intents carry the process's id; those
 whose lock is free belong to a process that died, and become records at the next start.  So several processes share one
@@ -21,8 +24,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO
 
+from tornado_proxy.domain.call import PendingCall
 from tornado_proxy.ledger.journal import Journal
-from tornado_proxy.ledger.rows import RECORD_COLUMNS, Row, crashed_row
+from tornado_proxy.ledger.rows import RECORD_COLUMNS, SETTLED_COLUMNS, Row, crashed_row
 
 SCHEMA_VERSION = 1
 
@@ -44,6 +48,18 @@ _INTENT_COLUMNS = (
     "credential_id",
 )
 
+
+def _settled(name: str) -> str:
+    """A column of the view `bills`."""
+    both = f'CASE WHEN s.request_id IS NULL THEN r."{name}" ELSE s."{name}" END AS "{name}"'
+    return both if name in SETTLED_COLUMNS else f'r."{name}"'
+
+
+_BILLS = (
+    f"SELECT r.seq, {', '.join(_settled(name) for name in RECORD_COLUMNS)} "  # noqa: S608  # names of ours
+    "FROM records r LEFT JOIN settlements s ON s.request_id = r.request_id"
+)
+
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS intents (
@@ -58,6 +74,25 @@ CREATE TABLE IF NOT EXISTS records (
 CREATE UNIQUE INDEX IF NOT EXISTS records_request ON records (request_id);
 CREATE INDEX IF NOT EXISTS records_project ON records (project_id, started_at);
 CREATE INDEX IF NOT EXISTS records_time ON records (started_at);
+CREATE INDEX IF NOT EXISTS records_pending ON records (request_id) WHERE basis = 'pending';
+CREATE TABLE IF NOT EXISTS settlements (
+    request_id TEXT PRIMARY KEY,
+    {", ".join(f'"{name}" TEXT' for name in SETTLED_COLUMNS)},
+    settled_at TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE VIEW IF NOT EXISTS bills AS {_BILLS};
+CREATE TABLE IF NOT EXISTS objects (
+    provider TEXT NOT NULL,
+    object_id TEXT NOT NULL,
+    project_id TEXT NOT NULL,
+    request_id TEXT NOT NULL,
+    PRIMARY KEY (provider, object_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS objects_request ON objects (request_id);
+CREATE TRIGGER IF NOT EXISTS settlements_keep BEFORE UPDATE ON settlements
+    BEGIN SELECT RAISE(ABORT, 'settlements are append-only'); END;
+CREATE TRIGGER IF NOT EXISTS settlements_stay BEFORE DELETE ON settlements
+    BEGIN SELECT RAISE(ABORT, 'settlements are append-only'); END;
 CREATE TRIGGER IF NOT EXISTS records_keep BEFORE UPDATE ON records
     BEGIN SELECT RAISE(ABORT, 'records are append-only'); END;
 CREATE TRIGGER IF NOT EXISTS records_stay BEFORE DELETE ON records
@@ -79,6 +114,21 @@ _INSERT_RECORD = (
 )
 
 
+_INSERT_SETTLEMENT = (
+    f"INSERT INTO settlements (request_id, {_quoted(SETTLED_COLUMNS)}, settled_at) "  # noqa: S608  # names of ours
+    f"VALUES (:request_id, {', '.join(':' + name for name in SETTLED_COLUMNS)}, :settled_at) ON CONFLICT DO NOTHING"
+)
+_INSERT_OBJECT = "INSERT INTO objects VALUES (:provider, :object_id, :project_id, :request_id) ON CONFLICT DO NOTHING"
+_SELECT_OWNER = "SELECT project_id FROM objects WHERE provider = ? AND object_id = ?"
+_SELECT_OWNED = (
+    "SELECT o.object_id FROM objects o JOIN records r USING (request_id) "
+    "WHERE o.project_id = ? AND o.provider = ? AND r.endpoint = ? AND o.object_id = r.object_id"
+)
+_SELECT_PENDING = (
+    "SELECT request_id, project_id, provider, endpoint, object_id, model_requested, started_at FROM records "
+    "WHERE basis = 'pending' AND object_id IS NOT NULL "
+    "AND NOT EXISTS (SELECT 1 FROM settlements s WHERE s.request_id = records.request_id) ORDER BY seq LIMIT ?"
+)
 _SELECT_INTENTS = f"SELECT {_quoted(_INTENT_COLUMNS)} FROM intents WHERE writer = ?"  # noqa: S608  # names of ours
 
 
@@ -106,7 +156,13 @@ class Store:
         """Where this process keeps records that could not be written."""
         return _journal_file(self._path, self._writer)
 
-    def write(self, intents: Iterable[Row], records: Iterable[Row]) -> None:
+    def write(
+        self,
+        intents: Iterable[Row],
+        records: Iterable[Row],
+        objects: Iterable[Row] = (),
+        settlements: Iterable[Row] = (),
+    ) -> None:
         """Write all of it in one transaction; a record takes its intent's place."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
@@ -114,11 +170,30 @@ class Store:
             rows = list(records)
             self._db.executemany(_INSERT_RECORD, rows)
             self._db.executemany("DELETE FROM intents WHERE request_id = ?", ((row["request_id"],) for row in rows))
+            self._db.executemany(_INSERT_OBJECT, objects)
+            self._db.executemany(_INSERT_SETTLEMENT, settlements)
             self._db.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
             raise
+
+    def owner(self, provider: str, object_id: str) -> str | None:
+        """The project that created one of the provider's objects; None for one that is not known."""
+        row = self._db.execute(_SELECT_OWNER, (provider, object_id)).fetchone()
+        return None if row is None else str(row[0])
+
+    def owned(self, project_id: str, provider: str, endpoint: str) -> frozenset[str]:
+        """The objects that a project created by calls to `endpoint`."""
+        return frozenset(row[0] for row in self._db.execute(_SELECT_OWNED, (project_id, provider, endpoint)))
+
+    def pending(self, most: int) -> list[PendingCall]:
+        """Calls whose usage is still to come, oldest first."""
+        rows = self._db.execute(_SELECT_PENDING, (most,))
+        return [
+            PendingCall(request_id, project, provider, endpoint, object_id, model, datetime.fromisoformat(started))
+            for request_id, project, provider, endpoint, object_id, model, started in rows
+        ]
 
     def settle_orphans(self, now: datetime) -> int:
         """Turn the intents of dead processes into records with basis `unsettled`; gives their number."""
@@ -146,7 +221,8 @@ class Store:
         for journal in self._path.parent.glob(_journal_file(self._path, "*").name):
             lock = journal.with_suffix("")
             if lock != _lock_file(self._path, self._writer) and _is_dead(lock):
-                self.write((), Journal(journal).read())
+                kept = Journal(journal).read()
+                self.write((), kept, [row for row in kept if row["object_id"] is not None])
                 journal.unlink(missing_ok=True)
 
     def _prepare(self) -> None:

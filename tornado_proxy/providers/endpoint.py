@@ -78,12 +78,29 @@ Measure = Callable[[ParsedRequest, str], ParsedRequest]
 
 
 @dataclass(frozen=True, slots=True)
+class Later:
+    """How the usage of a call that the provider reports later is fetched, by the id of what it created.
+
+    `state` is the path to ask, `finished` reads its answer; `results` is where usage then stands, None where it stands
+    in the state itself, and `reader` reads it.  `slowest_s` is the longest wait between two looks, in seconds.
+    """
+
+    state: Callable[[str], str]
+    finished: Callable[[bytes], bool]
+    reader: MakeReader
+    slowest_s: float
+    results: Callable[[str], str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """One path of a provider's API, as one method serves it.
 
     `path` is the provider's own, with `{id}` for one path segment: "/v1/responses/{id}".  `parse` is None where no
     body is looked at, `reader` None where the call is free.  `priced_as` is the registry's endpoint whose prices hold.
     `answer_type` is set where `edit` can change what kind of body it is, `measure` where facts are costly to find.
+    `by_id`: the `{id}` of the path must be an object of the caller's project.  `lists` is the endpoint whose calls made
+    the objects that this one lists.  `later` is set where usage can come after the answer.
     """
 
     provider: str
@@ -95,6 +112,9 @@ class Endpoint:
     priced_as: str = ""
     answer_type: AnswerType | None = None
     measure: Measure | None = None
+    by_id: bool = False
+    lists: str = ""
+    later: Later | None = None
 
     @property
     def free(self) -> bool:

@@ -2,7 +2,8 @@
 
 Four bytes of UTF-8 make a token: about right for English prose, too few for code and for scripts whose characters take
 three bytes, too many for runs of punctuation.  It is deterministic, needs no tokenizer, and every record that rests
-on it says so.
+on it says so.  What it cannot see: context that the provider keeps (an earlier response that is continued), reasoning
+that was not shown, and that a picture in base64 costs fewer tokens than its bytes suggest.
 """
 
 from __future__ import annotations

@@ -16,30 +16,33 @@ import msgspec
 
 from tornado_proxy.domain.errors import BodyNotReadable
 
+#: Places that look like the member to edit and are looked at; each costs a pass over the body.
+_MAX_PLACES = 8
+
+_OPENING = re.compile(rb"\{(?=[ \t\r\n]*(\})?)")
+
 
 def read_members(body: bytes, names: Sequence[str]) -> Mapping[str, Any]:
     """The values of those members of the object `body` that are there and not null.
 
     Raises:
-        BodyNotReadable: the body is not a JSON object, or a watched member stands twice in it.
+        BodyNotReadable: the body is not a JSON object, or a watched member stands twice in it, be it as null.
     """
-    decoder, seen = _decoder(tuple(names))
-    seen.clear()
-    try:
-        decoder.decode(body)
-    except msgspec.ValidationError:
-        raise BodyNotReadable("the body must be a JSON object") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BodyNotReadable(f"the body is not JSON: {error}" if body else "the body is empty; send JSON") from None
-    except RecursionError:
-        raise BodyNotReadable("the body is nested too deeply") from None
-    members: dict[str, Any] = {}
-    for name, value in seen:
-        if name in members:
-            raise BodyNotReadable(f'"{name}" stands twice in the body; send it once', param=name)
-        members[name] = value
-    seen.clear()
-    return members
+    watched, kinds = _watched(tuple(names))
+    seen: list[tuple[str, Any]] = []
+
+    def take(kind: type, value: object) -> object:
+        name, instance = kinds[kind]
+        seen.append((name, value))
+        return instance
+
+    _decode(body, watched, take)
+    members = dict(seen)
+    if len(members) < len(seen):
+        given = [name for name, _ in seen]
+        twice = next(name for name in given if given.count(name) > 1)
+        raise BodyNotReadable(f'"{twice}" stands twice in the body; send it once', param=twice)
+    return {name: value for name, value in members.items() if value is not None}
 
 
 def text_member(members: Mapping[str, Any], name: str) -> str | None:
@@ -51,6 +54,30 @@ def text_member(members: Mapping[str, Any], name: str) -> str | None:
     value = members.get(name)
     if value is not None and not isinstance(value, str):
         raise BodyNotReadable(f'"{name}" must be text', param=name)
+    return value
+
+
+def flag_member(members: Mapping[str, Any], name: str) -> bool:
+    """A member that must be true or false where it is given; False where it is not.
+
+    Raises:
+        BodyNotReadable: it is something else, which another reader might take for true.
+    """
+    value = members.get(name, False)
+    if not isinstance(value, bool):
+        raise BodyNotReadable(f'"{name}" must be true or false', param=name)
+    return value
+
+
+def list_member(members: Mapping[str, Any], name: str) -> list[Any]:
+    """A member that must be a list where it is given; empty where it is not.
+
+    Raises:
+        BodyNotReadable: it is something else.
+    """
+    value = members.get(name, [])
+    if not isinstance(value, list):
+        raise BodyNotReadable(f'"{name}" must be a list', param=name)
     return value
 
 
@@ -68,47 +95,70 @@ def required_model(members: Mapping[str, Any]) -> str:
 
 def splice_first(body: bytes, member: bytes) -> bytes:
     """`body`, a JSON object, with `member` put before its first one."""
-    brace = body.index(b"{") + 1
-    separator = b"" if body[brace:].lstrip().startswith(b"}") else b","
-    return body[:brace] + member + separator + body[brace:]
+    opening = _OPENING.search(body)
+    assert opening is not None
+    separator = b"" if opening[1] else b","
+    return body[: opening.end()] + member + separator + body[opening.end() :]
 
 
 def edit_member(body: bytes, name: str, edit: Callable[[bytes], bytes]) -> bytes:
     """`body` with the value of its member `name` edited; every other byte stays.
 
+    The same text may stand deeper in the body, in a tool's schema say: the right place is the one whose edit changes
+    the member itself.
+
     Raises:
-        BodyNotReadable: its place cannot be told for certain, because the same text stands elsewhere too.
+        BodyNotReadable: the place cannot be found, because the name is written with escapes.
     """
-    raw = bytes(_raw_decoder(name).decode(body).value)
-    pattern = re.compile(b'"%s"\\s*:\\s*%s' % (re.escape(name.encode()), re.escape(raw)))
-    places = list(pattern.finditer(body))
-    if len(places) != 1:
-        raise BodyNotReadable(f'"{name}" cannot be completed; write it once, without escapes', param=name)
-    end = places[0].end()
-    return body[: end - len(raw)] + edit(raw) + body[end:]
+    raw = member_bytes(body, name)
+    assert raw is not None
+    edited = edit(raw)
+    if edited == raw:
+        return body
+    pattern = re.compile(b'"%s"[ \t\r\n]*:[ \t\r\n]*%s' % (re.escape(name.encode()), re.escape(raw)))
+    for tried, place in enumerate(pattern.finditer(body)):
+        if tried == _MAX_PLACES:
+            break
+        start = place.end() - len(raw)
+        changed = body[:start] + edited + body[start + len(raw) :]
+        if member_bytes(changed, name) == edited:
+            return changed
+    raise BodyNotReadable(f'"{name}" cannot be completed; write it once, without escapes', param=name)
+
+
+def member_bytes(body: bytes, name: str) -> bytes | None:
+    """The value of the member `name` of the JSON object `body` as it is written; None where there is no such member."""
+    try:
+        return bytes(_raw_decoder(name).decode(body).value)
+    except msgspec.ValidationError:
+        return None
 
 
 def holds_member(body: bytes, name: str) -> bool:
     """Whether the JSON object `body` has the member `name`, be it null."""
+    return member_bytes(body, name) is not None
+
+
+def _decode(body: bytes, watched: Any, take: Callable[[type, object], object]) -> None:
     try:
-        _raw_decoder(name).decode(body)
+        msgspec.json.decode(body, type=watched, dec_hook=take)
     except msgspec.ValidationError:
-        return False
-    return True
+        raise BodyNotReadable("the body must be a JSON object") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BodyNotReadable(f"the body is not JSON: {error}" if body else "the body is empty; send JSON") from None
+    except RecursionError:
+        raise BodyNotReadable("the body is nested too deeply") from None
 
 
 @functools.cache
-def _decoder(names: tuple[str, ...]) -> tuple[msgspec.json.Decoder[Any], list[tuple[str, Any]]]:
-    """A decoder of objects with these members, and the list that its hook fills: (name, value), in order."""
-    seen: list[tuple[str, Any]] = []
-    types = {type(f"Member_{name}", (), {}): name for name in names}
+def _watched(names: tuple[str, ...]) -> tuple[Any, Mapping[type, tuple[str, object]]]:
+    """A struct with these members, and for the type of each its name and an instance of it.
 
-    def take(kind: type, value: object) -> object:
-        seen.append((types[kind], value))
-        return kind()
-
-    fields: Any = [(name, kind | None, None) for kind, name in types.items()]
-    return msgspec.json.Decoder(msgspec.defstruct("Watched", fields), dec_hook=take), seen
+    The types stand there alone, not as `kind | None`: for a union the hook would not be told of a null.
+    """
+    types = {name: type(f"Member_{name}", (), {}) for name in names}
+    fields: Any = [(name, kind, None) for name, kind in types.items()]
+    return msgspec.defstruct("Watched", fields), {kind: (name, kind()) for name, kind in types.items()}
 
 
 @functools.cache

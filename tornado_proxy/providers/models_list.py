@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 import msgspec
 
+from tornado_proxy.domain.errors import BodyNotReadable
+from tornado_proxy.providers.json_body import edit_member, holds_member
+
 
 class _Entry(msgspec.Struct):
     id: str = ""
 
 
-_LIST = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ENTRIES = msgspec.json.Decoder(list[msgspec.Raw])
 _ENTRY = msgspec.json.Decoder(_Entry)
 
@@ -19,14 +21,31 @@ _ENTRY = msgspec.json.Decoder(_Entry)
 def keep_models(body: bytes, keep: Callable[[str], bool]) -> bytes:
     """`body` without the entries whose id `keep` does not want.
 
-    Entries stay as they are, byte for byte, and so do the list's other members: its cursors are the provider's.
+    What is left stays as it is, byte for byte, and so do the list's other members: its cursors are the provider's.
     A body of another shape comes back as it is.
     """
     try:
-        members = _LIST.decode(body)
-        entries = _ENTRIES.decode(members["data"])
-        kept = [entry for entry in entries if keep(_ENTRY.decode(entry).id)]
-    except (msgspec.DecodeError, KeyError, UnicodeDecodeError, RecursionError):
+        if not holds_member(body, "data"):
+            return body
+        return edit_member(body, "data", lambda data: _kept(data, keep))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, BodyNotReadable):
         return body
-    members["data"] = msgspec.Raw(b"[" + b",".join(bytes(entry) for entry in kept) + b"]")
-    return msgspec.json.encode(members)
+
+
+def _kept(data: bytes, keep: Callable[[str], bool]) -> bytes:
+    entries = [bytes(entry) for entry in _ENTRIES.decode(data)]
+    wanted = [keep(_ENTRY.decode(entry).id) for entry in entries]
+    return data if all(wanted) else _cut(data, entries, wanted)
+
+
+def _cut(data: bytes, entries: list[bytes], wanted: list[bool]) -> bytes:
+    """The array `data` without the unwanted entries and what stands before each of them."""
+    kept: list[bytes] = []
+    place = 1
+    for entry, is_wanted in zip(entries, wanted, strict=True):
+        start = data.index(entry, place)
+        if is_wanted:
+            space = data[place:start].lstrip(b",") if not kept else data[place:start]
+            kept.append(space + entry)
+        place = start + len(entry)
+    return b"[" + b"".join(kept) + data[place:]

@@ -22,11 +22,12 @@ _ID = "{id}"
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A served request.  `upstream_target` is the provider's path and the query, as they came."""
+    """A served request.  `upstream_target` is the provider's path and the query; `object_id` the `{id}` in the path."""
 
     provider: Provider
     endpoint: Endpoint
     upstream_target: str
+    object_id: str | None = None
 
 
 class RouteTable:
@@ -57,14 +58,14 @@ class RouteTable:
             )
         provider = self.provider_for(target)
         inner = path.removeprefix(f"/{provider.prefix}") if path.startswith(f"/{provider.prefix}/") else path
-        methods = self._find(provider, inner)
+        methods, object_id = self._find(provider, inner)
         if methods is None:
             raise NotFound(f"{path[:200]} is not served here; docs: the list of endpoints in the README")
         endpoint = methods.get(method)
         if endpoint is None:
             allowed = tuple(sorted(methods))
             raise MethodNotAllowed(f"{path[:200]} takes {', '.join(allowed)}, not {method[:20]}", allowed)
-        return Match(provider, endpoint, inner + mark + query)
+        return Match(provider, endpoint, inner + mark + query, object_id)
 
     def provider_for(self, target: str) -> Provider:
         """The provider whose errors a request to `target` understands, served or not."""
@@ -80,12 +81,16 @@ class RouteTable:
                 self._exact.setdefault((provider.name, endpoint.path), {})[endpoint.method] = endpoint
         self._patterns[provider.name] = [(_pattern(path), methods) for path, methods in patterns.items()]
 
-    def _find(self, provider: Provider, path: str) -> dict[str, Endpoint] | None:
+    def _find(self, provider: Provider, path: str) -> tuple[dict[str, Endpoint] | None, str | None]:
         exact = self._exact.get((provider.name, path))
         if exact is not None:
-            return exact
-        return next((methods for pattern, methods in self._patterns[provider.name] if pattern.fullmatch(path)), None)
+            return exact, None
+        for pattern, methods in self._patterns[provider.name]:
+            found = pattern.fullmatch(path)
+            if found is not None:
+                return methods, found[1]
+        return None, None
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    return re.compile("[^/]+".join(re.escape(part) for part in path.split(_ID)))
+    return re.compile("([^/]+)".join(re.escape(part) for part in path.split(_ID)))

@@ -19,7 +19,7 @@ import msgspec
 
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, Reading, UsageReport
-from tornado_proxy.providers.endpoint import AnswerHead, Endpoint, ParsedRequest, UsageReader
+from tornado_proxy.providers.endpoint import AnswerHead, Endpoint, Later, ParsedRequest, UsageReader
 from tornado_proxy.providers.json_body import read_members, required_model, text_member
 from tornado_proxy.providers.openai.chat import estimate_text
 from tornado_proxy.providers.openai.media_readers import NothingCharged
@@ -59,6 +59,9 @@ _TERMINAL_MARKS = tuple(name.encode() for name in _TERMINAL)
 _CREATED_MARK = b"response.created"
 _DELTA_MARK = b".delta"
 
+#: What an input item says that stands for one of an earlier response.
+_ITEM_REFERENCE = b'"item_reference"'
+
 _UNFINISHED = frozenset({"queued", "in_progress"})
 
 #: A cache write that lives twelve hours has another price, and usage does not say which one it was.
@@ -78,7 +81,7 @@ def parse(body: bytes, content_type: str) -> ParsedRequest:
         service_tier=tier,
         body_bytes=len(body),
         background=members.get("background") is True,
-        references=_references(members),
+        references=_references(members, body),
         cache_ttl=_cache_ttl(members),
     )
     return ParsedRequest(facts, body)
@@ -97,13 +100,21 @@ def _tool_spends(model: str, tools: list[dict[str, Any]]) -> list[Spend]:
     return spends
 
 
-def _references(members: Mapping[str, Any]) -> tuple[str, ...]:
+def _references(members: Mapping[str, Any], body: bytes) -> tuple[str, ...]:
     conversation = members.get("conversation")
     named = (
         members.get("previous_response_id"),
         conversation.get("id") if isinstance(conversation, dict) else conversation,
     )
-    return tuple(one for one in named if isinstance(one, str))
+    containers = (tool.get("container") for tool in members.get("tools") or () if isinstance(tool, dict))
+    # The input is the bulk of a body, and is only looked at where it holds such an item.
+    items = read_members(body, ("input",)).get("input") if _ITEM_REFERENCE in body else None
+    referred = (
+        item.get("id")
+        for item in (items if isinstance(items, list) else ())
+        if isinstance(item, dict) and item.get("type") == "item_reference"
+    )
+    return tuple(one for one in (*named, *containers, *referred) if isinstance(one, str))
 
 
 def _cache_ttl(members: Mapping[str, Any]) -> str | None:
@@ -174,12 +185,16 @@ class ResponseStreamReader:
         if self._report is not None:
             return self._report
         if self._created and self._facts.background:
-            return UsageReport(basis=Basis.PENDING, model=_word(self._created, "model"), object_id=self._id())
+            return UsageReport(basis=Basis.PENDING, model=_word(self._created, "model"), object_id=self.object_id)
         if not self._created and not self._delta_bytes:
             return UsageReport(basis=Basis.FREE)  # an error event in place of a response: nothing was begun
-        return estimate_text(self._facts, self._delta_bytes, model=_word(self._created, "model"), object_id=self._id())
+        return estimate_text(
+            self._facts, self._delta_bytes, model=_word(self._created, "model"), object_id=self.object_id
+        )
 
-    def _id(self) -> str | None:
+    @property
+    def object_id(self) -> str | None:
+        """The response's id as soon as the stream has named it: a background response may be fetched before its end."""
         return _word(self._created, "id")
 
     def _read(self, block: bytes) -> None:
@@ -239,8 +254,16 @@ def report_response(facts: RequestFacts, response: dict[str, Any]) -> UsageRepor
         raw=msgspec.json.encode(_stated(usage, response)).decode(),
         model=model,
         object_id=object_id,
+        objects=_created(response),
         faults=faults,
     )
+
+
+def _created(response: dict[str, Any]) -> tuple[str, ...]:
+    """Ids of output items and containers, which later requests may refer to."""
+    items = _items(response)
+    named = (*(item.get("id") for item in items), *(item.get("container_id") for item in items))
+    return tuple(one for one in named if isinstance(one, str))
 
 
 def _stated(usage: dict[str, Any], response: dict[str, Any]) -> dict[str, Any]:
@@ -305,8 +328,30 @@ def _word(holder: Mapping[str, Any], name: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def _finished(body: bytes) -> bool:
+    state = decode_object(body)
+    return state is not None and state.get("status") not in _UNFINISHED
+
+
+_LATER = Later(
+    state=lambda response_id: f"/v1/responses/{response_id}",
+    finished=_finished,
+    reader=reader,
+    # A response that is not stored is gone after some ten minutes.
+    slowest_s=30.0,
+)
+
+
+def _by_id(method: str, path: str) -> Endpoint:
+    return Endpoint("openai", method, path, by_id=True)
+
+
 RESPONSE_ENDPOINTS = (
-    Endpoint("openai", "POST", "/v1/responses", parse=parse, reader=reader),
+    Endpoint("openai", "POST", "/v1/responses", parse=parse, reader=reader, later=_LATER),
     Endpoint("openai", "POST", "/v1/responses/compact", parse=parse, reader=reader),
     Endpoint("openai", "POST", "/v1/responses/input_tokens", parse=parse, priced_as="/v1/responses"),
+    _by_id("GET", "/v1/responses/{id}"),
+    _by_id("DELETE", "/v1/responses/{id}"),
+    _by_id("POST", "/v1/responses/{id}/cancel"),
+    _by_id("GET", "/v1/responses/{id}/input_items"),
 )

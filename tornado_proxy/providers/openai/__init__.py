@@ -1,0 +1,1 @@
+"""OpenAI's API: routes, request fields, usage, errors."""
