@@ -27,9 +27,11 @@ from tornado_proxy.config.settings import ListenSettings
 from tornado_proxy.domain.call import Outcome
 from tornado_proxy.domain.errors import ConfigError
 from tornado_proxy.ledger.sqlite import SqliteLedger
+from tornado_proxy.settlement import Settler
 from tornado_proxy.snapshot import Snapshot, SnapshotHolder
 from tornado_proxy.upstream.client import UpstreamClient
 from tornado_proxy.web.admin_api import admin_application
+from tornado_proxy.web.ownership import Ownership
 from tornado_proxy.web.proxy_http import ProxyHandler
 from tornado_proxy.web.services import Services
 
@@ -61,6 +63,7 @@ class Server:
         self._snapshots = SnapshotHolder(config, first)
         self._services: Services | None = None
         self._servers: list[HTTPServer] = []
+        self._settling: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
         self._hurry = asyncio.Event()
         self._reloading = asyncio.Lock()
@@ -77,7 +80,10 @@ class Server:
         settings = self._snapshots.current.settings
         ledger = SqliteLedger(settings.ledger.path, fsync=settings.ledger.fsync)
         await ledger.open()
-        services = self._services = Services(self._snapshots, UpstreamClient(force_instance=True), ledger)
+        upstream = UpstreamClient(force_instance=True)
+        settler = Settler(self._snapshots, upstream, ledger)
+        services = self._services = Services(self._snapshots, upstream, ledger, Ownership(ledger), settler)
+        self._settling = tasks.spawn(settler.run(), "settlement")
         clients = Application([(r".*", ProxyHandler, {"services": services})], log_function=lambda handler: None)
         self.port = self._listen(
             _ClientServer(clients, max_header_size=_MAX_HEADER_BYTES, max_body_size=_NO_LIMIT_BYTES), settings.listen
@@ -150,6 +156,8 @@ class Server:
             for server in self._servers:
                 server.stop()
                 await server.close_all_connections()
+            if self._settling is not None:
+                self._settling.cancel()
             services.upstream.close()
             await services.ledger.close()
             _log.info("stopped")

@@ -65,6 +65,12 @@ class CallMeter:
         except Exception:  # noqa: BLE001  # a reader's bug must not end a stream that is being paid for
             self._on_reader_failure()
 
+    @property
+    def object_id(self) -> str | None:
+        """What the call has created, as soon as the answer names it; None for most endpoints until the end."""
+        found = getattr(self._reader, "object_id", None)
+        return found if isinstance(found, str) else None
+
     def body_complete(self) -> None:
         """The provider's body has come to its proper end."""
         self._complete = True

@@ -15,7 +15,7 @@ from tornado_proxy.auth.authenticator import Authenticator
 from tornado_proxy.config.loading import load_settings
 from tornado_proxy.config.settings import Settings, restart_needed
 from tornado_proxy.domain.errors import ConfigError, Fault
-from tornado_proxy.domain.identity import Caller, Project, Secret
+from tornado_proxy.domain.identity import Project, Secret
 from tornado_proxy.pricing.price_book import PriceBook
 from tornado_proxy.pricing.tariff import Tariff
 from tornado_proxy.providers.anthropic.manners import ANTHROPIC
@@ -37,9 +37,10 @@ class Snapshot:
     prices: PriceBook
     tariffs: Mapping[str, Tariff]
 
-    def provider_key(self, caller: Caller, provider: str) -> Secret | None:
-        """The caller's project's own key for `provider`, else the server's, else None."""
-        own = self.projects[caller.project_id].provider_keys.get(provider)
+    def provider_key(self, project_id: str, provider: str) -> Secret | None:
+        """The project's own key for `provider`, else the server's, else None."""
+        project = self.projects.get(project_id)
+        own = project.provider_keys.get(provider) if project is not None else None
         if own is not None:
             return own
         configured = self.settings.providers.get(provider)

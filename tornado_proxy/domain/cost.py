@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_EVEN, Decimal
 
 #: Amounts are rounded to a millionth of a millionth of a dollar: ten cached tokens at 0.01 per million are still exact.
@@ -60,3 +60,17 @@ def bill(items: Iterable[LineItem], surcharge_rate: Decimal, faults: Iterable[st
     surcharge = round_amount(subtotal * surcharge_rate)
     item = LineItem(SURCHARGE, subtotal, "usd", surcharge_rate, surcharge)
     return Cost((*provider_items, item), subtotal, surcharge, subtotal + surcharge, tuple(faults))
+
+
+def merge_items(cost: Cost) -> Cost:
+    """`cost` with the items that share a type, a model and a price added up: one line where a batch has thousands."""
+    merged: dict[object, LineItem] = {}
+    for item in cost.line_items:
+        key = (item.type, item.model, item.unit, item.unit_price, item.price_hash)
+        before = merged.get(key)
+        if before is None:
+            merged[key] = item
+            continue
+        amount = None if item.amount is None or before.amount is None else before.amount + item.amount
+        merged[key] = replace(item, quantity=before.quantity + item.quantity, amount=amount)
+    return replace(cost, line_items=tuple(merged.values()), faults=tuple(dict.fromkeys(cost.faults)))

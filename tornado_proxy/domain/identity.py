@@ -76,7 +76,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A project: the keys that sign its tokens, its members, its own provider keys and the models it may use."""
+    """A project: the keys that sign its tokens, its members, its own provider keys and the models it may use.
+
+    `allowed_objects` are ids of providers' objects from elsewhere that it may refer to.
+    """
 
     id: str
     name: str
@@ -84,6 +87,7 @@ class Project:
     members: tuple[Member, ...] = ()
     provider_keys: Mapping[str, Secret] = field(default_factory=dict)
     models: ModelPatterns = field(default_factory=ModelPatterns)
+    allowed_objects: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

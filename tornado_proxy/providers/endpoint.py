@@ -130,7 +130,8 @@ class Provider:
     a client's token; `key_headers` makes those that carry the provider key.  `passed_headers` and `passed_prefixes` are
     the request headers that go on; `withheld_headers` never do, whatever the config adds.  `account_headers` are answer
     headers that would name the provider account.  `error_body` writes an error as this provider would: (error, our
-    request id) -> JSON bytes.  `request_id_header` is the provider's own id of an answer.
+    request id) -> JSON bytes.  `request_id_header` is the provider's own id of an answer.  `own_headers` go with
+    requests that the proxy makes by itself.
     """
 
     name: str
@@ -144,3 +145,4 @@ class Provider:
     passed_prefixes: tuple[str, ...] = ()
     withheld_headers: frozenset[str] = frozenset()
     account_headers: frozenset[str] = field(default_factory=frozenset)
+    own_headers: tuple[tuple[str, str], ...] = ()

@@ -72,6 +72,14 @@ class RouteTable:
         first = target.split("/", 2)[1] if target.startswith("/") and target.count("/") > 1 else ""
         return self._providers.get(first, self._default)
 
+    def provider(self, name: str) -> Provider:
+        """The provider of that name."""
+        return next(provider for provider in self._providers.values() if provider.name == name)
+
+    def endpoint(self, provider: str, method: str, path: str) -> Endpoint | None:
+        """The endpoint at a provider's own path without an id, None where there is none."""
+        return self._exact.get((provider, path), {}).get(method)
+
     def _add(self, provider: Provider) -> None:
         patterns: dict[str, dict[str, Endpoint]] = {}
         for endpoint in provider.endpoints:

@@ -16,9 +16,9 @@ from datetime import datetime
 from urllib.parse import unquote_plus
 
 from tornado_proxy.auth.credentials import find_token
-from tornado_proxy.auth.permissions import require_model
+from tornado_proxy.auth.permissions import allows, require_model
 from tornado_proxy.domain.call import CallIntent
-from tornado_proxy.domain.errors import BadRequest, ServiceError
+from tornado_proxy.domain.errors import BadRequest, NotFound, ServiceError
 from tornado_proxy.domain.identity import Caller, Secret
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.pricing.tariff import Tariff
@@ -27,6 +27,8 @@ from tornado_proxy.providers.route_table import Match
 from tornado_proxy.snapshot import Snapshot
 from tornado_proxy.upstream.exchange import UpstreamRequest
 from tornado_proxy.wire.headers import to_upstream
+
+_MODEL = "/v1/models/{id}"
 
 Headers = Sequence[tuple[str, str]]
 
@@ -97,9 +99,10 @@ def admit_body(entry: Entry, parsed: ParsedRequest, request_id: str) -> Admitted
         ServiceError: this server has no key for the provider.
     """
     snapshot, provider = entry.snapshot, entry.match.provider
+    _check_model_in_path(entry)
     _check_spends(entry, parsed.facts)
     settings = snapshot.settings.providers.get(provider.name)
-    key = snapshot.provider_key(entry.caller, provider.name)
+    key = snapshot.provider_key(entry.caller.project_id, provider.name)
     if settings is None or key is None:
         raise ServiceError(
             f"this server has no key for {provider.name}; add providers.{provider.name} to its configuration",
@@ -140,6 +143,26 @@ def _parse(entry: Entry, body: bytes) -> ParsedRequest:
 
 def _content_type(entry: Entry) -> str:
     return next((value for name, value in entry.headers if name.lower() == "content-type"), "")
+
+
+def _check_model_in_path(entry: Entry) -> None:
+    """A model is shown to those who can use it, and to nobody else."""
+    model = entry.match.object_id
+    path = entry.match.endpoint.path
+    if model is None or path != _MODEL or entry.snapshot.settings.models_list == "provider":
+        return
+    if not usable_model(entry, model):
+        raise NotFound(f"the model {model[:100]!r} does not exist, or you have no access to it", code="model_not_found")
+
+
+def usable_model(entry: Entry, model: str) -> bool:
+    """Whether `model` has a price and is granted to the caller and its project."""
+    provider = entry.match.provider.name
+    return (
+        entry.snapshot.prices.resolve(provider, model) is not None
+        and allows(entry.caller.granted, provider, model)
+        and allows(entry.snapshot.projects[entry.caller.project_id].models, provider, model)
+    )
 
 
 def _check_spends(entry: Entry, facts: RequestFacts) -> None:

@@ -9,13 +9,14 @@ from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 from tornado.web import stream_request_body
 
-from tornado_proxy.domain.call import CallRecord, Outcome
+from tornado_proxy.domain.call import CallIntent, CallRecord, Outcome
 from tornado_proxy.domain.errors import AnswerableError, BodyTooLarge
 from tornado_proxy.metering import CallMeter, Ending
+from tornado_proxy.providers.endpoint import BodyEdit
 from tornado_proxy.web import call_log
 from tornado_proxy.web.admission import Admitted, Entry, admit_body, admit_head, parse_body
 from tornado_proxy.web.base import REQUEST_ID_HEADER, BaseHandler
-from tornado_proxy.web.models_list import models_edit
+from tornado_proxy.web.lists import list_edit
 from tornado_proxy.web.relay import Relay
 from tornado_proxy.web.services import Services
 
@@ -84,11 +85,13 @@ class ProxyHandler(BaseHandler):
             self._chunks.clear()
             parsed = await parse_body(self._entry, body)
             admitted = admit_body(self._entry, parsed, self.request_id)
+            await self.services.ownership.require(self._entry, parsed.facts.references)
+            own = await self.services.ownership.own_list(self._entry)
             await self.services.ledger.begin(admitted.intent)
         except AnswerableError as error:
             await self._turn_away(error)
             return
-        await self._call(admitted)
+        await self._call(admitted, list_edit(admitted, own))
 
     get = delete = head = put = patch = options = post  # the route table has the last word on methods
 
@@ -100,9 +103,9 @@ class ProxyHandler(BaseHandler):
         if self._relay is not None:
             self._relay.client_left()
 
-    async def _call(self, admitted: Admitted) -> None:
+    async def _call(self, admitted: Admitted, edit: BodyEdit | None) -> None:
         meter = CallMeter(admitted.intent, admitted.entry.match.endpoint, admitted.facts, admitted.tariff)
-        relay = self._relay = Relay(admitted, meter, self, models_edit(admitted))
+        relay = self._relay = Relay(admitted, meter, self, edit, lambda created: self._remember(meter.intent, created))
         if self._gone:
             relay.client_left()
         self.services.in_flight.add(relay)
@@ -111,16 +114,23 @@ class ProxyHandler(BaseHandler):
             ending = await relay.run(self.services.upstream, self.services.drains)
         finally:
             self.services.in_flight.discard(relay)
-            record = meter.close(ending or Ending(Outcome.CRASHED, None, datetime.now(UTC)))
-            self._keep(record)
+            self._keep(meter.close(ending or Ending(Outcome.CRASHED, None, datetime.now(UTC))))
 
     async def _turn_away(self, error: AnswerableError) -> None:
         call_log.refused(self.request_id, error, self._entry)
         await self.answer_error(error)
 
     def _keep(self, record: CallRecord) -> None:
+        for created in (record.object_id, *record.objects):
+            if created is not None:
+                self._remember(record.intent, created)
+        if self._entry is not None and self._entry.match.endpoint.by_id and self._entry.match.object_id is not None:
+            self.services.settler.hurry(self._entry.match.object_id)
         self.services.ledger.finish(record)
         call_log.write(record, self.services.snapshots.current.generation)
+
+    def _remember(self, intent: CallIntent, created: str) -> None:
+        self.services.ownership.remember(intent.provider, created, intent.caller.project_id)
 
     def _check_length(self, length: int) -> None:
         assert self._entry is not None

@@ -12,6 +12,7 @@ or leaves (`client_left`); a drain ends by its limit; shutdown calls end().
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -54,11 +55,20 @@ class Client(Protocol):
 class Relay:
     """Relays one call.  run() once; client_left() and end() may come at any time."""
 
-    def __init__(self, admitted: Admitted, meter: CallMeter, client: Client, edit_models: BodyEdit | None) -> None:
+    def __init__(
+        self,
+        admitted: Admitted,
+        meter: CallMeter,
+        client: Client,
+        list_edit: BodyEdit | None,
+        on_created: Callable[[str], None],
+    ) -> None:
         self._admitted = admitted
         self._meter = meter
         self._client = client
-        self._edit = edit_models
+        self._edit = list_edit
+        self._on_created = on_created
+        self._created: str | None = None
         self._scrub = Scrubber(admitted.key)
         self._exchange: Exchange | None = None
         self._drains: Drains | None = None
@@ -135,13 +145,19 @@ class Relay:
         if not exchange.held_bytes and not exchange.finished:
             await self._send(b"")  # the head, as early as it came
         while data := await exchange.read():
-            self._meter.feed(data)
+            self._feed(data)
             if exchange.complete:
                 await self._finish(data)
                 return
             if not self._gone:
                 await self._send(self._scrub.feed(self._edit.feed(data) if self._edit is not None else data))
         await self._finish(b"")
+
+    def _feed(self, data: bytes) -> None:
+        self._meter.feed(data)
+        if self._created is None and self._meter.object_id is not None:
+            self._created = self._meter.object_id
+            self._on_created(self._created)
 
     async def _send(self, data: bytes) -> None:
         if self._gone:

@@ -12,9 +12,11 @@ from tornado_proxy import metrics
 from tornado_proxy.domain.call import Outcome
 from tornado_proxy.domain.errors import Draining, Overloaded
 from tornado_proxy.ledger.ledger import Ledger
+from tornado_proxy.settlement import Settler
 from tornado_proxy.snapshot import SnapshotHolder
 from tornado_proxy.upstream.client import UpstreamClient
 from tornado_proxy.web.drains import Drains
+from tornado_proxy.web.ownership import Ownership
 
 
 class Endable(Protocol):
@@ -72,5 +74,7 @@ class Services:
     snapshots: SnapshotHolder
     upstream: UpstreamClient
     ledger: Ledger
+    ownership: Ownership
+    settler: Settler
     in_flight: InFlight = field(default_factory=InFlight)
     drains: Drains = field(default_factory=Drains)

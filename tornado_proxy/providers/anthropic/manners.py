@@ -28,4 +28,5 @@ ANTHROPIC = Provider(
     # These choose who at Anthropic is billed; that is the server's key alone.
     withheld_headers=frozenset({"anthropic-workspace-id", "anthropic-user-profile-id"}),
     account_headers=frozenset({"anthropic-organization-id"}),
+    own_headers=(("anthropic-version", "2023-06-01"),),
 )

@@ -1,4 +1,4 @@
-"""Lists of models, in the shape that both providers share: {"data": [{"id": ...}, ...], ...}."""
+"""Lists, in the shape that both providers share: {"data": [{"id": ...}, ...], ...}."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ENTRIES = msgspec.json.Decoder(list[msgspec.Raw])
 _ENTRY = msgspec.json.Decoder(_Entry)
 
 
-def keep_models(body: bytes, keep: Callable[[str], bool]) -> bytes:
+def keep_entries(body: bytes, keep: Callable[[str], bool]) -> bytes:
     """`body` without the entries whose id `keep` does not want.
 
     What is left stays as it is, byte for byte, and so do the list's other members: its cursors are the provider's.
