@@ -57,6 +57,8 @@ def test_a_recorded_exchange_passes_unchanged_at_the_cost_of_the_price_page(
     exchange = recorded(name)
     request = exchange["request"]
     body = request.get("body")
+    if isinstance(body, dict):
+        body.pop("previous_response_id", None)  # it is nobody's here, so that it could not be continued
     provider.reply = recorded_reply(name)
     sent = None if body is None else json.dumps(body).encode()
 

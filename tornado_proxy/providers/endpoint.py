@@ -100,7 +100,8 @@ class Endpoint:
     body is looked at, `reader` None where the call is free.  `priced_as` is the registry's endpoint whose prices hold.
     `answer_type` is set where `edit` can change what kind of body it is, `measure` where facts are costly to find.
     `by_id`: the `{id}` of the path must be an object of the caller's project.  `lists` is the endpoint whose calls made
-    the objects that this one lists.  `later` is set where usage can come after the answer.
+    the objects that this one lists.  `later` is set where usage can come after the answer.  `own_urls` puts our address
+    in the place of the provider's where an answer tells the client what to fetch next: (body, our base URL) -> body.
     """
 
     provider: str
@@ -115,6 +116,7 @@ class Endpoint:
     by_id: bool = False
     lists: str = ""
     later: Later | None = None
+    own_urls: Callable[[bytes, str], bytes] | None = None
 
     @property
     def free(self) -> bool:

@@ -49,3 +49,29 @@ def _cut(data: bytes, entries: list[bytes], wanted: list[bool]) -> bytes:
             kept.append(space + entry)
         place = start + len(entry)
     return b"[" + b"".join(kept) + data[place:]
+
+
+class _Page(msgspec.Struct):
+    data: list[_Entry] = []
+    has_more: bool = False
+
+
+_PAGE = msgspec.json.Decoder(_Page)
+
+
+def own_cursors(body: bytes) -> bytes:
+    """`body` with cursors (`first_id`, `last_id`) that name entries which are there.
+
+    The `last_id` of a list that goes on is left alone: without it the next page could not be asked for.
+    """
+    try:
+        page = _PAGE.decode(body)
+        names = [entry.id for entry in page.data]
+        cursors = {"first_id": names[0] if names else None, "last_id": names[-1] if names else None}
+        for name, value in cursors.items():
+            if holds_member(body, name) and not (page.has_more and name == "last_id"):
+                written = msgspec.json.encode(value)
+                body = edit_member(body, name, lambda _, written=written: written)  # type: ignore[misc]  # bound now
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, BodyNotReadable):
+        return body
+    return body

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import UTC, datetime
 
 from tornado.http1connection import HTTP1Connection
@@ -16,11 +17,14 @@ from tornado_proxy.providers.endpoint import BodyEdit
 from tornado_proxy.web import call_log
 from tornado_proxy.web.admission import Admitted, Entry, admit_body, admit_head, parse_body
 from tornado_proxy.web.base import REQUEST_ID_HEADER, BaseHandler
-from tornado_proxy.web.lists import list_edit
 from tornado_proxy.web.relay import Relay
 from tornado_proxy.web.services import Services
+from tornado_proxy.web.whole_bodies import whole_body_edit
 
 _MIB = 1024 * 1024
+
+#: A host and a port, as they may stand in a URL inside JSON.
+_HOST = re.compile(r"[A-Za-z0-9.\-]+(?::\d+)?|\[[0-9a-fA-F:]+\](?::\d+)?")
 
 #: Bytes of a refused body that are read and dropped so that the client gets to read the refusal: closing a socket
 #: with unread data resets it, and the answer is lost on the way.
@@ -91,7 +95,7 @@ class ProxyHandler(BaseHandler):
         except AnswerableError as error:
             await self._turn_away(error)
             return
-        await self._call(admitted, list_edit(admitted, own))
+        await self._call(admitted, whole_body_edit(admitted, own, self._own_base_url()))
 
     get = delete = head = put = patch = options = post  # the route table has the last word on methods
 
@@ -128,6 +132,13 @@ class ProxyHandler(BaseHandler):
             self.services.settler.hurry(self._entry.match.object_id)
         self.services.ledger.finish(record)
         call_log.write(record, self.services.snapshots.current.generation)
+
+    def _own_base_url(self) -> str:
+        """Where the client reaches this provider here; "" when its Host header cannot stand in a URL."""
+        host = self.request.host
+        forwarded = self.request.headers.get("X-Forwarded-Proto", "")
+        scheme = forwarded if forwarded in ("http", "https") else self.request.protocol
+        return f"{scheme}://{host}/{self.provider.prefix}" if _HOST.fullmatch(host) else ""
 
     def _remember(self, intent: CallIntent, created: str) -> None:
         self.services.ownership.remember(intent.provider, created, intent.caller.project_id)

@@ -60,13 +60,13 @@ class Relay:
         admitted: Admitted,
         meter: CallMeter,
         client: Client,
-        list_edit: BodyEdit | None,
+        whole_edit: BodyEdit | None,
         on_created: Callable[[str], None],
     ) -> None:
         self._admitted = admitted
         self._meter = meter
         self._client = client
-        self._edit = list_edit
+        self._edit = whole_edit
         self._on_created = on_created
         self._created: str | None = None
         self._scrub = Scrubber(admitted.key)

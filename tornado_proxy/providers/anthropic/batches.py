@@ -8,6 +8,7 @@ Each line is one reading at its own model; a custom_id that comes twice counts o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +26,9 @@ PATH = "/v1/messages/batches"
 #: The tier of every message of a batch, in the registry's words.
 _TIER = "batch"
 _TEXT = frozenset({Meter.INPUT, Meter.OUTPUT})
+
+#: A member that names where results are, in two parts: what stands before the provider's address, and its path.
+_RESULTS_URL = re.compile(rb'("results_url"\s*:\s*")https?://[^/"\\]+(/v1/messages/batches/[^"\\]*")')
 
 #: Bytes of one result line; a message has at most some 10 MB.
 _MAX_LINE_BYTES = 64 * 1024 * 1024
@@ -152,15 +156,20 @@ _LATER = Later(
 )
 
 
+def own_urls(body: bytes, base_url: str) -> bytes:
+    """A batch, or a list of them, with results to fetch from us: SDKs follow `results_url` with the client's token."""
+    return _RESULTS_URL.sub(rb"\g<1>" + base_url.encode().replace(b"\\", b"") + rb"\g<2>", body)
+
+
 def _by_id(method: str, path: str) -> Endpoint:
-    return Endpoint("anthropic", method, path, by_id=True)
+    return Endpoint("anthropic", method, path, by_id=True, own_urls=own_urls)
 
 
 BATCH_ENDPOINTS = (
-    Endpoint("anthropic", "POST", PATH, parse=parse, reader=_reader, later=_LATER),
-    Endpoint("anthropic", "GET", PATH, lists=PATH),
+    Endpoint("anthropic", "POST", PATH, parse=parse, reader=_reader, later=_LATER, own_urls=own_urls),
+    Endpoint("anthropic", "GET", PATH, lists=PATH, own_urls=own_urls),
     _by_id("GET", PATH + "/{id}"),
     _by_id("DELETE", PATH + "/{id}"),
     _by_id("POST", PATH + "/{id}/cancel"),
-    _by_id("GET", PATH + "/{id}/results"),
+    Endpoint("anthropic", "GET", PATH + "/{id}/results", by_id=True),
 )
