@@ -179,7 +179,10 @@ def test_a_stream_that_breaks_is_estimated_from_the_audio_that_came():
         (b'{"a":1,"stream_format" : "audio"}', b'{"a":1,"stream_format" : "sse"}'),
         (b'{"stream_format":null,"a":1}', b'{"stream_format":"sse","a":1}'),
         (b'{"a":"\\"stream_format\\":\\"audio\\""}', b'{"stream_format":"sse","a":"\\"stream_format\\":\\"audio\\""}'),
-        (b'{"a":{"stream_format":"audio"},"stream_format":"audio"}', None),
+        (
+            b'{"a":{"stream_format":"audio"},"stream_format":"audio"}',
+            b'{"a":{"stream_format":"audio"},"stream_format":"sse"}',
+        ),
         (b'{"a":{"stream_format":"audio"}}', b'{"stream_format":"sse","a":{"stream_format":"audio"}}'),
         (b'{"stream\\u005fformat":"audio"}', None),
         (b'{"stream_format":"wav"}', None),
