@@ -7,8 +7,12 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
-from tornado_proxy.config.bundled import folder
+from tornado_proxy.config.bundled import conf_path
 from tornado_proxy.domain.identity import Secret
+
+DEFAULT_HOST = "127.0.0.1"
+CLIENT_PORT = 8080
+ADMIN_PORT = 8081
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +102,11 @@ def make_settings(content: Mapping[str, object], base: Path, providers: Mapping[
     pricing, ledger = _section(content, "pricing"), _section(content, "ledger")
     streams, limits = _section(content, "streams"), _section(content, "limits")
     return Settings(
-        listen=_listen(_section(content, "listen"), 8080),
-        admin=_listen(_section(content, "admin"), 8081),
+        listen=_listen(_section(content, "listen"), CLIENT_PORT),
+        admin=_listen(_section(content, "admin"), ADMIN_PORT),
         providers=providers,
         pricing=PricingSettings(
-            path=base / str(pricing["path"]) if "path" in pricing else folder("conf") / "prices",
+            path=base / str(pricing["path"]) if "path" in pricing else conf_path("prices"),
             surcharge_rate=Decimal(str(pricing.get("surcharge_rate", "0"))),
         ),
         ledger=LedgerSettings(
@@ -137,7 +141,7 @@ def _section(content: Mapping[str, object], name: str) -> Mapping[str, object]:
 
 def _listen(section: Mapping[str, object], port: int) -> ListenSettings:
     return ListenSettings(
-        host=str(section.get("host", "127.0.0.1")),
+        host=str(section.get("host", DEFAULT_HOST)),
         port=int(_number(section, "port", port)),
         reuse_port=bool(section.get("reuse_port", False)),
     )

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.config.conftest import WriteConfig
+from tornado_proxy.config.loading import load_settings, read_config
+
+NOT_A_URL = "must be an http or https URL such as https://api.openai.com"
+
+
+def provider(base_url: str, more: str = "") -> str:
+    return (
+        f"providers:\n  openai: {{base_url: {base_url!r}, api_key: {{env: CONFIG_OPENAI_KEY}}{more}}}\nprojects: []\n"
+    )
+
+
+def faults_of(path: Path) -> list[str]:
+    return [str(fault).replace(f"{path.parent}/", "") for fault in read_config(path).faults]
+
+
+@pytest.mark.parametrize(
+    ("written", "base_url"),
+    [
+        ("https://api.openai.com", "https://api.openai.com"),
+        ("https://api.openai.com/", "https://api.openai.com"),
+        ("https://api.openai.com/v1", "https://api.openai.com"),
+        ("https://api.openai.com/v1/", "https://api.openai.com"),
+        ("https://gateway.example/openai/v1", "https://gateway.example/openai"),
+        ("http://127.0.0.1:9000", "http://127.0.0.1:9000"),
+        ("http://[::1]:9000/v1", "http://[::1]:9000"),
+        ("https://api.openai.com/v11", "https://api.openai.com/v11"),
+    ],
+)
+def test_the_base_url_is_what_stands_before_v1(write: WriteConfig, written: str, base_url: str) -> None:
+    assert load_settings(write(provider(written))).settings.providers["openai"].base_url == base_url
+
+
+@pytest.mark.parametrize(
+    ("url", "rule"),
+    [
+        pytest.param("ftp://api.openai.com", NOT_A_URL, id="another scheme"),
+        pytest.param("api.openai.com", NOT_A_URL, id="no scheme"),
+        pytest.param("https://", NOT_A_URL, id="no host"),
+        pytest.param("http://[::1", NOT_A_URL, id="no address"),
+        pytest.param("https://api.openai.com:port", NOT_A_URL, id="no port"),
+        pytest.param("https://api.openai.com:0", NOT_A_URL, id="port 0"),
+        pytest.param("https://api.openai.com/a b", NOT_A_URL, id="a blank"),
+        pytest.param("https://äpi.example", NOT_A_URL, id="not ASCII"),
+        pytest.param("https://api.openai.com?key=sk-1", "must hold no query, fragment or credentials", id="query"),
+        pytest.param("https://api.openai.com?", "must hold no query, fragment or credentials", id="empty query"),
+        pytest.param("https://api.openai.com/#a", "must hold no query, fragment or credentials", id="fragment"),
+        pytest.param("https://me:pw@api.openai.com", "must hold no query, fragment or credentials", id="credentials"),
+    ],
+)
+def test_what_is_no_base_url_is_told_without_repeating_it(write: WriteConfig, url: str, rule: str) -> None:
+    assert faults_of(write(provider(url))) == [f"proxy.yaml:2: providers.openai.base_url: {rule}"]
+
+
+def test_a_ca_file_stands_relative_to_the_configuration(write: WriteConfig, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("")
+
+    settings = load_settings(write(provider("https://gateway.example", ", ca_file: ca.pem, region: eu"))).settings
+
+    assert settings.providers["openai"].ca_file == f"{tmp_path}/ca.pem"
+    assert settings.providers["openai"].region == "eu"
+
+
+def test_a_ca_file_that_cannot_be_read_is_a_fault(write: WriteConfig) -> None:
+    assert faults_of(write(provider("https://gateway.example", ", ca_file: none.pem"))) == [
+        "proxy.yaml:2: providers.openai.ca_file: none.pem does not exist"
+    ]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        pytest.param("admin: {port: 8080}\n", id="the default port of clients"),
+        pytest.param("listen: {port: 8081}\n", id="the default port of admins"),
+        pytest.param("listen: {port: 9000, host: 0.0.0.0}\nadmin: {port: 9000}\n", id="every address"),
+    ],
+)
+def test_admin_and_clients_never_share_a_port(write: WriteConfig, lines: str) -> None:
+    (fault,) = faults_of(write(provider("https://api.openai.com") + lines))
+
+    assert fault.endswith("is the port of clients; the admin port must be another")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        pytest.param("listen: {port: 0}\nadmin: {port: 0}\n", id="free ports"),
+        pytest.param("listen: {port: 9000, host: 10.0.0.1}\nadmin: {port: 9000}\n", id="other addresses"),
+    ],
+)
+def test_the_same_number_on_another_address_is_another_port(write: WriteConfig, lines: str) -> None:
+    assert faults_of(write(provider("https://api.openai.com") + lines)) == []
+
+
+def test_headers_that_never_go_on_cannot_be_named(write: WriteConfig) -> None:
+    lines = "forward_headers:\n  - X-Team\n  - Authorization\n  - connection\n"
+
+    assert faults_of(write(provider("https://api.openai.com") + lines)) == [
+        "proxy.yaml:6: forward_headers[1]: Authorization never goes on to a provider",
+        "proxy.yaml:7: forward_headers[2]: connection never goes on to a provider",
+    ]

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from tests.config.conftest import document
+from tornado_proxy.config.bundled import conf_path, schema
+from tornado_proxy.config.settings import (
+    LedgerSettings,
+    ListenSettings,
+    PricingSettings,
+    ProviderSettings,
+    Settings,
+    StreamSettings,
+    ledger_path,
+    make_settings,
+    restart_needed,
+)
+from tornado_proxy.config.validation import check
+from tornado_proxy.domain.identity import Secret
+
+BASE = Path("/etc/proxy")
+
+FULL: dict[str, object] = {
+    "listen": {"host": "0.0.0.0", "port": 80, "reuse_port": True},  # noqa: S104  nothing listens
+    "admin": {"host": "::1", "port": 81},
+    "providers": {"openai": {"base_url": "https://api.openai.com", "api_key": {"env": "KEY"}}},
+    "pricing": {"path": "prices", "surcharge_rate": "0.05"},
+    "ledger": {"url": "sqlite:///../var/ledger.db", "fsync": True},
+    "projects": [],
+    "streams": {
+        "on_client_disconnect": "cancel",
+        "drain_limit_s": 1,
+        "drain_max": 2,
+        "idle_timeout_s": 3,
+        "connect_timeout_s": Decimal("0.5"),
+    },
+    "limits": {"max_body_mb": 5, "max_streams": 6},
+    "shutdown": {"drain_s": Decimal("7.5")},
+    "models_list": "provider",
+    "forward_headers": ["X-Trace", "x-team"],
+}
+
+PROVIDERS = {"openai": ProviderSettings("https://api.openai.com", Secret("sk-1234"))}
+
+
+def test_each_setting_gets_its_place_and_type() -> None:
+    assert check(document(FULL), "proxy") == []
+
+    settings = make_settings(FULL, BASE, PROVIDERS)
+
+    assert settings.listen == ListenSettings("0.0.0.0", 80, reuse_port=True)  # noqa: S104  nothing listens
+    assert settings.admin == ListenSettings("::1", 81, reuse_port=False)
+    assert settings.providers == PROVIDERS
+    assert settings.pricing == PricingSettings(Path("/etc/proxy/prices"), Decimal("0.05"))
+    assert settings.ledger == LedgerSettings(Path("/etc/proxy/../var/ledger.db"), fsync=True)
+    assert settings.streams == StreamSettings("cancel", 1.0, 2, 3.0, 0.5)
+    assert (settings.limits.max_body_mb, settings.limits.max_streams) == (5, 6)
+    assert settings.shutdown.drain_s == 7.5
+    assert settings.models_list == "provider"
+    assert settings.forward_headers == {"x-trace", "x-team"}
+
+
+def test_every_default_of_the_schema_is_the_default_of_the_program() -> None:
+    rules = schema("proxy")["properties"]
+    stated: dict[str, object] = {name: rule["default"] for name, rule in rules.items() if "default" in rule}
+    for name, rule in rules.items():
+        found = {key: one["default"] for key, one in rule.get("properties", {}).items() if "default" in one}
+        if found:
+            stated[name] = found
+
+    assert make_settings({}, BASE, PROVIDERS) == make_settings(stated, BASE, PROVIDERS)
+
+
+def test_without_a_path_the_prices_of_the_program_hold() -> None:
+    assert make_settings({}, BASE, PROVIDERS).pricing.path == conf_path("prices")
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        pytest.param("sqlite:///ledger.db", "/etc/proxy/ledger.db", id="from the file's folder"),
+        pytest.param("sqlite:///../var/ledger.db", "/etc/proxy/../var/ledger.db", id="beside it"),
+        pytest.param("sqlite:////var/ledger.db", "/var/ledger.db", id="absolute"),
+    ],
+)
+def test_the_ledgers_file(url: str, path: str) -> None:
+    assert ledger_path(url, BASE) == Path(path)
+
+
+def changed(name: str, key: str) -> Settings:
+    """FULL without one of its settings, which so goes back to its default."""
+    section = FULL[name]
+    assert isinstance(section, dict)
+    return make_settings({**FULL, name: {one: value for one, value in section.items() if one != key}}, BASE, PROVIDERS)
+
+
+def settings_of_the_schema() -> list[tuple[str, str, bool]]:
+    return [
+        (name, key, bool(one.get("x-restart")))
+        for name, rule in schema("proxy")["properties"].items()
+        if name != "providers"
+        for key, one in rule.get("properties", {}).items()
+        if isinstance(FULL[name], dict) and key in FULL[name]  # type: ignore[operator]  # a mapping
+    ]
+
+
+@pytest.mark.parametrize(("name", "key", "restart"), settings_of_the_schema())
+def test_what_the_schema_marks_needs_a_restart_and_nothing_else(name: str, key: str, restart: bool) -> None:
+    assert restart_needed(make_settings(FULL, BASE, PROVIDERS), changed(name, key)) == ((name,) if restart else ())
+
+
+def test_a_new_provider_key_needs_no_restart() -> None:
+    old = make_settings(FULL, BASE, PROVIDERS)
+    new = replace(old, providers={"openai": replace(PROVIDERS["openai"], api_key=Secret("sk-5678"))})
+
+    assert restart_needed(old, new) == ()
+
+
+def test_settings_do_not_show_their_secrets() -> None:
+    settings = make_settings(FULL, BASE, PROVIDERS)
+
+    assert "sk-1234" not in f"{settings!r} {settings}"
+
+
+def test_settings_cannot_be_changed() -> None:
+    settings = make_settings(FULL, BASE, PROVIDERS)
+
+    for one in fields(settings):
+        part = getattr(settings, one.name)
+        if is_dataclass(part):
+            with pytest.raises(AttributeError):
+                setattr(part, fields(part)[0].name, None)

@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from tests.config.conftest import document
+from tornado_proxy.config.files import read_document
+from tornado_proxy.config.validation import check
+
+PROVIDER = {"base_url": "https://api.openai.com", "api_key": {"env": "KEY"}}
+SMALL = {"providers": {"openai": PROVIDER}, "projects": []}
+PROJECT = {"id": "0c9f8a5e-9a1e-4f6b-8c43-1d2a7f6f0a10", "name": "first"}
+REFERENCE = "must be a reference to a secret, {env: NAME} or {file: PATH}"
+HIDDEN = "what stands there (not shown: it could be a secret)"
+
+
+def proxy_faults(**members: object) -> list[str]:
+    return [f"{fault.key}: {fault.rule}" for fault in check(document({**SMALL, **members}), "proxy")]
+
+
+def project_faults(**members: object) -> list[str]:
+    found = check(document({"projects": [{**PROJECT, **members}]}), "projects")
+    return [f"{fault.key.removeprefix('projects[0].')}: {fault.rule}" for fault in found]
+
+
+def test_a_valid_document_has_no_fault() -> None:
+    assert proxy_faults() == []
+    assert project_faults() == []
+
+
+@pytest.mark.parametrize(
+    ("members", "faults"),
+    [
+        pytest.param(
+            {"lsten": {}}, ['lsten: unknown key "lsten"; did you mean "listen"?'], id="unknown key, a near one"
+        ),
+        pytest.param(
+            {"listen": {"x": 1}},
+            ['listen.x: unknown key "x"; known are host, port, reuse_port'],
+            id="unknown key, none near",
+        ),
+        pytest.param({"listen": {"port": -1}}, ["listen.port: -1 is less than the minimum of 0"], id="minimum"),
+        pytest.param(
+            {"listen": {"port": 65536}}, ["listen.port: 65536 is more than the maximum of 65535"], id="maximum"
+        ),
+        pytest.param({"listen": {"port": "80"}}, ["listen.port: must be a whole number, not '80'"], id="type"),
+        pytest.param(
+            {"listen": {"port": Decimal("1.5")}}, ["listen.port: must be a whole number, not 1.5"], id="whole"
+        ),
+        pytest.param(
+            {"listen": {"port": True}}, ["listen.port: must be a whole number, not true"], id="true is no number"
+        ),
+        pytest.param({"listen": None}, ["listen: must be a mapping, not empty"], id="empty section"),
+        pytest.param({"listen": {"host": ""}}, ["listen.host: must not be empty"], id="empty text"),
+        pytest.param({"providers": {}}, ["providers: needs at least 1 key"], id="no provider"),
+        pytest.param({"models_list": "all"}, ["models_list: must be one of filtered, provider, not 'all'"], id="enum"),
+        pytest.param({"models_list": 5}, ["models_list: must be text, not 5"], id="a wrong type is told once"),
+        pytest.param({"projects": 5}, ["projects: must be a path or a list of projects, not 5"], id="no form fits"),
+        pytest.param({"projects": ""}, ["projects: must not be empty"], id="the form that is meant"),
+        pytest.param(
+            {"projects": ["x"]}, ["projects[0]: must be a mapping, not 'x'"], id="the form that is meant, deeper"
+        ),
+        pytest.param({"forward_headers": ["a", "a"]}, ["forward_headers: holds an item twice"], id="twice"),
+        pytest.param({"forward_headers": ["a b"]}, ["forward_headers[0]: 'a b' is not a header name"], id="pattern"),
+        pytest.param({"forward_headers": ["a\n"]}, ["forward_headers[0]: 'a\\n' is not a header name"], id="line end"),
+        pytest.param(
+            {"pricing": {"surcharge_rate": Decimal("0.05")}},
+            ['pricing.surcharge_rate: must be a quoted decimal, such as "0.05", not 0.05'],
+            id="unquoted money",
+        ),
+        pytest.param(
+            {"pricing": {"surcharge_rate": "10.01"}},
+            ["pricing.surcharge_rate: '10.01' is not a quoted decimal fraction between 0 and 10, such as \"0.05\""],
+            id="more than ten times the charge",
+        ),
+        pytest.param(
+            {"ledger": {"url": "postgres://db/ledger"}},
+            ["ledger.url: 'postgres://db/ledger' is not an SQLite URL such as sqlite:///../var/ledger.db"],
+            id="another database",
+        ),
+        pytest.param({"oauth": []}, None, id="what is not built is unknown"),
+    ],
+)
+def test_each_rule_is_told_in_words(members: dict[str, object], faults: list[str] | None) -> None:
+    found = proxy_faults(**members)
+
+    assert found == faults if faults is not None else found[0].startswith("oauth: unknown key")
+
+
+def test_what_is_missing_is_told_once_for_each_key() -> None:
+    found = check(document({}), "proxy")
+
+    assert [str(fault) for fault in found] == ["made.yaml: projects: is required", "made.yaml: providers: is required"]
+
+
+def test_a_document_that_is_no_mapping_is_a_fault() -> None:
+    assert [str(fault) for fault in check(document(["a"]), "proxy")] == ["made.yaml: must be a mapping, not a list"]
+
+
+@pytest.mark.parametrize("value", [Decimal("0.1"), Decimal("10.0"), 1])
+def test_decimals_are_numbers_and_a_limit_is_exact(value: object) -> None:
+    assert proxy_faults(streams={"connect_timeout_s": value}) == []
+
+
+@pytest.mark.parametrize("rate", ["0", "0.05", "9.999999", "10", "10.00"])
+def test_surcharge_rates_from_nothing_to_ten_times_the_charge(rate: str) -> None:
+    assert proxy_faults(pricing={"surcharge_rate": rate}) == []
+
+
+@pytest.mark.parametrize("url", ["sqlite:///ledger.db", "sqlite:///../var/ledger.db", "sqlite:////var/lib/ledger.db"])
+def test_ledger_urls(url: str) -> None:
+    assert proxy_faults(ledger={"url": url}) == []
+
+
+@pytest.mark.parametrize("url", ["sqlite://x", "sqlite:///", "sqlite:///a?mode=ro", "sqlite:///a/", "ledger.db"])
+def test_ledger_urls_that_are_none(url: str) -> None:
+    assert len(proxy_faults(ledger={"url": url})) == 1
+
+
+@pytest.mark.parametrize(
+    ("members", "faults"),
+    [
+        pytest.param({"id": "X"}, ["id: 'X' is not a UUID in lower case"], id="no UUID"),
+        pytest.param(
+            {"id": PROJECT["id"].upper()}, [f"id: {HIDDEN} is not a UUID in lower case"], id="a UUID in capitals"
+        ),
+        pytest.param(
+            {"models": ["opnai/x"]},
+            ["models[0]: 'opnai/x' is not a pattern such as openai/gpt-5* or anthropic/*"],
+            id="a provider that there is not",
+        ),
+        pytest.param(
+            {"members": [{"user": "a", "permissions": ["can_fly"]}]},
+            ["members[0].permissions[0]: must be one of can_use_llm_proxy, not 'can_fly'"],
+            id="a permission that there is not",
+        ),
+        pytest.param({"members": [{"admin": True}]}, ["members[0].user: is required"], id="a member without a name"),
+    ],
+)
+def test_projects_too(members: dict[str, object], faults: list[str]) -> None:
+    assert project_faults(**members) == faults
+
+
+@pytest.mark.parametrize("pattern", ["*", "*/gpt-5", "openai/*", "anthropic/claude-*", "openai/ft:gpt-4o:acme::x"])
+def test_patterns_of_models(pattern: str) -> None:
+    assert project_faults(models=[pattern]) == []
+
+
+SECRET = "sk-proj-Zx81LqPw"
+
+
+@pytest.mark.parametrize(
+    ("reference", "rule"),
+    [
+        pytest.param(SECRET, f"{REFERENCE}, not {HIDDEN}", id="a literal"),
+        pytest.param(12345678, f"{REFERENCE}, not {HIDDEN}", id="a number"),
+        pytest.param([SECRET], f"{REFERENCE}, not {HIDDEN}", id="a list"),
+        pytest.param({SECRET: None}, "unknown key (not shown: it could be a secret); known are env, file", id="a key"),
+        pytest.param({"env": SECRET}, f"{HIDDEN} is not the name of an environment variable", id="no name"),
+        pytest.param({"file": 5}, f"must be text, not {HIDDEN}", id="no path"),
+        pytest.param({}, "needs at least 1 key", id="nothing"),
+        pytest.param({"env": "A", "file": "b"}, "can hold 1 key at most", id="both"),
+    ],
+)
+def test_a_faulty_reference_is_told_without_what_could_be_the_secret(reference: object, rule: str) -> None:
+    (fault,) = proxy_faults(providers={"openai": {**PROVIDER, "api_key": reference}})
+
+    assert fault.split(": ", 1)[1] == rule
+    assert fault.startswith("providers.openai.api_key")
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        SECRET,
+        "ma-eX1RyC0eQ0-secret",
+        "postgres://user:password1@db/ledger",
+        "-----BEGIN PRIVATE KEY-----",
+        "q1w2e3r4t5z6u7i8o9p0a1s2d3f4",
+    ],
+)
+def test_a_secret_that_stands_in_the_wrong_place_is_not_shown_either(secret: str) -> None:
+    faults = proxy_faults(
+        models_list=secret,
+        ledger={"url": secret, secret: 1},
+        apikey=secret,
+        forward_headers=[secret + " "],
+        limits=secret,
+        **{"x " + secret: 1},
+    )
+
+    assert len(faults) == 7
+    assert secret not in "".join(faults)
+
+
+def test_a_long_value_is_cut() -> None:
+    assert proxy_faults(models_list="ab " * 100) == [
+        f"models_list: must be one of filtered, provider, not '{'ab ' * 20}...'"
+    ]
+
+
+def test_faults_stand_in_file_order_with_their_lines(tmp_path: Path) -> None:
+    path = tmp_path / "proxy.yaml"
+    path.write_text(
+        "listen:\n"
+        "  prt: 1\n"
+        "  host: 5\n"
+        "providers:\n"
+        "  openai:\n"
+        "    base_url: https://api.openai.com\n"
+        "streams: {drain_max: 1.5,\n"
+        "  idle_timeout_s: 0}\n"
+    )
+
+    faults = [str(fault).removeprefix(f"{path}:") for fault in check(read_document(path), "proxy")]
+
+    assert faults == [
+        "1: projects: is required",
+        '2: listen.prt: unknown key "prt"; did you mean "port"?',
+        "3: listen.host: must be text, not 5",
+        "5: providers.openai.api_key: is required",
+        "7: streams.drain_max: must be a whole number, not 1.5",
+        "8: streams.idle_timeout_s: 0 is less than the minimum of 1",
+    ]
+
+
+def test_faults_in_price_files_are_told_in_words_too(tmp_path: Path) -> None:
+    path = tmp_path / "prices.yaml"
+    path.write_text("provider: opnai\naliases:\n  a: 5\n")
+
+    faults = [str(fault).removeprefix(f"{path}:") for fault in check(read_document(path), "prices")]
+
+    assert faults == [
+        "1: models: is required",
+        "1: provider: must be one of openai, anthropic, not 'opnai'",
+        "3: aliases.a: must be text, not 5",
+    ]
