@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tornado_proxy.wire import sse
+from tornado_proxy.wire.sse import SseEvent, SseOverflow, SseSplitter, parse_block
+
+LINE_ENDS = (b"\n", b"\r\n", b"\r")
+
+SAMPLE = (
+    b'event: start\ndata: {"a":1}\n\n'
+    b": a comment\n\n"
+    b"data: one\ndata: two\n\n"
+    b"data: crlf\r\n\r\n"
+    b"data: cr\r\r"
+    b"data: mixed\n\r\n"
+    b"data: \xe2\x80\xa8 and \xc2\x85 are no line ends\n\n\n\n"
+    b"data: [DONE]\n\n"
+    b"data: unfinished"
+)
+
+
+def split(chunks: Iterable[bytes]) -> tuple[list[bytes], bytes]:
+    splitter = SseSplitter()
+    blocks = [block for chunk in chunks for block in splitter.feed(chunk)]
+    return blocks, splitter.rest()
+
+
+def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
+    ends = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
+    return [data[start:end] for start, end in pairwise(ends)]
+
+
+def events(data: bytes) -> list[SseEvent]:
+    blocks, rest = split([data])
+    return [parse_block(block) for block in [*blocks, rest]]
+
+
+def test_blocks_keep_their_blank_line_and_the_tail_is_the_rest():
+    blocks, rest = split([b"data: a\n\nevent: b\ndata: c\n\ndata: d"])
+
+    assert blocks == [b"data: a\n\n", b"event: b\ndata: c\n\n"]
+    assert rest == b"data: d"
+
+
+def test_byte_by_byte_gives_the_same_blocks():
+    assert split([SAMPLE[at : at + 1] for at in range(len(SAMPLE))]) == split([SAMPLE])
+
+
+@given(places=st.lists(st.integers(0, 500)))
+def test_cuts_do_not_change_blocks(places):
+    assert split(cut(SAMPLE, places)) == split([SAMPLE])
+
+
+@given(
+    data=st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"data: x", b":", b"a"]), max_size=40).map(b"".join),
+    places=st.lists(st.integers(0, 100)),
+)
+def test_no_byte_is_lost_and_events_are_those_of_the_whole_text_whatever_the_line_ends(data, places):
+    blocks, rest = split(cut(data, places))
+
+    assert b"".join(blocks) + rest == data
+    whole, _ = split([data])
+    assert [e for e in map(parse_block, blocks) if e.data] == [e for e in map(parse_block, whole) if e.data]
+
+
+@pytest.mark.parametrize("end", LINE_ENDS)
+def test_every_line_end_ends_lines_and_blocks(end):
+    text = end.join([b"event: e", b"data: 1", b"data: 2", b"", b"data: 3", b"", b"data: 4"])
+
+    assert events(text) == [SseEvent(b"e", b"1\n2"), SseEvent(None, b"3"), SseEvent(None, b"4")]
+
+
+def test_a_cr_at_the_end_of_a_chunk_waits_for_its_lf():
+    splitter = SseSplitter()
+
+    assert splitter.feed(b"data: a\r\n\r") == []
+    assert splitter.feed(b"\ndata: b") == [b"data: a\r\n\r\n"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        pytest.param(b"data: x\n\n", SseEvent(None, b"x"), id="data line"),
+        pytest.param(b"data:x\n\n", SseEvent(None, b"x"), id="no space"),
+        pytest.param(b"data:  x\n\n", SseEvent(None, b" x"), id="one space is cut, not two"),
+        pytest.param(b"event: e\ndata: x\n\n", SseEvent(b"e", b"x"), id="event and data"),
+        pytest.param(b"data: x\nevent: e\n\n", SseEvent(b"e", b"x"), id="data before event"),
+        pytest.param(b"data: x\ndata: y\n\n", SseEvent(None, b"x\ny"), id="two data lines"),
+        pytest.param(b"data\ndata\n\n", SseEvent(None, b"\n"), id="data without a colon is an empty line"),
+        pytest.param(b": ping\ndata: x\nid: 7\nretry: 1\n\n", SseEvent(None, b"x"), id="comment, id, retry"),
+        pytest.param(b": ping\n\n", SseEvent(None, b""), id="a comment alone"),
+        pytest.param(b"\xef\xbb\xbfdata: x\n\n", SseEvent(None, b"x"), id="byte order mark"),
+        pytest.param(b"event: e\n\n", SseEvent(b"e", b""), id="an event line alone"),
+        pytest.param(b"data: x", SseEvent(None, b"x"), id="no line end"),
+        pytest.param(b"data: x\n", SseEvent(None, b"x"), id="no blank line"),
+        pytest.param(b"data: x\ny", SseEvent(None, b"x"), id="an unknown field without an end"),
+        pytest.param(b"database: x\n\n", SseEvent(None, b""), id="another field"),
+        pytest.param(b"", SseEvent(None, b""), id="nothing"),
+        pytest.param(b"data: \xe2\x80\xa8x\n\n", SseEvent(None, b"\xe2\x80\xa8x"), id="U+2028"),
+    ],
+)
+def test_a_block_is_read_as_the_standard_says(raw, expected):
+    assert parse_block(raw) == expected
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_make_it_raise(data):
+    blocks, rest = split([data])
+
+    assert b"".join(blocks) + rest == data
+    for block in [*blocks, rest]:
+        parse_block(block)
+
+
+@pytest.mark.parametrize("short", [b"a", b"\n", b"\r", b""])
+def test_what_is_too_short_to_be_a_block_waits(short):
+    assert split([short]) == ([], short)
+
+
+def test_an_event_without_an_end_is_given_up_and_what_it_held_can_be_had(monkeypatch):
+    monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 1000)
+    splitter = SseSplitter()
+    splitter.feed(b"data: " + b"x" * 1000)
+
+    with pytest.raises(SseOverflow):
+        splitter.feed(b"more")
+
+    assert splitter.rest() == b"data: " + b"x" * 1000
+    assert splitter.feed(b"data: y\n\n") == [b"data: y\n\n"]
+
+
+def test_a_large_event_in_many_pieces_takes_time_in_proportion_to_its_size():
+    splitter = SseSplitter()
+    pieces = [b"data: "] + [b"x" * 1000] * 16_000 + [b"\n\n"]
+
+    started = time.process_time()
+    blocks = [block for piece in pieces for block in splitter.feed(piece)]
+
+    assert [len(block) for block in blocks] == [16_000_008]
+    assert time.process_time() - started < 5  # joined at each piece it would take minutes
