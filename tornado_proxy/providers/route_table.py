@@ -14,7 +14,7 @@ from tornado_proxy.domain.errors import BadRequest, MethodNotAllowed, NotFound
 from tornado_proxy.providers.endpoint import Endpoint, Provider
 
 #: Path segments of plain characters (RFC 3986 unreserved, and what ids hold); no percent-encoding at all.
-_PLAIN_PATH = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9_.~:@!$,;=+*'()-]+)+")
+_PLAIN_PATH = re.compile(r"/|(?:/(?!\.{1,2}(?:[/;]|$))[A-Za-z0-9_.~:@!$,;=+*'()-]+)+")
 _PLAIN_QUERY = re.compile(r"[\x21-\x7e]*")
 
 _ID = "{id}"

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tornado_proxy.domain.errors import BadRequest, CallerError, MethodNotAllowed, NotFound
+from tornado_proxy.providers.anthropic.manners import ANTHROPIC
+from tornado_proxy.providers.openai.manners import OPENAI
+from tornado_proxy.providers.route_table import RouteTable
+
+TABLE = RouteTable((OPENAI, ANTHROPIC))
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "provider", "path", "upstream"),
+    [
+        ("POST", "/v1/chat/completions", "openai", "/v1/chat/completions", "/v1/chat/completions"),
+        ("POST", "/openai/v1/chat/completions", "openai", "/v1/chat/completions", "/v1/chat/completions"),
+        ("POST", "/openai/v1/responses", "openai", "/v1/responses", "/v1/responses"),
+        ("POST", "/v1/responses/compact", "openai", "/v1/responses/compact", "/v1/responses/compact"),
+        ("POST", "/v1/responses/input_tokens", "openai", "/v1/responses/input_tokens", "/v1/responses/input_tokens"),
+        ("GET", "/v1/responses/resp_1?stream=true", "openai", "/v1/responses/{id}", "/v1/responses/resp_1?stream=true"),
+        ("DELETE", "/v1/responses/resp_1", "openai", "/v1/responses/{id}", "/v1/responses/resp_1"),
+        ("POST", "/v1/responses/r/cancel", "openai", "/v1/responses/{id}/cancel", "/v1/responses/r/cancel"),
+        (
+            "GET",
+            "/v1/responses/r/input_items",
+            "openai",
+            "/v1/responses/{id}/input_items",
+            "/v1/responses/r/input_items",
+        ),
+        ("POST", "/v1/embeddings", "openai", "/v1/embeddings", "/v1/embeddings"),
+        ("GET", "/v1/models", "openai", "/v1/models", "/v1/models"),
+        ("GET", "/v1/models/ft:gpt-4o:org::x1", "openai", "/v1/models/{id}", "/v1/models/ft:gpt-4o:org::x1"),
+        ("POST", "/anthropic/v1/messages?beta=true", "anthropic", "/v1/messages", "/v1/messages?beta=true"),
+        ("GET", "/anthropic/v1/models", "anthropic", "/v1/models", "/v1/models"),
+    ],
+)
+def test_a_target_finds_its_endpoint_and_goes_on_without_the_prefix(method, target, provider, path, upstream):
+    match = TABLE.match(method, target)
+
+    assert (match.provider.name, match.endpoint.path, match.upstream_target) == (provider, path, upstream)
+    assert match.endpoint.method == method
+
+
+def test_the_id_of_the_path_is_told():
+    assert TABLE.match("POST", "/v1/responses/resp_1/cancel").object_id == "resp_1"
+    assert TABLE.match("POST", "/v1/responses/compact").object_id is None
+
+
+def test_stored_responses_are_free_and_only_for_their_project():
+    for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("GET", "/input_items")):
+        endpoint = TABLE.match(method, f"/v1/responses/resp_1{path}").endpoint
+        assert endpoint.free
+        assert endpoint.by_id
+
+
+def test_the_query_passes_byte_for_byte():
+    query = "a=%2F..%2f&b=%00&&c=//..\\&d='\"<>"
+
+    assert TABLE.match("GET", f"/v1/models?{query}").upstream_target == f"/v1/models?{query}"
+    assert TABLE.match("GET", "/v1/models?").upstream_target == "/v1/models?"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/v1/models/a%2fb",
+        "/v1/models/a%2Fb",
+        "/v1/models/a%5cb",
+        "/v1/models/..",
+        "/v1/models/.",
+        "/v1/../v1/models",
+        "/v1/%2e%2e/models",
+        "/v1/.%2E/models",
+        "/v1/models/..;",
+        "/v1/..;/models",
+        "//v1/models",
+        "/v1//models",
+        "/v1/models/",
+        "/openai//v1/models",
+        "/v1\\models",
+        "/v1/models/a\\b",
+        "/v1/models/a%00",
+        "/v1/models/a%0d%0a",
+        "/v1/models/a\x00",
+        "/v1/models/a\nb",
+        "/v1/models\n",
+        "/v1/models/a b",
+        "/v1/models#x",
+        "/v1/models?a#x",
+        "/v1/models?a b",
+        "/v1/models?\x7f",
+        "/v1/models?\u00e4",
+        "/v1/models/\u00e4",
+        "/v1/models/%e4",
+        "/v1/m%6fdels",
+        "http://host/v1/models",
+        "v1/models",
+        "*",
+        "",
+    ],
+)
+def test_a_target_that_could_be_read_in_two_ways_is_refused(target):
+    with pytest.raises(BadRequest) as caught:
+        TABLE.match("GET", target)
+
+    assert caught.value.code == "invalid_path"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/",
+        "/v1",
+        "/v1/messages",
+        "/v1/nothing",
+        "/openai",
+        "/openai/v1",
+        "/openai/openai/v1/models",
+        "/anthropic/openai/v1/models",
+        "/OpenAI/v1/models",
+        "/v1/Models",
+        "/v1/responses/a/b",
+        "/v1/responses/a/b/cancel",
+        "/anthropic/v1/chat/completions",
+    ],
+)
+def test_what_is_not_in_a_table_is_not_found(target):
+    with pytest.raises(NotFound):
+        TABLE.match("POST", target)
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "allowed"),
+    [
+        ("GET", "/v1/chat/completions", ("POST",)),
+        ("HEAD", "/v1/models", ("GET",)),
+        ("DELETE", "/v1/models/x", ("GET",)),
+        ("PUT", "/v1/responses/resp_1", ("DELETE", "GET")),
+        ("post", "/v1/embeddings", ("POST",)),
+    ],
+)
+def test_another_method_is_refused_with_those_that_are_allowed(method, target, allowed):
+    with pytest.raises(MethodNotAllowed) as caught:
+        TABLE.match(method, target)
+
+    assert caught.value.allowed == allowed
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        ("/anthropic/v1/nothing", "anthropic"),
+        ("/anthropic/..//x", "anthropic"),
+        ("/openai/v1/nothing", "openai"),
+        ("/v1/messages", "openai"),
+        ("/anthropicx/v1", "openai"),
+        ("", "openai"),
+        ("*", "openai"),
+    ],
+)
+def test_an_error_is_shaped_by_the_provider_of_the_prefix_else_by_openai(target, name):
+    assert TABLE.provider_for(target).name == name
+
+
+@given(st.text(max_size=60), st.sampled_from(["", "/", "/v1/", "/v1/models/", "/anthropic/v1/"]))
+def test_no_target_raises_anything_but_a_refusal(target, prefix):
+    TABLE.provider_for(prefix + target)
+    try:
+        match = TABLE.match("GET", prefix + target)
+    except CallerError:
+        return
+    path = match.upstream_target.partition("?")[0]
+    assert path.isascii()
+    assert "//" not in path
+    assert "%" not in path
+    assert ".." not in path.split("/")
