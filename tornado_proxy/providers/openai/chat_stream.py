@@ -4,8 +4,9 @@
     data: {..., "usage":null}                    the member goes, with its comma
     anything else                                passes untouched
 
-Nothing is written again: bytes are cut out or pass.  An event whose usage cannot be told apart for certain passes as it
-is.  What is held is at most one unfinished event.
+Usage on a chunk with choices passes: hosts that put it there do so without being asked, and a client of theirs expects
+it.  Nothing is written again: bytes are cut out or pass.  An event whose usage cannot be told apart for certain passes
+as it is.  What is held is at most one unfinished event.
 """
 
 from __future__ import annotations

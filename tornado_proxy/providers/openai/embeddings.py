@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
+import msgspec
+
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Meter, UsageReport
 from tornado_proxy.providers.endpoint import AnswerHead, Endpoint, ParsedRequest, UsageReader
 from tornado_proxy.providers.json_body import read_members, required_model
-from tornado_proxy.providers.openai.chat import estimate_text, report_chat
-from tornado_proxy.providers.openai.media_readers import JsonReader, NothingCharged
+from tornado_proxy.providers.openai.media_readers import NothingCharged
+from tornado_proxy.providers.openai.text_report import estimate_text, report_text
+
+#: Bytes that are kept of each end of an answer.  In between are vectors: 125 MB of numbers for the largest request.
+_KEPT_BYTES = 16 * 1024
+
+#: Both stand in an answer once: it has no text that a caller chose, and base64 has no quotation marks.
+_USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
+_MODEL = re.compile(rb'"model"\s*:\s*("[^"\\]{0,200}")')
 
 
 def parse(body: bytes, content_type: str) -> ParsedRequest:
@@ -19,13 +30,42 @@ def parse(body: bytes, content_type: str) -> ParsedRequest:
 
 def reader(facts: RequestFacts, head: AnswerHead) -> UsageReader:
     """What reads the usage of one answer."""
-    if not head.ok:
-        return NothingCharged()
-    return JsonReader(lambda body: report_chat([body]), lambda _: _estimate(facts))
+    return EmbeddingsReader(facts) if head.ok else NothingCharged()
 
 
-def _estimate(facts: RequestFacts) -> UsageReport:
-    return estimate_text(facts, 0)
+class EmbeddingsReader:
+    """Keeps the first and the last bytes of the answer: what is read stands there, never among the vectors."""
+
+    def __init__(self, facts: RequestFacts) -> None:
+        self._facts = facts
+        self._first = b""
+        self._last = b""
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes."""
+        room = _KEPT_BYTES - len(self._first)
+        if room > 0:
+            self._first += data[:room]
+            data = data[room:]
+        if data:
+            self._last = (self._last + data[-_KEPT_BYTES:])[-_KEPT_BYTES:]
+
+    def close(self, *, complete: bool) -> None:
+        """Nothing to end."""
+
+    def result(self) -> UsageReport:
+        """The stated usage, else an estimate; there is no output to estimate."""
+        kept = self._first + self._last
+        known = {"usage": _value(_USAGE, kept), "model": _value(_MODEL, kept)}
+        return report_text(self._facts, known) or estimate_text(self._facts, 0, known)
+
+
+def _value(pattern: re.Pattern[bytes], kept: bytes) -> object:
+    found = pattern.search(kept)
+    try:
+        return None if found is None else msgspec.json.decode(found[1])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 EMBEDDING_ENDPOINTS = (Endpoint("openai", "POST", "/v1/embeddings", parse=parse, reader=reader),)

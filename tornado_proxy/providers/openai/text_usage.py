@@ -17,6 +17,10 @@ from decimal import Decimal
 
 from tornado_proxy.domain.usage import Meter, Quantity
 
+#: The two spellings of the wholes: chat and embeddings, responses.
+_INPUT = ("prompt_tokens", "input_tokens")
+_OUTPUT = ("completion_tokens", "output_tokens")
+
 
 @dataclass(frozen=True, slots=True)
 class TextUsage:
@@ -30,8 +34,10 @@ class TextUsage:
 def read_text_usage(usage: dict[str, object], *, cache_write: Meter = Meter.CACHE_WRITE) -> TextUsage:
     """Read one usage object.  `cache_write` is the meter of tokens that were written to the cache."""
     faults: list[str] = []
-    whole_in = _count(usage, ("prompt_tokens", "input_tokens"), faults)
-    whole_out = _count(usage, ("completion_tokens", "output_tokens"), faults)
+    if all(usage.get(name) is None for name in _INPUT):
+        faults.append("usage does not state its input tokens")
+    whole_in = _count(usage, _INPUT, faults)
+    whole_out = _count(usage, _OUTPUT, faults)
     details_in = _object(usage, ("prompt_tokens_details", "input_tokens_details"))
     details_out = _object(usage, ("completion_tokens_details", "output_tokens_details"))
     cached = _count(details_in, ("cached_tokens",), faults)
