@@ -177,3 +177,13 @@ def test_no_target_raises_anything_but_a_refusal(target, prefix):
     assert "//" not in path
     assert "%" not in path
     assert ".." not in path.split("/")
+
+
+def test_a_provider_and_an_endpoint_are_found_by_name_for_requests_of_our_own():
+    assert TABLE.provider("anthropic") is ANTHROPIC
+
+    endpoint = TABLE.endpoint("openai", "POST", "/v1/responses")
+    assert endpoint is not None
+    assert endpoint.later is not None
+    assert TABLE.endpoint("openai", "GET", "/v1/responses") is None
+    assert TABLE.endpoint("openai", "POST", "/v1/nothing") is None

@@ -298,6 +298,12 @@ def test_a_stream_that_broke_off_is_estimated_by_all_that_was_written_in_it():
     assert meters(report) == {"input_tokens": 100, "output_tokens": 15}
 
 
+def test_choices_and_calls_without_content_count_nothing():
+    empty = {"choices": [{"index": 0}, {"delta": {"tool_calls": [{"index": 0}, {"function": {}}]}}]}
+
+    assert meters(of_stream(stream(chunk() | empty))) == {"input_tokens": 100}
+
+
 def test_sound_without_usage_is_left_to_somebody_to_settle():
     data = stream(chunk() | {"choices": [{"delta": {"audio": {"data": "AAAA"}}}]})
 
