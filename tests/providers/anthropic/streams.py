@@ -1,0 +1,53 @@
+"""Streams of messages as Anthropic writes them, made to order."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tornado_proxy.domain.request import RequestFacts, Spend
+from tornado_proxy.domain.usage import Meter, Reading, UsageReport
+from tornado_proxy.providers.endpoint import AnswerHead
+
+JSON = AnswerHead(200, "application/json")
+SSE = AnswerHead(200, "text/event-stream")
+
+MODEL = "claude-sonnet-5"
+FACTS = RequestFacts(model=MODEL, spends=(Spend(MODEL, frozenset({Meter.INPUT})),), stream=True, body_bytes=400)
+
+
+def event(kind: str, **members: Any) -> bytes:
+    data = json.dumps({"type": kind, **members}, separators=(",", ":"), ensure_ascii=False)
+    return f"event: {kind}\ndata: {data}\n\n".encode()
+
+
+def start(message_id: str = "msg_1", model: str = MODEL, **usage: Any) -> bytes:
+    message = {"id": message_id, "type": "message", "model": model, "content": [], "stop_reason": None, "usage": usage}
+    return event("message_start", message=message)
+
+
+def block(kind: str = "text", index: int = 0, **members: Any) -> bytes:
+    return event("content_block_start", index=index, content_block={"type": kind, **members})
+
+
+def text(words: str, index: int = 0) -> bytes:
+    return event("content_block_delta", index=index, delta={"type": "text_delta", "text": words})
+
+
+def delta(stop_reason: str | None = "end_turn", **usage: Any) -> bytes:
+    return event("message_delta", delta={"stop_reason": stop_reason, "stop_sequence": None}, usage=usage)
+
+
+STOP = event("message_stop")
+PING = event("ping")
+OVERLOADED = event("error", error={"type": "overloaded_error", "message": "Overloaded"})
+
+
+def counted(reading: Reading) -> dict[str, int]:
+    """The quantities of a reading by the names of their meters."""
+    return {quantity.meter.value: int(quantity.amount) for quantity in reading.quantities}
+
+
+def counts(report: UsageReport) -> list[tuple[str | None, dict[str, int]]]:
+    """Model and quantities of each reading."""
+    return [(reading.model, counted(reading)) for reading in report.readings]

@@ -1,0 +1,19 @@
+"""/v1/messages/count_tokens: free.  Its `input_tokens` are an answer, not usage, so nothing reads them.
+
+The model must be one that the caller may use; no meter can run, so no tier or speed is looked at.
+"""
+
+from __future__ import annotations
+
+from tornado_proxy.domain.request import RequestFacts, Spend
+from tornado_proxy.providers.endpoint import Endpoint, ParsedRequest
+from tornado_proxy.providers.json_body import read_members, required_model
+
+
+def parse(body: bytes, content_type: str) -> ParsedRequest:
+    """The facts of a request: its model."""
+    model = required_model(read_members(body, ("model",)))
+    return ParsedRequest(RequestFacts(model=model, spends=(Spend(model, frozenset()),), body_bytes=len(body)), body)
+
+
+COUNT_ENDPOINTS = (Endpoint("anthropic", "POST", "/v1/messages/count_tokens", parse=parse, priced_as="/v1/messages"),)
