@@ -1,0 +1,112 @@
+"""Every recorded answer of Anthropic gives the quantities that were worked out by independent means."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from decimal import Decimal
+
+import pytest
+import yaml
+
+from tests.providers.openai.feeding import read, read_three_ways
+from tests.providers.openai.recorded import FOLDER, answer_body, exchange, expected_lines
+from tornado_proxy.domain.usage import Basis, UsageReport
+from tornado_proxy.providers.anthropic.batch_results import BatchResultsReader
+from tornado_proxy.providers.anthropic.manners import ANTHROPIC
+from tornado_proxy.providers.endpoint import AnswerHead, UsageReader
+from tornado_proxy.providers.route_table import RouteTable
+
+PRICES = FOLDER.parents[2] / "conf" / "prices" / "anthropic.yaml"
+ALIASES = yaml.safe_load(PRICES.read_text())["aliases"]
+
+ROUTES = RouteTable([ANTHROPIC])
+
+NAMES = sorted(
+    path.stem for path in FOLDER.glob("*.json") if json.loads(path.read_text())["endpoint"].startswith("anthropic.")
+)
+STATED = [name for name in NAMES if json.loads((FOLDER / "expected" / f"{name}.json").read_text())["usage_present"]]
+
+
+def make_reader(name: str) -> Callable[[], UsageReader] | None:
+    """What makes the reader of a recorded answer; None where the endpoint is free."""
+    one = exchange(name)
+    request, response = one["request"], one["response"]
+    if one["kind"] == "jsonl":  # read by the proxy itself, free for clients
+        return BatchResultsReader
+    endpoint = ROUTES.match(request["method"], "/anthropic" + request["path"]).endpoint
+    make, parse = endpoint.reader, endpoint.parse
+    if make is None or parse is None:
+        return None
+    default = "text/event-stream" if one["kind"] == "sse" else ""
+    media_type = response["headers"].get("content-type", default).partition(";")[0]
+    facts = parse(json.dumps(request["body"]).encode(), "application/json").facts
+    return lambda: make(facts, AnswerHead(response["status"], media_type))
+
+
+def lines(report: UsageReport) -> list[tuple[str, str, Decimal]]:
+    return sorted(
+        (ALIASES.get(reading.model, reading.model), quantity.meter.value, quantity.amount)
+        for reading in report.readings
+        for quantity in reading.quantities
+    )
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_a_recorded_answer_gives_the_expected_quantities_however_it_is_split(name: str) -> None:
+    make = make_reader(name)
+    assert make is not None
+
+    report = read_three_ways(make, answer_body(name))
+
+    assert lines(report) == expected_lines(name)
+    assert report.basis is (Basis.FREE if name == "messages-refusal" else Basis.REPORTED)
+    assert report.faults == ()
+
+
+@pytest.mark.parametrize("name", [name for name in STATED if name != "batch-results"])
+def test_raw_usage_is_the_final_merged_usage(name: str) -> None:
+    make = make_reader(name)
+    assert make is not None
+    figures = json.loads((FOLDER / "expected" / f"{name}.json").read_text())
+
+    report = read(make(), [answer_body(name)])
+
+    assert report.raw is not None
+    assert json.loads(report.raw) == figures["readings"][0]["usage"]
+
+
+@pytest.mark.parametrize(
+    ("name", "basis"),
+    [
+        pytest.param("messages-error-401", Basis.FREE, id="an error is free"),
+        pytest.param("batch-cancel", Basis.PENDING, id="a new batch is pending"),
+        pytest.param("batch-create", None, id="looking at a batch is a free endpoint"),
+        pytest.param("count-tokens", None, id="counting is a free endpoint"),
+        pytest.param("anthropic-models", None, id="models are a free endpoint"),
+        pytest.param("complete-json", Basis.UNSETTLED, id="legacy completions state nothing"),
+        pytest.param("complete-stream", Basis.UNSETTLED, id="legacy completion streams state nothing"),
+    ],
+)
+def test_a_recorded_answer_without_usage_has_its_basis_and_no_readings(name: str, basis: Basis | None) -> None:
+    make = make_reader(name)
+    if make is None:
+        assert basis is None
+        return
+
+    report = read_three_ways(make, answer_body(name))
+
+    assert report.basis is basis
+    assert report.readings == ()
+
+
+def test_every_recorded_answer_is_looked_at() -> None:
+    assert len(STATED) == 12
+    assert len(NAMES) == 19
+
+
+def test_a_new_batch_is_pending_under_its_id() -> None:
+    make = make_reader("batch-cancel")  # which is created to be cancelled later
+    assert make is not None
+
+    assert read(make(), [answer_body("batch-cancel")]).object_id == "msgbatch_016z7nD8oj5sT4pMEcEnvJQQ"
