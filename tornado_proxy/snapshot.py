@@ -7,7 +7,7 @@ reload, and no lock is needed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tornado_proxy import metrics
@@ -19,10 +19,15 @@ from tornado_proxy.domain.identity import Project, Secret
 from tornado_proxy.pricing.price_book import PriceBook
 from tornado_proxy.pricing.tariff import Tariff
 from tornado_proxy.providers.anthropic.manners import ANTHROPIC
+from tornado_proxy.providers.endpoint import Provider
 from tornado_proxy.providers.openai.manners import OPENAI
+from tornado_proxy.providers.openai.routes import openai_endpoints
 from tornado_proxy.providers.route_table import RouteTable
 
-PROVIDERS = (OPENAI, ANTHROPIC)
+
+def _providers(settings: Settings) -> tuple[Provider, ...]:
+    exact_speech = settings.speech_usage == "exact"
+    return replace(OPENAI, endpoints=openai_endpoints(exact_speech=exact_speech)), ANTHROPIC
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,7 @@ def build(path: Path, generation: int) -> Snapshot:
     """
     loaded = load_settings(path)
     prices = PriceBook.from_documents(loaded.price_documents)
+    providers = _providers(loaded.settings)
     tariffs = {
         provider.name: Tariff(
             prices,
@@ -62,14 +68,14 @@ def build(path: Path, generation: int) -> Snapshot:
             loaded.settings.pricing.surcharge_rate,
             loaded.settings.providers[provider.name].region if provider.name in loaded.settings.providers else None,
         )
-        for provider in PROVIDERS
+        for provider in providers
     }
     return Snapshot(
         generation=generation,
         settings=loaded.settings,
         projects={project.id: project for project in loaded.projects},
         authenticator=Authenticator(loaded.projects),
-        routes=RouteTable(PROVIDERS),
+        routes=RouteTable(providers),
         prices=prices,
         tariffs=tariffs,
     )

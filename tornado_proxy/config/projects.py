@@ -68,4 +68,5 @@ def _project(section: Any, path: DocumentPath, secrets: Secrets) -> Project:
         ),
         provider_keys={name: secrets[(*path, "providers", name, "api_key")] for name in section.get("providers", {})},
         models=ModelPatterns(None if models is None else tuple(models)),
+        allowed_objects=frozenset(section.get("allowed_objects", ())),
     )

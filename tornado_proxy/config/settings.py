@@ -78,7 +78,10 @@ class ShutdownSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One configuration.  `models_list` is `filtered` or `provider`; `forward_headers` are lower case."""
+    """One configuration.  `models_list` is `filtered` or `provider`, `speech_usage` `exact` or `estimated`.
+
+    `forward_headers` are lower case.
+    """
 
     listen: ListenSettings
     admin: ListenSettings
@@ -89,6 +92,7 @@ class Settings:
     limits: LimitSettings
     shutdown: ShutdownSettings
     models_list: str = "filtered"
+    speech_usage: str = "exact"
     forward_headers: frozenset[str] = field(default_factory=frozenset)
 
 
@@ -125,6 +129,7 @@ def make_settings(content: Mapping[str, object], base: Path, providers: Mapping[
         ),
         shutdown=ShutdownSettings(drain_s=_number(_section(content, "shutdown"), "drain_s", 30)),
         models_list=str(content.get("models_list", "filtered")),
+        speech_usage=str(content.get("speech_usage", "exact")),
         forward_headers=frozenset(name.lower() for name in _texts(content.get("forward_headers"))),
     )
 

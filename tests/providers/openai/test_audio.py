@@ -15,7 +15,7 @@ from tornado_proxy.domain.errors import BadRequest, BodyNotReadable
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
 from tornado_proxy.providers.endpoint import AnswerHead
 from tornado_proxy.providers.openai import transcription
-from tornado_proxy.providers.openai.audio import AUDIO_ENDPOINTS, audio_endpoints
+from tornado_proxy.providers.openai.audio import audio_endpoints
 from tornado_proxy.providers.openai.audio_length import seconds_of
 
 TRANSCRIPTIONS, TRANSLATIONS = transcription.TRANSCRIPTIONS, transcription.TRANSLATIONS
@@ -180,7 +180,7 @@ def test_a_form_without_a_model_is_refused():
 def test_an_error_answer_is_free():
     facts = TRANSCRIPTIONS.parse(form(wav(1), model="whisper-1", response_format="text"), FORM).facts
 
-    for endpoint in AUDIO_ENDPOINTS:
+    for endpoint in audio_endpoints():
         report = read(endpoint.reader(facts, AnswerHead(429, "application/json")), [b'{"error":{}}'])
         assert report == UsageReport(basis=Basis.FREE)
 
@@ -261,7 +261,7 @@ def test_measuring_random_bytes_raises_nothing(head, rest):
 
 @given(body=st.binary(max_size=300), content_type=st.sampled_from([FORM, "application/json", ""]))
 def test_parsing_random_bodies_raises_nothing_but_refusals(body, content_type):
-    for endpoint in (*AUDIO_ENDPOINTS, *audio_endpoints(exact_speech=False)):
+    for endpoint in (*audio_endpoints(), *audio_endpoints(exact_speech=False)):
         try:
             endpoint.parse(body, content_type)
         except BadRequest:

@@ -11,5 +11,3 @@ def audio_endpoints(*, exact_speech: bool = True) -> tuple[Endpoint, ...]:
     """The rows.  `exact_speech`: see speech.py."""
     return (speech_endpoint(exact=exact_speech), TRANSCRIPTIONS, TRANSLATIONS)
 
-
-AUDIO_ENDPOINTS = audio_endpoints()

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from tornado_proxy.providers.endpoint import Endpoint
-from tornado_proxy.providers.openai.audio import AUDIO_ENDPOINTS
+from tornado_proxy.providers.openai.audio import audio_endpoints
 from tornado_proxy.providers.openai.chat import CHAT_ENDPOINTS
 from tornado_proxy.providers.openai.embeddings import EMBEDDING_ENDPOINTS
 from tornado_proxy.providers.openai.images import IMAGE_ENDPOINTS
 from tornado_proxy.providers.openai.responses import RESPONSE_ENDPOINTS
 
-OPENAI_ENDPOINTS = (
-    *CHAT_ENDPOINTS,
-    *RESPONSE_ENDPOINTS,
-    *EMBEDDING_ENDPOINTS,
-    *AUDIO_ENDPOINTS,
-    *IMAGE_ENDPOINTS,
-    Endpoint("openai", "GET", "/v1/models"),
-    Endpoint("openai", "GET", "/v1/models/{id}"),
-)
+
+def openai_endpoints(*, exact_speech: bool = True) -> tuple[Endpoint, ...]:
+    """The rows.  `exact_speech`: the usage of speech is asked for where it is not stated (speech.py)."""
+    return (
+        *CHAT_ENDPOINTS,
+        *RESPONSE_ENDPOINTS,
+        *EMBEDDING_ENDPOINTS,
+        *audio_endpoints(exact_speech=exact_speech),
+        *IMAGE_ENDPOINTS,
+        Endpoint("openai", "GET", "/v1/models"),
+        Endpoint("openai", "GET", "/v1/models/{id}"),
+    )
+
+
+OPENAI_ENDPOINTS = openai_endpoints()
