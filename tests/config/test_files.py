@@ -5,7 +5,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tornado_proxy.config.files import read_document, read_documents
@@ -74,6 +74,7 @@ def test_the_line_of_each_key_and_item_is_known(tmp_path: Path) -> None:
     }
 
 
+@settings(deadline=None)
 @given(names=st.lists(st.from_regex(r"[a-z]{1,8}", fullmatch=True), unique=True, min_size=1), gaps=st.data())
 def test_lines_are_right_whatever_stands_between(
     tmp_path_factory: pytest.TempPathFactory, names: list[str], gaps: st.DataObject
@@ -112,6 +113,11 @@ def test_lines_are_right_whatever_stands_between(
                 "file.yaml:4: this key stands twice in one mapping, first on line 4",
             ],
             id="all keys that stand twice",
+        ),
+        pytest.param(
+            "a: 1\nb: \x07\n",
+            ["file.yaml: is not YAML: unacceptable character #x0007: special characters are not allowed"],
+            id="a bell",
         ),
         pytest.param("? [a]\n: 1\n", ["file.yaml:1: a key must be plain text"], id="a list as key"),
         pytest.param('"a\\eb": 1\n', ["file.yaml:1: a key must be plain text"], id="a control character in a key"),

@@ -177,6 +177,11 @@ def test_valid_prices_are_handed_on_whatever_else_is_wrong(write: WriteConfig) -
             "pricing: {path: none}\nprojects: []\n", "proxy.yaml:4: pricing.path: none does not exist", id="prices"
         ),
         pytest.param("projects: none.yaml\n", "proxy.yaml:4: projects: none.yaml does not exist", id="projects"),
+        pytest.param(
+            f"projects: {'a' * 300}\n",
+            f"proxy.yaml:4: projects: {'a' * 300} cannot be read: File name too long",
+            id="a name too long",
+        ),
         pytest.param('projects: "a\\tb"\n', "proxy.yaml:4: projects: a\tb does not exist", id="an odd name"),
     ],
 )
@@ -189,6 +194,14 @@ def test_a_file_that_a_file_names_tells_its_own_faults(write: WriteConfig, tmp_p
 
     assert faults_of(write(PROVIDERS + "projects: projects.yaml\n")) == [
         "projects.yaml:2: this key stands twice in one mapping, first on line 1"
+    ]
+
+
+def test_a_file_of_projects_that_is_no_mapping_is_told_once(write: WriteConfig, tmp_path: Path) -> None:
+    (tmp_path / "projects.yaml").write_text("- a\n")
+
+    assert faults_of(write(PROVIDERS + "projects: projects.yaml\n")) == [
+        "projects.yaml:1: must be a mapping, not a list"
     ]
 
 

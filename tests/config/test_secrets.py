@@ -94,10 +94,6 @@ def test_a_file_that_holds_no_secret_is_a_fault(tmp_path: Path, content: bytes, 
     assert rule_of(tmp_path, {"file": "openai.key"}) == rule
 
 
-def test_a_path_that_is_none_is_a_fault(tmp_path: Path) -> None:
-    assert rule_of(tmp_path, {"file": "a\0b"}) == "the file is not text"
-
-
 def test_a_file_that_all_can_write_is_a_fault(tmp_path: Path) -> None:
     secret_file(tmp_path, b"sk-1234\n", 0o666)
 

@@ -67,9 +67,20 @@ def test_a_ca_file_stands_relative_to_the_configuration(write: WriteConfig, tmp_
     assert settings.providers["openai"].region == "eu"
 
 
-def test_a_ca_file_that_cannot_be_read_is_a_fault(write: WriteConfig) -> None:
-    assert faults_of(write(provider("https://gateway.example", ", ca_file: none.pem"))) == [
-        "proxy.yaml:2: providers.openai.ca_file: none.pem does not exist"
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("none.pem", "none.pem does not exist"), (".", " cannot be read: Is a directory")],
+)
+def test_a_ca_file_that_cannot_be_read_is_a_fault(write: WriteConfig, name: str, problem: str) -> None:
+    (fault,) = faults_of(write(provider("https://gateway.example", f", ca_file: {name}")))
+
+    assert fault.startswith("proxy.yaml:2: providers.openai.ca_file: ")
+    assert fault.endswith(problem)
+
+
+def test_a_provider_that_is_no_mapping_is_told_once(write: WriteConfig) -> None:
+    assert faults_of(write("providers: {openai: x}\nprojects: []\n")) == [
+        "proxy.yaml:1: providers.openai: must be a mapping, not 'x'"
     ]
 
 

@@ -6,6 +6,7 @@ no tags, no anchors and no merge keys, so that what a file says is what stands i
 
 from __future__ import annotations
 
+import os
 import re
 from decimal import Decimal
 from pathlib import Path
@@ -62,7 +63,7 @@ def read_documents(path: Path) -> list[Document]:
     Raises:
         ConfigError: with the faults of all files.
     """
-    if not path.is_dir():
+    if not is_folder(path):
         return [read_document(path)]
     files = sorted(path.glob("*.yaml"))
     if not files:
@@ -79,6 +80,11 @@ def read_documents(path: Path) -> list[Document]:
     return documents
 
 
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder at `path`; False too where that cannot be found out, unlike `Path.is_dir`."""
+    return os.path.isdir(path)
+
+
 def why_unreadable(path: Path) -> str | None:
     """What stands in the way of reading the file at `path`, in words that follow its name; None where nothing does."""
     try:
@@ -88,8 +94,6 @@ def why_unreadable(path: Path) -> str | None:
         return "does not exist"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    except ValueError:
-        return "is not a path"
 
 
 def _read_text(path: Path) -> str:
@@ -103,8 +107,6 @@ def _read_text(path: Path) -> str:
         raise _unusable(path, f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise _unusable(path, "is not UTF-8 text") from None
-    except ValueError:
-        raise _unusable(path, "is not a path") from None
     if len(data) > _MAX_FILE_BYTES:
         raise _unusable(path, f"is larger than {_MAX_FILE_BYTES} bytes")
     return text

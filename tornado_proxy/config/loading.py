@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tornado_proxy.config.bundled import conf_path
-from tornado_proxy.config.files import read_document, read_documents, why_unreadable
+from tornado_proxy.config.files import is_folder, read_document, read_documents, why_unreadable
 from tornado_proxy.config.findings import Findings
 from tornado_proxy.config.projects import ProjectReader
 from tornado_proxy.config.servers import check_servers, read_providers
@@ -107,7 +107,7 @@ def _linked(document: Document, at: DocumentPath, named: object, findings: Findi
     if not isinstance(named, str) or findings.has_fault(document, at):
         return []
     path = Path(document.file).parent / named
-    problem = None if path.is_dir() else why_unreadable(path)
+    problem = None if is_folder(path) else why_unreadable(path)
     if problem is not None:
         findings.add(document, at, f"{path} {problem}")
         return []

@@ -92,7 +92,7 @@ class _Reader:
             text = data.decode()
         except OSError as error:
             return "", f"the file cannot be read: {error.strerror} (relative paths start at {self._folder})"
-        except ValueError:
+        except UnicodeDecodeError:
             return "", "the file is not text"
         if stat.S_ISREG(mode) and mode & stat.S_IWOTH:
             return "", "the file can be written by every user of this machine; chmod o-w it"
