@@ -11,6 +11,7 @@ from tornado_proxy.domain.errors import BodyNotReadable
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
 from tornado_proxy.providers.anthropic import batches
+from tornado_proxy.providers.anthropic.batch_results import MAX_LINE_BYTES
 from tornado_proxy.providers.endpoint import AnswerHead
 
 TEXT = frozenset({Meter.INPUT, Meter.OUTPUT})
@@ -172,6 +173,7 @@ def test_a_refusal_without_content_is_free_in_a_batch_too() -> None:
         pytest.param(line("a", "succeeded", model="m"), "states no usage", id="no usage"),
         pytest.param(line("a", "succeeded"), "states no usage", id="no message"),
         pytest.param(line("a", "postponed"), "unknown kind", id="unknown kind"),
+        pytest.param(b"x" * MAX_LINE_BYTES + b"xx\n", "too long", id="a line without end"),
     ],
 )
 def test_a_result_that_cannot_be_charged_leaves_the_batch_unsettled(odd: bytes, words: str) -> None:
@@ -180,6 +182,22 @@ def test_a_result_that_cannot_be_charged_leaves_the_batch_unsettled(odd: bytes, 
     assert report.basis is Basis.UNSETTLED
     assert words in report.faults[0]
     assert len(report.readings) == 1
+
+
+def test_usage_that_does_not_add_up_leaves_the_batch_unsettled() -> None:
+    report = results(line("a", "succeeded", model="m", usage={"input_tokens": -1, "output_tokens": 5}))
+
+    assert report.basis is Basis.UNSETTLED
+    assert len(report.readings) == 1
+
+
+def test_results_that_were_refused_are_free() -> None:
+    later = batches.BATCH_ENDPOINTS[0].later
+    assert later is not None
+
+    report = read(later.reader(RequestFacts(), AnswerHead(404, "application/json")), [b"{}"])
+
+    assert report.basis is Basis.FREE
 
 
 def test_results_that_break_off_leave_the_batch_unsettled() -> None:

@@ -28,6 +28,7 @@ from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.providers.anthropic.message_stream import MessageStreamReader, overwritten, text_length
 from tornado_proxy.providers.anthropic.messages import reader
+from tornado_proxy.wire.sse import MAX_EVENT_BYTES
 
 COUNTS = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens")
 
@@ -255,6 +256,19 @@ def test_crlf_line_ends_are_read() -> None:
     whole = read_three_ways(lambda: reader(FACTS, SSE), data.replace(b"\n", b"\r\n"))
 
     assert counts(whole) == [(MODEL, {"input_tokens": 2, "output_tokens": 7})]
+
+
+def test_an_event_that_grows_without_end_leaves_an_estimate() -> None:
+    endless = b"data: " + b"x" * MAX_EVENT_BYTES
+
+    streamed = report(start(input_tokens=9, output_tokens=1), text("a" * 40), endless, b"more", delta(output_tokens=7))
+
+    assert streamed.basis is Basis.ESTIMATED
+    assert counted(streamed.readings[0]) == {"input_tokens": 9, "output_tokens": 10}
+
+
+def test_a_whole_body_without_a_single_event_is_estimated() -> None:
+    assert report(b"\n\n").basis is Basis.ESTIMATED
 
 
 SAMPLE = start(input_tokens=9, output_tokens=1) + block() + text("Grüße \u2028 \U0001f600") + PING + OVERLOADED

@@ -22,7 +22,7 @@ from tornado_proxy.providers.endpoint import AnswerHead, UsageReader
 BATCH_TIER = "batch"
 
 #: Bytes of one result line; a message has at most some 10 MB.
-_MAX_LINE_BYTES = 64 * 1024 * 1024
+MAX_LINE_BYTES = 64 * 1024 * 1024
 
 _FREE = frozenset({"errored", "canceled", "expired"})
 
@@ -65,12 +65,12 @@ class BatchResultsReader:
 
     def _hold(self, data: bytes) -> None:
         self._held_bytes += len(data)
-        if self._held_bytes <= _MAX_LINE_BYTES:
+        if self._held_bytes <= MAX_LINE_BYTES:
             self._held.append(data)
 
     def _end_line(self) -> None:
         line = b"".join(self._held)
-        too_long = self._held_bytes > _MAX_LINE_BYTES
+        too_long = self._held_bytes > MAX_LINE_BYTES
         self._held.clear()
         self._held_bytes = 0
         if too_long:
