@@ -4,32 +4,42 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import IO
 
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tornado_proxy.config.files import read_document
 from tornado_proxy.config.settings import ledger_path
 from tornado_proxy.domain.errors import ConfigError, LedgerUnavailable
 from tornado_proxy.domain.usage import Basis
-from tornado_proxy.ledger.query import GROUPS, UsageFilter, UsageSum, read_records, sum_records
-from tornado_proxy.ledger.rows import RECORD_COLUMNS, format_decimal, format_time
+from tornado_proxy.ledger.query import GROUPS, UsageFilter, UsageSum, add_exactly, read_records, sum_records
+from tornado_proxy.ledger.rows import PRINTED_COLUMNS, format_decimal, format_time
 
 #: Members that hold JSON text in the ledger and JSON values in print.
-_JSON_MEMBERS = ("usage", "line_items", "faults")
+_JSON_MEMBERS = ("usage", "line_items")
+
+#: Members of a line item that reports show.
+_ITEM_MEMBERS = ("type", "quantity", "unit", "unit_price", "amount", "model")
 
 _RELATIVE = re.compile(r"(\d+)([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 #: First characters that make a spreadsheet take a cell for a formula (OWASP, CSV injection).
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+#: Columns of decimals: a minus there is a number, and no formula.
+_NUMBERS = frozenset({"subtotal", "surcharge", "total"})
 
 _SUM_COLUMNS = ("requests", "subtotal", "surcharge", "total", "unsettled", "pending")
 
@@ -41,13 +51,13 @@ class _Moment(click.ParamType[str]):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         relative = _RELATIVE.fullmatch(value)
-        if relative:
-            return format_time(datetime.now(UTC) - timedelta(**{_UNITS[relative[2]]: int(relative[1])}))
         try:
+            if relative:
+                return format_time(datetime.now(UTC) - timedelta(**{_UNITS[relative[2]]: int(relative[1])}))
             moment = datetime.fromisoformat(value)
-        except ValueError:
+            return format_time(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+        except (ValueError, OverflowError):
             self.fail(f"{value!r} is not a date, a time or a span such as 24h", param, ctx)
-        return format_time(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 
 @click.command()
@@ -58,10 +68,10 @@ class _Moment(click.ParamType[str]):
 @click.option("--participant", help="Only this participant.")
 @click.option("--user", help="Only this OAuth user.")
 @click.option("--provider", type=click.Choice(["openai", "anthropic"]), help="Only this provider.")
-@click.option("--model", help="Only this model, as answers name it.")
+@click.option("--model", help="Only this model: the one of the answer, else the one asked for.")
 @click.option("--basis", type=click.Choice([basis.value for basis in Basis]), help="Only costs known in this way.")
-@click.option("--since", type=_Moment(), help="From this time on: 2026-11-01, an RFC 3339 time, 24h, 7d.")
-@click.option("--until", type=_Moment(), help="Before this time.")
+@click.option("--since", type=_Moment(), help="Started at or after: 2026-11-01 (UTC), an RFC 3339 time, 24h, 7d.")
+@click.option("--until", type=_Moment(), help="Started before.")
 @click.option("--group-by", default="", help=f"Sum by {', '.join(GROUPS)}; several with commas.")
 @click.option("--format", "shape", type=click.Choice(["table", "csv", "json", "jsonl"]), default="table")
 def usage(config: Path, url: str | None, group_by: str, shape: str, **which: str | None) -> None:
@@ -85,7 +95,8 @@ def usage(config: Path, url: str | None, group_by: str, shape: str, **which: str
         click.echo(str(error), err=True)
         sys.exit(1)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader has seen enough; Python would complain at exit
+        # The reader has seen enough.  Python flushes once more at exit, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _ledger(config: Path, url: str | None) -> Path:
@@ -103,34 +114,33 @@ def _ledger(config: Path, url: str | None) -> Path:
 def _print(path: Path, which: UsageFilter, groups: Sequence[str], shape: str) -> None:
     if shape == "table":
         names = groups or ["day", "model"]
-        _print_table(names, sum_records(path, which, names))
+        sums = sum_records(path, which, names)
+        _print_table(names, sums, sys.stdout)
+        _print_unknown(path, which, sums, sys.stdout)
     elif groups:
         rows = (
-            {**dict(zip(groups, one.group, strict=True)), **_sum_members(one)} for one in _sums(path, which, groups)
+            {**dict(zip(groups, one.group, strict=True)), **_sum_members(one)}
+            for one in sum_records(path, which, groups)
         )
         _print_rows(rows, [*groups, *_SUM_COLUMNS], shape, sys.stdout)
     else:
-        _print_rows(map(_record_members, read_records(path, which)), RECORD_COLUMNS, shape, sys.stdout)
-
-
-def _sums(path: Path, which: UsageFilter, groups: Sequence[str]) -> Iterator[UsageSum]:
-    yield from sum_records(path, which, groups)
+        _print_rows(map(_record_members, read_records(path, which)), PRINTED_COLUMNS, shape, sys.stdout)
 
 
 def _print_rows(rows: Iterable[Mapping[str, object]], columns: Sequence[str], shape: str, out: IO[str]) -> None:
     if shape == "jsonl":
         for row in rows:
-            out.write(json.dumps(row, ensure_ascii=False) + "\n")
+            out.write(json.dumps(row) + "\n")
     elif shape == "json":
         separator = "[\n"
         for row in rows:
-            out.write(separator + json.dumps(row, ensure_ascii=False))
+            out.write(separator + json.dumps(row))
             separator = ",\n"
         out.write("[]\n" if separator == "[\n" else "\n]\n")
     else:
         writer = csv.writer(out)
         writer.writerow(columns)
-        writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
+        writer.writerows([_cell(name, row[name]) for name in columns] for row in rows)
     out.flush()
 
 
@@ -139,7 +149,9 @@ def _record_members(record: Mapping[str, object]) -> dict[str, object]:
     for name in _JSON_MEMBERS:
         text = members[name]
         members[name] = json.loads(text) if isinstance(text, str) else None
-    members["faults"] = members["faults"] or []
+    items = members["line_items"]
+    if isinstance(items, list):
+        members["line_items"] = [{name: item[name] for name in _ITEM_MEMBERS} for item in items]
     return members
 
 
@@ -154,36 +166,59 @@ def _sum_members(one: UsageSum) -> dict[str, object]:
     }
 
 
-def _cell(value: object) -> object:
+def _cell(name: str, value: object) -> object:
     """A CSV cell that no spreadsheet runs: text that looks like a formula gets an apostrophe."""
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
+    if isinstance(value, str) and name not in _NUMBERS and value.startswith(_FORMULA_STARTS):
         return "'" + value
     return "" if value is None else value
 
 
-def _print_table(names: Sequence[str], sums: Sequence[UsageSum]) -> None:
+def _print_table(names: Sequence[str], sums: Sequence[UsageSum], out: IO[str]) -> None:
+    amounts = [(one.subtotal, one.surcharge, one.total) for one in sums]
+    totals = [add_exactly(column) for column in zip(*amounts, strict=True)] or [Decimal(0)] * 3
+    places = max([6, *(_places(amount) for amount in totals), *(_places(one) for row in amounts for one in row)])
     table = Table(show_footer=True)
     for name in names:
         table.add_column(name, footer="all" if name == names[0] else "", overflow="fold")
-    totals = {
-        "requests": str(sum(one.requests for one in sums)),
-        "subtotal": _dollars(sum(one.subtotal for one in sums)),
-        "surcharge": _dollars(sum(one.surcharge for one in sums)),
-        "total": _dollars(sum(one.total for one in sums)),
-    }
-    for name, total in totals.items():
-        table.add_column(name if name == "requests" else f"{name} USD", footer=total, justify="right")
-    for one in sums:
-        amounts = (_dollars(one.subtotal), _dollars(one.surcharge), _dollars(one.total))
-        table.add_row(*(part or "-" for part in one.group), str(one.requests), *amounts)
-    Console().print(table)
-    for word, count in (("unsettled", sum(o.unsettled for o in sums)), ("pending", sum(o.pending for o in sums))):
-        if count:
-            meaning = "their cost is not known" if word == "unsettled" else "the provider reports it later"
-            click.echo(f"{count} {word} requests: {meaning} (--basis {word} --format jsonl lists them)")
+    table.add_column("requests", footer=str(sum(one.requests for one in sums)), justify="right", overflow="fold")
+    for name, total in zip(("subtotal", "surcharge", "total"), totals, strict=True):
+        table.add_column(f"{name} USD", footer=f"{total:,.{places}f}", justify="right", overflow="fold")
+    for one, row in zip(sums, amounts, strict=True):
+        money = (f"{amount:,.{places}f}" for amount in row)
+        table.add_row(*map(_group_cell, one.group), str(one.requests), *money)
+    # Amounts are never cut short to fit: what is not a terminal gets all the width that it needs.
+    console = Console(file=out, width=None if out.isatty() else 1000)
+    with console.capture() as printed:  # the console would end the program itself on a broken pipe
+        console.print(table)
+    out.write(printed.get())
 
 
-def _dollars(amount: object) -> str:
-    return f"{amount:,.6f}"
+def _places(amount: Decimal) -> int:
+    """Decimals that an amount needs to be shown whole."""
+    return len(format_decimal(amount).partition(".")[2].rstrip("0"))
+
+
+def _group_cell(part: str | None) -> Text:
+    """As plain text: names come from clients, and may hold markup or control characters."""
+    return Text("".join(one if one.isprintable() else "\ufffd" for one in part) if part else "-")
+
+
+def _print_unknown(path: Path, which: UsageFilter, sums: Sequence[UsageSum], out: IO[str]) -> None:
+    """Say how many requests the sums know no cost of, those too that a filter by basis leaves out."""
+    if which.basis not in (None, Basis.UNSETTLED):
+        left_out = sum_records(path, replace(which, basis=Basis.UNSETTLED.value), ())
+        sums = [*sums, *left_out]
+    unsettled, pending = sum(one.unsettled for one in sums), sum(one.pending for one in sums)
+    if unsettled:
+        out.write(
+            f"{_requests(unsettled, 'unsettled')}: cost not known (--basis unsettled --format jsonl lists them)\n"
+        )
+    if pending:
+        out.write(f"{_requests(pending, 'pending')}: the provider reports the cost later\n")
+    out.flush()
+
+
+def _requests(count: int, kind: str) -> str:
+    return f"{count} {kind} request{'' if count == 1 else 's'}"

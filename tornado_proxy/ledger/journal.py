@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 
-from tornado_proxy.ledger.rows import Row
+from tornado_proxy.ledger.rows import RECORD_COLUMNS, Row
 
 _log = logging.getLogger(__name__)
 
@@ -26,26 +27,36 @@ class Journal:
         fresh = [record for record in records if record["request_id"] not in self._kept]
         if not fresh:
             return
-        lines = "".join(json.dumps(record) + "\n" for record in fresh)
+        # Begins with a line end: the line before may have been cut short by a full disk.
+        lines = "".join("\n" + json.dumps(record) for record in fresh) + "\n"
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 if file.tell() + len(lines) > _MAX_BYTES:
+                    _log.error("the ledger's journal is full: records wait in memory only")
                     return
                 file.write(lines)
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as error:
             _log.error("the ledger's journal cannot be written either", extra={"reason": str(error)})
             return
         self._kept.update(record["request_id"] for record in fresh)
 
+    def holds(self, record: Row) -> bool:
+        """Whether a record is in the file."""
+        return record["request_id"] in self._kept
+
     def read(self) -> list[Row]:
-        """What an earlier process left; a line that its death cut short is passed over."""
+        """What the file holds; a line that was cut short is passed over, for its record was never kept."""
         if not self._path.exists():
             return []
-        records = []
-        for line in self._path.read_text("utf-8").splitlines():
+        records: list[Row] = []
+        for line in self._path.read_bytes().split(b"\n"):
+            if not line:
+                continue
             try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
+                records.append({**dict.fromkeys(RECORD_COLUMNS), **json.loads(line)})
+            except ValueError:
                 _log.warning("a line of the ledger's journal is cut short")
         return records
 

@@ -7,26 +7,42 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Context, Decimal
 from pathlib import Path
 
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.usage import Basis
-from tornado_proxy.ledger.rows import RECORD_COLUMNS
+from tornado_proxy.ledger.rows import PRINTED_COLUMNS
+from tornado_proxy.ledger.schema import quoted
+
+#: A record whose cost is not known names no model: it goes under the one that was asked for, not under none.
+_MODEL = "coalesce(model, model_requested)"
 
 #: What sums can be grouped by, and the SQL that tells the group.
 GROUPS: Mapping[str, str] = {
     "day": "substr(started_at, 1, 10)",
-    **{
-        name: f'"{name}"'
-        for name in ("project_id", "room", "participant", "user", "session", "provider", "endpoint", "model", "basis")
-    },
+    "project": "project_id",
+    "model": _MODEL,
+    **{name: f'"{name}"' for name in ("room", "participant", "user", "session", "provider", "endpoint", "basis")},
 }
+
+#: What can be filtered by, and the SQL that is compared.
+_FILTERS: Mapping[str, str] = {
+    "project_id": "project_id",
+    "model": _MODEL,
+    **{name: f'"{name}"' for name in ("room", "participant", "user", "provider", "basis")},
+}
+
+#: Adds without rounding: amounts have 12 decimals, and no sum of them has 88 digits before the point.
+_EXACT = Context(prec=100)
 
 
 @dataclass(frozen=True, slots=True)
 class UsageFilter:
-    """Which records; None takes all.  Times are RFC 3339 UTC text, `since` inclusive, `until` exclusive, by start."""
+    """Which records; None takes all.  Times are RFC 3339 UTC text, `since` inclusive, `until` exclusive, by start.
+
+    `model` is the model of the answer, or the one asked for where no answer named one.
+    """
 
     project_id: str | None = None
     room: str | None = None
@@ -41,7 +57,10 @@ class UsageFilter:
 
 @dataclass(frozen=True, slots=True)
 class UsageSum:
-    """What a group of records comes to, USD.  `unsettled` of its requests have a cost that is not wholly known."""
+    """What a group of records comes to, USD.  The cost of `unsettled` of its requests is not known.
+
+    The provider reports that of `pending` ones later.
+    """
 
     group: tuple[str | None, ...]
     requests: int
@@ -52,37 +71,44 @@ class UsageSum:
     pending: int
 
 
+#: A record as PRINTED_COLUMNS: text, or None; `status` is an int.
 Record = Mapping[str, object]
 
 
 def read_records(path: Path, which: UsageFilter) -> Iterator[Record]:
-    """The records, oldest first, as their columns.
+    """The records, oldest first, one by one: a large ledger is never in memory.
 
     Raises:
-        LedgerUnavailable: the file is not there, or is no ledger.
+        LedgerUnavailable: the file is not there, cannot be read, or is no ledger.
     """
     where, values = _where(which)
-    sql = f"SELECT {', '.join(_COLUMNS)} FROM bills {where} ORDER BY started_at, seq"  # noqa: S608  # names of ours
-    with closing(_connect(path)) as db:
-        for row in _execute(db, path, sql, values):
-            yield dict(zip(RECORD_COLUMNS, row, strict=True))
+    sql = f"SELECT {quoted(PRINTED_COLUMNS)} FROM bills {where} ORDER BY started_at, seq"  # noqa: S608  # names of ours
+    for row in _rows(path, sql, values):
+        yield dict(zip(PRINTED_COLUMNS, row, strict=True))
 
 
 def sum_records(path: Path, which: UsageFilter, group_by: Sequence[str]) -> list[UsageSum]:
-    """Sums by group, in the order of the groups; exact, for amounts are added as decimals.
+    """Sums by group (names of GROUPS), in the order of the groups; exact, for amounts are added as decimals.
 
     Raises:
-        LedgerUnavailable: the file is not there, or is no ledger.
+        LedgerUnavailable: the file is not there, cannot be read, or is no ledger.
     """
     where, values = _where(which)
-    groups = [GROUPS[name] for name in group_by]
-    sql = f"SELECT {', '.join([*groups, 'subtotal', 'surcharge', 'total', 'basis'])} FROM bills {where}"  # noqa: S608  # names of ours
+    columns = [*(GROUPS[name] for name in group_by), "subtotal", "surcharge", "total", "basis"]
+    sql = f"SELECT {', '.join(columns)} FROM bills {where}"  # noqa: S608  # names of ours
     sums: defaultdict[tuple[str | None, ...], _Running] = defaultdict(_Running)
-    with closing(_connect(path)) as db:
-        for *group, subtotal, surcharge, total, basis in _execute(db, path, sql, values):
-            sums[tuple(group)].add(Decimal(subtotal), Decimal(surcharge), Decimal(total), basis)
+    for *group, subtotal, surcharge, total, basis in _rows(path, sql, values):
+        sums[tuple(group)].add(Decimal(subtotal), Decimal(surcharge), Decimal(total), basis)
     ordered = sorted(sums.items(), key=lambda item: tuple("" if part is None else part for part in item[0]))
     return [running.sum(group) for group, running in ordered]
+
+
+def add_exactly(amounts: Sequence[Decimal]) -> Decimal:
+    """The sum of amounts, unrounded."""
+    total = Decimal(0)
+    for amount in amounts:
+        total = _EXACT.add(total, amount)
+    return total
 
 
 class _Running:
@@ -94,9 +120,9 @@ class _Running:
 
     def add(self, subtotal: Decimal, surcharge: Decimal, total: Decimal, basis: str) -> None:
         self.requests += 1
-        self.subtotal += subtotal
-        self.surcharge += surcharge
-        self.total += total
+        self.subtotal = _EXACT.add(self.subtotal, subtotal)
+        self.surcharge = _EXACT.add(self.surcharge, surcharge)
+        self.total = _EXACT.add(self.total, total)
         self.unsettled += basis == Basis.UNSETTLED
         self.pending += basis == Basis.PENDING
 
@@ -104,17 +130,10 @@ class _Running:
         return UsageSum(group, self.requests, self.subtotal, self.surcharge, self.total, self.unsettled, self.pending)
 
 
-_COLUMNS = tuple(f'"{name}"' for name in RECORD_COLUMNS)
-
-
 def _where(which: UsageFilter) -> tuple[str, list[str]]:
-    equal = {
-        name: getattr(which, name)
-        for name in ("project_id", "room", "participant", "user", "provider", "model", "basis")
-        if getattr(which, name) is not None
-    }
-    clauses = [f'"{name}" = ?' for name in equal]
-    values = list(equal.values())
+    asked = {sql: getattr(which, name) for name, sql in _FILTERS.items()}
+    clauses = [f"{sql} = ?" for sql, value in asked.items() if value is not None]
+    values = [value for value in asked.values() if value is not None]
     for limit, clause in ((which.since, "started_at >= ?"), (which.until, "started_at < ?")):
         if limit is not None:
             clauses.append(clause)
@@ -122,14 +141,25 @@ def _where(which: UsageFilter) -> tuple[str, list[str]]:
     return ("WHERE " + " AND ".join(clauses) if clauses else ""), values
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _rows(path: Path, sql: str, values: list[str]) -> Iterator[tuple[str, ...]]:
     if not path.exists():
         raise LedgerUnavailable(f"{path}: there is no ledger; the server makes it at its first start")
-    return sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-
-
-def _execute(db: sqlite3.Connection, path: Path, sql: str, values: list[str]) -> sqlite3.Cursor:
     try:
-        return db.execute(sql, values)
+        with closing(_connect(path)) as db:
+            yield from db.execute(sql, values)
     except sqlite3.Error as error:
-        raise LedgerUnavailable(f"{path}: cannot be read: {error}") from error
+        raise LedgerUnavailable(f"{path}: cannot be read as a ledger: {error}") from error
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    try:
+        db.execute("SELECT 1 FROM sqlite_master")
+    except sqlite3.OperationalError:
+        db.close()
+        if path.with_name(f"{path.name}-wal").exists():
+            raise
+        # A reader who may not write in the folder cannot make the files that WAL needs.  Without a log of changes the
+        # file is whole and nobody writes it.
+        return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+    return db

@@ -11,8 +11,24 @@ from tornado_proxy.domain.call import CallIntent, CallRecord, Outcome, Settlemen
 from tornado_proxy.domain.cost import LineItem
 from tornado_proxy.domain.usage import Basis
 
-#: A row's members, in the order in which they are stored and printed.
-RECORD_COLUMNS = (
+#: What is known before anything is sent.
+INTENT_COLUMNS = (
+    "request_id",
+    "project_id",
+    "room",
+    "participant",
+    "user",
+    "session",
+    "provider",
+    "endpoint",
+    "method",
+    "model_requested",
+    "started_at",
+    "credential_id",
+)
+
+#: The members of a record that reports show, in their order.
+PRINTED_COLUMNS = (
     "request_id",
     "project_id",
     "room",
@@ -36,6 +52,11 @@ RECORD_COLUMNS = (
     "subtotal",
     "surcharge",
     "total",
+)
+
+#: All members of a record, in the order in which they are stored.
+RECORD_COLUMNS = (
+    *PRINTED_COLUMNS,
     "object_id",
     "upstream_request_id",
     "credential_id",
@@ -45,7 +66,12 @@ RECORD_COLUMNS = (
 #: What a settlement puts in the place of a pending record's.
 SETTLED_COLUMNS = ("model", "basis", "usage", "line_items", "subtotal", "surcharge", "total", "faults")
 
+#: Who owns an object of the provider.
+OBJECT_COLUMNS = ("provider", "object_id", "project_id", "request_id")
+
 Row = Mapping[str, object]
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def intent_row(intent: CallIntent) -> dict[str, object]:
@@ -68,8 +94,9 @@ def intent_row(intent: CallIntent) -> dict[str, object]:
 
 
 def record_row(record: CallRecord) -> dict[str, object]:
-    """A whole record."""
+    """A whole record, and under `objects`, which is no column, the ids of all that the call created."""
     cost = record.cost
+    created = dict.fromkeys((record.object_id, *record.objects))
     return {
         **intent_row(record.intent),
         "model": record.model,
@@ -85,6 +112,7 @@ def record_row(record: CallRecord) -> dict[str, object]:
         "surcharge": format_decimal(cost.surcharge),
         "total": format_decimal(cost.total),
         "object_id": record.object_id,
+        "objects": [one for one in created if one],
         "upstream_request_id": record.upstream_request_id,
         "faults": json.dumps(record.faults) if record.faults else None,
     }
@@ -107,20 +135,13 @@ def settlement_row(settlement: Settlement) -> dict[str, object]:
     }
 
 
-def object_rows(record: CallRecord) -> list[dict[str, object]]:
-    """The provider's objects that a call created, and whose they are."""
-    named = (record.object_id, *record.objects)
-    intent = record.intent
-    return [
-        {
-            "provider": intent.provider,
-            "object_id": one,
-            "project_id": intent.caller.project_id,
-            "request_id": intent.request_id,
-        }
-        for one in dict.fromkeys(named)
-        if one
-    ]
+def object_rows(record: Row) -> list[Row]:
+    """The provider's objects that a call created, and whose they are, from the record's row."""
+    objects = record.get("objects")
+    if not isinstance(objects, list):
+        return []
+    owner = {name: record[name] for name in ("provider", "project_id", "request_id")}
+    return [{"object_id": one, **owner} for one in objects]
 
 
 def crashed_row(intent: Row, found_at: datetime) -> dict[str, object]:
@@ -140,18 +161,29 @@ def crashed_row(intent: Row, found_at: datetime) -> dict[str, object]:
     }
 
 
+def plain_row(row: Row) -> Row:
+    """The row without what SQLite cannot hold: halves of a surrogate pair become question marks."""
+    return {
+        name: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+        for name, value in row.items()
+    }
+
+
 def format_time(moment: datetime) -> str:
     """RFC 3339 in UTC, with milliseconds and Z: text that sorts as time does."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="milliseconds")[: -len("+00:00")] + "Z"
 
 
 def format_decimal(value: Decimal) -> str:
     """Plain digits, without an exponent."""
-    return f"{value:f}"
+    text = str(value)  # several times faster than formatting, and nearly always plain already
+    return text if "E" not in text else f"{value:f}"
 
 
 def _items(items: Iterable[LineItem]) -> str:
-    return json.dumps([_item(item) for item in items], separators=(",", ":"))
+    return _encode([_item(item) for item in items])
 
 
 def _item(item: LineItem) -> dict[str, str | None]:

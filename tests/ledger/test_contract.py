@@ -1,0 +1,289 @@
+"""What every ledger promises.  A second implementation joins by one more entry of LEDGERS."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ledger.calls import COST, START, intent, record, stored
+from tornado_proxy.domain.call import CallIntent, Outcome, PendingCall, Settlement
+from tornado_proxy.domain.cost import Cost
+from tornado_proxy.domain.errors import LedgerUnavailable
+from tornado_proxy.domain.identity import Caller
+from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.ledger import Ledger
+from tornado_proxy.ledger.query import UsageFilter, read_records
+from tornado_proxy.ledger.sqlite import SqliteLedger
+
+Make = Callable[[], Ledger]
+
+LEDGERS = {
+    "sqlite": lambda folder: SqliteLedger(folder / "ledger.db"),
+    "sqlite with fsync": lambda folder: SqliteLedger(folder / "ledger.db", fsync=True),
+}
+
+FREE = Cost((), Decimal(0), Decimal(0), Decimal(0))
+
+
+@pytest.fixture(params=LEDGERS.values(), ids=LEDGERS.keys())
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
+    """Makes ledgers over one store."""
+    return lambda: request.param(tmp_path)
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Callable[[], list[dict[str, Any]]]:
+    """Reads what the store holds."""
+    return lambda: [dict(one) for one in read_records(tmp_path / "ledger.db", UsageFilter())]
+
+
+class TestLedger:
+    def test_a_record_is_kept_as_it_was_given(self, make: Make, records: Callable[[], list[dict[str, Any]]]) -> None:
+        async def run() -> None:
+            ledger = make()
+            await ledger.open()
+            one = intent("r1", session="s1")
+            await ledger.begin(one)
+            await ledger.finish(record(one))
+            await ledger.close()
+
+        asyncio.run(run())
+
+        (kept,) = records()
+        assert kept["request_id"] == "r1"
+        assert (kept["project_id"], kept["room"], kept["participant"]) == ("project-a", "lab", "ada")
+        assert (kept["user"], kept["session"]) == (None, "s1")
+        assert (kept["model_requested"], kept["model"]) == ("gpt-5.4", "gpt-5.4-2026-03-05")
+        assert (kept["status"], kept["outcome"], kept["basis"]) == (200, "completed", "reported")
+        assert kept["started_at"] == "2026-11-23T10:00:00.123Z"
+        assert kept["first_byte_at"] == "2026-11-23T10:00:00.373Z"
+        assert kept["ended_at"] == "2026-11-23T10:00:01.123Z"
+        assert kept["usage"] == '{"prompt_tokens":1000,"completion_tokens":100}'
+        assert (kept["subtotal"], kept["surcharge"], kept["total"]) == ("0.00225", "0.000112500000", "0.002362500000")
+
+    def test_an_intent_alone_is_no_record(self, make: Make, records: Callable[[], list[dict[str, Any]]]) -> None:
+        async def run() -> None:
+            ledger = make()
+            await ledger.open()
+            await ledger.begin(intent("r1"))
+
+            assert records() == []
+
+            await ledger.close()
+
+        asyncio.run(run())
+
+    def test_an_intent_without_a_record_is_unsettled_at_the_next_start(
+        self, make: Make, records: Callable[[], list[dict[str, Any]]]
+    ) -> None:
+        async def run() -> None:
+            ledger = make()
+            await ledger.open()
+            await ledger.begin(intent("r1"))
+            await ledger.close()
+            again = make()
+            await again.open()
+            await again.close()
+
+        asyncio.run(run())
+
+        (kept,) = records()
+        assert (kept["request_id"], kept["basis"], kept["outcome"]) == ("r1", "unsettled", "crashed")
+        assert (kept["model"], kept["model_requested"], kept["status"]) == (None, "gpt-5.4", None)
+        assert kept["line_items"] == "[]"
+
+    def test_a_second_record_of_a_request_is_not_stored(
+        self, make: Make, records: Callable[[], list[dict[str, Any]]]
+    ) -> None:
+        async def run() -> None:
+            ledger = make()
+            await ledger.open()
+            one = intent("r1")
+            await ledger.begin(one)
+            await ledger.finish(record(one))
+            await ledger.finish(record(one, outcome=Outcome.SHUTDOWN))
+            await asyncio.gather(*(ledger.finish(record(intent("r2"))) for _ in range(3)))
+            await ledger.close()
+
+        asyncio.run(run())
+
+        assert [(kept["request_id"], kept["outcome"]) for kept in records()] == [
+            ("r1", "completed"),
+            ("r2", "completed"),
+        ]
+
+    def test_a_record_without_an_intent_is_stored(
+        self, make: Make, records: Callable[[], list[dict[str, Any]]]
+    ) -> None:
+        async def run() -> None:
+            ledger = make()
+            await ledger.open()
+            await ledger.finish(record(intent("r1")))
+            await ledger.close()
+
+        asyncio.run(run())
+
+        assert [kept["request_id"] for kept in records()] == ["r1"]
+
+    def test_close_writes_what_waits(self, make: Make, records: Callable[[], list[dict[str, Any]]]) -> None:
+        async def run() -> None:
+            ledger = make()
+            await ledger.open()
+            waiting = [ledger.finish(record(intent(f"r{number:04}"))) for number in range(3000)]
+
+            assert ledger.pending == 3000
+
+            await ledger.close()
+            assert ledger.pending == 0
+            assert all(one.done() for one in waiting)
+
+        asyncio.run(run())
+
+        assert len(records()) == 3000
+
+    def test_a_record_after_close_is_stored_at_the_next_start(
+        self, make: Make, records: Callable[[], list[dict[str, Any]]]
+    ) -> None:
+        async def run() -> None:
+            ledger = make()
+            await ledger.open()
+            one = intent("r1")
+            await ledger.begin(one)
+            await ledger.close()
+            await ledger.finish(record(one))
+            again = make()
+            await again.open()
+            await again.close()
+
+        asyncio.run(run())
+
+        assert [(kept["request_id"], kept["basis"]) for kept in records()] == [("r1", "reported")]
+
+    def test_a_begin_that_was_cancelled_leaves_no_intent(
+        self, make: Make, records: Callable[[], list[dict[str, Any]]]
+    ) -> None:
+        async def run() -> None:
+            ledger = make()
+            await ledger.open()
+            begun = asyncio.ensure_future(ledger.begin(intent("r1")))
+            await asyncio.sleep(0)
+            begun.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await begun
+            await ledger.close()
+            again = make()
+            await again.open()
+            await again.close()
+
+        asyncio.run(run())
+
+        assert records() == []
+
+    def test_a_closed_ledger_starts_no_request(self, make: Make) -> None:
+        async def run() -> None:
+            ledger = make()
+            await ledger.open()
+            assert ledger.healthy
+            assert ledger.reason == ""
+            await ledger.close()
+
+            assert not ledger.healthy
+            with pytest.raises(LedgerUnavailable, match="closed"):
+                await ledger.begin(intent("r1"))
+
+        asyncio.run(run())
+
+    def test_records_are_durable_within_100_ms_beside_a_busy_loop(self, make: Make) -> None:
+        async def run() -> list[float]:
+            ledger = make()
+            await ledger.open()
+            took_s = []
+
+            async def call(one: CallIntent) -> None:
+                await ledger.begin(one)
+                began = time.monotonic()
+                await ledger.finish(record(one))
+                took_s.append(time.monotonic() - began)
+
+            calls = [asyncio.ensure_future(call(intent(f"r{number}"))) for number in range(200)]
+            while not all(one.done() for one in calls):
+                until = time.monotonic() + 0.002
+                while time.monotonic() < until:
+                    pass
+                await asyncio.sleep(0)
+            await ledger.close()
+            return took_s
+
+        took_s = sorted(asyncio.run(run()))
+
+        # The median, for this machine may stop the whole process at any time; row by row it was seconds.
+        assert took_s[len(took_s) // 2] < 0.1
+
+    def test_a_settlement_stands_in_for_what_was_pending_once(
+        self, make: Make, records: Callable[[], list[dict[str, Any]]]
+    ) -> None:
+        waits = record(intent("r1"), basis=Basis.PENDING, cost=FREE, usage=None, object_id="batch_1")
+
+        async def run() -> list[list[PendingCall]]:
+            ledger = make()
+            await ledger.open()
+            await ledger.finish(waits)
+            before = await ledger.pending_calls(10)
+            settled = Settlement("r1", "gpt-5.4", Basis.REPORTED, COST, START + timedelta(hours=1), '{"n":1}')
+            await ledger.settle(settled)
+            await ledger.settle(Settlement("r1", "other", Basis.FREE, FREE, START + timedelta(hours=2)))
+            after = await ledger.pending_calls(10)
+            await ledger.close()
+            return [before, after]
+
+        before, after = asyncio.run(run())
+
+        assert [(one.request_id, one.object_id) for one in before] == [("r1", "batch_1")]
+        assert after == []
+        (kept,) = records()
+        assert (kept["basis"], kept["model"], kept["total"]) == ("reported", "gpt-5.4", "0.002362500000")
+
+    def test_an_object_belongs_to_the_project_that_made_it(self, make: Make) -> None:
+        other = intent("r2", caller=Caller("project-b", user="eve@example.com"))
+
+        async def run() -> list[object]:
+            ledger = make()
+            await ledger.open()
+            await ledger.finish(record(intent("r1"), object_id="resp_1", objects=("cntr_1",)))
+            await ledger.finish(record(other, object_id="resp_1"))
+            answers: list[object] = [
+                await ledger.owner_of("openai", "resp_1"),
+                await ledger.owner_of("openai", "cntr_1"),
+                await ledger.owner_of("anthropic", "resp_1"),
+                await ledger.owned_by("project-a", "openai", "/v1/chat/completions"),
+            ]
+            await ledger.close()
+            return answers
+
+        assert asyncio.run(run()) == ["project-a", "project-a", None, frozenset({"resp_1"})]
+
+
+def test_amounts_are_stored_without_an_exponent(tmp_path: Path) -> None:
+    tiny = Cost((), Decimal("1E-12"), Decimal("0E-12"), Decimal("1E-12"))
+
+    async def run() -> None:
+        ledger = SqliteLedger(tmp_path / "ledger.db")
+        await ledger.open()
+        await ledger.finish(record(intent("r1"), cost=tiny))
+        await ledger.close()
+
+    asyncio.run(run())
+
+    (kept,) = stored(tmp_path / "ledger.db")
+    assert (kept["subtotal"], kept["surcharge"], kept["total"]) == (
+        "0.000000000001",
+        "0.000000000000",
+        "0.000000000001",
+    )
