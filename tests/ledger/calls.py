@@ -15,7 +15,7 @@ from tornado_proxy.domain.cost import Cost, LineItem, bill
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.usage import Basis
 
-START = datetime(2026, 11, 23, 10, 0, 0, 123456, UTC)
+START = datetime(2026, 3, 2, 10, 0, 0, 123456, UTC)
 CALLER = Caller("project-a", participant="ada", room="lab", credential_id="key-1")
 
 #: 1000 input tokens at 1.25 and 100 output tokens at 10 a million, 5 % on top:

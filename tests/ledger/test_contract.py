@@ -62,9 +62,9 @@ class TestLedger:
         assert (kept["user"], kept["session"]) == (None, "s1")
         assert (kept["model_requested"], kept["model"]) == ("gpt-5.4", "gpt-5.4-2026-03-05")
         assert (kept["status"], kept["outcome"], kept["basis"]) == (200, "completed", "reported")
-        assert kept["started_at"] == "2026-11-23T10:00:00.123Z"
-        assert kept["first_byte_at"] == "2026-11-23T10:00:00.373Z"
-        assert kept["ended_at"] == "2026-11-23T10:00:01.123Z"
+        assert kept["started_at"] == "2026-03-02T10:00:00.123Z"
+        assert kept["first_byte_at"] == "2026-03-02T10:00:00.373Z"
+        assert kept["ended_at"] == "2026-03-02T10:00:01.123Z"
         assert kept["usage"] == '{"prompt_tokens":1000,"completion_tokens":100}'
         assert (kept["subtotal"], kept["surcharge"], kept["total"]) == ("0.00225", "0.000112500000", "0.002362500000")
 

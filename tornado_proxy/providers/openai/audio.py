@@ -10,4 +10,3 @@ from tornado_proxy.providers.openai.transcription import TRANSCRIPTIONS, TRANSLA
 def audio_endpoints(*, exact_speech: bool = True) -> tuple[Endpoint, ...]:
     """The rows.  `exact_speech`: see speech.py."""
     return (speech_endpoint(exact=exact_speech), TRANSCRIPTIONS, TRANSLATIONS)
-
