@@ -165,6 +165,12 @@ def test_files_of_dead_processes_are_swept(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["ledger.db", "ledger.db-open"]
 
 
+def cut_short_the_journal(folder: Path) -> None:
+    (journal,) = folder.glob("*.jsonl")
+    with journal.open("a") as file:
+        file.write('{"request_id": "cut sho')
+
+
 def test_the_journal_of_a_dead_process_is_read_before_its_intents_are_settled(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
 
@@ -175,9 +181,7 @@ def test_the_journal_of_a_dead_process_is_read_before_its_intents_are_settled(tm
         await ledger.begin(one)
         await ledger.close()
         await ledger.finish(record(one, object_id="resp_1", objects=("cntr_1",)))
-        (journal,) = tmp_path.glob("*.jsonl")
-        with journal.open("a") as file:
-            file.write('{"request_id": "cut sho')
+        cut_short_the_journal(tmp_path)
         await ledger.finish(record(intent("r2")))
 
     asyncio.run(run())
