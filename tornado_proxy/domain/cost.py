@@ -25,7 +25,8 @@ class LineItem:
 
     `unit` is a unit of the price registry (`per_million_tokens`, ...) or, for the surcharge, `usd`.  `unit_price` and
     `amount` are None when the quantity has no price: it is shown, never counted as zero in silence.
-    `price_hash` identifies the price entry that the item was rated with.
+    `price_hash` identifies the price entry that the item was rated with.  `terms` are those of the request that are not
+    the registry's defaults, `context_tokens` its whole input: with them the same quantity can be rated again.
     """
 
     type: str
@@ -35,6 +36,8 @@ class LineItem:
     amount: Decimal | None
     model: str | None = None
     price_hash: str | None = None
+    terms: tuple[tuple[str, str], ...] = ()
+    context_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +66,19 @@ def bill(items: Iterable[LineItem], surcharge_rate: Decimal, faults: Iterable[st
 
 
 def merge_items(cost: Cost) -> Cost:
-    """`cost` with the items that share a type, a model and a price added up: one line where a batch has thousands."""
+    """`cost` with the items that share a type, a model, terms and a price added up: one line where a batch has thousands.
+
+    `context_tokens` is then that of the largest request; it chose the same price as the others.
+    """
     merged: dict[object, LineItem] = {}
     for item in cost.line_items:
-        key = (item.type, item.model, item.unit, item.unit_price, item.price_hash)
+        key = (item.type, item.model, item.unit, item.unit_price, item.price_hash, item.terms)
         before = merged.get(key)
         if before is None:
             merged[key] = item
             continue
         amount = None if item.amount is None or before.amount is None else before.amount + item.amount
-        merged[key] = replace(item, quantity=before.quantity + item.quantity, amount=amount)
+        context = max(before.context_tokens, item.context_tokens)
+        quantity = before.quantity + item.quantity
+        merged[key] = replace(item, quantity=quantity, amount=amount, context_tokens=context)
     return replace(cost, line_items=tuple(merged.values()), faults=tuple(dict.fromkeys(cost.faults)))

@@ -186,8 +186,8 @@ def _items(items: Iterable[LineItem]) -> str:
     return _encode([_item(item) for item in items])
 
 
-def _item(item: LineItem) -> dict[str, str | None]:
-    return {
+def _item(item: LineItem) -> dict[str, object]:
+    members: dict[str, object] = {
         "type": item.type,
         "quantity": format_decimal(item.quantity),
         "unit": item.unit,
@@ -196,3 +196,8 @@ def _item(item: LineItem) -> dict[str, str | None]:
         "model": item.model,
         "price_hash": item.price_hash,
     }
+    if item.terms:
+        members["terms"] = dict(item.terms)
+    if item.context_tokens:
+        members["context_tokens"] = item.context_tokens
+    return members

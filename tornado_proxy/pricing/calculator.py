@@ -6,13 +6,13 @@ What has no price, or two, becomes a line item without an amount and a fault in 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 
 from tornado_proxy.domain.cost import LineItem, round_amount
 from tornado_proxy.domain.usage import Quantity, Reading
-from tornado_proxy.pricing.price import UNITS, ModelPrice, RateCard, fingerprint
+from tornado_proxy.pricing.price import DEFAULT_TERMS, UNITS, ModelPrice, RateCard, fingerprint
 
 
 @dataclass(slots=True)
@@ -33,8 +33,13 @@ def itemise(reading: Reading, model: ModelPrice, terms: Mapping[str, str], at: d
         if len(cards) == 1:
             into.items.append(_priced(quantity, model, cards[0], all_terms, reading.context_tokens))
             continue
-        into.items.append(without_price(quantity, model.name))
+        into.items.append(_unpriced(quantity, model, all_terms, reading.context_tokens))
         into.faults.append(_fault(quantity, model, all_terms, len(cards)))
+
+
+def _unpriced(quantity: Quantity, model: ModelPrice, terms: Mapping[str, str], context_tokens: int) -> LineItem:
+    item = without_price(quantity, model.name)
+    return replace(item, terms=_telling(terms), context_tokens=context_tokens)
 
 
 def without_price(quantity: Quantity, model: str | None) -> LineItem:
@@ -54,7 +59,14 @@ def _priced(
         amount=round_amount(Decimal(quantity.amount) * unit_price / UNITS[card.unit]),
         model=model.name,
         price_hash=fingerprint(model.name, quantity.meter, unit_price, card),
+        terms=_telling(terms),
+        context_tokens=context_tokens,
     )
+
+
+def _telling(terms: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The terms that are not the default."""
+    return tuple((name, word) for name, word in sorted(terms.items()) if DEFAULT_TERMS.get(name) != word)
 
 
 def _fault(quantity: Quantity, model: ModelPrice, terms: Mapping[str, str], found: int) -> str:
