@@ -66,7 +66,7 @@ def bill(items: Iterable[LineItem], surcharge_rate: Decimal, faults: Iterable[st
 
 
 def merge_items(cost: Cost) -> Cost:
-    """`cost` with the items that share a type, a model, terms and a price added up: one line where a batch has thousands.
+    """`cost` with the items that share a type, a model, terms and a price added up: a batch has thousands of them.
 
     `context_tokens` is then that of the largest request; it chose the same price as the others.
     """

@@ -6,6 +6,7 @@ import asyncio
 from typing import Protocol
 
 from tornado_proxy.domain.call import CallIntent, CallRecord, PendingCall, Settlement
+from tornado_proxy.ledger.usage import UsageAnswer, UsageQuestion
 
 
 class Ledger(Protocol):
@@ -54,6 +55,15 @@ class Ledger(Protocol):
 
     async def owned_by(self, project_id: str, provider: str, endpoint: str) -> frozenset[str]:
         """The objects that a project created by calls to `endpoint`."""
+
+    async def usage(self, question: UsageQuestion) -> UsageAnswer:
+        """What usage comes to.  Read beside the writer, in bounded time; never blocks the event loop.
+
+        Raises:
+            BadRequest: too much usage for one answer.
+            Overloaded: too many questions wait.
+            LedgerUnavailable: it cannot be read.
+        """
 
     async def close(self) -> None:
         """Write what is pending and close the store."""

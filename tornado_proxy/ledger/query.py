@@ -30,7 +30,7 @@ GROUPS: Mapping[str, str] = {
 _FILTERS: Mapping[str, str] = {
     "project_id": "project_id",
     "model": _MODEL,
-    **{name: f'"{name}"' for name in ("room", "participant", "user", "provider", "basis")},
+    **{name: f'"{name}"' for name in ("room", "participant", "user", "session", "provider", "endpoint", "basis")},
 }
 
 #: Adds without rounding: amounts have 12 decimals, and no sum of them has 88 digits before the point.
@@ -48,7 +48,9 @@ class UsageFilter:
     room: str | None = None
     participant: str | None = None
     user: str | None = None
+    session: str | None = None
     provider: str | None = None
+    endpoint: str | None = None
     model: str | None = None
     basis: str | None = None
     since: str | None = None
@@ -103,6 +105,12 @@ def sum_records(path: Path, which: UsageFilter, group_by: Sequence[str]) -> list
     return [running.sum(group) for group, running in ordered]
 
 
+def select_bills(columns: Sequence[str], which: UsageFilter, most: int) -> tuple[str, list[str]]:
+    """SQL that gives `columns` (SQL themselves) of at most `most` records, in any order; and its parameters."""
+    where, values = _where(which)
+    return f"SELECT {', '.join(columns)} FROM bills {where} LIMIT {most}", values  # noqa: S608  # names of ours
+
+
 def add_exactly(amounts: Sequence[Decimal]) -> Decimal:
     """The sum of amounts, unrounded."""
     total = Decimal(0)
@@ -145,13 +153,14 @@ def _rows(path: Path, sql: str, values: list[str]) -> Iterator[tuple[str, ...]]:
     if not path.exists():
         raise LedgerUnavailable(f"{path}: there is no ledger; the server makes it at its first start")
     try:
-        with closing(_connect(path)) as db:
+        with closing(connect_read_only(path)) as db:
             yield from db.execute(sql, values)
     except sqlite3.Error as error:
         raise LedgerUnavailable(f"{path}: cannot be read as a ledger: {error}") from error
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def connect_read_only(path: Path) -> sqlite3.Connection:
+    """A connection that cannot change the ledger.  Raises sqlite3.Error."""
     db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     try:
         db.execute("SELECT 1 FROM sqlite_master")

@@ -27,6 +27,8 @@ from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.ledger.journal import Journal
 from tornado_proxy.ledger.rows import intent_row, record_row, settlement_row
 from tornado_proxy.ledger.store import Store
+from tornado_proxy.ledger.usage import UsageAnswer, UsageQuestion
+from tornado_proxy.ledger.usage_reads import UsageReads
 from tornado_proxy.ledger.writer import Entry, Writer
 
 _log = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ class SqliteLedger:
         self._journal_path: Path | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._reads = UsageReads(path)
 
     @property
     def healthy(self) -> bool:
@@ -117,8 +120,13 @@ class SqliteLedger:
         """The objects that a project created by calls to `endpoint`."""
         return await self._ask(lambda store: store.owned(project_id, provider, endpoint))
 
+    async def usage(self, question: UsageQuestion) -> UsageAnswer:
+        """What usage comes to."""
+        return await self._reads.ask(question)
+
     async def close(self) -> None:
-        """Write what waits and end the thread."""
+        """Write what waits and end the threads."""
+        self._reads.close()
         thread, self._thread = self._thread, None
         if thread is None:
             return

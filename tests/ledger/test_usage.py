@@ -1,0 +1,186 @@
+"""Questions about usage, put to the real SQLite ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from tests.ledger.calls import CALLER, intent, record
+from tornado_proxy.domain.call import CallRecord
+from tornado_proxy.domain.cost import Cost, LineItem, bill
+from tornado_proxy.domain.errors import BadRequest, LedgerUnavailable
+from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.query import UsageFilter
+from tornado_proxy.ledger.sqlite import SqliteLedger
+from tornado_proxy.ledger.usage import Bounds, Interval, UsageAnswer, UsageQuestion, sum_usage
+
+ALL = UsageFilter(project_id="project-a")
+
+
+def line(kind: str, quantity: str, amount: str | None, model: str = "gpt-5.4") -> LineItem:
+    price = None if amount is None else Decimal(1)
+    return LineItem(kind, Decimal(quantity), "per_million_tokens", price, amount and Decimal(amount), model)  # type: ignore[arg-type]
+
+
+def cost(*items: LineItem) -> Cost:
+    return bill(items, Decimal("0.05"))
+
+
+@contextlib.asynccontextmanager
+async def ledger(path: Path, records: Sequence[CallRecord]) -> AsyncIterator[SqliteLedger]:
+    opened = SqliteLedger(path)
+    await opened.open()
+    try:
+        for one in records:
+            await opened.begin(one.intent)
+            await opened.finish(one)
+        yield opened
+    finally:
+        await opened.close()
+
+
+def ask(path: Path, records: Sequence[CallRecord], question: UsageQuestion) -> UsageAnswer:
+    async def run() -> UsageAnswer:
+        async with ledger(path, records) as opened:
+            return await opened.usage(question)
+
+    return asyncio.run(run())
+
+
+def at(moment: str, number: int, **members: object) -> CallRecord:
+    started = datetime.fromisoformat(moment).replace(tzinfo=UTC)
+    return record(intent(f"req_{number}", started_at=started), **members)
+
+
+def test_line_items_of_a_kind_are_summed_exactly_with_the_surcharge_as_a_kind_of_its_own(tmp_path: Path) -> None:
+    records = [
+        at(
+            "2026-03-02T10:00:00",
+            n,
+            cost=cost(line("input_tokens", "3", "0.000000000003"), line("output_tokens", "1", "0.1")),
+        )
+        for n in range(3)
+    ]
+
+    answer = ask(tmp_path / "ledger.db", records, UsageQuestion(ALL))
+
+    assert [(row.provider, row.model, row.type, row.quantity, row.total, row.requests) for row in answer.rows] == [
+        ("openai", "gpt-5.4", "input_tokens", Decimal(9), Decimal("0.000000000009"), 3),
+        # 5 % of 0.100000000003 is 0.005000000000, to twelve places, three times.
+        ("openai", "gpt-5.4", "llm_proxy_surcharge", Decimal("0.300000000009"), Decimal("0.015000000000"), 3),
+        ("openai", "gpt-5.4", "output_tokens", Decimal(3), Decimal("0.3"), 3),
+    ]
+    assert (answer.requests, answer.total) == (3, Decimal("0.315000000009"))
+
+
+@pytest.mark.parametrize(
+    ("interval", "starts"),
+    [
+        (None, [None]),
+        (Interval.HOUR, ["2026-03-01T23:00:00.000Z", "2026-03-02T00:00:00.000Z", "2026-03-31T10:00:00.000Z"]),
+        (Interval.DAY, ["2026-03-01T00:00:00.000Z", "2026-03-02T00:00:00.000Z", "2026-03-31T00:00:00.000Z"]),
+        # The first of March 2026 is a Sunday.
+        (Interval.WEEK, ["2026-02-23T00:00:00.000Z", "2026-03-02T00:00:00.000Z", "2026-03-30T00:00:00.000Z"]),
+        (Interval.MONTH, ["2026-03-01T00:00:00.000Z"]),
+    ],
+)
+def test_intervals_begin_at_midnight_utc_weeks_on_monday(
+    tmp_path: Path, interval: Interval | None, starts: list[str | None]
+) -> None:
+    moments = ("2026-03-01T23:59:59.999", "2026-03-02T00:00:00", "2026-03-31T10:00:00")
+    records = [
+        at(moment, n, cost=bill([line("input_tokens", "1", "1")], Decimal(0))) for n, moment in enumerate(moments)
+    ]
+
+    answer = ask(tmp_path / "ledger.db", records, UsageQuestion(ALL, interval=interval, type="input_tokens"))
+
+    assert [row.start for row in answer.rows] == starts
+
+
+def test_an_interval_ends_where_the_next_begins(tmp_path: Path) -> None:
+    records = [at("2026-02-10T10:00:00", 1)]
+
+    answer = ask(tmp_path / "ledger.db", records, UsageQuestion(ALL, interval=Interval.MONTH))
+
+    assert {(row.start, row.end) for row in answer.rows} == {("2026-02-01T00:00:00.000Z", "2026-03-01T00:00:00.000Z")}
+
+
+def test_what_has_no_price_is_shown_beside_the_total(tmp_path: Path) -> None:
+    unpriced = cost(line("input_tokens", "10", "0.5"), line("input_tokens", "7", None))
+    records = [at("2026-03-02T10:00:00", 1, cost=unpriced, basis=Basis.UNSETTLED)]
+
+    answer = ask(tmp_path / "ledger.db", records, UsageQuestion(ALL, type="input_tokens"))
+
+    (row,) = answer.rows
+    assert (row.quantity, row.unpriced, row.total) == (Decimal(17), Decimal(7), Decimal("0.5"))
+    assert answer.unsettled == 1
+
+
+def test_requests_of_unknown_cost_are_counted_though_they_have_no_line(tmp_path: Path) -> None:
+    nothing = bill((), Decimal(0))
+    records = [
+        at("2026-03-02T10:00:00", 1, cost=nothing, basis=Basis.UNSETTLED),
+        at("2026-03-02T10:00:00", 2, cost=nothing, basis=Basis.PENDING),
+        at("2026-03-02T10:00:00", 3, cost=nothing, basis=Basis.FREE),
+    ]
+
+    answer = ask(tmp_path / "ledger.db", records, UsageQuestion(ALL))
+
+    assert (list(answer.rows), answer.requests, answer.unsettled, answer.pending) == ([], 3, 1, 1)
+
+
+def test_a_bill_of_several_models_is_taken_apart_by_model(tmp_path: Path) -> None:
+    two = cost(line("input_tokens", "1", "1", "claude-haiku-4-5"), line("input_tokens", "1", "4", "claude-opus-4-8"))
+    records = [at("2026-03-02T10:00:00", 1, cost=two, model=None, intent=intent("req_1", model_requested=None))]
+
+    everything = ask(tmp_path / "a.db", records, UsageQuestion(ALL))
+    one = ask(tmp_path / "b.db", records, UsageQuestion(ALL, model="claude-opus-4-8"))
+
+    assert [(row.model, row.type, row.total) for row in everything.rows] == [
+        (None, "llm_proxy_surcharge", Decimal("0.25")),
+        ("claude-haiku-4-5", "input_tokens", Decimal(1)),
+        ("claude-opus-4-8", "input_tokens", Decimal(4)),
+    ]
+    assert [(row.model, row.total) for row in one.rows] == [("claude-opus-4-8", Decimal(4))]
+    assert one.total == 4
+
+
+@pytest.mark.parametrize("model", ["gpt-5.4", "gpt-5.4-2026-03-05"])
+def test_a_model_is_found_under_the_name_of_its_price_and_the_one_of_the_answer(tmp_path: Path, model: str) -> None:
+    answer = ask(tmp_path / "ledger.db", [at("2026-03-02T10:00:00", 1)], UsageQuestion(ALL, model=model))
+
+    assert answer.total == Decimal("0.0023625")
+
+
+def test_rows_are_grouped_by_who_and_where(tmp_path: Path) -> None:
+    callers = [replace(CALLER, participant=name, room=room) for name, room in (("ada", "lab"), ("bob", None))]
+    records = [record(intent(f"req_{n}", caller=caller)) for n, caller in enumerate(callers)]
+    question = UsageQuestion(ALL, group_by=("participant", "room"), type="input_tokens")
+
+    answer = ask(tmp_path / "ledger.db", records, question)
+
+    assert [row.group for row in answer.rows] == [("ada", "lab"), ("bob", None)]
+
+
+def test_a_question_over_its_bounds_is_refused() -> None:
+    row = ("2026-03-02T10:00:00.000Z", "openai", "gpt-5.4", "gpt-5.4", "reported", "[]")
+
+    with pytest.raises(BadRequest, match="shorter time"):
+        sum_usage([row] * 3, UsageQuestion(ALL), Bounds(records=2, until=float("inf")))
+    with pytest.raises(BadRequest, match="shorter time"):
+        sum_usage([row], UsageQuestion(ALL), Bounds(records=2, until=0.0))
+
+
+def test_a_file_that_is_gone_is_a_ledger_that_cannot_be_read(tmp_path: Path) -> None:
+    async def run() -> None:
+        await SqliteLedger(tmp_path / "nowhere" / "ledger.db").usage(UsageQuestion(ALL))
+
+    with pytest.raises(LedgerUnavailable, match="cannot be read"):
+        asyncio.run(run())

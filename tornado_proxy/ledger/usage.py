@@ -1,0 +1,271 @@
+"""What usage comes to, line item by line item: the question, the answer, and the arithmetic between them.
+
+A store selects `UsageQuestion.columns` and hands the rows to sum_usage().  Amounts are decimals in text, which no SQL
+adds exactly; so they are added here.
+"""
+
+from __future__ import annotations
+
+import calendar
+import functools
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Context, Decimal
+from enum import StrEnum
+
+import msgspec
+
+from tornado_proxy.domain.errors import BadRequest
+from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.query import UsageFilter
+
+#: What rows can be grouped by beside interval, provider, model and type.
+GROUPS = ("participant", "user", "room", "session", "endpoint", "basis")
+
+#: What a store selects for each record, before the columns of `UsageQuestion.group_by`.
+COLUMNS = ("started_at", "provider", "model", "model_requested", "basis", "line_items")
+
+#: Records between two looks at the clock: some milliseconds of work.
+_LOOK_EVERY = 500
+
+#: Adds without rounding: amounts have 12 decimals, and no sum of them has 88 digits before the point.
+_EXACT = Context(prec=100)
+
+_ZERO = Decimal(0)
+
+
+class Interval(StrEnum):
+    """Spans of time, UTC, that rows are summed in; a week begins on Monday."""
+
+    HOUR = "hour"
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+
+
+@dataclass(frozen=True, slots=True)
+class UsageQuestion:
+    """Which records, summed how.  `model` and `type` choose line items; `group_by` are names of GROUPS.
+
+    `model` is the name that the registry has a line's price under, or the one that the answer or the request has.
+    """
+
+    which: UsageFilter
+    interval: Interval | None = None
+    group_by: tuple[str, ...] = ()
+    model: str | None = None
+    type: str | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What to select, as SQL."""
+        return (*COLUMNS, *(f'"{name}"' for name in self.group_by))
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """All of one kind of line item in one group.  Decimals: `quantity` in the meter's own unit, `total` in USD.
+
+    `unpriced` is how much of the quantity has no price, and so no part in the total.
+    """
+
+    start: str | None
+    end: str | None
+    group: tuple[str | None, ...]
+    provider: str
+    model: str | None
+    type: str
+    requests: int
+    quantity: Decimal
+    unpriced: Decimal
+    total: Decimal
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What tells this row from all others, in the order of rows."""
+        parts = (self.start, *self.group, self.provider, self.model, self.type)
+        return tuple("" if part is None else part for part in parts)
+
+
+@dataclass(frozen=True, slots=True)
+class UsageAnswer:
+    """Rows in the order of their keys, and what they come to.
+
+    The cost of `unsettled` of the requests is not known; the provider reports that of `pending` ones later.
+    """
+
+    rows: Sequence[UsageRow]
+    requests: int
+    total: Decimal
+    unsettled: int
+    pending: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one question may cost: records that are looked at, and the moment (monotonic seconds) it must be done by."""
+
+    records: int
+    until: float
+
+    def check_time(self) -> None:
+        """Raise BadRequest when time is over."""
+        if time.monotonic() > self.until:
+            raise too_much_usage()
+
+
+def too_much_usage() -> BadRequest:
+    """The refusal of a question that takes too long or too many records."""
+    return BadRequest(
+        "there is too much usage for one answer; ask for a shorter time with start and end, or filter by participant, "
+        "room or model",
+        code="too_much_usage",
+    )
+
+
+def sum_usage(rows: Iterable[Sequence[str | None]], question: UsageQuestion, bounds: Bounds) -> UsageAnswer:
+    """Sum rows of `question.columns`.
+
+    Raises:
+        BadRequest: more records, or more time, than `bounds` allow.
+    """
+    sums = _Sums(question)
+    for number, row in enumerate(rows):
+        if number % _LOOK_EVERY == 0:
+            bounds.check_time()
+        if number >= bounds.records:
+            raise too_much_usage()
+        sums.add(row)
+    return sums.answer()
+
+
+class _Item(msgspec.Struct):
+    type: str
+    quantity: str
+    amount: str | None = None
+    model: str | None = None
+
+
+_decode = msgspec.json.Decoder(list[_Item]).decode
+
+_Key = tuple[str | None, tuple[str | None, ...], str, str | None, str]
+
+
+@dataclass(slots=True)
+class _Sum:
+    requests: int = 0
+    quantity: Decimal = _ZERO
+    unpriced: Decimal = _ZERO
+    total: Decimal = _ZERO
+
+    def add(self, item: _Item) -> None:
+        quantity = Decimal(item.quantity)
+        self.quantity = _EXACT.add(self.quantity, quantity)
+        if item.amount is None:
+            self.unpriced = _EXACT.add(self.unpriced, quantity)
+        else:
+            self.total = _EXACT.add(self.total, Decimal(item.amount))
+
+
+@dataclass(slots=True)
+class _Sums:
+    question: UsageQuestion
+    sums: dict[_Key, _Sum] = field(default_factory=dict)
+    requests: int = 0
+    total: Decimal = _ZERO
+    unsettled: int = 0
+    pending: int = 0
+
+    def add(self, row: Sequence[str | None]) -> None:
+        started_at, provider, model, requested, basis, line_items, *group = row
+        assert started_at is not None
+        assert provider is not None
+        items = _decode(line_items or "[]")
+        whole = self.question.model in (None, model, requested)
+        chosen = self._choose(items, model or requested, whole=whole)
+        # A request that has no line items is free, or nobody knows what it cost: it is counted with its model.
+        if not chosen and (items or not whole or self.question.type is not None):
+            return
+        self.requests += 1
+        self.unsettled += basis == Basis.UNSETTLED
+        self.pending += basis == Basis.PENDING
+        start = _start(self.question.interval, started_at)
+        touched: set[_Key] = set()
+        for name, item in chosen:
+            key: _Key = (start, tuple(group), provider, name, item.type)
+            one = self.sums.setdefault(key, _Sum())
+            one.add(item)
+            if key not in touched:
+                touched.add(key)
+                one.requests += 1
+            if item.amount is not None:
+                self.total = _EXACT.add(self.total, Decimal(item.amount))
+
+    def _choose(self, items: Sequence[_Item], model: str | None, *, whole: bool) -> list[tuple[str | None, _Item]]:
+        """The line items that were asked for, each with its model; the surcharge goes with the model of all others."""
+        models = {item.model for item in items if item.model is not None}
+        shared = models.pop() if len(models) == 1 else model
+        named = [(item.model or shared, item) for item in items]
+        return [
+            (name, item)
+            for name, item in named
+            if (whole or name == self.question.model) and self.question.type in (None, item.type)
+        ]
+
+    def answer(self) -> UsageAnswer:
+        rows = [
+            UsageRow(
+                start=start,
+                end=_end(self.question.interval, start),
+                group=group,
+                provider=provider,
+                model=model,
+                type=item_type,
+                requests=one.requests,
+                quantity=one.quantity,
+                unpriced=one.unpriced,
+                total=one.total,
+            )
+            for (start, group, provider, model, item_type), one in self.sums.items()
+        ]
+        rows.sort(key=lambda row: row.key)
+        return UsageAnswer(rows, self.requests, self.total, self.unsettled, self.pending)
+
+
+#: How much of an RFC 3339 time names its interval, and what makes it a time again.
+_CUT: Mapping[Interval, tuple[int, str]] = {
+    Interval.HOUR: (13, ":00:00.000Z"),
+    Interval.DAY: (10, "T00:00:00.000Z"),
+    Interval.MONTH: (7, "-01T00:00:00.000Z"),
+}
+
+
+def _start(interval: Interval | None, moment: str) -> str | None:
+    if interval is None:
+        return None
+    if interval is Interval.WEEK:
+        return _monday(moment[:10])
+    length, rest = _CUT[interval]
+    return moment[:length] + rest
+
+
+@functools.lru_cache(maxsize=1024)
+def _monday(day: str) -> str:
+    date = datetime.fromisoformat(day).date()
+    return f"{date - timedelta(days=date.weekday())}T00:00:00.000Z"
+
+
+def _end(interval: Interval | None, start: str | None) -> str | None:
+    if interval is None or start is None:
+        return None
+    begin = datetime.fromisoformat(start).astimezone(UTC)
+    days = calendar.monthrange(begin.year, begin.month)[1]
+    spans = {
+        Interval.HOUR: timedelta(hours=1),
+        Interval.DAY: timedelta(days=1),
+        Interval.WEEK: timedelta(weeks=1),
+        Interval.MONTH: timedelta(days=days),
+    }
+    return (begin + spans[interval]).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,73 @@
+"""Answers questions about usage from the SQLite file, in a thread and on a read-only connection of its own.
+
+The writer is never waited for and never waits: WAL lets one write while others read.  A question is cut off when its
+time or its records are over, and no more than a few wait for their turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+from tornado_proxy.domain.errors import LedgerUnavailable, Overloaded
+from tornado_proxy.ledger.query import connect_read_only, select_bills
+from tornado_proxy.ledger.usage import Bounds, UsageAnswer, UsageQuestion, sum_usage, too_much_usage
+
+#: Seconds that one question may take, and records that it may look at: some 100,000 a second are read.
+_LIMIT_S = 10.0
+_MOST_RECORDS = 1_000_000
+
+#: Questions that wait at the most; one more is turned away.
+_MOST_WAITING = 32
+
+#: Steps of SQLite's machine between two looks at the clock, a millisecond or so.
+_STEPS = 100_000
+
+
+class UsageReads:
+    """One reader thread.  ask() from the event loop, close() at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger-reader")
+        self._waiting = 0
+        self._closed = False
+
+    async def ask(self, question: UsageQuestion) -> UsageAnswer:
+        """The answer to a question.
+
+        Raises:
+            BadRequest: it is too large.
+            Overloaded: too many others wait.
+            LedgerUnavailable: the file cannot be read.
+        """
+        if self._waiting >= _MOST_WAITING:
+            raise Overloaded("too many reports are being made; try again shortly")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, question)
+        finally:
+            self._waiting -= 1
+
+    def close(self) -> None:
+        """Cut off what is being read, and end the thread."""
+        self._closed = True
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _answer(self, question: UsageQuestion) -> UsageAnswer:
+        bounds = Bounds(_MOST_RECORDS, time.monotonic() + _LIMIT_S)
+        sql, values = select_bills(question.columns, question.which, _MOST_RECORDS + 1)
+        try:
+            with closing(connect_read_only(self._path)) as db:
+                db.set_progress_handler(lambda: self._closed or time.monotonic() > bounds.until, _STEPS)
+                return sum_usage(db.execute(sql, values), question, bounds)
+        except sqlite3.OperationalError as error:
+            if time.monotonic() > bounds.until:
+                raise too_much_usage() from error
+            raise LedgerUnavailable(f"the ledger cannot be read: {error}") from error
+        except sqlite3.Error as error:
+            raise LedgerUnavailable(f"the ledger cannot be read: {error}") from error
