@@ -57,6 +57,8 @@ class BaseHandler(RequestHandler):
         fault = kwargs.get("exc_info", (None, None, None))[1]
         if isinstance(fault, AnswerableError):
             error = fault
+        elif status_code == 405:
+            error = MethodNotAllowed(f"{(self.request.method or '')[:20]} is not taken anywhere here")
         elif isinstance(fault, HTTPError) and status_code < 500:
             error = BadRequest(fault.log_message or "the request cannot be understood")
             error.status = status_code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Awaitable
 from datetime import UTC, datetime
 
 from tornado.http1connection import HTTP1Connection
@@ -50,8 +51,12 @@ class ProxyHandler(BaseHandler):
         self._gone = False
         self._unsent: asyncio.Future[None] | None = None
 
-    def prepare(self) -> None:
-        """Admit the head.  A refusal waits until the body has been read, so that the client gets to see it."""
+    def prepare(self) -> Awaitable[None] | None:
+        """Admit the head.  A refusal waits until the body has been read, so that the client gets to see it.
+
+        A client that asks first (`Expect: 100-continue`) is told at once, and does not send what nobody will take
+        (RFC 9110 section 10.1.1).
+        """
         try:
             snapshot = self.services.snapshots.current
             headers = list(self.request.headers.get_all())
@@ -59,9 +64,12 @@ class ProxyHandler(BaseHandler):
                 snapshot, self.request.method or "", self.request.uri or "", headers, self._started_at
             )
             self.services.in_flight.check(snapshot.settings.limits.max_streams)
-            self._check_length(int(self.request.headers.get("Content-Length", "0")))
+            self._check_length(self._declared_length())
         except AnswerableError as error:
             self._refusal = error
+            if self.request.headers.get("Expect", "").lower() == "100-continue":
+                return self._turn_away(error)
+        return None
 
     def data_received(self, chunk: bytes) -> None:
         """Collect the body: libcurl sends it whole."""
@@ -142,6 +150,12 @@ class ProxyHandler(BaseHandler):
 
     def _remember(self, intent: CallIntent, created: str) -> None:
         self.services.ownership.remember(intent.provider, created, intent.caller.project_id)
+
+    def _declared_length(self) -> int:
+        """What Content-Length says in bytes; 0 where it says nothing, or nonsense that Tornado refuses next."""
+        declared = self.request.headers.get("Content-Length", "")
+        # Eighteen digits are more than any limit; of thousands Python makes no number.
+        return int(declared[:18]) if declared.isascii() and declared.isdigit() else 0
 
     def _check_length(self, length: int) -> None:
         assert self._entry is not None
