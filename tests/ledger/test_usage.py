@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -169,8 +170,35 @@ def test_rows_are_grouped_by_who_and_where(tmp_path: Path) -> None:
     assert [row.group for row in answer.rows] == [("ada", "lab"), ("bob", None)]
 
 
+@pytest.mark.parametrize(
+    ("asked", "requests"),
+    [((), 2), ((("env", "prod"),), 1), ((("env", "prod"), ("team", "x")), 0), ((("env", ""),), 0)],
+)
+def test_usage_is_asked_for_by_what_clients_said_of_their_calls(
+    tmp_path: Path, asked: tuple[tuple[str, str], ...], requests: int
+) -> None:
+    said = (("env", "prod"), ("run", '"7"'))
+    records = [record(intent("req_1", annotations=said)), record(intent("req_2"))]
+
+    answer = ask(tmp_path / "ledger.db", records, UsageQuestion(ALL, annotations=asked))
+
+    assert answer.requests == requests
+
+
+def test_a_ledger_of_before_annotations_is_read_and_written(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    ask(path, [record(intent("req_1"))], UsageQuestion(ALL))
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.executescript("DROP VIEW bills; ALTER TABLE records DROP COLUMN annotations;")
+        db.executescript("ALTER TABLE intents DROP COLUMN annotations;")
+
+    answer = ask(path, [record(intent("req_2", annotations=(("env", "prod"),)))], UsageQuestion(ALL))
+
+    assert answer.requests == 2
+
+
 def test_a_question_over_its_bounds_is_refused() -> None:
-    row = ("2026-03-02T10:00:00.000Z", "openai", "gpt-5.4", "gpt-5.4", "reported", "[]")
+    row = ("2026-03-02T10:00:00.000Z", "openai", "gpt-5.4", "gpt-5.4", "reported", None, "[]")
 
     with pytest.raises(BadRequest, match="shorter time"):
         sum_usage([row] * 3, UsageQuestion(ALL), Bounds(records=2, until=float("inf")))

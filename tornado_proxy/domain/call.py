@@ -24,7 +24,10 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CallIntent:
-    """A request that was let in and is about to be sent.  Times are aware UTC; `endpoint` is the provider's path."""
+    """A request that was let in and is about to be sent.  Times are aware UTC; `endpoint` is the provider's path.
+
+    `annotations` are the client's own words on what the call is for, by which its usage can be asked for.
+    """
 
     request_id: str
     caller: Caller
@@ -35,6 +38,7 @@ class CallIntent:
     started_at: datetime
     session: str | None = None
     service_tier: str | None = None
+    annotations: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

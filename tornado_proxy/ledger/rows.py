@@ -25,6 +25,7 @@ INTENT_COLUMNS = (
     "model_requested",
     "started_at",
     "credential_id",
+    "annotations",
 )
 
 #: The members of a record that reports show, in their order.
@@ -60,6 +61,7 @@ RECORD_COLUMNS = (
     "object_id",
     "upstream_request_id",
     "credential_id",
+    "annotations",
     "faults",
 )
 
@@ -90,6 +92,7 @@ def intent_row(intent: CallIntent) -> dict[str, object]:
         "model_requested": intent.model_requested,
         "started_at": format_time(intent.started_at),
         "credential_id": caller.credential_id,
+        "annotations": _encode(dict(intent.annotations)) if intent.annotations else None,
     }
 
 

@@ -11,7 +11,7 @@ meta          schema version
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -122,6 +122,15 @@ CREATE TRIGGER IF NOT EXISTS settlements_stay BEFORE DELETE ON settlements
 """
 
 
+def _added_columns(db: sqlite3.Connection) -> Iterator[str]:
+    """SQL that adds the columns which an earlier version of the program did not know; the view is then made anew."""
+    for table, columns in (("intents", INTENT_COLUMNS), ("records", RECORD_COLUMNS)):
+        known = {name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")}
+        for name in columns:
+            if name not in known:
+                yield f'DROP VIEW IF EXISTS bills; ALTER TABLE {table} ADD COLUMN "{name}" TEXT;'
+
+
 def prepare(db: sqlite3.Connection) -> None:
     """Make the tables, or what a later version of the program added to them, in one transaction.
 
@@ -135,6 +144,7 @@ def prepare(db: sqlite3.Connection) -> None:
         (version,) = db.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone() or (0,)
         if int(version) > SCHEMA_VERSION:
             raise sqlite3.DatabaseError(f"schema {version} is newer than this program, which knows {SCHEMA_VERSION}")
-    db.executescript(f"BEGIN IMMEDIATE; {_TABLES} {_TRIGGERS}")
+    added = "".join(_added_columns(db)) if tables else ""
+    db.executescript(f"BEGIN IMMEDIATE; {added} {_TABLES} {_TRIGGERS}")
     db.execute("INSERT OR REPLACE INTO meta VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),))
     db.execute("COMMIT")

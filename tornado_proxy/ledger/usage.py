@@ -25,7 +25,7 @@ from tornado_proxy.ledger.query import UsageFilter
 GROUPS = ("participant", "user", "room", "session", "endpoint", "basis")
 
 #: What a store selects for each record, before the columns of `UsageQuestion.group_by`.
-COLUMNS = ("started_at", "provider", "model", "model_requested", "basis", "line_items")
+COLUMNS = ("started_at", "provider", "model", "model_requested", "basis", "annotations", "line_items")
 
 #: Records between two looks at the clock: some milliseconds of work.
 _LOOK_EVERY = 500
@@ -49,6 +49,8 @@ class Interval(StrEnum):
 class UsageQuestion:
     """Which records, summed how.  `model` and `type` choose line items; `group_by` are names of GROUPS.
 
+    A record must hold all of `annotations`.
+
     `model` is the name that the registry has a line's price under, or the one that the answer or the request has.
     """
 
@@ -57,6 +59,7 @@ class UsageQuestion:
     group_by: tuple[str, ...] = ()
     model: str | None = None
     type: str | None = None
+    annotations: tuple[tuple[str, str], ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -149,6 +152,7 @@ class _Item(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(list[_Item]).decode
+_decode_annotations = msgspec.json.Decoder(dict[str, str]).decode
 
 _Key = tuple[str | None, tuple[str | None, ...], str, str | None, str]
 
@@ -179,9 +183,11 @@ class _Sums:
     pending: int = 0
 
     def add(self, row: Sequence[str | None]) -> None:
-        started_at, provider, model, requested, basis, line_items, *group = row
+        started_at, provider, model, requested, basis, annotations, line_items, *group = row
         assert started_at is not None
         assert provider is not None
+        if not self._is_annotated(annotations):
+            return
         items = _decode(line_items or "[]")
         whole = self.question.model in (None, model, requested)
         chosen = self._choose(items, model or requested, whole=whole)
@@ -202,6 +208,10 @@ class _Sums:
                 one.requests += 1
             if item.amount is not None:
                 self.total = _EXACT.add(self.total, Decimal(item.amount))
+
+    def _is_annotated(self, annotations: str | None) -> bool:
+        wanted = self.question.annotations
+        return not wanted or (annotations is not None and set(wanted) <= _decode_annotations(annotations).items())
 
     def _choose(self, items: Sequence[_Item], model: str | None, *, whole: bool) -> list[tuple[str | None, _Item]]:
         """The line items that were asked for, each with its model; the surcharge goes with the model of all others."""

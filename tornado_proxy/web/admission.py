@@ -26,6 +26,7 @@ from tornado_proxy.providers.endpoint import ParsedRequest
 from tornado_proxy.providers.route_table import Match
 from tornado_proxy.snapshot import Snapshot
 from tornado_proxy.upstream.exchange import UpstreamRequest
+from tornado_proxy.wire.annotations import read_annotations
 from tornado_proxy.wire.headers import to_upstream
 
 _MODEL = "/v1/models/{id}"
@@ -183,6 +184,7 @@ def _intent(entry: Entry, facts: RequestFacts, request_id: str) -> CallIntent:
         model_requested=facts.model,
         started_at=entry.started_at,
         service_tier=facts.service_tier,
+        annotations=read_annotations(entry.headers),
     )
 
 
