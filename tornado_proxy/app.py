@@ -25,7 +25,7 @@ from tornado.web import Application
 from tornado_proxy import metrics, snapshot, tasks
 from tornado_proxy.config.settings import ListenSettings
 from tornado_proxy.domain.call import Outcome
-from tornado_proxy.domain.errors import ConfigError
+from tornado_proxy.domain.errors import CannotListen, ConfigError
 from tornado_proxy.ledger.sqlite import SqliteLedger
 from tornado_proxy.settlement import Settler
 from tornado_proxy.snapshot import Snapshot, SnapshotHolder
@@ -75,7 +75,7 @@ class Server:
 
         Raises:
             LedgerUnavailable: the ledger cannot be opened.
-            OSError: a port cannot be bound.
+            CannotListen: a port cannot be bound.
         """
         settings = self._snapshots.current.settings
         ledger = SqliteLedger(settings.ledger.path, fsync=settings.ledger.fsync)
@@ -91,7 +91,11 @@ class Server:
         self.admin_port = self._listen(HTTPServer(admin_application(services, self.reload)), settings.admin)
 
     def _listen(self, server: HTTPServer, where: ListenSettings) -> int:
-        sockets = bind_sockets(where.port, where.host, reuse_port=where.reuse_port)
+        try:
+            sockets = bind_sockets(where.port, where.host, reuse_port=where.reuse_port)
+        except OSError as error:
+            # bind_sockets leaves open which of the two addresses it was.
+            raise CannotListen(f"{where.host}:{where.port}: {error.strerror or error}") from error
         server.add_sockets(sockets)
         self._servers.append(server)
         port: int = sockets[0].getsockname()[1]

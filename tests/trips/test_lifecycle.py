@@ -154,15 +154,6 @@ def test_a_faulty_configuration_is_told_in_full_and_nothing_starts(tmp_path: Pat
         assert word in refused.stderr
 
 
-def test_a_port_in_use_is_told_and_nothing_starts(proxy: ProxyProcess, tmp_path: Path) -> None:
-    port = int(proxy.base_url.rpartition(":")[2])
-    with (
-        pytest.raises(AssertionError, match="another server"),
-        running_proxy(tmp_path, "http://127.0.0.1:1", listen={"host": "127.0.0.1", "port": port}),
-    ):
-        pass
-
-
 def _wait_for_asked(provider: Replay, count: int) -> None:
     for _ in range(500):
         if len(provider.asked) >= count:

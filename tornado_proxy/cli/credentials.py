@@ -47,7 +47,7 @@ _key_env = click.option("--key-env", metavar="NAME", help="The environment varia
 _key_file = click.option("--key-file", metavar="PATH", help="The file that holds it; - reads standard input.")
 
 
-@click.group()
+@click.group(epilog=_example("tornado-proxy key create --project 0c9f8a5e-9a1e-4f6b-8c43-1d2a7f6f0a10 --env ACME_KEY"))
 def key() -> None:
     """Project API keys, which sign participant tokens."""
 
@@ -85,7 +85,12 @@ def create(*, project: object, env: str | None, file: Path | None) -> None:
     click.echo(f"    api_keys:\n      - {{id: {made.id}, secret: {reference}}}")
 
 
-@click.group()
+@click.group(
+    epilog=_example(
+        "tornado-proxy token mint --key-env ACME_API_KEY --identity ada --expires-in 1h",
+        "tornado-proxy token inspect --config conf/proxy.yaml < token.txt",
+    )
+)
 def token() -> None:
     """Participant tokens, which clients use in place of a provider key."""
 

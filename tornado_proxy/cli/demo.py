@@ -19,7 +19,9 @@ from tornado_proxy import logs, snapshot
 from tornado_proxy.app import Server
 from tornado_proxy.auth import participant
 from tornado_proxy.auth.api_key import format_api_key, generate, parse_api_key
+from tornado_proxy.auth.unverified import read_unverified
 from tornado_proxy.cli.serve import exit_with_words
+from tornado_proxy.domain.errors import NotAuthenticated
 from tornado_proxy.domain.identity import ApiKey
 from tornado_proxy.simulator import Simulator
 
@@ -48,7 +50,7 @@ def demo(port: int, admin_port: int, folder: Path) -> None:
     """Run the proxy with a project, a key and a token made on the spot.
 
     A provider whose key is in the environment (OPENAI_API_KEY, ANTHROPIC_API_KEY) is the real one; the others are
-    played by the built-in simulator, which costs nothing.
+    played by the built-in simulator, which costs nothing.  A participant token there is not taken for a key.
 
     \b
     Example:
@@ -64,15 +66,29 @@ def demo(port: int, admin_port: int, folder: Path) -> None:
 
 async def _run(folder: Path, port: int, admin_port: int) -> None:
     simulator = Simulator()
-    real = {name for name, (variable, _) in _PROVIDERS.items() if os.environ.get(variable)}
+    real = {name for name, (variable, _) in _PROVIDERS.items() if _is_provider_key(os.environ.get(variable, ""))}
     simulator_url = None if len(real) == len(_PROVIDERS) else f"http://127.0.0.1:{await simulator.start()}"
-    key = _prepare(folder, port, admin_port, real, simulator_url)
+    try:
+        key = _prepare(folder, port, admin_port, real, simulator_url)
+    except OSError as error:
+        raise click.ClickException(f"{error.filename}: {error.strerror}; name another --dir") from None
+    except ValueError as error:
+        raise click.ClickException(f"{folder / _KEY_FILE}: {error}; remove it, and a new one is made") from None
     server = Server(folder / "proxy.yaml", snapshot.build(folder / "proxy.yaml", 1))
     await server.start()
     server.handle_signals()
     _greet(f"http://127.0.0.1:{server.port}", _token(key), real, folder)
     await server.wait_stopped()
     await simulator.stop()
+
+
+def _is_provider_key(text: str) -> bool:
+    """Whether `text` may go to a provider: a shell that took our `export` lines holds a participant token there."""
+    try:
+        read_unverified(text)
+    except NotAuthenticated:
+        return bool(text.strip())
+    return False
 
 
 def _prepare(folder: Path, port: int, admin_port: int, real: set[str], simulator_url: str | None) -> ApiKey:
@@ -95,7 +111,8 @@ def _config(key: ApiKey, port: int, admin_port: int, real: set[str], simulator_u
         if name in real:
             providers[name] = {"base_url": url, "api_key": {"env": variable}}
         else:
-            providers[name] = {"base_url": simulator_url, "api_key": {"file": _SIMULATOR_KEY_FILE}}
+            # Its prefix tells the simulator whose /v1/models is asked for, whatever headers a curl line leaves out.
+            providers[name] = {"base_url": f"{simulator_url}/{name}", "api_key": {"file": _SIMULATOR_KEY_FILE}}
     return {
         "listen": {"host": "127.0.0.1", "port": port},
         "admin": {"host": "127.0.0.1", "port": admin_port},
@@ -141,5 +158,11 @@ def _greet(base_url: str, token: str, real: set[str], folder: Path) -> None:
     click.echo(f"curl {base_url}{path} -H {shlex.quote(f'Authorization: Bearer {token}')} \\")
     version = " -H 'anthropic-version: 2023-06-01'" if provider == "anthropic" else ""
     click.echo(f"  -H 'Content-Type: application/json'{version} -d {shlex.quote(body)}\n")
-    click.echo(f"What it cost: {sys.argv[0]} usage --config {folder / 'proxy.yaml'}")
+    click.echo(f"What it cost: {_program()} usage --config {shlex.quote(str(folder / 'proxy.yaml'))}")
     click.echo("Ctrl-C ends it.\n")
+
+
+def _program() -> str:
+    """How this program was called, for a line to paste."""
+    by_module = Path(sys.argv[0]).name == "__main__.py"
+    return f"{shlex.quote(sys.executable)} -m tornado_proxy" if by_module else shlex.quote(sys.argv[0])

@@ -13,7 +13,7 @@ import uvloop
 
 from tornado_proxy import logs, snapshot
 from tornado_proxy.app import Server
-from tornado_proxy.domain.errors import ConfigError, LedgerUnavailable
+from tornado_proxy.domain.errors import CannotListen, ConfigError, LedgerUnavailable
 from tornado_proxy.snapshot import Snapshot
 
 
@@ -26,7 +26,11 @@ from tornado_proxy.snapshot import Snapshot
     help="The proxy's configuration.",
 )
 @click.option(
-    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="The least that is logged; the line of each request is info.",
 )
 def serve(config: Path, log_level: str) -> None:
     """Run the proxy until SIGTERM; SIGHUP reloads the configuration.
@@ -54,8 +58,8 @@ def exit_with_words(config: Path) -> Iterator[None]:
     except LedgerUnavailable as error:
         click.echo(f"the ledger cannot be opened: {error}", err=True)
         sys.exit(1)
-    except OSError as error:
-        click.echo(f"cannot listen: {error}; is another server running there? (listen and admin in {config})", err=True)
+    except CannotListen as error:
+        click.echo(f"cannot listen on {error}; change listen or admin in {config}, or stop what runs there", err=True)
         sys.exit(1)
 
 

@@ -18,7 +18,8 @@
     │   ├── UpstreamUnreachable   502
     │   ├── UpstreamTimeout       504
     │   └── ExchangeAborted       our own doing: the client left, or the process ends
-    └── ConfigError           files that an operator wrote; never raised while a request is served
+    ├── ConfigError           files that an operator wrote; never raised while a request is served
+    └── CannotListen          an address that cannot be bound; at the start only
 
 `web/` alone turns a CallerError, ServiceError or UpstreamError into an answer, in the provider's error shape.
 """
@@ -196,3 +197,7 @@ class ConfigError(ProxyError):
     def __init__(self, faults: list[Fault]) -> None:
         self.faults = tuple(sorted(faults))
         super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+class CannotListen(ProxyError):
+    """An address of `listen` or `admin` cannot be bound; the message names it."""

@@ -1,0 +1,122 @@
+"""`tornado-proxy demo`: what it prints works when it is pasted into a shell."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.harness import ROOT, mint
+
+_KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
+
+
+@contextmanager
+def demo(folder: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The running demo, and what it printed."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tornado_proxy", "demo", "--port", "0", "--admin-port", "0", "--dir", str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=ROOT,
+        env={**{name: value for name, value in os.environ.items() if name not in _KEYS}, **environment},
+    )
+    assert process.stdout is not None
+    with process:
+        try:
+            printed = ""
+            while "Ctrl-C" not in printed:
+                line = process.stdout.readline()
+                assert line, printed
+                printed += line
+            yield process, printed
+        finally:
+            process.terminate()
+
+
+def shell(command: str, printed: str) -> str:
+    """What `command` prints in a shell that has run the `export` lines."""
+    exports = "\n".join(line for line in printed.splitlines() if line.startswith("export "))
+    done = subprocess.run(
+        ["bash", "-ec", f"{exports}\n{command}"], capture_output=True, text=True, cwd=ROOT, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_lines_it_prints_work_when_pasted(tmp_path: Path) -> None:
+    with demo(tmp_path / "it's a folder") as (_, printed):
+        assert "anthropic and openai: the built-in simulator answers" in printed
+        curl = re.search(r"^curl .*\\\n.*$", printed, re.MULTILINE)
+        assert curl is not None
+        cost = re.search(r"^What it cost: (.*)$", printed, re.MULTILINE)
+        assert cost is not None
+
+        answer = shell(curl[0].replace("curl ", "curl -sS ", 1), printed)
+        bill = shell(f"for _ in $(seq 50); do {cost[1]} | grep gpt-4o-mini && exit; sleep 0.1; done; exit 1", printed)
+        models = shell('curl -sS "$OPENAI_BASE_URL/models" -H "Authorization: Bearer $OPENAI_API_KEY"', printed)
+        claude = shell('curl -sS "$ANTHROPIC_BASE_URL/v1/models" -H "x-api-key: $ANTHROPIC_API_KEY"', printed)
+
+    assert '"role":"assistant"' in answer
+    assert "0.000" in bill
+    assert '"gpt-4o-mini"' in models
+    assert '"claude-sonnet-5"' in claude
+
+
+def test_ctrl_c_ends_it_cleanly_and_its_tokens_outlive_it(tmp_path: Path) -> None:
+    with demo(tmp_path) as (process, first):
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    with demo(tmp_path) as (_, second):
+        token = re.search(r"^export OPENAI_API_KEY=(\S+)", first, re.MULTILINE)
+        assert token is not None
+        listed = shell(
+            f'curl -sS "$OPENAI_BASE_URL/models" -H {shlex.quote(f"Authorization: Bearer {token[1]}")}', second
+        )
+
+    assert '"gpt-4o-mini"' in listed
+
+
+def test_a_participant_token_in_the_environment_is_not_taken_for_a_provider_key(tmp_path: Path) -> None:
+    with demo(tmp_path, OPENAI_API_KEY=mint(), ANTHROPIC_API_KEY="sk-ant-looks-like-one") as (_, printed):
+        pass
+
+    assert "for openai: the built-in simulator answers" in printed
+    assert "Calls to anthropic go to the real provider and cost money" in printed
+    assert "/anthropic/v1/messages" in printed
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        pytest.param("", "name another --dir", id="a file where the folder should be"),
+        pytest.param("api_key", "remove it", id="a key file that holds no key"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_is_told_in_one_line(made: str, said: str, tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    if made:
+        folder.mkdir()
+    (folder / made).write_text("nothing\n")
+
+    refused = subprocess.run(
+        [sys.executable, "-m", "tornado_proxy", "demo", "--port", "0", "--admin-port", "0", "--dir", str(folder)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60,
+        check=False,
+    )
+
+    assert refused.returncode == 1
+    assert len(refused.stderr.splitlines()) == 1
+    assert said in refused.stderr
