@@ -45,7 +45,7 @@ def ask(
             {"json": {**CHAT, "model": "gpt-nobody-knows"}}, 400, "model_not_priced", id="model without a price"
         ),
         pytest.param({"json": {**CHAT, "service_tier": "warp"}}, 400, "model_not_priced", id="tier without a price"),
-        pytest.param({"json": {"messages": []}}, 400, None, id="no model"),
+        pytest.param({"json": {"messages": []}}, 400, "invalid_body", id="no model"),
         pytest.param({"content": b'{"model":"gpt-4o-mini","model":"gpt-5.4"}'}, 400, "invalid_body", id="model twice"),
         pytest.param({"content": b'{"model":'}, 400, "invalid_body", id="not JSON"),
         pytest.param({"content": b""}, 400, "invalid_body", id="no body"),

@@ -37,12 +37,12 @@ class AnswerableError(ProxyError):
     """An error that ends a request before the first byte of an answer.
 
     `status` is the HTTP status; `kind` the word that goes into the error's `type`
-    member; `code` a stable word for programs; `param` names the faulty field, if one is.
+    member; `code` a stable word for programs (docs/errors.md); `param` names the faulty field, if one is.
     """
 
     status = 500
     kind = "api_error"
-    code: str | None = None
+    code: str = "internal_error"
 
     def __init__(self, message: str, *, code: str | None = None, param: str | None = None) -> None:
         super().__init__(message)
@@ -61,6 +61,8 @@ class CallerError(AnswerableError):
 
 class BadRequest(CallerError):
     """400: the request cannot be understood or is refused for what it says."""
+
+    code = "bad_request"
 
 
 class BodyNotReadable(BadRequest):
@@ -122,6 +124,7 @@ class ServiceError(AnswerableError):
     """Our own state stands in the way; nothing was sent to the provider."""
 
     status = 503
+    code = "unavailable"
 
 
 class LedgerUnavailable(ServiceError):

@@ -14,7 +14,7 @@ _log = logging.getLogger("tornado_proxy.call")
 
 def refused(request_id: str, error: AnswerableError, entry: Entry | None) -> None:
     """Log and count a request that was turned away.  A path that is not served is not shown: it could hold anything."""
-    metrics.REFUSALS.labels(error.code or type(error).__name__).inc()
+    metrics.REFUSALS.labels(error.code).inc()
     caller = entry.caller if entry is not None else None
     _log.info(
         "refused",

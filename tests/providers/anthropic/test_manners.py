@@ -30,14 +30,14 @@ from tornado_proxy.providers.route_table import RouteTable
 @pytest.mark.parametrize(
     ("error", "kind", "code"),
     [
-        (BadRequest("no"), "invalid_request_error", None),
+        (BadRequest("no"), "invalid_request_error", "bad_request"),
         (ModelNotPriced("no"), "invalid_request_error", "model_not_priced"),
         (NotAuthenticated("no"), "authentication_error", "invalid_api_key"),
         (NotAllowed("no"), "permission_error", "not_allowed"),
         (NotFound("no"), "not_found_error", "not_found"),
         (MethodNotAllowed("no"), "invalid_request_error", "method_not_allowed"),
         (BodyTooLarge("no"), "request_too_large", "request_too_large"),
-        (AnswerableError("no"), "api_error", None),
+        (AnswerableError("no"), "api_error", "internal_error"),
         (UpstreamUnreachable("no"), "api_error", "upstream_unreachable"),
         (LedgerUnavailable("no"), "overloaded_error", "ledger_unavailable"),
         (Overloaded("no"), "overloaded_error", "too_many_streams"),
@@ -45,10 +45,8 @@ from tornado_proxy.providers.route_table import RouteTable
         (UpstreamTimeout("no"), "timeout_error", "upstream_timeout"),
     ],
 )
-def test_an_error_has_anthropics_shape_and_word_and_our_code(
-    error: AnswerableError, kind: str, code: str | None
-) -> None:
-    shown = {"type": kind, "message": "no"} | ({} if code is None else {"code": code})
+def test_an_error_has_anthropics_shape_and_word_and_our_code(error: AnswerableError, kind: str, code: str) -> None:
+    shown = {"type": kind, "message": "no", "code": code}
 
     assert json.loads(error_body(error, "req_1")) == {"type": "error", "error": shown, "request_id": "req_1"}
 

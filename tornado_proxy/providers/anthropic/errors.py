@@ -23,7 +23,5 @@ _TYPES = {
 
 def error_body(error: AnswerableError, request_id: str) -> bytes:
     """`{"type": "error", "error": {type, message}, "request_id"}`; our stable code stands beside the message."""
-    shown = {"type": _TYPES.get(error.status, "api_error"), "message": error.message}
-    if error.code is not None:
-        shown["code"] = error.code
+    shown = {"type": _TYPES.get(error.status, "api_error"), "message": error.message, "code": error.code}
     return json.dumps({"type": "error", "error": shown, "request_id": request_id}).encode()
