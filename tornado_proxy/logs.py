@@ -1,18 +1,34 @@
-"""Logging: JSON lines on standard error, written by a thread so that a full pipe never holds up the event loop."""
+"""Logging: JSON lines on standard error, written by a thread so that a full pipe never holds up the event loop.
+
+    log.info ──> JSON line ──> waiting ──> thread, every 20 ms at most: all lines that wait, in one write
+
+The line is made where it is logged.  What is left to the thread is a single system call now and then, because each
+hand-over of the interpreter's lock costs as much as making the line (docs/performance.md).
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-import logging.handlers
-import queue
+import os
+import sys
+import threading
+import time
+from collections import deque
 from datetime import UTC, datetime
+
+import msgspec
 
 #: Members of every LogRecord; what else stands on a record was given as `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
-#: Lines that wait for the writer; when a reader of the pipe hangs, later lines are dropped rather than kept for ever.
+#: Lines that wait for the thread; when the reader of the pipe hangs, later lines are dropped rather than kept for ever.
 _MOST_WAITING = 100_000
+
+#: Seconds that a line may wait for others before all are written.
+_GATHER_S = 0.02
+
+_encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 class JsonFormatter(logging.Formatter):
@@ -21,9 +37,7 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end."""
         line: dict[str, object] = {
-            "time": datetime.fromtimestamp(record.created, UTC)
-            .isoformat(timespec="milliseconds")
-            .replace("+00:00", "Z"),
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -31,30 +45,73 @@ class JsonFormatter(logging.Formatter):
         line.update((key, value) for key, value in vars(record).items() if key not in _STANDARD)
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
-
-
-class _Queue(logging.handlers.QueueHandler):
-    """Hands records over as they are; a full queue drops the line."""
-
-    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        return record
-
-    def enqueue(self, record: logging.LogRecord) -> None:
         try:
-            self.queue.put_nowait(record)
-        except queue.Full:
+            return _encode(line).decode()
+        except (TypeError, ValueError, OverflowError):
+            # Half a surrogate pair in a caller's text, an integer past 64 bits: json has words for all of them.
+            return json.dumps(line, default=str, skipkeys=True)
+
+
+class LineWriter(logging.Handler):
+    """Makes lines and lets a thread write them to the file descriptor `fd`.  stop() writes what waits, last of all."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self.setFormatter(JsonFormatter())
+        self._fd = fd
+        self._waiting: deque[str] = deque()
+        self._dropped = 0
+        self._some = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Put a line on the way; drop and count it when far too many wait."""
+        if len(self._waiting) >= _MOST_WAITING:
+            self._dropped += 1
             return
+        self._waiting.append(self.format(record))
+        if not self._some.is_set():
+            self._some.set()
+
+    def stop(self) -> None:
+        """Write what waits and end the thread."""
+        self._stopping = True
+        self._some.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._some.wait()
+            if not self._stopping:
+                time.sleep(_GATHER_S)
+            self._some.clear()
+            self._write()
+        self._write()
+
+    def _write(self) -> None:
+        lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        if self._dropped:
+            dropped, self._dropped = self._dropped, 0
+            lines.append(
+                _encode({"level": "warning", "logger": __name__, "message": f"{dropped} lines dropped"}).decode()
+            )
+        data = memoryview("".join(line + "\n" for line in lines).encode("utf-8", "replace"))
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+        except OSError:
+            return  # nobody reads any more; there is nowhere to say so
 
 
-def start(level: str) -> logging.handlers.QueueListener:
-    """Send all logging to standard error through a thread.  Call stop() on what is returned, last of all."""
-    stream = logging.StreamHandler()
-    stream.setFormatter(JsonFormatter())
-    waiting: queue.Queue[logging.LogRecord] = queue.Queue(_MOST_WAITING)
+def start(level: str) -> LineWriter:
+    """Send all logging to standard error.  Call stop() on what is returned, last of all."""
+    # What no line shows is not looked up (Python's logging documentation, "Optimization").
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # the documented switch has no public name
+    writer = LineWriter(sys.stderr.fileno())
     root = logging.getLogger()
-    root.handlers[:] = [_Queue(waiting)]
+    root.handlers[:] = [writer]
     root.setLevel(level)
-    listener = logging.handlers.QueueListener(waiting, stream)
-    listener.start()
-    return listener
+    return writer
