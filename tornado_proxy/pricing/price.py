@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 
 from tornado_proxy.domain.usage import Meter
 
@@ -123,5 +124,13 @@ class ModelPrice:
 
 def fingerprint(model: str, meter: Meter, unit_price: Decimal, card: RateCard) -> str:
     """A short hash of all that decided a line item's price, so that a later change of the price shows."""
-    decided = (model, meter, f"{unit_price:f}", card.unit, repr(card.conditions), card.effective_from, card.source)
+    return _digest(model, meter, f"{unit_price:f}", (card.unit, card.conditions, card.effective_from, card.source))
+
+
+@lru_cache(maxsize=10_000)  # the same few prices are asked for with every request
+def _digest(model: str, meter: Meter, unit_price: str, card: tuple[str, Conditions, datetime | None, str]) -> str:
+    unit, conditions, effective_from, source = card
+    # Sorted: the order of a set's words differs from process to process, and the hash must not.
+    words = sorted((name, sorted(accepted)) for name, accepted in conditions.words)
+    decided = (model, meter.value, unit_price, unit, words, conditions.over, conditions.up_to, effective_from, source)
     return hashlib.sha256(repr(decided).encode()).hexdigest()[:12]

@@ -25,6 +25,10 @@ class Thinner:
 
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes, split anywhere; give those to keep."""
+        if self._run + len(data) <= KEPT_BYTES and not self._cutting:
+            after_quote = len(data) - 1 - data.rfind(b'"')
+            self._run = after_quote if after_quote < len(data) else self._run + len(data)
+            return data  # no string can be too long yet
         runs = data.split(b'"')
         kept = [self._thin(runs[0])]
         for run in runs[1:]:
