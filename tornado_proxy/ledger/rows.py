@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 
+import msgspec
+
 from tornado_proxy.domain.call import CallIntent, CallRecord, Outcome, Settlement
 from tornado_proxy.domain.cost import LineItem
 from tornado_proxy.domain.usage import Basis
@@ -74,6 +76,7 @@ OBJECT_COLUMNS = ("provider", "object_id", "project_id", "request_id")
 Row = Mapping[str, object]
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
+_encode_text = msgspec.json.Encoder().encode
 
 
 def intent_row(intent: CallIntent) -> dict[str, object]:
@@ -186,7 +189,11 @@ def format_decimal(value: Decimal) -> str:
 
 
 def _items(items: Iterable[LineItem]) -> str:
-    return _encode([_item(item) for item in items])
+    rows = [_item(item) for item in items]
+    try:
+        return _encode_text(rows).decode()  # several times faster; these are a third of the work on a record
+    except UnicodeEncodeError:
+        return _encode(rows)  # half of a surrogate pair in a model's name
 
 
 def _item(item: LineItem) -> dict[str, object]:
