@@ -34,6 +34,7 @@ from tornado_proxy.web.admin_api import admin_application
 from tornado_proxy.web.ownership import Ownership
 from tornado_proxy.web.proxy_http import ProxyHandler
 from tornado_proxy.web.services import Services
+from tornado_proxy.web.usage_api import USAGE_PATH, UsageHandler
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +85,10 @@ class Server:
         settler = Settler(self._snapshots, upstream, ledger)
         services = self._services = Services(self._snapshots, upstream, ledger, Ownership(ledger), settler)
         self._settling = tasks.spawn(settler.run(), "settlement")
-        clients = Application([(r".*", ProxyHandler, {"services": services})], log_function=lambda handler: None)
+        shared = {"services": services}
+        clients = Application(
+            [(USAGE_PATH, UsageHandler, shared), (r".*", ProxyHandler, shared)], log_function=lambda handler: None
+        )
         self.port = self._listen(
             _ClientServer(clients, max_header_size=_MAX_HEADER_BYTES, max_body_size=_NO_LIMIT_BYTES), settings.listen
         )

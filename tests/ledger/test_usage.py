@@ -117,9 +117,11 @@ def test_what_has_no_price_is_shown_beside_the_total(tmp_path: Path) -> None:
     unpriced = cost(line("input_tokens", "10", "0.5"), line("input_tokens", "7", None))
     records = [at("2026-03-02T10:00:00", 1, cost=unpriced, basis=Basis.UNSETTLED)]
 
-    answer = ask(tmp_path / "ledger.db", records, UsageQuestion(ALL, type="input_tokens"))
+    everything = ask(tmp_path / "a.db", records, UsageQuestion(ALL))
+    answer = ask(tmp_path / "b.db", records, UsageQuestion(ALL, type="input_tokens"))
 
     (row,) = answer.rows
+    assert [one.type for one in everything.rows] == ["input_tokens", "llm_proxy_surcharge", "unsettled_requests"]
     assert (row.quantity, row.unpriced, row.total) == (Decimal(17), Decimal(7), Decimal("0.5"))
     assert answer.unsettled == 1
 
@@ -134,7 +136,11 @@ def test_requests_of_unknown_cost_are_counted_though_they_have_no_line(tmp_path:
 
     answer = ask(tmp_path / "ledger.db", records, UsageQuestion(ALL))
 
-    assert (list(answer.rows), answer.requests, answer.unsettled, answer.pending) == ([], 3, 1, 1)
+    assert (answer.requests, answer.unsettled, answer.pending) == (3, 1, 1)
+    assert [(row.model, row.type, row.quantity, row.unpriced, row.total) for row in answer.rows] == [
+        ("gpt-5.4-2026-03-05", "pending_requests", 1, 1, 0),
+        ("gpt-5.4-2026-03-05", "unsettled_requests", 1, 1, 0),
+    ]
 
 
 def test_a_bill_of_several_models_is_taken_apart_by_model(tmp_path: Path) -> None:

@@ -71,7 +71,8 @@ class UsageQuestion:
 class UsageRow:
     """All of one kind of line item in one group.  Decimals: `quantity` in the meter's own unit, `total` in USD.
 
-    `unpriced` is how much of the quantity has no price, and so no part in the total.
+    `unpriced` is how much of the quantity has no price, and so no part in the total.  The types `unsettled_requests`
+    and `pending_requests` count requests whose cost is not known, or not yet.
     """
 
     start: str | None
@@ -188,10 +189,10 @@ class _Sums:
         assert provider is not None
         if not self._is_annotated(annotations):
             return
-        items = _decode(line_items or "[]")
+        items = [*_decode(line_items or "[]"), *_unknown(basis)]
         whole = self.question.model in (None, model, requested)
         chosen = self._choose(items, model or requested, whole=whole)
-        # A request that has no line items is free, or nobody knows what it cost: it is counted with its model.
+        # A request without any line is free: it is counted with its model.
         if not chosen and (items or not whole or self.question.type is not None):
             return
         self.requests += 1
@@ -242,6 +243,11 @@ class _Sums:
         ]
         rows.sort(key=lambda row: row.key)
         return UsageAnswer(rows, self.requests, self.total, self.unsettled, self.pending)
+
+
+def _unknown(basis: str | None) -> tuple[_Item, ...]:
+    """A line for a request whose cost is not known, so that no report leaves it out in silence."""
+    return (_Item(f"{basis}_requests", "1"),) if basis in (Basis.UNSETTLED, Basis.PENDING) else ()
 
 
 #: How much of an RFC 3339 time names its interval, and what makes it a time again.
