@@ -30,7 +30,10 @@ GROUPS: Mapping[str, str] = {
 _FILTERS: Mapping[str, str] = {
     "project_id": "project_id",
     "model": _MODEL,
-    **{name: f'"{name}"' for name in ("room", "participant", "user", "session", "provider", "endpoint", "basis")},
+    **{
+        name: f'"{name}"'
+        for name in ("request_id", "room", "participant", "user", "session", "provider", "endpoint", "basis")
+    },
 }
 
 #: Adds without rounding: amounts have 12 decimals, and no sum of them has 88 digits before the point.
@@ -55,6 +58,7 @@ class UsageFilter:
     basis: str | None = None
     since: str | None = None
     until: str | None = None
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +77,20 @@ class UsageSum:
     pending: int
 
 
-#: A record as PRINTED_COLUMNS: text, or None; `status` is an int.
+#: A record by its columns: text, or None; `status` is an int.
 Record = Mapping[str, object]
 
 
-def read_records(path: Path, which: UsageFilter) -> Iterator[Record]:
-    """The records, oldest first, one by one: a large ledger is never in memory.
+def read_records(path: Path, which: UsageFilter, columns: Sequence[str] = PRINTED_COLUMNS) -> Iterator[Record]:
+    """The records with these of RECORD_COLUMNS, oldest first, one by one: a large ledger is never in memory.
 
     Raises:
         LedgerUnavailable: the file is not there, cannot be read, or is no ledger.
     """
     where, values = _where(which)
-    sql = f"SELECT {quoted(PRINTED_COLUMNS)} FROM bills {where} ORDER BY started_at, seq"  # noqa: S608  # names of ours
+    sql = f"SELECT {quoted(columns)} FROM bills {where} ORDER BY started_at, seq"  # noqa: S608  # names of ours
     for row in _rows(path, sql, values):
-        yield dict(zip(PRINTED_COLUMNS, row, strict=True))
+        yield dict(zip(columns, row, strict=True))
 
 
 def sum_records(path: Path, which: UsageFilter, group_by: Sequence[str]) -> list[UsageSum]:
