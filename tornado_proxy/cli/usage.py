@@ -73,7 +73,14 @@ class _Moment(click.ParamType[str]):
 @click.option("--since", type=_Moment(), help="Started at or after: 2026-11-01 (UTC), an RFC 3339 time, 24h, 7d.")
 @click.option("--until", type=_Moment(), help="Started before.")
 @click.option("--group-by", default="", help=f"Sum by {', '.join(GROUPS)}; several with commas.")
-@click.option("--format", "shape", type=click.Choice(["table", "csv", "json", "jsonl"]), default="table")
+@click.option(
+    "--format",
+    "shape",
+    type=click.Choice(["table", "csv", "json", "jsonl"]),
+    default="table",
+    show_default=True,
+    help="How it is printed.",
+)
 def usage(config: Path, url: str | None, group_by: str, shape: str, **which: str | None) -> None:
     """Show what calls cost, and how each cost is known.
 

@@ -1,0 +1,147 @@
+"""What the program shows to the world stands in docs/: metrics, error codes, log lines, routes, commands."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from prometheus_client.metrics import MetricWrapperBase
+
+from tests.docs.pages import DOCS, all_text, rows, text_of
+from tests.harness import ROOT
+from tornado_proxy import metrics
+from tornado_proxy.cli import main
+from tornado_proxy.cli.reference import commands
+from tornado_proxy.domain import errors
+from tornado_proxy.domain.errors import AnswerableError
+from tornado_proxy.providers.anthropic.routes import ANTHROPIC_ENDPOINTS
+from tornado_proxy.providers.openai.routes import OPENAI_ENDPOINTS
+
+PACKAGE = ROOT / "tornado_proxy"
+METRICS = [one for one in vars(metrics).values() if isinstance(one, MetricWrapperBase)]
+COMMANDS = list(commands(main, "tornado-proxy"))
+
+
+def sources() -> Iterator[tuple[Path, ast.AST]]:
+    """Every file of the program but the simulator, parsed."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if "simulator" not in path.parts:
+            yield path, ast.parse(path.read_text("utf-8"))
+
+
+def calls() -> Iterator[ast.Call]:
+    for _, tree in sources():
+        yield from (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+
+
+def name_of(metric: MetricWrapperBase) -> str:
+    described = next(iter(metric.describe()))
+    return described.name + ("_total" if described.type == "counter" else "")
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=name_of)
+def test_a_metric_is_on_the_page_with_its_kind_and_labels(metric: MetricWrapperBase) -> None:
+    found = [row for row in rows(DOCS / "metrics.md") if row[0] == f"`{name_of(metric)}`"]
+
+    assert len(found) == 1
+    _, kind, _, labels, meaning = found[0]
+    assert kind == next(iter(metric.describe())).type
+    assert re.findall(r"\w+", labels) == list(metric._labelnames)
+    assert meaning
+
+
+def test_the_page_names_no_metric_that_is_gone() -> None:
+    known = {name_of(metric) for metric in METRICS}
+
+    assert set(re.findall(r"\bllm_proxy_\w+", all_text())) - {"llm_proxy_surcharge", "llm_proxy_"} <= known
+
+
+def error_classes(root: type[AnswerableError] = AnswerableError) -> Iterator[type[AnswerableError]]:
+    yield root
+    for one in root.__subclasses__():
+        yield from error_classes(one)
+
+
+def given_codes() -> set[str]:
+    """Codes that are given where an error is raised."""
+    return {
+        keyword.value.value
+        for call in calls()
+        for keyword in call.keywords
+        if keyword.arg == "code" and isinstance(keyword.value, ast.Constant) and isinstance(keyword.value.value, str)
+    }
+
+
+def test_every_error_code_is_on_the_page_with_its_status() -> None:
+    listed = {(row[0].strip("`"), row[1]) for row in rows(DOCS / "errors.md") if re.fullmatch(r"`\w+`", row[0])}
+    of_classes = {(one.code, str(one.status)) for one in error_classes() if "code" in vars(one)}
+
+    assert of_classes - listed == set()
+    assert {code for code, _ in listed} == {code for code, _ in of_classes} | given_codes()
+
+
+def test_every_error_has_a_status_of_its_own_kind() -> None:
+    for one in error_classes():
+        assert 400 <= one.status <= 504, one
+        assert one.__module__ == errors.__name__
+
+
+def log_lines() -> Iterator[tuple[str, list[str]]]:
+    """(message, names given as extra) of every line that the program logs."""
+    for call in calls():
+        if not isinstance(call.func, ast.Attribute) or ast.unparse(call.func.value) != "_log":
+            continue
+        message = call.args[0]
+        assert isinstance(message, ast.Constant), ast.unparse(call)
+        extra = next((keyword.value for keyword in call.keywords if keyword.arg == "extra"), ast.Dict([], []))
+        assert isinstance(extra, ast.Dict), ast.unparse(call)
+        yield str(message.value), [str(key.value) for key in extra.keys if isinstance(key, ast.Constant)]
+
+
+@pytest.mark.parametrize(("message", "fields"), sorted(log_lines()))
+def test_a_log_line_and_its_fields_are_on_the_page(message: str, fields: list[str]) -> None:
+    page = text_of("metrics.md")
+
+    assert f"`{message}`" in page
+    assert [field for field in fields if f"`{field}`" not in page] == []
+
+
+@pytest.mark.parametrize(
+    ("provider", "method", "path"),
+    [(one.provider, one.method, one.path) for one in (*OPENAI_ENDPOINTS, *ANTHROPIC_ENDPOINTS)],
+)
+def test_a_route_of_a_provider_is_on_the_page(provider: str, method: str, path: str) -> None:
+    listed = [row for row in rows(DOCS / "endpoints.md") if row[0].lower() == provider and row[2] == f"`{path}`"]
+
+    assert len(listed) == 1
+    assert method in listed[0][1].split(", ")
+
+
+def own_paths() -> set[str]:
+    """First parts of the path patterns of our own handlers, up to what varies."""
+    return {
+        re.split(r"[(\[\\]", first.value)[0].rstrip("/")
+        for path, tree in sources()
+        if path.parent.name == "web" or path.name == "app.py"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Tuple) and len(node.elts) >= 2 and isinstance(first := node.elts[0], ast.Constant)
+        if isinstance(first.value, str) and first.value.startswith("/")
+    }
+
+
+def test_a_path_of_our_own_is_on_a_page() -> None:
+    assert "/healthz" in own_paths()
+    assert [path for path in own_paths() if path not in all_text()] == []
+
+
+@pytest.mark.parametrize(("words", "command"), COMMANDS, ids=[words for words, _ in COMMANDS])
+def test_a_command_helps_with_words_for_each_option_and_an_example(words: str, command: click.Command) -> None:
+    said = f"{command.help}\n{command.epilog}"
+
+    assert "Example:" in said
+    assert words.split(" ", 1)[1] in said.partition("Example:")[2]
+    assert [one.name for one in command.params if isinstance(one, click.Option) and not one.help] == []
