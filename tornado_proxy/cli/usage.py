@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,12 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tornado_proxy.config.files import read_document
-from tornado_proxy.config.settings import ledger_path
-from tornado_proxy.domain.errors import ConfigError, LedgerUnavailable
+from tornado_proxy.cli.places import find_ledger, reporting
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.query import GROUPS, UsageFilter, UsageSum, add_exactly, read_records, sum_records
 from tornado_proxy.ledger.rows import PRINTED_COLUMNS, format_decimal, format_time
+from tornado_proxy.wire.csv_cells import Plain, write_rows
 
 #: Members that hold JSON text in the ledger and JSON values in print.
 _JSON_MEMBERS = ("usage", "line_items")
@@ -34,9 +31,6 @@ _ITEM_MEMBERS = ("type", "quantity", "unit", "unit_price", "amount", "model")
 
 _RELATIVE = re.compile(r"(\d+)([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
-#: First characters that make a spreadsheet take a cell for a formula (OWASP, CSV injection).
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 #: Columns of decimals: a minus there is a number, and no formula.
 _NUMBERS = frozenset({"subtotal", "surcharge", "total"})
@@ -95,27 +89,8 @@ def usage(config: Path, url: str | None, group_by: str, shape: str, **which: str
     unknown = [name for name in groups if name not in GROUPS]
     if unknown:
         raise click.UsageError(f"cannot group by {', '.join(unknown)}; known are {', '.join(GROUPS)}")
-    try:
-        path = _ledger(config, url)
-        _print(path, UsageFilter(**which), groups, shape)
-    except (ConfigError, LedgerUnavailable) as error:
-        click.echo(str(error), err=True)
-        sys.exit(1)
-    except BrokenPipeError:
-        # The reader has seen enough.  Python flushes once more at exit, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _ledger(config: Path, url: str | None) -> Path:
-    """The ledger's file.  Only `ledger.url` of the configuration is looked at: its secrets may be out of reach here."""
-    base = Path() if url is not None else config.parent
-    if url is None:
-        content = read_document(config).content
-        section = content.get("ledger") if isinstance(content, dict) else None
-        url = str(section.get("url", "sqlite:///ledger.db")) if isinstance(section, dict) else "sqlite:///ledger.db"
-    if not url.startswith("sqlite:///"):
-        raise click.UsageError(f"{url!r} is not a ledger URL such as sqlite:///var/ledger.db")
-    return ledger_path(url, base)
+    with reporting():
+        _print(find_ledger(config, url), UsageFilter(**which), groups, shape)
 
 
 def _print(path: Path, which: UsageFilter, groups: Sequence[str], shape: str) -> None:
@@ -145,9 +120,7 @@ def _print_rows(rows: Iterable[Mapping[str, object]], columns: Sequence[str], sh
             separator = ",\n"
         out.write("[]\n" if separator == "[\n" else "\n]\n")
     else:
-        writer = csv.writer(out)
-        writer.writerow(columns)
-        writer.writerows([_cell(name, row[name]) for name in columns] for row in rows)
+        write_rows(out, columns, ([_cell(name, row[name]) for name in columns] for row in rows))
     out.flush()
 
 
@@ -174,12 +147,10 @@ def _sum_members(one: UsageSum) -> dict[str, object]:
 
 
 def _cell(name: str, value: object) -> object:
-    """A CSV cell that no spreadsheet runs: text that looks like a formula gets an apostrophe."""
+    """A CSV cell: JSON values as text, decimals as they are."""
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, str) and name not in _NUMBERS and value.startswith(_FORMULA_STARTS):
-        return "'" + value
-    return "" if value is None else value
+    return Plain(value) if name in _NUMBERS and isinstance(value, str) else value
 
 
 def _print_table(names: Sequence[str], sums: Sequence[UsageSum], out: IO[str]) -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import msgspec
 
@@ -173,6 +174,25 @@ def plain_row(row: Row) -> Row:
         name: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
         for name, value in row.items()
     }
+
+
+def read_line_items(text: str | None) -> tuple[LineItem, ...]:
+    """The line items of a record from its column."""
+    return tuple(_read_item(item) for item in json.loads(text or "[]"))
+
+
+def _read_item(item: dict[str, Any]) -> LineItem:
+    return LineItem(
+        type=item["type"],
+        quantity=Decimal(item["quantity"]),
+        unit=item["unit"],
+        unit_price=None if item["unit_price"] is None else Decimal(item["unit_price"]),
+        amount=None if item["amount"] is None else Decimal(item["amount"]),
+        model=item["model"],
+        price_hash=item["price_hash"],
+        terms=tuple(item.get("terms", {}).items()),
+        context_tokens=item.get("context_tokens", 0),
+    )
 
 
 def format_time(moment: datetime) -> str:

@@ -1,0 +1,102 @@
+"""Where reports find the ledger and the prices: in a configuration, of which only the sections they need are looked at.
+
+The configuration's secrets may be out of reach of who reads reports.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+
+import click
+
+from tornado_proxy.config.bundled import conf_path
+from tornado_proxy.config.files import read_document, read_documents
+from tornado_proxy.config.settings import ledger_path
+from tornado_proxy.config.validation import check
+from tornado_proxy.domain.document import Document
+from tornado_proxy.domain.errors import ConfigError, LedgerUnavailable
+from tornado_proxy.pricing.price_book import PriceBook
+
+CONFIG = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    default=Path("conf/proxy.yaml"),
+    help="Names the ledger and the prices.",
+)
+LEDGER = click.option("--ledger", "url", help="The ledger itself, sqlite:///PATH.")
+PRICES = click.option(
+    "--prices", type=click.Path(path_type=Path), help="The price file or folder itself; --config is not read then."
+)
+
+
+@contextlib.contextmanager
+def reporting() -> Iterator[None]:
+    """Turn what keeps a report from being made into words on standard error and exit status 1."""
+    try:
+        yield
+    except (ConfigError, LedgerUnavailable) as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        # The reader has seen enough.  Python flushes once more at exit, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def find_ledger(config: Path, url: str | None) -> Path:
+    """The ledger's file, from its URL or the configuration's."""
+    base = Path() if url is not None else config.parent
+    if url is None:
+        url = str(_section(config, "ledger").get("url", "sqlite:///ledger.db"))
+    if not url.startswith("sqlite:///"):
+        raise click.UsageError(f"{url!r} is not a ledger URL such as sqlite:///var/ledger.db")
+    return ledger_path(url, base)
+
+
+def find_prices(config: Path, prices: Path | None) -> Path:
+    """The price file or folder: the one given, the configuration's, or the one that comes with the program."""
+    if prices is not None:
+        return prices
+    named = _section(config, "pricing").get("path")
+    return conf_path("prices") if named is None else config.parent / str(named)
+
+
+def read_prices(path: Path) -> list[Document]:
+    """The price documents at `path`, valid against their schema.
+
+    Raises:
+        ConfigError: with every fault of every file.
+    """
+    documents = read_documents(path)
+    faults = [fault for document in documents for fault in check(document, "prices")]
+    if faults:
+        raise ConfigError(faults)
+    return documents
+
+
+def load_prices(config: Path, prices: Path | None) -> PriceBook:
+    """The registry of today.
+
+    Raises:
+        ConfigError: with every fault of every file.
+    """
+    return PriceBook.from_documents(read_prices(find_prices(config, prices)))
+
+
+def find_surcharge(config: Path, prices: Path | None) -> Decimal:
+    """The configuration's surcharge rate, 0 where none is read."""
+    text = str(_section(config, "pricing").get("surcharge_rate", "0")) if prices is None else "0"
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return Decimal(0)
+
+
+def _section(config: Path, name: str) -> Mapping[str, object]:
+    content = read_document(config).content
+    section = content.get(name) if isinstance(content, dict) else None
+    return section if isinstance(section, dict) else {}
