@@ -15,12 +15,9 @@ import asyncio
 import logging
 import signal
 from pathlib import Path
-from typing import Any
 
 from tornado.httpserver import HTTPServer
-from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
-from tornado.web import Application
 
 from tornado_proxy import metrics, snapshot, tasks
 from tornado_proxy.config.settings import ListenSettings
@@ -31,30 +28,15 @@ from tornado_proxy.settlement import Settler
 from tornado_proxy.snapshot import Snapshot, SnapshotHolder
 from tornado_proxy.upstream.client import UpstreamClient
 from tornado_proxy.web.admin_api import admin_application
+from tornado_proxy.web.client_port import ClientApplication, ClientServer
 from tornado_proxy.web.ownership import Ownership
-from tornado_proxy.web.proxy_http import ProxyHandler
 from tornado_proxy.web.services import Services
 from tornado_proxy.web.usage_api import USAGE_PATH, UsageHandler
 
 _log = logging.getLogger(__name__)
 
-#: Bytes of a request's head; the providers' own limits are near.
-_MAX_HEADER_BYTES = 64 * 1024
-
-#: Above every configured limit: the handler enforces limits.max_body_mb, with an answer that an SDK understands.
-_NO_LIMIT_BYTES = 1 << 50
-
 #: Seconds that cut calls get to write their records at the end of a shutdown.
 _LAST_RECORDS_S = 2.0
-
-
-class _ClientServer(HTTPServer):
-    """The HTTP server of the client port."""
-
-    def handle_stream(self, stream: IOStream, address: Any) -> None:
-        # Nagle holds small chunks for the client's delayed ACK: p99 22-27 ms instead of 0.3 (docs/performance.md).
-        stream.set_nodelay(True)
-        super().handle_stream(stream, address)
 
 
 class Server:
@@ -85,13 +67,8 @@ class Server:
         settler = Settler(self._snapshots, upstream, ledger)
         services = self._services = Services(self._snapshots, upstream, ledger, Ownership(ledger), settler)
         self._settling = tasks.spawn(settler.run(), "settlement")
-        shared = {"services": services}
-        clients = Application(
-            [(USAGE_PATH, UsageHandler, shared), (r".*", ProxyHandler, shared)], log_function=lambda handler: None
-        )
-        self.port = self._listen(
-            _ClientServer(clients, max_header_size=_MAX_HEADER_BYTES, max_body_size=_NO_LIMIT_BYTES), settings.listen
-        )
+        clients = ClientApplication([(USAGE_PATH, UsageHandler, {"services": services})], services)
+        self.port = self._listen(ClientServer(clients), settings.listen)
         self.admin_port = self._listen(HTTPServer(admin_application(services, self.reload)), settings.admin)
 
     def _listen(self, server: HTTPServer, where: ListenSettings) -> int:

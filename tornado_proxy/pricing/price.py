@@ -40,7 +40,10 @@ class Conditions:
             return False
         if self.up_to is not None and context_tokens > self.up_to:
             return False
-        return all(terms.get(name) in accepted for name, accepted in self.words)
+        for name, accepted in self.words:  # noqa: SIM110  # twice as fast as all(), and run dozens of times a request
+            if terms.get(name) not in accepted:
+                return False
+        return True
 
     def can_meet(self, other: Conditions) -> bool:
         """Whether some request could meet both."""

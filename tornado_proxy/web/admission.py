@@ -9,7 +9,7 @@ Each gives values or raises a CallerError or ServiceError; none does I/O.
 from __future__ import annotations
 
 import asyncio
-import uuid
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -65,7 +65,7 @@ class Admitted:
 
 def new_request_id() -> str:
     """A fresh id, which answers carry as `Llm-Proxy-Request-Id`."""
-    return f"req_{uuid.uuid4().hex}"
+    return f"req_{os.urandom(16).hex()}"
 
 
 def admit_head(snapshot: Snapshot, method: str, target: str, headers: Headers, started_at: datetime) -> Entry:

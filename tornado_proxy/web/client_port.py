@@ -1,0 +1,115 @@
+"""The client port: Tornado's HTTP server and its application, with less on the way of a request.
+
+What differs from Tornado's own, each for a measured reason (docs/performance.md):
+
+- Nagle's algorithm is off for good; Tornado turns it on again after each answer.
+- Idle connections are ended by one sweep in place of a timer for each request.
+- A request goes to the proxy's handler without a walk through the rules, unless another one could be meant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from tornado.http1connection import HTTP1ServerConnection
+from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPConnection, HTTPMessageDelegate, HTTPServerRequest
+from tornado.iostream import IOStream
+from tornado.routing import Rule
+from tornado.web import Application
+
+from tornado_proxy.web.proxy_http import ProxyHandler
+from tornado_proxy.web.services import Services
+
+#: Bytes of a request's head; the providers' own limits are near.
+_MAX_HEADER_BYTES = 64 * 1024
+
+#: Above every configured limit: the handler enforces limits.max_body_mb, with an answer that an SDK understands.
+_NO_LIMIT_BYTES = 1 << 50
+
+#: Seconds that a connection may be open without a whole request head; Tornado's own limit.
+_IDLE_S = 3600.0
+
+#: Seconds between two looks for such connections.
+_SWEEP_S = 30.0
+
+
+class Heads:
+    """The connections on which the head of a request is awaited, and since when (the loop's time)."""
+
+    def __init__(self) -> None:
+        self._awaited: dict[object, float] = {}
+
+    def awaited(self, connection: object, now: float) -> None:
+        """The next request may come."""
+        self._awaited[connection] = now
+
+    def came(self, connection: object) -> None:
+        """It has come, or the connection has closed."""
+        self._awaited.pop(connection, None)
+
+    def late(self, now: float) -> list[object]:
+        """Connections that have waited for too long."""
+        return [connection for connection, since in self._awaited.items() if now - since > _IDLE_S]
+
+
+class ClientApplication(Application):
+    """Sends a request to the proxy's handler, or where `rules` say when it is an upgrade or below /accounts/."""
+
+    def __init__(self, rules: Sequence[Rule | tuple[Any, ...]], services: Services) -> None:
+        self.heads = Heads()
+        self._shared = {"services": services}
+        super().__init__([*rules, (r".*", ProxyHandler, self._shared)], log_function=lambda handler: None)
+
+    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
+        """The handler of a request whose head has come."""
+        self.heads.came(request.server_connection)
+        if "Upgrade" in request.headers or request.path.startswith("/accounts/"):
+            return super().find_handler(request, **kwargs)
+        return self.get_handler_delegate(request, ProxyHandler, self._shared)
+
+
+class ClientServer(HTTPServer):
+    """The HTTP server of the client port.  Make it with `ClientServer(application)` on a running loop."""
+
+    def initialize(self, application: ClientApplication) -> None:  # type: ignore[override]  # as Tornado's own does
+        """Called by Tornado's constructor."""
+        super().initialize(application, max_header_size=_MAX_HEADER_BYTES, max_body_size=_NO_LIMIT_BYTES)
+        self.conn_params.header_timeout = None
+        self._heads = application.heads
+        self._asyncio_loop = asyncio.get_running_loop()
+        self._sweep = self._asyncio_loop.call_later(_SWEEP_S, self._end_idle_connections)
+
+    def handle_stream(self, stream: IOStream, address: Any) -> None:
+        """Take a new connection."""
+        # Nagle holds small chunks for the client's delayed ACK: p99 22-27 ms instead of 0.3.
+        stream.set_nodelay(True)
+        stream.set_nodelay = _leave_it  # type: ignore[method-assign]  # Tornado would undo it after each answer
+        super().handle_stream(stream, address)
+
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        """Called by Tornado when a connection is ready for its next request."""
+        self._heads.awaited(server_conn, self._asyncio_loop.time())
+        return super().start_request(server_conn, request_conn)
+
+    def on_close(self, server_conn: object) -> None:
+        """Called by Tornado when a connection has closed."""
+        self._heads.came(server_conn)
+        super().on_close(server_conn)
+
+    def stop(self) -> None:
+        """Accept no more connections."""
+        self._sweep.cancel()
+        super().stop()
+
+    def _end_idle_connections(self) -> None:
+        for connection in self._heads.late(self._asyncio_loop.time()):
+            assert isinstance(connection, HTTP1ServerConnection)
+            connection.stream.close()
+        self._sweep = self._asyncio_loop.call_later(_SWEEP_S, self._end_idle_connections)
+
+
+def _leave_it(value: bool) -> None:  # noqa: FBT001  # Tornado's signature
+    """In place of IOStream.set_nodelay."""
