@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tornado_proxy.domain.cost import SURCHARGE, Cost, LineItem, bill, merge_items, round_amount
+
+ITEM = LineItem("input_tokens", Decimal(10), "per_million_tokens", Decimal("0.15"), Decimal("0.0000015"), "gpt-4o-mini")
+AMOUNTS = st.decimals(min_value=0, max_value=10**6, places=12)
+
+
+@pytest.mark.parametrize(
+    ("amount", "rounded"),
+    [
+        pytest.param("0.0000000000005", "0.000000000000", id="half goes to the even zero"),
+        pytest.param("0.0000000000015", "0.000000000002", id="half goes to the even two"),
+        pytest.param("0.0000000000025", "0.000000000002", id="half goes down to the even two"),
+        pytest.param("0.00000000000051", "0.000000000001", id="more than half goes up"),
+        pytest.param("12345.678", "12345.678000000000", id="twelve places always"),
+    ],
+)
+def test_amounts_are_rounded_half_even_to_a_millionth_of_a_millionth(amount: str, rounded: str) -> None:
+    assert f"{round_amount(Decimal(amount)):f}" == rounded
+
+
+def test_the_surcharge_is_a_line_item_of_its_own_and_the_total_is_the_sum() -> None:
+    cost = bill([ITEM, replace(ITEM, amount=Decimal("0.00002"))], Decimal("0.05"))
+
+    assert [item.type for item in cost.line_items] == ["input_tokens", "input_tokens", SURCHARGE]
+    surcharge = cost.line_items[-1]
+    assert (surcharge.quantity, surcharge.unit, surcharge.unit_price) == (Decimal("0.0000215"), "usd", Decimal("0.05"))
+    assert (cost.subtotal, cost.surcharge, cost.total) == (
+        Decimal("0.0000215"),
+        Decimal("0.000001075000"),
+        Decimal("0.000022575"),
+    )
+
+
+def test_what_costs_nothing_has_an_empty_bill() -> None:
+    assert bill((), Decimal("0.05"), ["a fault"]) == Cost((), Decimal(0), Decimal(0), Decimal(0), ("a fault",))
+
+
+def test_an_item_without_a_price_stays_in_the_bill_and_out_of_the_sum() -> None:
+    cost = bill([ITEM, replace(ITEM, type="images", unit_price=None, amount=None)], Decimal(0))
+
+    assert [item.type for item in cost.line_items] == ["input_tokens", "images", SURCHARGE]
+    assert cost.total == Decimal("0.0000015")
+
+
+@given(st.lists(AMOUNTS, min_size=1, max_size=20), st.decimals(0, 1, places=4))
+def test_a_total_is_the_sum_of_its_items_exactly(amounts: list[Decimal], rate: Decimal) -> None:
+    cost = bill([replace(ITEM, amount=amount) for amount in amounts], rate)
+
+    assert cost.total == sum(item.amount for item in cost.line_items if item.amount is not None)
+    assert cost.subtotal == sum(amounts)
+    assert cost.surcharge >= 0
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b"]), AMOUNTS | st.none()), max_size=20))
+def test_merging_keeps_quantities_and_sums(parts: list[tuple[str, Decimal | None]]) -> None:
+    items = tuple(replace(ITEM, model=model, amount=amount) for model, amount in parts)
+    merged = merge_items(Cost(items, Decimal(1), Decimal(2), Decimal(3), ("twice", "twice", "once")))
+
+    for model in ("a", "b"):
+        of_model = [amount for name, amount in parts if name == model]
+        (left,) = [item for item in merged.line_items if item.model == model] or [None]
+        assert (left is None) == (not of_model)
+        if left is not None:
+            assert left.quantity == 10 * len(of_model)
+            priced = [amount for amount in of_model if amount is not None]
+            assert left.amount == (sum(priced) if len(priced) == len(of_model) else None)
+    assert (merged.subtotal, merged.total, merged.faults) == (Decimal(1), Decimal(3), ("twice", "once"))
+
+
+def test_items_of_other_terms_or_prices_are_not_merged_and_the_largest_request_counts() -> None:
+    items = (
+        replace(ITEM, context_tokens=5),
+        replace(ITEM, context_tokens=9),
+        replace(ITEM, context_tokens=7),
+        replace(ITEM, terms=(("tier", "flex"),)),
+        replace(ITEM, price_hash="another"),
+        replace(ITEM, unit_price=Decimal(1)),
+    )
+
+    merged = merge_items(Cost(items, Decimal(0), Decimal(0), Decimal(0)))
+
+    assert [(item.quantity, item.context_tokens) for item in merged.line_items] == [(30, 9), (10, 0), (10, 0), (10, 0)]
