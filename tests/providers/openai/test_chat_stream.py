@@ -55,6 +55,8 @@ def test_a_stream_recorded_without_usage_passes_untouched():
         pytest.param(b'{"a":1,"usage":null}', b'{"a":1}', id="last"),
         pytest.param(b'{"a":1 , "usage" : null , "b":2}', b'{"a":1  , "b":2}', id="with spaces"),
         pytest.param(b'{ "usage": null, "b":2}', b'{ "b":2}', id="first with spaces"),
+        pytest.param(b'{"a":1,"usage":null,"b":"}"}', b'{"a":1,"b":"}"}', id="before a text with a brace"),
+        pytest.param(b'{"a":1,"usage":null,"b":{}}', b'{"a":1,"b":{}}', id="before an object"),
     ],
 )
 def test_a_usage_of_null_goes_with_its_comma(event, seen):
@@ -66,6 +68,9 @@ def test_a_usage_of_null_goes_with_its_comma(event, seen):
     [
         pytest.param(b'{"choices":[{"delta":{"content":"\\",\\"usage\\":null"}}]}', id="in a text"),
         pytest.param(b'{"choices":[{"usage":null,"x":1}]}', id="deeper"),
+        pytest.param(b'{"choices":[{"x":1,"usage":null}]}', id="last, and deeper"),
+        pytest.param(b'[{"x":1,"usage":null}]', id="in a list"),
+        pytest.param(b'{"x":1,"usage":nullable}', id="not null"),
         pytest.param(b'{"choices":[{"x":1,"usage":null}],"usage":null}', id="deeper and at the top"),
         pytest.param(b'{"choices":[{"delta":{}}],"usage":{"prompt_tokens":1}}', id="usage beside choices"),
         pytest.param(b'{"usage":{"prompt_tokens":1}}', id="usage without choices"),

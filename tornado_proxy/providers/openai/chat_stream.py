@@ -22,6 +22,8 @@ from tornado_proxy.wire.sse import SseOverflow, SseSplitter, parse_block
 #: escaped, so that this can match members only.
 _NULL_MEMBER = re.compile(rb',\s*"usage"\s*:\s*null(?=\s*[,}])|(?<=\{)\s*"usage"\s*:\s*null\s*,')
 _HINT = b'"usage"'
+#: The member as OpenAI writes it.
+_USUAL = b',"usage":null'
 
 
 class _Chunk(msgspec.Struct):
@@ -59,6 +61,9 @@ class UsageHider:
 def _edited(block: bytes) -> bytes:
     if _HINT not in block:
         return block
+    usual = _cut_usual(block)
+    if usual is not None:
+        return usual
     try:
         chunk = _CHUNK.decode(parse_block(block).data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -69,3 +74,17 @@ def _edited(block: bytes) -> bytes:
         cut, found = _NULL_MEMBER.subn(b"", block)
         return cut if found == 1 else block
     return block
+
+
+def _cut_usual(block: bytes) -> bytes | None:
+    """The block without its null member where that is plain to see, several times faster than by parsing it.
+
+    What is cut stands on the outermost level if the one closing brace behind it ends the event.
+    """
+    start = block.find(_USUAL)
+    end = start + len(_USUAL)
+    if start < 0 or block.count(_HINT) != 1 or not block.startswith(b"data: {") or block.count(b"\n") != 2:
+        return None
+    if not block.endswith(b"}\n\n") or block.count(b"}", end) != 1 or block[end : end + 1] not in (b",", b"}"):
+        return None
+    return block[:start] + block[end:]
