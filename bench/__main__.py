@@ -1,0 +1,84 @@
+"""The command: `python -m bench`, from the checkout."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import uvloop
+
+from bench import litellm, report
+from bench.contestants import Place, available
+from bench.machine import Layout, raise_file_limit
+from bench.parts import json_answers
+from bench.parts.base import Part
+from bench.processes import ROOT
+from bench.runner import Outcome, Plan, run_part
+
+PARTS: tuple[Part, ...] = json_answers.PARTS
+
+
+def main() -> None:
+    """Measure what was asked for, print tables, write the JSON file."""
+    options = _parser().parse_args()
+    parts = [part for part in PARTS if not options.only or any(part.name.startswith(word) for word in options.only)]
+    if not parts:
+        sys.exit(f"no such part; there are {', '.join(part.name for part in PARTS)}")
+    if not shutil.which("wrk"):
+        sys.exit("wrk is not installed (apt-get install wrk)")
+    if options.litellm:
+        litellm.install()
+    contestants = tuple(options.contestants or available(with_litellm=options.litellm))
+    files = raise_file_limit()
+    if options.profile is not None:
+        options.profile.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        place = Place(Path(folder), Layout.of(options.cores), files)
+        os.sched_setaffinity(0, place.layout.load)
+        plan = Plan(place, contestants, options.rounds, options.seconds, options.profile, _tell)
+        results = uvloop.run(_measure(parts, plan))
+        print("\nmedians, tornado-proxy as a multiple of the others\n" + report.summary(results))
+        report.write(options.json, report.document(results, plan))
+    print(f"\n{options.json}")
+
+
+async def _measure(parts: list[Part], plan: Plan) -> dict[str, Outcome]:
+    results: dict[str, Outcome] = {}
+    for part in parts:
+        results[part.name] = await run_part(part, plan)
+        print("\n" + report.table(part.title, results[part.name]), flush=True)
+    return results
+
+
+def _tell(line: str) -> None:
+    print(f"\r{line:<60}", end="", file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="see docs/performance.md")
+    words = [part.name for part in PARTS]
+    parser.add_argument("--only", type=_words, help=f"parts, by their first letters, with commas: {', '.join(words)}")
+    parser.add_argument("--contestants", type=_words, help="tornado-proxy,nginx,aiohttp,litellm")
+    parser.add_argument("--litellm", action="store_true", help="measure LiteLLM's proxy too; installed when missing")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=3, help="length of one measurement")
+    parser.add_argument("--cores", type=_cores, default=sorted(os.sched_getaffinity(0)), help="such as 0,1,2,3")
+    parser.add_argument("--json", type=Path, default=ROOT / "var" / "bench" / "result.json", help="where figures go")
+    parser.add_argument("--profile", type=Path, metavar="FOLDER", help="one more round under py-spy, stacks in FOLDER")
+    return parser
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in text.split(",") if word]
+
+
+def _cores(text: str) -> list[int]:
+    return [int(word) for word in text.split(",")]
+
+
+if __name__ == "__main__":
+    main()

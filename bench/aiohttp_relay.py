@@ -1,0 +1,61 @@
+"""A plain relay on aiohttp, as a person would write it: no authentication, no metering, no ledger.
+
+python -m bench.aiohttp_relay PORT http://PROVIDER
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+
+import aiohttp
+from aiohttp import web
+
+_PROVIDER_KEY = "sk-provider-of-the-benchmark"
+
+#: Headers that belong to a connection, not to a message (RFC 9110 section 7.6.1), and those that are set anew.
+_DROPPED = {"connection", "keep-alive", "transfer-encoding", "content-length", "host", "authorization", "upgrade"}
+
+_SESSION = web.AppKey("session", aiohttp.ClientSession)
+
+
+async def relay(request: web.Request) -> web.StreamResponse:
+    """Send the request on with the provider's key and pass the answer back as it comes."""
+    headers = {name: value for name, value in request.headers.items() if name.lower() not in _DROPPED}
+    headers["Authorization"] = f"Bearer {_PROVIDER_KEY}"
+    url = sys.argv[2] + request.path_qs
+    async with request.app[_SESSION].request(
+        request.method, url, headers=headers, data=await request.read(), allow_redirects=False
+    ) as answer:
+        response = web.StreamResponse(status=answer.status, reason=answer.reason)
+        for name, value in answer.headers.items():
+            if name.lower() not in _DROPPED:
+                response.headers.add(name, value)
+        response.content_length = answer.content_length
+        await response.prepare(request)
+        async for chunk in answer.content.iter_any():
+            await response.write(chunk)
+        await response.write_eof()
+        return response
+
+
+async def session(app: web.Application) -> AsyncIterator[None]:
+    """One client session; its default of 100 connections would hold up every further stream."""
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0), timeout=timeout, auto_decompress=False
+    ) as client:
+        app[_SESSION] = client
+        yield
+
+
+def main() -> None:
+    """Serve until killed."""
+    app = web.Application(client_max_size=64 * 1024 * 1024)
+    app.cleanup_ctx.append(session)
+    app.router.add_route("*", "/{path:.*}", relay)
+    web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), access_log=None, print=lambda _: None)
+
+
+if __name__ == "__main__":
+    main()

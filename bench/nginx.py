@@ -1,0 +1,49 @@
+"""nginx as the yardstick: one worker, proxy_pass with keep-alive, buffering off in both directions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_CONFIG = """\
+daemon off;
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+worker_rlimit_nofile {files};
+events {{ worker_connections {files}; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  client_max_body_size 0;
+  keepalive_requests 100000000;
+  keepalive_timeout 600s;
+  tcp_nodelay on;
+  upstream provider {{ server {provider}; keepalive 1024; keepalive_requests 100000000; }}
+  server {{
+    listen 127.0.0.1:{port} backlog=4096;
+    location / {{
+      proxy_pass http://provider;
+      proxy_http_version 1.1;
+      proxy_buffering off;
+      proxy_request_buffering off;
+      proxy_read_timeout 600s;
+      proxy_send_timeout 600s;
+      proxy_set_header Connection $connection_upgrade;
+      proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Authorization "Bearer sk-provider-of-the-benchmark";
+    }}
+  }}
+  map $http_upgrade $connection_upgrade {{ default upgrade; "" ""; }}
+}}
+"""
+
+
+def write_config(folder: Path, port: int, provider: str, files: int) -> Path:
+    """The configuration file, in `folder`; `provider` is HOST:PORT."""
+    path = folder / "nginx.conf"
+    path.write_text(_CONFIG.format(folder=folder, port=port, provider=provider, files=files))
+    return path

@@ -1,0 +1,1 @@
+"""What is measured, one file a subject; each gives figures of one round for one contestant."""

@@ -1,0 +1,248 @@
+"""The mock provider of the benchmarks: canned answers from an asyncio protocol, several processes on one port.
+
+    python -m bench.provider [--processes 2]         prints its port; ended by killing its process group
+
+What it answers stands in the request's body, because relays pass bodies on unchanged.  Without a directive the answer
+is a chat completion of about 1 kB with usage.  `[[bench events=1000 gap_us=20000]]` asks for a stream:
+
+    events=N    how many events, before the final usage event and `data: [DONE]`
+    gap_us=N    microseconds between events; 0 sends as fast as the relay takes them
+    batch=N     events in one write, 1 by default
+    pad=N       bytes added to each event
+    id=N        names the stream in `GET /state`: which streams are open, and when the others were cut
+
+The content of each paced event is the time at which it was sent, `@nanoseconds@` of the monotonic clock, which all
+processes of a machine share.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import socket
+import time
+from dataclasses import dataclass
+from typing import cast
+
+import uvloop
+
+_DIRECTIVE = re.compile(rb"\[\[bench ([a-z_=0-9 ]+)\]\]")
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+
+#: Bytes of a body in which a directive is looked for.
+_SEARCHED_BYTES = 16 * 1024
+
+#: Read buffer, one for all connections: what is read is used up before the next read.
+_BUFFER = memoryview(bytearray(256 * 1024))
+
+_USAGE = (
+    '{"prompt_tokens":19,"completion_tokens":120,"total_tokens":139,'
+    '"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,'
+    '"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}'
+)
+_COMPLETION = (
+    '{"id":"chatcmpl-bench","object":"chat.completion","created":1764000000,"model":"gpt-4o-mini-2024-07-18",'
+    '"choices":[{"index":0,"message":{"role":"assistant","content":"'
+    + "All work and no play. "
+    * 18
+    + '","refusal":null,'
+    '"annotations":[]},"logprobs":null,"finish_reason":"stop"}],"usage":' + _USAGE + ',"service_tier":"default",'
+    '"system_fingerprint":"fp_bench"}'
+).encode()
+_ANSWER = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-request-id: req_bench\r\n"
+    b"content-length: %d\r\n\r\n%b" % (len(_COMPLETION), _COMPLETION)
+)
+_STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\nx-request-id: req_bench\r\n"
+    b"transfer-encoding: chunked\r\n\r\n"
+)
+_EVENT = (
+    b'data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1764000000,'
+    b'"model":"gpt-4o-mini-2024-07-18","service_tier":"default","system_fingerprint":"fp_bench",'
+    b'"choices":[{"index":0,"delta":%b,"logprobs":null,"finish_reason":%b}]%b}\n\n'
+)
+_USAGE_EVENT = (
+    b'data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1764000000,'
+    b'"model":"gpt-4o-mini-2024-07-18","service_tier":"default","system_fingerprint":"fp_bench","choices":[],"usage":'
+    + _USAGE.encode()
+    + b"}\n\n"
+)
+
+
+def chunk(data: bytes) -> bytes:
+    """`data` as one chunk of HTTP's chunked coding."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def event(content: bytes) -> bytes:
+    """One chunk with one event of a chat completion's stream."""
+    return chunk(_EVENT % (b'{"content":"%b"}' % content, b"null", b',"usage":null'))
+
+
+_LAST = b"".join(
+    (
+        chunk(_EVENT % (b"{}", b'"stop"', b',"usage":null')),
+        chunk(_USAGE_EVENT),
+        chunk(b"data: [DONE]\n\n"),
+        b"0\r\n\r\n",
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a stream is asked to do; see the module's text."""
+
+    events: int
+    gap_us: int = 0
+    batch: int = 1
+    pad: int = 0
+    id: int = 0
+
+
+class State:
+    """What `GET /state` tells of this process."""
+
+    def __init__(self) -> None:
+        self.open: set[int] = set()
+        self.cut: dict[int, int] = {}
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One connection from a relay; requests one after the other."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._transport: asyncio.Transport
+        self._pending = b""
+        self._body_left = 0
+        self._plan: Plan | None = None
+        self._sent = 0
+        self._due = 0.0
+        self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._writable = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._plan is not None:
+            self._state.open.discard(self._plan.id)
+            self._state.cut[self._plan.id] = time.monotonic_ns()
+        self._plan = None
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _BUFFER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._body_left and len(self._pending) >= _SEARCHED_BYTES:
+            self._body_left -= nbytes
+        else:
+            self._pending += bytes(_BUFFER[:nbytes])
+            self._read_head(nbytes)
+        if self._body_left == 0 and self._pending:
+            request, self._pending = self._pending, b""
+            if b"\r\n\r\n" in request:
+                self._answer(request)
+            else:
+                self._pending = request
+
+    def _read_head(self, nbytes: int) -> None:
+        if self._body_left:
+            self._body_left -= nbytes
+            return
+        end = self._pending.find(b"\r\n\r\n")
+        if end < 0:
+            return
+        length = _LENGTH.search(self._pending, 0, end)
+        self._body_left = (int(length[1]) if length else 0) - (len(self._pending) - end - 4)
+
+    def _answer(self, request: bytes) -> None:
+        asked = _DIRECTIVE.search(request)
+        if asked is not None:
+            words = (word.partition("=") for word in asked[1].decode().split())
+            self._begin(Plan(**{name: int(value) for name, _, value in words}))
+        elif request.startswith(b"GET /state"):
+            state = json.dumps({"open": sorted(self._state.open), "cut": self._state.cut}).encode()
+            self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(state), state))
+        else:
+            self._transport.write(_ANSWER)
+
+    def _begin(self, plan: Plan) -> None:
+        self._plan, self._sent = plan, 0
+        self._state.open.add(plan.id)
+        self._due = asyncio.get_running_loop().time()
+        self._transport.write(_STREAM_HEAD)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Send what is due, then wait for the clock, the next turn of the loop or the relay."""
+        plan, loop = self._plan, asyncio.get_running_loop()
+        self._timer = None
+        if plan is None:
+            return
+        if self._sent >= plan.events:
+            self._end(plan)
+            return
+        size = min(plan.batch, plan.events - self._sent)
+        self._sent += size
+        content = b"@%d@" % time.monotonic_ns() if plan.gap_us else b"word " * 4
+        self._transport.write(event(content + b"x" * plan.pad) * size)
+        if plan.gap_us:
+            self._due += plan.gap_us / 1e6
+            self._timer = loop.call_at(self._due, self._go_on)
+        elif self._writable:
+            self._timer = loop.call_soon(self._go_on)
+
+    def _end(self, plan: Plan) -> None:
+        self._plan = None
+        self._state.open.discard(plan.id)
+        self._transport.write(_LAST)
+
+    def pause_writing(self) -> None:
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        if self._plan is not None and self._timer is None:
+            self._go_on()
+
+
+async def serve(listener: socket.socket) -> None:
+    state = State()
+    server = await asyncio.get_running_loop().create_server(lambda: Connection(state), sock=listener, backlog=4096)
+    async with server:
+        await server.serve_forever()
+
+
+def listen(port: int) -> socket.socket:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind(("127.0.0.1", port))
+    return listener
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--processes", type=int, default=1)
+    options = parser.parse_args()
+    listener = listen(0)
+    port = listener.getsockname()[1]
+    for _ in range(options.processes - 1):
+        if os.fork() == 0:
+            listener.close()
+            uvloop.run(serve(listen(port)))
+            return
+    print(port, flush=True)
+    uvloop.run(serve(listener))
+
+
+if __name__ == "__main__":
+    main()

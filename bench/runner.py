@@ -1,0 +1,73 @@
+"""Runs parts: all contestants of a part live side by side, and take turns round by round (A B C, A B C, ...)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.contestants import OURS, Contestant, Place, provider, running
+from bench.parts.base import Part, Round
+from bench.wrk import Wrk
+
+#: What a part came to: contestant -> figure -> its value in each round.
+Outcome = dict[str, dict[str, list[float]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured."""
+
+    place: Place
+    contestants: tuple[str, ...]
+    rounds: int
+    seconds: int
+    profile: Path | None = None
+    tell: Callable[[str], None] = print
+
+
+async def run_part(part: Part, plan: Plan) -> Outcome:
+    """Measure `part`; a contestant that fails is told of and left out of its remaining rounds."""
+    names = [name for name in part.contestants if name in plan.contestants or name == "direct"]
+    outcome: Outcome = {}
+    with provider(plan.place, processes=part.provider_processes) as port, contextlib.ExitStack() as stack:
+        contestants = {} if part.fresh else {name: await _enter(stack, name, plan, port) for name in names}
+        for number in range(min(plan.rounds, part.rounds or plan.rounds)):
+            for name in tuple(names):
+                plan.tell(f"{part.name}: round {number + 1}, {name}")
+                with contextlib.ExitStack() as own:
+                    contestant = contestants.get(name) or await _enter(own, name, plan, port)
+                    figures = await part.measure(Round(plan.place, contestant, plan.seconds, port))
+                for figure, value in figures.items():
+                    outcome.setdefault(name, {}).setdefault(figure, []).append(value)
+        if plan.profile is not None and OURS in contestants:
+            await _profile(part, Round(plan.place, contestants[OURS], plan.seconds, port), plan.profile)
+    return outcome
+
+
+async def _enter(stack: contextlib.ExitStack, name: str, plan: Plan, port: int) -> Contestant:
+    """Start a contestant and let it serve a moment, so that imports, pools and caches are there."""
+    contestant = stack.enter_context(running(name, plan.place, port))
+    result = await Wrk(plan.place.folder, plan.place.layout, 1).run(contestant, 8, 100)
+    if result.errors or not result.requests:
+        raise RuntimeError(f"{name} answers wrongly: {result}")
+    return contestant
+
+
+async def _profile(part: Part, now: Round, folder: Path) -> None:
+    """One more round, not counted, with py-spy on our server; its stacks go to a file that flame graphs are made of."""
+    spy = await asyncio.create_subprocess_exec(
+        "py-spy", "record", "--pid", str(now.contestant.root_pid), "--duration", str(now.seconds),
+        "--format", "raw", "--rate", "250", "--output", str(folder / f"{part.name}.txt"),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        await part.measure(now)
+        await asyncio.wait_for(spy.wait(), now.seconds + 30)
+    finally:
+        if spy.returncode is None:
+            spy.kill()
+            await spy.wait()
