@@ -86,6 +86,24 @@ def test_ctrl_c_ends_it_cleanly_and_its_tokens_outlive_it(tmp_path: Path) -> Non
     assert '"gpt-4o-mini"' in listed
 
 
+def test_it_serves_without_assertions(tmp_path: Path) -> None:
+    """`python -O` leaves `assert` out; nothing that comes from outside may hang on one."""
+    with demo(tmp_path, PYTHONOPTIMIZE="1") as (_, printed):
+        ask = 'curl -sS "$OPENAI_BASE_URL/chat/completions" -H "Authorization: Bearer $OPENAI_API_KEY" -d '
+        body = '{"model":"gpt-4o-mini","stream":true,"messages":[{"role":"user","content":"hi"}]}'
+        good = shell(ask + shlex.quote(body), printed)
+        bad = [shell(ask + shlex.quote(one), printed) for one in ("", "[]", "{", '{"model":1}', '{"model":"x"}')]
+        claude = shell(
+            'curl -sS "$ANTHROPIC_BASE_URL/v1/messages" -H "x-api-key: $ANTHROPIC_API_KEY" '
+            """-d '{"model":"claude-sonnet-5","max_tokens":9,"messages":[{"role":"user","content":"hi"}]}'""",
+            printed,
+        )
+
+    assert "data: [DONE]" in good
+    assert [("invalid_request_error" in answer) for answer in bad] == [True] * 5
+    assert '"type":"message"' in claude
+
+
 def test_a_participant_token_in_the_environment_is_not_taken_for_a_provider_key(tmp_path: Path) -> None:
     with demo(tmp_path, OPENAI_API_KEY=mint(), ANTHROPIC_API_KEY="sk-ant-looks-like-one") as (_, printed):
         pass

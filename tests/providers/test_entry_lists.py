@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tornado_proxy.providers.entry_lists import keep_entries
+from tornado_proxy.providers.entry_lists import keep_entries, own_cursors
 
 OPENAI = b'{\n  "object": "list",\n  "data": [\n    {\n      "id": "a"\n    },\n    {\n      "id": "b"\n    }\n  ]\n}'
 ANTHROPIC = (
@@ -65,3 +65,36 @@ def test_a_list_inside_of_another_member_is_left_alone():
         "old": [{"id": "a"}, {"id": "b"}],
         "data": [{"id": "b"}],
     }
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        pytest.param(
+            b'{"data":[{"id":"b"}], "has_more": false, "first_id": "a", "last_id": "c"}',
+            b'{"data":[{"id":"b"}], "has_more": false, "first_id": "b", "last_id": "b"}',
+            id="both name what is there",
+        ),
+        pytest.param(
+            b'{"data":[{"id":"b"}],"has_more":true,"first_id":"a","last_id":"c"}',
+            b'{"data":[{"id":"b"}],"has_more":true,"first_id":"b","last_id":"c"}',
+            id="the last of a list that goes on leads to the next page",
+        ),
+        pytest.param(
+            b'{"data":[],"has_more":false,"first_id":"a","last_id":"c"}',
+            b'{"data":[],"has_more":false,"first_id":null,"last_id":null}',
+            id="nothing is left",
+        ),
+        pytest.param(b'{"data":[{"id":"b"}]}', b'{"data":[{"id":"b"}]}', id="no cursors"),
+        pytest.param(b'{"data":[{"id":"b"}],"last_id":"b"}', b'{"data":[{"id":"b"}],"last_id":"b"}', id="true already"),
+        pytest.param(b'{"data":5,"last_id":"b"}', b'{"data":5,"last_id":"b"}', id="no list"),
+        pytest.param(b"<html>", b"<html>", id="no JSON"),
+    ],
+)
+def test_cursors_name_no_entry_that_was_cut(body, expected):
+    assert own_cursors(body) == expected
+
+
+@given(st.binary(max_size=100))
+def test_no_bytes_make_cursors_raise(body):
+    own_cursors(body)
