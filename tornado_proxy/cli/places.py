@@ -29,9 +29,7 @@ CONFIG = click.option(
     help="Names the ledger and the prices.",
 )
 LEDGER = click.option("--ledger", "url", help="The ledger itself, sqlite:///PATH.")
-PRICES = click.option(
-    "--prices", type=click.Path(path_type=Path), help="The price file or folder itself; --config is not read then."
-)
+PRICES = click.option("--prices", type=click.Path(path_type=Path), help="The price file or folder itself.")
 
 
 @contextlib.contextmanager
@@ -57,12 +55,17 @@ def find_ledger(config: Path, url: str | None) -> Path:
     return ledger_path(url, base)
 
 
-def find_prices(config: Path, prices: Path | None) -> Path:
+def find_prices(config: Path | None, prices: Path | None) -> Path:
     """The price file or folder: the one given, the configuration's, or the one that comes with the program."""
     if prices is not None:
         return prices
     named = _section(config, "pricing").get("path")
-    return conf_path("prices") if named is None else config.parent / str(named)
+    return conf_path("prices") if named is None or config is None else config.parent / str(named)
+
+
+def readable(config: Path, url: str | None) -> Path | None:
+    """The configuration; None where the ledger is given without one, so that the bundled prices hold."""
+    return None if url is not None and not config.exists() else config
 
 
 def read_prices(path: Path) -> list[Document]:
@@ -78,7 +81,7 @@ def read_prices(path: Path) -> list[Document]:
     return documents
 
 
-def load_prices(config: Path, prices: Path | None) -> PriceBook:
+def load_prices(config: Path | None, prices: Path | None) -> PriceBook:
     """The registry of today.
 
     Raises:
@@ -87,16 +90,18 @@ def load_prices(config: Path, prices: Path | None) -> PriceBook:
     return PriceBook.from_documents(read_prices(find_prices(config, prices)))
 
 
-def find_surcharge(config: Path, prices: Path | None) -> Decimal:
-    """The configuration's surcharge rate, 0 where none is read."""
-    text = str(_section(config, "pricing").get("surcharge_rate", "0")) if prices is None else "0"
+def find_surcharge(config: Path | None) -> Decimal:
+    """The configuration's surcharge rate, 0 where it has none."""
+    text = str(_section(config, "pricing").get("surcharge_rate", "0"))
     try:
         return Decimal(text)
     except InvalidOperation:
         return Decimal(0)
 
 
-def _section(config: Path, name: str) -> Mapping[str, object]:
+def _section(config: Path | None, name: str) -> Mapping[str, object]:
+    if config is None:
+        return {}
     content = read_document(config).content
     section = content.get(name) if isinstance(content, dict) else None
     return section if isinstance(section, dict) else {}

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import IO
@@ -17,10 +15,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tornado_proxy.cli.moment import Moment
 from tornado_proxy.cli.places import find_ledger, reporting
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.query import GROUPS, UsageFilter, UsageSum, add_exactly, read_records, sum_records
-from tornado_proxy.ledger.rows import PRINTED_COLUMNS, format_decimal, format_time
+from tornado_proxy.ledger.rows import PRINTED_COLUMNS, format_decimal
 from tornado_proxy.wire.csv_cells import Plain, write_rows
 
 #: Members that hold JSON text in the ledger and JSON values in print.
@@ -29,29 +28,10 @@ _JSON_MEMBERS = ("usage", "line_items")
 #: Members of a line item that reports show.
 _ITEM_MEMBERS = ("type", "quantity", "unit", "unit_price", "amount", "model")
 
-_RELATIVE = re.compile(r"(\d+)([smhdw])")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
 #: Columns of decimals: a minus there is a number, and no formula.
 _NUMBERS = frozenset({"subtotal", "surcharge", "total"})
 
 _SUM_COLUMNS = ("requests", "subtotal", "surcharge", "total", "unsettled", "pending")
-
-
-class _Moment(click.ParamType[str]):
-    """A date, an RFC 3339 time, or a span back from now such as 24h or 7d."""
-
-    name = "time"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        relative = _RELATIVE.fullmatch(value)
-        try:
-            if relative:
-                return format_time(datetime.now(UTC) - timedelta(**{_UNITS[relative[2]]: int(relative[1])}))
-            moment = datetime.fromisoformat(value)
-            return format_time(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
-        except (ValueError, OverflowError):
-            self.fail(f"{value!r} is not a date, a time or a span such as 24h", param, ctx)
 
 
 @click.command()
@@ -64,8 +44,8 @@ class _Moment(click.ParamType[str]):
 @click.option("--provider", type=click.Choice(["openai", "anthropic"]), help="Only this provider.")
 @click.option("--model", help="Only this model: the one of the answer, else the one asked for.")
 @click.option("--basis", type=click.Choice([basis.value for basis in Basis]), help="Only costs known in this way.")
-@click.option("--since", type=_Moment(), help="Started at or after: 2026-11-01 (UTC), an RFC 3339 time, 24h, 7d.")
-@click.option("--until", type=_Moment(), help="Started before.")
+@click.option("--since", type=Moment(), help="Started at or after: 2026-11-01 (UTC), an RFC 3339 time, 24h, 7d.")
+@click.option("--until", type=Moment(), help="Started before.")
 @click.option("--group-by", default="", help=f"Sum by {', '.join(GROUPS)}; several with commas.")
 @click.option(
     "--format",

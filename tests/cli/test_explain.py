@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from tests.cli.billed import PRICES, call, run, write_ledger, write_prices
+from tests.ledger.calls import CALLER, intent, record
+from tornado_proxy.domain.cost import Cost, LineItem, bill
+from tornado_proxy.domain.usage import Basis
+
+
+@pytest.fixture
+def prices(tmp_path: Path) -> Path:
+    return write_prices(tmp_path)
+
+
+def test_the_bill_shows_usage_prices_sources_and_each_multiplication(tmp_path: Path, prices: Path) -> None:
+    ledger = write_ledger(tmp_path, [call("req_1", prices)])
+
+    result = run("explain", "req_1", "--ledger", ledger, "--prices", prices)
+
+    assert result.exit_code == 0
+    text, lines = result.stdout, result.stdout.splitlines()
+    assert "model     gpt-5.4-2026-03-05 (asked for: gpt-5.4)" in lines
+    assert "basis     reported: the provider's own usage" in lines
+    assert '    "prompt_tokens": 1000,' in lines
+    # 1000 x 1.25 / 10^6, 100 x 10 / 10^6; 5 % of 0.00225.
+    assert "input_tokens   1000 x 1.25 per million tokens = 0.001250000000" in lines
+    assert "output_tokens   100 x 10 per million tokens   = 0.001000000000" in lines
+    assert text.count("source: https://prices.example/gpt; checked 2026-02-01") == 2
+    assert "price: gpt-5.4 (service_tier standard), entry " in text
+    assert "subtotal                         0.002250000000" in lines
+    assert "surcharge, 0.05 of the subtotal  0.000112500000" in lines
+    assert "total USD                        0.002362500000" in lines
+    assert "warning" not in text
+
+
+def test_the_terms_that_chose_a_price_are_shown(tmp_path: Path, prices: Path) -> None:
+    ledger = write_ledger(tmp_path, [call("req_1", prices, tier="flex", region="eu")])
+
+    text = run("explain", "req_1", "--ledger", ledger, "--prices", prices).stdout
+
+    # 0.625 x 1.1
+    assert "1000 x 0.6875 per million tokens = 0.000687500000" in text
+    assert "on: provider_region eu, service_tier flex, 1000 input tokens in all" in text
+    assert "0.625 x 1.1: eu (provider_region eu)" in text
+    assert "price: gpt-5.4 (service_tier flex), entry " in text
+
+
+def test_a_price_that_has_changed_since_is_marked(tmp_path: Path, prices: Path) -> None:
+    ledger = write_ledger(tmp_path, [call("req_1", prices)])
+    write_prices(tmp_path, PRICES.replace('"1.25"', '"2.5"'))
+
+    result = run("explain", "req_1", "--ledger", ledger, "--prices", prices)
+
+    assert result.exit_code == 0
+    assert "1000 x 1.25 per million tokens = 0.001250000000" in result.stdout
+    assert "which today's price files do not have" in result.stdout
+    assert (
+        "warning: input_tokens of gpt-5.4: today's price files have another entry, 2.5 per million tokens from "
+        "https://prices.example/gpt (2026-02-01)"
+    ) in result.stdout.splitlines()
+    assert result.stdout.count("warning") == 1
+
+
+def test_a_model_that_has_gone_since_is_marked(tmp_path: Path, prices: Path) -> None:
+    ledger = write_ledger(tmp_path, [call("req_1", prices)])
+    write_prices(tmp_path, PRICES.replace("gpt-5.4", "gpt-9"))
+
+    result = run("explain", "req_1", "--ledger", ledger, "--prices", prices)
+
+    assert "today's price files have no such price any more (gpt-5.4 has no prices)" in result.stdout
+
+
+def test_json_holds_the_same(tmp_path: Path, prices: Path) -> None:
+    ledger = write_ledger(tmp_path, [call("req_1", prices, tier="flex")])
+
+    bill_shown = json.loads(run("explain", "req_1", "--ledger", ledger, "--prices", prices, "--format", "json").stdout)
+
+    first = bill_shown["line_items"][0]
+    assert (first["type"], first["quantity"], first["unit_price"], first["amount"]) == (
+        "input_tokens",
+        "1000",
+        "0.625",
+        "0.000625000000",
+    )
+    assert first["terms"] == {"service_tier": "flex"}
+    assert first["price"]["source"] == "https://prices.example/flex"
+    assert first["price"]["checked"] == "2026-02-02"
+    assert (bill_shown["surcharge_rate"], bill_shown["total"]) == ("0.05", "0.001181250000")
+    assert bill_shown["usage"] == {"prompt_tokens": 1000, "completion_tokens": 100}
+    assert bill_shown["warnings"] == []
+
+
+def test_what_was_not_charged_is_said_aloud(tmp_path: Path, prices: Path) -> None:
+    unpriced = LineItem("input_audio_tokens", Decimal(7), "", None, None, "gpt-5.4")
+    one = record(
+        intent("req_1"), cost=bill([unpriced], Decimal("0.05")), basis=Basis.UNSETTLED, faults=("no price for audio",)
+    )
+    ledger = write_ledger(tmp_path, [one])
+
+    text = run("explain", "req_1", "--ledger", ledger, "--prices", prices).stdout
+
+    assert "input_audio_tokens  7 x no price = not charged" in text
+    assert "fault: no price for audio" in text
+    assert "warning: input_audio_tokens of gpt-5.4 was not charged for want of a price: 7 are not in the total" in text
+
+
+def test_a_free_call_costs_nothing(tmp_path: Path, prices: Path) -> None:
+    free = Cost((), Decimal(0), Decimal(0), Decimal(0))
+    ledger = write_ledger(tmp_path, [record(intent("req_1"), cost=free, basis=Basis.FREE, usage=None)])
+
+    text = run("explain", "req_1", "--ledger", ledger, "--prices", prices).stdout
+
+    assert "Nothing was charged.\ntotal 0 USD\n" in text
+
+
+def test_names_of_clients_cannot_move_the_cursor(tmp_path: Path, prices: Path) -> None:
+    caller = replace(CALLER, participant="\x1b[2Jada\rbob")
+    ledger = write_ledger(tmp_path, [record(intent("req_1", caller=caller))])
+
+    text = run("explain", "req_1", "--ledger", ledger, "--prices", prices).stdout
+
+    assert "participant �[2Jada�bob" in text
+
+
+def test_a_request_that_is_not_there_is_status_1(tmp_path: Path, prices: Path) -> None:
+    ledger = write_ledger(tmp_path, [call("req_1", prices)])
+
+    result = run("explain", "req_2", "--ledger", ledger, "--prices", prices)
+
+    assert result.exit_code == 1
+    assert "req_2 is not in" in result.stderr
+    assert "Llm-Proxy-Request-Id" in result.stderr
+
+
+def test_a_ledger_or_prices_that_are_not_there_are_status_1(tmp_path: Path, prices: Path) -> None:
+    no_ledger = run("explain", "req_1", "--ledger", f"sqlite:///{tmp_path}/none.db", "--prices", prices)
+    ledger = write_ledger(tmp_path, [call("req_1", prices)])
+    no_prices = run("explain", "req_1", "--ledger", ledger, "--prices", tmp_path / "none.yaml")
+
+    assert (no_ledger.exit_code, no_prices.exit_code) == (1, 1)
+    assert "there is no ledger" in no_ledger.stderr
+    assert "none.yaml" in no_prices.stderr
+
+
+def test_the_bundled_prices_hold_where_the_ledger_alone_is_named(
+    tmp_path: Path, prices: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = write_ledger(tmp_path, [call("req_1", prices)])
+    monkeypatch.chdir(tmp_path)
+
+    result = run("explain", "req_1", "--ledger", ledger)
+
+    assert result.exit_code == 0
+    assert "today's price files have another entry" in result.stdout

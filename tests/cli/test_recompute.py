@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from tests.cli.billed import PRICES, RAW, call, run, write_ledger, write_prices
+from tests.ledger.calls import intent, record, stored
+from tornado_proxy.domain.cost import Cost, LineItem, bill, merge_items
+from tornado_proxy.domain.usage import Basis
+
+NOTHING = Cost((), Decimal(0), Decimal(0), Decimal(0))
+
+
+@pytest.fixture
+def prices(tmp_path: Path) -> Path:
+    return write_prices(tmp_path)
+
+
+def dearer(folder: Path) -> None:
+    """Twice the price of standard input."""
+    write_prices(folder, PRICES.replace('"1.25"', '"2.5"'))
+
+
+def test_at_the_same_prices_nothing_differs(tmp_path: Path, prices: Path) -> None:
+    ledger = write_ledger(tmp_path, [call("req_1", prices), call("req_2", prices, tier="flex", region="eu")])
+
+    result = run("recompute", "--since", "2026-01-01", "--dry-run", "--ledger", ledger, "--prices", prices)
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    # 0.0023625 and, at flex in the EU, (0.0006875 + 0.00055) x 1.05 = 0.001299375.
+    assert result.stdout == (
+        "2 records: 0 differ, 0 cannot be rated today, 0 pending\n"
+        "billed 0.003661875000 USD, today 0.003661875000 USD, difference 0.000000000000 USD\n"
+    )
+
+
+def test_a_changed_price_shows_per_record_and_in_total(tmp_path: Path, prices: Path) -> None:
+    ledger = write_ledger(tmp_path, [call("req_1", prices), call("req_2", prices, tier="flex")])
+    dearer(tmp_path)
+
+    result = run("recompute", "--since", "2026-01-01", "--dry-run", "--ledger", ledger, "--prices", prices)
+
+    # 1000 x 1.25 / 10^6 more, and 5 % of it.
+    assert result.stdout.splitlines() == [
+        "req_1  2026-03-02 10:00  gpt-5.4-2026-03-05  billed 0.002362500000  today 0.003675000000  "
+        "difference +0.001312500000",
+        "    input_tokens of gpt-5.4: 1.25 per million tokens, today 2.5 per million tokens",
+        "2 records: 1 differ, 0 cannot be rated today, 0 pending",
+        "billed 0.003543750000 USD, today 0.004856250000 USD, difference +0.001312500000 USD",
+    ]
+
+
+def test_all_prints_the_others_too(tmp_path: Path, prices: Path) -> None:
+    ledger = write_ledger(tmp_path, [call("req_1", prices), call("req_2", prices, tier="flex")])
+    dearer(tmp_path)
+    words = ("recompute", "--since", "2026-01-01", "--dry-run", "--ledger", ledger, "--prices", prices)
+
+    lines = [json.loads(line) for line in run(*words, "--all", "--format", "jsonl").stdout.splitlines()]
+
+    assert [(line["request_id"], line["difference"]) for line in lines] == [
+        ("req_1", "0.001312500000"),
+        ("req_2", "0.000000000000"),
+    ]
+
+
+def test_csv_has_a_line_for_each_difference_and_the_sums_apart(tmp_path: Path, prices: Path) -> None:
+    ledger = write_ledger(tmp_path, [call("req_1", prices)])
+    write_prices(tmp_path, PRICES.replace('"1.25"', '"0.25"'))
+
+    result = run(
+        "recompute", "--since", "2026-01-01", "--dry-run", "--ledger", ledger, "--prices", prices, "--format", "csv"
+    )
+
+    (line,) = csv.DictReader(io.StringIO(result.stdout))
+    assert (line["project_id"], line["billed"], line["today"]) == ("project-a", "0.002362500000", "0.001312500000")
+    # A minus is a number here, and no formula.
+    assert line["difference"] == "-0.001050000000"
+    assert "1 records: 1 differ" in result.stderr
+
+
+def test_without_dry_run_it_refuses_and_says_what_to_do(tmp_path: Path, prices: Path) -> None:
+    ledger = write_ledger(tmp_path, [call("req_1", prices)])
+    before = stored(tmp_path / "ledger.db")
+
+    result = run("recompute", "--since", "2026-01-01", "--ledger", ledger, "--prices", prices)
+
+    assert result.exit_code == 2
+    assert "append-only" in result.stderr
+    assert "credit or a debit note" in result.stderr
+    assert stored(tmp_path / "ledger.db") == before
+
+
+def test_the_dry_run_writes_nothing(tmp_path: Path, prices: Path) -> None:
+    ledger = write_ledger(tmp_path, [call("req_1", prices)])
+    dearer(tmp_path)
+    before = (tmp_path / "ledger.db").read_bytes()
+
+    run("recompute", "--since", "2026-01-01", "--dry-run", "--ledger", ledger, "--prices", prices)
+
+    assert (tmp_path / "ledger.db").read_bytes() == before
+
+
+def test_since_and_until_choose_by_start(tmp_path: Path, prices: Path) -> None:
+    ledger = write_ledger(tmp_path, [call("req_1", prices)])
+    words = ("recompute", "--dry-run", "--ledger", ledger, "--prices", prices)
+
+    assert "0 records" in run(*words, "--since", "2026-03-03").stdout
+    assert "0 records" in run(*words, "--since", "2026-01-01", "--until", "2026-03-02").stdout
+    assert "1 records" in run(*words, "--since", "2026-03-02", "--until", "2026-03-03").stdout
+    assert run(*words).exit_code == 2
+
+
+def test_what_today_s_prices_lack_is_named_and_makes_no_difference(tmp_path: Path, prices: Path) -> None:
+    ledger = write_ledger(tmp_path, [call("req_1", prices)])
+    write_prices(tmp_path, PRICES.replace("gpt-5.4", "gpt-9"))
+
+    result = run("recompute", "--since", "2026-01-01", "--dry-run", "--ledger", ledger, "--prices", prices)
+
+    assert "today -" in result.stdout
+    assert "gpt-5.4 has no prices" in result.stdout
+    assert "1 cannot be rated today" in result.stdout
+    assert "difference 0.000000000000 USD" in result.stdout
+
+
+def test_what_had_no_price_is_rated_when_there_is_one(tmp_path: Path, prices: Path) -> None:
+    item = LineItem("input_tokens", Decimal(1000), "", None, None, "gpt-5.4", terms=(("service_tier", "flex"),))
+    one = record(intent("req_1"), cost=bill([item], Decimal("0.05")), basis=Basis.UNSETTLED)
+    ledger = write_ledger(tmp_path, [one])
+
+    result = run("recompute", "--since", "2026-01-01", "--dry-run", "--ledger", ledger, "--prices", prices)
+
+    # 1000 x 0.625 / 10^6 and 5 %.
+    assert "billed 0.000000000000  today 0.000656250000" in result.stdout
+    assert "input_tokens of gpt-5.4: no price, today 0.625 per million tokens" in result.stdout
+
+
+def test_usage_that_was_kept_without_a_rating_is_read_again(tmp_path: Path, prices: Path) -> None:
+    lost = record(intent("req_1"), cost=NOTHING, basis=Basis.UNSETTLED, usage=RAW, faults=("rating failed",))
+    unknown = record(intent("req_2"), cost=NOTHING, basis=Basis.UNSETTLED, usage=None, faults=("no answer",))
+    ledger = write_ledger(tmp_path, [lost, unknown])
+
+    result = run(
+        *("recompute", "--since", "2026-01-01", "--dry-run", "--ledger", ledger, "--prices", prices),
+        *("--config", tmp_path / "none.yaml"),
+    )
+
+    # The prices alone were named, so that there is no surcharge rate: 0.00125 + 0.001.
+    assert "billed 0  today 0.002250000000" in result.stdout
+    assert "rated now from the usage as the provider sent it" in result.stdout
+    assert "its usage is not known (no answer)" in result.stdout
+    assert "2 records: 1 differ, 1 cannot be rated today" in result.stdout
+
+
+def test_free_and_pending_calls_make_no_difference(tmp_path: Path, prices: Path) -> None:
+    free = record(intent("req_1"), cost=NOTHING, basis=Basis.FREE)
+    pending = record(intent("req_2"), cost=NOTHING, basis=Basis.PENDING)
+    ledger = write_ledger(tmp_path, [free, pending])
+
+    result = run("recompute", "--since", "2026-01-01", "--dry-run", "--ledger", ledger, "--prices", prices)
+
+    assert result.stdout.startswith("2 records: 0 differ, 0 cannot be rated today, 1 pending\n")
+
+
+def test_a_line_of_a_batch_keeps_the_amount_that_its_requests_were_rounded_to(tmp_path: Path) -> None:
+    # 1 token at 0.0000015 a million is 1.5e-12, which rounds half-even to 2e-12: three of them are 6e-12, not 4.5e-12.
+    prices = write_prices(tmp_path, PRICES.replace('"1.25"', '"0.0000015"'))
+    item = LineItem(
+        "input_tokens", Decimal(1), "per_million_tokens", Decimal("0.0000015"), Decimal("0.000000000002"), "gpt-5.4"
+    )
+    ledger = write_ledger(tmp_path, [record(intent("req_1"), cost=merge_items(bill([item] * 3, Decimal(0))))])
+
+    result = run("recompute", "--since", "2026-01-01", "--dry-run", "--ledger", ledger, "--prices", prices)
+
+    assert result.stdout.startswith("1 records: 0 differ")
