@@ -1,14 +1,18 @@
 #!/usr/bin/env bash
 # Codex CLI and Claude Code, installed from npm, each answer a prompt through the proxy and the simulator.
 # Needs Node.js 20 and npm; not part of the test suite.  Run it from anywhere: bash tests/agents.sh
+# AGENTS names a folder whose node_modules/ holds both already; without it they are installed for this run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 trap 'kill "${server:-}" 2>/dev/null || true; rm -rf "$work"' EXIT
 
 bash tests/setup
-npm install --silent --prefix "$work/npm" @openai/codex @anthropic-ai/claude-code
-(cd "$work/npm/node_modules/@anthropic-ai/claude-code" && { [ ! -f install.cjs ] || node install.cjs; })
+agents=${AGENTS:-$work/npm}
+if [ -z "${AGENTS:-}" ]; then
+    npm install --silent --prefix "$agents" @openai/codex @anthropic-ai/claude-code
+    (cd "$agents/node_modules/@anthropic-ai/claude-code" && { [ ! -f install.cjs ] || node install.cjs; })
+fi
 
 env -u OPENAI_API_KEY -u ANTHROPIC_API_KEY \
     .test-venv/bin/tornado-proxy demo --port 0 --admin-port 0 --dir "$work/demo" >"$work/demo.out" 2>"$work/demo.log" &
@@ -21,13 +25,13 @@ export HOME=$work/home CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1
 cd "$work/project"
 
 echo '== codex exec'
-"$work/npm/node_modules/.bin/codex" exec --skip-git-repo-check -m gpt-5.4 \
+"$agents/node_modules/.bin/codex" exec --skip-git-repo-check -m gpt-5.4 \
     -c 'model_provider="proxy"' \
     -c "model_providers.proxy={name=\"proxy\",base_url=\"$OPENAI_BASE_URL\",env_key=\"OPENAI_API_KEY\",wire_api=\"responses\"}" \
     'Say hello.' </dev/null
 
 echo '== claude -p'
-"$work/npm/node_modules/.bin/claude" -p 'Say hello.' --model claude-sonnet-5 </dev/null
+"$agents/node_modules/.bin/claude" -p 'Say hello.' --model claude-sonnet-5 </dev/null
 
 echo '== the ledger'
 cd - >/dev/null
