@@ -5,7 +5,19 @@ Source of the naming rules: Prometheus, "Metric and label naming".
 
 from __future__ import annotations
 
+from functools import cache
+from typing import TypeVar
+
 from prometheus_client import Counter, Gauge, Histogram
+
+_Metric = TypeVar("_Metric", Counter, Histogram)
+
+
+@cache  # finding a child takes longer than counting on it; labels are closed sets, so this stays small
+def child(metric: _Metric, *labels: str) -> _Metric:
+    """The one of `metric`'s children that counts for `labels`."""
+    return metric.labels(*labels)
+
 
 #: Seconds.  From a refusal on the loop to a long reasoning stream.
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)

@@ -4,8 +4,9 @@ What is Tornado's: the multi handle and how the loop drives it.  What is ours: a
 options from one exchange to the next, and callbacks that go straight to an `Exchange`.  No HTTPRequest, HTTPResponse,
 queue or per-request timer stands between (docs/performance.md has the figures).
 
-The private names of CurlAsyncHTTPClient used here are `_multi`, `_set_timeout` and the hook `_finish`, which its
-`_finish_pending_requests` calls; Tornado is pinned for their sake, and tests/upstream/ holds them to their contract.
+The private names of CurlAsyncHTTPClient used here are `_multi`, `_fds`, `_handle_events`, `_handle_timeout` and the
+hooks `_handle_socket`, `_set_timeout` and `_finish`, which its `_finish_pending_requests` calls; Tornado is pinned for
+their sake, and tests/upstream/ holds them to their contract.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import certifi
 import pycurl
 from tornado.curl_httpclient import CurlAsyncHTTPClient
+from tornado.ioloop import IOLoop
 
 from tornado_proxy.domain.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from tornado_proxy.upstream.exchange import Exchange, UpstreamRequest
@@ -55,12 +57,13 @@ class UpstreamClient(CurlAsyncHTTPClient):
         self, max_clients: int = 0, defaults: dict[str, Any] | None = None, max_body_size: int = 0
     ) -> None:
         """Called by Tornado's constructor; its pool of handles stays empty, and no limit of its holds here."""
+        self._asyncio_loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
         super().initialize(max_clients=max_clients, defaults=defaults, max_body_size=max_body_size)
         self._multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_MULTIPLEX)
         self._multi.setopt(pycurl.M_MAXCONNECTS, _KEPT_CONNECTIONS)
         self._running: dict[Exchange, _Handle] = {}
         self._pool: list[_Handle] = []
-        self._asyncio_loop = asyncio.get_running_loop()
         self._sweep = self._asyncio_loop.call_later(_IDLE_SWEEP_S, self._end_silent_exchanges)
 
     def start(self, request: UpstreamRequest) -> Exchange:
@@ -88,9 +91,35 @@ class UpstreamClient(CurlAsyncHTTPClient):
             handle.curl.close()
         self._pool.clear()
         for fd in list(self._fds):
-            self.io_loop.remove_handler(fd)
-        self._fds.clear()
+            self._unwatch(fd)
+        self._set_timeout(-1)
         super().close()
+
+    # Tornado's own go through IOLoop's bookkeeping of handlers and timers, at a third of an exchange's cost.
+
+    def _handle_socket(self, event: int, fd: int, multi: pycurl.CurlMulti, data: Any) -> None:
+        # libcurl may open a socket under the number of one that it closed without a word: always begin anew.
+        self._unwatch(fd)
+        if event == pycurl.POLL_REMOVE:
+            return
+        self._fds[fd] = event
+        if event & pycurl.POLL_IN:
+            self._asyncio_loop.add_reader(fd, self._handle_events, fd, IOLoop.READ)
+        if event & pycurl.POLL_OUT:
+            self._asyncio_loop.add_writer(fd, self._handle_events, fd, IOLoop.WRITE)
+
+    def _unwatch(self, fd: int) -> None:
+        watched = self._fds.pop(fd, pycurl.POLL_NONE)
+        if watched & pycurl.POLL_IN:
+            self._asyncio_loop.remove_reader(fd)
+        if watched & pycurl.POLL_OUT:
+            self._asyncio_loop.remove_writer(fd)
+
+    def _set_timeout(self, msecs: int) -> None:
+        """Called by libcurl; -1 is for none, which Tornado takes for at once."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if msecs < 0 else self._asyncio_loop.call_later(msecs / 1000, self._handle_timeout)
 
     def _finish(self, curl: pycurl.Curl, curl_error: int | None = None, curl_message: str | None = None) -> None:
         exchange: Exchange = curl.handle.exchange  # type: ignore[attr-defined]  # set in _Handle

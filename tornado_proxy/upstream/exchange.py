@@ -222,12 +222,13 @@ def parse_head(lines: list[bytes]) -> Head | None:
     """
     if not lines:
         return None
-    parts = lines[0].decode("latin-1").strip().split(" ", 2)
+    status_line, *others = b"".join(lines).decode("latin-1").split("\n")
+    parts = status_line.strip().split(" ", 2)
     if len(parts) < 2 or not parts[1].isdigit():
         return None
     headers: list[tuple[str, str]] = []
-    for raw in lines[1:]:
-        line = raw.decode("latin-1").rstrip("\r\n")
+    for raw in others:
+        line = raw.rstrip("\r")
         if line[:1] in (" ", "\t") and headers:
             name, value = headers[-1]
             headers[-1] = (name, f"{value} {line.strip()}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from http.client import responses
 from typing import Any
 
+from tornado.httputil import HTTPHeaders
 from tornado.web import HTTPError, RequestHandler
 
 from tornado_proxy.domain.errors import AnswerableError, BadRequest, MethodNotAllowed, NotAuthenticated
@@ -30,17 +32,19 @@ class BaseHandler(RequestHandler):
         self.request_id = new_request_id()
         self.provider: Provider = services.snapshots.current.routes.provider_for(self.request.uri or "/")
 
-    def set_default_headers(self) -> None:
-        """Start without Tornado's Server, Content-Type and Date: the answer's headers are the provider's."""
-        for name in ("Server", "Content-Type", "Date"):
-            self.clear_header(name)
+    def clear(self) -> None:
+        """Start an answer without Tornado's Server, Content-Type and Date: its headers are the provider's."""
+        self._headers = HTTPHeaders()
+        self._write_buffer = []
+        self._status_code = 200
+        self._reason = responses[200]
 
     def compute_etag(self) -> None:
         """No ETag: it would turn a provider's 200 into a 304."""
 
     async def answer_error(self, error: AnswerableError) -> None:
         """End the request with `error`."""
-        self.set_default_headers()
+        self.clear()
         self.set_status(error.status)
         self.set_header("Content-Type", "application/json")
         self.set_header(REQUEST_ID_HEADER, self.request_id)

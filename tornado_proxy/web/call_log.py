@@ -34,12 +34,12 @@ def write(record: CallRecord, generation: int) -> None:
     """Log and count `record`."""
     intent = record.intent
     total_s = (record.ended_at - intent.started_at).total_seconds()
-    metrics.REQUESTS.labels(intent.provider, record.outcome.value).inc()
-    metrics.DURATION.labels(intent.provider).observe(total_s)
+    metrics.child(metrics.REQUESTS, intent.provider, record.outcome.value).inc()
+    metrics.child(metrics.DURATION, intent.provider).observe(total_s)
     first_byte_s = None
     if record.first_byte_at is not None:
         first_byte_s = (record.first_byte_at - intent.started_at).total_seconds()
-        metrics.FIRST_BYTE.labels(intent.provider).observe(first_byte_s)
+        metrics.child(metrics.FIRST_BYTE, intent.provider).observe(first_byte_s)
     _log.info(
         "call",
         extra={
