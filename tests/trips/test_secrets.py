@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-
 import httpx2 as httpx
+import pytest
 
 from tests.harness import ANTHROPIC_KEY, OPENAI_KEY, OTHER_SIGNING_SECRET, SIGNING_SECRET, ProxyProcess, mint
 from tests.replay import Replay, Reply
@@ -49,6 +48,47 @@ def test_the_provider_gets_its_own_key_and_none_of_the_client_s_credentials(
         assert secret not in sent
 
 
+@pytest.mark.parametrize(
+    ("place", "how"),
+    [
+        pytest.param("query", {"params": {"api_key": "{}"}}, id="query"),
+        pytest.param("query", {"params": {"note": "key {} here"}}, id="query, encoded"),
+        pytest.param("header", {"headers": {"OpenAI-Api-Key": "{}"}}, id="a header of the provider's family"),
+        pytest.param("header", {"headers": {"User-Agent": "agent/1 ({})"}}, id="inside a header that passes"),
+        pytest.param("header", {"headers": {"X-Client-Request-Id": "{}"}}, id="request id"),
+    ],
+)
+def test_a_token_where_it_would_go_on_is_refused_and_not_repeated(
+    place: str, how: dict[str, dict[str, str]], proxy: ProxyProcess, provider: Replay
+) -> None:
+    token = mint()
+    before = len(provider.asked)
+    filled = {kind: {name: text.format(token) for name, text in given.items()} for kind, given in how.items()}
+    headers = {"Authorization": f"Bearer {token}", **filled.pop("headers", {})}
+
+    answer = httpx.post(
+        proxy.base_url + "/v1/chat/completions",
+        json={"model": "gpt-4o-mini", "messages": []},
+        headers=headers,
+        params=filled.get("params"),
+        timeout=30,
+    )
+
+    assert answer.status_code == 400
+    assert place in answer.json()["error"]["message"]
+    assert token not in answer.text
+    assert len(provider.asked) == before
+
+
+def test_a_token_in_the_path_is_refused(proxy: ProxyProcess, provider: Replay) -> None:
+    token = mint()
+    before = len(provider.asked)
+
+    answer = httpx.get(f"{proxy.base_url}/v1/models/{token}", headers={"Authorization": f"Bearer {token}"}, timeout=30)
+
+    assert (answer.status_code, token in answer.text, len(provider.asked)) == (400, False, before)
+
+
 def test_what_a_client_may_say_reaches_the_provider(proxy: ProxyProcess, provider: Replay) -> None:
     said = {
         "Idempotency-Key": "same-again",
@@ -87,7 +127,8 @@ def test_no_secret_and_no_prompt_stands_in_the_log_the_metrics_or_the_ledger(
     token = mint(name="someone")
     answers = [chat(proxy, token), chat(proxy, token + "x"), chat(proxy, "not-a-token-777")]
     proxy.record(answers[0].headers["llm-proxy-request-id"])
-    time.sleep(0.1)
+    for answer in answers:
+        proxy.wait_for_log(answer.headers["llm-proxy-request-id"])
 
     seen = "\n".join(proxy.log) + proxy.admin("/metrics")[1] + "".join(answer.text for answer in answers)
     kept = b"".join(path.read_bytes() for path in proxy.folder.glob("ledger.db*") if path.is_file())

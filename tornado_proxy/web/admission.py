@@ -77,7 +77,7 @@ def admit_head(snapshot: Snapshot, method: str, target: str, headers: Headers, s
     match = snapshot.routes.match(method, target)
     token = find_token(headers, match.provider.credential_headers)
     caller = snapshot.authenticator.authenticate(token, started_at)
-    _refuse_token_in_query(target, token)
+    _refuse_token_in_target(target, token)
     return Entry(snapshot, match, caller, Secret(token), headers, started_at)
 
 
@@ -115,6 +115,7 @@ def admit_body(entry: Entry, parsed: ParsedRequest, request_id: str) -> Admitted
         prefixes=provider.passed_prefixes,
         withheld=provider.withheld_headers,
     )
+    _refuse_token_in_headers(passed, entry.token.reveal())
     upstream = UpstreamRequest(
         method=entry.match.endpoint.method,
         url=settings.base_url + entry.match.upstream_target,
@@ -188,8 +189,14 @@ def _intent(entry: Entry, facts: RequestFacts, request_id: str) -> CallIntent:
     )
 
 
-def _refuse_token_in_query(target: str, token: str) -> None:
-    """A query goes to the provider byte for byte, so a credential in it would go there too."""
-    query = target.partition("?")[2]
-    if token in query or token in unquote_plus(query):
-        raise BadRequest("the query holds your token; send it in the Authorization header only")
+def _refuse_token_in_target(target: str, token: str) -> None:
+    """The target goes to the provider byte for byte, so a credential in it would go there too."""
+    if token in target or token in unquote_plus(target):
+        raise BadRequest("the path or query holds your token; send it in the Authorization header only")
+
+
+def _refuse_token_in_headers(passed: Headers, token: str) -> None:
+    """Headers are passed by their names, whole families of them; some client brings its key in one of its own."""
+    for name, value in passed:
+        if token in value:
+            raise BadRequest(f"the header {name} would take your token to the provider; leave it out")
