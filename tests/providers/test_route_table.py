@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -187,3 +189,20 @@ def test_a_provider_and_an_endpoint_are_found_by_name_for_requests_of_our_own():
     assert endpoint.later is not None
     assert TABLE.endpoint("openai", "GET", "/v1/responses") is None
     assert TABLE.endpoint("openai", "POST", "/v1/nothing") is None
+
+
+@pytest.mark.parametrize(
+    ("target", "hint"),
+    [
+        ("/openai/chat/completions", "did you mean /v1/chat/completions? Then the base URL lacks /v1"),
+        ("/chat/completions", "did you mean /v1/chat/completions? Then the base URL lacks /v1"),
+        ("/anthropic/messages", "did you mean /v1/messages? Then the base URL lacks /v1"),
+        ("/anthropic/v1/v1/messages", "the base URL ends in /v1, and the client adds another"),
+        ("/v1/messages", "did you mean /anthropic/v1/messages? Then the base URL lacks /anthropic"),
+        ("/anthropic/v1/responses", "did you mean /openai/v1/responses? Then the base URL lacks /openai"),
+        ("/v1/fine_tuning/jobs", "docs/endpoints.md lists what is"),
+    ],
+)
+def test_what_is_not_served_is_told_with_what_may_have_been_meant(target: str, hint: str) -> None:
+    with pytest.raises(NotFound, match=f"is not served here; {re.escape(hint)}$"):
+        TABLE.match("POST", target)

@@ -60,7 +60,7 @@ class RouteTable:
         inner = path.removeprefix(f"/{provider.prefix}") if path.startswith(f"/{provider.prefix}/") else path
         methods, object_id = self._find(provider, inner)
         if methods is None:
-            raise NotFound(f"{path[:200]} is not served here; docs: the list of endpoints in the README")
+            raise NotFound(f"{path[:200]} is not served here; {self._hint(provider, inner)}")
         endpoint = methods.get(method)
         if endpoint is None:
             allowed = tuple(sorted(methods))
@@ -98,6 +98,17 @@ class RouteTable:
             if found is not None:
                 return methods, found[1]
         return None, None
+
+    def _hint(self, provider: Provider, path: str) -> str:
+        """What may have been meant: most often a base URL is a part too short or too long."""
+        if self._find(provider, f"/v1{path}")[0] is not None:
+            return f"did you mean /v1{path[:200]}? Then the base URL lacks /v1"
+        if path.startswith("/v1/v1/"):
+            return "the base URL ends in /v1, and the client adds another"
+        for other in self._providers.values():
+            if self._find(other, path)[0] is not None:
+                return f"did you mean /{other.prefix}{path[:200]}? Then the base URL lacks /{other.prefix}"
+        return "docs/endpoints.md lists what is"
 
 
 def _pattern(path: str) -> re.Pattern[str]:
