@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -145,3 +146,22 @@ def test_a_command_helps_with_words_for_each_option_and_an_example(words: str, c
     assert "Example:" in said
     assert words.split(" ", 1)[1] in said.partition("Example:")[2]
     assert [one.name for one in command.params if isinstance(one, click.Option) and not one.help] == []
+
+
+def test_every_floor_of_the_import_contract_is_in_the_drawing_in_its_order() -> None:
+    contract = configparser.ConfigParser()
+    contract.read(ROOT / "setup.cfg", "utf-8")
+    layers = contract["importlinter:contract:floors"]["layers"].split("\n")
+    rooms = [room.strip() for layer in layers for room in layer.split("|") if room.strip()]
+    floors = re.findall(r"^ \d  .*$", text_of("architecture.md"), re.MULTILINE)
+
+    drawn = [[number for number, floor in enumerate(floors) if re.search(rf"\b{room}\b", floor)] for room in rooms]
+    assert [room for room, places in zip(rooms, drawn, strict=True) if not places] == []
+    assert [places[0] for places in drawn] == sorted(places[0] for places in drawn)
+
+
+def test_every_broad_except_is_on_the_page_with_its_reason() -> None:
+    page = text_of("architecture.md").partition("## Where an exception is caught broadly")[2]
+    places = {path.relative_to(PACKAGE).as_posix() for path, _ in sources() if "BLE001" in path.read_text("utf-8")}
+
+    assert [place for place in places if f"`{place}`" not in page] == []
