@@ -23,7 +23,7 @@ from tornado_proxy import metrics, snapshot, tasks
 from tornado_proxy.config.settings import ListenSettings
 from tornado_proxy.domain.call import Outcome
 from tornado_proxy.domain.errors import CannotListen, ConfigError
-from tornado_proxy.ledger.sqlite import SqliteLedger
+from tornado_proxy.ledger.opening import make_ledger
 from tornado_proxy.settlement import Settler
 from tornado_proxy.snapshot import Snapshot, SnapshotHolder
 from tornado_proxy.upstream.client import UpstreamClient
@@ -61,7 +61,7 @@ class Server:
             CannotListen: a port cannot be bound.
         """
         settings = self._snapshots.current.settings
-        ledger = SqliteLedger(settings.ledger.path, fsync=settings.ledger.fsync)
+        ledger = make_ledger(settings.ledger.address, fsync=settings.ledger.fsync)
         await ledger.open()
         upstream = UpstreamClient(force_instance=True)
         settler = Settler(self._snapshots, upstream, ledger)

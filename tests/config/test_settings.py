@@ -8,6 +8,7 @@ import pytest
 
 from tests.config.conftest import document
 from tornado_proxy.config.bundled import conf_path, schema
+from tornado_proxy.config.ledger import ledger_address
 from tornado_proxy.config.settings import (
     LedgerSettings,
     ListenSettings,
@@ -15,12 +16,12 @@ from tornado_proxy.config.settings import (
     ProviderSettings,
     Settings,
     StreamSettings,
-    ledger_path,
     make_settings,
     restart_needed,
 )
 from tornado_proxy.config.validation import check
 from tornado_proxy.domain.identity import Secret
+from tornado_proxy.domain.ledger_address import PostgresAddress
 
 BASE = Path("/etc/proxy")
 
@@ -88,7 +89,21 @@ def test_without_a_path_the_prices_of_the_program_hold() -> None:
     ],
 )
 def test_the_ledgers_file(url: str, path: str) -> None:
-    assert ledger_path(url, BASE) == Path(path)
+    assert ledger_address({"url": url}, BASE, None) == Path(path)
+
+
+def test_a_ledger_on_a_server_has_a_password_and_a_journal_on_this_machine() -> None:
+    section = {"url": "postgresql://proxy@db/ledger", "password": {"env": "PGPASS"}, "journal": "../var/waiting"}
+    content = {**FULL, "ledger": section}
+    assert check(document(content), "proxy") == []
+
+    settings = make_settings(content, BASE, PROVIDERS, Secret("hunter2"))
+
+    journal = Path("/etc/proxy/../var/waiting")
+    assert settings.ledger.address == PostgresAddress("postgresql://proxy@db/ledger", Secret("hunter2"), journal)
+    assert "hunter2" not in repr(settings)
+    changed_password = make_settings(content, BASE, PROVIDERS, Secret("hunter3"))
+    assert restart_needed(settings, changed_password) == ("ledger",)
 
 
 def changed(name: str, key: str) -> Settings:

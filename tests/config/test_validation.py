@@ -76,8 +76,11 @@ def test_a_valid_document_has_no_fault() -> None:
             id="more than ten times the charge",
         ),
         pytest.param(
-            {"ledger": {"url": "postgres://db/ledger"}},
-            ["ledger.url: 'postgres://db/ledger' is not an SQLite URL such as sqlite:///../var/ledger.db"],
+            {"ledger": {"url": "mysql://db/ledger"}},
+            [
+                "ledger.url: 'mysql://db/ledger' is not an SQLite or PostgreSQL URL without a password, such as "
+                "sqlite:///../var/ledger.db or postgresql://proxy@db.example.com/ledger"
+            ],
             id="another database",
         ),
         pytest.param({"oauth": []}, None, id="what is not built is unknown"),
@@ -109,12 +112,37 @@ def test_surcharge_rates_from_nothing_to_ten_times_the_charge(rate: str) -> None
     assert proxy_faults(pricing={"surcharge_rate": rate}) == []
 
 
-@pytest.mark.parametrize("url", ["sqlite:///ledger.db", "sqlite:///../var/ledger.db", "sqlite:////var/lib/ledger.db"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:///ledger.db",
+        "sqlite:///../var/ledger.db",
+        "sqlite:////var/lib/ledger.db",
+        "postgresql://proxy@db.example.com:5432/ledger?sslmode=verify-full",
+        "postgresql://first.example.com,second.example.com/ledger?target_session_attrs=read-write",
+        "postgresql:///ledger?host=/var/run/postgresql",
+        "postgres://db/ledger",
+    ],
+)
 def test_ledger_urls(url: str) -> None:
     assert proxy_faults(ledger={"url": url}) == []
 
 
-@pytest.mark.parametrize("url", ["sqlite://x", "sqlite:///", "sqlite:///a?mode=ro", "sqlite:///a/", "ledger.db"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite://x",
+        "sqlite:///",
+        "sqlite:///a?mode=ro",
+        "sqlite:///a/",
+        "ledger.db",
+        "postgresql://proxy:pw@db/ledger",
+        "postgresql://proxy:@db/ledger",
+        "postgresql://proxy@db/ledger?password=pw",
+        "postgresql://proxy@db/ledger?sslmode=require&password=pw",
+        "postgresql://proxy@db/led ger",
+    ],
+)
 def test_ledger_urls_that_are_none(url: str) -> None:
     assert len(proxy_faults(ledger={"url": url})) == 1
 

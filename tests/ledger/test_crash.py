@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.harness import ROOT
-from tests.ledger.calls import intent, record, stored, stored_ids
+from tests.ledger.calls import bills, intent, record, stored, stored_ids
 from tornado_proxy.ledger.sqlite import SqliteLedger
 
 
@@ -89,11 +89,10 @@ def test_kill_9_loses_no_request_and_doubles_none(tmp_path: Path) -> None:
 
     open_once(path)
 
-    basis = {row["request_id"]: row["basis"] for row in stored(path)}
-    assert all(count == 1 for count in Counter(stored_ids(path)).values())
+    basis = {row["request_id"]: row["basis"] for row in bills(path)}
+    assert all(count == 1 for count in Counter(stored_ids(path, "bills")).values())
     assert begun <= basis.keys()
     assert {one for one in finished if basis[one] != "reported"} == set()
-    assert stored_ids(path, "intents") == []
     # Each of the 20 callers had one call under way at most, promised or not.
     assert len(basis.keys() - begun) <= 5 * 20
     unsettled = [one for one, known in basis.items() if known == "unsettled"]
@@ -108,7 +107,7 @@ def test_a_killed_request_is_unsettled_and_crashed(tmp_path: Path) -> None:
 
     open_once(path)
 
-    (kept,) = stored(path)
+    (kept,) = bills(path)
     assert (kept["request_id"], kept["basis"], kept["outcome"]) == ("r1", "unsettled", "crashed")
     assert kept["model_requested"] == "gpt-5.4"
     assert kept["ended_at"] > kept["started_at"]
@@ -123,8 +122,10 @@ def test_a_start_does_not_settle_what_a_live_process_has_under_way(tmp_path: Pat
 
         open_once(path)
 
-        assert stored_ids(path) == ["r2"]
-        assert stored_ids(path, "intents") == ["r1"]
+        assert stored_ids(path, "bills") == ["r2"]
+        kill(first)
+        open_once(path)
+        assert stored_ids(path, "bills") == ["r1", "r2"]
 
 
 def test_another_name_of_the_file_has_the_same_writers(tmp_path: Path) -> None:
@@ -137,7 +138,7 @@ def test_another_name_of_the_file_has_the_same_writers(tmp_path: Path) -> None:
 
         open_once(other)
 
-        assert stored_ids(path, "intents") == ["r1"]
+        assert stored_ids(path, "bills") == []
 
 
 def test_processes_that_start_at_once_share_a_new_file(tmp_path: Path) -> None:
@@ -148,7 +149,7 @@ def test_processes_that_start_at_once_share_a_new_file(tmp_path: Path) -> None:
 
     open_once(path)
 
-    kept = stored_ids(path)
+    kept = stored_ids(path, "bills")
     assert len(kept) == len(set(kept))
     for lines in said:
         assert ids(lines, "begun") <= set(kept)

@@ -216,5 +216,5 @@ def test_a_file_that_is_gone_is_a_ledger_that_cannot_be_read(tmp_path: Path) -> 
     async def run() -> None:
         await SqliteLedger(tmp_path / "nowhere" / "ledger.db").usage(UsageQuestion(ALL))
 
-    with pytest.raises(LedgerUnavailable, match="cannot be read"):
+    with pytest.raises(LedgerUnavailable, match="there is no ledger"):
         asyncio.run(run())

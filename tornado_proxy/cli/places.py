@@ -16,10 +16,12 @@ import click
 
 from tornado_proxy.config.bundled import conf_path
 from tornado_proxy.config.files import read_document, read_documents
-from tornado_proxy.config.settings import ledger_path
+from tornado_proxy.config.findings import Findings
+from tornado_proxy.config.ledger import ledger_address, read_ledger_password
 from tornado_proxy.config.validation import check
 from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.errors import ConfigError, LedgerUnavailable
+from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.pricing.price_book import PriceBook
 
 CONFIG = click.option(
@@ -28,7 +30,7 @@ CONFIG = click.option(
     default=Path("conf/proxy.yaml"),
     help="Names the ledger and the prices.",
 )
-LEDGER = click.option("--ledger", "url", help="The ledger itself, sqlite:///PATH.")
+LEDGER = click.option("--ledger", "url", help="The ledger itself: sqlite:///PATH or postgresql://...")
 PRICES = click.option("--prices", type=click.Path(path_type=Path), help="The price file or folder itself.")
 
 
@@ -45,14 +47,25 @@ def reporting() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def find_ledger(config: Path, url: str | None) -> Path:
-    """The ledger's file, from its URL or the configuration's."""
-    base = Path() if url is not None else config.parent
+def find_ledger(config: Path, url: str | None) -> LedgerAddress:
+    """The ledger, from its URL or the configuration's.  libpq finds the password of a URL itself.
+
+    Raises:
+        ConfigError: with every fault of the configuration's section `ledger`.
+    """
     if url is None:
-        url = str(_section(config, "ledger").get("url", "sqlite:///ledger.db"))
-    if not url.startswith("sqlite:///"):
-        raise click.UsageError(f"{url!r} is not a ledger URL such as sqlite:///var/ledger.db")
-    return ledger_path(url, base)
+        document = read_document(config)
+        section = _section(config, "ledger")
+    else:
+        section = {"url": url}
+        document = Document("--ledger", {"ledger": section}, {})
+    findings = Findings([fault for fault in check(document, "proxy") if fault.key.startswith("ledger")])
+    password = read_ledger_password(document, findings)
+    if findings.faults and url is not None:
+        raise click.UsageError(findings.faults[0].rule)
+    if findings.faults:
+        raise ConfigError(findings.faults)
+    return ledger_address(section, config.parent if url is None else Path(), password)
 
 
 def find_prices(config: Path | None, prices: Path | None) -> Path:

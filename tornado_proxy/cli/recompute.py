@@ -27,6 +27,7 @@ from tornado_proxy.cli.places import (
     reporting,
 )
 from tornado_proxy.cli.recomputed import Recomputed, Totals, recompute_record
+from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.ledger.query import UsageFilter, read_records
 from tornado_proxy.ledger.rows import RECORD_COLUMNS, format_decimal
 from tornado_proxy.pricing.price_book import PriceBook
@@ -110,7 +111,9 @@ def recompute(
         _summary(totals, sys.stdout if shape == "text" else sys.stderr)
 
 
-def _results(ledger: Path, which: UsageFilter, book: PriceBook, rate: Decimal, totals: Totals) -> Iterator[Recomputed]:
+def _results(
+    ledger: LedgerAddress, which: UsageFilter, book: PriceBook, rate: Decimal, totals: Totals
+) -> Iterator[Recomputed]:
     for record in read_records(ledger, which, RECORD_COLUMNS):
         result = recompute_record(record, book, rate)
         totals.add(result)

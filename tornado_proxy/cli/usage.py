@@ -17,6 +17,7 @@ from rich.text import Text
 
 from tornado_proxy.cli.moment import Moment
 from tornado_proxy.cli.places import find_ledger, reporting
+from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.query import GROUPS, UsageFilter, UsageSum, add_exactly, read_records, sum_records
 from tornado_proxy.ledger.rows import PRINTED_COLUMNS, format_decimal
@@ -73,20 +74,20 @@ def usage(config: Path, url: str | None, group_by: str, shape: str, **which: str
         _print(find_ledger(config, url), UsageFilter(**which), groups, shape)
 
 
-def _print(path: Path, which: UsageFilter, groups: Sequence[str], shape: str) -> None:
+def _print(ledger: LedgerAddress, which: UsageFilter, groups: Sequence[str], shape: str) -> None:
     if shape == "table":
         names = groups or ["day", "model"]
-        sums = sum_records(path, which, names)
+        sums = sum_records(ledger, which, names)
         _print_table(names, sums, sys.stdout)
-        _print_unknown(path, which, sums, sys.stdout)
+        _print_unknown(ledger, which, sums, sys.stdout)
     elif groups:
         rows = (
             {**dict(zip(groups, one.group, strict=True)), **_sum_members(one)}
-            for one in sum_records(path, which, groups)
+            for one in sum_records(ledger, which, groups)
         )
         _print_rows(rows, [*groups, *_SUM_COLUMNS], shape, sys.stdout)
     else:
-        _print_rows(map(_record_members, read_records(path, which)), PRINTED_COLUMNS, shape, sys.stdout)
+        _print_rows(map(_record_members, read_records(ledger, which)), PRINTED_COLUMNS, shape, sys.stdout)
 
 
 def _print_rows(rows: Iterable[Mapping[str, object]], columns: Sequence[str], shape: str, out: IO[str]) -> None:
@@ -163,10 +164,10 @@ def _group_cell(part: str | None) -> Text:
     return Text("".join(one if one.isprintable() else "\ufffd" for one in part) if part else "-")
 
 
-def _print_unknown(path: Path, which: UsageFilter, sums: Sequence[UsageSum], out: IO[str]) -> None:
+def _print_unknown(ledger: LedgerAddress, which: UsageFilter, sums: Sequence[UsageSum], out: IO[str]) -> None:
     """Say how many requests the sums know no cost of, those too that a filter by basis leaves out."""
     if which.basis not in (None, Basis.UNSETTLED):
-        left_out = sum_records(path, replace(which, basis=Basis.UNSETTLED.value), ())
+        left_out = sum_records(ledger, replace(which, basis=Basis.UNSETTLED.value), ())
         sums = [*sums, *left_out]
     unsettled, pending = sum(one.unsettled for one in sums), sum(one.pending for one in sums)
     if unsettled:

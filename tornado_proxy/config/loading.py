@@ -9,6 +9,7 @@ from pathlib import Path
 from tornado_proxy.config.bundled import conf_path
 from tornado_proxy.config.files import is_folder, read_document, read_documents, why_unreadable
 from tornado_proxy.config.findings import Findings
+from tornado_proxy.config.ledger import read_ledger_password
 from tornado_proxy.config.projects import ProjectReader
 from tornado_proxy.config.servers import check_servers, read_providers
 from tornado_proxy.config.settings import Settings, make_settings
@@ -64,12 +65,13 @@ def read_config(path: Path) -> ReadConfig:
     content = document.content if isinstance(document.content, dict) else {}
     providers = read_providers(document, content, findings)
     check_servers(document, content, findings)
+    ledger_password = read_ledger_password(document, findings)
     projects = _projects(document, content, findings)
     prices = _prices(document, content, findings)
     warnings = tuple(sorted(findings.warnings))
     if findings.faults:
         return ReadConfig(None, prices, tuple(sorted(findings.faults)), warnings)
-    settings = make_settings(content, path.parent, providers)
+    settings = make_settings(content, path.parent, providers, ledger_password)
     return ReadConfig(LoadedConfig(settings, projects, prices), prices, (), warnings)
 
 

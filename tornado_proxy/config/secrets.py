@@ -27,7 +27,7 @@ _ONE_WORD = re.compile(r"[!-~]+")
 
 
 #: The members that are references.
-SECRET_KEYS = frozenset({"api_key", "secret"})
+SECRET_KEYS = frozenset({"api_key", "secret", "password"})
 
 #: Secrets by the path of their reference.
 Secrets = Mapping[DocumentPath, Secret]

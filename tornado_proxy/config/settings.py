@@ -8,7 +8,9 @@ from decimal import Decimal
 from pathlib import Path
 
 from tornado_proxy.config.bundled import conf_path
+from tornado_proxy.config.ledger import ledger_address
 from tornado_proxy.domain.identity import Secret
+from tornado_proxy.domain.ledger_address import LedgerAddress
 
 DEFAULT_HOST = "127.0.0.1"
 CLIENT_PORT = 8080
@@ -44,9 +46,9 @@ class PricingSettings:
 
 @dataclass(frozen=True, slots=True)
 class LedgerSettings:
-    """The SQLite file; `fsync` makes each commit survive loss of power."""
+    """Where the ledger is; `fsync` makes each commit survive loss of power."""
 
-    path: Path
+    address: LedgerAddress
     fsync: bool
 
 
@@ -101,7 +103,12 @@ def restart_needed(old: Settings, new: Settings) -> tuple[str, ...]:
     return tuple(name for name in ("listen", "admin", "ledger") if getattr(old, name) != getattr(new, name))
 
 
-def make_settings(content: Mapping[str, object], base: Path, providers: Mapping[str, ProviderSettings]) -> Settings:
+def make_settings(
+    content: Mapping[str, object],
+    base: Path,
+    providers: Mapping[str, ProviderSettings],
+    ledger_password: Secret | None = None,
+) -> Settings:
     """Settings from a checked document whose folder is `base`; `providers` have their keys already."""
     pricing, ledger = _section(content, "pricing"), _section(content, "ledger")
     streams, limits = _section(content, "streams"), _section(content, "limits")
@@ -114,8 +121,7 @@ def make_settings(content: Mapping[str, object], base: Path, providers: Mapping[
             surcharge_rate=Decimal(str(pricing.get("surcharge_rate", "0"))),
         ),
         ledger=LedgerSettings(
-            path=ledger_path(str(ledger.get("url", "sqlite:///ledger.db")), base),
-            fsync=bool(ledger.get("fsync", False)),
+            address=ledger_address(ledger, base, ledger_password), fsync=bool(ledger.get("fsync", False))
         ),
         streams=StreamSettings(
             on_client_disconnect=str(streams.get("on_client_disconnect", "drain")),
@@ -132,11 +138,6 @@ def make_settings(content: Mapping[str, object], base: Path, providers: Mapping[
         speech_usage=str(content.get("speech_usage", "exact")),
         forward_headers=frozenset(name.lower() for name in _texts(content.get("forward_headers"))),
     )
-
-
-def ledger_path(url: str, base: Path) -> Path:
-    """The file of `sqlite:///relative.db` (from the folder `base`) or `sqlite:////absolute.db`."""
-    return base / url.removeprefix("sqlite:///")
 
 
 def _section(content: Mapping[str, object], name: str) -> Mapping[str, object]:

@@ -1,19 +1,17 @@
-"""Reading the ledger: records one by one, and sums.  Synchronous, on a read-only connection of its own."""
+"""Reading the ledger: records one by one, and sums.  Synchronous, on a read-only connection of its own (reading.py)."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from decimal import Context, Decimal
-from pathlib import Path
 
-from tornado_proxy.domain.errors import LedgerUnavailable
+from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.dialect import quoted
+from tornado_proxy.ledger.reading import reading
 from tornado_proxy.ledger.rows import PRINTED_COLUMNS
-from tornado_proxy.ledger.schema import quoted
 
 #: A record whose cost is not known names no model: it goes under the one that was asked for, not under none.
 _MODEL = "coalesce(model, model_requested)"
@@ -81,30 +79,35 @@ class UsageSum:
 Record = Mapping[str, object]
 
 
-def read_records(path: Path, which: UsageFilter, columns: Sequence[str] = PRINTED_COLUMNS) -> Iterator[Record]:
+def read_records(
+    ledger: LedgerAddress, which: UsageFilter, columns: Sequence[str] = PRINTED_COLUMNS
+) -> Iterator[Record]:
     """The records with these of RECORD_COLUMNS, oldest first, one by one: a large ledger is never in memory.
 
     Raises:
-        LedgerUnavailable: the file is not there, cannot be read, or is no ledger.
+        LedgerUnavailable: it is not there, cannot be read, or is no ledger.
     """
     where, values = _where(which)
-    sql = f"SELECT {quoted(columns)} FROM bills {where} ORDER BY started_at, seq"  # noqa: S608  # names of ours
-    for row in _rows(path, sql, values):
-        yield dict(zip(columns, row, strict=True))
+    # `seq` is selected because SQLite can go by an index, and sort nothing, only if all that it orders by is.
+    sql = f"SELECT {quoted(columns)}, seq FROM bills {where} ORDER BY started_at, seq"  # noqa: S608  # names of ours
+    with reading(ledger) as read:
+        for *row, _ in read(sql, values):
+            yield dict(zip(columns, row, strict=True))
 
 
-def sum_records(path: Path, which: UsageFilter, group_by: Sequence[str]) -> list[UsageSum]:
+def sum_records(ledger: LedgerAddress, which: UsageFilter, group_by: Sequence[str]) -> list[UsageSum]:
     """Sums by group (names of GROUPS), in the order of the groups; exact, for amounts are added as decimals.
 
     Raises:
-        LedgerUnavailable: the file is not there, cannot be read, or is no ledger.
+        LedgerUnavailable: it is not there, cannot be read, or is no ledger.
     """
     where, values = _where(which)
     columns = [*(GROUPS[name] for name in group_by), "subtotal", "surcharge", "total", "basis"]
     sql = f"SELECT {', '.join(columns)} FROM bills {where}"  # noqa: S608  # names of ours
     sums: defaultdict[tuple[str | None, ...], _Running] = defaultdict(_Running)
-    for *group, subtotal, surcharge, total, basis in _rows(path, sql, values):
-        sums[tuple(group)].add(Decimal(subtotal), Decimal(surcharge), Decimal(total), basis)
+    with reading(ledger) as read:
+        for *group, subtotal, surcharge, total, basis in read(sql, values):
+            sums[tuple(group)].add(Decimal(subtotal), Decimal(surcharge), Decimal(total), basis)
     ordered = sorted(sums.items(), key=lambda item: tuple("" if part is None else part for part in item[0]))
     return [running.sum(group) for group, running in ordered]
 
@@ -151,28 +154,3 @@ def _where(which: UsageFilter) -> tuple[str, list[str]]:
             clauses.append(clause)
             values.append(limit)
     return ("WHERE " + " AND ".join(clauses) if clauses else ""), values
-
-
-def _rows(path: Path, sql: str, values: list[str]) -> Iterator[tuple[str, ...]]:
-    if not path.exists():
-        raise LedgerUnavailable(f"{path}: there is no ledger; the server makes it at its first start")
-    try:
-        with closing(connect_read_only(path)) as db:
-            yield from db.execute(sql, values)
-    except sqlite3.Error as error:
-        raise LedgerUnavailable(f"{path}: cannot be read as a ledger: {error}") from error
-
-
-def connect_read_only(path: Path) -> sqlite3.Connection:
-    """A connection that cannot change the ledger.  Raises sqlite3.Error."""
-    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-    try:
-        db.execute("SELECT 1 FROM sqlite_master")
-    except sqlite3.OperationalError:
-        db.close()
-        if path.with_name(f"{path.name}-wal").exists():
-            raise
-        # A reader who may not write in the folder cannot make the files that WAL needs.  Without a log of changes the
-        # file is whole and nobody writes it.
-        return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
-    return db

@@ -10,9 +10,8 @@ from typing import Any
 
 import msgspec
 
-from tornado_proxy.domain.call import CallIntent, CallRecord, Outcome, Settlement
+from tornado_proxy.domain.call import CallIntent, CallRecord, Settlement
 from tornado_proxy.domain.cost import LineItem
-from tornado_proxy.domain.usage import Basis
 
 #: What is known before anything is sent.
 INTENT_COLUMNS = (
@@ -151,27 +150,10 @@ def object_rows(record: Row) -> list[Row]:
     return [{"object_id": one, **owner} for one in objects]
 
 
-def crashed_row(intent: Row, found_at: datetime) -> dict[str, object]:
-    """The record of an intent whose process died: nothing is known, and every report shows it."""
-    empty = dict.fromkeys(RECORD_COLUMNS)
-    return {
-        **empty,
-        **intent,
-        "outcome": Outcome.CRASHED.value,
-        "basis": Basis.UNSETTLED.value,
-        "ended_at": format_time(found_at),
-        "line_items": "[]",
-        "subtotal": "0",
-        "surcharge": "0",
-        "total": "0",
-        "faults": json.dumps(["the server died while the request was under way"]),
-    }
-
-
 def plain_row(row: Row) -> Row:
-    """The row without what SQLite cannot hold: halves of a surrogate pair become question marks."""
+    """The row without what a store cannot hold: halves of a surrogate pair and NUL become question marks."""
     return {
-        name: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+        name: value.encode("utf-8", "replace").decode().replace("\0", "?") if isinstance(value, str) else value
         for name, value in row.items()
     }
 

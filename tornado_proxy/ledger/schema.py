@@ -1,150 +1,134 @@
-"""The tables of the SQLite ledger, and statements that take many rows at once.
+"""The tables of a ledger.
 
-intents       requests under way; a row goes in the transaction that writes its record
-records       append-only: triggers refuse UPDATE and DELETE, and pass over a second record of one request
+intents       requests under way; a row goes in the transaction that writes its record, and has `lost_at` from the
+              moment when its process was found dead
+records       append-only: triggers refuse UPDATE and DELETE, and a second record of one request is passed over
 settlements   append-only: what pending records came to, once each
-bills         view: records, with their settlements in place of what was pending
+bills         view: records, with their settlements in place of what was pending, and lost intents as `unsettled`
 objects       which project created which of the provider's objects
 meta          schema version
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain
+import json
+from collections.abc import Iterable, Iterator
 
+from tornado_proxy.domain.call import Outcome
+from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.database import Database, StoreFault
+from tornado_proxy.ledger.dialect import Dialect, Insert
 from tornado_proxy.ledger.rows import INTENT_COLUMNS, OBJECT_COLUMNS, RECORD_COLUMNS, SETTLED_COLUMNS
 
 SCHEMA_VERSION = 1
 
-#: Rows of one statement, largest first.  Each statement gives the interpreter's lock back and waits for it again, some
-#: milliseconds each time while the event loop is busy; row by row, a batch of a hundred took seconds.  Few sizes, so
-#: that all statements stay prepared.
-_RUNS = (256, 32, 4, 1)
+INSERT_INTENTS = Insert("intents", (*INTENT_COLUMNS, "writer"), "request_id")
+INSERT_RECORDS = Insert("records", RECORD_COLUMNS, "request_id")
+INSERT_SETTLEMENTS = Insert("settlements", ("request_id", *SETTLED_COLUMNS, "settled_at"), "request_id")
+INSERT_OBJECTS = Insert("objects", OBJECT_COLUMNS, "provider, object_id")
 
-
-def quoted(names: Iterable[str]) -> str:
-    """Column names as SQL."""
-    return ", ".join(f'"{name}"' for name in names)
-
-
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """SQL with one group of `width` parameters for each row: `before` (?, ?), (?, ?) `after`."""
-
-    before: str
-    width: int
-    after: str = ""
-
-    def run(self, db: sqlite3.Connection, rows: Sequence[Sequence[object]]) -> None:
-        """Execute it for all rows, in as few steps as their number allows."""
-        at = 0
-        for size in _RUNS:
-            while len(rows) - at >= size:
-                db.execute(self._sql(size), list(chain.from_iterable(rows[at : at + size])))
-                at += size
-
-    def _sql(self, rows: int) -> str:
-        group = f"({', '.join('?' * self.width)})"
-        return f"{self.before} {', '.join([group] * rows)} {self.after}"
-
-
-def _insert(table: str, columns: Sequence[str], after: str = "") -> Statement:
-    return Statement(f"INSERT INTO {table} ({quoted(columns)}) VALUES", len(columns), after)
-
-
-INSERT_INTENTS = _insert("intents", (*INTENT_COLUMNS, "writer"))
-INSERT_RECORDS = _insert("records", RECORD_COLUMNS)
-INSERT_SETTLEMENTS = _insert(
-    "settlements", ("request_id", *SETTLED_COLUMNS, "settled_at"), "ON CONFLICT (request_id) DO NOTHING"
-)
-INSERT_OBJECTS = _insert("objects", OBJECT_COLUMNS, "ON CONFLICT (provider, object_id) DO NOTHING")
-DELETE_INTENTS = Statement("DELETE FROM intents WHERE request_id IN (VALUES", 1, ")")
+SET_META = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 
 
 def _settled(name: str) -> str:
-    """A column of the view `bills`."""
+    """A column of the view `bills`, of a record."""
     both = f'CASE WHEN s.request_id IS NULL THEN r."{name}" ELSE s."{name}" END AS "{name}"'
     return both if name in SETTLED_COLUMNS else f'r."{name}"'
 
 
+#: What is said of a request whose process died: nothing is known, and every report shows it.
+_LOST = {
+    "outcome": f"'{Outcome.CRASHED.value}'",
+    "basis": f"'{Basis.UNSETTLED.value}'",
+    "ended_at": "i.lost_at",
+    "line_items": "'[]'",
+    "subtotal": "'0'",
+    "surcharge": "'0'",
+    "total": "'0'",
+    "faults": f"'{json.dumps(['the server died while the request was under way'])}'",
+}
+
+
+def _lost(name: str) -> str:
+    """The same column, of an intent that was lost."""
+    return f'i."{name}"' if name in INTENT_COLUMNS else f'{_LOST.get(name, "NULL")} AS "{name}"'
+
+
 _BILLS = (
-    f"SELECT r.seq, {', '.join(_settled(name) for name in RECORD_COLUMNS)} "  # noqa: S608  # names of ours
-    "FROM records r LEFT JOIN settlements s ON s.request_id = r.request_id"
+    f"SELECT r.seq AS seq, {', '.join(_settled(name) for name in RECORD_COLUMNS)} "  # noqa: S608  # names of ours
+    "FROM records r LEFT JOIN settlements s ON s.request_id = r.request_id "
+    f"UNION ALL SELECT NULL AS seq, {', '.join(_lost(name) for name in RECORD_COLUMNS)} "
+    "FROM intents i WHERE i.lost_at IS NOT NULL"
 )
 
-_TABLES = f"""
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS intents (
-    request_id TEXT PRIMARY KEY,
-    writer TEXT NOT NULL,
-    {", ".join(f'"{name}" TEXT' for name in INTENT_COLUMNS[1:])}
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS records (
-    seq INTEGER PRIMARY KEY,
-    {", ".join(f'"{name}" {"INTEGER" if name == "status" else "TEXT"}' for name in RECORD_COLUMNS)}
-) STRICT;
-CREATE UNIQUE INDEX IF NOT EXISTS records_request ON records (request_id);
-CREATE INDEX IF NOT EXISTS records_project ON records (project_id, started_at);
-CREATE INDEX IF NOT EXISTS records_time ON records (started_at);
-CREATE INDEX IF NOT EXISTS records_pending ON records (request_id) WHERE basis = 'pending';
-CREATE TABLE IF NOT EXISTS settlements (
-    request_id TEXT PRIMARY KEY,
-    {", ".join(f'"{name}" TEXT' for name in SETTLED_COLUMNS)},
-    settled_at TEXT NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE VIEW IF NOT EXISTS bills AS {_BILLS};
-CREATE TABLE IF NOT EXISTS objects (
-    provider TEXT NOT NULL,
-    object_id TEXT NOT NULL,
-    project_id TEXT NOT NULL,
-    request_id TEXT NOT NULL,
+#: The view, and the index that it needs.
+_VIEW = f"""
+CREATE INDEX IF NOT EXISTS intents_lost ON intents (lost_at) WHERE lost_at IS NOT NULL;
+CREATE VIEW bills AS {_BILLS};
+"""
+
+
+def _tables(sql: Dialect) -> str:
+    def columns(names: Iterable[str]) -> str:
+        return ", ".join(f'"{name}" {sql.number if name == "status" else sql.text}' for name in names)
+
+    return f"""
+CREATE TABLE meta (key {sql.text} PRIMARY KEY, value {sql.text} NOT NULL) {sql.table_end};
+CREATE TABLE intents (
+    request_id {sql.text} PRIMARY KEY,
+    writer {sql.text} NOT NULL,
+    lost_at {sql.text},
+    {columns(INTENT_COLUMNS[1:])}
+) {sql.keyed_table_end};
+CREATE TABLE records (seq {sql.sequence}, {columns(RECORD_COLUMNS)}) {sql.table_end};
+CREATE UNIQUE INDEX records_request ON records (request_id);
+CREATE INDEX records_project ON records (project_id, started_at);
+CREATE INDEX records_time ON records (started_at);
+CREATE INDEX records_pending ON records (request_id) WHERE basis = 'pending';
+CREATE TABLE settlements (
+    request_id {sql.text} PRIMARY KEY,
+    {columns(SETTLED_COLUMNS)},
+    settled_at {sql.text} NOT NULL
+) {sql.keyed_table_end};
+CREATE TABLE objects (
+    provider {sql.text} NOT NULL,
+    object_id {sql.text} NOT NULL,
+    project_id {sql.text} NOT NULL,
+    request_id {sql.text} NOT NULL,
     PRIMARY KEY (provider, object_id)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS objects_request ON objects (request_id);
-"""
-
-# A trigger, not ON CONFLICT: INSERT OR REPLACE would delete the first record without asking the DELETE trigger.
-_TRIGGERS = """
-CREATE TRIGGER IF NOT EXISTS records_once BEFORE INSERT ON records
-    WHEN EXISTS (SELECT 1 FROM records WHERE request_id = NEW.request_id OR seq = NEW.seq)
-    BEGIN SELECT RAISE(IGNORE); END;
-CREATE TRIGGER IF NOT EXISTS records_keep BEFORE UPDATE ON records
-    BEGIN SELECT RAISE(ABORT, 'records are append-only'); END;
-CREATE TRIGGER IF NOT EXISTS records_stay BEFORE DELETE ON records
-    BEGIN SELECT RAISE(ABORT, 'records are append-only'); END;
-CREATE TRIGGER IF NOT EXISTS settlements_keep BEFORE UPDATE ON settlements
-    BEGIN SELECT RAISE(ABORT, 'settlements are append-only'); END;
-CREATE TRIGGER IF NOT EXISTS settlements_stay BEFORE DELETE ON settlements
-    BEGIN SELECT RAISE(ABORT, 'settlements are append-only'); END;
+) {sql.keyed_table_end};
+CREATE INDEX objects_request ON objects (request_id);
 """
 
 
-def _added_columns(db: sqlite3.Connection) -> Iterator[str]:
-    """SQL that adds the columns which an earlier version of the program did not know; the view is then made anew."""
-    for table, columns in (("intents", INTENT_COLUMNS), ("records", RECORD_COLUMNS)):
-        known = {name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")}
+def _added_columns(db: Database) -> Iterator[str]:
+    """SQL that adds the columns which an earlier version of the program did not know."""
+    for table, columns in (("intents", (*INTENT_COLUMNS, "lost_at")), ("records", RECORD_COLUMNS)):
+        known = db.columns(table)
         for name in columns:
             if name not in known:
-                yield f'DROP VIEW IF EXISTS bills; ALTER TABLE {table} ADD COLUMN "{name}" TEXT;'
+                yield f'ALTER TABLE {table} ADD COLUMN "{name}" {db.dialect.text}; '
 
 
-def prepare(db: sqlite3.Connection) -> None:
-    """Make the tables, or what a later version of the program added to them, in one transaction.
+def prepare(db: Database) -> None:
+    """Make the tables in a store that has none, or what a later version of the program added to them.
 
     Raises:
-        sqlite3.DatabaseError: the file is another program's, or a later version's.
+        StoreFault: the store is another program's, or a later version's.
     """
-    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if tables and not {"meta", "intents", "records"} <= tables:
-        raise sqlite3.DatabaseError("file is not a database of this program")
-    if tables:
-        (version,) = db.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone() or (0,)
-        if int(version) > SCHEMA_VERSION:
-            raise sqlite3.DatabaseError(f"schema {version} is newer than this program, which knows {SCHEMA_VERSION}")
-    added = "".join(_added_columns(db)) if tables else ""
-    db.executescript(f"BEGIN IMMEDIATE; {added} {_TABLES} {_TRIGGERS}")
-    db.execute("INSERT OR REPLACE INTO meta VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),))
-    db.execute("COMMIT")
+    tables = db.tables()
+    if not tables:
+        version = f"INSERT INTO meta VALUES ('schema_version', '{SCHEMA_VERSION}');"  # noqa: S608  # a number of ours
+        db.script(_tables(db.dialect) + _VIEW + db.dialect.guards + version)
+        return
+    if not {"meta", "intents", "records"} <= tables:
+        raise StoreFault(f"{db.name}: is a database of another program; name another one")
+    ((stored,),) = db.rows("SELECT value FROM meta WHERE key = 'schema_version'") or [("0",)]
+    if int(str(stored)) > SCHEMA_VERSION:
+        raise StoreFault(
+            f"{db.name}: schema {stored} is newer than this program, which knows {SCHEMA_VERSION}; "
+            "install the version that wrote it, or a later one"
+        )
+    added = "".join(_added_columns(db))
+    if added:
+        db.script(f"DROP VIEW IF EXISTS bills; {added} {_VIEW}")

@@ -1,16 +1,19 @@
-"""The SQLite file: transactions, and intents of dead processes.  Synchronous; used by one thread."""
+"""What is written to a ledger and read back by the writer thread, whatever database is behind it.  Synchronous."""
 
 from __future__ import annotations
 
 import contextlib
-import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from operator import itemgetter
 from pathlib import Path
+from typing import Any, Protocol
 
 from tornado_proxy.domain.call import PendingCall
+from tornado_proxy.ledger.database import Database, StoreFault
+from tornado_proxy.ledger.intent_log import read_intents
 from tornado_proxy.ledger.journal import Journal
 from tornado_proxy.ledger.rows import (
     INTENT_COLUMNS,
@@ -18,28 +21,19 @@ from tornado_proxy.ledger.rows import (
     RECORD_COLUMNS,
     SETTLED_COLUMNS,
     Row,
-    crashed_row,
+    format_time,
     object_rows,
+    plain_row,
 )
 from tornado_proxy.ledger.schema import (
-    DELETE_INTENTS,
     INSERT_INTENTS,
     INSERT_OBJECTS,
     INSERT_RECORDS,
     INSERT_SETTLEMENTS,
+    SET_META,
     prepare,
-    quoted,
 )
 from tornado_proxy.ledger.writers import Writers
-
-#: Milliseconds that SQLite waits for another process's transaction.
-_BUSY_MS = 5000
-
-#: KiB of pages in memory.  Request ids are random, so that each record touches pages all over the indexes.
-_CACHE_KIB = 16 * 1024
-
-#: Statements that stay prepared: four sizes of each of the five that write, and the queries.
-_PREPARED = 64
 
 _intent_values = itemgetter(*INTENT_COLUMNS)
 _record_values = itemgetter(*RECORD_COLUMNS)
@@ -56,7 +50,14 @@ _SELECT_PENDING = (
     "WHERE basis = 'pending' AND object_id IS NOT NULL "
     "AND NOT EXISTS (SELECT 1 FROM settlements s WHERE s.request_id = records.request_id) ORDER BY seq LIMIT ?"
 )
-_SELECT_INTENTS = f"SELECT {quoted(INTENT_COLUMNS)} FROM intents WHERE writer = ?"  # noqa: S608  # names of ours
+_SELECT_WRITERS = "SELECT DISTINCT writer FROM intents WHERE lost_at IS NULL"
+_COUNT_INTENTS = "SELECT count(*) FROM intents WHERE writer = ? AND lost_at IS NULL"
+_LOSE_INTENTS = "UPDATE intents SET lost_at = ? WHERE writer = ? AND lost_at IS NULL"
+_REGAIN_INTENTS = "UPDATE intents SET lost_at = NULL WHERE writer = ? AND lost_at IS NOT NULL"
+_SELECT_RECORD = "SELECT 1 FROM records WHERE request_id = ?"
+
+#: Intents of a dead process that are looked up and written at once.
+_ADOPTED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,103 +70,171 @@ class Batch:
     withdrawn: Sequence[str] = ()
 
 
-class Store:
-    """An open ledger file.  Every method may raise sqlite3.Error, and OSError for the files beside it."""
+class Liveness(Protocol):
+    """Tells which of the writers of a store live."""
 
-    def __init__(self, path: Path, *, fsync: bool) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._writers = Writers(path)
-        with self._writers.opening(), contextlib.ExitStack() as undo:
-            self._writers.register()
-            undo.callback(self._writers.leave)
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=_PREPARED)
-            undo.callback(self._db.close)
-            self._db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
-            self._db.execute("PRAGMA journal_mode = WAL")
-            # NORMAL survives the death of the process; FULL flushes each commit, and survives loss of power.
-            self._db.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
-            self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-            prepare(self._db)
+    def opening(self) -> AbstractContextManager[None]:
+        """Keep other processes from opening the store, or looking for the dead, at the same time."""
+
+    def register(self) -> None:
+        """Say that this process lives, until it dies."""
+
+    def dead(self, writer: str) -> bool:
+        """Whether a writer is another process that is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a store is opened, and opened again after a fault: `connect(True)` may make what is not there.
+
+    `files` are this machine's lock files and journals; `liveness` tells who else writes; `name` is for messages.
+    """
+
+    name: str
+    connect: Callable[[bool], Database]
+    files: Writers
+    liveness: Callable[[Database], Liveness]
+
+
+class Store:
+    """An open ledger.  Used by one thread.  Methods raise StoreFault, or what the faulty values of a row cause."""
+
+    def __init__(self, opening: Opening) -> None:
+        """Open it, and make its tables where there are none.
+
+        Raises:
+            StoreFault: it cannot be opened.
+            OSError: the folder of lock files and journals cannot be written.
+        """
+        self._opening = opening
+        self._files = opening.files
+        self._db: Database | None = None
+        with self._files.opening(), contextlib.ExitStack() as undo:
+            self._files.register()
+            undo.callback(self._files.leave)
+            self._connect(create=True)
             undo.pop_all()
+
+    def reopen(self) -> None:
+        """Connect again after a fault.  What was called lost, though this process lived, is under way again."""
+        self._disconnect()
+        self._connect(create=False)
+        self._run(_REGAIN_INTENTS, (self._files.own,))
+
+    def _connect(self, *, create: bool) -> None:
+        db = self._opening.connect(create)
+        try:
+            self._liveness = self._opening.liveness(db)
+            with self._liveness.opening():
+                prepare(db)
+            self._liveness.register()
+        except BaseException:
+            db.close()
+            raise
+        self._db = db
+
+    def _disconnect(self) -> None:
+        db, self._db = self._db, None
+        if db is not None:
+            with contextlib.suppress(StoreFault):
+                db.close()
+
+    @property
+    def _open_db(self) -> Database:
+        if self._db is None:
+            raise StoreFault("not connected")
+        return self._db
 
     @property
     def journal_path(self) -> Path:
         """Where this process keeps records that could not be written."""
-        return self._writers.journal(self._writers.own)
+        return self._files.journal(self._files.own)
 
     def write(self, batch: Batch) -> None:
         """Write all of it in one transaction; a record takes its intent's place."""
-        own = self._writers.own
-        done = [(row["request_id"],) for row in batch.records] + [(one,) for one in batch.withdrawn]
-        with self._transaction():
-            INSERT_INTENTS.run(self._db, [(*_intent_values(row), own) for row in batch.intents])
-            INSERT_RECORDS.run(self._db, [_record_values(row) for row in batch.records])
-            DELETE_INTENTS.run(self._db, done)
-            INSERT_OBJECTS.run(self._db, [_object_values(one) for row in batch.records for one in object_rows(row)])
-            INSERT_SETTLEMENTS.run(self._db, [_settlement_values(row) for row in batch.settlements])
+        self._write(batch, self._files.own)
+
+    def _write(self, batch: Batch, writer: str) -> None:
+        db = self._open_db
+        done = [row["request_id"] for row in batch.records] + list(batch.withdrawn)
+        inserts = (
+            (INSERT_INTENTS, [(*_intent_values(row), writer) for row in batch.intents]),
+            (INSERT_RECORDS, [_record_values(row) for row in batch.records]),
+            (INSERT_OBJECTS, [_object_values(one) for row in batch.records for one in object_rows(row)]),
+            (INSERT_SETTLEMENTS, [_settlement_values(row) for row in batch.settlements]),
+        )
+        with db.transaction():
+            for insert, rows in inserts:
+                for sql, values in db.dialect.inserts(insert, rows):
+                    db.run(sql, values)
+            for sql, values in db.dialect.deletes("intents", "request_id", done):
+                db.run(sql, values)
+
+    def check(self) -> None:
+        """Find out whether the store works while there is nothing to write."""
+        self._open_db.check()
 
     def probe(self, now: datetime) -> None:
         """Write something, so that a full disk shows."""
-        with self._transaction():
-            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('probed_at', ?)", (now.isoformat(),))
+        self._run(SET_META, ("probed_at", now.isoformat()))
 
     def owner(self, provider: str, object_id: str) -> str | None:
         """The project that created one of the provider's objects; None for one that is not known."""
-        row = self._db.execute(_SELECT_OWNER, (provider, object_id)).fetchone()
-        return None if row is None else str(row[0])
+        found = self._open_db.rows(_SELECT_OWNER, (provider, object_id))
+        return str(found[0][0]) if found else None
 
     def owned(self, project_id: str, provider: str, endpoint: str) -> frozenset[str]:
         """The objects that a project created by calls to `endpoint`."""
-        return frozenset(row[0] for row in self._db.execute(_SELECT_OWNED, (project_id, provider, endpoint)))
+        found = self._open_db.rows(_SELECT_OWNED, (project_id, provider, endpoint))
+        return frozenset(str(object_id) for (object_id,) in found)
 
     def pending(self, most: int) -> list[PendingCall]:
         """Calls whose usage is still to come, oldest first."""
-        rows = self._db.execute(_SELECT_PENDING, (most,))
+        rows: list[tuple[Any, ...]] = self._open_db.rows(_SELECT_PENDING, (most,))
         return [
             PendingCall(request_id, project, provider, endpoint, object_id, model, datetime.fromisoformat(started))
             for request_id, project, provider, endpoint, object_id, model, started in rows
         ]
 
     def settle_orphans(self, now: datetime) -> int:
-        """Turn the intents of dead processes into records with basis `unsettled`; gives their number.
+        """Call the intents of dead processes lost, so that they are `unsettled`; gives their number.
 
-        What a dead process kept in its journal is written first, so that it is not taken for unsettled.
+        What dead processes of this machine left in files is written first.
         """
-        with self._writers.opening():
-            left = self._writers.dead_ones()
+        with self._files.opening(), self._liveness.opening():
+            left = self._files.dead_ones()
             for writer in left:
-                self._adopt_journal(writer)
-            writers = [row[0] for row in self._db.execute("SELECT DISTINCT writer FROM intents")]
-            settled = sum(self._settle(writer, now) for writer in writers if self._writers.dead(writer))
+                self._adopt(writer)
+            writers = [str(one) for (one,) in self._open_db.rows(_SELECT_WRITERS)]
+            lost = sum(self._lose(writer, now) for writer in writers if self._liveness.dead(writer))
             for writer in left:
-                self._writers.forget(writer)
-        return settled
+                self._files.forget(writer)
+        return lost
 
-    def close(self, *, keep_lock_file: bool = False) -> None:
-        """Close the file and give the lock back; its file stays where a journal waits to be adopted."""
+    def close(self, *, keep_files: bool = False) -> None:
+        """Close the connection and give the lock back; its files stay where something waits in them to be adopted."""
         try:
-            self._db.close()
+            self._disconnect()
         finally:
-            self._writers.leave(keep_file=keep_lock_file)
+            self._files.leave(keep_file=keep_files)
 
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                self._db.execute("ROLLBACK")
-            raise
+    def _adopt(self, writer: str) -> None:
+        """Write what a dead process left: records that it could not write, and intents that have no record."""
+        records = [plain_row(one) for one in Journal(self._files.journal(writer)).read()]
+        for at in range(0, len(records), _ADOPTED):
+            self._write(Batch(records=records[at : at + _ADOPTED]), writer)
+        for file in self._files.intent_files(writer):
+            intents = [plain_row(one) for one in read_intents(file)]
+            for at in range(0, len(intents), _ADOPTED):
+                self._write(Batch(intents=[one for one in intents[at : at + _ADOPTED] if self._open(one)]), writer)
 
-    def _adopt_journal(self, writer: str) -> None:
-        path = self._writers.journal(writer)
-        self.write(Batch(records=Journal(path).read()))
-        path.unlink(missing_ok=True)
+    def _open(self, intent: Row) -> bool:
+        return not self._open_db.rows(_SELECT_RECORD, (intent["request_id"],))
 
-    def _settle(self, writer: str, now: datetime) -> int:
-        rows = self._db.execute(_SELECT_INTENTS, (writer,)).fetchall()
-        intents = [dict(zip(INTENT_COLUMNS, row, strict=True)) for row in rows]
-        self.write(Batch(records=[crashed_row(intent, now) for intent in intents]))
-        return len(rows)
+    def _lose(self, writer: str, now: datetime) -> int:
+        ((count,),) = self._open_db.rows(_COUNT_INTENTS, (writer,))
+        self._run(_LOSE_INTENTS, (format_time(now), writer))
+        return int(str(count))
+
+    def _run(self, sql: str, values: Sequence[object]) -> None:
+        self._open_db.run(sql, values)

@@ -1,20 +1,19 @@
-"""Answers questions about usage from the SQLite file, in a thread and on a read-only connection of its own.
+"""Answers questions about usage, in a thread and on a read-only connection of its own.
 
-The writer is never waited for and never waits: WAL lets one write while others read.  A question is cut off when its
-time or its records are over, and no more than a few wait for their turn.
+The writer is never waited for and never waits: both stores let one write while others read.  A question is cut off when
+its time or its records are over, and no more than a few wait for their turn.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from pathlib import Path
 
-from tornado_proxy.domain.errors import LedgerUnavailable, Overloaded
-from tornado_proxy.ledger.query import connect_read_only, select_bills
+from tornado_proxy.domain.errors import Overloaded
+from tornado_proxy.domain.ledger_address import LedgerAddress
+from tornado_proxy.ledger.query import select_bills
+from tornado_proxy.ledger.reading import ReadingStopped, reading
 from tornado_proxy.ledger.usage import Bounds, UsageAnswer, UsageQuestion, sum_usage, too_much_usage
 
 #: Seconds that one question may take, and records that it may look at: some 100,000 a second are read.
@@ -24,15 +23,12 @@ _MOST_RECORDS = 1_000_000
 #: Questions that wait at the most; one more is turned away.
 _MOST_WAITING = 32
 
-#: Steps of SQLite's machine between two looks at the clock, a millisecond or so.
-_STEPS = 100_000
-
 
 class UsageReads:
     """One reader thread.  ask() from the event loop, close() at the end."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, ledger: LedgerAddress) -> None:
+        self._ledger = ledger
         self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger-reader")
         self._waiting = 0
         self._closed = False
@@ -43,7 +39,7 @@ class UsageReads:
         Raises:
             BadRequest: it is too large.
             Overloaded: too many others wait.
-            LedgerUnavailable: the file cannot be read.
+            LedgerUnavailable: the ledger cannot be read.
         """
         if self._waiting >= _MOST_WAITING:
             raise Overloaded("too many reports are being made; try again shortly")
@@ -62,12 +58,7 @@ class UsageReads:
         bounds = Bounds(_MOST_RECORDS, time.monotonic() + _LIMIT_S)
         sql, values = select_bills(question.columns, question.which, _MOST_RECORDS + 1)
         try:
-            with closing(connect_read_only(self._path)) as db:
-                db.set_progress_handler(lambda: self._closed or time.monotonic() > bounds.until, _STEPS)
-                return sum_usage(db.execute(sql, values), question, bounds)
-        except sqlite3.OperationalError as error:
-            if time.monotonic() > bounds.until:
-                raise too_much_usage() from error
-            raise LedgerUnavailable(f"the ledger cannot be read: {error}") from error
-        except sqlite3.Error as error:
-            raise LedgerUnavailable(f"the ledger cannot be read: {error}") from error
+            with reading(self._ledger, lambda: self._closed or time.monotonic() > bounds.until) as read:
+                return sum_usage(read(sql, values), question, bounds)
+        except ReadingStopped as error:
+            raise too_much_usage() from error

@@ -15,13 +15,13 @@ import asyncio
 import contextlib
 import logging
 import queue
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from tornado_proxy.ledger.database import StoreFault
 from tornado_proxy.ledger.journal import Journal
 from tornado_proxy.ledger.rows import Row, plain_row
 from tornado_proxy.ledger.store import Batch, Store
@@ -32,6 +32,9 @@ _log = logging.getLogger(__name__)
 _FIRST_WAIT_S = 0.25
 _LONGEST_WAIT_S = 4.0
 
+#: Seconds without entries after which the store is looked at, so that readiness tells of it before a request does.
+_IDLE_S = 1.0
+
 #: Entries of one transaction at the most, so that a batch stays far below 100 ms.
 _BATCH = 2000
 
@@ -41,13 +44,15 @@ _MOST_KEPT = 20_000
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One thing to do that waits; exactly one of the others is set beside `done`.
+    """One thing to do that waits; exactly one of the others is set beside `done`, for which somebody may wait.
 
-    `ask` reads the store, after all that was put before it has been written.
+    `moved` are intents that a log has held until now.  `ask` reads the store, after all that was put before it has been
+    written.
     """
 
-    done: asyncio.Future[Any]
+    done: asyncio.Future[Any] | None = None
     intent: Row | None = None
+    moved: Sequence[Row] | None = None
     record: Row | None = None
     settlement: Row | None = None
     withdrawn: str | None = None
@@ -65,25 +70,31 @@ class Report(Protocol):
     def written(self, entries: Sequence[Entry], answers: Sequence[object]) -> None:
         """They are durable; an answer for each `ask`, None for the others."""
 
-    def refused(self, entries: Sequence[Entry], error: Exception, *, failing: bool) -> None:
+    def refused(self, entries: Sequence[Entry], reason: str, *, failing: bool) -> None:
         """They are not stored and will not be; `failing`: nor would others be."""
 
     def journaled(self, entries: Sequence[Entry]) -> None:
         """They are in the journal, and will be stored when the store works again or is opened next."""
 
 
+#: What the loop hands over at once; None closes the queue.
+Queue = queue.SimpleQueue[list[Entry] | None]
+
+
 class Writer:
     """The body of the writer thread: run() returns when None comes out of the queue."""
 
-    def __init__(self, store: Store, entries: queue.SimpleQueue[Entry | None], report: Report) -> None:
+    def __init__(self, store: Store, entries: Queue, report: Report) -> None:
         self._store = store
         self._journal = Journal(store.journal_path)
         self._queue = entries
         self._report = report
         self._wait_s = 0.0  # 0 while the store works
         self._retry_at = 0.0
-        self._error: Exception = sqlite3.OperationalError("not tried")
+        self._reason = ""
         self._spilled = False
+        #: Whether files beside the ledger hold something when the thread ends; set before the queue is closed.
+        self.leaves_files = False
 
     def run(self) -> None:
         """Write until the queue is closed; what cannot be written then stays in the journal."""
@@ -96,26 +107,26 @@ class Writer:
             else:
                 kept = self._write_all(kept + fresh)
         self._leave(kept)
-        with contextlib.suppress(sqlite3.Error, OSError):
-            self._store.close(keep_lock_file=bool(kept) or self._spilled)
 
     def _leave(self, kept: list[Entry]) -> None:
         for entry in kept:
             if entry.record is not None and not self._journal.holds(entry.record):
                 _log.critical("a record could be kept nowhere but here", extra={"record": entry.record})
         self._report.journaled(kept)
+        with contextlib.suppress(StoreFault, OSError):
+            self._store.close(keep_files=self.leaves_files or bool(kept) or self._spilled)
 
     def _collect(self) -> tuple[list[Entry], bool]:
-        """All that is there, at least one while the store works; and whether the queue is still open."""
+        """All that is there; and whether the queue is still open."""
         fresh: list[Entry] = []
-        wait_s = max(0.0, self._retry_at - time.monotonic()) if self._wait_s else None
+        wait_s = max(0.0, self._retry_at - time.monotonic()) if self._wait_s else _IDLE_S
         with contextlib.suppress(queue.Empty):
-            entry = self._queue.get(timeout=wait_s)
-            while entry is not None:
-                fresh.append(entry)
+            entries = self._queue.get(timeout=wait_s)
+            while entries is not None:
+                fresh += entries
                 if len(fresh) >= _BATCH:
                     return fresh, True
-                entry = self._queue.get_nowait()
+                entries = self._queue.get_nowait()
             return fresh, False
         return fresh, True
 
@@ -123,6 +134,8 @@ class Writer:
         """Write them, batch after batch; gives those that must be tried again."""
         if self._wait_s and not self._recovered():
             return self._hold(entries)
+        if not entries:
+            self._check()
         for at in range(0, len(entries), _BATCH):
             left = self._write(entries[at : at + _BATCH])
             if left:
@@ -130,8 +143,15 @@ class Writer:
         self._journal.clear()
         return []
 
+    def _check(self) -> None:
+        try:
+            self._store.check()
+        except Exception as error:  # noqa: BLE001  # whatever it is, the thread lives and tries again
+            self._fail(error)
+
     def _recovered(self) -> bool:
         try:
+            self._store.reopen()
             self._store.probe(datetime.now(UTC))
             if self._spilled:
                 self._store.write(Batch(records=self._journal.read()))
@@ -145,16 +165,26 @@ class Writer:
         return True
 
     def _write(self, entries: list[Entry]) -> list[Entry]:
-        """Commit entries in one transaction; gives them back when the store is at fault."""
+        """Commit entries in one transaction; gives back what must be tried again when the store is at fault."""
         try:
             self._store.write(_batch(entries))
-        except Exception as error:  # noqa: BLE001  # one entry may be at fault; the thread must outlive it
-            if _is_store_fault(error):
-                self._fail(error)
-                return entries
+        except (StoreFault, OSError, MemoryError) as error:
+            self._fail(error)
+            return self._refuse_intents(entries)
+        except Exception as error:  # noqa: BLE001  # one entry is at fault; the thread must outlive it
             return self._write_one_by_one(entries, error)
         self._answer(entries)
         return []
+
+    def _refuse_intents(self, entries: list[Entry]) -> list[Entry]:
+        """Refuse the intents of a transaction whose end is not known: it may have been committed all the same.
+
+        An intent that nobody sent must not be taken for a lost one, so it is withdrawn when the store is back.
+        """
+        refused = [entry for entry in entries if entry.intent is not None]
+        self._report.refused(refused, self._reason, failing=True)
+        withdrawn = [Entry(withdrawn=str(entry.intent["request_id"])) for entry in refused if entry.intent]
+        return [entry for entry in entries if entry.intent is None] + withdrawn
 
     def _write_one_by_one(self, entries: list[Entry], error: Exception) -> list[Entry]:
         if len(entries) > 1:
@@ -164,7 +194,7 @@ class Writer:
             entry.record = plain
             return self._write(entries)
         _log.error("an entry cannot be stored in the ledger", extra={"reason": repr(error)})
-        self._report.refused(entries, error, failing=False)
+        self._report.refused(entries, repr(error), failing=False)
         return []
 
     def _answer(self, entries: list[Entry]) -> None:
@@ -173,8 +203,8 @@ class Writer:
         for entry in entries:
             try:
                 answer = None if entry.ask is None else entry.ask(self._store)
-            except sqlite3.Error as error:
-                self._report.refused([entry], error, failing=False)
+            except StoreFault as error:
+                self._report.refused([entry], str(error), failing=False)
                 continue
             written.append(entry)
             answers.append(answer)
@@ -184,7 +214,7 @@ class Writer:
         """Refuse what nobody has paid for, journal and keep the rest; the oldest go when there are too many."""
         refused = [entry for entry in entries if not entry.kept]
         if refused:
-            self._report.refused(refused, self._error, failing=True)
+            self._report.refused(refused, self._reason, failing=True)
         kept = [entry for entry in entries if entry.kept]
         self._journal.keep([entry.record for entry in kept if entry.record is not None])
         return self._spill(kept)
@@ -199,22 +229,18 @@ class Writer:
         return [entry for entry in kept if entry not in gone]
 
     def _fail(self, error: Exception) -> None:
-        self._error = error
+        self._reason = str(error) if isinstance(error, StoreFault) else repr(error)
         self._wait_s = min(self._wait_s * 2, _LONGEST_WAIT_S) or _FIRST_WAIT_S
         self._retry_at = time.monotonic() + self._wait_s
-        self._report.refused((), error, failing=True)
-
-
-def _is_store_fault(error: Exception) -> bool:
-    """Whether any entry would have failed.  A bare DatabaseError is a damaged file; the others tell of values."""
-    if isinstance(error, sqlite3.OperationalError | sqlite3.InternalError | OSError | MemoryError):
-        return True
-    return type(error) is sqlite3.DatabaseError
+        self._report.refused((), self._reason, failing=True)
 
 
 def _batch(entries: Sequence[Entry]) -> Batch:
     return Batch(
-        intents=[entry.intent for entry in entries if entry.intent is not None],
+        intents=[
+            *(entry.intent for entry in entries if entry.intent is not None),
+            *(row for entry in entries for row in entry.moved or ()),
+        ],
         records=[entry.record for entry in entries if entry.record is not None],
         settlements=[entry.settlement for entry in entries if entry.settlement is not None],
         withdrawn=[entry.withdrawn for entry in entries if entry.withdrawn is not None],

@@ -1,0 +1,63 @@
+"""The stores that a ledger is tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.postgres_server import PostgresServer, running_postgres
+from tornado_proxy.domain.ledger_address import LedgerAddress, PostgresAddress
+from tornado_proxy.ledger.ledger import Ledger
+from tornado_proxy.ledger.opening import make_ledger
+from tornado_proxy.ledger.query import UsageFilter, read_records
+
+
+@dataclass(frozen=True)
+class LedgerUnderTest:
+    """One store; make() gives another ledger over it, as another process would have."""
+
+    address: LedgerAddress
+    fsync: bool
+
+    def make(self) -> Ledger:
+        return make_ledger(self.address, fsync=self.fsync)
+
+    def records(self) -> list[dict[str, Any]]:
+        return [dict(one) for one in read_records(self.address, UsageFilter())]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A server that all tests share, and none stops."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_address(postgres: PostgresServer, tmp_path: Path) -> PostgresAddress:
+    """An empty database."""
+    return PostgresAddress(postgres.new_database(), None, tmp_path / "journal")
+
+
+@pytest.fixture(params=["sqlite", "sqlite with fsync", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> LedgerUnderTest:
+    """Each store in turn."""
+    if request.param == "postgresql":
+        return LedgerUnderTest(request.getfixturevalue("postgres_address"), fsync=False)
+    return LedgerUnderTest(tmp_path / "ledger.db", fsync=request.param == "sqlite with fsync")
+
+
+@pytest.fixture
+def make(store: LedgerUnderTest) -> Callable[[], Ledger]:
+    """Makes ledgers over one store."""
+    return store.make
+
+
+@pytest.fixture
+def records(store: LedgerUnderTest) -> Callable[[], list[dict[str, Any]]]:
+    """Reads what the store holds."""
+    return store.records

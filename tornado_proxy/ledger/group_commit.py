@@ -1,0 +1,228 @@
+"""A ledger on one event loop behind one writer thread, which commits all that waits in one transaction.
+
+    begin ──> intent log, one write         (an SQLite file without fsync)
+    begin ──┐                               (all others)
+    ask   ──┼──> end of the loop's turn ──┐
+    finish ─┴──> 20 ms at the most ───────┴──> writer thread ─┬─ commit ──> futures done, in one call on the loop
+                                                              └─ fault: intents fail (503), records are kept and
+                                                                        tried again
+
+While the store does not work, records that wait are also appended to a journal, so that a death of the process in that
+state loses none; the next open() reads it back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tornado_proxy.domain.call import CallIntent, CallRecord, PendingCall, Settlement
+from tornado_proxy.domain.errors import LedgerUnavailable
+from tornado_proxy.ledger.database import StoreFault
+from tornado_proxy.ledger.hand_over import HandOver
+from tornado_proxy.ledger.intents import Intents
+from tornado_proxy.ledger.journal import Journal
+from tornado_proxy.ledger.rows import intent_row, record_row, settlement_row
+from tornado_proxy.ledger.store import Opening, Store
+from tornado_proxy.ledger.usage import UsageAnswer, UsageQuestion
+from tornado_proxy.ledger.usage_reads import UsageReads
+from tornado_proxy.ledger.writer import Entry, Writer
+
+_log = logging.getLogger(__name__)
+
+_Answer = TypeVar("_Answer")
+
+#: Seconds between two looks at the writer and at the intent log.
+_WATCH_S = 1.0
+
+#: Seconds after which a thread that waits for the interpreter's lock asks for it.  Python's own 5 ms start anew each
+#: time the event loop looks for events, so that beside a loop without a pause the writer waited for seconds.
+_SWITCH_S = 0.00005
+
+
+class GroupCommitLedger:
+    """A Ledger (ledger.ledger) in any store.  `logs_intents`: they go to a log beside it, not into it at once."""
+
+    def __init__(self, opening: Opening, reads: UsageReads, *, logs_intents: bool) -> None:
+        self._opening = opening
+        self._reads = reads
+        self._intents = Intents(opening.files) if logs_intents else None
+        self._intents_reason = ""
+        self._entries: queue.SimpleQueue[list[Entry] | None] = queue.SimpleQueue()
+        self._hand_over: HandOver | None = None
+        self._writer: Writer | None = None
+        self._thread: threading.Thread | None = None
+        self._watching: asyncio.TimerHandle | None = None
+        self._shut = "not open"
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the last write worked."""
+        return not self.reason
+
+    @property
+    def reason(self) -> str:
+        """Why it did not."""
+        if self._shut or self._hand_over is None:
+            return self._shut
+        return self._hand_over.reason or self._intents_reason
+
+    @property
+    def pending(self) -> int:
+        """Writes that wait for their commit."""
+        return self._hand_over.pending if self._hand_over is not None else 0
+
+    async def open(self) -> None:
+        """Open the store, write what files of dead processes hold, and call their intents lost."""
+        loop = asyncio.get_running_loop()
+        try:
+            store = await asyncio.to_thread(self._open_store)
+        except StoreFault as error:
+            raise LedgerUnavailable(str(error)) from error
+        except OSError as error:
+            raise LedgerUnavailable(_describe(self._opening.name, error)) from error
+        self._hand_over = HandOver(loop, self._entries)
+        self._writer = Writer(store, self._entries, self._hand_over)
+        self._thread = threading.Thread(target=self._writer.run, name="ledger", daemon=True)
+        sys.setswitchinterval(min(_SWITCH_S, sys.getswitchinterval()))
+        self._thread.start()
+        self._shut = ""
+        self._watching = loop.call_later(_WATCH_S, self._watch)
+
+    async def begin(self, intent: CallIntent) -> None:
+        """Store an intent; durable when this returns."""
+        reason = self.reason
+        if reason:
+            raise LedgerUnavailable(f"no new requests while the ledger cannot be written: {reason}")
+        if self._intents is not None:
+            self._log_intent(self._intents, intent)
+            return
+        try:
+            await self._put(Entry(intent=intent_row(intent)))
+        except asyncio.CancelledError:
+            # Nobody will send it; its intent must not be taken for lost when the process ends.
+            self._put(Entry(withdrawn=intent.request_id))
+            raise
+
+    def finish(self, record: CallRecord) -> asyncio.Future[None]:
+        """Store a record; after close() in the journal, for the next open()."""
+        row = record_row(record)
+        if self._shut:
+            return self._finish_late(row)
+        done = self._put(Entry(record=row))
+        if self._intents is not None:
+            self._intents.end(record.intent.request_id)
+        return done
+
+    def settle(self, settlement: Settlement) -> asyncio.Future[None]:
+        """Store what a pending call came to."""
+        return self._put(Entry(settlement=settlement_row(settlement)))
+
+    async def pending_calls(self, most: int) -> list[PendingCall]:
+        """Calls whose usage is still to come."""
+        return await self._ask(lambda store: store.pending(most))
+
+    async def owner_of(self, provider: str, object_id: str) -> str | None:
+        """The project that created an object."""
+        return await self._ask(lambda store: store.owner(provider, object_id))
+
+    async def owned_by(self, project_id: str, provider: str, endpoint: str) -> frozenset[str]:
+        """The objects that a project created by calls to `endpoint`."""
+        return await self._ask(lambda store: store.owned(project_id, provider, endpoint))
+
+    async def usage(self, question: UsageQuestion) -> UsageAnswer:
+        """What usage comes to."""
+        return await self._reads.ask(question)
+
+    async def close(self) -> None:
+        """Write what waits and end the threads."""
+        self._reads.close()
+        if self._thread is None or self._hand_over is None or self._writer is None:
+            return
+        thread, self._thread = self._thread, None
+        self._shut = "closed"
+        if self._watching is not None:
+            self._watching.cancel()
+        if self._intents is not None:
+            self._writer.leaves_files = self._intents.close()
+        self._hand_over.close()
+        await asyncio.to_thread(thread.join)
+
+    def _log_intent(self, intents: Intents, intent: CallIntent) -> None:
+        try:
+            intents.begin(intent)
+            turned = intents.turn()
+        except OSError as error:
+            self._intents_failed(error)
+            raise LedgerUnavailable(f"the ledger cannot be written: {self._intents_reason}") from error
+        if turned is not None:
+            moved = self._put(Entry(moved=turned.under_way))
+            moved.add_done_callback(lambda done: _remove(turned.file, done))
+
+    def _finish_late(self, row: dict[str, object]) -> asyncio.Future[None]:
+        files = self._opening.files
+        Journal(files.journal(files.own)).keep([row])
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+    def _watch(self) -> None:
+        assert self._hand_over is not None
+        self._watching = asyncio.get_running_loop().call_later(_WATCH_S, self._watch)
+        self._hand_over.watch()
+        if self._intents is None or not self._intents_reason:
+            return
+        try:
+            self._intents.check()
+        except OSError as error:
+            self._intents_failed(error)
+        else:
+            self._intents_reason = ""
+            _log.warning("the ledger is back")
+
+    def _intents_failed(self, error: OSError) -> None:
+        reason = _describe(self._opening.name, error)
+        if reason != self._intents_reason:
+            _log.error("the ledger cannot be written", extra={"reason": reason})
+            self._intents_reason = reason
+
+    async def _ask(self, question: Callable[[Store], _Answer]) -> _Answer:
+        answer: _Answer = await self._put(Entry(ask=question))
+        return answer
+
+    def _put(self, entry: Entry) -> asyncio.Future[Any]:
+        if self._shut or self._hand_over is None:
+            raise LedgerUnavailable("the ledger is closed")
+        return self._hand_over.put(entry)
+
+    def _open_store(self) -> Store:
+        store = Store(self._opening)
+        try:
+            lost = store.settle_orphans(datetime.now(UTC))
+            if self._intents is not None:
+                self._intents.open()
+        except BaseException:
+            store.close()
+            raise
+        if lost:
+            _log.warning("requests of a process that died are unsettled", extra={"unsettled": lost})
+        return store
+
+
+def _remove(file: Path, moved: asyncio.Future[object]) -> None:
+    """Remove a log file when its intents have been moved; else it stays for the next start."""
+    if not moved.cancelled() and moved.exception() is None:
+        file.unlink(missing_ok=True)
+
+
+def _describe(name: str, error: OSError) -> str:
+    """What is wrong with the files beside the ledger, and what an operator can do."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{name}: its folder cannot be written ({where}{error.strerror}); check owner, mode and free space"
