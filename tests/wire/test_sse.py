@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tornado_proxy.wire import sse
-from tornado_proxy.wire.sse import SseEvent, SseOverflow, SseSplitter, parse_block
+from tornado_proxy.wire.sse import SseBlocks, SseEvent, SseOverflow, SseSplitter, parse_block
 
 LINE_ENDS = (b"\n", b"\r\n", b"\r")
 
@@ -134,6 +134,17 @@ def test_an_event_without_an_end_is_given_up_and_what_it_held_can_be_had(monkeyp
 
     assert splitter.rest() == b"data: " + b"x" * 1000
     assert splitter.feed(b"data: y\n\n") == [b"data: y\n\n"]
+
+
+def test_who_reads_along_loses_the_rest_and_is_told_but_never_fails(monkeypatch):
+    monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 1000)
+    blocks = SseBlocks()
+
+    assert blocks.feed(b"data: 1\n\ndata: 2") == [b"data: 1\n\n"]
+    assert (blocks.feed(b"x" * 1000), blocks.lost) == ([], False)
+    assert (blocks.feed(b"more"), blocks.lost) == ([], True)
+    assert blocks.feed(b"\n\ndata: 3\n\n") == []
+    assert blocks.rest() == b""
 
 
 def test_a_large_event_in_many_pieces_takes_time_in_proportion_to_its_size():

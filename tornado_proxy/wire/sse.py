@@ -1,6 +1,7 @@
 """Server-sent events: bytes in, raw blocks or parsed events out.  Incremental and sans-I/O.
 
     bytes, split anywhere ── SseSplitter.feed ──> raw blocks, each with its closing blank line
+                             SseBlocks.feed       the same for a reader of usage, which must not fail
     raw block ── parse_block ──> SseEvent
 
 Joining all raw blocks and `rest()` gives the input again, byte for byte.
@@ -84,6 +85,34 @@ class SseSplitter:
     def _hold(self, data: bytes) -> None:
         self._held.append(data)
         self._held_bytes += len(data)
+
+
+class SseBlocks:
+    """A splitter for those who only read along: an event too large to be held ends the reading, not the stream.
+
+    `lost` is True from then on, and there are no more blocks.
+    """
+
+    __slots__ = ("_splitter", "lost")
+
+    def __init__(self) -> None:
+        self._splitter = SseSplitter()
+        self.lost = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take the next bytes; give the blocks that they complete."""
+        if self.lost:
+            return []
+        try:
+            return self._splitter.feed(data)
+        except SseOverflow:
+            self.lost = True
+            self._splitter.rest()  # lets go of what is held
+            return []
+
+    def rest(self) -> bytes:
+        """What has come since the last complete block, b"" after a loss; emptied by the call."""
+        return self._splitter.rest()
 
 
 def _split_any(text: bytes) -> tuple[list[bytes], bytes]:

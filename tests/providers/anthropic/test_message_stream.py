@@ -265,6 +265,7 @@ def test_an_event_that_grows_without_end_leaves_an_estimate() -> None:
 
     assert streamed.basis is Basis.ESTIMATED
     assert counted(streamed.readings[0]) == {"input_tokens": 9, "output_tokens": 10}
+    assert streamed.faults == ("an event of the stream is too large to be read",)
 
 
 def test_a_whole_body_without_a_single_event_is_estimated() -> None:

@@ -18,6 +18,7 @@ Source: Anthropic API reference, "Streaming messages".
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -27,7 +28,7 @@ from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.providers import estimate
 from tornado_proxy.providers.anthropic.report import combine, estimate_message, report_message, word
 from tornado_proxy.providers.anthropic.usage import count_of
-from tornado_proxy.wire.sse import SseOverflow, SseSplitter, parse_block
+from tornado_proxy.wire.sse import SseBlocks, parse_block
 
 _DELTA = b"event: content_block_delta"
 
@@ -89,22 +90,14 @@ class MessageStreamReader:
 
     def __init__(self, facts: RequestFacts) -> None:
         self._facts = facts
-        self._splitter = SseSplitter()
+        self._blocks = SseBlocks()
         self._messages: dict[str | None, _Message] = {}
         self._current: _Message | None = None
         self._failed = False
-        self._lost = False
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
-        if self._lost:
-            return
-        try:
-            blocks = self._splitter.feed(data)
-        except SseOverflow:
-            self._lost = True
-            return
-        for block in blocks:
+        for block in self._blocks.feed(data):
             if block.startswith(_DELTA) and self._current is not None:
                 self._current.text_bytes += text_length(block)
             else:
@@ -115,13 +108,18 @@ class MessageStreamReader:
 
         A body that came to its proper end has ended its message too, once message_delta has stated usage.
         """
-        if not self._lost:
-            self._read(self._splitter.rest())
+        self._read(self._blocks.rest())
         if complete and not self._failed and self._current is not None:
             self._current.ended = True
 
     def result(self) -> UsageReport:
         """The final usage; where the stream broke off, an estimate."""
+        report = self._report()
+        if not self._blocks.lost:
+            return report
+        return replace(report, faults=(*report.faults, "an event of the stream is too large to be read"))
+
+    def _report(self) -> UsageReport:
         if self._messages:
             return combine([message.report(self._facts) for message in self._messages.values()])
         if self._failed:

@@ -14,7 +14,7 @@ from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.providers.openai.text_report import estimate_text, report_text, with_fault, word
 from tornado_proxy.providers.openai.usage_report import decode_object
-from tornado_proxy.wire.sse import SseOverflow, SseSplitter, parse_block
+from tornado_proxy.wire.sse import SseBlocks, parse_block
 
 
 class _Function(msgspec.Struct):
@@ -56,35 +56,26 @@ class ChatStreamReader:
 
     def __init__(self, facts: RequestFacts) -> None:
         self._facts = facts
-        self._splitter = SseSplitter()
+        self._blocks = SseBlocks()
         self._answer: dict[str, Any] = {}
         self._text_bytes = 0
         self._spoken = False
         self._begun = False
         self._refused = False
-        self._overflown = False
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
-        if self._overflown:
-            return
-        try:
-            blocks = self._splitter.feed(data)
-        except SseOverflow:
-            self._overflown = True
-            self._splitter.rest()
-            return
-        for block in blocks:
+        for block in self._blocks.feed(data):
             self._read(block)
 
     def close(self, *, complete: bool) -> None:
         """Read a last event that has no blank line behind it."""
-        self._read(self._splitter.rest())
+        self._read(self._blocks.rest())
 
     def result(self) -> UsageReport:
         """The usage that was stated last, else an estimate by the text that was seen."""
         report = report_text(self._facts, self._answer) or self._without_usage()
-        return with_fault(report, "an event of the stream is too large to be read") if self._overflown else report
+        return with_fault(report, "an event of the stream is too large to be read") if self._blocks.lost else report
 
     def _without_usage(self) -> UsageReport:
         if self._refused and not self._begun:

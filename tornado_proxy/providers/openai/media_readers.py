@@ -12,7 +12,7 @@ from dataclasses import replace
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.providers.openai.thinning import Thinner
 from tornado_proxy.providers.openai.usage_report import decode_object
-from tornado_proxy.wire.sse import SseOverflow, SseSplitter, parse_block
+from tornado_proxy.wire.sse import SseBlocks, parse_block
 
 #: Bytes of a thinned answer that are kept; ten images with their prompts take some 100 KB.
 MAX_BODY_BYTES = 8 * 1024 * 1024
@@ -102,8 +102,7 @@ class EventsReader:
         self._from_events = from_events
         self._without_usage = without_usage
         self._thinner = Thinner()
-        self._splitter = SseSplitter()
-        self._overflown = False
+        self._blocks = SseBlocks()
         self._events: list[dict[str, object]] = []
         self._seen = 0
         self._whole = False
@@ -111,26 +110,19 @@ class EventsReader:
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
         self._seen += len(data)
-        if self._overflown:
-            return
-        try:
-            blocks = self._splitter.feed(self._thinner.feed(data))
-        except SseOverflow:
-            self._overflown = True
-            return
-        for block in blocks:
+        for block in self._blocks.feed(self._thinner.feed(data)):
             self._read(block)
 
     def close(self, *, complete: bool) -> None:
         """Read a last event without a blank line, if the stream came to its end."""
         self._whole = complete
         if complete:
-            self._read(self._splitter.rest())
+            self._read(self._blocks.rest())
 
     def result(self) -> UsageReport:
         """What the events say, else what is known without usage."""
         report = self._from_events(self._events, self._whole) or self._without_usage(self._seen)
-        return _with_fault(report, "an event of the answer is too large to be read") if self._overflown else report
+        return _with_fault(report, "an event of the answer is too large to be read") if self._blocks.lost else report
 
     def _read(self, block: bytes) -> None:
         if any(mark in block for mark in self._marks):

@@ -24,7 +24,7 @@ from tornado_proxy.providers.openai.response_tools import (
 from tornado_proxy.providers.openai.text_report import estimate_text, with_fault, word
 from tornado_proxy.providers.openai.text_usage import read_text_usage
 from tornado_proxy.providers.openai.usage_report import decode_object
-from tornado_proxy.wire.sse import SseOverflow, SseSplitter, parse_block
+from tornado_proxy.wire.sse import SseBlocks, parse_block
 
 _TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
 _BEGINNING = frozenset({"response.created", "response.queued", "response.in_progress"})
@@ -94,35 +94,26 @@ class ResponseStreamReader:
 
     def __init__(self, facts: RequestFacts) -> None:
         self._facts = facts
-        self._splitter = SseSplitter()
+        self._blocks = SseBlocks()
         self._report: UsageReport | None = None
         self._begun: dict[str, Any] = {}
         self._text_bytes = 0
         self._ended = False
         self._refused = False
-        self._overflown = False
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
-        if self._overflown:
-            return
-        try:
-            blocks = self._splitter.feed(data)
-        except SseOverflow:
-            self._overflown = True
-            self._splitter.rest()
-            return
-        for block in blocks:
+        for block in self._blocks.feed(data):
             self._read(block)
 
     def close(self, *, complete: bool) -> None:
         """Read a last event that has no blank line behind it."""
-        self._read(self._splitter.rest())
+        self._read(self._blocks.rest())
 
     def result(self) -> UsageReport:
         """What the terminal event says, else an estimate by the deltas that were seen."""
         report = self._report or self._without_usage()
-        return with_fault(report, "an event of the stream is too large to be read") if self._overflown else report
+        return with_fault(report, "an event of the stream is too large to be read") if self._blocks.lost else report
 
     @property
     def object_id(self) -> str | None:
