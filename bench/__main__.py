@@ -14,12 +14,12 @@ import uvloop
 from bench import litellm, report
 from bench.contestants import Place, available
 from bench.machine import Layout, raise_file_limit
-from bench.parts import json_answers
+from bench.parts import bodies, json_answers, leaving, memory, sse
 from bench.parts.base import Part
 from bench.processes import ROOT
 from bench.runner import Outcome, Plan, run_part
 
-PARTS: tuple[Part, ...] = json_answers.PARTS
+PARTS: tuple[Part, ...] = (*json_answers.PARTS, *sse.PARTS, *bodies.PARTS, *leaving.PARTS, *memory.PARTS)
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
         options.profile.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         place = Place(Path(folder), Layout.of(options.cores), files)
-        os.sched_setaffinity(0, place.layout.load)
+        os.sched_setaffinity(0, place.layout.client)
         plan = Plan(place, contestants, options.rounds, options.seconds, options.profile, _tell)
         results = uvloop.run(_measure(parts, plan))
         print("\nmedians, tornado-proxy as a multiple of the others\n" + report.summary(results))

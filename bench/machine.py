@@ -15,17 +15,21 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Which cores belong to whom.  The relay has one for itself; on few cores the others share what is left."""
+    """Which cores belong to whom.  The relay has one for itself; on few cores the others share what is left.
+
+    `load` is where wrk runs, `client` where this process runs, which is the load of streams.
+    """
 
     relay: frozenset[int]
     provider: frozenset[int]
     load: frozenset[int]
+    client: frozenset[int]
 
     @classmethod
     def of(cls, cores: list[int]) -> Layout:
-        """The first core for the relay, the next two for the provider, the last two for the load."""
+        """The first core for the relay, the next two for the provider, the last two for wrk, the last for us."""
         rest = cores[1:] or cores
-        return cls(frozenset(cores[:1]), frozenset(rest[:2]), frozenset(rest[-2:]))
+        return cls(frozenset(cores[:1]), frozenset(rest[:2]), frozenset(rest[-2:]), frozenset(rest[-1:]))
 
 
 @contextlib.contextmanager

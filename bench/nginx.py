@@ -10,7 +10,7 @@ worker_processes 1;
 pid {folder}/nginx.pid;
 error_log {folder}/error.log;
 worker_rlimit_nofile {files};
-events {{ worker_connections {files}; }}
+events {{ worker_connections {connections}; }}
 http {{
   access_log off;
   client_body_temp_path {folder}/body;
@@ -45,5 +45,6 @@ http {{
 def write_config(folder: Path, port: int, provider: str, files: int) -> Path:
     """The configuration file, in `folder`; `provider` is HOST:PORT."""
     path = folder / "nginx.conf"
-    path.write_text(_CONFIG.format(folder=folder, port=port, provider=provider, files=files))
+    # nginx closes idle connections once only a sixteenth of its slots is free: there must be more slots than files.
+    path.write_text(_CONFIG.format(folder=folder, port=port, provider=provider, files=files, connections=2 * files))
     return path

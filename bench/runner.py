@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.contestants import OURS, Contestant, Place, provider, running
+from bench.contestants import DIRECT, OURS, Contestant, Place, provider, running
 from bench.parts.base import Part, Round
 from bench.wrk import Wrk
 
@@ -31,7 +31,7 @@ class Plan:
 
 async def run_part(part: Part, plan: Plan) -> Outcome:
     """Measure `part`; a contestant that fails is told of and left out of its remaining rounds."""
-    names = [name for name in part.contestants if name in plan.contestants or name == "direct"]
+    names = [name for name in part.contestants if name in plan.contestants or name == DIRECT]
     outcome: Outcome = {}
     with provider(plan.place, processes=part.provider_processes) as port, contextlib.ExitStack() as stack:
         contestants = {} if part.fresh else {name: await _enter(stack, name, plan, port) for name in names}
@@ -45,7 +45,16 @@ async def run_part(part: Part, plan: Plan) -> Outcome:
                     outcome.setdefault(name, {}).setdefault(figure, []).append(value)
         if plan.profile is not None and OURS in contestants:
             await _profile(part, Round(plan.place, contestants[OURS], plan.seconds, port), plan.profile)
+    for figure in part.added:
+        _subtract_direct(outcome, figure)
     return outcome
+
+
+def _subtract_direct(outcome: Outcome, figure: str) -> None:
+    base = outcome[DIRECT][figure]
+    for name, figures in outcome.items():
+        if name != DIRECT:
+            figures[f"added_{figure}"] = [one - less for one, less in zip(figures[figure], base, strict=True)]
 
 
 async def _enter(stack: contextlib.ExitStack, name: str, plan: Plan, port: int) -> Contestant:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from bench.contestants import DIRECT, OURS, Contestant, Place
+from bench.contestants import OURS, Contestant, Place
 
 Figures = Mapping[str, float]
 
@@ -35,7 +35,4 @@ class Part:
     provider_processes: int = 2
     fresh: bool = False
     rounds: int | None = None
-
-    @property
-    def with_direct(self) -> tuple[str, ...]:
-        return (DIRECT, *self.contestants)
+    added: tuple[str, ...] = ()

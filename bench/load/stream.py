@@ -1,0 +1,168 @@
+"""One client connection that asks for streams and watches them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from dataclasses import dataclass
+from typing import cast
+
+from bench.contestants import Contestant
+from bench.load.chunks import Unchunker
+
+_EVENT = b"data: {"
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_SENT_AT = re.compile(rb"@(\d+)@")
+
+#: Bytes kept of what came before, so that nothing is missed that two reads share; more than `_SENT_AT` can match.
+_TAIL_BYTES = 32
+
+#: Read buffer, one for all connections.
+_BUFFER = memoryview(bytearray(256 * 1024))
+
+#: Streams from one source address; beyond it ports would run out.
+_STREAMS_PER_ADDRESS = 4000
+
+
+class Stream(asyncio.BufferedProtocol):
+    """A connection; `ask` starts a stream on it, `ended` says whether it came to its proper end."""
+
+    def __init__(self, contestant: Contestant) -> None:
+        self.status = 0
+        self.events = 0
+        self.received_bytes = 0
+        self.asked_ns = 0
+        self.first_event_ns = 0
+        #: Nanoseconds between each timed event's sending and its arrival; None does not collect them.
+        self.delays_ns: list[int] | None = None
+        self.ended: asyncio.Future[bool]
+        self.changed = asyncio.Event()
+        self.transport: asyncio.Transport
+        self._contestant = contestant
+        self._head = b""
+        self._tail = b""
+        self._chunks: Unchunker | None = None
+        self._length: int | None = None
+        self._done = False
+
+    def ask(self, directive: str) -> None:
+        """Send a request for the stream that `directive` describes (bench/provider.py)."""
+        self.status = self.events = self.received_bytes = self.first_event_ns = 0
+        self._head = self._tail = b""
+        self._done = False
+        self.ended = asyncio.get_running_loop().create_future()
+        self.asked_ns = time.monotonic_ns()
+        self.transport.write(request(self._contestant, directive))
+
+    def leave(self) -> int:
+        """Close the connection now; returns the time."""
+        now = time.monotonic_ns()
+        self.transport.abort()
+        return now
+
+    async def wait_for_events(self, count: int) -> None:
+        """Return when `count` events have come, or none can come any more."""
+        while self.events < count and not self.ended.done():
+            self.changed.clear()
+            await self.changed.wait()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(complete=self._done and self._chunks is None and self._length is None)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _BUFFER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = bytes(_BUFFER[:nbytes])
+        if self.status == 0:
+            data = self._read_head(data)
+        if data:
+            self._read_body(data)
+
+    def _read_head(self, data: bytes) -> bytes:
+        head, end, body = (self._head + data).partition(b"\r\n\r\n")
+        if not end:
+            self._head = head
+            return b""
+        self.status = int(head.split(b" ", 2)[1])
+        length = _LENGTH.search(head)
+        self._length = int(length[1]) if length else None
+        self._chunks = Unchunker() if b"transfer-encoding: chunked" in head.lower() else None
+        if self.status != 200:
+            self._end(complete=False)
+        return body
+
+    def _read_body(self, data: bytes) -> None:
+        now = time.monotonic_ns()
+        if self._chunks is not None:
+            data = self._chunks.feed(data)
+        joined = self._tail + data
+        self.received_bytes += len(data)
+        self.events += joined.count(_EVENT) - self._tail.count(_EVENT)
+        if self.first_event_ns == 0 and self.events:
+            self.first_event_ns = now
+        if self.delays_ns is not None:
+            known = len(self._tail)
+            self.delays_ns.extend(now - int(sent[1]) for sent in _SENT_AT.finditer(joined) if sent.end() > known)
+        self._done = self._done or b"[DONE]" in joined
+        self._tail = joined[-_TAIL_BYTES:]
+        if self.received_bytes == self._length or (self._chunks is not None and self._chunks.ended):
+            self._end(complete=self._done)
+        self.changed.set()
+
+    def _end(self, *, complete: bool) -> None:
+        if not self.ended.done():
+            self.ended.set_result(complete)
+        self.changed.set()
+
+
+def request(contestant: Contestant, directive: str) -> bytes:
+    """A streaming chat completion, as an SDK would send it."""
+    body = json.dumps(
+        {
+            "model": "gpt-4o-mini",
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "messages": [{"role": "user", "content": f"[[bench {directive}]]"}],
+        }
+    ).encode()
+    lines = [
+        "POST /v1/chat/completions HTTP/1.1",
+        f"Host: {contestant.host}:{contestant.port}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        *(f"{name}: {value}" for name, value in contestant.headers),
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
+
+
+async def connect(contestant: Contestant, number: int = 0) -> Stream:
+    """A connection; `number` counts those of a measurement, and chooses the source address."""
+    source = f"127.0.0.{2 + number // _STREAMS_PER_ADDRESS}"
+    _, stream = await asyncio.get_running_loop().create_connection(
+        lambda: Stream(contestant), contestant.host, contestant.port, local_addr=(source, 0)
+    )
+    return stream
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderState:
+    """What the provider knows of its streams: how many are open, and when others were cut, by their ids."""
+
+    open: int
+    cut: dict[int, int]
+
+
+async def provider_state(port: int) -> ProviderState:
+    """Ask the provider; it must run as one process."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /state HTTP/1.1\r\nHost: provider\r\nConnection: close\r\n\r\n")
+    head = await reader.readuntil(b"\r\n\r\n")
+    state = json.loads(await reader.readexactly(int(head.split(b"content-length: ")[1].split()[0])))
+    writer.close()
+    return ProviderState(len(state["open"]), {int(number): at for number, at in state["cut"].items()})
