@@ -165,3 +165,29 @@ def test_every_broad_except_is_on_the_page_with_its_reason() -> None:
     places = {path.relative_to(PACKAGE).as_posix() for path, _ in sources() if "BLE001" in path.read_text("utf-8")}
 
     assert [place for place in places if f"`{place}`" not in page] == []
+
+
+def required(section: str, option: str) -> list[str]:
+    """The packages that setup.cfg asks for there."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", "utf-8")
+    return re.findall(r"^[\w.\[\]-]+", setup[section][option], re.MULTILINE)
+
+
+RUNTIME = required("options", "install_requires") + required("options.extras_require", "postgresql")
+DEVELOPMENT = required("options.extras_require", "dev")
+
+
+def packages_on_the_page() -> list[str]:
+    return [name for row in rows(DOCS / "dependencies.md") for name in re.split(r"[`, ]+", row[0])]
+
+
+@pytest.mark.parametrize("name", sorted({*RUNTIME, *DEVELOPMENT}))
+def test_a_dependency_has_its_reason_on_the_page(name: str) -> None:
+    assert name.partition("[")[0] in packages_on_the_page()
+
+
+def test_the_page_names_no_dependency_that_is_gone() -> None:
+    known = {name.partition("[")[0] for name in (*RUNTIME, *DEVELOPMENT)}
+
+    assert set(packages_on_the_page()) - known == {"package", "meshagent-api"}
