@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from tornado_proxy.simulator.answer import Answer, Finish, piece_json, plan_answer
-from tornado_proxy.simulator.base import Event, ProviderHandler
+from tornado_proxy.simulator.base import ProviderHandler
 from tornado_proxy.simulator.directives import Directives
+from tornado_proxy.simulator.events import Event
 from tornado_proxy.simulator.faults import ProviderFault
 from tornado_proxy.simulator.json_values import Json, as_count, as_list, as_object, encode
 from tornado_proxy.simulator.message_plan import MessagePlan, failure_events, message_events, message_json

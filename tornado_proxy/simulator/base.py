@@ -22,7 +22,9 @@ from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler
 
+from tornado_proxy.simulator.account_headers import ACCOUNT_HEADERS
 from tornado_proxy.simulator.directives import Directives, read_directives
+from tornado_proxy.simulator.events import Event, frame
 from tornado_proxy.simulator.faults import ConnectionDone, ProviderFault, anthropic_error, model_not_found, openai_error
 from tornado_proxy.simulator.json_values import Json, decode, encode
 from tornado_proxy.simulator.request_log import SeenRequest
@@ -30,23 +32,8 @@ from tornado_proxy.simulator.request_log import SeenRequest
 if TYPE_CHECKING:
     from tornado_proxy.simulator.simulator import Simulator
 
-#: Name of an event (empty: the line is left out) and its data, JSON text.
-Event = tuple[str, bytes]
-
 #: Events in one write when nothing slows the stream: fast, and a client still sees many writes.
 _BATCH = 16
-
-_ACCOUNT_HEADERS = (
-    ("openai-organization", "org-simulated"),
-    ("openai-project", "proj_simulated"),
-    ("anthropic-organization-id", "00000000-0000-4000-8000-000000000000"),
-    ("Set-Cookie", "__cf_bm=simulated; path=/; HttpOnly; Secure"),
-    ("Alt-Svc", 'h3=":443"; ma=86400'),
-    ("Access-Control-Allow-Origin", "*"),
-    ("Access-Control-Expose-Headers", "X-Request-ID"),
-    ("Connection", "x-hop-by-hop"),
-    ("x-hop-by-hop", "named by Connection"),
-)
 
 
 class ProviderHandler(RequestHandler):
@@ -137,7 +124,7 @@ class ProviderHandler(RequestHandler):
         if found.first_delay_ms:
             await self.pause(found.first_delay_ms)
         if found.headers:
-            for name, value in _ACCOUNT_HEADERS:
+            for name, value in ACCOUNT_HEADERS:
                 self.add_header(name, value)
         if found.status and self.simulator.still_failing(text, found.status_times):
             if found.retry_after:
@@ -268,7 +255,7 @@ class ProviderHandler(RequestHandler):
         message = error.message if isinstance(error, ProviderFault) else self._reason
         self._answer_headers("application/json")
         if self.directives.headers:
-            for name, value in _ACCOUNT_HEADERS:
+            for name, value in ACCOUNT_HEADERS:
                 self.add_header(name, value)
         if self.directives.retry_after:
             self.set_header("Retry-After", self.directives.retry_after)
@@ -282,31 +269,3 @@ class ProviderHandler(RequestHandler):
         """Error answers are what the simulator is for: only its own failures are logged."""
         if not isinstance(value, HTTPError):
             super().log_exception(typ, value, tb)
-
-
-def frame(event: Event) -> bytes:
-    """The event as it stands in a stream."""
-    name, data = event
-    if name:
-        return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"
-    return b"data: " + data + b"\n\n"
-
-
-class UnknownPath(ProviderHandler):
-    """404 in the shape of the provider whose path or header it looks like."""
-
-    def prepare(self) -> None:
-        """Record and refuse."""
-        super().prepare()
-        if self.request.method == "HEAD":
-            return
-        raise ProviderFault(404, f"Invalid URL ({self.request.method} {self.request.path})")
-
-    def head(self, *_: str) -> None:
-        """A probe of whether anybody is there."""
-
-
-class UnknownAnthropicPath(UnknownPath):
-    """404 in Anthropic's shape."""
-
-    anthropic = True

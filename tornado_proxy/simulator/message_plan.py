@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tornado_proxy.simulator.answer import Answer, Finish, argument_pieces, piece_json
-from tornado_proxy.simulator.base import Event
 from tornado_proxy.simulator.directives import ToolCall
+from tornado_proxy.simulator.events import Event
 from tornado_proxy.simulator.json_values import Json, as_object, as_text, decode, encode
 from tornado_proxy.simulator.prompt_cache import AnthropicInput
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tornado_proxy.simulator.answer import REFUSAL_TEXT, Answer, Finish, argument_pieces, piece_json, plan_answer
-from tornado_proxy.simulator.base import Event, ProviderHandler
+from tornado_proxy.simulator.base import ProviderHandler
+from tornado_proxy.simulator.events import Event
 from tornado_proxy.simulator.faults import openai_error
 from tornado_proxy.simulator.json_values import Json, as_count, as_object, encode
 from tornado_proxy.simulator.models import reasoning_tokens

@@ -7,7 +7,8 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tornado_proxy.simulator.base import Event, ProviderHandler
+from tornado_proxy.simulator.base import ProviderHandler
+from tornado_proxy.simulator.events import Event
 from tornado_proxy.simulator.faults import ProviderFault, openai_error
 from tornado_proxy.simulator.forms import count_files, form_field
 from tornado_proxy.simulator.json_values import Json, as_count, as_list, as_text, encode

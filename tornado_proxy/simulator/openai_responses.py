@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator
 
 from tornado_proxy.simulator.answer import plan_answer
-from tornado_proxy.simulator.base import Event, ProviderHandler
+from tornado_proxy.simulator.base import ProviderHandler
+from tornado_proxy.simulator.events import Event
 from tornado_proxy.simulator.faults import ProviderFault
 from tornado_proxy.simulator.json_values import Json, as_count, as_list, as_object, as_text
 from tornado_proxy.simulator.models import reasoning_tokens

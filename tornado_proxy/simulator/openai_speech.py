@@ -5,7 +5,8 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Iterator
 
-from tornado_proxy.simulator.base import Event, ProviderHandler
+from tornado_proxy.simulator.base import ProviderHandler
+from tornado_proxy.simulator.events import Event
 from tornado_proxy.simulator.faults import ProviderFault, openai_error
 from tornado_proxy.simulator.json_values import Json, as_text, encode
 from tornado_proxy.simulator.prompt_openai import text_prompt

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from math import ceil
 
 from tornado_proxy.simulator.answer import Answer, piece_json, plan_answer
-from tornado_proxy.simulator.base import Event, ProviderHandler
+from tornado_proxy.simulator.base import ProviderHandler
+from tornado_proxy.simulator.events import Event
 from tornado_proxy.simulator.faults import ProviderFault, openai_error
 from tornado_proxy.simulator.forms import form_field, form_file
 from tornado_proxy.simulator.json_values import Json, encode

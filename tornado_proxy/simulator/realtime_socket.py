@@ -13,7 +13,7 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 
 from tornado_proxy.simulator.answer import Answer, argument_pieces, plan_answer
-from tornado_proxy.simulator.base import Event
+from tornado_proxy.simulator.events import Event
 from tornado_proxy.simulator.faults import ProviderFault
 from tornado_proxy.simulator.json_values import Json, as_object, as_text, encode
 from tornado_proxy.simulator.realtime_session import (

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from itertools import count
 
 from tornado_proxy.simulator.answer import Finish, argument_pieces, piece_json
-from tornado_proxy.simulator.base import Event
 from tornado_proxy.simulator.directives import ToolCall
+from tornado_proxy.simulator.events import Event
 from tornado_proxy.simulator.json_values import Json, encode
 from tornado_proxy.simulator.response_plan import ResponsePlan
 

@@ -21,7 +21,7 @@ from tornado_proxy.simulator import (
     realtime_socket,
     responses_socket,
 )
-from tornado_proxy.simulator.base import UnknownAnthropicPath, UnknownPath
+from tornado_proxy.simulator.unknown import UnknownAnthropicPath, UnknownPath
 
 if TYPE_CHECKING:
     from tornado_proxy.simulator.simulator import Simulator

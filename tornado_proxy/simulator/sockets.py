@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
-from tornado_proxy.simulator.base import Event, ProviderHandler
+from tornado_proxy.simulator.base import ProviderHandler
+from tornado_proxy.simulator.events import Event
 from tornado_proxy.simulator.faults import ConnectionDone, ProviderFault
 from tornado_proxy.simulator.json_values import Json, as_object, decode, encode
 
