@@ -25,11 +25,7 @@ PARTS: tuple[Part, ...] = (*json_answers.PARTS, *sse.PARTS, *bodies.PARTS, *leav
 def main() -> None:
     """Measure what was asked for, print tables, write the JSON file."""
     options = _parser().parse_args()
-    parts = [part for part in PARTS if not options.only or any(part.name.startswith(word) for word in options.only)]
-    if not parts:
-        sys.exit(f"no such part; there are {', '.join(part.name for part in PARTS)}")
-    if not shutil.which("wrk"):
-        sys.exit("wrk is not installed (apt-get install wrk)")
+    parts = _chosen(options.only)
     if options.litellm:
         litellm.install()
     contestants = tuple(options.contestants or available(with_litellm=options.litellm))
@@ -39,11 +35,27 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         place = Place(Path(folder), Layout.of(options.cores), files)
         os.sched_setaffinity(0, place.layout.client)
-        plan = Plan(place, contestants, options.rounds, options.seconds, options.profile, _tell)
+        plan = Plan(place, contestants, options.rounds, options.seconds, options.scale, options.profile, _tell)
         results = uvloop.run(_measure(parts, plan))
         print("\nmedians, tornado-proxy as a multiple of the others\n" + report.summary(results))
         report.write(options.json, report.document(results, plan))
     print(f"\n{options.json}")
+
+
+def _chosen(words: list[str] | None) -> list[Part]:
+    """The parts that `words` name, in full or by their first letters, as far as this machine can run them."""
+    names = {part.name for part in PARTS}
+    chosen = [
+        part
+        for part in PARTS
+        if not words or part.name in words or any(part.name.startswith(word) for word in words if word not in names)
+    ]
+    if not chosen:
+        sys.exit(f"no such part; there are {', '.join(part.name for part in PARTS)}")
+    for part in chosen:
+        if part.needs is not None and shutil.which(part.needs) is None:
+            print(f"{part.name} is left out: {part.needs} is not installed", file=sys.stderr)
+    return [part for part in chosen if part.needs is None or shutil.which(part.needs) is not None]
 
 
 async def _measure(parts: list[Part], plan: Plan) -> dict[str, Outcome]:
@@ -66,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--litellm", action="store_true", help="measure LiteLLM's proxy too; installed when missing")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3, help="length of one measurement")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="part of the full numbers of streams, for a quick look"
+    )
     parser.add_argument("--cores", type=_cores, default=sorted(os.sched_getaffinity(0)), help="such as 0,1,2,3")
     parser.add_argument("--json", type=Path, default=ROOT / "var" / "bench" / "result.json", help="where figures go")
     parser.add_argument("--profile", type=Path, metavar="FOLDER", help="one more round under py-spy, stacks in FOLDER")

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.contestants import DIRECT, OURS, Contestant, Place, provider, running
+from bench.load.stream import connect
 from bench.parts.base import Part, Round
-from bench.wrk import Wrk
+
+_WARM_CONNECTIONS, _WARM_STREAMS = 8, 25
 
 #: What a part came to: contestant -> figure -> its value in each round.
 Outcome = dict[str, dict[str, list[float]]]
@@ -25,6 +27,7 @@ class Plan:
     contestants: tuple[str, ...]
     rounds: int
     seconds: int
+    scale: float = 1.0
     profile: Path | None = None
     tell: Callable[[str], None] = print
 
@@ -40,11 +43,11 @@ async def run_part(part: Part, plan: Plan) -> Outcome:
                 plan.tell(f"{part.name}: round {number + 1}, {name}")
                 with contextlib.ExitStack() as own:
                     contestant = contestants.get(name) or await _enter(own, name, plan, port)
-                    figures = await part.measure(Round(plan.place, contestant, plan.seconds, port))
+                    figures = await part.measure(Round(plan.place, contestant, plan.seconds, port, plan.scale))
                 for figure, value in figures.items():
                     outcome.setdefault(name, {}).setdefault(figure, []).append(value)
         if plan.profile is not None and OURS in contestants:
-            await _profile(part, Round(plan.place, contestants[OURS], plan.seconds, port), plan.profile)
+            await _profile(part, Round(plan.place, contestants[OURS], plan.seconds, port, plan.scale), plan.profile)
     for figure in part.added:
         _subtract_direct(outcome, figure)
     return outcome
@@ -58,12 +61,19 @@ def _subtract_direct(outcome: Outcome, figure: str) -> None:
 
 
 async def _enter(stack: contextlib.ExitStack, name: str, plan: Plan, port: int) -> Contestant:
-    """Start a contestant and let it serve a moment, so that imports, pools and caches are there."""
+    """Start a contestant and let it serve a little, so that imports, pools and caches are there."""
     contestant = stack.enter_context(running(name, plan.place, port))
-    result = await Wrk(plan.place.folder, plan.place.layout, 1).run(contestant, 8, 100)
-    if result.errors or not result.requests:
-        raise RuntimeError(f"{name} answers wrongly: {result}")
+    await asyncio.gather(*(_warm_up(contestant) for _ in range(_WARM_CONNECTIONS)))
     return contestant
+
+
+async def _warm_up(contestant: Contestant) -> None:
+    stream = await connect(contestant)
+    for _ in range(_WARM_STREAMS):
+        stream.ask("events=3")
+        if not await asyncio.wait_for(stream.ended, 30):
+            raise RuntimeError(f"{contestant.name} answers {stream.status} and {stream.events} events of 5")
+    stream.leave()
 
 
 async def _profile(part: Part, now: Round, folder: Path) -> None:

@@ -12,12 +12,20 @@ Figures = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One measurement of one contestant: where, how long, and the provider's port."""
+    """One measurement of one contestant: where, how long, the provider's port.
+
+    `scale` is the part of a subject's full size, 1 at most: fewer streams, shorter stalls.
+    """
 
     place: Place
     contestant: Contestant
     seconds: int
     provider_port: int
+    scale: float = 1.0
+
+    def scaled(self, full: int) -> int:
+        """That much of `full`, at least 2."""
+        return max(2, round(full * self.scale))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +44,4 @@ class Part:
     fresh: bool = False
     rounds: int | None = None
     added: tuple[str, ...] = ()
+    needs: str | None = None

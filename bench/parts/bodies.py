@@ -13,4 +13,4 @@ async def measure(now: Round) -> Figures:
     return await load(now, _CONNECTIONS, _BODY_BYTES)
 
 
-PARTS = (Part("body-1mb", f"1 MB request bodies, {_CONNECTIONS} connections", measure),)
+PARTS = (Part("body-1mb", f"1 MB request bodies, {_CONNECTIONS} connections", measure, needs="wrk"),)

@@ -14,7 +14,7 @@ def part(connections: int) -> Part:
     async def measure(now: Round) -> Figures:
         return await load(now, connections, body_bytes=100)
 
-    return Part(f"json-{connections}", f"JSON, {connections} connections", measure)
+    return Part(f"json-{connections}", f"JSON, {connections} connections", measure, needs="wrk")
 
 
 async def load(now: Round, connections: int, body_bytes: int) -> Figures:

@@ -35,12 +35,12 @@ _CLOSING_EVENTS = 2
 
 async def stalled(now: Round) -> Figures:
     """Growth of the relay while its client reads nothing of a stream of 200 MB, and whether all of it comes then."""
-    before = now.contestant.rss_bytes()
+    before, events = now.contestant.rss_bytes(), now.scaled(_STALL_EVENTS)
     stream = await connect(now.contestant)
-    stream.ask(f"events={_STALL_EVENTS} pad={_STALL_PAD}")
+    stream.ask(f"events={events} pad={_STALL_PAD}")
     await stream.wait_for_events(1)
     stream.transport.pause_reading()
-    grown = await _most_grown(now.contestant, before, _STALL_S)
+    grown = await _most_grown(now.contestant, before, _STALL_S * now.scale)
     woken = time.monotonic()
     stream.transport.resume_reading()
     complete = False
@@ -52,7 +52,7 @@ async def stalled(now: Round) -> Figures:
     return {
         "grown_mb": grown / _MB,
         "grown_mb_after": later / _MB,
-        "complete": complete and stream.events >= _STALL_EVENTS,
+        "complete": complete and stream.events >= events,
         "mb_per_s_once_awake": stream.received_bytes / _MB / took,
     }
 
@@ -68,8 +68,8 @@ async def _most_grown(contestant: Contestant, before: int, seconds: float) -> in
 async def aborted(now: Round) -> Figures:
     """Milliseconds until a provider that is silent sees that the client has left."""
     left: dict[int, int] = {}
-    base = int(time.time() * 1000) * 1000
-    for number in range(base, base + _ABORTS):
+    base = time.time_ns()  # so that a provider which has served other rounds knows no such stream yet
+    for number in range(base, base + now.scaled(_ABORTS)):
         stream = await connect(now.contestant)
         stream.ask(f"events=2 gap_us=60000000 id={number}")
         await asyncio.wait_for(stream.wait_for_events(1), 20)
@@ -77,7 +77,7 @@ async def aborted(now: Round) -> Figures:
         await asyncio.sleep(0.02)
     seen = await _seen_by(now.provider_port, left)
     waits = [(seen.get(number, at + _ABORT_LIMIT_S * 10**9) - at) / 1e6 for number, at in left.items()]
-    return {"p50_ms": percentile(waits, 50), "p99_ms": percentile(waits, 99), "never": _ABORTS - len(seen)}
+    return {"p50_ms": percentile(waits, 50), "p99_ms": percentile(waits, 99), "never": len(left) - len(seen)}
 
 
 async def _seen_by(port: int, left: dict[int, int]) -> dict[int, int]:
@@ -92,13 +92,15 @@ async def _seen_by(port: int, left: dict[int, int]) -> dict[int, int]:
 
 async def stress(now: Round) -> Figures:
     """Complete streams among twice as many that are cut anywhere; what is lost, broken or left behind."""
-    await _storm(now.contestant, _COMPLETE // 4, _CUT // 4)  # pools and caches grow before anything is counted
+    await _storm(
+        now.contestant, now.scaled(_COMPLETE // 4), now.scaled(_CUT // 4)
+    )  # pools and caches grow before anything is counted
     await _all_closed(now.provider_port)
     memory, files = now.contestant.rss_bytes(), now.contestant.open_files()
     began, until, complete, asked = time.monotonic(), time.monotonic() + now.seconds, 0, 0
     while asked == 0 or time.monotonic() < until:
-        complete += await _storm(now.contestant, _COMPLETE, _CUT)
-        asked += _COMPLETE
+        complete += await _storm(now.contestant, now.scaled(_COMPLETE), now.scaled(_CUT))
+        asked += now.scaled(_COMPLETE)
     took = time.monotonic() - began
     still_open = await _all_closed(now.provider_port)
     return {
@@ -107,7 +109,7 @@ async def stress(now: Round) -> Figures:
         "streams_left_open": still_open,
         "files_left": now.contestant.open_files() - files,
         "grown_mb": (now.contestant.rss_bytes() - memory) / _MB,
-        "streams_per_s": asked / _COMPLETE * (_COMPLETE + _CUT) / took,
+        "streams_per_s": asked * (_COMPLETE + _CUT) / _COMPLETE / took,
     }
 
 

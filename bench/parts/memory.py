@@ -29,7 +29,7 @@ def part(count: int) -> Part:
     """The part with so many streams; LiteLLM's proxy takes only the smallest number."""
 
     async def measure(now: Round) -> Figures:
-        return await _hold(now.contestant, min(count, (now.place.files - _SPARE_FILES) // 2))
+        return await _hold(now.contestant, min(now.scaled(count), (now.place.files - _SPARE_FILES) // 2))
 
     contestants = (OURS, "nginx", "aiohttp", "litellm") if count == COUNTS[0] else (OURS, "nginx", "aiohttp")
     return Part(f"streams-{count}", f"{count:,} slow streams", measure, contestants, fresh=True, rounds=2)

@@ -1,0 +1,65 @@
+"""The harness runs: every part, small and short, against our own server alone; figures are not judged."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.harness import ROOT
+
+
+def bench(folder: Path, parts: str, *options: str) -> tuple[dict[str, dict[str, dict[str, list[float]]]], str]:
+    """Run the command; returns what its JSON file says of each part, and what it printed."""
+    result = folder / "result.json"
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "bench", "--only", parts, "--rounds", "1", "--seconds", "1", "--scale", "0.01",
+            "--json", str(result), *options,
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=100,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(result.read_text())["parts"], done.stdout
+
+
+def test_streams_are_measured_against_an_aiohttp_relay_and_no_relay(tmp_path: Path) -> None:
+    parts, printed = bench(tmp_path, "sse-first", "--contestants", "tornado-proxy,aiohttp")
+    assert set(parts["sse-first"]) == {"direct", "tornado-proxy", "aiohttp"}
+    assert len(parts["sse-first"]["tornado-proxy"]["added_p50_ms"]) == 1
+    assert "x aiohttp" in printed
+
+
+@pytest.mark.parametrize("name", ["sse-paced", "sse-flood"])
+def test_each_way_of_streaming_breaks_no_stream(tmp_path: Path, name: str) -> None:
+    parts, _ = bench(tmp_path, name, "--contestants", "tornado-proxy")
+    assert parts[name]["tornado-proxy"]["broken_streams"] == [0]
+    assert parts[name]["tornado-proxy"]["cpu_us_per_event"][0] > 0
+
+
+def test_clients_that_leave_and_stall_are_counted(tmp_path: Path) -> None:
+    parts, _ = bench(tmp_path, "stall,abort,stress", "--contestants", "tornado-proxy")
+    assert parts["stall"]["tornado-proxy"]["complete"] == [True]
+    assert parts["abort"]["tornado-proxy"]["never"] == [0]
+    assert parts["stress"]["tornado-proxy"]["incomplete"] == [0]
+
+
+def test_open_streams_are_held_and_flow(tmp_path: Path) -> None:
+    parts, _ = bench(tmp_path, "streams-1000", "--contestants", "tornado-proxy")
+    assert parts["streams-1000"]["tornado-proxy"]["streams"] == [10]
+    assert parts["streams-1000"]["tornado-proxy"]["errors"] == [0]
+
+
+def test_an_unknown_part_is_refused_with_the_list_of_parts() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "--only", "speed"], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 1
+    assert "json-32" in done.stderr
