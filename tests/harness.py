@@ -72,6 +72,7 @@ class ProxyProcess:
     folder: Path
     base_url: str = ""
     admin_url: str = ""
+    ledger_url: str = ""
     log: list[str] = field(default_factory=list)
 
     @property
@@ -106,7 +107,7 @@ class ProxyProcess:
                 "tornado_proxy",
                 "usage",
                 "--ledger",
-                f"sqlite:///{self.ledger}",
+                self.ledger_url or f"sqlite:///{self.ledger}",
                 "--format",
                 "jsonl",
             ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tornado_proxy.ledger.group_commit import GroupCommitLedger
-from tornado_proxy.ledger.sqlite_database import SqliteDatabase
+from tornado_proxy.ledger.sqlite_database import SqliteFile
 from tornado_proxy.ledger.store import Opening
 from tornado_proxy.ledger.usage_reads import UsageReads
 from tornado_proxy.ledger.writers import Writers
@@ -18,7 +18,7 @@ class SqliteLedger(GroupCommitLedger):
         files = Writers(path)
         opening = Opening(
             name=str(path),
-            connect=lambda create: SqliteDatabase(path, fsync=fsync, create=create),
+            connect=SqliteFile(path, fsync=fsync).connect,
             files=files,
             liveness=lambda _: files,
         )

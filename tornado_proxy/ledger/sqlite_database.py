@@ -20,29 +20,47 @@ _CACHE_KIB = 16 * 1024
 _PREPARED = 64
 
 
+#: Device and inode of a file.
+Identity = tuple[int, int]
+
+
+class SqliteFile:
+    """A ledger file: connects to it, time and again to the same one."""
+
+    def __init__(self, path: Path, *, fsync: bool) -> None:
+        self._path = path
+        self._fsync = fsync
+        self._identity: Identity | None = None
+
+    def connect(self, create: bool) -> SqliteDatabase:  # noqa: FBT001  # as ledger.store.Opening has it
+        """A connection; without `create` to a file that is there.
+
+        Raises:
+            StoreFault: it cannot be opened, or another file stands in its place.
+        """
+        try:
+            if not create:
+                _check_identity(self._path, self._identity)
+            db = SqliteDatabase(self._path, fsync=self._fsync)
+            self._identity = db.identity
+        except (sqlite3.Error, OSError) as error:
+            raise StoreFault(describe(self._path, error)) from error
+        return db
+
+
 class SqliteDatabase:
     """One connection to a ledger file.  Satisfies ledger.database.Database."""
 
-    def __init__(self, path: Path, *, fsync: bool, create: bool) -> None:
-        """Connect; without `create` to a file that is there.
-
-        Raises:
-            StoreFault: it cannot be opened.
-        """
+    def __init__(self, path: Path, *, fsync: bool) -> None:
+        """Connect.  Raises sqlite3.Error or OSError."""
         self._path = path
-        with self._telling():
-            if not create:
-                path.stat()  # else a missing file is told as one that may not be written
-            uri = f"{path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}"
-            self._db = sqlite3.connect(
-                uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=_PREPARED
-            )
-            try:
-                self._set_up(fsync=fsync)
-                self._file = _identity(path)
-            except BaseException:
-                self._db.close()
-                raise
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=_PREPARED)
+        try:
+            self._set_up(fsync=fsync)
+            self.identity = _identity(path)
+        except BaseException:
+            self._db.close()
+            raise
 
     def _set_up(self, *, fsync: bool) -> None:
         self._db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
@@ -105,9 +123,7 @@ class SqliteDatabase:
     def check(self) -> None:
         """See that the file is still the one that was opened, and that its write lock can be had."""
         with self._telling():
-            # A file that was removed or replaced would be written on, and be gone with the process.
-            if _identity(self._path) != self._file:
-                raise StoreFault(f"{self._path}: was replaced by another file, which is opened now")
+            _check_identity(self._path, self.identity)
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute("ROLLBACK")
 
@@ -142,7 +158,20 @@ def describe(path: Path, error: Exception) -> str:
     return f"{path}: {error}"
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def _check_identity(path: Path, opened: Identity | None) -> None:
+    """Raise where another file stands in the place of the one that was opened.
+
+    That one would be written on, and be gone with the process; and what SQLite's log of changes holds for it would
+    damage the other.
+    """
+    if opened is not None and _identity(path) != opened:
+        raise StoreFault(
+            f"{path}: was replaced by another file while it was open; put the first one back, or stop the server and "
+            f"remove {path.name}-wal and {path.name}-shm before it starts with the other"
+        )
+
+
+def _identity(path: Path) -> Identity:
     found = path.stat()
     return found.st_dev, found.st_ino
 
