@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
@@ -28,9 +28,7 @@ from tornado_proxy.simulator.events import Event, frame
 from tornado_proxy.simulator.faults import ConnectionDone, ProviderFault, anthropic_error, model_not_found, openai_error
 from tornado_proxy.simulator.json_values import Json, decode, encode
 from tornado_proxy.simulator.request_log import SeenRequest
-
-if TYPE_CHECKING:
-    from tornado_proxy.simulator.simulator import Simulator
+from tornado_proxy.simulator.state import SimulatorState
 
 #: Events in one write when nothing slows the stream: fast, and a client still sees many writes.
 _BATCH = 16
@@ -42,7 +40,7 @@ class ProviderHandler(RequestHandler):
     anthropic: ClassVar[bool] = False
     directives = Directives()
 
-    def initialize(self, simulator: Simulator) -> None:
+    def initialize(self, simulator: SimulatorState) -> None:
         """Take the simulator that serves this request."""
         self.simulator = simulator
         self.request_id = simulator.new_id("req_")

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tornado.web import RequestHandler
 
 from tornado_proxy.simulator.json_values import encode
 from tornado_proxy.simulator.request_log import SeenRequest
-
-if TYPE_CHECKING:
-    from tornado_proxy.simulator.simulator import Simulator
+from tornado_proxy.simulator.state import SimulatorState
 
 
 class Requests(RequestHandler):
     """The last requests as JSON, oldest first, credentials and bodies included: for tests, with made-up keys."""
 
-    def initialize(self, simulator: Simulator) -> None:
+    def initialize(self, simulator: SimulatorState) -> None:
         """Take the simulator whose requests are shown."""
         self._seen = simulator.requests
 

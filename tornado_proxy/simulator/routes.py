@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from tornado.httputil import HTTPServerRequest
 from tornado.routing import AnyMatches, Matcher, PathMatches, Rule
 from tornado.web import RequestHandler
@@ -21,10 +19,8 @@ from tornado_proxy.simulator import (
     realtime_socket,
     responses_socket,
 )
+from tornado_proxy.simulator.state import SimulatorState
 from tornado_proxy.simulator.unknown import UnknownAnthropicPath, UnknownPath
-
-if TYPE_CHECKING:
-    from tornado_proxy.simulator.simulator import Simulator
 
 _ID = "([^/]+)"
 _OPENAI: tuple[tuple[str, type[RequestHandler]], ...] = (
@@ -83,7 +79,7 @@ class _SocketPath(Matcher):
         return self._path.match(request) if upgrade == "websocket" else None
 
 
-def make_routes(simulator: Simulator) -> list[Rule]:
+def make_routes(simulator: SimulatorState) -> list[Rule]:
     """The rules of the application, first match wins."""
     rules: list[tuple[Matcher, type[RequestHandler]]] = []
     if simulator.record:

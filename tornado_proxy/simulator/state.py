@@ -1,0 +1,74 @@
+"""What a simulator is told at the start and what it remembers: keys, requests, stored objects, failures."""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Mapping
+from itertools import count
+
+from tornado_proxy.simulator.prompt_cache import PromptCache
+from tornado_proxy.simulator.request_log import RequestLog
+from tornado_proxy.simulator.stores import Batch, Store, StoredResponse
+
+#: Texts whose failures are counted (`status=... times=...`).
+_COUNTED_TEXTS = 1000
+
+_OPENAI_LIMITS = (
+    ("x-ratelimit-limit-requests", "10000"),
+    ("x-ratelimit-limit-tokens", "2000000"),
+    ("x-ratelimit-remaining-requests", "9999"),
+    ("x-ratelimit-remaining-tokens", "1999000"),
+    ("x-ratelimit-reset-requests", "6ms"),
+    ("x-ratelimit-reset-tokens", "0s"),
+)
+_ANTHROPIC_LIMITS = (
+    ("anthropic-ratelimit-requests-limit", "10000"),
+    ("anthropic-ratelimit-requests-remaining", "9999"),
+    ("anthropic-ratelimit-requests-reset", "2030-01-01T00:00:00Z"),
+    ("anthropic-ratelimit-tokens-limit", "12000000"),
+    ("anthropic-ratelimit-tokens-remaining", "12000000"),
+    ("anthropic-ratelimit-tokens-reset", "2030-01-01T00:00:00Z"),
+)
+
+
+class SimulatorState:
+    """What handlers ask of the simulator that they serve.
+
+    `keys` maps "openai" and "anthropic" to the one key that is accepted; a provider that it does not name accepts any.
+    `record` serves the last requests at /_simulator/requests.  `settle_s` is how long background responses and message
+    batches take.  `requests` are the last requests, `streams` the event streams now open, `disconnects` how often a
+    client left before its answer was complete.
+    """
+
+    def __init__(self, *, keys: Mapping[str, str] | None = None, record: bool = False, settle_s: float = 0.2) -> None:
+        self.keys: Mapping[str, str] = dict(keys or {})
+        self.record = record
+        self.settle_s = settle_s
+        self.requests = RequestLog()
+        self.streams = 0
+        self.disconnects = 0
+        self.prompt_cache = PromptCache()
+        self.responses: Store[StoredResponse] = Store()
+        self.batches: Store[Batch] = Store()
+        self.openai_limits = _OPENAI_LIMITS
+        self.anthropic_limits = _ANTHROPIC_LIMITS
+        self._failures: OrderedDict[str, int] = OrderedDict()
+        self._instance = secrets.token_hex(6)
+        self._serial = count(1)
+
+    def new_id(self, prefix: str) -> str:
+        """An id such as `resp_...`, unique among all simulators."""
+        return f"{prefix}{self._instance}{next(self._serial):012x}"
+
+    def still_failing(self, text: str, times: int) -> bool:
+        """Whether a request with this text is to fail: the first `times` ones, with 0 each of them."""
+        if times == 0:
+            return True
+        failures = self._failures.get(text, 0)
+        if failures >= times:
+            return False
+        self._failures[text] = failures + 1
+        if len(self._failures) > _COUNTED_TEXTS:
+            self._failures.popitem(last=False)
+        return True
