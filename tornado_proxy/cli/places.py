@@ -30,6 +30,11 @@ CONFIG = click.option(
     default=Path("conf/proxy.yaml"),
     help="Names the ledger and the prices.",
 )
+PRICES_CONFIG = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="Names the price files; default: conf/proxy.yaml where it is, else the prices that come with the program.",
+)
 LEDGER = click.option("--ledger", "url", help="The ledger itself: sqlite:///PATH or postgresql://...")
 PRICES = click.option("--prices", type=click.Path(path_type=Path), help="The price file or folder itself.")
 
@@ -68,6 +73,12 @@ def find_ledger(config: Path, url: str | None) -> LedgerAddress:
     return ledger_address(section, config.parent if url is None else Path(), password)
 
 
+def named_config(config: Path | None) -> Path | None:
+    """The configuration that names the price files: the one given, else the usual one where it is there."""
+    usual = Path("conf/proxy.yaml")
+    return usual if config is None and usual.exists() else config
+
+
 def find_prices(config: Path | None, prices: Path | None) -> Path:
     """The price file or folder: the one given, the configuration's, or the one that comes with the program."""
     if prices is not None:
@@ -79,6 +90,12 @@ def find_prices(config: Path | None, prices: Path | None) -> Path:
 def readable(config: Path, url: str | None) -> Path | None:
     """The configuration; None where the ledger is given without one, so that the bundled prices hold."""
     return None if url is not None and not config.exists() else config
+
+
+def is_bundled(config: Path | None, prices: Path | None) -> bool:
+    """Whether the price files are those of an installed program."""
+    path = find_prices(config, prices).resolve()
+    return path == conf_path("prices").resolve() and "bundled" in path.parts
 
 
 def read_prices(path: Path) -> list[Document]:

@@ -97,7 +97,10 @@ class Modifier:
 
 @dataclass(frozen=True, slots=True)
 class ModelPrice:
-    """All prices of one model.  `cards` are its own and those it shares; `by_meter` is made from them."""
+    """All prices of one model.  `cards` are its own, `own_cards` in number, and then those it shares.
+
+    `by_meter` is made from them.
+    """
 
     provider: str
     name: str
@@ -107,6 +110,7 @@ class ModelPrice:
     cards: tuple[RateCard, ...]
     modifiers: tuple[Modifier, ...]
     by_meter: Mapping[Meter, tuple[RateCard, ...]] = field(default_factory=dict)
+    own_cards: int = 0
 
     def find(self, meter: Meter, terms: Mapping[str, str], context_tokens: int, at: datetime) -> list[RateCard]:
         """The cards that price `meter` on `terms`; one where all is well."""

@@ -76,6 +76,7 @@ class _Reader:
                 self._modifiers[modifier] for modifier in section.get("modifiers", ()) if modifier in self._modifiers
             ),
             by_meter=by_meter,
+            own_cards=len(section["rates"]),
         )
 
     def _card(self, section: Any, path: Path) -> RateCard:

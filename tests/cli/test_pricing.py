@@ -1,0 +1,387 @@
+"""The price commands on small price files and hand-cut lists, and on the files that come with the program."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from tests.cli.billed import run
+from tests.harness import ROOT
+
+LISTS = ROOT / "tests" / "fixtures" / "price_lists"
+TODAY = datetime.now(UTC).date()
+
+PRICES = """\
+provider: openai
+service_tiers: {default: standard, flex: flex, batch: batch}
+aliases: {gpt-5.4-2026-03-05: gpt-5.4}
+shared_rates:
+  tools:
+    - when: {tool: web_search}
+      unit: per_thousand_calls
+      prices: {web_searches: "10"}
+      source: a page
+      checked: 2026-11-01
+    - unit: per_thousand_calls
+      prices: {file_searches: "3"}
+      source: a page
+      checked: 2026-11-01
+models:
+  # The workhorse.
+  gpt-5.4:
+    status: active
+    endpoints: [/v1/chat/completions, /v1/responses]
+    includes: [tools]
+    rates:
+      - when: {service_tier: standard, input_tokens: {up_to: 272000}}
+        unit: per_million_tokens
+        prices: {input_tokens: "2", cached_input_tokens: "0.25", output_tokens: "15"}
+        source: a page
+        checked: 2026-11-01
+      - when: {service_tier: standard, input_tokens: {over: 272000}}
+        unit: per_million_tokens
+        prices: {input_tokens: "5", cached_input_tokens: "0.5", output_tokens: "22.5"}
+        source: a page
+        checked: 2026-11-01
+      - when: {service_tier: batch}
+        unit: per_million_tokens
+        prices: {input_tokens: "1.25", output_tokens: "7.5"}
+        source: a page
+        checked: 2026-11-01
+  whisper-1:
+    status: active
+    endpoints: [/v1/audio/transcriptions]
+    rates:
+      - unit: per_minute
+        prices: {audio_seconds: "0.006"}
+        source: a page
+        checked: 2026-11-01
+"""
+
+#: Lines of a card.
+TOKENS = "        unit: per_million_tokens\n"
+SOURCE = "        source: a page\n        checked: 2026-11-01\n"
+LITELLM = f'        source: "LiteLLM price map (litellm.json)"\n        checked: {TODAY}\n'
+
+
+@pytest.fixture
+def prices(tmp_path: Path) -> Path:
+    path = tmp_path / "openai.yaml"
+    path.write_text(PRICES)
+    return path
+
+
+def pricing(*words: Any, prices: Path) -> Result:
+    return run("pricing", *words, "--prices", prices)
+
+
+class TestList:
+    def test_models_come_with_their_standard_prices(self, prices: Path) -> None:
+        lines = pricing("list", prices=prices).stdout.splitlines()
+
+        assert [line.split("│")[2:7] for line in lines if "gpt" in line] == [
+            [" gpt-5.4   ", " active ", "     2 ", "         0.25 ", "     15 "]
+        ]
+        assert [line.split("│")[-2].strip() for line in lines if "whisper" in line] == ["audio_seconds"]
+
+    def test_a_pattern_and_a_state_choose(self, prices: Path) -> None:
+        listed = [
+            json.loads(pricing("list", *words, "--format", "json", prices=prices).stdout)
+            for words in (["gpt*"], ["*", "--status", "retired"], ["--provider", "anthropic"])
+        ]
+
+        assert [[one["model"] for one in models] for models in listed] == [["gpt-5.4"], [], []]
+
+    def test_json_holds_every_card(self, prices: Path) -> None:
+        (model,) = json.loads(pricing("list", "whisper-1", "--format", "json", prices=prices).stdout)
+
+        assert model["cards"] == [
+            {
+                "when": "",
+                "unit": "per_minute",
+                "prices": {"audio_seconds": "0.006"},
+                "effective_from": None,
+                "effective_until": None,
+                "source": "a page",
+                "checked": "2026-11-01",
+            }
+        ]
+
+
+class TestShow:
+    @pytest.mark.parametrize("name", ["gpt-5.4", "gpt-5.4-2026-03-05", "openai/gpt-5.4"])
+    def test_every_price_comes_with_its_conditions_source_and_date(self, prices: Path, name: str) -> None:
+        text = pricing("show", name, prices=prices).stdout
+
+        assert text.startswith("openai/gpt-5.4: active\nalso called: gpt-5.4-2026-03-05\n")
+        assert (
+            "\nservice_tier standard, input_tokens over 272000; USD per million tokens\n"
+            "  input_tokens         5\n"
+            "  cached_input_tokens  0.5\n"
+            "  output_tokens        22.5\n"
+            "  source: a page; checked 2026-11-01\n"
+        ) in text
+
+    def test_a_model_without_prices_is_status_1_with_a_hint(self, prices: Path) -> None:
+        result = pricing("show", "gpt-5.5", prices=prices)
+
+        assert result.exit_code == 1
+        assert "gpt-5.5 has no prices; near are gpt-5.4" in result.stderr
+
+
+class TestCheck:
+    def test_the_bundled_prices_cover_what_is_served(self) -> None:
+        result = run("pricing", "check", "--prices", ROOT / "conf" / "prices", "--max-age", 100_000)
+
+        assert (result.exit_code, result.stdout.startswith("ok: ")) == (0, True), result.stdout
+
+    def test_a_good_file_is_summed_up(self, prices: Path) -> None:
+        result = pricing("check", "--max-age", 100_000, prices=prices)
+
+        # Three cards of its own and two shared ones, and the one of whisper-1.
+        assert (result.exit_code, result.stdout) == (0, f"ok: {prices}: 2 models, 6 price cards\n")
+
+    @pytest.mark.parametrize(
+        ("old", "new", "fault"),
+        [
+            (
+                'prices: {input_tokens: "2", cached_input_tokens: "0.25", output_tokens: "15"}',
+                'prices: {input_tokens: "2", cached_input_tokens: "0.25"}',
+                "/v1/chat/completions is refused: gpt-5.4 has no price for output_tokens",
+            ),
+            ("over: 272000", "over: 300000", "has no price on service_tier standard for 272001 input tokens"),
+            (
+                "status: active\n    endpoints: [/v1/audio",
+                "status: active\n    shutdown_date: 2026-01-01\n    endpoints: [/v1/audio",
+                "is active, but was shut down on 2026-01-01",
+            ),
+            (
+                f'when: {{service_tier: batch}}\n{TOKENS}        prices: {{input_tokens: "1.25", output',
+                f'when: {{service_tier: flex}}\n{TOKENS}        prices: {{input_tokens: "1.25", cached_input',
+                "/v1/responses (service_tier flex) is refused: gpt-5.4 has no price for output_tokens",
+            ),
+        ],
+    )
+    def test_each_fault_has_a_line_with_file_and_model(self, prices: Path, old: str, new: str, fault: str) -> None:
+        assert PRICES.count(old) == 1
+        prices.write_text(PRICES.replace(old, new))
+
+        result = pricing("check", prices=prices)
+
+        assert result.exit_code == 1
+        assert any(line.startswith(f"{prices}:") and fault in line for line in result.stdout.splitlines())
+
+    def test_what_ends_and_what_is_stale_are_warnings(self, prices: Path) -> None:
+        ends = TODAY + timedelta(days=30)
+        old = TODAY - timedelta(days=200)
+        text = PRICES.replace(
+            f'prices: {{audio_seconds: "0.006"}}\n{SOURCE}',
+            f'effective_until: {ends}\n        prices: {{audio_seconds: "0.006"}}\n{SOURCE}',
+        )
+        text = text[:-1].removesuffix("2026-11-01") + f"{old}\n"
+        prices.write_text(text)
+
+        result = pricing("check", prices=prices)
+
+        assert result.exit_code == 0
+        assert f"warning: {prices}:37: models.whisper-1: no price on all terms from {ends} on" in result.stderr
+        assert f"was last checked on {old}" in result.stderr
+
+    def test_what_the_schema_refuses_is_told_as_check_tells_it(self, prices: Path) -> None:
+        prices.write_text(PRICES.replace('"0.006"', "0.006"))
+
+        result = pricing("check", prices=prices)
+
+        assert result.exit_code == 1
+        assert "openai.yaml:42: models.whisper-1.rates[0].prices.audio_seconds: must be text" in result.stderr
+
+
+class TestDiff:
+    def test_what_differs_and_what_is_missing_comes_with_our_source(self, prices: Path) -> None:
+        result = pricing("diff", LISTS / "litellm.json", "--model", "gpt-5.4", prices=prices)
+
+        assert result.exit_code == 0
+        assert result.stdout.startswith(
+            "openai/gpt-5.4\n"
+            "  input_tokens: ours 2, theirs 2.5 per million tokens\n"
+            "    ours: a page; checked 2026-11-01\n"
+            "  input_tokens (service_tier flex, input_tokens over 272000): ours none, theirs 2.5 per million tokens\n"
+            "  cached_input_tokens (service_tier flex): ours none, theirs 0.13 per million tokens\n"
+            "LiteLLM price map: 6 models, 18 prices: 5 agree, 1 differ, 2 we do not have, "
+        )
+
+    def test_prices_are_compared_as_charges(self, prices: Path) -> None:
+        for name in ("litellm.json", "genai.json"):
+            # 0.0001 a second and 0.36 an hour are 0.006 a minute.
+            found = pricing("diff", LISTS / name, "--model", "whisper-1", "--format", "json", prices=prices)
+            assert json.loads(found.stdout) == []
+
+    def test_what_we_price_by_more_than_the_list_tells_apart_is_not_called_missing(self, prices: Path) -> None:
+        words = ("diff", LISTS / "genai.json", "--model", "gpt-5.4", "--format", "json")
+
+        found = {one["meter"]: one for one in json.loads(pricing(*words, prices=prices).stdout) if not one["when"]}
+
+        assert found["web_searches"]["finding"] == "on other terms"
+        assert (found["file_searches"]["ours"], found["file_searches"]["theirs"]) == ("3", "2.5")
+
+    def test_csv_is_for_spreadsheets(self, prices: Path) -> None:
+        words = ("diff", LISTS / "litellm.json", "--only", "differs", "--format", "csv")
+
+        (row,) = csv.DictReader(io.StringIO(pricing(*words, prices=prices).stdout))
+
+        assert (row["model"], row["meter"], row["ours"], row["theirs"]) == ("gpt-5.4", "input_tokens", "2", "2.5")
+
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            (b'{"a": 1}', "is no LiteLLM price map"),
+            (b"a: [", "is not YAML"),
+            (b"\xff\xfe", "is not UTF-8 text"),
+            (None, "cannot be read"),
+        ],
+    )
+    def test_what_is_no_list_is_status_1(self, tmp_path: Path, prices: Path, content: bytes | None, words: str) -> None:
+        file = tmp_path / "list.json"
+        if content is not None:
+            file.write_bytes(content)
+
+        result = pricing("diff", file, prices=prices)
+
+        assert result.exit_code == 1
+        assert words in result.stderr
+
+
+class TestImport:
+    def test_without_write_it_shows_the_change_and_leaves_the_file(self, prices: Path) -> None:
+        result = pricing("import", LISTS / "litellm.json", "--only", "differs", prices=prices)
+
+        assert result.exit_code == 0
+        assert '-        prices: {input_tokens: "2", cached_input' in result.stdout
+        assert '+        prices: {input_tokens: "2.5", cached_input' in result.stdout
+        assert result.stdout.endswith("nothing was written; --write writes it\n")
+        assert prices.read_text() == PRICES
+
+    def test_write_changes_what_was_named_and_nothing_else(self, prices: Path) -> None:
+        words = ("import", LISTS / "litellm.json", "--only", "differs", "--model", "gpt-5.4", "--write")
+
+        result = pricing(*words, prices=prices)
+
+        assert result.exit_code == 0
+        assert prices.read_text() == PRICES.replace('{input_tokens: "2",', '{input_tokens: "2.5",').replace(
+            f"{SOURCE}      - when: {{service_tier: standard, input_tokens: {{over",
+            f"{LITELLM}      - when: {{service_tier: standard, input_tokens: {{over",
+        )
+        again = pricing("diff", LISTS / "litellm.json", "--only", "differs", "--format", "json", prices=prices)
+        assert json.loads(again.stdout) == []
+
+    def test_a_card_that_the_list_knows_whole_takes_its_source_and_today_s_date(self, prices: Path) -> None:
+        words = ("import", LISTS / "genai.json", "--only", "differs", "--model", "gpt-5.4", "--write")
+
+        pricing(*words, prices=prices)
+
+        # The list says nothing of cached input above the limit; of the card below it, all.
+        assert prices.read_text() == PRICES.replace('{input_tokens: "2",', '{input_tokens: "2.5",').replace(
+            f"{SOURCE}      - when: {{service_tier: standard, input_tokens: {{over",
+            f'        source: "genai-prices (genai.json)"\n        checked: {TODAY}\n'
+            "      - when: {service_tier: standard, input_tokens: {over",
+        )
+
+    def test_a_card_that_the_list_knows_in_part_keeps_its_date_and_names_both_sources(self, prices: Path) -> None:
+        prices.write_text(PRICES.replace('"5", cached_input', '"6", cached_input'))
+        words = ("import", LISTS / "genai.json", "--only", "differs", "--model", "gpt-5.4", "--write")
+
+        pricing(*words, prices=prices)
+
+        both = (
+            f'        source: "a page; input_tokens: genai-prices (genai.json), {TODAY}"\n        checked: 2026-11-01\n'
+        )
+        assert f'{{input_tokens: "5", cached_input_tokens: "0.5", output_tokens: "22.5"}}\n{both}' in prices.read_text()
+
+    def test_prices_from_a_day_on_leave_the_days_before(self, prices: Path) -> None:
+        words = ("import", LISTS / "litellm.json", "--only", "differs", "--model", "*", "--write")
+
+        result = pricing(*words, "--effective-from", "2027-01-01", prices=prices)
+
+        assert result.exit_code == 0
+        cards = json.loads(pricing("show", "gpt-5.4", "--format", "json", prices=prices).stdout)["cards"]
+        dated = [
+            (card["prices"]["input_tokens"], card["effective_from"], card["effective_until"])
+            for card in cards
+            if card["when"] == "service_tier standard, input_tokens up to 272000"
+        ]
+        assert dated == [("2", None, "2027-01-01"), ("2.5", "2027-01-01", None)]
+
+    def test_new_models_and_missing_prices_are_added_and_valid(self, prices: Path) -> None:
+        result = pricing("import", LISTS / "litellm.json", "--model", "*", "--write", prices=prices)
+
+        assert result.exit_code == 0, result.stderr
+        assert pricing("check", "--max-age", 100_000, prices=prices).exit_code == 1  # flex has no output price
+        shown = pricing("show", "tts-1", prices=prices).stdout
+        assert "openai/tts-1: active\nendpoints: /v1/audio/speech\n" in shown
+        assert "  input_characters  15\n  source: LiteLLM price map (litellm.json)" in shown
+        assert f'cached_input_tokens: "0.13"}}\n{LITELLM}' in prices.read_text()
+        assert "# The workhorse." in prices.read_text()
+
+    def test_what_cannot_be_written_is_named_with_the_reason(self, prices: Path) -> None:
+        result = pricing("import", LISTS / "genai.json", "--model", "*", "--write", prices=prices)
+
+        assert (
+            "not written: gpt-5.4 file_searches: the price stands on a card that several models share" in result.stdout
+        )
+        assert "not written: gpt-5.4 web_searches: our price depends on more than the list tells apart" in result.stdout
+        assert (
+            "not written: gpt-dated input_tokens: the list does not say on which endpoints it is served"
+            in result.stdout
+        )
+        assert 'file_searches: "3"' in prices.read_text()
+
+    def test_endpoints_that_the_list_does_not_say_are_named_by_hand(self, prices: Path) -> None:
+        words = ("import", LISTS / "genai.json", "--model", "gpt-dated", "--endpoint", "/v1/responses", "--write")
+
+        assert pricing(*words, prices=prices).exit_code == 0
+        assert "endpoints: /v1/responses\n" in pricing("show", "gpt-dated", prices=prices).stdout
+
+    def test_one_price_of_ours_for_two_of_theirs_is_left_to_people(self, prices: Path) -> None:
+        whole = PRICES.replace("service_tier: standard, input_tokens: {up_to: 272000}", "service_tier: standard")
+        start = whole.index("      - when: {service_tier: standard, input_tokens: {over")
+        prices.write_text(whole[:start] + whole[whole.index("      - when: {service_tier: batch}") :])
+
+        result = pricing("import", LISTS / "litellm.json", "--model", "gpt-5.4", "--only", "differs", prices=prices)
+
+        assert result.stdout.count("the list has several prices for what one card prices here") == 2
+        assert "nothing to write" in result.stdout
+
+    def test_what_would_make_the_files_invalid_is_not_written(self, prices: Path) -> None:
+        words = ("import", LISTS / "litellm.json", "--only", "differs", "--model", "*", "--write")
+        day = "2027-01-01"
+        assert pricing(*words, "--effective-from", day, prices=prices).exit_code == 0
+        before = prices.read_text()
+
+        # Our price of today still differs; the same day again would begin twice.
+        result = pricing(*words, "--effective-from", day, prices=prices)
+
+        assert result.exit_code == 1
+        assert "effective_until: 2027-01-01 is not after effective_from 2027-01-01" in result.stderr
+        assert prices.read_text() == before
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (("--write",), "name the models to write"),
+            (("--endpoint", "/v1/nowhere"), "is no endpoint of the price files"),
+            (("--effective-from", "tomorrow"), "does not match the format"),
+        ],
+    )
+    def test_a_command_line_that_cannot_be_meant_is_status_2(
+        self, prices: Path, words: tuple[str, ...], message: str
+    ) -> None:
+        result = pricing("import", LISTS / "litellm.json", *words, prices=prices)
+
+        assert (result.exit_code, message in result.stderr) == (2, True)
