@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import json
 import re
 import shlex
 import subprocess
@@ -87,6 +89,16 @@ def test_every_command_on_a_page_is_understood(page: str, line: str) -> None:
         if "[OPTIONS]" not in words:  # else a synopsis
             with contextlib.suppress(click.exceptions.Exit):  # --help ends there
                 command.make_context("tornado-proxy", arguments)
+
+
+@pytest.mark.parametrize("page", pages(), ids=named)
+def test_every_example_on_a_page_can_be_read_by_what_it_is_for(page: Path) -> None:
+    for block in fences(page, "python"):
+        compile(block, named(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    for block in fences(page, "yaml"):
+        yaml.safe_load(block)
+    for block in fences(page, "json"):
+        json.loads(block)
 
 
 def test_every_setting_has_a_description_in_its_schema() -> None:

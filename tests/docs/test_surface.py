@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from tornado_proxy.domain import errors
 from tornado_proxy.domain.errors import AnswerableError
 from tornado_proxy.providers.anthropic.routes import ANTHROPIC_ENDPOINTS
 from tornado_proxy.providers.openai.routes import OPENAI_ENDPOINTS
+from tornado_proxy.simulator.directives import Directives, read_directives
 
 PACKAGE = ROOT / "tornado_proxy"
 METRICS = [one for one in vars(metrics).values() if isinstance(one, MetricWrapperBase)]
@@ -191,3 +193,19 @@ def test_the_page_names_no_dependency_that_is_gone() -> None:
     known = {name.partition("[")[0] for name in (*RUNTIME, *DEVELOPMENT)}
 
     assert set(packages_on_the_page()) - known == {"package", "meshagent-api"}
+
+
+#: First cells of the table of directives; those of the table of options begin with two dashes.
+DIRECTIVES = [row[0].strip("`") for row in rows(DOCS / "simulator.md") if re.match(r"`[^-]", row[0])]
+
+
+@pytest.mark.parametrize("directive", DIRECTIVES)
+def test_a_directive_on_the_page_of_the_simulator_is_understood(directive: str) -> None:
+    assert read_directives(f"[[sim {directive.replace('JSON', '{}')}]]") != Directives()
+
+
+def test_every_directive_is_on_the_page() -> None:
+    read = read_directives("".join(f"[[sim {directive.replace('JSON', '[1]')}]]" for directive in DIRECTIVES))
+
+    untold = [field.name for field in dataclasses.fields(Directives) if getattr(read, field.name) == field.default]
+    assert untold == []
