@@ -226,6 +226,7 @@ def listen(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     listener.bind(("127.0.0.1", port))
+    listener.listen(4096)
     return listener
 
 
@@ -233,15 +234,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
-    listener = listen(0)
-    port = listener.getsockname()[1]
-    for _ in range(options.processes - 1):
-        if os.fork() == 0:
-            listener.close()
-            uvloop.run(serve(listen(port)))
-            return
+    listeners = [listen(0)]
+    port = listeners[0].getsockname()[1]
+    listeners += [listen(port) for _ in range(options.processes - 1)]
     print(port, flush=True)
-    uvloop.run(serve(listener))
+    for listener in listeners[1:]:
+        if os.fork() == 0:
+            uvloop.run(serve(listener))
+            return
+    uvloop.run(serve(listeners[0]))
 
 
 if __name__ == "__main__":

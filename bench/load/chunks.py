@@ -10,7 +10,7 @@ import re
 
 #: A frame; one of size 0 is the body's end.
 _FRAME = re.compile(rb"\r\n0*[1-9a-fA-F][0-9a-fA-F]*\r\n")
-_END = b"\r\n0\r\n\r\n"
+END = b"\r\n0\r\n\r\n"
 
 #: Bytes of the longest frame: a size of eight digits between two line ends.
 _LONGEST = 12
@@ -26,10 +26,10 @@ class Unchunker:
     def feed(self, data: bytes) -> bytes:
         """What `data` holds without framing; a frame that may be cut off at its end waits for the rest."""
         data = _FRAME.sub(b"", self._held + data)
-        if data.endswith(_END):
+        if data.endswith(END):
             self.ended = True
             self._held = b""
-            return data[: -len(_END)]
+            return data[: -len(END)]
         at = data.find(b"\r", max(0, len(data) - _LONGEST))
         self._held = data[at:] if at >= 0 else b""
         return data[:at] if at >= 0 else data

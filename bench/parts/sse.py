@@ -19,6 +19,9 @@ _FLOOD_STREAMS = 32
 #: Events of one stream of the flood; then its connection asks for the next.
 _FLOOD_EVENTS = 5000
 
+#: Events in one write of the provider where they come in bursts; a model that makes tokens one by one writes one.
+_BURST = 16
+
 _ALL = (DIRECT, OURS, "nginx", "aiohttp", "litellm")
 
 
@@ -61,10 +64,20 @@ async def paced(now: Round) -> Figures:
 
 
 async def flood(now: Round) -> Figures:
+    """Events as fast as they go, each in a write of its own."""
+    return await _flood(now, batch=1)
+
+
+async def bursts(now: Round) -> Figures:
+    """Events as fast as they go, sixteen in a write."""
+    return await _flood(now, batch=_BURST)
+
+
+async def _flood(now: Round, *, batch: int) -> Figures:
     """Events a second over 32 streams, and the relay's processor time for each."""
     counts = [0] * _FLOOD_STREAMS
-    streams = [await connect(now.contestant, number) for number in range(_FLOOD_STREAMS)]
-    tasks = [asyncio.ensure_future(_pour(stream, counts, at)) for at, stream in enumerate(streams)]
+    streams = [await connect(now.contestant, number, framed=True) for number in range(_FLOOD_STREAMS)]
+    tasks = [asyncio.ensure_future(_pour(stream, counts, at, batch)) for at, stream in enumerate(streams)]
     try:
         await asyncio.sleep(0.5)
         before, began, already = now.contestant.cpu_s(), time.monotonic(), _so_far(counts, streams)
@@ -79,13 +92,14 @@ async def flood(now: Round) -> Figures:
     return {
         "events_per_s": events / seconds,
         "cpu_us_per_event": spent * 1e6 / max(1, events),
+        "core_share": spent / seconds,
         "broken_streams": broken,
     }
 
 
-async def _pour(stream: Stream, counts: list[int], at: int) -> None:
+async def _pour(stream: Stream, counts: list[int], at: int, batch: int) -> None:
     while True:
-        stream.ask(f"events={_FLOOD_EVENTS}")
+        stream.ask(f"events={_FLOOD_EVENTS} batch={batch}")
         if not await stream.ended:
             raise RuntimeError("a stream broke")
         counts[at] += stream.events
@@ -105,4 +119,5 @@ PARTS = (
     Part("sse-first", "SSE, first event", first_event, _ALL, added=("p50_ms", "p99_ms")),
     Part("sse-paced", "SSE, 1,000 paced events a second", paced, _ALL, added=("p50_ms", "p99_ms")),
     Part("sse-flood", "SSE, 32 streams back to back", flood, _ALL),
+    Part("sse-bursts", f"SSE, 32 streams in bursts of {_BURST}", bursts, _ALL),
 )
