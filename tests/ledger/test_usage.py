@@ -218,3 +218,42 @@ def test_a_file_that_is_gone_is_a_ledger_that_cannot_be_read(tmp_path: Path) -> 
 
     with pytest.raises(LedgerUnavailable, match="there is no ledger"):
         asyncio.run(run())
+
+
+def test_the_event_loop_turns_while_usage_is_read(tmp_path: Path) -> None:
+    records = [record(intent(f"req_{number}")) for number in range(3000)]
+
+    async def run() -> tuple[int, UsageAnswer]:
+        async with ledger(tmp_path / "ledger.db", records) as opened:
+            turns = 0
+            asking = asyncio.create_task(opened.usage(UsageQuestion(ALL)))
+            while not asking.done():
+                turns += 1
+                await asyncio.sleep(0)
+            return turns, asking.result()
+
+    turns, answer = asyncio.run(run())
+
+    assert answer.requests == 3000
+    assert turns > 20
+
+
+def test_more_questions_than_can_wait_are_turned_away(tmp_path: Path) -> None:
+    async def run() -> list[UsageAnswer | BaseException]:
+        async with ledger(tmp_path / "ledger.db", [record(intent("req_1"))]) as opened:
+            questions = [opened.usage(UsageQuestion(ALL)) for _ in range(40)]
+            return await asyncio.gather(*questions, return_exceptions=True)
+
+    answers = asyncio.run(run())
+
+    assert [type(one).__name__ for one in answers] == ["UsageAnswer"] * 32 + ["Overloaded"] * 8
+
+
+def test_a_question_after_the_end_is_refused_and_none_keeps_the_end_waiting(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with ledger(tmp_path / "ledger.db", []) as opened:
+            pass
+        await opened.usage(UsageQuestion(ALL))
+
+    with pytest.raises(LedgerUnavailable, match="closed"):
+        asyncio.run(run())

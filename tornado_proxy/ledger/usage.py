@@ -19,7 +19,7 @@ import msgspec
 
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.usage import Basis
-from tornado_proxy.ledger.query import UsageFilter
+from tornado_proxy.ledger.query import UsageFilter, add_exactly
 
 #: What rows can be grouped by beside interval, provider, model and type.
 GROUPS = ("participant", "user", "room", "session", "endpoint", "basis")
@@ -161,11 +161,15 @@ _Key = tuple[str | None, tuple[str | None, ...], str, str | None, str]
 @dataclass(slots=True)
 class _Sum:
     requests: int = 0
+    last: int = 0  # the number of the request that was added last
     quantity: Decimal = _ZERO
     unpriced: Decimal = _ZERO
     total: Decimal = _ZERO
 
-    def add(self, item: _Item) -> None:
+    def add(self, item: _Item, request: int) -> None:
+        if request != self.last:
+            self.requests += 1
+            self.last = request
         quantity = Decimal(item.quantity)
         self.quantity = _EXACT.add(self.quantity, quantity)
         if item.amount is None:
@@ -179,7 +183,6 @@ class _Sums:
     question: UsageQuestion
     sums: dict[_Key, _Sum] = field(default_factory=dict)
     requests: int = 0
-    total: Decimal = _ZERO
     unsettled: int = 0
     pending: int = 0
 
@@ -199,16 +202,13 @@ class _Sums:
         self.unsettled += basis == Basis.UNSETTLED
         self.pending += basis == Basis.PENDING
         start = _start(self.question.interval, started_at)
-        touched: set[_Key] = set()
+        who = tuple(group)
         for name, item in chosen:
-            key: _Key = (start, tuple(group), provider, name, item.type)
-            one = self.sums.setdefault(key, _Sum())
-            one.add(item)
-            if key not in touched:
-                touched.add(key)
-                one.requests += 1
-            if item.amount is not None:
-                self.total = _EXACT.add(self.total, Decimal(item.amount))
+            key: _Key = (start, who, provider, name, item.type)
+            one = self.sums.get(key)
+            if one is None:
+                one = self.sums[key] = _Sum()
+            one.add(item, self.requests)
 
     def _is_annotated(self, annotations: str | None) -> bool:
         wanted = self.question.annotations
@@ -242,7 +242,7 @@ class _Sums:
             for (start, group, provider, model, item_type), one in self.sums.items()
         ]
         rows.sort(key=lambda row: row.key)
-        return UsageAnswer(rows, self.requests, self.total, self.unsettled, self.pending)
+        return UsageAnswer(rows, self.requests, add_exactly([row.total for row in rows]), self.unsettled, self.pending)
 
 
 def _unknown(basis: str | None) -> tuple[_Item, ...]:

@@ -10,13 +10,13 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from tornado_proxy.domain.errors import Overloaded
+from tornado_proxy.domain.errors import LedgerUnavailable, Overloaded
 from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.ledger.query import select_bills
 from tornado_proxy.ledger.reading import ReadingStopped, reading
 from tornado_proxy.ledger.usage import Bounds, UsageAnswer, UsageQuestion, sum_usage, too_much_usage
 
-#: Seconds that one question may take, and records that it may look at: some 100,000 a second are read.
+#: Seconds that one question may take, and records that it may look at: some 50,000 a second are read.
 _LIMIT_S = 10.0
 _MOST_RECORDS = 1_000_000
 
@@ -41,6 +41,8 @@ class UsageReads:
             Overloaded: too many others wait.
             LedgerUnavailable: the ledger cannot be read.
         """
+        if self._closed:
+            raise LedgerUnavailable("the ledger is closed")
         if self._waiting >= _MOST_WAITING:
             raise Overloaded("too many reports are being made; try again shortly")
         self._waiting += 1
