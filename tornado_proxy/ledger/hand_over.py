@@ -31,10 +31,11 @@ _HANGS_S = 15.0
 class HandOver:
     """Satisfies writer.Report; those three methods are called in the writer thread, all others in the loop's."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, entries: Queue) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, entries: Queue, *, hangs_s: float = _HANGS_S) -> None:
         self.reason = ""
         self.pending = 0
         self._loop = loop
+        self._hangs_s = hangs_s
         self._queue = entries
         self._gathered: list[Entry] = []
         self._timer: asyncio.Handle | None = None
@@ -74,7 +75,7 @@ class HandOver:
     def watch(self) -> None:
         """Turn away what waits for a writer that hangs, and what would."""
         silent_s = self._loop.time() - self._heard_at
-        if not self.pending or silent_s < _HANGS_S:
+        if not self.pending or silent_s < self._hangs_s:
             return
         self._fail(f"no answer for {silent_s:.0f} seconds: its disk or server hangs")
         for entry in list(self._refusable):

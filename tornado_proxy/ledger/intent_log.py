@@ -11,7 +11,7 @@ import errno
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -84,17 +84,16 @@ class IntentLog:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def read_intents(path: Path) -> list[Row]:
+def read_intents(path: Path) -> Iterator[Row]:
     """The intents of a dead process's file.  A line that was cut short was never promised to anyone."""
-    intents: list[Row] = []
-    for line in path.read_bytes().split(b"\n"):
-        if not line:
-            continue
-        try:
-            intents.append(dict(zip(INTENT_COLUMNS, json.loads(line), strict=True)))
-        except ValueError:
-            _log.warning("a line of the ledger's intents is cut short")
-    return intents
+    with path.open("rb") as file:
+        for line in file:
+            if line == b"\n":
+                continue
+            try:
+                yield dict(zip(INTENT_COLUMNS, json.loads(line), strict=True))
+            except ValueError:
+                _log.warning("a line of the ledger's intents is cut short")
 
 
 def _line(intent: Row) -> bytes:

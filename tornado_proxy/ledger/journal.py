@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from tornado_proxy.ledger.rows import RECORD_COLUMNS, Row
@@ -12,14 +13,15 @@ from tornado_proxy.ledger.rows import RECORD_COLUMNS, Row
 _log = logging.getLogger(__name__)
 
 #: Bytes of the journal; past this, records are kept in memory only.  A record has some 1,500.
-_MAX_BYTES = 256 * 1024 * 1024
+_MOST_BYTES = 256 * 1024 * 1024
 
 
 class Journal:
     """An append-only file of records that wait.  Holds each record once, however often it is tried."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, most_bytes: int = _MOST_BYTES) -> None:
         self._path = path
+        self._most_bytes = most_bytes
         self._kept: set[object] = set()
 
     def keep(self, records: list[Row]) -> None:
@@ -31,7 +33,7 @@ class Journal:
         lines = "".join("\n" + json.dumps(record) for record in fresh) + "\n"
         try:
             with self._path.open("a", encoding="utf-8") as file:
-                if file.tell() + len(lines) > _MAX_BYTES:
+                if file.tell() + len(lines) > self._most_bytes:
                     _log.error("the ledger's journal is full: records wait in memory only")
                     return
                 file.write(lines)
@@ -46,19 +48,18 @@ class Journal:
         """Whether a record is in the file."""
         return record["request_id"] in self._kept
 
-    def read(self) -> list[Row]:
+    def read(self) -> Iterator[Row]:
         """What the file holds; a line that was cut short is passed over, for its record was never kept."""
         if not self._path.exists():
-            return []
-        records: list[Row] = []
-        for line in self._path.read_bytes().split(b"\n"):
-            if not line:
-                continue
-            try:
-                records.append({**dict.fromkeys(RECORD_COLUMNS), **json.loads(line)})
-            except ValueError:
-                _log.warning("a line of the ledger's journal is cut short")
-        return records
+            return
+        with self._path.open("rb") as file:
+            for line in file:
+                if line == b"\n":
+                    continue
+                try:
+                    yield {**dict.fromkeys(RECORD_COLUMNS), **json.loads(line)}
+                except ValueError:
+                    _log.warning("a line of the ledger's journal is cut short")
 
     def clear(self) -> None:
         """Forget what has been written to the ledger."""

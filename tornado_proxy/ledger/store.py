@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Protocol
@@ -56,7 +57,7 @@ _LOSE_INTENTS = "UPDATE intents SET lost_at = ? WHERE writer = ? AND lost_at IS 
 _REGAIN_INTENTS = "UPDATE intents SET lost_at = NULL WHERE writer = ? AND lost_at IS NOT NULL"
 _SELECT_RECORD = "SELECT 1 FROM records WHERE request_id = ?"
 
-#: Intents of a dead process that are looked up and written at once.
+#: What a dead process left is written so many at once.
 _ADOPTED = 1000
 
 
@@ -220,13 +221,13 @@ class Store:
 
     def _adopt(self, writer: str) -> None:
         """Write what a dead process left: records that it could not write, and intents that have no record."""
-        records = [plain_row(one) for one in Journal(self._files.journal(writer)).read()]
-        for at in range(0, len(records), _ADOPTED):
-            self._write(Batch(records=records[at : at + _ADOPTED]), writer)
+        records = map(plain_row, Journal(self._files.journal(writer)).read())
+        while some := list(islice(records, _ADOPTED)):
+            self._write(Batch(records=some), writer)
         for file in self._files.intent_files(writer):
-            intents = [plain_row(one) for one in read_intents(file)]
-            for at in range(0, len(intents), _ADOPTED):
-                self._write(Batch(intents=[one for one in intents[at : at + _ADOPTED] if self._open(one)]), writer)
+            intents = map(plain_row, read_intents(file))
+            while some := list(islice(intents, _ADOPTED)):
+                self._write(Batch(intents=[one for one in some if self._open(one)]), writer)
 
     def _open(self, intent: Row) -> bool:
         return not self._open_db.rows(_SELECT_RECORD, (intent["request_id"],))

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Protocol
 
 from tornado_proxy.ledger.database import StoreFault
@@ -62,6 +63,12 @@ class Entry:
     def kept(self) -> bool:
         """Whether it is tried again until it works: what was paid for must not be lost."""
         return self.intent is None and self.ask is None
+
+    def make_plain(self) -> bool:
+        """Replace what a store cannot hold; whether there was anything."""
+        before = (self.intent, self.record, self.settlement)
+        self.intent, self.record, self.settlement = (None if row is None else plain_row(row) for row in before)
+        return before != (self.intent, self.record, self.settlement)
 
 
 class Report(Protocol):
@@ -154,7 +161,7 @@ class Writer:
             self._store.reopen()
             self._store.probe(datetime.now(UTC))
             if self._spilled:
-                self._store.write(Batch(records=self._journal.read()))
+                self._write_journal()
         except Exception as error:  # noqa: BLE001  # whatever it is, the thread lives and tries again
             self._fail(error)
             return False
@@ -163,6 +170,11 @@ class Writer:
         _log.warning("the ledger is back")
         self._report.written((), ())
         return True
+
+    def _write_journal(self) -> None:
+        rows = self._journal.read()
+        while batch := list(islice(rows, _BATCH)):
+            self._store.write(Batch(records=batch))
 
     def _write(self, entries: list[Entry]) -> list[Entry]:
         """Commit entries in one transaction; gives back what must be tried again when the store is at fault."""
@@ -190,8 +202,7 @@ class Writer:
         if len(entries) > 1:
             return [left for entry in entries for left in self._write([entry])]
         (entry,) = entries
-        if entry.record is not None and (plain := plain_row(entry.record)) != entry.record:
-            entry.record = plain
+        if entry.make_plain():
             return self._write(entries)
         _log.error("an entry cannot be stored in the ledger", extra={"reason": repr(error)})
         self._report.refused(entries, repr(error), failing=False)
