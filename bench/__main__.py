@@ -14,12 +14,19 @@ import uvloop
 from bench import litellm, report
 from bench.contestants import Place, available
 from bench.machine import Layout, raise_file_limit
-from bench.parts import bodies, json_answers, leaving, memory, sse
+from bench.parts import bodies, json_answers, leaving, memory, sse, websocket
 from bench.parts.base import Part
 from bench.processes import ROOT
 from bench.runner import Outcome, Plan, run_part
 
-PARTS: tuple[Part, ...] = (*json_answers.PARTS, *sse.PARTS, *bodies.PARTS, *leaving.PARTS, *memory.PARTS)
+PARTS: tuple[Part, ...] = (
+    *json_answers.PARTS,
+    *sse.PARTS,
+    *bodies.PARTS,
+    *leaving.PARTS,
+    *memory.PARTS,
+    *websocket.PARTS,
+)
 
 
 def main() -> None:

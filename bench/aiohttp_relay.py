@@ -5,6 +5,7 @@ python -m bench.aiohttp_relay PORT http://PROVIDER
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator
 
@@ -21,6 +22,8 @@ _SESSION = web.AppKey("session", aiohttp.ClientSession)
 
 async def relay(request: web.Request) -> web.StreamResponse:
     """Send the request on with the provider's key and pass the answer back as it comes."""
+    if request.headers.get("Upgrade", "").lower() == "websocket":
+        return await relay_socket(request)
     headers = {name: value for name, value in request.headers.items() if name.lower() not in _DROPPED}
     headers["Authorization"] = f"Bearer {_PROVIDER_KEY}"
     url = sys.argv[2] + request.path_qs
@@ -37,6 +40,32 @@ async def relay(request: web.Request) -> web.StreamResponse:
             await response.write(chunk)
         await response.write_eof()
         return response
+
+
+async def relay_socket(request: web.Request) -> web.WebSocketResponse:
+    """Connect to the provider, then pass messages on in both directions."""
+    headers = {"Authorization": f"Bearer {_PROVIDER_KEY}"}
+    client = web.WebSocketResponse(compress=False)
+    async with request.app[_SESSION].ws_connect(sys.argv[2] + request.path_qs, headers=headers) as provider:
+        await client.prepare(request)
+        pumps = [asyncio.ensure_future(pump(provider, client)), asyncio.ensure_future(pump(client, provider))]
+        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        for one in pumps:
+            one.cancel()
+        await client.close()
+    return client
+
+
+async def pump(
+    source: web.WebSocketResponse | aiohttp.ClientWebSocketResponse,
+    target: web.WebSocketResponse | aiohttp.ClientWebSocketResponse,
+) -> None:
+    """Pass messages on until `source` closes."""
+    async for message in source:
+        if message.type == aiohttp.WSMsgType.TEXT:
+            await target.send_str(message.data)
+        elif message.type == aiohttp.WSMsgType.BINARY:
+            await target.send_bytes(message.data)
 
 
 async def session(app: web.Application) -> AsyncIterator[None]:

@@ -2,8 +2,9 @@
 
     python -m bench.provider [--processes 2]         prints its port; ended by killing its process group
 
-What it answers stands in the request's body, because relays pass bodies on unchanged.  Without a directive the answer
-is a chat completion of about 1 kB with usage.  `[[bench events=1000 gap_us=20000]]` asks for a stream:
+What it answers stands in the request's body, or in a message of a WebSocket, because relays pass both on unchanged.
+Without a directive the answer is a chat completion of about 1 kB with usage.  `[[bench events=1000 gap_us=20000]]` asks
+for a stream:
 
     events=N    how many events, before the final usage event and `data: [DONE]`
     gap_us=N    microseconds between events; 0 sends as fast as the relay takes them
@@ -29,6 +30,8 @@ from typing import cast
 
 import uvloop
 
+from bench import canned, frames
+
 _DIRECTIVE = re.compile(rb"\[\[bench ([a-z_=0-9 ]+)\]\]")
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
@@ -37,60 +40,6 @@ _SEARCHED_BYTES = 16 * 1024
 
 #: Read buffer, one for all connections: what is read is used up before the next read.
 _BUFFER = memoryview(bytearray(256 * 1024))
-
-_USAGE = (
-    '{"prompt_tokens":19,"completion_tokens":120,"total_tokens":139,'
-    '"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,'
-    '"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}'
-)
-_COMPLETION = (
-    '{"id":"chatcmpl-bench","object":"chat.completion","created":1764000000,"model":"gpt-4o-mini-2024-07-18",'
-    '"choices":[{"index":0,"message":{"role":"assistant","content":"'
-    + "All work and no play. "
-    * 18
-    + '","refusal":null,'
-    '"annotations":[]},"logprobs":null,"finish_reason":"stop"}],"usage":' + _USAGE + ',"service_tier":"default",'
-    '"system_fingerprint":"fp_bench"}'
-).encode()
-_ANSWER = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-request-id: req_bench\r\n"
-    b"content-length: %d\r\n\r\n%b" % (len(_COMPLETION), _COMPLETION)
-)
-_STREAM_HEAD = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\nx-request-id: req_bench\r\n"
-    b"transfer-encoding: chunked\r\n\r\n"
-)
-_EVENT = (
-    b'data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1764000000,'
-    b'"model":"gpt-4o-mini-2024-07-18","service_tier":"default","system_fingerprint":"fp_bench",'
-    b'"choices":[{"index":0,"delta":%b,"logprobs":null,"finish_reason":%b}]%b}\n\n'
-)
-_USAGE_EVENT = (
-    b'data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1764000000,'
-    b'"model":"gpt-4o-mini-2024-07-18","service_tier":"default","system_fingerprint":"fp_bench","choices":[],"usage":'
-    + _USAGE.encode()
-    + b"}\n\n"
-)
-
-
-def chunk(data: bytes) -> bytes:
-    """`data` as one chunk of HTTP's chunked coding."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-def event(content: bytes) -> bytes:
-    """One chunk with one event of a chat completion's stream."""
-    return chunk(_EVENT % (b'{"content":"%b"}' % content, b"null", b',"usage":null'))
-
-
-_LAST = b"".join(
-    (
-        chunk(_EVENT % (b"{}", b'"stop"', b',"usage":null')),
-        chunk(_USAGE_EVENT),
-        chunk(b"data: [DONE]\n\n"),
-        b"0\r\n\r\n",
-    )
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +51,15 @@ class Plan:
     batch: int = 1
     pad: int = 0
     id: int = 0
+
+
+def asked_for(text: bytes) -> Plan | None:
+    """What a request's body or a message asks for; None without a directive."""
+    asked = _DIRECTIVE.search(text)
+    if asked is None:
+        return None
+    words = (word.partition("=") for word in asked[1].decode().split())
+    return Plan(**{name: int(value) for name, _, value in words})
 
 
 class State:
@@ -120,6 +78,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport
         self._pending = b""
         self._body_left = 0
+        self._upgraded = False
         self._plan: Plan | None = None
         self._sent = 0
         self._due = 0.0
@@ -141,17 +100,17 @@ class Connection(asyncio.BufferedProtocol):
         return _BUFFER
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._body_left and len(self._pending) >= _SEARCHED_BYTES:
+        if self._upgraded:
+            self._pending += bytes(_BUFFER[:nbytes])
+            self._read_frames()
+        elif self._body_left and len(self._pending) >= _SEARCHED_BYTES:
             self._body_left -= nbytes
         else:
             self._pending += bytes(_BUFFER[:nbytes])
             self._read_head(nbytes)
-        if self._body_left == 0 and self._pending:
+        if self._body_left == 0 and b"\r\n\r\n" in self._pending and not self._upgraded:
             request, self._pending = self._pending, b""
-            if b"\r\n\r\n" in request:
-                self._answer(request)
-            else:
-                self._pending = request
+            self._answer(request)
 
     def _read_head(self, nbytes: int) -> None:
         if self._body_left:
@@ -164,21 +123,35 @@ class Connection(asyncio.BufferedProtocol):
         self._body_left = (int(length[1]) if length else 0) - (len(self._pending) - end - 4)
 
     def _answer(self, request: bytes) -> None:
-        asked = _DIRECTIVE.search(request)
-        if asked is not None:
-            words = (word.partition("=") for word in asked[1].decode().split())
-            self._begin(Plan(**{name: int(value) for name, _, value in words}))
+        plan = asked_for(request)
+        if plan is not None:
+            self._transport.write(canned.STREAM_HEAD)
+            self._begin(plan)
         elif request.startswith(b"GET /state"):
             state = json.dumps({"open": sorted(self._state.open), "cut": self._state.cut}).encode()
             self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(state), state))
+        elif b"sec-websocket-key" in request.lower():
+            self._upgraded = True
+            self._transport.write(frames.handshake_answer(request) + canned.SESSION_CREATED)
         else:
-            self._transport.write(_ANSWER)
+            self._transport.write(canned.ANSWER)
+
+    def _read_frames(self) -> None:
+        while (frame := frames.read_frame(self._pending)) is not None:
+            opcode, payload, self._pending = frame
+            plan = asked_for(payload)
+            if plan is not None:
+                self._begin(plan)
+            elif opcode == frames.PING:
+                self._transport.write(frames.control_frame(frames.PONG, payload))
+            elif opcode == frames.CLOSE:
+                self._transport.write(frames.control_frame(frames.CLOSE, payload))
+                self._transport.close()
 
     def _begin(self, plan: Plan) -> None:
         self._plan, self._sent = plan, 0
         self._state.open.add(plan.id)
         self._due = asyncio.get_running_loop().time()
-        self._transport.write(_STREAM_HEAD)
         self._go_on()
 
     def _go_on(self) -> None:
@@ -193,7 +166,8 @@ class Connection(asyncio.BufferedProtocol):
         size = min(plan.batch, plan.events - self._sent)
         self._sent += size
         content = b"@%d@" % time.monotonic_ns() if plan.gap_us else b"word " * 4
-        self._transport.write(event(content + b"x" * plan.pad) * size)
+        one = canned.message if self._upgraded else canned.event
+        self._transport.write(one(content + b"x" * plan.pad) * size)
         if plan.gap_us:
             self._due += plan.gap_us / 1e6
             self._timer = loop.call_at(self._due, self._go_on)
@@ -203,7 +177,7 @@ class Connection(asyncio.BufferedProtocol):
     def _end(self, plan: Plan) -> None:
         self._plan = None
         self._state.open.discard(plan.id)
-        self._transport.write(_LAST)
+        self._transport.write(canned.LAST_MESSAGE if self._upgraded else canned.LAST)
 
     def pause_writing(self) -> None:
         self._writable = False

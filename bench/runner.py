@@ -41,9 +41,14 @@ async def run_part(part: Part, plan: Plan) -> Outcome:
         for number in range(min(plan.rounds, part.rounds or plan.rounds)):
             for name in tuple(names):
                 plan.tell(f"{part.name}: round {number + 1}, {name}")
-                with contextlib.ExitStack() as own:
-                    contestant = contestants.get(name) or await _enter(own, name, plan, port)
-                    figures = await part.measure(Round(plan.place, contestant, plan.seconds, port, plan.scale))
+                try:
+                    with contextlib.ExitStack() as own:
+                        contestant = contestants.get(name) or await _enter(own, name, plan, port)
+                        figures = await part.measure(Round(plan.place, contestant, plan.seconds, port, plan.scale))
+                except (OSError, RuntimeError) as error:  # TimeoutError is an OSError
+                    plan.tell(f"{part.name}: {name} is left out: {error or type(error).__name__}\n")
+                    names.remove(name)
+                    continue
                 for figure, value in figures.items():
                     outcome.setdefault(name, {}).setdefault(figure, []).append(value)
         if plan.profile is not None and OURS in contestants:
@@ -54,10 +59,10 @@ async def run_part(part: Part, plan: Plan) -> Outcome:
 
 
 def _subtract_direct(outcome: Outcome, figure: str) -> None:
-    base = outcome[DIRECT][figure]
+    base = outcome.get(DIRECT, {}).get(figure, [])
     for name, figures in outcome.items():
         if name != DIRECT:
-            figures[f"added_{figure}"] = [one - less for one, less in zip(figures[figure], base, strict=True)]
+            figures[f"added_{figure}"] = [one - less for one, less in zip(figures[figure], base, strict=False)]
 
 
 async def _enter(stack: contextlib.ExitStack, name: str, plan: Plan, port: int) -> Contestant:

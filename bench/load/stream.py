@@ -12,7 +12,6 @@ from typing import cast
 from bench.contestants import Contestant
 from bench.load.chunks import END, Unchunker
 
-_EVENT = b"data: {"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _SENT_AT = re.compile(rb"@(\d+)@")
 
@@ -33,6 +32,10 @@ class Stream(asyncio.BufferedProtocol):
     divides between two chunks.
     """
 
+    #: What begins each event, and what the last one holds.
+    event = b"data: {"
+    last = b"[DONE]"
+
     def __init__(self, contestant: Contestant, *, framed: bool = False) -> None:
         self.status = 0
         self.events = 0
@@ -44,7 +47,7 @@ class Stream(asyncio.BufferedProtocol):
         self.ended: asyncio.Future[bool]
         self.changed = asyncio.Event()
         self.transport: asyncio.Transport
-        self._contestant = contestant
+        self.contestant = contestant
         self._framed = framed
         self._head = b""
         self._tail = b""
@@ -54,12 +57,17 @@ class Stream(asyncio.BufferedProtocol):
 
     def ask(self, directive: str) -> None:
         """Send a request for the stream that `directive` describes (bench/provider.py)."""
-        self.status = self.events = self.received_bytes = self.first_event_ns = 0
-        self._head = self._tail = b""
+        self.status = 0
+        self._head = b""
+        self._begin()
+        self.transport.write(request(self.contestant, directive))
+
+    def _begin(self) -> None:
+        self.events = self.received_bytes = self.first_event_ns = 0
+        self._tail = b""
         self._done = False
         self.ended = asyncio.get_running_loop().create_future()
         self.asked_ns = time.monotonic_ns()
-        self.transport.write(request(self._contestant, directive))
 
     def leave(self) -> int:
         """Close the connection now; returns the time."""
@@ -98,7 +106,7 @@ class Stream(asyncio.BufferedProtocol):
         length = _LENGTH.search(head)
         self._length = int(length[1]) if length else None
         self._chunks = Unchunker() if b"transfer-encoding: chunked" in head.lower() else None
-        if self.status != 200:
+        if not self.accepts(self.status):
             self._end(complete=False)
         return body
 
@@ -108,21 +116,27 @@ class Stream(asyncio.BufferedProtocol):
             data = self._chunks.feed(data)
         joined = self._tail + data
         self.received_bytes += len(data)
-        self.events += joined.count(_EVENT) - self._tail.count(_EVENT)
+        self.events += joined.count(self.event) - self._tail.count(self.event)
         if self.first_event_ns == 0 and self.events:
             self.first_event_ns = now
         if self.delays_ns is not None:
             known = len(self._tail)
             self.delays_ns.extend(now - int(sent[1]) for sent in _SENT_AT.finditer(joined) if sent.end() > known)
-        self._done = self._done or b"[DONE]" in joined
+        self._done = self._done or self.last in joined
         self._tail = joined[-_TAIL_BYTES:]
-        if self._chunks is None:
-            last = self.received_bytes == self._length
-        else:
-            last = joined.endswith(END) if self._framed else self._chunks.ended
-        if last:
+        if self.is_last(joined):
             self._end(complete=self._done or self._framed)
         self.changed.set()
+
+    def accepts(self, status: int) -> bool:
+        """Whether a stream follows an answer of that status."""
+        return status == 200
+
+    def is_last(self, joined: bytes) -> bool:
+        """Whether the answer has come to its end with `joined`, the last bytes read."""
+        if self._chunks is None:
+            return self.received_bytes == self._length
+        return joined.endswith(END) if self._framed else self._chunks.ended
 
     def _end(self, *, complete: bool) -> None:
         if not self.ended.done():
@@ -150,11 +164,18 @@ def request(contestant: Contestant, directive: str) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
 
 
+def source_address(number: int) -> str:
+    """Where the connection of that number comes from: one address has not enough ports for all."""
+    return f"127.0.0.{2 + number // _STREAMS_PER_ADDRESS}"
+
+
 async def connect(contestant: Contestant, number: int = 0, *, framed: bool = False) -> Stream:
     """A connection; `number` counts those of a measurement, and chooses the source address."""
-    source = f"127.0.0.{2 + number // _STREAMS_PER_ADDRESS}"
     _, stream = await asyncio.get_running_loop().create_connection(
-        lambda: Stream(contestant, framed=framed), contestant.host, contestant.port, local_addr=(source, 0)
+        lambda: Stream(contestant, framed=framed),
+        contestant.host,
+        contestant.port,
+        local_addr=(source_address(number), 0),
     )
     return stream
 

@@ -7,8 +7,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.canned import chunk
 from bench.load.chunks import Unchunker
-from bench.provider import chunk
 
 EVENTS = [b'data: {"content":"0a1b"}\n\n', b"d", b"data: " + b"f" * 70_000 + b"\n\n", b"ab", b"data: [DONE]\n\n"]
 BODY = b"".join(chunk(event) for event in EVENTS) + b"0\r\n\r\n"

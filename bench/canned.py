@@ -1,0 +1,87 @@
+"""What the mock provider says: the bytes of its answers, events and messages."""
+
+from __future__ import annotations
+
+from bench.frames import text_frame
+
+_USAGE = (
+    '{"prompt_tokens":19,"completion_tokens":120,"total_tokens":139,'
+    '"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,'
+    '"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}'
+)
+_COMPLETION = (
+    '{"id":"chatcmpl-bench","object":"chat.completion","created":1764000000,"model":"gpt-4o-mini-2024-07-18",'
+    '"choices":[{"index":0,"message":{"role":"assistant","content":"'
+    + "All work and no play. "
+    * 18
+    + '","refusal":null,'
+    '"annotations":[]},"logprobs":null,"finish_reason":"stop"}],"usage":' + _USAGE + ',"service_tier":"default",'
+    '"system_fingerprint":"fp_bench"}'
+).encode()
+ANSWER = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-request-id: req_bench\r\n"
+    b"content-length: %d\r\n\r\n%b" % (len(_COMPLETION), _COMPLETION)
+)
+STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\nx-request-id: req_bench\r\n"
+    b"transfer-encoding: chunked\r\n\r\n"
+)
+_EVENT = (
+    b'data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1764000000,'
+    b'"model":"gpt-4o-mini-2024-07-18","service_tier":"default","system_fingerprint":"fp_bench",'
+    b'"choices":[{"index":0,"delta":%b,"logprobs":null,"finish_reason":%b}]%b}\n\n'
+)
+_USAGE_EVENT = (
+    b'data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1764000000,'
+    b'"model":"gpt-4o-mini-2024-07-18","service_tier":"default","system_fingerprint":"fp_bench","choices":[],"usage":'
+    + _USAGE.encode()
+    + b"}\n\n"
+)
+
+
+def chunk(data: bytes) -> bytes:
+    """`data` as one chunk of HTTP's chunked coding."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def event(content: bytes) -> bytes:
+    """One chunk with one event of a chat completion's stream."""
+    return chunk(_EVENT % (b'{"content":"%b"}' % content, b"null", b',"usage":null'))
+
+
+LAST = b"".join(
+    (
+        chunk(_EVENT % (b"{}", b'"stop"', b',"usage":null')),
+        chunk(_USAGE_EVENT),
+        chunk(b"data: [DONE]\n\n"),
+        b"0\r\n\r\n",
+    )
+)
+
+_REALTIME_USAGE = (
+    b'{"total_tokens":150,"input_tokens":30,"output_tokens":120,"input_token_details":{"text_tokens":30,'
+    b'"audio_tokens":0,"image_tokens":0,"cached_tokens":0,"cached_tokens_details":{"text_tokens":0,"audio_tokens":0,'
+    b'"image_tokens":0}},"output_token_details":{"text_tokens":20,"audio_tokens":100}}'
+)
+
+#: What a realtime session begins with.
+SESSION_CREATED = text_frame(
+    b'{"type":"session.created","event_id":"event_bench","session":{"type":"realtime","object":"realtime.session",'
+    b'"id":"sess_bench","model":"gpt-realtime-2025-08-28","output_modalities":["audio"],"instructions":"",'
+    b'"tools":[],"tool_choice":"auto","max_output_tokens":"inf","prompt":null,"expires_at":1900000000}}'
+)
+
+
+def message(content: bytes) -> bytes:
+    """One WebSocket message of a realtime answer."""
+    return text_frame(
+        b'{"type":"response.output_audio.delta","event_id":"event_bench","response_id":"resp_bench",'
+        b'"item_id":"item_bench","output_index":0,"content_index":0,"delta":"%b"}' % content
+    )
+
+
+LAST_MESSAGE = text_frame(
+    b'{"type":"response.done","event_id":"event_bench","response":{"object":"realtime.response","id":"resp_bench",'
+    b'"status":"completed","status_details":null,"output":[],"conversation_id":"conv_bench",'
+    b'"output_modalities":["audio"],"max_output_tokens":"inf","usage":' + _REALTIME_USAGE + b',"metadata":null}}'
+)
