@@ -1,0 +1,258 @@
+"""Settings that a client or a provider feels: each does what its description says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import ipaddress
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.harness import (
+    KEY_ID,
+    OPENAI_KEY,
+    OTHER_KEY_ID,
+    OTHER_PROJECT,
+    OTHER_SIGNING_SECRET,
+    PROJECT,
+    ProxyProcess,
+    mint,
+    running_proxy,
+)
+from tests.replay import Replay
+from tornado_proxy.simulator import Simulator, running_simulator
+
+OWN_KEY = "sk-own-key-of-the-other-project-5521"
+CHAT: dict[str, Any] = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}
+SILENT: dict[str, Any] = {**CHAT, "messages": [{"role": "user", "content": "[[sim silent]]"}]}
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Simulator:
+    return Simulator()
+
+
+@pytest.fixture(scope="module")
+def proxy(simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
+    """A server with every setting of these tests, and a second project with its own provider key."""
+    folder = tmp_path_factory.mktemp("settings")
+    (folder / "own_key").write_text(OWN_KEY)
+    (folder / "own_key").chmod(0o600)
+    with running_simulator(simulator) as url:
+        provider = {"base_url": f"{url}/openai/v1/", "api_key": {"env": "TEST_OPENAI_KEY"}}
+        projects = [
+            {"id": PROJECT, "name": "first", "api_keys": [{"id": KEY_ID, "secret": {"env": "TEST_SIGNING_SECRET"}}]},
+            {
+                "id": OTHER_PROJECT,
+                "name": "other",
+                "api_keys": [{"id": OTHER_KEY_ID, "secret": {"env": "TEST_OTHER_SIGNING_SECRET"}}],
+                "providers": {"openai": {"api_key": {"file": "own_key"}}},
+            },
+        ]
+        with running_proxy(
+            folder,
+            url,
+            providers={"openai": provider},
+            projects=projects,
+            forward_headers=["X-Team"],
+            models_list="provider",
+            limits={"max_body_mb": 1, "max_streams": 2},
+            streams={"idle_timeout_s": 1, "on_client_disconnect": "drain", "drain_limit_s": 0.2},
+        ) as running:
+            yield running
+
+
+def ask(proxy: ProxyProcess, body: dict[str, Any] | None = None, **how: Any) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {how.pop('token', None) or mint()}", **how.pop("headers", {})}
+    path = how.pop("path", "/v1/chat/completions")
+    return httpx.post(proxy.base_url + path, json=body or CHAT, headers=headers, timeout=30, **how)
+
+
+def other_token() -> str:
+    return mint(project=OTHER_PROJECT, key_id=OTHER_KEY_ID, secret=OTHER_SIGNING_SECRET)
+
+
+def test_a_base_url_keeps_its_path_and_loses_its_v1(proxy: ProxyProcess, simulator: Simulator) -> None:
+    assert ask(proxy).status_code == 200
+    assert simulator.requests[-1].target == "/openai/v1/chat/completions"
+
+
+def test_a_header_that_the_config_names_goes_on_and_its_like_does_not(
+    proxy: ProxyProcess, simulator: Simulator
+) -> None:
+    ask(proxy, headers={"x-team": "blue", "x-team-2": "red"})
+
+    seen = simulator.requests[-1]
+    assert (seen.header("x-team"), seen.header("x-team-2")) == ("blue", None)
+
+
+def test_a_project_s_own_provider_key_is_used_for_it_alone_and_masked_like_any_other(
+    proxy: ProxyProcess, simulator: Simulator
+) -> None:
+    echo = {**CHAT, "messages": [{"role": "user", "content": "[[sim status=401 echo-secret]]"}]}
+
+    theirs = ask(proxy, echo, token=other_token())
+    assert simulator.requests[-1].header("authorization") == f"Bearer {OWN_KEY}"
+    ours = ask(proxy, echo)
+    assert simulator.requests[-1].header("authorization") == f"Bearer {OPENAI_KEY}"
+
+    assert theirs.status_code == ours.status_code == 401
+    assert OWN_KEY not in theirs.text
+    assert "*" * len(OWN_KEY) in theirs.text
+    assert OPENAI_KEY not in ours.text
+
+
+def test_the_provider_s_own_list_of_models_passes_as_it_comes(proxy: ProxyProcess) -> None:
+    token = mint(models=["openai/gpt-4o-mini"])
+
+    listed = httpx.get(proxy.base_url + "/v1/models", headers={"Authorization": f"Bearer {token}"}, timeout=30)
+
+    assert "sim-unpriced-1" in listed.text
+
+
+def test_a_provider_that_is_not_configured_is_503_in_its_own_shape(proxy: ProxyProcess) -> None:
+    body = {"model": "claude-sonnet-5", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
+
+    answer = ask(proxy, body, path="/anthropic/v1/messages")
+
+    assert answer.status_code == 503
+    assert answer.json()["error"]["code"] == "provider_not_configured"
+    assert "providers.anthropic" in answer.json()["error"]["message"]
+
+
+def test_a_body_over_a_smaller_limit_is_413(proxy: ProxyProcess) -> None:
+    answer = ask(proxy, {**CHAT, "messages": [{"role": "user", "content": "x" * 1_100_000}]})
+
+    assert answer.status_code == 413
+    assert "larger than 1 MiB" in answer.json()["error"]["message"]
+
+
+def test_a_provider_that_stays_silent_is_504_and_unsettled(proxy: ProxyProcess) -> None:
+    answer = ask(proxy, SILENT)
+
+    assert answer.status_code == 504
+    assert answer.json()["error"]["code"] == "upstream_timeout"
+    record = proxy.record(answer.headers["llm-proxy-request-id"])
+    assert (record["outcome"], record["basis"], record["status"]) == ("upstream_error", "unsettled", 504)
+
+
+def test_a_provider_that_falls_silent_in_a_stream_cuts_it(proxy: ProxyProcess) -> None:
+    slow = {**CHAT, "stream": True, "messages": [{"role": "user", "content": "[[sim delay-ms=5000]]"}]}
+
+    with (
+        httpx.Client(base_url=proxy.base_url, headers={"Authorization": f"Bearer {mint()}"}, timeout=30) as client,
+        client.stream("POST", "/v1/chat/completions", json=slow) as answer,
+    ):
+        assert answer.status_code == 200
+        with pytest.raises(httpx.TransportError):
+            answer.read()
+
+    record = proxy.record(answer.headers["llm-proxy-request-id"])
+    assert (record["outcome"], record["basis"]) == ("upstream_broken", "estimated")
+
+
+def test_more_streams_than_the_limit_are_asked_to_come_again(proxy: ProxyProcess) -> None:
+    slow = {**CHAT, "stream": True, "messages": [{"role": "user", "content": "[[sim delay-ms=100]]"}]}
+    headers = {"Authorization": f"Bearer {mint()}"}
+    with contextlib.ExitStack() as open_streams:
+        client = open_streams.enter_context(httpx.Client(base_url=proxy.base_url, headers=headers, timeout=30))
+        answers = [
+            open_streams.enter_context(client.stream("POST", "/v1/chat/completions", json=slow)) for _ in range(2)
+        ]
+
+        refused = ask(proxy)
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert refused.status_code == 503
+    assert refused.json()["error"]["code"] == "too_many_streams"
+    assert refused.headers["retry-after"] == "1"
+    for answer in answers:
+        proxy.record(answer.headers["llm-proxy-request-id"])
+    assert ask(proxy).status_code == 200
+
+
+def test_a_drain_that_takes_too_long_ends_as_an_estimate(proxy: ProxyProcess) -> None:
+    slow = {**CHAT, "stream": True, "messages": [{"role": "user", "content": "[[sim delay-ms=300 tokens=100]]"}]}
+
+    with (
+        httpx.Client(base_url=proxy.base_url, headers={"Authorization": f"Bearer {mint()}"}, timeout=30) as client,
+        client.stream("POST", "/v1/chat/completions", json=slow) as answer,
+    ):
+        assert answer.status_code == 200
+        next(answer.iter_raw())
+
+    record = proxy.record(answer.headers["llm-proxy-request-id"])
+    assert (record["outcome"], record["basis"]) == ("client_closed", "estimated")
+
+
+@contextlib.contextmanager
+def tls_provider(folder: Path) -> Iterator[Replay]:
+    """A provider behind TLS, whose certificate is `folder`/ca.pem."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / "ca.pem").write_bytes(pem)
+    (folder / "server.pem").write_bytes(private + pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "server.pem")
+    replay = Replay()
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        starting = asyncio.start_server(replay.serve, "127.0.0.1", 0, ssl=context)
+        server = asyncio.run_coroutine_threadsafe(starting, loop).result(10)
+        replay.url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield replay
+        loop.call_soon_threadsafe(server.close)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
+
+
+def test_a_provider_s_certificate_must_be_one_that_is_trusted(tmp_path: Path) -> None:
+    with tls_provider(tmp_path) as provider:
+        trusted = {
+            "base_url": provider.url,
+            "api_key": {"env": "TEST_OPENAI_KEY"},
+            "ca_file": "ca.pem",
+        }
+        usual = {"base_url": provider.url, "api_key": {"env": "TEST_ANTHROPIC_KEY"}}
+        with running_proxy(tmp_path, provider.url, providers={"openai": trusted, "anthropic": usual}) as proxy:
+            good = ask(proxy)
+            message = {"model": "claude-sonnet-5", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
+            bad = ask(proxy, message, path="/anthropic/v1/messages")
+            record = proxy.record(bad.headers["llm-proxy-request-id"])
+
+    assert good.status_code == 200
+    assert (bad.status_code, bad.json()["error"]["code"]) == (502, "upstream_unreachable")
+    assert "certificate" in bad.json()["error"]["message"].lower()
+    assert (record["basis"], record["outcome"]) == ("free", "upstream_error")
+    assert len(provider.asked) == 1
