@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import litellm, report
+from bench import litellm, report, targets
 from bench.contestants import Place, available
 from bench.machine import Layout, raise_file_limit
 from bench.parts import bodies, json_answers, leaving, memory, sse, websocket
@@ -44,7 +44,7 @@ def main() -> None:
         os.sched_setaffinity(0, place.layout.client)
         plan = Plan(place, contestants, options.rounds, options.seconds, options.scale, options.profile, _tell)
         results = uvloop.run(_measure(parts, plan))
-        print("\nmedians, tornado-proxy as a multiple of the others\n" + report.summary(results))
+        print("\n" + targets.table(results))
         report.write(options.json, report.document(results, plan))
     print(f"\n{options.json}")
 

@@ -10,7 +10,6 @@ import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.contestants import OURS
 from bench.processes import ROOT
 from bench.runner import Outcome, Plan
 
@@ -79,18 +78,3 @@ def _cpu_model() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor()
-
-
-def summary(results: dict[str, Outcome]) -> str:
-    """One line a part: our server's figures as multiples of nginx and of the aiohttp relay."""
-    lines = []
-    for part, outcome in results.items():
-        for figure, values in outcome.get(OURS, {}).items():
-            mine = statistics.median(values)
-            others = [
-                f"{mine / base:.3f} x {name}"
-                for name, theirs in outcome.items()
-                if name != OURS and (base := statistics.median(theirs.get(figure, [0.0])))
-            ]
-            lines.append(f"{part:<12} {figure:<22} {_number(mine):>12}  {', '.join(others)}")
-    return "\n".join(lines)

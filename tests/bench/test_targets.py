@@ -1,0 +1,38 @@
+"""Targets are judged by medians, and by ratios within one run."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.targets import Target
+
+RESULTS = {
+    "json-32": {
+        "tornado-proxy": {"requests_per_s": [90.0, 4000.0, 4100.0]},
+        "nginx": {"requests_per_s": [50_000.0, 40_000.0, 1.0]},
+    },
+    "stall": {"tornado-proxy": {"grown_mb": [0.7, 0.9, 12.0]}},
+}
+
+
+@pytest.mark.parametrize(
+    ("target", "value", "verdict"),
+    [
+        (Target("json-32", "requests_per_s", 0.06, 0.10, against="nginx", least=True), 0.1, "stretch"),
+        (Target("json-32", "requests_per_s", 0.06, 0.20, against="nginx", least=True), 0.1, "met"),
+        (Target("json-32", "requests_per_s", 0.11, against="nginx", least=True), 0.1, "missed"),
+        (Target("stall", "grown_mb", 2, 1), 0.9, "stretch"),
+        (Target("stall", "grown_mb", 0.8), 0.9, "missed"),
+    ],
+)
+def test_a_target_is_judged_by_the_median_of_its_rounds(target: Target, value: float, verdict: str) -> None:
+    measured = target.measured(RESULTS)
+    assert measured == value
+    assert target.verdict(measured) == verdict
+
+
+@pytest.mark.parametrize(
+    "target", [Target("abort", "p99_ms", 10), Target("json-32", "requests_per_s", 30, against="litellm", least=True)]
+)
+def test_what_was_not_measured_is_not_judged(target: Target) -> None:
+    assert target.measured(RESULTS) is None
