@@ -119,6 +119,19 @@ def test_a_free_call_costs_nothing(tmp_path: Path, prices: Path) -> None:
     assert "Nothing was charged.\ntotal 0 USD\n" in text
 
 
+@pytest.mark.parametrize(
+    ("basis", "words"), [(Basis.PENDING, "Nothing is charged yet"), (Basis.UNSETTLED, "What it cost is not known")]
+)
+def test_a_cost_that_is_not_known_is_not_called_nothing(tmp_path: Path, prices: Path, basis: Basis, words: str) -> None:
+    nothing = Cost((), Decimal(0), Decimal(0), Decimal(0))
+    ledger = write_ledger(tmp_path, [record(intent("req_1"), cost=nothing, basis=basis, usage=None)])
+
+    text = run("explain", "req_1", "--ledger", ledger, "--prices", prices).stdout
+
+    assert f"\n{words}" in text
+    assert "Nothing was charged" not in text
+
+
 def test_names_of_clients_cannot_move_the_cursor(tmp_path: Path, prices: Path) -> None:
     caller = replace(CALLER, participant="\x1b[2Jada\rbob")
     ledger = write_ledger(tmp_path, [record(intent("req_1", caller=caller))])

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 
 from tornado_proxy.cli.explanation import Explanation, Line, conditions_words, unit_words
 from tornado_proxy.domain.cost import LineItem
+from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.rows import format_decimal
 from tornado_proxy.pricing.rerate import Entry
+
+#: What a bill without lines means, where it does not mean that nothing was charged.
+_NOTHING: Mapping[str, str] = {
+    Basis.PENDING: "Nothing is charged yet: the provider reports the usage later.",
+    Basis.UNSETTLED: "What it cost is not known: the provider may have charged it.",
+}
 
 #: Decimals of an amount, in USD.
 _PLACES = 12
@@ -59,7 +66,7 @@ def _usage(explanation: Explanation) -> Iterator[str]:
 
 def _bill(explanation: Explanation) -> Iterator[str]:
     if not explanation.lines:
-        yield "Nothing was charged."
+        yield _NOTHING.get(explanation.record["basis"], "Nothing was charged.")
         yield f"total {explanation.record['total']} USD"
         return
     rows = [_figures(line.item) for line in explanation.lines]

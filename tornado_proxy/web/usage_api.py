@@ -5,8 +5,11 @@ The caller comes with the same credential as to a provider's path, and sees its 
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 from urllib.parse import urlencode
+
+from tornado.iostream import StreamClosedError
 
 from tornado_proxy.auth.credentials import find_token
 from tornado_proxy.domain.errors import AnswerableError, MethodNotAllowed, NotAllowed
@@ -45,7 +48,8 @@ class UsageHandler(BaseHandler):
             return
         body = as_csv(page, request.question) if request.csv else as_json(answer, page, request.question)
         self._set_head(request, page)
-        await self.finish(body)
+        with contextlib.suppress(StreamClosedError):  # the client has gone; there is nobody to tell
+            await self.finish(body)
 
     async def _refuse_method(self, project_id: str) -> None:
         await self.answer_error(MethodNotAllowed("usage is read with GET", ("GET",)))

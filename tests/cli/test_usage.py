@@ -1,0 +1,148 @@
+"""`tornado-proxy usage` on a ledger of three calls of two people."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from tests.cli.billed import run, write_ledger
+from tests.ledger.calls import CALLER, intent, record
+from tornado_proxy.domain.cost import Cost
+from tornado_proxy.domain.usage import Basis
+
+FORMULA = "=2+5"
+
+#: By hand: each call of tests/ledger/calls.py costs 0.00225, and 5 % of it on top.
+SUBTOTAL, SURCHARGE, TOTAL = Decimal("0.00225"), Decimal("0.0001125"), Decimal("0.0023625")
+
+
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory: pytest.TempPathFactory) -> str:
+    other = replace(CALLER, project_id="project-b", participant=FORMULA, room=None)
+    nothing = Cost((), Decimal(0), Decimal(0), Decimal(0))
+    later = datetime(2026, 3, 3, tzinfo=UTC)
+    return write_ledger(
+        tmp_path_factory.mktemp("usage"),
+        [
+            record(intent("req_1")),
+            record(intent("req_2", started_at=later), model="gpt-4o-mini"),
+            record(intent("req_3", caller=other, started_at=later)),
+            record(intent("req_4", caller=other), cost=nothing, basis=Basis.UNSETTLED, model=None, usage=None),
+        ],
+    )
+
+
+def usage(ledger: str, *words: Any) -> Result:
+    return run("usage", "--ledger", ledger, *words)
+
+
+def rows(ledger: str, *words: Any) -> list[dict[str, Any]]:
+    result = usage(ledger, *words, "--format", "jsonl")
+    assert result.exit_code == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_a_record_a_line_with_decimals_as_text(ledger: str) -> None:
+    first = rows(ledger)[0]
+
+    assert list(first) == [
+        *("request_id", "project_id", "room", "participant", "user", "session", "provider", "endpoint", "method"),
+        *("model_requested", "model", "status", "outcome", "basis", "estimate_method"),
+        *("started_at", "first_byte_at", "ended_at", "usage", "line_items", "subtotal", "surcharge", "total"),
+    ]
+    assert first["usage"] == {"prompt_tokens": 1000, "completion_tokens": 100}
+    assert [list(item) for item in first["line_items"]] == [
+        ["type", "quantity", "unit", "unit_price", "amount", "model"]
+    ] * 3
+    assert (Decimal(first["subtotal"]), Decimal(first["surcharge"]), Decimal(first["total"])) == (
+        SUBTOTAL,
+        SURCHARGE,
+        TOTAL,
+    )
+
+
+def test_sums_by_what_was_asked_for(ledger: str) -> None:
+    by_day = rows(ledger, "--group-by", "day,project")
+
+    assert [(row["day"], row["project"], row["requests"], Decimal(row["total"])) for row in by_day] == [
+        ("2026-03-02", "project-a", 1, TOTAL),
+        ("2026-03-02", "project-b", 1, 0),
+        ("2026-03-03", "project-a", 1, TOTAL),
+        ("2026-03-03", "project-b", 1, TOTAL),
+    ]
+    assert [row["unsettled"] for row in by_day] == [0, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (("--project", "project-a"), ["req_1", "req_2"]),
+        (("--participant", "ada"), ["req_1", "req_2"]),
+        (("--room", "lab"), ["req_1", "req_2"]),
+        (("--model", "gpt-4o-mini"), ["req_2"]),
+        (("--basis", "unsettled"), ["req_4"]),
+        (("--since", "2026-03-03"), ["req_2", "req_3"]),
+        (("--until", "2026-03-03"), ["req_1", "req_4"]),
+        (("--since", "2026-03-03T00:00:00+01:00", "--until", "2026-03-03T00:00:01Z"), ["req_2", "req_3"]),
+        (("--provider", "anthropic"), []),
+        (("--since", "1s"), []),
+    ],
+)
+def test_filters_choose_records(ledger: str, words: tuple[str, ...], found: list[str]) -> None:
+    assert [row["request_id"] for row in rows(ledger, *words)] == found
+
+
+def test_csv_is_safe_in_a_spreadsheet(ledger: str) -> None:
+    lines = list(csv.DictReader(io.StringIO(usage(ledger, "--group-by", "participant", "--format", "csv").stdout)))
+
+    assert [(line["participant"], line["requests"], Decimal(line["total"])) for line in lines] == [
+        ("'" + FORMULA, "2", TOTAL),
+        ("ada", "2", 2 * TOTAL),
+    ]
+
+
+def test_json_is_one_list(ledger: str, tmp_path: Path) -> None:
+    listed = json.loads(usage(ledger, "--format", "json").stdout)
+
+    assert [one["request_id"] for one in listed] == ["req_1", "req_4", "req_2", "req_3"]
+    assert json.loads(usage(ledger, "--format", "json", "--room", "nowhere").stdout) == []
+
+
+def test_the_table_says_what_it_does_not_know(ledger: str) -> None:
+    text = usage(ledger, "--group-by", "participant").stdout
+
+    assert "│ all │ 4 │ 0.0067500 │ 0.0003375 │ 0.0070875 │" in " ".join(text.split())
+    assert "1 unsettled request: cost not known" in text
+    assert "1 unsettled request: cost not known" in usage(ledger, "--basis", "reported").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (("--group-by", "colour"), 2, "cannot group by colour"),
+        (("--since", "yesterday"), 2, "is not a date, a time or a span"),
+        (("--since", "99999999999w"), 2, "is not a date, a time or a span"),
+        (("--ledger", "sqlite:///none/none.db"), 1, "there is no ledger"),
+        (("--ledger", "mysql://x"), 2, "mysql://x"),
+    ],
+)
+def test_what_cannot_be_done_says_why(ledger: str, words: tuple[str, ...], status: int, message: str) -> None:
+    result = usage(ledger, *words)
+
+    assert (result.exit_code, message in result.stderr) == (status, True), result.stderr
+
+
+def test_a_span_reaches_back_from_now(tmp_path: Path) -> None:
+    lately = intent("req_1", started_at=datetime.now(UTC) - timedelta(hours=30))
+    url = write_ledger(tmp_path, [record(lately)])
+
+    assert [len(rows(url, "--since", span)) for span in ("24h", "2d", "1w")] == [0, 1, 1]
