@@ -358,17 +358,23 @@ class TestImport:
         assert result.stdout.count("the list has several prices for what one card prices here") == 2
         assert "nothing to write" in result.stdout
 
-    def test_what_would_make_the_files_invalid_is_not_written(self, prices: Path) -> None:
+    def test_what_was_taken_over_for_a_day_is_not_taken_over_again(self, prices: Path) -> None:
         words = ("import", LISTS / "litellm.json", "--only", "differs", "--model", "*", "--write")
-        day = "2027-01-01"
-        assert pricing(*words, "--effective-from", day, prices=prices).exit_code == 0
+        day = ("--effective-from", "2099-01-01")
+        assert pricing(*words, *day, prices=prices).exit_code == 0
         before = prices.read_text()
 
-        # Our price of today still differs; the same day again would begin twice.
-        result = pricing(*words, "--effective-from", day, prices=prices)
+        assert pricing(*words, *day, prices=prices).stdout.endswith("nothing to write\n")
+        assert prices.read_text() == before
+
+    def test_what_would_make_the_files_invalid_is_not_written(self, prices: Path) -> None:
+        before = PRICES.replace("flex: flex, ", "")
+        prices.write_text(before)
+
+        result = pricing("import", LISTS / "litellm.json", "--model", "gpt-5.4", "--write", prices=prices)
 
         assert result.exit_code == 1
-        assert "effective_until: 2027-01-01 is not after effective_from 2027-01-01" in result.stderr
+        assert "no entry of service_tiers leads to 'flex'" in result.stderr
         assert prices.read_text() == before
 
     @pytest.mark.parametrize(

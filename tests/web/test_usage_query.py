@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tornado_proxy.domain.errors import BadRequest, NotAllowed
 from tornado_proxy.domain.identity import Caller, Member, Project
 from tornado_proxy.ledger.query import UsageFilter
 from tornado_proxy.ledger.usage import Interval
-from tornado_proxy.web.usage_query import UsageRequest, read_usage_request, sees_all
+from tornado_proxy.web.usage_query import KNOWN, UsageRequest, read_usage_request, sees_all
 
 PROJECT = Project("p1", "first", members=(Member("boss@example.com", admin=True), Member("dev@example.com")))
 ADA = Caller("p1", participant="ada")
@@ -82,7 +86,8 @@ def test_times_are_taken_with_and_without_an_offset(text: str, utc: str) -> None
         ({"cursor": "nonsense!"}, "next_cursor of the page before"),
         ({"format": "xml"}, "json or csv"),
         ({"particpant": "ada"}, "did you mean participant"),
-        ({"room": ""}, "empty or too long"),
+        ({"room": ""}, "is empty, too long or no text"),
+        ({"room": "a\0b"}, "is empty, too long or no text"),
     ],
 )
 def test_what_cannot_be_understood_is_refused_with_what_to_do(given: dict[str, str], message: str) -> None:
@@ -118,6 +123,19 @@ def test_groups_keep_their_order_and_what_every_row_has_changes_nothing() -> Non
 )
 def test_the_shape_is_the_one_named_else_the_one_accepted(given: dict[str, str], accept: str, csv: bool) -> None:
     assert read(ADA, accept, **given).csv is csv
+
+
+@given(st.dictionaries(st.sampled_from(sorted(KNOWN)), st.text() | st.sampled_from(["day", "1", "2026-11-01", "{}"])))
+def test_no_query_is_an_error_of_ours(given_words: dict[str, str]) -> None:
+    with contextlib.suppress(BadRequest, NotAllowed):
+        request = read(**given_words)
+        assert request.question.which.project_id == "p1"
+        assert request.question.which.participant == "ada"
+
+
+@given(st.lists(st.text(max_size=100), max_size=9).map(tuple))
+def test_any_key_comes_back_through_a_cursor(key: tuple[str, ...]) -> None:
+    assert read(cursor=read().cursor(key)).after == key
 
 
 def test_a_cursor_comes_back_as_the_key_and_goes_with_its_question_alone() -> None:

@@ -55,8 +55,8 @@ class ListComparison:
         ]
 
 
-def compare_with(file: Path, config: Path | None, prices: Path | None) -> ListComparison:
-    """Compare the list in `file` with the price files.
+def compare_with(file: Path, config: Path | None, prices: Path | None, since: datetime | None = None) -> ListComparison:
+    """Compare the list in `file` with the price files of today, or of the day `since` where that is later.
 
     Raises:
         ConfigError: the price files are faulty.
@@ -64,8 +64,9 @@ def compare_with(file: Path, config: Path | None, prices: Path | None) -> ListCo
     """
     documents = read_prices(find_prices(named_config(config), prices))
     book, now = PriceBook.from_documents(documents), datetime.now(UTC)
+    at = now if since is None else max(now, since)
     listed = _read_list(file, now.date())
-    return ListComparison(listed, documents, book, compare(book, listed.models, now))
+    return ListComparison(listed, documents, book, compare(book, listed.models, at))
 
 
 def known_endpoints() -> frozenset[str]:

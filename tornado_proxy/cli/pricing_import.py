@@ -70,7 +70,9 @@ def import_prices(
             "copy with --prices or in the configuration (pricing.path)"
         )
     with reporting():
-        comparison = compare_with(file, config, prices)
+        # What was taken over for that day already is the same then, and nothing is left to write.
+        since = None if effective_from is None else effective_from.replace(tzinfo=UTC)
+        comparison = compare_with(file, config, prices, since)
         picked = comparison.choose(chosen["models"], chosen["only"])
         how = Import(
             chosen["source"] or f"{comparison.listed.kind} ({file.name})",

@@ -26,7 +26,8 @@ from tornado_proxy.ledger.usage import GROUPS, Interval, UsageQuestion
 #: Filters by equality that are members of UsageFilter.
 _EQUAL = ("provider", "participant", "user", "room", "session", "endpoint", "basis")
 
-_KNOWN = (
+#: Every parameter.
+KNOWN = (
     *("start", "end", "interval", "annotations", "group_by", "model", "type"),
     *_EQUAL,
     *("limit", "cursor", "format"),
@@ -38,8 +39,8 @@ _ALWAYS = ("provider", "model", "type")
 #: Rows of one answer.
 MOST_ROWS = 10_000
 
-#: Characters of a parameter; a page of annotations has some hundred.
-_LONGEST = 8192
+#: Characters of a parameter; a cursor holds the names of one row.
+_LONGEST = 32_768
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +96,14 @@ def sees_all(caller: Caller, project: Project) -> bool:
 
 
 def _one(name: str, values: list[str]) -> str:
-    if name not in _KNOWN:
-        near = difflib.get_close_matches(name, _KNOWN, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(_KNOWN)}"
+    if name not in KNOWN:
+        near = difflib.get_close_matches(name, KNOWN, 1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(KNOWN)}"
         raise BadRequest(f"the parameter {name[:40]} is not known; {hint}", param=name[:40])
     if len(values) != 1:
         raise BadRequest(f"the parameter {name} stands more than once; send it once", param=name)
-    if not values[0] or len(values[0]) > _LONGEST:
-        raise BadRequest(f"the parameter {name} is empty or too long; leave it out or shorten it", param=name)
+    if not values[0] or len(values[0]) > _LONGEST or "\0" in values[0]:
+        raise BadRequest(f"the parameter {name} is empty, too long or no text; leave it out or mend it", param=name)
     return values[0]
 
 
