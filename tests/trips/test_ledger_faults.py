@@ -21,6 +21,7 @@ import httpx2 as httpx
 import pytest
 
 from tests.harness import ROOT, ProxyProcess, mint, running_proxy, write_config
+from tests.ledger.usage_lines import faults
 from tests.postgres_server import PostgresServer, running_postgres
 from tests.trips.holding import TOTAL, HoldingProvider, call_under_way, chat, holding_provider, wait_until
 
@@ -107,6 +108,7 @@ def assert_turned_away(proxy: ProxyProcess) -> None:
 def assert_each_once(records: list[dict[str, Any]], users: list[str]) -> None:
     assert sorted(record["participant"] for record in records) == sorted(users)
     assert {record["total"] for record in records} == {TOTAL}
+    assert [fault for record in records for fault in faults(record)] == []
 
 
 @pytest.mark.parametrize(
@@ -289,6 +291,7 @@ def assert_all_accounted(proxy: ProxyProcess, provider: HoldingProvider, *, call
     """Each request that reached the provider has one entry; what did not reach it is at most one of each caller."""
     entries = Counter(record["participant"] for record in proxy.records())
     assert max(entries.values()) == 1
+    assert [fault for record in proxy.records() for fault in faults(record)] == []
     assert set(provider.asked) <= set(entries)
     assert len(set(entries) - set(provider.asked)) <= callers
 
