@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from tornado_proxy.cli.explanation import conditions_words, unit_words
@@ -26,6 +25,7 @@ from tornado_proxy.cli.places import (
     read_prices,
     reporting,
 )
+from tornado_proxy.cli.tables import print_table
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.ledger.rows import format_decimal
 from tornado_proxy.pricing.price import DEFAULT_TERMS, ModelPrice, RateCard
@@ -196,10 +196,7 @@ def _print_table(models: list[ModelPrice], now: datetime) -> None:
         others = sorted(meter.value for meter in model.by_meter if meter not in _COLUMNS)
         cells = ["-" if price is None else format_decimal(price) for price in figures]
         table.add_row(model.provider, model.name, model.status, *cells, ", ".join(others))
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 1000)
-    with console.capture() as printed:  # the console would end the program itself on a broken pipe
-        console.print(table)
-    sys.stdout.write(printed.get())
+    print_table(table, sys.stdout)
 
 
 def _standard(model: ModelPrice, meter: Meter, now: datetime) -> Decimal | None:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import IO
 
 import click
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from tornado_proxy.cli.moment import Moment
 from tornado_proxy.cli.places import find_ledger, reporting
+from tornado_proxy.cli.tables import plain_text, print_table
+from tornado_proxy.cli.usage_over_api import Asked, print_usage, project_of, read_token
 from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.query import GROUPS, UsageFilter, UsageSum, add_exactly, read_records, sum_records
@@ -38,6 +38,8 @@ _SUM_COLUMNS = ("requests", "subtotal", "surcharge", "total", "unsettled", "pend
 @click.command()
 @click.option("--config", type=click.Path(path_type=Path), default=Path("conf/proxy.yaml"), help="Names the ledger.")
 @click.option("--ledger", "url", help="The ledger itself, sqlite:///PATH; --config is not read then.")
+@click.option("--api", metavar="URL", help="Ask a server instead, for your own usage: the URL of its client port.")
+@click.option("--token-env", metavar="NAME", help="The environment variable that holds your token, for --api.")
 @click.option("--project", "project_id", help="Only this project id.")
 @click.option("--room", help="Only this room.")
 @click.option("--participant", help="Only this participant.")
@@ -56,22 +58,46 @@ _SUM_COLUMNS = ("requests", "subtotal", "surcharge", "total", "unsettled", "pend
     show_default=True,
     help="How it is printed.",
 )
-def usage(config: Path, url: str | None, group_by: str, shape: str, **which: str | None) -> None:
+def usage(
+    config: Path,
+    url: str | None,
+    group_by: str,
+    shape: str,
+    **which: str | None,
+) -> None:
     """Show what calls cost, and how each cost is known.
 
-    Without --group-by, csv, json and jsonl print one record each; a table then sums by day and model.
+    Without --group-by, csv, json and jsonl print one record each; a table then sums by day and model.  With --api rows
+    are sums of one kind of line item each, of your own usage or, for an admin, of all the project's.
 
     \b
     Example:
       tornado-proxy usage --since 7d --group-by participant,model
       tornado-proxy usage --basis unsettled --format jsonl
+      tornado-proxy usage --api http://127.0.0.1:8080 --token-env OPENAI_API_KEY --group-by day
     """
+    api, token_env = which.pop("api"), which.pop("token_env")
+    if api is not None and url is not None:
+        raise click.UsageError("--api and --ledger exclude each other")
+    if api is not None:
+        with reporting():
+            print_usage(_asked(api, token_env, group_by, which), shape, sys.stdout)
+        return
     groups = [name.strip() for name in group_by.split(",") if name.strip()]
     unknown = [name for name in groups if name not in GROUPS]
     if unknown:
         raise click.UsageError(f"cannot group by {', '.join(unknown)}; known are {', '.join(GROUPS)}")
     with reporting():
         _print(find_ledger(config, url), UsageFilter(**which), groups, shape)
+
+
+def _asked(api: str, token_env: str | None, group_by: str, which: Mapping[str, str | None]) -> Asked:
+    """The question to a server: our options in the words of its parameters."""
+    token = read_token(token_env)
+    named = {"since": "start", "until": "end"}
+    query = {named.get(name, name): value for name, value in which.items() if value is not None}
+    project = query.pop("project_id", None) or project_of(token)
+    return Asked(api, token, project, {**query, **({"group_by": group_by} if group_by else {})})
 
 
 def _print(ledger: LedgerAddress, which: UsageFilter, groups: Sequence[str], shape: str) -> None:
@@ -146,22 +172,13 @@ def _print_table(names: Sequence[str], sums: Sequence[UsageSum], out: IO[str]) -
         table.add_column(f"{name} USD", footer=f"{total:,.{places}f}", justify="right", overflow="fold")
     for one, row in zip(sums, amounts, strict=True):
         money = (f"{amount:,.{places}f}" for amount in row)
-        table.add_row(*map(_group_cell, one.group), str(one.requests), *money)
-    # Amounts are never cut short to fit: what is not a terminal gets all the width that it needs.
-    console = Console(file=out, width=None if out.isatty() else 1000)
-    with console.capture() as printed:  # the console would end the program itself on a broken pipe
-        console.print(table)
-    out.write(printed.get())
+        table.add_row(*map(plain_text, one.group), str(one.requests), *money)
+    print_table(table, out)
 
 
 def _places(amount: Decimal) -> int:
     """Decimals that an amount needs to be shown whole."""
     return len(format_decimal(amount).partition(".")[2].rstrip("0"))
-
-
-def _group_cell(part: str | None) -> Text:
-    """As plain text: names come from clients, and may hold markup or control characters."""
-    return Text("".join(one if one.isprintable() else "\ufffd" for one in part) if part else "-")
 
 
 def _print_unknown(ledger: LedgerAddress, which: UsageFilter, sums: Sequence[UsageSum], out: IO[str]) -> None:

@@ -1,0 +1,96 @@
+"""`tornado-proxy usage --api` against the real server."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from decimal import Decimal
+
+import httpx2 as httpx
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.harness import PROJECT, ProxyProcess, mint, running_proxy
+from tornado_proxy.cli import main
+from tornado_proxy.simulator import Simulator, running_simulator
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
+    with running_simulator(Simulator()) as url, running_proxy(tmp_path_factory.mktemp("api"), url) as running:
+        body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}
+        headers = {"Authorization": f"Bearer {mint()}"}
+        url = f"{running.base_url}/openai/v1/chat/completions"
+        assert httpx.post(url, json=body, headers=headers, timeout=30).status_code == 200
+        assert running.records(count=1)
+        yield running
+
+
+def usage(proxy: ProxyProcess, *words: str, token: str | None = None) -> Result:
+    runner = CliRunner(env={"TOKEN": mint() if token is None else token})
+    return runner.invoke(main, ["usage", "--api", proxy.base_url, "--token-env", "TOKEN", *words])
+
+
+def test_every_row_of_the_caller_s_own_usage_is_printed(proxy: ProxyProcess) -> None:
+    (record,) = proxy.records()
+    items = [(item["type"], item["quantity"], item["amount"]) for item in record["line_items"]]
+
+    lines = usage(proxy, "--format", "jsonl", "--since", "1h").stdout.splitlines()
+    listed = json.loads(usage(proxy, "--format", "json").stdout)
+    table = usage(proxy, "--group-by", "day,room").stdout
+
+    assert sorted((row["type"], row["quantity"], row["total"]) for row in map(json.loads, lines)) == sorted(items)
+    assert [json.loads(line) for line in lines] == listed
+    assert f"│ {record['total']} │" in table.splitlines()[-2]
+
+
+def test_csv_has_the_columns_that_were_asked_for(proxy: ProxyProcess) -> None:
+    rows = list(csv.DictReader(io.StringIO(usage(proxy, "--group-by", "participant", "--format", "csv").stdout)))
+
+    assert list(rows[0])[:3] == ["participant", "provider", "model"]
+    assert {row["participant"] for row in rows} == {"ada"}
+    assert sum(Decimal(row["total"]) for row in rows) == Decimal(proxy.records()[0]["total"])
+
+
+def test_nothing_is_an_empty_answer(proxy: ProxyProcess) -> None:
+    assert json.loads(usage(proxy, "--format", "json", "--model", "none").stdout) == []
+    assert usage(proxy, "--model", "none").exit_code == 0
+
+
+def test_the_project_is_that_of_the_token_or_the_one_named(proxy: ProxyProcess) -> None:
+    assert usage(proxy, "--project", PROJECT).exit_code == 0
+
+    other = usage(proxy, "--project", "another")
+
+    assert (other.exit_code, "your token is for another project" in other.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "token", "status", "message"),
+    [
+        (("--participant", "bob"), None, 1, "the server answered 403: you see your own usage only"),
+        (("--group-by", "colour"), None, 1, "the server answered 400: cannot group by colour"),
+        ((), "", 1, "the environment variable TOKEN is empty or not set"),
+        ((), "not-a-token", 2, "name it with --project"),
+        (("--project", PROJECT), "not-a-token", 1, "the server answered 401"),
+        (("--ledger", "sqlite:///x.db"), None, 2, "exclude each other"),
+        (("--api", "ftp://x"), None, 2, "is not the URL of a server"),
+        (("--api", "http://127.0.0.1:9"), None, 1, "does not answer as a server"),
+    ],
+)
+def test_what_cannot_be_done_says_why_and_shows_no_token(
+    proxy: ProxyProcess, words: tuple[str, ...], token: str | None, status: int, message: str
+) -> None:
+    result = usage(proxy, *words, token=token)
+
+    assert (result.exit_code, message in result.stderr) == (status, True), result.stderr
+    assert not token or token not in result.output
+
+
+def test_the_admin_port_is_no_place_to_ask(proxy: ProxyProcess) -> None:
+    result = usage(proxy, "--api", proxy.admin_url)
+
+    assert result.exit_code == 1
+    assert "is this the URL of the client port?" in result.stderr
