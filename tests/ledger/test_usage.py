@@ -1,14 +1,15 @@
-"""Questions about usage, put to the real SQLite ledger."""
+"""Questions about usage, put to ledgers in either store."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,14 @@ from tornado_proxy.domain.call import CallRecord
 from tornado_proxy.domain.cost import Cost, LineItem, bill
 from tornado_proxy.domain.errors import BadRequest, LedgerUnavailable
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.ledger import Ledger
 from tornado_proxy.ledger.query import UsageFilter
 from tornado_proxy.ledger.sqlite import SqliteLedger
 from tornado_proxy.ledger.usage import Bounds, Interval, UsageAnswer, UsageQuestion, sum_usage
+
+Make = Callable[[], Ledger]
+
+either_store = pytest.mark.parametrize("store", ["sqlite", "postgresql"], indirect=True)
 
 ALL = UsageFilter(project_id="project-a")
 
@@ -35,22 +41,22 @@ def cost(*items: LineItem) -> Cost:
 
 
 @contextlib.asynccontextmanager
-async def ledger(path: Path, records: Sequence[CallRecord]) -> AsyncIterator[SqliteLedger]:
-    opened = SqliteLedger(path)
+async def ledger(make: Make, records: Sequence[CallRecord]) -> AsyncIterator[Ledger]:
+    opened = make()
     await opened.open()
     try:
         for one in records:
             await opened.begin(one.intent)
-            await opened.finish(one)
+        await asyncio.gather(*(opened.finish(one) for one in records))
         yield opened
     finally:
         await opened.close()
 
 
-def ask(path: Path, records: Sequence[CallRecord], question: UsageQuestion) -> UsageAnswer:
-    async def run() -> UsageAnswer:
-        async with ledger(path, records) as opened:
-            return await opened.usage(question)
+def ask(make: Make, records: Sequence[CallRecord], *questions: UsageQuestion) -> list[UsageAnswer]:
+    async def run() -> list[UsageAnswer]:
+        async with ledger(make, records) as opened:
+            return [await opened.usage(question) for question in questions]
 
     return asyncio.run(run())
 
@@ -60,7 +66,8 @@ def at(moment: str, number: int, **members: object) -> CallRecord:
     return record(intent(f"req_{number}", started_at=started), **members)
 
 
-def test_line_items_of_a_kind_are_summed_exactly_with_the_surcharge_as_a_kind_of_its_own(tmp_path: Path) -> None:
+@either_store
+def test_line_items_of_a_kind_are_summed_exactly_with_the_surcharge_as_a_kind_of_its_own(make: Make) -> None:
     records = [
         at(
             "2026-03-02T10:00:00",
@@ -70,7 +77,7 @@ def test_line_items_of_a_kind_are_summed_exactly_with_the_surcharge_as_a_kind_of
         for n in range(3)
     ]
 
-    answer = ask(tmp_path / "ledger.db", records, UsageQuestion(ALL))
+    (answer,) = ask(make, records, UsageQuestion(ALL))
 
     assert [(row.provider, row.model, row.type, row.quantity, row.total, row.requests) for row in answer.rows] == [
         ("openai", "gpt-5.4", "input_tokens", Decimal(9), Decimal("0.000000000009"), 3),
@@ -81,6 +88,7 @@ def test_line_items_of_a_kind_are_summed_exactly_with_the_surcharge_as_a_kind_of
     assert (answer.requests, answer.total) == (3, Decimal("0.315000000009"))
 
 
+@either_store
 @pytest.mark.parametrize(
     ("interval", "starts"),
     [
@@ -93,32 +101,33 @@ def test_line_items_of_a_kind_are_summed_exactly_with_the_surcharge_as_a_kind_of
     ],
 )
 def test_intervals_begin_at_midnight_utc_weeks_on_monday(
-    tmp_path: Path, interval: Interval | None, starts: list[str | None]
+    make: Make, interval: Interval | None, starts: list[str | None]
 ) -> None:
     moments = ("2026-03-01T23:59:59.999", "2026-03-02T00:00:00", "2026-03-31T10:00:00")
     records = [
         at(moment, n, cost=bill([line("input_tokens", "1", "1")], Decimal(0))) for n, moment in enumerate(moments)
     ]
 
-    answer = ask(tmp_path / "ledger.db", records, UsageQuestion(ALL, interval=interval, type="input_tokens"))
+    (answer,) = ask(make, records, UsageQuestion(ALL, interval=interval, type="input_tokens"))
 
     assert [row.start for row in answer.rows] == starts
 
 
-def test_an_interval_ends_where_the_next_begins(tmp_path: Path) -> None:
+@either_store
+def test_an_interval_ends_where_the_next_begins(make: Make) -> None:
     records = [at("2026-02-10T10:00:00", 1)]
 
-    answer = ask(tmp_path / "ledger.db", records, UsageQuestion(ALL, interval=Interval.MONTH))
+    (answer,) = ask(make, records, UsageQuestion(ALL, interval=Interval.MONTH))
 
     assert {(row.start, row.end) for row in answer.rows} == {("2026-02-01T00:00:00.000Z", "2026-03-01T00:00:00.000Z")}
 
 
-def test_what_has_no_price_is_shown_beside_the_total(tmp_path: Path) -> None:
+@either_store
+def test_what_has_no_price_is_shown_beside_the_total(make: Make) -> None:
     unpriced = cost(line("input_tokens", "10", "0.5"), line("input_tokens", "7", None))
     records = [at("2026-03-02T10:00:00", 1, cost=unpriced, basis=Basis.UNSETTLED)]
 
-    everything = ask(tmp_path / "a.db", records, UsageQuestion(ALL))
-    answer = ask(tmp_path / "b.db", records, UsageQuestion(ALL, type="input_tokens"))
+    everything, answer = ask(make, records, UsageQuestion(ALL), UsageQuestion(ALL, type="input_tokens"))
 
     (row,) = answer.rows
     assert [one.type for one in everything.rows] == ["input_tokens", "llm_proxy_surcharge", "unsettled_requests"]
@@ -126,7 +135,8 @@ def test_what_has_no_price_is_shown_beside_the_total(tmp_path: Path) -> None:
     assert answer.unsettled == 1
 
 
-def test_requests_of_unknown_cost_are_counted_though_they_have_no_line(tmp_path: Path) -> None:
+@either_store
+def test_requests_of_unknown_cost_are_counted_though_they_have_no_line(make: Make) -> None:
     nothing = bill((), Decimal(0))
     records = [
         at("2026-03-02T10:00:00", 1, cost=nothing, basis=Basis.UNSETTLED),
@@ -134,7 +144,7 @@ def test_requests_of_unknown_cost_are_counted_though_they_have_no_line(tmp_path:
         at("2026-03-02T10:00:00", 3, cost=nothing, basis=Basis.FREE),
     ]
 
-    answer = ask(tmp_path / "ledger.db", records, UsageQuestion(ALL))
+    (answer,) = ask(make, records, UsageQuestion(ALL))
 
     assert (answer.requests, answer.unsettled, answer.pending) == (3, 1, 1)
     assert [(row.model, row.type, row.quantity, row.unpriced, row.total) for row in answer.rows] == [
@@ -143,12 +153,12 @@ def test_requests_of_unknown_cost_are_counted_though_they_have_no_line(tmp_path:
     ]
 
 
-def test_a_bill_of_several_models_is_taken_apart_by_model(tmp_path: Path) -> None:
+@either_store
+def test_a_bill_of_several_models_is_taken_apart_by_model(make: Make) -> None:
     two = cost(line("input_tokens", "1", "1", "claude-haiku-4-5"), line("input_tokens", "1", "4", "claude-opus-4-8"))
     records = [at("2026-03-02T10:00:00", 1, cost=two, model=None, intent=intent("req_1", model_requested=None))]
 
-    everything = ask(tmp_path / "a.db", records, UsageQuestion(ALL))
-    one = ask(tmp_path / "b.db", records, UsageQuestion(ALL, model="claude-opus-4-8"))
+    everything, one = ask(make, records, UsageQuestion(ALL), UsageQuestion(ALL, model="claude-opus-4-8"))
 
     assert [(row.model, row.type, row.total) for row in everything.rows] == [
         (None, "llm_proxy_surcharge", Decimal("0.25")),
@@ -159,46 +169,50 @@ def test_a_bill_of_several_models_is_taken_apart_by_model(tmp_path: Path) -> Non
     assert one.total == 4
 
 
+@either_store
 @pytest.mark.parametrize("model", ["gpt-5.4", "gpt-5.4-2026-03-05"])
-def test_a_model_is_found_under_the_name_of_its_price_and_the_one_of_the_answer(tmp_path: Path, model: str) -> None:
-    answer = ask(tmp_path / "ledger.db", [at("2026-03-02T10:00:00", 1)], UsageQuestion(ALL, model=model))
+def test_a_model_is_found_under_the_name_of_its_price_and_the_one_of_the_answer(make: Make, model: str) -> None:
+    (answer,) = ask(make, [at("2026-03-02T10:00:00", 1)], UsageQuestion(ALL, model=model))
 
     assert answer.total == Decimal("0.0023625")
 
 
-def test_rows_are_grouped_by_who_and_where(tmp_path: Path) -> None:
+@either_store
+def test_rows_are_grouped_by_who_and_where(make: Make) -> None:
     callers = [replace(CALLER, participant=name, room=room) for name, room in (("ada", "lab"), ("bob", None))]
     records = [record(intent(f"req_{n}", caller=caller)) for n, caller in enumerate(callers)]
     question = UsageQuestion(ALL, group_by=("participant", "room"), type="input_tokens")
 
-    answer = ask(tmp_path / "ledger.db", records, question)
+    (answer,) = ask(make, records, question)
 
     assert [row.group for row in answer.rows] == [("ada", "lab"), ("bob", None)]
 
 
+@either_store
 @pytest.mark.parametrize(
     ("asked", "requests"),
     [((), 2), ((("env", "prod"),), 1), ((("env", "prod"), ("team", "x")), 0), ((("env", ""),), 0)],
 )
 def test_usage_is_asked_for_by_what_clients_said_of_their_calls(
-    tmp_path: Path, asked: tuple[tuple[str, str], ...], requests: int
+    make: Make, asked: tuple[tuple[str, str], ...], requests: int
 ) -> None:
     said = (("env", "prod"), ("run", '"7"'))
     records = [record(intent("req_1", annotations=said)), record(intent("req_2"))]
 
-    answer = ask(tmp_path / "ledger.db", records, UsageQuestion(ALL, annotations=asked))
+    (answer,) = ask(make, records, UsageQuestion(ALL, annotations=asked))
 
     assert answer.requests == requests
 
 
 def test_a_ledger_of_before_annotations_is_read_and_written(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
-    ask(path, [record(intent("req_1"))], UsageQuestion(ALL))
+    make = partial(SqliteLedger, path)
+    ask(make, [record(intent("req_1"))], UsageQuestion(ALL))
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.executescript("DROP VIEW bills; ALTER TABLE records DROP COLUMN annotations;")
         db.executescript("ALTER TABLE intents DROP COLUMN annotations;")
 
-    answer = ask(path, [record(intent("req_2", annotations=(("env", "prod"),)))], UsageQuestion(ALL))
+    (answer,) = ask(make, [record(intent("req_2", annotations=(("env", "prod"),)))], UsageQuestion(ALL))
 
     assert answer.requests == 2
 
@@ -220,11 +234,12 @@ def test_a_file_that_is_gone_is_a_ledger_that_cannot_be_read(tmp_path: Path) -> 
         asyncio.run(run())
 
 
-def test_the_event_loop_turns_while_usage_is_read(tmp_path: Path) -> None:
+@either_store
+def test_the_event_loop_turns_while_usage_is_read(make: Make) -> None:
     records = [record(intent(f"req_{number}")) for number in range(3000)]
 
     async def run() -> tuple[int, UsageAnswer]:
-        async with ledger(tmp_path / "ledger.db", records) as opened:
+        async with ledger(make, records) as opened:
             turns = 0
             asking = asyncio.create_task(opened.usage(UsageQuestion(ALL)))
             while not asking.done():
@@ -238,9 +253,10 @@ def test_the_event_loop_turns_while_usage_is_read(tmp_path: Path) -> None:
     assert turns > 20
 
 
-def test_more_questions_than_can_wait_are_turned_away(tmp_path: Path) -> None:
+@either_store
+def test_more_questions_than_can_wait_are_turned_away(make: Make) -> None:
     async def run() -> list[UsageAnswer | BaseException]:
-        async with ledger(tmp_path / "ledger.db", [record(intent("req_1"))]) as opened:
+        async with ledger(make, [record(intent("req_1"))]) as opened:
             questions = [opened.usage(UsageQuestion(ALL)) for _ in range(40)]
             return await asyncio.gather(*questions, return_exceptions=True)
 
@@ -249,9 +265,10 @@ def test_more_questions_than_can_wait_are_turned_away(tmp_path: Path) -> None:
     assert [type(one).__name__ for one in answers] == ["UsageAnswer"] * 32 + ["Overloaded"] * 8
 
 
-def test_a_question_after_the_end_is_refused_and_none_keeps_the_end_waiting(tmp_path: Path) -> None:
+@either_store
+def test_a_question_after_the_end_is_refused_and_none_keeps_the_end_waiting(make: Make) -> None:
     async def run() -> None:
-        async with ledger(tmp_path / "ledger.db", []) as opened:
+        async with ledger(make, []) as opened:
             pass
         await opened.usage(UsageQuestion(ALL))
 
