@@ -215,6 +215,17 @@ def test_what_a_call_creates_is_known_as_soon_as_the_answer_names_it(tariff: Tar
     assert meter.object_id == "resp_1"
 
 
+def test_a_body_that_cannot_be_read_is_unsettled_with_the_reason(tariff: Tariff) -> None:
+    meter = CallMeter(INTENT, CHAT, FACTS, tariff)
+    meter.answered(JSON)
+    meter.unreadable("the answer is coded")
+    meter.feed(ANSWER)
+
+    record = meter.close(DONE)
+
+    assert (record.basis, record.faults, record.usage) == (Basis.UNSETTLED, ("the answer is coded",), None)
+
+
 def test_bytes_before_a_head_are_nobody_s(tariff: Tariff) -> None:
     meter = CallMeter(INTENT, CHAT, FACTS, tariff)
 

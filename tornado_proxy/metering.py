@@ -38,7 +38,7 @@ class Ending:
 class CallMeter:
     """Meters one call.  answered() once, feed() for each chunk, close() once; all optional before close()."""
 
-    __slots__ = ("_complete", "_endpoint", "_facts", "_failed", "_head", "_reader", "_tariff", "intent")
+    __slots__ = ("_complete", "_endpoint", "_facts", "_failed", "_head", "_no_reader", "_reader", "_tariff", "intent")
 
     def __init__(self, intent: CallIntent, endpoint: Endpoint, facts: RequestFacts, tariff: Tariff) -> None:
         self.intent = intent
@@ -49,12 +49,18 @@ class CallMeter:
         self._head: AnswerHead | None = None
         self._complete = False
         self._failed = False
+        self._no_reader = "the provider gave no answer that could be read"
 
     def answered(self, head: AnswerHead) -> None:
         """The provider's head is there."""
         self._head = head
         if self._endpoint.reader is not None:
             self._reader = self._endpoint.reader(self._facts, head)
+
+    def unreadable(self, why: str) -> None:
+        """The body is in a form that no reader reads: its bytes flow on, its usage is not known."""
+        self._reader = None
+        self._no_reader = why
 
     def feed(self, data: bytes) -> None:
         """Take the next body bytes."""
@@ -104,7 +110,7 @@ class CallMeter:
         if self._endpoint.free or not ending.reached_provider:
             return UsageReport(basis=Basis.FREE)
         if self._reader is None:
-            return UsageReport(basis=Basis.UNSETTLED, faults=("the provider gave no answer that could be read",))
+            return UsageReport(basis=Basis.UNSETTLED, faults=(self._no_reader,))
         try:
             self._reader.close(complete=self._complete)
             report = self._reader.result()

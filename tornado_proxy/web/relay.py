@@ -19,7 +19,7 @@ from typing import Protocol
 from tornado.iostream import StreamClosedError
 
 from tornado_proxy.domain.call import Outcome
-from tornado_proxy.domain.errors import UpstreamError
+from tornado_proxy.domain.errors import UpstreamError, UpstreamUnreachable
 from tornado_proxy.metering import CallMeter, Ending
 from tornado_proxy.providers.endpoint import AnswerHead, BodyEdit
 from tornado_proxy.upstream.client import UpstreamClient
@@ -85,11 +85,11 @@ class Relay:
         self._drains = drains
         self._exchange = upstream.start(self._admitted.upstream)
         try:
-            head = await self._exchange.head()
+            self._begin(await self._exchange.head())
         except UpstreamError as error:
+            self._exchange.abort("its answer cannot be passed on")  # no effect where there is none
             return await self._never_answered(error)
         try:
-            self._begin(head)
             await self._pass_body(self._exchange)
         except UpstreamError:
             self._client.cut()
@@ -124,18 +124,36 @@ class Relay:
         self._upstream_request_id = head.get(provider.request_id_header)
         answer = AnswerHead(head.status, (head.get("content-type") or "").partition(";")[0].strip().lower())
         self._meter.answered(answer)
-        make_edit = self._admitted.entry.match.endpoint.edit
-        if not answer.ok:
-            self._edit = None
-        elif make_edit is not None:
-            self._edit = make_edit(self._admitted.facts, answer)
+        coded = answer.ok and self._is_coded(head)
+        self._edit = self._choose_edit(answer, coded=coded)
         headers = to_client(head.headers, account=provider.account_headers, keep_length=self._edit is None)
-        changed_type = self._answer_type(answer)
+        changed_type = None if coded else self._answer_type(answer)
         if changed_type is not None:
             headers = [pair for pair in headers if pair[0].lower() != "content-type"]
             headers.append(("Content-Type", changed_type))
         if not self._gone:
             self._client.begin(head.status, head.reason, [(name, self._scrub.text(value)) for name, value in headers])
+
+    def _is_coded(self, head: Head) -> bool:
+        """Whether the body is compressed, though it was asked for as it is: then it passes, and cannot be read."""
+        coding = (head.get("content-encoding") or "identity").strip().lower()
+        if coding == "identity":
+            return False
+        self._meter.unreadable(f"the answer is coded ({coding[:40]}), though it was asked for as it is")
+        return True
+
+    def _choose_edit(self, answer: AnswerHead, *, coded: bool) -> BodyEdit | None:
+        """What changes the body.
+
+        Raises:
+            UpstreamUnreachable: it must be cut to what the caller may see, and cannot be read.
+        """
+        if not answer.ok:
+            return None
+        if coded and self._edit is not None:
+            raise UpstreamUnreachable("the provider's answer is compressed, and cannot be cut to what you may see")
+        make_edit = self._admitted.entry.match.endpoint.edit
+        return self._edit if make_edit is None or coded else make_edit(self._admitted.facts, answer)
 
     def _answer_type(self, answer: AnswerHead) -> str | None:
         decide = self._admitted.entry.match.endpoint.answer_type
