@@ -10,7 +10,7 @@ from tests.upstream.servers import provider
 from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.upstream.client import UpstreamClient
-from tornado_proxy.upstream.exchange import HIGH_WATER_BYTES, Exchange, UpstreamRequest, parse_head
+from tornado_proxy.upstream.exchange import HIGH_WATER_BYTES, Exchange, Payload, UpstreamRequest, parse_head
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
 
@@ -35,7 +35,7 @@ def request(url: str, *, method: str = "POST", body: bytes | None = b"{}", idle_
         url=url,
         headers=(("Content-Type", "application/json"),),
         key_headers=(("x-api-key", Secret("provider-key")),),
-        body=body,
+        body=None if body is None else Payload(body),
         connect_timeout_s=2.0,
         idle_timeout_s=idle_s,
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from typing import Any
 
 import certifi
@@ -21,13 +22,18 @@ from tornado.curl_httpclient import CurlAsyncHTTPClient
 from tornado.ioloop import IOLoop
 
 from tornado_proxy.domain.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
-from tornado_proxy.upstream.exchange import Exchange, UpstreamRequest
+from tornado_proxy.upstream.exchange import Exchange, Payload, UpstreamRequest
 
 #: Idle easy handles that are kept for reuse; a handle costs about 5 KB.
 _POOL_SIZE = 256
 
 #: Bytes libcurl reads at a time.  Larger reads gain little on loopback and cost memory for each open stream.
 _BUFFER_BYTES = 16 * 1024
+
+#: Bytes libcurl sends at a time.  It keeps a buffer of that size for as long as the answer lasts, so that a stream with
+#: a short prompt must not have a large one; 16 KiB is its least.
+_SMALL_SENDS = 16 * 1024
+_LARGE_SENDS = 256 * 1024
 
 #: Connections kept open for the next request, over all providers.
 _KEPT_CONNECTIONS = 512
@@ -162,10 +168,11 @@ class UpstreamClient(CurlAsyncHTTPClient):
 class _Handle:
     """An easy handle with the options that never change set once, and callbacks to the exchange it now serves."""
 
-    __slots__ = ("curl", "exchange")
+    __slots__ = ("curl", "exchange", "payload")
 
     def __init__(self) -> None:
         self.exchange: Exchange | None = None
+        self.payload: Payload | None = None
         curl = self.curl = pycurl.Curl()
         curl.handle = self  # type: ignore[attr-defined]  # the way back from a finished transfer
         curl.setopt(pycurl.NOSIGNAL, 1)
@@ -180,6 +187,8 @@ class _Handle:
         curl.setopt(pycurl.BUFFERSIZE, _BUFFER_BYTES)
         curl.setopt(pycurl.HEADERFUNCTION, self._on_header_line)
         curl.setopt(pycurl.WRITEFUNCTION, self._on_body)
+        curl.setopt(pycurl.READFUNCTION, self._read)
+        curl.setopt(pycurl.SEEKFUNCTION, self._seek)
 
     def prepare(self, request: UpstreamRequest, exchange: Exchange) -> None:
         """Set what differs from one exchange to the next."""
@@ -190,9 +199,11 @@ class _Handle:
         curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(request.connect_timeout_s * 1000))
         curl.setopt(pycurl.CAINFO, request.ca_file or certifi.where())
         if request.method == "POST":
+            self.payload = request.body or Payload(b"")
             curl.unsetopt(pycurl.CUSTOMREQUEST)
             curl.setopt(pycurl.POST, 1)
-            curl.setopt(pycurl.POSTFIELDS, request.body or b"")
+            curl.setopt(pycurl.POSTFIELDSIZE_LARGE, self.payload.size)
+            curl.setopt(pycurl.UPLOAD_BUFFERSIZE, _LARGE_SENDS if self.payload.size > _SMALL_SENDS else _SMALL_SENDS)
         else:
             curl.setopt(pycurl.HTTPGET, 1)
             curl.setopt(pycurl.CUSTOMREQUEST, request.method)
@@ -200,12 +211,21 @@ class _Handle:
     def release(self) -> None:
         """Let go of the exchange and of the request's body and key."""
         self.exchange = None
-        self.curl.setopt(pycurl.POSTFIELDS, b"")
+        self.payload = None
         self.curl.unsetopt(pycurl.HTTPHEADER)
 
     def _on_header_line(self, line: bytes) -> None:
         if self.exchange is not None:
             self.exchange.on_header_line(line)
+
+    def _read(self, most: int) -> bytes:
+        return b"" if self.payload is None else self.payload.read(most)
+
+    def _seek(self, offset: int, origin: int) -> int:
+        if self.payload is None or origin != os.SEEK_SET:
+            return pycurl.SEEKFUNC_FAIL
+        self.payload.rewind(offset)
+        return pycurl.SEEKFUNC_OK
 
     def _on_body(self, data: bytes) -> int:
         if self.exchange is None or self.exchange.on_body(data):

@@ -29,6 +29,34 @@ if TYPE_CHECKING:
 HIGH_WATER_BYTES = 192 * 1024
 
 
+class Payload:
+    """The body of a request, let go when the provider has answered and nobody can need it again.
+
+    Prompts of a megabyte would otherwise stay in memory for as long as their answers stream.
+    """
+
+    __slots__ = ("_at", "_data", "size")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = memoryview(data)
+        self._at = 0
+        self.size = len(data)
+
+    def read(self, most: int) -> bytes:
+        """The next bytes, at most `most`; b"" at the end."""
+        data = bytes(self._data[self._at : self._at + most])
+        self._at += len(data)
+        return data
+
+    def rewind(self, to: int) -> None:
+        """Go back to byte `to`: a kept connection turned out to be closed, and libcurl sends again on a new one."""
+        self._at = to
+
+    def drop(self) -> None:
+        """Let the bytes go."""
+        self._data = memoryview(b"")
+
+
 @dataclass(frozen=True, slots=True)
 class UpstreamRequest:
     """What is sent.  `url` is complete; `headers` are plain, `key_headers` hold the provider key, never shown."""
@@ -37,7 +65,7 @@ class UpstreamRequest:
     url: str
     headers: tuple[tuple[str, str], ...]
     key_headers: tuple[tuple[str, Secret], ...]
-    body: bytes | None
+    body: Payload | None
     connect_timeout_s: float
     idle_timeout_s: float
     ca_file: str | None = None
@@ -74,6 +102,7 @@ class Exchange:
         "_held_bytes",
         "_loop",
         "_paused",
+        "_payload",
         "_resume",
         "_stop",
         "_waiter",
@@ -91,6 +120,7 @@ class Exchange:
         self._loop = loop
         self._stop = stop
         self._resume = resume
+        self._payload = request.body
         self._header_lines: list[bytes] = []
         self._head: Head | None = None
         self._held: list[bytes] = []
@@ -182,6 +212,9 @@ class Exchange:
             head = parse_head(self._header_lines)
             if head is not None and head.status >= 200:
                 self._head = head
+                self._header_lines = []
+                if self._payload is not None:
+                    self._payload.drop()
                 self.active_at = self._loop.time()
                 self._wake()
 

@@ -25,7 +25,7 @@ from tornado_proxy.pricing.tariff import Tariff
 from tornado_proxy.providers.endpoint import ParsedRequest
 from tornado_proxy.providers.route_table import Match
 from tornado_proxy.snapshot import Snapshot
-from tornado_proxy.upstream.exchange import UpstreamRequest
+from tornado_proxy.upstream.exchange import Payload, UpstreamRequest
 from tornado_proxy.wire.annotations import read_annotations
 from tornado_proxy.wire.headers import to_upstream
 
@@ -122,7 +122,7 @@ def admit_body(entry: Entry, parsed: ParsedRequest, request_id: str) -> Admitted
         # Usage can be read from plain bytes only; the provider's own compression of an answer would hide it.
         headers=(*passed, ("Accept-Encoding", "identity")),
         key_headers=tuple(provider.key_headers(key).items()),
-        body=parsed.body if entry.match.endpoint.method == "POST" else None,
+        body=Payload(parsed.body) if entry.match.endpoint.method == "POST" else None,
         connect_timeout_s=snapshot.settings.streams.connect_timeout_s,
         idle_timeout_s=snapshot.settings.streams.idle_timeout_s,
         ca_file=settings.ca_file,

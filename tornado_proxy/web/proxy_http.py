@@ -91,19 +91,12 @@ class ProxyHandler(BaseHandler):
         if self._refusal is not None:
             await self._turn_away(self._refusal)
             return
-        assert self._entry is not None
         try:
-            body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-            self._chunks.clear()
-            parsed = await parse_body(self._entry, body)
-            admitted = admit_body(self._entry, parsed, self.request_id)
-            await self.services.ownership.require(self._entry, parsed.facts.references)
-            own = await self.services.ownership.own_list(self._entry)
-            await self.services.ledger.begin(admitted.intent)
+            admitted, edit = await self._admit()
         except AnswerableError as error:
             await self._turn_away(error)
             return
-        await self._call(admitted, whole_body_edit(admitted, own, self._own_base_url()))
+        await self._call(admitted, edit)
 
     get = delete = head = put = patch = options = post  # the route table has the last word on methods
 
@@ -114,6 +107,18 @@ class ProxyHandler(BaseHandler):
             self._unsent.set_exception(StreamClosedError())
         if self._relay is not None:
             self._relay.client_left()
+
+    async def _admit(self) -> tuple[Admitted, BodyEdit | None]:
+        """Admit the body, and promise it to the ledger.  No frame that outlives this one holds the body."""
+        assert self._entry is not None
+        body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
+        parsed = await parse_body(self._entry, body)
+        admitted = admit_body(self._entry, parsed, self.request_id)
+        await self.services.ownership.require(self._entry, parsed.facts.references)
+        own = await self.services.ownership.own_list(self._entry)
+        await self.services.ledger.begin(admitted.intent)
+        return admitted, whole_body_edit(admitted, own, self._own_base_url())
 
     async def _call(self, admitted: Admitted, edit: BodyEdit | None) -> None:
         meter = CallMeter(admitted.intent, admitted.entry.match.endpoint, admitted.facts, admitted.tariff)
