@@ -49,6 +49,11 @@ def test_others_are_seen_by_admins_alone(name: str) -> None:
     assert getattr(read(BOSS, **{name: "bob"}).question.which, name) == "bob"
 
 
+def test_a_caller_without_a_name_sees_nothing() -> None:
+    with pytest.raises(NotAllowed, match="neither a participant nor a user"):
+        read(Caller("p1"))
+
+
 def test_asking_for_oneself_by_name_is_fine() -> None:
     assert read(participant="ada").question.which.participant == "ada"
 

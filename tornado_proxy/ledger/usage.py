@@ -27,6 +27,9 @@ GROUPS = ("participant", "user", "room", "session", "endpoint", "basis")
 #: What a store selects for each record, before the columns of `UsageQuestion.group_by`.
 COLUMNS = ("started_at", "provider", "model", "model_requested", "basis", "annotations", "line_items")
 
+#: Groups of one answer: some 50 MB while it is made.
+_MOST_GROUPS = 100_000
+
 #: Records between two looks at the clock: some milliseconds of work.
 _LOOK_EVERY = 500
 
@@ -123,8 +126,8 @@ class Bounds:
 def too_much_usage() -> BadRequest:
     """The refusal of a question that takes too long or too many records."""
     return BadRequest(
-        "there is too much usage for one answer; ask for a shorter time with start and end, or filter by participant, "
-        "room or model",
+        "there is too much usage for one answer; ask for a shorter time with start and end, for fewer groups, or for "
+        "one participant, room or model",
         code="too_much_usage",
     )
 
@@ -139,7 +142,7 @@ def sum_usage(rows: Iterable[Sequence[str | None]], question: UsageQuestion, bou
     for number, row in enumerate(rows):
         if number % _LOOK_EVERY == 0:
             bounds.check_time()
-        if number >= bounds.records:
+        if number >= bounds.records or len(sums.sums) > _MOST_GROUPS:
             raise too_much_usage()
         sums.add(row)
     return sums.answer()

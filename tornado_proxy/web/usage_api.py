@@ -5,6 +5,7 @@ The caller comes with the same credential as to a provider's path, and sees its 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from datetime import UTC, datetime
 from urllib.parse import urlencode
@@ -16,7 +17,7 @@ from tornado_proxy.domain.errors import AnswerableError, MethodNotAllowed, NotAl
 from tornado_proxy.domain.identity import Caller, Project
 from tornado_proxy.web import call_log
 from tornado_proxy.web.base import REQUEST_ID_HEADER, BaseHandler
-from tornado_proxy.web.usage_answer import Page, as_csv, as_json, page_of
+from tornado_proxy.web.usage_answer import Page, make_page
 from tornado_proxy.web.usage_query import UsageRequest, read_usage_request
 
 #: Where it is served; the group is the project's id.
@@ -41,15 +42,14 @@ class UsageHandler(BaseHandler):
             }
             request = read_usage_request(arguments, self.request.headers.get("Accept", ""), caller, project)
             answer = await self.services.ledger.usage(request.question)
-            page = page_of(answer, request)
+            page = await asyncio.to_thread(make_page, answer, request)
         except AnswerableError as error:
             call_log.refused(self.request_id, error, None)
             await self.answer_error(error)
             return
-        body = as_csv(page, request.question) if request.csv else as_json(answer, page, request.question)
         self._set_head(request, page)
         with contextlib.suppress(StreamClosedError):  # the client has gone; there is nobody to tell
-            await self.finish(body)
+            await self.finish(page.body)
 
     async def _refuse_method(self, project_id: str) -> None:
         await self.answer_error(MethodNotAllowed("usage is read with GET", ("GET",)))

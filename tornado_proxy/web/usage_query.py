@@ -112,6 +112,8 @@ def _filter(given: Mapping[str, str], caller: Caller, project: Project) -> Usage
     if wanted["basis"] is not None and wanted["basis"] not in set(Basis):
         raise BadRequest(f"basis is one of {', '.join(Basis)}", param="basis")
     if not sees_all(caller, project):
+        if caller.participant is None and caller.user is None:
+            raise NotAllowed("your credential names neither a participant nor a user, so that no usage is its own")
         for name, own in (("participant", caller.participant), ("user", caller.user)):
             if wanted[name] not in (None, own):
                 raise NotAllowed(
