@@ -141,10 +141,11 @@ class ProxyHandler(BaseHandler):
         for created in (record.object_id, *record.objects):
             if created is not None:
                 self._remember(record.intent, created)
-        if self._entry is not None and self._entry.match.endpoint.by_id and self._entry.match.object_id is not None:
+        assert self._entry is not None
+        if self._entry.match.endpoint.by_id and self._entry.match.object_id is not None:
             self.services.settler.hurry(self._entry.match.object_id)
         self.services.ledger.finish(record)
-        call_log.write(record, self.services.snapshots.current.generation)
+        call_log.write(record, self._entry.snapshot.generation)
 
     def _own_base_url(self) -> str:
         """Where the client reaches this provider here; "" when its Host header cannot stand in a URL."""
