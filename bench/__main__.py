@@ -43,9 +43,7 @@ def main() -> None:
         place = Place(Path(folder), Layout.of(options.cores), files)
         os.sched_setaffinity(0, place.layout.client)
         plan = Plan(place, contestants, options.rounds, options.seconds, options.scale, options.profile, _tell)
-        results = uvloop.run(_measure(parts, plan))
-        print("\n" + targets.table(results))
-        report.write(options.json, report.document(results, plan))
+        print("\n" + targets.table(uvloop.run(_measure(parts, plan, options.json))))
     print(f"\n{options.json}")
 
 
@@ -65,11 +63,13 @@ def _chosen(words: list[str] | None) -> list[Part]:
     return [part for part in chosen if part.needs is None or shutil.which(part.needs) is not None]
 
 
-async def _measure(parts: list[Part], plan: Plan) -> dict[str, Outcome]:
+async def _measure(parts: list[Part], plan: Plan, file: Path) -> dict[str, Outcome]:
+    """Measure part by part; the file holds what there is after each, for a run may be long."""
     results: dict[str, Outcome] = {}
     for part in parts:
         results[part.name] = await run_part(part, plan)
         print("\n" + report.table(part.title, results[part.name]), flush=True)
+        report.write(file, report.document(results, plan))
     return results
 
 
