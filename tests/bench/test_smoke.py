@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.harness import ROOT
+from bench.machine import family
+from tests.harness import PATIENCE_S, ROOT
 
 
 def bench(folder: Path, parts: str, *options: str) -> tuple[dict[str, dict[str, dict[str, list[float]]]], str]:
@@ -55,6 +58,25 @@ def test_open_streams_are_held_and_flow(tmp_path: Path) -> None:
     parts, _ = bench(tmp_path, "streams-1000", "--contestants", "tornado-proxy")
     assert parts["streams-1000"]["tornado-proxy"]["streams"] == [10]
     assert parts["streams-1000"]["tornado-proxy"]["errors"] == [0]
+
+
+def test_a_harness_that_is_terminated_leaves_no_process_behind(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench", "--only", "stall", "--contestants", "tornado-proxy", "--rounds", "100"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    deadline = time.monotonic() + PATIENCE_S
+    while len(family(process.pid)) < 4 and time.monotonic() < deadline:  # itself, two providers, our server
+        time.sleep(0.05)
+    started = family(process.pid)
+    process.terminate()
+    assert process.wait(PATIENCE_S) == 1
+    assert len(started) >= 4
+    assert [pid for pid in started if Path(f"/proc/{pid}").exists()] == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_part_is_refused_with_the_list_of_parts() -> None:
