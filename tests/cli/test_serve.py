@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -108,3 +109,14 @@ def test_a_ledger_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert refused.stderr.startswith(f"the ledger cannot be opened: {tmp_path}/file/ledger.db: ")
     assert len(refused.stderr.splitlines()) == 1
+
+
+def test_an_ipv6_address_is_printed_as_a_url(tmp_path: Path) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+
+    with running_proxy(tmp_path, NOWHERE, admin={"host": "::1", "port": 0}) as proxy:
+        assert proxy.admin_url.startswith("http://[::1]:")
+        assert proxy.admin("/readyz") == (200, "ready\n")

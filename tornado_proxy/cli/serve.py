@@ -67,6 +67,11 @@ async def _serve(config: Path, first: Snapshot) -> None:
     server = Server(config, first)
     await server.start()
     server.handle_signals()
-    click.echo(f"clients: http://{first.settings.listen.host}:{server.port}", err=True)
-    click.echo(f"admin: http://{first.settings.admin.host}:{server.admin_port}", err=True)
+    click.echo(f"clients: {_url(first.settings.listen.host, server.port)}", err=True)
+    click.echo(f"admin: {_url(first.settings.admin.host, server.admin_port)}", err=True)
     await server.wait_stopped()
+
+
+def _url(host: str, port: int) -> str:
+    """An IPv6 address stands in brackets (RFC 3986 section 3.2.2)."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
