@@ -128,6 +128,25 @@ def test_a_start_does_not_settle_what_a_live_process_has_under_way(tmp_path: Pat
         assert stored_ids(path, "bills") == ["r1", "r2"]
 
 
+def test_a_live_process_finds_the_death_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+
+    async def found() -> bool:
+        ledger = SqliteLedger(path)
+        await ledger.open()
+        with running(path, "hold", "r1") as (child,):
+            await asyncio.to_thread(read_until, child, "begun r1")
+            assert stored_ids(path, "bills") == []
+        async with asyncio.timeout(30):
+            while not stored_ids(path, "bills"):  # noqa: ASYNC110  # the ledger looks in its own time
+                await asyncio.sleep(0.05)
+        await ledger.close()
+        return True
+
+    assert asyncio.run(found())
+    assert [(one["request_id"], one["basis"]) for one in bills(path)] == [("r1", "unsettled")]
+
+
 def test_another_name_of_the_file_has_the_same_writers(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     (tmp_path / "elsewhere").mkdir()

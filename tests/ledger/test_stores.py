@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,12 @@ import pytest
 from tests.ledger.calls import CALLER, intent, record
 from tests.ledger.conftest import LedgerUnderTest
 from tornado_proxy.domain.call import CallIntent
+from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.identity import Caller
+from tornado_proxy.ledger.query import UsageFilter, read_records, sum_records
+from tornado_proxy.ledger.reading import ReadingStopped, reading
+from tornado_proxy.ledger.sqlite import SqliteLedger
+from tornado_proxy.ledger.usage import Interval, UsageAnswer, UsageQuestion
 
 
 @contextlib.contextmanager
@@ -134,3 +140,81 @@ def test_a_bill_of_hundreds_of_calls_is_whole(store: LedgerUnderTest) -> None:
     asyncio.run(run())
 
     assert [one["request_id"] for one in store.records()] == [f"r{number:03}" for number in range(301)]
+
+
+def test_sums_and_the_usage_api_say_the_same_on_each_store(store: LedgerUnderTest) -> None:
+    other = intent("r2", caller=Caller("project-b", user="eve@example.com"), model_requested=None)
+
+    async def run() -> UsageAnswer:
+        ledger = store.make()
+        await ledger.open()
+        await asyncio.gather(ledger.finish(record(intent("r1"))), ledger.finish(record(other, model=None)))
+        await ledger.begin(intent("r3"))
+        await ledger.close()
+        again = store.make()
+        await again.open()
+        question = UsageQuestion(UsageFilter(since="2026-03-02T00:00:00.000Z"), Interval.DAY, ("participant",))
+        answer = await again.usage(question)
+        await again.close()
+        return answer
+
+    answer = asyncio.run(run())
+
+    assert (answer.requests, answer.total, answer.unsettled) == (3, Decimal("0.004725"), 1)
+    assert {row.start for row in answer.rows} == {"2026-03-02T00:00:00.000Z"}
+    sums = sum_records(store.address, UsageFilter(until="2026-03-03T00:00:00.000Z"), ("day", "project", "model"))
+    assert [(one.group, one.requests, one.total, one.unsettled) for one in sums] == [
+        (("2026-03-02", "project-a", "gpt-5.4"), 1, Decimal(0), 1),
+        (("2026-03-02", "project-a", "gpt-5.4-2026-03-05"), 1, Decimal("0.0023625"), 0),
+        (("2026-03-02", "project-b", None), 1, Decimal("0.0023625"), 0),
+    ]
+    assert [one.requests for one in sum_records(store.address, UsageFilter(user="eve@example.com"), ())] == [1]
+
+
+def test_a_question_that_takes_too_long_is_cut_off(store: LedgerUnderTest) -> None:
+    write(store, *(intent(f"r{number}") for number in range(3)))
+
+    def ask() -> None:
+        with reading(store.address, lambda: True) as read:
+            list(read(f"SELECT count(*) FROM {', '.join(f'bills b{number}' for number in range(12))}", ()))  # noqa: S608
+
+    with pytest.raises(ReadingStopped):
+        ask()
+    assert len(store.records()) == 3
+
+
+def test_reading_changes_nothing(store: LedgerUnderTest) -> None:
+    write(store, intent("r1"))
+
+    def change() -> None:
+        with reading(store.address) as read:
+            list(read("INSERT INTO meta (key, value) VALUES ('a', 'b') RETURNING key", ()))
+
+    with pytest.raises(LedgerUnavailable):
+        change()
+
+
+def test_what_waits_when_a_failing_ledger_is_closed_is_stored_at_the_next_start(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+
+    async def run() -> None:
+        ledger = SqliteLedger(path)
+        await ledger.open()
+        await ledger.begin(intent("r1"))
+        await ledger.begin(intent("r2"))
+        path.rename(tmp_path / "aside.db")
+        async with asyncio.timeout(30):
+            while ledger.healthy:  # noqa: ASYNC110  # the ledger finds it out in its own time
+                await asyncio.sleep(0.01)
+        ledger.finish(record(intent("r1")))
+        await ledger.close()
+        (tmp_path / "aside.db").rename(path)
+        again = SqliteLedger(path)
+        await again.open()
+        await again.close()
+
+    asyncio.run(run())
+
+    found = {one["request_id"]: one["basis"] for one in read_records(path, UsageFilter())}
+    assert found == {"r1": "reported", "r2": "unsettled"}
+    assert [one.name for one in tmp_path.iterdir() if "-writer-" in one.name] == []

@@ -205,14 +205,12 @@ class GroupCommitLedger:
     def _open_store(self) -> Store:
         store = Store(self._opening)
         try:
-            lost = store.settle_orphans(datetime.now(UTC))
+            store.settle_orphans(datetime.now(UTC))
             if self._intents is not None:
                 self._intents.open()
         except BaseException:
             store.close()
             raise
-        if lost:
-            _log.warning("requests of a process that died are unsettled", extra={"unsettled": lost})
         return store
 
 

@@ -45,6 +45,10 @@ class PostgresWriters:
             self._db.rows("SELECT pg_advisory_unlock(?)", (_key(writer),))
         return bool(free)
 
+    def resign(self) -> None:
+        """Give the lock back: the server takes a moment to find out that a connection was closed."""
+        self._db.rows("SELECT pg_advisory_unlock_shared(?)", (_key(self._own),))
+
 
 def _key(writer: str) -> int:
     """A writer's id as a number of 64 bits with a sign."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ from tornado_proxy.ledger.schema import (
     prepare,
 )
 from tornado_proxy.ledger.writers import Writers
+
+_log = logging.getLogger(__name__)
 
 _intent_values = itemgetter(*INTENT_COLUMNS)
 _record_values = itemgetter(*RECORD_COLUMNS)
@@ -82,6 +85,9 @@ class Liveness(Protocol):
 
     def dead(self, writer: str) -> bool:
         """Whether a writer is another process that is gone."""
+
+    def resign(self) -> None:
+        """Say that this process is about to end; whoever looks next finds it gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +203,8 @@ class Store:
             for request_id, project, provider, endpoint, object_id, model, started in rows
         ]
 
-    def settle_orphans(self, now: datetime) -> int:
-        """Call the intents of dead processes lost, so that they are `unsettled`; gives their number.
+    def settle_orphans(self, now: datetime) -> None:
+        """Call the intents of dead processes lost, so that they are `unsettled`.
 
         What dead processes of this machine left in files is written first.
         """
@@ -210,11 +216,14 @@ class Store:
             lost = sum(self._lose(writer, now) for writer in writers if self._liveness.dead(writer))
             for writer in left:
                 self._files.forget(writer)
-        return lost
+        if lost:
+            _log.warning("requests of a process that died are unsettled", extra={"unsettled": lost})
 
     def close(self, *, keep_files: bool = False) -> None:
         """Close the connection and give the lock back; its files stay where something waits in them to be adopted."""
         try:
+            with contextlib.suppress(StoreFault):
+                self._liveness.resign()
             self._disconnect()
         finally:
             self._files.leave(keep_file=keep_files)

@@ -36,6 +36,10 @@ _LONGEST_WAIT_S = 4.0
 #: Seconds without entries after which the store is looked at, so that readiness tells of it before a request does.
 _IDLE_S = 1.0
 
+#: Seconds between two searches for dead processes, and until the first: a server may need some to find a death.
+_SEARCH_S = 60.0
+_FIRST_SEARCH_S = 5.0
+
 #: Entries of one transaction at the most, so that a batch stays far below 100 ms.
 _BATCH = 2000
 
@@ -98,6 +102,7 @@ class Writer:
         self._report = report
         self._wait_s = 0.0  # 0 while the store works
         self._retry_at = 0.0
+        self._search_at = time.monotonic() + _FIRST_SEARCH_S
         self._reason = ""
         self._spilled = False
         #: Whether files beside the ledger hold something when the thread ends; set before the queue is closed.
@@ -141,8 +146,8 @@ class Writer:
         """Write them, batch after batch; gives those that must be tried again."""
         if self._wait_s and not self._recovered():
             return self._hold(entries)
-        if not entries:
-            self._check()
+        if (not entries or time.monotonic() > self._search_at) and not self._works():
+            return self._hold(entries)
         for at in range(0, len(entries), _BATCH):
             left = self._write(entries[at : at + _BATCH])
             if left:
@@ -150,11 +155,17 @@ class Writer:
         self._journal.clear()
         return []
 
-    def _check(self) -> None:
+    def _works(self) -> bool:
+        """Look at the store, and from time to time for what dead processes left."""
         try:
             self._store.check()
+            if time.monotonic() > self._search_at:
+                self._search_at = time.monotonic() + _SEARCH_S
+                self._store.settle_orphans(datetime.now(UTC))
         except Exception as error:  # noqa: BLE001  # whatever it is, the thread lives and tries again
             self._fail(error)
+            return False
+        return True
 
     def _recovered(self) -> bool:
         try:
@@ -214,7 +225,7 @@ class Writer:
         for entry in entries:
             try:
                 answer = None if entry.ask is None else entry.ask(self._store)
-            except StoreFault as error:
+            except Exception as error:  # noqa: BLE001  # one question is at fault; the thread must outlive it
                 self._report.refused([entry], str(error), failing=False)
                 continue
             written.append(entry)

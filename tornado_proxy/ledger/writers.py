@@ -77,6 +77,9 @@ class Writers:
         finally:
             os.close(descriptor)
 
+    def resign(self) -> None:
+        """Nothing: leave() does it, and the kernel."""
+
     def dead_ones(self) -> list[str]:
         """All dead writers that left a file.  Within opening(), so that none of them is just about to take its lock."""
         start = self._file("").name
