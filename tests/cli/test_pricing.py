@@ -194,6 +194,14 @@ class TestCheck:
         assert f"warning: {prices}:37: models.whisper-1: no price on all terms from {ends} on" in result.stderr
         assert f"was last checked on {old}" in result.stderr
 
+    def test_a_tier_that_lacks_what_the_standard_terms_have_is_a_warning(self, prices: Path) -> None:
+        result = pricing("check", "--max-age", 100_000, prices=prices)
+
+        assert result.stderr == (
+            f'warning: {prices}:17: models."gpt-5.4": no price on service_tier batch for cached_input_tokens, which the '
+            "standard terms have a price for\n"
+        )
+
     def test_what_the_schema_refuses_is_told_as_check_tells_it(self, prices: Path) -> None:
         prices.write_text(PRICES.replace('"0.006"', "0.006"))
 

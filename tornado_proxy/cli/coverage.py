@@ -76,6 +76,33 @@ def ending_prices(documents: Sequence[Document], book: PriceBook, now: datetime)
     )
 
 
+def uneven_prices(documents: Sequence[Document], book: PriceBook, now: datetime) -> list[Fault]:
+    """Meters that a model's standard terms have a price for and one of its tiers or speeds has none.
+
+    Usage that states some there is kept, and its cost is not known.
+    """
+    return sorted(
+        document.fault(("models", model.name), word)
+        for document in documents
+        for model in book.models(_provider(document))
+        if model.status != "retired"
+        for word in _uneven(model, now)
+    )
+
+
+def _uneven(model: ModelPrice, now: datetime) -> Iterator[str]:
+    usual = [meter for meter in model.by_meter if model.find(meter, DEFAULT_TERMS, 0, now)]
+    words = {
+        pair for card in model.by_meter.get(Meter.INPUT, ()) if card.covers(now) for pair in _pairs(card.conditions)
+    }
+    for name, word in sorted(words):
+        if name not in ("service_tier", "speed") or word == DEFAULT_TERMS[name]:
+            continue
+        missing = [meter for meter in usual if not model.find(meter, {**DEFAULT_TERMS, name: word}, 0, now)]
+        if missing:
+            yield f"no price on {name} {word} for {', '.join(missing)}, which the standard terms have a price for"
+
+
 def _endings(model: ModelPrice, now: datetime) -> Iterator[str]:
     ended: defaultdict[tuple[str, datetime], list[str]] = defaultdict(list)
     for meter, cards in model.by_meter.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from tornado_proxy.cli.coverage import coverage_faults, ending_prices, stale_cards
+from tornado_proxy.cli.coverage import coverage_faults, ending_prices, stale_cards, uneven_prices
 from tornado_proxy.cli.places import PRICES, PRICES_CONFIG, find_prices, named_config, read_prices, reporting
 from tornado_proxy.pricing.price_book import PriceBook
 
@@ -22,8 +22,8 @@ def check(config: Path | None, prices: Path | None, max_age: int) -> None:
 
     Beside what `tornado-proxy check` finds: models that a plain request on one of their endpoints, or on one of the
     tiers they have prices for, would be refused on; lengths of input that lie between two cards; models past their
-    shutdown that are still active.  Prices that will end with nothing after them, and those that nobody has looked at
-    for --max-age days, are warnings.
+    shutdown that are still active.  Warnings are prices that will end with nothing after them, meters that the standard
+    terms have a price for and another tier or speed has none, and prices that nobody has looked at for --max-age days.
 
     \b
     Example:
@@ -35,7 +35,11 @@ def check(config: Path | None, prices: Path | None, max_age: int) -> None:
         book = PriceBook.from_documents(documents)
         now = datetime.now(UTC)
         faults = coverage_faults(documents, book, now)
-        for warning in (*ending_prices(documents, book, now), *stale_cards(documents, now.date(), max_age)):
+        for warning in (
+            *ending_prices(documents, book, now),
+            *uneven_prices(documents, book, now),
+            *stale_cards(documents, now.date(), max_age),
+        ):
             click.echo(f"warning: {warning}", err=True)
         for fault in faults:
             click.echo(fault)
