@@ -198,8 +198,8 @@ class TestCheck:
         result = pricing("check", "--max-age", 100_000, prices=prices)
 
         assert result.stderr == (
-            f'warning: {prices}:17: models."gpt-5.4": no price on service_tier batch for cached_input_tokens, which the '
-            "standard terms have a price for\n"
+            f'warning: {prices}:17: models."gpt-5.4": no price on service_tier batch for cached_input_tokens, which '
+            "the standard terms have a price for\n"
         )
 
     def test_what_the_schema_refuses_is_told_as_check_tells_it(self, prices: Path) -> None:
