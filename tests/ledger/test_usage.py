@@ -154,6 +154,22 @@ def test_requests_of_unknown_cost_are_counted_though_they_have_no_line(make: Mak
 
 
 @either_store
+def test_a_request_whose_process_died_is_counted_as_unsettled(make: Make) -> None:
+    async def run() -> UsageAnswer:
+        dead = make()
+        await dead.open()
+        await dead.begin(intent("req_1", annotations=(("env", "prod"),)))
+        await dead.close()
+        async with ledger(make, []) as opened:
+            return await opened.usage(UsageQuestion(ALL, annotations=(("env", "prod"),)))
+
+    answer = asyncio.run(run())
+
+    assert [(row.model, row.type, row.quantity) for row in answer.rows] == [("gpt-5.4", "unsettled_requests", 1)]
+    assert (answer.requests, answer.unsettled, answer.total) == (1, 1, 0)
+
+
+@either_store
 def test_a_bill_of_several_models_is_taken_apart_by_model(make: Make) -> None:
     two = cost(line("input_tokens", "1", "1", "claude-haiku-4-5"), line("input_tokens", "1", "4", "claude-opus-4-8"))
     records = [at("2026-03-02T10:00:00", 1, cost=two, model=None, intent=intent("req_1", model_requested=None))]
