@@ -158,10 +158,10 @@ def test_while_the_ledger_fails_new_requests_get_503_and_those_in_flight_are_kep
 
 @contextlib.contextmanager
 def small_disk(folder: Path) -> Iterator[Path]:
-    """A disk of 2 MB of its own."""
+    """A disk of 8 MB of its own."""
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], check=False, capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], check=False, capture_output=True
     )
     if mounted.returncode != 0:
         pytest.skip("only root may mount a small disk")
@@ -190,6 +190,27 @@ def test_a_disk_that_is_really_full_costs_no_record(provider: HoldingProvider, t
         records = proxy.records(count=len(provider.asked))
         assert sorted(record["participant"] for record in records) == sorted(provider.asked)
         assert {record["total"] for record in records} == {TOTAL}
+
+
+def test_a_death_on_a_full_disk_costs_no_record_either(provider: HoldingProvider, tmp_path: Path) -> None:
+    ledger = {"url": "sqlite:///var/ledger.db"}
+    with small_disk(tmp_path / "var") as disk:
+        with running_proxy(tmp_path, provider.url, ledger=ledger) as proxy:
+            with call_under_way(proxy, provider, "held") as answers:
+                fill(disk / "filler")
+                wait_until(lambda: chat(proxy.base_url, "refused").status_code == 503, "a refusal")
+                provider.let_go.set()
+                wait_until(lambda: len(answers) == 1, "the answer of the request in flight")
+            wait_until(lambda: any(b'"held"' in one.read_bytes() for one in disk.glob("*.jsonl")), "a journal")
+            proxy.signal(signal.SIGKILL)
+            proxy.wait_exit()
+        (disk / "filler").unlink()
+        with running_proxy(tmp_path, provider.url, ledger=ledger) as again:
+            again.ledger_url = f"sqlite:///{disk}/ledger.db"
+            records = again.records()
+
+    assert [record["total"] for record in records if record["participant"] == "held"] == [TOTAL]
+    assert sorted(record["participant"] for record in records) == sorted(provider.asked)
 
 
 def fill(filler: Path) -> None:
@@ -369,14 +390,13 @@ def test_a_server_that_goes_away_and_comes_back_loses_and_doubles_nothing(
             assert_turned_away(proxy)
             assert url in proxy.admin("/readyz")[1]
             provider.let_go.set()
-        (journal,) = wait_for_journal(tmp_path)
-        assert json.loads(journal.read_text().split("\n")[1])["participant"] == "held"
+        wait_for_journal(tmp_path)
         postgres.start()
         wait_until(lambda: proxy.admin("/readyz")[0] == 200, "readiness to come back")
         assert chat(proxy.base_url, "after").status_code == 200
 
         assert_each_once(proxy.records(count=3), ["before", "held", "after"])
-        assert not list(tmp_path.glob("ledger-journal/*.jsonl"))
+        wait_until(lambda: journaled(tmp_path) == [], "an empty journal")
 
 
 def test_a_process_that_dies_while_its_server_is_away_leaves_its_records_to_the_next(
@@ -402,11 +422,15 @@ def test_a_process_that_dies_while_its_server_is_away_leaves_its_records_to_the_
         assert_each_once(again.records(), ["held"])
 
 
-def wait_for_journal(folder: Path) -> list[Path]:
-    """The journal beside a PostgreSQL ledger, once it holds something."""
-    journals = folder / "ledger-journal"
-    wait_until(lambda: any(one.stat().st_size for one in journals.glob("*.jsonl")), "a record in the journal")
-    return list(journals.glob("*.jsonl"))
+def journaled(folder: Path) -> list[str]:
+    """Whose records wait beside a PostgreSQL ledger."""
+    texts = [one.read_bytes().strip(b"\0\n") for one in folder.glob("ledger-journal/*.jsonl")]
+    return [json.loads(line)["participant"] for text in texts for line in text.splitlines()]
+
+
+def wait_for_journal(folder: Path) -> None:
+    """Wait until the record of the request in flight is there."""
+    wait_until(lambda: journaled(folder) == ["held"], "a record in the journal")
 
 
 def test_kill_9_under_load_on_postgresql(postgres: PostgresServer, provider: HoldingProvider, tmp_path: Path) -> None:

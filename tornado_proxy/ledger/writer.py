@@ -110,6 +110,7 @@ class Writer:
 
     def run(self) -> None:
         """Write until the queue is closed; what cannot be written then stays in the journal."""
+        self._journal.reserve()
         kept: list[Entry] = []
         more = True
         while more:
