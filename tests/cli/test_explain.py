@@ -9,6 +9,7 @@ import pytest
 
 from tests.cli.billed import PRICES, call, run, write_ledger, write_prices
 from tests.ledger.calls import CALLER, intent, record
+from tornado_proxy.domain.call import Outcome
 from tornado_proxy.domain.cost import Cost, LineItem, bill
 from tornado_proxy.domain.usage import Basis
 
@@ -130,6 +131,17 @@ def test_a_cost_that_is_not_known_is_not_called_nothing(tmp_path: Path, prices: 
 
     assert f"\n{words}" in text
     assert "Nothing was charged" not in text
+
+
+def test_of_a_request_whose_process_died_the_end_is_not_known(tmp_path: Path, prices: Path) -> None:
+    nothing = Cost((), Decimal(0), Decimal(0), Decimal(0))
+    crashed = record(intent("req_1"), cost=nothing, basis=Basis.UNSETTLED, outcome=Outcome.CRASHED, status=None)
+    ledger = write_ledger(tmp_path, [crashed])
+
+    text = run("explain", "req_1", "--ledger", ledger, "--prices", prices).stdout
+
+    assert "time      2026-03-02T10:00:00.123Z, its end is not known\n" in text
+    assert "outcome   crashed, status none\n" in text
 
 
 def test_names_of_clients_cannot_move_the_cursor(tmp_path: Path, prices: Path) -> None:

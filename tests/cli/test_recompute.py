@@ -80,7 +80,7 @@ def test_csv_has_a_line_for_each_difference_and_the_sums_apart(tmp_path: Path, p
     assert (line["project_id"], line["billed"], line["today"]) == ("project-a", "0.002362500000", "0.001312500000")
     # A minus is a number here, and no formula.
     assert line["difference"] == "-0.001050000000"
-    assert "1 records: 1 differ" in result.stderr
+    assert "1 record: 1 differ" in result.stderr
 
 
 def test_without_dry_run_it_refuses_and_says_what_to_do(tmp_path: Path, prices: Path) -> None:
@@ -111,7 +111,7 @@ def test_since_and_until_choose_by_start(tmp_path: Path, prices: Path) -> None:
 
     assert "0 records" in run(*words, "--since", "2026-03-03").stdout
     assert "0 records" in run(*words, "--since", "2026-01-01", "--until", "2026-03-02").stdout
-    assert "1 records" in run(*words, "--since", "2026-03-02", "--until", "2026-03-03").stdout
+    assert "1 record:" in run(*words, "--since", "2026-03-02", "--until", "2026-03-03").stdout
     assert run(*words).exit_code == 2
 
 
@@ -153,6 +153,7 @@ def test_usage_that_was_kept_without_a_rating_is_read_again(tmp_path: Path, pric
     assert "billed 0  today 0.002250000000" in result.stdout
     assert "rated now from the usage as the provider sent it" in result.stdout
     assert "its usage is not known (no answer)" in result.stdout
+    assert "req_2  2026-03-02 10:00  gpt-5.4-2026-03-05  billed 0  today -  difference -" in result.stdout
     assert "2 records: 1 differ, 1 cannot be rated today" in result.stdout
 
 
@@ -176,4 +177,4 @@ def test_a_line_of_a_batch_keeps_the_amount_that_its_requests_were_rounded_to(tm
 
     result = run("recompute", "--since", "2026-01-01", "--dry-run", "--ledger", ledger, "--prices", prices)
 
-    assert result.stdout.startswith("1 records: 0 differ")
+    assert result.stdout.startswith("1 record: 0 differ")

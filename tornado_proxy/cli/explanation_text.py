@@ -8,6 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from tornado_proxy.cli.explanation import Explanation, Line, conditions_words, unit_words
+from tornado_proxy.domain.call import Outcome
 from tornado_proxy.domain.cost import LineItem
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.rows import format_decimal
@@ -38,7 +39,6 @@ def as_text(explanation: Explanation) -> str:
 def _head(explanation: Explanation) -> Iterator[str]:
     record = explanation.record
     who = [f"{name} {record[name]}" for name in ("participant", "user", "room", "session") if record[name]]
-    took = datetime.fromisoformat(record["ended_at"]) - datetime.fromisoformat(record["started_at"])
     asked = record["model_requested"]
     model = record["model"] or asked or "none"
     if asked and asked != model:
@@ -47,12 +47,20 @@ def _head(explanation: Explanation) -> Iterator[str]:
     if record["estimate_method"]:
         basis += f" (method: {record['estimate_method']})"
     yield f"request   {record['request_id']}"
-    yield f"time      {record['started_at']}, {took.total_seconds():.1f} s"
+    yield f"time      {record['started_at']}, {_took(explanation)}"
     yield f"caller    project {record['project_id']}{''.join(f', {one}' for one in who)}"
     yield f"call      {record['method']} {record['provider']} {record['endpoint']}"
     yield f"model     {model}"
     yield f"outcome   {record['outcome']}, status {record['status'] if record['status'] is not None else 'none'}"
     yield f"basis     {basis}"
+
+
+def _took(explanation: Explanation) -> str:
+    record = explanation.record
+    if record["outcome"] == Outcome.CRASHED:
+        return "its end is not known"
+    took = datetime.fromisoformat(record["ended_at"]) - datetime.fromisoformat(record["started_at"])
+    return f"{took.total_seconds():.1f} s"
 
 
 def _usage(explanation: Explanation) -> Iterator[str]:

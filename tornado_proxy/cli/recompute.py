@@ -137,9 +137,14 @@ def _members(one: Recomputed) -> Mapping[str, str | None]:
     figures = {"billed": one.billed, "today": one.today, "difference": one.difference}
     return {
         **{name: None if record[name] is None else str(record[name]) for name in _COLUMNS[:6]},
+        "model": _text(record["model"]) or _text(record["model_requested"]),
         **{name: None if amount is None else format_decimal(amount) for name, amount in figures.items()},
         "why": "; ".join(one.reasons),
     }
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _cell(name: str, value: str | None) -> object:
@@ -164,9 +169,9 @@ def _line(one: Recomputed) -> str:
 def _summary(totals: Totals, out: IO[str]) -> None:
     difference = totals.today - totals.billed
     sign = "+" if difference > 0 else ""
+    counted = "1 record" if totals.records == 1 else f"{totals.records} records"
     out.write(
-        f"{totals.records} records: {totals.differing} differ, {totals.unrated} cannot be rated today, "
-        f"{totals.pending} pending\n"
+        f"{counted}: {totals.differing} differ, {totals.unrated} cannot be rated today, {totals.pending} pending\n"
         f"billed {format_decimal(totals.billed)} USD, today {format_decimal(totals.today)} USD, "
         f"difference {sign}{format_decimal(difference)} USD\n"
     )
