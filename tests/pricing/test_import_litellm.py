@@ -6,7 +6,7 @@ import json
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.harness import ROOT
@@ -105,6 +105,7 @@ FIELDS = st.sampled_from(sorted({field for entry in CONTENT.values() for field i
 
 
 @given(st.dictionaries(st.text(), st.dictionaries(FIELDS, SCALARS | st.lists(SCALARS)) | SCALARS))
+@settings(deadline=None)
 def test_no_content_breaks_it(content: dict[str, object]) -> None:
     content["gpt-x"] = {**CONTENT["gpt-5.4"], **{str(number): one for number, one in enumerate(content.values())}}
 

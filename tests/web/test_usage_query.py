@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tornado_proxy.domain.errors import BadRequest, NotAllowed
@@ -131,6 +131,7 @@ def test_the_shape_is_the_one_named_else_the_one_accepted(given: dict[str, str],
 
 
 @given(st.dictionaries(st.sampled_from(sorted(KNOWN)), st.text() | st.sampled_from(["day", "1", "2026-11-01", "{}"])))
+@settings(deadline=None)
 def test_no_query_is_an_error_of_ours(given_words: dict[str, str]) -> None:
     with contextlib.suppress(BadRequest, NotAllowed):
         request = read(**given_words)
@@ -139,6 +140,7 @@ def test_no_query_is_an_error_of_ours(given_words: dict[str, str]) -> None:
 
 
 @given(st.lists(st.text(max_size=100), max_size=9).map(tuple))
+@settings(deadline=None)
 def test_any_key_comes_back_through_a_cursor(key: tuple[str, ...]) -> None:
     assert read(cursor=read().cursor(key)).after == key
 
