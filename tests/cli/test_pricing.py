@@ -239,6 +239,12 @@ class TestDiff:
         assert found["web_searches"]["finding"] == "on other terms"
         assert (found["file_searches"]["ours"], found["file_searches"]["theirs"]) == ("3", "2.5")
 
+    def test_a_nightly_job_is_told_by_the_status(self, prices: Path) -> None:
+        words = ("diff", LISTS / "litellm.json", "--exit-code", "--model")
+
+        assert pricing(*words, "gpt-5.4", prices=prices).exit_code == 1
+        assert pricing(*words, "whisper-1", prices=prices).exit_code == 0
+
     def test_csv_is_for_spreadsheets(self, prices: Path) -> None:
         words = ("diff", LISTS / "litellm.json", "--only", "differs", "--format", "csv")
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -52,6 +53,21 @@ def test_a_changed_price_shows_per_record_and_in_total(tmp_path: Path, prices: P
         "    input_tokens of gpt-5.4: 1.25 per million tokens, today 2.5 per million tokens",
         "2 records: 1 differ, 0 cannot be rated today, 0 pending",
         "billed 0.003543750000 USD, today 0.004856250000 USD, difference +0.001312500000 USD",
+    ]
+
+
+def test_the_difference_of_each_project_stands_by_itself(tmp_path: Path, prices: Path) -> None:
+    one = call("req_1", prices)
+    other = replace(one.intent, request_id="req_2", caller=replace(one.intent.caller, project_id="project-b"))
+    ledger = write_ledger(tmp_path, [one, replace(one, intent=other), call("req_3", prices, tier="flex")])
+    dearer(tmp_path)
+
+    result = run("recompute", "--since", "2026-01-01", "--dry-run", "--ledger", ledger, "--prices", prices)
+
+    assert result.stdout.splitlines()[-3:] == [
+        "billed 0.005906250000 USD, today 0.008531250000 USD, difference +0.002625000000 USD",
+        "  project project-a: difference +0.001312500000 USD",
+        "  project project-b: difference +0.001312500000 USD",
     ]
 
 

@@ -30,6 +30,7 @@ _COLUMNS = (
 @PRICES
 @MODELS
 @ONLY
+@click.option("--exit-code", is_flag=True, help="End with status 1 where something differs, as a nightly job wants it.")
 @click.option(
     "--format",
     "shape",
@@ -39,7 +40,7 @@ _COLUMNS = (
     help="For people, spreadsheets or programs.",
 )
 def diff(
-    *, file: Path, config: Path | None, prices: Path | None, models: tuple[str, ...], only: tuple[str, ...], shape: str
+    *, file: Path, config: Path | None, prices: Path | None, exit_code: bool, shape: str, **chosen: tuple[str, ...]
 ) -> None:
     """Compare the price files with a public list, model by model and meter by meter.  Changes nothing.
 
@@ -52,7 +53,10 @@ def diff(
     """
     with reporting():
         comparison = compare_with(file, config, prices)
-        print_differences(comparison, comparison.choose(models, only), shape)
+        found = comparison.choose(chosen["models"], chosen["only"])
+        print_differences(comparison, found, shape)
+        if exit_code and found:
+            sys.exit(1)
 
 
 def print_differences(comparison: ListComparison, chosen: Sequence[Compared], shape: str) -> None:

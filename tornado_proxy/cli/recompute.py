@@ -154,10 +154,9 @@ def _cell(name: str, value: str | None) -> object:
 def _line(one: Recomputed) -> str:
     members = {name: value or "-" for name, value in _members(one).items()}
     when = datetime.fromisoformat(members["started_at"])
-    sign = "+" if one.difference is not None and one.difference > 0 else ""
     text = (
         f"{members['request_id']}  {when:%Y-%m-%d %H:%M}  {members['model']}  billed {members['billed']}  "
-        f"today {members['today']}  difference {sign}{members['difference']}"
+        f"today {members['today']}  difference {'-' if one.difference is None else _signed(one.difference)}"
     )
     why = "".join(f"\n    {reason}" for reason in one.reasons)
     return (
@@ -166,13 +165,18 @@ def _line(one: Recomputed) -> str:
     )
 
 
+def _signed(amount: Decimal) -> str:
+    return f"{'+' if amount > 0 else ''}{format_decimal(amount)}"
+
+
 def _summary(totals: Totals, out: IO[str]) -> None:
-    difference = totals.today - totals.billed
-    sign = "+" if difference > 0 else ""
     counted = "1 record" if totals.records == 1 else f"{totals.records} records"
     out.write(
         f"{counted}: {totals.differing} differ, {totals.unrated} cannot be rated today, {totals.pending} pending\n"
         f"billed {format_decimal(totals.billed)} USD, today {format_decimal(totals.today)} USD, "
-        f"difference {sign}{format_decimal(difference)} USD\n"
+        f"difference {_signed(totals.today - totals.billed)} USD\n"
     )
+    if len(totals.by_project) > 1:
+        for project, difference in sorted(totals.by_project.items()):
+            out.write(f"  project {project}: difference {_signed(difference)} USD\n")
     out.flush()

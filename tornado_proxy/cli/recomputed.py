@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
@@ -39,7 +40,10 @@ class Recomputed:
 
 @dataclass(slots=True)
 class Totals:
-    """Sums over records.  What cannot be rated today counts with what was billed, so that it makes no difference."""
+    """Sums over records.  What cannot be rated today counts with what was billed, so that it makes no difference.
+
+    `by_project` are the differences of each project.
+    """
 
     records: int = 0
     differing: int = 0
@@ -47,6 +51,7 @@ class Totals:
     pending: int = 0
     billed: Decimal = Decimal(0)
     today: Decimal = Decimal(0)
+    by_project: defaultdict[str, Decimal] = field(default_factory=lambda: defaultdict(Decimal))
 
     def add(self, one: Recomputed) -> None:
         """Add a record."""
@@ -56,6 +61,7 @@ class Totals:
         self.pending += one.record["basis"] == Basis.PENDING
         self.billed += one.billed
         self.today += one.billed if one.today is None else one.today
+        self.by_project[str(one.record["project_id"])] += one.difference or Decimal(0)
 
 
 def recompute_record(record: Mapping[str, object], book: PriceBook, surcharge_rate: Decimal) -> Recomputed:
