@@ -1,6 +1,6 @@
 """What the ledger costs of one processor, against the same rows put into SQLite without any of its promises.
 
-    python bench/ledger.py [--calls 20000] [--fsync]
+    python -m bench.ledger [--calls 20000] [--fsync]
 
 `ledger` is the CPU time of the whole process, all its threads, for begin, a turn of the event loop and finish, with 1
 and with 32 calls under way; `plain` is executemany of the same records, 1,000 a transaction, their rows made before.

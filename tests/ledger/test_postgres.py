@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,6 +20,7 @@ from tests.trips.holding import wait_until
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.domain.ledger_address import PostgresAddress
+from tornado_proxy.ledger.group_commit import Patience
 from tornado_proxy.ledger.postgres import PostgresLedger
 from tornado_proxy.ledger.query import UsageFilter, read_records
 
@@ -139,6 +142,65 @@ def test_a_restart_of_the_server_does_not_make_a_live_process_dead_for_long(
         assert basis_by_id(address) == {"r1": "reported"}
 
     asyncio.run(run())
+
+
+def test_a_server_that_hangs_gets_no_new_requests_and_loses_none_of_the_old(
+    server: PostgresServer, address: PostgresAddress
+) -> None:
+    async def run() -> None:
+        ledger = PostgresLedger(address, patience=Patience(watch_s=0.05, hangs_s=0.5))
+        await ledger.open()
+        await ledger.begin(intent("r1"))
+        with stopped(writing_process(server, address)):
+            begun = asyncio.ensure_future(ledger.begin(intent("r2")))
+            done = ledger.finish(record(intent("r1")))
+            with pytest.raises(LedgerUnavailable, match="its disk or server hangs"):
+                await asyncio.wait_for(begun, PATIENCE_S)
+            assert not ledger.healthy
+            with pytest.raises(LedgerUnavailable, match="no new requests"):
+                await ledger.begin(intent("r3"))
+        await asyncio.wait_for(done, PATIENCE_S)
+        await until(lambda: ledger.healthy)
+        await ledger.close()
+        await (await opened(address)).close()
+
+        assert basis_by_id(address) == {"r1": "reported"}
+
+    asyncio.run(run())
+
+
+def test_a_server_that_hangs_does_not_keep_the_process_from_ending(
+    server: PostgresServer, address: PostgresAddress, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        ledger = PostgresLedger(address, patience=Patience(close_s=0.2))
+        await ledger.open()
+        await ledger.begin(intent("r1"))
+        with stopped(writing_process(server, address)):
+            ledger.finish(record(intent("r1")))
+            await asyncio.wait_for(ledger.close(), PATIENCE_S)
+
+    asyncio.run(run())
+
+    assert "the ledger hangs and is left as it is" in caplog.messages
+
+
+@contextlib.contextmanager
+def stopped(process: int) -> Iterator[None]:
+    """Keep a process from running."""
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
+
+
+def writing_process(server: PostgresServer, address: PostgresAddress) -> int:
+    """The server's process behind the ledger's connection."""
+    sql = "SELECT pid FROM pg_stat_activity WHERE datname = %s AND application_name = 'tornado-proxy'"
+    with psycopg.connect(server.url("postgres")) as db:
+        ((process,),) = db.execute(sql, (address.url.partition("?")[0].rpartition("/")[2],)).fetchall()
+    return int(process)
 
 
 def test_a_live_process_of_another_machine_keeps_its_intents(address: PostgresAddress, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,20 +40,35 @@ _log = logging.getLogger(__name__)
 
 _Answer = TypeVar("_Answer")
 
-#: Seconds between two looks at the writer and at the intent log.
-_WATCH_S = 1.0
-
 #: Seconds after which a thread that waits for the interpreter's lock asks for it.  Python's own 5 ms start anew each
 #: time the event loop looks for events, so that beside a loop without a pause the writer waited for seconds.
 _SWITCH_S = 0.00005
 
 
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds.  `hangs_s` and `close_s` are above all time-outs of the stores: past them a disk or a server hangs.
+
+    watch_s: between two looks at the writer and at the intent log
+    hangs_s: without a word from the writer, until new requests are turned away
+    close_s: for the writer to end; then the process ends without it
+    """
+
+    watch_s: float = 1.0
+    hangs_s: float = 15.0
+    close_s: float = 20.0
+
+
+USUAL = Patience()
+
+
 class GroupCommitLedger:
     """A Ledger (ledger.ledger) in any store.  `logs_intents`: they go to a log beside it, not into it at once."""
 
-    def __init__(self, opening: Opening, reads: UsageReads, *, logs_intents: bool) -> None:
+    def __init__(self, opening: Opening, reads: UsageReads, *, logs_intents: bool, patience: Patience = USUAL) -> None:
         self._opening = opening
         self._reads = reads
+        self._patience = patience
         self._intents = Intents(opening.files) if logs_intents else None
         self._intents_reason = ""
         self._entries: queue.SimpleQueue[list[Entry] | None] = queue.SimpleQueue()
@@ -88,13 +104,13 @@ class GroupCommitLedger:
             raise LedgerUnavailable(str(error)) from error
         except OSError as error:
             raise LedgerUnavailable(_describe(self._opening.name, error)) from error
-        self._hand_over = HandOver(loop, self._entries)
+        self._hand_over = HandOver(loop, self._entries, hangs_s=self._patience.hangs_s)
         self._writer = Writer(store, self._entries, self._hand_over)
         self._thread = threading.Thread(target=self._writer.run, name="ledger", daemon=True)
         sys.setswitchinterval(min(_SWITCH_S, sys.getswitchinterval()))
         self._thread.start()
         self._shut = ""
-        self._watching = loop.call_later(_WATCH_S, self._watch)
+        self._watching = loop.call_later(self._patience.watch_s, self._watch)
 
     async def begin(self, intent: CallIntent) -> None:
         """Store an intent; durable when this returns."""
@@ -153,7 +169,9 @@ class GroupCommitLedger:
         if self._intents is not None:
             self._writer.leaves_files = self._intents.close()
         self._hand_over.close()
-        await asyncio.to_thread(thread.join)
+        await asyncio.to_thread(thread.join, self._patience.close_s)
+        if thread.is_alive():
+            _log.critical("the ledger hangs and is left as it is", extra={"pending": self._hand_over.pending})
 
     def _log_intent(self, intents: Intents, intent: CallIntent) -> None:
         try:
@@ -175,7 +193,7 @@ class GroupCommitLedger:
 
     def _watch(self) -> None:
         assert self._hand_over is not None
-        self._watching = asyncio.get_running_loop().call_later(_WATCH_S, self._watch)
+        self._watching = asyncio.get_running_loop().call_later(self._patience.watch_s, self._watch)
         self._hand_over.watch()
         if self._intents is None or not self._intents_reason:
             return

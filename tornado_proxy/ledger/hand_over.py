@@ -23,15 +23,14 @@ _COMPANY_S = 0.02
 #: Entries that are handed over without more waiting.
 _MANY = 500
 
-#: Seconds without a word from the writer, though something waits for it, after which new requests are turned away: its
-#: disk or its server hangs.  Above all time-outs of the stores.
-_HANGS_S = 15.0
-
 
 class HandOver:
-    """Satisfies writer.Report; those three methods are called in the writer thread, all others in the loop's."""
+    """Satisfies writer.Report; those three methods are called in the writer thread, all others in the loop's.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, entries: Queue, *, hangs_s: float = _HANGS_S) -> None:
+    `hangs_s`: seconds that the writer says nothing, though something waits for it, until new requests are turned away.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, entries: Queue, *, hangs_s: float) -> None:
         self.reason = ""
         self.pending = 0
         self._loop = loop

@@ -97,7 +97,6 @@ CREATE TABLE objects (
     request_id {sql.text} NOT NULL,
     PRIMARY KEY (provider, object_id)
 ) {sql.keyed_table_end};
-CREATE INDEX objects_request ON objects (request_id);
 """
 
 

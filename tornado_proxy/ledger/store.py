@@ -46,8 +46,9 @@ _settlement_values = itemgetter("request_id", *SETTLED_COLUMNS, "settled_at")
 
 _SELECT_OWNER = "SELECT project_id FROM objects WHERE provider = ? AND object_id = ?"
 _SELECT_OWNED = (
-    "SELECT o.object_id FROM objects o JOIN records r USING (request_id) "
-    "WHERE o.project_id = ? AND o.provider = ? AND r.endpoint = ? AND o.object_id = r.object_id"
+    "SELECT r.object_id FROM records r JOIN objects o "
+    "ON o.provider = r.provider AND o.object_id = r.object_id AND o.request_id = r.request_id "
+    "WHERE r.project_id = ? AND r.provider = ? AND r.endpoint = ?"
 )
 _SELECT_PENDING = (
     "SELECT request_id, project_id, provider, endpoint, object_id, model_requested, started_at FROM records "
