@@ -12,7 +12,8 @@ from tests.docs.pages import text_of
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.identity import Caller, Project
 from tornado_proxy.domain.usage import Basis
-from tornado_proxy.ledger.usage import GROUPS, Interval, UsageAnswer, UsageRow
+from tornado_proxy.ledger.intervals import Interval
+from tornado_proxy.ledger.usage import GROUPS, UsageAnswer, UsageRow
 from tornado_proxy.pricing.comparison import Finding
 from tornado_proxy.web.usage_answer import make_page
 from tornado_proxy.web.usage_query import KNOWN, read_usage_request

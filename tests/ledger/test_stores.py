@@ -18,10 +18,11 @@ from tests.ledger.conftest import LedgerUnderTest
 from tornado_proxy.domain.call import CallIntent
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.identity import Caller
+from tornado_proxy.ledger.intervals import Interval
 from tornado_proxy.ledger.query import UsageFilter, read_records, sum_records
 from tornado_proxy.ledger.reading import ReadingStopped, reading
 from tornado_proxy.ledger.sqlite import SqliteLedger
-from tornado_proxy.ledger.usage import Interval, UsageAnswer, UsageQuestion
+from tornado_proxy.ledger.usage import UsageAnswer, UsageQuestion
 
 
 @contextlib.contextmanager

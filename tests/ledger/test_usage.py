@@ -19,10 +19,11 @@ from tornado_proxy.domain.call import CallRecord
 from tornado_proxy.domain.cost import Cost, LineItem, bill
 from tornado_proxy.domain.errors import BadRequest, LedgerUnavailable
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.intervals import Interval
 from tornado_proxy.ledger.ledger import Ledger
 from tornado_proxy.ledger.query import UsageFilter
 from tornado_proxy.ledger.sqlite import SqliteLedger
-from tornado_proxy.ledger.usage import Bounds, Interval, UsageAnswer, UsageQuestion, sum_usage
+from tornado_proxy.ledger.usage import Bounds, UsageAnswer, UsageQuestion, sum_usage
 
 Make = Callable[[], Ledger]
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tornado_proxy.domain.errors import BadRequest, NotAllowed
 from tornado_proxy.domain.identity import Caller, Member, Project
+from tornado_proxy.ledger.intervals import Interval
 from tornado_proxy.ledger.query import UsageFilter
-from tornado_proxy.ledger.usage import Interval
 from tornado_proxy.web.usage_query import KNOWN, UsageRequest, read_usage_request, sees_all
 
 PROJECT = Project("p1", "first", members=(Member("boss@example.com", admin=True), Member("dev@example.com")))

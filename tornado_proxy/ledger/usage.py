@@ -6,19 +6,16 @@ adds exactly; so they are added here.
 
 from __future__ import annotations
 
-import calendar
-import functools
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal
-from enum import StrEnum
 
 import msgspec
 
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.intervals import Interval, interval_end, interval_start
 from tornado_proxy.ledger.query import UsageFilter, add_exactly
 
 #: What rows can be grouped by beside interval, provider, model and type.
@@ -37,15 +34,6 @@ _LOOK_EVERY = 500
 _EXACT = Context(prec=100)
 
 _ZERO = Decimal(0)
-
-
-class Interval(StrEnum):
-    """Spans of time, UTC, that rows are summed in; a week begins on Monday."""
-
-    HOUR = "hour"
-    DAY = "day"
-    WEEK = "week"
-    MONTH = "month"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +192,7 @@ class _Sums:
         self.requests += 1
         self.unsettled += basis == Basis.UNSETTLED
         self.pending += basis == Basis.PENDING
-        start = _start(self.question.interval, started_at)
+        start = interval_start(self.question.interval, started_at)
         who = tuple(group)
         for name, item in chosen:
             key: _Key = (start, who, provider, name, item.type)
@@ -232,7 +220,7 @@ class _Sums:
         rows = [
             UsageRow(
                 start=start,
-                end=_end(self.question.interval, start),
+                end=interval_end(self.question.interval, start),
                 group=group,
                 provider=provider,
                 model=model,
@@ -251,40 +239,3 @@ class _Sums:
 def _unknown(basis: str | None) -> tuple[_Item, ...]:
     """A line for a request whose cost is not known, so that no report leaves it out in silence."""
     return (_Item(f"{basis}_requests", "1"),) if basis in (Basis.UNSETTLED, Basis.PENDING) else ()
-
-
-#: How much of an RFC 3339 time names its interval, and what makes it a time again.
-_CUT: Mapping[Interval, tuple[int, str]] = {
-    Interval.HOUR: (13, ":00:00.000Z"),
-    Interval.DAY: (10, "T00:00:00.000Z"),
-    Interval.MONTH: (7, "-01T00:00:00.000Z"),
-}
-
-
-def _start(interval: Interval | None, moment: str) -> str | None:
-    if interval is None:
-        return None
-    if interval is Interval.WEEK:
-        return _monday(moment[:10])
-    length, rest = _CUT[interval]
-    return moment[:length] + rest
-
-
-@functools.lru_cache(maxsize=1024)
-def _monday(day: str) -> str:
-    date = datetime.fromisoformat(day).date()
-    return f"{date - timedelta(days=date.weekday())}T00:00:00.000Z"
-
-
-def _end(interval: Interval | None, start: str | None) -> str | None:
-    if interval is None or start is None:
-        return None
-    begin = datetime.fromisoformat(start).astimezone(UTC)
-    days = calendar.monthrange(begin.year, begin.month)[1]
-    spans = {
-        Interval.HOUR: timedelta(hours=1),
-        Interval.DAY: timedelta(days=1),
-        Interval.WEEK: timedelta(weeks=1),
-        Interval.MONTH: timedelta(days=days),
-    }
-    return (begin + spans[interval]).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -19,9 +19,10 @@ import msgspec
 from tornado_proxy.domain.errors import BadRequest, NotAllowed
 from tornado_proxy.domain.identity import Caller, Project
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.intervals import Interval
 from tornado_proxy.ledger.query import UsageFilter
 from tornado_proxy.ledger.rows import format_time
-from tornado_proxy.ledger.usage import GROUPS, Interval, UsageQuestion
+from tornado_proxy.ledger.usage import GROUPS, UsageQuestion
 
 #: Filters by equality that are members of UsageFilter.
 _EQUAL = ("provider", "participant", "user", "room", "session", "endpoint", "basis")
