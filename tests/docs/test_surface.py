@@ -63,10 +63,8 @@ def test_the_page_names_no_metric_that_is_gone() -> None:
     assert set(re.findall(r"\bllm_proxy_\w+", all_text())) - {"llm_proxy_surcharge", "llm_proxy_"} <= known
 
 
-def error_classes(root: type[AnswerableError] = AnswerableError) -> Iterator[type[AnswerableError]]:
-    yield root
-    for one in root.__subclasses__():
-        yield from error_classes(one)
+def error_classes() -> list[type[AnswerableError]]:
+    return [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, AnswerableError)]
 
 
 def given_codes() -> set[str]:
@@ -85,12 +83,6 @@ def test_every_error_code_is_on_the_page_with_its_status() -> None:
 
     assert of_classes - listed == set()
     assert {code for code, _ in listed} == {code for code, _ in of_classes} | given_codes()
-
-
-def test_every_error_has_a_status_of_its_own_kind() -> None:
-    for one in error_classes():
-        assert 400 <= one.status <= 504, one
-        assert one.__module__ == errors.__name__
 
 
 def log_lines() -> Iterator[tuple[str, list[str]]]:
@@ -120,8 +112,7 @@ def test_a_log_line_and_its_fields_are_on_the_page(message: str, fields: list[st
 def test_a_route_of_a_provider_is_on_the_page(provider: str, method: str, path: str) -> None:
     listed = [row for row in rows(DOCS / "endpoints.md") if row[0].lower() == provider and row[2] == f"`{path}`"]
 
-    assert len(listed) == 1
-    assert method in listed[0][1].split(", ")
+    assert len([row for row in listed if method in re.findall(r"[A-Z]{3,}", row[1])]) == 1
 
 
 def own_paths() -> set[str]:
