@@ -91,6 +91,26 @@ def test_anything_else_is_no_such_data(content: object) -> None:
         read_genai(content, ENDPOINTS, TODAY)
 
 
+@pytest.mark.parametrize("price", [True, "2.5", None, [1], Decimal("1e999999"), Decimal(-1), {"base": "x"}])
+def test_what_is_no_price_is_counted_and_not_read(price: object) -> None:
+    content = [{"id": "openai", "models": [{"id": "m", "prices": {"input_mtok": price, "output_mtok": 1}}]}]
+
+    read = read_genai(content, ENDPOINTS, TODAY)
+
+    assert [one.prices for one in read.models] == [(tokens(Meter.OUTPUT, "1"),)]
+    assert read.skipped == {"input_mtok: is no price": 1}
+
+
+def test_a_tier_that_cannot_be_understood_is_counted() -> None:
+    price = {"base": 1, "tiers": [{"start": "far", "price": 2}, {"start": 5, "price": 3}]}
+    content = [{"id": "openai", "models": [{"id": "m", "prices": {"input_mtok": price}}]}]
+
+    read = read_genai(content, ENDPOINTS, TODAY)
+
+    assert [one.prices for one in read.models] == [(tokens(Meter.INPUT, "1"), tokens(Meter.INPUT, "3", over=5))]
+    assert read.skipped == {"input_mtok: is no price": 1}
+
+
 def test_every_key_that_the_package_prices_openai_and_anthropic_by_is_known() -> None:
     used = {
         key

@@ -100,11 +100,26 @@ def test_anything_else_is_no_price_map(content: object) -> None:
         read_litellm(content, ENDPOINTS)
 
 
+@pytest.mark.parametrize("cost", [True, "0.1", None, Decimal("1e999999"), Decimal(-1), Decimal("1e-400")])
+def test_what_is_no_price_is_counted_and_not_read(cost: object) -> None:
+    entry = {"litellm_provider": "openai", "input_cost_per_token": cost, "output_cost_per_token": Decimal("1e-06")}
+
+    read = read_litellm({"m": entry}, ENDPOINTS)
+
+    assert [one.prices for one in read.models] == [(tokens(Meter.OUTPUT, "1"),)]
+    assert read.skipped == {"input_cost_per_token: is no price": 1}
+
+
 SCALARS = st.none() | st.booleans() | st.integers() | st.decimals(allow_nan=False, allow_infinity=False) | st.text()
 FIELDS = st.sampled_from(sorted({field for entry in CONTENT.values() for field in entry})) | st.text()
 
 
-@given(st.dictionaries(st.text(), st.dictionaries(FIELDS, SCALARS | st.lists(SCALARS)) | SCALARS))
+ENTRIES = st.dictionaries(FIELDS, SCALARS | st.lists(SCALARS)).map(
+    lambda entry: {"litellm_provider": "openai", **entry}
+)
+
+
+@given(st.dictionaries(st.text(), ENTRIES | SCALARS))
 @settings(deadline=None)
 def test_no_content_breaks_it(content: dict[str, object]) -> None:
     content["gpt-x"] = {**CONTENT["gpt-5.4"], **{str(number): one for number, one in enumerate(content.values())}}

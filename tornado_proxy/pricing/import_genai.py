@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 from tornado_proxy.domain.usage import Meter
-from tornado_proxy.pricing.listed import MESSAGES, ListedModel, ListedPrice, NotAPriceList, PriceList, known
+from tornado_proxy.pricing.listed import MESSAGES, ListedModel, ListedPrice, NotAPriceList, PriceList, known, price_of
 
 _TOKENS = "per_million_tokens"
 _CALLS = "per_thousand_calls"
@@ -122,22 +122,24 @@ def _read(provider: str, prices: object, terms: tuple[tuple[str, str], ...], fou
         if meter is Meter.CACHE_WRITE and provider == "anthropic":
             meter = Meter.CACHE_WRITE_5M
         for price, over in _tiers(value):
-            if price == 0:
+            if price is None:
+                found.skipped[f"{key}: is no price"] += 1
+            elif price == 0:
                 found.skipped["prices of zero: the list does not tell free from unknown"] += 1
             else:
                 yield ListedPrice(meter, unit, price, terms, over)
 
 
-def _tiers(value: object) -> Iterator[tuple[Decimal, int | None]]:
-    """Each price with the input length above which it holds."""
-    if isinstance(value, dict):
-        yield from _tiers(value.get("base"))
-        for tier in _objects(value.get("tiers")):
-            price, start = tier.get("price"), tier.get("start")
-            if isinstance(price, int | Decimal) and isinstance(start, int):
-                yield Decimal(price), start
-    elif isinstance(value, int | Decimal) and not isinstance(value, bool):
-        yield Decimal(value), None
+def _tiers(value: object) -> Iterator[tuple[Decimal | None, int | None]]:
+    """Each price with the input length above which it holds; None for what is no price."""
+    if not isinstance(value, dict):
+        yield price_of(value), None
+        return
+    yield price_of(value.get("base")), None
+    for tier in _objects(value.get("tiers")):
+        start = tier.get("start")
+        whole = isinstance(start, int) and not isinstance(start, bool) and start >= 0
+        yield (price_of(tier.get("price")), start) if whole else (None, None)
 
 
 def _objects(value: object) -> list[Mapping[str, Any]]:

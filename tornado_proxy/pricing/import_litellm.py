@@ -16,7 +16,16 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 
 from tornado_proxy.domain.usage import Meter
-from tornado_proxy.pricing.listed import MESSAGES, TEXT, ListedModel, ListedPrice, NotAPriceList, PriceList, known
+from tornado_proxy.pricing.listed import (
+    MESSAGES,
+    TEXT,
+    ListedModel,
+    ListedPrice,
+    NotAPriceList,
+    PriceList,
+    known,
+    price_of,
+)
 
 _PROVIDERS = {"openai": "openai", "text-completion-openai": "openai", "anthropic": "anthropic"}
 
@@ -99,15 +108,15 @@ def _is_entry(entry: object) -> bool:
 def _prices(provider: str, entry: Mapping[str, object], found: PriceList) -> Iterator[ListedPrice]:
     by_the_second = entry.get("mode") == "audio_transcription" and "input_cost_per_token" not in entry
     for field, value in entry.items():
-        if "cost" not in field or isinstance(value, bool):
+        if "cost" not in field:
             continue
-        match = _COST.fullmatch(field)
-        if match is None or not isinstance(value, int | Decimal):
-            found.skipped[f"{field}: has no meter here"] += 1
+        match, cost = _COST.fullmatch(field), price_of(value)
+        if match is None or cost is None:
+            found.skipped[f"{field}: {'has no meter here' if match is None else 'is no price'}"] += 1
             continue
         base, over, tier = match.groups()
         meter, unit, quantity = _COSTS[base]
-        if value == 0:
+        if cost == 0:
             found.skipped["prices of zero: the list does not tell free from unknown"] += 1
         elif meter is Meter.AUDIO_SECONDS and not by_the_second:
             found.skipped["prices by the second of what is no transcription, or is priced by tokens"] += 1
@@ -115,16 +124,15 @@ def _prices(provider: str, entry: Mapping[str, object], found: PriceList) -> Ite
             if meter is Meter.CACHE_WRITE and provider == "anthropic":
                 meter = Meter.CACHE_WRITE_5M
             terms = (("service_tier", _TIERS[tier]),) if tier else ()
-            rounding = _last_place(value) * quantity if unit == "per_minute" else Decimal(0)
-            yield ListedPrice(
-                meter, unit, Decimal(value) * quantity, terms, int(over) * 1000 if over else None, rounding
-            )
+            rounding = _last_place(cost) * quantity if unit == "per_minute" else Decimal(0)
+            yield ListedPrice(meter, unit, cost * quantity, terms, int(over) * 1000 if over else None, rounding)
 
 
-def _last_place(value: int | Decimal) -> Decimal:
+def _last_place(cost: Decimal) -> Decimal:
     """One in the last place that the list gives: 0.00028333 stands for a price by the minute, divided."""
-    exponent = Decimal(value).as_tuple().exponent
-    return Decimal(1).scaleb(exponent) if isinstance(exponent, int) else Decimal(0)
+    exponent = cost.as_tuple().exponent
+    assert isinstance(exponent, int), "price_of() gives finite numbers"
+    return Decimal(1).scaleb(exponent)
 
 
 def _served(provider: str, entry: Mapping[str, object], endpoints: frozenset[str]) -> tuple[str, ...]:

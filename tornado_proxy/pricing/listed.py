@@ -57,9 +57,24 @@ class NotAPriceList(ValueError):
     """The file is neither of the lists that are read here; the message says what was expected."""
 
 
+#: No unit costs a million dollars, and no price has thirty decimals.
+_TOO_MUCH = Decimal(1_000_000)
+_MOST_DECIMALS = 30
+
 #: Where a model of a kind may be used, in the registry's endpoints.
 TEXT = ("/v1/chat/completions", "/v1/responses", "/v1/responses/compact")
 MESSAGES = ("/v1/messages", "/v1/messages/batches")
+
+
+def price_of(value: object) -> Decimal | None:
+    """A number of a list as a price; None for what cannot be one: no number, below zero, beyond all measure."""
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        return None
+    price = Decimal(value)
+    exponent = price.as_tuple().exponent
+    if not isinstance(exponent, int) or not -_MOST_DECIMALS <= exponent <= _MOST_DECIMALS or not 0 <= price < _TOO_MUCH:
+        return None
+    return price
 
 
 def known(endpoints: Iterable[str], among: frozenset[str]) -> tuple[str, ...]:
