@@ -88,6 +88,15 @@ class ProxyProcess:
                 return lines
             time.sleep(0.05)
 
+    def session_records(self, session: str, count: int) -> list[dict[str, Any]]:
+        """The records of one WebSocket session, oldest first; waits until there are `count`."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            found = [line for line in self._usage() if line["session"] == session]
+            if len(found) >= count or time.monotonic() > deadline:
+                return found
+            time.sleep(0.05)
+
     def record(self, request_id: str) -> dict[str, Any]:
         """The record of one request; waits for it."""
         deadline = time.monotonic() + PATIENCE_S

@@ -118,7 +118,7 @@ class Server:
         if self._services.in_flight.draining:
             self._hurry.set()
             return
-        self._services.in_flight.draining = True
+        self._services.in_flight.begin_drain()
         tasks.spawn(self._drain(self._services), "drain")
 
     async def wait_stopped(self) -> None:

@@ -83,28 +83,7 @@ class CallMeter:
 
     def close(self, ending: Ending) -> CallRecord:
         """The record of the call: usage as the provider stated it, and its price."""
-        report = self._report(ending)
-        cost = self._price(report)
-        faults = (*report.faults, *cost.faults)
-        basis = Basis.UNSETTLED if cost.faults else report.basis
-        if basis is Basis.UNSETTLED:
-            metrics.UNPRICED.labels(self.intent.provider).inc()
-        return CallRecord(
-            intent=self.intent,
-            model=report.model or self._facts.model,
-            status=ending.status,
-            outcome=ending.outcome,
-            basis=basis,
-            cost=cost,
-            first_byte_at=ending.first_byte_at,
-            ended_at=ending.at,
-            usage=report.raw,
-            estimate_method=report.estimate_method,
-            object_id=report.object_id,
-            objects=report.objects,
-            upstream_request_id=ending.upstream_request_id,
-            faults=faults,
-        )
+        return rated_record(self.intent, self._report(ending), self._facts, self._tariff, ending)
 
     def _report(self, ending: Ending) -> UsageReport:
         if self._endpoint.free or not ending.reached_provider:
@@ -121,18 +100,45 @@ class CallMeter:
             report = replace(report, basis=Basis.UNSETTLED, faults=(*report.faults, "the usage reader failed"))
         return report
 
-    def _price(self, report: UsageReport) -> Cost:
-        try:
-            return self._tariff.rate(report, self._facts, self.intent.started_at)
-        except Exception:  # noqa: BLE001  # usage is kept without a price rather than lost with one
-            _log.exception("rating failed", extra={"request_id": self.intent.request_id})
-            return _unrated(("rating failed; the usage is kept and can be rated again",))
-
     def _on_reader_failure(self) -> None:
         if not self._failed:
             self._failed = True
             metrics.READER_FAILURES.inc()
             _log.exception("usage reader failed", extra={"request_id": self.intent.request_id})
+
+
+def rated_record(
+    intent: CallIntent, report: UsageReport, facts: RequestFacts, tariff: Tariff, ending: Ending
+) -> CallRecord:
+    """The record of a call that used what `report` says.  Never raises: usage without a price is kept all the same."""
+    cost = _price(intent, report, facts, tariff)
+    basis = Basis.UNSETTLED if cost.faults else report.basis
+    if basis is Basis.UNSETTLED:
+        metrics.UNPRICED.labels(intent.provider).inc()
+    return CallRecord(
+        intent=intent,
+        model=report.model or facts.model,
+        status=ending.status,
+        outcome=ending.outcome,
+        basis=basis,
+        cost=cost,
+        first_byte_at=ending.first_byte_at,
+        ended_at=ending.at,
+        usage=report.raw,
+        estimate_method=report.estimate_method,
+        object_id=report.object_id,
+        objects=report.objects,
+        upstream_request_id=ending.upstream_request_id,
+        faults=(*report.faults, *cost.faults),
+    )
+
+
+def _price(intent: CallIntent, report: UsageReport, facts: RequestFacts, tariff: Tariff) -> Cost:
+    try:
+        return tariff.rate(report, facts, intent.started_at)
+    except Exception:  # noqa: BLE001  # usage is kept without a price rather than lost with one
+        _log.exception("rating failed", extra={"request_id": intent.request_id})
+        return _unrated(("rating failed; the usage is kept and can be rated again",))
 
 
 def _unrated(faults: Iterable[str]) -> Cost:

@@ -187,7 +187,7 @@ def test_a_provider_and_an_endpoint_are_found_by_name_for_requests_of_our_own():
     endpoint = TABLE.endpoint("openai", "POST", "/v1/responses")
     assert endpoint is not None
     assert endpoint.later is not None
-    assert TABLE.endpoint("openai", "GET", "/v1/responses") is None
+    assert TABLE.endpoint("openai", "GET", "/v1/embeddings") is None
     assert TABLE.endpoint("openai", "POST", "/v1/nothing") is None
 
 

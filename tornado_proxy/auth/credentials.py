@@ -30,6 +30,21 @@ def find_token(headers: Iterable[tuple[str, str]], accepted: tuple[str, ...]) ->
     return only_one([token for token in tokens if token], accepted)
 
 
+def find_socket_token(headers: Iterable[tuple[str, str]], accepted: tuple[str, ...]) -> str:
+    """The token that the upgrade to a WebSocket brings, in one of the `accepted` headers or among its subprotocols.
+
+    Raises:
+        NotAuthenticated: there is none, it is malformed, or two differ.
+    """
+    pairs = list(headers)
+    offered = subprotocol_token(",".join(value for name, value in pairs if name.lower() == "sec-websocket-protocol"))
+    if offered is None:
+        return find_token(pairs, accepted)
+    if not any(name.lower() in accepted and value.strip() for name, value in pairs):
+        return offered
+    return only_one([find_token(pairs, accepted), offered], accepted)
+
+
 def subprotocol_token(value: str | None) -> str | None:
     """The token in a `Sec-WebSocket-Protocol` header, None where it holds none.
 

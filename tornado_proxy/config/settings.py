@@ -72,6 +72,16 @@ class LimitSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SocketSettings:
+    """WebSocket sessions.  Times in seconds, `max_message_mb` in MiB; a credential is trusted for `recheck_s`."""
+
+    idle_timeout_s: float
+    lifetime_s: float
+    recheck_s: float
+    max_message_mb: int
+
+
+@dataclass(frozen=True, slots=True)
 class ShutdownSettings:
     """Seconds that calls in flight get after SIGTERM."""
 
@@ -92,6 +102,7 @@ class Settings:
     ledger: LedgerSettings
     streams: StreamSettings
     limits: LimitSettings
+    websockets: SocketSettings
     shutdown: ShutdownSettings
     models_list: str = "filtered"
     speech_usage: str = "exact"
@@ -133,6 +144,7 @@ def make_settings(
         limits=LimitSettings(
             max_body_mb=int(_number(limits, "max_body_mb", 64)), max_streams=int(_number(limits, "max_streams", 10_000))
         ),
+        websockets=_websockets(_section(content, "websockets")),
         shutdown=ShutdownSettings(drain_s=_number(_section(content, "shutdown"), "drain_s", 30)),
         models_list=str(content.get("models_list", "filtered")),
         speech_usage=str(content.get("speech_usage", "exact")),
@@ -150,6 +162,15 @@ def _listen(section: Mapping[str, object], port: int) -> ListenSettings:
         host=str(section.get("host", DEFAULT_HOST)),
         port=int(_number(section, "port", port)),
         reuse_port=bool(section.get("reuse_port", False)),
+    )
+
+
+def _websockets(section: Mapping[str, object]) -> SocketSettings:
+    return SocketSettings(
+        idle_timeout_s=_number(section, "idle_timeout_s", 900),
+        lifetime_s=_number(section, "lifetime_s", 3900),
+        recheck_s=_number(section, "recheck_s", 60),
+        max_message_mb=int(_number(section, "max_message_mb", 32)),
     )
 
 

@@ -9,7 +9,8 @@
     │   ├── NotAllowed            403
     │   ├── NotFound              404
     │   ├── MethodNotAllowed      405
-    │   └── BodyTooLarge          413
+    │   ├── BodyTooLarge          413
+    │   └── UpgradeRequired       426
     ├── ServiceError          our own state; the caller may try again
     │   ├── LedgerUnavailable     503
     │   ├── Overloaded            503
@@ -17,6 +18,7 @@
     ├── UpstreamError         the provider could not be reached or broke off
     │   ├── UpstreamUnreachable   502
     │   ├── UpstreamTimeout       504
+    │   ├── SocketRefused         the provider's own status
     │   └── ExchangeAborted       our own doing: the client left, or the process ends
     ├── ConfigError           files that an operator wrote; never raised while a request is served
     └── CannotListen          an address that cannot be bound; at the start only
@@ -120,6 +122,13 @@ class BodyTooLarge(CallerError):
     code = "request_too_large"
 
 
+class UpgradeRequired(CallerError):
+    """426: the path is a WebSocket, and the request does not ask for one (RFC 9110 section 15.5.22)."""
+
+    status = 426
+    code = "upgrade_required"
+
+
 class ServiceError(AnswerableError):
     """Our own state stands in the way; nothing was sent to the provider."""
 
@@ -172,6 +181,18 @@ class UpstreamTimeout(UpstreamError):
     status = 504
     kind = "timeout_error"
     code = "upstream_timeout"
+
+
+class SocketRefused(UpstreamError):
+    """The provider answered the upgrade to a WebSocket with an HTTP error; it is passed on as it came."""
+
+    code = "upstream_refused"
+
+    def __init__(self, answer_status: int, body: bytes, media_type: str) -> None:
+        super().__init__(f"the provider refused the WebSocket with status {answer_status}", request_sent=False)
+        self.answer_status = answer_status
+        self.body = body
+        self.media_type = media_type
 
 
 class ExchangeAborted(UpstreamError):

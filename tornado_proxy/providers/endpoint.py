@@ -18,7 +18,7 @@ from typing import Protocol
 
 from tornado_proxy.domain.errors import AnswerableError
 from tornado_proxy.domain.identity import Secret
-from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import UsageReport
 
 
@@ -78,6 +78,67 @@ Measure = Callable[[ParsedRequest, str], ParsedRequest]
 
 
 @dataclass(frozen=True, slots=True)
+class ClientFrame:
+    """What one frame of a client asks for on a WebSocket.  `spends` and `references` are admitted before it goes on.
+
+    `facts` are set where the frame asks for an answer that costs; `event_id` is the client's own name for it.
+    """
+
+    event_id: str | None = None
+    spends: tuple[Spend, ...] = ()
+    references: tuple[str, ...] = ()
+    facts: RequestFacts | None = None
+
+
+class SocketReader(Protocol):
+    """Reads one WebSocket session, both ways: what frames ask for, and what was used.  Sans-I/O.
+
+    Work (a response, a transcription) is known by the id that the provider gives it.
+    """
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Ids of provider objects that opening the session names; they must be the project's own."""
+
+    @property
+    def model(self) -> str | None:
+        """The model that answers, where the session has one."""
+
+    @property
+    def working(self) -> bool:
+        """Whether something runs that is still to be paid for."""
+
+    def spends(self) -> tuple[Spend, ...]:
+        """What the session can be charged for without being asked, as far as is known now."""
+
+    def read_client_frame(self, frame: str | bytes) -> ClientFrame:
+        """Look at a frame before it goes to the provider.
+
+        Raises:
+            CallerError: it cannot be read, or two readers could read it differently.
+        """
+
+    def refusal(self, error: AnswerableError, frame: ClientFrame, own_id: str) -> str:
+        """The frame that tells the client why its own was not sent on; `own_id` is a fresh event id."""
+
+    def feed_server_frame(self, frame: str | bytes) -> tuple[UsageReport, ...]:
+        """Take a frame of the provider; give what it settles, each with its work's id.  Never raises."""
+
+    def take_begun(self) -> tuple[str, ...]:
+        """The ids of work that the provider has begun since the last call."""
+
+    def take_rejected(self) -> int:
+        """How many requests for an answer the provider has turned down since the last call."""
+
+    def close(self) -> tuple[UsageReport, ...]:
+        """The session has ended; give what it leaves open, estimated or unsettled."""
+
+
+#: (raw query, subprotocols that the client offers) -> what reads the session.  Raises BadRequest.
+OpenSocket = Callable[[str, tuple[str, ...]], SocketReader]
+
+
+@dataclass(frozen=True, slots=True)
 class Later:
     """How the usage of a call that the provider reports later is fetched, by the id of what it created.
 
@@ -102,6 +163,7 @@ class Endpoint:
     `by_id`: the `{id}` of the path must be an object of the caller's project.  `lists` is the endpoint whose calls made
     the objects that this one lists.  `later` is set where usage can come after the answer.  `own_urls` puts our address
     in the place of the provider's where an answer tells the client what to fetch next: (body, our base URL) -> body.
+    `socket` is set where the path is a WebSocket, and what is used is read from its frames.
     """
 
     provider: str
@@ -117,11 +179,12 @@ class Endpoint:
     lists: str = ""
     later: Later | None = None
     own_urls: Callable[[bytes, str], bytes] | None = None
+    socket: OpenSocket | None = None
 
     @property
     def free(self) -> bool:
         """Whether the provider charges nothing for a call."""
-        return self.reader is None
+        return self.reader is None and self.socket is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import unquote_plus
 
 from tornado_proxy.auth.credentials import find_token
 from tornado_proxy.auth.permissions import allows, require_model
+from tornado_proxy.config.settings import ProviderSettings
 from tornado_proxy.domain.call import CallIntent
-from tornado_proxy.domain.errors import BadRequest, NotFound, ServiceError
+from tornado_proxy.domain.errors import BadRequest, NotFound, ServiceError, UpgradeRequired
 from tornado_proxy.domain.identity import Caller, Secret
-from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.pricing.tariff import Tariff
 from tornado_proxy.providers.endpoint import ParsedRequest
 from tornado_proxy.providers.route_table import Match
@@ -75,9 +76,11 @@ def admit_head(snapshot: Snapshot, method: str, target: str, headers: Headers, s
         CallerError: no such route, or no valid credential.
     """
     match = snapshot.routes.match(method, target)
+    if match.endpoint.socket is not None:
+        raise UpgradeRequired("this path is a WebSocket; connect to it with wss:// or ws://")
     token = find_token(headers, match.provider.credential_headers)
     caller = snapshot.authenticator.authenticate(token, started_at)
-    _refuse_token_in_target(target, token)
+    refuse_token_in_target(target, token)
     return Entry(snapshot, match, caller, Secret(token), headers, started_at)
 
 
@@ -101,26 +104,13 @@ def admit_body(entry: Entry, parsed: ParsedRequest, request_id: str) -> Admitted
     """
     snapshot, provider = entry.snapshot, entry.match.provider
     _check_model_in_path(entry)
-    _check_spends(entry, parsed.facts)
-    settings = snapshot.settings.providers.get(provider.name)
-    key = snapshot.provider_key(entry.caller.project_id, provider.name)
-    if settings is None or key is None:
-        raise ServiceError(
-            f"this server has no key for {provider.name}; add providers.{provider.name} to its configuration",
-            code="provider_not_configured",
-        )
-    passed = to_upstream(
-        entry.headers,
-        passed=provider.passed_headers | snapshot.settings.forward_headers,
-        prefixes=provider.passed_prefixes,
-        withheld=provider.withheld_headers,
-    )
-    _refuse_token_in_headers(passed, entry.token.reveal())
+    check_spends(entry, parsed.facts.spends, entry.started_at)
+    settings, key = provider_access(entry)
     upstream = UpstreamRequest(
         method=entry.match.endpoint.method,
         url=settings.base_url + entry.match.upstream_target,
         # Usage can be read from plain bytes only; the provider's own compression of an answer would hide it.
-        headers=(*passed, ("Accept-Encoding", "identity")),
+        headers=(*passed_headers(entry), ("Accept-Encoding", "identity")),
         key_headers=tuple(provider.key_headers(key).items()),
         body=Payload(parsed.body) if entry.match.endpoint.method == "POST" else None,
         connect_timeout_s=snapshot.settings.streams.connect_timeout_s,
@@ -130,6 +120,53 @@ def admit_body(entry: Entry, parsed: ParsedRequest, request_id: str) -> Admitted
     return Admitted(
         entry, parsed.facts, _intent(entry, parsed.facts, request_id), upstream, key, snapshot.tariffs[provider.name]
     )
+
+
+def provider_access(entry: Entry) -> tuple[ProviderSettings, Secret]:
+    """Where the provider is, and the key to use there.
+
+    Raises:
+        ServiceError: this server has no key for it.
+    """
+    provider = entry.match.provider.name
+    settings = entry.snapshot.settings.providers.get(provider)
+    key = entry.snapshot.provider_key(entry.caller.project_id, provider)
+    if settings is None or key is None:
+        raise ServiceError(
+            f"this server has no key for {provider}; add providers.{provider} to its configuration",
+            code="provider_not_configured",
+        )
+    return settings, key
+
+
+def passed_headers(entry: Entry) -> list[tuple[str, str]]:
+    """The client's headers that go on.
+
+    Raises:
+        BadRequest: one of them holds the client's token.
+    """
+    provider = entry.match.provider
+    passed = to_upstream(
+        entry.headers,
+        passed=provider.passed_headers | entry.snapshot.settings.forward_headers,
+        prefixes=provider.passed_prefixes,
+        withheld=provider.withheld_headers,
+    )
+    _refuse_token_in_headers(passed, entry.token.reveal())
+    return passed
+
+
+def check_spends(entry: Entry, spends: Iterable[Spend], at: datetime) -> None:
+    """Check that the caller may use each model, and that all it can cost has a price at `at`.
+
+    Raises:
+        CallerError: a model is not granted or not priced.
+    """
+    provider = entry.match.provider.name
+    project = entry.snapshot.projects[entry.caller.project_id]
+    for spend in spends:
+        require_model(entry.caller, project, provider, spend.model)
+        entry.snapshot.tariffs[provider].admit(entry.priced_as, spend, at)
 
 
 def _parse(entry: Entry, body: bytes) -> ParsedRequest:
@@ -167,14 +204,6 @@ def usable_model(entry: Entry, model: str) -> bool:
     )
 
 
-def _check_spends(entry: Entry, facts: RequestFacts) -> None:
-    provider = entry.match.provider.name
-    project = entry.snapshot.projects[entry.caller.project_id]
-    for spend in facts.spends:
-        require_model(entry.caller, project, provider, spend.model)
-        entry.snapshot.tariffs[provider].admit(entry.priced_as, spend, entry.started_at)
-
-
 def _intent(entry: Entry, facts: RequestFacts, request_id: str) -> CallIntent:
     return CallIntent(
         request_id=request_id,
@@ -189,7 +218,7 @@ def _intent(entry: Entry, facts: RequestFacts, request_id: str) -> CallIntent:
     )
 
 
-def _refuse_token_in_target(target: str, token: str) -> None:
+def refuse_token_in_target(target: str, token: str) -> None:
     """The target goes to the provider byte for byte, so a credential in it would go there too."""
     if token in target or token in unquote_plus(target):
         raise BadRequest("the path or query holds your token; send it in the Authorization header only")

@@ -9,7 +9,7 @@ from typing import Any
 from tornado.httputil import HTTPHeaders
 from tornado.web import HTTPError, RequestHandler
 
-from tornado_proxy.domain.errors import AnswerableError, BadRequest, MethodNotAllowed, NotAuthenticated
+from tornado_proxy.domain.errors import AnswerableError, BadRequest, MethodNotAllowed, NotAuthenticated, UpgradeRequired
 from tornado_proxy.providers.endpoint import Provider
 from tornado_proxy.web.admission import new_request_id
 from tornado_proxy.web.services import Services
@@ -52,6 +52,8 @@ class BaseHandler(RequestHandler):
             self.set_header("WWW-Authenticate", "Bearer")
         if isinstance(error, MethodNotAllowed) and error.allowed:
             self.set_header("Allow", ", ".join(error.allowed))
+        if isinstance(error, UpgradeRequired):
+            self.set_header("Upgrade", "websocket")
         if error.status == 503:
             self.set_header("Retry-After", str(_RETRY_AFTER_S))
         await self.finish(self.provider.error_body(error, self.request_id))

@@ -44,6 +44,7 @@ def write(record: CallRecord, generation: int) -> None:
         "call",
         extra={
             "request_id": intent.request_id,
+            "session": intent.session,
             "project_id": intent.caller.project_id,
             "room": intent.caller.room,
             "participant": intent.caller.participant,
@@ -62,5 +63,26 @@ def write(record: CallRecord, generation: int) -> None:
             "upstream_request_id": record.upstream_request_id,
             "faults": list(record.faults),
             "config_generation": generation,
+        },
+    )
+
+
+def session_ended(request_id: str, entry: Entry, close_code: int, seconds: float, records: int) -> None:
+    """Log the end of a WebSocket session; what it cost is in the lines of its records, which name it."""
+    caller = entry.caller
+    _log.info(
+        "session",
+        extra={
+            "request_id": request_id,
+            "project_id": caller.project_id,
+            "room": caller.room,
+            "participant": caller.participant,
+            "user": caller.user,
+            "provider": entry.match.provider.name,
+            "endpoint": entry.match.endpoint.path,
+            "close_code": close_code,
+            "records": records,
+            "total_ms": round(seconds * 1000, 1),
+            "config_generation": entry.snapshot.generation,
         },
     )

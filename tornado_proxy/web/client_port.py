@@ -21,6 +21,7 @@ from tornado.routing import Rule
 from tornado.web import Application
 
 from tornado_proxy.web.proxy_http import ProxyHandler
+from tornado_proxy.web.proxy_websocket import ProxySocketHandler
 from tornado_proxy.web.services import Services
 
 #: Bytes of a request's head; the providers' own limits are near.
@@ -56,7 +57,7 @@ class Heads:
 
 
 class ClientApplication(Application):
-    """Sends a request to the proxy's handler, or where `rules` say when it is an upgrade or below /accounts/."""
+    """Sends a request to the proxy's handlers, or where `rules` say when it is below /accounts/."""
 
     def __init__(self, rules: Sequence[Rule | tuple[Any, ...]], services: Services) -> None:
         self.heads = Heads()
@@ -66,8 +67,10 @@ class ClientApplication(Application):
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
         """The handler of a request whose head has come."""
         self.heads.came(request.server_connection)
-        if "Upgrade" in request.headers or request.path.startswith("/accounts/"):
+        if request.path.startswith("/accounts/"):
             return super().find_handler(request, **kwargs)
+        if request.method == "GET" and request.headers.get("Upgrade", "").lower() == "websocket":
+            return self.get_handler_delegate(request, ProxySocketHandler, self._shared)
         return self.get_handler_delegate(request, ProxyHandler, self._shared)
 
 

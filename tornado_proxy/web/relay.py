@@ -111,6 +111,9 @@ class Relay:
         else:
             self._drains.begin(self, streams.drain_limit_s, streams.drain_max)
 
+    def drain(self) -> None:
+        """The server is going down: an answer comes to its end by itself."""
+
     def end(self, outcome: Outcome) -> None:
         """End the call now, so that it looks broken to the client."""
         self._ended_as = self._ended_as or outcome

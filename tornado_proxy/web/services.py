@@ -22,6 +22,9 @@ from tornado_proxy.web.ownership import Ownership
 class Endable(Protocol):
     """A call in flight that shutdown may have to end."""
 
+    def drain(self) -> None:
+        """The server is going down; come to an end by itself, if that can be done without loss."""
+
     def end(self, outcome: Outcome) -> None:
         """End it so that it looks broken to the client, never complete."""
 
@@ -40,6 +43,12 @@ class InFlight:
             raise Draining("this server is shutting down; try again, another one will answer")
         if len(self._calls) >= most:
             raise Overloaded(f"this server relays {most} requests already (limits.max_streams); try again shortly")
+
+    def begin_drain(self) -> None:
+        """Let no further call start, and tell those in flight."""
+        self.draining = True
+        for call in self:
+            call.drain()
 
     def add(self, call: Endable) -> None:
         """A call has begun."""

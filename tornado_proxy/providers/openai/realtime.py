@@ -61,7 +61,7 @@ _SESSIONS = frozenset(
 _COMMITTED = "input_audio_buffer.committed"
 _TRANSCRIBED = "conversation.item.input_audio_transcription.completed"
 _NOT_TRANSCRIBED = "conversation.item.input_audio_transcription.failed"
-_READ = _SESSIONS | {_COMMITTED, _TRANSCRIBED, _NOT_TRANSCRIBED, "response.created", "response.done"}
+_READ = _SESSIONS | {_COMMITTED, _TRANSCRIBED, _NOT_TRANSCRIBED, "response.created", "response.done", "error"}
 
 #: Base64 characters of one audio token: 50 ms of 24 kHz, 16 bits, mono, four characters for three bytes.
 _CHARACTERS_PER_AUDIO_TOKEN = 3200
@@ -84,11 +84,28 @@ class RealtimeSession:
         self._awaited: dict[str, str] = {}
         self._done: set[str] = set()
         self._transcribed: set[tuple[str, object]] = set()
+        self._begun: list[str] = []
+        self._errors = 0
 
     @property
     def model(self) -> str | None:
         """The model that answers, as the provider last said."""
         return self._model
+
+    @property
+    def working(self) -> bool:
+        """Whether a response or a transcription runs."""
+        return bool(self._running or self._awaited)
+
+    def take_begun(self) -> tuple[str, ...]:
+        """Ids of the responses, and of the items to be transcribed, that have begun since the last call."""
+        begun, self._begun = tuple(self._begun), []
+        return begun
+
+    def take_errors(self) -> int:
+        """How many `error` events have come since the last call."""
+        errors, self._errors = self._errors, 0
+        return errors
 
     def spends(self) -> tuple[Spend, ...]:
         """What the session can be charged for now, by the provider's last word; to be checked after session events."""
@@ -129,7 +146,10 @@ class RealtimeSession:
         elif kind == _NOT_TRANSCRIBED:
             self._awaited.pop(_text(event.get("item_id")), None)
         elif kind == _COMMITTED and self._transcription_model is not None:
-            self._awaited[_text(event.get("item_id"))] = self._transcription_model
+            self._begun.append(_text(event.get("item_id")))
+            self._awaited[self._begun[-1]] = self._transcription_model
+        elif kind == "error":
+            self._errors += 1
         elif kind in _SESSIONS:
             self._adopt(_object(event.get("session")))
         elif isinstance(kind, str):
@@ -141,8 +161,9 @@ class RealtimeSession:
         self._transcription_model = transcription_model(session)
 
     def _started(self, response_id: str) -> None:
-        if response_id not in self._done:
-            self._running.setdefault(response_id, _Seen())
+        if response_id not in self._done and response_id not in self._running:
+            self._running[response_id] = _Seen()
+            self._begun.append(response_id)
 
     def _count(self, kind: str, prefix: str, length: int) -> None:
         if kind in _AUDIO_DELTAS:

@@ -26,7 +26,8 @@ from tornado_proxy.providers.openai.text_usage import read_text_usage
 from tornado_proxy.providers.openai.usage_report import decode_object
 from tornado_proxy.wire.sse import SseBlocks, parse_block
 
-_TERMINAL = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
+#: Events that end a response.
+TERMINAL_EVENTS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
 _BEGINNING = frozenset({"response.created", "response.queued", "response.in_progress"})
 _UNFINISHED = frozenset({"queued", "in_progress"})
 
@@ -138,7 +139,7 @@ class ResponseStreamReader:
             self._text_bytes += len(event.delta.encode())
         elif event.type == "error":
             self._refused = True
-        elif event.type in _TERMINAL:
+        elif event.type in TERMINAL_EVENTS:
             self._end(decode_object(bytes(event.response)) or {})
         elif event.type in _BEGINNING and not self._begun:
             self._begun = decode_object(bytes(event.response)) or {}

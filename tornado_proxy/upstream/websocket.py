@@ -1,0 +1,130 @@
+"""A WebSocket to a provider: Tornado's client, with our words for what goes wrong.
+
+Pressure is felt in both directions: read() takes one message at a time and Tornado reads the next from the socket only
+when it has been taken; write() is done when the socket has taken the message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from dataclasses import dataclass
+
+import certifi
+from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.httputil import HTTPHeaders
+from tornado.iostream import StreamClosedError
+from tornado.simple_httpclient import HTTPTimeoutError
+from tornado.websocket import WebSocketClientConnection, WebSocketClosedError, WebSocketError, websocket_connect
+
+from tornado_proxy.domain.errors import SocketRefused, UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from tornado_proxy.domain.identity import Secret
+
+#: Close codes that a frame may carry (RFC 6455 section 7.4): 1004 to 1006 and 1015 never go over the wire.
+_UNSENDABLE = frozenset({1004, 1005, 1006, 1015})
+
+
+@dataclass(frozen=True, slots=True)
+class SocketRequest:
+    """What is connected to.  `url` is complete, http(s); sizes in bytes, times in seconds."""
+
+    url: str
+    headers: tuple[tuple[str, str], ...]
+    key_headers: tuple[tuple[str, Secret], ...]
+    subprotocols: tuple[str, ...]
+    max_message_bytes: int
+    connect_timeout_s: float
+    ca_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """How the provider closed: a code that can be sent on, and its reason."""
+
+    code: int
+    reason: str
+
+
+class UpstreamSocket:
+    """A connection that stands.  read() until it gives Closed; close() may come at any time.
+
+    Every wait ends by the provider, by close(), or with the connection.
+    """
+
+    def __init__(self, connection: WebSocketClientConnection) -> None:
+        self._connection = connection
+
+    @property
+    def headers(self) -> HTTPHeaders:
+        """The headers of the provider's 101."""
+        headers = self._connection.headers
+        assert headers is not None, "it stands"
+        return headers
+
+    @property
+    def subprotocol(self) -> str | None:
+        """What the provider selected of the subprotocols that were offered."""
+        return self._connection.selected_subprotocol
+
+    async def read(self) -> str | bytes | Closed:
+        """The next message, text or binary, or how the connection ended."""
+        message = await self._connection.read_message()
+        if message is not None:
+            return message
+        code = self._connection.close_code
+        if code is None or code == 1006:
+            return Closed(1011, "the connection to the provider broke")
+        return Closed(1000 if code in _UNSENDABLE else code, self._connection.close_reason or "")
+
+    async def write(self, message: str | bytes) -> None:
+        """Send a message and wait until the socket has taken it.
+
+        Raises:
+            UpstreamError: the connection is gone.
+        """
+        try:
+            await self._connection.write_message(message, binary=isinstance(message, bytes))
+        except (WebSocketClosedError, StreamClosedError) as error:
+            raise UpstreamError("the connection to the provider is closed") from error
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Say goodbye; no effect on a connection that has ended."""
+        with contextlib.suppress(WebSocketClosedError, StreamClosedError):
+            self._connection.close(None if code in _UNSENDABLE else code, reason[:120] or None)
+
+
+async def connect(request: SocketRequest) -> UpstreamSocket:
+    """Connect, verify and upgrade.
+
+    Raises:
+        SocketRefused: the provider answered with an HTTP error.
+        UpstreamTimeout: it did not answer in time.
+        UpstreamUnreachable: there is no connection to it.
+    """
+    headers = HTTPHeaders()
+    for name, value in (*request.headers, *((name, secret.reveal()) for name, secret in request.key_headers)):
+        headers.add(name, value)
+    opening = HTTPRequest(
+        "ws" + request.url.removeprefix("http"),
+        headers=headers,
+        connect_timeout=request.connect_timeout_s,
+        request_timeout=request.connect_timeout_s,
+        ca_certs=request.ca_file or certifi.where(),
+    )
+    offered = list(request.subprotocols) or None
+    try:
+        connection = await websocket_connect(opening, max_message_size=request.max_message_bytes, subprotocols=offered)
+    except HTTPTimeoutError as error:
+        raise UpstreamTimeout("the provider could not be reached in time", request_sent=False) from error
+    except HTTPClientError as error:
+        answer = error.response
+        body = answer.body if answer is not None else b""
+        media_type = answer.headers.get("Content-Type", "") if answer is not None else ""
+        raise SocketRefused(error.code, body, media_type) from error
+    except ssl.SSLError as error:
+        raise UpstreamUnreachable(f"the provider could not be reached: {error.reason}", request_sent=False) from error
+    except (OSError, StreamClosedError, WebSocketError, asyncio.InvalidStateError) as error:
+        raise UpstreamUnreachable(f"the provider could not be reached: {error}", request_sent=False) from error
+    connection.protocol.stream.set_nodelay(True)  # type: ignore[union-attr]  # it stands
+    return UpstreamSocket(connection)

@@ -1,0 +1,147 @@
+"""The WebSocket handler: has the upgrade admitted, connects the provider, and only then accepts the client."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from tornado.websocket import WebSocketHandler
+
+from tornado_proxy import tasks
+from tornado_proxy.domain.errors import AnswerableError, BadRequest, SocketRefused
+from tornado_proxy.upstream.websocket import UpstreamSocket, connect
+from tornado_proxy.web import call_log
+from tornado_proxy.web.admission import Entry
+from tornado_proxy.web.base import REQUEST_ID_HEADER, BaseHandler
+from tornado_proxy.web.services import Services
+from tornado_proxy.web.socket_admission import admit_upgrade, offered_subprotocols, open_reader, socket_request
+from tornado_proxy.web.socket_meter import SocketMeter
+from tornado_proxy.web.socket_relay import SocketRelay
+from tornado_proxy.wire.scrub import Scrubber
+
+_log = logging.getLogger("tornado_proxy.call")
+
+#: What browsers are told to select when the provider has not selected anything (OpenAI's word).
+_REALTIME = "realtime"
+
+_VERSION = "13"
+
+
+class ProxySocketHandler(BaseHandler, WebSocketHandler):
+    """One session with a provider.
+
+    Waits: for the provider's upgrade (its connect time-out ends it), then whatever SocketRelay waits for.
+    """
+
+    def initialize(self, services: Services) -> None:
+        """Begin without a session."""
+        super().initialize(services)
+        self._entry: Entry | None = None
+        self._relay: SocketRelay | None = None
+        self._upstream: UpstreamSocket | None = None
+        self._gone = False
+        self._began = time.monotonic()
+
+    async def get(self, *args: Any, **kwargs: Any) -> None:
+        """Serve the session to its end."""
+        try:
+            self._relay = await self._connect()
+        except SocketRefused as refused:
+            await self._pass_refusal(refused)
+            return
+        except AnswerableError as error:
+            call_log.refused(self.request_id, error, self._entry)
+            await self.answer_error(error)
+            return
+        if self._gone and self._upstream is not None:
+            self._upstream.close()
+            return
+        self.set_header(REQUEST_ID_HEADER, self.request_id)
+        try:
+            await super().get(*args, **kwargs)
+        finally:
+            if self.ws_connection is None and self._upstream is not None:
+                self._upstream.close()  # the handshake failed
+
+    async def _connect(self) -> SocketRelay:
+        snapshot = self.services.snapshots.current
+        headers = list(self.request.headers.get_all())
+        self._entry = entry = admit_upgrade(snapshot, self.request.uri or "", headers, datetime.now(UTC))
+        self._check_handshake()
+        self.services.in_flight.check(snapshot.settings.limits.max_streams)
+        offered = offered_subprotocols(headers)
+        reader = await open_reader(entry, offered, self.services.ownership)
+        self._max_message_bytes = snapshot.settings.websockets.max_message_mb * 1024 * 1024
+        self._upstream = await connect(socket_request(entry, offered))
+        meter = self._meter = SocketMeter(entry, reader, self.request_id, self.services)
+        return SocketRelay(entry, reader, self, self._upstream, meter)
+
+    def _check_handshake(self) -> None:
+        """Look at what Tornado would refuse after the provider has been connected (RFC 6455 section 4.2.1)."""
+        headers = self.request.headers
+        if "upgrade" not in headers.get("Connection", "").lower() or not headers.get("Sec-WebSocket-Key"):
+            raise BadRequest("the headers of a WebSocket handshake are not complete")
+        if headers.get("Sec-WebSocket-Version") != _VERSION:
+            raise BadRequest(f"Sec-WebSocket-Version must be {_VERSION}")
+
+    async def _pass_refusal(self, refused: SocketRefused) -> None:
+        """The provider's own status and words; its key, should it echo one, masked."""
+        call_log.refused(self.request_id, refused, self._entry)
+        assert self._entry is not None
+        key = self._entry.snapshot.provider_key(self._entry.caller.project_id, self._entry.match.provider.name)
+        assert key is not None, "the provider was asked with it"
+        scrub = Scrubber(key)
+        self.clear()
+        self.set_status(refused.answer_status if refused.answer_status >= 400 else refused.status)
+        self.set_header("Content-Type", refused.media_type or "application/json")
+        self.set_header(REQUEST_ID_HEADER, self.request_id)
+        await self.finish(scrub.feed(refused.body) + scrub.close())
+
+    # What Tornado asks of a WebSocketHandler.
+
+    @property
+    def max_message_size(self) -> int:
+        """Bytes of the largest message of the client."""
+        return self._max_message_bytes
+
+    def check_origin(self, origin: str) -> bool:
+        """Browsers of any origin may come: the credential decides, and no cookie is one."""
+        return True
+
+    def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+        """What the provider selected, never what carries a token."""
+        selected = self._upstream.subprotocol if self._upstream is not None else None
+        if selected in subprotocols:
+            return selected
+        return _REALTIME if _REALTIME in subprotocols else None
+
+    def open(self, *args: str, **kwargs: str) -> None:
+        """The client is connected, too."""
+        assert self._relay is not None
+        self.set_nodelay(True)
+        tasks.spawn(self._run(self._relay), "session")
+
+    async def _run(self, relay: SocketRelay) -> None:
+        try:
+            await relay.run(self.services)
+        finally:
+            assert self._entry is not None
+            seconds = time.monotonic() - self._began
+            call_log.session_ended(self.request_id, self._entry, relay.closed.code, seconds, self._meter.records)
+
+    async def on_message(self, message: str | bytes) -> None:
+        """A frame of the client; Tornado reads the next one when this is done."""
+        assert self._relay is not None
+        await self._relay.from_client(message)
+
+    def on_close(self) -> None:
+        """The client has gone."""
+        self._gone = True
+        if self._relay is not None:
+            self._relay.client_left(self.close_code, self.close_reason)
+
+    async def send_frame(self, frame: str | bytes) -> None:
+        """Send and wait until the socket has taken it."""
+        await self.write_message(frame, binary=isinstance(frame, bytes))

@@ -1,0 +1,91 @@
+"""Everything that must hold before a WebSocket to a provider is opened, and before a frame goes there."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from tornado_proxy.auth.credentials import find_socket_token
+from tornado_proxy.domain.errors import BadRequest
+from tornado_proxy.domain.identity import Secret
+from tornado_proxy.providers.endpoint import ClientFrame, SocketReader
+from tornado_proxy.snapshot import Snapshot
+from tornado_proxy.upstream.websocket import SocketRequest
+from tornado_proxy.web.admission import (
+    Entry,
+    Headers,
+    check_spends,
+    passed_headers,
+    provider_access,
+    refuse_token_in_target,
+)
+from tornado_proxy.web.ownership import Ownership
+
+#: Subprotocols that carry credentials or choose an account: they never go on.
+_PRIVATE = ("openai-insecure-api-key.", "openai-organization.", "openai-project.")
+
+_MIB = 1024 * 1024
+
+
+def admit_upgrade(snapshot: Snapshot, target: str, headers: Headers, started_at: datetime) -> Entry:
+    """Find the route and the caller of a request for a WebSocket.
+
+    Raises:
+        CallerError: no such route, not a WebSocket, or no valid credential.
+    """
+    match = snapshot.routes.match("GET", target)
+    if match.endpoint.socket is None:
+        raise BadRequest("this path is no WebSocket; send a plain HTTP request", code="no_websocket")
+    token = find_socket_token(headers, match.provider.credential_headers)
+    caller = snapshot.authenticator.authenticate(token, started_at)
+    refuse_token_in_target(target, token)
+    return Entry(snapshot, match, caller, Secret(token), headers, started_at)
+
+
+async def open_reader(entry: Entry, subprotocols: tuple[str, ...], ownership: Ownership) -> SocketReader:
+    """What reads the session, all that opening it can cost admitted.
+
+    Raises:
+        CallerError: it asks for what has no price, is not granted, or is not the project's.
+    """
+    assert entry.match.endpoint.socket is not None, "admit_upgrade comes first"
+    query = entry.match.upstream_target.partition("?")[2]
+    reader = entry.match.endpoint.socket(query, subprotocols)
+    check_spends(entry, reader.spends(), entry.started_at)
+    await ownership.require(entry, reader.references)
+    return reader
+
+
+async def admit_frame(entry: Entry, frame: ClientFrame, ownership: Ownership, at: datetime) -> None:
+    """Check what one frame of the client asks for.
+
+    Raises:
+        CallerError: it asks for what has no price, is not granted, or is not the project's.
+    """
+    check_spends(entry, frame.spends, at)
+    if frame.references:
+        await ownership.require(entry, frame.references)
+
+
+def socket_request(entry: Entry, subprotocols: tuple[str, ...]) -> SocketRequest:
+    """What is connected to.
+
+    Raises:
+        BadRequest: a header that would go on holds the client's token.
+        ServiceError: this server has no key for the provider.
+    """
+    settings, key = provider_access(entry)
+    return SocketRequest(
+        url=settings.base_url + entry.match.upstream_target,
+        headers=tuple(passed_headers(entry)),
+        key_headers=tuple(entry.match.provider.key_headers(key).items()),
+        subprotocols=tuple(one for one in subprotocols if not one.startswith(_PRIVATE)),
+        max_message_bytes=entry.snapshot.settings.websockets.max_message_mb * _MIB,
+        connect_timeout_s=entry.snapshot.settings.streams.connect_timeout_s,
+        ca_file=settings.ca_file,
+    )
+
+
+def offered_subprotocols(headers: Headers) -> tuple[str, ...]:
+    """What a client offers in `Sec-WebSocket-Protocol`, in its order (RFC 6455 section 4.1)."""
+    values = (value for name, value in headers if name.lower() == "sec-websocket-protocol")
+    return tuple(one.strip() for value in values for one in value.split(",") if one.strip())

@@ -1,0 +1,130 @@
+"""What a WebSocket session uses, on the bill the moment it is known: one record for each response and transcription.
+
+    client asks        ──> asks()          intent, before the frame is sent on
+    provider begins    ──> frame()         the intent gets the work's id; work that nobody asked for gets one now
+    provider is done   ──> frame()         record
+    the session ends   ──> close()         records of what was left open, estimated or unsettled
+
+It knows no client and no connection, so that a session is metered alike whoever listens to it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from tornado_proxy.domain.call import CallIntent, Outcome
+from tornado_proxy.domain.errors import LedgerUnavailable
+from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.domain.usage import Basis, UsageReport
+from tornado_proxy.metering import Ending, rated_record
+from tornado_proxy.providers.endpoint import SocketReader
+from tornado_proxy.web import call_log
+from tornado_proxy.web.admission import Entry, new_request_id
+from tornado_proxy.web.services import Services
+from tornado_proxy.wire.annotations import read_annotations
+
+_SWITCHING_PROTOCOLS = 101
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """Something that is to be paid for, and that the ledger knows of."""
+
+    intent: CallIntent
+    facts: RequestFacts
+
+
+class SocketMeter:
+    """Meters one session, known as `session_id` in its records."""
+
+    def __init__(self, entry: Entry, reader: SocketReader, session_id: str, services: Services) -> None:
+        self._entry = entry
+        self._reader = reader
+        self._session_id = session_id
+        self._services = services
+        self._asked: deque[_Work] = deque()
+        self._begun: dict[str, _Work] = {}
+        self.records = 0
+
+    @property
+    def working(self) -> bool:
+        """Whether something runs that is still to be paid for."""
+        return bool(self._asked) or self._reader.working
+
+    async def asks(self, facts: RequestFacts) -> None:
+        """The client asks for an answer; its frame may be sent when this returns.
+
+        Raises:
+            LedgerUnavailable: it must not be sent.
+        """
+        work = self._work(facts)
+        await self._services.ledger.begin(work.intent)
+        self._asked.append(work)
+
+    async def frame(self, frame: str | bytes) -> None:
+        """Take a frame of the provider."""
+        reports = self._reader.feed_server_frame(frame)
+        for work_id in self._reader.take_begun():
+            await self._begin(work_id)
+        for _ in range(min(self._reader.take_rejected(), len(self._asked))):
+            free = UsageReport(basis=Basis.FREE, faults=("the provider answered with an error",))
+            self._keep(self._asked.popleft(), free, Outcome.UPSTREAM_ERROR)
+        for report in reports:
+            self._keep(self._work_of(report), report, Outcome.COMPLETED)
+
+    def close(self, outcome: Outcome) -> None:
+        """The session has ended; `outcome` says how, for what was under way."""
+        for report in self._reader.close():
+            self._keep(self._work_of(report), report, outcome)
+        unknown = UsageReport(basis=Basis.UNSETTLED, faults=("the session ended before the provider had answered",))
+        for work in (*self._begun.values(), *self._asked):
+            self._keep(work, unknown, outcome)
+        self._begun.clear()
+        self._asked.clear()
+
+    async def _begin(self, work_id: str) -> None:
+        if self._asked:
+            self._begun[work_id] = self._asked.popleft()
+            return
+        work = self._begun[work_id] = self._work(RequestFacts(model=self._reader.model))
+        try:
+            await self._services.ledger.begin(work.intent)
+        except LedgerUnavailable:
+            return  # it runs already, and will be paid for: its record waits for the ledger
+
+    def _work_of(self, report: UsageReport) -> _Work:
+        begun = self._begun.pop(report.object_id, None) if report.object_id is not None else None
+        if begun is not None:
+            return begun
+        if self._asked and report.object_id is None:
+            return self._asked.popleft()
+        return self._work(RequestFacts(model=self._reader.model))
+
+    def _work(self, facts: RequestFacts) -> _Work:
+        match = self._entry.match
+        intent = CallIntent(
+            request_id=new_request_id(),
+            caller=self._entry.caller,
+            provider=match.provider.name,
+            endpoint=match.upstream_target.partition("?")[0],
+            method=match.endpoint.method,
+            model_requested=facts.model,
+            started_at=datetime.now(UTC),
+            session=self._session_id,
+            service_tier=facts.service_tier,
+            annotations=read_annotations(self._entry.headers),
+        )
+        return _Work(intent, facts)
+
+    def _keep(self, work: _Work, report: UsageReport, outcome: Outcome) -> None:
+        provider = self._entry.match.provider.name
+        ending = Ending(outcome, _SWITCHING_PROTOCOLS, datetime.now(UTC))
+        record = rated_record(work.intent, report, work.facts, self._entry.snapshot.tariffs[provider], ending)
+        self.records += 1
+        for created in (record.object_id, *record.objects):
+            if created is not None:
+                self._services.ownership.remember(provider, created, self._entry.caller.project_id)
+        self._services.ledger.finish(record)
+        call_log.write(record, self._entry.snapshot.generation)

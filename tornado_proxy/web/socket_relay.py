@@ -1,0 +1,226 @@
+"""One WebSocket session: two directions, each frame awaited, and a clock.
+
+    client ── from_client: read, admit, intent ──> provider          (Tornado reads the next frame when this is done)
+    provider ── _down: meter ──> client                              (the next is read when the client has this one)
+
+Ends, and who is told what:
+
+    provider closes         the client, with the provider's code and reason; a broken connection is 1011
+    client closes           the provider; before that a running answer is read to its end, so that its record is exact
+    idle, lifetime          both, 1001
+    credential gone         both, 1008
+    shutdown                both, 1001; at once when nothing runs, else when it is done or time is over
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import UTC, datetime
+from typing import Protocol
+
+from tornado.websocket import WebSocketClosedError
+
+from tornado_proxy import tasks
+from tornado_proxy.auth.permissions import require_model
+from tornado_proxy.domain.call import Outcome
+from tornado_proxy.domain.errors import AnswerableError, UpstreamError
+from tornado_proxy.providers.endpoint import ClientFrame, SocketReader
+from tornado_proxy.upstream.websocket import Closed, UpstreamSocket
+from tornado_proxy.web.admission import Entry, check_spends, provider_access
+from tornado_proxy.web.services import Services
+from tornado_proxy.web.socket_admission import admit_frame
+from tornado_proxy.web.socket_meter import SocketMeter
+
+GOING_AWAY = 1001
+POLICY_VIOLATION = 1008
+
+#: Looks at the clock in the shortest of a session's limits.
+_LOOKS = 4
+
+
+class SocketClient(Protocol):
+    """The side of the client."""
+
+    async def send_frame(self, frame: str | bytes) -> None:
+        """Send and wait until the socket has taken it.
+
+        Raises:
+            WebSocketClosedError: it has gone.
+        """
+
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        """Say goodbye."""
+
+
+class SocketRelay:
+    """Relays one session whose provider is connected.  run() once; the other calls at any time.
+
+    Every wait ends by either side, by the session's limits, or by end().
+    """
+
+    def __init__(
+        self, entry: Entry, reader: SocketReader, client: SocketClient, upstream: UpstreamSocket, meter: SocketMeter
+    ) -> None:
+        self._entry = entry
+        self._reader = reader
+        self._client = client
+        self._upstream = upstream
+        self._meter = meter
+        self._limits = entry.snapshot.settings.websockets
+        self._key = provider_access(entry)[1].reveal()
+        self._mask = "*" * len(self._key)
+        self._admitted = reader.spends()
+        self._gone = False
+        self._draining = False
+        self._outcome: Outcome | None = None
+        self._over: asyncio.TimerHandle | None = None
+        self._active_at = self._began_at = asyncio.get_running_loop().time()
+        self.closed = Closed(GOING_AWAY, "")
+
+    async def run(self, services: Services) -> None:
+        """Pass the provider's frames on until the session has ended, to whatever end."""
+        self._services = services
+        services.in_flight.add(self)
+        clock = tasks.spawn(self._watch(), "session clock")
+        try:
+            await self._down()
+        finally:
+            clock.cancel()
+            if self._over is not None:
+                self._over.cancel()
+            services.in_flight.discard(self)
+            self._upstream.close(GOING_AWAY)
+            self._meter.close(self._outcome or self._broken())
+
+    async def from_client(self, message: str | bytes) -> None:
+        """Admit one frame and send it on; what is refused is answered here and goes nowhere."""
+        self._active_at = asyncio.get_running_loop().time()
+        frame = ClientFrame()
+        try:
+            frame = self._reader.read_client_frame(message)
+            await admit_frame(self._entry, frame, self._services.ownership, datetime.now(UTC))
+            if frame.facts is not None:
+                await self._meter.asks(frame.facts)
+        except AnswerableError as error:
+            await self._to_client(self._reader.refusal(error, frame, _event_id()))
+            return
+        try:
+            await self._upstream.write(message)
+        except UpstreamError:
+            return  # the other direction sees the end, and tells the client
+
+    def client_left(self, code: int | None, reason: str | None) -> None:
+        """The client's connection has closed."""
+        self._gone = True
+        streams = self._entry.snapshot.settings.streams
+        if self._meter.working and streams.on_client_disconnect == "drain" and self._outcome is None:
+            limit_s = streams.drain_limit_s
+            self._over = asyncio.get_running_loop().call_later(limit_s, self._finish, Outcome.CLIENT_CLOSED)
+            return
+        self._outcome = self._outcome or Outcome.CLIENT_CLOSED
+        self._upstream.close(code or GOING_AWAY, reason or "")
+
+    def drain(self) -> None:
+        """The server is going down: end when nothing runs."""
+        self._draining = True
+        if not self._meter.working:
+            self.end(Outcome.SHUTDOWN)
+
+    def end(self, outcome: Outcome) -> None:
+        """End the session now."""
+        self._outcome = self._outcome or outcome
+        self._close(GOING_AWAY, "the server is going down")
+
+    async def _down(self) -> None:
+        while True:
+            message = await self._upstream.read()
+            if isinstance(message, Closed):
+                self.closed = message
+                self._client.close(message.code, message.reason)
+                return
+            self._active_at = asyncio.get_running_loop().time()
+            await self._meter.frame(message)
+            if not self._is_priced():
+                return
+            await self._to_client(self._scrubbed(message))
+            if not self._meter.working:
+                self._nothing_runs()
+
+    async def _to_client(self, frame: str | bytes) -> None:
+        if self._gone:
+            return
+        try:
+            await self._client.send_frame(frame)
+        except WebSocketClosedError:
+            self._gone = True
+
+    def _is_priced(self) -> bool:
+        """Whether what the provider says of the session has a price; it may have chosen a model by itself."""
+        spends = self._reader.spends()
+        if spends == self._admitted:
+            return True
+        try:
+            check_spends(self._entry, spends, datetime.now(UTC))
+        except AnswerableError as error:
+            self._outcome = self._outcome or Outcome.UPSTREAM_BROKEN
+            self._close(POLICY_VIOLATION, error.message)
+            return False
+        self._admitted = spends
+        return True
+
+    def _nothing_runs(self) -> None:
+        if self._draining:
+            self.end(Outcome.SHUTDOWN)
+        elif self._gone:
+            self._finish(Outcome.CLIENT_CLOSED)
+
+    def _finish(self, outcome: Outcome) -> None:
+        self._outcome = self._outcome or outcome
+        self._upstream.close(GOING_AWAY)
+
+    def _close(self, code: int, reason: str) -> None:
+        self.closed = Closed(code, reason)
+        self._client.close(code, reason[:120])
+        self._upstream.close(GOING_AWAY)
+
+    def _broken(self) -> Outcome:
+        return Outcome.CLIENT_CLOSED if self._gone else Outcome.UPSTREAM_BROKEN
+
+    def _scrubbed(self, message: str | bytes) -> str | bytes:
+        """A provider key that a provider echoes is masked at its own length."""
+        if isinstance(message, str):
+            return message.replace(self._key, self._mask) if self._key in message else message
+        key = self._key.encode()
+        return message.replace(key, self._mask.encode()) if key in message else message
+
+    async def _watch(self) -> None:
+        limits = self._limits
+        step_s = min(limits.recheck_s, limits.idle_timeout_s / _LOOKS, limits.lifetime_s / _LOOKS)
+        loop = asyncio.get_running_loop()
+        checked_at = loop.time()
+        while True:
+            await asyncio.sleep(step_s)
+            now = loop.time()
+            if now - self._began_at > limits.lifetime_s:
+                self._close(GOING_AWAY, f"a session lasts {limits.lifetime_s:g} s at most; connect again")
+            elif now - self._active_at > limits.idle_timeout_s:
+                self._close(GOING_AWAY, f"no message for {limits.idle_timeout_s:g} s")
+            elif now - checked_at >= limits.recheck_s:
+                checked_at = now
+                self._recheck()
+
+    def _recheck(self) -> None:
+        """Look at the credential again, by the configuration that is in use now."""
+        snapshot = self._services.snapshots.current
+        try:
+            caller = snapshot.authenticator.authenticate(self._entry.token.reveal(), datetime.now(UTC))
+            provider, project = self._entry.match.provider.name, snapshot.projects[caller.project_id]
+            for spend in self._reader.spends():
+                require_model(caller, project, provider, spend.model)
+        except AnswerableError as error:
+            self._close(POLICY_VIOLATION, f"the credential no longer holds: {error.message}")
+
+
+def _event_id() -> str:
+    return f"event_{os.urandom(12).hex()}"
