@@ -24,11 +24,17 @@ mkdir "$work/home" "$work/project"
 export HOME=$work/home CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1
 cd "$work/project"
 
-echo '== codex exec'
-"$agents/node_modules/.bin/codex" exec --skip-git-repo-check -m gpt-5.4 \
-    -c 'model_provider="proxy"' \
-    -c "model_providers.proxy={name=\"proxy\",base_url=\"$OPENAI_BASE_URL\",env_key=\"OPENAI_API_KEY\",wire_api=\"responses\"}" \
-    'Say hello.' </dev/null
+codex() {
+    "$agents/node_modules/.bin/codex" exec --skip-git-repo-check -m gpt-5.4 "$@" 'Say hello.' </dev/null
+}
+
+echo '== codex exec, over a WebSocket'
+CODEX_API_KEY=$OPENAI_API_KEY codex -c "openai_base_url=\"$OPENAI_BASE_URL\""
+grep -q '"endpoint":"/v1/responses".*"status":101' "$work/demo.log"
+
+echo '== codex exec, over HTTP'
+codex -c 'model_provider="proxy"' \
+    -c "model_providers.proxy={name=\"proxy\",base_url=\"$OPENAI_BASE_URL\",env_key=\"OPENAI_API_KEY\",wire_api=\"responses\"}"
 
 echo '== claude -p'
 "$agents/node_modules/.bin/claude" -p 'Say hello.' --model claude-sonnet-5 </dev/null
