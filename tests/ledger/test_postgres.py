@@ -234,6 +234,33 @@ def test_all_tables_stand_in_a_schema_of_their_own(address: PostgresAddress) -> 
         assert [name for (name,) in found] == ["public.records", "tornado_proxy.meta", "tornado_proxy.records"]
 
 
+def test_a_database_without_tables_holds_no_ledger(address: PostgresAddress) -> None:
+    with pytest.raises(LedgerUnavailable, match="there is no ledger; the server makes it at its first start"):
+        list(read_records(address, UsageFilter()))
+
+
+def test_a_report_says_that_the_server_is_away(server: PostgresServer, address: PostgresAddress) -> None:
+    server.stop()
+
+    with pytest.raises(LedgerUnavailable, match="the server cannot be reached"):
+        list(read_records(address, UsageFilter()))
+
+
+def test_reports_for_those_who_may_only_read(server: PostgresServer, address: PostgresAddress) -> None:
+    async def run() -> None:
+        ledger = await opened(address)
+        await ledger.finish(record(intent("r1")))
+        await ledger.close()
+
+    asyncio.run(run())
+    with psycopg.connect(address.url, autocommit=True) as db:
+        db.execute("CREATE ROLE r LOGIN")
+        db.execute("GRANT USAGE ON SCHEMA tornado_proxy TO r")  # as docs/ledger.md has it
+        db.execute("GRANT SELECT ON ALL TABLES IN SCHEMA tornado_proxy TO r")
+
+    assert basis_by_id(replace(address, url=address.url.replace("owner@", "r@"))) == {"r1": "reported"}
+
+
 def refusal(address: PostgresAddress) -> str:
     with pytest.raises(LedgerUnavailable) as refused:
         asyncio.run(opened(address))

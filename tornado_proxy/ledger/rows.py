@@ -181,7 +181,9 @@ def format_time(moment: datetime) -> str:
     """RFC 3339 in UTC, with milliseconds and Z: text that sorts as time does."""
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
-    return moment.isoformat(timespec="milliseconds")[: -len("+00:00")] + "Z"
+    parts = (moment.year, moment.month, moment.day, moment.hour, moment.minute, moment.second)
+    # Half of what isoformat() takes, four times a call.
+    return "%d-%02d-%02dT%02d:%02d:%02d.%03dZ" % (*parts, moment.microsecond // 1000)  # noqa: UP031  # nor do f-strings
 
 
 def format_decimal(value: Decimal) -> str:
