@@ -3,7 +3,8 @@
     begun ID      begin() returned: the intent is durable
     finished ID   the record is durable
 
-Run as `python -m tests.ledger.child PATH load NAME` or `... hold NAME`; `hold` begins one call and waits.
+Run as `python -m tests.ledger.child LEDGER load NAME` or `... hold NAME`; `hold` begins one call and waits.  LEDGER is
+a path, or a PostgreSQL URL and the folder of its journal with a blank between them.
 """
 
 from __future__ import annotations
@@ -14,30 +15,42 @@ import sys
 from pathlib import Path
 
 from tests.ledger.calls import intent, record
-from tornado_proxy.ledger.sqlite import SqliteLedger
+from tornado_proxy.domain.errors import LedgerUnavailable
+from tornado_proxy.domain.ledger_address import LedgerAddress, PostgresAddress
+from tornado_proxy.ledger.ledger import Ledger
+from tornado_proxy.ledger.opening import make_ledger
 
 
 def say(text: str) -> None:
     os.write(1, f"{text}\n".encode())
 
 
-async def call(ledger: SqliteLedger, request_id: str) -> None:
+async def call(ledger: Ledger, request_id: str) -> None:
     one = intent(request_id)
-    await ledger.begin(one)
+    try:
+        await ledger.begin(one)
+    except LedgerUnavailable:
+        await asyncio.sleep(0.02)
+        return
     say(f"begun {request_id}")
     await ledger.finish(record(one))
     say(f"finished {request_id}")
 
 
-async def caller(ledger: SqliteLedger, name: str) -> None:
+async def caller(ledger: Ledger, name: str) -> None:
     number = 0
     while True:
         await call(ledger, f"{name}-{number}")
         number += 1
 
 
-async def main(path: Path, job: str, name: str) -> None:
-    ledger = SqliteLedger(path)
+def address(text: str) -> LedgerAddress:
+    url, _, journal = text.partition(" ")
+    return PostgresAddress(url, None, Path(journal)) if journal else Path(text)
+
+
+async def main(where: LedgerAddress, job: str, name: str) -> None:
+    ledger = make_ledger(where, fsync=False)
     await ledger.open()
     say("open")
     if job == "load":
@@ -48,4 +61,4 @@ async def main(path: Path, job: str, name: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3]))
+    asyncio.run(main(address(sys.argv[1]), sys.argv[2], sys.argv[3]))
