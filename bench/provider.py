@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import json
 import os
 import re
@@ -60,6 +61,13 @@ def asked_for(text: bytes) -> Plan | None:
         return None
     words = (word.partition("=") for word in asked[1].decode().split())
     return Plan(**{name: int(value) for name, _, value in words})
+
+
+@functools.cache
+def _filled(pad: int, turn: int, *, upgraded: bool) -> bytes:
+    """An event without a time.  Two kinds take turns: LiteLLM ends a stream that says the same a hundred times."""
+    content = (b"word ", b"next ")[turn] * 4 + b"x" * pad
+    return canned.message(content) if upgraded else canned.event(content)
 
 
 class State:
@@ -165,9 +173,11 @@ class Connection(asyncio.BufferedProtocol):
             return
         size = min(plan.batch, plan.events - self._sent)
         self._sent += size
-        content = b"@%d@" % time.monotonic_ns() if plan.gap_us else b"word " * 4
-        one = canned.message if self._upgraded else canned.event
-        self._transport.write(one(content + b"x" * plan.pad) * size)
+        if plan.gap_us:
+            one = canned.message if self._upgraded else canned.event
+            self._transport.write(one(b"@%d@" % time.monotonic_ns() + b"x" * plan.pad) * size)
+        else:
+            self._transport.write(_filled(plan.pad, self._sent // size % 2, upgraded=self._upgraded) * size)
         if plan.gap_us:
             self._due += plan.gap_us / 1e6
             self._timer = loop.call_at(self._due, self._go_on)
