@@ -13,11 +13,25 @@ from tests.harness import ROOT
 PACKAGE = ROOT / "tornado_proxy"
 
 #: Floors 0 to 2, and metering, which counts money.
-_ROOMS = ("domain", "wire", "auth", "config", "providers", "metrics.py", "tasks.py", "logs.py", "metering.py")
+_ROOMS = (
+    "domain",
+    "wire",
+    "auth",
+    "config",
+    "pricing",
+    "providers",
+    "metrics.py",
+    "tasks.py",
+    "logs.py",
+    "metering.py",
+)
 
 #: Files that are reached through another one, and the test that does so.
 _THROUGH = {
     "config/projects.py": "config/test_loading.py",
+    "pricing/calculator.py": "pricing/test_cards.py",
+    "pricing/import_plan.py": "cli/test_pricing.py",
+    "pricing/reading_files.py": "pricing/test_cards.py",
     "providers/anthropic/complete.py": "providers/anthropic/test_message_request.py",
     "providers/anthropic/count_tokens.py": "providers/anthropic/test_message_request.py",
     "providers/openai/chat_reader.py": "providers/openai/test_chat.py",

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tornado_proxy.auth.credentials import find_token, only_one, subprotocol_token
+from tornado_proxy.auth.credentials import find_socket_token, find_token, only_one, subprotocol_token
 from tornado_proxy.domain.errors import NotAuthenticated
 
 BEARER = ("authorization",)
@@ -80,3 +80,52 @@ def test_tokens_from_several_places_must_be_one() -> None:
     assert only_one(["a", "a"], BEARER) == "a"
     with pytest.raises(NotAuthenticated, match="differ"):
         only_one(["a", "b"], BEARER)
+
+
+PROTOCOL = "openai-insecure-api-key."
+
+
+@pytest.mark.parametrize(
+    ("headers", "token"),
+    [
+        pytest.param([("Authorization", "Bearer t")], "t", id="as in any request"),
+        pytest.param([("Sec-WebSocket-Protocol", f"realtime, {PROTOCOL}t")], "t", id="a browser's"),
+        pytest.param(
+            [("Sec-WebSocket-Protocol", "realtime"), ("sec-websocket-protocol", f"{PROTOCOL}t")],
+            "t",
+            id="in the second of two lines",
+        ),
+        pytest.param(
+            [("Authorization", "Bearer t"), ("Sec-WebSocket-Protocol", f"{PROTOCOL}t")], "t", id="both, alike"
+        ),
+        pytest.param([("Authorization", " "), ("Sec-WebSocket-Protocol", f"{PROTOCOL}t")], "t", id="an empty header"),
+        pytest.param(
+            [("x-api-key", "other"), ("Sec-WebSocket-Protocol", f"{PROTOCOL}t")], "t", id="a header that is none"
+        ),
+    ],
+)
+def test_the_token_of_an_upgrade_is_found(headers: list[tuple[str, str]], token: str) -> None:
+    assert find_socket_token(headers, ("authorization",)) == token
+
+
+@pytest.mark.parametrize(
+    ("headers", "says"),
+    [
+        pytest.param([], "no credential", id="none"),
+        pytest.param([("Sec-WebSocket-Protocol", "realtime")], "no credential", id="no token among the subprotocols"),
+        pytest.param(
+            [("Authorization", "Bearer a"), ("Sec-WebSocket-Protocol", f"{PROTOCOL}b")], "two credentials", id="two"
+        ),
+        pytest.param(
+            [("Sec-WebSocket-Protocol", f"{PROTOCOL}a, {PROTOCOL}b")], "two credentials", id="two subprotocols"
+        ),
+        pytest.param(
+            [("Authorization", "Basic a"), ("Sec-WebSocket-Protocol", f"{PROTOCOL}a")],
+            "must read",
+            id="a malformed header",
+        ),
+    ],
+)
+def test_an_upgrade_without_one_token_is_401(headers: list[tuple[str, str]], says: str) -> None:
+    with pytest.raises(NotAuthenticated, match=says):
+        find_socket_token(headers, ("authorization",))
