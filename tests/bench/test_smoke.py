@@ -60,10 +60,14 @@ def test_open_streams_are_held_and_flow(tmp_path: Path) -> None:
     assert parts["streams-1000"]["tornado-proxy"]["errors"] == [0]
 
 
-def test_websocket_sessions_flow(tmp_path: Path) -> None:
-    parts, _ = bench(tmp_path, "ws", "--contestants", "tornado-proxy")
+def test_websocket_messages_are_counted(tmp_path: Path) -> None:
+    parts, _ = bench(tmp_path, "ws-flood", "--contestants", "tornado-proxy")
     assert parts["ws-flood"]["tornado-proxy"]["broken_sessions"] == [0]
     assert parts["ws-flood"]["tornado-proxy"]["messages_per_s"][0] > 0
+
+
+def test_open_websocket_sessions_are_held_and_flow(tmp_path: Path) -> None:
+    parts, _ = bench(tmp_path, "ws-1000", "--contestants", "tornado-proxy")
     assert parts["ws-1000"]["tornado-proxy"]["sessions"] == [10]
     assert parts["ws-1000"]["tornado-proxy"]["errors"] == [0]
 
