@@ -1,4 +1,4 @@
-"""What a profile says: the share of each file of the server's own thread, from the stacks of `--profile`.
+"""What a profile says: where the server's own thread was, from the stacks of `--profile`.
 
 python -m bench.digest FOLDER/json-32.txt
 """
@@ -12,28 +12,44 @@ from collections.abc import Iterator
 from pathlib import Path
 
 #: The bottom of the thread that runs the event loop; the other threads mostly wait, which a sampler takes for work.
-_MAIN = "tornado_proxy/__main__.py"
+_BOTTOM = "tornado_proxy/__main__.py"
 
 _FILE = re.compile(r"\((.*?)(?::\d+)?\)$")
+_OURS = "tornado_proxy/"
+
+#: Files of ours that only start the loop: what has no other file of ours above it is the frame's own work.
+_STARTERS = (_BOTTOM, "tornado_proxy/cli/", "tornado_proxy/app.py")
+
+FRAME = "tornado and the loop"
 
 
 def stacks(path: Path) -> Iterator[tuple[list[str], int]]:
-    """Each stack of the event loop's thread, outermost frame first, and its number of samples."""
+    """The files of each stack of the event loop's thread, outermost first, and its number of samples."""
     for line in path.read_text().splitlines():
         frames, _, count = line.rpartition(" ")
-        if _MAIN in frames:
-            yield frames.split(";"), int(count)
+        if _BOTTOM in frames:
+            yield [_file(frame) for frame in frames.split(";")], int(count)
 
 
-def by_file(path: Path) -> tuple[Counter[str], Counter[str]]:
-    """Samples by the file of the innermost frame, and by each file that is anywhere in a stack."""
-    own: Counter[str] = Counter()
-    with_callees: Counter[str] = Counter()
-    for frames, count in stacks(path):
-        files = [_file(frame) for frame in frames]
-        own[files[-1]] += count
-        with_callees.update(dict.fromkeys(files, count))
-    return own, with_callees
+def by_room(path: Path) -> Counter[str]:
+    """Samples by the innermost room of ours, with the libraries that it calls; the rest is the frame's."""
+    rooms: Counter[str] = Counter()
+    for files, count in stacks(path):
+        ours = (file for file in reversed(files) if file.startswith(_OURS) and not file.startswith(_STARTERS))
+        rooms[_room(next(ours, FRAME))] += count
+    return rooms
+
+
+def by_file(path: Path) -> Counter[str]:
+    """Samples by the file that was running, of ours or of a library."""
+    running: Counter[str] = Counter()
+    for files, count in stacks(path):
+        running[files[-1]] += count
+    return running
+
+
+def _room(file: str) -> str:
+    return "/".join(file.split("/")[:2]) if file.count("/") > 1 else file
 
 
 def _file(frame: str) -> str:
@@ -42,12 +58,12 @@ def _file(frame: str) -> str:
 
 
 def main() -> None:
-    """Print the files with the largest shares."""
-    own, with_callees = by_file(Path(sys.argv[1]))
-    total = sum(own.values())
-    print(f"{'own %':>7} {'with callees %':>15}  file")
-    for file, count in own.most_common(40):
-        print(f"{100 * count / total:7.1f} {100 * with_callees[file] / total:15.1f}  {file}")
+    """Print the rooms, and the files with the largest shares."""
+    for title, counts in (("room", by_room(Path(sys.argv[1]))), ("file", by_file(Path(sys.argv[1])))):
+        total = sum(counts.values())
+        print(f"{'%':>6}  {title}")
+        for name, count in counts.most_common(25):
+            print(f"{100 * count / total:6.1f}  {name}")
 
 
 if __name__ == "__main__":

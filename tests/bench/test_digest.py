@@ -1,21 +1,32 @@
-"""A profile's digest counts the event loop's thread alone, by files."""
+"""A profile's digest counts the event loop's thread alone."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from bench.digest import by_file
+import pytest
 
-PROFILE = """\
-<module> (tornado_proxy/__main__.py:6);run (asyncio/runners.py:118);send (tornado_proxy/web/relay.py:20) 3
-<module> (tornado_proxy/__main__.py:6);run (asyncio/runners.py:118) 1
+from bench.digest import FRAME, by_file, by_room
+
+LOOP = "<module> (tornado_proxy/__main__.py:6);serve (tornado_proxy/cli/serve.py:45);run (asyncio/runners.py:118)"
+PROFILE = f"""\
+{LOOP};post (tornado_proxy/web/proxy_http.py:9);finish (tornado_proxy/ledger/writer.py:1);dumps (json/encoder.py:1) 3
+{LOOP};post (tornado_proxy/web/proxy_http.py:9);feed (tornado_proxy/metering.py:70) 2
+{LOOP};write (tornado/iostream.py:9) 1
 Thread.run (threading.py:982);Writer.run (tornado_proxy/ledger/writer.py:111) 40
 """
 
 
-def test_samples_are_counted_by_the_innermost_file_and_by_every_file_above_it(tmp_path: Path) -> None:
+@pytest.fixture
+def profile(tmp_path: Path) -> Path:
     path = tmp_path / "stacks.txt"
     path.write_text(PROFILE)
-    own, with_callees = by_file(path)
-    assert own == {"tornado_proxy/web/relay.py": 3, "asyncio/runners.py": 1}
-    assert with_callees == {"tornado_proxy/__main__.py": 4, "asyncio/runners.py": 4, "tornado_proxy/web/relay.py": 3}
+    return path
+
+
+def test_samples_count_for_the_innermost_room_of_ours_or_for_the_frame(profile: Path) -> None:
+    assert by_room(profile) == {"tornado_proxy/ledger": 3, "tornado_proxy/metering.py": 2, FRAME: 1}
+
+
+def test_samples_count_for_the_file_that_was_running(profile: Path) -> None:
+    assert by_file(profile) == {"json/encoder.py": 3, "tornado_proxy/metering.py": 2, "tornado/iostream.py": 1}
