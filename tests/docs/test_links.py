@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,3 +45,13 @@ def _linked(page: Path) -> Iterator[Path]:
             yield from target.glob("*.md")
         elif target.suffix == ".md" and target.exists():
             yield target
+
+
+def test_every_page_that_the_code_speaks_of_exists() -> None:
+    places = [ROOT / "setup.cfg"]
+    for folder in ("tornado_proxy", "conf", "schemas", "bench", "tests", ".ci"):
+        places += [path for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".yaml", ".json", ".conf")]
+    named = {page for path in places for page in re.findall(r"\bdocs/[\w/-]+\.md", path.read_text("utf-8"))}
+
+    assert len(named) > 10
+    assert [page for page in sorted(named) if not (ROOT / page).exists()] == []
