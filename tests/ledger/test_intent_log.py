@@ -69,5 +69,33 @@ def test_a_log_that_has_grown_is_followed_by_another_and_forgets_no_call_under_w
     assert log_files(tmp_path) == []
 
 
+def test_a_log_that_cannot_be_followed_by_another_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+
+    async def run() -> None:
+        ledger = SqliteLedger(path)
+        await ledger.open()
+        stand_in_the_way(tmp_path)
+        for number in range(11_000):
+            one = intent(f"r{number}", session="s" * 300)
+            await ledger.begin(one)
+            ledger.finish(record(one))
+        await ledger.begin(intent("held"))
+        assert ledger.healthy
+        await ledger.close()
+
+    asyncio.run(run())
+
+    (log,) = (one for one in tmp_path.glob("*.intents-0"))
+    assert log.stat().st_size > 4 * 1024 * 1024
+    assert [one["request_id"] for one in read_intents(log)][-1] == "held"
+
+
+def stand_in_the_way(folder: Path) -> None:
+    """Have something stand where the next log goes."""
+    (log,) = folder.glob("*.intents-0")
+    log.with_name(log.name.replace("intents-0", "intents-1")).mkdir()
+
+
 def log_files(folder: Path) -> list[str]:
     return sorted(one.name.rpartition("-")[2] for one in folder.glob("*.intents-*"))

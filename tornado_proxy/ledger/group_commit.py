@@ -14,6 +14,7 @@ state loses none; the next open() reads it back.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import queue
 import sys
@@ -176,13 +177,15 @@ class GroupCommitLedger:
     def _log_intent(self, intents: Intents, intent: CallIntent) -> None:
         try:
             intents.begin(intent)
-            turned = intents.turn()
         except OSError as error:
             self._intents_failed(error)
             raise LedgerUnavailable(f"the ledger cannot be written: {self._intents_reason}") from error
-        if turned is not None:
-            moved = self._put(Entry(moved=turned.under_way))
-            moved.add_done_callback(lambda done: _remove(turned.file, done))
+        # This request is stored.  A file that cannot be followed by another grows on until it can.
+        with contextlib.suppress(OSError):
+            turned = intents.turn()
+            if turned is not None:
+                moved = self._put(Entry(moved=turned.under_way))
+                moved.add_done_callback(lambda done: _remove(turned.file, done))
 
     def _finish_late(self, row: dict[str, object]) -> asyncio.Future[None]:
         files = self._opening.files
