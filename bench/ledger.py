@@ -93,16 +93,15 @@ async def measure_ledger(records: list[CallRecord], under_way: int, *, fsync: bo
 
 def run(calls: int, *, fsync: bool) -> dict[str, dict[str, float]]:
     records = [make_record(make_intent(number)) for number in range(calls)]
-    rounds = []
+    plains, singles, many = [], [], []
     for _ in range(_ROUNDS):
-        plain = measure_plain(records)
-        one = uvloop.run(measure_ledger(records, 1, fsync=fsync))
-        many = uvloop.run(measure_ledger(records, 32, fsync=fsync))
-        rounds.append((plain, one, many))
-    plain = min(one for one, _, _ in rounds)
+        plains.append(measure_plain(records))
+        singles.append(uvloop.run(measure_ledger(records, 1, fsync=fsync)))
+        many.append(uvloop.run(measure_ledger(records, 32, fsync=fsync)))
+    plain = min(plains)
     table = {"plain executemany": {"us_per_call": plain, "ratio": 1.0, "begin_ms": 0.0}}
-    for name, at in (("ledger, 1 call under way", 1), ("ledger, 32 calls under way", 2)):
-        spent, begin_ms = min(one[at] for one in rounds)
+    for name, rounds in (("ledger, 1 call under way", singles), ("ledger, 32 calls under way", many)):
+        spent, begin_ms = min(rounds)
         table[name] = {"us_per_call": spent, "ratio": spent / plain, "begin_ms": begin_ms}
     return table
 
