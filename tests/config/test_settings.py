@@ -41,7 +41,13 @@ FULL: dict[str, object] = {
         "connect_timeout_s": Decimal("0.5"),
     },
     "limits": {"max_body_mb": 5, "max_streams": 6},
-    "websockets": {"idle_timeout_s": 7, "lifetime_s": 8, "recheck_s": Decimal("0.5"), "max_message_mb": 9},
+    "websockets": {
+        "idle_timeout_s": 7,
+        "lifetime_s": 8,
+        "recheck_s": Decimal("0.5"),
+        "max_message_mb": 9,
+        "sideband_failure": "end",
+    },
     "shutdown": {"drain_s": Decimal("7.5")},
     "models_list": "provider",
     "forward_headers": ["X-Trace", "x-team"],
@@ -62,7 +68,7 @@ def test_each_setting_gets_its_place_and_type() -> None:
     assert settings.ledger == LedgerSettings(Path("/etc/proxy/../var/ledger.db"), fsync=True)
     assert settings.streams == StreamSettings("cancel", 1.0, 2, 3.0, 0.5)
     assert (settings.limits.max_body_mb, settings.limits.max_streams) == (5, 6)
-    assert settings.websockets == SocketSettings(7.0, 8.0, 0.5, 9)
+    assert settings.websockets == SocketSettings(7.0, 8.0, 0.5, 9, "end")
     assert settings.shutdown.drain_s == 7.5
     assert settings.models_list == "provider"
     assert settings.forward_headers == {"x-trace", "x-team"}

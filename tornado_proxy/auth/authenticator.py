@@ -11,10 +11,10 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import datetime
 
-from tornado_proxy.auth import participant
+from tornado_proxy.auth import participant, session_key
 from tornado_proxy.auth.participant import VerifiedToken
 from tornado_proxy.domain.errors import NotAuthenticated
-from tornado_proxy.domain.identity import ApiKey, Caller, Project
+from tornado_proxy.domain.identity import ApiKey, Caller, Project, SessionGrant
 
 #: Verified tokens that are remembered, the least lately used forgotten first; one costs about 1 KB.
 REMEMBERED_TOKENS = 4096
@@ -32,13 +32,17 @@ class Authenticator:
         """How many verified tokens are remembered now."""
         return len(self._verified)
 
-    def authenticate(self, token: str, now: datetime) -> Caller:
+    def authenticate(self, token: str, now: datetime, *, session_keys: bool = False) -> Caller:
         """The caller that `token` stands for at `now` (aware UTC).
+
+        `session_keys`: a short-lived key of ours is taken here.
 
         Raises:
             NotAuthenticated: it is not valid.
             NotAllowed: it is valid and grants no model.
         """
+        if session_key.looks_like_one(token):
+            return session_key.open_key(token, self._keys, now, accepted=session_keys)
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         verified = self._verified.get(digest)
         if verified is None:
@@ -52,6 +56,14 @@ class Authenticator:
             raise
         self._verified.move_to_end(digest)
         return verified.caller
+
+    def seal_session(self, caller: Caller, grant: SessionGrant, expires_at: int) -> str:
+        """A short-lived key of ours for `caller`, good until `expires_at` (seconds since 1970).
+
+        Raises:
+            NotAllowed: the caller's own credential is not one that can stand behind it.
+        """
+        return session_key.seal_key(self._keys.get(caller.credential_id), caller, grant, expires_at)
 
     def _remember(self, digest: bytes, verified: VerifiedToken) -> None:
         self._verified[digest] = verified

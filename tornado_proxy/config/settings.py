@@ -73,12 +73,16 @@ class LimitSettings:
 
 @dataclass(frozen=True, slots=True)
 class SocketSettings:
-    """WebSocket sessions.  Times in seconds, `max_message_mb` in MiB; a credential is trusted for `recheck_s`."""
+    """WebSocket sessions.  Times in seconds, `max_message_mb` in MiB; a credential is trusted for `recheck_s`.
+
+    `sideband_failure` is `refuse` or `end`.
+    """
 
     idle_timeout_s: float
     lifetime_s: float
     recheck_s: float
     max_message_mb: int
+    sideband_failure: str = "refuse"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +175,7 @@ def _websockets(section: Mapping[str, object]) -> SocketSettings:
         lifetime_s=_number(section, "lifetime_s", 3900),
         recheck_s=_number(section, "recheck_s", 60),
         max_message_mb=int(_number(section, "max_message_mb", 32)),
+        sideband_failure=str(section.get("sideband_failure", "refuse")),
     )
 
 

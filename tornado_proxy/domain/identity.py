@@ -91,12 +91,25 @@ class Project:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionGrant:
+    """What a short-lived key of ours opens: a realtime session whose config the provider has fixed.
+
+    `provider_key` is the provider's own short-lived key, which goes up in place of the server's; `query` is how the
+    session's WebSocket is opened where the client says nothing.
+    """
+
+    provider_key: Secret
+    query: str
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """The one a valid credential stands for.
 
     `participant` is a participant token's `name`, `user` an OAuth user; one of them is set.
     `credential_id` names the credential without giving it away (the API key's id, the OAuth client's id).
-    `granted` limits the models; `expires_at` is aware UTC, None for a credential without `exp`.
+    `granted` limits the models; `expires_at` is aware UTC, None for a credential without `exp`.  `session` is set where
+    the credential is a short-lived key for one realtime session.
     """
 
     project_id: str
@@ -108,3 +121,4 @@ class Caller:
     credential_id: str = ""
     granted: ModelPatterns = field(default_factory=ModelPatterns)
     expires_at: datetime | None = None
+    session: SessionGrant | None = None

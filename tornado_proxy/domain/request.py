@@ -42,6 +42,7 @@ class RequestFacts:
     `inferred` are quantities that only the request can tell (characters to speak, seconds of uploaded audio).
     `references` are ids of provider objects that the body names; they must be the project's own.
     `cache_ttl` is how long the provider is asked to keep what it caches, in its words ("12h").
+    `session_query` is the query that opens a WebSocket of the realtime session which the body describes.
     """
 
     model: str | None = None
@@ -56,3 +57,4 @@ class RequestFacts:
     references: tuple[str, ...] = ()
     response_format: str | None = None
     cache_ttl: str | None = None
+    session_query: str | None = None

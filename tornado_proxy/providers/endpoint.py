@@ -139,6 +139,19 @@ OpenSocket = Callable[[str, tuple[str, ...]], SocketReader]
 
 
 @dataclass(frozen=True, slots=True)
+class Sideband:
+    """How a call whose media flows past us is listened to, and ended, by its id: targets at the provider."""
+
+    target: Callable[[str], str]
+    hang_up: Callable[[str], str]
+    open: OpenSocket
+
+
+#: (the provider's short-lived key, when it expires in seconds since 1970) -> the key of ours that stands for it.
+Seal = Callable[[str, int], str]
+
+
+@dataclass(frozen=True, slots=True)
 class Later:
     """How the usage of a call that the provider reports later is fetched, by the id of what it created.
 
@@ -164,6 +177,8 @@ class Endpoint:
     the objects that this one lists.  `later` is set where usage can come after the answer.  `own_urls` puts our address
     in the place of the provider's where an answer tells the client what to fetch next: (body, our base URL) -> body.
     `socket` is set where the path is a WebSocket, and what is used is read from its frames.
+    `secrets` puts keys of ours in the place of the provider's short-lived ones: (body, seal) -> body.  `session_keys`:
+    such keys of ours are taken here.  `sideband` is set where media flows past us, metered over a WebSocket of ours.
     """
 
     provider: str
@@ -180,6 +195,9 @@ class Endpoint:
     later: Later | None = None
     own_urls: Callable[[bytes, str], bytes] | None = None
     socket: OpenSocket | None = None
+    secrets: Callable[[bytes, Seal], bytes] | None = None
+    session_keys: bool = False
+    sideband: Sideband | None = None
 
     @property
     def free(self) -> bool:

@@ -65,9 +65,14 @@ class ProviderHandler(RequestHandler):
             what = "x-api-key header is required" if self.anthropic else "You didn't provide an API key."
             raise ProviderFault(401, what)
         wanted = self.simulator.keys.get("anthropic" if self.anthropic else "openai")
-        if wanted is not None and given != wanted:
+        if wanted is not None and given != wanted and not self._opens_session(given):
             what = "invalid x-api-key" if self.anthropic else "Incorrect API key provided."
             raise ProviderFault(401, what)
+
+    def _opens_session(self, key: str) -> bool:
+        """Whether it is a short-lived key that opens a realtime session, and this is where one is opened."""
+        place = self.request.path.removeprefix("/openai")
+        return place in ("/v1/realtime", "/v1/realtime/calls") and self.simulator.session_keys.get(key) is not None
 
     def credential(self) -> str:
         """The key that came with the request, "" for none."""

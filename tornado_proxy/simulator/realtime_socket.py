@@ -24,6 +24,7 @@ from tornado_proxy.simulator.realtime_session import (
     spoken_audio,
 )
 from tornado_proxy.simulator.sockets import SocketHandler
+from tornado_proxy.simulator.stores import Call
 
 _TRANSCRIPT = "Simulated words that were heard."
 _TRANSCRIPT_TOKENS = 6
@@ -35,9 +36,31 @@ class RealtimeSocket(SocketHandler):
     async def open(self, *args: str, **kwargs: str) -> None:
         """Greet with `session.created`."""
         await super().open(*args, **kwargs)
-        model = self.get_query_argument("model", "gpt-realtime")
+        call = self._call()
+        asked = call.session if call is not None else self.simulator.session_keys.get(self.credential())
+        named = as_text((asked or {}).get("model")) or "gpt-realtime"
+        model = self.get_query_argument("model", named)
         self._session = RealtimeSession(self.simulator.new_id("sess_"), model)
+        self._session.update(asked or {})
         await self._say("session.created", session=self._session.session_json())
+        if call is not None:
+            call.on_end.append(lambda: self.close(1000, "the call has ended"))
+            await self._answer_call()
+
+    def prepare(self) -> None:
+        """Refuse a call that is not known, before the upgrade."""
+        super().prepare()
+        if self.get_query_argument("call_id", "") and self._call() is None:
+            raise ProviderFault(404, "No call found.", code="call_id_not_found")
+
+    def _call(self) -> Call | None:
+        return self.simulator.calls.get(self.get_query_argument("call_id", ""))
+
+    async def _answer_call(self) -> None:
+        """What the caller is told: a spoken answer to the session's instructions."""
+        said: Json = {"type": "input_text", "text": as_text(self._session.settings.get("instructions")) or "Hello"}
+        await self._add_item({"type": "message", "role": "user", "content": [said]})
+        await self._respond({})
 
     async def handle(self, event: Mapping[str, object]) -> None:
         """Answer one client event."""

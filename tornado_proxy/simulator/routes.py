@@ -16,6 +16,7 @@ from tornado_proxy.simulator import (
     openai_responses,
     openai_speech,
     openai_transcriptions,
+    realtime_http,
     realtime_socket,
     responses_socket,
 )
@@ -38,6 +39,11 @@ _OPENAI: tuple[tuple[str, type[RequestHandler]], ...] = (
     ("/v1/images/generations", openai_images.Images),
     ("/v1/images/edits", openai_images.ImageEdits),
     ("/v1/images/variations", openai_images.ImageVariations),
+    ("/v1/realtime/client_secrets", realtime_http.ClientSecrets),
+    ("/v1/realtime/sessions", realtime_http.BetaSessions),
+    ("/v1/realtime/transcription_sessions", realtime_http.BetaSessions),
+    ("/v1/realtime/calls", realtime_http.Calls),
+    (f"/v1/realtime/calls/{_ID}/(accept|reject|refer|hangup)", realtime_http.CallAction),
     ("/v1/models", model_lists.OpenAIModels),
     (f"/v1/models/{_ID}", model_lists.OneOpenAIModel),
 )

@@ -9,7 +9,7 @@ from itertools import count
 
 from tornado_proxy.simulator.prompt_cache import PromptCache
 from tornado_proxy.simulator.request_log import RequestLog
-from tornado_proxy.simulator.stores import Batch, Store, StoredResponse
+from tornado_proxy.simulator.stores import Batch, Call, Store, StoredResponse
 
 #: Texts whose failures are counted (`status=... times=...`).
 _COUNTED_TEXTS = 1000
@@ -51,6 +51,9 @@ class SimulatorState:
         self.prompt_cache = PromptCache()
         self.responses: Store[StoredResponse] = Store()
         self.batches: Store[Batch] = Store()
+        #: Short-lived realtime keys, with the config of their sessions.
+        self.session_keys: Store[Mapping[str, object]] = Store()
+        self.calls: Store[Call] = Store()
         self.openai_limits = _OPENAI_LIMITS
         self.anthropic_limits = _ANTHROPIC_LIMITS
         self._failures: OrderedDict[str, int] = OrderedDict()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -64,3 +64,16 @@ class Batch:
     ended: str
     results: list[Json] = field(default_factory=list)
     cancel_initiated: str | None = None
+
+
+@dataclass(slots=True)
+class Call:
+    """A realtime call; `on_end` are told when it is hung up."""
+
+    session: Json
+    on_end: list[Callable[[], None]] = field(default_factory=list)
+
+    def hang_up(self) -> None:
+        """End it."""
+        for tell in self.on_end:
+            tell()

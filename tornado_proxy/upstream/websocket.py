@@ -40,10 +40,11 @@ class SocketRequest:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """How the provider closed: a code that can be sent on, and its reason."""
+    """How the provider closed: a code that can be sent on, and its reason; `broken` without a word of its own."""
 
     code: int
     reason: str
+    broken: bool = False
 
 
 class UpstreamSocket:
@@ -74,7 +75,7 @@ class UpstreamSocket:
             return message
         code = self._connection.close_code
         if code is None or code == 1006:
-            return Closed(1011, "the connection to the provider broke")
+            return Closed(1011, "the connection to the provider broke", broken=True)
         return Closed(1000 if code in _UNSENDABLE else code, self._connection.close_reason or "")
 
     async def write(self, message: str | bytes) -> None:

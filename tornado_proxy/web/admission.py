@@ -79,7 +79,7 @@ def admit_head(snapshot: Snapshot, method: str, target: str, headers: Headers, s
     if match.endpoint.socket is not None:
         raise UpgradeRequired("this path is a WebSocket; connect to it with wss:// or ws://")
     token = find_token(headers, match.provider.credential_headers)
-    caller = snapshot.authenticator.authenticate(token, started_at)
+    caller = snapshot.authenticator.authenticate(token, started_at, session_keys=match.endpoint.session_keys)
     refuse_token_in_target(target, token)
     return Entry(snapshot, match, caller, Secret(token), headers, started_at)
 
@@ -105,6 +105,7 @@ def admit_body(entry: Entry, parsed: ParsedRequest, request_id: str) -> Admitted
     snapshot, provider = entry.snapshot, entry.match.provider
     _check_model_in_path(entry)
     check_spends(entry, parsed.facts.spends, entry.started_at)
+    _check_session(entry, parsed.facts)
     settings, key = provider_access(entry)
     upstream = UpstreamRequest(
         method=entry.match.endpoint.method,
@@ -122,8 +123,17 @@ def admit_body(entry: Entry, parsed: ParsedRequest, request_id: str) -> Admitted
     )
 
 
+def _check_session(entry: Entry, facts: RequestFacts) -> None:
+    """A call without a session's config has the one that its caller's key is for."""
+    if entry.match.endpoint.sideband and not facts.spends and entry.caller.session is None:
+        raise BadRequest(
+            "the call names no session; send a form with sdp and session, or a key from /v1/realtime/client_secrets",
+            param="session",
+        )
+
+
 def provider_access(entry: Entry) -> tuple[ProviderSettings, Secret]:
-    """Where the provider is, and the key to use there.
+    """Where the provider is, and the key to use there: for a key to one session, the provider's own behind it.
 
     Raises:
         ServiceError: this server has no key for it.
@@ -136,7 +146,8 @@ def provider_access(entry: Entry) -> tuple[ProviderSettings, Secret]:
             f"this server has no key for {provider}; add providers.{provider} to its configuration",
             code="provider_not_configured",
         )
-    return settings, key
+    session = entry.caller.session
+    return settings, key if session is None else session.provider_key
 
 
 def passed_headers(entry: Entry) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from tornado.http1connection import HTTP1Connection
@@ -18,8 +19,9 @@ from tornado_proxy.providers.endpoint import BodyEdit
 from tornado_proxy.web import call_log
 from tornado_proxy.web.admission import Admitted, Entry, admit_body, admit_head, parse_body
 from tornado_proxy.web.base import REQUEST_ID_HEADER, BaseHandler
-from tornado_proxy.web.relay import Relay
+from tornado_proxy.web.relay import Hooks, Relay
 from tornado_proxy.web.services import Services
+from tornado_proxy.web.sideband import Sidebands
 from tornado_proxy.web.whole_bodies import whole_body_edit
 
 _MIB = 1024 * 1024
@@ -122,7 +124,9 @@ class ProxyHandler(BaseHandler):
 
     async def _call(self, admitted: Admitted, edit: BodyEdit | None) -> None:
         meter = CallMeter(admitted.intent, admitted.entry.match.endpoint, admitted.facts, admitted.tariff)
-        relay = self._relay = Relay(admitted, meter, self, edit, lambda created: self._remember(meter.intent, created))
+        calls = Sidebands(admitted, self.services) if admitted.entry.match.endpoint.sideband else None
+        hooks = Hooks(lambda created: self._remember(meter.intent, created), calls.answered if calls else None)
+        relay = self._relay = Relay(admitted, meter, self, edit, hooks)
         if self._gone:
             relay.client_left()
         self.services.in_flight.add(relay)
@@ -131,7 +135,8 @@ class ProxyHandler(BaseHandler):
             ending = await relay.run(self.services.upstream, self.services.drains)
         finally:
             self.services.in_flight.discard(relay)
-            self._keep(meter.close(ending or Ending(Outcome.CRASHED, None, datetime.now(UTC))))
+            record = meter.close(ending or Ending(Outcome.CRASHED, None, datetime.now(UTC)))
+            self._keep(record if calls is None else replace(record, object_id=calls.call_id))
 
     async def _turn_away(self, error: AnswerableError) -> None:
         call_log.refused(self.request_id, error, self._entry)

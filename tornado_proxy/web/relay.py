@@ -12,7 +12,8 @@ or leaves (`client_left`); a drain ends by its limit; shutdown calls end().
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -24,7 +25,7 @@ from tornado_proxy.metering import CallMeter, Ending
 from tornado_proxy.providers.endpoint import AnswerHead, BodyEdit
 from tornado_proxy.upstream.client import UpstreamClient
 from tornado_proxy.upstream.exchange import Exchange, Head
-from tornado_proxy.web.admission import Admitted
+from tornado_proxy.web.admission import Admitted, provider_access
 from tornado_proxy.web.drains import Drains
 from tornado_proxy.wire.headers import to_client
 from tornado_proxy.wire.scrub import Scrubber
@@ -52,6 +53,18 @@ class Client(Protocol):
         """Answer with an error in the provider's shape; nothing was sent yet."""
 
 
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What else happens while an answer passes.
+
+    `created` hears the id of what the call has created; `answered` is awaited before the client sees the head of a good
+    answer, and may raise UpstreamError to have it refused.
+    """
+
+    created: Callable[[str], None]
+    answered: Callable[[Head], Awaitable[None]] | None = None
+
+
 class Relay:
     """Relays one call.  run() once; client_left() and end() may come at any time."""
 
@@ -61,13 +74,13 @@ class Relay:
         meter: CallMeter,
         client: Client,
         whole_edit: BodyEdit | None,
-        on_created: Callable[[str], None],
+        hooks: Hooks,
     ) -> None:
         self._admitted = admitted
         self._meter = meter
         self._client = client
         self._edit = whole_edit
-        self._on_created = on_created
+        self._hooks = hooks
         self._created: str | None = None
         self._scrub = Scrubber(admitted.key)
         self._exchange: Exchange | None = None
@@ -85,7 +98,10 @@ class Relay:
         self._drains = drains
         self._exchange = upstream.start(self._admitted.upstream)
         try:
-            self._begin(await self._exchange.head())
+            head = await self._exchange.head()
+            if self._hooks.answered is not None and 200 <= head.status < 300:
+                await self._hooks.answered(head)
+            self._begin(head)
         except UpstreamError as error:
             self._exchange.abort("its answer cannot be passed on")  # no effect where there is none
             return await self._never_answered(error)
@@ -134,6 +150,7 @@ class Relay:
         if changed_type is not None:
             headers = [pair for pair in headers if pair[0].lower() != "content-type"]
             headers.append(("Content-Type", changed_type))
+        headers = [self._own_location(pair) for pair in headers]
         if not self._gone:
             self._client.begin(head.status, head.reason, [(name, self._scrub.text(value)) for name, value in headers])
 
@@ -158,6 +175,12 @@ class Relay:
         make_edit = self._admitted.entry.match.endpoint.edit
         return self._edit if make_edit is None or coded else make_edit(self._admitted.facts, answer)
 
+    def _own_location(self, header: tuple[str, str]) -> tuple[str, str]:
+        """A Location with the provider's own address, without it: the path leads to where the client came from."""
+        name, value = header
+        base = provider_access(self._admitted.entry)[0].base_url
+        return (name, value.removeprefix(base)) if name.lower() == "location" else header
+
     def _answer_type(self, answer: AnswerHead) -> str | None:
         decide = self._admitted.entry.match.endpoint.answer_type
         return None if decide is None else decide(self._admitted.facts, answer)
@@ -178,7 +201,7 @@ class Relay:
         self._meter.feed(data)
         if self._created is None and self._meter.object_id is not None:
             self._created = self._meter.object_id
-            self._on_created(self._created)
+            self._hooks.created(self._created)
 
     async def _send(self, data: bytes) -> None:
         if self._gone:

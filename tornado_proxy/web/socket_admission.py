@@ -36,7 +36,7 @@ def admit_upgrade(snapshot: Snapshot, target: str, headers: Headers, started_at:
     if match.endpoint.socket is None:
         raise BadRequest("this path is no WebSocket; send a plain HTTP request", code="no_websocket")
     token = find_socket_token(headers, match.provider.credential_headers)
-    caller = snapshot.authenticator.authenticate(token, started_at)
+    caller = snapshot.authenticator.authenticate(token, started_at, session_keys=match.endpoint.session_keys)
     refuse_token_in_target(target, token)
     return Entry(snapshot, match, caller, Secret(token), headers, started_at)
 
@@ -49,6 +49,8 @@ async def open_reader(entry: Entry, subprotocols: tuple[str, ...], ownership: Ow
     """
     assert entry.match.endpoint.socket is not None, "admit_upgrade comes first"
     query = entry.match.upstream_target.partition("?")[2]
+    if entry.caller.session is not None and "model=" not in query:
+        query = f"{query}&{entry.caller.session.query}"  # for the reader: the provider knows it from its own key
     reader = entry.match.endpoint.socket(query, subprotocols)
     check_spends(entry, reader.spends(), entry.started_at)
     await ownership.require(entry, reader.references)

@@ -213,8 +213,10 @@ class SocketRelay:
     def _recheck(self) -> None:
         """Look at the credential again, by the configuration that is in use now."""
         snapshot = self._services.snapshots.current
+        # A key to a session says until when one may be begun; only its revocation ends one that runs.
+        at = datetime.now(UTC) if self._entry.caller.session is None else self._entry.started_at
         try:
-            caller = snapshot.authenticator.authenticate(self._entry.token.reveal(), datetime.now(UTC))
+            caller = snapshot.authenticator.authenticate(self._entry.token.reveal(), at, session_keys=True)
             provider, project = self._entry.match.provider.name, snapshot.projects[caller.project_id]
             for spend in self._reader.spends():
                 require_model(caller, project, provider, spend.model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 
+from tornado_proxy.domain.identity import Secret, SessionGrant
 from tornado_proxy.providers.endpoint import BodyEdit
 from tornado_proxy.providers.entry_lists import keep_entries, own_cursors
 from tornado_proxy.web.admission import Admitted, usable_model
@@ -46,4 +47,14 @@ def whole_body_edit(admitted: Admitted, own: frozenset[str] | None, base_url: st
     if endpoint.own_urls is not None:
         own_urls = endpoint.own_urls
         changes.append(lambda body: own_urls(body, base_url))
+    if endpoint.secrets is not None:
+        secrets = endpoint.secrets
+        changes.append(lambda body: secrets(body, lambda key, until: _session_key(admitted, key, until)))
     return _WholeBody(changes) if changes else None
+
+
+def _session_key(admitted: Admitted, provider_key: str, expires_at: int) -> str:
+    """The key of ours that stands for a short-lived one of the provider."""
+    grant = SessionGrant(Secret(provider_key), admitted.facts.session_query or "")
+    entry = admitted.entry
+    return entry.snapshot.authenticator.seal_session(entry.caller, grant, expires_at)

@@ -158,7 +158,7 @@ class RealtimeSession:
 
     def _adopt(self, session: dict[str, object]) -> None:
         self._model = _text(session.get("model")) or self._model
-        self._transcription_model = transcription_model(session)
+        self._transcription_model = next(iter(transcription_models(session)), None)
 
     def _started(self, response_id: str) -> None:
         if response_id not in self._done and response_id not in self._running:
@@ -228,11 +228,12 @@ class _Seen:
         self.text = 0
 
 
-def transcription_model(session: dict[str, object]) -> str | None:
-    """The model that transcribes the input of `session`, None where nothing does.  Reads both shapes."""
+def transcription_models(session: dict[str, object]) -> tuple[str, ...]:
+    """The models that transcribe the input of `session`, as its two shapes name them; none where nothing does."""
     current = _object(_object(_object(session.get("audio")).get("input")).get("transcription"))
     beta = _object(session.get("input_audio_transcription"))
-    return _text(current.get("model")) or _text(beta.get("model")) or None
+    named = (_text(current.get("model")), _text(beta.get("model")))
+    return tuple(dict.fromkeys(name for name in named if name))
 
 
 def _object(value: object) -> dict[str, object]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tornado_proxy.domain.errors import AnswerableError, BodyNotReadable
 from tornado_proxy.domain.request import Spend
 from tornado_proxy.domain.usage import Meter
-from tornado_proxy.providers.openai.realtime import INPUT_TRANSCRIPTION, realtime_spend, transcription_model
+from tornado_proxy.providers.openai.realtime import INPUT_TRANSCRIPTION, realtime_spend, transcription_models
 from tornado_proxy.providers.openai.transcription_models import transcription_spend
 
 _PICTURES = frozenset({Meter.INPUT_IMAGE, Meter.CACHED_INPUT_IMAGE})
@@ -33,7 +33,7 @@ def read_client_event(text: str | bytes, session_model: str | None) -> ClientEve
     Raises:
         BodyNotReadable: not a JSON object with a `type`, or a member is given twice.
     """
-    event = _decode(text)
+    event = read_object(text)
     kind, event_id = event.get("type"), event.get("event_id")
     if not isinstance(kind, str):
         raise BodyNotReadable("a realtime event needs a type", param="type")
@@ -65,15 +65,20 @@ def error_event(error: AnswerableError, event_id: str | None, own_id: str) -> st
 
 def _spends(kind: str, event: dict[str, object], session_model: str | None) -> tuple[Spend, ...]:
     if kind in ("session.update", "transcription_session.update"):
-        return _session_spends(event.get("session"))
+        return session_spends(event.get("session"))
     if kind == "response.create":
-        return (*_session_spends(event.get("response")), *_picture_spends(event, session_model))
+        return (*session_spends(event.get("response")), *_picture_spends(event, session_model))
     if kind == "conversation.item.create":
         return _picture_spends(event, session_model)
     return ()
 
 
-def _session_spends(session: object) -> tuple[Spend, ...]:
+def session_spends(session: object) -> tuple[Spend, ...]:
+    """What a session's config can be charged for: its model, and the one that transcribes what is heard.
+
+    Raises:
+        BodyNotReadable: a model is no text.
+    """
     if not isinstance(session, dict):
         return ()
     spends: list[Spend] = []
@@ -82,10 +87,8 @@ def _session_spends(session: object) -> tuple[Spend, ...]:
         spends.append(realtime_spend(model))
     elif model is not None:
         raise BodyNotReadable("model must be a string", param="model")
-    heard = transcription_model(session)
-    if heard is not None:
-        spends.append(transcription_spend(heard, role=INPUT_TRANSCRIPTION))
-    return tuple(spends)
+    heard = transcription_models(session)
+    return (*spends, *(transcription_spend(one, role=INPUT_TRANSCRIPTION) for one in heard))
 
 
 def _picture_spends(event: dict[str, object], session_model: str | None) -> tuple[Spend, ...]:
@@ -102,18 +105,23 @@ def _has_picture(event: dict[str, object]) -> bool:
     return any(isinstance(part, dict) and part.get("type") == "input_image" for parts in contents for part in parts)
 
 
-def _decode(text: str | bytes) -> dict[str, object]:
+def read_object(text: str | bytes) -> dict[str, object]:
+    """One JSON object in which no member stands twice, at any depth.
+
+    Raises:
+        BodyNotReadable: it is something else.
+    """
     try:
         event = json.loads(text, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
-        raise BodyNotReadable("a realtime event must be one JSON object") from error
+        raise BodyNotReadable("this must be one JSON object") from error
     if not isinstance(event, dict):
-        raise BodyNotReadable("a realtime event must be one JSON object")
+        raise BodyNotReadable("this must be one JSON object")
     return event
 
 
 def _once(members: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(members)
     if len(found) != len(members):
-        raise BodyNotReadable("a realtime event has a member twice")
+        raise BodyNotReadable("a member stands twice; send it once")
     return found

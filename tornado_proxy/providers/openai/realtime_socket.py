@@ -93,4 +93,4 @@ def _one(arguments: dict[str, list[str]], name: str) -> str | None:
     return values[0] if values and values[0] else None
 
 
-REALTIME_SOCKET = Endpoint("openai", "GET", "/v1/realtime", socket=open_realtime)
+REALTIME_SOCKET = Endpoint("openai", "GET", "/v1/realtime", socket=open_realtime, session_keys=True)

@@ -7,6 +7,7 @@ from tornado_proxy.providers.openai.audio import audio_endpoints
 from tornado_proxy.providers.openai.chat import CHAT_ENDPOINTS
 from tornado_proxy.providers.openai.embeddings import EMBEDDING_ENDPOINTS
 from tornado_proxy.providers.openai.images import IMAGE_ENDPOINTS
+from tornado_proxy.providers.openai.realtime_http import REALTIME_HTTP_ENDPOINTS
 from tornado_proxy.providers.openai.realtime_socket import REALTIME_SOCKET
 from tornado_proxy.providers.openai.responses import RESPONSE_ENDPOINTS
 from tornado_proxy.providers.openai.responses_socket import RESPONSES_SOCKET
@@ -19,6 +20,7 @@ def openai_endpoints(*, exact_speech: bool = True) -> tuple[Endpoint, ...]:
         *RESPONSE_ENDPOINTS,
         RESPONSES_SOCKET,
         REALTIME_SOCKET,
+        *REALTIME_HTTP_ENDPOINTS,
         *EMBEDDING_ENDPOINTS,
         *audio_endpoints(exact_speech=exact_speech),
         *IMAGE_ENDPOINTS,
