@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -98,7 +99,8 @@ def _user() -> dict[str, object]:
     """PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return {}
-    return {"user": "nobody", "group": "nogroup", "extra_groups": [], "cwd": "/", "env": {"LC_ALL": "C"}}
+    group = pwd.getpwnam("nobody").pw_gid
+    return {"user": "nobody", "group": group, "extra_groups": [], "cwd": "/", "env": {"LC_ALL": "C"}}
 
 
 def _programs(programs: Path, folder: Path) -> Path:
