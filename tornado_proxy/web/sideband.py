@@ -7,7 +7,11 @@
 With `websockets.sideband_failure: end` the client sees the answer at once; a call that cannot be metered is hung up.
 
     the sideband ends ──> opened again while the call goes on, a few times; else the call is hung up
+    credential gone   ──> the call is hung up, as a WebSocket session is closed
     shutdown          ──> the call is hung up: nobody would meter it
+
+The provider knows a call by the kind of key that made it, and a short-lived key ends before the call may: a sideband is
+opened with that key or, when it is refused, with the server's own, and a call is ended with either.
 
 Source: OpenAI guide "Webhooks and server-side controls"; both ends of a call use the same kind of key.
 """
@@ -16,19 +20,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from datetime import UTC, datetime
 
 from tornado_proxy import tasks
 from tornado_proxy.domain.call import Outcome
 from tornado_proxy.domain.errors import AnswerableError, UpstreamError
+from tornado_proxy.domain.identity import Secret
 from tornado_proxy.upstream.exchange import Head, Payload, UpstreamRequest
 from tornado_proxy.upstream.websocket import Closed, SocketRequest, UpstreamSocket, connect
 from tornado_proxy.web.admission import Admitted, check_spends, provider_access
 from tornado_proxy.web.services import Services
+from tornado_proxy.web.socket_admission import check_again
 from tornado_proxy.web.socket_meter import SocketMeter
 
+#: Headers with a key.
+Headers = tuple[tuple[str, Secret], ...]
+
 _log = logging.getLogger(__name__)
+
+_NOT_FOUND = 404
 
 _MIB = 1024 * 1024
 
@@ -42,7 +54,7 @@ class Sidebands:
     def __init__(self, admitted: Admitted, services: Services) -> None:
         self._admitted = admitted
         self._services = services
-        self.call_id: str | None = admitted.entry.match.object_id
+        self.call_id: str | None = None
 
     async def answered(self, head: Head) -> None:
         """The provider has answered; the client sees it when this returns.
@@ -51,7 +63,7 @@ class Sidebands:
             UpstreamError: the call cannot be metered, and was hung up.
         """
         location = (head.get("location") or "").partition("?")[0]
-        self.call_id = self.call_id or location.rstrip("/").rpartition("/")[2] or None
+        self.call_id = self._admitted.entry.match.object_id or location.rstrip("/").rpartition("/")[2] or None
         if self.call_id is None:
             raise UpstreamError("the provider did not say which call it made, so that it cannot be metered")
         entry = self._admitted.entry
@@ -95,16 +107,18 @@ class _MeteredCall:
         Raises:
             UpstreamError: it cannot be, after some tries.
         """
+        keys = itertools.cycle(self._keys())
         for wait_s in _WAITS_S:
             with contextlib.suppress(UpstreamError):
-                self._socket = await connect(self._request())
+                self._socket = await connect(self._request(next(keys)))
                 return
             await asyncio.sleep(wait_s)
-        self._socket = await connect(self._request())
+        self._socket = await connect(self._request(next(keys)))
 
     async def run(self) -> None:
         """Meter until the call has ended."""
         self._services.in_flight.add(self)
+        clock = tasks.spawn(self._watch(), "call clock")
         try:
             if self._socket is None:
                 await self.open()
@@ -114,17 +128,28 @@ class _MeteredCall:
             _log.warning("a call is hung up: its sideband is lost", extra={"reason": error.message})
             await self.hang_up()
         finally:
+            clock.cancel()
             self._services.in_flight.discard(self)
             self._meter.close(self._outcome or Outcome.UPSTREAM_BROKEN)
 
     async def hang_up(self) -> None:
         """End the call at the provider."""
+        statuses = []
+        for key_headers in reversed(self._keys()):
+            statuses.append(await self._hang_up_with(key_headers))
+            if 200 <= statuses[-1] < 300:
+                return
+        if set(statuses) != {_NOT_FOUND}:  # it has ended by itself
+            _log.error("a call could not be hung up", extra={"call_id": self._call_id, "statuses": statuses})
+
+    async def _hang_up_with(self, key_headers: Headers) -> int:
+        """The status of the provider's answer, 0 for none."""
         asked = self._admitted.upstream
         request = UpstreamRequest(
             "POST",
             self._base_url + self._sideband.hang_up(self._call_id),
             (),
-            asked.key_headers,
+            key_headers,
             Payload(b""),
             asked.connect_timeout_s,
             asked.connect_timeout_s,
@@ -132,9 +157,9 @@ class _MeteredCall:
         )
         exchange = self._services.upstream.start(request)
         try:
-            await exchange.head()
-        except UpstreamError as error:
-            _log.error("a call could not be hung up", extra={"call_id": self._call_id, "reason": error.message})
+            return (await exchange.head()).status
+        except UpstreamError:
+            return 0
         finally:
             exchange.abort("nothing more is read")
 
@@ -146,8 +171,9 @@ class _MeteredCall:
 
     def end(self, outcome: Outcome) -> None:
         """End the call."""
-        self._outcome = self._outcome or outcome
-        tasks.spawn(self._end_call(), "hang up")
+        if self._outcome is None:
+            self._outcome = outcome
+            tasks.spawn(self._end_call(), "hang up")
 
     async def _end_call(self) -> None:
         await self.hang_up()
@@ -176,15 +202,38 @@ class _MeteredCall:
         try:
             check_spends(self._entry, spends, datetime.now(UTC))
         except AnswerableError as error:
-            _log.warning("a call is hung up", extra={"call_id": self._call_id, "reason": error.message})
-            self.end(Outcome.UPSTREAM_BROKEN)
+            self._refuse(error.message)
 
-    def _request(self) -> SocketRequest:
+    async def _watch(self) -> None:
+        limits = self._entry.snapshot.settings.websockets
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + limits.lifetime_s
+        while True:
+            await asyncio.sleep(min(limits.recheck_s, limits.lifetime_s))
+            try:
+                check_again(self._entry, self._reader.spends(), self._services.snapshots.current)
+            except AnswerableError as error:
+                self._refuse(f"the credential no longer holds: {error.message}")
+            if loop.time() >= ends_at:
+                self._refuse(f"a call lasts {limits.lifetime_s:g} s at most")
+
+    def _refuse(self, reason: str) -> None:
+        _log.warning("a call is hung up", extra={"call_id": self._call_id, "reason": reason})
+        self.end(Outcome.UPSTREAM_BROKEN)
+
+    def _keys(self) -> tuple[Headers, ...]:
+        """The key that made the call, and the server's own where that is another one."""
+        provider, made_with = self._entry.match.provider, self._admitted.upstream.key_headers
+        own = self._entry.snapshot.provider_key(self._entry.caller.project_id, provider.name)
+        assert own is not None, "the call was made with it, or with one that it was given"
+        return tuple(dict.fromkeys((made_with, tuple(provider.key_headers(own).items()))))
+
+    def _request(self, key_headers: Headers) -> SocketRequest:
         asked = self._admitted.upstream
         return SocketRequest(
             url=self._base_url + self._sideband.target(self._call_id),
             headers=(),
-            key_headers=asked.key_headers,
+            key_headers=key_headers,
             subprotocols=(),
             max_message_bytes=self._entry.snapshot.settings.websockets.max_message_mb * _MIB,
             connect_timeout_s=asked.connect_timeout_s,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Iterable
+from datetime import UTC, datetime
 
 from tornado_proxy.auth.credentials import find_socket_token
+from tornado_proxy.auth.permissions import require_model
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.identity import Secret
+from tornado_proxy.domain.request import Spend
 from tornado_proxy.providers.endpoint import ClientFrame, SocketReader
 from tornado_proxy.snapshot import Snapshot
 from tornado_proxy.upstream.websocket import SocketRequest
@@ -66,6 +69,20 @@ async def admit_frame(entry: Entry, frame: ClientFrame, ownership: Ownership, at
     check_spends(entry, frame.spends, at)
     if frame.references:
         await ownership.require(entry, frame.references)
+
+
+def check_again(entry: Entry, spends: Iterable[Spend], snapshot: Snapshot) -> None:
+    """Look at the credential of a session that runs, by the configuration that is in use now.
+
+    Raises:
+        CallerError: it has expired, was revoked, or no longer grants a model.
+    """
+    # A key to a session says until when one may be begun; only its revocation ends one that runs.
+    at = datetime.now(UTC) if entry.caller.session is None else entry.started_at
+    caller = snapshot.authenticator.authenticate(entry.token.reveal(), at, session_keys=True)
+    project = snapshot.projects[caller.project_id]
+    for spend in spends:
+        require_model(caller, project, entry.match.provider.name, spend.model)
 
 
 def socket_request(entry: Entry, subprotocols: tuple[str, ...]) -> SocketRequest:

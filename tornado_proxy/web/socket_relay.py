@@ -22,14 +22,13 @@ from typing import Protocol
 from tornado.websocket import WebSocketClosedError
 
 from tornado_proxy import tasks
-from tornado_proxy.auth.permissions import require_model
 from tornado_proxy.domain.call import Outcome
 from tornado_proxy.domain.errors import AnswerableError, UpstreamError
 from tornado_proxy.providers.endpoint import ClientFrame, SocketReader
 from tornado_proxy.upstream.websocket import Closed, UpstreamSocket
 from tornado_proxy.web.admission import Entry, check_spends, provider_access
 from tornado_proxy.web.services import Services
-from tornado_proxy.web.socket_admission import admit_frame
+from tornado_proxy.web.socket_admission import admit_frame, check_again
 from tornado_proxy.web.socket_meter import SocketMeter
 
 GOING_AWAY = 1001
@@ -212,14 +211,8 @@ class SocketRelay:
 
     def _recheck(self) -> None:
         """Look at the credential again, by the configuration that is in use now."""
-        snapshot = self._services.snapshots.current
-        # A key to a session says until when one may be begun; only its revocation ends one that runs.
-        at = datetime.now(UTC) if self._entry.caller.session is None else self._entry.started_at
         try:
-            caller = snapshot.authenticator.authenticate(self._entry.token.reveal(), at, session_keys=True)
-            provider, project = self._entry.match.provider.name, snapshot.projects[caller.project_id]
-            for spend in self._reader.spends():
-                require_model(caller, project, provider, spend.model)
+            check_again(self._entry, self._reader.spends(), self._services.snapshots.current)
         except AnswerableError as error:
             self._close(POLICY_VIOLATION, f"the credential no longer holds: {error.message}")
 

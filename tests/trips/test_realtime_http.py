@@ -1,0 +1,64 @@
+"""Calls that a browser makes with a short-lived key: they are metered and ended with the server's own."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2 as httpx
+import openai
+import pytest
+
+from tests.harness import OPENAI_KEY, PATIENCE_S, ProxyProcess, mint, running_proxy, write_config
+from tornado_proxy.simulator import Simulator, running_simulator
+
+OFFER = b"v=0\r\no=- 2 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"
+
+
+@pytest.fixture
+def simulator() -> Iterator[tuple[Simulator, str]]:
+    one = Simulator(keys={"openai": OPENAI_KEY}, record=True)
+    with running_simulator(one) as url:
+        yield one, url
+
+
+def browser_call(proxy: ProxyProcess) -> str:
+    """The id of a call that a page makes with nothing but its key."""
+    with openai.OpenAI(base_url=proxy.base_url + "/v1", api_key=mint(name="eve")) as client:
+        key = client.realtime.client_secrets.create(session={"type": "realtime", "model": "gpt-realtime"}).value
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/sdp"}
+    answer = httpx.post(proxy.base_url + "/v1/realtime/calls", content=OFFER, headers=headers, timeout=30)
+    assert answer.status_code == 201, answer.text
+    return answer.headers["location"].rpartition("/")[2]
+
+
+def test_a_call_made_with_a_short_lived_key_is_ended_with_the_server_s_own(
+    simulator: tuple[Simulator, str], tmp_path: Path
+) -> None:
+    with running_proxy(tmp_path, simulator[1]) as proxy:
+        call_id = browser_call(proxy)
+        proxy.session_records(call_id, 1)
+        assert simulator[0].calls.get(call_id) is not None
+
+        proxy.signal(signal.SIGTERM)
+        assert proxy.wait_exit() == 0
+
+    assert simulator[0].calls.get(call_id) is None
+
+
+def test_a_call_ends_with_the_project_that_made_it(simulator: tuple[Simulator, str], tmp_path: Path) -> None:
+    often = {"recheck_s": 0.2}
+    with running_proxy(tmp_path, simulator[1], websockets=often) as proxy:
+        call_id = browser_call(proxy)
+        proxy.session_records(call_id, 1)
+
+        write_config(tmp_path, simulator[1], websockets=often, projects=[])
+        assert proxy.admin("/reload", method="POST")[0] == 200
+
+        deadline = time.monotonic() + PATIENCE_S
+        while simulator[0].calls.get(call_id) is not None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert simulator[0].calls.get(call_id) is None
+        assert "the credential no longer holds" in proxy.wait_for_log("a call is hung up")
