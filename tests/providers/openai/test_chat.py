@@ -13,7 +13,9 @@ from tornado_proxy.domain.errors import BodyNotReadable
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
 from tornado_proxy.providers.endpoint import AnswerHead
+from tornado_proxy.providers.openai import chat_reader
 from tornado_proxy.providers.openai.chat import CHAT_ENDPOINTS, edit, parse, reader
+from tornado_proxy.providers.openai.chat_reader import ChatStreamReader
 from tornado_proxy.wire import sse
 
 (CHAT,) = CHAT_ENDPOINTS
@@ -408,3 +410,41 @@ def test_cuts_do_not_change_what_is_read(cuts):
 def test_the_endpoint_reads_and_edits():
     assert (CHAT.path, CHAT.method, CHAT.free) == ("/v1/chat/completions", "POST", False)
     assert CHAT.edit is edit
+
+
+_FIRST = (
+    b'data: {"id":"c1","model":"gpt-4o-mini","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
+)
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        pytest.param('[{"index":0,"delta":{"content":"plain words"}}],"usage":null', id="plain"),
+        pytest.param('[{"index":0,"delta":{"content":"padded"}}],"obfuscation":"a1b2"', id="padding"),
+        pytest.param('[{"index":0,"delta":{"content":"größer \u65e5\u672c"}}]', id="not ASCII"),
+        pytest.param('[{"index":0,"delta":{"content":"a \\"quoted\\" word\\n"}}]', id="escapes"),
+        pytest.param('[{"index":0,"delta":{"content":"one"}},{"index":1,"delta":{"content":"two"}}]', id="two choices"),
+        pytest.param('[{"index":0,"delta":{"content":"x","refusal":"no, sorry"}}]', id="a refusal beside"),
+        pytest.param(
+            '[{"index":0,"delta":{"content":"x","tool_calls":[{"function":{"name":"f","arguments":"{}"}}]}}]',
+            id="a tool call beside",
+        ),
+        pytest.param('[{"index":0,"delta":{"content":"x"}}],"usage":{"prompt_tokens":1}', id="usage beside"),
+        pytest.param('[{"index":0,"delta":{"content":"x"}}],"service_tier":"flex"', id="a tier at last"),
+    ],
+)
+def test_a_chunk_that_is_not_parsed_counts_as_one_that_is(choices, monkeypatch):
+    event = f'data: {{"id":"c1","model":"gpt-4o-mini","choices":{choices}}}\n\n'.encode()
+
+    def report():
+        reading = ChatStreamReader(FACTS)
+        reading.feed(_FIRST + event * 50 + event.replace(b'"c1"', b'"c2"') + event * 3)
+        reading.close(complete=False)
+        return reading.result()
+
+    quickly = report()
+    monkeypatch.setattr(chat_reader, "_text_bytes_in", lambda block, shape: None)
+    parsed = report()
+
+    assert quickly == parsed
