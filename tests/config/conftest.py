@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tornado_proxy.domain.document import Document
 
@@ -17,6 +18,18 @@ projects:
   - id: 0c9f8a5e-9a1e-4f6b-8c43-1d2a7f6f0a10
     name: first
     api_keys: [{id: 7d0e8a72-0c55-4c0f-9a5b-7f1f1f0f2a11, secret: {env: CONFIG_SIGNING_SECRET}}]
+"""
+
+#: The bundled price files take half a second to read; few tests are about them.
+FEW_PRICES = "pricing: {path: prices.yaml}\n"
+PRICES = """\
+provider: openai
+models:
+  gpt-4o-mini:
+    status: active
+    endpoints: [/v1/chat/completions]
+    rates:
+      - {unit: per_million_tokens, prices: {input_tokens: "0.15", output_tokens: "0.6"}, source: a, checked: 2026-01-01}
 """
 
 OPENAI_KEY = "sk-config-openai-5Yt"
@@ -35,12 +48,23 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WriteConfig:
     key.write_text(ANTHROPIC_KEY + "\n")
     key.chmod(0o600)
 
+    (tmp_path / "prices.yaml").write_text(PRICES)
+
     def write_config(text: str) -> Path:
         path = tmp_path / "proxy.yaml"
-        path.write_text(text)
+        path.write_text(text + (FEW_PRICES if _takes_a_section(text) else ""))
         return path
 
     return write_config
+
+
+def _takes_a_section(text: str) -> bool:
+    """Whether another section can follow, and none speaks of prices yet."""
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        return False
+    return isinstance(content, dict) and "pricing" not in content and text.endswith("\n") and "\n{" not in f"\n{text}"
 
 
 def document(content: object) -> Document:
