@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import signal
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import httpx2 as httpx
 import openai
 import pytest
+import websockets
 
 from tests.harness import OPENAI_KEY, PATIENCE_S, ProxyProcess, mint, running_proxy, write_config
 from tornado_proxy.simulator import Simulator, running_simulator
@@ -62,3 +67,31 @@ def test_a_call_ends_with_the_project_that_made_it(simulator: tuple[Simulator, s
             time.sleep(0.02)
         assert simulator[0].calls.get(call_id) is None
         assert "the credential no longer holds" in proxy.wait_for_log("a call is hung up")
+
+
+def test_a_call_that_its_client_listens_to_is_on_the_bill_once(
+    simulator: tuple[Simulator, str], tmp_path: Path
+) -> None:
+    async def talk(call_id: str) -> dict[str, Any]:
+        url = f"ws{proxy.base_url.removeprefix('http')}/v1/realtime?call_id={call_id}"
+        headers = {"Authorization": f"Bearer {mint(name='eve')}"}
+        async with websockets.connect(url, additional_headers=headers) as socket:
+            await socket.send(json.dumps({"type": "response.create", "response": {"output_modalities": ["text"]}}))
+            while True:
+                event: dict[str, Any] = json.loads(await asyncio.wait_for(socket.recv(), PATIENCE_S))
+                if event["type"] == "response.done":
+                    done: dict[str, Any] = event["response"]
+                    return done
+
+    with running_proxy(tmp_path, simulator[1]) as proxy:
+        call_id = browser_call(proxy)
+        (greeting,) = proxy.session_records(call_id, 1)
+        response = asyncio.run(talk(call_id))
+        _, answer = proxy.session_records(call_id, 2)
+        proxy.signal(signal.SIGTERM)
+        assert proxy.wait_exit() == 0
+        metered = [record for record in proxy.records() if record["line_items"]]
+
+    assert [one["request_id"] for one in metered] == [greeting["request_id"], answer["request_id"]]
+    usage, items = response["usage"], {item["type"]: item["quantity"] for item in answer["line_items"]}
+    assert Decimal(items["output_tokens"]) == usage["output_token_details"]["text_tokens"]

@@ -9,8 +9,11 @@ Voice activity detection is not simulated: audio is committed by the client.
 
 from __future__ import annotations
 
+import contextlib
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+
+from tornado.websocket import WebSocketClosedError
 
 from tornado_proxy.simulator.answer import Answer, argument_pieces, plan_answer
 from tornado_proxy.simulator.events import Event
@@ -33,6 +36,8 @@ _TRANSCRIPT_TOKENS = 6
 class RealtimeSocket(SocketHandler):
     """One realtime session."""
 
+    _heard_by: Sequence[Callable[[bytes], Awaitable[None]]] = ()
+
     async def open(self, *args: str, **kwargs: str) -> None:
         """Greet with `session.created`."""
         await super().open(*args, **kwargs)
@@ -45,7 +50,7 @@ class RealtimeSocket(SocketHandler):
         await self._say("session.created", session=self._session.session_json())
         if call is not None:
             call.on_end.append(lambda: self.close(1000, "the call has ended"))
-            await self._answer_call()
+            await self._join(call)
 
     def prepare(self) -> None:
         """Refuse a call that is not known, before the upgrade."""
@@ -56,6 +61,32 @@ class RealtimeSocket(SocketHandler):
     def _call(self) -> Call | None:
         return self.simulator.calls.get(self.get_query_argument("call_id", ""))
 
+    async def _join(self, call: Call) -> None:
+        """The first to listen answers the call; whoever comes later hears the same, and speaks through the first."""
+        if call.handle is not None:
+            call.listeners.append(self._hear)
+            return
+        call.handle = self._lead
+        self._heard_by = call.listeners
+        await self._answer_call()
+
+    async def _hear(self, data: bytes) -> None:
+        with contextlib.suppress(WebSocketClosedError):
+            await self.write_message(data)
+
+    async def send_frame(self, data: bytes) -> None:
+        """One text frame, to all who listen."""
+        await super().send_frame(data)
+        for hear in self._heard_by:
+            await hear(data)
+
+    def on_close(self) -> None:
+        """The connection is gone."""
+        super().on_close()
+        call = self._call()
+        if call is not None and call.handle == self._lead:
+            call.handle = None
+
     async def _answer_call(self) -> None:
         """What the caller is told: a spoken answer to the session's instructions."""
         said: Json = {"type": "input_text", "text": as_text(self._session.settings.get("instructions")) or "Hello"}
@@ -64,6 +95,10 @@ class RealtimeSocket(SocketHandler):
 
     async def handle(self, event: Mapping[str, object]) -> None:
         """Answer one client event."""
+        call = self._call()
+        await (self._lead if call is None or call.handle is None else call.handle)(event)
+
+    async def _lead(self, event: Mapping[str, object]) -> None:
         match event.get("type"):
             case "session.update":
                 self._session.update(as_object(event.get("session")))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -68,10 +68,16 @@ class Batch:
 
 @dataclass(slots=True)
 class Call:
-    """A realtime call; `on_end` are told when it is hung up."""
+    """A realtime call; `on_end` are told when it is hung up.
+
+    Who listens first leads: `handle` is its answer to client events, None while nobody listens; `listeners` take a copy
+    of each of its frames.
+    """
 
     session: Json
     on_end: list[Callable[[], None]] = field(default_factory=list)
+    handle: Callable[[Mapping[str, object]], Awaitable[None]] | None = None
+    listeners: list[Callable[[bytes], Awaitable[None]]] = field(default_factory=list)
 
     def hang_up(self) -> None:
         """End it."""

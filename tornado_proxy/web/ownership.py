@@ -44,6 +44,14 @@ class Ownership:
             if not await self._is_own(entry, object_id):
                 raise NotFound(f"{object_id[:100]} was not found")
 
+    async def made_here(self, entry: Entry, references: Iterable[str]) -> bool:
+        """Whether one of these was created through this proxy, by whatever project; not what is only allowed."""
+        provider = entry.match.provider.name
+        for object_id in references:
+            if await self._owner(provider, object_id) is not None:
+                return True
+        return False
+
     async def own_list(self, entry: Entry) -> frozenset[str] | None:
         """The objects that a list may show; None where it may show all."""
         made_by = entry.match.endpoint.lists
@@ -56,8 +64,10 @@ class Ownership:
         provider = entry.match.provider.name
         if object_id in _allowed(entry):
             return True
-        owner = self._lately.get((provider, object_id)) or await self._ledger.owner_of(provider, object_id)
-        return owner == entry.caller.project_id
+        return await self._owner(provider, object_id) == entry.caller.project_id
+
+    async def _owner(self, provider: str, object_id: str) -> str | None:
+        return self._lately.get((provider, object_id)) or await self._ledger.owner_of(provider, object_id)
 
 
 def _has_own_key(entry: Entry) -> bool:

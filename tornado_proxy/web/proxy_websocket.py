@@ -13,11 +13,11 @@ from tornado_proxy import tasks
 from tornado_proxy.domain.errors import AnswerableError, BadRequest, SocketRefused
 from tornado_proxy.upstream.websocket import UpstreamSocket, connect
 from tornado_proxy.web import call_log
-from tornado_proxy.web.admission import Entry
+from tornado_proxy.web.admission import Entry, provider_access
 from tornado_proxy.web.base import REQUEST_ID_HEADER, BaseHandler
 from tornado_proxy.web.services import Services
 from tornado_proxy.web.socket_admission import admit_upgrade, offered_subprotocols, open_reader, socket_request
-from tornado_proxy.web.socket_meter import SocketMeter
+from tornado_proxy.web.socket_meter import BilledElsewhere, SocketMeter
 from tornado_proxy.web.socket_relay import SocketRelay
 from tornado_proxy.wire.scrub import Scrubber
 
@@ -75,7 +75,10 @@ class ProxySocketHandler(BaseHandler, WebSocketHandler):
         reader = await open_reader(entry, offered, self.services.ownership)
         self._max_message_bytes = snapshot.settings.websockets.max_message_mb * 1024 * 1024
         self._upstream = await connect(socket_request(entry, offered))
-        meter = self._meter = SocketMeter(entry, reader, self.request_id, self.services)
+        # A call that was made here is metered by its sideband; charged here too, it would be on the bill twice.
+        made_here = await self.services.ownership.made_here(entry, reader.references)
+        billed = SocketMeter(entry, reader, self.request_id, self.services)
+        meter = self._meter = BilledElsewhere(reader) if made_here else billed
         return SocketRelay(entry, reader, self, self._upstream, meter)
 
     def _check_handshake(self) -> None:
@@ -90,9 +93,7 @@ class ProxySocketHandler(BaseHandler, WebSocketHandler):
         """The provider's own status and words; its key, should it echo one, masked."""
         call_log.refused(self.request_id, refused, self._entry)
         assert self._entry is not None
-        key = self._entry.snapshot.provider_key(self._entry.caller.project_id, self._entry.match.provider.name)
-        assert key is not None, "the provider was asked with it"
-        scrub = Scrubber(key)
+        scrub = Scrubber(provider_access(self._entry)[1])
         self.clear()
         self.set_status(refused.answer_status if refused.answer_status >= 400 else refused.status)
         self.set_header("Content-Type", refused.media_type or "application/json")

@@ -36,6 +36,29 @@ class _Work:
     facts: RequestFacts
 
 
+class BilledElsewhere:
+    """In the place of a SocketMeter where another connection has the same session on the bill: it reads only."""
+
+    records = 0
+    working = False
+
+    def __init__(self, reader: SocketReader) -> None:
+        self._reader = reader
+
+    async def asks(self, facts: RequestFacts) -> None:
+        """The client asks for an answer, which the other connection will see."""
+
+    async def frame(self, frame: str | bytes) -> None:
+        """Take a frame of the provider."""
+        self._reader.feed_server_frame(frame)
+        self._reader.take_begun()
+        self._reader.take_rejected()
+
+    def close(self, outcome: Outcome) -> None:
+        """The session has ended."""
+        self._reader.close()
+
+
 class SocketMeter:
     """Meters one session, known as `session_id` in its records."""
 
@@ -128,3 +151,6 @@ class SocketMeter:
                 self._services.ownership.remember(provider, created, self._entry.caller.project_id)
         self._services.ledger.finish(record)
         call_log.write(record, self._entry.snapshot.generation)
+
+
+AnyMeter = SocketMeter | BilledElsewhere

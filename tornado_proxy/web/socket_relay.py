@@ -29,7 +29,7 @@ from tornado_proxy.upstream.websocket import Closed, UpstreamSocket
 from tornado_proxy.web.admission import Entry, check_spends, provider_access
 from tornado_proxy.web.services import Services
 from tornado_proxy.web.socket_admission import admit_frame, check_again
-from tornado_proxy.web.socket_meter import SocketMeter
+from tornado_proxy.web.socket_meter import AnyMeter
 
 GOING_AWAY = 1001
 POLICY_VIOLATION = 1008
@@ -59,7 +59,7 @@ class SocketRelay:
     """
 
     def __init__(
-        self, entry: Entry, reader: SocketReader, client: SocketClient, upstream: UpstreamSocket, meter: SocketMeter
+        self, entry: Entry, reader: SocketReader, client: SocketClient, upstream: UpstreamSocket, meter: AnyMeter
     ) -> None:
         self._entry = entry
         self._reader = reader
