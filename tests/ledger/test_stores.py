@@ -127,6 +127,18 @@ def test_records_come_oldest_first_and_in_the_order_they_were_written(store: Led
     assert [one["request_id"] for one in store.records()] == ["c", "b", "a"]
 
 
+def test_a_large_sqlite_ledger_is_read_in_order_without_being_sorted(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    write(LedgerUnderTest(path, fsync=False), intent("r1"))
+
+    with reading(path) as read:
+        plan = [step[3] for step in read("EXPLAIN QUERY PLAN SELECT * FROM bills ORDER BY started_at, seq", ())]
+
+    assert plan[0] == "MERGE (UNION ALL)"
+    assert "SCAN r USING INDEX records_time" in plan
+    assert [step for step in plan[: plan.index("RIGHT")] if "TEMP B-TREE" in step] == []
+
+
 def test_a_bill_of_hundreds_of_calls_is_whole(store: LedgerUnderTest) -> None:
     # 301 rows are runs of 256, 32, 4 and 1 of SQLite's statements.
     async def run() -> None:

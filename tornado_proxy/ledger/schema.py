@@ -30,10 +30,17 @@ INSERT_OBJECTS = Insert("objects", OBJECT_COLUMNS, "provider, object_id")
 SET_META = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 
 
+def _cast(sql: str, name: str) -> str:
+    """A column of the view that is no column of a table.  SQLite goes by an index through both parts of the view, and
+    sorts nothing, only if their columns have the same type (the query flattener's rule 17h).
+    """
+    return f'CAST({sql} AS {"INTEGER" if name in ("seq", "status") else "TEXT"}) AS "{name}"'
+
+
 def _settled(name: str) -> str:
     """A column of the view `bills`, of a record."""
-    both = f'CASE WHEN s.request_id IS NULL THEN r."{name}" ELSE s."{name}" END AS "{name}"'
-    return both if name in SETTLED_COLUMNS else f'r."{name}"'
+    both = f'CASE WHEN s.request_id IS NULL THEN r."{name}" ELSE s."{name}" END'
+    return _cast(both, name) if name in SETTLED_COLUMNS else f'r."{name}"'
 
 
 #: What is said of a request whose process died: nothing is known, and every report shows it.
@@ -51,13 +58,13 @@ _LOST = {
 
 def _lost(name: str) -> str:
     """The same column, of an intent that was lost."""
-    return f'i."{name}"' if name in INTENT_COLUMNS else f'{_LOST.get(name, "NULL")} AS "{name}"'
+    return f'i."{name}"' if name in INTENT_COLUMNS else _cast(_LOST.get(name, "NULL"), name)
 
 
 _BILLS = (
     f"SELECT r.seq AS seq, {', '.join(_settled(name) for name in RECORD_COLUMNS)} "  # noqa: S608  # names of ours
     "FROM records r LEFT JOIN settlements s ON s.request_id = r.request_id "
-    f"UNION ALL SELECT NULL AS seq, {', '.join(_lost(name) for name in RECORD_COLUMNS)} "
+    f"UNION ALL SELECT {_cast('NULL', 'seq')}, {', '.join(_lost(name) for name in RECORD_COLUMNS)} "
     "FROM intents i WHERE i.lost_at IS NOT NULL"
 )
 
