@@ -103,3 +103,23 @@ def test_the_beta_shape_has_its_key_deeper() -> None:
 @pytest.mark.parametrize("body", [b'no json "ek_abcdefgh1234"', b'["ek_abcdefgh1234"]', b'{"value":"ek_abcdefgh1234"}'])
 def test_an_answer_of_another_shape_gives_no_key_away(body: bytes) -> None:
     assert b"ek_" not in own_secrets(body, lambda key, until: "ours")
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        pytest.param('"secret.of/another+kind"', id="of another kind"),
+        pytest.param('"\\u0065k_abcdefgh1234"', id="escaped"),
+        pytest.param('"ek_short"', id="short"),
+    ],
+)
+def test_a_key_is_replaced_however_it_is_spelled(stated: str) -> None:
+    body = f'{{"value":{stated},"expires_at":7,"client_secret":{{"value":{stated},"expires_at":7}}}}'.encode()
+
+    ours = json.loads(own_secrets(body, lambda key, until: f"sealed-{until}"))
+
+    assert ours == {
+        "value": "sealed-7",
+        "expires_at": 7,
+        "client_secret": {"value": "sealed-7", "expires_at": 7},
+    }

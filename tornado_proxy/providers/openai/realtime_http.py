@@ -10,6 +10,7 @@ Source: OpenAI API reference, "Realtime"; guides "Realtime API with WebRTC" and 
 
 from __future__ import annotations
 
+import json
 import re
 from urllib.parse import urlencode
 
@@ -25,6 +26,9 @@ _PRICED_AS = "/v1/realtime"
 
 #: A short-lived key of the provider, wherever in an answer it stands.
 _PROVIDER_KEY = re.compile(rb"(?<![A-Za-z0-9_.-])ek_[A-Za-z0-9_-]{8,}")
+
+
+_MASK = "***"
 
 
 def parse_secret(body: bytes, content_type: str) -> ParsedRequest:
@@ -58,16 +62,29 @@ def parse_call(body: bytes, content_type: str) -> ParsedRequest:
 def own_secrets(body: bytes, seal: Seal) -> bytes:
     """The answer with keys of ours in the place of the provider's; one that stands anywhere else is masked.
 
-    Both shapes are known: `value` and `expires_at` on top, or under `client_secret`.
+    Both shapes are known: `value` and `expires_at` on top, or under `client_secret`.  All other bytes stay, unless a
+    key is spelled in a way that keys are not: then the answer is written anew.
     """
-    answer = decode_object(body) or {}
-    ours: dict[bytes, bytes] = {}
-    for place in (answer, answer.get("client_secret")):
-        if isinstance(place, dict):
-            value, expires_at = place.get("value"), place.get("expires_at")
-            if isinstance(value, str) and isinstance(expires_at, int):
-                ours[value.encode()] = seal(value, expires_at).encode()
-    return _PROVIDER_KEY.sub(lambda found: ours.get(found[0], b"***"), body)
+    ours: dict[str, str] = {}
+    for place, value in _stated_keys(decode_object(body)):
+        expires_at = place.get("expires_at")
+        ours[value] = seal(value, expires_at) if isinstance(expires_at, int) else _MASK
+    edited = _PROVIDER_KEY.sub(lambda found: ours.get(found[0].decode(), _MASK).encode(), body)
+    answer = decode_object(edited)
+    left = [(place, value) for place, value in _stated_keys(answer) if value in ours]
+    for place, value in left:
+        place["value"] = ours[value]
+    return json.dumps(answer).encode() if left else edited
+
+
+def _stated_keys(answer: dict[str, object] | None) -> list[tuple[dict[str, object], str]]:
+    """Each object of the answer that states a key, with the key."""
+    found = []
+    for place in (answer, (answer or {}).get("client_secret")):
+        value = place.get("value") if isinstance(place, dict) else None
+        if isinstance(place, dict) and isinstance(value, str):
+            found.append((place, value))
+    return found
 
 
 def _facts(session: dict[str, object], length: int) -> RequestFacts:
