@@ -95,3 +95,29 @@ def test_a_call_that_its_client_listens_to_is_on_the_bill_once(
     assert [one["request_id"] for one in metered] == [greeting["request_id"], answer["request_id"]]
     usage, items = response["usage"], {item["type"]: item["quantity"] for item in answer["line_items"]}
     assert Decimal(items["output_tokens"]) == usage["output_token_details"]["text_tokens"]
+
+
+def test_a_call_whose_server_is_killed_shows_as_unsettled(simulator: tuple[Simulator, str], tmp_path: Path) -> None:
+    with running_proxy(tmp_path, simulator[1]) as proxy:
+        call_id = browser_call(proxy)
+        proxy.session_records(call_id, 1)
+        proxy.signal(signal.SIGKILL)
+        proxy.wait_exit()
+
+    with running_proxy(tmp_path, simulator[1]) as proxy:
+        records = proxy.session_records(call_id, 2)
+
+    assert sorted(one["basis"] for one in records) == ["reported", "unsettled"]
+
+
+def test_a_call_that_ends_well_leaves_nothing_unsettled(simulator: tuple[Simulator, str], tmp_path: Path) -> None:
+    with running_proxy(tmp_path, simulator[1]) as proxy:
+        call_id = browser_call(proxy)
+        proxy.session_records(call_id, 1)
+        headers = {"Authorization": f"Bearer {mint(name='eve')}"}
+        ended = httpx.post(f"{proxy.base_url}/v1/realtime/calls/{call_id}/hangup", headers=headers, timeout=30)
+        assert ended.status_code == 200
+
+        records = proxy.session_records(call_id, 2)
+
+    assert [(one["basis"], bool(one["line_items"])) for one in records] == [("free", False), ("reported", True)]

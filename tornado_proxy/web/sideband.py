@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 
 from tornado_proxy import tasks
 from tornado_proxy.domain.call import Outcome
-from tornado_proxy.domain.errors import AnswerableError, UpstreamError
+from tornado_proxy.domain.errors import AnswerableError, LedgerUnavailable, UpstreamError
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.upstream.exchange import Head, Payload, UpstreamRequest
 from tornado_proxy.upstream.websocket import Closed, SocketRequest, UpstreamSocket, connect
@@ -69,19 +69,18 @@ class Sidebands:
         entry = self._admitted.entry
         self._services.ownership.remember(entry.match.provider.name, self.call_id, entry.caller.project_id)
         call = _MeteredCall(self._admitted, self.call_id, self._services)
-        if entry.snapshot.settings.websockets.sideband_failure == "end":
-            tasks.spawn(call.run(), "sideband")
-            return
         try:
-            await call.open()
-        except UpstreamError as error:
-            await call.hang_up()
+            await call.begin()
+            if entry.snapshot.settings.websockets.sideband_failure != "end":
+                await call.open()
+        except (UpstreamError, LedgerUnavailable) as error:
+            await call.give_up()
             raise UpstreamError(f"the call was ended, because it could not be metered: {error.message}") from error
         tasks.spawn(call.run(), "sideband")
 
 
 class _MeteredCall:
-    """One call's sideband.  run() to the end of the call, after open() where the call is to wait for it."""
+    """One call's sideband.  begin(), open() where the call is to wait for it, then run() to the call's end."""
 
     def __init__(self, admitted: Admitted, call_id: str, services: Services) -> None:
         self._admitted = admitted
@@ -100,6 +99,19 @@ class _MeteredCall:
         self._socket: UpstreamSocket | None = None
         self._outcome: Outcome | None = None
         self._draining = False
+
+    async def begin(self) -> None:
+        """Promise the call to the ledger.
+
+        Raises:
+            LedgerUnavailable: it must not go on.
+        """
+        await self._meter.begins()
+
+    async def give_up(self) -> None:
+        """End a call that never had its sideband."""
+        await self.hang_up()
+        self._meter.close(Outcome.UPSTREAM_ERROR)
 
     async def open(self) -> None:
         """Connect the sideband.

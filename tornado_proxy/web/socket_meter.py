@@ -69,12 +69,22 @@ class SocketMeter:
         self._services = services
         self._asked: deque[_Work] = deque()
         self._begun: dict[str, _Work] = {}
+        self._whole: _Work | None = None
         self.records = 0
 
     @property
     def working(self) -> bool:
         """Whether something runs that is still to be paid for."""
         return bool(self._asked) or self._reader.working
+
+    async def begins(self) -> None:
+        """The session goes on without us, whatever becomes of us: should this process die, its rest is unsettled.
+
+        Raises:
+            LedgerUnavailable: it must not begin.
+        """
+        self._whole = self._work(RequestFacts(model=self._reader.model))
+        await self._services.ledger.begin(self._whole.intent)
 
     async def asks(self, facts: RequestFacts) -> None:
         """The client asks for an answer; its frame may be sent when this returns.
@@ -104,6 +114,9 @@ class SocketMeter:
         unknown = UsageReport(basis=Basis.UNSETTLED, faults=("the session ended before the provider had answered",))
         for work in (*self._begun.values(), *self._asked):
             self._keep(work, unknown, outcome)
+        if self._whole is not None:
+            self._keep(self._whole, UsageReport(basis=Basis.FREE), outcome)
+            self._whole = None
         self._begun.clear()
         self._asked.clear()
 
