@@ -15,7 +15,7 @@ from decimal import Decimal
 from tornado_proxy import metrics
 from tornado_proxy.domain.call import CallIntent, CallRecord, Outcome
 from tornado_proxy.domain.cost import Cost, bill
-from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.domain.request import KeptFacts, RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.pricing.tariff import Tariff
 from tornado_proxy.providers.endpoint import AnswerHead, Endpoint, UsageReader
@@ -130,6 +130,7 @@ def rated_record(
         objects=report.objects,
         upstream_request_id=ending.upstream_request_id,
         faults=(*report.faults, *cost.faults),
+        kept=KeptFacts.of(facts) if basis is Basis.PENDING else None,
     )
 
 

@@ -19,7 +19,6 @@ from datetime import UTC, datetime
 from tornado_proxy.domain.call import PendingCall, Settlement
 from tornado_proxy.domain.cost import merge_items
 from tornado_proxy.domain.errors import LedgerUnavailable, UpstreamError
-from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.ledger.ledger import Ledger
 from tornado_proxy.providers.endpoint import AnswerHead, Later, UsageReader
@@ -112,7 +111,7 @@ class Settler:
             return None
         if report is None:
             return None
-        facts = RequestFacts(model=call.model_requested)
+        facts = call.kept.facts(call.model_requested)
         cost = merge_items(snapshot.tariffs[call.provider].rate(report, facts, call.started_at))
         return Settlement(
             request_id=call.request_id,
@@ -139,7 +138,7 @@ class Settler:
             return UsageReport(basis=Basis.UNSETTLED, faults=("the provider no longer knows the object",))
         if status != 200 or not later.finished(state):
             return None
-        reader = later.reader(RequestFacts(model=call.model_requested), AnswerHead(200, "application/json"))
+        reader = later.reader(call.kept.facts(call.model_requested), AnswerHead(200, "application/json"))
         if later.results is None:
             reader.feed(state)
             reader.close(complete=True)

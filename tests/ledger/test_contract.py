@@ -17,6 +17,7 @@ from tornado_proxy.domain.call import CallIntent, Outcome, PendingCall, Settleme
 from tornado_proxy.domain.cost import Cost
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.identity import Caller
+from tornado_proxy.domain.request import KeptFacts
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.ledger import Ledger
 from tornado_proxy.ledger.sqlite import SqliteLedger
@@ -211,7 +212,8 @@ class TestLedger:
     def test_a_settlement_stands_in_for_what_was_pending_once(
         self, make: Make, records: Callable[[], list[dict[str, Any]]]
     ) -> None:
-        waits = record(intent("r1"), basis=Basis.PENDING, cost=FREE, usage=None, object_id="batch_1")
+        kept_facts = KeptFacts("flex", "12h", "gpt-image-1.5", 400)
+        waits = record(intent("r1"), basis=Basis.PENDING, cost=FREE, usage=None, object_id="batch_1", kept=kept_facts)
 
         async def run() -> list[list[PendingCall]]:
             ledger = make()
@@ -227,7 +229,7 @@ class TestLedger:
 
         before, after = asyncio.run(run())
 
-        assert [(one.request_id, one.object_id) for one in before] == [("r1", "batch_1")]
+        assert [(one.request_id, one.object_id, one.kept) for one in before] == [("r1", "batch_1", kept_facts)]
         assert after == []
         (kept,) = records()
         assert (kept["basis"], kept["model"], kept["total"]) == ("reported", "gpt-5.4", "0.002362500000")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
 from tornado_proxy.domain.cost import Cost
 from tornado_proxy.domain.identity import Caller
+from tornado_proxy.domain.request import KeptFacts
 from tornado_proxy.domain.usage import Basis
 
 
@@ -46,7 +47,7 @@ class CallRecord:
     """One ledger line.  `status` is the HTTP status the client saw (499: it left first), None when none was sent.
 
     `usage` is the provider's usage as JSON text; `object_id` the provider's id of what the call created, `objects` the
-    ids of what else it created.
+    ids of what else it created; `kept` is there where the provider reports usage later.
     """
 
     intent: CallIntent
@@ -63,11 +64,15 @@ class CallRecord:
     objects: tuple[str, ...] = ()
     upstream_request_id: str | None = None
     faults: tuple[str, ...] = ()
+    kept: KeptFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PendingCall:
-    """A call whose usage the provider reports later, under `object_id`.  `endpoint` is where it was made."""
+    """A call whose usage the provider reports later, under `object_id`.  `endpoint` is where it was made.
+
+    `kept` is what its request said that the answer may not repeat.
+    """
 
     request_id: str
     project_id: str
@@ -76,6 +81,7 @@ class PendingCall:
     object_id: str
     model_requested: str | None
     started_at: datetime
+    kept: KeptFacts = field(default_factory=KeptFacts)
 
 
 @dataclass(frozen=True, slots=True)

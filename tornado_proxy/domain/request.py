@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from tornado_proxy.domain.usage import Meter, Quantity
 
+#: The registry's word for a model that a hosted tool draws with.
+IMAGE_TOOL_ROLE = "image_generation_tool"
+
 
 @dataclass(frozen=True, slots=True)
 class Spend:
@@ -58,3 +61,33 @@ class RequestFacts:
     response_format: str | None = None
     cache_ttl: str | None = None
     session_query: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFacts:
+    """What of a request is needed to rate an answer that comes after it, perhaps to another process.
+
+    `image_model` is the model that the image tool was asked to use, or the one it was admitted with.
+    """
+
+    service_tier: str | None = None
+    cache_ttl: str | None = None
+    image_model: str | None = None
+    body_bytes: int = 0
+
+    @classmethod
+    def of(cls, facts: RequestFacts) -> KeptFacts:
+        """Those of `facts`."""
+        drawing = (spend.model for spend in facts.spends if spend.role == IMAGE_TOOL_ROLE)
+        return cls(facts.service_tier, facts.cache_ttl, next(drawing, None), facts.body_bytes)
+
+    def facts(self, model: str | None) -> RequestFacts:
+        """What a usage reader is told of the request, which asked for `model`."""
+        drawing = () if self.image_model is None else (Spend(self.image_model, frozenset(), role=IMAGE_TOOL_ROLE),)
+        return RequestFacts(
+            model=model,
+            spends=drawing,
+            service_tier=self.service_tier,
+            body_bytes=self.body_bytes,
+            cache_ttl=self.cache_ttl,
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -12,6 +13,7 @@ import msgspec
 
 from tornado_proxy.domain.call import CallIntent, CallRecord, Settlement
 from tornado_proxy.domain.cost import LineItem
+from tornado_proxy.domain.request import KeptFacts
 
 #: What is known before anything is sent.
 INTENT_COLUMNS = (
@@ -65,6 +67,7 @@ RECORD_COLUMNS = (
     "credential_id",
     "annotations",
     "faults",
+    "kept_facts",
 )
 
 #: What a settlement puts in the place of a pending record's.
@@ -121,6 +124,7 @@ def record_row(record: CallRecord) -> dict[str, object]:
         "objects": [one for one in created if one],
         "upstream_request_id": record.upstream_request_id,
         "faults": json.dumps(record.faults) if record.faults else None,
+        "kept_facts": None if record.kept is None else json.dumps(asdict(record.kept)),
     }
 
 
@@ -156,6 +160,11 @@ def plain_row(row: Row) -> Row:
         name: value.encode("utf-8", "replace").decode().replace("\0", "?") if isinstance(value, str) else value
         for name, value in row.items()
     }
+
+
+def read_kept_facts(text: str | None) -> KeptFacts:
+    """What a pending record keeps of its request; nothing where an earlier version of the program wrote it."""
+    return KeptFacts() if text is None else KeptFacts(**json.loads(text))
 
 
 def read_line_items(text: str | None) -> tuple[LineItem, ...]:

@@ -26,6 +26,7 @@ from tornado_proxy.ledger.rows import (
     format_time,
     object_rows,
     plain_row,
+    read_kept_facts,
 )
 from tornado_proxy.ledger.schema import (
     INSERT_INTENTS,
@@ -51,8 +52,8 @@ _SELECT_OWNED = (
     "WHERE r.project_id = ? AND r.provider = ? AND r.endpoint = ?"
 )
 _SELECT_PENDING = (
-    "SELECT request_id, project_id, provider, endpoint, object_id, model_requested, started_at FROM records "
-    "WHERE basis = 'pending' AND object_id IS NOT NULL "
+    "SELECT request_id, project_id, provider, endpoint, object_id, model_requested, started_at, kept_facts "
+    "FROM records WHERE basis = 'pending' AND object_id IS NOT NULL "
     "AND NOT EXISTS (SELECT 1 FROM settlements s WHERE s.request_id = records.request_id) ORDER BY seq LIMIT ?"
 )
 _SELECT_WRITERS = "SELECT DISTINCT writer FROM intents WHERE lost_at IS NULL"
@@ -200,8 +201,17 @@ class Store:
         """Calls whose usage is still to come, oldest first."""
         rows: list[tuple[Any, ...]] = self._open_db.rows(_SELECT_PENDING, (most,))
         return [
-            PendingCall(request_id, project, provider, endpoint, object_id, model, datetime.fromisoformat(started))
-            for request_id, project, provider, endpoint, object_id, model, started in rows
+            PendingCall(
+                request_id,
+                project,
+                provider,
+                endpoint,
+                object_id,
+                model,
+                datetime.fromisoformat(started),
+                read_kept_facts(kept),
+            )
+            for request_id, project, provider, endpoint, object_id, model, started, kept in rows
         ]
 
     def settle_orphans(self, now: datetime) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.providers.openai.feeding import pieces, read, read_three_ways
 from tests.providers.openai.recorded import answer_body, exchange, expected_lines, lines, request_body
 from tornado_proxy.domain.errors import BodyNotReadable
-from tornado_proxy.domain.request import RequestFacts, Spend
+from tornado_proxy.domain.request import KeptFacts, RequestFacts, Spend
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
 from tornado_proxy.providers.endpoint import AnswerHead
 from tornado_proxy.providers.openai.response_reader import ResponseStreamReader, is_finished
@@ -243,6 +243,26 @@ def test_a_cache_write_for_twelve_hours_is_of_another_kind():
 
     assert meters(of_json(response(usage=stated), facts))["cache_write_12h_tokens"] == 4
     assert meters(of_json(response(usage=stated)))["cache_write_tokens"] == 4
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [
+        response(usage=USAGE | {"input_tokens_details": {"cache_write_tokens": 4}}, service_tier="flex"),
+        response(tool_usage={"image_gen": {"input_tokens": 50, "output_tokens": 4160, "total_tokens": 4210}}),
+        {"id": "resp_1", "status": "completed", "output": []},
+    ],
+    ids=["a cache write for twelve hours", "pictures of a model that the answer does not name", "no usage at all"],
+)
+def test_an_answer_that_comes_later_reads_as_one_that_came_at_once(answered):
+    image_tool = {"type": "image_generation", "model": "gpt-image-1.5"}
+    members = {"tools": [image_tool], "prompt_cache_options": {"ttl": "12h"}, "service_tier": "flex"}
+    facts = parse(request(background=True, **members), "").facts
+
+    kept = KeptFacts.of(facts).facts("gpt-4o")
+
+    assert of_json(answered, kept) == of_json(answered, facts)
+    assert of_json(answered, kept) != of_json(answered, RequestFacts(model="gpt-4o"))
 
 
 def test_tokens_of_pictures_are_charged_at_the_image_model_that_the_answer_names():

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from tornado_proxy.domain.request import RequestFacts, Spend
+from tornado_proxy.domain.request import IMAGE_TOOL_ROLE, RequestFacts, Spend
 from tornado_proxy.domain.usage import Meter, Quantity, Reading
 from tornado_proxy.providers.openai.modal_usage import read_usage
 
@@ -49,7 +49,7 @@ def _spends(model: str, tool: Mapping[str, Any]) -> tuple[Spend, ...]:
     if kind == _IMAGE_TOOL:
         named = tool.get("model")
         image_model = named if isinstance(named, str) else _DEFAULT_IMAGE_MODEL
-        return (Spend(image_model, _DRAWN, role="image_generation_tool"),)
+        return (Spend(image_model, _DRAWN, role=IMAGE_TOOL_ROLE),)
     if kind in _TOOL_METERS:
         return (Spend(model, frozenset({_TOOL_METERS[kind]}), when=(("tool", kind),)),)
     container = _container(tool)
