@@ -16,7 +16,7 @@ import openai
 import pytest
 import websockets
 
-from tests.harness import OPENAI_KEY, PATIENCE_S, ProxyProcess, mint, running_proxy, write_config
+from tests.harness import KEY_ID, OPENAI_KEY, PATIENCE_S, PROJECT, ProxyProcess, mint, running_proxy, write_config
 from tornado_proxy.simulator import Simulator, running_simulator
 
 OFFER = b"v=0\r\no=- 2 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"
@@ -29,10 +29,11 @@ def simulator() -> Iterator[tuple[Simulator, str]]:
         yield one, url
 
 
-def browser_call(proxy: ProxyProcess) -> str:
+def browser_call(proxy: ProxyProcess, **session: Any) -> str:
     """The id of a call that a page makes with nothing but its key."""
     with openai.OpenAI(base_url=proxy.base_url + "/v1", api_key=mint(name="eve")) as client:
-        key = client.realtime.client_secrets.create(session={"type": "realtime", "model": "gpt-realtime"}).value
+        asked: Any = {"type": "realtime", "model": "gpt-realtime", **session}
+        key = client.realtime.client_secrets.create(session=asked).value
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/sdp"}
     answer = httpx.post(proxy.base_url + "/v1/realtime/calls", content=OFFER, headers=headers, timeout=30)
     assert answer.status_code == 201, answer.text
@@ -121,3 +122,36 @@ def test_a_call_that_ends_well_leaves_nothing_unsettled(simulator: tuple[Simulat
         records = proxy.session_records(call_id, 2)
 
     assert [(one["basis"], bool(one["line_items"])) for one in records] == [("free", False), ("reported", True)]
+
+
+def test_a_sideband_that_keeps_breaking_ends_the_call(simulator: tuple[Simulator, str], tmp_path: Path) -> None:
+    with running_proxy(tmp_path, simulator[1]) as proxy:
+        call_id = browser_call(proxy, instructions="[[sim cut=6]]")
+        proxy.wait_for_log("a call is hung up: its sideband is lost")
+        records = proxy.session_records(call_id, 6)
+
+    assert simulator[0].calls.get(call_id) is None
+    # Each of the five connections broke in the middle of an answer.
+    assert [one["basis"] for one in records].count("estimated") == 5
+
+
+def test_a_call_that_comes_in_is_accepted_where_an_operator_says_so(
+    simulator: tuple[Simulator, str], tmp_path: Path
+) -> None:
+    api_keys = [{"id": KEY_ID, "secret": {"env": "TEST_SIGNING_SECRET"}}]
+    project = {"id": PROJECT, "name": "first", "api_keys": api_keys, "allowed_objects": ["rtc_phone"]}
+    with (
+        running_proxy(tmp_path, simulator[1], projects=[project]) as proxy,
+        openai.OpenAI(base_url=proxy.base_url + "/v1", api_key=mint(name="desk"), max_retries=0) as client,
+    ):
+        with pytest.raises(openai.BadRequestError, match="no price"):
+            client.realtime.calls.accept("rtc_phone", type="realtime", model="gpt-unknown")
+        assert simulator[0].calls.get("rtc_phone") is None
+
+        client.realtime.calls.accept("rtc_phone", type="realtime", model="gpt-realtime")
+        (record,) = proxy.session_records("rtc_phone", 1)
+        client.realtime.calls.hangup("rtc_phone")
+        proxy.session_records("rtc_phone", 2)
+
+    assert (record["participant"], record["model"], record["basis"]) == ("desk", "gpt-realtime", "reported")
+    assert simulator[0].calls.get("rtc_phone") is None

@@ -17,7 +17,7 @@ from tornado.websocket import WebSocketClosedError
 
 from tornado_proxy.simulator.answer import Answer, argument_pieces, plan_answer
 from tornado_proxy.simulator.events import Event
-from tornado_proxy.simulator.faults import ProviderFault
+from tornado_proxy.simulator.faults import ConnectionDone, ProviderFault
 from tornado_proxy.simulator.json_values import Json, as_object, as_text, encode
 from tornado_proxy.simulator.realtime_session import (
     RealtimeSession,
@@ -68,7 +68,8 @@ class RealtimeSocket(SocketHandler):
             return
         call.handle = self._lead
         self._heard_by = call.listeners
-        await self._answer_call()
+        with contextlib.suppress(ConnectionDone, WebSocketClosedError):
+            await self._answer_call()
 
     async def _hear(self, data: bytes) -> None:
         with contextlib.suppress(WebSocketClosedError):

@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 
 from tornado_proxy import tasks
 from tornado_proxy.domain.call import Outcome
-from tornado_proxy.domain.errors import AnswerableError, LedgerUnavailable, UpstreamError
+from tornado_proxy.domain.errors import AnswerableError, LedgerUnavailable, UpstreamError, UpstreamUnreachable
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.upstream.exchange import Head, Payload, UpstreamRequest
 from tornado_proxy.upstream.websocket import Closed, SocketRequest, UpstreamSocket, connect
@@ -46,6 +46,9 @@ _MIB = 1024 * 1024
 
 #: Seconds between tries to open a sideband; a call is known there a moment after its answer.
 _WAITS_S = (0.1, 0.4, 1.5)
+
+#: Times that a call's sideband may break.
+_REOPENED = 5
 
 
 class Sidebands:
@@ -134,8 +137,11 @@ class _MeteredCall:
         try:
             if self._socket is None:
                 await self.open()
-            while await self._listen():
+            for _ in range(_REOPENED):
+                if not await self._listen():
+                    return
                 await self.open()
+            raise UpstreamUnreachable(f"it broke {_REOPENED} times")
         except UpstreamError as error:
             _log.warning("a call is hung up: its sideband is lost", extra={"reason": error.message})
             await self.hang_up()
