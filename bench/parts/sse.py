@@ -89,9 +89,11 @@ async def _flood(now: Round, *, batch: int) -> Figures:
             task.cancel()
             stream.leave()
     broken = sum(1 for one in await asyncio.gather(*tasks, return_exceptions=True) if isinstance(one, RuntimeError))
+    if not events:
+        raise RuntimeError(f"not one event in {now.seconds} s")
     return {
         "events_per_s": events / seconds,
-        "cpu_us_per_event": spent * 1e6 / max(1, events),
+        "cpu_us_per_event": spent * 1e6 / events,
         "core_share": spent / seconds,
         "broken_streams": broken,
     }

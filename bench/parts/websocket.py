@@ -37,9 +37,11 @@ async def flood(now: Round) -> Figures:
             task.cancel()
             session.leave()
     broken = sum(1 for one in await asyncio.gather(*tasks, return_exceptions=True) if isinstance(one, RuntimeError))
+    if not messages:
+        raise RuntimeError(f"not one message in {now.seconds} s")
     return {
         "messages_per_s": messages / seconds,
-        "cpu_us_per_message": spent * 1e6 / max(1, messages),
+        "cpu_us_per_message": spent * 1e6 / messages,
         "core_share": spent / seconds,
         "broken_sessions": broken,
     }
