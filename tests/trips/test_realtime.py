@@ -195,6 +195,25 @@ def test_a_transcription_is_billed_at_the_model_that_the_session_set(proxy: Prox
     assert items["output_tokens"] == usage["output_tokens"]
 
 
+def test_a_translation_is_billed_by_its_length(proxy: ProxyProcess) -> None:
+    async def talk() -> ClientConnection:
+        url = socket_url(proxy, "model=gpt-realtime-translate", "/v1/realtime/translations")
+        headers = {"Authorization": f"Bearer {mint()}"}
+        async with websockets.connect(url, additional_headers=headers) as socket:
+            await send(socket, "session.input_audio_buffer.append", audio="AAAA" * 80_000)  # 5 s
+            await next_event(socket, "session.output_transcript.delta")
+            await send(socket, "session.close")
+            await next_event(socket, "session.closed")
+            return socket
+
+    (record,) = records_of(proxy, asyncio.run(talk()), 1)
+
+    items = {item["type"]: item for item in record["line_items"]}
+    assert Decimal(items["session_seconds"]["quantity"]) == 5
+    assert Decimal(items["session_seconds"]["amount"]) == Decimal("0.002833333333")  # 5 s of 0.034 a minute
+    assert (record["basis"], record["model"]) == ("inferred", "gpt-realtime-translate")
+
+
 def test_a_message_of_twelve_megabytes_passes_whole(proxy: ProxyProcess) -> None:
     async def talk() -> dict[str, Any]:
         async with session(proxy) as socket:

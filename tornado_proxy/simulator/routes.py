@@ -19,6 +19,7 @@ from tornado_proxy.simulator import (
     realtime_http,
     realtime_socket,
     responses_socket,
+    translation_socket,
 )
 from tornado_proxy.simulator.state import SimulatorState
 from tornado_proxy.simulator.unknown import UnknownAnthropicPath, UnknownPath
@@ -50,6 +51,7 @@ _OPENAI: tuple[tuple[str, type[RequestHandler]], ...] = (
 _SOCKETS: tuple[tuple[str, type[RequestHandler]], ...] = (
     ("/v1/responses", responses_socket.ResponsesSocket),
     ("/v1/realtime", realtime_socket.RealtimeSocket),
+    ("/v1/realtime/translations", translation_socket.TranslationSocket),
 )
 _ANTHROPIC: tuple[tuple[str, type[RequestHandler]], ...] = (
     ("/v1/messages", anthropic_messages.Messages),

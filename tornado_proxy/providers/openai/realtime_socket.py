@@ -75,8 +75,7 @@ def open_realtime(query: str, subprotocols: tuple[str, ...]) -> RealtimeSocketRe
     Raises:
         BadRequest: it names no model and no call, or a member twice.
     """
-    arguments = parse_qs(query, keep_blank_values=True)
-    model, intent, call_id = (_one(arguments, name) for name in ("model", "intent", "call_id"))
+    model, intent, call_id = (query_argument(query, name) for name in ("model", "intent", "call_id"))
     references = () if call_id is None else (call_id,)
     if intent == "transcription":
         spends = () if model is None else (transcription_spend(model, role=INPUT_TRANSCRIPTION),)
@@ -86,8 +85,13 @@ def open_realtime(query: str, subprotocols: tuple[str, ...]) -> RealtimeSocketRe
     return RealtimeSocketReader(model, () if model is None else (realtime_spend(model),), references)
 
 
-def _one(arguments: dict[str, list[str]], name: str) -> str | None:
-    values = arguments.get(name, [])
+def query_argument(query: str, name: str) -> str | None:
+    """The value of `name` in a raw query; None where it is missing or empty.
+
+    Raises:
+        BadRequest: it stands there twice.
+    """
+    values = parse_qs(query, keep_blank_values=True).get(name, [])
     if len(values) > 1:
         raise BadRequest(f'"{name}" stands twice in the query; send it once', param=name)
     return values[0] if values and values[0] else None

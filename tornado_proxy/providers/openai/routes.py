@@ -11,6 +11,7 @@ from tornado_proxy.providers.openai.realtime_http import REALTIME_HTTP_ENDPOINTS
 from tornado_proxy.providers.openai.realtime_socket import REALTIME_SOCKET
 from tornado_proxy.providers.openai.responses import RESPONSE_ENDPOINTS
 from tornado_proxy.providers.openai.responses_socket import RESPONSES_SOCKET
+from tornado_proxy.providers.openai.translation_socket import TRANSLATION_SOCKET
 
 
 def openai_endpoints(*, exact_speech: bool = True) -> tuple[Endpoint, ...]:
@@ -20,6 +21,7 @@ def openai_endpoints(*, exact_speech: bool = True) -> tuple[Endpoint, ...]:
         *RESPONSE_ENDPOINTS,
         RESPONSES_SOCKET,
         REALTIME_SOCKET,
+        TRANSLATION_SOCKET,
         *REALTIME_HTTP_ENDPOINTS,
         *EMBEDDING_ENDPOINTS,
         *audio_endpoints(exact_speech=exact_speech),
