@@ -84,8 +84,9 @@ def test_a_recorded_exchange_passes_unchanged_at_the_cost_of_the_price_page(
         assert record["estimate_method"]
         return
     if name == "responses-image-generation":  # the image tool's tokens are stated nowhere in it
-        assert record["basis"] == "unsettled"
-        assert Decimal(record["subtotal"]) == Decimal("0.00094555")  # 3151 x 0.05 + 1970 x 0.40 per million
+        assert (record["basis"], record["estimate_method"]) == ("estimated", "image_size_and_quality")
+        # Per million: 3151 x 0.05 + 1970 x 0.40 = 945.55; a small low picture, 272 x 30 = 8160.
+        assert Decimal(record["subtotal"]) == Decimal("0.00910555")
         return
     assert Decimal(record["subtotal"]) == _cost(name)
     assert Decimal(record["surcharge"]) == (_cost(name) * Decimal("0.05")).quantize(Decimal("1e-12"))

@@ -104,12 +104,12 @@ def test_a_recorded_error_status_is_free():
     )
 
 
-def test_recorded_pictures_whose_tokens_are_stated_nowhere_are_left_to_somebody_to_settle():
+def test_recorded_pictures_whose_tokens_are_stated_nowhere_are_estimated_by_size_and_quality():
     report = read_three_ways(lambda: reader(FACTS, JSON), answer_body("responses-image-generation"))
 
-    assert report.basis is Basis.UNSETTLED
-    assert report.faults == ("the image tool made 1 images, and its tokens were not reported",)
-    assert meters(report) == {"input_tokens": 3151, "output_tokens": 1970}
+    assert (report.basis, report.estimate_method) == (Basis.ESTIMATED, "image_size_and_quality")
+    assert meters(report) == {"input_tokens": 3151, "output_tokens": 1970, "output_image_tokens": 272}
+    assert "prompt is not known" in report.faults[0]
 
 
 def test_a_container_that_ran_is_told_because_nothing_states_its_time():

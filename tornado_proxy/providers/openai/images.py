@@ -8,7 +8,6 @@ A request without a model is refused: the provider would choose one, and it does
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,6 +18,7 @@ from tornado_proxy.domain.request import ImageFacts, RequestFacts, Spend
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, Reading, UsageReport
 from tornado_proxy.providers.endpoint import AnswerHead, Endpoint, ParsedRequest, UsageReader
 from tornado_proxy.providers.json_body import read_members
+from tornado_proxy.providers.openai.image_tokens import ESTIMATE_METHOD, image_tokens
 from tornado_proxy.providers.openai.media_readers import EventsReader, JsonReader, NothingCharged
 from tornado_proxy.providers.openai.usage_report import report_usage
 from tornado_proxy.wire.multipart import read_form
@@ -32,12 +32,6 @@ _COMPLETED = (b"image_generation.completed", b"image_edit.completed")
 _DRAWN = frozenset({Meter.INPUT, Meter.OUTPUT_IMAGE})
 _EDITED = _DRAWN | {Meter.INPUT_IMAGE}
 _COUNTED = frozenset({Meter.IMAGES})
-
-#: Output tokens of one 1024x1024 image of gpt-image-1 by quality, for estimates; other sizes go by their area, other
-#: qualities ("auto" too) as high (OpenAI image generation guide).
-_OUTPUT_TOKENS = {"low": 272, "medium": 1056, "high": 4160}
-_SQUARE = 1024 * 1024
-ESTIMATE_METHOD = "image_size_and_quality"
 
 
 def priced_by_image(model: str) -> bool:
@@ -139,8 +133,7 @@ def _estimate(facts: RequestFacts, count: int) -> UsageReport:
     if facts.model is not None and priced_by_image(facts.model):
         quantity = Quantity(Meter.IMAGES, Decimal(count), _when(image, {}))
     else:
-        each = _OUTPUT_TOKENS.get(image.quality or "", _OUTPUT_TOKENS["high"]) * _area(image.size) / _SQUARE
-        quantity = Quantity(Meter.OUTPUT_IMAGE, Decimal(math.ceil(each) * count))
+        quantity = Quantity(Meter.OUTPUT_IMAGE, Decimal(image_tokens(image.size, image.quality) * count))
     return UsageReport(
         (Reading((quantity,)),),
         Basis.ESTIMATED,
@@ -158,11 +151,6 @@ def _when(asked: ImageFacts, answer: Mapping[str, object]) -> tuple[tuple[str, s
 
 def _chosen(word: str | None) -> str | None:
     return None if word == "auto" else word
-
-
-def _area(size: str | None) -> int:
-    match = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", size or "")
-    return _SQUARE if match is None else int(match[1]) * int(match[2])
 
 
 def _word(value: object) -> str | None:

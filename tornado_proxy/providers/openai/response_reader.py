@@ -15,11 +15,13 @@ import msgspec
 
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import Basis, Meter, Reading, UsageReport
+from tornado_proxy.providers.openai.image_tokens import ESTIMATE_METHOD
 from tornado_proxy.providers.openai.response_tools import (
     container_notes,
     created_objects,
     image_reading,
     tool_quantities,
+    unstated_images,
 )
 from tornado_proxy.providers.openai.text_report import estimate_text, with_fault, word
 from tornado_proxy.providers.openai.text_usage import read_text_usage
@@ -33,6 +35,10 @@ _UNFINISHED = frozenset({"queued", "in_progress"})
 
 #: A cache write that lives twelve hours has another price, and usage does not say which one it was.
 _TWELVE_HOURS = "12h"
+
+_UNSTATED_IMAGES = (
+    "the image tool's tokens were not reported; pictures go by size and quality, their prompt is not known"
+)
 
 
 def report_response(facts: RequestFacts, response: Mapping[str, Any]) -> UsageReport | None:
@@ -57,15 +63,18 @@ def report_response(facts: RequestFacts, response: Mapping[str, Any]) -> UsageRe
         service_tier=word(response, "service_tier"),
         context_tokens=read.context_tokens,
     )
+    drawn = unstated_images(facts, response)
     unsettled = (*read.faults, *image_faults)
+    told = Basis.REPORTED if drawn is None else Basis.ESTIMATED
     return UsageReport(
-        readings=(own,) if image is None else (own, image),
-        basis=Basis.UNSETTLED if unsettled else Basis.REPORTED,
+        readings=tuple(one for one in (own, image, drawn) if one is not None),
+        basis=Basis.UNSETTLED if unsettled else told,
         raw=msgspec.json.encode(_stated(usage, response)).decode(),
         model=model,
         object_id=object_id,
         objects=created_objects(response),
-        faults=(*unsettled, *container_notes(response)),
+        estimate_method=None if drawn is None else ESTIMATE_METHOD,
+        faults=(*unsettled, *(() if drawn is None else (_UNSTATED_IMAGES,)), *container_notes(response)),
     )
 
 

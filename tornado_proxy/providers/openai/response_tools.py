@@ -2,7 +2,8 @@
 
     web_search             tool_usage.web_search.num_requests; where it is absent, web_search_call items that searched
     file_search            file_search_call items, one charge each
-    image_generation       tool_usage.image_gen: tokens of the image tool's own model, which `usage` does not have
+    image_generation       tool_usage.image_gen: tokens of the image tool's own model, which `usage` does not have;
+                           where it is absent, estimated by size and quality
     code_interpreter, shell   by the life of a container that several responses may share: no answer states it
 
 Source: OpenAI pricing page, "Built-in tools"; docs/usage.md.
@@ -17,6 +18,7 @@ from typing import Any
 
 from tornado_proxy.domain.request import IMAGE_TOOL_ROLE, RequestFacts, Spend
 from tornado_proxy.domain.usage import Meter, Quantity, Reading
+from tornado_proxy.providers.openai.image_tokens import image_tokens
 from tornado_proxy.providers.openai.modal_usage import read_usage
 
 #: The image tool's model where neither request nor answer names one.  The provider's own default changes with time;
@@ -81,19 +83,37 @@ def tool_quantities(response: Mapping[str, Any]) -> tuple[Quantity, ...]:
 
 
 def image_reading(facts: RequestFacts, response: Mapping[str, Any]) -> tuple[Reading | None, tuple[str, ...]]:
-    """The image tool's own tokens at its own model, and what cannot be told of them."""
+    """The image tool's own tokens at its own model, and what does not add up in them."""
     usage = _tool_usage(response, "image_gen")
     if usage is None:
-        items = _objects(response.get("output"))
-        drawn = sum(item.get("type") == "image_generation_call" and _succeeded(item) for item in items)
-        unstated = (f"the image tool made {drawn} images, and its tokens were not reported",)
-        return None, unstated if drawn else ()
+        return None, ()
     read = read_usage(usage, unnamed_output=Meter.OUTPUT_IMAGE)
+    reading = Reading(read.quantities, model=_image_model(facts, response), context_tokens=read.context_tokens)
+    return reading if read.quantities else None, read.faults
+
+
+def unstated_images(facts: RequestFacts, response: Mapping[str, Any]) -> Reading | None:
+    """Tokens of pictures by the size and quality that the answer echoes, where it does not state their tokens.
+
+    What was read to draw them is not known.
+    """
+    if _tool_usage(response, "image_gen") is not None:
+        return None
+    items = _objects(response.get("output"))
+    drawn = [item for item in items if item.get("type") == "image_generation_call" and _succeeded(item)]
+    tokens = sum(image_tokens(_text(item.get("size")), _text(item.get("quality"))) for item in drawn)
+    quantity = Quantity(Meter.OUTPUT_IMAGE, Decimal(tokens))
+    return Reading((quantity,), model=_image_model(facts, response)) if drawn else None
+
+
+def _image_model(facts: RequestFacts, response: Mapping[str, Any]) -> str:
     echoed = (tool.get("model") for tool in _objects(response.get("tools")) if tool.get("type") == _IMAGE_TOOL)
     asked = (spend.model for spend in facts.spends if spend.role is not None)
-    model = next((one for one in (*echoed, *asked) if isinstance(one, str)), _DEFAULT_IMAGE_MODEL)
-    reading = Reading(read.quantities, model=model, context_tokens=read.context_tokens)
-    return reading if read.quantities else None, read.faults
+    return next((one for one in (*echoed, *asked) if isinstance(one, str)), _DEFAULT_IMAGE_MODEL)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def container_notes(response: Mapping[str, Any]) -> tuple[str, ...]:
