@@ -17,6 +17,7 @@ import pytest
 import websockets
 
 from tests.harness import KEY_ID, OPENAI_KEY, PATIENCE_S, PROJECT, ProxyProcess, mint, running_proxy, write_config
+from tests.replay import Reply, replaying
 from tornado_proxy.simulator import Simulator, running_simulator
 
 OFFER = b"v=0\r\no=- 2 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"
@@ -29,11 +30,15 @@ def simulator() -> Iterator[tuple[Simulator, str]]:
         yield one, url
 
 
-def browser_call(proxy: ProxyProcess, **session: Any) -> str:
-    """The id of a call that a page makes with nothing but its key."""
+def new_key(proxy: ProxyProcess, **session: Any) -> str:
     with openai.OpenAI(base_url=proxy.base_url + "/v1", api_key=mint(name="eve")) as client:
         asked: Any = {"type": "realtime", "model": "gpt-realtime", **session}
-        key = client.realtime.client_secrets.create(session=asked).value
+        return client.realtime.client_secrets.create(session=asked).value
+
+
+def browser_call(proxy: ProxyProcess, **session: Any) -> str:
+    """The id of a call that a page makes with nothing but its key."""
+    key = new_key(proxy, **session)
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/sdp"}
     answer = httpx.post(proxy.base_url + "/v1/realtime/calls", content=OFFER, headers=headers, timeout=30)
     assert answer.status_code == 201, answer.text
@@ -155,3 +160,22 @@ def test_a_call_that_comes_in_is_accepted_where_an_operator_says_so(
 
     assert (record["participant"], record["model"], record["basis"]) == ("desk", "gpt-realtime", "reported")
     assert simulator[0].calls.get("rtc_phone") is None
+
+
+def test_a_refusal_that_repeats_the_provider_s_key_does_not_show_it(tmp_path: Path) -> None:
+    async def connect(key: str) -> websockets.Response:
+        url = f"ws{proxy.base_url.removeprefix('http')}/v1/realtime?model=gpt-realtime"
+        offered: Any = ["realtime", f"openai-insecure-api-key.{key}"]
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            async with websockets.connect(url, subprotocols=offered):
+                pass
+        return refused.value.response
+
+    with replaying() as provider, running_proxy(tmp_path, provider.url) as proxy:
+        provider.reply = Reply(pieces=(b'{"value":"ek_provider12345","expires_at":4102444800,"session":{}}',))
+        key = new_key(proxy)
+        provider.reply = Reply(401, pieces=(b'{"error":{"message":"Incorrect API key: ek_provider12345"}}',))
+        refusal = asyncio.run(connect(key))
+
+    assert provider.asked[-1].header("Authorization") == "Bearer ek_provider12345"
+    assert (refusal.status_code, refusal.body) == (401, b'{"error":{"message":"Incorrect API key: ****************"}}')
