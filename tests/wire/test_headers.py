@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tornado_proxy.wire.headers import HOP_BY_HOP, redact, to_client, to_upstream
+from tornado_proxy.wire.headers import HOP_BY_HOP, to_client, to_upstream
 
 Pairs = list[tuple[str, str]]
 
@@ -205,39 +205,3 @@ def named_by_connection(pairs: Pairs) -> set[str]:
 def is_subsequence(part: Pairs, whole: Pairs) -> bool:
     rest = iter(whole)
     return all(pair in rest for pair in part)
-
-
-@pytest.mark.parametrize(
-    ("pair", "shown"),
-    [
-        (("Authorization", "Bearer abc"), "***"),
-        (("X-API-KEY", "abc"), "***"),
-        (("Proxy-Authorization", "Basic abc"), "***"),
-        (("cookie", "a=b"), "***"),
-        (("Set-Cookie", "a=b"), "***"),
-        (("x-amz-security-token", "abc"), "***"),
-        (("X_Session", "abc"), "***"),
-        (("x-echo", "you sent sk-proj-abcDEF_123456, did you"), "you sent ***, did you"),
-        (("x-echo", "ma-AEtFc_vgRdS_O4_C2.vKTQ-DJ.KXpoeT2uMQx0qf28KEA-secret"), "***"),
-        (("x-echo", "eyJhbGciOiJIUzI1NiJ9.eyJuYW1lIjoiYWRhIn0.c2ln"), "***"),
-        (("sec-websocket-protocol", "realtime, openai-insecure-api-key.eyJhbGciOiJI.e30.c2ln"), None),
-        (("x-echo", "Bearer opaque"), "***"),
-        (("x-ratelimit-remaining-tokens", "149999"), "149999"),
-        (("content-type", "application/json"), "application/json"),
-        (("x-request-id", "req_0123456789abcdef"), "req_0123456789abcdef"),
-    ],
-)
-def test_a_log_shows_no_secret(pair: tuple[str, str], shown: str | None) -> None:
-    [(name, value)] = redact([pair])
-
-    assert name == pair[0]
-    if shown is None:
-        assert "c2ln" not in value
-    else:
-        assert value == shown
-
-
-def test_a_log_shows_every_header_in_its_order() -> None:
-    pairs = [("b", "1"), ("Cookie", "x"), ("a", "2"), ("b", "3")]
-
-    assert redact(pairs) == [("b", "1"), ("Cookie", "***"), ("a", "2"), ("b", "3")]

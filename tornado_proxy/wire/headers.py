@@ -1,4 +1,4 @@
-"""Which headers go on, in both directions, and which a log may show.
+"""Which headers go on, in both directions.
 
 Works on (name, value) pairs; order and spelling stay as they came.  To a provider headers pass by an allow-list,
 because one that is not known could be somebody's secret.  To a client they pass but for a drop-list.  Hop-by-hop
@@ -84,32 +84,6 @@ _SITE_PREFIXES = ("access-control-",)
 #: True of the provider's bytes only: gone where the body is edited (RFC 9530; Content-MD5 is RFC 1864).
 _OF_THE_BYTES = frozenset({"content-digest", "content-length", "content-md5", "digest", "repr-digest"})
 
-#: Words in the name of a header whose value a log must not show.  "tokens" is not one: rate limits count them.
-_SECRET_WORDS = frozenset(
-    {
-        "apikey",
-        "auth",
-        "authentication",
-        "authorization",
-        "cookie",
-        "cookie2",
-        "credential",
-        "credentials",
-        "jwt",
-        "key",
-        "password",
-        "secret",
-        "session",
-        "signature",
-        "token",
-    }
-)
-
-#: Secrets by their own look, under whatever name: provider keys, project API keys, JWTs, bearer and basic credentials.
-_SECRET_LOOKS = re.compile(r"\b(?:sk|ek|ma)[-_][\w.~-]{8,}|\beyJ[\w.-]{8,}|\b(?:bearer|basic)\s+\S+", re.IGNORECASE)
-
-_MASK = "***"
-
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NO_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -145,15 +119,6 @@ def to_client(pairs: Pairs, *, account: frozenset[str], keep_length: bool = True
         for name, key, value in _well_formed(pairs)
         if key not in dropped and not key.startswith(_SITE_PREFIXES)
     ]
-
-
-def redact(pairs: Pairs) -> list[tuple[str, str]]:
-    """All headers, for a log: secrets masked, known by the header's name or by their own look."""
-    return [(name, _MASK if _names_secret(name) else _SECRET_LOOKS.sub(_MASK, value)) for name, value in pairs]
-
-
-def _names_secret(name: str) -> bool:
-    return not _SECRET_WORDS.isdisjoint(re.split(r"[-_.]", name.lower()))
 
 
 def _well_formed(pairs: Pairs) -> Iterator[tuple[str, str, str]]:
