@@ -29,7 +29,7 @@ _FORMS = ("/v1/audio/transcriptions", "/v1/audio/translations", "/v1/images/edit
 #: Endpoints whose requests take a tier or a speed.
 _TIERED = ("/v1/chat/completions", "/v1/responses", "/v1/messages")
 
-#: What opens a session describes all that it may use: there is no plain request of one model.
+#: What opens a session, here or below, describes all that it may use: there is no plain request of one model.
 _SESSIONS = "/v1/realtime"
 
 #: A tier of whole batches, which no request asks for by its word.
@@ -144,7 +144,7 @@ def _refusals(book: PriceBook, model: ModelPrice, now: datetime) -> Iterator[str
         priced_as = endpoint.priced_as or endpoint.path
         if endpoint.method != "POST" or endpoint.parse is None or priced_as not in model.endpoints:
             continue
-        if priced_as == _SESSIONS:
+        if priced_as.startswith(_SESSIONS):
             continue
         for asked in _variants(model, endpoint):
             body, content_type = _body(endpoint, model.name, asked)
