@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import signal
 import time
@@ -179,3 +180,33 @@ def test_a_refusal_that_repeats_the_provider_s_key_does_not_show_it(tmp_path: Pa
 
     assert provider.asked[-1].header("Authorization") == "Bearer ek_provider12345"
     assert (refusal.status_code, refusal.body) == (401, b'{"error":{"message":"Incorrect API key: ****************"}}')
+
+
+def test_a_translation_session_is_opened_with_a_key_of_its_own(
+    simulator: tuple[Simulator, str], tmp_path: Path
+) -> None:
+    async def listen(key: str) -> str:
+        offered: Any = ["realtime", f"openai-insecure-api-key.{key}"]
+        url = f"ws{proxy.base_url.removeprefix('http')}/v1/realtime/translations"
+        async with websockets.connect(url, subprotocols=offered) as socket:
+            audio = base64.b64encode(bytes(48_000 * 3)).decode()
+            await socket.send(json.dumps({"type": "session.input_audio_buffer.append", "audio": audio}))
+            await socket.send(json.dumps({"type": "session.close"}))
+            async for event in socket:
+                if json.loads(event)["type"] == "session.closed":
+                    break
+            assert socket.response is not None
+            return socket.response.headers["Llm-Proxy-Request-Id"]
+
+    with running_proxy(tmp_path, simulator[1]) as proxy:
+        headers = {"Authorization": f"Bearer {mint(name='eve')}"}
+        answer = httpx.post(
+            proxy.base_url + "/v1/realtime/translations/client_secrets",
+            json={"session": {"model": "gpt-realtime-translate"}},
+            headers=headers,
+            timeout=30,
+        )
+        (record,) = proxy.session_records(asyncio.run(listen(answer.json()["value"])), 1)
+
+    # 3 s of audio at 0.034 USD a minute
+    assert (record["participant"], record["basis"], record["subtotal"]) == ("eve", "inferred", "0.001700000000")

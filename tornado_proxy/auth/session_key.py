@@ -64,7 +64,7 @@ def open_key(token: str, keys: Mapping[str, ApiKey], now: datetime, *, accepted:
         NotAuthenticated: it is not one of ours, has expired, was revoked, or is not taken there.
     """
     if not accepted:
-        raise NotAuthenticated("this key opens realtime sessions only (/v1/realtime and /v1/realtime/calls)")
+        raise NotAuthenticated("this key opens realtime sessions only (/v1/realtime, its translations and its calls)")
     key_id, _, sealed = token.removeprefix(_PREFIX).rpartition(".")
     key = keys.get(key_id)
     if key is None:

@@ -72,7 +72,8 @@ class ProviderHandler(RequestHandler):
     def _opens_session(self, key: str) -> bool:
         """Whether it is a short-lived key that opens a realtime session, and this is where one is opened."""
         place = self.request.path.removeprefix("/openai")
-        return place in ("/v1/realtime", "/v1/realtime/calls") and self.simulator.session_keys.get(key) is not None
+        places = ("/v1/realtime", "/v1/realtime/translations", "/v1/realtime/calls")
+        return place in places and self.simulator.session_keys.get(key) is not None
 
     def credential(self) -> str:
         """The key that came with the request, "" for none."""

@@ -41,6 +41,7 @@ _OPENAI: tuple[tuple[str, type[RequestHandler]], ...] = (
     ("/v1/images/edits", openai_images.ImageEdits),
     ("/v1/images/variations", openai_images.ImageVariations),
     ("/v1/realtime/client_secrets", realtime_http.ClientSecrets),
+    ("/v1/realtime/translations/client_secrets", realtime_http.ClientSecrets),
     ("/v1/realtime/sessions", realtime_http.BetaSessions),
     ("/v1/realtime/transcription_sessions", realtime_http.BetaSessions),
     ("/v1/realtime/calls", realtime_http.Calls),

@@ -7,7 +7,13 @@ import json
 import pytest
 
 from tornado_proxy.domain.errors import BodyNotReadable
-from tornado_proxy.providers.openai.realtime_http import own_secrets, parse_call, parse_secret, parse_transcription
+from tornado_proxy.providers.openai.realtime_http import (
+    own_secrets,
+    parse_call,
+    parse_secret,
+    parse_transcription,
+    parse_translation_secret,
+)
 
 SDP = "v=0\r\n"
 
@@ -123,3 +129,22 @@ def test_a_key_is_replaced_however_it_is_spelled(stated: str) -> None:
         "expires_at": 7,
         "client_secret": {"value": "sealed-7", "expires_at": 7},
     }
+
+
+def test_a_translation_session_is_priced_by_its_length() -> None:
+    heard = {"input": {"transcription": {"model": "gpt-realtime-whisper"}}}
+    body = json.dumps({"session": {"model": "gpt-realtime-translate", "audio": heard}}).encode()
+
+    facts = parse_translation_secret(body, "application/json").facts
+
+    assert [(spend.model, spend.role) for spend in facts.spends] == [
+        ("gpt-realtime-translate", None),
+        ("gpt-realtime-whisper", "input_transcription"),
+    ]
+    assert facts.session_query == "model=gpt-realtime-translate"
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"session":{}}', b'{"session":{"model":5}}'])
+def test_a_translation_session_without_a_model_gets_no_key(body: bytes) -> None:
+    with pytest.raises(BodyNotReadable):
+        parse_translation_secret(body, "application/json")

@@ -2,6 +2,7 @@
 
     client_secrets                              a session's config -> a key; ours in place of the provider's
     sessions, transcription_sessions            the same in the beta shape
+    translations/client_secrets                 the same for a translation session
     calls                                       SDP offer -> SDP answer; metered over a sideband
     calls/{id}/accept, reject, refer, hangup    own calls only
 
@@ -19,6 +20,7 @@ from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.providers.endpoint import Endpoint, ParsedRequest, Seal, Sideband
 from tornado_proxy.providers.openai.realtime_admission import read_object, session_spends
 from tornado_proxy.providers.openai.realtime_socket import open_realtime
+from tornado_proxy.providers.openai.translation_socket import TRANSLATION_SOCKET, translation_spends
 from tornado_proxy.providers.openai.usage_report import decode_object
 from tornado_proxy.wire.multipart import read_form
 
@@ -33,10 +35,22 @@ _MASK = "***"
 
 def parse_secret(body: bytes, content_type: str) -> ParsedRequest:
     """The config stands under `session`."""
-    session = read_object(body).get("session")
-    if not isinstance(session, dict):
-        raise BodyNotReadable('"session" is missing; the key is for the session that it describes', param="session")
-    return ParsedRequest(_facts(session, len(body)), body)
+    return ParsedRequest(_facts(_session_of(body), len(body)), body)
+
+
+def parse_translation_secret(body: bytes, content_type: str) -> ParsedRequest:
+    """The config of a translation session stands under `session`."""
+    session = _session_of(body)
+    model = session.get("model")
+    if not isinstance(model, str):
+        raise BodyNotReadable("the session names no model; name it, so that its price is known", param="model")
+    facts = RequestFacts(
+        model=model,
+        spends=translation_spends(session),
+        body_bytes=len(body),
+        session_query=urlencode({"model": model}),
+    )
+    return ParsedRequest(facts, body)
 
 
 def parse_session(body: bytes, content_type: str) -> ParsedRequest:
@@ -87,6 +101,13 @@ def _stated_keys(answer: dict[str, object] | None) -> list[tuple[dict[str, objec
     return found
 
 
+def _session_of(body: bytes) -> dict[str, object]:
+    session = read_object(body).get("session")
+    if not isinstance(session, dict):
+        raise BodyNotReadable('"session" is missing; the key is for the session that it describes', param="session")
+    return session
+
+
 def _facts(session: dict[str, object], length: int) -> RequestFacts:
     spends = session_spends(session)
     transcribes = session.get("type") == "transcription"
@@ -110,6 +131,14 @@ REALTIME_HTTP_ENDPOINTS = (
         "/v1/realtime/client_secrets",
         parse=parse_secret,
         priced_as=_PRICED_AS,
+        secrets=own_secrets,
+    ),
+    Endpoint(
+        "openai",
+        "POST",
+        "/v1/realtime/translations/client_secrets",
+        parse=parse_translation_secret,
+        priced_as=TRANSLATION_SOCKET.path,
         secrets=own_secrets,
     ),
     Endpoint("openai", "POST", "/v1/realtime/sessions", parse=parse_session, priced_as=_PRICED_AS, secrets=own_secrets),

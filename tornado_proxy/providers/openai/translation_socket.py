@@ -81,7 +81,7 @@ class TranslationReader:
             self._sent_characters += len(audio)
         if not isinstance(session, dict):
             return ClientFrame(event_id)
-        return ClientFrame(event_id, _spends(session))
+        return ClientFrame(event_id, translation_spends(session))
 
     def refusal(self, error: AnswerableError, frame: ClientFrame, own_id: str) -> str:
         """An `error` event with the client's own event id."""
@@ -144,7 +144,12 @@ class TranslationReader:
             self._begun = (self._session_id,)
 
 
-def _spends(session: dict[str, object]) -> tuple[Spend, ...]:
+def translation_spends(session: dict[str, object]) -> tuple[Spend, ...]:
+    """What a session's config can be charged for.
+
+    Raises:
+        BadRequest: it asks for a transcription whose usage nobody would state.
+    """
     heard = transcription_models(session)
     for one in heard:
         if not priced_by_length(one):
@@ -170,4 +175,4 @@ def open_translation(query: str, subprotocols: tuple[str, ...]) -> TranslationRe
     return TranslationReader(model)
 
 
-TRANSLATION_SOCKET = Endpoint("openai", "GET", _PATH, socket=open_translation)
+TRANSLATION_SOCKET = Endpoint("openai", "GET", _PATH, socket=open_translation, session_keys=True)
