@@ -1,0 +1,88 @@
+"""What the bundled prices come to in every dimension that they have; each figure is typed from the provider's list."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from tornado_proxy.config.bundled import conf_path
+from tornado_proxy.config.files import read_documents
+from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.domain.usage import Basis, Meter, Quantity, Reading, UsageReport
+from tornado_proxy.pricing.price_book import PriceBook
+from tornado_proxy.pricing.tariff import Tariff
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+EARLIER = datetime(2026, 6, 1, 23, 59, 59, tzinfo=UTC)
+MILLION = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def book() -> PriceBook:
+    return PriceBook.from_documents(read_documents(conf_path("prices")))
+
+
+def case(name: str, model: str, meter: Meter, amount: int, subtotal: str, **terms: Any) -> Any:
+    return pytest.param(model, meter, amount, Decimal(subtotal), terms, id=name)
+
+
+@pytest.mark.parametrize(
+    ("model", "meter", "amount", "subtotal", "terms"),
+    [
+        case("a text model", "gpt-4o-mini", Meter.INPUT, MILLION, "0.15"),
+        case("its snapshot", "gpt-4o-mini-2024-07-18", Meter.OUTPUT, MILLION, "0.60"),
+        case("at the long limit", "gpt-5.4", Meter.INPUT, 272_000, "0.68"),
+        case("one token over it", "gpt-5.4", Meter.INPUT, 272_001, "1.360005"),
+        case("output behind a short input", "gpt-5.4", Meter.OUTPUT, 1000, "0.015", context_tokens=272_000),
+        case("output behind a long input", "gpt-5.4", Meter.OUTPUT, 1000, "0.0225", context_tokens=272_001),
+        case("cached behind a long input", "gpt-5.4", Meter.CACHED_INPUT, 1000, "0.0005", context_tokens=272_001),
+        case("priority", "gpt-5.4", Meter.OUTPUT, 1000, "0.03", service_tier="priority"),
+        case("flex", "gpt-5.4", Meter.INPUT, 1000, "0.00125", service_tier="flex"),
+        case("default", "gpt-5.4", Meter.INPUT, 1000, "0.0025", service_tier="default"),
+        case("Anthropic input", "claude-opus-5", Meter.INPUT, 1000, "0.005"),
+        case("a cache read", "claude-opus-5", Meter.CACHED_INPUT, 1000, "0.0005"),
+        case("a write for five minutes", "claude-opus-5", Meter.CACHE_WRITE_5M, 1000, "0.00625"),
+        case("a write for an hour", "claude-opus-5", Meter.CACHE_WRITE_1H, 1000, "0.01"),
+        case("fast", "claude-opus-5", Meter.OUTPUT, 1000, "0.05", speed="fast"),
+        case("a batch", "claude-opus-5", Meter.CACHE_WRITE_5M, 1000, "0.003125", service_tier="batch"),
+        case("inside the US", "claude-opus-5", Meter.OUTPUT, 1000, "0.0275", inference_geo="us"),
+        case("anywhere", "claude-opus-5", Meter.OUTPUT, 1000, "0.025", inference_geo="global"),
+        case("fast inside the US", "claude-opus-5", Meter.INPUT, 1000, "0.011", speed="fast", inference_geo="us"),
+        case("a search is not dearer there", "claude-opus-5", Meter.WEB_SEARCHES, 1, "0.01", inference_geo="us"),
+        case(
+            "a search of a batch is not cheaper", "claude-opus-5", Meter.WEB_SEARCHES, 1, "0.01", service_tier="batch"
+        ),
+        case("a file search", "gpt-5.4", Meter.FILE_SEARCHES, 3, "0.0075"),
+        case("characters", "tts-1", Meter.INPUT_CHARACTERS, 1000, "0.015"),
+        case("characters in high quality", "tts-1-hd", Meter.INPUT_CHARACTERS, 1000, "0.03"),
+        case("a minute", "whisper-1", Meter.AUDIO_SECONDS, 60, "0.006"),
+        case("a second, 0.0001", "whisper-1", Meter.AUDIO_SECONDS, 1, "0.0001"),
+        case("a picture", "dall-e-3", Meter.IMAGES, 2, "0.08", when={"size": "1024x1024", "quality": "standard"}),
+        case("a wide one", "dall-e-3", Meter.IMAGES, 2, "0.16", when={"size": "1792x1024", "quality": "standard"}),
+        case("a fine one", "dall-e-3", Meter.IMAGES, 2, "0.16", when={"size": "1024x1024", "quality": "hd"}),
+        case("tokens of a picture", "gpt-image-2", Meter.OUTPUT_IMAGE, 272, "0.00816"),
+        case("a container by the minute", "gpt-5.4", Meter.CONTAINER_SECONDS, 300, "0.0075"),
+        case("a large one", "gpt-5.4", Meter.CONTAINER_SECONDS, 300, "0.48", when={"memory_limit": "64g"}),
+        case("a session, before", "gpt-5.4", Meter.CONTAINER_SESSIONS, 1, "0.03", at=EARLIER),
+    ],
+)
+def test_a_quantity_comes_to(
+    book: PriceBook, model: str, meter: Meter, amount: int, subtotal: Decimal, terms: dict[str, Any]
+) -> None:
+    terms = {"context_tokens": amount if meter is Meter.INPUT else 0, **terms}
+    at, when = terms.pop("at", NOW), tuple(terms.pop("when", {}).items())
+    if meter is Meter.WEB_SEARCHES:
+        when = (("tool", "web_search"),)
+    reading = Reading((Quantity(meter, Decimal(amount), when),), model=model, **terms)
+    provider = "anthropic" if model.startswith("claude") else "openai"
+
+    cost = Tariff(book, provider, Decimal("0.05")).rate(
+        UsageReport((reading,), Basis.REPORTED), RequestFacts(model=model), at
+    )
+
+    assert cost.faults == ()
+    assert cost.subtotal == subtotal
+    assert cost.surcharge == (subtotal * Decimal("0.05")).quantize(Decimal("1e-12"))
