@@ -121,6 +121,7 @@ class Settler:
             settled_at=datetime.now(UTC),
             usage=report.raw,
             faults=(*report.faults, *cost.faults),
+            estimate_method=report.estimate_method,
         )
 
     def _wait_longer(self, call: PendingCall, later: Later) -> None:

@@ -220,7 +220,9 @@ class TestLedger:
             await ledger.open()
             await ledger.finish(waits)
             before = await ledger.pending_calls(10)
-            settled = Settlement("r1", "gpt-5.4", Basis.REPORTED, COST, START + timedelta(hours=1), '{"n":1}')
+            settled = Settlement(
+                "r1", "gpt-5.4", Basis.ESTIMATED, COST, START + timedelta(hours=1), '{"n":1}', estimate_method="by_size"
+            )
             await ledger.settle(settled)
             await ledger.settle(Settlement("r1", "other", Basis.FREE, FREE, START + timedelta(hours=2)))
             after = await ledger.pending_calls(10)
@@ -232,7 +234,8 @@ class TestLedger:
         assert [(one.request_id, one.object_id, one.kept) for one in before] == [("r1", "batch_1", kept_facts)]
         assert after == []
         (kept,) = records()
-        assert (kept["basis"], kept["model"], kept["total"]) == ("reported", "gpt-5.4", "0.002362500000")
+        assert (kept["basis"], kept["estimate_method"]) == ("estimated", "by_size")
+        assert (kept["model"], kept["total"]) == ("gpt-5.4", "0.002362500000")
 
     def test_an_object_belongs_to_the_project_that_made_it(self, make: Make) -> None:
         other = intent("r2", caller=Caller("project-b", user="eve@example.com"))

@@ -95,3 +95,4 @@ class Settlement:
     settled_at: datetime
     usage: str | None = None
     faults: tuple[str, ...] = ()
+    estimate_method: str | None = None

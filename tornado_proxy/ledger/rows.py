@@ -71,7 +71,17 @@ RECORD_COLUMNS = (
 )
 
 #: What a settlement puts in the place of a pending record's.
-SETTLED_COLUMNS = ("model", "basis", "usage", "line_items", "subtotal", "surcharge", "total", "faults")
+SETTLED_COLUMNS = (
+    "model",
+    "basis",
+    "estimate_method",
+    "usage",
+    "line_items",
+    "subtotal",
+    "surcharge",
+    "total",
+    "faults",
+)
 
 #: Who owns an object of the provider.
 OBJECT_COLUMNS = ("provider", "object_id", "project_id", "request_id")
@@ -135,6 +145,7 @@ def settlement_row(settlement: Settlement) -> dict[str, object]:
         "request_id": settlement.request_id,
         "model": settlement.model,
         "basis": settlement.basis.value,
+        "estimate_method": settlement.estimate_method,
         "usage": settlement.usage,
         "line_items": _items(cost.line_items),
         "subtotal": format_decimal(cost.subtotal),

@@ -109,7 +109,8 @@ CREATE TABLE objects (
 
 def _added_columns(db: Database) -> Iterator[str]:
     """SQL that adds the columns which an earlier version of the program did not know."""
-    for table, columns in (("intents", (*INTENT_COLUMNS, "lost_at")), ("records", RECORD_COLUMNS)):
+    grown = {"intents": (*INTENT_COLUMNS, "lost_at"), "records": RECORD_COLUMNS, "settlements": SETTLED_COLUMNS}
+    for table, columns in grown.items():
         known = db.columns(table)
         for name in columns:
             if name not in known:
