@@ -210,3 +210,20 @@ def test_a_translation_session_is_opened_with_a_key_of_its_own(
 
     # 3 s of audio at 0.034 USD a minute
     assert (record["participant"], record["basis"], record["subtotal"]) == ("eve", "inferred", "0.001700000000")
+
+
+def test_a_key_is_good_at_every_server_of_the_same_configuration(
+    simulator: tuple[Simulator, str], tmp_path: Path
+) -> None:
+    async def greeted(proxy: ProxyProcess, key: str) -> str:
+        offered: Any = ["realtime", f"openai-insecure-api-key.{key}"]
+        url = f"ws{proxy.base_url.removeprefix('http')}/v1/realtime"
+        async with websockets.connect(url, subprotocols=offered) as socket:
+            event = json.loads(await asyncio.wait_for(socket.recv(), PATIENCE_S))
+            return f"{event['type']} {event['session']['model']}"
+
+    with running_proxy(tmp_path, simulator[1]) as proxy:
+        key = new_key(proxy, model="gpt-realtime-mini")
+
+    with running_proxy(tmp_path, simulator[1]) as another:
+        assert asyncio.run(greeted(another, key)) == "session.created gpt-realtime-mini"
