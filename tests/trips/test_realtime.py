@@ -120,13 +120,18 @@ def test_the_sdk_holds_a_conversation_and_each_response_is_billed(proxy: ProxyPr
 
 
 def test_a_browser_brings_its_token_as_a_subprotocol(proxy: ProxyProcess, simulator: tuple[Simulator, str]) -> None:
+    token = mint(name="hedy")
+
     async def talk() -> str | None:
-        offered = ["realtime", f"openai-insecure-api-key.{mint()}", "openai-beta.realtime-v1"]
+        offered = ["realtime", f"openai-insecure-api-key.{token}", f"unheard-of.{token}", "openai-beta.realtime-v1"]
         async with websockets.connect(socket_url(proxy, path="/v1/realtime"), subprotocols=offered) as socket:  # type: ignore[arg-type]
             await next_event(socket, "session.created")
             return socket.subprotocol
 
     assert asyncio.run(talk()) == "realtime"
+    upgrades = [seen for seen in simulator[0].requests if seen.header("Upgrade")]
+    assert upgrades[-1].header("Sec-WebSocket-Protocol") == "realtime,openai-beta.realtime-v1"
+    assert not [value for _, value in upgrades[-1].headers if token in value]
 
 
 @pytest.mark.parametrize(

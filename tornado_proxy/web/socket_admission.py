@@ -97,11 +97,17 @@ def socket_request(entry: Entry, subprotocols: tuple[str, ...]) -> SocketRequest
         url=settings.base_url + entry.match.upstream_target,
         headers=tuple(passed_headers(entry)),
         key_headers=tuple(entry.match.provider.key_headers(key).items()),
-        subprotocols=tuple(one for one in subprotocols if not one.startswith(_PRIVATE)),
+        subprotocols=_passed_subprotocols(entry, subprotocols),
         max_message_bytes=entry.snapshot.settings.websockets.max_message_mb * _MIB,
         connect_timeout_s=entry.snapshot.settings.streams.connect_timeout_s,
         ca_file=settings.ca_file,
     )
+
+
+def _passed_subprotocols(entry: Entry, offered: tuple[str, ...]) -> tuple[str, ...]:
+    """What goes on of what the client offers: nothing that carries a credential, in whatever form."""
+    token = entry.token.reveal()
+    return tuple(one for one in offered if not one.startswith(_PRIVATE) and token not in one)
 
 
 def offered_subprotocols(headers: Headers) -> tuple[str, ...]:
