@@ -180,7 +180,7 @@ class ProxyHandler(BaseHandler):
         """Set the head of the answer."""
         self.set_status(status, reason or None)
         for name, value in headers:
-            self.add_header(name, value)
+            self._headers.add(name, value)  # they are well formed already (wire/headers.py)
         self.set_header(REQUEST_ID_HEADER, self.request_id)
 
     async def send(self, data: bytes) -> None:

@@ -178,8 +178,9 @@ class Relay:
     def _own_location(self, header: tuple[str, str]) -> tuple[str, str]:
         """A Location with the provider's own address, without it: the path leads to where the client came from."""
         name, value = header
-        base = provider_access(self._admitted.entry)[0].base_url
-        return (name, value.removeprefix(base)) if name.lower() == "location" else header
+        if name.lower() != "location":
+            return header
+        return name, value.removeprefix(provider_access(self._admitted.entry)[0].base_url)
 
     def _answer_type(self, answer: AnswerHead) -> str | None:
         decide = self._admitted.entry.match.endpoint.answer_type

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 Pairs = Iterable[tuple[str, str]]
 
@@ -128,8 +129,15 @@ def _well_formed(pairs: Pairs) -> Iterator[tuple[str, str, str]]:
     header.
     """
     for name, value in pairs:
-        if _TOKEN.fullmatch(name) and not _NO_VALUE.search(value):
-            yield name, name.lower(), value
+        key = _key(name)
+        if key is not None and not _NO_VALUE.search(value):
+            yield name, key, value
+
+
+@lru_cache(maxsize=1024)  # the same few dozen names come with every request
+def _key(name: str) -> str | None:
+    """The name in lower case; None for what is no name."""
+    return name.lower() if _TOKEN.fullmatch(name) else None
 
 
 def _named_by_connection(pairs: Pairs) -> frozenset[str]:
