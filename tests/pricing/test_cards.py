@@ -142,7 +142,7 @@ def test_the_region_of_the_provider_s_host_is_a_term_of_every_line() -> None:
     ("spend", "says"),
     [
         pytest.param(Spend("larg", frozenset()), "'larg' has no price here; is it large?", id="a hint"),
-        pytest.param(Spend("x" * 200, frozenset()), "x' has no price here The operator", id="a long name, cut"),
+        pytest.param(Spend("x" * 200, frozenset()), "x' has no price here. The operator", id="a long name, cut"),
         pytest.param(Spend("large", frozenset(), service_tier="warp"), "tier 'warp' has no price", id="tier"),
         pytest.param(Spend("large", frozenset({Meter.IMAGES})), "no price for images", id="meter"),
         pytest.param(

@@ -164,5 +164,5 @@ class PriceBook:
         prices = self._providers.get(provider)
         names = [*prices.models, *prices.aliases] if prices is not None else []
         near = difflib.get_close_matches(model, names, 1) if len(model) < 100 else []
-        hint = f"; is it {near[0]}?" if near else ""
+        hint = f"; is it {near[0]}?" if near else "."
         return f"model {model[:100]!r} has no price here{hint} {_HOW_TO_ADD.capitalize()}."

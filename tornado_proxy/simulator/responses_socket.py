@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from tornado_proxy.simulator.answer import Answer
 from tornado_proxy.simulator.faults import ProviderFault
+from tornado_proxy.simulator.json_values import as_object
 from tornado_proxy.simulator.openai_responses import ResponsesHandler
 from tornado_proxy.simulator.response_events import failure_events, response_events
 from tornado_proxy.simulator.sockets import SocketHandler
@@ -23,7 +24,8 @@ class ResponsesSocket(ResponsesHandler, SocketHandler):
         """Answer a `response.create`; `generate: false` reads the prompt and writes nothing."""
         if event.get("type") != "response.create":
             raise ProviderFault(400, f"Unknown event type {event.get('type')!r}.", code="invalid_event", param="type")
-        body = {key: value for key, value in event.items() if key not in ("type", "generate", "background")}
+        asked = as_object(event.get("response")) or event
+        body = {key: value for key, value in asked.items() if key not in ("type", "generate", "background")}
         plan, prompt = await self.plan(body)
         if event.get("generate") is False:
             plan = replace(plan, answer=Answer())

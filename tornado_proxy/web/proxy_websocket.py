@@ -73,10 +73,10 @@ class ProxySocketHandler(BaseHandler, WebSocketHandler):
         self.services.in_flight.check(snapshot.settings.limits.max_streams)
         offered = offered_subprotocols(headers)
         reader = await open_reader(entry, offered, self.services.ownership)
-        self._max_message_bytes = snapshot.settings.websockets.max_message_mb * 1024 * 1024
-        self._upstream = await connect(socket_request(entry, offered))
         # A call that was made here is metered by its sideband; charged here too, it would be on the bill twice.
         made_here = await self.services.ownership.made_here(entry, reader.references)
+        self._max_message_bytes = snapshot.settings.websockets.max_message_mb * 1024 * 1024
+        self._upstream = await connect(socket_request(entry, offered))
         billed = SocketMeter(entry, reader, self.request_id, self.services)
         meter = self._meter = BilledElsewhere(reader) if made_here else billed
         return SocketRelay(entry, reader, self, self._upstream, meter)
