@@ -22,7 +22,7 @@ from tornado.curl_httpclient import CurlAsyncHTTPClient
 from tornado.ioloop import IOLoop
 
 from tornado_proxy.domain.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
-from tornado_proxy.upstream.exchange import Exchange, Payload, UpstreamRequest
+from tornado_proxy.upstream.exchange import CREDIT_BYTES, Exchange, Payload, UpstreamRequest
 
 #: Idle easy handles that are kept for reuse; a handle costs about 5 KB.
 _POOL_SIZE = 256
@@ -81,6 +81,7 @@ class UpstreamClient(CurlAsyncHTTPClient):
         handle.prepare(request, exchange)
         self._running[exchange] = handle
         self._multi.add_handle(handle.curl)
+        handle.give_credit()  # not before: what was said of speed is forgotten when a handle is added
         return exchange
 
     @property
@@ -155,6 +156,7 @@ class UpstreamClient(CurlAsyncHTTPClient):
         # An error here: the transfer failed while it was paused; the multi handle reports it on its next turn.
         with contextlib.suppress(pycurl.error):
             handle.curl.pause(pycurl.PAUSE_CONT)
+            handle.give_credit()  # not before: libcurl would forget that the transfer is paused, and never go on
         # Without a poke a resumed transfer waits for the next unrelated event.
         self._set_timeout(0)
 
@@ -168,9 +170,10 @@ class UpstreamClient(CurlAsyncHTTPClient):
 class _Handle:
     """An easy handle with the options that never change set once, and callbacks to the exchange it now serves."""
 
-    __slots__ = ("curl", "exchange", "payload")
+    __slots__ = ("_credited", "curl", "exchange", "payload")
 
     def __init__(self) -> None:
+        self._credited = False
         self.exchange: Exchange | None = None
         self.payload: Payload | None = None
         curl = self.curl = pycurl.Curl()
@@ -198,6 +201,9 @@ class _Handle:
         curl.setopt(pycurl.HTTPHEADER, _header_lines(request))
         curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(request.connect_timeout_s * 1000))
         curl.setopt(pycurl.CAINFO, request.ca_file or certifi.where())
+        if self._credited and not request.may_be_http2:
+            curl.setopt(pycurl.MAX_RECV_SPEED_LARGE, 0)
+        self._credited = request.may_be_http2
         if request.method == "POST":
             self.payload = request.body or Payload(b"")
             curl.unsetopt(pycurl.CUSTOMREQUEST)
@@ -207,6 +213,11 @@ class _Handle:
         else:
             curl.setopt(pycurl.HTTPGET, 1)
             curl.setopt(pycurl.CUSTOMREQUEST, request.method)
+
+    def give_credit(self) -> None:
+        """Let a transfer that may be HTTP/2 take CREDIT_BYTES, as upstream/exchange.py says."""
+        if self._credited:
+            self.curl.setopt(pycurl.MAX_RECV_SPEED_LARGE, CREDIT_BYTES)
 
     def release(self) -> None:
         """Let go of the exchange and of the request's body and key."""
