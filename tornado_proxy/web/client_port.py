@@ -20,6 +20,7 @@ from tornado.iostream import IOStream
 from tornado.routing import Rule
 from tornado.web import Application
 
+from tornado_proxy.web.call_delegate import CallDelegate
 from tornado_proxy.web.proxy_http import ProxyHandler
 from tornado_proxy.web.proxy_websocket import ProxySocketHandler
 from tornado_proxy.web.services import Services
@@ -62,16 +63,18 @@ class ClientApplication(Application):
     def __init__(self, rules: Sequence[Rule | tuple[Any, ...]], services: Services) -> None:
         self.heads = Heads()
         self._shared = {"services": services}
-        super().__init__([*rules, (r".*", ProxyHandler, self._shared)], log_function=lambda handler: None)
+        super().__init__(list(rules), log_function=lambda handler: None)
 
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
         """The handler of a request whose head has come."""
         self.heads.came(request.server_connection)
         if request.path.startswith("/accounts/"):
-            return super().find_handler(request, **kwargs)
+            found = self.default_router.find_handler(request, **kwargs)
+            if found is not None:
+                return found
         if request.method == "GET" and request.headers.get("Upgrade", "").lower() == "websocket":
             return self.get_handler_delegate(request, ProxySocketHandler, self._shared)
-        return self.get_handler_delegate(request, ProxyHandler, self._shared)
+        return CallDelegate(ProxyHandler(self, request, **self._shared))
 
 
 class ClientServer(HTTPServer):

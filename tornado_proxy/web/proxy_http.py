@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import UTC, datetime
-
-from tornado.http1connection import HTTP1Connection
-from tornado.iostream import StreamClosedError
-from tornado.web import stream_request_body
 
 from tornado_proxy.domain.call import CallIntent, CallRecord, Outcome
 from tornado_proxy.domain.errors import AnswerableError, BodyTooLarge
@@ -18,6 +13,7 @@ from tornado_proxy.metering import CallMeter, Ending
 from tornado_proxy.providers.endpoint import BodyEdit
 from tornado_proxy.web import call_log
 from tornado_proxy.web.admission import Admitted, Entry, admit_body, admit_head, parse_body
+from tornado_proxy.web.answer import Answer
 from tornado_proxy.web.base import REQUEST_ID_HEADER, BaseHandler
 from tornado_proxy.web.relay import Hooks, Relay
 from tornado_proxy.web.services import Services
@@ -34,7 +30,6 @@ _HOST = re.compile(r"[A-Za-z0-9.\-]+(?::\d+)?|\[[0-9a-fA-F:]+\](?::\d+)?")
 _DISCARD_BYTES = 256 * _MIB
 
 
-@stream_request_body
 class ProxyHandler(BaseHandler):
     """One request to a provider.
 
@@ -44,14 +39,14 @@ class ProxyHandler(BaseHandler):
     def initialize(self, services: Services) -> None:
         """Begin the call's clock."""
         super().initialize(services)
+        self._transforms = []  # Tornado's own delegate sets it: what would change the bytes of an answer
         self._started_at = datetime.now(UTC)
         self._entry: Entry | None = None
         self._refusal: AnswerableError | None = None
         self._chunks: list[bytes] = []
         self._received_bytes = 0
         self._relay: Relay | None = None
-        self._gone = False
-        self._unsent: asyncio.Future[None] | None = None
+        self._answer = Answer(self.request)
 
     def prepare(self) -> Awaitable[None] | None:
         """Admit the head.  A refusal waits until the body has been read, so that the client gets to see it.
@@ -88,8 +83,28 @@ class ProxyHandler(BaseHandler):
         if self._received_bytes > _DISCARD_BYTES:
             self.cut()
 
-    async def post(self) -> None:
-        """Serve the request, whatever its method."""
+    async def serve(self) -> None:
+        """Answer the request, which is whole.  Never raises."""
+        try:
+            await self._serve()
+        except Exception as error:  # noqa: BLE001  # the last place where a caller can be told
+            self.fail(error)
+
+    def fail(self, error: Exception) -> None:
+        """Log what should not have happened, and tell the caller as far as that can be done."""
+        if self._answer.begun:
+            self.log_exception(type(error), error, error.__traceback__)
+            self.cut()
+        else:
+            self._handle_request_exception(error)
+
+    def on_connection_close(self) -> None:
+        """The client has gone."""
+        self._answer.client_left()
+        if self._relay is not None:
+            self._relay.client_left()
+
+    async def _serve(self) -> None:
         if self._refusal is not None:
             await self._turn_away(self._refusal)
             return
@@ -99,16 +114,6 @@ class ProxyHandler(BaseHandler):
             await self._turn_away(error)
             return
         await self._call(admitted, edit)
-
-    get = delete = head = put = patch = options = post  # the route table has the last word on methods
-
-    def on_connection_close(self) -> None:
-        """The client has gone.  Tornado drops the future of a write that waits, so it is ended here."""
-        self._gone = True
-        if self._unsent is not None and not self._unsent.done():
-            self._unsent.set_exception(StreamClosedError())
-        if self._relay is not None:
-            self._relay.client_left()
 
     async def _admit(self) -> tuple[Admitted, BodyEdit | None]:
         """Admit the body, and promise it to the ledger.  No frame that outlives this one holds the body."""
@@ -127,7 +132,7 @@ class ProxyHandler(BaseHandler):
         calls = Sidebands(admitted, self.services) if admitted.entry.match.endpoint.sideband else None
         hooks = Hooks(lambda created: self._remember(meter.intent, created), calls.answered if calls else None)
         relay = self._relay = Relay(admitted, meter, self, edit, hooks)
-        if self._gone:
+        if self._answer.gone:
             relay.client_left()
         self.services.in_flight.add(relay)
         ending: Ending | None = None
@@ -178,33 +183,19 @@ class ProxyHandler(BaseHandler):
 
     def begin(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None:
         """Set the head of the answer."""
-        self.set_status(status, reason or None)
-        for name, value in headers:
-            self._headers.add(name, value)  # they are well formed already (wire/headers.py)
-        self.set_header(REQUEST_ID_HEADER, self.request_id)
+        self._answer.begin(status, reason, [*headers, (REQUEST_ID_HEADER, self.request_id)])
 
     async def send(self, data: bytes) -> None:
-        """Write and wait until the socket has taken it: one write at a time, or Tornado loses track of the first."""
-        if self._gone:
-            raise StreamClosedError
-        if data:
-            self.write(data)
-        self._unsent = self.flush()
-        await self._unsent
+        """Write and wait until the socket has taken it."""
+        await self._answer.send(data)
 
     async def finish_answer(self, data: bytes) -> None:
         """Write the last bytes and end the answer."""
-        if self._gone:
-            raise StreamClosedError
-        self._unsent = self.finish(data or None)
-        await self._unsent
+        await self._answer.finish(data)
 
     def cut(self) -> None:
         """Close the connection in the middle of the answer."""
-        self._auto_finish = False
-        connection = self.request.connection
-        assert isinstance(connection, HTTP1Connection)
-        connection.close()
+        self._answer.cut()
 
     async def refuse(self, error: AnswerableError) -> None:
         """Answer with an error; no byte of an answer has left yet."""

@@ -1,0 +1,86 @@
+"""One relayed answer on the client's connection: the provider's head, then its bytes as they come.
+
+It goes past RequestHandler.write, flush and finish, which gather a page, make an ETag and run output transforms; what a
+relay needs of them is below.  Framing stays Tornado's (HTTP1Connection).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http.client import responses
+
+from tornado.http1connection import HTTP1Connection
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
+from tornado.iostream import StreamClosedError
+
+#: Statuses whose answers have no body, and so no length (RFC 9110 section 6.4.1).
+_WITHOUT_BODY = frozenset({204, 304})
+
+
+class Answer:
+    """begin() once, send() any number of times, finish() or cut().  One write at a time, or Tornado loses the first.
+
+    send() and finish() wait until the socket has taken the bytes, and raise StreamClosedError when the client has gone.
+    """
+
+    __slots__ = ("_bodyless", "_connection", "_head", "_unsent", "begun", "gone")
+
+    def __init__(self, request: HTTPServerRequest) -> None:
+        assert isinstance(request.connection, HTTP1Connection)
+        self._connection = request.connection
+        self._bodyless = request.method == "HEAD"
+        self._head: tuple[ResponseStartLine, HTTPHeaders] | None = None
+        self._unsent: asyncio.Future[None] | None = None
+        #: Whether the head has left: what follows can only be the rest of this answer.
+        self.begun = False
+        self.gone = False
+
+    def begin(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None:
+        """Set the head, which leaves with the first bytes.  `headers` are well formed already (wire/headers.py)."""
+        fields = HTTPHeaders()
+        for name, value in headers:
+            if name in fields:
+                fields.add(name, value)
+            else:
+                fields[name] = value
+        if not (reason.isascii() and reason.isprintable() and reason):
+            reason = responses.get(status, "Unknown")
+        self._head = ResponseStartLine("", status, reason), fields
+        self._bodyless |= status in _WITHOUT_BODY
+
+    async def send(self, data: bytes) -> None:
+        """Write `data`; an empty one sends the head alone."""
+        await self._write(data)
+
+    async def finish(self, data: bytes) -> None:
+        """Write the last bytes and end the answer.  Where nothing was sent before, its length is told."""
+        if self._head is not None and not self._bodyless and "Content-Length" not in self._head[1]:
+            self._head[1]["Content-Length"] = str(len(data))
+        unsent = self._write(data)
+        self._connection.set_close_callback(None)
+        self._connection.finish()
+        await unsent
+
+    def cut(self) -> None:
+        """Close the connection in the middle of the answer."""
+        self._connection.close()
+
+    def client_left(self) -> None:
+        """The client has gone.  Tornado drops the future of a write that waits, so it is ended here."""
+        self.gone = True
+        if self._unsent is not None and not self._unsent.done():
+            self._unsent.set_exception(StreamClosedError())
+
+    def _write(self, data: bytes) -> asyncio.Future[None]:
+        if self.gone:
+            raise StreamClosedError
+        if self._bodyless:
+            data = b""
+        if self._head is not None:
+            start, fields = self._head
+            self._head = None
+            self.begun = True
+            self._unsent = self._connection.write_headers(start, fields, data)
+        else:
+            self._unsent = self._connection.write(data)
+        return self._unsent

@@ -1,0 +1,41 @@
+"""How the bytes of a request come to its handler: the head at once, the body in chunks, a task when all is there.
+
+Tornado's own delegate runs a task from the head on, which sleeps until the body has come; that is two turns of the loop
+and three futures for each request (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any
+
+from tornado.httputil import HTTPMessageDelegate
+
+from tornado_proxy import tasks
+from tornado_proxy.web.proxy_http import ProxyHandler
+
+
+class CallDelegate(HTTPMessageDelegate):
+    """Feeds one request to `handler`."""
+
+    def __init__(self, handler: ProxyHandler) -> None:
+        self._handler = handler
+
+    def headers_received(self, start_line: Any, headers: Any) -> Awaitable[None] | None:
+        """The head is there."""
+        try:
+            return self._handler.prepare()
+        except Exception as error:  # noqa: BLE001  # else Tornado closes the connection without a word
+            self._handler.fail(error)
+            return None
+
+    def data_received(self, chunk: bytes) -> None:
+        """Bytes of the body."""
+        self._handler.data_received(chunk)
+
+    def finish(self) -> None:
+        """The request is whole."""
+        tasks.spawn(self._handler.serve(), "call")
+
+    def on_connection_close(self) -> None:
+        """The client left before that: nothing has been sent to a provider, and nobody waits."""
