@@ -24,7 +24,8 @@ from tornado_proxy.ledger.ledger import Ledger
 from tornado_proxy.providers.endpoint import AnswerHead, Later, UsageReader
 from tornado_proxy.snapshot import Snapshot, SnapshotHolder
 from tornado_proxy.upstream.client import UpstreamClient
-from tornado_proxy.upstream.exchange import Exchange, UpstreamRequest
+from tornado_proxy.upstream.exchange import Exchange
+from tornado_proxy.upstream.request import UpstreamRequest
 
 _log = logging.getLogger(__name__)
 

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.upstream.client import UpstreamClient
-from tornado_proxy.upstream.exchange import Exchange, Payload, UpstreamRequest
+from tornado_proxy.upstream.exchange import Exchange
+from tornado_proxy.upstream.request import Payload, UpstreamRequest
 
 
 @contextmanager

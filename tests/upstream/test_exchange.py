@@ -10,7 +10,9 @@ from tests.upstream.servers import provider
 from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.upstream.client import UpstreamClient
-from tornado_proxy.upstream.exchange import HIGH_WATER_BYTES, Exchange, Payload, UpstreamRequest, parse_head
+from tornado_proxy.upstream.exchange import HIGH_WATER_BYTES, Exchange
+from tornado_proxy.upstream.head import parse_head
+from tornado_proxy.upstream.request import Payload, UpstreamRequest
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
 
@@ -197,6 +199,28 @@ async def test_a_hundred_exchanges_in_every_phase_of_being_left_leave_no_handle_
     assert bodies == [b"x" * 20] * 20
     assert all(isinstance(end, ExchangeAborted | bytes) for end in ends)
     assert upstream.running == 0
+
+
+@pytest.mark.gen_test
+async def test_a_call_is_not_sent_again_when_its_kept_connection_ends_without_an_answer(
+    client: list[UpstreamClient],
+) -> None:
+    seen: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.readexactly(2))
+        writer.write(OK + b"Content-Length: 0\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        seen.append(await reader.readexactly(2))
+
+    async with provider(answer) as url:
+        upstream = new_client(client)
+        await read_all(upstream.start(request(url)))
+        with pytest.raises(UpstreamError) as caught:
+            await upstream.start(request(url, body=b"[]")).head()
+
+    assert caught.value.request_sent
+    assert seen == [b"{}", b"[]"]
 
 
 @pytest.mark.gen_test

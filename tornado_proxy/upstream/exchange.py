@@ -23,13 +23,12 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError, UpstreamUnreachable
+import pycurl
 
-if TYPE_CHECKING:
-    from tornado_proxy.domain.identity import Secret
+from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from tornado_proxy.upstream.head import Head, parse_head
+from tornado_proxy.upstream.request import UpstreamRequest
 
 #: Bytes held for a slow client before the transfer is paused.  libcurl may still deliver one buffer (16 KiB) on top.
 HIGH_WATER_BYTES = 128 * 1024
@@ -38,68 +37,7 @@ HIGH_WATER_BYTES = 128 * 1024
 #: there and back carries 3 MB/s with it.
 CREDIT_BYTES = 96 * 1024
 
-
-class Payload:
-    """The body of a request, let go when the provider has answered and nobody can need it again.
-
-    Prompts of a megabyte would otherwise stay in memory for as long as their answers stream.
-    """
-
-    __slots__ = ("_at", "_data", "size")
-
-    def __init__(self, data: bytes) -> None:
-        self._data = memoryview(data)
-        self._at = 0
-        self.size = len(data)
-
-    def read(self, most: int) -> bytes:
-        """The next bytes, at most `most`; b"" at the end."""
-        data = bytes(self._data[self._at : self._at + most])
-        self._at += len(data)
-        return data
-
-    def rewind(self, to: int) -> None:
-        """Go back to byte `to`: a kept connection turned out to be closed, and libcurl sends again on a new one."""
-        self._at = to
-
-    def drop(self) -> None:
-        """Let the bytes go."""
-        self._data = memoryview(b"")
-
-
-@dataclass(frozen=True, slots=True)
-class UpstreamRequest:
-    """What is sent.  `url` is complete; `headers` are plain, `key_headers` hold the provider key, never shown."""
-
-    method: str
-    url: str
-    headers: tuple[tuple[str, str], ...]
-    key_headers: tuple[tuple[str, Secret], ...]
-    body: Payload | None
-    connect_timeout_s: float
-    idle_timeout_s: float
-    ca_file: str | None = None
-
-    @property
-    def may_be_http2(self) -> bool:
-        """Whether the provider may choose HTTP/2, which is offered with TLS alone."""
-        return self.url.startswith("https:")
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """Status line and headers of an answer; header names as the provider wrote them, values decoded as Latin-1."""
-
-    status: int
-    reason: str
-    headers: tuple[tuple[str, str], ...]
-
-    def get(self, name: str) -> str | None:
-        """The first value of the header `name` (lower case), None where there is none."""
-        for key, value in self.headers:
-            if key.lower() == name:
-                return value
-        return None
+_LINE_ENDS = (b"\r\n", b"\n")
 
 
 class Exchange:
@@ -131,7 +69,7 @@ class Exchange:
         self,
         loop: asyncio.AbstractEventLoop,
         request: UpstreamRequest,
-        stop: Callable[[], None],
+        stop: Callable[[], bool],
         resume: Callable[[], None],
     ) -> None:
         self._loop = loop
@@ -204,14 +142,12 @@ class Exchange:
     def abort(self, reason: str) -> None:
         """End the transfer now and close its connection; read() then raises.  No effect when it has finished."""
         if not self._finished:
-            self._stop()
-            self.on_finished(ExchangeAborted(reason))
+            self.on_finished(ExchangeAborted(reason, request_sent=self._stop()))
 
-    def expire(self, error: UpstreamError) -> None:
-        """End the transfer with `error`, which head() or read() then raises."""
-        if not self._finished:
-            self._stop()
-            self.on_finished(error)
+    def expire(self) -> None:
+        """End the transfer because the provider is silent; head() or read() then raises UpstreamTimeout."""
+        message = f"the provider sent nothing for {self.idle_timeout_s:g} s"
+        self.on_finished(UpstreamTimeout(message, request_sent=self._stop()))
 
     def idle_since(self, now: float) -> float:
         """Seconds without a sign of life from the provider, 0 while we hold it back ourselves."""
@@ -221,38 +157,37 @@ class Exchange:
 
     def on_header_line(self, line: bytes) -> None:
         """Take one header line with its line end; an empty one ends a head, of which 1xx heads are passed over."""
-        if self._head is not None:
-            return  # a trailer
-        if line.startswith(b"HTTP/"):
-            self._header_lines = [line]
-        elif line.strip():
+        if line not in _LINE_ENDS:
             self._header_lines.append(line)
-        else:
-            head = parse_head(self._header_lines)
-            if head is not None and head.status >= 200:
-                self._head = head
-                self._header_lines = []
-                if self._payload is not None:
-                    self._payload.drop()
-                self.active_at = self._loop.time()
-                self._wake()
+        elif self._head is None:
+            self._on_head(parse_head(self._header_lines))
+            self._header_lines = []
 
-    def on_body(self, data: bytes) -> bool:
-        """Take body bytes.  False: hold the transfer and offer the same bytes again after a resume."""
+    def on_body(self, data: bytes) -> int | None:
+        """Take body bytes.  WRITEFUNC_PAUSE: hold the transfer and offer the same bytes again after a resume."""
         if self._held_bytes >= HIGH_WATER_BYTES:
             self._paused = True
-            return False
+            return pycurl.WRITEFUNC_PAUSE
         self._held.append(data)
         self._held_bytes += len(data)
         self.active_at = self._loop.time()
         if self._waiter is not None:
             self._wake()
-        return True
+        return None
 
     def on_finished(self, error: UpstreamError | None) -> None:
         """The transfer has ended; `error` is None when the answer is complete."""
         self._finished = True
         self._error = error
+        self._wake()
+
+    def _on_head(self, head: Head | None) -> None:
+        if head is None or head.status < 200:
+            return
+        self._head = head
+        if self._payload is not None:
+            self._payload.drop()
+        self.active_at = self._loop.time()
         self._wake()
 
     def _go_on(self) -> None:
@@ -275,27 +210,3 @@ class Exchange:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-
-def parse_head(lines: list[bytes]) -> Head | None:
-    """Status line and header lines as a Head, None where the status line cannot be read.
-
-    Ours because Tornado's parser refuses `HTTP/2 200`, which has no reason phrase.  A folded line joins the one before.
-    """
-    if not lines:
-        return None
-    status_line, *others = b"".join(lines).decode("latin-1").split("\n")
-    parts = status_line.strip().split(" ", 2)
-    if len(parts) < 2 or not parts[1].isdigit():
-        return None
-    headers: list[tuple[str, str]] = []
-    for raw in others:
-        line = raw.rstrip("\r")
-        if line[:1] in (" ", "\t") and headers:
-            name, value = headers[-1]
-            headers[-1] = (name, f"{value} {line.strip()}")
-            continue
-        name, colon, value = line.partition(":")
-        if colon:
-            headers.append((name.strip(), value.strip()))
-    return Head(int(parts[1]), parts[2] if len(parts) == 3 else "", tuple(headers))

@@ -24,7 +24,8 @@ from tornado_proxy.domain.errors import UpstreamError, UpstreamUnreachable
 from tornado_proxy.metering import CallMeter, Ending
 from tornado_proxy.providers.endpoint import AnswerHead, BodyEdit
 from tornado_proxy.upstream.client import UpstreamClient
-from tornado_proxy.upstream.exchange import Exchange, Head
+from tornado_proxy.upstream.exchange import Exchange
+from tornado_proxy.upstream.head import Head
 from tornado_proxy.web.admission import Admitted, provider_access
 from tornado_proxy.web.drains import Drains
 from tornado_proxy.wire.headers import to_client

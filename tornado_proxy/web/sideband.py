@@ -28,7 +28,8 @@ from tornado_proxy import tasks
 from tornado_proxy.domain.call import Outcome
 from tornado_proxy.domain.errors import AnswerableError, LedgerUnavailable, UpstreamError, UpstreamUnreachable
 from tornado_proxy.domain.identity import Secret
-from tornado_proxy.upstream.exchange import Head, Payload, UpstreamRequest
+from tornado_proxy.upstream.head import Head
+from tornado_proxy.upstream.request import Payload, UpstreamRequest
 from tornado_proxy.upstream.websocket import Closed, SocketRequest, UpstreamSocket, connect
 from tornado_proxy.web.admission import Admitted, check_spends, provider_access
 from tornado_proxy.web.services import Services

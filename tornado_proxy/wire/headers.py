@@ -10,7 +10,7 @@ Source: RFC 9110 sections 5.1 (names), 5.5 (values) and 7.6.1 (Connection), RFC 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import lru_cache
 
 Pairs = Iterable[tuple[str, str]]
@@ -87,6 +87,7 @@ _OF_THE_BYTES = frozenset({"content-digest", "content-length", "content-md5", "d
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NO_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_NONE: frozenset[str] = frozenset()
 
 
 def to_upstream(
@@ -97,12 +98,8 @@ def to_upstream(
     `passed` and `prefixes` (lower case) are the allow-list; `withheld` never pass, even when they match it.
     """
     pairs = list(pairs)
-    kept_back = HOP_BY_HOP | PRIVATE | _SET_HERE | withheld | _named_by_connection(pairs)
-    return [
-        (name, value)
-        for name, key, value in _well_formed(pairs)
-        if (key in passed or key.startswith(prefixes)) and key not in kept_back and not key.startswith(PRIVATE_PREFIXES)
-    ]
+    kept = [pair for pair in pairs if _goes_up(pair[0], passed, prefixes, withheld)]
+    return _well_formed(kept, _named_by_connection(pairs))
 
 
 def to_client(pairs: Pairs, *, account: frozenset[str], keep_length: bool = True) -> list[tuple[str, str]]:
@@ -112,34 +109,43 @@ def to_client(pairs: Pairs, *, account: frozenset[str], keep_length: bool = True
     length and digests are not the provider's then.
     """
     pairs = list(pairs)
-    dropped = HOP_BY_HOP | _SITE | account | _named_by_connection(pairs)
-    if not keep_length:
-        dropped |= _OF_THE_BYTES
-    return [
-        (name, value)
-        for name, key, value in _well_formed(pairs)
-        if key not in dropped and not key.startswith(_SITE_PREFIXES)
-    ]
+    kept = [pair for pair in pairs if _goes_down(pair[0], account, keep_length)]
+    return _well_formed(kept, _named_by_connection(pairs))
 
 
-def _well_formed(pairs: Pairs) -> Iterator[tuple[str, str, str]]:
-    """(name, lower-case name, value) of what may be written as a header.
-
-    A name with a blank or a non-ASCII letter would slip past a list of names; a line end in a value would begin another
-    header.
-    """
-    for name, value in pairs:
-        key = _key(name)
-        if key is not None and not _NO_VALUE.search(value):
-            yield name, key, value
+# The same few dozen names come with every request: each is looked at once.
 
 
-@lru_cache(maxsize=1024)  # the same few dozen names come with every request
-def _key(name: str) -> str | None:
-    """The name in lower case; None for what is no name."""
-    return name.lower() if _TOKEN.fullmatch(name) else None
+@lru_cache(maxsize=1024)
+def _is_connection(name: str) -> bool:
+    return name.strip().lower() == "connection"
 
 
-def _named_by_connection(pairs: Pairs) -> frozenset[str]:
-    named = [value for name, value in pairs if name.strip().lower() == "connection"]
-    return frozenset(token.strip().lower() for value in named for token in value.split(","))
+@lru_cache(maxsize=1024)
+def _goes_up(name: str, passed: frozenset[str], prefixes: tuple[str, ...], withheld: frozenset[str]) -> bool:
+    key = name.lower()
+    return (
+        _TOKEN.fullmatch(name) is not None
+        and (key in passed or key.startswith(prefixes))
+        and key not in HOP_BY_HOP | PRIVATE | _SET_HERE | withheld
+        and not key.startswith(PRIVATE_PREFIXES)
+    )
+
+
+@lru_cache(maxsize=1024)
+def _goes_down(name: str, account: frozenset[str], keep_length: bool) -> bool:  # noqa: FBT001  # lru_cache's way
+    key = name.lower()
+    dropped = HOP_BY_HOP | _SITE | account | (frozenset() if keep_length else _OF_THE_BYTES)
+    return _TOKEN.fullmatch(name) is not None and key not in dropped and not key.startswith(_SITE_PREFIXES)
+
+
+def _well_formed(pairs: list[tuple[str, str]], named: frozenset[str]) -> list[tuple[str, str]]:
+    """What may be written: a line end in a value would begin another header."""
+    if not named and not _NO_VALUE.search("\t".join([value for _, value in pairs])):
+        return pairs
+    return [(name, value) for name, value in pairs if name.lower() not in named and not _NO_VALUE.search(value)]
+
+
+def _named_by_connection(pairs: list[tuple[str, str]]) -> frozenset[str]:
+    named = [value for name, value in pairs if _is_connection(name)]
+    return frozenset(token.strip().lower() for value in named for token in value.split(",")) if named else _NONE

@@ -1,0 +1,136 @@
+"""libcurl's easy handle, set up once and reused from one exchange to the next."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import certifi
+import pycurl
+
+from tornado_proxy.upstream.exchange import CREDIT_BYTES, Exchange
+from tornado_proxy.upstream.request import Payload, UpstreamRequest
+
+#: Whom to trust where the configuration names nobody.
+_CA_FILE = certifi.where()
+
+#: Bytes libcurl reads at a time.  Larger reads gain little on loopback and cost memory for each open stream.
+_BUFFER_BYTES = 16 * 1024
+
+#: Bytes libcurl sends at a time.  It keeps a buffer of that size for as long as the answer lasts, so that a stream with
+#: a short prompt must not have a large one; 16 KiB is its least.
+_SMALL_SENDS = 16 * 1024
+_LARGE_SENDS = 256 * 1024
+
+#: Seconds in which a provider refuses a stream of HTTP/2 that it has not looked at.
+_REFUSED_WITHIN_S = 1.0
+
+
+class EasyHandle:
+    """An easy handle with the options that never change set once, and callbacks to the exchange it now serves."""
+
+    __slots__ = ("_credited", "_kept", "_method", "curl", "exchange", "payload")
+
+    def __init__(self) -> None:
+        self._credited = False
+        self._kept: tuple[float, str] | None = None
+        self._method = ""
+        self.exchange: Exchange | None = None
+        self.payload: Payload | None = None
+        curl = self.curl = pycurl.Curl()
+        curl.handle = self  # type: ignore[attr-defined]  # the way back from a finished transfer
+        curl.setopt(pycurl.NOSIGNAL, 1)
+        curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+        curl.setopt(pycurl.FOLLOWLOCATION, 0)
+        # Proxies named in the environment are not for us: what they answer to CONNECT would look like a head.
+        curl.setopt(pycurl.PROXY, "")
+        curl.setopt(pycurl.SSL_VERIFYPEER, 1)
+        curl.setopt(pycurl.SSL_VERIFYHOST, 2)
+        # HTTP/2 where TLS offers it.  Not PIPEWAIT: streams past a connection's limit would wait for a whole stream.
+        curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS)
+        curl.setopt(pycurl.BUFFERSIZE, _BUFFER_BYTES)
+        curl.setopt(pycurl.READFUNCTION, self._read)
+        curl.setopt(pycurl.SEEKFUNCTION, self._seek)
+
+    def prepare(self, request: UpstreamRequest, exchange: Exchange) -> None:
+        """Set what differs from one exchange to the next."""
+        self.exchange = exchange
+        curl = self.curl
+        curl.setopt(pycurl.URL, request.url)
+        curl.setopt(pycurl.HTTPHEADER, _header_lines(request))
+        curl.setopt(pycurl.HEADERFUNCTION, exchange.on_header_line)
+        curl.setopt(pycurl.WRITEFUNCTION, exchange.on_body)
+        self._keep(request)
+        if self._credited and not request.may_be_http2:
+            curl.setopt(pycurl.MAX_RECV_SPEED_LARGE, 0)
+        self._credited = request.may_be_http2
+        if request.method == "POST":
+            self.payload = request.body or Payload(b"")
+            curl.setopt(pycurl.POSTFIELDSIZE_LARGE, self.payload.size)
+            curl.setopt(pycurl.UPLOAD_BUFFERSIZE, _LARGE_SENDS if self.payload.size > _SMALL_SENDS else _SMALL_SENDS)
+
+    def _keep(self, request: UpstreamRequest) -> None:
+        """What one exchange mostly shares with the one before: each option that is set costs about a microsecond."""
+        kept = request.connect_timeout_s, request.ca_file or _CA_FILE
+        if kept != self._kept:
+            self._kept = kept
+            self.curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(kept[0] * 1000))
+            self.curl.setopt(pycurl.CAINFO, kept[1])
+        if request.method == self._method:
+            return
+        self._method = request.method
+        if request.method == "POST":
+            self.curl.unsetopt(pycurl.CUSTOMREQUEST)
+            self.curl.setopt(pycurl.POST, 1)
+        else:
+            self.curl.setopt(pycurl.HTTPGET, 1)
+            self.curl.setopt(pycurl.CUSTOMREQUEST, request.method)
+
+    def give_credit(self) -> None:
+        """Let a transfer that may be HTTP/2 take CREDIT_BYTES, as upstream/exchange.py says."""
+        if self._credited:
+            self.curl.setopt(pycurl.MAX_RECV_SPEED_LARGE, CREDIT_BYTES)
+
+    def release(self) -> None:
+        """Let go of the exchange and of the request's body and key."""
+        self.exchange = None
+        self.payload = None
+        self.curl.unsetopt(pycurl.HTTPHEADER)
+
+    def _read(self, most: int) -> bytes:
+        return b"" if self.payload is None else self.payload.read(most)
+
+    def _seek(self, offset: int, origin: int) -> int:
+        if self.payload is None or origin != os.SEEK_SET or not self._may_send_again():
+            return pycurl.SEEKFUNC_FAIL
+        self.payload.rewind(offset)
+        return pycurl.SEEKFUNC_OK
+
+    def _may_send_again(self) -> bool:
+        """Whether libcurl may send the body again, because the connection ended without an answer.
+
+        The provider may have acted on what it did not answer, and no proxy sends that again (RFC 9110 section 9.2.2).
+        Over HTTP/2 a provider can also say that it has not even looked at a stream (RFC 9113 section 8.7).  libcurl does
+        not tell which it was, but that word comes within a round trip.
+        """
+        if self.exchange is None or not self._credited:
+            return False
+        return self.exchange.idle_since(asyncio.get_running_loop().time()) < _REFUSED_WITHIN_S
+
+
+def _header_lines(request: UpstreamRequest) -> list[bytes]:
+    lines = [f"{name}: {value}".encode("latin-1") for name, value in request.headers]
+    lines += [f"{name}: {secret.reveal()}".encode("latin-1") for name, secret in request.key_headers]
+    named = {name.lower() for name, _ in request.headers}
+    # What libcurl adds by itself and the client did not say: a name without a value takes it out.
+    lines += [
+        line
+        for name, line in (
+            ("expect", b"Expect:"),
+            ("accept", b"Accept:"),
+            ("user-agent", b"User-Agent:"),
+            ("content-type", b"Content-Type:"),
+        )
+        if name not in named
+    ]
+    return lines
