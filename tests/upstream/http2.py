@@ -101,9 +101,10 @@ class Connection:
             await self._window.wait_for(lambda: self._room(number) > 0)
         return self._room(number)
 
-    def go_away(self) -> None:
-        """Take no new stream on this connection (RFC 9113 section 6.8); those that are open go on."""
-        self._writer.write(GoAwayFrame(last_stream_id=max(self.streams)).serialize())
+    def go_away(self, *, refuse: Stream | None = None) -> None:
+        """Take no new stream on this connection (RFC 9113 section 6.8), nor `refuse`; those that are open go on."""
+        taken = max(number for number, stream in self.streams.items() if stream is not refuse)
+        self._writer.write(GoAwayFrame(last_stream_id=taken).serialize())
 
     def cut(self) -> None:
         """Break the connection in the middle of everything."""

@@ -40,7 +40,7 @@ def of_size(size: int) -> bytes:
     return b"".join(hashlib.sha256(b"%d %d" % (size, at)).digest() for at in range(size // 32 + 1))[:size]
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_a_hundred_streams_are_open_at_once_on_the_connection_that_stands(ca: str) -> None:
     let_go = asyncio.Event()
 
@@ -69,7 +69,7 @@ async def test_a_hundred_streams_are_open_at_once_on_the_connection_that_stands(
     assert bodies == [of_size(size) for size in sizes]
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_where_few_streams_fit_on_a_connection_no_stream_waits_for_the_end_of_another(ca: str) -> None:
     let_go = asyncio.Event()
 
@@ -97,7 +97,7 @@ async def test_where_few_streams_fit_on_a_connection_no_stream_waits_for_the_end
     assert len(on_each) <= 33  # the second time needed no new one
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 @pytest.mark.parametrize("size", [0, 1, 16_384, 65_536, 300_000, 3_000_000])
 async def test_a_body_of_any_size_goes_up_and_comes_down_whole(size: int, ca: str) -> None:
     async def echo(stream: Stream) -> None:
@@ -113,7 +113,7 @@ async def test_a_body_of_any_size_goes_up_and_comes_down_whole(size: int, ca: st
             assert exchange.complete
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_a_body_whose_length_is_known_does_not_wait_for_its_last_bytes(ca: str) -> None:
     """libcurl's limit on speed, which keeps windows small, would hold its last hundredth back for 0.2 s each time."""
 
@@ -131,7 +131,7 @@ async def test_a_body_whose_length_is_known_does_not_wait_for_its_last_bytes(ca:
             assert time.monotonic() - began < 3
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_streams_that_nobody_reads_hold_their_own_provider_back_and_no_other_stream(ca: str) -> None:
     size = 8 * 1024 * 1024
 
@@ -163,7 +163,7 @@ async def test_streams_that_nobody_reads_hold_their_own_provider_back_and_no_oth
     assert bodies == [of_size(size)] * 3
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_a_reader_that_stalls_again_and_again_gets_all_of_it(ca: str) -> None:
     size = 4 * 1024 * 1024
 
@@ -185,7 +185,7 @@ async def test_a_reader_that_stalls_again_and_again_gets_all_of_it(ca: str) -> N
     assert b"".join(pieces) == of_size(size)
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_abort_takes_back_one_silent_stream_at_once_and_leaves_the_others(ca: str) -> None:
     let_go = asyncio.Event()
 
@@ -221,7 +221,7 @@ async def test_abort_takes_back_one_silent_stream_at_once_and_leaves_the_others(
     assert not any(stream.reset_at.done() for stream in provider.streams if stream is not taken_back)
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_abort_takes_back_a_stream_that_is_paused(ca: str) -> None:
     async def answer(stream: Stream) -> None:
         await stream.head()
@@ -237,7 +237,7 @@ async def test_abort_takes_back_a_stream_that_is_paused(ca: str) -> None:
             await asyncio.wait_for(provider.streams[0].reset_at, PATIENCE_S)
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_a_connection_that_breaks_breaks_all_its_streams_and_the_next_call_makes_another(ca: str) -> None:
     async def answer(stream: Stream) -> None:
         await stream.head()
@@ -261,7 +261,7 @@ async def test_a_connection_that_breaks_breaks_all_its_streams_and_the_next_call
     assert len(provider.connections) == 2
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_a_stream_that_the_provider_takes_back_is_broken_and_the_others_are_not(ca: str) -> None:
     failed = asyncio.Event()
 
@@ -289,7 +289,7 @@ async def test_a_stream_that_the_provider_takes_back_is_broken_and_the_others_ar
             assert len(provider.connections) == 1
 
 
-@pytest.mark.gen_test
+@pytest.mark.gen_test(timeout=30)
 async def test_a_provider_that_takes_no_new_stream_ends_the_old_ones_and_gets_the_next_on_a_new_connection(
     ca: str,
 ) -> None:
@@ -315,3 +315,50 @@ async def test_a_provider_that_takes_no_new_stream_ends_the_old_ones_and_gets_th
             assert held.complete
 
     assert [len(connection.streams) for connection in provider.connections] == [1, 1]
+
+
+@pytest.mark.gen_test(timeout=30)
+async def test_a_stream_that_the_provider_refused_unseen_is_sent_again_on_a_new_connection(ca: str) -> None:
+    body = of_size(200_000)
+
+    async def answer(stream: Stream) -> None:
+        if stream.path != "/warm" and len(provider.connections) == 1:
+            stream.connection.go_away(refuse=stream)
+            return
+        await stream.head()
+        await stream.send(b"warm" if stream.path == "/warm" else bytes(stream.body))
+        stream.end()
+
+    async with http2_provider(answer) as provider:
+        with upstream_client() as upstream:
+            await warm(upstream, provider, ca)
+
+            assert await whole_body(upstream.start(request(f"{provider.url}/x", ca_file=ca, body=body))) == body
+
+    assert [[stream.path for stream in one.streams.values()] for one in provider.connections] == [
+        ["/warm", "/x"],
+        ["/x"],
+    ]
+
+
+@pytest.mark.gen_test(timeout=30)
+async def test_a_call_that_the_provider_may_have_acted_on_is_not_sent_again(ca: str) -> None:
+    async def answer(stream: Stream) -> None:
+        if stream.path != "/warm":
+            await asyncio.Event().wait()
+        await stream.head()
+        await stream.send(b"warm")
+        stream.end()
+
+    async with http2_provider(answer) as provider:
+        with upstream_client() as upstream:
+            await warm(upstream, provider, ca)
+            exchange = upstream.start(request(f"{provider.url}/x", ca_file=ca))
+            await until(lambda: len(provider.streams) == 2)
+            await asyncio.sleep(1.1)  # a provider that refuses a stream says so sooner
+            provider.connections[0].cut()
+            with pytest.raises(UpstreamError) as caught:
+                await exchange.head()
+
+    assert caught.value.request_sent
+    assert len(provider.streams) == 2

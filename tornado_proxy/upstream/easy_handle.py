@@ -110,8 +110,8 @@ class EasyHandle:
         """Whether libcurl may send the body again, because the connection ended without an answer.
 
         The provider may have acted on what it did not answer, and no proxy sends that again (RFC 9110 section 9.2.2).
-        Over HTTP/2 a provider can also say that it has not even looked at a stream (RFC 9113 section 8.7).  libcurl does
-        not tell which it was, but that word comes within a round trip.
+        Over HTTP/2 a provider can also say that it has not even looked at a stream (RFC 9113 section 8.7).  libcurl
+        does not tell which it was, but that word comes within a round trip.
         """
         if self.exchange is None or not self._credited:
             return False

@@ -27,7 +27,7 @@ class Payload:
         return data
 
     def rewind(self, to: int) -> None:
-        """Go back to byte `to`: a kept connection turned out to be closed, and libcurl sends again on a new one."""
+        """Go back to byte `to`: the provider has refused the stream unseen, and libcurl sends again on a new one."""
         self._at = to
 
     def drop(self) -> None:
