@@ -21,7 +21,7 @@ def find_token(headers: Iterable[tuple[str, str]], accepted: tuple[str, ...]) ->
         NotAuthenticated: there is none, it is malformed, a header came twice, or two headers differ.
     """
     found = [(name.lower(), value.strip()) for name, value in headers if name.lower() in accepted]
-    for name in accepted:
+    for name in accepted if len(found) > 1 else ():
         # RFC 9110 section 5.3: a field that is not a list stands once.  Which of two lines counts is a matter of taste,
         # and something between the client and here may have the other taste.
         if sum(name == one for one, _ in found) > 1:

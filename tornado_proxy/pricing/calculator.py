@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from decimal import Decimal
 
 from tornado_proxy.domain.cost import LineItem, round_amount
-from tornado_proxy.domain.usage import Quantity, Reading
-from tornado_proxy.pricing.price import DEFAULT_TERMS, UNITS, ModelPrice, RateCard, fingerprint
+from tornado_proxy.domain.usage import Meter, Quantity, Reading
+from tornado_proxy.pricing.price import DEFAULT_TERMS, UNITS, ModelPrice, Quote, fingerprint
+
+#: Quotes that a model remembers; an answer's own words are part of their keys, so there is no natural end.
+_MOST_QUOTES = 1000
 
 
 @dataclass(slots=True)
@@ -28,13 +30,31 @@ def itemise(reading: Reading, model: ModelPrice, terms: Mapping[str, str], at: d
     for quantity in reading.quantities:
         if quantity.amount == 0:
             continue
-        all_terms = {**terms, **dict(quantity.when)}
-        cards = model.find(quantity.meter, all_terms, reading.context_tokens, at)
-        if len(cards) == 1:
-            into.items.append(_priced(quantity, model, cards[0], all_terms, reading.context_tokens))
-            continue
-        into.items.append(_unpriced(quantity, model, all_terms, reading.context_tokens))
-        into.faults.append(_fault(quantity, model, all_terms, len(cards)))
+        all_terms = {**terms, **dict(quantity.when)} if quantity.when else terms
+        quoted = _quote(model, quantity.meter, all_terms, reading.context_tokens, at)
+        if isinstance(quoted, Quote):
+            into.items.append(_priced(quantity, model, quoted, reading.context_tokens))
+        else:
+            into.items.append(_unpriced(quantity, model, all_terms, reading.context_tokens))
+            into.faults.append(_fault(quantity, model, all_terms, quoted))
+
+
+def _quote(model: ModelPrice, meter: Meter, terms: Mapping[str, str], context_tokens: int, at: datetime) -> Quote | int:
+    """What `meter` costs; the number of prices that were found, where it is not one."""
+    key = (meter, *terms.items())
+    known = model.quotes.get(key)
+    if known is not None:
+        return known
+    cards = model.find(meter, terms, context_tokens, at)
+    if len(cards) != 1:
+        return len(cards)
+    card = cards[0]
+    unit_price = card.prices[meter] * model.factor(card.unit, terms, context_tokens)
+    price_hash = fingerprint(model.name, meter, unit_price, card)
+    quote = Quote(card.unit, unit_price, UNITS[card.unit], price_hash, _telling(terms))
+    if len(model.quotes) < _MOST_QUOTES and model.is_steady(meter):
+        model.quotes[key] = quote
+    return quote
 
 
 def _unpriced(quantity: Quantity, model: ModelPrice, terms: Mapping[str, str], context_tokens: int) -> LineItem:
@@ -47,19 +67,16 @@ def without_price(quantity: Quantity, model: str | None) -> LineItem:
     return LineItem(quantity.meter.value, quantity.amount, "", None, None, model)
 
 
-def _priced(
-    quantity: Quantity, model: ModelPrice, card: RateCard, terms: Mapping[str, str], context_tokens: int
-) -> LineItem:
-    unit_price = card.prices[quantity.meter] * model.factor(card.unit, terms, context_tokens)
+def _priced(quantity: Quantity, model: ModelPrice, quote: Quote, context_tokens: int) -> LineItem:
     return LineItem(
         type=quantity.meter.value,
         quantity=quantity.amount,
-        unit=card.unit,
-        unit_price=unit_price,
-        amount=round_amount(Decimal(quantity.amount) * unit_price / UNITS[card.unit]),
+        unit=quote.unit,
+        unit_price=quote.unit_price,
+        amount=round_amount(quantity.amount * quote.unit_price / quote.divisor),
         model=model.name,
-        price_hash=fingerprint(model.name, quantity.meter, unit_price, card),
-        terms=_telling(terms),
+        price_hash=quote.price_hash,
+        terms=quote.terms,
         context_tokens=context_tokens,
     )
 

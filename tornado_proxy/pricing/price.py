@@ -96,10 +96,25 @@ class Modifier:
 
 
 @dataclass(frozen=True, slots=True)
+class Quote:
+    """What one of a meter costs on some terms: USD for each `divisor` of what is counted, and why.
+
+    `terms` are those that are not the default.
+    """
+
+    unit: str
+    unit_price: Decimal
+    divisor: Decimal
+    price_hash: str
+    terms: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ModelPrice:
     """All prices of one model.  `cards` are its own, `own_cards` in number, and then those it shares.
 
-    `by_meter` is made from them.
+    `by_meter` is made from them.  `quotes` remembers what calculator.py has found, where it holds for all requests on
+    the same terms.
     """
 
     provider: str
@@ -111,6 +126,7 @@ class ModelPrice:
     modifiers: tuple[Modifier, ...]
     by_meter: Mapping[Meter, tuple[RateCard, ...]] = field(default_factory=dict)
     own_cards: int = 0
+    quotes: dict[object, Quote] = field(default_factory=dict, compare=False, repr=False)
 
     def find(self, meter: Meter, terms: Mapping[str, str], context_tokens: int, at: datetime) -> list[RateCard]:
         """The cards that price `meter` on `terms`; one where all is well."""
@@ -119,6 +135,14 @@ class ModelPrice:
             for card in self.by_meter.get(meter, ())
             if card.covers(at) and card.conditions.hold(terms, context_tokens)
         ]
+
+    def is_steady(self, meter: Meter) -> bool:
+        """Whether the price of `meter` depends on nothing but the terms: not on the time, nor on the input's length."""
+        cards = self.by_meter.get(meter, ())
+        conditions = [*(card.conditions for card in cards), *(modifier.conditions for modifier in self.modifiers)]
+        return all(one.over is None and one.up_to is None for one in conditions) and all(
+            card.effective_from is None and card.effective_until is None for card in cards
+        )
 
     def factor(self, unit: str, terms: Mapping[str, str], context_tokens: int) -> Decimal:
         """What multiplies a price in `unit` on `terms`."""

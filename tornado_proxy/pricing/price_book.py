@@ -22,6 +22,9 @@ from tornado_proxy.pricing.reading_files import ProviderPrices, read_prices
 #: Request words that leave the tier to the provider: the standard price must be known, the answer names the tier.
 _UNDECIDED_TIERS = frozenset({"auto", "standard_only", "scale"})
 
+#: Kinds of spending that are remembered; fine-tuned models have names without end.
+_MOST_ADMITTED = 4096
+
 _HOW_TO_ADD = "the operator can add one to the price files and reload"
 
 
@@ -30,6 +33,8 @@ class PriceBook:
 
     def __init__(self, providers: Mapping[str, ProviderPrices]) -> None:
         self._providers = providers
+        #: What has been admitted, where that does not depend on the time.
+        self._admitted: dict[tuple[str, str, Spend], ModelPrice] = {}
 
     @classmethod
     def from_documents(cls, documents: Sequence[Document]) -> PriceBook:
@@ -73,19 +78,12 @@ class PriceBook:
         Raises:
             ModelNotPriced: the model, its tier, or a meter that it can be charged on has no price there at `at`.
         """
-        entry = self.resolve(provider, spend.model)
-        if entry is None:
-            raise ModelNotPriced(self._unknown(provider, spend.model), param="model")
-        if spend.role is None and endpoint not in entry.endpoints:
-            served = ", ".join(sorted(entry.endpoints))
-            raise ModelNotPriced(f"{spend.model} has no price on {endpoint}, only on {served}", param="model")
-        if spend.role is not None and spend.role not in entry.roles:
-            raise ModelNotPriced(f"{spend.model} has no price as {spend.role}; {_HOW_TO_ADD}", param="model")
-        terms = self._terms(provider, self._requested_tier(provider, spend), spend.speed, spend.when)
-        for meter in sorted(spend.meters):
-            if not entry.find(meter, terms, 0, at):
-                words = ", ".join(f"{name} {value}" for name, value in sorted(terms.items()) if name != "memory_limit")
-                raise ModelNotPriced(f"{spend.model} has no price for {meter} on {words}; {_HOW_TO_ADD}", param="model")
+        known = self._admitted.get((provider, endpoint, spend))
+        if known is not None:
+            return known
+        entry = self._admit(provider, endpoint, spend, at)
+        if len(self._admitted) < _MOST_ADMITTED and all(entry.is_steady(meter) for meter in spend.meters):
+            self._admitted[provider, endpoint, spend] = entry
         return entry
 
     def rate(
@@ -108,6 +106,22 @@ class PriceBook:
             for reading in report.readings:
                 self._rate_reading(provider, reading, requested_model, provider_region, at, itemised)
         return bill(itemised.items, surcharge_rate, itemised.faults)
+
+    def _admit(self, provider: str, endpoint: str, spend: Spend, at: datetime) -> ModelPrice:
+        entry = self.resolve(provider, spend.model)
+        if entry is None:
+            raise ModelNotPriced(self._unknown(provider, spend.model), param="model")
+        if spend.role is None and endpoint not in entry.endpoints:
+            served = ", ".join(sorted(entry.endpoints))
+            raise ModelNotPriced(f"{spend.model} has no price on {endpoint}, only on {served}", param="model")
+        if spend.role is not None and spend.role not in entry.roles:
+            raise ModelNotPriced(f"{spend.model} has no price as {spend.role}; {_HOW_TO_ADD}", param="model")
+        terms = self._terms(provider, self._requested_tier(provider, spend), spend.speed, spend.when)
+        for meter in sorted(spend.meters):
+            if not entry.find(meter, terms, 0, at):
+                words = ", ".join(f"{name} {value}" for name, value in sorted(terms.items()) if name != "memory_limit")
+                raise ModelNotPriced(f"{spend.model} has no price for {meter} on {words}; {_HOW_TO_ADD}", param="model")
+        return entry
 
     def _rate_reading(
         self,
@@ -152,7 +166,7 @@ class PriceBook:
     def _terms(
         self, provider: str, tier: str | None, speed: str | None, when: tuple[tuple[str, str], ...]
     ) -> dict[str, str]:
-        terms = {**DEFAULT_TERMS, **dict(when)}
+        terms = {**DEFAULT_TERMS, **dict(when)} if when else dict(DEFAULT_TERMS)
         if tier is not None:
             # A tier that no table knows keeps its word: it then matches no card, and the fault shows it.
             terms["service_tier"] = self._providers[provider].tiers.get(tier, tier)

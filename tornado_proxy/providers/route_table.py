@@ -38,6 +38,8 @@ class RouteTable:
         self._default = providers[0]
         self._exact: dict[tuple[str, str], dict[str, Endpoint]] = {}
         self._patterns: dict[str, list[tuple[re.Pattern[str], dict[str, Endpoint]]]] = {}
+        #: Plain targets that have been matched; there are as many as endpoints, or twice that with the prefixes.
+        self._matched: dict[tuple[str, str], Match] = {}
         for provider in providers:
             self._add(provider)
 
@@ -49,6 +51,28 @@ class RouteTable:
             NotFound: nothing is served there.
             MethodNotAllowed: something is, with other methods.
         """
+        known = self._matched.get((method, target))
+        if known is not None:
+            return known
+        match = self._match(method, target)
+        if match.object_id is None and "?" not in target:
+            self._matched[method, target] = match
+        return match
+
+    def provider_for(self, target: str) -> Provider:
+        """The provider whose errors a request to `target` understands, served or not."""
+        first = target.split("/", 2)[1] if target.startswith("/") and target.count("/") > 1 else ""
+        return self._providers.get(first, self._default)
+
+    def provider(self, name: str) -> Provider:
+        """The provider of that name."""
+        return next(provider for provider in self._providers.values() if provider.name == name)
+
+    def endpoint(self, provider: str, method: str, path: str) -> Endpoint | None:
+        """The endpoint at a provider's own path without an id, None where there is none."""
+        return self._exact.get((provider, path), {}).get(method)
+
+    def _match(self, method: str, target: str) -> Match:
         path, mark, query = target.partition("?")
         if not _PLAIN_PATH.fullmatch(path) or not _PLAIN_QUERY.fullmatch(query) or "#" in query:
             raise BadRequest(
@@ -66,19 +90,6 @@ class RouteTable:
             allowed = tuple(sorted(methods))
             raise MethodNotAllowed(f"{path[:200]} takes {', '.join(allowed)}, not {method[:20]}", allowed)
         return Match(provider, endpoint, inner + mark + query, object_id)
-
-    def provider_for(self, target: str) -> Provider:
-        """The provider whose errors a request to `target` understands, served or not."""
-        first = target.split("/", 2)[1] if target.startswith("/") and target.count("/") > 1 else ""
-        return self._providers.get(first, self._default)
-
-    def provider(self, name: str) -> Provider:
-        """The provider of that name."""
-        return next(provider for provider in self._providers.values() if provider.name == name)
-
-    def endpoint(self, provider: str, method: str, path: str) -> Endpoint | None:
-        """The endpoint at a provider's own path without an id, None where there is none."""
-        return self._exact.get((provider, path), {}).get(method)
 
     def _add(self, provider: Provider) -> None:
         patterns: dict[str, dict[str, Endpoint]] = {}

@@ -102,7 +102,7 @@ async def parse_body(entry: Entry, body: bytes) -> ParsedRequest:
     """
     parsed = _parse(entry, body)
     measure = entry.match.endpoint.measure
-    return parsed if measure is None else await asyncio.to_thread(measure, parsed, _content_type(entry))
+    return parsed if measure is None else await asyncio.to_thread(measure, parsed, _sent(entry, "content-type"))
 
 
 def admit_body(entry: Entry, parsed: ParsedRequest, request_id: str) -> Admitted:
@@ -195,15 +195,15 @@ def _parse(entry: Entry, body: bytes) -> ParsedRequest:
     parse = entry.match.endpoint.parse
     if parse is None:
         return ParsedRequest(RequestFacts(body_bytes=len(body)), body)
-    sent = {name.lower(): value for name, value in entry.headers}
-    encoding = sent.get("content-encoding", "identity")
-    if encoding.lower() != "identity":
+    encoding = _sent(entry, "content-encoding")
+    if encoding and encoding.lower() != "identity":
         raise BadRequest(f"a body with Content-Encoding {encoding[:40]!r} cannot be read here; send it uncompressed")
-    return parse(body, _content_type(entry))
+    return parse(body, _sent(entry, "content-type"))
 
 
-def _content_type(entry: Entry) -> str:
-    return next((value for name, value in entry.headers if name.lower() == "content-type"), "")
+def _sent(entry: Entry, name: str) -> str:
+    """What the client sent as the header `name` (lower case), several lines joined; "" where there is none."""
+    return ",".join([value for key, value in entry.headers if len(key) == len(name) and key.lower() == name])
 
 
 def _check_model_in_path(entry: Entry) -> None:

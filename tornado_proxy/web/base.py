@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import cached_property
 from http.client import responses
 from typing import Any
 
@@ -30,7 +31,11 @@ class BaseHandler(RequestHandler):
         """Take what app.py built."""
         self.services = services
         self.request_id = new_request_id()
-        self.provider: Provider = services.snapshots.current.routes.provider_for(self.request.uri or "/")
+
+    @cached_property
+    def provider(self) -> Provider:
+        """Whose client this is, by the path."""
+        return self.services.snapshots.current.routes.provider_for(self.request.uri or "/")
 
     def clear(self) -> None:
         """Start an answer without Tornado's Server, Content-Type and Date: its headers are the provider's."""

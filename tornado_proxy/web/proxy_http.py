@@ -125,7 +125,7 @@ class ProxyHandler(BaseHandler):
         await self.services.ownership.require(self._entry, parsed.facts.references)
         own = await self.services.ownership.own_list(self._entry)
         await self.services.ledger.begin(admitted.intent)
-        return admitted, whole_body_edit(admitted, own, self._own_base_url())
+        return admitted, whole_body_edit(admitted, own, self._own_base_url)
 
     async def _call(self, admitted: Admitted, edit: BodyEdit | None) -> None:
         meter = CallMeter(admitted.intent, admitted.entry.match.endpoint, admitted.facts, admitted.tariff)

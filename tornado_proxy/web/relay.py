@@ -151,9 +151,10 @@ class Relay:
         if changed_type is not None:
             headers = [pair for pair in headers if pair[0].lower() != "content-type"]
             headers.append(("Content-Type", changed_type))
-        headers = [self._own_location(pair) for pair in headers]
+        if head.get("location") is not None:
+            headers = [self._own_location(pair) for pair in headers]
         if not self._gone:
-            self._client.begin(head.status, head.reason, [(name, self._scrub.text(value)) for name, value in headers])
+            self._client.begin(head.status, head.reason, self._scrub.headers(headers))
 
     def _is_coded(self, head: Head) -> bool:
         """Whether the body is compressed, though it was asked for as it is: then it passes, and cannot be read."""

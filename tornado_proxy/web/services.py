@@ -36,6 +36,7 @@ class InFlight:
         self._calls: set[Endable] = set()
         self._idle = asyncio.Event()
         self.draining = False
+        metrics.IN_FLIGHT.set_function(self.__len__)
 
     def check(self, most: int) -> None:
         """Raise Draining or Overloaded when no further call may start."""
@@ -53,12 +54,10 @@ class InFlight:
     def add(self, call: Endable) -> None:
         """A call has begun."""
         self._calls.add(call)
-        metrics.IN_FLIGHT.set(len(self._calls))
 
     def discard(self, call: Endable) -> None:
         """A call has ended."""
         self._calls.discard(call)
-        metrics.IN_FLIGHT.set(len(self._calls))
         if not self._calls:
             self._idle.set()
 

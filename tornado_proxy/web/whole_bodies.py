@@ -31,11 +31,11 @@ class _WholeBody:
         return functools.reduce(lambda body, change: change(body), self._changes, b"".join(self._chunks))
 
 
-def whole_body_edit(admitted: Admitted, own: frozenset[str] | None, base_url: str) -> BodyEdit | None:
+def whole_body_edit(admitted: Admitted, own: frozenset[str] | None, base_url: Callable[[], str]) -> BodyEdit | None:
     """The edit of an answer, None where it passes as it comes.
 
-    `own` are the objects of the project where the answer lists such; `base_url` is where the client finds the provider
-    here.
+    `own` are the objects of the project where the answer lists such; `base_url` says where the client finds the
+    provider here.
     """
     entry = admitted.entry
     endpoint = entry.match.endpoint
@@ -46,7 +46,7 @@ def whole_body_edit(admitted: Admitted, own: frozenset[str] | None, base_url: st
         changes.append(lambda body: keep_entries(body, lambda model: usable_model(entry, model)))
     if endpoint.own_urls is not None:
         own_urls = endpoint.own_urls
-        changes.append(lambda body: own_urls(body, base_url))
+        changes.append(lambda body: own_urls(body, base_url()))
     if endpoint.secrets is not None:
         secrets = endpoint.secrets
         changes.append(lambda body: secrets(body, lambda key, until: _session_key(admitted, key, until)))

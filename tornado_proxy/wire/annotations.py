@@ -23,8 +23,9 @@ def read_annotations(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str
     Raises:
         BadRequest: there are too many, or one is too long.
     """
-    found = {name.lower().removeprefix(_PREFIX): value for name, value in headers if name.lower().startswith(_PREFIX)}
-    found.pop("", None)
+    # Nearly all names are shorter than the prefix, and need not be looked at.
+    long = [(name.lower(), value) for name, value in headers if len(name) > len(_PREFIX)]
+    found = {name.removeprefix(_PREFIX): value for name, value in long if name.startswith(_PREFIX)}
     if len(found) > _MOST:
         raise BadRequest(f"a call takes {_MOST} annotations at most, not {len(found)}", code="invalid_annotations")
     for name, value in found.items():

@@ -44,9 +44,12 @@ class Scrubber:
         held, self._held = self._held, b""
         return held
 
-    def text(self, value: str) -> str:
-        """The same for a header's value."""
-        return value.replace(self._key.decode(), self._mask.decode()) if self._key else value
+    def headers(self, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """The same for the values of headers."""
+        key = self._key.decode()
+        if not key or key not in "\n".join([value for _, value in pairs]):
+            return pairs
+        return [(name, value.replace(key, self._mask.decode())) for name, value in pairs]
 
     def _possible_start(self, data: bytes) -> int:
         """Where a key may begin that the data's end cuts off; -1 when none can."""

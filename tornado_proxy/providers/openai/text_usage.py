@@ -34,17 +34,17 @@ class TextUsage:
 def read_text_usage(usage: dict[str, object], *, cache_write: Meter = Meter.CACHE_WRITE) -> TextUsage:
     """Read one usage object.  `cache_write` is the meter of tokens that were written to the cache."""
     faults: list[str] = []
-    if all(usage.get(name) is None for name in _INPUT):
+    if usage.get(_INPUT[0]) is None and usage.get(_INPUT[1]) is None:
         faults.append("usage does not state its input tokens")
-    whole_in = _count(usage, _INPUT, faults)
-    whole_out = _count(usage, _OUTPUT, faults)
+    whole_in = _count(usage, _stated(usage, _INPUT), faults)
+    whole_out = _count(usage, _stated(usage, _OUTPUT), faults)
     details_in = _object(usage, ("prompt_tokens_details", "input_tokens_details"))
     details_out = _object(usage, ("completion_tokens_details", "output_tokens_details"))
-    cached = _count(details_in, ("cached_tokens",), faults)
-    written = _count(details_in, ("cache_write_tokens",), faults)
-    audio = _count(details_in, ("audio_tokens",), faults)
-    cached_audio = _count(_object(details_in, ("cached_tokens_details",)), ("audio_tokens",), faults)
-    made_audio = _count(details_out, ("audio_tokens",), faults)
+    cached = _count(details_in, "cached_tokens", faults)
+    written = _count(details_in, "cache_write_tokens", faults)
+    audio = _count(details_in, "audio_tokens", faults)
+    cached_audio = _count(_object(details_in, ("cached_tokens_details",)), "audio_tokens", faults)
+    made_audio = _count(details_out, "audio_tokens", faults)
     parts = (
         (Meter.INPUT, whole_in - cached - written - (audio - cached_audio)),
         (Meter.CACHED_INPUT, cached - cached_audio),
@@ -54,22 +54,30 @@ def read_text_usage(usage: dict[str, object], *, cache_write: Meter = Meter.CACH
         (Meter.OUTPUT, whole_out - made_audio),
         (Meter.OUTPUT_AUDIO, made_audio),
     )
-    faults.extend(f"usage states parts that are more than their whole: {meter} {n}" for meter, n in parts if n < 0)
-    quantities = tuple(Quantity(meter, Decimal(amount)) for meter, amount in parts if amount > 0)
-    return TextUsage(quantities, whole_in, tuple(faults))
+    faults += [f"usage states parts that are more than their whole: {meter} {n}" for meter, n in parts if n < 0]
+    quantities = [Quantity(meter, Decimal(amount)) for meter, amount in parts if amount > 0]
+    return TextUsage(tuple(quantities), whole_in, tuple(faults))
 
 
-def _count(holder: dict[str, object], names: tuple[str, ...], faults: list[str]) -> int:
-    """A count under any of `names`; absent and null are 0."""
-    value = next((holder[name] for name in names if holder.get(name) is not None), None)
+def _stated(holder: dict[str, object], names: tuple[str, ...]) -> str:
+    """The first of `names` that is there and not null; the first one where none is."""
+    for name in names:
+        if holder.get(name) is not None:
+            return name
+    return names[0]
+
+
+def _count(holder: dict[str, object], name: str, faults: list[str]) -> int:
+    """A count; absent and null are 0."""
+    value = holder.get(name)
     if value is None:
         return 0
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        faults.append(f"usage.{names[0]} is {str(value)[:40]!r}, not a count")
+        faults.append(f"usage.{name} is {str(value)[:40]!r}, not a count")
         return 0
     return value
 
 
 def _object(holder: dict[str, object], names: tuple[str, ...]) -> dict[str, object]:
-    value = next((holder[name] for name in names if holder.get(name) is not None), None)
+    value = holder.get(_stated(holder, names))
     return value if isinstance(value, dict) else {}
