@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.upstream.servers import provider
+from tests.upstream.servers import Answer, provider
 from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.upstream.client import UpstreamClient
@@ -201,19 +201,37 @@ async def test_a_hundred_exchanges_in_every_phase_of_being_left_leave_no_handle_
     assert upstream.running == 0
 
 
-@pytest.mark.gen_test
-async def test_a_call_is_not_sent_again_when_its_kept_connection_ends_without_an_answer(
-    client: list[UpstreamClient],
-) -> None:
-    seen: list[bytes] = []
+def closing_after(acts_s: float, seen: list[bytes]) -> Answer:
+    """Answers the first request of a connection, and closes that `acts_s` seconds after it has read another."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         seen.append(await reader.readexactly(2))
         writer.write(OK + b"Content-Length: 0\r\n\r\n")
         await reader.readuntil(b"\r\n\r\n")
         seen.append(await reader.readexactly(2))
+        await asyncio.sleep(acts_s)
 
-    async with provider(answer) as url:
+    return answer
+
+
+@pytest.mark.gen_test
+async def test_a_call_that_meets_the_end_of_a_kept_connection_is_sent_again(client: list[UpstreamClient]) -> None:
+    seen: list[bytes] = []
+
+    async with provider(closing_after(0, seen)) as url:
+        upstream = new_client(client)
+        await read_all(upstream.start(request(url)))
+
+        assert await read_all(upstream.start(request(url, body=b"[]"))) == b""
+
+    assert seen == [b"{}", b"[]", b"[]"]
+
+
+@pytest.mark.gen_test
+async def test_a_call_that_the_provider_may_have_acted_on_is_not_sent_again(client: list[UpstreamClient]) -> None:
+    seen: list[bytes] = []
+
+    async with provider(closing_after(0.6, seen)) as url:
         upstream = new_client(client)
         await read_all(upstream.start(request(url)))
         with pytest.raises(UpstreamError) as caught:

@@ -355,7 +355,7 @@ async def test_a_call_that_the_provider_may_have_acted_on_is_not_sent_again(ca: 
             await warm(upstream, provider, ca)
             exchange = upstream.start(request(f"{provider.url}/x", ca_file=ca))
             await until(lambda: len(provider.streams) == 2)
-            await asyncio.sleep(1.1)  # a provider that refuses a stream says so sooner
+            await asyncio.sleep(0.6)  # a provider that refuses a stream says so sooner
             provider.connections[0].cut()
             with pytest.raises(UpstreamError) as caught:
                 await exchange.head()

@@ -22,8 +22,8 @@ _BUFFER_BYTES = 16 * 1024
 _SMALL_SENDS = 16 * 1024
 _LARGE_SENDS = 256 * 1024
 
-#: Seconds in which a provider refuses a stream of HTTP/2 that it has not looked at.
-_REFUSED_WITHIN_S = 1.0
+#: Seconds in which the end of a connection says that the provider has not looked at what was sent: a round trip.
+_UNSEEN_S = 0.5
 
 
 class EasyHandle:
@@ -109,13 +109,13 @@ class EasyHandle:
     def _may_send_again(self) -> bool:
         """Whether libcurl may send the body again, because the connection ended without an answer.
 
-        The provider may have acted on what it did not answer, and no proxy sends that again (RFC 9110 section 9.2.2).
-        Over HTTP/2 a provider can also say that it has not even looked at a stream (RFC 9113 section 8.7).  libcurl
-        does not tell which it was, but that word comes within a round trip.
+        A provider that was just closing a kept connection has not looked at the request, nor has one that refuses a
+        stream of HTTP/2 (RFC 9113 section 8.7); both are seen within a round trip.  What ends later without an answer
+        may have been acted on, and charged, and no proxy sends that again (RFC 9110 section 9.2.2).
         """
-        if self.exchange is None or not self._credited:
+        if self.exchange is None:
             return False
-        return self.exchange.idle_since(asyncio.get_running_loop().time()) < _REFUSED_WITHIN_S
+        return self.exchange.idle_since(asyncio.get_running_loop().time()) < _UNSEEN_S
 
 
 def _header_lines(request: UpstreamRequest) -> list[bytes]:

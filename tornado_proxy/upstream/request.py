@@ -27,7 +27,7 @@ class Payload:
         return data
 
     def rewind(self, to: int) -> None:
-        """Go back to byte `to`: the provider has refused the stream unseen, and libcurl sends again on a new one."""
+        """Go back to byte `to`: the provider has not looked at the request, and libcurl sends it on a new connection."""
         self._at = to
 
     def drop(self) -> None:
