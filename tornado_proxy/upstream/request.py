@@ -27,7 +27,7 @@ class Payload:
         return data
 
     def rewind(self, to: int) -> None:
-        """Go back to byte `to`: the provider has not looked at the request, and libcurl sends it on a new connection."""
+        """Go back to byte `to`: the provider has not looked at the request, which goes out on a new connection."""
         self._at = to
 
     def drop(self) -> None:
