@@ -15,7 +15,9 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import ClassVar
 
 import msgspec
 
@@ -36,20 +38,10 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end."""
-        line: dict[str, object] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        line.update((key, value) for key, value in vars(record).items() if key not in _STANDARD)
+        given = {key: value for key, value in vars(record).items() if key not in _STANDARD}
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        try:
-            return _encode(line).decode()
-        except (TypeError, ValueError, OverflowError):
-            # Half a surrogate pair in a caller's text, an integer past 64 bits: json has words for all of them.
-            return json.dumps(line, default=str, skipkeys=True)
+            given["exception"] = self.formatException(record.exc_info)
+        return _line(record.created, record.levelname.lower(), record.name, record.getMessage(), given)
 
 
 class LineWriter(logging.Handler):
@@ -67,11 +59,15 @@ class LineWriter(logging.Handler):
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Put a line on the way; drop and count it when far too many wait."""
+        """Make a line and put it on the way."""
+        self.put(self.format(record))
+
+    def put(self, line: str) -> None:
+        """Put a line on the way that is made already; drop and count it when far too many wait."""
         if len(self._waiting) >= _MOST_WAITING:
             self._dropped += 1
             return
-        self._waiting.append(self.format(record))
+        self._waiting.append(line)
         if not self._some.is_set():
             self._some.set()
 
@@ -105,12 +101,45 @@ class LineWriter(logging.Handler):
             return  # nobody reads any more; there is nowhere to say so
 
 
+class FrequentLog:
+    """A logger for a line that every request writes: it makes no LogRecord, which takes longer than the line.
+
+    Levels and names are logging's own; so is everything else as long as start() has not been called.
+    """
+
+    _writer: ClassVar[LineWriter | None] = None
+
+    def __init__(self, name: str) -> None:
+        self._log = logging.getLogger(name)
+
+    def info(self, message: str, given: Mapping[str, object]) -> None:
+        """Write a line with the members `given`."""
+        if self._writer is None:
+            self._log.info(message, extra=given)
+        elif self._log.isEnabledFor(logging.INFO):
+            self._writer.put(_line(time.time(), "info", self._log.name, message, given))
+
+
+def _line(at: float, level: str, logger: str, message: str, given: Mapping[str, object]) -> str:
+    """`at` is in seconds since 1970."""
+    line = {"time": _rfc3339(at), "level": level, "logger": logger, "message": message, **given}
+    try:
+        return _encode(line).decode()
+    except (TypeError, ValueError, OverflowError):
+        # Half a surrogate pair in a caller's text, an integer past 64 bits: json has words for all of them.
+        return json.dumps(line, default=str, skipkeys=True)
+
+
+def _rfc3339(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
 def start(level: str) -> LineWriter:
     """Send all logging to standard error.  Call stop() on what is returned, last of all."""
     # What no line shows is not looked up (Python's logging documentation, "Optimization").
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None  # the documented switch has no public name
-    writer = LineWriter(sys.stderr.fileno())
+    writer = FrequentLog._writer = LineWriter(sys.stderr.fileno())
     root = logging.getLogger()
     root.handlers[:] = [writer]
     root.setLevel(level)

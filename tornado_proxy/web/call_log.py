@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-
 from tornado_proxy import metrics
 from tornado_proxy.domain.call import CallRecord
 from tornado_proxy.domain.errors import AnswerableError
+from tornado_proxy.logs import FrequentLog
 from tornado_proxy.web.admission import Entry
 
-_log = logging.getLogger("tornado_proxy.call")
+_log = FrequentLog("tornado_proxy.call")
 
 
 def refused(request_id: str, error: AnswerableError, entry: Entry | None) -> None:
@@ -18,7 +17,7 @@ def refused(request_id: str, error: AnswerableError, entry: Entry | None) -> Non
     caller = entry.caller if entry is not None else None
     _log.info(
         "refused",
-        extra={
+        {
             "request_id": request_id,
             "project_id": caller.project_id if caller is not None else None,
             "participant": caller.participant if caller is not None else None,
@@ -42,7 +41,7 @@ def write(record: CallRecord, generation: int) -> None:
         metrics.child(metrics.FIRST_BYTE, intent.provider).observe(first_byte_s)
     _log.info(
         "call",
-        extra={
+        {
             "request_id": intent.request_id,
             "session": intent.session,
             "project_id": intent.caller.project_id,
@@ -72,7 +71,7 @@ def session_ended(request_id: str, entry: Entry, close_code: int, seconds: float
     caller = entry.caller
     _log.info(
         "session",
-        extra={
+        {
             "request_id": request_id,
             "project_id": caller.project_id,
             "room": caller.room,
