@@ -13,9 +13,7 @@ import pytest
 
 from tests.harness import ProxyProcess, mint, running_proxy
 
-_SSE = (
-    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
-)
+_SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
 _EVENT = b'data: {"id":"c1","model":"gpt-4o-mini","choices":[{"index":0,"delta":{"content":"word "}}]}\n\n'
 _USAGE = (
     b'data: {"id":"c1","model":"gpt-4o-mini","choices":[],'

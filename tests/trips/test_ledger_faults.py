@@ -11,7 +11,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -34,6 +33,7 @@ from tests.harness import (
 from tests.ledger.usage_lines import faults
 from tests.postgres_server import PostgresServer, running_postgres
 from tests.trips.holding import TOTAL, HoldingProvider, call_under_way, chat, holding_provider, wait_until
+from tests.trips.load import Load
 from tornado_proxy.simulator import Simulator, running_simulator
 
 Fault = Callable[[ProxyProcess], contextlib.AbstractContextManager[None]]
@@ -290,36 +290,6 @@ def test_a_ledger_that_may_not_be_written_is_one_line_that_says_what_to_do(tmp_p
     assert "check owner, mode and free space" in line
 
 
-class Load:
-    """Callers that call without a pause until they are stopped; each call has a user of its own."""
-
-    def __init__(self, base_url: Callable[[], str], name: str) -> None:
-        self._base_url = base_url
-        self._name = name
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._call, args=(number,)) for number in range(6)]
-        self.answered: list[str] = []
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(30)
-
-    def _call(self, caller: int) -> None:
-        number = 0
-        while not self._stop.is_set():
-            number += 1
-            user = f"{self._name}-{caller}-{number}"
-            with contextlib.suppress(httpx.TransportError):
-                if chat(self._base_url(), user).status_code == 200:
-                    self.answered.append(user)
-
-
 def assert_all_accounted(proxy: ProxyProcess, provider: HoldingProvider, *, callers: int) -> None:
     """Each request that reached the provider has one entry; what did not reach it is at most one of each caller."""
     # A database server may need a moment to find out that a process is dead.
@@ -335,7 +305,7 @@ def test_kill_9_under_load_leaves_each_request_with_one_entry(provider: HoldingP
     for number in range(2):
         with (
             running_proxy(tmp_path, provider.url) as proxy,
-            Load(lambda: proxy.base_url, f"round{number}") as load,  # used within the round
+            Load(proxy.base_url, f"round{number}") as load,
         ):
             seen = len(provider.asked)
             wait_until(lambda: len(provider.asked) > seen + 60, "some load")  # noqa: B023  # used within the round
@@ -359,7 +329,7 @@ def test_two_processes_on_one_port_and_one_file_lose_and_double_nothing(
         port = int(first.base_url.rpartition(":")[2])
         both = {**listen, "port": port}
         with running_proxy(tmp_path, provider.url, listen=both) as second:
-            with Load(lambda: first.base_url, "both") as load:
+            with Load(first.base_url, "both") as load:
                 wait_until(lambda: len(load.answered) > 100, "some load")
                 second.signal(signal.SIGKILL)
                 second.wait_exit()
@@ -436,7 +406,7 @@ def wait_for_journal(folder: Path) -> None:
 
 def test_kill_9_under_load_on_postgresql(postgres: PostgresServer, provider: HoldingProvider, tmp_path: Path) -> None:
     ledger = {"url": postgres.new_database()}
-    with running_proxy(tmp_path, provider.url, ledger=ledger) as proxy, Load(lambda: proxy.base_url, "pg"):
+    with running_proxy(tmp_path, provider.url, ledger=ledger) as proxy, Load(proxy.base_url, "pg"):
         wait_until(lambda: len(provider.asked) > 100, "some load")
         proxy.signal(signal.SIGKILL)
         proxy.wait_exit()

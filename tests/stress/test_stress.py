@@ -1,0 +1,36 @@
+"""The long runs, made short: what they find in minutes must not be there in seconds."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.harness import ROOT
+from tests.stress import leaving, stalled, storm
+from tests.stress.__main__ import parser
+
+
+@pytest.mark.parametrize("policy", ["drain", "cancel"])
+def test_clients_that_leave_in_every_phase_harm_no_other_and_leave_nothing_behind(policy: str) -> None:
+    report = asyncio.run(leaving.run(leaving.Run(leaving=100, complete=30, at_once=40, policy=policy)))
+
+    assert report.faults == []
+
+
+def test_stalled_readers_of_80_mb_each_lose_nothing_and_cost_little() -> None:
+    report = asyncio.run(stalled.run(stalled.Run(clients=2, megabytes=80, seconds=0)))
+
+    assert report.faults == []
+
+
+def test_a_killed_server_loses_no_request_and_doubles_none() -> None:
+    assert storm.run(2).faults == []
+
+
+def test_each_run_is_a_command_that_the_pages_name() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text("utf-8")
+
+    for run in ("leaving", "stalled", "storm"):
+        assert parser().parse_args([run]).run
+        assert f"python -m tests.stress {run}" in page
