@@ -63,16 +63,26 @@ class Stream:
         self.connection.flush()
 
 
+class Protocol(h2.connection.H2Connection):
+    """The library's own ends the connection when a stream is too many; a provider refuses that stream."""
+
+    @property
+    def open_inbound_streams(self) -> int:
+        return 0
+
+
 class Connection:
-    """One connection: the protocol's state, and the streams that came over it."""
+    """One connection: the protocol's state, the streams that came over it, and how many were `refused`."""
 
     def __init__(self, writer: asyncio.StreamWriter, answer: Answer, max_streams: int) -> None:
-        self.protocol = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding=None))
+        self.protocol = Protocol(h2.config.H2Configuration(client_side=False, header_encoding=None))
         self.protocol.local_settings = h2.settings.Settings(
             client=False, initial_values={h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: max_streams}
         )
         self.streams: dict[int, Stream] = {}
         self.most_open = 0
+        self.refused = 0
+        self._max_streams = max_streams
         self._writer = writer
         self._answer = answer
         self._open = 0
@@ -119,22 +129,26 @@ class Connection:
 
     def _handle(self, event: h2.events.Event) -> None:
         match event:
+            case h2.events.RequestReceived() if self._open >= self._max_streams:
+                self.refused += 1
+                self.protocol.reset_stream(event.stream_id, h2.errors.ErrorCodes.REFUSED_STREAM)
             case h2.events.RequestReceived():
+                self._open += 1
+                self.most_open = max(self.most_open, self._open)
                 stream = self.streams[event.stream_id] = Stream(self, event.stream_id, event.headers)
                 self._tasks.add(asyncio.create_task(self._run(stream)))
             case h2.events.DataReceived():
-                self.streams[event.stream_id].body += event.data
+                if event.stream_id in self.streams:
+                    self.streams[event.stream_id].body += event.data
                 self.protocol.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-            case h2.events.StreamEnded():
+            case h2.events.StreamEnded() if event.stream_id in self.streams:
                 self.streams[event.stream_id].whole.set()
-            case h2.events.StreamReset():
+            case h2.events.StreamReset() if event.stream_id in self.streams:
                 self.streams[event.stream_id].reset_at.set_result(time.monotonic())
             case _:
                 pass
 
     async def _run(self, stream: Stream) -> None:
-        self._open += 1
-        self.most_open = max(self.most_open, self._open)
         answering = asyncio.ensure_future(self._answer(stream))
         try:
             await asyncio.wait([answering, stream.reset_at], return_when=asyncio.FIRST_COMPLETED)

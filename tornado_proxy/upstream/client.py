@@ -23,6 +23,7 @@ from tornado_proxy.domain.errors import UpstreamError, UpstreamTimeout, Upstream
 from tornado_proxy.upstream.deadline import Deadline
 from tornado_proxy.upstream.easy_handle import EasyHandle
 from tornado_proxy.upstream.exchange import Exchange
+from tornado_proxy.upstream.openings import Openings
 from tornado_proxy.upstream.request import UpstreamRequest
 
 #: Idle easy handles that are kept for reuse; a handle costs about 5 KB.
@@ -33,6 +34,8 @@ _KEPT_CONNECTIONS = 512
 
 #: Seconds between two looks for exchanges whose provider has gone silent.
 _IDLE_SWEEP_S = 1.0
+
+_NOT_REACHED_IN_TIME = "the provider could not be reached in time"
 
 
 class UpstreamClient(CurlAsyncHTTPClient):
@@ -49,6 +52,7 @@ class UpstreamClient(CurlAsyncHTTPClient):
         self._multi.setopt(pycurl.M_MAXCONNECTS, _KEPT_CONNECTIONS)
         self._running: dict[Exchange, EasyHandle] = {}
         self._pool: list[EasyHandle] = []
+        self._openings = Openings(self._asyncio_loop, self._give, self._end_late)
         self._sweep = self._asyncio_loop.call_later(_IDLE_SWEEP_S, self._end_silent_exchanges)
 
     def start(self, request: UpstreamRequest) -> Exchange:
@@ -59,9 +63,12 @@ class UpstreamClient(CurlAsyncHTTPClient):
         )
         handle.prepare(request, exchange)
         self._running[exchange] = handle
+        self._openings.start(handle, request.origin, request.connect_timeout_s)
+        return exchange
+
+    def _give(self, handle: EasyHandle) -> None:
         self._multi.add_handle(handle.curl)
         handle.give_credit()  # not before: what was said of speed is forgotten when a handle is added
-        return exchange
 
     @property
     def running(self) -> int:
@@ -109,6 +116,8 @@ class UpstreamClient(CurlAsyncHTTPClient):
         exchange: Exchange = curl.handle.exchange  # type: ignore[attr-defined]  # set in EasyHandle
         handle = self._running.pop(exchange)
         self._multi.remove_handle(curl)
+        if handle.opens is not None:
+            self._openings.leave(handle)
         error = None if curl_error is None else _upstream_error(curl, curl_error, curl_message or "")
         handle.release()
         if error is None and len(self._pool) < _POOL_SIZE:
@@ -119,9 +128,11 @@ class UpstreamClient(CurlAsyncHTTPClient):
 
     def _stop(self, exchange: Exchange) -> bool:
         handle = self._running.pop(exchange)
-        # Taking the handle out is the only way that works at once: an idle transfer runs no libcurl callback at all.
-        self._multi.remove_handle(handle.curl)
-        sent = _was_sent(handle.curl)
+        given = handle.opens is None or self._openings.leave(handle)
+        if given:
+            # The only way that works at once: an idle transfer runs no libcurl callback at all.
+            self._multi.remove_handle(handle.curl)
+        sent = given and _was_sent(handle.curl)
         handle.release()
         handle.curl.close()
         return sent
@@ -137,17 +148,21 @@ class UpstreamClient(CurlAsyncHTTPClient):
         # Without a poke a resumed transfer waits for the next unrelated event.
         self._set_timeout(0)
 
+    def _end_late(self, handle: EasyHandle) -> None:
+        if handle.exchange is not None:
+            handle.exchange.expire(_NOT_REACHED_IN_TIME)
+
     def _end_silent_exchanges(self) -> None:
         now = self._asyncio_loop.time()
         for exchange in [e for e in self._running if e.idle_since(now) > e.idle_timeout_s]:
-            exchange.expire()
+            exchange.expire(f"the provider sent nothing for {exchange.idle_timeout_s:g} s")
         self._sweep = self._asyncio_loop.call_later(_IDLE_SWEEP_S, self._end_silent_exchanges)
 
 
 def _upstream_error(curl: pycurl.Curl, code: int, message: str) -> UpstreamError:
     sent = _was_sent(curl)
     if code == pycurl.E_OPERATION_TIMEDOUT:
-        return UpstreamTimeout("the provider could not be reached in time", request_sent=sent)
+        return UpstreamTimeout(_NOT_REACHED_IN_TIME, request_sent=sent)
     if sent:
         return UpstreamError(f"the connection to the provider broke: {message}")
     return UpstreamUnreachable(f"the provider could not be reached: {message}", request_sent=False)

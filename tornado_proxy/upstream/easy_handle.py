@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 
 import certifi
 import pycurl
@@ -29,12 +30,15 @@ _UNSEEN_S = 0.5
 class EasyHandle:
     """An easy handle with the options that never change set once, and callbacks to the exchange it now serves."""
 
-    __slots__ = ("_credited", "_kept", "_method", "curl", "exchange", "payload")
+    __slots__ = ("_credited", "_kept", "_method", "_went_ahead", "curl", "exchange", "opens", "payload")
 
     def __init__(self) -> None:
         self._credited = False
         self._kept: tuple[float, str] | None = None
         self._method = ""
+        self._went_ahead = False
+        #: The origin whose opening this handle waits for or goes ahead for (upstream/openings.py).
+        self.opens: str | None = None
         self.exchange: Exchange | None = None
         self.payload: Payload | None = None
         curl = self.curl = pycurl.Curl()
@@ -86,6 +90,20 @@ class EasyHandle:
             self.curl.setopt(pycurl.HTTPGET, 1)
             self.curl.setopt(pycurl.CUSTOMREQUEST, request.method)
 
+    def go_ahead(self, connected: Callable[[str, float], None]) -> None:
+        """Have `connected` called when a connection stands: with its origin, and the seconds that it took."""
+        loop = asyncio.get_running_loop()
+        origin = self.opens or ""
+        began = loop.time()
+
+        def on_connected(*_: object) -> int:
+            # On the next turn of the loop: libcurl is at work here, and must not be given other handles.
+            loop.call_soon(connected, origin, loop.time() - began)
+            return pycurl.PREREQFUNC_OK
+
+        self._went_ahead = True
+        self.curl.setopt(pycurl.PREREQFUNCTION, on_connected)
+
     def give_credit(self) -> None:
         """Let a transfer that may be HTTP/2 take CREDIT_BYTES, as upstream/exchange.py says."""
         if self._credited:
@@ -96,6 +114,9 @@ class EasyHandle:
         self.exchange = None
         self.payload = None
         self.curl.unsetopt(pycurl.HTTPHEADER)
+        if self._went_ahead:
+            self._went_ahead = False
+            self.curl.unsetopt(pycurl.PREREQFUNCTION)
 
     def _read(self, most: int) -> bytes:
         return b"" if self.payload is None else self.payload.read(most)

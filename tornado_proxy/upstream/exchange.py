@@ -144,9 +144,8 @@ class Exchange:
         if not self._finished:
             self.on_finished(ExchangeAborted(reason, request_sent=self._stop()))
 
-    def expire(self) -> None:
-        """End the transfer because the provider is silent; head() or read() then raises UpstreamTimeout."""
-        message = f"the provider sent nothing for {self.idle_timeout_s:g} s"
+    def expire(self, message: str) -> None:
+        """End the transfer because the provider took too long; head() or read() then raises UpstreamTimeout."""
         self.on_finished(UpstreamTimeout(message, request_sent=self._stop()))
 
     def idle_since(self, now: float) -> float:

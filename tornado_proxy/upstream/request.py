@@ -49,6 +49,11 @@ class UpstreamRequest:
     ca_file: str | None = None
 
     @property
+    def origin(self) -> str:
+        """Scheme, host and port: what connections are kept for."""
+        return "/".join(self.url.split("/", 3)[:3])
+
+    @property
     def may_be_http2(self) -> bool:
         """Whether the provider may choose HTTP/2, which is offered with TLS alone."""
         return self.url.startswith("https:")
