@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shlex
 import sys
@@ -12,10 +11,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
-import uvloop
 import yaml
 
-from tornado_proxy import logs, snapshot
+from tornado_proxy import event_loop, logs, snapshot
 from tornado_proxy.app import Server
 from tornado_proxy.auth import participant
 from tornado_proxy.auth.api_key import format_api_key, generate, parse_api_key
@@ -58,8 +56,8 @@ def demo(port: int, admin_port: int, folder: Path) -> None:
     """
     listener = logs.start("INFO")
     try:
-        with exit_with_words(folder / "proxy.yaml"), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_run(folder, port, admin_port))
+        with exit_with_words(folder / "proxy.yaml"):
+            event_loop.run(_run(folder, port, admin_port))
     finally:
         listener.stop()
 
@@ -76,6 +74,7 @@ async def _run(folder: Path, port: int, admin_port: int) -> None:
         raise click.ClickException(f"{folder / _KEY_FILE}: {error}; remove it, and a new one is made") from None
     server = Server(folder / "proxy.yaml", snapshot.build(folder / "proxy.yaml", 1))
     await server.start()
+    event_loop.started()
     server.handle_signals()
     _greet(f"http://127.0.0.1:{server.port}", _token(key), real, folder)
     await server.wait_stopped()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
-import uvloop
 
-from tornado_proxy import logs, snapshot
+from tornado_proxy import event_loop, logs, snapshot
 from tornado_proxy.app import Server
 from tornado_proxy.domain.errors import CannotListen, ConfigError, LedgerUnavailable
 from tornado_proxy.snapshot import Snapshot
@@ -41,8 +39,8 @@ def serve(config: Path, log_level: str) -> None:
     """
     listener = logs.start(log_level.upper())
     try:
-        with exit_with_words(config), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(config, snapshot.build(config, 1)))
+        with exit_with_words(config):
+            event_loop.run(_serve(config, snapshot.build(config, 1)))
     finally:
         listener.stop()
 
@@ -66,6 +64,7 @@ def exit_with_words(config: Path) -> Iterator[None]:
 async def _serve(config: Path, first: Snapshot) -> None:
     server = Server(config, first)
     await server.start()
+    event_loop.started()
     server.handle_signals()
     click.echo(f"clients: {_url(first.settings.listen.host, server.port)}", err=True)
     click.echo(f"admin: {_url(first.settings.admin.host, server.admin_port)}", err=True)

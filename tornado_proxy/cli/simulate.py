@@ -8,8 +8,8 @@ import signal
 import sys
 
 import click
-import uvloop
 
+from tornado_proxy import event_loop
 from tornado_proxy.simulator import Simulator
 
 
@@ -42,8 +42,7 @@ def simulate(*, port: int, host: str, keys: tuple[str, ...], record: bool, settl
     """
     simulator = Simulator(keys=dict(_read_key(key) for key in keys), record=record, settle_s=settle_s)
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(simulator, host, port, reuse_port=reuse_port))
+        event_loop.run(_serve(simulator, host, port, reuse_port=reuse_port))
     except OSError as error:
         click.echo(f"cannot listen: {error}; choose another --port, or 0 for a free one", err=True)
         sys.exit(1)

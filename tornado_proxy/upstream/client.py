@@ -4,9 +4,9 @@ What is Tornado's: the multi handle and how the loop drives it.  What is ours: a
 options from one exchange to the next, and callbacks that go straight to an `Exchange`.  No HTTPRequest, HTTPResponse,
 queue or per-request timer stands between (docs/performance.md has the figures).
 
-The private names of CurlAsyncHTTPClient used here are `_multi`, `_fds`, `_handle_events`, `_handle_timeout` and the
-hooks `_handle_socket`, `_set_timeout` and `_finish`, which its `_finish_pending_requests` calls; Tornado is pinned for
-their sake, and tests/upstream/ holds them to their contract.
+The private names of CurlAsyncHTTPClient used here are `_multi`, `_fds`, `_handle_timeout` and the hooks `_set_timeout`
+and `_finish`, which its `_finish_pending_requests` calls; Tornado is pinned for their sake, and tests/upstream/ holds
+them to their contract.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any
 
 import pycurl
 from tornado.curl_httpclient import CurlAsyncHTTPClient
-from tornado.ioloop import IOLoop
 
 from tornado_proxy.domain.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from tornado_proxy.upstream.deadline import Deadline
@@ -83,30 +82,10 @@ class UpstreamClient(CurlAsyncHTTPClient):
         for handle in self._pool:
             handle.curl.close()
         self._pool.clear()
-        for fd in list(self._fds):
-            self._unwatch(fd)
+        for fd in self._fds:
+            self.io_loop.remove_handler(fd)
         self._deadline.clear()
         super().close()
-
-    # Tornado's own go through IOLoop's bookkeeping of handlers and timers, at a third of an exchange's cost.
-
-    def _handle_socket(self, event: int, fd: int, multi: pycurl.CurlMulti, data: Any) -> None:
-        # libcurl may open a socket under the number of one that it closed without a word: always begin anew.
-        self._unwatch(fd)
-        if event == pycurl.POLL_REMOVE:
-            return
-        self._fds[fd] = event
-        if event & pycurl.POLL_IN:
-            self._asyncio_loop.add_reader(fd, self._handle_events, fd, IOLoop.READ)
-        if event & pycurl.POLL_OUT:
-            self._asyncio_loop.add_writer(fd, self._handle_events, fd, IOLoop.WRITE)
-
-    def _unwatch(self, fd: int) -> None:
-        watched = self._fds.pop(fd, pycurl.POLL_NONE)
-        if watched & pycurl.POLL_IN:
-            self._asyncio_loop.remove_reader(fd)
-        if watched & pycurl.POLL_OUT:
-            self._asyncio_loop.remove_writer(fd)
 
     def _set_timeout(self, msecs: int) -> None:
         """Called by libcurl; -1 is for none, which Tornado takes for at once."""
