@@ -5,78 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.harness import ProxyProcess, mint, running_proxy
-
-_SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
-_EVENT = b'data: {"id":"c1","model":"gpt-4o-mini","choices":[{"index":0,"delta":{"content":"word "}}]}\n\n'
-_USAGE = (
-    b'data: {"id":"c1","model":"gpt-4o-mini","choices":[],'
-    b'"usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15}}\n\ndata: [DONE]\n\n'
-)
-_END = b"0\r\n\r\n"
-
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-def chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-async def read_request(reader: asyncio.StreamReader) -> bytes:
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
-    return await reader.readexactly(int(length.partition(b":")[2]))
-
-
-def run_against(serve: Serve, folder: Path, act: Callable[[ProxyProcess], Awaitable[Any]], **config: Any) -> Any:
-    """What `act` gives, with the real server in front of a provider that serves each connection with `serve`."""
-
-    async def run() -> Any:
-        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            try:
-                await serve(reader, writer)
-            except (ConnectionError, asyncio.IncompleteReadError):
-                pass
-            finally:
-                writer.close()
-
-        async with await asyncio.start_server(connected, "127.0.0.1", 0) as server:
-            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-            proxy = running_proxy(folder, url, **config)
-            running = await asyncio.to_thread(proxy.__enter__)
-            try:
-                return await act(running)
-            finally:
-                await asyncio.to_thread(proxy.__exit__, None, None, None)
-
-    return asyncio.run(run())
-
-
-async def ask(proxy: ProxyProcess, *, stream: bool = True) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(proxy.base_url.rpartition(":")[2]))
-    body = json.dumps(
-        {"model": "gpt-4o-mini", "stream": stream, "messages": [{"role": "user", "content": "hi"}]}
-    ).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: {len(body)}\r\n"
-    writer.write(f"{head}Authorization: Bearer {mint()}\r\nContent-Type: application/json\r\n\r\n".encode() + body)
-    return reader, writer
-
-
-async def answer(proxy: ProxyProcess, *, stream: bool = True) -> bytes:
-    """All bytes of an answer, to the end of its connection."""
-    reader, writer = await ask(proxy, stream=stream)
-    try:
-        return await asyncio.wait_for(reader.read(), 30)
-    except ConnectionError:
-        return b""
-    finally:
-        writer.close()
+from tests.harness import ProxyProcess
+from tests.trips.raw_provider import END, EVENT, SSE, USAGE, answer, ask, chunk, read_request, run_against
 
 
 @pytest.mark.parametrize(
@@ -97,8 +32,8 @@ async def answer(proxy: ProxyProcess, *, stream: bool = True) -> bytes:
             "upstream_broken",
             id="less than it promised",
         ),
-        pytest.param(_SSE + chunk(_EVENT), 200, "upstream_broken", id="a stream without its end"),
-        pytest.param(_SSE + chunk(_EVENT) + b"zz\r\nno chunk\r\n", 200, "upstream_broken", id="a chunk of no length"),
+        pytest.param(SSE + chunk(EVENT), 200, "upstream_broken", id="a stream without its end"),
+        pytest.param(SSE + chunk(EVENT) + b"zz\r\nno chunk\r\n", 200, "upstream_broken", id="a chunk of no length"),
         pytest.param(
             b"HTTP/1.1 307 Moved\r\nLocation: http://127.0.0.1:1/elsewhere\r\nContent-Length: 0\r\n\r\n",
             307,
@@ -116,14 +51,14 @@ def test_a_lying_provider_never_looks_like_a_whole_answer_and_leaves_one_record(
         await writer.drain()
 
     async def act(proxy: ProxyProcess) -> tuple[bytes, list[dict[str, Any]]]:
-        seen = await answer(proxy, stream=said.startswith(_SSE))
+        seen = await answer(proxy, stream=said.startswith(SSE))
         return seen, await asyncio.to_thread(proxy.records, count=1)
 
     seen, (record,) = run_against(lie, tmp_path, act)
 
     assert seen.startswith(b"HTTP/1.1 %d" % status)
     assert record["outcome"] == outcome
-    assert not seen.endswith(_END) or status != 200
+    assert not seen.endswith(END) or status != 200
     if status == 502:
         assert json.loads(seen.partition(b"\r\n\r\n")[2])["error"]["code"].startswith("upstream_")
 
@@ -138,12 +73,12 @@ def test_clients_that_leave_in_every_phase_leave_nothing_behind_and_harm_nobody(
             while True:
                 await read_request(reader)
                 await asyncio.sleep(0.05)
-                writer.write(_SSE)
+                writer.write(SSE)
                 for _ in range(10):
-                    writer.write(chunk(_EVENT))
+                    writer.write(chunk(EVENT))
                     await writer.drain()
                     await asyncio.sleep(0.01)
-                writer.write(chunk(_USAGE) + _END)
+                writer.write(chunk(USAGE) + END)
                 await writer.drain()
         finally:
             under_way -= 1
@@ -164,7 +99,7 @@ def test_clients_that_leave_in_every_phase_leave_nothing_behind_and_harm_nobody(
     whole, metrics, count = run_against(slowly, tmp_path, act, streams={"on_client_disconnect": "cancel"})
 
     assert [one.count(b"word ") for one in whole] == [10] * 50
-    assert all(one.endswith(_END) for one in whole)
+    assert all(one.endswith(END) for one in whole)
     assert "llm_proxy_requests_in_flight 0.0" in metrics
     assert 50 <= count <= 200  # one that left before its request was read was never sent
     assert under_way == 0
@@ -177,11 +112,11 @@ def test_clients_that_do_not_read_hold_their_own_streams_only(tmp_path: Path) ->
 
     async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
-        writer.write(_SSE)
+        writer.write(SSE)
         for _ in range(events):
             writer.write(chunk(big))
             await writer.drain()
-        writer.write(chunk(_USAGE) + _END)
+        writer.write(chunk(USAGE) + END)
         await writer.drain()
 
     async def act(proxy: ProxyProcess) -> tuple[int, list[int]]:
@@ -213,7 +148,7 @@ def resident_kib(proxy: ProxyProcess) -> int:
 def test_a_second_sigterm_ends_at_once_and_loses_no_record(tmp_path: Path) -> None:
     async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
-        writer.write(_SSE + chunk(_EVENT))
+        writer.write(SSE + chunk(EVENT))
         await reader.read()
 
     async def act(proxy: ProxyProcess) -> tuple[int, list[dict[str, Any]]]:
