@@ -33,12 +33,10 @@ def write(record: CallRecord, generation: int) -> None:
     """Log and count `record`."""
     intent = record.intent
     total_s = (record.ended_at - intent.started_at).total_seconds()
-    metrics.child(metrics.REQUESTS, intent.provider, record.outcome.value).inc()
-    metrics.child(metrics.DURATION, intent.provider).observe(total_s)
     first_byte_s = None
     if record.first_byte_at is not None:
         first_byte_s = (record.first_byte_at - intent.started_at).total_seconds()
-        metrics.child(metrics.FIRST_BYTE, intent.provider).observe(first_byte_s)
+    metrics.call_ended(intent.provider, record.outcome.value, total_s, first_byte_s)
     _log.info(
         "call",
         {
