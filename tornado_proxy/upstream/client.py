@@ -57,9 +57,7 @@ class UpstreamClient(CurlAsyncHTTPClient):
     def start(self, request: UpstreamRequest) -> Exchange:
         """Send `request`; the exchange is under way when this returns."""
         handle = self._pool.pop() if self._pool else EasyHandle()
-        exchange = Exchange(
-            self._asyncio_loop, request, stop=lambda: self._stop(exchange), resume=lambda: self._resume(exchange)
-        )
+        exchange = Exchange(self._asyncio_loop, request, self)
         handle.prepare(request, exchange)
         self._running[exchange] = handle
         self._openings.start(handle, request.origin, request.connect_timeout_s)
@@ -80,7 +78,7 @@ class UpstreamClient(CurlAsyncHTTPClient):
         for exchange in list(self._running):
             exchange.abort("the server is going down")
         for handle in self._pool:
-            handle.curl.close()
+            handle.close()
         self._pool.clear()
         for fd in self._fds:
             self.io_loop.remove_handler(fd)
@@ -102,10 +100,11 @@ class UpstreamClient(CurlAsyncHTTPClient):
         if error is None and len(self._pool) < _POOL_SIZE:
             self._pool.append(handle)
         else:
-            handle.curl.close()
+            handle.close()
         exchange.on_finished(error)
 
-    def _stop(self, exchange: Exchange) -> bool:
+    def stop(self, exchange: Exchange) -> bool:
+        """Called by an exchange that is aborted; whether any byte of its request had left."""
         handle = self._running.pop(exchange)
         given = handle.opens is None or self._openings.leave(handle)
         if given:
@@ -113,10 +112,11 @@ class UpstreamClient(CurlAsyncHTTPClient):
             self._multi.remove_handle(handle.curl)
         sent = given and _was_sent(handle.curl)
         handle.release()
-        handle.curl.close()
+        handle.close()
         return sent
 
-    def _resume(self, exchange: Exchange) -> None:
+    def resume(self, exchange: Exchange) -> None:
+        """Called by an exchange that may take more."""
         handle = self._running.get(exchange)
         if handle is None:
             return

@@ -53,6 +53,8 @@ class EasyHandle:
         # HTTP/2 where TLS offers it.  Not PIPEWAIT: streams past a connection's limit would wait for a whole stream.
         curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS)
         curl.setopt(pycurl.BUFFERSIZE, _BUFFER_BYTES)
+        curl.setopt(pycurl.HEADERFUNCTION, self._on_header_line)
+        curl.setopt(pycurl.WRITEFUNCTION, self._on_body)
         curl.setopt(pycurl.READFUNCTION, self._read)
         curl.setopt(pycurl.SEEKFUNCTION, self._seek)
 
@@ -62,8 +64,6 @@ class EasyHandle:
         curl = self.curl
         curl.setopt(pycurl.URL, request.url)
         curl.setopt(pycurl.HTTPHEADER, _header_lines(request))
-        curl.setopt(pycurl.HEADERFUNCTION, exchange.on_header_line)
-        curl.setopt(pycurl.WRITEFUNCTION, exchange.on_body)
         self._keep(request)
         if self._credited and not request.may_be_http2:
             curl.setopt(pycurl.MAX_RECV_SPEED_LARGE, 0)
@@ -117,6 +117,18 @@ class EasyHandle:
         if self._went_ahead:
             self._went_ahead = False
             self.curl.unsetopt(pycurl.PREREQFUNCTION)
+
+    def close(self) -> None:
+        """Give it back to libcurl, with no way left between it and this: it is freed at once."""
+        del self.curl.handle  # type: ignore[attr-defined]
+        self.curl.close()
+
+    def _on_header_line(self, line: bytes) -> None:
+        if self.exchange is not None:
+            self.exchange.on_header_line(line)
+
+    def _on_body(self, data: bytes) -> int | None:
+        return -1 if self.exchange is None else self.exchange.on_body(data)
 
     def _read(self, most: int) -> bytes:
         return b"" if self.payload is None else self.payload.read(most)

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from typing import Protocol
 
 import pycurl
 
@@ -38,6 +38,16 @@ HIGH_WATER_BYTES = 128 * 1024
 CREDIT_BYTES = 96 * 1024
 
 _LINE_ENDS = (b"\r\n", b"\n")
+
+
+class Transfers(Protocol):
+    """What runs the transfers of exchanges."""
+
+    def stop(self, exchange: Exchange) -> bool:
+        """Take its transfer out of libcurl and close its connection; whether any byte of the request had left."""
+
+    def resume(self, exchange: Exchange) -> None:
+        """Let its transfer take more."""
 
 
 class Exchange:
@@ -56,10 +66,9 @@ class Exchange:
         "_loop",
         "_paused",
         "_payload",
-        "_resume",
         "_resume_after",
-        "_stop",
         "_taken",
+        "_transfers",
         "_waiter",
         "active_at",
         "idle_timeout_s",
@@ -69,12 +78,10 @@ class Exchange:
         self,
         loop: asyncio.AbstractEventLoop,
         request: UpstreamRequest,
-        stop: Callable[[], bool],
-        resume: Callable[[], None],
+        transfers: Transfers,
     ) -> None:
         self._loop = loop
-        self._stop = stop
-        self._resume = resume
+        self._transfers = transfers
         self._payload = request.body
         self._header_lines: list[bytes] = []
         self._head: Head | None = None
@@ -142,11 +149,13 @@ class Exchange:
     def abort(self, reason: str) -> None:
         """End the transfer now and close its connection; read() then raises.  No effect when it has finished."""
         if not self._finished:
-            self.on_finished(ExchangeAborted(reason, request_sent=self._stop()))
+            self.on_finished(ExchangeAborted(reason, request_sent=self._transfers.stop(self)))
+        elif self._error is not None:
+            self._error.__traceback__ = None  # its frames hold this exchange, which holds the error
 
     def expire(self, message: str) -> None:
         """End the transfer because the provider took too long; head() or read() then raises UpstreamTimeout."""
-        self.on_finished(UpstreamTimeout(message, request_sent=self._stop()))
+        self.on_finished(UpstreamTimeout(message, request_sent=self._transfers.stop(self)))
 
     def idle_since(self, now: float) -> float:
         """Seconds without a sign of life from the provider, 0 while we hold it back ourselves."""
@@ -197,7 +206,7 @@ class Exchange:
         elif self._taken < self._resume_after:
             return
         self._taken = 0
-        self._resume()
+        self._transfers.resume(self)
 
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()

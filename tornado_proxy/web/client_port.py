@@ -103,6 +103,9 @@ class ClientServer(HTTPServer):
     def on_close(self, server_conn: object) -> None:
         """Called by Tornado when a connection has closed."""
         self._heads.came(server_conn)
+        assert isinstance(server_conn, HTTP1ServerConnection)
+        if server_conn.stream.error is not None:
+            server_conn.stream.error.__traceback__ = None  # its frames hold the stream, which holds the error
         super().on_close(server_conn)
 
     def stop(self) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from tornado.util import ObjectDict
+
 from tornado_proxy.domain.call import CallIntent, CallRecord, Outcome
 from tornado_proxy.domain.errors import AnswerableError, BodyTooLarge
 from tornado_proxy.metering import CallMeter, Ending
@@ -39,6 +41,7 @@ class ProxyHandler(BaseHandler):
     def initialize(self, services: Services) -> None:
         """Begin the call's clock."""
         super().initialize(services)
+        self.ui = ObjectDict()  # Tornado's own holds the handler, which would stay until the collector finds it
         self._transforms = []  # Tornado's own delegate sets it: what would change the bytes of an answer
         self._started_at = datetime.now(UTC)
         self._entry: Entry | None = None
@@ -140,6 +143,7 @@ class ProxyHandler(BaseHandler):
             ending = await relay.run(self.services.upstream, self.services.drains)
         finally:
             self.services.in_flight.discard(relay)
+            self._relay = None
             record = meter.close(ending or Ending(Outcome.CRASHED, None, datetime.now(UTC)))
             self._keep(record if calls is None else replace(record, object_id=calls.call_id))
 
