@@ -56,10 +56,7 @@ class Answer:
         """Write the last bytes and end the answer.  Where nothing was sent before, its length is told."""
         if self._head is not None and not self._bodyless and "Content-Length" not in self._head[1]:
             self._head[1]["Content-Length"] = str(len(data))
-        unsent = self._write(data)
-        self._connection.set_close_callback(None)
-        self._connection.finish()
-        await unsent
+        await self._write_last(data)
 
     def cut(self) -> None:
         """Close the connection in the middle of the answer."""
@@ -68,8 +65,15 @@ class Answer:
     def client_left(self) -> None:
         """The client has gone.  Tornado drops the future of a write that waits, so it is ended here."""
         self.gone = True
-        if self._unsent is not None and not self._unsent.done():
-            self._unsent.set_exception(StreamClosedError())
+        unsent, self._unsent = self._unsent, None  # with its error it would keep the frames, and they this answer
+        if unsent is not None and not unsent.done():
+            unsent.set_exception(StreamClosedError())
+
+    def _write_last(self, data: bytes) -> asyncio.Future[None]:
+        unsent = self._write(data)
+        self._connection.set_close_callback(None)
+        self._connection.finish()
+        return unsent
 
     def _write(self, data: bytes) -> asyncio.Future[None]:
         if self.gone:
