@@ -31,7 +31,6 @@ OPENAI_KEY = "sk-provider-openai-7Qx1vB9mZ3"
 ANTHROPIC_KEY = "sk-ant-provider-4Kd8wN2pL6"
 
 ROOT = Path(__file__).parent.parent
-_PROGRAM = (sys.executable, "-m", "tornado_proxy")
 
 #: Seconds; far above what any step takes, far below the test's own limit.
 PATIENCE_S = 30
@@ -186,8 +185,13 @@ def write_config(folder: Path, upstream: str, **changes: Any) -> Path:
 
 
 @contextlib.contextmanager
-def running_proxy(folder: Path, upstream: str, **changes: Any) -> Iterator[ProxyProcess]:
-    """Start the server in front of `upstream` and wait until it is ready; it is stopped at the end."""
+def running_proxy(
+    folder: Path, upstream: str, *, program: str = "tornado_proxy", **changes: Any
+) -> Iterator[ProxyProcess]:
+    """Start the server in front of `upstream` and wait until it is ready; it is stopped at the end.
+
+    `program` is the module to run; `changes` are for write_config.
+    """
     config = write_config(folder, upstream, **changes)
     environment = {
         **os.environ,
@@ -198,7 +202,7 @@ def running_proxy(folder: Path, upstream: str, **changes: Any) -> Iterator[Proxy
         "PYTHONUNBUFFERED": "1",
     }
     process = subprocess.Popen(
-        [*_PROGRAM, "serve", "--config", str(config)],
+        [sys.executable, "-m", program, "serve", "--config", str(config)],
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,

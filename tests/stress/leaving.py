@@ -1,9 +1,10 @@
 """Clients that leave early in every phase, among clients that stay: nobody else may notice, and nothing may be left.
 
 At the end each complete stream is what the provider sent byte for byte, the provider has no open stream, the server has
-no request in flight and no descriptor more than its kept connections, its memory has not grown, and the ledger has each
-request that reached the provider once.  What it cost is known, or estimated; only where the provider was cancelled
-before its first byte nothing is known, and the record says so.
+no request in flight and no descriptor more than its kept connections, its memory has not grown, no call has left
+anything to the collector of cycles, and the ledger has each request that reached the provider once.  What it cost is
+known, or estimated; only where the provider was cancelled before its first byte nothing is known, and the record says
+so.
 """
 
 from __future__ import annotations
@@ -23,10 +24,14 @@ from tests.stress.provider import StressProvider, whole_answer
 from tests.stress.report import Report
 from tests.stress.serving import comes_true, serving
 from tests.stress.watch import Memory, error_lines, in_flight, open_files, watched
+from tests.stress.without_collector import LEFT
 from tornado_proxy.ledger.query import UsageFilter, read_records
 
 #: The server's own descriptors may change by a few: a file of intents, a connection that is being closed.
 _SPARE_FILES = 8
+
+#: The module to run in place of the server's own.
+_PROGRAM = "tests.stress.without_collector"
 
 #: How the cost of a call whose answer had begun is known, by policy.
 _SURE = {"drain": ("reported",), "cancel": ("reported", "estimated")}
@@ -61,7 +66,7 @@ async def run(wanted: Run) -> Report:
     """Let them all come and go, then look at what is left."""
     async with (
         StressProvider().running() as provider,
-        serving(provider.url, streams={"on_client_disconnect": wanted.policy}) as proxy,
+        serving(provider.url, program=_PROGRAM, streams={"on_client_disconnect": wanted.policy}) as proxy,
     ):
         going = _Going(wanted, proxy, provider, Report())
         await stay(proxy, "whole-first")
@@ -121,6 +126,9 @@ async def _look(going: _Going) -> None:
     require(provider.full >= ahead * 0.9, f"{provider.full} of {ahead} streams ran ahead until they were full")
     require(not going.damaged, f"{len(going.damaged)} of {going.wanted.complete} complete streams are not")
     going.report.faults += going.damaged[:10]
+    going.proxy.signal(signal.SIGUSR1)
+    left = await asyncio.to_thread(going.proxy.wait_for_log, LEFT)
+    require(left == f"{LEFT}{{}}", left)
     logged = collections.Counter(error_lines(going.proxy))
     require(not logged, f"the log has {logged}")
 

@@ -50,13 +50,19 @@ class Answer:
 
     async def send(self, data: bytes) -> None:
         """Write `data`; an empty one sends the head alone."""
-        await self._write(data)
+        try:
+            await self._write(data)
+        finally:
+            self._unsent = None  # with its error it would keep these frames, and they this answer
 
     async def finish(self, data: bytes) -> None:
         """Write the last bytes and end the answer.  Where nothing was sent before, its length is told."""
         if self._head is not None and not self._bodyless and "Content-Length" not in self._head[1]:
             self._head[1]["Content-Length"] = str(len(data))
-        await self._write_last(data)
+        try:
+            await self._write_last(data)
+        finally:
+            self._unsent = None
 
     def cut(self) -> None:
         """Close the connection in the middle of the answer."""
@@ -65,9 +71,8 @@ class Answer:
     def client_left(self) -> None:
         """The client has gone.  Tornado drops the future of a write that waits, so it is ended here."""
         self.gone = True
-        unsent, self._unsent = self._unsent, None  # with its error it would keep the frames, and they this answer
-        if unsent is not None and not unsent.done():
-            unsent.set_exception(StreamClosedError())
+        if self._unsent is not None and not self._unsent.done():
+            self._unsent.set_exception(StreamClosedError())
 
     def _write_last(self, data: bytes) -> asyncio.Future[None]:
         unsent = self._write(data)
