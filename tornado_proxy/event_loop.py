@@ -23,11 +23,6 @@ from tornado.platform.asyncio import AsyncIOMainLoop
 _MOST_AT_ONCE = 256
 
 
-#: New objects before the collector looks for cycles among them, and young collections before it looks further.  Calls
-#: make thousands of objects a second and hardly a cycle: Python's own 700 and 10 took a twentieth of the CPU time.
-_COLLECT_AFTER = (10_000, 20, 50)
-
-
 def run(main: Coroutine[Any, Any, None]) -> None:
     """Run `main` to its end on the event loop of a server."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -38,7 +33,6 @@ def started() -> None:
     """Say that a server has started: what is in memory now stays, and the collector need not look at it again."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*_COLLECT_AFTER)
 
 
 async def _run(main: Coroutine[Any, Any, None]) -> None:
