@@ -24,8 +24,9 @@ from tornado_proxy.upstream.easy_handle import EasyHandle
 from tornado_proxy.upstream.exchange import Exchange
 from tornado_proxy.upstream.openings import Openings
 from tornado_proxy.upstream.request import UpstreamRequest
+from tornado_proxy.upstream.send_buffer import keep_untouched_pages_out
 
-#: Idle easy handles that are kept for reuse; a handle costs about 5 KB.
+#: Idle easy handles that are kept for reuse; a handle costs about 5 KB and the used pages of its send buffer.
 _POOL_SIZE = 256
 
 #: Connections kept open for the next request, over all providers.
@@ -44,6 +45,7 @@ class UpstreamClient(CurlAsyncHTTPClient):
         self, max_clients: int = 0, defaults: dict[str, Any] | None = None, max_body_size: int = 0
     ) -> None:
         """Called by Tornado's constructor; its pool of handles stays empty, and no limit of its holds here."""
+        keep_untouched_pages_out()
         self._asyncio_loop = asyncio.get_running_loop()
         self._deadline = Deadline(self._asyncio_loop, self._handle_timeout)
         super().initialize(max_clients=max_clients, defaults=defaults, max_body_size=max_body_size)
@@ -97,7 +99,7 @@ class UpstreamClient(CurlAsyncHTTPClient):
             self._openings.leave(handle)
         error = None if curl_error is None else _upstream_error(curl, curl_error, curl_message or "")
         handle.release()
-        if error is None and len(self._pool) < _POOL_SIZE:
+        if error is None and not handle.large and len(self._pool) < _POOL_SIZE:
             self._pool.append(handle)
         else:
             handle.close()

@@ -11,17 +11,13 @@ import pycurl
 
 from tornado_proxy.upstream.exchange import CREDIT_BYTES, Exchange
 from tornado_proxy.upstream.request import Payload, UpstreamRequest
+from tornado_proxy.upstream.send_buffer import LARGE_BYTES, SEND_BYTES
 
 #: Whom to trust where the configuration names nobody.
 _CA_FILE = certifi.where()
 
 #: Bytes libcurl reads at a time.  Larger reads gain little on loopback and cost memory for each open stream.
 _BUFFER_BYTES = 16 * 1024
-
-#: Bytes libcurl sends at a time.  It keeps a buffer of that size for as long as the answer lasts, so that a stream with
-#: a short prompt must not have a large one; 16 KiB is its least.
-_SMALL_SENDS = 16 * 1024
-_LARGE_SENDS = 256 * 1024
 
 #: Seconds in which the end of a connection says that the provider has not looked at what was sent: a round trip.
 _UNSEEN_S = 0.5
@@ -30,13 +26,15 @@ _UNSEEN_S = 0.5
 class EasyHandle:
     """An easy handle with the options that never change set once, and callbacks to the exchange it now serves."""
 
-    __slots__ = ("_credited", "_kept", "_method", "_went_ahead", "curl", "exchange", "opens", "payload")
+    __slots__ = ("_credited", "_kept", "_method", "_went_ahead", "curl", "exchange", "large", "opens", "payload")
 
     def __init__(self) -> None:
         self._credited = False
         self._kept: tuple[float, str] | None = None
         self._method = ""
         self._went_ahead = False
+        #: Whether it has sent a request after which its buffer takes much memory.
+        self.large = False
         #: The origin whose opening this handle waits for or goes ahead for (upstream/openings.py).
         self.opens: str | None = None
         self.exchange: Exchange | None = None
@@ -55,6 +53,7 @@ class EasyHandle:
         curl.setopt(pycurl.BUFFERSIZE, _BUFFER_BYTES)
         curl.setopt(pycurl.HEADERFUNCTION, self._on_header_line)
         curl.setopt(pycurl.WRITEFUNCTION, self._on_body)
+        curl.setopt(pycurl.UPLOAD_BUFFERSIZE, SEND_BYTES)
         curl.setopt(pycurl.READFUNCTION, self._read)
         curl.setopt(pycurl.SEEKFUNCTION, self._seek)
 
@@ -71,7 +70,7 @@ class EasyHandle:
         if request.method == "POST":
             self.payload = request.body or Payload(b"")
             curl.setopt(pycurl.POSTFIELDSIZE_LARGE, self.payload.size)
-            curl.setopt(pycurl.UPLOAD_BUFFERSIZE, _LARGE_SENDS if self.payload.size > _SMALL_SENDS else _SMALL_SENDS)
+            self.large = self.payload.size > LARGE_BYTES
 
     def _keep(self, request: UpstreamRequest) -> None:
         """What one exchange mostly shares with the one before: each option that is set costs about a microsecond."""
