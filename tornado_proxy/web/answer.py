@@ -75,9 +75,15 @@ class Answer:
             self._unsent.set_exception(StreamClosedError())
 
     def _write_last(self, data: bytes) -> asyncio.Future[None]:
+        """What Tornado gives for `data` says nothing of the end behind it, and nothing of a client that left before."""
         unsent = self._write(data)
         self._connection.set_close_callback(None)
         self._connection.finish()
+        stream = self._connection.stream
+        if stream.writing():
+            self._unsent = unsent = stream.write(b"")
+        elif stream.error is not None:
+            raise StreamClosedError(stream.error)
         return unsent
 
     def _write(self, data: bytes) -> asyncio.Future[None]:
