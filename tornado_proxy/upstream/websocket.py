@@ -1,7 +1,7 @@
 """A WebSocket to a provider: Tornado's client, with our words for what goes wrong.
 
-Pressure is felt in both directions: read() takes one message at a time and Tornado reads the next from the socket only
-when it has been taken; write() is done when the socket has taken the message.
+Pressure is felt in both directions: Tornado reads the next message from the socket when the one before has been
+handled, and send() says when the socket has not taken a message yet.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import certifi
@@ -18,8 +19,10 @@ from tornado.iostream import StreamClosedError
 from tornado.simple_httpclient import HTTPTimeoutError
 from tornado.websocket import WebSocketClientConnection, WebSocketClosedError, WebSocketError, websocket_connect
 
+from tornado_proxy import tasks
 from tornado_proxy.domain.errors import SocketRefused, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from tornado_proxy.domain.identity import Secret
+from tornado_proxy.upstream.frames import FrameSender, Wait
 
 #: Close codes that a frame may carry (RFC 6455 section 7.4): 1004 to 1006 and 1015 never go over the wire.
 _UNSENDABLE = frozenset({1004, 1005, 1006, 1015})
@@ -47,14 +50,22 @@ class Closed:
     broken: bool = False
 
 
+#: What is done with a message; the next one is read when what it gives has been awaited.
+Handle = Callable[[str | bytes], Wait | None]
+
+
 class UpstreamSocket:
-    """A connection that stands.  read() until it gives Closed; close() may come at any time.
+    """A connection that stands.  listen() once; send() and close() may come at any time.
 
     Every wait ends by the provider, by close(), or with the connection.
     """
 
     def __init__(self, connection: WebSocketClientConnection) -> None:
         self._connection = connection
+        self._frames = FrameSender(connection.protocol)
+        self._handle: Handle = _drop
+        self._handling: asyncio.Future[None] | None = None
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
     def headers(self) -> HTTPHeaders:
@@ -68,31 +79,66 @@ class UpstreamSocket:
         """What the provider selected of the subprotocols that were offered."""
         return self._connection.selected_subprotocol
 
-    async def read(self) -> str | bytes | Closed:
-        """The next message, text or binary, or how the connection ended."""
-        message = await self._connection.read_message()
-        if message is not None:
-            return message
+    async def listen(self, handle: Handle) -> Closed:
+        """Have `handle` called with each message, text or binary, until the connection has ended; gives how it did.
+
+        Tornado's read_message() costs a queue and two changes of task for each message.
+        """
+        waiting = self._connection.read_queue
+        while not waiting.empty():
+            message = waiting.get_nowait()
+            if message is None:
+                return self._closed()
+            handled = handle(message)
+            if handled is not None:
+                await handled
+        self._handle = handle
+        self._connection._on_message = self._on_message  # type: ignore[method-assign]  # in place of its queue
+        try:
+            await self._ended
+            if self._handling is not None:
+                await asyncio.wait({self._handling})
+        finally:
+            self._connection._on_message = _drop  # type: ignore[method-assign]
+            self._handle = _drop
+        return self._closed()
+
+    def _on_message(self, message: str | bytes | None) -> asyncio.Future[None] | None:
+        if message is None:
+            if not self._ended.done():
+                self._ended.set_result(None)
+            return None
+        handled = self._handle(message)
+        if handled is None:
+            return None
+        self._handling = tasks.spawn(handled, "message of a provider")
+        return self._handling
+
+    def _closed(self) -> Closed:
         code = self._connection.close_code
         if code is None or code == 1006:
             return Closed(1011, "the connection to the provider broke", broken=True)
         return Closed(1000 if code in _UNSENDABLE else code, self._connection.close_reason or "")
 
-    async def write(self, message: str | bytes) -> None:
-        """Send a message and wait until the socket has taken it.
+    def send(self, message: str | bytes) -> Wait | None:
+        """Send a message; where the socket has not taken it yet, what is given waits for that.
 
         Raises:
             UpstreamError: the connection is gone.
         """
         try:
-            await self._connection.write_message(message, binary=isinstance(message, bytes))
-        except (WebSocketClosedError, StreamClosedError) as error:
+            return self._frames.send(message)
+        except StreamClosedError as error:
             raise UpstreamError("the connection to the provider is closed") from error
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Say goodbye; no effect on a connection that has ended."""
         with contextlib.suppress(WebSocketClosedError, StreamClosedError):
             self._connection.close(None if code in _UNSENDABLE else code, reason[:120] or None)
+
+
+def _drop(message: str | bytes | None) -> None:
+    """Nobody listens any more."""
 
 
 async def connect(request: SocketRequest) -> UpstreamSocket:

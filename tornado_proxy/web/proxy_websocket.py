@@ -11,6 +11,7 @@ from tornado.websocket import WebSocketHandler
 
 from tornado_proxy import tasks
 from tornado_proxy.domain.errors import AnswerableError, BadRequest, SocketRefused
+from tornado_proxy.upstream.frames import FrameSender, Wait
 from tornado_proxy.upstream.websocket import UpstreamSocket, connect
 from tornado_proxy.web import call_log
 from tornado_proxy.web.admission import Entry, provider_access
@@ -122,6 +123,7 @@ class ProxySocketHandler(BaseHandler, WebSocketHandler):
         """The client is connected, too."""
         assert self._relay is not None
         self.set_nodelay(True)
+        self._frames = FrameSender(self.ws_connection)
         tasks.spawn(self._run(self._relay), "session")
 
     async def _run(self, relay: SocketRelay) -> None:
@@ -132,10 +134,10 @@ class ProxySocketHandler(BaseHandler, WebSocketHandler):
             seconds = time.monotonic() - self._began
             call_log.session_ended(self.request_id, self._entry, relay.closed.code, seconds, self._meter.records)
 
-    async def on_message(self, message: str | bytes) -> None:
-        """A frame of the client; Tornado reads the next one when this is done."""
+    def on_message(self, message: str | bytes) -> Wait | None:
+        """A frame of the client; Tornado reads the next one when what this gives has been awaited."""
         assert self._relay is not None
-        await self._relay.from_client(message)
+        return self._relay.from_client(message)
 
     def on_close(self) -> None:
         """The client has gone."""
@@ -143,6 +145,6 @@ class ProxySocketHandler(BaseHandler, WebSocketHandler):
         if self._relay is not None:
             self._relay.client_left(self.close_code, self.close_reason)
 
-    async def send_frame(self, frame: str | bytes) -> None:
-        """Send and wait until the socket has taken it."""
-        await self.write_message(frame, binary=isinstance(frame, bytes))
+    def send_frame(self, frame: str | bytes) -> Wait | None:
+        """Send; where the socket has not taken it yet, what is given waits for that."""
+        return self._frames.send(frame)

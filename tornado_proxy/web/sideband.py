@@ -28,9 +28,10 @@ from tornado_proxy import tasks
 from tornado_proxy.domain.call import Outcome
 from tornado_proxy.domain.errors import AnswerableError, LedgerUnavailable, UpstreamError, UpstreamUnreachable
 from tornado_proxy.domain.identity import Secret
+from tornado_proxy.upstream.frames import Wait
 from tornado_proxy.upstream.head import Head
 from tornado_proxy.upstream.request import Payload, UpstreamRequest
-from tornado_proxy.upstream.websocket import Closed, SocketRequest, UpstreamSocket, connect
+from tornado_proxy.upstream.websocket import SocketRequest, UpstreamSocket, connect
 from tornado_proxy.web.admission import Admitted, check_spends, provider_access
 from tornado_proxy.web.services import Services
 from tornado_proxy.web.socket_admission import check_again
@@ -202,15 +203,25 @@ class _MeteredCall:
     async def _listen(self) -> bool:
         """Read the sideband to its end; whether the call goes on without it."""
         assert self._socket is not None, "open() comes first"
-        while True:
-            frame = await self._socket.read()
-            if isinstance(frame, Closed):
-                self._socket.close()
-                return frame.broken and self._outcome is None
-            await self._meter.frame(frame)
-            self._check_price()
-            if self._draining and not self._meter.working:
-                self.end(Outcome.SHUTDOWN)
+        closed = await self._socket.listen(self._heard)
+        self._socket.close()
+        return closed.broken and self._outcome is None
+
+    def _heard(self, frame: str | bytes) -> Wait | None:
+        metered = self._meter.frame(frame)
+        if metered is not None:
+            return self._look_after(metered)
+        self._look()
+        return None
+
+    async def _look_after(self, metered: Wait) -> None:
+        await metered
+        self._look()
+
+    def _look(self) -> None:
+        self._check_price()
+        if self._draining and not self._meter.working:
+            self.end(Outcome.SHUTDOWN)
 
     def _check_price(self) -> None:
         """End a call whose session has come to a model without a price."""

@@ -20,6 +20,7 @@ from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.metering import Ending, rated_record
 from tornado_proxy.providers.endpoint import SocketReader
+from tornado_proxy.upstream.frames import Wait
 from tornado_proxy.web import call_log
 from tornado_proxy.web.admission import Entry, new_request_id
 from tornado_proxy.web.services import Services
@@ -48,7 +49,7 @@ class BilledElsewhere:
     async def asks(self, facts: RequestFacts) -> None:
         """The client asks for an answer, which the other connection will see."""
 
-    async def frame(self, frame: str | bytes) -> None:
+    def frame(self, frame: str | bytes) -> None:
         """Take a frame of the provider."""
         self._reader.feed_server_frame(frame)
         self._reader.take_begun()
@@ -96,11 +97,16 @@ class SocketMeter:
         await self._services.ledger.begin(work.intent)
         self._asked.append(work)
 
-    async def frame(self, frame: str | bytes) -> None:
-        """Take a frame of the provider."""
+    def frame(self, frame: str | bytes) -> Wait | None:
+        """Take a frame of the provider; what is given, if anything, is to be awaited before the next."""
         reports = self._reader.feed_server_frame(frame)
-        for work_id in self._reader.take_begun():
-            await self._begin(work_id)
+        begun = self._reader.take_begun()
+        if begun:
+            return self._begin_all(begun, reports)
+        self._settle(reports)
+        return None
+
+    def _settle(self, reports: tuple[UsageReport, ...]) -> None:
         for _ in range(min(self._reader.take_rejected(), len(self._asked))):
             free = UsageReport(basis=Basis.FREE, faults=("the provider answered with an error",))
             self._keep(self._asked.popleft(), free, Outcome.UPSTREAM_ERROR)
@@ -119,6 +125,11 @@ class SocketMeter:
             self._whole = None
         self._begun.clear()
         self._asked.clear()
+
+    async def _begin_all(self, begun: tuple[str, ...], reports: tuple[UsageReport, ...]) -> None:
+        for work_id in begun:
+            await self._begin(work_id)
+        self._settle(reports)
 
     async def _begin(self, work_id: str) -> None:
         if self._asked:

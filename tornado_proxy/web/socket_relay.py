@@ -1,7 +1,10 @@
-"""One WebSocket session: two directions, each frame awaited, and a clock.
+"""One WebSocket session: two directions, and a clock.
 
-    client ── from_client: read, admit, intent ──> provider          (Tornado reads the next frame when this is done)
-    provider ── _down: meter ──> client                              (the next is read when the client has this one)
+    client ── from_client: read, admit, intent ──> provider
+    provider ── from_provider: meter ──> client
+
+Tornado reads the next frame of a side when what these give has been awaited.  Most frames ask for nothing that has to
+be waited for, and are taken by the other side's socket at once: these give None, and no task is made for them.
 
 Ends, and who is told what:
 
@@ -19,12 +22,13 @@ import os
 from datetime import UTC, datetime
 from typing import Protocol
 
-from tornado.websocket import WebSocketClosedError
+from tornado.iostream import StreamClosedError
 
 from tornado_proxy import tasks
 from tornado_proxy.domain.call import Outcome
 from tornado_proxy.domain.errors import AnswerableError, UpstreamError
 from tornado_proxy.providers.endpoint import ClientFrame, SocketReader
+from tornado_proxy.upstream.frames import Wait
 from tornado_proxy.upstream.websocket import Closed, UpstreamSocket
 from tornado_proxy.web.admission import Entry, check_spends, provider_access
 from tornado_proxy.web.services import Services
@@ -41,11 +45,11 @@ _LOOKS = 4
 class SocketClient(Protocol):
     """The side of the client."""
 
-    async def send_frame(self, frame: str | bytes) -> None:
-        """Send and wait until the socket has taken it.
+    def send_frame(self, frame: str | bytes) -> Wait | None:
+        """Send; where the socket has not taken it yet, what is given waits for that.
 
         Raises:
-            WebSocketClosedError: it has gone.
+            StreamClosedError: it has gone.
         """
 
     def close(self, code: int | None = None, reason: str | None = None) -> None:
@@ -72,9 +76,11 @@ class SocketRelay:
         self._admitted = reader.spends()
         self._gone = False
         self._draining = False
+        self._closing = False
         self._outcome: Outcome | None = None
         self._over: asyncio.TimerHandle | None = None
-        self._active_at = self._began_at = asyncio.get_running_loop().time()
+        self._loop = asyncio.get_running_loop()
+        self._active_at = self._began_at = self._loop.time()
         self.closed = Closed(GOING_AWAY, "")
 
     async def run(self, services: Services) -> None:
@@ -83,7 +89,10 @@ class SocketRelay:
         services.in_flight.add(self)
         clock = tasks.spawn(self._watch(), "session clock")
         try:
-            await self._down()
+            closed = await self._upstream.listen(self.from_provider)
+            if not self._closing:
+                self.closed = closed
+                self._client.close(closed.code, closed.reason)
         finally:
             clock.cancel()
             if self._over is not None:
@@ -92,22 +101,22 @@ class SocketRelay:
             self._upstream.close(GOING_AWAY)
             self._meter.close(self._outcome or self._broken())
 
-    async def from_client(self, message: str | bytes) -> None:
+    def from_client(self, message: str | bytes) -> Wait | None:
         """Admit one frame and send it on; what is refused is answered here and goes nowhere."""
-        self._active_at = asyncio.get_running_loop().time()
-        frame = ClientFrame()
+        self._active_at = self._loop.time()
         try:
             frame = self._reader.read_client_frame(message)
-            await admit_frame(self._entry, frame, self._services.ownership, datetime.now(UTC))
-            if frame.facts is not None:
-                await self._meter.asks(frame.facts)
         except AnswerableError as error:
-            await self._to_client(self._reader.refusal(error, frame, _event_id()))
-            return
-        try:
-            await self._upstream.write(message)
-        except UpstreamError:
-            return  # the other direction sees the end, and tells the client
+            return self._to_client(self._reader.refusal(error, ClientFrame(), _event_id()))
+        if frame.spends or frame.references or frame.facts is not None:
+            return self._admit(frame, message)
+        return self._to_provider(message)
+
+    def from_provider(self, message: str | bytes) -> Wait | None:
+        """Meter one frame and pass it on."""
+        self._active_at = self._loop.time()
+        metered = self._meter.frame(message)
+        return self._pass_on(message) if metered is None else self._pass_on_after(metered, message)
 
     def client_left(self, code: int | None, reason: str | None) -> None:
         """The client's connection has closed."""
@@ -115,7 +124,7 @@ class SocketRelay:
         streams = self._entry.snapshot.settings.streams
         if self._meter.working and streams.on_client_disconnect == "drain" and self._outcome is None:
             limit_s = streams.drain_limit_s
-            self._over = asyncio.get_running_loop().call_later(limit_s, self._finish, Outcome.CLIENT_CLOSED)
+            self._over = self._loop.call_later(limit_s, self._finish, Outcome.CLIENT_CLOSED)
             return
         self._outcome = self._outcome or Outcome.CLIENT_CLOSED
         self._upstream.close(code or GOING_AWAY, reason or "")
@@ -131,28 +140,46 @@ class SocketRelay:
         self._outcome = self._outcome or outcome
         self._close(GOING_AWAY, "the server is going down")
 
-    async def _down(self) -> None:
-        while True:
-            message = await self._upstream.read()
-            if isinstance(message, Closed):
-                self.closed = message
-                self._client.close(message.code, message.reason)
-                return
-            self._active_at = asyncio.get_running_loop().time()
-            await self._meter.frame(message)
-            if not self._is_priced():
-                return
-            await self._to_client(self._scrubbed(message))
-            if not self._meter.working:
-                self._nothing_runs()
-
-    async def _to_client(self, frame: str | bytes) -> None:
-        if self._gone:
-            return
+    async def _admit(self, frame: ClientFrame, message: str | bytes) -> None:
         try:
-            await self._client.send_frame(frame)
-        except WebSocketClosedError:
+            await admit_frame(self._entry, frame, self._services.ownership, datetime.now(UTC))
+            if frame.facts is not None:
+                await self._meter.asks(frame.facts)
+        except AnswerableError as error:
+            sent = self._to_client(self._reader.refusal(error, frame, _event_id()))
+        else:
+            sent = self._to_provider(message)
+        if sent is not None:
+            await sent
+
+    async def _pass_on_after(self, metered: Wait, message: str | bytes) -> None:
+        await metered
+        sent = self._pass_on(message)
+        if sent is not None:
+            await sent
+
+    def _pass_on(self, message: str | bytes) -> Wait | None:
+        if self._closing or not self._is_priced():
+            return None
+        sent = self._to_client(self._scrubbed(message))
+        if not self._meter.working:
+            self._nothing_runs()
+        return sent
+
+    def _to_provider(self, message: str | bytes) -> Wait | None:
+        try:
+            return self._upstream.send(message)
+        except UpstreamError:
+            return None  # the other direction sees the end, and tells the client
+
+    def _to_client(self, frame: str | bytes) -> Wait | None:
+        if self._gone:
+            return None
+        try:
+            return self._client.send_frame(frame)
+        except StreamClosedError:
             self._gone = True
+            return None
 
     def _is_priced(self) -> bool:
         """Whether what the provider says of the session has a price; it may have chosen a model by itself."""
@@ -179,6 +206,7 @@ class SocketRelay:
         self._upstream.close(GOING_AWAY)
 
     def _close(self, code: int, reason: str) -> None:
+        self._closing = True
         self.closed = Closed(code, reason)
         self._client.close(code, reason[:120])
         self._upstream.close(GOING_AWAY)
@@ -196,11 +224,10 @@ class SocketRelay:
     async def _watch(self) -> None:
         limits = self._limits
         step_s = min(limits.recheck_s, limits.idle_timeout_s / _LOOKS, limits.lifetime_s / _LOOKS)
-        loop = asyncio.get_running_loop()
-        checked_at = loop.time()
+        checked_at = self._loop.time()
         while True:
             await asyncio.sleep(step_s)
-            now = loop.time()
+            now = self._loop.time()
             if now - self._began_at > limits.lifetime_s:
                 self._close(GOING_AWAY, f"a session lasts {limits.lifetime_s:g} s at most; connect again")
             elif now - self._active_at > limits.idle_timeout_s:

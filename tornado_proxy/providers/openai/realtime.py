@@ -80,6 +80,7 @@ class RealtimeSession:
     def __init__(self, model: str | None) -> None:
         self._model = model
         self._transcription_model: str | None = None
+        self._spends = self._possible_spends()
         self._running: dict[str, _Seen] = {}
         self._awaited: dict[str, str] = {}
         self._done: set[str] = set()
@@ -109,10 +110,7 @@ class RealtimeSession:
 
     def spends(self) -> tuple[Spend, ...]:
         """What the session can be charged for now, by the provider's last word; to be checked after session events."""
-        spends = () if self._model is None else (realtime_spend(self._model),)
-        if self._transcription_model is None:
-            return spends
-        return (*spends, transcription_spend(self._transcription_model, role=INPUT_TRANSCRIPTION))
+        return self._spends
 
     def feed_server_event(self, text: str | bytes) -> tuple[UsageReport, ...]:
         """Take one text frame of the provider; give what it settles.  Never raises."""
@@ -159,6 +157,13 @@ class RealtimeSession:
     def _adopt(self, session: dict[str, object]) -> None:
         self._model = _text(session.get("model")) or self._model
         self._transcription_model = next(iter(transcription_models(session)), None)
+        self._spends = self._possible_spends()
+
+    def _possible_spends(self) -> tuple[Spend, ...]:
+        spends = () if self._model is None else (realtime_spend(self._model),)
+        if self._transcription_model is None:
+            return spends
+        return (*spends, transcription_spend(self._transcription_model, role=INPUT_TRANSCRIPTION))
 
     def _started(self, response_id: str) -> None:
         if response_id not in self._done and response_id not in self._running:
