@@ -55,13 +55,24 @@ def run_against(serve: Serve, folder: Path, act: Callable[[ProxyProcess], Awaita
     return asyncio.run(run())
 
 
-async def ask(proxy: ProxyProcess, *, stream: bool = True) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(proxy.base_url.rpartition(":")[2]))
+def request(*, stream: bool = True, connection: str = "close") -> bytes:
+    """A chat completion as a client sends it."""
     body = json.dumps(
         {"model": "gpt-4o-mini", "stream": stream, "messages": [{"role": "user", "content": "hi"}]}
     ).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: {len(body)}\r\n"
-    writer.write(f"{head}Authorization: Bearer {mint()}\r\nContent-Type: application/json\r\n\r\n".encode() + body)
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\nConnection: {connection}\r\nContent-Length: {len(body)}\r\n"
+    )
+    return f"{head}Authorization: Bearer {mint()}\r\nContent-Type: application/json\r\n\r\n".encode() + body
+
+
+async def connect(proxy: ProxyProcess) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", int(proxy.base_url.rpartition(":")[2]))
+
+
+async def ask(proxy: ProxyProcess, *, stream: bool = True) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await connect(proxy)
+    writer.write(request(stream=stream))
     return reader, writer
 
 

@@ -65,11 +65,12 @@ class Answer:
             self._unsent = None
 
     def cut(self) -> None:
-        """Close the connection in the middle of the answer."""
+        """Close the connection in the middle of the answer.  A write that waits ends as if the client had gone."""
         self._connection.close()
+        self.client_left()
 
     def client_left(self) -> None:
-        """The client has gone.  Tornado drops the future of a write that waits, so it is ended here."""
+        """The connection has closed.  Tornado drops the future of a write that waits, so it is ended here."""
         self.gone = True
         if self._unsent is not None and not self._unsent.done():
             self._unsent.set_exception(StreamClosedError())

@@ -38,4 +38,5 @@ class CallDelegate(HTTPMessageDelegate):
         tasks.spawn(self._handler.serve(), "call")
 
     def on_connection_close(self) -> None:
-        """The client left before that: nothing has been sent to a provider, and nobody waits."""
+        """The client left before that."""
+        self._handler.never_came()

@@ -65,6 +65,7 @@ class ProxyHandler(BaseHandler):
             )
             self.services.in_flight.check(snapshot.settings.limits.max_streams)
             self._check_length(self._declared_length())
+            self.services.in_flight.arrives(self)
         except AnswerableError as error:
             self._refusal = error
             if self.request.headers.get("Expect", "").lower() == "100-continue":
@@ -92,6 +93,12 @@ class ProxyHandler(BaseHandler):
             await self._serve()
         except Exception as error:  # noqa: BLE001  # the last place where a caller can be told
             self.fail(error)
+        finally:
+            self.services.in_flight.discard(self)
+
+    def never_came(self) -> None:
+        """The client left before its request was whole: nothing has been sent to a provider, and nobody waits."""
+        self.services.in_flight.discard(self)
 
     def fail(self, error: Exception) -> None:
         """Log what should not have happened, and tell the caller as far as that can be done."""
@@ -100,6 +107,13 @@ class ProxyHandler(BaseHandler):
             self.cut()
         else:
             self._handle_request_exception(error)
+
+    def drain(self) -> None:
+        """The server is going down: a request that arrives may still come to its end."""
+
+    def end(self, outcome: Outcome) -> None:
+        """The server goes down, and the request has not arrived."""
+        self.cut()
 
     def on_connection_close(self) -> None:
         """The client has gone."""
@@ -138,6 +152,7 @@ class ProxyHandler(BaseHandler):
         if self._answer.gone:
             relay.client_left()
         self.services.in_flight.add(relay)
+        self.services.in_flight.discard(self)
         ending: Ending | None = None
         try:
             ending = await relay.run(self.services.upstream, self.services.drains)

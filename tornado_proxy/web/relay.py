@@ -87,6 +87,7 @@ class Relay:
         self._exchange: Exchange | None = None
         self._drains: Drains | None = None
         self._gone = False
+        self._whole = False
         self._ended_as: Outcome | None = None
         self._status: int | None = None
         self._first_byte_at: datetime | None = None
@@ -115,7 +116,7 @@ class Relay:
             drains.done(self)
             self._exchange.abort("the relay has ended")  # no effect on an exchange that came to its own end
         self._meter.body_complete()
-        return self._ending(Outcome.CLIENT_CLOSED if self._gone else Outcome.COMPLETED)
+        return self._ending(Outcome.COMPLETED if self._whole else self._broken_outcome())
 
     def client_left(self) -> None:
         """The client's connection has closed."""
@@ -136,6 +137,7 @@ class Relay:
         self._ended_as = self._ended_as or outcome
         if self._exchange is not None:
             self._exchange.abort(outcome.value)
+            self._client.cut()  # it may have stopped reading, and nothing else would end the write that waits for it
 
     def _begin(self, head: Head) -> None:
         self._first_byte_at = datetime.now(UTC)
@@ -212,7 +214,7 @@ class Relay:
         try:
             await self._client.send(data)
         except StreamClosedError:
-            self._gone = True
+            self._gone = self._ended_as is None
 
     async def _finish(self, data: bytes) -> None:
         if self._gone:
@@ -221,8 +223,9 @@ class Relay:
             data = self._edit.feed(data) + self._edit.close()
         try:
             await self._client.finish_answer(self._scrub.feed(data) + self._scrub.close())
+            self._whole = True
         except StreamClosedError:
-            self._gone = True
+            self._gone = self._ended_as is None
 
     async def _never_answered(self, error: UpstreamError) -> Ending:
         assert self._drains is not None

@@ -30,10 +30,14 @@ class Endable(Protocol):
 
 
 class InFlight:
-    """The calls in flight.  Counts them against the limit, and ends what is left at shutdown."""
+    """The calls in flight.  Counts them against the limit, and ends what is left at shutdown.
+
+    Shutdown waits for requests that still arrive, too: they were taken before it began.
+    """
 
     def __init__(self) -> None:
         self._calls: set[Endable] = set()
+        self._arriving: set[Endable] = set()
         self._idle = asyncio.Event()
         self.draining = False
         metrics.IN_FLIGHT.set_function(self.__len__)
@@ -51,19 +55,24 @@ class InFlight:
         for call in self:
             call.drain()
 
+    def arrives(self, request: Endable) -> None:
+        """A request has been admitted by its head; it is a call when add() is called for it."""
+        self._arriving.add(request)
+
     def add(self, call: Endable) -> None:
         """A call has begun."""
         self._calls.add(call)
 
     def discard(self, call: Endable) -> None:
-        """A call has ended."""
+        """A call has ended, or a request has arrived or will not."""
         self._calls.discard(call)
-        if not self._calls:
+        self._arriving.discard(call)
+        if not self._calls and not self._arriving:
             self._idle.set()
 
     async def wait_idle(self, limit_s: float) -> None:
-        """Wait until no call is in flight, for at most `limit_s`."""
-        if self._calls:
+        """Wait until no call is in flight and no request arrives, for at most `limit_s`."""
+        if self._calls or self._arriving:
             self._idle.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), limit_s)
@@ -72,7 +81,7 @@ class InFlight:
         return len(self._calls)
 
     def __iter__(self) -> Iterator[Endable]:
-        return iter(tuple(self._calls))
+        return iter((*self._calls, *self._arriving))
 
 
 @dataclass(frozen=True, slots=True)
