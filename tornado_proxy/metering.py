@@ -25,7 +25,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How the call ended for the client: `status` is what it saw, 499 when it left first, None when it saw nothing."""
+    """How the call ended for the client: `status` is what it saw, 499 when it left first, None when it saw nothing.
+
+    `broken_by` says in words what the provider or the way to it did, where its answer did not come to its end.
+    """
 
     outcome: Outcome
     status: int | None
@@ -33,6 +36,7 @@ class Ending:
     first_byte_at: datetime | None = None
     upstream_request_id: str | None = None
     reached_provider: bool = True
+    broken_by: str | None = None
 
 
 class CallMeter:
@@ -129,7 +133,7 @@ def rated_record(
         object_id=report.object_id,
         objects=report.objects,
         upstream_request_id=ending.upstream_request_id,
-        faults=(*report.faults, *cost.faults),
+        faults=(*([ending.broken_by] if ending.broken_by else ()), *report.faults, *cost.faults),
         kept=KeptFacts.of(facts) if basis is Basis.PENDING else None,
     )
 

@@ -20,7 +20,7 @@ from typing import Protocol
 from tornado.iostream import StreamClosedError
 
 from tornado_proxy.domain.call import Outcome
-from tornado_proxy.domain.errors import UpstreamError, UpstreamUnreachable
+from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError, UpstreamUnreachable
 from tornado_proxy.metering import CallMeter, Ending
 from tornado_proxy.providers.endpoint import AnswerHead, BodyEdit
 from tornado_proxy.upstream.client import UpstreamClient
@@ -89,6 +89,7 @@ class Relay:
         self._gone = False
         self._whole = False
         self._ended_as: Outcome | None = None
+        self._broken_by: str | None = None
         self._status: int | None = None
         self._first_byte_at: datetime | None = None
         self._upstream_request_id: str | None = None
@@ -109,7 +110,8 @@ class Relay:
             return await self._never_answered(error)
         try:
             await self._pass_body(self._exchange)
-        except UpstreamError:
+        except UpstreamError as error:
+            self._broke(error)
             self._client.cut()
             return self._ending(self._broken_outcome())
         finally:
@@ -230,12 +232,17 @@ class Relay:
     async def _never_answered(self, error: UpstreamError) -> Ending:
         assert self._drains is not None
         self._drains.done(self)
+        self._broke(error)
         if not self._gone and self._ended_as is None:
             self._status = error.status
             await self._client.refuse(error)
         elif not self._gone:
             self._client.cut()
         return self._ending(self._broken_outcome(answered=False), reached_provider=error.request_sent)
+
+    def _broke(self, error: UpstreamError) -> None:
+        if not isinstance(error, ExchangeAborted):  # what we do ourselves is in the outcome
+            self._broken_by = error.message
 
     def _broken_outcome(self, *, answered: bool = True) -> Outcome:
         if self._ended_as is not None:
@@ -252,4 +259,5 @@ class Relay:
             first_byte_at=self._first_byte_at,
             upstream_request_id=self._upstream_request_id,
             reached_provider=reached_provider,
+            broken_by=self._broken_by,
         )
