@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import socket
 import ssl
 import struct
@@ -335,23 +334,6 @@ async def test_an_upgrade_that_does_not_come_about_is_an_upstream_error(said: by
     async with provider(answer) as url:
         with pytest.raises((UpstreamUnreachable, SocketRefused)):
             await asyncio.wait_for(opened(url), 10)
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Tornado forgets to close it
-@pytest.mark.gen_test(timeout=30)
-async def test_an_upgrade_with_the_answer_to_another_key_is_an_upstream_error() -> None:
-    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(
-            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Accept: d3Jvbmc=\r\n\r\n"
-        )
-        await writer.drain()
-
-    async with provider(answer) as url:
-        with pytest.raises(UpstreamError):
-            await asyncio.wait_for(opened(url), 10)
-        await asyncio.sleep(0.05)
-    gc.collect()
 
 
 @pytest.mark.gen_test(timeout=30)
