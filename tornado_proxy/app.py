@@ -27,6 +27,7 @@ from tornado_proxy.ledger.opening import make_ledger
 from tornado_proxy.settlement import Settler
 from tornado_proxy.snapshot import Snapshot, SnapshotHolder
 from tornado_proxy.upstream.client import UpstreamClient
+from tornado_proxy.web.accepting import PatientServer, raise_limit_of_open_files
 from tornado_proxy.web.admin_api import admin_application
 from tornado_proxy.web.client_port import ClientApplication, ClientServer
 from tornado_proxy.web.ownership import Ownership
@@ -37,6 +38,11 @@ _log = logging.getLogger(__name__)
 
 #: Seconds that cut calls get to write their records at the end of a shutdown.
 _LAST_RECORDS_S = 2.0
+
+
+#: Connections that may wait to be taken, at most net.core.somaxconn.  Thousands of clients may come at once after a
+#: restart, and one that finds no place tries again only after a second.
+_BACKLOG = 4096
 
 
 class Server:
@@ -60,6 +66,7 @@ class Server:
             LedgerUnavailable: the ledger cannot be opened.
             CannotListen: a port cannot be bound.
         """
+        raise_limit_of_open_files()
         settings = self._snapshots.current.settings
         ledger = make_ledger(settings.ledger.address, fsync=settings.ledger.fsync)
         await ledger.open()
@@ -69,11 +76,11 @@ class Server:
         self._settling = tasks.spawn(settler.run(), "settlement")
         clients = ClientApplication([(USAGE_PATH, UsageHandler, {"services": services})], services)
         self.port = self._listen(ClientServer(clients), settings.listen)
-        self.admin_port = self._listen(HTTPServer(admin_application(services, self.reload)), settings.admin)
+        self.admin_port = self._listen(PatientServer(admin_application(services, self.reload)), settings.admin)
 
     def _listen(self, server: HTTPServer, where: ListenSettings) -> int:
         try:
-            sockets = bind_sockets(where.port, where.host, reuse_port=where.reuse_port)
+            sockets = bind_sockets(where.port, where.host, backlog=_BACKLOG, reuse_port=where.reuse_port)
         except OSError as error:
             # bind_sockets leaves open which of the two addresses it was.
             raise CannotListen(f"{where.host}:{where.port}: {error.strerror or error}") from error

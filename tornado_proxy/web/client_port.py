@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from tornado.http1connection import HTTP1ServerConnection
-from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPConnection, HTTPMessageDelegate, HTTPServerRequest
 from tornado.iostream import IOStream
 from tornado.routing import Rule
 from tornado.web import Application
 
+from tornado_proxy.web.accepting import PatientServer
 from tornado_proxy.web.call_delegate import CallDelegate
 from tornado_proxy.web.proxy_http import ProxyHandler
 from tornado_proxy.web.proxy_websocket import ProxySocketHandler
@@ -77,8 +77,10 @@ class ClientApplication(Application):
         return CallDelegate(ProxyHandler(self, request, **self._shared))
 
 
-class ClientServer(HTTPServer):
+class ClientServer(PatientServer):
     """The HTTP server of the client port.  Make it with `ClientServer(application)` on a running loop."""
+
+    kept_share = 0.5  # each caller's connection may need another one, to a provider
 
     def initialize(self, application: ClientApplication) -> None:  # type: ignore[override]  # as Tornado's own does
         """Called by Tornado's constructor."""

@@ -1,0 +1,111 @@
+"""Connections are taken while there are file descriptors for them; when these run out, new ones wait in the kernel.
+
+Tornado's own way of accepting fails at each look at a socket whose connections it cannot take, and looks again at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import resource
+import socket
+from collections.abc import Callable, Iterable
+
+from tornado.httpserver import HTTPServer
+from tornado.ioloop import IOLoop
+
+_log = logging.getLogger(__name__)
+
+#: Seconds until a socket is looked at again that had connections which could not be taken.
+_PAUSE_S = 0.1
+
+#: Connections that are taken in one turn of the loop; Tornado's own number.
+_AT_ONCE = 128
+
+#: What accept() and dup() say when the process, or the machine, has no descriptor left or no memory for one.
+_NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+def raise_limit_of_open_files() -> None:
+    """Let this process have as many descriptors as its hard limit allows: a stream takes two."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class PatientServer(HTTPServer):
+    """An HTTP server that waits while there are too few descriptors.
+
+    `kept_share` of the limit is left to others: to the connections to providers, without which no caller is helped, and
+    to the ledger.
+    """
+
+    kept_share = 0.0
+
+    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
+        """Accept connections on `sockets`."""
+        for one in sockets:
+            self._sockets[one.fileno()] = one
+            self._handlers[one.fileno()] = _Door(one, self._handle_connection, self.kept_share).open()
+
+
+class _Door:
+    """A listening socket that is looked at, or is not for a while."""
+
+    def __init__(self, listening: socket.socket, take: Callable[[socket.socket, object], None], kept: float) -> None:
+        self._listening = listening
+        self._take = take
+        self._kept_share = kept
+        self._loop = IOLoop.current()
+        self._again: object | None = None
+        self._short = False
+
+    def open(self) -> Callable[[], None]:
+        """Look at the socket; gives what ends that."""
+        self._again = None
+        self._loop.add_handler(self._listening, self._ready, IOLoop.READ)
+        return self._close
+
+    def _close(self) -> None:
+        if self._again is None:
+            self._loop.remove_handler(self._listening)
+        else:
+            self._loop.remove_timeout(self._again)
+
+    def _ready(self, listening: object, events: int) -> None:
+        try:
+            for _ in range(_AT_ONCE):
+                self._check_room()
+                connection, address = self._listening.accept()
+                self._take(connection, address)
+        except BlockingIOError:
+            pass  # that were all
+        except ConnectionAbortedError:
+            return  # that one had left; the others are seen in the next turn
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            self._wait(error)
+            return
+        if self._short:
+            self._short = False
+            _log.warning("new connections are taken again")
+
+    def _check_room(self) -> None:
+        """Raise EMFILE when what others need would be taken: the next descriptor is the lowest that is free."""
+        next_one = os.dup(self._listening.fileno())
+        os.close(next_one)
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if next_one >= limit * (1 - self._kept_share):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    def _wait(self, error: OSError) -> None:
+        self._loop.remove_handler(self._listening)
+        self._again = self._loop.call_later(_PAUSE_S, self.open)
+        if not self._short:
+            self._short = True
+            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            _log.error(
+                "new connections wait: too few file descriptors",
+                extra={"reason": error.strerror, "open_files_limit": limit},
+            )
