@@ -50,6 +50,7 @@ REQUESTS = Counter(
 )
 REFUSALS = Counter("llm_proxy_refusals_total", "Requests that were turned away before anything was sent", ["code"])
 IN_FLIGHT = Gauge("llm_proxy_requests_in_flight", "Requests that are being relayed now")
+DRAINS = Gauge("llm_proxy_drains", "Answers that are read to their end without their clients, which have gone")
 FIRST_BYTE = Histogram(
     "llm_proxy_first_byte_seconds",
     "From the request to the provider's first answer byte",

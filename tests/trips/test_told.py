@@ -7,6 +7,7 @@ import contextlib
 import json
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import httpx2 as httpx
 import pytest
 
 from tests.harness import ProxyProcess, mint, running_proxy
-from tests.trips.raw_provider import EVENT, SSE, answer, chunk, read_request, run_against
+from tests.trips.holding import wait_until
+from tests.trips.raw_provider import EVENT, SSE, answer, ask, chunk, read_request, run_against
 from tests.upstream.authority import server_context
 
 Say = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -132,18 +134,59 @@ def test_the_line_of_a_call_says_how_an_answer_broke(says: Say, outcome: str, wo
     assert words in line["faults"][0]
 
 
-def test_the_line_of_a_refusal_says_what_is_wrong_with_the_server_and_nothing_of_a_caller(tmp_path: Path) -> None:
-    with running_proxy(tmp_path, "http://127.0.0.1:1", limits={"max_body_mb": 1}) as proxy:
-        headers = {"Authorization": "Bearer not-a-token-of-ours"}
-        httpx.post(f"{proxy.base_url}/v1/chat/completions", json=CHAT, headers=headers, timeout=30)
-        caller = json.loads(proxy.wait_for_log("invalid_api_key"))
+def test_the_line_of_a_refusal_says_what_is_wrong_with_the_server_or_a_token_and_repeats_nothing(
+    tmp_path: Path,
+) -> None:
+    def ask_with(token: str, body: dict[str, Any]) -> None:
+        headers = {"Authorization": f"Bearer {token}"}
+        httpx.post(f"{proxy.base_url}/v1/chat/completions", json=body, headers=headers, timeout=30)
+
+    with running_proxy(tmp_path, "http://127.0.0.1:1") as proxy:
+        ask_with(mint(exp=datetime.now(UTC) - timedelta(hours=1)), CHAT)
+        token = json.loads(proxy.wait_for_log("invalid_api_key"))
+        ask_with(mint(), {"model": "words-of-a-caller", "messages": []})
+        body = json.loads(proxy.wait_for_log("model_not_priced"))
         proxy.ledger.unlink()
-        while proxy.admin("/readyz")[0] == 200:
-            pass
-        headers = {"Authorization": f"Bearer {mint()}"}
-        httpx.post(f"{proxy.base_url}/v1/chat/completions", json=CHAT, headers=headers, timeout=30)
+        wait_until(lambda: proxy.admin("/readyz")[0] == 503, "readiness to fail")
+        ask_with(mint(), CHAT)
         server = json.loads(proxy.wait_for_log("ledger_unavailable"))
 
-    assert (caller["message"], caller["reason"]) == ("refused", None)
-    assert (server["message"], server["code"]) == ("refused", "ledger_unavailable")
+    assert (token["message"], token["status"]) == ("refused", 401)
+    assert "the token has expired" in token["reason"]
+    assert (body["status"], body["reason"]) == (400, None)
     assert "the file is gone" in server["reason"]
+    assert not [line for line in proxy.log if "words-of-a-caller" in line]
+
+
+def test_a_drain_at_a_limit_says_which_and_its_cost_is_an_estimate(tmp_path: Path) -> None:
+    """The first client's answer is drained until its time is over, the second's not at all."""
+
+    async def leave(proxy: ProxyProcess) -> None:
+        reader, writer = await ask(proxy)
+        await asyncio.wait_for(reader.readuntil(b"word "), 20)
+        writer.transport.abort()
+
+    async def ended(proxy: ProxyProcess, calls: int) -> list[dict[str, Any]]:
+        while len(lines := [one for one in proxy.log if '"message":"call"' in one]) < calls:  # noqa: ASYNC110  # it is another process
+            await asyncio.sleep(0.02)
+        return [json.loads(line) for line in lines]
+
+    async def act(proxy: ProxyProcess) -> tuple[list[dict[str, Any]], str, list[dict[str, Any]]]:
+        async with asyncio.timeout(20):
+            await leave(proxy)
+            while "llm_proxy_drains 1.0" not in (await asyncio.to_thread(proxy.admin, "/metrics"))[1]:
+                pass
+            await leave(proxy)
+            await ended(proxy, 1)
+            _, meanwhile = await asyncio.to_thread(proxy.admin, "/metrics")
+            return await ended(proxy, 2), meanwhile, await asyncio.to_thread(proxy.records, count=2)
+
+    streams = {"drain_limit_s": 4, "drain_max": 1}
+    lines, meanwhile, records = run_against(falls_silent, tmp_path, act, streams=streams)
+
+    of_time = "not drained to its end: that takes more than 4 s (streams.drain_limit_s)"
+    of_number = "not drained: 1 answers are drained already (streams.drain_max)"
+    assert [line["faults"] for line in lines] == [[of_number], [of_time]]
+    assert "llm_proxy_drains 1.0" in meanwhile
+    assert {(one["outcome"], one["status"], one["basis"]) for one in records} == {("client_closed", 499, "estimated")}
+    assert {one["estimate_method"] for one in records} == {"utf8_bytes_div_4"}

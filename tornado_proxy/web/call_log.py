@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from tornado_proxy import metrics
 from tornado_proxy.domain.call import CallRecord
-from tornado_proxy.domain.errors import AnswerableError, ServiceError, UpstreamError
+from tornado_proxy.domain.errors import AnswerableError, NotAuthenticated, ServiceError, UpstreamError
 from tornado_proxy.logs import FrequentLog
 from tornado_proxy.web.admission import Entry
 
 _log = FrequentLog("tornado_proxy.call")
 
+#: Errors whose words hold nothing that a caller has written, beyond the names of headers and claims.
+_OUR_WORDS = (NotAuthenticated, ServiceError, UpstreamError)
+
 
 def refused(request_id: str, error: AnswerableError, entry: Entry | None) -> None:
     """Log and count a request that was turned away.
 
-    A path that is not served is not shown, nor what is said of a caller's fault: both could hold anything.
+    A path that is not served is not shown, nor what is said of a faulty body: both could hold anything.
     """
     metrics.REFUSALS.labels(error.code).inc()
     caller = entry.caller if entry is not None else None
@@ -28,7 +31,7 @@ def refused(request_id: str, error: AnswerableError, entry: Entry | None) -> Non
             "endpoint": entry.match.endpoint.path if entry is not None else None,
             "status": error.status,
             "code": error.code,
-            "reason": error.message if isinstance(error, ServiceError | UpstreamError) else None,
+            "reason": error.message if isinstance(error, _OUR_WORDS) else None,
         },
     )
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+from tornado_proxy import metrics
 from tornado_proxy.domain.call import Outcome
 
 
 class Drained(Protocol):
     """A call whose client has gone."""
 
-    def end(self, outcome: Outcome) -> None:
-        """Stop reading; the record becomes an estimate."""
+    def end(self, outcome: Outcome, why: str | None = None) -> None:
+        """Stop reading; the record becomes an estimate, and says why."""
 
 
 class Drains:
@@ -20,14 +21,16 @@ class Drains:
 
     def __init__(self) -> None:
         self._deadlines: dict[Drained, asyncio.TimerHandle] = {}
+        metrics.DRAINS.set_function(self.__len__)
 
     def begin(self, call: Drained, limit_s: float, most: int) -> None:
         """Let `call` go on for at most `limit_s`; when `most` drain already, end it at once."""
         if len(self._deadlines) >= most:
-            call.end(Outcome.CLIENT_CLOSED)
+            call.end(Outcome.CLIENT_CLOSED, f"not drained: {most} answers are drained already (streams.drain_max)")
             return
         loop = asyncio.get_running_loop()
-        self._deadlines[call] = loop.call_later(limit_s, call.end, Outcome.CLIENT_CLOSED)
+        why = f"not drained to its end: that takes more than {limit_s:g} s (streams.drain_limit_s)"
+        self._deadlines[call] = loop.call_later(limit_s, call.end, Outcome.CLIENT_CLOSED, why)
 
     def done(self, call: Drained) -> None:
         """`call` has ended."""

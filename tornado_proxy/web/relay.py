@@ -134,9 +134,10 @@ class Relay:
     def drain(self) -> None:
         """The server is going down: an answer comes to its end by itself."""
 
-    def end(self, outcome: Outcome) -> None:
-        """End the call now, so that it looks broken to the client."""
+    def end(self, outcome: Outcome, why: str | None = None) -> None:
+        """End the call now, so that it looks broken to the client; the record says `why`."""
         self._ended_as = self._ended_as or outcome
+        self._broken_by = self._broken_by or why
         if self._exchange is not None:
             self._exchange.abort(outcome.value)
             self._client.cut()  # it may have stopped reading, and nothing else would end the write that waits for it
