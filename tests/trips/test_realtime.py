@@ -19,6 +19,7 @@ import websockets
 from websockets.asyncio.client import ClientConnection
 
 from tests.harness import OPENAI_KEY, ProxyProcess, mint, running_proxy
+from tests.stress.without_collector import LEFT
 from tornado_proxy.simulator import Simulator, running_simulator
 
 MODEL = "gpt-realtime"
@@ -348,3 +349,28 @@ def test_a_plain_request_is_told_to_upgrade(proxy: ProxyProcess) -> None:
     assert answer.status_code == 426
     assert answer.headers["upgrade"] == "websocket"
     assert answer.json()["error"]["code"] == "upgrade_required"
+
+
+@pytest.mark.parametrize("leave", ["close", "abort"])
+def test_a_session_that_has_ended_leaves_nothing_to_the_collector_of_cycles(
+    simulator: tuple[Simulator, str], tmp_path: Path, leave: str
+) -> None:
+    async def run(proxy: ProxyProcess, until: str) -> None:
+        async with session(proxy) as socket:
+            await say(socket, "hi")
+            await next_event(socket, until)
+            if leave == "abort":
+                socket.transport.abort()
+
+    async def run_all(proxy: ProxyProcess) -> None:
+        await asyncio.gather(*(run(proxy, until) for until in ("response.created", "response.done") for _ in range(5)))
+
+    with running_proxy(tmp_path, simulator[1], program="tests.stress.without_collector") as proxy:
+        asyncio.run(run_all(proxy))
+        assert len(proxy.records(count=10)) == 10
+        while sum('"message":"session"' in line for line in tuple(proxy.log)) < 10:
+            time.sleep(0.02)
+        proxy.signal(signal.SIGUSR1)
+        left = proxy.wait_for_log(LEFT)
+
+    assert left == f"{LEFT}{{}}"

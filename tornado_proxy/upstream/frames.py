@@ -51,8 +51,15 @@ class FrameSender:
         sent = self._protocol._write_frame(fin=True, opcode=opcode, data=data)
         if not sent.done():
             return _taken(sent)
-        sent.result()
+        if sent.exception() is not None:
+            raise StreamClosedError
         return None
+
+    def let_go(self) -> None:
+        """The connection has ended: drop the frames that its error holds, and that hold it."""
+        stream = self._protocol.stream
+        if stream is not None and stream.error is not None:
+            stream.error.__traceback__ = None
 
     def _gather(self) -> None:
         self._in_turn += 1

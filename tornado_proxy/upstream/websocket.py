@@ -101,6 +101,7 @@ class UpstreamSocket:
         finally:
             self._connection._on_message = _drop  # type: ignore[method-assign]
             self._handle = _drop
+            self._frames.let_go()
         return self._closed()
 
     def _on_message(self, message: str | bytes | None) -> asyncio.Future[None] | None:
@@ -135,6 +136,13 @@ class UpstreamSocket:
         """Say goodbye; no effect on a connection that has ended."""
         with contextlib.suppress(WebSocketClosedError, StreamClosedError):
             self._connection.close(None if code in _UNSENDABLE else code, reason[:120] or None)
+
+
+def _connected() -> asyncio.Future[WebSocketClientConnection]:
+    """A future that is done, in place of the one that holds the connection, which holds the future."""
+    done: asyncio.Future[WebSocketClientConnection] = asyncio.get_running_loop().create_future()
+    done.cancel()
+    return done
 
 
 def _drop(message: str | bytes | None) -> None:
@@ -174,4 +182,5 @@ async def connect(request: SocketRequest) -> UpstreamSocket:
     except (OSError, StreamClosedError, WebSocketError, asyncio.InvalidStateError) as error:
         raise UpstreamUnreachable(f"the provider could not be reached: {error}", request_sent=False) from error
     connection.protocol.stream.set_nodelay(True)  # type: ignore[union-attr]  # it stands
+    connection.connect_future = _connected()
     return UpstreamSocket(connection)

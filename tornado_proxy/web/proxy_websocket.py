@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+from tornado.util import ObjectDict
 from tornado.websocket import WebSocketHandler
 
 from tornado_proxy import tasks
@@ -39,8 +40,10 @@ class ProxySocketHandler(BaseHandler, WebSocketHandler):
     def initialize(self, services: Services) -> None:
         """Begin without a session."""
         super().initialize(services)
+        self.ui = ObjectDict()  # as in ProxyHandler
         self._entry: Entry | None = None
         self._relay: SocketRelay | None = None
+        self._frames: FrameSender | None = None
         self._upstream: UpstreamSocket | None = None
         self._gone = False
         self._began = time.monotonic()
@@ -130,21 +133,24 @@ class ProxySocketHandler(BaseHandler, WebSocketHandler):
         try:
             await relay.run(self.services)
         finally:
+            self._relay = None  # it holds this handler
             assert self._entry is not None
             seconds = time.monotonic() - self._began
             call_log.session_ended(self.request_id, self._entry, relay.closed.code, seconds, self._meter.records)
 
     def on_message(self, message: str | bytes) -> Wait | None:
         """A frame of the client; Tornado reads the next one when what this gives has been awaited."""
-        assert self._relay is not None
-        return self._relay.from_client(message)
+        return None if self._relay is None else self._relay.from_client(message)
 
     def on_close(self) -> None:
         """The client has gone."""
         self._gone = True
+        if self._frames is not None:
+            self._frames.let_go()
+            self._frames = None
         if self._relay is not None:
             self._relay.client_left(self.close_code, self.close_reason)
 
     def send_frame(self, frame: str | bytes) -> Wait | None:
         """Send; where the socket has not taken it yet, what is given waits for that."""
-        return self._frames.send(frame)
+        return None if self._frames is None else self._frames.send(frame)
