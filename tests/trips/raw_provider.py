@@ -63,7 +63,7 @@ def run_against(serve: Serve, folder: Path, act: Callable[[ProxyProcess], Awaita
     return asyncio.run(run())
 
 
-def request(*, stream: bool = True, connection: str = "close") -> bytes:
+def request(*, stream: bool = True, connection: str = "close", user: str = "ada") -> bytes:
     """A chat completion as a client sends it."""
     body = json.dumps(
         {"model": "gpt-4o-mini", "stream": stream, "messages": [{"role": "user", "content": "hi"}]}
@@ -71,7 +71,7 @@ def request(*, stream: bool = True, connection: str = "close") -> bytes:
     head = (
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\nConnection: {connection}\r\nContent-Length: {len(body)}\r\n"
     )
-    return f"{head}Authorization: Bearer {mint()}\r\nContent-Type: application/json\r\n\r\n".encode() + body
+    return f"{head}Authorization: Bearer {mint(name=user)}\r\nContent-Type: application/json\r\n\r\n".encode() + body
 
 
 async def connect(proxy: ProxyProcess) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

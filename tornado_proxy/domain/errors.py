@@ -9,6 +9,7 @@
     │   ├── NotAllowed            403
     │   ├── NotFound              404
     │   ├── MethodNotAllowed      405
+    │   ├── RequestTimeout        408
     │   ├── BodyTooLarge          413
     │   └── UpgradeRequired       426
     ├── ServiceError          our own state; the caller may try again
@@ -112,6 +113,14 @@ class MethodNotAllowed(CallerError):
     def __init__(self, message: str, allowed: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.allowed = allowed
+
+
+class RequestTimeout(CallerError):
+    """408: the rest of the request did not come."""
+
+    status = 408
+    kind = "timeout_error"
+    code = "request_timeout"
 
 
 class BodyTooLarge(CallerError):

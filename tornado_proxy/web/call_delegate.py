@@ -13,16 +13,19 @@ from tornado.httputil import HTTPMessageDelegate
 
 from tornado_proxy import tasks
 from tornado_proxy.web.proxy_http import ProxyHandler
+from tornado_proxy.web.slow_bodies import SlowBodies
 
 
 class CallDelegate(HTTPMessageDelegate):
     """Feeds one request to `handler`."""
 
-    def __init__(self, handler: ProxyHandler) -> None:
+    def __init__(self, handler: ProxyHandler, bodies: SlowBodies) -> None:
         self._handler = handler
+        self._bodies = bodies
 
     def headers_received(self, start_line: Any, headers: Any) -> Awaitable[None] | None:
         """The head is there."""
+        self._bodies.begins(self._handler)
         try:
             return self._handler.prepare()
         except Exception as error:  # noqa: BLE001  # else Tornado closes the connection without a word
@@ -35,8 +38,10 @@ class CallDelegate(HTTPMessageDelegate):
 
     def finish(self) -> None:
         """The request is whole."""
+        self._bodies.ends(self._handler)
         tasks.spawn(self._handler.serve(), "call")
 
     def on_connection_close(self) -> None:
         """The client left before that."""
+        self._bodies.ends(self._handler)
         self._handler.never_came()

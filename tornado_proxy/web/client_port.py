@@ -24,6 +24,7 @@ from tornado_proxy.web.call_delegate import CallDelegate
 from tornado_proxy.web.proxy_http import ProxyHandler
 from tornado_proxy.web.proxy_websocket import ProxySocketHandler
 from tornado_proxy.web.services import Services
+from tornado_proxy.web.slow_bodies import SlowBodies
 
 #: Bytes of a request's head; the providers' own limits are near.
 _MAX_HEADER_BYTES = 64 * 1024
@@ -34,7 +35,7 @@ _NO_LIMIT_BYTES = 1 << 50
 #: Seconds that a connection may be open without a whole request head; Tornado's own limit.
 _IDLE_S = 3600.0
 
-#: Seconds between two looks for such connections.
+#: Seconds between two looks for such connections, and for requests whose body has stopped coming.
 _SWEEP_S = 30.0
 
 
@@ -62,6 +63,7 @@ class ClientApplication(Application):
 
     def __init__(self, rules: Sequence[Rule | tuple[Any, ...]], services: Services) -> None:
         self.heads = Heads()
+        self.bodies = SlowBodies()
         self._shared = {"services": services}
         super().__init__(list(rules), log_function=lambda handler: None)
 
@@ -74,7 +76,7 @@ class ClientApplication(Application):
                 return found
         if request.method == "GET" and request.headers.get("Upgrade", "").lower() == "websocket":
             return self.get_handler_delegate(request, ProxySocketHandler, self._shared)
-        return CallDelegate(ProxyHandler(self, request, **self._shared))
+        return CallDelegate(ProxyHandler(self, request, **self._shared), self.bodies)
 
 
 class ClientServer(PatientServer):
@@ -87,6 +89,7 @@ class ClientServer(PatientServer):
         super().initialize(application, max_header_size=_MAX_HEADER_BYTES, max_body_size=_NO_LIMIT_BYTES)
         self.conn_params.header_timeout = None
         self._heads = application.heads
+        self._bodies = application.bodies
         self._asyncio_loop = asyncio.get_running_loop()
         self._sweep = self._asyncio_loop.call_later(_SWEEP_S, self._end_idle_connections)
 
@@ -116,9 +119,11 @@ class ClientServer(PatientServer):
         super().stop()
 
     def _end_idle_connections(self) -> None:
-        for connection in self._heads.late(self._asyncio_loop.time()):
+        now = self._asyncio_loop.time()
+        for connection in self._heads.late(now):
             assert isinstance(connection, HTTP1ServerConnection)
             connection.stream.close()
+        self._bodies.look(now)
         self._sweep = self._asyncio_loop.call_later(_SWEEP_S, self._end_idle_connections)
 
 

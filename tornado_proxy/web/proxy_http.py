@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 
 from tornado.util import ObjectDict
 
+from tornado_proxy import tasks
 from tornado_proxy.domain.call import CallIntent, CallRecord, Outcome
-from tornado_proxy.domain.errors import AnswerableError, BodyTooLarge
+from tornado_proxy.domain.errors import AnswerableError, BodyTooLarge, RequestTimeout
 from tornado_proxy.metering import CallMeter, Ending
 from tornado_proxy.providers.endpoint import BodyEdit
 from tornado_proxy.web import call_log
@@ -47,7 +48,8 @@ class ProxyHandler(BaseHandler):
         self._entry: Entry | None = None
         self._refusal: AnswerableError | None = None
         self._chunks: list[bytes] = []
-        self._received_bytes = 0
+        #: Bytes of the body that have come.
+        self.received_bytes = 0
         self._relay: Relay | None = None
         self._answer = Answer(self.request)
 
@@ -74,18 +76,27 @@ class ProxyHandler(BaseHandler):
 
     def data_received(self, chunk: bytes) -> None:
         """Collect the body: libcurl sends it whole."""
-        self._received_bytes += len(chunk)
+        self.received_bytes += len(chunk)
         if self._refusal is None:
             try:
-                self._check_length(self._received_bytes)
+                self._check_length(self.received_bytes)
             except BodyTooLarge as error:
                 self._refusal = error
         if self._refusal is None:
             self._chunks.append(chunk)
             return
         self._chunks.clear()
-        if self._received_bytes > _DISCARD_BYTES:
+        if self.received_bytes > _DISCARD_BYTES:
             self.cut()
+
+    def stands_still(self) -> None:
+        """The rest of the body does not come: turn the request away."""
+        if self._finished:
+            self.cut()  # the client asked first, has been told, and does not leave
+        else:
+            self.services.in_flight.discard(self)
+            late = RequestTimeout("the rest of the request did not come; send it again")
+            tasks.spawn(self._turn_away(self._refusal or late), "turn away")
 
     async def serve(self) -> None:
         """Answer the request, which is whole.  Never raises."""
