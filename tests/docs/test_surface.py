@@ -85,8 +85,15 @@ def test_every_error_code_is_on_the_page_with_its_status() -> None:
     assert {code for code, _ in listed} == {code for code, _ in of_classes} | given_codes()
 
 
-def log_lines() -> Iterator[tuple[str, list[str]]]:
-    """(message, names given as extra) of every line that the program logs."""
+def test_every_error_that_is_not_the_caller_s_fault_is_where_an_operator_looks() -> None:
+    page = text_of("operations.md")
+    codes = {one.code for one in error_classes() if one.status >= 500}
+
+    assert [code for code in sorted(codes) if f"`{code}`" not in page] == []
+
+
+def log_calls() -> Iterator[tuple[str, str, list[str]]]:
+    """(level, message, names given as extra) of every line that the program logs."""
     for call in calls():
         if not isinstance(call.func, ast.Attribute) or ast.unparse(call.func.value) != "_log":
             continue
@@ -94,15 +101,26 @@ def log_lines() -> Iterator[tuple[str, list[str]]]:
         assert isinstance(message, ast.Constant), ast.unparse(call)
         extra = next((keyword.value for keyword in call.keywords if keyword.arg == "extra"), ast.Dict([], []))
         assert isinstance(extra, ast.Dict), ast.unparse(call)
-        yield str(message.value), [str(key.value) for key in extra.keys if isinstance(key, ast.Constant)]
+        yield (
+            call.func.attr,
+            str(message.value),
+            [str(key.value) for key in extra.keys if isinstance(key, ast.Constant)],
+        )
 
 
-@pytest.mark.parametrize(("message", "fields"), sorted(log_lines()))
+@pytest.mark.parametrize(("message", "fields"), sorted(line[1:] for line in log_calls()))
 def test_a_log_line_and_its_fields_are_on_the_page(message: str, fields: list[str]) -> None:
     page = text_of("metrics.md")
 
     assert f"`{message}`" in page
     assert [field for field in fields if f"`{field}`" not in page] == []
+
+
+@pytest.mark.parametrize("message", sorted({message for level, message, _ in log_calls() if level != "info"}))
+def test_a_line_that_wants_a_person_is_where_an_operator_looks(message: str) -> None:
+    page = " ".join(text_of("operations.md").split())  # a message may go over the end of a line
+
+    assert f"`{message}`" in page
 
 
 @pytest.mark.parametrize(
