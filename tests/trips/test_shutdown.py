@@ -158,3 +158,28 @@ def test_a_client_that_does_not_read_does_not_keep_the_process_from_ending(
 
     assert took < timedelta(seconds=1.9)  # the two seconds that the last records get are not used up
     assert (record["outcome"], record["status"], record["basis"]) == ("shutdown", 200, "estimated")
+
+
+def test_a_request_on_a_kept_connection_is_asked_to_come_again(tmp_path: Path) -> None:
+    async def act(proxy: ProxyProcess) -> tuple[bytes, bytes, list[dict[str, Any]]]:
+        reader, writer = await connect(proxy)
+        writer.write(b"GET /v1/nothing HTTP/1.1\r\nHost: h\r\n\r\n")
+        await asyncio.wait_for(reader.readuntil(b"}}"), 20)
+        call = asyncio.ensure_future(answer(proxy))
+        await asyncio.wait_for(held.asked.wait(), 20)
+        await drain(proxy)
+        writer.write(request(stream=True))
+        refused = await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+        held.go_on.set()
+        return refused, await call, await ended(proxy)
+
+    held = Holding()
+    refused, seen, records = run_against(held.serve, tmp_path, act)
+
+    head, _, body = refused.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert b"Retry-After: 1" in head
+    assert json.loads(body)["error"]["code"] == "shutting_down"
+    assert b"data: [DONE]\n\n" in seen
+    assert len(records) == 1
