@@ -133,6 +133,8 @@ class ProxyHandler(BaseHandler):
             self._relay.client_left()
 
     async def _serve(self) -> None:
+        if self._answer.closed:
+            return  # it came behind the last request of its connection, and nobody would hear an answer
         if self._refusal is not None:
             await self._turn_away(self._refusal)
             return
