@@ -17,6 +17,9 @@ _FEW = 40
 #: Callers at once: each needs a descriptor here and one for the provider.
 _CALLERS = 60
 
+#: Calls that there shall be descriptors for, and those that the server keeps for other things.
+_AT_ONCE, _SPARE = 20, 20
+
 WAIT = "new connections wait: too few file descriptors"
 AGAIN = "new connections are taken again"
 
@@ -53,6 +56,24 @@ def test_callers_past_the_limit_wait_and_are_all_answered(tmp_path: Path) -> Non
 
     assert len([one for one in answers if b"data: [DONE]" in one]) == _CALLERS
     assert reported == _CALLERS
+
+
+def test_descriptors_for_twenty_calls_are_enough_for_twenty_at_once(tmp_path: Path) -> None:
+    waiting = asyncio.Barrier(_AT_ONCE)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        await waiting.wait()
+        writer.write(SSE + chunk(EVENT) + chunk(USAGE) + END)
+        await writer.drain()
+
+    async def act(proxy: ProxyProcess) -> list[bytes]:
+        limit_open_files(proxy, open_files(proxy) + 2 * _AT_ONCE + _SPARE)
+        return await asyncio.wait_for(asyncio.gather(*(answer(proxy) for _ in range(_AT_ONCE))), 20)
+
+    answers = run_against(serve, tmp_path, act)
+
+    assert len([one for one in answers if b"data: [DONE]" in one]) == _AT_ONCE
 
 
 def test_connections_that_cannot_be_taken_cost_one_line_and_no_processor_time(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import logging
 import os
 import resource
 import socket
+import weakref
 from collections.abc import Callable, Iterable
 
 from tornado.httpserver import HTTPServer
@@ -23,6 +24,9 @@ _PAUSE_S = 0.1
 
 #: Connections that are taken in one turn of the loop; Tornado's own number.
 _AT_ONCE = 128
+
+#: Descriptors left to the ledger, the admin port and calls whose client has left, beside what was open at the start.
+_SPARE = 16
 
 #: What accept() and dup() say when the process, or the machine, has no descriptor left or no memory for one.
 _NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -38,26 +42,55 @@ def raise_limit_of_open_files() -> None:
 class PatientServer(HTTPServer):
     """An HTTP server that waits while there are too few descriptors.
 
-    `kept_share` of the limit is left to others: to the connections to providers, without which no caller is helped, and
-    to the ledger.
+    A connection is taken when there is room for it and for `others_for_each` more, and as many for each that is open:
+    a caller is not helped without a connection to a provider.
     """
 
-    kept_share = 0.0
+    others_for_each = 0
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections on `sockets`."""
+        room = _Room(1 + self.others_for_each)
         for one in sockets:
             self._sockets[one.fileno()] = one
-            self._handlers[one.fileno()] = _Door(one, self._handle_connection, self.kept_share).open()
+            self._handlers[one.fileno()] = _Door(one, self._handle_connection, room).open()
+
+
+class _Room:
+    """How many connections there are descriptors for.  Make it when all else that takes one has been opened."""
+
+    def __init__(self, for_each: int) -> None:
+        self._for_each = for_each
+        self._before = _lowest_free()
+        #: Their sockets; one that is closed is freed at once, whoever had it last.
+        self._taken: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+    def check(self) -> None:
+        """Raise EMFILE when the next connection would take what others need."""
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        wanted = self._before + _SPARE + self._for_each * (len(self._taken) + 1)
+        if max(wanted, _lowest_free() + self._for_each) > limit:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    def take(self, connection: socket.socket) -> None:
+        """It has been taken."""
+        self._taken.add(connection)
+
+
+def _lowest_free() -> int:
+    """The descriptor that is opened next: all below are in use.  Raises OSError when there is none."""
+    lowest = os.dup(0)
+    os.close(lowest)
+    return lowest
 
 
 class _Door:
     """A listening socket that is looked at, or is not for a while."""
 
-    def __init__(self, listening: socket.socket, take: Callable[[socket.socket, object], None], kept: float) -> None:
+    def __init__(self, listening: socket.socket, take: Callable[[socket.socket, object], None], room: _Room) -> None:
         self._listening = listening
         self._take = take
-        self._kept_share = kept
+        self._room = room
         self._loop = IOLoop.current()
         self._again: object | None = None
         self._short = False
@@ -68,6 +101,10 @@ class _Door:
         self._loop.add_handler(self._listening, self._ready, IOLoop.READ)
         return self._close
 
+    def _look_again(self) -> None:
+        self.open()
+        self._ready(self._listening, IOLoop.READ)  # there may be none left: then nothing else would say so
+
     def _close(self) -> None:
         if self._again is None:
             self._loop.remove_handler(self._listening)
@@ -77,8 +114,9 @@ class _Door:
     def _ready(self, listening: object, events: int) -> None:
         try:
             for _ in range(_AT_ONCE):
-                self._check_room()
+                self._room.check()
                 connection, address = self._listening.accept()
+                self._room.take(connection)
                 self._take(connection, address)
         except BlockingIOError:
             pass  # that were all
@@ -93,17 +131,9 @@ class _Door:
             self._short = False
             _log.warning("new connections are taken again")
 
-    def _check_room(self) -> None:
-        """Raise EMFILE when what others need would be taken: the next descriptor is the lowest that is free."""
-        next_one = os.dup(self._listening.fileno())
-        os.close(next_one)
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        if next_one >= limit * (1 - self._kept_share):
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-
     def _wait(self, error: OSError) -> None:
         self._loop.remove_handler(self._listening)
-        self._again = self._loop.call_later(_PAUSE_S, self.open)
+        self._again = self._loop.call_later(_PAUSE_S, self._look_again)
         if not self._short:
             self._short = True
             limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

@@ -82,7 +82,7 @@ class ClientApplication(Application):
 class ClientServer(PatientServer):
     """The HTTP server of the client port.  Make it with `ClientServer(application)` on a running loop."""
 
-    kept_share = 0.5  # each caller's connection may need another one, to a provider
+    others_for_each = 1  # a connection to a provider
 
     def initialize(self, application: ClientApplication) -> None:  # type: ignore[override]  # as Tornado's own does
         """Called by Tornado's constructor."""
