@@ -22,8 +22,10 @@ _MOST_AT_ONCE = 16
 
 
 def hold(stream: IOStream) -> socket.socket | None:
-    """The connection of `stream`, which stays open until this is closed, too; None where there is no room for it."""
-    with contextlib.suppress(OSError):
+    """The connection of `stream`, which stays open until this is closed, too; None where it has closed already."""
+    if stream.closed():
+        return None
+    with contextlib.suppress(OSError):  # there is no descriptor left
         return stream.socket.dup()
     return None
 
