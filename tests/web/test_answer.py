@@ -24,9 +24,10 @@ _MUCH_BYTES = 1024 * 1024
 class Ends:
     """Answers each request with `data` over a connection that takes little, and tells how that ended."""
 
-    def __init__(self, data: bytes, length: int | None) -> None:
+    def __init__(self, data: bytes, length: int | None, *, after_the_client: bool = False) -> None:
         self.ends: asyncio.Queue[str] = asyncio.Queue()
         self._data = data
+        self._after_the_client = after_the_client
         self._length = [] if length is None else [("Content-Length", str(length))]
 
     def __call__(self, request: HTTPServerRequest) -> None:
@@ -40,6 +41,8 @@ class Ends:
         one.begin(200, "OK", self._length)
         try:
             await one.send(b"")  # without a length it now comes in chunks, with an end of its own
+            while self._after_the_client and not one.closed:  # noqa: ASYNC110  # the connection has no event for it
+                await asyncio.sleep(0.01)
             await one.finish(self._data)
         except StreamClosedError:
             self.ends.put_nowait("the client has gone")
@@ -77,6 +80,18 @@ def test_a_client_that_leaves_before_the_last_byte_has_left_did_not_get_the_answ
         async with asked(ends, connection) as client:
             await asyncio.get_running_loop().sock_recv(client, 1)
             assert ends.ends.empty()
+            client.close()
+            return await asyncio.wait_for(ends.ends.get(), 20)
+
+    assert asyncio.run(run()) == "the client has gone"
+
+
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+def test_an_answer_cannot_end_on_a_connection_that_has_closed(connection: str) -> None:
+    async def run() -> str:
+        ends = Ends(b"x", None, after_the_client=True)
+        async with asked(ends, connection) as client:
+            await asyncio.get_running_loop().sock_recv(client, 1)
             client.close()
             return await asyncio.wait_for(ends.ends.get(), 20)
 
