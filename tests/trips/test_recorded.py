@@ -76,7 +76,8 @@ def test_a_recorded_exchange_passes_unchanged_at_the_cost_of_the_price_page(
         return
     assert answer.status_code == provider.reply.status
     if not _usage_was_added(name):
-        assert provider.asked[-1].body == (sent or b"")
+        asked = [one for one in provider.asked if (one.method, one.target) == (request["method"], request["path"])]
+        assert asked[-1].body == (sent or b"")  # what came after it may be the settlement of another
         assert answer.content == provider.reply.body
     record = proxy.record(answer.headers["llm-proxy-request-id"])
     if name == "chat-stream-without-usage":  # recorded without the option, so even the added one finds no usage
