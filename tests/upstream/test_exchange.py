@@ -201,6 +201,32 @@ async def test_a_hundred_exchanges_in_every_phase_of_being_left_leave_no_handle_
     assert upstream.running == 0
 
 
+@pytest.mark.gen_test
+async def test_what_follows_an_exchange_that_was_left_knows_nothing_of_it(client: list[UpstreamClient]) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = await reader.readexactly(4000)
+        if asked[:1] == b"s":
+            await reader.read()
+        elif asked[:1] == b"p":
+            writer.write(OK + b"Content-Length: 90000000\r\n\r\n" + b"x" * 1_000_000)
+            await reader.read()
+        writer.write(OK + b"Content-Length: 4000\r\n\r\n" + asked)
+
+    async with provider(answer) as url:
+        upstream = new_client(client)
+        for number, phase in enumerate((b"s", b"p", b"p", b"s", b"p")):
+            left = upstream.start(request(url, body=phase * 4000))
+            if phase == b"p":
+                await left.head()
+                while left.held_bytes < HIGH_WATER_BYTES:  # noqa: ASYNC110  # it is paused then, and says so to nobody
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            left.abort("left")
+
+            following = b"%04d" % number * 1000
+            assert await asyncio.wait_for(read_all(upstream.start(request(url, body=following))), 5) == following
+
+
 def closing_after(acts_s: float, seen: list[bytes]) -> Answer:
     """Answers the first request of a connection, and closes that `acts_s` seconds after it has read another."""
 

@@ -26,9 +26,6 @@ from tornado_proxy.upstream.openings import Openings
 from tornado_proxy.upstream.request import UpstreamRequest
 from tornado_proxy.upstream.send_buffer import keep_untouched_pages_out
 
-#: Idle easy handles that are kept for reuse; a handle costs about 5 KB and the used pages of its send buffer.
-_POOL_SIZE = 256
-
 #: Connections kept open for the next request, over all providers.
 _KEPT_CONNECTIONS = 512
 
@@ -98,11 +95,7 @@ class UpstreamClient(CurlAsyncHTTPClient):
         if handle.opens is not None:
             self._openings.leave(handle)
         error = None if curl_error is None else _upstream_error(curl, curl_error, curl_message or "")
-        handle.release()
-        if error is None and not handle.large and len(self._pool) < _POOL_SIZE:
-            self._pool.append(handle)
-        else:
-            handle.close()
+        self._put_away(handle)
         exchange.on_finished(error)
 
     def stop(self, exchange: Exchange) -> bool:
@@ -113,9 +106,16 @@ class UpstreamClient(CurlAsyncHTTPClient):
             # The only way that works at once: an idle transfer runs no libcurl callback at all.
             self._multi.remove_handle(handle.curl)
         sent = given and _was_sent(handle.curl)
-        handle.release()
-        handle.close()
+        self._put_away(handle)
         return sent
+
+    def _put_away(self, handle: EasyHandle) -> None:
+        """Keep it for the next exchange; upstream/send_buffer.py says why as many as ever ran at once are kept."""
+        handle.release()
+        if handle.large:
+            handle.close()
+        else:
+            self._pool.append(handle)
 
     def resume(self, exchange: Exchange) -> None:
         """Called by an exchange that may take more."""
