@@ -45,6 +45,7 @@ class ProxySocketHandler(BaseHandler, WebSocketHandler):
         self._relay: SocketRelay | None = None
         self._frames: FrameSender | None = None
         self._upstream: UpstreamSocket | None = None
+        self._opened = False
         self._gone = False
         self._began = time.monotonic()
 
@@ -66,7 +67,7 @@ class ProxySocketHandler(BaseHandler, WebSocketHandler):
         try:
             await super().get(*args, **kwargs)
         finally:
-            if self.ws_connection is None and self._upstream is not None:
+            if not self._opened and self._upstream is not None:
                 self._upstream.close()  # the handshake failed
 
     async def _connect(self) -> SocketRelay:
@@ -125,6 +126,7 @@ class ProxySocketHandler(BaseHandler, WebSocketHandler):
     def open(self, *args: str, **kwargs: str) -> None:
         """The client is connected, too."""
         assert self._relay is not None
+        self._opened = True
         self.set_nodelay(True)
         self._frames = FrameSender(self.ws_connection)
         tasks.spawn(self._run(self._relay), "session")
