@@ -57,6 +57,14 @@ async def records(proxy: ProxyProcess, socket: ClientConnection, count: int) -> 
     return await asyncio.to_thread(records_of, proxy, socket, count)
 
 
+async def faults_of(proxy: ProxyProcess, record: dict[str, Any]) -> list[str]:
+    """What the log says of a record's faults."""
+    while not (lines := [line for line in proxy.log if record["request_id"] in line]):  # noqa: ASYNC110  # it is another process
+        await asyncio.sleep(0.02)
+    faults: list[str] = json.loads(lines[0])["faults"]
+    return faults
+
+
 async def until_closed(socket: ClientConnection) -> tuple[list[str | bytes], int | None, str | None]:
     """All messages, and the code and the reason that the session was closed with."""
     came = [message async for message in _messages(socket)]
@@ -135,18 +143,19 @@ def test_a_provider_that_drops_the_connection_leaves_an_estimate_and_a_broken_se
         await asyncio.sleep(0.2)
         connection.transport.abort()
 
-    async def act(proxy: ProxyProcess) -> tuple[int | None, dict[str, Any]]:
+    async def act(proxy: ProxyProcess) -> tuple[int | None, dict[str, Any], list[str]]:
         async with session(proxy) as socket:
             await socket.send(ASK)
             code = (await until_closed(socket))[1]
         (record,) = await records(proxy, socket, 1)
-        return code, record
+        return code, record, await faults_of(proxy, record)
 
-    code, record = run_against(speak, act)
+    code, record, faults = run_against(speak, act)
 
     assert code == 1011
     assert (record["outcome"], record["basis"]) == ("upstream_broken", "estimated")
     assert record["estimate_method"] == "realtime_deltas"
+    assert faults[0] == "the connection to the provider broke"
     # 6,400 characters of audio, and the event around them, are three tokens of 50 ms at 64 USD per million.
     assert Decimal(record["subtotal"]) == Decimal("0.000192")
 
@@ -173,6 +182,38 @@ def test_a_client_that_drops_the_connection_pays_what_one_that_stays_pays() -> N
     assert (record["outcome"], record["basis"]) == ("completed", "reported")
     # 10 text tokens at 4 USD and 20 at 16 USD per million.
     assert Decimal(record["subtotal"]) == Decimal("0.00036")
+
+
+def test_answers_of_clients_that_left_are_drained_in_number_and_time() -> None:
+    async def speak(connection: ServerConnection) -> None:
+        await connection.send(CREATED)
+        await connection.recv()
+        await connection.send(BEGUN)
+        await connection.send(DELTA % ("A" * 6400))
+        await connection.wait_closed()
+
+    async def leave(proxy: ProxyProcess) -> ClientConnection:
+        async with session(proxy) as socket:
+            await socket.send(ASK)
+            await next_event(socket, "response.output_audio.delta")
+        return socket
+
+    async def act(proxy: ProxyProcess) -> list[tuple[dict[str, Any], list[str]]]:
+        drained = await leave(proxy)
+        while "llm_proxy_drains 1.0" not in (await asyncio.to_thread(proxy.admin, "/metrics"))[1]:  # noqa: ASYNC110  # it is another process
+            await asyncio.sleep(0.05)
+        (over,) = await records(proxy, await leave(proxy), 1)
+        (late,) = await records(proxy, drained, 1)
+        return [(over, await faults_of(proxy, over)), (late, await faults_of(proxy, late))]
+
+    found = run_against(speak, act, streams={"drain_limit_s": 3, "drain_max": 1})
+
+    of_number = "not drained: 1 answers are drained already (streams.drain_max)"
+    of_time = "not drained to its end: that takes more than 3 s (streams.drain_limit_s)"
+    assert [faults[0] for _, faults in found] == [of_number, of_time]
+    assert {(one["outcome"], one["basis"], one["estimate_method"]) for one, _ in found} == {
+        ("client_closed", "estimated", "realtime_deltas")
+    }
 
 
 def test_a_message_of_the_client_that_is_too_long_ends_the_session_with_1009_and_keeps_its_records() -> None:

@@ -55,7 +55,7 @@ class BilledElsewhere:
         self._reader.take_begun()
         self._reader.take_rejected()
 
-    def close(self, outcome: Outcome) -> None:
+    def close(self, outcome: Outcome, broken_by: str | None = None) -> None:
         """The session has ended."""
         self._reader.close()
 
@@ -113,13 +113,13 @@ class SocketMeter:
         for report in reports:
             self._keep(self._work_of(report), report, Outcome.COMPLETED)
 
-    def close(self, outcome: Outcome) -> None:
-        """The session has ended; `outcome` says how, for what was under way."""
+    def close(self, outcome: Outcome, broken_by: str | None = None) -> None:
+        """The session has ended; `outcome` says how, and `broken_by` why, for what was under way."""
         for report in self._reader.close():
-            self._keep(self._work_of(report), report, outcome)
+            self._keep(self._work_of(report), report, outcome, broken_by)
         unknown = UsageReport(basis=Basis.UNSETTLED, faults=("the session ended before the provider had answered",))
         for work in (*self._begun.values(), *self._asked):
-            self._keep(work, unknown, outcome)
+            self._keep(work, unknown, outcome, broken_by)
         if self._whole is not None:
             self._keep(self._whole, UsageReport(basis=Basis.FREE), outcome)
             self._whole = None
@@ -165,9 +165,9 @@ class SocketMeter:
         )
         return _Work(intent, facts)
 
-    def _keep(self, work: _Work, report: UsageReport, outcome: Outcome) -> None:
+    def _keep(self, work: _Work, report: UsageReport, outcome: Outcome, broken_by: str | None = None) -> None:
         provider = self._entry.match.provider.name
-        ending = Ending(outcome, _SWITCHING_PROTOCOLS, datetime.now(UTC))
+        ending = Ending(outcome, _SWITCHING_PROTOCOLS, datetime.now(UTC), broken_by=broken_by)
         record = rated_record(work.intent, report, work.facts, self._entry.snapshot.tariffs[provider], ending)
         self.records += 1
         for created in (record.object_id, *record.objects):

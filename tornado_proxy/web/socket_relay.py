@@ -78,7 +78,7 @@ class SocketRelay:
         self._draining = False
         self._closing = False
         self._outcome: Outcome | None = None
-        self._over: asyncio.TimerHandle | None = None
+        self._broken_by: str | None = None
         self._loop = asyncio.get_running_loop()
         self._active_at = self._began_at = self._loop.time()
         self.closed = Closed(GOING_AWAY, "")
@@ -90,16 +90,17 @@ class SocketRelay:
         clock = tasks.spawn(self._watch(), "session clock")
         try:
             closed = await self._upstream.listen(self.from_provider)
+            if closed.broken and self._outcome is None:
+                self._broken_by = closed.reason
             if not self._closing:
                 self.closed = closed
                 self._client.close(closed.code, closed.reason)
         finally:
             clock.cancel()
-            if self._over is not None:
-                self._over.cancel()
+            services.drains.done(self)
             services.in_flight.discard(self)
             self._upstream.close(GOING_AWAY)
-            self._meter.close(self._outcome or self._broken())
+            self._meter.close(self._outcome or self._broken(), self._broken_by)
 
     def from_client(self, message: str | bytes) -> Wait | None:
         """Admit one frame and send it on; what is refused is answered here and goes nowhere."""
@@ -123,8 +124,7 @@ class SocketRelay:
         self._gone = True
         streams = self._entry.snapshot.settings.streams
         if self._meter.working and streams.on_client_disconnect == "drain" and self._outcome is None:
-            limit_s = streams.drain_limit_s
-            self._over = self._loop.call_later(limit_s, self._finish, Outcome.CLIENT_CLOSED)
+            self._services.drains.begin(self, streams.drain_limit_s, streams.drain_max)
             return
         self._outcome = self._outcome or Outcome.CLIENT_CLOSED
         self._upstream.close(code or GOING_AWAY, reason or "")
@@ -135,10 +135,14 @@ class SocketRelay:
         if not self._meter.working:
             self.end(Outcome.SHUTDOWN)
 
-    def end(self, outcome: Outcome) -> None:
-        """End the session now."""
+    def end(self, outcome: Outcome, why: str | None = None) -> None:
+        """End the session now; the records of what is under way say `why`."""
         self._outcome = self._outcome or outcome
-        self._close(GOING_AWAY, "the server is going down")
+        self._broken_by = self._broken_by or why
+        if self._gone:
+            self._upstream.close(GOING_AWAY)
+        else:
+            self._close(GOING_AWAY, "the server is going down")
 
     async def _admit(self, frame: ClientFrame, message: str | bytes) -> None:
         try:
@@ -199,11 +203,7 @@ class SocketRelay:
         if self._draining:
             self.end(Outcome.SHUTDOWN)
         elif self._gone:
-            self._finish(Outcome.CLIENT_CLOSED)
-
-    def _finish(self, outcome: Outcome) -> None:
-        self._outcome = self._outcome or outcome
-        self._upstream.close(GOING_AWAY)
+            self.end(Outcome.CLIENT_CLOSED)
 
     def _close(self, code: int, reason: str) -> None:
         self._closing = True
