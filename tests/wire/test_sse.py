@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tornado_proxy.wire import sse
-from tornado_proxy.wire.sse import SseBlocks, SseEvent, SseOverflow, SseSplitter, parse_block
+from tornado_proxy.wire.sse import SseBlocks, SseEvent, SseOverflow, SseSplitter, block_end, parse_block
 
 LINE_ENDS = (b"\n", b"\r\n", b"\r")
 
@@ -68,6 +68,24 @@ def test_no_byte_is_lost_and_events_are_those_of_the_whole_text_whatever_the_lin
     assert b"".join(blocks) + rest == data
     whole, _ = split([data])
     assert [e for e in map(parse_block, blocks) if e.data] == [e for e in map(parse_block, whole) if e.data]
+
+
+@given(
+    data=st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"data: x", b":", b"a"]), max_size=40).map(b"".join),
+    places=st.lists(st.integers(0, 100)),
+)
+def test_blocks_that_were_not_cut_have_the_ends_of_those_that_were(data, places):
+    chunks = cut(data, places)
+    splitter = SseSplitter()
+    found = []
+    for blocks in map(splitter.whole, chunks):
+        start = 0
+        while start < len(blocks):
+            end = block_end(blocks, start)
+            found.append(blocks[start:end])
+            start = end
+
+    assert (found, splitter.rest()) == split(chunks)
 
 
 @pytest.mark.parametrize("end", LINE_ENDS)

@@ -30,7 +30,7 @@ from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError, Upstream
 from tornado_proxy.upstream.head import Head, parse_head
 from tornado_proxy.upstream.request import UpstreamRequest
 
-#: Bytes held for a slow client before the transfer is paused.  libcurl may still deliver one buffer (16 KiB) on top.
+#: Bytes held for a slow client before the transfer is paused.  libcurl may still deliver one buffer (64 KiB) on top.
 HIGH_WATER_BYTES = 128 * 1024
 
 #: Bytes that a provider may send ahead on a stream of HTTP/2, which libcurl holds beside those above.  A path of 30 ms
@@ -96,7 +96,7 @@ class Exchange:
         self._error: UpstreamError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.idle_timeout_s = request.idle_timeout_s
-        #: Loop time of the last sign of life, for the idle time-out; a paused transfer is not idle.
+        #: Loop time since which nothing has come, for the idle time-out; a paused transfer is not idle.
         self.active_at = loop.time()
 
     async def head(self) -> Head:
@@ -128,6 +128,7 @@ class Exchange:
         self._held = []
         self._held_bytes = 0
         self._taken += len(data)
+        self.active_at = self._loop.time()
         self._go_on()
         return data
 
@@ -176,11 +177,10 @@ class Exchange:
         if self._held_bytes >= HIGH_WATER_BYTES:
             self._paused = True
             return pycurl.WRITEFUNC_PAUSE
+        if not self._held:
+            self._wake()
         self._held.append(data)
         self._held_bytes += len(data)
-        self.active_at = self._loop.time()
-        if self._waiter is not None:
-            self._wake()
         return None
 
     def on_finished(self, error: UpstreamError | None) -> None:
@@ -202,7 +202,6 @@ class Exchange:
         """Let libcurl take more, where it is held back or may soon be."""
         if self._paused:
             self._paused = False
-            self.active_at = self._loop.time()
         elif self._taken < self._resume_after:
             return
         self._taken = 0

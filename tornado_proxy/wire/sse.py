@@ -1,7 +1,8 @@
 """Server-sent events: bytes in, raw blocks or parsed events out.  Incremental and sans-I/O.
 
     bytes, split anywhere ── SseSplitter.feed ──> raw blocks, each with its closing blank line
-                             SseBlocks.feed       the same for a reader of usage, which must not fail
+                             SseSplitter.whole    the same in one piece, for those who cut by themselves with block_end
+                             SseBlocks            both for a reader of usage, which must not fail
     raw block ── parse_block ──> SseEvent
 
 Joining all raw blocks and `rest()` gives the input again, byte for byte.
@@ -13,6 +14,7 @@ would cut at U+2028 and U+0085, which may stand raw in JSON.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import NamedTuple
 
 #: Bytes of one event.  The largest known are whole base64 images of some 10 MB.
@@ -53,6 +55,10 @@ class SseSplitter:
         Raises:
             SseOverflow: an event is larger than MAX_EVENT_BYTES; `data` was not taken, `rest()` has what came before.
         """
+        return _cut(self.whole(data))
+
+    def whole(self, data: bytes) -> bytes:
+        """Take the next bytes; give the blocks that they complete in one piece.  Raises as feed() does."""
         if self._held_bytes > MAX_EVENT_BYTES:
             raise SseOverflow(f"an event is larger than {MAX_EVENT_BYTES} bytes")
         if self._held:
@@ -60,20 +66,15 @@ class SseSplitter:
             if b"\n\n" not in seam and b"\r" not in seam:
                 # A large event in many pieces: joining them once, at its end, keeps its cost in proportion.
                 self._hold(data)
-                return []
+                return b""
             data = b"".join([*self._held, data])
-        elif data.endswith(b"\n\n") and data.find(b"\n\n") == len(data) - 2 and b"\r" not in data:
-            return [data]  # one whole event, as providers write them
-        if b"\r" not in data:
-            *blocks, tail = data.split(b"\n\n")
-            blocks = [block + b"\n\n" for block in blocks]
-        else:
-            blocks, tail = _split_any(data)
-        self._held = []
-        self._held_bytes = 0
-        if tail:
-            self._hold(tail)
-        return blocks
+            self._held = []
+            self._held_bytes = 0
+        end = _end_of_blocks(data)
+        if end < len(data):
+            self._hold(data[end:])
+            return data[:end]
+        return data
 
     def rest(self) -> bytes:
         """What has come since the last complete block; emptied by the call."""
@@ -101,29 +102,58 @@ class SseBlocks:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take the next bytes; give the blocks that they complete."""
+        return _cut(self.whole(data))
+
+    def whole(self, data: bytes) -> bytes:
+        """Take the next bytes; give the blocks that they complete in one piece."""
         if self.lost:
-            return []
+            return b""
         try:
-            return self._splitter.feed(data)
+            return self._splitter.whole(data)
         except SseOverflow:
             self.lost = True
             self._splitter.rest()  # lets go of what is held
-            return []
+            return b""
 
     def rest(self) -> bytes:
         """What has come since the last complete block, b"" after a loss; emptied by the call."""
         return self._splitter.rest()
 
 
-def _split_any(text: bytes) -> tuple[list[bytes], bytes]:
-    """As `split` at a blank line, for all three line ends.  A CR at the very end may be half of a CRLF: it waits."""
-    blocks = []
-    start = 0
+def block_end(blocks: bytes, start: int) -> int:
+    """Where the block ends that begins at `start` of whole blocks."""
+    end = blocks.find(b"\n\n", start) + 2
+    if end >= 2 and blocks.find(b"\r", start, end) < 0:
+        return end
+    found = _BLANK_LINE.search(blocks, start)
+    return len(blocks) if found is None else found.end()
+
+
+def _end_of_blocks(text: bytes) -> int:
+    """Where the last whole block of `text` ends.  A CR at the very end may be half of a CRLF: it waits."""
+    if b"\r" not in text:
+        end = text.rfind(b"\n\n") + 2
+        if end < 2:
+            return 0
+        if text[end - 3 : end - 2] == b"\n":  # of an odd number of line ends the last belongs to the next block
+            end -= (end - len(text[:end].rstrip(b"\n"))) % 2
+        return end
     limit = len(text) - 1 if text.endswith(b"\r") else len(text)
+    end = 0
     for match in _BLANK_LINE.finditer(text, 0, limit):
-        blocks.append(text[start : match.end()])
-        start = match.end()
-    return blocks, text[start:]
+        end = match.end()
+    return end
+
+
+def _cut(blocks: bytes) -> list[bytes]:
+    """Whole blocks, each by itself."""
+    if not blocks:
+        return []
+    if b"\r" not in blocks:
+        cut = blocks.split(b"\n\n")
+        return [blocks] if len(cut) == 2 else [block + b"\n\n" for block in cut[:-1]]
+    ends = [match.end() for match in _BLANK_LINE.finditer(blocks)]
+    return [blocks[start:end] for start, end in pairwise((0, *ends))]
 
 
 def parse_block(raw: bytes) -> SseEvent:

@@ -444,7 +444,7 @@ def test_a_chunk_that_is_not_parsed_counts_as_one_that_is(choices, monkeypatch):
         return reading.result()
 
     quickly = report()
-    monkeypatch.setattr(chat_reader, "_text_bytes_in", lambda block, shape: None)
+    monkeypatch.setattr(chat_reader, "shape_of", lambda block: None)
     parsed = report()
 
     assert quickly == parsed

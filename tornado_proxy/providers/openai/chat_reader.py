@@ -6,15 +6,16 @@ API on the last one with choices.  So it is read wherever it is an object, and t
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
+from tornado_proxy.providers.openai.chat_text import TextShape, shape_of
 from tornado_proxy.providers.openai.text_report import estimate_text, report_text, with_fault, word
 from tornado_proxy.providers.openai.usage_report import decode_object
-from tornado_proxy.wire.sse import SseBlocks, parse_block
+from tornado_proxy.wire.sse import SseBlocks, block_end, parse_block
 
 
 class _Function(msgspec.Struct):
@@ -50,18 +51,6 @@ class _Chunk(msgspec.Struct):
 
 _CHUNK = msgspec.json.Decoder(_Chunk)
 
-#: What stands before the text of a chunk that holds nothing else, and before padding at its end.
-_TEXT = b'"delta":{"content":"'
-_PADDING = b'"obfuscation":"'
-
-
-class _Shape(NamedTuple):
-    """What stands around the text of a chunk: `head` up to it, `tail` behind it, up to padding where there is some."""
-
-    head: bytes
-    tail: bytes
-    padded: bool
-
 
 class ChatStreamReader:
     """A UsageReader for chat streams."""
@@ -74,12 +63,21 @@ class ChatStreamReader:
         self._spoken = False
         self._begun = False
         self._refused = False
-        self._shape: _Shape | None = None
+        self._shape: TextShape | None = None
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
-        for block in self._blocks.feed(data):
-            self._read(block)
+        blocks = self._blocks.whole(data)
+        start = 0
+        while start < len(blocks):
+            if self._shape is not None:
+                start, text_bytes = self._shape.run(blocks, start)
+                self._text_bytes += text_bytes
+                if start == len(blocks):
+                    return
+            end = block_end(blocks, start)
+            self._read(blocks[start:end])
+            start = end
 
     def close(self, *, complete: bool) -> None:
         """Read a last event that has no blank line behind it."""
@@ -99,10 +97,6 @@ class ChatStreamReader:
         return report
 
     def _read(self, block: bytes) -> None:
-        plain = None if self._shape is None else _text_bytes_in(block, self._shape)
-        if plain is not None:
-            self._text_bytes += plain
-            return
         data = parse_block(block).data
         if not data.startswith(b"{"):
             return  # [DONE], or a comment
@@ -110,11 +104,16 @@ class ChatStreamReader:
         if chunk is None:
             return
         self._note(chunk)
-        self._shape = _shape_of(block) if _is_plain(chunk) else None
+        self._shape = self._next_shape(block) if _is_plain(chunk) else None
         for choice in chunk.choices:
             if choice.delta is not None:
                 self._text_bytes += _text_bytes(choice.delta)
                 self._spoken = self._spoken or choice.delta.audio is not None
+
+    def _next_shape(self, block: bytes) -> TextShape | None:
+        if self._shape is not None and self._shape.fits(block):
+            return self._shape
+        return shape_of(block)
 
     def _note(self, chunk: _Chunk) -> None:
         if chunk.error is not None:
@@ -137,31 +136,6 @@ def _is_plain(chunk: _Chunk) -> bool:
         return False
     delta = chunk.choices[0].delta
     return delta is not None and delta.refusal is None and delta.tool_calls is None and delta.audio is None
-
-
-def _shape_of(block: bytes) -> _Shape | None:
-    head, text, rest = block.partition(_TEXT)
-    if not text or b"\\" in block or _TEXT in rest:
-        return None
-    tail, padding, _ = rest[rest.find(b'"') :].partition(_PADDING)
-    return _Shape(head + text, tail + padding, bool(padding))
-
-
-def _text_bytes_in(block: bytes, shape: _Shape) -> int | None:
-    """The bytes of text of a chunk that differs from the last parsed one by its text and padding alone, else None.
-
-    Several times as fast as parsing it, and nearly all of a stream.
-    """
-    if not block.startswith(shape.head) or b"\\" in block:
-        return None
-    start = len(shape.head)
-    end = block.find(b'"', start)
-    if not block.startswith(shape.tail, end):
-        return None
-    left = block[end + len(shape.tail) :]
-    if shape.padded and (left.count(b'"') != 1 or not left.endswith(b'"}\n\n')):
-        return None
-    return end - start if shape.padded or not left else None
 
 
 def _text_bytes(delta: _Delta) -> int:
