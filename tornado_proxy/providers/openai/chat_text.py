@@ -31,16 +31,19 @@ class TextShape(NamedTuple):
         A chunk with an escape in it ends the run, because its text is shorter than what is written.
         """
         head, tail, padded = self
+        starts, find = blocks.startswith, blocks.find
+        escape = find(b"\\", start)
+        limit = len(blocks) if escape < 0 else escape
         text_bytes = 0
-        while blocks.startswith(head, start):
+        while starts(head, start):
             text = start + len(head)
-            text_end = blocks.find(b'"', text)
-            if blocks.find(b"\\", text, text_end) >= 0 or not blocks.startswith(tail, text_end):
+            text_end = find(b'"', text, limit)
+            if not starts(tail, text_end):
                 break
             end = text_end + len(tail)
             if padded:
-                end = blocks.find(b'"', end)
-                if not blocks.startswith(_END, end):
+                end = find(b'"', end)
+                if not starts(_END, end):
                     break
                 end += len(_END)
             text_bytes += text_end - text
