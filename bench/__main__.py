@@ -18,7 +18,7 @@ from bench.machine import Layout, raise_file_limit
 from bench.parts import bodies, json_answers, leaving, memory, sse, websocket
 from bench.parts.base import Part
 from bench.processes import ROOT
-from bench.runner import Outcome, Plan, run_part
+from bench.runner import Outcome, Plan, profiler, run_part
 
 PARTS: tuple[Part, ...] = (
     *json_answers.PARTS,
@@ -33,6 +33,8 @@ PARTS: tuple[Part, ...] = (
 def main() -> None:
     """Measure what was asked for, print tables, write the JSON file."""
     options = _parser().parse_args()
+    if options.profile is not None and profiler() is None:
+        sys.exit("--profile needs py-spy, which the dev extra installs")
     parts = _chosen(options.only)
     if options.litellm:
         litellm.install()

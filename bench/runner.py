@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,10 +84,17 @@ async def _warm_up(contestant: Contestant) -> None:
     stream.leave()
 
 
+def profiler() -> str | None:
+    """py-spy, of this Python's environment or of the system; None where there is none."""
+    return shutil.which("py-spy", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])))
+
+
 async def _profile(part: Part, now: Round, folder: Path) -> None:
     """One more round, not counted, with py-spy on our server; its stacks go to a file that flame graphs are made of."""
+    program = profiler()
+    assert program is not None, "else no profile was asked for"
     spy = await asyncio.create_subprocess_exec(
-        "py-spy", "record", "--pid", str(now.contestant.root_pid), "--duration", str(now.seconds),
+        program, "record", "--pid", str(now.contestant.root_pid), "--duration", str(now.seconds),
         "--format", "raw", "--rate", "250", "--output", str(folder / f"{part.name}.txt"),
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
