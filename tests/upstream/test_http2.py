@@ -14,6 +14,7 @@ from tests.upstream.authority import ca_file
 from tests.upstream.http2 import Provider, Stream, http2_provider
 from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError
 from tornado_proxy.upstream.client import UpstreamClient
+from tornado_proxy.upstream.exchange import HIGH_WATER_BYTES
 
 #: Seconds; what is waited for takes milliseconds.
 PATIENCE_S = 20
@@ -231,7 +232,7 @@ async def test_abort_takes_back_a_stream_that_is_paused(ca: str) -> None:
     async with http2_provider(answer) as provider:
         with upstream_client() as upstream:
             exchange = upstream.start(request(provider.url, ca_file=ca))
-            await until(lambda: exchange.held_bytes > 90_000)
+            await until(lambda: exchange.held_bytes >= HIGH_WATER_BYTES)
             exchange.abort("the client left")
 
             await asyncio.wait_for(provider.streams[0].reset_at, PATIENCE_S)

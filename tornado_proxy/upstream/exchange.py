@@ -30,8 +30,10 @@ from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError, Upstream
 from tornado_proxy.upstream.head import Head, parse_head
 from tornado_proxy.upstream.request import UpstreamRequest
 
-#: Bytes held for a slow client before the transfer is paused.  libcurl may still deliver one buffer (64 KiB) on top.
-HIGH_WATER_BYTES = 128 * 1024
+#: Bytes held for a slow client before the transfer is paused.  A last piece of at most 16 KiB comes on top; as much may
+#: wait in the client's connection, and libcurl keeps the rest of what it has read, up to 64 KiB (CREDIT_BYTES over
+#: HTTP/2).  All in all a client that does not read costs less than 256 KiB.
+HIGH_WATER_BYTES = 64 * 1024
 
 #: Bytes that a provider may send ahead on a stream of HTTP/2, which libcurl holds beside those above.  A path of 30 ms
 #: there and back carries 3 MB/s with it.

@@ -27,7 +27,8 @@ _RESET = struct.pack("ii", 1, 0)
 class Answer:
     """begin() once, send() any number of times, finish() or cut().  One write at a time, or Tornado loses the first.
 
-    send() and finish() wait until the socket has taken the bytes, and raise StreamClosedError when the client has gone.
+    What send() gives, and finish(), wait until the socket has taken the bytes, and raise StreamClosedError when the
+    client has gone.
     """
 
     __slots__ = ("_bodyless", "_connection", "_ends_by_close", "_head", "_old", "_request", "_unsent", "begun", "gone")
@@ -64,12 +65,9 @@ class Answer:
         self._head = ResponseStartLine("", status, reason), fields
         self._bodyless |= status in _WITHOUT_BODY
 
-    async def send(self, data: bytes) -> None:
-        """Write `data`; an empty one sends the head alone."""
-        try:
-            await self._write(data)
-        finally:
-            self._unsent = None  # with its error it would keep these frames, and they this answer
+    def send(self, data: bytes) -> asyncio.Future[None]:
+        """Write `data`; an empty one sends the head alone.  No frame that waits holds the data."""
+        return self._write(data)
 
     async def finish(self, data: bytes) -> None:
         """Write the last bytes and end the answer.  Where nothing was sent before, its length is told."""
@@ -99,8 +97,9 @@ class Answer:
     def client_left(self) -> None:
         """The connection has closed.  Tornado drops the future of a write that waits, so it is ended here."""
         self.gone = True
-        if self._unsent is not None and not self._unsent.done():
-            self._unsent.set_exception(StreamClosedError())
+        unsent, self._unsent = self._unsent, None
+        if unsent is not None and not unsent.done():
+            unsent.set_exception(StreamClosedError())
 
     def _may_close(self) -> bool:
         """Whether this may be the last answer of its connection."""
@@ -130,7 +129,9 @@ class Answer:
             if self._old and not self._bodyless and "Content-Length" not in fields:
                 self._ends_by_close = True
                 self._request.headers.pop("Connection", None)  # else Tornado promises to keep the connection
-            self._unsent = self._connection.write_headers(start, fields, data)
+            unsent = self._connection.write_headers(start, fields, data)
         else:
-            self._unsent = self._connection.write(data)
-        return self._unsent
+            unsent = self._connection.write(data)
+        # Not one that has ended: with its error it would keep the frames that wait for it, and they this answer.
+        self._unsent = None if unsent.done() else unsent
+        return unsent

@@ -217,9 +217,9 @@ class ProxyHandler(BaseHandler):
         """Set the head of the answer."""
         self._answer.begin(status, reason, [*headers, (REQUEST_ID_HEADER, self.request_id)])
 
-    async def send(self, data: bytes) -> None:
-        """Write and wait until the socket has taken it."""
-        await self._answer.send(data)
+    def send(self, data: bytes) -> Awaitable[None]:
+        """Write; what is given waits until the socket has taken it."""
+        return self._answer.send(data)
 
     async def finish_answer(self, data: bytes) -> None:
         """Write the last bytes and end the answer."""

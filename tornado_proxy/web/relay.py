@@ -41,8 +41,8 @@ class Client(Protocol):
     def begin(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None:
         """Set the head; it leaves with the first flush."""
 
-    async def send(self, data: bytes) -> None:
-        """Write and wait until the client has taken it."""
+    def send(self, data: bytes) -> Awaitable[None]:
+        """Write; what is given waits until the client has taken it."""
 
     async def finish_answer(self, data: bytes) -> None:
         """Write the last bytes and end the answer properly."""
@@ -194,15 +194,17 @@ class Relay:
         return None if decide is None else decide(self._admitted.facts, answer)
 
     async def _pass_body(self, exchange: Exchange) -> None:
-        if not exchange.held_bytes and not exchange.finished:
-            await self._send(b"")  # the head, as early as it came
+        if not exchange.held_bytes and not exchange.finished and not self._gone:
+            await self._taken(self._send(b""))  # the head, as early as it came
         while data := await exchange.read():
             self._feed(data)
             if exchange.complete:
                 await self._finish(data)
                 return
             if not self._gone:
-                await self._send(self._scrub.feed(self._edit.feed(data) if self._edit is not None else data))
+                unsent = self._send(self._scrub.feed(self._edit.feed(data) if self._edit is not None else data))
+                del data  # the client's connection holds it, and may do so for long
+                await self._taken(unsent)
         await self._finish(b"")
 
     def _feed(self, data: bytes) -> None:
@@ -211,13 +213,21 @@ class Relay:
             self._created = self._meter.object_id
             self._hooks.created(self._created)
 
-    async def _send(self, data: bytes) -> None:
-        if self._gone:
-            return
+    def _send(self, data: bytes) -> Awaitable[None] | None:
         try:
-            await self._client.send(data)
+            return self._client.send(data)
         except StreamClosedError:
             self._gone = self._ended_as is None
+            return None
+
+    async def _taken(self, unsent: Awaitable[None] | None) -> None:
+        try:
+            if unsent is not None:
+                await unsent
+        except StreamClosedError:
+            self._gone = self._ended_as is None
+        finally:
+            del unsent  # its error holds this frame, which must not hold it
 
     async def _finish(self, data: bytes) -> None:
         if self._gone:
