@@ -23,7 +23,7 @@ from tornado_proxy.ledger.query import UsageFilter, read_records
 _HELD_KIB = 256
 
 #: KiB that the allocator may keep on top of what is held for all.
-_SLACK_KIB = 4 * 1024
+_SLACK_KIB = 2 * 1024
 
 #: Bytes that the kernel takes in for a client that does not read.
 _WINDOW_BYTES = 64 * 1024

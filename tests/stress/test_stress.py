@@ -18,8 +18,9 @@ def test_clients_that_leave_in_every_phase_harm_no_other_and_leave_nothing_behin
     assert report.faults == []
 
 
-def test_stalled_readers_of_80_mb_each_lose_nothing_and_cost_little() -> None:
-    report = asyncio.run(stalled.run(stalled.Run(clients=2, megabytes=80, seconds=0)))
+@pytest.mark.parametrize(("clients", "megabytes"), [(2, 80), (64, 8)])
+def test_stalled_readers_lose_nothing_and_cost_less_than_256_kib_each(clients: int, megabytes: int) -> None:
+    report = asyncio.run(stalled.run(stalled.Run(clients, megabytes, seconds=0)))
 
     assert report.faults == []
 
