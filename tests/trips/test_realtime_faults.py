@@ -20,6 +20,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from tests.harness import PROJECT, ProxyProcess
 from tests.stress.serving import comes_true, serving
 from tests.stress.watch import resident_kib
+from tests.trips import raw_provider
 from tests.trips.test_realtime import next_event, records_of, session
 from tests.upstream.authority import ca_file, server_context
 
@@ -29,6 +30,7 @@ Act = Callable[[ProxyProcess], Awaitable[Any]]
 CREATED = '{"type":"session.created","session":{"type":"realtime","model":"gpt-realtime"}}'
 BEGUN = '{"type":"response.created","response":{"id":"resp_1","status":"in_progress"}}'
 DELTA = '{"type":"response.output_audio.delta","response_id":"resp_1","delta":"%s"}'
+SOME = DELTA % ("A" * 6400)
 DONE = (
     '{"type":"response.done","response":{"id":"resp_1","status":"completed","usage":{"total_tokens":30,'
     '"input_tokens":10,"output_tokens":20,"input_token_details":{"text_tokens":10,"audio_tokens":0,"cached_tokens":0},'
@@ -53,15 +55,21 @@ def run_against(speak: Speak, act: Act, **config: Any) -> Any:
     return asyncio.run(run())
 
 
+async def begin(connection: ServerConnection, *said: str) -> None:
+    """The provider's side of a session up to the middle of its first response."""
+    await connection.send(CREATED)
+    await connection.recv()
+    for event in (BEGUN, *said):
+        await connection.send(event)
+
+
 async def records(proxy: ProxyProcess, socket: ClientConnection, count: int) -> list[dict[str, Any]]:
     return await asyncio.to_thread(records_of, proxy, socket, count)
 
 
 async def faults_of(proxy: ProxyProcess, record: dict[str, Any]) -> list[str]:
     """What the log says of a record's faults."""
-    while not (lines := [line for line in proxy.log if record["request_id"] in line]):  # noqa: ASYNC110  # it is another process
-        await asyncio.sleep(0.02)
-    faults: list[str] = json.loads(lines[0])["faults"]
+    faults: list[str] = json.loads(await asyncio.to_thread(proxy.wait_for_log, record["request_id"]))["faults"]
     return faults
 
 
@@ -136,10 +144,7 @@ def test_the_client_s_code_and_reason_reach_the_provider() -> None:
 
 def test_a_provider_that_drops_the_connection_leaves_an_estimate_and_a_broken_session() -> None:
     async def speak(connection: ServerConnection) -> None:
-        await connection.send(CREATED)
-        await connection.recv()
-        await connection.send(BEGUN)
-        await connection.send(DELTA % ("A" * 6400))
+        await begin(connection, SOME)
         await asyncio.sleep(0.2)
         connection.transport.abort()
 
@@ -160,11 +165,27 @@ def test_a_provider_that_drops_the_connection_leaves_an_estimate_and_a_broken_se
     assert Decimal(record["subtotal"]) == Decimal("0.000192")
 
 
+def test_an_upgrade_with_the_answer_to_another_key_is_refused(tmp_path: Path) -> None:
+    async def upgrade(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: d3Jvbmc=\r\n\r\n"
+        )
+        await writer.drain()
+
+    async def act(proxy: ProxyProcess) -> int:
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            async with session(proxy):
+                pass
+        return refused.value.response.status_code
+
+    assert raw_provider.run_against(upgrade, tmp_path, act) == 502
+
+
 def test_a_client_that_drops_the_connection_pays_what_one_that_stays_pays() -> None:
     async def speak(connection: ServerConnection) -> None:
-        await connection.send(CREATED)
-        await connection.recv()
-        await connection.send(BEGUN)
+        await begin(connection)
         await asyncio.sleep(0.3)
         await connection.send(DONE)
         await connection.wait_closed()
@@ -186,10 +207,7 @@ def test_a_client_that_drops_the_connection_pays_what_one_that_stays_pays() -> N
 
 def test_answers_of_clients_that_left_are_drained_in_number_and_time() -> None:
     async def speak(connection: ServerConnection) -> None:
-        await connection.send(CREATED)
-        await connection.recv()
-        await connection.send(BEGUN)
-        await connection.send(DELTA % ("A" * 6400))
+        await begin(connection, SOME)
         await connection.wait_closed()
 
     async def leave(proxy: ProxyProcess) -> ClientConnection:
@@ -200,8 +218,7 @@ def test_answers_of_clients_that_left_are_drained_in_number_and_time() -> None:
 
     async def act(proxy: ProxyProcess) -> list[tuple[dict[str, Any], list[str]]]:
         drained = await leave(proxy)
-        while "llm_proxy_drains 1.0" not in (await asyncio.to_thread(proxy.admin, "/metrics"))[1]:  # noqa: ASYNC110  # it is another process
-            await asyncio.sleep(0.05)
+        assert await comes_true(lambda: "llm_proxy_drains 1.0" in proxy.admin("/metrics")[1])
         (over,) = await records(proxy, await leave(proxy), 1)
         (late,) = await records(proxy, drained, 1)
         return [(over, await faults_of(proxy, over)), (late, await faults_of(proxy, late))]
@@ -218,10 +235,7 @@ def test_answers_of_clients_that_left_are_drained_in_number_and_time() -> None:
 
 def test_a_message_of_the_client_that_is_too_long_ends_the_session_with_1009_and_keeps_its_records() -> None:
     async def speak(connection: ServerConnection) -> None:
-        await connection.send(CREATED)
-        await connection.recv()
-        await connection.send(BEGUN)
-        await connection.send(DONE)
+        await begin(connection, DONE)
         await connection.wait_closed()
 
     async def act(proxy: ProxyProcess) -> tuple[int | None, dict[str, Any]]:

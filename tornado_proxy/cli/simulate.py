@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 import sys
 
@@ -59,8 +58,7 @@ async def _serve(simulator: Simulator, host: str, port: int, *, reuse_port: bool
     bound = await simulator.start(port, host, reuse_port=reuse_port)
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):
-            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     click.echo(f"simulating OpenAI and Anthropic on http://{host}:{bound}", err=True)
     await stopped.wait()
     await simulator.stop()

@@ -63,7 +63,7 @@ class SocketHandler(ProviderHandler, WebSocketHandler):
         Raises:
             ProviderFault: it cannot be answered; the connection stays.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # each kind of session answers its own events
 
     async def send_error_event(self, fault: ProviderFault) -> None:
         """The provider's `error` event."""

@@ -67,7 +67,23 @@ class Answer:
 
     def send(self, data: bytes) -> asyncio.Future[None]:
         """Write `data`; an empty one sends the head alone.  No frame that waits holds the data."""
-        return self._write(data)
+        if self.gone:
+            raise StreamClosedError
+        if self._bodyless:
+            data = b""
+        if self._head is not None:
+            start, fields = self._head
+            self._head = None
+            self.begun = True
+            if self._old and not self._bodyless and "Content-Length" not in fields:
+                self._ends_by_close = True
+                self._request.headers.pop("Connection", None)  # else Tornado promises to keep the connection
+            unsent = self._connection.write_headers(start, fields, data)
+        else:
+            unsent = self._connection.write(data)
+        # Not one that has ended: with its error it would keep the frames that wait for it, and they this answer.
+        self._unsent = None if unsent.done() else unsent
+        return unsent
 
     async def finish(self, data: bytes) -> None:
         """Write the last bytes and end the answer.  Where nothing was sent before, its length is told."""
@@ -107,7 +123,7 @@ class Answer:
 
     def _write_last(self, data: bytes) -> asyncio.Future[None]:
         """What Tornado gives for `data` says nothing of the end behind it, and nothing of a client that left before."""
-        unsent = self._write(data)
+        unsent = self.send(data)
         self._connection.set_close_callback(None)
         self._connection.finish()
         stream = self._connection.stream
@@ -115,23 +131,4 @@ class Answer:
             self._unsent = unsent = stream.write(b"")
         elif stream.error is not None:
             raise StreamClosedError(stream.error)
-        return unsent
-
-    def _write(self, data: bytes) -> asyncio.Future[None]:
-        if self.gone:
-            raise StreamClosedError
-        if self._bodyless:
-            data = b""
-        if self._head is not None:
-            start, fields = self._head
-            self._head = None
-            self.begun = True
-            if self._old and not self._bodyless and "Content-Length" not in fields:
-                self._ends_by_close = True
-                self._request.headers.pop("Connection", None)  # else Tornado promises to keep the connection
-            unsent = self._connection.write_headers(start, fields, data)
-        else:
-            unsent = self._connection.write(data)
-        # Not one that has ended: with its error it would keep the frames that wait for it, and they this answer.
-        self._unsent = None if unsent.done() else unsent
         return unsent

@@ -90,7 +90,7 @@ class SocketRelay:
         clock = tasks.spawn(self._watch(), "session clock")
         try:
             closed = await self._upstream.listen(self.from_provider)
-            if closed.broken and self._outcome is None:
+            if closed.broken and not self._closing and self._outcome is None:
                 self._broken_by = closed.reason
             if not self._closing:
                 self.closed = closed
