@@ -22,12 +22,12 @@ from pathlib import Path
 
 import uvloop
 
-from tornado_proxy.domain.call import CallIntent, CallRecord, Outcome
 from tornado_proxy.domain.cost import LineItem, bill
 from tornado_proxy.domain.identity import Caller
+from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.rows import RECORD_COLUMNS, record_row
-from tornado_proxy.ledger.sqlite import SqliteLedger
+from tornado_proxy.ledger.sqlite.ledger import SqliteLedger
 
 _ROUNDS = 5
 _CALLER = Caller("0c9f8a5e-9a1e-4f6b-8c43-1d2a7f6f0a10", participant="ada", room="lab", credential_id="key-1")
@@ -37,22 +37,22 @@ _ITEMS = [
 ]
 
 
-def make_intent(number: int) -> CallIntent:
+def make_intent(number: int) -> RequestIntent:
     now = datetime.now(UTC)
-    return CallIntent(f"req_{number:032x}", _CALLER, "openai", "/v1/chat/completions", "POST", "gpt-5.4", now)
+    return RequestIntent(f"req_{number:032x}", _CALLER, "openai", "/v1/chat/completions", "POST", "gpt-5.4", now)
 
 
-def make_record(intent: CallIntent) -> CallRecord:
+def make_record(intent: RequestIntent) -> RequestRecord:
     first, end = intent.started_at + timedelta(milliseconds=250), intent.started_at + timedelta(seconds=1)
     cost = bill(_ITEMS, Decimal("0.05"))
     usage = '{"prompt_tokens":1000,"completion_tokens":100,"total_tokens":1100}'
-    return CallRecord(
+    return RequestRecord(
         intent, "gpt-5.4-2026-03-05", 200, Outcome.COMPLETED, Basis.REPORTED, cost, first, end, usage,
         object_id=f"chatcmpl-{intent.request_id}",
     )  # fmt: skip
 
 
-def measure_plain(records: list[CallRecord]) -> float:
+def measure_plain(records: list[RequestRecord]) -> float:
     """CPU microseconds a record."""
     rows = [tuple(record_row(record)[name] for name in RECORD_COLUMNS) for record in records]
     with tempfile.TemporaryDirectory() as folder, closing(sqlite3.connect(Path(folder) / "plain.db")) as db:
@@ -68,7 +68,7 @@ def measure_plain(records: list[CallRecord]) -> float:
         return (time.process_time() - began) * 1e6 / len(rows)
 
 
-async def measure_ledger(records: list[CallRecord], under_way: int, *, fsync: bool) -> tuple[float, float]:
+async def measure_ledger(records: list[RequestRecord], under_way: int, *, fsync: bool) -> tuple[float, float]:
     """CPU microseconds a call, and the median milliseconds that begin() took."""
     waits: list[float] = []
     with tempfile.TemporaryDirectory() as folder:

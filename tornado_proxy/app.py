@@ -19,20 +19,21 @@ from pathlib import Path
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
-from tornado_proxy import metrics, snapshot, tasks
+from tornado_proxy import snapshot, tasks
+from tornado_proxy.api.admin import admin_application
+from tornado_proxy.api.usage import USAGE_PATH, UsageHandler
 from tornado_proxy.config.settings import ListenSettings
-from tornado_proxy.domain.call import Outcome
-from tornado_proxy.domain.errors import CannotListen, ConfigError
-from tornado_proxy.ledger.opening import make_ledger
-from tornado_proxy.settlement import Settler
+from tornado_proxy.domain.errors import ConfigError, ListenError
+from tornado_proxy.domain.record import Outcome
+from tornado_proxy.gateway.client_port import ClientApplication, ClientServer
+from tornado_proxy.gateway.object_ownership import Ownership
+from tornado_proxy.gateway.services import Services
+from tornado_proxy.http_server.fd_limits import FdLimitedServer, raise_fd_limit
+from tornado_proxy.ledger.backends import make_ledger
+from tornado_proxy.metering.deferred_settlement import DeferredSettlement
+from tornado_proxy.observability import metrics
 from tornado_proxy.snapshot import Snapshot, SnapshotHolder
-from tornado_proxy.upstream.client import UpstreamClient
-from tornado_proxy.web.accepting import PatientServer, raise_limit_of_open_files
-from tornado_proxy.web.admin_api import admin_application
-from tornado_proxy.web.client_port import ClientApplication, ClientServer
-from tornado_proxy.web.ownership import Ownership
-from tornado_proxy.web.services import Services
-from tornado_proxy.web.usage_api import USAGE_PATH, UsageHandler
+from tornado_proxy.upstream.http.client import UpstreamClient
 
 _log = logging.getLogger(__name__)
 
@@ -63,26 +64,26 @@ class Server:
 
         Raises:
             LedgerUnavailable: the ledger cannot be opened.
-            CannotListen: a port cannot be bound.
+            ListenError: a port cannot be bound.
         """
-        raise_limit_of_open_files()
+        raise_fd_limit()
         settings = self._snapshots.current.settings
         ledger = make_ledger(settings.ledger.address, fsync=settings.ledger.fsync)
         await ledger.open()
         upstream = UpstreamClient(force_instance=True)
-        settler = Settler(self._snapshots, upstream, ledger)
+        settler = DeferredSettlement(self._snapshots, upstream, ledger)
         services = self._services = Services(self._snapshots, upstream, ledger, Ownership(ledger), settler)
         self._settling = tasks.spawn(settler.run(), "settlement")
         clients = ClientApplication([(USAGE_PATH, UsageHandler, {"services": services})], services)
         self.port = self._listen(ClientServer(clients), settings.listen)
-        self.admin_port = self._listen(PatientServer(admin_application(services, self.reload)), settings.admin)
+        self.admin_port = self._listen(FdLimitedServer(admin_application(services, self.reload)), settings.admin)
 
     def _listen(self, server: HTTPServer, where: ListenSettings) -> int:
         try:
             sockets = bind_sockets(where.port, where.host, backlog=_BACKLOG, reuse_port=where.reuse_port)
         except OSError as error:
             # bind_sockets leaves open which of the two addresses it was.
-            raise CannotListen(f"{where.host}:{where.port}: {error.strerror or error}") from error
+            raise ListenError(f"{where.host}:{where.port}: {error.strerror or error}") from error
         server.add_sockets(sockets)
         self._servers.append(server)
         port: int = sockets[0].getsockname()[1]

@@ -10,18 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tornado_proxy import metrics
 from tornado_proxy.auth.authenticator import Authenticator
 from tornado_proxy.config.loading import load_settings
 from tornado_proxy.config.settings import Settings, restart_needed
 from tornado_proxy.domain.errors import ConfigError, Fault
 from tornado_proxy.domain.identity import Project, Secret
-from tornado_proxy.pricing.price_book import PriceBook
-from tornado_proxy.pricing.tariff import Tariff
-from tornado_proxy.providers.anthropic.manners import ANTHROPIC
-from tornado_proxy.providers.endpoint import Provider
-from tornado_proxy.providers.openai.manners import OPENAI
-from tornado_proxy.providers.openai.routes import openai_endpoints
+from tornado_proxy.observability import metrics
+from tornado_proxy.pricing.book.price_book import PriceBook
+from tornado_proxy.pricing.book.tariff import Tariff
+from tornado_proxy.providers.anthropic.provider import ANTHROPIC
+from tornado_proxy.providers.contract import Provider
+from tornado_proxy.providers.openai.endpoints import openai_endpoints
+from tornado_proxy.providers.openai.provider import OPENAI
 from tornado_proxy.providers.route_table import RouteTable
 
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
-from tornado_proxy import metrics
+from tornado_proxy.observability import metrics
 
 _log = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from tests.auth.tokens import (
     sign_bytes,
 )
 from tornado_proxy.auth import participant
-from tornado_proxy.auth.unverified import MAX_TOKEN_CHARACTERS
+from tornado_proxy.auth.unverified_token import MAX_TOKEN_CHARACTERS
 from tornado_proxy.domain.errors import CallerError, NotAllowed, NotAuthenticated
 from tornado_proxy.domain.identity import Caller, ModelPatterns
 

@@ -10,10 +10,10 @@ from bench.digest import FRAME, by_file, by_room
 
 LOOP = "<module> (tornado_proxy/__main__.py:6);serve (tornado_proxy/cli/serve.py:45);run (asyncio/runners.py:118)"
 PROFILE = f"""\
-{LOOP};post (tornado_proxy/web/proxy_http.py:9);finish (tornado_proxy/ledger/writer.py:1);dumps (json/encoder.py:1) 3
-{LOOP};post (tornado_proxy/web/proxy_http.py:9);feed (tornado_proxy/metering.py:70) 2
+{LOOP};serve (tornado_proxy/gateway/http/handler.py:9);run (tornado_proxy/ledger/rows.py:1);dumps (json/encoder.py:1) 3
+{LOOP};post (tornado_proxy/gateway/http/handler.py:9);feed (tornado_proxy/metering/request_meter.py:70) 2
 {LOOP};write (tornado/iostream.py:9) 1
-Thread.run (threading.py:982);Writer.run (tornado_proxy/ledger/writer.py:111) 40
+Thread.run (threading.py:982);Writer.run (tornado_proxy/ledger/rows.py:111) 40
 """
 
 
@@ -25,8 +25,12 @@ def profile(tmp_path: Path) -> Path:
 
 
 def test_samples_count_for_the_innermost_room_of_ours_or_for_the_frame(profile: Path) -> None:
-    assert by_room(profile) == {"tornado_proxy/ledger": 3, "tornado_proxy/metering.py": 2, FRAME: 1}
+    assert by_room(profile) == {"tornado_proxy/ledger": 3, "tornado_proxy/metering": 2, FRAME: 1}
 
 
 def test_samples_count_for_the_file_that_was_running(profile: Path) -> None:
-    assert by_file(profile) == {"json/encoder.py": 3, "tornado_proxy/metering.py": 2, "tornado/iostream.py": 1}
+    assert by_file(profile) == {
+        "json/encoder.py": 3,
+        "tornado_proxy/metering/request_meter.py": 2,
+        "tornado/iostream.py": 1,
+    }

@@ -12,12 +12,12 @@ from click.testing import CliRunner, Result
 
 from tests.ledger.calls import intent, record
 from tornado_proxy.cli import main
-from tornado_proxy.cli.places import load_prices
-from tornado_proxy.domain.call import CallRecord
+from tornado_proxy.cli.config_lookup import load_prices
+from tornado_proxy.domain.record import RequestRecord
 from tornado_proxy.domain.request import RequestFacts
-from tornado_proxy.domain.usage import Basis, Meter, Quantity, Reading, UsageReport
-from tornado_proxy.ledger.sqlite import SqliteLedger
-from tornado_proxy.pricing.tariff import Tariff
+from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
+from tornado_proxy.ledger.sqlite.ledger import SqliteLedger
+from tornado_proxy.pricing.book.tariff import Tariff
 
 PRICES = """\
 provider: openai
@@ -57,17 +57,17 @@ def write_prices(folder: Path, text: str = PRICES) -> Path:
     return path
 
 
-def call(request_id: str, prices: Path, *, tier: str | None = None, region: str | None = None) -> CallRecord:
+def call(request_id: str, prices: Path, *, tier: str | None = None, region: str | None = None) -> RequestRecord:
     """A call of 1000 input and 100 output tokens, 5 % on top."""
     quantities = (Quantity(Meter.INPUT, Decimal(1000)), Quantity(Meter.OUTPUT, Decimal(100)))
-    reading = Reading(quantities, model="gpt-5.4-2026-03-05", service_tier=tier, context_tokens=1000)
+    reading = UsageItem(quantities, model="gpt-5.4-2026-03-05", service_tier=tier, context_tokens=1000)
     report = UsageReport((reading,), Basis.REPORTED, RAW)
     made = intent(request_id)
     tariff = Tariff(load_prices(None, prices), "openai", Decimal("0.05"), region)
     return record(made, cost=tariff.rate(report, RequestFacts(model="gpt-5.4"), made.started_at))
 
 
-def write_ledger(folder: Path, records: Sequence[CallRecord]) -> str:
+def write_ledger(folder: Path, records: Sequence[RequestRecord]) -> str:
     """Store the records; gives the ledger's URL."""
 
     async def run() -> None:

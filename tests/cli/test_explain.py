@@ -9,8 +9,8 @@ import pytest
 
 from tests.cli.billed import PRICES, call, run, write_ledger, write_prices
 from tests.ledger.calls import CALLER, intent, record
-from tornado_proxy.domain.call import Outcome
 from tornado_proxy.domain.cost import Cost, LineItem, bill
+from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.usage import Basis
 
 

@@ -83,7 +83,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-#: Reading takes as long as the machine has other things to do.
+#: UsageItem takes as long as the machine has other things to do.
 unhurried = settings(deadline=None)
 
 

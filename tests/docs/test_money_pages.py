@@ -10,8 +10,8 @@ import pytest
 
 from tests.docs.pages import DOCS, rows, text_of
 from tests.replay import RECORDED
-from tornado_proxy.providers.anthropic.routes import ANTHROPIC_ENDPOINTS
-from tornado_proxy.providers.openai.routes import OPENAI_ENDPOINTS
+from tornado_proxy.providers.anthropic.endpoints import ANTHROPIC_ENDPOINTS
+from tornado_proxy.providers.openai.endpoints import OPENAI_ENDPOINTS
 
 MILLION = 1_000_000
 

@@ -9,14 +9,14 @@ from decimal import Decimal
 import pytest
 
 from tests.docs.pages import text_of
+from tornado_proxy.api.usage_page import make_page
+from tornado_proxy.api.usage_query import KNOWN, read_usage_request
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.identity import Caller, Project
 from tornado_proxy.domain.usage import Basis
-from tornado_proxy.ledger.intervals import Interval
-from tornado_proxy.ledger.usage import GROUPS, UsageAnswer, UsageRow
-from tornado_proxy.pricing.comparison import Finding
-from tornado_proxy.web.usage_answer import make_page
-from tornado_proxy.web.usage_query import KNOWN, read_usage_request
+from tornado_proxy.ledger.reports.intervals import Interval
+from tornado_proxy.ledger.reports.usage import GROUPS, UsageResult, UsageRow
+from tornado_proxy.pricing.lists.comparison import Finding
 
 
 def first_column(page: str, heading: str) -> set[str]:
@@ -38,7 +38,7 @@ def test_every_member_of_a_row_is_on_the_page() -> None:
     given = {"interval": ["day"], "group_by": [",".join(GROUPS)]}
     asked = read_usage_request(given, "", Caller("p", participant="ada"), Project("p", "first"))
 
-    (members,) = json.loads(make_page(UsageAnswer([row], 0, nothing, 0, 0), asked).body)["usage"]
+    (members,) = json.loads(make_page(UsageResult([row], 0, nothing, 0, 0), asked).body)["usage"]
 
     assert first_column("usage_api.md", "Rows") == set(members)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tornado_proxy.domain import errors
-from tornado_proxy.domain.errors import AnswerableError, ConfigError, Fault, MethodNotAllowed, ProxyError, UpstreamError
+from tornado_proxy.domain.errors import ConfigError, Fault, MethodNotAllowed, ProxyError, RequestError, UpstreamError
 
 
 def _tree(root: type[ProxyError], depth: int = 0) -> Iterator[tuple[type[ProxyError], int]]:
@@ -22,13 +22,13 @@ def test_the_tree_at_the_top_of_the_file_is_the_tree() -> None:
     drawn = re.findall(r"^    ([│ ]*)[├└]── (\w+) ", errors.__doc__ or "", re.MULTILINE)
     depths = {name: len(indent) // 4 + 1 for indent, name in drawn}
 
-    # AnswerableError is how three branches share their answer; the drawing leaves it out.
-    real = {one.__name__: depth - issubclass(one, AnswerableError) for one, depth in _tree(ProxyError)}
-    assert depths == {name: depth for name, depth in real.items() if name not in ("ProxyError", "AnswerableError")}
+    # RequestError is how three branches share their answer; the drawing leaves it out.
+    real = {one.__name__: depth - issubclass(one, RequestError) for one, depth in _tree(ProxyError)}
+    assert depths == {name: depth for name, depth in real.items() if name not in ("ProxyError", "RequestError")}
 
 
-@pytest.mark.parametrize("one", [one for one, _ in _tree(AnswerableError)], ids=lambda one: one.__name__)
-def test_an_error_says_its_status_in_its_own_words(one: type[AnswerableError]) -> None:
+@pytest.mark.parametrize("one", [one for one, _ in _tree(RequestError)], ids=lambda one: one.__name__)
+def test_an_error_says_its_status_in_its_own_words(one: type[RequestError]) -> None:
     documented = re.match(r"(\d{3}):", inspect.getdoc(one) or "")
 
     assert documented is None or int(documented[1]) == one.status
@@ -36,7 +36,7 @@ def test_an_error_says_its_status_in_its_own_words(one: type[AnswerableError]) -
 
 
 def test_an_error_carries_what_its_answer_needs() -> None:
-    error = AnswerableError("say this", code="word", param="model")
+    error = RequestError("say this", code="word", param="model")
 
     assert (str(error), error.message, error.code, error.param) == ("say this", "say this", "word", "model")
     assert MethodNotAllowed("no", ("GET",)).allowed == ("GET",)

@@ -8,12 +8,12 @@ import inspect
 import pytest
 
 from tornado_proxy.config.bundled import schema
-from tornado_proxy.domain import call, cost, document, errors, identity, request, usage
+from tornado_proxy.domain import cost, document, errors, identity, record, request, usage
 from tornado_proxy.domain.usage import Meter
 
 VALUES = [
     value
-    for module in (call, cost, document, errors, identity, request, usage)
+    for module in (cost, document, errors, identity, record, request, usage)
     for _, value in inspect.getmembers(module, dataclasses.is_dataclass)
     if value.__module__ == module.__name__
 ]

@@ -1,4 +1,4 @@
-"""Intents and records to store, and what a ledger file holds."""
+"""OpenIntents and records to store, and what a ledger file holds."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from tornado_proxy.domain.call import CallIntent, CallRecord, Outcome
 from tornado_proxy.domain.cost import Cost, LineItem, bill
 from tornado_proxy.domain.identity import Caller
+from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
 from tornado_proxy.domain.usage import Basis
 
 START = datetime(2026, 3, 2, 10, 0, 0, 123456, UTC)
@@ -31,13 +31,13 @@ COST = bill(
 )
 
 
-def intent(request_id: str, **members: Any) -> CallIntent:
-    standard = CallIntent(request_id, CALLER, "openai", "/v1/chat/completions", "POST", "gpt-5.4", START)
+def intent(request_id: str, **members: Any) -> RequestIntent:
+    standard = RequestIntent(request_id, CALLER, "openai", "/v1/chat/completions", "POST", "gpt-5.4", START)
     return replace(standard, **members)
 
 
-def record(of: CallIntent, **members: Any) -> CallRecord:
-    standard = CallRecord(
+def record(of: RequestIntent, **members: Any) -> RequestRecord:
+    standard = RequestRecord(
         of,
         "gpt-5.4-2026-03-05",
         200,

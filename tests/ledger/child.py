@@ -17,8 +17,8 @@ from pathlib import Path
 from tests.ledger.calls import intent, record
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.ledger_address import LedgerAddress, PostgresAddress
-from tornado_proxy.ledger.ledger import Ledger
-from tornado_proxy.ledger.opening import make_ledger
+from tornado_proxy.ledger.backends import make_ledger
+from tornado_proxy.ledger.protocol import Ledger
 
 
 def say(text: str) -> None:

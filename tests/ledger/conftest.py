@@ -11,9 +11,9 @@ import pytest
 
 from tests.postgres_server import PostgresServer, running_postgres
 from tornado_proxy.domain.ledger_address import LedgerAddress, PostgresAddress
-from tornado_proxy.ledger.ledger import Ledger
-from tornado_proxy.ledger.opening import make_ledger
-from tornado_proxy.ledger.query import UsageFilter, read_records
+from tornado_proxy.ledger.backends import make_ledger
+from tornado_proxy.ledger.protocol import Ledger
+from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
 
 
 @dataclass(frozen=True)

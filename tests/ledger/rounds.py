@@ -23,7 +23,7 @@ from pathlib import Path
 from tests.harness import ROOT
 from tests.ledger.child import address, say
 from tests.postgres_server import PostgresServer, running_postgres
-from tornado_proxy.ledger.query import UsageFilter, read_records
+from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
 
 
 class Writing:

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from tests.ledger.calls import COST, START, intent, record, stored
-from tornado_proxy.domain.call import CallIntent, Outcome, PendingCall, Settlement
 from tornado_proxy.domain.cost import Cost
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.identity import Caller
-from tornado_proxy.domain.request import KeptFacts
+from tornado_proxy.domain.record import Outcome, PendingRequest, RequestIntent, Settlement
+from tornado_proxy.domain.request import DeferredRatingFacts
 from tornado_proxy.domain.usage import Basis
-from tornado_proxy.ledger.ledger import Ledger
-from tornado_proxy.ledger.sqlite import SqliteLedger
+from tornado_proxy.ledger.protocol import Ledger
+from tornado_proxy.ledger.sqlite.ledger import SqliteLedger
 
 Make = Callable[[], Ledger]
 
@@ -192,7 +192,7 @@ class TestLedger:
             await ledger.open()
             took = []
 
-            async def call(one: CallIntent) -> None:
+            async def call(one: RequestIntent) -> None:
                 await ledger.begin(one)
                 began = turns
                 await ledger.finish(record(one))
@@ -216,20 +216,20 @@ class TestLedger:
     def test_a_settlement_stands_in_for_what_was_pending_once(
         self, make: Make, records: Callable[[], list[dict[str, Any]]]
     ) -> None:
-        kept_facts = KeptFacts("flex", "12h", "gpt-image-1.5", 400)
+        kept_facts = DeferredRatingFacts("flex", "12h", "gpt-image-1.5", 400)
         waits = record(intent("r1"), basis=Basis.PENDING, cost=FREE, usage=None, object_id="batch_1", kept=kept_facts)
 
-        async def run() -> list[list[PendingCall]]:
+        async def run() -> list[list[PendingRequest]]:
             ledger = make()
             await ledger.open()
             await ledger.finish(waits)
-            before = await ledger.pending_calls(10)
+            before = await ledger.pending_requests(10)
             settled = Settlement(
                 "r1", "gpt-5.4", Basis.ESTIMATED, COST, START + timedelta(hours=1), '{"n":1}', estimate_method="by_size"
             )
             await ledger.settle(settled)
             await ledger.settle(Settlement("r1", "other", Basis.FREE, FREE, START + timedelta(hours=2)))
-            after = await ledger.pending_calls(10)
+            after = await ledger.pending_requests(10)
             await ledger.close()
             return [before, after]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.harness import ROOT
 from tests.ledger.calls import bills, intent, record, stored, stored_ids
-from tornado_proxy.ledger.sqlite import SqliteLedger
+from tornado_proxy.ledger.sqlite.ledger import SqliteLedger
 
 
 def start(path: Path, job: str, name: str) -> subprocess.Popen[str]:

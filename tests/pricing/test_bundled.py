@@ -11,9 +11,9 @@ import pytest
 from tornado_proxy.config.bundled import conf_path
 from tornado_proxy.config.files import read_documents
 from tornado_proxy.domain.request import RequestFacts
-from tornado_proxy.domain.usage import Basis, Meter, Quantity, Reading, UsageReport
-from tornado_proxy.pricing.price_book import PriceBook
-from tornado_proxy.pricing.tariff import Tariff
+from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
+from tornado_proxy.pricing.book.price_book import PriceBook
+from tornado_proxy.pricing.book.tariff import Tariff
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 EARLIER = datetime(2026, 6, 1, 23, 59, 59, tzinfo=UTC)
@@ -76,7 +76,7 @@ def test_a_quantity_comes_to(
     at, when = terms.pop("at", NOW), tuple(terms.pop("when", {}).items())
     if meter is Meter.WEB_SEARCHES:
         when = (("tool", "web_search"),)
-    reading = Reading((Quantity(meter, Decimal(amount), when),), model=model, **terms)
+    reading = UsageItem((Quantity(meter, Decimal(amount), when),), model=model, **terms)
     provider = "anthropic" if model.startswith("claude") else "openai"
 
     cost = Tariff(book, provider, Decimal("0.05")).rate(

@@ -15,9 +15,9 @@ from tests.replay import RECORDED, recorded
 from tornado_proxy.domain.errors import CallerError
 from tornado_proxy.domain.request import ImageFacts, RequestFacts
 from tornado_proxy.domain.usage import Meter, Quantity, UsageReport
-from tornado_proxy.providers.anthropic.manners import ANTHROPIC
-from tornado_proxy.providers.endpoint import AnswerHead, Endpoint, UsageReader
-from tornado_proxy.providers.openai.manners import OPENAI
+from tornado_proxy.providers.anthropic.provider import ANTHROPIC
+from tornado_proxy.providers.contract import Endpoint, ResponseHead, UsageReader
+from tornado_proxy.providers.openai.provider import OPENAI
 
 ENDPOINTS = (*OPENAI.endpoints, *ANTHROPIC.endpoints)
 #: What parse tells of every request to speak, and other readers do not ask for.
@@ -29,7 +29,7 @@ FACTS = (
     RequestFacts(body_bytes=9, inferred=SPOKEN),
 )
 MEDIA_TYPES = ("application/json", "text/event-stream", "text/plain", "audio/mpeg", "application/x-jsonl", "")
-HEADS = tuple(AnswerHead(status, media_type) for status in (200, 500) for media_type in MEDIA_TYPES)
+HEADS = tuple(ResponseHead(status, media_type) for status in (200, 500) for media_type in MEDIA_TYPES)
 
 #: Members that readers look at, so that made-up answers come close to real ones.
 NAMES = """
@@ -73,7 +73,7 @@ BILLED = [one for one in ENDPOINTS if one.reader is not None]
 each_reader = pytest.mark.parametrize("endpoint", BILLED, ids=lambda one: f"{one.provider} {one.method} {one.path}")
 
 
-def opened(endpoint: Endpoint, facts: RequestFacts, head: AnswerHead) -> UsageReader:
+def opened(endpoint: Endpoint, facts: RequestFacts, head: ResponseHead) -> UsageReader:
     assert endpoint.reader is not None
     return endpoint.reader(facts, head)
 
@@ -95,13 +95,13 @@ def read(reader: UsageReader, pieces: list[bytes], *, complete: bool = True) -> 
     cut=st.integers(0, 200),
 )
 def test_no_bytes_make_a_reader_raise_and_no_cut_changes_what_it_reads(
-    endpoint: Endpoint, answer: bytes, facts: RequestFacts, head: AnswerHead, complete: bool, cut: int
+    endpoint: Endpoint, answer: bytes, facts: RequestFacts, head: ResponseHead, complete: bool, cut: int
 ) -> None:
     whole = read(opened(endpoint, facts, head), [answer], complete=complete)
     cut_once = read(opened(endpoint, facts, head), [answer[:cut], answer[cut:]], complete=complete)
 
     assert cut_once == whole
-    assert all(quantity.amount >= 0 for reading in whole.readings for quantity in reading.quantities)
+    assert all(quantity.amount >= 0 for reading in whole.items for quantity in reading.quantities)
 
 
 @each_reader
@@ -116,7 +116,7 @@ def test_a_recorded_answer_reads_the_same_however_it_is_cut(endpoint: Endpoint, 
     pieces = [body[start:end] for start, end in itertools.pairwise(edges)]
 
     for media_type in MEDIA_TYPES[:2]:
-        head = AnswerHead(200, media_type)
+        head = ResponseHead(200, media_type)
         whole = read(opened(endpoint, FACTS[0], head), [body])
         assert read(opened(endpoint, FACTS[0], head), pieces) == whole
 
@@ -125,9 +125,9 @@ def test_a_recorded_answer_reads_the_same_however_it_is_cut(endpoint: Endpoint, 
 def test_an_error_status_is_free_whatever_its_body_says(endpoint: Endpoint) -> None:
     body = b'{"usage": {"input_tokens": 5, "output_tokens": 5, "prompt_tokens": 5}}'
 
-    report = read(opened(endpoint, FACTS[0], AnswerHead(429, "application/json")), [body])
+    report = read(opened(endpoint, FACTS[0], ResponseHead(429, "application/json")), [body])
 
-    assert (report.readings, report.basis.value) == ((), "free")
+    assert (report.items, report.basis.value) == ((), "free")
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda one: f"{one.provider} {one.method} {one.path}")

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tornado_proxy.domain.errors import BadRequest, CallerError, MethodNotAllowed, NotFound
-from tornado_proxy.providers.anthropic.manners import ANTHROPIC
-from tornado_proxy.providers.openai.manners import OPENAI
+from tornado_proxy.providers.anthropic.provider import ANTHROPIC
+from tornado_proxy.providers.openai.provider import OPENAI
 from tornado_proxy.providers.route_table import RouteTable
 
 TABLE = RouteTable((OPENAI, ANTHROPIC))

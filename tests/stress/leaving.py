@@ -25,7 +25,7 @@ from tests.stress.report import Report
 from tests.stress.serving import comes_true, serving
 from tests.stress.watch import Memory, error_lines, in_flight, open_files, watched
 from tests.stress.without_collector import LEFT
-from tornado_proxy.ledger.query import UsageFilter, read_records
+from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
 
 #: The server's own descriptors may change by a few: a file of intents, a connection that is being closed.
 _SPARE_FILES = 8

@@ -17,7 +17,7 @@ from tests.stress.provider import USAGE, StressProvider, pieces, whole_answer
 from tests.stress.report import Report
 from tests.stress.serving import comes_true, serving
 from tests.stress.watch import error_lines, resident_kib
-from tornado_proxy.ledger.query import UsageFilter, read_records
+from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
 
 #: KiB held for one client at the most.
 _HELD_KIB = 256

@@ -13,10 +13,10 @@ from collections import Counter
 from pathlib import Path
 
 from tests.harness import running_proxy
+from tests.server.holding import HoldingProvider, holding_provider, wait_until
+from tests.server.load import CALLERS, Load
 from tests.stress.report import Report
-from tests.trips.holding import HoldingProvider, holding_provider, wait_until
-from tests.trips.load import CALLERS, Load
-from tornado_proxy.ledger.query import UsageFilter, read_records
+from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
 
 
 def run(rounds: int) -> Report:

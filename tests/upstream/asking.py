@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tornado_proxy.domain.identity import Secret
-from tornado_proxy.upstream.client import UpstreamClient
-from tornado_proxy.upstream.exchange import Exchange
-from tornado_proxy.upstream.request import Payload, UpstreamRequest
+from tornado_proxy.upstream.http.client import UpstreamClient
+from tornado_proxy.upstream.http.exchange import Exchange
+from tornado_proxy.upstream.http.request import Payload, UpstreamRequest
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tornado_proxy.domain.errors import BodyNotReadable
+from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.wire.multipart import MAX_PARTS, read_form
 
 TYPE = "multipart/form-data; boundary=XX"
@@ -92,7 +92,7 @@ def test_boundaries_are_read_as_rfc_2046_writes_them(content_type, boundary):
     ],
 )
 def test_a_content_type_without_a_clear_boundary_is_refused(content_type):
-    with pytest.raises(BodyNotReadable):
+    with pytest.raises(InvalidBody):
         read_form(text_part("model", "m") + END, content_type)
 
 
@@ -125,7 +125,7 @@ def test_a_content_type_without_a_clear_boundary_is_refused(content_type):
     ],
 )
 def test_a_body_that_could_be_read_in_two_ways_is_refused(body):
-    with pytest.raises(BodyNotReadable):
+    with pytest.raises(InvalidBody):
         read_form(body, TYPE).text("model")
 
 
@@ -136,7 +136,7 @@ def test_a_boundary_inside_a_line_begins_no_part():
 def test_a_watched_field_given_twice_is_refused_and_others_may_repeat():
     form = read_form(text_part("model", "a") + text_part("model", "b") + text_part("tag[]", "1") * 2 + END, TYPE)
 
-    with pytest.raises(BodyNotReadable, match="2 times"):
+    with pytest.raises(InvalidBody, match="2 times"):
         form.text("model")
     assert form.length("tag") == 2
 
@@ -152,16 +152,16 @@ def test_a_watched_field_given_twice_is_refused_and_others_may_repeat():
 def test_a_model_that_is_a_file_is_refused(disposition):
     form = read_form(part(f"Content-Disposition: {disposition}", b"m") + END, TYPE)
 
-    with pytest.raises(BodyNotReadable, match="must be text"):
+    with pytest.raises(InvalidBody, match="must be text"):
         form.text("model")
 
 
 def test_a_text_field_that_is_too_long_or_not_utf8_is_refused():
     form = read_form(text_part("a", "x" * 1025) + part("Content-Disposition: form-data; name=b", b"\xff") + END, TYPE)
 
-    with pytest.raises(BodyNotReadable, match="1024"):
+    with pytest.raises(InvalidBody, match="1024"):
         form.text("a")
-    with pytest.raises(BodyNotReadable, match="UTF-8"):
+    with pytest.raises(InvalidBody, match="UTF-8"):
         form.text("b")
 
 
@@ -189,7 +189,7 @@ def test_random_bytes_raise_nothing_but_refusals(body, content_type):
         for data in (body, b"--XX\r\n" + body, FILE[:60] + body + END):
             try:
                 form = read_form(data, kind)
-            except BodyNotReadable:
+            except InvalidBody:
                 continue
             assert all(0 <= found.start <= found.end <= len(data) for found in form.parts)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import jwt
 
-from tornado_proxy.auth.unverified import UnverifiedToken, read_unverified
+from tornado_proxy.auth.unverified_token import UnverifiedToken, read_unverified
 from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
 from tornado_proxy.domain.identity import ApiKey, Caller, ModelPatterns
 

@@ -10,7 +10,7 @@ import click
 
 from tornado_proxy.config.loading import LoadedConfig, read_config
 from tornado_proxy.domain.errors import ConfigError
-from tornado_proxy.pricing.price_book import PriceBook
+from tornado_proxy.pricing.book.price_book import PriceBook
 
 
 @click.command()

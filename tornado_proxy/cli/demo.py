@@ -13,14 +13,15 @@ from pathlib import Path
 import click
 import yaml
 
-from tornado_proxy import event_loop, logs, snapshot
+from tornado_proxy import event_loop, snapshot
 from tornado_proxy.app import Server
 from tornado_proxy.auth import participant
 from tornado_proxy.auth.api_key import format_api_key, generate, parse_api_key
-from tornado_proxy.auth.unverified import read_unverified
+from tornado_proxy.auth.unverified_token import read_unverified
 from tornado_proxy.cli.serve import exit_with_words
 from tornado_proxy.domain.errors import NotAuthenticated
 from tornado_proxy.domain.identity import ApiKey
+from tornado_proxy.observability import logs
 from tornado_proxy.simulator import Simulator
 
 #: provider -> the variable that holds its key, and where it is.

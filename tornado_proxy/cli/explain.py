@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
-from tornado_proxy.cli.explanation import Explanation, explain_record
+from tornado_proxy.cli.config_lookup import CONFIG, LEDGER, PRICES, find_ledger, load_prices, readable, reporting
 from tornado_proxy.cli.explanation_text import as_text
-from tornado_proxy.cli.places import CONFIG, LEDGER, PRICES, find_ledger, load_prices, readable, reporting
-from tornado_proxy.ledger.query import UsageFilter, read_records
+from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
 from tornado_proxy.ledger.rows import RECORD_COLUMNS
+from tornado_proxy.reports.explanation import Explanation, explain_record
 
 
 @click.command()

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 
-from tornado_proxy.cli.explanation import Explanation, Line, conditions_words, unit_words
-from tornado_proxy.domain.call import Outcome
 from tornado_proxy.domain.cost import LineItem
+from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.rows import format_decimal
-from tornado_proxy.pricing.rerate import Entry
+from tornado_proxy.pricing.book.rerate import Entry
+from tornado_proxy.reports.explanation import Explanation, Line, conditions_words, unit_words
 
 #: What a bill without lines means, where it does not mean that nothing was charged.
 _NOTHING: Mapping[str, str] = {

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import click
 
-from tornado_proxy.cli.places import find_prices, named_config, read_prices
+from tornado_proxy.cli.config_lookup import find_prices, named_config, read_prices
 from tornado_proxy.config.bundled import schema
 from tornado_proxy.config.files import read_document
 from tornado_proxy.domain.document import Document
-from tornado_proxy.pricing.comparison import Compared, Finding, compare
-from tornado_proxy.pricing.import_genai import read_genai
-from tornado_proxy.pricing.import_litellm import read_litellm
-from tornado_proxy.pricing.listed import NotAPriceList, PriceList
-from tornado_proxy.pricing.price_book import PriceBook
+from tornado_proxy.pricing.book.price_book import PriceBook
+from tornado_proxy.pricing.lists.comparison import Compared, Finding, compare
+from tornado_proxy.pricing.lists.import_genai import read_genai
+from tornado_proxy.pricing.lists.import_litellm import read_litellm
+from tornado_proxy.pricing.lists.price_list import NotAPriceList, PriceList
 
 #: Words of the option --only.
 FINDINGS = {"differs": Finding.DIFFERS, "missing": Finding.MISSING, "new": Finding.NEW_MODEL}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
-from tornado_proxy.cli.coverage import coverage_faults, ending_prices, stale_cards, uneven_prices
-from tornado_proxy.cli.places import PRICES, PRICES_CONFIG, find_prices, named_config, read_prices, reporting
-from tornado_proxy.pricing.price_book import PriceBook
+from tornado_proxy.cli.config_lookup import PRICES, PRICES_CONFIG, find_prices, named_config, read_prices, reporting
+from tornado_proxy.pricing.book.price_book import PriceBook
+from tornado_proxy.reports.coverage import coverage_faults, ending_prices, stale_cards, uneven_prices
 
 
 @click.command()

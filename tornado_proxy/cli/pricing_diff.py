@@ -11,11 +11,11 @@ from typing import IO
 
 import click
 
-from tornado_proxy.cli.explanation import conditions_words, unit_words
-from tornado_proxy.cli.places import PRICES, PRICES_CONFIG, reporting
+from tornado_proxy.cli.config_lookup import PRICES, PRICES_CONFIG, reporting
 from tornado_proxy.cli.price_lists import FILE, MODELS, ONLY, ListComparison, compare_with
 from tornado_proxy.ledger.rows import format_decimal
-from tornado_proxy.pricing.comparison import Compared, Finding
+from tornado_proxy.pricing.lists.comparison import Compared, Finding
+from tornado_proxy.reports.explanation import conditions_words, unit_words
 from tornado_proxy.wire.csv_cells import write_rows
 
 _COLUMNS = (

@@ -12,16 +12,16 @@ from typing import Any
 
 import click
 
-from tornado_proxy.cli.places import PRICES, PRICES_CONFIG, is_bundled, named_config, reporting
+from tornado_proxy.cli.config_lookup import PRICES, PRICES_CONFIG, is_bundled, named_config, reporting
 from tornado_proxy.cli.price_lists import FILE, MODELS, ONLY, compare_with, known_endpoints
 from tornado_proxy.cli.pricing_diff import print_differences
 from tornado_proxy.config.files import read_document
 from tornado_proxy.config.validation import check
 from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.errors import ConfigError
-from tornado_proxy.pricing.import_plan import Import, Plan, plan_import
-from tornado_proxy.pricing.price_book import PriceBook
-from tornado_proxy.pricing.price_edits import NotEditable, apply_edits
+from tornado_proxy.pricing.book.price_book import PriceBook
+from tornado_proxy.pricing.lists.import_plan import Import, Plan, plan_import
+from tornado_proxy.pricing.lists.price_edits import NotEditable, apply_edits
 
 
 @click.command("import")

@@ -15,8 +15,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from tornado_proxy.cli.explanation import conditions_words, unit_words
-from tornado_proxy.cli.places import (
+from tornado_proxy.cli.config_lookup import (
     PRICES,
     PRICES_CONFIG,
     find_prices,
@@ -28,8 +27,9 @@ from tornado_proxy.cli.places import (
 from tornado_proxy.cli.tables import print_table
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.ledger.rows import format_decimal
-from tornado_proxy.pricing.price import DEFAULT_TERMS, ModelPrice, RateCard
-from tornado_proxy.pricing.price_book import PriceBook
+from tornado_proxy.pricing.book.price import DEFAULT_TERMS, ModelPrice, RateCard
+from tornado_proxy.pricing.book.price_book import PriceBook
+from tornado_proxy.reports.explanation import conditions_words, unit_words
 
 PROVIDERS = ("openai", "anthropic")
 

@@ -15,8 +15,7 @@ from typing import IO
 
 import click
 
-from tornado_proxy.cli.moment import Moment
-from tornado_proxy.cli.places import (
+from tornado_proxy.cli.config_lookup import (
     CONFIG,
     LEDGER,
     PRICES,
@@ -26,11 +25,12 @@ from tornado_proxy.cli.places import (
     readable,
     reporting,
 )
-from tornado_proxy.cli.recomputed import Recomputed, Totals, recompute_record
+from tornado_proxy.cli.time_param import Moment
 from tornado_proxy.domain.ledger_address import LedgerAddress
-from tornado_proxy.ledger.query import UsageFilter, read_records
+from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
 from tornado_proxy.ledger.rows import RECORD_COLUMNS, format_decimal
-from tornado_proxy.pricing.price_book import PriceBook
+from tornado_proxy.pricing.book.price_book import PriceBook
+from tornado_proxy.reports.recompute import Recomputed, Totals, recompute_record
 from tornado_proxy.wire.csv_cells import Plain, write_rows
 
 _COLUMNS = (

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import click
 
-from tornado_proxy import event_loop, logs, snapshot
+from tornado_proxy import event_loop, snapshot
 from tornado_proxy.app import Server
-from tornado_proxy.domain.errors import CannotListen, ConfigError, LedgerUnavailable
+from tornado_proxy.domain.errors import ConfigError, LedgerUnavailable, ListenError
+from tornado_proxy.observability import logs
 from tornado_proxy.snapshot import Snapshot
 
 
@@ -56,7 +57,7 @@ def exit_with_words(config: Path) -> Iterator[None]:
     except LedgerUnavailable as error:
         click.echo(f"the ledger cannot be opened: {error}", err=True)
         sys.exit(1)
-    except CannotListen as error:
+    except ListenError as error:
         click.echo(f"cannot listen on {error}; change listen or admin in {config}, or stop what runs there", err=True)
         sys.exit(1)
 

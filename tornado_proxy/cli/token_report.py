@@ -10,7 +10,7 @@ from enum import Enum
 
 from tornado_proxy.auth import participant
 from tornado_proxy.auth.participant import Validity
-from tornado_proxy.auth.unverified import UnverifiedToken, read_unverified
+from tornado_proxy.auth.unverified_token import UnverifiedToken, read_unverified
 from tornado_proxy.domain.errors import CallerError
 from tornado_proxy.domain.identity import ApiKey
 

@@ -13,13 +13,20 @@ from typing import IO
 import click
 from rich.table import Table
 
-from tornado_proxy.cli.moment import Moment
-from tornado_proxy.cli.places import find_ledger, reporting
+from tornado_proxy.cli.config_lookup import find_ledger, reporting
 from tornado_proxy.cli.tables import plain_text, print_table
-from tornado_proxy.cli.usage_over_api import Asked, print_usage, project_of, read_token
+from tornado_proxy.cli.time_param import Moment
+from tornado_proxy.cli.usage_api_client import Asked, print_usage, project_of, read_token
 from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.domain.usage import Basis
-from tornado_proxy.ledger.query import GROUPS, UsageFilter, UsageSum, add_exactly, read_records, sum_records
+from tornado_proxy.ledger.reports.records_query import (
+    GROUPS,
+    UsageFilter,
+    UsageSum,
+    add_exactly,
+    read_records,
+    sum_records,
+)
 from tornado_proxy.ledger.rows import PRINTED_COLUMNS, format_decimal
 from tornado_proxy.wire.csv_cells import Plain, write_rows
 

@@ -4,7 +4,7 @@
     ├── CallerError           the caller's request; carries an HTTP status and an error code
     │   ├── BadRequest            400
     │   │   ├── ModelNotPriced        400 model_not_priced
-    │   │   └── BodyNotReadable       400
+    │   │   └── InvalidBody       400
     │   ├── NotAuthenticated      401
     │   ├── NotAllowed            403
     │   ├── NotFound              404
@@ -22,7 +22,7 @@
     │   ├── SocketRefused         the provider's own status
     │   └── ExchangeAborted       our own doing: the client left, or the process ends
     ├── ConfigError           files that an operator wrote; never raised while a request is served
-    └── CannotListen          an address that cannot be bound; at the start only
+    └── ListenError          an address that cannot be bound; at the start only
 
 `web/` alone turns a CallerError, ServiceError or UpstreamError into an answer, in the provider's error shape.
 """
@@ -36,7 +36,7 @@ class ProxyError(Exception):
     """Root of the tree."""
 
 
-class AnswerableError(ProxyError):
+class RequestError(ProxyError):
     """An error that ends a request before the first byte of an answer.
 
     `status` is the HTTP status; `kind` the word that goes into the error's `type`
@@ -55,7 +55,7 @@ class AnswerableError(ProxyError):
             self.code = code
 
 
-class CallerError(AnswerableError):
+class CallerError(RequestError):
     """The request itself is at fault; sending it again unchanged will not help."""
 
     status = 400
@@ -68,7 +68,7 @@ class BadRequest(CallerError):
     code = "bad_request"
 
 
-class BodyNotReadable(BadRequest):
+class InvalidBody(BadRequest):
     """400: the body is not what its route takes (not JSON, a watched member twice, ...)."""
 
     code = "invalid_body"
@@ -138,7 +138,7 @@ class UpgradeRequired(CallerError):
     code = "upgrade_required"
 
 
-class ServiceError(AnswerableError):
+class ServiceError(RequestError):
     """Our own state stands in the way; nothing was sent to the provider."""
 
     status = 503
@@ -164,7 +164,7 @@ class Draining(ServiceError):
     code = "shutting_down"
 
 
-class UpstreamError(AnswerableError):
+class UpstreamError(RequestError):
     """The provider could not be reached, or its answer broke off.
 
     `request_sent` is False when no byte of the request can have left, so that nothing can have been charged.
@@ -232,5 +232,5 @@ class ConfigError(ProxyError):
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
 
-class CannotListen(ProxyError):
+class ListenError(ProxyError):
     """An address of `listen` or `admin` cannot be bound; the message names it."""

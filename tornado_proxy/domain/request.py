@@ -64,7 +64,7 @@ class RequestFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptFacts:
+class DeferredRatingFacts:
     """What of a request is needed to rate an answer that comes after it, perhaps to another process.
 
     `image_model` is the model that the image tool was asked to use, or the one it was admitted with.
@@ -76,7 +76,7 @@ class KeptFacts:
     body_bytes: int = 0
 
     @classmethod
-    def of(cls, facts: RequestFacts) -> KeptFacts:
+    def of(cls, facts: RequestFacts) -> DeferredRatingFacts:
         """Those of `facts`."""
         drawing = (spend.model for spend in facts.spends if spend.role == IMAGE_TOOL_ROLE)
         return cls(facts.service_tier, facts.cache_ttl, next(drawing, None), facts.body_bytes)

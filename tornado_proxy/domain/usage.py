@@ -59,7 +59,7 @@ class Quantity:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class UsageItem:
     """One usage statement, to be priced once, at one model.
 
     `model`, `service_tier`, `speed` and `inference_geo` are the provider's own words from the answer, None where it
@@ -84,7 +84,7 @@ class UsageReport:
     `faults` are statements that do not add up, each a sentence.  `estimate_method` is set when `basis` is ESTIMATED.
     """
 
-    readings: tuple[Reading, ...] = ()
+    items: tuple[UsageItem, ...] = ()
     basis: Basis = Basis.UNSETTLED
     raw: str | None = None
     model: str | None = None

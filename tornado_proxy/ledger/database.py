@@ -9,14 +9,14 @@ from typing import Protocol
 from tornado_proxy.ledger.dialect import Dialect
 
 
-class StoreFault(Exception):
+class StoreError(Exception):
     """The store as a whole does not work.  The message names the store, says why, and what an operator can do."""
 
 
 class Database(Protocol):
     """One connection, used by one thread.
 
-    Every method may raise StoreFault; what else it raises is the fault of the values that it was given.
+    Every method may raise StoreError; what else it raises is the fault of the values that it was given.
     """
 
     @property

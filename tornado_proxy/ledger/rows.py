@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from tornado_proxy.domain.call import CallIntent, CallRecord, Settlement
 from tornado_proxy.domain.cost import LineItem
-from tornado_proxy.domain.request import KeptFacts
+from tornado_proxy.domain.record import RequestIntent, RequestRecord, Settlement
+from tornado_proxy.domain.request import DeferredRatingFacts
 
 #: What is known before anything is sent.
 INTENT_COLUMNS = (
@@ -92,7 +92,7 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 _encode_text = msgspec.json.Encoder().encode
 
 
-def intent_row(intent: CallIntent) -> dict[str, object]:
+def intent_row(intent: RequestIntent) -> dict[str, object]:
     """What is known before anything is sent."""
     caller = intent.caller
     return {
@@ -112,7 +112,7 @@ def intent_row(intent: CallIntent) -> dict[str, object]:
     }
 
 
-def record_row(record: CallRecord) -> dict[str, object]:
+def record_row(record: RequestRecord) -> dict[str, object]:
     """A whole record, and under `objects`, which is no column, the ids of all that the call created."""
     cost = record.cost
     created = dict.fromkeys((record.object_id, *record.objects))
@@ -173,9 +173,9 @@ def plain_row(row: Row) -> Row:
     }
 
 
-def read_kept_facts(text: str | None) -> KeptFacts:
+def read_deferred_facts(text: str | None) -> DeferredRatingFacts:
     """What a pending record keeps of its request; nothing where an earlier version of the program wrote it."""
-    return KeptFacts() if text is None else KeptFacts(**json.loads(text))
+    return DeferredRatingFacts() if text is None else DeferredRatingFacts(**json.loads(text))
 
 
 def read_line_items(text: str | None) -> tuple[LineItem, ...]:

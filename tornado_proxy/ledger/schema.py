@@ -14,9 +14,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 
-from tornado_proxy.domain.call import Outcome
+from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.usage import Basis
-from tornado_proxy.ledger.database import Database, StoreFault
+from tornado_proxy.ledger.database import Database, StoreError
 from tornado_proxy.ledger.dialect import Dialect, Insert
 from tornado_proxy.ledger.rows import INTENT_COLUMNS, OBJECT_COLUMNS, RECORD_COLUMNS, SETTLED_COLUMNS
 
@@ -121,7 +121,7 @@ def prepare(db: Database) -> None:
     """Make the tables in a store that has none, or what a later version of the program added to them.
 
     Raises:
-        StoreFault: the store is another program's, or a later version's.
+        StoreError: the store is another program's, or a later version's.
     """
     tables = db.tables()
     if not tables:
@@ -129,10 +129,10 @@ def prepare(db: Database) -> None:
         db.script(_tables(db.dialect) + _VIEW + db.dialect.guards + version)
         return
     if not {"meta", "intents", "records"} <= tables:
-        raise StoreFault(f"{db.name}: is a database of another program; name another one")
+        raise StoreError(f"{db.name}: is a database of another program; name another one")
     ((stored,),) = db.rows("SELECT value FROM meta WHERE key = 'schema_version'") or [("0",)]
     if int(str(stored)) > SCHEMA_VERSION:
-        raise StoreFault(
+        raise StoreError(
             f"{db.name}: schema {stored} is newer than this program, which knows {SCHEMA_VERSION}; "
             "install the version that wrote it, or a later one"
         )

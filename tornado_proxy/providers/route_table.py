@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tornado_proxy.domain.errors import BadRequest, MethodNotAllowed, NotFound
-from tornado_proxy.providers.endpoint import Endpoint, Provider
+from tornado_proxy.providers.contract import Endpoint, Provider
 
 #: Path segments of plain characters (RFC 3986 unreserved, and what ids hold); no percent-encoding at all.
 _PLAIN_PATH = re.compile(r"/|(?:/(?!\.{1,2}(?:[/;]|$))[A-Za-z0-9_.~:@!$,;=+*'()-]+)+")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
 
-from tornado_proxy.domain.errors import BodyNotReadable
+from tornado_proxy.domain.errors import InvalidBody
 
 if TYPE_CHECKING:  # the library defines it for type checkers only
     from python_multipart.multipart import MultipartCallbacks
@@ -56,19 +56,19 @@ class Form:
         """The text field `name`, None where there is none.
 
         Raises:
-            BodyNotReadable: it is there twice, is a file, is longer than MAX_TEXT_BYTES or not UTF-8.
+            InvalidBody: it is there twice, is a file, is longer than MAX_TEXT_BYTES or not UTF-8.
         """
         part = self._only(name)
         if part is None:
             return None
         if part.is_file:
-            raise BodyNotReadable(f"the form field {name!r} is a file; it must be text", param=name)
+            raise InvalidBody(f"the form field {name!r} is a file; it must be text", param=name)
         if part.end - part.start > MAX_TEXT_BYTES:
-            raise BodyNotReadable(f"the form field {name!r} is longer than {MAX_TEXT_BYTES} bytes", param=name)
+            raise InvalidBody(f"the form field {name!r} is longer than {MAX_TEXT_BYTES} bytes", param=name)
         try:
             return self.body[part.start : part.end].decode()
         except UnicodeDecodeError as error:
-            raise BodyNotReadable(f"the form field {name!r} is not UTF-8", param=name) from error
+            raise InvalidBody(f"the form field {name!r} is not UTF-8", param=name) from error
 
     def length(self, name: str) -> int:
         """Bytes of all parts called `name` or `name[]`."""
@@ -78,7 +78,7 @@ class Form:
         """The bytes of the part `name` in place, None where there is none.
 
         Raises:
-            BodyNotReadable: it is there twice.
+            InvalidBody: it is there twice.
         """
         part = self._only(name)
         return None if part is None else memoryview(self.body)[part.start : part.end]
@@ -86,7 +86,7 @@ class Form:
     def _only(self, name: str) -> Part | None:
         found = [part for part in self.parts if part.name == name]
         if len(found) > 1:
-            raise BodyNotReadable(f"the form field {name!r} is given {len(found)} times; send it once", param=name)
+            raise InvalidBody(f"the form field {name!r} is given {len(found)} times; send it once", param=name)
         return found[0] if found else None
 
 
@@ -96,7 +96,7 @@ def read_form(body: bytes, content_type: str) -> Form:
     Fields may come in any order; a preamble and an epilogue are passed over (RFC 2046 section 5.1.1).
 
     Raises:
-        BodyNotReadable: not multipart/form-data, no closing boundary, more than MAX_PARTS parts, header lines beyond
+        InvalidBody: not multipart/form-data, no closing boundary, more than MAX_PARTS parts, header lines beyond
             the limits, or a part whose name is missing or could be read in two ways.
 
     Source: RFC 7578, RFC 2046 section 5.1.
@@ -111,19 +111,19 @@ def read_form(body: bytes, content_type: str) -> Form:
         # A preamble is the only thing that costs a copy; no client library writes one.
         parser.write(body[start:] if start else body)
     except FormParserError as error:
-        raise BodyNotReadable(f"the multipart body cannot be read: {error}") from error
+        raise InvalidBody(f"the multipart body cannot be read: {error}") from error
     if not collector.ended:
-        raise BodyNotReadable("the multipart body has no closing boundary; it was cut off")
+        raise InvalidBody("the multipart body has no closing boundary; it was cut off")
     return Form(body, tuple(collector.parts))
 
 
 def _boundary(content_type: str) -> bytes:
     kind, _, _ = content_type.partition(";")
     if kind.strip().lower() != "multipart/form-data":
-        raise BodyNotReadable("this endpoint takes multipart/form-data; set the Content-Type with its boundary")
+        raise InvalidBody("this endpoint takes multipart/form-data; set the Content-Type with its boundary")
     boundary = _parameters(content_type[len(kind) :], "Content-Type").get("boundary", "")
     if _BOUNDARY.fullmatch(boundary) is None:
-        raise BodyNotReadable("the Content-Type multipart/form-data needs a boundary of 1 to 70 characters (RFC 2046)")
+        raise InvalidBody("the Content-Type multipart/form-data needs a boundary of 1 to 70 characters (RFC 2046)")
     return boundary.encode("ascii")
 
 
@@ -133,7 +133,7 @@ def _first_delimiter(body: bytes, boundary: bytes) -> int:
         return 0
     at = body.find(b"\r\n" + opening)
     if at < 0:
-        raise BodyNotReadable("the multipart body does not hold the boundary that its Content-Type names")
+        raise InvalidBody("the multipart body does not hold the boundary that its Content-Type names")
     return at + 2
 
 
@@ -144,10 +144,10 @@ def _parameters(text: str, header: str) -> dict[str, str]:
     while at < len(text):
         match = _PARAMETER.match(text, at)
         if match is None:
-            raise BodyNotReadable(f"a {header} header of the multipart body cannot be read")
+            raise InvalidBody(f"a {header} header of the multipart body cannot be read")
         key = match[1].lower()
         if key in found:
-            raise BodyNotReadable(f"a {header} header of the multipart body has the parameter {key!r} twice")
+            raise InvalidBody(f"a {header} header of the multipart body has the parameter {key!r} twice")
         found[key] = match[3] if match[2] is None else _QUOTED_PAIR.sub(r"\1", match[2])
         at = match.end()
     return found
@@ -179,7 +179,7 @@ class _Collector:
 
     def _part_begin(self) -> None:
         if len(self.parts) == MAX_PARTS:
-            raise BodyNotReadable(f"the multipart body has more than {MAX_PARTS} parts")
+            raise InvalidBody(f"the multipart body has more than {MAX_PARTS} parts")
         self._headers = []
         self._start = self._end = 0
 
@@ -210,12 +210,12 @@ def _identify(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, bool]:
     found = dict(headers)
     dispositions = [value for key, value in headers if key == b"content-disposition"]
     if len(dispositions) != 1:
-        raise BodyNotReadable("each part of a multipart body needs exactly one Content-Disposition header")
+        raise InvalidBody("each part of a multipart body needs exactly one Content-Disposition header")
     # RFC 7578 section 4.7 gave up Content-Transfer-Encoding; only the encodings that change nothing are harmless.
     if found.get(b"content-transfer-encoding", b"binary").strip().lower() not in (b"binary", b"8bit", b"7bit"):
-        raise BodyNotReadable("a part has a Content-Transfer-Encoding; send its bytes as they are")
+        raise InvalidBody("a part has a Content-Transfer-Encoding; send its bytes as they are")
     kind, _, rest = dispositions[0].decode("utf-8", "replace").partition(";")
     parameters = _parameters(";" + rest if rest else "", "Content-Disposition")
     if kind.strip().lower() != "form-data" or "name" not in parameters or "name*" in parameters:
-        raise BodyNotReadable('a part needs the header Content-Disposition: form-data; name="..."')
+        raise InvalidBody('a part needs the header Content-Disposition: form-data; name="..."')
     return parameters["name"], "filename" in parameters or "filename*" in parameters

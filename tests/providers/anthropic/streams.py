@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 from tornado_proxy.domain.request import RequestFacts, Spend
-from tornado_proxy.domain.usage import Meter, Reading, UsageReport
-from tornado_proxy.providers.endpoint import AnswerHead
+from tornado_proxy.domain.usage import Meter, UsageItem, UsageReport
+from tornado_proxy.providers.contract import ResponseHead
 
-JSON = AnswerHead(200, "application/json")
-SSE = AnswerHead(200, "text/event-stream")
+JSON = ResponseHead(200, "application/json")
+SSE = ResponseHead(200, "text/event-stream")
 
 MODEL = "claude-sonnet-5"
 FACTS = RequestFacts(model=MODEL, spends=(Spend(MODEL, frozenset({Meter.INPUT})),), stream=True, body_bytes=400)
@@ -43,11 +43,11 @@ PING = event("ping")
 OVERLOADED = event("error", error={"type": "overloaded_error", "message": "Overloaded"})
 
 
-def counted(reading: Reading) -> dict[str, int]:
+def counted(reading: UsageItem) -> dict[str, int]:
     """The quantities of a reading by the names of their meters."""
     return {quantity.meter.value: int(quantity.amount) for quantity in reading.quantities}
 
 
 def counts(report: UsageReport) -> list[tuple[str | None, dict[str, int]]]:
     """Model and quantities of each reading."""
-    return [(reading.model, counted(reading)) for reading in report.readings]
+    return [(reading.model, counted(reading)) for reading in report.items]

@@ -12,9 +12,9 @@ import yaml
 from tests.providers.openai.feeding import read, read_three_ways
 from tests.providers.openai.recorded import FOLDER, answer_body, exchange, expected_lines
 from tornado_proxy.domain.usage import Basis, UsageReport
-from tornado_proxy.providers.anthropic.batch_results import BatchResultsReader
-from tornado_proxy.providers.anthropic.manners import ANTHROPIC
-from tornado_proxy.providers.endpoint import AnswerHead, UsageReader
+from tornado_proxy.providers.anthropic.batches.results import BatchResultsReader
+from tornado_proxy.providers.anthropic.provider import ANTHROPIC
+from tornado_proxy.providers.contract import ResponseHead, UsageReader
 from tornado_proxy.providers.route_table import RouteTable
 
 PRICES = FOLDER.parents[2] / "conf" / "prices" / "anthropic.yaml"
@@ -41,13 +41,13 @@ def make_reader(name: str) -> Callable[[], UsageReader] | None:
     default = "text/event-stream" if one["kind"] == "sse" else ""
     media_type = response["headers"].get("content-type", default).partition(";")[0]
     facts = parse(json.dumps(request["body"]).encode(), "application/json").facts
-    return lambda: make(facts, AnswerHead(response["status"], media_type))
+    return lambda: make(facts, ResponseHead(response["status"], media_type))
 
 
 def lines(report: UsageReport) -> list[tuple[str, str, Decimal]]:
     return sorted(
         (ALIASES.get(reading.model, reading.model), quantity.meter.value, quantity.amount)
-        for reading in report.readings
+        for reading in report.items
         for quantity in reading.quantities
     )
 
@@ -97,7 +97,7 @@ def test_a_recorded_answer_without_usage_has_its_basis_and_no_readings(name: str
     report = read_three_ways(make, answer_body(name))
 
     assert report.basis is basis
-    assert report.readings == ()
+    assert report.items == ()
 
 
 def test_every_recorded_answer_is_looked_at() -> None:

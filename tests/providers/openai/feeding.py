@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from itertools import pairwise
 
 from tornado_proxy.domain.usage import UsageReport
-from tornado_proxy.providers.endpoint import UsageReader
+from tornado_proxy.providers.contract import UsageReader
 
 
 def pieces(data: bytes, cuts: Iterable[int]) -> list[bytes]:

@@ -28,7 +28,7 @@ def lines(reports: Iterable[UsageReport], requested_model: str | None = None) ->
     return sorted(
         (reading.model or report.model or requested_model or "", quantity.meter.value, quantity.amount)
         for report in reports
-        for reading in report.readings
+        for reading in report.items
         for quantity in reading.quantities
     )
 

@@ -10,19 +10,19 @@ from hypothesis import strategies as st
 
 from tests.providers.openai.feeding import pieces, read, read_three_ways
 from tests.providers.openai.recorded import answer_body, expected_lines, lines, request_body
-from tornado_proxy.domain.errors import BodyNotReadable
+from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
-from tornado_proxy.providers.endpoint import AnswerHead
+from tornado_proxy.providers.contract import ResponseHead
 from tornado_proxy.providers.openai.embeddings import EMBEDDING_ENDPOINTS, parse, reader
 
-OK = AnswerHead(200, "application/json")
+OK = ResponseHead(200, "application/json")
 FACTS = RequestFacts(model="text-embedding-3-small", body_bytes=400)
 USAGE = {"prompt_tokens": 12, "total_tokens": 12}
 
 
 def meters(report: UsageReport) -> dict[str, int]:
-    return {q.meter.value: int(q.amount) for reading in report.readings for q in reading.quantities}
+    return {q.meter.value: int(q.amount) for reading in report.items for q in reading.quantities}
 
 
 def test_a_recorded_answer_comes_to_the_expected_lines():
@@ -44,7 +44,7 @@ def test_a_request_can_cost_its_input_alone():
 
 
 def test_a_request_without_a_model_is_refused():
-    with pytest.raises(BodyNotReadable, match="name the model"):
+    with pytest.raises(InvalidBody, match="name the model"):
         parse(b'{"input":"a"}', "")
 
 
@@ -86,7 +86,7 @@ def test_an_answer_without_usage_is_estimated_by_the_request(body):
 
 
 def test_an_error_status_is_free():
-    assert read(reader(FACTS, AnswerHead(429, "application/json")), [b"{}"]).basis is Basis.FREE
+    assert read(reader(FACTS, ResponseHead(429, "application/json")), [b"{}"]).basis is Basis.FREE
 
 
 @given(st.binary(max_size=300))

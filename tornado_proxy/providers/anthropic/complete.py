@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
-from tornado_proxy.providers.endpoint import AnswerHead, Endpoint, ParsedRequest, UsageReader
-from tornado_proxy.providers.json_body import read_members, required_model
+from tornado_proxy.providers.contract import Endpoint, ParsedRequest, ResponseHead, UsageReader
+from tornado_proxy.providers.shared.json_body import read_members, required_model
 
 
 def parse(body: bytes, content_type: str) -> ParsedRequest:
@@ -21,7 +21,7 @@ def parse(body: bytes, content_type: str) -> ParsedRequest:
 class _NoUsage:
     """An answer that states nothing: should one come, its cost is not known, and its record says so."""
 
-    def __init__(self, head: AnswerHead) -> None:
+    def __init__(self, head: ResponseHead) -> None:
         self._basis = Basis.UNSETTLED if head.ok else Basis.FREE
 
     def feed(self, data: bytes) -> None:
@@ -35,7 +35,7 @@ class _NoUsage:
         return UsageReport(basis=self._basis)
 
 
-def _reader(facts: RequestFacts, head: AnswerHead) -> UsageReader:
+def _reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
     return _NoUsage(head)
 
 

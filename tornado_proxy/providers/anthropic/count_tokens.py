@@ -6,8 +6,8 @@ The model must be one that the caller may use; no meter can run, so no tier or s
 from __future__ import annotations
 
 from tornado_proxy.domain.request import RequestFacts, Spend
-from tornado_proxy.providers.endpoint import Endpoint, ParsedRequest
-from tornado_proxy.providers.json_body import read_members, required_model
+from tornado_proxy.providers.contract import Endpoint, ParsedRequest
+from tornado_proxy.providers.shared.json_body import read_members, required_model
 
 
 def parse(body: bytes, content_type: str) -> ParsedRequest:

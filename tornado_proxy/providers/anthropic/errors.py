@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tornado_proxy.domain.errors import AnswerableError
+from tornado_proxy.domain.errors import RequestError
 
 _TYPES = {
     400: "invalid_request_error",
@@ -22,7 +22,7 @@ _TYPES = {
 }
 
 
-def error_body(error: AnswerableError, request_id: str) -> bytes:
+def error_body(error: RequestError, request_id: str) -> bytes:
     """`{"type": "error", "error": {type, message}, "request_id"}`; our stable code stands beside the message."""
     shown = {"type": _TYPES.get(error.status, "api_error"), "message": error.message, "code": error.code}
     return json.dumps({"type": "error", "error": shown, "request_id": request_id}).encode()

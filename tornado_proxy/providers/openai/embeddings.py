@@ -8,10 +8,10 @@ import msgspec
 
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Meter, UsageReport
-from tornado_proxy.providers.endpoint import AnswerHead, Endpoint, ParsedRequest, UsageReader
-from tornado_proxy.providers.json_body import read_members, required_model
-from tornado_proxy.providers.openai.media_readers import NothingCharged
-from tornado_proxy.providers.openai.text_report import estimate_text, report_text
+from tornado_proxy.providers.contract import Endpoint, ParsedRequest, ResponseHead, UsageReader
+from tornado_proxy.providers.openai.shared.response_readers import FreeReader
+from tornado_proxy.providers.openai.shared.text_report import estimate_text, report_text
+from tornado_proxy.providers.shared.json_body import read_members, required_model
 
 #: Bytes that are kept of each end of an answer.  In between are vectors: 125 MB of numbers for the largest request.
 _KEPT_BYTES = 16 * 1024
@@ -28,9 +28,9 @@ def parse(body: bytes, content_type: str) -> ParsedRequest:
     return ParsedRequest(facts, body)
 
 
-def reader(facts: RequestFacts, head: AnswerHead) -> UsageReader:
+def reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
     """What reads the usage of one answer."""
-    return EmbeddingsReader(facts) if head.ok else NothingCharged()
+    return EmbeddingsReader(facts) if head.ok else FreeReader()
 
 
 class EmbeddingsReader:

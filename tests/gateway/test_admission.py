@@ -1,0 +1,11 @@
+"""What of a client's handshake goes on to the provider."""
+
+from __future__ import annotations
+
+from tornado_proxy.gateway.socket_admission import offered_subprotocols
+
+
+def test_subprotocols_are_read_from_all_their_lines_in_their_order() -> None:
+    headers = [("Sec-WebSocket-Protocol", "realtime, a"), ("Host", "h"), ("sec-websocket-protocol", " b ,,")]
+
+    assert offered_subprotocols(headers) == ("realtime", "a", "b")

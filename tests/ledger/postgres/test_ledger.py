@@ -1,0 +1,350 @@
+"""A PostgreSQL server that goes away, comes back, or cannot be used."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.ledger.calls import intent, record
+from tests.postgres_server import PostgresServer, running_postgres
+from tests.server.holding import wait_until
+from tornado_proxy.domain.errors import LedgerUnavailable
+from tornado_proxy.domain.identity import Secret
+from tornado_proxy.domain.ledger_address import PostgresAddress
+from tornado_proxy.ledger.postgres.ledger import PostgresLedger
+from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
+from tornado_proxy.ledger.writer.group_commit import LedgerTimeouts
+
+#: Seconds; far above what any step takes.
+PATIENCE_S = 30
+
+
+@pytest.fixture
+def server() -> Iterator[PostgresServer]:
+    """One that the test may stop."""
+    with running_postgres() as one:
+        yield one
+
+
+@pytest.fixture
+def address(server: PostgresServer, tmp_path: Path) -> PostgresAddress:
+    return PostgresAddress(server.new_database(), None, tmp_path / "journal")
+
+
+def basis_by_id(address: PostgresAddress) -> dict[object, object]:
+    found = [dict(one) for one in read_records(address, UsageFilter())]
+    assert max(Counter(one["request_id"] for one in found).values(), default=1) == 1
+    return {one["request_id"]: one["basis"] for one in found}
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not holds():  # noqa: ASYNC110  # what is waited for happens in a thread, or in the server
+            await asyncio.sleep(0.01)
+
+
+async def opened(address: PostgresAddress) -> PostgresLedger:
+    ledger = PostgresLedger(address)
+    await ledger.open()
+    return ledger
+
+
+def test_a_record_given_while_the_server_is_away_is_written_when_it_is_back(
+    server: PostgresServer, address: PostgresAddress
+) -> None:
+    async def run() -> None:
+        ledger = await opened(address)
+        await ledger.begin(intent("r1"))
+        server.stop()
+        await until(lambda: not ledger.healthy)
+
+        with pytest.raises(LedgerUnavailable, match=r"the server (cannot be reached|has stopped)"):
+            await ledger.begin(intent("r2"))
+        done = ledger.finish(record(intent("r1")))
+        await asyncio.sleep(0.3)
+        assert not done.done()
+        server.start()
+        await asyncio.wait_for(done, PATIENCE_S)
+
+        assert ledger.healthy
+        await ledger.close()
+        assert basis_by_id(address) == {"r1": "reported"}
+
+    asyncio.run(run())
+
+
+def test_a_crash_of_the_server_under_load_loses_and_doubles_nothing(
+    server: PostgresServer, address: PostgresAddress
+) -> None:
+    begun: list[str] = []
+    finished: list[Awaitable[None]] = []
+
+    async def caller(ledger: PostgresLedger, name: str, stop: asyncio.Event) -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            one = intent(f"{name}-{number}")
+            try:
+                await ledger.begin(one)
+            except LedgerUnavailable:
+                await asyncio.sleep(0.02)
+                continue
+            begun.append(one.request_id)
+            await asyncio.sleep(0)
+            finished.append(ledger.finish(record(one)))
+
+    async def run() -> None:
+        ledger, stop = await opened(address), asyncio.Event()
+        callers = [asyncio.ensure_future(caller(ledger, f"c{number}", stop)) for number in range(20)]
+        for _ in range(2):
+            at = len(begun)
+            await until(lambda at=at: len(begun) > at + 200)  # type: ignore[misc]  # bound now
+            await asyncio.to_thread(server.stop, signal.SIGQUIT)
+            await until(lambda: not ledger.healthy)
+            await asyncio.to_thread(server.start)
+            await until(lambda: ledger.healthy)
+        stop.set()
+        await asyncio.gather(*callers)
+        await asyncio.wait_for(asyncio.gather(*finished), PATIENCE_S)
+        await ledger.close()
+        again = await opened(address)
+        await again.close()
+
+    asyncio.run(run())
+
+    # What was refused was not sent, and must not be taken for lost, whatever became of its transaction.
+    assert basis_by_id(address) == dict.fromkeys(begun, "reported")
+
+
+def test_a_restart_of_the_server_does_not_make_a_live_process_dead_for_long(
+    server: PostgresServer, address: PostgresAddress
+) -> None:
+    async def run() -> None:
+        ledger = await opened(address)
+        await ledger.begin(intent("r1"))
+        server.stop()
+        server.start()
+        other = await opened(address)  # may find the lock of the first one free
+        await until(lambda: ledger.healthy and basis_by_id(address) == {})
+        await other.close()
+        await ledger.finish(record(intent("r1")))
+        await ledger.close()
+
+        assert basis_by_id(address) == {"r1": "reported"}
+
+    asyncio.run(run())
+
+
+def test_a_server_that_hangs_gets_no_new_requests_and_loses_none_of_the_old(
+    server: PostgresServer, address: PostgresAddress
+) -> None:
+    async def run() -> None:
+        ledger = PostgresLedger(address, patience=LedgerTimeouts(watch_s=0.05, hangs_s=0.5))
+        await ledger.open()
+        await ledger.begin(intent("r1"))
+        with stopped(writing_process(server, address)):
+            begun = asyncio.ensure_future(ledger.begin(intent("r2")))
+            done = ledger.finish(record(intent("r1")))
+            with pytest.raises(LedgerUnavailable, match="its disk or server hangs"):
+                await asyncio.wait_for(begun, PATIENCE_S)
+            assert not ledger.healthy
+            with pytest.raises(LedgerUnavailable, match="no new requests"):
+                await ledger.begin(intent("r3"))
+        await asyncio.wait_for(done, PATIENCE_S)
+        await until(lambda: ledger.healthy)
+        await ledger.close()
+        await (await opened(address)).close()
+
+        assert basis_by_id(address) == {"r1": "reported"}
+
+    asyncio.run(run())
+
+
+def test_a_server_that_hangs_does_not_keep_the_process_from_ending(
+    server: PostgresServer, address: PostgresAddress, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        ledger = PostgresLedger(address, patience=LedgerTimeouts(close_s=0.2))
+        await ledger.open()
+        await ledger.begin(intent("r1"))
+        with stopped(writing_process(server, address)):
+            ledger.finish(record(intent("r1")))
+            await asyncio.wait_for(ledger.close(), PATIENCE_S)
+
+    asyncio.run(run())
+
+    assert "the ledger hangs and is left as it is" in caplog.messages
+
+
+@contextlib.contextmanager
+def stopped(process: int) -> Iterator[None]:
+    """Keep a process from running."""
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
+
+
+def writing_process(server: PostgresServer, address: PostgresAddress) -> int:
+    """The server's process behind the ledger's connection."""
+    sql = "SELECT pid FROM pg_stat_activity WHERE datname = %s AND application_name = 'tornado-proxy'"
+    with psycopg.connect(server.url("postgres")) as db:
+        ((process,),) = db.execute(sql, (address.url.partition("?")[0].rpartition("/")[2],)).fetchall()
+    return int(process)
+
+
+def test_a_live_process_of_another_machine_keeps_its_intents(address: PostgresAddress, tmp_path: Path) -> None:
+    async def run() -> None:
+        first = await opened(address)
+        await first.begin(intent("r1"))
+        second = await opened(replace(address, journal=tmp_path / "another machine"))
+        assert basis_by_id(address) == {}
+        await first.close()
+        await second.close()
+        third = await opened(address)
+        await third.close()
+
+        assert basis_by_id(address) == {"r1": "unsettled"}
+
+    asyncio.run(run())
+
+
+def test_all_tables_stand_in_a_schema_of_their_own(address: PostgresAddress) -> None:
+    async def run() -> None:
+        await (await opened(address)).close()
+
+    with psycopg.connect(address.url, autocommit=True) as db:
+        db.execute("CREATE TABLE records (of_another_program TEXT)")
+    asyncio.run(run())
+
+    with psycopg.connect(address.url) as db:
+        found = db.execute(
+            "SELECT schemaname || '.' || tablename FROM pg_tables WHERE tablename IN ('records', 'meta') ORDER BY 1"
+        )
+        assert [name for (name,) in found] == ["public.records", "tornado_proxy.meta", "tornado_proxy.records"]
+
+
+def test_a_database_without_tables_holds_no_ledger(address: PostgresAddress) -> None:
+    with pytest.raises(LedgerUnavailable, match="there is no ledger; the server makes it at its first start"):
+        list(read_records(address, UsageFilter()))
+
+
+def test_a_report_says_that_the_server_is_away(server: PostgresServer, address: PostgresAddress) -> None:
+    server.stop()
+
+    with pytest.raises(LedgerUnavailable, match="the server cannot be reached"):
+        list(read_records(address, UsageFilter()))
+
+
+def test_reports_for_those_who_may_only_read(server: PostgresServer, address: PostgresAddress) -> None:
+    async def run() -> None:
+        ledger = await opened(address)
+        await ledger.finish(record(intent("r1")))
+        await ledger.close()
+
+    asyncio.run(run())
+    with psycopg.connect(address.url, autocommit=True) as db:
+        db.execute("CREATE ROLE r LOGIN")
+        db.execute("GRANT USAGE ON SCHEMA tornado_proxy TO r")  # as docs/ledger.md has it
+        db.execute("GRANT SELECT ON ALL TABLES IN SCHEMA tornado_proxy TO r")
+
+    assert basis_by_id(replace(address, url=address.url.replace("owner@", "r@"))) == {"r1": "reported"}
+
+
+def refusal(address: PostgresAddress) -> str:
+    with pytest.raises(LedgerUnavailable) as refused:
+        asyncio.run(opened(address))
+    message = str(refused.value)
+    assert message.startswith(f"{address.url}: ")
+    assert "\n" not in message
+    return message
+
+
+def writable(server: PostgresServer) -> bool:
+    with psycopg.connect(server.url("postgres")) as db:
+        return db.execute("SHOW transaction_read_only").fetchone() == ("off",)
+
+
+def open_to_all(server: PostgresServer) -> bool:
+    try:
+        psycopg.connect(server.url("postgres")).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def test_a_server_that_is_not_there_is_told_in_one_line(tmp_path: Path) -> None:
+    address = PostgresAddress(f"postgresql://owner@/ledger?host={tmp_path}", Secret("hunter2"), tmp_path)
+
+    message = refusal(address)
+
+    assert "the server cannot be reached" in message
+    assert "see that it runs, and that ledger.url names it" in message
+    assert "hunter2" not in message
+
+
+def test_a_database_that_is_not_there_is_told_in_one_line(server: PostgresServer, tmp_path: Path) -> None:
+    message = refusal(PostgresAddress(server.url("nothing"), None, tmp_path))
+
+    assert 'database "nothing" does not exist' in message
+    assert message.endswith("create it")
+
+
+def test_a_database_of_another_encoding_is_refused(server: PostgresServer, tmp_path: Path) -> None:
+    with psycopg.connect(server.url("postgres"), autocommit=True) as db:
+        db.execute("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0")
+
+    assert "create it with ENCODING 'UTF8'" in refusal(PostgresAddress(server.url("latin"), None, tmp_path))
+
+
+def test_a_server_that_takes_no_writes_is_refused(server: PostgresServer, address: PostgresAddress) -> None:
+    with psycopg.connect(server.url("postgres"), autocommit=True) as db:
+        db.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+        db.execute("SELECT pg_reload_conf()")
+    wait_until(lambda: not writable(server), "the server to read its configuration")
+
+    assert "takes no writes now" in refusal(address)
+
+
+def test_a_login_that_may_not_write_is_told_what_it_needs(server: PostgresServer, address: PostgresAddress) -> None:
+    with psycopg.connect(server.url("postgres"), autocommit=True) as db:
+        db.execute("CREATE ROLE guest LOGIN")
+
+    message = refusal(replace(address, url=address.url.replace("owner@", "guest@")))
+
+    assert "permission denied" in message
+    assert "let it own the schema tornado_proxy, or create it" in message
+
+
+def test_the_password_opens_the_server_and_a_wrong_one_is_told(
+    server: PostgresServer, address: PostgresAddress
+) -> None:
+    with psycopg.connect(server.url("postgres"), autocommit=True) as db:
+        db.execute("ALTER ROLE owner PASSWORD 'hunter2'")
+    rules = server.folder / "data" / "pg_hba.conf"
+    rules.write_text("local all all scram-sha-256\n")
+    with psycopg.connect(server.url("postgres"), autocommit=True, password="hunter2") as db:
+        db.execute("SELECT pg_reload_conf()")
+    wait_until(lambda: not open_to_all(server), "the server to read its configuration")
+
+    async def run() -> None:
+        ledger = await opened(replace(address, password=Secret("hunter2")))
+        await ledger.finish(record(intent("r1")))
+        await ledger.close()
+
+    asyncio.run(run())
+    assert basis_by_id(replace(address, password=Secret("hunter2"))) == {"r1": "reported"}
+    message = refusal(replace(address, password=Secret("hunter3")))
+    assert "the server refuses the login" in message
+    assert "check ledger.password" in message
+    assert "hunter3" not in message

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tornado_proxy.domain.errors import BadRequest, InvalidBody
+from tornado_proxy.domain.request import RequestFacts, Spend
+from tornado_proxy.domain.usage import Meter
+from tornado_proxy.providers.anthropic import complete, count_tokens
+from tornado_proxy.providers.anthropic.batches import endpoint as batches
+from tornado_proxy.providers.anthropic.messages import endpoint as messages
+
+MODEL = "claude-opus-5"
+TEXT = frozenset({Meter.INPUT, Meter.OUTPUT})
+SEARCHES = frozenset({Meter.WEB_SEARCHES})
+
+
+def facts(**members: Any) -> RequestFacts:
+    body = json.dumps({"model": MODEL, "max_tokens": 5, "messages": [], **members}).encode()
+    parsed = messages.parse(body, "application/json")
+    assert parsed.body is body
+    return parsed.facts
+
+
+def test_a_plain_request_spends_on_its_model() -> None:
+    assert facts(stream=True, service_tier="standard_only") == RequestFacts(
+        model=MODEL,
+        spends=(Spend(MODEL, TEXT, service_tier="standard_only"),),
+        stream=True,
+        service_tier="standard_only",
+        body_bytes=len(
+            json.dumps(
+                {"model": MODEL, "max_tokens": 5, "messages": [], "stream": True, "service_tier": "standard_only"}
+            )
+        ),
+    )
+
+
+def test_speed_and_place_are_terms_of_the_models_prices() -> None:
+    (spend,) = facts(speed="fast", inference_geo="us").spends
+
+    assert spend == Spend(MODEL, TEXT, speed="fast", when=(("inference_geo", "us"),))
+
+
+def test_an_advisor_is_a_model_that_the_request_can_spend_on_at_standard_speed() -> None:
+    tools = [
+        {"name": "f", "input_schema": {}},
+        {"type": "advisor_20260301", "name": "advisor", "model": "claude-fable-5"},
+    ]
+
+    assert facts(tools=tools, speed="fast", service_tier="auto").spends == (
+        Spend(MODEL, TEXT, service_tier="auto", speed="fast"),
+        Spend("claude-fable-5", TEXT, service_tier="auto"),
+    )
+
+
+def test_fallbacks_are_models_that_the_request_can_spend_on_at_the_speed_they_name() -> None:
+    fallbacks = [{"model": "claude-opus-4-8"}, {"model": "claude-opus-5-5", "speed": "fast"}]
+
+    assert facts(fallbacks=fallbacks).spends[1:] == (
+        Spend("claude-opus-4-8", TEXT),
+        Spend("claude-opus-5-5", TEXT, speed="fast"),
+    )
+
+
+def test_default_fallbacks_name_no_model() -> None:
+    assert facts(fallbacks="default").spends == (Spend(MODEL, TEXT),)
+
+
+@pytest.mark.parametrize("kind", ["web_search_20250305", "web_search_20260209"])
+def test_a_search_tool_can_charge_for_searches(kind: str) -> None:
+    assert facts(tools=[{"type": kind, "name": "web_search"}]).spends[1:] == (Spend(MODEL, SEARCHES),)
+
+
+@pytest.mark.parametrize("kind", ["web_fetch_20260209", "code_execution_20260120", "bash_20250124", None, 7])
+def test_other_tools_charge_tokens_only(kind: object) -> None:
+    assert len(facts(tools=[{"type": kind, "name": "tool"}]).spends) == 1
+
+
+def test_the_same_spend_is_listed_once() -> None:
+    tools = [{"type": "web_search_20250305"}, {"type": "web_search_20260209"}]
+
+    assert len(facts(tools=tools, fallbacks=[{"model": MODEL}]).spends) == 2
+
+
+@pytest.mark.parametrize("container", ["container_1", {"id": "container_1", "skills": []}])
+def test_a_container_is_referred_to(container: object) -> None:
+    assert facts(container=container).references == ("container_1",)
+
+
+def test_a_new_container_refers_to_nothing() -> None:
+    assert facts(container={"skills": []}).references == ()
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        pytest.param(b"", "empty", id="empty"),
+        pytest.param(b"[]", "object", id="not an object"),
+        pytest.param(b'{"max_tokens":5}', '"model" is missing', id="no model"),
+        pytest.param(b'{"model":7}', '"model" must be text', id="model of another kind"),
+        pytest.param(b'{"model":"a","model":"b"}', "stands twice", id="two models"),
+        pytest.param(b'{"model":"a","mode\\u006c":"b"}', "stands twice", id="two models, one escaped"),
+        pytest.param(b'{"model":"a","tools":[],"tools":[{"model":"b"}]}', "stands twice", id="two lists of tools"),
+        pytest.param(b'{"model":"a","tools":[{"model":"b","model":"c"}]}', "entry of tools", id="two advisors in one"),
+        pytest.param(b'{"model":"a","tools":[{"model":["b"]}]}', "entry of tools", id="advisor of another kind"),
+        pytest.param(b'{"model":"a","fallbacks":[{"model":"b","model":null}]}', "entry of fallbacks", id="two hops"),
+        pytest.param(b'{"model":"a","fallbacks":{"model":"b"}}', "must be a list", id="fallbacks of another kind"),
+        pytest.param(b'{"model":"a","tools":{"model":"b"}}', "must be a list", id="tools of another kind"),
+        pytest.param(b'{"model":"a","stream":"yes"}', "true or false", id="stream of another kind"),
+        pytest.param(b'{"model":"a","speed":1}', '"speed" must be text', id="speed of another kind"),
+    ],
+)
+def test_a_body_that_could_be_read_in_two_ways_is_refused(body: bytes, words: str) -> None:
+    with pytest.raises(InvalidBody, match=words):
+        messages.parse(body, "application/json")
+
+
+def test_tools_are_found_under_an_escaped_name() -> None:
+    body = b'{"model":"a","tool\\u0073":[{"model":"b"}]}'
+
+    assert [spend.model for spend in messages.parse(body, "").facts.spends] == ["a", "b"]
+
+
+@pytest.mark.parametrize("parse", [messages.parse, batches.parse, complete.parse, count_tokens.parse])
+@given(body=st.binary(max_size=60))
+def test_random_bodies_are_refused_in_words(parse: Any, body: bytes) -> None:
+    with pytest.raises(BadRequest):
+        parse(body, "application/json")
+
+
+def test_counting_tokens_needs_a_model_that_may_be_used_and_no_meter() -> None:
+    body = b'{"model":"claude-opus-5","messages":[],"fallbacks":[{"model":"x"}],"speed":"fast"}'
+
+    assert count_tokens.parse(body, "").facts == RequestFacts(
+        model=MODEL, spends=(Spend(MODEL, frozenset()),), body_bytes=len(body)
+    )
+
+
+def test_a_legacy_completion_spends_on_its_model() -> None:
+    assert complete.parse(b'{"model":"claude-2","prompt":"hi"}', "").facts.spends == (Spend("claude-2", TEXT),)

@@ -1,0 +1,63 @@
+"""Chunks of a chat stream that are counted where they lie."""
+
+from __future__ import annotations
+
+from tornado_proxy.providers.openai.chat.text_shape import TextShape, shape_of
+
+HEAD = b'data: {"id":"c1","choices":[{"index":0,"delta":{"content":"'
+TAIL = b'"}}],"usage":null}\n\n'
+PADDED_TAIL = b'"}}],"obfuscation":"'
+
+PLAIN = TextShape(HEAD, TAIL, padded=False)
+PADDED = TextShape(HEAD, PADDED_TAIL, padded=True)
+
+
+def test_a_shape_is_what_stands_around_the_text():
+    assert shape_of(HEAD + b"Hello" + TAIL) == PLAIN
+    assert shape_of(HEAD + b"Hello" + PADDED_TAIL + b'a1"}\n\n') == PADDED
+
+
+def test_a_chunk_without_a_text_of_its_own_has_no_shape():
+    assert shape_of(b'data: {"choices":[{"delta":{}}]}\n\n') is None
+    assert shape_of(HEAD + b"a \\n" + TAIL) is None
+    assert shape_of(HEAD + b'one"}},{"delta":{"content":"two' + TAIL) is None
+
+
+def test_a_run_is_counted_to_its_end():
+    blocks = HEAD + b"Hello" + TAIL + HEAD + "größer".encode() + TAIL + HEAD + TAIL
+
+    assert PLAIN.run(blocks, 0) == (len(blocks), 5 + 8)
+
+
+def test_padding_is_no_text():
+    blocks = HEAD + b"Hello" + PADDED_TAIL + b'a1b2"}\n\n' + HEAD + b" you" + PADDED_TAIL + b'"}\n\n'
+
+    assert PADDED.run(blocks, 0) == (len(blocks), 5 + 4)
+
+
+def test_a_run_begins_where_it_is_told_to_and_ends_before_what_is_different():
+    before, first = b"data: [DONE]\n\n", HEAD + b"Hello" + TAIL
+    for other in (
+        HEAD + b"a \\n" + TAIL,
+        HEAD + b'say \\"hi\\"' + TAIL,
+        HEAD + b'x"}}],"usage":{"total_tokens":1}}\n\n',
+        HEAD.replace(b"c1", b"c2") + b"Hello" + TAIL,
+        b'data: {"choices":[]}\n\n',
+        HEAD,
+    ):
+        blocks = before + first + first + other + first
+        end = len(before) + 2 * len(first)
+        assert PLAIN.run(blocks, len(before)) == (end, 10), other
+
+
+def test_what_follows_padding_ends_a_run():
+    good = HEAD + b"Hello" + PADDED_TAIL + b'a1"}\n\n'
+    for other in (b'a1","usage":{"total_tokens":1}}\n\n', b'a\\"1"}\n\n', b"a1"):
+        assert PADDED.run(good + HEAD + b"x" + PADDED_TAIL + other, 0) == (len(good), 5), other
+
+
+def test_a_chunk_with_escapes_still_fits():
+    assert PLAIN.fits(HEAD + b"a \\n" + TAIL)
+    assert PADDED.fits(HEAD + b"a \\n" + PADDED_TAIL + b'a1"}\n\n')
+    assert not PLAIN.fits(HEAD + b'x"}}],"usage":{}}\n\n')
+    assert not PLAIN.fits(b"data: [DONE]\n\n")

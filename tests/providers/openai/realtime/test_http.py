@@ -1,0 +1,150 @@
+"""Bodies below /v1/realtime/: what a session can cost, and keys in answers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tornado_proxy.domain.errors import InvalidBody
+from tornado_proxy.providers.openai.realtime.http import (
+    own_secrets,
+    parse_call,
+    parse_secret,
+    parse_transcription,
+    parse_translation_secret,
+)
+
+SDP = "v=0\r\n"
+
+
+def spends(body: object) -> list[tuple[str, str | None]]:
+    facts = parse_secret(json.dumps({"session": body}).encode(), "application/json").facts
+    return [(spend.model, spend.role) for spend in facts.spends]
+
+
+def test_each_model_of_a_session_is_a_spend() -> None:
+    transcription = {"input": {"transcription": {"model": "whisper-1"}}}
+
+    assert spends({"type": "realtime", "model": "gpt-realtime", "audio": transcription}) == [
+        ("gpt-realtime", None),
+        ("whisper-1", "input_transcription"),
+    ]
+
+
+def test_both_shapes_of_a_transcription_are_looked_at() -> None:
+    session = {
+        "model": "gpt-realtime",
+        "audio": {"input": {"transcription": {"model": "whisper-1"}}},
+        "input_audio_transcription": {"model": "gpt-4o-transcribe"},
+    }
+
+    assert [model for model, _ in spends(session)] == ["gpt-realtime", "whisper-1", "gpt-4o-transcribe"]
+
+
+def test_the_session_s_websocket_is_opened_as_the_session_says() -> None:
+    talks = parse_secret(b'{"session":{"type":"realtime","model":"gpt-realtime"}}', "application/json").facts
+    listens = parse_transcription(b'{"input_audio_transcription":{"model":"whisper-1"}}', "application/json").facts
+
+    assert talks.session_query == "model=gpt-realtime"
+    assert listens.session_query == "intent=transcription"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"{}", id="no session"),
+        pytest.param(b'{"session":{}}', id="no model"),
+        pytest.param(b'{"session":{"model":5}}', id="a model that is no text"),
+        pytest.param(
+            b'{"session":{"audio":{"input":{"transcription":{"model":"whisper-1"}}}}}', id="half of the models"
+        ),
+        pytest.param(b'{"session":{"model":"a","model":"b"}}', id="two models"),
+        pytest.param(b"[]", id="no object"),
+        pytest.param(b"{", id="no JSON"),
+    ],
+)
+def test_what_does_not_say_what_it_can_cost_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidBody):
+        parse_secret(body, "application/json")
+
+
+def test_a_call_s_session_stands_beside_its_offer() -> None:
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name="sdp"\r\n\r\nv=0\r\n'
+        b'--b\r\nContent-Disposition: form-data; name="session"\r\n\r\n{"model":"gpt-realtime"}\r\n--b--\r\n'
+    )
+
+    facts = parse_call(body, "multipart/form-data; boundary=b").facts
+
+    assert [spend.model for spend in facts.spends] == ["gpt-realtime"]
+    assert facts.session_query == "model=gpt-realtime"
+
+
+def test_an_offer_alone_says_nothing_of_models() -> None:
+    assert parse_call(SDP.encode(), "application/sdp").facts.spends == ()
+
+
+def test_keys_are_replaced_where_they_stand_and_masked_anywhere_else() -> None:
+    body = (
+        b'{"value":"ek_abcdefgh1234","expires_at":1700000600,"again":"ek_abcdefgh1234","other":"ek_ijklmnop5678",'
+        b'"session":{"instructions":"week_abcdefgh1234 stays"}}'
+    )
+
+    ours = own_secrets(body, lambda key, until: f"sealed({key},{until})")
+
+    assert ours == (
+        b'{"value":"sealed(ek_abcdefgh1234,1700000600)","expires_at":1700000600,'
+        b'"again":"sealed(ek_abcdefgh1234,1700000600)","other":"***",'
+        b'"session":{"instructions":"week_abcdefgh1234 stays"}}'
+    )
+
+
+def test_the_beta_shape_has_its_key_deeper() -> None:
+    body = b'{"client_secret":{"value":"ek_abcdefgh1234","expires_at":7}}'
+
+    assert own_secrets(body, lambda key, until: "ours") == b'{"client_secret":{"value":"ours","expires_at":7}}'
+
+
+@pytest.mark.parametrize("body", [b'no json "ek_abcdefgh1234"', b'["ek_abcdefgh1234"]', b'{"value":"ek_abcdefgh1234"}'])
+def test_an_answer_of_another_shape_gives_no_key_away(body: bytes) -> None:
+    assert b"ek_" not in own_secrets(body, lambda key, until: "ours")
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        pytest.param('"secret.of/another+kind"', id="of another kind"),
+        pytest.param('"\\u0065k_abcdefgh1234"', id="escaped"),
+        pytest.param('"ek_short"', id="short"),
+    ],
+)
+def test_a_key_is_replaced_however_it_is_spelled(stated: str) -> None:
+    body = f'{{"value":{stated},"expires_at":7,"client_secret":{{"value":{stated},"expires_at":7}}}}'.encode()
+
+    ours = json.loads(own_secrets(body, lambda key, until: f"sealed-{until}"))
+
+    assert ours == {
+        "value": "sealed-7",
+        "expires_at": 7,
+        "client_secret": {"value": "sealed-7", "expires_at": 7},
+    }
+
+
+def test_a_translation_session_is_priced_by_its_length() -> None:
+    heard = {"input": {"transcription": {"model": "gpt-realtime-whisper"}}}
+    body = json.dumps({"session": {"model": "gpt-realtime-translate", "audio": heard}}).encode()
+
+    facts = parse_translation_secret(body, "application/json").facts
+
+    assert [(spend.model, spend.role) for spend in facts.spends] == [
+        ("gpt-realtime-translate", None),
+        ("gpt-realtime-whisper", "input_transcription"),
+    ]
+    assert facts.session_query == "model=gpt-realtime-translate"
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"session":{}}', b'{"session":{"model":5}}'])
+def test_a_translation_session_without_a_model_gets_no_key(body: bytes) -> None:
+    with pytest.raises(InvalidBody):
+        parse_translation_secret(body, "application/json")

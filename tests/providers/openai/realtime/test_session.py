@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.providers.openai.recorded import exchange, expected_lines, lines
+from tornado_proxy.domain.usage import Basis, Meter, UsageReport
+from tornado_proxy.providers.openai.realtime.session import RealtimeSession
+
+USAGE = {
+    "total_tokens": 1000,
+    "input_tokens": 800,
+    "output_tokens": 200,
+    "input_token_details": {
+        "text_tokens": 300,
+        "audio_tokens": 400,
+        "image_tokens": 100,
+        "cached_tokens": 350,
+        "cached_tokens_details": {"text_tokens": 200, "audio_tokens": 120, "image_tokens": 30},
+    },
+    "output_token_details": {"text_tokens": 50, "audio_tokens": 150},
+}
+
+
+def event(kind: str, **members: Any) -> str:
+    return json.dumps({"type": kind, "event_id": "event_1", **members})
+
+
+def done(response_id: str = "resp_1", usage: Any = USAGE, status: str = "completed") -> str:
+    return event("response.done", response={"id": response_id, "status": status, "usage": usage})
+
+
+def meters(report: UsageReport) -> dict[str, int]:
+    return {quantity.meter.value: int(quantity.amount) for quantity in report.items[0].quantities}
+
+
+@pytest.mark.parametrize(
+    ("name", "url_model"),
+    [
+        ("realtime-text-in-audio-out", "gpt-realtime"),
+        ("realtime-tool-round", "gpt-realtime-2.1"),
+        ("realtime-transcription", "gpt-realtime"),
+    ],
+)
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_recorded_sessions_come_to_the_expected_lines(name, url_model, separators, as_bytes):
+    session = RealtimeSession(url_model)
+    reports = []
+
+    for frame in exchange(name)["frames"]:
+        if frame["from"] == "server":
+            text = json.dumps(frame["data"], separators=separators)
+            reports += session.feed_server_event(text.encode() if as_bytes else text)
+
+    assert lines(reports) == expected_lines(name)
+    assert {report.basis for report in reports} == {Basis.REPORTED}
+    assert session.close() == ()
+
+
+def test_text_audio_and_images_are_apart_from_their_cached_parts():
+    (report,) = RealtimeSession("gpt-realtime").feed_server_event(done())
+
+    assert meters(report) == {
+        "input_tokens": 100,
+        "input_audio_tokens": 280,
+        "input_image_tokens": 70,
+        "cached_input_tokens": 200,
+        "cached_input_audio_tokens": 120,
+        "cached_input_image_tokens": 30,
+        "output_tokens": 50,
+        "output_audio_tokens": 150,
+    }
+    assert report.items[0].context_tokens == 800
+    assert report.object_id == "resp_1"
+    assert report.faults == ()
+    assert json.loads(report.raw or "") == USAGE
+
+
+def test_a_response_and_a_transcription_are_charged_once():
+    session = RealtimeSession("gpt-realtime")
+    heard = event(
+        "conversation.item.input_audio_transcription.completed",
+        item_id="item_1",
+        content_index=0,
+        usage={"type": "duration", "seconds": 2.1},
+    )
+
+    first = session.feed_server_event(done()) + session.feed_server_event(heard)
+    again = session.feed_server_event(done()) + session.feed_server_event(heard)
+    other = session.feed_server_event(heard.replace('"content_index": 0', '"content_index": 1'))
+
+    assert len(first) == 2
+    assert again == ()
+    assert meters(other[0]) == {"audio_seconds": 3}
+
+
+@pytest.mark.parametrize("status", ["completed", "cancelled", "failed", "incomplete"])
+def test_usage_counts_whatever_the_status(status):
+    (report,) = RealtimeSession("gpt-realtime").feed_server_event(done(status=status))
+
+    assert report.basis is Basis.REPORTED
+    assert meters(report)["output_audio_tokens"] == 150
+
+
+def test_the_model_is_the_sessions_and_else_the_urls():
+    session = RealtimeSession("gpt-realtime")
+    (before,) = session.feed_server_event(done("a"))
+    session.feed_server_event(event("session.updated", session={"model": "gpt-realtime-2.1"}))
+    (after,) = session.feed_server_event(done("b"))
+
+    assert (before.model, after.model) == ("gpt-realtime", "gpt-realtime-2.1")
+    assert session.model == "gpt-realtime-2.1"
+    assert [spend.model for spend in session.spends()] == ["gpt-realtime-2.1"]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        lambda model: {"audio": {"input": {"transcription": {"model": model}}}},
+        lambda model: {"input_audio_transcription": {"model": model}},
+    ],
+    ids=["general", "beta"],
+)
+def test_a_transcription_is_charged_at_the_model_that_held_when_its_audio_was_committed(shape):
+    session = RealtimeSession("gpt-realtime")
+    session.feed_server_event(event("session.created", session={"model": "gpt-realtime"} | shape("whisper-1")))
+    session.feed_server_event(event("input_audio_buffer.committed", item_id="item_1"))
+    session.feed_server_event(event("session.updated", session=shape("gpt-4o-transcribe")))
+    usage = {"type": "tokens", "input_tokens": 12, "output_tokens": 4, "input_token_details": {"audio_tokens": 12}}
+
+    heard = "conversation.item.input_audio_transcription.completed"
+    (first,) = session.feed_server_event(event(heard, item_id="item_1", content_index=0, usage=usage))
+    (second,) = session.feed_server_event(event(heard, item_id="item_2", content_index=0, usage=usage))
+
+    assert (first.items[0].model, second.items[0].model) == ("whisper-1", "gpt-4o-transcribe")
+    assert meters(second) == {"input_audio_tokens": 12, "output_tokens": 4}
+    assert [spend.model for spend in session.spends()] == ["gpt-realtime", "gpt-4o-transcribe"]
+    assert [spend.role for spend in session.spends()] == [None, "input_transcription"]
+
+
+@pytest.mark.parametrize("audio", ["response.output_audio.delta", "response.audio.delta"])
+def test_a_response_that_never_ends_is_estimated_from_its_deltas(audio):
+    session = RealtimeSession("gpt-realtime")
+    session.feed_server_event(event("response.created", response={"id": "resp_1"}))
+    for _ in range(4):
+        session.feed_server_event(event(audio, response_id="resp_1", delta="A" * 64_000))
+    session.feed_server_event(event("response.output_text.delta", response_id="resp_1", delta="Hi"))
+
+    (report,) = session.close()
+
+    # 4 x 64,000 characters of base64 are 192,000 bytes: 4 s of 24 kHz PCM, 20 tokens a second.
+    assert 80 <= meters(report)["output_audio_tokens"] <= 82
+    assert meters(report)["output_tokens"] == 1
+    assert report.basis is Basis.ESTIMATED
+    assert report.estimate_method == "realtime_deltas"
+    assert "input is not known" in report.faults[0]
+    assert session.close() == ()
+
+
+def test_a_transcription_that_never_came_is_unsettled_and_a_failed_one_is_free():
+    session = RealtimeSession(None)
+    session.feed_server_event(event("session.created", session={"input_audio_transcription": {"model": "whisper-1"}}))
+    for item in ("item_1", "item_2"):
+        session.feed_server_event(event("input_audio_buffer.committed", item_id=item))
+    session.feed_server_event(event("conversation.item.input_audio_transcription.failed", item_id="item_1"))
+
+    (report,) = session.close()
+
+    assert report.basis is Basis.UNSETTLED
+    assert report.object_id == "item_2"
+    assert report.model == "whisper-1"
+
+
+def test_a_failed_response_without_usage_or_output_is_free_and_a_cancelled_one_is_estimated():
+    session = RealtimeSession("gpt-realtime")
+
+    (failed,) = session.feed_server_event(done("a", usage=None, status="failed"))
+    (cancelled,) = session.feed_server_event(done("b", usage=None, status="cancelled"))
+
+    assert failed.basis is Basis.FREE
+    assert cancelled.basis is Basis.ESTIMATED
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("input_token_details", "text_tokens"), 301),
+        (("input_token_details", "cached_tokens_details", "audio_tokens"), 401),
+        (("output_token_details", "audio_tokens"), 151),
+        (("input_tokens",), -1),
+        (("output_tokens",), "200"),
+        (("input_tokens",), True),
+    ],
+)
+def test_usage_that_does_not_add_up_is_marked(path, value):
+    usage = json.loads(json.dumps(USAGE))
+    holder = usage
+    for key in path[:-1]:
+        holder = holder[key]
+    holder[path[-1]] = value
+
+    (report,) = RealtimeSession("gpt-realtime").feed_server_event(done(usage=usage))
+
+    assert report.faults
+    assert report.basis is Basis.UNSETTLED
+    assert all(quantity.amount > 0 for quantity in report.items[0].quantities)
+
+
+def test_missing_details_leave_all_tokens_text():
+    (report,) = RealtimeSession("m").feed_server_event(done(usage={"input_tokens": 7, "output_tokens": 3}))
+
+    assert meters(report) == {"input_tokens": 7, "output_tokens": 3}
+    assert report.items[0].quantities[0].meter is Meter.INPUT
+    assert report.items[0].quantities[0].amount == Decimal(7)
+
+
+def test_a_transcription_without_usage_is_unsettled():
+    heard = event("conversation.item.input_audio_transcription.completed", item_id="i", content_index=0, usage=None)
+
+    (report,) = RealtimeSession("m").feed_server_event(heard)
+
+    assert report.basis is Basis.UNSETTLED
+
+
+def test_members_may_come_in_any_order():
+    text = json.dumps({"response": {"id": "r", "type": "session.updated", "usage": USAGE}, "type": "response.done"})
+
+    assert len(RealtimeSession("m").feed_server_event(text)) == 1
+
+
+@pytest.mark.parametrize("frame", ["[1]", "rubbish", '{"type":1}', '{"a":1,"type":"rate_limits.updated"}', b"\xff"])
+def test_frames_that_say_nothing_are_passed_over(frame):
+    assert RealtimeSession("m").feed_server_event(frame) == ()
+
+
+def test_deltas_are_counted_in_any_order_and_late_ones_are_not():
+    session = RealtimeSession("m")
+    delta = json.dumps({"delta": "A" * 3200, "type": "response.audio.delta", "response_id": "resp_1"})
+    session.feed_server_event(event("response.created", response={"id": "resp_1"}))
+    session.feed_server_event(delta)
+
+    (report,) = session.feed_server_event(done(usage=None, status="cancelled"))
+    session.feed_server_event(event("response.created", response={"id": "resp_1"}))
+    session.feed_server_event(delta)
+
+    assert meters(report) == {"output_audio_tokens": 2}
+    assert session.close() == ()
+
+
+@given(text=st.one_of(st.binary(max_size=200), st.text(max_size=200)))
+def test_random_frames_raise_nothing(text):
+    session = RealtimeSession("m")
+    for frame in (
+        text,
+        b'{"type":"response.done","response":' + text.encode("utf-8", "replace") + b"}"
+        if isinstance(text, str)
+        else text,
+    ):
+        session.feed_server_event(frame)
+    session.close()
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["id", "usage", "session", "response", "input_tokens", "seconds", "type", "item_id"]), inner
+        )
+    ),
+    max_leaves=15,
+)
+
+
+@given(
+    kind=st.sampled_from(
+        [
+            "response.done",
+            "response.created",
+            "session.updated",
+            "input_audio_buffer.committed",
+            "conversation.item.input_audio_transcription.completed",
+            "response.audio.delta",
+        ]
+    ),
+    members=st.dictionaries(st.sampled_from(["response", "session", "usage", "item_id", "response_id"]), _json),
+)
+def test_strange_members_raise_nothing(kind, members):
+    session = RealtimeSession("m")
+    for _ in range(2):
+        session.feed_server_event(json.dumps({"type": kind, **members}))
+    session.close()

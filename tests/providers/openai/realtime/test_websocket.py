@@ -1,0 +1,115 @@
+"""What opening a realtime session can cost, and its frames as the relay sees them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tornado_proxy.domain.errors import BadRequest, ModelNotPriced
+from tornado_proxy.domain.usage import Basis
+from tornado_proxy.providers.openai.realtime.websocket import open_realtime
+
+
+def event(kind: str, **members: object) -> str:
+    return json.dumps({"type": kind, "event_id": "event_1", **members})
+
+
+@pytest.mark.parametrize(
+    ("query", "spends", "references"),
+    [
+        pytest.param("model=gpt-realtime", [("gpt-realtime", None)], (), id="a model"),
+        pytest.param("model=gpt-realtime&call_id=rtc_1", [("gpt-realtime", None)], ("rtc_1",), id="a model and a call"),
+        pytest.param("call_id=rtc_1", [], ("rtc_1",), id="a call, whose session has its model"),
+        pytest.param("intent=transcription", [], (), id="a transcription, whose model is set later"),
+        pytest.param(
+            "intent=transcription&model=gpt-4o-transcribe",
+            [("gpt-4o-transcribe", "input_transcription")],
+            (),
+            id="a transcription with its model",
+        ),
+    ],
+)
+def test_what_a_query_can_cost(query: str, spends: list[tuple[str, str | None]], references: tuple[str, ...]) -> None:
+    reader = open_realtime(query, ())
+
+    assert [(spend.model, spend.role) for spend in reader.spends()] == spends
+    assert reader.references == references
+
+
+@pytest.mark.parametrize("query", ["", "model=", "model=a&model=b", "model=a&call_id=1&call_id=2", "intent=other"])
+def test_a_query_that_names_no_model_or_two_is_refused(query: str) -> None:
+    with pytest.raises(BadRequest):
+        open_realtime(query, ())
+
+
+def test_the_provider_s_word_on_the_session_counts() -> None:
+    reader = open_realtime("model=gpt-realtime", ())
+
+    transcription = {"audio": {"input": {"transcription": {"model": "whisper-1"}}}}
+    reader.feed_server_frame(event("session.updated", session={"model": "gpt-realtime-2", **transcription}))
+
+    assert [spend.model for spend in reader.spends()] == ["gpt-realtime-2", "whisper-1"]
+    assert reader.model == "gpt-realtime-2"
+
+
+def test_work_is_known_from_its_beginning_to_its_end() -> None:
+    reader = open_realtime("model=gpt-realtime", ())
+    assert not reader.working
+
+    reader.feed_server_frame(event("response.created", response={"id": "resp_1"}))
+
+    assert reader.working
+    assert reader.take_begun() == ("resp_1",)
+    assert reader.take_begun() == ()
+
+    usage = {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
+    done = event("response.done", response={"id": "resp_1", "status": "completed", "usage": usage})
+    (report,) = reader.feed_server_frame(done)
+
+    assert report.object_id == "resp_1"
+    assert report.basis is Basis.REPORTED
+    assert not reader.working
+    assert reader.feed_server_frame(done) == ()
+
+
+def test_an_item_that_will_be_transcribed_is_work() -> None:
+    reader = open_realtime("model=gpt-realtime", ())
+    transcription = {"audio": {"input": {"transcription": {"model": "whisper-1"}}}}
+    reader.feed_server_frame(event("session.updated", session=transcription))
+
+    reader.feed_server_frame(event("input_audio_buffer.committed", item_id="item_1"))
+
+    assert reader.take_begun() == ("item_1",)
+    assert reader.working
+
+
+def test_errors_are_counted_once() -> None:
+    reader = open_realtime("model=gpt-realtime", ())
+
+    reader.feed_server_frame(event("error", error={"message": "no"}))
+
+    assert reader.take_rejected() == 1
+    assert reader.take_rejected() == 0
+
+
+def test_only_a_request_for_an_answer_has_facts() -> None:
+    reader = open_realtime("model=gpt-realtime", ())
+
+    asks = reader.read_client_frame(event("response.create"))
+    other = reader.read_client_frame(event("input_audio_buffer.append", audio="AAAA"))
+
+    assert asks.facts is not None
+    assert asks.facts.model == "gpt-realtime"
+    assert other.facts is None
+
+
+def test_a_refusal_names_the_client_s_event() -> None:
+    reader = open_realtime("model=gpt-realtime", ())
+    frame = reader.read_client_frame(event("response.create"))
+
+    said = json.loads(reader.refusal(ModelNotPriced("no price", param="model"), frame, "event_own"))
+
+    assert (said["type"], said["event_id"]) == ("error", "event_own")
+    assert said["error"]["event_id"] == "event_1"
+    assert said["error"]["code"] == "model_not_priced"

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tornado_proxy.domain.usage import Meter
+from tornado_proxy.providers.openai.shared.text_usage import read_text_usage
+
+
+def counted(usage: dict[str, object]) -> dict[str, int]:
+    return {quantity.meter.value: int(quantity.amount) for quantity in read_text_usage(usage).quantities}
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        pytest.param(
+            {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120},
+            {"input_tokens": 100, "output_tokens": 20},
+            id="chat without details",
+        ),
+        pytest.param(
+            {"input_tokens": 100, "output_tokens": 20, "input_tokens_details": None},
+            {"input_tokens": 100, "output_tokens": 20},
+            id="responses, details null",
+        ),
+        pytest.param(
+            {"prompt_tokens": 100, "prompt_tokens_details": {"cached_tokens": 64, "cache_write_tokens": 30}},
+            {"input_tokens": 6, "cached_input_tokens": 64, "cache_write_tokens": 30},
+            id="cached and written are parts of the input",
+        ),
+        pytest.param(
+            {"prompt_tokens": 53, "completion_tokens": 9, "prompt_tokens_details": {"audio_tokens": 37}},
+            {"input_tokens": 16, "input_audio_tokens": 37, "output_tokens": 9},
+            id="audio in",
+        ),
+        pytest.param(
+            {
+                "prompt_tokens": 100,
+                "prompt_tokens_details": {
+                    "audio_tokens": 50,
+                    "cached_tokens": 40,
+                    "cached_tokens_details": {"audio_tokens": 30},
+                },
+            },
+            {
+                "input_tokens": 40,
+                "cached_input_tokens": 10,
+                "input_audio_tokens": 20,
+                "cached_input_audio_tokens": 30,
+            },
+            id="cached audio is a part of both",
+        ),
+        pytest.param(
+            {
+                "prompt_tokens": 1,
+                "completion_tokens": 90,
+                "completion_tokens_details": {
+                    "audio_tokens": 60,
+                    "reasoning_tokens": 10,
+                    "accepted_prediction_tokens": 5,
+                    "rejected_prediction_tokens": 5,
+                },
+            },
+            {"input_tokens": 1, "output_tokens": 30, "output_audio_tokens": 60},
+            id="reasoning and predictions are inside the output",
+        ),
+        pytest.param(
+            {"prompt_tokens": 800, "prompt_tokens_details": {"image_tokens": 700, "text_tokens": 100}},
+            {"input_tokens": 800},
+            id="images of a text model are input",
+        ),
+    ],
+)
+def test_parts_are_taken_out_of_their_whole(usage, expected):
+    assert counted(usage) == expected
+    assert read_text_usage(usage).faults == ()
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        pytest.param({"prompt_tokens": 5, "prompt_tokens_details": {"cached_tokens": 6}}, id="more cached than input"),
+        pytest.param({"prompt_tokens": 5, "completion_tokens_details": {"audio_tokens": 1}}, id="audio without output"),
+        pytest.param({"prompt_tokens": -5}, id="negative"),
+        pytest.param({"prompt_tokens": 5.5}, id="fraction"),
+        pytest.param({"prompt_tokens": "5"}, id="text"),
+        pytest.param({"prompt_tokens": True}, id="true"),
+        pytest.param({"completion_tokens": 5}, id="no input at all"),
+        pytest.param({"total_tokens": 5}, id="a check sum alone"),
+    ],
+)
+def test_what_does_not_add_up_is_marked_and_never_negative(usage):
+    read = read_text_usage(usage)
+
+    assert read.faults
+    assert all(quantity.amount > 0 for quantity in read.quantities)
+
+
+def test_the_context_is_the_whole_input():
+    usage = {"input_tokens": 300_000, "input_tokens_details": {"cached_tokens": 299_000}}
+
+    assert read_text_usage(usage).context_tokens == 300_000
+
+
+def test_a_cache_write_can_be_told_to_be_of_another_kind():
+    usage: dict[str, object] = {"input_tokens": 9, "input_tokens_details": {"cache_write_tokens": 4}}
+
+    read = read_text_usage(usage, cache_write=Meter.CACHE_WRITE_12H)
+
+    assert {quantity.meter for quantity in read.quantities} == {Meter.INPUT, Meter.CACHE_WRITE_12H}
+
+
+COUNTS = st.integers(0, 1000)
+
+
+@given(COUNTS, COUNTS, COUNTS, COUNTS, COUNTS)
+def test_parts_that_fit_add_up_to_the_wholes(fresh, cached, written, audio, output):
+    usage = {
+        "input_tokens": fresh + cached + written + audio,
+        "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": written, "audio_tokens": audio},
+        "output_tokens": output,
+    }
+
+    read = read_text_usage(usage)
+
+    assert read.faults == ()
+    assert sum(quantity.amount for quantity in read.quantities) == fresh + cached + written + audio + output

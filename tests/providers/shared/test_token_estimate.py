@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+import pytest
+
+from tornado_proxy.providers.shared.token_estimate import METHOD, tokens_of
+
+
+@pytest.mark.parametrize(("text_bytes", "tokens"), [(0, 0), (1, 1), (4, 1), (5, 2), (400, 100), (401, 101)])
+def test_four_bytes_are_a_token_rounded_up(text_bytes, tokens):
+    assert tokens_of(text_bytes) == tokens
+
+
+def test_the_method_has_a_name_for_the_record():
+    assert METHOD == "utf8_bytes_div_4"

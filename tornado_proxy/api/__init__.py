@@ -1,0 +1,1 @@
+"""Handlers that are not the proxy: usage API, admin port."""

@@ -1,0 +1,87 @@
+"""The admin port: liveness, readiness, metrics and reload.  Never served on the client port."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from tornado.web import Application, RequestHandler
+
+from tornado_proxy.domain.errors import ConfigError
+from tornado_proxy.gateway.services import Services
+from tornado_proxy.observability import metrics
+
+Reload = Callable[[], Awaitable[None]]
+
+
+class _AdminHandler(RequestHandler):
+    def initialize(self, services: Services, reload: Reload) -> None:
+        self.services = services
+        self.reload = reload
+
+    def set_default_headers(self) -> None:
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.set_header("Cache-Control", "no-store")
+
+
+class HealthHandler(_AdminHandler):
+    """`GET /healthz`: 200 as long as the event loop turns."""
+
+    def get(self) -> None:
+        """Answer."""
+        self.finish("ok\n")
+
+
+class ReadyHandler(_AdminHandler):
+    """`GET /readyz`: 200 when a new request would be taken, else 503 and the reason."""
+
+    def get(self) -> None:
+        """Answer."""
+        if self.services.in_flight.draining:
+            self.set_status(503)
+            self.finish("shutting down\n")
+        elif not self.services.ledger.healthy:
+            self.set_status(503)
+            self.finish(f"ledger: {self.services.ledger.reason}\n")
+        else:
+            self.finish("ready\n")
+
+
+class MetricsHandler(_AdminHandler):
+    """`GET /metrics`: the Prometheus text format."""
+
+    def get(self) -> None:
+        """Answer."""
+        metrics.LEDGER_PENDING.set(self.services.ledger.pending)
+        metrics.LEDGER_HEALTHY.set(1 if self.services.ledger.healthy else 0)
+        self.set_header("Content-Type", CONTENT_TYPE_LATEST)
+        metrics.settle()
+        self.finish(generate_latest())
+
+
+class ReloadHandler(_AdminHandler):
+    """`POST /reload`: as SIGHUP; 422 and every fault when the new configuration is refused."""
+
+    async def post(self) -> None:
+        """Reload and answer with the generation in use."""
+        try:
+            await self.reload()
+        except ConfigError as error:
+            self.set_status(422)
+            self.finish(f"{error}\n")
+            return
+        self.finish(f"generation {self.services.snapshots.current.generation}\n")
+
+
+def admin_application(services: Services, reload: Reload) -> Application:
+    """The admin port's URL table."""
+    shared = {"services": services, "reload": reload}
+    return Application(
+        [
+            (r"/healthz", HealthHandler, shared),
+            (r"/readyz", ReadyHandler, shared),
+            (r"/metrics", MetricsHandler, shared),
+            (r"/reload", ReloadHandler, shared),
+        ],
+        log_function=lambda handler: None,
+    )

@@ -1,0 +1,1 @@
+"""One request or session from admission to its ledger record."""

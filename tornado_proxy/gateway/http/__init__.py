@@ -1,0 +1,1 @@
+"""HTTP requests: handler, relay, response rewriting."""

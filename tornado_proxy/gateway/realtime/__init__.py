@@ -1,0 +1,1 @@
+"""WebSocket sessions and realtime calls: handler, relay, meter, sideband."""

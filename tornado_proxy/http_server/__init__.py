@@ -1,0 +1,1 @@
+"""The server side of HTTP: connections, limits, response writer."""

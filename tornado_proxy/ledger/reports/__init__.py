@@ -1,0 +1,1 @@
+"""Queries over records: usage sums and record listings."""

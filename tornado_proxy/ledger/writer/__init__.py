@@ -1,0 +1,1 @@
+"""The write path of a ledger: queue, writer thread, intent log, journal, process locks."""

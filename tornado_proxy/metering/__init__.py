@@ -1,0 +1,1 @@
+"""From response bytes to a rated ledger record."""

@@ -1,0 +1,1 @@
+"""Price files to a price book, and usage to line items."""

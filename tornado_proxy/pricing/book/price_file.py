@@ -1,0 +1,157 @@
+"""Price documents, already valid against their schema, to model prices; with the faults that no schema can express."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from itertools import combinations
+from typing import Any
+
+from tornado_proxy.domain.document import Document, Path
+from tornado_proxy.domain.errors import Fault
+from tornado_proxy.domain.usage import Meter
+from tornado_proxy.pricing.book.price import Conditions, ModelPrice, Modifier, RateCard
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderPrices:
+    """One provider's prices.  `tiers` maps the tier words of answers to those of rate cards."""
+
+    provider: str
+    models: Mapping[str, ModelPrice]
+    aliases: Mapping[str, str]
+    tiers: Mapping[str, str]
+
+
+def read_prices(document: Document, faults: list[Fault]) -> ProviderPrices:
+    """The prices of one document; what is wrong with it is added to `faults`."""
+    return _Reader(document, faults).read()
+
+
+class _Reader:
+    def __init__(self, document: Document, faults: list[Fault]) -> None:
+        self._document = document
+        self._faults = faults
+        self._content: Any = document.content
+        self._shared: dict[str, list[RateCard]] = {}
+        self._modifiers: dict[str, Modifier] = {}
+
+    def read(self) -> ProviderPrices:
+        content = self._content
+        for name, cards in content.get("shared_rates", {}).items():
+            self._shared[name] = [self._card(card, ("shared_rates", name, number)) for number, card in enumerate(cards)]
+        for name, modifier in content.get("modifiers", {}).items():
+            self._modifiers[name] = Modifier(
+                name, _conditions(modifier["when"]), Decimal(modifier["multiply"]), frozenset(modifier["units"])
+            )
+        models = {name: self._model(name, section) for name, section in content["models"].items()}
+        aliases = content.get("aliases", {})
+        self._check_aliases(aliases, models)
+        return ProviderPrices(content["provider"], models, aliases, content.get("service_tiers", {}))
+
+    def _model(self, name: str, section: Any) -> ModelPrice:
+        path: Path = ("models", name)
+        cards = [self._card(card, (*path, "rates", number)) for number, card in enumerate(section["rates"])]
+        self._check_tiers(section["rates"], path)
+        for number, shared in enumerate(section.get("includes", ())):
+            if shared not in self._shared:
+                self._fault((*path, "includes", number), f"there are no shared_rates {shared!r}")
+            cards.extend(self._shared.get(shared, ()))
+        for number, modifier in enumerate(section.get("modifiers", ())):
+            if modifier not in self._modifiers:
+                self._fault((*path, "modifiers", number), f"there is no modifier {modifier!r}")
+        by_meter = _by_meter(cards)
+        self._check_overlaps(by_meter, path)
+        return ModelPrice(
+            provider=self._content["provider"],
+            name=name,
+            status=section["status"],
+            endpoints=frozenset(section["endpoints"]),
+            roles=frozenset(section.get("roles", ())),
+            cards=tuple(cards),
+            modifiers=tuple(
+                self._modifiers[modifier] for modifier in section.get("modifiers", ()) if modifier in self._modifiers
+            ),
+            by_meter=by_meter,
+            own_cards=len(section["rates"]),
+        )
+
+    def _card(self, section: Any, path: Path) -> RateCard:
+        starts = self._date(section, "effective_from", path)
+        ends = self._date(section, "effective_until", path)
+        if starts is not None and ends is not None and starts >= ends:
+            self._fault((*path, "effective_until"), f"{ends:%Y-%m-%d} is not after effective_from {starts:%Y-%m-%d}")
+        conditions = _conditions(section.get("when", {}))
+        if conditions.up_to is not None and conditions.over is not None and conditions.up_to <= conditions.over:
+            self._fault((*path, "when"), f"up_to {conditions.up_to} is not more than over {conditions.over}")
+        return RateCard(
+            prices={Meter(meter): Decimal(price) for meter, price in section["prices"].items()},
+            unit=section["unit"],
+            conditions=conditions,
+            source=section["source"],
+            checked=section["checked"],
+            effective_from=starts,
+            effective_until=ends,
+        )
+
+    def _date(self, section: Any, key: str, path: Path) -> datetime | None:
+        if key not in section:
+            return None
+        try:
+            return datetime.strptime(section[key], "%Y-%m-%d").replace(tzinfo=UTC)
+        except ValueError:
+            self._fault((*path, key), f"{section[key]!r} is not a day of the calendar")
+            return None
+
+    def _check_tiers(self, cards: Iterable[Any], path: Path) -> None:
+        known = set(self._content.get("service_tiers", {}).values()) | {"standard"}
+        for number, card in enumerate(cards):
+            tier = card.get("when", {}).get("service_tier", "standard")
+            if tier not in known:
+                self._fault(
+                    (*path, "rates", number, "when", "service_tier"), f"no entry of service_tiers leads to {tier!r}"
+                )
+
+    def _check_overlaps(self, by_meter: Mapping[Meter, tuple[RateCard, ...]], path: Path) -> None:
+        for meter, cards in by_meter.items():
+            for first, second in combinations(cards, 2):
+                if first.overlaps(second):
+                    self._fault(
+                        path, f"two cards can price {meter} for one request: {_words(first)} and {_words(second)}"
+                    )
+
+    def _check_aliases(self, aliases: Mapping[str, str], models: Mapping[str, ModelPrice]) -> None:
+        for alias, model in aliases.items():
+            if model not in models:
+                self._fault(("aliases", alias), f"there is no model {model!r}")
+            if alias in models:
+                self._fault(("aliases", alias), "is a model with prices of its own")
+
+    def _fault(self, path: Path, rule: str) -> None:
+        self._faults.append(self._document.fault(path, rule))
+
+
+def _conditions(when: Mapping[str, Any]) -> Conditions:
+    limits = when.get("input_tokens", {})
+    words = tuple(
+        (name, frozenset([value] if isinstance(value, str) else value))
+        for name, value in when.items()
+        if name != "input_tokens"
+    )
+    return Conditions(words, limits.get("over"), limits.get("up_to"))
+
+
+def _by_meter(cards: Iterable[RateCard]) -> dict[Meter, tuple[RateCard, ...]]:
+    found: defaultdict[Meter, list[RateCard]] = defaultdict(list)
+    for card in cards:
+        for meter in card.prices:
+            found[meter].append(card)
+    return {meter: tuple(listed) for meter, listed in found.items()}
+
+
+def _words(card: RateCard) -> str:
+    terms = [f"{name} {'/'.join(sorted(words))}" for name, words in card.conditions.words]
+    return f"the card for {', '.join(terms)}" if terms else "the card without conditions"

@@ -1,0 +1,1 @@
+"""Public price lists: parse, compare, import."""

@@ -1,0 +1,18 @@
+"""The Anthropic table: one row for each path and method that is served.  What is not here is 404."""
+
+from __future__ import annotations
+
+from tornado_proxy.providers.anthropic.batches.endpoint import BATCH_ENDPOINTS
+from tornado_proxy.providers.anthropic.complete import COMPLETE_ENDPOINTS
+from tornado_proxy.providers.anthropic.count_tokens import COUNT_ENDPOINTS
+from tornado_proxy.providers.anthropic.messages.endpoint import MESSAGE_ENDPOINTS
+from tornado_proxy.providers.contract import Endpoint
+
+ANTHROPIC_ENDPOINTS = (
+    *MESSAGE_ENDPOINTS,
+    *COUNT_ENDPOINTS,
+    *BATCH_ENDPOINTS,
+    *COMPLETE_ENDPOINTS,
+    Endpoint("anthropic", "GET", "/v1/models"),
+    Endpoint("anthropic", "GET", "/v1/models/{id}"),
+)

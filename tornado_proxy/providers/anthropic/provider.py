@@ -1,0 +1,32 @@
+"""Anthropic's headers and errors.  Source: Anthropic API reference, "API overview"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tornado_proxy.domain.identity import Secret
+from tornado_proxy.providers.anthropic.endpoints import ANTHROPIC_ENDPOINTS
+from tornado_proxy.providers.anthropic.errors import error_body
+from tornado_proxy.providers.contract import Provider
+
+
+def _key_headers(key: Secret) -> Mapping[str, Secret]:
+    return {"x-api-key": key}
+
+
+ANTHROPIC = Provider(
+    name="anthropic",
+    prefix="anthropic",
+    endpoints=ANTHROPIC_ENDPOINTS,
+    # Some clients send the key as a bearer token (the Python SDK 2.x does), most as x-api-key.
+    credential_headers=("authorization", "x-api-key"),
+    key_headers=_key_headers,
+    error_body=error_body,
+    request_id_header="request-id",
+    passed_headers=frozenset({"accept", "content-type", "user-agent", "idempotency-key", "x-client-request-id"}),
+    passed_prefixes=("anthropic-", "x-stainless-"),
+    # These choose who at Anthropic is billed; that is the server's key alone.
+    withheld_headers=frozenset({"anthropic-workspace-id", "anthropic-user-profile-id"}),
+    account_headers=frozenset({"anthropic-organization-id"}),
+    own_headers=(("anthropic-version", "2023-06-01"),),
+)

@@ -1,0 +1,34 @@
+"""The OpenAI table: one row for each path and method that is served.  What is not here is 404."""
+
+from __future__ import annotations
+
+from tornado_proxy.providers.contract import Endpoint
+from tornado_proxy.providers.openai.audio.endpoints import audio_endpoints
+from tornado_proxy.providers.openai.chat.endpoint import CHAT_ENDPOINTS
+from tornado_proxy.providers.openai.embeddings import EMBEDDING_ENDPOINTS
+from tornado_proxy.providers.openai.images.endpoint import IMAGE_ENDPOINTS
+from tornado_proxy.providers.openai.realtime.http import REALTIME_HTTP_ENDPOINTS
+from tornado_proxy.providers.openai.realtime.translation import TRANSLATION_SOCKET
+from tornado_proxy.providers.openai.realtime.websocket import REALTIME_SOCKET
+from tornado_proxy.providers.openai.responses.endpoint import RESPONSE_ENDPOINTS
+from tornado_proxy.providers.openai.responses.websocket import RESPONSES_SOCKET
+
+
+def openai_endpoints(*, exact_speech: bool = True) -> tuple[Endpoint, ...]:
+    """The rows.  `exact_speech`: the usage of speech is asked for where it is not stated (speech.py)."""
+    return (
+        *CHAT_ENDPOINTS,
+        *RESPONSE_ENDPOINTS,
+        RESPONSES_SOCKET,
+        REALTIME_SOCKET,
+        TRANSLATION_SOCKET,
+        *REALTIME_HTTP_ENDPOINTS,
+        *EMBEDDING_ENDPOINTS,
+        *audio_endpoints(exact_speech=exact_speech),
+        *IMAGE_ENDPOINTS,
+        Endpoint("openai", "GET", "/v1/models"),
+        Endpoint("openai", "GET", "/v1/models/{id}"),
+    )
+
+
+OPENAI_ENDPOINTS = openai_endpoints()

@@ -1,0 +1,30 @@
+"""OpenAI's headers and errors.  Source: OpenAI API reference, "Authentication" and "Debugging requests"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tornado_proxy.domain.identity import Secret
+from tornado_proxy.providers.contract import Provider
+from tornado_proxy.providers.openai.endpoints import OPENAI_ENDPOINTS
+from tornado_proxy.providers.openai.errors import error_body
+
+
+def _key_headers(key: Secret) -> Mapping[str, Secret]:
+    return {"Authorization": Secret(f"Bearer {key.reveal()}")}
+
+
+OPENAI = Provider(
+    name="openai",
+    prefix="openai",
+    endpoints=OPENAI_ENDPOINTS,
+    credential_headers=("authorization",),
+    key_headers=_key_headers,
+    error_body=error_body,
+    request_id_header="x-request-id",
+    passed_headers=frozenset({"accept", "content-type", "user-agent", "idempotency-key", "x-client-request-id"}),
+    passed_prefixes=("openai-", "x-stainless-"),
+    # These choose who at OpenAI is billed; that is the server's key alone.
+    withheld_headers=frozenset({"openai-organization", "openai-project"}),
+    account_headers=frozenset({"openai-organization", "openai-project"}),
+)

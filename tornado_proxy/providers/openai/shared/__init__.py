@@ -1,0 +1,1 @@
+"""Usage parsing that several OpenAI endpoints share."""

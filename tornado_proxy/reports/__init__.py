@@ -1,0 +1,1 @@
+"""Reports over prices and records: explain, recompute, coverage."""
