@@ -1,14 +1,17 @@
-"""Count how plainly the docstrings, comments and pages are written: `python -m tests.language`.
+"""Count how plainly docstrings, comments and pages are written: `python -m tests.language [PATH]...`.
 
-A report, not a gate.  Figures are per 1,000 words of docstrings and comments in tornado_proxy/, and of the text of
-docs/*.md and README.md; comments are counted per 100 lines of code.
+A report, not a gate.  Figures are per 1,000 words of docstrings and comments, and of the prose of Markdown pages;
+comments are counted per 100 lines of code.  Without a PATH: tornado_proxy/, docs/ and README.md.
 """
+
+# ruff: noqa: T201  # a report prints
 
 from __future__ import annotations
 
 import ast
 import io
 import re
+import sys
 import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,7 +39,9 @@ PHRASES = (
     _phrase("where there is/it/none", r"\bwhere (?:there|it|they|one|none|nothing|that|this)\b", "<= 0.3"),
     _phrase("stand(s)", r"\bst(?:ands?|anding|ood)\b", "<= 0.2"),
     _phrase("nobody/somebody", r"\b(?:nobody|somebody|whoever)\b", "<= 0.2"),
-    _phrase("house/room/floor/door/trip/manners", r"\b(?:house|rooms? (?:is|know|on)|floors?|doors?|trips?|manners)\b", "0"),
+    _phrase(
+        "house/room/floor/door/trip/manners", r"\b(?:house|rooms? (?:is|know|on)|floors?|doors?|trips?|manners)\b", "0"
+    ),
 )
 
 
@@ -70,23 +75,24 @@ def count(texts: list[str]) -> tuple[int, dict[str, float]]:
     """Return the number of words, and how often each phrase comes per 1,000 of them."""
     text = "\n".join(texts)
     words = len(re.findall(r"[A-Za-z][A-Za-z'-]*", text))
-    return words, {one.name: 1000 * len(one.pattern.findall(text)) / max(words, 1) for one in PHRASES}
+    return words, {phrase.name: 1000 * len(phrase.pattern.findall(text)) / max(words, 1) for phrase in PHRASES}
 
 
-def main() -> None:
-    """Print the figures."""
-    sources = sorted((ROOT / "tornado_proxy").rglob("*.py"))
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+def report(paths: list[Path]) -> None:
+    """Print the figures of the Python files and Markdown pages in `paths`."""
+    files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+    sources = [file for file in files if file.suffix == ".py"]
+    pages = [file for file in files if file.suffix == ".md"]
     code_words, code = count([text for path in sources for text in docstrings_and_comments(path)])
     page_words, page = count([prose(path) for path in pages])
-    print(f"{'per 1,000 words':<40}{'code':>8}{'docs':>8}  target")
-    for one in PHRASES:
-        print(f"{one.name:<40}{code[one.name]:>8.1f}{page[one.name]:>8.1f}  {one.target}")
+    print(f"{'per 1,000 words':<40}{'code':>8}{'pages':>8}  target")
+    for phrase in PHRASES:
+        print(f"{phrase.name:<40}{code[phrase.name]:>8.1f}{page[phrase.name]:>8.1f}  {phrase.target}")
     lines = sum(bool(line.strip()) for path in sources for line in path.read_text("utf-8").splitlines())
     commented = sum(1 for path in sources for _ in comments(path.read_text("utf-8")))
-    print(f"{'comments per 100 lines of code':<40}{100 * commented / lines:>8.1f}{'':>8}  >= 4")
+    print(f"{'comments per 100 lines of code':<40}{100 * commented / max(lines, 1):>8.1f}{'':>8}  >= 4")
     print(f"{'words':<40}{code_words:>8}{page_words:>8}")
 
 
 if __name__ == "__main__":
-    main()
+    report([Path(argument) for argument in sys.argv[1:]] or [ROOT / "tornado_proxy", ROOT / "docs", ROOT / "README.md"])
