@@ -19,7 +19,7 @@
     ├── UpstreamError         the provider could not be reached or broke off
     │   ├── UpstreamUnreachable   502
     │   ├── UpstreamTimeout       504
-    │   ├── SocketRefused         the provider's own status
+    │   ├── UpgradeRejected       the provider's own status
     │   └── ExchangeAborted       our own doing: the client left, or the process ends
     ├── ConfigError           files that an operator wrote; never raised while a request is served
     └── ListenError          an address that cannot be bound; at the start only
@@ -192,14 +192,14 @@ class UpstreamTimeout(UpstreamError):
     code = "upstream_timeout"
 
 
-class SocketRefused(UpstreamError):
+class UpgradeRejected(UpstreamError):
     """The provider answered the upgrade to a WebSocket with an HTTP error; it is passed on as it came."""
 
     code = "upstream_refused"
 
-    def __init__(self, answer_status: int, body: bytes, media_type: str) -> None:
-        super().__init__(f"the provider refused the WebSocket with status {answer_status}", request_sent=False)
-        self.answer_status = answer_status
+    def __init__(self, response_status: int, body: bytes, media_type: str) -> None:
+        super().__init__(f"the provider refused the WebSocket with status {response_status}", request_sent=False)
+        self.response_status = response_status
         self.body = body
         self.media_type = media_type
 

@@ -19,7 +19,7 @@ from websockets.http11 import Request, Response
 
 from tests.upstream.authority import ca_file, server_context
 from tests.upstream.servers import provider
-from tornado_proxy.domain.errors import SocketRefused, UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from tornado_proxy.domain.errors import UpgradeRejected, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.upstream.websocket.connection import Closed, SocketRequest, UpstreamSocket, connect
 from tornado_proxy.upstream.websocket.frame_sender import Wait
@@ -310,10 +310,10 @@ async def test_a_refusal_keeps_the_provider_s_status_and_words(status: int) -> N
         return connection.respond(HTTPStatus(status), '{"error":{"message":"no"}}')
 
     async with serve(wait_close, "127.0.0.1", 0, process_request=refuse) as server:
-        with pytest.raises(SocketRefused) as refused:
+        with pytest.raises(UpgradeRejected) as refused:
             await opened(f"http://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}")
 
-    assert refused.value.answer_status == status
+    assert refused.value.response_status == status
     assert refused.value.body == b'{"error":{"message":"no"}}'
 
 
@@ -332,7 +332,7 @@ async def test_an_upgrade_that_does_not_come_about_is_an_upstream_error(said: by
         await writer.drain()
 
     async with provider(answer) as url:
-        with pytest.raises((UpstreamUnreachable, SocketRefused)):
+        with pytest.raises((UpstreamUnreachable, UpgradeRejected)):
             await asyncio.wait_for(opened(url), 10)
 
 

@@ -11,7 +11,7 @@ from tornado.util import ObjectDict
 from tornado.websocket import WebSocketHandler
 
 from tornado_proxy import tasks
-from tornado_proxy.domain.errors import BadRequest, RequestError, SocketRefused
+from tornado_proxy.domain.errors import BadRequest, RequestError, UpgradeRejected
 from tornado_proxy.gateway.admission import RequestContext, log_refusal, provider_access
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, BaseHandler
 from tornado_proxy.gateway.realtime.meter import SocketMeter, UnbilledMeter
@@ -53,7 +53,7 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         """Serve the session to its end."""
         try:
             self._relay = await self._connect()
-        except SocketRefused as refused:
+        except UpgradeRejected as refused:
             await self._pass_refusal(refused)
             return
         except RequestError as error:
@@ -94,13 +94,13 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         if headers.get("Sec-WebSocket-Version") != _VERSION:
             raise BadRequest(f"Sec-WebSocket-Version must be {_VERSION}")
 
-    async def _pass_refusal(self, refused: SocketRefused) -> None:
+    async def _pass_refusal(self, refused: UpgradeRejected) -> None:
         """The provider's own status and words; its key, should it echo one, masked."""
         log_refusal(self.request_id, refused, self._entry)
         assert self._entry is not None
         scrub = Redactor(provider_access(self._entry)[1])
         self.clear()
-        self.set_status(refused.answer_status if refused.answer_status >= 400 else refused.status)
+        self.set_status(refused.response_status if refused.response_status >= 400 else refused.status)
         self.set_header("Content-Type", refused.media_type or "application/json")
         self.set_header(REQUEST_ID_HEADER, self.request_id)
         await self.finish(scrub.feed(refused.body) + scrub.close())

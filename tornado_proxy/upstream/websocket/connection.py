@@ -20,7 +20,7 @@ from tornado.simple_httpclient import HTTPTimeoutError
 from tornado.websocket import WebSocketClientConnection, WebSocketClosedError, WebSocketError, websocket_connect
 
 from tornado_proxy import tasks
-from tornado_proxy.domain.errors import SocketRefused, UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from tornado_proxy.domain.errors import UpgradeRejected, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.upstream.websocket.frame_sender import FrameSender, Wait
 
@@ -153,7 +153,7 @@ async def connect(request: SocketRequest) -> UpstreamSocket:
     """Connect, verify and upgrade.
 
     Raises:
-        SocketRefused: the provider answered with an HTTP error.
+        UpgradeRejected: the provider answered with an HTTP error.
         UpstreamTimeout: it did not answer in time.
         UpstreamUnreachable: there is no connection to it.
     """
@@ -176,7 +176,7 @@ async def connect(request: SocketRequest) -> UpstreamSocket:
         answer = error.response
         body = answer.body if answer is not None else b""
         media_type = answer.headers.get("Content-Type", "") if answer is not None else ""
-        raise SocketRefused(error.code, body, media_type) from error
+        raise UpgradeRejected(error.code, body, media_type) from error
     except ssl.SSLError as error:
         raise UpstreamUnreachable(f"the provider could not be reached: {error.reason}", request_sent=False) from error
     except (OSError, StreamClosedError, WebSocketError, asyncio.InvalidStateError) as error:
