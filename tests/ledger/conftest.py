@@ -45,7 +45,12 @@ def postgres_address(postgres: PostgresServer, tmp_path: Path) -> PostgresAddres
 
 @pytest.fixture(params=["sqlite", "sqlite with fsync", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> LedgerUnderTest:
-    """Each store in turn."""
+    """Return each database in turn."""
+    return open_test_database(request, tmp_path)
+
+
+def open_test_database(request: pytest.FixtureRequest, tmp_path: Path) -> LedgerUnderTest:
+    """Return the empty database that the fixture's parameter names."""
     if request.param == "postgresql":
         return LedgerUnderTest(request.getfixturevalue("postgres_address"), fsync=False)
     return LedgerUnderTest(tmp_path / "ledger.db", fsync=request.param == "sqlite with fsync")

@@ -1,4 +1,4 @@
-"""What every ledger promises, on each store (conftest.py)."""
+"""The promises of the Ledger protocol, on each database (conftest.py) and on the fake of the other tests."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from tests.ledger.calls import COST, START, intent, record, stored
+from tests.ledger.conftest import LedgerUnderTest, open_test_database
+from tests.ledger.memory_ledger import MemoryLedger, MemoryStore
 from tornado_proxy.domain.cost import Cost
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.identity import Caller
@@ -20,11 +22,32 @@ from tornado_proxy.domain.record import Outcome, PendingRequest, RequestIntent, 
 from tornado_proxy.domain.request import DeferredRatingFacts
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.protocol import Ledger
+from tornado_proxy.ledger.reports.records_query import UsageFilter
+from tornado_proxy.ledger.reports.usage import UsageQuery, UsageResult
 from tornado_proxy.ledger.sqlite.ledger import SqliteLedger
 
 Make = Callable[[], Ledger]
 
 FREE = Cost((), Decimal(0), Decimal(0), Decimal(0))
+
+
+class MemoryLedgers:
+    """Makes fakes over one store, as LedgerUnderTest makes ledgers over one database."""
+
+    def __init__(self) -> None:
+        self._store = MemoryStore()
+
+    def make(self) -> Ledger:
+        return MemoryLedger(self._store)
+
+    def records(self) -> list[dict[str, Any]]:
+        return [dict(row) for row in self._store.bills()]
+
+
+@pytest.fixture(params=["sqlite", "sqlite with fsync", "postgresql", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> LedgerUnderTest | MemoryLedgers:
+    """Return each store in turn."""
+    return MemoryLedgers() if request.param == "memory" else open_test_database(request, tmp_path)
 
 
 class TestLedger:
@@ -259,6 +282,25 @@ class TestLedger:
             return answers
 
         assert asyncio.run(run()) == ["project-a", "project-a", None, frozenset({"resp_1"})]
+
+    def test_usage_is_summed_over_the_records_of_the_filter(self, make: Make) -> None:
+        other = intent("r2", caller=Caller("project-b", user="eve@example.com"))
+
+        async def run() -> list[UsageResult]:
+            ledger = make()
+            await ledger.open()
+            await asyncio.gather(*(ledger.finish(record(request)) for request in (intent("r1"), other)))
+            queries = [UsageFilter(), UsageFilter(project_id="project-b"), UsageFilter(model="gpt-4o")]
+            results = [await ledger.usage(UsageQuery(which, group_by=("user",))) for which in queries]
+            await ledger.close()
+            return results
+
+        both, second, none = asyncio.run(run())
+
+        assert (both.requests, both.total) == (2, Decimal("0.004725"))
+        assert (second.requests, second.total) == (1, Decimal("0.0023625"))
+        assert {row.group for row in second.rows} == {("eve@example.com",)}
+        assert (none.requests, none.rows) == (0, [])
 
 
 def test_amounts_are_stored_without_an_exponent(tmp_path: Path) -> None:

@@ -47,8 +47,8 @@ class Ledger(Protocol):
     def settle(self, settlement: Settlement) -> asyncio.Future[None]:
         """Store what a pending call came to, as finish() stores a record; the first one of a call holds."""
 
-    async def pending_requests(self, most: int) -> list[PendingRequest]:
-        """Up to `most` calls whose usage is still to come, oldest first."""
+    async def pending_requests(self, limit: int) -> list[PendingRequest]:
+        """Up to `limit` calls whose usage is still to come, oldest first."""
 
     async def owner_of(self, provider: str, object_id: str) -> str | None:
         """The project that created one of the provider's objects; None for one that is not known."""

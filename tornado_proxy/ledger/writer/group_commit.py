@@ -149,9 +149,9 @@ class GroupCommitLedger:
         """Store what a pending call came to."""
         return self._put(Entry(settlement=settlement_row(settlement)))
 
-    async def pending_requests(self, most: int) -> list[PendingRequest]:
+    async def pending_requests(self, limit: int) -> list[PendingRequest]:
         """Calls whose usage is still to come."""
-        return await self._ask(lambda store: store.pending(most))
+        return await self._ask(lambda store: store.pending(limit))
 
     async def owner_of(self, provider: str, object_id: str) -> str | None:
         """The project that created an object."""

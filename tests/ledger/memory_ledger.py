@@ -1,0 +1,231 @@
+"""An in-memory Ledger for tests of code that uses one.
+
+It keeps the contract of tests/ledger/test_contract.py, and shows what it was given: `begun`, `finished`, `settled`.
+`fail(reason)` makes it refuse new requests, as a full disk does, until `recover()`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from tornado_proxy.domain.errors import LedgerUnavailable
+from tornado_proxy.domain.record import Outcome, PendingRequest, RequestIntent, RequestRecord, Settlement
+from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.reports.records_query import UsageFilter
+from tornado_proxy.ledger.reports.usage import Bounds, UsageQuery, UsageResult, sum_usage
+from tornado_proxy.ledger.rows import RECORD_COLUMNS, SETTLED_COLUMNS, Row, intent_row, record_row, settlement_row
+
+#: The bounds of one report; tests store a few records.
+_MAX_RECORDS = 100_000
+_REPORT_S = 10.0
+
+_COLUMN_FILTERS = ("project_id", "room", "participant", "user", "session", "provider", "endpoint", "basis")
+
+
+@dataclass(slots=True)
+class MemoryStore:
+    """The rows that several ledgers share, as several processes share a database.
+
+    `intents` holds each open intent with the ledger that wrote it.
+    """
+
+    intents: dict[str, tuple[MemoryLedger, RequestIntent]] = field(default_factory=dict)
+    lost: dict[str, RequestIntent] = field(default_factory=dict)
+    records: dict[str, RequestRecord] = field(default_factory=dict)
+    settlements: dict[str, Settlement] = field(default_factory=dict)
+    owners: dict[tuple[str, str], RequestRecord] = field(default_factory=dict)
+
+    def add_record(self, record: RequestRecord) -> None:
+        """Store a record in its intent's place, unless the request has a record."""
+        request_id = record.intent.request_id
+        self.intents.pop(request_id, None)
+        self.lost.pop(request_id, None)
+        if self.records.setdefault(request_id, record) is not record:
+            return
+        for object_id in (record.object_id, *record.objects):
+            if object_id is not None:
+                self.owners.setdefault((record.intent.provider, object_id), record)
+
+    def lose_intents(self) -> None:
+        """Move the intents of closed ledgers to `lost`."""
+        for request_id, (ledger, intent) in list(self.intents.items()):
+            if ledger.closed:
+                del self.intents[request_id]
+                self.lost[request_id] = intent
+
+    def bills(self) -> list[Row]:
+        """Return the rows of the view `bills`, oldest first."""
+        rows = [self._bill(record) for record in self.records.values()]
+        rows += [_lost_row(intent) for intent in self.lost.values()]
+        return sorted(rows, key=lambda row: str(row["started_at"]))
+
+    def _bill(self, record: RequestRecord) -> Row:
+        row = record_row(record)
+        settlement = self.settlements.get(record.intent.request_id)
+        if settlement is not None:
+            settled = settlement_row(settlement)
+            row.update((name, settled[name]) for name in SETTLED_COLUMNS)
+        return row
+
+
+class MemoryLedger:
+    """A Ledger in memory; satisfies tornado_proxy.ledger.protocol.Ledger.  It may be used without open()."""
+
+    def __init__(self, store: MemoryStore | None = None) -> None:
+        self.store = MemoryStore() if store is None else store
+        self.begun: list[RequestIntent] = []
+        self.finished: list[RequestRecord] = []
+        self.settled: list[Settlement] = []
+        self.closed = False
+        self._reason = ""
+        self._writes: list[tuple[Callable[[], None], asyncio.Future[None]]] = []
+
+    @property
+    def healthy(self) -> bool:
+        """True if new requests may start."""
+        return not self.reason
+
+    @property
+    def reason(self) -> str:
+        """The reason why it is not healthy, or ""."""
+        return "closed" if self.closed else self._reason
+
+    @property
+    def pending(self) -> int:
+        """The number of writes that wait for the next turn of the event loop."""
+        return len(self._writes)
+
+    def fail(self, reason: str = "the disk is full") -> None:
+        """Refuse new requests, and keep records waiting, until recover()."""
+        self._reason = reason
+
+    def recover(self) -> None:
+        """Accept requests again, and write the records that wait."""
+        self._reason = ""
+        self._flush()
+
+    async def open(self) -> None:
+        """Make the intents of closed ledgers lost requests."""
+        self.closed = False
+        self.store.lose_intents()
+
+    async def begin(self, intent: RequestIntent) -> None:
+        """Store an intent.  Raise LedgerUnavailable while the ledger is not healthy."""
+        self._check()
+        self.begun.append(intent)
+        self.store.intents[intent.request_id] = (self, intent)
+
+    def finish(self, record: RequestRecord) -> asyncio.Future[None]:
+        """Store a record in the next turn of the event loop."""
+        self.finished.append(record)
+        return self._write(lambda: self.store.add_record(record))
+
+    def settle(self, settlement: Settlement) -> asyncio.Future[None]:
+        """Store a settlement in the next turn of the event loop, unless its request has one."""
+        self.settled.append(settlement)
+        return self._write(lambda: self._settle(settlement))
+
+    async def pending_requests(self, limit: int) -> list[PendingRequest]:
+        """Return up to `limit` requests whose usage the provider reports later, in the order of their records."""
+        self._flush()
+        waiting = (
+            _pending_request(record, record.object_id)
+            for request_id, record in self.store.records.items()
+            if record.basis is Basis.PENDING and record.object_id and request_id not in self.store.settlements
+        )
+        return [request for _, request in zip(range(limit), waiting, strict=False)]
+
+    async def owner_of(self, provider: str, object_id: str) -> str | None:
+        """Return the project that created an object, or None."""
+        self._flush()
+        record = self.store.owners.get((provider, object_id))
+        return None if record is None else record.intent.caller.project_id
+
+    async def owned_by(self, project_id: str, provider: str, endpoint: str) -> frozenset[str]:
+        """Return the objects that a project created by requests to `endpoint`."""
+        self._flush()
+        return frozenset(
+            object_id
+            for (owner, object_id), record in self.store.owners.items()
+            if (owner, record.object_id) == (provider, object_id)
+            and (record.intent.caller.project_id, record.intent.endpoint) == (project_id, endpoint)
+        )
+
+    async def usage(self, question: UsageQuery) -> UsageResult:
+        """Return the usage of the records that are written."""
+        self._check()
+        names = [column.strip('"') for column in question.columns]
+        rows = [row for row in self.store.bills() if _is_selected(row, question.which)]
+        texts = [[_text(row[name]) for name in names] for row in rows]
+        return sum_usage(texts, question, Bounds(_MAX_RECORDS, time.monotonic() + _REPORT_S))
+
+    async def close(self) -> None:
+        """Write what waits."""
+        self._reason = ""
+        self._flush()
+        self.closed = True
+
+    def _check(self) -> None:
+        if self.reason:
+            raise LedgerUnavailable(f"the ledger cannot be written: {self.reason}")
+
+    def _write(self, write: Callable[[], None]) -> asyncio.Future[None]:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        self._writes.append((write, done))
+        loop.call_soon(self._flush)
+        return done
+
+    def _flush(self) -> None:
+        if self._reason:
+            return
+        writes, self._writes = self._writes, []
+        for write, done in writes:
+            write()
+            if not done.done():
+                done.set_result(None)
+
+    def _settle(self, settlement: Settlement) -> None:
+        self.store.settlements.setdefault(settlement.request_id, settlement)
+
+
+def _lost_row(intent: RequestIntent) -> Row:
+    """Return the row of a request whose process died; the schema's view says the same in SQL."""
+    unknown: Mapping[str, object] = dict.fromkeys(RECORD_COLUMNS)
+    figures = {"line_items": "[]", "subtotal": "0", "surcharge": "0", "total": "0"}
+    ends = {"outcome": Outcome.CRASHED.value, "basis": Basis.UNSETTLED.value}
+    return {**unknown, **intent_row(intent), **figures, **ends}
+
+
+def _pending_request(record: RequestRecord, object_id: str | None) -> PendingRequest:
+    assert object_id is not None
+    intent = record.intent
+    facts = {} if record.kept is None else {"kept": record.kept}
+    return PendingRequest(
+        intent.request_id,
+        intent.caller.project_id,
+        intent.provider,
+        intent.endpoint,
+        object_id,
+        intent.model_requested,
+        intent.started_at,
+        **facts,
+    )
+
+
+def _is_selected(row: Row, which: UsageFilter) -> bool:
+    started_at = str(row["started_at"])
+    return (
+        all(getattr(which, name) in (None, row[name]) for name in _COLUMN_FILTERS)
+        and which.model in (None, row["model"] or row["model_requested"])
+        and which.request_id in (None, row["request_id"])
+        and (which.since is None or started_at >= which.since)
+        and (which.until is None or started_at < which.until)
+    )
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
