@@ -25,10 +25,11 @@ from tornado_proxy.api.usage import USAGE_PATH, UsageHandler
 from tornado_proxy.config.settings import ListenSettings
 from tornado_proxy.domain.errors import ConfigError, ListenError
 from tornado_proxy.domain.record import Outcome
-from tornado_proxy.gateway.client_port import ClientApplication, ClientServer
+from tornado_proxy.gateway.application import ClientApplication
 from tornado_proxy.gateway.object_ownership import Ownership
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.http_server.fd_limits import FdLimitedServer, raise_fd_limit
+from tornado_proxy.http_server.server import ClientPortServer
 from tornado_proxy.ledger.backends import make_ledger
 from tornado_proxy.metering.deferred_settlement import DeferredSettlement
 from tornado_proxy.observability import metrics
@@ -75,7 +76,8 @@ class Server:
         services = self._services = Services(self._snapshots, upstream, ledger, Ownership(ledger), settler)
         self._settling = tasks.spawn(settler.run(), "settlement")
         clients = ClientApplication([(USAGE_PATH, UsageHandler, {"services": services})], services)
-        self.port = self._listen(ClientServer(clients), settings.listen)
+        server = ClientPortServer(clients, clients.idle_connections, clients.body_timeouts)
+        self.port = self._listen(server, settings.listen)
         self.admin_port = self._listen(FdLimitedServer(admin_application(services, self.reload)), settings.admin)
 
     def _listen(self, server: HTTPServer, where: ListenSettings) -> int:

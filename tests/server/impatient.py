@@ -1,14 +1,13 @@
-"""The server with less patience for requests that do not come, so that a test need not wait for minutes."""
+"""The proxy with short timeouts for idle connections and stalled request bodies, so that tests take seconds."""
 
 from __future__ import annotations
 
 from tornado_proxy.cli import main
-from tornado_proxy.gateway import client_port
-from tornado_proxy.http_server import body_timeout
+from tornado_proxy.http_server import body_timeout, server
 
-client_port._SWEEP_S = 0.1
-client_port._IDLE_S = 2.0
-body_timeout._SILENCE_S = 0.5
+server._SWEEP_INTERVAL_S = 0.1
+server._IDLE_TIMEOUT_S = 2.0
+body_timeout._BODY_TIMEOUT_S = 0.5
 
 if __name__ == "__main__":
     main()

@@ -1,47 +1,47 @@
-"""Requests whose body has stopped coming: each holds a connection, so they are ended by and by.
+"""Times out requests whose body stalls: each of them holds a connection.
 
-They are looked at now and then, because a timer for each request costs more than the request's own bookkeeping.
+A periodic check compares byte counts.  A timer per request would cost more than the rest of a request's bookkeeping.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
 
-#: Seconds without a byte of a body after which its request is ended; nginx's client_body_timeout.
-_SILENCE_S = 60.0
+#: Seconds without a body byte after which a request times out.  Same as nginx's client_body_timeout.
+_BODY_TIMEOUT_S = 60.0
 
 
-class Arriving(Protocol):
-    """A request whose head is there, and whose body is not or not all of it."""
+class PendingRequest(Protocol):
+    """A request whose headers have been received and whose body is incomplete."""
 
     @property
     def received_bytes(self) -> int:
-        """Bytes of the body that have come."""
+        """The number of body bytes received so far."""
 
     def on_body_timeout(self) -> None:
-        """Nothing more comes: end it."""
+        """Called once when the body has stalled; ends the request."""
 
 
 class BodyTimeouts:
-    """The requests that arrive."""
+    """The requests whose body is being received.  Times are in seconds of the event loop's clock."""
 
     def __init__(self) -> None:
-        #: How much of each had come when it was looked at, and since when that is so (the loop's time).
-        self._seen: dict[Arriving, tuple[int, float]] = {}
+        #: The byte count of each request at the last check that saw it change, and the time of that check.
+        self._progress: dict[PendingRequest, tuple[int, float]] = {}
 
-    def begins(self, request: Arriving) -> None:
-        """Its head is there."""
-        self._seen[request] = (-1, 0.0)
+    def begin(self, request: PendingRequest) -> None:
+        """Watch `request`.  Its clock starts at the next check, so a timeout is late by at most one check interval."""
+        self._progress[request] = (-1, 0.0)
 
-    def ends(self, request: Arriving) -> None:
-        """It is whole, or its connection has closed."""
-        self._seen.pop(request, None)
+    def end(self, request: PendingRequest) -> None:
+        """Stop watching `request`: its body is complete, or its connection has closed."""
+        self._progress.pop(request, None)
 
-    def look(self, now: float) -> None:
-        """End those of which nothing has come for too long."""
-        for request, (count, since) in list(self._seen.items()):
+    def check(self, now: float) -> None:
+        """Time out every request that has received no body byte for longer than _BODY_TIMEOUT_S."""
+        for request, (count, since) in list(self._progress.items()):
             if request.received_bytes != count:
-                self._seen[request] = (request.received_bytes, now)
-            elif now - since > _SILENCE_S:
-                self.ends(request)
+                self._progress[request] = (request.received_bytes, now)
+            elif now - since > _BODY_TIMEOUT_S:
+                self.end(request)
                 request.on_body_timeout()

@@ -42,15 +42,15 @@ def raise_fd_limit() -> None:
 class FdLimitedServer(HTTPServer):
     """An HTTP server that waits while there are too few descriptors.
 
-    A connection is taken when there is room for it and for `others_for_each` more, and as many for each that is open:
-    a caller is not helped without a connection to a provider.
+    A connection is taken when there is room for it and for `extra_fds_per_connection` more, and as many
+    for each that is open: a caller is not helped without a connection to a provider.
     """
 
-    others_for_each = 0
+    extra_fds_per_connection = 0
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections on `sockets`."""
-        room = FdBudget(1 + self.others_for_each)
+        room = FdBudget(1 + self.extra_fds_per_connection)
         for one in sockets:
             self._sockets[one.fileno()] = one
             self._handlers[one.fileno()] = Acceptor(one, self._handle_connection, room).open()
