@@ -1,4 +1,4 @@
-"""The one place that starts background tasks: each is named, kept alive, watched, and its failure logged."""
+"""Starts background tasks.  Each task is named, kept alive, watched, and its failure is logged and counted."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from tornado_proxy.observability import metrics
 
 _log = logging.getLogger(__name__)
 
-#: Running tasks.  The event loop keeps only weak references, so without this a task may vanish while it waits.
+#: Running tasks.  The event loop keeps only weak references, so a task without another reference can be collected
+#: while it waits (Python documentation, "asyncio.create_task").
 _running: set[asyncio.Task[Any]] = set()
 
 
 def spawn(work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-    """Run `work` in the background.  A failure is logged and counted; a cancelled task ends quietly."""
+    """Run `work` in the background and return its task.
+
+    A failure is logged and counted under `name`; cancellation is not a failure.
+    """
     task = asyncio.get_running_loop().create_task(work, name=name)
     _running.add(task)
     task.add_done_callback(_on_done)

@@ -10,41 +10,49 @@ from tornado_proxy.domain import errors
 from tornado_proxy.domain.errors import ConfigError, Fault, MethodNotAllowed, ProxyError, RequestError, UpstreamError
 
 
-def _tree(root: type[ProxyError], depth: int = 0) -> Iterator[tuple[type[ProxyError], int]]:
-    """The classes of the file; another room's own error stands where it is raised."""
+def list_tree(root: type[ProxyError], depth: int = 0) -> Iterator[tuple[type[ProxyError], int]]:
+    """Yield the classes of errors.py with their depth; other packages define errors of their own beside their code."""
     yield root, depth
-    for one in root.__subclasses__():
-        if one.__module__ == errors.__name__:
-            yield from _tree(one, depth + 1)
+    for subclass in root.__subclasses__():
+        if subclass.__module__ == errors.__name__:
+            yield from list_tree(subclass, depth + 1)
 
 
-def test_the_tree_at_the_top_of_the_file_is_the_tree() -> None:
+def test_tree_in_module_docstring_matches_classes() -> None:
     drawn = re.findall(r"^    ([│ ]*)[├└]── (\w+) ", errors.__doc__ or "", re.MULTILINE)
     depths = {name: len(indent) // 4 + 1 for indent, name in drawn}
 
-    # RequestError is how three branches share their answer; the drawing leaves it out.
-    real = {one.__name__: depth - issubclass(one, RequestError) for one, depth in _tree(ProxyError)}
-    assert depths == {name: depth for name, depth in real.items() if name not in ("ProxyError", "RequestError")}
+    actual = {error.__name__: depth for error, depth in list_tree(ProxyError) if error is not ProxyError}
+    assert depths == actual
 
 
-@pytest.mark.parametrize("one", [one for one, _ in _tree(RequestError)], ids=lambda one: one.__name__)
-def test_an_error_says_its_status_in_its_own_words(one: type[RequestError]) -> None:
-    documented = re.match(r"(\d{3}):", inspect.getdoc(one) or "")
+def test_statuses_in_module_docstring_match_classes() -> None:
+    drawn = re.findall(r"── (\w+) +(\d{3})(?: (\w+))?$", errors.__doc__ or "", re.MULTILINE)
 
-    assert documented is None or int(documented[1]) == one.status
-    assert re.fullmatch(r"[a-z_]+", one.code)
+    assert len(drawn) > 10
+    for name, status, code in drawn:
+        error: type[RequestError] = getattr(errors, name)
+        assert (str(error.status), error.code) == (status, code or error.code), name
 
 
-def test_an_error_carries_what_its_answer_needs() -> None:
+@pytest.mark.parametrize("error", [error for error, _ in list_tree(RequestError)], ids=lambda error: error.__name__)
+def test_status_in_docstring_matches_class(error: type[RequestError]) -> None:
+    documented = re.match(r"(\d{3}):", inspect.getdoc(error) or "")
+
+    assert documented is None or int(documented[1]) == error.status
+    assert re.fullmatch(r"[a-z_]+", error.code)
+
+
+def test_error_carries_message_code_and_param() -> None:
     error = RequestError("say this", code="word", param="model")
 
     assert (str(error), error.message, error.code, error.param) == ("say this", "say this", "word", "model")
     assert MethodNotAllowed("no", ("GET",)).allowed == ("GET",)
-    assert UpstreamError("gone").request_sent
-    assert not UpstreamError("never left", request_sent=False).request_sent
+    assert UpstreamError("broken off").request_sent
+    assert not UpstreamError("never sent", request_sent=False).request_sent
 
 
-def test_a_config_error_tells_every_fault_in_the_order_of_the_file() -> None:
+def test_config_error_lists_every_fault_in_file_order() -> None:
     error = ConfigError(
         [Fault("b.yaml", 2, "x", "two"), Fault("a.yaml", 9, "", "one"), Fault("b.yaml", 1, "y", "first")]
     )

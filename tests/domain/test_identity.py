@@ -16,7 +16,7 @@ HOLDERS = (SECRET, ApiKey("kid", "project", SECRET), Project("id", "name", provi
 
 
 @pytest.mark.parametrize("holder", HOLDERS, ids=["alone", "in a key", "in a project", "in a list"])
-def test_a_secret_is_not_shown_by_what_holds_it(holder: object) -> None:
+def test_secret_is_not_shown_by_its_container(holder: object) -> None:
     record = logging.makeLogRecord({"msg": "%s %r", "args": (holder, holder)})
 
     for shown in (repr(holder), str(holder), f"{holder}", f"{holder!r}", f"{holder!s}", record.getMessage()):
@@ -24,12 +24,12 @@ def test_a_secret_is_not_shown_by_what_holds_it(holder: object) -> None:
         assert "***" in shown
 
 
-def test_no_format_shows_it() -> None:
+def test_secret_is_not_shown_by_any_format() -> None:
     assert f"{SECRET:>40}" == "***"
-    assert "%-30s" % SECRET == "***" + " " * 27  # noqa: UP031  an old way of formatting is one more way out
+    assert "%-30s" % SECRET == "***" + " " * 27  # noqa: UP031  percent formatting could show it too
 
 
-def test_a_traceback_does_not_show_it() -> None:
+def test_secret_is_not_shown_by_traceback() -> None:
     try:
         raise ValueError(SECRET)
     except ValueError:
@@ -39,16 +39,16 @@ def test_a_traceback_does_not_show_it() -> None:
 @pytest.mark.parametrize(
     "write", [pickle.dumps, copy.copy, copy.deepcopy, json.dumps], ids=["pickle", "copy", "deepcopy", "json"]
 )
-def test_it_cannot_be_written_or_copied(write: object) -> None:
+def test_secret_cannot_be_serialized_or_copied(write: object) -> None:
     with pytest.raises(TypeError):
         write(SECRET)  # type: ignore[operator]
 
 
-def test_it_has_no_attributes_to_find_it_by() -> None:
+def test_secret_has_no_instance_dict() -> None:
     assert not hasattr(SECRET, "__dict__")
 
 
-def test_secrets_are_equal_when_their_texts_are() -> None:
+def test_secrets_with_equal_text_are_equal() -> None:
     assert Secret(TEXT) == SECRET
     assert hash(Secret(TEXT)) == hash(SECRET)
     assert Secret("another") != SECRET
@@ -56,7 +56,7 @@ def test_secrets_are_equal_when_their_texts_are() -> None:
     assert Secret("é") != SECRET
 
 
-def test_an_empty_one_is_false_and_only_reveal_tells() -> None:
+def test_empty_secret_is_false_and_reveal_returns_the_text() -> None:
     assert not Secret("")
     assert SECRET
     assert SECRET.reveal() == TEXT

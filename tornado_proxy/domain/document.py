@@ -1,8 +1,8 @@
-"""A configuration file as parsed values that remember the lines they stand on."""
+"""A configuration file as parsed values that remember their line numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tornado_proxy.domain.errors import Fault
@@ -13,9 +13,12 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """`content` holds dict, list, str, int, Decimal, bool and None only; numbers with a point are Decimal.
+    """One parsed configuration file.
 
-    `lines` maps the path of each value to the line of its key or item, counted from 1.
+    Attributes:
+        file: The path of the file, as faults show it.
+        content: A tree of dict, list, str, int, Decimal, bool and None; a number with a decimal point is a Decimal.
+        lines: The line of each value's key or item, counted from 1, by the path of the value.
     """
 
     file: str
@@ -23,7 +26,10 @@ class Document:
     lines: Mapping[Path, int] = field(default_factory=dict)
 
     def fault(self, path: Path, rule: str) -> Fault:
-        """A fault at `path`; the line is that of the nearest enclosing value that has one."""
+        """Return a fault at `path`.
+
+        A missing key has no line of its own, so the line is that of the nearest enclosing value that has one.
+        """
         for length in range(len(path), -1, -1):
             line = self.lines.get(path[:length])
             if line is not None:
@@ -32,7 +38,7 @@ class Document:
 
 
 def format_path(path: Path) -> str:
-    """`("models", 3, "input")` as `models[3].input`; keys that hold a dot are quoted."""
+    """Return `path` in dotted form: `("models", 3, "input")` is `models[3].input`; a key with a dot is quoted."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -41,3 +47,20 @@ def format_path(path: Path) -> str:
             key = f'"{part}"' if "." in part else part
             text += f".{key}" if text else key
     return text
+
+
+def read_section(content: object, name: str) -> Mapping[str, object]:
+    """Return the mapping at `name` of `content`.
+
+    Returns an empty mapping if the section is missing or is not a mapping: documents are read even if they have
+    faults, so that all faults are reported at once.
+    """
+    section = content.get(name) if isinstance(content, dict) else None
+    return section if isinstance(section, dict) else {}
+
+
+def list_children(value: object) -> Iterable[tuple[str | int, object]]:
+    """Return the (key, member) pairs of a mapping or the (index, item) pairs of a list; none for other values."""
+    if isinstance(value, dict):
+        return value.items()
+    return enumerate(value) if isinstance(value, list) else ()

@@ -1,30 +1,31 @@
-"""Every exception the program raises on purpose, split by whose fault it is.
+"""Every exception that the program raises on purpose, grouped by cause.
 
     ProxyError
-    ├── CallerError           the caller's request; carries an HTTP status and an error code
-    │   ├── BadRequest            400
-    │   │   ├── ModelNotPriced        400 model_not_priced
-    │   │   └── InvalidBody       400
-    │   ├── NotAuthenticated      401
-    │   ├── NotAllowed            403
-    │   ├── NotFound              404
-    │   ├── MethodNotAllowed      405
-    │   ├── RequestTimeout        408
-    │   ├── BodyTooLarge          413
-    │   └── UpgradeRequired       426
-    ├── ServiceError          our own state; the caller may try again
-    │   ├── LedgerUnavailable     503
-    │   ├── Overloaded            503
-    │   └── Draining              503
-    ├── UpstreamError         the provider could not be reached or broke off
-    │   ├── UpstreamUnreachable   502
-    │   ├── UpstreamTimeout       504
-    │   ├── UpgradeRejected       the provider's own status
-    │   └── ExchangeAborted       our own doing: the client left, or the process ends
-    ├── ConfigError           files that an operator wrote; never raised while a request is served
-    └── ListenError          an address that cannot be bound; at the start only
+    ├── RequestError            ends a request before the first byte of its response
+    │   ├── CallerError             the request is at fault
+    │   │   ├── BadRequest              400
+    │   │   │   ├── InvalidBody             400 invalid_body
+    │   │   │   └── ModelNotPriced          400 model_not_priced
+    │   │   ├── NotAuthenticated        401
+    │   │   ├── NotAllowed              403
+    │   │   ├── NotFound                404
+    │   │   ├── MethodNotAllowed        405
+    │   │   ├── RequestTimeout          408
+    │   │   ├── BodyTooLarge            413
+    │   │   └── UpgradeRequired         426
+    │   ├── ServiceError            the proxy cannot serve the request now; the caller may retry
+    │   │   ├── LedgerUnavailable       503
+    │   │   ├── Overloaded              503
+    │   │   └── Draining                503
+    │   └── UpstreamError           the provider is unreachable, or its response is incomplete
+    │       ├── UpstreamUnreachable     502
+    │       ├── UpstreamTimeout         504
+    │       ├── UpgradeRejected         the provider's own status
+    │       └── ExchangeAborted         the proxy ended the exchange: client gone, or shutdown
+    ├── ConfigError             faults in an operator's files; never raised while serving a request
+    └── ListenError             an address that cannot be bound; at start only
 
-`web/` alone turns a CallerError, ServiceError or UpstreamError into an answer, in the provider's error shape.
+Only `gateway/base_handler.py` turns a RequestError into a response, in the provider's error format.
 """
 
 from __future__ import annotations
@@ -33,14 +34,18 @@ from dataclasses import dataclass
 
 
 class ProxyError(Exception):
-    """Root of the tree."""
+    """Base class of all exceptions of the program."""
 
 
 class RequestError(ProxyError):
-    """An error that ends a request before the first byte of an answer.
+    """An error that ends a request before the first byte of its response.
 
-    `status` is the HTTP status; `kind` the word that goes into the error's `type`
-    member; `code` a stable word for programs (docs/errors.md); `param` names the faulty field, if one is.
+    Attributes:
+        status: The HTTP status.
+        kind: The value of the error's `type` member.
+        code: A stable word for programs (docs/errors.md).
+        message: Text for people; it names the wrong value, the rule and what to do, and never holds a credential.
+        param: The name of the faulty field, or None.
     """
 
     status = 500
@@ -56,32 +61,32 @@ class RequestError(ProxyError):
 
 
 class CallerError(RequestError):
-    """The request itself is at fault; sending it again unchanged will not help."""
+    """The request is at fault; a retry of the same request fails too."""
 
     status = 400
     kind = "invalid_request_error"
 
 
 class BadRequest(CallerError):
-    """400: the request cannot be understood or is refused for what it says."""
+    """400: the request is malformed, or asks for something that the proxy rejects."""
 
     code = "bad_request"
 
 
 class InvalidBody(BadRequest):
-    """400: the body is not what its route takes (not JSON, a watched member twice, ...)."""
+    """400: the body does not have the format of its route, such as invalid JSON or a duplicate member."""
 
     code = "invalid_body"
 
 
 class ModelNotPriced(BadRequest):
-    """400: the model, or the tier it asks for, has no price on this endpoint."""
+    """400: the model, or the requested tier, has no price on this endpoint."""
 
     code = "model_not_priced"
 
 
 class NotAuthenticated(CallerError):
-    """401: no credential, or one that is not valid."""
+    """401: the credential is missing or invalid."""
 
     status = 401
     kind = "authentication_error"
@@ -89,7 +94,7 @@ class NotAuthenticated(CallerError):
 
 
 class NotAllowed(CallerError):
-    """403: a valid credential that may not do this."""
+    """403: the credential is valid, but does not allow this request."""
 
     status = 403
     kind = "permission_error"
@@ -97,7 +102,7 @@ class NotAllowed(CallerError):
 
 
 class NotFound(CallerError):
-    """404: no such route, or an object of another project."""
+    """404: no such route, or an object that belongs to another project."""
 
     status = 404
     kind = "not_found_error"
@@ -105,7 +110,7 @@ class NotFound(CallerError):
 
 
 class MethodNotAllowed(CallerError):
-    """405: the path is served, but not with this method."""
+    """405: the path exists, but not with this method.  `allowed` is the value of the `Allow` header."""
 
     status = 405
     code = "method_not_allowed"
@@ -116,7 +121,7 @@ class MethodNotAllowed(CallerError):
 
 
 class RequestTimeout(CallerError):
-    """408: the rest of the request did not come."""
+    """408: the client stopped sending before the end of the request."""
 
     status = 408
     kind = "timeout_error"
@@ -132,21 +137,21 @@ class BodyTooLarge(CallerError):
 
 
 class UpgradeRequired(CallerError):
-    """426: the path is a WebSocket, and the request does not ask for one (RFC 9110 section 15.5.22)."""
+    """426: the path is a WebSocket, and the request is not an upgrade (RFC 9110 section 15.5.22)."""
 
     status = 426
     code = "upgrade_required"
 
 
 class ServiceError(RequestError):
-    """Our own state stands in the way; nothing was sent to the provider."""
+    """503: the proxy cannot serve the request now.  Nothing was sent to the provider, so a retry costs nothing."""
 
     status = 503
     code = "unavailable"
 
 
 class LedgerUnavailable(ServiceError):
-    """503: the ledger cannot be written, so no request may be started."""
+    """503: the ledger cannot be written, so the proxy starts no request."""
 
     code = "ledger_unavailable"
 
@@ -165,9 +170,9 @@ class Draining(ServiceError):
 
 
 class UpstreamError(RequestError):
-    """The provider could not be reached, or its answer broke off.
+    """The provider could not be reached, or its response is incomplete.
 
-    `request_sent` is False when no byte of the request can have left, so that nothing can have been charged.
+    `request_sent` is False only if no byte of the request can have been sent, so that the provider cannot have charged.
     """
 
     status = 502
@@ -179,13 +184,13 @@ class UpstreamError(RequestError):
 
 
 class UpstreamUnreachable(UpstreamError):
-    """502: no connection, a TLS fault, or an answer that is not HTTP."""
+    """502: no connection, a TLS error, or a response that is not HTTP."""
 
     code = "upstream_unreachable"
 
 
 class UpstreamTimeout(UpstreamError):
-    """504: no connection, or no byte, within the configured time."""
+    """504: no connection, or no byte of a response, within the configured time."""
 
     status = 504
     kind = "timeout_error"
@@ -193,26 +198,35 @@ class UpstreamTimeout(UpstreamError):
 
 
 class UpgradeRejected(UpstreamError):
-    """The provider answered the upgrade to a WebSocket with an HTTP error; it is passed on as it came."""
+    """The provider rejected a WebSocket upgrade; its status, body and media type go to the client unchanged."""
 
     code = "upstream_refused"
 
     def __init__(self, response_status: int, body: bytes, media_type: str) -> None:
-        super().__init__(f"the provider refused the WebSocket with status {response_status}", request_sent=False)
+        super().__init__(
+            f"the provider rejected the WebSocket upgrade with status {response_status}", request_sent=False
+        )
         self.response_status = response_status
         self.body = body
         self.media_type = media_type
 
 
 class ExchangeAborted(UpstreamError):
-    """We ended the exchange: the client left, or the process is going down."""
+    """The proxy ended the exchange: the client disconnected, or the process is shutting down."""
 
     code = "aborted"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Fault:
-    """One thing wrong in a file an operator wrote.  `line` counts from 1; 0 means the whole file."""
+    """One fault in an operator's file.
+
+    Attributes:
+        file: The path of the file, as the operator named it.
+        line: The line, counted from 1; 0 if the fault concerns the whole file.
+        key: The key in dotted form, such as `listen.port`; "" if the fault concerns no key.
+        rule: The rule that the value breaks; it follows the key in a sentence.
+    """
 
     file: str
     line: int
@@ -220,12 +234,12 @@ class Fault:
     rule: str
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.line else self.file
-        return f"{place}: {self.key}: {self.rule}" if self.key else f"{place}: {self.rule}"
+        location = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{location}: {self.key}: {self.rule}" if self.key else f"{location}: {self.rule}"
 
 
 class ConfigError(ProxyError):
-    """Configuration that cannot be used.  Holds every fault found, in file order."""
+    """The configuration is invalid.  `faults` holds every fault, ordered by file and line."""
 
     def __init__(self, faults: list[Fault]) -> None:
         self.faults = tuple(sorted(faults))
@@ -233,4 +247,4 @@ class ConfigError(ProxyError):
 
 
 class ListenError(ProxyError):
-    """An address of `listen` or `admin` cannot be bound; the message names it."""
+    """The address of `listen` or `admin` cannot be bound; the message names it."""

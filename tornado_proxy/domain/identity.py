@@ -1,4 +1,4 @@
-"""Who calls: secrets, project API keys and the caller a credential stands for."""
+"""Secrets, project API keys, projects, and the caller that a credential identifies."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import final
 
 @final
 class Secret:
-    """Text that must not be seen.  repr, str, format and pickling never show it; `reveal()` does.
+    """Secret text.  repr, str and format show `***`, pickling raises TypeError; only `reveal()` returns the text.
 
-    Only `wire/headers.py`, `upstream/` and `auth/` open one.
+    Call `reveal()` only to sign, to send or to store the text where its owner asked for it.
     """
 
     __slots__ = ("_text",)
@@ -22,7 +22,7 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """The text itself."""
+        """Return the secret text."""
         return self._text
 
     def __repr__(self) -> str:
@@ -40,18 +40,19 @@ class Secret:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return NotImplemented
+        # Constant time: `==` on str returns at the first difference, which a caller could measure.
         return hmac.compare_digest(self._text.encode(), other._text.encode())
 
     def __hash__(self) -> int:
         return hash(("Secret", self._text))
 
     def __reduce__(self) -> str:
-        raise TypeError("a Secret cannot be pickled or copied")
+        raise TypeError("cannot pickle or copy a Secret")
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A project API key, which signs participant tokens.  Written `ma-<kid>-<project>-<secret>`."""
+    """A project API key, which signs participant tokens.  Its text form is `ma-<kid>-<project>-<secret>`."""
 
     id: str
     project_id: str
@@ -60,14 +61,14 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class ModelPatterns:
-    """A list of `provider/model` patterns, `*` matching any run of characters.  None allows every model."""
+    """A list of `provider/model` patterns, in which `*` matches any characters.  None allows every model."""
 
     patterns: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A user of a project, by e-mail or subject, with the permissions an OAuth credential needs."""
+    """A user of a project, named by e-mail or OAuth subject, with the user's permissions."""
 
     user: str
     permissions: frozenset[str] = frozenset()
@@ -76,9 +77,13 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A project: the keys that sign its tokens, its members, its own provider keys and the models it may use.
+    """A project: the unit that owns tokens, provider objects and costs.
 
-    `allowed_objects` are ids of providers' objects from elsewhere that it may refer to.
+    Attributes:
+        api_keys: The keys that sign its participant tokens.
+        provider_keys: Its own provider keys by provider name; the server's keys are used for other providers.
+        models: The models that its callers may use.
+        allowed_objects: Ids of provider objects that were created outside the proxy and that it may refer to.
     """
 
     id: str
@@ -92,10 +97,11 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class SessionGrant:
-    """What a short-lived key of ours opens: a realtime session whose config the provider has fixed.
+    """The realtime session that a short-lived session key opens; the provider has fixed its configuration.
 
-    `provider_key` is the provider's own short-lived key, which goes up in place of the server's; `query` is how the
-    session's WebSocket is opened where the client says nothing.
+    Attributes:
+        provider_key: The provider's own short-lived key, which is sent upstream instead of the server's key.
+        query: The query string of the session's WebSocket URL, used if the client sends none.
     """
 
     provider_key: Secret
@@ -104,12 +110,15 @@ class SessionGrant:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The one a valid credential stands for.
+    """The caller that a valid credential identifies.  Either `participant` or `user` is set.
 
-    `participant` is a participant token's `name`, `user` an OAuth user; one of them is set.
-    `credential_id` names the credential without giving it away (the API key's id, the OAuth client's id).
-    `granted` limits the models; `expires_at` is aware UTC, None for a credential without `exp`.  `session` is set where
-    the credential is a short-lived key for one realtime session.
+    Attributes:
+        participant: The `name` of a participant token.
+        user: The user of an OAuth access token.
+        credential_id: A public id of the credential: the id of the API key or of the OAuth client.
+        granted: The models that the credential allows.
+        expires_at: When the credential expires, aware UTC; None if it has no `exp`.
+        session: Set if the credential is a short-lived key for one realtime session.
     """
 
     project_id: str

@@ -1,4 +1,4 @@
-"""Where a ledger is."""
+"""The address of a ledger: an SQLite file or a PostgreSQL database."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from tornado_proxy.domain.identity import Secret
 
 @dataclass(frozen=True, slots=True)
 class PostgresAddress:
-    """A PostgreSQL database.  `url` is a libpq URI without a password, and may be shown.
+    """The address of a PostgreSQL database.
 
-    `journal` is the folder on this machine where records wait while the server cannot be reached.
+    Attributes:
+        url: A libpq connection URI without a password, so that it can be logged.
+        password: The password, or None if the server asks for none.
+        journal: A local folder that holds records while the server is unreachable.
     """
 
     url: str
@@ -20,5 +23,5 @@ class PostgresAddress:
     journal: Path
 
 
-#: A path is that of an SQLite file.
+#: A path is the path of an SQLite file.
 LedgerAddress = Path | PostgresAddress
