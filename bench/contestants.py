@@ -18,6 +18,14 @@ from tests import harness
 OURS = "tornado-proxy"
 DIRECT = "direct"
 
+#: Environment variables that the configuration of `harness.write_config` reads.
+SERVER_SECRETS = {
+    "TEST_OPENAI_KEY": harness.OPENAI_KEY,
+    "TEST_ANTHROPIC_KEY": harness.ANTHROPIC_KEY,
+    "TEST_SIGNING_SECRET": harness.SIGNING_SECRET,
+    "TEST_OTHER_SIGNING_SECRET": harness.OTHER_SIGNING_SECRET,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
@@ -107,15 +115,9 @@ def _ours(place: Place, provider_port: int) -> Iterator[Contestant]:
         streams={"on_client_disconnect": "cancel"},
         limits={"max_streams": place.files},
     )
-    secrets = {
-        "TEST_OPENAI_KEY": harness.OPENAI_KEY,
-        "TEST_ANTHROPIC_KEY": harness.ANTHROPIC_KEY,
-        "TEST_SIGNING_SECRET": harness.SIGNING_SECRET,
-        "TEST_OTHER_SIGNING_SECRET": harness.OTHER_SIGNING_SECRET,
-    }
     log = place.folder / "serve.log"
     command = [sys.executable, "-m", "tornado_proxy", "serve", "--config", str(config)]
-    with started(command, place.layout.relay, log, secrets) as process:
+    with started(command, place.layout.relay, log, SERVER_SECRETS) as process:
         port = int(wait_for_text(process, log, r"clients: http://127\.0\.0\.1:(\d+)"))
         headers = (("Authorization", f"Bearer {harness.mint()}"),)
         yield Contestant(OURS, "127.0.0.1", port, headers, process.pid)
