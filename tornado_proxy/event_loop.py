@@ -29,7 +29,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
         runner.run(_run(main))
 
 
-def started() -> None:
+def freeze_startup_objects() -> None:
     """Say that a server has started: what is in memory now stays, and the collector need not look at it again."""
     gc.collect()
     gc.freeze()

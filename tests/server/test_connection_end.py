@@ -59,7 +59,7 @@ def seen_by(folder: Path, provider: Any, *sent: bytes) -> tuple[Seen, list[dict[
 
     async def act(proxy: ProxyProcess) -> tuple[Seen, list[dict[str, Any]]]:
         seen = await asyncio.to_thread(slow_client, proxy, *sent)
-        await asyncio.to_thread(proxy.wait_for_log, '"message":"call"')
+        await asyncio.to_thread(proxy.wait_for_log, '"message":"request"')
         return seen, await asyncio.to_thread(proxy.records, count=1)
 
     found: tuple[Seen, list[dict[str, Any]]] = run_against(provider, folder, act)

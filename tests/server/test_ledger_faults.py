@@ -335,7 +335,7 @@ def test_two_processes_on_one_port_and_one_file_lose_and_double_nothing(
                 second.wait_exit()
                 seen = len(load.answered)
                 wait_until(lambda: len(load.answered) > seen + 50, "load on the one that is left")
-            served = [sum('"message":"call"' in line for line in one.log) for one in (first, second)]
+            served = [sum('"message":"request"' in line for line in one.log) for one in (first, second)]
             assert min(served) > 0, "the kernel gave one of them nothing"
         with running_proxy(tmp_path, provider.url, listen=both) as third:
             wait_until(lambda: third.admin("/readyz")[0] == 200, "the third")

@@ -45,7 +45,7 @@ def test_each_call_leaves_one_json_line(proxy: ProxyProcess, provider: Replay) -
 
     line = json.loads(proxy.wait_for_log(answer.headers["llm-proxy-request-id"]))
 
-    assert line["message"] == "call"
+    assert line["message"] == "request"
     assert (line["provider"], line["endpoint"], line["model"]) == ("openai", "/v1/chat/completions", "gpt-4o-mini")
     assert (line["status"], line["outcome"], line["basis"]) == (200, "completed", "reported")
     assert (line["participant"], line["room"]) == ("ada", "lab")

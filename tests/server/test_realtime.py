@@ -368,7 +368,7 @@ def test_a_session_that_has_ended_leaves_nothing_to_the_collector_of_cycles(
     with running_proxy(tmp_path, simulator[1], program="tests.stress.without_collector") as proxy:
         asyncio.run(run_all(proxy))
         assert len(proxy.records(count=10)) == 10
-        while sum('"message":"session"' in line for line in tuple(proxy.log)) < 10:
+        while sum('"message":"session ended"' in line for line in tuple(proxy.log)) < 10:
             time.sleep(0.02)
         proxy.signal(signal.SIGUSR1)
         left = proxy.wait_for_log(LEFT)

@@ -86,7 +86,7 @@ def test_a_refusal_leaves_a_log_line_and_no_path_that_is_not_served(proxy: Proxy
     lost = ask(proxy, "/v1/my-secret-in-a-path", json=CHAT).headers["llm-proxy-request-id"]
 
     line = json.loads(proxy.wait_for_log(refused))
-    assert (line["message"], line["status"], line["code"]) == ("refused", 400, "model_not_priced")
+    assert (line["message"], line["status"], line["code"]) == ("request rejected", 400, "model_not_priced")
     assert (line["participant"], line["endpoint"]) == ("ada", "/v1/chat/completions")
     assert json.loads(proxy.wait_for_log(lost))["endpoint"] is None
     assert "my-secret-in-a-path" not in "".join(proxy.log)

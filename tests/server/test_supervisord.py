@@ -191,5 +191,5 @@ def test_one_of_two_processes_is_restarted_under_load_and_no_call_fails_and_each
     assert set(provider.asked) == answered  # what a provider was asked for has come to its caller
     assert sorted(str(record["participant"]) for record in records) == sorted(answered)
     assert {(record["outcome"], record["basis"]) for record in records} == {("completed", "reported")}
-    assert min(log.count('"message":"call"') for log in logs) > 0, "the kernel gave one of them nothing"
+    assert min(log.count('"message":"request"') for log in logs) > 0, "the kernel gave one of them nothing"
     assert [log.count('"message":"stopped"') for log in logs] == [2, 1]

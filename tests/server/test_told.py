@@ -62,7 +62,12 @@ def test_the_line_of_a_call_says_why_the_provider_was_not_reached(upstream: str,
         answered, line = told(proxy)
 
     assert (answered.status_code, answered.json()["error"]["code"]) == (502, "upstream_unreachable")
-    assert (line["message"], line["outcome"], line["basis"], line["status"]) == ("call", "upstream_error", "free", 502)
+    assert (line["message"], line["outcome"], line["basis"], line["status"]) == (
+        "request",
+        "upstream_error",
+        "free",
+        502,
+    )
     assert len(line["faults"]) == 1
     assert words in line["faults"][0]
 
@@ -125,7 +130,7 @@ async def is_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
 def test_the_line_of_a_call_says_how_an_answer_broke(says: Say, outcome: str, words: str, tmp_path: Path) -> None:
     async def act(proxy: ProxyProcess) -> dict[str, Any]:
         await answer(proxy)
-        line: dict[str, Any] = json.loads(await asyncio.to_thread(proxy.wait_for_log, '"message":"call"'))
+        line: dict[str, Any] = json.loads(await asyncio.to_thread(proxy.wait_for_log, '"message":"request"'))
         return line
 
     line = run_against(says, tmp_path, act, streams={"idle_timeout_s": 1})
@@ -151,7 +156,7 @@ def test_the_line_of_a_refusal_says_what_is_wrong_with_the_server_or_a_token_and
         ask_with(mint(), CHAT)
         server = json.loads(proxy.wait_for_log("ledger_unavailable"))
 
-    assert (token["message"], token["status"]) == ("refused", 401)
+    assert (token["message"], token["status"]) == ("request rejected", 401)
     assert "the token has expired" in token["reason"]
     assert (body["status"], body["reason"]) == (400, None)
     assert "the file is gone" in server["reason"]
@@ -167,7 +172,7 @@ def test_a_drain_at_a_limit_says_which_and_its_cost_is_an_estimate(tmp_path: Pat
         writer.transport.abort()
 
     async def ended(proxy: ProxyProcess, calls: int) -> list[dict[str, Any]]:
-        while len(lines := [one for one in proxy.log if '"message":"call"' in one]) < calls:  # noqa: ASYNC110  # it is another process
+        while len(lines := [one for one in proxy.log if '"message":"request"' in one]) < calls:  # noqa: ASYNC110  # it is another process
             await asyncio.sleep(0.02)
         return [json.loads(line) for line in lines]
 

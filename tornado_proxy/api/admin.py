@@ -55,7 +55,7 @@ class MetricsHandler(_AdminHandler):
         metrics.LEDGER_PENDING.set(self.services.ledger.pending)
         metrics.LEDGER_HEALTHY.set(1 if self.services.ledger.healthy else 0)
         self.set_header("Content-Type", CONTENT_TYPE_LATEST)
-        metrics.settle()
+        metrics.flush()
         self.finish(generate_latest())
 
 

@@ -44,7 +44,7 @@ class UsageHandler(BaseHandler):
             answer = await self.services.ledger.usage(request.question)
             page = await asyncio.to_thread(make_page, answer, request)
         except RequestError as error:
-            access_log.refused(self.request_id, error)
+            access_log.log_rejection(self.request_id, error)
             await self.respond_with_error(error)
             return
         self._set_head(request, page)

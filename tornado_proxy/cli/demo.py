@@ -75,7 +75,7 @@ async def _run(folder: Path, port: int, admin_port: int) -> None:
         raise click.ClickException(f"{folder / _KEY_FILE}: {error}; remove it, and a new one is made") from None
     server = Server(folder / "proxy.yaml", snapshot.build(folder / "proxy.yaml", 1))
     await server.start()
-    event_loop.started()
+    event_loop.freeze_startup_objects()
     server.handle_signals()
     _greet(f"http://127.0.0.1:{server.port}", _token(key), real, folder)
     await server.wait_stopped()

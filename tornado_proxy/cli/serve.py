@@ -65,7 +65,7 @@ def exit_with_words(config: Path) -> Iterator[None]:
 async def _serve(config: Path, first: Snapshot) -> None:
     server = Server(config, first)
     await server.start()
-    event_loop.started()
+    event_loop.freeze_startup_objects()
     server.handle_signals()
     click.echo(f"clients: {_url(first.settings.listen.host, server.port)}", err=True)
     click.echo(f"admin: {_url(first.settings.admin.host, server.admin_port)}", err=True)

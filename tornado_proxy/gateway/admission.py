@@ -68,10 +68,10 @@ class AdmittedRequest:
 def log_refusal(request_id: str, error: RequestError, context: RequestContext | None) -> None:
     """Log and count a refused request; `context` is None if its credential was not accepted."""
     if context is None:
-        access_log.refused(request_id, error)
+        access_log.log_rejection(request_id, error)
         return
     provider, endpoint = context.match.provider.name, context.match.endpoint.path
-    access_log.refused(request_id, error, caller=context.caller, provider=provider, endpoint=endpoint)
+    access_log.log_rejection(request_id, error, caller=context.caller, provider=provider, endpoint=endpoint)
 
 
 def new_request_id() -> str:

@@ -10,13 +10,13 @@ from tornado_proxy.domain.record import RequestRecord
 from tornado_proxy.observability import metrics
 from tornado_proxy.observability.logs import FrequentLog
 
-_log = FrequentLog("tornado_proxy.call")
+_log = FrequentLog("tornado_proxy.access")
 
 #: Errors whose words hold nothing that a caller has written, beyond the names of headers and claims.
 _OUR_WORDS = (NotAuthenticated, ServiceError, UpstreamError)
 
 
-def refused(
+def log_rejection(
     request_id: str,
     error: RequestError,
     *,
@@ -30,7 +30,7 @@ def refused(
     """
     metrics.REFUSALS.labels(error.code).inc()
     _log.info(
-        "refused",
+        "request rejected",
         {
             "request_id": request_id,
             "project_id": caller.project_id if caller is not None else None,
@@ -44,16 +44,16 @@ def refused(
     )
 
 
-def write(record: RequestRecord, generation: int) -> None:
+def log_request(record: RequestRecord, generation: int) -> None:
     """Log and count `record`."""
     intent = record.intent
     total_s = (record.ended_at - intent.started_at).total_seconds()
     first_byte_s = None
     if record.first_byte_at is not None:
         first_byte_s = (record.first_byte_at - intent.started_at).total_seconds()
-    metrics.call_ended(intent.provider, record.outcome.value, total_s, first_byte_s)
+    metrics.count_request(intent.provider, record.outcome.value, total_s, first_byte_s)
     _log.info(
-        "call",
+        "request",
         {
             "request_id": intent.request_id,
             "session": intent.session,
@@ -93,10 +93,10 @@ class SessionEnd:
     config_generation: int
 
 
-def session_ended(end: SessionEnd) -> None:
+def log_session_end(end: SessionEnd) -> None:
     """Log the end of a WebSocket session.  Its cost is in the lines of its records, which carry its request id."""
     _log.info(
-        "session",
+        "session ended",
         {
             "request_id": end.request_id,
             "project_id": end.caller.project_id,

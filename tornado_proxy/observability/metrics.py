@@ -22,17 +22,17 @@ def child(metric: _Metric, *labels: str) -> _Metric:
 #: Ended calls that are not counted yet, and how many there may be.  Counting one takes the library as long as making
 #: its log line; many in a row cost it a third of that each.
 _ended: list[tuple[str, str, float, float | None]] = []
-_MOST_ENDED = 500
+_MAX_ENDED = 500
 
 
-def call_ended(provider: str, outcome: str, total_s: float, first_byte_s: float | None) -> None:
+def count_request(provider: str, outcome: str, total_s: float, first_byte_s: float | None) -> None:
     """Count a call, in REQUESTS, DURATION and FIRST_BYTE, before the next look at them."""
     _ended.append((provider, outcome, total_s, first_byte_s))
-    if len(_ended) >= _MOST_ENDED:
-        settle()
+    if len(_ended) >= _MAX_ENDED:
+        flush()
 
 
-def settle() -> None:
+def flush() -> None:
     """Count what waits; whoever shows the metrics calls this first."""
     for provider, outcome, total_s, first_byte_s in _ended:
         child(REQUESTS, provider, outcome).inc()

@@ -194,7 +194,7 @@ class ProxyHandler(BaseHandler):
         if self._entry.match.endpoint.by_id and self._entry.match.object_id is not None:
             self.services.settler.poll_now(self._entry.match.object_id)
         self.services.ledger.finish(record)
-        access_log.write(record, self._entry.snapshot.generation)
+        access_log.log_request(record, self._entry.snapshot.generation)
 
     def _own_base_url(self) -> str:
         """Where the client reaches this provider here; "" when its Host header cannot stand in a URL."""

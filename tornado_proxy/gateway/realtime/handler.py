@@ -23,7 +23,7 @@ from tornado_proxy.upstream.websocket.connection import UpstreamSocket, connect
 from tornado_proxy.upstream.websocket.frame_sender import FrameSender, Wait
 from tornado_proxy.wire.redaction import Redactor
 
-_log = logging.getLogger("tornado_proxy.call")
+_log = logging.getLogger("tornado_proxy.access")
 
 #: What browsers are told to select when the provider has not selected anything (OpenAI's word).
 _REALTIME = "realtime"
@@ -151,7 +151,7 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
             records=self._meter.records,
             config_generation=self._entry.snapshot.generation,
         )
-        access_log.session_ended(end)
+        access_log.log_session_end(end)
 
     def on_message(self, message: str | bytes) -> Wait | None:
         """A frame of the client; Tornado reads the next one when what this gives has been awaited."""

@@ -174,7 +174,7 @@ class SocketMeter:
             if created is not None:
                 self._services.ownership.remember(provider, created, self._entry.caller.project_id)
         self._services.ledger.finish(record)
-        access_log.write(record, self._entry.snapshot.generation)
+        access_log.log_request(record, self._entry.snapshot.generation)
 
 
 AnyMeter = SocketMeter | UnbilledMeter
