@@ -15,6 +15,7 @@ from tornado_proxy.cli import main
 from tornado_proxy.cli.config_lookup import load_prices
 from tornado_proxy.domain.record import RequestRecord
 from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
 from tornado_proxy.ledger.sqlite.ledger import SqliteLedger
 from tornado_proxy.pricing.book.tariff import Tariff
@@ -60,7 +61,7 @@ def write_prices(folder: Path, text: str = PRICES) -> Path:
 def call(request_id: str, prices: Path, *, tier: str | None = None, region: str | None = None) -> RequestRecord:
     """A call of 1000 input and 100 output tokens, 5 % on top."""
     quantities = (Quantity(Meter.INPUT, Decimal(1000)), Quantity(Meter.OUTPUT, Decimal(100)))
-    reading = UsageItem(quantities, model="gpt-5.4-2026-03-05", service_tier=tier, context_tokens=1000)
+    reading = UsageItem(quantities, model="gpt-5.4-2026-03-05", terms=Terms(tier), context_tokens=1000)
     report = UsageReport((reading,), Basis.REPORTED, RAW)
     made = intent(request_id)
     tariff = Tariff(load_prices(None, prices), "openai", Decimal("0.05"), region)

@@ -20,6 +20,7 @@ from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import Outcome, PendingRequest, RequestIntent, Settlement
 from tornado_proxy.domain.request import DeferredRatingFacts
+from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.protocol import Ledger
 from tornado_proxy.ledger.reports.records_query import UsageFilter
@@ -239,7 +240,7 @@ class TestLedger:
     def test_a_settlement_stands_in_for_what_was_pending_once(
         self, make: Make, records: Callable[[], list[dict[str, Any]]]
     ) -> None:
-        kept_facts = DeferredRatingFacts("flex", "12h", "gpt-image-1.5", 400)
+        kept_facts = DeferredRatingFacts(Terms("flex", cache_ttl="12h"), "gpt-image-1.5", 400)
         waits = record(intent("r1"), basis=Basis.PENDING, cost=FREE, usage=None, object_id="batch_1", kept=kept_facts)
 
         async def run() -> list[list[PendingRequest]]:

@@ -11,6 +11,7 @@ import pytest
 from tornado_proxy.config.bundled import conf_path
 from tornado_proxy.config.files import read_documents
 from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
 from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.pricing.book.tariff import Tariff
@@ -60,27 +61,28 @@ def case(name: str, model: str, meter: Meter, amount: int, subtotal: str, **term
         case("characters in high quality", "tts-1-hd", Meter.INPUT_CHARACTERS, 1000, "0.03"),
         case("a minute", "whisper-1", Meter.AUDIO_SECONDS, 60, "0.006"),
         case("a second, 0.0001", "whisper-1", Meter.AUDIO_SECONDS, 1, "0.0001"),
-        case("a picture", "dall-e-3", Meter.IMAGES, 2, "0.08", when={"size": "1024x1024", "quality": "standard"}),
-        case("a wide one", "dall-e-3", Meter.IMAGES, 2, "0.16", when={"size": "1792x1024", "quality": "standard"}),
-        case("a fine one", "dall-e-3", Meter.IMAGES, 2, "0.16", when={"size": "1024x1024", "quality": "hd"}),
+        case("a picture", "dall-e-3", Meter.IMAGES, 2, "0.08", own_terms={"size": "1024x1024", "quality": "standard"}),
+        case("a wide one", "dall-e-3", Meter.IMAGES, 2, "0.16", own_terms={"size": "1792x1024", "quality": "standard"}),
+        case("a fine one", "dall-e-3", Meter.IMAGES, 2, "0.16", own_terms={"size": "1024x1024", "quality": "hd"}),
         case("tokens of a picture", "gpt-image-2", Meter.OUTPUT_IMAGE, 272, "0.00816"),
         case("a container by the minute", "gpt-5.4", Meter.CONTAINER_SECONDS, 300, "0.0075"),
-        case("a large one", "gpt-5.4", Meter.CONTAINER_SECONDS, 300, "0.48", when={"memory_limit": "64g"}),
+        case("a large one", "gpt-5.4", Meter.CONTAINER_SECONDS, 300, "0.48", own_terms={"memory_limit": "64g"}),
         case("a session, before", "gpt-5.4", Meter.CONTAINER_SESSIONS, 1, "0.03", at=EARLIER),
     ],
 )
 def test_a_quantity_comes_to(
     book: PriceBook, model: str, meter: Meter, amount: int, subtotal: Decimal, terms: dict[str, Any]
 ) -> None:
-    terms = {"context_tokens": amount if meter is Meter.INPUT else 0, **terms}
-    at, when = terms.pop("at", NOW), tuple(terms.pop("when", {}).items())
+    terms = dict(terms)
+    at, own = terms.pop("at", NOW), Terms(**terms.pop("own_terms", {}))
     if meter is Meter.WEB_SEARCHES:
-        when = (("tool", "web_search"),)
-    reading = UsageItem((Quantity(meter, Decimal(amount), when),), model=model, **terms)
+        own = Terms(tool="web_search")
+    context_tokens = terms.pop("context_tokens", amount if meter is Meter.INPUT else 0)
+    usage_item = UsageItem((Quantity(meter, Decimal(amount), own),), model, Terms(**terms), context_tokens)
     provider = "anthropic" if model.startswith("claude") else "openai"
 
     cost = Tariff(book, provider, Decimal("0.05")).rate(
-        UsageReport((reading,), Basis.REPORTED), RequestFacts(model=model), at
+        UsageReport((usage_item,), Basis.REPORTED), RequestFacts(model=model), at
     )
 
     assert cost.faults == ()

@@ -14,6 +14,7 @@ from tests.docs.pages import DOCS, rows
 from tests.replay import RECORDED, recorded
 from tornado_proxy.domain.errors import CallerError
 from tornado_proxy.domain.request import ImageFacts, RequestFacts
+from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Meter, Quantity, UsageReport
 from tornado_proxy.providers.anthropic.provider import ANTHROPIC
 from tornado_proxy.providers.contract import Endpoint, ResponseHead, UsageReader
@@ -24,7 +25,7 @@ ENDPOINTS = (*OPENAI.endpoints, *ANTHROPIC.endpoints)
 SPOKEN = (Quantity(Meter.INPUT_CHARACTERS, Decimal(5)), Quantity(Meter.INPUT, Decimal(2)))
 FACTS = (
     RequestFacts(model="gpt-4o-mini", inferred=SPOKEN),
-    RequestFacts(model="gpt-5.6", background=True, stream=True, service_tier="flex", cache_ttl="12h", inferred=SPOKEN),
+    RequestFacts(model="gpt-5.6", background=True, stream=True, terms=Terms("flex", cache_ttl="12h"), inferred=SPOKEN),
     RequestFacts(model="dall-e-3", image=ImageFacts(2, "auto", "hd"), usage_injected=True, inferred=SPOKEN),
     RequestFacts(body_bytes=9, inferred=SPOKEN),
 )

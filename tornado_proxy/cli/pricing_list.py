@@ -25,9 +25,10 @@ from tornado_proxy.cli.config_lookup import (
     reporting,
 )
 from tornado_proxy.cli.tables import print_table
+from tornado_proxy.domain.terms import DEFAULT_TERMS
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.ledger.rows import format_decimal
-from tornado_proxy.pricing.book.price import DEFAULT_TERMS, ModelPrice, RateCard
+from tornado_proxy.pricing.book.price import ModelPrice, RateCard
 from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.reports.explanation import conditions_words, unit_words
 

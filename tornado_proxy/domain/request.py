@@ -1,35 +1,33 @@
-"""What admission and metering need to know of a request's body; the rest of the body is never looked at."""
+"""The facts of a request that admission and metering need.  The rest of the body is never inspected."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tornado_proxy.domain.terms import NO_TERMS, Terms
 from tornado_proxy.domain.usage import Meter, Quantity
 
-#: The registry's word for a model that a hosted tool draws with.
+#: The registry's role for a model that a hosted tool uses to generate images.
 IMAGE_TOOL_ROLE = "image_generation_tool"
 
 
 @dataclass(frozen=True, slots=True)
 class Spend:
-    """One model that a request can spend on, and the meters it can be charged on there.
+    """One model that a request can spend on, and the meters that it can be charged for at that model.
 
-    `role` is None for the model of the endpoint itself, else the registry's word (`image_generation_tool`,
-    `input_transcription`).  `service_tier` and `speed` are the words of the request, None where it says nothing.
-    `when` holds further conditions that are known before the call, such as ("tool", "web_search").
+    `role` is None for the endpoint's own model, else a role of the price registry (`image_generation_tool`,
+    `input_transcription`).  `terms` are in the request's own words.
     """
 
     model: str
     meters: frozenset[Meter]
     role: str | None = None
-    service_tier: str | None = None
-    speed: str | None = None
-    when: tuple[tuple[str, str], ...] = ()
+    terms: Terms = NO_TERMS
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What an image request asks for, in the provider's words; None or "auto" leaves the choice to the provider."""
+    """Requested images, in the provider's words.  None or "auto" leaves the choice to the provider."""
 
     count: int = 1
     size: str | None = None
@@ -38,20 +36,20 @@ class ImageFacts:
 
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
-    """The few fields of a request's body that admission and the usage readers look at.
+    """The few fields of a request's body that admission and the usage readers use.
 
-    `model` is None where the endpoint takes none.  `spends` lists every model the request can spend on, its own first.
-    `body_bytes` is the length of the client's body.  `usage_injected`: usage was asked for on the client's behalf.
-    `inferred` are quantities that only the request can tell (characters to speak, seconds of uploaded audio).
-    `references` are ids of provider objects that the body names; they must be the project's own.
-    `cache_ttl` is how long the provider is asked to keep what it caches, in its words ("12h").
-    `session_query` is the query that opens a WebSocket of the realtime session which the body describes.
+    `model` is None if the endpoint takes none.  `spends` lists every model the request can spend on, its own first.
+    `terms` hold for the whole request: its service tier and its cache lifetime.
+    `body_bytes` is the length of the client's body.  `usage_injected` is True if the proxy asked for usage itself.
+    `inferred` are quantities that only the request states (characters to speak, seconds of uploaded audio).
+    `references` are ids of provider objects that the body names; they must belong to the project.
+    `session_query` is the query string for a WebSocket to the realtime session that the body describes.
     """
 
     model: str | None = None
     spends: tuple[Spend, ...] = ()
     stream: bool = False
-    service_tier: str | None = None
+    terms: Terms = NO_TERMS
     body_bytes: int = 0
     usage_injected: bool = False
     background: bool = False
@@ -59,35 +57,28 @@ class RequestFacts:
     image: ImageFacts | None = None
     references: tuple[str, ...] = ()
     response_format: str | None = None
-    cache_ttl: str | None = None
     session_query: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DeferredRatingFacts:
-    """What of a request is needed to rate an answer that comes after it, perhaps to another process.
+    """The facts of a request that rate a response which arrives later, possibly in another process.
 
-    `image_model` is the model that the image tool was asked to use, or the one it was admitted with.
+    `terms` are those of RequestFacts; the ledger stores their service tier and cache lifetime.
+    `image_model` is the model requested for the image tool, or the one that was admitted by default.
     """
 
-    service_tier: str | None = None
-    cache_ttl: str | None = None
+    terms: Terms = NO_TERMS
     image_model: str | None = None
     body_bytes: int = 0
 
     @classmethod
     def of(cls, facts: RequestFacts) -> DeferredRatingFacts:
-        """Those of `facts`."""
-        drawing = (spend.model for spend in facts.spends if spend.role == IMAGE_TOOL_ROLE)
-        return cls(facts.service_tier, facts.cache_ttl, next(drawing, None), facts.body_bytes)
+        """Return the part of `facts` that a pending record stores."""
+        image_models = (spend.model for spend in facts.spends if spend.role == IMAGE_TOOL_ROLE)
+        return cls(facts.terms, next(image_models, None), facts.body_bytes)
 
     def facts(self, model: str | None) -> RequestFacts:
-        """What a usage reader is told of the request, which asked for `model`."""
-        drawing = () if self.image_model is None else (Spend(self.image_model, frozenset(), role=IMAGE_TOOL_ROLE),)
-        return RequestFacts(
-            model=model,
-            spends=drawing,
-            service_tier=self.service_tier,
-            body_bytes=self.body_bytes,
-            cache_ttl=self.cache_ttl,
-        )
+        """Return facts for a usage reader of a request that asked for `model`."""
+        spends = () if self.image_model is None else (Spend(self.image_model, frozenset(), role=IMAGE_TOOL_ROLE),)
+        return RequestFacts(model=model, spends=spends, terms=self.terms, body_bytes=self.body_bytes)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
+from tornado_proxy.domain.terms import NO_TERMS, Terms
+
 
 class Meter(StrEnum):
     """Names of the quantities that have prices (schemas/prices.schema.json says what each counts)."""
@@ -51,26 +53,24 @@ class Basis(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """So much of one meter.  `when` holds conditions of this quantity alone, such as ("tool", "web_search")."""
+    """An amount of one meter.  `terms` hold for this quantity alone, such as the tool that ran a search."""
 
     meter: Meter
     amount: Decimal
-    when: tuple[tuple[str, str], ...] = ()
+    terms: Terms = NO_TERMS
 
 
 @dataclass(frozen=True, slots=True)
 class UsageItem:
     """One usage statement, to be priced once, at one model.
 
-    `model`, `service_tier`, `speed` and `inference_geo` are the provider's own words from the answer, None where it
-    says nothing.  `context_tokens` is the whole input, cached parts included: what long-context limits compare with.
+    `model` and `terms` are in the response's own words; None if the response does not state them.
+    `context_tokens` is the whole input, cached parts included: long-context limits compare with it.
     """
 
     quantities: tuple[Quantity, ...]
     model: str | None = None
-    service_tier: str | None = None
-    speed: str | None = None
-    inference_geo: str | None = None
+    terms: Terms = NO_TERMS
     context_tokens: int = 0
 
 

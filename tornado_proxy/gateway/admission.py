@@ -245,7 +245,7 @@ def _intent(entry: RequestContext, facts: RequestFacts, request_id: str) -> Requ
         method=entry.match.endpoint.method,
         model_requested=facts.model,
         started_at=entry.started_at,
-        service_tier=facts.service_tier,
+        service_tier=facts.terms.service_tier,
         annotations=read_annotations(entry.headers),
     )
 

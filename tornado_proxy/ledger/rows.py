@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -14,6 +13,7 @@ import msgspec
 from tornado_proxy.domain.cost import LineItem
 from tornado_proxy.domain.record import RequestIntent, RequestRecord, Settlement
 from tornado_proxy.domain.request import DeferredRatingFacts
+from tornado_proxy.domain.terms import Terms
 
 #: What is known before anything is sent.
 INTENT_COLUMNS = (
@@ -134,7 +134,7 @@ def record_row(record: RequestRecord) -> dict[str, object]:
         "objects": [one for one in created if one],
         "upstream_request_id": record.upstream_request_id,
         "faults": json.dumps(record.faults) if record.faults else None,
-        "kept_facts": None if record.kept is None else json.dumps(asdict(record.kept)),
+        "kept_facts": None if record.kept is None else _deferred_facts_text(record.kept),
     }
 
 
@@ -175,7 +175,22 @@ def plain_row(row: Row) -> Row:
 
 def read_deferred_facts(text: str | None) -> DeferredRatingFacts:
     """What a pending record keeps of its request; nothing where an earlier version of the program wrote it."""
-    return DeferredRatingFacts() if text is None else DeferredRatingFacts(**json.loads(text))
+    if text is None:
+        return DeferredRatingFacts()
+    members = json.loads(text)
+    terms = Terms(service_tier=members.get("service_tier"), cache_ttl=members.get("cache_ttl"))
+    return DeferredRatingFacts(terms, members.get("image_model"), members.get("body_bytes", 0))
+
+
+def _deferred_facts_text(facts: DeferredRatingFacts) -> str:
+    return json.dumps(
+        {
+            "service_tier": facts.terms.service_tier,
+            "cache_ttl": facts.terms.cache_ttl,
+            "image_model": facts.image_model,
+            "body_bytes": facts.body_bytes,
+        }
+    )
 
 
 def read_line_items(text: str | None) -> tuple[LineItem, ...]:

@@ -14,8 +14,9 @@ from typing import Any
 
 from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.errors import CallerError, Fault
+from tornado_proxy.domain.terms import DEFAULT_TERMS, Terms
 from tornado_proxy.domain.usage import Meter
-from tornado_proxy.pricing.book.price import DEFAULT_TERMS, Conditions, ModelPrice, RateCard
+from tornado_proxy.pricing.book.price import Conditions, ModelPrice, RateCard
 from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.providers.anthropic.provider import ANTHROPIC
 from tornado_proxy.providers.contract import Endpoint, Provider
@@ -99,9 +100,13 @@ def _uneven(model: ModelPrice, now: datetime) -> Iterator[str]:
         pair for card in model.by_meter.get(Meter.INPUT, ()) if card.covers(now) for pair in _pairs(card.conditions)
     }
     for name, word in sorted(words):
-        if name not in ("service_tier", "speed") or word == DEFAULT_TERMS[name]:
+        if name not in ("service_tier", "speed") or word == getattr(DEFAULT_TERMS, name):
             continue
-        missing = [meter for meter in usual if not model.find(meter, {**DEFAULT_TERMS, name: word}, 0, now)]
+        missing = [
+            meter
+            for meter in usual
+            if not model.find(meter, DEFAULT_TERMS.override(Terms.from_pairs([(name, word)])), 0, now)
+        ]
         if missing:
             yield f"no price on {name} {word} for {', '.join(missing)}, which the standard terms have a price for"
 
@@ -113,7 +118,7 @@ def _endings(model: ModelPrice, now: datetime) -> Iterator[str]:
             ends = card.effective_until
             if ends is None or not card.covers(now):
                 continue
-            terms = {**DEFAULT_TERMS, **dict(_pairs(card.conditions))}
+            terms = DEFAULT_TERMS.override(Terms.from_pairs(_pairs(card.conditions)))
             context = 0 if card.conditions.over is None else card.conditions.over + 1
             if not model.find(meter, terms, context, ends):
                 ended[_words(card), ends].append(meter.value)
@@ -163,7 +168,7 @@ def _variants(model: ModelPrice, endpoint: Endpoint) -> Iterator[dict[str, str]]
         return
     words = {pair for card in model.by_meter.get(Meter.INPUT, ()) for pair in _pairs(card.conditions)}
     for name, word in sorted(words):
-        if name in ("service_tier", "speed") and word not in (DEFAULT_TERMS[name], _BATCH):
+        if name in ("service_tier", "speed") and word not in (getattr(DEFAULT_TERMS, name), _BATCH):
             yield {name: word}
 
 
@@ -195,7 +200,7 @@ def _gaps(model: ModelPrice, at: datetime) -> Iterator[str]:
         }
         contexts = sorted({0, *edges, *(edge + 1 for edge in edges)})
         for card in current:
-            terms = {**DEFAULT_TERMS, **dict(_pairs(card.conditions))}
+            terms = DEFAULT_TERMS.override(Terms.from_pairs(_pairs(card.conditions)))
             missing = [context for context in contexts if not model.find(meter, terms, context, at)]
             if missing:
                 yield f"{meter} has no price on {_words(card)} for {missing[0]} input tokens"

@@ -16,6 +16,7 @@ from tornado_proxy.domain.cost import Cost
 from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.errors import ConfigError, ModelNotPriced
 from tornado_proxy.domain.request import RequestFacts, Spend
+from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
 from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.pricing.book.tariff import Tariff
@@ -69,8 +70,16 @@ BOOK = book()
 TARIFF = Tariff(BOOK, "openai", Decimal("0.05"))
 
 
-def tokens(meter: Meter = Meter.INPUT, amount: int = 100, **of_reading: Any) -> UsageItem:
-    return UsageItem((Quantity(meter, Decimal(amount)),), **{"context_tokens": amount, **of_reading})
+def tokens(
+    meter: Meter = Meter.INPUT,
+    amount: int = 100,
+    *,
+    model: str | None = None,
+    context_tokens: int | None = None,
+    **terms: str | None,
+) -> UsageItem:
+    quantities = (Quantity(meter, Decimal(amount)),)
+    return UsageItem(quantities, model, Terms(**terms), amount if context_tokens is None else context_tokens)
 
 
 def rate(*readings: UsageItem, model: str = "large", at: datetime = NOON) -> Cost:
@@ -143,10 +152,10 @@ def test_the_region_of_the_provider_s_host_is_a_term_of_every_line() -> None:
     [
         pytest.param(Spend("larg", frozenset()), "'larg' has no price here; is it large?", id="a hint"),
         pytest.param(Spend("x" * 200, frozenset()), "x' has no price here. The operator", id="a long name, cut"),
-        pytest.param(Spend("large", frozenset(), service_tier="warp"), "tier 'warp' has no price", id="tier"),
+        pytest.param(Spend("large", frozenset(), terms=Terms("warp")), "tier 'warp' has no price", id="tier"),
         pytest.param(Spend("large", frozenset({Meter.IMAGES})), "no price for images", id="meter"),
         pytest.param(
-            Spend("large", frozenset({Meter.OUTPUT}), service_tier="fast"),
+            Spend("large", frozenset({Meter.OUTPUT}), terms=Terms("fast")),
             "no price for output_tokens on service_tier priority",
             id="meter on a tier",
         ),
@@ -169,7 +178,7 @@ def test_what_has_its_price_is_let_through() -> None:
     priced = frozenset({Meter.INPUT, Meter.OUTPUT, Meter.WEB_SEARCHES})
 
     TARIFF.admit(CHAT, Spend("large", priced), NOON)
-    TARIFF.admit(CHAT, Spend("large", priced, service_tier="auto"), NOON)
+    TARIFF.admit(CHAT, Spend("large", priced, terms=Terms("auto")), NOON)
     TARIFF.admit("/v1/realtime", Spend("large", frozenset({Meter.INPUT}), role="input_transcription"), NOON)
 
 

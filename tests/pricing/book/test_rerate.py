@@ -16,6 +16,7 @@ from tests.ledger.calls import intent, record
 from tornado_proxy.config.files import read_documents
 from tornado_proxy.domain.cost import LineItem, merge_items
 from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.domain.terms import NO_TERMS, Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
 from tornado_proxy.ledger.rows import read_line_items, record_row
 from tornado_proxy.pricing.book.price_book import PriceBook
@@ -33,7 +34,7 @@ quantities = st.lists(
         Quantity,
         st.sampled_from(Meter),
         st.integers(1, 10**7).map(Decimal) | st.decimals("0.001", "9999", places=3),
-        st.sampled_from(((), (("tool", "web_search"),), (("memory_limit", "4g"),))),
+        st.sampled_from((NO_TERMS, Terms(tool="web_search"), Terms(memory_limit="4g"))),
     ),
     max_size=5,
     unique_by=lambda quantity: quantity.meter,
@@ -45,9 +46,12 @@ def reading(provider: str) -> st.SearchStrategy[UsageItem]:
         UsageItem,
         quantities,
         st.sampled_from(MODELS[provider]),
-        st.sampled_from((None, "default", "flex", "priority", "batch", "standard", "unheard-of")),
-        st.sampled_from((None, "standard", "fast")),
-        st.sampled_from((None, "us", "global", "not_available")),
+        st.builds(
+            Terms,
+            st.sampled_from((None, "default", "flex", "priority", "batch", "standard", "unheard-of")),
+            st.sampled_from((None, "standard", "fast")),
+            st.sampled_from((None, "us", "global", "not_available")),
+        ),
         st.integers(0, 1_000_000),
     )
 

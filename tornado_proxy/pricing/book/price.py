@@ -9,6 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
 
+from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Meter
 
 #: How many of what it counts one price of a unit is for (schemas/prices.schema.json says what each counts).
@@ -22,9 +23,6 @@ UNITS: Mapping[str, Decimal] = {
     "per_session": Decimal(1),
 }
 
-#: What a term is when nobody says: the word that rate cards use.
-DEFAULT_TERMS: Mapping[str, str] = {"service_tier": "standard", "speed": "standard", "memory_limit": "1g"}
-
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
@@ -34,14 +32,14 @@ class Conditions:
     over: int | None = None
     up_to: int | None = None
 
-    def hold(self, terms: Mapping[str, str], context_tokens: int) -> bool:
+    def hold(self, terms: Terms, context_tokens: int) -> bool:
         """Whether they hold on `terms` for a request of `context_tokens` input tokens."""
         if self.over is not None and context_tokens <= self.over:
             return False
         if self.up_to is not None and context_tokens > self.up_to:
             return False
         for name, accepted in self.words:  # noqa: SIM110  # twice as fast as all(), and run dozens of times a request
-            if terms.get(name) not in accepted:
+            if getattr(terms, name, None) not in accepted:
                 return False
         return True
 
@@ -128,7 +126,7 @@ class ModelPrice:
     own_cards: int = 0
     quotes: dict[object, Quote] = field(default_factory=dict, compare=False, repr=False)
 
-    def find(self, meter: Meter, terms: Mapping[str, str], context_tokens: int, at: datetime) -> list[RateCard]:
+    def find(self, meter: Meter, terms: Terms, context_tokens: int, at: datetime) -> list[RateCard]:
         """The cards that price `meter` on `terms`; one where all is well."""
         return [
             card
@@ -144,7 +142,7 @@ class ModelPrice:
             card.effective_from is None and card.effective_until is None for card in cards
         )
 
-    def factor(self, unit: str, terms: Mapping[str, str], context_tokens: int) -> Decimal:
+    def factor(self, unit: str, terms: Terms, context_tokens: int) -> Decimal:
         """What multiplies a price in `unit` on `terms`."""
         factor = Decimal(1)
         for modifier in self.modifiers:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 
@@ -14,9 +15,10 @@ from tornado_proxy.domain.cost import Cost, bill
 from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.errors import ConfigError, Fault, ModelNotPriced
 from tornado_proxy.domain.request import Spend
+from tornado_proxy.domain.terms import DEFAULT_TERMS, Terms
 from tornado_proxy.domain.usage import Basis, UsageItem, UsageReport
 from tornado_proxy.pricing.book.calculator import Itemised, itemise, without_price
-from tornado_proxy.pricing.book.price import DEFAULT_TERMS, ModelPrice
+from tornado_proxy.pricing.book.price import ModelPrice
 from tornado_proxy.pricing.book.price_file import ProviderPrices, read_prices
 
 #: Request words that leave the tier to the provider: the standard price must be known, the answer names the tier.
@@ -116,10 +118,10 @@ class PriceBook:
             raise ModelNotPriced(f"{spend.model} has no price on {endpoint}, only on {served}", param="model")
         if spend.role is not None and spend.role not in entry.roles:
             raise ModelNotPriced(f"{spend.model} has no price as {spend.role}; {_HOW_TO_ADD}", param="model")
-        terms = self._terms(provider, self._requested_tier(provider, spend), spend.speed, spend.when)
+        terms = self._card_terms(provider, replace(spend.terms, service_tier=self._requested_tier(provider, spend)))
         for meter in sorted(spend.meters):
             if not entry.find(meter, terms, 0, at):
-                words = ", ".join(f"{name} {value}" for name, value in sorted(terms.items()) if name != "memory_limit")
+                words = ", ".join(f"{name} {value}" for name, value in terms.pairs() if name != "memory_limit")
                 raise ModelNotPriced(f"{spend.model} has no price for {meter} on {words}; {_HOW_TO_ADD}", param="model")
         return entry
 
@@ -138,11 +140,7 @@ class PriceBook:
             into.items.extend(without_price(quantity, named) for quantity in reading.quantities if quantity.amount)
             into.faults.append(f"{named} has no prices")
             return
-        terms = self._terms(provider, reading.service_tier, reading.speed, ())
-        if reading.inference_geo is not None:
-            terms["inference_geo"] = reading.inference_geo
-        if region is not None:
-            terms["provider_region"] = region
+        terms = self._card_terms(provider, replace(reading.terms, provider_region=region))
         itemise(reading, entry, terms, at, into)
 
     def _rated_model(self, provider: str, reading: UsageItem, requested: str | None) -> ModelPrice | None:
@@ -153,7 +151,7 @@ class PriceBook:
         return None
 
     def _requested_tier(self, provider: str, spend: Spend) -> str | None:
-        tier = spend.service_tier
+        tier = spend.terms.service_tier
         if tier is None or tier in _UNDECIDED_TIERS:
             return None
         known = self._providers[provider].tiers
@@ -163,16 +161,13 @@ class PriceBook:
             )
         return tier
 
-    def _terms(
-        self, provider: str, tier: str | None, speed: str | None, when: tuple[tuple[str, str], ...]
-    ) -> dict[str, str]:
-        terms = {**DEFAULT_TERMS, **dict(when)} if when else dict(DEFAULT_TERMS)
+    def _card_terms(self, provider: str, stated: Terms) -> Terms:
+        """Return `stated` in the words of price cards, with the default for each term that is not stated."""
+        tier = stated.service_tier
         if tier is not None:
-            # A tier that no table knows keeps its word: it then matches no card, and the fault shows it.
-            terms["service_tier"] = self._providers[provider].tiers.get(tier, tier)
-        if speed is not None:
-            terms["speed"] = speed
-        return terms
+            # An unknown tier keeps its word: it then matches no card, and the fault names it.
+            stated = replace(stated, service_tier=self._providers[provider].tiers.get(tier, tier))
+        return DEFAULT_TERMS.override(stated)
 
     def _unknown(self, provider: str, model: str) -> str:
         prices = self._providers.get(provider)

@@ -15,8 +15,9 @@ from datetime import datetime
 from decimal import Decimal
 
 from tornado_proxy.domain.cost import SURCHARGE, Cost, LineItem, bill, round_amount
+from tornado_proxy.domain.terms import DEFAULT_TERMS, Terms
 from tornado_proxy.domain.usage import Meter
-from tornado_proxy.pricing.book.price import DEFAULT_TERMS, UNITS, ModelPrice, Modifier, RateCard, fingerprint
+from tornado_proxy.pricing.book.price import UNITS, ModelPrice, Modifier, RateCard, fingerprint
 from tornado_proxy.pricing.book.price_book import PriceBook
 
 _METERS = frozenset(meter.value for meter in Meter)
@@ -54,7 +55,7 @@ def look_up(book: PriceBook, provider: str, item: LineItem, at: datetime) -> Loo
     if item.type not in _METERS:
         return Lookup(None, f"{item.type} is no meter of this version")
     meter = Meter(item.type)
-    terms = {**DEFAULT_TERMS, **dict(item.terms)}
+    terms = DEFAULT_TERMS.override(Terms.from_pairs(item.terms))
     cards = model.find(meter, terms, item.context_tokens, at)
     if len(cards) != 1:
         words = ", ".join(f"{name} {word}" for name, word in item.terms) or "the standard terms"

@@ -12,8 +12,9 @@ from decimal import Decimal
 from enum import StrEnum
 
 from tornado_proxy.domain.cost import LineItem
+from tornado_proxy.domain.terms import DEFAULTED_TERMS
 from tornado_proxy.domain.usage import Meter
-from tornado_proxy.pricing.book.price import DEFAULT_TERMS, UNITS, ModelPrice
+from tornado_proxy.pricing.book.price import UNITS, ModelPrice
 from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.pricing.book.rerate import Entry, look_up
 from tornado_proxy.pricing.lists.price_list import ListedModel, ListedPrice
@@ -91,6 +92,6 @@ def _by_kind_of_output(model: ListedModel, listed: ListedPrice, ours: ModelPrice
 
 def _is_split(ours: ModelPrice, listed: ListedPrice) -> bool:
     """Whether we price the meter by a term that the list does not tell apart, such as the kind of a tool."""
-    told = {*DEFAULT_TERMS, *dict(listed.terms)}
+    told = {*DEFAULTED_TERMS, *dict(listed.terms)}
     cards = ours.by_meter.get(listed.meter, ())
     return any(name not in told for card in cards for name, _ in card.conditions.words)

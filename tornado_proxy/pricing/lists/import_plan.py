@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 
-from tornado_proxy.pricing.book.price import DEFAULT_TERMS, UNITS, ModelPrice, RateCard
+from tornado_proxy.domain.terms import DEFAULT_TERMS, DEFAULTED_TERMS
+from tornado_proxy.pricing.book.price import UNITS, ModelPrice, RateCard
 from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.pricing.lists.comparison import Compared, Finding
 from tornado_proxy.pricing.lists.price_edits import Card, CardEdit, Edit, NewCard, NewModel, decimal_text
@@ -123,7 +124,7 @@ def _spelled(model: ModelPrice, prices: Sequence[ListedPrice]) -> set[str]:
     """The terms that the model's cards in the same units tell apart."""
     units = {one.unit for one in prices}
     cards = [card for card in model.cards if card.unit in units]
-    return {term for card in cards for term, _ in card.conditions.words if term in DEFAULT_TERMS} | {"service_tier"}
+    return {term for card in cards for term, _ in card.conditions.words if term in DEFAULTED_TERMS} | {"service_tier"}
 
 
 def _add_models(plan: Plan, new: Sequence[Compared], how: Import) -> None:
@@ -148,7 +149,7 @@ def _cards(prices: Sequence[ListedPrice], spelled: set[str], how: Import) -> lis
     limits: dict[object, int] = {(one.meter, one.terms): one.over for one in prices if one.over is not None}
     grouped: defaultdict[tuple[str, tuple[tuple[str, object], ...]], dict[str, Decimal]] = defaultdict(dict)
     for one in prices:
-        terms: dict[str, object] = {name: word for name, word in DEFAULT_TERMS.items() if name in spelled}
+        terms: dict[str, object] = {name: getattr(DEFAULT_TERMS, name) for name in DEFAULTED_TERMS if name in spelled}
         terms.update(one.terms)
         limit = limits.get((one.meter, one.terms))
         if limit is not None:

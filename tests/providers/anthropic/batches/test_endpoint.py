@@ -9,6 +9,7 @@ from tests.providers.anthropic.streams import JSON
 from tests.providers.openai.feeding import read
 from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.domain.request import RequestFacts, Spend
+from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
 from tornado_proxy.providers.anthropic.batches import endpoint as batches
 from tornado_proxy.providers.anthropic.batches.results import MAX_LINE_BYTES
@@ -33,18 +34,18 @@ def test_every_model_of_every_request_is_spent_on_at_the_batch_tier() -> None:
     )
 
     assert found.spends == (
-        Spend("claude-haiku-4-5", TEXT, service_tier="batch"),
-        Spend("claude-opus-5", TEXT, service_tier="batch"),
-        Spend("claude-fable-5", TEXT, service_tier="batch"),
+        Spend("claude-haiku-4-5", TEXT, terms=Terms("batch")),
+        Spend("claude-opus-5", TEXT, terms=Terms("batch")),
+        Spend("claude-fable-5", TEXT, terms=Terms("batch")),
     )
-    assert found.service_tier == "batch"
+    assert found.terms.service_tier == "batch"
     assert found.model is None
 
 
 def test_a_speed_is_looked_up_at_the_batch_tier_too() -> None:
     (spend,) = facts({"model": "claude-opus-5", "speed": "fast"}).spends
 
-    assert (spend.service_tier, spend.speed) == ("batch", "fast")
+    assert spend.terms == Terms("batch", "fast")
 
 
 def test_the_model_of_all_requests_is_the_model_of_the_batch() -> None:
@@ -56,7 +57,7 @@ def test_searches_and_containers_of_all_requests_are_found() -> None:
         {"model": "a", "tools": [{"type": "web_search_20250305"}]}, {"model": "a", "container": "container_1"}
     )
 
-    assert found.spends[1] == Spend("a", frozenset({Meter.WEB_SEARCHES}), service_tier="batch")
+    assert found.spends[1] == Spend("a", frozenset({Meter.WEB_SEARCHES}), terms=Terms("batch"))
     assert found.references == ("container_1",)
 
 
@@ -144,7 +145,7 @@ def test_each_result_that_succeeded_is_a_reading_at_its_own_model() -> None:
         line("e", "succeeded", model="claude-opus-5", usage={"output_tokens": 7, "service_tier": None}),
     )
 
-    assert [(one.model, one.service_tier) for one in report.items] == [
+    assert [(one.model, one.terms.service_tier) for one in report.items] == [
         ("claude-haiku-4-5-20251001", "batch"),
         ("claude-opus-5", "batch"),
     ]

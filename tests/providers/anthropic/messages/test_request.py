@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tornado_proxy.domain.errors import BadRequest, InvalidBody
 from tornado_proxy.domain.request import RequestFacts, Spend
+from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.providers.anthropic import complete, count_tokens
 from tornado_proxy.providers.anthropic.batches import endpoint as batches
@@ -29,9 +30,9 @@ def facts(**members: Any) -> RequestFacts:
 def test_a_plain_request_spends_on_its_model() -> None:
     assert facts(stream=True, service_tier="standard_only") == RequestFacts(
         model=MODEL,
-        spends=(Spend(MODEL, TEXT, service_tier="standard_only"),),
+        spends=(Spend(MODEL, TEXT, terms=Terms("standard_only")),),
         stream=True,
-        service_tier="standard_only",
+        terms=Terms("standard_only"),
         body_bytes=len(
             json.dumps(
                 {"model": MODEL, "max_tokens": 5, "messages": [], "stream": True, "service_tier": "standard_only"}
@@ -43,7 +44,7 @@ def test_a_plain_request_spends_on_its_model() -> None:
 def test_speed_and_place_are_terms_of_the_models_prices() -> None:
     (spend,) = facts(speed="fast", inference_geo="us").spends
 
-    assert spend == Spend(MODEL, TEXT, speed="fast", when=(("inference_geo", "us"),))
+    assert spend == Spend(MODEL, TEXT, terms=Terms(speed="fast", inference_geo="us"))
 
 
 def test_an_advisor_is_a_model_that_the_request_can_spend_on_at_standard_speed() -> None:
@@ -53,8 +54,8 @@ def test_an_advisor_is_a_model_that_the_request_can_spend_on_at_standard_speed()
     ]
 
     assert facts(tools=tools, speed="fast", service_tier="auto").spends == (
-        Spend(MODEL, TEXT, service_tier="auto", speed="fast"),
-        Spend("claude-fable-5", TEXT, service_tier="auto"),
+        Spend(MODEL, TEXT, terms=Terms("auto", "fast")),
+        Spend("claude-fable-5", TEXT, terms=Terms("auto")),
     )
 
 
@@ -63,7 +64,7 @@ def test_fallbacks_are_models_that_the_request_can_spend_on_at_the_speed_they_na
 
     assert facts(fallbacks=fallbacks).spends[1:] == (
         Spend("claude-opus-4-8", TEXT),
-        Spend("claude-opus-5-5", TEXT, speed="fast"),
+        Spend("claude-opus-5-5", TEXT, terms=Terms(speed="fast")),
     )
 
 

@@ -25,6 +25,7 @@ from tests.providers.anthropic.streams import (
 )
 from tests.providers.openai.feeding import pieces, read, read_three_ways
 from tornado_proxy.domain.request import RequestFacts, Spend
+from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.providers.anthropic.messages.endpoint import reader
 from tornado_proxy.providers.anthropic.messages.stream import MessageStreamReader, overwritten, text_length
@@ -68,7 +69,7 @@ def test_of_several_message_deltas_the_last_wins_and_null_states_nothing() -> No
 
     (reading,) = streamed.items
     assert counted(reading) == {"input_tokens": 8, "output_tokens": 20, "web_searches": 2}
-    assert (reading.service_tier, reading.speed, reading.inference_geo) == ("standard", "fast", "us")
+    assert reading.terms == Terms("standard", "fast", "us")
 
 
 def test_nested_objects_are_overwritten_member_by_member() -> None:
@@ -149,7 +150,7 @@ def test_an_error_in_place_of_a_message_is_free() -> None:
 
 
 def test_a_stream_that_breaks_before_its_message_is_estimated_by_the_length_of_the_request() -> None:
-    spend = Spend(MODEL, frozenset(), speed="fast", when=(("inference_geo", "us"),))
+    spend = Spend(MODEL, frozenset(), terms=Terms(speed="fast", inference_geo="us"))
     facts = RequestFacts(model=MODEL, spends=(spend,), body_bytes=401)
 
     cut = report(PING, complete=False, facts=facts)
@@ -157,7 +158,7 @@ def test_a_stream_that_breaks_before_its_message_is_estimated_by_the_length_of_t
     (reading,) = cut.items
     assert cut.basis is Basis.ESTIMATED
     assert counted(reading) == {"input_tokens": 101}
-    assert (reading.context_tokens, reading.speed, reading.inference_geo) == (101, "fast", "us")
+    assert (reading.context_tokens, reading.terms) == (101, Terms(speed="fast", inference_geo="us"))
 
 
 def test_a_body_that_ends_without_stop_reason_has_ended_all_the_same() -> None:

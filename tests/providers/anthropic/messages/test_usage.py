@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.providers.anthropic.streams import counted
+from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import UsageItem
 from tornado_proxy.providers.anthropic.messages.usage import readings_of, served_by_fallback
 
@@ -84,7 +85,7 @@ def test_terms_are_the_providers_own_words() -> None:
 
     (reading,), _ = read(usage)
 
-    assert (reading.service_tier, reading.speed, reading.inference_geo) == ("priority", "fast", "us")
+    assert reading.terms == Terms("priority", "fast", "us")
 
 
 def iteration(kind: str, model: str | None = None, read: int = 10, written: int = 1) -> dict[str, Any]:
@@ -107,12 +108,12 @@ def test_compactions_and_advisors_are_charged_beside_the_top_level() -> None:
 
     readings, faults = read(usage)
 
-    assert [(one.model, one.speed, counted(one)) for one in readings] == [
+    assert [(one.model, one.terms.speed, counted(one)) for one in readings] == [
         (SERVING, "fast", {"input_tokens": 682, "output_tokens": 1320}),
         (SERVING, "fast", {"input_tokens": 60385, "output_tokens": 592}),
         ("claude-fable-5-2", None, {"input_tokens": 2728, "output_tokens": 40}),
     ]
-    assert {one.service_tier for one in readings} == {"standard"}
+    assert {one.terms.service_tier for one in readings} == {"standard"}
     assert faults == []
 
 

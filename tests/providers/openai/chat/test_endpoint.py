@@ -77,7 +77,7 @@ def test_a_recorded_stream_without_usage_is_estimated_by_the_named_method():
     # "Atlantic Ocean" are 14 bytes
     assert meters(report) == {"input_tokens": -(-len(body) // 4), "output_tokens": 4}
     assert report.items[0].model == "gpt-4o-mini-2024-07-18"
-    assert report.items[0].service_tier == "default"
+    assert report.items[0].terms.service_tier == "default"
 
 
 # --- requests
@@ -86,9 +86,9 @@ def test_a_recorded_stream_without_usage_is_estimated_by_the_named_method():
 def test_what_a_request_can_cost_is_told():
     facts = parse(request(service_tier="flex"), "application/json").facts
 
-    assert (facts.model, facts.stream, facts.service_tier) == ("gpt-4o-mini", False, "flex")
+    assert (facts.model, facts.stream, facts.terms.service_tier) == ("gpt-4o-mini", False, "flex")
     (spend,) = facts.spends
-    assert (spend.model, spend.service_tier, spend.role) == ("gpt-4o-mini", "flex", None)
+    assert (spend.model, spend.terms.service_tier, spend.role) == ("gpt-4o-mini", "flex", None)
     assert spend.meters == {Meter.INPUT, Meter.OUTPUT}
 
 
@@ -275,7 +275,7 @@ def test_the_tier_of_any_chunk_is_kept_and_the_last_one_holds():
         chunk("c", service_tier=None, usage=usage(1, 1)),
     )
 
-    assert of_stream(data).items[0].service_tier == "priority"
+    assert of_stream(data).items[0].terms.service_tier == "priority"
 
 
 def test_usage_of_a_chunk_that_another_host_shapes_differently_is_read():
@@ -284,7 +284,7 @@ def test_usage_of_a_chunk_that_another_host_shapes_differently_is_read():
     report = of_stream(data)
 
     assert meters(report) == {"input_tokens": 3, "output_tokens": 4}
-    assert (report.items[0].model, report.items[0].service_tier) == ("m", "flex")
+    assert (report.items[0].model, report.items[0].terms.service_tier) == ("m", "flex")
 
 
 def test_a_stream_that_broke_off_is_estimated_by_all_that_was_written_in_it():

@@ -39,7 +39,9 @@ def usage(tokens: int, **members: Any) -> dict[str, Any]:
 
 
 def described(report: UsageReport) -> list[tuple[str, int, dict[str, str]]]:
-    return [(q.meter.value, int(q.amount), dict(q.when)) for reading in report.items for q in reading.quantities]
+    return [
+        (q.meter.value, int(q.amount), dict(q.terms.pairs())) for reading in report.items for q in reading.quantities
+    ]
 
 
 def meters(report: UsageReport) -> dict[str, int]:

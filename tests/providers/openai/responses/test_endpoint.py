@@ -11,6 +11,7 @@ from tests.providers.openai.feeding import pieces, read, read_three_ways
 from tests.providers.openai.recorded import answer_body, exchange, expected_lines, lines, request_body
 from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.domain.request import DeferredRatingFacts, RequestFacts, Spend
+from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
 from tornado_proxy.providers.contract import ResponseHead
 from tornado_proxy.providers.openai.responses.endpoint import RESPONSE_ENDPOINTS, parse, reader
@@ -78,7 +79,7 @@ def test_recorded_answers_come_to_the_expected_lines(name):
 
 
 def test_the_tier_is_the_one_that_served():
-    assert read(reader(FACTS, JSON), [answer_body("responses-priority")]).items[0].service_tier == "priority"
+    assert read(reader(FACTS, JSON), [answer_body("responses-priority")]).items[0].terms.service_tier == "priority"
 
 
 def test_a_recorded_background_response_is_pending_under_its_id():
@@ -125,8 +126,8 @@ def test_a_container_that_ran_is_told_because_nothing_states_its_time():
 def test_what_a_request_can_cost_is_told():
     facts = parse(request(stream=True, service_tier="flex", background=True), "").facts
 
-    assert (facts.model, facts.stream, facts.background, facts.service_tier) == ("gpt-4o", True, True, "flex")
-    assert facts.spends == (Spend("gpt-4o", frozenset({Meter.INPUT, Meter.OUTPUT}), service_tier="flex"),)
+    assert (facts.model, facts.stream, facts.background, facts.terms.service_tier) == ("gpt-4o", True, True, "flex")
+    assert facts.spends == (Spend("gpt-4o", frozenset({Meter.INPUT, Meter.OUTPUT}), terms=Terms("flex")),)
 
 
 def test_the_body_is_sent_as_it_came():
@@ -141,17 +142,17 @@ def test_the_body_is_sent_as_it_came():
         pytest.param({"type": "function", "name": "f"}, [], id="functions are tokens only"),
         pytest.param(
             {"type": "web_search"},
-            [Spend("gpt-4o", frozenset({Meter.WEB_SEARCHES}), when=(("tool", "web_search"),))],
+            [Spend("gpt-4o", frozenset({Meter.WEB_SEARCHES}), terms=Terms(tool="web_search"))],
             id="web search",
         ),
         pytest.param(
             {"type": "web_search_preview_2025_03_11"},
-            [Spend("gpt-4o", frozenset({Meter.WEB_SEARCHES}), when=(("tool", "web_search_preview"),))],
+            [Spend("gpt-4o", frozenset({Meter.WEB_SEARCHES}), terms=Terms(tool="web_search_preview"))],
             id="a dated tool is priced without its date",
         ),
         pytest.param(
             {"type": "file_search"},
-            [Spend("gpt-4o", frozenset({Meter.FILE_SEARCHES}), when=(("tool", "file_search"),))],
+            [Spend("gpt-4o", frozenset({Meter.FILE_SEARCHES}), terms=Terms(tool="file_search"))],
             id="file search",
         ),
         pytest.param(
@@ -171,7 +172,7 @@ def test_the_body_is_sent_as_it_came():
         ),
         pytest.param(
             {"type": "code_interpreter", "container": {"type": "auto", "memory_limit": "16g"}},
-            [Spend("gpt-4o", frozenset({Meter.CONTAINER_SECONDS}), when=(("memory_limit", "16g"),))],
+            [Spend("gpt-4o", frozenset({Meter.CONTAINER_SECONDS}), terms=Terms(memory_limit="16g"))],
             id="a large container",
         ),
         pytest.param(
@@ -315,7 +316,7 @@ def test_the_kind_of_search_is_that_of_the_tool():
 
     (reading,) = of_json(response(**searched)).items
 
-    assert [dict(q.when) for q in reading.quantities if q.meter is Meter.WEB_SEARCHES] == [
+    assert [dict(q.terms.pairs()) for q in reading.quantities if q.meter is Meter.WEB_SEARCHES] == [
         {"tool": "web_search_preview"}
     ]
 
@@ -378,14 +379,14 @@ def test_a_stream_that_broke_off_is_estimated_by_its_deltas():
 
     assert report.basis is Basis.ESTIMATED
     assert meters(report) == {"input_tokens": 100, "output_tokens": 10}
-    assert (report.items[0].model, report.items[0].service_tier) == ("gpt-4o-2024-08-06", "priority")
+    assert (report.items[0].model, report.items[0].terms.service_tier) == ("gpt-4o-2024-08-06", "priority")
     assert report.object_id == "resp_1"
 
 
 def test_a_tier_that_is_left_to_the_provider_is_none():
     begun = event("response.created", response=response(status="in_progress", usage=None, service_tier="auto"))
 
-    assert of_stream(begun, complete=False).items[0].service_tier is None
+    assert of_stream(begun, complete=False).items[0].terms.service_tier is None
 
 
 def test_a_stream_of_which_nothing_came_is_not_free():

@@ -41,7 +41,7 @@ def test_a_request_is_read_where_it_stands(frame: dict[str, object]) -> None:
 
     assert read.event_id == "mine"
     assert read.facts is not None
-    assert (read.facts.model, read.facts.service_tier) == ("gpt-5.4", "flex")
+    assert (read.facts.model, read.facts.terms.service_tier) == ("gpt-5.4", "flex")
     assert [spend.model for spend in read.spends] == ["gpt-5.4"]
 
 
@@ -78,7 +78,7 @@ def test_responses_end_in_their_order_each_with_its_own_usage() -> None:
     (second,) = reader.feed_server_frame(server("response.incomplete", "resp_2", usage=USAGE, service_tier="priority"))
 
     assert [report.object_id for report in (first, second)] == ["resp_1", "resp_2"]
-    assert [report.items[0].service_tier for report in (first, second)] == ["flex", "priority"]
+    assert [report.items[0].terms.service_tier for report in (first, second)] == ["flex", "priority"]
     amounts = {one.meter: one.amount for one in first.items[0].quantities if one.amount}
     assert amounts == {Meter.INPUT: Decimal(10), Meter.OUTPUT: Decimal(4)}
     assert not reader.working

@@ -15,7 +15,8 @@ from dataclasses import replace
 import msgspec
 
 from tornado_proxy.domain.errors import InvalidBody
-from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.domain.request import RequestFacts, Spend
+from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.providers.anthropic.batches.results import BATCH_TIER, results_reader
 from tornado_proxy.providers.anthropic.messages.report import FreeReader, decode_object
@@ -46,7 +47,7 @@ def parse(body: bytes, content_type: str) -> ParsedRequest:
     facts = RequestFacts(
         model=models.pop() if len(models) == 1 else None,
         spends=tuple(dict.fromkeys(spend for one in requests for spend in one.spends)),
-        service_tier=BATCH_TIER,
+        terms=Terms(service_tier=BATCH_TIER),
         body_bytes=len(body),
         references=tuple(dict.fromkeys(reference for one in requests for reference in one.references)),
     )
@@ -66,7 +67,11 @@ def _requests(body: bytes) -> Iterator[RequestFacts]:
             facts = facts_of(params, read_members(params, MEMBERS))
         except InvalidBody as error:
             raise InvalidBody(f"{place}: {error.message}", param=f"requests[{number}]") from None
-        yield replace(facts, spends=tuple(replace(spend, service_tier=BATCH_TIER) for spend in facts.spends))
+        yield replace(facts, spends=tuple(_at_batch_tier(spend) for spend in facts.spends))
+
+
+def _at_batch_tier(spend: Spend) -> Spend:
+    return replace(spend, terms=replace(spend.terms, service_tier=BATCH_TIER))
 
 
 def reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:

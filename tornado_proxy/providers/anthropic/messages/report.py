@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 
 from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.domain.terms import NO_TERMS
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
 from tornado_proxy.providers.anthropic.messages.usage import count_of, readings_of, served_by_fallback
 from tornado_proxy.providers.shared import token_estimate
@@ -138,8 +140,7 @@ def _estimated_reading(facts: RequestFacts, model: str | None, output_tokens: in
     return UsageItem(
         tuple(Quantity(meter, Decimal(amount)) for meter, amount in counts if amount),
         model=model,
-        speed=asked.speed if asked is not None else None,
-        inference_geo=dict(asked.when).get("inference_geo") if asked is not None else None,
+        terms=replace(asked.terms, service_tier=None) if asked is not None else NO_TERMS,
         context_tokens=read,
     )
 

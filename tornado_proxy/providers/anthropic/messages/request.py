@@ -16,6 +16,7 @@ import msgspec
 
 from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.domain.request import RequestFacts, Spend
+from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.providers.shared.json_body import (
     flag_member,
@@ -43,21 +44,17 @@ def facts_of(body: bytes, members: Mapping[str, Any]) -> RequestFacts:
     """
     model = required_model(members)
     tier = text_member(members, "service_tier")
-    own = Spend(model, _TEXT, service_tier=tier, speed=text_member(members, "speed"), when=_place(members))
+    terms = Terms(tier, text_member(members, "speed"), text_member(members, "inference_geo"))
+    own = Spend(model, _TEXT, terms=terms)
     beside = (*_searches(members, own), *_advisors(members, body, own), *_hops(members, body, own))
     return RequestFacts(
         model=model,
         spends=tuple(dict.fromkeys((own, *beside))),
         stream=flag_member(members, "stream"),
-        service_tier=tier,
+        terms=Terms(service_tier=tier),
         body_bytes=len(body),
         references=_references(members),
     )
-
-
-def _place(members: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    geo = text_member(members, "inference_geo")
-    return () if geo is None else (("inference_geo", geo),)
 
 
 def _searches(members: Mapping[str, Any], own: Spend) -> Iterator[Spend]:
@@ -69,7 +66,7 @@ def _searches(members: Mapping[str, Any], own: Spend) -> Iterator[Spend]:
 def _advisors(members: Mapping[str, Any], body: bytes, own: Spend) -> Iterator[Spend]:
     """Tools that run a model of their own, at its standard speed."""
     for model, _ in _models_in(list_member(members, "tools"), body, "tools"):
-        yield replace(own, model=model, speed=None)
+        yield replace(own, model=model, terms=replace(own.terms, speed=None))
 
 
 def _hops(members: Mapping[str, Any], body: bytes, own: Spend) -> Iterator[Spend]:
@@ -77,7 +74,7 @@ def _hops(members: Mapping[str, Any], body: bytes, own: Spend) -> Iterator[Spend
     if isinstance(members.get("fallbacks"), str):
         return
     for model, speed in _models_in(list_member(members, "fallbacks"), body, "fallbacks"):
-        yield replace(own, model=model, speed=speed)
+        yield replace(own, model=model, terms=replace(own.terms, speed=speed))
 
 
 def _models_in(listed: list[Any], body: bytes, name: str) -> Iterator[tuple[str, str | None]]:

@@ -22,9 +22,11 @@ Source: Anthropic API reference, "Messages", usage; "Refusals and fallback"; "Ad
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
+from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Meter, Quantity, UsageItem
 
 _BESIDE = frozenset({"compaction", "advisor_message"})
@@ -42,9 +44,7 @@ def readings_of(
     top = _reading(usage, usage, _word(usage, "speed"), model, faults)
     searches = _searches(usage, faults)
     if searches:
-        top = UsageItem(
-            (*top.quantities, *searches), top.model, top.service_tier, top.speed, top.inference_geo, top.context_tokens
-        )
+        top = replace(top, quantities=(*top.quantities, *searches))
     return (top, *_beside(usage, model, faults, fell_back=fell_back))
 
 
@@ -80,9 +80,7 @@ def _reading(
     return UsageItem(
         tuple(Quantity(meter, Decimal(amount)) for meter, amount in parts if amount),
         model=model,
-        service_tier=_word(terms, "service_tier"),
-        speed=speed,
-        inference_geo=_word(terms, "inference_geo"),
+        terms=Terms(_word(terms, "service_tier"), speed, _word(terms, "inference_geo")),
         context_tokens=fresh + read + short + long,
     )
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.domain.request import RequestFacts, Spend
+from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Meter, Quantity
 from tornado_proxy.providers.contract import Endpoint, ParsedRequest, ResponseEdit, ResponseHead, UsageReader
 from tornado_proxy.providers.openai.chat.reader import ChatStreamReader
@@ -54,9 +55,9 @@ def parse(body: bytes, content_type: str) -> ParsedRequest:
     meters = _meters(members, body) | {quantity.meter for quantity in inferred}
     facts = RequestFacts(
         model=model,
-        spends=(Spend(model, meters, service_tier=tier),),
+        spends=(Spend(model, meters, terms=Terms(service_tier=tier)),),
         stream=stream,
-        service_tier=tier,
+        terms=Terms(service_tier=tier),
         body_bytes=len(body),
         usage_injected=sent is not body,
         inferred=inferred,

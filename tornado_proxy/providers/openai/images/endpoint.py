@@ -15,6 +15,7 @@ from decimal import Decimal
 
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.request import ImageFacts, RequestFacts, Spend
+from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
 from tornado_proxy.providers.contract import Endpoint, ParsedRequest, ResponseHead, UsageReader
 from tornado_proxy.providers.openai.images.image_tokens import ESTIMATE_METHOD, image_tokens
@@ -68,7 +69,7 @@ def _parse(body: bytes, content_type: str, meters: frozenset[Meter]) -> ParsedRe
     if not isinstance(model, str) or not model:
         raise BadRequest("model is missing; name one, such as gpt-image-2, so that its price is known", param="model")
     image = ImageFacts(_whole(fields.get("n")) or 1, _word(fields.get("size")), _word(fields.get("quality")))
-    spend = Spend(model, _COUNTED, when=_when(image, {})) if priced_by_image(model) else Spend(model, meters)
+    spend = Spend(model, _COUNTED, terms=_terms(image, {})) if priced_by_image(model) else Spend(model, meters)
     facts = RequestFacts(
         model=model,
         spends=(spend,),
@@ -104,7 +105,7 @@ def _from_body(facts: RequestFacts, body: dict[str, object]) -> UsageReport | No
         return stated
     if facts.model is None or not priced_by_image(facts.model):
         return None
-    made = Quantity(Meter.IMAGES, Decimal(len(data)), _when(facts.image or ImageFacts(), body))
+    made = Quantity(Meter.IMAGES, Decimal(len(data)), _terms(facts.image or ImageFacts(), body))
     return UsageReport((UsageItem((made,) if data else ()),), Basis.INFERRED)
 
 
@@ -131,7 +132,7 @@ def _without_usage(facts: RequestFacts) -> UsageReport:
 def _estimate(facts: RequestFacts, count: int) -> UsageReport:
     image = facts.image or ImageFacts()
     if facts.model is not None and priced_by_image(facts.model):
-        quantity = Quantity(Meter.IMAGES, Decimal(count), _when(image, {}))
+        quantity = Quantity(Meter.IMAGES, Decimal(count), _terms(image, {}))
     else:
         quantity = Quantity(Meter.OUTPUT_IMAGE, Decimal(image_tokens(image.size, image.quality) * count))
     return UsageReport(
@@ -142,11 +143,11 @@ def _estimate(facts: RequestFacts, count: int) -> UsageReport:
     )
 
 
-def _when(asked: ImageFacts, answer: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
+def _terms(asked: ImageFacts, answer: Mapping[str, object]) -> Terms:
     """Size and quality that were used: the answer's echo, else what was asked for, else the API's default."""
     size = _word(answer.get("size")) or _chosen(asked.size) or _DEFAULT_SIZE
     quality = _word(answer.get("quality")) or _chosen(asked.quality) or _DEFAULT_QUALITY
-    return (("size", size), ("quality", quality))
+    return Terms(size=size, quality=quality)
 
 
 def _chosen(word: str | None) -> str | None:

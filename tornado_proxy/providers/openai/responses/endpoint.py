@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from tornado_proxy.domain.request import RequestFacts, Spend
+from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.providers.contract import DeferredUsage, Endpoint, ParsedRequest, ResponseHead, UsageReader
 from tornado_proxy.providers.openai.responses.hosted_tools import containers_of, tool_spends
@@ -55,13 +56,12 @@ def parse(body: bytes, content_type: str) -> ParsedRequest:
     tools = list_member(members, "tools")
     facts = RequestFacts(
         model=model,
-        spends=(Spend(model, frozenset({Meter.INPUT, Meter.OUTPUT}), service_tier=tier), *tool_spends(model, tools)),
+        spends=(Spend(model, frozenset({Meter.INPUT, Meter.OUTPUT}), terms=Terms(tier)), *tool_spends(model, tools)),
         stream=flag_member(members, "stream"),
-        service_tier=tier,
+        terms=Terms(service_tier=tier, cache_ttl=_cache_ttl(members)),
         body_bytes=len(body),
         background=flag_member(members, "background"),
         references=(*_continued(members), *containers_of(tools), *_referenced_items(body)),
-        cache_ttl=_cache_ttl(members),
     )
     return ParsedRequest(facts, body)
 

@@ -17,6 +17,7 @@ from decimal import Decimal
 from typing import Any
 
 from tornado_proxy.domain.request import IMAGE_TOOL_ROLE, RequestFacts, Spend
+from tornado_proxy.domain.terms import NO_TERMS, Terms
 from tornado_proxy.domain.usage import Meter, Quantity, UsageItem
 from tornado_proxy.providers.openai.images.image_tokens import image_tokens
 from tornado_proxy.providers.openai.shared.modal_usage import read_usage
@@ -53,12 +54,12 @@ def _spends(model: str, tool: Mapping[str, Any]) -> tuple[Spend, ...]:
         image_model = named if isinstance(named, str) else _DEFAULT_IMAGE_MODEL
         return (Spend(image_model, _DRAWN, role=IMAGE_TOOL_ROLE),)
     if kind in _TOOL_METERS:
-        return (Spend(model, frozenset({_TOOL_METERS[kind]}), when=(("tool", kind),)),)
+        return (Spend(model, frozenset({_TOOL_METERS[kind]}), terms=Terms(tool=kind)),)
     container = _container(tool)
     if isinstance(container, dict) and container.get("type") != _OWN_MACHINE:
         memory = container.get("memory_limit")
-        size = (("memory_limit", memory),) if isinstance(memory, str) else ()
-        return (Spend(model, frozenset({Meter.CONTAINER_SECONDS}), when=size),)
+        terms = Terms(memory_limit=memory) if isinstance(memory, str) else NO_TERMS
+        return (Spend(model, frozenset({Meter.CONTAINER_SECONDS}), terms=terms),)
     return ()
 
 
@@ -76,7 +77,7 @@ def tool_quantities(response: Mapping[str, Any]) -> tuple[Quantity, ...]:
     files = sum(item.get("type") == "file_search_call" for item in items)
     found = []
     if searches:
-        found.append(Quantity(Meter.WEB_SEARCHES, Decimal(searches), (("tool", _search_tool(response)),)))
+        found.append(Quantity(Meter.WEB_SEARCHES, Decimal(searches), Terms(tool=_search_tool(response))))
     if files:
         found.append(Quantity(Meter.FILE_SEARCHES, Decimal(files)))
     return tuple(found)

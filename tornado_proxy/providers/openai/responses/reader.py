@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, UsageItem, UsageReport
 from tornado_proxy.providers.openai.images.image_tokens import ESTIMATE_METHOD
 from tornado_proxy.providers.openai.responses.hosted_tools import (
@@ -54,13 +55,13 @@ def report_response(facts: RequestFacts, response: Mapping[str, Any]) -> UsageRe
             unsaid = "the response was cancelled, and what it had used was not stated"
             return UsageReport(basis=Basis.UNSETTLED, model=model, object_id=object_id, faults=(unsaid,))
         return None
-    written = Meter.CACHE_WRITE_12H if facts.cache_ttl == _TWELVE_HOURS else Meter.CACHE_WRITE
+    written = Meter.CACHE_WRITE_12H if facts.terms.cache_ttl == _TWELVE_HOURS else Meter.CACHE_WRITE
     read = read_text_usage(usage, cache_write=written)
     image, image_faults = image_reading(facts, response)
     own = UsageItem(
         (*read.quantities, *tool_quantities(response)),
         model=model,
-        service_tier=word(response, "service_tier"),
+        terms=Terms(service_tier=word(response, "service_tier")),
         context_tokens=read.context_tokens,
     )
     drawn = unstated_images(facts, response)

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
 from tornado_proxy.providers.openai.shared.text_usage import read_text_usage
 from tornado_proxy.providers.shared import token_estimate
@@ -34,7 +35,7 @@ def report_text(facts: RequestFacts, body: Mapping[str, Any]) -> UsageReport | N
             UsageItem(
                 (*read.quantities, *facts.inferred),
                 model=model,
-                service_tier=word(body, "service_tier"),
+                terms=Terms(service_tier=word(body, "service_tier")),
                 context_tokens=read.context_tokens,
             ),
         ),
@@ -59,7 +60,7 @@ def estimate_text(facts: RequestFacts, text_bytes: int, answer: Mapping[str, Any
     reading = UsageItem(
         (*(quantity for quantity in quantities if quantity.amount), *facts.inferred),
         model=word(known, "model"),
-        service_tier=next((one for one in (tier, facts.service_tier) if one not in (None, _AUTO)), None),
+        terms=Terms(next((one for one in (tier, facts.terms.service_tier) if one not in (None, _AUTO)), None)),
         context_tokens=read,
     )
     return UsageReport(

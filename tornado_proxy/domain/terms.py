@@ -1,0 +1,71 @@
+"""The terms of a request: service tier, speed, region and the other words that select a price card.
+
+    request or response words ──> Terms ──> price book: registry words, DEFAULT_TERMS for the rest
+                                              │ find the card
+                                              └──> line item: text pairs that differ from the default
+
+The length of the input also selects a card.  It is a number of its own (`context_tokens`), because it differs with
+every request: as part of this value it would make every cached price quote unique.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The terms that a request asks for, or that a response states.  None means not stated.
+
+    The field names are those of `when` in schemas/prices.schema.json, which describes each, except for `cache_ttl`:
+    how long the provider is asked to keep cached input ("12h").  It selects the meter, not the card of a meter, and
+    therefore appears in no pair of a line item.
+    """
+
+    service_tier: str | None = None
+    speed: str | None = None
+    inference_geo: str | None = None
+    provider_region: str | None = None
+    tool: str | None = None
+    memory_limit: str | None = None
+    size: str | None = None
+    quality: str | None = None
+    session_state: str | None = None
+    cache_ttl: str | None = None
+
+    @classmethod
+    def from_pairs(cls, pairs: Iterable[tuple[str, str]]) -> Terms:
+        """Return the terms of the text pairs of a line item or a price list.
+
+        Ignore names that this version does not know: no card can depend on them.
+        """
+        return cls(**{name: value for name, value in pairs if name in CARD_TERMS})
+
+    def override(self, other: Terms) -> Terms:
+        """Return these terms with every term that `other` states in place of their own."""
+        stated = {name: value for name in _NAMES if (value := getattr(other, name)) is not None}
+        return replace(self, **stated) if stated else self
+
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Return the stated terms that can select a card as (name, value), sorted by name."""
+        return tuple((name, value) for name in CARD_TERMS if (value := getattr(self, name)) is not None)
+
+    def non_default_pairs(self) -> tuple[tuple[str, str], ...]:
+        """Return the pairs that differ from DEFAULT_TERMS: the form that line items store."""
+        return tuple((name, value) for name, value in self.pairs() if getattr(DEFAULT_TERMS, name) != value)
+
+
+_NAMES = tuple(field.name for field in fields(Terms))
+
+#: Names of the terms that a price card can depend on, sorted: line items and error messages list them in this order.
+CARD_TERMS = tuple(sorted(name for name in _NAMES if name != "cache_ttl"))
+
+#: No term is stated.
+NO_TERMS = Terms()
+
+#: The values of unstated terms, in the words that price cards use.
+DEFAULT_TERMS = Terms(service_tier="standard", speed="standard", memory_limit="1g")
+
+#: Names of the terms with a default, in the order in which new price cards are written.
+DEFAULTED_TERMS = tuple(name for name in _NAMES if getattr(DEFAULT_TERMS, name) is not None)
