@@ -21,7 +21,7 @@ _CALLERS = 60
 _AT_ONCE, _SPARE = 20, 20
 
 WAIT = "new connections wait: too few file descriptors"
-AGAIN = "new connections are taken again"
+AGAIN = "accepting new connections again"
 
 
 def open_files(proxy: ProxyProcess) -> int:

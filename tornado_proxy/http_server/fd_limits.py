@@ -1,6 +1,7 @@
-"""Connections are taken while there are file descriptors for them; when these run out, new ones wait in the kernel.
+"""Accept connections only while file descriptors are left to serve them; new ones wait in the kernel's queue.
 
-Tornado's own way of accepting fails at each look at a socket whose connections it cannot take, and looks again at once.
+Tornado's add_accept_handler lets EMFILE escape to the event loop, which logs it and calls the handler again at once,
+because the listening socket stays readable: a busy loop with a log line per turn.
 """
 
 from __future__ import annotations
@@ -19,123 +20,137 @@ from tornado.ioloop import IOLoop
 
 _log = logging.getLogger(__name__)
 
-#: Seconds until a socket is looked at again that had connections which could not be taken.
-_PAUSE_S = 0.1
+#: Seconds until the next attempt to accept after an attempt has failed for lack of descriptors.
+_RETRY_DELAY_S = 0.1
 
-#: Connections that are taken in one turn of the loop; Tornado's own number.
-_AT_ONCE = 128
+#: Connections accepted in one turn of the loop, so that open ones get their turn.  Same as Tornado's default backlog.
+_MAX_ACCEPTS_PER_TURN = 128
 
-#: Descriptors left to the ledger, the admin port and calls whose client has left, beside what was open at the start.
-_SPARE = 16
+#: Descriptors that stay free beyond those open at the start: for the ledger's files, the admin port, and requests that
+#: are still drained after their client has left.
+_RESERVED_FDS = 16
 
-#: What accept() and dup() say when the process, or the machine, has no descriptor left or no memory for one.
-_NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+#: The errors of accept() and dup() when the process or the machine has no descriptor left, or no memory for one.
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 def raise_fd_limit() -> None:
-    """Let this process have as many descriptors as its hard limit allows: a stream takes two."""
+    """Raise this process's soft limit of open files to its hard limit.  A stream needs two descriptors."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError):  # macOS names a hard limit that it does not grant
+    with contextlib.suppress(ValueError):  # macOS reports a hard limit (RLIM_INFINITY) that it refuses to set
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class FdLimitedServer(HTTPServer):
-    """An HTTP server that waits while there are too few descriptors.
+    """An HTTP server that stops accepting connections while too few file descriptors are free.
 
-    A connection is taken when there is room for it and for `extra_fds_per_connection` more, and as many
-    for each that is open: a caller is not helped without a connection to a provider.
+    A connection needs one descriptor and `extra_fds_per_connection` more.  They are reserved when it is accepted: an
+    accepted client whose request cannot reach a provider is worse off than one that waits in the kernel's queue.
     """
 
     extra_fds_per_connection = 0
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
-        """Accept connections on `sockets`."""
-        room = FdBudget(1 + self.extra_fds_per_connection)
-        for one in sockets:
-            self._sockets[one.fileno()] = one
-            self._handlers[one.fileno()] = Acceptor(one, self._handle_connection, room).open()
+        """Accept connections on `sockets`.  Overrides Tornado's method, which uses add_accept_handler."""
+        budget = FdBudget(1 + self.extra_fds_per_connection)
+        for listening in sockets:
+            self._sockets[listening.fileno()] = listening
+            self._handlers[listening.fileno()] = Acceptor(listening, self._handle_connection, budget).start()
 
 
 class FdBudget:
-    """How many connections there are descriptors for.  Make it when all else that takes one has been opened."""
+    """Counts the file descriptors that accepted connections may need.
 
-    def __init__(self, for_each: int) -> None:
-        self._for_each = for_each
-        self._before = _lowest_free()
-        #: Their sockets; one that is closed is freed at once, whoever had it last.
-        self._taken: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+    Create it after everything else that the process keeps open has been opened.
+    """
+
+    def __init__(self, fds_per_connection: int) -> None:
+        self._fds_per_connection = fds_per_connection
+        self._open_at_start = _find_lowest_free_fd()
+        #: Sockets of accepted connections.  Weak, because Tornado closes a socket in several places: its stream drops
+        #: it then, and it leaves the set at once.
+        self._accepted: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
     def check(self) -> None:
-        """Raise EMFILE when the next connection would take what others need."""
+        """Raise OSError (EMFILE) if one more connection would use descriptors that are reserved."""
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        wanted = self._before + _SPARE + self._for_each * (len(self._taken) + 1)
-        if max(wanted, _lowest_free() + self._for_each) > limit:
+        reserved = self._open_at_start + _RESERVED_FDS + self._fds_per_connection * (len(self._accepted) + 1)
+        if max(reserved, _find_lowest_free_fd() + self._fds_per_connection) > limit:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    def take(self, connection: socket.socket) -> None:
-        """It has been taken."""
-        self._taken.add(connection)
+    def add(self, connection: socket.socket) -> None:
+        """Count an accepted connection until its socket is closed."""
+        self._accepted.add(connection)
 
 
-def _lowest_free() -> int:
-    """The descriptor that is opened next: all below are in use.  Raises OSError when there is none."""
+def _find_lowest_free_fd() -> int:
+    """Return the descriptor that the next open() gets; all lower ones are in use.  Raise OSError if none is free."""
     lowest = os.dup(0)
     os.close(lowest)
     return lowest
 
 
 class Acceptor:
-    """A listening socket that is looked at, or is not for a while."""
+    """Accepts the connections of one listening socket, with pauses while the budget is exhausted.
 
-    def __init__(self, listening: socket.socket, take: Callable[[socket.socket, object], None], room: FdBudget) -> None:
+    listening ── accept() fails for lack of descriptors ──> paused for _RETRY_DELAY_S
+        ^                                                        │
+        └────────────────────────────────────────────────────────┘
+    """
+
+    def __init__(
+        self, listening: socket.socket, on_connection: Callable[[socket.socket, object], None], budget: FdBudget
+    ) -> None:
         self._listening = listening
-        self._take = take
-        self._room = room
+        self._on_connection = on_connection
+        self._budget = budget
         self._loop = IOLoop.current()
-        self._again: object | None = None
-        self._short = False
+        self._retry_timer: object | None = None
+        self._exhausted = False
 
-    def open(self) -> Callable[[], None]:
-        """Look at the socket; gives what ends that."""
-        self._again = None
-        self._loop.add_handler(self._listening, self._ready, IOLoop.READ)
-        return self._close
+    def start(self) -> Callable[[], None]:
+        """Start accepting; return the function that stops it."""
+        self._retry_timer = None
+        self._loop.add_handler(self._listening, self._on_readable, IOLoop.READ)
+        return self._stop
 
-    def _look_again(self) -> None:
-        self.open()
-        self._ready(self._listening, IOLoop.READ)  # there may be none left: then nothing else would say so
+    def _resume(self) -> None:
+        self.start()
+        # Try at once: if all waiting clients have left, no event would come to report that the shortage is over.
+        self._on_readable(self._listening, IOLoop.READ)
 
-    def _close(self) -> None:
-        if self._again is None:
+    def _stop(self) -> None:
+        if self._retry_timer is None:
             self._loop.remove_handler(self._listening)
         else:
-            self._loop.remove_timeout(self._again)
+            self._loop.remove_timeout(self._retry_timer)
 
-    def _ready(self, listening: object, events: int) -> None:
+    def _on_readable(self, listening: object, events: int) -> None:
         try:
-            for _ in range(_AT_ONCE):
-                self._room.check()
+            for _ in range(_MAX_ACCEPTS_PER_TURN):
+                self._budget.check()
                 connection, address = self._listening.accept()
-                self._room.take(connection)
-                self._take(connection, address)
+                self._budget.add(connection)
+                self._on_connection(connection, address)
         except BlockingIOError:
-            pass  # that were all
+            pass  # the queue is empty
         except ConnectionAbortedError:
-            return  # that one had left; the others are seen in the next turn
+            return  # this client left while it was queued; the others are accepted on the next turn
         except OSError as error:
-            if error.errno not in _NO_ROOM:
+            if error.errno not in _EXHAUSTED:
                 raise
-            self._wait(error)
+            self._pause(error)
             return
-        if self._short:
-            self._short = False
-            _log.warning("new connections are taken again")
+        if self._exhausted:
+            self._exhausted = False
+            _log.warning("accepting new connections again")
 
-    def _wait(self, error: OSError) -> None:
+    def _pause(self, error: OSError) -> None:
         self._loop.remove_handler(self._listening)
-        self._again = self._loop.call_later(_PAUSE_S, self._look_again)
-        if not self._short:
-            self._short = True
+        self._retry_timer = self._loop.call_later(_RETRY_DELAY_S, self._resume)
+        # One line per shortage, not one per attempt.
+        if not self._exhausted:
+            self._exhausted = True
             limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
             _log.error(
                 "new connections wait: too few file descriptors",

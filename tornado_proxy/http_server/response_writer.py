@@ -1,7 +1,7 @@
-"""One relayed answer on the client's connection: the provider's head, then its bytes as they come.
+"""Writes one relayed response to the client's connection: the head, then body bytes as they arrive.
 
-It goes past RequestHandler.write, flush and finish, which gather a page, make an ETag and run output transforms; what a
-relay needs of them is below.  Framing stays Tornado's (HTTP1Connection).
+It bypasses RequestHandler.write, flush and finish, which buffer a page, compute an ETag and run output transforms.
+Framing (Content-Length, chunks) stays with Tornado's HTTP1Connection.
 """
 
 from __future__ import annotations
@@ -15,47 +15,64 @@ from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
 from tornado.iostream import StreamClosedError
 
-from tornado_proxy.http_server.lingering_close import hold, linger
+from tornado_proxy.http_server.lingering_close import close_lingering, duplicate_socket
 
-#: Statuses whose answers have no body, and so no length (RFC 9110 section 6.4.1).
-_WITHOUT_BODY = frozenset({204, 304})
+#: Statuses whose responses have no body and no length (RFC 9110 section 6.4.1).
+_STATUSES_WITHOUT_BODY = frozenset({204, 304})
 
-#: For SO_LINGER: close() resets the connection.  An end by FIN would look like the end of an answer without a length.
-_RESET = struct.pack("ii", 1, 0)
+#: A value of SO_LINGER with which close() sends RST instead of FIN.
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class ResponseWriter:
-    """begin() once, send() any number of times, finish() or cut().  One write at a time, or Tornado loses the first.
+    """Writes a response with begin() once, send() any number of times, then finish() or abort().
 
-    What send() gives, and finish(), wait until the socket has taken the bytes, and raise StreamClosedError when the
-    client has gone.
+    Await each send() before the next one: HTTP1Connection keeps the future of its latest write only, and an earlier one
+    never resolves.  send() and finish() raise StreamClosedError if the client has disconnected.
     """
 
-    __slots__ = ("_bodyless", "_connection", "_ends_by_close", "_head", "_old", "_request", "_unsent", "begun", "gone")
+    __slots__ = (
+        "_close_delimited",
+        "_connection",
+        "_head",
+        "_http10",
+        "_pending_write",
+        "_request",
+        "_without_body",
+        "client_gone",
+        "headers_sent",
+    )
 
     def __init__(self, request: HTTPServerRequest) -> None:
         assert isinstance(request.connection, HTTP1Connection)
         self._connection = request.connection
         self._request = request
-        self._old = request.version == "HTTP/1.0"
-        self._bodyless = request.method == "HEAD"
-        #: Whether nothing but the connection's end tells where the body ends: no length, and no chunks in HTTP/1.0.
-        self._ends_by_close = False
+        self._http10 = request.version == "HTTP/1.0"
+        self._without_body = request.method == "HEAD"
+        #: True if only the end of the connection marks the end of the body: HTTP/1.0 has no chunks.
+        self._close_delimited = False
         self._head: tuple[ResponseStartLine, HTTPHeaders] | None = None
-        self._unsent: asyncio.Future[None] | None = None
-        #: Whether the head has left: what follows can only be the rest of this answer.
-        self.begun = False
-        self.gone = False
+        self._pending_write: asyncio.Future[None] | None = None
+        #: True after the headers have been written: an error response is no longer possible.
+        self.headers_sent = False
+        self.client_gone = False
 
     @property
     def closed(self) -> bool:
-        """Whether the connection has closed."""
+        """True if the connection has closed."""
         return self._connection.stream.closed()
 
     def begin(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None:
-        """Set the head, which leaves with the first bytes.  `headers` are well formed already (wire/headers.py)."""
+        """Set the response head, which is written together with the first bytes of the body.
+
+        Args:
+            status: Status code.
+            reason: Reason phrase; replaced by the standard one if it cannot be sent (HTTP/2 has none).
+            headers: Header names and values, already validated by wire/headers.py.
+        """
         fields = HTTPHeaders()
         for name, value in headers:
+            # add() matches name and value against patterns, as wire/headers.py did: use it for repeats only.
             if name in fields:
                 fields.add(name, value)
             else:
@@ -63,72 +80,95 @@ class ResponseWriter:
         if not (reason.isascii() and reason.isprintable() and reason):
             reason = responses.get(status, "Unknown")
         self._head = ResponseStartLine("", status, reason), fields
-        self._bodyless |= status in _WITHOUT_BODY
+        self._without_body |= status in _STATUSES_WITHOUT_BODY
 
     def send(self, data: bytes) -> asyncio.Future[None]:
-        """Write `data`; an empty one sends the head alone.  No frame that waits holds the data."""
-        if self.gone:
+        """Write `data`; empty data writes the head alone.  Return a future that is done when the socket has the bytes.
+
+        Not a coroutine, because the frame of a waiting coroutine would keep `data` in memory for a slow client.
+
+        Raises:
+            StreamClosedError: the client has disconnected.
+        """
+        if self.client_gone:
             raise StreamClosedError
-        if self._bodyless:
+        if self._without_body:
             data = b""
         if self._head is not None:
-            start, fields = self._head
-            self._head = None
-            self.begun = True
-            if self._old and not self._bodyless and "Content-Length" not in fields:
-                self._ends_by_close = True
-                self._request.headers.pop("Connection", None)  # else Tornado promises to keep the connection
-            unsent = self._connection.write_headers(start, fields, data)
+            write = self._write_head(data)
         else:
-            unsent = self._connection.write(data)
-        # Not one that has ended: with its error it would keep the frames that wait for it, and they this answer.
-        self._unsent = None if unsent.done() else unsent
-        return unsent
+            write = self._connection.write(data)
+        # Keep no finished future: the traceback of its error holds the frames that awaited it, which hold this writer.
+        self._pending_write = None if write.done() else write
+        return write
 
     async def finish(self, data: bytes) -> None:
-        """Write the last bytes and end the answer.  Where nothing was sent before, its length is told."""
-        if self._head is not None and not self._bodyless and "Content-Length" not in self._head[1]:
+        """Write the last bytes and end the response; set Content-Length if no byte was written before.
+
+        Raises:
+            StreamClosedError: the client disconnected before its socket took the last byte.
+        """
+        if self._head is not None and not self._without_body and "Content-Length" not in self._head[1]:
             self._head[1]["Content-Length"] = str(len(data))
-        held = hold(self._connection.stream) if self._may_close() else None
-        whole = False
+        # Duplicated before the write: when it is done, Tornado may have closed the original.
+        duplicate = duplicate_socket(self._connection.stream) if self._may_close_after_response() else None
+        complete = False
         try:
             await self._write_last(data)
-            whole = True
+            complete = True
         finally:
-            self._unsent = None
-            if whole and self._ends_by_close:
+            self._pending_write = None
+            if complete and self._close_delimited:
                 self._connection.close()
-            if held is not None and whole and self._connection.stream.closed():
-                linger(held)
-            elif held is not None:
-                held.close()
+            if duplicate is not None and complete and self._connection.stream.closed():
+                close_lingering(duplicate)
+            elif duplicate is not None:
+                duplicate.close()
 
-    def cut(self) -> None:
-        """Close the connection in the middle of the answer.  A write that waits ends as if the client had gone."""
-        if self._ends_by_close and not self._connection.stream.closed():
-            self._connection.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    def abort(self) -> None:
+        """Close the connection without ending the response; a pending write raises StreamClosedError."""
+        if self._close_delimited and not self._connection.stream.closed():
+            # FIN would mark the end of a complete body; RST tells the client that it is cut.
+            self._connection.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._connection.close()
-        self.client_left()
+        self.on_client_gone()
 
-    def client_left(self) -> None:
-        """The connection has closed.  Tornado drops the future of a write that waits, so it is ended here."""
-        self.gone = True
-        unsent, self._unsent = self._unsent, None
-        if unsent is not None and not unsent.done():
-            unsent.set_exception(StreamClosedError())
+    def on_client_gone(self) -> None:
+        """Called when the connection has closed; a pending write raises StreamClosedError."""
+        self.client_gone = True
+        write, self._pending_write = self._pending_write, None
+        # HTTP1Connection drops its write future on close without resolving it: a relay would wait for ever.
+        if write is not None and not write.done():
+            write.set_exception(StreamClosedError())
 
-    def _may_close(self) -> bool:
-        """Whether this may be the last answer of its connection."""
-        return self._old or self._request.headers.get("Connection", "").lower() == "close"
+    def _write_head(self, data: bytes) -> asyncio.Future[None]:
+        assert self._head is not None
+        start, fields = self._head
+        self._head = None
+        self.headers_sent = True
+        if self._http10 and not self._without_body and "Content-Length" not in fields:
+            self._close_delimited = True
+            # With it, Tornado would promise "Connection: Keep-Alive" for a body that only a close can end.
+            self._request.headers.pop("Connection", None)
+        return self._connection.write_headers(start, fields, data)
+
+    def _may_close_after_response(self) -> bool:
+        return self._http10 or self._request.headers.get("Connection", "").lower() == "close"
 
     def _write_last(self, data: bytes) -> asyncio.Future[None]:
-        """What Tornado gives for `data` says nothing of the end behind it, and nothing of a client that left before."""
-        unsent = self.send(data)
+        """Write `data` and the end of the response; return a future that is done when the socket has both.
+
+        HTTP1Connection's future is not enough: it does not cover the terminating chunk, and it hides the
+        StreamClosedError of a client that has disconnected.
+        """
+        write = self.send(data)
+        # A close callback would keep the handler in memory for as long as the connection is kept alive.
         self._connection.set_close_callback(None)
         self._connection.finish()
         stream = self._connection.stream
         if stream.writing():
-            self._unsent = unsent = stream.write(b"")
+            # An empty write is done after all writes before it, the terminating chunk included.
+            self._pending_write = write = stream.write(b"")
         elif stream.error is not None:
             raise StreamClosedError(stream.error)
-        return unsent
+        return write

@@ -120,7 +120,7 @@ class ProxyHandler(BaseHandler):
 
     def fail(self, error: Exception) -> None:
         """Log what should not have happened, and tell the caller as far as that can be done."""
-        if self._answer.begun:
+        if self._answer.headers_sent:
             self.log_exception(type(error), error, error.__traceback__)
             self.cut()
         else:
@@ -135,7 +135,7 @@ class ProxyHandler(BaseHandler):
 
     def on_connection_close(self) -> None:
         """The client has gone."""
-        self._answer.client_left()
+        self._answer.on_client_gone()
         if self._relay is not None:
             self._relay.client_left()
 
@@ -169,7 +169,7 @@ class ProxyHandler(BaseHandler):
         calls = Sidebands(admitted, self.services) if admitted.entry.match.endpoint.sideband else None
         hooks = Hooks(lambda created: self._remember(meter.intent, created), calls.answered if calls else None)
         relay = self._relay = Relay(admitted, meter, self, edit, hooks)
-        if self._answer.gone:
+        if self._answer.client_gone:
             relay.client_left()
         self.services.in_flight.add(relay)
         self.services.in_flight.discard(self)
@@ -234,7 +234,7 @@ class ProxyHandler(BaseHandler):
 
     def cut(self) -> None:
         """Close the connection in the middle of the answer."""
-        self._answer.cut()
+        self._answer.abort()
 
     async def refuse(self, error: RequestError) -> None:
         """ResponseWriter with an error; no byte of an answer has left yet."""
