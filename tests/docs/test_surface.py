@@ -22,7 +22,7 @@ from tornado_proxy.domain.errors import RequestError
 from tornado_proxy.observability import metrics
 from tornado_proxy.providers.anthropic.endpoints import ANTHROPIC_ENDPOINTS
 from tornado_proxy.providers.openai.endpoints import OPENAI_ENDPOINTS
-from tornado_proxy.simulator.directives import Directives, read_directives
+from tornado_proxy.simulator.model.directives import Directives, read_directives
 
 PACKAGE = ROOT / "tornado_proxy"
 METRICS = [one for one in vars(metrics).values() if isinstance(one, MetricWrapperBase)]

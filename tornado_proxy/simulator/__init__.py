@@ -4,7 +4,7 @@ It stands beside the proxy: it knows nothing of it, and the proxy knows nothing 
 """
 
 from tornado_proxy.simulator.request_log import SeenRequest
-from tornado_proxy.simulator.running import running_simulator
 from tornado_proxy.simulator.simulator import Simulator
+from tornado_proxy.simulator.simulator_thread import running_simulator
 
 __all__ = ["SeenRequest", "Simulator", "running_simulator"]

@@ -6,40 +6,34 @@ from tornado.httputil import HTTPServerRequest
 from tornado.routing import AnyMatches, Matcher, PathMatches, Rule
 from tornado.web import RequestHandler
 
-from tornado_proxy.simulator import (
-    anthropic_batches,
-    anthropic_messages,
-    inspection,
-    model_lists,
-    openai_chat,
-    openai_images,
-    openai_responses,
-    openai_speech,
-    openai_transcriptions,
-    realtime_http,
-    realtime_socket,
-    responses_socket,
-    translation_socket,
-)
+from tornado_proxy.simulator.anthropic import batches, messages
+from tornado_proxy.simulator.handlers import model_lists, request_log_handler
+from tornado_proxy.simulator.handlers.unknown_path import UnknownAnthropicPath, UnknownPath
+from tornado_proxy.simulator.openai import chat, images
+from tornado_proxy.simulator.openai.audio import speech, transcriptions
+from tornado_proxy.simulator.openai.realtime import http as realtime_http
+from tornado_proxy.simulator.openai.realtime import translation
+from tornado_proxy.simulator.openai.realtime import websocket as realtime_websocket
+from tornado_proxy.simulator.openai.responses import handlers as responses
+from tornado_proxy.simulator.openai.responses import websocket as responses_websocket
 from tornado_proxy.simulator.state import SimulatorState
-from tornado_proxy.simulator.unknown import UnknownAnthropicPath, UnknownPath
 
 _ID = "([^/]+)"
 _OPENAI: tuple[tuple[str, type[RequestHandler]], ...] = (
-    ("/v1/chat/completions", openai_chat.ChatCompletions),
-    ("/v1/embeddings", openai_chat.Embeddings),
-    ("/v1/responses", openai_responses.Responses),
-    ("/v1/responses/compact", openai_responses.CompactResponse),
-    ("/v1/responses/input_tokens", openai_responses.CountInputTokens),
-    (f"/v1/responses/{_ID}", openai_responses.OneResponse),
-    (f"/v1/responses/{_ID}/cancel", openai_responses.CancelResponse),
-    (f"/v1/responses/{_ID}/input_items", openai_responses.ResponseInputItems),
-    ("/v1/audio/speech", openai_speech.Speech),
-    ("/v1/audio/transcriptions", openai_transcriptions.Transcriptions),
-    ("/v1/audio/translations", openai_transcriptions.Translations),
-    ("/v1/images/generations", openai_images.Images),
-    ("/v1/images/edits", openai_images.ImageEdits),
-    ("/v1/images/variations", openai_images.ImageVariations),
+    ("/v1/chat/completions", chat.ChatCompletions),
+    ("/v1/embeddings", chat.Embeddings),
+    ("/v1/responses", responses.Responses),
+    ("/v1/responses/compact", responses.CompactResponse),
+    ("/v1/responses/input_tokens", responses.CountInputTokens),
+    (f"/v1/responses/{_ID}", responses.OneResponse),
+    (f"/v1/responses/{_ID}/cancel", responses.CancelResponse),
+    (f"/v1/responses/{_ID}/input_items", responses.ResponseInputItems),
+    ("/v1/audio/speech", speech.Speech),
+    ("/v1/audio/transcriptions", transcriptions.Transcriptions),
+    ("/v1/audio/translations", transcriptions.Translations),
+    ("/v1/images/generations", images.Images),
+    ("/v1/images/edits", images.ImageEdits),
+    ("/v1/images/variations", images.ImageVariations),
     ("/v1/realtime/client_secrets", realtime_http.ClientSecrets),
     ("/v1/realtime/translations/client_secrets", realtime_http.ClientSecrets),
     ("/v1/realtime/sessions", realtime_http.BetaSessions),
@@ -50,18 +44,18 @@ _OPENAI: tuple[tuple[str, type[RequestHandler]], ...] = (
     (f"/v1/models/{_ID}", model_lists.OneOpenAIModel),
 )
 _SOCKETS: tuple[tuple[str, type[RequestHandler]], ...] = (
-    ("/v1/responses", responses_socket.ResponsesSocket),
-    ("/v1/realtime", realtime_socket.RealtimeSocket),
-    ("/v1/realtime/translations", translation_socket.TranslationSocket),
+    ("/v1/responses", responses_websocket.ResponsesSocket),
+    ("/v1/realtime", realtime_websocket.RealtimeSocket),
+    ("/v1/realtime/translations", translation.TranslationSocket),
 )
 _ANTHROPIC: tuple[tuple[str, type[RequestHandler]], ...] = (
-    ("/v1/messages", anthropic_messages.Messages),
-    ("/v1/messages/count_tokens", anthropic_messages.CountTokens),
-    ("/v1/messages/batches", anthropic_batches.Batches),
-    (f"/v1/messages/batches/{_ID}", anthropic_batches.OneBatch),
-    (f"/v1/messages/batches/{_ID}/cancel", anthropic_batches.CancelBatch),
-    (f"/v1/messages/batches/{_ID}/results", anthropic_batches.BatchResults),
-    ("/v1/complete", anthropic_messages.Complete),
+    ("/v1/messages", messages.Messages),
+    ("/v1/messages/count_tokens", messages.CountTokens),
+    ("/v1/messages/batches", batches.Batches),
+    (f"/v1/messages/batches/{_ID}", batches.OneBatch),
+    (f"/v1/messages/batches/{_ID}/cancel", batches.CancelBatch),
+    (f"/v1/messages/batches/{_ID}/results", batches.BatchResults),
+    ("/v1/complete", messages.Complete),
     ("/v1/models", model_lists.AnthropicModels),
     (f"/v1/models/{_ID}", model_lists.OneAnthropicModel),
 )
@@ -92,7 +86,7 @@ def make_routes(simulator: SimulatorState) -> list[Rule]:
     """The rules of the application, first match wins."""
     rules: list[tuple[Matcher, type[RequestHandler]]] = []
     if simulator.record:
-        rules.append((PathMatches("/_simulator/requests"), inspection.Requests))
+        rules.append((PathMatches("/_simulator/requests"), request_log_handler.Requests))
     for path, handler in _ANTHROPIC:
         rules.append((PathMatches("/anthropic" + path), handler))
         shared = path.startswith("/v1/models")

@@ -7,9 +7,9 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from itertools import count
 
-from tornado_proxy.simulator.prompt_cache import PromptCache
+from tornado_proxy.simulator.model.prompt_cache import PromptCache
+from tornado_proxy.simulator.object_stores import Batch, Call, Store, StoredResponse
 from tornado_proxy.simulator.request_log import RequestLog
-from tornado_proxy.simulator.stores import Batch, Call, Store, StoredResponse
 
 #: Texts whose failures are counted (`status=... times=...`).
 _COUNTED_TEXTS = 1000

@@ -1,0 +1,1 @@
+"""Handlers of the simulated Anthropic API: messages, message batches, legacy completions."""

@@ -1,0 +1,1 @@
+"""/v1/realtime: sessions over WebSockets, short-lived keys, calls and translations."""

@@ -1,0 +1,111 @@
+"""The events of one response in their order, as the Responses API streams them.
+
+    created (queued) in_progress
+      output_item.added  reasoning   [summary part added, text deltas, text done, part done]   output_item.done
+      output_item.added  message     content_part.added, deltas, done, content_part.done       output_item.done
+      output_item.added  call        arguments deltas, arguments done                          output_item.done
+    completed | incomplete
+
+`sequence_number` counts all of them from 0.  There is no `[DONE]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+
+from tornado_proxy.simulator.handlers.sse_event import Event
+from tornado_proxy.simulator.json_values import Json, encode
+from tornado_proxy.simulator.model.directives import ToolCall
+from tornado_proxy.simulator.model.output import Finish, argument_pieces, piece_json
+from tornado_proxy.simulator.openai.responses.plan import ResponsePlan
+
+
+def response_events(plan: ResponsePlan) -> Iterator[Event]:
+    """All events of the response."""
+    return _EventSource(plan).all()
+
+
+def failure_events(plan: ResponsePlan, sent: int) -> list[Event]:
+    """What comes instead of the rest, after `sent` events, when the provider fails."""
+    error: Json = {"type": "server_error", "code": "server_error", "message": "simulated failure", "param": None}
+    failed = plan.response_json("failed", error={"code": "server_error", "message": "simulated failure"})
+    return [
+        ("error", encode({"type": "error", "sequence_number": sent, "error": error})),
+        ("response.failed", encode({"type": "response.failed", "sequence_number": sent + 1, "response": failed})),
+    ]
+
+
+class _EventSource:
+    def __init__(self, plan: ResponsePlan) -> None:
+        self._plan = plan
+        self._sequence = count()
+        self._index = 0
+
+    def all(self) -> Iterator[Event]:
+        plan = self._plan
+        opening = ["created", "queued", "in_progress"] if plan.body.get("background") else ["created", "in_progress"]
+        for word in opening:
+            status = "queued" if word == "queued" else "in_progress"
+            yield self._event(f"response.{word}", response=plan.response_json(status))
+        if plan.answer.thoughts:
+            yield from self._reasoning()
+        if plan.answer.pieces:
+            yield from self._message()
+        for index, call in enumerate(plan.answer.calls):
+            yield from self._call(call, index)
+        yield self._event(f"response.{plan.status}", response=plan.response_json(plan.status, output=plan.output()))
+
+    def _event(self, kind: str, **members: object) -> Event:
+        return kind, encode({"type": kind, "sequence_number": next(self._sequence), **members})
+
+    def _deltas(self, kind: str, item_id: str, pieces: Iterator[bytes], extra: bytes) -> Iterator[Event]:
+        """Deltas are the bulk of a stream: put together as bytes, without an encoder."""
+        head = b'{"type":"%b","item_id":"%b","output_index":%d,' % (kind.encode(), item_id.encode(), self._index)
+        for piece in pieces:
+            yield kind, head + b'"sequence_number":%d,"delta":%b%b}' % (next(self._sequence), piece, extra)
+
+    def _added(self, item: Json) -> Event:
+        return self._event("response.output_item.added", output_index=self._index, item=item)
+
+    def _done(self, item: Json) -> Event:
+        event = self._event("response.output_item.done", output_index=self._index, item=item)
+        self._index += 1
+        return event
+
+    def _reasoning(self) -> Iterator[Event]:
+        plan = self._plan
+        yield self._added(plan.reasoning_item(done=False))
+        if plan.has_summary:
+            place: Json = {"item_id": plan.item_id("rs_"), "output_index": self._index, "summary_index": 0}
+            text, kind = "".join(plan.answer.thoughts), "response.reasoning_summary"
+            yield self._event(f"{kind}_part.added", **place, part={"type": "summary_text", "text": ""})
+            pieces = map(piece_json, plan.answer.thoughts)
+            yield from self._deltas(f"{kind}_text.delta", plan.item_id("rs_"), pieces, b',"summary_index":0')
+            yield self._event(f"{kind}_text.done", **place, text=text)
+            yield self._event(f"{kind}_part.done", **place, part={"type": "summary_text", "text": text})
+        yield self._done(plan.reasoning_item())
+
+    def _message(self) -> Iterator[Event]:
+        plan, text = self._plan, self._plan.answer.text
+        refused = plan.answer.finish is Finish.REFUSAL
+        kind = "response.refusal" if refused else "response.output_text"
+        place: Json = {"item_id": plan.item_id("msg_"), "output_index": self._index, "content_index": 0}
+        yield self._added(plan.message_item("in_progress", []))
+        yield self._event("response.content_part.added", **place, part=plan.content_part(""))
+        extra = b',"content_index":0' if refused else b',"content_index":0,"logprobs":[]'
+        yield from self._deltas(f"{kind}.delta", plan.item_id("msg_"), map(piece_json, plan.answer.pieces), extra)
+        ended: Json = {"refusal": text} if refused else {"text": text, "logprobs": []}
+        yield self._event(f"{kind}.done", **place, **ended)
+        yield self._event("response.content_part.done", **place, part=plan.content_part(text))
+        yield self._done(plan.message_item("completed", [plan.content_part(text)]))
+
+    def _call(self, call: ToolCall, index: int) -> Iterator[Event]:
+        plan, custom = self._plan, self._plan.is_custom(call)
+        item_id = plan.item_id("ctc_" if custom else "fc_", index)
+        kind = "response.custom_tool_call_input" if custom else "response.function_call_arguments"
+        yield self._added(plan.call_item(call, index, done=False))
+        yield from self._deltas(f"{kind}.delta", item_id, map(encode, argument_pieces(call.arguments)), b"")
+        ended: Json = {"input": call.arguments} if custom else {"arguments": call.arguments, "name": call.name}
+        yield self._event(f"{kind}.done", item_id=item_id, output_index=self._index, **ended)
+        yield self._done(plan.call_item(call, index, done=True))
