@@ -1,4 +1,4 @@
-"""Tornado's IOLoop on an epoll set of its own, with real sockets."""
+"""EpollIOLoop with real sockets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ READ, WRITE = IOLoop.READ, IOLoop.WRITE
 
 
 def on_loop(test: Callable[[EpollIOLoop], Coroutine[Any, Any, None]]) -> None:
-    """Run `test` on the loop that a server runs on."""
+    """Run `test` on the event loop of a server, with a timeout of 10 seconds."""
 
     async def main() -> None:
         loop = IOLoop.current()
@@ -44,86 +44,88 @@ async def pair() -> AsyncIterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
-class Seen:
-    """The events that a handler was called with."""
+class EventLog:
+    """A handler that records the events it is called with, and reads from `read` if given."""
 
     def __init__(self, read: socket.socket | None = None) -> None:
         self.events: list[int] = []
         self._read = read
-        self._some = asyncio.Event()
+        self._called = asyncio.Event()
 
     def __call__(self, fd: object, events: int) -> None:
         self.events.append(events)
         if self._read is not None:
             self._read.recv(100)
-        self._some.set()
+        self._called.set()
 
-    async def some(self) -> None:
-        await self._some.wait()
-        self._some.clear()
+    async def wait(self) -> None:
+        await self._called.wait()
+        self._called.clear()
 
 
 async def turns(count: int = 5) -> None:
-    """Let the loop look for events `count` times."""
+    """Let the loop poll for events `count` times."""
     for _ in range(count):
         await asyncio.sleep(0.001)
 
 
-def test_a_socket_is_served_when_it_can_be_read_and_when_it_can_be_written() -> None:
+def test_handler_is_called_when_socket_is_readable_and_when_it_is_writable() -> None:
     async def test(loop: EpollIOLoop) -> None:
         async with pair() as (ours, theirs):
-            seen = Seen(read=ours)
-            loop.add_handler(ours, seen, READ)
+            log = EventLog(read=ours)
+            loop.add_handler(ours, log, READ)
             await turns()
-            assert seen.events == []
+            assert log.events == []
             theirs.send(b"x")
-            await seen.some()
-            assert seen.events == [READ]
+            await log.wait()
+            assert log.events == [READ]
             loop.update_handler(ours, WRITE)
-            seen._read = None
-            await seen.some()
-            assert set(seen.events[1:]) == {WRITE}
+            log._read = None
+            await log.wait()
+            assert set(log.events[1:]) == {WRITE}
             loop.remove_handler(ours)
 
     on_loop(test)
 
 
-def test_what_is_no_longer_wanted_is_not_told_and_costs_one_look() -> None:
+def test_unwanted_event_is_not_delivered_and_does_not_make_the_loop_spin() -> None:
     async def test(loop: EpollIOLoop) -> None:
         async with pair() as (ours, theirs):
-            seen = Seen()
-            loop.add_handler(ours, seen, READ)
+            log = EventLog()
+            loop.add_handler(ours, log, READ)
             loop.update_handler(ours, IOLoop.ERROR)
             theirs.send(b"x")
             await turns()
-            assert seen.events == []
-            assert select.select([loop._set.fileno()], [], [], 0)[0] == []  # the set is quiet: the loop does not spin
+            assert log.events == []
+            assert (
+                select.select([loop._set.fileno()], [], [], 0)[0] == []
+            )  # the set is not readable: the loop does not spin
             loop.update_handler(ours, READ)
-            await seen.some()
-            assert seen.events[0] == READ
+            await log.wait()
+            assert log.events[0] == READ
             loop.remove_handler(ours)
 
     on_loop(test)
 
 
-def test_a_closed_peer_is_told_to_a_reader_and_does_not_make_the_loop_spin_where_nobody_reads() -> None:
+def test_closed_peer_is_reported_to_a_reader_and_does_not_make_the_loop_spin_without_one() -> None:
     async def test(loop: EpollIOLoop) -> None:
         async with pair() as (ours, theirs):
-            seen = Seen()
-            loop.add_handler(ours, seen, IOLoop.ERROR)
+            log = EventLog()
+            loop.add_handler(ours, log, IOLoop.ERROR)
             theirs.close()
             await turns()
             assert select.select([loop._set.fileno()], [], [], 0)[0] == []
             loop.update_handler(ours, READ)
-            await seen.some()
-            assert seen.events[0] == READ
+            await log.wait()
+            assert log.events[0] == READ
             assert ours.recv(10) == b""
             loop.remove_handler(ours)
 
     on_loop(test)
 
 
-def test_a_handler_that_removes_another_one_keeps_it_from_being_called() -> None:
+def test_removed_handler_is_not_called_in_the_same_turn() -> None:
     async def test(loop: EpollIOLoop) -> None:
         async with pair() as (first, first_peer), pair() as (second, second_peer):
             called: list[str] = []
@@ -146,7 +148,7 @@ def test_a_handler_that_removes_another_one_keeps_it_from_being_called() -> None
     on_loop(test)
 
 
-def test_a_handler_that_fails_is_logged_and_the_others_are_called(caplog: pytest.LogCaptureFixture) -> None:
+def test_failing_handler_is_logged_and_other_handlers_run(caplog: pytest.LogCaptureFixture) -> None:
     async def test(loop: EpollIOLoop) -> None:
         async with pair() as (first, first_peer), pair() as (second, second_peer):
 
@@ -154,12 +156,12 @@ def test_a_handler_that_fails_is_logged_and_the_others_are_called(caplog: pytest
                 loop.remove_handler(fd)
                 raise ZeroDivisionError
 
-            seen = Seen(read=second)
+            log = EventLog(read=second)
             loop.add_handler(first, fail, READ)
-            loop.add_handler(second, seen, READ)
+            loop.add_handler(second, log, READ)
             first_peer.send(b"x")
             second_peer.send(b"x")
-            await seen.some()
+            await log.wait()
             loop.remove_handler(second)
 
     with caplog.at_level(logging.ERROR, "asyncio"):
@@ -167,30 +169,30 @@ def test_a_handler_that_fails_is_logged_and_the_others_are_called(caplog: pytest
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_a_number_is_taken_twice_only_when_its_first_socket_was_closed_without_a_word() -> None:
+def test_file_descriptor_is_added_twice_only_after_its_first_socket_was_closed() -> None:
     async def test(loop: EpollIOLoop) -> None:
         async with pair() as (ours, _theirs):
-            loop.add_handler(ours, Seen(), READ)
+            loop.add_handler(ours, EventLog(), READ)
             with pytest.raises(ValueError, match="added twice"):
-                loop.add_handler(ours, Seen(), READ)
+                loop.add_handler(ours, EventLog(), READ)
             number = ours.fileno()
             ours.close()
-            async with pair() as (again, peer):
-                assert again.fileno() == number  # the kernel gives out the lowest number that is free
-                seen = Seen(read=again)
-                loop.add_handler(again, seen, READ)
+            async with pair() as (reused, peer):
+                assert reused.fileno() == number  # the kernel uses the lowest free number
+                log = EventLog(read=reused)
+                loop.add_handler(reused, log, READ)
                 peer.send(b"x")
-                await seen.some()
-                loop.remove_handler(again)
+                await log.wait()
+                loop.remove_handler(reused)
 
     on_loop(test)
 
 
-def test_a_socket_that_was_closed_first_can_still_be_removed() -> None:
+def test_closed_socket_can_be_removed() -> None:
     async def test(loop: EpollIOLoop) -> None:
         async with pair() as (ours, _theirs):
             number = ours.fileno()
-            loop.add_handler(number, Seen(), READ)
+            loop.add_handler(number, EventLog(), READ)
             ours.close()
             loop.remove_handler(number)
             loop.remove_handler(number)
@@ -199,35 +201,35 @@ def test_a_socket_that_was_closed_first_can_still_be_removed() -> None:
     on_loop(test)
 
 
-def test_thousands_of_sockets_that_are_ready_at_once_are_all_served() -> None:
+def test_hundreds_of_sockets_that_are_ready_together_are_all_served() -> None:
     async def test(loop: EpollIOLoop) -> None:
         readers = []
         served: set[int] = set()
-        everything = asyncio.Event()
+        all_served = asyncio.Event()
 
         def handler(fd: Any, events: int) -> None:
             os.read(fd, 10)
             served.add(fd)
             if len(served) == len(readers):
-                everything.set()
+                all_served.set()
 
         pipes = [os.pipe() for _ in range(400)]
         try:
-            for reading, writing in pipes:
-                readers.append(reading)
-                loop.add_handler(reading, handler, READ)
-                os.write(writing, b"x")
-            await everything.wait()
+            for read_end, write_end in pipes:
+                readers.append(read_end)
+                loop.add_handler(read_end, handler, READ)
+                os.write(write_end, b"x")
+            await all_served.wait()
         finally:
-            for reading, writing in pipes:
-                loop.remove_handler(reading)
-                os.close(reading)
-                os.close(writing)
+            for read_end, write_end in pipes:
+                loop.remove_handler(read_end)
+                os.close(read_end)
+                os.close(write_end)
 
     on_loop(test)
 
 
-def test_tornado_s_streams_carry_megabytes_over_it() -> None:
+def test_iostream_transfers_megabytes() -> None:
     async def test(loop: EpollIOLoop) -> None:
         async with pair() as (ours, theirs):
             sender, receiver = IOStream(ours), IOStream(theirs)
@@ -241,7 +243,7 @@ def test_tornado_s_streams_carry_megabytes_over_it() -> None:
     on_loop(test)
 
 
-def test_where_an_io_loop_is_there_already_it_stays() -> None:
+def test_existing_io_loop_stays() -> None:
     async def main() -> IOLoop:
         before = IOLoop.current()
         event_loop.install()

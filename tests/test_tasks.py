@@ -15,32 +15,32 @@ def failures(name: str) -> float:
 
 
 async def fail() -> None:
-    raise ValueError("of the task")
+    raise ValueError("raised by the task")
 
 
-def test_a_failure_is_logged_and_counted_by_the_task_s_name(caplog: pytest.LogCaptureFixture) -> None:
+def test_failure_is_logged_and_counted_under_the_task_name(caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> None:
-        task = tasks.spawn(fail(), "one that fails")
+        task = tasks.spawn(fail(), "failing task")
         await asyncio.wait([task])
         await asyncio.sleep(0)
 
-    before = failures("one that fails")
+    before = failures("failing task")
     asyncio.run(run())
 
-    assert failures("one that fails") == before + 1
+    assert failures("failing task") == before + 1
     (line,) = caplog.records
     assert (line.levelno, line.getMessage(), vars(line)["task"]) == (
         logging.ERROR,
         "background task failed",
-        "one that fails",
+        "failing task",
     )
     assert line.exc_info is not None
-    assert str(line.exc_info[1]) == "of the task"
+    assert str(line.exc_info[1]) == "raised by the task"
 
 
-def test_a_cancelled_task_ends_quietly(caplog: pytest.LogCaptureFixture) -> None:
+def test_cancelled_task_is_not_a_failure(caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> None:
-        task = tasks.spawn(asyncio.sleep(60), "one that waits")
+        task = tasks.spawn(asyncio.sleep(60), "waiting task")
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait([task])
@@ -48,10 +48,10 @@ def test_a_cancelled_task_ends_quietly(caplog: pytest.LogCaptureFixture) -> None
     asyncio.run(run())
 
     assert caplog.records == []
-    assert failures("one that waits") == 0
+    assert failures("waiting task") == 0
 
 
-def test_a_task_that_nobody_holds_runs_to_its_end() -> None:
+def test_unreferenced_task_runs_to_its_end() -> None:
     done: list[str] = []
 
     async def work() -> None:
@@ -59,7 +59,7 @@ def test_a_task_that_nobody_holds_runs_to_its_end() -> None:
         done.append("yes")
 
     async def run() -> None:
-        tasks.spawn(work(), "one that nobody holds")
+        tasks.spawn(work(), "unreferenced task")
         gc.collect()
         await asyncio.sleep(0.05)
 

@@ -1,10 +1,10 @@
-"""The event loop of a server: uvloop, and on it Tornado's IOLoop with the sockets in an epoll set of its own.
+"""The event loop of a server: uvloop, with Tornado's sockets in one epoll set of their own.
 
-    uvloop ── the set is readable ──> EpollIOLoop ──> handler of each ready socket
+    uvloop ── the epoll set is readable ──> EpollIOLoop ──> handler of each ready socket
 
-Tornado changes what it waits for several times in a request, and libcurl puts its sockets in and out for each.  On
-asyncio's loops every such change makes and drops a watcher; here it is one system call, or none where the kernel looks
-for more than is wanted at the moment.  docs/performance.md has the figures.
+Tornado changes the events it waits for several times in a request, and libcurl adds and removes its sockets in each
+transfer.  On asyncio's own loops every change creates or drops a watcher.  Here it is one system call, or none if the
+kernel watches for more events than are wanted at the moment (docs/performance.md has the figures).
 """
 
 from __future__ import annotations
@@ -19,18 +19,23 @@ import uvloop
 from tornado.ioloop import IOLoop, _Selectable
 from tornado.platform.asyncio import AsyncIOMainLoop
 
-#: Ready sockets that are served before the asyncio loop has its turn.
-_MOST_AT_ONCE = 256
+#: Ready sockets that one turn serves, so that timers and uvloop's own sockets are not delayed behind thousands of them.
+_MAX_EVENTS_PER_TURN = 256
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run `main` to its end on the event loop of a server."""
+    """Run `main` on the event loop of a server until it returns."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(main))
 
 
 def freeze_startup_objects() -> None:
-    """Say that a server has started: what is in memory now stays, and the collector need not look at it again."""
+    """Exclude all objects that exist now from garbage collection.
+
+    Call this once, after start: modules, schemas and prices live as long as the process, and traversing them makes
+    each full collection slower.
+    """
+    # Collect first: a frozen cycle is never freed.
     gc.collect()
     gc.freeze()
 
@@ -41,20 +46,25 @@ async def _run(main: Coroutine[Any, Any, None]) -> None:
 
 
 def install() -> None:
-    """Make Tornado use an EpollIOLoop on the running loop, where the system has epoll and no IOLoop is there yet."""
+    """Make an EpollIOLoop the current IOLoop, unless the system has no epoll or an IOLoop exists already."""
     if hasattr(select, "epoll") and IOLoop.current(instance=False) is None:
         EpollIOLoop()
 
 
 class EpollIOLoop(AsyncIOMainLoop):
-    """An IOLoop for the running asyncio loop.  IOLoop's READ, WRITE and ERROR are epoll's own bits."""
+    """An IOLoop on the running asyncio loop that watches its sockets with epoll.
+
+    The values of IOLoop.READ, WRITE and ERROR are those of EPOLLIN, EPOLLOUT and EPOLLERR | EPOLLHUP, so that events
+    need no translation.
+    """
 
     def initialize(self, **kwargs: Any) -> None:  # type: ignore[override]  # as Tornado itself overrides its base
-        """Called by Tornado's constructor."""
+        """Set up the epoll set; called by Tornado's constructor."""
         super().initialize(**kwargs)
         self._set = select.epoll()
+        #: Events that Tornado waits for, by file descriptor.
         self._wanted: dict[int, int] = {}
-        #: What the kernel looks for; at least what is wanted.
+        #: Events that the kernel watches for, by file descriptor; a superset of the wanted events.
         self._watched: dict[int, int] = {}
         self.asyncio_loop.add_reader(self._set.fileno(), self._serve_ready)
 
@@ -62,7 +72,7 @@ class EpollIOLoop(AsyncIOMainLoop):
         """Call `handler(fd, events)` when the socket is ready for any of `events`.
 
         Raises:
-            ValueError: it has a handler already.
+            ValueError: the socket has a handler already.
         """
         number, file = self.split_fd(fd)
         try:
@@ -73,11 +83,14 @@ class EpollIOLoop(AsyncIOMainLoop):
         self._wanted[number] = self._watched[number] = events
 
     def update_handler(self, fd: int | _Selectable, events: int) -> None:
-        """Change what is waited for.  Less than before is only noted: mostly the rest is wanted again soon."""
+        """Change the events that the handler waits for.
+
+        Fewer events than before cost no system call: Tornado mostly wants the others back within the same request.
+        """
         number, _ = self.split_fd(fd)
         self._wanted[number] = events
         watched = self._watched.get(number)
-        if watched is None:
+        if watched is None:  # _unwatch() removed it from the set, which the handler does not see
             self._set.register(number, events)
         elif events & ~watched:
             self._set.modify(number, events)
@@ -86,7 +99,10 @@ class EpollIOLoop(AsyncIOMainLoop):
         self._watched[number] = events
 
     def remove_handler(self, fd: int | _Selectable) -> None:
-        """Forget the socket.  It may have been closed already: the kernel has then forgotten it first."""
+        """Remove the handler of the socket.
+
+        The socket may be closed already; the kernel then removed it from the epoll set.
+        """
         number, _ = self.split_fd(fd)
         if self.handlers.pop(number, None) is None:
             return
@@ -94,18 +110,18 @@ class EpollIOLoop(AsyncIOMainLoop):
         self._unwatch(number)
 
     def close(self, all_fds: bool = False) -> None:  # noqa: FBT001, FBT002  # Tornado's signature
-        """Close the set and the asyncio loop."""
+        """Close the asyncio loop and the epoll set."""
         self.asyncio_loop.remove_reader(self._set.fileno())
         super().close(all_fds)
         self._set.close()
 
     def _serve_ready(self) -> None:
-        for number, ready in self._set.poll(0, _MOST_AT_ONCE):
+        for number, ready in self._set.poll(0, _MAX_EVENTS_PER_TURN):
             entry = self.handlers.get(number)
             if entry is None:
-                continue  # taken out by the handler of another one
+                continue  # removed by the handler of an earlier socket in this turn
             wanted = self._wanted[number]
-            # An error shows to whoever reads or writes next, as on asyncio's own loops.
+            # The next read or write raises the error, as on asyncio's own loops.
             events = wanted & (IOLoop.READ | IOLoop.WRITE) if ready & IOLoop.ERROR else ready & wanted
             if ready & ~wanted & ~IOLoop.ERROR or not events:
                 self._watch_less(number, wanted)
@@ -117,19 +133,19 @@ class EpollIOLoop(AsyncIOMainLoop):
             self._set.modify(number, wanted)
             self._watched[number] = wanted
         else:
-            self._unwatch(number)  # errors are reported as long as it is in the set at all
+            self._unwatch(number)  # epoll reports errors as long as the socket is in the set (epoll_ctl(2), EPOLLERR)
 
     def _unwatch(self, number: int) -> None:
         if self._watched.pop(number, None) is not None:
             try:
                 self._set.unregister(number)
             except OSError:
-                return
+                return  # the socket was closed, so the kernel has removed it
 
     def _call(self, handler: Callable[..., None], file: int | _Selectable, events: int) -> None:
         try:
             handler(file, events)
-        except Exception as error:  # noqa: BLE001  # one socket's fault must not stop the others of this turn
+        except Exception as error:  # noqa: BLE001  # one socket's error must not stop the others of this turn
             self.asyncio_loop.call_exception_handler(
                 {"message": f"Exception in the handler of {file}", "exception": error}
             )

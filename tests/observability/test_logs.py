@@ -29,31 +29,31 @@ def logger_to(fd: int) -> Iterator[logging.Logger]:
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    reading, writing = os.pipe()
-    yield reading, writing
-    for fd in (reading, writing):
+    read_end, write_end = os.pipe()
+    yield read_end, write_end
+    for fd in (read_end, write_end):
         with contextlib.suppress(OSError):
             os.close(fd)
 
 
-def lines_of(reading: int) -> list[dict[str, object]]:
-    with os.fdopen(os.dup(reading), "rb") as stream:
+def read_lines(read_end: int) -> list[dict[str, object]]:
+    with os.fdopen(os.dup(read_end), "rb") as stream:
         return [json.loads(line) for line in stream]
 
 
-def test_a_line_is_one_json_object_with_what_was_given_as_extra(pipe: tuple[int, int]) -> None:
-    reading, writing = pipe
+def test_line_is_one_json_object_with_the_extra_fields(pipe: tuple[int, int]) -> None:
+    read_end, write_end = pipe
 
-    with logger_to(writing) as log:
-        log.info("call", extra={"model": "gpt-5.4", "total_ms": 12.5, "room": None})
-    os.close(writing)
+    with logger_to(write_end) as log:
+        log.info("request", extra={"model": "gpt-5.4", "total_ms": 12.5, "room": None})
+    os.close(write_end)
 
-    (line,) = lines_of(reading)
+    (line,) = read_lines(read_end)
     assert str(line.pop("time")).endswith("Z")
     assert line == {
         "level": "info",
         "logger": "test",
-        "message": "call",
+        "message": "request",
         "model": "gpt-5.4",
         "total_ms": 12.5,
         "room": None,
@@ -63,48 +63,48 @@ def test_a_line_is_one_json_object_with_what_was_given_as_extra(pipe: tuple[int,
 @pytest.mark.parametrize(
     "value",
     [
-        pytest.param("\ud800 and on", id="half a surrogate pair"),
-        pytest.param(2**80, id="an integer past 64 bits"),
+        pytest.param("\ud800 and on", id="lone surrogate"),
+        pytest.param(2**80, id="integer above 64 bits"),
         pytest.param("one\ntwo\u2028three", id="line ends"),
-        pytest.param({"deep": [object()]}, id="what JSON has no word for"),
+        pytest.param({"deep": [object()]}, id="value without a JSON form"),
     ],
 )
-def test_any_value_gives_one_line(pipe: tuple[int, int], value: object) -> None:
-    reading, writing = pipe
+def test_any_value_is_written_as_one_line(pipe: tuple[int, int], value: object) -> None:
+    read_end, write_end = pipe
 
-    with logger_to(writing) as log:
-        log.info("call", extra={"value": value})
-    os.close(writing)
+    with logger_to(write_end) as log:
+        log.info("request", extra={"value": value})
+    os.close(write_end)
 
-    (line,) = lines_of(reading)
-    assert line["message"] == "call"
+    (line,) = read_lines(read_end)
+    assert line["message"] == "request"
     assert line["value"]
 
 
-def test_an_exception_is_in_its_line(pipe: tuple[int, int]) -> None:
-    reading, writing = pipe
+def test_exception_is_written_in_its_line(pipe: tuple[int, int]) -> None:
+    read_end, write_end = pipe
 
-    with logger_to(writing) as log:
+    with logger_to(write_end) as log:
         try:
-            raise ValueError("what went wrong")
+            raise ValueError("some reason")
         except ValueError:
             log.exception("failed")
-    os.close(writing)
+    os.close(write_end)
 
-    (line,) = lines_of(reading)
-    assert "ValueError: what went wrong" in str(line["exception"])
+    (line,) = read_lines(read_end)
+    assert "ValueError: some reason" in str(line["exception"])
 
 
-def test_a_pipe_that_nobody_reads_holds_up_nobody_and_says_later_what_it_lost(
+def test_full_pipe_blocks_no_caller_and_dropped_lines_are_reported(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logs, "_MOST_WAITING", 2_000)
-    reading, writing = pipe
+    monkeypatch.setattr(logs, "_MAX_QUEUED_LINES", 2_000)
+    read_end, write_end = pipe
 
-    with logger_to(writing) as log:
-        for number in range(10_000):  # a pipe holds some 64 KiB
-            log.info("call", extra={"number": number, "text": "x" * 100})
-        drained = iter(lambda: os.read(reading, 65536), b"")
+    with logger_to(write_end) as log:
+        for number in range(10_000):  # more than a pipe buffers, 64 KiB on Linux
+            log.info("request", extra={"number": number, "text": "x" * 100})
+        drained = iter(lambda: os.read(read_end, 65536), b"")
         seen = b""
         while b"lines dropped" not in seen:
             seen += next(drained)
@@ -113,9 +113,9 @@ def test_a_pipe_that_nobody_reads_holds_up_nobody_and_says_later_what_it_lost(
     assert b'"number":9999,' not in seen
 
 
-def test_a_closed_pipe_is_no_fault(pipe: tuple[int, int]) -> None:
-    reading, writing = pipe
-    os.close(reading)
+def test_closed_pipe_raises_nothing(pipe: tuple[int, int]) -> None:
+    read_end, write_end = pipe
+    os.close(read_end)
 
-    with logger_to(writing) as log:
-        log.info("call")
+    with logger_to(write_end) as log:
+        log.info("request")

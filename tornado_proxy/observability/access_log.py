@@ -1,4 +1,7 @@
-"""One canonical line for each request: who, what, how it ended, what it cost.  Never a prompt or a secret."""
+"""Writes one log line for each request and session: caller, endpoint, outcome and cost.
+
+A line never holds a prompt, a body or a credential.  docs/metrics.md lists the fields.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from tornado_proxy.observability.logs import FrequentLog
 
 _log = FrequentLog("tornado_proxy.access")
 
-#: Errors whose words hold nothing that a caller has written, beyond the names of headers and claims.
-_OUR_WORDS = (NotAuthenticated, ServiceError, UpstreamError)
+#: Errors whose messages hold no text of the caller beyond names of headers and claims.
+_LOGGABLE_ERRORS = (NotAuthenticated, ServiceError, UpstreamError)
 
 
 def log_rejection(
@@ -24,9 +27,14 @@ def log_rejection(
     provider: str | None = None,
     endpoint: str | None = None,
 ) -> None:
-    """Log and count a request that was turned away.
+    """Log and count a request that was rejected before anything was sent to a provider.
 
-    A path that is not served is not shown, nor what is said of a faulty body: both could hold anything.
+    Args:
+        request_id: The id that the response carries.
+        error: The error that the caller gets.  Its message is logged only for errors that repeat no text of the caller.
+        caller: The caller, or None if the credential was not accepted.
+        provider: The provider, or None if the path is not served.
+        endpoint: The provider's path, or None if the path is not served: an unknown path could hold a secret.
     """
     metrics.REFUSALS.labels(error.code).inc()
     _log.info(
@@ -39,13 +47,13 @@ def log_rejection(
             "endpoint": endpoint,
             "status": error.status,
             "code": error.code,
-            "reason": error.message if isinstance(error, _OUR_WORDS) else None,
+            "reason": error.message if isinstance(error, _LOGGABLE_ERRORS) else None,
         },
     )
 
 
 def log_request(record: RequestRecord, generation: int) -> None:
-    """Log and count `record`."""
+    """Log and count a request that was sent; `generation` is that of its configuration snapshot."""
     intent = record.intent
     total_s = (record.ended_at - intent.started_at).total_seconds()
     first_byte_s = None
@@ -81,7 +89,7 @@ def log_request(record: RequestRecord, generation: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SessionEnd:
-    """The end of one WebSocket session.  `records` is the number of ledger records it produced."""
+    """The end of a WebSocket session.  `records` is the number of its ledger records."""
 
     request_id: str
     caller: Caller
@@ -94,7 +102,7 @@ class SessionEnd:
 
 
 def log_session_end(end: SessionEnd) -> None:
-    """Log the end of a WebSocket session.  Its cost is in the lines of its records, which carry its request id."""
+    """Log the end of a WebSocket session.  The lines of its records carry its cost, and its request id as `session`."""
     _log.info(
         "session ended",
         {

@@ -1,9 +1,9 @@
-"""Logging: JSON lines on standard error, written by a thread so that a full pipe never holds up the event loop.
+"""Logging: JSON lines on standard error, written by a thread so that a full pipe never blocks the event loop.
 
-    log.info ──> JSON line ──> waiting ──> thread, every 20 ms at most: all lines that wait, in one write
+    log.info ──> JSON line ──> queue ──> thread, at most every 20 ms: all queued lines in one write
 
-The line is made where it is logged.  What is left to the thread is a single system call now and then, because each
-hand-over of the interpreter's lock costs as much as making the line (docs/performance.md).
+The calling thread encodes the line.  The writer thread only makes system calls, because each switch of the interpreter
+lock between two threads costs as much as encoding a line (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -21,73 +21,79 @@ from typing import ClassVar
 
 import msgspec
 
-#: Members of every LogRecord; what else stands on a record was given as `extra`.
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+#: Attributes of every LogRecord; all others were given as `extra`.
+_STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
-#: Lines that wait for the thread; when the reader of the pipe hangs, later lines are dropped rather than kept for ever.
-_MOST_WAITING = 100_000
+#: Lines in the queue.  If the reader of the pipe hangs, later lines are dropped: memory must stay bounded.
+_MAX_QUEUED_LINES = 100_000
 
-#: Seconds that a line may wait for others before all are written.
-_GATHER_S = 0.02
+#: Seconds that the writer waits for more lines before it writes them all.
+_BATCH_DELAY_S = 0.02
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one JSON object: time (RFC 3339, UTC), level, logger, message, then what was given as `extra`."""
+    """Formats a record as one JSON object: time (RFC 3339, UTC), level, logger, message and the `extra` fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end."""
-        given = {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        """Return the line, without a line end."""
+        fields = {key: value for key, value in vars(record).items() if key not in _STANDARD_ATTRIBUTES}
         if record.exc_info:
-            given["exception"] = self.formatException(record.exc_info)
-        return _line(record.created, record.levelname.lower(), record.name, record.getMessage(), given)
+            fields["exception"] = self.formatException(record.exc_info)
+        return _format_line(record.created, record.levelname.lower(), record.name, record.getMessage(), fields)
 
 
 class LineWriter(logging.Handler):
-    """Makes lines and lets a thread write them to the file descriptor `fd`.  stop() writes what waits, last of all."""
+    """Writes log lines to the file descriptor `fd` from a thread.
+
+    Call stop() last: it writes the queued lines and ends the thread.
+    """
 
     def __init__(self, fd: int) -> None:
         super().__init__()
         self.setFormatter(JsonFormatter())
         self._fd = fd
-        self._waiting: deque[str] = deque()
+        self._queue: deque[str] = deque()
         self._dropped = 0
-        self._some = threading.Event()
+        self._has_lines = threading.Event()
         self._stopping = False
+        # A daemon: a pipe that hangs must not keep the process from exiting.
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Make a line and put it on the way."""
+        """Format `record` and queue its line."""
         self.put(self.format(record))
 
     def put(self, line: str) -> None:
-        """Put a line on the way that is made already; drop and count it when far too many wait."""
-        if len(self._waiting) >= _MOST_WAITING:
+        """Queue a formatted line; drop and count it if the queue is full."""
+        if len(self._queue) >= _MAX_QUEUED_LINES:
             self._dropped += 1
             return
-        self._waiting.append(line)
-        if not self._some.is_set():
-            self._some.set()
+        self._queue.append(line)
+        # is_set() takes no lock; set() does, and most lines find the event set.
+        if not self._has_lines.is_set():
+            self._has_lines.set()
 
     def stop(self) -> None:
-        """Write what waits and end the thread."""
+        """Write the queued lines and end the thread."""
         self._stopping = True
-        self._some.set()
+        self._has_lines.set()
         self._thread.join()
 
     def _run(self) -> None:
         while not self._stopping:
-            self._some.wait()
+            self._has_lines.wait()
             if not self._stopping:
-                time.sleep(_GATHER_S)
-            self._some.clear()
+                time.sleep(_BATCH_DELAY_S)
+            # Clear before the write: a line that is queued during the write sets the event again.
+            self._has_lines.clear()
             self._write()
         self._write()
 
     def _write(self) -> None:
-        lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        lines = [self._queue.popleft() for _ in range(len(self._queue))]
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
             lines.append(
@@ -98,13 +104,14 @@ class LineWriter(logging.Handler):
             while data:
                 data = data[os.write(self._fd, data) :]
         except OSError:
-            return  # nobody reads any more; there is nowhere to say so
+            return  # the reader closed the pipe; there is no other place to report it
 
 
 class FrequentLog:
-    """A logger for a line that every request writes: it makes no LogRecord, which takes longer than the line.
+    """A logger for the lines that every request writes.
 
-    Levels and names are logging's own; so is everything else as long as start() has not been called.
+    It makes no LogRecord, which takes longer than encoding the line.  Levels and logger names are those of `logging`;
+    until start() is called, so is everything else.
     """
 
     _writer: ClassVar[LineWriter | None] = None
@@ -112,33 +119,33 @@ class FrequentLog:
     def __init__(self, name: str) -> None:
         self._log = logging.getLogger(name)
 
-    def info(self, message: str, given: Mapping[str, object]) -> None:
-        """Write a line with the members `given`."""
+    def info(self, message: str, fields: Mapping[str, object]) -> None:
+        """Write a line with `fields` at level INFO."""
         if self._writer is None:
-            self._log.info(message, extra=given)
+            self._log.info(message, extra=fields)
         elif self._log.isEnabledFor(logging.INFO):
-            self._writer.put(_line(time.time(), "info", self._log.name, message, given))
+            self._writer.put(_format_line(time.time(), "info", self._log.name, message, fields))
 
 
-def _line(at: float, level: str, logger: str, message: str, given: Mapping[str, object]) -> str:
-    """`at` is in seconds since 1970."""
-    line = {"time": _rfc3339(at), "level": level, "logger": logger, "message": message, **given}
+def _format_line(at: float, level: str, logger: str, message: str, fields: Mapping[str, object]) -> str:
+    """Return a line; `at` is in seconds since 1970."""
+    line = {"time": _format_time(at), "level": level, "logger": logger, "message": message, **fields}
     try:
         return _encode(line).decode()
     except (TypeError, ValueError, OverflowError):
-        # Half a surrogate pair in a caller's text, an integer past 64 bits: json has words for all of them.
+        # msgspec rejects lone surrogates in a caller's text and integers above 64 bits; json writes both.
         return json.dumps(line, default=str, skipkeys=True)
 
 
-def _rfc3339(at: float) -> str:
+def _format_time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def start(level: str) -> LineWriter:
-    """Send all logging to standard error.  Call stop() on what is returned, last of all."""
-    # What no line shows is not looked up (Python's logging documentation, "Optimization").
+    """Send all logging to standard error and return the writer; the caller stops it, last of all."""
+    # No line shows these, so do not look them up (Python documentation, "Logging HOWTO", Optimization).
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging._srcfile = None  # the documented switch has no public name
+    logging._srcfile = None  # the documented switch for call-site lookups has no public name
     writer = FrequentLog._writer = LineWriter(sys.stderr.fileno())
     root = logging.getLogger()
     root.handlers[:] = [writer]

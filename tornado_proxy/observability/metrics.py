@@ -1,6 +1,7 @@
-"""Every metric of the server, declared once.  Labels are closed sets: never a caller's text, never a secret.
+"""Declares every metric of the server.
 
-Source of the naming rules: Prometheus, "Metric and label naming".
+The values of a label are a closed set: a label never holds text of a caller.  Names follow Prometheus, "Metric and
+label naming".
 """
 
 from __future__ import annotations
@@ -13,27 +14,35 @@ from prometheus_client import Counter, Gauge, Histogram
 _Metric = TypeVar("_Metric", Counter, Histogram)
 
 
-@cache  # finding a child takes longer than counting on it; labels are closed sets, so this stays small
+@cache  # labels() takes longer than inc() or observe(); label values are closed sets, so the cache stays small
 def child(metric: _Metric, *labels: str) -> _Metric:
-    """The one of `metric`'s children that counts for `labels`."""
+    """Return the child of `metric` with these label values."""
     return metric.labels(*labels)
 
 
-#: Ended calls that are not counted yet, and how many there may be.  Counting one takes the library as long as making
-#: its log line; many in a row cost it a third of that each.
+#: Ended requests that are not counted yet: provider, outcome, seconds in all, seconds to the first byte.  Counting one
+#: request takes prometheus_client as long as its log line takes; in a batch each takes a third of that.
 _ended: list[tuple[str, str, float, float | None]] = []
+#: Requests in a batch; counting 500 at once blocks the event loop for a few milliseconds.
 _MAX_ENDED = 500
 
 
 def count_request(provider: str, outcome: str, total_s: float, first_byte_s: float | None) -> None:
-    """Count a call, in REQUESTS, DURATION and FIRST_BYTE, before the next look at them."""
+    """Count an ended request in REQUESTS, DURATION and FIRST_BYTE, at the latest when flush() is called.
+
+    Args:
+        provider: The provider's name.
+        outcome: How the request ended, a value of Outcome.
+        total_s: Seconds from its start to its end.
+        first_byte_s: Seconds from its start to the first byte of the response; None if there was none.
+    """
     _ended.append((provider, outcome, total_s, first_byte_s))
     if len(_ended) >= _MAX_ENDED:
         flush()
 
 
 def flush() -> None:
-    """Count what waits; whoever shows the metrics calls this first."""
+    """Count the requests that wait for it.  Call this before reading the metrics."""
     for provider, outcome, total_s, first_byte_s in _ended:
         child(REQUESTS, provider, outcome).inc()
         child(DURATION, provider).observe(total_s)
@@ -42,28 +51,31 @@ def flush() -> None:
     _ended.clear()
 
 
-#: Seconds.  From a refusal on the loop to a long reasoning stream.
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+#: Buckets in seconds, from an error response of the proxy to a long reasoning stream.
+_DURATION_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
-REQUESTS = Counter(
-    "llm_proxy_requests_total", "Requests that were sent to a provider, by how they ended", ["provider", "outcome"]
+REQUESTS = Counter("llm_proxy_requests_total", "Requests sent to a provider, by outcome", ["provider", "outcome"])
+REFUSALS = Counter(
+    "llm_proxy_refusals_total", "Requests rejected before anything was sent to a provider, by error code", ["code"]
 )
-REFUSALS = Counter("llm_proxy_refusals_total", "Requests that were turned away before anything was sent", ["code"])
-IN_FLIGHT = Gauge("llm_proxy_requests_in_flight", "Requests that are being relayed now")
-DRAINS = Gauge("llm_proxy_drains", "Answers that are read to their end without their clients, which have gone")
+IN_FLIGHT = Gauge("llm_proxy_requests_in_flight", "Requests in flight")
+DRAINS = Gauge("llm_proxy_drains", "Responses that are read to their end after their clients disconnected")
 FIRST_BYTE = Histogram(
     "llm_proxy_first_byte_seconds",
-    "From the request to the provider's first answer byte",
+    "Seconds from the request to the first byte of the provider's response",
     ["provider"],
-    buckets=_SECONDS,
+    buckets=_DURATION_BUCKETS_S,
 )
 DURATION = Histogram(
-    "llm_proxy_request_seconds", "From the request to the end of its answer", ["provider"], buckets=_SECONDS
+    "llm_proxy_request_seconds",
+    "Seconds from the request to the end of its response",
+    ["provider"],
+    buckets=_DURATION_BUCKETS_S,
 )
-UNPRICED = Counter("llm_proxy_unpriced_total", "Records whose cost is not known (basis unsettled)", ["provider"])
-READER_FAILURES = Counter("llm_proxy_reader_failures_total", "Usage readers that failed; their streams went on")
+UNPRICED = Counter("llm_proxy_unpriced_total", "Records with an unknown cost (basis unsettled)", ["provider"])
+READER_FAILURES = Counter("llm_proxy_reader_failures_total", "Usage readers that failed; their responses were relayed")
 TASK_FAILURES = Counter("llm_proxy_task_failures_total", "Background tasks that failed", ["task"])
-LEDGER_HEALTHY = Gauge("llm_proxy_ledger_healthy", "1 while the ledger takes writes, 0 while new requests get 503")
-LEDGER_PENDING = Gauge("llm_proxy_ledger_pending", "Ledger writes that wait for their commit")
-CONFIG_GENERATION = Gauge("llm_proxy_config_generation", "Generation of the configuration in use")
-CONFIG_RELOAD_FAILED = Gauge("llm_proxy_config_reload_failed", "1 when the last reload was refused")
+LEDGER_HEALTHY = Gauge("llm_proxy_ledger_healthy", "1 if the ledger can be written, 0 while new requests get 503")
+LEDGER_PENDING = Gauge("llm_proxy_ledger_pending", "Ledger writes that wait for a commit")
+CONFIG_GENERATION = Gauge("llm_proxy_config_generation", "Generation of the active configuration")
+CONFIG_RELOAD_FAILED = Gauge("llm_proxy_config_reload_failed", "1 if the last reload failed")
