@@ -21,7 +21,7 @@ from tornado_proxy.gateway.admission import (
 from tornado_proxy.gateway.object_ownership import Ownership
 from tornado_proxy.providers.contract import ClientFrame, SocketReader
 from tornado_proxy.snapshot import Snapshot
-from tornado_proxy.upstream.websocket.connection import SocketRequest
+from tornado_proxy.upstream.websocket.connection import WebSocketRequest
 
 #: Subprotocols that carry credentials or choose an account: they never go on.
 _PRIVATE = ("openai-insecure-api-key.", "openai-organization.", "openai-project.")
@@ -85,7 +85,7 @@ def check_again(entry: RequestContext, spends: Iterable[Spend], snapshot: Snapsh
         require_model(caller, project, entry.match.provider.name, spend.model)
 
 
-def socket_request(entry: RequestContext, subprotocols: tuple[str, ...]) -> SocketRequest:
+def socket_request(entry: RequestContext, subprotocols: tuple[str, ...]) -> WebSocketRequest:
     """What is connected to.
 
     Raises:
@@ -93,7 +93,7 @@ def socket_request(entry: RequestContext, subprotocols: tuple[str, ...]) -> Sock
         ServiceError: this server has no key for the provider.
     """
     settings, key = provider_access(entry)
-    return SocketRequest(
+    return WebSocketRequest(
         url=settings.base_url + entry.match.upstream_target,
         headers=tuple(passed_headers(entry)),
         key_headers=tuple(entry.match.provider.key_headers(key).items()),

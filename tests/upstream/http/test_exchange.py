@@ -12,7 +12,7 @@ from tornado_proxy.domain.identity import Secret
 from tornado_proxy.upstream.http.client import UpstreamClient
 from tornado_proxy.upstream.http.exchange import HIGH_WATER_BYTES, Exchange
 from tornado_proxy.upstream.http.request import Payload, UpstreamRequest
-from tornado_proxy.upstream.http.response_head import parse_head
+from tornado_proxy.upstream.http.response_head import parse_response_head
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
 
@@ -288,7 +288,7 @@ async def test_heads_of_1xx_are_passed_over(client: list[UpstreamClient]) -> Non
     ],
 )
 def test_status_lines(lines: list[bytes], status: int, reason: str) -> None:
-    head = parse_head(lines)
+    head = parse_response_head(lines)
 
     assert head is not None
     assert (head.status, head.reason) == (status, reason)

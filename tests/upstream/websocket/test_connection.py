@@ -21,7 +21,7 @@ from tests.upstream.authority import ca_file, server_context
 from tests.upstream.servers import provider
 from tornado_proxy.domain.errors import UpgradeRejected, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from tornado_proxy.domain.identity import Secret
-from tornado_proxy.upstream.websocket.connection import Closed, SocketRequest, UpstreamSocket, connect
+from tornado_proxy.upstream.websocket.connection import Closed, UpstreamWebSocket, WebSocketRequest, connect
 from tornado_proxy.upstream.websocket.frame_sender import Wait
 
 Speak = Callable[[ServerConnection], Awaitable[None]]
@@ -43,14 +43,14 @@ async def speaker(speak: Speak, context: ssl.SSLContext | None = None) -> AsyncI
         yield f"{scheme}://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
 
 
-async def opened(url: str, *, most: int = 1 << 20, timeout_s: float = 5.0, ca: str | None = None) -> UpstreamSocket:
+async def opened(url: str, *, most: int = 1 << 20, timeout_s: float = 5.0, ca: str | None = None) -> UpstreamWebSocket:
     key = (("Authorization", Secret("Bearer provider-key")),)
     return await connect(
-        SocketRequest(url + "/v1/realtime", (("X-One", "1"),), key, ("realtime",), most, timeout_s, ca)
+        WebSocketRequest(url + "/v1/realtime", (("X-One", "1"),), key, ("realtime",), most, timeout_s, ca)
     )
 
 
-async def until_closed(upstream: UpstreamSocket) -> tuple[list[str | bytes], Closed]:
+async def until_closed(upstream: UpstreamWebSocket) -> tuple[list[str | bytes], Closed]:
     """All messages, and how it closed."""
     came: list[str | bytes] = []
     closed = await asyncio.wait_for(upstream.listen(came.append), 20)

@@ -27,7 +27,7 @@ from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
 from tornado_proxy.providers.contract import ResponseEdit, ResponseHead
 from tornado_proxy.upstream.http.client import UpstreamClient
 from tornado_proxy.upstream.http.exchange import Exchange
-from tornado_proxy.upstream.http.response_head import Head
+from tornado_proxy.upstream.http.response_head import UpstreamResponseHead
 from tornado_proxy.wire.headers import to_client
 from tornado_proxy.wire.redaction import Redactor
 
@@ -63,7 +63,7 @@ class Hooks:
     """
 
     created: Callable[[str], None]
-    answered: Callable[[Head], Awaitable[None]] | None = None
+    answered: Callable[[UpstreamResponseHead], Awaitable[None]] | None = None
 
 
 class Relay:
@@ -142,7 +142,7 @@ class Relay:
             self._exchange.abort(outcome.value)
             self._client.cut()  # it may have stopped reading, and nothing else would end the write that waits for it
 
-    def _begin(self, head: Head) -> None:
+    def _begin(self, head: UpstreamResponseHead) -> None:
         self._first_byte_at = datetime.now(UTC)
         self._status = head.status
         provider = self._admitted.entry.match.provider
@@ -161,7 +161,7 @@ class Relay:
         if not self._gone:
             self._client.begin(head.status, head.reason, self._scrub.headers(headers))
 
-    def _is_coded(self, head: Head) -> bool:
+    def _is_coded(self, head: UpstreamResponseHead) -> bool:
         """Whether the body is compressed, though it was asked for as it is: then it passes, and cannot be read."""
         coding = (head.get("content-encoding") or "identity").strip().lower()
         if coding == "identity":

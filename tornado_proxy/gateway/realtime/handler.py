@@ -19,7 +19,7 @@ from tornado_proxy.gateway.realtime.relay import WebSocketRelay
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.gateway.socket_admission import admit_upgrade, offered_subprotocols, open_reader, socket_request
 from tornado_proxy.observability import access_log
-from tornado_proxy.upstream.websocket.connection import UpstreamSocket, connect
+from tornado_proxy.upstream.websocket.connection import UpstreamWebSocket, connect
 from tornado_proxy.upstream.websocket.frame_sender import FrameSender, Wait
 from tornado_proxy.wire.redaction import Redactor
 
@@ -44,7 +44,7 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         self._entry: RequestContext | None = None
         self._relay: WebSocketRelay | None = None
         self._frames: FrameSender | None = None
-        self._upstream: UpstreamSocket | None = None
+        self._upstream: UpstreamWebSocket | None = None
         self._opened = False
         self._gone = False
         self._began = time.monotonic()
@@ -161,7 +161,7 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         """The client has gone."""
         self._gone = True
         if self._frames is not None:
-            self._frames.let_go()
+            self._frames.detach()
             self._frames = None
         if self._relay is not None:
             self._relay.client_left(self.close_code, self.close_reason)

@@ -32,7 +32,7 @@ from tornado_proxy.gateway.realtime.meter import AnyMeter
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.gateway.socket_admission import admit_frame, check_again
 from tornado_proxy.providers.contract import ClientFrame, SocketReader
-from tornado_proxy.upstream.websocket.connection import Closed, UpstreamSocket
+from tornado_proxy.upstream.websocket.connection import Closed, UpstreamWebSocket
 from tornado_proxy.upstream.websocket.frame_sender import Wait
 
 GOING_AWAY = 1001
@@ -67,7 +67,7 @@ class WebSocketRelay:
         entry: RequestContext,
         reader: SocketReader,
         client: SocketClient,
-        upstream: UpstreamSocket,
+        upstream: UpstreamWebSocket,
         meter: AnyMeter,
     ) -> None:
         self._entry = entry

@@ -33,8 +33,8 @@ from tornado_proxy.gateway.realtime.meter import SocketMeter
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.gateway.socket_admission import check_again
 from tornado_proxy.upstream.http.request import Payload, UpstreamRequest
-from tornado_proxy.upstream.http.response_head import Head
-from tornado_proxy.upstream.websocket.connection import SocketRequest, UpstreamSocket, connect
+from tornado_proxy.upstream.http.response_head import UpstreamResponseHead
+from tornado_proxy.upstream.websocket.connection import UpstreamWebSocket, WebSocketRequest, connect
 from tornado_proxy.upstream.websocket.frame_sender import Wait
 
 #: Headers with a key.
@@ -61,7 +61,7 @@ class Sidebands:
         self._services = services
         self.call_id: str | None = None
 
-    async def answered(self, head: Head) -> None:
+    async def answered(self, head: UpstreamResponseHead) -> None:
         """The provider has answered; the client sees it when this returns.
 
         Raises:
@@ -101,7 +101,7 @@ class _MeteredCall:
         self._base_url = provider_access(self._entry)[0].base_url
         self._meter = SocketMeter(self._entry, self._reader, call_id, services)
         self._admitted_spends = self._reader.spends()
-        self._socket: UpstreamSocket | None = None
+        self._socket: UpstreamWebSocket | None = None
         self._outcome: Outcome | None = None
         self._draining = False
 
@@ -258,9 +258,9 @@ class _MeteredCall:
         assert own is not None, "the call was made with it, or with one that it was given"
         return tuple(dict.fromkeys((made_with, tuple(provider.key_headers(own).items()))))
 
-    def _request(self, key_headers: Headers) -> SocketRequest:
+    def _request(self, key_headers: Headers) -> WebSocketRequest:
         asked = self._admitted.upstream
-        return SocketRequest(
+        return WebSocketRequest(
             url=self._base_url + self._sideband.target(self._call_id),
             headers=(),
             key_headers=key_headers,

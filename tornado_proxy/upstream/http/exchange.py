@@ -28,7 +28,7 @@ import pycurl
 
 from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from tornado_proxy.upstream.http.request import UpstreamRequest
-from tornado_proxy.upstream.http.response_head import Head, parse_head
+from tornado_proxy.upstream.http.response_head import UpstreamResponseHead, parse_response_head
 
 #: Bytes held for a slow client before the transfer is paused.  A last piece of at most 16 KiB comes on top; as much may
 #: wait in the client's connection, and libcurl keeps the rest of what it has read, up to 64 KiB (CREDIT_BYTES over
@@ -86,7 +86,7 @@ class Exchange:
         self._transfers = transfers
         self._payload = request.body
         self._header_lines: list[bytes] = []
-        self._head: Head | None = None
+        self._head: UpstreamResponseHead | None = None
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._paused = False
@@ -101,7 +101,7 @@ class Exchange:
         #: Loop time since which nothing has come, for the idle time-out; a paused transfer is not idle.
         self.active_at = loop.time()
 
-    async def head(self) -> Head:
+    async def head(self) -> UpstreamResponseHead:
         """Wait for the final status line and headers.
 
         Raises:
@@ -171,7 +171,7 @@ class Exchange:
         if line not in _LINE_ENDS:
             self._header_lines.append(line)
         elif self._head is None:
-            self._on_head(parse_head(self._header_lines))
+            self._on_head(parse_response_head(self._header_lines))
             self._header_lines = []
 
     def on_body(self, data: bytes) -> int | None:
@@ -191,7 +191,7 @@ class Exchange:
         self._error = error
         self._wake()
 
-    def _on_head(self, head: Head | None) -> None:
+    def _on_head(self, head: UpstreamResponseHead | None) -> None:
         if head is None or head.status < 200:
             return
         self._head = head

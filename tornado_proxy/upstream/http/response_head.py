@@ -9,7 +9,7 @@ _BLANKS = (" ", "\t")
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class UpstreamResponseHead:
     """Status line and headers of an answer; header names as the provider wrote them, values decoded as Latin-1."""
 
     status: int
@@ -24,8 +24,8 @@ class Head:
         return None
 
 
-def parse_head(lines: list[bytes]) -> Head | None:
-    """Status line and header lines as a Head, None where the status line cannot be read.
+def parse_response_head(lines: list[bytes]) -> UpstreamResponseHead | None:
+    """Status line and header lines as a head, None where the status line cannot be read.
 
     Ours because Tornado's parser refuses `HTTP/2 200`, which has no reason phrase.  A folded line joins the one before.
     """
@@ -37,7 +37,7 @@ def parse_head(lines: list[bytes]) -> Head | None:
         return None
     fields = [line.partition(":") for line in _unfolded(others)]
     headers = tuple((name.strip(), value.strip()) for name, colon, value in fields if colon)
-    return Head(int(parts[1]), parts[2] if len(parts) == 3 else "", headers)
+    return UpstreamResponseHead(int(parts[1]), parts[2] if len(parts) == 3 else "", headers)
 
 
 def _unfolded(lines: list[str]) -> list[str]:

@@ -29,7 +29,7 @@ _UNSENDABLE = frozenset({1004, 1005, 1006, 1015})
 
 
 @dataclass(frozen=True, slots=True)
-class SocketRequest:
+class WebSocketRequest:
     """What is connected to.  `url` is complete, http(s); sizes in bytes, times in seconds."""
 
     url: str
@@ -54,7 +54,7 @@ class Closed:
 Handle = Callable[[str | bytes], Wait | None]
 
 
-class UpstreamSocket:
+class UpstreamWebSocket:
     """A connection that stands.  listen() once; send() and close() may come at any time.
 
     Every wait ends by the provider, by close(), or with the connection.
@@ -101,7 +101,7 @@ class UpstreamSocket:
         finally:
             self._connection._on_message = _drop  # type: ignore[method-assign]
             self._handle = _drop
-            self._frames.let_go()
+            self._frames.detach()
         return self._closed()
 
     def _on_message(self, message: str | bytes | None) -> asyncio.Future[None] | None:
@@ -149,7 +149,7 @@ def _drop(message: str | bytes | None) -> None:
     """Nobody listens any more."""
 
 
-async def connect(request: SocketRequest) -> UpstreamSocket:
+async def connect(request: WebSocketRequest) -> UpstreamWebSocket:
     """Connect, verify and upgrade.
 
     Raises:
@@ -183,4 +183,4 @@ async def connect(request: SocketRequest) -> UpstreamSocket:
         raise UpstreamUnreachable(f"the provider could not be reached: {error}", request_sent=False) from error
     connection.protocol.stream.set_nodelay(True)  # type: ignore[union-attr]  # it stands
     connection.connect_future = _connected()
-    return UpstreamSocket(connection)
+    return UpstreamWebSocket(connection)

@@ -55,7 +55,7 @@ class FrameSender:
             raise StreamClosedError
         return None
 
-    def let_go(self) -> None:
+    def detach(self) -> None:
         """The connection has ended: drop the frames that its error holds, and that hold it."""
         stream = self._protocol.stream
         if stream is not None and stream.error is not None:
