@@ -7,7 +7,7 @@ reload, and no lock is needed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from tornado_proxy.auth.authenticator import Authenticator
@@ -18,16 +18,8 @@ from tornado_proxy.domain.identity import Project, Secret
 from tornado_proxy.observability import metrics
 from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.pricing.book.tariff import Tariff
-from tornado_proxy.providers.anthropic.provider import ANTHROPIC
-from tornado_proxy.providers.contract import Provider
-from tornado_proxy.providers.openai.endpoints import openai_endpoints
-from tornado_proxy.providers.openai.provider import OPENAI
+from tornado_proxy.providers.registry import load_providers
 from tornado_proxy.providers.route_table import RouteTable
-
-
-def _providers(settings: Settings) -> tuple[Provider, ...]:
-    exact_speech = settings.speech_usage == "exact"
-    return replace(OPENAI, endpoints=openai_endpoints(exact_speech=exact_speech)), ANTHROPIC
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +52,7 @@ def build(path: Path, generation: int) -> Snapshot:
     """
     loaded = load_settings(path)
     prices = PriceBook.from_documents(loaded.price_documents)
-    providers = _providers(loaded.settings)
+    providers = load_providers(exact_speech=loaded.settings.speech_usage == "exact")
     tariffs = {
         provider.name: Tariff(
             prices,

@@ -17,7 +17,7 @@ from tornado_proxy.domain.request import ImageFacts, RequestFacts
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Meter, Quantity, UsageReport
 from tornado_proxy.providers.anthropic.provider import ANTHROPIC
-from tornado_proxy.providers.contract import Endpoint, ResponseHead, UsageReader
+from tornado_proxy.providers.contract import Endpoint, RequestView, ResponseHead, UsageReader
 from tornado_proxy.providers.openai.provider import OPENAI
 
 ENDPOINTS = (*OPENAI.endpoints, *ANTHROPIC.endpoints)
@@ -153,7 +153,7 @@ def test_a_route_without_a_reader_says_free_on_its_page(endpoint: Endpoint) -> N
 def test_a_body_is_parsed_or_refused_and_nothing_else(endpoint: Endpoint, body: bytes, content_type: str) -> None:
     assert endpoint.parse is not None
     try:
-        parsed = endpoint.parse(body, content_type)
+        parsed = endpoint.parse(RequestView(body, content_type))
     except CallerError:
         return
     assert isinstance(parsed.facts, RequestFacts)

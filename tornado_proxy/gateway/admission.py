@@ -13,19 +13,20 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Generic
 from urllib.parse import unquote_plus
 
 from tornado_proxy.auth.credentials import find_token
 from tornado_proxy.auth.permissions import allows, require_model
 from tornado_proxy.config.settings import ProviderSettings
-from tornado_proxy.domain.errors import BadRequest, NotFound, RequestError, ServiceError, UpgradeRequired
+from tornado_proxy.domain.errors import BadRequest, NotFound, RequestError, ServiceError
 from tornado_proxy.domain.identity import Caller, Secret
 from tornado_proxy.domain.record import RequestIntent
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.observability import access_log
 from tornado_proxy.pricing.book.tariff import Tariff
-from tornado_proxy.providers.contract import ParsedRequest
-from tornado_proxy.providers.route_table import Match
+from tornado_proxy.providers.contract import Endpoint, HttpEndpoint, ParsedRequest, RequestView
+from tornado_proxy.providers.route_table import EndpointT, Match
 from tornado_proxy.snapshot import Snapshot
 from tornado_proxy.upstream.http.request import Payload, UpstreamRequest
 from tornado_proxy.wire.annotations import read_annotations
@@ -37,11 +38,11 @@ Headers = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class RequestContext:
+class RequestContext(Generic[EndpointT]):
     """A request whose head is in order.  `token` is the credential it came with."""
 
     snapshot: Snapshot
-    match: Match
+    match: Match[EndpointT]
     caller: Caller
     token: Secret
     headers: Headers
@@ -57,7 +58,7 @@ class RequestContext:
 class AdmittedRequest:
     """A request that may be sent."""
 
-    entry: RequestContext
+    entry: RequestContext[HttpEndpoint]
     facts: RequestFacts
     intent: RequestIntent
     upstream: UpstreamRequest
@@ -65,7 +66,7 @@ class AdmittedRequest:
     tariff: Tariff
 
 
-def log_refusal(request_id: str, error: RequestError, context: RequestContext | None) -> None:
+def log_refusal(request_id: str, error: RequestError, context: RequestContext[Endpoint] | None) -> None:
     """Log and count a refused request; `context` is None if its credential was not accepted."""
     if context is None:
         access_log.log_rejection(request_id, error)
@@ -89,22 +90,22 @@ def _draw_ids() -> Iterator[str]:
 _ids = _draw_ids()
 
 
-def admit_head(snapshot: Snapshot, method: str, target: str, headers: Headers, started_at: datetime) -> RequestContext:
+def admit_head(
+    snapshot: Snapshot, method: str, target: str, headers: Headers, started_at: datetime
+) -> RequestContext[HttpEndpoint]:
     """Find the route and the caller.  `target` is the raw request target.
 
     Raises:
         CallerError: no such route, or no valid credential.
     """
-    match = snapshot.routes.match(method, target)
-    if match.endpoint.socket is not None:
-        raise UpgradeRequired("this path is a WebSocket; connect to it with wss:// or ws://")
+    match = snapshot.routes.match_http(method, target)
     token = find_token(headers, match.provider.credential_headers)
     caller = snapshot.authenticator.authenticate(token, started_at, session_keys=match.endpoint.session_keys)
     refuse_token_in_target(target, token)
     return RequestContext(snapshot, match, caller, Secret(token), headers, started_at)
 
 
-async def parse_body(entry: RequestContext, body: bytes) -> ParsedRequest:
+async def parse_body(entry: RequestContext[HttpEndpoint], body: bytes) -> ParsedRequest:
     """The facts of the body.  What takes long to find (the length of uploaded audio) is found in a thread.
 
     Raises:
@@ -112,10 +113,10 @@ async def parse_body(entry: RequestContext, body: bytes) -> ParsedRequest:
     """
     parsed = _parse(entry, body)
     measure = entry.match.endpoint.measure
-    return parsed if measure is None else await asyncio.to_thread(measure, parsed, _sent(entry, "content-type"))
+    return parsed if measure is None else await asyncio.to_thread(measure, parsed, _view(entry, body))
 
 
-def admit_body(entry: RequestContext, parsed: ParsedRequest, request_id: str) -> AdmittedRequest:
+def admit_body(entry: RequestContext[HttpEndpoint], parsed: ParsedRequest, request_id: str) -> AdmittedRequest:
     """Check what the body asks for, and make what is sent.
 
     Raises:
@@ -143,7 +144,7 @@ def admit_body(entry: RequestContext, parsed: ParsedRequest, request_id: str) ->
     )
 
 
-def _check_session(entry: RequestContext, facts: RequestFacts) -> None:
+def _check_session(entry: RequestContext[HttpEndpoint], facts: RequestFacts) -> None:
     """A call without a session's config has the one that its caller's key is for."""
     if entry.match.endpoint.sideband and not facts.spends and entry.caller.session is None:
         raise BadRequest(
@@ -152,7 +153,7 @@ def _check_session(entry: RequestContext, facts: RequestFacts) -> None:
         )
 
 
-def provider_access(entry: RequestContext) -> tuple[ProviderSettings, Secret]:
+def provider_access(entry: RequestContext[Endpoint]) -> tuple[ProviderSettings, Secret]:
     """Where the provider is, and the key to use there: for a key to one session, the provider's own behind it.
 
     Raises:
@@ -170,7 +171,7 @@ def provider_access(entry: RequestContext) -> tuple[ProviderSettings, Secret]:
     return settings, key if session is None else session.provider_key
 
 
-def passed_headers(entry: RequestContext) -> list[tuple[str, str]]:
+def passed_headers(entry: RequestContext[Endpoint]) -> list[tuple[str, str]]:
     """The client's headers that go on.
 
     Raises:
@@ -188,7 +189,7 @@ def passed_headers(entry: RequestContext) -> list[tuple[str, str]]:
     return passed
 
 
-def check_spends(entry: RequestContext, spends: Iterable[Spend], at: datetime) -> None:
+def check_spends(entry: RequestContext[Endpoint], spends: Iterable[Spend], at: datetime) -> None:
     """Check that the caller may use each model, and that all it can cost has a price at `at`.
 
     Raises:
@@ -201,24 +202,28 @@ def check_spends(entry: RequestContext, spends: Iterable[Spend], at: datetime) -
         entry.snapshot.tariffs[provider].admit(entry.priced_as, spend, at)
 
 
-def _parse(entry: RequestContext, body: bytes) -> ParsedRequest:
+def _parse(entry: RequestContext[HttpEndpoint], body: bytes) -> ParsedRequest:
     parse = entry.match.endpoint.parse
     if parse is None:
         return ParsedRequest(RequestFacts(body_bytes=len(body)), body)
     encoding = _sent(entry, "content-encoding")
     if encoding and encoding.lower() != "identity":
         raise BadRequest(f"a body with Content-Encoding {encoding[:40]!r} cannot be read here; send it uncompressed")
-    return parse(body, _sent(entry, "content-type"))
+    return parse(_view(entry, body))
 
 
-def _sent(entry: RequestContext, name: str) -> str:
+def _view(entry: RequestContext[HttpEndpoint], body: bytes) -> RequestView:
+    return RequestView(body, _sent(entry, "content-type"), entry.match.path_id, entry.match.query, entry.headers)
+
+
+def _sent(entry: RequestContext[Endpoint], name: str) -> str:
     """What the client sent as the header `name` (lower case), several lines joined; "" where there is none."""
     return ",".join([value for key, value in entry.headers if len(key) == len(name) and key.lower() == name])
 
 
-def _check_model_in_path(entry: RequestContext) -> None:
+def _check_model_in_path(entry: RequestContext[Endpoint]) -> None:
     """A model is shown to those who can use it, and to nobody else."""
-    model = entry.match.object_id
+    model = entry.match.path_id
     path = entry.match.endpoint.path
     if model is None or path != _MODEL or entry.snapshot.settings.models_list == "provider":
         return
@@ -226,7 +231,7 @@ def _check_model_in_path(entry: RequestContext) -> None:
         raise NotFound(f"the model {model[:100]!r} does not exist, or you have no access to it", code="model_not_found")
 
 
-def usable_model(entry: RequestContext, model: str) -> bool:
+def usable_model(entry: RequestContext[Endpoint], model: str) -> bool:
     """Whether `model` has a price and is granted to the caller and its project."""
     provider = entry.match.provider.name
     return (
@@ -236,7 +241,7 @@ def usable_model(entry: RequestContext, model: str) -> bool:
     )
 
 
-def _intent(entry: RequestContext, facts: RequestFacts, request_id: str) -> RequestIntent:
+def _intent(entry: RequestContext[Endpoint], facts: RequestFacts, request_id: str) -> RequestIntent:
     return RequestIntent(
         request_id=request_id,
         caller=entry.caller,

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from tornado_proxy.domain.errors import NotFound
 from tornado_proxy.gateway.admission import RequestContext
 from tornado_proxy.ledger.protocol import Ledger
+from tornado_proxy.providers.contract import Endpoint, HttpEndpoint, OwnedList, OwnedObject
 
 #: Objects that are remembered without asking the ledger, the least lately created forgotten first.
 _REMEMBERED = 10_000
@@ -31,7 +32,7 @@ class Ownership:
         if len(self._lately) > _REMEMBERED:
             self._lately.popitem(last=False)
 
-    async def require(self, entry: RequestContext, references: Iterable[str]) -> None:
+    async def require(self, entry: RequestContext[Endpoint], references: Iterable[str]) -> None:
         """Check the object in the path and those that the body refers to.
 
         Raises:
@@ -39,12 +40,11 @@ class Ownership:
         """
         if _has_own_key(entry):
             return
-        named = [entry.match.object_id] if entry.match.endpoint.by_id and entry.match.object_id is not None else []
-        for object_id in (*named, *references):
+        for object_id in (*_object_in_path(entry), *references):
             if not await self._is_own(entry, object_id):
                 raise NotFound(f"{object_id[:100]} was not found")
 
-    async def made_here(self, entry: RequestContext, references: Iterable[str]) -> bool:
+    async def made_here(self, entry: RequestContext[Endpoint], references: Iterable[str]) -> bool:
         """Whether one of these was created through this proxy, by whatever project; not what is only allowed."""
         provider = entry.match.provider.name
         for object_id in references:
@@ -52,15 +52,17 @@ class Ownership:
                 return True
         return False
 
-    async def own_list(self, entry: RequestContext) -> frozenset[str] | None:
+    async def own_list(self, entry: RequestContext[Endpoint]) -> frozenset[str] | None:
         """The objects that a list may show; None where it may show all."""
-        made_by = entry.match.endpoint.lists
-        if not made_by or _has_own_key(entry):
+        endpoint = entry.match.endpoint
+        if not isinstance(endpoint, HttpEndpoint) or not isinstance(endpoint.objects, OwnedList) or _has_own_key(entry):
             return None
-        own = await self._ledger.owned_by(entry.caller.project_id, entry.match.provider.name, made_by)
+        own = await self._ledger.owned_by(
+            entry.caller.project_id, entry.match.provider.name, endpoint.objects.created_by
+        )
         return own | _allowed(entry)
 
-    async def _is_own(self, entry: RequestContext, object_id: str) -> bool:
+    async def _is_own(self, entry: RequestContext[Endpoint], object_id: str) -> bool:
         provider = entry.match.provider.name
         if object_id in _allowed(entry):
             return True
@@ -70,9 +72,15 @@ class Ownership:
         return self._lately.get((provider, object_id)) or await self._ledger.owner_of(provider, object_id)
 
 
-def _has_own_key(entry: RequestContext) -> bool:
+def _object_in_path(entry: RequestContext[Endpoint]) -> tuple[str, ...]:
+    endpoint, path_id = entry.match.endpoint, entry.match.path_id
+    owned = isinstance(endpoint, HttpEndpoint) and isinstance(endpoint.objects, OwnedObject)
+    return (path_id,) if owned and path_id is not None else ()
+
+
+def _has_own_key(entry: RequestContext[Endpoint]) -> bool:
     return entry.match.provider.name in entry.snapshot.projects[entry.caller.project_id].provider_keys
 
 
-def _allowed(entry: RequestContext) -> frozenset[str]:
+def _allowed(entry: RequestContext[Endpoint]) -> frozenset[str]:
     return entry.snapshot.projects[entry.caller.project_id].allowed_objects

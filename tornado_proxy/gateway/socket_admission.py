@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 
 from tornado_proxy.auth.credentials import find_socket_token
 from tornado_proxy.auth.permissions import require_model
-from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.domain.request import Spend
 from tornado_proxy.gateway.admission import (
@@ -19,7 +18,7 @@ from tornado_proxy.gateway.admission import (
     refuse_token_in_target,
 )
 from tornado_proxy.gateway.object_ownership import Ownership
-from tornado_proxy.providers.contract import ClientFrame, SocketReader
+from tornado_proxy.providers.contract import ClientFrame, Endpoint, SocketReader, WebSocketEndpoint
 from tornado_proxy.snapshot import Snapshot
 from tornado_proxy.upstream.websocket.connection import WebSocketRequest
 
@@ -29,38 +28,41 @@ _PRIVATE = ("openai-insecure-api-key.", "openai-organization.", "openai-project.
 _MIB = 1024 * 1024
 
 
-def admit_upgrade(snapshot: Snapshot, target: str, headers: Headers, started_at: datetime) -> RequestContext:
+def admit_upgrade(
+    snapshot: Snapshot, target: str, headers: Headers, started_at: datetime
+) -> RequestContext[WebSocketEndpoint]:
     """Find the route and the caller of a request for a WebSocket.
 
     Raises:
         CallerError: no such route, not a WebSocket, or no valid credential.
     """
-    match = snapshot.routes.match("GET", target)
-    if match.endpoint.socket is None:
-        raise BadRequest("this path is no WebSocket; send a plain HTTP request", code="no_websocket")
+    match = snapshot.routes.match_websocket(target)
     token = find_socket_token(headers, match.provider.credential_headers)
     caller = snapshot.authenticator.authenticate(token, started_at, session_keys=match.endpoint.session_keys)
     refuse_token_in_target(target, token)
     return RequestContext(snapshot, match, caller, Secret(token), headers, started_at)
 
 
-async def open_reader(entry: RequestContext, subprotocols: tuple[str, ...], ownership: Ownership) -> SocketReader:
+async def open_reader(
+    entry: RequestContext[WebSocketEndpoint], subprotocols: tuple[str, ...], ownership: Ownership
+) -> SocketReader:
     """What reads the session, all that opening it can cost admitted.
 
     Raises:
         CallerError: it asks for what has no price, is not granted, or is not the project's.
     """
-    assert entry.match.endpoint.socket is not None, "admit_upgrade comes first"
     query = entry.match.upstream_target.partition("?")[2]
     if entry.caller.session is not None and "model=" not in query:
         query = f"{query}&{entry.caller.session.query}"  # for the reader: the provider knows it from its own key
-    reader = entry.match.endpoint.socket(query, subprotocols)
-    check_spends(entry, reader.spends(), entry.started_at)
+    reader = entry.match.endpoint.open_reader(query, subprotocols)
+    check_spends(entry, reader.spends, entry.started_at)
     await ownership.require(entry, reader.references)
     return reader
 
 
-async def admit_frame(entry: RequestContext, frame: ClientFrame, ownership: Ownership, at: datetime) -> None:
+async def admit_frame(
+    entry: RequestContext[WebSocketEndpoint], frame: ClientFrame, ownership: Ownership, at: datetime
+) -> None:
     """Check what one frame of the client asks for.
 
     Raises:
@@ -71,7 +73,7 @@ async def admit_frame(entry: RequestContext, frame: ClientFrame, ownership: Owne
         await ownership.require(entry, frame.references)
 
 
-def check_again(entry: RequestContext, spends: Iterable[Spend], snapshot: Snapshot) -> None:
+def check_again(entry: RequestContext[Endpoint], spends: Iterable[Spend], snapshot: Snapshot) -> None:
     """Look at the credential of a session that runs, by the configuration that is in use now.
 
     Raises:
@@ -85,7 +87,7 @@ def check_again(entry: RequestContext, spends: Iterable[Spend], snapshot: Snapsh
         require_model(caller, project, entry.match.provider.name, spend.model)
 
 
-def socket_request(entry: RequestContext, subprotocols: tuple[str, ...]) -> WebSocketRequest:
+def socket_request(entry: RequestContext[WebSocketEndpoint], subprotocols: tuple[str, ...]) -> WebSocketRequest:
     """What is connected to.
 
     Raises:
@@ -104,7 +106,7 @@ def socket_request(entry: RequestContext, subprotocols: tuple[str, ...]) -> WebS
     )
 
 
-def _passed_subprotocols(entry: RequestContext, offered: tuple[str, ...]) -> tuple[str, ...]:
+def _passed_subprotocols(entry: RequestContext[WebSocketEndpoint], offered: tuple[str, ...]) -> tuple[str, ...]:
     """What goes on of what the client offers: nothing that carries a credential, in whatever form."""
     token = entry.token.reveal()
     return tuple(one for one in offered if not one.startswith(_PRIVATE) and token not in one)

@@ -100,8 +100,8 @@ class DeferredSettlement:
 
     async def _look(self, snapshot: Snapshot, call: PendingRequest) -> Settlement | None:
         """What the call came to; None while that is not known."""
-        endpoint = snapshot.routes.endpoint(call.provider, "POST", call.endpoint)
-        later = endpoint.later if endpoint is not None else None
+        endpoint = snapshot.routes.http_endpoint(call.provider, "POST", call.endpoint)
+        later = endpoint.deferred_usage if endpoint is not None else None
         if later is None:
             return None
         self._wait_longer(call, later)
@@ -128,7 +128,7 @@ class DeferredSettlement:
     def _wait_longer(self, call: PendingRequest, later: DeferredUsage) -> None:
         wait = self._waits[call.request_id]
         wait.until = asyncio.get_running_loop().time() + wait.seconds
-        wait.seconds = min(wait.seconds * _GROWTH, later.slowest_s)
+        wait.seconds = min(wait.seconds * _GROWTH, later.max_interval_s)
 
     async def _ask(self, snapshot: Snapshot, call: PendingRequest, later: DeferredUsage) -> UsageReport | None:
         exchange = self._get(snapshot, call, later.state(call.object_id))

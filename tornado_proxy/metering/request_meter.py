@@ -18,7 +18,7 @@ from tornado_proxy.domain.request import DeferredRatingFacts, RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.observability import metrics
 from tornado_proxy.pricing.book.tariff import Tariff
-from tornado_proxy.providers.contract import Endpoint, ResponseHead, UsageReader
+from tornado_proxy.providers.contract import HttpEndpoint, ResponseHead, UsageReader
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class RequestMeter:
 
     __slots__ = ("_complete", "_endpoint", "_facts", "_failed", "_head", "_no_reader", "_reader", "_tariff", "intent")
 
-    def __init__(self, intent: RequestIntent, endpoint: Endpoint, facts: RequestFacts, tariff: Tariff) -> None:
+    def __init__(self, intent: RequestIntent, endpoint: HttpEndpoint, facts: RequestFacts, tariff: Tariff) -> None:
         self.intent = intent
         self._endpoint = endpoint
         self._facts = facts
@@ -58,8 +58,7 @@ class RequestMeter:
     def answered(self, head: ResponseHead) -> None:
         """The provider's head is there."""
         self._head = head
-        if self._endpoint.reader is not None:
-            self._reader = self._endpoint.reader(self._facts, head)
+        self._reader = self._endpoint.usage_reader(self._facts, head)
 
     def unreadable(self, why: str) -> None:
         """The body is in a form that no reader reads: its bytes flow on, its usage is not known."""
@@ -78,8 +77,7 @@ class RequestMeter:
     @property
     def object_id(self) -> str | None:
         """What the call has created, as soon as the answer names it; None for most endpoints until the end."""
-        found = getattr(self._reader, "object_id", None)
-        return found if isinstance(found, str) else None
+        return None if self._reader is None else self._reader.object_id
 
     def body_complete(self) -> None:
         """The provider's body has come to its proper end."""
@@ -90,7 +88,7 @@ class RequestMeter:
         return rated_record(self.intent, self._report(ending), self._facts, self._tariff, ending)
 
     def _report(self, ending: RequestEnd) -> UsageReport:
-        if self._endpoint.free or not ending.reached_provider:
+        if self._endpoint.reader is None or not ending.reached_provider:
             return UsageReport(basis=Basis.FREE)
         if self._reader is None:
             return UsageReport(basis=Basis.UNSETTLED, faults=(self._no_reader,))

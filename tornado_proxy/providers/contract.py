@@ -1,87 +1,168 @@
-"""What a provider is to the rest of the program: a table of endpoints, and a few words on headers and errors.
+"""The contract between a provider's folder and the rest of the program: endpoints, usage readers, headers, errors.
 
-Theory of operation.  `web/` matches a request to an `Endpoint`, hands the whole body to `parse`, and sends `body`.
-When the head of the answer is there it asks for a `reader` and perhaps an `edit`; every chunk of the answer goes
-through `reader.feed` first, then through `edit.feed`, then to the client:
+Theory of operation.  `gateway/` matches a request to an endpoint and calls `parse` with a view of it.  When the
+response head has arrived it asks for a usage reader and perhaps an edit.  Every chunk of the response goes through the
+reader first, then through the edit, then to the client:
 
-    client body -> parse -> facts, body -> provider
+    request view   -> parse -> facts, body -> provider
     provider chunk -> reader.feed            (never changes anything, never raises)
                    -> edit.feed -> client    (only where docs/architecture.md says that bytes differ)
-    end -> reader.close(complete=...) -> reader.result() -> UsageReport
+    end of body    -> reader.close(complete=...) -> reader.result() -> UsageReport
+
+A WebSocket session has one reader for both directions (SocketReader).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Protocol
 
 from tornado_proxy.domain.errors import RequestError
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.domain.request import RequestFacts, Spend
-from tornado_proxy.domain.usage import UsageReport
+from tornado_proxy.domain.usage import Basis, UsageReport
+
+
+@dataclass(frozen=True, slots=True)
+class RequestView:
+    """A request as its endpoint's parser sees it.
+
+    `path_id` is the `{id}` segment of the path, None if the path has none.  `query` is raw, without the question mark.
+    Names in `headers` are spelled as the client sent them.
+    """
+
+    body: bytes
+    content_type: str = ""
+    path_id: str | None = None
+    query: str = ""
+    headers: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseHead:
-    """Status and media type of an answer.  `media_type` is lower case without parameters, "" where it is missing."""
+    """Status and media type of a response.  `media_type` is lower case without parameters, "" if missing."""
 
     status: int
     media_type: str
 
     @property
     def ok(self) -> bool:
-        """Whether the provider did what was asked; an error status is never charged."""
+        """True if the status is 2xx.  Providers never charge for an error status."""
         return 200 <= self.status < 300
 
 
 class UsageReader(Protocol):
-    """Reads usage out of one answer.  Never awaits, logs, raises or looks at a clock."""
+    """Reads usage from one response.  Never awaits, logs, raises or looks at a clock."""
+
+    @property
+    def object_id(self) -> str | None:
+        """The id of the object that the request created, as soon as the response names it."""
 
     def feed(self, data: bytes) -> None:
-        """Take the next body bytes, split anywhere, even inside a UTF-8 character."""
+        """Read the next body bytes, split anywhere, even inside a UTF-8 character."""
 
     def close(self, *, complete: bool) -> None:
-        """The body has ended; `complete` is False when it broke off.  No feed afterwards."""
+        """End the body.  `complete` is False if the response broke off.  No feed afterwards."""
 
     def result(self) -> UsageReport:
-        """What was read.  Called once, after close."""
+        """Return the usage.  Called once, after close."""
+
+
+class FreeReader:
+    """Reads a response that costs nothing, such as one with an error status."""
+
+    object_id: str | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Ignore the bytes."""
+
+    def close(self, *, complete: bool) -> None:
+        """End the body."""
+
+    def result(self) -> UsageReport:
+        """Return a free report."""
+        return UsageReport(basis=Basis.FREE)
 
 
 class ResponseEdit(Protocol):
-    """Changes the answer's bytes on their way to the client, in the few places where it must."""
+    """Changes response bytes on their way to the client."""
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes from the provider; give what can go to the client now, perhaps b""."""
+        """Take the next bytes from the provider; return the bytes that can go to the client now, perhaps b""."""
 
     def close(self) -> bytes:
-        """The body has ended; give what is still held."""
+        """End the body; return the bytes still held."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedRequest:
-    """The facts of a request, and the bytes to send: the client's own, or with a splice that `facts` tells of."""
+    """The facts of a request, and the bytes to send: the client's own, or with a splice that `facts` records."""
 
     facts: RequestFacts
     body: bytes
 
 
-#: (body, content type header) -> parsed request.  Raises InvalidBody or BadRequest.
-Parse = Callable[[bytes, str], ParsedRequest]
+#: Raises InvalidBody or BadRequest.
+Parse = Callable[[RequestView], ParsedRequest]
+#: Adds facts that are expensive to find.  Pure; may take tens of milliseconds, so it runs in a thread between parse and
+#: admission.  Raises BadRequest.
+Measure = Callable[[ParsedRequest, RequestView], ParsedRequest]
 MakeReader = Callable[[RequestFacts, ResponseHead], UsageReader]
 MakeEdit = Callable[[RequestFacts, ResponseHead], ResponseEdit | None]
-#: The Content-Type that the client must see, None where it is the provider's own.
-AnswerType = Callable[[RequestFacts, ResponseHead], str | None]
-#: (parsed request, content type header) -> the same with more facts.  Pure; may take tens of milliseconds, so it is run
-#: in a thread between parse and admission.  Raises BadRequest.
-Measure = Callable[[ParsedRequest, str], ParsedRequest]
+#: Returns the Content-Type that the client must see, None to keep the provider's own.
+ContentTypeEdit = Callable[[RequestFacts, ResponseHead], str | None]
+#: (the provider's short-lived key, its expiry in seconds since 1970) -> the key of ours that replaces it.
+Seal = Callable[[str, int], str]
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseEdits:
+    """The ways in which an endpoint's response differs between provider and client.
+
+    `body` edits chunks as they pass; `content_type` is set if `body` can change the kind of body.  `rewrite_urls` edits
+    a whole body so that URLs lead to the proxy: (body, our base URL) -> body.  `seal_secrets` replaces the provider's
+    short-lived keys in a whole body by ours.
+    """
+
+    body: MakeEdit | None = None
+    content_type: ContentTypeEdit | None = None
+    rewrite_urls: Callable[[bytes, str], bytes] | None = None
+    seal_secrets: Callable[[bytes, Seal], bytes] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeferredUsage:
+    """How to fetch usage that the provider reports after the response, by the id of the created object.
+
+    `state` is the path to poll and `finished` reads its response.  `results` is the path that then states usage, None
+    if the state itself does; `reader` reads it.  Polls are at most `max_interval_s` apart.
+    """
+
+    state: Callable[[str], str]
+    finished: Callable[[bytes], bool]
+    reader: MakeReader
+    max_interval_s: float
+    results: Callable[[str], str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedObject:
+    """The `{id}` of the path must be an object of the caller's project."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedList:
+    """The response lists objects; the caller sees those that its project created with requests to `created_by`."""
+
+    created_by: str
 
 
 @dataclass(frozen=True, slots=True)
 class ClientFrame:
-    """What one frame of a client asks for on a WebSocket.  `spends` and `references` are admitted before it goes on.
+    """The request in one WebSocket frame of a client.  `spends` and `references` are admitted before it is sent on.
 
-    `facts` are set where the frame asks for an answer that costs; `event_id` is the client's own name for it.
+    `facts` is set if the frame requests work that costs; `event_id` is the client's own id of the frame.
     """
 
     event_id: str | None = None
@@ -90,11 +171,37 @@ class ClientFrame:
     facts: RequestFacts | None = None
 
 
-class SocketReader(Protocol):
-    """Reads one WebSocket session, both ways: what frames ask for, and what was used.  Sans-I/O.
+@dataclass(frozen=True, slots=True)
+class WorkStarted:
+    """The provider has started work (a response, a transcription) that will be charged."""
 
-    Work (a response, a transcription) is known by the id that the provider gives it.
-    """
+    work_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkRejected:
+    """The provider has rejected a request for work.  Nothing is charged."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReported:
+    """Work has ended; `report.object_id` is its id if it has one."""
+
+    report: UsageReport
+
+
+@dataclass(frozen=True, slots=True)
+class SessionChanged:
+    """The session can now be charged for `spends`, which may name another model than before."""
+
+    spends: tuple[Spend, ...]
+
+
+SocketEvent = WorkStarted | WorkRejected | UsageReported | SessionChanged
+
+
+class SocketReader(Protocol):
+    """Reads one WebSocket session in both directions: requests for work, and usage.  Sans-I/O."""
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -102,119 +209,120 @@ class SocketReader(Protocol):
 
     @property
     def model(self) -> str | None:
-        """The model that answers, where the session has one."""
+        """The model of the session, None if each request names its own."""
 
     @property
     def working(self) -> bool:
-        """Whether something runs that is still to be paid for."""
+        """True while work runs that will be charged."""
 
+    @property
     def spends(self) -> tuple[Spend, ...]:
-        """What the session can be charged for without being asked, as far as is known now."""
+        """Spends of the session itself, without a further request.  Changes are events (SessionChanged)."""
 
     def read_client_frame(self, frame: str | bytes) -> ClientFrame:
-        """Look at a frame before it goes to the provider.
+        """Read a client's frame before it goes to the provider.
 
         Raises:
-            CallerError: it cannot be read, or two readers could read it differently.
+            CallerError: the frame cannot be parsed, or two parsers could read it differently.
         """
 
-    def refusal(self, error: RequestError, frame: ClientFrame, own_id: str) -> str:
-        """The frame that tells the client why its own was not sent on; `own_id` is a fresh event id."""
+    def refusal(self, error: RequestError, frame: ClientFrame, event_id: str) -> str:
+        """Return the frame that tells the client why its frame was rejected; `event_id` is a new id for it."""
 
-    def feed_server_frame(self, frame: str | bytes) -> tuple[UsageReport, ...]:
-        """Take a frame of the provider; give what it settles, each with its work's id.  Never raises."""
-
-    def take_begun(self) -> tuple[str, ...]:
-        """The ids of work that the provider has begun since the last call."""
-
-    def take_rejected(self) -> int:
-        """How many requests for an answer the provider has turned down since the last call."""
+    def feed_server_frame(self, frame: str | bytes) -> tuple[SocketEvent, ...]:
+        """Read a provider's frame; return its events in order.  Never raises."""
 
     def close(self) -> tuple[UsageReport, ...]:
-        """The session has ended; give what it leaves open, estimated or unsettled."""
+        """End the session; return reports of unfinished work, estimated or unsettled."""
 
 
-#: (raw query, subprotocols that the client offers) -> what reads the session.  Raises BadRequest.
+#: (raw query, subprotocols that the client offers) -> reader of the session.  Raises BadRequest.
 OpenReader = Callable[[str, tuple[str, ...]], SocketReader]
 
 
 @dataclass(frozen=True, slots=True)
 class Sideband:
-    """How a call whose media flows past us is listened to, and ended, by its id: targets at the provider."""
+    """The WebSocket over which a realtime call is metered if its media does not pass the proxy.
+
+    `target` and `hang_up` return targets at the provider for a call id; `open_reader` makes the reader.
+    """
 
     target: Callable[[str], str]
     hang_up: Callable[[str], str]
-    open: OpenReader
-
-
-#: (the provider's short-lived key, when it expires in seconds since 1970) -> the key of ours that stands for it.
-Seal = Callable[[str, int], str]
+    open_reader: OpenReader
 
 
 @dataclass(frozen=True, slots=True)
-class DeferredUsage:
-    """How the usage of a call that the provider reports later is fetched, by the id of what it created.
-
-    `state` is the path to ask, `finished` reads its answer; `results` is where usage then stands, None where it stands
-    in the state itself, and `reader` reads it.  `slowest_s` is the longest wait between two looks, in seconds.
-    """
-
-    state: Callable[[str], str]
-    finished: Callable[[bytes], bool]
-    reader: MakeReader
-    slowest_s: float
-    results: Callable[[str], str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class HttpEndpoint:
     """One path of a provider's API, as one method serves it.
 
-    `path` is the provider's own, with `{id}` for one path segment: "/v1/responses/{id}".  `parse` is None where no
-    body is looked at, `reader` None where the call is free.  `priced_as` is the registry's endpoint whose prices hold.
-    `answer_type` is set where `edit` can change what kind of body it is, `measure` where facts are costly to find.
-    `by_id`: the `{id}` of the path must be an object of the caller's project.  `lists` is the endpoint whose calls made
-    the objects that this one lists.  `later` is set where usage can come later.  `rewrite_urls` puts our address
-    in the place of the provider's where an answer tells the client what to fetch next: (body, our base URL) -> body.
-    `socket` is set where the path is a WebSocket, and what is used is read from its frames.
-    `secrets` puts keys of ours in the place of the provider's short-lived ones: (body, seal) -> body.  `session_keys`:
-    such keys of ours are taken here.  `sideband` is set where media flows past us, metered over a WebSocket of ours.
+    `path` is the provider's own, with `{id}` for one path segment: "/v1/responses/{id}".  `parse` is None if no body is
+    read.  Requests are charged if `reader` is set (from the response) or `sideband` is (from its frames); else they are
+    free.  `deferred_usage` is set if usage can come after the response.  `priced_as` is the endpoint of the price list
+    whose prices hold, "" for `path`.  `session_keys`: short-lived keys of ours are accepted.
     """
 
-    provider: str
     method: str
     path: str
+    _: KW_ONLY
     parse: Parse | None = None
-    reader: MakeReader | None = None
-    edit: MakeEdit | None = None
-    priced_as: str = ""
-    answer_type: AnswerType | None = None
     measure: Measure | None = None
-    by_id: bool = False
-    lists: str = ""
-    later: DeferredUsage | None = None
-    rewrite_urls: Callable[[bytes, str], bytes] | None = None
-    socket: OpenReader | None = None
-    secrets: Callable[[bytes, Seal], bytes] | None = None
-    session_keys: bool = False
+    reader: MakeReader | None = None
     sideband: Sideband | None = None
+    deferred_usage: DeferredUsage | None = None
+    response_edits: ResponseEdits = ResponseEdits()
+    objects: OwnedObject | OwnedList | None = None
+    priced_as: str = ""
+    session_keys: bool = False
 
     @property
-    def free(self) -> bool:
-        """Whether the provider charges nothing for a call."""
-        return self.reader is None and self.socket is None
+    def charged(self) -> bool:
+        """True if the provider charges for a request, so that it must name a priced spend."""
+        return self.reader is not None or self.sideband is not None
+
+    def usage_reader(self, facts: RequestFacts, head: ResponseHead) -> UsageReader:
+        """Return the reader of a response: a FreeReader for an error status or a free endpoint."""
+        return self.reader(facts, head) if self.reader is not None and head.ok else FreeReader()
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocketEndpoint:
+    """One WebSocket path of a provider's API.  Always charged, by the frames that pass."""
+
+    path: str
+    open_reader: OpenReader
+    _: KW_ONLY
+    priced_as: str = ""
+    session_keys: bool = False
+    method: str = field(default="GET", init=False)
+
+
+Endpoint = HttpEndpoint | WebSocketEndpoint
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocketConvention:
+    """How browsers, which cannot set headers, use subprotocols of a provider's WebSockets.
+
+    `token_prefix` begins the subprotocol that carries the token.  Those that begin with one of `private_prefixes` carry
+    credentials or choose an account and are never forwarded.  `default` is selected if the provider selects none.
+    """
+
+    token_prefix: str
+    private_prefixes: tuple[str, ...]
+    default: str
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """One provider's table and manners.
+    """A provider's endpoints, headers and error format.
 
-    `prefix` is the first path segment on our side.  `credential_headers` are the headers, lower case, that may bring
-    a client's token; `key_headers` makes those that carry the provider key.  `passed_headers` and `passed_prefixes` are
-    the request headers that go on; `withheld_headers` never do, whatever the config adds.  `account_headers` are answer
-    headers that would name the provider account.  `error_body` writes an error as this provider would: (error, our
-    request id) -> JSON bytes.  `request_id_header` is the provider's own id of an answer.  `own_headers` go with
-    requests that the proxy makes by itself.
+    `prefix` is the first path segment on our side.  `credential_headers` are the headers, lower case, that may carry a
+    client's token; `key_headers` returns those that carry the provider key.  `passed_headers` and `passed_prefixes` are
+    the request headers that are forwarded; `withheld_headers` never are, whatever the configuration adds.
+    `account_headers` are response headers that would name the provider account.  `error_body` writes an error as this
+    provider would: (error, our request id) -> JSON bytes.  `request_id_header` holds the provider's id of a response.
+    `own_headers` go with requests that the proxy makes on its own.
     """
 
     name: str
@@ -227,5 +335,6 @@ class Provider:
     passed_headers: frozenset[str] = frozenset()
     passed_prefixes: tuple[str, ...] = ()
     withheld_headers: frozenset[str] = frozenset()
-    account_headers: frozenset[str] = field(default_factory=frozenset)
+    account_headers: frozenset[str] = frozenset()
     own_headers: tuple[tuple[str, str], ...] = ()
+    websocket: WebSocketConvention | None = None

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar, cast
 
-from tornado_proxy.domain.errors import BadRequest, MethodNotAllowed, NotFound
-from tornado_proxy.providers.contract import Endpoint, Provider
+from tornado_proxy.domain.errors import BadRequest, MethodNotAllowed, NotFound, UpgradeRequired
+from tornado_proxy.providers.contract import Endpoint, HttpEndpoint, Provider, WebSocketEndpoint
 
 #: Path segments of plain characters (RFC 3986 unreserved, and what ids hold); no percent-encoding at all.
 _PLAIN_PATH = re.compile(r"/|(?:/(?!\.{1,2}(?:[/;]|$))[A-Za-z0-9_.~:@!$,;=+*'()-]+)+")
@@ -20,14 +21,25 @@ _PLAIN_QUERY = re.compile(r"[\x21-\x7e]*")
 _ID = "{id}"
 
 
+EndpointT = TypeVar("EndpointT", bound=Endpoint, covariant=True)
+
+
 @dataclass(frozen=True, slots=True)
-class Match:
-    """A served request.  `upstream_target` is the provider's path and the query; `object_id` the `{id}` in the path."""
+class Match(Generic[EndpointT]):
+    """The endpoint of a request.
+
+    `upstream_target` is the provider's path and the query, `path_id` the `{id}` segment of the path.
+    """
 
     provider: Provider
-    endpoint: Endpoint
+    endpoint: EndpointT
     upstream_target: str
-    object_id: str | None = None
+    path_id: str | None = None
+
+    @property
+    def query(self) -> str:
+        """The raw query, without the question mark."""
+        return self.upstream_target.partition("?")[2]
 
 
 class RouteTable:
@@ -39,12 +51,39 @@ class RouteTable:
         self._exact: dict[tuple[str, str], dict[str, Endpoint]] = {}
         self._patterns: dict[str, list[tuple[re.Pattern[str], dict[str, Endpoint]]]] = {}
         #: Plain targets that have been matched; there are as many as endpoints, or twice that with the prefixes.
-        self._matched: dict[tuple[str, str], Match] = {}
+        self._matched: dict[tuple[str, str], Match[Endpoint]] = {}
         for provider in providers:
             self._add(provider)
 
-    def match(self, method: str, target: str) -> Match:
-        """The endpoint for `method` and the raw request target (path, perhaps `?` and a query).
+    def match_http(self, method: str, target: str) -> Match[HttpEndpoint]:
+        """Return the HTTP endpoint for `method` and the raw request target (path, perhaps `?` and a query).
+
+        Raises:
+            BadRequest: the target could be read in two ways.
+            NotFound: no endpoint has this path.
+            MethodNotAllowed: the endpoint takes other methods.
+            UpgradeRequired: the path is a WebSocket.
+        """
+        match = self.match(method, target)
+        if isinstance(match.endpoint, WebSocketEndpoint):
+            raise UpgradeRequired("this path is a WebSocket; connect to it with wss:// or ws://")
+        return cast(Match[HttpEndpoint], match)
+
+    def match_websocket(self, target: str) -> Match[WebSocketEndpoint]:
+        """Return the WebSocket endpoint at the raw request target.
+
+        Raises:
+            BadRequest: the target could be read in two ways, or its path is no WebSocket.
+            NotFound: no endpoint has this path.
+            MethodNotAllowed: the path takes no GET.
+        """
+        match = self.match("GET", target)
+        if isinstance(match.endpoint, HttpEndpoint):
+            raise BadRequest("this path is no WebSocket; send a plain HTTP request", code="no_websocket")
+        return cast(Match[WebSocketEndpoint], match)
+
+    def match(self, method: str, target: str) -> Match[Endpoint]:
+        """Return the endpoint for `method` and the raw request target.
 
         Raises:
             BadRequest: the target could be read in two ways.
@@ -55,7 +94,7 @@ class RouteTable:
         if known is not None:
             return known
         match = self._match(method, target)
-        if match.object_id is None and "?" not in target:
+        if match.path_id is None and "?" not in target:
             self._matched[method, target] = match
         return match
 
@@ -68,11 +107,12 @@ class RouteTable:
         """The provider of that name."""
         return next(provider for provider in self._providers.values() if provider.name == name)
 
-    def endpoint(self, provider: str, method: str, path: str) -> Endpoint | None:
-        """The endpoint at a provider's own path without an id, None where there is none."""
-        return self._exact.get((provider, path), {}).get(method)
+    def http_endpoint(self, provider: str, method: str, path: str) -> HttpEndpoint | None:
+        """Return the HTTP endpoint at a provider's own path without an id, None if it has none."""
+        endpoint = self._exact.get((provider, path), {}).get(method)
+        return endpoint if isinstance(endpoint, HttpEndpoint) else None
 
-    def _match(self, method: str, target: str) -> Match:
+    def _match(self, method: str, target: str) -> Match[Endpoint]:
         path, mark, query = target.partition("?")
         if not _PLAIN_PATH.fullmatch(path) or not _PLAIN_QUERY.fullmatch(query) or "#" in query:
             raise BadRequest(
@@ -82,14 +122,14 @@ class RouteTable:
             )
         provider = self.provider_for(target)
         inner = path.removeprefix(f"/{provider.prefix}") if path.startswith(f"/{provider.prefix}/") else path
-        methods, object_id = self._find(provider, inner)
+        methods, path_id = self._find(provider, inner)
         if methods is None:
             raise NotFound(f"{path[:200]} is not served here; {self._hint(provider, inner)}")
         endpoint = methods.get(method)
         if endpoint is None:
             allowed = tuple(sorted(methods))
             raise MethodNotAllowed(f"{path[:200]} takes {', '.join(allowed)}, not {method[:20]}", allowed)
-        return Match(provider, endpoint, inner + mark + query, object_id)
+        return Match(provider, endpoint, inner + mark + query, path_id)
 
     def _add(self, provider: Provider) -> None:
         patterns: dict[str, dict[str, Endpoint]] = {}

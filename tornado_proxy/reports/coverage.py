@@ -18,11 +18,10 @@ from tornado_proxy.domain.terms import DEFAULT_TERMS, Terms
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.pricing.book.price import Conditions, ModelPrice, RateCard
 from tornado_proxy.pricing.book.price_book import PriceBook
-from tornado_proxy.providers.anthropic.provider import ANTHROPIC
-from tornado_proxy.providers.contract import Endpoint, Provider
-from tornado_proxy.providers.openai.provider import OPENAI
+from tornado_proxy.providers.contract import HttpEndpoint, Provider, RequestView
+from tornado_proxy.providers.registry import PROVIDERS
 
-_PROVIDERS: Mapping[str, Provider] = {"openai": OPENAI, "anthropic": ANTHROPIC}
+_PROVIDERS: Mapping[str, Provider] = {provider.name: provider for provider in PROVIDERS}
 
 #: Endpoints whose bodies are forms.
 _FORMS = ("/v1/audio/transcriptions", "/v1/audio/translations", "/v1/images/edits", "/v1/images/variations")
@@ -147,21 +146,20 @@ def _refusals(book: PriceBook, model: ModelPrice, now: datetime) -> Iterator[str
     """What admission says to plain requests for the model."""
     for endpoint in _PROVIDERS[model.provider].endpoints:
         priced_as = endpoint.priced_as or endpoint.path
-        if endpoint.method != "POST" or endpoint.parse is None or priced_as not in model.endpoints:
+        if not isinstance(endpoint, HttpEndpoint) or endpoint.method != "POST" or endpoint.parse is None:
             continue
-        if priced_as.startswith(_SESSIONS):
+        if priced_as not in model.endpoints or priced_as.startswith(_SESSIONS):
             continue
         for asked in _variants(model, endpoint):
-            body, content_type = _body(endpoint, model.name, asked)
             try:
-                for spend in endpoint.parse(body, content_type).facts.spends:
+                for spend in endpoint.parse(_request(endpoint, model.name, asked)).facts.spends:
                     book.admit(model.provider, priced_as, spend, now)
             except CallerError as error:
                 words = ", ".join(f"{name} {word}" for name, word in asked.items())
                 yield f"{endpoint.path}{f' ({words})' if words else ''} is refused: {error.message}"
 
 
-def _variants(model: ModelPrice, endpoint: Endpoint) -> Iterator[dict[str, str]]:
+def _variants(model: ModelPrice, endpoint: HttpEndpoint) -> Iterator[dict[str, str]]:
     """The words of requests: none, then each tier and speed that the model's input has a price of its own for."""
     yield {}
     if endpoint.path not in _TIERED:
@@ -178,17 +176,18 @@ def _pairs(conditions: Conditions) -> Iterator[tuple[str, str]]:
             yield name, word
 
 
-def _body(endpoint: Endpoint, model: str, asked: Mapping[str, str]) -> tuple[bytes, str]:
-    """A plain request's body, and its content type."""
+def _request(endpoint: HttpEndpoint, model: str, asked: Mapping[str, str]) -> RequestView:
+    """Return a plain request for `model`."""
     if endpoint.path in _FORMS:
         part = f"--{_BOUNDARY}\r\nContent-Disposition: form-data; name="
         form = f'{part}"model"\r\n\r\n{model}\r\n{part}"prompt"\r\n\r\nx\r\n'
         file = f'{part}"file"; filename="a.wav"\r\nContent-Type: audio/wav\r\n\r\nx\r\n'
-        return f"{form}{file}--{_BOUNDARY}--\r\n".encode(), f"multipart/form-data; boundary={_BOUNDARY}"
+        return RequestView(f"{form}{file}--{_BOUNDARY}--\r\n".encode(), f"multipart/form-data; boundary={_BOUNDARY}")
     asks = {"model": model, "messages": [{"role": "user", "content": "x"}], "max_tokens": 1, **asked}
     plain = {**asks, "input": "x", "prompt": "x", "voice": "alloy"}
     batch = {"requests": [{"custom_id": "x", "params": asks}]}
-    return json.dumps(batch if endpoint.path.endswith("/batches") else plain).encode(), "application/json"
+    body = batch if endpoint.path.endswith("/batches") else plain
+    return RequestView(json.dumps(body).encode(), "application/json")
 
 
 def _gaps(model: ModelPrice, at: datetime) -> Iterator[str]:

@@ -14,7 +14,7 @@ from tests.providers.openai.recorded import FOLDER, answer_body, exchange, expec
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.providers.anthropic.batches.results import BatchResultsReader
 from tornado_proxy.providers.anthropic.provider import ANTHROPIC
-from tornado_proxy.providers.contract import ResponseHead, UsageReader
+from tornado_proxy.providers.contract import RequestView, ResponseHead, UsageReader
 from tornado_proxy.providers.route_table import RouteTable
 
 PRICES = FOLDER.parents[2] / "conf" / "prices" / "anthropic.yaml"
@@ -40,7 +40,7 @@ def make_reader(name: str) -> Callable[[], UsageReader] | None:
         return None
     default = "text/event-stream" if one["kind"] == "sse" else ""
     media_type = response["headers"].get("content-type", default).partition(";")[0]
-    facts = parse(json.dumps(request["body"]).encode(), "application/json").facts
+    facts = parse(RequestView(json.dumps(request["body"]).encode(), "application/json")).facts
     return lambda: make(facts, ResponseHead(response["status"], media_type))
 
 

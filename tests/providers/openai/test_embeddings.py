@@ -13,7 +13,7 @@ from tests.providers.openai.recorded import answer_body, expected_lines, lines, 
 from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
-from tornado_proxy.providers.contract import ResponseHead
+from tornado_proxy.providers.contract import RequestView, ResponseHead
 from tornado_proxy.providers.openai.embeddings import EMBEDDING_ENDPOINTS, parse, reader
 
 OK = ResponseHead(200, "application/json")
@@ -26,7 +26,7 @@ def meters(report: UsageReport) -> dict[str, int]:
 
 
 def test_a_recorded_answer_comes_to_the_expected_lines():
-    parsed = parse(*request_body("embeddings"))
+    parsed = parse(RequestView(*request_body("embeddings")))
 
     report = read_three_ways(lambda: reader(parsed.facts, OK), answer_body("embeddings"))
 
@@ -37,7 +37,7 @@ def test_a_recorded_answer_comes_to_the_expected_lines():
 def test_a_request_can_cost_its_input_alone():
     body = b'{"model":"text-embedding-3-small","input":["a","b"],"encoding_format":"base64"}'
 
-    parsed = parse(body, "application/json")
+    parsed = parse(RequestView(body, "application/json"))
 
     assert parsed.body is body
     assert parsed.facts.spends == (Spend("text-embedding-3-small", frozenset({Meter.INPUT})),)
@@ -45,7 +45,7 @@ def test_a_request_can_cost_its_input_alone():
 
 def test_a_request_without_a_model_is_refused():
     with pytest.raises(InvalidBody, match="name the model"):
-        parse(b'{"input":"a"}', "")
+        parse(RequestView(b'{"input":"a"}', ""))
 
 
 VECTORS: dict[str, Any] = {

@@ -28,7 +28,7 @@ from tornado_proxy.gateway.services import Services
 from tornado_proxy.http_server.response_writer import ResponseWriter
 from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
 from tornado_proxy.observability import access_log
-from tornado_proxy.providers.contract import ResponseEdit
+from tornado_proxy.providers.contract import HttpEndpoint, OwnedObject, ResponseEdit
 
 _MIB = 1024 * 1024
 
@@ -52,7 +52,7 @@ class ProxyHandler(BaseHandler):
         self.ui = ObjectDict()  # Tornado's own holds the handler, which would stay until the collector finds it
         self._transforms = []  # Tornado's own delegate sets it: what would change the bytes of an answer
         self._started_at = datetime.now(UTC)
-        self._entry: RequestContext | None = None
+        self._entry: RequestContext[HttpEndpoint] | None = None
         self._refusal: RequestError | None = None
         self._chunks: list[bytes] = []
         #: Bytes of the body that have come.
@@ -191,8 +191,8 @@ class ProxyHandler(BaseHandler):
             if created is not None:
                 self._remember(record.intent, created)
         assert self._entry is not None
-        if self._entry.match.endpoint.by_id and self._entry.match.object_id is not None:
-            self.services.settler.poll_now(self._entry.match.object_id)
+        if self._entry.match.endpoint.objects == OwnedObject() and self._entry.match.path_id is not None:
+            self.services.settler.poll_now(self._entry.match.path_id)
         self.services.ledger.finish(record)
         access_log.log_request(record, self._entry.snapshot.generation)
 

@@ -179,7 +179,7 @@ class Relay:
             return None
         if coded and self._edit is not None:
             raise UpstreamUnreachable("the provider's answer is compressed, and cannot be cut to what you may see")
-        make_edit = self._admitted.entry.match.endpoint.edit
+        make_edit = self._admitted.entry.match.endpoint.response_edits.body
         return self._edit if make_edit is None or coded else make_edit(self._admitted.facts, answer)
 
     def _own_location(self, header: tuple[str, str]) -> tuple[str, str]:
@@ -190,7 +190,7 @@ class Relay:
         return name, value.removeprefix(provider_access(self._admitted.entry)[0].base_url)
 
     def _answer_type(self, answer: ResponseHead) -> str | None:
-        decide = self._admitted.entry.match.endpoint.answer_type
+        decide = self._admitted.entry.match.endpoint.response_edits.content_type
         return None if decide is None else decide(self._admitted.facts, answer)
 
     async def _pass_body(self, exchange: Exchange) -> None:

@@ -46,12 +46,11 @@ def whole_body_edit(
         changes.append(lambda body: own_cursors(keep_entries(body, own.__contains__)))
     elif endpoint.path == _MODELS and entry.snapshot.settings.models_list != "provider":
         changes.append(lambda body: keep_entries(body, lambda model: usable_model(entry, model)))
-    if endpoint.rewrite_urls is not None:
-        rewrite_urls = endpoint.rewrite_urls
+    rewrite_urls, seal_secrets = endpoint.response_edits.rewrite_urls, endpoint.response_edits.seal_secrets
+    if rewrite_urls is not None:
         changes.append(lambda body: rewrite_urls(body, base_url()))
-    if endpoint.secrets is not None:
-        secrets = endpoint.secrets
-        changes.append(lambda body: secrets(body, lambda key, until: _session_key(admitted, key, until)))
+    if seal_secrets is not None:
+        changes.append(lambda body: seal_secrets(body, lambda key, until: _session_key(admitted, key, until)))
     return _WholeBody(changes) if changes else None
 
 

@@ -19,6 +19,7 @@ from tornado_proxy.gateway.realtime.relay import WebSocketRelay
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.gateway.socket_admission import admit_upgrade, offered_subprotocols, open_reader, socket_request
 from tornado_proxy.observability import access_log
+from tornado_proxy.providers.contract import WebSocketEndpoint
 from tornado_proxy.upstream.websocket.connection import UpstreamWebSocket, connect
 from tornado_proxy.upstream.websocket.frame_sender import FrameSender, Wait
 from tornado_proxy.wire.redaction import Redactor
@@ -41,7 +42,7 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         """Begin without a session."""
         super().initialize(services)
         self.ui = ObjectDict()  # as in ProxyHandler
-        self._entry: RequestContext | None = None
+        self._entry: RequestContext[WebSocketEndpoint] | None = None
         self._relay: WebSocketRelay | None = None
         self._frames: FrameSender | None = None
         self._upstream: UpstreamWebSocket | None = None

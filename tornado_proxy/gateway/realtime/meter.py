@@ -22,7 +22,14 @@ from tornado_proxy.gateway.admission import RequestContext, new_request_id
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.metering.request_meter import RequestEnd, rated_record
 from tornado_proxy.observability import access_log
-from tornado_proxy.providers.contract import SocketReader
+from tornado_proxy.providers.contract import (
+    Endpoint,
+    SocketEvent,
+    SocketReader,
+    UsageReported,
+    WorkRejected,
+    WorkStarted,
+)
 from tornado_proxy.upstream.websocket.frame_sender import Wait
 from tornado_proxy.wire.annotations import read_annotations
 
@@ -50,10 +57,8 @@ class UnbilledMeter:
         """The client asks for an answer, which the other connection will see."""
 
     def frame(self, frame: str | bytes) -> None:
-        """Take a frame of the provider."""
+        """Read a frame of the provider."""
         self._reader.feed_server_frame(frame)
-        self._reader.take_begun()
-        self._reader.take_rejected()
 
     def close(self, outcome: Outcome, broken_by: str | None = None) -> None:
         """The session has ended."""
@@ -63,7 +68,9 @@ class UnbilledMeter:
 class SocketMeter:
     """Meters one session, known as `session_id` in its records."""
 
-    def __init__(self, entry: RequestContext, reader: SocketReader, session_id: str, services: Services) -> None:
+    def __init__(
+        self, entry: RequestContext[Endpoint], reader: SocketReader, session_id: str, services: Services
+    ) -> None:
         self._entry = entry
         self._reader = reader
         self._session_id = session_id
@@ -98,20 +105,27 @@ class SocketMeter:
         self._asked.append(work)
 
     def frame(self, frame: str | bytes) -> Wait | None:
-        """Take a frame of the provider; what is given, if anything, is to be awaited before the next."""
-        reports = self._reader.feed_server_frame(frame)
-        begun = self._reader.take_begun()
-        if begun:
-            return self._begin_all(begun, reports)
-        self._settle(reports)
+        """Read a frame of the provider; await the result, if any, before the next frame."""
+        events = self._reader.feed_server_frame(frame)
+        if any(isinstance(event, WorkStarted) for event in events):
+            return self._apply_all(events)
+        for event in events:
+            self._apply(event)
         return None
 
-    def _settle(self, reports: tuple[UsageReport, ...]) -> None:
-        for _ in range(min(self._reader.take_rejected(), len(self._asked))):
+    async def _apply_all(self, events: tuple[SocketEvent, ...]) -> None:
+        for event in events:
+            if isinstance(event, WorkStarted):
+                await self._begin(event.work_id)
+            else:
+                self._apply(event)
+
+    def _apply(self, event: SocketEvent) -> None:
+        if isinstance(event, UsageReported):
+            self._keep(self._work_of(event.report), event.report, Outcome.COMPLETED)
+        elif isinstance(event, WorkRejected) and self._asked:
             free = UsageReport(basis=Basis.FREE, faults=("the provider answered with an error",))
             self._keep(self._asked.popleft(), free, Outcome.UPSTREAM_ERROR)
-        for report in reports:
-            self._keep(self._work_of(report), report, Outcome.COMPLETED)
 
     def close(self, outcome: Outcome, broken_by: str | None = None) -> None:
         """The session has ended; `outcome` says how, and `broken_by` why, for what was under way."""
@@ -125,11 +139,6 @@ class SocketMeter:
             self._whole = None
         self._begun.clear()
         self._asked.clear()
-
-    async def _begin_all(self, begun: tuple[str, ...], reports: tuple[UsageReport, ...]) -> None:
-        for work_id in begun:
-            await self._begin(work_id)
-        self._settle(reports)
 
     async def _begin(self, work_id: str) -> None:
         if self._asked:

@@ -31,7 +31,7 @@ from tornado_proxy.gateway.admission import RequestContext, check_spends, provid
 from tornado_proxy.gateway.realtime.meter import AnyMeter
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.gateway.socket_admission import admit_frame, check_again
-from tornado_proxy.providers.contract import ClientFrame, SocketReader
+from tornado_proxy.providers.contract import ClientFrame, SocketReader, WebSocketEndpoint
 from tornado_proxy.upstream.websocket.connection import Closed, UpstreamWebSocket
 from tornado_proxy.upstream.websocket.frame_sender import Wait
 
@@ -64,7 +64,7 @@ class WebSocketRelay:
 
     def __init__(
         self,
-        entry: RequestContext,
+        entry: RequestContext[WebSocketEndpoint],
         reader: SocketReader,
         client: SocketClient,
         upstream: UpstreamWebSocket,
@@ -78,7 +78,7 @@ class WebSocketRelay:
         self._limits = entry.snapshot.settings.websockets
         self._key = provider_access(entry)[1].reveal()
         self._mask = "*" * len(self._key)
-        self._admitted = reader.spends()
+        self._admitted = reader.spends
         self._gone = False
         self._draining = False
         self._closing = False
@@ -192,7 +192,7 @@ class WebSocketRelay:
 
     def _is_priced(self) -> bool:
         """Whether what the provider says of the session has a price; it may have chosen a model by itself."""
-        spends = self._reader.spends()
+        spends = self._reader.spends
         if spends == self._admitted:
             return True
         try:
@@ -244,7 +244,7 @@ class WebSocketRelay:
     def _recheck(self) -> None:
         """Look at the credential again, by the configuration that is in use now."""
         try:
-            check_again(self._entry, self._reader.spends(), self._services.snapshots.current)
+            check_again(self._entry, self._reader.spends, self._services.snapshots.current)
         except RequestError as error:
             self._close(POLICY_VIOLATION, f"the credential no longer holds: {error.message}")
 

@@ -68,7 +68,7 @@ class Sidebands:
             UpstreamError: the call cannot be metered, and was hung up.
         """
         location = (head.get("location") or "").partition("?")[0]
-        self.call_id = self._admitted.entry.match.object_id or location.rstrip("/").rpartition("/")[2] or None
+        self.call_id = self._admitted.entry.match.path_id or location.rstrip("/").rpartition("/")[2] or None
         if self.call_id is None:
             raise UpstreamError("the provider did not say which call it made, so that it cannot be metered")
         entry = self._admitted.entry
@@ -97,10 +97,10 @@ class _MeteredCall:
         self._sideband = sideband
         granted = self._entry.caller.session
         query = admitted.facts.session_query or (granted.query if granted is not None else "")
-        self._reader = sideband.open(f"{query}&call_id={call_id}", ())
+        self._reader = sideband.open_reader(f"{query}&call_id={call_id}", ())
         self._base_url = provider_access(self._entry)[0].base_url
         self._meter = SocketMeter(self._entry, self._reader, call_id, services)
-        self._admitted_spends = self._reader.spends()
+        self._admitted_spends = self._reader.spends
         self._socket: UpstreamWebSocket | None = None
         self._outcome: Outcome | None = None
         self._draining = False
@@ -225,7 +225,7 @@ class _MeteredCall:
 
     def _check_price(self) -> None:
         """End a call whose session has come to a model without a price."""
-        spends = self._reader.spends()
+        spends = self._reader.spends
         if spends == self._admitted_spends:
             return
         self._admitted_spends = spends
@@ -241,7 +241,7 @@ class _MeteredCall:
         while True:
             await asyncio.sleep(min(limits.recheck_s, limits.lifetime_s))
             try:
-                check_again(self._entry, self._reader.spends(), self._services.snapshots.current)
+                check_again(self._entry, self._reader.spends, self._services.snapshots.current)
             except RequestError as error:
                 self._refuse(f"the credential no longer holds: {error.message}")
             if loop.time() >= ends_at:

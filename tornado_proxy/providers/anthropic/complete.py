@@ -7,22 +7,22 @@ from __future__ import annotations
 
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
-from tornado_proxy.providers.contract import Endpoint, ParsedRequest, ResponseHead, UsageReader
+from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, RequestView, ResponseHead, UsageReader
 from tornado_proxy.providers.shared.json_body import read_members, required_model
 
 
-def parse(body: bytes, content_type: str) -> ParsedRequest:
+def parse(request: RequestView) -> ParsedRequest:
     """The facts of a request."""
+    body = request.body
     model = required_model(read_members(body, ("model",)))
     spend = Spend(model, frozenset({Meter.INPUT, Meter.OUTPUT}))
     return ParsedRequest(RequestFacts(model=model, spends=(spend,), body_bytes=len(body)), body)
 
 
 class _NoUsage:
-    """An answer that states nothing: should one come, its cost is not known, and its record says so."""
+    """A response that states no usage: its cost is unknown, and its record says so."""
 
-    def __init__(self, head: ResponseHead) -> None:
-        self._basis = Basis.UNSETTLED if head.ok else Basis.FREE
+    object_id: str | None = None
 
     def feed(self, data: bytes) -> None:
         """Look at nothing."""
@@ -32,11 +32,11 @@ class _NoUsage:
 
     def result(self) -> UsageReport:
         """Not known."""
-        return UsageReport(basis=self._basis)
+        return UsageReport(basis=Basis.UNSETTLED)
 
 
 def _reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
-    return _NoUsage(head)
+    return _NoUsage()
 
 
-COMPLETE_ENDPOINTS = (Endpoint("anthropic", "POST", "/v1/complete", parse=parse, reader=_reader),)
+COMPLETE_ENDPOINTS = (HttpEndpoint("POST", "/v1/complete", parse=parse, reader=_reader),)

@@ -6,14 +6,15 @@ The model must be one that the caller may use; no meter can run, so no tier or s
 from __future__ import annotations
 
 from tornado_proxy.domain.request import RequestFacts, Spend
-from tornado_proxy.providers.contract import Endpoint, ParsedRequest
+from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, RequestView
 from tornado_proxy.providers.shared.json_body import read_members, required_model
 
 
-def parse(body: bytes, content_type: str) -> ParsedRequest:
+def parse(request: RequestView) -> ParsedRequest:
     """The facts of a request: its model."""
+    body = request.body
     model = required_model(read_members(body, ("model",)))
     return ParsedRequest(RequestFacts(model=model, spends=(Spend(model, frozenset()),), body_bytes=len(body)), body)
 
 
-COUNT_ENDPOINTS = (Endpoint("anthropic", "POST", "/v1/messages/count_tokens", parse=parse, priced_as="/v1/messages"),)
+COUNT_ENDPOINTS = (HttpEndpoint("POST", "/v1/messages/count_tokens", parse=parse, priced_as="/v1/messages"),)

@@ -6,13 +6,13 @@ from tornado_proxy.providers.anthropic.batches.endpoint import BATCH_ENDPOINTS
 from tornado_proxy.providers.anthropic.complete import COMPLETE_ENDPOINTS
 from tornado_proxy.providers.anthropic.count_tokens import COUNT_ENDPOINTS
 from tornado_proxy.providers.anthropic.messages.endpoint import MESSAGE_ENDPOINTS
-from tornado_proxy.providers.contract import Endpoint
+from tornado_proxy.providers.contract import HttpEndpoint
 
 ANTHROPIC_ENDPOINTS = (
     *MESSAGE_ENDPOINTS,
     *COUNT_ENDPOINTS,
     *BATCH_ENDPOINTS,
     *COMPLETE_ENDPOINTS,
-    Endpoint("anthropic", "GET", "/v1/models"),
-    Endpoint("anthropic", "GET", "/v1/models/{id}"),
+    HttpEndpoint("GET", "/v1/models"),
+    HttpEndpoint("GET", "/v1/models/{id}"),
 )

@@ -8,8 +8,7 @@ import msgspec
 
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Meter, UsageReport
-from tornado_proxy.providers.contract import Endpoint, ParsedRequest, ResponseHead, UsageReader
-from tornado_proxy.providers.openai.shared.response_readers import FreeReader
+from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, RequestView, ResponseHead, UsageReader
 from tornado_proxy.providers.openai.shared.text_report import estimate_text, report_text
 from tornado_proxy.providers.shared.json_body import read_members, required_model
 
@@ -21,8 +20,9 @@ _USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 _MODEL = re.compile(rb'"model"\s*:\s*("[^"\\]{0,200}")')
 
 
-def parse(body: bytes, content_type: str) -> ParsedRequest:
+def parse(request: RequestView) -> ParsedRequest:
     """The facts of a request; the body is sent as it came."""
+    body = request.body
     model = required_model(read_members(body, ("model",)))
     facts = RequestFacts(model=model, spends=(Spend(model, frozenset({Meter.INPUT})),), body_bytes=len(body))
     return ParsedRequest(facts, body)
@@ -30,11 +30,13 @@ def parse(body: bytes, content_type: str) -> ParsedRequest:
 
 def reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
     """What reads the usage of one answer."""
-    return EmbeddingsReader(facts) if head.ok else FreeReader()
+    return EmbeddingsReader(facts)
 
 
 class EmbeddingsReader:
     """Keeps the first and the last bytes of the answer: what is read stands there, never among the vectors."""
+
+    object_id: str | None = None
 
     def __init__(self, facts: RequestFacts) -> None:
         self._facts = facts
@@ -68,4 +70,4 @@ def _value(pattern: re.Pattern[bytes], kept: bytes) -> object:
         return None
 
 
-EMBEDDING_ENDPOINTS = (Endpoint("openai", "POST", "/v1/embeddings", parse=parse, reader=reader),)
+EMBEDDING_ENDPOINTS = (HttpEndpoint("POST", "/v1/embeddings", parse=parse, reader=reader),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tornado_proxy.domain.identity import Secret
-from tornado_proxy.providers.contract import Provider
+from tornado_proxy.providers.contract import Provider, WebSocketConvention
 from tornado_proxy.providers.openai.endpoints import OPENAI_ENDPOINTS
 from tornado_proxy.providers.openai.errors import error_body
 
@@ -27,4 +27,9 @@ OPENAI = Provider(
     # These choose who at OpenAI is billed; that is the server's key alone.
     withheld_headers=frozenset({"openai-organization", "openai-project"}),
     account_headers=frozenset({"openai-organization", "openai-project"}),
+    websocket=WebSocketConvention(
+        token_prefix="openai-insecure-api-key.",  # noqa: S106  # a prefix, no secret
+        private_prefixes=("openai-insecure-api-key.", "openai-organization.", "openai-project."),
+        default="realtime",
+    ),
 )

@@ -13,7 +13,7 @@ from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
 from tornado_proxy.providers.anthropic.batches import endpoint as batches
 from tornado_proxy.providers.anthropic.batches.results import MAX_LINE_BYTES
-from tornado_proxy.providers.contract import ResponseHead
+from tornado_proxy.providers.contract import RequestView, ResponseHead
 
 TEXT = frozenset({Meter.INPUT, Meter.OUTPUT})
 
@@ -21,7 +21,7 @@ TEXT = frozenset({Meter.INPUT, Meter.OUTPUT})
 def facts(*params: dict[str, Any]) -> RequestFacts:
     requests = [{"custom_id": f"c{number}", "params": one} for number, one in enumerate(params)]
     body = json.dumps({"requests": requests}).encode()
-    parsed = batches.parse(body, "application/json")
+    parsed = batches.parse(RequestView(body, "application/json"))
     assert parsed.body is body
     return parsed.facts
 
@@ -83,7 +83,7 @@ def test_searches_and_containers_of_all_requests_are_found() -> None:
 )
 def test_a_batch_that_cannot_be_read_is_refused_with_the_place(body: bytes, words: str) -> None:
     with pytest.raises(InvalidBody, match=words):
-        batches.parse(body, "application/json")
+        batches.parse(RequestView(body, "application/json"))
 
 
 def test_a_batch_that_was_not_created_is_free() -> None:

@@ -14,6 +14,7 @@ from tornado_proxy.domain.usage import Meter
 from tornado_proxy.providers.anthropic import complete, count_tokens
 from tornado_proxy.providers.anthropic.batches import endpoint as batches
 from tornado_proxy.providers.anthropic.messages import endpoint as messages
+from tornado_proxy.providers.contract import RequestView
 
 MODEL = "claude-opus-5"
 TEXT = frozenset({Meter.INPUT, Meter.OUTPUT})
@@ -22,7 +23,7 @@ SEARCHES = frozenset({Meter.WEB_SEARCHES})
 
 def facts(**members: Any) -> RequestFacts:
     body = json.dumps({"model": MODEL, "max_tokens": 5, "messages": [], **members}).encode()
-    parsed = messages.parse(body, "application/json")
+    parsed = messages.parse(RequestView(body, "application/json"))
     assert parsed.body is body
     return parsed.facts
 
@@ -118,29 +119,31 @@ def test_a_new_container_refers_to_nothing() -> None:
 )
 def test_a_body_that_could_be_read_in_two_ways_is_refused(body: bytes, words: str) -> None:
     with pytest.raises(InvalidBody, match=words):
-        messages.parse(body, "application/json")
+        messages.parse(RequestView(body, "application/json"))
 
 
 def test_tools_are_found_under_an_escaped_name() -> None:
     body = b'{"model":"a","tool\\u0073":[{"model":"b"}]}'
 
-    assert [spend.model for spend in messages.parse(body, "").facts.spends] == ["a", "b"]
+    assert [spend.model for spend in messages.parse(RequestView(body, "")).facts.spends] == ["a", "b"]
 
 
 @pytest.mark.parametrize("parse", [messages.parse, batches.parse, complete.parse, count_tokens.parse])
 @given(body=st.binary(max_size=60))
 def test_random_bodies_are_refused_in_words(parse: Any, body: bytes) -> None:
     with pytest.raises(BadRequest):
-        parse(body, "application/json")
+        parse(RequestView(body, "application/json"))
 
 
 def test_counting_tokens_needs_a_model_that_may_be_used_and_no_meter() -> None:
     body = b'{"model":"claude-opus-5","messages":[],"fallbacks":[{"model":"x"}],"speed":"fast"}'
 
-    assert count_tokens.parse(body, "").facts == RequestFacts(
+    assert count_tokens.parse(RequestView(body, "")).facts == RequestFacts(
         model=MODEL, spends=(Spend(MODEL, frozenset()),), body_bytes=len(body)
     )
 
 
 def test_a_legacy_completion_spends_on_its_model() -> None:
-    assert complete.parse(b'{"model":"claude-2","prompt":"hi"}', "").facts.spends == (Spend("claude-2", TEXT),)
+    assert complete.parse(RequestView(b'{"model":"claude-2","prompt":"hi"}', "")).facts.spends == (
+        Spend("claude-2", TEXT),
+    )

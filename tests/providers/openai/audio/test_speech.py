@@ -12,7 +12,7 @@ from tests.providers.openai.feeding import pieces, read, read_three_ways
 from tests.providers.openai.recorded import answer_body, request_body
 from tornado_proxy.domain.errors import BadRequest, InvalidBody, UpstreamError
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
-from tornado_proxy.providers.contract import ResponseHead
+from tornado_proxy.providers.contract import RequestView, ResponseHead
 from tornado_proxy.providers.openai.audio.endpoints import audio_endpoints
 from tornado_proxy.providers.openai.audio.speech import ask_for_sse, media_type
 
@@ -44,7 +44,7 @@ def meters(report: UsageReport) -> dict[str, int]:
 @pytest.mark.parametrize("model", ["tts-1", "tts-1-hd", "tts-1-1106"])
 def test_tts_1_is_charged_by_code_points_of_the_input_alone(model):
     body = request(model=model, input="Zoë 👩‍🚀!", instructions="Whisper.")
-    parsed = EXACT.parse(body, "application/json")
+    parsed = EXACT.parse(RequestView(body, "application/json"))
 
     report = read_three_ways(lambda: EXACT.reader(parsed.facts, MP3), b"\xff\xf3" * 50)
 
@@ -60,13 +60,13 @@ def test_tts_1_is_charged_by_code_points_of_the_input_alone(model):
 def test_escapes_count_as_what_they_stand_for(text, code_points):
     body = f'{{"model":"tts-1","input":"{text}"}}'.encode()
 
-    assert EXACT.parse(body, "application/json").facts.inferred[0].amount == code_points
+    assert EXACT.parse(RequestView(body, "application/json")).facts.inferred[0].amount == code_points
 
 
 def test_a_token_priced_model_is_asked_for_sse_and_the_client_gets_the_same_audio():
     body, content_type = request_body("speech")
     audio = answer_body("speech")
-    parsed = EXACT.parse(body, content_type)
+    parsed = EXACT.parse(RequestView(body, content_type))
     edit = EXACT.edit(parsed.facts, SSE)
 
     report = read_three_ways(lambda: EXACT.reader(parsed.facts, SSE), stream(audio, size=700))
@@ -82,14 +82,14 @@ def test_a_token_priced_model_is_asked_for_sse_and_the_client_gets_the_same_audi
 
 @given(audio=st.binary(max_size=60), size=st.integers(1, 20), cuts=st.lists(st.integers(0, 5000)))
 def test_the_audio_is_the_same_wherever_the_stream_is_split(audio, size, cuts):
-    facts = EXACT.parse(request(), "").facts
+    facts = EXACT.parse(RequestView(request(), "")).facts
     edit = EXACT.edit(facts, SSE)
 
     assert b"".join(map(edit.feed, pieces(stream(audio, size=size), cuts))) + edit.close() == audio
 
 
 def test_audio_leaves_with_the_event_that_brings_it():
-    edit = EXACT.edit(EXACT.parse(request(), "").facts, SSE)
+    edit = EXACT.edit(EXACT.parse(RequestView(request(), "")).facts, SSE)
     first = stream(b"1234567", end=False)
 
     assert edit.feed(first) == b"1234567"
@@ -106,14 +106,14 @@ def test_audio_leaves_with_the_event_that_brings_it():
     ],
 )
 def test_audio_that_is_not_whole_never_looks_complete(broken):
-    edit = EXACT.edit(EXACT.parse(request(), "").facts, SSE)
+    edit = EXACT.edit(EXACT.parse(RequestView(request(), "")).facts, SSE)
 
     with pytest.raises(UpstreamError):
         edit.feed(broken) + edit.close()
 
 
 def test_a_stream_that_never_ends_an_event_is_broken_off():
-    edit = EXACT.edit(EXACT.parse(request(), "").facts, SSE)
+    edit = EXACT.edit(EXACT.parse(RequestView(request(), "")).facts, SSE)
 
     with pytest.raises(UpstreamError):
         edit.feed(b"data: " + b"A" * 65 * 1024 * 1024) + edit.feed(b"A")
@@ -121,7 +121,7 @@ def test_a_stream_that_never_ends_an_event_is_broken_off():
 
 def test_a_stream_that_the_client_asked_for_passes_as_it_is():
     body = request(stream_format="sse")
-    parsed = EXACT.parse(body, "")
+    parsed = EXACT.parse(RequestView(body, ""))
 
     assert parsed.body is body
     assert parsed.facts.stream
@@ -134,7 +134,7 @@ def test_a_stream_that_the_client_asked_for_passes_as_it_is():
 
 
 def test_a_provider_that_ignores_the_wish_is_passed_on_and_estimated():
-    facts = EXACT.parse(request(), "").facts
+    facts = EXACT.parse(RequestView(request(), "")).facts
 
     assert EXACT.edit(facts, MP3) is None
     assert EXACT.answer_type(facts, MP3) is None
@@ -152,7 +152,7 @@ def test_a_provider_that_ignores_the_wish_is_passed_on_and_estimated():
 )
 def test_without_sse_the_tokens_are_estimated_and_the_method_is_named(response_format, audio_bytes, tokens, method):
     body = request(input="x" * 30, instructions="y" * 9, response_format=response_format)
-    parsed = ESTIMATING.parse(body, "")
+    parsed = ESTIMATING.parse(RequestView(body, ""))
 
     report = read_three_ways(lambda: ESTIMATING.reader(parsed.facts, MP3), bytes(audio_bytes))
 
@@ -163,7 +163,7 @@ def test_without_sse_the_tokens_are_estimated_and_the_method_is_named(response_f
 
 
 def test_a_stream_that_breaks_is_estimated_from_the_audio_that_came():
-    facts = EXACT.parse(request(), "").facts
+    facts = EXACT.parse(RequestView(request(), "")).facts
 
     report = read(EXACT.reader(facts, SSE), [stream(bytes(16_000), size=8000, end=False)], complete=False)
 
@@ -213,17 +213,20 @@ def test_media_types(response_format, expected):
 )
 def test_a_request_without_model_or_input_is_refused(body):
     with pytest.raises(BadRequest):
-        EXACT.parse(body, "application/json")
+        EXACT.parse(RequestView(body, "application/json"))
 
 
 def test_a_model_given_twice_is_refused():
     with pytest.raises(InvalidBody):
-        EXACT.parse(b'{"model":"tts-1","model":"gpt-4o-mini-tts","input":"x"}', "application/json")
+        EXACT.parse(RequestView(b'{"model":"tts-1","model":"gpt-4o-mini-tts","input":"x"}', "application/json"))
 
 
 @given(data=st.binary(max_size=300), cuts=st.lists(st.integers(0, 1000)), complete=st.booleans())
 def test_reading_random_answers_raises_nothing(data, cuts, complete):
-    for facts in (EXACT.parse(request(), "").facts, EXACT.parse(request(model="tts-1"), "").facts):
+    for facts in (
+        EXACT.parse(RequestView(request(), "")).facts,
+        EXACT.parse(RequestView(request(model="tts-1"), "")).facts,
+    ):
         for head in (SSE, MP3):
             for body in (data, b'data: {"type":"speech.audio.done","usage":' + data + b"}\n\n"):
                 read(EXACT.reader(facts, head), pieces(body, cuts), complete=complete)

@@ -13,7 +13,7 @@ from tests.providers.openai.feeding import pieces, read, read_three_ways
 from tests.providers.openai.recorded import answer_body, expected_lines, lines, request_body
 from tornado_proxy.domain.errors import BadRequest, InvalidBody
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
-from tornado_proxy.providers.contract import ResponseHead
+from tornado_proxy.providers.contract import RequestView, ResponseHead
 from tornado_proxy.providers.openai.audio import transcription
 from tornado_proxy.providers.openai.audio.audio_length import seconds_of
 from tornado_proxy.providers.openai.audio.endpoints import audio_endpoints
@@ -49,7 +49,7 @@ def meters(report: UsageReport) -> dict[str, int]:
 
 
 def transcribe(body: bytes, answer: bytes, head: ResponseHead = JSON, endpoint: Any = TRANSCRIPTIONS) -> UsageReport:
-    parsed = endpoint.measure(endpoint.parse(body, FORM), FORM)
+    parsed = endpoint.measure(endpoint.parse(RequestView(body, FORM)), FORM)
     return read_three_ways(lambda: endpoint.reader(parsed.facts, head), answer)
 
 
@@ -60,7 +60,7 @@ def test_recorded_transcriptions_come_to_the_expected_lines(name, head):
     body, content_type = request_body(name)
     if name == "transcription-stream":  # its audio was shortened, its closing boundary with it
         body += b"\r\n--" + content_type.partition("boundary=")[2].encode() + b"--\r\n"
-    parsed = transcription.parse_transcription(body, content_type)
+    parsed = transcription.parse_transcription(RequestView(body, content_type))
 
     report = read_three_ways(lambda: transcription.reader(parsed.facts, head), answer_body(name))
 
@@ -72,7 +72,9 @@ def test_recorded_transcriptions_come_to_the_expected_lines(name, head):
 def test_the_recorded_upload_is_measured_as_the_provider_measured_it():
     body, content_type = request_body("transcription-whisper")
 
-    parsed = transcription.measure_transcription(transcription.parse_transcription(body, content_type), content_type)
+    parsed = transcription.measure_transcription(
+        transcription.parse_transcription(RequestView(body, content_type)), content_type
+    )
 
     assert [(q.meter, q.amount) for q in parsed.facts.inferred] == [(Meter.AUDIO_SECONDS, Decimal(4))]
 
@@ -136,7 +138,7 @@ def test_text_and_audio_input_are_apart():
 
 def test_a_stream_that_breaks_is_estimated_from_the_audio():
     facts = TRANSCRIPTIONS.measure(
-        TRANSCRIPTIONS.parse(form(wav(2), model="gpt-4o-transcribe", stream="true"), FORM), FORM
+        TRANSCRIPTIONS.parse(RequestView(form(wav(2), model="gpt-4o-transcribe", stream="true"), FORM)), FORM
     ).facts
 
     report = read(
@@ -162,7 +164,7 @@ def test_a_stream_that_breaks_is_estimated_from_the_audio():
 )
 def test_audio_without_a_length_is_refused_only_where_the_answer_states_none(endpoint, fields, refused):
     webm = b"\x1aE\xdf\xa3" + bytes(200)
-    parsed = endpoint.parse(form(webm, model="whisper-1", **fields), FORM)
+    parsed = endpoint.parse(RequestView(form(webm, model="whisper-1", **fields), FORM))
 
     if not refused:
         assert endpoint.measure(parsed, FORM).facts.inferred == ()
@@ -174,11 +176,11 @@ def test_audio_without_a_length_is_refused_only_where_the_answer_states_none(end
 
 def test_a_form_without_a_model_is_refused():
     with pytest.raises(BadRequest, match="model"):
-        TRANSCRIPTIONS.parse(form(wav(1)), FORM)
+        TRANSCRIPTIONS.parse(RequestView(form(wav(1)), FORM))
 
 
 def test_an_error_answer_is_free():
-    facts = TRANSCRIPTIONS.parse(form(wav(1), model="whisper-1", response_format="text"), FORM).facts
+    facts = TRANSCRIPTIONS.parse(RequestView(form(wav(1), model="whisper-1", response_format="text"), FORM)).facts
 
     for endpoint in audio_endpoints():
         report = read(endpoint.reader(facts, ResponseHead(429, "application/json")), [b'{"error":{}}'])
@@ -186,7 +188,7 @@ def test_an_error_answer_is_free():
 
 
 def test_an_answer_without_usage_and_length_is_unsettled():
-    facts = TRANSCRIPTIONS.parse(form(wav(1), model="whisper-1"), FORM).facts
+    facts = TRANSCRIPTIONS.parse(RequestView(form(wav(1), model="whisper-1"), FORM)).facts
 
     for answer in (b'{"text":"hi"}', b'{"text":', b"[]", b'{"usage":null}', b'{"duration":"4"}'):
         report = read(TRANSCRIPTIONS.reader(facts, JSON), [answer])
@@ -263,14 +265,14 @@ def test_measuring_random_bytes_raises_nothing(head, rest):
 def test_parsing_random_bodies_raises_nothing_but_refusals(body, content_type):
     for endpoint in (*audio_endpoints(), *audio_endpoints(exact_speech=False)):
         try:
-            endpoint.parse(body, content_type)
+            endpoint.parse(RequestView(body, content_type))
         except BadRequest:
             continue
 
 
 @given(data=st.binary(max_size=300), cuts=st.lists(st.integers(0, 1000)), complete=st.booleans())
 def test_reading_random_answers_raises_nothing(data, cuts, complete):
-    facts = TRANSCRIPTIONS.parse(form(wav(1), model="gpt-4o-transcribe"), FORM).facts
+    facts = TRANSCRIPTIONS.parse(RequestView(form(wav(1), model="gpt-4o-transcribe"), FORM)).facts
     for head in (JSON, SSE):
         for body in (data, b'data: {"type":"transcript.text.done","usage":' + data + b"}\n\n"):
             read(TRANSCRIPTIONS.reader(facts, head), pieces(body, cuts), complete=complete)
@@ -292,7 +294,7 @@ def test_wav_formats_other_than_plain_pcm():
 
 
 def test_answers_that_are_too_large_are_marked_and_bounded():
-    facts = TRANSCRIPTIONS.parse(form(model="whisper-1"), FORM).facts
+    facts = TRANSCRIPTIONS.parse(RequestView(form(model="whisper-1"), FORM)).facts
     text = b'{"text":"' + b"so on " * 1_500_000
 
     body = read(TRANSCRIPTIONS.reader(facts, JSON), [text, text, b'"}'])
@@ -314,7 +316,7 @@ def test_a_duration_that_is_none_is_marked(seconds):
 
 
 def test_a_request_without_a_file_is_left_to_the_provider():
-    parsed = TRANSLATIONS.parse(form(model="whisper-1"), FORM)
+    parsed = TRANSLATIONS.parse(RequestView(form(model="whisper-1"), FORM))
 
     assert TRANSLATIONS.measure(parsed, FORM) is parsed
 
@@ -323,4 +325,4 @@ def test_two_models_in_a_form_are_refused():
     body = form(model="whisper-1")[:-8] + form(model="gpt-4o-transcribe")
 
     with pytest.raises(InvalidBody):
-        TRANSCRIPTIONS.parse(body, FORM)
+        TRANSCRIPTIONS.parse(RequestView(body, FORM))

@@ -12,7 +12,7 @@ from tests.providers.openai.recorded import answer_body, expected_lines, lines, 
 from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
-from tornado_proxy.providers.contract import ResponseHead
+from tornado_proxy.providers.contract import RequestView, ResponseHead
 from tornado_proxy.providers.openai.chat import reader as chat_reader
 from tornado_proxy.providers.openai.chat.endpoint import CHAT_ENDPOINTS, edit, parse, reader
 from tornado_proxy.providers.openai.chat.reader import ChatStreamReader
@@ -55,7 +55,7 @@ def undated(found: list[tuple[str, str, Any]]) -> list[tuple[str, str, Any]]:
 
 @pytest.mark.parametrize("name", ["chat-audio-input", "chat-several-choices", "chat-stream-with-usage"])
 def test_recorded_answers_come_to_the_expected_lines(name):
-    parsed = parse(*request_body(name))
+    parsed = parse(RequestView(*request_body(name)))
     head = SSE if "stream" in name else JSON
 
     report = read_three_ways(lambda: reader(parsed.facts, head), answer_body(name))
@@ -69,7 +69,7 @@ def test_recorded_answers_come_to_the_expected_lines(name):
 
 def test_a_recorded_stream_without_usage_is_estimated_by_the_named_method():
     body, content_type = request_body("chat-stream-without-usage")
-    parsed = parse(body, content_type)
+    parsed = parse(RequestView(body, content_type))
 
     report = of_stream(answer_body("chat-stream-without-usage"), parsed.facts)
 
@@ -84,7 +84,7 @@ def test_a_recorded_stream_without_usage_is_estimated_by_the_named_method():
 
 
 def test_what_a_request_can_cost_is_told():
-    facts = parse(request(service_tier="flex"), "application/json").facts
+    facts = parse(RequestView(request(service_tier="flex"), "application/json")).facts
 
     assert (facts.model, facts.stream, facts.terms.service_tier) == ("gpt-4o-mini", False, "flex")
     (spend,) = facts.spends
@@ -95,14 +95,14 @@ def test_what_a_request_can_cost_is_told():
 def test_sound_must_have_a_price_in_and_out():
     spoken = [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}]}]
 
-    assert Meter.INPUT_AUDIO in parse(request(messages=spoken), "").facts.spends[0].meters
-    assert Meter.OUTPUT_AUDIO in parse(request(modalities=["text", "audio"]), "").facts.spends[0].meters
+    assert Meter.INPUT_AUDIO in parse(RequestView(request(messages=spoken), "")).facts.spends[0].meters
+    assert Meter.OUTPUT_AUDIO in parse(RequestView(request(modalities=["text", "audio"]), "")).facts.spends[0].meters
 
 
 def test_a_text_about_sound_needs_no_price_for_sound():
     body = request(messages=[{"role": "user", "content": 'what is "input_audio"?'}], modalities=["text"])
 
-    assert parse(body, "").facts.spends[0].meters == {Meter.INPUT, Meter.OUTPUT}
+    assert parse(RequestView(body, "")).facts.spends[0].meters == {Meter.INPUT, Meter.OUTPUT}
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_text_about_sound_needs_no_price_for_sound():
     ],
 )
 def test_a_searching_model_is_charged_one_search_which_no_usage_tells(members):
-    facts = parse(request(**members), "").facts
+    facts = parse(RequestView(request(**members), "")).facts
 
     report = read(reader(facts, JSON), [json.dumps({"usage": usage(5, 6)}).encode()])
 
@@ -139,7 +139,7 @@ def test_a_searching_model_is_charged_one_search_which_no_usage_tells(members):
 )
 def test_a_body_that_another_reader_might_read_differently_is_refused(body, message):
     with pytest.raises(InvalidBody, match=message):
-        parse(body, "application/json")
+        parse(RequestView(body, "application/json"))
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_body_that_another_reader_might_read_differently_is_refused(body, mess
 )
 def test_asking_for_usage_and_not_asking_in_one_body_is_refused(options):
     with pytest.raises(InvalidBody, match="stands twice"):
-        parse(b'{"model":"m","stream":true,' + options + b"}", "")
+        parse(RequestView(b'{"model":"m","stream":true,' + options + b"}", ""))
 
 
 # --- the splice
@@ -199,7 +199,7 @@ def test_asking_for_usage_and_not_asking_in_one_body_is_refused(options):
     ],
 )
 def test_a_stream_that_does_not_ask_for_usage_is_made_to_with_few_bytes(body, sent):
-    parsed = parse(body, "application/json")
+    parsed = parse(RequestView(body, "application/json"))
 
     assert parsed.body == sent
     assert parsed.facts.usage_injected
@@ -215,7 +215,7 @@ def test_a_stream_that_does_not_ask_for_usage_is_made_to_with_few_bytes(body, se
     ],
 )
 def test_a_body_that_needs_no_splice_is_sent_as_it_came(body):
-    parsed = parse(body, "application/json")
+    parsed = parse(RequestView(body, "application/json"))
 
     assert parsed.body is body
     assert not parsed.facts.usage_injected
@@ -230,14 +230,14 @@ def test_a_body_that_needs_no_splice_is_sent_as_it_came(body):
 def test_what_is_sent_is_the_body_that_also_asks_for_usage(content, options, indent):
     body = {"stream_options": options, "model": "m", "messages": [{"content": content}], "stream": True}
 
-    sent = json.loads(parse(json.dumps(body, indent=indent).encode(), "").body)
+    sent = json.loads(parse(RequestView(json.dumps(body, indent=indent).encode(), "")).body)
 
     assert sent == {**body, "stream_options": {**(options or {}), "include_usage": True}}
 
 
 def test_usage_is_hidden_only_where_it_was_asked_for_on_the_clients_behalf():
-    asked_by_us = parse(request(stream=True), "").facts
-    asked_by_client = parse(request(stream=True, stream_options={"include_usage": True}), "").facts
+    asked_by_us = parse(RequestView(request(stream=True), "")).facts
+    asked_by_client = parse(RequestView(request(stream=True, stream_options={"include_usage": True}), "")).facts
 
     assert edit(asked_by_us, SSE) is not None
     assert edit(asked_by_us, JSON) is None

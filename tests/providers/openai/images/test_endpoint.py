@@ -12,7 +12,7 @@ from tests.providers.openai.recorded import answer_body, exchange, expected_line
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.request import ImageFacts
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
-from tornado_proxy.providers.contract import ResponseHead
+from tornado_proxy.providers.contract import RequestView, ResponseHead
 from tornado_proxy.providers.openai.images.endpoint import IMAGE_ENDPOINTS
 from tornado_proxy.providers.openai.shared.base64_truncation import KEPT_BYTES, Base64Truncator
 
@@ -50,7 +50,7 @@ def meters(report: UsageReport) -> dict[str, int]:
 
 @pytest.mark.parametrize(("name", "endpoint"), [("images-generation", GENERATIONS), ("images-edit", EDITS)])
 def test_recorded_images_come_to_the_expected_lines(name, endpoint):
-    parsed = endpoint.parse(*request_body(name))
+    parsed = endpoint.parse(RequestView(*request_body(name)))
 
     report = read_three_ways(lambda: endpoint.reader(parsed.facts, JSON), answer_body(name))
 
@@ -60,13 +60,13 @@ def test_recorded_images_come_to_the_expected_lines(name, endpoint):
 
 def test_the_recorded_request_without_a_model_is_refused_and_told_what_to_do():
     with pytest.raises(BadRequest, match="name one") as caught:
-        GENERATIONS.parse(*request_body("images-dall-e"))
+        GENERATIONS.parse(RequestView(*request_body("images-dall-e")))
     assert caught.value.param == "model"
 
 
 def test_the_recorded_dall_e_answer_is_inferred_from_its_shape():
     body = json.dumps(exchange("images-dall-e")["request"]["body"] | {"model": "dall-e-2"}).encode()
-    facts = GENERATIONS.parse(body, "application/json").facts
+    facts = GENERATIONS.parse(RequestView(body, "application/json")).facts
 
     report = read_three_ways(lambda: GENERATIONS.reader(facts, JSON), answer_body("images-dall-e"))
 
@@ -84,7 +84,7 @@ def test_the_recorded_dall_e_answer_is_inferred_from_its_shape():
     ],
 )
 def test_images_without_usage_count_as_many_as_came_at_the_size_that_was_made(asked, echo, expected):
-    facts = GENERATIONS.parse(request(model="dall-e-3", n=3, **asked), "application/json").facts
+    facts = GENERATIONS.parse(RequestView(request(model="dall-e-3", n=3, **asked), "application/json")).facts
 
     report = read(GENERATIONS.reader(facts, JSON), [answer(**echo)])
 
@@ -93,7 +93,7 @@ def test_images_without_usage_count_as_many_as_came_at_the_size_that_was_made(as
 
 
 def test_one_usage_covers_all_images_and_all_output_without_details_is_image():
-    facts = GENERATIONS.parse(request(n=2), "application/json").facts
+    facts = GENERATIONS.parse(RequestView(request(n=2), "application/json")).facts
 
     report = read(GENERATIONS.reader(facts, JSON), [answer(usage=usage(240))])
 
@@ -112,7 +112,7 @@ def test_details_divide_text_images_and_cached_parts():
         },
         output_tokens_details={"image_tokens": 100, "text_tokens": 20},
     )
-    facts = EDITS.parse(request(), "application/json").facts
+    facts = EDITS.parse(RequestView(request(), "application/json")).facts
 
     report = read(EDITS.reader(facts, JSON), [answer(usage=stated)])
 
@@ -133,7 +133,7 @@ def test_a_stream_sums_one_usage_per_finished_image():
         {"type": "image_generation.completed", "b64_json": "A" * 5000, "usage": usage(101)},
     ]
     body = b"".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n".encode() for e in events)
-    facts = GENERATIONS.parse(request(stream=True, n=2), "application/json").facts
+    facts = GENERATIONS.parse(RequestView(request(stream=True, n=2), "application/json")).facts
 
     report = read(GENERATIONS.reader(facts, SSE), pieces(body, range(0, len(body), 97)))
     broken = read(GENERATIONS.reader(facts, SSE), [body[: body.rindex(b"event:")]], complete=False)
@@ -154,7 +154,7 @@ def test_a_stream_sums_one_usage_per_finished_image():
     ],
 )
 def test_an_answer_that_broke_is_estimated_by_size_and_quality(asked, tokens):
-    facts = GENERATIONS.parse(request(**asked), "application/json").facts
+    facts = GENERATIONS.parse(RequestView(request(**asked), "application/json")).facts
 
     report = read(GENERATIONS.reader(facts, JSON), [b'{"created": 1, "data"'], complete=False)
 
@@ -167,7 +167,7 @@ def test_an_answer_that_broke_is_estimated_by_size_and_quality(asked, tokens):
 def test_a_form_is_read_like_json():
     body = form(model="gpt-image-2", n="3", size="1536x864", quality="xhigh", stream="true")
 
-    facts = EDITS.parse(body, "multipart/form-data; boundary=XX").facts
+    facts = EDITS.parse(RequestView(body, "multipart/form-data; boundary=XX")).facts
 
     assert facts.model == "gpt-image-2"
     assert facts.image == ImageFacts(3, "1536x864", "xhigh")
@@ -179,20 +179,20 @@ def test_a_form_is_read_like_json():
 def test_uploaded_files_that_a_body_names_are_its_references():
     body = request(images=[{"file_id": "file-1"}, {"image_url": "data:"}], mask={"file_id": "file-2"})
 
-    assert EDITS.parse(body, "application/json").facts.references == ("file-1", "file-2")
+    assert EDITS.parse(RequestView(body, "application/json")).facts.references == ("file-1", "file-2")
 
 
 @pytest.mark.parametrize("endpoint", IMAGE_ENDPOINTS)
 @pytest.mark.parametrize("members", [{"model": None}, {"model": ""}, {"model": 1}])
 def test_a_request_without_a_model_is_refused(endpoint, members):
     with pytest.raises(BadRequest):
-        endpoint.parse(request(**members), "application/json")
+        endpoint.parse(RequestView(request(**members), "application/json"))
     with pytest.raises(BadRequest):
-        endpoint.parse(form(n="1"), "multipart/form-data; boundary=XX")
+        endpoint.parse(RequestView(form(n="1"), "multipart/form-data; boundary=XX"))
 
 
 def test_an_answer_without_usage_of_a_token_priced_model_is_estimated():
-    facts = GENERATIONS.parse(request(quality="low", size="1024x1024", n=2), "application/json").facts
+    facts = GENERATIONS.parse(RequestView(request(quality="low", size="1024x1024", n=2), "application/json")).facts
 
     report = read(GENERATIONS.reader(facts, JSON), [answer()])
 
@@ -201,7 +201,7 @@ def test_an_answer_without_usage_of_a_token_priced_model_is_estimated():
 
 
 def test_an_error_is_free():
-    facts = GENERATIONS.parse(request(), "application/json").facts
+    facts = GENERATIONS.parse(RequestView(request(), "application/json")).facts
 
     report = read(GENERATIONS.reader(facts, ResponseHead(400, "application/json")), [b"{}"])
 
@@ -248,7 +248,7 @@ def test_thinned_json_stays_json_with_the_same_shape(texts, cuts, ascii_only):
 @given(data=st.binary(max_size=300), cuts=st.lists(st.integers(0, 1000)), complete=st.booleans())
 def test_random_answers_raise_nothing(data, cuts, complete):
     for model in ("gpt-image-2", "dall-e-3"):
-        facts = GENERATIONS.parse(request(model=model), "application/json").facts
+        facts = GENERATIONS.parse(RequestView(request(model=model), "application/json")).facts
         for head in (JSON, SSE):
             for body in (data, b'{"usage":' + data + b"}", b'data: {"type":"image_edit.completed","usage":' + data):
                 read(GENERATIONS.reader(facts, head), pieces(body, cuts), complete=complete)
@@ -258,6 +258,6 @@ def test_random_answers_raise_nothing(data, cuts, complete):
 def test_random_requests_raise_nothing_but_refusals(body, content_type):
     for endpoint in IMAGE_ENDPOINTS:
         try:
-            endpoint.parse(body, content_type)
+            endpoint.parse(RequestView(body, content_type))
         except BadRequest:
             continue

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tornado_proxy.domain.errors import InvalidBody
+from tornado_proxy.providers.contract import RequestView
 from tornado_proxy.providers.openai.realtime.http import (
     own_secrets,
     parse_call,
@@ -19,7 +20,7 @@ SDP = "v=0\r\n"
 
 
 def spends(body: object) -> list[tuple[str, str | None]]:
-    facts = parse_secret(json.dumps({"session": body}).encode(), "application/json").facts
+    facts = parse_secret(RequestView(json.dumps({"session": body}).encode(), "application/json")).facts
     return [(spend.model, spend.role) for spend in facts.spends]
 
 
@@ -43,8 +44,12 @@ def test_both_shapes_of_a_transcription_are_looked_at() -> None:
 
 
 def test_the_session_s_websocket_is_opened_as_the_session_says() -> None:
-    talks = parse_secret(b'{"session":{"type":"realtime","model":"gpt-realtime"}}', "application/json").facts
-    listens = parse_transcription(b'{"input_audio_transcription":{"model":"whisper-1"}}', "application/json").facts
+    talks = parse_secret(
+        RequestView(b'{"session":{"type":"realtime","model":"gpt-realtime"}}', "application/json")
+    ).facts
+    listens = parse_transcription(
+        RequestView(b'{"input_audio_transcription":{"model":"whisper-1"}}', "application/json")
+    ).facts
 
     assert talks.session_query == "model=gpt-realtime"
     assert listens.session_query == "intent=transcription"
@@ -66,7 +71,7 @@ def test_the_session_s_websocket_is_opened_as_the_session_says() -> None:
 )
 def test_what_does_not_say_what_it_can_cost_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidBody):
-        parse_secret(body, "application/json")
+        parse_secret(RequestView(body, "application/json"))
 
 
 def test_a_call_s_session_stands_beside_its_offer() -> None:
@@ -75,14 +80,14 @@ def test_a_call_s_session_stands_beside_its_offer() -> None:
         b'--b\r\nContent-Disposition: form-data; name="session"\r\n\r\n{"model":"gpt-realtime"}\r\n--b--\r\n'
     )
 
-    facts = parse_call(body, "multipart/form-data; boundary=b").facts
+    facts = parse_call(RequestView(body, "multipart/form-data; boundary=b")).facts
 
     assert [spend.model for spend in facts.spends] == ["gpt-realtime"]
     assert facts.session_query == "model=gpt-realtime"
 
 
 def test_an_offer_alone_says_nothing_of_models() -> None:
-    assert parse_call(SDP.encode(), "application/sdp").facts.spends == ()
+    assert parse_call(RequestView(SDP.encode(), "application/sdp")).facts.spends == ()
 
 
 def test_keys_are_replaced_where_they_stand_and_masked_anywhere_else() -> None:
@@ -135,7 +140,7 @@ def test_a_translation_session_is_priced_by_its_length() -> None:
     heard = {"input": {"transcription": {"model": "gpt-realtime-whisper"}}}
     body = json.dumps({"session": {"model": "gpt-realtime-translate", "audio": heard}}).encode()
 
-    facts = parse_translation_secret(body, "application/json").facts
+    facts = parse_translation_secret(RequestView(body, "application/json")).facts
 
     assert [(spend.model, spend.role) for spend in facts.spends] == [
         ("gpt-realtime-translate", None),
@@ -147,4 +152,4 @@ def test_a_translation_session_is_priced_by_its_length() -> None:
 @pytest.mark.parametrize("body", [b"{}", b'{"session":{}}', b'{"session":{"model":5}}'])
 def test_a_translation_session_without_a_model_gets_no_key(body: bytes) -> None:
     with pytest.raises(InvalidBody):
-        parse_translation_secret(body, "application/json")
+        parse_translation_secret(RequestView(body, "application/json"))

@@ -116,7 +116,7 @@ def test_the_model_is_the_sessions_and_else_the_urls():
 
     assert (before.model, after.model) == ("gpt-realtime", "gpt-realtime-2.1")
     assert session.model == "gpt-realtime-2.1"
-    assert [spend.model for spend in session.spends()] == ["gpt-realtime-2.1"]
+    assert [spend.model for spend in session.spends] == ["gpt-realtime-2.1"]
 
 
 @pytest.mark.parametrize(
@@ -140,8 +140,8 @@ def test_a_transcription_is_charged_at_the_model_that_held_when_its_audio_was_co
 
     assert (first.items[0].model, second.items[0].model) == ("whisper-1", "gpt-4o-transcribe")
     assert meters(second) == {"input_audio_tokens": 12, "output_tokens": 4}
-    assert [spend.model for spend in session.spends()] == ["gpt-realtime", "gpt-4o-transcribe"]
-    assert [spend.role for spend in session.spends()] == [None, "input_transcription"]
+    assert [spend.model for spend in session.spends] == ["gpt-realtime", "gpt-4o-transcribe"]
+    assert [spend.role for spend in session.spends] == [None, "input_transcription"]
 
 
 @pytest.mark.parametrize("audio", ["response.output_audio.delta", "response.audio.delta"])

@@ -13,7 +13,7 @@ from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.domain.request import DeferredRatingFacts, RequestFacts, Spend
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
-from tornado_proxy.providers.contract import ResponseHead
+from tornado_proxy.providers.contract import RequestView, ResponseHead
 from tornado_proxy.providers.openai.responses.endpoint import RESPONSE_ENDPOINTS, parse, reader
 from tornado_proxy.providers.openai.responses.reader import ResponseStreamReader, is_finished
 from tornado_proxy.wire import sse
@@ -83,7 +83,7 @@ def test_the_tier_is_the_one_that_served():
 
 
 def test_a_recorded_background_response_is_pending_under_its_id():
-    parsed = parse(*request_body("responses-background-created"))
+    parsed = parse(RequestView(*request_body("responses-background-created")))
 
     report = read_three_ways(lambda: reader(parsed.facts, JSON), answer_body("responses-background-created"))
 
@@ -124,7 +124,7 @@ def test_a_container_that_ran_is_told_because_nothing_states_its_time():
 
 
 def test_what_a_request_can_cost_is_told():
-    facts = parse(request(stream=True, service_tier="flex", background=True), "").facts
+    facts = parse(RequestView(request(stream=True, service_tier="flex", background=True), "")).facts
 
     assert (facts.model, facts.stream, facts.background, facts.terms.service_tier) == ("gpt-4o", True, True, "flex")
     assert facts.spends == (Spend("gpt-4o", frozenset({Meter.INPUT, Meter.OUTPUT}), terms=Terms("flex")),)
@@ -133,7 +133,7 @@ def test_what_a_request_can_cost_is_told():
 def test_the_body_is_sent_as_it_came():
     body = request(stream=True)
 
-    assert parse(body, "").body is body
+    assert parse(RequestView(body, "")).body is body
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_the_body_is_sent_as_it_came():
     ],
 )
 def test_hosted_tools_must_have_a_price(tool, spends):
-    assert list(parse(request(tools=[tool]), "").facts.spends[1:]) == spends
+    assert list(parse(RequestView(request(tools=[tool]), "")).facts.spends[1:]) == spends
 
 
 @pytest.mark.parametrize(
@@ -212,13 +212,13 @@ def test_hosted_tools_must_have_a_price(tool, spends):
     ],
 )
 def test_objects_that_the_body_names_are_told(members, references):
-    assert parse(request(**members), "").facts.references == references
+    assert parse(RequestView(request(**members), "")).facts.references == references
 
 
 def test_an_item_reference_that_hides_behind_an_escape_is_told():
     body = b'{"model":"m","input":[{"type":"item\\u005freference","\\u0069d":"msg_1"},7]}'
 
-    assert parse(body, "").facts.references == ("msg_1",)
+    assert parse(RequestView(body, "")).facts.references == ("msg_1",)
 
 
 @pytest.mark.parametrize(
@@ -232,14 +232,14 @@ def test_an_item_reference_that_hides_behind_an_escape_is_told():
 )
 def test_a_body_that_another_reader_might_read_differently_is_refused(members, message):
     with pytest.raises(InvalidBody, match=message):
-        parse(request(**members), "")
+        parse(RequestView(request(**members), ""))
 
 
 # --- answers
 
 
 def test_a_cache_write_for_twelve_hours_is_of_another_kind():
-    facts = parse(request(prompt_cache_options={"ttl": "12h"}), "").facts
+    facts = parse(RequestView(request(prompt_cache_options={"ttl": "12h"}), "")).facts
     stated = USAGE | {"input_tokens_details": {"cache_write_tokens": 4}}
 
     assert meters(of_json(response(usage=stated), facts))["cache_write_12h_tokens"] == 4
@@ -258,7 +258,7 @@ def test_a_cache_write_for_twelve_hours_is_of_another_kind():
 def test_an_answer_that_comes_later_reads_as_one_that_came_at_once(answered):
     image_tool = {"type": "image_generation", "model": "gpt-image-1.5"}
     members = {"tools": [image_tool], "prompt_cache_options": {"ttl": "12h"}, "service_tier": "flex"}
-    facts = parse(request(background=True, **members), "").facts
+    facts = parse(RequestView(request(background=True, **members), "")).facts
 
     kept = DeferredRatingFacts.of(facts).facts("gpt-4o")
 
@@ -273,7 +273,7 @@ def test_tokens_of_pictures_are_charged_at_the_image_model_that_the_answer_names
         "output_tokens": 4160,
         "total_tokens": 4210,
     }
-    facts = parse(request(tools=[{"type": "image_generation"}]), "").facts
+    facts = parse(RequestView(request(tools=[{"type": "image_generation"}]), "")).facts
     tools = [{"type": "image_generation", "model": "gpt-image-1.5"}]
 
     own, image = of_json(response(tool_usage={"image_gen": drawn}, tools=tools), facts).items

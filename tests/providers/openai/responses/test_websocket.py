@@ -72,7 +72,7 @@ def test_responses_end_in_their_order_each_with_its_own_usage() -> None:
     reader = asked(CREATE, {**CREATE, "service_tier": "priority"})
 
     reader.feed_server_frame(server("response.created", "resp_1"))
-    assert reader.take_begun() == ("resp_1",)
+    assert reader.XXBEGUN == ("resp_1",)
     (first,) = reader.feed_server_frame(server("response.completed", "resp_1", usage=USAGE, service_tier="flex"))
     reader.feed_server_frame(server("response.created", "resp_2"))
     (second,) = reader.feed_server_frame(server("response.incomplete", "resp_2", usage=USAGE, service_tier="priority"))
@@ -89,7 +89,7 @@ def test_a_request_that_the_provider_turns_down_is_over() -> None:
 
     assert reader.feed_server_frame('{"type":"error","status":400,"error":{"message":"no"}}') == ()
 
-    assert reader.take_rejected() == 1
+    assert reader.XXREJ == 1
     assert not reader.working
 
 

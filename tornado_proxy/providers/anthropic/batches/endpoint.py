@@ -19,9 +19,19 @@ from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.providers.anthropic.batches.results import BATCH_TIER, results_reader
-from tornado_proxy.providers.anthropic.messages.report import FreeReader, decode_object
+from tornado_proxy.providers.anthropic.messages.report import decode_object
 from tornado_proxy.providers.anthropic.messages.request import MEMBERS, facts_of
-from tornado_proxy.providers.contract import DeferredUsage, Endpoint, ParsedRequest, ResponseHead, UsageReader
+from tornado_proxy.providers.contract import (
+    DeferredUsage,
+    HttpEndpoint,
+    OwnedList,
+    OwnedObject,
+    ParsedRequest,
+    RequestView,
+    ResponseEdits,
+    ResponseHead,
+    UsageReader,
+)
 from tornado_proxy.providers.shared.json_body import list_member, member_bytes, read_members, text_member
 
 PATH = "/v1/messages/batches"
@@ -32,7 +42,7 @@ _RESULTS_URL = re.compile(rb'("results_url"\s*:\s*")https?://[^/"\\]+(/v1/messag
 _ENTRIES = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-def parse(body: bytes, content_type: str) -> ParsedRequest:
+def parse(request: RequestView) -> ParsedRequest:
     """The facts of a new batch: what its requests can spend, each thing once.
 
     `facts.model` is the model of all requests, None where they have several.
@@ -40,6 +50,7 @@ def parse(body: bytes, content_type: str) -> ParsedRequest:
     Raises:
         InvalidBody: a request cannot be read; the message names it by its place and `custom_id`.
     """
+    body = request.body
     if not list_member(read_members(body, ("requests",)), "requests"):
         raise InvalidBody('"requests" must be a list of at least one request', param="requests")
     requests = list(_requests(body))
@@ -76,11 +87,13 @@ def _at_batch_tier(spend: Spend) -> Spend:
 
 def reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
     """What reads the answer to a new batch."""
-    return BatchCreateReader() if head.ok else FreeReader()
+    return BatchCreateReader()
 
 
 class BatchCreateReader:
     """The answer to a new batch: its id."""
+
+    object_id: str | None = None
 
     def __init__(self) -> None:
         self._chunks: list[bytes] = []
@@ -105,7 +118,7 @@ _DEFERRED_USAGE = DeferredUsage(
     finished=lambda body: decode_object(body).get("processing_status") == "ended",
     results=lambda batch_id: f"{PATH}/{batch_id}/results",
     reader=results_reader,
-    slowest_s=300.0,
+    max_interval_s=300.0,
 )
 
 
@@ -114,15 +127,22 @@ def rewrite_urls(body: bytes, base_url: str) -> bytes:
     return _RESULTS_URL.sub(rb"\g<1>" + base_url.encode().replace(b"\\", b"") + rb"\g<2>", body)
 
 
-def _by_id(method: str, path: str) -> Endpoint:
-    return Endpoint("anthropic", method, path, by_id=True, rewrite_urls=rewrite_urls)
+def _by_id(method: str, path: str) -> HttpEndpoint:
+    return HttpEndpoint(method, path, objects=OwnedObject(), response_edits=ResponseEdits(rewrite_urls=rewrite_urls))
 
 
 BATCH_ENDPOINTS = (
-    Endpoint("anthropic", "POST", PATH, parse=parse, reader=reader, later=_DEFERRED_USAGE, rewrite_urls=rewrite_urls),
-    Endpoint("anthropic", "GET", PATH, lists=PATH, rewrite_urls=rewrite_urls),
+    HttpEndpoint(
+        "POST",
+        PATH,
+        parse=parse,
+        reader=reader,
+        deferred_usage=_DEFERRED_USAGE,
+        response_edits=ResponseEdits(rewrite_urls=rewrite_urls),
+    ),
+    HttpEndpoint("GET", PATH, objects=OwnedList(PATH), response_edits=ResponseEdits(rewrite_urls=rewrite_urls)),
     _by_id("GET", PATH + "/{id}"),
     _by_id("DELETE", PATH + "/{id}"),
     _by_id("POST", PATH + "/{id}/cancel"),
-    Endpoint("anthropic", "GET", PATH + "/{id}/results", by_id=True),
+    HttpEndpoint("GET", PATH + "/{id}/results", objects=OwnedObject()),
 )

@@ -15,7 +15,7 @@ import msgspec
 
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageItem, UsageReport
-from tornado_proxy.providers.anthropic.messages.report import FreeReader, decode_object, report_message
+from tornado_proxy.providers.anthropic.messages.report import decode_object, report_message
 from tornado_proxy.providers.contract import ResponseHead, UsageReader
 
 #: The tier of every message of a batch, in the registry's words.
@@ -29,11 +29,13 @@ _FREE = frozenset({"errored", "canceled", "expired"})
 
 def results_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
     """What reads the results of a batch."""
-    return BatchResultsReader() if head.ok else FreeReader()
+    return BatchResultsReader()
 
 
 class BatchResultsReader:
     """Reads results; `raw` is how many there were and how many succeeded, each of which is a reading of its own."""
+
+    object_id: str | None = None
 
     def __init__(self) -> None:
         self._held: list[bytes] = []

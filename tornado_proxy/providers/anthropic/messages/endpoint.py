@@ -5,32 +5,32 @@ from __future__ import annotations
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import UsageReport
 from tornado_proxy.providers.anthropic.messages.report import (
-    FreeReader,
     decode_object,
     estimate_message,
     report_message,
 )
 from tornado_proxy.providers.anthropic.messages.request import MEMBERS, facts_of
 from tornado_proxy.providers.anthropic.messages.stream import MessageStreamReader
-from tornado_proxy.providers.contract import Endpoint, ParsedRequest, ResponseHead, UsageReader
+from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, RequestView, ResponseHead, UsageReader
 from tornado_proxy.providers.shared import token_estimate
 from tornado_proxy.providers.shared.json_body import read_members
 
 
-def parse(body: bytes, content_type: str) -> ParsedRequest:
+def parse(request: RequestView) -> ParsedRequest:
     """The facts of a request; the body is sent as it came."""
+    body = request.body
     return ParsedRequest(facts_of(body, read_members(body, MEMBERS)), body)
 
 
 def reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
     """What reads the usage of one answer."""
-    if not head.ok:
-        return FreeReader()
     return MessageStreamReader(facts) if head.media_type == "text/event-stream" else MessageJsonReader(facts)
 
 
 class MessageJsonReader:
     """A message as one JSON object."""
+
+    object_id: str | None = None
 
     def __init__(self, facts: RequestFacts) -> None:
         self._facts = facts
@@ -55,4 +55,4 @@ class MessageJsonReader:
         return estimate_message(self._facts, message, {}, token_estimate.tokens_of(self._seen))
 
 
-MESSAGE_ENDPOINTS = (Endpoint("anthropic", "POST", "/v1/messages", parse=parse, reader=reader),)
+MESSAGE_ENDPOINTS = (HttpEndpoint("POST", "/v1/messages", parse=parse, reader=reader),)

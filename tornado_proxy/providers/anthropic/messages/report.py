@@ -22,20 +22,6 @@ CREDIT_METHOD = "fallback_credit_upper_bound"
 _WORST_FIRST = (Basis.UNSETTLED, Basis.ESTIMATED, Basis.REPORTED)
 
 
-class FreeReader:
-    """An answer with an error status: the provider charges nothing for it."""
-
-    def feed(self, data: bytes) -> None:
-        """Look at nothing."""
-
-    def close(self, *, complete: bool) -> None:
-        """Nothing to end."""
-
-    def result(self) -> UsageReport:
-        """Free, whatever the body says."""
-        return UsageReport(basis=Basis.FREE)
-
-
 def report_message(message: Mapping[str, Any], usage: Mapping[str, Any]) -> UsageReport:
     """The report of a whole message.
 

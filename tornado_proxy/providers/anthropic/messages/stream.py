@@ -88,6 +88,8 @@ class _Message:
 class MessageStreamReader:
     """Reads the usage of a streamed message; should a body hold several, the usage of each by its id."""
 
+    object_id: str | None = None
+
     def __init__(self, facts: RequestFacts) -> None:
         self._facts = facts
         self._blocks = SseBlocks()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from tornado_proxy.providers.contract import Endpoint
+from tornado_proxy.providers.contract import HttpEndpoint
 from tornado_proxy.providers.openai.audio.speech import speech_endpoint
 from tornado_proxy.providers.openai.audio.transcription import TRANSCRIPTIONS, TRANSLATIONS
 
 
-def audio_endpoints(*, exact_speech: bool = True) -> tuple[Endpoint, ...]:
+def audio_endpoints(*, exact_speech: bool = True) -> tuple[HttpEndpoint, ...]:
     """The rows.  `exact_speech`: see speech.py."""
     return (speech_endpoint(exact=exact_speech), TRANSCRIPTIONS, TRANSLATIONS)

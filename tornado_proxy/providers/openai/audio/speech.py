@@ -15,9 +15,17 @@ from decimal import Decimal
 from tornado_proxy.domain.errors import BadRequest, InvalidBody
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
-from tornado_proxy.providers.contract import Endpoint, ParsedRequest, ResponseEdit, ResponseHead, UsageReader
+from tornado_proxy.providers.contract import (
+    HttpEndpoint,
+    ParsedRequest,
+    RequestView,
+    ResponseEdit,
+    ResponseEdits,
+    ResponseHead,
+    UsageReader,
+)
 from tornado_proxy.providers.openai.audio.speech_audio import SpeechAudio
-from tornado_proxy.providers.openai.shared.response_readers import EventsReader, FreeReader, OpaqueReader
+from tornado_proxy.providers.openai.shared.response_readers import EventsReader, OpaqueReader
 from tornado_proxy.providers.openai.shared.usage_report import report_usage
 from tornado_proxy.providers.shared.json_body import (
     edit_member,
@@ -64,26 +72,20 @@ def media_type(response_format: str | None) -> str:
     return _MEDIA_TYPES.get(response_format or "mp3", "application/octet-stream")
 
 
-def speech_endpoint(*, exact: bool = True) -> Endpoint:
+def speech_endpoint(*, exact: bool = True) -> HttpEndpoint:
     """The endpoint's row.  `exact`: the provider is asked for SSE where only SSE states usage; else it is estimated."""
-    return Endpoint(
-        provider="openai",
-        method="POST",
-        path=PATH,
-        parse=parse_exact if exact else parse,
-        reader=reader,
-        edit=edit,
-        answer_type=answer_type,
-    )
+    edits = ResponseEdits(body=edit, content_type=answer_type)
+    return HttpEndpoint("POST", PATH, parse=parse_exact if exact else parse, reader=reader, response_edits=edits)
 
 
-def parse(body: bytes, content_type: str) -> ParsedRequest:
+def parse(request: RequestView) -> ParsedRequest:
     """The facts of a speech request; the body is the client's own."""
-    return ParsedRequest(_facts(body), body)
+    return ParsedRequest(_facts(request.body), request.body)
 
 
-def parse_exact(body: bytes, content_type: str) -> ParsedRequest:
+def parse_exact(request: RequestView) -> ParsedRequest:
     """The same, and SSE asked for on the client's behalf where only an SSE answer states usage."""
+    body = request.body
     facts = _facts(body)
     asking = ask_for_sse(body) if _states_usage_in_events_only(facts) else None
     if asking is None:
@@ -125,8 +127,6 @@ def ask_for_sse(body: bytes) -> bytes | None:
 
 def reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
     """What reads the usage of one answer."""
-    if not head.ok:
-        return FreeReader()
     if facts.model is not None and priced_by_characters(facts.model):
         return OpaqueReader(lambda _: UsageReport((UsageItem(facts.inferred),), Basis.INFERRED))
     if head.media_type == "text/event-stream":

@@ -13,17 +13,23 @@ would not state it: before anything is sent nothing is lost, afterwards the char
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
-from tornado_proxy.providers.contract import Endpoint, ParsedRequest, ResponseHead, UsageReader
+from tornado_proxy.providers.contract import (
+    HttpEndpoint,
+    Measure,
+    ParsedRequest,
+    RequestView,
+    ResponseHead,
+    UsageReader,
+)
 from tornado_proxy.providers.openai.audio.audio_length import audio_seconds
 from tornado_proxy.providers.openai.audio.transcription_models import priced_by_length, transcription_spend
-from tornado_proxy.providers.openai.shared.response_readers import EventsReader, FreeReader, JsonReader, OpaqueReader
+from tornado_proxy.providers.openai.shared.response_readers import EventsReader, JsonReader, OpaqueReader
 from tornado_proxy.providers.openai.shared.usage_report import report_usage
 from tornado_proxy.providers.shared.token_estimate import tokens_of
 from tornado_proxy.wire.multipart import read_form
@@ -35,14 +41,15 @@ _TOKENS_PER_SECOND = 10
 ESTIMATE_METHOD = "transcription_audio_length"
 
 
-def parse_transcription(body: bytes, content_type: str) -> ParsedRequest:
+def parse_transcription(request: RequestView) -> ParsedRequest:
     """The facts of a transcription.
 
     Raises:
         InvalidBody: not a form that can be read in one way only.
         BadRequest: no model.
     """
-    form = read_form(body, content_type)
+    body = request.body
+    form = read_form(body, request.content_type)
     model = form.text("model")
     if not model:
         raise BadRequest("the form field model is missing; name a model such as gpt-4o-transcribe", param="model")
@@ -56,23 +63,23 @@ def parse_transcription(body: bytes, content_type: str) -> ParsedRequest:
     return ParsedRequest(facts, body)
 
 
-def measure_transcription(parsed: ParsedRequest, content_type: str) -> ParsedRequest:
+def measure_transcription(parsed: ParsedRequest, request: RequestView) -> ParsedRequest:
     """The same request with the seconds of its audio in `facts.inferred`.  Pure, and fit for a thread.
 
     Raises:
         BadRequest: the length cannot be known, and the answer would not state usage.
     """
-    return _measured(parsed, content_type, needed=parsed.facts.response_format in _PLAIN, stating="json")
+    return _measured(parsed, request, needed=parsed.facts.response_format in _PLAIN, stating="json")
 
 
-def measure_translation(parsed: ParsedRequest, content_type: str) -> ParsedRequest:
+def measure_translation(parsed: ParsedRequest, request: RequestView) -> ParsedRequest:
     """The same for a translation, of which only a verbose_json answer states a length."""
     needed = parsed.facts.response_format != "verbose_json"
-    return _measured(parsed, content_type, needed=needed, stating="verbose_json")
+    return _measured(parsed, request, needed=needed, stating="verbose_json")
 
 
-def _measured(parsed: ParsedRequest, content_type: str, *, needed: bool, stating: str) -> ParsedRequest:
-    audio = read_form(parsed.body, content_type).content("file")
+def _measured(parsed: ParsedRequest, request: RequestView, *, needed: bool, stating: str) -> ParsedRequest:
+    audio = read_form(parsed.body, request.content_type).content("file")
     if audio is None:
         return parsed  # the provider refuses a request without a file
     seconds = audio_seconds(audio)
@@ -91,8 +98,6 @@ def _measured(parsed: ParsedRequest, content_type: str, *, needed: bool, stating
 
 def reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
     """What reads the usage of one answer."""
-    if not head.ok:
-        return FreeReader()
 
     def unstated(seen: int) -> UsageReport:
         return _without_usage(facts, seen)
@@ -135,8 +140,8 @@ def _by_length(facts: RequestFacts, seconds: Decimal, seen: int) -> UsageReport:
     return UsageReport((UsageItem(quantities),), Basis.ESTIMATED, estimate_method=ESTIMATE_METHOD)
 
 
-def _row(path: str, measure: Callable[[ParsedRequest, str], ParsedRequest]) -> Endpoint:
-    return Endpoint("openai", "POST", path, parse=parse_transcription, reader=reader, measure=measure)
+def _row(path: str, measure: Measure) -> HttpEndpoint:
+    return HttpEndpoint("POST", path, parse=parse_transcription, reader=reader, measure=measure)
 
 
 TRANSCRIPTIONS = _row("/v1/audio/transcriptions", measure_transcription)

@@ -15,10 +15,18 @@ from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Meter, Quantity
-from tornado_proxy.providers.contract import Endpoint, ParsedRequest, ResponseEdit, ResponseHead, UsageReader
+from tornado_proxy.providers.contract import (
+    HttpEndpoint,
+    ParsedRequest,
+    RequestView,
+    ResponseEdit,
+    ResponseEdits,
+    ResponseHead,
+    UsageReader,
+)
 from tornado_proxy.providers.openai.chat.reader import ChatStreamReader
 from tornado_proxy.providers.openai.chat.usage_hider import UsageHider
-from tornado_proxy.providers.openai.shared.response_readers import FreeReader, JsonReader
+from tornado_proxy.providers.openai.shared.response_readers import JsonReader
 from tornado_proxy.providers.openai.shared.text_report import estimate_text, report_text
 from tornado_proxy.providers.shared.json_body import (
     edit_member,
@@ -44,8 +52,9 @@ _SEARCHING_MODEL = re.compile(r"-search-(?:preview|api)(?:-\d{4}-\d{2}-\d{2})?")
 _ONE_SEARCH = Quantity(Meter.WEB_SEARCHES, Decimal(1))
 
 
-def parse(body: bytes, content_type: str) -> ParsedRequest:
+def parse(request: RequestView) -> ParsedRequest:
     """The facts of a chat request; a stream that does not ask for usage is made to."""
+    body = request.body
     members = read_members(body, _MEMBERS)
     model = required_model(members)
     stream = flag_member(members, "stream")
@@ -101,8 +110,6 @@ def _including_usage(options: bytes) -> bytes:
 
 def reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
     """What reads the usage of one answer."""
-    if not head.ok:
-        return FreeReader()
     if head.media_type == "text/event-stream":
         return ChatStreamReader(facts)
     return JsonReader(lambda body: report_text(facts, body), lambda seen: estimate_text(facts, seen))
@@ -113,4 +120,6 @@ def edit(facts: RequestFacts, head: ResponseHead) -> ResponseEdit | None:
     return UsageHider() if facts.usage_injected and head.media_type == "text/event-stream" else None
 
 
-CHAT_ENDPOINTS = (Endpoint("openai", "POST", "/v1/chat/completions", parse=parse, reader=reader, edit=edit),)
+CHAT_ENDPOINTS = (
+    HttpEndpoint("POST", "/v1/chat/completions", parse=parse, reader=reader, response_edits=ResponseEdits(body=edit)),
+)

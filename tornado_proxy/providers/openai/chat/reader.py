@@ -55,6 +55,8 @@ _CHUNK = msgspec.json.Decoder(_Chunk)
 class ChatStreamReader:
     """A UsageReader for chat streams."""
 
+    object_id: str | None = None
+
     def __init__(self, facts: RequestFacts) -> None:
         self._facts = facts
         self._blocks = SseBlocks()

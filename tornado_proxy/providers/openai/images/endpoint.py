@@ -17,9 +17,16 @@ from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.request import ImageFacts, RequestFacts, Spend
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
-from tornado_proxy.providers.contract import Endpoint, ParsedRequest, ResponseHead, UsageReader
+from tornado_proxy.providers.contract import (
+    Endpoint,
+    HttpEndpoint,
+    ParsedRequest,
+    RequestView,
+    ResponseHead,
+    UsageReader,
+)
 from tornado_proxy.providers.openai.images.image_tokens import ESTIMATE_METHOD, image_tokens
-from tornado_proxy.providers.openai.shared.response_readers import EventsReader, FreeReader, JsonReader
+from tornado_proxy.providers.openai.shared.response_readers import EventsReader, JsonReader
 from tornado_proxy.providers.openai.shared.usage_report import report_usage
 from tornado_proxy.providers.shared.json_body import read_members
 from tornado_proxy.wire.multipart import read_form
@@ -40,20 +47,18 @@ def priced_by_image(model: str) -> bool:
     return model.startswith("dall-e")
 
 
-def parse_generation(body: bytes, content_type: str) -> ParsedRequest:
+def parse_generation(request: RequestView) -> ParsedRequest:
     """The facts of a generation."""
-    return _parse(body, content_type, _DRAWN)
+    return _parse(request, _DRAWN)
 
 
-def parse_edit(body: bytes, content_type: str) -> ParsedRequest:
+def parse_edit(request: RequestView) -> ParsedRequest:
     """The facts of an edit or a variation: pictures go in as well."""
-    return _parse(body, content_type, _EDITED)
+    return _parse(request, _EDITED)
 
 
 def reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
     """What reads the usage of one answer."""
-    if not head.ok:
-        return FreeReader()
 
     def unstated(_: int) -> UsageReport:
         return _without_usage(facts)
@@ -63,8 +68,8 @@ def reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
     return JsonReader(lambda body: _from_body(facts, body), unstated)
 
 
-def _parse(body: bytes, content_type: str, meters: frozenset[Meter]) -> ParsedRequest:
-    fields = _form_fields(body, content_type) if _is_form(content_type) else read_members(body, _FIELDS)
+def _parse(request: RequestView, meters: frozenset[Meter]) -> ParsedRequest:
+    fields = _form_fields(request) if _is_form(request.content_type) else read_members(request.body, _FIELDS)
     model = fields.get("model")
     if not isinstance(model, str) or not model:
         raise BadRequest("model is missing; name one, such as gpt-image-2, so that its price is known", param="model")
@@ -74,20 +79,20 @@ def _parse(body: bytes, content_type: str, meters: frozenset[Meter]) -> ParsedRe
         model=model,
         spends=(spend,),
         stream=fields.get("stream") in (True, "true", "True", "1"),
-        body_bytes=len(body),
+        body_bytes=len(request.body),
         image=image,
         references=tuple(_file_ids(fields.get("images"))) + tuple(_file_ids([fields.get("mask")])),
         response_format=_word(fields.get("response_format")),
     )
-    return ParsedRequest(facts, body)
+    return ParsedRequest(facts, request.body)
 
 
 def _is_form(content_type: str) -> bool:
     return content_type.lower().lstrip().startswith("multipart/")
 
 
-def _form_fields(body: bytes, content_type: str) -> Mapping[str, object]:
-    form = read_form(body, content_type)
+def _form_fields(request: RequestView) -> Mapping[str, object]:
+    form = read_form(request.body, request.content_type)
     return {name: form.text(name) for name in _FIELDS if name not in _FILES}
 
 
@@ -165,6 +170,6 @@ def _whole(value: object) -> int | None:
 
 
 IMAGE_ENDPOINTS: tuple[Endpoint, ...] = tuple(
-    Endpoint("openai", "POST", f"/v1/images/{name}", parse=parse, reader=reader)
+    HttpEndpoint("POST", f"/v1/images/{name}", parse=parse, reader=reader)
     for name, parse in (("generations", parse_generation), ("edits", parse_edit), ("variations", parse_edit))
 )

@@ -17,7 +17,15 @@ from urllib.parse import urlencode
 
 from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.domain.request import RequestFacts
-from tornado_proxy.providers.contract import Endpoint, ParsedRequest, Seal, Sideband
+from tornado_proxy.providers.contract import (
+    HttpEndpoint,
+    OwnedObject,
+    ParsedRequest,
+    RequestView,
+    ResponseEdits,
+    Seal,
+    Sideband,
+)
 from tornado_proxy.providers.openai.realtime.client_events import read_object, session_spends
 from tornado_proxy.providers.openai.realtime.translation import TRANSLATION_SOCKET, translation_spends
 from tornado_proxy.providers.openai.realtime.websocket import open_realtime
@@ -33,13 +41,15 @@ _PROVIDER_KEY = re.compile(rb"(?<![A-Za-z0-9_.-])ek_[A-Za-z0-9_-]{8,}")
 _MASK = "***"
 
 
-def parse_secret(body: bytes, content_type: str) -> ParsedRequest:
+def parse_secret(request: RequestView) -> ParsedRequest:
     """The config stands under `session`."""
+    body = request.body
     return ParsedRequest(_facts(_session_of(body), len(body)), body)
 
 
-def parse_translation_secret(body: bytes, content_type: str) -> ParsedRequest:
+def parse_translation_secret(request: RequestView) -> ParsedRequest:
     """The config of a translation session stands under `session`."""
+    body = request.body
     session = _session_of(body)
     model = session.get("model")
     if not isinstance(model, str):
@@ -53,21 +63,24 @@ def parse_translation_secret(body: bytes, content_type: str) -> ParsedRequest:
     return ParsedRequest(facts, body)
 
 
-def parse_session(body: bytes, content_type: str) -> ParsedRequest:
+def parse_session(request: RequestView) -> ParsedRequest:
     """The body is the config."""
+    body = request.body
     return ParsedRequest(_facts(read_object(body), len(body)), body)
 
 
-def parse_transcription(body: bytes, content_type: str) -> ParsedRequest:
+def parse_transcription(request: RequestView) -> ParsedRequest:
     """The body is the config of a session that only transcribes."""
+    body = request.body
     return ParsedRequest(_facts({**read_object(body), "type": "transcription"}, len(body)), body)
 
 
-def parse_call(body: bytes, content_type: str) -> ParsedRequest:
+def parse_call(request: RequestView) -> ParsedRequest:
     """An SDP offer, alone or in a form beside the session's config.  Alone, the caller's key says what it is for."""
-    if content_type.partition(";")[0].strip().lower() == "application/sdp":
+    body = request.body
+    if request.content_type.partition(";")[0].strip().lower() == "application/sdp":
         return ParsedRequest(RequestFacts(body_bytes=len(body)), body)
-    config = read_form(body, content_type).content("session")
+    config = read_form(body, request.content_type).content("session")
     if config is None:
         return ParsedRequest(RequestFacts(body_bytes=len(body)), body)
     return ParsedRequest(_facts(read_object(bytes(config)), len(body)), body)
@@ -121,37 +134,39 @@ def _facts(session: dict[str, object], length: int) -> RequestFacts:
 _SIDEBAND = Sideband(
     target=lambda call_id: f"/v1/realtime?call_id={call_id}",
     hang_up=lambda call_id: f"/v1/realtime/calls/{call_id}/hangup",
-    open=open_realtime,
+    open_reader=open_realtime,
 )
 
 REALTIME_HTTP_ENDPOINTS = (
-    Endpoint(
-        "openai",
+    HttpEndpoint(
         "POST",
         "/v1/realtime/client_secrets",
         parse=parse_secret,
         priced_as=_PRICED_AS,
-        secrets=own_secrets,
+        response_edits=ResponseEdits(seal_secrets=own_secrets),
     ),
-    Endpoint(
-        "openai",
+    HttpEndpoint(
         "POST",
         "/v1/realtime/translations/client_secrets",
         parse=parse_translation_secret,
         priced_as=TRANSLATION_SOCKET.path,
-        secrets=own_secrets,
+        response_edits=ResponseEdits(seal_secrets=own_secrets),
     ),
-    Endpoint("openai", "POST", "/v1/realtime/sessions", parse=parse_session, priced_as=_PRICED_AS, secrets=own_secrets),
-    Endpoint(
-        "openai",
+    HttpEndpoint(
+        "POST",
+        "/v1/realtime/sessions",
+        parse=parse_session,
+        priced_as=_PRICED_AS,
+        response_edits=ResponseEdits(seal_secrets=own_secrets),
+    ),
+    HttpEndpoint(
         "POST",
         "/v1/realtime/transcription_sessions",
         parse=parse_transcription,
         priced_as=_PRICED_AS,
-        secrets=own_secrets,
+        response_edits=ResponseEdits(seal_secrets=own_secrets),
     ),
-    Endpoint(
-        "openai",
+    HttpEndpoint(
         "POST",
         "/v1/realtime/calls",
         parse=parse_call,
@@ -159,17 +174,16 @@ REALTIME_HTTP_ENDPOINTS = (
         session_keys=True,
         sideband=_SIDEBAND,
     ),
-    Endpoint(
-        "openai",
+    HttpEndpoint(
         "POST",
         "/v1/realtime/calls/{id}/accept",
         parse=parse_session,
         priced_as=_PRICED_AS,
-        by_id=True,
+        objects=OwnedObject(),
         sideband=_SIDEBAND,
     ),
     *(
-        Endpoint("openai", "POST", f"/v1/realtime/calls/{{id}}/{one}", by_id=True)
+        HttpEndpoint("POST", f"/v1/realtime/calls/{{id}}/{one}", objects=OwnedObject())
         for one in ("reject", "refer", "hangup")
     ),
 )

@@ -1,11 +1,12 @@
 """What one realtime session used: server events in, a report for each response and each transcription out.
 
-    session.created, session.updated   -> the models that hold from now on
-    input_audio_buffer.committed       -> the transcription model of that item
-    response.created                   -> a response runs
+    session.created, session.updated   -> SessionChanged, if the models differ
+    input_audio_buffer.committed       -> WorkStarted, at the transcription model
+    response.created                   -> WorkStarted
     *.delta                            -> counted by length, for an estimate; never parsed
-    response.done                      -> report, once per response id
-    ...transcription.completed         -> report, once per (item, content), at the transcription model
+    response.done                      -> UsageReported, once per response id
+    ...transcription.completed         -> UsageReported, once per (item, content), at the transcription model
+    error                              -> WorkRejected
     close                              -> an estimate for what still ran
 
 Both shapes of the API are read: the beta names (`response.audio.delta`, `session.input_audio_transcription`) and the
@@ -21,6 +22,7 @@ from decimal import Decimal
 
 from tornado_proxy.domain.request import Spend
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
+from tornado_proxy.providers.contract import SessionChanged, SocketEvent, UsageReported, WorkRejected, WorkStarted
 from tornado_proxy.providers.openai.audio.transcription_models import transcription_spend
 from tornado_proxy.providers.openai.shared.usage_report import decode_object, report_usage
 from tornado_proxy.providers.shared.token_estimate import tokens_of
@@ -85,8 +87,6 @@ class RealtimeSession:
         self._awaited: dict[str, str] = {}
         self._done: set[str] = set()
         self._transcribed: set[tuple[str, object]] = set()
-        self._begun: list[str] = []
-        self._errors = 0
 
     @property
     def model(self) -> str | None:
@@ -98,22 +98,13 @@ class RealtimeSession:
         """Whether a response or a transcription runs."""
         return bool(self._running or self._awaited)
 
-    def take_begun(self) -> tuple[str, ...]:
-        """Ids of the responses, and of the items to be transcribed, that have begun since the last call."""
-        begun, self._begun = tuple(self._begun), []
-        return begun
-
-    def take_errors(self) -> int:
-        """How many `error` events have come since the last call."""
-        errors, self._errors = self._errors, 0
-        return errors
-
+    @property
     def spends(self) -> tuple[Spend, ...]:
-        """What the session can be charged for now, by the provider's last word; to be checked after session events."""
+        """Spends of the session by the provider's latest session event."""
         return self._spends
 
-    def feed_server_event(self, text: str | bytes) -> tuple[UsageReport, ...]:
-        """Take one text frame of the provider; give what it settles.  Never raises."""
+    def feed_server_event(self, text: str | bytes) -> tuple[SocketEvent, ...]:
+        """Read one text frame of the provider; return its events.  Never raises."""
         head = text[:_PREFIX_CHARACTERS]
         prefix = head if isinstance(head, str) else head.decode("utf-8", "replace")
         match = _TYPE.match(prefix)
@@ -133,31 +124,31 @@ class RealtimeSession:
         self._awaited.clear()
         return tuple(reports)
 
-    def _read(self, event: dict[str, object], length: int) -> tuple[UsageReport, ...]:
+    def _read(self, event: dict[str, object], length: int) -> tuple[SocketEvent, ...]:
         kind = event.get("type")
         if kind == "response.done":
             return self._response_done(_object(event.get("response")))
         if kind == "response.created":
-            self._started(_text(_object(event.get("response")).get("id")))
-        elif kind == _TRANSCRIBED:
+            return self._response_started(_text(_object(event.get("response")).get("id")))
+        if kind == _TRANSCRIBED:
             return self._item_transcribed(event)
-        elif kind == _NOT_TRANSCRIBED:
+        if kind == "error":
+            return (WorkRejected(),)
+        if kind in _SESSIONS:
+            return self._session_changed(_object(event.get("session")))
+        if kind == _NOT_TRANSCRIBED:
             self._awaited.pop(_text(event.get("item_id")), None)
         elif kind == _COMMITTED and self._transcription_model is not None:
-            self._begun.append(_text(event.get("item_id")))
-            self._awaited[self._begun[-1]] = self._transcription_model
-        elif kind == "error":
-            self._errors += 1
-        elif kind in _SESSIONS:
-            self._adopt(_object(event.get("session")))
+            return self._transcription_started(_text(event.get("item_id")), self._transcription_model)
         elif isinstance(kind, str):
             self._count(kind, f'"response_id":"{_text(event.get("response_id"))}"', length)
         return ()
 
-    def _adopt(self, session: dict[str, object]) -> None:
+    def _session_changed(self, session: dict[str, object]) -> tuple[SocketEvent, ...]:
         self._model = _text(session.get("model")) or self._model
         self._transcription_model = next(iter(transcription_models(session)), None)
-        self._spends = self._possible_spends()
+        before, self._spends = self._spends, self._possible_spends()
+        return () if self._spends == before else (SessionChanged(self._spends),)
 
     def _possible_spends(self) -> tuple[Spend, ...]:
         spends = () if self._model is None else (realtime_spend(self._model),)
@@ -165,10 +156,15 @@ class RealtimeSession:
             return spends
         return (*spends, transcription_spend(self._transcription_model, role=INPUT_TRANSCRIPTION))
 
-    def _started(self, response_id: str) -> None:
-        if response_id not in self._done and response_id not in self._running:
-            self._running[response_id] = _Seen()
-            self._begun.append(response_id)
+    def _response_started(self, response_id: str) -> tuple[SocketEvent, ...]:
+        if response_id in self._done or response_id in self._running:
+            return ()
+        self._running[response_id] = _Seen()
+        return (WorkStarted(response_id),)
+
+    def _transcription_started(self, item_id: str, model: str) -> tuple[SocketEvent, ...]:
+        self._awaited[item_id] = model
+        return (WorkStarted(item_id),)
 
     def _count(self, kind: str, prefix: str, length: int) -> None:
         if kind in _AUDIO_DELTAS:
@@ -180,7 +176,7 @@ class RealtimeSession:
         match = _RESPONSE_ID.search(prefix)
         return self._running.get(match[1], _Seen()) if match is not None else _Seen()
 
-    def _response_done(self, response: dict[str, object]) -> tuple[UsageReport, ...]:
+    def _response_done(self, response: dict[str, object]) -> tuple[SocketEvent, ...]:
         response_id = _text(response.get("id"))
         if response_id in self._done:
             return ()
@@ -189,12 +185,13 @@ class RealtimeSession:
         seen = self._running.pop(response_id, _Seen())
         report = report_usage([response.get("usage")], model=self._model)
         if report is not None:
-            return (replace(report, object_id=response_id or None),)
+            return (UsageReported(replace(report, object_id=response_id or None)),)
         if response.get("status") == "failed" and not seen.audio and not seen.text:
-            return (UsageReport(basis=Basis.FREE, model=self._model, object_id=response_id or None),)
-        return (self._estimate(response_id, seen),)
+            free = UsageReport(basis=Basis.FREE, model=self._model, object_id=response_id or None)
+            return (UsageReported(free),)
+        return (UsageReported(self._estimate(response_id, seen)),)
 
-    def _item_transcribed(self, event: dict[str, object]) -> tuple[UsageReport, ...]:
+    def _item_transcribed(self, event: dict[str, object]) -> tuple[SocketEvent, ...]:
         item_id = _text(event.get("item_id"))
         key = (item_id, str(event.get("content_index")))
         model = self._awaited.pop(item_id, None) or self._transcription_model
@@ -205,7 +202,7 @@ class RealtimeSession:
         if report is None:
             fault = f"the transcription of {item_id} was reported without usage"
             report = UsageReport(basis=Basis.UNSETTLED, model=model, faults=(fault,))
-        return (replace(report, object_id=item_id or None),)
+        return (UsageReported(replace(report, object_id=item_id or None)),)
 
     def _estimate(self, response_id: str, seen: _Seen) -> UsageReport:
         amounts = (

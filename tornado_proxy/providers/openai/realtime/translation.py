@@ -20,7 +20,15 @@ from decimal import Decimal
 from tornado_proxy.domain.errors import BadRequest, RequestError
 from tornado_proxy.domain.request import Spend
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
-from tornado_proxy.providers.contract import ClientFrame, Endpoint
+from tornado_proxy.providers.contract import (
+    ClientFrame,
+    SessionChanged,
+    SocketEvent,
+    UsageReported,
+    WebSocketEndpoint,
+    WorkRejected,
+    WorkStarted,
+)
 from tornado_proxy.providers.openai.audio.transcription_models import priced_by_length, transcription_spend
 from tornado_proxy.providers.openai.realtime.client_events import error_event, read_object
 from tornado_proxy.providers.openai.realtime.session import INPUT_TRANSCRIPTION, transcription_models
@@ -50,17 +58,16 @@ class TranslationReader:
         self.model: str | None = model
         self._transcribers: tuple[str, ...] = ()
         self._session_id: str | None = None
-        self._begun: tuple[str, ...] = ()
         self._ended = False
         self._sent_characters = 0
         self._elapsed_ms = 0
-        self._errors = 0
 
     @property
     def working(self) -> bool:
         """False: a session that is only listening may end at any time; what it used is known then."""
         return False
 
+    @property
     def spends(self) -> tuple[Spend, ...]:
         """The session's model, and those that transcribe its input."""
         heard = (transcription_spend(one, role=INPUT_TRANSCRIPTION) for one in self._transcribers)
@@ -87,8 +94,8 @@ class TranslationReader:
         """An `error` event with the client's own event id."""
         return error_event(error, frame.event_id, own_id)
 
-    def feed_server_frame(self, frame: str | bytes) -> tuple[UsageReport, ...]:
-        """Take an event of the provider; give the report when the session is closed."""
+    def feed_server_frame(self, frame: str | bytes) -> tuple[SocketEvent, ...]:
+        """Read an event of the provider; its usage is reported when the session is closed."""
         data = frame.encode("utf-8", "replace") if isinstance(frame, str) else frame
         for found in _ELAPSED.finditer(data):
             self._elapsed_ms = max(self._elapsed_ms, int(found[1]))
@@ -97,20 +104,10 @@ class TranslationReader:
         event = decode_object(data) or {}
         kind, session = event.get("type"), event.get("session")
         if kind in ("session.created", "session.updated") and isinstance(session, dict):
-            self._adopt(session)
-        elif kind == "error":
-            self._errors += 1
-        return self.close() if kind == "session.closed" else ()
-
-    def take_begun(self) -> tuple[str, ...]:
-        """The session itself, once."""
-        begun, self._begun = self._begun, ()
-        return begun
-
-    def take_rejected(self) -> int:
-        """Events that the provider has answered with an error."""
-        errors, self._errors = self._errors, 0
-        return errors
+            return self._session_changed(session)
+        if kind == "error":
+            return (WorkRejected(),)
+        return tuple(UsageReported(report) for report in self.close()) if kind == "session.closed" else ()
 
     def close(self) -> tuple[UsageReport, ...]:
         """What the session came to; nothing for one that never began."""
@@ -135,13 +132,18 @@ class TranslationReader:
             return Decimal(self._elapsed_ms) / 1000
         return Decimal(self._sent_characters) / _CHARACTERS_PER_SECOND
 
-    def _adopt(self, session: dict[str, object]) -> None:
+    def _session_changed(self, session: dict[str, object]) -> tuple[SocketEvent, ...]:
+        before = self.spends
         model, session_id = session.get("model"), session.get("id")
         self.model = model if isinstance(model, str) and model else self.model
         self._transcribers = transcription_models(session)
+        events: list[SocketEvent] = []
         if self._session_id is None:
             self._session_id = session_id if isinstance(session_id, str) and session_id else "session"
-            self._begun = (self._session_id,)
+            events.append(WorkStarted(self._session_id))
+        if self.spends != before:
+            events.append(SessionChanged(self.spends))
+        return tuple(events)
 
 
 def translation_spends(session: dict[str, object]) -> tuple[Spend, ...]:
@@ -175,4 +177,4 @@ def open_translation(query: str, subprotocols: tuple[str, ...]) -> TranslationRe
     return TranslationReader(model)
 
 
-TRANSLATION_SOCKET = Endpoint("openai", "GET", _PATH, socket=open_translation, session_keys=True)
+TRANSLATION_SOCKET = WebSocketEndpoint(_PATH, open_translation, session_keys=True)

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 from tornado_proxy.domain.errors import BadRequest, RequestError
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import UsageReport
-from tornado_proxy.providers.contract import ClientFrame, Endpoint
+from tornado_proxy.providers.contract import ClientFrame, SocketEvent, WebSocketEndpoint
 from tornado_proxy.providers.openai.audio.transcription_models import transcription_spend
 from tornado_proxy.providers.openai.realtime.client_events import error_event, read_client_event
 from tornado_proxy.providers.openai.realtime.session import INPUT_TRANSCRIPTION, RealtimeSession, realtime_spend
@@ -34,9 +34,10 @@ class RealtimeSocketReader:
         """Whether a response or a transcription runs."""
         return self._session.working
 
+    @property
     def spends(self) -> tuple[Spend, ...]:
         """What the session can be charged for: by its URL, and by the provider's last word on it."""
-        return self._session.spends() or self._opening
+        return self._session.spends or self._opening
 
     def read_client_frame(self, frame: str | bytes) -> ClientFrame:
         """Look at a client's event.
@@ -52,17 +53,9 @@ class RealtimeSocketReader:
         """An `error` event with the client's own event id."""
         return error_event(error, frame.event_id, own_id)
 
-    def feed_server_frame(self, frame: str | bytes) -> tuple[UsageReport, ...]:
-        """Take an event of the provider; give what it settles."""
+    def feed_server_frame(self, frame: str | bytes) -> tuple[SocketEvent, ...]:
+        """Read an event of the provider."""
         return self._session.feed_server_event(frame)
-
-    def take_begun(self) -> tuple[str, ...]:
-        """Responses, and items to be transcribed, that have begun."""
-        return self._session.take_begun()
-
-    def take_rejected(self) -> int:
-        """Events that the provider has answered with an error."""
-        return self._session.take_errors()
 
     def close(self) -> tuple[UsageReport, ...]:
         """What the session leaves open."""
@@ -97,4 +90,4 @@ def query_argument(query: str, name: str) -> str | None:
     return values[0] if values and values[0] else None
 
 
-REALTIME_SOCKET = Endpoint("openai", "GET", "/v1/realtime", socket=open_realtime, session_keys=True)
+REALTIME_SOCKET = WebSocketEndpoint("/v1/realtime", open_realtime, session_keys=True)

@@ -10,10 +10,18 @@ import msgspec
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Meter
-from tornado_proxy.providers.contract import DeferredUsage, Endpoint, ParsedRequest, ResponseHead, UsageReader
+from tornado_proxy.providers.contract import (
+    DeferredUsage,
+    HttpEndpoint,
+    OwnedObject,
+    ParsedRequest,
+    RequestView,
+    ResponseHead,
+    UsageReader,
+)
 from tornado_proxy.providers.openai.responses.hosted_tools import containers_of, tool_spends
 from tornado_proxy.providers.openai.responses.reader import ResponseStreamReader, is_finished, report_response
-from tornado_proxy.providers.openai.shared.response_readers import FreeReader, JsonReader
+from tornado_proxy.providers.openai.shared.response_readers import JsonReader
 from tornado_proxy.providers.openai.shared.text_report import estimate_text
 from tornado_proxy.providers.shared.json_body import (
     flag_member,
@@ -48,8 +56,9 @@ _ITEMS = msgspec.json.Decoder(list[_Item | str | int | float | bool | None])
 _REFERENCE_TYPES = (None, "item_reference")
 
 
-def parse(body: bytes, content_type: str) -> ParsedRequest:
+def parse(request: RequestView) -> ParsedRequest:
     """The facts of a request; the body is sent as it came."""
+    body = request.body
     members = read_members(body, _MEMBERS)
     model = required_model(members)
     tier = text_member(members, "service_tier")
@@ -97,8 +106,6 @@ def _cache_ttl(members: Mapping[str, Any]) -> str | None:
 
 def reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
     """What reads the usage of one answer."""
-    if not head.ok:
-        return FreeReader()
     if head.media_type == "text/event-stream":
         return ResponseStreamReader(facts)
     return JsonReader(lambda body: report_response(facts, body), lambda seen: estimate_text(facts, seen))
@@ -109,19 +116,19 @@ _DEFERRED_USAGE = DeferredUsage(
     finished=is_finished,
     reader=reader,
     # A response that is not stored is gone after some ten minutes.
-    slowest_s=30.0,
+    max_interval_s=30.0,
 )
 
 
-def _by_id(method: str, path: str) -> Endpoint:
+def _by_id(method: str, path: str) -> HttpEndpoint:
     """Free: what a stored response cost was charged when it was made."""
-    return Endpoint("openai", method, path, by_id=True)
+    return HttpEndpoint(method, path, objects=OwnedObject())
 
 
 RESPONSE_ENDPOINTS = (
-    Endpoint("openai", "POST", "/v1/responses", parse=parse, reader=reader, later=_DEFERRED_USAGE),
-    Endpoint("openai", "POST", "/v1/responses/compact", parse=parse, reader=reader),
-    Endpoint("openai", "POST", "/v1/responses/input_tokens", parse=parse, priced_as="/v1/responses"),
+    HttpEndpoint("POST", "/v1/responses", parse=parse, reader=reader, deferred_usage=_DEFERRED_USAGE),
+    HttpEndpoint("POST", "/v1/responses/compact", parse=parse, reader=reader),
+    HttpEndpoint("POST", "/v1/responses/input_tokens", parse=parse, priced_as="/v1/responses"),
     _by_id("GET", "/v1/responses/{id}"),
     _by_id("DELETE", "/v1/responses/{id}"),
     _by_id("POST", "/v1/responses/{id}/cancel"),

@@ -16,7 +16,15 @@ from dataclasses import replace
 from tornado_proxy.domain.errors import InvalidBody, RequestError
 from tornado_proxy.domain.request import Spend
 from tornado_proxy.domain.usage import UsageReport
-from tornado_proxy.providers.contract import ClientFrame, Endpoint
+from tornado_proxy.providers.contract import (
+    ClientFrame,
+    RequestView,
+    SocketEvent,
+    UsageReported,
+    WebSocketEndpoint,
+    WorkRejected,
+    WorkStarted,
+)
 from tornado_proxy.providers.openai.responses.endpoint import parse
 from tornado_proxy.providers.openai.responses.reader import TERMINAL_EVENTS, ResponseStreamReader
 from tornado_proxy.providers.openai.shared.usage_report import decode_object
@@ -36,14 +44,13 @@ class ResponsesSocketReader:
 
     def __init__(self) -> None:
         self._asked: deque[ResponseStreamReader] = deque()
-        self._begun: list[str] = []
-        self._rejected = 0
 
     @property
     def working(self) -> bool:
         """Whether a response has been asked for and not ended."""
         return bool(self._asked)
 
+    @property
     def spends(self) -> tuple[Spend, ...]:
         """Nothing: each frame is admitted alone."""
         return ()
@@ -63,7 +70,7 @@ class ResponsesSocketReader:
             return ClientFrame(event_id)
         if "response" in members and "model" in members:
             raise InvalidBody("the request stands both in the frame and under response; send it once")
-        facts = parse(member_bytes(body, "response") or body, "application/json").facts
+        facts = parse(RequestView(member_bytes(body, "response") or body, "application/json")).facts
         self._asked.append(ResponseStreamReader(facts))
         return ClientFrame(event_id, facts.spends, facts.references, facts)
 
@@ -76,8 +83,8 @@ class ResponsesSocketReader:
             {"type": "error", "event_id": own_id, "status": error.status, "error": shown}, separators=(",", ":")
         )
 
-    def feed_server_frame(self, frame: str | bytes) -> tuple[UsageReport, ...]:
-        """Take an event of the provider; give the report of the response that it ends."""
+    def feed_server_frame(self, frame: str | bytes) -> tuple[SocketEvent, ...]:
+        """Read an event of the provider."""
         data = frame.encode("utf-8", "replace") if isinstance(frame, str) else frame
         kind = _kind(data)
         if not self._asked:
@@ -85,24 +92,14 @@ class ResponsesSocketReader:
         reader = self._asked[0]
         if kind == "error":
             self._asked.popleft()
-            self._rejected += 1
-            return ()
+            return (WorkRejected(),)
         known = reader.object_id
         # A line end can stand between JSON's tokens only, where a space says the same.
         reader.feed(b"data: " + data.replace(b"\n", b" ").replace(b"\r", b" ") + b"\n\n")
-        if known is None and reader.object_id is not None:
-            self._begun.append(reader.object_id)
-        return (self._end(self._asked.popleft(), complete=True),) if kind in TERMINAL_EVENTS else ()
-
-    def take_begun(self) -> tuple[str, ...]:
-        """Responses that have begun."""
-        begun, self._begun = tuple(self._begun), []
-        return begun
-
-    def take_rejected(self) -> int:
-        """Requests that were answered with an error."""
-        rejected, self._rejected = self._rejected, 0
-        return rejected
+        started = (WorkStarted(reader.object_id),) if known is None and reader.object_id is not None else ()
+        if kind not in TERMINAL_EVENTS:
+            return started
+        return (*started, UsageReported(self._end(self._asked.popleft(), complete=True)))
 
     def close(self) -> tuple[UsageReport, ...]:
         """What the connection leaves open."""
@@ -128,4 +125,4 @@ def open_responses(query: str, subprotocols: tuple[str, ...]) -> ResponsesSocket
     return ResponsesSocketReader()
 
 
-RESPONSES_SOCKET = Endpoint("openai", "GET", "/v1/responses", socket=open_responses)
+RESPONSES_SOCKET = WebSocketEndpoint("/v1/responses", open_responses)

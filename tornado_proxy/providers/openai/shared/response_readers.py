@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from tornado_proxy.domain.usage import Basis, UsageReport
+from tornado_proxy.domain.usage import UsageReport
 from tornado_proxy.providers.openai.shared.base64_truncation import Base64Truncator
 from tornado_proxy.providers.openai.shared.usage_report import decode_object
 from tornado_proxy.wire.sse import SseBlocks, parse_block
@@ -25,22 +25,10 @@ FromEvents = Callable[[list[dict[str, object]], bool], UsageReport | None]
 WithoutUsage = Callable[[int], UsageReport]
 
 
-class FreeReader:
-    """An answer with an error status: the provider charges nothing for it."""
-
-    def feed(self, data: bytes) -> None:
-        """Look at nothing."""
-
-    def close(self, *, complete: bool) -> None:
-        """Nothing to end."""
-
-    def result(self) -> UsageReport:
-        """Free, whatever the body says."""
-        return UsageReport(basis=Basis.FREE)
-
-
 class OpaqueReader:
     """An answer that cannot state usage: its bytes are counted."""
+
+    object_id: str | None = None
 
     def __init__(self, without_usage: WithoutUsage) -> None:
         self._without_usage = without_usage
@@ -60,6 +48,8 @@ class OpaqueReader:
 
 class JsonReader:
     """One JSON object, of which little is kept."""
+
+    object_id: str | None = None
 
     def __init__(self, from_body: FromBody, without_usage: WithoutUsage) -> None:
         self._from_body = from_body
@@ -91,6 +81,8 @@ class EventsReader:
     The mass of such a stream is base64 of audio or pictures, in which no mark can stand: each is the name of an event
     with a dot in it.
     """
+
+    object_id: str | None = None
 
     def __init__(
         self,
