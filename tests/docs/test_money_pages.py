@@ -10,8 +10,8 @@ import pytest
 
 from tests.docs.pages import DOCS, rows, text_of
 from tests.replay import RECORDED
-from tornado_proxy.providers.anthropic.endpoints import ANTHROPIC_ENDPOINTS
-from tornado_proxy.providers.openai.endpoints import OPENAI_ENDPOINTS
+from tornado_proxy.providers.contract import Endpoint, WebSocketEndpoint
+from tornado_proxy.providers.registry import PROVIDERS
 
 MILLION = 1_000_000
 
@@ -22,12 +22,15 @@ def _section(provider: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "endpoint", [*OPENAI_ENDPOINTS, *ANTHROPIC_ENDPOINTS], ids=lambda one: f"{one.method} {one.path}"
+    ("provider", "endpoint"),
+    [(provider.name, endpoint) for provider in PROVIDERS for endpoint in provider.endpoints],
+    ids=lambda value: value if isinstance(value, str) else f"{value.method} {value.path}",
 )
-def test_a_served_route_has_its_place_on_the_page_of_usage(endpoint):
-    table, _, free = _section(endpoint.provider).partition("\nFree: ")
+def test_usage_page_lists_each_endpoint_as_charged_or_free(provider: str, endpoint: Endpoint) -> None:
+    table, _, free = _section(provider).partition("\nFree: ")
 
-    assert f"`{endpoint.path}`" in (free if endpoint.free and endpoint.sideband is None else table)
+    charged = isinstance(endpoint, WebSocketEndpoint) or endpoint.charged
+    assert f"`{endpoint.path}`" in (table if charged else free)
 
 
 def _figures(name: str) -> list[Decimal]:

@@ -20,8 +20,7 @@ from tornado_proxy.cli.reference import commands
 from tornado_proxy.domain import errors
 from tornado_proxy.domain.errors import RequestError
 from tornado_proxy.observability import metrics
-from tornado_proxy.providers.anthropic.endpoints import ANTHROPIC_ENDPOINTS
-from tornado_proxy.providers.openai.endpoints import OPENAI_ENDPOINTS
+from tornado_proxy.providers.registry import PROVIDERS
 from tornado_proxy.simulator.model.directives import Directives, read_directives
 
 PACKAGE = ROOT / "tornado_proxy"
@@ -125,7 +124,7 @@ def test_a_line_that_wants_a_person_is_where_an_operator_looks(message: str) -> 
 
 @pytest.mark.parametrize(
     ("provider", "method", "path"),
-    [(one.provider, one.method, one.path) for one in (*OPENAI_ENDPOINTS, *ANTHROPIC_ENDPOINTS)],
+    [(provider.name, endpoint.method, endpoint.path) for provider in PROVIDERS for endpoint in provider.endpoints],
 )
 def test_a_route_of_a_provider_is_on_the_page(provider: str, method: str, path: str) -> None:
     listed = [row for row in rows(DOCS / "endpoints.md") if row[0].lower() == provider and row[2] == f"`{path}`"]

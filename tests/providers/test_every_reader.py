@@ -16,11 +16,15 @@ from tornado_proxy.domain.errors import CallerError
 from tornado_proxy.domain.request import ImageFacts, RequestFacts
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Meter, Quantity, UsageReport
-from tornado_proxy.providers.anthropic.provider import ANTHROPIC
-from tornado_proxy.providers.contract import Endpoint, RequestView, ResponseHead, UsageReader
-from tornado_proxy.providers.openai.provider import OPENAI
+from tornado_proxy.providers.contract import HttpEndpoint, RequestView, ResponseHead, UsageReader
+from tornado_proxy.providers.registry import PROVIDERS
 
-ENDPOINTS = (*OPENAI.endpoints, *ANTHROPIC.endpoints)
+ENDPOINTS = [
+    (provider.name, endpoint)
+    for provider in PROVIDERS
+    for endpoint in provider.endpoints
+    if isinstance(endpoint, HttpEndpoint)
+]
 #: What parse tells of every request to speak, and other readers do not ask for.
 SPOKEN = (Quantity(Meter.INPUT_CHARACTERS, Decimal(5)), Quantity(Meter.INPUT, Decimal(2)))
 FACTS = (
@@ -70,13 +74,12 @@ ANSWERS = st.one_of(
     st.binary(max_size=200),
     st.builds(_encoded, st.lists(OBJECTS, max_size=3), st.sampled_from(["events", "lines"])),
 )
-BILLED = [one for one in ENDPOINTS if one.reader is not None]
-each_reader = pytest.mark.parametrize("endpoint", BILLED, ids=lambda one: f"{one.provider} {one.method} {one.path}")
+CHARGED = [endpoint for _, endpoint in ENDPOINTS if endpoint.reader is not None]
+each_reader = pytest.mark.parametrize("endpoint", CHARGED, ids=lambda endpoint: f"{endpoint.method} {endpoint.path}")
 
 
-def opened(endpoint: Endpoint, facts: RequestFacts, head: ResponseHead) -> UsageReader:
-    assert endpoint.reader is not None
-    return endpoint.reader(facts, head)
+def opened(endpoint: HttpEndpoint, facts: RequestFacts, head: ResponseHead) -> UsageReader:
+    return endpoint.usage_reader(facts, head)
 
 
 def read(reader: UsageReader, pieces: list[bytes], *, complete: bool = True) -> UsageReport:
@@ -96,7 +99,7 @@ def read(reader: UsageReader, pieces: list[bytes], *, complete: bool = True) -> 
     cut=st.integers(0, 200),
 )
 def test_no_bytes_make_a_reader_raise_and_no_cut_changes_what_it_reads(
-    endpoint: Endpoint, answer: bytes, facts: RequestFacts, head: ResponseHead, complete: bool, cut: int
+    endpoint: HttpEndpoint, answer: bytes, facts: RequestFacts, head: ResponseHead, complete: bool, cut: int
 ) -> None:
     whole = read(opened(endpoint, facts, head), [answer], complete=complete)
     cut_once = read(opened(endpoint, facts, head), [answer[:cut], answer[cut:]], complete=complete)
@@ -111,7 +114,7 @@ def test_no_bytes_make_a_reader_raise_and_no_cut_changes_what_it_reads(
     name=st.sampled_from(sorted(path.stem for path in RECORDED.glob("*.json") if not path.stem.startswith("realtime"))),
     cuts=st.lists(st.integers(0, 5000), max_size=6),
 )
-def test_a_recorded_answer_reads_the_same_however_it_is_cut(endpoint: Endpoint, name: str, cuts: list[int]) -> None:
+def test_a_recorded_answer_reads_the_same_however_it_is_cut(endpoint: HttpEndpoint, name: str, cuts: list[int]) -> None:
     body = recorded(name)["response"].get("body_text", "").encode()
     edges = sorted({0, len(body), *(cut % (len(body) + 1) for cut in cuts)})
     pieces = [body[start:end] for start, end in itertools.pairwise(edges)]
@@ -123,7 +126,7 @@ def test_a_recorded_answer_reads_the_same_however_it_is_cut(endpoint: Endpoint, 
 
 
 @each_reader
-def test_an_error_status_is_free_whatever_its_body_says(endpoint: Endpoint) -> None:
+def test_an_error_status_is_free_whatever_its_body_says(endpoint: HttpEndpoint) -> None:
     body = b'{"usage": {"input_tokens": 5, "output_tokens": 5, "prompt_tokens": 5}}'
 
     report = read(opened(endpoint, FACTS[0], ResponseHead(429, "application/json")), [body])
@@ -131,26 +134,30 @@ def test_an_error_status_is_free_whatever_its_body_says(endpoint: Endpoint) -> N
     assert (report.items, report.basis.value) == ((), "free")
 
 
-@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda one: f"{one.provider} {one.method} {one.path}")
-def test_a_route_without_a_reader_says_free_on_its_page(endpoint: Endpoint) -> None:
+@pytest.mark.parametrize(
+    ("provider", "endpoint"),
+    ENDPOINTS,
+    ids=lambda value: value if isinstance(value, str) else f"{value.method} {value.path}",
+)
+def test_a_route_without_a_reader_says_free_on_its_page(provider: str, endpoint: HttpEndpoint) -> None:
     row = next(
         row
         for row in rows(DOCS / "endpoints.md")
-        if row[0].lower() == endpoint.provider and row[2] == f"`{endpoint.path}`" and endpoint.method in row[1]
+        if row[0].lower() == provider and row[2] == f"`{endpoint.path}`" and endpoint.method in row[1]
     )
 
     if endpoint.path == "/v1/messages/batches":
-        assert endpoint.free is (endpoint.method == "GET")
+        assert endpoint.charged is (endpoint.method == "POST")
     elif endpoint.sideband is None:
-        assert endpoint.free is row[3].startswith("free")
+        assert endpoint.charged is not row[3].startswith("free")
 
 
 @pytest.mark.parametrize(
-    "endpoint", [one for one in ENDPOINTS if one.parse], ids=lambda one: f"{one.method} {one.path}"
+    "endpoint", [endpoint for _, endpoint in ENDPOINTS if endpoint.parse], ids=lambda one: f"{one.method} {one.path}"
 )
 @settings(max_examples=25, deadline=None)
 @given(body=ANSWERS, content_type=st.sampled_from(["application/json", "multipart/form-data; boundary=x", ""]))
-def test_a_body_is_parsed_or_refused_and_nothing_else(endpoint: Endpoint, body: bytes, content_type: str) -> None:
+def test_a_body_is_parsed_or_refused_and_nothing_else(endpoint: HttpEndpoint, body: bytes, content_type: str) -> None:
     assert endpoint.parse is not None
     try:
         parsed = endpoint.parse(RequestView(body, content_type))
