@@ -1,3 +1,5 @@
+"""Line items, totals, and merged line items."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -23,11 +25,11 @@ AMOUNTS = st.decimals(min_value=0, max_value=10**6, places=12)
         pytest.param("12345.678", "12345.678000000000", id="twelve places always"),
     ],
 )
-def test_amounts_are_rounded_half_even_to_a_millionth_of_a_millionth(amount: str, rounded: str) -> None:
+def test_amounts_are_rounded_half_even_to_12_places(amount: str, rounded: str) -> None:
     assert f"{round_amount(Decimal(amount)):f}" == rounded
 
 
-def test_the_surcharge_is_a_line_item_of_its_own_and_the_total_is_the_sum() -> None:
+def test_surcharge_is_a_line_item_and_the_total_is_the_sum() -> None:
     cost = bill([ITEM, replace(ITEM, amount=Decimal("0.00002"))], Decimal("0.05"))
 
     assert [item.type for item in cost.line_items] == ["input_tokens", "input_tokens", SURCHARGE]
@@ -40,11 +42,11 @@ def test_the_surcharge_is_a_line_item_of_its_own_and_the_total_is_the_sum() -> N
     )
 
 
-def test_what_costs_nothing_has_an_empty_bill() -> None:
+def test_bill_without_items_has_no_surcharge_line() -> None:
     assert bill((), Decimal("0.05"), ["a fault"]) == Cost((), Decimal(0), Decimal(0), Decimal(0), ("a fault",))
 
 
-def test_an_item_without_a_price_stays_in_the_bill_and_out_of_the_sum() -> None:
+def test_item_without_a_price_is_shown_and_not_summed() -> None:
     cost = bill([ITEM, replace(ITEM, type="images", unit_price=None, amount=None)], Decimal(0))
 
     assert [item.type for item in cost.line_items] == ["input_tokens", "images", SURCHARGE]
@@ -52,7 +54,7 @@ def test_an_item_without_a_price_stays_in_the_bill_and_out_of_the_sum() -> None:
 
 
 @given(st.lists(AMOUNTS, min_size=1, max_size=20), st.decimals(0, 1, places=4))
-def test_a_total_is_the_sum_of_its_items_exactly(amounts: list[Decimal], rate: Decimal) -> None:
+def test_total_is_the_exact_sum_of_its_items(amounts: list[Decimal], rate: Decimal) -> None:
     cost = bill([replace(ITEM, amount=amount) for amount in amounts], rate)
 
     assert cost.total == sum(item.amount for item in cost.line_items if item.amount is not None)
@@ -61,22 +63,22 @@ def test_a_total_is_the_sum_of_its_items_exactly(amounts: list[Decimal], rate: D
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b"]), AMOUNTS | st.none()), max_size=20))
-def test_merging_keeps_quantities_and_sums(parts: list[tuple[str, Decimal | None]]) -> None:
+def test_merging_keeps_quantities_and_amounts(parts: list[tuple[str, Decimal | None]]) -> None:
     items = tuple(replace(ITEM, model=model, amount=amount) for model, amount in parts)
     merged = merge_items(Cost(items, Decimal(1), Decimal(2), Decimal(3), ("twice", "twice", "once")))
 
     for model in ("a", "b"):
         of_model = [amount for name, amount in parts if name == model]
-        (left,) = [item for item in merged.line_items if item.model == model] or [None]
-        assert (left is None) == (not of_model)
-        if left is not None:
-            assert left.quantity == 10 * len(of_model)
+        (item,) = [item for item in merged.line_items if item.model == model] or [None]
+        assert (item is None) == (not of_model)
+        if item is not None:
+            assert item.quantity == 10 * len(of_model)
             priced = [amount for amount in of_model if amount is not None]
-            assert left.amount == (sum(priced) if len(priced) == len(of_model) else None)
+            assert item.amount == (sum(priced) if len(priced) == len(of_model) else None)
     assert (merged.subtotal, merged.total, merged.faults) == (Decimal(1), Decimal(3), ("twice", "once"))
 
 
-def test_items_of_other_terms_or_prices_are_not_merged_and_the_largest_request_counts() -> None:
+def test_items_with_different_terms_or_prices_are_not_merged() -> None:
     items = (
         replace(ITEM, context_tokens=5),
         replace(ITEM, context_tokens=9),

@@ -16,23 +16,23 @@ def test_stated_terms_override_others() -> None:
     assert terms.override(NO_TERMS) is terms
 
 
-def test_pairs_are_sorted_by_name_and_leave_out_what_is_not_stated() -> None:
+def test_pairs_are_sorted_by_name_and_omit_unstated_terms() -> None:
     assert Terms("flex", inference_geo="us").pairs() == (("inference_geo", "us"), ("service_tier", "flex"))
     assert NO_TERMS.pairs() == ()
 
 
-def test_cache_lifetime_is_no_pair_because_it_selects_a_meter() -> None:
+def test_cache_lifetime_is_not_a_pair_because_it_selects_a_meter() -> None:
     assert Terms(cache_ttl="12h").pairs() == ()
     assert Terms.from_pairs([("cache_ttl", "12h")]) == NO_TERMS
 
 
-def test_default_terms_are_left_out_of_line_items() -> None:
+def test_default_terms_are_omitted_from_line_items() -> None:
     assert DEFAULT_TERMS.non_default_pairs() == ()
     assert DEFAULT_TERMS.override(Terms("flex")).non_default_pairs() == (("service_tier", "flex"),)
     assert DEFAULT_TERMS.override(Terms(provider_region="eu")).non_default_pairs() == (("provider_region", "eu"),)
 
 
-def test_pairs_of_a_line_item_give_the_same_terms_again() -> None:
+def test_terms_survive_conversion_to_pairs_and_back() -> None:
     terms = Terms("batch", "fast", "us", "eu", "web_search", "4g", "1024x1024", "hd", "active")
 
     assert Terms.from_pairs(terms.pairs()) == terms
@@ -42,7 +42,7 @@ def test_unknown_names_in_pairs_are_ignored() -> None:
     assert Terms.from_pairs([("service_tier", "flex"), ("weather", "fine")]) == Terms("flex")
 
 
-def test_terms_are_the_conditions_that_the_schema_of_price_files_allows() -> None:
+def test_terms_have_the_names_of_the_conditions_in_the_price_schema() -> None:
     schema = json.loads((ROOT / "schemas/prices.schema.json").read_text())
     found: list[set[str]] = []
     collect_conditions(schema, found)

@@ -1,4 +1,4 @@
-"""What the bundled prices come to in every dimension that they have; each figure is typed from the provider's list."""
+"""The cost of the bundled prices in each of their dimensions; every figure is typed from the provider's price list."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def case(name: str, model: str, meter: Meter, amount: int, subtotal: str, **term
         case("its snapshot", "gpt-4o-mini-2024-07-18", Meter.OUTPUT, MILLION, "0.60"),
         case("at the long limit", "gpt-5.4", Meter.INPUT, 272_000, "0.68"),
         case("one token over it", "gpt-5.4", Meter.INPUT, 272_001, "1.360005"),
-        case("output behind a short input", "gpt-5.4", Meter.OUTPUT, 1000, "0.015", context_tokens=272_000),
-        case("output behind a long input", "gpt-5.4", Meter.OUTPUT, 1000, "0.0225", context_tokens=272_001),
-        case("cached behind a long input", "gpt-5.4", Meter.CACHED_INPUT, 1000, "0.0005", context_tokens=272_001),
+        case("output after a short input", "gpt-5.4", Meter.OUTPUT, 1000, "0.015", context_tokens=272_000),
+        case("output after a long input", "gpt-5.4", Meter.OUTPUT, 1000, "0.0225", context_tokens=272_001),
+        case("cached input, long", "gpt-5.4", Meter.CACHED_INPUT, 1000, "0.0005", context_tokens=272_001),
         case("priority", "gpt-5.4", Meter.OUTPUT, 1000, "0.03", service_tier="priority"),
         case("flex", "gpt-5.4", Meter.INPUT, 1000, "0.00125", service_tier="flex"),
         case("default", "gpt-5.4", Meter.INPUT, 1000, "0.0025", service_tier="default"),
@@ -52,9 +52,9 @@ def case(name: str, model: str, meter: Meter, amount: int, subtotal: str, **term
         case("inside the US", "claude-opus-5", Meter.OUTPUT, 1000, "0.0275", inference_geo="us"),
         case("anywhere", "claude-opus-5", Meter.OUTPUT, 1000, "0.025", inference_geo="global"),
         case("fast inside the US", "claude-opus-5", Meter.INPUT, 1000, "0.011", speed="fast", inference_geo="us"),
-        case("a search is not dearer there", "claude-opus-5", Meter.WEB_SEARCHES, 1, "0.01", inference_geo="us"),
+        case("a search costs the same in the US", "claude-opus-5", Meter.WEB_SEARCHES, 1, "0.01", inference_geo="us"),
         case(
-            "a search of a batch is not cheaper", "claude-opus-5", Meter.WEB_SEARCHES, 1, "0.01", service_tier="batch"
+            "a search costs the same in a batch", "claude-opus-5", Meter.WEB_SEARCHES, 1, "0.01", service_tier="batch"
         ),
         case("a file search", "gpt-5.4", Meter.FILE_SEARCHES, 3, "0.0075"),
         case("characters", "tts-1", Meter.INPUT_CHARACTERS, 1000, "0.015"),
@@ -70,15 +70,15 @@ def case(name: str, model: str, meter: Meter, amount: int, subtotal: str, **term
         case("a session, before", "gpt-5.4", Meter.CONTAINER_SESSIONS, 1, "0.03", at=EARLIER),
     ],
 )
-def test_a_quantity_comes_to(
+def test_quantity_costs_the_amount_of_the_provider_s_price_list(
     book: PriceBook, model: str, meter: Meter, amount: int, subtotal: Decimal, terms: dict[str, Any]
 ) -> None:
     terms = dict(terms)
-    at, own = terms.pop("at", NOW), Terms(**terms.pop("own_terms", {}))
+    at, own_terms = terms.pop("at", NOW), Terms(**terms.pop("own_terms", {}))
     if meter is Meter.WEB_SEARCHES:
-        own = Terms(tool="web_search")
+        own_terms = Terms(tool="web_search")
     context_tokens = terms.pop("context_tokens", amount if meter is Meter.INPUT else 0)
-    usage_item = UsageItem((Quantity(meter, Decimal(amount), own),), model, Terms(**terms), context_tokens)
+    usage_item = UsageItem((Quantity(meter, Decimal(amount), own_terms),), model, Terms(**terms), context_tokens)
     provider = "anthropic" if model.startswith("claude") else "openai"
 
     cost = Tariff(book, provider, Decimal("0.05")).rate(

@@ -1,4 +1,4 @@
-"""Line items and totals.  Decimal US dollars from text to text; never a binary float."""
+"""Line items and totals: decimal US dollars from text to text, never a binary float."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_EVEN, Decimal
 
-#: Amounts are rounded to a millionth of a millionth of a dollar: ten cached tokens at 0.01 per million are still exact.
+#: Amounts are rounded to 1e-12 USD.  Ten cached tokens at 0.01 USD per million (1e-7 USD) are still exact.
 AMOUNT_QUANTUM = Decimal("1e-12")
 
 SURCHARGE = "llm_proxy_surcharge"
@@ -15,7 +15,7 @@ ZERO = Decimal(0)
 
 
 def round_amount(amount: Decimal) -> Decimal:
-    """Round half-even to 1e-12 USD."""
+    """Return `amount` rounded half-even to 1e-12 USD."""
     return amount.quantize(AMOUNT_QUANTUM, rounding=ROUND_HALF_EVEN)
 
 
@@ -24,9 +24,9 @@ class LineItem:
     """quantity x unit price = amount, in USD.
 
     `unit` is a unit of the price registry (`per_million_tokens`, ...) or, for the surcharge, `usd`.  `unit_price` and
-    `amount` are None when the quantity has no price: it is shown, never counted as zero in silence.
-    `price_hash` identifies the price entry that the item was rated with.  `terms` are those of the request that are not
-    the registry's defaults, `context_tokens` its whole input: with them the same quantity can be rated again.
+    `amount` are None if the quantity has no price: the quantity is shown, and never counted as zero in silence.
+    `price_hash` identifies the price entry that rated the item.  `terms` are the (name, value) pairs that differ from
+    the default (domain/terms.py), `context_tokens` is the request's whole input: both allow rating the item again.
     """
 
     type: str
@@ -52,9 +52,9 @@ class Cost:
 
 
 def bill(items: Iterable[LineItem], surcharge_rate: Decimal, faults: Iterable[str] = ()) -> Cost:
-    """Add the surcharge (`surcharge_rate` x the provider subtotal) to provider line items and sum them.
+    """Return a bill of provider line items with the surcharge: `surcharge_rate` x the provider subtotal.
 
-    No item, no surcharge line: a call that cost nothing has an empty bill.
+    Without items the bill has no surcharge line: the bill of a free request is empty.
     """
     provider_items = tuple(items)
     subtotal = sum((item.amount for item in provider_items if item.amount is not None), ZERO)
@@ -66,19 +66,20 @@ def bill(items: Iterable[LineItem], surcharge_rate: Decimal, faults: Iterable[st
 
 
 def merge_items(cost: Cost) -> Cost:
-    """`cost` with the items that share a type, a model, terms and a price added up: a batch has thousands of them.
+    """Return `cost` with items of the same type, model, terms and price added up: a batch has thousands of them.
 
-    `context_tokens` is then that of the largest request; it chose the same price as the others.
+    `context_tokens` of a merged item is that of the largest request; all of them had the same price.
     """
     merged: dict[object, LineItem] = {}
     for item in cost.line_items:
         key = (item.type, item.model, item.unit, item.unit_price, item.price_hash, item.terms)
-        before = merged.get(key)
-        if before is None:
+        earlier = merged.get(key)
+        if earlier is None:
             merged[key] = item
             continue
-        amount = None if item.amount is None or before.amount is None else before.amount + item.amount
-        context = max(before.context_tokens, item.context_tokens)
-        quantity = before.quantity + item.quantity
+        # Add the rounded amounts.  Pricing the summed quantity would change the total of the requests.
+        amount = None if item.amount is None or earlier.amount is None else earlier.amount + item.amount
+        context = max(earlier.context_tokens, item.context_tokens)
+        quantity = earlier.quantity + item.quantity
         merged[key] = replace(item, quantity=quantity, amount=amount, context_tokens=context)
     return replace(cost, line_items=tuple(merged.values()), faults=tuple(dict.fromkeys(cost.faults)))

@@ -1,7 +1,7 @@
-"""What a provider says was used, as disjoint quantities, before any price is looked at.
+"""The usage that a provider states, as disjoint quantities, before any price is applied.
 
-A *meter* is a quantity with a price; a *reading* is one usage statement that is priced once, at one model.
-Meters are disjoint: `input_tokens` never holds what `cached_input_tokens` or `input_audio_tokens` holds.
+A *meter* is a quantity with a price; a *usage item* is one statement of usage that is priced once, at one model.
+Meters are disjoint: `input_tokens` never contains tokens of `cached_input_tokens` or `input_audio_tokens`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ class Meter(StrEnum):
 
     INPUT = "input_tokens"
     CACHED_INPUT = "cached_input_tokens"
+    # Each cache lifetime is a meter, because one response can write to the cache for several lifetimes.
     CACHE_WRITE = "cache_write_tokens"
     CACHE_WRITE_12H = "cache_write_12h_tokens"
     CACHE_WRITE_5M = "cache_write_5m_tokens"
@@ -62,7 +63,7 @@ class Quantity:
 
 @dataclass(frozen=True, slots=True)
 class UsageItem:
-    """One usage statement, to be priced once, at one model.
+    """One statement of usage, priced once, at one model.
 
     `model` and `terms` are in the response's own words; None if the response does not state them.
     `context_tokens` is the whole input, cached parts included: long-context limits compare with it.
@@ -76,12 +77,12 @@ class UsageItem:
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """What a usage reader found in one answer.
+    """The result of a usage reader for one response.
 
-    `raw` is the provider's usage as compact JSON text (several statements: a JSON list), kept so that a price fault
-    never loses usage.  `model` is the model that the answer names; `object_id` the id of the created object, `objects`
-    the ids of what else it created (output items, containers).
-    `faults` are statements that do not add up, each a sentence.  `estimate_method` is set when `basis` is ESTIMATED.
+    `raw` is the provider's usage as compact JSON text (a JSON list if there are several statements); the ledger stores
+    it, so that a missing price never loses usage.  `model` is the model that the response names; `object_id` the id of
+    the created object, `objects` the ids of other created objects (output items, containers).
+    `faults` describe statements that do not add up.  `estimate_method` is set if `basis` is ESTIMATED.
     """
 
     items: tuple[UsageItem, ...] = ()

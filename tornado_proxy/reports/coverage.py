@@ -171,7 +171,7 @@ def _variants(model: ModelPrice, endpoint: HttpEndpoint) -> Iterator[dict[str, s
 
 
 def _pairs(conditions: Conditions) -> Iterator[tuple[str, str]]:
-    for name, accepted in conditions.words:
+    for name, accepted in conditions.accepted:
         for word in sorted(accepted):
             yield name, word
 

@@ -14,7 +14,7 @@ from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.rows import format_decimal, read_line_items
 from tornado_proxy.pricing.book.price import UNITS, Conditions
 from tornado_proxy.pricing.book.price_book import PriceBook
-from tornado_proxy.pricing.book.rerate import Entry, Lookup, look_up
+from tornado_proxy.pricing.book.rerate import Entry, Lookup, find_entry
 
 _BASIS_WORDS: Mapping[str, str] = {
     Basis.REPORTED: "the provider's own usage",
@@ -103,7 +103,7 @@ def explain_record(record: Mapping[str, object], prices: PriceBook) -> Explanati
     started_at = datetime.fromisoformat(str(record["started_at"]))
     items = read_line_items(_text(record["line_items"]))
     lines = tuple(
-        Line(item, look_up(prices, str(record["provider"]), item, started_at))
+        Line(item, find_entry(prices, str(record["provider"]), item, started_at))
         for item in items
         if item.type != SURCHARGE
     )
@@ -138,7 +138,7 @@ def entry_members(entry: Entry) -> dict[str, Any]:
 
 def conditions_words(conditions: Conditions) -> str:
     """Conditions as a reader says them: "service_tier batch, input_tokens over 272000"."""
-    words = [f"{name} {' or '.join(sorted(accepted))}" for name, accepted in conditions.words]
+    words = [f"{name} {' or '.join(sorted(accepted))}" for name, accepted in conditions.accepted]
     if conditions.over is not None:
         words.append(f"input_tokens over {conditions.over}")
     if conditions.up_to is not None:

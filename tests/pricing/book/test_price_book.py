@@ -1,4 +1,4 @@
-"""How a card is chosen, what it comes to, and what of a price file can be wrong; on a small file of our own."""
+"""The choice of a rate card, the cost, and the faults of a price file; on a small file written for these tests."""
 
 from __future__ import annotations
 
@@ -82,31 +82,33 @@ def tokens(
     return UsageItem(quantities, model, Terms(**terms), amount if context_tokens is None else context_tokens)
 
 
-def rate(*readings: UsageItem, model: str = "large", at: datetime = NOON) -> Cost:
-    return TARIFF.rate(UsageReport(readings, Basis.REPORTED), RequestFacts(model=model), at)
+def rate(*usage_items: UsageItem, model: str = "large", at: datetime = NOON) -> Cost:
+    return TARIFF.rate(UsageReport(usage_items, Basis.REPORTED), RequestFacts(model=model), at)
 
 
 @pytest.mark.parametrize(
-    ("reading", "subtotal"),
+    ("usage_item", "subtotal"),
     [
         pytest.param(tokens(amount=1000), "0.002", id="1000 tokens at 2"),
-        pytest.param(tokens(amount=1001), "0.004004", id="1001 tokens, all of them at 4"),
+        pytest.param(tokens(amount=1001), "0.004004", id="1001 tokens, all at 4"),
         pytest.param(
-            tokens(Meter.OUTPUT, 10, context_tokens=1001), "0.00012", id="the input chooses for the output too"
+            tokens(Meter.OUTPUT, 10, context_tokens=1001),
+            "0.00012",
+            id="the input's length selects the output price too",
         ),
         pytest.param(tokens(service_tier="default"), "0.0002", id="default is the standard tier"),
         pytest.param(tokens(service_tier="fast"), "0.0005", id="fast is the priority tier"),
-        pytest.param(tokens(inference_geo="us"), "0.00022", id="a modifier multiplies"),
-        pytest.param(tokens(inference_geo="eu"), "0.0002", id="a modifier of other terms does not"),
+        pytest.param(tokens(inference_geo="us"), "0.00022", id="a modifier applies"),
+        pytest.param(tokens(inference_geo="eu"), "0.0002", id="a modifier for other terms does not apply"),
         pytest.param(tokens(model="large-2026-01-01"), "0.0002", id="an alias"),
-        pytest.param(tokens(model="never-heard-of"), "0.0002", id="the model that was asked for, if need be"),
+        pytest.param(tokens(model="never-heard-of"), "0.0002", id="an unknown model uses the requested one"),
         pytest.param(tokens(model="ft:large:org::1"), "0.0003", id="a fine-tuned model"),
         pytest.param(tokens(Meter.WEB_SEARCHES, 3, context_tokens=0), "0.03", id="three searches at 10 a thousand"),
-        pytest.param(tokens(amount=0), "0", id="nothing"),
+        pytest.param(tokens(amount=0), "0", id="zero tokens"),
     ],
 )
-def test_a_reading_comes_to(reading: UsageItem, subtotal: str) -> None:
-    cost = rate(reading)
+def test_usage_item_is_priced_with_the_matching_card(usage_item: UsageItem, subtotal: str) -> None:
+    cost = rate(usage_item)
 
     assert cost.subtotal == Decimal(subtotal)
     assert cost.faults == ()
@@ -119,27 +121,27 @@ def test_a_reading_comes_to(reading: UsageItem, subtotal: str) -> None:
         (datetime(2026, 7, 1, tzinfo=UTC), "0.006"),
     ],
 )
-def test_a_price_changes_at_midnight_utc(day: datetime, subtotal: str) -> None:
+def test_price_changes_at_midnight_utc(day: datetime, subtotal: str) -> None:
     assert rate(tokens(Meter.AUDIO_SECONDS, 120), model="dated", at=day).subtotal == Decimal(subtotal)
 
 
 @pytest.mark.parametrize(
-    ("reading", "model", "says"),
+    ("usage_item", "model", "expected"),
     [
         pytest.param(tokens(Meter.OUTPUT, service_tier="fast"), "large", "has no price", id="no card on these terms"),
-        pytest.param(tokens(service_tier="warp"), "large", "service_tier warp", id="a tier that nobody knows"),
+        pytest.param(tokens(service_tier="warp"), "large", "service_tier warp", id="an unknown tier"),
         pytest.param(tokens(model="a"), "b", "a has no prices", id="neither model"),
         pytest.param(tokens(), "", "None has no prices", id="no model at all"),
     ],
 )
-def test_what_has_no_price_is_shown_without_an_amount(reading: UsageItem, model: str, says: str) -> None:
-    cost = TARIFF.rate(UsageReport((reading,), Basis.REPORTED), RequestFacts(model=model or None), NOON)
+def test_unpriced_quantity_is_shown_without_an_amount(usage_item: UsageItem, model: str, expected: str) -> None:
+    cost = TARIFF.rate(UsageReport((usage_item,), Basis.REPORTED), RequestFacts(model=model or None), NOON)
 
-    assert says in cost.faults[0]
+    assert expected in cost.faults[0]
     assert (cost.line_items[0].quantity, cost.line_items[0].amount, cost.total) == (100, None, 0)
 
 
-def test_the_region_of_the_provider_s_host_is_a_term_of_every_line() -> None:
+def test_provider_region_is_a_term_of_every_line_item() -> None:
     cost = replace(TARIFF, provider_region="eu").rate(
         UsageReport((tokens(),), Basis.REPORTED), RequestFacts(model="large"), NOON
     )
@@ -148,10 +150,12 @@ def test_the_region_of_the_provider_s_host_is_a_term_of_every_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spend", "says"),
+    ("spend", "expected"),
     [
-        pytest.param(Spend("larg", frozenset()), "'larg' has no price here; is it large?", id="a hint"),
-        pytest.param(Spend("x" * 200, frozenset()), "x' has no price here. The operator", id="a long name, cut"),
+        pytest.param(
+            Spend("larg", frozenset()), "'larg' has no price; did you mean large? the operator can add one", id="a hint"
+        ),
+        pytest.param(Spend("x" * 200, frozenset()), "x' has no price; the operator", id="a long name is truncated"),
         pytest.param(Spend("large", frozenset(), terms=Terms("warp")), "tier 'warp' has no price", id="tier"),
         pytest.param(Spend("large", frozenset({Meter.IMAGES})), "no price for images", id="meter"),
         pytest.param(
@@ -162,32 +166,32 @@ def test_the_region_of_the_provider_s_host_is_a_term_of_every_line() -> None:
         pytest.param(Spend("large", frozenset(), role="image_generation_tool"), "no price as image", id="role"),
     ],
 )
-def test_what_would_have_no_price_is_refused_before_it_is_sent(spend: Spend, says: str) -> None:
-    with pytest.raises(ModelNotPriced, match="price") as refused:
+def test_spend_without_a_price_is_not_admitted(spend: Spend, expected: str) -> None:
+    with pytest.raises(ModelNotPriced, match="price") as raised:
         TARIFF.admit(CHAT, spend, NOON)
 
-    assert says in refused.value.message
+    assert expected in raised.value.message
 
 
-def test_a_model_is_refused_where_it_is_not_served() -> None:
+def test_model_is_not_admitted_on_an_endpoint_that_it_does_not_serve() -> None:
     with pytest.raises(ModelNotPriced, match="only on /v1/chat/completions"):
         TARIFF.admit("/v1/embeddings", Spend("large", frozenset()), NOON)
 
 
-def test_what_has_its_price_is_let_through() -> None:
-    priced = frozenset({Meter.INPUT, Meter.OUTPUT, Meter.WEB_SEARCHES})
+def test_spend_with_prices_is_admitted() -> None:
+    meters = frozenset({Meter.INPUT, Meter.OUTPUT, Meter.WEB_SEARCHES})
 
-    TARIFF.admit(CHAT, Spend("large", priced), NOON)
-    TARIFF.admit(CHAT, Spend("large", priced, terms=Terms("auto")), NOON)
+    TARIFF.admit(CHAT, Spend("large", meters), NOON)
+    TARIFF.admit(CHAT, Spend("large", meters, terms=Terms("auto")), NOON)
     TARIFF.admit("/v1/realtime", Spend("large", frozenset({Meter.INPUT}), role="input_transcription"), NOON)
 
 
-def test_a_provider_without_a_file_has_no_models() -> None:
+def test_provider_without_a_price_file_has_no_models() -> None:
     assert list(BOOK.models("anthropic")) == []
     assert BOOK.resolve("anthropic", "large") is None
 
 
-def changed(**changes: Any) -> str:
+def edited_file(**changes: Any) -> str:
     return yaml.safe_dump({**yaml.safe_load(FILE), **changes})
 
 
@@ -202,11 +206,11 @@ def card(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "expected"),
     [
-        (model(includes=["tolls"]), "models.large.includes[0]: there are no shared_rates 'tolls'"),
-        (model(modifiers=["away"]), "models.large.modifiers[0]: there is no modifier 'away'"),
-        ({"aliases": {"small": "tiny"}}, "aliases.small: there is no model 'tiny'"),
+        (model(includes=["tolls"]), "models.large.includes[0]: unknown shared_rates 'tolls'"),
+        (model(modifiers=["away"]), "models.large.modifiers[0]: unknown modifier 'away'"),
+        ({"aliases": {"small": "tiny"}}, "aliases.small: unknown model 'tiny'"),
         ({"aliases": {"large": "dated"}}, "aliases.large: is a model with prices of its own"),
         (card(when={"service_tier": "warp"}), "rates[0].when.service_tier: no entry of service_tiers leads to 'warp'"),
         (card(effective_from="2026-02-30"), "rates[0].effective_from: '2026-02-30' is not a day of the calendar"),
@@ -225,14 +229,14 @@ def card(**changes: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_a_fault_that_no_schema_sees_is_told_with_its_place(changes: dict[str, Any], says: str) -> None:
-    with pytest.raises(ConfigError) as refused:
-        book(changed(**changes))
+def test_fault_that_the_schema_cannot_express_names_its_position(changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        book(edited_file(**changes))
 
-    assert any(says in str(fault) for fault in refused.value.faults)
+    assert any(expected in str(fault) for fault in raised.value.faults)
 
 
-def test_two_files_for_a_provider_are_one_too_many() -> None:
+def test_second_price_file_for_a_provider_is_a_fault() -> None:
     with pytest.raises(ConfigError, match="a second file for openai"):
         book(FILE, FILE)
 
@@ -248,14 +252,16 @@ def test_more_tokens_never_cost_less(first: int, second: int) -> None:
 
 
 @given(st.lists(st.integers(0, 1000), max_size=8))
-def test_readings_cost_what_they_cost_apart(amounts: list[int]) -> None:
-    readings = [tokens(amount=amount) for amount in amounts]
+def test_cost_of_several_usage_items_is_the_sum_of_their_costs(amounts: list[int]) -> None:
+    usage_items = [tokens(amount=amount) for amount in amounts]
 
-    assert rate(*readings).subtotal == sum((rate(reading).subtotal for reading in readings), Decimal(0))
+    assert rate(*usage_items).subtotal == sum((rate(usage_item).subtotal for usage_item in usage_items), Decimal(0))
 
 
 @given(AMOUNTS, st.sampled_from(["default", "fast", "batch", None]), st.sampled_from(["us", None]))
-def test_no_cost_is_negative_and_items_add_up(amount: int, tier: str | None, geo: str | None) -> None:
+def test_cost_is_never_negative_and_equals_the_sum_of_its_line_items(
+    amount: int, tier: str | None, geo: str | None
+) -> None:
     cost = rate(tokens(amount=amount, service_tier=tier, inference_geo=geo))
 
     assert cost.total == sum(item.amount for item in cost.line_items if item.amount is not None)

@@ -1,4 +1,4 @@
-"""What was rated once is rated the same again, at the same prices, from what a record keeps."""
+"""Rating a stored record again at the same prices gives the same amounts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tornado_proxy.domain.terms import NO_TERMS, Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
 from tornado_proxy.ledger.rows import read_line_items, record_row
 from tornado_proxy.pricing.book.price_book import PriceBook
-from tornado_proxy.pricing.book.rerate import look_up, rerate
+from tornado_proxy.pricing.book.rerate import find_entry, rerate
 from tornado_proxy.pricing.book.tariff import Tariff
 
 BOOK = PriceBook.from_documents(read_documents(ROOT / "conf" / "prices"))
@@ -41,7 +41,7 @@ quantities = st.lists(
 ).map(tuple)
 
 
-def reading(provider: str) -> st.SearchStrategy[UsageItem]:
+def usage_items(provider: str) -> st.SearchStrategy[UsageItem]:
     return st.builds(
         UsageItem,
         quantities,
@@ -59,8 +59,10 @@ def reading(provider: str) -> st.SearchStrategy[UsageItem]:
 @pytest.mark.parametrize("provider", ["openai", "anthropic"])
 @given(data=st.data(), region=st.sampled_from((None, "eu")))
 @settings(deadline=None)
-def test_a_record_is_rated_again_to_the_last_digit(provider: str, data: st.DataObject, region: str | None) -> None:
-    report = UsageReport(tuple(data.draw(st.lists(reading(provider), max_size=3))), Basis.REPORTED)
+def test_record_rated_again_at_the_same_prices_keeps_every_digit(
+    provider: str, data: st.DataObject, region: str | None
+) -> None:
+    report = UsageReport(tuple(data.draw(st.lists(usage_items(provider), max_size=3))), Basis.REPORTED)
     cost = merge_items(Tariff(BOOK, provider, RATE, region).rate(report, RequestFacts(), AT))
     row = record_row(record(intent("r", provider=provider), cost=cost))
     items = read_line_items(json.loads(json.dumps(row))["line_items"])
@@ -73,7 +75,7 @@ def test_a_record_is_rated_again_to_the_last_digit(provider: str, data: st.DataO
     assert bool(again.faults) is bool(cost.faults)
     for item in items:
         if item.price_hash is not None:
-            entry = look_up(BOOK, provider, item, AT).entry
+            entry = find_entry(BOOK, provider, item, AT).entry
             assert entry is not None
             assert entry.price_hash == item.price_hash
 
@@ -86,24 +88,24 @@ ITEM = LineItem("input_tokens", Decimal(10), "per_million_tokens", Decimal(1), D
     [
         (replace(ITEM, model=None), "a model without a name has no prices"),
         (replace(ITEM, model="gpt-none"), "gpt-none has no prices"),
-        (replace(ITEM, type="sheep"), "sheep is no meter of this version"),
+        (replace(ITEM, type="unheard_of"), "unheard_of is no meter of this version"),
         (replace(ITEM, terms=(("service_tier", "gold"),)), "input_tokens of gpt-5.4 has no price on service_tier gold"),
         (replace(ITEM, type="input_audio_tokens"), "input_audio_tokens of gpt-5.4 has no price on the standard terms"),
     ],
 )
-def test_what_has_no_price_today_says_why(item: LineItem, fault: str) -> None:
+def test_item_without_a_price_today_has_a_fault_that_says_why(item: LineItem, fault: str) -> None:
     cost = rerate(BOOK, "openai", [item], AT, surcharge_rate=RATE)
 
     assert cost.faults == (fault,)
     assert (cost.line_items[0].amount, cost.total) == (None, 0)
 
 
-def test_the_surcharge_rate_is_the_record_s_own() -> None:
+def test_surcharge_rate_of_the_record_takes_precedence() -> None:
     surcharge = LineItem("llm_proxy_surcharge", Decimal(1), "usd", Decimal("0.5"), Decimal("0.5"))
 
-    own = rerate(BOOK, "openai", [ITEM, surcharge], AT, surcharge_rate=RATE)
-    none = rerate(BOOK, "openai", [ITEM], AT, surcharge_rate=RATE)
+    with_surcharge = rerate(BOOK, "openai", [ITEM, surcharge], AT, surcharge_rate=RATE)
+    without_surcharge = rerate(BOOK, "openai", [ITEM], AT, surcharge_rate=RATE)
 
-    # 10 tokens of gpt-5.4 are 0.000025.
-    assert (own.subtotal, own.surcharge) == (Decimal("0.000025"), Decimal("0.0000125"))
-    assert (none.subtotal, none.surcharge) == (Decimal("0.000025"), Decimal("0.00000125"))
+    # 10 tokens of gpt-5.4 cost 0.000025 USD.
+    assert (with_surcharge.subtotal, with_surcharge.surcharge) == (Decimal("0.000025"), Decimal("0.0000125"))
+    assert (without_surcharge.subtotal, without_surcharge.surcharge) == (Decimal("0.000025"), Decimal("0.00000125"))

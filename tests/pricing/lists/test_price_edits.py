@@ -1,4 +1,4 @@
-"""Changes to price files as text: what is not changed keeps its bytes."""
+"""Edits of price files as text: everything that an edit does not change keeps its bytes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ models:
 
 
 def edited(*lines: str) -> str:
-    """TEXT with lines replaced: "old -> new"; an empty new one takes the line away."""
+    """Return TEXT with lines replaced: "old -> new"; an empty `new` removes the line."""
     text = TEXT
     for line in lines:
         old, _, new = line.partition(" -> ")
@@ -58,7 +58,7 @@ def edited(*lines: str) -> str:
     return text
 
 
-def test_a_new_price_changes_price_source_and_date_alone() -> None:
+def test_new_price_changes_only_price_source_and_date() -> None:
     edit = CardEdit("a-1", 0, {"input_tokens": Decimal("2.50")}, 'a "list"', "2026-11-23")
 
     assert apply_edits(TEXT, [edit]) == edited(
@@ -67,13 +67,13 @@ def test_a_new_price_changes_price_source_and_date_alone() -> None:
     )
 
 
-def test_the_date_stays_where_not_all_of_the_card_was_read_anew() -> None:
+def test_date_is_kept_if_the_list_does_not_cover_the_whole_card() -> None:
     edit = CardEdit("a-1", 1, {"web_searches": Decimal(25)}, "list", None)
 
     assert apply_edits(TEXT, [edit]) == edited('"10"\n        source: another -> "25"\n        source: "list"')
 
 
-def test_a_price_from_a_day_on_ends_the_card_and_begins_a_copy() -> None:
+def test_price_with_a_start_date_ends_the_card_and_begins_a_copy() -> None:
     edit = CardEdit("a-1", 0, {"output_tokens": Decimal(12)}, "list", "2026-11-23", "2026-12-01")
 
     assert apply_edits(TEXT, [edit]) == edited(
@@ -98,7 +98,7 @@ def test_a_price_from_a_day_on_ends_the_card_and_begins_a_copy() -> None:
     )
 
 
-def test_a_card_that_has_dates_gets_new_ones() -> None:
+def test_dates_of_a_card_are_replaced() -> None:
     first = CardEdit("b-2", 0, {"input_tokens": Decimal(3)}, "list", "2026-11-23", "2026-12-01")
     second = CardEdit("b-2", 1, {"input_tokens": Decimal(4)}, "list", "2026-11-23", "2027-01-01")
 
@@ -127,7 +127,7 @@ def test_a_card_that_has_dates_gets_new_ones() -> None:
     )
 
 
-def test_cards_are_added_after_the_last_in_their_order() -> None:
+def test_cards_are_appended_in_order() -> None:
     cards = [
         Card(
             {"service_tier": tier, "input_tokens": {"over": 272000}},
@@ -162,7 +162,7 @@ def test_cards_are_added_after_the_last_in_their_order() -> None:
     )
 
 
-def test_a_model_is_added_after_the_last() -> None:
+def test_model_is_appended() -> None:
     card = Card({}, "per_image", {"images": Decimal("0.04")}, "list", "2026-11-23", "2026-12-01")
 
     text = apply_edits(TEXT, [NewModel("c-3.5", ["/v1/images/edits"], [card], "2027-01-01")])
@@ -186,14 +186,14 @@ def test_a_model_is_added_after_the_last() -> None:
     )
 
 
-def test_a_name_that_yaml_would_not_take_for_text_is_quoted() -> None:
+def test_name_that_yaml_would_not_read_as_text_is_quoted() -> None:
     card = Card({}, "per_image", {"images": Decimal(1)}, "s", "2026-11-23")
 
     for name in ("yes", "1e3", "a: b", "2026-01-01", "~"):
         assert f'\n  "{name}":\n' in apply_edits(TEXT, [NewModel(name, ["/v1/images/edits"], [card])])
 
 
-def test_a_file_without_a_line_end_gets_one() -> None:
+def test_file_without_a_final_newline_gets_one() -> None:
     card = Card({}, "per_image", {"images": Decimal(1)}, "s", "2026-11-23")
 
     text = apply_edits(TEXT.removesuffix("\n# Foot.\n"), [NewCard("b-2", card)])
@@ -201,7 +201,7 @@ def test_a_file_without_a_line_end_gets_one() -> None:
     assert "checked: 2026-02-01\n      - unit: per_image\n" in text
 
 
-def test_a_card_in_one_line_is_left_to_its_writer() -> None:
+def test_card_written_in_one_line_is_refused() -> None:
     text = TEXT.replace(
         """\
       - unit: per_million_tokens
@@ -228,5 +228,5 @@ def test_a_card_in_one_line_is_left_to_its_writer() -> None:
         (Decimal("0.01699999999998"), "0.017"),
     ],
 )
-def test_prices_are_plain_digits_of_at_most_nine_decimals(price: Decimal, text: str) -> None:
+def test_prices_are_plain_digits_with_at_most_nine_decimals(price: Decimal, text: str) -> None:
     assert decimal_text(price) == text

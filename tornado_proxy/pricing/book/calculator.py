@@ -1,6 +1,7 @@
-"""Usage to line items: one card for each meter, quantity x unit price, rounded half-even to 1e-12 USD.
+"""Usage to line items: quantity x unit price, rounded half-even to 1e-12 USD, with exactly one card for each meter.
 
-What has no price, or two, becomes a line item without an amount and a fault in words: never zero in silence.
+A quantity with no price, or with two, becomes a line item without an amount, and a fault that explains it.  It is never
+billed as zero in silence.
 """
 
 from __future__ import annotations
@@ -13,38 +14,43 @@ from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Meter, Quantity, UsageItem
 from tornado_proxy.pricing.book.price import UNITS, ModelPrice, Quote, fingerprint
 
-#: Quotes that a model remembers; an answer's own words are part of their keys, so there is no natural end.
-_MOST_QUOTES = 1000
+#: Quotes cached for one model.  The cache needs a limit, because its keys contain words of responses.
+MAX_QUOTES_PER_MODEL = 1000
 
 
 @dataclass(slots=True)
 class Itemised:
-    """Line items of one or more readings, and what could not be priced."""
+    """Line items of one or more usage items, and the faults found while pricing them."""
 
     items: list[LineItem] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
 
-def itemise(reading: UsageItem, model: ModelPrice, terms: Terms, at: datetime, into: Itemised) -> None:
-    """Add a line item for each quantity of `reading` above zero, at the prices of `model` on `terms`."""
-    for quantity in reading.quantities:
+def itemise(usage_item: UsageItem, model: ModelPrice, terms: Terms, at: datetime, into: Itemised) -> None:
+    """Append a line item to `into` for each quantity above zero, at the prices of `model` for `terms` at `at`."""
+    for quantity in usage_item.quantities:
         if quantity.amount == 0:
             continue
-        all_terms = terms.override(quantity.terms)
-        quoted = _quote(model, quantity.meter, all_terms, reading.context_tokens, at)
-        if isinstance(quoted, Quote):
-            into.items.append(_priced(quantity, model, quoted, reading.context_tokens))
+        own_terms = terms.override(quantity.terms)
+        quote = _quote(model, quantity.meter, own_terms, usage_item.context_tokens, at)
+        if isinstance(quote, Quote):
+            into.items.append(_priced(quantity, model, quote, usage_item.context_tokens))
         else:
-            into.items.append(_unpriced(quantity, model, all_terms, reading.context_tokens))
-            into.faults.append(_fault(quantity, model, all_terms, quoted))
+            into.items.append(_unpriced(quantity, model, own_terms, usage_item.context_tokens))
+            into.faults.append(_describe_fault(quantity, model, own_terms, quote))
+
+
+def without_price(quantity: Quantity, model: str | None) -> LineItem:
+    """Return a line item that shows a quantity and charges nothing for it."""
+    return LineItem(quantity.meter.value, quantity.amount, "", None, None, model)
 
 
 def _quote(model: ModelPrice, meter: Meter, terms: Terms, context_tokens: int, at: datetime) -> Quote | int:
-    """What `meter` costs; the number of prices that were found, where it is not one."""
+    """Return the quote for one meter, or the number of matching cards if it is not one."""
     key = (meter, terms)
-    known = model.quotes.get(key)
-    if known is not None:
-        return known
+    cached = model.quotes.get(key)
+    if cached is not None:
+        return cached
     cards = model.find(meter, terms, context_tokens, at)
     if len(cards) != 1:
         return len(cards)
@@ -52,7 +58,8 @@ def _quote(model: ModelPrice, meter: Meter, terms: Terms, context_tokens: int, a
     unit_price = card.prices[meter] * model.factor(card.unit, terms, context_tokens)
     price_hash = fingerprint(model.name, meter, unit_price, card)
     quote = Quote(card.unit, unit_price, UNITS[card.unit], price_hash, terms.non_default_pairs())
-    if len(model.quotes) < _MOST_QUOTES and model.is_steady(meter):
+    # A price that depends on the date or on the input's length is not cached: neither is part of the key.
+    if len(model.quotes) < MAX_QUOTES_PER_MODEL and model.is_constant(meter):
         model.quotes[key] = quote
     return quote
 
@@ -62,17 +69,13 @@ def _unpriced(quantity: Quantity, model: ModelPrice, terms: Terms, context_token
     return replace(item, terms=terms.non_default_pairs(), context_tokens=context_tokens)
 
 
-def without_price(quantity: Quantity, model: str | None) -> LineItem:
-    """A quantity that is shown, and not charged for want of a price."""
-    return LineItem(quantity.meter.value, quantity.amount, "", None, None, model)
-
-
 def _priced(quantity: Quantity, model: ModelPrice, quote: Quote, context_tokens: int) -> LineItem:
     return LineItem(
         type=quantity.meter.value,
         quantity=quantity.amount,
         unit=quote.unit,
         unit_price=quote.unit_price,
+        # Multiply before dividing: a price per minute divided by 60 first would lose digits.
         amount=round_amount(quantity.amount * quote.unit_price / quote.divisor),
         model=model.name,
         price_hash=quote.price_hash,
@@ -81,7 +84,7 @@ def _priced(quantity: Quantity, model: ModelPrice, quote: Quote, context_tokens:
     )
 
 
-def _fault(quantity: Quantity, model: ModelPrice, terms: Terms, found: int) -> str:
-    words = ", ".join(f"{name} {value}" for name, value in terms.pairs())
-    how_many = "has no price" if found == 0 else f"has {found} prices"
-    return f"{quantity.amount} {quantity.meter} of {model.name} {how_many} on these terms: {words}"
+def _describe_fault(quantity: Quantity, model: ModelPrice, terms: Terms, card_count: int) -> str:
+    term_list = ", ".join(f"{name} {value}" for name, value in terms.pairs())
+    prices = "has no price" if card_count == 0 else f"has {card_count} prices"
+    return f"{quantity.amount} {quantity.meter} of {model.name} {prices} on these terms: {term_list}"

@@ -1,4 +1,4 @@
-"""The prices of a model as values: rate cards, the terms they hold on, and what multiplies them."""
+"""The prices of a model as values: rate cards, their conditions, and the modifiers that multiply prices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from functools import lru_cache
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Meter
 
-#: How many of what it counts one price of a unit is for (schemas/prices.schema.json says what each counts).
+#: The number of counted things that one price of a unit is for (schemas/prices.schema.json says what each counts).
 UNITS: Mapping[str, Decimal] = {
     "per_million_tokens": Decimal(1_000_000),
     "per_million_characters": Decimal(1_000_000),
@@ -26,36 +26,40 @@ UNITS: Mapping[str, Decimal] = {
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """Terms that must all hold: each named term is one of its words, and the input lies in `over` < n <= `up_to`."""
+    """Conditions that must all be met: terms with their accepted values, and `over` < input tokens <= `up_to`."""
 
-    words: tuple[tuple[str, frozenset[str]], ...] = ()
+    accepted: tuple[tuple[str, frozenset[str]], ...] = ()
     over: int | None = None
     up_to: int | None = None
 
-    def hold(self, terms: Terms, context_tokens: int) -> bool:
-        """Whether they hold on `terms` for a request of `context_tokens` input tokens."""
+    def match(self, terms: Terms, context_tokens: int) -> bool:
+        """Return True if a request on `terms` with `context_tokens` input tokens meets all conditions."""
         if self.over is not None and context_tokens <= self.over:
             return False
         if self.up_to is not None and context_tokens > self.up_to:
             return False
-        for name, accepted in self.words:  # noqa: SIM110  # twice as fast as all(), and run dozens of times a request
-            if getattr(terms, name, None) not in accepted:
+        for name, values in self.accepted:  # noqa: SIM110  # twice as fast as all(), and runs dozens of times a request
+            if getattr(terms, name, None) not in values:
                 return False
         return True
 
-    def can_meet(self, other: Conditions) -> bool:
-        """Whether some request could meet both."""
+    def overlap(self, other: Conditions) -> bool:
+        """Return True if some request can meet both sets of conditions."""
         lows = [limit for limit in (self.over, other.over) if limit is not None]
         highs = [limit for limit in (self.up_to, other.up_to) if limit is not None]
         if lows and highs and min(highs) <= max(lows):
             return False
-        theirs = dict(other.words)
-        return all(name not in theirs or accepted & theirs[name] for name, accepted in self.words)
+        theirs = dict(other.accepted)
+        return all(name not in theirs or values & theirs[name] for name, values in self.accepted)
 
 
 @dataclass(frozen=True, slots=True)
 class RateCard:
-    """Prices in USD for one `unit` each, on some terms, from `effective_from` until before `effective_until`."""
+    """Prices in USD for one `unit` each.
+
+    The card is valid from `effective_from` (inclusive) to `effective_until` (exclusive), both aware UTC.  `source` and
+    `checked` say where and when a person read the prices.
+    """
 
     prices: Mapping[Meter, Decimal]
     unit: str
@@ -66,16 +70,16 @@ class RateCard:
     effective_until: datetime | None = None
 
     def covers(self, at: datetime) -> bool:
-        """Whether the card holds at `at` (aware UTC)."""
+        """Return True if the card is valid at `at` (aware UTC)."""
         if self.effective_from is not None and at < self.effective_from:
             return False
         return self.effective_until is None or at < self.effective_until
 
     def overlaps(self, other: RateCard) -> bool:
-        """Whether some request at some time could take both cards."""
+        """Return True if some request at some time matches both cards."""
         if _ends_before(self, other) or _ends_before(other, self):
             return False
-        return self.conditions.can_meet(other.conditions)
+        return self.conditions.overlap(other.conditions)
 
 
 def _ends_before(first: RateCard, second: RateCard) -> bool:
@@ -85,7 +89,7 @@ def _ends_before(first: RateCard, second: RateCard) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Modifier:
-    """A factor on the prices of some units, on some terms."""
+    """A factor on the prices of some units, for requests that meet `conditions`."""
 
     name: str
     conditions: Conditions
@@ -95,9 +99,9 @@ class Modifier:
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """What one of a meter costs on some terms: USD for each `divisor` of what is counted, and why.
+    """The price of one meter on some terms: `unit_price` USD for each `divisor` counted things.
 
-    `terms` are those that are not the default.
+    `terms` are the pairs that differ from the default; `price_hash` identifies the price entry.
     """
 
     unit: str
@@ -109,10 +113,10 @@ class Quote:
 
 @dataclass(frozen=True, slots=True)
 class ModelPrice:
-    """All prices of one model.  `cards` are its own, `own_cards` in number, and then those it shares.
+    """All prices of one model.  The first `own_cards` of `cards` are its own; shared cards follow.
 
-    `by_meter` is made from them.  `quotes` remembers what calculator.py has found, where it holds for all requests on
-    the same terms.
+    `by_meter` is derived from the cards.  `quotes` caches results of calculator.py that hold for every request on the
+    same terms.
     """
 
     provider: str
@@ -127,39 +131,44 @@ class ModelPrice:
     quotes: dict[object, Quote] = field(default_factory=dict, compare=False, repr=False)
 
     def find(self, meter: Meter, terms: Terms, context_tokens: int, at: datetime) -> list[RateCard]:
-        """The cards that price `meter` on `terms`; one where all is well."""
+        """Return the cards that price `meter` on `terms` at `at`; exactly one if the price files are complete."""
         return [
             card
             for card in self.by_meter.get(meter, ())
-            if card.covers(at) and card.conditions.hold(terms, context_tokens)
+            if card.covers(at) and card.conditions.match(terms, context_tokens)
         ]
 
-    def is_steady(self, meter: Meter) -> bool:
-        """Whether the price of `meter` depends on nothing but the terms: not on the time, nor on the input's length."""
+    def is_constant(self, meter: Meter) -> bool:
+        """Return True if the price of `meter` depends on the terms alone, not on the date or the input's length."""
         cards = self.by_meter.get(meter, ())
         conditions = [*(card.conditions for card in cards), *(modifier.conditions for modifier in self.modifiers)]
-        return all(one.over is None and one.up_to is None for one in conditions) and all(
+        return all(condition.over is None and condition.up_to is None for condition in conditions) and all(
             card.effective_from is None and card.effective_until is None for card in cards
         )
 
     def factor(self, unit: str, terms: Terms, context_tokens: int) -> Decimal:
-        """What multiplies a price in `unit` on `terms`."""
+        """Return the product of the modifiers that apply to prices in `unit` on `terms`; 1 if none applies."""
         factor = Decimal(1)
         for modifier in self.modifiers:
-            if unit in modifier.units and modifier.conditions.hold(terms, context_tokens):
+            if unit in modifier.units and modifier.conditions.match(terms, context_tokens):
                 factor *= modifier.factor
         return factor
 
 
 def fingerprint(model: str, meter: Meter, unit_price: Decimal, card: RateCard) -> str:
-    """A short hash of all that decided a line item's price, so that a later change of the price shows."""
+    """Return a short hash of everything that determined a line item's price.
+
+    Ledger records store it: if the same line hashes differently later, the price entry has changed since.
+    """
     return _digest(model, meter, f"{unit_price:f}", (card.unit, card.conditions, card.effective_from, card.source))
 
 
-@lru_cache(maxsize=10_000)  # the same few prices are asked for with every request
+# Requests repeat a few prices; the cache saves a SHA-256 and a repr for each line item.
+@lru_cache(maxsize=10_000)
 def _digest(model: str, meter: Meter, unit_price: str, card: tuple[str, Conditions, datetime | None, str]) -> str:
     unit, conditions, effective_from, source = card
-    # Sorted: the order of a set's words differs from process to process, and the hash must not.
-    words = sorted((name, sorted(accepted)) for name, accepted in conditions.words)
-    decided = (model, meter.value, unit_price, unit, words, conditions.over, conditions.up_to, effective_from, source)
-    return hashlib.sha256(repr(decided).encode()).hexdigest()[:12]
+    # Sorted: the iteration order of a set of strings differs between processes, and the hash must not.
+    accepted = sorted((name, sorted(values)) for name, values in conditions.accepted)
+    entry = (model, meter.value, unit_price, unit, accepted, conditions.over, conditions.up_to, effective_from, source)
+    # The hashes are stored in ledgers: any change of this tuple or its repr marks every past record as re-priced.
+    return hashlib.sha256(repr(entry).encode()).hexdigest()[:12]

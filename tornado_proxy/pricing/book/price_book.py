@@ -1,6 +1,9 @@
-"""The registry of prices: looks models up, says before a call whether all of it has a price, and rates it afterwards.
+"""The price registry: resolves model names, admits requests whose whole cost has a price, and rates their usage.
 
-Source of the selection rule: docs/pricing.md, "How a card is chosen".
+    before sending   admit(spend)  ──> ModelPrice, or ModelNotPriced (400)
+    after the end    rate(report)  ──> Cost: one line item for each quantity, then the surcharge
+
+docs/pricing.md, "How a card is chosen", describes the selection rule.
 """
 
 from __future__ import annotations
@@ -21,26 +24,34 @@ from tornado_proxy.pricing.book.calculator import Itemised, itemise, without_pri
 from tornado_proxy.pricing.book.price import ModelPrice
 from tornado_proxy.pricing.book.price_file import ProviderPrices, read_prices
 
-#: Request words that leave the tier to the provider: the standard price must be known, the answer names the tier.
+#: Requested tiers that let the provider choose.  Admission checks the standard price; the response names the tier.
 _UNDECIDED_TIERS = frozenset({"auto", "standard_only", "scale"})
 
-#: Kinds of spending that are remembered; fine-tuned models have names without end.
-_MOST_ADMITTED = 4096
+#: Admitted spends that are cached.  The cache needs a limit, because clients can invent fine-tuned model names.
+MAX_CACHED_ADMISSIONS = 4096
+
+#: Resolved terms that are cached.  The cache needs a limit, because its keys contain words of responses.
+MAX_CACHED_TERMS = 1000
+
+#: difflib compares a longer name with every model for milliseconds, and no real model name is as long.
+MAX_HINT_CHARACTERS = 100
 
 _HOW_TO_ADD = "the operator can add one to the price files and reload"
 
 
 class PriceBook:
-    """The prices of all providers.  Immutable; a reload makes a new one."""
+    """The prices of all providers.  Immutable apart from its caches; a reload makes a new one."""
 
     def __init__(self, providers: Mapping[str, ProviderPrices]) -> None:
         self._providers = providers
-        #: What has been admitted, where that does not depend on the time.
+        #: Admitted spends whose prices do not depend on the time.
         self._admitted: dict[tuple[str, str, Spend], ModelPrice] = {}
+        #: (provider, stated terms) to the terms of price cards.
+        self._resolved_terms: dict[tuple[str, Terms, str | None], Terms] = {}
 
     @classmethod
     def from_documents(cls, documents: Sequence[Document]) -> PriceBook:
-        """Read documents that are valid against schemas/prices.schema.json.
+        """Return the price book of documents that are valid against schemas/prices.schema.json.
 
         Raises:
             ConfigError: with every fault that the schema cannot express.
@@ -57,13 +68,14 @@ class PriceBook:
         return cls(providers)
 
     def models(self, provider: str) -> Iterable[ModelPrice]:
-        """Every model of a provider."""
+        """Return every model of a provider."""
         return self._providers[provider].models.values() if provider in self._providers else ()
 
     def resolve(self, provider: str, model: str) -> ModelPrice | None:
-        """The prices of `model`: its own entry, that of its alias, or that of a fine-tuned model's base.
+        """Return the prices of `model`: its own entry, its alias's, or that of a fine-tuned model's base.
 
-        `ft:BASE:ORGANISATION:SUFFIX:ID` takes the entry `ft:BASE`.  No other part of a name is ever guessed at.
+        `ft:BASE:ORGANISATION:SUFFIX:ID` uses the entry `ft:BASE`.  No other part of a name is guessed, because a model
+        with a similar name can cost ten times as much.
         """
         prices = self._providers.get(provider)
         if prices is None:
@@ -75,16 +87,16 @@ class PriceBook:
         return entry
 
     def admit(self, provider: str, endpoint: str, spend: Spend, at: datetime) -> ModelPrice:
-        """The prices that `spend` will be rated with.
+        """Return the prices that will rate `spend`.
 
         Raises:
-            ModelNotPriced: the model, its tier, or a meter that it can be charged on has no price there at `at`.
+            ModelNotPriced: the model, its tier, or a meter that it can be charged for has no price at `at`.
         """
-        known = self._admitted.get((provider, endpoint, spend))
-        if known is not None:
-            return known
+        cached = self._admitted.get((provider, endpoint, spend))
+        if cached is not None:
+            return cached
         entry = self._admit(provider, endpoint, spend, at)
-        if len(self._admitted) < _MOST_ADMITTED and all(entry.is_steady(meter) for meter in spend.meters):
+        if len(self._admitted) < MAX_CACHED_ADMISSIONS and all(entry.is_constant(meter) for meter in spend.meters):
             self._admitted[provider, endpoint, spend] = entry
         return entry
 
@@ -98,60 +110,55 @@ class PriceBook:
         provider_region: str | None,
         surcharge_rate: Decimal,
     ) -> Cost:
-        """The itemised cost of what `report` says was used, at the prices of `at`.
+        """Return the itemised cost of the usage in `report`, at the prices of `at`.
 
-        A reading is rated at the model it names where that has prices, else at the one that was requested; on the tier
-        that the answer names, and on the standard one where it names none.
+        A usage item is rated at the model that it names if that model has prices, else at `requested_model`; on the
+        tier that the response names, and on the standard tier if it names none.
         """
         itemised = Itemised()
         if report.basis is not Basis.FREE:
-            for reading in report.items:
-                self._rate_reading(provider, reading, requested_model, provider_region, at, itemised)
+            for usage_item in report.items:
+                entry = self._find_rated_model(provider, usage_item, requested_model)
+                if entry is None:
+                    _add_unpriced(usage_item, requested_model, itemised)
+                    continue
+                terms = self._resolve_terms(provider, usage_item.terms, provider_region)
+                itemise(usage_item, entry, terms, at, itemised)
         return bill(itemised.items, surcharge_rate, itemised.faults)
 
     def _admit(self, provider: str, endpoint: str, spend: Spend, at: datetime) -> ModelPrice:
         entry = self.resolve(provider, spend.model)
         if entry is None:
-            raise ModelNotPriced(self._unknown(provider, spend.model), param="model")
+            raise ModelNotPriced(self._describe_unknown(provider, spend.model), param="model")
         if spend.role is None and endpoint not in entry.endpoints:
             served = ", ".join(sorted(entry.endpoints))
             raise ModelNotPriced(f"{spend.model} has no price on {endpoint}, only on {served}", param="model")
         if spend.role is not None and spend.role not in entry.roles:
             raise ModelNotPriced(f"{spend.model} has no price as {spend.role}; {_HOW_TO_ADD}", param="model")
-        terms = self._card_terms(provider, replace(spend.terms, service_tier=self._requested_tier(provider, spend)))
+        requested = replace(spend.terms, service_tier=self._requested_tier(provider, spend.terms.service_tier))
+        terms = self._resolve_terms(provider, requested, spend.terms.provider_region)
         for meter in sorted(spend.meters):
             if not entry.find(meter, terms, 0, at):
-                words = ", ".join(f"{name} {value}" for name, value in terms.pairs() if name != "memory_limit")
-                raise ModelNotPriced(f"{spend.model} has no price for {meter} on {words}; {_HOW_TO_ADD}", param="model")
+                # The memory limit has a default in every request; only a container's price can depend on it.
+                term_list = ", ".join(f"{name} {value}" for name, value in terms.pairs() if name != "memory_limit")
+                raise ModelNotPriced(
+                    f"{spend.model} has no price for {meter} on {term_list}; {_HOW_TO_ADD}", param="model"
+                )
         return entry
 
-    def _rate_reading(
-        self,
-        provider: str,
-        reading: UsageItem,
-        requested_model: str | None,
-        region: str | None,
-        at: datetime,
-        into: Itemised,
-    ) -> None:
-        entry = self._rated_model(provider, reading, requested_model)
-        if entry is None:
-            named = reading.model or requested_model
-            into.items.extend(without_price(quantity, named) for quantity in reading.quantities if quantity.amount)
-            into.faults.append(f"{named} has no prices")
-            return
-        terms = self._card_terms(provider, replace(reading.terms, provider_region=region))
-        itemise(reading, entry, terms, at, into)
-
-    def _rated_model(self, provider: str, reading: UsageItem, requested: str | None) -> ModelPrice | None:
-        for model in (reading.model, requested):
+    def _find_rated_model(self, provider: str, usage_item: UsageItem, requested_model: str | None) -> ModelPrice | None:
+        for model in (usage_item.model, requested_model):
             entry = self.resolve(provider, model) if model else None
             if entry is not None:
                 return entry
         return None
 
-    def _requested_tier(self, provider: str, spend: Spend) -> str | None:
-        tier = spend.terms.service_tier
+    def _requested_tier(self, provider: str, tier: str | None) -> str | None:
+        """Return the tier that must have a price, None for the standard tier.
+
+        Raises:
+            ModelNotPriced: the price files do not know the tier.
+        """
         if tier is None or tier in _UNDECIDED_TIERS:
             return None
         known = self._providers[provider].tiers
@@ -161,17 +168,34 @@ class PriceBook:
             )
         return tier
 
-    def _card_terms(self, provider: str, stated: Terms) -> Terms:
-        """Return `stated` in the words of price cards, with the default for each term that is not stated."""
+    def _resolve_terms(self, provider: str, stated: Terms, region: str | None) -> Terms:
+        """Return `stated` in the words of price cards, with the provider's region and the default of unstated terms.
+
+        Cached, because a value with ten fields costs microseconds to copy, and every line item of a request needs the
+        result.
+        """
+        key = (provider, stated, region)
+        cached = self._resolved_terms.get(key)
+        if cached is not None:
+            return cached
         tier = stated.service_tier
         if tier is not None:
             # An unknown tier keeps its word: it then matches no card, and the fault names it.
-            stated = replace(stated, service_tier=self._providers[provider].tiers.get(tier, tier))
-        return DEFAULT_TERMS.override(stated)
+            tier = self._providers[provider].tiers.get(tier, tier)
+        resolved = DEFAULT_TERMS.override(replace(stated, service_tier=tier, provider_region=region))
+        if len(self._resolved_terms) < MAX_CACHED_TERMS:
+            self._resolved_terms[key] = resolved
+        return resolved
 
-    def _unknown(self, provider: str, model: str) -> str:
+    def _describe_unknown(self, provider: str, model: str) -> str:
         prices = self._providers.get(provider)
         names = [*prices.models, *prices.aliases] if prices is not None else []
-        near = difflib.get_close_matches(model, names, 1) if len(model) < 100 else []
-        hint = f"; is it {near[0]}?" if near else "."
-        return f"model {model[:100]!r} has no price here{hint} {_HOW_TO_ADD.capitalize()}."
+        near = difflib.get_close_matches(model, names, 1) if len(model) < MAX_HINT_CHARACTERS else []
+        hint = f"did you mean {near[0]}? " if near else ""
+        return f"model {model[:MAX_HINT_CHARACTERS]!r} has no price; {hint}{_HOW_TO_ADD}"
+
+
+def _add_unpriced(usage_item: UsageItem, requested_model: str | None, into: Itemised) -> None:
+    model = usage_item.model or requested_model
+    into.items.extend(without_price(quantity, model) for quantity in usage_item.quantities if quantity.amount)
+    into.faults.append(f"{model} has no prices")

@@ -1,4 +1,4 @@
-"""Price documents, already valid against their schema, to model prices; with the faults that no schema can express."""
+"""Builds model prices from price documents, and reports the faults that their schema cannot express."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tornado_proxy.pricing.book.price import Conditions, ModelPrice, Modifier, R
 
 @dataclass(frozen=True, slots=True)
 class ProviderPrices:
-    """One provider's prices.  `tiers` maps the tier words of answers to those of rate cards."""
+    """One provider's prices.  `tiers` maps the tier names of requests and responses to those of rate cards."""
 
     provider: str
     models: Mapping[str, ModelPrice]
@@ -27,7 +27,7 @@ class ProviderPrices:
 
 
 def read_prices(document: Document, faults: list[Fault]) -> ProviderPrices:
-    """The prices of one document; what is wrong with it is added to `faults`."""
+    """Return the prices of one document that is valid against its schema; append its faults to `faults`."""
     return _Reader(document, faults).read()
 
 
@@ -58,11 +58,11 @@ class _Reader:
         self._check_tiers(section["rates"], path)
         for number, shared in enumerate(section.get("includes", ())):
             if shared not in self._shared:
-                self._fault((*path, "includes", number), f"there are no shared_rates {shared!r}")
+                self._fault((*path, "includes", number), f"unknown shared_rates {shared!r}")
             cards.extend(self._shared.get(shared, ()))
         for number, modifier in enumerate(section.get("modifiers", ())):
             if modifier not in self._modifiers:
-                self._fault((*path, "modifiers", number), f"there is no modifier {modifier!r}")
+                self._fault((*path, "modifiers", number), f"unknown modifier {modifier!r}")
         by_meter = _by_meter(cards)
         self._check_overlaps(by_meter, path)
         return ModelPrice(
@@ -103,10 +103,12 @@ class _Reader:
         try:
             return datetime.strptime(section[key], "%Y-%m-%d").replace(tzinfo=UTC)
         except ValueError:
+            # The schema checks the pattern only, and YYYY-MM-DD also matches 2026-02-30.
             self._fault((*path, key), f"{section[key]!r} is not a day of the calendar")
             return None
 
     def _check_tiers(self, cards: Iterable[Any], path: Path) -> None:
+        # A card for a tier that no response word leads to would never be used.
         known = set(self._content.get("service_tiers", {}).values()) | {"standard"}
         for number, card in enumerate(cards):
             tier = card.get("when", {}).get("service_tier", "standard")
@@ -116,17 +118,17 @@ class _Reader:
                 )
 
     def _check_overlaps(self, by_meter: Mapping[Meter, tuple[RateCard, ...]], path: Path) -> None:
+        # Compare all pairs, not neighbours: cards can differ in several terms at once, and have no order.
         for meter, cards in by_meter.items():
             for first, second in combinations(cards, 2):
                 if first.overlaps(second):
-                    self._fault(
-                        path, f"two cards can price {meter} for one request: {_words(first)} and {_words(second)}"
-                    )
+                    cards_named = f"{_describe_card(first)} and {_describe_card(second)}"
+                    self._fault(path, f"two cards can price {meter} for one request: {cards_named}")
 
     def _check_aliases(self, aliases: Mapping[str, str], models: Mapping[str, ModelPrice]) -> None:
         for alias, model in aliases.items():
             if model not in models:
-                self._fault(("aliases", alias), f"there is no model {model!r}")
+                self._fault(("aliases", alias), f"unknown model {model!r}")
             if alias in models:
                 self._fault(("aliases", alias), "is a model with prices of its own")
 
@@ -136,12 +138,12 @@ class _Reader:
 
 def _conditions(when: Mapping[str, Any]) -> Conditions:
     limits = when.get("input_tokens", {})
-    words = tuple(
+    accepted = tuple(
         (name, frozenset([value] if isinstance(value, str) else value))
         for name, value in when.items()
         if name != "input_tokens"
     )
-    return Conditions(words, limits.get("over"), limits.get("up_to"))
+    return Conditions(accepted, limits.get("over"), limits.get("up_to"))
 
 
 def _by_meter(cards: Iterable[RateCard]) -> dict[Meter, tuple[RateCard, ...]]:
@@ -149,9 +151,9 @@ def _by_meter(cards: Iterable[RateCard]) -> dict[Meter, tuple[RateCard, ...]]:
     for card in cards:
         for meter in card.prices:
             found[meter].append(card)
-    return {meter: tuple(listed) for meter, listed in found.items()}
+    return {meter: tuple(meter_cards) for meter, meter_cards in found.items()}
 
 
-def _words(card: RateCard) -> str:
-    terms = [f"{name} {'/'.join(sorted(words))}" for name, words in card.conditions.words]
+def _describe_card(card: RateCard) -> str:
+    terms = [f"{name} {'/'.join(sorted(values))}" for name, values in card.conditions.accepted]
     return f"the card for {', '.join(terms)}" if terms else "the card without conditions"

@@ -1,10 +1,10 @@
-"""Prices again what was priced before: the quantities of a record's line items, on the terms kept with them.
+"""Rates line items of past records again, with the terms that they store.
 
-    line item ──> entry of today's registry ── same hash ──> the amount stays to the last digit
-                        │ another price
+    line item ──> entry of today's registry ── same unit price ──> the amount is kept to the last digit
+                        │ another unit price
                         └──> quantity x today's unit price, with the surcharge rate of the record
 
-The quantities are what the provider's usage was read as; nothing is read, counted or inferred again here.
+The quantities are those of the record: nothing is read from the provider, counted or inferred again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _METERS = frozenset(meter.value for meter in Meter)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where one unit price comes from: a card of a model, and the modifiers that multiply it."""
+    """The origin of one unit price: a card of a model, and the modifiers that multiply its price."""
 
     model: ModelPrice
     meter: Meter
@@ -35,20 +35,20 @@ class Entry:
 
     @property
     def price_hash(self) -> str:
-        """What a line item keeps of the entry."""
+        """The hash that line items of this entry store."""
         return fingerprint(self.model.name, self.meter, self.unit_price, self.card)
 
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """An entry of the registry, or why there is none."""
+    """An entry of the registry, or None with the reason in `fault`."""
 
     entry: Entry | None
     fault: str = ""
 
 
-def look_up(book: PriceBook, provider: str, item: LineItem, at: datetime) -> Lookup:
-    """The entry that `book` prices a line item with, for a request that began at `at`."""
+def find_entry(book: PriceBook, provider: str, item: LineItem, at: datetime) -> Lookup:
+    """Return the entry with which `book` prices a line item of a request that began at `at`."""
     model = book.resolve(provider, item.model) if item.model is not None else None
     if model is None:
         return Lookup(None, f"{item.model or 'a model without a name'} has no prices")
@@ -58,31 +58,34 @@ def look_up(book: PriceBook, provider: str, item: LineItem, at: datetime) -> Loo
     terms = DEFAULT_TERMS.override(Terms.from_pairs(item.terms))
     cards = model.find(meter, terms, item.context_tokens, at)
     if len(cards) != 1:
-        words = ", ".join(f"{name} {word}" for name, word in item.terms) or "the standard terms"
-        how_many = "no price" if not cards else f"{len(cards)} prices"
-        return Lookup(None, f"{item.type} of {model.name} has {how_many} on {words}")
+        term_list = ", ".join(f"{name} {value}" for name, value in item.terms) or "the standard terms"
+        prices = "no price" if not cards else f"{len(cards)} prices"
+        return Lookup(None, f"{item.type} of {model.name} has {prices} on {term_list}")
     (card,) = cards
     modifiers = tuple(
-        one for one in model.modifiers if card.unit in one.units and one.conditions.hold(terms, item.context_tokens)
+        modifier
+        for modifier in model.modifiers
+        if card.unit in modifier.units and modifier.conditions.match(terms, item.context_tokens)
     )
     unit_price = card.prices[meter] * model.factor(card.unit, terms, item.context_tokens)
     return Lookup(Entry(model, meter, card, modifiers, unit_price))
 
 
 def rerate(book: PriceBook, provider: str, items: Sequence[LineItem], at: datetime, *, surcharge_rate: Decimal) -> Cost:
-    """What `items` cost at today's prices.  The record's own surcharge rate holds; `surcharge_rate` where it has none.
+    """Return the cost of `items` at today's prices.
 
-    A line whose price has not changed keeps its amount: a line of a batch is the sum of amounts that were rounded
-    request by request.
+    The surcharge rate is the record's own, or `surcharge_rate` if the record has none.  A line whose unit price is the
+    same keeps its amount: a line of a batch is a sum of amounts that were rounded request by request, so multiplying
+    its quantity again would differ in the last digit.
     """
     rate = next((item.unit_price for item in items if item.type == SURCHARGE), None)
     faults: list[str] = []
-    priced = [_priced(book, provider, item, at, faults) for item in items if item.type != SURCHARGE]
+    priced = [_rerate_item(book, provider, item, at, faults) for item in items if item.type != SURCHARGE]
     return bill(priced, surcharge_rate if rate is None else rate, faults)
 
 
-def _priced(book: PriceBook, provider: str, item: LineItem, at: datetime, faults: list[str]) -> LineItem:
-    found = look_up(book, provider, item, at)
+def _rerate_item(book: PriceBook, provider: str, item: LineItem, at: datetime, faults: list[str]) -> LineItem:
+    found = find_entry(book, provider, item, at)
     entry = found.entry
     if entry is None:
         faults.append(found.fault)

@@ -1,4 +1,4 @@
-"""The terms a call is rated on: a price book and what this installation adds to it."""
+"""The prices of one provider for one request: the price book, the operator's surcharge, and the host's region."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from tornado_proxy.pricing.book.price_book import PriceBook
 
 @dataclass(frozen=True, slots=True)
 class Tariff:
-    """The prices of one provider that held when a call began; a reload in between changes nothing for the call.
+    """The prices of one provider when a request began.  A reload during the request does not change them.
 
-    `surcharge_rate` is a fraction of the provider's charge; `provider_region` the region of the provider host, if any.
+    `surcharge_rate` is a fraction of the provider's charge.  `provider_region` is the region of the provider's host,
+    None for its global host.
     """
 
     prices: PriceBook
@@ -25,11 +26,11 @@ class Tariff:
     provider_region: str | None = None
 
     def admit(self, endpoint: str, spend: Spend, at: datetime) -> None:
-        """Raise ModelNotPriced unless all that `spend` can cost has a price."""
+        """Raise ModelNotPriced unless everything that `spend` can cost has a price."""
         self.prices.admit(self.provider, endpoint, spend, at)
 
     def rate(self, report: UsageReport, facts: RequestFacts, at: datetime) -> Cost:
-        """The itemised cost of what was used."""
+        """Return the itemised cost of `report`, at the prices of `at`."""
         return self.prices.rate(
             self.provider,
             report,

@@ -16,7 +16,7 @@ from tornado_proxy.domain.terms import DEFAULTED_TERMS
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.pricing.book.price import UNITS, ModelPrice
 from tornado_proxy.pricing.book.price_book import PriceBook
-from tornado_proxy.pricing.book.rerate import Entry, look_up
+from tornado_proxy.pricing.book.rerate import Entry, find_entry
 from tornado_proxy.pricing.lists.price_list import ListedModel, ListedPrice
 
 
@@ -71,7 +71,7 @@ def _compare(book: PriceBook, model: ListedModel, listed: ListedPrice, at: datet
     context = 0 if listed.over is None else listed.over + 1
     nothing = Decimal(0)
     item = LineItem(listed.meter.value, nothing, "", None, None, model.name, None, listed.terms, context)
-    found = look_up(book, model.provider, item, at)
+    found = find_entry(book, model.provider, item, at)
     if found.entry is None:
         finding = Finding.OTHER_TERMS if _is_split(ours, listed) else Finding.MISSING
         return Compared(model, listed, finding, why=found.fault)
@@ -94,4 +94,4 @@ def _is_split(ours: ModelPrice, listed: ListedPrice) -> bool:
     """Whether we price the meter by a term that the list does not tell apart, such as the kind of a tool."""
     told = {*DEFAULTED_TERMS, *dict(listed.terms)}
     cards = ours.by_meter.get(listed.meter, ())
-    return any(name not in told for card in cards for name, _ in card.conditions.words)
+    return any(name not in told for card in cards for name, _ in card.conditions.accepted)

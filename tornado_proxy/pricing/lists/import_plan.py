@@ -124,7 +124,9 @@ def _spelled(model: ModelPrice, prices: Sequence[ListedPrice]) -> set[str]:
     """The terms that the model's cards in the same units tell apart."""
     units = {one.unit for one in prices}
     cards = [card for card in model.cards if card.unit in units]
-    return {term for card in cards for term, _ in card.conditions.words if term in DEFAULTED_TERMS} | {"service_tier"}
+    return {term for card in cards for term, _ in card.conditions.accepted if term in DEFAULTED_TERMS} | {
+        "service_tier"
+    }
 
 
 def _add_models(plan: Plan, new: Sequence[Compared], how: Import) -> None:
