@@ -38,7 +38,7 @@ END = b"--XX--\r\n"
         ),
         pytest.param(
             FILE + part("Content-Length: 9\r\nContent-Disposition: form-data ; name = model", b"whisper-1") + END,
-            id="further headers and spaces",
+            id="other headers and spaces",
         ),
     ],
 )
@@ -51,7 +51,7 @@ def test_text_fields_and_file_spans_are_found_in_any_order(body):
     assert form.length("file") == len(AUDIO)
 
 
-def test_the_file_is_not_copied():
+def test_file_content_is_not_copied():
     body = text_part("model", "m") + FILE + END
 
     view = read_form(body, TYPE).content("file")
@@ -70,7 +70,7 @@ def test_the_file_is_not_copied():
         ("multipart/form-data; boundary=" + "b" * 70, "b" * 70),
     ],
 )
-def test_boundaries_are_read_as_rfc_2046_writes_them(content_type, boundary):
+def test_boundary_is_parsed_as_in_rfc_2046(content_type, boundary):
     body = part('Content-Disposition: form-data; name="model"', b"m", boundary) + f"--{boundary}--\r\n".encode()
 
     assert read_form(body, content_type).text("model") == "m"
@@ -91,7 +91,7 @@ def test_boundaries_are_read_as_rfc_2046_writes_them(content_type, boundary):
         'multipart/form-data; boundary="X\u00e9"',
     ],
 )
-def test_a_content_type_without_a_clear_boundary_is_refused(content_type):
+def test_content_type_without_valid_boundary_is_rejected(content_type):
     with pytest.raises(InvalidBody):
         read_form(text_part("model", "m") + END, content_type)
 
@@ -101,18 +101,18 @@ def test_a_content_type_without_a_clear_boundary_is_refused(content_type):
     [
         pytest.param(b"", id="empty"),
         pytest.param(text_part("model", "m"), id="no closing boundary"),
-        pytest.param((text_part("model", "m") + END)[:20], id="cut in a header"),
-        pytest.param(text_part("model", "m") + FILE[:-40], id="cut in a file"),
-        pytest.param(part("Content-Type: text/plain", b"m") + END, id="no disposition"),
+        pytest.param((text_part("model", "m") + END)[:20], id="truncated in a header"),
+        pytest.param(text_part("model", "m") + FILE[:-40], id="truncated in a file"),
+        pytest.param(part("Content-Type: text/plain", b"m") + END, id="no Content-Disposition"),
         pytest.param(part("Content-Disposition: form-data", b"m") + END, id="no name"),
         pytest.param(part('Content-Disposition: attachment; name="model"', b"m") + END, id="not form-data"),
         pytest.param(part('Content-Disposition: form-data; name="a"; name="model"', b"m") + END, id="two names"),
         pytest.param(part("Content-Disposition: form-data; name=\"a\"; name*=utf-8''model", b"m") + END, id="name*"),
-        pytest.param(part('Content-Disposition: form-data; name="a"x; y', b"m") + END, id="rubbish after a name"),
+        pytest.param(part('Content-Disposition: form-data; name="a"x; y', b"m") + END, id="garbage after a name"),
         pytest.param(
             part('Content-Disposition: form-data; name="a"\r\nContent-Disposition: form-data; name="model"', b"m")
             + END,
-            id="two dispositions",
+            id="two Content-Disposition headers",
         ),
         pytest.param(
             part('Content-Disposition: form-data; name="model"\r\nContent-Transfer-Encoding: base64', b"bQ==") + END,
@@ -124,16 +124,16 @@ def test_a_content_type_without_a_clear_boundary_is_refused(content_type):
         pytest.param((text_part("model", "m") + END).replace(b"\r\n", b"\n"), id="bare line feeds"),
     ],
 )
-def test_a_body_that_could_be_read_in_two_ways_is_refused(body):
+def test_ambiguous_or_truncated_body_is_rejected(body):
     with pytest.raises(InvalidBody):
         read_form(body, TYPE).text("model")
 
 
-def test_a_boundary_inside_a_line_begins_no_part():
+def test_boundary_inside_a_line_starts_no_part():
     assert read_form(b"x--XX\r\n" + text_part("model", "m")[6:] + END, TYPE).text("model") is None
 
 
-def test_a_watched_field_given_twice_is_refused_and_others_may_repeat():
+def test_duplicate_text_field_is_rejected_and_array_fields_may_repeat():
     form = read_form(text_part("model", "a") + text_part("model", "b") + text_part("tag[]", "1") * 2 + END, TYPE)
 
     with pytest.raises(InvalidBody, match="2 times"):
@@ -149,14 +149,14 @@ def test_a_watched_field_given_twice_is_refused_and_others_may_repeat():
         "form-data; name=model; filename=",
     ],
 )
-def test_a_model_that_is_a_file_is_refused(disposition):
+def test_text_field_that_is_a_file_is_rejected(disposition):
     form = read_form(part(f"Content-Disposition: {disposition}", b"m") + END, TYPE)
 
     with pytest.raises(InvalidBody, match="must be text"):
         form.text("model")
 
 
-def test_a_text_field_that_is_too_long_or_not_utf8_is_refused():
+def test_text_field_that_is_too_long_or_not_utf8_is_rejected():
     form = read_form(text_part("a", "x" * 1025) + part("Content-Disposition: form-data; name=b", b"\xff") + END, TYPE)
 
     with pytest.raises(InvalidBody, match="1024"):
@@ -165,15 +165,15 @@ def test_a_text_field_that_is_too_long_or_not_utf8_is_refused():
         form.text("b")
 
 
-def test_several_images_are_counted_together():
+def test_length_counts_all_parts_of_an_array_field():
     image = part('Content-Disposition: form-data; name="image[]"; filename="a\\"b.png"', b"12345")
 
     assert read_form(image + image + END, TYPE).length("image") == 10
 
 
-@pytest.mark.parametrize("filling", [b"\r\n--X", b"\r", b"\r\n--XX\r", b"-", b"\x00"])
-def test_twenty_megabytes_of_near_boundaries_take_well_under_a_second(filling):
-    content = filling.replace(b"--XX", b"--Xx") * (20_000_000 // len(filling))
+@pytest.mark.parametrize("pattern", [b"\r\n--X", b"\r", b"\r\n--XX\r", b"-", b"\x00"])
+def test_twenty_megabytes_of_near_boundaries_are_parsed_within_a_second(pattern):
+    content = pattern.replace(b"--XX", b"--Xx") * (20_000_000 // len(pattern))
     body = text_part("model", "m") + part('Content-Disposition: form-data; name="file"; filename="a"', content) + END
 
     started = time.perf_counter()
@@ -184,7 +184,7 @@ def test_twenty_megabytes_of_near_boundaries_take_well_under_a_second(filling):
 
 
 @given(body=st.binary(max_size=300), content_type=st.text(max_size=60))
-def test_random_bytes_raise_nothing_but_refusals(body, content_type):
+def test_random_bytes_raise_nothing_but_invalid_body(body, content_type):
     for kind in (TYPE, "multipart/form-data; boundary=" + content_type):
         for data in (body, b"--XX\r\n" + body, FILE[:60] + body + END):
             try:
@@ -198,7 +198,7 @@ def test_random_bytes_raise_nothing_but_refusals(body, content_type):
     name=st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=20),
     content=st.binary(max_size=200),
 )
-def test_what_a_browser_writes_is_read_back(name, content):
+def test_name_and_content_written_by_a_browser_are_parsed(name, content):
     quoted = name.replace("\\", "\\\\").replace('"', '\\"')
     if b"\r\n--XX" in b"\r\n" + content + b"\r\n":
         return

@@ -13,9 +13,9 @@ KEY = "sk-provider-key-0123"
 MASK = b"*" * len(KEY)
 
 
-def scrub(parts: list[bytes]) -> bytes:
-    scrubber = Redactor(Secret(KEY))
-    return b"".join(scrubber.feed(part) for part in parts) + scrubber.close()
+def redact(parts: list[bytes]) -> bytes:
+    redactor = Redactor(Secret(KEY))
+    return b"".join(redactor.feed(part) for part in parts) + redactor.close()
 
 
 @pytest.mark.parametrize(
@@ -24,44 +24,44 @@ def scrub(parts: list[bytes]) -> bytes:
         pytest.param(b"nothing here", b"nothing here", id="no key"),
         pytest.param(b"a " + KEY.encode() + b" b", b"a " + MASK + b" b", id="in the middle"),
         pytest.param(KEY.encode() * 2, MASK * 2, id="twice in a row"),
-        pytest.param(b"sk-provider-key-01", b"sk-provider-key-01", id="a beginning that stays one"),
-        pytest.param(b"ssk-ssk-" + KEY.encode(), b"ssk-ssk-" + MASK, id="false starts before it"),
+        pytest.param(b"sk-provider-key-01", b"sk-provider-key-01", id="a prefix of the key"),
+        pytest.param(b"ssk-ssk-" + KEY.encode(), b"ssk-ssk-" + MASK, id="prefixes before the key"),
     ],
 )
-def test_the_key_is_masked_at_its_own_length(text: bytes, expected: bytes) -> None:
-    assert scrub([text]) == expected
-    assert scrub([text[i : i + 1] for i in range(len(text))]) == expected
+def test_key_is_masked_at_its_own_length(text: bytes, expected: bytes) -> None:
+    assert redact([text]) == expected
+    assert redact([text[i : i + 1] for i in range(len(text))]) == expected
 
 
 @given(
     st.lists(st.sampled_from([KEY.encode(), KEY.encode()[:7], KEY.encode()[7:], b"s", b"x", b"\xff"]), max_size=12),
     st.lists(st.integers(0, 200), max_size=8),
 )
-def test_splits_do_not_change_what_comes_out(pieces: list[bytes], cuts: list[int]) -> None:
+def test_splits_do_not_change_the_output(pieces: list[bytes], cuts: list[int]) -> None:
     text = b"".join(pieces)
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
     parts = [text[a:b] for a, b in itertools.pairwise(edges)]
 
-    assert scrub(parts) == text.replace(KEY.encode(), MASK)
+    assert redact(parts) == text.replace(KEY.encode(), MASK)
 
 
-def test_bytes_that_cannot_be_the_key_pass_at_once() -> None:
-    scrubber = Redactor(Secret(KEY))
+def test_bytes_that_cannot_be_the_key_are_returned_at_once() -> None:
+    redactor = Redactor(Secret(KEY))
 
-    assert scrubber.feed(b'data: {"x":1}\n\n') == b'data: {"x":1}\n\n'
-    assert scrubber.feed(b"tail sk-pro") == b"tail "
-    assert scrubber.feed(b"fit\n") == b"sk-profit\n"
+    assert redactor.feed(b'data: {"x":1}\n\n') == b'data: {"x":1}\n\n'
+    assert redactor.feed(b"tail sk-pro") == b"tail "
+    assert redactor.feed(b"fit\n") == b"sk-profit\n"
 
 
-def test_header_values_are_masked_too() -> None:
+def test_key_is_masked_in_header_values() -> None:
     headers = [("X-Echo", f"key={KEY};"), ("X-Other", "plain")]
 
     assert Redactor(Secret(KEY)).headers(headers) == [("X-Echo", f"key={MASK.decode()};"), ("X-Other", "plain")]
 
 
-def test_a_secret_as_short_as_a_word_masks_nothing() -> None:
-    scrubber = Redactor(Secret("short"))
+def test_short_secret_masks_nothing() -> None:
+    redactor = Redactor(Secret("short"))
 
-    assert scrubber.feed(b"a short answer") == b"a short answer"
-    assert scrubber.headers([("X-Echo", "a short header")]) == [("X-Echo", "a short header")]
-    assert scrubber.close() == b""
+    assert redactor.feed(b"a short response") == b"a short response"
+    assert redactor.headers([("X-Echo", "a short header")]) == [("X-Echo", "a short header")]
+    assert redactor.close() == b""

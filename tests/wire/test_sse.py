@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tornado_proxy.wire import sse
-from tornado_proxy.wire.sse import SseBlocks, SseEvent, SseOverflow, SseSplitter, block_end, parse_block
+from tornado_proxy.wire.sse import SseEvent, SseOverflow, SseSplitter, TolerantSseSplitter, find_block_end, parse_block
 
 LINE_ENDS = (b"\n", b"\r\n", b"\r")
 
@@ -32,8 +32,8 @@ def split(chunks: Iterable[bytes]) -> tuple[list[bytes], bytes]:
     return blocks, splitter.rest()
 
 
-def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
-    ends = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
+def cut(data: bytes, positions: Iterable[int]) -> list[bytes]:
+    ends = sorted({0, len(data), *(position % (len(data) + 1) for position in positions)})
     return [data[start:end] for start, end in pairwise(ends)]
 
 
@@ -42,46 +42,46 @@ def events(data: bytes) -> list[SseEvent]:
     return [parse_block(block) for block in [*blocks, rest]]
 
 
-def test_blocks_keep_their_blank_line_and_the_tail_is_the_rest():
+def test_blocks_end_with_their_blank_line_and_rest_is_the_tail():
     blocks, rest = split([b"data: a\n\nevent: b\ndata: c\n\ndata: d"])
 
     assert blocks == [b"data: a\n\n", b"event: b\ndata: c\n\n"]
     assert rest == b"data: d"
 
 
-def test_byte_by_byte_gives_the_same_blocks():
+def test_single_bytes_give_the_same_blocks():
     assert split([SAMPLE[at : at + 1] for at in range(len(SAMPLE))]) == split([SAMPLE])
 
 
-@given(places=st.lists(st.integers(0, 500)))
-def test_cuts_do_not_change_blocks(places):
-    assert split(cut(SAMPLE, places)) == split([SAMPLE])
+@given(positions=st.lists(st.integers(0, 500)))
+def test_cuts_do_not_change_blocks(positions):
+    assert split(cut(SAMPLE, positions)) == split([SAMPLE])
 
 
 @given(
     data=st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"data: x", b":", b"a"]), max_size=40).map(b"".join),
-    places=st.lists(st.integers(0, 100)),
+    positions=st.lists(st.integers(0, 100)),
 )
-def test_no_byte_is_lost_and_events_are_those_of_the_whole_text_whatever_the_line_ends(data, places):
-    blocks, rest = split(cut(data, places))
+def test_cuts_lose_no_byte_and_no_event_with_any_line_end(data, positions):
+    blocks, rest = split(cut(data, positions))
 
     assert b"".join(blocks) + rest == data
-    whole, _ = split([data])
-    assert [e for e in map(parse_block, blocks) if e.data] == [e for e in map(parse_block, whole) if e.data]
+    expected, _ = split([data])
+    assert [e for e in map(parse_block, blocks) if e.data] == [e for e in map(parse_block, expected) if e.data]
 
 
 @given(
     data=st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"data: x", b":", b"a"]), max_size=40).map(b"".join),
-    places=st.lists(st.integers(0, 100)),
+    positions=st.lists(st.integers(0, 100)),
 )
-def test_blocks_that_were_not_cut_have_the_ends_of_those_that_were(data, places):
-    chunks = cut(data, places)
+def test_find_block_end_agrees_with_feed(data, positions):
+    chunks = cut(data, positions)
     splitter = SseSplitter()
     found = []
-    for blocks in map(splitter.whole, chunks):
+    for blocks in map(splitter.feed_joined, chunks):
         start = 0
         while start < len(blocks):
-            end = block_end(blocks, start)
+            end = find_block_end(blocks, start)
             found.append(blocks[start:end])
             start = end
 
@@ -89,13 +89,13 @@ def test_blocks_that_were_not_cut_have_the_ends_of_those_that_were(data, places)
 
 
 @pytest.mark.parametrize("end", LINE_ENDS)
-def test_every_line_end_ends_lines_and_blocks(end):
+def test_lf_crlf_and_cr_end_lines_and_blocks(end):
     text = end.join([b"event: e", b"data: 1", b"data: 2", b"", b"data: 3", b"", b"data: 4"])
 
     assert events(text) == [SseEvent(b"e", b"1\n2"), SseEvent(None, b"3"), SseEvent(None, b"4")]
 
 
-def test_a_cr_at_the_end_of_a_chunk_waits_for_its_lf():
+def test_cr_at_the_end_of_a_chunk_waits_for_the_next_byte():
     splitter = SseSplitter()
 
     assert splitter.feed(b"data: a\r\n\r") == []
@@ -107,29 +107,29 @@ def test_a_cr_at_the_end_of_a_chunk_waits_for_its_lf():
     [
         pytest.param(b"data: x\n\n", SseEvent(None, b"x"), id="data line"),
         pytest.param(b"data:x\n\n", SseEvent(None, b"x"), id="no space"),
-        pytest.param(b"data:  x\n\n", SseEvent(None, b" x"), id="one space is cut, not two"),
+        pytest.param(b"data:  x\n\n", SseEvent(None, b" x"), id="one leading space is removed, not two"),
         pytest.param(b"event: e\ndata: x\n\n", SseEvent(b"e", b"x"), id="event and data"),
         pytest.param(b"data: x\nevent: e\n\n", SseEvent(b"e", b"x"), id="data before event"),
         pytest.param(b"data: x\ndata: y\n\n", SseEvent(None, b"x\ny"), id="two data lines"),
-        pytest.param(b"data\ndata\n\n", SseEvent(None, b"\n"), id="data without a colon is an empty line"),
+        pytest.param(b"data\ndata\n\n", SseEvent(None, b"\n"), id="data without a colon is an empty data line"),
         pytest.param(b": ping\ndata: x\nid: 7\nretry: 1\n\n", SseEvent(None, b"x"), id="comment, id, retry"),
-        pytest.param(b": ping\n\n", SseEvent(None, b""), id="a comment alone"),
+        pytest.param(b": ping\n\n", SseEvent(None, b""), id="only a comment"),
         pytest.param(b"\xef\xbb\xbfdata: x\n\n", SseEvent(None, b"x"), id="byte order mark"),
-        pytest.param(b"event: e\n\n", SseEvent(b"e", b""), id="an event line alone"),
+        pytest.param(b"event: e\n\n", SseEvent(b"e", b""), id="only an event line"),
         pytest.param(b"data: x", SseEvent(None, b"x"), id="no line end"),
         pytest.param(b"data: x\n", SseEvent(None, b"x"), id="no blank line"),
-        pytest.param(b"data: x\ny", SseEvent(None, b"x"), id="an unknown field without an end"),
+        pytest.param(b"data: x\ny", SseEvent(None, b"x"), id="an unknown field without a line end"),
         pytest.param(b"database: x\n\n", SseEvent(None, b""), id="another field"),
         pytest.param(b"", SseEvent(None, b""), id="nothing"),
         pytest.param(b"data: \xe2\x80\xa8x\n\n", SseEvent(None, b"\xe2\x80\xa8x"), id="U+2028"),
     ],
 )
-def test_a_block_is_read_as_the_standard_says(raw, expected):
+def test_block_is_parsed_as_in_the_html_standard(raw, expected):
     assert parse_block(raw) == expected
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_make_it_raise(data):
+def test_no_bytes_raise(data):
     blocks, rest = split([data])
 
     assert b"".join(blocks) + rest == data
@@ -138,11 +138,11 @@ def test_no_bytes_make_it_raise(data):
 
 
 @pytest.mark.parametrize("short", [b"a", b"\n", b"\r", b""])
-def test_what_is_too_short_to_be_a_block_waits(short):
+def test_incomplete_block_is_held(short):
     assert split([short]) == ([], short)
 
 
-def test_an_event_without_an_end_is_given_up_and_what_it_held_can_be_had(monkeypatch):
+def test_oversized_event_raises_and_rest_returns_its_bytes(monkeypatch):
     monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 1000)
     splitter = SseSplitter()
     splitter.feed(b"data: " + b"x" * 1000)
@@ -154,23 +154,23 @@ def test_an_event_without_an_end_is_given_up_and_what_it_held_can_be_had(monkeyp
     assert splitter.feed(b"data: y\n\n") == [b"data: y\n\n"]
 
 
-def test_who_reads_along_loses_the_rest_and_is_told_but_never_fails(monkeypatch):
+def test_tolerant_splitter_stops_after_an_oversized_event_and_raises_nothing(monkeypatch):
     monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 1000)
-    blocks = SseBlocks()
+    blocks = TolerantSseSplitter()
 
     assert blocks.feed(b"data: 1\n\ndata: 2") == [b"data: 1\n\n"]
-    assert (blocks.feed(b"x" * 1000), blocks.lost) == ([], False)
-    assert (blocks.feed(b"more"), blocks.lost) == ([], True)
+    assert (blocks.feed(b"x" * 1000), blocks.overflowed) == ([], False)
+    assert (blocks.feed(b"more"), blocks.overflowed) == ([], True)
     assert blocks.feed(b"\n\ndata: 3\n\n") == []
     assert blocks.rest() == b""
 
 
-def test_a_large_event_in_many_pieces_takes_time_in_proportion_to_its_size():
+def test_large_event_in_many_chunks_takes_linear_time():
     splitter = SseSplitter()
-    pieces = [b"data: "] + [b"x" * 1000] * 16_000 + [b"\n\n"]
+    chunks = [b"data: "] + [b"x" * 1000] * 16_000 + [b"\n\n"]
 
     started = time.process_time()
-    blocks = [block for piece in pieces for block in splitter.feed(piece)]
+    blocks = [block for chunk in chunks for block in splitter.feed(chunk)]
 
     assert [len(block) for block in blocks] == [16_000_008]
-    assert time.process_time() - started < 5  # joined at each piece it would take minutes
+    assert time.process_time() - started < 5  # joining at each chunk takes minutes

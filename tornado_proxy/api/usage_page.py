@@ -11,7 +11,7 @@ from tornado_proxy.api.usage_query import MOST_ROWS, UsageRequest
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.ledger.reports.usage import UsageQuery, UsageResult, UsageRow
 from tornado_proxy.ledger.rows import format_decimal
-from tornado_proxy.wire.csv_cells import Plain, write_rows
+from tornado_proxy.wire.csv_cells import TrustedText, write_rows
 
 #: Members that are numbers or times of ours, and text of nobody else.
 _PLAIN = frozenset({"start", "end", "quantity", "unpriced_quantity", "total"})
@@ -71,7 +71,7 @@ def _csv(rows: Sequence[UsageRow], question: UsageQuery) -> bytes:
 
 
 def _plain(name: str, value: object) -> object:
-    return Plain(value) if name in _PLAIN and isinstance(value, str) else value
+    return TrustedText(value) if name in _PLAIN and isinstance(value, str) else value
 
 
 def _columns(question: UsageQuery) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
 from tornado_proxy.ledger.rows import RECORD_COLUMNS, format_decimal
 from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.reports.recompute import Recomputed, Totals, recompute_record
-from tornado_proxy.wire.csv_cells import Plain, write_rows
+from tornado_proxy.wire.csv_cells import TrustedText, write_rows
 
 _COLUMNS = (
     "request_id",
@@ -148,7 +148,7 @@ def _text(value: object) -> str | None:
 
 
 def _cell(name: str, value: str | None) -> object:
-    return Plain(value) if name in _PLAIN and value is not None else value
+    return TrustedText(value) if name in _PLAIN and value is not None else value
 
 
 def _line(one: Recomputed) -> str:

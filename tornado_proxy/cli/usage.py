@@ -28,7 +28,7 @@ from tornado_proxy.ledger.reports.records_query import (
     sum_records,
 )
 from tornado_proxy.ledger.rows import PRINTED_COLUMNS, format_decimal
-from tornado_proxy.wire.csv_cells import Plain, write_rows
+from tornado_proxy.wire.csv_cells import TrustedText, write_rows
 
 #: Members that hold JSON text in the ledger and JSON values in print.
 _JSON_MEMBERS = ("usage", "line_items")
@@ -164,7 +164,7 @@ def _cell(name: str, value: object) -> object:
     """A CSV cell: JSON values as text, decimals as they are."""
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False)
-    return Plain(value) if name in _NUMBERS and isinstance(value, str) else value
+    return TrustedText(value) if name in _NUMBERS and isinstance(value, str) else value
 
 
 def _print_table(names: Sequence[str], sums: Sequence[UsageSum], out: IO[str]) -> None:

@@ -18,7 +18,7 @@ from rich.table import Table
 from tornado_proxy.auth.unverified_token import read_unverified
 from tornado_proxy.cli.tables import plain_text, print_table
 from tornado_proxy.domain.errors import NotAuthenticated
-from tornado_proxy.wire.csv_cells import Plain, write_rows
+from tornado_proxy.wire.csv_cells import TrustedText, write_rows
 
 #: Seconds; the server ends a question after ten.
 _TIMEOUT_S = 30
@@ -128,7 +128,7 @@ def _print_csv(rows: list[dict[str, Any]], out: IO[str]) -> None:
 
 
 def _cell(name: str, value: object) -> object:
-    return Plain(value) if name in _PLAIN and isinstance(value, str) else value
+    return TrustedText(value) if name in _PLAIN and isinstance(value, str) else value
 
 
 def _print_table(rows: list[dict[str, Any]], summary: Mapping[str, Any], out: IO[str]) -> None:

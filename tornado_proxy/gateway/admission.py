@@ -30,7 +30,7 @@ from tornado_proxy.providers.route_table import EndpointT, Match
 from tornado_proxy.snapshot import Snapshot
 from tornado_proxy.upstream.http.request import Payload, UpstreamRequest
 from tornado_proxy.wire.annotations import read_annotations
-from tornado_proxy.wire.headers import to_upstream
+from tornado_proxy.wire.headers import filter_request_headers
 
 _MODEL = "/v1/models/{id}"
 
@@ -179,9 +179,9 @@ def passed_headers(entry: RequestContext[Endpoint]) -> list[tuple[str, str]]:
     """
     provider = entry.match.provider
     forward = entry.snapshot.settings.forward_headers
-    passed = to_upstream(
+    passed = filter_request_headers(
         entry.headers,
-        passed=provider.passed_headers | forward if forward else provider.passed_headers,
+        allowed=provider.passed_headers | forward if forward else provider.passed_headers,
         prefixes=provider.passed_prefixes,
         withheld=provider.withheld_headers,
     )

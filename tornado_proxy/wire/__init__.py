@@ -1,1 +1,1 @@
-"""Bytes of the wire: server-sent events, headers, multipart bodies.  Sans-I/O."""
+"""Formats of the wire: server-sent events, headers, multipart bodies.  Does no I/O."""

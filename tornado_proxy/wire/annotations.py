@@ -1,6 +1,6 @@
-"""What a client says a call is for: headers `X-Meshagent-Annotation-<name>: <value>`, as meshagent-api sends them.
+"""Reads a client's annotations: headers `X-Meshagent-Annotation-<name>: <value>`, the form of meshagent-api.
 
-They are kept in the ledger and never go to a provider.
+Annotations are stored in the ledger and are never sent to a provider.
 """
 
 from __future__ import annotations
@@ -11,28 +11,33 @@ from tornado_proxy.domain.errors import BadRequest
 
 _PREFIX = "x-meshagent-annotation-"
 
-#: A record holds them all, and a report reads many records.
-_MOST = 16
-_LONGEST_NAME = 64
-_LONGEST_VALUE = 256
+# Each record stores all of its annotations and a report reads many records, so their size is limited.
+_MAX_ANNOTATIONS = 16
+_MAX_NAME_CHARACTERS = 64
+_MAX_VALUE_CHARACTERS = 256
 
 
 def read_annotations(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """Name, in lower case, and value of each annotation, in the order of names; the last of a name counts.
+    """Return the (name, value) pairs of the annotations, sorted by name; names are in lower case.
+
+    If a name occurs twice, the last value counts.
 
     Raises:
-        BadRequest: there are too many, or one is too long.
+        BadRequest: There are more than 16 annotations, or a name or value is too long.
     """
-    # Nearly all names are shorter than the prefix, and need not be looked at.
-    long = [(name.lower(), value) for name, value in headers if len(name) > len(_PREFIX)]
-    found = {name.removeprefix(_PREFIX): value for name, value in long if name.startswith(_PREFIX)}
-    if len(found) > _MOST:
-        raise BadRequest(f"a call takes {_MOST} annotations at most, not {len(found)}", code="invalid_annotations")
+    # Most header names are shorter than the prefix, so the length is the cheapest test.
+    candidates = [(name.lower(), value) for name, value in headers if len(name) > len(_PREFIX)]
+    found = {name.removeprefix(_PREFIX): value for name, value in candidates if name.startswith(_PREFIX)}
+    if len(found) > _MAX_ANNOTATIONS:
+        raise BadRequest(
+            f"too many annotations: a request can have {_MAX_ANNOTATIONS}, not {len(found)}",
+            code="invalid_annotations",
+        )
     for name, value in found.items():
-        if len(name) > _LONGEST_NAME or len(value) > _LONGEST_VALUE:
+        if len(name) > _MAX_NAME_CHARACTERS or len(value) > _MAX_VALUE_CHARACTERS:
             raise BadRequest(
-                f"the annotation {name[:_LONGEST_NAME]} is too long: a name has {_LONGEST_NAME} characters at most, "
-                f"a value {_LONGEST_VALUE}",
+                f"annotation {name[:_MAX_NAME_CHARACTERS]} is too long: a name can have {_MAX_NAME_CHARACTERS} "
+                f"characters, a value {_MAX_VALUE_CHARACTERS}",
                 code="invalid_annotations",
             )
     return tuple(sorted(found.items()))

@@ -1,4 +1,7 @@
-"""CSV that a spreadsheet shows and never runs.  Names in reports come from clients, who may write what they like."""
+"""CSV whose cells a spreadsheet never runs as formulas.
+
+Reports hold names that clients choose, and a spreadsheet runs a cell that starts with `=` (OWASP, "CSV Injection").
+"""
 
 from __future__ import annotations
 
@@ -6,34 +9,34 @@ from collections.abc import Iterable, Sequence
 from csv import writer
 from typing import Protocol
 
-#: First characters that make a spreadsheet take a cell for a formula, full-width forms too (OWASP, "CSV Injection").
+#: First characters of a formula; the last four are the full-width forms, which spreadsheets take as well.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 class Writable(Protocol):
-    """Where text goes."""
+    """A text stream that can be written to."""
 
     def write(self, text: str, /) -> object:
-        """Take text."""
+        """Write `text`."""
 
 
 def safe_cell(text: str) -> str:
-    """`text`, with an apostrophe before it where a spreadsheet could take it for a formula."""
+    """Return `text`, with an apostrophe in front if a spreadsheet could take it for a formula."""
     return "'" + text if text.startswith(_FORMULA_STARTS) or text.lstrip().startswith(_FORMULA_STARTS) else text
 
 
 def write_rows(out: Writable, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A head line and the rows, as RFC 4180 has it; None is an empty cell, text is safe, numbers stay numbers.
+    """Write a header line and the rows in the format of RFC 4180.
 
-    A decimal that is already text is written as it is when it is given as Plain.
+    None becomes an empty cell.  Text is made safe, except TrustedText; numbers are written unchanged.
     """
     table = writer(out)
     table.writerow(columns)
     table.writerows([_cell(value) for value in row] for row in rows)
 
 
-class Plain(str):
-    """Text of ours that is a number or a time, and no formula whatever it begins with."""
+class TrustedText(str):
+    """Text of the program itself, such as a negative decimal or a time, that is written unchanged."""
 
     __slots__ = ()
 
@@ -41,4 +44,4 @@ class Plain(str):
 def _cell(value: object) -> object:
     if value is None:
         return ""
-    return safe_cell(value) if isinstance(value, str) and not isinstance(value, Plain) else value
+    return safe_cell(value) if isinstance(value, str) and not isinstance(value, TrustedText) else value

@@ -1,10 +1,10 @@
-"""Which headers go on, in both directions.
+"""Filters headers in both directions.
 
-Works on (name, value) pairs; order and spelling stay as they came.  To a provider headers pass by an allow-list,
-because one that is not known could be somebody's secret.  To a client they pass but for a drop-list.  Hop-by-hop
-headers, and those that `Connection` names, never pass, nor does what cannot be written as a header.
+Headers are (name, value) pairs; order and spelling do not change.  Request headers pass an allow-list, because an
+unknown header can hold a secret.  Response headers pass unless they are on a deny-list.  Hop-by-hop headers, headers
+that `Connection` names, and pairs that are not valid header fields never pass.
 
-Source: RFC 9110 sections 5.1 (names), 5.5 (values) and 7.6.1 (Connection), RFC 9112 section 9 (hop-by-hop).
+Sources: RFC 9110 sections 5.1 (names), 5.5 (values) and 7.6.1 (Connection); RFC 9112 section 9 (connections).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from functools import lru_cache
 
 Pairs = Iterable[tuple[str, str]]
 
+#: Headers of one connection, not of the message (RFC 9110 section 7.6.1), and names that old programs use for them.
 HOP_BY_HOP = frozenset(
     {
         "connection",
@@ -32,7 +33,7 @@ HOP_BY_HOP = frozenset(
     }
 )
 
-#: Credentials, and what speaks of the client's own network: never sent on, whatever the config adds.
+#: Credentials, and headers that describe the client's network.  They never pass, even if `forward_headers` names them.
 PRIVATE = frozenset(
     {
         "api-key",
@@ -58,6 +59,7 @@ PRIVATE = frozenset(
         "x-xsrf-token",
     }
 )
+#: Prefixes of such headers, as browsers, CDNs, cloud load balancers and authentication proxies add them.
 PRIVATE_PREFIXES = (
     "cf-",
     "fastly-",
@@ -75,45 +77,56 @@ PRIVATE_PREFIXES = (
     "x-original-",
 )
 
-#: What the server sets itself on the way to a provider.
-_SET_HERE = frozenset({"accept-encoding", "content-length", "expect"})
+#: Request headers that the proxy sets itself.
+_SET_BY_PROXY = frozenset({"accept-encoding", "content-length", "expect"})
 
-#: Answer headers that speak of the provider's own site, not of the answer.
-_SITE = frozenset({"alt-svc", "set-cookie", "set-cookie2"})
+#: Response headers about the provider's site.  A browser would apply them to the proxy's origin.
+_SITE_HEADERS = frozenset({"alt-svc", "set-cookie", "set-cookie2"})
 _SITE_PREFIXES = ("access-control-",)
 
-#: True of the provider's bytes only: gone where the body is edited (RFC 9530; Content-MD5 is RFC 1864).
-_OF_THE_BYTES = frozenset({"content-digest", "content-length", "content-md5", "digest", "repr-digest"})
+#: Response headers that describe the exact bytes of the body; wrong once the body is edited (RFC 9530, RFC 1864).
+_BODY_HEADERS = frozenset({"content-digest", "content-length", "content-md5", "digest", "repr-digest"})
 
+#: RFC 9110 section 5.6.2 `token`.
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_NO_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_NONE: frozenset[str] = frozenset()
+#: Characters that no field value can hold (RFC 9110 section 5.5): a line end in a value would start another header.
+_INVALID_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_NO_NAMES: frozenset[str] = frozenset()
 
 
-def to_upstream(
-    pairs: Pairs, *, passed: frozenset[str], prefixes: tuple[str, ...], withheld: frozenset[str]
+def filter_request_headers(
+    pairs: Pairs, *, allowed: frozenset[str], prefixes: tuple[str, ...], withheld: frozenset[str]
 ) -> list[tuple[str, str]]:
-    """The request headers that go to the provider.
+    """Return the request headers that are sent to the provider.
 
-    `passed` and `prefixes` (lower case) are the allow-list; `withheld` never pass, even when they match it.
+    Args:
+        pairs: The client's request headers.
+        allowed: Names of the allow-list, in lower case.
+        prefixes: Prefixes of the allow-list, in lower case.
+        withheld: Names that never pass, even if the allow-list matches them; in lower case.
     """
     pairs = list(pairs)
-    kept = [pair for pair in pairs if _goes_up(pair[0], passed, prefixes, withheld)]
-    return _well_formed(kept, _named_by_connection(pairs))
+    passed = [pair for pair in pairs if _passes_upstream(pair[0], allowed, prefixes, withheld)]
+    return _drop_invalid(passed, _list_connection_options(pairs))
 
 
-def to_client(pairs: Pairs, *, account: frozenset[str], keep_length: bool = True) -> list[tuple[str, str]]:
-    """The answer headers that go to the client.
+def filter_response_headers(
+    pairs: Pairs, *, account_headers: frozenset[str], keep_length: bool = True
+) -> list[tuple[str, str]]:
+    """Return the response headers that are sent to the client.
 
-    `account` (lower case) would name the provider account.  `keep_length` is False where the body will be edited: its
-    length and digests are not the provider's then.
+    Args:
+        pairs: The provider's response headers.
+        account_headers: Names of headers that identify the provider account, in lower case; they never pass.
+        keep_length: False if the body is edited, so that its length and digests differ from the provider's.
     """
     pairs = list(pairs)
-    kept = [pair for pair in pairs if _goes_down(pair[0], account, keep_length)]
-    return _well_formed(kept, _named_by_connection(pairs))
+    passed = [pair for pair in pairs if _passes_to_client(pair[0], account_headers, keep_length)]
+    return _drop_invalid(passed, _list_connection_options(pairs))
 
 
-# The same few dozen names come with every request: each is looked at once.
+# Every request has the same few dozen names, so the decision on a name is cached.  The caches are bounded, because a
+# client chooses the names.
 
 
 @lru_cache(maxsize=1024)
@@ -122,30 +135,31 @@ def _is_connection(name: str) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _goes_up(name: str, passed: frozenset[str], prefixes: tuple[str, ...], withheld: frozenset[str]) -> bool:
+def _passes_upstream(name: str, allowed: frozenset[str], prefixes: tuple[str, ...], withheld: frozenset[str]) -> bool:
     key = name.lower()
     return (
         _TOKEN.fullmatch(name) is not None
-        and (key in passed or key.startswith(prefixes))
-        and key not in HOP_BY_HOP | PRIVATE | _SET_HERE | withheld
+        and (key in allowed or key.startswith(prefixes))
+        and key not in HOP_BY_HOP | PRIVATE | _SET_BY_PROXY | withheld
         and not key.startswith(PRIVATE_PREFIXES)
     )
 
 
 @lru_cache(maxsize=1024)
-def _goes_down(name: str, account: frozenset[str], keep_length: bool) -> bool:  # noqa: FBT001  # lru_cache's way
+def _passes_to_client(name: str, account_headers: frozenset[str], keep_length: bool) -> bool:  # noqa: FBT001  # a positional argument is a cheaper cache key
     key = name.lower()
-    dropped = HOP_BY_HOP | _SITE | account | (frozenset() if keep_length else _OF_THE_BYTES)
+    dropped = HOP_BY_HOP | _SITE_HEADERS | account_headers | (frozenset() if keep_length else _BODY_HEADERS)
     return _TOKEN.fullmatch(name) is not None and key not in dropped and not key.startswith(_SITE_PREFIXES)
 
 
-def _well_formed(pairs: list[tuple[str, str]], named: frozenset[str]) -> list[tuple[str, str]]:
-    """What may be written: a line end in a value would begin another header."""
-    if not named and not _NO_VALUE.search("\t".join([value for _, value in pairs])):
+def _drop_invalid(pairs: list[tuple[str, str]], named: frozenset[str]) -> list[tuple[str, str]]:
+    """Return `pairs` without those that `Connection` names and those whose value is no field value."""
+    # One search over all values: nearly every request has nothing to drop.
+    if not named and not _INVALID_IN_VALUE.search("\t".join([value for _, value in pairs])):
         return pairs
-    return [(name, value) for name, value in pairs if name.lower() not in named and not _NO_VALUE.search(value)]
+    return [(name, value) for name, value in pairs if name.lower() not in named and not _INVALID_IN_VALUE.search(value)]
 
 
-def _named_by_connection(pairs: list[tuple[str, str]]) -> frozenset[str]:
+def _list_connection_options(pairs: list[tuple[str, str]]) -> frozenset[str]:
     named = [value for name, value in pairs if _is_connection(name)]
-    return frozenset(token.strip().lower() for value in named for token in value.split(",")) if named else _NONE
+    return frozenset(token.strip().lower() for value in named for token in value.split(",")) if named else _NO_NAMES

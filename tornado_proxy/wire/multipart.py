@@ -1,8 +1,10 @@
-"""A buffered multipart/form-data body as named spans: where each part's bytes begin and end, without copying one.
+"""Parses a buffered multipart/form-data body into named spans: the start and end of each part, without copies.
 
-The parser of python-multipart (the one behind Starlette and FastAPI) does the work.  What is added here is refusal of
-every body that two readers could read differently, because the provider's reader is not ours: a model that we did not
-see must not be able to hide behind one that we did.
+python-multipart, the parser of Starlette and FastAPI, does the work.  This module adds one rule: a body that two
+parsers could read differently is rejected.  The provider has another parser, so a client could otherwise name one model
+to the proxy and another one to the provider.
+
+Sources: RFC 7578 (multipart/form-data), RFC 2046 section 5.1 (multipart).
 """
 
 from __future__ import annotations
@@ -17,15 +19,15 @@ from python_multipart.multipart import MultipartParser
 
 from tornado_proxy.domain.errors import InvalidBody
 
-if TYPE_CHECKING:  # the library defines it for type checkers only
+if TYPE_CHECKING:  # python-multipart defines it for type checkers only
     from python_multipart.multipart import MultipartCallbacks
 
-#: Parts in one body.  An edit takes up to sixteen images and a dozen fields; a hundred leaves room for array fields.
+#: Parts of one body.  An image edit has up to 16 images and 12 fields; the rest is for array fields.
 MAX_PARTS = 100
-#: Header lines of one part, and bytes of one of them: four times what clients send.
+#: Header lines of one part, and bytes of one header line: four times as many as known clients send.
 MAX_HEADERS = 8
 MAX_HEADER_BYTES = 4096
-#: Bytes of a text field that is read.  Model names, sizes and formats are below a hundred.
+#: Bytes of a text field that the proxy reads.  Model names, sizes and formats have fewer than 100.
 MAX_TEXT_BYTES = 1024
 
 #: RFC 2046 section 5.1.1 `boundary := 0*69<bchars> bcharsnospace`.
@@ -37,7 +39,7 @@ _QUOTED_PAIR = re.compile(r'\\(["\\])')
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part.  Its content is `body[start:end]`; `is_file` where it has a file name (`filename` or `filename*`)."""
+    """One part.  Its content is `body[start:end]`; `is_file` is True if it has a `filename` or `filename*`."""
 
     name: str
     start: int
@@ -47,59 +49,59 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """The parts of a body, in its order."""
+    """A body and its parts, in their order."""
 
     body: bytes
     parts: tuple[Part, ...]
 
     def text(self, name: str) -> str | None:
-        """The text field `name`, None where there is none.
+        """Return the text field `name`, or None if it is missing.
 
         Raises:
-            InvalidBody: it is there twice, is a file, is longer than MAX_TEXT_BYTES or not UTF-8.
+            InvalidBody: The field occurs twice, is a file, is longer than MAX_TEXT_BYTES or is not UTF-8.
         """
-        part = self._only(name)
+        part = self._find(name)
         if part is None:
             return None
         if part.is_file:
-            raise InvalidBody(f"the form field {name!r} is a file; it must be text", param=name)
+            raise InvalidBody(f"form field {name!r} must be text, not a file", param=name)
         if part.end - part.start > MAX_TEXT_BYTES:
-            raise InvalidBody(f"the form field {name!r} is longer than {MAX_TEXT_BYTES} bytes", param=name)
+            raise InvalidBody(
+                f"form field {name!r} must have at most {MAX_TEXT_BYTES} bytes, not {part.end - part.start}", param=name
+            )
         try:
             return self.body[part.start : part.end].decode()
         except UnicodeDecodeError as error:
-            raise InvalidBody(f"the form field {name!r} is not UTF-8", param=name) from error
+            raise InvalidBody(f"form field {name!r} must be UTF-8", param=name) from error
 
     def length(self, name: str) -> int:
-        """Bytes of all parts called `name` or `name[]`."""
+        """Return the number of bytes in all parts named `name` or `name[]`."""
         return sum(part.end - part.start for part in self.parts if part.name in (name, f"{name}[]"))
 
     def content(self, name: str) -> memoryview | None:
-        """The bytes of the part `name` in place, None where there is none.
+        """Return the bytes of the part `name` without a copy, or None if it is missing.
 
         Raises:
-            InvalidBody: it is there twice.
+            InvalidBody: The part occurs twice.
         """
-        part = self._only(name)
+        part = self._find(name)
         return None if part is None else memoryview(self.body)[part.start : part.end]
 
-    def _only(self, name: str) -> Part | None:
+    def _find(self, name: str) -> Part | None:
         found = [part for part in self.parts if part.name == name]
         if len(found) > 1:
-            raise InvalidBody(f"the form field {name!r} is given {len(found)} times; send it once", param=name)
+            raise InvalidBody(f"form field {name!r} was sent {len(found)} times; send it once", param=name)
         return found[0] if found else None
 
 
 def read_form(body: bytes, content_type: str) -> Form:
-    """Find the parts of `body`.  `content_type` is the request's header as it came.
+    """Parse `body`; `content_type` is the value of the request's Content-Type header.
 
-    Fields may come in any order; a preamble and an epilogue are passed over (RFC 2046 section 5.1.1).
+    A preamble and an epilogue are skipped (RFC 2046 section 5.1.1).
 
     Raises:
-        InvalidBody: not multipart/form-data, no closing boundary, more than MAX_PARTS parts, header lines beyond
-            the limits, or a part whose name is missing or could be read in two ways.
-
-    Source: RFC 7578, RFC 2046 section 5.1.
+        InvalidBody: The body is not multipart/form-data, has no closing boundary, has more than MAX_PARTS parts or
+            header lines beyond the limits, or a part whose name is missing or ambiguous.
     """
     boundary = _boundary(content_type)
     start = _first_delimiter(body, boundary)
@@ -108,22 +110,22 @@ def read_form(body: bytes, content_type: str) -> Form:
         boundary, collector.callbacks(), max_header_count=MAX_HEADERS, max_header_size=MAX_HEADER_BYTES
     )
     try:
-        # A preamble is the only thing that costs a copy; no client library writes one.
+        # Only a body with a preamble is copied; no client library sends one.
         parser.write(body[start:] if start else body)
     except FormParserError as error:
-        raise InvalidBody(f"the multipart body cannot be read: {error}") from error
+        raise InvalidBody(f"invalid multipart body: {error}") from error
     if not collector.ended:
-        raise InvalidBody("the multipart body has no closing boundary; it was cut off")
+        raise InvalidBody("the multipart body has no closing boundary; send the whole body")
     return Form(body, tuple(collector.parts))
 
 
 def _boundary(content_type: str) -> bytes:
     kind, _, _ = content_type.partition(";")
     if kind.strip().lower() != "multipart/form-data":
-        raise InvalidBody("this endpoint takes multipart/form-data; set the Content-Type with its boundary")
+        raise InvalidBody("the Content-Type must be multipart/form-data with a boundary")
     boundary = _parameters(content_type[len(kind) :], "Content-Type").get("boundary", "")
     if _BOUNDARY.fullmatch(boundary) is None:
-        raise InvalidBody("the Content-Type multipart/form-data needs a boundary of 1 to 70 characters (RFC 2046)")
+        raise InvalidBody("the boundary in the Content-Type must have 1 to 70 characters (RFC 2046 section 5.1.1)")
     return boundary.encode("ascii")
 
 
@@ -133,21 +135,21 @@ def _first_delimiter(body: bytes, boundary: bytes) -> int:
         return 0
     at = body.find(b"\r\n" + opening)
     if at < 0:
-        raise InvalidBody("the multipart body does not hold the boundary that its Content-Type names")
+        raise InvalidBody("the multipart body does not contain the boundary that its Content-Type names")
     return at + 2
 
 
 def _parameters(text: str, header: str) -> dict[str, str]:
-    """`; name="x"; filename="y"` as {"name": "x", "filename": "y"}; names in lower case."""
+    """Parse `; name="x"; filename="y"` to {"name": "x", "filename": "y"}; names are in lower case."""
     found: dict[str, str] = {}
     at = 0
     while at < len(text):
         match = _PARAMETER.match(text, at)
         if match is None:
-            raise InvalidBody(f"a {header} header of the multipart body cannot be read")
+            raise InvalidBody(f"the multipart body has an invalid {header} header")
         key = match[1].lower()
         if key in found:
-            raise InvalidBody(f"a {header} header of the multipart body has the parameter {key!r} twice")
+            raise InvalidBody(f"the multipart body has a {header} header with parameter {key!r} twice")
         found[key] = match[3] if match[2] is None else _QUOTED_PAIR.sub(r"\1", match[2])
         at = match.end()
     return found
@@ -155,7 +157,7 @@ def _parameters(text: str, header: str) -> dict[str, str]:
 
 @dataclass(slots=True)
 class _Collector:
-    """Takes the parser's callbacks; offsets are shifted by `base` to those of the whole body."""
+    """Collects the parts that the parser reports.  `base` is the offset of the parsed bytes in the body."""
 
     base: int
     parts: list[Part] = field(default_factory=list)
@@ -194,7 +196,7 @@ class _Collector:
         self._field = self._value = b""
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
-        # The body is written at once, so that a part's data comes in one piece.
+        # read_form() writes the body in one call, so the parser reports the data of a part once.
         self._start, self._end = start + self.base, end + self.base
 
     def _part_end(self) -> None:
@@ -206,16 +208,20 @@ class _Collector:
 
 
 def _identify(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, bool]:
-    """Name of a part, and whether it is a file (RFC 7578 section 4.2)."""
+    """Return the name of a part, and True if it is a file (RFC 7578 section 4.2)."""
     found = dict(headers)
     dispositions = [value for key, value in headers if key == b"content-disposition"]
     if len(dispositions) != 1:
-        raise InvalidBody("each part of a multipart body needs exactly one Content-Disposition header")
-    # RFC 7578 section 4.7 gave up Content-Transfer-Encoding; only the encodings that change nothing are harmless.
+        raise InvalidBody(
+            f"each part of a multipart body must have one Content-Disposition header, not {len(dispositions)}"
+        )
+    # RFC 7578 section 4.7 deprecates Content-Transfer-Encoding; only the encodings that change no byte are safe.
     if found.get(b"content-transfer-encoding", b"binary").strip().lower() not in (b"binary", b"8bit", b"7bit"):
-        raise InvalidBody("a part has a Content-Transfer-Encoding; send its bytes as they are")
+        raise InvalidBody("a part has a Content-Transfer-Encoding that changes its bytes; send the bytes unencoded")
     kind, _, rest = dispositions[0].decode("utf-8", "replace").partition(";")
     parameters = _parameters(";" + rest if rest else "", "Content-Disposition")
     if kind.strip().lower() != "form-data" or "name" not in parameters or "name*" in parameters:
-        raise InvalidBody('a part needs the header Content-Disposition: form-data; name="..."')
+        raise InvalidBody(
+            'each part of a multipart body must have the header Content-Disposition: form-data; name="..."'
+        )
     return parameters["name"], "filename" in parameters or "filename*" in parameters

@@ -1,30 +1,30 @@
-"""Keeps a provider key out of what a client sees, should a provider ever echo it.
+"""Masks a provider key in everything that a client or a log can see, in case a provider echoes it.
 
-The mask is as long as the key, so that lengths and framing stay true.  Only bytes that may be the start of a key at
-the very end of a chunk are held until the next one; everything else passes at once.
+The mask has the length of the key, so that Content-Length and framing stay correct.  Bytes at the end of a chunk that
+can be the start of the key are held until the next chunk; all other bytes pass at once.
 """
 
 from __future__ import annotations
 
 from tornado_proxy.domain.identity import Secret
 
-#: Shorter secrets could stand in an answer by chance; no provider's key is as short.
-_SHORTEST = 8
+#: Shorter secrets occur in ordinary text by chance, and no provider's key is that short.
+_MIN_SECRET_BYTES = 8
 
 
 class Redactor:
-    """Replaces each occurrence of `secret` in a stream of bytes, wherever the stream is split."""
+    """Masks each occurrence of `secret` in a stream of bytes, however the stream is split into chunks."""
 
     __slots__ = ("_held", "_key", "_mask")
 
     def __init__(self, secret: Secret) -> None:
         key = secret.reveal().encode()
-        self._key = key if len(key) >= _SHORTEST else b""
+        self._key = key if len(key) >= _MIN_SECRET_BYTES else b""
         self._mask = b"*" * len(key)
         self._held = b""
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes; give what may go on."""
+        """Take the next bytes and return those that can be sent."""
         key = self._key
         if not key:
             return data
@@ -33,26 +33,27 @@ class Redactor:
             self._held = b""
         if key in data:
             data = data.replace(key, self._mask)
-        start = self._possible_start(data)
+        start = self._find_partial_key(data)
         if start < 0:
             return data
         self._held = data[start:]
         return data[:start]
 
     def close(self) -> bytes:
-        """Give what is still held: the stream ended before it became a key."""
+        """Return the held bytes: the stream ended, so they are not the key."""
         held, self._held = self._held, b""
         return held
 
     def headers(self, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        """The same for the values of headers."""
+        """Return the headers with the key masked in their values."""
         key = self._key.decode()
+        # One search over all values: a header almost never holds the key.
         if not key or key not in "\n".join([value for _, value in pairs]):
             return pairs
         return [(name, value.replace(key, self._mask.decode())) for name, value in pairs]
 
-    def _possible_start(self, data: bytes) -> int:
-        """Where a key may begin that the data's end cuts off; -1 when none can."""
+    def _find_partial_key(self, data: bytes) -> int:
+        """Return the index at which the key can begin that the end of `data` cuts off; -1 if there is none."""
         start = max(0, len(data) - len(self._key) + 1)
         while True:
             start = data.find(self._key[:1], start)

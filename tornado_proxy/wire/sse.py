@@ -1,14 +1,14 @@
-"""Server-sent events: bytes in, raw blocks or parsed events out.  Incremental and sans-I/O.
+"""Server-sent events: splits a byte stream into raw blocks and parses blocks into events.
 
-    bytes, split anywhere ── SseSplitter.feed ──> raw blocks, each with its closing blank line
-                             SseSplitter.whole    the same in one piece, for those who cut by themselves with block_end
-                             SseBlocks            both for a reader of usage, which must not fail
+    bytes, split anywhere ── SseSplitter.feed ──────────> raw blocks, each with its closing blank line
+                             SseSplitter.feed_joined ───> the same blocks in one bytes object (see find_block_end)
+                             TolerantSseSplitter ───────> both, for usage readers: an oversized event raises nothing
     raw block ── parse_block ──> SseEvent
 
-Joining all raw blocks and `rest()` gives the input again, byte for byte.
+All raw blocks and `rest()`, joined, are the input, byte for byte.
 
-Source: WHATWG HTML, section "Interpreting an event stream".  Lines end at LF, CRLF or CR and nowhere else: `splitlines`
-would cut at U+2028 and U+0085, which may stand raw in JSON.
+Source: WHATWG HTML, section 9.2.6 "Interpreting an event stream".  Lines end at LF, CRLF or CR and nowhere else:
+`bytes.splitlines` agrees, but `str.splitlines` also splits at U+2028 and U+0085, which JSON text can hold unescaped.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ import re
 from itertools import pairwise
 from typing import NamedTuple
 
-#: Bytes of one event.  The largest known are whole base64 images of some 10 MB.
+#: Bytes of one event.  The largest known events hold a base64 image of about 10 MB.
 MAX_EVENT_BYTES = 64 * 1024 * 1024
 
-#: The end of a block: a line end and an empty line.
+#: The end of a block: a line end followed by an empty line.  A CR before an LF is half of a CRLF, not a line end.
 _BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BOM = b"\xef\xbb\xbf"
 
 
 class SseOverflow(Exception):
-    """One event has grown past MAX_EVENT_BYTES without an end."""
+    """An event is longer than MAX_EVENT_BYTES."""
 
 
 class SseEvent(NamedTuple):
-    """One event: its `event` field (None where it has none) and its data lines, joined with LF.
+    """One event: its `event` field, or None, and its data lines, joined with LF.
 
-    A tuple, because one is made for each chunk of each stream: a frozen dataclass takes three times as long to make.
+    This is a NamedTuple because each chunk of each stream creates one: a frozen dataclass takes three times as long.
     """
 
     event: bytes | None
@@ -41,7 +41,7 @@ class SseEvent(NamedTuple):
 
 
 class SseSplitter:
-    """Cuts a byte stream into raw event blocks."""
+    """Splits a byte stream into raw event blocks."""
 
     __slots__ = ("_held", "_held_bytes")
 
@@ -50,34 +50,40 @@ class SseSplitter:
         self._held_bytes = 0
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take the next bytes; give the blocks that they complete.
+        """Take the next bytes and return the blocks that they complete.
 
         Raises:
-            SseOverflow: an event is larger than MAX_EVENT_BYTES; `data` was not taken, `rest()` has what came before.
+            SseOverflow: The current event is longer than MAX_EVENT_BYTES.  `data` was not taken; `rest()` returns the
+                bytes before it.
         """
-        return _cut(self.whole(data))
+        return _split_blocks(self.feed_joined(data))
 
-    def whole(self, data: bytes) -> bytes:
-        """Take the next bytes; give the blocks that they complete in one piece.  Raises as feed() does."""
+    def feed_joined(self, data: bytes) -> bytes:
+        """Take the next bytes and return the blocks that they complete as one bytes object.
+
+        Raises:
+            SseOverflow: As feed() does.
+        """
         if self._held_bytes > MAX_EVENT_BYTES:
             raise SseOverflow(f"an event is larger than {MAX_EVENT_BYTES} bytes")
         if self._held:
+            # A block can end in the last bytes that are held and the first ones of `data`.
             seam = self._held[-1][-3:] + data
             if b"\n\n" not in seam and b"\r" not in seam:
-                # A large event in many pieces: joining them once, at its end, keeps its cost in proportion.
+                # Join the chunks of a large event once, at its end: joining at each chunk takes quadratic time.
                 self._hold(data)
                 return b""
             data = b"".join([*self._held, data])
             self._held = []
             self._held_bytes = 0
-        end = _end_of_blocks(data)
+        end = _find_last_block_end(data)
         if end < len(data):
             self._hold(data[end:])
             return data[:end]
         return data
 
     def rest(self) -> bytes:
-        """What has come since the last complete block; emptied by the call."""
+        """Return the bytes since the last complete block and forget them."""
         tail = b"".join(self._held)
         self._held = []
         self._held_bytes = 0
@@ -88,40 +94,40 @@ class SseSplitter:
         self._held_bytes += len(data)
 
 
-class SseBlocks:
-    """A splitter for those who only read along: an event too large to be held ends the reading, not the stream.
+class TolerantSseSplitter:
+    """A splitter for usage readers, which must never break the stream that they read.
 
-    `lost` is True from then on, and there are no more blocks.
+    After an event longer than MAX_EVENT_BYTES, `overflowed` is True and no more blocks are returned.
     """
 
-    __slots__ = ("_splitter", "lost")
+    __slots__ = ("_splitter", "overflowed")
 
     def __init__(self) -> None:
         self._splitter = SseSplitter()
-        self.lost = False
+        self.overflowed = False
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take the next bytes; give the blocks that they complete."""
-        return _cut(self.whole(data))
+        """Take the next bytes and return the blocks that they complete."""
+        return _split_blocks(self.feed_joined(data))
 
-    def whole(self, data: bytes) -> bytes:
-        """Take the next bytes; give the blocks that they complete in one piece."""
-        if self.lost:
+    def feed_joined(self, data: bytes) -> bytes:
+        """Take the next bytes and return the blocks that they complete as one bytes object."""
+        if self.overflowed:
             return b""
         try:
-            return self._splitter.whole(data)
+            return self._splitter.feed_joined(data)
         except SseOverflow:
-            self.lost = True
-            self._splitter.rest()  # lets go of what is held
+            self.overflowed = True
+            self._splitter.rest()  # frees the held bytes
             return b""
 
     def rest(self) -> bytes:
-        """What has come since the last complete block, b"" after a loss; emptied by the call."""
+        """Return the bytes since the last complete block and forget them; b"" after an overflow."""
         return self._splitter.rest()
 
 
-def block_end(blocks: bytes, start: int) -> int:
-    """Where the block ends that begins at `start` of whole blocks."""
+def find_block_end(blocks: bytes, start: int) -> int:
+    """Return the end index of the block that starts at `start`; `blocks` holds complete blocks."""
     end = blocks.find(b"\n\n", start) + 2
     if end >= 2 and blocks.find(b"\r", start, end) < 0:
         return end
@@ -129,13 +135,16 @@ def block_end(blocks: bytes, start: int) -> int:
     return len(blocks) if found is None else found.end()
 
 
-def _end_of_blocks(text: bytes) -> int:
-    """Where the last whole block of `text` ends.  A CR at the very end may be half of a CRLF: it waits."""
+def _find_last_block_end(text: bytes) -> int:
+    """Return the end index of the last complete block of `text`, 0 if there is none.
+
+    A CR at the end of `text` can be half of a CRLF, so it counts only once the next byte is known.
+    """
     if b"\r" not in text:
         end = text.rfind(b"\n\n") + 2
         if end < 2:
             return 0
-        if text[end - 3 : end - 2] == b"\n":  # of an odd number of line ends the last belongs to the next block
+        if text[end - 3 : end - 2] == b"\n":  # an odd number of line ends: the last one starts the next block
             end -= (end - len(text[:end].rstrip(b"\n"))) % 2
         return end
     limit = len(text) - 1 if text.endswith(b"\r") else len(text)
@@ -145,27 +154,27 @@ def _end_of_blocks(text: bytes) -> int:
     return end
 
 
-def _cut(blocks: bytes) -> list[bytes]:
-    """Whole blocks, each by itself."""
+def _split_blocks(blocks: bytes) -> list[bytes]:
+    """Return complete blocks as a list."""
     if not blocks:
         return []
     if b"\r" not in blocks:
-        cut = blocks.split(b"\n\n")
-        return [blocks] if len(cut) == 2 else [block + b"\n\n" for block in cut[:-1]]
+        parts = blocks.split(b"\n\n")
+        return [blocks] if len(parts) == 2 else [block + b"\n\n" for block in parts[:-1]]
     ends = [match.end() for match in _BLANK_LINE.finditer(blocks)]
     return [blocks[start:end] for start, end in pairwise((0, *ends))]
 
 
 def parse_block(raw: bytes) -> SseEvent:
-    """Read the `event` and `data` fields of a raw block; comments, `id` and `retry` are passed over.
+    """Return the `event` and `data` fields of a raw block; comments, `id` and `retry` are skipped.
 
-    A block without its closing blank line is read as if it had one.
+    A block without its closing blank line is parsed as if it had one.
     """
-    return _parse_usual(raw) or _parse_any(raw)
+    return _parse_common(raw) or _parse_any(raw)
 
 
-def _parse_usual(raw: bytes) -> SseEvent | None:
-    """The two shapes that providers send, a data line alone or behind an event line; None for any other."""
+def _parse_common(raw: bytes) -> SseEvent | None:
+    """Parse the two forms that providers send: a data line, alone or after an event line.  Return None for others."""
     if b"\r" in raw or not raw.endswith(b"\n\n"):
         return None
     event: bytes | None = None

@@ -28,7 +28,7 @@ from tornado_proxy.providers.contract import ResponseEdit, ResponseHead
 from tornado_proxy.upstream.http.client import UpstreamClient
 from tornado_proxy.upstream.http.exchange import Exchange
 from tornado_proxy.upstream.http.response_head import UpstreamResponseHead
-from tornado_proxy.wire.headers import to_client
+from tornado_proxy.wire.headers import filter_response_headers
 from tornado_proxy.wire.redaction import Redactor
 
 #: What a record shows for a client that left before its answer was whole (nginx's word for it).
@@ -151,7 +151,9 @@ class Relay:
         self._meter.answered(answer)
         coded = answer.ok and self._is_coded(head)
         self._edit = self._choose_edit(answer, coded=coded)
-        headers = to_client(head.headers, account=provider.account_headers, keep_length=self._edit is None)
+        headers = filter_response_headers(
+            head.headers, account_headers=provider.account_headers, keep_length=self._edit is None
+        )
         changed_type = None if coded else self._answer_type(answer)
         if changed_type is not None:
             headers = [pair for pair in headers if pair[0].lower() != "content-type"]

@@ -28,7 +28,7 @@ from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.providers.anthropic.messages.report import combine, estimate_message, report_message, word
 from tornado_proxy.providers.anthropic.messages.usage import count_of
 from tornado_proxy.providers.shared import token_estimate
-from tornado_proxy.wire.sse import SseBlocks, parse_block
+from tornado_proxy.wire.sse import TolerantSseSplitter, parse_block
 
 _DELTA = b"event: content_block_delta"
 
@@ -92,7 +92,7 @@ class MessageStreamReader:
 
     def __init__(self, facts: RequestFacts) -> None:
         self._facts = facts
-        self._blocks = SseBlocks()
+        self._blocks = TolerantSseSplitter()
         self._messages: dict[str | None, _Message] = {}
         self._current: _Message | None = None
         self._failed = False
@@ -117,7 +117,7 @@ class MessageStreamReader:
     def result(self) -> UsageReport:
         """The final usage; where the stream broke off, an token_estimate."""
         report = self._report()
-        if not self._blocks.lost:
+        if not self._blocks.overflowed:
             return report
         return replace(report, faults=(*report.faults, "an event of the stream is too large to be read"))
 

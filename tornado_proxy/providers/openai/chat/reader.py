@@ -15,7 +15,7 @@ from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.providers.openai.chat.text_shape import TextShape, shape_of
 from tornado_proxy.providers.openai.shared.text_report import estimate_text, report_text, with_fault, word
 from tornado_proxy.providers.openai.shared.usage_report import decode_object
-from tornado_proxy.wire.sse import SseBlocks, block_end, parse_block
+from tornado_proxy.wire.sse import TolerantSseSplitter, find_block_end, parse_block
 
 
 class _Function(msgspec.Struct):
@@ -59,7 +59,7 @@ class ChatStreamReader:
 
     def __init__(self, facts: RequestFacts) -> None:
         self._facts = facts
-        self._blocks = SseBlocks()
+        self._blocks = TolerantSseSplitter()
         self._answer: dict[str, Any] = {}
         self._text_bytes = 0
         self._spoken = False
@@ -69,7 +69,7 @@ class ChatStreamReader:
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes."""
-        blocks = self._blocks.whole(data)
+        blocks = self._blocks.feed_joined(data)
         start = 0
         while start < len(blocks):
             if self._shape is not None:
@@ -77,7 +77,7 @@ class ChatStreamReader:
                 self._text_bytes += text_bytes
                 if start == len(blocks):
                     return
-            end = block_end(blocks, start)
+            end = find_block_end(blocks, start)
             self._read(blocks[start:end])
             start = end
 
@@ -88,7 +88,9 @@ class ChatStreamReader:
     def result(self) -> UsageReport:
         """The usage that was stated last, else an estimate by the text that was seen."""
         report = report_text(self._facts, self._answer) or self._without_usage()
-        return with_fault(report, "an event of the stream is too large to be read") if self._blocks.lost else report
+        return (
+            with_fault(report, "an event of the stream is too large to be read") if self._blocks.overflowed else report
+        )
 
     def _without_usage(self) -> UsageReport:
         if self._refused and not self._begun:

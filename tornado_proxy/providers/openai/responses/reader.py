@@ -27,7 +27,7 @@ from tornado_proxy.providers.openai.responses.hosted_tools import (
 from tornado_proxy.providers.openai.shared.text_report import estimate_text, with_fault, word
 from tornado_proxy.providers.openai.shared.text_usage import read_text_usage
 from tornado_proxy.providers.openai.shared.usage_report import decode_object
-from tornado_proxy.wire.sse import SseBlocks, parse_block
+from tornado_proxy.wire.sse import TolerantSseSplitter, parse_block
 
 #: Events that end a response.
 TERMINAL_EVENTS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
@@ -105,7 +105,7 @@ class ResponseStreamReader:
 
     def __init__(self, facts: RequestFacts) -> None:
         self._facts = facts
-        self._blocks = SseBlocks()
+        self._blocks = TolerantSseSplitter()
         self._report: UsageReport | None = None
         self._begun: dict[str, Any] = {}
         self._text_bytes = 0
@@ -124,7 +124,9 @@ class ResponseStreamReader:
     def result(self) -> UsageReport:
         """What the terminal event says, else an estimate by the deltas that were seen."""
         report = self._report or self._without_usage()
-        return with_fault(report, "an event of the stream is too large to be read") if self._blocks.lost else report
+        return (
+            with_fault(report, "an event of the stream is too large to be read") if self._blocks.overflowed else report
+        )
 
     @property
     def object_id(self) -> str | None:

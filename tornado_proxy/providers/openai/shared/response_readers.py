@@ -12,7 +12,7 @@ from dataclasses import replace
 from tornado_proxy.domain.usage import UsageReport
 from tornado_proxy.providers.openai.shared.base64_truncation import Base64Truncator
 from tornado_proxy.providers.openai.shared.usage_report import decode_object
-from tornado_proxy.wire.sse import SseBlocks, parse_block
+from tornado_proxy.wire.sse import TolerantSseSplitter, parse_block
 
 #: Bytes of a thinned answer that are kept; ten images with their prompts take some 100 KB.
 MAX_BODY_BYTES = 8 * 1024 * 1024
@@ -94,7 +94,7 @@ class EventsReader:
         self._from_events = from_events
         self._without_usage = without_usage
         self._thinner = Base64Truncator()
-        self._blocks = SseBlocks()
+        self._blocks = TolerantSseSplitter()
         self._events: list[dict[str, object]] = []
         self._seen = 0
         self._whole = False
@@ -114,7 +114,9 @@ class EventsReader:
     def result(self) -> UsageReport:
         """What the events say, else what is known without usage."""
         report = self._from_events(self._events, self._whole) or self._without_usage(self._seen)
-        return _with_fault(report, "an event of the answer is too large to be read") if self._blocks.lost else report
+        return (
+            _with_fault(report, "an event of the answer is too large to be read") if self._blocks.overflowed else report
+        )
 
     def _read(self, block: bytes) -> None:
         if any(mark in block for mark in self._marks):
