@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 #: Seconds; a cold start of the browser on a busy machine takes a few.
-_PATIENCE_S = 45
+_TIMEOUT_S = 45
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -55,7 +55,7 @@ def open_page(folder: Path, page: str) -> Any:
     results: queue.Queue[Any] = queue.Queue()
     with _serving(page, results) as url, _browsing(program, folder, url) as log:
         try:
-            return results.get(timeout=_PATIENCE_S)
+            return results.get(timeout=_TIMEOUT_S)
         except queue.Empty:
             raise AssertionError(f"the page said nothing; the browser said:\n{log.read_text()[-4000:]}") from None
 
@@ -87,7 +87,7 @@ def _serving(page: str, results: queue.Queue[Any]) -> Iterator[str]:
             yield f"http://127.0.0.1:{server.server_address[1]}/"
         finally:
             server.shutdown()
-            thread.join(_PATIENCE_S)
+            thread.join(_TIMEOUT_S)
 
 
 @contextlib.contextmanager
@@ -106,4 +106,4 @@ def _browsing(program: str, folder: Path, url: str) -> Iterator[Path]:
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # it and its children, which are its process group
-        process.wait(_PATIENCE_S)
+        process.wait(_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""The real server as a child process on a real port, and what tests need to talk to it."""
+"""Start the real server as a child process on a free port; mint tokens, read its ledger, its log and its admin port."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import contextlib
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +19,9 @@ from typing import Any
 
 import jwt
 import yaml
+from click.testing import CliRunner
+
+from tornado_proxy.cli import main as command_line
 
 PROJECT = "0c9f8a5e-9a1e-4f6b-8c43-1d2a7f6f0a10"
 OTHER_PROJECT = "5b0a3c1e-1d57-4a6e-9d53-5b1f2a1f6c77"
@@ -30,10 +32,25 @@ OTHER_SIGNING_SECRET = "signing-secret-of-the-other-project-9876543210"
 OPENAI_KEY = "sk-provider-openai-7Qx1vB9mZ3"
 ANTHROPIC_KEY = "sk-ant-provider-4Kd8wN2pL6"
 
+#: The environment variables that write_config() refers to.
+SECRETS = {
+    "TEST_OPENAI_KEY": OPENAI_KEY,
+    "TEST_ANTHROPIC_KEY": ANTHROPIC_KEY,
+    "TEST_SIGNING_SECRET": SIGNING_SECRET,
+    "TEST_OTHER_SIGNING_SECRET": OTHER_SIGNING_SECRET,
+}
+
 ROOT = Path(__file__).parent.parent
 
-#: Seconds; far above what any step takes, far below the test's own limit.
-PATIENCE_S = 30
+#: Seconds.  Every step of a test takes far less, also on a busy machine; pytest's own limit is 120 s, so a test that
+#: waits in vain fails with a message of its own.
+TIMEOUT_S = 30
+
+#: Seconds between two checks of a condition in another process, which sends no event.
+POLL_S = 0.02
+
+#: CliRunner replaces sys.stdout for the whole process, so only one thread may run a command.
+_command_lock = threading.Lock()
 
 
 def mint(
@@ -46,7 +63,7 @@ def mint(
     api: dict[str, Any] | None = None,
     **claims: Any,
 ) -> str:
-    """A participant token as a room's server would sign it."""
+    """Return a participant token as a room's server signs it; a claim that is None is left out."""
     llm = {} if models is None else {"models": models}
     payload = {
         "name": name,
@@ -63,6 +80,30 @@ def mint(
     return jwt.encode({key: value for key, value in payload.items() if value is not None}, secret, algorithm="HS256")
 
 
+def mint_for_other_project(name: str = "eve") -> str:
+    """Return a token of OTHER_PROJECT, which may use gpt-4o-mini only and shares the provider keys."""
+    return mint(name=name, project=OTHER_PROJECT, key_id=OTHER_KEY_ID, secret=OTHER_SIGNING_SECRET)
+
+
+def wait_until(is_true: Callable[[], bool], description: str) -> None:
+    """Poll until `is_true()`; fail with `description` after TIMEOUT_S."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not is_true():
+        assert time.monotonic() < deadline, f"timed out waiting for {description}"
+        time.sleep(POLL_S)
+
+
+def read_usage(ledger_url: str) -> list[dict[str, Any]]:
+    """Return the lines that `tornado-proxy usage --format jsonl` prints for a ledger.
+
+    The command runs in this process: a new Python process takes 0.3 s, and tests poll the ledger.
+    """
+    with _command_lock:
+        printed = CliRunner().invoke(command_line, ["usage", "--ledger", ledger_url, "--format", "jsonl"])
+    assert printed.exit_code == 0, printed.output
+    return [json.loads(line) for line in printed.stdout.splitlines()]
+
+
 @dataclass
 class ProxyProcess:
     """A running `tornado-proxy serve`."""
@@ -71,67 +112,48 @@ class ProxyProcess:
     folder: Path
     base_url: str = ""
     admin_url: str = ""
+    #: The URL of the ledger, for a test that configures another one than `ledger`.
     ledger_url: str = ""
     log: list[str] = field(default_factory=list)
+    _log_changed: threading.Condition = field(default_factory=threading.Condition)
+    _log_closed: bool = False
 
     @property
     def ledger(self) -> Path:
+        """The SQLite file that write_config() names."""
         return self.folder / "ledger.db"
 
-    def records(self, *, count: int | None = None) -> list[dict[str, Any]]:
-        """The ledger as `tornado-proxy usage --format jsonl` prints it; waits until it holds `count` records."""
-        deadline = time.monotonic() + PATIENCE_S
+    def read_records(self, *, count: int = 0) -> list[dict[str, Any]]:
+        """Return the records of the ledger, oldest first; wait until there are `count`."""
+        return self._wait_for_records(lambda record: True, count)
+
+    def read_session_records(self, session: str, count: int) -> list[dict[str, Any]]:
+        """Return the records of a WebSocket session, oldest first; wait until there are `count`."""
+        return self._wait_for_records(lambda record: record["session"] == session, count)
+
+    def read_record(self, request_id: str) -> dict[str, Any]:
+        """Return the record of a request; wait for it."""
+        records = self._wait_for_records(lambda record: record["request_id"] == request_id, 1)
+        assert records, f"no record of {request_id} in the ledger"
+        return records[0]
+
+    def _wait_for_records(self, matches: Callable[[dict[str, Any]], bool], count: int) -> list[dict[str, Any]]:
+        """Return the matching records; fewer than `count` if TIMEOUT_S passes, so that the caller's assertion fails."""
+        deadline = time.monotonic() + TIMEOUT_S
         while True:
-            lines = self._usage()
-            if count is None or len(lines) >= count or time.monotonic() > deadline:
-                return lines
-            time.sleep(0.05)
+            records = [
+                record for record in read_usage(self.ledger_url or f"sqlite:///{self.ledger}") if matches(record)
+            ]
+            if len(records) >= count or time.monotonic() > deadline:
+                return records
+            time.sleep(POLL_S)
 
-    def session_records(self, session: str, count: int) -> list[dict[str, Any]]:
-        """The records of one WebSocket session, oldest first; waits until there are `count`."""
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            found = [line for line in self._usage() if line["session"] == session]
-            if len(found) >= count or time.monotonic() > deadline:
-                return found
-            time.sleep(0.05)
-
-    def record(self, request_id: str) -> dict[str, Any]:
-        """The record of one request; waits for it."""
-        deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline:
-            with contextlib.closing(sqlite3.connect(self.ledger)) as ledger:
-                found = ledger.execute("select 1 from records where request_id = ?", (request_id,)).fetchone()
-            if found:
-                return next(line for line in self._usage() if line["request_id"] == request_id)
-            time.sleep(0.02)
-        raise AssertionError(f"no record of {request_id} in the ledger")
-
-    def _usage(self) -> list[dict[str, Any]]:
-        printed = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "tornado_proxy",
-                "usage",
-                "--ledger",
-                self.ledger_url or f"sqlite:///{self.ledger}",
-                "--format",
-                "jsonl",
-            ],
-            check=True,
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-        )
-        return [json.loads(line) for line in printed.stdout.splitlines()]
-
-    def admin(self, path: str, *, method: str = "GET") -> tuple[int, str]:
-        """One call on the admin port: status and text."""
+    def fetch_admin(self, path: str, *, method: str = "GET") -> tuple[int, str]:
+        """Send a request to the admin port; return the status and the text of the response."""
         request = urllib.request.Request(self.admin_url + path, method=method, data=b"" if method == "POST" else None)
         try:
-            with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
-                return answer.status, answer.read().decode()
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+                return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read().decode()
@@ -139,22 +161,54 @@ class ProxyProcess:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def wait_exit(self) -> int:
-        return self.process.wait(PATIENCE_S)
+    def kill(self) -> None:
+        """End the process as a crash does, with SIGKILL."""
+        self.process.kill()
+        self.wait_exit()
 
-    def wait_for_log(self, text: str) -> str:
-        """The first log line that holds `text`; waits for it."""
-        deadline = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline:
-            for line in tuple(self.log):
-                if text in line:
-                    return line
-            time.sleep(0.02)
-        raise AssertionError(f"{text!r} is not in the log:\n" + "\n".join(self.log))
+    def wait_exit(self) -> int:
+        """Return the exit code; wait for the end of the process."""
+        return self.process.wait(TIMEOUT_S)
+
+    def wait_for_log(self, text: str, *, count: int = 1) -> str:
+        """Return the `count`-th log line that contains `text`; wait for it."""
+        return self.wait_for_log_lines(text, count)[count - 1]
+
+    def wait_for_log_lines(self, text: str, count: int) -> list[str]:
+        """Return all log lines that contain `text`; wait until there are `count`."""
+        found: list[str] = []
+        checked = 0
+        deadline = time.monotonic() + TIMEOUT_S
+        with self._log_changed:
+            while True:
+                found += [line for line in self.log[checked:] if text in line]
+                checked = len(self.log)
+                if len(found) >= count:
+                    return found
+                if self._log_closed or not self._log_changed.wait(deadline - time.monotonic()):
+                    break
+        raise AssertionError(f"{len(found)} of {count} lines with {text!r} in the log:\n" + "\n".join(self.log))
+
+    def collect_log(self) -> None:
+        """Read the log until the process ends.  Runs in a thread of its own."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            with self._log_changed:
+                self.log.append(line.rstrip("\n"))
+                self._log_changed.notify_all()
+        with self._log_changed:
+            self._log_closed = True
+            self._log_changed.notify_all()
 
 
 def write_config(folder: Path, upstream: str, **changes: Any) -> Path:
-    """A configuration with two projects whose provider is `upstream`; `changes` replace top-level members."""
+    """Write a configuration with two projects whose provider is at `upstream`; return its path.
+
+    Args:
+        folder: Where proxy.yaml is written; the ledger is in the same folder.
+        upstream: The base URL of both providers.
+        changes: Replace top-level members.
+    """
     config: dict[str, Any] = {
         "listen": {"host": "127.0.0.1", "port": 0},
         "admin": {"host": "127.0.0.1", "port": 0},
@@ -188,51 +242,59 @@ def write_config(folder: Path, upstream: str, **changes: Any) -> Path:
 def running_proxy(
     folder: Path, upstream: str, *, program: str = "tornado_proxy", **changes: Any
 ) -> Iterator[ProxyProcess]:
-    """Start the server in front of `upstream` and wait until it is ready; it is stopped at the end.
+    """Start the server and wait until it accepts connections; stop it at the end.
 
-    `program` is the module to run; `changes` are for write_config.
+    Args:
+        folder: The folder of its configuration and its ledger.
+        upstream: The base URL of its providers.
+        program: The module to run.
+        changes: Top-level members of the configuration, for write_config().
     """
     config = write_config(folder, upstream, **changes)
-    environment = {
-        **os.environ,
-        "TEST_OPENAI_KEY": OPENAI_KEY,
-        "TEST_ANTHROPIC_KEY": ANTHROPIC_KEY,
-        "TEST_SIGNING_SECRET": SIGNING_SECRET,
-        "TEST_OTHER_SIGNING_SECRET": OTHER_SIGNING_SECRET,
-        "PYTHONUNBUFFERED": "1",
-    }
     process = subprocess.Popen(
         [sys.executable, "-m", program, "serve", "--config", str(config)],
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env=environment,
+        env={**os.environ, **SECRETS, "PYTHONUNBUFFERED": "1"},
     )
     proxy = ProxyProcess(process, folder)
-    reader = threading.Thread(target=_collect, args=(proxy,), daemon=True)
+    reader = threading.Thread(target=proxy.collect_log, daemon=True)
     reader.start()
     try:
-        proxy.base_url = _address(proxy.wait_for_log("clients: "))
-        proxy.admin_url = _address(proxy.wait_for_log("admin: "))
+        proxy.base_url = _url_in(proxy.wait_for_log("clients: "))
+        proxy.admin_url = _url_in(proxy.wait_for_log("admin: "))
         yield proxy
     finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(PATIENCE_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        reader.join(PATIENCE_S)
+        _stop(process)
+        reader.join(TIMEOUT_S)
         if process.stderr is not None:
             process.stderr.close()
 
 
-def _collect(proxy: ProxyProcess) -> None:
-    assert proxy.process.stderr is not None
-    for line in proxy.process.stderr:
-        proxy.log.append(line.rstrip("\n"))
+def run_serve(config: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `tornado-proxy serve` with a configuration that it rejects; return its exit code and output."""
+    return subprocess.run(
+        [sys.executable, "-m", "tornado_proxy", "serve", "--config", str(config)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **SECRETS, **environment},
+        timeout=60,
+        check=False,
+    )
 
 
-def _address(line: str) -> str:
+def _stop(process: subprocess.Popen[str]) -> None:
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _url_in(line: str) -> str:
     return line[line.index("http://") :].split()[0]

@@ -19,7 +19,7 @@ import psycopg
 import pytest
 
 #: Seconds; far above what any step takes.
-_PATIENCE_S = 30
+_TIMEOUT_S = 30
 
 _SUPERUSER = "owner"
 
@@ -39,7 +39,7 @@ class PostgresServer:
             stderr=subprocess.DEVNULL,
             **_user(),
         )
-        deadline = time.monotonic() + _PATIENCE_S
+        deadline = time.monotonic() + _TIMEOUT_S
         while True:
             try:
                 psycopg.connect(self.url("postgres")).close()
@@ -54,7 +54,7 @@ class PostgresServer:
         """SIGINT ends it in order, SIGQUIT as a crash does."""
         if self.process is not None:
             self.process.send_signal(how)
-            self.process.wait(_PATIENCE_S)
+            self.process.wait(_TIMEOUT_S)
             self.process = None
 
     def url(self, database: str) -> str:

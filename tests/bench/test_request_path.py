@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 
-from tests.harness import PATIENCE_S, ROOT
+from tests.harness import ROOT, TIMEOUT_S
 
 
 def test_report_counts_calls_and_lists_files_sorted_by_path() -> None:
@@ -15,7 +15,7 @@ def test_report_counts_calls_and_lists_files_sorted_by_path() -> None:
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=PATIENCE_S,
+        timeout=TIMEOUT_S,
         check=False,
     )
 

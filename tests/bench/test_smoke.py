@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.machine import family
-from tests.harness import PATIENCE_S, ROOT
+from tests.harness import ROOT, TIMEOUT_S
 
 
 def bench(folder: Path, parts: str, *options: str) -> tuple[dict[str, dict[str, dict[str, list[float]]]], str]:
@@ -88,12 +88,12 @@ def test_a_harness_that_is_terminated_leaves_no_process_behind(tmp_path: Path) -
         cwd=ROOT,
         env={**os.environ, "TMPDIR": str(tmp_path)},
     )
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while len(family(process.pid)) < 4 and time.monotonic() < deadline:  # itself, two providers, our server
         time.sleep(0.05)
     started = family(process.pid)
     process.terminate()
-    assert process.wait(PATIENCE_S) == 1
+    assert process.wait(TIMEOUT_S) == 1
     assert len(started) >= 4
     while any(map(runs, started)) and time.monotonic() < deadline:  # a killed process takes a moment
         time.sleep(0.05)

@@ -119,4 +119,4 @@ def test_an_ipv6_address_is_printed_as_a_url(tmp_path: Path) -> None:
 
     with running_proxy(tmp_path, NOWHERE, admin={"host": "::1", "port": 0}) as proxy:
         assert proxy.admin_url.startswith("http://[::1]:")
-        assert proxy.admin("/readyz") == (200, "ready\n")
+        assert proxy.fetch_admin("/readyz") == (200, "ready\n")

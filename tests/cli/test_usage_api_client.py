@@ -24,7 +24,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
         headers = {"Authorization": f"Bearer {mint()}"}
         url = f"{running.base_url}/openai/v1/chat/completions"
         assert httpx.post(url, json=body, headers=headers, timeout=30).status_code == 200
-        assert running.records(count=1)
+        assert running.read_records(count=1)
         yield running
 
 
@@ -34,7 +34,7 @@ def usage(proxy: ProxyProcess, *words: str, token: str | None = None) -> Result:
 
 
 def test_every_row_of_the_caller_s_own_usage_is_printed(proxy: ProxyProcess) -> None:
-    (record,) = proxy.records()
+    (record,) = proxy.read_records()
     items = [(item["type"], item["quantity"], item["amount"]) for item in record["line_items"]]
 
     lines = usage(proxy, "--format", "jsonl", "--since", "1h").stdout.splitlines()
@@ -51,7 +51,7 @@ def test_csv_has_the_columns_that_were_asked_for(proxy: ProxyProcess) -> None:
 
     assert list(rows[0])[:3] == ["participant", "provider", "model"]
     assert {row["participant"] for row in rows} == {"ada"}
-    assert sum(Decimal(row["total"]) for row in rows) == Decimal(proxy.records()[0]["total"])
+    assert sum(Decimal(row["total"]) for row in rows) == Decimal(proxy.read_records()[0]["total"])
 
 
 def test_nothing_is_an_empty_answer(proxy: ProxyProcess) -> None:

@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from tests.docs.pages import DOCS, rows, text_of
-from tests.replay import RECORDED
+from tests.replay_provider import RECORDED
 from tornado_proxy.providers.contract import Endpoint, WebSocketEndpoint
 from tornado_proxy.providers.registry import PROVIDERS
 

@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 
 from tests.harness import ProxyProcess
-from tests.server.raw_provider import END, EVENT, SSE, USAGE, answer, chunk, connect, read_request, run_against
+from tests.server.raw_provider import END, EVENT, SSE, USAGE, chunk, connect, fetch_chat, read_request, run_against
 
 #: Descriptors that the process gets on top of what it has when it is idle.
 _FEW = 40
@@ -47,9 +47,9 @@ def test_callers_past_the_limit_wait_and_are_all_answered(tmp_path: Path) -> Non
 
     async def act(proxy: ProxyProcess) -> tuple[list[bytes], int]:
         limit_open_files(proxy, open_files(proxy) + _FEW)
-        answers = await asyncio.gather(*(answer(proxy) for _ in range(_CALLERS)))
+        answers = await asyncio.gather(*(fetch_chat(proxy) for _ in range(_CALLERS)))
         await asyncio.to_thread(proxy.wait_for_log, AGAIN)
-        records = await asyncio.to_thread(proxy.records, count=_CALLERS)
+        records = await asyncio.to_thread(proxy.read_records, count=_CALLERS)
         return answers, len([one for one in records if one["basis"] == "reported"])
 
     answers, reported = run_against(serve, tmp_path, act)
@@ -69,7 +69,7 @@ def test_descriptors_for_twenty_calls_are_enough_for_twenty_at_once(tmp_path: Pa
 
     async def act(proxy: ProxyProcess) -> list[bytes]:
         limit_open_files(proxy, open_files(proxy) + 2 * _AT_ONCE + _SPARE)
-        return await asyncio.wait_for(asyncio.gather(*(answer(proxy) for _ in range(_AT_ONCE))), 20)
+        return await asyncio.wait_for(asyncio.gather(*(fetch_chat(proxy) for _ in range(_AT_ONCE))), 20)
 
     answers = run_against(serve, tmp_path, act)
 
@@ -88,10 +88,10 @@ def test_connections_that_cannot_be_taken_cost_one_line_and_no_processor_time(tm
         before_s = processor_s(proxy)
         await asyncio.sleep(1)
         spent_s = processor_s(proxy) - before_s
-        assert (await asyncio.to_thread(proxy.admin, "/readyz"))[0] == 200  # the admin port keeps answering
+        assert (await asyncio.to_thread(proxy.fetch_admin, "/readyz"))[0] == 200  # the admin port keeps answering
         for _, writer in idle:
             writer.close()
-        seen = await asyncio.wait_for(answer(proxy), 20)
+        seen = await asyncio.wait_for(fetch_chat(proxy), 20)
         proxy.signal(signal.SIGTERM)
         assert await asyncio.to_thread(proxy.wait_exit) == 0
         return spent_s, [line for line in proxy.log if '"level":"error"' in line], seen

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.docs.pages import DOCS, rows
-from tests.replay import RECORDED, recorded
+from tests.replay_provider import RECORDED, load_exchange
 from tornado_proxy.domain.errors import CallerError
 from tornado_proxy.domain.request import ImageFacts, RequestFacts
 from tornado_proxy.domain.terms import Terms
@@ -115,7 +115,7 @@ def test_no_bytes_make_a_reader_raise_and_no_cut_changes_what_it_reads(
     cuts=st.lists(st.integers(0, 5000), max_size=6),
 )
 def test_a_recorded_answer_reads_the_same_however_it_is_cut(endpoint: HttpEndpoint, name: str, cuts: list[int]) -> None:
-    body = recorded(name)["response"].get("body_text", "").encode()
+    body = load_exchange(name)["response"].get("body_text", "").encode()
     edges = sorted({0, len(body), *(cut % (len(body) + 1) for cut in cuts)})
     pieces = [body[start:end] for start, end in itertools.pairwise(edges)]
 

@@ -1,4 +1,4 @@
-"""Callers that never pause."""
+"""Callers that send one request after another without a pause."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ import threading
 
 import httpx2 as httpx
 
-from tests.server.holding import chat
+from tests.harness import TIMEOUT_S, wait_until
+from tests.server.blocking_provider import chat
 
 CALLERS = 6
 
 
 class Load:
-    """Callers that call without a pause until they are stopped; each call has a user of its own."""
+    """Callers that run until the end of the block; each request has a user of its own."""
 
     def __init__(self, base_url: str, name: str) -> None:
         self._base_url = base_url
         self._name = name
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._call, args=(number,)) for number in range(CALLERS)]
-        self.answered: list[str] = []
+        #: The users of the requests whose response had status 200.
+        self.succeeded: list[str] = []
 
     def __enter__(self) -> Load:
         for thread in self._threads:
@@ -30,7 +32,12 @@ class Load:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(TIMEOUT_S)
+
+    def wait_for_responses(self, count: int) -> None:
+        """Wait for `count` more responses."""
+        goal = len(self.succeeded) + count
+        wait_until(lambda: len(self.succeeded) >= goal, f"{count} more responses")
 
     def _call(self, caller: int) -> None:
         number = 0
@@ -39,4 +46,4 @@ class Load:
             user = f"{self._name}-{caller}-{number}"
             with contextlib.suppress(httpx.TransportError):
                 if chat(self._base_url, user).status_code == 200:
-                    self.answered.append(user)
+                    self.succeeded.append(user)

@@ -1,4 +1,4 @@
-"""A provider on a plain socket that does exactly what a test tells it, and clients as plain."""
+"""A provider on a plain socket that a test scripts byte by byte, and clients on plain sockets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from tests.harness import ProxyProcess, mint, running_proxy
+from tests.harness import TIMEOUT_S, ProxyProcess, mint, running_proxy
 
 SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
 EVENT = b'data: {"id":"c1","model":"gpt-4o-mini","choices":[{"index":0,"delta":{"content":"word "}}]}\n\n'
@@ -23,27 +23,36 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 def chunk(data: bytes) -> bytes:
+    """Return `data` as a chunk of a chunked body (RFC 9112, 7.1)."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def is_whole(answer: bytes) -> bool:
-    """Whether an answer came to its end: that of its chunks, or of the length that was told with its head."""
-    head, _, body = answer.partition(b"\r\n\r\n")
+def is_complete(response: bytes) -> bool:
+    """Return True if the body has its last chunk, or the length that its head states."""
+    head, _, body = response.partition(b"\r\n\r\n")
     length = re.search(rb"\r\ncontent-length: (\d+)", head, re.IGNORECASE)
     return body.endswith(END) if length is None else len(body) == int(length[1])
 
 
 async def read_request(reader: asyncio.StreamReader) -> bytes:
+    """Return the body of the next request, which states its Content-Length."""
     head = await reader.readuntil(b"\r\n\r\n")
     length = next(line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:"))
     return await reader.readexactly(int(length.partition(b":")[2]))
 
 
 def run_against(serve: Serve, folder: Path, act: Callable[[ProxyProcess], Awaitable[Any]], **config: Any) -> Any:
-    """What `act` gives, with the real server in front of a provider that serves each connection with `serve`."""
+    """Return the result of `act`; it runs beside the real server and a provider that is `serve`.
+
+    Args:
+        serve: Called with each connection that the proxy opens; the connection closes when it returns.
+        folder: The folder of the server's configuration and ledger.
+        act: The client's side of the test.
+        config: Top-level members of the configuration.
+    """
 
     async def run() -> Any:
-        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             try:
                 await serve(reader, writer)
             except (ConnectionError, asyncio.IncompleteReadError):
@@ -51,20 +60,20 @@ def run_against(serve: Serve, folder: Path, act: Callable[[ProxyProcess], Awaita
             finally:
                 writer.close()
 
-        async with await asyncio.start_server(connected, "127.0.0.1", 0) as server:
+        async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
             url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-            proxy = running_proxy(folder, url, **config)
-            running = await asyncio.to_thread(proxy.__enter__)
+            context = running_proxy(folder, url, **config)
+            proxy = await asyncio.to_thread(context.__enter__)
             try:
-                return await act(running)
+                return await act(proxy)
             finally:
-                await asyncio.to_thread(proxy.__exit__, None, None, None)
+                await asyncio.to_thread(context.__exit__, None, None, None)
 
     return asyncio.run(run())
 
 
-def request(*, stream: bool = True, connection: str = "close", user: str = "ada") -> bytes:
-    """A chat completion as a client sends it."""
+def chat_request(*, stream: bool = True, connection: str = "close", user: str = "ada") -> bytes:
+    """Return the bytes of a chat completion request."""
     body = json.dumps(
         {"model": "gpt-4o-mini", "stream": stream, "messages": [{"role": "user", "content": "hi"}]}
     ).encode()
@@ -75,21 +84,40 @@ def request(*, stream: bool = True, connection: str = "close", user: str = "ada"
 
 
 async def connect(proxy: ProxyProcess) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open a connection to the client port."""
     return await asyncio.open_connection("127.0.0.1", int(proxy.base_url.rpartition(":")[2]))
 
 
-async def ask(proxy: ProxyProcess, *, stream: bool = True) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def open_chat(proxy: ProxyProcess, *, stream: bool = True) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open a connection and send a chat completion request on it."""
     reader, writer = await connect(proxy)
-    writer.write(request(stream=stream))
+    writer.write(chat_request(stream=stream))
     return reader, writer
 
 
-async def answer(proxy: ProxyProcess, *, stream: bool = True) -> bytes:
-    """All bytes of an answer, to the end of its connection."""
-    reader, writer = await ask(proxy, stream=stream)
+async def fetch_chat(proxy: ProxyProcess, *, stream: bool = True) -> bytes:
+    """Return all bytes of the response to a chat completion request; nothing if the connection is reset."""
+    reader, writer = await open_chat(proxy, stream=stream)
     try:
-        return await asyncio.wait_for(reader.read(), 30)
+        return await asyncio.wait_for(reader.read(), TIMEOUT_S)
     except ConnectionError:
         return b""
     finally:
         writer.close()
+
+
+def stop_reading(reader: asyncio.StreamReader) -> None:
+    """Read nothing more, so that the kernel's buffers fill; asyncio has no public way to do so."""
+    reader._transport.pause_reading()  # type: ignore[attr-defined]
+
+
+def continue_reading(reader: asyncio.StreamReader) -> None:
+    """Undo stop_reading()."""
+    reader._transport.resume_reading()  # type: ignore[attr-defined]
+
+
+async def wait_for_metric(proxy: ProxyProcess, line: str) -> None:
+    """Wait until /metrics has `line`."""
+    async with asyncio.timeout(TIMEOUT_S):
+        while line not in (await asyncio.to_thread(proxy.fetch_admin, "/metrics"))[1]:  # noqa: ASYNC110  # another process
+            await asyncio.sleep(0.02)

@@ -8,9 +8,9 @@ from decimal import Decimal
 from pathlib import Path
 
 import httpx2 as httpx
-import openai
 import pytest
 
+import openai
 from tests.browser import find_chromium, open_page
 from tests.harness import OPENAI_KEY, ProxyProcess, mint, running_proxy
 from tornado_proxy.simulator import Simulator, running_simulator
@@ -76,7 +76,7 @@ def test_a_page_holds_a_conversation_with_a_short_lived_key_and_the_ledger_has_i
 
     assert (told["code"], told["protocol"], told["words"]) == (1000, "realtime", "words for a page")
     assert told["session"]["instructions"] == "Be brief"
-    (record,) = proxy.records(count=2)[1:]
+    (record,) = proxy.read_records(count=2)[1:]
     assert (record["participant"], record["endpoint"], record["basis"]) == ("grace", "/v1/realtime", "reported")
     usage = told["usage"]
     items = {item["type"]: Decimal(item["amount"]) for item in record["line_items"]}

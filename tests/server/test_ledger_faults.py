@@ -28,11 +28,18 @@ from tests.harness import (
     ProxyProcess,
     mint,
     running_proxy,
+    wait_until,
     write_config,
 )
 from tests.ledger.usage_lines import faults
 from tests.postgres_server import PostgresServer, running_postgres
-from tests.server.holding import TOTAL, HoldingProvider, call_under_way, chat, holding_provider, wait_until
+from tests.server.blocking_provider import (
+    TOTAL_USD,
+    BlockingProvider,
+    chat,
+    request_in_flight,
+    running_blocking_provider,
+)
 from tests.server.load import Load
 from tornado_proxy.simulator import Simulator, running_simulator
 
@@ -40,8 +47,8 @@ Fault = Callable[[ProxyProcess], contextlib.AbstractContextManager[None]]
 
 
 @pytest.fixture
-def provider() -> Iterator[HoldingProvider]:
-    with holding_provider() as one:
+def provider() -> Iterator[BlockingProvider]:
+    with running_blocking_provider() as one:
         yield one
 
 
@@ -112,13 +119,13 @@ def assert_turned_away(proxy: ProxyProcess) -> None:
     anthropic = httpx.post(f"{proxy.base_url}/anthropic/v1/messages", json=message, headers=headers, timeout=30)
     assert anthropic.status_code == 503
     assert (anthropic.json()["type"], anthropic.json()["error"]["type"]) == ("error", "overloaded_error")
-    assert proxy.admin("/healthz") == (200, "ok\n")
-    assert proxy.admin("/readyz")[0] == 503
+    assert proxy.fetch_admin("/healthz") == (200, "ok\n")
+    assert proxy.fetch_admin("/readyz")[0] == 503
 
 
 def assert_each_once(records: list[dict[str, Any]], users: list[str]) -> None:
     assert sorted(record["participant"] for record in records) == sorted(users)
-    assert {record["total"] for record in records} == {TOTAL}
+    assert {record["total"] for record in records} == {TOTAL_USD}
     assert [fault for record in records for fault in faults(record)] == []
 
 
@@ -133,25 +140,25 @@ def assert_each_once(records: list[dict[str, Any]], users: list[str]) -> None:
     ],
 )
 def test_while_the_ledger_fails_new_requests_get_503_and_those_in_flight_are_kept(
-    fault: Fault, words: str, provider: HoldingProvider, tmp_path: Path
+    fault: Fault, words: str, provider: BlockingProvider, tmp_path: Path
 ) -> None:
     with running_proxy(tmp_path, provider.url) as proxy:
         assert chat(proxy.base_url, "before").status_code == 200
-        proxy.records(count=1)
-        with call_under_way(proxy, provider, "held") as answers, fault(proxy):
+        proxy.read_records(count=1)
+        with request_in_flight(proxy, provider, "held") as answers, fault(proxy):
             if fault is full_disk:  # shows with the first write
                 assert chat(proxy.base_url, "refused").status_code == 503
-            wait_until(lambda: proxy.admin("/readyz")[0] == 503, "readiness to fail")
-            wait_until(lambda: words in proxy.admin("/readyz")[1], f"{words}: {proxy.admin('/readyz')}")
+            wait_until(lambda: proxy.fetch_admin("/readyz")[0] == 503, "readiness to fail")
+            wait_until(lambda: words in proxy.fetch_admin("/readyz")[1], f"{words}: {proxy.fetch_admin('/readyz')}")
             assert_turned_away(proxy)
-            provider.let_go.set()
+            provider.release.set()
             wait_until(lambda: len(answers) == 1, "the answer of the request in flight")
             assert answers[0].status_code == 200
-        wait_until(lambda: proxy.admin("/readyz") == (200, "ready\n"), "readiness to come back")
+        wait_until(lambda: proxy.fetch_admin("/readyz") == (200, "ready\n"), "readiness to come back")
         assert chat(proxy.base_url, "after").status_code == 200
 
-        assert_each_once(proxy.records(count=3), ["before", "held", "after"])
-        assert "refused" not in provider.asked
+        assert_each_once(proxy.read_records(count=3), ["before", "held", "after"])
+        assert "refused" not in provider.users
         told = [line for line in proxy.log if "the ledger cannot be written" in line]
         assert any(words in line for line in told), told
         proxy.wait_for_log("the ledger is back")
@@ -172,35 +179,35 @@ def small_disk(folder: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_disk_that_is_really_full_costs_no_record(provider: HoldingProvider, tmp_path: Path) -> None:
+def test_a_disk_that_is_really_full_costs_no_record(provider: BlockingProvider, tmp_path: Path) -> None:
     with (
         small_disk(tmp_path / "var") as disk,
         running_proxy(tmp_path, provider.url, ledger={"url": "sqlite:///var/ledger.db"}) as proxy,
     ):
         proxy.ledger_url = f"sqlite:///{disk}/ledger.db"
-        with call_under_way(proxy, provider, "held"):
+        with request_in_flight(proxy, provider, "held"):
             filler = disk / "filler"
             fill(filler)
             wait_until(lambda: chat(proxy.base_url, "refused").status_code == 503, "a refusal")
             assert_turned_away(proxy)
-            assert "free space" in proxy.admin("/readyz")[1]
-            provider.let_go.set()
+            assert "free space" in proxy.fetch_admin("/readyz")[1]
+            provider.release.set()
         filler.unlink()
-        wait_until(lambda: proxy.admin("/readyz")[0] == 200, "readiness to come back")
+        wait_until(lambda: proxy.fetch_admin("/readyz")[0] == 200, "readiness to come back")
 
-        records = proxy.records(count=len(provider.asked))
-        assert sorted(record["participant"] for record in records) == sorted(provider.asked)
-        assert {record["total"] for record in records} == {TOTAL}
+        records = proxy.read_records(count=len(provider.users))
+        assert sorted(record["participant"] for record in records) == sorted(provider.users)
+        assert {record["total"] for record in records} == {TOTAL_USD}
 
 
-def test_a_death_on_a_full_disk_costs_no_record_either(provider: HoldingProvider, tmp_path: Path) -> None:
+def test_a_death_on_a_full_disk_costs_no_record_either(provider: BlockingProvider, tmp_path: Path) -> None:
     ledger = {"url": "sqlite:///var/ledger.db"}
     with small_disk(tmp_path / "var") as disk:
         with running_proxy(tmp_path, provider.url, ledger=ledger) as proxy:
-            with call_under_way(proxy, provider, "held") as answers:
+            with request_in_flight(proxy, provider, "held") as answers:
                 fill(disk / "filler")
                 wait_until(lambda: chat(proxy.base_url, "refused").status_code == 503, "a refusal")
-                provider.let_go.set()
+                provider.release.set()
                 wait_until(lambda: len(answers) == 1, "the answer of the request in flight")
             wait_until(lambda: any(b'"held"' in one.read_bytes() for one in disk.glob("*.jsonl")), "a journal")
             proxy.signal(signal.SIGKILL)
@@ -208,10 +215,10 @@ def test_a_death_on_a_full_disk_costs_no_record_either(provider: HoldingProvider
         (disk / "filler").unlink()
         with running_proxy(tmp_path, provider.url, ledger=ledger) as again:
             again.ledger_url = f"sqlite:///{disk}/ledger.db"
-            records = again.records()
+            records = again.read_records()
 
-    assert [record["total"] for record in records if record["participant"] == "held"] == [TOTAL]
-    assert sorted(record["participant"] for record in records) == sorted(provider.asked)
+    assert [record["total"] for record in records if record["participant"] == "held"] == [TOTAL_USD]
+    assert sorted(record["participant"] for record in records) == sorted(provider.users)
 
 
 def fill(filler: Path) -> None:
@@ -290,39 +297,39 @@ def test_a_ledger_that_may_not_be_written_is_one_line_that_says_what_to_do(tmp_p
     assert "check owner, mode and free space" in line
 
 
-def assert_all_accounted(proxy: ProxyProcess, provider: HoldingProvider, *, callers: int) -> None:
+def assert_all_accounted(proxy: ProxyProcess, provider: BlockingProvider, *, callers: int) -> None:
     """Each request that reached the provider has one entry; what did not reach it is at most one of each caller."""
     # A database server may need a moment to find out that a process is dead.
-    wait_until(lambda: set(provider.asked) <= {one["participant"] for one in proxy.records()}, "all entries")
-    entries = Counter(record["participant"] for record in proxy.records())
+    wait_until(lambda: set(provider.users) <= {one["participant"] for one in proxy.read_records()}, "all entries")
+    entries = Counter(record["participant"] for record in proxy.read_records())
     assert max(entries.values()) == 1
-    assert [fault for record in proxy.records() for fault in faults(record)] == []
-    assert len(set(entries) - set(provider.asked)) <= callers
+    assert [fault for record in proxy.read_records() for fault in faults(record)] == []
+    assert len(set(entries) - set(provider.users)) <= callers
 
 
-def test_kill_9_under_load_leaves_each_request_with_one_entry(provider: HoldingProvider, tmp_path: Path) -> None:
+def test_kill_9_under_load_leaves_each_request_with_one_entry(provider: BlockingProvider, tmp_path: Path) -> None:
     answered: list[str] = []
     for number in range(2):
         with (
             running_proxy(tmp_path, provider.url) as proxy,
             Load(proxy.base_url, f"round{number}") as load,
         ):
-            seen = len(provider.asked)
-            wait_until(lambda: len(provider.asked) > seen + 60, "some load")  # noqa: B023  # used within the round
+            seen = len(provider.users)
+            wait_until(lambda: len(provider.users) > seen + 60, "some load")  # noqa: B023  # used within the round
             proxy.signal(signal.SIGKILL)
             proxy.wait_exit()
-        answered += load.answered
+        answered += load.succeeded
 
     with running_proxy(tmp_path, provider.url) as proxy:
         assert_all_accounted(proxy, provider, callers=2 * 6)
-        unsettled = [record for record in proxy.records() if record["basis"] == "unsettled"]
+        unsettled = [record for record in proxy.read_records() if record["basis"] == "unsettled"]
         # What a kill catches: calls under way, and records that waited for their commit.
         assert len(unsettled) < len(answered) / 2
         assert {record["outcome"] for record in unsettled} <= {"crashed"}
 
 
 def test_two_processes_on_one_port_and_one_file_lose_and_double_nothing(
-    provider: HoldingProvider, tmp_path: Path
+    provider: BlockingProvider, tmp_path: Path
 ) -> None:
     listen = {"host": "127.0.0.1", "port": 0, "reuse_port": True}
     with running_proxy(tmp_path, provider.url, listen=listen) as first:
@@ -330,15 +337,15 @@ def test_two_processes_on_one_port_and_one_file_lose_and_double_nothing(
         both = {**listen, "port": port}
         with running_proxy(tmp_path, provider.url, listen=both) as second:
             with Load(first.base_url, "both") as load:
-                wait_until(lambda: len(load.answered) > 100, "some load")
+                wait_until(lambda: len(load.succeeded) > 100, "some load")
                 second.signal(signal.SIGKILL)
                 second.wait_exit()
-                seen = len(load.answered)
-                wait_until(lambda: len(load.answered) > seen + 50, "load on the one that is left")
+                seen = len(load.succeeded)
+                wait_until(lambda: len(load.succeeded) > seen + 50, "load on the one that is left")
             served = [sum('"message":"request"' in line for line in one.log) for one in (first, second)]
             assert min(served) > 0, "the kernel gave one of them nothing"
         with running_proxy(tmp_path, provider.url, listen=both) as third:
-            wait_until(lambda: third.admin("/readyz")[0] == 200, "the third")
+            wait_until(lambda: third.fetch_admin("/readyz")[0] == 200, "the third")
             assert_all_accounted(third, provider, callers=6)
 
 
@@ -349,36 +356,36 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 def test_a_server_that_goes_away_and_comes_back_loses_and_doubles_nothing(
-    postgres: PostgresServer, provider: HoldingProvider, tmp_path: Path
+    postgres: PostgresServer, provider: BlockingProvider, tmp_path: Path
 ) -> None:
     url = postgres.new_database()
     with running_proxy(tmp_path, provider.url, ledger={"url": url}) as proxy:
         proxy.ledger_url = url
         assert chat(proxy.base_url, "before").status_code == 200
-        with call_under_way(proxy, provider, "held"):
+        with request_in_flight(proxy, provider, "held"):
             postgres.stop()
-            wait_until(lambda: proxy.admin("/readyz")[0] == 503, "readiness to fail")
+            wait_until(lambda: proxy.fetch_admin("/readyz")[0] == 503, "readiness to fail")
             assert_turned_away(proxy)
-            assert url in proxy.admin("/readyz")[1]
-            provider.let_go.set()
+            assert url in proxy.fetch_admin("/readyz")[1]
+            provider.release.set()
         wait_for_journal(tmp_path)
         postgres.start()
-        wait_until(lambda: proxy.admin("/readyz")[0] == 200, "readiness to come back")
+        wait_until(lambda: proxy.fetch_admin("/readyz")[0] == 200, "readiness to come back")
         assert chat(proxy.base_url, "after").status_code == 200
 
-        assert_each_once(proxy.records(count=3), ["before", "held", "after"])
+        assert_each_once(proxy.read_records(count=3), ["before", "held", "after"])
         wait_until(lambda: journaled(tmp_path) == [], "an empty journal")
 
 
 def test_a_process_that_dies_while_its_server_is_away_leaves_its_records_to_the_next(
-    postgres: PostgresServer, provider: HoldingProvider, tmp_path: Path
+    postgres: PostgresServer, provider: BlockingProvider, tmp_path: Path
 ) -> None:
     url = postgres.new_database()
     with running_proxy(tmp_path, provider.url, ledger={"url": url}) as proxy:
-        with call_under_way(proxy, provider, "held"):
+        with request_in_flight(proxy, provider, "held"):
             postgres.stop(signal.SIGQUIT)
-            wait_until(lambda: proxy.admin("/readyz")[0] == 503, "readiness to fail")
-            provider.let_go.set()
+            wait_until(lambda: proxy.fetch_admin("/readyz")[0] == 503, "readiness to fail")
+            provider.release.set()
         wait_for_journal(tmp_path)
         proxy.signal(signal.SIGKILL)
         proxy.wait_exit()
@@ -390,7 +397,7 @@ def test_a_process_that_dies_while_its_server_is_away_leaves_its_records_to_the_
     postgres.start()
     with running_proxy(tmp_path, provider.url, ledger={"url": url}) as again:
         again.ledger_url = url
-        assert_each_once(again.records(), ["held"])
+        assert_each_once(again.read_records(), ["held"])
 
 
 def journaled(folder: Path) -> list[str]:
@@ -404,10 +411,10 @@ def wait_for_journal(folder: Path) -> None:
     wait_until(lambda: journaled(folder) == ["held"], "a record in the journal")
 
 
-def test_kill_9_under_load_on_postgresql(postgres: PostgresServer, provider: HoldingProvider, tmp_path: Path) -> None:
+def test_kill_9_under_load_on_postgresql(postgres: PostgresServer, provider: BlockingProvider, tmp_path: Path) -> None:
     ledger = {"url": postgres.new_database()}
     with running_proxy(tmp_path, provider.url, ledger=ledger) as proxy, Load(proxy.base_url, "pg"):
-        wait_until(lambda: len(provider.asked) > 100, "some load")
+        wait_until(lambda: len(provider.users) > 100, "some load")
         proxy.signal(signal.SIGKILL)
         proxy.wait_exit()
 
@@ -430,7 +437,7 @@ def test_what_is_billed_later_is_settled_on_postgresql_and_belongs_to_who_made_i
         made = client.post("/responses", json=body)
         proxy.wait_for_log('"message":"settled"')
 
-        (record,) = proxy.records()
+        (record,) = proxy.read_records()
         own = client.get(f"/responses/{made.json()['id']}")
         stranger = mint(project=OTHER_PROJECT, key_id=OTHER_KEY_ID, secret=OTHER_SIGNING_SECRET)
         others = client.get(f"/responses/{made.json()['id']}", headers={"Authorization": f"Bearer {stranger}"})

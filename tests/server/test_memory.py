@@ -19,7 +19,7 @@ def resident_kib(proxy: ProxyProcess) -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
 
 
-class HoldingProvider:
+class BlockingProvider:
     """Reads each request whole, sends one event, and leaves the stream open until the other side closes it."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ def test_a_prompt_is_let_go_when_the_provider_has_answered(tmp_path: Path) -> No
     prompt = {"model": "gpt-4o-mini", "stream": True, "messages": [{"role": "user", "content": "x" * _PROMPT_BYTES}]}
     body = json.dumps(prompt).encode()
 
-    async def measure(proxy: ProxyProcess, provider: HoldingProvider) -> int:
+    async def measure(proxy: ProxyProcess, provider: BlockingProvider) -> int:
         port = int(proxy.base_url.rpartition(":")[2])
         writers = [await open_stream(port, body)]
         before = resident_kib(proxy)
@@ -65,7 +65,7 @@ def test_a_prompt_is_let_go_when_the_provider_has_answered(tmp_path: Path) -> No
         return grown
 
     async def main() -> int:
-        provider = HoldingProvider()
+        provider = BlockingProvider()
         async with await asyncio.start_server(provider.answer, "127.0.0.1", 0, limit=1024 * 1024) as server:
             url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
             with running_proxy(tmp_path, url, streams={"on_client_disconnect": "cancel"}) as proxy:

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
-import openai
 import pytest
 import websockets
 from websockets.asyncio.client import ClientConnection
 
+import openai
 from tests.harness import OPENAI_KEY, ProxyProcess, mint, running_proxy
-from tests.stress.without_collector import LEFT
+from tests.stress.gc_disabled import LEFT
 from tornado_proxy.simulator import Simulator, running_simulator
 
 MODEL = "gpt-realtime"
@@ -84,7 +84,7 @@ def records_of(proxy: ProxyProcess, socket: ClientConnection, count: int) -> lis
     """The records of a session; waits for `count` of them."""
     assert socket.response is not None
     session_id = socket.response.headers["Llm-Proxy-Request-Id"]
-    return proxy.session_records(session_id, count)
+    return proxy.read_session_records(session_id, count)
 
 
 def test_the_sdk_holds_a_conversation_and_each_response_is_billed(proxy: ProxyProcess) -> None:
@@ -107,7 +107,7 @@ def test_the_sdk_holds_a_conversation_and_each_response_is_billed(proxy: ProxyPr
 
     first, second = asyncio.run(talk())
 
-    records = [one for one in proxy.records(count=2) if one["participant"] == "grace"]
+    records = [one for one in proxy.read_records(count=2) if one["participant"] == "grace"]
     assert len(records) == 2
     assert {one["session"] for one in records} == {records[0]["session"]}
     for response, record in zip((first, second), records, strict=True):
@@ -319,7 +319,7 @@ def test_shutdown_closes_an_idle_session_at_once_and_a_busy_one_when_it_is_done(
 
         assert asyncio.run(talk()) == (1001, 1001, "completed")
         assert proxy.wait_exit() == 0
-        (record,) = proxy.records(count=1)
+        (record,) = proxy.read_records(count=1)
         assert record["basis"] == "reported"
 
 
@@ -338,7 +338,7 @@ def test_a_killed_server_shows_the_response_in_progress_as_unsettled(
         asyncio.run(talk(proxy))
         proxy.wait_exit()
     with running_proxy(tmp_path, simulator[1]) as proxy:
-        records = proxy.records(count=2)
+        records = proxy.read_records(count=2)
 
     assert sorted(one["basis"] for one in records) == ["reported", "unsettled"]
 
@@ -365,9 +365,9 @@ def test_a_session_that_has_ended_leaves_nothing_to_the_collector_of_cycles(
     async def run_all(proxy: ProxyProcess) -> None:
         await asyncio.gather(*(run(proxy, until) for until in ("response.created", "response.done") for _ in range(5)))
 
-    with running_proxy(tmp_path, simulator[1], program="tests.stress.without_collector") as proxy:
+    with running_proxy(tmp_path, simulator[1], program="tests.stress.gc_disabled") as proxy:
         asyncio.run(run_all(proxy))
-        assert len(proxy.records(count=10)) == 10
+        assert len(proxy.read_records(count=10)) == 10
         while sum('"message":"session ended"' in line for line in tuple(proxy.log)) < 10:
             time.sleep(0.02)
         proxy.signal(signal.SIGUSR1)

@@ -49,7 +49,7 @@ def test_a_voice_agent_speaks_and_is_billed(proxy: ProxyProcess) -> None:
 
     assert asyncio.run(talk()) == "agent_end"
 
-    records = [one for one in proxy.records(count=1) if one["participant"] == "agent-smith"]
+    records = [one for one in proxy.read_records(count=1) if one["participant"] == "agent-smith"]
     (record,) = [one for one in records if one["basis"] == "reported"]
     items = {item["type"]: Decimal(item["quantity"]) for item in record["line_items"]}
     assert items["output_audio_tokens"] > 0

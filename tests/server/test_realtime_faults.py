@@ -20,8 +20,8 @@ from websockets.asyncio.server import ServerConnection, serve
 from tests.harness import PROJECT, ProxyProcess
 from tests.server import raw_provider
 from tests.server.test_realtime import next_event, records_of, session
-from tests.stress.serving import comes_true, serving
-from tests.stress.watch import resident_kib
+from tests.stress.async_proxy import becomes_true, serving
+from tests.stress.process_stats import resident_kib
 from tests.upstream.authority import ca_file, server_context
 
 Speak = Callable[[ServerConnection], Awaitable[None]]
@@ -218,7 +218,7 @@ def test_answers_of_clients_that_left_are_drained_in_number_and_time() -> None:
 
     async def act(proxy: ProxyProcess) -> list[tuple[dict[str, Any], list[str]]]:
         drained = await leave(proxy)
-        assert await comes_true(lambda: "llm_proxy_drains 1.0" in proxy.admin("/metrics")[1])
+        assert await becomes_true(lambda: "llm_proxy_drains 1.0" in proxy.fetch_admin("/metrics")[1])
         (over,) = await records(proxy, await leave(proxy), 1)
         (late,) = await records(proxy, drained, 1)
         return [(over, await faults_of(proxy, over)), (late, await faults_of(proxy, late))]
@@ -363,6 +363,6 @@ def test_sessions_that_end_in_every_way_leave_none_in_flight() -> None:
 
     async def act(proxy: ProxyProcess) -> bool:
         await asyncio.gather(*(leave(proxy, number) for number in range(60)), return_exceptions=True)
-        return await comes_true(lambda: "llm_proxy_requests_in_flight 0.0" in proxy.admin("/metrics")[1])
+        return await becomes_true(lambda: "llm_proxy_requests_in_flight 0.0" in proxy.fetch_admin("/metrics")[1])
 
     assert run_against(speak, act, streams={"on_client_disconnect": "cancel"})

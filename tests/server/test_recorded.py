@@ -11,7 +11,7 @@ import httpx2 as httpx
 import pytest
 
 from tests.harness import ProxyProcess, mint, running_proxy
-from tests.replay import Replay, expected, recorded, recorded_reply
+from tests.replay_provider import ReplayProvider, load_exchange, load_expected, recorded_response
 
 #: name -> what the provider charges, USD.  Each figure was worked out by hand from the provider's price page;
 #: `expected/` holds the same from independent libraries, with the reasons where they disagree.
@@ -30,7 +30,7 @@ COSTS = {
 NAMES = sorted(
     path.stem
     for path in (Path(__file__).parent.parent / "fixtures" / "recorded").glob("*.json")
-    if recorded(path.stem)["endpoint"]
+    if load_exchange(path.stem)["endpoint"]
     in {
         "openai.chat.completions",
         "openai.responses",
@@ -44,7 +44,7 @@ NAMES = sorted(
 
 
 @pytest.fixture(scope="module")
-def proxy(provider: Replay, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
+def proxy(provider: ReplayProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
     """The server, told to leave the list of models as it comes."""
     with running_proxy(tmp_path_factory.mktemp("recorded"), provider.url, models_list="provider") as running:
         yield running
@@ -52,14 +52,14 @@ def proxy(provider: Replay, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recorded_exchange_passes_unchanged_at_the_cost_of_the_price_page(
-    name: str, proxy: ProxyProcess, provider: Replay
+    name: str, proxy: ProxyProcess, provider: ReplayProvider
 ) -> None:
-    exchange = recorded(name)
+    exchange = load_exchange(name)
     request = exchange["request"]
     body = request.get("body")
     if isinstance(body, dict):
         body.pop("previous_response_id", None)  # it is nobody's here, so that it could not be continued
-    provider.reply = recorded_reply(name)
+    provider.response = recorded_response(name)
     sent = None if body is None else json.dumps(body).encode()
 
     answer = httpx.request(
@@ -74,12 +74,12 @@ def test_a_recorded_exchange_passes_unchanged_at_the_cost_of_the_price_page(
         assert answer.status_code == 400
         assert answer.json()["error"]["code"] == "model_not_priced"
         return
-    assert answer.status_code == provider.reply.status
+    assert answer.status_code == provider.response.status
     if not _usage_was_added(name):
-        asked = [one for one in provider.asked if (one.method, one.target) == (request["method"], request["path"])]
+        asked = [one for one in provider.requests if (one.method, one.target) == (request["method"], request["path"])]
         assert asked[-1].body == (sent or b"")  # what came after it may be the settlement of another
-        assert answer.content == provider.reply.body
-    record = proxy.record(answer.headers["llm-proxy-request-id"])
+        assert answer.content == provider.response.body
+    record = proxy.read_record(answer.headers["llm-proxy-request-id"])
     if name == "chat-stream-without-usage":  # recorded without the option, so even the added one finds no usage
         assert record["basis"] == "estimated"
         assert record["estimate_method"]
@@ -95,7 +95,7 @@ def test_a_recorded_exchange_passes_unchanged_at_the_cost_of_the_price_page(
 
 
 def _cost(name: str) -> Decimal:
-    figures = expected(name).get("cost_usd")
+    figures = load_expected(name).get("cost_usd")
     independent = Decimal(figures["prices_json"]) if figures else Decimal(0)
     typed = Decimal(COSTS.get(name, independent))
     assert typed == independent
@@ -103,6 +103,6 @@ def _cost(name: str) -> Decimal:
 
 
 def _usage_was_added(name: str) -> bool:
-    body = recorded(name)["request"].get("body") or {}
+    body = load_exchange(name)["request"].get("body") or {}
     asked = (body.get("stream_options") or {}).get("include_usage")
-    return bool(recorded(name)["endpoint"] == "openai.chat.completions" and body.get("stream") and not asked)
+    return bool(load_exchange(name)["endpoint"] == "openai.chat.completions" and body.get("stream") and not asked)

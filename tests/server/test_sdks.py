@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-import anthropic
-import openai
 import pytest
 
+import anthropic
+import openai
 from tests.harness import ANTHROPIC_KEY, OPENAI_KEY, ProxyProcess, mint, running_proxy
 from tornado_proxy.simulator import Simulator, running_simulator
 
@@ -42,7 +42,7 @@ def claude(proxy: ProxyProcess) -> Iterator[anthropic.Anthropic]:
 
 
 def last_record(proxy: ProxyProcess, answer_headers: Any) -> dict[str, Any]:
-    return proxy.record(answer_headers["llm-proxy-request-id"])
+    return proxy.read_record(answer_headers["llm-proxy-request-id"])
 
 
 def priced(record: dict[str, Any]) -> dict[str, tuple[Decimal, Decimal]]:

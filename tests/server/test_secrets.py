@@ -6,7 +6,7 @@ import httpx2 as httpx
 import pytest
 
 from tests.harness import ANTHROPIC_KEY, OPENAI_KEY, OTHER_SIGNING_SECRET, SIGNING_SECRET, ProxyProcess, mint
-from tests.replay import Replay, Reply
+from tests.replay_provider import ProviderResponse, ReplayProvider
 
 SERVER_SECRETS = (OPENAI_KEY, ANTHROPIC_KEY, SIGNING_SECRET, OTHER_SIGNING_SECRET)
 PROMPT = "the-prompt-nobody-may-log-83f1"
@@ -22,7 +22,7 @@ def chat(proxy: ProxyProcess, token: str, **headers: str) -> httpx.Response:
 
 
 def test_the_provider_gets_its_own_key_and_none_of_the_client_s_credentials(
-    proxy: ProxyProcess, provider: Replay
+    proxy: ProxyProcess, provider: ReplayProvider
 ) -> None:
     token = mint()
     hidden = {
@@ -40,7 +40,7 @@ def test_the_provider_gets_its_own_key_and_none_of_the_client_s_credentials(
 
     chat(proxy, token, **hidden)
 
-    asked = provider.asked[-1]
+    asked = provider.requests[-1]
     sent = f"{asked.target} {asked.headers} {asked.body!r}"
     assert asked.header("authorization") == f"Bearer {OPENAI_KEY}"
     assert token not in sent
@@ -59,10 +59,10 @@ def test_the_provider_gets_its_own_key_and_none_of_the_client_s_credentials(
     ],
 )
 def test_a_token_where_it_would_go_on_is_refused_and_not_repeated(
-    place: str, how: dict[str, dict[str, str]], proxy: ProxyProcess, provider: Replay
+    place: str, how: dict[str, dict[str, str]], proxy: ProxyProcess, provider: ReplayProvider
 ) -> None:
     token = mint()
-    before = len(provider.asked)
+    before = len(provider.requests)
     filled = {kind: {name: text.format(token) for name, text in given.items()} for kind, given in how.items()}
     headers = {"Authorization": f"Bearer {token}", **filled.pop("headers", {})}
 
@@ -77,19 +77,19 @@ def test_a_token_where_it_would_go_on_is_refused_and_not_repeated(
     assert answer.status_code == 400
     assert place in answer.json()["error"]["message"]
     assert token not in answer.text
-    assert len(provider.asked) == before
+    assert len(provider.requests) == before
 
 
-def test_a_token_in_the_path_is_refused(proxy: ProxyProcess, provider: Replay) -> None:
+def test_a_token_in_the_path_is_refused(proxy: ProxyProcess, provider: ReplayProvider) -> None:
     token = mint()
-    before = len(provider.asked)
+    before = len(provider.requests)
 
     answer = httpx.get(f"{proxy.base_url}/v1/models/{token}", headers={"Authorization": f"Bearer {token}"}, timeout=30)
 
-    assert (answer.status_code, token in answer.text, len(provider.asked)) == (400, False, before)
+    assert (answer.status_code, token in answer.text, len(provider.requests)) == (400, False, before)
 
 
-def test_what_a_client_may_say_reaches_the_provider(proxy: ProxyProcess, provider: Replay) -> None:
+def test_what_a_client_may_say_reaches_the_provider(proxy: ProxyProcess, provider: ReplayProvider) -> None:
     said = {
         "Idempotency-Key": "same-again",
         "X-Client-Request-Id": "client-1",
@@ -102,14 +102,18 @@ def test_what_a_client_may_say_reaches_the_provider(proxy: ProxyProcess, provide
     chat(proxy, mint(), **said)
 
     for name, value in said.items():
-        assert provider.asked[-1].header(name) == value
+        assert provider.requests[-1].header(name) == value
 
 
-def test_a_key_that_the_provider_echoes_does_not_reach_the_client(proxy: ProxyProcess, provider: Replay) -> None:
+def test_a_key_that_the_provider_echoes_does_not_reach_the_client(
+    proxy: ProxyProcess, provider: ReplayProvider
+) -> None:
     body = f'{{"error":{{"message":"Incorrect API key provided: {OPENAI_KEY}"}}}}'.encode()
     half = len(body) - 12
     headers = (("Content-Type", "application/json"), ("X-Echo", f"key {OPENAI_KEY}"), ("Set-Cookie", "a=b"))
-    provider.reply = Reply(401, (*headers, ("openai-organization", "org-owner")), (body[:half], body[half:]))
+    provider.response = ProviderResponse(
+        401, (*headers, ("openai-organization", "org-owner")), (body[:half], body[half:])
+    )
 
     answer = chat(proxy, mint())
 
@@ -121,16 +125,16 @@ def test_a_key_that_the_provider_echoes_does_not_reach_the_client(proxy: ProxyPr
 
 
 def test_no_secret_and_no_prompt_stands_in_the_log_the_metrics_or_the_ledger(
-    proxy: ProxyProcess, provider: Replay
+    proxy: ProxyProcess, provider: ReplayProvider
 ) -> None:
-    provider.reply = Reply()
+    provider.response = ProviderResponse()
     token = mint(name="someone")
     answers = [chat(proxy, token), chat(proxy, token + "x"), chat(proxy, "not-a-token-777")]
-    proxy.record(answers[0].headers["llm-proxy-request-id"])
+    proxy.read_record(answers[0].headers["llm-proxy-request-id"])
     for answer in answers:
         proxy.wait_for_log(answer.headers["llm-proxy-request-id"])
 
-    seen = "\n".join(proxy.log) + proxy.admin("/metrics")[1] + "".join(answer.text for answer in answers)
+    seen = "\n".join(proxy.log) + proxy.fetch_admin("/metrics")[1] + "".join(answer.text for answer in answers)
     kept = b"".join(path.read_bytes() for path in proxy.folder.glob("ledger.db*") if path.is_file())
     for secret in (*SERVER_SECRETS, token, "not-a-token-777", PROMPT):
         assert secret not in seen

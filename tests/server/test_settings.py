@@ -29,7 +29,7 @@ from tests.harness import (
     mint,
     running_proxy,
 )
-from tests.replay import Replay
+from tests.replay_provider import ReplayProvider
 from tornado_proxy.simulator import Simulator, running_simulator
 
 OWN_KEY = "sk-own-key-of-the-other-project-5521"
@@ -142,7 +142,7 @@ def test_a_provider_that_stays_silent_is_504_and_unsettled(proxy: ProxyProcess) 
 
     assert answer.status_code == 504
     assert answer.json()["error"]["code"] == "upstream_timeout"
-    record = proxy.record(answer.headers["llm-proxy-request-id"])
+    record = proxy.read_record(answer.headers["llm-proxy-request-id"])
     assert (record["outcome"], record["basis"], record["status"]) == ("upstream_error", "unsettled", 504)
 
 
@@ -157,7 +157,7 @@ def test_a_provider_that_falls_silent_in_a_stream_cuts_it(proxy: ProxyProcess) -
         with pytest.raises(httpx.TransportError):
             answer.read()
 
-    record = proxy.record(answer.headers["llm-proxy-request-id"])
+    record = proxy.read_record(answer.headers["llm-proxy-request-id"])
     assert (record["outcome"], record["basis"]) == ("upstream_broken", "estimated")
 
 
@@ -177,7 +177,7 @@ def test_more_streams_than_the_limit_are_asked_to_come_again(proxy: ProxyProcess
     assert refused.json()["error"]["code"] == "too_many_streams"
     assert refused.headers["retry-after"] == "1"
     for answer in answers:
-        proxy.record(answer.headers["llm-proxy-request-id"])
+        proxy.read_record(answer.headers["llm-proxy-request-id"])
     assert ask(proxy).status_code == 200
 
 
@@ -191,12 +191,12 @@ def test_a_drain_that_takes_too_long_ends_as_an_estimate(proxy: ProxyProcess) ->
         assert answer.status_code == 200
         next(answer.iter_raw())
 
-    record = proxy.record(answer.headers["llm-proxy-request-id"])
+    record = proxy.read_record(answer.headers["llm-proxy-request-id"])
     assert (record["outcome"], record["basis"]) == ("client_closed", "estimated")
 
 
 @contextlib.contextmanager
-def tls_provider(folder: Path) -> Iterator[Replay]:
+def tls_provider(folder: Path) -> Iterator[ReplayProvider]:
     """A provider behind TLS, whose certificate is `folder`/ca.pem."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
@@ -221,7 +221,7 @@ def tls_provider(folder: Path) -> Iterator[Replay]:
     (folder / "server.pem").write_bytes(private + pem)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "server.pem")
-    replay = Replay()
+    replay = ReplayProvider()
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -249,10 +249,10 @@ def test_a_provider_s_certificate_must_be_one_that_is_trusted(tmp_path: Path) ->
             good = ask(proxy)
             message = {"model": "claude-sonnet-5", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
             bad = ask(proxy, message, path="/anthropic/v1/messages")
-            record = proxy.record(bad.headers["llm-proxy-request-id"])
+            record = proxy.read_record(bad.headers["llm-proxy-request-id"])
 
     assert good.status_code == 200
     assert (bad.status_code, bad.json()["error"]["code"]) == (502, "upstream_unreachable")
     assert "certificate" in bad.json()["error"]["message"].lower()
     assert (record["basis"], record["outcome"]) == ("free", "upstream_error")
-    assert len(provider.asked) == 1
+    assert len(provider.requests) == 1

@@ -18,12 +18,12 @@ from tests.server.raw_provider import (
     EVENT,
     SSE,
     USAGE,
-    answer,
-    ask,
+    chat_request,
     chunk,
     connect,
+    fetch_chat,
+    open_chat,
     read_request,
-    request,
     run_against,
 )
 
@@ -58,12 +58,12 @@ def logged_at(proxy: ProxyProcess, message: str) -> datetime:
 async def ended(proxy: ProxyProcess) -> list[dict[str, Any]]:
     """The records after a clean end."""
     assert await asyncio.to_thread(proxy.wait_exit) == 0
-    return await asyncio.to_thread(proxy.records)
+    return await asyncio.to_thread(proxy.read_records)
 
 
 def test_a_call_whose_provider_is_silent_is_waited_for(tmp_path: Path) -> None:
     async def act(proxy: ProxyProcess) -> tuple[bytes, list[dict[str, Any]]]:
-        call = asyncio.ensure_future(answer(proxy))
+        call = asyncio.ensure_future(fetch_chat(proxy))
         await asyncio.wait_for(held.asked.wait(), 20)
         await drain(proxy)
         held.go_on.set()
@@ -78,7 +78,7 @@ def test_a_call_whose_provider_is_silent_is_waited_for(tmp_path: Path) -> None:
 
 def test_a_provider_that_stays_silent_past_the_drain_costs_the_call_and_not_its_record(tmp_path: Path) -> None:
     async def act(proxy: ProxyProcess) -> tuple[bytes, list[dict[str, Any]]]:
-        call = asyncio.ensure_future(answer(proxy))
+        call = asyncio.ensure_future(fetch_chat(proxy))
         await asyncio.wait_for(held.asked.wait(), 20)
         await drain(proxy)
         return await call, await ended(proxy)
@@ -93,7 +93,7 @@ def test_a_provider_that_stays_silent_past_the_drain_costs_the_call_and_not_its_
 def test_a_request_that_is_being_sent_is_waited_for(tmp_path: Path) -> None:
     async def act(proxy: ProxyProcess) -> tuple[bytes, list[dict[str, Any]]]:
         held.go_on.set()
-        sent = request(stream=True)
+        sent = chat_request(stream=True)
         reader, writer = await connect(proxy)
         writer.write(sent[:-10])
         await asyncio.sleep(0.3)  # nothing shows that a part of a request has been taken
@@ -113,7 +113,7 @@ def test_a_request_that_is_being_sent_is_waited_for(tmp_path: Path) -> None:
 def test_a_request_that_never_comes_to_its_end_is_waited_for_no_longer_than_the_drain(tmp_path: Path) -> None:
     async def act(proxy: ProxyProcess) -> tuple[float, bytes, list[dict[str, Any]]]:
         reader, writer = await connect(proxy)
-        writer.write(request(stream=True)[:-10])
+        writer.write(chat_request(stream=True)[:-10])
         await asyncio.sleep(0.3)
         began = time.monotonic()
         await drain(proxy)
@@ -145,7 +145,7 @@ def test_a_client_that_does_not_read_does_not_keep_the_process_from_ending(
             await writer.drain()
 
     async def act(proxy: ProxyProcess) -> tuple[timedelta, list[dict[str, Any]]]:
-        reader, writer = await ask(proxy)
+        reader, writer = await open_chat(proxy)
         reader._transport.pause_reading()  # type: ignore[attr-defined]  # no public way to stop reading
         await asyncio.sleep(1)  # all buffers on the way are full
         for _ in range(signals):
@@ -165,10 +165,10 @@ def test_a_request_on_a_kept_connection_is_asked_to_come_again(tmp_path: Path) -
         reader, writer = await connect(proxy)
         writer.write(b"GET /v1/nothing HTTP/1.1\r\nHost: h\r\n\r\n")
         await asyncio.wait_for(reader.readuntil(b"}}"), 20)
-        call = asyncio.ensure_future(answer(proxy))
+        call = asyncio.ensure_future(fetch_chat(proxy))
         await asyncio.wait_for(held.asked.wait(), 20)
         await drain(proxy)
-        writer.write(request(stream=True))
+        writer.write(chat_request(stream=True))
         refused = await asyncio.wait_for(reader.read(), 20)
         writer.close()
         held.go_on.set()

@@ -11,7 +11,7 @@ import httpx2 as httpx
 import pytest
 
 from tests.harness import ProxyProcess, mint, running_proxy
-from tests.replay import Replay, Reply, replaying
+from tests.replay_provider import ProviderResponse, ReplayProvider, running_replay_provider
 
 SSE = (("Content-Type", "text/event-stream"),)
 DELTA = b'data: {"id":"c1","model":"gpt-4o-mini","choices":[{"index":0,"delta":{"content":"word "}}],"usage":null}\n\n'
@@ -35,10 +35,12 @@ def leave_after_first_bytes(proxy: ProxyProcess) -> str:
         return str(answer.headers["llm-proxy-request-id"])
 
 
-def test_a_client_that_leaves_early_pays_what_one_that_stays_pays(proxy: ProxyProcess, provider: Replay) -> None:
-    provider.reply = Reply(headers=SSE, pieces=(*[DELTA] * 200, USAGE, DONE))
+def test_a_client_that_leaves_early_pays_what_one_that_stays_pays(
+    proxy: ProxyProcess, provider: ReplayProvider
+) -> None:
+    provider.response = ProviderResponse(headers=SSE, chunks=(*[DELTA] * 200, USAGE, DONE))
 
-    record = proxy.record(leave_after_first_bytes(proxy))
+    record = proxy.read_record(leave_after_first_bytes(proxy))
 
     assert record["outcome"] == "client_closed"
     assert record["status"] == 499
@@ -48,12 +50,12 @@ def test_a_client_that_leaves_early_pays_what_one_that_stays_pays(proxy: ProxyPr
 
 def test_with_cancel_the_provider_is_stopped_and_the_cost_is_an_estimate_with_a_method(tmp_path: Path) -> None:
     with (
-        replaying() as provider,
+        running_replay_provider() as provider,
         running_proxy(tmp_path, provider.url, streams={"on_client_disconnect": "cancel"}) as proxy,
     ):
-        provider.reply = Reply(headers=SSE, pieces=(*[DELTA] * 5000, USAGE, DONE))
+        provider.response = ProviderResponse(headers=SSE, chunks=(*[DELTA] * 5000, USAGE, DONE))
         started = time.monotonic()
-        record = proxy.record(leave_after_first_bytes(proxy))
+        record = proxy.read_record(leave_after_first_bytes(proxy))
 
         assert time.monotonic() - started < 8
         assert record["outcome"] == "client_closed"
@@ -62,15 +64,15 @@ def test_with_cancel_the_provider_is_stopped_and_the_cost_is_an_estimate_with_a_
         assert Decimal(record["subtotal"]) > 0
 
 
-def test_a_provider_that_breaks_off_breaks_the_client_too(proxy: ProxyProcess, provider: Replay) -> None:
-    provider.reply = Reply(headers=SSE, pieces=(DELTA, DELTA), cut=True)
+def test_a_provider_that_breaks_off_breaks_the_client_too(proxy: ProxyProcess, provider: ReplayProvider) -> None:
+    provider.response = ProviderResponse(headers=SSE, chunks=(DELTA, DELTA), cut=True)
 
     with stream(proxy) as client, client.stream("POST", "/v1/chat/completions", json=BODY) as answer:
         request_id = answer.headers["llm-proxy-request-id"]
         with pytest.raises(httpx.RemoteProtocolError):
             answer.read()
 
-    record = proxy.record(request_id)
+    record = proxy.read_record(request_id)
     assert record["outcome"] == "upstream_broken"
     assert record["basis"] == "estimated"
 
@@ -81,12 +83,12 @@ def test_a_provider_that_cannot_be_reached_is_a_502_in_the_provider_s_shape_and_
 
         assert answer.status_code == 502
         assert answer.json()["error"]["code"] == "upstream_unreachable"
-        record = proxy.record(answer.headers["llm-proxy-request-id"])
+        record = proxy.read_record(answer.headers["llm-proxy-request-id"])
         assert (record["outcome"], record["status"], record["basis"]) == ("upstream_error", 502, "free")
 
 
-def test_chunks_reach_the_client_as_they_come(proxy: ProxyProcess, provider: Replay) -> None:
-    provider.reply = Reply(headers=SSE, pieces=(*[DELTA] * 300, USAGE, DONE))
+def test_chunks_reach_the_client_as_they_come(proxy: ProxyProcess, provider: ReplayProvider) -> None:
+    provider.response = ProviderResponse(headers=SSE, chunks=(*[DELTA] * 300, USAGE, DONE))
 
     with stream(proxy) as client, client.stream("POST", "/v1/chat/completions", json=BODY) as answer:
         started = time.monotonic()
@@ -96,8 +98,8 @@ def test_chunks_reach_the_client_as_they_come(proxy: ProxyProcess, provider: Rep
     assert len(arrivals) > 20
 
 
-def test_usage_that_was_added_for_the_ledger_does_not_show(proxy: ProxyProcess, provider: Replay) -> None:
-    provider.reply = Reply(headers=SSE, pieces=(DELTA, DELTA, USAGE, DONE))
+def test_usage_that_was_added_for_the_ledger_does_not_show(proxy: ProxyProcess, provider: ReplayProvider) -> None:
+    provider.response = ProviderResponse(headers=SSE, chunks=(DELTA, DELTA, USAGE, DONE))
 
     with stream(proxy) as client:
         body = client.post("/v1/chat/completions", json=BODY).content
@@ -105,11 +107,11 @@ def test_usage_that_was_added_for_the_ledger_does_not_show(proxy: ProxyProcess, 
 
     assert body == DELTA.replace(b',"usage":null', b"") * 2 + DONE
     assert asked == DELTA * 2 + USAGE + DONE
-    assert b'"include_usage"' in provider.asked[-2].body
+    assert b'"include_usage"' in provider.requests[-2].body
 
 
-def test_many_streams_at_once_are_each_billed_once(proxy: ProxyProcess, provider: Replay) -> None:
-    provider.reply = Reply(headers=SSE, pieces=(*[DELTA] * 50, USAGE, DONE))
+def test_many_streams_at_once_are_each_billed_once(proxy: ProxyProcess, provider: ReplayProvider) -> None:
+    provider.response = ProviderResponse(headers=SSE, chunks=(*[DELTA] * 50, USAGE, DONE))
     ids: list[str] = []
 
     def one() -> None:
@@ -123,7 +125,7 @@ def test_many_streams_at_once_are_each_billed_once(proxy: ProxyProcess, provider
         thread.join(30)
 
     assert len(set(ids)) == 40
-    proxy.record(ids[-1])
-    mine = [record for record in proxy.records() if record["request_id"] in ids]
+    proxy.read_record(ids[-1])
+    mine = [record for record in proxy.read_records() if record["request_id"] in ids]
     assert len(mine) == 40
     assert {Decimal(record["subtotal"]) for record in mine} == {FULL_COST}

@@ -23,13 +23,14 @@ from tests.harness import (
     ANTHROPIC_KEY,
     OPENAI_KEY,
     OTHER_SIGNING_SECRET,
-    PATIENCE_S,
     ROOT,
     SIGNING_SECRET,
+    TIMEOUT_S,
     mint,
+    wait_until,
     write_config,
 )
-from tests.server.holding import chat, holding_provider, wait_until
+from tests.server.blocking_provider import chat, running_blocking_provider
 from tests.server.load import Load
 from tornado_proxy.simulator import Simulator, running_simulator
 
@@ -87,7 +88,7 @@ class Supervised:
         """One command of supervisorctl, to its end."""
         return self.run("supervisor.supervisorctl", *arguments).communicate(timeout=60)[0]
 
-    def records(self) -> list[dict[str, Any]]:
+    def read_records(self) -> list[dict[str, Any]]:
         """What the ledger holds."""
         ledger = f"sqlite:///{self.folder}/conf/ledger.db"
         printed = subprocess.run(
@@ -102,7 +103,7 @@ class Supervised:
     def address(self, start: int, name: str = "tornado-proxy") -> str:
         """Where a process listens since its `start`-th start; waits for it."""
         log = self.folder / "var" / f"{name}.log"
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while time.monotonic() < deadline:
             lines = log.read_text().splitlines() if log.exists() else []
             found = [line.partition("clients: ")[2] for line in lines if line.startswith("clients: ")]
@@ -138,7 +139,7 @@ def test_a_restart_under_load_ends_no_call_that_was_accepted_and_loses_no_record
     with running_simulator(simulator) as url, supervised(url) as one, ThreadPoolExecutor(_CALLS) as threads:
         first = one.address(1)
         calls = [threads.submit(ask, first, _SLOW) for _ in range(_CALLS)]
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while len(simulator.requests) < _CALLS and time.monotonic() < deadline:
             time.sleep(0.02)
 
@@ -149,7 +150,7 @@ def test_a_restart_under_load_ends_no_call_that_was_accepted_and_loses_no_record
         assert ask(one.address(2), "Hello") == 200
         assert "RUNNING" in one.control("status")
         assert "stopped" in one.control("stop", "tornado-proxy")
-        records = one.records()
+        records = one.read_records()
 
     assert len(records) == _CALLS + 1
     assert {record["basis"] for record in records} == {"reported"}
@@ -168,7 +169,7 @@ def test_one_of_two_processes_is_restarted_under_load_and_no_call_fails_and_each
     names = ["tornado-proxy_0", "tornado-proxy_1"]
     with (
         reserved_port() as port,
-        holding_provider() as provider,
+        running_blocking_provider() as provider,
         supervised(provider.url, 2, listen={"host": "127.0.0.1", "port": port, "reuse_port": True}) as one,
         ThreadPoolExecutor(_HELD) as threads,
     ):
@@ -176,19 +177,19 @@ def test_one_of_two_processes_is_restarted_under_load_and_no_call_fails_and_each
             assert one.address(1, name) == f"http://127.0.0.1:{port}"
         held = [threads.submit(chat, f"http://127.0.0.1:{port}", f"held-{number}") for number in range(_HELD)]
         with Load(f"http://127.0.0.1:{port}", "load") as load:
-            wait_until(lambda: len(provider.asked) > _HELD + 50, "load")
-            threading.Timer(0.5, provider.let_go.set).start()
+            wait_until(lambda: len(provider.users) > _HELD + 50, "load")
+            threading.Timer(0.5, provider.release.set).start()
             assert "started" in one.control("restart", f"tornado-proxy:{names[0]}")
             one.address(2, names[0])
-            seen = len(load.answered)
-            wait_until(lambda: len(load.answered) > seen + 50, "load after the restart")
+            seen = len(load.succeeded)
+            wait_until(lambda: len(load.succeeded) > seen + 50, "load after the restart")
         assert [call.result().status_code for call in held] == [200] * _HELD
         one.control("stop", "tornado-proxy:*")
         logs = [(one.folder / "var" / f"{name}.log").read_text() for name in names]
-        records = one.records()
+        records = one.read_records()
 
-    answered = {*load.answered, *(f"held-{number}" for number in range(_HELD))}
-    assert set(provider.asked) == answered  # what a provider was asked for has come to its caller
+    answered = {*load.succeeded, *(f"held-{number}" for number in range(_HELD))}
+    assert set(provider.users) == answered  # what a provider was asked for has come to its caller
     assert sorted(str(record["participant"]) for record in records) == sorted(answered)
     assert {(record["outcome"], record["basis"]) for record in records} == {("completed", "reported")}
     assert min(log.count('"message":"request"') for log in logs) > 0, "the kernel gave one of them nothing"

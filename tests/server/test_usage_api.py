@@ -47,7 +47,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
         call(running, "/openai/v1/chat/completions", CHAT, mint(name=FORMULA))
         stranger = mint(project=OTHER_PROJECT, key_id=OTHER_KEY_ID, secret=OTHER_SIGNING_SECRET)
         call(running, "/openai/v1/chat/completions", CHAT, stranger)
-        assert len(running.records(count=4)) == 4
+        assert len(running.read_records(count=4)) == 4
         yield running
 
 
@@ -71,7 +71,7 @@ def rows(answer: httpx.Response) -> list[dict[str, Any]]:
 def test_a_caller_sees_its_own_usage_to_the_last_digit(proxy: ProxyProcess) -> None:
     answer = ask(proxy)
 
-    own = [one for one in proxy.records() if one["participant"] == "ada" and one["project_id"] == PROJECT]
+    own = [one for one in proxy.read_records() if one["participant"] == "ada" and one["project_id"] == PROJECT]
     items = [(one["provider"], item["type"], item["amount"]) for one in own for item in one["line_items"]]
     assert sorted((row["provider"], row["type"], row["total"]) for row in rows(answer)) == sorted(items)
     assert {row["model"] for row in rows(answer)} == {"gpt-4o-mini", "claude-haiku-4-5"}

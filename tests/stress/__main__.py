@@ -10,21 +10,21 @@ import asyncio
 import os
 import sys
 
-from tests.stress import leaving, stalled, storm
+from tests.stress import disconnecting_clients, killed_server, stalled_clients
 from tests.stress.report import Report
 
 
 def _leaving(options: argparse.Namespace) -> Report:
-    wanted = leaving.Run(options.clients, options.complete, options.at_once, options.policy)
-    return asyncio.run(leaving.run(wanted))
+    wanted = disconnecting_clients.Run(options.clients, options.complete, options.at_once, options.policy)
+    return asyncio.run(disconnecting_clients.run(wanted))
 
 
 def _stalled(options: argparse.Namespace) -> Report:
-    return asyncio.run(stalled.run(stalled.Run(options.clients, options.megabytes, options.seconds)))
+    return asyncio.run(stalled_clients.run(stalled_clients.Run(options.clients, options.megabytes, options.seconds)))
 
 
 def _storm(options: argparse.Namespace) -> Report:
-    return storm.run(options.rounds)
+    return killed_server.run(options.rounds)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ import socket
 import struct
 from collections.abc import Callable
 
-from tests.harness import PATIENCE_S, ProxyProcess, mint
+from tests.harness import TIMEOUT_S, ProxyProcess, mint
 from tests.stress.provider import WORDS, StressProvider, word
 
 #: Where a client leaves: in the middle of its request, then as the words of tests/stress/provider.py say.
@@ -103,7 +103,7 @@ def request_of(user: str) -> bytes:
 
 async def stay(proxy: ProxyProcess, user: str) -> bytes:
     """The whole body of an answer."""
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TIMEOUT_S):
         client = await Client.connect(proxy, user)
         try:
             await client.ask()
@@ -115,7 +115,7 @@ async def stay(proxy: ProxyProcess, user: str) -> bytes:
 async def leave(proxy: ProxyProcess, provider: StressProvider, user: str) -> None:
     """Ask, and go in the phase that the user's name begins with."""
     phase = user.partition("-")[0]
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TIMEOUT_S):
         client = await Client.connect(proxy, user, window=_SMALL_WINDOW if phase == "ahead" else 0)
         try:
             await client.ask(share=0.9 if phase == "upload" else 1.0)

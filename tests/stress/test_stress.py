@@ -7,26 +7,28 @@ import asyncio
 import pytest
 
 from tests.harness import ROOT
-from tests.stress import leaving, stalled, storm
+from tests.stress import disconnecting_clients, killed_server, stalled_clients
 from tests.stress.__main__ import parser
 
 
 @pytest.mark.parametrize("policy", ["drain", "cancel"])
 def test_clients_that_leave_in_every_phase_harm_no_other_and_leave_nothing_behind(policy: str) -> None:
-    report = asyncio.run(leaving.run(leaving.Run(leaving=100, complete=30, at_once=40, policy=policy)))
+    report = asyncio.run(
+        disconnecting_clients.run(disconnecting_clients.Run(leaving=100, complete=30, at_once=40, policy=policy))
+    )
 
     assert report.faults == []
 
 
 @pytest.mark.parametrize(("clients", "megabytes"), [(2, 80), (64, 8)])
 def test_stalled_readers_lose_nothing_and_cost_less_than_256_kib_each(clients: int, megabytes: int) -> None:
-    report = asyncio.run(stalled.run(stalled.Run(clients, megabytes, seconds=0)))
+    report = asyncio.run(stalled_clients.run(stalled_clients.Run(clients, megabytes, seconds=0)))
 
     assert report.faults == []
 
 
 def test_a_killed_server_loses_no_request_and_doubles_none() -> None:
-    assert storm.run(2).faults == []
+    assert killed_server.run(2).faults == []
 
 
 def test_each_run_is_a_command_that_the_pages_name() -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tests.harness import wait_until
 from tests.ledger.calls import intent, record
 from tests.postgres_server import PostgresServer, running_postgres
-from tests.server.holding import wait_until
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.domain.ledger_address import PostgresAddress
@@ -25,7 +25,7 @@ from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
 from tornado_proxy.ledger.writer.group_commit import LedgerTimeouts
 
 #: Seconds; far above what any step takes.
-PATIENCE_S = 30
+TIMEOUT_S = 30
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def basis_by_id(address: PostgresAddress) -> dict[object, object]:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TIMEOUT_S):
         while not holds():  # noqa: ASYNC110  # what is waited for happens in a thread, or in the server
             await asyncio.sleep(0.01)
 
@@ -73,7 +73,7 @@ def test_a_record_given_while_the_server_is_away_is_written_when_it_is_back(
         await asyncio.sleep(0.3)
         assert not done.done()
         server.start()
-        await asyncio.wait_for(done, PATIENCE_S)
+        await asyncio.wait_for(done, TIMEOUT_S)
 
         assert ledger.healthy
         await ledger.close()
@@ -114,7 +114,7 @@ def test_a_crash_of_the_server_under_load_loses_and_doubles_nothing(
             await until(lambda: ledger.healthy)
         stop.set()
         await asyncio.gather(*callers)
-        await asyncio.wait_for(asyncio.gather(*finished), PATIENCE_S)
+        await asyncio.wait_for(asyncio.gather(*finished), TIMEOUT_S)
         await ledger.close()
         again = await opened(address)
         await again.close()
@@ -155,11 +155,11 @@ def test_a_server_that_hangs_gets_no_new_requests_and_loses_none_of_the_old(
             begun = asyncio.ensure_future(ledger.begin(intent("r2")))
             done = ledger.finish(record(intent("r1")))
             with pytest.raises(LedgerUnavailable, match="its disk or server hangs"):
-                await asyncio.wait_for(begun, PATIENCE_S)
+                await asyncio.wait_for(begun, TIMEOUT_S)
             assert not ledger.healthy
             with pytest.raises(LedgerUnavailable, match="no new requests"):
                 await ledger.begin(intent("r3"))
-        await asyncio.wait_for(done, PATIENCE_S)
+        await asyncio.wait_for(done, TIMEOUT_S)
         await until(lambda: ledger.healthy)
         await ledger.close()
         await (await opened(address)).close()
@@ -178,7 +178,7 @@ def test_a_server_that_hangs_does_not_keep_the_process_from_ending(
         await ledger.begin(intent("r1"))
         with stopped(writing_process(server, address)):
             ledger.finish(record(intent("r1")))
-            await asyncio.wait_for(ledger.close(), PATIENCE_S)
+            await asyncio.wait_for(ledger.close(), TIMEOUT_S)
 
     asyncio.run(run())
 

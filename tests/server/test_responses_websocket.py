@@ -57,7 +57,7 @@ async def ask(socket: ClientConnection, **frame: Any) -> dict[str, Any]:
 
 def records_of(proxy: ProxyProcess, socket: ClientConnection, count: int) -> list[dict[str, Any]]:
     assert socket.response is not None
-    return proxy.session_records(socket.response.headers["Llm-Proxy-Request-Id"], count)
+    return proxy.read_session_records(socket.response.headers["Llm-Proxy-Request-Id"], count)
 
 
 def cost(usage: dict[str, Any]) -> Decimal:

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-import anthropic
 import httpx2 as httpx
-import openai
 import pytest
 
+import anthropic
+import openai
 from tests.harness import ProxyProcess, mint, running_proxy
 from tornado_proxy.simulator import Simulator, running_simulator
 
@@ -42,7 +42,7 @@ def sound(seconds: float) -> bytes:
 
 
 def record_of(proxy: ProxyProcess, answer: Any) -> dict[str, Any]:
-    return proxy.record(answer.headers["llm-proxy-request-id"])
+    return proxy.read_record(answer.headers["llm-proxy-request-id"])
 
 
 def upload(proxy: ProxyProcess, path: str, seconds: float, **fields: str) -> httpx.Response:

@@ -11,7 +11,18 @@ from typing import Any
 import pytest
 
 from tests.harness import ProxyProcess
-from tests.server.raw_provider import END, EVENT, SSE, USAGE, answer, ask, chunk, is_whole, read_request, run_against
+from tests.server.raw_provider import (
+    END,
+    EVENT,
+    SSE,
+    USAGE,
+    chunk,
+    fetch_chat,
+    is_complete,
+    open_chat,
+    read_request,
+    run_against,
+)
 
 
 @pytest.mark.parametrize(
@@ -51,8 +62,8 @@ def test_a_lying_provider_never_looks_like_a_whole_answer_and_leaves_one_record(
         await writer.drain()
 
     async def act(proxy: ProxyProcess) -> tuple[bytes, list[dict[str, Any]]]:
-        seen = await answer(proxy, stream=said.startswith(SSE))
-        return seen, await asyncio.to_thread(proxy.records, count=1)
+        seen = await fetch_chat(proxy, stream=said.startswith(SSE))
+        return seen, await asyncio.to_thread(proxy.read_records, count=1)
 
     seen, (record,) = run_against(lie, tmp_path, act)
 
@@ -84,23 +95,23 @@ def test_clients_that_leave_in_every_phase_leave_nothing_behind_and_harm_nobody(
             under_way -= 1
 
     async def leave(proxy: ProxyProcess, after_s: float) -> None:
-        _, writer = await ask(proxy)
+        _, writer = await open_chat(proxy)
         await asyncio.sleep(after_s)
         writer.transport.abort()
 
     async def act(proxy: ProxyProcess) -> tuple[list[bytes], list[dict[str, Any]]]:
         leaving = [leave(proxy, number % 30 * 0.01) for number in range(150)]
-        staying = [answer(proxy) for _ in range(50)]
+        staying = [fetch_chat(proxy) for _ in range(50)]
         whole = (await asyncio.gather(*staying, *leaving))[: len(staying)]
         async with asyncio.timeout(30):
-            while "llm_proxy_requests_in_flight 0.0" not in (await asyncio.to_thread(proxy.admin, "/metrics"))[1]:
+            while "llm_proxy_requests_in_flight 0.0" not in (await asyncio.to_thread(proxy.fetch_admin, "/metrics"))[1]:
                 pass
-        return whole, await asyncio.to_thread(proxy.records, count=50)
+        return whole, await asyncio.to_thread(proxy.read_records, count=50)
 
     whole, records = run_against(slowly, tmp_path, act, streams={"on_client_disconnect": "cancel"})
 
     assert [one.count(b"word ") for one in whole] == [10] * 50
-    assert all(is_whole(one) for one in whole)
+    assert all(is_complete(one) for one in whole)
     assert [record["outcome"] for record in records].count("completed") >= 50
     assert len(records) <= 200  # one that left before its request was read was never sent
     assert under_way == 0
@@ -121,12 +132,12 @@ def test_clients_that_do_not_read_hold_their_own_streams_only(tmp_path: Path) ->
         await writer.drain()
 
     async def act(proxy: ProxyProcess) -> tuple[int, list[int]]:
-        await answer(proxy)
+        await fetch_chat(proxy)
         before = resident_kib(proxy)
-        stalled = [await ask(proxy) for _ in range(4)]
+        stalled = [await open_chat(proxy) for _ in range(4)]
         for reader, _ in stalled:
             reader._transport.pause_reading()  # type: ignore[attr-defined]  # no public way to stop reading
-        assert len(await answer(proxy)) > events * len(big)
+        assert len(await fetch_chat(proxy)) > events * len(big)
         grown = resident_kib(proxy) - before
         sizes = []
         for reader, writer in stalled:
@@ -153,14 +164,14 @@ def test_a_second_sigterm_ends_at_once_and_loses_no_record(tmp_path: Path) -> No
         await reader.read()
 
     async def act(proxy: ProxyProcess) -> tuple[int, list[dict[str, Any]]]:
-        reader, writer = await ask(proxy)
+        reader, writer = await open_chat(proxy)
         await asyncio.wait_for(reader.readuntil(b"word "), 20)
         proxy.signal(signal.SIGTERM)
         await asyncio.to_thread(proxy.wait_for_log, "draining")
         proxy.signal(signal.SIGTERM)
         code = await asyncio.to_thread(proxy.wait_exit)
         writer.close()
-        return code, await asyncio.to_thread(proxy.records, count=1)
+        return code, await asyncio.to_thread(proxy.read_records, count=1)
 
     code, (record,) = run_against(endless, tmp_path, act, shutdown={"drain_s": 600})
 

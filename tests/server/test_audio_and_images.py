@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
-import openai
 import pytest
 
+import openai
 from tests.harness import ProxyProcess, mint, running_proxy
 from tornado_proxy.simulator import Simulator, running_simulator
 
@@ -32,7 +32,7 @@ def gpt(proxy: ProxyProcess) -> Iterator[openai.OpenAI]:
 
 
 def items(proxy: ProxyProcess, headers: Any) -> tuple[dict[str, Any], dict[str, Decimal]]:
-    record = proxy.record(headers["llm-proxy-request-id"])
+    record = proxy.read_record(headers["llm-proxy-request-id"])
     return record, {item["type"]: Decimal(item["quantity"]) for item in record["line_items"]}
 
 

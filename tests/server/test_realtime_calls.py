@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
-import openai
 import pytest
 import websockets
 
-from tests.harness import KEY_ID, OPENAI_KEY, PATIENCE_S, PROJECT, ProxyProcess, mint, running_proxy, write_config
-from tests.replay import Reply, replaying
+import openai
+from tests.harness import KEY_ID, OPENAI_KEY, PROJECT, TIMEOUT_S, ProxyProcess, mint, running_proxy, write_config
+from tests.replay_provider import ProviderResponse, running_replay_provider
 from tornado_proxy.simulator import Simulator, running_simulator
 
 OFFER = b"v=0\r\no=- 2 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"
@@ -51,7 +51,7 @@ def test_a_call_made_with_a_short_lived_key_is_ended_with_the_server_s_own(
 ) -> None:
     with running_proxy(tmp_path, simulator[1]) as proxy:
         call_id = browser_call(proxy)
-        proxy.session_records(call_id, 1)
+        proxy.read_session_records(call_id, 1)
         assert simulator[0].calls.get(call_id) is not None
 
         proxy.signal(signal.SIGTERM)
@@ -64,12 +64,12 @@ def test_a_call_ends_with_the_project_that_made_it(simulator: tuple[Simulator, s
     often = {"recheck_s": 0.2}
     with running_proxy(tmp_path, simulator[1], websockets=often) as proxy:
         call_id = browser_call(proxy)
-        proxy.session_records(call_id, 1)
+        proxy.read_session_records(call_id, 1)
 
         write_config(tmp_path, simulator[1], websockets=often, projects=[])
-        assert proxy.admin("/reload", method="POST")[0] == 200
+        assert proxy.fetch_admin("/reload", method="POST")[0] == 200
 
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + TIMEOUT_S
         while simulator[0].calls.get(call_id) is not None and time.monotonic() < deadline:
             time.sleep(0.02)
         assert simulator[0].calls.get(call_id) is None
@@ -85,19 +85,19 @@ def test_a_call_that_its_client_listens_to_is_on_the_bill_once(
         async with websockets.connect(url, additional_headers=headers) as socket:
             await socket.send(json.dumps({"type": "response.create", "response": {"output_modalities": ["text"]}}))
             while True:
-                event: dict[str, Any] = json.loads(await asyncio.wait_for(socket.recv(), PATIENCE_S))
+                event: dict[str, Any] = json.loads(await asyncio.wait_for(socket.recv(), TIMEOUT_S))
                 if event["type"] == "response.done":
                     done: dict[str, Any] = event["response"]
                     return done
 
     with running_proxy(tmp_path, simulator[1]) as proxy:
         call_id = browser_call(proxy)
-        (greeting,) = proxy.session_records(call_id, 1)
+        (greeting,) = proxy.read_session_records(call_id, 1)
         response = asyncio.run(talk(call_id))
-        _, answer = proxy.session_records(call_id, 2)
+        _, answer = proxy.read_session_records(call_id, 2)
         proxy.signal(signal.SIGTERM)
         assert proxy.wait_exit() == 0
-        metered = [record for record in proxy.records() if record["line_items"]]
+        metered = [record for record in proxy.read_records() if record["line_items"]]
 
     assert [one["request_id"] for one in metered] == [greeting["request_id"], answer["request_id"]]
     usage, items = response["usage"], {item["type"]: item["quantity"] for item in answer["line_items"]}
@@ -107,12 +107,12 @@ def test_a_call_that_its_client_listens_to_is_on_the_bill_once(
 def test_a_call_whose_server_is_killed_shows_as_unsettled(simulator: tuple[Simulator, str], tmp_path: Path) -> None:
     with running_proxy(tmp_path, simulator[1]) as proxy:
         call_id = browser_call(proxy)
-        proxy.session_records(call_id, 1)
+        proxy.read_session_records(call_id, 1)
         proxy.signal(signal.SIGKILL)
         proxy.wait_exit()
 
     with running_proxy(tmp_path, simulator[1]) as proxy:
-        records = proxy.session_records(call_id, 2)
+        records = proxy.read_session_records(call_id, 2)
 
     assert sorted(one["basis"] for one in records) == ["reported", "unsettled"]
 
@@ -120,12 +120,12 @@ def test_a_call_whose_server_is_killed_shows_as_unsettled(simulator: tuple[Simul
 def test_a_call_that_ends_well_leaves_nothing_unsettled(simulator: tuple[Simulator, str], tmp_path: Path) -> None:
     with running_proxy(tmp_path, simulator[1]) as proxy:
         call_id = browser_call(proxy)
-        proxy.session_records(call_id, 1)
+        proxy.read_session_records(call_id, 1)
         headers = {"Authorization": f"Bearer {mint(name='eve')}"}
         ended = httpx.post(f"{proxy.base_url}/v1/realtime/calls/{call_id}/hangup", headers=headers, timeout=30)
         assert ended.status_code == 200
 
-        records = proxy.session_records(call_id, 2)
+        records = proxy.read_session_records(call_id, 2)
 
     assert [(one["basis"], bool(one["line_items"])) for one in records] == [("free", False), ("reported", True)]
 
@@ -134,7 +134,7 @@ def test_a_sideband_that_keeps_breaking_ends_the_call(simulator: tuple[Simulator
     with running_proxy(tmp_path, simulator[1]) as proxy:
         call_id = browser_call(proxy, instructions="[[sim cut=6]]")
         proxy.wait_for_log("a call is hung up: its sideband is lost")
-        records = proxy.session_records(call_id, 6)
+        records = proxy.read_session_records(call_id, 6)
 
     assert simulator[0].calls.get(call_id) is None
     # Each of the five connections broke in the middle of an answer.
@@ -155,9 +155,9 @@ def test_a_call_that_comes_in_is_accepted_where_an_operator_says_so(
         assert simulator[0].calls.get("rtc_phone") is None
 
         client.realtime.calls.accept("rtc_phone", type="realtime", model="gpt-realtime")
-        (record,) = proxy.session_records("rtc_phone", 1)
+        (record,) = proxy.read_session_records("rtc_phone", 1)
         client.realtime.calls.hangup("rtc_phone")
-        proxy.session_records("rtc_phone", 2)
+        proxy.read_session_records("rtc_phone", 2)
 
     assert (record["participant"], record["model"], record["basis"]) == ("desk", "gpt-realtime", "reported")
     assert simulator[0].calls.get("rtc_phone") is None
@@ -172,13 +172,17 @@ def test_a_refusal_that_repeats_the_provider_s_key_does_not_show_it(tmp_path: Pa
                 pass
         return refused.value.response
 
-    with replaying() as provider, running_proxy(tmp_path, provider.url) as proxy:
-        provider.reply = Reply(pieces=(b'{"value":"ek_provider12345","expires_at":4102444800,"session":{}}',))
+    with running_replay_provider() as provider, running_proxy(tmp_path, provider.url) as proxy:
+        provider.response = ProviderResponse(
+            chunks=(b'{"value":"ek_provider12345","expires_at":4102444800,"session":{}}',)
+        )
         key = new_key(proxy)
-        provider.reply = Reply(401, pieces=(b'{"error":{"message":"Incorrect API key: ek_provider12345"}}',))
+        provider.response = ProviderResponse(
+            401, chunks=(b'{"error":{"message":"Incorrect API key: ek_provider12345"}}',)
+        )
         refusal = asyncio.run(connect(key))
 
-    assert provider.asked[-1].header("Authorization") == "Bearer ek_provider12345"
+    assert provider.requests[-1].header("Authorization") == "Bearer ek_provider12345"
     assert (refusal.status_code, refusal.body) == (401, b'{"error":{"message":"Incorrect API key: ****************"}}')
 
 
@@ -206,7 +210,7 @@ def test_a_translation_session_is_opened_with_a_key_of_its_own(
             headers=headers,
             timeout=30,
         )
-        (record,) = proxy.session_records(asyncio.run(listen(answer.json()["value"])), 1)
+        (record,) = proxy.read_session_records(asyncio.run(listen(answer.json()["value"])), 1)
 
     # 3 s of audio at 0.034 USD a minute
     assert (record["participant"], record["basis"], record["subtotal"]) == ("eve", "inferred", "0.001700000000")
@@ -219,7 +223,7 @@ def test_a_key_is_good_at_every_server_of_the_same_configuration(
         offered: Any = ["realtime", f"openai-insecure-api-key.{key}"]
         url = f"ws{proxy.base_url.removeprefix('http')}/v1/realtime"
         async with websockets.connect(url, subprotocols=offered) as socket:
-            event = json.loads(await asyncio.wait_for(socket.recv(), PATIENCE_S))
+            event = json.loads(await asyncio.wait_for(socket.recv(), TIMEOUT_S))
             return f"{event['type']} {event['session']['model']}"
 
     with running_proxy(tmp_path, simulator[1]) as proxy:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.harness import PATIENCE_S, ProxyProcess, mint
-from tests.replay import Replay, Reply
+from tests.harness import TIMEOUT_S, ProxyProcess, mint
+from tests.replay_provider import ProviderResponse, ReplayProvider
 
 BODY = b'{"model":"gpt-4o-mini","messages":[{"role":"user","content":"hi"}]}'
 PREFIXES = ("", "/openai", "/anthropic")
@@ -20,7 +20,7 @@ class Connection:
 
     def __init__(self, url: str) -> None:
         host, port = url.removeprefix("http://").split(":")
-        self.socket = socket.create_connection((host, int(port)), timeout=PATIENCE_S)
+        self.socket = socket.create_connection((host, int(port)), timeout=TIMEOUT_S)
         self.received = b""
 
     def send(self, data: bytes) -> None:
@@ -75,9 +75,9 @@ def status_of(answer: bytes) -> int:
     ],
 )
 def test_a_target_that_could_be_read_in_two_ways_is_refused_on_every_prefix(
-    prefix: str, path: bytes, proxy: ProxyProcess, provider: Replay, connection: Connection
+    prefix: str, path: bytes, proxy: ProxyProcess, provider: ReplayProvider, connection: Connection
 ) -> None:
-    before = len(provider.asked)
+    before = len(provider.requests)
 
     connection.send(
         b"GET "
@@ -87,7 +87,7 @@ def test_a_target_that_could_be_read_in_two_ways_is_refused_on_every_prefix(
     )
 
     assert status_of(connection.rest()) == 400
-    assert len(provider.asked) == before
+    assert len(provider.requests) == before
 
 
 @pytest.mark.parametrize(
@@ -101,9 +101,9 @@ def test_a_target_that_could_be_read_in_two_ways_is_refused_on_every_prefix(
     ],
 )
 def test_a_malformed_length_is_the_client_s_fault_and_no_line_of_an_error_log(
-    length: bytes, proxy: ProxyProcess, provider: Replay, connection: Connection
+    length: bytes, proxy: ProxyProcess, provider: ReplayProvider, connection: Connection
 ) -> None:
-    before = len(provider.asked)
+    before = len(provider.requests)
 
     connection.send(
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {mint()}\r\n".encode()
@@ -113,7 +113,7 @@ def test_a_malformed_length_is_the_client_s_fault_and_no_line_of_an_error_log(
 
     assert status_of(connection.rest()) in (400, 413)
     assert not [line for line in proxy.log if '"level": "error"' in line]
-    assert len(provider.asked) == before
+    assert len(provider.requests) == before
 
 
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT", "BREW"])
@@ -147,10 +147,10 @@ def test_a_browser_that_asks_first_is_told_of_no_other_origin(proxy: ProxyProces
 
 
 def test_cors_headers_of_the_provider_do_not_reach_a_page(
-    proxy: ProxyProcess, provider: Replay, connection: Connection
+    proxy: ProxyProcess, provider: ReplayProvider, connection: Connection
 ) -> None:
     headers = (("Content-Type", "application/json"), ("Access-Control-Allow-Origin", "*"), ("Alt-Svc", 'h3=":443"'))
-    provider.reply = Reply(headers=headers)
+    provider.response = ProviderResponse(headers=headers)
 
     connection.send(
         f"GET /v1/models HTTP/1.1\r\nHost: x\r\nOrigin: https://page.example\r\nAuthorization: Bearer {mint()}\r\n"
@@ -163,8 +163,8 @@ def test_cors_headers_of_the_provider_do_not_reach_a_page(
     assert b"alt-svc" not in answer
 
 
-def test_a_body_is_asked_for_and_sent_on(proxy: ProxyProcess, provider: Replay, connection: Connection) -> None:
-    provider.reply = Reply()
+def test_a_body_is_asked_for_and_sent_on(proxy: ProxyProcess, provider: ReplayProvider, connection: Connection) -> None:
+    provider.response = ProviderResponse()
     connection.send(
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {mint()}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(BODY)}\r\nExpect: 100-continue\r\n"
@@ -175,8 +175,8 @@ def test_a_body_is_asked_for_and_sent_on(proxy: ProxyProcess, provider: Replay, 
     connection.send(BODY)
 
     assert b"HTTP/1.1 200" in connection.rest()
-    assert provider.asked[-1].body == BODY
-    assert provider.asked[-1].header("expect") is None
+    assert provider.requests[-1].body == BODY
+    assert provider.requests[-1].header("expect") is None
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The server where the name server is slow.  Runs in a network of its own, which test_slow_names.py makes.
 
-    unshare --map-root-user --mount --net python -m tests.server.slow_names FOLDER
+    unshare --map-root-user --mount --net python -m tests.server.slow_dns FOLDER
 
 Its name server holds the answers for `slow.example` back until the program lets them go, and answers `fast.example` at
 once.  The facts that the test is to judge are printed as one line of JSON.
@@ -40,10 +40,10 @@ MESSAGE = {"model": "claude-sonnet-5", "max_tokens": 5, "messages": [{"role": "u
 
 @dataclass
 class NameServer:
-    """All names are this machine.  `asked` counts the questions for the slow name, `let_go` lets the answers go."""
+    """All names are this machine.  `asked` counts the questions for the slow name, `release` lets the answers go."""
 
     asked: int = 0
-    let_go: threading.Event = field(default_factory=threading.Event)
+    release: threading.Event = field(default_factory=threading.Event)
 
     def serve(self, at: socket.socket) -> None:
         while True:
@@ -54,7 +54,7 @@ class NameServer:
         question = DNSRecord.parse(data)
         if str(question.q.qname).rstrip(".") == SLOW:
             self.asked += 1
-            self.let_go.wait(HELD_AT_MOST_S)
+            self.release.wait(HELD_AT_MOST_S)
         reply = question.reply()
         if question.q.qtype == QTYPE.A:
             reply.add_answer(RR(question.q.qname, QTYPE.A, rdata=A("127.0.0.1"), ttl=1))
@@ -88,20 +88,20 @@ class Trip:
     @contextlib.asynccontextmanager
     async def held(self) -> AsyncIterator[dict[str, Any]]:
         """Within the block the slow name has no answer; at its end, calls elsewhere are made.  Gives the facts."""
-        self._names.let_go.clear()
+        self._names.release.clear()
         fact: dict[str, Any] = {}
         try:
             yield fact
             fact["beside"] = await self._calls_beside()
-            fact["still_held"] = not self._names.let_go.is_set()
+            fact["still_held"] = not self._names.release.is_set()
         finally:
-            self._names.let_go.set()
+            self._names.release.set()
 
     async def all_under_way(self) -> None:
         """Wait until the server waits for the name, for all callers."""
         gauge = f"llm_proxy_requests_in_flight {CALLERS}.0"
         async with asyncio.timeout(HELD_AT_MOST_S):
-            while gauge not in self._proxy.admin("/metrics")[1]:  # noqa: ASYNC110  # it has no event to wait for
+            while gauge not in self._proxy.fetch_admin("/metrics")[1]:  # noqa: ASYNC110  # it has no event to wait for
                 await asyncio.sleep(0.01)
 
     async def _calls_beside(self) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class Trip:
             answer = await self.slow_call()
             fact["then"] = [answer.status_code, answer.json()["error"]["code"]]
             fact["waited_s"] = time.monotonic() - began
-            fact["record"] = self._proxy.record(answer.headers["llm-proxy-request-id"])
+            fact["record"] = self._proxy.read_record(answer.headers["llm-proxy-request-id"])
         return fact
 
     async def web_socket(self) -> dict[str, Any]:
@@ -182,7 +182,7 @@ def main() -> None:
         streams = {"connect_timeout_s": CONNECT_TIMEOUT_S, "on_client_disconnect": "cancel"}
         with running_proxy(folder, url, providers=providers, streams=streams) as proxy:
             facts = asyncio.run(travel(proxy, names))
-            chats = [one for one in proxy.records() if one["endpoint"] == "/v1/chat/completions"]
+            chats = [one for one in proxy.read_records() if one["endpoint"] == "/v1/chat/completions"]
             facts["left"] = [one["basis"] for one in chats if one["outcome"] == "client_closed"]
             print(json.dumps(facts))  # noqa: T201  # to the test
 

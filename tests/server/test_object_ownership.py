@@ -8,11 +8,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import anthropic
 import httpx2 as httpx
-import openai
 import pytest
 
+import anthropic
+import openai
 from tests.harness import (
     ANTHROPIC_KEY,
     OPENAI_KEY,
@@ -62,7 +62,7 @@ def settled(proxy: ProxyProcess, request_id: str) -> dict[str, Any]:
     """The record of a request once it is pending no more."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        record = proxy.record(request_id)
+        record = proxy.read_record(request_id)
         if record["basis"] != "pending":
             return record
         time.sleep(0.1)
@@ -110,7 +110,7 @@ def test_a_response_by_id_is_free(gpt: openai.OpenAI, proxy: ProxyProcess) -> No
 
     raw = gpt.responses.with_raw_response.retrieve(response.id)
 
-    assert proxy.record(raw.headers["llm-proxy-request-id"])["basis"] == "free"
+    assert proxy.read_record(raw.headers["llm-proxy-request-id"])["basis"] == "free"
 
 
 def test_a_background_response_is_settled_once_though_nobody_fetches_it(
@@ -129,7 +129,7 @@ def test_a_background_response_is_settled_once_though_nobody_fetches_it(
     cost = (usage.input_tokens * Decimal("0.15") + usage.output_tokens * Decimal("0.60")) / 1_000_000
     assert record["basis"] == "reported"
     assert Decimal(record["subtotal"]) == cost
-    assert proxy.record(request_id) == record
+    assert proxy.read_record(request_id) == record
 
 
 def test_a_batch_is_settled_once_at_the_batch_rate_however_often_its_results_are_read(
@@ -149,8 +149,8 @@ def test_a_batch_is_settled_once_at_the_batch_rate_however_often_its_results_are
     assert len(usages) == 3
     assert record["basis"] == "reported"
     assert Decimal(record["subtotal"]) == cost
-    assert proxy.record(raw.headers["llm-proxy-request-id"]) == record
-    reads = [one for one in proxy.records() if one["endpoint"].endswith("/results")]
+    assert proxy.read_record(raw.headers["llm-proxy-request-id"]) == record
+    reads = [one for one in proxy.read_records() if one["endpoint"].endswith("/results")]
     assert {one["basis"] for one in reads} == {"free"}
 
 
@@ -189,7 +189,7 @@ def test_what_is_pending_is_settled_after_a_restart(tmp_path: Path) -> None:
             with openai.OpenAI(base_url=proxy.base_url + "/v1", api_key=mint(), max_retries=0) as gpt:
                 raw = gpt.responses.with_raw_response.create(model="gpt-4o-mini", input="hi", background=True)
             request_id = raw.headers["llm-proxy-request-id"]
-            assert proxy.record(request_id)["basis"] == "pending"
+            assert proxy.read_record(request_id)["basis"] == "pending"
             proxy.process.kill()
             proxy.process.wait()
         with running_proxy(tmp_path, url) as proxy:

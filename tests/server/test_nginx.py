@@ -14,10 +14,10 @@ import pytest
 
 from tests.docs.pages import DOCS, fences
 from tests.harness import ProxyProcess
-from tests.server.raw_provider import END, EVENT, SSE, USAGE, chunk, read_request, request, run_against
+from tests.server.raw_provider import END, EVENT, SSE, USAGE, chat_request, chunk, read_request, run_against
 
 #: Seconds; far above what anything here takes.
-_PATIENCE_S = 20
+_TIMEOUT_S = 20
 
 _TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
@@ -47,12 +47,12 @@ def nginx(folder: Path, proxy: ProxyProcess, settings: str) -> Iterator[int]:
         yield port
     finally:
         running.terminate()
-        running.wait(_PATIENCE_S)
+        running.wait(_TIMEOUT_S)
 
 
 async def connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A connection to nginx, which may still be starting."""
-    async with asyncio.timeout(_PATIENCE_S):
+    async with asyncio.timeout(_TIMEOUT_S):
         while True:
             with contextlib.suppress(ConnectionRefusedError):
                 return await asyncio.open_connection("127.0.0.1", port)
@@ -63,17 +63,17 @@ def test_with_the_settings_on_the_page_a_stream_comes_as_it_is_sent(tmp_path: Pa
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(SSE + chunk(EVENT))
-        await asyncio.wait_for(go_on.wait(), _PATIENCE_S)
+        await asyncio.wait_for(go_on.wait(), _TIMEOUT_S)
         writer.write(chunk(USAGE) + END)
         await writer.drain()
 
     async def act(proxy: ProxyProcess) -> bytes:
         with nginx(tmp_path / "nginx", proxy, settings_on_the_page()) as port:
             reader, writer = await connect(port)
-            writer.write(request())
-            seen = await asyncio.wait_for(reader.readuntil(b"word "), _PATIENCE_S)
+            writer.write(chat_request())
+            seen = await asyncio.wait_for(reader.readuntil(b"word "), _TIMEOUT_S)
             go_on.set()
-            seen += await asyncio.wait_for(reader.read(), _PATIENCE_S)
+            seen += await asyncio.wait_for(reader.read(), _TIMEOUT_S)
             writer.close()
             return seen
 
@@ -95,9 +95,9 @@ def test_a_cut_stream_does_not_look_complete_behind_it(settings: str | None, tmp
     async def act(proxy: ProxyProcess) -> bytes:
         with nginx(tmp_path / "nginx", proxy, settings_on_the_page() if settings is None else settings) as port:
             reader, writer = await connect(port)
-            writer.write(request())
+            writer.write(chat_request())
             try:
-                return await asyncio.wait_for(reader.read(), _PATIENCE_S)
+                return await asyncio.wait_for(reader.read(), _TIMEOUT_S)
             except ConnectionResetError:
                 return b""
             finally:

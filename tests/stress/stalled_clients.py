@@ -11,12 +11,12 @@ import hashlib
 import time
 from dataclasses import dataclass
 
-from tests.harness import PATIENCE_S, ProxyProcess
+from tests.harness import TIMEOUT_S, ProxyProcess
+from tests.stress.async_proxy import becomes_true, serving
 from tests.stress.clients import Client, stay
+from tests.stress.process_stats import error_lines, resident_kib
 from tests.stress.provider import USAGE, StressProvider, pieces, whole_answer
 from tests.stress.report import Report
-from tests.stress.serving import comes_true, serving
-from tests.stress.watch import error_lines, resident_kib
 from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
 
 #: KiB held for one client at the most.
@@ -50,7 +50,7 @@ async def run(wanted: Run) -> Report:
         first = await _ask(proxy, "long-first")
         report.require(await first.digest() == expected, "a client that did not stall got something else")
         before = resident_kib(proxy)
-        async with asyncio.timeout(PATIENCE_S + wanted.seconds + wanted.clients * size / _SLOW_BYTES_S):
+        async with asyncio.timeout(TIMEOUT_S + wanted.seconds + wanted.clients * size / _SLOW_BYTES_S):
             clients = [await _ask(proxy, f"long-{number}") for number in range(wanted.clients)]
             for client in clients:
                 client.stall()
@@ -65,7 +65,7 @@ async def run(wanted: Run) -> Report:
         whole = sum(digest == expected for digest in digests)
         report.row("streams", f"{wanted.clients} of {wanted.megabytes} MB, {whole} of them complete byte for byte")
         report.require(whole == wanted.clients, f"{wanted.clients - whole} streams are not what was sent")
-        exact = await comes_true(lambda: _exact(proxy) == len(provider.asked))
+        exact = await becomes_true(lambda: _exact(proxy) == len(provider.asked))
         report.require(exact, f"{_exact(proxy)} of {len(provider.asked)} calls have an exact record")
         report.require(not error_lines(proxy), f"the log has {error_lines(proxy)[:5]}")
     return report

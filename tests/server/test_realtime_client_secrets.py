@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
-import openai
 import pytest
 import websockets
 
+import openai
 from tests.harness import (
     OPENAI_KEY,
     OTHER_KEY_ID,
@@ -24,7 +24,7 @@ from tests.harness import (
     mint,
     running_proxy,
 )
-from tests.replay import Reply, replaying
+from tests.replay_provider import ProviderResponse, running_replay_provider
 from tornado_proxy.simulator import Simulator, running_simulator
 
 SESSION = {"type": "realtime", "model": "gpt-realtime"}
@@ -79,7 +79,7 @@ def test_a_browser_gets_a_key_of_the_proxy_and_its_session_is_on_the_participant
 
     session = asyncio.run(talk(proxy, key, "?model=gpt-realtime"))
 
-    (record,) = proxy.session_records(session, 1)
+    (record,) = proxy.read_session_records(session, 1)
     assert (record["participant"], record["basis"], record["model"]) == ("eve", "reported", "gpt-realtime")
     assert Decimal(record["total"]) > 0
 
@@ -87,7 +87,7 @@ def test_a_browser_gets_a_key_of_the_proxy_and_its_session_is_on_the_participant
 def test_a_key_knows_its_session_where_the_url_says_nothing(proxy: ProxyProcess) -> None:
     session = asyncio.run(talk(proxy, new_key(proxy, model="gpt-realtime-mini")))
 
-    (record,) = proxy.session_records(session, 1)
+    (record,) = proxy.read_session_records(session, 1)
     assert record["model"] == "gpt-realtime-mini"
 
 
@@ -154,7 +154,7 @@ def test_a_call_is_metered_over_a_sideband_until_it_is_hung_up(proxy: ProxyProce
         made = gpt.realtime.calls.with_raw_response.create(sdp=OFFER, session=SESSION)  # type: ignore[arg-type]
         call_id = made.headers["location"].rpartition("/")[2]
         assert made.headers["location"] == f"/v1/realtime/calls/{call_id}"
-        (record,) = proxy.session_records(call_id, 1)
+        (record,) = proxy.read_session_records(call_id, 1)
         gpt.realtime.calls.hangup(call_id)
 
     assert (record["participant"], record["basis"], record["outcome"]) == ("eve", "reported", "completed")
@@ -170,7 +170,7 @@ def test_a_browser_makes_a_call_with_its_key_alone(proxy: ProxyProcess) -> None:
 
     assert answer.status_code == 201
     assert answer.text.startswith("v=0")
-    (record,) = proxy.session_records(answer.headers["location"].rpartition("/")[2], 1)
+    (record,) = proxy.read_session_records(answer.headers["location"].rpartition("/")[2], 1)
     assert (record["participant"], record["model"]) == ("eve", "gpt-realtime")
 
 
@@ -215,30 +215,30 @@ def test_a_sideband_of_another_project_s_call_is_not_found(proxy: ProxyProcess) 
 
 
 def test_a_call_that_cannot_be_metered_is_hung_up_and_refused(tmp_path: Path) -> None:
-    with replaying() as provider, running_proxy(tmp_path, provider.url) as proxy:
+    with running_replay_provider() as provider, running_proxy(tmp_path, provider.url) as proxy:
         headers = (("Content-Type", "application/sdp"), ("Location", "/v1/realtime/calls/rtc_1"))
-        provider.reply = Reply(201, headers, (b"v=0",))
+        provider.response = ProviderResponse(201, headers, (b"v=0",))
 
         with client(proxy) as gpt, pytest.raises(openai.APIStatusError) as refused:
             gpt.realtime.calls.create(sdp=OFFER, session=SESSION)  # type: ignore[arg-type]
 
         assert refused.value.status_code == 502
         assert "metered" in refused.value.message
-        assert provider.asked[-1].target == "/v1/realtime/calls/rtc_1/hangup"
+        assert provider.requests[-1].target == "/v1/realtime/calls/rtc_1/hangup"
 
 
 def test_a_call_can_be_answered_at_once_and_is_ended_when_it_cannot_be_metered(tmp_path: Path) -> None:
     settings = {"sideband_failure": "end"}
-    with replaying() as provider, running_proxy(tmp_path, provider.url, websockets=settings) as proxy:
+    with running_replay_provider() as provider, running_proxy(tmp_path, provider.url, websockets=settings) as proxy:
         headers = (("Content-Type", "application/sdp"), ("Location", "/v1/realtime/calls/rtc_1"))
-        provider.reply = Reply(201, headers, (b"v=0",))
+        provider.response = ProviderResponse(201, headers, (b"v=0",))
 
         with client(proxy) as gpt:
             made = gpt.realtime.calls.with_raw_response.create(sdp=OFFER, session=SESSION)  # type: ignore[arg-type]
 
         assert made.status_code == 201
         proxy.wait_for_log("a call is hung up: its sideband is lost")
-        assert provider.asked[-1].target == "/v1/realtime/calls/rtc_1/hangup"
+        assert provider.requests[-1].target == "/v1/realtime/calls/rtc_1/hangup"
 
 
 def test_shutdown_hangs_up_calls_that_nobody_would_meter(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_shutdown_hangs_up_calls_that_nobody_would_meter(tmp_path: Path) -> None
         with client(proxy) as gpt:
             made = gpt.realtime.calls.with_raw_response.create(sdp=OFFER, session=SESSION)  # type: ignore[arg-type]
         call_id = made.headers["location"].rpartition("/")[2]
-        proxy.session_records(call_id, 1)
+        proxy.read_session_records(call_id, 1)
         proxy.signal(signal.SIGTERM)
 
         assert proxy.wait_exit() == 0

@@ -25,7 +25,7 @@ def open_files(proxy: ProxyProcess) -> int:
 
 def in_flight(proxy: ProxyProcess) -> int:
     """What /metrics says."""
-    lines = proxy.admin("/metrics")[1].splitlines()
+    lines = proxy.fetch_admin("/metrics")[1].splitlines()
     return int(float(next(line.split()[1] for line in lines if line.startswith("llm_proxy_requests_in_flight "))))
 
 

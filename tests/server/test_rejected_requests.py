@@ -16,7 +16,7 @@ from tests.harness import (
     ProxyProcess,
     mint,
 )
-from tests.replay import Replay
+from tests.replay_provider import ReplayProvider
 
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}
 EXPIRED = datetime.now(UTC) - timedelta(hours=2)
@@ -56,9 +56,9 @@ def ask(
     ],
 )
 def test_it_is_refused_in_the_shape_of_openai_and_nothing_is_sent(
-    how: dict[str, Any], status: int | None, code: str | None, proxy: ProxyProcess, provider: Replay
+    how: dict[str, Any], status: int | None, code: str | None, proxy: ProxyProcess, provider: ReplayProvider
 ) -> None:
-    before = len(provider.asked)
+    before = len(provider.requests)
 
     answer = ask(proxy, **({"json": CHAT} | how if "content" not in how else how))
 
@@ -70,7 +70,7 @@ def test_it_is_refused_in_the_shape_of_openai_and_nothing_is_sent(
     assert error["message"]
     assert code is None or error["code"] == code
     assert answer.headers["llm-proxy-request-id"].startswith("req_")
-    assert len(provider.asked) == before
+    assert len(provider.requests) == before
 
 
 def test_an_anthropic_refusal_has_anthropics_shape(proxy: ProxyProcess) -> None:

@@ -14,9 +14,8 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from tests.harness import ProxyProcess, mint, running_proxy
-from tests.server.holding import wait_until
-from tests.server.raw_provider import EVENT, SSE, answer, ask, chunk, read_request, run_against
+from tests.harness import ProxyProcess, mint, running_proxy, wait_until
+from tests.server.raw_provider import EVENT, SSE, chunk, fetch_chat, open_chat, read_request, run_against
 from tests.upstream.authority import server_context
 
 Say = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -129,7 +128,7 @@ async def is_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
 )
 def test_the_line_of_a_call_says_how_an_answer_broke(says: Say, outcome: str, words: str, tmp_path: Path) -> None:
     async def act(proxy: ProxyProcess) -> dict[str, Any]:
-        await answer(proxy)
+        await fetch_chat(proxy)
         line: dict[str, Any] = json.loads(await asyncio.to_thread(proxy.wait_for_log, '"message":"request"'))
         return line
 
@@ -152,7 +151,7 @@ def test_the_line_of_a_refusal_says_what_is_wrong_with_the_server_or_a_token_and
         ask_with(mint(), {"model": "words-of-a-caller", "messages": []})
         body = json.loads(proxy.wait_for_log("model_not_priced"))
         proxy.ledger.unlink()
-        wait_until(lambda: proxy.admin("/readyz")[0] == 503, "readiness to fail")
+        wait_until(lambda: proxy.fetch_admin("/readyz")[0] == 503, "readiness to fail")
         ask_with(mint(), CHAT)
         server = json.loads(proxy.wait_for_log("ledger_unavailable"))
 
@@ -167,7 +166,7 @@ def test_a_drain_at_a_limit_says_which_and_its_cost_is_an_estimate(tmp_path: Pat
     """The first client's answer is drained until its time is over, the second's not at all."""
 
     async def leave(proxy: ProxyProcess) -> None:
-        reader, writer = await ask(proxy)
+        reader, writer = await open_chat(proxy)
         await asyncio.wait_for(reader.readuntil(b"word "), 20)
         writer.transport.abort()
 
@@ -179,12 +178,12 @@ def test_a_drain_at_a_limit_says_which_and_its_cost_is_an_estimate(tmp_path: Pat
     async def act(proxy: ProxyProcess) -> tuple[list[dict[str, Any]], str, list[dict[str, Any]]]:
         async with asyncio.timeout(20):
             await leave(proxy)
-            while "llm_proxy_drains 1.0" not in (await asyncio.to_thread(proxy.admin, "/metrics"))[1]:
+            while "llm_proxy_drains 1.0" not in (await asyncio.to_thread(proxy.fetch_admin, "/metrics"))[1]:
                 pass
             await leave(proxy)
             await ended(proxy, 1)
-            _, meanwhile = await asyncio.to_thread(proxy.admin, "/metrics")
-            return await ended(proxy, 2), meanwhile, await asyncio.to_thread(proxy.records, count=2)
+            _, meanwhile = await asyncio.to_thread(proxy.fetch_admin, "/metrics")
+            return await ended(proxy, 2), meanwhile, await asyncio.to_thread(proxy.read_records, count=2)
 
     streams = {"drain_limit_s": 4, "drain_max": 1}
     lines, meanwhile, records = run_against(falls_silent, tmp_path, act, streams=streams)

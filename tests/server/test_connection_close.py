@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.harness import ProxyProcess
-from tests.server.raw_provider import END, EVENT, SSE, USAGE, chunk, read_request, request, run_against
+from tests.server.raw_provider import END, EVENT, SSE, USAGE, chat_request, chunk, read_request, run_against
 
 #: More than a client's window here takes, and less than the kernel takes from the server.
 _MANY = 15_000
@@ -33,7 +33,7 @@ async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Non
 
 def old(connection: str) -> bytes:
     """A request as reverse proxies send it that have not been told to speak HTTP/1.1."""
-    return request(connection=connection).replace(b"HTTP/1.1", b"HTTP/1.0")
+    return chat_request(connection=connection).replace(b"HTTP/1.1", b"HTTP/1.0")
 
 
 def slow_client(proxy: ProxyProcess, *sent: bytes) -> Seen:
@@ -60,7 +60,7 @@ def seen_by(folder: Path, provider: Any, *sent: bytes) -> tuple[Seen, list[dict[
     async def act(proxy: ProxyProcess) -> tuple[Seen, list[dict[str, Any]]]:
         seen = await asyncio.to_thread(slow_client, proxy, *sent)
         await asyncio.to_thread(proxy.wait_for_log, '"message":"request"')
-        return seen, await asyncio.to_thread(proxy.records, count=1)
+        return seen, await asyncio.to_thread(proxy.read_records, count=1)
 
     found: tuple[Seen, list[dict[str, Any]]] = run_against(provider, folder, act)
     return found
@@ -71,13 +71,13 @@ def seen_by(folder: Path, provider: Any, *sent: bytes) -> tuple[Seen, list[dict[
     [
         pytest.param([], id="nothing"),
         pytest.param([b"\r\n"], id="a line end"),
-        pytest.param([request(), request()], id="requests that nobody will answer"),
+        pytest.param([chat_request(), chat_request()], id="requests that nobody will answer"),
     ],
 )
 def test_what_a_client_sends_behind_its_last_request_costs_no_byte_of_the_answer(
     more: list[bytes], tmp_path: Path
 ) -> None:
-    (seen, end), records = seen_by(tmp_path, serve, request(), *more)
+    (seen, end), records = seen_by(tmp_path, serve, chat_request(), *more)
 
     assert seen.count(b"word ") == _MANY
     assert seen.endswith(END)

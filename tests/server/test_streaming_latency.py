@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.harness import ProxyProcess, running_proxy
-from tests.server.raw_provider import EVENT, USAGE, ask, chunk, read_request, run_against
+from tests.server.raw_provider import EVENT, USAGE, chunk, open_chat, read_request, run_against
 from tests.upstream.authority import ca_file
 from tests.upstream.http2 import Stream, http2_provider
 
 #: Seconds; far above what anything here takes.
-_PATIENCE_S = 20
+_TIMEOUT_S = 20
 
 _GZIP = zlib.compressobj(wbits=31)
 _CODED = [_GZIP.compress(EVENT) + _GZIP.flush(zlib.Z_SYNC_FLUSH), _GZIP.compress(USAGE) + _GZIP.flush()]
@@ -38,10 +38,10 @@ def in_chunks(media_type: str, pieces: list[bytes], framing: str = "") -> list[b
 
 async def seen_before_the_rest(proxy: ProxyProcess, first: bytes, go_on: asyncio.Event) -> bytes:
     """The whole answer; fails when `first` does not come before the provider is let go on."""
-    reader, writer = await ask(proxy)
+    reader, writer = await open_chat(proxy)
     try:
         seen = b""
-        async with asyncio.timeout(_PATIENCE_S):
+        async with asyncio.timeout(_TIMEOUT_S):
             while first not in seen:
                 part = await reader.read(65536)
                 assert part, seen
@@ -81,7 +81,7 @@ def test_what_has_come_is_passed_on_while_the_provider_is_silent(
         for piece in says:
             writer.write(piece)
             await writer.drain()
-            await asyncio.wait_for(go_on.wait(), _PATIENCE_S)
+            await asyncio.wait_for(go_on.wait(), _TIMEOUT_S)
 
     async def act(proxy: ProxyProcess) -> bytes:
         return await seen_before_the_rest(proxy, first, go_on)
@@ -94,16 +94,16 @@ def test_what_has_come_is_passed_on_while_the_provider_is_silent(
 
 @pytest.mark.parametrize("length", [pytest.param(True, id="with a length"), pytest.param(False, id="without a length")])
 def test_what_has_come_over_http2_is_passed_on_while_the_provider_is_silent(length: bool, tmp_path: Path) -> None:
-    async def answer(stream: Stream) -> None:
+    async def respond(stream: Stream) -> None:
         size = [("content-length", str(len(EVENT + USAGE)))] if length else []
         await stream.head(200, ("content-type", "text/event-stream"), *size)
         await stream.send(EVENT)
-        await asyncio.wait_for(go_on.wait(), _PATIENCE_S)
+        await asyncio.wait_for(go_on.wait(), _TIMEOUT_S)
         await stream.send(USAGE)
         stream.end()
 
     async def run() -> bytes:
-        async with http2_provider(answer) as provider:
+        async with http2_provider(respond) as provider:
             trusted = {"base_url": provider.url, "api_key": {"env": "TEST_OPENAI_KEY"}, "ca_file": ca_file(tmp_path)}
             proxy = running_proxy(tmp_path, provider.url, providers={"openai": trusted})
             running = await asyncio.to_thread(proxy.__enter__)

@@ -19,19 +19,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.harness import ProxyProcess
+from tests.stress.async_proxy import becomes_true, serving
 from tests.stress.clients import PHASES, leave, stay
+from tests.stress.gc_disabled import LEFT
+from tests.stress.process_stats import Memory, error_lines, in_flight, open_files, watched
 from tests.stress.provider import StressProvider, whole_answer
 from tests.stress.report import Report
-from tests.stress.serving import comes_true, serving
-from tests.stress.watch import Memory, error_lines, in_flight, open_files, watched
-from tests.stress.without_collector import LEFT
 from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
 
 #: The server's own descriptors may change by a few: a file of intents, a connection that is being closed.
 _SPARE_FILES = 8
 
 #: The module to run in place of the server's own.
-_PROGRAM = "tests.stress.without_collector"
+_PROGRAM = "tests.stress.gc_disabled"
 
 #: How the cost of a call whose answer had begun is known, by policy.
 _SURE = {"drain": ("reported",), "cancel": ("reported", "estimated")}
@@ -120,8 +120,8 @@ async def _all(clients: Iterable[Awaitable[None]], at_once: int) -> None:
 async def _look(going: _Going) -> None:
     """Wait for the last streams to end, and look at those that were complete."""
     provider, require = going.provider, going.report.require
-    require(await comes_true(lambda: provider.open_streams == 0), f"the provider has {provider.open_streams} streams")
-    require(await comes_true(lambda: in_flight(going.proxy) == 0), "/metrics says that requests are in flight")
+    require(await becomes_true(lambda: provider.open_streams == 0), f"the provider has {provider.open_streams} streams")
+    require(await becomes_true(lambda: in_flight(going.proxy) == 0), "/metrics says that requests are in flight")
     ahead = sum(user.startswith("ahead") for user in provider.asked)
     require(provider.full >= ahead * 0.9, f"{provider.full} of {ahead} streams ran ahead until they were full")
     require(not going.damaged, f"{len(going.damaged)} of {going.wanted.complete} complete streams are not")

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from tests.harness import PATIENCE_S, ProxyProcess, running_proxy
+from tests.harness import TIMEOUT_S, ProxyProcess, running_proxy
 
 
 @contextlib.asynccontextmanager
@@ -24,7 +24,7 @@ async def serving(upstream: str, **config: Any) -> AsyncIterator[ProxyProcess]:
             await asyncio.to_thread(proxy.__exit__, None, None, None)
 
 
-async def comes_true(holds: Callable[[], bool], within_s: float = PATIENCE_S) -> bool:
+async def becomes_true(holds: Callable[[], bool], within_s: float = TIMEOUT_S) -> bool:
     """Whether `holds()` becomes true in time."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(within_s):

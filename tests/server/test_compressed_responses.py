@@ -9,7 +9,7 @@ import httpx2 as httpx
 import pytest
 
 from tests.harness import ProxyProcess, mint
-from tests.replay import Replay, Reply
+from tests.replay_provider import ProviderResponse, ReplayProvider
 
 USAGE = (
     b'{"id":"c","model":"gpt-4o-mini","choices":[],'
@@ -19,10 +19,10 @@ DELTA = b'data: {"id":"c1","model":"gpt-4o-mini","choices":[{"index":0,"delta":{
 STREAM = DELTA * 20 + b"data: " + USAGE + b"\n\ndata: [DONE]\n\n"
 
 
-def coded_reply(media_type: str, body: bytes, status: int = 200) -> Reply:
+def coded_reply(media_type: str, body: bytes, status: int = 200) -> ProviderResponse:
     coded = gzip.compress(body)
     headers = (("Content-Type", media_type), ("Content-Encoding", "gzip"))
-    return Reply(status, headers, (coded[:40], coded[40:]))
+    return ProviderResponse(status, headers, (coded[:40], coded[40:]))
 
 
 def ask(proxy: ProxyProcess, method: str, path: str, **how: object) -> tuple[httpx.Response, bytes]:
@@ -37,9 +37,9 @@ def ask(proxy: ProxyProcess, method: str, path: str, **how: object) -> tuple[htt
 
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
 def test_its_bytes_pass_unchanged_and_its_cost_is_not_known(
-    stream: bool, proxy: ProxyProcess, provider: Replay
+    stream: bool, proxy: ProxyProcess, provider: ReplayProvider
 ) -> None:
-    provider.reply = coded_reply("text/event-stream", STREAM) if stream else coded_reply("application/json", USAGE)
+    provider.response = coded_reply("text/event-stream", STREAM) if stream else coded_reply("application/json", USAGE)
 
     answer, body = ask(
         proxy,
@@ -50,18 +50,20 @@ def test_its_bytes_pass_unchanged_and_its_cost_is_not_known(
         messages=[{"role": "user", "content": "hi"}],
     )
 
-    assert provider.asked[-1].header("accept-encoding") == "identity"
-    assert body == provider.reply.body
+    assert provider.requests[-1].header("accept-encoding") == "identity"
+    assert body == provider.response.body
     assert answer.headers["content-encoding"] == "gzip"
     request_id = answer.headers["llm-proxy-request-id"]
-    record = proxy.record(request_id)
+    record = proxy.read_record(request_id)
     assert (record["basis"], record["outcome"], record["line_items"]) == ("unsettled", "completed", [])
     faults = json.loads(proxy.wait_for_log(request_id))["faults"]
     assert faults == ["the answer is coded (gzip), though it was asked for as it is"]
 
 
-def test_a_list_that_must_be_cut_and_cannot_be_read_does_not_pass(proxy: ProxyProcess, provider: Replay) -> None:
-    provider.reply = coded_reply("application/json", b'{"object":"list","data":[{"id":"gpt-secret"}]}')
+def test_a_list_that_must_be_cut_and_cannot_be_read_does_not_pass(
+    proxy: ProxyProcess, provider: ReplayProvider
+) -> None:
+    provider.response = coded_reply("application/json", b'{"object":"list","data":[{"id":"gpt-secret"}]}')
 
     answer, body = ask(proxy, "GET", "/v1/models")
 
@@ -70,10 +72,10 @@ def test_a_list_that_must_be_cut_and_cannot_be_read_does_not_pass(proxy: ProxyPr
     assert "compressed" in json.loads(body)["error"]["message"]
 
 
-def test_a_coded_error_is_free_as_any_error(proxy: ProxyProcess, provider: Replay) -> None:
-    provider.reply = coded_reply("application/json", b'{"error":{"message":"no"}}', 400)
+def test_a_coded_error_is_free_as_any_error(proxy: ProxyProcess, provider: ReplayProvider) -> None:
+    provider.response = coded_reply("application/json", b'{"error":{"message":"no"}}', 400)
 
     answer, body = ask(proxy, "POST", "/v1/chat/completions", model="gpt-4o-mini", messages=[])
 
-    assert (answer.status_code, body) == (400, provider.reply.body)
-    assert proxy.record(answer.headers["llm-proxy-request-id"])["basis"] == "free"
+    assert (answer.status_code, body) == (400, provider.response.body)
+    assert proxy.read_record(answer.headers["llm-proxy-request-id"])["basis"] == "free"

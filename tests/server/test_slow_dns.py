@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.harness import ROOT
-from tests.server.slow_names import CALLERS, CONNECT_TIMEOUT_S
+from tests.server.slow_dns import CALLERS, CONNECT_TIMEOUT_S
 
 APART = ("unshare", "--user", "--map-root-user", "--mount", "--net")
 
@@ -24,7 +24,7 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("no network of its own can be made here")
     folder: Path = tmp_path_factory.mktemp("apart")
-    program = [*APART, sys.executable, "-m", "tests.server.slow_names", str(folder)]
+    program = [*APART, sys.executable, "-m", "tests.server.slow_dns", str(folder)]
     ran = subprocess.run(program, check=False, capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert ran.returncode == 0, ran.stderr
     found: dict[str, Any] = json.loads(ran.stdout)
