@@ -161,7 +161,7 @@ def test_while_the_ledger_fails_new_requests_get_503_and_those_in_flight_are_kep
         assert "refused" not in provider.users
         told = [line for line in proxy.log if "the ledger cannot be written" in line]
         assert any(words in line for line in told), told
-        proxy.wait_for_log("the ledger is back")
+        proxy.wait_for_log("the ledger can be written again")
 
 
 @contextlib.contextmanager

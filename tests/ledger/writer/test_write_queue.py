@@ -8,108 +8,115 @@ import pytest
 from tests.ledger.calls import intent, record
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.ledger.rows import intent_row, record_row
+from tornado_proxy.ledger.writer.operations import Operation, QueueItem, WithdrawIntent, WriteIntent, WriteRecord
 from tornado_proxy.ledger.writer.write_queue import WriteQueue
-from tornado_proxy.ledger.writer.writer_thread import Entry
+from tornado_proxy.ledger.writer.writer_thread import Queue
 
 
-def begin(name: str) -> Entry:
-    return Entry(intent=intent_row(intent(name)))
+def write_intent(request_id: str) -> WriteIntent:
+    return WriteIntent(intent_row(intent(request_id)))
 
 
-def finish(name: str) -> Entry:
-    return Entry(record=record_row(record(intent(name))))
+def write_record(request_id: str) -> WriteRecord:
+    return WriteRecord(record_row(record(intent(request_id))))
 
 
-def make(*, hangs_s: float = 60.0) -> tuple[WriteQueue, queue.SimpleQueue[list[Entry] | None]]:
-    entries: queue.SimpleQueue[list[Entry] | None] = queue.SimpleQueue()
-    return WriteQueue(asyncio.get_running_loop(), entries, hangs_s=hangs_s), entries
+def make_queue(*, hangs_s: float = 60.0) -> tuple[WriteQueue, Queue]:
+    items: Queue = queue.SimpleQueue()
+    return WriteQueue(asyncio.get_running_loop(), items, hangs_s=hangs_s), items
 
 
-def taken(entries: queue.SimpleQueue[list[Entry] | None]) -> list[Entry]:
-    handed = entries.get(timeout=5)
-    assert handed is not None
-    return handed
+def take_batch(items: Queue) -> list[QueueItem]:
+    batch = items.get(timeout=5)
+    assert batch is not None
+    return batch
 
 
-def test_what_comes_within_a_turn_of_the_loop_goes_over_together() -> None:
+def take_operations(items: Queue) -> list[Operation]:
+    return [item.operation for item in take_batch(items)]
+
+
+async def end_loop_turn() -> None:
+    """Let the callbacks run that the write queue has scheduled for the end of this turn."""
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
+def test_operations_of_one_loop_turn_are_one_batch() -> None:
     async def run() -> None:
-        hand_over, entries = make()
-        given = [begin(f"r{number}") for number in range(3)]
-        for one in given:
-            hand_over.put(one)
-        assert entries.empty()
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        write_queue, items = make_queue()
+        operations = [write_intent(f"r{number}") for number in range(3)]
+        for operation in operations:
+            write_queue.put(operation)
+        assert items.empty()
+        await end_loop_turn()
 
-        assert taken(entries) == given
-        assert entries.empty()
+        assert take_operations(items) == operations
+        assert items.empty()
 
     asyncio.run(run())
 
 
-def test_a_record_waits_a_moment_for_company_and_goes_with_what_cannot_wait() -> None:
+def test_record_waits_for_the_batch_delay_or_for_an_operation_that_cannot_wait() -> None:
     async def run() -> None:
-        hand_over, entries = make()
-        alone, first, hurried = finish("r1"), finish("r2"), begin("r3")
-        hand_over.put(alone)
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert entries.empty()
-        assert await asyncio.to_thread(taken, entries) == [alone]
+        write_queue, items = make_queue()
+        alone, waiting, urgent = write_record("r1"), write_record("r2"), write_intent("r3")
+        write_queue.put(alone)
+        await end_loop_turn()
+        assert items.empty()
+        assert await asyncio.to_thread(take_operations, items) == [alone]
 
-        hand_over.put(first)
-        hand_over.put(hurried)
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert taken(entries) == [first, hurried]
+        write_queue.put(waiting)
+        write_queue.put(urgent)
+        await end_loop_turn()
+        assert take_operations(items) == [waiting, urgent]
 
     asyncio.run(run())
 
 
-def test_hundreds_of_records_do_not_wait() -> None:
+def test_full_batch_of_records_does_not_wait() -> None:
     async def run() -> None:
-        hand_over, entries = make()
+        write_queue, items = make_queue()
         for number in range(500):
-            hand_over.put(finish(f"r{number}"))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+            write_queue.put(write_record(f"r{number}"))
+        await end_loop_turn()
 
-        assert len(taken(entries)) == 500
+        assert len(take_batch(items)) == 500
 
     asyncio.run(run())
 
 
-def test_a_writer_that_hangs_turns_away_what_waits_and_withdraws_its_intent() -> None:
+def test_hanging_writer_refuses_waiting_intents_and_withdraws_them() -> None:
     async def run() -> None:
-        hand_over, entries = make(hangs_s=0.0)
-        intent_waits, record_waits = begin("r1"), finish("r2")
-        begun, ended = hand_over.put(intent_waits), hand_over.put(record_waits)
+        write_queue, items = make_queue(hangs_s=0.0)
+        begun, finished = write_queue.put(write_intent("r1")), write_queue.put(write_record("r2"))
         await asyncio.sleep(0.01)
-        hand_over.watch()
+        write_queue.check_writer()
 
         with pytest.raises(LedgerUnavailable, match="its disk or server hangs"):
             await begun
-        assert not ended.done()
-        assert "hangs" in hand_over.reason
-        hand_over.flush()
-        handed = taken(entries) + ([] if entries.empty() else taken(entries))
-        assert [one.withdrawn for one in handed if one.withdrawn] == ["r1"]
+        assert not finished.done()
+        assert "hangs" in write_queue.reason
+        write_queue.flush()
+        batches = take_batch(items) + ([] if items.empty() else take_batch(items))
+        withdrawals = [item.operation for item in batches if isinstance(item.operation, WithdrawIntent)]
+        assert withdrawals == [WithdrawIntent("r1")]
 
-        hand_over.written(handed, [None] * len(handed))
-        await ended
-        assert (hand_over.reason, hand_over.pending) == ("", 0)
+        write_queue.written(batches, [None] * len(batches))
+        await finished
+        assert (write_queue.reason, write_queue.pending) == ("", 0)
 
     asyncio.run(run())
 
 
-def test_a_writer_that_works_is_left_in_peace() -> None:
+def test_working_writer_refuses_nothing() -> None:
     async def run() -> None:
-        hand_over, _ = make(hangs_s=60.0)
-        begun = hand_over.put(begin("r1"))
-        hand_over.watch()
+        write_queue, _ = make_queue(hangs_s=60.0)
+        begun = write_queue.put(write_intent("r1"))
+        write_queue.check_writer()
 
         assert not begun.done()
-        assert hand_over.reason == ""
+        assert write_queue.reason == ""
         begun.cancel()
 
     asyncio.run(run())

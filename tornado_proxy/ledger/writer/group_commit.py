@@ -33,9 +33,18 @@ from tornado_proxy.ledger.reports.usage_reader_thread import UsageReaderThread
 from tornado_proxy.ledger.rows import intent_row, record_row, settlement_row
 from tornado_proxy.ledger.writer.journal import Journal
 from tornado_proxy.ledger.writer.open_intents import OpenIntents
+from tornado_proxy.ledger.writer.operations import (
+    MoveIntents,
+    Operation,
+    ReadStore,
+    WithdrawIntent,
+    WriteIntent,
+    WriteRecord,
+    WriteSettlement,
+)
 from tornado_proxy.ledger.writer.store import Opening, Store
 from tornado_proxy.ledger.writer.write_queue import WriteQueue
-from tornado_proxy.ledger.writer.writer_thread import Entry, Writer
+from tornado_proxy.ledger.writer.writer_thread import Queue, Writer
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +88,7 @@ class GroupCommitLedger:
         self._patience = patience
         self._intents = OpenIntents(opening.files) if logs_intents else None
         self._intents_reason = ""
-        self._entries: queue.SimpleQueue[list[Entry] | None] = queue.SimpleQueue()
+        self._entries: Queue = queue.SimpleQueue()
         self._hand_over: WriteQueue | None = None
         self._writer: Writer | None = None
         self._thread: threading.Thread | None = None
@@ -129,10 +138,10 @@ class GroupCommitLedger:
             self._log_intent(self._intents, intent)
             return
         try:
-            await self._put(Entry(intent=intent_row(intent)))
+            await self._put(WriteIntent(intent_row(intent)))
         except asyncio.CancelledError:
             # Nobody will send it; its intent must not be taken for lost when the process ends.
-            self._put(Entry(withdrawn=intent.request_id))
+            self._put(WithdrawIntent(intent.request_id))
             raise
 
     def finish(self, record: RequestRecord) -> asyncio.Future[None]:
@@ -140,14 +149,14 @@ class GroupCommitLedger:
         row = record_row(record)
         if self._shut:
             return self._finish_late(row)
-        done = self._put(Entry(record=row))
+        done = self._put(WriteRecord(row))
         if self._intents is not None:
             self._intents.end(record.intent.request_id)
         return done
 
     def settle(self, settlement: Settlement) -> asyncio.Future[None]:
         """Store what a pending call came to."""
-        return self._put(Entry(settlement=settlement_row(settlement)))
+        return self._put(WriteSettlement(settlement_row(settlement)))
 
     async def pending_requests(self, limit: int) -> list[PendingRequest]:
         """Calls whose usage is still to come."""
@@ -179,7 +188,9 @@ class GroupCommitLedger:
         self._hand_over.close()
         await asyncio.to_thread(thread.join, self._patience.close_s)
         if thread.is_alive():
-            _log.critical("the ledger hangs and is left as it is", extra={"pending": self._hand_over.pending})
+            _log.critical(
+                "the ledger's writer does not end; closing without it", extra={"pending": self._hand_over.pending}
+            )
 
     def _log_intent(self, intents: OpenIntents, intent: RequestIntent) -> None:
         try:
@@ -191,12 +202,12 @@ class GroupCommitLedger:
         with contextlib.suppress(OSError):
             turned = intents.turn()
             if turned is not None:
-                moved = self._put(Entry(moved=turned.under_way))
+                moved = self._put(MoveIntents(turned.under_way))
                 moved.add_done_callback(lambda done: _remove(turned.file, done))
 
     def _finish_late(self, row: dict[str, object]) -> asyncio.Future[None]:
         files = self._opening.files
-        Journal(files.journal(files.own)).keep([row])
+        Journal(files.journal(files.own)).append([row])
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.set_result(None)
         return done
@@ -204,7 +215,7 @@ class GroupCommitLedger:
     def _watch(self) -> None:
         assert self._hand_over is not None
         self._watching = asyncio.get_running_loop().call_later(self._patience.watch_s, self._watch)
-        self._hand_over.watch()
+        self._hand_over.check_writer()
         if self._intents is None or not self._intents_reason:
             return
         try:
@@ -213,7 +224,7 @@ class GroupCommitLedger:
             self._intents_failed(error)
         else:
             self._intents_reason = ""
-            _log.warning("the ledger is back")
+            _log.warning("the ledger can be written again")
 
     def _intents_failed(self, error: OSError) -> None:
         reason = _describe(self._opening.name, error)
@@ -222,13 +233,13 @@ class GroupCommitLedger:
             self._intents_reason = reason
 
     async def _ask(self, question: Callable[[Store], _Answer]) -> _Answer:
-        answer: _Answer = await self._put(Entry(ask=question))
+        answer: _Answer = await self._put(ReadStore(question))
         return answer
 
-    def _put(self, entry: Entry) -> asyncio.Future[Any]:
+    def _put(self, operation: Operation) -> asyncio.Future[Any]:
         if self._shut or self._hand_over is None:
             raise LedgerUnavailable("the ledger is closed")
-        return self._hand_over.put(entry)
+        return self._hand_over.put(operation)
 
     def _open_store(self) -> Store:
         store = Store(self._opening)

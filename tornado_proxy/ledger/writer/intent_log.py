@@ -93,7 +93,7 @@ def read_intents(path: Path) -> Iterator[Row]:
             try:
                 yield dict(zip(INTENT_COLUMNS, json.loads(line), strict=True))
             except ValueError:
-                _log.warning("a line of the ledger's intents is cut short")
+                _log.warning("truncated line in the ledger's intent log")
 
 
 def _line(intent: Row) -> bytes:

@@ -41,11 +41,11 @@ class Journal:
             with _opened(self._path) as file:
                 os.posix_fallocate(file, 0, _RESERVED_BYTES)
         except OSError as error:
-            _log.warning("no space can be kept free for the ledger's journal", extra={"reason": str(error)})
+            _log.warning("no disk space reserved for the ledger's journal", extra={"reason": str(error)})
             return
         self._reserved = _RESERVED_BYTES
 
-    def keep(self, records: list[Row]) -> None:
+    def append(self, records: list[Row]) -> None:
         """Append the records that are not there yet; a fault is logged, for there is nowhere else to go."""
         fresh = [record for record in records if record["request_id"] not in self._kept]
         if not fresh:
@@ -54,11 +54,11 @@ class Journal:
         try:
             end = self._find_end()
             if end + len(lines) > self._most_bytes:
-                _log.error("the ledger's journal is full: records wait in memory only")
+                _log.error("the ledger's journal is full; records wait in memory only")
                 return
             self._write(lines, end)
         except OSError as error:
-            _log.error("the ledger's journal cannot be written either", extra={"reason": str(error)})
+            _log.error("the ledger's journal cannot be written", extra={"reason": str(error)})
             return
         self._end = end + len(lines)
         self._kept.update(record["request_id"] for record in fresh)
@@ -79,7 +79,7 @@ class Journal:
                 try:
                     yield {**dict.fromkeys(RECORD_COLUMNS), **json.loads(text)}
                 except ValueError:
-                    _log.warning("a line of the ledger's journal is cut short")
+                    _log.warning("truncated line in the ledger's journal")
 
     def clear(self) -> None:
         """Forget what has been written to the ledger."""

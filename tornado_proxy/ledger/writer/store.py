@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from operator import itemgetter
@@ -68,12 +68,12 @@ _ADOPTED = 1000
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows of one transaction.  `withdrawn` are ids of requests that were not sent after all."""
+    """The rows of one transaction.  `withdrawn` has the ids of requests that were not sent."""
 
-    intents: Sequence[Row] = ()
-    records: Sequence[Row] = ()
-    settlements: Sequence[Row] = ()
-    withdrawn: Sequence[str] = ()
+    intents: list[Row] = field(default_factory=list)
+    records: list[Row] = field(default_factory=list)
+    settlements: list[Row] = field(default_factory=list)
+    withdrawn: list[str] = field(default_factory=list)
 
 
 class Liveness(Protocol):
@@ -165,7 +165,7 @@ class Store:
 
     def _write(self, batch: Batch, writer: str) -> None:
         db = self._open_db
-        done = [row["request_id"] for row in batch.records] + list(batch.withdrawn)
+        done = [row["request_id"] for row in batch.records] + batch.withdrawn
         inserts = (
             (INSERT_INTENTS, [(*_intent_values(row), writer) for row in batch.intents]),
             (INSERT_RECORDS, [_record_values(row) for row in batch.records]),
@@ -228,7 +228,7 @@ class Store:
             for writer in left:
                 self._files.forget(writer)
         if lost:
-            _log.warning("requests of a process that died are unsettled", extra={"unsettled": lost})
+            _log.warning("requests of a dead process are unsettled", extra={"unsettled": lost})
 
     def close(self, *, keep_files: bool = False) -> None:
         """Close the connection and give the lock back; its files stay where something waits in them to be adopted."""

@@ -1,7 +1,7 @@
-"""The event loop's end of the writer's queue: gathers entries, hands them over together, tells who waits for them.
+"""The event loop's end of the writer's queue: it gathers operations into batches and completes their futures.
 
-Waking the writer costs a hand-off of the interpreter's lock there and one back, tens of microseconds of CPU; so it is
-done once for all entries of a turn of the loop, and for records once in 20 ms.
+Waking the writer thread costs two hand-offs of the interpreter's lock, tens of microseconds of CPU.  So all operations
+of one turn of the event loop are queued as one batch, and records wait up to BATCH_DELAY_S for others.
 """
 
 from __future__ import annotations
@@ -13,128 +13,141 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tornado_proxy.domain.errors import LedgerUnavailable
-from tornado_proxy.ledger.writer.writer_thread import Entry, Queue
+from tornado_proxy.ledger.writer.operations import Operation, QueueItem, is_retried, may_wait, withdrawal_of
+from tornado_proxy.ledger.writer.writer_thread import Queue
 
 _log = logging.getLogger(__name__)
 
-#: Seconds that a record waits for company at the most; durable within 100 ms of its end is what is promised.
-_COMPANY_S = 0.02
+#: Seconds that a record waits for others.  The ledger promises that it is durable within 100 ms.
+BATCH_DELAY_S = 0.02
 
-#: Entries that are handed over without more waiting.
-_MANY = 500
+#: Records that are queued without further delay.
+BATCH_SIZE = 500
 
 
 class WriteQueue:
-    """Satisfies writer.Report; those three methods are called in the writer thread, all others in the loop's.
+    """Queues operations, and receives their results as the writer's Report.
 
-    `hangs_s`: seconds that the writer says nothing, though something waits for it, until new requests are turned away.
+    The methods of Report are called in the writer thread, all others in the thread of the event loop.
+
+    Args:
+        loop: the event loop of the futures.
+        items: the queue that the writer thread reads.
+        hangs_s: seconds without a result, while operations wait, after which the writer counts as hanging.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, entries: Queue, *, hangs_s: float) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, items: Queue, *, hangs_s: float) -> None:
         self.reason = ""
         self.pending = 0
         self._loop = loop
         self._hangs_s = hangs_s
-        self._queue = entries
-        self._gathered: list[Entry] = []
+        self._queue = items
+        self._batch: list[QueueItem] = []
         self._timer: asyncio.Handle | None = None
-        self._soon = False
-        self._heard_at = 0.0
-        self._refusable: set[Entry] = set()
+        self._flush_is_due = False
+        self._last_report_at = 0.0
+        self._refusable: set[QueueItem] = set()
 
-    def put(self, entry: Entry) -> asyncio.Future[Any]:
-        """Give an entry to the writer: a record with others, anything else at the end of the loop's turn."""
-        done = entry.done = self._loop.create_future()
+    def put(self, operation: Operation) -> asyncio.Future[Any]:
+        """Queue an operation and return the future of its result.
+
+        A record may wait for others.  Any other operation is queued at the end of this turn of the event loop, with
+        the records that wait.
+        """
+        done = self._loop.create_future()
+        item = QueueItem(operation, done)
         if not self.pending:
-            self._heard_at = self._loop.time()
+            self._last_report_at = self._loop.time()
         self.pending += 1
-        self._gathered.append(entry)
-        if not entry.kept:
-            self._refusable.add(entry)
-        if entry.record is None or len(self._gathered) == _MANY:
+        self._batch.append(item)
+        if not is_retried(operation):
+            self._refusable.add(item)
+        if not may_wait(operation) or len(self._batch) == BATCH_SIZE:
             self._flush_soon()
         elif self._timer is None:
-            self._timer = self._loop.call_later(_COMPANY_S, self.flush)
+            self._timer = self._loop.call_later(BATCH_DELAY_S, self.flush)
         return done
 
     def flush(self) -> None:
-        """Hand over what has been gathered."""
+        """Queue the batch now."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer, self._soon = None, False
-        if self._gathered:
-            self._queue.put(self._gathered)
-            self._gathered = []
+        self._timer, self._flush_is_due = None, False
+        if self._batch:
+            self._queue.put(self._batch)
+            self._batch = []
 
     def close(self) -> None:
-        """Hand over the rest, and have the writer end."""
+        """Queue the last batch and close the queue; the writer ends after it."""
         self.flush()
         self._queue.put(None)
 
-    def watch(self) -> None:
-        """Turn away what waits for a writer that hangs, and what would."""
-        silent_s = self._loop.time() - self._heard_at
+    def check_writer(self) -> None:
+        """Refuse the waiting intents and queries if the writer hangs; called about once a second."""
+        silent_s = self._loop.time() - self._last_report_at
         if not self.pending or silent_s < self._hangs_s:
             return
         self._fail(f"no answer for {silent_s:.0f} seconds: its disk or server hangs")
-        for entry in list(self._refusable):
-            self._refuse(entry)
-            if entry.intent is not None:
-                # It may yet be written, though nobody will send it.
-                self.put(Entry(withdrawn=str(entry.intent["request_id"])))
+        for item in list(self._refusable):
+            self._refuse(item)
+            withdrawal = withdrawal_of(item.operation)
+            if withdrawal is not None:
+                # The writer may still commit the intent, but its request is not sent.
+                self.put(withdrawal)
 
-    def written(self, entries: Sequence[Entry], answers: Sequence[object]) -> None:
-        """They are durable."""
-        self._call(lambda: self._written(entries, answers))
+    def written(self, items: Sequence[QueueItem], results: Sequence[object]) -> None:
+        """Complete the futures of durable operations."""
+        self._call_in_loop(lambda: self._written(items, results))
 
-    def refused(self, entries: Sequence[Entry], reason: str, *, failing: bool) -> None:
-        """They are not stored."""
-        self._call(lambda: self._refused(entries, reason, failing=failing))
+    def refused(self, items: Sequence[QueueItem], reason: str, *, failing: bool) -> None:
+        """Fail the futures of refused operations with LedgerUnavailable."""
+        self._call_in_loop(lambda: self._refused(items, reason, failing=failing))
 
-    def journaled(self, entries: Sequence[Entry]) -> None:
-        """They are in the journal."""
-        self._call(lambda: self._journaled(entries))
+    def journaled(self, items: Sequence[QueueItem]) -> None:
+        """Cancel the futures of operations that this process does not write any more."""
+        self._call_in_loop(lambda: self._journaled(items))
 
-    def _call(self, call: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(call)
+    def _call_in_loop(self, callback: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the event loop is closed: nothing awaits the futures
+            self._loop.call_soon_threadsafe(callback)
 
     def _flush_soon(self) -> None:
-        if not self._soon:
-            self._soon = True
+        if not self._flush_is_due:
+            self._flush_is_due = True
             self._loop.call_soon(self.flush)
 
-    def _written(self, entries: Sequence[Entry], answers: Sequence[object]) -> None:
+    def _written(self, items: Sequence[QueueItem], results: Sequence[object]) -> None:
         self.reason = ""
-        self._ended(entries)
-        for entry, answer in zip(entries, answers, strict=True):
-            if entry.done is not None and not entry.done.done():
-                entry.done.set_result(answer)
+        self._count_done(items)
+        for item, result in zip(items, results, strict=True):
+            if item.done is not None and not item.done.done():
+                item.done.set_result(result)
 
-    def _refused(self, entries: Sequence[Entry], reason: str, *, failing: bool) -> None:
+    def _refused(self, items: Sequence[QueueItem], reason: str, *, failing: bool) -> None:
         if failing:
             self._fail(reason)
-        self._ended(entries)
-        for entry in entries:
-            self._refuse(entry, reason)
+        self._count_done(items)
+        for item in items:
+            self._refuse(item, reason)
 
-    def _journaled(self, entries: Sequence[Entry]) -> None:
-        self._ended(entries)
-        for entry in entries:
-            if entry.done is not None:
-                entry.done.cancel()
+    def _journaled(self, items: Sequence[QueueItem]) -> None:
+        self._count_done(items)
+        for item in items:
+            if item.done is not None:
+                item.done.cancel()
 
-    def _ended(self, entries: Sequence[Entry]) -> None:
-        self._heard_at = self._loop.time()
-        self.pending -= sum(entry.done is not None for entry in entries)
+    def _count_done(self, items: Sequence[QueueItem]) -> None:
+        self._last_report_at = self._loop.time()
+        self.pending -= sum(item.done is not None for item in items)
         if self._refusable:
-            self._refusable.difference_update(entries)
+            self._refusable.difference_update(items)
 
     def _fail(self, reason: str) -> None:
+        # One line per reason: the writer reports the same fault at each retry.
         if reason != self.reason:
             _log.error("the ledger cannot be written", extra={"reason": reason})
             self.reason = reason
 
-    def _refuse(self, entry: Entry, reason: str = "") -> None:
-        if entry.done is not None and not entry.done.done():
-            entry.done.set_exception(LedgerUnavailable(f"the ledger cannot be written: {reason or self.reason}"))
+    def _refuse(self, item: QueueItem, reason: str = "") -> None:
+        if item.done is not None and not item.done.done():
+            item.done.set_exception(LedgerUnavailable(f"the ledger cannot be written: {reason or self.reason}"))
