@@ -1,9 +1,12 @@
-"""The house as docs/architecture.md draws it: a file of the lower floors has its test, and none grows out of hand."""
+"""The layout of docs/architecture.md: tests mirror the pure packages, files are small, and imports form no circle."""
 
 from __future__ import annotations
 
 import ast
 import functools
+import textwrap
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,82 +15,160 @@ from tests.harness import ROOT
 
 PACKAGE = ROOT / "tornado_proxy"
 
-#: Floors 0 to 2, and metering, which counts money.
-_ROOMS = (
+#: Packages and files that do no I/O.  Unit tests cover each of their files, because they count money or check access.
+PURE = (
     "domain",
     "wire",
     "auth",
     "config",
     "pricing",
     "providers",
-    "observability/metrics.py",
-    "tasks.py",
-    "observability/logs.py",
+    "reports",
     "metering/request_meter.py",
 )
 
-#: Files that are reached through another one, and the test that does so.
-_THROUGH = {
+#: Files that are tested through another one, with the tests that cover them.
+TESTED_THROUGH = {
+    "auth/token_spec.py": "cli/test_credentials.py",
+    "auth/unverified_token.py": "auth/test_participant.py",
+    "config/bundled.py": "config/test_schemas.py",
+    "config/findings.py": "config/test_secrets.py",
+    "config/ledger.py": "config/test_settings.py",
     "config/projects.py": "config/test_loading.py",
+    "config/reference.py": "config/test_schemas.py",
+    "domain/ledger_address.py": "config/test_settings.py",
+    "domain/record.py": "ledger/test_contract.py",
+    "domain/request.py": "domain/test_values.py",
+    "domain/units.py": "config/test_files.py",
+    "domain/usage.py": "domain/test_values.py",
     "pricing/book/calculator.py": "pricing/book/test_price_book.py",
-    "pricing/lists/import_plan.py": "cli/test_pricing.py",
+    "pricing/book/price.py": "pricing/book/test_price_book.py",
     "pricing/book/price_file.py": "pricing/book/test_price_book.py",
+    "pricing/book/tariff.py": "pricing/book/test_price_book.py",
+    "pricing/lists/comparison.py": "cli/test_pricing.py",
+    "pricing/lists/import_plan.py": "cli/test_pricing.py",
+    "pricing/lists/price_list.py": "pricing/lists/test_import_litellm.py",
+    "providers/anthropic/batches/results.py": "providers/anthropic/batches/test_endpoint.py",
     "providers/anthropic/complete.py": "providers/anthropic/messages/test_request.py",
     "providers/anthropic/count_tokens.py": "providers/anthropic/messages/test_request.py",
-    "providers/openai/chat/reader.py": "providers/openai/chat/test_endpoint.py",
-    "providers/openai/shared/response_readers.py": "providers/openai/audio/test_transcription.py",
-    "providers/openai/shared/modal_usage.py": "providers/openai/images/test_endpoint.py",
-    "providers/openai/responses/hosted_tools.py": "providers/openai/responses/test_endpoint.py",
+    "providers/anthropic/endpoints.py": "providers/test_route_table.py",
+    "providers/anthropic/errors.py": "providers/anthropic/test_provider.py",
+    "providers/anthropic/messages/endpoint.py": "providers/anthropic/messages/test_request.py",
+    "providers/contract.py": "providers/test_every_reader.py",
+    "providers/openai/audio/audio_length.py": "providers/openai/audio/test_transcription.py",
+    "providers/openai/audio/endpoints.py": "providers/test_route_table.py",
     "providers/openai/audio/speech_audio.py": "providers/openai/audio/test_speech.py",
-    "providers/openai/shared/text_report.py": "providers/openai/chat/test_endpoint.py",
-    "providers/openai/audio/transcription.py": "providers/openai/audio/test_transcription.py",
     "providers/openai/audio/transcription_models.py": "providers/openai/audio/test_transcription.py",
+    "providers/openai/chat/reader.py": "providers/openai/chat/test_endpoint.py",
+    "providers/openai/endpoints.py": "providers/test_route_table.py",
+    "providers/openai/errors.py": "providers/openai/test_provider.py",
+    "providers/openai/responses/hosted_tools.py": "providers/openai/responses/test_endpoint.py",
+    "providers/openai/responses/reader.py": "providers/openai/responses/test_endpoint.py",
+    "providers/openai/shared/base64_truncation.py": "providers/openai/images/test_endpoint.py",
+    "providers/openai/shared/modal_usage.py": "providers/openai/images/test_endpoint.py",
+    "providers/openai/shared/response_readers.py": "providers/openai/audio/test_transcription.py",
+    "providers/openai/shared/text_report.py": "providers/openai/chat/test_endpoint.py",
     "providers/openai/shared/usage_report.py": "providers/openai/shared/test_text_usage.py",
+    "providers/registry.py": "providers/test_every_reader.py",
+    "reports/coverage.py": "cli/test_pricing.py",
+    "reports/explanation.py": "cli/test_explain.py",
+    "reports/recompute.py": "cli/test_recompute.py",
+    "reports/reparse_usage.py": "cli/test_explain.py",
 }
 
-#: Words that say nothing of what a file is for.
-_EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "misc", "tools"}
+MAX_LINES = 400
+
+#: Names that say nothing about the content of a file or folder.
+EMPTY_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "misc", "tools"}
 
 SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
-LOWER = [path for path in SOURCES if path.relative_to(PACKAGE).parts[0] in _ROOMS]
 
 
-def named(path: Path) -> str:
+def relative(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
 
 
-@functools.cache
-def imported_by_tests() -> frozenset[str]:
-    """Every module that a test imports, and every name that it takes from one."""
-    trees = [ast.parse(path.read_text("utf-8")) for path in (ROOT / "tests").rglob("*.py")]
-    taken = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    return frozenset(name for node in taken for name in (node.module or "", *_names(node)))
+PURE_SOURCES = [path for path in SOURCES if relative(path).startswith(tuple(PURE))]
 
 
-def _names(node: ast.ImportFrom) -> list[str]:
-    return [f"{node.module}.{alias.name}" for alias in node.names]
+@pytest.mark.parametrize("source", PURE_SOURCES, ids=relative)
+def test_pure_file_has_a_test_of_its_name_or_a_line_in_the_table(source: Path) -> None:
+    expected = ROOT / "tests" / source.relative_to(PACKAGE).parent / f"test_{source.name}"
+    through = TESTED_THROUGH.get(relative(source))
 
-
-@pytest.mark.parametrize("source", LOWER, ids=named)
-def test_a_file_of_the_lower_floors_has_a_test(source: Path) -> None:
-    place = source.relative_to(PACKAGE)
-    module = ".".join(("tornado_proxy", *place.with_suffix("").parts))
-    through = _THROUGH.get(place.as_posix())
-
-    of_its_name = ROOT / "tests" / place.parent / f"test_{place.name}"
-    tested = of_its_name.exists() or module in imported_by_tests() or through is not None
-    assert tested, f"{of_its_name.relative_to(ROOT)} is missing; write it, or a line in _THROUGH"
+    assert expected.exists() != (through is not None), (
+        f"write {expected.relative_to(ROOT)}, or name the test that covers {relative(source)} in TESTED_THROUGH"
+    )
     assert through is None or (ROOT / "tests" / through).exists()
 
 
-def test_no_line_speaks_of_a_file_that_is_gone() -> None:
-    assert set(_THROUGH) - {named(source) for source in LOWER} == set()
+def test_table_names_existing_files_only() -> None:
+    assert set(TESTED_THROUGH) - {relative(source) for source in PURE_SOURCES} == set()
+    assert [name for name in PURE if not (PACKAGE / name).exists()] == []
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=named)
-def test_a_file_says_what_it_is_for_in_few_lines_under_a_name_that_says_it_too(source: Path) -> None:
+@pytest.mark.parametrize("source", SOURCES, ids=relative)
+def test_file_is_small_has_a_docstring_and_a_telling_name(source: Path) -> None:
     text = source.read_text("utf-8")
 
-    assert len(text.splitlines()) <= 400
+    assert len(text.splitlines()) < MAX_LINES
     assert ast.get_docstring(ast.parse(text)) or source.name == "__main__.py"
-    assert not _EMPTY_NAMES.intersection(part.removesuffix(".py") for part in source.relative_to(PACKAGE).parts)
+    assert not EMPTY_NAMES.intersection(part.removesuffix(".py") for part in source.relative_to(PACKAGE).parts)
+
+
+@pytest.mark.xfail(strict=False, reason="both read_connection.py files of ledger/ import each other")
+def test_imports_form_no_circle() -> None:
+    graph = {module: set(list_imports(module)) for module in list_modules()}
+
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"import circle: {' -> '.join(reversed(error.args[1]))}")
+
+
+def test_every_form_of_import_is_read() -> None:
+    source = """
+        import tornado_proxy.tasks
+        from tornado_proxy.domain import errors
+        from tornado_proxy.domain.units import MIB
+
+        def build() -> None:
+            from tornado_proxy.app import App
+    """
+
+    assert set(read_imports(textwrap.dedent(source))) == {
+        "tornado_proxy.tasks",
+        "tornado_proxy.domain.errors",
+        "tornado_proxy.domain.units",
+        "tornado_proxy.app",
+    }
+
+
+@functools.cache
+def list_modules() -> dict[str, Path]:
+    """Return the path of each module of the package by its dotted name; `__init__` files have the package's name."""
+    modules = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        modules[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return modules
+
+
+def list_imports(module: str) -> Iterator[str]:
+    """Yield the modules of the package that `module` imports, at any depth of its code."""
+    return read_imports(list_modules()[module].read_text("utf-8"))
+
+
+def read_imports(source: str) -> Iterator[str]:
+    """Yield the modules of the package that Python `source` imports, at any depth."""
+    modules = list_modules()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            # `from package import name` imports a module if there is one of this name, else a name of `package`.
+            submodules = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in modules else node.module or "" for name in submodules]
+        else:
+            continue
+        yield from (name for name in names if name in modules)

@@ -16,9 +16,10 @@ import yaml
 from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.document import Path as DocumentPath
 from tornado_proxy.domain.errors import ConfigError, Fault
+from tornado_proxy.domain.units import MIB
 
 #: Bytes of one file; the largest price file has some 150 KB.
-_MAX_FILE_BYTES = 8 * 1024 * 1024
+_MAX_FILE_BYTES = 8 * MIB
 
 #: Levels of lists and mappings; the deepest file has ten.  The YAML composer recurses once a level.
 _MAX_DEPTH = 50

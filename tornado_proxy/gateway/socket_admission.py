@@ -9,6 +9,7 @@ from tornado_proxy.auth.credentials import find_socket_token
 from tornado_proxy.auth.permissions import require_model
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.domain.request import Spend
+from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.admission import (
     Headers,
     RequestContext,
@@ -24,8 +25,6 @@ from tornado_proxy.upstream.websocket.connection import WebSocketRequest
 
 #: Subprotocols that carry credentials or choose an account: they never go on.
 _PRIVATE = ("openai-insecure-api-key.", "openai-organization.", "openai-project.")
-
-_MIB = 1024 * 1024
 
 
 def admit_upgrade(
@@ -100,7 +99,7 @@ def socket_request(entry: RequestContext[WebSocketEndpoint], subprotocols: tuple
         headers=tuple(passed_headers(entry)),
         key_headers=tuple(entry.match.provider.key_headers(key).items()),
         subprotocols=_passed_subprotocols(entry, subprotocols),
-        max_message_bytes=entry.snapshot.settings.websockets.max_message_mb * _MIB,
+        max_message_bytes=entry.snapshot.settings.websockets.max_message_mb * MIB,
         connect_timeout_s=entry.snapshot.settings.streams.connect_timeout_s,
         ca_file=settings.ca_file,
     )

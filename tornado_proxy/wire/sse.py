@@ -17,8 +17,10 @@ import re
 from itertools import pairwise
 from typing import NamedTuple
 
+from tornado_proxy.domain.units import MIB
+
 #: Bytes of one event.  The largest known events hold a base64 image of about 10 MB.
-MAX_EVENT_BYTES = 64 * 1024 * 1024
+MAX_EVENT_BYTES = 64 * MIB
 
 #: The end of a block: a line end followed by an empty line.  A CR before an LF is half of a CRLF, not a line end.
 _BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")

@@ -12,6 +12,7 @@ from tornado.util import ObjectDict
 from tornado_proxy import tasks
 from tornado_proxy.domain.errors import BodyTooLarge, RequestError, RequestTimeout
 from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
+from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.admission import (
     AdmittedRequest,
     RequestContext,
@@ -30,14 +31,12 @@ from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
 from tornado_proxy.observability import access_log
 from tornado_proxy.providers.contract import HttpEndpoint, OwnedObject, ResponseEdit
 
-_MIB = 1024 * 1024
-
 #: A host and a port, as they may stand in a URL inside JSON.
 _HOST = re.compile(r"[A-Za-z0-9.\-]+(?::\d+)?|\[[0-9a-fA-F:]+\](?::\d+)?")
 
 #: Bytes of a refused body that are read and dropped so that the client gets to read the refusal: closing a socket
 #: with unread data resets it, and the answer is lost on the way.
-_DISCARD_BYTES = 256 * _MIB
+_DISCARD_BYTES = 256 * MIB
 
 
 class ProxyHandler(BaseHandler):
@@ -215,7 +214,7 @@ class ProxyHandler(BaseHandler):
     def _check_length(self, length: int) -> None:
         assert self._entry is not None
         most = self._entry.snapshot.settings.limits.max_body_mb
-        if length > most * _MIB:
+        if length > most * MIB:
             raise BodyTooLarge(f"the body is larger than {most} MiB, the limit of this server (limits.max_body_mb)")
 
     # The client's side of a relay (gateway/http/relay.py, Client).

@@ -12,6 +12,7 @@ from tornado.websocket import WebSocketHandler
 
 from tornado_proxy import tasks
 from tornado_proxy.domain.errors import BadRequest, RequestError, UpgradeRejected
+from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.admission import RequestContext, log_refusal, provider_access
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, BaseHandler
 from tornado_proxy.gateway.realtime.meter import SocketMeter, UnbilledMeter
@@ -81,7 +82,7 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         reader = await open_reader(entry, offered, self.services.ownership)
         # A call that was made here is metered by its sideband; charged here too, it would be on the bill twice.
         made_here = await self.services.ownership.made_here(entry, reader.references)
-        self._max_message_bytes = snapshot.settings.websockets.max_message_mb * 1024 * 1024
+        self._max_message_bytes = snapshot.settings.websockets.max_message_mb * MIB
         self._upstream = await connect(socket_request(entry, offered))
         billed = SocketMeter(entry, reader, self.request_id, self.services)
         meter = self._meter = UnbilledMeter(reader) if made_here else billed

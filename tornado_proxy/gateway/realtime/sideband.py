@@ -28,6 +28,7 @@ from tornado_proxy import tasks
 from tornado_proxy.domain.errors import LedgerUnavailable, RequestError, UpstreamError, UpstreamUnreachable
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.domain.record import Outcome
+from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.admission import AdmittedRequest, check_spends, provider_access
 from tornado_proxy.gateway.realtime.meter import SocketMeter
 from tornado_proxy.gateway.services import Services
@@ -43,8 +44,6 @@ Headers = tuple[tuple[str, Secret], ...]
 _log = logging.getLogger(__name__)
 
 _NOT_FOUND = 404
-
-_MIB = 1024 * 1024
 
 #: Seconds between tries to open a sideband; a call is known there a moment after its answer.
 _WAITS_S = (0.1, 0.4, 1.5)
@@ -265,7 +264,7 @@ class _MeteredCall:
             headers=(),
             key_headers=key_headers,
             subprotocols=(),
-            max_message_bytes=self._entry.snapshot.settings.websockets.max_message_mb * _MIB,
+            max_message_bytes=self._entry.snapshot.settings.websockets.max_message_mb * MIB,
             connect_timeout_s=asked.connect_timeout_s,
             ca_file=asked.ca_file,
         )
