@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Codex CLI and Claude Code, installed from npm, each answer a prompt through the proxy and the simulator.
-# Needs Node.js 20 and npm; not part of the test suite.  Run it from anywhere: bash tests/agents.sh
-# AGENTS names a folder whose node_modules/ holds both already; without it they are installed for this run.
+# Have Codex CLI and Claude Code, installed from npm, each send a prompt through the proxy to the simulator.
+# Needs Node.js 20 and npm; not part of the test suite.  Run it from any folder: bash tests/agents.sh
+# AGENTS names a folder whose node_modules/ holds both; without it they are installed for this run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)

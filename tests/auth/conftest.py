@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from tests.meshagent_package import find_meshagent
 
 
 @pytest.fixture(scope="session")
@@ -17,11 +17,8 @@ def meshagent() -> Iterator[ModuleType]:
     Its own `__init__` imports the whole client, which needs a later Python and a dozen packages; the token modules need
     neither.
     """
-    spec = importlib.util.find_spec("meshagent")
-    assert spec is not None, "install meshagent-api as tests/setup does"
-    assert spec.submodule_search_locations is not None
     package = ModuleType("meshagent.api")
-    package.__path__ = [str(Path(next(iter(spec.submodule_search_locations))) / "api")]
+    package.__path__ = [str(find_meshagent() / "api")]
     before = set(sys.modules)
     sys.modules["meshagent.api"] = package
     try:

@@ -1,17 +1,17 @@
-"""The usage call of the public client, meshagent-api 0.56.0.
+"""The usage method of the public client, meshagent-api 0.56.0.
 
-The class is taken out of the package's own file and run as it stands there: the module around it needs Python 3.13 and
-a dozen packages, the methods that this call goes through need neither.
+The class is cut out of the package's own file and runs unchanged: the module around it needs Python 3.13 and a dozen
+packages, the methods that this call uses need neither.
 """
 
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Optional
+
+from tests.meshagent_package import find_meshagent
 
 _METHODS = {
     "_get_headers",
@@ -22,15 +22,12 @@ _METHODS = {
 
 
 class RoomException(Exception):
-    """What the package raises for an answer that is no success."""
+    """Raised by the package for an error response; a stand-in for the class of the same name in it."""
 
 
 def usage_client(base_url: str, token: str, session: Any) -> Any:
-    """The package's client class, cut to the usage call, over an aiohttp session."""
-    spec = importlib.util.find_spec("meshagent")
-    assert spec is not None, "install meshagent-api as tests/setup does"
-    assert spec.submodule_search_locations is not None
-    file = Path(next(iter(spec.submodule_search_locations))) / "api" / "client.py"
+    """Return the package's client, reduced to the usage method, over an aiohttp session."""
+    file = find_meshagent() / "api" / "client.py"
     names: dict[str, Any] = {
         "json": json,
         "datetime": datetime,
@@ -47,8 +44,9 @@ def usage_client(base_url: str, token: str, session: Any) -> Any:
 
 
 def _cut(source: str) -> ast.Module:
-    (found,) = [one for one in ast.parse(source).body if isinstance(one, ast.ClassDef) and one.name == "Meshagent"]
-    methods = [one for one in found.body if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)]
-    found.body = [one for one in methods if one.name in _METHODS]
+    """Return the module reduced to the class Meshagent with the methods of _METHODS."""
+    (client,) = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == "Meshagent"]
+    methods = [node for node in client.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    client.body = [node for node in methods if node.name in _METHODS]
     constant = ast.parse('MESHAGENT_CONSISTENCY_HEADER = "Consistency"').body
-    return ast.Module(body=[*constant, found], type_ignores=[])
+    return ast.Module(body=[*constant, client], type_ignores=[])
