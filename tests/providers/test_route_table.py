@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tornado_proxy.domain.errors import BadRequest, CallerError, MethodNotAllowed, NotFound
 from tornado_proxy.providers.anthropic.provider import ANTHROPIC
+from tornado_proxy.providers.contract import OwnedObject
 from tornado_proxy.providers.openai.provider import OPENAI
 from tornado_proxy.providers.route_table import RouteTable
 
@@ -47,15 +48,15 @@ def test_a_target_finds_its_endpoint_and_goes_on_without_the_prefix(method, targ
 
 
 def test_the_id_of_the_path_is_told():
-    assert TABLE.match("POST", "/v1/responses/resp_1/cancel").object_id == "resp_1"
-    assert TABLE.match("POST", "/v1/responses/compact").object_id is None
+    assert TABLE.match("POST", "/v1/responses/resp_1/cancel").path_id == "resp_1"
+    assert TABLE.match("POST", "/v1/responses/compact").path_id is None
 
 
 def test_stored_responses_are_free_and_only_for_their_project():
     for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("GET", "/input_items")):
-        endpoint = TABLE.match(method, f"/v1/responses/resp_1{path}").endpoint
-        assert endpoint.free
-        assert endpoint.by_id
+        endpoint = TABLE.match_http(method, f"/v1/responses/resp_1{path}").endpoint
+        assert not endpoint.charged
+        assert endpoint.objects == OwnedObject()
 
 
 def test_the_query_passes_byte_for_byte():
@@ -184,11 +185,11 @@ def test_no_target_raises_anything_but_a_refusal(target, prefix):
 def test_a_provider_and_an_endpoint_are_found_by_name_for_requests_of_our_own():
     assert TABLE.provider("anthropic") is ANTHROPIC
 
-    endpoint = TABLE.endpoint("openai", "POST", "/v1/responses")
+    endpoint = TABLE.http_endpoint("openai", "POST", "/v1/responses")
     assert endpoint is not None
-    assert endpoint.later is not None
-    assert TABLE.endpoint("openai", "GET", "/v1/embeddings") is None
-    assert TABLE.endpoint("openai", "POST", "/v1/nothing") is None
+    assert endpoint.deferred_usage is not None
+    assert TABLE.http_endpoint("openai", "GET", "/v1/embeddings") is None
+    assert TABLE.http_endpoint("openai", "POST", "/v1/nothing") is None
 
 
 @pytest.mark.parametrize(

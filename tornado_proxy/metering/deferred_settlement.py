@@ -140,7 +140,7 @@ class DeferredSettlement:
             return UsageReport(basis=Basis.UNSETTLED, faults=("the provider no longer knows the object",))
         if status != 200 or not later.finished(state):
             return None
-        reader = later.reader(call.kept.facts(call.model_requested), ResponseHead(200, "application/json"))
+        reader = later.usage_reader(call.kept.facts(call.model_requested), ResponseHead(200, "application/json"))
         if later.results is None:
             reader.feed(state)
             reader.close(complete=True)

@@ -145,6 +145,10 @@ class DeferredUsage:
     max_interval_s: float
     results: Callable[[str], str] | None = None
 
+    def usage_reader(self, facts: RequestFacts, head: ResponseHead) -> UsageReader:
+        """Return the reader of the usage: a FreeReader for an error status."""
+        return self.reader(facts, head) if head.ok else FreeReader()
+
 
 @dataclass(frozen=True, slots=True)
 class OwnedObject:

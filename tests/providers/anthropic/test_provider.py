@@ -24,6 +24,7 @@ from tornado_proxy.domain.errors import (
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.providers.anthropic.errors import error_body
 from tornado_proxy.providers.anthropic.provider import ANTHROPIC
+from tornado_proxy.providers.contract import HttpEndpoint, OwnedObject
 from tornado_proxy.providers.route_table import RouteTable
 
 
@@ -91,9 +92,9 @@ def test_headers_that_could_move_the_bill_are_withheld() -> None:
     ],
 )
 def test_the_served_paths_and_what_is_free_among_them(method: str, path: str, free: bool) -> None:
-    match = RouteTable([ANTHROPIC]).match(method, "/anthropic" + path)
+    match = RouteTable([ANTHROPIC]).match_http(method, "/anthropic" + path)
 
-    assert match.endpoint.free is free
+    assert match.endpoint.charged is not free
     assert match.upstream_target == path
 
 
@@ -101,4 +102,4 @@ def test_objects_of_a_batch_are_reached_by_their_own_project_only() -> None:
     below = [row for row in ANTHROPIC.endpoints if row.path.startswith("/v1/messages/batches/")]
 
     assert len(below) == 4
-    assert all(row.by_id for row in below)
+    assert all(isinstance(row, HttpEndpoint) and row.objects == OwnedObject() for row in below)

@@ -34,14 +34,14 @@ def make_reader(name: str) -> Callable[[], UsageReader] | None:
     request, response = one["request"], one["response"]
     if one["kind"] == "jsonl":  # read by the proxy itself, free for clients
         return BatchResultsReader
-    endpoint = ROUTES.match(request["method"], "/anthropic" + request["path"]).endpoint
-    make, parse = endpoint.reader, endpoint.parse
-    if make is None or parse is None:
+    endpoint = ROUTES.match_http(request["method"], "/anthropic" + request["path"]).endpoint
+    parse = endpoint.parse
+    if not endpoint.charged or parse is None:
         return None
     default = "text/event-stream" if one["kind"] == "sse" else ""
     media_type = response["headers"].get("content-type", default).partition(";")[0]
     facts = parse(RequestView(json.dumps(request["body"]).encode(), "application/json")).facts
-    return lambda: make(facts, ResponseHead(response["status"], media_type))
+    return lambda: endpoint.usage_reader(facts, ResponseHead(response["status"], media_type))
 
 
 def lines(report: UsageReport) -> list[tuple[str, str, Decimal]]:

@@ -15,6 +15,7 @@ from tornado_proxy.providers.anthropic.batches import endpoint as batches
 from tornado_proxy.providers.anthropic.batches.results import MAX_LINE_BYTES
 from tornado_proxy.providers.contract import RequestView, ResponseHead
 
+CREATE = batches.BATCH_ENDPOINTS[0]
 TEXT = frozenset({Meter.INPUT, Meter.OUTPUT})
 
 
@@ -87,7 +88,9 @@ def test_a_batch_that_cannot_be_read_is_refused_with_the_place(body: bytes, word
 
 
 def test_a_batch_that_was_not_created_is_free() -> None:
-    assert read(batches.reader(RequestFacts(), ResponseHead(400, "application/json")), [b"{}"]).basis is Basis.FREE
+    reader = CREATE.usage_reader(RequestFacts(), ResponseHead(400, "application/json"))
+
+    assert read(reader, [b"{}"]).basis is Basis.FREE
 
 
 def test_a_batch_of_unknown_id_is_not_settled() -> None:
@@ -98,8 +101,8 @@ def test_a_batch_of_unknown_id_is_not_settled() -> None:
 
 
 def test_a_batch_is_looked_at_until_it_has_ended() -> None:
-    (create,) = (row for row in batches.BATCH_ENDPOINTS if row.later is not None)
-    later = create.later
+    (create,) = (row for row in batches.BATCH_ENDPOINTS if row.deferred_usage is not None)
+    later = create.deferred_usage
     assert later is not None
     assert later.results is not None
 
@@ -128,9 +131,9 @@ def line(custom_id: object, kind: str, **message: Any) -> bytes:
 
 
 def results(*lines: bytes, complete: bool = True) -> UsageReport:
-    make = batches.BATCH_ENDPOINTS[0].later
+    make = CREATE.deferred_usage
     assert make is not None
-    return read(make.reader(RequestFacts(), JSON), lines, complete=complete)
+    return read(make.usage_reader(RequestFacts(), JSON), lines, complete=complete)
 
 
 USAGE = {"input_tokens": 20, "output_tokens": 5, "service_tier": "batch"}
@@ -193,10 +196,10 @@ def test_usage_that_does_not_add_up_leaves_the_batch_unsettled() -> None:
 
 
 def test_results_that_were_refused_are_free() -> None:
-    later = batches.BATCH_ENDPOINTS[0].later
+    later = CREATE.deferred_usage
     assert later is not None
 
-    report = read(later.reader(RequestFacts(), ResponseHead(404, "application/json")), [b"{}"])
+    report = read(later.usage_reader(RequestFacts(), ResponseHead(404, "application/json")), [b"{}"])
 
     assert report.basis is Basis.FREE
 

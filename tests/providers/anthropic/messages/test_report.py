@@ -7,7 +7,7 @@ import pytest
 from tests.providers.anthropic.streams import FACTS, JSON, MODEL, counts
 from tests.providers.openai.feeding import read
 from tornado_proxy.domain.usage import Basis, UsageReport
-from tornado_proxy.providers.anthropic.messages.endpoint import reader
+from tornado_proxy.providers.anthropic.messages.endpoint import MESSAGE_ENDPOINTS, reader
 from tornado_proxy.providers.anthropic.messages.report import combine, report_message
 from tornado_proxy.providers.contract import ResponseHead
 
@@ -76,7 +76,9 @@ def test_the_basis_of_several_messages_is_the_least_certain() -> None:
 
 @pytest.mark.parametrize("media_type", ["application/json", "text/event-stream"])
 def test_an_error_status_is_free_whatever_its_body_says(media_type: str) -> None:
-    report = read(reader(FACTS, ResponseHead(529, media_type)), [b'{"usage":{"input_tokens":5}}'])
+    report = read(
+        MESSAGE_ENDPOINTS[0].usage_reader(FACTS, ResponseHead(529, media_type)), [b'{"usage":{"input_tokens":5}}']
+    )
 
     assert report == UsageReport(basis=Basis.FREE)
 
