@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
+import openai
 import pytest
 
-import openai
 from tests.harness import ProxyProcess, mint, running_proxy
 from tornado_proxy.simulator import Simulator, running_simulator
 

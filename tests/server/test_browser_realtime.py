@@ -8,9 +8,9 @@ from decimal import Decimal
 from pathlib import Path
 
 import httpx2 as httpx
+import openai
 import pytest
 
-import openai
 from tests.browser import find_chromium, open_page
 from tests.harness import OPENAI_KEY, ProxyProcess, mint, running_proxy
 from tornado_proxy.simulator import Simulator, running_simulator

@@ -8,11 +8,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import httpx2 as httpx
+import openai
 import pytest
 
-import anthropic
-import openai
 from tests.harness import (
     ANTHROPIC_KEY,
     OPENAI_KEY,

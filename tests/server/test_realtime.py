@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
+import openai
 import pytest
 import websockets
 from websockets.asyncio.client import ClientConnection
 
-import openai
 from tests.harness import OPENAI_KEY, ProxyProcess, mint, running_proxy
 from tests.stress.gc_disabled import LEFT
 from tornado_proxy.simulator import Simulator, running_simulator

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
+import openai
 import pytest
 import websockets
 
-import openai
 from tests.harness import KEY_ID, OPENAI_KEY, PROJECT, TIMEOUT_S, ProxyProcess, mint, running_proxy, write_config
 from tests.replay_provider import ProviderResponse, running_replay_provider
 from tornado_proxy.simulator import Simulator, running_simulator

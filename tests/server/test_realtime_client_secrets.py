@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
+import openai
 import pytest
 import websockets
 
-import openai
 from tests.harness import (
     OPENAI_KEY,
     OTHER_KEY_ID,

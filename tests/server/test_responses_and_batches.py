@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
+import anthropic
 import httpx2 as httpx
+import openai
 import pytest
 
-import anthropic
-import openai
 from tests.harness import ProxyProcess, mint, running_proxy
 from tornado_proxy.simulator import Simulator, running_simulator
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-import pytest
-
 import anthropic
 import openai
+import pytest
+
 from tests.harness import ANTHROPIC_KEY, OPENAI_KEY, ProxyProcess, mint, running_proxy
 from tornado_proxy.simulator import Simulator, running_simulator
 
