@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 from tornado_proxy.domain.usage import UsageReport
-from tornado_proxy.providers.contract import UsageReader
+from tornado_proxy.providers.contract import SocketEvent, UsageReader, UsageReported
 
 
 def pieces(data: bytes, cuts: Iterable[int]) -> list[bytes]:
@@ -29,3 +29,9 @@ def read_three_ways(make: Callable[[], UsageReader], data: bytes) -> UsageReport
     assert read(make(), [data[at : at + 1] for at in range(len(data))]) == whole
     assert read(make(), [data[at : at + 7] for at in range(0, len(data), 7)]) == whole
     return whole
+
+
+def reports_of(events: Sequence[SocketEvent]) -> tuple[UsageReport, ...]:
+    """Return the reports of `events`, which must all be UsageReported."""
+    assert all(isinstance(event, UsageReported) for event in events)
+    return tuple(event.report for event in events if isinstance(event, UsageReported))

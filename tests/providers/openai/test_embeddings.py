@@ -86,7 +86,10 @@ def test_an_answer_without_usage_is_estimated_by_the_request(body):
 
 
 def test_an_error_status_is_free():
-    assert read(reader(FACTS, ResponseHead(429, "application/json")), [b"{}"]).basis is Basis.FREE
+    (endpoint,) = EMBEDDING_ENDPOINTS
+    head = ResponseHead(429, "application/json")
+
+    assert read(endpoint.usage_reader(FACTS, head), [b"{}"]).basis is Basis.FREE
 
 
 @given(st.binary(max_size=300))

@@ -45,4 +45,4 @@ def test_each_path_and_method_is_served_by_one_row():
     rows = [(endpoint.method, endpoint.path) for endpoint in OPENAI.endpoints]
 
     assert len(rows) == len(set(rows))
-    assert all(endpoint.provider == "openai" for endpoint in OPENAI.endpoints)
+    assert OPENAI.name == "openai"

@@ -17,6 +17,7 @@ from tornado_proxy.providers.openai.audio.endpoints import audio_endpoints
 from tornado_proxy.providers.openai.audio.speech import ask_for_sse, media_type
 
 EXACT = audio_endpoints()[0]
+EDITS = EXACT.response_edits
 ESTIMATING = audio_endpoints(exact_speech=False)[0]
 MP3, SSE = ResponseHead(200, "audio/mpeg"), ResponseHead(200, "text/event-stream")
 
@@ -67,14 +68,14 @@ def test_a_token_priced_model_is_asked_for_sse_and_the_client_gets_the_same_audi
     body, content_type = request_body("speech")
     audio = answer_body("speech")
     parsed = EXACT.parse(RequestView(body, content_type))
-    edit = EXACT.edit(parsed.facts, SSE)
+    edit = EDITS.body(parsed.facts, SSE)
 
     report = read_three_ways(lambda: EXACT.reader(parsed.facts, SSE), stream(audio, size=700))
 
     assert json.loads(parsed.body) == json.loads(body) | {"stream_format": "sse"}
     assert parsed.facts.usage_injected
     assert edit.feed(stream(audio, size=700)) + edit.close() == audio
-    assert EXACT.answer_type(parsed.facts, SSE) == "audio/mpeg"
+    assert EDITS.content_type(parsed.facts, SSE) == "audio/mpeg"
     assert meters(report) == {"input_tokens": 14, "output_audio_tokens": 101}
     assert report.basis is Basis.REPORTED
     assert json.loads(report.raw or "") == USAGE
@@ -83,13 +84,13 @@ def test_a_token_priced_model_is_asked_for_sse_and_the_client_gets_the_same_audi
 @given(audio=st.binary(max_size=60), size=st.integers(1, 20), cuts=st.lists(st.integers(0, 5000)))
 def test_the_audio_is_the_same_wherever_the_stream_is_split(audio, size, cuts):
     facts = EXACT.parse(RequestView(request(), "")).facts
-    edit = EXACT.edit(facts, SSE)
+    edit = EDITS.body(facts, SSE)
 
     assert b"".join(map(edit.feed, pieces(stream(audio, size=size), cuts))) + edit.close() == audio
 
 
 def test_audio_leaves_with_the_event_that_brings_it():
-    edit = EXACT.edit(EXACT.parse(RequestView(request(), "")).facts, SSE)
+    edit = EDITS.body(EXACT.parse(RequestView(request(), "")).facts, SSE)
     first = stream(b"1234567", end=False)
 
     assert edit.feed(first) == b"1234567"
@@ -106,14 +107,14 @@ def test_audio_leaves_with_the_event_that_brings_it():
     ],
 )
 def test_audio_that_is_not_whole_never_looks_complete(broken):
-    edit = EXACT.edit(EXACT.parse(RequestView(request(), "")).facts, SSE)
+    edit = EDITS.body(EXACT.parse(RequestView(request(), "")).facts, SSE)
 
     with pytest.raises(UpstreamError):
         edit.feed(broken) + edit.close()
 
 
 def test_a_stream_that_never_ends_an_event_is_broken_off():
-    edit = EXACT.edit(EXACT.parse(RequestView(request(), "")).facts, SSE)
+    edit = EDITS.body(EXACT.parse(RequestView(request(), "")).facts, SSE)
 
     with pytest.raises(UpstreamError):
         edit.feed(b"data: " + b"A" * 65 * 1024 * 1024) + edit.feed(b"A")
@@ -125,8 +126,8 @@ def test_a_stream_that_the_client_asked_for_passes_as_it_is():
 
     assert parsed.body is body
     assert parsed.facts.stream
-    assert EXACT.edit(parsed.facts, SSE) is None
-    assert EXACT.answer_type(parsed.facts, SSE) is None
+    assert EDITS.body(parsed.facts, SSE) is None
+    assert EDITS.content_type(parsed.facts, SSE) is None
     assert meters(read(EXACT.reader(parsed.facts, SSE), [stream(b"abc")])) == {
         "input_tokens": 14,
         "output_audio_tokens": 101,
@@ -136,10 +137,10 @@ def test_a_stream_that_the_client_asked_for_passes_as_it_is():
 def test_a_provider_that_ignores_the_wish_is_passed_on_and_estimated():
     facts = EXACT.parse(RequestView(request(), "")).facts
 
-    assert EXACT.edit(facts, MP3) is None
-    assert EXACT.answer_type(facts, MP3) is None
+    assert EDITS.body(facts, MP3) is None
+    assert EDITS.content_type(facts, MP3) is None
     assert read(EXACT.reader(facts, MP3), [b"x" * 16_000]).basis is Basis.ESTIMATED
-    assert EXACT.edit(facts, ResponseHead(400, "application/json")) is None
+    assert EDITS.body(facts, ResponseHead(400, "application/json")) is None
 
 
 @pytest.mark.parametrize(

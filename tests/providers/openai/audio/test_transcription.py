@@ -49,7 +49,8 @@ def meters(report: UsageReport) -> dict[str, int]:
 
 
 def transcribe(body: bytes, answer: bytes, head: ResponseHead = JSON, endpoint: Any = TRANSCRIPTIONS) -> UsageReport:
-    parsed = endpoint.measure(endpoint.parse(RequestView(body, FORM)), FORM)
+    request = RequestView(body, FORM)
+    parsed = endpoint.measure(endpoint.parse(request), request)
     return read_three_ways(lambda: endpoint.reader(parsed.facts, head), answer)
 
 
@@ -71,10 +72,9 @@ def test_recorded_transcriptions_come_to_the_expected_lines(name, head):
 
 def test_the_recorded_upload_is_measured_as_the_provider_measured_it():
     body, content_type = request_body("transcription-whisper")
+    request = RequestView(body, content_type)
 
-    parsed = transcription.measure_transcription(
-        transcription.parse_transcription(RequestView(body, content_type)), content_type
-    )
+    parsed = transcription.measure_transcription(transcription.parse_transcription(request), request)
 
     assert [(q.meter, q.amount) for q in parsed.facts.inferred] == [(Meter.AUDIO_SECONDS, Decimal(4))]
 
@@ -137,9 +137,8 @@ def test_text_and_audio_input_are_apart():
 
 
 def test_a_stream_that_breaks_is_estimated_from_the_audio():
-    facts = TRANSCRIPTIONS.measure(
-        TRANSCRIPTIONS.parse(RequestView(form(wav(2), model="gpt-4o-transcribe", stream="true"), FORM)), FORM
-    ).facts
+    request = RequestView(form(wav(2), model="gpt-4o-transcribe", stream="true"), FORM)
+    facts = TRANSCRIPTIONS.measure(TRANSCRIPTIONS.parse(request), request).facts
 
     report = read(
         TRANSCRIPTIONS.reader(facts, SSE),
@@ -164,13 +163,14 @@ def test_a_stream_that_breaks_is_estimated_from_the_audio():
 )
 def test_audio_without_a_length_is_refused_only_where_the_answer_states_none(endpoint, fields, refused):
     webm = b"\x1aE\xdf\xa3" + bytes(200)
-    parsed = endpoint.parse(RequestView(form(webm, model="whisper-1", **fields), FORM))
+    request = RequestView(form(webm, model="whisper-1", **fields), FORM)
+    parsed = endpoint.parse(request)
 
     if not refused:
-        assert endpoint.measure(parsed, FORM).facts.inferred == ()
+        assert endpoint.measure(parsed, request).facts.inferred == ()
         return
     with pytest.raises(BadRequest, match="ask for response_format") as caught:
-        endpoint.measure(parsed, FORM)
+        endpoint.measure(parsed, request)
     assert caught.value.code == "audio_length_unknown"
 
 
@@ -183,7 +183,7 @@ def test_an_error_answer_is_free():
     facts = TRANSCRIPTIONS.parse(RequestView(form(wav(1), model="whisper-1", response_format="text"), FORM)).facts
 
     for endpoint in audio_endpoints():
-        report = read(endpoint.reader(facts, ResponseHead(429, "application/json")), [b'{"error":{}}'])
+        report = read(endpoint.usage_reader(facts, ResponseHead(429, "application/json")), [b'{"error":{}}'])
         assert report == UsageReport(basis=Basis.FREE)
 
 
@@ -316,9 +316,10 @@ def test_a_duration_that_is_none_is_marked(seconds):
 
 
 def test_a_request_without_a_file_is_left_to_the_provider():
-    parsed = TRANSLATIONS.parse(RequestView(form(model="whisper-1"), FORM))
+    request = RequestView(form(model="whisper-1"), FORM)
+    parsed = TRANSLATIONS.parse(request)
 
-    assert TRANSLATIONS.measure(parsed, FORM) is parsed
+    assert TRANSLATIONS.measure(parsed, request) is parsed
 
 
 def test_two_models_in_a_form_are_refused():

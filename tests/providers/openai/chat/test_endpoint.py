@@ -352,7 +352,7 @@ def test_an_answer_that_is_no_json_is_estimated_and_says_so():
 
 @pytest.mark.parametrize("head", [ResponseHead(400, "application/json"), ResponseHead(500, "text/event-stream")])
 def test_an_error_status_is_free_whatever_the_body_says(head):
-    report = read(reader(FACTS, head), [json.dumps({"usage": usage(5, 5)}).encode()])
+    report = read(CHAT.usage_reader(FACTS, head), [json.dumps({"usage": usage(5, 5)}).encode()])
 
     assert (report.basis, report.items) == (Basis.FREE, ())
 
@@ -408,8 +408,8 @@ def test_cuts_do_not_change_what_is_read(cuts):
 
 
 def test_the_endpoint_reads_and_edits():
-    assert (CHAT.path, CHAT.method, CHAT.free) == ("/v1/chat/completions", "POST", False)
-    assert CHAT.edit is edit
+    assert (CHAT.path, CHAT.method, CHAT.charged) == ("/v1/chat/completions", "POST", True)
+    assert CHAT.response_edits.body is edit
 
 
 _FIRST = (

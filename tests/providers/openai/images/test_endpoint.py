@@ -203,7 +203,7 @@ def test_an_answer_without_usage_of_a_token_priced_model_is_estimated():
 def test_an_error_is_free():
     facts = GENERATIONS.parse(RequestView(request(), "application/json")).facts
 
-    report = read(GENERATIONS.reader(facts, ResponseHead(400, "application/json")), [b"{}"])
+    report = read(GENERATIONS.usage_reader(facts, ResponseHead(400, "application/json")), [b"{}"])
 
     assert report.basis is Basis.FREE
 

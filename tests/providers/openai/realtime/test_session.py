@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.providers.openai.feeding import reports_of
 from tests.providers.openai.recorded import exchange, expected_lines, lines
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
+from tornado_proxy.providers.contract import SocketEvent, UsageReported
 from tornado_proxy.providers.openai.realtime.session import RealtimeSession
 
 USAGE = {
@@ -51,12 +53,13 @@ def meters(report: UsageReport) -> dict[str, int]:
 @pytest.mark.parametrize("as_bytes", [False, True])
 def test_recorded_sessions_come_to_the_expected_lines(name, url_model, separators, as_bytes):
     session = RealtimeSession(url_model)
-    reports = []
+    events: list[SocketEvent] = []
 
     for frame in exchange(name)["frames"]:
         if frame["from"] == "server":
             text = json.dumps(frame["data"], separators=separators)
-            reports += session.feed_server_event(text.encode() if as_bytes else text)
+            events += session.feed_server_event(text.encode() if as_bytes else text)
+    reports = [event.report for event in events if isinstance(event, UsageReported)]
 
     assert lines(reports) == expected_lines(name)
     assert {report.basis for report in reports} == {Basis.REPORTED}
@@ -64,7 +67,7 @@ def test_recorded_sessions_come_to_the_expected_lines(name, url_model, separator
 
 
 def test_text_audio_and_images_are_apart_from_their_cached_parts():
-    (report,) = RealtimeSession("gpt-realtime").feed_server_event(done())
+    (report,) = reports_of(RealtimeSession("gpt-realtime").feed_server_event(done()))
 
     assert meters(report) == {
         "input_tokens": 100,
@@ -91,18 +94,18 @@ def test_a_response_and_a_transcription_are_charged_once():
         usage={"type": "duration", "seconds": 2.1},
     )
 
-    first = session.feed_server_event(done()) + session.feed_server_event(heard)
+    first = reports_of(session.feed_server_event(done()) + session.feed_server_event(heard))
     again = session.feed_server_event(done()) + session.feed_server_event(heard)
-    other = session.feed_server_event(heard.replace('"content_index": 0', '"content_index": 1'))
+    (other,) = reports_of(session.feed_server_event(heard.replace('"content_index": 0', '"content_index": 1')))
 
     assert len(first) == 2
     assert again == ()
-    assert meters(other[0]) == {"audio_seconds": 3}
+    assert meters(other) == {"audio_seconds": 3}
 
 
 @pytest.mark.parametrize("status", ["completed", "cancelled", "failed", "incomplete"])
 def test_usage_counts_whatever_the_status(status):
-    (report,) = RealtimeSession("gpt-realtime").feed_server_event(done(status=status))
+    (report,) = reports_of(RealtimeSession("gpt-realtime").feed_server_event(done(status=status)))
 
     assert report.basis is Basis.REPORTED
     assert meters(report)["output_audio_tokens"] == 150
@@ -110,9 +113,9 @@ def test_usage_counts_whatever_the_status(status):
 
 def test_the_model_is_the_sessions_and_else_the_urls():
     session = RealtimeSession("gpt-realtime")
-    (before,) = session.feed_server_event(done("a"))
+    (before,) = reports_of(session.feed_server_event(done("a")))
     session.feed_server_event(event("session.updated", session={"model": "gpt-realtime-2.1"}))
-    (after,) = session.feed_server_event(done("b"))
+    (after,) = reports_of(session.feed_server_event(done("b")))
 
     assert (before.model, after.model) == ("gpt-realtime", "gpt-realtime-2.1")
     assert session.model == "gpt-realtime-2.1"
@@ -135,8 +138,8 @@ def test_a_transcription_is_charged_at_the_model_that_held_when_its_audio_was_co
     usage = {"type": "tokens", "input_tokens": 12, "output_tokens": 4, "input_token_details": {"audio_tokens": 12}}
 
     heard = "conversation.item.input_audio_transcription.completed"
-    (first,) = session.feed_server_event(event(heard, item_id="item_1", content_index=0, usage=usage))
-    (second,) = session.feed_server_event(event(heard, item_id="item_2", content_index=0, usage=usage))
+    (first,) = reports_of(session.feed_server_event(event(heard, item_id="item_1", content_index=0, usage=usage)))
+    (second,) = reports_of(session.feed_server_event(event(heard, item_id="item_2", content_index=0, usage=usage)))
 
     assert (first.items[0].model, second.items[0].model) == ("whisper-1", "gpt-4o-transcribe")
     assert meters(second) == {"input_audio_tokens": 12, "output_tokens": 4}
@@ -180,8 +183,8 @@ def test_a_transcription_that_never_came_is_unsettled_and_a_failed_one_is_free()
 def test_a_failed_response_without_usage_or_output_is_free_and_a_cancelled_one_is_estimated():
     session = RealtimeSession("gpt-realtime")
 
-    (failed,) = session.feed_server_event(done("a", usage=None, status="failed"))
-    (cancelled,) = session.feed_server_event(done("b", usage=None, status="cancelled"))
+    (failed,) = reports_of(session.feed_server_event(done("a", usage=None, status="failed")))
+    (cancelled,) = reports_of(session.feed_server_event(done("b", usage=None, status="cancelled")))
 
     assert failed.basis is Basis.FREE
     assert cancelled.basis is Basis.ESTIMATED
@@ -205,7 +208,7 @@ def test_usage_that_does_not_add_up_is_marked(path, value):
         holder = holder[key]
     holder[path[-1]] = value
 
-    (report,) = RealtimeSession("gpt-realtime").feed_server_event(done(usage=usage))
+    (report,) = reports_of(RealtimeSession("gpt-realtime").feed_server_event(done(usage=usage)))
 
     assert report.faults
     assert report.basis is Basis.UNSETTLED
@@ -213,7 +216,7 @@ def test_usage_that_does_not_add_up_is_marked(path, value):
 
 
 def test_missing_details_leave_all_tokens_text():
-    (report,) = RealtimeSession("m").feed_server_event(done(usage={"input_tokens": 7, "output_tokens": 3}))
+    (report,) = reports_of(RealtimeSession("m").feed_server_event(done(usage={"input_tokens": 7, "output_tokens": 3})))
 
     assert meters(report) == {"input_tokens": 7, "output_tokens": 3}
     assert report.items[0].quantities[0].meter is Meter.INPUT
@@ -223,7 +226,7 @@ def test_missing_details_leave_all_tokens_text():
 def test_a_transcription_without_usage_is_unsettled():
     heard = event("conversation.item.input_audio_transcription.completed", item_id="i", content_index=0, usage=None)
 
-    (report,) = RealtimeSession("m").feed_server_event(heard)
+    (report,) = reports_of(RealtimeSession("m").feed_server_event(heard))
 
     assert report.basis is Basis.UNSETTLED
 
@@ -231,7 +234,9 @@ def test_a_transcription_without_usage_is_unsettled():
 def test_members_may_come_in_any_order():
     text = json.dumps({"response": {"id": "r", "type": "session.updated", "usage": USAGE}, "type": "response.done"})
 
-    assert len(RealtimeSession("m").feed_server_event(text)) == 1
+    (report,) = reports_of(RealtimeSession("m").feed_server_event(text))
+
+    assert report.object_id == "r"
 
 
 @pytest.mark.parametrize("frame", ["[1]", "rubbish", '{"type":1}', '{"a":1,"type":"rate_limits.updated"}', b"\xff"])
@@ -245,7 +250,7 @@ def test_deltas_are_counted_in_any_order_and_late_ones_are_not():
     session.feed_server_event(event("response.created", response={"id": "resp_1"}))
     session.feed_server_event(delta)
 
-    (report,) = session.feed_server_event(done(usage=None, status="cancelled"))
+    (report,) = reports_of(session.feed_server_event(done(usage=None, status="cancelled")))
     session.feed_server_event(event("response.created", response={"id": "resp_1"}))
     session.feed_server_event(delta)
 

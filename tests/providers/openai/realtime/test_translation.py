@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.providers.openai.feeding import reports_of
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
+from tornado_proxy.providers.contract import SessionChanged, WorkRejected, WorkStarted
 from tornado_proxy.providers.openai.realtime.translation import TranslationReader, open_translation
 
 MODEL = "gpt-realtime-translate"
@@ -42,13 +44,37 @@ def test_a_query_without_one_model_is_refused(query: str) -> None:
         open_translation(query, ())
 
 
+def test_the_session_is_started_work_from_its_first_event() -> None:
+    reader = open_translation(f"model={MODEL}", ())
+    created = event("session.created", session={"id": "sess_1", "model": MODEL})
+
+    assert reader.feed_server_frame(created) == (WorkStarted("sess_1"),)
+    assert reader.feed_server_frame(created) == ()
+
+
+def test_a_session_event_is_a_change_only_if_it_can_be_charged_differently() -> None:
+    reader = begun()
+    transcription = {"audio": {"input": {"transcription": {"model": "gpt-realtime-whisper"}}}}
+    updated = event("session.updated", session=transcription)
+
+    (change,) = reader.feed_server_frame(updated)
+
+    assert isinstance(change, SessionChanged)
+    assert [spend.model for spend in change.spends] == [MODEL, "gpt-realtime-whisper"]
+    assert change.spends == reader.spends
+    assert reader.feed_server_frame(updated) == ()
+
+
+def test_an_error_of_the_provider_is_rejected_work() -> None:
+    assert begun().feed_server_frame(event("error", error={"message": "no"})) == (WorkRejected(),)
+
+
 def test_the_largest_time_that_was_named_is_charged_once() -> None:
     reader = begun()
-    assert reader.XXBEGUN == ("sess_1",)
 
     for elapsed in (400, 61_500, 1_200):
         reader.feed_server_frame(event("session.output_audio.delta", delta="AAAA", elapsed_ms=elapsed))
-    (report,) = reader.feed_server_frame(event("session.closed"))
+    (report,) = reports_of(reader.feed_server_frame(event("session.closed")))
 
     assert seconds(report) == {(MODEL, Meter.SESSION_SECONDS): Decimal("61.5")}
     assert (report.basis, report.object_id) == (Basis.INFERRED, "sess_1")

@@ -6,8 +6,10 @@ import json
 
 import pytest
 
+from tests.providers.openai.feeding import reports_of
 from tornado_proxy.domain.errors import BadRequest, ModelNotPriced
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.providers.contract import SessionChanged, WorkRejected, WorkStarted
 from tornado_proxy.providers.openai.realtime.websocket import open_realtime
 
 
@@ -47,25 +49,28 @@ def test_the_provider_s_word_on_the_session_counts() -> None:
     reader = open_realtime("model=gpt-realtime", ())
 
     transcription = {"audio": {"input": {"transcription": {"model": "whisper-1"}}}}
-    reader.feed_server_frame(event("session.updated", session={"model": "gpt-realtime-2", **transcription}))
+    updated = event("session.updated", session={"model": "gpt-realtime-2", **transcription})
+    (change,) = reader.feed_server_frame(updated)
 
-    assert [spend.model for spend in reader.spends] == ["gpt-realtime-2", "whisper-1"]
+    assert isinstance(change, SessionChanged)
+    assert [spend.model for spend in change.spends] == ["gpt-realtime-2", "whisper-1"]
+    assert change.spends == reader.spends
     assert reader.model == "gpt-realtime-2"
+    assert reader.feed_server_frame(updated) == ()
 
 
 def test_work_is_known_from_its_beginning_to_its_end() -> None:
     reader = open_realtime("model=gpt-realtime", ())
     assert not reader.working
 
-    reader.feed_server_frame(event("response.created", response={"id": "resp_1"}))
-
+    created = event("response.created", response={"id": "resp_1"})
+    assert reader.feed_server_frame(created) == (WorkStarted("resp_1"),)
+    assert reader.feed_server_frame(created) == ()
     assert reader.working
-    assert reader.XXBEGUN == ("resp_1",)
-    assert reader.XXBEGUN == ()
 
     usage = {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
     done = event("response.done", response={"id": "resp_1", "status": "completed", "usage": usage})
-    (report,) = reader.feed_server_frame(done)
+    (report,) = reports_of(reader.feed_server_frame(done))
 
     assert report.object_id == "resp_1"
     assert report.basis is Basis.REPORTED
@@ -78,19 +83,17 @@ def test_an_item_that_will_be_transcribed_is_work() -> None:
     transcription = {"audio": {"input": {"transcription": {"model": "whisper-1"}}}}
     reader.feed_server_frame(event("session.updated", session=transcription))
 
-    reader.feed_server_frame(event("input_audio_buffer.committed", item_id="item_1"))
+    events = reader.feed_server_frame(event("input_audio_buffer.committed", item_id="item_1"))
 
-    assert reader.XXBEGUN == ("item_1",)
+    assert events == (WorkStarted("item_1"),)
     assert reader.working
 
 
 def test_errors_are_counted_once() -> None:
     reader = open_realtime("model=gpt-realtime", ())
 
-    reader.feed_server_frame(event("error", error={"message": "no"}))
-
-    assert reader.XXREJ == 1
-    assert reader.XXREJ == 0
+    assert reader.feed_server_frame(event("error", error={"message": "no"})) == (WorkRejected(),)
+    assert reader.feed_server_frame(event("rate_limits.updated")) == ()
 
 
 def test_only_a_request_for_an_answer_has_facts() -> None:

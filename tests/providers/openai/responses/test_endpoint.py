@@ -100,9 +100,12 @@ def test_a_recorded_refusal_at_the_start_of_a_stream_is_free():
 
 
 def test_a_recorded_error_status_is_free():
-    assert (
-        read(reader(FACTS, ResponseHead(400, "application/json")), [answer_body("responses-error")]).basis is Basis.FREE
-    )
+    (create,) = (row for row in RESPONSE_ENDPOINTS if (row.method, row.path) == ("POST", "/v1/responses"))
+    head = ResponseHead(400, "application/json")
+
+    report = read(create.usage_reader(FACTS, head), [answer_body("responses-error")])
+
+    assert report.basis is Basis.FREE
 
 
 def test_recorded_pictures_whose_tokens_are_stated_nowhere_are_estimated_by_size_and_quality():
@@ -487,6 +490,6 @@ def test_cuts_do_not_change_what_is_read(cuts):
 def test_the_count_of_input_tokens_is_free_but_names_its_model():
     counting = next(one for one in RESPONSE_ENDPOINTS if one.path.endswith("input_tokens"))
 
-    assert counting.free
+    assert not counting.charged
     assert counting.parse is parse
     assert counting.priced_as == "/v1/responses"

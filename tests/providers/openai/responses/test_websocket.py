@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.providers.openai.feeding import reports_of
 from tornado_proxy.domain.errors import InvalidBody, ModelNotPriced
 from tornado_proxy.domain.usage import Basis, Meter
+from tornado_proxy.providers.contract import WorkRejected, WorkStarted
 from tornado_proxy.providers.openai.responses.websocket import ResponsesSocketReader, open_responses
 
 CREATE = {"type": "response.create", "model": "gpt-5.4", "input": "hi", "service_tier": "flex"}
@@ -71,11 +73,12 @@ def test_what_could_be_read_in_two_ways_is_refused(frame: str) -> None:
 def test_responses_end_in_their_order_each_with_its_own_usage() -> None:
     reader = asked(CREATE, {**CREATE, "service_tier": "priority"})
 
-    reader.feed_server_frame(server("response.created", "resp_1"))
-    assert reader.XXBEGUN == ("resp_1",)
-    (first,) = reader.feed_server_frame(server("response.completed", "resp_1", usage=USAGE, service_tier="flex"))
-    reader.feed_server_frame(server("response.created", "resp_2"))
-    (second,) = reader.feed_server_frame(server("response.incomplete", "resp_2", usage=USAGE, service_tier="priority"))
+    assert reader.feed_server_frame(server("response.created", "resp_1")) == (WorkStarted("resp_1"),)
+    completed = server("response.completed", "resp_1", usage=USAGE, service_tier="flex")
+    (first,) = reports_of(reader.feed_server_frame(completed))
+    assert reader.feed_server_frame(server("response.created", "resp_2")) == (WorkStarted("resp_2"),)
+    incomplete = server("response.incomplete", "resp_2", usage=USAGE, service_tier="priority")
+    (second,) = reports_of(reader.feed_server_frame(incomplete))
 
     assert [report.object_id for report in (first, second)] == ["resp_1", "resp_2"]
     assert [report.items[0].terms.service_tier for report in (first, second)] == ["flex", "priority"]
@@ -87,9 +90,9 @@ def test_responses_end_in_their_order_each_with_its_own_usage() -> None:
 def test_a_request_that_the_provider_turns_down_is_over() -> None:
     reader = asked(CREATE)
 
-    assert reader.feed_server_frame('{"type":"error","status":400,"error":{"message":"no"}}') == ()
+    events = reader.feed_server_frame('{"type":"error","status":400,"error":{"message":"no"}}')
 
-    assert reader.XXREJ == 1
+    assert events == (WorkRejected(),)
     assert not reader.working
 
 
