@@ -1,20 +1,21 @@
-"""One call goes ahead to a provider that was not spoken to of late; those that come meanwhile wait for its connection.
+"""Sends one probe request to an origin without a recent connection; other requests to it wait for the connection.
 
-Theory of operation.  A burst of calls that finds no connection would make one each, although HTTP/2 carries them all on
-one, and look the same name up for each: a name server that is slow would then keep all of libcurl's threads for that
-busy, and calls to other providers would wait behind them.
+Theory of operation.  Without the gate, a burst of requests would open one connection each, although HTTP/2 carries all
+of them on one, and would look up the same name once each: a slow DNS server then keeps all of libcurl's resolver
+threads busy, and requests to other providers queue behind them.
 
-    first call ──> libcurl ──> connected: all others go
-                      │
-                      ├ ended before that: the next call goes ahead in its place
-                      └ NEXT_S have passed: the next call goes ahead beside it
-    other calls ──> wait, no longer than a connection of their own might take
+    first request ──> libcurl ──> connected: the gate opens for all waiting requests
+                         │
+                         ├ ended before that: the next request becomes the probe
+                         └ NEXT_PROBE_S have passed: the next request becomes one more probe
+    other requests ──> wait, at most for their own connect timeout
 
-With TLS the others wait for as long again as the connection took: by then the provider has said how many streams it
-takes (RFC 9113 section 6.5.2), and those that are too many make connections of their own and need not be refused.
+With TLS, the gate opens only after the connect time has passed once more: by then the provider's SETTINGS frame has
+arrived with its limit of concurrent streams (RFC 9113 section 6.5.2), and libcurl opens more connections for requests
+over the limit instead of having their streams refused.
 
-After that a provider is known for KNOWN_S.  Then a call goes ahead again; where it finds a connection that was kept,
-nobody waits longer than a turn of the loop.
+The gate of an origin stays open for OPEN_S after a connect.  Then the next request is a probe again; if libcurl still
+has a connection to the origin, the others wait for one turn of the event loop.
 """
 
 from __future__ import annotations
@@ -26,101 +27,114 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tornado_proxy.upstream.http.easy_handle import EasyHandle
 
-#: Seconds after a connection until a call goes ahead again; libcurl forgets a name after 60.
-KNOWN_S = 30.0
+#: Seconds that a gate stays open after a connect.  Half of libcurl's DNS cache lifetime (60 s), so that a probe, not a
+#: burst, looks the name up again.
+OPEN_S = 30.0
 
-#: Seconds after which the next call goes ahead, lest all wait for one lost packet.
-NEXT_S = 1.0
+#: Seconds between two probes, so that one lost SYN does not hold up all requests.
+NEXT_PROBE_S = 1.0
 
-Use = Callable[["EasyHandle"], None]
+HandleCallback = Callable[["EasyHandle"], None]
 
 
 class ConnectionGate:
-    """Decides when a handle is given to libcurl: `give` does that, `late` ends one that was not connected in time."""
+    """Decides when an easy handle is added to libcurl's multi handle.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, give: Use, late: Use) -> None:
+    Args:
+        loop: The running event loop.
+        add_to_multi: Called when a handle may start; it adds the handle to libcurl.
+        on_connect_timeout: Called when a handle's connect timeout has passed without a connection; it ends the
+            exchange, which calls leave().
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, add_to_multi: HandleCallback, on_connect_timeout: HandleCallback
+    ) -> None:
         self._loop = loop
-        self._give = give
-        self._late = late
-        self._known_until: dict[str, float] = {}
-        self._openings: dict[str, _Opening] = {}
+        self._add_to_multi = add_to_multi
+        self._on_connect_timeout = on_connect_timeout
+        #: Loop time until which the gate of an origin is open.
+        self._open_until: dict[str, float] = {}
+        self._closed_gates: dict[str, _ClosedGate] = {}
 
-    def start(self, handle: EasyHandle, origin: str, timeout_s: float) -> None:
-        """Give `handle` to libcurl, now or when a connection to `origin` stands; it may take `timeout_s` to that."""
+    def enter(self, handle: EasyHandle, origin: str, connect_timeout_s: float) -> None:
+        """Add `handle` to libcurl now or when a connection to `origin` exists; wait at most `connect_timeout_s`."""
         now = self._loop.time()
-        opening = self._openings.get(origin)
-        if opening is None:
-            if self._known_until.get(origin, 0.0) > now:
-                self._give(handle)
+        gate = self._closed_gates.get(origin)
+        if gate is None:
+            if self._open_until.get(origin, 0.0) > now:
+                self._add_to_multi(handle)
                 return
-            timer = self._loop.call_later(NEXT_S, self._tick, origin)
-            opening = self._openings[origin] = _Opening(timer)
-        opening.deadlines[handle] = now + timeout_s
-        handle.opens = origin
-        if not opening.ahead:
-            self._go_ahead(opening, handle)
+            timer = self._loop.call_later(NEXT_PROBE_S, self._on_timer, origin)
+            gate = self._closed_gates[origin] = _ClosedGate(timer)
+        gate.deadlines[handle] = now + connect_timeout_s
+        handle.gated_origin = origin
+        if not gate.probes:
+            self._start_probe(gate, handle)
 
     def leave(self, handle: EasyHandle) -> bool:
-        """The exchange of `handle` has ended before its origin was known; gives whether libcurl has the handle."""
-        origin, handle.opens = handle.opens, None
+        """Remove `handle`, whose exchange has ended.  Return True if it has been added to libcurl."""
+        origin, handle.gated_origin = handle.gated_origin, None
         if origin is None:
             return True
-        opening = self._openings[origin]
-        del opening.deadlines[handle]
-        given = handle in opening.ahead
-        opening.ahead.discard(handle)
-        if not opening.deadlines:
-            self._close(origin)
-        elif not opening.ahead:
-            self._go_ahead(opening, next(iter(opening.deadlines)))
-        return given
+        gate = self._closed_gates[origin]
+        del gate.deadlines[handle]
+        was_added = handle in gate.probes
+        gate.probes.discard(handle)
+        if not gate.deadlines:
+            self._remove(origin)
+        elif not gate.probes:
+            self._start_probe(gate, next(iter(gate.deadlines)))
+        return was_added
 
-    def connected(self, origin: str, took_s: float) -> None:
-        """A connection to `origin` stands; it took `took_s` to make."""
-        self._known_until[origin] = self._loop.time() + KNOWN_S
-        opening = self._openings.get(origin)
-        if opening is None or opening.stands:
+    def on_connected(self, origin: str, connect_s: float) -> None:
+        """Called when a probe has a connection to `origin`, which took `connect_s` seconds to open."""
+        self._open_until[origin] = self._loop.time() + OPEN_S
+        gate = self._closed_gates.get(origin)
+        if gate is None or gate.opening:
             return
-        opening.stands = True
-        opening.timer.cancel()
-        pause_s = took_s if origin.startswith("https:") else 0.0
-        opening.timer = self._loop.call_later(min(pause_s, NEXT_S), self._let_go, origin)
+        gate.opening = True
+        gate.timer.cancel()
+        delay_s = connect_s if origin.startswith("https:") else 0.0
+        gate.timer = self._loop.call_later(min(delay_s, NEXT_PROBE_S), self._open, origin)
 
-    def _close(self, origin: str) -> _Opening:
-        opening = self._openings.pop(origin)
-        opening.timer.cancel()
-        return opening
+    def _remove(self, origin: str) -> _ClosedGate:
+        gate = self._closed_gates.pop(origin)
+        gate.timer.cancel()
+        return gate
 
-    def _let_go(self, origin: str) -> None:
-        opening = self._close(origin)
-        for handle in opening.deadlines:
-            handle.opens = None
-            if handle not in opening.ahead:
-                self._give(handle)
+    def _open(self, origin: str) -> None:
+        gate = self._remove(origin)
+        for handle in gate.deadlines:
+            handle.gated_origin = None
+            if handle not in gate.probes:
+                self._add_to_multi(handle)
 
-    def _go_ahead(self, opening: _Opening, handle: EasyHandle) -> None:
-        opening.ahead.add(handle)
-        handle.start_probe(self.connected)
-        self._give(handle)
+    def _start_probe(self, gate: _ClosedGate, handle: EasyHandle) -> None:
+        gate.probes.add(handle)
+        handle.start_probe(self.on_connected)
+        self._add_to_multi(handle)
 
-    def _tick(self, origin: str) -> None:
-        opening = self._openings[origin]
-        opening.timer = self._loop.call_later(NEXT_S, self._tick, origin)
+    def _on_timer(self, origin: str) -> None:
+        """Expire handles past their deadline and start one more probe."""
+        gate = self._closed_gates[origin]
+        gate.timer = self._loop.call_later(NEXT_PROBE_S, self._on_timer, origin)
         now = self._loop.time()
-        for handle in [handle for handle, deadline in opening.deadlines.items() if deadline <= now]:
-            self._late(handle)
-        waiting = [handle for handle in opening.deadlines if handle not in opening.ahead]
+        for handle in [handle for handle, deadline in gate.deadlines.items() if deadline <= now]:
+            self._on_connect_timeout(handle)
+        waiting = [handle for handle in gate.deadlines if handle not in gate.probes]
         if waiting:
-            self._go_ahead(opening, waiting[0])
+            self._start_probe(gate, waiting[0])
 
 
-class _Opening:
-    """Who goes to an origin that is not known: all of them with the time until when, and those that went ahead."""
+class _ClosedGate:
+    """The handles of an origin without a connection: all with their deadlines (loop time), and the probes of them."""
 
-    __slots__ = ("ahead", "deadlines", "stands", "timer")
+    __slots__ = ("deadlines", "opening", "probes", "timer")
 
     def __init__(self, timer: asyncio.TimerHandle) -> None:
         self.timer = timer
-        self.stands = False
-        self.ahead: set[EasyHandle] = set()
+        #: True if a probe has connected and `timer` is about to open the gate.
+        self.opening = False
+        self.probes: set[EasyHandle] = set()
         self.deadlines: dict[EasyHandle, float] = {}

@@ -1,21 +1,21 @@
-"""One HTTP exchange with a provider: a request out, a head and body chunks in.
+"""One HTTP exchange with a provider: a request, and the head and body chunks of its response.
 
-Theory of operation.  libcurl runs every transfer on one multi handle that Tornado's loop drives; its callbacks land
-here.  What a turn of the loop delivers is collected and handed on as one piece:
+Theory of operation.  libcurl runs all transfers on one multi handle, which Tornado's loop drives, and calls back into
+this module.  The bytes that arrive in one turn of the loop are collected and read as one piece:
 
-    libcurl ── header lines ──> head()           resolves once, at the final (non-1xx) head
-            ── body bytes ───> _held ──> read()  all that is there, in one piece
+    libcurl ── header lines ──> head()           returns once, with the final (non-1xx) head
+            ── body bytes ───> _held ──> read()  returns all held bytes as one piece
                                  │
                  HIGH_WATER_BYTES┘ held: the transfer is paused, and the provider's socket fills up;
-                                   it goes on when read() has taken what was held
+                                   it resumes when read() has taken the held bytes
 
-Over HTTP/2 many streams share a socket, which must not fill up for one of them: there, what a provider may send ahead
-is its stream's flow-control window (RFC 9113 section 5.2).  libcurl opens it to 10 MB and holds all of that for a
-stream that is paused; only a limit on speed keeps it small.  So a transfer over TLS may take CREDIT_BYTES a second, and
-a new second is begun whenever read() has taken half of that: no reader ever waits for the limit.
+Over HTTP/2, many streams share a socket, which must not fill up because of one of them.  A provider may send as much
+ahead as the stream's flow-control window allows (RFC 9113 section 5.2).  libcurl opens the window to 10 MB and holds
+all of that for a paused stream; only a speed limit keeps it small.  So a transfer over TLS may receive CREDIT_BYTES per
+second, and the credit is renewed whenever read() has taken half of it: no reader ever waits for the speed limit.
 
-An exchange ends in exactly one of three ways: read() gives b"" (complete), it raises UpstreamError (broken), or
-abort() was called, which takes the transfer out of libcurl at once, even while the provider is silent.
+An exchange ends in exactly one of three ways: read() returns b"" (complete), read() raises UpstreamError (broken), or
+abort() takes the transfer out of libcurl at once, even while the provider is silent.
 """
 
 from __future__ import annotations
@@ -30,32 +30,32 @@ from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError, Upstream
 from tornado_proxy.upstream.http.request import UpstreamRequest
 from tornado_proxy.upstream.http.response_head import UpstreamResponseHead, parse_response_head
 
-#: Bytes held for a slow client before the transfer is paused.  A last piece of at most 16 KiB comes on top; as much may
-#: wait in the client's connection, and libcurl keeps the rest of what it has read, up to 64 KiB (CREDIT_BYTES over
-#: HTTP/2).  All in all a client that does not read costs less than 256 KiB.
+#: Bytes held for a slow client before the transfer is paused.  One last piece of at most 16 KiB is added; as much may
+#: wait in the client's connection, and libcurl holds the rest of its read, at most 64 KiB (CREDIT_BYTES over HTTP/2).
+#: In total, a client that reads nothing costs less than 256 KiB.
 HIGH_WATER_BYTES = 64 * 1024
 
-#: Bytes that a provider may send ahead on a stream of HTTP/2, which libcurl holds beside those above.  A path of 30 ms
-#: there and back carries 3 MB/s with it.
+#: Bytes that a provider may send ahead on an HTTP/2 stream; libcurl holds them in addition to HIGH_WATER_BYTES.  With
+#: an RTT of 30 ms this allows 3 MB/s.
 CREDIT_BYTES = 96 * 1024
 
-_LINE_ENDS = (b"\r\n", b"\n")
+_EMPTY_LINES = (b"\r\n", b"\n")
 
 
 class Transfers(Protocol):
-    """What runs the transfers of exchanges."""
+    """Runs the transfers of exchanges (upstream/http/client.py)."""
 
     def stop(self, exchange: Exchange) -> bool:
-        """Take its transfer out of libcurl and close its connection; whether any byte of the request had left."""
+        """Take the transfer out of libcurl and close its connection.  Return True if any request byte was sent."""
 
     def resume(self, exchange: Exchange) -> None:
-        """Let its transfer take more."""
+        """Resume the transfer if it is paused, and renew its credit."""
 
 
 class Exchange:
-    """A running exchange.  `await head()`, then `await read()` until it gives b"".
+    """A running exchange: `await head()`, then `await read()` until it returns b"".
 
-    Every wait ends by the provider, by the connect and idle time-outs of the request, or by abort().
+    Every wait ends by the provider, by the request's connect or idle timeout, or by abort().
     """
 
     __slots__ = (
@@ -68,8 +68,8 @@ class Exchange:
         "_loop",
         "_paused",
         "_payload",
-        "_resume_after",
-        "_taken",
+        "_resume_after_bytes",
+        "_taken_bytes",
         "_transfers",
         "_waiter",
         "active_at",
@@ -90,34 +90,35 @@ class Exchange:
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._paused = False
-        # Bytes taken since libcurl was last told to go on.  The first ones make it due, because libcurl fits its limit
-        # to the length that a head names, so that the last hundredth of a short body would wait.
-        self._taken = CREDIT_BYTES
-        self._resume_after = CREDIT_BYTES // 2 if request.may_be_http2 else sys.maxsize
+        # Bytes read since the credit was last renewed.  It starts at CREDIT_BYTES, so that the first read() renews the
+        # credit: libcurl fits its speed limit to the Content-Length of a response, and without a renewal the last
+        # hundredth of a short body would wait for 0.2 s.
+        self._taken_bytes = CREDIT_BYTES
+        self._resume_after_bytes = CREDIT_BYTES // 2 if request.may_be_http2 else sys.maxsize
         self._finished = False
         self._error: UpstreamError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.idle_timeout_s = request.idle_timeout_s
-        #: Loop time since which nothing has come, for the idle time-out; a paused transfer is not idle.
+        #: Loop time of the last sign of life, for the idle timeout; a paused transfer is not idle.
         self.active_at = loop.time()
 
     async def head(self) -> UpstreamResponseHead:
-        """Wait for the final status line and headers.
+        """Wait for the final status line and headers, and return them.
 
         Raises:
             UpstreamError: the exchange ended before a complete head.
         """
         while self._head is None:
             if self._finished:
-                raise self._error or UpstreamUnreachable("the provider closed the connection without an answer")
+                raise self._error or UpstreamUnreachable("the provider closed the connection without a response")
             await self._wait()
         return self._head
 
     async def read(self) -> bytes:
-        """The body bytes that have come since the last call, at least one; b"" when the body is complete.
+        """Return the body bytes that have arrived since the last call, at least one; b"" when the body is complete.
 
         Raises:
-            UpstreamError: the body broke off; what had come before was given out first.
+            UpstreamError: the body is incomplete; all bytes that arrived have been returned before.
         """
         while not self._held:
             if self._finished:
@@ -129,53 +130,54 @@ class Exchange:
         data = held[0] if len(held) == 1 else b"".join(held)
         self._held = []
         self._held_bytes = 0
-        self._taken += len(data)
+        self._taken_bytes += len(data)
         self.active_at = self._loop.time()
-        self._go_on()
+        self._resume_transfer()
         return data
 
     @property
     def finished(self) -> bool:
-        """Whether libcurl is done with the transfer; held bytes may still wait to be read."""
+        """True if libcurl has ended the transfer; held bytes may still be unread."""
         return self._finished
 
     @property
     def complete(self) -> bool:
-        """Whether the answer has come whole and read() has given all of it."""
+        """True if the response is complete and read() has returned all of it."""
         return self._finished and self._error is None and not self._held
 
     @property
     def held_bytes(self) -> int:
-        """Bytes that wait for read()."""
+        """The number of bytes that have arrived and not been read."""
         return self._held_bytes
 
     def abort(self, reason: str) -> None:
-        """End the transfer now and close its connection; read() then raises.  No effect when it has finished."""
+        """End the transfer now and close its connection; read() then raises.  No effect if it has finished."""
         if not self._finished:
             self.on_finished(ExchangeAborted(reason, request_sent=self._transfers.stop(self)))
         elif self._error is not None:
-            self._error.__traceback__ = None  # its frames hold this exchange, which holds the error
+            # The traceback's frames hold this exchange and it holds the error: break the cycle to free it now.
+            self._error.__traceback__ = None
 
     def expire(self, message: str) -> None:
         """End the transfer because the provider took too long; head() or read() then raises UpstreamTimeout."""
         self.on_finished(UpstreamTimeout(message, request_sent=self._transfers.stop(self)))
 
-    def idle_since(self, now: float) -> float:
-        """Seconds without a sign of life from the provider, 0 while we hold it back ourselves."""
+    def idle_s(self, now: float) -> float:
+        """Return the seconds without a sign of life from the provider, or 0 while we hold it back ourselves."""
         return 0.0 if self._paused or self._held else now - self.active_at
 
-    # The callbacks of libcurl.  They never raise and never call back into libcurl.
+    # Callbacks of libcurl.  They never raise, and never call back into libcurl, which is not reentrant.
 
     def on_header_line(self, line: bytes) -> None:
-        """Take one header line with its line end; an empty one ends a head, of which 1xx heads are passed over."""
-        if line not in _LINE_ENDS:
+        """Receive one header line with its line end.  An empty line ends a head; 1xx heads are skipped."""
+        if line not in _EMPTY_LINES:
             self._header_lines.append(line)
-        elif self._head is None:
+        elif self._head is None:  # after the head, these lines are trailers
             self._on_head(parse_response_head(self._header_lines))
             self._header_lines = []
 
     def on_body(self, data: bytes) -> int | None:
-        """Take body bytes.  WRITEFUNC_PAUSE: hold the transfer and offer the same bytes again after a resume."""
+        """Receive body bytes.  Return WRITEFUNC_PAUSE to pause; libcurl passes the same bytes again after a resume."""
         if self._held_bytes >= HIGH_WATER_BYTES:
             self._paused = True
             return pycurl.WRITEFUNC_PAUSE
@@ -186,7 +188,7 @@ class Exchange:
         return None
 
     def on_finished(self, error: UpstreamError | None) -> None:
-        """The transfer has ended; `error` is None when the answer is complete."""
+        """Record the end of the transfer; `error` is None if the response is complete."""
         self._finished = True
         self._error = error
         self._wake()
@@ -200,13 +202,13 @@ class Exchange:
         self.active_at = self._loop.time()
         self._wake()
 
-    def _go_on(self) -> None:
-        """Let libcurl take more, where it is held back or may soon be."""
+    def _resume_transfer(self) -> None:
+        """Resume a paused transfer, and renew the credit of one that has used half of it."""
         if self._paused:
             self._paused = False
-        elif self._taken < self._resume_after:
+        elif self._taken_bytes < self._resume_after_bytes:
             return
-        self._taken = 0
+        self._taken_bytes = 0
         self._transfers.resume(self)
 
     async def _wait(self) -> None:

@@ -1,4 +1,4 @@
-"""What is sent to a provider."""
+"""An HTTP request to a provider."""
 
 from __future__ import annotations
 
@@ -8,36 +8,45 @@ from tornado_proxy.domain.identity import Secret
 
 
 class Payload:
-    """The body of a request, let go when the provider has answered and nobody can need it again.
+    """A request body, read in pieces by libcurl and dropped as soon as the provider responds.
 
-    Prompts of a megabyte would otherwise stay in memory for as long as their answers stream.
+    Otherwise a prompt of a megabyte would stay in memory for as long as its response streams.
     """
 
-    __slots__ = ("_at", "_data", "size")
+    __slots__ = ("_data", "_position", "size")
 
     def __init__(self, data: bytes) -> None:
         self._data = memoryview(data)
-        self._at = 0
+        self._position = 0
         self.size = len(data)
 
-    def read(self, most: int) -> bytes:
-        """The next bytes, at most `most`; b"" at the end."""
-        data = bytes(self._data[self._at : self._at + most])
-        self._at += len(data)
+    def read(self, limit: int) -> bytes:
+        """Return the next bytes, at most `limit`; b"" at the end."""
+        data = bytes(self._data[self._position : self._position + limit])
+        self._position += len(data)
         return data
 
-    def rewind(self, to: int) -> None:
-        """Go back to byte `to`: the provider has not looked at the request, which goes out on a new connection."""
-        self._at = to
+    def rewind(self, position: int) -> None:
+        """Continue at byte `position`, because the request is sent again on a new connection."""
+        self._position = position
 
     def drop(self) -> None:
-        """Let the bytes go."""
+        """Drop the bytes: a request that has a response is never sent again."""
         self._data = memoryview(b"")
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamRequest:
-    """What is sent.  `url` is complete; `headers` are plain, `key_headers` hold the provider key, never shown."""
+    """An HTTP request to a provider.
+
+    Attributes:
+        url: Complete URL, http or https.
+        headers: Headers without secrets.
+        key_headers: Headers with the provider key; never logged.
+        connect_timeout_s: Seconds until the connection must exist, name lookup and TLS handshake included.
+        idle_timeout_s: Seconds without a byte from the provider after which the exchange ends.
+        ca_file: PEM file of the trusted authorities; None for certifi's.
+    """
 
     method: str
     url: str
@@ -50,10 +59,10 @@ class UpstreamRequest:
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port: what connections are kept for."""
+        """The scheme, host and port of `url`, for example "https://api.openai.com"."""
         return "/".join(self.url.split("/", 3)[:3])
 
     @property
     def may_be_http2(self) -> bool:
-        """Whether the provider may choose HTTP/2, which is offered with TLS alone."""
+        """True if the provider may choose HTTP/2, which is negotiated over TLS only."""
         return self.url.startswith("https:")

@@ -1,46 +1,49 @@
-"""The head of a provider's answer."""
+"""Status line and headers of a provider's response, parsed from libcurl's header lines."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: What a folded line begins with (RFC 9112 section 5.2).
+#: The characters that begin a folded header line (RFC 9112 section 5.2).
 _BLANKS = (" ", "\t")
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamResponseHead:
-    """Status line and headers of an answer; header names as the provider wrote them, values decoded as Latin-1."""
+    """Status line and headers of a response; header names as the provider wrote them, values decoded as Latin-1."""
 
     status: int
     reason: str
     headers: tuple[tuple[str, str], ...]
 
     def get(self, name: str) -> str | None:
-        """The first value of the header `name` (lower case), None where there is none."""
+        """Return the first value of the header `name` (lower case), or None if it is missing."""
         for key, value in self.headers:
+            # The length first: it is cheaper than lower(), and rules out most headers.
             if len(key) == len(name) and key.lower() == name:
                 return value
         return None
 
 
 def parse_response_head(lines: list[bytes]) -> UpstreamResponseHead | None:
-    """Status line and header lines as a head, None where the status line cannot be read.
+    """Return the head in `lines` (status line first), or None if the status line is invalid.
 
-    Ours because Tornado's parser refuses `HTTP/2 200`, which has no reason phrase.  A folded line joins the one before.
+    Not Tornado's parse_response_start_line, which rejects `HTTP/2 200`: HTTP/2 has no reason phrase.  A folded header
+    line is joined to the line before it.
     """
     if not lines:
         return None
-    status_line, *others = b"".join(lines).decode("latin-1").split("\n")
+    # Split at line feeds only: str.splitlines() also splits at U+0085, a valid byte of a Latin-1 header value.
+    status_line, *header_lines = b"".join(lines).decode("latin-1").split("\n")
     parts = status_line.strip().split(" ", 2)
     if len(parts) < 2 or not parts[1].isdigit():
         return None
-    fields = [line.partition(":") for line in _unfolded(others)]
+    fields = [line.partition(":") for line in _unfold(header_lines)]
     headers = tuple((name.strip(), value.strip()) for name, colon, value in fields if colon)
     return UpstreamResponseHead(int(parts[1]), parts[2] if len(parts) == 3 else "", headers)
 
 
-def _unfolded(lines: list[str]) -> list[str]:
+def _unfold(lines: list[str]) -> list[str]:
     if not any(line[:1] in _BLANKS for line in lines if line):
         return lines
     unfolded: list[str] = []

@@ -1,8 +1,10 @@
-"""Sending on a WebSocket: no task for a message, and messages of one turn of the loop leave together.
+"""Sends WebSocket messages without a task each, and the messages of one turn of the event loop in one TCP segment.
 
-Tornado's write_message() makes a task for each message, and sends each by itself, which costs as much as all else on a
-message's way (docs/performance.md).  `WebSocketProtocol13._write_frame`, which it is made of, is private: Tornado is
-pinned for its sake too, and tests/upstream/websocket/test_connection.py holds it to its contract.
+Tornado's write_message() creates a task per message, and each message is one system call and one segment.  Measured:
+88 us per relayed message that way, 37 us this way; 28 of the 88 were the system call.
+
+This module calls the private method `WebSocketProtocol13._write_frame`.  Tornado is pinned to one version for it, and
+tests/upstream/websocket/test_connection.py tests its behaviour.
 """
 
 from __future__ import annotations
@@ -16,70 +18,78 @@ from typing import Any
 from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketProtocol13
 
-#: What somebody has to be waited for.
+#: Awaited before the next message of the same direction is read: this is the back-pressure of a WebSocket relay.
 Wait = Coroutine[Any, Any, None]
 
 #: Opcodes (RFC 6455 section 5.2).
 _TEXT = 0x1
 _BINARY = 0x2
 
-#: Holds back segments that are not full (tcp(7)); Linux alone has it, and elsewhere each message leaves by itself.
-_CORK = getattr(socket, "TCP_CORK", None)
+#: Makes the kernel hold back partial segments (tcp(7)).  Linux only; elsewhere each message is sent at once.
+_TCP_CORK = getattr(socket, "TCP_CORK", None)
 
 
 class FrameSender:
-    """Sends on one connection.  The first message of a turn leaves at once, those after it when the turn is over."""
+    """Sends messages on one connection: the first of a turn of the loop at once, the others when the turn is over."""
 
-    __slots__ = ("_in_turn", "_loop", "_protocol")
+    __slots__ = ("_loop", "_protocol", "_sent_in_turn")
 
     def __init__(self, protocol: object) -> None:
         assert isinstance(protocol, WebSocketProtocol13)
         self._protocol = protocol
         self._loop = asyncio.get_running_loop()
-        self._in_turn = 0
+        self._sent_in_turn = 0
 
     def send(self, message: str | bytes) -> Wait | None:
-        """Send a text or a binary message.  Where the socket has not taken it yet, what is given waits for that.
+        """Send a text message (str) or a binary message (bytes).
+
+        Returns:
+            None if the socket has taken the message, else a coroutine that waits until it has.  The coroutine never
+            raises StreamClosedError: the end of the connection is reported by its reader.
 
         Raises:
-            StreamClosedError: the connection has ended, or is about to; what is given never raises it.
+            StreamClosedError: the connection is closed or closing.
         """
         if self._protocol.is_closing():
             raise StreamClosedError
-        self._gather()
+        self._count_and_cork()
         opcode, data = (_TEXT, message.encode()) if isinstance(message, str) else (_BINARY, message)
-        sent = self._protocol._write_frame(fin=True, opcode=opcode, data=data)
-        if not sent.done():
-            return _taken(sent)
-        if sent.exception() is not None:
+        write = self._protocol._write_frame(fin=True, opcode=opcode, data=data)
+        if not write.done():
+            return _wait_for(write)
+        if write.exception() is not None:
             raise StreamClosedError
         return None
 
     def detach(self) -> None:
-        """The connection has ended: drop the frames that its error holds, and that hold it."""
+        """Called when the connection has closed; break the reference cycle through the stream's error.
+
+        The frames of the error's traceback hold the connection, which holds the error.
+        """
         stream = self._protocol.stream
         if stream is not None and stream.error is not None:
             stream.error.__traceback__ = None
 
-    def _gather(self) -> None:
-        self._in_turn += 1
-        if self._in_turn == 1:
-            self._loop.call_soon(self._turn_is_over)
-        elif self._in_turn == 2:  # the first that has company
-            self._cork(1)
+    def _count_and_cork(self) -> None:
+        self._sent_in_turn += 1
+        if self._sent_in_turn == 1:
+            self._loop.call_soon(self._on_turn_over)
+        elif self._sent_in_turn == 2:
+            # Not for the first message: a turn with a single message, the common case, needs no system call for this.
+            self._set_cork(1)
 
-    def _turn_is_over(self) -> None:
-        if self._in_turn > 1:
-            self._cork(0)
-        self._in_turn = 0
+    def _on_turn_over(self) -> None:
+        if self._sent_in_turn > 1:
+            self._set_cork(0)
+        self._sent_in_turn = 0
 
-    def _cork(self, on: int) -> None:
+    def _set_cork(self, value: int) -> None:
         connection = self._protocol.stream.socket
-        if _CORK is not None and connection is not None:
-            with contextlib.suppress(OSError):  # it has just gone
-                connection.setsockopt(socket.IPPROTO_TCP, _CORK, on)
+        if _TCP_CORK is not None and connection is not None:
+            with contextlib.suppress(OSError):  # the connection has just closed
+                connection.setsockopt(socket.IPPROTO_TCP, _TCP_CORK, value)
 
 
-async def _taken(sent: asyncio.Future[None]) -> None:
+async def _wait_for(write: asyncio.Future[None]) -> None:
     with contextlib.suppress(StreamClosedError):
-        await sent
+        await write
