@@ -1,4 +1,7 @@
-"""Objects that outlive their request: responses and message batches.  Their state is a function of the clock."""
+"""Objects that outlive their request: responses, message batches and realtime calls.
+
+The status of a response or batch follows from the clock and its end time, so no timer has to change it.
+"""
 
 from __future__ import annotations
 
@@ -13,38 +16,38 @@ from tornado_proxy.simulator.openai.responses.plan import ResponsePlan
 
 Item = TypeVar("Item")
 
-#: Objects of one kind that are kept; the oldest go.
-_KEPT = 10_000
+#: Objects of one kind in memory; the oldest are dropped beyond it.
+MAX_OBJECTS = 10_000
 
 
 class Store(Generic[Item]):
-    """Objects by id, bounded."""
+    """A bounded map from ids to objects."""
 
     def __init__(self) -> None:
         self._items: OrderedDict[str, Item] = OrderedDict()
 
     def put(self, key: str, item: Item) -> None:
-        """Keep `item`, in the place of an older one of that id."""
+        """Store `item`; it replaces an older one with that id."""
         self._items[key] = item
-        if len(self._items) > _KEPT:
+        if len(self._items) > MAX_OBJECTS:
             self._items.popitem(last=False)
 
     def get(self, key: str) -> Item | None:
-        """The object, None if there is none."""
+        """Return the object, or None."""
         return self._items.get(key)
 
     def pop(self, key: str) -> Item | None:
-        """Remove the object and give it."""
+        """Remove and return the object; return None if it does not exist."""
         return self._items.pop(key, None)
 
     def newest_first(self) -> Iterator[Item]:
-        """All objects."""
+        """Iterate over all objects, newest first."""
         return reversed(list(self._items.values()))
 
 
 @dataclass(slots=True)
 class StoredResponse:
-    """A response of the Responses API.  `ready_at` is monotonic seconds; before it a background response is running."""
+    """A response of the Responses API.  `ready_at` is monotonic seconds; until then it is in progress."""
 
     plan: ResponsePlan
     input_items: list[Json]
@@ -55,7 +58,7 @@ class StoredResponse:
 
 @dataclass(slots=True)
 class Batch:
-    """A message batch.  `ends_at` is monotonic seconds; `created` and the like are RFC 3339."""
+    """A message batch.  `ends_at` is monotonic seconds; `created`, `expires` and `ended` are RFC 3339."""
 
     id: str
     created: str
@@ -67,11 +70,13 @@ class Batch:
 
 
 @dataclass(slots=True)
-class Call:
-    """A realtime call; `on_end` are told when it is hung up.
+class RealtimeCall:
+    """A realtime call and the sideband connections that are attached to it.
 
-    Who listens first leads: `handle` is its answer to client events, None while nobody listens; `listeners` take a copy
-    of each of its frames.
+    Attributes:
+        on_end: called when the call is hung up.
+        handle: the event handler of the connection that attached first and owns the session; None without one.
+        listeners: the other connections, which get a copy of each message of the first.
     """
 
     session: Json
@@ -80,6 +85,6 @@ class Call:
     listeners: list[Callable[[bytes], Awaitable[None]]] = field(default_factory=list)
 
     def hang_up(self) -> None:
-        """End it."""
-        for tell in self.on_end:
-            tell()
+        """End the call: run the `on_end` callbacks."""
+        for callback in self.on_end:
+            callback()

@@ -1,4 +1,4 @@
-"""A simulator beside synchronous code: its own thread, its own event loop."""
+"""Runs a simulator for synchronous code: in a thread of its own, on an event loop of its own."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tornado_proxy.simulator.simulator import Simulator
 
 @contextmanager
 def running_simulator(simulator: Simulator | None = None) -> Iterator[str]:
-    """Run `simulator` (a new one by default) on a free loopback port; gives its base URL, without `/v1`.
+    """Run `simulator` (a new one by default) on a free loopback port; yield its base URL, without `/v1`.
 
-    On leaving, every connection is closed, the loop ends and the thread is joined.
+    On exit it closes all connections, stops the loop and joins the thread.
     """
     served = simulator or Simulator()
     loop = asyncio.new_event_loop()
@@ -32,6 +32,7 @@ def running_simulator(simulator: Simulator | None = None) -> Iterator[str]:
 
 async def _stop(simulator: Simulator) -> None:
     await simulator.stop()
+    # A handler that waits ends only after its connection is closed; a loop that is closed before logs pending tasks.
     others = asyncio.all_tasks() - {asyncio.current_task()}
     if others:
         await asyncio.wait(others, timeout=5)

@@ -1,4 +1,4 @@
-"""What a simulator is told at the start and what it remembers: keys, requests, stored objects, failures."""
+"""The options and the memory of a simulator: keys, recorded requests, stored objects, counted failures."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from itertools import count
 
 from tornado_proxy.simulator.model.prompt_cache import PromptCache
-from tornado_proxy.simulator.object_stores import Batch, Call, Store, StoredResponse
+from tornado_proxy.simulator.object_stores import Batch, RealtimeCall, Store, StoredResponse
 from tornado_proxy.simulator.request_log import RequestLog
 
-#: Texts whose failures are counted (`status=... times=...`).
-_COUNTED_TEXTS = 1000
+#: Texts whose failures are counted (`status=... times=...`); the oldest are dropped beyond it.
+MAX_FAILING_TEXTS = 1000
 
+#: Rate limit headers as each provider sends them with every response; the figures are constant.
 _OPENAI_LIMITS = (
     ("x-ratelimit-limit-requests", "10000"),
     ("x-ratelimit-limit-tokens", "2000000"),
@@ -33,12 +34,17 @@ _ANTHROPIC_LIMITS = (
 
 
 class SimulatorState:
-    """What handlers ask of the simulator that they serve.
+    """The part of a simulator that its handlers use.
 
-    `keys` maps "openai" and "anthropic" to the one key that is accepted; a provider that it does not name accepts any.
-    `record` serves the last requests at /_simulator/requests.  `settle_s` is how long background responses and message
-    batches take.  `requests` are the last requests, `streams` the event streams now open, `disconnects` how often a
-    client left before its answer was complete.
+    Args:
+        keys: the accepted key of "openai" and of "anthropic"; a provider without an entry accepts every key.
+        record: serve the last requests at /_simulator/requests.
+        settle_s: seconds until background responses and message batches are done.
+
+    Attributes:
+        requests: the last requests.
+        streams: the number of open event streams and WebSockets.
+        disconnects: the number of clients that disconnected before their response was complete.
     """
 
     def __init__(self, *, keys: Mapping[str, str] | None = None, record: bool = False, settle_s: float = 0.2) -> None:
@@ -51,9 +57,9 @@ class SimulatorState:
         self.prompt_cache = PromptCache()
         self.responses: Store[StoredResponse] = Store()
         self.batches: Store[Batch] = Store()
-        #: Short-lived realtime keys, with the config of their sessions.
+        #: Session settings by short-lived realtime key.
         self.session_keys: Store[Mapping[str, object]] = Store()
-        self.calls: Store[Call] = Store()
+        self.realtime_calls: Store[RealtimeCall] = Store()
         self.openai_limits = _OPENAI_LIMITS
         self.anthropic_limits = _ANTHROPIC_LIMITS
         self._failures: OrderedDict[str, int] = OrderedDict()
@@ -61,17 +67,17 @@ class SimulatorState:
         self._serial = count(1)
 
     def new_id(self, prefix: str) -> str:
-        """An id such as `resp_...`, unique among all simulators."""
+        """Return an id that starts with `prefix` and is unique among all simulators."""
         return f"{prefix}{self._instance}{next(self._serial):012x}"
 
     def still_failing(self, text: str, times: int) -> bool:
-        """Whether a request with this text is to fail: the first `times` ones, with 0 each of them."""
+        """Count a request with this text; return True for the first `times` of them, or always if `times` is 0."""
         if times == 0:
             return True
         failures = self._failures.get(text, 0)
         if failures >= times:
             return False
         self._failures[text] = failures + 1
-        if len(self._failures) > _COUNTED_TEXTS:
+        if len(self._failures) > MAX_FAILING_TEXTS:
             self._failures.popitem(last=False)
         return True

@@ -1,7 +1,7 @@
-"""One message of Anthropic's Messages API as a value, its JSON and its events.
+"""A message of Anthropic's Messages API as a value, its JSON and its events.
 
 message_start, ping,
-  content_block_start, content_block_delta ..., content_block_stop     for each block, in the order of `index`
+  content_block_start, content_block_delta ..., content_block_stop     for each block, by `index`
 message_delta (stop reason, cumulative usage), message_stop
 """
 
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from tornado_proxy.simulator.handlers.sse_event import Event
 from tornado_proxy.simulator.json_values import Json, as_object, as_text, decode, encode
 from tornado_proxy.simulator.model.directives import ToolCall
-from tornado_proxy.simulator.model.output import Answer, Finish, argument_pieces, piece_json
-from tornado_proxy.simulator.model.prompt_cache import AnthropicInput
+from tornado_proxy.simulator.model.output import Finish, ModelOutput, encode_piece, split_arguments
+from tornado_proxy.simulator.model.prompt_cache import AnthropicInputTokens
 
-#: What a refused message has written before it was stopped; not charged, since its content is empty.
+#: Output tokens of a refused message.  Its content is empty, so the provider does not charge them.
 _REFUSED_TOKENS = 5
 _SIGNATURE = b64encode(b"simulated thinking signature").decode()
 _STOP_REASONS = {
@@ -31,35 +31,41 @@ _REFUSAL: Json = {"type": "refusal", "category": None, "explanation": "simulated
 
 @dataclass(frozen=True, slots=True)
 class MessagePlan:
-    """`body` is the request, `tier` the served tier, `usage` whether the answer states what it used."""
+    """A message before it is written as JSON or events.
+
+    Attributes:
+        body: the request.
+        tier: the service tier that the response states.
+        usage: True if the response states its usage.
+    """
 
     id: str
     model: str
     body: Mapping[str, object]
-    answer: Answer
-    counted: AnthropicInput
+    output: ModelOutput
+    input_tokens: AnthropicInputTokens
     tier: str = "standard"
     usage: bool = True
 
     @property
     def output_tokens(self) -> int:
-        """All tokens written, thinking included."""
-        return _REFUSED_TOKENS if self.answer.finish is Finish.REFUSAL else self.answer.tokens
+        """The number of output tokens, thinking included."""
+        return _REFUSED_TOKENS if self.output.finish is Finish.REFUSAL else self.output.tokens
 
     def input_usage(self) -> Json:
-        """The input side: three disjoint parts, the written one split by lifetime."""
-        counted = self.counted
+        """Return the members for the input tokens: three disjoint parts."""
+        input_tokens = self.input_tokens
         return {
-            "input_tokens": counted.fresh,
-            "cache_creation_input_tokens": counted.written_5m + counted.written_1h,
-            "cache_read_input_tokens": counted.read,
+            "input_tokens": input_tokens.fresh,
+            "cache_creation_input_tokens": input_tokens.written_5m + input_tokens.written_1h,
+            "cache_read_input_tokens": input_tokens.read,
         }
 
     def full_usage(self, output_tokens: int) -> Json:
-        """Usage as a whole message or `message_start` has it."""
+        """Return the usage of a message or of `message_start`; cache writes are split by lifetime."""
         lifetimes = {
-            "ephemeral_5m_input_tokens": self.counted.written_5m,
-            "ephemeral_1h_input_tokens": self.counted.written_1h,
+            "ephemeral_5m_input_tokens": self.input_tokens.written_5m,
+            "ephemeral_1h_input_tokens": self.input_tokens.written_1h,
         }
         usage: Json = {
             **self.input_usage(),
@@ -73,56 +79,56 @@ class MessagePlan:
         return usage
 
     def final_usage(self) -> Json:
-        """The output side in full, for the end of a message."""
+        """Return the members for the output tokens at the end of a message."""
         return {
             "output_tokens": self.output_tokens,
-            "output_tokens_details": {"thinking_tokens": self.answer.thought_tokens},
+            "output_tokens_details": {"thinking_tokens": self.output.thought_tokens},
         }
 
     def stop(self) -> Json:
-        """Why the message ends."""
-        refused = self.answer.finish is Finish.REFUSAL
-        reason = _STOP_REASONS[self.answer.finish]
+        """Return the members that say why the message ends."""
+        refused = self.output.finish is Finish.REFUSAL
+        reason = _STOP_REASONS[self.output.finish]
         return {"stop_reason": reason, "stop_sequence": None, "stop_details": _REFUSAL if refused else None}
 
     def envelope(self) -> Json:
-        """The message without content and end."""
+        """Return the message without content, stop reason and usage."""
         return {"id": self.id, "type": "message", "role": "assistant", "model": self.model, "content": []}
 
-    def thinking_shown(self) -> bool:
-        """Whether thinking is shown as text; `display: omitted` leaves only its signature."""
+    def shows_thinking(self) -> bool:
+        """Return True if thinking is shown as text; with `display: omitted` only its signature is."""
         return as_object(self.body.get("thinking")).get("display") != "omitted"
 
     def tool_block(self, call: ToolCall, index: int, arguments: object) -> Json:
-        """A call of a tool."""
+        """Return the content block of a tool call."""
         tool_id = f"toolu_{self.id.removeprefix('msg_')}{index:x}"
         return {"type": "tool_use", "id": tool_id, "name": call.name, "input": arguments}
 
 
-def message_json(plan: MessagePlan) -> Json:
-    """The whole message."""
-    answer, content = plan.answer, list[Json]()
-    if answer.thoughts:
-        text = "".join(answer.thoughts) if plan.thinking_shown() else ""
+def make_message_json(plan: MessagePlan) -> Json:
+    """Return the message as the provider sends it without streaming."""
+    output, content = plan.output, list[Json]()
+    if output.thoughts:
+        text = "".join(output.thoughts) if plan.shows_thinking() else ""
         content.append({"type": "thinking", "thinking": text, "signature": _SIGNATURE})
-    if answer.pieces and answer.finish is not Finish.REFUSAL:
-        content.append({"type": "text", "text": answer.text})
-    for index, call in enumerate(answer.calls):
-        content.append(plan.tool_block(call, index, _arguments(call)))
+    if output.pieces and output.finish is not Finish.REFUSAL:
+        content.append({"type": "text", "text": output.text})
+    for index, call in enumerate(output.tool_calls):
+        content.append(plan.tool_block(call, index, _decode_arguments(call)))
     message = {**plan.envelope(), "content": content, **plan.stop()}
     if plan.usage:
         message["usage"] = {**plan.full_usage(0), **plan.final_usage()}
     return message
 
 
-def message_events(plan: MessagePlan) -> Iterator[Event]:
-    """All events of the message."""
+def make_message_events(plan: MessagePlan) -> Iterator[Event]:
+    """Generate all events of the message."""
     start = {**plan.envelope(), "stop_reason": None, "stop_sequence": None, "stop_details": None}
     if plan.usage:
         start["usage"] = plan.full_usage(1)
     yield "message_start", encode({"type": "message_start", "message": start})
     yield "ping", b'{"type":"ping"}'
-    for index, (block, deltas) in enumerate(_blocks(plan)):
+    for index, (block, deltas) in enumerate(_make_blocks(plan)):
         opening = {"type": "content_block_start", "index": index, "content_block": block}
         yield "content_block_start", encode(opening)
         before = b'{"type":"content_block_delta","index":%d,"delta":' % index
@@ -136,37 +142,37 @@ def message_events(plan: MessagePlan) -> Iterator[Event]:
     yield "message_stop", b'{"type":"message_stop"}'
 
 
-def failure_events(_sent: int) -> list[Event]:
-    """What comes instead of the rest when the provider fails in a stream."""
+def make_failure_events(_sent: int) -> list[Event]:
+    """Return the events that replace the rest of a stream when the provider fails."""
     error = {"type": "overloaded_error", "message": "Overloaded"}
     return [("error", encode({"type": "error", "error": error}))]
 
 
-def _blocks(plan: MessagePlan) -> Iterator[tuple[Json, Iterator[bytes]]]:
-    answer = plan.answer
-    if answer.thoughts:
-        shown = answer.thoughts if plan.thinking_shown() else ()
+def _make_blocks(plan: MessagePlan) -> Iterator[tuple[Json, Iterator[bytes]]]:
+    output = plan.output
+    if output.thoughts:
+        shown = output.thoughts if plan.shows_thinking() else ()
         yield {"type": "thinking", "thinking": "", "signature": ""}, _thinking_deltas(shown)
-    if answer.pieces and answer.finish is not Finish.REFUSAL:
-        deltas = (b'{"type":"text_delta","text":' + piece_json(piece) + b"}" for piece in answer.pieces)
+    if output.pieces and output.finish is not Finish.REFUSAL:
+        deltas = (b'{"type":"text_delta","text":' + encode_piece(piece) + b"}" for piece in output.pieces)
         yield {"type": "text", "text": ""}, deltas
-    for index, call in enumerate(answer.calls):
+    for index, call in enumerate(output.tool_calls):
         yield plan.tool_block(call, index, {}), _argument_deltas(call)
 
 
 def _thinking_deltas(thoughts: tuple[str, ...]) -> Iterator[bytes]:
     for piece in thoughts:
-        yield b'{"type":"thinking_delta","thinking":' + piece_json(piece) + b"}"
+        yield b'{"type":"thinking_delta","thinking":' + encode_piece(piece) + b"}"
     yield encode({"type": "signature_delta", "signature": _SIGNATURE})
 
 
 def _argument_deltas(call: ToolCall) -> Iterator[bytes]:
-    """The provider's first delta of a tool's input is empty."""
-    for part in ["", *argument_pieces(call.arguments)]:
+    """Generate the deltas of a tool's input; the first one is empty, as the provider's is."""
+    for part in ["", *split_arguments(call.arguments)]:
         yield encode({"type": "input_json_delta", "partial_json": part})
 
 
-def _arguments(call: ToolCall) -> object:
+def _decode_arguments(call: ToolCall) -> object:
     try:
         return decode(call.arguments)
     except ValueError:

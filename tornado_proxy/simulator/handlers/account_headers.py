@@ -1,7 +1,9 @@
-"""Answer headers that name the account or speak of the provider's own site: what a proxy must keep to itself."""
+"""Response headers that name the provider account or belong to the provider's site; a proxy must drop them."""
 
 from __future__ import annotations
 
+#: Sent if a directive says `headers`.  `Connection: x-hop-by-hop` makes the last one a hop-by-hop header too (RFC
+#: 9110 section 7.6.1): a proxy that drops the well-known names alone would relay it.
 ACCOUNT_HEADERS = (
     ("openai-organization", "org-simulated"),
     ("openai-project", "proj_simulated"),

@@ -1,55 +1,59 @@
-"""GET /v1/models and /v1/models/{id}, of both providers on one path: `anthropic-version` tells them apart."""
+"""GET /v1/models and /v1/models/{id} of both providers, which share the path.
+
+routes.py chooses the provider by the request header `anthropic-version`.
+"""
 
 from __future__ import annotations
 
-from tornado_proxy.simulator.handlers.provider_handler import ProviderHandler
+from tornado_proxy.simulator.handlers.provider_handler import AnthropicHandler, ProviderHandler
 from tornado_proxy.simulator.json_values import Json
-from tornado_proxy.simulator.model.catalog import ANTHROPIC_MODELS, OPENAI_MODELS, anthropic_model, openai_model
+from tornado_proxy.simulator.model.catalog import (
+    ANTHROPIC_MODELS,
+    OPENAI_MODELS,
+    make_anthropic_model,
+    make_openai_model,
+)
 
 
 class OpenAIModels(ProviderHandler):
     """GET /v1/models of OpenAI."""
 
     async def get(self) -> None:
-        """All models."""
-        await self.send_json({"object": "list", "data": [openai_model(model) for model in OPENAI_MODELS]})
+        """Respond with all models."""
+        await self.send_json({"object": "list", "data": [make_openai_model(model) for model in OPENAI_MODELS]})
 
 
-class OneOpenAIModel(ProviderHandler):
+class OpenAIModelById(ProviderHandler):
     """GET /v1/models/{id} of OpenAI."""
 
     async def get(self, model: str) -> None:
-        """The model; any name but those that are missing."""
-        await self.send_json(openai_model(self.required_model(model)))
+        """Respond with the model; every name exists but those that start with `sim-missing`."""
+        await self.send_json(make_openai_model(self.check_model(model)))
 
 
-class AnthropicModels(ProviderHandler):
+class AnthropicModels(AnthropicHandler):
     """GET /v1/models of Anthropic."""
 
-    anthropic = True
-
     async def get(self) -> None:
-        """A page of `limit` models after `after_id`."""
+        """Respond with a page of `limit` models after `after_id`."""
         ids = [model for model, _ in ANTHROPIC_MODELS]
         after = self.get_query_argument("after_id", "")
         start = ids.index(after) + 1 if after in ids else 0
         limit = int(self.get_query_argument("limit", "20"))
-        page = [anthropic_model(model, name) for model, name in ANTHROPIC_MODELS[start : start + limit]]
-        answer: Json = {
+        page = [make_anthropic_model(model, name) for model, name in ANTHROPIC_MODELS[start : start + limit]]
+        response: Json = {
             "data": page,
             "has_more": start + limit < len(ids),
             "first_id": page[0]["id"] if page else None,
             "last_id": page[-1]["id"] if page else None,
         }
-        await self.send_json(answer)
+        await self.send_json(response)
 
 
-class OneAnthropicModel(ProviderHandler):
+class AnthropicModelById(AnthropicHandler):
     """GET /v1/models/{id} of Anthropic."""
 
-    anthropic = True
-
     async def get(self, model: str) -> None:
-        """The model; any name but those that are missing."""
-        name = dict(ANTHROPIC_MODELS).get(self.required_model(model), model)
-        await self.send_json(anthropic_model(model, name))
+        """Respond with the model; every name exists but those that start with `sim-missing`."""
+        name = dict(ANTHROPIC_MODELS).get(self.check_model(model), model)
+        await self.send_json(make_anthropic_model(model, name))

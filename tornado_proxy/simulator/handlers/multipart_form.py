@@ -1,22 +1,22 @@
-"""Multipart requests, as Tornado has parsed them."""
+"""Read the fields and files of a multipart request that Tornado has parsed."""
 
 from __future__ import annotations
 
 from tornado.httputil import HTTPServerRequest
 
 
-def form_field(request: HTTPServerRequest, name: str, default: str = "") -> str:
-    """The last value of a text field."""
+def read_form_field(request: HTTPServerRequest, name: str, default: str = "") -> str:
+    """Return the last value of the text field `name`, or `default`."""
     values = request.body_arguments.get(name)
     return values[-1].decode(errors="replace") if values else default
 
 
-def form_file(request: HTTPServerRequest, name: str) -> bytes:
-    """The content of an uploaded file, empty if there is none."""
+def read_form_file(request: HTTPServerRequest, name: str) -> bytes:
+    """Return the content of the first file uploaded as `name`, or empty bytes."""
     files = request.files.get(name)
     return files[0].body if files else b""
 
 
 def count_files(request: HTTPServerRequest, *names: str) -> int:
-    """How many files were uploaded under any of the names."""
+    """Return how many files were uploaded under any of `names`."""
     return sum(len(request.files.get(name, ())) for name in names)

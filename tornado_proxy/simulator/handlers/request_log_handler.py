@@ -1,33 +1,36 @@
-"""GET and DELETE /_simulator/requests: what the simulator saw.  Served only where it was started to record."""
+"""GET and DELETE /_simulator/requests: the recorded requests.  Served only with `record`."""
 
 from __future__ import annotations
 
 from tornado.web import RequestHandler
 
 from tornado_proxy.simulator.json_values import encode
-from tornado_proxy.simulator.request_log import SeenRequest
+from tornado_proxy.simulator.request_log import RecordedRequest
 from tornado_proxy.simulator.state import SimulatorState
 
 
-class Requests(RequestHandler):
-    """The last requests as JSON, oldest first, credentials and bodies included: for tests, with made-up keys."""
+class RequestLogHandler(RequestHandler):
+    """Serves the last requests as JSON, oldest first.
+
+    Credentials and bodies are included, so use it with made-up keys only.
+    """
 
     def initialize(self, simulator: SimulatorState) -> None:
-        """Take the simulator whose requests are shown."""
-        self._seen = simulator.requests
+        """Called by Tornado before a request is handled."""
+        self._requests = simulator.requests
 
     def get(self) -> None:
-        """The requests."""
+        """Respond with the recorded requests."""
         self.set_header("Content-Type", "application/json")
-        self.finish(encode({"requests": [_shown(request) for request in self._seen]}))
+        self.finish(encode({"requests": [_request_json(request) for request in self._requests]}))
 
     def delete(self) -> None:
-        """Forget them."""
-        self._seen.clear()
+        """Delete the recorded requests."""
+        self._requests.clear()
         self.set_status(204)
 
 
-def _shown(request: SeenRequest) -> dict[str, object]:
+def _request_json(request: RecordedRequest) -> dict[str, object]:
     return {
         "method": request.method,
         "target": request.target,

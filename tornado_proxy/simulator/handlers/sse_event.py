@@ -1,13 +1,13 @@
-"""One server-sent event, as every streaming endpoint makes it."""
+"""A server-sent event and its bytes in a stream."""
 
 from __future__ import annotations
 
-#: Name of an event (empty: the line is left out) and its data, JSON text.
+#: The event's name ("": no `event:` line) and its data, JSON text without line ends.
 Event = tuple[str, bytes]
 
 
-def frame(event: Event) -> bytes:
-    """The event as it stands in a stream."""
+def format_event(event: Event) -> bytes:
+    """Return the event's bytes in a stream (WHATWG HTML, "Server-sent events")."""
     name, data = event
     if name:
         return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"

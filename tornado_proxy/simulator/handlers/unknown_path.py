@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from tornado_proxy.simulator.handlers.provider_errors import ProviderFault
+from tornado_proxy.simulator.handlers.provider_errors import ProviderError
 from tornado_proxy.simulator.handlers.provider_handler import ProviderHandler
 
 
 class UnknownPath(ProviderHandler):
-    """404 in the shape of the provider whose path or header it looks like."""
+    """Responds with 404 in OpenAI's error format."""
 
     def prepare(self) -> None:
-        """Record and refuse."""
+        """Record and reject the request.
+
+        Raises:
+            ProviderError: 404, for every method but HEAD.
+        """
         super().prepare()
         if self.request.method == "HEAD":
             return
-        raise ProviderFault(404, f"Invalid URL ({self.request.method} {self.request.path})")
+        raise ProviderError(404, f"Invalid URL ({self.request.method} {self.request.path})")
 
     def head(self, *_: str) -> None:
-        """A probe of whether anybody is there."""
+        """Respond with 200: some clients probe with HEAD whether a server is reachable."""
 
 
 class UnknownAnthropicPath(UnknownPath):
-    """404 in Anthropic's shape."""
+    """Responds with 404 in Anthropic's error format."""
 
     anthropic = True

@@ -1,6 +1,7 @@
-"""What the WebSocket endpoints share: one JSON event a frame, pace and directives as in streams.
+"""The base class of the WebSocket endpoints: one JSON event per message, paced by the same directives as streams.
 
-Client frames are handled one after another, so an event that arrives while an answer is sent waits for its end.
+Tornado reads the next message when `on_message` is done, so an event that arrives while a response is sent waits for
+the end of the response.
 """
 
 from __future__ import annotations
@@ -9,91 +10,90 @@ from collections.abc import Iterable, Mapping
 
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
-from tornado_proxy.simulator.handlers.provider_errors import ConnectionDone, ProviderFault
+from tornado_proxy.simulator.handlers.provider_errors import ConnectionClosed, ProviderError
 from tornado_proxy.simulator.handlers.provider_handler import ProviderHandler
 from tornado_proxy.simulator.handlers.sse_event import Event
 from tornado_proxy.simulator.json_values import Json, as_object, decode, encode
 
-#: Largest frame from a client, bytes: the provider's 15 MiB of audio in base64, and room.
-_MAX_FRAME_BYTES = 32 * 1024 * 1024
+#: Bytes of the largest message from a client: OpenAI accepts 15 MiB of audio, which is 20 MiB in base64.
+_MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 
 
-class SocketHandler(ProviderHandler, WebSocketHandler):
-    """A WebSocket of OpenAI's API."""
+class ProviderWebSocketHandler(ProviderHandler, WebSocketHandler):
+    """A WebSocket connection to OpenAI's API."""
 
     @property
     def max_message_size(self) -> int:
-        """Bytes of the largest frame that is read."""
-        return _MAX_FRAME_BYTES
+        """The size in bytes of the largest message that is read."""
+        return _MAX_MESSAGE_BYTES
 
     def check_origin(self, origin: str) -> bool:
-        """Browsers of any origin may come: the credential decides."""
+        """Return True: access depends on the credential, not on the origin."""
         return True
 
     def select_subprotocol(self, subprotocols: list[str]) -> str | None:
-        """Of what browsers offer, which includes the key, only `realtime` is answered."""
+        """Return `realtime` if the client offers it; the other subprotocols carry the key and are never confirmed."""
         return "realtime" if "realtime" in subprotocols else None
 
     async def open(self, *args: str, **kwargs: str) -> None:
-        """The connection stands."""
+        """Called when the WebSocket is open."""
         self.set_nodelay(True)
         self.simulator.streams += 1
 
     def on_close(self) -> None:
-        """The connection is gone."""
+        """Called when the WebSocket is closed."""
         self.simulator.streams -= 1
 
     async def on_message(self, message: str | bytes) -> None:
-        """Read one event and answer it; what cannot be done is answered with an `error` event."""
+        """Called with each message: handle its event, or send an `error` event if that fails."""
         try:
             event = as_object(decode(message))
         except ValueError:
-            await self.send_error_event(ProviderFault(400, "the frame must be a JSON object", code="invalid_json"))
+            await self.send_error_event(ProviderError(400, "the frame must be a JSON object", code="invalid_json"))
             return
         try:
-            await self.handle(event)
-        except ProviderFault as fault:
-            await self.send_error_event(fault)
-        except (ConnectionDone, WebSocketClosedError):
+            await self.handle_event(event)
+        except ProviderError as error:
+            await self.send_error_event(error)
+        except (ConnectionClosed, WebSocketClosedError):
             return
 
-    async def handle(self, event: Mapping[str, object]) -> None:
-        """Answer one client event.
+    async def handle_event(self, event: Mapping[str, object]) -> None:
+        """Handle a client event and send the events that follow from it.
 
         Raises:
-            ProviderFault: it cannot be answered; the connection stays.
+            ProviderError: the event is invalid; the connection stays open.
         """
-        raise NotImplementedError  # each kind of session answers its own events
+        raise NotImplementedError
 
-    async def send_error_event(self, fault: ProviderFault) -> None:
-        """The provider's `error` event."""
-        error: Json = {"type": "invalid_request_error", "code": fault.code, "message": fault.message}
-        await self.send_frame(
-            encode({"type": "error", "status": fault.status_code, "error": {**error, "param": fault.param}})
-        )
+    async def send_error_event(self, error: ProviderError) -> None:
+        """Send `error` as the provider's `error` event."""
+        members: Json = {"type": "invalid_request_error", "code": error.code, "message": error.message}
+        event: Json = {"type": "error", "status": error.status_code, "error": {**members, "param": error.param}}
+        await self.send_text(encode(event))
 
-    async def send_frame(self, data: bytes) -> None:
-        """One text frame."""
+    async def send_text(self, data: bytes) -> None:
+        """Send a text message."""
         await self.write_message(data)
 
-    async def send_paced_frames(self, events: Iterable[Event], failure: Iterable[Event]) -> None:
-        """Send each event as a frame, at the pace and with the breaks that the directives ask for."""
-        asked = self.directives
+    async def send_paced_events(self, events: Iterable[Event], failure: Iterable[Event]) -> None:
+        """Send each event as a message, paced and cut by the directives; `error-event` ends them with `failure`."""
+        directives = self.directives
         for count, (_, data) in enumerate(events):
-            if count == asked.error_after:
-                for _, failing in failure:
-                    await self.send_frame(failing)
+            if count == directives.error_after:
+                for _, failed in failure:
+                    await self.send_text(failed)
                 return
-            if count == asked.cut_after:
-                self._break_socket()
-            await self.send_frame(data)
-            if asked.delay_ms:
-                await self.pause(asked.delay_ms)
+            if count == directives.cut_after:
+                self._abort_websocket()
+            await self.send_text(data)
+            if directives.delay_ms:
+                await self.pause(directives.delay_ms)
 
-    def _break_socket(self) -> None:
-        """End the TCP connection without a closing frame."""
+    def _abort_websocket(self) -> None:
+        """Close the TCP connection without a close frame."""
         if self.ws_connection is not None:
             stream = self.ws_connection.stream
-            assert stream is not None, "an open socket has its stream"
+            assert stream is not None, "an open WebSocket has a stream"
             stream.close()
-        raise ConnectionDone
+        raise ConnectionClosed

@@ -1,4 +1,4 @@
-"""Which models the simulator lists, and what it knows of one by its name.  Any other name is answered all the same."""
+"""The listed models and the properties that follow from a model's name.  Requests may name any other model too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from tornado_proxy.simulator.json_values import Json, as_object, as_text
 
-#: A model that no price list has: what a proxy must refuse.
+#: A model without a price: a proxy must reject requests for it.
 UNPRICED_MODEL = "sim-unpriced-1"
 
 OPENAI_MODELS = (
@@ -30,18 +30,19 @@ ANTHROPIC_MODELS = (
     (UNPRICED_MODEL, "Simulated model without a price"),
 )
 
+#: o1 and later, gpt-5 and later, but not their chat variants.
 _REASONING = re.compile(r"(gpt-[5-9]|o[1-9])(?!.*-chat)")
-#: Reasoning tokens by effort: a stand-in thinks little, but measurably.
+#: Reasoning tokens by effort, few enough for short streams; docs/simulator.md promises these figures.
 _EFFORT_TOKENS = {"none": 0, "minimal": 2, "low": 8, "medium": 16, "high": 32, "xhigh": 64, "max": 64}
 
 
-def openai_model(model: str) -> Json:
-    """A model as GET /v1/models/{id} of OpenAI shows it."""
+def make_openai_model(model: str) -> Json:
+    """Return the model in the format of OpenAI's GET /v1/models/{id}."""
     return {"id": model, "object": "model", "created": 1_760_000_000, "owned_by": "system", "shutdown_date": None}
 
 
-def anthropic_model(model: str, name: str) -> Json:
-    """A model as GET /v1/models/{id} of Anthropic shows it."""
+def make_anthropic_model(model: str, name: str) -> Json:
+    """Return the model in the format of Anthropic's GET /v1/models/{id}."""
     return {
         "type": "model",
         "id": model,
@@ -57,14 +58,14 @@ def anthropic_model(model: str, name: str) -> Json:
     }
 
 
-def reasoning_tokens(model: str, effort: object) -> int:
-    """How many tokens the model reasons with: none unless it is a reasoning model (o1 ..., gpt-5 ...)."""
+def count_reasoning_tokens(model: str, effort: object) -> int:
+    """Return the number of reasoning tokens for `effort`; 0 if the model does not reason."""
     if _REASONING.match(model) is None:
         return 0
     return _EFFORT_TOKENS.get(as_text(effort, "medium"), 16)
 
 
-def thinking_tokens(body: Mapping[str, object]) -> int:
-    """How many tokens a message thinks with: 16 where `thinking` is asked for."""
+def count_thinking_tokens(body: Mapping[str, object]) -> int:
+    """Return the number of thinking tokens of a message: 16 if the request enables thinking, else 0."""
     kind = as_object(body.get("thinking")).get("type")
     return 16 if kind in ("enabled", "adaptive", "between_tools") else 0

@@ -1,6 +1,6 @@
-"""Behaviour on request: `[[sim KEY=VALUE ...]]` in the last text of the user (docs/simulator.md lists the keys).
+"""Directives: `[[sim KEY=VALUE ...]]` in the last text of the user changes the response (docs/simulator.md).
 
-Directives stand in the prompt because a proxy passes prompts, while it may drop headers that it does not know.
+Directives are part of the prompt because a proxy relays prompts unchanged, while it may drop unknown headers.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 _OPEN = "[[sim"
-_WORD = re.compile(r"\s*([a-z][a-z-]*)(?:=([^\s\]]*))?")
+_KEY_VALUE = re.compile(r"\s*([a-z][a-z-]*)(?:=([^\s\]]*))?")
 _CLOSE = re.compile(r"\s*\]\]")
 _JSON = json.JSONDecoder()
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that the answer makes; `arguments` is JSON text (for a custom tool: its plain input)."""
+    """A tool call of the output; `arguments` is JSON text, or the plain input of a custom tool."""
 
     name: str
     arguments: str = "{}"
@@ -26,10 +26,15 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Directives:
-    """What the prompt asks of the simulator.  Delays are milliseconds, `*_after` count events (bytes of a JSON body).
+    """The directives of a prompt, all together.
 
-    `status_times` is how often the same text is answered with `status` before it succeeds; 0 means always.
-    `batch` is how many events go into one write; 0 leaves it to the pace.
+    Attributes:
+        status: the status of the error response; 0 for none.
+        status_times: the number of requests with the same text that fail with `status`; 0 for all.
+        tokens: the length of the output; None for the default.
+        cut_after, error_after: a number of events, or of bytes of a JSON body.
+        size: bytes of the output; 0 for a length in tokens.
+        batch: events in one write; 0 for a default that depends on `delay_ms`.
     """
 
     status: int = 0
@@ -55,23 +60,23 @@ _NONE = Directives()
 
 
 def read_directives(text: str) -> Directives:
-    """All directives of `text` together; what is not known or not readable is passed over."""
+    """Return all directives of `text`; unknown keys and invalid values are ignored."""
     found = _NONE
     start = text.find(_OPEN)
     while start >= 0:
-        found, end = _read_one(text, start + len(_OPEN), found)
+        found, end = _read_directive(text, start + len(_OPEN), found)
         start = text.find(_OPEN, end)
     return found
 
 
-def _read_one(text: str, at: int, found: Directives) -> tuple[Directives, int]:
+def _read_directive(text: str, at: int, found: Directives) -> tuple[Directives, int]:
     while _CLOSE.match(text, at) is None:
-        word = _WORD.match(text, at)
-        if word is None:
+        match = _KEY_VALUE.match(text, at)
+        if match is None:
             return found, at
-        key, value, at = word.group(1), word.group(2) or "", word.end()
+        key, value, at = match.group(1), match.group(2) or "", match.end()
         if key in ("args", "say"):
-            value, at = _read_value(text, word)
+            value, at = _read_value(text, match)
         try:
             found = _apply(found, key, value)
         except ValueError:
@@ -79,15 +84,18 @@ def _read_one(text: str, at: int, found: Directives) -> tuple[Directives, int]:
     return found, at
 
 
-def _read_value(text: str, word: re.Match[str]) -> tuple[str, int]:
-    """A JSON value, which may hold blanks and brackets, as text; a JSON string as its content; else the bare word."""
-    if word.start(2) < 0:
-        return "", word.end()
+def _read_value(text: str, match: re.Match[str]) -> tuple[str, int]:
+    """Return the value and its end: a JSON value as text, a JSON string as its content, else the bare word.
+
+    A JSON value may hold blanks and brackets, so the end of a bare word is not its end.
+    """
+    if match.start(2) < 0:
+        return "", match.end()
     try:
-        value, end = _JSON.raw_decode(text, word.start(2))
+        value, end = _JSON.raw_decode(text, match.start(2))
     except ValueError:
-        return word.group(2), word.end()
-    return (value if isinstance(value, str) else text[word.start(2) : end]), end
+        return match.group(2), match.end()
+    return (value if isinstance(value, str) else text[match.start(2) : end]), end
 
 
 def _apply(found: Directives, key: str, value: str) -> Directives:
@@ -113,6 +121,7 @@ def _with(found: Directives, field: str, *, value: int) -> Directives:
     return replace(found, **changes)
 
 
+#: Keys without a value, and the fields that they set.
 _FLAGS = {
     "silent": "silent",
     "refuse": "refuse",
@@ -120,6 +129,7 @@ _FLAGS = {
     "echo-secret": "echo_secret",
     "headers": "headers",
 }
+#: Keys with a number, which may follow `after:`, and the fields that they set.
 _NUMBERS = {
     "status": "status",
     "times": "status_times",

@@ -1,4 +1,7 @@
-"""What is answered: a text of known length, tool calls or a refusal, the same each time for the same request."""
+"""The output of the simulated model: text of a known length, tool calls or a refusal.
+
+The same request always gets the same output, so that tests can state every figure.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +13,22 @@ from tornado_proxy.simulator.json_values import encode
 from tornado_proxy.simulator.model.directives import Directives, ToolCall
 from tornado_proxy.simulator.model.tokens import count_tokens, split_pieces
 
-#: Tokens of an answer when the prompt does not say.
-DEFAULT_TOKENS = 24
+#: Tokens of an output whose length neither a directive nor a limit sets.
+DEFAULT_OUTPUT_TOKENS = 24
 REFUSAL_TEXT = "I'm sorry, but I can't help with that."
 
 _TEXT = "The stand-in answers with words that it counts one by one, so that every figure can be checked by hand. "
-_CYCLE = split_pieces(" " + _TEXT.rstrip())
-_THOUGHT = split_pieces(" Let me think about it, step by step, before I say anything.")
+_TEXT_CYCLE = split_pieces(" " + _TEXT.rstrip())
+_THOUGHT_CYCLE = split_pieces(" Let me think about it, step by step, before I say anything.")
+#: A piece of a large output.  4 KB in one delta: one token per delta would make an output of 1 MB 140,000 events.
 _FILLER = "filler " * 585
-#: Characters of one piece of a large body.
-_FILLER_PIECE = len(_FILLER)
+
+#: Characters of a delta of tool arguments: short ones let tests read arguments that are split inside a JSON string.
+_ARGUMENT_DELTA_CHARACTERS = 8
 
 
 class Finish(Enum):
-    """Why the answer ends."""
+    """Why the output ends."""
 
     STOP = auto()
     LENGTH = auto()
@@ -32,72 +37,87 @@ class Finish(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """`pieces` are sent as one delta each and joined are the text; `thoughts` likewise.  Token counts are disjoint."""
+class ModelOutput:
+    """An output.
+
+    Attributes:
+        pieces: the text, in pieces of one delta each.
+        text_tokens: tokens of the text alone.
+        thoughts: reasoning or thinking, in pieces of one token and one delta each.
+    """
 
     pieces: tuple[str, ...] = ()
     text_tokens: int = 0
     thoughts: tuple[str, ...] = ()
-    calls: tuple[ToolCall, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
     finish: Finish = Finish.STOP
 
     @property
     def text(self) -> str:
-        """The whole text."""
+        """The text of all pieces."""
         return "".join(self.pieces)
 
     @property
     def thought_tokens(self) -> int:
-        """Tokens of reasoning or thinking."""
+        """The number of tokens of reasoning or thinking."""
         return len(self.thoughts)
 
     @property
     def tokens(self) -> int:
-        """All output tokens: text, thoughts, and the names and arguments of tool calls."""
-        return self.text_tokens + len(self.thoughts) + sum(_call_tokens(call) for call in self.calls)
+        """The number of all output tokens: text, thoughts, and the names and arguments of tool calls."""
+        return self.text_tokens + len(self.thoughts) + sum(_call_tokens(call) for call in self.tool_calls)
 
 
-def plan_answer(
-    directives: Directives, *, limit: int | None = None, thoughts: int = 0, secret: str = "", text: str | None = None
-) -> Answer:
-    """The answer that the directives ask for.
+def plan_output(
+    directives: Directives,
+    *,
+    limit: int | None = None,
+    thoughts: int = 0,
+    credential: str = "",
+    structured_text: str | None = None,
+) -> ModelOutput:
+    """Return the output for a request.
 
-    `limit` is the request's maximum of output tokens, thoughts included; `thoughts` how many the model would think.
-    `secret` is what an `echo-secret` shows; `text` is what a request for structured output must get.
+    Args:
+        directives: the directives of the prompt.
+        limit: the request's maximum of output tokens, thoughts included.
+        thoughts: tokens that the model thinks with if the limit allows it.
+        credential: the text of the output for `echo-secret`.
+        structured_text: the text of the output for a request for structured output.
     """
     if directives.refuse:
         pieces = split_pieces(REFUSAL_TEXT)
-        return Answer(pieces, len(pieces), finish=Finish.REFUSAL)
-    thinking = _words(_THOUGHT, thoughts if limit is None else min(thoughts, limit))
+        return ModelOutput(pieces, len(pieces), finish=Finish.REFUSAL)
+    thinking = _repeat_pieces(_THOUGHT_CYCLE, thoughts if limit is None else min(thoughts, limit))
     if directives.tools:
-        return Answer(thoughts=thinking, calls=directives.tools, finish=Finish.TOOLS)
-    pieces = _pieces(directives, secret, text)
+        return ModelOutput(thoughts=thinking, tool_calls=directives.tools, finish=Finish.TOOLS)
+    pieces = _split_text(directives, credential, structured_text)
     if directives.size:
-        return Answer(pieces, sum(count_tokens(piece) for piece in pieces), thinking)
-    room = None if limit is None else max(0, limit - len(thinking))
-    if room is not None and len(pieces) > room:
-        return Answer(pieces[:room], room, thinking, finish=Finish.LENGTH)
-    return Answer(pieces, len(pieces), thinking)
+        return ModelOutput(pieces, sum(count_tokens(piece) for piece in pieces), thinking)
+    text_limit = None if limit is None else max(0, limit - len(thinking))
+    if text_limit is not None and len(pieces) > text_limit:
+        return ModelOutput(pieces[:text_limit], text_limit, thinking, finish=Finish.LENGTH)
+    return ModelOutput(pieces, len(pieces), thinking)
 
 
-def _pieces(directives: Directives, secret: str, text: str | None) -> tuple[str, ...]:
+def _split_text(directives: Directives, credential: str, structured_text: str | None) -> tuple[str, ...]:
     if directives.echo_secret:
-        return split_pieces(secret)
+        return split_pieces(credential)
     if directives.say is not None:
         return split_pieces(directives.say)
     if directives.size:
-        whole, rest = divmod(directives.size, _FILLER_PIECE)
-        return (_FILLER,) * whole + ((_FILLER[:rest],) if rest else ())
-    if text is not None:
-        return split_pieces(text)
-    return _words(_CYCLE, DEFAULT_TOKENS if directives.tokens is None else directives.tokens)
+        count, rest = divmod(directives.size, len(_FILLER))
+        return (_FILLER,) * count + ((_FILLER[:rest],) if rest else ())
+    if structured_text is not None:
+        return split_pieces(structured_text)
+    return _repeat_pieces(_TEXT_CYCLE, DEFAULT_OUTPUT_TOKENS if directives.tokens is None else directives.tokens)
 
 
 @lru_cache(maxsize=256)
-def _words(cycle: tuple[str, ...], count: int) -> tuple[str, ...]:
-    """`count` pieces, going round in `cycle`; the first one without its blank."""
-    words = (cycle * (count // len(cycle) + 1))[:count]
-    return (words[0].lstrip(), *words[1:]) if words else ()
+def _repeat_pieces(cycle: tuple[str, ...], count: int) -> tuple[str, ...]:
+    """Return `count` pieces of the repeated `cycle`, the first without its leading blank."""
+    pieces = (cycle * (count // len(cycle) + 1))[:count]
+    return (pieces[0].lstrip(), *pieces[1:]) if pieces else ()
 
 
 def _call_tokens(call: ToolCall) -> int:
@@ -105,11 +125,15 @@ def _call_tokens(call: ToolCall) -> int:
 
 
 @lru_cache(maxsize=1024)
-def piece_json(piece: str) -> bytes:
-    """`piece` as a JSON string: most pieces come from a small vocabulary, so that streams need no encoder."""
+def encode_piece(piece: str) -> bytes:
+    """Return `piece` as a JSON string.
+
+    Most pieces are words of one cycle, so the cache saves streams almost all encoding.
+    """
     return encode(piece)
 
 
-def argument_pieces(arguments: str) -> list[str]:
-    """Tool arguments cut as a provider streams them: a few characters at a time."""
-    return [arguments[start : start + 8] for start in range(0, len(arguments), 8)] or [""]
+def split_arguments(arguments: str) -> list[str]:
+    """Split tool arguments into deltas of a few characters, as providers stream them; at least one delta."""
+    size = _ARGUMENT_DELTA_CHARACTERS
+    return [arguments[start : start + size] for start in range(0, len(arguments), size)] or [""]

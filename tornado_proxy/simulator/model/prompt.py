@@ -1,4 +1,4 @@
-"""A prompt, whatever API it came through: pieces of text in order, what they count, and what the user said last."""
+"""A prompt in a form common to all APIs: ordered texts, their tokens, and the user's last text."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from hashlib import blake2b
 
 from tornado_proxy.simulator.model.tokens import IMAGE_TOKENS, split_tokens
 
-#: OpenAI caches prompts from this many tokens on, in steps of `CACHE_STEP` (prompt caching guide).
-CACHE_MINIMUM = 1024
-CACHE_STEP = 128
+#: Tokens of the shortest prefix that is cached, and the step of longer ones (OpenAI's prompt caching guide).
+MIN_CACHED_TOKENS = 1024
+CACHE_STEP_TOKENS = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One text of the prompt.  `cache_ttl` ("5m", "1h") marks the end of a prefix that Anthropic is asked to cache."""
+    """A text of the prompt.  `cache_ttl` ("5m", "1h") marks the end of a prefix that Anthropic is to cache."""
 
     text: str
     image: bool = False
@@ -23,7 +23,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Breakpoint:
-    """A prefix to be cached: its fingerprint, its length in tokens and how long it is to live."""
+    """The end of a prefix to cache: the prefix's digest, its length in tokens and its lifetime."""
 
     digest: bytes
     tokens: int
@@ -32,9 +32,16 @@ class Breakpoint:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """`user_text` is the last text of the user; `tools_answered` says that tool results came after it.
+    """A prompt that is counted and digested.
 
-    `steps` are fingerprints of the prefixes of 1024, 1152, 1280 ... tokens; `breakpoints` those the caller marked.
+    Attributes:
+        segments: its texts, in the order in which the model reads them.
+        tokens: all tokens, at least 1; `image_tokens` is a part of them.
+        user_text: the last text of the user, which may hold directives.
+        tools_answered: True if tool results follow `user_text`.
+        steps: digests of the prefixes of 1024, 1152, 1280 ... tokens.
+        breakpoints: the prefixes that the client marked.
+        preamble: the number of leading segments that are tools and instructions.
     """
 
     segments: tuple[Segment, ...]
@@ -48,12 +55,12 @@ class Prompt:
 
     @property
     def conversation(self) -> tuple[Segment, ...]:
-        """The turns alone, without the tools and instructions that each request states anew."""
+        """The turns, without the tools and instructions that each request has to repeat."""
         return self.segments[self.preamble :]
 
 
 def make_prompt(segments: list[Segment], user_text: str, *, tools_answered: bool = False, preamble: int = 0) -> Prompt:
-    """Count and fingerprint the segments; the first `preamble` of them are tools and instructions."""
+    """Return the prompt of `segments`; the first `preamble` of them are tools and instructions."""
     running = blake2b(digest_size=16)
     tokens: list[str] = []
     breakpoints: list[Breakpoint] = []
@@ -62,6 +69,7 @@ def make_prompt(segments: list[Segment], user_text: str, *, tools_answered: bool
         tokens += part
         if segment.cache_ttl is None:
             continue
+        # One running digest makes the prefix of each breakpoint cost only its new tokens.
         running.update("\0".join(tokens[breakpoints[-1].tokens if breakpoints else 0 :]).encode(errors="replace"))
         breakpoints.append(Breakpoint(running.digest(), len(tokens), segment.cache_ttl))
     return Prompt(
@@ -70,19 +78,19 @@ def make_prompt(segments: list[Segment], user_text: str, *, tools_answered: bool
         image_tokens=IMAGE_TOKENS * sum(segment.image for segment in segments),
         user_text=user_text,
         tools_answered=tools_answered,
-        steps=_steps(tokens),
+        steps=_digest_steps(tokens),
         breakpoints=tuple(breakpoints),
         preamble=preamble,
     )
 
 
-def _steps(tokens: list[str]) -> tuple[bytes, ...]:
-    if len(tokens) < CACHE_MINIMUM:
+def _digest_steps(tokens: list[str]) -> tuple[bytes, ...]:
+    if len(tokens) < MIN_CACHED_TOKENS:
         return ()
     running = blake2b(digest_size=16)
     digests = []
-    for end in range(CACHE_STEP, len(tokens) + 1, CACHE_STEP):
-        running.update("\0".join(tokens[end - CACHE_STEP : end]).encode(errors="replace"))
-        if end >= CACHE_MINIMUM:
+    for end in range(CACHE_STEP_TOKENS, len(tokens) + 1, CACHE_STEP_TOKENS):
+        running.update("\0".join(tokens[end - CACHE_STEP_TOKENS : end]).encode(errors="replace"))
+        if end >= MIN_CACHED_TOKENS:
             digests.append(running.digest())
     return tuple(digests)

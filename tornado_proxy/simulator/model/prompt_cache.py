@@ -1,6 +1,6 @@
-"""What the simulated providers remember of earlier prompts, and how it splits the input of the next one.
+"""The simulated prompt caches: they split a prompt's tokens into cached, written and other ones.
 
-Entries never expire, so that figures depend on the requests alone; the oldest go when there are too many.
+Entries never expire, so the figures depend on the requests alone; the oldest are dropped beyond a limit.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from tornado_proxy.simulator.model.prompt import CACHE_MINIMUM, CACHE_STEP, Prompt
+from tornado_proxy.simulator.model.prompt import CACHE_STEP_TOKENS, MIN_CACHED_TOKENS, Prompt
 
-#: Remembered prefixes; a prompt of 100,000 tokens leaves about 800.
-_CAPACITY = 100_000
+#: Prefixes in the cache; a prompt of 100,000 tokens adds about 800.
+MAX_PREFIXES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class OpenAIInput:
-    """`cached` and `written` are parts of `total`, as OpenAI counts."""
+class OpenAIInputTokens:
+    """Input tokens as OpenAI counts them: `cached`, `written` and `images` are parts of `total`."""
 
     total: int
     cached: int = 0
@@ -25,8 +25,8 @@ class OpenAIInput:
 
 
 @dataclass(frozen=True, slots=True)
-class AnthropicInput:
-    """Disjoint parts, as Anthropic counts: `fresh` + `read` + `written_5m` + `written_1h` is the whole prompt."""
+class AnthropicInputTokens:
+    """Input tokens as Anthropic counts them: four disjoint parts, whose sum is the prompt."""
 
     fresh: int
     read: int = 0
@@ -35,44 +35,52 @@ class AnthropicInput:
 
 
 class PromptCache:
-    """Prefixes seen, by model."""
+    """The prefixes of earlier prompts, by model."""
 
     def __init__(self) -> None:
-        self._seen: OrderedDict[tuple[str, bytes], None] = OrderedDict()
+        self._prefixes: OrderedDict[tuple[str, bytes], None] = OrderedDict()
 
-    def split_openai(self, model: str, prompt: Prompt) -> OpenAIInput:
-        """Automatic caching: the longest known prefix of 1024 + k * 128 tokens is cached, the rest becomes known.
+    def split_openai(self, model: str, prompt: Prompt) -> OpenAIInputTokens:
+        """Apply automatic caching and return the split: the longest known prefix of 1024 + k * 128 tokens is cached.
 
-        gpt-5.6 and later report (and charge) what they write; earlier models write without a word.
+        gpt-5.6 and later report and charge the tokens that they write to the cache; earlier models do not.
+
+        Source: OpenAI's prompt caching guide.
         """
         cached = 0
         for index in range(len(prompt.steps) - 1, -1, -1):
-            if (model, prompt.steps[index]) in self._seen:
-                cached = CACHE_MINIMUM + index * CACHE_STEP
+            if (model, prompt.steps[index]) in self._prefixes:
+                cached = MIN_CACHED_TOKENS + index * CACHE_STEP_TOKENS
                 break
-        cacheable = CACHE_MINIMUM + (len(prompt.steps) - 1) * CACHE_STEP if prompt.steps else 0
+        cacheable = MIN_CACHED_TOKENS + (len(prompt.steps) - 1) * CACHE_STEP_TOKENS if prompt.steps else 0
         for digest in prompt.steps:
             self._remember(model, digest)
         written = cacheable - cached if _reports_cache_writes(model) else 0
-        return OpenAIInput(prompt.tokens, cached, written, prompt.image_tokens)
+        return OpenAIInputTokens(prompt.tokens, cached, written, prompt.image_tokens)
 
-    def split_anthropic(self, model: str, prompt: Prompt) -> AnthropicInput:
-        """Caching on request: the longest known marked prefix is read, later marked ones of 1024 tokens are written."""
-        marked = [point for point in prompt.breakpoints if point.tokens >= CACHE_MINIMUM]
-        read = max((point.tokens for point in marked if (model, point.digest) in self._seen), default=0)
+    def split_anthropic(self, model: str, prompt: Prompt) -> AnthropicInputTokens:
+        """Apply caching on request and return the split.
+
+        The longest known prefix that ends at a mark is read from the cache, longer ones are written to it.
+        Prefixes of fewer than 1024 tokens are not cached.
+
+        Source: Anthropic's prompt caching guide.
+        """
+        marked = [point for point in prompt.breakpoints if point.tokens >= MIN_CACHED_TOKENS]
+        read = max((point.tokens for point in marked if (model, point.digest) in self._prefixes), default=0)
         end, written = read, {"5m": 0, "1h": 0}
         for point in marked:
             if point.tokens > end:
                 written["1h" if point.ttl == "1h" else "5m"] += point.tokens - end
                 end = point.tokens
             self._remember(model, point.digest)
-        return AnthropicInput(prompt.tokens - end, read, written["5m"], written["1h"])
+        return AnthropicInputTokens(prompt.tokens - end, read, written["5m"], written["1h"])
 
     def _remember(self, model: str, digest: bytes) -> None:
-        self._seen[(model, digest)] = None
-        self._seen.move_to_end((model, digest))
-        if len(self._seen) > _CAPACITY:
-            self._seen.popitem(last=False)
+        self._prefixes[(model, digest)] = None
+        self._prefixes.move_to_end((model, digest))
+        if len(self._prefixes) > MAX_PREFIXES:
+            self._prefixes.popitem(last=False)
 
 
 def _reports_cache_writes(model: str) -> bool:

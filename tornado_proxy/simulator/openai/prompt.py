@@ -1,4 +1,4 @@
-"""Prompts of OpenAI's APIs: which texts of a body the model would read, in the order that counts for caching."""
+"""Reads prompts of OpenAI's APIs: the texts of a body that the model reads, in the order of the cached prefix."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from tornado_proxy.simulator.json_values import as_list, as_object, as_text, enc
 from tornado_proxy.simulator.model.prompt import Prompt, Segment, make_prompt
 
 _IMAGE_TYPES = frozenset({"image_url", "input_image", "image"})
+#: Types of input items that hold the result of a tool: a `tool` directive before one is done.
 _TOOL_RESULTS = frozenset(
     {
         "function_call_output",
@@ -21,59 +22,58 @@ _TOOL_RESULTS = frozenset(
 )
 
 
-def chat_prompt(body: Mapping[str, object]) -> Prompt:
-    """The prompt of a chat completion: tools, then the messages."""
-    segments = _tool_segments(body)
-    user_text, answered = "", False
+def read_chat_prompt(body: Mapping[str, object]) -> Prompt:
+    """Return the prompt of a chat completion: tools, then messages."""
+    segments = _read_tools(body)
+    user_text, tools_answered = "", False
     for message in map(as_object, as_list(body.get("messages"))):
-        parts = _content_segments(message.get("content"))
+        parts = _read_content(message.get("content"))
         segments += parts
-        segments += [Segment(_call_text(as_object(call))) for call in as_list(message.get("tool_calls"))]
+        segments += [Segment(_format_tool_call(as_object(call))) for call in as_list(message.get("tool_calls"))]
         if message.get("role") == "user":
-            user_text, answered = _joined(parts), False
+            user_text, tools_answered = _join_texts(parts), False
         elif message.get("role") in ("tool", "function"):
-            answered = True
-    return make_prompt(segments, user_text, tools_answered=answered)
+            tools_answered = True
+    return make_prompt(segments, user_text, tools_answered=tools_answered)
 
 
-def responses_prompt(body: Mapping[str, object], history: tuple[Segment, ...] = ()) -> Prompt:
-    """The prompt of a response: tools and instructions, the earlier turns that it goes on from, then the input."""
-    segments = [*_tool_segments(body), *_content_segments(body.get("instructions"))]
+def read_responses_prompt(body: Mapping[str, object], history: tuple[Segment, ...] = ()) -> Prompt:
+    """Return the prompt of a response: tools, instructions, the `history` of earlier turns, then the input."""
+    segments = [*_read_tools(body), *_read_content(body.get("instructions"))]
     preamble = len(segments)
     segments += history
-    given = body.get("input")
-    if isinstance(given, str):
-        return make_prompt([*segments, Segment(given)], given, preamble=preamble)
-    user_text, answered = "", False
-    for item in map(as_object, as_list(given)):
-        parts = _item_segments(item)
+    input_ = body.get("input")
+    if isinstance(input_, str):
+        return make_prompt([*segments, Segment(input_)], input_, preamble=preamble)
+    user_text, tools_answered = "", False
+    for item in map(as_object, as_list(input_)):
+        parts = _read_item(item)
         segments += parts
         if item.get("role") == "user":
-            user_text, answered = _joined(parts), False
+            user_text, tools_answered = _join_texts(parts), False
         elif item.get("type") in _TOOL_RESULTS:
-            answered = True
-    return make_prompt(segments, user_text, tools_answered=answered, preamble=preamble)
+            tools_answered = True
+    return make_prompt(segments, user_text, tools_answered=tools_answered, preamble=preamble)
 
 
-def text_prompt(*texts: str) -> Prompt:
-    """The prompt of an endpoint that takes plain text."""
+def make_text_prompt(*texts: str) -> Prompt:
+    """Return the prompt of an endpoint that takes plain text."""
     return make_prompt([Segment(text) for text in texts if text], "\n".join(texts))
 
 
-def _item_segments(item: Mapping[str, object]) -> list[Segment]:
-    """The texts of one input item: a message, a tool call, a tool result or reasoning."""
-    segments = _content_segments(item.get("content"))
+def _read_item(item: Mapping[str, object]) -> list[Segment]:
+    """Return the texts of an input item: a message, a tool call, a tool result or reasoning."""
+    segments = _read_content(item.get("content"))
     for key in ("name", "arguments", "input", "encrypted_content"):
-        segments += _content_segments(item.get(key))
-    output = item.get("output")
-    segments += _content_segments(output)
+        segments += _read_content(item.get(key))
+    segments += _read_content(item.get("output"))
     for key in ("summary", "action"):
         value = item.get(key)
-        segments += _content_segments(value) if isinstance(value, list) else []
+        segments += _read_content(value) if isinstance(value, list) else []
     return segments
 
 
-def _content_segments(content: object) -> list[Segment]:
+def _read_content(content: object) -> list[Segment]:
     if isinstance(content, str):
         return [Segment(content)] if content else []
     segments = []
@@ -89,14 +89,14 @@ def _content_segments(content: object) -> list[Segment]:
     return segments
 
 
-def _tool_segments(body: Mapping[str, object]) -> list[Segment]:
+def _read_tools(body: Mapping[str, object]) -> list[Segment]:
     return [Segment(encode_text(tool)) for tool in as_list(body.get("tools"))]
 
 
-def _call_text(call: Mapping[str, object]) -> str:
+def _format_tool_call(call: Mapping[str, object]) -> str:
     function = as_object(call.get("function")) or as_object(call.get("custom"))
     return " ".join(as_text(function.get(key)) for key in ("name", "arguments", "input"))
 
 
-def _joined(segments: list[Segment]) -> str:
+def _join_texts(segments: list[Segment]) -> str:
     return "\n".join(segment.text for segment in segments if not segment.image)

@@ -1,20 +1,23 @@
-"""HTTP below /v1/realtime/: short-lived keys for sessions, and calls with a sideband.
+"""HTTP below /v1/realtime/: short-lived keys for sessions, and realtime calls with a sideband.
 
-A key opens `/v1/realtime` and `/v1/realtime/calls` with the session it was made for.  A call has no media; who listens
-on its sideband hears one spoken answer to the session's instructions, and then nothing until it is hung up.
+A key opens `/v1/realtime` and `/v1/realtime/calls` with the session settings that it was made for.  A realtime call has
+no media: its sideband gets one spoken response to the session's instructions, then only responses to its own events.
 """
 
 from __future__ import annotations
 
 import time
 
-from tornado_proxy.simulator.handlers.multipart_form import form_field
-from tornado_proxy.simulator.handlers.provider_errors import ProviderFault
+from tornado_proxy.simulator.handlers.multipart_form import read_form_field
+from tornado_proxy.simulator.handlers.provider_errors import ProviderError
 from tornado_proxy.simulator.handlers.provider_handler import ProviderHandler
 from tornado_proxy.simulator.json_values import Json, as_object, decode
-from tornado_proxy.simulator.object_stores import Call
+from tornado_proxy.simulator.object_stores import RealtimeCall
 
-_KEY_LASTS_S = 600
+#: Lifetime of a short-lived key: OpenAI's default for `expires_after` (client secrets reference).
+_KEY_LIFETIME_S = 600
+
+#: A minimal SDP answer without media (RFC 8866).
 _SDP_ANSWER = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"
 
 
@@ -22,41 +25,41 @@ class ClientSecrets(ProviderHandler):
     """POST /v1/realtime/client_secrets."""
 
     async def post(self) -> None:
-        """A key for the session under `session`."""
+        """Respond with a key for the settings under `session`."""
         session = dict(as_object(self.read_json().get("session")))
-        value, expires_at = self.new_key(session)
+        value, expires_at = self.make_key(session)
         shown = {"object": "realtime.session", "id": self.simulator.new_id("sess_"), **session}
         await self.send_json({"value": value, "expires_at": expires_at, "session": shown})
 
-    def new_key(self, session: Json) -> tuple[str, int]:
-        """A fresh key, and when it expires."""
+    def make_key(self, session: Json) -> tuple[str, int]:
+        """Return a new key and the Unix time at which it expires."""
         value = self.simulator.new_id("ek_")
         self.simulator.session_keys.put(value, session)
-        return value, int(time.time()) + _KEY_LASTS_S
+        return value, int(time.time()) + _KEY_LIFETIME_S
 
 
 class BetaSessions(ClientSecrets):
-    """POST /v1/realtime/sessions and /v1/realtime/transcription_sessions: the config is the body."""
+    """POST /v1/realtime/sessions and /v1/realtime/transcription_sessions: the body holds the settings."""
 
     async def post(self) -> None:
-        """The session, with a key in it."""
+        """Respond with the session and its key."""
         session = self.read_json()
-        value, expires_at = self.new_key(session)
-        secret: Json = {"value": value, "expires_at": expires_at}
+        value, expires_at = self.make_key(session)
+        credential: Json = {"value": value, "expires_at": expires_at}
         shown = {"object": "realtime.session", "id": self.simulator.new_id("sess_"), **session}
-        await self.send_json({**shown, "client_secret": secret})
+        await self.send_json({**shown, "client_secret": credential})
 
 
 class Calls(ProviderHandler):
-    """POST /v1/realtime/calls: an SDP offer, alone or in a form beside `session`."""
+    """POST /v1/realtime/calls: the body is an SDP offer, or a form with the offer and `session`."""
 
     async def post(self) -> None:
-        """The SDP answer; `Location` names the call."""
-        session = self.simulator.session_keys.get(self.credential())
+        """Respond with an SDP answer; `Location` names the realtime call."""
+        session = self.simulator.session_keys.get(self.find_credential())
         if session is None:
-            session = as_object(decode(form_field(self.request, "session", "{}").encode()))
+            session = as_object(decode(read_form_field(self.request, "session", "{}").encode()))
         call_id = self.simulator.new_id("rtc_")
-        self.simulator.calls.put(call_id, Call(dict(session)))
+        self.simulator.realtime_calls.put(call_id, RealtimeCall(dict(session)))
         self.set_status(201)
         self.set_header("Location", f"/v1/realtime/calls/{call_id}")
         await self.send_json(_SDP_ANSWER.encode(), content_type="application/sdp")
@@ -66,13 +69,13 @@ class CallAction(ProviderHandler):
     """POST /v1/realtime/calls/{id}/accept, reject, refer and hangup."""
 
     async def post(self, call_id: str, action: str) -> None:
-        """Do it; a call that comes in is made known by its `accept`."""
+        """Perform the action; `accept` creates the realtime call, since the simulator receives no phone calls."""
         if action == "accept":
-            self.simulator.calls.put(call_id, Call(self.read_json()))
-        call = self.simulator.calls.get(call_id)
+            self.simulator.realtime_calls.put(call_id, RealtimeCall(self.read_json()))
+        call = self.simulator.realtime_calls.get(call_id)
         if call is None:
-            raise ProviderFault(404, f"No call found with id {call_id}.", code="call_id_not_found")
+            raise ProviderError(404, f"No call found with id {call_id}.", code="call_id_not_found")
         if action in ("hangup", "reject"):
-            self.simulator.calls.pop(call_id)
+            self.simulator.realtime_calls.pop(call_id)
             call.hang_up()
         await self.send_json(b"")

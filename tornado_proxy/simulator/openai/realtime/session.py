@@ -1,4 +1,4 @@
-"""A realtime conversation as values: the session, its items, and what a response reads, writes and is charged for."""
+"""The state of a realtime session: its settings, its items, and the usage of its responses."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from dataclasses import dataclass, field
 from math import ceil
 
 from tornado_proxy.simulator.json_values import Json, as_list, as_object, as_text, encode_text
-from tornado_proxy.simulator.model.output import Answer
+from tornado_proxy.simulator.model.output import ModelOutput
 from tornado_proxy.simulator.model.tokens import count_tokens
 from tornado_proxy.simulator.openai.audio.simulated_audio import (
-    HEARD_TOKENS_PER_SECOND,
-    SPOKEN_TOKENS_PER_SECOND,
-    silence,
-    spoken_seconds,
+    INPUT_AUDIO_TOKENS_PER_S,
+    OUTPUT_AUDIO_TOKENS_PER_S,
+    make_silence,
+    speech_duration_s,
 )
 
-#: Input audio: 16 bit at 24 kHz, mono.
-_BYTES_PER_SECOND = 48_000
+#: Input audio is 16 bit at 24 kHz, mono (realtime guide).
+INPUT_AUDIO_BYTES_PER_S = 48_000
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """What a response reads: disjoint text and audio tokens."""
+class InputTokens:
+    """The input tokens of a response: disjoint text and audio tokens."""
 
     text: int = 0
     audio: int = 0
@@ -31,17 +31,22 @@ class Heard:
 
 @dataclass(slots=True)
 class RealtimeSession:
-    """The state of one connection.  `read` is what the last response read: all of it is cached for the next one."""
+    """The state of a session.
+
+    Attributes:
+        buffer: input audio that is not committed yet.
+        cached: the input tokens of the last response; all of them are cached for the next one.
+    """
 
     id: str
     model: str
     settings: Json = field(default_factory=dict)
     items: list[Json] = field(default_factory=list)
     buffer: bytearray = field(default_factory=bytearray)
-    read: Heard = field(default_factory=Heard)
+    cached: InputTokens = field(default_factory=InputTokens)
 
     def session_json(self) -> Json:
-        """The session as `session.created` and `session.updated` show it."""
+        """Return the session in the format of `session.created` and `session.updated`."""
         defaults: Json = {
             "type": "realtime",
             "output_modalities": ["audio"],
@@ -55,26 +60,26 @@ class RealtimeSession:
                 "output": {"format": {"type": "audio/pcm", "rate": 24000}, "voice": "marin", "speed": 1.0},
             },
         }
-        shown = _merged(defaults, self.settings)
+        shown = _merge(defaults, self.settings)
         return {**shown, "object": "realtime.session", "id": self.id, "model": self.model}
 
     def update(self, changes: Mapping[str, object]) -> None:
-        """Take over what a `session.update` says."""
-        self.settings = _merged(self.settings, changes)
+        """Apply the changes of a `session.update`."""
+        self.settings = _merge(self.settings, changes)
 
     @property
     def transcription_model(self) -> str:
-        """The model that transcribes input audio, "" for none."""
+        """The model that transcribes input audio, "" if none does."""
         audio = as_object(as_object(self.settings.get("audio")).get("input"))
         return as_text(as_object(audio.get("transcription")).get("model"))
 
-    def speaks(self, response: Mapping[str, object]) -> bool:
-        """Whether a response is spoken: unless the request, or the session, asks for text."""
+    def is_spoken(self, response: Mapping[str, object]) -> bool:
+        """Return True if a response is audio: the default, unless the request or the session asks for text."""
         modalities = response.get("output_modalities") or self.settings.get("output_modalities") or ["audio"]
         return "audio" in as_list(modalities)
 
-    def count_input(self) -> Heard:
-        """All text and audio of the conversation, instructions and tools."""
+    def count_input(self) -> InputTokens:
+        """Return the tokens of all items, the instructions and the tools."""
         text = count_tokens(as_text(self.settings.get("instructions")))
         text += sum(count_tokens(encode_text(tool)) for tool in as_list(self.settings.get("tools")))
         audio = 0
@@ -84,23 +89,26 @@ class RealtimeSession:
                 text += count_tokens(as_text(part.get("text")))
                 if part.get("type") == "output_audio":
                     text += count_tokens(as_text(part.get("transcript")))
-                audio += heard_tokens(decoded_length(part.get("audio")))
-        return Heard(text, audio)
+                audio += count_input_audio_tokens(len(decode_audio(part.get("audio"))))
+        return InputTokens(text, audio)
 
-    def usage_json(self, answer: Answer, *, spoken: bool) -> Json:
-        """Usage of a response; what the one before it read is cached.  Details are parts of the figures above them."""
-        now, cached = self.count_input(), self.read
-        self.read = now
-        text_out = answer.tokens
-        audio_out = int(spoken_seconds(answer.text_tokens) * SPOKEN_TOKENS_PER_SECOND) if spoken else 0
-        read, written = now.text + now.audio, text_out + audio_out
+    def usage_json(self, output: ModelOutput, *, spoken: bool) -> Json:
+        """Return the usage of a response; the input tokens of the response before it are cached.
+
+        Cached tokens are a part of the text and audio tokens.
+        """
+        read, cached = self.count_input(), self.cached
+        self.cached = read
+        text_tokens = output.tokens
+        audio_tokens = int(speech_duration_s(output.text_tokens) * OUTPUT_AUDIO_TOKENS_PER_S) if spoken else 0
+        input_tokens, output_tokens = read.text + read.audio, text_tokens + audio_tokens
         return {
-            "total_tokens": read + written,
-            "input_tokens": read,
-            "output_tokens": written,
+            "total_tokens": input_tokens + output_tokens,
+            "input_tokens": input_tokens,
+            "output_tokens": output_tokens,
             "input_token_details": {
-                "text_tokens": now.text,
-                "audio_tokens": now.audio,
+                "text_tokens": read.text,
+                "audio_tokens": read.audio,
                 "image_tokens": 0,
                 "cached_tokens": cached.text + cached.audio,
                 "cached_tokens_details": {
@@ -109,52 +117,48 @@ class RealtimeSession:
                     "image_tokens": 0,
                 },
             },
-            "output_token_details": {"text_tokens": text_out, "audio_tokens": audio_out},
+            "output_token_details": {"text_tokens": text_tokens, "audio_tokens": audio_tokens},
         }
 
-    def last_user_text(self) -> tuple[str, bool]:
-        """What the user wrote last, and whether tool results came after it."""
-        answered = False
+    def find_user_text(self) -> tuple[str, bool]:
+        """Return the last text of the user, and True if tool results follow it."""
+        tools_answered = False
         for item in reversed(self.items):
             if item.get("type") == "function_call_output":
-                answered = True
+                tools_answered = True
             elif item.get("role") == "user":
                 parts = map(as_object, as_list(item.get("content")))
-                return "\n".join(as_text(part.get("text")) for part in parts), answered
-        return "", answered
+                return "\n".join(as_text(part.get("text")) for part in parts), tools_answered
+        return "", tools_answered
 
 
-def heard_tokens(audio_bytes: int) -> int:
-    """Audio tokens of input audio of that length."""
-    return ceil(audio_bytes / _BYTES_PER_SECOND * HEARD_TOKENS_PER_SECOND)
+def count_input_audio_tokens(audio_bytes: int) -> int:
+    """Return the tokens of input audio."""
+    return ceil(audio_bytes / INPUT_AUDIO_BYTES_PER_S * INPUT_AUDIO_TOKENS_PER_S)
 
 
-def heard_seconds(audio_bytes: int) -> int:
-    """Whole seconds of input audio, rounded up."""
-    return ceil(audio_bytes / _BYTES_PER_SECOND)
-
-
-def decoded_length(audio: object) -> int:
-    """Bytes of base64 audio; 0 for what is not."""
-    return len(decode_audio(audio))
+def count_input_audio_seconds(audio_bytes: int) -> int:
+    """Return the length of input audio in seconds, rounded up."""
+    return ceil(audio_bytes / INPUT_AUDIO_BYTES_PER_S)
 
 
 def decode_audio(audio: object) -> bytes:
-    """The bytes of base64 audio, none for what is not."""
+    """Return the bytes of base64 audio, or no bytes if `audio` is not base64."""
     try:
         return b64decode(as_text(audio), validate=True)
     except ValueError:
         return b""
 
 
-def spoken_audio(tokens: int) -> str:
-    """Silence that lasts as long as the tokens take to speak, base64."""
-    return b64encode(silence(spoken_seconds(tokens), "pcm")).decode()
+def make_speech_audio(tokens: int) -> str:
+    """Return silence that lasts as long as speaking `tokens`, in base64."""
+    return b64encode(make_silence(speech_duration_s(tokens), "pcm")).decode()
 
 
-def _merged(old: Mapping[str, object], new: Mapping[str, object]) -> Json:
+def _merge(old: Mapping[str, object], new: Mapping[str, object]) -> Json:
+    """Return `old` with the members of `new`; objects in both are merged, at any depth."""
     merged = dict(old)
     for key, value in new.items():
         before = merged.get(key)
-        merged[key] = _merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
+        merged[key] = _merge(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
     return merged

@@ -1,4 +1,4 @@
-"""The events of one response in their order, as the Responses API streams them.
+"""The events of a response in the order in which the Responses API streams them.
 
     created (queued) in_progress
       output_item.added  reasoning   [summary part added, text deltas, text done, part done]   output_item.done
@@ -6,7 +6,7 @@
       output_item.added  call        arguments deltas, arguments done                          output_item.done
     completed | incomplete
 
-`sequence_number` counts all of them from 0.  There is no `[DONE]`.
+`sequence_number` counts all events from 0.  The stream has no `[DONE]`.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from itertools import count
 from tornado_proxy.simulator.handlers.sse_event import Event
 from tornado_proxy.simulator.json_values import Json, encode
 from tornado_proxy.simulator.model.directives import ToolCall
-from tornado_proxy.simulator.model.output import Finish, argument_pieces, piece_json
+from tornado_proxy.simulator.model.output import Finish, encode_piece, split_arguments
 from tornado_proxy.simulator.openai.responses.plan import ResponsePlan
 
 
-def response_events(plan: ResponsePlan) -> Iterator[Event]:
-    """All events of the response."""
-    return _EventSource(plan).all()
+def make_response_events(plan: ResponsePlan) -> Iterator[Event]:
+    """Generate all events of the response."""
+    return _EventSource(plan).generate()
 
 
-def failure_events(plan: ResponsePlan, sent: int) -> list[Event]:
-    """What comes instead of the rest, after `sent` events, when the provider fails."""
+def make_failure_events(plan: ResponsePlan, sent: int) -> list[Event]:
+    """Return the events that replace the rest of a stream when the provider fails after `sent` events."""
     error: Json = {"type": "server_error", "code": "server_error", "message": "simulated failure", "param": None}
     failed = plan.response_json("failed", error={"code": "server_error", "message": "simulated failure"})
     return [
@@ -37,30 +37,34 @@ def failure_events(plan: ResponsePlan, sent: int) -> list[Event]:
 
 
 class _EventSource:
+    """Generates the events; `_index` is the output index of the present item."""
+
     def __init__(self, plan: ResponsePlan) -> None:
         self._plan = plan
         self._sequence = count()
         self._index = 0
 
-    def all(self) -> Iterator[Event]:
+    def generate(self) -> Iterator[Event]:
         plan = self._plan
         opening = ["created", "queued", "in_progress"] if plan.body.get("background") else ["created", "in_progress"]
-        for word in opening:
-            status = "queued" if word == "queued" else "in_progress"
-            yield self._event(f"response.{word}", response=plan.response_json(status))
-        if plan.answer.thoughts:
+        for kind in opening:
+            status = "queued" if kind == "queued" else "in_progress"
+            yield self._event(f"response.{kind}", response=plan.response_json(status))
+        if plan.output.thoughts:
             yield from self._reasoning()
-        if plan.answer.pieces:
+        if plan.output.pieces:
             yield from self._message()
-        for index, call in enumerate(plan.answer.calls):
+        for index, call in enumerate(plan.output.tool_calls):
             yield from self._call(call, index)
-        yield self._event(f"response.{plan.status}", response=plan.response_json(plan.status, output=plan.output()))
+        yield self._event(
+            f"response.{plan.status}", response=plan.response_json(plan.status, output=plan.output_items())
+        )
 
     def _event(self, kind: str, **members: object) -> Event:
         return kind, encode({"type": kind, "sequence_number": next(self._sequence), **members})
 
     def _deltas(self, kind: str, item_id: str, pieces: Iterator[bytes], extra: bytes) -> Iterator[Event]:
-        """Deltas are the bulk of a stream: put together as bytes, without an encoder."""
+        """Generate deltas.  They are most of a stream, so they are joined from bytes, without an encoder."""
         head = b'{"type":"%b","item_id":"%b","output_index":%d,' % (kind.encode(), item_id.encode(), self._index)
         for piece in pieces:
             yield kind, head + b'"sequence_number":%d,"delta":%b%b}' % (next(self._sequence), piece, extra)
@@ -77,27 +81,27 @@ class _EventSource:
         plan = self._plan
         yield self._added(plan.reasoning_item(done=False))
         if plan.has_summary:
-            place: Json = {"item_id": plan.item_id("rs_"), "output_index": self._index, "summary_index": 0}
-            text, kind = "".join(plan.answer.thoughts), "response.reasoning_summary"
-            yield self._event(f"{kind}_part.added", **place, part={"type": "summary_text", "text": ""})
-            pieces = map(piece_json, plan.answer.thoughts)
+            position: Json = {"item_id": plan.item_id("rs_"), "output_index": self._index, "summary_index": 0}
+            text, kind = "".join(plan.output.thoughts), "response.reasoning_summary"
+            yield self._event(f"{kind}_part.added", **position, part={"type": "summary_text", "text": ""})
+            pieces = map(encode_piece, plan.output.thoughts)
             yield from self._deltas(f"{kind}_text.delta", plan.item_id("rs_"), pieces, b',"summary_index":0')
-            yield self._event(f"{kind}_text.done", **place, text=text)
-            yield self._event(f"{kind}_part.done", **place, part={"type": "summary_text", "text": text})
+            yield self._event(f"{kind}_text.done", **position, text=text)
+            yield self._event(f"{kind}_part.done", **position, part={"type": "summary_text", "text": text})
         yield self._done(plan.reasoning_item())
 
     def _message(self) -> Iterator[Event]:
-        plan, text = self._plan, self._plan.answer.text
-        refused = plan.answer.finish is Finish.REFUSAL
+        plan, text = self._plan, self._plan.output.text
+        refused = plan.output.finish is Finish.REFUSAL
         kind = "response.refusal" if refused else "response.output_text"
-        place: Json = {"item_id": plan.item_id("msg_"), "output_index": self._index, "content_index": 0}
+        position: Json = {"item_id": plan.item_id("msg_"), "output_index": self._index, "content_index": 0}
         yield self._added(plan.message_item("in_progress", []))
-        yield self._event("response.content_part.added", **place, part=plan.content_part(""))
+        yield self._event("response.content_part.added", **position, part=plan.content_part(""))
         extra = b',"content_index":0' if refused else b',"content_index":0,"logprobs":[]'
-        yield from self._deltas(f"{kind}.delta", plan.item_id("msg_"), map(piece_json, plan.answer.pieces), extra)
+        yield from self._deltas(f"{kind}.delta", plan.item_id("msg_"), map(encode_piece, plan.output.pieces), extra)
         ended: Json = {"refusal": text} if refused else {"text": text, "logprobs": []}
-        yield self._event(f"{kind}.done", **place, **ended)
-        yield self._event("response.content_part.done", **place, part=plan.content_part(text))
+        yield self._event(f"{kind}.done", **position, **ended)
+        yield self._event("response.content_part.done", **position, part=plan.content_part(text))
         yield self._done(plan.message_item("completed", [plan.content_part(text)]))
 
     def _call(self, call: ToolCall, index: int) -> Iterator[Event]:
@@ -105,7 +109,7 @@ class _EventSource:
         item_id = plan.item_id("ctc_" if custom else "fc_", index)
         kind = "response.custom_tool_call_input" if custom else "response.function_call_arguments"
         yield self._added(plan.call_item(call, index, done=False))
-        yield from self._deltas(f"{kind}.delta", item_id, map(encode, argument_pieces(call.arguments)), b"")
+        yield from self._deltas(f"{kind}.delta", item_id, map(encode, split_arguments(call.arguments)), b"")
         ended: Json = {"input": call.arguments} if custom else {"arguments": call.arguments, "name": call.name}
         yield self._event(f"{kind}.done", item_id=item_id, output_index=self._index, **ended)
         yield self._done(plan.call_item(call, index, done=True))

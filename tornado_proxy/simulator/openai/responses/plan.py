@@ -1,4 +1,4 @@
-"""One response of the Responses API as a value: everything that its JSON and its events are made from."""
+"""A response of the Responses API as a value, before it is written as JSON or events."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from tornado_proxy.simulator.json_values import Json, as_list, as_object
 from tornado_proxy.simulator.model.directives import ToolCall
-from tornado_proxy.simulator.model.output import REFUSAL_TEXT, Answer, Finish
-from tornado_proxy.simulator.model.prompt_cache import OpenAIInput
+from tornado_proxy.simulator.model.output import REFUSAL_TEXT, Finish, ModelOutput
+from tornado_proxy.simulator.model.prompt_cache import OpenAIInputTokens
 
-#: What an `include: [reasoning.encrypted_content]` gets: opaque to clients, who only send it back.
-ENCRYPTED = "gAAAAABzaW11bGF0ZWQtcmVhc29uaW5n"
+#: The content for `include: [reasoning.encrypted_content]`: opaque to clients, who only send it back.
+ENCRYPTED_CONTENT = "gAAAAABzaW11bGF0ZWQtcmVhc29uaW5n"
 
-#: Request members that a response repeats, with the value it shows where the request has none.
+#: Members of the request that a response repeats, and their defaults.
 _ECHOED: Mapping[str, object] = {
     "background": False,
     "frequency_penalty": 0.0,
@@ -40,41 +40,46 @@ _ECHOED: Mapping[str, object] = {
 
 @dataclass(frozen=True, slots=True)
 class ResponsePlan:
-    """`body` is the request, `created` Unix seconds, `usage` whether the answer states it.
+    """A response before it is written as JSON or events.
 
-    Item ids follow from `id`, so that a stream that is read again is the same stream.
+    Item ids follow from `id`, so that a stream that is read again has the same bytes.
+
+    Attributes:
+        created: Unix time in seconds.
+        body: the request.
+        usage: True if the response states its usage.
     """
 
     id: str
     model: str
     created: int
     body: Mapping[str, object]
-    answer: Answer
-    counted: OpenAIInput
+    output: ModelOutput
+    input_tokens: OpenAIInputTokens
     usage: bool = True
 
     @property
     def status(self) -> str:
-        """The status at the end."""
-        return "incomplete" if self.answer.finish is Finish.LENGTH else "completed"
+        """The final status."""
+        return "incomplete" if self.output.finish is Finish.LENGTH else "completed"
 
     @property
     def has_summary(self) -> bool:
-        """Whether the reasoning item shows a summary."""
+        """True if the reasoning item has a summary."""
         return as_object(self.body.get("reasoning")).get("summary") is not None
 
     def item_id(self, prefix: str, index: int = 0) -> str:
-        """The id of an output item."""
+        """Return the id of an output item."""
         return f"{prefix}{self.id.removeprefix('resp_')}{index:02x}"
 
     def usage_json(self) -> Json | None:
-        """The usage: cached, written and reasoning tokens are parts of the figures above them."""
+        """Return the usage, or None if the response has to omit it."""
         if not self.usage:
             return None
-        return responses_usage(self.counted, self.answer)
+        return make_responses_usage(self.input_tokens, self.output)
 
     def response_json(self, status: str, *, output: list[Json] | None = None, error: Json | None = None) -> Json:
-        """The response object in that state; usage and the served tier stand in an ended one only."""
+        """Return the response object in that status; usage and the served tier are known when it has ended."""
         ended = status in ("completed", "incomplete")
         body = self.body
         shown: Json = {
@@ -89,7 +94,7 @@ class ResponsePlan:
             "output": output or [],
             "reasoning": {"effort": None, "summary": None, **as_object(body.get("reasoning"))},
             "text": {"format": {"type": "text"}, "verbosity": "medium", **as_object(body.get("text"))},
-            "service_tier": served_tier(body) if ended else body.get("service_tier") or "auto",
+            "service_tier": find_served_tier(body) if ended else body.get("service_tier") or "auto",
             "usage": self.usage_json() if ended else None,
         }
         for key, default in _ECHOED.items():
@@ -97,27 +102,27 @@ class ResponsePlan:
             shown[key] = default if value is None else value
         return shown
 
-    def output(self) -> list[Json]:
-        """All output items, complete."""
+    def output_items(self) -> list[Json]:
+        """Return all output items, complete."""
         items: list[Json] = []
-        if self.answer.thoughts:
+        if self.output.thoughts:
             items.append(self.reasoning_item())
-        if self.answer.pieces:
-            items.append(self.message_item("completed", [self.content_part(self.answer.text)]))
-        items += [self.call_item(call, index, done=True) for index, call in enumerate(self.answer.calls)]
+        if self.output.pieces:
+            items.append(self.message_item("completed", [self.content_part(self.output.text)]))
+        items += [self.call_item(call, index, done=True) for index, call in enumerate(self.output.tool_calls)]
         return items
 
     def reasoning_item(self, *, done: bool = True) -> Json:
-        """The reasoning item; encrypted content where the request includes it."""
-        text = "".join(self.answer.thoughts)
+        """Return the reasoning item, with encrypted content if the request includes it."""
+        text = "".join(self.output.thoughts)
         summary: list[Json] = [{"type": "summary_text", "text": text}] if done and self.has_summary else []
         item: Json = {"id": self.item_id("rs_"), "type": "reasoning", "summary": summary}
         if "reasoning.encrypted_content" in as_list(self.body.get("include")):
-            item["encrypted_content"] = ENCRYPTED
+            item["encrypted_content"] = ENCRYPTED_CONTENT
         return item
 
     def message_item(self, status: str, content: list[Json]) -> Json:
-        """The message item."""
+        """Return the message item."""
         return {
             "id": self.item_id("msg_"),
             "type": "message",
@@ -128,13 +133,13 @@ class ResponsePlan:
         }
 
     def content_part(self, text: str) -> Json:
-        """The one content part of the message."""
-        if self.answer.finish is Finish.REFUSAL:
+        """Return the only content part of the message."""
+        if self.output.finish is Finish.REFUSAL:
             return {"type": "refusal", "refusal": text and REFUSAL_TEXT}
         return {"type": "output_text", "annotations": [], "logprobs": [], "text": text}
 
     def call_item(self, call: ToolCall, index: int, *, done: bool) -> Json:
-        """A function call, or a custom tool call where the request declares the tool as custom."""
+        """Return a function call, or a custom tool call if the request declares the tool as custom."""
         status = "completed" if done else "in_progress"
         text = call.arguments if done else ""
         item: Json = {"status": status, "call_id": self.item_id("call_", index), "name": call.name}
@@ -143,23 +148,23 @@ class ResponsePlan:
         return {"id": self.item_id("fc_", index), "type": "function_call", "arguments": text, **item}
 
     def is_custom(self, call: ToolCall) -> bool:
-        """Whether the tool takes free text instead of JSON."""
+        """Return True if the request declares the tool as custom: it takes plain text instead of JSON."""
         tools = map(as_object, as_list(self.body.get("tools")))
         return any(tool.get("type") == "custom" and tool.get("name") == call.name for tool in tools)
 
 
-def responses_usage(counted: OpenAIInput, answer: Answer) -> Json:
-    """Usage as the Responses API states it."""
+def make_responses_usage(input_tokens: OpenAIInputTokens, output: ModelOutput) -> Json:
+    """Return the usage; cached, written and reasoning tokens are parts of the totals."""
     return {
-        "input_tokens": counted.total,
-        "input_tokens_details": {"cached_tokens": counted.cached, "cache_write_tokens": counted.written},
-        "output_tokens": answer.tokens,
-        "output_tokens_details": {"reasoning_tokens": answer.thought_tokens},
-        "total_tokens": counted.total + answer.tokens,
+        "input_tokens": input_tokens.total,
+        "input_tokens_details": {"cached_tokens": input_tokens.cached, "cache_write_tokens": input_tokens.written},
+        "output_tokens": output.tokens,
+        "output_tokens_details": {"reasoning_tokens": output.thought_tokens},
+        "total_tokens": input_tokens.total + output.tokens,
     }
 
 
-def served_tier(body: Mapping[str, object]) -> str:
-    """The tier that an answer names: `auto` is served as `default`, every other word as itself."""
-    asked = body.get("service_tier")
-    return asked if isinstance(asked, str) and asked != "auto" else "default"
+def find_served_tier(body: Mapping[str, object]) -> str:
+    """Return the service tier that a response states: `default` for `auto`, else the requested one."""
+    tier = body.get("service_tier")
+    return tier if isinstance(tier, str) and tier != "auto" else "default"
