@@ -18,7 +18,8 @@ from tornado_proxy.domain.identity import Project, Secret
 from tornado_proxy.observability import metrics
 from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.pricing.book.tariff import Tariff
-from tornado_proxy.providers.registry import load_providers
+from tornado_proxy.providers.contract import ProviderOptions
+from tornado_proxy.providers.registry import PROVIDERS
 from tornado_proxy.providers.route_table import RouteTable
 
 
@@ -52,7 +53,8 @@ def build(path: Path, generation: int) -> Snapshot:
     """
     loaded = load_settings(path)
     prices = PriceBook.from_documents(loaded.price_documents)
-    providers = load_providers(exact_speech=loaded.settings.speech_usage == "exact")
+    options = ProviderOptions(exact_speech=loaded.settings.speech_usage == "exact")
+    providers = [provider.configure(options) for provider in PROVIDERS]
     tariffs = {
         provider.name: Tariff(
             prices,

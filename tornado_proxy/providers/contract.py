@@ -15,7 +15,7 @@ A WebSocket session has one reader for both directions (SocketReader).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Protocol
 
 from tornado_proxy.domain.errors import RequestError
@@ -305,6 +305,16 @@ Endpoint = HttpEndpoint | WebSocketEndpoint
 
 
 @dataclass(frozen=True, slots=True)
+class ProviderOptions:
+    """Options of a configuration that the endpoints of a provider can depend on.
+
+    `exact_speech`: request usage from the provider if a speech response does not state it.
+    """
+
+    exact_speech: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class WebSocketConvention:
     """How browsers, which cannot set headers, use subprotocols of a provider's WebSockets.
 
@@ -326,7 +336,8 @@ class Provider:
     the request headers that are forwarded; `withheld_headers` never are, whatever the configuration adds.
     `account_headers` are response headers that would name the provider account.  `error_body` writes an error as this
     provider would: (error, our request id) -> JSON bytes.  `request_id_header` holds the provider's id of a response.
-    `own_headers` go with requests that the proxy makes on its own.
+    `own_headers` go with requests that the proxy makes on its own.  `endpoints` hold for the default ProviderOptions;
+    `make_endpoints` is set if others need other endpoints.
     """
 
     name: str
@@ -342,3 +353,8 @@ class Provider:
     account_headers: frozenset[str] = frozenset()
     own_headers: tuple[tuple[str, str], ...] = ()
     websocket: WebSocketConvention | None = None
+    make_endpoints: Callable[[ProviderOptions], tuple[Endpoint, ...]] | None = None
+
+    def configure(self, options: ProviderOptions) -> Provider:
+        """Return the provider with the endpoints for `options`."""
+        return self if self.make_endpoints is None else replace(self, endpoints=self.make_endpoints(options))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.providers.contract import Provider, WebSocketConvention
-from tornado_proxy.providers.openai.endpoints import OPENAI_ENDPOINTS
+from tornado_proxy.providers.openai.endpoints import OPENAI_ENDPOINTS, openai_endpoints
 from tornado_proxy.providers.openai.errors import error_body
 
 
@@ -18,6 +18,7 @@ OPENAI = Provider(
     name="openai",
     prefix="openai",
     endpoints=OPENAI_ENDPOINTS,
+    make_endpoints=lambda options: openai_endpoints(exact_speech=options.exact_speech),
     credential_headers=("authorization",),
     key_headers=_key_headers,
     error_body=error_body,
