@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tornado_proxy.providers.shared.json_values import as_object, as_objects, as_text, decode_object, read_count
+
+
+def test_an_object_is_decoded() -> None:
+    assert decode_object(b'{"a": [1, null]}') == {"a": [1, None]}
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[1]", b"null", b'"x"', b"\xff", b'{"a":"\xff"}', b"[" * 100_000])
+def test_anything_but_an_object_decodes_to_none(data: bytes) -> None:
+    assert decode_object(data) is None
+
+
+@given(st.binary(max_size=100))
+def test_no_bytes_make_decoding_raise(data: bytes) -> None:
+    decode_object(data)
+
+
+@pytest.mark.parametrize("value", [None, 5, True, "x", ["x"]])
+def test_a_value_that_is_no_object_is_an_empty_one(value: object) -> None:
+    assert as_object(value) == {}
+
+
+def test_an_object_stays_the_same_object() -> None:
+    value = {"a": 1}
+
+    assert as_object(value) is value
+
+
+@pytest.mark.parametrize(
+    ("value", "objects"),
+    [([{"a": 1}, 5, None, [{}], {}], [{"a": 1}, {}]), ([], []), (None, []), ({"a": {}}, []), ("text", [])],
+)
+def test_objects_of_a_list_are_found_beside_other_entries(value: object, objects: list[object]) -> None:
+    assert as_objects(value) == objects
+
+
+@pytest.mark.parametrize(("value", "text"), [("x", "x"), ("", ""), (None, None), (5, None), (["x"], None)])
+def test_text_is_returned_and_anything_else_is_none(value: object, text: str | None) -> None:
+    assert as_text(value) == text
+
+
+@pytest.mark.parametrize(("value", "count"), [(7, 7), (0, 0), (None, 0), (10**400, 10**400)])
+def test_a_count_is_read_and_a_missing_one_is_zero(value: object, count: int) -> None:
+    faults: list[str] = []
+
+    assert read_count({"input_tokens": value}, "input_tokens", faults) == count
+    assert read_count({}, "input_tokens", faults) == 0
+    assert faults == []
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, True, "7", [7], {}])
+def test_a_value_that_is_no_count_is_zero_and_a_fault_that_shows_it(value: object) -> None:
+    faults: list[str] = []
+
+    assert read_count({"input_tokens": value}, "input_tokens", faults) == 0
+    assert faults == [f"usage.input_tokens is {str(value)!r}, not a count"]
