@@ -346,13 +346,13 @@ class TestImport:
     def test_what_cannot_be_written_is_named_with_the_reason(self, prices: Path) -> None:
         result = pricing("import", LISTS / "genai.json", "--model", "*", "--write", prices=prices)
 
+        assert "not written: gpt-5.4 file_searches: the price is on a card that several models share" in result.stdout
         assert (
-            "not written: gpt-5.4 file_searches: the price stands on a card that several models share" in result.stdout
-        )
-        assert "not written: gpt-5.4 web_searches: our price depends on more than the list tells apart" in result.stdout
-        assert (
-            "not written: gpt-dated input_tokens: the list does not say on which endpoints it is served"
+            "not written: gpt-5.4 web_searches: our price depends on more terms than the list distinguishes"
             in result.stdout
+        )
+        assert (
+            "not written: gpt-dated input_tokens: the list does not name the endpoints that serve it" in result.stdout
         )
         assert 'file_searches: "3"' in prices.read_text()
 
@@ -369,7 +369,7 @@ class TestImport:
 
         result = pricing("import", LISTS / "litellm.json", "--model", "gpt-5.4", "--only", "differs", prices=prices)
 
-        assert result.stdout.count("the list has several prices for what one card prices here") == 2
+        assert result.stdout.count("the list has several prices where one card has one") == 2
         assert "nothing to write" in result.stdout
 
     def test_what_was_taken_over_for_a_day_is_not_taken_over_again(self, prices: Path) -> None:

@@ -17,7 +17,7 @@ from tornado_proxy.config.bundled import schema
 from tornado_proxy.config.files import read_document
 from tornado_proxy.domain.document import Document
 from tornado_proxy.pricing.book.price_book import PriceBook
-from tornado_proxy.pricing.lists.comparison import Compared, Finding, compare
+from tornado_proxy.pricing.lists.comparison import ComparedPrice, Finding, compare
 from tornado_proxy.pricing.lists.import_genai import read_genai
 from tornado_proxy.pricing.lists.import_litellm import read_litellm
 from tornado_proxy.pricing.lists.price_list import NotAPriceList, PriceList
@@ -42,9 +42,9 @@ class ListComparison:
     listed: PriceList
     documents: Sequence[Document]
     book: PriceBook
-    compared: Sequence[Compared]
+    compared: Sequence[ComparedPrice]
 
-    def choose(self, models: Sequence[str], only: Sequence[str]) -> list[Compared]:
+    def choose(self, models: Sequence[str], only: Sequence[str]) -> list[ComparedPrice]:
         """What differs, of models whose names match and of the kinds named; none named are all."""
         findings = {FINDINGS[word] for word in only} or {*FINDINGS.values(), Finding.OTHER_TERMS}
         return [

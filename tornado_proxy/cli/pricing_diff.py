@@ -14,7 +14,7 @@ import click
 from tornado_proxy.cli.config_lookup import PRICES, PRICES_CONFIG, reporting
 from tornado_proxy.cli.price_lists import FILE, MODELS, ONLY, ListComparison, compare_with
 from tornado_proxy.ledger.rows import format_decimal
-from tornado_proxy.pricing.lists.comparison import Compared, Finding
+from tornado_proxy.pricing.lists.comparison import ComparedPrice, Finding
 from tornado_proxy.reports.explanation import conditions_words, unit_words
 from tornado_proxy.wire.csv_cells import write_rows
 
@@ -59,7 +59,7 @@ def diff(
             sys.exit(1)
 
 
-def print_differences(comparison: ListComparison, chosen: Sequence[Compared], shape: str) -> None:
+def print_differences(comparison: ListComparison, chosen: Sequence[ComparedPrice], shape: str) -> None:
     """Print the `chosen` ones, and what the whole comparison came to."""
     out = sys.stdout
     if shape == "csv":
@@ -72,7 +72,7 @@ def print_differences(comparison: ListComparison, chosen: Sequence[Compared], sh
     out.flush()
 
 
-def _print_text(chosen: Iterable[Compared], out: IO[str]) -> None:
+def _print_text(chosen: Iterable[ComparedPrice], out: IO[str]) -> None:
     before = None
     for one in chosen:
         row = _members(one)
@@ -86,14 +86,14 @@ def _print_text(chosen: Iterable[Compared], out: IO[str]) -> None:
         if one.entry is not None:
             why = f"\n    ours: {row['our_source']}; checked {row['our_checked']}"
         elif one.finding is Finding.OTHER_TERMS:
-            why = "\n    our price depends on more than the list tells apart"
+            why = "\n    our price depends on more terms than the list distinguishes"
         unit = unit_words(one.listed.unit)
         out.write(f"  {row['meter']}{when}: ours {row['ours'] or 'none'}, theirs {row['theirs']} {unit}{why}\n")
 
 
-def _members(one: Compared) -> dict[str, str | None]:
+def _members(one: ComparedPrice) -> dict[str, str | None]:
     listed, card = one.listed, one.entry.card if one.entry is not None else None
-    terms = [f"{name} {word}" for name, word in listed.terms]
+    terms = [f"{name} {word}" for name, word in listed.terms.pairs()]
     if listed.over is not None:
         terms.append(f"input_tokens over {listed.over}")
     return {
@@ -102,7 +102,7 @@ def _members(one: Compared) -> dict[str, str | None]:
         "meter": listed.meter.value,
         "when": ", ".join(terms),
         "finding": one.finding.value,
-        "ours": None if one.ours is None else format_decimal(one.ours.normalize()),
+        "ours": None if one.our_price is None else format_decimal(one.our_price.normalize()),
         "theirs": format_decimal(listed.price.normalize()),
         "unit": listed.unit,
         "our_source": None if card is None else card.source,

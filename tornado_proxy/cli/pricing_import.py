@@ -20,7 +20,7 @@ from tornado_proxy.config.validation import check
 from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.errors import ConfigError
 from tornado_proxy.pricing.book.price_book import PriceBook
-from tornado_proxy.pricing.lists.import_plan import Import, Plan, plan_import
+from tornado_proxy.pricing.lists.import_plan import ImportOptions, ImportPlan, plan_import
 from tornado_proxy.pricing.lists.price_edits import NotEditable, apply_edits
 
 
@@ -74,7 +74,7 @@ def import_prices(
         since = None if effective_from is None else effective_from.replace(tzinfo=UTC)
         comparison = compare_with(file, config, prices, since)
         picked = comparison.choose(chosen["models"], chosen["only"])
-        how = Import(
+        how = ImportOptions(
             chosen["source"] or f"{comparison.listed.kind} ({file.name})",
             datetime.now(UTC).date(),
             None if effective_from is None else effective_from.date(),
@@ -85,7 +85,7 @@ def import_prices(
         _carry_out(plan, comparison.documents, write=write)
 
 
-def _carry_out(plan: Plan, documents: Sequence[Document], *, write: bool) -> None:
+def _carry_out(plan: ImportPlan, documents: Sequence[Document], *, write: bool) -> None:
     """Show what changes in each file, and write it if that was asked for: all files or none."""
     for one, reason in plan.refused:
         click.echo(f"not written: {one.listed_model.name} {one.listed.meter}: {reason}")

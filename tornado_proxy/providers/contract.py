@@ -21,7 +21,7 @@ from typing import Protocol
 from tornado_proxy.domain.errors import RequestError
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.domain.request import RequestFacts, Spend
-from tornado_proxy.domain.usage import Basis, UsageReport
+from tornado_proxy.domain.usage import Basis, Meter, UsageReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,6 +328,39 @@ class WebSocketConvention:
 
 
 @dataclass(frozen=True, slots=True)
+class SdkVariables:
+    """The environment variables that the provider's SDKs read.
+
+    `base_path` follows the host in the base URL of the SDKs: "/v1" if their own paths do not begin with it.
+    """
+
+    api_key: str
+    base_url: str
+    base_path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleRequest:
+    """The path and model of a cheap request for one message of text, which `tornado-proxy demo` shows."""
+
+    path: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class PriceListConvention:
+    """How public price lists describe the models of a provider.
+
+    `names` are the lists' names of the provider.  `cache_write` is the meter of cache writes without a stated lifetime.
+    `endpoints` serve every model of the provider, empty if they differ by model.
+    """
+
+    names: frozenset[str]
+    cache_write: Meter = Meter.CACHE_WRITE
+    endpoints: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Provider:
     """A provider's endpoints, headers and error format.
 
@@ -337,11 +370,17 @@ class Provider:
     `account_headers` are response headers that would name the provider account.  `error_body` writes an error as this
     provider would: (error, our request id) -> JSON bytes.  `request_id_header` holds the provider's id of a response.
     `own_headers` go with requests that the proxy makes on its own.  `endpoints` hold for the default ProviderOptions;
-    `make_endpoints` is set if others need other endpoints.
+    `make_endpoints` is set if others need other endpoints.  `title` is the name that people read.
+    `default_base_url` is the provider's public API.
     """
 
     name: str
+    title: str
     prefix: str
+    default_base_url: str
+    sdk_variables: SdkVariables
+    example: ExampleRequest
+    price_lists: PriceListConvention
     endpoints: tuple[Endpoint, ...]
     credential_headers: tuple[str, ...]
     key_headers: Callable[[Secret], Mapping[str, Secret]]

@@ -1,4 +1,4 @@
-"""LiteLLM's price map, from a hand-cut excerpt in its own shape."""
+"""Parsing of LiteLLM's price map: an excerpt in its own format."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.harness import ROOT
+from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.pricing.lists.import_litellm import read_litellm
 from tornado_proxy.pricing.lists.price_list import ListedModel, ListedPrice, NotAPriceList
@@ -22,7 +23,7 @@ READ = read_litellm(CONTENT, ENDPOINTS)
 
 
 def model(name: str) -> ListedModel:
-    (found,) = [one for one in READ.models if one.name == name]
+    (found,) = [listed for listed in READ.models if listed.name == name]
     return found
 
 
@@ -31,11 +32,10 @@ def prices(name: str) -> set[ListedPrice]:
 
 
 def tokens(meter: Meter, price: str, tier: str | None = None, over: int | None = None) -> ListedPrice:
-    terms = () if tier is None else (("service_tier", tier),)
-    return ListedPrice(meter, "per_million_tokens", Decimal(price), terms, over)
+    return ListedPrice(meter, "per_million_tokens", Decimal(price), Terms(service_tier=tier), over)
 
 
-def test_costs_by_the_token_are_prices_by_the_million_on_their_tier_and_length() -> None:
+def test_costs_per_token_become_prices_per_million_with_tier_and_input_limit() -> None:
     assert prices("gpt-5.4") == {
         tokens(Meter.INPUT, "2.5"),
         tokens(Meter.INPUT, "1.25", "batch"),
@@ -47,7 +47,7 @@ def test_costs_by_the_token_are_prices_by_the_million_on_their_tier_and_length()
     }
 
 
-def test_a_cache_write_of_anthropic_s_is_one_of_five_minutes() -> None:
+def test_cache_write_of_anthropic_has_the_five_minute_meter() -> None:
     assert prices("claude-haiku-4-5") == {
         tokens(Meter.INPUT, "1"),
         tokens(Meter.OUTPUT, "5"),
@@ -57,7 +57,7 @@ def test_a_cache_write_of_anthropic_s_is_one_of_five_minutes() -> None:
     }
 
 
-def test_seconds_are_minutes_to_the_last_place_of_the_list() -> None:
+def test_cost_per_second_becomes_price_per_minute_with_its_rounding() -> None:
     (whisper,) = prices("whisper-1")
     (rounded,) = prices("gpt-realtime-whisper")
 
@@ -65,23 +65,23 @@ def test_seconds_are_minutes_to_the_last_place_of_the_list() -> None:
     assert abs(rounded.price - Decimal("0.017")) <= rounded.rounding < Decimal("1e-10")
 
 
-def test_what_is_priced_by_tokens_is_not_priced_by_the_second_too() -> None:
-    assert {one.meter for one in prices("gpt-4o-transcribe")} == {Meter.INPUT, Meter.INPUT_AUDIO, Meter.OUTPUT}
+def test_cost_per_second_of_a_model_priced_by_tokens_is_skipped() -> None:
+    assert {price.meter for price in prices("gpt-4o-transcribe")} == {Meter.INPUT, Meter.INPUT_AUDIO, Meter.OUTPUT}
 
 
-def test_characters_are_priced_by_the_million() -> None:
+def test_cost_per_character_becomes_price_per_million() -> None:
     assert prices("tts-1") == {ListedPrice(Meter.INPUT_CHARACTERS, "per_million_characters", Decimal(15))}
 
 
-def test_endpoints_are_those_that_the_registry_knows() -> None:
+def test_only_endpoints_known_to_the_registry_are_returned() -> None:
     assert model("gpt-5.4").endpoints == ("/v1/chat/completions", "/v1/responses")
     assert model("claude-haiku-4-5").endpoints == ("/v1/messages",)
     assert model("whisper-1").endpoints == ("/v1/audio/transcriptions",)
     assert model("whisper-1").shutdown_date == "2027-02-26"
 
 
-def test_what_is_not_read_is_counted() -> None:
-    assert [one.name for one in READ.models] == [
+def test_skipped_entries_are_counted_by_reason() -> None:
+    assert [listed.name for listed in READ.models] == [
         *("gpt-5.4", "claude-haiku-4-5", "whisper-1", "gpt-realtime-whisper", "gpt-4o-transcribe", "tts-1")
     ]
     assert READ.skipped == {
@@ -95,18 +95,18 @@ def test_what_is_not_read_is_counted() -> None:
 
 
 @pytest.mark.parametrize("content", [[], {}, None, "text", {"gpt": 1}, {"gpt": {"input_cost_per_token": 1}}])
-def test_anything_else_is_no_price_map(content: object) -> None:
+def test_other_content_is_rejected(content: object) -> None:
     with pytest.raises(NotAPriceList):
         read_litellm(content, ENDPOINTS)
 
 
 @pytest.mark.parametrize("cost", [True, "0.1", None, Decimal("1e999999"), Decimal(-1), Decimal("1e-400")])
-def test_what_is_no_price_is_counted_and_not_read(cost: object) -> None:
+def test_value_that_is_no_price_is_counted_and_skipped(cost: object) -> None:
     entry = {"litellm_provider": "openai", "input_cost_per_token": cost, "output_cost_per_token": Decimal("1e-06")}
 
     read = read_litellm({"m": entry}, ENDPOINTS)
 
-    assert [one.prices for one in read.models] == [(tokens(Meter.OUTPUT, "1"),)]
+    assert [listed.prices for listed in read.models] == [(tokens(Meter.OUTPUT, "1"),)]
     assert read.skipped == {"input_cost_per_token: is no price": 1}
 
 
@@ -121,9 +121,9 @@ ENTRIES = st.dictionaries(FIELDS, SCALARS | st.lists(SCALARS)).map(
 
 @given(st.dictionaries(st.text(), ENTRIES | SCALARS))
 @settings(deadline=None)
-def test_no_content_breaks_it(content: dict[str, object]) -> None:
-    content["gpt-x"] = {**CONTENT["gpt-5.4"], **{str(number): one for number, one in enumerate(content.values())}}
+def test_any_content_of_entries_is_parsed_without_error(content: dict[str, object]) -> None:
+    content["gpt-x"] = {**CONTENT["gpt-5.4"], **{str(number): entry for number, entry in enumerate(content.values())}}
 
     read = read_litellm(content, ENDPOINTS)
 
-    assert all(price.price != 0 for one in read.models for price in one.prices)
+    assert all(price.price != 0 for listed in read.models for price in listed.prices)

@@ -1,6 +1,6 @@
-"""Our prices beside those of a public list: what differs, what the list has and we do not, which models are new.
+"""Compares our prices with those of a public list: equal, different, missing here, or of a new model.
 
-Prices are compared as charges: 0.006 per minute and 0.36 per hour are the same.
+Prices are compared as charges: 0.006 per minute equals 0.36 per hour.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tornado_proxy.pricing.lists.price_list import ListedModel, ListedPrice
 
 
 class Finding(StrEnum):
-    """What a comparison of one price came to."""
+    """The result of comparing one price."""
 
     SAME = "same"
     DIFFERS = "differs"
@@ -31,8 +31,8 @@ class Finding(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """One listed price and our entry for it, None where there is none; `why` says why there is none."""
+class ComparedPrice:
+    """One listed price and our entry for it.  If `entry` is None, `why` gives the reason."""
 
     listed_model: ListedModel
     listed: ListedPrice
@@ -41,57 +41,74 @@ class Compared:
     why: str = ""
 
     @property
-    def ours(self) -> Decimal | None:
-        """Our price for the list's unit."""
+    def our_price(self) -> Decimal | None:
+        """Our price in the list's unit, None if we have none."""
         if self.entry is None:
             return None
         return self.entry.unit_price * UNITS[self.listed.unit] / UNITS[self.entry.card.unit]
 
 
-def compare(book: PriceBook, models: Iterable[ListedModel], at: datetime) -> list[Compared]:
-    """Each listed price beside ours at `at`, in the order of the list; what two names of a model share comes once."""
-    found: list[Compared] = []
+def compare(book: PriceBook, models: Iterable[ListedModel], at: datetime) -> list[ComparedPrice]:
+    """Return each listed price with ours at `at`, in the order of the list.
+
+    A price that the list repeats under several names of one model is returned once.
+    """
+    results: list[ComparedPrice] = []
     seen: set[object] = set()
     for model in models:
         for listed in model.prices:
-            one = _compare(book, model, listed, at)
-            name = one.entry.model.name if one.entry is not None else model.name
-            key = (model.provider, name, one.listed, one.finding)
+            compared = _compare(book, model, listed, at)
+            name = compared.entry.model.name if compared.entry is not None else model.name
+            key = (model.provider, name, compared.listed, compared.finding)
             if key not in seen:
                 seen.add(key)
-                found.append(one)
-    return found
+                results.append(compared)
+    return results
 
 
-def _compare(book: PriceBook, model: ListedModel, listed: ListedPrice, at: datetime) -> Compared:
-    ours = book.resolve(model.provider, model.name)
-    if ours is None:
-        return Compared(model, listed, Finding.NEW_MODEL)
-    listed = _by_kind_of_output(model, listed, ours)
-    context = 0 if listed.over is None else listed.over + 1
-    nothing = Decimal(0)
-    item = LineItem(listed.meter.value, nothing, "", None, None, model.name, None, listed.terms, context)
+def _compare(book: PriceBook, model: ListedModel, listed: ListedPrice, at: datetime) -> ComparedPrice:
+    our_model = book.resolve(model.provider, model.name)
+    if our_model is None:
+        return ComparedPrice(model, listed, Finding.NEW_MODEL)
+    listed = _specify_output_meter(model, listed, our_model)
+    context_tokens = 0 if listed.over is None else listed.over + 1
+    # An empty line item lets the comparison use the lookup that rates bills, so that both choose the same card.
+    item = LineItem(
+        type=listed.meter.value,
+        quantity=Decimal(0),
+        unit="",
+        unit_price=None,
+        amount=None,
+        model=model.name,
+        terms=listed.terms.pairs(),
+        context_tokens=context_tokens,
+    )
     found = find_entry(book, model.provider, item, at)
     if found.entry is None:
-        finding = Finding.OTHER_TERMS if _is_split(ours, listed) else Finding.MISSING
-        return Compared(model, listed, finding, why=found.fault)
-    one = Compared(model, listed, Finding.SAME, found.entry)
-    assert one.ours is not None
-    differs = abs(one.ours - listed.price) > listed.rounding
-    return replace(one, finding=Finding.DIFFERS) if differs else one
+        finding = Finding.OTHER_TERMS if _is_split(our_model, listed) else Finding.MISSING
+        return ComparedPrice(model, listed, finding, why=found.fault)
+    compared = ComparedPrice(model, listed, Finding.SAME, found.entry)
+    assert compared.our_price is not None
+    differs = abs(compared.our_price - listed.price) > listed.rounding
+    return replace(compared, finding=Finding.DIFFERS) if differs else compared
 
 
-def _by_kind_of_output(model: ListedModel, listed: ListedPrice, ours: ModelPrice) -> ListedPrice:
-    """The price of all output of a model that makes images or speech alone is that of image or audio tokens."""
-    if listed.meter is not Meter.OUTPUT or Meter.OUTPUT in ours.by_meter:
+def _specify_output_meter(model: ListedModel, listed: ListedPrice, our_model: ModelPrice) -> ListedPrice:
+    """Return `listed` with the meter of image or audio tokens, if all output of the model is of that kind.
+
+    The lists give such a model a price of output tokens without saying that they are not text.
+    """
+    if listed.meter is not Meter.OUTPUT or Meter.OUTPUT in our_model.by_meter:
         return listed
-    stated = {one.meter for one in model.prices}
-    made = [meter for meter in (Meter.OUTPUT_IMAGE, Meter.OUTPUT_AUDIO) if meter in ours.by_meter]
-    return replace(listed, meter=made[0]) if len(made) == 1 and made[0] not in stated else listed
+    listed_meters = {price.meter for price in model.prices}
+    output_meters = [meter for meter in (Meter.OUTPUT_IMAGE, Meter.OUTPUT_AUDIO) if meter in our_model.by_meter]
+    if len(output_meters) != 1 or output_meters[0] in listed_meters:
+        return listed
+    return replace(listed, meter=output_meters[0])
 
 
-def _is_split(ours: ModelPrice, listed: ListedPrice) -> bool:
-    """Whether we price the meter by a term that the list does not tell apart, such as the kind of a tool."""
-    told = {*DEFAULTED_TERMS, *dict(listed.terms)}
-    cards = ours.by_meter.get(listed.meter, ())
-    return any(name not in told for card in cards for name, _ in card.conditions.accepted)
+def _is_split(our_model: ModelPrice, listed: ListedPrice) -> bool:
+    """Return True if our price depends on a term that the list does not distinguish, such as the kind of a tool."""
+    distinguished = {*DEFAULTED_TERMS, *dict(listed.terms.pairs())}
+    cards = our_model.by_meter.get(listed.meter, ())
+    return any(name not in distinguished for card in cards for name, _ in card.conditions.accepted)

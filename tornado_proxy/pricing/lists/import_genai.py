@@ -1,6 +1,6 @@
-"""Reads the data of genai-prices, `prices/data.json` or one provider's YAML: content in, listed prices out.
+"""Parses the data of genai-prices, `prices/data.json` or one provider's YAML, into listed prices.
 
-A model has `prices`, or a list of dated ones of which the last that has begun holds, and `price_variants` for tiers.
+A model has `prices`, or a list of dated ones of which the last that has begun is valid, and `price_variants` for tiers.
 A price is USD for a million tokens, an hour or a thousand calls, or `{base, tiers: [{start, price}]}`, whose tiers
 replace the price of the whole request above `start` input tokens.
 Source: pydantic/genai-prices, prices/README.md and data.schema.json.
@@ -13,16 +13,18 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
+from tornado_proxy.domain.terms import NO_TERMS, Terms
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.pricing.lists.price_list import (
-    MESSAGES,
     ListedModel,
     ListedPrice,
     NotAPriceList,
     PriceList,
-    known,
-    price_of,
+    filter_endpoints,
+    find_provider,
+    parse_price,
 )
+from tornado_proxy.providers.contract import Provider
 
 _TOKENS = "per_million_tokens"
 _CALLS = "per_thousand_calls"
@@ -48,107 +50,112 @@ PRICE_KEYS: Mapping[str, tuple[Meter, str]] = {
     "storage_searches_kcount": (Meter.FILE_SEARCHES, _CALLS),
 }
 
-#: The condition of a variant -> the registry's terms.  `default` says again what the model's own prices say.
-_WHEN: Mapping[tuple[str, str], tuple[tuple[str, str], ...] | None] = {
+#: The condition of a variant -> the registry's terms.  None: `default` repeats the model's own prices.
+_VARIANTS: Mapping[tuple[str, str], Terms | None] = {
     ("service_tier", "default"): None,
-    ("service_tier", "flex"): (("service_tier", "flex"),),
-    ("service_tier", "priority"): (("service_tier", "priority"),),
-    ("service_tier", "fast"): (("service_tier", "priority"),),
-    ("service_tier", "ultrafast"): (("service_tier", "ultrafast"),),
-    ("processing", "batch"): (("service_tier", "batch"),),
-    ("speed", "fast"): (("speed", "fast"),),
+    ("service_tier", "flex"): Terms(service_tier="flex"),
+    ("service_tier", "priority"): Terms(service_tier="priority"),
+    ("service_tier", "fast"): Terms(service_tier="priority"),
+    ("service_tier", "ultrafast"): Terms(service_tier="ultrafast"),
+    ("processing", "batch"): Terms(service_tier="batch"),
+    ("speed", "fast"): Terms(speed="fast"),
 }
-
-_PROVIDERS = ("openai", "anthropic")
 
 
 def read_genai(content: object, endpoints: frozenset[str], today: date) -> PriceList:
-    """The OpenAI and Anthropic models of parsed data, whose numbers with a point are Decimal, at today's prices.
+    """Return the models of our providers at today's prices.
+
+    Args:
+        content: the parsed file, whose numbers with a point are Decimal.
+        endpoints: those that the registry knows.
+        today: selects among dated prices.
 
     Raises:
-        NotAPriceList: it is not that data.
+        NotAPriceList: the content has another format.
     """
-    found = PriceList("genai-prices")
-    for provider in _providers(content):
-        if provider.get("id") not in _PROVIDERS:
+    price_list = PriceList("genai-prices")
+    for listed in _listed_providers(content):
+        provider = find_provider(listed.get("id"))
+        if provider is None:
             continue
-        name = str(provider["id"])
-        for model in _objects(provider.get("models")):
-            prices = tuple(dict.fromkeys(_model_prices(name, model, today, found)))
-            served = known(MESSAGES, endpoints) if name == "anthropic" else ()
-            found.add(ListedModel(name, str(model.get("id")), prices, served))
-    return found
+        served = filter_endpoints(provider.price_lists.endpoints, endpoints)
+        for model in _objects(listed.get("models")):
+            prices = tuple(dict.fromkeys(_model_prices(provider, model, today, price_list)))
+            price_list.add(ListedModel(provider.name, str(model.get("id")), prices, served))
+    return price_list
 
 
-def _providers(content: object) -> Sequence[Mapping[str, Any]]:
+def _listed_providers(content: object) -> Sequence[Mapping[str, Any]]:
     if isinstance(content, dict) and isinstance(content.get("providers"), list):
         content = content["providers"]
     listed = _objects([content] if isinstance(content, dict) else content)
-    if not listed or not all("id" in one and isinstance(one.get("models"), list) for one in listed):
+    if not listed or not all("id" in entry and isinstance(entry.get("models"), list) for entry in listed):
         raise NotAPriceList("is no genai-prices data: a list of providers, or one, with id and models")
     return listed
 
 
-def _model_prices(provider: str, model: Mapping[str, Any], today: date, found: PriceList) -> Iterator[ListedPrice]:
-    yield from _read(provider, _active(model.get("prices"), today), (), found)
+def _model_prices(
+    provider: Provider, model: Mapping[str, Any], today: date, price_list: PriceList
+) -> Iterator[ListedPrice]:
+    yield from _read_prices(provider, _valid_prices(model.get("prices"), today), NO_TERMS, price_list)
     for variant in _objects(model.get("price_variants")):
         when = variant.get("when")
-        pairs = [(str(name), str(word)) for name, word in when.items()] if isinstance(when, dict) else []
-        if len(pairs) != 1 or pairs[0] not in _WHEN:
-            found.skipped[f"variants for {when}"] += 1
+        pairs = [(str(name), str(value)) for name, value in when.items()] if isinstance(when, dict) else []
+        if len(pairs) != 1 or pairs[0] not in _VARIANTS:
+            price_list.skipped[f"variants for {when}"] += 1
             continue
-        terms = _WHEN[pairs[0]]
+        terms = _VARIANTS[pairs[0]]
         if terms is not None and _has_begun(variant, today):
-            yield from _read(provider, variant.get("prices"), terms, found)
+            yield from _read_prices(provider, variant.get("prices"), terms, price_list)
 
 
-def _active(prices: object, today: date) -> object:
-    """The prices of today: the last of several whose start date has come."""
+def _valid_prices(prices: object, today: date) -> object:
+    """Return the prices of today: the last entry of a dated list whose start date is not in the future."""
     if not isinstance(prices, list):
         return prices
-    begun = [one.get("prices") for one in _objects(prices) if _has_begun(one, today)]
+    begun = [entry.get("prices") for entry in _objects(prices) if _has_begun(entry, today)]
     return begun[-1] if begun else None
 
 
-def _has_begun(one: Mapping[str, Any], today: date) -> bool:
-    constraint = one.get("constraint")
+def _has_begun(entry: Mapping[str, Any], today: date) -> bool:
+    constraint = entry.get("constraint")
     if constraint is None:
         return True
     start = constraint.get("start_date") if isinstance(constraint, dict) else None
-    # Prices that hold at certain hours of the day have no place in the registry.
+    # The other kind of constraint is a time of day, which the registry cannot express.
     return isinstance(start, str) and start <= today.isoformat()
 
 
-def _read(provider: str, prices: object, terms: tuple[tuple[str, str], ...], found: PriceList) -> Iterator[ListedPrice]:
+def _read_prices(provider: Provider, prices: object, terms: Terms, price_list: PriceList) -> Iterator[ListedPrice]:
     if not isinstance(prices, dict):
         return
     for key, value in prices.items():
         if key not in PRICE_KEYS:
-            found.skipped[f"{key}: has no meter here"] += 1
+            price_list.skipped[f"{key}: has no meter here"] += 1
             continue
         meter, unit = PRICE_KEYS[key]
-        if meter is Meter.CACHE_WRITE and provider == "anthropic":
-            meter = Meter.CACHE_WRITE_5M
+        if meter is Meter.CACHE_WRITE:
+            meter = provider.price_lists.cache_write
         for price, over in _tiers(value):
             if price is None:
-                found.skipped[f"{key}: is no price"] += 1
+                price_list.skipped[f"{key}: is no price"] += 1
             elif price == 0:
-                found.skipped["prices of zero: the list does not tell free from unknown"] += 1
+                price_list.skipped["prices of zero: the list does not tell free from unknown"] += 1
             else:
                 yield ListedPrice(meter, unit, price, terms, over)
 
 
 def _tiers(value: object) -> Iterator[tuple[Decimal | None, int | None]]:
-    """Each price with the input length above which it holds; None for what is no price."""
+    """Yield each price with the input length above which it applies; the price is None if it cannot be read."""
     if not isinstance(value, dict):
-        yield price_of(value), None
+        yield parse_price(value), None
         return
-    yield price_of(value.get("base")), None
+    yield parse_price(value.get("base")), None
     for tier in _objects(value.get("tiers")):
         start = tier.get("start")
-        whole = isinstance(start, int) and not isinstance(start, bool) and start >= 0
-        yield (price_of(tier.get("price")), start) if whole else (None, None)
+        valid = isinstance(start, int) and not isinstance(start, bool) and start >= 0
+        yield (parse_price(tier.get("price")), start) if valid else (None, None)
 
 
 def _objects(value: object) -> list[Mapping[str, Any]]:
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []

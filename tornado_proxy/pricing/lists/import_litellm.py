@@ -1,11 +1,11 @@
-"""Reads LiteLLM's price map, `model_prices_and_context_window.json`: content in, listed prices out.
+"""Parses LiteLLM's price map, `model_prices_and_context_window.json`, into listed prices.
 
 One member a model; each cost member is a base name with suffixes:
 
     cache_read_input_token_cost _above_272k_tokens _flex
-    what is counted             input longer than    tier
+    counted things              input longer than    tier
 
-Costs are USD for one token, character or second.  What has no meter here is counted in `skipped`, never guessed at.
+Costs are USD for one token, character or second.  A member without a meter is counted in `skipped`, never guessed.
 Source: BerriAI/litellm, the file itself and its `sample_spec` member.
 """
 
@@ -15,24 +15,24 @@ import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 
+from tornado_proxy.domain.terms import NO_TERMS, Terms
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.pricing.lists.price_list import (
-    MESSAGES,
     TEXT,
     ListedModel,
     ListedPrice,
     NotAPriceList,
     PriceList,
-    known,
-    price_of,
+    filter_endpoints,
+    find_provider,
+    parse_price,
 )
-
-_PROVIDERS = {"openai": "openai", "text-completion-openai": "openai", "anthropic": "anthropic"}
+from tornado_proxy.providers.contract import Provider
 
 _TOKENS = "per_million_tokens"
 _MILLION = Decimal(1_000_000)
 
-#: Base name -> meter, unit, and how many of what is counted the unit is for.
+#: Base name -> meter, unit, and the number of counted things that the unit is for.
 _COSTS: Mapping[str, tuple[Meter, str, Decimal]] = {
     "input_cost_per_token": (Meter.INPUT, _TOKENS, _MILLION),
     "output_cost_per_token": (Meter.OUTPUT, _TOKENS, _MILLION),
@@ -52,13 +52,14 @@ _COSTS: Mapping[str, tuple[Meter, str, Decimal]] = {
 
 _TIERS = {"batches": "batch", "flex": "flex", "priority": "priority", "ultrafast": "ultrafast"}
 
+# Longest base name first: one base name is the beginning of another, and the first alternative that matches wins.
 _COST = re.compile(
     f"({'|'.join(sorted(_COSTS, key=len, reverse=True))})"
     r"(?:_above_([1-9][0-9]{0,4})k_tokens)?"
     f"(?:_({'|'.join(_TIERS)}))?"
 )
 
-#: The list's word for what a model is -> where it may be used.
+#: `mode` of a model in the list -> endpoints that serve it.
 _ENDPOINTS: Mapping[str, tuple[str, ...]] = {
     "chat": TEXT,
     "responses": TEXT[1:],
@@ -72,76 +73,81 @@ _ENDPOINTS: Mapping[str, tuple[str, ...]] = {
 
 
 def read_litellm(content: object, endpoints: frozenset[str]) -> PriceList:
-    """The OpenAI and Anthropic models of a parsed map, whose numbers with a point are Decimal.
+    """Return the models of our providers.
 
-    `endpoints` are those that the registry knows.
+    Args:
+        content: the parsed file, whose numbers with a point are Decimal.
+        endpoints: those that the registry knows.
 
     Raises:
-        NotAPriceList: it is not that map.
+        NotAPriceList: the content has another format.
     """
     if not isinstance(content, dict) or not any(_is_entry(entry) for entry in content.values()):
         raise NotAPriceList("is no LiteLLM price map: a JSON object of models with litellm_provider")
-    found = PriceList("LiteLLM price map")
+    price_list = PriceList("LiteLLM price map")
     for name, entry in content.items():
-        provider = _PROVIDERS.get(str(entry.get("litellm_provider"))) if isinstance(entry, dict) else None
+        provider = find_provider(entry.get("litellm_provider")) if isinstance(entry, dict) else None
         if provider is None:
             continue
         if "/" in name:
-            found.skipped["rows of one image size or of another host (names with /)"] += 1
+            price_list.skipped["rows of one image size or of another host (names with /)"] += 1
             continue
-        found.add(
+        price_list.add(
             ListedModel(
-                provider,
+                provider.name,
                 name,
-                tuple(_prices(provider, entry, found)),
+                tuple(_prices(provider, entry, price_list)),
                 _served(provider, entry, endpoints),
                 _date(entry.get("deprecation_date")),
             )
         )
-    return found
+    return price_list
 
 
 def _is_entry(entry: object) -> bool:
     return isinstance(entry, dict) and "litellm_provider" in entry
 
 
-def _prices(provider: str, entry: Mapping[str, object], found: PriceList) -> Iterator[ListedPrice]:
-    by_the_second = entry.get("mode") == "audio_transcription" and "input_cost_per_token" not in entry
+def _prices(provider: Provider, entry: Mapping[str, object], price_list: PriceList) -> Iterator[ListedPrice]:
+    priced_by_second = entry.get("mode") == "audio_transcription" and "input_cost_per_token" not in entry
     for field, value in entry.items():
         if "cost" not in field:
             continue
-        match, cost = _COST.fullmatch(field), price_of(value)
+        match, cost = _COST.fullmatch(field), parse_price(value)
         if match is None or cost is None:
-            found.skipped[f"{field}: {'has no meter here' if match is None else 'is no price'}"] += 1
+            price_list.skipped[f"{field}: {'has no meter here' if match is None else 'is no price'}"] += 1
             continue
         base, over, tier = match.groups()
         meter, unit, quantity = _COSTS[base]
         if cost == 0:
-            found.skipped["prices of zero: the list does not tell free from unknown"] += 1
-        elif meter is Meter.AUDIO_SECONDS and not by_the_second:
-            found.skipped["prices by the second of what is no transcription, or is priced by tokens"] += 1
+            price_list.skipped["prices of zero: the list does not tell free from unknown"] += 1
+        elif meter is Meter.AUDIO_SECONDS and not priced_by_second:
+            price_list.skipped["prices by the second of what is no transcription, or is priced by tokens"] += 1
         else:
-            if meter is Meter.CACHE_WRITE and provider == "anthropic":
-                meter = Meter.CACHE_WRITE_5M
-            terms = (("service_tier", _TIERS[tier]),) if tier else ()
+            if meter is Meter.CACHE_WRITE:
+                meter = provider.price_lists.cache_write
+            terms = Terms(service_tier=_TIERS[tier]) if tier else NO_TERMS
             rounding = _last_place(cost) * quantity if unit == "per_minute" else Decimal(0)
             yield ListedPrice(meter, unit, cost * quantity, terms, int(over) * 1000 if over else None, rounding)
 
 
 def _last_place(cost: Decimal) -> Decimal:
-    """One in the last place that the list gives: 0.00028333 stands for a price by the minute, divided."""
+    """Return one unit of the last decimal place, the largest rounding error of `cost`.
+
+    The list divides prices per minute by 60: 0.017 per minute becomes 0.00028333 per second.
+    """
     exponent = cost.as_tuple().exponent
-    assert isinstance(exponent, int), "price_of() gives finite numbers"
+    assert isinstance(exponent, int), "parse_price() returns finite numbers"
     return Decimal(1).scaleb(exponent)
 
 
-def _served(provider: str, entry: Mapping[str, object], endpoints: frozenset[str]) -> tuple[str, ...]:
-    if provider == "anthropic":
-        return known(MESSAGES, endpoints)
-    named = entry.get("supported_endpoints")
-    if isinstance(named, list) and (served := known(map(str, named), endpoints)):
+def _served(provider: Provider, entry: Mapping[str, object], endpoints: frozenset[str]) -> tuple[str, ...]:
+    if provider.price_lists.endpoints:
+        return filter_endpoints(provider.price_lists.endpoints, endpoints)
+    supported = entry.get("supported_endpoints")
+    if isinstance(supported, list) and (served := filter_endpoints(map(str, supported), endpoints)):
         return served
-    return known(_ENDPOINTS.get(str(entry.get("mode")), ()), endpoints)
+    return filter_endpoints(_ENDPOINTS.get(str(entry.get("mode")), ()), endpoints)
 
 
 def _date(value: object) -> str | None:

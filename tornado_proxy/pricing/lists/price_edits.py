@@ -1,6 +1,9 @@
-"""Changes to the text of a price file: what is not changed keeps its bytes, comments and order.
+"""Edits the text of a price file: everything that an edit does not change keeps its bytes, comments and order.
 
-Text in, text out.  Whether the result is a valid price file is for the caller to check, before it is written.
+Text in, text out.  The caller checks that the result is a valid price file before writing it.
+
+Parsing and dumping YAML again would lose comments and layout, so edits are splices at the positions that PyYAML's
+nodes carry.
 """
 
 from __future__ import annotations
@@ -13,23 +16,23 @@ from decimal import Decimal
 
 import yaml
 
-#: Text that YAML takes as it stands, and for text; everything else is quoted.
+#: Text that YAML reads as text without quotes; everything else is quoted.
 _PLAIN = re.compile(r"[a-z][a-z0-9_]*(?:[-.][a-z0-9_]+)*")
 
-#: Words that YAML 1.1 takes for something else.
+#: Words that YAML 1.1 reads as booleans or null.
 _NOT_TEXT = frozenset({"y", "yes", "n", "no", "on", "off", "true", "false", "null"})
 
-#: Decimals that the schema lets a price have.
+#: The smallest price that the schema allows.
 _QUANTUM = Decimal("1e-9")
 
 
 class NotEditable(ValueError):
-    """A place in a file that is written in a way which this cannot change; the message says what to do."""
+    """The file is written in a way that cannot be edited; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A rate card to write.  `prices` go from meter to USD for one `unit`; `when` is as in the file."""
+    """A rate card to write.  `prices` maps meters to USD for one `unit`; `when` has the form of the file."""
 
     when: Mapping[str, object]
     unit: str
@@ -41,9 +44,9 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class CardEdit:
-    """New prices on the card `index` of a model.  `checked` is None where not all of the card was read anew.
+    """New prices on the card `index` of a model.  `checked` is None if only a part of the card was read again.
 
-    With `effective_from` the card ends there, and a copy of it with the new prices begins.
+    With `effective_from` the card ends on that day, and a copy of it with the new prices begins.
     """
 
     model: str
@@ -76,10 +79,10 @@ Edit = CardEdit | NewCard | NewModel
 
 
 def apply_edits(text: str, edits: Sequence[Edit]) -> str:
-    """The text of a price file with all of `edits`.
+    """Return the text of a price file with all of `edits`.
 
     Raises:
-        NotEditable: a card, or the list of them, is written in one line.
+        NotEditable: a card, or the list of cards, is written in one line.
     """
     text = text if text.endswith("\n") else text + "\n"
     models = _members(yaml.compose(text, Loader=yaml.SafeLoader))["models"]
@@ -92,14 +95,15 @@ def apply_edits(text: str, edits: Sequence[Edit]) -> str:
                 splices.append(_add(text, _rates(models, edit.model), edit.card))
             case NewModel():
                 splices.append(_add_model(text, models, edit))
-    # From the end to the start, so that the places before stay where they are.
-    for _, (start, end, new) in sorted(enumerate(splices), key=lambda one: (one[1][:2], one[0]), reverse=True):
+    # From the end to the start, so that earlier positions stay valid.  The number keeps insertions at one position in
+    # the order of the edits.
+    for _, (start, end, new) in sorted(enumerate(splices), key=lambda item: (item[1][:2], item[0]), reverse=True):
         text = text[:start] + new + text[end:]
     return text
 
 
 def decimal_text(price: Decimal) -> str:
-    """A price as the schema takes it: digits, at most nine after the point, no zeros at the end."""
+    """Return a price in the form of the schema: digits, at most nine after the point, no trailing zeros."""
     text = f"{price.quantize(_QUANTUM):f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
@@ -117,14 +121,14 @@ def _edit_card(text: str, card: yaml.Node, edit: CardEdit) -> list[tuple[int, in
     ended = _put_date(text, card, "effective_until", edit.effective_from)
     begun = _put_date(text, card, "effective_from", edit.effective_from)
     copy = text[start:end]
-    places = [*((node.start_mark.index, node.end_mark.index, new) for node, new in changed), begun]
-    for begin, stop, new in sorted(places, reverse=True):
+    splices = [*((node.start_mark.index, node.end_mark.index, new) for node, new in changed), begun]
+    for begin, stop, new in sorted(splices, reverse=True):
         copy = copy[: begin - start] + new + copy[stop - start :]
     return [ended, (end, end, copy)]
 
 
 def _put_date(text: str, card: yaml.Node, key: str, day: str) -> tuple[int, int, str]:
-    """A splice that makes `key` of a card `day`."""
+    """Return the splice that sets `key` of a card to `day`."""
     members = _members(card)
     if key in members:
         node = members[key]
@@ -146,7 +150,7 @@ def _add_model(text: str, models: yaml.Node, edit: NewModel) -> tuple[int, int, 
     _, end = _lines(text, last)
     indent = " " * key.start_mark.column
     status = "deprecated" if edit.shutdown_date else "active"
-    lines = [f"{indent}{_word(edit.name)}:", f"{indent}  status: {status}"]
+    lines = [f"{indent}{_text(edit.name)}:", f"{indent}  status: {status}"]
     if edit.shutdown_date:
         lines.append(f"{indent}  shutdown_date: {edit.shutdown_date}")
     lines += [f"{indent}  endpoints: {json.dumps(list(edit.endpoints))}", f"{indent}  rates:"]
@@ -169,11 +173,11 @@ def _card_text(card: Card, indent: str) -> str:
 
 def _flow(value: object) -> str:
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{_word(str(name))}: {_flow(one)}' for name, one in value.items())}}}"
-    return str(value) if isinstance(value, int) else _word(str(value))
+        return f"{{{', '.join(f'{_text(str(name))}: {_flow(member)}' for name, member in value.items())}}}"
+    return str(value) if isinstance(value, int) else _text(str(value))
 
 
-def _word(text: str) -> str:
+def _text(text: str) -> str:
     return text if _PLAIN.fullmatch(text) and text not in _NOT_TEXT else _quoted(text)
 
 
@@ -199,7 +203,11 @@ def _members(node: yaml.Node | None) -> dict[str, yaml.Node]:
 
 
 def _lines(text: str, node: yaml.Node) -> tuple[int, int]:
-    """From the start of the line that a block begins on to the end of its last line."""
+    """Return the start of the first line and the end of the last line of a block.
+
+    A collection's own end mark is after the comments and blank lines that follow it, so the end is that of its last
+    scalar.
+    """
     last = node
     while isinstance(last, yaml.CollectionNode) and not _in_one_line(last) and last.value:
         last = last.value[-1][1] if isinstance(last, yaml.MappingNode) else last.value[-1]

@@ -1,4 +1,4 @@
-"""Prices as public lists state them, in the words of our registry: what every parser of a list gives."""
+"""The prices of public lists in the words of our registry: the result of every list parser."""
 
 from __future__ import annotations
 
@@ -7,28 +7,31 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+from tornado_proxy.domain.terms import NO_TERMS, Terms
 from tornado_proxy.domain.usage import Meter
+from tornado_proxy.providers.contract import Provider
+from tornado_proxy.providers.registry import PROVIDERS
 
 
 @dataclass(frozen=True, slots=True)
 class ListedPrice:
-    """USD for one `unit` of a meter.  `terms` are the registry's words, those that are not the default.
+    """USD for one `unit` of a meter.  `terms` are in the registry's words, without the default ones.
 
-    `over` is the input length, in tokens, above which the price holds; None where it holds from the first token.
-    `rounding` is how far the price can be from what was published, because the list gives it by a smaller unit.
+    `over` is the input length, in tokens, above which the price applies; None if it applies from the first token.
+    `rounding` is the largest possible distance from the published price, because the list uses a smaller unit.
     """
 
     meter: Meter
     unit: str
     price: Decimal
-    terms: tuple[tuple[str, str], ...] = ()
+    terms: Terms = NO_TERMS
     over: int | None = None
     rounding: Decimal = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
 class ListedModel:
-    """A model of a list.  `endpoints` are those that the list names, none where it does not say."""
+    """A model of a list.  `endpoints` are those that the list names, empty if it names none."""
 
     provider: str
     name: str
@@ -39,14 +42,14 @@ class ListedModel:
 
 @dataclass(slots=True)
 class PriceList:
-    """What a file held, and what of it was not read: a reason to its count."""
+    """The parsed models of a list.  `skipped` counts what was not parsed, by reason."""
 
     kind: str
     models: list[ListedModel] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
 
     def add(self, model: ListedModel) -> None:
-        """Add a model, unless the list has no price for it that is read here."""
+        """Add a model, or count it as skipped if it has no price that we can read."""
         if model.prices:
             self.models.append(model)
         else:
@@ -54,29 +57,38 @@ class PriceList:
 
 
 class NotAPriceList(ValueError):
-    """The file is neither of the lists that are read here; the message says what was expected."""
+    """The file is not in the format of the parser.  The message describes the expected format."""
 
 
-#: No unit costs a million dollars, and no price has thirty decimals.
-_TOO_MUCH = Decimal(1_000_000)
-_MOST_DECIMALS = 30
+#: No unit costs a million dollars: a larger number is a mistake of the list.
+MAX_PRICE = Decimal(1_000_000)
 
-#: Where a model of a kind may be used, in the registry's endpoints.
+#: No price has thirty decimals; the limit also rejects 1e-999999, which would take a megabyte as plain digits.
+MAX_PRICE_DECIMALS = 30
+
+#: Endpoints that serve a text model, in the registry's names.
 TEXT = ("/v1/chat/completions", "/v1/responses", "/v1/responses/compact")
-MESSAGES = ("/v1/messages", "/v1/messages/batches")
 
 
-def price_of(value: object) -> Decimal | None:
-    """A number of a list as a price; None for what cannot be one: no number, below zero, beyond all measure."""
+def parse_price(value: object) -> Decimal | None:
+    """Return a number of a list as a price, or None if it is no number, negative, or outside the limits above."""
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         return None
     price = Decimal(value)
     exponent = price.as_tuple().exponent
-    if not isinstance(exponent, int) or not -_MOST_DECIMALS <= exponent <= _MOST_DECIMALS or not 0 <= price < _TOO_MUCH:
+    # The exponent of NaN and of infinity is a letter.
+    if not isinstance(exponent, int) or not -MAX_PRICE_DECIMALS <= exponent <= MAX_PRICE_DECIMALS:
         return None
-    return price
+    return price if 0 <= price < MAX_PRICE else None
 
 
-def known(endpoints: Iterable[str], among: frozenset[str]) -> tuple[str, ...]:
-    """Those of `endpoints` that the registry knows, once each, in their order."""
-    return tuple(dict.fromkeys(one for one in endpoints if one in among))
+def find_provider(list_name: object) -> Provider | None:
+    """Return the provider that a list calls `list_name`, None if it is none of ours."""
+    if not isinstance(list_name, str):
+        return None
+    return next((provider for provider in PROVIDERS if list_name in provider.price_lists.names), None)
+
+
+def filter_endpoints(endpoints: Iterable[str], known: frozenset[str]) -> tuple[str, ...]:
+    """Return those of `endpoints` that are `known` to the registry, each once, in their order."""
+    return tuple(dict.fromkeys(endpoint for endpoint in endpoints if endpoint in known))

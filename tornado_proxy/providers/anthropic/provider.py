@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tornado_proxy.domain.identity import Secret
+from tornado_proxy.domain.usage import Meter
 from tornado_proxy.providers.anthropic.endpoints import ANTHROPIC_ENDPOINTS
 from tornado_proxy.providers.anthropic.errors import error_body
-from tornado_proxy.providers.contract import Provider
+from tornado_proxy.providers.contract import ExampleRequest, PriceListConvention, Provider, SdkVariables
 
 
 def _key_headers(key: Secret) -> Mapping[str, Secret]:
@@ -16,7 +17,15 @@ def _key_headers(key: Secret) -> Mapping[str, Secret]:
 
 ANTHROPIC = Provider(
     name="anthropic",
+    title="Anthropic",
     prefix="anthropic",
+    default_base_url="https://api.anthropic.com",
+    sdk_variables=SdkVariables("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"),
+    example=ExampleRequest("/v1/messages", "claude-haiku-4-5"),
+    # The lists give one price of cache writes, that of the default lifetime.
+    price_lists=PriceListConvention(
+        frozenset({"anthropic"}), Meter.CACHE_WRITE_5M, endpoints=("/v1/messages", "/v1/messages/batches")
+    ),
     endpoints=ANTHROPIC_ENDPOINTS,
     # Some clients send the key as a bearer token (the Python SDK 2.x does), most as x-api-key.
     credential_headers=("authorization", "x-api-key"),

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tornado_proxy.domain.identity import Secret
-from tornado_proxy.providers.contract import Provider, WebSocketConvention
+from tornado_proxy.providers.contract import (
+    ExampleRequest,
+    PriceListConvention,
+    Provider,
+    SdkVariables,
+    WebSocketConvention,
+)
 from tornado_proxy.providers.openai.endpoints import OPENAI_ENDPOINTS, openai_endpoints
 from tornado_proxy.providers.openai.errors import error_body
 
@@ -16,7 +22,13 @@ def _key_headers(key: Secret) -> Mapping[str, Secret]:
 
 OPENAI = Provider(
     name="openai",
+    title="OpenAI",
     prefix="openai",
+    default_base_url="https://api.openai.com",
+    sdk_variables=SdkVariables("OPENAI_API_KEY", "OPENAI_BASE_URL", base_path="/v1"),
+    example=ExampleRequest("/v1/chat/completions", "gpt-4o-mini"),
+    # LiteLLM lists the models of the old completions endpoint under a provider of their own.
+    price_lists=PriceListConvention(frozenset({"openai", "text-completion-openai"})),
     endpoints=OPENAI_ENDPOINTS,
     make_endpoints=lambda options: openai_endpoints(exact_speech=options.exact_speech),
     credential_headers=("authorization",),
