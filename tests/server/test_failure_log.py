@@ -16,7 +16,7 @@ import pytest
 
 from tests.harness import ProxyProcess, mint, running_proxy, wait_until
 from tests.server.raw_provider import EVENT, SSE, chunk, fetch_chat, open_chat, read_request, run_against
-from tests.upstream.authority import server_context
+from tests.upstream.authority import make_server_context
 
 Say = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -82,7 +82,7 @@ def test_the_line_of_a_call_says_that_a_connection_did_not_come_in_time(tmp_path
 
 def test_the_line_of_a_call_says_that_a_certificate_is_not_trusted(tmp_path: Path) -> None:
     async def run() -> tuple[httpx.Response, dict[str, Any]]:
-        async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=server_context()) as server:
+        async with await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=make_server_context()) as server:
             upstream = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
             return await asyncio.to_thread(ask_at, upstream)
 

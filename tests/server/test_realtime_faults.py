@@ -22,7 +22,7 @@ from tests.server import raw_provider
 from tests.server.test_realtime import next_event, records_of, session
 from tests.stress.async_proxy import becomes_true, serving
 from tests.stress.process_stats import resident_kib
-from tests.upstream.authority import ca_file, server_context
+from tests.upstream.authority import make_server_context, write_ca_file
 
 Speak = Callable[[ServerConnection], Awaitable[None]]
 Act = Callable[[ProxyProcess], Awaitable[Any]]
@@ -325,7 +325,7 @@ def test_a_provider_behind_tls_is_trusted_by_its_ca_file(tmp_path: Path) -> None
         await connection.close(1000, "bye")
 
     async def run(trusted: str | None) -> tuple[int | None, int]:
-        async with serve(speak, "127.0.0.1", 0, ssl=server_context()) as server:
+        async with serve(speak, "127.0.0.1", 0, ssl=make_server_context()) as server:
             url = f"https://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
             provider = {"base_url": url, "api_key": {"env": "TEST_OPENAI_KEY"}}
             if trusted is not None:
@@ -337,7 +337,7 @@ def test_a_provider_behind_tls_is_trusted_by_its_ca_file(tmp_path: Path) -> None
                 except websockets.InvalidStatus as refused:
                     return None, refused.response.status_code
 
-    assert asyncio.run(run(ca_file(tmp_path))) == (1000, 101)
+    assert asyncio.run(run(write_ca_file(tmp_path))) == (1000, 101)
     assert asyncio.run(run(None)) == (None, 502)
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from tests.harness import ProxyProcess, running_proxy
 from tests.server.raw_provider import EVENT, USAGE, chunk, open_chat, read_request, run_against
-from tests.upstream.authority import ca_file
-from tests.upstream.http2 import Stream, http2_provider
+from tests.upstream.authority import write_ca_file
+from tests.upstream.http2_provider import Stream, run_http2_provider
 
 #: Seconds; far above what anything here takes.
 _TIMEOUT_S = 20
@@ -96,15 +96,19 @@ def test_what_has_come_is_passed_on_while_the_provider_is_silent(
 def test_what_has_come_over_http2_is_passed_on_while_the_provider_is_silent(length: bool, tmp_path: Path) -> None:
     async def respond(stream: Stream) -> None:
         size = [("content-length", str(len(EVENT + USAGE)))] if length else []
-        await stream.head(200, ("content-type", "text/event-stream"), *size)
+        await stream.send_head(200, ("content-type", "text/event-stream"), *size)
         await stream.send(EVENT)
         await asyncio.wait_for(go_on.wait(), _TIMEOUT_S)
         await stream.send(USAGE)
         stream.end()
 
     async def run() -> bytes:
-        async with http2_provider(respond) as provider:
-            trusted = {"base_url": provider.url, "api_key": {"env": "TEST_OPENAI_KEY"}, "ca_file": ca_file(tmp_path)}
+        async with run_http2_provider(respond) as provider:
+            trusted = {
+                "base_url": provider.url,
+                "api_key": {"env": "TEST_OPENAI_KEY"},
+                "ca_file": write_ca_file(tmp_path),
+            }
             proxy = running_proxy(tmp_path, provider.url, providers={"openai": trusted})
             running = await asyncio.to_thread(proxy.__enter__)
             try:

@@ -16,14 +16,14 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-def ca_file(folder: Path, of: trustme.CA | None = None) -> str:
+def write_ca_file(folder: Path, of: trustme.CA | None = None) -> str:
     """Its certificate as a PEM file, for `providers.*.ca_file`."""
     path = folder / "ca.pem"
     (of or authority()).cert_pem.write_to_path(path)
     return str(path)
 
 
-def server_context(
+def make_server_context(
     *, name: str = "127.0.0.1", by: trustme.CA | None = None, expired: bool = False, alpn: tuple[str, ...] = ()
 ) -> ssl.SSLContext:
     """What a provider presents: a certificate for `name`, signed by `by`."""

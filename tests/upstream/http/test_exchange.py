@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.upstream.servers import Answer, provider
+from tests.upstream.tcp_provider import Respond, run_provider
 from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.upstream.http.client import UpstreamClient
@@ -60,7 +60,7 @@ async def test_a_body_comes_through_whole_and_in_order(client: list[UpstreamClie
             await writer.drain()
         writer.write(b"0\r\n\r\n")
 
-    async with provider(answer) as url:
+    async with run_provider(answer) as url:
         exchange = new_client(client).start(request(url))
 
         assert await read_all(exchange) == b"one,two,three"
@@ -75,7 +75,7 @@ async def test_only_what_was_given_is_sent_to_the_provider(client: list[Upstream
         seen.append(await reader.readexactly(2))
         writer.write(OK + b"Content-Length: 0\r\n\r\n")
 
-    async with provider(collect, heads=seen) as url:
+    async with run_provider(collect, heads=seen) as url:
         await read_all(new_client(client).start(request(f"{url}/v1/x?a=%2Fb")))
 
     head, body = seen
@@ -100,7 +100,7 @@ async def test_abort_closes_the_provider_connection_while_the_provider_is_silent
         await reader.read()
         closed_at.set_result(time.monotonic())
 
-    async with provider(silent) as url:
+    async with run_provider(silent) as url:
         exchange = new_client(client).start(request(url))
         await asyncio.sleep(0.1)
         aborted_at = time.monotonic()
@@ -125,7 +125,7 @@ async def test_a_reader_that_waits_holds_the_provider_back_and_loses_nothing(cli
             written += len(piece)
             await writer.drain()
 
-    async with provider(pour) as url:
+    async with run_provider(pour) as url:
         exchange = new_client(client).start(request(url, method="GET", body=None))
         await exchange.head()
         await asyncio.sleep(0.5)
@@ -142,7 +142,7 @@ async def test_a_body_that_breaks_off_raises_after_its_bytes(client: list[Upstre
         writer.write(OK + b"Content-Length: 100\r\n\r\nhalf")
         await writer.drain()
 
-    async with provider(cut) as url:
+    async with run_provider(cut) as url:
         exchange = new_client(client).start(request(url))
         await exchange.head()
 
@@ -166,7 +166,7 @@ async def test_a_provider_that_stays_silent_ends_in_a_time_out(client: list[Upst
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
-    async with provider(silent) as url:
+    async with run_provider(silent) as url:
         with pytest.raises(UpstreamTimeout) as caught:
             await new_client(client).start(request(url, idle_s=0.5)).head()
 
@@ -187,7 +187,7 @@ async def test_a_hundred_exchanges_in_every_phase_of_being_left_leave_no_handle_
             await asyncio.sleep(0.005)
         writer.write(b"0\r\n\r\n")
 
-    async with provider(drip) as url:
+    async with run_provider(drip) as url:
         upstream = new_client(client)
         left = [upstream.start(request(url)) for _ in range(100)]
         kept = [upstream.start(request(url)) for _ in range(20)]
@@ -212,7 +212,7 @@ async def test_what_follows_an_exchange_that_was_left_knows_nothing_of_it(client
             await reader.read()
         writer.write(OK + b"Content-Length: 4000\r\n\r\n" + asked)
 
-    async with provider(answer) as url:
+    async with run_provider(answer) as url:
         upstream = new_client(client)
         for number, phase in enumerate((b"s", b"p", b"p", b"s", b"p")):
             left = upstream.start(request(url, body=phase * 4000))
@@ -227,7 +227,7 @@ async def test_what_follows_an_exchange_that_was_left_knows_nothing_of_it(client
             assert await asyncio.wait_for(read_all(upstream.start(request(url, body=following))), 5) == following
 
 
-def closing_after(acts_s: float, seen: list[bytes]) -> Answer:
+def closing_after(acts_s: float, seen: list[bytes]) -> Respond:
     """Answers the first request of a connection, and closes that `acts_s` seconds after it has read another."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -244,7 +244,7 @@ def closing_after(acts_s: float, seen: list[bytes]) -> Answer:
 async def test_a_call_that_meets_the_end_of_a_kept_connection_is_sent_again(client: list[UpstreamClient]) -> None:
     seen: list[bytes] = []
 
-    async with provider(closing_after(0, seen)) as url:
+    async with run_provider(closing_after(0, seen)) as url:
         upstream = new_client(client)
         await read_all(upstream.start(request(url)))
 
@@ -257,7 +257,7 @@ async def test_a_call_that_meets_the_end_of_a_kept_connection_is_sent_again(clie
 async def test_a_call_that_the_provider_may_have_acted_on_is_not_sent_again(client: list[UpstreamClient]) -> None:
     seen: list[bytes] = []
 
-    async with provider(closing_after(0.6, seen)) as url:
+    async with run_provider(closing_after(0.6, seen)) as url:
         upstream = new_client(client)
         await read_all(upstream.start(request(url)))
         with pytest.raises(UpstreamError) as caught:
@@ -273,7 +273,7 @@ async def test_heads_of_1xx_are_passed_over(client: list[UpstreamClient]) -> Non
         writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n")
         writer.write(b"HTTP/1.1 201 Made\r\nX-A: 1\r\nX-A: 2\r\nContent-Length: 0\r\n\r\n")
 
-    async with provider(answer) as url:
+    async with run_provider(answer) as url:
         head = await new_client(client).start(request(url)).head()
 
     assert (head.status, head.reason) == (201, "Made")

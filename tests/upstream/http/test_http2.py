@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.upstream.asking import request, upstream_client, whole_body
-from tests.upstream.authority import ca_file
-from tests.upstream.http2 import Provider, Stream, http2_provider
+from tests.upstream.authority import write_ca_file
+from tests.upstream.http2_provider import Provider, Stream, run_http2_provider
+from tests.upstream.requests import make_request, read_body, run_client
 from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError
 from tornado_proxy.upstream.http.client import UpstreamClient
 from tornado_proxy.upstream.http.exchange import HIGH_WATER_BYTES
@@ -22,7 +22,7 @@ PATIENCE_S = 20
 
 @pytest.fixture(scope="module")
 def ca(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return ca_file(tmp_path_factory.mktemp("authority"))
+    return write_ca_file(tmp_path_factory.mktemp("authority"))
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -33,7 +33,7 @@ async def until(holds: Callable[[], bool]) -> None:
 
 async def warm(upstream: UpstreamClient, provider: Provider, ca: str) -> None:
     """Make one whole call, so that a connection stands."""
-    assert await whole_body(upstream.start(request(f"{provider.url}/warm", ca_file=ca))) == b"warm"
+    assert await read_body(upstream.start(make_request(f"{provider.url}/warm", ca_file=ca))) == b"warm"
 
 
 def of_size(size: int) -> bytes:
@@ -46,7 +46,7 @@ async def test_a_hundred_streams_are_open_at_once_on_the_connection_that_stands(
     let_go = asyncio.Event()
 
     async def answer(stream: Stream) -> None:
-        await stream.head()
+        await stream.send_head()
         if stream.path == "/warm":
             await stream.send(b"warm")
         else:
@@ -54,16 +54,16 @@ async def test_a_hundred_streams_are_open_at_once_on_the_connection_that_stands(
             await stream.send(of_size(int(stream.path[1:])))
         stream.end()
 
-    async with http2_provider(answer) as provider:
-        with upstream_client() as upstream:
+    async with run_http2_provider(answer) as provider:
+        with run_client() as upstream:
             await warm(upstream, provider, ca)
             sizes = [20_000 + number for number in range(100)]
-            exchanges = [upstream.start(request(f"{provider.url}/{size}", ca_file=ca)) for size in sizes]
+            exchanges = [upstream.start(make_request(f"{provider.url}/{size}", ca_file=ca)) for size in sizes]
             await until(lambda: len(provider.streams) == 101)
             heads = await asyncio.gather(*(exchange.head() for exchange in exchanges))
             open_at_once = [connection.most_open for connection in provider.connections]
             let_go.set()
-            bodies = await asyncio.gather(*(whole_body(exchange) for exchange in exchanges))
+            bodies = await asyncio.gather(*(read_body(exchange) for exchange in exchanges))
 
     assert open_at_once == [100]
     assert {(head.status, head.reason) for head in heads} == {(200, "")}
@@ -75,21 +75,21 @@ async def test_where_few_streams_fit_on_a_connection_no_stream_waits_for_the_end
     let_go = asyncio.Event()
 
     async def answer(stream: Stream) -> None:
-        await stream.head()
+        await stream.send_head()
         await stream.send(b"warm")
         if stream.path != "/warm":
             await let_go.wait()
         stream.end()
 
-    async with http2_provider(answer, max_streams=8) as provider:
-        with upstream_client() as upstream:
+    async with run_http2_provider(answer, max_streams=8) as provider:
+        with run_client() as upstream:
             await warm(upstream, provider, ca)
             for _ in range(2):
-                exchanges = [upstream.start(request(f"{provider.url}/held", ca_file=ca)) for _ in range(40)]
+                exchanges = [upstream.start(make_request(f"{provider.url}/held", ca_file=ca)) for _ in range(40)]
                 async with asyncio.timeout(PATIENCE_S):
                     first = [await exchange.read() for exchange in exchanges]
                 let_go.set()
-                await asyncio.gather(*(whole_body(exchange) for exchange in exchanges))
+                await asyncio.gather(*(read_body(exchange) for exchange in exchanges))
                 let_go.clear()
                 assert first == [b"warm"] * 40
             on_each = [connection.most_open for connection in provider.connections]
@@ -102,15 +102,15 @@ async def test_where_few_streams_fit_on_a_connection_no_stream_waits_for_the_end
 @pytest.mark.parametrize("size", [0, 1, 16_384, 65_536, 300_000, 3_000_000])
 async def test_a_body_of_any_size_goes_up_and_comes_down_whole(size: int, ca: str) -> None:
     async def echo(stream: Stream) -> None:
-        await stream.head(200, ("content-length", str(size)))
+        await stream.send_head(200, ("content-length", str(size)))
         await stream.send(bytes(stream.body))
         stream.end()
 
-    async with http2_provider(echo) as provider:
-        with upstream_client() as upstream:
-            exchange = upstream.start(request(provider.url, ca_file=ca, body=of_size(size)))
+    async with run_http2_provider(echo) as provider:
+        with run_client() as upstream:
+            exchange = upstream.start(make_request(provider.url, ca_file=ca, body=of_size(size)))
 
-            assert await whole_body(exchange) == of_size(size)
+            assert await read_body(exchange) == of_size(size)
             assert exchange.complete
 
 
@@ -119,15 +119,15 @@ async def test_a_body_whose_length_is_known_does_not_wait_for_its_last_bytes(ca:
     """libcurl's limit on speed, which keeps windows small, would hold its last hundredth back for 0.2 s each time."""
 
     async def answer(stream: Stream) -> None:
-        await stream.head(200, ("content-length", "20000"))
+        await stream.send_head(200, ("content-length", "20000"))
         await stream.send(of_size(20_000))
         stream.end()
 
-    async with http2_provider(answer) as provider:
-        with upstream_client() as upstream:
+    async with run_http2_provider(answer) as provider:
+        with run_client() as upstream:
             began = time.monotonic()
             for _ in range(30):
-                await whole_body(upstream.start(request(provider.url, ca_file=ca)))
+                await read_body(upstream.start(make_request(provider.url, ca_file=ca)))
 
             assert time.monotonic() - began < 3
 
@@ -137,7 +137,7 @@ async def test_streams_that_nobody_reads_hold_their_own_provider_back_and_no_oth
     size = 8 * 1024 * 1024
 
     async def answer(stream: Stream) -> None:
-        await stream.head()
+        await stream.send_head()
         if stream.path == "/stalled":
             await stream.send(of_size(size))
         else:
@@ -146,17 +146,17 @@ async def test_streams_that_nobody_reads_hold_their_own_provider_back_and_no_oth
                 await asyncio.sleep(0.01)
         stream.end()
 
-    async with http2_provider(answer) as provider:
-        with upstream_client() as upstream:
-            flowing = upstream.start(request(f"{provider.url}/flowing", ca_file=ca))
+    async with run_http2_provider(answer) as provider:
+        with run_client() as upstream:
+            flowing = upstream.start(make_request(f"{provider.url}/flowing", ca_file=ca))
             await flowing.head()
-            stalled = [upstream.start(request(f"{provider.url}/stalled", ca_file=ca)) for _ in range(3)]
+            stalled = [upstream.start(make_request(f"{provider.url}/stalled", ca_file=ca)) for _ in range(3)]
             for exchange in stalled:
                 await exchange.head()
             # Two seconds: long enough for the limit on speed to be lifted twice.
-            assert await whole_body(flowing) == b"tick" * 200
+            assert await read_body(flowing) == b"tick" * 200
             sent = [stream.sent for stream in provider.streams if stream.path == "/stalled"]
-            bodies = await asyncio.gather(*(whole_body(exchange) for exchange in stalled))
+            bodies = await asyncio.gather(*(read_body(exchange) for exchange in stalled))
 
     assert len(provider.connections) == 1
     assert len(sent) == 3
@@ -169,13 +169,13 @@ async def test_a_reader_that_stalls_again_and_again_gets_all_of_it(ca: str) -> N
     size = 4 * 1024 * 1024
 
     async def answer(stream: Stream) -> None:
-        await stream.head()
+        await stream.send_head()
         await stream.send(of_size(size))
         stream.end()
 
-    async with http2_provider(answer) as provider:
-        with upstream_client() as upstream:
-            exchange = upstream.start(request(provider.url, ca_file=ca, idle_s=5))
+    async with run_http2_provider(answer) as provider:
+        with run_client() as upstream:
+            exchange = upstream.start(make_request(provider.url, ca_file=ca, idle_s=5))
             await exchange.head()
             pieces = []
             while data := await exchange.read():
@@ -193,18 +193,18 @@ async def test_abort_takes_back_one_silent_stream_at_once_and_leaves_the_others(
     async def answer(stream: Stream) -> None:
         if stream.path == "/silent":
             await asyncio.Event().wait()
-        await stream.head()
+        await stream.send_head()
         await stream.send(b"one ")
         await let_go.wait()
         await stream.send(b"two")
         stream.end()
 
-    async with http2_provider(answer) as provider:
-        with upstream_client() as upstream:
-            flowing = [upstream.start(request(f"{provider.url}/flowing", ca_file=ca))]
+    async with run_http2_provider(answer) as provider:
+        with run_client() as upstream:
+            flowing = [upstream.start(make_request(f"{provider.url}/flowing", ca_file=ca))]
             await flowing[0].head()
-            flowing += [upstream.start(request(f"{provider.url}/flowing", ca_file=ca)) for _ in range(5)]
-            silent = upstream.start(request(f"{provider.url}/silent", ca_file=ca))
+            flowing += [upstream.start(make_request(f"{provider.url}/flowing", ca_file=ca)) for _ in range(5)]
+            silent = upstream.start(make_request(f"{provider.url}/silent", ca_file=ca))
             await until(lambda: len(provider.streams) == 7)
             (taken_back,) = [stream for stream in provider.streams if stream.path == "/silent"]
             aborted_at = time.monotonic()
@@ -213,7 +213,7 @@ async def test_abort_takes_back_one_silent_stream_at_once_and_leaves_the_others(
             with pytest.raises(ExchangeAborted):
                 await silent.head()
             let_go.set()
-            bodies = await asyncio.gather(*(whole_body(exchange) for exchange in flowing))
+            bodies = await asyncio.gather(*(read_body(exchange) for exchange in flowing))
             assert upstream.running == 0
 
     assert seen_at - aborted_at < 0.1
@@ -225,13 +225,13 @@ async def test_abort_takes_back_one_silent_stream_at_once_and_leaves_the_others(
 @pytest.mark.gen_test(timeout=30)
 async def test_abort_takes_back_a_stream_that_is_paused(ca: str) -> None:
     async def answer(stream: Stream) -> None:
-        await stream.head()
+        await stream.send_head()
         await stream.send(of_size(2_000_000))
         stream.end()
 
-    async with http2_provider(answer) as provider:
-        with upstream_client() as upstream:
-            exchange = upstream.start(request(provider.url, ca_file=ca))
+    async with run_http2_provider(answer) as provider:
+        with run_client() as upstream:
+            exchange = upstream.start(make_request(provider.url, ca_file=ca))
             await until(lambda: exchange.held_bytes >= HIGH_WATER_BYTES)
             exchange.abort("the client left")
 
@@ -241,16 +241,16 @@ async def test_abort_takes_back_a_stream_that_is_paused(ca: str) -> None:
 @pytest.mark.gen_test(timeout=30)
 async def test_a_connection_that_breaks_breaks_all_its_streams_and_the_next_call_makes_another(ca: str) -> None:
     async def answer(stream: Stream) -> None:
-        await stream.head()
+        await stream.send_head()
         await stream.send(b"warm")
         if stream.path != "/warm":
             await asyncio.Event().wait()
         stream.end()
 
-    async with http2_provider(answer) as provider:
-        with upstream_client() as upstream:
+    async with run_http2_provider(answer) as provider:
+        with run_client() as upstream:
             await warm(upstream, provider, ca)
-            exchanges = [upstream.start(request(f"{provider.url}/held", ca_file=ca)) for _ in range(10)]
+            exchanges = [upstream.start(make_request(f"{provider.url}/held", ca_file=ca)) for _ in range(10)]
             for exchange in exchanges:
                 assert await exchange.read() == b"warm"
             provider.connections[0].cut()
@@ -267,7 +267,7 @@ async def test_a_stream_that_the_provider_takes_back_is_broken_and_the_others_ar
     failed = asyncio.Event()
 
     async def answer(stream: Stream) -> None:
-        await stream.head()
+        await stream.send_head()
         await stream.send(b"half")
         if stream.path == "/failing":
             stream.fail()
@@ -277,16 +277,16 @@ async def test_a_stream_that_the_provider_takes_back_is_broken_and_the_others_ar
         await stream.send(b" whole")
         stream.end()
 
-    async with http2_provider(answer) as provider:
-        with upstream_client() as upstream:
-            flowing = upstream.start(request(f"{provider.url}/flowing", ca_file=ca))
+    async with run_http2_provider(answer) as provider:
+        with run_client() as upstream:
+            flowing = upstream.start(make_request(f"{provider.url}/flowing", ca_file=ca))
             await flowing.head()
-            failing = upstream.start(request(f"{provider.url}/failing", ca_file=ca))
+            failing = upstream.start(make_request(f"{provider.url}/failing", ca_file=ca))
 
             assert await failing.read() == b"half"
             with pytest.raises(UpstreamError):
                 await failing.read()
-            assert await whole_body(flowing) == b"half whole"
+            assert await read_body(flowing) == b"half whole"
             assert len(provider.connections) == 1
 
 
@@ -297,7 +297,7 @@ async def test_a_provider_that_takes_no_new_stream_ends_the_old_ones_and_gets_th
     let_go = asyncio.Event()
 
     async def answer(stream: Stream) -> None:
-        await stream.head()
+        await stream.send_head()
         if stream.path == "/held":
             await stream.send(b"half ")
             stream.connection.go_away()
@@ -305,14 +305,14 @@ async def test_a_provider_that_takes_no_new_stream_ends_the_old_ones_and_gets_th
         await stream.send(b"warm")
         stream.end()
 
-    async with http2_provider(answer) as provider:
-        with upstream_client() as upstream:
-            held = upstream.start(request(f"{provider.url}/held", ca_file=ca))
+    async with run_http2_provider(answer) as provider:
+        with run_client() as upstream:
+            held = upstream.start(make_request(f"{provider.url}/held", ca_file=ca))
             assert await held.read() == b"half "
             await warm(upstream, provider, ca)
             let_go.set()
 
-            assert await whole_body(held) == b"warm"
+            assert await read_body(held) == b"warm"
             assert held.complete
 
     assert [len(connection.streams) for connection in provider.connections] == [1, 1]
@@ -326,15 +326,15 @@ async def test_a_stream_that_the_provider_refused_unseen_is_sent_again_on_a_new_
         if stream.path != "/warm" and len(provider.connections) == 1:
             stream.connection.go_away(refuse=stream)
             return
-        await stream.head()
+        await stream.send_head()
         await stream.send(b"warm" if stream.path == "/warm" else bytes(stream.body))
         stream.end()
 
-    async with http2_provider(answer) as provider:
-        with upstream_client() as upstream:
+    async with run_http2_provider(answer) as provider:
+        with run_client() as upstream:
             await warm(upstream, provider, ca)
 
-            assert await whole_body(upstream.start(request(f"{provider.url}/x", ca_file=ca, body=body))) == body
+            assert await read_body(upstream.start(make_request(f"{provider.url}/x", ca_file=ca, body=body))) == body
 
     assert [[stream.path for stream in one.streams.values()] for one in provider.connections] == [
         ["/warm", "/x"],
@@ -347,14 +347,14 @@ async def test_a_call_that_the_provider_may_have_acted_on_is_not_sent_again(ca: 
     async def answer(stream: Stream) -> None:
         if stream.path != "/warm":
             await asyncio.Event().wait()
-        await stream.head()
+        await stream.send_head()
         await stream.send(b"warm")
         stream.end()
 
-    async with http2_provider(answer) as provider:
-        with upstream_client() as upstream:
+    async with run_http2_provider(answer) as provider:
+        with run_client() as upstream:
             await warm(upstream, provider, ca)
-            exchange = upstream.start(request(f"{provider.url}/x", ca_file=ca))
+            exchange = upstream.start(make_request(f"{provider.url}/x", ca_file=ca))
             await until(lambda: len(provider.streams) == 2)
             await asyncio.sleep(0.6)  # a provider that refuses a stream says so sooner
             provider.connections[0].cut()

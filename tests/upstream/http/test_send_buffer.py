@@ -12,7 +12,7 @@ STREAMS = 100
 #: Opens streams with prompts of 20 KB after a prompt of 8 MB has come and gone; prints the growth in KB.
 HOLD = """
 import asyncio
-from tests.upstream.servers import provider
+from tests.upstream.tcp_provider import run_provider
 from tornado_proxy.upstream.http.client import UpstreamClient
 from tornado_proxy.upstream.http.request import Payload, UpstreamRequest
 
@@ -37,7 +37,7 @@ async def open_stream(client, url, size):
 
 async def main():
     client = UpstreamClient(force_instance=True)
-    async with provider(answer) as url:
+    async with run_provider(answer) as url:
         (await open_stream(client, url, 8 << 20)).abort("it was the large one")
         before = resident_kb()
         streams = [await open_stream(client, url, 20_000) for _ in range(int({streams}))]

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.upstream.asking import request, upstream_client, whole_body
-from tests.upstream.authority import ca_file, server_context
+from tests.upstream.authority import make_server_context, write_ca_file
+from tests.upstream.requests import make_request, read_body, run_client
 from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -54,9 +54,9 @@ async def say_hello(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 @pytest.mark.gen_test(timeout=30)
 async def test_a_certificate_by_the_authority_that_ca_file_names_is_accepted(tmp_path: Path) -> None:
-    async with https_provider(server_context(), say_hello) as url:
-        with upstream_client() as upstream:
-            assert await whole_body(upstream.start(request(url, ca_file=ca_file(tmp_path)))) == b"hello"
+    async with https_provider(make_server_context(), say_hello) as url:
+        with run_client() as upstream:
+            assert await read_body(upstream.start(make_request(url, ca_file=write_ca_file(tmp_path)))) == b"hello"
 
 
 STRANGER = trustme.CA()
@@ -66,9 +66,9 @@ STRANGER = trustme.CA()
 @pytest.mark.parametrize(
     ("make", "word"),
     [
-        pytest.param(lambda: server_context(by=STRANGER), "issuer certificate", id="another authority's"),
-        pytest.param(lambda: server_context(name="provider.example"), "127.0.0.1", id="another host's"),
-        pytest.param(lambda: server_context(expired=True), "expired", id="expired"),
+        pytest.param(lambda: make_server_context(by=STRANGER), "issuer certificate", id="another authority's"),
+        pytest.param(lambda: make_server_context(name="provider.example"), "127.0.0.1", id="another host's"),
+        pytest.param(lambda: make_server_context(expired=True), "expired", id="expired"),
     ],
 )
 async def test_a_certificate_that_does_not_hold_is_refused_before_anything_is_sent(
@@ -81,12 +81,12 @@ async def test_a_certificate_that_does_not_hold_is_refused_before_anything_is_se
         await say_hello(reader, writer)
 
     async with https_provider(make(), answer) as url:
-        with upstream_client() as upstream:
+        with run_client() as upstream:
             with pytest.raises(UpstreamUnreachable) as caught:
-                await upstream.start(request(url, ca_file=ca_file(tmp_path))).head()
+                await upstream.start(make_request(url, ca_file=write_ca_file(tmp_path))).head()
             # An authority that is trusted for one request is not for the next.
             with pytest.raises(UpstreamUnreachable):
-                await upstream.start(request(url)).head()
+                await upstream.start(make_request(url)).head()
 
     assert caught.value.status == 502
     assert not caught.value.request_sent
@@ -98,21 +98,21 @@ async def test_a_certificate_that_does_not_hold_is_refused_before_anything_is_se
 async def test_a_connection_that_was_trusted_by_one_ca_file_is_not_used_for_a_request_that_names_none(
     tmp_path: Path,
 ) -> None:
-    async with https_provider(server_context(), say_hello) as url:
-        with upstream_client() as upstream:
-            assert await whole_body(upstream.start(request(url, ca_file=ca_file(tmp_path)))) == b"hello"
+    async with https_provider(make_server_context(), say_hello) as url:
+        with run_client() as upstream:
+            assert await read_body(upstream.start(make_request(url, ca_file=write_ca_file(tmp_path)))) == b"hello"
 
             with pytest.raises(UpstreamUnreachable):
-                await upstream.start(request(url)).head()
+                await upstream.start(make_request(url)).head()
 
 
 @pytest.mark.gen_test(timeout=30)
 async def test_a_handshake_that_stalls_ends_by_the_connect_time_out(tmp_path: Path) -> None:
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent, upstream_client() as upstream:
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent, run_client() as upstream:
         url = f"https://127.0.0.1:{silent.getsockname()[1]}"
         began = time.monotonic()
         with pytest.raises(UpstreamTimeout) as caught:
-            await upstream.start(request(url, ca_file=ca_file(tmp_path), connect_s=0.5)).head()
+            await upstream.start(make_request(url, ca_file=write_ca_file(tmp_path), connect_s=0.5)).head()
 
     assert caught.value.status == 504
     assert not caught.value.request_sent
@@ -122,18 +122,18 @@ async def test_a_handshake_that_stalls_ends_by_the_connect_time_out(tmp_path: Pa
 @pytest.mark.gen_test(timeout=30)
 async def test_what_ends_before_anything_was_sent_says_so(tmp_path: Path) -> None:
     """By abort() and by the idle time-out; on a handle that has sent a request before."""
-    ca = ca_file(tmp_path)
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent, upstream_client() as upstream:
-        async with https_provider(server_context(), say_hello) as url:
-            assert await whole_body(upstream.start(request(url, ca_file=ca))) == b"hello"
+    ca = write_ca_file(tmp_path)
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent, run_client() as upstream:
+        async with https_provider(make_server_context(), say_hello) as url:
+            assert await read_body(upstream.start(make_request(url, ca_file=ca))) == b"hello"
         url = f"https://127.0.0.1:{silent.getsockname()[1]}"
-        aborted = upstream.start(request(url, ca_file=ca))
+        aborted = upstream.start(make_request(url, ca_file=ca))
         await asyncio.sleep(0.05)
         aborted.abort("the client left")
         with pytest.raises(ExchangeAborted) as by_abort:
             await aborted.head()
         with pytest.raises(UpstreamTimeout) as by_silence:
-            await upstream.start(request(url, ca_file=ca, idle_s=0.2)).head()
+            await upstream.start(make_request(url, ca_file=ca, idle_s=0.2)).head()
 
     assert not by_abort.value.request_sent
     assert not by_silence.value.request_sent
@@ -183,9 +183,9 @@ async def test_a_body_that_breaks_off_is_broken_after_its_bytes(
         writer.write(b"HTTP/1.1 200 OK\r\n" + rest)
         await end(writer)
 
-    async with https_provider(server_context(), answer) as url:
-        with upstream_client() as upstream:
-            exchange = upstream.start(request(url, ca_file=ca_file(tmp_path)))
+    async with https_provider(make_server_context(), answer) as url:
+        with run_client() as upstream:
+            exchange = upstream.start(make_request(url, ca_file=write_ca_file(tmp_path)))
             assert await exchange.read() == b"half"
             with pytest.raises(UpstreamError) as caught:
                 await exchange.read()
@@ -200,6 +200,6 @@ async def test_a_body_without_a_length_is_whole_when_its_connection_is_closed_pr
         writer.write(b"HTTP/1.1 200 OK\r\n\r\nhalf")
         await say_goodbye(writer)
 
-    async with https_provider(server_context(), answer) as url:
-        with upstream_client() as upstream:
-            assert await whole_body(upstream.start(request(url, ca_file=ca_file(tmp_path)))) == b"half"
+    async with https_provider(make_server_context(), answer) as url:
+        with run_client() as upstream:
+            assert await read_body(upstream.start(make_request(url, ca_file=write_ca_file(tmp_path)))) == b"half"

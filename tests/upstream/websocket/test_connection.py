@@ -17,8 +17,8 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from tests.upstream.authority import ca_file, server_context
-from tests.upstream.servers import provider
+from tests.upstream.authority import make_server_context, write_ca_file
+from tests.upstream.tcp_provider import run_provider
 from tornado_proxy.domain.errors import UpgradeRejected, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.upstream.websocket.connection import Closed, UpstreamWebSocket, WebSocketRequest, connect
@@ -331,7 +331,7 @@ async def test_an_upgrade_that_does_not_come_about_is_an_upstream_error(said: by
         writer.write(said)
         await writer.drain()
 
-    async with provider(answer) as url:
+    async with run_provider(answer) as url:
         with pytest.raises((UpstreamUnreachable, UpgradeRejected)):
             await asyncio.wait_for(opened(url), 10)
 
@@ -341,7 +341,7 @@ async def test_an_upgrade_that_is_never_answered_ends_by_the_connect_time_out() 
     async def stay_silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await reader.read()
 
-    async with provider(stay_silent) as url:
+    async with run_provider(stay_silent) as url:
         with pytest.raises(UpstreamTimeout):
             await asyncio.wait_for(opened(url, timeout_s=0.3), 10)
 
@@ -360,9 +360,9 @@ async def test_tls_is_trusted_by_ca_file_alone(tmp_path: Path) -> None:
         await connection.send("hello")
         await connection.close()
 
-    async with speaker(greet, server_context()) as url:
-        came, closed = await until_closed(await opened(url, ca=ca_file(tmp_path)))
+    async with speaker(greet, make_server_context()) as url:
+        came, closed = await until_closed(await opened(url, ca=write_ca_file(tmp_path)))
         assert (came, closed) == (["hello"], Closed(1000, ""))
-        for untrusted in (None, ca_file(tmp_path, of=trustme.CA())):
+        for untrusted in (None, write_ca_file(tmp_path, of=trustme.CA())):
             with pytest.raises(UpstreamUnreachable, match=r"(?i)certificate"):
                 await opened(url, ca=untrusted)

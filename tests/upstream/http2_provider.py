@@ -16,7 +16,7 @@ import h2.events
 import h2.settings
 from hyperframe.frame import GoAwayFrame
 
-from tests.upstream.authority import server_context
+from tests.upstream.authority import make_server_context
 
 Answer = Callable[["Stream"], Awaitable[None]]
 
@@ -37,7 +37,7 @@ class Stream:
     def path(self) -> str:
         return self.headers[":path"]
 
-    async def head(self, status: int = 200, *headers: tuple[str, str]) -> None:
+    async def send_head(self, status: int = 200, *headers: tuple[str, str]) -> None:
         """Send the head, when the request has come whole."""
         await self.whole.wait()
         self.connection.protocol.send_headers(self._number, [(":status", str(status)), *headers])
@@ -171,7 +171,7 @@ class Provider:
 
 
 @contextlib.asynccontextmanager
-async def http2_provider(
+async def run_http2_provider(
     answer: Answer, *, max_streams: int = 100, context: ssl.SSLContext | None = None
 ) -> AsyncIterator[Provider]:
     """Serve each stream with `answer`; at most `max_streams` of a connection may be open at a time."""
@@ -188,7 +188,7 @@ async def http2_provider(
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         serving.add(asyncio.create_task(serve(reader, writer)))
 
-    context = context or server_context(alpn=("h2",))
+    context = context or make_server_context(alpn=("h2",))
     server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=context, backlog=1024)
     provider.url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:

@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Respond = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
-async def provider(answer: Answer, heads: list[bytes] | None = None) -> AsyncIterator[str]:
+async def run_provider(answer: Respond, heads: list[bytes] | None = None) -> AsyncIterator[str]:
     """Serve each connection with `answer` after its request head has been read; gives the base URL.
 
     `heads` collects the request heads as they came.

@@ -12,7 +12,7 @@ from tornado_proxy.upstream.http.request import Payload, UpstreamRequest
 
 
 @contextmanager
-def upstream_client() -> Iterator[UpstreamClient]:
+def run_client() -> Iterator[UpstreamClient]:
     """A client inside the running loop."""
     client = UpstreamClient(force_instance=True)
     try:
@@ -21,7 +21,7 @@ def upstream_client() -> Iterator[UpstreamClient]:
         client.close()
 
 
-def request(
+def make_request(
     url: str, *, ca_file: str | None = None, body: bytes = b"{}", connect_s: float = 5.0, idle_s: float = 20.0
 ) -> UpstreamRequest:
     return UpstreamRequest(
@@ -36,7 +36,7 @@ def request(
     )
 
 
-async def whole_body(exchange: Exchange) -> bytes:
+async def read_body(exchange: Exchange) -> bytes:
     """The body, to its proper end."""
     await exchange.head()
     pieces = []
