@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ USAGE = (
 END = b"0\r\n\r\n"
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Act = Callable[[ProxyProcess], Coroutine[Any, Any, Any]]
 
 
 def chunk(data: bytes) -> bytes:
@@ -34,6 +36,13 @@ def is_complete(response: bytes) -> bool:
     return body.endswith(END) if length is None else len(body) == int(length[1])
 
 
+def request_id_of(response: bytes) -> str:
+    """Return the request id in the head of a response."""
+    found = re.search(rb"\r\nllm-proxy-request-id: (\S+)", response, re.IGNORECASE)
+    assert found is not None, response[:1000]
+    return found[1].decode()
+
+
 async def read_request(reader: asyncio.StreamReader) -> bytes:
     """Return the body of the next request, which states its Content-Length."""
     head = await reader.readuntil(b"\r\n\r\n")
@@ -41,35 +50,65 @@ async def read_request(reader: asyncio.StreamReader) -> bytes:
     return await reader.readexactly(int(length.partition(b":")[2]))
 
 
-def run_against(serve: Serve, folder: Path, act: Callable[[ProxyProcess], Awaitable[Any]], **config: Any) -> Any:
-    """Return the result of `act`; it runs beside the real server and a provider that is `serve`.
+class ScriptedProvider:
+    """A provider that each test scripts, and one server in front of it that they share.
 
-    Args:
-        serve: Called with each connection that the proxy opens; the connection closes when it returns.
-        folder: The folder of the server's configuration and ledger.
-        act: The client's side of the test.
-        config: Top-level members of the configuration.
+    Provider and clients run on one event loop, which runs only within run(): a response that a test leaves unfinished
+    continues in the next one.
     """
 
-    async def run() -> Any:
-        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            try:
-                await serve(reader, writer)
-            except (ConnectionError, asyncio.IncompleteReadError):
-                pass
-            finally:
-                writer.close()
+    def __init__(self, runner: asyncio.Runner) -> None:
+        self._runner = runner
+        self._serve: Serve | None = None
+        self._proxy: ProxyProcess | None = None
 
-        async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
-            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-            context = running_proxy(folder, url, **config)
-            proxy = await asyncio.to_thread(context.__enter__)
-            try:
-                return await act(proxy)
-            finally:
-                await asyncio.to_thread(context.__exit__, None, None, None)
+    def run(self, serve: Serve, act: Act) -> Any:
+        """Return the result of `act`; it runs beside the server and a provider that is `serve`.
 
-    return asyncio.run(run())
+        Args:
+            serve: Called with each connection that the proxy opens; the connection closes when it returns.
+            act: The client's side of the test.
+        """
+        assert self._proxy is not None
+        self._serve = serve
+        return self._runner.run(act(self._proxy))
+
+    @contextlib.contextmanager
+    def running(self, folder: Path, **config: Any) -> Iterator[None]:
+        """Start the provider and the server; stop the server while the provider still responds."""
+        server = self._runner.run(asyncio.start_server(self._handle, "127.0.0.1", 0))
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        context = running_proxy(folder, url, **config)
+        self._proxy = self._runner.run(asyncio.to_thread(context.__enter__))
+        try:
+            yield
+        finally:
+            self._runner.run(asyncio.to_thread(context.__exit__, None, None, None))
+            server.close()
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert self._serve is not None
+        try:
+            await self._serve(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+
+@contextlib.contextmanager
+def scripted_provider(folder: Path, **config: Any) -> Iterator[ScriptedProvider]:
+    """Run a server whose provider each test scripts.  `config` are top-level members of its configuration."""
+    with asyncio.Runner() as runner:
+        provider = ScriptedProvider(runner)
+        with provider.running(folder, **config):
+            yield provider
+
+
+def run_against(serve: Serve, folder: Path, act: Act, **config: Any) -> Any:
+    """Return the result of `act`, with a server and a provider that serve this test alone."""
+    with scripted_provider(folder, **config) as provider:
+        return provider.run(serve, act)
 
 
 def chat_request(*, stream: bool = True, connection: str = "close", user: str = "ada") -> bytes:

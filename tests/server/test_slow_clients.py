@@ -1,36 +1,40 @@
-"""Clients that send slowly, never to the end, or all at once: bounded, answered in order, and no harm to others."""
+"""Clients that send slowly, never completely or without waiting: bounded in time, in order, without harm to others."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.harness import ProxyProcess
+from tests.harness import TIMEOUT_S, ProxyProcess
 from tests.server.raw_provider import (
     END,
     EVENT,
     SSE,
     USAGE,
+    Act,
+    ScriptedProvider,
     chat_request,
     chunk,
     connect,
     fetch_chat,
     read_request,
-    run_against,
+    scripted_provider,
 )
 
-#: Seconds; far above what anything here takes.
-_TIMEOUT_S = 20
+#: Clients that never complete their request.
+_INCOMPLETE = 150
 
-#: Clients that never come to the end of their request.
-_NEVER = 150
 
-Act = Callable[[ProxyProcess], Awaitable[Any]]
+@pytest.fixture(scope="module")
+def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedProvider]:
+    """A server with short timeouts, shared: no test here changes it."""
+    folder = tmp_path_factory.mktemp("slow")
+    with scripted_provider(folder, program="tests.server.short_timeouts") as running:
+        yield running
 
 
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -40,108 +44,128 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         await writer.drain()
 
 
-def run(act: Act, folder: Path) -> Any:
-    return run_against(serve, folder, act, program="tests.server.short_timeouts")
+def run(provider: ScriptedProvider, act: Act) -> Any:
+    return provider.run(serve, act)
 
 
-async def all_of(proxy: ProxyProcess, *pieces: bytes, pause_s: float = 0.0) -> bytes:
-    """What a client gets that sends `pieces` with pauses between, up to the end of the connection."""
+async def exchange(proxy: ProxyProcess, *parts: bytes, pause_s: float = 0.0) -> bytes:
+    """Send `parts` with pauses between them; return all bytes received until the connection closes."""
     reader, writer = await connect(proxy)
     try:
-        for piece in pieces:
-            writer.write(piece)
+        for part in parts:
+            writer.write(part)
             await asyncio.sleep(pause_s)
-        return await asyncio.wait_for(reader.read(), _TIMEOUT_S)
+        return await asyncio.wait_for(reader.read(), TIMEOUT_S)
     finally:
         writer.close()
+
+
+def with_token(request: bytes, token: str) -> bytes:
+    head, _, rest = request.partition(b"Bearer ")
+    return head + b"Bearer " + token.encode() + rest[rest.index(b"\r\n") :]
+
+
+async def records_of(proxy: ProxyProcess, user: str, count: int = 0) -> list[dict[str, Any]]:
+    """Return the records of a participant; wait until there are `count`."""
+    return [
+        record
+        for record in await asyncio.to_thread(proxy.read_records, count=count)
+        if record["participant"].startswith(user)
+    ]
 
 
 @pytest.mark.parametrize(
     ("token", "status", "code"),
     [
-        pytest.param(None, 408, "request_timeout", id="a good token"),
-        pytest.param("nobody", 401, "invalid_api_key", id="a bad token"),
+        pytest.param(None, 408, "request_timeout", id="a valid token"),
+        pytest.param("nobody", 401, "invalid_api_key", id="an invalid token"),
     ],
 )
-def test_a_body_that_stops_coming_is_turned_away_with_words(
-    token: str | None, status: int, code: str, tmp_path: Path
+def test_stalled_body_is_rejected_with_an_error_body(
+    token: str | None, status: int, code: str, provider: ScriptedProvider
 ) -> None:
     async def act(proxy: ProxyProcess) -> tuple[bytes, list[dict[str, Any]]]:
-        sent = chat_request()[:-10]
-        if token is not None:
-            head, _, rest = sent.partition(b"Bearer ")
-            sent = head + b"Bearer " + token.encode() + rest[rest.index(b"\r\n") :]
-        seen = await all_of(proxy, sent)
+        sent = chat_request(user="stalled")[:-10]
+        received = await exchange(proxy, sent if token is None else with_token(sent, token))
         await asyncio.to_thread(proxy.wait_for_log, f'"code":"{code}"')
-        return seen, await asyncio.to_thread(proxy.read_records)
+        return received, await records_of(proxy, "stalled")
 
-    seen, records = run(act, tmp_path)
+    received, records = run(provider, act)
 
-    assert seen.startswith(b"HTTP/1.1 %d " % status)
-    assert json.loads(seen.partition(b"\r\n\r\n")[2])["error"]["code"] == code
+    assert received.startswith(b"HTTP/1.1 %d " % status)
+    assert json.loads(received.partition(b"\r\n\r\n")[2])["error"]["code"] == code
     assert records == []
 
 
-def test_a_body_that_comes_slowly_is_not_late(tmp_path: Path) -> None:
+def test_body_that_arrives_slowly_does_not_time_out(provider: ScriptedProvider) -> None:
     async def act(proxy: ProxyProcess) -> bytes:
         sent = chat_request()
-        return await all_of(
-            proxy, sent[:-12], *(sent[at : at + 1] for at in range(len(sent) - 12, len(sent))), pause_s=0.15
-        )
+        # 12 pauses of 0.15 s are 1.8 s in all; the timeout of 0.5 s is for the time without any byte.
+        last_bytes = (sent[at : at + 1] for at in range(len(sent) - 12, len(sent)))
+        return await exchange(proxy, sent[:-12], *last_bytes, pause_s=0.15)
 
-    assert b"data: [DONE]" in run(act, tmp_path)
+    assert b"data: [DONE]" in run(provider, act)
 
 
-def test_a_head_that_never_ends_is_ended(tmp_path: Path) -> None:
+def test_head_that_never_ends_is_cut_off(provider: ScriptedProvider) -> None:
     async def act(proxy: ProxyProcess) -> bytes:
         reader, writer = await connect(proxy)
-        seen = asyncio.ensure_future(reader.read())
+        received = asyncio.ensure_future(reader.read())
         for byte in chat_request():
             writer.write(bytes([byte]))
-            await asyncio.wait({seen}, timeout=0.05)
-            if seen.done():
+            await asyncio.wait({received}, timeout=0.05)
+            if received.done():
                 break
         writer.close()
-        return await asyncio.wait_for(seen, _TIMEOUT_S)
+        return await asyncio.wait_for(received, TIMEOUT_S)
 
-    assert run(act, tmp_path) == b""
+    assert run(provider, act) == b""
 
 
-def test_many_that_never_come_to_an_end_do_no_harm_to_others_and_leave_nothing(tmp_path: Path) -> None:
+def test_many_incomplete_requests_disturb_no_other_client(provider: ScriptedProvider) -> None:
     async def act(proxy: ProxyProcess) -> tuple[list[bytes], list[bytes], list[dict[str, Any]]]:
-        never = [asyncio.ensure_future(all_of(proxy, chat_request()[: -1 - number])) for number in range(_NEVER)]
+        before = len(await asyncio.to_thread(proxy.read_records))
+        incomplete = [
+            asyncio.ensure_future(exchange(proxy, chat_request(user="incomplete")[: -1 - number]))
+            for number in range(_INCOMPLETE)
+        ]
         served = [await fetch_chat(proxy) for _ in range(20)]
-        return served, await asyncio.gather(*never), await asyncio.to_thread(proxy.read_records, count=20)
+        rejected = await asyncio.gather(*incomplete)
+        return served, rejected, (await asyncio.to_thread(proxy.read_records, count=before + 20))[before:]
 
-    served, ended, records = run(act, tmp_path)
+    served, rejected, records = run(provider, act)
 
-    assert all(b"data: [DONE]" in one for one in served)
-    assert {one[:13] for one in ended} <= {b"HTTP/1.1 408 ", b""}  # a head that is cut short is closed without words
+    assert all(b"data: [DONE]" in response for response in served)
+    # A connection whose head is incomplete is closed without a response.
+    assert {response[:13] for response in rejected} <= {b"HTTP/1.1 408 ", b""}
     assert len(records) == 20
 
 
-def test_requests_that_come_at_once_are_answered_in_their_order_and_each_is_billed(tmp_path: Path) -> None:
-    users = ["ada", "bea", "eve"]
+def test_pipelined_requests_are_served_in_order_and_each_is_billed(provider: ScriptedProvider) -> None:
+    users = ["pipelined-ada", "pipelined-bea", "pipelined-eve"]
 
     async def act(proxy: ProxyProcess) -> tuple[list[str], list[dict[str, Any]]]:
+        before = len(await asyncio.to_thread(proxy.read_records))
         first, second, last = (chat_request(user=user, connection="keep-alive") for user in users)
-        seen = await all_of(proxy, first + second + last.replace(b"keep-alive", b"close"))
+        received = await exchange(proxy, first + second + last.replace(b"keep-alive", b"close"))
         ids = [
-            line.rpartition(b" ")[2].decode() for line in seen.split(b"\r\n") if line.startswith(b"Llm-Proxy-Request")
+            line.rpartition(b" ")[2].decode()
+            for line in received.split(b"\r\n")
+            if line.startswith(b"Llm-Proxy-Request")
         ]
-        return ids, await asyncio.to_thread(proxy.read_records, count=3)
+        return ids, await records_of(proxy, "pipelined", before + 3)
 
-    ids, records = run(act, tmp_path)
+    ids, records = run(provider, act)
 
     participants = {record["request_id"]: record["participant"] for record in records}
-    assert [participants[one] for one in ids] == users
+    assert [participants[request_id] for request_id in ids] == users
     assert {record["outcome"] for record in records} == {"completed"}
 
 
-def test_a_line_end_behind_the_body_costs_no_byte_of_the_answer(tmp_path: Path) -> None:
-    """Old clients send one; a socket that is closed with unread bytes in it is reset, with what has not arrived yet."""
+def test_line_end_after_the_body_costs_no_byte_of_the_response(provider: ScriptedProvider) -> None:
+    """Old clients send one.  A socket closed with unread bytes is reset, and data in transit is lost."""
 
     async def act(proxy: ProxyProcess) -> list[bytes]:
-        return [await all_of(proxy, chat_request() + b"\r\n") for _ in range(20)]
+        return [await exchange(proxy, chat_request() + b"\r\n") for _ in range(20)]
 
-    assert all(one.endswith((END, b"data: [DONE]\n\n")) for one in run(act, tmp_path))
+    assert all(response.endswith((END, b"data: [DONE]\n\n")) for response in run(provider, act))
