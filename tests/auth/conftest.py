@@ -12,9 +12,9 @@ from tests.meshagent_package import find_meshagent
 
 @pytest.fixture(scope="session")
 def meshagent() -> Iterator[ModuleType]:
-    """`meshagent.api` of the public package, by its files alone.
+    """Return `meshagent.api` of the public package, without running its `__init__`.
 
-    Its own `__init__` imports the whole client, which needs a later Python and a dozen packages; the token modules need
+    The `__init__` imports the whole client, which needs a later Python and a dozen packages; the token modules need
     neither.
     """
     package = ModuleType("meshagent.api")

@@ -15,21 +15,21 @@ from tornado_proxy.domain.identity import ApiKey, Secret
 SECRETS = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1)
 
 
-def test_a_key_is_written_as_prefix_ids_and_secret() -> None:
+def test_text_form_is_prefix_ids_and_secret() -> None:
     key = ApiKey("fbefbefb-efbe-fbef-befb-efbefbefbefb", "ffffffff-ffff-ffff-ffff-ffffffffffff", Secret("a-b-c"))
 
-    # These ids hold nothing but the two letters that URL-safe base64 has of its own; `-` is written `.`.
+    # These ids encode to the two characters that URL-safe base64 adds; `-` becomes `.`.
     assert format_api_key(key).reveal() == "ma-.....................w-_____________________w-a-b-c"
 
 
 @given(kid=st.uuids(), project=st.uuids(), secret=SECRETS)
-def test_what_is_written_is_read_back(kid: uuid.UUID, project: uuid.UUID, secret: str) -> None:
+def test_formatted_key_is_parsed_back(kid: uuid.UUID, project: uuid.UUID, secret: str) -> None:
     key = ApiKey(str(kid), str(project), Secret(secret))
 
     assert parse_api_key(format_api_key(key).reveal()) == key
 
 
-def test_white_space_around_a_key_is_not_part_of_it() -> None:
+def test_white_space_around_a_key_is_ignored() -> None:
     key = generate(PROJECT_ID)
 
     assert parse_api_key(f" {format_api_key(key).reveal()}\r\n") == key
@@ -40,40 +40,40 @@ def test_white_space_around_a_key_is_not_part_of_it() -> None:
     [
         "",
         "ma-",
-        "sk-proj-secret-of-somebody",
-        "ma-short-short-secret-of-somebody",
+        "sk-proj-secret-of-another-owner",
+        "ma-short-short-secret-of-another-owner",
         "ma-" + "A" * 22 + "-" + "A" * 22 + "-",
         "ma-" + "A" * 22 + "-" + "A" * 22,
-        "ma-" + "A" * 23 + "-" + "A" * 22 + "-secret-of-somebody",
-        "ma-" + "+" * 22 + "-" + "A" * 22 + "-secret-of-somebody",
-        "ma-" + "A" * 22 + "-" + "A" * 22 + "-secret of somebody",
-        "ma-" + "\u00e9" * 22 + "-" + "A" * 22 + "-secret-of-somebody",
-        "MA-" + "A" * 22 + "-" + "A" * 22 + "-secret-of-somebody",
+        "ma-" + "A" * 23 + "-" + "A" * 22 + "-secret-of-another-owner",
+        "ma-" + "+" * 22 + "-" + "A" * 22 + "-secret-of-another-owner",
+        "ma-" + "A" * 22 + "-" + "A" * 22 + "-secret of another-owner",
+        "ma-" + "\u00e9" * 22 + "-" + "A" * 22 + "-secret-of-another-owner",
+        "MA-" + "A" * 22 + "-" + "A" * 22 + "-secret-of-another-owner",
     ],
 )
-def test_anything_else_is_refused_without_repeating_it(text: str) -> None:
+def test_other_text_is_rejected_without_repeating_it(text: str) -> None:
     with pytest.raises(ValueError, match="ma-<kid>-<project>-<secret>") as refused:
         parse_api_key(text)
 
-    assert "somebody" not in str(refused.value)
+    assert "another-owner" not in str(refused.value)
     assert refused.value.__cause__ is None
 
 
-def test_two_fresh_keys_share_nothing_but_their_project() -> None:
-    one, two = generate(PROJECT_ID), generate(PROJECT_ID)
+def test_two_new_keys_share_only_their_project() -> None:
+    first, second = generate(PROJECT_ID), generate(PROJECT_ID)
 
-    assert one.project_id == two.project_id == PROJECT_ID
-    assert one.id != two.id
-    assert one.secret != two.secret
-    assert len(one.secret.reveal()) == 43  # 32 bytes in base64
+    assert first.project_id == second.project_id == PROJECT_ID
+    assert first.id != second.id
+    assert first.secret != second.secret
+    assert len(first.secret.reveal()) == 43  # 32 bytes in base64
 
 
-def test_a_key_for_no_project_is_not_made() -> None:
+def test_project_id_must_be_a_uuid() -> None:
     with pytest.raises(ValueError, match="badly formed"):
         generate("acme")
 
 
-def test_a_written_key_does_not_show_itself() -> None:
+def test_formatted_key_is_not_shown() -> None:
     written = format_api_key(generate(PROJECT_ID))
 
     assert f"{written} {written!r}" == "*** Secret('***')"
@@ -82,7 +82,7 @@ def test_a_written_key_does_not_show_itself() -> None:
 
 
 @given(kid=st.uuids(), project=st.uuids(), secret=SECRETS)
-def test_the_public_package_writes_and_reads_the_same(
+def test_public_package_formats_and_parses_the_same_keys(
     meshagent: ModuleType, kid: uuid.UUID, project: uuid.UUID, secret: str
 ) -> None:
     ours = ApiKey(str(kid), str(project), Secret(secret))

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from tests.auth.tokens import KEY, NOW, NOW_S, PROJECT_ID, PROJECTS, SECRET, claims, granting, sign
-from tornado_proxy.auth.authenticator import REMEMBERED_TOKENS, Authenticator
+from tornado_proxy.auth.authenticator import MAX_CACHED_TOKENS, Authenticator
 from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
 from tornado_proxy.domain.identity import ApiKey, Project, Secret
 
@@ -15,28 +15,28 @@ def authenticator() -> Authenticator:
     return Authenticator(PROJECTS)
 
 
-def test_a_token_gives_the_same_caller_each_time(authenticator: Authenticator) -> None:
+def test_cached_token_gives_the_same_caller(authenticator: Authenticator) -> None:
     token = sign(claims())
 
     first = authenticator.authenticate(token, NOW)
 
     assert authenticator.authenticate(token, NOW) is first
-    assert authenticator.remembered == 1
+    assert authenticator.cached_tokens == 1
 
 
-def test_a_remembered_token_is_refused_from_its_exp_on(authenticator: Authenticator) -> None:
+def test_cached_token_is_rejected_from_its_exp_on(authenticator: Authenticator) -> None:
     token = sign(claims(exp=NOW_S + 10))
     authenticator.authenticate(token, NOW)
     authenticator.authenticate(token, NOW + timedelta(seconds=9.999))
 
     for second in (10, 11, 10**6):
-        with pytest.raises(NotAuthenticated, match="expired"):
+        with pytest.raises(NotAuthenticated, match="token expired at 2026-11-23T12:00:10Z"):
             authenticator.authenticate(token, NOW + timedelta(seconds=second))
 
-    assert authenticator.remembered == 0
+    assert authenticator.cached_tokens == 0
 
 
-def test_a_remembered_token_is_refused_before_its_nbf_when_the_clock_is_set_back(authenticator: Authenticator) -> None:
+def test_cached_token_is_rejected_before_its_nbf_if_the_clock_is_set_back(authenticator: Authenticator) -> None:
     token = sign(claims(nbf=NOW_S))
     authenticator.authenticate(token, NOW)
 
@@ -44,7 +44,7 @@ def test_a_remembered_token_is_refused_before_its_nbf_when_the_clock_is_set_back
         authenticator.authenticate(token, NOW - timedelta(minutes=1))
 
 
-def test_tokens_that_begin_alike_are_told_apart(authenticator: Authenticator) -> None:
+def test_tokens_with_equal_prefixes_are_distinguished(authenticator: Authenticator) -> None:
     tokens = {name: sign(claims(name=name)) for name in ("ada", "bob", "eve")}
     assert len({token[:36] for token in tokens.values()}) == 1
 
@@ -53,7 +53,7 @@ def test_tokens_that_begin_alike_are_told_apart(authenticator: Authenticator) ->
             assert authenticator.authenticate(token, NOW).participant == name
 
 
-def test_a_remembered_token_does_not_let_in_another_with_its_claims(authenticator: Authenticator) -> None:
+def test_cached_token_does_not_admit_another_signature_over_its_claims(authenticator: Authenticator) -> None:
     token = sign(claims())
     authenticator.authenticate(token, NOW)
     forged = token.rsplit(".", 1)[0] + "." + sign(claims(), secret="x" * 40).rsplit(".", 1)[1]
@@ -62,29 +62,29 @@ def test_a_remembered_token_does_not_let_in_another_with_its_claims(authenticato
         authenticator.authenticate(forged, NOW)
 
 
-def test_failures_are_not_remembered(authenticator: Authenticator) -> None:
+def test_failures_are_not_cached(authenticator: Authenticator) -> None:
     early = sign(claims(nbf=NOW_S + 60))
     for token, error in ((early, NotAuthenticated), (sign(granting({})), NotAllowed), ("junk", NotAuthenticated)):
         with pytest.raises(error):
             authenticator.authenticate(token, NOW)
 
-    assert authenticator.remembered == 0
+    assert authenticator.cached_tokens == 0
     assert authenticator.authenticate(early, NOW + timedelta(minutes=1)).participant == "ada"
 
 
-def test_the_memory_is_bounded_and_forgets_what_was_not_used_lately(authenticator: Authenticator) -> None:
-    tokens = [sign(claims(name=f"p{number}")) for number in range(REMEMBERED_TOKENS)]
+def test_cache_is_bounded_and_drops_the_least_recently_used_token(authenticator: Authenticator) -> None:
+    tokens = [sign(claims(name=f"p{number}")) for number in range(MAX_CACHED_TOKENS)]
     callers = [authenticator.authenticate(token, NOW) for token in tokens]
     assert authenticator.authenticate(tokens[0], NOW) is callers[0]
 
-    authenticator.authenticate(sign(claims(name="one more")), NOW)
+    authenticator.authenticate(sign(claims(name="another")), NOW)
 
-    assert authenticator.remembered == REMEMBERED_TOKENS
+    assert authenticator.cached_tokens == MAX_CACHED_TOKENS
     assert authenticator.authenticate(tokens[0], NOW) is callers[0]
     assert authenticator.authenticate(tokens[1], NOW) is not callers[1]
 
 
-def test_a_reload_without_the_key_ends_its_tokens_at_once(authenticator: Authenticator) -> None:
+def test_reload_without_a_key_ends_its_tokens_at_once(authenticator: Authenticator) -> None:
     token = sign(claims())
     authenticator.authenticate(token, NOW)
 
@@ -94,19 +94,19 @@ def test_a_reload_without_the_key_ends_its_tokens_at_once(authenticator: Authent
         reloaded.authenticate(token, NOW)
 
 
-def test_a_reload_with_a_new_secret_ends_the_old_one_s_tokens_at_once(authenticator: Authenticator) -> None:
+def test_reload_with_a_new_secret_ends_tokens_of_the_old_one_at_once(authenticator: Authenticator) -> None:
     token = sign(claims())
     authenticator.authenticate(token, NOW)
     rotated = ApiKey(KEY.id, PROJECT_ID, Secret("new-" + SECRET))
 
     reloaded = Authenticator([Project(PROJECT_ID, "first", api_keys=(rotated,))])
 
-    with pytest.raises(NotAuthenticated, match="signature"):
+    with pytest.raises(NotAuthenticated, match="invalid token signature"):
         reloaded.authenticate(token, NOW)
     assert reloaded.authenticate(sign(claims(), secret="new-" + SECRET), NOW).participant == "ada"
 
 
-def test_a_token_that_is_not_text_is_refused_like_any_other(authenticator: Authenticator) -> None:
+def test_token_that_cannot_be_encoded_is_rejected(authenticator: Authenticator) -> None:
     for token in ("\u00e9", "\ud800", "\x00"):
         with pytest.raises(NotAuthenticated):
             authenticator.authenticate(token, NOW)

@@ -1,4 +1,4 @@
-"""Tokens as the public package meshagent-api 0.56.0 makes them are accepted unchanged, and the other way round."""
+"""Tokens of the public package meshagent-api 0.56.0 are accepted unchanged, and it accepts tokens of the proxy."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def authenticate(token: str) -> Caller:
     return Authenticator(PROJECTS).authenticate(token, NOW)
 
 
-def test_the_package_is_the_one_that_is_meant(meshagent: ModuleType) -> None:
+def test_installed_package_is_version_0_56_0(meshagent: ModuleType) -> None:
     assert meshagent.participant_token.__version__ == "0.56.0"
 
 
 @pytest.mark.parametrize("default", ["agent_default", "full"])
-def test_a_token_with_the_package_s_defaults_is_accepted(meshagent: ModuleType, default: str) -> None:
+def test_token_with_package_defaults_is_accepted(meshagent: ModuleType, default: str) -> None:
     api = getattr(meshagent.participant_token.ApiScope, default)()
     minted = their_token(meshagent, api).to_jwt(api_key=API_KEY, expiration=NOW + timedelta(hours=1))
 
@@ -57,8 +57,8 @@ def test_a_token_with_the_package_s_defaults_is_accepted(meshagent: ModuleType, 
     )
 
 
-def test_a_token_made_from_the_secret_and_named_ids_is_accepted(meshagent: ModuleType) -> None:
-    """The other way to sign: the bare secret, with the ids as members of the token."""
+def test_token_signed_with_bare_secret_and_explicit_ids_is_accepted(meshagent: ModuleType) -> None:
+    """The package's second way to sign: the secret alone, with the ids as claims."""
     theirs = meshagent.participant_token
     token = theirs.ParticipantToken(
         name="ada",
@@ -74,7 +74,7 @@ def test_a_token_made_from_the_secret_and_named_ids_is_accepted(meshagent: Modul
 
 
 @pytest.mark.parametrize("models", [None, [], ["openai/*"], ["openai/gpt-5*", "anthropic/claude-sonnet-5"]])
-def test_its_model_lists_are_read(meshagent: ModuleType, models: list[str] | None) -> None:
+def test_model_list_of_package_token_limits_its_models(meshagent: ModuleType, models: list[str] | None) -> None:
     theirs = meshagent.participant_token
     api = theirs.ApiScope(llm=theirs.LLMGrant(models=models))
 
@@ -83,14 +83,14 @@ def test_its_model_lists_are_read(meshagent: ModuleType, models: list[str] | Non
     assert caller.granted == ModelPatterns(None if models is None else tuple(models))
 
 
-def test_its_user_default_which_has_no_llm_is_not_allowed(meshagent: ModuleType) -> None:
+def test_package_user_default_without_llm_is_not_allowed(meshagent: ModuleType) -> None:
     api = meshagent.participant_token.ApiScope.user_default()
 
     with pytest.raises(NotAllowed):
         authenticate(their_token(meshagent, api).to_jwt(api_key=API_KEY))
 
 
-def test_its_token_signed_for_another_project_is_not_ours(meshagent: ModuleType) -> None:
+def test_package_token_of_another_project_identifies_that_project(meshagent: ModuleType) -> None:
     api = meshagent.participant_token.ApiScope.full()
     key = format_api_key(OTHER_KEY).reveal()
 
@@ -101,9 +101,9 @@ def test_its_token_signed_for_another_project_is_not_ours(meshagent: ModuleType)
         Authenticator(PROJECTS[:1]).authenticate(their_token(meshagent, api).to_jwt(api_key=key), NOW)
 
 
-def test_a_token_of_ours_is_read_by_the_package(meshagent: ModuleType) -> None:
+def test_package_reads_a_minted_token(meshagent: ModuleType) -> None:
     spec = TokenSpec("ada", {"llm": {"models": ["openai/*"]}}, room="lab", role="agent")
-    # Years ahead: the package looks at the real clock.
+    # Years ahead, because the package reads the system clock.
     minted = participant.mint(KEY, spec.identity, spec.grants(), NOW + timedelta(days=36500))
 
     read = meshagent.participant_token.ParticipantToken.from_jwt(minted, token=SECRET)
@@ -114,7 +114,7 @@ def test_a_token_of_ours_is_read_by_the_package(meshagent: ModuleType) -> None:
     assert not read.get_api_grant().llm.can_use_model(provider="anthropic", model="claude-sonnet-5")
 
 
-def test_both_say_the_same_claims(meshagent: ModuleType) -> None:
+def test_minted_and_package_tokens_have_equal_claims(meshagent: ModuleType) -> None:
     theirs = meshagent.participant_token
     api = theirs.ApiScope(llm=theirs.LLMGrant(models=["openai/*"]))
     spec = TokenSpec("ada", {"llm": {"models": ["openai/*"]}}, room="lab", role="agent")
@@ -136,7 +136,7 @@ NAMES = st.text("ab/-*", max_size=6)
     model=st.text("ab/-", min_size=1, max_size=6),
     patterns=st.none() | st.lists(st.one_of(NAMES, NAMES.map(lambda text: "a/" + text.replace("*", "") + "*"))),
 )
-def test_what_the_package_s_patterns_allow_ours_allow(
+def test_models_that_the_package_allows_are_allowed(
     meshagent: ModuleType, provider: str, model: str, patterns: list[str] | None
 ) -> None:
     llm = meshagent.participant_token.LLMGrant(models=patterns)
@@ -144,7 +144,7 @@ def test_what_the_package_s_patterns_allow_ours_allow(
 
     theirs = llm.can_use_model(provider=provider, model=model)
 
-    # A star before the end is a plain letter to the package, which no model's name holds; to us it is a star.
+    # The package takes a star before the end literally, and no model name holds one; here it is a wildcard.
     early_star = any("*" in pattern[:-1] for pattern in patterns or ())
     assert ours or not theirs
     assert ours == theirs or early_star

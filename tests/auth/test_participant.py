@@ -32,7 +32,7 @@ from tornado_proxy.auth.unverified_token import MAX_TOKEN_CHARACTERS
 from tornado_proxy.domain.errors import CallerError, NotAllowed, NotAuthenticated
 from tornado_proxy.domain.identity import Caller, ModelPatterns
 
-GOOD = sign(claims())
+VALID = sign(claims())
 RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
@@ -40,7 +40,7 @@ def verify(token: str, now: datetime = NOW) -> Caller:
     return participant.verify(token, KEYS, now).caller
 
 
-def refusal(token: str, now: datetime = NOW) -> CallerError:
+def reject(token: str, now: datetime = NOW) -> CallerError:
     with pytest.raises(CallerError) as refused:
         verify(token, now)
     for secret in (SECRET, OTHER_SECRET, *(part for part in token.split(".") if len(part) > 8)):
@@ -48,8 +48,8 @@ def refusal(token: str, now: datetime = NOW) -> CallerError:
     return refused.value
 
 
-def test_a_good_token_says_who_calls() -> None:
-    assert verify(GOOD) == Caller(
+def test_valid_token_identifies_its_caller() -> None:
+    assert verify(VALID) == Caller(
         project_id=PROJECT_ID,
         participant="ada",
         room="lab",
@@ -68,20 +68,20 @@ def test_a_good_token_says_who_calls() -> None:
         pytest.param(claims(), {"alg": "HS256"}, id="in the claims, no typ"),
     ],
 )
-def test_the_key_may_be_named_in_the_header_or_the_claims(payload: dict[str, Any], header: dict[str, Any]) -> None:
+def test_key_id_is_read_from_header_or_claims(payload: dict[str, Any], header: dict[str, Any]) -> None:
     assert verify(sign(payload, header=header)).credential_id == KEY.id
 
 
-def test_every_key_of_a_project_signs() -> None:
+def test_every_key_of_a_project_is_accepted() -> None:
     token = sign(claims(kid=SECOND_KEY.id), secret=SECOND_KEY.secret.reveal())
 
     assert verify(token).credential_id == SECOND_KEY.id
 
 
 @pytest.mark.parametrize(
-    ("token", "says"),
+    ("token", "message"),
     [
-        pytest.param(sign(claims(), secret=OTHER_SECRET), "signature", id="wrong key"),
+        pytest.param(sign(claims(), secret=OTHER_SECRET), "invalid token signature", id="wrong key"),
         pytest.param(
             sign(claims(kid=OTHER_KEY.id), secret=OTHER_SECRET), "project", id="another project's key, our sub"
         ),
@@ -89,10 +89,12 @@ def test_every_key_of_a_project_signs() -> None:
         pytest.param(sign(claims(sub=None)), "project", id="no sub"),
         pytest.param(sign(claims(sub=[PROJECT_ID])), "project", id="sub is a list"),
         pytest.param(sign(claims(kid=None)), "does not name", id="no kid"),
-        pytest.param(sign(claims(kid=7)), "kid is not text", id="kid is a number"),
-        pytest.param(sign(claims(kid="00000000-0000-4000-8000-000000000000")), "not known", id="unknown kid"),
-        pytest.param(sign(claims(), header={**HEADER, "kid": SECOND_KEY.id}), "two different", id="kids that differ"),
-        pytest.param(sign(claims(), header={**HEADER, "kid": None}), "kid is not text", id="a null kid in the header"),
+        pytest.param(sign(claims(kid=7)), "kid must be a string", id="kid is a number"),
+        pytest.param(
+            sign(claims(kid="00000000-0000-4000-8000-000000000000")), "unknown or was removed", id="unknown kid"
+        ),
+        pytest.param(sign(claims(), header={**HEADER, "kid": SECOND_KEY.id}), "two different", id="two different kids"),
+        pytest.param(sign(claims(), header={**HEADER, "kid": None}), "kid must be a string", id="kid is null"),
         pytest.param(sign(claims(), header={"alg": "none"}), "HS256", id="alg none, though signed"),
         pytest.param(sign(claims(), header={"alg": "hs256"}), "HS256", id="alg in small letters"),
         pytest.param(sign(claims(), header={"alg": "HS512"}), "HS256", id="another HMAC"),
@@ -106,17 +108,17 @@ def test_every_key_of_a_project_signs() -> None:
         pytest.param(sign(claims(name=None)), "participant", id="no name"),
         pytest.param(sign(claims(name="  ")), "participant", id="an empty name"),
         pytest.param(sign(claims(name=["ada"])), "participant", id="name is a list"),
-        pytest.param(sign(claims(name="a\u0000b")), "control", id="a name no database can hold"),
-        pytest.param(sign(claims(name="\ud800")), "control", id="a name that is half a character"),
+        pytest.param(sign(claims(name="a\u0000b")), "control", id="a name with NUL"),
+        pytest.param(sign(claims(name="\ud800")), "control", id="a name with a lone surrogate"),
         pytest.param(sign(claims(grants=None)), "grants", id="no grants"),
         pytest.param(sign(claims(grants={"api": {"llm": {}}})), "grants", id="grants are an object"),
-        pytest.param(sign(claims(grants=["api"])), "grant", id="a grant that is no object"),
+        pytest.param(sign(claims(grants=["api"])), "grant", id="a grant that is not an object"),
         pytest.param(sign(claims(grants=[{"name": "api"}])), "scope", id="a grant without scope"),
-        pytest.param(sign(granting({"llm": {"models": "openai/*"}})), "llm.models", id="models are one text"),
+        pytest.param(sign(granting({"llm": {"models": "openai/*"}})), "llm.models", id="models are a string"),
         pytest.param(sign(granting({"llm": {"models": [7]}})), "llm.models", id="a model that is a number"),
-        pytest.param(sign(claims(exp="1795434400")), "exp", id="exp is text"),
+        pytest.param(sign(claims(exp="1795434400")), "exp", id="exp is a string"),
         pytest.param(sign(claims(exp=True)), "exp", id="exp is a boolean"),
-        pytest.param(sign(claims(exp=1e300)), "exp", id="exp is no time"),
+        pytest.param(sign(claims(exp=1e300)), "exp", id="exp out of range"),
         pytest.param(sign({**claims(), "exp": None}), "exp", id="exp is null"),
         pytest.param(sign(claims(exp=float("nan"))), "not a token", id="exp is not JSON"),
         pytest.param(sign([claims()]), "not a token", id="claims are a list"),
@@ -133,48 +135,48 @@ def test_every_key_of_a_project_signs() -> None:
         ),
         pytest.param(sign_bytes(json.dumps(HEADER).encode(), b"[" * 9000), "not a token", id="deep"),
         pytest.param(sign_bytes(json.dumps(HEADER).encode(), b"\xff\xfe{"), "not a token", id="not UTF-8"),
-        pytest.param(GOOD + "=", "not a token", id="padded"),
-        pytest.param(GOOD + ".", "not a token", id="four segments"),
-        pytest.param(GOOD + "." + GOOD.split(".")[0], "not a token", id="a fourth segment"),
-        pytest.param(GOOD.rsplit(".", 1)[0], "not a token", id="no signature"),
-        pytest.param(GOOD.rsplit(".", 1)[0] + ".", "signature", id="an empty signature"),
-        pytest.param(GOOD.replace(".", " .", 1), "not a token", id="a blank inside"),
-        pytest.param("\u00e9" + GOOD, "not a token", id="not ASCII"),
-        pytest.param("\ud800.\ud800.\ud800", "not a token", id="not text"),
+        pytest.param(VALID + "=", "not a token", id="padded"),
+        pytest.param(VALID + ".", "not a token", id="four segments"),
+        pytest.param(VALID + "." + VALID.split(".")[0], "not a token", id="a fourth segment"),
+        pytest.param(VALID.rsplit(".", 1)[0], "not a token", id="no signature"),
+        pytest.param(VALID.rsplit(".", 1)[0] + ".", "invalid token signature", id="an empty signature"),
+        pytest.param(VALID.replace(".", " .", 1), "not a token", id="a space inside"),
+        pytest.param("\u00e9" + VALID, "not a token", id="not ASCII"),
+        pytest.param("\ud800.\ud800.\ud800", "not a token", id="not encodable as UTF-8"),
         pytest.param("", "not a token", id="empty"),
         pytest.param("sk-proj-something-else", "provider key", id="a provider key"),
     ],
 )
-def test_a_token_that_is_not_good_is_401_and_not_repeated(token: str, says: str) -> None:
-    error = refusal(token)
+def test_invalid_token_is_rejected_with_401_and_not_repeated(token: str, message: str) -> None:
+    error = reject(token)
 
     assert isinstance(error, NotAuthenticated)
     assert error.status == 401
-    assert says in error.message
+    assert message in error.message
 
 
 @pytest.mark.parametrize(
     "payload",
     [
-        pytest.param(claims(grants=[]), id="no grant at all"),
+        pytest.param(claims(grants=[]), id="no grant"),
         pytest.param(claims(grants=[{"name": "room", "scope": "lab"}]), id="no api grant"),
         pytest.param(granting({}), id="no llm section"),
         pytest.param(granting({"llm": None}), id="llm is null"),
-        pytest.param(granting({"llm": True}), id="llm is no object"),
+        pytest.param(granting({"llm": True}), id="llm is not an object"),
         pytest.param(granting(None), id="the scope is null"),
-        pytest.param(granting("llm"), id="the scope is text"),
+        pytest.param(granting("llm"), id="the scope is a string"),
         pytest.param(
             claims(grants=[{"name": "api", "scope": {}}, {"name": "api", "scope": {"llm": {}}}]),
-            id="a second api grant, which does not count",
+            id="a second api grant, which is ignored",
         ),
     ],
 )
-def test_a_valid_token_without_the_llm_grant_is_403_and_says_what_is_missing(payload: dict[str, Any]) -> None:
-    error = refusal(sign(payload))
+def test_valid_token_without_llm_grant_is_rejected_with_403_naming_the_grant(payload: dict[str, Any]) -> None:
+    error = reject(sign(payload))
 
     assert isinstance(error, NotAllowed)
     assert error.status == 403
-    assert "llm section" in error.message
+    assert error.message == "token has no api grant with an llm section; ask the project's admin for one"
 
 
 @pytest.mark.parametrize(
@@ -186,7 +188,7 @@ def test_a_valid_token_without_the_llm_grant_is_403_and_says_what_is_missing(pay
         pytest.param({"models": ["openai/*", "anthropic/claude-x"]}, ("openai/*", "anthropic/claude-x"), id="listed"),
     ],
 )
-def test_the_models_of_the_grant_come_with_the_caller(llm: dict[str, Any], granted: tuple[str, ...] | None) -> None:
+def test_caller_has_the_models_of_its_grant(llm: dict[str, Any], granted: tuple[str, ...] | None) -> None:
     assert verify(sign(granting({"llm": llm, "queues": {}}))).granted == ModelPatterns(granted)
 
 
@@ -200,7 +202,7 @@ def test_the_models_of_the_grant_come_with_the_caller(llm: dict[str, Any], grant
         ([{"name": "room", "scope": {"no": "text"}}, {"name": "site", "scope": "x"}], None, "user"),
     ],
 )
-def test_room_and_role_are_read_as_meshagent_does(grants: list[dict[str, Any]], room: str | None, role: str) -> None:
+def test_room_and_role_are_read_as_in_meshagent(grants: list[dict[str, Any]], room: str | None, role: str) -> None:
     caller = verify(sign(claims(grants=[*grants, {"name": "api", "scope": {"llm": {}}}])))
 
     assert (caller.room, caller.role) == (room, role)
@@ -216,60 +218,60 @@ def test_room_and_role_are_read_as_meshagent_does(grants: list[dict[str, Any]], 
         pytest.param(claims(exp=-1), 0, False, id="exp before 1970"),
         pytest.param(claims(nbf=NOW_S + 10), 4, False, id="more than the leeway before nbf"),
         pytest.param(claims(nbf=NOW_S + 10), 5, True, id="the leeway before nbf"),
-        pytest.param(claims(iat=NOW_S + 86400), 0, True, id="issued tomorrow, by a clock that is wrong"),
-        pytest.param(claims(iat="yesterday"), 0, True, id="iat is not looked at"),
+        pytest.param(claims(iat=NOW_S + 86400), 0, True, id="iat in the future"),
+        pytest.param(claims(iat="yesterday"), 0, True, id="iat is ignored"),
         pytest.param(claims(exp=None), 10**9, True, id="no exp"),
     ],
 )
-def test_times_are_held_against_the_clock_that_is_given(payload: dict[str, Any], second: int, *, good: bool) -> None:
+def test_times_are_checked_against_the_given_time(payload: dict[str, Any], second: int, *, good: bool) -> None:
     now = NOW + timedelta(seconds=second)
 
     if good:
         assert verify(sign(payload), now).participant == "ada"
     else:
-        assert refusal(sign(payload), now).status == 401
+        assert reject(sign(payload), now).status == 401
 
 
-def test_an_expired_token_is_401_even_when_it_grants_nothing() -> None:
-    assert refusal(sign(claims(exp=NOW_S - 1, grants=[]))).status == 401
+def test_expired_token_is_401_even_if_it_grants_nothing() -> None:
+    assert reject(sign(claims(exp=NOW_S - 1, grants=[]))).status == 401
 
 
-def test_a_huge_token_is_refused_before_it_is_read() -> None:
+def test_oversized_token_is_rejected() -> None:
     token = sign(claims(padding="x" * MAX_TOKEN_CHARACTERS))
 
-    assert f"longer than {MAX_TOKEN_CHARACTERS} characters" in refusal(token).message
+    assert f"longer than {MAX_TOKEN_CHARACTERS} characters" in reject(token).message
 
 
-def test_a_token_with_a_long_list_of_models_fits() -> None:
+def test_token_with_two_hundred_models_is_accepted() -> None:
     models = [f"openai/gpt-5.{number}-preview-2026-01-01" for number in range(200)]
 
     assert verify(sign(granting({"llm": {"models": models}}))).granted.patterns == tuple(models)
 
 
-@given(st.integers(0, len(GOOD) - 1), st.integers(1, 127))
-def test_a_token_with_any_byte_changed_is_401(place: int, change: int) -> None:
-    changed = GOOD[:place] + chr(ord(GOOD[place]) ^ change) + GOOD[place + 1 :]
+@given(st.integers(0, len(VALID) - 1), st.integers(1, 127))
+def test_token_with_any_byte_changed_is_rejected_with_401(position: int, change: int) -> None:
+    changed = VALID[:position] + chr(ord(VALID[position]) ^ change) + VALID[position + 1 :]
 
-    assert refusal(changed).status == 401
+    assert reject(changed).status == 401
 
 
-def test_a_token_is_spelled_in_one_way_only() -> None:
-    """The last letter of a 32-byte signature has two bits that no byte needs; only their zero is taken."""
-    spellings = [GOOD[:-1] + letter for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"]
+def test_token_has_one_spelling() -> None:
+    """The last character of a 32-byte signature has two unused bits; only zero is accepted for them."""
+    spellings = [VALID[:-1] + letter for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"]
 
-    taken = []
+    accepted = []
     for token in spellings:
         try:
             verify(token)
         except NotAuthenticated:
             continue
-        taken.append(token)
+        accepted.append(token)
 
-    assert taken == [GOOD]
+    assert accepted == [VALID]
 
 
 @given(st.text(max_size=200))
-def test_no_text_at_all_does_more_than_be_refused(text: str) -> None:
+def test_any_text_raises_nothing_but_not_authenticated(text: str) -> None:
     with pytest.raises(NotAuthenticated):
         verify(text)
 
@@ -282,7 +284,7 @@ JSON = st.recursive(
 
 
 @given(name=st.sampled_from(["name", "grants", "sub", "kid", "exp", "nbf"]), value=JSON)
-def test_whatever_a_signer_writes_is_a_caller_or_a_refusal(name: str, value: object) -> None:
+def test_any_claim_gives_a_caller_or_a_rejection(name: str, value: object) -> None:
     token = sign({**claims(), name: value})
 
     try:
@@ -293,7 +295,7 @@ def test_whatever_a_signer_writes_is_a_caller_or_a_refusal(name: str, value: obj
     assert project in (None, PROJECT_ID)
 
 
-def test_what_mint_makes_is_verified() -> None:
+def test_minted_token_is_verified() -> None:
     expires_at = NOW + timedelta(minutes=5)
     grants = [{"name": "room", "scope": "lab"}, {"name": "api", "scope": {"llm": {"models": ["openai/*"]}}}]
 

@@ -1,4 +1,4 @@
-"""The proxy's own short-lived keys."""
+"""Short-lived keys for realtime sessions."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tornado_proxy.auth.authenticator import Authenticator
-from tornado_proxy.auth.session_key import looks_like_one, open_key, seal_key
+from tornado_proxy.auth.session_key import is_session_key, open_key, seal_key
 from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
 from tornado_proxy.domain.identity import ApiKey, Caller, ModelPatterns, Project, Secret, SessionGrant
 
 NOW = datetime(2026, 3, 2, 10, 0, 0, tzinfo=UTC)
-EXPIRES = int(NOW.timestamp()) + 60
+EXPIRES_AT = int(NOW.timestamp()) + 60
 KEY = ApiKey("key-1", "project-a", Secret("a secret of the first project"))
 CALLER = Caller(
     "project-a",
@@ -26,53 +26,53 @@ CALLER = Caller(
 GRANT = SessionGrant(Secret("ek_of_the_provider"), "model=gpt-realtime")
 
 
-def opened(token: str, *, key: ApiKey = KEY, now: datetime = NOW) -> Caller:
+def open_token(token: str, *, key: ApiKey = KEY, now: datetime = NOW) -> Caller:
     return open_key(token, {key.id: key}, now, accepted=True)
 
 
-def test_what_was_sealed_is_opened_whole() -> None:
-    token = seal_key(KEY, CALLER, GRANT, EXPIRES)
+def test_opened_key_gives_the_sealed_caller_and_session() -> None:
+    token = seal_key(KEY, CALLER, GRANT, EXPIRES_AT)
 
-    caller = opened(token)
+    caller = open_token(token)
 
     assert caller == replace(CALLER, expires_at=NOW + timedelta(seconds=60), session=GRANT)
 
 
-def test_a_key_shows_nothing_of_what_it_holds_and_can_be_a_subprotocol() -> None:
-    token = seal_key(KEY, CALLER, GRANT, EXPIRES)
+def test_key_hides_its_content_and_is_a_valid_subprotocol() -> None:
+    token = seal_key(KEY, CALLER, GRANT, EXPIRES_AT)
 
-    assert looks_like_one(token)
+    assert is_session_key(token)
     assert "ek_of_the_provider" not in token
-    # RFC 9110 section 5.6.2: what a token is made of.
+    # RFC 9110 section 5.6.2 `tchar`.
     assert all(character.isalnum() or character in "!#$%&'*+-.^_`|~" for character in token)
 
 
-def test_a_caller_without_limits_stays_without() -> None:
-    token = seal_key(KEY, replace(CALLER, granted=ModelPatterns()), GRANT, EXPIRES)
+def test_caller_without_model_limits_stays_unlimited() -> None:
+    token = seal_key(KEY, replace(CALLER, granted=ModelPatterns()), GRANT, EXPIRES_AT)
 
-    assert opened(token).granted.patterns is None
+    assert open_token(token).granted.patterns is None
 
 
-def test_a_key_has_an_end() -> None:
-    token = seal_key(KEY, CALLER, GRANT, EXPIRES)
+def test_key_expires() -> None:
+    token = seal_key(KEY, CALLER, GRANT, EXPIRES_AT)
 
-    with pytest.raises(NotAuthenticated, match="expired"):
-        opened(token, now=NOW + timedelta(seconds=60))
+    with pytest.raises(NotAuthenticated, match="session key expired at 2026-03-02T10:01:00Z"):
+        open_token(token, now=NOW + timedelta(seconds=60))
 
 
 @pytest.mark.parametrize(
-    ("key", "why"),
+    ("key", "message"),
     [
-        pytest.param(replace(KEY, secret=Secret("another secret")), "not valid", id="another secret"),
-        pytest.param(replace(KEY, project_id="project-b"), "not valid", id="another project's"),
-        pytest.param(replace(KEY, id="key-2"), "not made here", id="the key is gone"),
+        pytest.param(replace(KEY, secret=Secret("another secret")), "invalid session key", id="another secret"),
+        pytest.param(replace(KEY, project_id="project-b"), "invalid session key", id="another project"),
+        pytest.param(replace(KEY, id="key-2"), "not issued by this server", id="removed API key"),
     ],
 )
-def test_a_key_is_revoked_with_what_sealed_it(key: ApiKey, why: str) -> None:
-    token = seal_key(KEY, CALLER, GRANT, EXPIRES)
+def test_key_is_revoked_with_its_api_key(key: ApiKey, message: str) -> None:
+    token = seal_key(KEY, CALLER, GRANT, EXPIRES_AT)
 
-    with pytest.raises(NotAuthenticated, match=why):
-        opened(token, key=key)
+    with pytest.raises(NotAuthenticated, match=message):
+        open_token(token, key=key)
 
 
 @pytest.mark.parametrize(
@@ -86,30 +86,30 @@ def test_a_key_is_revoked_with_what_sealed_it(key: ApiKey, why: str) -> None:
         "ek_key-1.gAAA",
     ],
 )
-def test_what_was_not_made_here_is_refused(token: str) -> None:
+def test_key_of_another_issuer_is_rejected(token: str) -> None:
     with pytest.raises(NotAuthenticated):
-        opened(token)
+        open_token(token)
 
 
-def test_every_change_of_a_key_breaks_it() -> None:
-    token = seal_key(KEY, CALLER, GRANT, EXPIRES)
+def test_changed_key_is_rejected() -> None:
+    token = seal_key(KEY, CALLER, GRANT, EXPIRES_AT)
     start = token.index(".") + 1
 
-    # Not the last character: some of its bits stand for nothing (RFC 4648 section 3.5).
-    for at in range(start, len(token) - 1, 17):
-        other = "A" if token[at] != "A" else "B"
+    # Not the last character: some of its bits encode nothing (RFC 4648 section 3.5).
+    for position in range(start, len(token) - 1, 17):
+        other = "A" if token[position] != "A" else "B"
         with pytest.raises(NotAuthenticated):
-            opened(token[:at] + other + token[at + 1 :])
+            open_token(token[:position] + other + token[position + 1 :])
 
 
-def test_only_who_has_an_api_key_behind_it_gets_one() -> None:
+def test_caller_without_an_api_key_gets_no_session_key() -> None:
     with pytest.raises(NotAllowed):
-        seal_key(None, CALLER, GRANT, EXPIRES)
+        seal_key(None, CALLER, GRANT, EXPIRES_AT)
 
 
-def test_a_key_is_taken_only_where_sessions_are_opened() -> None:
+def test_key_is_accepted_only_where_sessions_are_opened() -> None:
     authenticator = Authenticator([Project("project-a", "A", (KEY,))])
-    token = authenticator.seal_session(CALLER, GRANT, EXPIRES)
+    token = authenticator.seal_session(CALLER, GRANT, EXPIRES_AT)
 
     assert authenticator.authenticate(token, NOW, session_keys=True).participant == "ada"
     with pytest.raises(NotAuthenticated, match="realtime sessions only"):

@@ -33,8 +33,8 @@ HEADER = {"alg": "HS256", "typ": "JWT"}
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    """The claims of a good token; a change to None leaves one out."""
-    good = {
+    """Return the claims of a valid token with `changes`; None removes a claim."""
+    valid = {
         "name": "ada",
         "grants": [
             {"name": "room", "scope": "lab"},
@@ -45,11 +45,11 @@ def claims(**changes: Any) -> dict[str, Any]:
         "kid": KEY.id,
         "exp": NOW_S + 3600,
     }
-    return {name: value for name, value in {**good, **changes}.items() if value is not None}
+    return {name: value for name, value in {**valid, **changes}.items() if value is not None}
 
 
 def granting(scope: Any) -> dict[str, Any]:
-    """The claims of a token whose `api` grant has this scope."""
+    """Return the claims of a token whose `api` grant has this scope."""
     return claims(grants=[{"name": "api", "scope": scope}])
 
 
@@ -58,7 +58,7 @@ def segment(data: bytes) -> str:
 
 
 def sign_bytes(header: bytes, payload: bytes, secret: str = SECRET) -> str:
-    """A token of exactly these bytes, truly signed, by hand: no library stands between the test and the token."""
+    """Return a token of exactly these bytes with a valid signature, made without a JWT library."""
     signed = f"{segment(header)}.{segment(payload)}"
     return f"{signed}.{segment(hmac.new(secret.encode(), signed.encode(), hashlib.sha256).digest())}"
 

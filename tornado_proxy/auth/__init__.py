@@ -1,1 +1,1 @@
-"""Who is let in: credentials to callers, callers to what they may use.  No I/O."""
+"""Authentication and authorization: credentials to callers, callers to models.  Does no I/O."""

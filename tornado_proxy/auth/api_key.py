@@ -1,7 +1,7 @@
-"""Project API keys in their written form, `ma-<kid>-<project>-<secret>`.
+"""The text form of project API keys: `ma-<kid>-<project>-<secret>`.
 
-Both ids are UUIDs: their 16 bytes in URL-safe base64 without padding, `-` written as `.`.  This is the form of the
-public package meshagent-api (`keys.py`), so that its tools read our keys.
+Both ids are UUIDs: 16 bytes in URL-safe base64 without padding, with `.` instead of `-`.  This is the format of the
+public package meshagent-api (`keys.py`), so that its tools read these keys.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import uuid
 
 from tornado_proxy.domain.identity import ApiKey, Secret
 
-#: The ids are 22 characters each; the secret is the rest, dashes and all, in printable ASCII.
-_WRITTEN = re.compile(r"ma-([A-Za-z0-9_.]{22})-([A-Za-z0-9_.]{22})-([!-~]+)")
+#: Each id has 22 characters; the secret is the rest, dashes included, in printable ASCII.
+_API_KEY = re.compile(r"ma-([A-Za-z0-9_.]{22})-([A-Za-z0-9_.]{22})-([!-~]+)")
 
-#: Random bytes of a new signing secret: as many as HMAC-SHA256 gives out (RFC 7518 section 3.2).
+#: Random bytes of a new signing secret: the output size of HMAC-SHA256, the minimum of RFC 7518 section 3.2.
 _SECRET_BYTES = 32
 
 
 def generate(project_id: str) -> ApiKey:
-    """A fresh key for the project.
+    """Return a new key for the project.
 
     Raises:
         ValueError: `project_id` is not a UUID.
@@ -31,19 +31,19 @@ def generate(project_id: str) -> ApiKey:
 
 
 def format_api_key(key: ApiKey) -> Secret:
-    """The written form, which holds the signing secret."""
+    """Return the text form, which contains the signing secret."""
     return Secret(f"ma-{_compress(key.id)}-{_compress(key.project_id)}-{key.secret.reveal()}")
 
 
 def parse_api_key(text: str) -> ApiKey:
-    """Read the written form.
+    """Parse the text form; white space around it is ignored.
 
     Raises:
-        ValueError: it is not one; the message does not repeat it.
+        ValueError: `text` has another form; the message does not repeat it.
     """
-    match = _WRITTEN.fullmatch(text.strip())
+    match = _API_KEY.fullmatch(text.strip())
     if match is None:
-        raise ValueError("an API key has the form ma-<kid>-<project>-<secret>")
+        raise ValueError("an API key must have the form ma-<kid>-<project>-<secret>")
     kid, project_id, secret = match.groups()
     return ApiKey(_expand(kid), _expand(project_id), Secret(secret))
 

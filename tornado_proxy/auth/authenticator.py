@@ -1,7 +1,7 @@
-"""Tokens to callers, with a memory of those verified lately.
+"""Authenticates callers, with a cache of verified tokens.
 
-The memory is keyed by a hash of the whole token: the first characters of all JWTs are the same.  It is bounded, lives
-no longer than this object (a reload makes a new one), holds no failures, and checks the token's times at every use.
+The cache is bounded, belongs to one configuration (a reload starts with an empty one), and holds no failures.  A cached
+token's times are checked at each use.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from tornado_proxy.auth.participant import VerifiedToken
 from tornado_proxy.domain.errors import NotAuthenticated
 from tornado_proxy.domain.identity import ApiKey, Caller, Project, SessionGrant
 
-#: Verified tokens that are remembered, the least lately used forgotten first; one costs about 1 KB.
-REMEMBERED_TOKENS = 4096
+#: Tokens in the cache; the least recently used one is dropped first.  One entry takes about 1 KB.
+MAX_CACHED_TOKENS = 4096
 
 
 class Authenticator:
@@ -25,29 +25,34 @@ class Authenticator:
 
     def __init__(self, projects: Sequence[Project]) -> None:
         self._keys: dict[str, ApiKey] = {key.id: key for project in projects for key in project.api_keys}
+        #: Keyed by a hash of the whole token: the first characters of all JWTs are equal, and a token is a secret.
         self._verified: OrderedDict[bytes, VerifiedToken] = OrderedDict()
 
     @property
-    def remembered(self) -> int:
-        """How many verified tokens are remembered now."""
+    def cached_tokens(self) -> int:
+        """The number of tokens in the cache."""
         return len(self._verified)
 
     def authenticate(self, token: str, now: datetime, *, session_keys: bool = False) -> Caller:
-        """The caller that `token` stands for at `now` (aware UTC).
+        """Return the caller that `token` identifies.
 
-        `session_keys`: a short-lived key of ours is taken here.
+        Args:
+            token: A participant token or a session key.
+            now: The time to check the token against, aware UTC.
+            session_keys: True if the endpoint accepts session keys.
 
         Raises:
-            NotAuthenticated: it is not valid.
-            NotAllowed: it is valid and grants no model.
+            NotAuthenticated: The token is invalid.
+            NotAllowed: The token is valid but grants no model.
         """
-        if session_key.looks_like_one(token):
+        if session_key.is_session_key(token):
             return session_key.open_key(token, self._keys, now, accepted=session_keys)
+        # "surrogatepass": a str can hold lone surrogates, which UTF-8 cannot encode.
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         verified = self._verified.get(digest)
         if verified is None:
             verified = participant.verify(token, self._keys, now)
-            self._remember(digest, verified)
+            self._cache(digest, verified)
             return verified.caller
         try:
             verified.validity.check(now)
@@ -58,14 +63,14 @@ class Authenticator:
         return verified.caller
 
     def seal_session(self, caller: Caller, grant: SessionGrant, expires_at: int) -> str:
-        """A short-lived key of ours for `caller`, good until `expires_at` (seconds since 1970).
+        """Return a session key for `caller` that expires at `expires_at` (seconds since 1970).
 
         Raises:
-            NotAllowed: the caller's own credential is not one that can stand behind it.
+            NotAllowed: The caller's own credential is not a participant token.
         """
         return session_key.seal_key(self._keys.get(caller.credential_id), caller, grant, expires_at)
 
-    def _remember(self, digest: bytes, verified: VerifiedToken) -> None:
+    def _cache(self, digest: bytes, verified: VerifiedToken) -> None:
         self._verified[digest] = verified
-        if len(self._verified) > REMEMBERED_TOKENS:
+        if len(self._verified) > MAX_CACHED_TOKENS:
             self._verified.popitem(last=False)

@@ -1,6 +1,7 @@
-"""May this caller use this model?  Pure functions over `provider/model` patterns; `*` stands for any characters.
+"""Decides which models a caller can use: pure functions over `provider/model` patterns, in which `*` matches anything.
 
-What meshagent-api matches (a whole name, or a beginning before a final `*`) matches here; a `*` elsewhere works too.
+Every pattern that meshagent-api matches (a full name, or a prefix before a final `*`) matches here; here `*` can also
+occur elsewhere.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from tornado_proxy.domain.identity import Caller, ModelPatterns, Project
 
 
 def allows(patterns: ModelPatterns, provider: str, model: str) -> bool:
-    """Whether `patterns` allow the model; no patterns at all allow every model, an empty list none."""
+    """Return True if `patterns` allow the model: None allows every model, an empty list allows none."""
     if patterns.patterns is None:
         return True
     name = f"{provider}/{model}"
@@ -21,21 +22,23 @@ def require_model(caller: Caller, project: Project, provider: str, model: str) -
     """Raise NotAllowed unless both the caller's token and its project allow the model."""
     if not allows(caller.granted, provider, model):
         raise NotAllowed(
-            f"your token does not grant {provider}/{model}; ask for one whose llm.models allows it",
+            f"your token does not grant {provider}/{model}; request one whose llm.models allows it",
             param="model",
         )
     if not allows(project.models, provider, model):
         raise NotAllowed(
-            f"project {project.name} may not use {provider}/{model}; its operator can add it to the project's models",
+            f"project {project.name} may not use {provider}/{model}; "
+            "ask the operator to add it to the project's models",
             param="model",
         )
 
 
 def _matches(pattern: str, name: str) -> bool:
-    """Whether `name` is `pattern`, each `*` standing for any characters.
+    """Return True if `name` matches `pattern`, in which each `*` matches any characters.
 
-    Not a regular expression: pattern and name come from different people, and `a*a*a*...b` would take a backtracking
-    matcher hours.  Taking each part at its first place is right here, since only the last part is tied to the end.
+    This is not a regular expression: token signers write patterns and callers write names, and `a*a*a*...b` would take
+    a backtracking matcher hours.  The first match of each part is always right here, because only the last part is
+    anchored at the end.
     """
     first, *rest = pattern.split("*")
     if not rest:

@@ -1,13 +1,13 @@
-"""The proxy's own short-lived keys for realtime sessions: what a browser gets in place of the provider's.
+"""Short-lived keys for realtime sessions, which a browser gets instead of the provider's short-lived key.
 
-    ek_<api key id>.<sealed>      sealed: caller, session, expiry, and the provider's short-lived key, as Fernet
+    ek_<api key id>.<sealed>      sealed: caller, session, expiry and the provider's short-lived key, as a Fernet token
 
-The key of the seal is derived from the secret of the project API key that signed the participant's token.  So nothing
-is stored, every process of the server can open it, and it is revoked with the API key.  What the provider answered with
-is inside: it goes up in place of the server's key, so that config and expiry are the provider's own.  Nobody but the
-server can read it.
+The seal's key is derived from the secret of the project API key that signed the participant's token.  So nothing is
+stored, every process of the server can open the key, and removing the API key revokes it.  The provider's short-lived
+key is inside: it is sent upstream instead of the server's key, so that the provider enforces its own configuration and
+expiry.  Only the server can read it.
 
-Source: github.com/fernet/spec (AES-128-CBC and HMAC-SHA256), RFC 5869 (HKDF).
+Sources: github.com/fernet/spec (AES-128-CBC and HMAC-SHA256), RFC 5869 (HKDF).
 """
 
 from __future__ import annotations
@@ -21,27 +21,37 @@ from cryptography.fernet import Fernet, InvalidToken
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from tornado_proxy.auth.validity import format_time
 from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
 from tornado_proxy.domain.identity import ApiKey, Caller, ModelPatterns, Secret, SessionGrant
 
 _PREFIX = "ek_"
+
+#: Binds the derived key to this use (RFC 5869 section 3.2, "info"): another use of the secret derives another key.
 _PURPOSE = b"tornado-proxy realtime session key"
-_ASK_AGAIN = "ask for another at /v1/realtime/client_secrets"
+
+_REQUEST_NEW = "request a new one at /v1/realtime/client_secrets"
 
 
-def looks_like_one(token: str) -> bool:
-    """Whether `token` is written like such a key, ours or the provider's."""
+def is_session_key(token: str) -> bool:
+    """Return True if `token` has the prefix of a session key, whether the proxy or the provider issued it."""
     return token.startswith(_PREFIX)
 
 
 def seal_key(key: ApiKey | None, caller: Caller, grant: SessionGrant, expires_at: int) -> str:
-    """The key for `caller`, whose token was signed with `key`.  `expires_at` in seconds since 1970.
+    """Return a session key.
+
+    Args:
+        key: The API key that signed the caller's token.
+        caller: The caller that the session key identifies.
+        grant: The session that it opens.
+        expires_at: When it expires, in seconds since 1970.
 
     Raises:
-        NotAllowed: there is no such API key.
+        NotAllowed: `key` is None: the caller's credential is not a participant token.
     """
     if key is None:
-        raise NotAllowed("only a participant token can ask for a key to a realtime session")
+        raise NotAllowed("only a participant token can request a session key")
     content = {
         "project": caller.project_id,
         "participant": caller.participant,
@@ -52,30 +62,41 @@ def seal_key(key: ApiKey | None, caller: Caller, grant: SessionGrant, expires_at
         "query": grant.query,
         "expires_at": expires_at,
     }
-    # Without its padding: `=` must not stand in a WebSocket subprotocol, where browsers put the key.
+    # Browsers send the key in a WebSocket subprotocol, which is an RFC 9110 token and cannot hold the padding `=`.
     sealed = _fernet(key).encrypt(json.dumps(content).encode()).rstrip(b"=")
     return f"{_PREFIX}{key.id}.{sealed.decode()}"
 
 
 def open_key(token: str, keys: Mapping[str, ApiKey], now: datetime, *, accepted: bool) -> Caller:
-    """The caller behind `token` at `now` (aware UTC).  `accepted`: such keys are taken where it was sent.
+    """Return the caller that a session key identifies.
+
+    Args:
+        token: The session key.
+        keys: API keys by id.
+        now: The time to check the expiry against, aware UTC.
+        accepted: True if the endpoint accepts session keys.
 
     Raises:
-        NotAuthenticated: it is not one of ours, has expired, was revoked, or is not taken there.
+        NotAuthenticated: The key is not accepted at this endpoint, was not issued by this server, was revoked, is
+            invalid or has expired.
     """
     if not accepted:
-        raise NotAuthenticated("this key opens realtime sessions only (/v1/realtime, its translations and its calls)")
+        raise NotAuthenticated(
+            "session key is valid for realtime sessions only (/v1/realtime, its translations and its calls); "
+            "send a participant token"
+        )
     key_id, _, sealed = token.removeprefix(_PREFIX).rpartition(".")
     key = keys.get(key_id)
     if key is None:
-        raise NotAuthenticated(f"this session key was not made here, or was revoked; {_ASK_AGAIN}")
+        raise NotAuthenticated(f"session key was not issued by this server, or was revoked; {_REQUEST_NEW}")
     try:
         content = json.loads(_fernet(key).decrypt(sealed.encode() + b"=" * (-len(sealed) % 4)))
     except (InvalidToken, UnicodeEncodeError) as error:
-        raise NotAuthenticated(f"this session key is not valid; {_ASK_AGAIN}") from error
+        raise NotAuthenticated(f"invalid session key; {_REQUEST_NEW}") from error
+    # The seal proves that seal_key() wrote the content, so it needs no further checks.
     expires_at = datetime.fromtimestamp(content["expires_at"], UTC)
     if now >= expires_at:
-        raise NotAuthenticated(f"this session key has expired; {_ASK_AGAIN}")
+        raise NotAuthenticated(f"session key expired at {format_time(expires_at)}; {_REQUEST_NEW}")
     models = content["models"]
     return Caller(
         project_id=key.project_id,
@@ -90,5 +111,6 @@ def open_key(token: str, keys: Mapping[str, ApiKey], now: datetime, *, accepted:
 
 
 def _fernet(key: ApiKey) -> Fernet:
+    # The project is part of "info", so that a key moved to another project no longer opens.
     derived = HKDF(SHA256(), 32, None, _PURPOSE + key.project_id.encode()).derive(key.secret.reveal().encode())
     return Fernet(urlsafe_b64encode(derived))

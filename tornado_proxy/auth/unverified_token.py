@@ -1,7 +1,7 @@
-"""What a JWT says before anything is proved: its header and its claims.
+"""Decodes a JWT's header and claims without verifying them.
 
-Stricter than PyJWT, so that two readers cannot understand one token differently: three segments of canonical base64url,
-JSON without doubled members and without NaN, no `crit` and no `b64` (RFC 7515 section 4.1.11, RFC 7797).
+Stricter than PyJWT, so that two programs cannot read one token differently: three segments of canonical base64url, JSON
+without duplicate members and NaN, no `crit` and no `b64` (RFC 7515 section 4.1.11, RFC 7797).
 """
 
 from __future__ import annotations
@@ -14,67 +14,71 @@ from typing import NoReturn
 
 from tornado_proxy.domain.errors import NotAuthenticated
 
-#: Characters of a token that is looked at; one with every grant of meshagent-api has some 2,000.
+#: Characters of a token; one with every grant of meshagent-api has about 2,000.
 MAX_TOKEN_CHARACTERS = 16 * 1024
 
-#: Header members that change how a token must be read; we know none of them.
-_UNKNOWN_EXTENSIONS = frozenset({"b64", "crit", "enc", "zip"})
+#: Header members that change how a token must be read; none of them is supported.
+_UNSUPPORTED_EXTENSIONS = frozenset({"b64", "crit", "enc", "zip"})
 
 
 @dataclass(frozen=True, slots=True)
 class UnverifiedToken:
-    """A token that anybody can have written."""
+    """The content of a token whose signature has not been checked: anyone can have written it."""
 
     header: Mapping[str, object]
     claims: Mapping[str, object]
 
 
 def read_unverified(token: str) -> UnverifiedToken:
-    """Read `token` without proving anything.
+    """Decode `token` without verifying its signature.
 
     Raises:
-        NotAuthenticated: it is too long, or not a signed JWT in compact form.
+        NotAuthenticated: The token is too long, or not a signed JWT in compact form (RFC 7515 section 7.1).
     """
     if len(token) > MAX_TOKEN_CHARACTERS:
-        raise NotAuthenticated(f"the token is longer than {MAX_TOKEN_CHARACTERS} characters; ask for a shorter one")
+        raise NotAuthenticated(f"token is longer than {MAX_TOKEN_CHARACTERS} characters; request a shorter one")
     segments = token.split(".")
     try:
         if len(segments) != 3:
             raise ValueError("a signed JWT has three segments")
-        header, claims = _json_object(segments[0]), _json_object(segments[1])
-        _decode(segments[2])
+        header, claims = _decode_object(segments[0]), _decode_object(segments[1])
+        _decode_segment(segments[2])
     except (ValueError, TypeError, RecursionError):
+        # Developers often send the provider's own key, which is no JWT.
         raise NotAuthenticated(
-            "the credential is not a token (JWT) that can be read here; send a participant token, not a provider key"
+            "the credential is not a token (JWT); send a participant token, not a provider key"
         ) from None
-    if _UNKNOWN_EXTENSIONS & header.keys():
-        raise NotAuthenticated("the token's header asks for a JWT extension that is not taken here; mint a plain one")
+    if _UNSUPPORTED_EXTENSIONS & header.keys():
+        extensions = ", ".join(sorted(_UNSUPPORTED_EXTENSIONS))
+        raise NotAuthenticated(
+            f"token header has an unsupported JWT extension ({extensions}); request a token without it"
+        )
     return UnverifiedToken(header, claims)
 
 
-def _json_object(segment: str) -> dict[str, object]:
+def _decode_object(segment: str) -> dict[str, object]:
     value: object = json.loads(
-        _decode(segment).decode(), object_pairs_hook=_members_once, parse_constant=_refuse_constant
+        _decode_segment(segment).decode(), object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant
     )
     if not isinstance(value, dict):
         raise TypeError("not a JSON object")
     return value
 
 
-def _decode(segment: str) -> bytes:
-    """The bytes of `segment`.  One form only: other spellings of the same bytes would be other tokens to a cache."""
+def _decode_segment(segment: str) -> bytes:
+    """Return the bytes of `segment`.  Only the canonical form is accepted, so that a token has one spelling."""
     data = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
     if base64.urlsafe_b64encode(data).rstrip(b"=").decode() != segment:
         raise ValueError("not canonical base64url without padding")
     return data
 
 
-def _members_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _reject_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise ValueError("a member stands twice")
+        raise ValueError("duplicate member")
     return members
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")

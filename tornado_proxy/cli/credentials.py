@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from tornado_proxy.auth import api_key, participant
-from tornado_proxy.auth.token_spec import ROLES, TokenSpec, pattern_fault, read_spec
+from tornado_proxy.auth.token_spec import ROLES, TokenSpec, find_pattern_fault, read_spec
 from tornado_proxy.cli.token_report import Verification, describe
 from tornado_proxy.config.files import read_document
 from tornado_proxy.config.loading import load_settings
@@ -209,7 +209,7 @@ def _wanted(spec: Path | None, models: tuple[str, ...], named: dict[str, str | N
     if not identity or not identity.strip():
         raise click.UsageError("say for whom: a SPEC file or --identity NAME")
     for pattern in models:
-        if (fault := pattern_fault(pattern)) is not None:
+        if (fault := find_pattern_fault(pattern)) is not None:
             raise click.BadParameter(fault, param_hint="--model")
     return TokenSpec(identity, {"llm": {"models": list(models)} if models else {}}, room, role)
 

@@ -9,8 +9,8 @@ from datetime import datetime
 from enum import Enum
 
 from tornado_proxy.auth import participant
-from tornado_proxy.auth.participant import Validity
 from tornado_proxy.auth.unverified_token import UnverifiedToken, read_unverified
+from tornado_proxy.auth.validity import Validity, read_validity
 from tornado_proxy.domain.errors import CallerError
 from tornado_proxy.domain.identity import ApiKey
 
@@ -39,13 +39,13 @@ def describe(token: str, keys: Sequence[ApiKey] | None, now: datetime) -> TokenR
         NotAuthenticated: it is not a JWT, or its times or grants cannot be read.
     """
     unverified = read_unverified(token)
-    validity = participant.read_validity(unverified.claims)
+    validity = read_validity(unverified.claims)
     verification, reason = _verify(token, keys, now)
     said = {
         "verified": f"{verification.value}: {reason}" if reason else verification.value,
         "participant": _shown(unverified.claims.get("name")),
         "project": _shown(unverified.claims.get("sub")),
-        "signing key": ", ".join(sorted(_shown(one) for one in participant.key_ids(unverified))) or "none named",
+        "signing key": ", ".join(sorted(_shown(one) for one in participant.list_key_ids(unverified))) or "none named",
         "algorithm": _shown(unverified.header.get("alg")),
         **_said_of_grants(unverified),
         "not before": _time(validity.not_before, "now"),

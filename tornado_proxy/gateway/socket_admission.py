@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from tornado_proxy.auth.credentials import find_socket_token
+from tornado_proxy.auth.credentials import find_websocket_token
 from tornado_proxy.auth.permissions import require_model
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.domain.request import Spend
@@ -36,7 +36,9 @@ def admit_upgrade(
         CallerError: no such route, not a WebSocket, or no valid credential.
     """
     match = snapshot.routes.match_websocket(target)
-    token = find_socket_token(headers, match.provider.credential_headers)
+    convention = match.provider.websocket
+    token_prefix = convention.token_prefix if convention is not None else None
+    token = find_websocket_token(headers, match.provider.credential_headers, token_prefix)
     caller = snapshot.authenticator.authenticate(token, started_at, session_keys=match.endpoint.session_keys)
     refuse_token_in_target(target, token)
     return RequestContext(snapshot, match, caller, Secret(token), headers, started_at)
