@@ -1,4 +1,4 @@
-"""What callers and an operator see when the file descriptors run out."""
+"""A server that runs out of file descriptors, as its callers and its operator see it."""
 
 from __future__ import annotations
 
@@ -11,34 +11,42 @@ from pathlib import Path
 from tests.harness import ProxyProcess
 from tests.server.raw_provider import END, EVENT, SSE, USAGE, chunk, connect, fetch_chat, read_request, run_against
 
-#: Descriptors that the process gets on top of what it has when it is idle.
-_FEW = 40
+#: Descriptors that the process may open beyond those of the idle process.
+_EXTRA_FDS = 40
 
-#: Callers at once: each needs a descriptor here and one for the provider.
+#: Concurrent callers: each needs a descriptor for its connection and one for the provider's.
 _CALLERS = 60
 
-#: Calls that there shall be descriptors for, and those that the server keeps for other things.
-_AT_ONCE, _SPARE = 20, 20
+#: Concurrent requests that there are just enough descriptors for.
+_CONCURRENT_REQUESTS = 20
 
-WAIT = "new connections wait: too few file descriptors"
-AGAIN = "accepting new connections again"
+#: Descriptors for other purposes; a little more than the server reserves.
+_OTHER_FDS = 20
+
+EXHAUSTED_MESSAGE = "new connections wait: too few file descriptors"
+RESUMED_MESSAGE = "accepting new connections again"
 
 
-def open_files(proxy: ProxyProcess) -> int:
+def count_open_files(proxy: ProxyProcess) -> int:
     return len(os.listdir(f"/proc/{proxy.process.pid}/fd"))
 
 
-def limit_open_files(proxy: ProxyProcess, most: int) -> None:
+def limit_open_files(proxy: ProxyProcess, limit: int) -> None:
     _, hard = resource.prlimit(proxy.process.pid, resource.RLIMIT_NOFILE)
-    resource.prlimit(proxy.process.pid, resource.RLIMIT_NOFILE, (most, hard))
+    resource.prlimit(proxy.process.pid, resource.RLIMIT_NOFILE, (limit, hard))
 
 
-def processor_s(proxy: ProxyProcess) -> float:
+def read_cpu_s(proxy: ProxyProcess) -> float:
+    """Return the seconds of CPU time that the process has used."""
     fields = Path(f"/proc/{proxy.process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def test_callers_past_the_limit_wait_and_are_all_answered(tmp_path: Path) -> None:
+def count_complete(responses: list[bytes]) -> int:
+    return len([response for response in responses if b"data: [DONE]" in response])
+
+
+def test_callers_over_the_limit_wait_and_all_get_a_response(tmp_path: Path) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         await asyncio.sleep(0.2)
@@ -46,72 +54,72 @@ def test_callers_past_the_limit_wait_and_are_all_answered(tmp_path: Path) -> Non
         await writer.drain()
 
     async def act(proxy: ProxyProcess) -> tuple[list[bytes], int]:
-        limit_open_files(proxy, open_files(proxy) + _FEW)
-        answers = await asyncio.gather(*(fetch_chat(proxy) for _ in range(_CALLERS)))
-        await asyncio.to_thread(proxy.wait_for_log, AGAIN)
+        limit_open_files(proxy, count_open_files(proxy) + _EXTRA_FDS)
+        responses = await asyncio.gather(*(fetch_chat(proxy) for _ in range(_CALLERS)))
+        await asyncio.to_thread(proxy.wait_for_log, RESUMED_MESSAGE)
         records = await asyncio.to_thread(proxy.read_records, count=_CALLERS)
-        return answers, len([one for one in records if one["basis"] == "reported"])
+        return responses, len([record for record in records if record["basis"] == "reported"])
 
-    answers, reported = run_against(serve, tmp_path, act)
+    responses, reported = run_against(serve, tmp_path, act)
 
-    assert len([one for one in answers if b"data: [DONE]" in one]) == _CALLERS
+    assert count_complete(responses) == _CALLERS
     assert reported == _CALLERS
 
 
-def test_descriptors_for_twenty_calls_are_enough_for_twenty_at_once(tmp_path: Path) -> None:
-    waiting = asyncio.Barrier(_AT_ONCE)
+def test_descriptors_for_twenty_requests_allow_twenty_concurrent_requests(tmp_path: Path) -> None:
+    all_arrived = asyncio.Barrier(_CONCURRENT_REQUESTS)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
-        await waiting.wait()
+        await all_arrived.wait()
         writer.write(SSE + chunk(EVENT) + chunk(USAGE) + END)
         await writer.drain()
 
     async def act(proxy: ProxyProcess) -> list[bytes]:
-        limit_open_files(proxy, open_files(proxy) + 2 * _AT_ONCE + _SPARE)
-        return await asyncio.wait_for(asyncio.gather(*(fetch_chat(proxy) for _ in range(_AT_ONCE))), 20)
+        limit_open_files(proxy, count_open_files(proxy) + 2 * _CONCURRENT_REQUESTS + _OTHER_FDS)
+        return await asyncio.wait_for(asyncio.gather(*(fetch_chat(proxy) for _ in range(_CONCURRENT_REQUESTS))), 20)
 
-    answers = run_against(serve, tmp_path, act)
+    responses = run_against(serve, tmp_path, act)
 
-    assert len([one for one in answers if b"data: [DONE]" in one]) == _AT_ONCE
+    assert count_complete(responses) == _CONCURRENT_REQUESTS
 
 
-def test_connections_that_cannot_be_taken_cost_one_line_and_no_processor_time(tmp_path: Path) -> None:
+def test_waiting_connections_cost_one_log_line_and_no_cpu_time(tmp_path: Path) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(SSE + chunk(EVENT) + chunk(USAGE) + END)
 
     async def act(proxy: ProxyProcess) -> tuple[float, list[str], bytes]:
-        limit_open_files(proxy, open_files(proxy) + _FEW)
-        idle = [await connect(proxy) for _ in range(_CALLERS)]
-        await asyncio.to_thread(proxy.wait_for_log, WAIT)
-        before_s = processor_s(proxy)
+        limit_open_files(proxy, count_open_files(proxy) + _EXTRA_FDS)
+        idle_connections = [await connect(proxy) for _ in range(_CALLERS)]
+        await asyncio.to_thread(proxy.wait_for_log, EXHAUSTED_MESSAGE)
+        before_s = read_cpu_s(proxy)
         await asyncio.sleep(1)
-        spent_s = processor_s(proxy) - before_s
-        assert (await asyncio.to_thread(proxy.fetch_admin, "/readyz"))[0] == 200  # the admin port keeps answering
-        for _, writer in idle:
+        spent_s = read_cpu_s(proxy) - before_s
+        assert (await asyncio.to_thread(proxy.fetch_admin, "/readyz"))[0] == 200  # the admin port still responds
+        for _, writer in idle_connections:
             writer.close()
-        seen = await asyncio.wait_for(fetch_chat(proxy), 20)
+        response = await asyncio.wait_for(fetch_chat(proxy), 20)
         proxy.signal(signal.SIGTERM)
         assert await asyncio.to_thread(proxy.wait_exit) == 0
-        return spent_s, [line for line in proxy.log if '"level":"error"' in line], seen
+        return spent_s, [line for line in proxy.log if '"level":"error"' in line], response
 
-    spent_s, errors, seen = run_against(serve, tmp_path, act)
+    spent_s, errors, response = run_against(serve, tmp_path, act)
 
     assert spent_s < 0.3
     assert len(errors) == 1
-    assert WAIT in errors[0]
-    assert b"data: [DONE]" in seen
+    assert EXHAUSTED_MESSAGE in errors[0]
+    assert b"data: [DONE]" in response
 
 
-def test_the_server_takes_as_many_descriptors_as_it_may_have(tmp_path: Path) -> None:
+def test_server_raises_its_soft_limit_of_open_files_to_the_hard_limit(tmp_path: Path) -> None:
     async def act(proxy: ProxyProcess) -> tuple[int, int]:
         return resource.prlimit(proxy.process.pid, resource.RLIMIT_NOFILE)
 
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (before[1] // 2, before[1]))
     try:
-        soft, hard = run_against(read_request, tmp_path, act)  # type: ignore[arg-type]  # nobody asks it
+        soft, hard = run_against(read_request, tmp_path, act)  # type: ignore[arg-type]  # no request reaches it
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 

@@ -1,4 +1,4 @@
-"""The end of an answer: it has come when its last byte has left, and does not come when the client leaves before."""
+"""A response is complete when its last byte has been sent, and never if the client disconnects before that."""
 
 from __future__ import annotations
 
@@ -17,47 +17,53 @@ from tornado.netutil import bind_sockets
 from tornado_proxy import tasks
 from tornado_proxy.http_server.response_writer import ResponseWriter
 
-_SMALL_BYTES = 4 * 1024
-_MUCH_BYTES = 1024 * 1024
+#: Size of the socket buffers: small, so that writes wait for the client.
+_SOCKET_BUFFER_BYTES = 4 * 1024
+
+#: Size of a body that does not fit into the socket buffers.
+_LARGE_BODY_BYTES = 1024 * 1024
 
 
-class Ends:
-    """Answers each request with `data` over a connection that takes little, and tells how that ended."""
+class Responder:
+    """Responds to each request with `data` over a connection with small buffers, and queues the result of each.
 
-    def __init__(self, data: bytes, length: int | None, *, after_the_client: bool = False) -> None:
-        self.ends: asyncio.Queue[str] = asyncio.Queue()
+    A result is "complete", "client gone", or "bytes wait" if finish() returned while bytes were unsent.
+    """
+
+    def __init__(self, data: bytes, length: int | None, *, wait_for_close: bool = False) -> None:
+        self.results: asyncio.Queue[str] = asyncio.Queue()
         self._data = data
-        self._after_the_client = after_the_client
-        self._length = [] if length is None else [("Content-Length", str(length))]
+        self._wait_for_close = wait_for_close
+        self._headers = [] if length is None else [("Content-Length", str(length))]
 
     def __call__(self, request: HTTPServerRequest) -> None:
-        tasks.spawn(self._answer(request), "answer")
+        tasks.spawn(self._respond(request), "respond")
 
-    async def _answer(self, request: HTTPServerRequest) -> None:
+    async def _respond(self, request: HTTPServerRequest) -> None:
         assert isinstance(request.connection, HTTP1Connection)
         stream = request.connection.stream
-        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SMALL_BYTES)
-        one = ResponseWriter(request)
-        one.begin(200, "OK", self._length)
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES)
+        writer = ResponseWriter(request)
+        writer.begin(200, "OK", self._headers)
         try:
-            await one.send(b"")  # without a length it now comes in chunks, with an end of its own
-            while self._after_the_client and not one.closed:  # noqa: ASYNC110  # the connection has no event for it
+            await writer.send(b"")  # without a length, the body is now sent in chunks with a terminating chunk
+            while self._wait_for_close and not writer.closed:  # noqa: ASYNC110  # the connection has no event for it
                 await asyncio.sleep(0.01)
-            await one.finish(self._data)
+            await writer.finish(self._data)
         except StreamClosedError:
-            self.ends.put_nowait("the client has gone")
+            self.results.put_nowait("client gone")
         else:
-            self.ends.put_nowait("bytes wait" if stream.writing() else "whole")
+            self.results.put_nowait("bytes wait" if stream.writing() else "complete")
 
 
 @contextlib.asynccontextmanager
-async def asked(ends: Ends, connection: str) -> AsyncIterator[socket.socket]:
-    """A client that has asked and does not read."""
-    server = HTTPServer(ends)
+async def send_request(responder: Responder, connection: str) -> AsyncIterator[socket.socket]:
+    """Yield the socket of a client that has sent a request with the header `Connection: connection`."""
+    server = HTTPServer(responder)
     (listening,) = bind_sockets(0, "127.0.0.1")
     server.add_sockets([listening])
     client = socket.socket()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SMALL_BYTES)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BUFFER_BYTES)
     client.setblocking(False)
     try:
         loop = asyncio.get_running_loop()
@@ -71,49 +77,51 @@ async def asked(ends: Ends, connection: str) -> AsyncIterator[socket.socket]:
 
 
 @pytest.mark.parametrize("connection", ["keep-alive", "close"])
-@pytest.mark.parametrize("length", [pytest.param(_MUCH_BYTES, id="with a length"), pytest.param(None, id="in chunks")])
-def test_a_client_that_leaves_before_the_last_byte_has_left_did_not_get_the_answer(
+@pytest.mark.parametrize(
+    "length", [pytest.param(_LARGE_BODY_BYTES, id="with a length"), pytest.param(None, id="in chunks")]
+)
+def test_response_is_incomplete_if_the_client_disconnects_before_the_last_byte(
     length: int | None, connection: str
 ) -> None:
     async def run() -> str:
-        ends = Ends(b"x" * _MUCH_BYTES, length)
-        async with asked(ends, connection) as client:
+        responder = Responder(b"x" * _LARGE_BODY_BYTES, length)
+        async with send_request(responder, connection) as client:
             await asyncio.get_running_loop().sock_recv(client, 1)
-            assert ends.ends.empty()
+            assert responder.results.empty()
             client.close()
-            return await asyncio.wait_for(ends.ends.get(), 20)
+            return await asyncio.wait_for(responder.results.get(), 20)
 
-    assert asyncio.run(run()) == "the client has gone"
+    assert asyncio.run(run()) == "client gone"
 
 
 @pytest.mark.parametrize("connection", ["keep-alive", "close"])
-def test_an_answer_cannot_end_on_a_connection_that_has_closed(connection: str) -> None:
+def test_response_cannot_be_completed_on_a_closed_connection(connection: str) -> None:
     async def run() -> str:
-        ends = Ends(b"x", None, after_the_client=True)
-        async with asked(ends, connection) as client:
+        responder = Responder(b"x", None, wait_for_close=True)
+        async with send_request(responder, connection) as client:
             await asyncio.get_running_loop().sock_recv(client, 1)
             client.close()
-            return await asyncio.wait_for(ends.ends.get(), 20)
+            return await asyncio.wait_for(responder.results.get(), 20)
 
-    assert asyncio.run(run()) == "the client has gone"
+    assert asyncio.run(run()) == "client gone"
 
 
 @pytest.mark.parametrize("connection", ["keep-alive", "close"])
-def test_an_answer_has_not_ended_before_its_last_byte_has_left(connection: str) -> None:
-    """Sizes step by step, so that at some of them the connection takes the data and not the end behind it."""
+def test_response_is_not_complete_before_its_last_byte_is_sent(connection: str) -> None:
+    """The body size varies: at some sizes the socket takes the body but not the terminating chunk."""
 
-    async def end_of(size: int) -> str:
-        ends = Ends(b"x" * size, None)
-        async with asked(ends, connection) as client:
+    async def respond_with(size: int) -> str:
+        responder = Responder(b"x" * size, None)
+        async with send_request(responder, connection) as client:
             loop = asyncio.get_running_loop()
-            seen = b""
-            while not seen.endswith(b"\r\n0\r\n\r\n"):
+            received = b""
+            while not received.endswith(b"\r\n0\r\n\r\n"):
                 part = await asyncio.wait_for(loop.sock_recv(client, 700), 20)
-                assert part, seen[-20:]
-                seen += part
-            return await asyncio.wait_for(ends.ends.get(), 20)
+                assert part, received[-20:]
+                received += part
+            return await asyncio.wait_for(responder.results.get(), 20)
 
     async def run() -> set[str]:
-        return {await end_of(size) for size in range(3_000, 30_000, 257)}
+        return {await respond_with(size) for size in range(3_000, 30_000, 257)}
 
-    assert asyncio.run(run()) == {"whole"}
+    assert asyncio.run(run()) == {"complete"}

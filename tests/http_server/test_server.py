@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPServerRequest
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
@@ -25,7 +26,8 @@ class NagleHandler(RequestHandler):
 
     def get(self) -> None:
         connection = self.request.connection
-        off = connection.stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)  # type: ignore[attr-defined]
+        assert isinstance(connection, HTTP1Connection)
+        off = connection.stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         self.finish("off" if off else "on")
 
 

@@ -1,4 +1,4 @@
-"""Certificates of a provider on loopback, by an authority that lives as long as the tests."""
+"""Certificates for providers on loopback, issued by a certificate authority of the test run."""
 
 from __future__ import annotations
 
@@ -11,25 +11,29 @@ import trustme
 
 
 @functools.cache
-def authority() -> trustme.CA:
-    """The one that `ca_file` names; it costs some milliseconds to make."""
+def default_authority() -> trustme.CA:
+    """Return the authority that the tests trust; cached, since its key takes some milliseconds to make."""
     return trustme.CA()
 
 
-def write_ca_file(folder: Path, of: trustme.CA | None = None) -> str:
-    """Its certificate as a PEM file, for `providers.*.ca_file`."""
+def write_ca_file(folder: Path, authority: trustme.CA | None = None) -> str:
+    """Write the authority's certificate as a PEM file for `providers.*.ca_file`; return its path."""
     path = folder / "ca.pem"
-    (of or authority()).cert_pem.write_to_path(path)
+    (authority or default_authority()).cert_pem.write_to_path(path)
     return str(path)
 
 
 def make_server_context(
-    *, name: str = "127.0.0.1", by: trustme.CA | None = None, expired: bool = False, alpn: tuple[str, ...] = ()
+    *,
+    name: str = "127.0.0.1",
+    authority: trustme.CA | None = None,
+    expired: bool = False,
+    alpn_protocols: tuple[str, ...] = (),
 ) -> ssl.SSLContext:
-    """What a provider presents: a certificate for `name`, signed by `by`."""
+    """Return a TLS context that presents a certificate for `name`, signed by `authority`."""
     not_after = datetime.now(UTC) - timedelta(days=1) if expired else None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    (by or authority()).issue_cert(name, not_after=not_after).configure_cert(context)
-    if alpn:
-        context.set_alpn_protocols(list(alpn))
+    (authority or default_authority()).issue_cert(name, not_after=not_after).configure_cert(context)
+    if alpn_protocols:
+        context.set_alpn_protocols(list(alpn_protocols))
     return context

@@ -1,4 +1,4 @@
-"""A provider that speaks HTTP/2 over TLS, and tells what happened on each connection and stream."""
+"""A provider that speaks HTTP/2 over TLS and records the events of each connection and stream."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from hyperframe.frame import GoAwayFrame
 
 from tests.upstream.authority import make_server_context
 
-Answer = Callable[["Stream"], Awaitable[None]]
+Respond = Callable[["Stream"], Awaitable[None]]
 
 
 class Stream:
-    """One request.  The answer is whatever a test sends; `reset_at` is when the client took the stream back."""
+    """One request and its response.  `reset_at` resolves to the time at which the client resets the stream."""
 
     def __init__(self, connection: Connection, number: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.connection = connection
         self.headers = {name.decode(): value.decode() for name, value in headers}
         self.body = bytearray()
-        self.whole = asyncio.Event()
+        self.request_complete = asyncio.Event()
         self.reset_at: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        self.sent = 0
+        self.sent_bytes = 0
         self._number = number
 
     @property
@@ -38,18 +38,18 @@ class Stream:
         return self.headers[":path"]
 
     async def send_head(self, status: int = 200, *headers: tuple[str, str]) -> None:
-        """Send the head, when the request has come whole."""
-        await self.whole.wait()
+        """Wait for the complete request, then send status and headers."""
+        await self.request_complete.wait()
         self.connection.protocol.send_headers(self._number, [(":status", str(status)), *headers])
         self.connection.flush()
 
     async def send(self, data: bytes) -> None:
-        """Send body bytes, as the client's flow-control windows let them go (RFC 9113 section 5.2)."""
+        """Send body bytes as fast as the client's flow-control windows allow (RFC 9113 section 5.2)."""
         while data:
-            room = await self.connection.room(self._number)
-            piece, data = data[:room], data[room:]
+            window_bytes = await self.connection.wait_for_window(self._number)
+            piece, data = data[:window_bytes], data[window_bytes:]
             self.connection.protocol.send_data(self._number, piece)
-            self.sent += len(piece)
+            self.sent_bytes += len(piece)
             self.connection.flush()
 
     def end(self) -> None:
@@ -57,14 +57,14 @@ class Stream:
         self.connection.protocol.end_stream(self._number)
         self.connection.flush()
 
-    def fail(self) -> None:
-        """End this stream alone, with an error (RFC 9113 section 6.4)."""
+    def reset(self) -> None:
+        """Reset this stream with INTERNAL_ERROR (RFC 9113 section 6.4)."""
         self.connection.protocol.reset_stream(self._number, h2.errors.ErrorCodes.INTERNAL_ERROR)
         self.connection.flush()
 
 
 class Protocol(h2.connection.H2Connection):
-    """The library's own ends the connection when a stream is too many; a provider refuses that stream."""
+    """h2's own class closes the connection if the client opens too many streams; a provider refuses the stream."""
 
     @property
     def open_inbound_streams(self) -> int:
@@ -72,25 +72,25 @@ class Protocol(h2.connection.H2Connection):
 
 
 class Connection:
-    """One connection: the protocol's state, the streams that came over it, and how many were `refused`."""
+    """One connection: its protocol state and its streams."""
 
-    def __init__(self, writer: asyncio.StreamWriter, answer: Answer, max_streams: int) -> None:
+    def __init__(self, writer: asyncio.StreamWriter, respond: Respond, max_streams: int) -> None:
         self.protocol = Protocol(h2.config.H2Configuration(client_side=False, header_encoding=None))
         self.protocol.local_settings = h2.settings.Settings(
             client=False, initial_values={h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: max_streams}
         )
         self.streams: dict[int, Stream] = {}
-        self.most_open = 0
-        self.refused = 0
+        #: The highest number of streams that were open at the same time.
+        self.peak_streams = 0
         self._max_streams = max_streams
         self._writer = writer
-        self._answer = answer
-        self._open = 0
-        self._window = asyncio.Condition()
+        self._respond = respond
+        self._open_streams = 0
+        self._window_changed = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self, reader: asyncio.StreamReader) -> None:
-        """Answer until the client closes."""
+        """Serve until the client closes."""
         self.protocol.initiate_connection()
         self.flush()
         try:
@@ -98,43 +98,42 @@ class Connection:
                 for event in self.protocol.receive_data(data):
                     self._handle(event)
                 self.flush()
-                async with self._window:
-                    self._window.notify_all()
+                async with self._window_changed:
+                    self._window_changed.notify_all()
         finally:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def room(self, number: int) -> int:
-        """Bytes that may leave now on a stream, at least one; waits for them."""
-        async with self._window:
-            await self._window.wait_for(lambda: self._room(number) > 0)
-        return self._room(number)
+    async def wait_for_window(self, number: int) -> int:
+        """Wait until bytes may be sent on stream `number`; return how many."""
+        async with self._window_changed:
+            await self._window_changed.wait_for(lambda: self._window_bytes(number) > 0)
+        return self._window_bytes(number)
 
     def go_away(self, *, refuse: Stream | None = None) -> None:
-        """Take no new stream on this connection (RFC 9113 section 6.8), nor `refuse`; those that are open go on."""
-        taken = max(number for number, stream in self.streams.items() if stream is not refuse)
-        self._writer.write(GoAwayFrame(last_stream_id=taken).serialize())
+        """Accept no new stream (RFC 9113 section 6.8), and refuse the stream `refuse`; open streams continue."""
+        last_accepted = max(number for number, stream in self.streams.items() if stream is not refuse)
+        self._writer.write(GoAwayFrame(last_stream_id=last_accepted).serialize())
 
-    def cut(self) -> None:
-        """Break the connection in the middle of everything."""
+    def abort(self) -> None:
+        """Close the connection without ending its streams."""
         self._writer.transport.abort()
 
     def flush(self) -> None:
-        """Write what the protocol has to say."""
+        """Write the frames that the protocol has queued."""
         self._writer.write(self.protocol.data_to_send())
 
-    def _room(self, number: int) -> int:
+    def _window_bytes(self, number: int) -> int:
         return min(self.protocol.local_flow_control_window(number), self.protocol.max_outbound_frame_size)
 
     def _handle(self, event: h2.events.Event) -> None:
         match event:
-            case h2.events.RequestReceived() if self._open >= self._max_streams:
-                self.refused += 1
+            case h2.events.RequestReceived() if self._open_streams >= self._max_streams:
                 self.protocol.reset_stream(event.stream_id, h2.errors.ErrorCodes.REFUSED_STREAM)
             case h2.events.RequestReceived():
-                self._open += 1
-                self.most_open = max(self.most_open, self._open)
+                self._open_streams += 1
+                self.peak_streams = max(self.peak_streams, self._open_streams)
                 stream = self.streams[event.stream_id] = Stream(self, event.stream_id, event.headers)
                 self._tasks.add(asyncio.create_task(self._run(stream)))
             case h2.events.DataReceived():
@@ -142,25 +141,25 @@ class Connection:
                     self.streams[event.stream_id].body += event.data
                 self.protocol.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             case h2.events.StreamEnded() if event.stream_id in self.streams:
-                self.streams[event.stream_id].whole.set()
+                self.streams[event.stream_id].request_complete.set()
             case h2.events.StreamReset() if event.stream_id in self.streams:
                 self.streams[event.stream_id].reset_at.set_result(time.monotonic())
             case _:
                 pass
 
     async def _run(self, stream: Stream) -> None:
-        answering = asyncio.ensure_future(self._answer(stream))
+        responding = asyncio.ensure_future(self._respond(stream))
         try:
-            await asyncio.wait([answering, stream.reset_at], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([responding, stream.reset_at], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._open -= 1
-            answering.cancel()
-            await asyncio.gather(answering, return_exceptions=True)
+            self._open_streams -= 1
+            responding.cancel()
+            await asyncio.gather(responding, return_exceptions=True)
 
 
 @dataclass
 class Provider:
-    """What a test talks to and looks at.  `connections` are all there ever were, the oldest first."""
+    """A running provider.  `connections` are all that were ever opened, the oldest first."""
 
     url: str = ""
     connections: list[Connection] = field(default_factory=list)
@@ -172,32 +171,32 @@ class Provider:
 
 @contextlib.asynccontextmanager
 async def run_http2_provider(
-    answer: Answer, *, max_streams: int = 100, context: ssl.SSLContext | None = None
+    respond: Respond, *, max_streams: int = 100, context: ssl.SSLContext | None = None
 ) -> AsyncIterator[Provider]:
-    """Serve each stream with `answer`; at most `max_streams` of a connection may be open at a time."""
+    """Call `respond` with each stream; refuse streams over `max_streams` open ones of a connection."""
     provider = Provider()
     serving: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = Connection(writer, answer, max_streams)
+        connection = Connection(writer, respond, max_streams)
         provider.connections.append(connection)
         with contextlib.suppress(ConnectionError, ssl.SSLError):
             await connection.serve(reader)
         writer.transport.abort()
 
-    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         serving.add(asyncio.create_task(serve(reader, writer)))
 
-    context = context or make_server_context(alpn=("h2",))
-    server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=context, backlog=1024)
+    context = context or make_server_context(alpn_protocols=("h2",))
+    server = await asyncio.start_server(on_connection, "127.0.0.1", 0, ssl=context, backlog=1024)
     provider.url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield provider
     finally:
         server.close()
         for connection in provider.connections:
-            connection.cut()
+            connection.abort()
         for task in serving:
             task.cancel()
         await asyncio.gather(*serving, return_exceptions=True)
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # lets the transports close before the loop does

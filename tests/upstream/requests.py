@@ -1,4 +1,4 @@
-"""How these tests ask a provider: a client of their own, requests with its authority's certificate, whole bodies."""
+"""Sends requests with a client of the test's own and reads complete bodies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tornado_proxy.upstream.http.request import Payload, UpstreamRequest
 
 @contextmanager
 def run_client() -> Iterator[UpstreamClient]:
-    """A client inside the running loop."""
+    """Yield a client on the running event loop; close it afterwards."""
     client = UpstreamClient(force_instance=True)
     try:
         yield client
@@ -24,6 +24,7 @@ def run_client() -> Iterator[UpstreamClient]:
 def make_request(
     url: str, *, ca_file: str | None = None, body: bytes = b"{}", connect_s: float = 5.0, idle_s: float = 20.0
 ) -> UpstreamRequest:
+    """Return a POST request with a provider key."""
     return UpstreamRequest(
         method="POST",
         url=url,
@@ -37,7 +38,7 @@ def make_request(
 
 
 async def read_body(exchange: Exchange) -> bytes:
-    """The body, to its proper end."""
+    """Read the response to its end; return its body."""
     await exchange.head()
     pieces = []
     while data := await exchange.read():

@@ -1,4 +1,4 @@
-"""Providers that misbehave on purpose, as plain asyncio servers on loopback."""
+"""Providers that misbehave on purpose: plain asyncio servers on loopback."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ Respond = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 
 @contextlib.asynccontextmanager
-async def run_provider(answer: Respond, heads: list[bytes] | None = None) -> AsyncIterator[str]:
-    """Serve each connection with `answer` after its request head has been read; gives the base URL.
+async def run_provider(respond: Respond, heads: list[bytes] | None = None) -> AsyncIterator[str]:
+    """Call `respond` on each connection after the request's headers; yield the base URL.
 
-    `heads` collects the request heads as they came.
+    Args:
+        respond: Writes the response; the connection is closed when it returns.
+        heads: Collects the received request heads, unchanged.
     """
     writers: set[asyncio.StreamWriter] = set()
     idle = asyncio.Event()
@@ -24,7 +26,7 @@ async def run_provider(answer: Respond, heads: list[bytes] | None = None) -> Asy
             head = await reader.readuntil(b"\r\n\r\n")
             if heads is not None:
                 heads.append(head)
-            await answer(reader, writer)
+            await respond(reader, writer)
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
@@ -41,4 +43,4 @@ async def run_provider(answer: Respond, heads: list[bytes] | None = None) -> Asy
             writer.transport.abort()
         if writers:
             await asyncio.wait_for(idle.wait(), 5)
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # lets the transports close before the loop does

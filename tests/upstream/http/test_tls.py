@@ -66,7 +66,7 @@ STRANGER = trustme.CA()
 @pytest.mark.parametrize(
     ("make", "word"),
     [
-        pytest.param(lambda: make_server_context(by=STRANGER), "issuer certificate", id="another authority's"),
+        pytest.param(lambda: make_server_context(authority=STRANGER), "issuer certificate", id="another authority's"),
         pytest.param(lambda: make_server_context(name="provider.example"), "127.0.0.1", id="another host's"),
         pytest.param(lambda: make_server_context(expired=True), "expired", id="expired"),
     ],

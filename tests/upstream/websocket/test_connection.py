@@ -363,6 +363,6 @@ async def test_tls_is_trusted_by_ca_file_alone(tmp_path: Path) -> None:
     async with speaker(greet, make_server_context()) as url:
         came, closed = await until_closed(await opened(url, ca=write_ca_file(tmp_path)))
         assert (came, closed) == (["hello"], Closed(1000, ""))
-        for untrusted in (None, write_ca_file(tmp_path, of=trustme.CA())):
+        for untrusted in (None, write_ca_file(tmp_path, authority=trustme.CA())):
             with pytest.raises(UpstreamUnreachable, match=r"(?i)certificate"):
                 await opened(url, ca=untrusted)
