@@ -26,8 +26,8 @@ from tornado_proxy.domain.cost import LineItem, bill
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.backends import make_ledger
 from tornado_proxy.ledger.rows import RECORD_COLUMNS, record_row
-from tornado_proxy.ledger.sqlite.ledger import SqliteLedger
 
 _ROUNDS = 5
 _CALLER = Caller("0c9f8a5e-9a1e-4f6b-8c43-1d2a7f6f0a10", participant="ada", room="lab", credential_id="key-1")
@@ -72,7 +72,7 @@ async def measure_ledger(records: list[RequestRecord], under_way: int, *, fsync:
     """CPU microseconds a call, and the median milliseconds that begin() took."""
     waits: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        ledger = SqliteLedger(Path(folder) / "ledger.db", fsync=fsync)
+        ledger = make_ledger(Path(folder) / "ledger.db", fsync=fsync)
         await ledger.open()
         left = iter(records)
 

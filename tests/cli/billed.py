@@ -17,7 +17,7 @@ from tornado_proxy.domain.record import RequestRecord
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
-from tornado_proxy.ledger.sqlite.ledger import SqliteLedger
+from tornado_proxy.ledger.backends import make_ledger
 from tornado_proxy.pricing.book.tariff import Tariff
 
 PRICES = """\
@@ -72,7 +72,7 @@ def write_ledger(folder: Path, records: Sequence[RequestRecord]) -> str:
     """Store the records; gives the ledger's URL."""
 
     async def run() -> None:
-        ledger = SqliteLedger(folder / "ledger.db")
+        ledger = make_ledger(folder / "ledger.db")
         await ledger.open()
         for one in records:
             await ledger.begin(one.intent)

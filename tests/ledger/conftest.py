@@ -11,7 +11,7 @@ import pytest
 
 from tests.postgres_server import PostgresServer, running_postgres
 from tornado_proxy.domain.ledger_address import LedgerAddress, PostgresAddress
-from tornado_proxy.ledger.backends import make_ledger
+from tornado_proxy.ledger.backends import make_backend, make_ledger
 from tornado_proxy.ledger.protocol import Ledger
 from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
 
@@ -27,7 +27,7 @@ class LedgerUnderTest:
         return make_ledger(self.address, fsync=self.fsync)
 
     def records(self) -> list[dict[str, Any]]:
-        return [dict(one) for one in read_records(self.address, UsageFilter())]
+        return [dict(one) for one in read_records(make_backend(self.address), UsageFilter())]
 
 
 @pytest.fixture(scope="session")

@@ -154,13 +154,13 @@ class MemoryLedger:
             and (record.intent.caller.project_id, record.intent.endpoint) == (project_id, endpoint)
         )
 
-    async def usage(self, question: UsageQuery) -> UsageResult:
+    async def usage(self, query: UsageQuery) -> UsageResult:
         """Return the usage of the records that are written."""
         self._check()
-        names = [column.strip('"') for column in question.columns]
-        rows = [row for row in self.store.bills() if _is_selected(row, question.which)]
+        names = [column.strip('"') for column in query.columns]
+        rows = [row for row in self.store.bills() if _is_selected(row, query.which)]
         texts = [[_text(row[name]) for name in names] for row in rows]
-        return sum_usage(texts, question, Bounds(_MAX_RECORDS, time.monotonic() + _REPORT_S))
+        return sum_usage(texts, query, Bounds(_MAX_RECORDS, time.monotonic() + _REPORT_S))
 
     async def close(self) -> None:
         """Write what waits."""

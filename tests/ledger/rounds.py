@@ -23,6 +23,7 @@ from pathlib import Path
 from tests.harness import ROOT
 from tests.ledger.child import address, say
 from tests.postgres_server import PostgresServer, running_postgres
+from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
 
 
@@ -76,7 +77,9 @@ def broken_promises(ledger: str, said: list[str]) -> list[str]:
     time.sleep(10)
     last.kill()
     Writing(ledger, "end").kill()
-    found = [(str(one["request_id"]), one["basis"]) for one in read_records(address(ledger), UsageFilter())]
+    found = [
+        (str(one["request_id"]), one["basis"]) for one in read_records(make_backend(address(ledger)), UsageFilter())
+    ]
     basis = dict(found)
     begun = {line.split()[1] for line in said if line.startswith("begun ")}
     finished = {line.split()[1] for line in said if line.startswith("finished ")}

@@ -22,10 +22,10 @@ from tornado_proxy.domain.record import Outcome, PendingRequest, RequestIntent, 
 from tornado_proxy.domain.request import DeferredRatingFacts
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.backends import make_ledger
 from tornado_proxy.ledger.protocol import Ledger
 from tornado_proxy.ledger.reports.records_query import UsageFilter
 from tornado_proxy.ledger.reports.usage import UsageQuery, UsageResult
-from tornado_proxy.ledger.sqlite.ledger import SqliteLedger
 
 Make = Callable[[], Ledger]
 
@@ -308,7 +308,7 @@ def test_amounts_are_stored_without_an_exponent(tmp_path: Path) -> None:
     tiny = Cost((), Decimal("1E-12"), Decimal("0E-12"), Decimal("1E-12"))
 
     async def run() -> None:
-        ledger = SqliteLedger(tmp_path / "ledger.db")
+        ledger = make_ledger(tmp_path / "ledger.db")
         await ledger.open()
         await ledger.finish(record(intent("r1"), cost=tiny))
         await ledger.close()

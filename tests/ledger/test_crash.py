@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.harness import ROOT
 from tests.ledger.calls import bills, intent, record, stored, stored_ids
-from tornado_proxy.ledger.sqlite.ledger import SqliteLedger
+from tornado_proxy.ledger.backends import make_ledger
 
 
 def start(path: Path, job: str, name: str) -> subprocess.Popen[str]:
@@ -69,7 +69,7 @@ def ids(lines: list[str], word: str) -> set[str]:
 
 def open_once(path: Path) -> None:
     async def run() -> None:
-        ledger = SqliteLedger(path)
+        ledger = make_ledger(path)
         await ledger.open()
         await ledger.close()
 
@@ -132,7 +132,7 @@ def test_a_live_process_finds_the_death_of_another(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
 
     async def found() -> bool:
-        ledger = SqliteLedger(path)
+        ledger = make_ledger(path)
         await ledger.open()
         with running(path, "hold", "r1") as (child,):
             await asyncio.to_thread(read_until, child, "begun r1")
@@ -195,7 +195,7 @@ def test_the_journal_of_a_dead_process_is_read_before_its_intents_are_settled(tm
     path = tmp_path / "ledger.db"
 
     async def run() -> None:
-        ledger = SqliteLedger(path)
+        ledger = make_ledger(path)
         await ledger.open()
         one = intent("r1")
         await ledger.begin(one)

@@ -181,7 +181,7 @@ def test_rejection_line_has_the_fault_of_server_or_token_and_nothing_of_the_body
     assert (token["message"], token["status"]) == ("request rejected", 401)
     assert "token expired at " in token["reason"]
     assert (body["status"], body["reason"]) == (400, None)
-    assert "the file is gone" in server["reason"]
+    assert "the file is missing" in server["reason"]
     assert not [line for line in proxy.log if "words-of-a-caller" in line]
 
 

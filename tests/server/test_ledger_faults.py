@@ -134,7 +134,7 @@ def assert_each_once(records: list[dict[str, Any]], users: list[str]) -> None:
     [
         pytest.param(locked, "another program holds the file", id="locked"),
         pytest.param(full_disk, "free space", id="full disk"),
-        pytest.param(moved_away, "the file is gone", id="gone"),
+        pytest.param(moved_away, "the file is missing", id="gone"),
         pytest.param(replaced, "was replaced by another file while it was open", id="replaced"),
         pytest.param(damaged, "is damaged or no ledger", id="damaged"),
     ],

@@ -25,6 +25,7 @@ from tests.stress.gc_disabled import LEFT
 from tests.stress.process_stats import Memory, error_lines, in_flight, open_files, watched
 from tests.stress.provider import StressProvider, whole_answer
 from tests.stress.report import Report
+from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
 
 #: The server's own descriptors may change by a few: a file of intents, a connection that is being closed.
@@ -77,7 +78,7 @@ async def run(wanted: Run) -> Report:
         _measure(going, memory, files)
         proxy.signal(signal.SIGTERM)
         going.report.require(await asyncio.to_thread(proxy.wait_exit) == 0, "the exit code is not 0")
-        _account(going, list(read_records(proxy.ledger, UsageFilter())))
+        _account(going, list(read_records(make_backend(proxy.ledger), UsageFilter())))
     return going.report
 
 

@@ -16,6 +16,7 @@ from tests.harness import running_proxy, wait_until
 from tests.server.blocking_provider import BlockingProvider, running_blocking_provider
 from tests.server.load import CALLERS, Load
 from tests.stress.report import Report
+from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
 
 
@@ -45,11 +46,11 @@ def _one_round(folder: Path, provider: BlockingProvider, number: int) -> list[st
 
 
 def _entries(ledger: Path) -> dict[str, str]:
-    return {str(one["participant"]): str(one["basis"]) for one in read_records(ledger, UsageFilter())}
+    return {str(one["participant"]): str(one["basis"]) for one in read_records(make_backend(ledger), UsageFilter())}
 
 
 def _judge(report: Report, ledger: Path, provider: BlockingProvider, answered: list[str], rounds: int) -> None:
-    entries = Counter(str(one["participant"]) for one in read_records(ledger, UsageFilter()))
+    entries = Counter(str(one["participant"]) for one in read_records(make_backend(ledger), UsageFilter()))
     unsettled = sum(basis == "unsettled" for basis in _entries(ledger).values())
     lost = set(provider.users) - set(entries)
     report.row("calls", f"{len(provider.users)} reached the provider, {len(answered)} were answered")

@@ -17,6 +17,7 @@ from tests.stress.clients import Client, stay
 from tests.stress.process_stats import error_lines, resident_kib
 from tests.stress.provider import USAGE, StressProvider, pieces, whole_answer
 from tests.stress.report import Report
+from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
 
 #: KiB held for one client at the most.
@@ -80,7 +81,7 @@ def _judge_memory(wanted: Run, report: Report, grown_kib: int, most_kib: int) ->
 
 def _exact(proxy: ProxyProcess) -> int:
     """How many records say that a call was completed, and what it cost."""
-    records = read_records(proxy.ledger, UsageFilter())
+    records = read_records(make_backend(proxy.ledger), UsageFilter())
     return sum(record["outcome"] == "completed" and record["basis"] == "reported" for record in records)
 
 

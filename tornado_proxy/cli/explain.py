@@ -11,6 +11,7 @@ import click
 
 from tornado_proxy.cli.config_lookup import CONFIG, LEDGER, PRICES, find_ledger, load_prices, readable, reporting
 from tornado_proxy.cli.explanation_text import as_text
+from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
 from tornado_proxy.ledger.rows import RECORD_COLUMNS
 from tornado_proxy.reports.explanation import Explanation, explain_record
@@ -40,7 +41,7 @@ def explain(request_id: str, config: Path, url: str | None, prices: Path | None,
       tornado-proxy explain req_0a1b2c3d4e5f60718293a4b5c6d7e8f9
     """
     with reporting():
-        ledger = find_ledger(config, url)
+        ledger = make_backend(find_ledger(config, url))
         record = next(read_records(ledger, UsageFilter(request_id=request_id.strip()), RECORD_COLUMNS), None)
         if record is None:
             raise click.ClickException(

@@ -26,7 +26,8 @@ from tornado_proxy.cli.config_lookup import (
     reporting,
 )
 from tornado_proxy.cli.time_param import Moment
-from tornado_proxy.domain.ledger_address import LedgerAddress
+from tornado_proxy.ledger.backends import make_backend
+from tornado_proxy.ledger.database import Backend
 from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
 from tornado_proxy.ledger.rows import RECORD_COLUMNS, format_decimal
 from tornado_proxy.pricing.book.price_book import PriceBook
@@ -104,7 +105,7 @@ def recompute(
         given = readable(config, url)
         book, rate = load_prices(given, prices), find_surcharge(given)
         totals = Totals()
-        ledger = find_ledger(config, url)
+        ledger = make_backend(find_ledger(config, url))
         results = _results(ledger, UsageFilter(**which), book, rate, totals)
         chosen = (one for one in results if everything or one.differs)
         _print(chosen, shape, sys.stdout)
@@ -112,7 +113,7 @@ def recompute(
 
 
 def _results(
-    ledger: LedgerAddress, which: UsageFilter, book: PriceBook, rate: Decimal, totals: Totals
+    ledger: Backend, which: UsageFilter, book: PriceBook, rate: Decimal, totals: Totals
 ) -> Iterator[Recomputed]:
     for record in read_records(ledger, which, RECORD_COLUMNS):
         result = recompute_record(record, book, rate)

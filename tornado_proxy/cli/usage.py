@@ -17,8 +17,9 @@ from tornado_proxy.cli.config_lookup import find_ledger, reporting
 from tornado_proxy.cli.tables import plain_text, print_table
 from tornado_proxy.cli.time_param import Moment
 from tornado_proxy.cli.usage_api_client import Asked, print_usage, project_of, read_token
-from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.backends import make_backend
+from tornado_proxy.ledger.database import Backend
 from tornado_proxy.ledger.reports.records_query import (
     GROUPS,
     UsageFilter,
@@ -95,7 +96,7 @@ def usage(
     if unknown:
         raise click.UsageError(f"cannot group by {', '.join(unknown)}; known are {', '.join(GROUPS)}")
     with reporting():
-        _print(find_ledger(config, url), UsageFilter(**which), groups, shape)
+        _print(make_backend(find_ledger(config, url)), UsageFilter(**which), groups, shape)
 
 
 def _asked(api: str, token_env: str | None, group_by: str, which: Mapping[str, str | None]) -> Asked:
@@ -107,7 +108,7 @@ def _asked(api: str, token_env: str | None, group_by: str, which: Mapping[str, s
     return Asked(api, token, project, {**query, **({"group_by": group_by} if group_by else {})})
 
 
-def _print(ledger: LedgerAddress, which: UsageFilter, groups: Sequence[str], shape: str) -> None:
+def _print(ledger: Backend, which: UsageFilter, groups: Sequence[str], shape: str) -> None:
     if shape == "table":
         names = groups or ["day", "model"]
         sums = sum_records(ledger, which, names)
@@ -188,7 +189,7 @@ def _places(amount: Decimal) -> int:
     return len(format_decimal(amount).partition(".")[2].rstrip("0"))
 
 
-def _print_unknown(ledger: LedgerAddress, which: UsageFilter, sums: Sequence[UsageSum], out: IO[str]) -> None:
+def _print_unknown(ledger: Backend, which: UsageFilter, sums: Sequence[UsageSum], out: IO[str]) -> None:
     """Say how many requests the sums know no cost of, those too that a filter by basis leaves out."""
     if which.basis not in (None, Basis.UNSETTLED):
         left_out = sum_records(ledger, replace(which, basis=Basis.UNSETTLED.value), ())

@@ -1,52 +1,116 @@
-"""What a store asks of its database: a connection that runs SQL, and tells a broken store from a faulty value."""
+"""The protocols of a database that holds a ledger: its backend, its connections, the liveness of other processes.
+
+SQLite (sqlite/) and PostgreSQL (postgres/) implement them; backends.py chooses between the two.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from tornado_proxy.ledger.dialect import Dialect
+from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
 
 class StoreError(Exception):
-    """The store as a whole does not work.  The message names the store, says why, and what an operator can do."""
+    """The database fails, whatever is written.  The message names it, the reason and the remedy."""
+
+
+class ReadTimeout(Exception):
+    """A query was cancelled because its time was over."""
+
+
+#: Runs a query with `?` for a parameter, and yields its rows as they are fetched; none of them is held in memory.
+Read = Callable[[str, Sequence[str]], Iterator[Any]]
 
 
 class Database(Protocol):
-    """One connection, used by one thread.
+    """A connection for writing, used by one thread.
 
-    Every method may raise StoreError; what else it raises is the fault of the values that it was given.
+    Every method may raise StoreError.  Any other exception is the fault of the values that were passed.
     """
 
-    @property
-    def name(self) -> str:
-        """What messages call the store: a path, or a URL without its password."""
-
-    @property
-    def dialect(self) -> Dialect:
-        """Its SQL."""
-
     def tables(self) -> frozenset[str]:
-        """The tables that are there."""
+        """Return the names of the tables that exist."""
 
     def columns(self, table: str) -> frozenset[str]:
-        """The columns of a table."""
+        """Return the names of a table's columns."""
 
     def transaction(self) -> AbstractContextManager[None]:
-        """All or nothing of what runs within; committed when it is left."""
+        """Run the statements of a `with` block in one transaction: commit at its end, roll back on an exception."""
 
     def run(self, sql: str, values: Sequence[object] = ()) -> None:
-        """Run a statement.  Within a transaction its fault may show as late as at its end."""
+        """Run a statement.  In a transaction, its fault may be raised as late as at the end of the `with` block."""
 
     def script(self, sql: str) -> None:
-        """Run statements without parameters in a transaction of their own."""
+        """Run several statements without parameters in a transaction of their own."""
 
     def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
-        """Run a query."""
+        """Run a query and return its rows."""
 
     def check(self) -> None:
-        """Find out whether a write would work, as far as that is cheap to know."""
+        """Raise StoreError if a write would fail, as far as that is cheap to find out."""
 
     def close(self) -> None:
         """Close the connection."""
+
+
+class Liveness(Protocol):
+    """Tells which of the processes that write a database live.  A process is named by its writer id."""
+
+    def opening_lock(self) -> AbstractContextManager[None]:
+        """Hold the lock that one process at a time holds while it makes tables or searches for dead processes."""
+
+    def register(self) -> None:
+        """Mark this process as alive until it dies."""
+
+    def is_dead(self, writer: str) -> bool:
+        """Return True if a writer is another process and has died."""
+
+    def release(self) -> None:
+        """Mark this process as dead before it ends; the next search finds its intents."""
+
+
+class Backend(Protocol):
+    """A database that holds a ledger.  Chosen once, from the configured address (backends.make_backend)."""
+
+    @property
+    def name(self) -> str:
+        """The name of the database in messages: a path, or a URL without its password."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """The SQL of the database."""
+
+    @property
+    def files_path(self) -> Path:
+        """The path that the names of lock files, journals and intent logs begin with, on a disk of this machine."""
+
+    @property
+    def logs_intents(self) -> bool:
+        """True if intents are written to an intent log first, False if they are written to the database at once."""
+
+    def connect(self, *, create: bool) -> Database:
+        """Return a connection for writing.  `create` permits to create the database if it does not exist.
+
+        Raises:
+            StoreError: the connection fails.
+        """
+
+    def liveness(self, db: Database, locks: ProcessLocks) -> Liveness:
+        """Return the liveness of the processes that write the database.
+
+        Args:
+            db: the connection of this process.
+            locks: the lock files of this machine's processes.
+        """
+
+    def read(self, is_over: Callable[[], bool] | None = None) -> AbstractContextManager[Read]:
+        """Return a read-only connection.  A query is cancelled when `is_over()`, polled while it runs, returns True.
+
+        Raises, in the `with` block too:
+            LedgerUnavailable: the ledger does not exist, cannot be read, or is another program's database.
+            ReadTimeout: a query was cancelled.
+        """

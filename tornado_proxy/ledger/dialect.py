@@ -1,6 +1,6 @@
-"""Where the SQL of SQLite and PostgreSQL differs; all other SQL of the ledger is the same for both.
+"""The differences between the SQL of SQLite and of PostgreSQL; all other SQL of the ledger is the same for both.
 
-Both take `?` for a parameter here: PostgreSQL's driver wants `%s`, which its Database puts there.
+`?` is the placeholder of a parameter in both.  postgres/database.py replaces it with the `%s` of PostgreSQL's driver.
 """
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ from typing import TypeVar
 
 import msgspec
 
-#: Rows of one of SQLite's statements, largest first.  Few sizes, so that all statements stay prepared.
-_RUNS = (256, 32, 4, 1)
+#: Rows of one statement for SQLite, largest first.  Few sizes, so that all statements stay prepared.  256 rows of the
+#: records' 29 columns stay below SQLite's limit of 32766 parameters.  https://sqlite.org/limits.html
+_RUN_SIZES = (256, 32, 4, 1)
 
 Row = Sequence[object]
 
 _encode = msgspec.json.Encoder().encode
 
-_Any = TypeVar("_Any")
+_Item = TypeVar("_Item")
 
 #: A statement and its parameters.
-Bound = tuple[str, Sequence[object]]
+BoundStatement = tuple[str, Sequence[object]]
 
 
 @dataclass(frozen=True, slots=True)
 class Insert:
-    """Rows for a table.  One whose `key` is there already is passed over."""
+    """An INSERT of rows into a table.  A row whose `key` exists already is ignored."""
 
     table: str
     columns: tuple[str, ...]
@@ -36,23 +37,28 @@ class Insert:
 
     @property
     def start(self) -> str:
-        """The SQL before the rows."""
+        """The SQL in front of the rows."""
         return f"INSERT INTO {self.table} ({quoted(self.columns)})"
 
     @property
     def end(self) -> str:
-        """The SQL after them."""
+        """The SQL after the rows."""
         return f"ON CONFLICT ({self.key}) DO NOTHING"
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """`inserts` and `deletes` take many rows in few statements.  Each statement gives the interpreter's lock back and
-    waits for it again, some milliseconds each time while the event loop is busy; row by row, a batch of a hundred took
-    seconds.
+    """The SQL of one database.
 
-    `text` is the type of all that is compared and sorted byte by byte; `guards` keep tables append-only.
+    text, number, sequence: types of columns; values of type `text` are compared byte by byte.
+    table_end, keyed_table_end: the end of CREATE TABLE, without and with a primary key of text.
+    guards: triggers that keep tables append-only.
+    inserts: returns the statements that insert rows.
+    deletes: returns the statements that delete the rows of a table whose column has one of the values.
     """
+
+    # `inserts` and `deletes` return few statements for many rows.  Each statement releases the interpreter's lock and
+    # waits for it again, some milliseconds while the event loop is busy: row by row, a batch of a hundred took seconds.
 
     text: str
     number: str
@@ -60,31 +66,32 @@ class Dialect:
     table_end: str
     keyed_table_end: str
     guards: str
-    inserts: Callable[[Insert, Sequence[Row]], Iterator[Bound]]
-    deletes: Callable[[str, str, Sequence[object]], Iterator[Bound]]
+    inserts: Callable[[Insert, Sequence[Row]], Iterator[BoundStatement]]
+    deletes: Callable[[str, str, Sequence[object]], Iterator[BoundStatement]]
 
 
 def quoted(names: Iterable[str]) -> str:
-    """Column names as SQL."""
+    """Return column names as SQL."""
     return ", ".join(f'"{name}"' for name in names)
 
 
-def _sqlite_inserts(insert: Insert, rows: Sequence[Row]) -> Iterator[Bound]:
+def _sqlite_inserts(insert: Insert, rows: Sequence[Row]) -> Iterator[BoundStatement]:
     for run in _runs(rows):
         yield _values(insert, len(run)), list(chain.from_iterable(run))
 
 
-def _sqlite_deletes(table: str, column: str, keys: Sequence[object]) -> Iterator[Bound]:
+def _sqlite_deletes(table: str, column: str, keys: Sequence[object]) -> Iterator[BoundStatement]:
     for run in _runs(keys):
         yield f"DELETE FROM {table} WHERE {column} IN ({', '.join('?' * len(run))})", run  # noqa: S608  # names of ours
 
 
-def _runs(rows: Sequence[_Any]) -> Iterator[Sequence[_Any]]:
-    at = 0
-    for size in _RUNS:
-        while len(rows) - at >= size:
-            yield rows[at : at + size]
-            at += size
+def _runs(rows: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
+    """Yield the rows in runs of _RUN_SIZES."""
+    start = 0
+    for size in _RUN_SIZES:
+        while len(rows) - start >= size:
+            yield rows[start : start + size]
+            start += size
 
 
 @cache
@@ -93,10 +100,11 @@ def _values(insert: Insert, rows: int) -> str:
     return f"{insert.start} VALUES {', '.join([group] * rows)} {insert.end}"
 
 
-def _postgres_inserts(insert: Insert, rows: Sequence[Row]) -> Iterator[Bound]:
-    """One JSON text, which the server takes apart: any number of rows is one prepared statement of one parameter.
+def _postgres_inserts(insert: Insert, rows: Sequence[Row]) -> Iterator[BoundStatement]:
+    """Yield one statement whose only parameter is a JSON text of all rows, for the server to parse.
 
-    Arrays of columns, and a parameter for each value, cost the driver 100 microseconds a row.
+    So any number of rows shares one prepared statement.  Arrays of columns, or a parameter for each value, cost the
+    driver 100 microseconds a row.
     """
     if rows:
         objects = [dict(zip(insert.columns, row, strict=True)) for row in rows]
@@ -109,7 +117,7 @@ def _from_json(insert: Insert) -> str:
     return f"{insert.start} SELECT * FROM json_to_recordset(?::json) AS row({columns}) {insert.end}"  # noqa: S608  # names of ours
 
 
-def _postgres_deletes(table: str, column: str, keys: Sequence[object]) -> Iterator[Bound]:
+def _postgres_deletes(table: str, column: str, keys: Sequence[object]) -> Iterator[BoundStatement]:
     if keys:
         yield f"DELETE FROM {table} WHERE {column} = ANY(?)", (list(keys),)  # noqa: S608  # names of ours
 
@@ -120,8 +128,8 @@ SQLITE = Dialect(
     sequence="INTEGER PRIMARY KEY",
     table_end="STRICT",
     keyed_table_end="STRICT, WITHOUT ROWID",
-    # A trigger beside ON CONFLICT: INSERT OR REPLACE of another program would delete the first record without asking
-    # the DELETE trigger.
+    # records_once is needed beside ON CONFLICT: INSERT OR REPLACE of another program deletes the first record without
+    # firing its DELETE trigger, unless recursive_triggers is on.  https://sqlite.org/lang_conflict.html
     guards="""
 CREATE TRIGGER IF NOT EXISTS records_once BEFORE INSERT ON records
     WHEN EXISTS (SELECT 1 FROM records WHERE request_id = NEW.request_id OR seq = NEW.seq)
@@ -140,6 +148,7 @@ CREATE TRIGGER IF NOT EXISTS settlements_stay BEFORE DELETE ON settlements
 )
 
 POSTGRES = Dialect(
+    # The collation of the database may compare by language rules; times and ids are compared byte by byte.
     text='TEXT COLLATE "C"',
     number="INTEGER",
     sequence="BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",

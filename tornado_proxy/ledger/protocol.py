@@ -1,4 +1,4 @@
-"""What the server asks of a ledger, whatever store is behind it."""
+"""The Ledger protocol: everything that the server uses of a ledger, for every database."""
 
 from __future__ import annotations
 
@@ -10,60 +10,64 @@ from tornado_proxy.ledger.reports.usage import UsageQuery, UsageResult
 
 
 class Ledger(Protocol):
-    """An append-only store of call records.  Used from one event loop."""
+    """An append-only store of request records, used from one event loop."""
 
     @property
     def healthy(self) -> bool:
-        """Whether new requests may start."""
+        """True if new requests may start."""
 
     @property
     def reason(self) -> str:
-        """Why it is not healthy, in words for an operator; "" while it is."""
+        """The reason why it is not healthy, for an operator; "" while it is healthy."""
 
     @property
     def pending(self) -> int:
-        """Writes that wait for their commit."""
+        """The number of writes that are not committed yet."""
 
     async def open(self) -> None:
-        """Open the store, and make records of the intents that a dead process left behind.
+        """Open the database, and mark the intents that a dead process left open as lost.
 
         Raises:
-            LedgerUnavailable: it cannot be opened; the message says what to do.
+            LedgerUnavailable: it cannot be opened; the message names the remedy.
         """
 
     async def begin(self, intent: RequestIntent) -> None:
         """Store an intent; it is durable when this returns.
 
         Raises:
-            LedgerUnavailable: it could not be stored.
+            LedgerUnavailable: it could not be stored; the request must not be sent.
         """
 
     def finish(self, record: RequestRecord) -> asyncio.Future[None]:
-        """Store a record, at the latest within 100 ms while the store works; never blocks, never loses it.
+        """Store a record, within 100 ms while the database works.  Never blocks, and never loses a record.
 
-        What is given is done when the record is durable.  A second record of one request is not stored.
+        Returns:
+            A future that is done when the record is durable.  A second record of a request is not stored.
         """
 
     def settle(self, settlement: Settlement) -> asyncio.Future[None]:
-        """Store what a pending call came to, as finish() stores a record; the first one of a call holds."""
+        """Store the settlement of a pending record, as finish() stores a record.
+
+        Only the first settlement of a request is stored.
+        """
 
     async def pending_requests(self, limit: int) -> list[PendingRequest]:
-        """Up to `limit` calls whose usage is still to come, oldest first."""
+        """Return up to `limit` requests whose usage the provider reports later, oldest first."""
 
     async def owner_of(self, provider: str, object_id: str) -> str | None:
-        """The project that created one of the provider's objects; None for one that is not known."""
+        """Return the project that created an object of the provider; None for an unknown object."""
 
     async def owned_by(self, project_id: str, provider: str, endpoint: str) -> frozenset[str]:
-        """The objects that a project created by calls to `endpoint`."""
+        """Return the ids of the objects that a project created by requests to `endpoint`."""
 
-    async def usage(self, question: UsageQuery) -> UsageResult:
-        """What usage comes to.  Read beside the writer, in bounded time; never blocks the event loop.
+    async def usage(self, query: UsageQuery) -> UsageResult:
+        """Return the usage that a query selects.  Takes bounded time, and does not block the event loop.
 
         Raises:
-            BadRequest: too much usage for one answer.
-            Overloaded: too many questions wait.
-            LedgerUnavailable: it cannot be read.
+            BadRequest: there is too much usage for one result.
+            Overloaded: too many queries wait.
+            LedgerUnavailable: the ledger cannot be read.
         """
 
     async def close(self) -> None:
-        """Write what is pending and close the store."""
+        """Write the pending operations and close the database."""

@@ -1,4 +1,7 @@
-"""Intents and records as rows of text, and back.  Times are RFC 3339 UTC with milliseconds, amounts decimal strings."""
+"""Converts intents, records and settlements to rows of text, and back.
+
+Times are RFC 3339 UTC with milliseconds, amounts are decimal strings.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from tornado_proxy.domain.record import RequestIntent, RequestRecord, Settlement
 from tornado_proxy.domain.request import DeferredRatingFacts
 from tornado_proxy.domain.terms import Terms
 
-#: What is known before anything is sent.
+#: The columns of an intent: everything that is known before the request is sent.
 INTENT_COLUMNS = (
     "request_id",
     "project_id",
@@ -32,7 +35,7 @@ INTENT_COLUMNS = (
     "annotations",
 )
 
-#: The members of a record that reports show, in their order.
+#: The columns of a record that reports show, in their order.
 PRINTED_COLUMNS = (
     "request_id",
     "project_id",
@@ -59,7 +62,7 @@ PRINTED_COLUMNS = (
     "total",
 )
 
-#: All members of a record, in the order in which they are stored.
+#: All columns of a record, in the order in which they are stored.
 RECORD_COLUMNS = (
     *PRINTED_COLUMNS,
     "object_id",
@@ -70,7 +73,7 @@ RECORD_COLUMNS = (
     "kept_facts",
 )
 
-#: What a settlement puts in the place of a pending record's.
+#: The columns of a pending record that its settlement replaces.
 SETTLED_COLUMNS = (
     "model",
     "basis",
@@ -83,17 +86,17 @@ SETTLED_COLUMNS = (
     "faults",
 )
 
-#: Who owns an object of the provider.
+#: The columns of a provider's object.
 OBJECT_COLUMNS = ("provider", "object_id", "project_id", "request_id")
 
 Row = Mapping[str, object]
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
-_encode_text = msgspec.json.Encoder().encode
+_encode_fast = msgspec.json.Encoder().encode
 
 
 def intent_row(intent: RequestIntent) -> dict[str, object]:
-    """What is known before anything is sent."""
+    """Return the row of an intent."""
     caller = intent.caller
     return {
         "request_id": intent.request_id,
@@ -113,7 +116,7 @@ def intent_row(intent: RequestIntent) -> dict[str, object]:
 
 
 def record_row(record: RequestRecord) -> dict[str, object]:
-    """A whole record, and under `objects`, which is no column, the ids of all that the call created."""
+    """Return the row of a record.  Its member `objects`, which is no column, has the ids of all created objects."""
     cost = record.cost
     created = dict.fromkeys((record.object_id, *record.objects))
     return {
@@ -126,12 +129,12 @@ def record_row(record: RequestRecord) -> dict[str, object]:
         "first_byte_at": None if record.first_byte_at is None else format_time(record.first_byte_at),
         "ended_at": format_time(record.ended_at),
         "usage": record.usage,
-        "line_items": _items(cost.line_items),
+        "line_items": _format_items(cost.line_items),
         "subtotal": format_decimal(cost.subtotal),
         "surcharge": format_decimal(cost.surcharge),
         "total": format_decimal(cost.total),
         "object_id": record.object_id,
-        "objects": [one for one in created if one],
+        "objects": [object_id for object_id in created if object_id],
         "upstream_request_id": record.upstream_request_id,
         "faults": json.dumps(record.faults) if record.faults else None,
         "kept_facts": None if record.kept is None else _deferred_facts_text(record.kept),
@@ -139,7 +142,7 @@ def record_row(record: RequestRecord) -> dict[str, object]:
 
 
 def settlement_row(settlement: Settlement) -> dict[str, object]:
-    """What takes the place of a pending record's figures."""
+    """Return the row of a settlement."""
     cost = settlement.cost
     return {
         "request_id": settlement.request_id,
@@ -147,7 +150,7 @@ def settlement_row(settlement: Settlement) -> dict[str, object]:
         "basis": settlement.basis.value,
         "estimate_method": settlement.estimate_method,
         "usage": settlement.usage,
-        "line_items": _items(cost.line_items),
+        "line_items": _format_items(cost.line_items),
         "subtotal": format_decimal(cost.subtotal),
         "surcharge": format_decimal(cost.surcharge),
         "total": format_decimal(cost.total),
@@ -157,16 +160,19 @@ def settlement_row(settlement: Settlement) -> dict[str, object]:
 
 
 def object_rows(record: Row) -> list[Row]:
-    """The provider's objects that a call created, and whose they are, from the record's row."""
+    """Return the rows of the objects that a request created, from the record's row."""
     objects = record.get("objects")
     if not isinstance(objects, list):
-        return []
+        return []  # a journal of an earlier version has no objects
     owner = {name: record[name] for name in ("provider", "project_id", "request_id")}
-    return [{"object_id": one, **owner} for one in objects]
+    return [{"object_id": object_id, **owner} for object_id in objects]
 
 
 def plain_row(row: Row) -> Row:
-    """The row without what a store cannot hold: halves of a surrogate pair and NUL become question marks."""
+    """Return the row with question marks for text that a database cannot hold.
+
+    UTF-8 has no form of half a surrogate pair, and PostgreSQL's text holds no NUL; JSON of a client may have both.
+    """
     return {
         name: value.encode("utf-8", "replace").decode().replace("\0", "?") if isinstance(value, str) else value
         for name, value in row.items()
@@ -174,7 +180,7 @@ def plain_row(row: Row) -> Row:
 
 
 def read_deferred_facts(text: str | None) -> DeferredRatingFacts:
-    """What a pending record keeps of its request; nothing where an earlier version of the program wrote it."""
+    """Return the facts of a pending record's request; empty ones for a record of an earlier version."""
     if text is None:
         return DeferredRatingFacts()
     members = json.loads(text)
@@ -194,7 +200,7 @@ def _deferred_facts_text(facts: DeferredRatingFacts) -> str:
 
 
 def read_line_items(text: str | None) -> tuple[LineItem, ...]:
-    """The line items of a record from its column."""
+    """Return the line items of a record from its column `line_items`."""
     return tuple(_read_item(item) for item in json.loads(text or "[]"))
 
 
@@ -212,30 +218,30 @@ def _read_item(item: dict[str, Any]) -> LineItem:
     )
 
 
-def format_time(moment: datetime) -> str:
-    """RFC 3339 in UTC, with milliseconds and Z: text that sorts as time does."""
-    if moment.tzinfo is not UTC:
-        moment = moment.astimezone(UTC)
-    parts = (moment.year, moment.month, moment.day, moment.hour, moment.minute, moment.second)
-    # Half of what isoformat() takes, four times a call.
-    return "%d-%02d-%02dT%02d:%02d:%02d.%03dZ" % (*parts, moment.microsecond // 1000)  # noqa: UP031  # nor do f-strings
+def format_time(time: datetime) -> str:
+    """Return an RFC 3339 time in UTC, with milliseconds and Z: text that sorts as time does."""
+    if time.tzinfo is not UTC:
+        time = time.astimezone(UTC)
+    parts = (time.year, time.month, time.day, time.hour, time.minute, time.second)
+    # Half the time of isoformat() or of an f-string; it runs four times for each request.
+    return "%d-%02d-%02dT%02d:%02d:%02d.%03dZ" % (*parts, time.microsecond // 1000)  # noqa: UP031  # see above
 
 
 def format_decimal(value: Decimal) -> str:
-    """Plain digits, without an exponent."""
-    text = str(value)  # several times faster than formatting, and nearly always plain already
+    """Return the digits of an amount without an exponent."""
+    text = str(value)  # several times faster than formatting, and plain digits nearly always
     return text if "E" not in text else f"{value:f}"
 
 
-def _items(items: Iterable[LineItem]) -> str:
-    rows = [_item(item) for item in items]
+def _format_items(items: Iterable[LineItem]) -> str:
+    rows = [_item_members(item) for item in items]
     try:
-        return _encode_text(rows).decode()  # several times faster; these are a third of the work on a record
+        return _encode_fast(rows).decode()  # line items are a third of the work on a record
     except UnicodeEncodeError:
-        return _encode(rows)  # half of a surrogate pair in a model's name
+        return _encode(rows)  # a model's name has half of a surrogate pair, which msgspec refuses
 
 
-def _item(item: LineItem) -> dict[str, object]:
+def _item_members(item: LineItem) -> dict[str, object]:
     members: dict[str, object] = {
         "type": item.type,
         "quantity": format_decimal(item.quantity),

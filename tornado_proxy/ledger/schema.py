@@ -1,11 +1,11 @@
 """The tables of a ledger.
 
-intents       requests under way; a row goes in the transaction that writes its record, and has `lost_at` from the
-              moment when its process was found dead
-records       append-only: triggers refuse UPDATE and DELETE, and a second record of one request is passed over
-settlements   append-only: what pending records came to, once each
-bills         view: records, with their settlements in place of what was pending, and lost intents as `unsettled`
-objects       which project created which of the provider's objects
+intents       requests under way.  The transaction that writes a record deletes its intent; `lost_at` is set when the
+              process of an intent is found dead
+records       append-only: triggers refuse UPDATE and DELETE, and a second record of a request is ignored
+settlements   append-only: the final figures of pending records, one row each
+bills         view: records, with the figures of their settlements, and lost intents as `unsettled`
+objects       the project that created each object of a provider
 meta          schema version
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.usage import Basis
-from tornado_proxy.ledger.database import Database, StoreError
+from tornado_proxy.ledger.database import Backend, Database, StoreError
 from tornado_proxy.ledger.dialect import Dialect, Insert
 from tornado_proxy.ledger.rows import INTENT_COLUMNS, OBJECT_COLUMNS, RECORD_COLUMNS, SETTLED_COLUMNS
 
@@ -31,19 +31,22 @@ SET_META = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPD
 
 
 def _cast(sql: str, name: str) -> str:
-    """A column of the view that is no column of a table.  SQLite goes by an index through both parts of the view, and
-    sorts nothing, only if their columns have the same type (the query flattener's rule 17h).
+    """Return SQL of a column of the view that is an expression.
+
+    SQLite reads both parts of the view in the order of an index, and sorts nothing, only if their columns have the same
+    type.  An expression has none without CAST.  https://sqlite.org/optoverview.html#subquery_flattening, rule 17h
     """
     return f'CAST({sql} AS {"INTEGER" if name in ("seq", "status") else "TEXT"}) AS "{name}"'
 
 
 def _settled(name: str) -> str:
-    """A column of the view `bills`, of a record."""
-    both = f'CASE WHEN s.request_id IS NULL THEN r."{name}" ELSE s."{name}" END'
-    return _cast(both, name) if name in SETTLED_COLUMNS else f'r."{name}"'
+    """Return SQL of a column of `bills` for a record."""
+    # A CASE and not coalesce(): a settlement may set a column to NULL.
+    either = f'CASE WHEN s.request_id IS NULL THEN r."{name}" ELSE s."{name}" END'
+    return _cast(either, name) if name in SETTLED_COLUMNS else f'r."{name}"'
 
 
-#: What is said of a request whose process died: nothing is known, and every report shows it.
+#: The columns of a request whose process died: nothing is known of its cost, and every report shows it.
 _LOST = {
     "outcome": f"'{Outcome.CRASHED.value}'",
     "basis": f"'{Basis.UNSETTLED.value}'",
@@ -57,7 +60,7 @@ _LOST = {
 
 
 def _lost(name: str) -> str:
-    """The same column, of an intent that was lost."""
+    """Return SQL of a column of `bills` for a lost intent."""
     return f'i."{name}"' if name in INTENT_COLUMNS else _cast(_LOST.get(name, "NULL"), name)
 
 
@@ -107,35 +110,36 @@ CREATE TABLE objects (
 """
 
 
-def _added_columns(db: Database) -> Iterator[str]:
-    """SQL that adds the columns which an earlier version of the program did not know."""
-    grown = {"intents": (*INTENT_COLUMNS, "lost_at"), "records": RECORD_COLUMNS, "settlements": SETTLED_COLUMNS}
-    for table, columns in grown.items():
-        known = db.columns(table)
+def _added_columns(db: Database, dialect: Dialect) -> Iterator[str]:
+    """Yield SQL that adds the columns which the version that made the tables did not have."""
+    expected = {"intents": (*INTENT_COLUMNS, "lost_at"), "records": RECORD_COLUMNS, "settlements": SETTLED_COLUMNS}
+    for table, columns in expected.items():
+        existing = db.columns(table)
         for name in columns:
-            if name not in known:
-                yield f'ALTER TABLE {table} ADD COLUMN "{name}" {db.dialect.text}; '
+            if name not in existing:
+                yield f'ALTER TABLE {table} ADD COLUMN "{name}" {dialect.text}; '
 
 
-def prepare(db: Database) -> None:
-    """Make the tables in a store that has none, or what a later version of the program added to them.
+def prepare(db: Database, backend: Backend) -> None:
+    """Make the tables in an empty database; add the columns that this version needs to the tables of an earlier one.
 
     Raises:
-        StoreError: the store is another program's, or a later version's.
+        StoreError: the database belongs to another program, or to a later version of this one.
     """
     tables = db.tables()
     if not tables:
         version = f"INSERT INTO meta VALUES ('schema_version', '{SCHEMA_VERSION}');"  # noqa: S608  # a number of ours
-        db.script(_tables(db.dialect) + _VIEW + db.dialect.guards + version)
+        db.script(_tables(backend.dialect) + _VIEW + backend.dialect.guards + version)
         return
     if not {"meta", "intents", "records"} <= tables:
-        raise StoreError(f"{db.name}: is a database of another program; name another one")
+        raise StoreError(f"{backend.name}: is a database of another program; name another one")
     ((stored,),) = db.rows("SELECT value FROM meta WHERE key = 'schema_version'") or [("0",)]
     if int(str(stored)) > SCHEMA_VERSION:
         raise StoreError(
-            f"{db.name}: schema {stored} is newer than this program, which knows {SCHEMA_VERSION}; "
+            f"{backend.name}: schema {stored} is newer than this program, which knows {SCHEMA_VERSION}; "
             "install the version that wrote it, or a later one"
         )
-    added = "".join(_added_columns(db))
+    added = "".join(_added_columns(db, backend.dialect))
     if added:
+        # The view names every column, so it is made anew.  Nothing else is altered: records are append-only.
         db.script(f"DROP VIEW IF EXISTS bills; {added} {_VIEW}")

@@ -19,11 +19,11 @@ from tornado_proxy.domain.cost import Cost, LineItem, bill
 from tornado_proxy.domain.errors import BadRequest, LedgerUnavailable
 from tornado_proxy.domain.record import RequestRecord
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.backends import make_ledger
 from tornado_proxy.ledger.protocol import Ledger
 from tornado_proxy.ledger.reports.intervals import Interval
 from tornado_proxy.ledger.reports.records_query import UsageFilter
 from tornado_proxy.ledger.reports.usage import Bounds, UsageQuery, UsageResult, sum_usage
-from tornado_proxy.ledger.sqlite.ledger import SqliteLedger
 
 Make = Callable[[], Ledger]
 
@@ -223,7 +223,7 @@ def test_usage_is_asked_for_by_what_clients_said_of_their_calls(
 
 def test_a_ledger_of_before_annotations_is_read_and_written(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
-    make = partial(SqliteLedger, path)
+    make = partial(make_ledger, path)
     ask(make, [record(intent("req_1"))], UsageQuery(ALL))
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.executescript("DROP VIEW bills; ALTER TABLE records DROP COLUMN annotations;")
@@ -245,7 +245,7 @@ def test_a_question_over_its_bounds_is_refused() -> None:
 
 def test_a_file_that_is_gone_is_a_ledger_that_cannot_be_read(tmp_path: Path) -> None:
     async def run() -> None:
-        await SqliteLedger(tmp_path / "nowhere" / "ledger.db").usage(UsageQuery(ALL))
+        await make_ledger(tmp_path / "nowhere" / "ledger.db").usage(UsageQuery(ALL))
 
     with pytest.raises(LedgerUnavailable, match="there is no ledger"):
         asyncio.run(run())

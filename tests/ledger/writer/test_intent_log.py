@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.ledger.calls import bills, intent, record
+from tornado_proxy.ledger.backends import make_ledger
 from tornado_proxy.ledger.rows import intent_row
-from tornado_proxy.ledger.sqlite.ledger import SqliteLedger
 from tornado_proxy.ledger.writer.intent_log import IntentLog, read_intents
 
 
@@ -45,7 +45,7 @@ def test_a_log_that_has_grown_is_followed_by_another_and_forgets_no_call_under_w
     path = tmp_path / "ledger.db"
 
     async def run() -> None:
-        ledger = SqliteLedger(path)
+        ledger = make_ledger(path)
         await ledger.open()
         await ledger.begin(intent("held"))
         for number in range(20_000):
@@ -57,7 +57,7 @@ def test_a_log_that_has_grown_is_followed_by_another_and_forgets_no_call_under_w
                 ledger.finish(record(one))
         assert log_files(tmp_path) == ["2"], "12 MB of intents are three files, of which two are gone"
         await ledger.close()
-        again = SqliteLedger(path)
+        again = make_ledger(path)
         await again.open()
         await again.close()
 
@@ -73,7 +73,7 @@ def test_a_log_that_cannot_be_followed_by_another_goes_on(tmp_path: Path) -> Non
     path = tmp_path / "ledger.db"
 
     async def run() -> None:
-        ledger = SqliteLedger(path)
+        ledger = make_ledger(path)
         await ledger.open()
         stand_in_the_way(tmp_path)
         for number in range(11_000):

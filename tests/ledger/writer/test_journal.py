@@ -25,7 +25,7 @@ def test_a_record_is_kept_once_however_often_it_is_tried(tmp_path: Path) -> None
 
 
 def test_a_full_journal_keeps_what_it_has_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    journal = Journal(tmp_path / "journal", most_bytes=4000)
+    journal = Journal(tmp_path / "journal", max_bytes=4000)
     journal.append(rows("r1"))
     with caplog.at_level(logging.ERROR):
         journal.append(rows(*(f"more{number}" for number in range(10))))

@@ -18,11 +18,11 @@ from tests.ledger.conftest import LedgerUnderTest
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import RequestIntent
+from tornado_proxy.ledger.backends import make_backend, make_ledger
+from tornado_proxy.ledger.database import ReadTimeout
 from tornado_proxy.ledger.reports.intervals import Interval
-from tornado_proxy.ledger.reports.read_connection import ReadTimeout, reading
 from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records, sum_records
 from tornado_proxy.ledger.reports.usage import UsageQuery, UsageResult
-from tornado_proxy.ledger.sqlite.ledger import SqliteLedger
 
 
 @contextlib.contextmanager
@@ -131,7 +131,7 @@ def test_a_large_sqlite_ledger_is_read_in_order_without_being_sorted(tmp_path: P
     path = tmp_path / "ledger.db"
     write(LedgerUnderTest(path, fsync=False), intent("r1"))
 
-    with reading(path) as read:
+    with make_backend(path).read() as read:
         plan = [step[3] for step in read("EXPLAIN QUERY PLAN SELECT * FROM bills ORDER BY started_at, seq", ())]
 
     assert plan[0] == "MERGE (UNION ALL)"
@@ -175,20 +175,24 @@ def test_sums_and_the_usage_api_say_the_same_on_each_store(store: LedgerUnderTes
 
     assert (answer.requests, answer.total, answer.unsettled) == (3, Decimal("0.004725"), 1)
     assert {row.start for row in answer.rows} == {"2026-03-02T00:00:00.000Z"}
-    sums = sum_records(store.address, UsageFilter(until="2026-03-03T00:00:00.000Z"), ("day", "project", "model"))
+    sums = sum_records(
+        make_backend(store.address), UsageFilter(until="2026-03-03T00:00:00.000Z"), ("day", "project", "model")
+    )
     assert [(one.group, one.requests, one.total, one.unsettled) for one in sums] == [
         (("2026-03-02", "project-a", "gpt-5.4"), 1, Decimal(0), 1),
         (("2026-03-02", "project-a", "gpt-5.4-2026-03-05"), 1, Decimal("0.0023625"), 0),
         (("2026-03-02", "project-b", None), 1, Decimal("0.0023625"), 0),
     ]
-    assert [one.requests for one in sum_records(store.address, UsageFilter(user="eve@example.com"), ())] == [1]
+    assert [
+        one.requests for one in sum_records(make_backend(store.address), UsageFilter(user="eve@example.com"), ())
+    ] == [1]
 
 
 def test_a_question_that_takes_too_long_is_cut_off(store: LedgerUnderTest) -> None:
     write(store, *(intent(f"r{number}") for number in range(3)))
 
     def ask() -> None:
-        with reading(store.address, lambda: True) as read:
+        with make_backend(store.address).read(lambda: True) as read:
             list(read(f"SELECT count(*) FROM {', '.join(f'bills b{number}' for number in range(12))}", ()))  # noqa: S608
 
     with pytest.raises(ReadTimeout):
@@ -200,7 +204,7 @@ def test_reading_changes_nothing(store: LedgerUnderTest) -> None:
     write(store, intent("r1"))
 
     def change() -> None:
-        with reading(store.address) as read:
+        with make_backend(store.address).read() as read:
             list(read("INSERT INTO meta (key, value) VALUES ('a', 'b') RETURNING key", ()))
 
     with pytest.raises(LedgerUnavailable):
@@ -211,7 +215,7 @@ def test_what_waits_when_a_failing_ledger_is_closed_is_stored_at_the_next_start(
     path = tmp_path / "ledger.db"
 
     async def run() -> None:
-        ledger = SqliteLedger(path)
+        ledger = make_ledger(path)
         await ledger.open()
         await ledger.begin(intent("r1"))
         await ledger.begin(intent("r2"))
@@ -222,12 +226,12 @@ def test_what_waits_when_a_failing_ledger_is_closed_is_stored_at_the_next_start(
         ledger.finish(record(intent("r1")))
         await ledger.close()
         (tmp_path / "aside.db").rename(path)
-        again = SqliteLedger(path)
+        again = make_ledger(path)
         await again.open()
         await again.close()
 
     asyncio.run(run())
 
-    found = {one["request_id"]: one["basis"] for one in read_records(path, UsageFilter())}
+    found = {one["request_id"]: one["basis"] for one in read_records(make_backend(path), UsageFilter())}
     assert found == {"r1": "reported", "r2": "unsettled"}
     assert [one.name for one in tmp_path.iterdir() if "-writer-" in one.name] == []

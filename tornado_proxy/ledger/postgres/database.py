@@ -1,4 +1,4 @@
-"""The connection to a PostgreSQL server.  The one file that knows psycopg, which the extra `postgresql` installs."""
+"""The connection that writes to a PostgreSQL server.  Needs psycopg, which the extra `postgresql` installs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from psycopg.conninfo import conninfo_to_dict
 
 from tornado_proxy.domain.ledger_address import PostgresAddress
 from tornado_proxy.ledger.database import StoreError
-from tornado_proxy.ledger.dialect import POSTGRES, Dialect
 
-#: The schema that holds the tables, so that the database may be another program's too.
+#: The schema of the tables.  It lets the database belong to another program too.
 SCHEMA = "tornado_proxy"
 
 #: Seconds that one statement may take.
-_STATEMENT_S = 10
+_STATEMENT_TIMEOUT_S = 10
 
-#: What is set unless the URL says otherwise.  A connection whose server has gone in silence fails within 10 seconds.
-_SETTINGS: Mapping[str, Any] = {
+#: Connection parameters that the URL does not set.  With them a connection to a server that has become unreachable
+#: fails within about 10 seconds; Linux's own keepalive waits for two hours, its retransmissions for 15 minutes.
+_DEFAULT_PARAMETERS: Mapping[str, Any] = {
     "application_name": "tornado-proxy",
     "connect_timeout": 5,
     "keepalives_idle": 5,
@@ -30,18 +30,19 @@ _SETTINGS: Mapping[str, Any] = {
     "tcp_user_timeout": 10_000,
 }
 
-#: What to do about a state that the server reports, by the start of its code (PostgreSQL, appendix A).
-_BY_STATE: Mapping[str, str] = {
+#: The remedy for a fault that the server reports, by the start of its SQLSTATE.  More specific codes come first.
+#: https://www.postgresql.org/docs/current/errcodes-appendix.html
+_REMEDIES_BY_STATE: Mapping[str, str] = {
     "53100": "the server's disk is full ({error}); free space on it",
     "53": "the server lacks something ({error}); see its log",
     "25006": "the server takes no writes now ({error}); name the primary in ledger.url",
     "42501": "the login may not do that ({error}); let it own the schema tornado_proxy, or create it",
-    "42P01": "a table is gone ({error}); restore a backup",
+    "42P01": "a table is missing ({error}); restore a backup",
     "57": "the server has stopped or is about to ({error}); start it",
 }
 
-#: The same for a connection that was not made, by what its message holds.
-_BY_WORDS: Mapping[str, str] = {
+#: The same for a connection that failed, by a part of libpq's message: libpq reports no SQLSTATE for it.
+_REMEDIES_BY_TEXT: Mapping[str, str] = {
     "password": "the server refuses the login ({error}); check ledger.password and the server's pg_hba.conf",
     "authentication": "the server refuses the login ({error}); check ledger.password and the server's pg_hba.conf",
     "pg_hba.conf": "the server refuses the login ({error}); check the server's pg_hba.conf",
@@ -50,11 +51,11 @@ _BY_WORDS: Mapping[str, str] = {
 
 
 def connect(address: PostgresAddress) -> psycopg.Connection:
-    """A connection without a transaction around each statement, in the schema of the tables."""
-    settings = {**_SETTINGS, **conninfo_to_dict(address.url)}
+    """Return a connection in autocommit mode whose search path is the ledger's schema."""
+    parameters = {**_DEFAULT_PARAMETERS, **conninfo_to_dict(address.url)}
     if address.password is not None:
-        settings["password"] = address.password.reveal()
-    db = psycopg.connect(autocommit=True, **settings)
+        parameters["password"] = address.password.reveal()
+    db = psycopg.connect(autocommit=True, **parameters)
     try:
         db.execute(f"SET search_path = {SCHEMA}".encode())
     except BaseException:
@@ -64,18 +65,20 @@ def connect(address: PostgresAddress) -> psycopg.Connection:
 
 
 class PostgresDatabase:
-    """One connection to a ledger database.  Satisfies ledger.database.Database."""
+    """A connection to a ledger's database.  Satisfies ledger.database.Database."""
 
     def __init__(self, address: PostgresAddress, *, fsync: bool) -> None:
-        """Connect, and make the schema where it is missing.
+        """Connect, and create the schema if it does not exist.
 
-        `fsync` waits for the server's disk at each commit, whatever the server's own setting is.
+        Args:
+            address: the server and the database.
+            fsync: True if each commit waits for the server's disk, whatever the server's own setting is.
 
         Raises:
-            StoreError: no connection, or one that cannot be used.
+            StoreError: the connection fails, or the database cannot hold a ledger.
         """
         self._address = address
-        with self._telling():
+        with self._raising_store_errors():
             self._db = connect(address)
             try:
                 self._set_up(fsync=fsync)
@@ -85,89 +88,83 @@ class PostgresDatabase:
 
     def _set_up(self, *, fsync: bool) -> None:
         ((encoding,),) = self.rows("SHOW server_encoding")
+        # With another encoding, names that UTF-8 clients send would fail or change.
         if encoding != "UTF8":
-            raise StoreError(f"{self.name}: the database's encoding is {encoding}; create it with ENCODING 'UTF8'")
-        self.run(f"SET statement_timeout = '{_STATEMENT_S}s'")
+            raise StoreError(
+                f"{self._address.url}: the database's encoding is {encoding}; create it with ENCODING 'UTF8'"
+            )
+        self.run(f"SET statement_timeout = '{_STATEMENT_TIMEOUT_S}s'")
         if fsync:
             self.run("SET synchronous_commit = on")
         self.check()
+        # CREATE SCHEMA IF NOT EXISTS needs the right to create one even if it exists.
         if not self.rows("SELECT 1 FROM pg_namespace WHERE nspname = ?", (SCHEMA,)):
             self.run(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
 
-    @property
-    def name(self) -> str:
-        """The URL, which has no password."""
-        return self._address.url
-
-    @property
-    def dialect(self) -> Dialect:
-        """PostgreSQL's."""
-        return POSTGRES
-
     def tables(self) -> frozenset[str]:
-        """The tables of the schema."""
-        found = self.rows("SELECT tablename FROM pg_tables WHERE schemaname = ?", (SCHEMA,))
-        return frozenset(str(name) for (name,) in found)
+        """Return the names of the schema's tables."""
+        rows = self.rows("SELECT tablename FROM pg_tables WHERE schemaname = ?", (SCHEMA,))
+        return frozenset(str(name) for (name,) in rows)
 
     def columns(self, table: str) -> frozenset[str]:
-        """The columns of a table."""
+        """Return the names of a table's columns."""
         sql = "SELECT column_name FROM information_schema.columns WHERE table_schema = ? AND table_name = ?"
         return frozenset(str(name) for (name,) in self.rows(sql, (SCHEMA, table)))
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """A transaction whose statements go to the server in one piece, without waiting for each one's answer."""
-        with self._telling(), self._db.pipeline(), self._db.transaction():
+        """Run a transaction whose statements are sent in one piece, without a round trip for each."""
+        with self._raising_store_errors(), self._db.pipeline(), self._db.transaction():
             yield
 
     def run(self, sql: str, values: Sequence[object] = ()) -> None:
         """Run a statement."""
-        with self._telling():
-            self._db.execute(translated(sql), values)
+        with self._raising_store_errors():
+            self._db.execute(use_driver_placeholders(sql), values)
 
     def script(self, sql: str) -> None:
-        """Run statements in a transaction of their own."""
-        with self._telling(), self._db.transaction():
+        """Run several statements in a transaction of their own."""
+        with self._raising_store_errors(), self._db.transaction():
             self._db.execute(sql.encode())
 
     def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
-        """Run a query."""
-        with self._telling():
-            return self._db.execute(translated(sql), values).fetchall()
+        """Run a query and return its rows."""
+        with self._raising_store_errors():
+            return self._db.execute(use_driver_placeholders(sql), values).fetchall()
 
     def check(self) -> None:
-        """See that the server is there and takes writes."""
+        """Raise StoreError if the server does not respond or is read-only, as a standby is."""
         ((read_only,),) = self.rows("SHOW transaction_read_only")
         if read_only == "on":
-            raise StoreError(f"{self.name}: the server takes no writes now; name the primary in ledger.url")
+            raise StoreError(f"{self._address.url}: the server takes no writes now; name the primary in ledger.url")
 
     def close(self) -> None:
         """Close the connection."""
         self._db.close()
 
     @contextlib.contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _raising_store_errors(self) -> Iterator[None]:
         try:
             yield
         except (psycopg.DataError, psycopg.IntegrityError):
-            raise  # these tell of values; all else, such as a table or a right that is gone, of the store
+            raise  # the fault of a value; any other fault, such as a missing table or right, is the store's
         except (psycopg.Error, OSError) as error:
             raise StoreError(describe(self._address.url, error)) from error
 
 
 def describe(url: str, error: Exception) -> str:
-    """What is wrong with the server, and what an operator can do, in one line."""
-    words = " ".join(str(error).split())
+    """Return a fault of the server and its remedy, in one line for an operator."""
+    text = " ".join(str(error).split())
     state = getattr(error, "sqlstate", None)
     if state is not None:
-        advice = next((text for start, text in _BY_STATE.items() if state.startswith(start)), "{error}")
+        remedy = next((remedy for start, remedy in _REMEDIES_BY_STATE.items() if state.startswith(start)), "{error}")
     else:
         unreachable = "the server cannot be reached ({error}); see that it runs, and that ledger.url names it"
-        advice = next((text for part, text in _BY_WORDS.items() if part in words), unreachable)
-    return f"{url}: {advice.format(error=words)}"
+        remedy = next((remedy for part, remedy in _REMEDIES_BY_TEXT.items() if part in text), unreachable)
+    return f"{url}: {remedy.format(error=text)}"
 
 
 @cache
-def translated(sql: str) -> bytes:
-    """SQL with psycopg's own sign for a parameter.  None of ours holds a literal `?` or `%`."""
+def use_driver_placeholders(sql: str) -> bytes:
+    """Return SQL with psycopg's `%s` in place of `?`.  No SQL of the ledger holds a literal `?` or `%`."""
     return sql.replace("?", "%s").encode()

@@ -1,10 +1,11 @@
-"""Which processes write a PostgreSQL ledger: each holds an advisory lock for as long as its connection lives.
+"""Which processes write a PostgreSQL ledger: each holds an advisory lock for as long as its connection is open.
 
-A server that restarts frees all locks, though their processes live.  So a free lock may be wrong about a death for the
-moments until the process has connected again: it then takes back what was called lost, and a record takes the place of
-a lost intent whenever it comes.
+A server that restarts frees all locks, although the processes live.  Until such a process has connected again, another
+one may find its lock free and mark its intents as lost.  The process takes them back when it has reconnected, and a
+record replaces a lost intent at any time.
 
-The owner's lock is shared: a connection that the server has not yet found dead does not keep the next one from it.
+A process's own lock is shared, so that its old connection, whose end the server has not detected yet, does not keep
+its new one from taking it.
 """
 
 from __future__ import annotations
@@ -14,42 +15,42 @@ from collections.abc import Iterator
 
 from tornado_proxy.ledger.database import Database
 
-#: The lock of those who make tables or look for dead writers; any number that no writer's id is likely to have.
-_GATE = 0x746F_726E_6164_6F00
+#: The key of the opening lock: "tornado" in ASCII.  A writer id of the same 64 bits is as good as impossible.
+_OPENING_KEY = 0x746F_726E_6164_6F00
 
 
 class PostgresProcessLocks:
-    """The writers of one database, this process among them as `own`.  Satisfies ledger.store.Liveness."""
+    """The writers of one database, this process among them as `writer_id`.  Satisfies ledger.database.Liveness."""
 
-    def __init__(self, db: Database, own: str) -> None:
+    def __init__(self, db: Database, writer_id: str) -> None:
         self._db = db
-        self._own = own
+        self._writer_id = writer_id
 
     def register(self) -> None:
         """Take the lock of this process."""
-        self._db.rows("SELECT pg_advisory_lock_shared(?)", (_key(self._own),))
+        self._db.rows("SELECT pg_advisory_lock_shared(?)", (_lock_key(self._writer_id),))
 
     @contextlib.contextmanager
-    def opening(self) -> Iterator[None]:
-        """Keep other processes from making tables or looking for dead writers at the same time."""
-        self._db.rows("SELECT pg_advisory_lock(?)", (_GATE,))
-        yield  # not in finally: a connection that failed has lost its locks with it
-        self._db.rows("SELECT pg_advisory_unlock(?)", (_GATE,))
+    def opening_lock(self) -> Iterator[None]:
+        """Hold the lock against other processes that make tables or search for dead processes."""
+        self._db.rows("SELECT pg_advisory_lock(?)", (_OPENING_KEY,))
+        yield  # without `finally`: the server frees the locks of a failed connection, and a query on it would raise
+        self._db.rows("SELECT pg_advisory_unlock(?)", (_OPENING_KEY,))
 
-    def dead(self, writer: str) -> bool:
-        """Whether a writer is another process that is gone, as far as the server knows."""
-        if writer == self._own:
+    def is_dead(self, writer: str) -> bool:
+        """Return True if a writer is another process, and no connection holds its lock."""
+        if writer == self._writer_id:
             return False
-        ((free,),) = self._db.rows("SELECT pg_try_advisory_lock(?)", (_key(writer),))
-        if free:
-            self._db.rows("SELECT pg_advisory_unlock(?)", (_key(writer),))
-        return bool(free)
+        ((is_free,),) = self._db.rows("SELECT pg_try_advisory_lock(?)", (_lock_key(writer),))
+        if is_free:
+            self._db.rows("SELECT pg_advisory_unlock(?)", (_lock_key(writer),))
+        return bool(is_free)
 
-    def resign(self) -> None:
-        """Give the lock back: the server takes a moment to find out that a connection was closed."""
-        self._db.rows("SELECT pg_advisory_unlock_shared(?)", (_key(self._own),))
+    def release(self) -> None:
+        """Free the lock of this process: the server detects a closed connection some time later only."""
+        self._db.rows("SELECT pg_advisory_unlock_shared(?)", (_lock_key(self._writer_id),))
 
 
-def _key(writer: str) -> int:
-    """A writer's id as a number of 64 bits with a sign."""
+def _lock_key(writer: str) -> int:
+    """Return the first 64 bits of a writer id as a signed number, PostgreSQL's type of a lock key."""
     return int.from_bytes(bytes.fromhex(writer[:16]), signed=True)

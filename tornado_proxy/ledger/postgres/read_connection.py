@@ -10,25 +10,25 @@ import psycopg
 
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.ledger_address import PostgresAddress
-from tornado_proxy.ledger.postgres.database import connect, describe, translated
-from tornado_proxy.ledger.reports.read_connection import Read, ReadTimeout
+from tornado_proxy.ledger.database import Read, ReadTimeout
+from tornado_proxy.ledger.postgres.database import connect, describe, use_driver_placeholders
 
-#: Rows that are fetched at once.
-_ROWS = 2000
+#: Rows of one fetch from the server; `is_over` is polled between two.
+_ROWS_PER_FETCH = 2000
 
-#: Milliseconds until the first rows of a query that can be cut off must be there.
-_TIMEOUT_MS = 10_000
+#: Milliseconds until the server must have the first rows of a query that may be cancelled.
+_STATEMENT_TIMEOUT_MS = 10_000
 
 
 @contextlib.contextmanager
-def reading_postgres(address: PostgresAddress, over: Callable[[], bool] | None) -> Iterator[Read]:
-    """As reading.reading()."""
+def read_server(address: PostgresAddress, is_over: Callable[[], bool] | None) -> Iterator[Read]:
+    """Open a read-only connection to a ledger's database (see Backend.read)."""
     try:
         with contextlib.closing(connect(address)) as db:
             db.execute("BEGIN READ ONLY")
-            if over is not None:
-                db.execute(f"SET LOCAL statement_timeout = {_TIMEOUT_MS}".encode())
-            yield lambda sql, values: _rows(db, sql, values, over)
+            if is_over is not None:
+                db.execute(f"SET LOCAL statement_timeout = {_STATEMENT_TIMEOUT_MS}".encode())
+            yield lambda sql, values: _fetch_rows(db, sql, values, is_over)
     except psycopg.errors.QueryCanceled as error:
         raise ReadTimeout from error
     except psycopg.errors.UndefinedTable as error:
@@ -37,13 +37,13 @@ def reading_postgres(address: PostgresAddress, over: Callable[[], bool] | None) 
         raise LedgerUnavailable(describe(address.url, error)) from error
 
 
-def _rows(
-    db: psycopg.Connection, sql: str, values: Sequence[str], over: Callable[[], bool] | None
+def _fetch_rows(
+    db: psycopg.Connection, sql: str, values: Sequence[str], is_over: Callable[[], bool] | None
 ) -> Iterator[tuple[Any, ...]]:
-    # A named cursor is the server's: the rows stay there until they are fetched.
+    # A named cursor keeps the rows on the server until they are fetched; psycopg's default fetches all of them at once.
     with db.cursor("bills") as cursor:
-        cursor.execute(translated(sql), values)
-        while rows := cursor.fetchmany(_ROWS):
+        cursor.execute(use_driver_placeholders(sql), values)
+        while rows := cursor.fetchmany(_ROWS_PER_FETCH):
             yield from rows
-            if over is not None and over():
+            if is_over is not None and is_over():
                 raise ReadTimeout

@@ -1,4 +1,4 @@
-"""Spans of time that usage is summed in: hours, days, weeks and months of UTC, by the text of a record's time."""
+"""Intervals of UTC time that usage is summed by, computed on the text of a record's time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class Interval(StrEnum):
-    """Spans of time, UTC, that rows are summed in; a week begins on Monday."""
+    """The lengths of an interval; a week begins on Monday, as in ISO 8601."""
 
     HOUR = "hour"
     DAY = "day"
@@ -18,22 +18,23 @@ class Interval(StrEnum):
     MONTH = "month"
 
 
-#: How much of an RFC 3339 time names its interval, and what makes it a time again.
-_CUT: Mapping[Interval, tuple[int, str]] = {
+#: The characters of an RFC 3339 time that name its interval, and the text that completes them to the interval's start.
+_PREFIXES: Mapping[Interval, tuple[int, str]] = {
     Interval.HOUR: (13, ":00:00.000Z"),
     Interval.DAY: (10, "T00:00:00.000Z"),
     Interval.MONTH: (7, "-01T00:00:00.000Z"),
 }
 
 
-def interval_start(interval: Interval | None, moment: str) -> str | None:
-    """The start of the interval that a moment (RFC 3339 UTC text) lies in; None without intervals."""
+def interval_start(interval: Interval | None, time: str) -> str | None:
+    """Return the start of the interval that contains a time (RFC 3339 UTC text); None without an interval."""
     if interval is None:
         return None
+    # Slices of text and not datetime: this runs for each record of a query, up to a million times.
     if interval is Interval.WEEK:
-        return _monday(moment[:10])
-    length, rest = _CUT[interval]
-    return moment[:length] + rest
+        return _monday(time[:10])
+    length, suffix = _PREFIXES[interval]
+    return time[:length] + suffix
 
 
 @functools.lru_cache(maxsize=1024)
@@ -43,15 +44,15 @@ def _monday(day: str) -> str:
 
 
 def interval_end(interval: Interval | None, start: str | None) -> str | None:
-    """The start of the interval after the one that begins at `start`."""
+    """Return the start of the interval that follows the one of `start`; None without an interval."""
     if interval is None or start is None:
         return None
     begin = datetime.fromisoformat(start).astimezone(UTC)
     days = calendar.monthrange(begin.year, begin.month)[1]
-    spans = {
+    lengths = {
         Interval.HOUR: timedelta(hours=1),
         Interval.DAY: timedelta(days=1),
         Interval.WEEK: timedelta(weeks=1),
         Interval.MONTH: timedelta(days=days),
     }
-    return (begin + spans[interval]).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (begin + lengths[interval]).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""Read the ledger: records one by one, and sums.  Synchronous, on a read-only connection (read_connection.py)."""
+"""Queries that list records, or sum them by group.  Synchronous, on a read-only connection."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal
 
-from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.database import Backend
 from tornado_proxy.ledger.dialect import quoted
-from tornado_proxy.ledger.reports.read_connection import reading
 from tornado_proxy.ledger.rows import PRINTED_COLUMNS
 
-#: A record whose cost is not known names no model: it goes under the one that was asked for, not under none.
+#: A record of unknown cost has no model; it is listed under the requested one.
 _MODEL = "coalesce(model, model_requested)"
 
-#: What sums can be grouped by, and the SQL that tells the group.
+#: The names that sums can be grouped by, each with the SQL of the group.
 GROUPS: Mapping[str, str] = {
     "day": "substr(started_at, 1, 10)",
     "project": "project_id",
@@ -24,7 +23,7 @@ GROUPS: Mapping[str, str] = {
     **{name: f'"{name}"' for name in ("room", "participant", "user", "session", "provider", "endpoint", "basis")},
 }
 
-#: What can be filtered by, and the SQL that is compared.
+#: The members of UsageFilter that are compared for equality, each with the SQL of the column.
 _FILTERS: Mapping[str, str] = {
     "project_id": "project_id",
     "model": _MODEL,
@@ -34,15 +33,16 @@ _FILTERS: Mapping[str, str] = {
     },
 }
 
-#: Adds without rounding: amounts have 12 decimals, and no sum of them has 88 digits before the point.
+#: Adds without rounding: amounts have 12 decimals, and no sum of them has 88 digits before the decimal point.
 _EXACT = Context(prec=100)
 
 
 @dataclass(frozen=True, slots=True)
 class UsageFilter:
-    """Which records; None takes all.  Times are RFC 3339 UTC text, `since` inclusive, `until` exclusive, by start.
+    """Selects records; None selects all values of a member.
 
-    `model` is the model of the answer, or the one asked for where no answer named one.
+    since, until: the start of the request, RFC 3339 UTC text; `since` is inclusive, `until` exclusive.
+    model: the model of the response, or the requested one if no response named one.
     """
 
     project_id: str | None = None
@@ -61,9 +61,10 @@ class UsageFilter:
 
 @dataclass(frozen=True, slots=True)
 class UsageSum:
-    """What a group of records comes to, USD.  The cost of `unsettled` of its requests is not known.
+    """The sum of a group of records, USD.
 
-    The provider reports that of `pending` ones later.
+    unsettled: the number of requests whose cost is not known.
+    pending: the number of requests whose cost the provider reports later.
     """
 
     group: tuple[str | None, ...]
@@ -75,58 +76,63 @@ class UsageSum:
     pending: int
 
 
-#: A record by its columns: text, or None; `status` is an int.
+#: The values of a record by column: text or None, an int for `status`.
 Record = Mapping[str, object]
 
 
-def read_records(
-    ledger: LedgerAddress, which: UsageFilter, columns: Sequence[str] = PRINTED_COLUMNS
-) -> Iterator[Record]:
-    """The records with these of RECORD_COLUMNS, oldest first, one by one: a large ledger is never in memory.
+def read_records(backend: Backend, which: UsageFilter, columns: Sequence[str] = PRINTED_COLUMNS) -> Iterator[Record]:
+    """Yield records, oldest first, as they are fetched: a large ledger is never held in memory.
+
+    Args:
+        backend: the database.
+        which: selects the records.
+        columns: the names to return, of RECORD_COLUMNS.
 
     Raises:
-        LedgerUnavailable: it is not there, cannot be read, or is no ledger.
+        LedgerUnavailable: the ledger does not exist, cannot be read, or is another program's database.
     """
     where, values = _where(which)
-    # `seq` is selected because SQLite can go by an index, and sort nothing, only if all that it orders by is.
+    # SQLite reads the view in the order of an index, and sorts nothing, only if all columns of ORDER BY are selected.
     sql = f"SELECT {quoted(columns)}, seq FROM bills {where} ORDER BY started_at, seq"  # noqa: S608  # names of ours
-    with reading(ledger) as read:
+    with backend.read() as read:
         for *row, _ in read(sql, values):
             yield dict(zip(columns, row, strict=True))
 
 
-def sum_records(ledger: LedgerAddress, which: UsageFilter, group_by: Sequence[str]) -> list[UsageSum]:
-    """Sums by group (names of GROUPS), in the order of the groups; exact, for amounts are added as decimals.
+def sum_records(backend: Backend, which: UsageFilter, group_by: Sequence[str]) -> list[UsageSum]:
+    """Return exact sums by group (names of GROUPS), in the order of the groups.
 
     Raises:
-        LedgerUnavailable: it is not there, cannot be read, or is no ledger.
+        LedgerUnavailable: the ledger does not exist, cannot be read, or is another program's database.
     """
     where, values = _where(which)
     columns = [*(GROUPS[name] for name in group_by), "subtotal", "surcharge", "total", "basis"]
+    # Amounts are decimals as text.  SUM() of SQL would convert them to binary floating point in SQLite, so they are
+    # added here.
     sql = f"SELECT {', '.join(columns)} FROM bills {where}"  # noqa: S608  # names of ours
-    sums: defaultdict[tuple[str | None, ...], _Running] = defaultdict(_Running)
-    with reading(ledger) as read:
+    sums: defaultdict[tuple[str | None, ...], _RunningSum] = defaultdict(_RunningSum)
+    with backend.read() as read:
         for *group, subtotal, surcharge, total, basis in read(sql, values):
             sums[tuple(group)].add(Decimal(subtotal), Decimal(surcharge), Decimal(total), basis)
     ordered = sorted(sums.items(), key=lambda item: tuple("" if part is None else part for part in item[0]))
-    return [running.sum(group) for group, running in ordered]
+    return [running.result(group) for group, running in ordered]
 
 
-def select_bills(columns: Sequence[str], which: UsageFilter, most: int) -> tuple[str, list[str]]:
-    """SQL that gives `columns` (SQL themselves) of at most `most` records, in any order; and its parameters."""
+def select_bills(columns: Sequence[str], which: UsageFilter, limit: int) -> tuple[str, list[str]]:
+    """Return SQL that selects `columns` (SQL themselves) of up to `limit` records in any order, and its parameters."""
     where, values = _where(which)
-    return f"SELECT {', '.join(columns)} FROM bills {where} LIMIT {most}", values  # noqa: S608  # names of ours
+    return f"SELECT {', '.join(columns)} FROM bills {where} LIMIT {limit}", values  # noqa: S608  # names of ours
 
 
 def add_exactly(amounts: Sequence[Decimal]) -> Decimal:
-    """The sum of amounts, unrounded."""
+    """Return the sum of amounts without rounding."""
     total = Decimal(0)
     for amount in amounts:
         total = _EXACT.add(total, amount)
     return total
 
 
-class _Running:
+class _RunningSum:
     __slots__ = ("pending", "requests", "subtotal", "surcharge", "total", "unsettled")
 
     def __init__(self) -> None:
@@ -141,16 +147,14 @@ class _Running:
         self.unsettled += basis == Basis.UNSETTLED
         self.pending += basis == Basis.PENDING
 
-    def sum(self, group: tuple[str | None, ...]) -> UsageSum:
+    def result(self, group: tuple[str | None, ...]) -> UsageSum:
         return UsageSum(group, self.requests, self.subtotal, self.surcharge, self.total, self.unsettled, self.pending)
 
 
 def _where(which: UsageFilter) -> tuple[str, list[str]]:
-    asked = {sql: getattr(which, name) for name, sql in _FILTERS.items()}
-    clauses = [f"{sql} = ?" for sql, value in asked.items() if value is not None]
-    values = [value for value in asked.values() if value is not None]
-    for limit, clause in ((which.since, "started_at >= ?"), (which.until, "started_at < ?")):
-        if limit is not None:
-            clauses.append(clause)
-            values.append(limit)
-    return ("WHERE " + " AND ".join(clauses) if clauses else ""), values
+    """Return the WHERE clause of a filter, or "", and its parameters."""
+    conditions = [(f"{sql} = ?", getattr(which, name)) for name, sql in _FILTERS.items()]
+    conditions += [("started_at >= ?", which.since), ("started_at < ?", which.until)]
+    given = [(clause, value) for clause, value in conditions if value is not None]
+    clauses = " AND ".join(clause for clause, _ in given)
+    return (f"WHERE {clauses}" if clauses else ""), [value for _, value in given]

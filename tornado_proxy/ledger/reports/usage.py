@@ -1,7 +1,7 @@
-"""What usage comes to, line item by line item: the question, the answer, and the arithmetic between them.
+"""Sums the line items of records: the query, its result, and the arithmetic between them.
 
-A store selects `UsageQuery.columns` and hands the rows to sum_usage().  Amounts are decimals in text, which no SQL
-adds exactly; so they are added here.
+A reader selects `UsageQuery.columns` and passes the rows to sum_usage().  Amounts are decimals as text, which the SQL
+of SQLite does not add exactly, so they are added here.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.reports.intervals import Interval, interval_end, interval_start
 from tornado_proxy.ledger.reports.records_query import UsageFilter, add_exactly
 
-#: What rows can be grouped by beside interval, provider, model and type.
+#: The columns that rows can be grouped by, beside interval, provider, model and type.
 GROUPS = ("participant", "user", "room", "session", "endpoint", "basis")
 
-#: What a store selects for each record, before the columns of `UsageQuery.group_by`.
+#: The columns that are selected of each record, in front of those of `UsageQuery.group_by`.
 COLUMNS = ("started_at", "provider", "model", "model_requested", "basis", "annotations", "line_items")
 
-#: Groups of one answer: some 50 MB while it is made.
-_MOST_GROUPS = 100_000
+#: Groups of one result: some 50 MB while it is computed.
+_MAX_GROUPS = 100_000
 
-#: Records between two looks at the clock: some milliseconds of work.
-_LOOK_EVERY = 500
+#: Records between two checks of the deadline: some milliseconds of work.
+_RECORDS_PER_CHECK = 500
 
-#: Adds without rounding: amounts have 12 decimals, and no sum of them has 88 digits before the point.
+#: Adds without rounding: amounts have 12 decimals, and no sum of them has 88 digits before the decimal point.
 _EXACT = Context(prec=100)
 
 _ZERO = Decimal(0)
@@ -38,11 +38,14 @@ _ZERO = Decimal(0)
 
 @dataclass(frozen=True, slots=True)
 class UsageQuery:
-    """Which records, summed how.  `model` and `type` choose line items; `group_by` are names of GROUPS.
+    """Selects records and line items, and says how to sum them.
 
-    A record must hold all of `annotations`.
-
-    `model` is the name that the registry has a line's price under, or the one that the answer or the request has.
+    which: selects records.
+    interval: the length of time of a row; None sums all times.
+    group_by: names of GROUPS.
+    model: selects line items of a model: the name of its price, of the response or of the request.
+    type: selects line items of a type.
+    annotations: selects records that have all of them.
     """
 
     which: UsageFilter
@@ -54,16 +57,21 @@ class UsageQuery:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What to select, as SQL."""
+        """The columns to select, as SQL."""
         return (*COLUMNS, *(f'"{name}"' for name in self.group_by))
 
 
 @dataclass(frozen=True, slots=True)
 class UsageRow:
-    """All of one kind of line item in one group.  Decimals: `quantity` in the meter's own unit, `total` in USD.
+    """The sum of one type of line item in one group.
 
-    `unpriced` is how much of the quantity has no price, and so no part in the total.  The types `unsettled_requests`
-    and `pending_requests` count requests whose cost is not known, or not yet.
+    The types `unsettled_requests` and `pending_requests` count requests whose cost is not known, or not known yet.
+
+    start, end: the interval, RFC 3339 UTC text; `end` is exclusive.
+    group: the values of `UsageQuery.group_by`.
+    quantity: in the unit of the usage items, such as tokens.
+    unpriced: the part of `quantity` that has no price, and is not in `total`.
+    total: USD.
     """
 
     start: str | None
@@ -79,16 +87,17 @@ class UsageRow:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What tells this row from all others, in the order of rows."""
+        """The identity of the row, which rows are sorted by."""
         parts = (self.start, *self.group, self.provider, self.model, self.type)
         return tuple("" if part is None else part for part in parts)
 
 
 @dataclass(frozen=True, slots=True)
 class UsageResult:
-    """Rows in the order of their keys, and what they come to.
+    """Rows in the order of their keys, and their sum.
 
-    The cost of `unsettled` of the requests is not known; the provider reports that of `pending` ones later.
+    unsettled: the number of requests whose cost is not known.
+    pending: the number of requests whose cost the provider reports later.
     """
 
     rows: Sequence[UsageRow]
@@ -100,19 +109,19 @@ class UsageResult:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one question may cost: records that are looked at, and the moment (monotonic seconds) it must be done by."""
+    """The limits of one query: the number of records, and the deadline `until` (monotonic seconds)."""
 
     records: int
     until: float
 
     def check_time(self) -> None:
-        """Raise BadRequest when time is over."""
+        """Raise BadRequest after the deadline."""
         if time.monotonic() > self.until:
             raise too_much_usage()
 
 
 def too_much_usage() -> BadRequest:
-    """The refusal of a question that takes too long or too many records."""
+    """Return the error of a query that takes too long or selects too many records."""
     return BadRequest(
         "there is too much usage for one answer; ask for a shorter time with start and end, for fewer groups, or for "
         "one participant, room or model",
@@ -120,20 +129,20 @@ def too_much_usage() -> BadRequest:
     )
 
 
-def sum_usage(rows: Iterable[Sequence[str | None]], question: UsageQuery, bounds: Bounds) -> UsageResult:
-    """Sum rows of `question.columns`.
+def sum_usage(rows: Iterable[Sequence[str | None]], query: UsageQuery, bounds: Bounds) -> UsageResult:
+    """Return the sums of rows of `query.columns`.
 
     Raises:
-        BadRequest: more records, or more time, than `bounds` allow.
+        BadRequest: `rows` exceed `bounds`.
     """
-    sums = _Sums(question)
+    sums = _Sums(query)
     for number, row in enumerate(rows):
-        if number % _LOOK_EVERY == 0:
+        if number % _RECORDS_PER_CHECK == 0:
             bounds.check_time()
-        if number >= bounds.records or len(sums.sums) > _MOST_GROUPS:
+        if number >= bounds.records or len(sums.sums) > _MAX_GROUPS:
             raise too_much_usage()
         sums.add(row)
-    return sums.answer()
+    return sums.result()
 
 
 class _Item(msgspec.Struct):
@@ -152,15 +161,16 @@ _Key = tuple[str | None, tuple[str | None, ...], str, str | None, str]
 @dataclass(slots=True)
 class _Sum:
     requests: int = 0
-    last: int = 0  # the number of the request that was added last
+    last_request: int = 0  # the number of the request that was added last
     quantity: Decimal = _ZERO
     unpriced: Decimal = _ZERO
     total: Decimal = _ZERO
 
     def add(self, item: _Item, request: int) -> None:
-        if request != self.last:
+        # A request may have several line items of one type, and counts once.
+        if request != self.last_request:
             self.requests += 1
-            self.last = request
+            self.last_request = request
         quantity = Decimal(item.quantity)
         self.quantity = _EXACT.add(self.quantity, quantity)
         if item.amount is None:
@@ -171,7 +181,7 @@ class _Sum:
 
 @dataclass(slots=True)
 class _Sums:
-    question: UsageQuery
+    query: UsageQuery
     sums: dict[_Key, _Sum] = field(default_factory=dict)
     requests: int = 0
     unsettled: int = 0
@@ -183,59 +193,62 @@ class _Sums:
         assert provider is not None
         if not self._is_annotated(annotations):
             return
-        items = [*_decode(line_items or "[]"), *_unknown(basis)]
-        whole = self.question.model in (None, model, requested)
-        chosen = self._choose(items, model or requested, whole=whole)
-        # A request without any line is free: it is counted with its model.
-        if not chosen and (items or not whole or self.question.type is not None):
+        items = [*_decode(line_items or "[]"), *_uncosted_items(basis)]
+        matches_model = self.query.model in (None, model, requested)
+        selected = self._select(items, model or requested, any_model=matches_model)
+        # A request without line items is free, and is counted unless the query selects by other items.
+        if not selected and (items or not matches_model or self.query.type is not None):
             return
         self.requests += 1
         self.unsettled += basis == Basis.UNSETTLED
         self.pending += basis == Basis.PENDING
-        start = interval_start(self.question.interval, started_at)
-        who = tuple(group)
-        for name, item in chosen:
-            key: _Key = (start, who, provider, name, item.type)
-            one = self.sums.get(key)
-            if one is None:
-                one = self.sums[key] = _Sum()
-            one.add(item, self.requests)
+        start = interval_start(self.query.interval, started_at)
+        values = tuple(group)
+        for name, item in selected:
+            key: _Key = (start, values, provider, name, item.type)
+            total = self.sums.get(key)
+            if total is None:
+                total = self.sums[key] = _Sum()
+            total.add(item, self.requests)
 
     def _is_annotated(self, annotations: str | None) -> bool:
-        wanted = self.question.annotations
-        return not wanted or (annotations is not None and set(wanted) <= _decode_annotations(annotations).items())
+        required = self.query.annotations
+        return not required or (annotations is not None and set(required) <= _decode_annotations(annotations).items())
 
-    def _choose(self, items: Sequence[_Item], model: str | None, *, whole: bool) -> list[tuple[str | None, _Item]]:
-        """The line items that were asked for, each with its model; the surcharge goes with the model of all others."""
+    def _select(self, items: Sequence[_Item], model: str | None, *, any_model: bool) -> list[tuple[str | None, _Item]]:
+        """Return the line items that the query selects, each with its model.
+
+        The surcharge names no model.  It has the model of the other items, or `model` if they have several.
+        """
         models = {item.model for item in items if item.model is not None}
-        shared = models.pop() if len(models) == 1 else model
-        named = [(item.model or shared, item) for item in items]
+        default = models.pop() if len(models) == 1 else model
+        named = [(item.model or default, item) for item in items]
         return [
             (name, item)
             for name, item in named
-            if (whole or name == self.question.model) and self.question.type in (None, item.type)
+            if (any_model or name == self.query.model) and self.query.type in (None, item.type)
         ]
 
-    def answer(self) -> UsageResult:
+    def result(self) -> UsageResult:
         rows = [
             UsageRow(
                 start=start,
-                end=interval_end(self.question.interval, start),
+                end=interval_end(self.query.interval, start),
                 group=group,
                 provider=provider,
                 model=model,
                 type=item_type,
-                requests=one.requests,
-                quantity=one.quantity,
-                unpriced=one.unpriced,
-                total=one.total,
+                requests=total.requests,
+                quantity=total.quantity,
+                unpriced=total.unpriced,
+                total=total.total,
             )
-            for (start, group, provider, model, item_type), one in self.sums.items()
+            for (start, group, provider, model, item_type), total in self.sums.items()
         ]
         rows.sort(key=lambda row: row.key)
         return UsageResult(rows, self.requests, add_exactly([row.total for row in rows]), self.unsettled, self.pending)
 
 
-def _unknown(basis: str | None) -> tuple[_Item, ...]:
-    """A line for a request whose cost is not known, so that no report leaves it out in silence."""
+def _uncosted_items(basis: str | None) -> tuple[_Item, ...]:
+    """Return a line item for a request whose cost is not known, so that every report shows it."""
     return (_Item(f"{basis}_requests", "1"),) if basis in (Basis.UNSETTLED, Basis.PENDING) else ()

@@ -1,4 +1,4 @@
-"""The connection to an SQLite file."""
+"""The connection that writes an SQLite file."""
 
 from __future__ import annotations
 
@@ -8,89 +8,61 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tornado_proxy.ledger.database import StoreError
-from tornado_proxy.ledger.dialect import SQLITE, Dialect
 
-#: Milliseconds that SQLite waits for another connection's transaction.  The proxy's own take some milliseconds.
-_BUSY_MS = 2000
+#: Milliseconds that SQLite waits for another connection's transaction.  A transaction of the proxy takes a few.
+_BUSY_TIMEOUT_MS = 2000
 
-#: KiB of pages in memory.  Request ids are random, so that each record touches pages all over the indexes.
+#: KiB of pages in memory.  Request ids are random, so each record touches pages all over the indexes.
 _CACHE_KIB = 16 * 1024
 
 #: Statements that stay prepared: four sizes of each of the five that write, and the queries.
-_PREPARED = 64
+_MAX_PREPARED_STATEMENTS = 64
 
-
-#: Device and inode of a file.
-Identity = tuple[int, int]
-
-
-class SqliteFile:
-    """A ledger file: connects to it, time and again to the same one."""
-
-    def __init__(self, path: Path, *, fsync: bool) -> None:
-        self._path = path
-        self._fsync = fsync
-        self._identity: Identity | None = None
-
-    def connect(self, create: bool) -> SqliteDatabase:  # noqa: FBT001  # as ledger.store.Opening has it
-        """A connection; without `create` to a file that is there.
-
-        Raises:
-            StoreError: it cannot be opened, or another file stands in its place.
-        """
-        try:
-            if not create:
-                _check_identity(self._path, self._identity)
-            db = SqliteDatabase(self._path, fsync=self._fsync)
-            self._identity = db.identity
-        except (sqlite3.Error, OSError) as error:
-            raise StoreError(describe(self._path, error)) from error
-        return db
+#: The device and the inode of a file.
+FileIdentity = tuple[int, int]
 
 
 class SqliteDatabase:
-    """One connection to a ledger file.  Satisfies ledger.database.Database."""
+    """A connection to a ledger file.  Satisfies ledger.database.Database."""
 
     def __init__(self, path: Path, *, fsync: bool) -> None:
-        """Connect.  Raises sqlite3.Error or OSError."""
+        """Connect; raise sqlite3.Error or OSError if that fails."""
         self._path = path
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=_PREPARED)
+        # isolation_level=None: this class begins transactions, not the sqlite3 module.  The connection is made in a
+        # thread of the event loop's pool and used by the writer thread, hence check_same_thread=False.
+        self._db = sqlite3.connect(
+            path, isolation_level=None, check_same_thread=False, cached_statements=_MAX_PREPARED_STATEMENTS
+        )
         try:
             self._set_up(fsync=fsync)
-            self.identity = _identity(path)
+            self.identity = _read_identity(path)
         except BaseException:
             self._db.close()
             raise
 
     def _set_up(self, *, fsync: bool) -> None:
-        self._db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+        self._db.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+        # WAL lets one connection write while others read.
         self._db.execute("PRAGMA journal_mode = WAL")
-        # NORMAL survives the death of the process; FULL flushes each commit, and survives loss of power.
+        # In WAL mode, NORMAL survives the death of the process; FULL flushes each commit and survives loss of power.
+        # https://sqlite.org/pragma.html#pragma_synchronous
         self._db.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
         self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
 
-    @property
-    def name(self) -> str:
-        """The file's path."""
-        return str(self._path)
-
-    @property
-    def dialect(self) -> Dialect:
-        """SQLite's."""
-        return SQLITE
-
     def tables(self) -> frozenset[str]:
-        """The tables of the file."""
+        """Return the names of the file's tables."""
         return frozenset(str(name) for (name,) in self.rows("SELECT name FROM sqlite_master WHERE type = 'table'"))
 
     def columns(self, table: str) -> frozenset[str]:
-        """The columns of a table."""
+        """Return the names of a table's columns."""
         return frozenset(str(name) for (name,) in self.rows("SELECT name FROM pragma_table_info(?)", (table,)))
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """A transaction that holds the file's write lock from its start."""
-        with self._telling():
+        """Run a transaction that holds the file's write lock from its start."""
+        with self._raising_store_errors():
+            # A deferred transaction takes the write lock at its first write, and then fails at once, without the busy
+            # timeout, if another connection has written since it began to read.
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -102,12 +74,12 @@ class SqliteDatabase:
 
     def run(self, sql: str, values: Sequence[object] = ()) -> None:
         """Run a statement."""
-        with self._telling():
+        with self._raising_store_errors():
             self._db.execute(sql, values)
 
     def script(self, sql: str) -> None:
-        """Run statements in a transaction of their own."""
-        with self._telling():
+        """Run several statements in a transaction of their own."""
+        with self._raising_store_errors():
             try:
                 self._db.executescript(f"BEGIN IMMEDIATE; {sql} COMMIT;")
             except BaseException:
@@ -116,39 +88,40 @@ class SqliteDatabase:
                 raise
 
     def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
-        """Run a query."""
-        with self._telling():
+        """Run a query and return its rows."""
+        with self._raising_store_errors():
             return self._db.execute(sql, values).fetchall()
 
     def check(self) -> None:
-        """See that the file is still the one that was opened, and that its write lock can be had."""
-        with self._telling():
-            _check_identity(self._path, self.identity)
+        """Raise StoreError if the file has been replaced, or if its write lock cannot be taken."""
+        with self._raising_store_errors():
+            check_identity(self._path, self.identity)
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute("ROLLBACK")
 
     def close(self) -> None:
         """Close the connection."""
-        with self._telling():
+        with self._raising_store_errors():
             self._db.close()
 
     @contextlib.contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _raising_store_errors(self) -> Iterator[None]:
         try:
             yield
         except (sqlite3.Error, OSError, MemoryError) as error:
-            if not _is_store_fault(error):
+            if not _is_store_error(error):
                 raise
             raise StoreError(describe(self._path, error)) from error
 
 
 def describe(path: Path, error: Exception) -> str:
-    """What is wrong with the file, and what an operator can do."""
+    """Return the fault of a ledger file and its remedy, in one line for an operator."""
+    # sqlite3 has one class for most faults; the text tells them apart.
     text = str(error).lower()
     if "disk is full" in text or "disk i/o" in text or "no space" in text or "file too large" in text:
         return f"{path}: the disk is full or broken ({error}); free space on it"
     if isinstance(error, FileNotFoundError):
-        return f"{path}: the file is gone; put it back, or restart the server to begin a new one"
+        return f"{path}: the file is missing; put it back, or restart the server to begin a new one"
     if "readonly" in text or "unable to open" in text or isinstance(error, PermissionError):
         return f"{path}: cannot be opened for writing ({error}); check the owner and mode of the file and its folder"
     if "locked" in text or "busy" in text:
@@ -158,26 +131,29 @@ def describe(path: Path, error: Exception) -> str:
     return f"{path}: {error}"
 
 
-def _check_identity(path: Path, opened: Identity | None) -> None:
-    """Raise where another file stands in the place of the one that was opened.
+def check_identity(path: Path, opened: FileIdentity | None) -> None:
+    """Raise StoreError if the file at `path` is not the one that was opened; `opened` is None before the first time.
 
-    That one would be written on, and be gone with the process; and what SQLite's log of changes holds for it would
-    damage the other.
+    The connection writes to a replaced file still, which is deleted with the process, and the -wal file of the first
+    one would damage the second.  https://sqlite.org/howtocorrupt.html
     """
-    if opened is not None and _identity(path) != opened:
+    if opened is not None and _read_identity(path) != opened:
         raise StoreError(
             f"{path}: was replaced by another file while it was open; put the first one back, or stop the server and "
             f"remove {path.name}-wal and {path.name}-shm before it starts with the other"
         )
 
 
-def _identity(path: Path) -> Identity:
-    found = path.stat()
-    return found.st_dev, found.st_ino
+def _read_identity(path: Path) -> FileIdentity:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
-def _is_store_fault(error: Exception) -> bool:
-    """Whether any value would have failed.  A bare DatabaseError is a damaged file; the others tell of values."""
+def _is_store_error(error: Exception) -> bool:
+    """Return True if every write would fail; False if the fault is in the values of this one.
+
+    DatabaseError itself means a damaged file; its subclasses DataError and IntegrityError are about values.
+    """
     if isinstance(error, sqlite3.OperationalError | sqlite3.InternalError | OSError | MemoryError):
         return True
     return type(error) is sqlite3.DatabaseError

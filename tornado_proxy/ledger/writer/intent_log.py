@@ -1,8 +1,8 @@
 """Intents as lines of a file: one write of some hundred bytes to the page cache, which outlives the process.
 
-A request costs no turn of the writer thread before it is sent.  What the file holds is asked for only when the process
-has died: intents that have no record are lost ones then.  A file that has grown is followed by the next; those of its
-intents that are still under way go into the database, and the file away.
+A request so costs no turn of the writer thread before it is sent.  The file is read only if the process has died: its
+intents without a record are lost requests.  A full file is followed by the next one; its open intents are written to
+the database, and the file is removed.
 """
 
 from __future__ import annotations
@@ -21,13 +21,17 @@ from tornado_proxy.ledger.rows import INTENT_COLUMNS, Row
 _log = logging.getLogger(__name__)
 
 #: Bytes of one file, some 12,000 intents: few enough to be read within a second at a start.
-_TURN_BYTES = 4 * 1024 * 1024
+_MAX_FILE_BYTES = 4 * 1024 * 1024
 
 _encode = msgspec.json.Encoder().encode
 
 
 class IntentLog:
-    """The files of one process.  `path_of` names the file of a number.  Used by the event loop's thread alone."""
+    """The intent log files of one process, used by the event loop's thread.
+
+    Args:
+        path_of: returns the path of the file with a number; the first one is 0.
+    """
 
     def __init__(self, path_of: Callable[[int], Path]) -> None:
         self._path_of = path_of
@@ -36,48 +40,45 @@ class IntentLog:
         self._file = -1
 
     @property
-    def full(self) -> bool:
-        """Whether turn() is due."""
-        return self._bytes >= _TURN_BYTES
+    def is_full(self) -> bool:
+        """True if rotate() is due."""
+        return self._bytes >= _MAX_FILE_BYTES
 
     def open(self) -> None:
-        """Make the first file.
-
-        Raises:
-            OSError: it cannot be made.
-        """
+        """Create the first file; raise OSError if that fails."""
         self._file = _create(self._path_of(self._number))
 
     def append(self, intent: Row) -> None:
-        """Write an intent; it survives the death of the process when this returns.
+        """Write an intent.  When this returns, it survives the death of the process, but not loss of power.
 
         Raises:
             OSError: it could not be written, or not all of it.
         """
-        self._write(b"\n" + _line(intent))
+        self._write(b"\n" + _encode_line(intent))
 
     def check(self) -> None:
-        """Find out whether an intent could be written.  Raises OSError if not."""
+        """Raise OSError if an intent could not be written."""
         self._write(b"\n")
 
-    def turn(self) -> Path:
-        """Begin the next file; gives the one before.
+    def rotate(self) -> Path:
+        """Begin the next file and return the path of the previous one.
 
         Raises:
-            OSError: the next one cannot be made; nothing has changed.
+            OSError: the next file cannot be created; the current one stays in use.
         """
-        following = _create(self._path_of(self._number + 1))
+        next_file = _create(self._path_of(self._number + 1))
         os.close(self._file)
-        self._file, self._bytes = following, 0
+        self._file, self._bytes = next_file, 0
         self._number += 1
         return self._path_of(self._number - 1)
 
     def close(self) -> None:
-        """Close the file; it stays."""
+        """Close the file without removing it."""
         os.close(self._file)
 
     def _write(self, data: bytes) -> None:
-        # Begins with a line end: the line before may have been cut short by a full disk.
+        # `data` begins with a line end, because a full disk may have truncated the previous line.
+        # os.write() and not a file object, whose buffer would be lost with the process.
         written = os.write(self._file, data)
         self._bytes += written
         if written < len(data):
@@ -85,7 +86,10 @@ class IntentLog:
 
 
 def read_intents(path: Path) -> Iterator[Row]:
-    """The intents of a dead process's file.  A line that was cut short was never promised to anyone."""
+    """Yield the intents of a dead process's file.
+
+    A truncated line is skipped: append() raised for it, so its request was not sent.
+    """
     with path.open("rb") as file:
         for line in file:
             if line == b"\n":
@@ -96,13 +100,15 @@ def read_intents(path: Path) -> Iterator[Row]:
                 _log.warning("truncated line in the ledger's intent log")
 
 
-def _line(intent: Row) -> bytes:
+def _encode_line(intent: Row) -> bytes:
     values = list(intent.values())
     try:
         return _encode(values)
     except UnicodeEncodeError:
-        return json.dumps(values).encode()  # half of a surrogate pair in a name
+        # msgspec refuses half of a surrogate pair, which JSON of a client may hold; json escapes it.
+        return json.dumps(values).encode()
 
 
 def _create(path: Path) -> int:
+    # O_EXCL: a file with this writer's id and number that exists already would be another process's.
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)

@@ -1,8 +1,8 @@
-"""Records that could not be written to the ledger, as JSON lines in a file beside it.
+"""Records that could not be written to the database, as JSON lines in a file beside it.
 
-    | records | zeros: space that is kept free for the next ones |
+    | records | zeros: space reserved for the next ones |
 
-The space is taken while there is some: what fills a disk must not keep the records of requests in flight from it.
+The space is reserved while the disk has some, so that a full disk does not cost the records of requests in flight.
 """
 
 from __future__ import annotations
@@ -18,42 +18,45 @@ from tornado_proxy.ledger.rows import RECORD_COLUMNS, Row
 
 _log = logging.getLogger(__name__)
 
-#: Bytes of the journal; past this, records are kept in memory only.  A record has some 1,500.
-_MOST_BYTES = 256 * 1024 * 1024
+#: Bytes of the journal; more records are held in memory only.  A record has some 1,500 bytes.
+_MAX_BYTES = 256 * 1024 * 1024
 
-#: Bytes that are taken in advance, room for some 2,800 records.
+#: Bytes reserved at the start, enough for some 2,800 records.
 _RESERVED_BYTES = 4 * 1024 * 1024
 
 
 class Journal:
-    """The file of one process.  Holds each record once, however often it is tried."""
+    """The journal of one process.  It holds each record once, however often it is appended."""
 
-    def __init__(self, path: Path, *, most_bytes: int = _MOST_BYTES) -> None:
+    def __init__(self, path: Path, *, max_bytes: int = _MAX_BYTES) -> None:
         self._path = path
-        self._most_bytes = most_bytes
-        self._reserved = 0
+        self._max_bytes = max_bytes
+        self._reserved_bytes = 0
         self._end: int | None = None
-        self._kept: set[object] = set()
+        self._request_ids: set[object] = set()
 
     def reserve(self) -> None:
-        """Take space for the records to come.  Without it they take their chance."""
+        """Reserve disk space for records; log a warning if there is none."""
         try:
             with _opened(self._path) as file:
                 os.posix_fallocate(file, 0, _RESERVED_BYTES)
         except OSError as error:
             _log.warning("no disk space reserved for the ledger's journal", extra={"reason": str(error)})
             return
-        self._reserved = _RESERVED_BYTES
+        self._reserved_bytes = _RESERVED_BYTES
 
     def append(self, records: list[Row]) -> None:
-        """Append the records that are not there yet; a fault is logged, for there is nowhere else to go."""
-        fresh = [record for record in records if record["request_id"] not in self._kept]
-        if not fresh:
+        """Append the records that the file does not hold yet, and flush them to the disk.
+
+        A fault is logged, not raised: the caller has no other place for the records than memory.
+        """
+        new = [record for record in records if record["request_id"] not in self._request_ids]
+        if not new:
             return
-        lines = "".join(json.dumps(record) + "\n" for record in fresh).encode()
+        lines = "".join(json.dumps(record) + "\n" for record in new).encode()
         try:
             end = self._find_end()
-            if end + len(lines) > self._most_bytes:
+            if end + len(lines) > self._max_bytes:
                 _log.error("the ledger's journal is full; records wait in memory only")
                 return
             self._write(lines, end)
@@ -61,14 +64,17 @@ class Journal:
             _log.error("the ledger's journal cannot be written", extra={"reason": str(error)})
             return
         self._end = end + len(lines)
-        self._kept.update(record["request_id"] for record in fresh)
+        self._request_ids.update(record["request_id"] for record in new)
 
     def holds(self, record: Row) -> bool:
-        """Whether a record is in the file."""
-        return record["request_id"] in self._kept
+        """Return True if this process has appended the record."""
+        return record["request_id"] in self._request_ids
 
     def read(self) -> Iterator[Row]:
-        """What the file holds; a line that was cut short is passed over, for its record was never kept."""
+        """Yield the records of the file; skip a truncated line, whose append failed.
+
+        Members that an earlier version of the program did not write are None.
+        """
         if not self._path.exists():
             return
         with self._path.open("rb") as file:
@@ -82,34 +88,35 @@ class Journal:
                     _log.warning("truncated line in the ledger's journal")
 
     def clear(self) -> None:
-        """Forget what has been written to the ledger."""
-        if not self._kept:
+        """Remove all records.  Called when the database has them."""
+        if not self._request_ids:
             return
-        self._kept.clear()
-        # What cannot be forgotten is written once more at worst, and passed over as a second record.
+        self._request_ids.clear()
+        # If this fails, the next start writes the records once more, and the database ignores a second record.
         with contextlib.suppress(OSError):
-            if self._reserved:
-                self._write(bytes(min(self._find_end(), self._reserved)), 0)
-                os.truncate(self._path, self._reserved)
+            if self._reserved_bytes:
+                self._write(bytes(min(self._find_end(), self._reserved_bytes)), 0)
+                os.truncate(self._path, self._reserved_bytes)
             else:
                 self._path.unlink(missing_ok=True)
         self._end = 0
 
     def _find_end(self) -> int:
-        """Where the next line goes: where the records of this process end, or of the one that kept them here before."""
+        """Return the offset of the next line: after the records of this process and of an earlier Journal object."""
         if self._end is None:
-            found = self._path.read_bytes().rstrip(b"\0") if self._path.exists() else b""
-            # A line that was cut short is ended.
-            self._end = len(found) + (bool(found) and not found.endswith(b"\n"))
-            if self._end > len(found):
-                self._write(b"\n", len(found))
+            records = self._path.read_bytes().rstrip(b"\0") if self._path.exists() else b""
+            # End a truncated line, so that the next record has a line of its own.
+            self._end = len(records) + (bool(records) and not records.endswith(b"\n"))
+            if self._end > len(records):
+                self._write(b"\n", len(records))
         return self._end
 
-    def _write(self, data: bytes, at: int) -> None:
+    def _write(self, data: bytes, offset: int) -> None:
         with _opened(self._path) as file:
             while data:
-                written = os.pwrite(file, data, at)
-                data, at = data[written:], at + written
+                written = os.pwrite(file, data, offset)
+                data, offset = data[written:], offset + written
+            # The journal is the only copy while the database fails, so it must survive loss of power.
             os.fsync(file)
 
 

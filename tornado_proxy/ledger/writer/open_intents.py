@@ -1,4 +1,4 @@
-"""The intents of one process in their log, and which of them are under way."""
+"""The open intents of this process: those in its intent log that have no record yet."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
 @dataclass(frozen=True, slots=True)
 class RotatedLog:
-    """A log file that is full, and the intents that must be in the database before it may go."""
+    """A full log file, and the intents that must be in the database before it is removed."""
 
     file: Path
-    under_way: list[Row]
+    open_intents: list[Row]
 
 
 class OpenIntents:
-    """Used by the event loop's thread.  Methods may raise OSError."""
+    """Used by the event loop's thread.  Every method but end() may raise OSError."""
 
-    def __init__(self, files: ProcessLocks) -> None:
-        self._log = IntentLog(lambda number: files.intents(files.own, number))
-        self._under_way: dict[str, RequestIntent] = {}
+    def __init__(self, locks: ProcessLocks) -> None:
+        self._log = IntentLog(lambda number: locks.intent_log_path(locks.writer_id, number))
+        self._open: dict[str, RequestIntent] = {}
 
     def open(self) -> None:
-        """Make the log."""
+        """Create the log."""
         self._log.open()
 
     def begin(self, intent: RequestIntent) -> None:
-        """Write an intent; durable when this returns."""
+        """Write an intent; it is durable when this returns."""
         self._log.append(intent_row(intent))
-        self._under_way[intent.request_id] = intent
+        self._open[intent.request_id] = intent
 
     def end(self, request_id: str) -> None:
-        """Its record is with the writer, ahead of all that comes after."""
-        self._under_way.pop(request_id, None)
+        """Drop an intent whose record is queued: the writer stores it before any operation queued later."""
+        self._open.pop(request_id, None)
 
-    def turn(self) -> RotatedLog | None:
-        """Begin a new file when it is time."""
-        if not self._log.full:
+    def rotate_if_full(self) -> RotatedLog | None:
+        """Begin the next log file and return the full one; return None if it is not full."""
+        if not self._log.is_full:
             return None
-        return RotatedLog(self._log.turn(), [plain_row(intent_row(one)) for one in self._under_way.values()])
+        return RotatedLog(self._log.rotate(), [plain_row(intent_row(intent)) for intent in self._open.values()])
 
     def check(self) -> None:
-        """Find out whether an intent could be written."""
+        """Raise OSError if an intent could not be written."""
         self._log.check()
 
     def close(self) -> bool:
-        """Close the log; whether something in it waits for the next start."""
+        """Close the log; return True if it holds open intents, which the next start reads."""
         self._log.close()
-        return bool(self._under_way)
+        return bool(self._open)

@@ -1,11 +1,11 @@
-"""Which processes write a ledger from this machine: each holds a lock on a file of its own for as long as it lives.
+"""Which processes of this machine write a ledger: each holds a lock on a file of its own for as long as it lives.
 
-    ledger.db-open                   held while a process opens the ledger, so that one at a time does
-    ledger.db-writer-<id>            held by the writer <id>; the kernel frees the lock however the process dies
+    ledger.db-open                   locked while a process opens the ledger or searches for dead processes
+    ledger.db-writer-<id>            locked by the writer <id>; the kernel frees the lock however the process dies
     ledger.db-writer-<id>.jsonl      its journal: records that it could not write
-    ledger.db-writer-<id>.intents-0  its intents, where they are not kept in the database at once
+    ledger.db-writer-<id>.intents-0  its intent log, unless intents are written to the database at once
 
-A writer whose lock is free, or whose lock file is gone, is dead.
+A writer is dead if its lock is free or its lock file does not exist.
 """
 
 from __future__ import annotations
@@ -21,89 +21,96 @@ from typing import IO
 
 
 class ProcessLocks:
-    """The writers whose files stand beside `path`, this process among them as `own`.  Satisfies store.Liveness."""
+    """The lock files beside `path`; `writer_id` names this process.  Satisfies ledger.database.Liveness."""
 
     def __init__(self, path: Path) -> None:
-        # Locks stand beside the file itself: two names of one file must not have two sets of writers.
+        # Resolve symbolic links: processes that open one file by two names must see each other's locks.
         self._path = path.resolve()
-        self.own = uuid.uuid4().hex
+        self.writer_id = uuid.uuid4().hex
         self._lock: IO[bytes] | None = None
-        self._opening = False
+        self._has_opening_lock = False
 
     @contextlib.contextmanager
-    def opening(self) -> Iterator[None]:
-        """Keep other processes from opening or settling at the same time; within itself it changes nothing."""
-        if self._opening:
+    def opening_lock(self) -> Iterator[None]:
+        """Hold the lock against other processes that open the ledger or search for dead ones; may be nested."""
+        if self._has_opening_lock:
             yield
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.with_name(f"{self._path.name}-open").open("ab") as gate:
-            fcntl.flock(gate, fcntl.LOCK_EX)
-            self._opening = True
+        with self._path.with_name(f"{self._path.name}-open").open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self._has_opening_lock = True
             try:
                 yield
             finally:
-                self._opening = False
+                self._has_opening_lock = False
 
     def register(self) -> None:
-        """Take the lock of this process, unless it has it.  Within opening()."""
+        """Take the lock of this process, unless it has it.  Needs opening_lock()."""
         if self._lock is None:
-            self._lock = self._file(self.own).open("ab")
+            # Python opens files close-on-exec.  flock() locks belong to the open file, so a child that inherited it
+            # would keep the lock of a dead process.
+            self._lock = self._file(self.writer_id).open("ab")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    def leave(self, *, keep_file: bool = False) -> None:
-        """Give the lock back; the files are kept where something in them waits to be adopted."""
+    def close(self, *, keep_files: bool = False) -> None:
+        """Free the lock of this process; `keep_files` leaves its files to the process that opens the ledger next."""
         if self._lock is None:
             return
-        if not keep_file:
-            self.forget(self.own)
+        # Delete before the lock is free: another process must not find the files of a dead writer disappearing.
+        if not keep_files:
+            self.delete_files(self.writer_id)
         self._lock.close()
         self._lock = None
 
-    def dead(self, writer: str) -> bool:
-        """Whether a writer is another process that is gone."""
-        if writer == self.own:
+    def is_dead(self, writer: str) -> bool:
+        """Return True if a writer is another process and its lock is free."""
+        if writer == self.writer_id:
             return False
         try:
-            descriptor = os.open(self._file(writer), os.O_RDWR)
+            file = os.open(self._file(writer), os.O_RDWR)
         except FileNotFoundError:
             return True
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         else:
             return True
         finally:
-            os.close(descriptor)
+            os.close(file)
 
-    def resign(self) -> None:
-        """Nothing: leave() does it, and the kernel."""
+    def release(self) -> None:
+        """Do nothing: close() frees the lock, or the kernel does."""
 
     def list_dead(self) -> list[str]:
-        """All dead writers that left a file.  Within opening(), so that none of them is just about to take its lock."""
-        start = self._file("").name
-        names = {
-            file.name.removeprefix(start).partition(".")[0] for file in self._path.parent.glob(f"{glob.escape(start)}*")
-        }
-        return sorted(writer for writer in names if self.dead(writer))
+        """Return the dead writers that left a file.
 
-    def journal(self, writer: str) -> Path:
-        """Where a writer keeps the records that it could not write."""
+        Needs opening_lock(): without it, a process that has made its file and not locked it yet would seem dead.
+        """
+        prefix = self._file("").name
+        writers = {
+            file.name.removeprefix(prefix).partition(".")[0]
+            for file in self._path.parent.glob(f"{glob.escape(prefix)}*")
+        }
+        return sorted(writer for writer in writers if self.is_dead(writer))
+
+    def journal_path(self, writer: str) -> Path:
+        """Return the path of a writer's journal."""
         return self._file(f"{writer}.jsonl")
 
-    def intents(self, writer: str, number: int) -> Path:
-        """Where a writer keeps its intents: one file after the other."""
+    def intent_log_path(self, writer: str, number: int) -> Path:
+        """Return the path of a writer's intent log; the logs of one writer are numbered from 0."""
         return self._file(f"{writer}.intents-{number}")
 
-    def intent_files(self, writer: str) -> list[Path]:
-        """Those of them that are there."""
+    def find_intent_logs(self, writer: str) -> list[Path]:
+        """Return the paths of a writer's intent logs that exist."""
         return sorted(self._path.parent.glob(f"{glob.escape(self._file(writer).name)}.intents-*"))
 
-    def forget(self, writer: str) -> None:
-        """Remove a writer's files."""
-        for file in (*self.intent_files(writer), self.journal(writer), self._file(writer)):
+    def delete_files(self, writer: str) -> None:
+        """Delete the files of a writer."""
+        for file in (*self.find_intent_logs(writer), self.journal_path(writer), self._file(writer)):
             file.unlink(missing_ok=True)
 
-    def _file(self, end: str) -> Path:
-        return self._path.with_name(f"{self._path.name}-writer-{end}")
+    def _file(self, suffix: str) -> Path:
+        return self._path.with_name(f"{self._path.name}-writer-{suffix}")

@@ -1,20 +1,19 @@
-"""What is written to a ledger and read back by the writer thread, whatever database is behind it.  Synchronous."""
+"""The tables of an open ledger, as the writer thread uses them.  Synchronous, and the same for every database."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tornado_proxy.domain.record import PendingRequest
-from tornado_proxy.ledger.database import Database, StoreError
+from tornado_proxy.ledger.database import Backend, Database, StoreError
 from tornado_proxy.ledger.rows import (
     INTENT_COLUMNS,
     OBJECT_COLUMNS,
@@ -40,6 +39,7 @@ from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
 _log = logging.getLogger(__name__)
 
+# itemgetter builds the tuple of a row in C; a generator over 29 columns is several times slower.
 _intent_values = itemgetter(*INTENT_COLUMNS)
 _record_values = itemgetter(*RECORD_COLUMNS)
 _object_values = itemgetter(*OBJECT_COLUMNS)
@@ -62,8 +62,8 @@ _LOSE_INTENTS = "UPDATE intents SET lost_at = ? WHERE writer = ? AND lost_at IS 
 _REGAIN_INTENTS = "UPDATE intents SET lost_at = NULL WHERE writer = ? AND lost_at IS NOT NULL"
 _SELECT_RECORD = "SELECT 1 FROM records WHERE request_id = ?"
 
-#: What a dead process left is written so many at once.
-_ADOPTED = 1000
+#: Rows of a dead process's files that are written in one transaction.
+_ROWS_PER_TRANSACTION = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,66 +76,49 @@ class Batch:
     withdrawn: list[str] = field(default_factory=list)
 
 
-class Liveness(Protocol):
-    """Tells which of the writers of a store live."""
+class Store:
+    """An open ledger, used by one thread.
 
-    def opening(self) -> AbstractContextManager[None]:
-        """Keep other processes from opening the store, or looking for the dead, at the same time."""
-
-    def register(self) -> None:
-        """Say that this process lives, until it dies."""
-
-    def dead(self, writer: str) -> bool:
-        """Whether a writer is another process that is gone."""
-
-    def resign(self) -> None:
-        """Say that this process is about to end; whoever looks next finds it gone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """How a store is opened, and opened again after a fault: `connect(True)` may make what is not there.
-
-    `files` are this machine's lock files and journals; `liveness` tells who else writes; `name` is for messages.
+    Methods raise StoreError if the database fails.  Any other exception is the fault of the values of a row.
     """
 
-    name: str
-    connect: Callable[[bool], Database]
-    files: ProcessLocks
-    liveness: Callable[[Database], Liveness]
+    def __init__(self, backend: Backend, locks: ProcessLocks) -> None:
+        """Connect, and make the tables if there are none.
 
-
-class Store:
-    """An open ledger.  Used by one thread.  Methods raise StoreError, or what the faulty values of a row cause."""
-
-    def __init__(self, opening: Opening) -> None:
-        """Open it, and make its tables where there are none.
+        Args:
+            backend: the database.
+            locks: the lock files of this machine's processes.
 
         Raises:
-            StoreError: it cannot be opened.
+            StoreError: the database cannot be opened.
             OSError: the folder of lock files and journals cannot be written.
         """
-        self._opening = opening
-        self._files = opening.files
+        self._backend = backend
+        self._locks = locks
         self._db: Database | None = None
-        with self._files.opening(), contextlib.ExitStack() as undo:
-            self._files.register()
-            undo.callback(self._files.leave)
+        with self._locks.opening_lock(), contextlib.ExitStack() as undo:
+            self._locks.register()
+            undo.callback(self._locks.close)
             self._connect(create=True)
             undo.pop_all()
 
     def reopen(self) -> None:
-        """Connect again after a fault.  What was called lost, though this process lived, is under way again."""
+        """Connect again after a fault.
+
+        Another process may have found this one dead while it had no connection.  The intents that it marked as lost
+        are open again.
+        """
         self._disconnect()
         self._connect(create=False)
-        self._run(_REGAIN_INTENTS, (self._files.own,))
+        self._run(_REGAIN_INTENTS, (self._locks.writer_id,))
 
     def _connect(self, *, create: bool) -> None:
-        db = self._opening.connect(create)
+        db = self._backend.connect(create=create)
         try:
-            self._liveness = self._opening.liveness(db)
-            with self._liveness.opening():
-                prepare(db)
+            self._liveness = self._backend.liveness(db, self._locks)
+            # Two processes that start together must not both find a database without tables.
+            with self._liveness.opening_lock():
+                prepare(db, self._backend)
             self._liveness.register()
         except BaseException:
             db.close()
@@ -151,108 +134,113 @@ class Store:
     @property
     def _open_db(self) -> Database:
         if self._db is None:
-            raise StoreError("not connected")
+            raise StoreError(f"{self._backend.name}: not connected")
         return self._db
 
     @property
     def journal_path(self) -> Path:
-        """Where this process keeps records that could not be written."""
-        return self._files.journal(self._files.own)
+        """The path of this process's journal."""
+        return self._locks.journal_path(self._locks.writer_id)
 
     def write(self, batch: Batch) -> None:
-        """Write all of it in one transaction; a record takes its intent's place."""
-        self._write(batch, self._files.own)
+        """Write a batch in one transaction; each record replaces its intent."""
+        self._write(batch, self._locks.writer_id)
 
     def _write(self, batch: Batch, writer: str) -> None:
-        db = self._open_db
-        done = [row["request_id"] for row in batch.records] + batch.withdrawn
+        db, dialect = self._open_db, self._backend.dialect
+        closed = [row["request_id"] for row in batch.records] + batch.withdrawn
         inserts = (
             (INSERT_INTENTS, [(*_intent_values(row), writer) for row in batch.intents]),
             (INSERT_RECORDS, [_record_values(row) for row in batch.records]),
-            (INSERT_OBJECTS, [_object_values(one) for row in batch.records for one in object_rows(row)]),
+            (INSERT_OBJECTS, [_object_values(row) for record in batch.records for row in object_rows(record)]),
             (INSERT_SETTLEMENTS, [_settlement_values(row) for row in batch.settlements]),
         )
         with db.transaction():
             for insert, rows in inserts:
-                for sql, values in db.dialect.inserts(insert, rows):
+                for sql, values in dialect.inserts(insert, rows):
                     db.run(sql, values)
-            for sql, values in db.dialect.deletes("intents", "request_id", done):
+            # After the inserts: a batch may hold an intent and its record.
+            for sql, values in dialect.deletes("intents", "request_id", closed):
                 db.run(sql, values)
 
     def check(self) -> None:
-        """Find out whether the store works while there is nothing to write."""
+        """Raise StoreError if the database fails.  Called while there is nothing to write."""
         self._open_db.check()
 
     def probe(self, now: datetime) -> None:
-        """Write something, so that a full disk shows."""
+        """Write a row, to find out whether the disk is full."""
         self._run(SET_META, ("probed_at", now.isoformat()))
 
-    def owner(self, provider: str, object_id: str) -> str | None:
-        """The project that created one of the provider's objects; None for one that is not known."""
-        found = self._open_db.rows(_SELECT_OWNER, (provider, object_id))
-        return str(found[0][0]) if found else None
+    def find_owner(self, provider: str, object_id: str) -> str | None:
+        """Return the project that created an object of the provider; None for an unknown object."""
+        rows = self._open_db.rows(_SELECT_OWNER, (provider, object_id))
+        return str(rows[0][0]) if rows else None
 
-    def owned(self, project_id: str, provider: str, endpoint: str) -> frozenset[str]:
-        """The objects that a project created by calls to `endpoint`."""
-        found = self._open_db.rows(_SELECT_OWNED, (project_id, provider, endpoint))
-        return frozenset(str(object_id) for (object_id,) in found)
+    def list_owned(self, project_id: str, provider: str, endpoint: str) -> frozenset[str]:
+        """Return the ids of the objects that a project created by requests to `endpoint`."""
+        rows = self._open_db.rows(_SELECT_OWNED, (project_id, provider, endpoint))
+        return frozenset(str(object_id) for (object_id,) in rows)
 
-    def pending(self, most: int) -> list[PendingRequest]:
-        """Calls whose usage is still to come, oldest first."""
-        rows: list[tuple[Any, ...]] = self._open_db.rows(_SELECT_PENDING, (most,))
+    def list_pending(self, limit: int) -> list[PendingRequest]:
+        """Return up to `limit` requests whose usage the provider reports later, oldest first."""
+        rows: list[tuple[Any, ...]] = self._open_db.rows(_SELECT_PENDING, (limit,))
         return [
             PendingRequest(
                 request_id,
-                project,
+                project_id,
                 provider,
                 endpoint,
                 object_id,
-                model,
-                datetime.fromisoformat(started),
-                read_deferred_facts(kept),
+                model_requested,
+                datetime.fromisoformat(started_at),
+                read_deferred_facts(facts),
             )
-            for request_id, project, provider, endpoint, object_id, model, started, kept in rows
+            for request_id, project_id, provider, endpoint, object_id, model_requested, started_at, facts in rows
         ]
 
     def settle_orphans(self, now: datetime) -> None:
-        """Call the intents of dead processes lost, so that they are `unsettled`.
+        """Mark the intents of dead processes as lost, so that reports show them as `unsettled`.
 
-        What dead processes of this machine left in files is written first.
+        Records and intents in the files of dead processes of this machine are written first: a record there settles
+        its intent.
         """
-        with self._files.opening(), self._liveness.opening():
-            left = self._files.list_dead()
-            for writer in left:
-                self._adopt(writer)
-            writers = [str(one) for (one,) in self._open_db.rows(_SELECT_WRITERS)]
-            lost = sum(self._lose(writer, now) for writer in writers if self._liveness.dead(writer))
-            for writer in left:
-                self._files.forget(writer)
+        with self._locks.opening_lock(), self._liveness.opening_lock():
+            dead = self._locks.list_dead()
+            for writer in dead:
+                self._adopt_files(writer)
+            writers = [str(writer) for (writer,) in self._open_db.rows(_SELECT_WRITERS)]
+            lost = sum(self._lose_intents(writer, now) for writer in writers if self._liveness.is_dead(writer))
+            # Last: a fault before this leaves the files to the next search, and rows written twice are ignored.
+            for writer in dead:
+                self._locks.delete_files(writer)
         if lost:
             _log.warning("requests of a dead process are unsettled", extra={"unsettled": lost})
 
     def close(self, *, keep_files: bool = False) -> None:
-        """Close the connection and give the lock back; its files stay where something waits in them to be adopted."""
+        """Close the connection and free the locks; `keep_files` leaves the files to the next process."""
         try:
+            # `_liveness` belongs to a connection that may have failed.
             with contextlib.suppress(StoreError):
-                self._liveness.resign()
+                self._liveness.release()
             self._disconnect()
         finally:
-            self._files.leave(keep_file=keep_files)
+            self._locks.close(keep_files=keep_files)
 
-    def _adopt(self, writer: str) -> None:
-        """Write what a dead process left: records that it could not write, and intents that have no record."""
-        records = map(plain_row, Journal(self._files.journal(writer)).read())
-        while some := list(islice(records, _ADOPTED)):
-            self._write(Batch(records=some), writer)
-        for file in self._files.intent_files(writer):
-            intents = map(plain_row, read_intents(file))
-            while some := list(islice(intents, _ADOPTED)):
-                self._write(Batch(intents=[one for one in some if self._open(one)]), writer)
+    def _adopt_files(self, writer: str) -> None:
+        """Write the records of a dead process's journal, and the intents of its logs that have no record."""
+        records = map(plain_row, Journal(self._locks.journal_path(writer)).read())
+        while rows := list(islice(records, _ROWS_PER_TRANSACTION)):
+            self._write(Batch(records=rows), writer)
+        for path in self._locks.find_intent_logs(writer):
+            intents = map(plain_row, read_intents(path))
+            while rows := list(islice(intents, _ROWS_PER_TRANSACTION)):
+                self._write(Batch(intents=[row for row in rows if not self._has_record(row)]), writer)
 
-    def _open(self, intent: Row) -> bool:
-        return not self._open_db.rows(_SELECT_RECORD, (intent["request_id"],))
+    def _has_record(self, intent: Row) -> bool:
+        return bool(self._open_db.rows(_SELECT_RECORD, (intent["request_id"],)))
 
-    def _lose(self, writer: str, now: datetime) -> int:
+    def _lose_intents(self, writer: str, now: datetime) -> int:
+        """Mark the open intents of a writer as lost and return their number."""
         ((count,),) = self._open_db.rows(_COUNT_INTENTS, (writer,))
         self._run(_LOSE_INTENTS, (format_time(now), writer))
         return int(str(count))

@@ -20,7 +20,8 @@ from tests.postgres_server import PostgresServer, running_postgres
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.domain.ledger_address import PostgresAddress
-from tornado_proxy.ledger.postgres.ledger import PostgresLedger
+from tornado_proxy.ledger.backends import make_backend, make_ledger
+from tornado_proxy.ledger.protocol import Ledger
 from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
 from tornado_proxy.ledger.writer.group_commit import LedgerTimeouts
 
@@ -41,7 +42,7 @@ def address(server: PostgresServer, tmp_path: Path) -> PostgresAddress:
 
 
 def basis_by_id(address: PostgresAddress) -> dict[object, object]:
-    found = [dict(one) for one in read_records(address, UsageFilter())]
+    found = [dict(one) for one in read_records(make_backend(address), UsageFilter())]
     assert max(Counter(one["request_id"] for one in found).values(), default=1) == 1
     return {one["request_id"]: one["basis"] for one in found}
 
@@ -52,8 +53,8 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def opened(address: PostgresAddress) -> PostgresLedger:
-    ledger = PostgresLedger(address)
+async def opened(address: PostgresAddress) -> Ledger:
+    ledger = make_ledger(address)
     await ledger.open()
     return ledger
 
@@ -88,7 +89,7 @@ def test_a_crash_of_the_server_under_load_loses_and_doubles_nothing(
     begun: list[str] = []
     finished: list[Awaitable[None]] = []
 
-    async def caller(ledger: PostgresLedger, name: str, stop: asyncio.Event) -> None:
+    async def caller(ledger: Ledger, name: str, stop: asyncio.Event) -> None:
         number = 0
         while not stop.is_set():
             number += 1
@@ -148,7 +149,7 @@ def test_a_server_that_hangs_gets_no_new_requests_and_loses_none_of_the_old(
     server: PostgresServer, address: PostgresAddress
 ) -> None:
     async def run() -> None:
-        ledger = PostgresLedger(address, patience=LedgerTimeouts(watch_s=0.05, hangs_s=0.5))
+        ledger = make_ledger(address, timeouts=LedgerTimeouts(watch_s=0.05, hangs_s=0.5))
         await ledger.open()
         await ledger.begin(intent("r1"))
         with stopped(writing_process(server, address)):
@@ -173,7 +174,7 @@ def test_a_server_that_hangs_does_not_keep_the_process_from_ending(
     server: PostgresServer, address: PostgresAddress, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def run() -> None:
-        ledger = PostgresLedger(address, patience=LedgerTimeouts(close_s=0.2))
+        ledger = make_ledger(address, timeouts=LedgerTimeouts(close_s=0.2))
         await ledger.open()
         await ledger.begin(intent("r1"))
         with stopped(writing_process(server, address)):
@@ -236,14 +237,14 @@ def test_all_tables_stand_in_a_schema_of_their_own(address: PostgresAddress) -> 
 
 def test_a_database_without_tables_holds_no_ledger(address: PostgresAddress) -> None:
     with pytest.raises(LedgerUnavailable, match="there is no ledger; the server makes it at its first start"):
-        list(read_records(address, UsageFilter()))
+        list(read_records(make_backend(address), UsageFilter()))
 
 
 def test_a_report_says_that_the_server_is_away(server: PostgresServer, address: PostgresAddress) -> None:
     server.stop()
 
     with pytest.raises(LedgerUnavailable, match="the server cannot be reached"):
-        list(read_records(address, UsageFilter()))
+        list(read_records(make_backend(address), UsageFilter()))
 
 
 def test_reports_for_those_who_may_only_read(server: PostgresServer, address: PostgresAddress) -> None:
