@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -240,7 +240,12 @@ def write_config(folder: Path, upstream: str, **changes: Any) -> Path:
 
 @contextlib.contextmanager
 def running_proxy(
-    folder: Path, upstream: str, *, program: str = "tornado_proxy", **changes: Any
+    folder: Path,
+    upstream: str,
+    *,
+    program: str = "tornado_proxy",
+    constants: Mapping[str, float] | None = None,
+    **changes: Any,
 ) -> Iterator[ProxyProcess]:
     """Start the server and wait until it accepts connections; stop it at the end.
 
@@ -248,15 +253,18 @@ def running_proxy(
         folder: The folder of its configuration and its ledger.
         upstream: The base URL of its providers.
         program: The module to run.
+        constants: Other values of module constants, by their full names (tests/server/with_constants.py).
         changes: Top-level members of the configuration, for write_config().
     """
     config = write_config(folder, upstream, **changes)
+    if constants is not None:
+        program = "tests.server.with_constants"
     process = subprocess.Popen(
         [sys.executable, "-m", program, "serve", "--config", str(config)],
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env={**os.environ, **SECRETS, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, **SECRETS, "PYTHONUNBUFFERED": "1", "CONSTANTS": json.dumps(constants)},
     )
     proxy = ProxyProcess(process, folder)
     reader = threading.Thread(target=proxy.collect_log, daemon=True)

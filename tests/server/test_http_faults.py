@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -166,25 +165,3 @@ def test_clients_that_do_not_read_block_only_their_own_streams(provider: Scripte
     assert min(sizes) > events * len(event)
     # At most 256 KiB is buffered for each client; chunks in transit and the allocator's reserve come on top.
     assert growth < 8 * 1024
-
-
-def test_second_sigterm_ends_the_process_at_once_and_loses_no_record(tmp_path: Path) -> None:
-    async def respond_forever(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_request(reader)
-        writer.write(SSE + chunk(EVENT))
-        await reader.read()
-
-    async def act(proxy: ProxyProcess) -> tuple[int, list[dict[str, Any]]]:
-        reader, writer = await open_chat(proxy)
-        await asyncio.wait_for(reader.readuntil(b"word "), TIMEOUT_S)
-        proxy.signal(signal.SIGTERM)
-        await asyncio.to_thread(proxy.wait_for_log, "draining")
-        proxy.signal(signal.SIGTERM)
-        code = await asyncio.to_thread(proxy.wait_exit)
-        writer.close()
-        return code, await asyncio.to_thread(proxy.read_records, count=1)
-
-    code, (record,) = run_against(respond_forever, tmp_path, act, shutdown={"drain_s": 600})
-
-    assert code == 0
-    assert (record["outcome"], record["basis"]) == ("shutdown", "estimated")

@@ -52,12 +52,12 @@ def test_a_call_made_with_a_short_lived_key_is_ended_with_the_server_s_own(
     with running_proxy(tmp_path, simulator[1]) as proxy:
         call_id = browser_call(proxy)
         proxy.read_session_records(call_id, 1)
-        assert simulator[0].calls.get(call_id) is not None
+        assert simulator[0].realtime_calls.get(call_id) is not None
 
         proxy.signal(signal.SIGTERM)
         assert proxy.wait_exit() == 0
 
-    assert simulator[0].calls.get(call_id) is None
+    assert simulator[0].realtime_calls.get(call_id) is None
 
 
 def test_a_call_ends_with_the_project_that_made_it(simulator: tuple[Simulator, str], tmp_path: Path) -> None:
@@ -70,9 +70,9 @@ def test_a_call_ends_with_the_project_that_made_it(simulator: tuple[Simulator, s
         assert proxy.fetch_admin("/reload", method="POST")[0] == 200
 
         deadline = time.monotonic() + TIMEOUT_S
-        while simulator[0].calls.get(call_id) is not None and time.monotonic() < deadline:
+        while simulator[0].realtime_calls.get(call_id) is not None and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert simulator[0].calls.get(call_id) is None
+        assert simulator[0].realtime_calls.get(call_id) is None
         assert "the credential no longer holds" in proxy.wait_for_log("a call is hung up")
 
 
@@ -136,7 +136,7 @@ def test_a_sideband_that_keeps_breaking_ends_the_call(simulator: tuple[Simulator
         proxy.wait_for_log("a call is hung up: its sideband is lost")
         records = proxy.read_session_records(call_id, 6)
 
-    assert simulator[0].calls.get(call_id) is None
+    assert simulator[0].realtime_calls.get(call_id) is None
     # Each of the five connections broke in the middle of an answer.
     assert [one["basis"] for one in records].count("estimated") == 5
 
@@ -152,7 +152,7 @@ def test_a_call_that_comes_in_is_accepted_where_an_operator_says_so(
     ):
         with pytest.raises(openai.BadRequestError, match="no price"):
             client.realtime.calls.accept("rtc_phone", type="realtime", model="gpt-unknown")
-        assert simulator[0].calls.get("rtc_phone") is None
+        assert simulator[0].realtime_calls.get("rtc_phone") is None
 
         client.realtime.calls.accept("rtc_phone", type="realtime", model="gpt-realtime")
         (record,) = proxy.read_session_records("rtc_phone", 1)
@@ -160,7 +160,7 @@ def test_a_call_that_comes_in_is_accepted_where_an_operator_says_so(
         proxy.read_session_records("rtc_phone", 2)
 
     assert (record["participant"], record["model"], record["basis"]) == ("desk", "gpt-realtime", "reported")
-    assert simulator[0].calls.get("rtc_phone") is None
+    assert simulator[0].realtime_calls.get("rtc_phone") is None
 
 
 def test_a_refusal_that_repeats_the_provider_s_key_does_not_show_it(tmp_path: Path) -> None:

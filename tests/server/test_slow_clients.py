@@ -25,6 +25,13 @@ from tests.server.raw_provider import (
     scripted_provider,
 )
 
+#: Seconds; the server waits for minutes.
+SHORT_TIMEOUTS = {
+    "tornado_proxy.http_server.server._SWEEP_INTERVAL_S": 0.1,
+    "tornado_proxy.http_server.server._IDLE_TIMEOUT_S": 2.0,
+    "tornado_proxy.http_server.body_timeout._BODY_TIMEOUT_S": 0.5,
+}
+
 #: Clients that never complete their request.
 _INCOMPLETE = 150
 
@@ -33,7 +40,7 @@ _INCOMPLETE = 150
 def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedProvider]:
     """A server with short timeouts, shared: no test here changes it."""
     folder = tmp_path_factory.mktemp("slow")
-    with scripted_provider(folder, program="tests.server.short_timeouts") as running:
+    with scripted_provider(folder, constants=SHORT_TIMEOUTS) as running:
         yield running
 
 
