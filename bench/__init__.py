@@ -1,1 +1,1 @@
-"""Measures the server against nginx, a plain aiohttp relay and LiteLLM's proxy; docs/performance.md explains it."""
+"""Benchmarks of the server beside nginx, a plain aiohttp relay and LiteLLM's proxy (docs/performance.md)."""

@@ -1,4 +1,4 @@
-"""A plain relay on aiohttp, as a person would write it: no authentication, no metering, no ledger.
+"""A plain relay on aiohttp without authentication, metering or ledger: the yardstick for relays in Python.
 
 python -m bench.aiohttp_relay PORT http://PROVIDER
 """
@@ -14,14 +14,14 @@ from aiohttp import web
 
 _PROVIDER_KEY = "sk-provider-of-the-benchmark"
 
-#: Headers that belong to a connection, not to a message (RFC 9110 section 7.6.1), and those that are set anew.
+#: Headers of the connection (RFC 9110 section 7.6.1), and headers that the relay sets itself.
 _DROPPED = {"connection", "keep-alive", "transfer-encoding", "content-length", "host", "authorization", "upgrade"}
 
 _SESSION = web.AppKey("session", aiohttp.ClientSession)
 
 
 async def relay(request: web.Request) -> web.StreamResponse:
-    """Send the request on with the provider's key and pass the answer back as it comes."""
+    """Send the request to the provider with the provider's key, and relay the response."""
     if request.headers.get("Upgrade", "").lower() == "websocket":
         return await relay_socket(request)
     headers = {name: value for name, value in request.headers.items() if name.lower() not in _DROPPED}
@@ -29,29 +29,29 @@ async def relay(request: web.Request) -> web.StreamResponse:
     url = sys.argv[2] + request.path_qs
     async with request.app[_SESSION].request(
         request.method, url, headers=headers, data=await request.read(), allow_redirects=False
-    ) as answer:
-        response = web.StreamResponse(status=answer.status, reason=answer.reason)
-        for name, value in answer.headers.items():
+    ) as upstream:
+        response = web.StreamResponse(status=upstream.status, reason=upstream.reason)
+        for name, value in upstream.headers.items():
             if name.lower() not in _DROPPED:
                 response.headers.add(name, value)
-        response.content_length = answer.content_length
+        response.content_length = upstream.content_length
         await response.prepare(request)
-        async for chunk in answer.content.iter_any():
+        async for chunk in upstream.content.iter_any():
             await response.write(chunk)
         await response.write_eof()
         return response
 
 
 async def relay_socket(request: web.Request) -> web.WebSocketResponse:
-    """Connect to the provider, then pass messages on in both directions."""
+    """Connect to the provider, then relay messages in both directions until one side closes."""
     headers = {"Authorization": f"Bearer {_PROVIDER_KEY}"}
     client = web.WebSocketResponse(compress=False)
     async with request.app[_SESSION].ws_connect(sys.argv[2] + request.path_qs, headers=headers) as provider:
         await client.prepare(request)
         pumps = [asyncio.ensure_future(pump(provider, client)), asyncio.ensure_future(pump(client, provider))]
         await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        for one in pumps:
-            one.cancel()
+        for pump_task in pumps:
+            pump_task.cancel()
         await client.close()
     return client
 
@@ -60,7 +60,7 @@ async def pump(
     source: web.WebSocketResponse | aiohttp.ClientWebSocketResponse,
     target: web.WebSocketResponse | aiohttp.ClientWebSocketResponse,
 ) -> None:
-    """Pass messages on until `source` closes."""
+    """Relay messages until `source` closes."""
     async for message in source:
         if message.type == aiohttp.WSMsgType.TEXT:
             await target.send_str(message.data)
@@ -69,7 +69,7 @@ async def pump(
 
 
 async def session(app: web.Application) -> AsyncIterator[None]:
-    """One client session; its default of 100 connections would hold up every further stream."""
+    """Open the client session of the app.  aiohttp's default of 100 connections would block all further streams."""
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0), timeout=timeout, auto_decompress=False
@@ -79,7 +79,7 @@ async def session(app: web.Application) -> AsyncIterator[None]:
 
 
 def main() -> None:
-    """Serve until killed."""
+    """Serve until the process is killed."""
     app = web.Application(client_max_size=64 * 1024 * 1024)
     app.cleanup_ctx.append(session)
     app.router.add_route("*", "/{path:.*}", relay)

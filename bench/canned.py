@@ -1,9 +1,10 @@
-"""What the mock provider says: the bytes of its answers, events and messages."""
+"""The bytes of the mock provider's responses, events and messages."""
 
 from __future__ import annotations
 
-from bench.frames import text_frame
+from bench.frames import make_text_frame
 
+# The shapes are those of OpenAI's API, so that the server meters them as it does in production.
 _USAGE = (
     '{"prompt_tokens":19,"completion_tokens":120,"total_tokens":139,'
     '"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,'
@@ -18,7 +19,7 @@ _COMPLETION = (
     '"annotations":[]},"logprobs":null,"finish_reason":"stop"}],"usage":' + _USAGE + ',"service_tier":"default",'
     '"system_fingerprint":"fp_bench"}'
 ).encode()
-ANSWER = (
+RESPONSE = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-request-id: req_bench\r\n"
     b"content-length: %d\r\n\r\n%b" % (len(_COMPLETION), _COMPLETION)
 )
@@ -39,21 +40,21 @@ _USAGE_EVENT = (
 )
 
 
-def chunk(data: bytes) -> bytes:
-    """`data` as one chunk of HTTP's chunked coding."""
+def encode_chunk(data: bytes) -> bytes:
+    """Return `data` as a chunk of HTTP's chunked coding (RFC 9112 section 7.1)."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def event(content: bytes) -> bytes:
-    """One chunk with one event of a chat completion's stream."""
-    return chunk(_EVENT % (b'{"content":"%b"}' % content, b"null", b',"usage":null'))
+def make_event(content: bytes) -> bytes:
+    """Return a chunk with an event of a chat completion's stream."""
+    return encode_chunk(_EVENT % (b'{"content":"%b"}' % content, b"null", b',"usage":null'))
 
 
-LAST = b"".join(
+LAST_EVENTS = b"".join(
     (
-        chunk(_EVENT % (b"{}", b'"stop"', b',"usage":null')),
-        chunk(_USAGE_EVENT),
-        chunk(b"data: [DONE]\n\n"),
+        encode_chunk(_EVENT % (b"{}", b'"stop"', b',"usage":null')),
+        encode_chunk(_USAGE_EVENT),
+        encode_chunk(b"data: [DONE]\n\n"),
         b"0\r\n\r\n",
     )
 )
@@ -64,23 +65,23 @@ _REALTIME_USAGE = (
     b'"image_tokens":0}},"output_token_details":{"text_tokens":20,"audio_tokens":100}}'
 )
 
-#: What a realtime session begins with.
-SESSION_CREATED = text_frame(
+#: The first message of a realtime session.
+SESSION_CREATED = make_text_frame(
     b'{"type":"session.created","event_id":"event_bench","session":{"type":"realtime","object":"realtime.session",'
     b'"id":"sess_bench","model":"gpt-realtime-2025-08-28","output_modalities":["audio"],"instructions":"",'
     b'"tools":[],"tool_choice":"auto","max_output_tokens":"inf","prompt":null,"expires_at":1900000000}}'
 )
 
 
-def message(content: bytes) -> bytes:
-    """One WebSocket message of a realtime answer."""
-    return text_frame(
+def make_message(content: bytes) -> bytes:
+    """Return a WebSocket message of a realtime response."""
+    return make_text_frame(
         b'{"type":"response.output_audio.delta","event_id":"event_bench","response_id":"resp_bench",'
         b'"item_id":"item_bench","output_index":0,"content_index":0,"delta":"%b"}' % content
     )
 
 
-LAST_MESSAGE = text_frame(
+LAST_MESSAGE = make_text_frame(
     b'{"type":"response.done","event_id":"event_bench","response":{"object":"realtime.response","id":"resp_bench",'
     b'"status":"completed","status_details":null,"output":[],"conversation_id":"conv_bench",'
     b'"output_modalities":["audio"],"max_output_tokens":"inf","usage":' + _REALTIME_USAGE + b',"metadata":null}}'

@@ -1,4 +1,4 @@
-"""Who is measured: each relay as a process of its own on the relay's core, in front of the same provider."""
+"""The contestants: each relay runs as a process on the relay's core, in front of the same mock provider."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import litellm, nginx
-from bench.machine import Layout, cpu_s, family, open_files, rss_bytes
-from bench.processes import free_port, started, wait_for_port, wait_for_text
+from bench.machine import Layout, count_open_files, list_process_tree, read_cpu_s, read_rss_bytes
+from bench.processes import free_port, running_process, wait_for_port, wait_for_text
 from tests import harness
 
 OURS = "tornado-proxy"
@@ -29,7 +29,7 @@ SERVER_SECRETS = {
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """A relay that runs, or the provider itself (`direct`), which has no processes that count."""
+    """A running relay, or the provider itself (`direct`), whose processes are not measured."""
 
     name: str
     host: str
@@ -39,43 +39,49 @@ class Contestant:
 
     @property
     def url(self) -> str:
+        """The URL of chat completions."""
         return f"http://{self.host}:{self.port}/v1/chat/completions"
 
     @property
     def pids(self) -> list[int]:
-        return [] if self.root_pid is None else family(self.root_pid)
+        """The processes whose CPU time, memory and files count."""
+        return [] if self.root_pid is None else list_process_tree(self.root_pid)
 
-    def cpu_s(self) -> float:
-        return cpu_s(self.pids)
+    def read_cpu_s(self) -> float:
+        """Return the CPU seconds used so far."""
+        return read_cpu_s(self.pids)
 
-    def rss_bytes(self) -> int:
-        return rss_bytes(self.pids)
+    def read_rss_bytes(self) -> int:
+        """Return the resident memory."""
+        return read_rss_bytes(self.pids)
 
-    def open_files(self) -> int:
-        return open_files(self.pids)
+    def count_open_files(self) -> int:
+        """Return the number of open file descriptors."""
+        return count_open_files(self.pids)
 
-    def alive(self) -> bool:
-        """Whether the process still runs (a zombie has no memory)."""
+    def is_alive(self) -> bool:
+        """Return True if the process still runs."""
         try:
-            return self.root_pid is None or self.rss_bytes() > 0
+            # A zombie still has an entry in /proc, but no memory.
+            return self.root_pid is None or self.read_rss_bytes() > 0
         except OSError:
             return False
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a measurement happens: files of its own, cores, how many files a process may open."""
+class Workspace:
+    """The folder of a measurement, its cores, and the limit of open files of a process."""
 
     folder: Path
     layout: Layout
-    files: int
+    max_files: int
 
 
-_Starter = Callable[[Place, int], contextlib.AbstractContextManager[Contestant]]
+_Starter = Callable[[Workspace, int], contextlib.AbstractContextManager[Contestant]]
 
 
-def available(*, with_litellm: bool) -> list[str]:
-    """Whom this machine can run, in the order of the table."""
+def list_contestants(*, with_litellm: bool) -> list[str]:
+    """Return the names of the contestants that this machine can run, in the order of the tables."""
     names = [OURS]
     if shutil.which("nginx"):
         names.append("nginx")
@@ -84,79 +90,80 @@ def available(*, with_litellm: bool) -> list[str]:
 
 
 @contextlib.contextmanager
-def provider(place: Place, *, processes: int) -> Iterator[int]:
-    """The mock provider; gives its port."""
-    log = place.folder / "provider.log"
+def running_provider(workspace: Workspace, *, processes: int) -> Iterator[int]:
+    """Run the mock provider; yield its port."""
+    log = workspace.folder / "provider.log"
     command = [sys.executable, "-m", "bench.provider", "--processes", str(processes)]
-    with started(command, place.layout.provider, log) as process:
+    with running_process(command, workspace.layout.provider, log) as process:
         yield int(wait_for_text(process, log, r"(\d+)\n"))
 
 
 @contextlib.contextmanager
-def running(name: str, place: Place, provider_port: int) -> Iterator[Contestant]:
-    """The contestant `name` in front of the provider, in a folder of its own."""
-    folder = place.folder / name
+def running_contestant(name: str, workspace: Workspace, provider_port: int) -> Iterator[Contestant]:
+    """Run the contestant `name` in front of the provider, in a folder of its own."""
+    folder = workspace.folder / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    with _STARTERS[name](Place(folder, place.layout, place.files), provider_port) as contestant:
+    with _STARTUP_FILES[name](Workspace(folder, workspace.layout, workspace.max_files), provider_port) as contestant:
         yield contestant
 
 
 @contextlib.contextmanager
-def _direct(place: Place, provider_port: int) -> Iterator[Contestant]:
+def _direct(workspace: Workspace, provider_port: int) -> Iterator[Contestant]:
     yield Contestant(DIRECT, "127.0.0.1", provider_port, (("Authorization", "Bearer direct"),))
 
 
 @contextlib.contextmanager
-def _ours(place: Place, provider_port: int) -> Iterator[Contestant]:
+def _ours(workspace: Workspace, provider_port: int) -> Iterator[Contestant]:
     config = harness.write_config(
-        place.folder,
+        workspace.folder,
         f"http://127.0.0.1:{provider_port}",
+        # With the default, drain, the provider would not see that a client disconnected, which the part abort measures.
         streams={"on_client_disconnect": "cancel"},
-        limits={"max_streams": place.files},
+        limits={"max_streams": workspace.max_files},
     )
-    log = place.folder / "serve.log"
+    log = workspace.folder / "serve.log"
     command = [sys.executable, "-m", "tornado_proxy", "serve", "--config", str(config)]
-    with started(command, place.layout.relay, log, SERVER_SECRETS) as process:
+    with running_process(command, workspace.layout.relay, log, SERVER_SECRETS) as process:
         port = int(wait_for_text(process, log, r"clients: http://127\.0\.0\.1:(\d+)"))
         headers = (("Authorization", f"Bearer {harness.mint()}"),)
         yield Contestant(OURS, "127.0.0.1", port, headers, process.pid)
 
 
 @contextlib.contextmanager
-def _nginx(place: Place, provider_port: int) -> Iterator[Contestant]:
+def _nginx(workspace: Workspace, provider_port: int) -> Iterator[Contestant]:
     port = free_port()
-    config = nginx.write_config(place.folder, port, f"127.0.0.1:{provider_port}", place.files)
-    with _listening(place, port, ["nginx", "-p", str(place.folder), "-c", str(config)]) as process:
+    config = nginx.write_config(workspace.folder, port, f"127.0.0.1:{provider_port}", workspace.max_files)
+    with _listening(workspace, port, ["nginx", "-p", str(workspace.folder), "-c", str(config)]) as process:
         yield Contestant("nginx", "127.0.0.1", port, (("Authorization", "Bearer any"),), process.pid)
 
 
 @contextlib.contextmanager
-def _aiohttp(place: Place, provider_port: int) -> Iterator[Contestant]:
+def _aiohttp(workspace: Workspace, provider_port: int) -> Iterator[Contestant]:
     port = free_port()
     command = [sys.executable, "-m", "bench.aiohttp_relay", str(port), f"http://127.0.0.1:{provider_port}"]
-    with _listening(place, port, command) as process:
+    with _listening(workspace, port, command) as process:
         yield Contestant("aiohttp", "127.0.0.1", port, (("Authorization", "Bearer any"),), process.pid)
 
 
 @contextlib.contextmanager
-def _litellm(place: Place, provider_port: int) -> Iterator[Contestant]:
+def _litellm(workspace: Workspace, provider_port: int) -> Iterator[Contestant]:
     port = free_port()
-    command = litellm.command(place.folder, port, f"http://127.0.0.1:{provider_port}")
-    with _listening(place, port, command) as process:
+    command = litellm.command(workspace.folder, port, f"http://127.0.0.1:{provider_port}")
+    with _listening(workspace, port, command) as process:
         headers = (("Authorization", f"Bearer {litellm.MASTER_KEY}"),)
         yield Contestant("litellm", "127.0.0.1", port, headers, process.pid)
 
 
 @contextlib.contextmanager
-def _listening(place: Place, port: int, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    log = place.folder / "output.log"
-    with started(command, place.layout.relay, log) as process:
+def _listening(workspace: Workspace, port: int, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    log = workspace.folder / "output.log"
+    with running_process(command, workspace.layout.relay, log) as process:
         wait_for_port(process, log, port)
         yield process
 
 
-_STARTERS: dict[str, _Starter] = {
+_STARTUP_FILES: dict[str, _Starter] = {
     DIRECT: _direct,
     OURS: _ours,
     "nginx": _nginx,

@@ -1,4 +1,4 @@
-"""What a profile says: where the server's own thread was, from the stacks of `--profile`.
+"""Summarize a profile: the share of each package and file in the event loop's thread, from the stacks of `--profile`.
 
 python -m bench.digest FOLDER/json-32.txt
 """
@@ -11,44 +11,44 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-#: The bottom of the thread that runs the event loop; the other threads mostly wait, which a sampler takes for work.
-_BOTTOM = "tornado_proxy/__main__.py"
+#: The outermost file of the event loop's thread.  The other threads mostly wait, which a sampler counts as work.
+_ENTRY_FILE = "tornado_proxy/__main__.py"
 
 _FILE = re.compile(r"\((.*?)(?::\d+)?\)$")
 _OURS = "tornado_proxy/"
 
-#: Files of ours that only start the loop: what has no other file of ours above it is the frame's own work.
-_STARTERS = (_BOTTOM, "tornado_proxy/cli/", "tornado_proxy/app.py")
+#: Files that only start the loop: a stack without another file of the package is work of Tornado or the loop.
+_STARTUP_FILES = (_ENTRY_FILE, "tornado_proxy/cli/", "tornado_proxy/app.py")
 
-FRAME = "tornado and the loop"
+FRAMEWORK = "tornado and the loop"
 
 
 def stacks(path: Path) -> Iterator[tuple[list[str], int]]:
-    """The files of each stack of the event loop's thread, outermost first, and its number of samples."""
+    """Yield each stack of the event loop's thread: its files, outermost first, and its number of samples."""
     for line in path.read_text().splitlines():
         frames, _, count = line.rpartition(" ")
-        if _BOTTOM in frames:
+        if _ENTRY_FILE in frames:
             yield [_file(frame) for frame in frames.split(";")], int(count)
 
 
-def by_room(path: Path) -> Counter[str]:
-    """Samples by the innermost room of ours, with the libraries that it calls; the rest is the frame's."""
-    rooms: Counter[str] = Counter()
+def count_by_package(path: Path) -> Counter[str]:
+    """Return the samples of each package, with the libraries that it calls; the rest counts for FRAMEWORK."""
+    packages: Counter[str] = Counter()
     for files, count in stacks(path):
-        ours = (file for file in reversed(files) if file.startswith(_OURS) and not file.startswith(_STARTERS))
-        rooms[_room(next(ours, FRAME))] += count
-    return rooms
+        ours = (file for file in reversed(files) if file.startswith(_OURS) and not file.startswith(_STARTUP_FILES))
+        packages[_find_package(next(ours, FRAMEWORK))] += count
+    return packages
 
 
-def by_file(path: Path) -> Counter[str]:
-    """Samples by the file that was running, of ours or of a library."""
-    running: Counter[str] = Counter()
+def count_by_file(path: Path) -> Counter[str]:
+    """Return the samples of each file that was running, of the server or of a library."""
+    running_contestant: Counter[str] = Counter()
     for files, count in stacks(path):
-        running[files[-1]] += count
-    return running
+        running_contestant[files[-1]] += count
+    return running_contestant
 
 
-def _room(file: str) -> str:
+def _find_package(file: str) -> str:
     return "/".join(file.split("/")[:2]) if file.count("/") > 1 else file
 
 
@@ -58,8 +58,8 @@ def _file(frame: str) -> str:
 
 
 def main() -> None:
-    """Print the rooms, and the files with the largest shares."""
-    for title, counts in (("room", by_room(Path(sys.argv[1]))), ("file", by_file(Path(sys.argv[1])))):
+    """Print the packages and the files with the largest shares."""
+    for title, counts in (("package", count_by_package(Path(sys.argv[1]))), ("file", count_by_file(Path(sys.argv[1])))):
         total = sum(counts.values())
         print(f"{'%':>6}  {title}")
         for name, count in counts.most_common(25):

@@ -1,10 +1,10 @@
-"""What the ledger costs of one processor, against the same rows put into SQLite without any of its promises.
+"""Measure the CPU time of the ledger, beside plain inserts of the same rows into SQLite.
 
     python -m bench.ledger [--calls 20000] [--fsync]
 
-`ledger` is the CPU time of the whole process, all its threads, for begin, a turn of the event loop and finish, with 1
-and with 32 calls under way; `plain` is executemany of the same records, 1,000 a transaction, their rows made before.
-Compare ratios: the times move with the machine.  The least of five rounds counts, for what else runs only adds.
+`ledger` is the CPU time of the process, all threads, for begin, a turn of the event loop and finish, with 1 and with 32
+requests at a time.  `plain` is executemany of the same records, 1,000 per transaction; their rows are made before.
+Compare ratios: the times depend on the machine.  The lowest of five rounds counts, because other load only adds.
 """
 
 from __future__ import annotations
@@ -38,11 +38,13 @@ _ITEMS = [
 
 
 def make_intent(number: int) -> RequestIntent:
+    """Return the intent of request `number`."""
     now = datetime.now(UTC)
     return RequestIntent(f"req_{number:032x}", _CALLER, "openai", "/v1/chat/completions", "POST", "gpt-5.4", now)
 
 
 def make_record(intent: RequestIntent) -> RequestRecord:
+    """Return the record of a completed request of one second."""
     first, end = intent.started_at + timedelta(milliseconds=250), intent.started_at + timedelta(seconds=1)
     cost = bill(_ITEMS, Decimal("0.05"))
     usage = '{"prompt_tokens":1000,"completion_tokens":100,"total_tokens":1100}'
@@ -53,7 +55,7 @@ def make_record(intent: RequestIntent) -> RequestRecord:
 
 
 def measure_plain(records: list[RequestRecord]) -> float:
-    """CPU microseconds a record."""
+    """Return the CPU microseconds of a plain insert."""
     rows = [tuple(record_row(record)[name] for name in RECORD_COLUMNS) for record in records]
     with tempfile.TemporaryDirectory() as folder, closing(sqlite3.connect(Path(folder) / "plain.db")) as db:
         db.execute("PRAGMA journal_mode = WAL")
@@ -68,31 +70,33 @@ def measure_plain(records: list[RequestRecord]) -> float:
         return (time.process_time() - began) * 1e6 / len(rows)
 
 
-async def measure_ledger(records: list[RequestRecord], under_way: int, *, fsync: bool) -> tuple[float, float]:
-    """CPU microseconds a call, and the median milliseconds that begin() took."""
+async def measure_ledger(records: list[RequestRecord], concurrency: int, *, fsync: bool) -> tuple[float, float]:
+    """Return the CPU microseconds of a request, and the median duration of begin() in milliseconds."""
     waits: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         ledger = make_ledger(Path(folder) / "ledger.db", fsync=fsync)
         await ledger.open()
-        left = iter(records)
+        remaining = iter(records)
 
-        async def call() -> None:
-            for record in left:
-                started = time.perf_counter()
+        async def run_requests() -> None:
+            for record in remaining:
+                running_process = time.perf_counter()
                 await ledger.begin(record.intent)
-                waits.append(time.perf_counter() - started)
+                waits.append(time.perf_counter() - running_process)
+                # A turn of the loop between both, as a request has: the ledger's thread must not see them together.
                 await asyncio.sleep(0)
                 ledger.finish(record)
 
         began = time.process_time()
-        await asyncio.gather(*(call() for _ in range(under_way)))
+        await asyncio.gather(*(run_requests() for _ in range(concurrency)))
         await ledger.close()
         spent = time.process_time() - began
     return spent * 1e6 / len(records), sorted(waits)[len(waits) // 2] * 1000
 
 
-def run(calls: int, *, fsync: bool) -> dict[str, dict[str, float]]:
-    records = [make_record(make_intent(number)) for number in range(calls)]
+def run(requests: int, *, fsync: bool) -> dict[str, dict[str, float]]:
+    """Return the figures of each way of writing."""
+    records = [make_record(make_intent(number)) for number in range(requests)]
     plains, singles, many = [], [], []
     for _ in range(_ROUNDS):
         plains.append(measure_plain(records))
@@ -100,20 +104,21 @@ def run(calls: int, *, fsync: bool) -> dict[str, dict[str, float]]:
         many.append(uvloop.run(measure_ledger(records, 32, fsync=fsync)))
     plain = min(plains)
     table = {"plain executemany": {"us_per_call": plain, "ratio": 1.0, "begin_ms": 0.0}}
-    for name, rounds in (("ledger, 1 call under way", singles), ("ledger, 32 calls under way", many)):
+    for name, rounds in (("ledger, 1 request at a time", singles), ("ledger, 32 requests at a time", many)):
         spent, begin_ms = min(rounds)
         table[name] = {"us_per_call": spent, "ratio": spent / plain, "begin_ms": begin_ms}
     return table
 
 
 def main() -> None:
+    """Measure, print the table, write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=5000)
-    parser.add_argument("--fsync", action="store_true", help="with ledger.fsync")
-    parser.add_argument("--json", type=Path, help="write the figures to this file too")
+    parser.add_argument("--fsync", action="store_true", help="measure with the setting ledger.fsync")
+    parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
     table = run(options.calls, fsync=options.fsync)
-    print(f"{'':28} {'CPU us/call':>12} {'x plain':>9} {'begin ms':>9}")
+    print(f"{'':28} {'CPU us':>12} {'x plain':>9} {'begin ms':>9}")
     for name, figures in table.items():
         print(f"{name:28} {figures['us_per_call']:12.1f} {figures['ratio']:9.2f} {figures['begin_ms']:9.3f}")
     if options.json:

@@ -1,4 +1,4 @@
-"""LiteLLM's proxy in a virtual environment of its own, made on demand: it is big, and it pins other versions."""
+"""LiteLLM's proxy in a virtual environment of its own, because it is large and pins other versions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MASTER_KEY = "sk-litellm-benchmark"
 
 _FOLDER = ROOT / "var" / "bench" / "litellm"
 
-#: With a master key it checks who calls; without a database it keeps no ledger.
+#: With a master key it checks the caller; without a database it has no ledger.
 _CONFIG = """\
 model_list:
   - model_name: gpt-4o-mini
@@ -24,7 +24,7 @@ litellm_settings: {{telemetry: false}}
 
 
 def install() -> None:
-    """Make the environment unless it is there; takes minutes."""
+    """Create the environment if it does not exist, which takes minutes."""
     if not (_FOLDER / "bin" / "litellm").exists():
         print(f"installing litellm[proxy] into {_FOLDER}", file=sys.stderr)
         venv.create(_FOLDER, with_pip=True, clear=True)
@@ -32,7 +32,7 @@ def install() -> None:
 
 
 def command(folder: Path, port: int, provider: str) -> list[str]:
-    """How it is started; its configuration is written into `folder`."""
+    """Write the configuration into `folder` and return the command that starts the proxy."""
     config = folder / "litellm.yaml"
     config.write_text(_CONFIG.format(provider=provider, key=MASTER_KEY))
     program = str(_FOLDER / "bin" / "litellm")

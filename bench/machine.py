@@ -1,4 +1,4 @@
-"""What the kernel tells of processes, and where they run."""
+"""CPU time, memory and files of processes as the kernel counts them, and the cores that they run on."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Which cores belong to whom.  The relay has one for itself; on few cores the others share what is left.
+    """The cores of each process.  The relay has a core of its own; with few cores the others share the rest.
 
-    `load` is where wrk runs, `client` where this process runs, which is the load of streams.
+    `load` is for wrk, `client` for this process, which generates the load of streams.
     """
 
     relay: frozenset[int]
@@ -26,15 +26,15 @@ class Layout:
     client: frozenset[int]
 
     @classmethod
-    def of(cls, cores: list[int]) -> Layout:
-        """The first core for the relay, the next two for the provider, the last two for wrk, the last for us."""
+    def assign(cls, cores: list[int]) -> Layout:
+        """Assign the first core to the relay, the next two to the provider, the last two to wrk, the last to us."""
         rest = cores[1:] or cores
         return cls(frozenset(cores[:1]), frozenset(rest[:2]), frozenset(rest[-2:]), frozenset(rest[-1:]))
 
 
 @contextlib.contextmanager
 def on_cores(cores: frozenset[int]) -> Iterator[None]:
-    """Run the block on `cores`; what is started meanwhile stays there."""
+    """Run the block on `cores`; processes that it starts stay on them."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:
@@ -44,7 +44,7 @@ def on_cores(cores: frozenset[int]) -> Iterator[None]:
 
 
 def raise_file_limit() -> int:
-    """Allow as many open files as the system lets us, for this process and those it starts; returns how many."""
+    """Raise the limit of open files of this process and its children as far as allowed; return the limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for limit in (65536, hard):
         with contextlib.suppress(ValueError, OSError):
@@ -53,27 +53,27 @@ def raise_file_limit() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def cpu_s(pids: list[int]) -> float:
-    """Processor seconds, user and system, that `pids` have used so far; all their threads."""
-    return sum(sum(map(int, _stat(pid)[11:13])) for pid in pids) / _TICKS_PER_S
+def read_cpu_s(pids: list[int]) -> float:
+    """Return the CPU seconds, user and system, of all threads of `pids` so far."""
+    return sum(sum(map(int, _read_stat(pid)[11:13])) for pid in pids) / _TICKS_PER_S
 
 
-def rss_bytes(pids: list[int]) -> int:
-    """Resident memory of `pids` together."""
-    return sum(int(_stat(pid)[21]) for pid in pids) * _PAGE_BYTES
+def read_rss_bytes(pids: list[int]) -> int:
+    """Return the sum of the resident memory of `pids`."""
+    return sum(int(_read_stat(pid)[21]) for pid in pids) * _PAGE_BYTES
 
 
-def open_files(pids: list[int]) -> int:
-    """How many descriptors `pids` hold."""
+def count_open_files(pids: list[int]) -> int:
+    """Return the number of file descriptors of `pids`."""
     return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
 
 
-def family(pid: int) -> list[int]:
-    """`pid` and its descendants."""
+def list_process_tree(pid: int) -> list[int]:
+    """Return `pid` and its descendants."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(one for child in children for one in family(int(child)))]
+    return [pid, *(descendant for child in children for descendant in list_process_tree(int(child)))]
 
 
-def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the third on (proc(5)); the second may hold blanks."""
+def _read_stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat from the third on (proc(5)); the second may hold blanks."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

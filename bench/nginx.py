@@ -1,4 +1,4 @@
-"""nginx as the yardstick: one worker, proxy_pass with keep-alive, buffering off in both directions."""
+"""The configuration of nginx as the yardstick: one worker, keep-alive to the provider, no buffering."""
 
 from __future__ import annotations
 
@@ -42,9 +42,11 @@ http {{
 """
 
 
-def write_config(folder: Path, port: int, provider: str, files: int) -> Path:
-    """The configuration file, in `folder`; `provider` is HOST:PORT."""
+def write_config(folder: Path, port: int, provider: str, max_files: int) -> Path:
+    """Write the configuration into `folder` and return its path; `provider` is HOST:PORT."""
     path = folder / "nginx.conf"
-    # nginx closes idle connections once only a sixteenth of its slots is free: there must be more slots than files.
-    path.write_text(_CONFIG.format(folder=folder, port=port, provider=provider, files=files, connections=2 * files))
+    # nginx closes idle connections once only a sixteenth of its slots is free, so it gets more slots than files.
+    path.write_text(
+        _CONFIG.format(folder=folder, port=port, provider=provider, files=max_files, connections=2 * max_files)
+    )
     return path

@@ -1,4 +1,4 @@
-"""Processes of a measurement: started on their cores, awaited, ended by their own process group."""
+"""Start processes on their cores, wait until they are ready, and stop them with their process group."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from bench.machine import on_cores
 
 ROOT = Path(__file__).parent.parent
 
-#: Seconds for a process to be ready; LiteLLM's proxy imports for ten.
-_START_S = 90
+#: Seconds until a process must be ready; LiteLLM's proxy takes ten to import.
+_START_TIMEOUT_S = 90
 
-#: Seconds for a process to end by itself before its group is killed.
-_STOP_S = 5
+#: Seconds between SIGTERM to a process and SIGKILL to its group.
+_STOP_TIMEOUT_S = 5
 
 
 @contextlib.contextmanager
-def started(
+def running_process(
     command: Sequence[str], cores: frozenset[int], log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """`command` while the block runs, on `cores`, with its output in the file `log`."""
+    """Run `command` on `cores` while the block runs; its output goes to the file `log`."""
     with log.open("wb") as output, on_cores(cores):
         process = subprocess.Popen(
             command,
@@ -36,27 +36,32 @@ def started(
             stderr=subprocess.STDOUT,
             cwd=ROOT,
             env={**os.environ, **(environment or {})},
+            # A process group of its own, so that its children can be killed with it.
             start_new_session=True,
         )
     try:
         yield process
     finally:
-        _end(process)
+        _stop(process)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_STOP_S)
+            process.wait(_STOP_TIMEOUT_S)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def wait_for_text(process: subprocess.Popen[bytes], log: Path, pattern: str) -> str:
-    """The first group of `pattern` in `log`, as soon as it is there."""
-    deadline = time.monotonic() + _START_S
+    """Wait for `pattern` in `log` and return its first group.
+
+    Raises:
+        RuntimeError: the process ended, or the time is up.
+    """
+    deadline = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline:
         found = re.search(pattern, log.read_text(errors="replace"))
         if found is not None:
@@ -68,8 +73,12 @@ def wait_for_text(process: subprocess.Popen[bytes], log: Path, pattern: str) -> 
 
 
 def wait_for_port(process: subprocess.Popen[bytes], log: Path, port: int) -> None:
-    """Return when something listens on `port`."""
-    deadline = time.monotonic() + _START_S
+    """Return when a process listens on `port`.
+
+    Raises:
+        RuntimeError: the process ended, or the time is up.
+    """
+    deadline = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
@@ -78,7 +87,7 @@ def wait_for_port(process: subprocess.Popen[bytes], log: Path, port: int) -> Non
 
 
 def free_port() -> int:
-    """A port that nobody listens on, for programs that cannot choose one themselves."""
+    """Return a free port, for programs that cannot choose one themselves."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""wrk, the load generator for requests that are answered whole."""
+"""Run wrk, the load generator for JSON requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ end
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What wrk counted: seconds, latencies in milliseconds."""
+    """The figures of a run of wrk."""
 
     requests: int
     seconds: float
@@ -37,29 +37,29 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Wrk:
-    """How to load: where scripts are kept, on which cores wrk runs, how long."""
+    """A load: the folder for scripts, the cores of wrk, the seconds of a run."""
 
     folder: Path
     layout: Layout
     seconds: int
 
     async def run(self, contestant: Contestant, connections: int, body_bytes: int) -> Result:
-        """POST chat completions of about `body_bytes` to `contestant`, without blocking the loop."""
+        """Send chat completions of about `body_bytes` to `contestant` without blocking the event loop."""
         script = self.folder / f"{contestant.name}.lua"
-        script.write_text(_script(contestant.headers, body_bytes))
+        script.write_text(_make_script(contestant.headers, body_bytes))
         threads = min(len(self.layout.load), connections)
         command = [
             "wrk", f"-t{threads}", f"-c{connections}", f"-d{self.seconds}s", "--timeout", "20s",
             "-s", str(script), contestant.url,
         ]  # fmt: skip
-        return _read(await asyncio.to_thread(self._call, command))
+        return _read_output(await asyncio.to_thread(self._run_wrk, command))
 
-    def _call(self, command: list[str]) -> str:
+    def _run_wrk(self, command: list[str]) -> str:
         with on_cores(self.layout.load):
             return subprocess.run(command, check=True, capture_output=True, text=True, timeout=self.seconds + 60).stdout
 
 
-def _script(headers: tuple[tuple[str, str], ...], body_bytes: int) -> str:
+def _make_script(headers: tuple[tuple[str, str], ...], body_bytes: int) -> str:
     before = '{"model":"gpt-4o-mini","messages":[{"role":"user","content":"'
     lines = [f"wrk.headers[{json.dumps(name)}] = {json.dumps(value)}" for name, value in headers]
     return _SCRIPT.format(
@@ -70,9 +70,9 @@ def _script(headers: tuple[tuple[str, str], ...], body_bytes: int) -> str:
     )
 
 
-def _read(output: str) -> Result:
+def _read_output(output: str) -> Result:
     found = re.search(r"DONE (\d+) (\d+) (\d+) (\d+) (\d+)", output)
     if found is None:
-        raise RuntimeError(f"wrk says no figures:\n{output}")
+        raise RuntimeError(f"wrk printed no figures:\n{output}")
     requests, duration_us, errors, p50_us, p99_us = map(int, found.groups())
     return Result(requests, duration_us / 1e6, errors, p50_us / 1000, p99_us / 1000)

@@ -1,1 +1,1 @@
-"""The load generator for streams: it runs in the harness's own process, on a core of its own."""
+"""The load generator for streams and WebSockets.  It runs in the benchmark's process, on a core of its own."""

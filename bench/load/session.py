@@ -1,4 +1,4 @@
-"""One WebSocket session that asks for messages and counts them."""
+"""A WebSocket session that requests messages and counts them."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import asyncio
 import json
 
 from bench.contestants import Contestant
-from bench.frames import text_frame
-from bench.load.stream import Stream, source_address
+from bench.frames import make_text_frame
+from bench.load.stream import Stream, choose_source_address
 
-#: The model stands in the query, as OpenAI's realtime API has it.
+#: OpenAI's realtime API takes the model from the query.
 _PATH = "/v1/realtime?model=gpt-realtime"
 
-#: RFC 6455 asks for a random key; it guards against caches, of which there are none here.
+#: RFC 6455 requires a random key as a protection against caches, which the benchmark does not have.
 _KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
 
 class Session(Stream):
-    """A session; `ask` has the provider send messages, `ended` resolves with the response's last one."""
+    """A session.  `request_stream` makes the provider send messages; `ended` resolves with the last one."""
 
     event = b'"type":"response.output_audio.delta"'
     last = b'"type":"response.done"'
 
     def upgrade(self) -> None:
-        """Send the handshake; `ended` resolves to False if it is refused, and events of a session begin if not."""
-        self._begin()
+        """Send the handshake; `ended` resolves to False if the relay rejects it."""
+        self._reset()
         lines = [
             f"GET {_PATH} HTTP/1.1",
             f"Host: {self.contestant.host}:{self.contestant.port}",
@@ -36,31 +36,34 @@ class Session(Stream):
         ]
         self.transport.write(("\r\n".join(lines) + "\r\n\r\n").encode())
 
-    def ask(self, directive: str) -> None:
-        self._begin()
+    def request_stream(self, directive: str) -> None:
+        """Send an event that requests the messages of `directive`."""
+        self._reset()
         event = {"type": "response.create", "response": {"instructions": f"[[bench {directive}]]"}}
-        self.transport.write(text_frame(json.dumps(event).encode(), masked=True))
+        self.transport.write(make_text_frame(json.dumps(event).encode(), masked=True))
 
-    def accepts(self, status: int) -> bool:
+    def is_accepted(self, status: int) -> bool:
+        """Return True for 101."""
         return status == 101
 
     def is_last(self, joined: bytes) -> bool:
+        """Return True if `joined` holds the last message."""
         return self.last in joined
 
 
 async def open_session(contestant: Contestant, number: int = 0) -> Session:
-    """A session whose first message, `session.created`, has come.
+    """Open a session and wait for its first message, `session.created`.
 
     Raises:
-        RuntimeError: the relay refuses.
+        RuntimeError: the relay rejects the upgrade.
     """
     _, session = await asyncio.get_running_loop().create_connection(
-        lambda: Session(contestant), contestant.host, contestant.port, local_addr=(source_address(number), 0)
+        lambda: Session(contestant), contestant.host, contestant.port, local_addr=(choose_source_address(number), 0)
     )
     session.upgrade()
     while session.received_bytes == 0:
         session.changed.clear()
         await asyncio.wait_for(session.changed.wait(), 20)
         if session.ended.done():
-            raise RuntimeError(f"{contestant.name} answers {session.status} to a WebSocket")
+            raise RuntimeError(f"{contestant.name} rejected a WebSocket with status {session.status}")
     return session

@@ -1,4 +1,4 @@
-"""One client connection that asks for streams and watches them."""
+"""A client connection that requests streams and measures them."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from dataclasses import dataclass
 from typing import cast
 
 from bench.contestants import Contestant
-from bench.load.chunks import END, Unchunker
+from bench.load.chunks import END, ChunkDecoder
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _SENT_AT = re.compile(rb"@(\d+)@")
 
-#: Bytes kept of what came before, so that nothing is missed that two reads share; more than `_SENT_AT` can match.
+#: Bytes of the previous read that are searched again, since two reads may split a match; `_SENT_AT` matches fewer.
 _TAIL_BYTES = 32
 
-#: Read buffer, one for all connections.
+#: Read buffer, one for all connections: a buffer for each of 10,000 streams would be 2.5 GB.
 _BUFFER = memoryview(bytearray(256 * 1024))
 
-#: Streams from one source address; beyond it ports would run out.
+#: Streams from one source address: more would use up its ports.
 _STREAMS_PER_ADDRESS = 4000
 
 
 class Stream(asyncio.BufferedProtocol):
-    """A connection; `ask` starts a stream on it, `ended` says whether it came to its proper end.
+    """A connection.  `request_stream` starts a stream; `ended` resolves to True if the stream is complete.
 
-    `framed` leaves the framing of chunks in the body, which is quicker and misses an event whose first bytes a relay
-    divides between two chunks.
+    `framed` leaves the framing of chunks in the body.  This is faster, but misses an event whose first bytes a relay
+    splits between two chunks.
     """
 
-    #: What begins each event, and what the last one holds.
+    #: The first bytes of each event, and bytes of the last one.
     event = b"data: {"
     last = b"[DONE]"
 
@@ -40,9 +40,9 @@ class Stream(asyncio.BufferedProtocol):
         self.status = 0
         self.events = 0
         self.received_bytes = 0
-        self.asked_ns = 0
+        self.requested_ns = 0
         self.first_event_ns = 0
-        #: Nanoseconds between each timed event's sending and its arrival; None does not collect them.
+        #: Nanoseconds between the provider's write of each timed event and its arrival; None collects none.
         self.delays_ns: list[int] | None = None
         self.ended: asyncio.Future[bool]
         self.changed = asyncio.Event()
@@ -51,32 +51,32 @@ class Stream(asyncio.BufferedProtocol):
         self._framed = framed
         self._head = b""
         self._tail = b""
-        self._chunks: Unchunker | None = None
+        self._chunks: ChunkDecoder | None = None
         self._length: int | None = None
         self._done = False
 
-    def ask(self, directive: str) -> None:
-        """Send a request for the stream that `directive` describes (bench/provider.py)."""
+    def request_stream(self, directive: str) -> None:
+        """Send a request for the stream of `directive` (bench/provider.py)."""
         self.status = 0
         self._head = b""
-        self._begin()
-        self.transport.write(request(self.contestant, directive))
+        self._reset()
+        self.transport.write(make_request(self.contestant, directive))
 
-    def _begin(self) -> None:
+    def _reset(self) -> None:
         self.events = self.received_bytes = self.first_event_ns = 0
         self._tail = b""
         self._done = False
         self.ended = asyncio.get_running_loop().create_future()
-        self.asked_ns = time.monotonic_ns()
+        self.requested_ns = time.monotonic_ns()
 
-    def leave(self) -> int:
-        """Close the connection now; returns the time."""
+    def disconnect(self) -> int:
+        """Close the connection and return the time, monotonic nanoseconds."""
         now = time.monotonic_ns()
         self.transport.abort()
         return now
 
     async def wait_for_events(self, count: int) -> None:
-        """Return when `count` events have come, or none can come any more."""
+        """Wait until `count` events have arrived or the stream has ended."""
         while self.events < count and not self.ended.done():
             self.changed.clear()
             await self.changed.wait()
@@ -105,8 +105,8 @@ class Stream(asyncio.BufferedProtocol):
         self.status = int(head.split(b" ", 2)[1])
         length = _LENGTH.search(head)
         self._length = int(length[1]) if length else None
-        self._chunks = Unchunker() if b"transfer-encoding: chunked" in head.lower() else None
-        if not self.accepts(self.status):
+        self._chunks = ChunkDecoder() if b"transfer-encoding: chunked" in head.lower() else None
+        if not self.is_accepted(self.status):
             self._end(complete=False)
         return body
 
@@ -128,12 +128,12 @@ class Stream(asyncio.BufferedProtocol):
             self._end(complete=self._done or self._framed)
         self.changed.set()
 
-    def accepts(self, status: int) -> bool:
-        """Whether a stream follows an answer of that status."""
+    def is_accepted(self, status: int) -> bool:
+        """Return True if a stream follows a response with `status`."""
         return status == 200
 
     def is_last(self, joined: bytes) -> bool:
-        """Whether the answer has come to its end with `joined`, the last bytes read."""
+        """Return True if `joined`, the last bytes read, end the response."""
         if self._chunks is None:
             return self.received_bytes == self._length
         return joined.endswith(END) if self._framed else self._chunks.ended
@@ -144,8 +144,8 @@ class Stream(asyncio.BufferedProtocol):
         self.changed.set()
 
 
-def request(contestant: Contestant, directive: str) -> bytes:
-    """A streaming chat completion, as an SDK would send it."""
+def make_request(contestant: Contestant, directive: str) -> bytes:
+    """Return a request for a streamed chat completion, as an SDK sends it."""
     body = json.dumps(
         {
             "model": "gpt-4o-mini",
@@ -164,32 +164,32 @@ def request(contestant: Contestant, directive: str) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
 
 
-def source_address(number: int) -> str:
-    """Where the connection of that number comes from: one address has not enough ports for all."""
+def choose_source_address(number: int) -> str:
+    """Return the source address of connection `number`, since one address has too few ports for all."""
     return f"127.0.0.{2 + number // _STREAMS_PER_ADDRESS}"
 
 
 async def connect(contestant: Contestant, number: int = 0, *, framed: bool = False) -> Stream:
-    """A connection; `number` counts those of a measurement, and chooses the source address."""
+    """Open a connection; `number` counts those of a measurement and selects the source address."""
     _, stream = await asyncio.get_running_loop().create_connection(
         lambda: Stream(contestant, framed=framed),
         contestant.host,
         contestant.port,
-        local_addr=(source_address(number), 0),
+        local_addr=(choose_source_address(number), 0),
     )
     return stream
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderState:
-    """What the provider knows of its streams: how many are open, and when others were cut, by their ids."""
+    """The provider's streams: the number of open ones, and the times at which others were cut, by id."""
 
     open: int
     cut: dict[int, int]
 
 
-async def provider_state(port: int) -> ProviderState:
-    """Ask the provider; it must run as one process."""
+async def fetch_provider_state(port: int) -> ProviderState:
+    """Request the state of the provider, which must run as one process."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /state HTTP/1.1\r\nHost: provider\r\nConnection: close\r\n\r\n")
     head = await reader.readuntil(b"\r\n\r\n")

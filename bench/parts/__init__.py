@@ -1,1 +1,1 @@
-"""What is measured, one file a subject; each gives figures of one round for one contestant."""
+"""The parts of the benchmark, one file per subject.  Each measures one contestant in one round."""

@@ -1,39 +1,47 @@
-"""The frame of a part: which figures it gives, and what it needs."""
+"""A part of the benchmark: its figures and its requirements."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from bench.contestants import OURS, Contestant, Place
+from bench.contestants import OURS, Contestant, Workspace
 
 Figures = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One measurement of one contestant: where, how long, the provider's port.
+    """A measurement of a contestant.
 
-    `scale` is the part of a subject's full size, 1 at most: fewer streams, shorter stalls.
+    Attributes:
+        seconds: the length of the measurement.
+        scale: the factor for the number of streams and the length of stalls, at most 1.
     """
 
-    place: Place
+    workspace: Workspace
     contestant: Contestant
     seconds: int
     provider_port: int
     scale: float = 1.0
 
     def scaled(self, full: int) -> int:
-        """That much of `full`, at least 2."""
+        """Return `full` times the scale, at least 2."""
         return max(2, round(full * self.scale))
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A subject.
+    """A part.
 
-    `measure` runs once a round and contestant.  `provider_processes` is 1 where the provider is asked afterwards what
-    it saw.  `fresh` starts each contestant anew for each round, where memory counts.
+    Attributes:
+        measure: called once for each round and contestant.
+        contestants: the contestants that can run the part.
+        provider_processes: 1 if the part reads the provider's state, which each process has for itself.
+        fresh: start each contestant anew for each round, so that its memory is not that of an earlier round.
+        rounds: the maximum of rounds.
+        added: figures of which the value without a relay is subtracted, as `added_...`.
+        needs: a program that must be installed.
     """
 
     name: str

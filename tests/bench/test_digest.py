@@ -1,4 +1,4 @@
-"""A profile's digest counts the event loop's thread alone."""
+"""The digest of a profile counts the event loop's thread alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.digest import FRAME, by_file, by_room
+from bench.digest import FRAMEWORK, count_by_file, count_by_package
 
 LOOP = "<module> (tornado_proxy/__main__.py:6);serve (tornado_proxy/cli/serve.py:45);run (asyncio/runners.py:118)"
 PROFILE = f"""\
@@ -24,12 +24,12 @@ def profile(tmp_path: Path) -> Path:
     return path
 
 
-def test_samples_count_for_the_innermost_room_of_ours_or_for_the_frame(profile: Path) -> None:
-    assert by_room(profile) == {"tornado_proxy/ledger": 3, "tornado_proxy/metering": 2, FRAME: 1}
+def test_samples_count_for_the_innermost_package_or_for_the_framework(profile: Path) -> None:
+    assert count_by_package(profile) == {"tornado_proxy/ledger": 3, "tornado_proxy/metering": 2, FRAMEWORK: 1}
 
 
 def test_samples_count_for_the_file_that_was_running(profile: Path) -> None:
-    assert by_file(profile) == {
+    assert count_by_file(profile) == {
         "json/encoder.py": 3,
         "tornado_proxy/metering/request_meter.py": 2,
         "tornado/iostream.py": 1,

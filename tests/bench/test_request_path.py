@@ -1,4 +1,4 @@
-"""The report on one request's way through the server: it runs, and it names the files that every request needs."""
+"""The report on the files and calls of a request."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.harness import ROOT, TIMEOUT_S
 
 
 def test_report_counts_calls_and_lists_files_sorted_by_path() -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "bench.request_path"],
         capture_output=True,
         text=True,
@@ -19,8 +19,8 @@ def test_report_counts_calls_and_lists_files_sorted_by_path() -> None:
         check=False,
     )
 
-    assert done.returncode == 0, done.stderr
-    totals, _, table = done.stdout.partition("\n\n")
+    assert process.returncode == 0, process.stderr
+    totals, _, table = process.stdout.partition("\n\n")
     files, loop_files, calls, package_calls = (int(text.replace(",", "")) for text in re.findall(r"[\d,]*\d", totals))
     rows = [line.split() for line in table.splitlines()[1:]]
     paths = [path for _, path in rows]

@@ -1,4 +1,4 @@
-"""Targets are judged by medians, and by ratios within one run."""
+"""Targets compare medians, and ratios within one run."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ RESULTS = {
 @pytest.mark.parametrize(
     ("target", "value", "verdict"),
     [
-        (Target("json-32", "requests_per_s", 0.06, 0.10, against="nginx", least=True), 0.1, "stretch"),
-        (Target("json-32", "requests_per_s", 0.06, 0.20, against="nginx", least=True), 0.1, "met"),
-        (Target("json-32", "requests_per_s", 0.11, against="nginx", least=True), 0.1, "missed"),
+        (Target("json-32", "requests_per_s", 0.06, 0.10, against="nginx", higher_is_better=True), 0.1, "stretch"),
+        (Target("json-32", "requests_per_s", 0.06, 0.20, against="nginx", higher_is_better=True), 0.1, "met"),
+        (Target("json-32", "requests_per_s", 0.11, against="nginx", higher_is_better=True), 0.1, "missed"),
         (Target("stall", "grown_mb", 2, 1), 0.9, "stretch"),
         (Target("stall", "grown_mb", 0.8), 0.9, "missed"),
     ],
 )
-def test_a_target_is_judged_by_the_median_of_its_rounds(target: Target, value: float, verdict: str) -> None:
-    measured = target.measured(RESULTS)
+def test_target_is_judged_by_the_median_of_its_rounds(target: Target, value: float, verdict: str) -> None:
+    measured = target.find_value(RESULTS)
     assert measured == value
-    assert target.verdict(measured) == verdict
+    assert target.judge(measured) == verdict
 
 
 @pytest.mark.parametrize(
-    "target", [Target("abort", "p99_ms", 10), Target("json-32", "requests_per_s", 30, against="litellm", least=True)]
+    "target",
+    [Target("abort", "p99_ms", 10), Target("json-32", "requests_per_s", 30, against="litellm", higher_is_better=True)],
 )
-def test_what_was_not_measured_is_not_judged(target: Target) -> None:
-    assert target.measured(RESULTS) is None
+def test_target_without_a_measurement_is_not_judged(target: Target) -> None:
+    assert target.find_value(RESULTS) is None

@@ -1,0 +1,36 @@
+"""JSON chat completions: a small request and a response of about 1 kB with usage, over kept connections."""
+
+from __future__ import annotations
+
+from bench.parts.base import Figures, Part, Round
+from bench.wrk import Wrk
+
+CONNECTIONS = (1, 32, 256)
+
+
+def make_part(connections: int) -> Part:
+    """Return the part with a number of connections at once."""
+
+    async def measure(round_: Round) -> Figures:
+        return await load(round_, connections, body_bytes=100)
+
+    return Part(f"json-{connections}", f"JSON, {connections} connections", measure, needs="wrk")
+
+
+async def load(round_: Round, connections: int, body_bytes: int) -> Figures:
+    """Run wrk and return its figures; `cpu_us` is the relay's CPU time for a request."""
+    cpu_before_s = round_.contestant.read_cpu_s()
+    result = await Wrk(round_.workspace.folder, round_.workspace.layout, round_.seconds).run(
+        round_.contestant, connections, body_bytes
+    )
+    cpu_s = round_.contestant.read_cpu_s() - cpu_before_s
+    return {
+        "requests_per_s": result.requests / result.seconds,
+        "cpu_us": cpu_s * 1e6 / max(1, result.requests),
+        "p50_ms": result.p50_ms,
+        "p99_ms": result.p99_ms,
+        "errors": result.errors,
+    }
+
+
+PARTS = tuple(make_part(connections) for connections in CONNECTIONS)
