@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import h2.config
 import h2.connection
@@ -149,8 +150,9 @@ class Connection:
 
     async def _run(self, stream: Stream) -> None:
         responding = asyncio.ensure_future(self._respond(stream))
+        ends: list[asyncio.Future[Any]] = [responding, stream.reset_at]
         try:
-            await asyncio.wait([responding, stream.reset_at], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._open_streams -= 1
             responding.cancel()

@@ -1,84 +1,61 @@
+"""Exchanges over HTTP/1.1 with providers that respond, stall, break off and close."""
+
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
+from tests.upstream.requests import make_request, read_body, run_client
 from tests.upstream.tcp_provider import Respond, run_provider
 from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError, UpstreamTimeout, UpstreamUnreachable
-from tornado_proxy.domain.identity import Secret
 from tornado_proxy.upstream.http.client import UpstreamClient
-from tornado_proxy.upstream.http.exchange import HIGH_WATER_BYTES, Exchange
-from tornado_proxy.upstream.http.request import Payload, UpstreamRequest
-from tornado_proxy.upstream.http.response_head import parse_response_head
+from tornado_proxy.upstream.http.exchange import HIGH_WATER_BYTES
+
+MakeClient = Callable[[], UpstreamClient]
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
 
 
 @pytest.fixture
-def client(io_loop: object) -> Iterator[list[UpstreamClient]]:
-    """The clients a test makes inside its loop, closed when it ends."""
-    made: list[UpstreamClient] = []
-    yield made
-    for one in made:
-        one.close()
-
-
-def new_client(made: list[UpstreamClient]) -> UpstreamClient:
-    made.append(UpstreamClient(force_instance=True))
-    return made[-1]
-
-
-def request(url: str, *, method: str = "POST", body: bytes | None = b"{}", idle_s: float = 5.0) -> UpstreamRequest:
-    return UpstreamRequest(
-        method=method,
-        url=url,
-        headers=(("Content-Type", "application/json"),),
-        key_headers=(("x-api-key", Secret("provider-key")),),
-        body=None if body is None else Payload(body),
-        connect_timeout_s=2.0,
-        idle_timeout_s=idle_s,
-    )
-
-
-async def read_all(exchange: Exchange) -> bytes:
-    await exchange.head()
-    whole = []
-    while data := await exchange.read():
-        whole.append(data)
-    return b"".join(whole)
+def make_client(io_loop: object) -> Iterator[MakeClient]:
+    """Yield a function that creates a client on the running loop; close its clients after the test."""
+    with contextlib.ExitStack() as clients:
+        yield lambda: clients.enter_context(run_client())
 
 
 @pytest.mark.gen_test
-async def test_a_body_comes_through_whole_and_in_order(client: list[UpstreamClient]) -> None:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def test_body_is_complete_and_in_order(make_client: MakeClient) -> None:
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(OK + b"Transfer-Encoding: chunked\r\n\r\n")
         for part in (b"one,", b"two,", b"three"):
             writer.write(b"%x\r\n%s\r\n" % (len(part), part))
             await writer.drain()
         writer.write(b"0\r\n\r\n")
 
-    async with run_provider(answer) as url:
-        exchange = new_client(client).start(request(url))
+    async with run_provider(respond) as url:
+        exchange = make_client().start(make_request(url))
 
-        assert await read_all(exchange) == b"one,two,three"
+        assert await read_body(exchange) == b"one,two,three"
         assert exchange.complete
 
 
 @pytest.mark.gen_test
-async def test_only_what_was_given_is_sent_to_the_provider(client: list[UpstreamClient]) -> None:
-    seen: list[bytes] = []
+async def test_request_has_only_the_given_headers(make_client: MakeClient) -> None:
+    received: list[bytes] = []
 
-    async def collect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        seen.append(await reader.readexactly(2))
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received.append(await reader.readexactly(2))
         writer.write(OK + b"Content-Length: 0\r\n\r\n")
 
-    async with run_provider(collect, heads=seen) as url:
-        await read_all(new_client(client).start(request(f"{url}/v1/x?a=%2Fb")))
+    async with run_provider(respond, heads=received) as url:
+        await read_body(make_client().start(make_request(f"{url}/v1/x?a=%2Fb")))
 
-    head, body = seen
+    head, body = received
     assert body == b"{}"
     assert sorted(head.split(b"\r\n")[:-2]) == sorted(
         [
@@ -92,7 +69,7 @@ async def test_only_what_was_given_is_sent_to_the_provider(client: list[Upstream
 
 
 @pytest.mark.gen_test
-async def test_abort_closes_the_provider_connection_while_the_provider_is_silent(client: list[UpstreamClient]) -> None:
+async def test_abort_closes_the_connection_while_the_provider_is_silent(make_client: MakeClient) -> None:
     closed_at: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -101,7 +78,7 @@ async def test_abort_closes_the_provider_connection_while_the_provider_is_silent
         closed_at.set_result(time.monotonic())
 
     async with run_provider(silent) as url:
-        exchange = new_client(client).start(request(url))
+        exchange = make_client().start(make_request(url))
         await asyncio.sleep(0.1)
         aborted_at = time.monotonic()
         exchange.abort("the client left")
@@ -112,7 +89,7 @@ async def test_abort_closes_the_provider_connection_while_the_provider_is_silent
 
 
 @pytest.mark.gen_test
-async def test_a_reader_that_waits_holds_the_provider_back_and_loses_nothing(client: list[UpstreamClient]) -> None:
+async def test_slow_reader_holds_the_provider_back_and_loses_no_byte(make_client: MakeClient) -> None:
     size = 40 * 1024 * 1024
     written = 0
 
@@ -126,24 +103,24 @@ async def test_a_reader_that_waits_holds_the_provider_back_and_loses_nothing(cli
             await writer.drain()
 
     async with run_provider(pour) as url:
-        exchange = new_client(client).start(request(url, method="GET", body=None))
+        exchange = make_client().start(replace(make_request(url), method="GET", body=None))
         await exchange.head()
         await asyncio.sleep(0.5)
         written_while_stalled = written
 
         assert exchange.held_bytes <= HIGH_WATER_BYTES + 16 * 1024
         assert written_while_stalled < 16 * 1024 * 1024
-        assert len(await read_all(exchange)) == size
+        assert len(await read_body(exchange)) == size
 
 
 @pytest.mark.gen_test
-async def test_a_body_that_breaks_off_raises_after_its_bytes(client: list[UpstreamClient]) -> None:
+async def test_incomplete_body_raises_after_its_bytes(make_client: MakeClient) -> None:
     async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(OK + b"Content-Length: 100\r\n\r\nhalf")
         await writer.drain()
 
     async with run_provider(cut) as url:
-        exchange = new_client(client).start(request(url))
+        exchange = make_client().start(make_request(url))
         await exchange.head()
 
         assert await exchange.read() == b"half"
@@ -153,31 +130,29 @@ async def test_a_body_that_breaks_off_raises_after_its_bytes(client: list[Upstre
 
 
 @pytest.mark.gen_test
-async def test_a_refused_connection_says_that_nothing_was_sent(client: list[UpstreamClient]) -> None:
+async def test_refused_connection_reports_that_no_byte_was_sent(make_client: MakeClient) -> None:
     with pytest.raises(UpstreamUnreachable) as caught:
-        await new_client(client).start(request("http://127.0.0.1:1/")).head()
+        await make_client().start(make_request("http://127.0.0.1:1/")).head()
 
     assert caught.value.status == 502
     assert not caught.value.request_sent
 
 
 @pytest.mark.gen_test
-async def test_a_provider_that_stays_silent_ends_in_a_time_out(client: list[UpstreamClient]) -> None:
+async def test_silent_provider_times_out(make_client: MakeClient) -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
     async with run_provider(silent) as url:
         with pytest.raises(UpstreamTimeout) as caught:
-            await new_client(client).start(request(url, idle_s=0.5)).head()
+            await make_client().start(make_request(url, idle_s=0.5)).head()
 
     assert caught.value.status == 504
     assert caught.value.request_sent
 
 
 @pytest.mark.gen_test
-async def test_a_hundred_exchanges_in_every_phase_of_being_left_leave_no_handle_behind(
-    client: list[UpstreamClient],
-) -> None:
+async def test_exchanges_aborted_in_every_phase_leave_no_handle_running(make_client: MakeClient) -> None:
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.01)
         writer.write(OK + b"Transfer-Encoding: chunked\r\n\r\n")
@@ -188,107 +163,96 @@ async def test_a_hundred_exchanges_in_every_phase_of_being_left_leave_no_handle_
         writer.write(b"0\r\n\r\n")
 
     async with run_provider(drip) as url:
-        upstream = new_client(client)
-        left = [upstream.start(request(url)) for _ in range(100)]
-        kept = [upstream.start(request(url)) for _ in range(20)]
-        for number, exchange in enumerate(left):
-            asyncio.get_running_loop().call_later(0.0015 * number, exchange.abort, "left")
-        bodies = await asyncio.gather(*(read_all(exchange) for exchange in kept))
-        ends = await asyncio.gather(*(read_all(exchange) for exchange in left), return_exceptions=True)
+        upstream = make_client()
+        aborted = [upstream.start(make_request(url)) for _ in range(100)]
+        completed = [upstream.start(make_request(url)) for _ in range(20)]
+        for number, exchange in enumerate(aborted):
+            asyncio.get_running_loop().call_later(0.0015 * number, exchange.abort, "the client left")
+        bodies = await asyncio.gather(*(read_body(exchange) for exchange in completed))
+        results = await asyncio.gather(*(read_body(exchange) for exchange in aborted), return_exceptions=True)
 
     assert bodies == [b"x" * 20] * 20
-    assert all(isinstance(end, ExchangeAborted | bytes) for end in ends)
+    assert all(isinstance(result, ExchangeAborted | bytes) for result in results)
     assert upstream.running == 0
 
 
 @pytest.mark.gen_test
-async def test_what_follows_an_exchange_that_was_left_knows_nothing_of_it(client: list[UpstreamClient]) -> None:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked = await reader.readexactly(4000)
-        if asked[:1] == b"s":
+async def test_exchange_after_an_aborted_one_gets_only_its_own_response(make_client: MakeClient) -> None:
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        body = await reader.readexactly(4000)
+        if body[:1] == b"s":  # silent
             await reader.read()
-        elif asked[:1] == b"p":
+        elif body[:1] == b"p":  # more than the exchange holds: the transfer is paused
             writer.write(OK + b"Content-Length: 90000000\r\n\r\n" + b"x" * 1_000_000)
             await reader.read()
-        writer.write(OK + b"Content-Length: 4000\r\n\r\n" + asked)
+        writer.write(OK + b"Content-Length: 4000\r\n\r\n" + body)
 
-    async with run_provider(answer) as url:
-        upstream = new_client(client)
+    async with run_provider(respond) as url:
+        upstream = make_client()
         for number, phase in enumerate((b"s", b"p", b"p", b"s", b"p")):
-            left = upstream.start(request(url, body=phase * 4000))
+            aborted = upstream.start(make_request(url, body=phase * 4000))
             if phase == b"p":
-                await left.head()
-                while left.held_bytes < HIGH_WATER_BYTES:  # noqa: ASYNC110  # it is paused then, and says so to nobody
+                await aborted.head()
+                while aborted.held_bytes < HIGH_WATER_BYTES:  # noqa: ASYNC110  # a pause has no event
                     await asyncio.sleep(0.01)
             await asyncio.sleep(0.05)
-            left.abort("left")
+            aborted.abort("the client left")
 
-            following = b"%04d" % number * 1000
-            assert await asyncio.wait_for(read_all(upstream.start(request(url, body=following))), 5) == following
+            body = b"%04d" % number * 1000
+            assert await asyncio.wait_for(read_body(upstream.start(make_request(url, body=body))), 5) == body
 
 
-def closing_after(acts_s: float, seen: list[bytes]) -> Respond:
-    """Answers the first request of a connection, and closes that `acts_s` seconds after it has read another."""
+def close_second_request(delay_s: float, bodies: list[bytes]) -> Respond:
+    """Respond to the first request of a connection, and close it `delay_s` seconds after the second one.
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        seen.append(await reader.readexactly(2))
+    `bodies` collects the request bodies.
+    """
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        bodies.append(await reader.readexactly(2))
         writer.write(OK + b"Content-Length: 0\r\n\r\n")
         await reader.readuntil(b"\r\n\r\n")
-        seen.append(await reader.readexactly(2))
-        await asyncio.sleep(acts_s)
+        bodies.append(await reader.readexactly(2))
+        await asyncio.sleep(delay_s)
 
-    return answer
-
-
-@pytest.mark.gen_test
-async def test_a_call_that_meets_the_end_of_a_kept_connection_is_sent_again(client: list[UpstreamClient]) -> None:
-    seen: list[bytes] = []
-
-    async with run_provider(closing_after(0, seen)) as url:
-        upstream = new_client(client)
-        await read_all(upstream.start(request(url)))
-
-        assert await read_all(upstream.start(request(url, body=b"[]"))) == b""
-
-    assert seen == [b"{}", b"[]", b"[]"]
+    return respond
 
 
 @pytest.mark.gen_test
-async def test_a_call_that_the_provider_may_have_acted_on_is_not_sent_again(client: list[UpstreamClient]) -> None:
-    seen: list[bytes] = []
+async def test_request_on_a_connection_that_is_just_closing_is_retried(make_client: MakeClient) -> None:
+    bodies: list[bytes] = []
 
-    async with run_provider(closing_after(0.6, seen)) as url:
-        upstream = new_client(client)
-        await read_all(upstream.start(request(url)))
+    async with run_provider(close_second_request(0, bodies)) as url:
+        upstream = make_client()
+        await read_body(upstream.start(make_request(url)))
+
+        assert await read_body(upstream.start(make_request(url, body=b"[]"))) == b""
+
+    assert bodies == [b"{}", b"[]", b"[]"]
+
+
+@pytest.mark.gen_test
+async def test_request_that_the_provider_may_have_processed_is_not_retried(make_client: MakeClient) -> None:
+    bodies: list[bytes] = []
+
+    async with run_provider(close_second_request(0.6, bodies)) as url:
+        upstream = make_client()
+        await read_body(upstream.start(make_request(url)))
         with pytest.raises(UpstreamError) as caught:
-            await upstream.start(request(url, body=b"[]")).head()
+            await upstream.start(make_request(url, body=b"[]")).head()
 
     assert caught.value.request_sent
-    assert seen == [b"{}", b"[]"]
+    assert bodies == [b"{}", b"[]"]
 
 
 @pytest.mark.gen_test
-async def test_heads_of_1xx_are_passed_over(client: list[UpstreamClient]) -> None:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def test_1xx_heads_are_skipped(make_client: MakeClient) -> None:
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n")
         writer.write(b"HTTP/1.1 201 Made\r\nX-A: 1\r\nX-A: 2\r\nContent-Length: 0\r\n\r\n")
 
-    async with run_provider(answer) as url:
-        head = await new_client(client).start(request(url)).head()
+    async with run_provider(respond) as url:
+        head = await make_client().start(make_request(url)).head()
 
     assert (head.status, head.reason) == (201, "Made")
     assert head.headers == (("X-A", "1"), ("X-A", "2"), ("Content-Length", "0"))
-
-
-@pytest.mark.parametrize(
-    ("lines", "status", "reason"),
-    [
-        pytest.param([b"HTTP/2 200\r\n"], 200, "", id="http/2 has no reason"),
-        pytest.param([b"HTTP/1.1 404 Not Found\r\n"], 404, "Not Found", id="reason of two words"),
-    ],
-)
-def test_status_lines(lines: list[bytes], status: int, reason: str) -> None:
-    head = parse_response_head(lines)
-
-    assert head is not None
-    assert (head.status, head.reason) == (status, reason)
