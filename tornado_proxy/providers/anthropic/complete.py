@@ -1,6 +1,7 @@
-"""/v1/complete, the legacy completions: no usage anywhere, and only models without a price.
+"""/v1/complete, the legacy completions endpoint: its responses state no usage.
 
-The endpoint is served so that a caller is told so: admission refuses each model that has no price on it.
+No price file prices a model on this path, so admission rejects every request with a message that says so; without the
+endpoint, clients would see a bare 404.  Source: Anthropic API reference, "Create a Text Completion".
 """
 
 from __future__ import annotations
@@ -12,31 +13,36 @@ from tornado_proxy.providers.shared.json_body import read_members, required_mode
 
 
 def parse(request: RequestView) -> ParsedRequest:
-    """The facts of a request."""
+    """Return the facts of a request.
+
+    Raises:
+        InvalidBody: the body is not a JSON object or names no model.
+    """
     body = request.body
     model = required_model(read_members(body, ("model",)))
     spend = Spend(model, frozenset({Meter.INPUT, Meter.OUTPUT}))
     return ParsedRequest(RequestFacts(model=model, spends=(spend,), body_bytes=len(body)), body)
 
 
-class _NoUsage:
-    """A response that states no usage: its cost is unknown, and its record says so."""
+class UnsettledReader:
+    """Reads a response that states no usage: its cost stays unknown, and its record says so."""
 
     object_id: str | None = None
 
     def feed(self, data: bytes) -> None:
-        """Look at nothing."""
+        """Ignore the bytes."""
 
     def close(self, *, complete: bool) -> None:
-        """Nothing to end."""
+        """End the body."""
 
     def result(self) -> UsageReport:
-        """Not known."""
+        """Return an unsettled report."""
         return UsageReport(basis=Basis.UNSETTLED)
 
 
-def _reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
-    return _NoUsage()
+def make_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
+    """Return the reader of a response."""
+    return UnsettledReader()
 
 
-COMPLETE_ENDPOINTS = (HttpEndpoint("POST", "/v1/complete", parse=parse, reader=_reader),)
+COMPLETE_ENDPOINTS = (HttpEndpoint("POST", "/v1/complete", parse=parse, reader=make_reader),)

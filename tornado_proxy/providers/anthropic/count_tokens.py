@@ -1,6 +1,6 @@
-"""/v1/messages/count_tokens: free.  Its `input_tokens` are an answer, not usage, so nothing reads them.
+"""/v1/messages/count_tokens: free.  The `input_tokens` of its response are the requested count, not usage.
 
-The model must be one that the caller may use; no meter can run, so no tier or speed is looked at.
+The request must name a model that the caller may use.  Tier and speed are ignored, because nothing is charged.
 """
 
 from __future__ import annotations
@@ -11,10 +11,15 @@ from tornado_proxy.providers.shared.json_body import read_members, required_mode
 
 
 def parse(request: RequestView) -> ParsedRequest:
-    """The facts of a request: its model."""
+    """Return the facts of a request: its model, with no meter to charge.
+
+    Raises:
+        InvalidBody: the body is not a JSON object or names no model.
+    """
     body = request.body
     model = required_model(read_members(body, ("model",)))
     return ParsedRequest(RequestFacts(model=model, spends=(Spend(model, frozenset()),), body_bytes=len(body)), body)
 
 
+# The price files list models under the endpoint that charges for them.
 COUNT_ENDPOINTS = (HttpEndpoint("POST", "/v1/messages/count_tokens", parse=parse, priced_as="/v1/messages"),)

@@ -1,4 +1,4 @@
-"""The Anthropic table: one row for each path and method that is served.  What is not here is 404."""
+"""Anthropic's endpoints.  A path that is not listed here gets 404."""
 
 from __future__ import annotations
 

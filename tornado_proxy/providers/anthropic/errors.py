@@ -1,4 +1,4 @@
-"""Errors as Anthropic writes them.  Source: Anthropic API reference, "Errors"."""
+"""Anthropic's error format.  Source: Anthropic API reference, "Errors"."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 
 from tornado_proxy.domain.errors import RequestError
 
+#: Error types by HTTP status.  405, 408 and 503 are not on Anthropic's page; each has the type of the nearest status,
+#: because a client that branches on the type knows no other words.
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -23,6 +25,9 @@ _TYPES = {
 
 
 def error_body(error: RequestError, request_id: str) -> bytes:
-    """`{"type": "error", "error": {type, message}, "request_id"}`; our stable code stands beside the message."""
+    """Return `{"type": "error", "error": {"type", "message", "code"}, "request_id"}`.
+
+    `code` is the proxy's own stable error code; Anthropic's errors have none.
+    """
     shown = {"type": _TYPES.get(error.status, "api_error"), "message": error.message, "code": error.code}
     return json.dumps({"type": "error", "error": shown, "request_id": request_id}).encode()

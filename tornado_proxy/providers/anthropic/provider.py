@@ -1,4 +1,4 @@
-"""Anthropic's headers and errors.  Source: Anthropic API reference, "API overview"."""
+"""Anthropic's headers, names and conventions.  Source: Anthropic API reference, "API overview"."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from tornado_proxy.providers.anthropic.errors import error_body
 from tornado_proxy.providers.contract import ExampleRequest, PriceListConvention, Provider, SdkVariables
 
 
-def _key_headers(key: Secret) -> Mapping[str, Secret]:
+def _make_key_headers(key: Secret) -> Mapping[str, Secret]:
+    """Return the header that carries the provider key."""
     return {"x-api-key": key}
 
 
@@ -29,12 +30,12 @@ ANTHROPIC = Provider(
     endpoints=ANTHROPIC_ENDPOINTS,
     # Some clients send the key as a bearer token (the Python SDK 2.x does), most as x-api-key.
     credential_headers=("authorization", "x-api-key"),
-    key_headers=_key_headers,
+    key_headers=_make_key_headers,
     error_body=error_body,
     request_id_header="request-id",
     passed_headers=frozenset({"accept", "content-type", "user-agent", "idempotency-key", "x-client-request-id"}),
     passed_prefixes=("anthropic-", "x-stainless-"),
-    # These choose who at Anthropic is billed; that is the server's key alone.
+    # These headers choose which account at Anthropic is billed; only the server's key may choose it.
     withheld_headers=frozenset({"anthropic-workspace-id", "anthropic-user-profile-id"}),
     account_headers=frozenset({"anthropic-organization-id"}),
     own_headers=(("anthropic-version", "2023-06-01"),),

@@ -94,7 +94,7 @@ def test_a_batch_that_was_not_created_is_free() -> None:
 
 
 def test_a_batch_of_unknown_id_is_not_settled() -> None:
-    report = read(batches.reader(RequestFacts(), JSON), [b'{"id":'], complete=False)
+    report = read(batches.make_reader(RequestFacts(), JSON), [b'{"id":'], complete=False)
 
     assert report.basis is Basis.UNSETTLED
     assert report.faults
@@ -176,7 +176,7 @@ def test_a_refusal_without_content_is_free_in_a_batch_too() -> None:
         pytest.param(line(["a"], "succeeded", usage=USAGE), "cannot be read", id="no custom_id"),
         pytest.param(line("a", "succeeded", model="m"), "states no usage", id="no usage"),
         pytest.param(line("a", "succeeded"), "states no usage", id="no message"),
-        pytest.param(line("a", "postponed"), "unknown kind", id="unknown kind"),
+        pytest.param(line("a", "postponed"), "unknown type", id="unknown kind"),
         pytest.param(b"x" * MAX_LINE_BYTES + b"xx\n", "too long", id="a line without end"),
     ],
 )

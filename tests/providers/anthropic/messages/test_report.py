@@ -7,8 +7,8 @@ import pytest
 from tests.providers.anthropic.streams import FACTS, JSON, MODEL, counts
 from tests.providers.openai.feeding import read
 from tornado_proxy.domain.usage import Basis, UsageReport
-from tornado_proxy.providers.anthropic.messages.endpoint import MESSAGE_ENDPOINTS, reader
-from tornado_proxy.providers.anthropic.messages.report import combine, report_message
+from tornado_proxy.providers.anthropic.messages.endpoint import MESSAGE_ENDPOINTS, make_reader
+from tornado_proxy.providers.anthropic.messages.report import combine_reports, report_message
 from tornado_proxy.providers.contract import ResponseHead
 
 
@@ -23,7 +23,7 @@ def test_a_statement_that_does_not_add_up_is_kept_and_not_settled() -> None:
 
     assert report.basis is Basis.UNSETTLED
     assert counts(report) == [(MODEL, {"output_tokens": 3})]
-    assert report.faults == ("usage.input_tokens is a str that is no count",)
+    assert report.faults == ("usage.input_tokens is 'many', not a count",)
 
 
 @pytest.mark.parametrize(
@@ -66,12 +66,12 @@ def test_the_basis_of_several_messages_is_the_least_certain() -> None:
     sure, unsure = UsageReport(basis=Basis.REPORTED, raw="{}"), UsageReport(basis=Basis.ESTIMATED, estimate_method="m")
     free = UsageReport(basis=Basis.FREE)
 
-    assert combine([sure, unsure, free]).basis is Basis.ESTIMATED
-    assert combine([sure, unsure, free]).estimate_method == "m"
-    assert combine([free, sure]).basis is Basis.REPORTED
-    assert combine([free, free]).basis is Basis.FREE
-    assert combine([sure, UsageReport(basis=Basis.UNSETTLED)]).basis is Basis.UNSETTLED
-    assert combine([unsure]) is unsure
+    assert combine_reports([sure, unsure, free]).basis is Basis.ESTIMATED
+    assert combine_reports([sure, unsure, free]).estimate_method == "m"
+    assert combine_reports([free, sure]).basis is Basis.REPORTED
+    assert combine_reports([free, free]).basis is Basis.FREE
+    assert combine_reports([sure, UsageReport(basis=Basis.UNSETTLED)]).basis is Basis.UNSETTLED
+    assert combine_reports([unsure]) is unsure
 
 
 @pytest.mark.parametrize("media_type", ["application/json", "text/event-stream"])
@@ -84,7 +84,7 @@ def test_an_error_status_is_free_whatever_its_body_says(media_type: str) -> None
 
 
 def test_a_json_answer_that_breaks_off_is_estimated_by_its_length() -> None:
-    report = read(reader(FACTS, JSON), [b'{"id":"msg_1","content":[{"text":"', b"x" * 66], complete=False)
+    report = read(make_reader(FACTS, JSON), [b'{"id":"msg_1","content":[{"text":"', b"x" * 66], complete=False)
 
     assert report.basis is Basis.ESTIMATED
     assert report.estimate_method == "utf8_bytes_div_4"
@@ -92,7 +92,7 @@ def test_a_json_answer_that_breaks_off_is_estimated_by_its_length() -> None:
 
 
 def test_a_json_answer_without_usage_is_estimated_at_the_model_it_names() -> None:
-    report = read(reader(FACTS, JSON), [b'{"id":"msg_1","model":"claude-sonnet-5"}'])
+    report = read(make_reader(FACTS, JSON), [b'{"id":"msg_1","model":"claude-sonnet-5"}'])
 
     assert report.basis is Basis.ESTIMATED
     assert (report.model, report.object_id) == (MODEL, "msg_1")

@@ -27,15 +27,15 @@ from tests.providers.openai.feeding import pieces, read, read_three_ways
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, UsageReport
-from tornado_proxy.providers.anthropic.messages.endpoint import reader
-from tornado_proxy.providers.anthropic.messages.stream import MessageStreamReader, overwritten, text_length
+from tornado_proxy.providers.anthropic.messages.endpoint import make_reader
+from tornado_proxy.providers.anthropic.messages.stream import MessageStreamReader, measure_text, merge_usage
 from tornado_proxy.wire.sse import MAX_EVENT_BYTES
 
 COUNTS = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens")
 
 
 def report(*events: bytes, complete: bool = True, facts: RequestFacts = FACTS) -> UsageReport:
-    return read(reader(facts, SSE), events, complete=complete)
+    return read(make_reader(facts, SSE), events, complete=complete)
 
 
 def test_message_delta_overwrites_what_message_start_said_and_is_not_added() -> None:
@@ -72,11 +72,11 @@ def test_of_several_message_deltas_the_last_wins_and_null_states_nothing() -> No
     assert reading.terms == Terms("standard", "fast", "us")
 
 
-def test_nested_objects_are_overwritten_member_by_member() -> None:
+def test_nested_objects_are_merge_usage_member_by_member() -> None:
     before = {"server_tool_use": {"web_search_requests": 1, "web_fetch_requests": 4}, "output_tokens": 1}
     later = {"server_tool_use": {"web_search_requests": 3, "web_fetch_requests": None}}
 
-    assert overwritten(before, later) == {
+    assert merge_usage(before, later) == {
         "server_tool_use": {"web_search_requests": 3, "web_fetch_requests": 4},
         "output_tokens": 1,
     }
@@ -248,13 +248,13 @@ def test_the_event_name_is_not_needed() -> None:
     data = start(input_tokens=2) + text("hello") + delta(output_tokens=7) + STOP
     bare = b"".join(line + b"\n" for line in data.split(b"\n") if not line.startswith(b"event:"))
 
-    assert counts(read(reader(FACTS, SSE), [bare])) == [(MODEL, {"input_tokens": 2, "output_tokens": 7})]
+    assert counts(read(make_reader(FACTS, SSE), [bare])) == [(MODEL, {"input_tokens": 2, "output_tokens": 7})]
 
 
 def test_crlf_line_ends_are_read() -> None:
     data = start(input_tokens=2) + block() + text("a\u2028b" * 10) + delta(output_tokens=7) + STOP
 
-    whole = read_three_ways(lambda: reader(FACTS, SSE), data.replace(b"\n", b"\r\n"))
+    whole = read_three_ways(lambda: make_reader(FACTS, SSE), data.replace(b"\n", b"\r\n"))
 
     assert counts(whole) == [(MODEL, {"input_tokens": 2, "output_tokens": 7})]
 
@@ -278,7 +278,7 @@ SAMPLE = start(input_tokens=9, output_tokens=1) + block() + text("Grüße \u2028
 
 @given(cuts=st.lists(st.integers(0, 10**6), max_size=12))
 def test_cuts_do_not_change_what_is_read(cuts: list[int]) -> None:
-    assert read(reader(FACTS, SSE), pieces(SAMPLE, cuts)) == read(reader(FACTS, SSE), [SAMPLE])
+    assert read(make_reader(FACTS, SSE), pieces(SAMPLE, cuts)) == read(make_reader(FACTS, SSE), [SAMPLE])
 
 
 @given(chunks=st.lists(st.binary(max_size=60), max_size=8), complete=st.booleans())
@@ -320,4 +320,4 @@ def test_events_of_any_shape_never_raise_and_never_count_below_zero(events: list
     ],
 )
 def test_text_of_a_delta_is_measured_without_parsing_it(raw: bytes, length: int) -> None:
-    assert text_length(raw) == length
+    assert measure_text(raw) == length

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.providers.anthropic.streams import counted
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import UsageItem
-from tornado_proxy.providers.anthropic.messages.usage import readings_of, served_by_fallback
+from tornado_proxy.providers.anthropic.messages.usage import find_fallback_model, read_items
 
 SERVING = "claude-opus-4-8"
 
@@ -18,7 +18,7 @@ def read(
     usage: dict[str, Any], *, model: str = SERVING, fell_back: bool = False
 ) -> tuple[tuple[UsageItem, ...], list[str]]:
     faults: list[str] = []
-    return readings_of(usage, model, faults, fell_back=fell_back), faults
+    return read_items(usage, model, faults, fell_back=fell_back), faults
 
 
 @pytest.mark.parametrize(
@@ -154,14 +154,14 @@ def test_without_a_fallback_a_call_named_by_an_alias_is_not_charged_twice() -> N
 def test_the_last_fallback_message_names_the_model_that_served() -> None:
     usage = {"iterations": [iteration("message", "a"), iteration("fallback_message", "b"), "odd"]}
 
-    assert served_by_fallback(usage) == "b"
-    assert served_by_fallback({"iterations": None}) is None
+    assert find_fallback_model(usage) == "b"
+    assert find_fallback_model({"iterations": None}) is None
 
 
 def test_a_call_of_an_unknown_kind_is_a_fault() -> None:
     _, faults = read({"input_tokens": 1, "iterations": [iteration("dream")]})
 
-    assert faults == ["usage.iterations holds a call of unknown kind 'dream'"]
+    assert faults == ["usage.iterations contains the unknown type 'dream'"]
 
 
 @pytest.mark.parametrize("odd", [-1, "7", 1.5, True, [], {}])

@@ -1,7 +1,7 @@
-"""/v1/messages/batches: many messages at the batch rate, whose usage comes with the results, hours later.
+"""/v1/messages/batches: many messages at the batch price; their usage is in the results, up to a day later.
 
-    create    all that any of its requests can spend must have a batch price; the record is pending until the batch ends
-    results   batch_results.py; they are read once by the proxy itself, so a client's own reading of them is free
+    create    every spend of every request needs a batch price; the record is pending until the batch ends
+    results   results.py; the proxy itself reads them once, so a client's request for them is free
 
 Source: Anthropic API reference, "Create a Message Batch".
 """
@@ -18,9 +18,8 @@ from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, UsageReport
-from tornado_proxy.providers.anthropic.batches.results import BATCH_TIER, results_reader
-from tornado_proxy.providers.anthropic.messages.report import decode_object
-from tornado_proxy.providers.anthropic.messages.request import MEMBERS, facts_of
+from tornado_proxy.providers.anthropic.batches.results import BATCH_TIER, make_results_reader
+from tornado_proxy.providers.anthropic.messages.request import MEMBERS, read_facts
 from tornado_proxy.providers.contract import (
     DeferredUsage,
     HttpEndpoint,
@@ -33,65 +32,70 @@ from tornado_proxy.providers.contract import (
     UsageReader,
 )
 from tornado_proxy.providers.shared.json_body import list_member, member_bytes, read_members, text_member
+from tornado_proxy.providers.shared.json_values import decode_object
 
 PATH = "/v1/messages/batches"
 
-#: A member that names where results are, in two parts: what stands before the provider's address, and its path.
+#: Seconds between two polls of a batch.  Most batches end within an hour, the limit is 24 hours.
+MAX_POLL_INTERVAL_S = 300.0
+
+#: The member that states the URL of the results: group 1 ends before the provider's host, group 2 begins after it.
 _RESULTS_URL = re.compile(rb'("results_url"\s*:\s*")https?://[^/"\\]+(/v1/messages/batches/[^"\\]*")')
 
 _ENTRIES = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def parse(request: RequestView) -> ParsedRequest:
-    """The facts of a new batch: what its requests can spend, each thing once.
+    """Return the facts of a new batch: the spends of all its requests, each once.
 
-    `facts.model` is the model of all requests, None where they have several.
+    `facts.model` is set if all requests have the same model.
 
     Raises:
-        InvalidBody: a request cannot be read; the message names it by its place and `custom_id`.
+        InvalidBody: a request cannot be parsed; the message names its index and `custom_id`.
     """
     body = request.body
     if not list_member(read_members(body, ("requests",)), "requests"):
         raise InvalidBody('"requests" must be a list of at least one request', param="requests")
-    requests = list(_requests(body))
-    models = {one.model for one in requests}
+    requests = list(_read_requests(body))
+    models = {facts.model for facts in requests}
     facts = RequestFacts(
         model=models.pop() if len(models) == 1 else None,
-        spends=tuple(dict.fromkeys(spend for one in requests for spend in one.spends)),
+        spends=tuple(dict.fromkeys(spend for facts in requests for spend in facts.spends)),
         terms=Terms(service_tier=BATCH_TIER),
         body_bytes=len(body),
-        references=tuple(dict.fromkeys(reference for one in requests for reference in one.references)),
+        references=tuple(dict.fromkeys(reference for facts in requests for reference in facts.references)),
     )
     return ParsedRequest(facts, body)
 
 
-def _requests(body: bytes) -> Iterator[RequestFacts]:
-    """The facts of each request, at the batch tier: whatever tier it asks for, it gets that one."""
-    for number, entry in enumerate(_ENTRIES.decode(member_bytes(body, "requests") or b"[]")):
-        place = f"requests[{number}]"
+def _read_requests(body: bytes) -> Iterator[RequestFacts]:
+    """Yield the facts of each request.  Its tier is always batch, whatever tier it asks for."""
+    for index, entry in enumerate(_ENTRIES.decode(member_bytes(body, "requests") or b"[]")):
+        key = name = f"requests[{index}]"
         try:
             request = bytes(entry)
             members = read_members(request, ("custom_id", "params"))
             custom_id = text_member(members, "custom_id")
-            place += "" if custom_id is None else f" (custom_id {custom_id[:64]!r})"
+            if custom_id is not None:
+                name = f"{key} (custom_id {custom_id[:64]!r})"
             params = member_bytes(request, "params") or b"{}"
-            facts = facts_of(params, read_members(params, MEMBERS))
+            facts = read_facts(params, read_members(params, MEMBERS))
         except InvalidBody as error:
-            raise InvalidBody(f"{place}: {error.message}", param=f"requests[{number}]") from None
-        yield replace(facts, spends=tuple(_at_batch_tier(spend) for spend in facts.spends))
+            raise InvalidBody(f"{name}: {error.message}", param=key) from None
+        yield replace(facts, spends=tuple(_set_batch_tier(spend) for spend in facts.spends))
 
 
-def _at_batch_tier(spend: Spend) -> Spend:
+def _set_batch_tier(spend: Spend) -> Spend:
     return replace(spend, terms=replace(spend.terms, service_tier=BATCH_TIER))
 
 
-def reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
-    """What reads the answer to a new batch."""
+def make_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
+    """Return the reader of the response to a new batch."""
     return BatchCreateReader()
 
 
 class BatchCreateReader:
-    """The answer to a new batch: its id."""
+    """Reads the id of a new batch."""
 
     object_id: str | None = None
 
@@ -99,50 +103,54 @@ class BatchCreateReader:
         self._chunks: list[bytes] = []
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Hold the next body bytes."""
         self._chunks.append(data)
 
     def close(self, *, complete: bool) -> None:
-        """Nothing to end."""
+        """End the body."""
 
     def result(self) -> UsageReport:
-        """Pending, under the batch's id."""
-        batch_id = decode_object(b"".join(self._chunks)).get("id")
+        """Return a pending report with the batch's id; unsettled if the response states none."""
+        batch_id = (decode_object(b"".join(self._chunks)) or {}).get("id")
         if isinstance(batch_id, str):
             return UsageReport(basis=Basis.PENDING, object_id=batch_id)
-        return UsageReport(basis=Basis.UNSETTLED, faults=("the provider did not say which batch it created",))
+        return UsageReport(basis=Basis.UNSETTLED, faults=("the response states no id of the created batch",))
 
 
-_DEFERRED_USAGE = DeferredUsage(
-    state=lambda batch_id: f"{PATH}/{batch_id}",
-    finished=lambda body: decode_object(body).get("processing_status") == "ended",
-    results=lambda batch_id: f"{PATH}/{batch_id}/results",
-    reader=results_reader,
-    max_interval_s=300.0,
-)
+def has_ended(state: bytes) -> bool:
+    """Return True if the state of a batch says that its results are complete."""
+    # A canceled batch has results as well: its requests that had succeeded before are charged.
+    return (decode_object(state) or {}).get("processing_status") == "ended"
 
 
 def rewrite_urls(body: bytes, base_url: str) -> bytes:
-    """A batch, or a list of them, with results to fetch from us: SDKs follow `results_url` with the client's token."""
+    """Return a batch, or a list of batches, whose `results_url` leads to the proxy.
+
+    SDKs request `results_url` with the client's token, which the provider does not know.
+    """
     return _RESULTS_URL.sub(rb"\g<1>" + base_url.encode().replace(b"\\", b"") + rb"\g<2>", body)
 
 
-def _by_id(method: str, path: str) -> HttpEndpoint:
-    return HttpEndpoint(method, path, objects=OwnedObject(), response_edits=ResponseEdits(rewrite_urls=rewrite_urls))
-
+_EDITS = ResponseEdits(rewrite_urls=rewrite_urls)
 
 BATCH_ENDPOINTS = (
     HttpEndpoint(
         "POST",
         PATH,
         parse=parse,
-        reader=reader,
-        deferred_usage=_DEFERRED_USAGE,
-        response_edits=ResponseEdits(rewrite_urls=rewrite_urls),
+        reader=make_reader,
+        deferred_usage=DeferredUsage(
+            state=lambda batch_id: f"{PATH}/{batch_id}",
+            finished=has_ended,
+            results=lambda batch_id: f"{PATH}/{batch_id}/results",
+            reader=make_results_reader,
+            max_interval_s=MAX_POLL_INTERVAL_S,
+        ),
+        response_edits=_EDITS,
     ),
-    HttpEndpoint("GET", PATH, objects=OwnedList(PATH), response_edits=ResponseEdits(rewrite_urls=rewrite_urls)),
-    _by_id("GET", PATH + "/{id}"),
-    _by_id("DELETE", PATH + "/{id}"),
-    _by_id("POST", PATH + "/{id}/cancel"),
+    HttpEndpoint("GET", PATH, objects=OwnedList(PATH), response_edits=_EDITS),
+    HttpEndpoint("GET", PATH + "/{id}", objects=OwnedObject(), response_edits=_EDITS),
+    HttpEndpoint("DELETE", PATH + "/{id}", objects=OwnedObject(), response_edits=_EDITS),
+    HttpEndpoint("POST", PATH + "/{id}/cancel", objects=OwnedObject(), response_edits=_EDITS),
     HttpEndpoint("GET", PATH + "/{id}/results", objects=OwnedObject()),
 )

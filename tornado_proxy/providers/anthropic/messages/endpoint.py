@@ -1,58 +1,60 @@
-"""/v1/messages: what a request can cost, and what its answer says it used."""
+"""/v1/messages: parses requests, and reads usage from responses with one JSON body."""
 
 from __future__ import annotations
 
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import UsageReport
-from tornado_proxy.providers.anthropic.messages.report import (
-    decode_object,
-    estimate_message,
-    report_message,
-)
-from tornado_proxy.providers.anthropic.messages.request import MEMBERS, facts_of
+from tornado_proxy.providers.anthropic.messages.report import estimate_message, report_message
+from tornado_proxy.providers.anthropic.messages.request import MEMBERS, read_facts
 from tornado_proxy.providers.anthropic.messages.stream import MessageStreamReader
 from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, RequestView, ResponseHead, UsageReader
 from tornado_proxy.providers.shared import token_estimate
 from tornado_proxy.providers.shared.json_body import read_members
+from tornado_proxy.providers.shared.json_values import decode_object
 
 
 def parse(request: RequestView) -> ParsedRequest:
-    """The facts of a request; the body is sent as it came."""
+    """Return the facts of a request; the body is sent unchanged.
+
+    Raises:
+        InvalidBody: the body is not a JSON object, names no model, or can be read in two ways.
+    """
     body = request.body
-    return ParsedRequest(facts_of(body, read_members(body, MEMBERS)), body)
+    return ParsedRequest(read_facts(body, read_members(body, MEMBERS)), body)
 
 
-def reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
-    """What reads the usage of one answer."""
+def make_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
+    """Return the reader of a response: its media type says whether it is streamed."""
+    # The request's `stream` does not decide: a response to it can still be one JSON body.
     return MessageStreamReader(facts) if head.media_type == "text/event-stream" else MessageJsonReader(facts)
 
 
 class MessageJsonReader:
-    """A message as one JSON object."""
+    """Reads a message that is one JSON object."""
 
     object_id: str | None = None
 
     def __init__(self, facts: RequestFacts) -> None:
         self._facts = facts
         self._chunks: list[bytes] = []
-        self._seen = 0
+        self._body_bytes = 0
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Hold the next body bytes."""
         self._chunks.append(data)
-        self._seen += len(data)
+        self._body_bytes += len(data)
 
     def close(self, *, complete: bool) -> None:
-        """Nothing to end: a body that broke off is no JSON."""
+        """End the body.  `complete` is not needed: a body that broke off is not JSON."""
 
     def result(self) -> UsageReport:
-        """The usage of the body; where it has none, an estimate by the lengths of request and answer."""
-        message = decode_object(b"".join(self._chunks))
+        """Return the stated usage; without any, an estimate from the lengths of request and response."""
+        message = decode_object(b"".join(self._chunks)) or {}
         self._chunks.clear()
         usage = message.get("usage")
         if isinstance(usage, dict):
             return report_message(message, usage)
-        return estimate_message(self._facts, message, {}, token_estimate.tokens_of(self._seen))
+        return estimate_message(self._facts, message, {}, token_estimate.tokens_of(self._body_bytes))
 
 
-MESSAGE_ENDPOINTS = (HttpEndpoint("POST", "/v1/messages", parse=parse, reader=reader),)
+MESSAGE_ENDPOINTS = (HttpEndpoint("POST", "/v1/messages", parse=parse, reader=make_reader),)

@@ -1,8 +1,8 @@
-"""What the request for a message can spend: its own model, an advisor's, those it may fall back to, and searches.
+"""What the request for a message can spend: its own model, an advisor's, its fallback models, and web searches.
 
-`fallbacks: "default"` names no model: Anthropic chooses one by the kind of refusal, and the answer says which.  Such a
-request is admitted, for clients send it unasked; the model that served is looked up when it is known, and one without
-a price leaves the record unsettled.
+`fallbacks: "default"` names no model: Anthropic chooses one by the kind of refusal, and the response names it.  Such a
+request is admitted, because clients send it by default.  The model that served is priced when the response names it; a
+model without a price leaves the record unsettled.
 Source: Anthropic API reference, "Create a message"; "Refusals and fallback"; "Advisor tool".
 """
 
@@ -27,76 +27,86 @@ from tornado_proxy.providers.shared.json_body import (
     text_member,
 )
 
+#: The members of a request that read_facts() needs.
 MEMBERS = ("model", "stream", "service_tier", "speed", "inference_geo", "tools", "fallbacks", "container")
 
 _TEXT = frozenset({Meter.INPUT, Meter.OUTPUT})
 _SEARCHES = frozenset({Meter.WEB_SEARCHES})
-_SEARCH_TOOL = "web_search_"
+
+#: Types of the search tool begin like this; a date follows.
+_SEARCH_TOOL_PREFIX = "web_search_"
 
 _ENTRIES = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-def facts_of(body: bytes, members: Mapping[str, Any]) -> RequestFacts:
-    """The facts of the request `body`, whose `MEMBERS` are `members`.
+def read_facts(body: bytes, members: Mapping[str, Any]) -> RequestFacts:
+    """Return the facts of the request `body`, whose `MEMBERS` are `members`.
 
     Raises:
-        InvalidBody: it names no model, or one in a way that two readers could read differently.
+        InvalidBody: the request names no model, or two parsers could read different models.
     """
     model = required_model(members)
     tier = text_member(members, "service_tier")
     terms = Terms(tier, text_member(members, "speed"), text_member(members, "inference_geo"))
     own = Spend(model, _TEXT, terms=terms)
-    beside = (*_searches(members, own), *_advisors(members, body, own), *_hops(members, body, own))
+    others = (
+        *_search_spends(members, own),
+        *_advisor_spends(members, body, own),
+        *_fallback_spends(members, body, own),
+    )
     return RequestFacts(
         model=model,
-        spends=tuple(dict.fromkeys((own, *beside))),
+        spends=tuple(dict.fromkeys((own, *others))),
         stream=flag_member(members, "stream"),
         terms=Terms(service_tier=tier),
         body_bytes=len(body),
-        references=_references(members),
+        references=_read_references(members),
     )
 
 
-def _searches(members: Mapping[str, Any], own: Spend) -> Iterator[Spend]:
-    kinds = (tool.get("type") for tool in list_member(members, "tools") if isinstance(tool, dict))
-    if any(isinstance(kind, str) and kind.startswith(_SEARCH_TOOL) for kind in kinds):
+def _search_spends(members: Mapping[str, Any], own: Spend) -> Iterator[Spend]:
+    """Yield the spend of the web search tool."""
+    types = (tool.get("type") for tool in list_member(members, "tools") if isinstance(tool, dict))
+    if any(isinstance(name, str) and name.startswith(_SEARCH_TOOL_PREFIX) for name in types):
         yield Spend(own.model, _SEARCHES)
 
 
-def _advisors(members: Mapping[str, Any], body: bytes, own: Spend) -> Iterator[Spend]:
-    """Tools that run a model of their own, at its standard speed."""
-    for model, _ in _models_in(list_member(members, "tools"), body, "tools"):
+def _advisor_spends(members: Mapping[str, Any], body: bytes, own: Spend) -> Iterator[Spend]:
+    """Yield the spends of tools that run a model of their own, at its standard speed."""
+    for model, _ in _read_models(list_member(members, "tools"), body, "tools"):
         yield replace(own, model=model, terms=replace(own.terms, speed=None))
 
 
-def _hops(members: Mapping[str, Any], body: bytes, own: Spend) -> Iterator[Spend]:
-    """Models that take over from one that declines; fast only where asked, as the provider does it."""
+def _fallback_spends(members: Mapping[str, Any], body: bytes, own: Spend) -> Iterator[Spend]:
+    """Yield the spends of models that serve if another declines."""
     if isinstance(members.get("fallbacks"), str):
         return
-    for model, speed in _models_in(list_member(members, "fallbacks"), body, "fallbacks"):
+    for model, speed in _read_models(list_member(members, "fallbacks"), body, "fallbacks"):
+        # The provider runs a fallback fast only if its own entry says so, whatever the request's speed is.
         yield replace(own, model=model, terms=replace(own.terms, speed=speed))
 
 
-def _models_in(listed: list[Any], body: bytes, name: str) -> Iterator[tuple[str, str | None]]:
-    """Model and speed of the entries of the list `name` that name a model.
+def _read_models(entries: list[Any], body: bytes, name: str) -> Iterator[tuple[str, str | None]]:
+    """Yield model and speed of those entries of the list `name` that name a model.
 
-    They are read once more from the bytes, so that an entry with a second `model` is refused.
+    Entries are parsed again from the bytes of the body, so that one with two `model` members is rejected: JSON parsers
+    differ on which of the two counts.
     """
-    if not any(isinstance(entry, dict) and "model" in entry for entry in listed):
+    if not any(isinstance(entry, dict) and "model" in entry for entry in entries):
         return
-    for entry, raw in zip(listed, _ENTRIES.decode(member_bytes(body, name) or b"[]"), strict=True):
+    for entry, raw in zip(entries, _ENTRIES.decode(member_bytes(body, name) or b"[]"), strict=True):
         if not isinstance(entry, dict) or "model" not in entry:
             continue
         try:
-            read = read_members(bytes(raw), ("model", "speed"))
-            found = required_model(read), text_member(read, "speed")
+            members = read_members(bytes(raw), ("model", "speed"))
+            model, speed = required_model(members), text_member(members, "speed")
         except InvalidBody as error:
             raise InvalidBody(f"{error.message} (in an entry of {name})", param=name) from None
-        yield found
+        yield model, speed
 
 
-def _references(members: Mapping[str, Any]) -> tuple[str, ...]:
-    """The container that tools are to run in, where the request names one."""
+def _read_references(members: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the id of the container that tools shall run in, if the request names one."""
     container = members.get("container")
-    named = container.get("id") if isinstance(container, dict) else container
-    return (named,) if isinstance(named, str) else ()
+    container_id = container.get("id") if isinstance(container, dict) else container
+    return (container_id,) if isinstance(container_id, str) else ()

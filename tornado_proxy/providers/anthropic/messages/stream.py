@@ -1,17 +1,17 @@
-"""The stream of a message.
+"""Reads usage from the event stream of a message.
 
-    message_start.message.usage     the input side, final in most streams; output provisional
-    content_block_delta             the mass of the stream: not parsed, its text is measured for an estimate
-    message_delta.usage             cumulative: each member that is there and not null takes the earlier one's place
+    message_start.message.usage     the input, final in most streams; the output is provisional
+    content_block_delta             most bytes of a stream: not parsed, only its text is measured for an estimate
+    message_delta.usage             cumulative: each member that is not null replaces the earlier value
     message_stop                    the end
-    error                           in place of the rest
+    error                           replaces the rest of the stream
 
-Never add what message_delta says, never take the larger: with server tools the input grows in between, after a
-compaction it shrinks, and a 0 is a statement too.  Unknown events pass.
+Values of message_delta are never added and the larger is never taken: with server tools the input grows during the
+stream, after a compaction it shrinks, and 0 is a value as well.  Unknown events are ignored.
 
-Estimates: output is what message_delta stated last, and what came after it by the rule of thumb of
-token_estimate.py, whose bytes are those of the last JSON string of each delta: text, thinking, signature or partial
-tool input, as written.  A signature is counted because it stands for thinking that is not shown.
+Estimates: the output is the last one that message_delta stated, plus the text after it by the rule of
+token_estimate.py.  The text is the last JSON string of each delta: text, thinking, signature or partial tool input, as
+written.  Signatures count because thinking that is not shown is charged too.
 Source: Anthropic API reference, "Streaming messages".
 """
 
@@ -25,22 +25,25 @@ import msgspec
 
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
-from tornado_proxy.providers.anthropic.messages.report import combine, estimate_message, report_message, word
-from tornado_proxy.providers.anthropic.messages.usage import count_of
+from tornado_proxy.providers.anthropic.messages.report import combine_reports, estimate_message, report_message
 from tornado_proxy.providers.shared import token_estimate
+from tornado_proxy.providers.shared.json_values import as_object, as_text, read_count
 from tornado_proxy.wire.sse import TolerantSseSplitter, parse_block
 
+#: How blocks of the one event begin that is not parsed.
 _DELTA = b"event: content_block_delta"
 
 
 class _Block(msgspec.Struct):
-    """A content block as far as it is looked at; results of server tools, which may be large, are passed over."""
+    """The members of a content block that are read.  Results of server tools, which can be large, are skipped."""
 
     type: Any = None
     to: Any = None
 
 
 class _Event(msgspec.Struct):
+    """The members of an event that are read."""
+
     type: Any = None
     message: Any = None
     delta: Any = None
@@ -52,41 +55,50 @@ _EVENT = msgspec.json.Decoder(_Event)
 
 
 class _Message:
-    """What a stream has said so far of one message."""
+    """One message of a stream, as far as it has arrived.
 
-    __slots__ = ("ended", "facts", "stated_output", "text_bytes", "usage")
+    `members` are those of message_start, with later values.  `stated_output` is the output of the last message_delta,
+    None before the first; `text_bytes` are the bytes of text after it.
+    """
 
-    def __init__(self, facts: Mapping[str, Any]) -> None:
-        self.facts = {**facts, "content": []}
-        self.usage = _object(facts.get("usage"))
+    __slots__ = ("content", "ended", "members", "stated_output", "text_bytes", "usage")
+
+    def __init__(self, members: Mapping[str, object]) -> None:
+        self.content: list[dict[str, object]] = []
+        self.members: dict[str, object] = {**members, "content": self.content}
+        self.usage: Mapping[str, object] = as_object(members.get("usage"))
         self.text_bytes = 0
         self.stated_output: int | None = None
         self.ended = False
 
-    def restate(self, event: _Event) -> None:
-        """Take a message_delta."""
-        delta = _object(event.delta)
-        self.facts.update((name, delta[name]) for name in ("stop_reason", "container") if delta.get(name) is not None)
+    def apply_delta(self, event: _Event) -> None:
+        """Apply a message_delta."""
+        delta = as_object(event.delta)
+        for name in ("stop_reason", "container"):
+            if delta.get(name) is not None:
+                self.members[name] = delta[name]
         if isinstance(event.usage, dict):
-            self.usage = overwritten(self.usage, event.usage)
-            self.stated_output = count_of(self.usage, "output_tokens", [])
+            self.usage = merge_usage(self.usage, event.usage)
+            self.stated_output = read_count(self.usage, "output_tokens", [])
             self.text_bytes = 0
         if delta.get("stop_reason") is not None:
             self.ended = True
 
     def report(self, request: RequestFacts) -> UsageReport:
-        """What it used."""
+        """Return the stated usage of an ended message, else an estimate."""
         if self.ended and self.stated_output is not None:
-            return report_message(self.facts, self.usage)
-        seen = token_estimate.tokens_of(self.text_bytes)
-        output = max(seen, count_of(self.usage, "output_tokens", []))
-        if self.stated_output is not None:
-            output = self.stated_output + seen
-        return estimate_message(request, self.facts, self.usage, output)
+            return report_message(self.members, self.usage)
+        estimate = token_estimate.tokens_of(self.text_bytes)
+        if self.stated_output is None:
+            # message_start states a few tokens of output in advance; their text can be part of what has arrived.
+            output = max(estimate, read_count(self.usage, "output_tokens", []))
+        else:
+            output = self.stated_output + estimate
+        return estimate_message(request, self.members, self.usage, output)
 
 
 class MessageStreamReader:
-    """Reads the usage of a streamed message; should a body hold several, the usage of each by its id."""
+    """Reads the usage of a streamed message.  If a body contains several messages, each counts once by its id."""
 
     object_id: str | None = None
 
@@ -98,24 +110,25 @@ class MessageStreamReader:
         self._failed = False
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Read the next body bytes."""
         for block in self._blocks.feed(data):
+            # Deltas are most events of a stream, and parsing them costs far more than measuring their text.
             if block.startswith(_DELTA) and self._current is not None:
-                self._current.text_bytes += text_length(block)
+                self._current.text_bytes += measure_text(block)
             else:
                 self._read(block)
 
     def close(self, *, complete: bool) -> None:
-        """Read a last event that has no blank line behind it.
+        """Read a last event without a blank line after it.
 
-        A body that came to its proper end has ended its message too, once message_delta has stated usage.
+        The end of a complete body also ends its message, if message_delta has stated usage.
         """
         self._read(self._blocks.rest())
         if complete and not self._failed and self._current is not None:
             self._current.ended = True
 
     def result(self) -> UsageReport:
-        """The final usage; where the stream broke off, an token_estimate."""
+        """Return the final usage, or an estimate if the stream broke off."""
         report = self._report()
         if not self._blocks.overflowed:
             return report
@@ -123,43 +136,42 @@ class MessageStreamReader:
 
     def _report(self) -> UsageReport:
         if self._messages:
-            return combine([message.report(self._facts) for message in self._messages.values()])
+            return combine_reports([message.report(self._facts) for message in self._messages.values()])
         if self._failed:
-            return UsageReport(basis=Basis.FREE)  # an error in place of a message: nothing was begun
+            return UsageReport(basis=Basis.FREE)  # an error before any message: no work was done
         return estimate_message(self._facts, {}, {}, 0)
 
     def _read(self, block: bytes) -> None:
         event = _decode(parse_block(block).data)
         match event.type:
             case "message_start":
-                self._start(_object(event.message))
+                self._start(as_object(event.message))
             case "message_delta":
-                self._message().restate(event)
+                self._ensure_message().apply_delta(event)
             case "message_stop":
-                self._message().ended = True
+                self._ensure_message().ended = True
             case "content_block_start":
-                block_start = event.content_block or _Block()
-                self._message().facts["content"].append({"type": block_start.type, "to": block_start.to})
+                content_block = event.content_block or _Block()
+                self._ensure_message().content.append({"type": content_block.type, "to": content_block.to})
             case "content_block_delta":
-                self._message().text_bytes += text_length(block)
+                self._ensure_message().text_bytes += measure_text(block)
             case "error":
                 self._failed = True
 
-    def _start(self, message: Mapping[str, Any]) -> None:
-        self._current = self._messages[word(message, "id")] = _Message(message)
+    def _start(self, members: Mapping[str, object]) -> _Message:
+        # A message that starts again under the same id replaces the first, so that it is charged once.
+        message = self._current = self._messages[as_text(members.get("id"))] = _Message(members)
+        return message
 
-    def _message(self) -> _Message:
-        """The message that an event is about; its start may be missing."""
-        if self._current is None:
-            self._start({})
-        assert self._current is not None
-        return self._current
+    def _ensure_message(self) -> _Message:
+        """Return the current message; start one without members if message_start is missing."""
+        return self._start({}) if self._current is None else self._current
 
 
-def text_length(block: bytes) -> int:
-    """Bytes of the last JSON string of a content_block_delta block, as written; 0 where there is none.
+def measure_text(block: bytes) -> int:
+    """Return the bytes of the last JSON string of a content_block_delta block, as written; 0 if it has none.
 
-    Quotation marks inside a string are escaped, so that the marks around `:` can only be those of a member.
+    Quotation marks inside a string are escaped, so the marks around a `:` always belong to a member.
     """
     end = block.rfind(b'"')
     start = block.rfind(b'":"', 0, end)
@@ -169,24 +181,21 @@ def text_length(block: bytes) -> int:
     return end - start - 4 if start >= 0 else 0
 
 
-def overwritten(usage: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
-    """`usage` with each member that `later` states; objects in it member by member, null states nothing."""
+def merge_usage(usage: Mapping[str, object], later: Mapping[str, object]) -> dict[str, object]:
+    """Return `usage` with the members of `later`.  Objects are merged by member; null leaves the earlier value."""
     merged = dict(usage)
     for name, value in later.items():
         before = merged.get(name)
         if isinstance(value, dict) and isinstance(before, dict):
-            merged[name] = {**before, **{inner: one for inner, one in value.items() if one is not None}}
+            merged[name] = {**before, **{inner: entry for inner, entry in value.items() if entry is not None}}
         elif value is not None:
             merged[name] = value
     return merged
 
 
 def _decode(data: bytes) -> _Event:
+    """Return the event, an empty one if `data` is not the JSON of one."""
     try:
         return _EVENT.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _Event()
-
-
-def _object(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

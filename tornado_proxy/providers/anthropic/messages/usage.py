@@ -2,19 +2,19 @@
 
 Anthropic states three disjoint parts of the input (fresh, cache read, cache write), so nothing is subtracted:
 
-    T  = cache_creation_input_tokens          the total is authoritative; its split may cover only a part of it
-    1h = min(cache_creation.ephemeral_1h_input_tokens, T),   5m = T - 1h          (T absent: the split as it is)
+    T  = cache_creation_input_tokens          authoritative; its split by lifetime can cover only a part of it
+    1h = min(cache_creation.ephemeral_1h_input_tokens, T),   5m = T - 1h          (without T: the split as stated)
 
-Thinking tokens are inside the output and never added.  Web fetches cost nothing beside tokens and make no quantity.
-The time of code execution containers is not in usage: it is free up to a monthly allowance of the whole organisation,
-of which one answer says nothing, so it is not metered.
+Output tokens contain thinking tokens.  Web fetches cost tokens only.  Container time of code execution is not in
+usage: a monthly allowance of the organisation is free, and a response does not state how much of it is used up, so the
+time is not metered.
 
-`iterations` (beta) list the model calls behind one answer.  The top level is the sum of those of the model that served:
+`iterations` (beta) lists the model runs behind one response.  The top level is the sum of the serving model's runs:
 
-    message            in the top level, unless another model's: a hop that declined, free if it made no output
-    fallback_message   the serving model's last call, in the top level
-    compaction         beside the top level, at the serving model
-    advisor_message    beside the top level, at the advisor's own model
+    message            in the top level if it names the serving model; else a hop that declined, free without output
+    fallback_message   the last run of the serving model, in the top level
+    compaction         not in the top level; charged at the serving model
+    advisor_message    not in the top level; charged at the advisor's own model
 
 Source: Anthropic API reference, "Messages", usage; "Refusals and fallback"; "Advisor tool".
 """
@@ -24,105 +24,94 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any
 
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Meter, Quantity, UsageItem
+from tornado_proxy.providers.shared.json_values import as_object, as_objects, as_text, read_count
 
-_BESIDE = frozenset({"compaction", "advisor_message"})
+#: Iterations whose tokens the top level does not contain.
+_EXTRA = frozenset({"compaction", "advisor_message"})
+
+#: Iterations whose tokens the top level contains if they name the serving model.
 _SAMPLED = frozenset({"message", "fallback_message"})
 
 
-def readings_of(
-    usage: Mapping[str, Any], model: str | None, faults: list[str], *, fell_back: bool = False
+def read_items(
+    usage: Mapping[str, object], model: str | None, faults: list[str], *, fell_back: bool = False
 ) -> tuple[UsageItem, ...]:
-    """Everything that one usage object says was used; what does not add up goes to `faults`.
+    """Return the usage items of one usage object; statements that do not add up are added to `faults`.
 
-    `model` is the one that served.  `fell_back`: it did so in place of another, so that calls of others are hops.
-    Without a fallback, calls that name another model name the same one by an alias.
+    Args:
+        usage: The `usage` member of a message.
+        model: The model that served the request.
+        faults: Sentences about statements that are not counts or not known.
+        fell_back: True if `model` served in place of the requested model, so that runs of other models are hops.
+            Without a fallback, another name in `iterations` is an alias of the same model.
     """
-    top = _reading(usage, usage, _word(usage, "speed"), model, faults)
-    searches = _searches(usage, faults)
+    top_level = _make_item(usage, usage, as_text(usage.get("speed")), model, faults)
+    searches = _read_searches(usage, faults)
     if searches:
-        top = replace(top, quantities=(*top.quantities, *searches))
-    return (top, *_beside(usage, model, faults, fell_back=fell_back))
+        top_level = replace(top_level, quantities=(*top_level.quantities, *searches))
+    return (top_level, *_read_extra_items(usage, model, faults, fell_back=fell_back))
 
 
-def served_by_fallback(usage: Mapping[str, Any]) -> str | None:
-    """The model that served in place of the requested one, as the iterations tell it."""
-    served = [_word(one, "model") for one in _iterations(usage) if one.get("type") == "fallback_message"]
+def find_fallback_model(usage: Mapping[str, object]) -> str | None:
+    """Return the model that served in place of the requested one, as `iterations` states it, else None."""
+    iterations = as_objects(usage.get("iterations"))
+    served = [as_text(run.get("model")) for run in iterations if run.get("type") == "fallback_message"]
     return served[-1] if served else None
 
 
-def count_of(holder: Mapping[str, Any], name: str, faults: list[str]) -> int:
-    """A count; absent and null are 0."""
-    value = holder.get(name)
-    if value is None:
-        return 0
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        faults.append(f"usage.{name} is a {type(value).__name__} that is no count")
-        return 0
-    return value
-
-
-def _reading(
-    counts: Mapping[str, Any], terms: Mapping[str, Any], speed: str | None, model: str | None, faults: list[str]
+def _make_item(
+    counts: Mapping[str, object], terms: Mapping[str, object], speed: str | None, model: str | None, faults: list[str]
 ) -> UsageItem:
-    fresh, read = count_of(counts, "input_tokens", faults), count_of(counts, "cache_read_input_tokens", faults)
-    short, long = _writes(counts, faults)
-    parts = (
+    """Return the item of the token counts in `counts`; tier and region are those in `terms`."""
+    fresh, read = read_count(counts, "input_tokens", faults), read_count(counts, "cache_read_input_tokens", faults)
+    written_5m, written_1h = _read_cache_writes(counts, faults)
+    amounts = (
         (Meter.INPUT, fresh),
         (Meter.CACHED_INPUT, read),
-        (Meter.CACHE_WRITE_5M, short),
-        (Meter.CACHE_WRITE_1H, long),
-        (Meter.OUTPUT, count_of(counts, "output_tokens", faults)),
+        (Meter.CACHE_WRITE_5M, written_5m),
+        (Meter.CACHE_WRITE_1H, written_1h),
+        (Meter.OUTPUT, read_count(counts, "output_tokens", faults)),
     )
     return UsageItem(
-        tuple(Quantity(meter, Decimal(amount)) for meter, amount in parts if amount),
+        tuple(Quantity(meter, Decimal(amount)) for meter, amount in amounts if amount),
         model=model,
-        terms=Terms(_word(terms, "service_tier"), speed, _word(terms, "inference_geo")),
-        context_tokens=fresh + read + short + long,
+        terms=Terms(as_text(terms.get("service_tier")), speed, as_text(terms.get("inference_geo"))),
+        context_tokens=fresh + read + written_5m + written_1h,
     )
 
 
-def _writes(counts: Mapping[str, Any], faults: list[str]) -> tuple[int, int]:
-    """Tokens written to the cache for five minutes, and for an hour."""
-    split = counts.get("cache_creation")
-    split = split if isinstance(split, dict) else {}
-    short = count_of(split, "ephemeral_5m_input_tokens", faults)
-    long = count_of(split, "ephemeral_1h_input_tokens", faults)
+def _read_cache_writes(counts: Mapping[str, object], faults: list[str]) -> tuple[int, int]:
+    """Return the tokens written to the cache for five minutes, and for an hour."""
+    split = as_object(counts.get("cache_creation"))
+    written_5m = read_count(split, "ephemeral_5m_input_tokens", faults)
+    written_1h = read_count(split, "ephemeral_1h_input_tokens", faults)
     if counts.get("cache_creation_input_tokens") is None:
-        return short, long
-    total = count_of(counts, "cache_creation_input_tokens", faults)
-    long = min(long, total)
-    return total - long, long
+        return written_5m, written_1h
+    # Recorded streams state a total that the split does not cover; five minutes is the default lifetime.
+    total = read_count(counts, "cache_creation_input_tokens", faults)
+    written_1h = min(written_1h, total)
+    return total - written_1h, written_1h
 
 
-def _searches(usage: Mapping[str, Any], faults: list[str]) -> tuple[Quantity, ...]:
-    tools = usage.get("server_tool_use")
-    number = count_of(tools, "web_search_requests", faults) if isinstance(tools, dict) else 0
+def _read_searches(usage: Mapping[str, object], faults: list[str]) -> tuple[Quantity, ...]:
+    number = read_count(as_object(usage.get("server_tool_use")), "web_search_requests", faults)
     return (Quantity(Meter.WEB_SEARCHES, Decimal(number)),) if number else ()
 
 
-def _beside(usage: Mapping[str, Any], model: str | None, faults: list[str], *, fell_back: bool) -> Iterator[UsageItem]:
-    """The model calls that the top level leaves out, and that are charged."""
-    for one in _iterations(usage):
-        kind, named = one.get("type"), _word(one, "model")
-        if kind in _BESIDE:
-            # An advisor runs at its own model's standard speed; a compaction at the speed of the answer it is part of.
-            speed = _word(usage, "speed") if named in (None, model) else None
-            yield _reading(one, usage, speed, named or model, faults)
+def _read_extra_items(
+    usage: Mapping[str, object], model: str | None, faults: list[str], *, fell_back: bool
+) -> Iterator[UsageItem]:
+    """Yield the charged model runs that the top level does not contain."""
+    for run in as_objects(usage.get("iterations")):
+        kind, own_model = run.get("type"), as_text(run.get("model"))
+        if kind in _EXTRA:
+            # An advisor runs at its own model's standard speed, a compaction at the speed of its response.
+            speed = as_text(usage.get("speed")) if own_model in (None, model) else None
+            yield _make_item(run, usage, speed, own_model or model, faults)
         elif kind not in _SAMPLED:
-            faults.append(f"usage.iterations holds a call of unknown kind {str(kind)[:40]!r}")
-        elif fell_back and named not in (None, model) and count_of(one, "output_tokens", faults):
-            yield _reading(one, usage, _word(usage, "speed"), named, faults)
-
-
-def _iterations(usage: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    listed = usage.get("iterations")
-    yield from (one for one in (listed if isinstance(listed, list) else ()) if isinstance(one, dict))
-
-
-def _word(holder: Mapping[str, Any], name: str) -> str | None:
-    value = holder.get(name)
-    return value if isinstance(value, str) else None
+            faults.append(f"usage.iterations contains the unknown type {str(kind)[:40]!r}")
+        elif fell_back and own_model not in (None, model) and read_count(run, "output_tokens", faults):
+            yield _make_item(run, usage, as_text(usage.get("speed")), own_model, faults)
