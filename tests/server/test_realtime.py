@@ -19,7 +19,7 @@ import websockets
 from websockets.asyncio.client import ClientConnection
 
 from tests.harness import OPENAI_KEY, ProxyProcess, mint, running_proxy
-from tests.stress.gc_disabled import LEFT
+from tests.stress.gc_disabled import UNCOLLECTED
 from tornado_proxy.simulator import Simulator, running_simulator
 
 MODEL = "gpt-realtime"
@@ -371,6 +371,6 @@ def test_a_session_that_has_ended_leaves_nothing_to_the_collector_of_cycles(
         while sum('"message":"session ended"' in line for line in tuple(proxy.log)) < 10:
             time.sleep(0.02)
         proxy.signal(signal.SIGUSR1)
-        left = proxy.wait_for_log(LEFT)
+        left = proxy.wait_for_log(UNCOLLECTED)
 
-    assert left == f"{LEFT}{{}}"
+    assert left == f"{UNCOLLECTED}{{}}"

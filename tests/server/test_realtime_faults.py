@@ -20,7 +20,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from tests.harness import PROJECT, ProxyProcess
 from tests.server import raw_provider
 from tests.server.test_realtime import next_event, records_of, session
-from tests.stress.async_proxy import becomes_true, serving
+from tests.stress.async_proxy import async_proxy, becomes_true
 from tests.stress.process_stats import resident_kib
 from tests.upstream.authority import make_server_context, write_ca_file
 
@@ -49,7 +49,7 @@ def run_against(speak: Speak, act: Act, **config: Any) -> Any:
     async def run() -> Any:
         async with serve(quietly, "127.0.0.1", 0, max_size=None, ping_interval=None) as server:
             port = next(iter(server.sockets)).getsockname()[1]
-            async with serving(f"http://127.0.0.1:{port}", **config) as proxy, asyncio.timeout(40):
+            async with async_proxy(f"http://127.0.0.1:{port}", **config) as proxy, asyncio.timeout(40):
                 return await act(proxy)
 
     return asyncio.run(run())
@@ -330,7 +330,7 @@ def test_a_provider_behind_tls_is_trusted_by_its_ca_file(tmp_path: Path) -> None
             provider = {"base_url": url, "api_key": {"env": "TEST_OPENAI_KEY"}}
             if trusted is not None:
                 provider["ca_file"] = trusted
-            async with serving(url, providers={"openai": provider}) as proxy, asyncio.timeout(30):
+            async with async_proxy(url, providers={"openai": provider}) as proxy, asyncio.timeout(30):
                 try:
                     async with session(proxy) as socket:
                         return (await until_closed(socket))[1], 101

@@ -1,6 +1,6 @@
 """Long runs against the real server: python -m tests.stress leaving | stalled | storm [--help]
 
-Each prints a table and the promises that were broken; the exit code is 1 if there were any.
+Each prints a table and the promises that were broken; the exit code is 1 if a promise was broken.
 """
 
 from __future__ import annotations
@@ -14,49 +14,52 @@ from tests.stress import disconnecting_clients, killed_server, stalled_clients
 from tests.stress.report import Report
 
 
-def _leaving(options: argparse.Namespace) -> Report:
-    wanted = disconnecting_clients.Run(options.clients, options.complete, options.at_once, options.policy)
-    return asyncio.run(disconnecting_clients.run(wanted))
+def _run_disconnecting(options: argparse.Namespace) -> Report:
+    size = disconnecting_clients.DisconnectingRun(
+        options.clients, options.complete, options.concurrency, options.policy
+    )
+    return asyncio.run(disconnecting_clients.run(size))
 
 
-def _stalled(options: argparse.Namespace) -> Report:
-    return asyncio.run(stalled_clients.run(stalled_clients.Run(options.clients, options.megabytes, options.seconds)))
+def _run_stalled(options: argparse.Namespace) -> Report:
+    size = stalled_clients.StalledRun(options.clients, options.megabytes, options.seconds)
+    return asyncio.run(stalled_clients.run(size))
 
 
-def _storm(options: argparse.Namespace) -> Report:
+def _run_killed(options: argparse.Namespace) -> Report:
     return killed_server.run(options.rounds)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The three runs and their sizes."""
-    top = argparse.ArgumentParser(
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the three runs and their sizes."""
+    parser = argparse.ArgumentParser(
         prog="python -m tests.stress", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    runs = top.add_subparsers(required=True, metavar="RUN")
+    runs = parser.add_subparsers(required=True, metavar="RUN")
 
-    one = runs.add_parser("leaving", help="clients that leave in every phase, among clients that stay")
-    one.add_argument("--clients", type=int, default=10_000, help="how many leave (default 10000)")
-    one.add_argument("--complete", type=int, default=2_500, help="how many stay (default 2500)")
-    one.add_argument("--at-once", type=int, default=200, help="how many there are at a time (default 200)")
-    one.add_argument("--policy", choices=("drain", "cancel"), default="cancel", help="streams.on_client_disconnect")
-    one.set_defaults(run=_leaving)
+    leaving = runs.add_parser("leaving", help="clients that disconnect in every phase, among clients that stay")
+    leaving.add_argument("--clients", type=int, default=10_000, help="clients that disconnect (default 10000)")
+    leaving.add_argument("--complete", type=int, default=2_500, help="clients that stay (default 2500)")
+    leaving.add_argument("--at-once", dest="concurrency", type=int, default=200, help="clients at a time (default 200)")
+    leaving.add_argument("--policy", choices=("drain", "cancel"), default="cancel", help="streams.on_client_disconnect")
+    leaving.set_defaults(run=_run_disconnecting)
 
-    two = runs.add_parser("stalled", help="clients that stop reading a long stream, and read on later")
-    two.add_argument("--clients", type=int, default=8, help="how many stall (default 8)")
-    two.add_argument("--megabytes", type=int, default=80, help="how much each reads (default 80)")
-    two.add_argument("--seconds", type=float, default=5.0, help="how long none of them reads (default 5)")
-    two.set_defaults(run=_stalled)
+    stalled = runs.add_parser("stalled", help="clients that stop reading a long stream, and continue later")
+    stalled.add_argument("--clients", type=int, default=8, help="clients that stall (default 8)")
+    stalled.add_argument("--megabytes", type=int, default=80, help="megabytes that each reads (default 80)")
+    stalled.add_argument("--seconds", type=float, default=5.0, help="seconds that all of them stall (default 5)")
+    stalled.set_defaults(run=_run_stalled)
 
-    three = runs.add_parser("storm", help="kill -9 of the server under load, again and again")
-    three.add_argument("--rounds", type=int, default=50, help="how often it is killed (default 50)")
-    three.set_defaults(run=_storm)
-    return top
+    storm = runs.add_parser("storm", help="kill -9 of the server under load, again and again")
+    storm.add_argument("--rounds", type=int, default=50, help="times that it is killed (default 50)")
+    storm.set_defaults(run=_run_killed)
+    return parser
 
 
 def main() -> int:
-    options = parser().parse_args()
+    options = make_parser().parse_args()
     report: Report = options.run(options)
-    os.write(1, f"{report.text()}\n".encode())
+    os.write(1, f"{report.format()}\n".encode())
     return 1 if report.faults else 0
 
 

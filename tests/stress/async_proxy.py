@@ -1,4 +1,4 @@
-"""The real server in a process of its own, from within a running loop."""
+"""The real server, started from within a running event loop."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from tests.harness import TIMEOUT_S, ProxyProcess, running_proxy
 
 
 @contextlib.asynccontextmanager
-async def serving(upstream: str, **config: Any) -> AsyncIterator[ProxyProcess]:
-    """The server in front of `upstream`, with a ledger of its own; it is stopped at the end."""
+async def async_proxy(upstream: str, **config: Any) -> AsyncIterator[ProxyProcess]:
+    """Run the server with a new ledger; stop it at the end.  `config` is for running_proxy()."""
     with tempfile.TemporaryDirectory() as folder:
-        proxy = running_proxy(Path(folder), upstream, **config)
-        running = await asyncio.to_thread(proxy.__enter__)
+        context = running_proxy(Path(folder), upstream, **config)
+        proxy = await asyncio.to_thread(context.__enter__)
         try:
-            yield running
+            yield proxy
         finally:
-            await asyncio.to_thread(proxy.__exit__, None, None, None)
+            await asyncio.to_thread(context.__exit__, None, None, None)
 
 
-async def becomes_true(holds: Callable[[], bool], within_s: float = TIMEOUT_S) -> bool:
-    """Whether `holds()` becomes true in time."""
+async def becomes_true(is_true: Callable[[], bool], timeout_s: float = TIMEOUT_S) -> bool:
+    """Poll `is_true` in a thread; return False if it stays false until the timeout."""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(within_s):
-            while not await asyncio.to_thread(holds):  # noqa: ASYNC110  # it is another process that changes
-                await asyncio.sleep(0.1)
+        async with asyncio.timeout(timeout_s):
+            while not await asyncio.to_thread(is_true):  # noqa: ASYNC110  # another process
+                await asyncio.sleep(0.05)
             return True
     return False

@@ -1,10 +1,11 @@
-"""Clients that leave early in every phase, among clients that stay: nobody else may notice, and nothing may be left.
+"""Clients that disconnect in every phase, among clients that stay: the others are not disturbed, and nothing leaks.
 
-At the end each complete stream is what the provider sent byte for byte, the provider has no open stream, the server has
-no request in flight and no descriptor more than its kept connections, its memory has not grown, no call has left
-anything to the collector of cycles, and the ledger has each request that reached the provider once.  What it cost is
-known, or estimated; only where the provider was cancelled before its first byte nothing is known, and the record says
-so.
+At the end
+- each complete stream is byte for byte what the provider sent, and the provider has no open stream;
+- the server has no request in flight, no file descriptor beyond its kept connections, and its memory has not grown;
+- no request has left objects to the cycle collector;
+- the ledger has one record of each request that reached the provider.  Its cost is reported or estimated; it is
+  unknown only if the provider was cancelled before its first byte, and the record states that.
 """
 
 from __future__ import annotations
@@ -14,148 +15,150 @@ import collections
 import itertools
 import random
 import signal
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from tests.harness import ProxyProcess
-from tests.stress.async_proxy import becomes_true, serving
-from tests.stress.clients import PHASES, leave, stay
-from tests.stress.gc_disabled import LEFT
-from tests.stress.process_stats import Memory, error_lines, in_flight, open_files, watched
-from tests.stress.provider import StressProvider, whole_answer
+from tests.stress.async_proxy import async_proxy, becomes_true
+from tests.stress.clients import PHASES, disconnect_early, fetch_body
+from tests.stress.gc_disabled import UNCOLLECTED
+from tests.stress.process_stats import MemorySamples, error_messages, open_files, requests_in_flight, sampled_memory
+from tests.stress.provider import StressProvider, complete_body
 from tests.stress.report import Report
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
 
-#: The server's own descriptors may change by a few: a file of intents, a connection that is being closed.
+#: File descriptors that the server may open for itself meanwhile: a file of intents, a connection that is closing.
 _SPARE_FILES = 8
 
-#: The module to run in place of the server's own.
+#: The module that runs the server.
 _PROGRAM = "tests.stress.gc_disabled"
 
-#: How the cost of a call whose answer had begun is known, by policy.
-_SURE = {"drain": ("reported",), "cancel": ("reported", "estimated")}
+#: The bases of a record whose response had started, by policy.
+_EXPECTED_BASES = {"drain": ("reported",), "cancel": ("reported", "estimated")}
 
-#: KiB that memory may grow from the first third of a run to the last: the ledger's pages in memory, 16 MiB, are full
-#: only after some 14,000 records, and the allocator keeps what the most streams at once took.
-_GROWTH_KIB = 32 * 1024
+#: KiB that memory may grow from the first third of a run to the last: the ledger's page cache, 16 MiB, is full only
+#: after some 14,000 records, and the allocator keeps the memory of the maximum number of streams.
+_MAX_GROWTH_KIB = 32 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """What is asked for.  `policy` is streams.on_client_disconnect."""
+class DisconnectingRun:
+    """The size of a run.  `policy` is streams.on_client_disconnect, `concurrency` the number of clients at a time."""
 
-    leaving: int
+    disconnecting: int
     complete: int
-    at_once: int
+    concurrency: int
     policy: str
 
 
 @dataclass(frozen=True, slots=True)
-class _Going:
-    """A run under way; `damaged` are complete streams that are not."""
+class _RunState:
+    """A run in progress; `damaged` describes streams that should be complete and are not."""
 
-    wanted: Run
+    size: DisconnectingRun
     proxy: ProxyProcess
     provider: StressProvider
     report: Report
     damaged: list[str] = field(default_factory=list)
 
 
-async def run(wanted: Run) -> Report:
-    """Let them all come and go, then look at what is left."""
+async def run(size: DisconnectingRun) -> Report:
+    """Run all clients, then check the server, the provider and the ledger."""
     async with (
         StressProvider().running() as provider,
-        serving(provider.url, program=_PROGRAM, streams={"on_client_disconnect": wanted.policy}) as proxy,
+        async_proxy(provider.url, program=_PROGRAM, streams={"on_client_disconnect": size.policy}) as proxy,
     ):
-        going = _Going(wanted, proxy, provider, Report())
-        await stay(proxy, "whole-first")
+        state = _RunState(size, proxy, provider, Report())
+        await fetch_body(proxy, "whole-first")
         files = open_files(proxy)
-        async with watched(proxy) as memory:
-            await _all(_clients(going), wanted.at_once)
-        await _look(going)
-        _measure(going, memory, files)
+        async with sampled_memory(proxy) as memory:
+            await _run_all(_make_clients(state), size.concurrency)
+        await _check_streams(state)
+        _check_resources(state, memory, files)
         proxy.signal(signal.SIGTERM)
-        going.report.require(await asyncio.to_thread(proxy.wait_exit) == 0, "the exit code is not 0")
-        _account(going, list(read_records(make_backend(proxy.ledger), UsageFilter())))
-    return going.report
+        state.report.require(await asyncio.to_thread(proxy.wait_exit) == 0, "the exit code is not 0")
+        _check_ledger(state, list(read_records(make_backend(proxy.ledger), UsageFilter())))
+    return state.report
 
 
-def _clients(going: _Going) -> Iterator[Awaitable[None]]:
-    """All clients, in no order."""
-    phases = itertools.islice(itertools.cycle(PHASES), going.wanted.leaving)
+def _make_clients(state: _RunState) -> Iterator[Awaitable[None]]:
+    """Yield all clients in random order."""
+    phases = itertools.islice(itertools.cycle(PHASES), state.size.disconnecting)
     users = [f"{phase}-{number}" for number, phase in enumerate(phases)]
-    users += [f"whole-{number}" for number in range(going.wanted.complete)]
+    users += [f"whole-{number}" for number in range(state.size.complete)]
     random.shuffle(users)
     for user in users:
-        yield _stay(going, user) if user.startswith("whole") else _leave(going, user)
+        yield _stay(state, user) if user.startswith("whole") else _disconnect(state, user)
 
 
-async def _stay(going: _Going, user: str) -> None:
+async def _stay(state: _RunState, user: str) -> None:
     try:
-        if await stay(going.proxy, user) != whole_answer(user):
-            going.damaged.append(f"{user}: not what was sent")
+        if await fetch_body(state.proxy, user) != complete_body(user):
+            state.damaged.append(f"{user}: not what was sent")
     except (OSError, EOFError, TimeoutError, AssertionError) as error:
-        going.damaged.append(f"{user}: {error!r}")
+        state.damaged.append(f"{user}: {error!r}")
 
 
-async def _leave(going: _Going, user: str) -> None:
+async def _disconnect(state: _RunState, user: str) -> None:
     try:
-        await leave(going.proxy, going.provider, user)
+        await disconnect_early(state.proxy, state.provider, user)
     except (OSError, EOFError, TimeoutError) as error:
-        going.report.faults.append(f"{user} did not come to where it leaves: {error!r}")
+        state.report.faults.append(f"{user} did not reach the point where it disconnects: {error!r}")
 
 
-async def _all(clients: Iterable[Awaitable[None]], at_once: int) -> None:
-    """Await all of them, a number at a time."""
-    waiting = iter(clients)
+async def _run_all(clients: Iterable[Awaitable[None]], concurrency: int) -> None:
+    """Await all clients, `concurrency` at a time."""
+    remaining = iter(clients)
 
     async def work() -> None:
-        for client in waiting:
+        for client in remaining:
             await client
 
-    await asyncio.gather(*(work() for _ in range(at_once)))
+    await asyncio.gather(*(work() for _ in range(concurrency)))
 
 
-async def _look(going: _Going) -> None:
-    """Wait for the last streams to end, and look at those that were complete."""
-    provider, require = going.provider, going.report.require
+async def _check_streams(state: _RunState) -> None:
+    """Wait for the last streams to end; check the complete ones, the log and the cycle collector."""
+    provider, require = state.provider, state.report.require
     require(await becomes_true(lambda: provider.open_streams == 0), f"the provider has {provider.open_streams} streams")
-    require(await becomes_true(lambda: in_flight(going.proxy) == 0), "/metrics says that requests are in flight")
-    ahead = sum(user.startswith("ahead") for user in provider.asked)
-    require(provider.full >= ahead * 0.9, f"{provider.full} of {ahead} streams ran ahead until they were full")
-    require(not going.damaged, f"{len(going.damaged)} of {going.wanted.complete} complete streams are not")
-    going.report.faults += going.damaged[:10]
-    going.proxy.signal(signal.SIGUSR1)
-    left = await asyncio.to_thread(going.proxy.wait_for_log, LEFT)
-    require(left == f"{LEFT}{{}}", left)
-    logged = collections.Counter(error_lines(going.proxy))
+    require(await becomes_true(lambda: requests_in_flight(state.proxy) == 0), "/metrics has requests in flight")
+    ahead = sum(user.startswith("ahead") for user in provider.users)
+    require(provider.full_streams >= ahead * 0.9, f"{provider.full_streams} of {ahead} streams ran ahead until full")
+    require(not state.damaged, f"{len(state.damaged)} of {state.size.complete} complete streams are damaged")
+    state.report.faults += state.damaged[:10]
+    state.proxy.signal(signal.SIGUSR1)
+    uncollected = await asyncio.to_thread(state.proxy.wait_for_log, UNCOLLECTED)
+    require(uncollected == f"{UNCOLLECTED}{{}}", uncollected)
+    logged = collections.Counter(error_messages(state.proxy))
     require(not logged, f"the log has {logged}")
 
 
-def _measure(going: _Going, memory: Memory, files: int) -> None:
-    now, kept, growth = open_files(going.proxy), going.provider.connections, memory.growth_kib()
-    going.report.row("descriptors", f"{files} at the start, {now} at the end, {kept} kept connections")
-    going.report.require(now <= files + kept + _SPARE_FILES, f"{now - files} descriptors more than at the start")
-    first, most = memory.samples[0], max(memory.samples)
-    going.report.row("memory", f"{first} KiB at the start, {most} at the most; {growth:+} from first to last third")
-    going.report.require(growth <= _GROWTH_KIB, f"memory grows: {growth} KiB from the first third to the last")
+def _check_resources(state: _RunState, memory: MemorySamples, files: int) -> None:
+    files_now, kept, growth = open_files(state.proxy), state.provider.connections, memory.growth_kib()
+    state.report.add_row("descriptors", f"{files} at the start, {files_now} at the end, {kept} kept connections")
+    state.report.require(
+        files_now <= files + kept + _SPARE_FILES, f"{files_now - files} descriptors more than at the start"
+    )
+    first, maximum = memory.samples[0], max(memory.samples)
+    state.report.add_row("memory", f"{first} KiB at the start, {maximum} at most; {growth:+} from first to last third")
+    state.report.require(growth <= _MAX_GROWTH_KIB, f"memory grows: {growth} KiB from the first third to the last")
 
 
-def _account(going: _Going, records: list[dict[str, Any]]) -> None:
-    """Hold the ledger against what the provider was asked."""
-    require, policy = going.report.require, going.wanted.policy
+def _check_ledger(state: _RunState, records: list[Mapping[str, object]]) -> None:
+    """Compare the ledger with the requests that the provider received."""
+    require, policy = state.report.require, state.size.policy
     entries = collections.Counter(str(record["participant"]) for record in records)
-    asked = collections.Counter(going.provider.asked)
-    require(max(asked.values()) == 1, "a request was sent twice")
+    received = collections.Counter(state.provider.users)
+    require(max(received.values()) == 1, "a request was sent twice")
     require(max(entries.values()) == 1, "a request has two records")
-    require(asked <= entries, f"{len(asked - entries)} requests have no record")
-    require(entries <= asked, f"{len(entries - asked)} records are of requests that were never sent")
-    unsure = [str(one["participant"]) for one in records if one["basis"] not in _SURE[policy]]
-    unsure = [user for user in unsure if policy == "drain" or not user.startswith("silent")]
-    require(not unsure, f"{len(unsure)} records are less exact than they could be: {unsure[:5]}")
+    require(received <= entries, f"{len(received - entries)} requests have no record")
+    require(entries <= received, f"{len(entries - received)} records are of requests that were never sent")
+    inexact = [str(record["participant"]) for record in records if record["basis"] not in _EXPECTED_BASES[policy]]
+    inexact = [user for user in inexact if policy == "drain" or not user.startswith("silent")]
+    require(not inexact, f"{len(inexact)} records are less exact than they could be: {inexact[:5]}")
     for phase in ("whole", *PHASES):
-        mine = [record for record in records if str(record["participant"]).startswith(phase)]
-        ends = collections.Counter(f"{record['outcome']}, {record['basis']}" for record in mine)
-        going.report.row(phase, "; ".join(f"{count} {one}" for one, count in ends.items()) or "never sent, no record")
+        of_phase = [record for record in records if str(record["participant"]).startswith(phase)]
+        ends = collections.Counter(f"{record['outcome']}, {record['basis']}" for record in of_phase)
+        figures = "; ".join(f"{count} {end}" for end, count in ends.items())
+        state.report.add_row(phase, figures or "never sent, no record")

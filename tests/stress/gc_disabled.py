@@ -1,7 +1,7 @@
-"""The server without Python's collector of cycles; SIGUSR1 has it say what nothing else would have freed.
+"""The server without Python's cycle collector; on SIGUSR1 it logs the objects that only the collector would free.
 
-What a call leaves to the collector stays for as long as it takes to come, and that is long in a server: each connection
-that ended would still hold its buffers.
+Objects left to the collector stay until its next run, which is rare in a server: a closed connection would keep its
+buffers for minutes.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ import signal
 
 from tornado_proxy.cli import main
 
-#: What the line begins with; counts by type follow, as JSON.
-LEFT = "left to the collector: "
+#: The start of the line; counts by type follow, as JSON.
+UNCOLLECTED = "left to the collector: "
 
 
-def _tell(*_: object) -> None:
+def _report_cycles(*_: object) -> None:
     gc.set_debug(gc.DEBUG_SAVEALL)
     gc.collect()
-    kinds = collections.Counter(type(one).__qualname__ for one in gc.garbage if "tornado" in type(one).__module__)
+    types = [type(garbage) for garbage in gc.garbage]
+    counts = collections.Counter(kind.__qualname__ for kind in types if "tornado" in kind.__module__)
     gc.set_debug(0)
     gc.garbage.clear()
-    os.write(2, f"{LEFT}{json.dumps(kinds)}\n".encode())
+    os.write(2, f"{UNCOLLECTED}{json.dumps(counts)}\n".encode())
 
 
 if __name__ == "__main__":
     gc.disable()
-    signal.signal(signal.SIGUSR1, _tell)
+    signal.signal(signal.SIGUSR1, _report_cycles)
     main()

@@ -1,4 +1,4 @@
-"""The server is killed (SIGKILL) under load, again and again: each request that the provider saw has one entry.
+"""The server is killed (SIGKILL) under load, again and again: each request that the provider received has one entry.
 
 `python -m tests.ledger.rounds` does the same to three processes that only write a ledger, in SQLite or PostgreSQL.
 """
@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import random
-import signal
 import tempfile
 import time
 from collections import Counter
@@ -21,45 +20,45 @@ from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
 
 
 def run(rounds: int) -> Report:
-    """Start, load and kill `rounds` times; then start once more and read the ledger."""
+    """Start, load and kill the server `rounds` times; then start it once more and check the ledger."""
     report = Report()
-    answered: list[str] = []
-    with tempfile.TemporaryDirectory() as place, running_blocking_provider() as provider:
-        folder = Path(place)
+    succeeded: list[str] = []
+    with tempfile.TemporaryDirectory() as name, running_blocking_provider() as provider:
+        folder = Path(name)
         for number in range(rounds):
-            answered += _one_round(folder, provider, number)
+            succeeded += _run_round(folder, provider, number)
         with running_proxy(folder, provider.url) as proxy:
-            wait_until(lambda: set(provider.users) <= set(_entries(proxy.ledger)), "all entries")
-            _judge(report, proxy.ledger, provider, answered, rounds)
+            wait_until(lambda: set(provider.users) <= set(_read_bases(proxy.ledger)), "all entries")
+            _check(report, proxy.ledger, provider, succeeded, rounds)
     return report
 
 
-def _one_round(folder: Path, provider: BlockingProvider, number: int) -> list[str]:
-    """The users who were answered before the kill."""
+def _run_round(folder: Path, provider: BlockingProvider, number: int) -> list[str]:
+    """Return the users whose requests succeeded before the kill."""
     with running_proxy(folder, provider.url) as proxy, Load(proxy.base_url, f"round{number}") as load:
-        seen = len(provider.users)
-        wait_until(lambda: len(provider.users) > seen + 30, "some load")
-        time.sleep(random.random() * 0.5)
-        proxy.signal(signal.SIGKILL)
-        proxy.wait_exit()
+        provider.wait_for_requests(30)
+        time.sleep(random.random() * 0.5)  # the kill comes at a random point of the load
+        proxy.kill()
     return load.succeeded
 
 
-def _entries(ledger: Path) -> dict[str, str]:
-    return {str(one["participant"]): str(one["basis"]) for one in read_records(make_backend(ledger), UsageFilter())}
+def _read_bases(ledger: Path) -> dict[str, str]:
+    return {
+        str(record["participant"]): str(record["basis"]) for record in read_records(make_backend(ledger), UsageFilter())
+    }
 
 
-def _judge(report: Report, ledger: Path, provider: BlockingProvider, answered: list[str], rounds: int) -> None:
-    entries = Counter(str(one["participant"]) for one in read_records(make_backend(ledger), UsageFilter()))
-    unsettled = sum(basis == "unsettled" for basis in _entries(ledger).values())
+def _check(report: Report, ledger: Path, provider: BlockingProvider, succeeded: list[str], rounds: int) -> None:
+    entries = Counter(str(record["participant"]) for record in read_records(make_backend(ledger), UsageFilter()))
+    unsettled = sum(basis == "unsettled" for basis in _read_bases(ledger).values())
     lost = set(provider.users) - set(entries)
-    report.row("calls", f"{len(provider.users)} reached the provider, {len(answered)} were answered")
-    report.row("entries", f"{len(entries)}, {unsettled} of them unsettled, in {rounds} rounds")
+    report.add_row("requests", f"{len(provider.users)} reached the provider, {len(succeeded)} succeeded")
+    report.add_row("entries", f"{len(entries)}, {unsettled} of them unsettled, in {rounds} rounds")
     report.require(not lost, f"{len(lost)} requests are lost: {sorted(lost)[:5]}")
     report.require(max(entries.values()) == 1, "a request has two entries")
-    # A caller's request may be promised to the ledger, and the server dead before it is sent.
-    report.require(
-        len(set(entries) - set(provider.users)) <= rounds * CALLERS, "entries of requests that were never sent"
-    )
-    # What a kill catches: calls under way, and answered ones whose record waited for its commit of 100 ms at the most.
-    report.require(unsettled <= max(rounds * CALLERS * 2, len(answered) // 2), f"{unsettled} entries are unsettled")
+    # The intent of each caller's request may be in the ledger when the server dies before it sends the request.
+    unsent = len(set(entries) - set(provider.users))
+    report.require(unsent <= rounds * CALLERS, "entries of requests that were never sent")
+    # Unsettled are requests in flight, and completed ones whose record waits for its commit, 100 ms at most.
+    limit = max(rounds * CALLERS * 2, len(succeeded) // 2)
+    report.require(unsettled <= limit, f"{unsettled} entries are unsettled")

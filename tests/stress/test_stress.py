@@ -1,4 +1,4 @@
-"""The long runs, made short: what they find in minutes must not be there in seconds."""
+"""Short versions of the long runs: a fault that takes them minutes must not show within seconds."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ import pytest
 
 from tests.harness import ROOT
 from tests.stress import disconnecting_clients, killed_server, stalled_clients
-from tests.stress.__main__ import parser
+from tests.stress.__main__ import make_parser
 
 
 @pytest.mark.parametrize("policy", ["drain", "cancel"])
-def test_clients_that_leave_in_every_phase_harm_no_other_and_leave_nothing_behind(policy: str) -> None:
-    report = asyncio.run(
-        disconnecting_clients.run(disconnecting_clients.Run(leaving=100, complete=30, at_once=40, policy=policy))
-    )
+def test_clients_that_disconnect_in_every_phase_disturb_no_other_and_leak_nothing(policy: str) -> None:
+    size = disconnecting_clients.DisconnectingRun(disconnecting=100, complete=30, concurrency=40, policy=policy)
+
+    report = asyncio.run(disconnecting_clients.run(size))
 
     assert report.faults == []
 
 
 @pytest.mark.parametrize(("clients", "megabytes"), [(2, 80), (64, 8)])
-def test_stalled_readers_lose_nothing_and_cost_less_than_256_kib_each(clients: int, megabytes: int) -> None:
-    report = asyncio.run(stalled_clients.run(stalled_clients.Run(clients, megabytes, seconds=0)))
+def test_stalled_clients_lose_no_byte_and_use_less_than_256_kib_each(clients: int, megabytes: int) -> None:
+    report = asyncio.run(stalled_clients.run(stalled_clients.StalledRun(clients, megabytes, seconds=0)))
 
     assert report.faults == []
 
 
-def test_a_killed_server_loses_no_request_and_doubles_none() -> None:
+def test_killed_server_loses_no_request_and_counts_none_twice() -> None:
     assert killed_server.run(2).faults == []
 
 
-def test_each_run_is_a_command_that_the_pages_name() -> None:
+def test_each_run_is_documented_with_its_command() -> None:
     page = (ROOT / "docs" / "operations.md").read_text("utf-8")
 
     for run in ("leaving", "stalled", "storm"):
-        assert parser().parse_args([run]).run
+        assert make_parser().parse_args([run]).run
         assert f"python -m tests.stress {run}" in page
