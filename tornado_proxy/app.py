@@ -1,12 +1,12 @@
-"""The composition root: the one file that knows all rooms.  Builds them, opens the ports, reloads, drains, stops.
+"""Builds the server from its parts, opens its ports, reloads the configuration, drains and stops.
 
 start ──> serving ── SIGHUP ──> reload: a new snapshot, or the old one and a list of faults in the log
              │ SIGTERM, SIGINT
              v
-          draining: not ready, no new requests, streams go on for at most shutdown.drain_s
-             │ nothing left, time over, or a second signal
+          draining: /readyz fails, new requests are rejected, streams continue for at most shutdown.drain_s
+             │ all requests have ended, drain_s has passed, or a second signal
              v
-          what is left is cut, the ledger is flushed, exit 0
+          the remaining requests are aborted, the ledger is flushed, exit 0
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from tornado_proxy.upstream.http.client import UpstreamClient
 
 _log = logging.getLogger(__name__)
 
-#: Seconds that cut calls get to write their records at the end of a shutdown.
+#: Seconds in which aborted requests can write their records at the end of a shutdown.
 _LAST_RECORDS_S = 2.0
 
-#: Connections that may wait to be taken, at most net.core.somaxconn.  Thousands of clients may come at once after a
-#: restart, and one that finds no place tries again only after a second.
+#: Length of the kernel's queue of unaccepted connections, which net.core.somaxconn limits.  Thousands of clients may
+#: connect at once after a restart, and the SYN of a client that finds the queue full is sent again only after a second.
 _BACKLOG = 4096
 
 
 class Server:
-    """The whole server on a running event loop: start(), then wait_stopped()."""
+    """The server on a running event loop: call start(), then wait_stopped()."""
 
     def __init__(self, config: Path, first: Snapshot) -> None:
         self._snapshots = SnapshotHolder(config, first)
@@ -61,7 +61,7 @@ class Server:
         self.admin_port = 0
 
     async def start(self) -> None:
-        """Open the ledger and both ports.
+        """Open the ledger, then the client port and the admin port.
 
         Raises:
             LedgerUnavailable: the ledger cannot be opened.
@@ -81,10 +81,11 @@ class Server:
         self.admin_port = self._listen(FdLimitedServer(admin_application(services, self.reload)), settings.admin)
 
     def _listen(self, server: HTTPServer, where: ListenSettings) -> int:
+        """Bind and listen; return the port, which the kernel chooses if the configured one is 0."""
         try:
             sockets = bind_sockets(where.port, where.host, backlog=_BACKLOG, reuse_port=where.reuse_port)
         except OSError as error:
-            # bind_sockets leaves open which of the two addresses it was.
+            # The message of bind_sockets does not name the address.
             raise ListenError(f"{where.host}:{where.port}: {error.strerror or error}") from error
         server.add_sockets(sockets)
         self._servers.append(server)
@@ -92,21 +93,22 @@ class Server:
         return port
 
     def handle_signals(self) -> None:
-        """SIGTERM and SIGINT drain, a second one hurries; SIGHUP reloads."""
+        """Install signal handlers: SIGTERM and SIGINT drain, a second one stops at once, SIGHUP reloads."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, lambda: tasks.spawn(self._reload_and_log(), "reload"))
 
     async def reload(self) -> None:
-        """Read the configuration again and put it in use.
+        """Read the configuration and swap the snapshot; requests in flight keep the old one.
 
         Raises:
-            ConfigError: it is faulty; nothing has changed.
+            ConfigError: the configuration is invalid; the old one stays in use.
         """
         async with self._reloading:
             generation = self._snapshots.current.generation + 1
             try:
+                # In a thread: reading and validating all files takes longer than a stream may pause.
                 new = await asyncio.to_thread(snapshot.build, self._snapshots.path, generation)
                 self._snapshots.swap(new)
             except ConfigError:

@@ -52,6 +52,7 @@ async def test_request_has_only_the_given_headers(make_client: MakeClient) -> No
         received.append(await reader.readexactly(2))
         writer.write(OK + b"Content-Length: 0\r\n\r\n")
 
+    # libcurl alone would add Accept and User-Agent, Tornado's client Accept-Encoding.
     async with run_provider(respond, heads=received) as url:
         await read_body(make_client().start(make_request(f"{url}/v1/x?a=%2Fb")))
 
@@ -109,6 +110,7 @@ async def test_slow_reader_holds_the_provider_back_and_loses_no_byte(make_client
         written_while_stalled = written
 
         assert exchange.held_bytes <= HIGH_WATER_BYTES + 16 * 1024
+        # The kernel's socket buffers take some megabytes.
         assert written_while_stalled < 16 * 1024 * 1024
         assert len(await read_body(exchange)) == size
 
@@ -164,6 +166,7 @@ async def test_exchanges_aborted_in_every_phase_leave_no_handle_running(make_cli
 
     async with run_provider(drip) as url:
         upstream = make_client()
+        # One abort every 1.5 ms: while connecting, before the head, between chunks and after the end.
         aborted = [upstream.start(make_request(url)) for _ in range(100)]
         completed = [upstream.start(make_request(url)) for _ in range(20)]
         for number, exchange in enumerate(aborted):
@@ -228,13 +231,14 @@ async def test_request_on_a_connection_that_is_just_closing_is_retried(make_clie
 
         assert await read_body(upstream.start(make_request(url, body=b"[]"))) == b""
 
-    assert bodies == [b"{}", b"[]", b"[]"]
+    assert bodies == [b"{}", b"[]", b"[]"]  # the last one on a new connection
 
 
 @pytest.mark.gen_test
 async def test_request_that_the_provider_may_have_processed_is_not_retried(make_client: MakeClient) -> None:
     bodies: list[bytes] = []
 
+    # 0.6 s is longer than the time in which a retry is allowed.
     async with run_provider(close_second_request(0.6, bodies)) as url:
         upstream = make_client()
         await read_body(upstream.start(make_request(url)))

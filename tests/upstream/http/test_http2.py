@@ -67,7 +67,7 @@ async def test_a_hundred_concurrent_streams_share_the_open_connection(ca: str) -
             bodies = await asyncio.gather(*(read_body(exchange) for exchange in exchanges))
 
     assert peaks == [100]
-    assert {(head.status, head.reason) for head in heads} == {(200, "")}
+    assert {(head.status, head.reason) for head in heads} == {(200, "")}  # HTTP/2 has no reason phrase
     assert bodies == [make_body(size) for size in sizes]
 
 
@@ -96,7 +96,8 @@ async def test_stream_over_the_limit_of_a_connection_does_not_wait_for_another_t
             peaks = [connection.peak_streams for connection in provider.connections]
 
     assert max(peaks) == 8
-    assert len(peaks) <= 33  # the second round needed no new connection
+    # 1 connection of warm_up() and at most 32 more for the streams over its limit; the second round needs no new one.
+    assert len(peaks) <= 33
 
 
 @pytest.mark.gen_test(timeout=30)
@@ -161,6 +162,7 @@ async def test_unread_streams_hold_back_their_provider_and_no_other_stream(ca: s
 
     assert len(provider.connections) == 1
     assert len(sent) == 3
+    # CREDIT_BYTES and HIGH_WATER_BYTES, and what is in flight; libcurl alone would take 10 MB.
     assert max(sent) < 256 * 1024
     assert bodies == [make_body(size)] * 3
 

@@ -158,6 +158,7 @@ async def test_sent_messages_arrive_in_order_as_text_or_binary() -> None:
         async for message in connection:
             received.put_nowait(message)
 
+    # 126 and 65,536 bytes are the shortest payloads with two and eight bytes of length (RFC 6455 section 5.2).
     messages: list[str | bytes] = ["", b"", "ünï", b"\x00\xff", "x" * 126, b"y" * 65_536, "z" * 2_000_000, "last"]
 
     async with run_websocket_provider(respond) as url:
@@ -196,6 +197,7 @@ async def test_messages_of_one_turn_are_sent_in_two_segments_without_further_del
         before = count_segments_sent(raw)
         for number in range(50):
             assert upstream.send(str(number)) is None
+        # The sender's callback runs on the next turn of the loop.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 
@@ -238,7 +240,7 @@ async def test_close_code_and_reason_of_the_provider_are_reported(code: int, rea
 @pytest.mark.gen_test(timeout=30)
 async def test_close_without_a_code_counts_as_broken() -> None:
     async def respond(connection: ServerConnection) -> None:
-        connection.transport.write(b"\x88\x00")
+        connection.transport.write(b"\x88\x00")  # a close frame without a payload
         await connection.wait_closed()
 
     async with run_websocket_provider(respond) as url:
@@ -257,6 +259,7 @@ async def test_lost_connection_is_broken_after_its_messages() -> None:
     async with run_websocket_provider(respond) as url:
         messages, closed = await receive_all(await open_websocket(url))
 
+    # abort() may discard messages that the socket has not sent yet.
     assert messages == ["one", "two"][: len(messages)]
     assert closed == Closed(1011, "the connection to the provider broke", broken=True)
 
@@ -305,6 +308,7 @@ async def test_upgrade_sends_the_key_and_subprotocols_and_reports_the_selected_o
     assert requests[0].path == "/v1/realtime"
     assert requests[0].headers["Authorization"] == "Bearer provider-key"
     assert requests[0].headers["X-One"] == "1"
+    # No permessage-deflate: the proxy relays and meters uncompressed messages.
     assert "Sec-WebSocket-Extensions" not in requests[0].headers
 
 

@@ -1,7 +1,8 @@
-"""Sends WebSocket messages without a task each, and the messages of one turn of the event loop in one TCP segment.
+"""Sends WebSocket messages without a task each, and batches the messages of one turn of the event loop under TCP_CORK.
 
-Tornado's write_message() creates a task per message, and each message is one system call and one segment.  Measured:
-88 us per relayed message that way, 37 us this way; 28 of the 88 were the system call.
+Tornado's write_message() creates a task per message, and each message becomes a TCP segment of its own.  Measured:
+together with UpstreamWebSocket.listen(), which reads without a queue, a relayed message costs 37 us instead of 88; the
+system call alone took 28 of the 88.
 
 This module calls the private method `WebSocketProtocol13._write_frame`.  Tornado is pinned to one version for it, and
 tests/upstream/websocket/test_connection.py tests its behaviour.
