@@ -104,7 +104,7 @@ def running_contestant(name: str, workspace: Workspace, provider_port: int) -> I
     folder = workspace.folder / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    with _STARTUP_FILES[name](Workspace(folder, workspace.layout, workspace.max_files), provider_port) as contestant:
+    with _STARTERS[name](Workspace(folder, workspace.layout, workspace.max_files), provider_port) as contestant:
         yield contestant
 
 
@@ -163,7 +163,7 @@ def _listening(workspace: Workspace, port: int, command: list[str]) -> Iterator[
         yield process
 
 
-_STARTUP_FILES: dict[str, _Starter] = {
+_STARTERS: dict[str, _Starter] = {
     DIRECT: _direct,
     OURS: _ours,
     "nginx": _nginx,

@@ -23,7 +23,7 @@ _STARTUP_FILES = (_ENTRY_FILE, "tornado_proxy/cli/", "tornado_proxy/app.py")
 FRAMEWORK = "tornado and the loop"
 
 
-def stacks(path: Path) -> Iterator[tuple[list[str], int]]:
+def read_stacks(path: Path) -> Iterator[tuple[list[str], int]]:
     """Yield each stack of the event loop's thread: its files, outermost first, and its number of samples."""
     for line in path.read_text().splitlines():
         frames, _, count = line.rpartition(" ")
@@ -34,7 +34,7 @@ def stacks(path: Path) -> Iterator[tuple[list[str], int]]:
 def count_by_package(path: Path) -> Counter[str]:
     """Return the samples of each package, with the libraries that it calls; the rest counts for FRAMEWORK."""
     packages: Counter[str] = Counter()
-    for files, count in stacks(path):
+    for files, count in read_stacks(path):
         ours = (file for file in reversed(files) if file.startswith(_OURS) and not file.startswith(_STARTUP_FILES))
         packages[_find_package(next(ours, FRAMEWORK))] += count
     return packages
@@ -42,10 +42,10 @@ def count_by_package(path: Path) -> Counter[str]:
 
 def count_by_file(path: Path) -> Counter[str]:
     """Return the samples of each file that was running, of the server or of a library."""
-    running_contestant: Counter[str] = Counter()
-    for files, count in stacks(path):
-        running_contestant[files[-1]] += count
-    return running_contestant
+    samples: Counter[str] = Counter()
+    for files, count in read_stacks(path):
+        samples[files[-1]] += count
+    return samples
 
 
 def _find_package(file: str) -> str:

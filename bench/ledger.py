@@ -80,9 +80,9 @@ async def measure_ledger(records: list[RequestRecord], concurrency: int, *, fsyn
 
         async def run_requests() -> None:
             for record in remaining:
-                running_process = time.perf_counter()
+                begun = time.perf_counter()
                 await ledger.begin(record.intent)
-                waits.append(time.perf_counter() - running_process)
+                waits.append(time.perf_counter() - begun)
                 # A turn of the loop between both, as a request has: the ledger's thread must not see them together.
                 await asyncio.sleep(0)
                 ledger.finish(record)

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from tornado_proxy.cli import main
 
 
-def test_the_command_serves_until_it_is_told_to_stop() -> None:
+def test_command_serves_until_sigterm() -> None:
     command = [sys.executable, "-m", "tornado_proxy", "simulate", "--port", "0", "--require-key", "openai=sk-right"]
 
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -25,7 +25,7 @@ def test_the_command_serves_until_it_is_told_to_stop() -> None:
     assert (process.returncode, rest) == (0, "")
 
 
-def test_a_key_of_an_unknown_provider_is_a_usage_fault() -> None:
+def test_key_of_an_unknown_provider_is_a_usage_error() -> None:
     result = CliRunner().invoke(main, ["simulate", "--port", "0", "--require-key", "other=k"])
 
     assert result.exit_code == 2

@@ -9,22 +9,22 @@ import pytest
 FIRST_FIVE = "The stand-in answers"
 
 
-def ask(text: str, **more: object) -> dict[str, object]:
+def make_body(text: str, **more: object) -> dict[str, object]:
     return {"model": "claude-opus-4-8", "max_tokens": 1000, "messages": [{"role": "user", "content": text}], **more}
 
 
-def test_a_message_states_usage_that_can_be_counted_by_hand(anthropic_client: anthropic.Anthropic) -> None:
-    answer = anthropic_client.messages.create(**ask("Say this [[sim tokens=5]]", system="Be brief."))
+def test_message_usage_can_be_counted_by_hand(anthropic_client: anthropic.Anthropic) -> None:
+    response = anthropic_client.messages.create(**make_body("Say this [[sim tokens=5]]", system="Be brief."))
 
-    assert answer.content[0].text == FIRST_FIVE
-    assert answer.stop_reason == "end_turn"
-    assert (answer.usage.input_tokens, answer.usage.output_tokens) == (10 + 3, 5)
-    assert (answer.usage.cache_read_input_tokens, answer.usage.cache_creation_input_tokens) == (0, 0)
-    assert answer.usage.service_tier == "standard"
+    assert response.content[0].text == FIRST_FIVE
+    assert response.stop_reason == "end_turn"
+    assert (response.usage.input_tokens, response.usage.output_tokens) == (10 + 3, 5)
+    assert (response.usage.cache_read_input_tokens, response.usage.cache_creation_input_tokens) == (0, 0)
+    assert response.usage.service_tier == "standard"
 
 
-def test_the_events_of_a_message_come_in_order(anthropic_client: anthropic.Anthropic, base_url: str) -> None:
-    body = json.dumps(ask("Hi [[sim tokens=2]]", stream=True, thinking={"type": "adaptive"})).encode()
+def test_message_events_are_in_order(anthropic_client: anthropic.Anthropic, base_url: str) -> None:
+    body = json.dumps(make_body("Hi [[sim tokens=2]]", stream=True, thinking={"type": "adaptive"})).encode()
     request = urllib.request.Request(f"{base_url}/v1/messages?beta=true", body, {"x-api-key": "k"})
     with urllib.request.urlopen(request, timeout=10) as response:
         lines = response.read().decode().splitlines()
@@ -44,44 +44,44 @@ def test_the_events_of_a_message_come_in_order(anthropic_client: anthropic.Anthr
     ]
 
 
-def test_the_stream_helper_accumulates_what_the_json_says(anthropic_client: anthropic.Anthropic) -> None:
-    with anthropic_client.messages.stream(**ask("Hi [[sim tokens=9]]", thinking={"type": "adaptive"})) as stream:
+def test_streamed_and_json_responses_are_equal(anthropic_client: anthropic.Anthropic) -> None:
+    with anthropic_client.messages.stream(**make_body("Hi [[sim tokens=9]]", thinking={"type": "adaptive"})) as stream:
         text = "".join(stream.text_stream)
         final = stream.get_final_message()
-    whole = anthropic_client.messages.create(**ask("Hi [[sim tokens=9]]", thinking={"type": "adaptive"}))
+    complete = anthropic_client.messages.create(**make_body("Hi [[sim tokens=9]]", thinking={"type": "adaptive"}))
 
     assert [block.type for block in final.content] == ["thinking", "text"]
-    assert final.content[0].thinking == whole.content[0].thinking
-    assert final.content[0].signature == whole.content[0].signature
-    assert text == final.content[1].text == whole.content[1].text
-    assert final.usage == whole.usage
+    assert final.content[0].thinking == complete.content[0].thinking
+    assert final.content[0].signature == complete.content[0].signature
+    assert text == final.content[1].text == complete.content[1].text
+    assert final.usage == complete.usage
     assert final.usage.output_tokens == 9 + 16
     assert final.usage.output_tokens_details.thinking_tokens == 16
 
 
-def test_tool_use_comes_whole_and_in_deltas(anthropic_client: anthropic.Anthropic) -> None:
+def test_tool_use_is_equal_in_json_and_stream(anthropic_client: anthropic.Anthropic) -> None:
     text = '[[sim tool=a args={"city": "Paris"}]] [[sim tool=b]]'
 
-    whole = anthropic_client.messages.create(**ask(text))
-    with anthropic_client.messages.stream(**ask(text)) as stream:
+    complete = anthropic_client.messages.create(**make_body(text))
+    with anthropic_client.messages.stream(**make_body(text)) as stream:
         streamed = stream.get_final_message()
 
-    for answer in (whole, streamed):
-        assert [(block.name, block.input) for block in answer.content] == [("a", {"city": "Paris"}), ("b", {})]
-        assert answer.stop_reason == "tool_use"
-        assert answer.usage.output_tokens == 1 + 9 + 1 + 2
+    for response in (complete, streamed):
+        assert [(block.name, block.input) for block in response.content] == [("a", {"city": "Paris"}), ("b", {})]
+        assert response.stop_reason == "tool_use"
+        assert response.usage.output_tokens == 1 + 9 + 1 + 2
 
 
-def test_a_tool_result_ends_the_tool_directive(anthropic_client: anthropic.Anthropic) -> None:
+def test_tool_result_ends_the_tool_directive(anthropic_client: anthropic.Anthropic) -> None:
     messages = [
         {"role": "user", "content": "[[sim tool=f]]"},
         {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "f", "input": {}}]},
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "done"}]},
     ]
 
-    answer = anthropic_client.messages.create(model="claude-opus-4-8", max_tokens=99, messages=messages)
+    response = anthropic_client.messages.create(model="claude-opus-4-8", max_tokens=99, messages=messages)
 
-    assert answer.stop_reason == "end_turn"
+    assert response.stop_reason == "end_turn"
 
 
 def test_marked_prefixes_are_written_once_then_read(anthropic_client: anthropic.Anthropic) -> None:
@@ -90,8 +90,8 @@ def test_marked_prefixes_are_written_once_then_read(anthropic_client: anthropic.
         {"type": "text", "text": "more " * 500, "cache_control": {"type": "ephemeral"}},
     ]
 
-    first = anthropic_client.messages.create(**ask("one", system=system)).usage
-    second = anthropic_client.messages.create(**ask("one two", system=system)).usage
+    first = anthropic_client.messages.create(**make_body("one", system=system)).usage
+    second = anthropic_client.messages.create(**make_body("one two", system=system)).usage
 
     assert (first.input_tokens, first.cache_creation_input_tokens, first.cache_read_input_tokens) == (1, 2500, 0)
     assert first.cache_creation is not None
@@ -100,47 +100,47 @@ def test_marked_prefixes_are_written_once_then_read(anthropic_client: anthropic.
     assert (second.input_tokens, second.cache_creation_input_tokens, second.cache_read_input_tokens) == (2, 0, 2500)
 
 
-def test_a_refusal_has_no_content(anthropic_client: anthropic.Anthropic) -> None:
-    with anthropic_client.messages.stream(**ask("[[sim refuse]]")) as stream:
-        answer = stream.get_final_message()
+def test_refusal_has_no_content(anthropic_client: anthropic.Anthropic) -> None:
+    with anthropic_client.messages.stream(**make_body("[[sim refuse]]")) as stream:
+        response = stream.get_final_message()
 
-    assert (answer.stop_reason, answer.content, answer.usage.output_tokens) == ("refusal", [], 5)
-
-
-def test_a_limit_cuts_the_answer(anthropic_client: anthropic.Anthropic) -> None:
-    answer = anthropic_client.messages.create(**ask("Hi") | {"max_tokens": 5})
-
-    assert (answer.stop_reason, answer.content[0].text) == ("max_tokens", FIRST_FIVE)
+    assert (response.stop_reason, response.content, response.usage.output_tokens) == ("refusal", [], 5)
 
 
-def test_counting_is_what_a_message_is_charged(anthropic_client: anthropic.Anthropic) -> None:
-    body = ask("one two three", system="four five")
+def test_output_ends_at_the_token_limit(anthropic_client: anthropic.Anthropic) -> None:
+    response = anthropic_client.messages.create(**make_body("Hi") | {"max_tokens": 5})
+
+    assert (response.stop_reason, response.content[0].text) == ("max_tokens", FIRST_FIVE)
+
+
+def test_count_tokens_equals_the_charged_input(anthropic_client: anthropic.Anthropic) -> None:
+    body = make_body("one two three", system="four five")
     counted = anthropic_client.messages.count_tokens(**{k: v for k, v in body.items() if k != "max_tokens"})
 
     assert counted.input_tokens == anthropic_client.messages.create(**body).usage.input_tokens == 5
 
 
-def test_a_message_without_max_tokens_is_refused(base_url: str, anthropic_client: anthropic.Anthropic) -> None:
+def test_message_without_max_tokens_is_rejected(base_url: str, anthropic_client: anthropic.Anthropic) -> None:
     with pytest.raises(anthropic.BadRequestError, match="max_tokens"):
         anthropic_client.post(
             "/v1/messages", body={"model": "m", "messages": [{"role": "user", "content": "x"}]}, cast_to=object
         )
 
 
-def test_the_async_client_reads_the_same_stream(base_url: str) -> None:
+def test_async_client_reads_the_same_stream(base_url: str) -> None:
     async def read() -> str:
         async with (
             anthropic.AsyncAnthropic(base_url=f"{base_url}/anthropic", api_key="k") as client,
-            client.messages.stream(**ask("Hi [[sim tokens=5]]")) as stream,
+            client.messages.stream(**make_body("Hi [[sim tokens=5]]")) as stream,
         ):
             return await stream.get_final_text()
 
     assert asyncio.run(read()) == FIRST_FIVE
 
 
-def test_a_batch_runs_ends_and_gives_results(anthropic_client: anthropic.Anthropic) -> None:
+def test_batch_runs_ends_and_has_results(anthropic_client: anthropic.Anthropic) -> None:
     texts = {"good": "Hi [[sim tokens=5]]", "bad": "[[sim status=529]]"}
-    requests = [{"custom_id": name, "params": ask(text)} for name, text in texts.items()]
+    requests = [{"custom_id": name, "params": make_body(text)} for name, text in texts.items()]
     requests.reverse()
 
     with pytest.raises(anthropic.InternalServerError):
@@ -162,9 +162,9 @@ def test_a_batch_runs_ends_and_gives_results(anthropic_client: anthropic.Anthrop
         anthropic_client.messages.batches.retrieve(created.id)
 
 
-def test_a_cancelled_batch_has_cancelled_results(anthropic_client: anthropic.Anthropic, simulator) -> None:
+def test_cancelled_batch_has_cancelled_results(anthropic_client: anthropic.Anthropic, simulator) -> None:
     simulator.settle_s = 0.3
-    created = anthropic_client.messages.batches.create(requests=[{"custom_id": "a", "params": ask("Hi")}])
+    created = anthropic_client.messages.batches.create(requests=[{"custom_id": "a", "params": make_body("Hi")}])
 
     cancelled = anthropic_client.messages.batches.cancel(created.id)
     ended = wait_until_ended(anthropic_client, created.id)
@@ -182,13 +182,13 @@ def test_legacy_completions_never_state_usage(base_url: str) -> None:
         with urllib.request.urlopen(request, timeout=10) as response:
             return response.read().decode()
 
-    whole, streamed = post(), post(stream=True)
+    complete, streamed = post(), post(stream=True)
 
-    assert json.loads(whole)["completion"] == FIRST_FIVE
+    assert json.loads(complete)["completion"] == FIRST_FIVE
     events = [json.loads(line[6:]) for line in streamed.splitlines() if line.startswith("data: ")]
     assert "".join(event.get("completion", "") for event in events) == FIRST_FIVE
     assert events[-1]["stop_reason"] == "max_tokens"
-    assert "usage" not in whole + streamed
+    assert "usage" not in complete + streamed
 
 
 def wait_until_ended(client: anthropic.Anthropic, batch_id: str) -> anthropic.types.messages.MessageBatch:

@@ -16,7 +16,7 @@ WAV = struct.pack(
 FIRST_FIVE = "The stand-in answers"
 
 
-def test_speech_is_bytes_of_the_format(openai_client: openai.OpenAI) -> None:
+def test_speech_is_audio_in_the_requested_format(openai_client: openai.OpenAI) -> None:
     mp3 = openai_client.audio.speech.create(model="gpt-4o-mini-tts", voice="alloy", input="one two three four").read()
     pcm = openai_client.audio.speech.create(model="tts-1", voice="alloy", input="one two", response_format="pcm").read()
     wav = openai_client.audio.speech.create(model="tts-1", voice="alloy", input="one", response_format="wav").read()
@@ -39,12 +39,12 @@ def test_speech_events_state_usage(base_url: str) -> None:
     }
 
 
-def test_speech_can_be_cut(openai_client: openai.OpenAI) -> None:
+def test_cut_directive_breaks_speech(openai_client: openai.OpenAI) -> None:
     with pytest.raises((openai.APIConnectionError, httpx2.RemoteProtocolError)):
         openai_client.audio.speech.create(model="tts-1", voice="alloy", input="[[sim bytes=100000 cut=after:2]]").read()
 
 
-def test_a_transcription_is_charged_by_tokens_or_by_seconds(openai_client: openai.OpenAI) -> None:
+def test_transcription_is_charged_by_tokens_or_by_seconds(openai_client: openai.OpenAI) -> None:
     def transcribe(model: str):
         return openai_client.audio.transcriptions.create(model=model, file=("a.wav", WAV), prompt="[[sim tokens=5]]")
 
@@ -66,13 +66,13 @@ def test_a_transcription_is_charged_by_tokens_or_by_seconds(openai_client: opena
     ],
 )
 def test_plain_formats_have_no_usage(openai_client: openai.OpenAI, format_: str, expected: str) -> None:
-    asked = {"model": "whisper-1", "file": ("a.wav", WAV), "prompt": "[[sim tokens=5]]", "response_format": format_}
+    arguments = {"model": "whisper-1", "file": ("a.wav", WAV), "prompt": "[[sim tokens=5]]", "response_format": format_}
 
-    assert openai_client.audio.transcriptions.create(**asked) == expected
-    assert openai_client.audio.translations.create(**asked) == expected
+    assert openai_client.audio.transcriptions.create(**arguments) == expected
+    assert openai_client.audio.translations.create(**arguments) == expected
 
 
-def test_rich_formats_tell_the_duration(openai_client: openai.OpenAI) -> None:
+def test_verbose_formats_state_the_duration(openai_client: openai.OpenAI) -> None:
     create = openai_client.audio.transcriptions.create
     verbose = create(model="whisper-1", file=("a.wav", WAV), response_format="verbose_json")
     diarized = create(model="gpt-4o-transcribe-diarize", file=("a.wav", WAV), response_format="diarized_json")
@@ -86,13 +86,15 @@ def test_rich_formats_tell_the_duration(openai_client: openai.OpenAI) -> None:
     assert not hasattr(translated, "usage")
 
 
-def test_a_translation_has_no_usage(openai_client: openai.OpenAI) -> None:
-    answer = openai_client.audio.translations.create(model="whisper-1", file=("a.wav", WAV), prompt="[[sim tokens=5]]")
+def test_translation_has_no_usage(openai_client: openai.OpenAI) -> None:
+    response = openai_client.audio.translations.create(
+        model="whisper-1", file=("a.wav", WAV), prompt="[[sim tokens=5]]"
+    )
 
-    assert answer.to_dict() == {"text": FIRST_FIVE}
+    assert response.to_dict() == {"text": FIRST_FIVE}
 
 
-def test_a_streamed_transcription_ends_with_usage(openai_client: openai.OpenAI) -> None:
+def test_streamed_transcription_ends_with_usage(openai_client: openai.OpenAI) -> None:
     events = list(
         openai_client.audio.transcriptions.create(
             model="gpt-4o-transcribe", file=("a.wav", WAV), prompt="[[sim tokens=5]]", stream=True
@@ -103,7 +105,7 @@ def test_a_streamed_transcription_ends_with_usage(openai_client: openai.OpenAI) 
     assert events[-1].usage.total_tokens == 38
 
 
-def test_the_async_client_transcribes(base_url: str) -> None:
+def test_async_client_transcribes(base_url: str) -> None:
     async def read() -> str:
         async with openai.AsyncOpenAI(base_url=f"{base_url}/v1", api_key="k") as client:
             return (await client.audio.transcriptions.create(model="whisper-1", file=("a.wav", WAV))).text
@@ -111,9 +113,9 @@ def test_the_async_client_transcribes(base_url: str) -> None:
     assert asyncio.run(read()).startswith("The stand-in")
 
 
-def test_a_transcription_needs_a_file(base_url: str) -> None:
+def test_transcription_without_a_file_is_rejected(base_url: str) -> None:
     files = {"model": (None, "whisper-1")}
 
-    answer = httpx2.post(f"{base_url}/v1/audio/transcriptions", files=files, headers={"x-api-key": "k"})
+    response = httpx2.post(f"{base_url}/v1/audio/transcriptions", files=files, headers={"x-api-key": "k"})
 
-    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "file")
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "file")

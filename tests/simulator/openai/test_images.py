@@ -10,25 +10,27 @@ pytestmark = pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def test_a_picture_states_usage(openai_client: openai.OpenAI) -> None:
-    answer = openai_client.images.generate(model="gpt-image-2", prompt="a siamese cat", size="1024x1536", quality="low")
+def test_image_states_usage(openai_client: openai.OpenAI) -> None:
+    response = openai_client.images.generate(
+        model="gpt-image-2", prompt="a siamese cat", size="1024x1536", quality="low"
+    )
 
-    assert b64decode(answer.data[0].b64_json).startswith(PNG)
-    assert (answer.size, answer.quality, answer.background, answer.output_format) == (
+    assert b64decode(response.data[0].b64_json).startswith(PNG)
+    assert (response.size, response.quality, response.background, response.output_format) == (
         "1024x1536",
         "low",
         "opaque",
         "png",
     )
-    assert (answer.usage.input_tokens, answer.usage.output_tokens, answer.usage.total_tokens) == (3, 408, 411)
-    assert answer.usage.output_tokens_details.image_tokens == 408
+    assert (response.usage.input_tokens, response.usage.output_tokens, response.usage.total_tokens) == (3, 408, 411)
+    assert response.usage.output_tokens_details.image_tokens == 408
 
 
-def test_the_provider_chooses_what_is_left_open(openai_client: openai.OpenAI) -> None:
-    answer = openai_client.images.generate(model="gpt-image-2", prompt="cat", n=2, quality="auto")
+def test_provider_chooses_omitted_settings(openai_client: openai.OpenAI) -> None:
+    response = openai_client.images.generate(model="gpt-image-2", prompt="cat", n=2, quality="auto")
 
-    assert (len(answer.data), answer.size, answer.quality) == (2, "1024x1024", "high")
-    assert answer.usage.output_tokens == 2 * 4160
+    assert (len(response.data), response.size, response.quality) == (2, "1024x1024", "high")
+    assert response.usage.output_tokens == 2 * 4160
 
 
 def test_old_models_state_no_usage(openai_client: openai.OpenAI) -> None:
@@ -39,38 +41,41 @@ def test_old_models_state_no_usage(openai_client: openai.OpenAI) -> None:
     assert (varied.usage, len(varied.data)) == (None, 2)
 
 
-def test_an_edit_counts_the_pictures_it_is_given(openai_client: openai.OpenAI) -> None:
-    answer = openai_client.images.edit(
+def test_edit_counts_its_input_images(openai_client: openai.OpenAI) -> None:
+    response = openai_client.images.edit(
         model="gpt-image-2", prompt="add a hat", image=[("a.png", PNG), ("b.png", PNG)], quality="low"
     )
 
-    assert (answer.usage.input_tokens_details.image_tokens, answer.usage.input_tokens_details.text_tokens) == (170, 3)
-    assert answer.usage.total_tokens == 173 + 272
+    assert (response.usage.input_tokens_details.image_tokens, response.usage.input_tokens_details.text_tokens) == (
+        170,
+        3,
+    )
+    assert response.usage.total_tokens == 173 + 272
 
 
 @pytest.mark.parametrize("kind", ["image_generation", "image_edit"])
-def test_a_stream_shows_partial_pictures_and_charges_them(openai_client: openai.OpenAI, kind: str) -> None:
-    asked = {"model": "gpt-image-2", "prompt": "cat", "quality": "low", "stream": True, "partial_images": 2}
+def test_stream_has_partial_images_and_charges_them(openai_client: openai.OpenAI, kind: str) -> None:
+    arguments = {"model": "gpt-image-2", "prompt": "cat", "quality": "low", "stream": True, "partial_images": 2}
     if kind == "image_generation":
-        events = list(openai_client.images.generate(**asked))
+        events = list(openai_client.images.generate(**arguments))
     else:
-        events = list(openai_client.images.edit(**asked, image=("a.png", PNG)))
+        events = list(openai_client.images.edit(**arguments, image=("a.png", PNG)))
 
     assert [event.type for event in events] == [f"{kind}.partial_image"] * 2 + [f"{kind}.completed"]
     assert [event.partial_image_index for event in events[:2]] == [0, 1]
     assert events[-1].usage.output_tokens == 272 + 200
 
 
-def test_several_streamed_pictures_add_up_to_the_json(openai_client: openai.OpenAI) -> None:
-    asked = {"model": "gpt-image-2", "prompt": "one cat", "n": 2, "quality": "medium"}
+def test_usage_of_streamed_images_adds_up_to_the_json(openai_client: openai.OpenAI) -> None:
+    arguments = {"model": "gpt-image-2", "prompt": "one cat", "n": 2, "quality": "medium"}
 
-    streamed = [event.usage for event in openai_client.images.generate(**asked, stream=True)]
-    whole = openai_client.images.generate(**asked).usage
+    streamed = [event.usage for event in openai_client.images.generate(**arguments, stream=True)]
+    complete = openai_client.images.generate(**arguments).usage
 
-    assert sum(usage.total_tokens for usage in streamed) == whole.total_tokens == 2 + 2 * 1056
+    assert sum(usage.total_tokens for usage in streamed) == complete.total_tokens == 2 + 2 * 1056
 
 
-def test_the_async_client_draws(base_url: str) -> None:
+def test_async_client_generates_an_image(base_url: str) -> None:
     async def draw() -> int:
         async with openai.AsyncOpenAI(base_url=f"{base_url}/v1", api_key="k") as client:
             return len((await client.images.generate(model="gpt-image-2", prompt="cat")).data)

@@ -8,17 +8,17 @@ import pytest
 FIRST_FIVE = "The stand-in answers"
 
 
-def test_a_response_states_usage_that_can_be_counted_by_hand(openai_client: openai.OpenAI) -> None:
-    answer = openai_client.responses.create(model="gpt-4o-mini", input="Say this [[sim tokens=5]]")
+def test_response_usage_can_be_counted_by_hand(openai_client: openai.OpenAI) -> None:
+    response = openai_client.responses.create(model="gpt-4o-mini", input="Say this [[sim tokens=5]]")
 
-    assert answer.output_text == FIRST_FIVE
-    assert answer.status == "completed"
-    assert answer.service_tier == "default"
-    assert answer.usage is not None
-    assert (answer.usage.input_tokens, answer.usage.output_tokens, answer.usage.total_tokens) == (10, 5, 15)
+    assert response.output_text == FIRST_FIVE
+    assert response.status == "completed"
+    assert response.service_tier == "default"
+    assert response.usage is not None
+    assert (response.usage.input_tokens, response.usage.output_tokens, response.usage.total_tokens) == (10, 5, 15)
 
 
-def test_the_events_of_a_response_come_in_order(openai_client: openai.OpenAI) -> None:
+def test_response_events_are_in_order(openai_client: openai.OpenAI) -> None:
     events = list(openai_client.responses.create(model="gpt-5.4", input="Hi [[sim tokens=2]]", stream=True))
 
     assert [event.type for event in events] == [
@@ -42,7 +42,7 @@ def test_the_events_of_a_response_come_in_order(openai_client: openai.OpenAI) ->
     assert (final.usage.output_tokens, final.usage.output_tokens_details.reasoning_tokens) == (18, 16)
 
 
-def test_the_stream_helper_accumulates_text_and_tools(openai_client: openai.OpenAI) -> None:
+def test_stream_helper_accumulates_text_and_tools(openai_client: openai.OpenAI) -> None:
     with openai_client.responses.stream(model="gpt-4o-mini", input="Hi [[sim tokens=5]]") as stream:
         text = stream.get_final_response()
     with openai_client.responses.stream(model="gpt-4o-mini", input='[[sim tool=f args={"a":[1]}]]') as stream:
@@ -53,7 +53,7 @@ def test_the_stream_helper_accumulates_text_and_tools(openai_client: openai.Open
     assert (call.type, call.name, json.loads(call.arguments)) == ("function_call", "f", {"a": [1]})
 
 
-def test_a_custom_tool_gets_plain_input(openai_client: openai.OpenAI) -> None:
+def test_custom_tool_gets_plain_input(openai_client: openai.OpenAI) -> None:
     tools = [{"type": "custom", "name": "patch", "description": "free text"}]
 
     events = list(
@@ -66,7 +66,7 @@ def test_a_custom_tool_gets_plain_input(openai_client: openai.OpenAI) -> None:
     assert events[-1].response.output[0].input == "a b"
 
 
-def test_reasoning_shows_a_summary_and_encrypted_content_when_asked(openai_client: openai.OpenAI) -> None:
+def test_reasoning_has_the_requested_summary_and_encrypted_content(openai_client: openai.OpenAI) -> None:
     with openai_client.responses.stream(
         model="gpt-5.4",
         input="Hi",
@@ -74,16 +74,16 @@ def test_reasoning_shows_a_summary_and_encrypted_content_when_asked(openai_clien
         include=["reasoning.encrypted_content"],
         store=False,
     ) as stream:
-        answer = stream.get_final_response()
+        response = stream.get_final_response()
 
-    assert answer.output[0].type == "reasoning"
-    assert answer.output[0].summary[0].text.startswith("Let me think")
-    assert answer.output[0].encrypted_content
-    assert answer.usage is not None
-    assert answer.usage.output_tokens_details.reasoning_tokens == 8
+    assert response.output[0].type == "reasoning"
+    assert response.output[0].summary[0].text.startswith("Let me think")
+    assert response.output[0].encrypted_content
+    assert response.usage is not None
+    assert response.usage.output_tokens_details.reasoning_tokens == 8
 
 
-def test_a_limit_leaves_the_response_incomplete(openai_client: openai.OpenAI) -> None:
+def test_response_is_incomplete_at_the_token_limit(openai_client: openai.OpenAI) -> None:
     events = list(openai_client.responses.create(model="gpt-4o-mini", input="Hi", max_output_tokens=5, stream=True))
 
     assert events[-1].type == "response.incomplete"
@@ -91,15 +91,15 @@ def test_a_limit_leaves_the_response_incomplete(openai_client: openai.OpenAI) ->
     assert events[-1].response.usage.output_tokens == 5
 
 
-def test_a_refusal_is_a_refusal_part(openai_client: openai.OpenAI) -> None:
+def test_refusal_is_a_refusal_part(openai_client: openai.OpenAI) -> None:
     with openai_client.responses.stream(model="gpt-4o-mini", input="[[sim refuse]]") as stream:
-        answer = stream.get_final_response()
+        response = stream.get_final_response()
 
-    assert answer.output[0].content[0].type == "refusal"
-    assert "can't help" in answer.output[0].content[0].refusal
+    assert response.output[0].content[0].type == "refusal"
+    assert "can't help" in response.output[0].content[0].refusal
 
 
-def test_a_background_response_is_queued_then_done(openai_client: openai.OpenAI) -> None:
+def test_background_response_is_queued_then_completed(openai_client: openai.OpenAI) -> None:
     queued = openai_client.responses.create(model="gpt-4o-mini", input="Hi [[sim tokens=5]]", background=True)
     done = wait_until_done(openai_client, queued.id)
 
@@ -109,7 +109,7 @@ def test_a_background_response_is_queued_then_done(openai_client: openai.OpenAI)
     assert done.usage.output_tokens == 5
 
 
-def test_a_background_response_can_be_cancelled(openai_client: openai.OpenAI, simulator) -> None:
+def test_background_response_can_be_cancelled(openai_client: openai.OpenAI, simulator) -> None:
     simulator.settle_s = 60
     queued = openai_client.responses.create(model="gpt-4o-mini", input="Hi", background=True)
 
@@ -118,7 +118,7 @@ def test_a_background_response_can_be_cancelled(openai_client: openai.OpenAI, si
     assert (cancelled.status, cancelled.usage) == ("cancelled", None)
 
 
-def test_a_stored_response_can_be_read_streamed_again_and_deleted(openai_client: openai.OpenAI) -> None:
+def test_stored_response_can_be_read_streamed_again_and_deleted(openai_client: openai.OpenAI) -> None:
     created = openai_client.responses.create(model="gpt-4o-mini", input="Hi [[sim tokens=2]]")
 
     read = openai_client.responses.retrieve(created.id)
@@ -134,7 +134,7 @@ def test_a_stored_response_can_be_read_streamed_again_and_deleted(openai_client:
         openai_client.responses.retrieve(created.id)
 
 
-def test_a_previous_response_counts_as_input_again(openai_client: openai.OpenAI) -> None:
+def test_previous_response_counts_as_input_again(openai_client: openai.OpenAI) -> None:
     first = openai_client.responses.create(model="gpt-4o-mini", input="one two [[sim tokens=5]]")
     second = openai_client.responses.create(
         model="gpt-4o-mini", input="three", instructions="Be brief.", previous_response_id=first.id
@@ -151,7 +151,7 @@ def test_a_previous_response_counts_as_input_again(openai_client: openai.OpenAI)
         openai_client.responses.create(model="gpt-4o-mini", input="three", previous_response_id="resp_none")
 
 
-def test_compaction_and_counting(openai_client: openai.OpenAI) -> None:
+def test_compaction_and_token_count_state_the_input(openai_client: openai.OpenAI) -> None:
     compacted = openai_client.responses.compact(model="gpt-4o-mini", input="one two three")
     counted = openai_client.responses.input_tokens.count(model="gpt-4o-mini", input="one two three")
 
@@ -162,7 +162,7 @@ def test_compaction_and_counting(openai_client: openai.OpenAI) -> None:
     assert counted.input_tokens == 3
 
 
-def test_the_async_client_reads_the_same_stream(base_url: str) -> None:
+def test_async_client_reads_the_same_stream(base_url: str) -> None:
     async def read() -> str:
         async with (
             openai.AsyncOpenAI(base_url=f"{base_url}/v1", api_key="k") as client,

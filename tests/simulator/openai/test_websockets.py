@@ -17,36 +17,36 @@ async def connect(simulator: Simulator, path: str, key: str = "k") -> WebSocketC
     )
 
 
-async def read_until(socket: WebSocketClientConnection, *kinds: str) -> list[dict]:
+async def read_until(websocket: WebSocketClientConnection, *kinds: str) -> list[dict]:
     events = []
     while not events or events[-1]["type"] not in kinds:
-        message = await socket.read_message()
+        message = await websocket.read_message()
         assert message is not None
         events.append(json.loads(message))
     return events
 
 
-async def send(socket: WebSocketClientConnection, kind: str, **members: object) -> None:
-    await socket.write_message(json.dumps({"type": kind, **members}))
+async def send(websocket: WebSocketClientConnection, kind: str, **members: object) -> None:
+    await websocket.write_message(json.dumps({"type": kind, **members}))
 
 
 def user_item(text: str) -> dict:
     return {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
 
 
-async def test_responses_come_over_a_socket_and_go_on_from_each_other() -> None:
+async def test_responses_over_a_websocket_continue_from_each_other() -> None:
     simulator = Simulator()
-    socket = await connect(simulator, "/v1/responses")
-    asked = {"model": "gpt-4o-mini", "store": False}
+    websocket = await connect(simulator, "/v1/responses")
+    members = {"model": "gpt-4o-mini", "store": False}
 
-    await send(socket, "response.create", input="one [[sim tokens=5]]", **asked)
-    first = await read_until(socket, "response.completed")
+    await send(websocket, "response.create", input="one [[sim tokens=5]]", **members)
+    first = await read_until(websocket, "response.completed")
     previous = first[-1]["response"]["id"]
-    await send(socket, "response.create", input="two", previous_response_id=previous, **asked)
-    second = await read_until(socket, "response.completed")
-    await send(socket, "response.create", input="two", previous_response_id="resp_none", **asked)
-    (error,) = await read_until(socket, "error")
-    socket.close()
+    await send(websocket, "response.create", input="two", previous_response_id=previous, **members)
+    second = await read_until(websocket, "response.completed")
+    await send(websocket, "response.create", input="two", previous_response_id="resp_none", **members)
+    (error,) = await read_until(websocket, "error")
+    websocket.close()
     await simulator.stop()
 
     assert [event["sequence_number"] for event in first] == list(range(len(first)))
@@ -55,13 +55,13 @@ async def test_responses_come_over_a_socket_and_go_on_from_each_other() -> None:
     assert error["error"]["code"] == "previous_response_not_found"
 
 
-async def test_a_warm_up_writes_nothing() -> None:
+async def test_response_without_generate_has_no_output() -> None:
     simulator = Simulator()
-    socket = await connect(simulator, "/v1/responses")
+    websocket = await connect(simulator, "/v1/responses")
 
-    await send(socket, "response.create", model="gpt-5.4", input="one two", generate=False)
-    events = await read_until(socket, "response.completed")
-    socket.close()
+    await send(websocket, "response.create", model="gpt-5.4", input="one two", generate=False)
+    events = await read_until(websocket, "response.completed")
+    websocket.close()
     await simulator.stop()
 
     assert [event["type"] for event in events] == ["response.created", "response.in_progress", "response.completed"]
@@ -69,21 +69,21 @@ async def test_a_warm_up_writes_nothing() -> None:
     assert events[-1]["response"]["usage"]["output_tokens"] == 0
 
 
-async def test_a_socket_can_be_cut() -> None:
+async def test_cut_directive_breaks_a_websocket() -> None:
     simulator = Simulator()
-    socket = await connect(simulator, "/v1/responses")
+    websocket = await connect(simulator, "/v1/responses")
 
-    await send(socket, "response.create", model="gpt-4o-mini", input="[[sim cut=after:3]]")
+    await send(websocket, "response.create", model="gpt-4o-mini", input="[[sim cut=after:3]]")
     received = 0
-    while await socket.read_message() is not None:
+    while await websocket.read_message() is not None:
         received += 1
-    socket.close()
+    websocket.close()
     await simulator.stop()
 
-    assert (received, socket.close_code) == (3, None)
+    assert (received, websocket.close_code) == (3, None)
 
 
-async def test_a_wrong_key_is_refused_before_the_upgrade() -> None:
+async def test_wrong_key_is_rejected_before_the_upgrade() -> None:
     simulator = Simulator(keys={"openai": "sk-right"})
 
     with pytest.raises(HTTPClientError) as refused:
@@ -93,20 +93,20 @@ async def test_a_wrong_key_is_refused_before_the_upgrade() -> None:
     assert refused.value.code == 401
 
 
-async def test_a_realtime_conversation_in_text_adds_up() -> None:
+async def test_realtime_usage_in_text_adds_up() -> None:
     simulator = Simulator()
-    socket = await connect(simulator, "/v1/realtime?model=gpt-realtime")
+    websocket = await connect(simulator, "/v1/realtime?model=gpt-realtime")
 
-    (created,) = await read_until(socket, "session.created")
-    await send(socket, "session.update", session={"output_modalities": ["text"], "instructions": "Be brief."})
-    (updated,) = await read_until(socket, "session.updated")
-    await send(socket, "conversation.item.create", item=user_item("Hi [[sim tokens=5]]"))
-    await read_until(socket, "conversation.item.done")
-    await send(socket, "response.create")
-    first = await read_until(socket, "rate_limits.updated")
-    await send(socket, "response.create")
-    second = await read_until(socket, "rate_limits.updated")
-    socket.close()
+    (created,) = await read_until(websocket, "session.created")
+    await send(websocket, "session.update", session={"output_modalities": ["text"], "instructions": "Be brief."})
+    (updated,) = await read_until(websocket, "session.updated")
+    await send(websocket, "conversation.item.create", item=user_item("Hi [[sim tokens=5]]"))
+    await read_until(websocket, "conversation.item.done")
+    await send(websocket, "response.create")
+    first = await read_until(websocket, "rate_limits.updated")
+    await send(websocket, "response.create")
+    second = await read_until(websocket, "rate_limits.updated")
+    websocket.close()
     await simulator.stop()
 
     assert created["session"]["model"] == updated["session"]["model"] == "gpt-realtime"
@@ -117,14 +117,14 @@ async def test_a_realtime_conversation_in_text_adds_up() -> None:
     assert (later["input_tokens"], later["input_token_details"]["cached_tokens"]) == (12 + 5, 12)
 
 
-async def test_a_spoken_answer_counts_text_and_audio() -> None:
+async def test_audio_response_counts_text_and_audio() -> None:
     simulator = Simulator()
-    socket = await connect(simulator, "/v1/realtime?model=gpt-realtime")
+    websocket = await connect(simulator, "/v1/realtime?model=gpt-realtime")
 
-    await send(socket, "conversation.item.create", item=user_item("Hi [[sim tokens=4]]"))
-    await send(socket, "response.create")
-    events = await read_until(socket, "response.done")
-    socket.close()
+    await send(websocket, "conversation.item.create", item=user_item("Hi [[sim tokens=4]]"))
+    await send(websocket, "response.create")
+    events = await read_until(websocket, "response.done")
+    websocket.close()
     await simulator.stop()
 
     details = events[-1]["response"]["usage"]["output_token_details"]
@@ -155,35 +155,35 @@ async def test_a_spoken_answer_counts_text_and_audio() -> None:
 )
 async def test_input_audio_is_transcribed_and_charged_by_its_model(model: str, usage: dict) -> None:
     simulator = Simulator()
-    socket = await connect(simulator, "/v1/realtime?model=gpt-realtime")
+    websocket = await connect(simulator, "/v1/realtime?model=gpt-realtime")
 
-    await send(socket, "session.update", session={"audio": {"input": {"transcription": {"model": model}}}})
-    await send(socket, "input_audio_buffer.append", audio=b64encode(bytes(72_000)).decode())
-    await send(socket, "input_audio_buffer.commit")
-    events = await read_until(socket, "conversation.item.input_audio_transcription.completed")
-    await send(socket, "response.create")
-    done = (await read_until(socket, "response.done"))[-1]
-    socket.close()
+    await send(websocket, "session.update", session={"audio": {"input": {"transcription": {"model": model}}}})
+    await send(websocket, "input_audio_buffer.append", audio=b64encode(bytes(72_000)).decode())
+    await send(websocket, "input_audio_buffer.commit")
+    events = await read_until(websocket, "conversation.item.input_audio_transcription.completed")
+    await send(websocket, "response.create")
+    done = (await read_until(websocket, "response.done"))[-1]
+    websocket.close()
     await simulator.stop()
 
     assert events[-1]["usage"] == usage
     assert done["response"]["usage"]["input_token_details"]["audio_tokens"] == 15
 
 
-async def test_a_realtime_tool_call_is_answered_after_its_result() -> None:
+async def test_realtime_tool_result_ends_the_tool_directive() -> None:
     simulator = Simulator()
-    socket = await connect(simulator, "/v1/realtime?model=gpt-realtime")
+    websocket = await connect(simulator, "/v1/realtime?model=gpt-realtime")
 
-    await send(socket, "conversation.item.create", item=user_item('[[sim tool=f args={"a":1}]]'))
-    await send(socket, "response.create")
-    (call,) = (await read_until(socket, "response.done"))[-1]["response"]["output"]
+    await send(websocket, "conversation.item.create", item=user_item('[[sim tool=f args={"a":1}]]'))
+    await send(websocket, "response.create")
+    (call,) = (await read_until(websocket, "response.done"))[-1]["response"]["output"]
     result = {"type": "function_call_output", "call_id": call["call_id"], "output": "done"}
-    await send(socket, "conversation.item.create", item=result)
-    await send(socket, "response.create")
-    (message,) = (await read_until(socket, "response.done"))[-1]["response"]["output"]
-    await send(socket, "nonsense")
-    error = (await read_until(socket, "error"))[-1]
-    socket.close()
+    await send(websocket, "conversation.item.create", item=result)
+    await send(websocket, "response.create")
+    (message,) = (await read_until(websocket, "response.done"))[-1]["response"]["output"]
+    await send(websocket, "nonsense")
+    error = (await read_until(websocket, "error"))[-1]
+    websocket.close()
     await simulator.stop()
 
     assert (call["name"], call["arguments"]) == ("f", '{"a":1}')
