@@ -14,7 +14,7 @@ from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
 from tornado_proxy.providers.contract import RequestView, ResponseHead
-from tornado_proxy.providers.openai.embeddings import EMBEDDING_ENDPOINTS, parse, reader
+from tornado_proxy.providers.openai.embeddings import EMBEDDING_ENDPOINTS, make_reader, parse
 
 OK = ResponseHead(200, "application/json")
 FACTS = RequestFacts(model="text-embedding-3-small", body_bytes=400)
@@ -28,7 +28,7 @@ def meters(report: UsageReport) -> dict[str, int]:
 def test_a_recorded_answer_comes_to_the_expected_lines():
     parsed = parse(RequestView(*request_body("embeddings")))
 
-    report = read_three_ways(lambda: reader(parsed.facts, OK), answer_body("embeddings"))
+    report = read_three_ways(lambda: make_reader(parsed.facts, OK), answer_body("embeddings"))
 
     assert lines([report]) == expected_lines("embeddings")
     assert report.basis is Basis.REPORTED
@@ -62,7 +62,7 @@ def test_usage_around_megabytes_of_vectors_is_read_and_they_are_not_kept(kind, u
     data = json.dumps(body).encode()
     assert len(data) > 10_000_000
 
-    report = read(reader(FACTS, OK), [data[at : at + 16_384] for at in range(0, len(data), 16_384)])
+    report = read(make_reader(FACTS, OK), [data[at : at + 16_384] for at in range(0, len(data), 16_384)])
 
     assert (report.basis, meters(report)) == (Basis.REPORTED, {"input_tokens": 12})
     assert report.model == "text-embedding-ada-002-v2"
@@ -72,15 +72,15 @@ def test_usage_around_megabytes_of_vectors_is_read_and_they_are_not_kept(kind, u
 def test_cuts_do_not_change_what_is_read(cuts, length):
     data = json.dumps({"data": [0.5] * length * 3, "model": "m", "usage": USAGE}, indent=1).encode()
 
-    assert read(reader(FACTS, OK), pieces(data, cuts)) == read(reader(FACTS, OK), [data])
-    assert meters(read(reader(FACTS, OK), [data])) == {"input_tokens": 12}
+    assert read(make_reader(FACTS, OK), pieces(data, cuts)) == read(make_reader(FACTS, OK), [data])
+    assert meters(read(make_reader(FACTS, OK), [data])) == {"input_tokens": 12}
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"{}", b'{"data":[', b'{"usage":null}', b'{"usage":{}}', b'{"usage":{"a":{"b":}}}']
 )
 def test_an_answer_without_usage_is_estimated_by_the_request(body):
-    report = read_three_ways(lambda: reader(FACTS, OK), body)
+    report = read_three_ways(lambda: make_reader(FACTS, OK), body)
 
     assert (report.basis, meters(report)) == (Basis.ESTIMATED, {"input_tokens": 100})
 
@@ -94,7 +94,7 @@ def test_an_error_status_is_free():
 
 @given(st.binary(max_size=300))
 def test_no_bytes_make_it_raise(data):
-    read(reader(FACTS, OK), [data, b'"usage":{', data, b"}}"])
+    read(make_reader(FACTS, OK), [data, b'"usage":{', data, b"}}"])
 
 
 def test_the_endpoint_is_the_documented_one():

@@ -1,1 +1,1 @@
-"""OpenAI's API: routes, request fields, usage, errors."""
+"""OpenAI's API: endpoints, request parsing, usage, headers, errors."""

@@ -1,4 +1,7 @@
-"""/v1/embeddings: input tokens, one usage for all inputs, whatever their encoding."""
+"""/v1/embeddings: charged by input tokens, one usage for all inputs.
+
+Source: OpenAI API reference, "Create embeddings".
+"""
 
 from __future__ import annotations
 
@@ -12,62 +15,68 @@ from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, Reques
 from tornado_proxy.providers.openai.shared.text_report import estimate_text, report_text
 from tornado_proxy.providers.shared.json_body import read_members, required_model
 
-#: Bytes that are kept of each end of an answer.  In between are vectors: 125 MB of numbers for the largest request.
-_KEPT_BYTES = 16 * 1024
+#: Bytes kept of the start and of the end of a response.  Between them are vectors: 125 MB of numbers for the largest
+#: request, 2048 inputs of 3072 dimensions.
+_MAX_END_BYTES = 16 * 1024
 
-#: Both stand in an answer once: it has no text that a caller chose, and base64 has no quotation marks.
+#: Members at the start or the end of a response.  A search in the bytes finds no other match: a response contains no
+#: text that a client chose, and base64 has no quotation marks.
 _USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 _MODEL = re.compile(rb'"model"\s*:\s*("[^"\\]{0,200}")')
 
 
 def parse(request: RequestView) -> ParsedRequest:
-    """The facts of a request; the body is sent as it came."""
+    """Return the facts of a request, and its unchanged body.
+
+    Raises:
+        InvalidBody: the model is missing, repeated or not text.
+    """
     body = request.body
     model = required_model(read_members(body, ("model",)))
     facts = RequestFacts(model=model, spends=(Spend(model, frozenset({Meter.INPUT})),), body_bytes=len(body))
     return ParsedRequest(facts, body)
 
 
-def reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
-    """What reads the usage of one answer."""
+def make_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
+    """Return the usage reader of a response."""
     return EmbeddingsReader(facts)
 
 
 class EmbeddingsReader:
-    """Keeps the first and the last bytes of the answer: what is read stands there, never among the vectors."""
+    """A UsageReader that keeps only the start and the end of the response, where usage and model are."""
 
     object_id: str | None = None
 
     def __init__(self, facts: RequestFacts) -> None:
         self._facts = facts
-        self._first = b""
-        self._last = b""
+        self._start = b""
+        self._end = b""
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes."""
-        room = _KEPT_BYTES - len(self._first)
-        if room > 0:
-            self._first += data[:room]
-            data = data[room:]
+        """Keep the next bytes as far as they belong to the start or the end."""
+        missing = _MAX_END_BYTES - len(self._start)
+        if missing > 0:
+            self._start += data[:missing]
+            data = data[missing:]
         if data:
-            self._last = (self._last + data[-_KEPT_BYTES:])[-_KEPT_BYTES:]
+            self._end = (self._end + data[-_MAX_END_BYTES:])[-_MAX_END_BYTES:]
 
     def close(self, *, complete: bool) -> None:
-        """Nothing to end."""
+        """End the body."""
 
     def result(self) -> UsageReport:
-        """The stated usage, else an estimate; there is no output to estimate."""
-        kept = self._first + self._last
-        known = {"usage": _value(_USAGE, kept), "model": _value(_MODEL, kept)}
-        return report_text(self._facts, known) or estimate_text(self._facts, 0, known)
+        """Return the stated usage, else an estimate of the input; embeddings have no output tokens."""
+        ends = self._start + self._end
+        response = {"usage": _find_value(_USAGE, ends), "model": _find_value(_MODEL, ends)}
+        return report_text(self._facts, response) or estimate_text(self._facts, 0, response)
 
 
-def _value(pattern: re.Pattern[bytes], kept: bytes) -> object:
-    found = pattern.search(kept)
+def _find_value(pattern: re.Pattern[bytes], data: bytes) -> object:
+    match = pattern.search(data)
     try:
-        return None if found is None else msgspec.json.decode(found[1])
+        return None if match is None else msgspec.json.decode(match[1])
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
-EMBEDDING_ENDPOINTS = (HttpEndpoint("POST", "/v1/embeddings", parse=parse, reader=reader),)
+EMBEDDING_ENDPOINTS = (HttpEndpoint("POST", "/v1/embeddings", parse=parse, reader=make_reader),)

@@ -1,4 +1,4 @@
-"""The OpenAI table: one row for each path and method that is served.  What is not here is 404."""
+"""The endpoints of OpenAI's API that are relayed.  Any other path is 404."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tornado_proxy.providers.openai.responses.websocket import RESPONSES_SOCKET
 
 
 def openai_endpoints(*, exact_speech: bool = True) -> tuple[Endpoint, ...]:
-    """The rows.  `exact_speech`: the usage of speech is asked for where it is not stated (speech.py)."""
+    """Return all endpoints.  `exact_speech`: see speech_endpoint."""
     return (
         *CHAT_ENDPOINTS,
         *RESPONSE_ENDPOINTS,

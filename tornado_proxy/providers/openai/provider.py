@@ -37,10 +37,11 @@ OPENAI = Provider(
     request_id_header="x-request-id",
     passed_headers=frozenset({"accept", "content-type", "user-agent", "idempotency-key", "x-client-request-id"}),
     passed_prefixes=("openai-", "x-stainless-"),
-    # These choose who at OpenAI is billed; that is the server's key alone.
+    # These choose the account that OpenAI bills.  The provider key alone decides that, so a client's are dropped.
     withheld_headers=frozenset({"openai-organization", "openai-project"}),
     account_headers=frozenset({"openai-organization", "openai-project"}),
     websocket=WebSocketConvention(
+        # The subprotocols of OpenAI's own browser example (guide "Realtime API with WebSocket").
         token_prefix="openai-insecure-api-key.",  # noqa: S106  # a prefix, no secret
         private_prefixes=("openai-insecure-api-key.", "openai-organization.", "openai-project."),
         default="realtime",

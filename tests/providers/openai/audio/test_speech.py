@@ -14,7 +14,7 @@ from tornado_proxy.domain.errors import BadRequest, InvalidBody, UpstreamError
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
 from tornado_proxy.providers.contract import RequestView, ResponseHead
 from tornado_proxy.providers.openai.audio.endpoints import audio_endpoints
-from tornado_proxy.providers.openai.audio.speech import ask_for_sse, media_type
+from tornado_proxy.providers.openai.audio.speech import ask_for_sse, media_type_of
 
 EXACT = audio_endpoints()[0]
 EDITS = EXACT.response_edits
@@ -198,7 +198,7 @@ def test_the_splice_changes_nothing_else(body, expected):
     [(None, "audio/mpeg"), ("mp3", "audio/mpeg"), ("wav", "audio/wav"), ("x", "application/octet-stream")],
 )
 def test_media_types(response_format, expected):
-    assert media_type(response_format) == expected
+    assert media_type_of(response_format) == expected
 
 
 @pytest.mark.parametrize(

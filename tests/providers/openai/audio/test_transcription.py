@@ -15,7 +15,7 @@ from tornado_proxy.domain.errors import BadRequest, InvalidBody
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
 from tornado_proxy.providers.contract import RequestView, ResponseHead
 from tornado_proxy.providers.openai.audio import transcription
-from tornado_proxy.providers.openai.audio.audio_length import seconds_of
+from tornado_proxy.providers.openai.audio.audio_length import measure_seconds
 from tornado_proxy.providers.openai.audio.endpoints import audio_endpoints
 
 TRANSCRIPTIONS, TRANSLATIONS = transcription.TRANSCRIPTIONS, transcription.TRANSLATIONS
@@ -61,9 +61,9 @@ def test_recorded_transcriptions_come_to_the_expected_lines(name, head):
     body, content_type = request_body(name)
     if name == "transcription-stream":  # its audio was shortened, its closing boundary with it
         body += b"\r\n--" + content_type.partition("boundary=")[2].encode() + b"--\r\n"
-    parsed = transcription.parse_transcription(RequestView(body, content_type))
+    parsed = transcription.parse(RequestView(body, content_type))
 
-    report = read_three_ways(lambda: transcription.reader(parsed.facts, head), answer_body(name))
+    report = read_three_ways(lambda: transcription.make_reader(parsed.facts, head), answer_body(name))
 
     assert lines([report], parsed.facts.model) == expected_lines(name)
     assert report.basis is Basis.REPORTED
@@ -74,7 +74,7 @@ def test_the_recorded_upload_is_measured_as_the_provider_measured_it():
     body, content_type = request_body("transcription-whisper")
     request = RequestView(body, content_type)
 
-    parsed = transcription.measure_transcription(transcription.parse_transcription(request), request)
+    parsed = transcription.measure_transcription(transcription.parse(request), request)
 
     assert [(q.meter, q.amount) for q in parsed.facts.inferred] == [(Meter.AUDIO_SECONDS, Decimal(4))]
 
@@ -243,11 +243,11 @@ def ogg_opus(seconds: float) -> bytes:
     ],
 )
 def test_length_is_whole_seconds_rounded_up(audio, seconds):
-    assert seconds_of(memoryview(audio)) == seconds
+    assert measure_seconds(memoryview(audio)) == seconds
 
 
 def test_garbage_is_given_up_soon():
-    assert seconds_of(memoryview(b"ID3\x03\0\0\0\0\0\0" + b"\xff\x00" * 2_000_000)) is None
+    assert measure_seconds(memoryview(b"ID3\x03\0\0\0\0\0\0" + b"\xff\x00" * 2_000_000)) is None
 
 
 @given(
@@ -257,7 +257,7 @@ def test_garbage_is_given_up_soon():
     rest=st.binary(max_size=300),
 )
 def test_measuring_random_bytes_raises_nothing(head, rest):
-    seconds = seconds_of(memoryview(head + rest))
+    seconds = measure_seconds(memoryview(head + rest))
     assert seconds is None or seconds > 0
 
 
@@ -289,8 +289,8 @@ def test_wav_formats_other_than_plain_pcm():
     extensible = other_wav(0xFFFE, struct.pack("<HHIH", 22, 16, 4, 1) + bytes(14), bytes(40_000))
     adpcm = other_wav(0x11, b"", bytes(10_000))
 
-    assert seconds_of(memoryview(extensible)) == 3  # 40,000 bytes at 16,000 a second
-    assert seconds_of(memoryview(adpcm)) == 3  # 20,000 samples at 8,000 a second
+    assert measure_seconds(memoryview(extensible)) == 3  # 40,000 bytes at 16,000 a second
+    assert measure_seconds(memoryview(adpcm)) == 3  # 20,000 samples at 8,000 a second
 
 
 def test_answers_that_are_too_large_are_marked_and_bounded():
@@ -301,7 +301,7 @@ def test_answers_that_are_too_large_are_marked_and_bounded():
     event = read(TRANSCRIPTIONS.reader(facts, SSE), [b"data: " + b"so on " * 11_500_000, b"x"])
 
     assert body.basis is Basis.UNSETTLED
-    assert any("not a whole JSON object" in fault for fault in body.faults)
+    assert any("not a complete JSON object" in fault for fault in body.faults)
     assert any("too large" in fault for fault in event.faults)
 
 

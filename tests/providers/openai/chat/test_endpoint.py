@@ -14,7 +14,7 @@ from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
 from tornado_proxy.providers.contract import RequestView, ResponseHead
 from tornado_proxy.providers.openai.chat import reader as chat_reader
-from tornado_proxy.providers.openai.chat.endpoint import CHAT_ENDPOINTS, edit, parse, reader
+from tornado_proxy.providers.openai.chat.endpoint import CHAT_ENDPOINTS, make_edit, make_reader, parse
 from tornado_proxy.providers.openai.chat.reader import ChatStreamReader
 from tornado_proxy.wire import sse
 
@@ -45,7 +45,7 @@ def meters(report: UsageReport) -> dict[str, int]:
 
 
 def of_stream(data: bytes, facts: RequestFacts = FACTS) -> UsageReport:
-    return read_three_ways(lambda: reader(facts, SSE), data)
+    return read_three_ways(lambda: make_reader(facts, SSE), data)
 
 
 def undated(found: list[tuple[str, str, Any]]) -> list[tuple[str, str, Any]]:
@@ -58,7 +58,7 @@ def test_recorded_answers_come_to_the_expected_lines(name):
     parsed = parse(RequestView(*request_body(name)))
     head = SSE if "stream" in name else JSON
 
-    report = read_three_ways(lambda: reader(parsed.facts, head), answer_body(name))
+    report = read_three_ways(lambda: make_reader(parsed.facts, head), answer_body(name))
 
     assert undated(lines([report])) == expected_lines(name)
     assert report.basis is Basis.REPORTED
@@ -117,7 +117,7 @@ def test_a_text_about_sound_needs_no_price_for_sound():
 def test_a_searching_model_is_charged_one_search_which_no_usage_tells(members):
     facts = parse(RequestView(request(**members), "")).facts
 
-    report = read(reader(facts, JSON), [json.dumps({"usage": usage(5, 6)}).encode()])
+    report = read(make_reader(facts, JSON), [json.dumps({"usage": usage(5, 6)}).encode()])
 
     assert Meter.WEB_SEARCHES in facts.spends[0].meters
     assert meters(report) == {"input_tokens": 5, "output_tokens": 6, "web_searches": 1}
@@ -239,9 +239,9 @@ def test_usage_is_hidden_only_where_it_was_asked_for_on_the_clients_behalf():
     asked_by_us = parse(RequestView(request(stream=True), "")).facts
     asked_by_client = parse(RequestView(request(stream=True, stream_options={"include_usage": True}), "")).facts
 
-    assert edit(asked_by_us, SSE) is not None
-    assert edit(asked_by_us, JSON) is None
-    assert edit(asked_by_client, SSE) is None
+    assert make_edit(asked_by_us, SSE) is not None
+    assert make_edit(asked_by_us, JSON) is None
+    assert make_edit(asked_by_client, SSE) is None
 
 
 # --- answers
@@ -293,7 +293,7 @@ def test_a_stream_that_broke_off_is_estimated_by_all_that_was_written_in_it():
         chunk("\u00e9" * 10), chunk(refusal="no"), chunk(), chunk() | {"choices": [{"delta": {"tool_calls": [call]}}]}
     )
 
-    report = read(reader(FACTS, SSE), [data, b'data: {"cho'], complete=False)
+    report = read(make_reader(FACTS, SSE), [data, b'data: {"cho'], complete=False)
 
     assert report.basis is Basis.ESTIMATED
     # 20 bytes of text, 4 and 36 of a tool call; 400 bytes of request
@@ -312,7 +312,7 @@ def test_sound_without_usage_is_left_to_somebody_to_settle():
     report = of_stream(data)
 
     assert report.basis is Basis.UNSETTLED
-    assert "sound" in report.faults[0]
+    assert "audio without usage" in report.faults[0]
 
 
 @pytest.mark.parametrize("audio", [None, {"id": "a", "transcript": "x"}])
@@ -330,21 +330,21 @@ def test_an_error_in_place_of_an_answer_is_free_and_one_in_the_middle_is_estimat
 
 
 def test_a_stream_of_which_nothing_came_is_not_free():
-    report = read(reader(FACTS, SSE), [], complete=False)
+    report = read(make_reader(FACTS, SSE), [], complete=False)
 
     assert (report.basis, meters(report)) == (Basis.ESTIMATED, {"input_tokens": 100})
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"usage":null}', b'{"usage":{}}', b'{"usage":5}'])
 def test_an_answer_without_usage_is_estimated_never_nothing(body):
-    report = read_three_ways(lambda: reader(FACTS, JSON), body)
+    report = read_three_ways(lambda: make_reader(FACTS, JSON), body)
 
     assert report.basis is Basis.ESTIMATED
     assert meters(report)["input_tokens"] == 100
 
 
 def test_an_answer_that_is_no_json_is_estimated_and_says_so():
-    report = read(reader(FACTS, JSON), [b'{"usage":{"prompt_'], complete=False)
+    report = read(make_reader(FACTS, JSON), [b'{"usage":{"prompt_'], complete=False)
 
     assert report.basis is Basis.ESTIMATED
     assert report.faults
@@ -360,7 +360,7 @@ def test_an_error_status_is_free_whatever_the_body_says(head):
 def test_parts_that_are_more_than_their_whole_are_left_to_somebody_to_settle():
     stated = usage(5, 6) | {"prompt_tokens_details": {"cached_tokens": 9}}
 
-    report = read(reader(FACTS, JSON), [json.dumps({"usage": stated}).encode()])
+    report = read(make_reader(FACTS, JSON), [json.dumps({"usage": stated}).encode()])
 
     assert report.basis is Basis.UNSETTLED
     assert report.faults
@@ -369,7 +369,7 @@ def test_parts_that_are_more_than_their_whole_are_left_to_somebody_to_settle():
 
 def test_an_event_too_large_to_be_read_is_told_and_nothing_grows(monkeypatch):
     monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 1000)
-    begun = reader(FACTS, SSE)
+    begun = make_reader(FACTS, SSE)
 
     report = read(begun, [stream(chunk("abcd")), *[b"x" * 600] * 10])
 
@@ -379,7 +379,7 @@ def test_an_event_too_large_to_be_read_is_told_and_nothing_grows(monkeypatch):
 
 @given(st.binary(max_size=300), st.sampled_from([JSON, SSE]))
 def test_no_bytes_make_a_reader_raise(data, head):
-    read(reader(FACTS, head), [b"data: ", data, b"\n\n", data])
+    read(make_reader(FACTS, head), [b"data: ", data, b"\n\n", data])
 
 
 JSONISH = st.recursive(
@@ -396,20 +396,20 @@ JSONISH = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(["usage", "choices", "id", "model", "service_tier", "error"]), JSONISH))
 def test_no_shape_of_an_answer_makes_a_reader_raise(body):
-    read(reader(FACTS, SSE), [stream(body)])
-    read(reader(FACTS, JSON), [json.dumps(body).encode()])
+    read(make_reader(FACTS, SSE), [stream(body)])
+    read(make_reader(FACTS, JSON), [json.dumps(body).encode()])
 
 
 @given(st.lists(st.integers(0, 5000)))
 def test_cuts_do_not_change_what_is_read(cuts):
     data = answer_body("chat-stream-with-usage")
 
-    assert read(reader(FACTS, SSE), pieces(data, cuts)) == read(reader(FACTS, SSE), [data])
+    assert read(make_reader(FACTS, SSE), pieces(data, cuts)) == read(make_reader(FACTS, SSE), [data])
 
 
 def test_the_endpoint_reads_and_edits():
     assert (CHAT.path, CHAT.method, CHAT.charged) == ("/v1/chat/completions", "POST", True)
-    assert CHAT.response_edits.body is edit
+    assert CHAT.response_edits.body is make_edit
 
 
 _FIRST = (
@@ -444,7 +444,7 @@ def test_a_chunk_that_is_not_parsed_counts_as_one_that_is(choices, monkeypatch):
         return reading.result()
 
     quickly = report()
-    monkeypatch.setattr(chat_reader, "shape_of", lambda block: None)
+    monkeypatch.setattr(chat_reader, "find_shape", lambda block: None)
     parsed = report()
 
     assert quickly == parsed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tornado_proxy.providers.openai.chat.text_shape import TextShape, shape_of
+from tornado_proxy.providers.openai.chat.text_shape import TextShape, find_shape
 
 HEAD = b'data: {"id":"c1","choices":[{"index":0,"delta":{"content":"'
 TAIL = b'"}}],"usage":null}\n\n'
@@ -13,26 +13,26 @@ PADDED = TextShape(HEAD, PADDED_TAIL, padded=True)
 
 
 def test_a_shape_is_what_stands_around_the_text():
-    assert shape_of(HEAD + b"Hello" + TAIL) == PLAIN
-    assert shape_of(HEAD + b"Hello" + PADDED_TAIL + b'a1"}\n\n') == PADDED
+    assert find_shape(HEAD + b"Hello" + TAIL) == PLAIN
+    assert find_shape(HEAD + b"Hello" + PADDED_TAIL + b'a1"}\n\n') == PADDED
 
 
 def test_a_chunk_without_a_text_of_its_own_has_no_shape():
-    assert shape_of(b'data: {"choices":[{"delta":{}}]}\n\n') is None
-    assert shape_of(HEAD + b"a \\n" + TAIL) is None
-    assert shape_of(HEAD + b'one"}},{"delta":{"content":"two' + TAIL) is None
+    assert find_shape(b'data: {"choices":[{"delta":{}}]}\n\n') is None
+    assert find_shape(HEAD + b"a \\n" + TAIL) is None
+    assert find_shape(HEAD + b'one"}},{"delta":{"content":"two' + TAIL) is None
 
 
 def test_a_run_is_counted_to_its_end():
     blocks = HEAD + b"Hello" + TAIL + HEAD + "größer".encode() + TAIL + HEAD + TAIL
 
-    assert PLAIN.run(blocks, 0) == (len(blocks), 5 + 8)
+    assert PLAIN.count_run(blocks, 0) == (len(blocks), 5 + 8)
 
 
 def test_padding_is_no_text():
     blocks = HEAD + b"Hello" + PADDED_TAIL + b'a1b2"}\n\n' + HEAD + b" you" + PADDED_TAIL + b'"}\n\n'
 
-    assert PADDED.run(blocks, 0) == (len(blocks), 5 + 4)
+    assert PADDED.count_run(blocks, 0) == (len(blocks), 5 + 4)
 
 
 def test_a_run_begins_where_it_is_told_to_and_ends_before_what_is_different():
@@ -47,13 +47,13 @@ def test_a_run_begins_where_it_is_told_to_and_ends_before_what_is_different():
     ):
         blocks = before + first + first + other + first
         end = len(before) + 2 * len(first)
-        assert PLAIN.run(blocks, len(before)) == (end, 10), other
+        assert PLAIN.count_run(blocks, len(before)) == (end, 10), other
 
 
 def test_what_follows_padding_ends_a_run():
     good = HEAD + b"Hello" + PADDED_TAIL + b'a1"}\n\n'
     for other in (b'a1","usage":{"total_tokens":1}}\n\n', b'a\\"1"}\n\n', b"a1"):
-        assert PADDED.run(good + HEAD + b"x" + PADDED_TAIL + other, 0) == (len(good), 5), other
+        assert PADDED.count_run(good + HEAD + b"x" + PADDED_TAIL + other, 0) == (len(good), 5), other
 
 
 def test_a_chunk_with_escapes_still_fits():

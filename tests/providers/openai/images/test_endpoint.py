@@ -14,7 +14,7 @@ from tornado_proxy.domain.request import ImageFacts
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
 from tornado_proxy.providers.contract import RequestView, ResponseHead
 from tornado_proxy.providers.openai.images.endpoint import IMAGE_ENDPOINTS
-from tornado_proxy.providers.openai.shared.base64_truncation import KEPT_BYTES, Base64Truncator
+from tornado_proxy.providers.openai.shared.base64_truncation import MAX_STRING_BYTES, Base64Truncator
 
 GENERATIONS, EDITS, VARIATIONS = IMAGE_ENDPOINTS
 JSON, SSE = ResponseHead(200, "application/json"), ResponseHead(200, "text/event-stream")
@@ -214,7 +214,7 @@ def test_pictures_are_not_kept():
 
     thin = b"".join(map(thinner.feed, pieces(body, range(0, len(body), 16_384))))
 
-    assert len(thin) < 3 * KEPT_BYTES
+    assert len(thin) < 3 * MAX_STRING_BYTES
     assert json.loads(thin)["size"] == "1x1"
     assert len(json.loads(thin)["data"]) == 2
 

@@ -9,11 +9,11 @@ import pytest
 from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.providers.contract import RequestView
 from tornado_proxy.providers.openai.realtime.http import (
-    own_secrets,
     parse_call,
     parse_secret,
     parse_transcription,
     parse_translation_secret,
+    seal_secrets,
 )
 
 SDP = "v=0\r\n"
@@ -96,7 +96,7 @@ def test_keys_are_replaced_where_they_stand_and_masked_anywhere_else() -> None:
         b'"session":{"instructions":"week_abcdefgh1234 stays"}}'
     )
 
-    ours = own_secrets(body, lambda key, until: f"sealed({key},{until})")
+    ours = seal_secrets(body, lambda key, until: f"sealed({key},{until})")
 
     assert ours == (
         b'{"value":"sealed(ek_abcdefgh1234,1700000600)","expires_at":1700000600,'
@@ -108,12 +108,12 @@ def test_keys_are_replaced_where_they_stand_and_masked_anywhere_else() -> None:
 def test_the_beta_shape_has_its_key_deeper() -> None:
     body = b'{"client_secret":{"value":"ek_abcdefgh1234","expires_at":7}}'
 
-    assert own_secrets(body, lambda key, until: "ours") == b'{"client_secret":{"value":"ours","expires_at":7}}'
+    assert seal_secrets(body, lambda key, until: "ours") == b'{"client_secret":{"value":"ours","expires_at":7}}'
 
 
 @pytest.mark.parametrize("body", [b'no json "ek_abcdefgh1234"', b'["ek_abcdefgh1234"]', b'{"value":"ek_abcdefgh1234"}'])
 def test_an_answer_of_another_shape_gives_no_key_away(body: bytes) -> None:
-    assert b"ek_" not in own_secrets(body, lambda key, until: "ours")
+    assert b"ek_" not in seal_secrets(body, lambda key, until: "ours")
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_an_answer_of_another_shape_gives_no_key_away(body: bytes) -> None:
 def test_a_key_is_replaced_however_it_is_spelled(stated: str) -> None:
     body = f'{{"value":{stated},"expires_at":7,"client_secret":{{"value":{stated},"expires_at":7}}}}'.encode()
 
-    ours = json.loads(own_secrets(body, lambda key, until: f"sealed-{until}"))
+    ours = json.loads(seal_secrets(body, lambda key, until: f"sealed-{until}"))
 
     assert ours == {
         "value": "sealed-7",

@@ -14,7 +14,7 @@ from tornado_proxy.domain.request import DeferredRatingFacts, RequestFacts, Spen
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
 from tornado_proxy.providers.contract import RequestView, ResponseHead
-from tornado_proxy.providers.openai.responses.endpoint import RESPONSE_ENDPOINTS, parse, reader
+from tornado_proxy.providers.openai.responses.endpoint import RESPONSE_ENDPOINTS, make_reader, parse
 from tornado_proxy.providers.openai.responses.reader import ResponseStreamReader, is_finished
 from tornado_proxy.wire import sse
 
@@ -36,11 +36,11 @@ def event(kind: str, **members: Any) -> bytes:
 
 
 def of_json(body: dict[str, Any], facts: RequestFacts = FACTS) -> UsageReport:
-    return read_three_ways(lambda: reader(facts, JSON), json.dumps(body).encode())
+    return read_three_ways(lambda: make_reader(facts, JSON), json.dumps(body).encode())
 
 
 def of_stream(*events: bytes, facts: RequestFacts = FACTS, complete: bool = True) -> UsageReport:
-    return read(reader(facts, SSE), events, complete=complete)
+    return read(make_reader(facts, SSE), events, complete=complete)
 
 
 def meters(report: UsageReport) -> dict[str, int]:
@@ -72,20 +72,20 @@ def test_recorded_answers_come_to_the_expected_lines(name):
     model = (exchange(name)["request"].get("body") or {"model": "gpt-4o"})["model"]
     head = SSE if "event-stream" in exchange(name)["response"]["headers"]["content-type"] else JSON
 
-    report = read_three_ways(lambda: reader(RequestFacts(model=model), head), answer_body(name))
+    report = read_three_ways(lambda: make_reader(RequestFacts(model=model), head), answer_body(name))
 
     assert undated(lines([report], model)) == expected_lines(name)
     assert report.basis is Basis.REPORTED
 
 
 def test_the_tier_is_the_one_that_served():
-    assert read(reader(FACTS, JSON), [answer_body("responses-priority")]).items[0].terms.service_tier == "priority"
+    assert read(make_reader(FACTS, JSON), [answer_body("responses-priority")]).items[0].terms.service_tier == "priority"
 
 
 def test_a_recorded_background_response_is_pending_under_its_id():
     parsed = parse(RequestView(*request_body("responses-background-created")))
 
-    report = read_three_ways(lambda: reader(parsed.facts, JSON), answer_body("responses-background-created"))
+    report = read_three_ways(lambda: make_reader(parsed.facts, JSON), answer_body("responses-background-created"))
 
     assert parsed.facts.background
     assert report.basis is Basis.PENDING
@@ -94,7 +94,7 @@ def test_a_recorded_background_response_is_pending_under_its_id():
 
 
 def test_a_recorded_refusal_at_the_start_of_a_stream_is_free():
-    report = read_three_ways(lambda: reader(FACTS, SSE), answer_body("responses-stream-error"))
+    report = read_three_ways(lambda: make_reader(FACTS, SSE), answer_body("responses-stream-error"))
 
     assert (report.basis, report.items) == (Basis.FREE, ())
 
@@ -109,7 +109,7 @@ def test_a_recorded_error_status_is_free():
 
 
 def test_recorded_pictures_whose_tokens_are_stated_nowhere_are_estimated_by_size_and_quality():
-    report = read_three_ways(lambda: reader(FACTS, JSON), answer_body("responses-image-generation"))
+    report = read_three_ways(lambda: make_reader(FACTS, JSON), answer_body("responses-image-generation"))
 
     assert (report.basis, report.estimate_method) == (Basis.ESTIMATED, "image_size_and_quality")
     assert meters(report) == {"input_tokens": 3151, "output_tokens": 1970, "output_image_tokens": 272}
@@ -117,7 +117,7 @@ def test_recorded_pictures_whose_tokens_are_stated_nowhere_are_estimated_by_size
 
 
 def test_a_container_that_ran_is_told_because_nothing_states_its_time():
-    report = read(reader(FACTS, JSON), [answer_body("responses-code-interpreter")])
+    report = read(make_reader(FACTS, JSON), [answer_body("responses-code-interpreter")])
 
     (note,) = report.faults
     assert "cntr_6903bf2c0470819090b2b1e63e0b66800c139a5d654a42ec" in note
@@ -451,7 +451,7 @@ def test_a_response_is_finished_when_no_more_usage_will_come(body, finished):
 
 @given(st.binary(max_size=300), st.sampled_from([JSON, SSE]))
 def test_no_bytes_make_a_reader_raise(data, head):
-    read(reader(FACTS, head), [b"data: ", data, b"\n\n", data])
+    read(make_reader(FACTS, head), [b"data: ", data, b"\n\n", data])
 
 
 MEMBERS = [
@@ -477,14 +477,14 @@ JSONISH = st.recursive(
 def test_no_shape_of_an_answer_makes_a_reader_raise_or_charge_below_zero(body):
     for report in (of_stream(event("response.completed", response=body)), of_stream(event("x", **body))):
         assert all(q.amount > 0 for one in report.items for q in one.quantities)
-    read(reader(FACTS, JSON), [json.dumps(body).encode()])
+    read(make_reader(FACTS, JSON), [json.dumps(body).encode()])
 
 
 @given(st.lists(st.integers(0, 20_000)))
 def test_cuts_do_not_change_what_is_read(cuts):
     data = answer_body("responses-stream")
 
-    assert read(reader(FACTS, SSE), pieces(data, cuts)) == read(reader(FACTS, SSE), [data])
+    assert read(make_reader(FACTS, SSE), pieces(data, cuts)) == read(make_reader(FACTS, SSE), [data])
 
 
 def test_the_count_of_input_tokens_is_free_but_names_its_model():

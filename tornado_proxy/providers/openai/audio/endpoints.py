@@ -1,4 +1,4 @@
-"""The audio endpoints, as rows of the OpenAI table."""
+"""The audio endpoints."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from tornado_proxy.providers.openai.audio.transcription import TRANSCRIPTIONS, T
 
 
 def audio_endpoints(*, exact_speech: bool = True) -> tuple[HttpEndpoint, ...]:
-    """The rows.  `exact_speech`: see speech.py."""
+    """Return the audio endpoints.  `exact_speech`: see speech_endpoint."""
     return (speech_endpoint(exact=exact_speech), TRANSCRIPTIONS, TRANSLATIONS)

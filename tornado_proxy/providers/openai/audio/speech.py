@@ -1,9 +1,11 @@
 """/v1/audio/speech: text in, audio out.
 
-tts-1 and tts-1-hd are priced by the characters of `input`, whatever the answer.  Later models are priced by tokens,
-and a binary answer does not state them; an SSE answer does, in `speech.audio.done`.  So the provider is asked for SSE
-(`"stream_format":"sse"` is spliced into the client's bytes), and speech_audio.py turns the events back into the bytes
-that the client asked for.  Where an installation does not want that, the tokens are estimated.
+tts-1 and tts-1-hd are charged by the characters of `input`.  Later models are charged by tokens.  A binary response
+does not state them, but an SSE response does, in `speech.audio.done`.  So the proxy asks the provider for SSE: it
+splices `"stream_format":"sse"` into the client's body, and speech_audio.py decodes the events to the audio that the
+client asked for.  An installation can turn that off; then the tokens are estimated.
+
+Source: OpenAI API reference, "Create speech" and "Stream event (speech.audio.done)"; pricing page.
 """
 
 from __future__ import annotations
@@ -40,9 +42,11 @@ from tornado_proxy.providers.shared.token_estimate import tokens_of
 PATH = "/v1/audio/speech"
 
 _MEMBERS = ("model", "input", "instructions", "response_format", "stream_format")
-_ASKS_FOR_AUDIO = (b'"audio"', b"null")
+#: Values of `stream_format` that ask for binary audio.
+_BINARY_STREAM_FORMATS = (b'"audio"', b"null")
 
-#: Media types of the audio formats; the first is the default (OpenAI API reference, createSpeech).
+#: Media types of the audio formats (OpenAI API reference, "Create speech", `response_format`).
+_DEFAULT_FORMAT = "mp3"
 _MEDIA_TYPES = {
     "mp3": "audio/mpeg",
     "opus": "audio/opus",
@@ -51,125 +55,138 @@ _MEDIA_TYPES = {
     "wav": "audio/wav",
     "pcm": "audio/pcm",
 }
-#: Bytes a second of the formats with a constant rate: 24 kHz mono, 16 bits or MP3 at 128 kbit/s.
+#: Bytes per second of the formats with a constant rate: 24 kHz, mono, 16 bits (OpenAI guide "Text to speech",
+#: "Supported output formats"), and MP3 at 128 kbit/s, as in recorded responses.
 _BYTES_PER_SECOND = {"mp3": 16_000, "wav": 48_000, "pcm": 48_000}
-#: Audio tokens of one second of speech: 50 ms a token (OpenAI realtime cost guide).
+#: Audio tokens of one second of speech: one for 50 ms (OpenAI guide "Managing costs" of the Realtime API).
 _TOKENS_PER_SECOND = 20
-#: Characters that are spoken in a second, for estimates.
+#: Characters spoken in a second: a rule of thumb for English, used for formats without a constant rate.
 _CHARACTERS_PER_SECOND = 15
 
-_BY_CHARACTERS = frozenset({Meter.INPUT_CHARACTERS})
-_BY_TOKENS = frozenset({Meter.INPUT, Meter.OUTPUT_AUDIO})
+_CHARACTER_METERS = frozenset({Meter.INPUT_CHARACTERS})
+_TOKEN_METERS = frozenset({Meter.INPUT, Meter.OUTPUT_AUDIO})
 
 
-def priced_by_characters(model: str) -> bool:
-    """Whether `model` is one of the tts-1 family, dated ones included."""
+def is_priced_by_characters(model: str) -> bool:
+    """Return True if `model` is of the tts-1 family, dated models included."""
     return model.startswith("tts-1")
 
 
-def media_type(response_format: str | None) -> str:
-    """The Content-Type of audio in `response_format`, None being mp3."""
-    return _MEDIA_TYPES.get(response_format or "mp3", "application/octet-stream")
+def media_type_of(response_format: str | None) -> str:
+    """Return the Content-Type of audio in `response_format`; None is the default, mp3."""
+    return _MEDIA_TYPES.get(response_format or _DEFAULT_FORMAT, "application/octet-stream")
 
 
 def speech_endpoint(*, exact: bool = True) -> HttpEndpoint:
-    """The endpoint's row.  `exact`: the provider is asked for SSE where only SSE states usage; else it is estimated."""
-    edits = ResponseEdits(body=edit, content_type=answer_type)
-    return HttpEndpoint("POST", PATH, parse=parse_exact if exact else parse, reader=reader, response_edits=edits)
+    """Return the endpoint.  If `exact`, ask for SSE when only SSE states usage; else estimate the usage."""
+    edits = ResponseEdits(body=make_edit, content_type=edit_content_type)
+    parser = parse_exact if exact else parse
+    return HttpEndpoint("POST", PATH, parse=parser, reader=make_reader, response_edits=edits)
 
 
 def parse(request: RequestView) -> ParsedRequest:
-    """The facts of a speech request; the body is the client's own."""
-    return ParsedRequest(_facts(request.body), request.body)
+    """Return the facts of a speech request, and its unchanged body.
+
+    Raises:
+        InvalidBody: a member is repeated or of the wrong type, or the model is missing.
+        BadRequest: the input is missing.
+    """
+    return ParsedRequest(_read_facts(request.body), request.body)
 
 
 def parse_exact(request: RequestView) -> ParsedRequest:
-    """The same, and SSE asked for on the client's behalf where only an SSE answer states usage."""
+    """Return the same as parse(), but with SSE in the body if only an SSE response states usage."""
     body = request.body
-    facts = _facts(body)
-    asking = ask_for_sse(body) if _states_usage_in_events_only(facts) else None
-    if asking is None:
+    facts = _read_facts(body)
+    sse_body = ask_for_sse(body) if _only_sse_states_usage(facts) else None
+    if sse_body is None:
         return ParsedRequest(facts, body)
-    return ParsedRequest(replace(facts, usage_injected=True), asking)
+    return ParsedRequest(replace(facts, usage_injected=True), sse_body)
 
 
-def _facts(body: bytes) -> RequestFacts:
+def _read_facts(body: bytes) -> RequestFacts:
     members = read_members(body, _MEMBERS)
     model, text = required_model(members), text_member(members, "input")
     if text is None:
-        raise BadRequest('"input" is missing; it is the text to speak', param="input")
+        raise BadRequest('"input" is missing; send the text to speak', param="input")
     characters = Quantity(Meter.INPUT_CHARACTERS, Decimal(len(text)))
-    read = tokens_of(len((text + (text_member(members, "instructions") or "")).encode()))
-    by_characters = priced_by_characters(model)
+    spoken_text = text + (text_member(members, "instructions") or "")
+    input_tokens = Quantity(Meter.INPUT, Decimal(tokens_of(len(spoken_text.encode()))))
+    by_characters = is_priced_by_characters(model)
     return RequestFacts(
         model=model,
-        spends=(Spend(model, _BY_CHARACTERS if by_characters else _BY_TOKENS),),
+        spends=(Spend(model, _CHARACTER_METERS if by_characters else _TOKEN_METERS),),
         stream=members.get("stream_format") == "sse",
         body_bytes=len(body),
-        inferred=(characters,) if by_characters else (characters, Quantity(Meter.INPUT, Decimal(read))),
+        inferred=(characters,) if by_characters else (characters, input_tokens),
         response_format=text_member(members, "response_format"),
     )
 
 
 def ask_for_sse(body: bytes) -> bytes | None:
-    """`body`, a JSON object, with `"stream_format":"sse"`.
+    """Return `body`, a JSON object, with `"stream_format":"sse"`.
 
-    None where it asks for another format than audio, or the member's place cannot be told for certain.
+    Return None if it asks for another format than audio, or if the member cannot be edited for certain.
     """
     if not holds_member(body, "stream_format"):
         return splice_first(body, b'"stream_format":"sse"')
     try:
-        asking = edit_member(body, "stream_format", lambda raw: b'"sse"' if raw in _ASKS_FOR_AUDIO else raw)
+        edited = edit_member(
+            body, "stream_format", lambda value: b'"sse"' if value in _BINARY_STREAM_FORMATS else value
+        )
     except InvalidBody:
         return None
-    return asking if asking != body else None
+    return edited if edited != body else None
 
 
-def reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
-    """What reads the usage of one answer."""
-    if facts.model is not None and priced_by_characters(facts.model):
+def make_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
+    """Return the usage reader of a response."""
+    if facts.model is not None and is_priced_by_characters(facts.model):
         return OpaqueReader(lambda _: UsageReport((UsageItem(facts.inferred),), Basis.INFERRED))
     if head.media_type == "text/event-stream":
         return EventsReader(
             (b"speech.audio.done",),
-            lambda events, _: _from_events(events),
-            lambda seen: _estimate(facts, seen * 3 // 4),
+            lambda events, _: _report_events(events),
+            # The events carry base64, four characters for three bytes of audio.
+            lambda response_bytes: _estimate(facts, response_bytes * 3 // 4),
         )
-    return OpaqueReader(lambda seen: _estimate(facts, seen))
+    return OpaqueReader(lambda response_bytes: _estimate(facts, response_bytes))
 
 
-def edit(facts: RequestFacts, head: ResponseHead) -> ResponseEdit | None:
-    """Gives the client audio where SSE was asked for on its behalf and came."""
-    return SpeechAudio() if _answers_with_events(facts, head) else None
+def make_edit(facts: RequestFacts, head: ResponseHead) -> ResponseEdit | None:
+    """Return an edit that decodes the events that only the proxy asked for; None for any other response."""
+    return SpeechAudio() if _is_injected_sse(facts, head) else None
 
 
-def answer_type(facts: RequestFacts, head: ResponseHead) -> str | None:
-    """The Content-Type that the client must see where it differs from the provider's."""
-    return media_type(facts.response_format) if _answers_with_events(facts, head) else None
+def edit_content_type(facts: RequestFacts, head: ResponseHead) -> str | None:
+    """Return the Content-Type of the decoded audio, None to keep the provider's."""
+    return media_type_of(facts.response_format) if _is_injected_sse(facts, head) else None
 
 
-def _answers_with_events(facts: RequestFacts, head: ResponseHead) -> bool:
+def _is_injected_sse(facts: RequestFacts, head: ResponseHead) -> bool:
     return facts.usage_injected and head.ok and head.media_type == "text/event-stream"
 
 
-def _states_usage_in_events_only(facts: RequestFacts) -> bool:
-    known = (facts.response_format or "mp3") in _MEDIA_TYPES
-    return known and not facts.stream and not priced_by_characters(facts.model or "")
+def _only_sse_states_usage(facts: RequestFacts) -> bool:
+    known_format = (facts.response_format or _DEFAULT_FORMAT) in _MEDIA_TYPES
+    return known_format and not facts.stream and not is_priced_by_characters(facts.model or "")
 
 
-def _from_events(events: list[dict[str, object]]) -> UsageReport | None:
-    return report_usage((event.get("usage") for event in events[-1:]), unnamed_output=Meter.OUTPUT_AUDIO)
+def _report_events(events: list[dict[str, object]]) -> UsageReport | None:
+    return report_usage((event.get("usage") for event in events[-1:]), default_output=Meter.OUTPUT_AUDIO)
 
 
 def _estimate(facts: RequestFacts, audio_bytes: int) -> UsageReport:
-    """Tokens by the length of the audio that was sent where its bit rate is known, else by the text to speak."""
-    known = {quantity.meter: quantity.amount for quantity in facts.inferred}
-    rate = _BYTES_PER_SECOND.get(facts.response_format or "mp3")
-    seconds = Decimal(audio_bytes) / rate if rate else known[Meter.INPUT_CHARACTERS] / _CHARACTERS_PER_SECOND
-    spoken = Quantity(Meter.OUTPUT_AUDIO, Decimal(math.ceil(seconds * _TOKENS_PER_SECOND)))
-    read = Quantity(Meter.INPUT, known[Meter.INPUT])
+    """Return tokens by the length of the audio if its rate is constant, else by the length of the text."""
+    amounts = {quantity.meter: quantity.amount for quantity in facts.inferred}
+    rate = _BYTES_PER_SECOND.get(facts.response_format or _DEFAULT_FORMAT)
+    seconds = Decimal(audio_bytes) / rate if rate else amounts[Meter.INPUT_CHARACTERS] / _CHARACTERS_PER_SECOND
+    quantities = (
+        Quantity(Meter.INPUT, amounts[Meter.INPUT]),
+        Quantity(Meter.OUTPUT_AUDIO, Decimal(math.ceil(seconds * _TOKENS_PER_SECOND))),
+    )
     return UsageReport(
-        (UsageItem(tuple(quantity for quantity in (read, spoken) if quantity.amount)),),
+        (UsageItem(tuple(quantity for quantity in quantities if quantity.amount)),),
         Basis.ESTIMATED,
         estimate_method="speech_audio_bytes" if rate else "speech_characters",
     )

@@ -1,8 +1,10 @@
-"""The bytes of spoken audio out of the SSE stream that carries them in base64.
+"""Decodes an SSE stream of base64 audio to the audio bytes.
 
-data: {"type":"speech.audio.delta","audio":"//PExA..."}     -> audio bytes, as early as they came
+data: {"type":"speech.audio.delta","audio":"//PExA..."}     -> audio bytes, at once
 data: {"type":"speech.audio.done","usage":{...}}            -> the end
-data: {"type":"error",...}, or no end                       -> UpstreamError: the client must see a broken answer
+data: {"type":"error",...}, or no end                       -> UpstreamError, so that the client's response breaks off
+
+Source: OpenAI API reference, "Stream event (speech.audio.delta)" and "(speech.audio.done)".
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from tornado_proxy.wire.sse import SseOverflow, SseSplitter, parse_block
 
 
 class _Event(msgspec.Struct):
-    """The members that matter; `audio` is decoded from base64."""
+    """The members that are read; msgspec decodes `audio` from base64."""
 
     type: str = ""
     audio: bytes = b""
@@ -24,43 +26,44 @@ _decode = msgspec.json.Decoder(_Event).decode
 
 
 class SpeechAudio:
-    """An edit that turns the provider's events into the audio that the client asked for."""
+    """A ResponseEdit that turns the provider's events into the audio that the client asked for."""
 
     def __init__(self) -> None:
         self._splitter = SseSplitter()
         self._done = False
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes of the stream; give the audio in them.
+        """Take the next bytes of the stream; return the audio in the events that they complete.
 
         Raises:
-            UpstreamError: the provider says that it failed, or what it sends is not a stream of audio.
+            UpstreamError: the provider reports an error, or the stream is not one of audio events.
         """
         try:
             blocks = self._splitter.feed(data)
         except SseOverflow as error:
             raise UpstreamError("the provider's audio stream is not a stream of events") from error
-        return b"".join(map(self._audio, blocks))
+        return b"".join(map(self._decode_audio, blocks))
 
     def close(self) -> bytes:
-        """Give the audio of a last event without a blank line.
+        """End the stream; return the audio of a last event without a blank line.
 
         Raises:
-            UpstreamError: the stream ended before the audio did, so that what was given is not the whole.
+            UpstreamError: the stream ended before `speech.audio.done`.  Without the error a client would take the
+                partial audio for complete.
         """
-        audio = self._audio(self._splitter.rest())
+        audio = self._decode_audio(self._splitter.rest())
         if not self._done:
             raise UpstreamError("the provider's audio ended before it was complete")
         return audio
 
-    def _audio(self, block: bytes) -> bytes:
+    def _decode_audio(self, block: bytes) -> bytes:
         data = parse_block(block).data
         if not data or data == b"[DONE]":
             return b""
         try:
             event = _decode(data)
         except msgspec.MsgspecError as error:
-            raise UpstreamError("the provider's audio stream holds an event that cannot be read") from error
+            raise UpstreamError("the provider's audio stream contains an invalid event") from error
         if event.type == "speech.audio.delta":
             return event.audio
         if event.type == "error":

@@ -1,13 +1,15 @@
-"""/v1/audio/transcriptions and /v1/audio/translations: multipart, the model is a form field.
+"""/v1/audio/transcriptions and /v1/audio/translations: multipart requests, the model is a form field.
 
-    answer                                        usage
-    json, verbose_json, diarized_json             stated, by `type`: tokens or duration
+    response                                      usage
+    json, verbose_json, diarized_json             stated, of type tokens or duration
     stream of transcript.text.* events            stated in transcript.text.done
     text, srt, vtt; a translation                 not stated: inferred from the length of the uploaded audio
 
-`parse` is cheap.  `measure` finds that length where it can be needed; it may take tens of milliseconds and is meant to
-run in a thread, between parse and admission.  A recording whose length cannot be known is refused where the answer
-would not state it: before anything is sent nothing is lost, afterwards the charge could not be told.
+`parse` is cheap.  `measure` finds that length if it can be needed; it may take tens of milliseconds and runs in a
+thread, between parse and admission.  If the length is unknown and the response would not state it, the request is
+rejected: before it is sent it costs nothing, afterwards its charge would be unknown.
+
+Source: OpenAI API reference, "Create transcription", "Create translation" and "Stream event (transcript.text.done)".
 """
 
 from __future__ import annotations
@@ -27,26 +29,26 @@ from tornado_proxy.providers.contract import (
     ResponseHead,
     UsageReader,
 )
-from tornado_proxy.providers.openai.audio.audio_length import audio_seconds
-from tornado_proxy.providers.openai.audio.transcription_models import priced_by_length, transcription_spend
+from tornado_proxy.providers.openai.audio.audio_length import measure_seconds
+from tornado_proxy.providers.openai.audio.transcription_models import is_priced_by_length, transcription_spend
 from tornado_proxy.providers.openai.shared.response_readers import EventsReader, JsonReader, OpaqueReader
 from tornado_proxy.providers.openai.shared.usage_report import report_usage
 from tornado_proxy.providers.shared.token_estimate import tokens_of
 from tornado_proxy.wire.multipart import read_form
 
-#: Formats of a transcription whose answer is text alone.
-_PLAIN = frozenset({"text", "srt", "vtt"})
-#: Audio tokens of one second: 3.7 s of a recorded request were 37 tokens.
+#: Response formats that are text alone (OpenAI API reference, "Create transcription", `response_format`).
+_TEXT_FORMATS = frozenset({"text", "srt", "vtt"})
+#: Audio tokens of one second, measured: 3.7 s of a recorded request were 37 tokens.
 _TOKENS_PER_SECOND = 10
 ESTIMATE_METHOD = "transcription_audio_length"
 
 
-def parse_transcription(request: RequestView) -> ParsedRequest:
-    """The facts of a transcription.
+def parse(request: RequestView) -> ParsedRequest:
+    """Return the facts of a transcription or translation, and its unchanged body.
 
     Raises:
-        InvalidBody: not a form that can be read in one way only.
-        BadRequest: no model.
+        InvalidBody: the form is invalid or ambiguous.
+        BadRequest: the model is missing.
     """
     body = request.body
     form = read_form(body, request.content_type)
@@ -64,85 +66,88 @@ def parse_transcription(request: RequestView) -> ParsedRequest:
 
 
 def measure_transcription(parsed: ParsedRequest, request: RequestView) -> ParsedRequest:
-    """The same request with the seconds of its audio in `facts.inferred`.  Pure, and fit for a thread.
+    """Return the request with the seconds of its audio in `facts.inferred`, if they are known.
 
     Raises:
-        BadRequest: the length cannot be known, and the answer would not state usage.
+        BadRequest: the length is unknown, and the response would not state usage.
     """
-    return _measured(parsed, request, needed=parsed.facts.response_format in _PLAIN, stating="json")
+    required = parsed.facts.response_format in _TEXT_FORMATS
+    return _measure(parsed, request, required=required, stating_format="json")
 
 
 def measure_translation(parsed: ParsedRequest, request: RequestView) -> ParsedRequest:
-    """The same for a translation, of which only a verbose_json answer states a length."""
-    needed = parsed.facts.response_format != "verbose_json"
-    return _measured(parsed, request, needed=needed, stating="verbose_json")
+    """Return the same for a translation: only the response format verbose_json states a length."""
+    required = parsed.facts.response_format != "verbose_json"
+    return _measure(parsed, request, required=required, stating_format="verbose_json")
 
 
-def _measured(parsed: ParsedRequest, request: RequestView, *, needed: bool, stating: str) -> ParsedRequest:
+def _measure(parsed: ParsedRequest, request: RequestView, *, required: bool, stating_format: str) -> ParsedRequest:
     audio = read_form(parsed.body, request.content_type).content("file")
     if audio is None:
-        return parsed  # the provider refuses a request without a file
-    seconds = audio_seconds(audio)
+        return parsed  # the provider rejects a request without a file
+    seconds = measure_seconds(audio)
     if seconds is not None:
-        return replace(parsed, facts=replace(parsed.facts, inferred=(Quantity(Meter.AUDIO_SECONDS, seconds),)))
-    if not needed:
+        inferred = (Quantity(Meter.AUDIO_SECONDS, Decimal(seconds)),)
+        return replace(parsed, facts=replace(parsed.facts, inferred=inferred))
+    if not required:
         return parsed
-    format_asked = parsed.facts.response_format
+    response_format = parsed.facts.response_format
     raise BadRequest(
-        f"the length of the uploaded audio cannot be read, and an answer in the format {format_asked!r} does not "
-        f"state it; ask for response_format {stating}, or upload flac, mp3, m4a, ogg or wav",
+        f"the length of the uploaded audio cannot be read, and a response in the format {response_format!r} does not "
+        f"state it; ask for response_format {stating_format}, or upload flac, mp3, m4a, ogg or wav",
         code="audio_length_unknown",
         param="file",
     )
 
 
-def reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
-    """What reads the usage of one answer."""
+def make_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
+    """Return the usage reader of a response."""
 
-    def unstated(seen: int) -> UsageReport:
-        return _without_usage(facts, seen)
+    def report_without_usage(response_bytes: int) -> UsageReport:
+        return _report_without_usage(facts, response_bytes)
 
     if head.media_type == "text/event-stream":
-        return EventsReader((b"transcript.text.done",), lambda events, _: _from_events(events), unstated)
-    if facts.response_format in _PLAIN:
-        return OpaqueReader(unstated)
-    return JsonReader(lambda body: _from_body(facts, body), unstated)
+        return EventsReader((b"transcript.text.done",), lambda events, _: _report_events(events), report_without_usage)
+    if facts.response_format in _TEXT_FORMATS:
+        return OpaqueReader(report_without_usage)
+    return JsonReader(lambda body: _report_body(facts, body), report_without_usage)
 
 
-def _from_events(events: list[dict[str, object]]) -> UsageReport | None:
-    return report_usage((event.get("usage") for event in events[-1:]), unnamed_output=Meter.OUTPUT)
+def _report_events(events: list[dict[str, object]]) -> UsageReport | None:
+    return report_usage((event.get("usage") for event in events[-1:]), default_output=Meter.OUTPUT)
 
 
-def _from_body(facts: RequestFacts, body: dict[str, object]) -> UsageReport | None:
-    stated = report_usage([body.get("usage")])
-    if stated is not None:
-        return stated
-    length = body.get("duration")
-    if isinstance(length, bool) or not isinstance(length, int | float) or not 0 < length < math.inf:
+def _report_body(facts: RequestFacts, body: dict[str, object]) -> UsageReport | None:
+    report = report_usage([body.get("usage")])
+    if report is not None:
+        return report
+    duration = body.get("duration")
+    if isinstance(duration, bool) or not isinstance(duration, int | float) or not 0 < duration < math.inf:
         return None
-    return _by_length(facts, Decimal(math.ceil(length)), 0)
+    return _report_length(facts, Decimal(math.ceil(duration)), 0)
 
 
-def _without_usage(facts: RequestFacts, seen: int) -> UsageReport:
+def _report_without_usage(facts: RequestFacts, response_bytes: int) -> UsageReport:
     if not facts.inferred:
-        return UsageReport(faults=("the answer states no usage, and the length of the audio is not known",))
-    return _by_length(facts, facts.inferred[0].amount, seen)
+        return UsageReport(faults=("the response states no usage, and the length of the audio is not known",))
+    return _report_length(facts, facts.inferred[0].amount, response_bytes)
 
 
-def _by_length(facts: RequestFacts, seconds: Decimal, seen: int) -> UsageReport:
-    if facts.model is not None and priced_by_length(facts.model):
+def _report_length(facts: RequestFacts, seconds: Decimal, output_bytes: int) -> UsageReport:
+    """Return the report of audio of `seconds`: exact for a model priced by length, an estimate for any other."""
+    if facts.model is not None and is_priced_by_length(facts.model):
         return UsageReport((UsageItem((Quantity(Meter.AUDIO_SECONDS, seconds),)),), Basis.INFERRED)
     amounts = (
         (Meter.INPUT_AUDIO, seconds * _TOKENS_PER_SECOND),
-        (Meter.OUTPUT, Decimal(tokens_of(seen))),
+        (Meter.OUTPUT, Decimal(tokens_of(output_bytes))),
     )
     quantities = tuple(Quantity(meter, amount) for meter, amount in amounts if amount)
     return UsageReport((UsageItem(quantities),), Basis.ESTIMATED, estimate_method=ESTIMATE_METHOD)
 
 
-def _row(path: str, measure: Measure) -> HttpEndpoint:
-    return HttpEndpoint("POST", path, parse=parse_transcription, reader=reader, measure=measure)
+def _endpoint(path: str, measure: Measure) -> HttpEndpoint:
+    return HttpEndpoint("POST", path, parse=parse, reader=make_reader, measure=measure)
 
 
-TRANSCRIPTIONS = _row("/v1/audio/transcriptions", measure_transcription)
-TRANSLATIONS = _row("/v1/audio/translations", measure_translation)
+TRANSCRIPTIONS = _endpoint("/v1/audio/transcriptions", measure_transcription)
+TRANSLATIONS = _endpoint("/v1/audio/translations", measure_translation)

@@ -1,7 +1,7 @@
-"""/v1/chat/completions: what a request can cost, and who reads what its answer says it used.
+"""/v1/chat/completions: parses requests and chooses the usage reader and the edit of a response.
 
-A stream states usage only when it was asked to, so it is asked (docs/decisions/0001); chat_stream.py hides what the
-client did not ask for.
+A stream states usage only if the request asks for it, so the proxy asks (docs/decisions/0001), and usage_hider.py
+removes the usage that the client did not ask for.
 """
 
 from __future__ import annotations
@@ -41,32 +41,38 @@ from tornado_proxy.providers.shared.json_body import (
 
 _MEMBERS = ("model", "stream", "stream_options", "service_tier", "modalities", "web_search_options")
 
-#: A part of a message that holds sound.  Inside JSON text quotation marks are escaped: this is a member or a value.
-_SPOKEN_PART = b'"input_audio"'
+#: The type of a message part that contains audio.  Quotation marks inside JSON text are escaped, so this matches a
+#: member or a value, never text of a prompt (OpenAI API reference, chat `messages`).
+_AUDIO_PART = b'"input_audio"'
 
-_ASKING = b'{"include_usage":true}'
-_ASK = b'"stream_options":' + _ASKING
+_STREAM_OPTIONS = b'{"include_usage":true}'
+_STREAM_OPTIONS_MEMBER = b'"stream_options":' + _STREAM_OPTIONS
 
-#: Chat models that search the web on every call; no usage tells of it.  Source: OpenAI guide, "Web search", "Chat".
-_SEARCHING_MODEL = re.compile(r"-search-(?:preview|api)(?:-\d{4}-\d{2}-\d{2})?")
+#: Chat models that search the web once for each request; usage does not state it.
+#: Source: OpenAI guide "Web search", "Chat Completions".
+_SEARCH_MODEL = re.compile(r"-search-(?:preview|api)(?:-\d{4}-\d{2}-\d{2})?")
 _ONE_SEARCH = Quantity(Meter.WEB_SEARCHES, Decimal(1))
 
 
 def parse(request: RequestView) -> ParsedRequest:
-    """The facts of a chat request; a stream that does not ask for usage is made to."""
+    """Return the facts of a chat request, and its body; a stream's body asks for usage.
+
+    Raises:
+        InvalidBody: a member is missing, repeated or of the wrong type.
+    """
     body = request.body
     members = read_members(body, _MEMBERS)
     model = required_model(members)
     stream = flag_member(members, "stream")
-    sent = _asking_for_usage(body) if stream else body
-    tier = text_member(members, "service_tier")
-    inferred = (_ONE_SEARCH,) if _searches(model, members) else ()
+    sent = _ask_for_usage(body) if stream else body
+    terms = Terms(service_tier=text_member(members, "service_tier"))
+    inferred = (_ONE_SEARCH,) if _searches_web(model, members) else ()
     meters = _meters(members, body) | {quantity.meter for quantity in inferred}
     facts = RequestFacts(
         model=model,
-        spends=(Spend(model, meters, terms=Terms(service_tier=tier)),),
+        spends=(Spend(model, meters, terms=terms),),
         stream=stream,
-        terms=Terms(service_tier=tier),
+        terms=terms,
         body_bytes=len(body),
         usage_injected=sent is not body,
         inferred=inferred,
@@ -74,52 +80,62 @@ def parse(request: RequestView) -> ParsedRequest:
     return ParsedRequest(facts, sent)
 
 
-def _searches(model: str, members: Mapping[str, Any]) -> bool:
-    return "web_search_options" in members or _SEARCHING_MODEL.search(model) is not None
+def _searches_web(model: str, members: Mapping[str, Any]) -> bool:
+    return "web_search_options" in members or _SEARCH_MODEL.search(model) is not None
 
 
 def _meters(members: Mapping[str, Any], body: bytes) -> frozenset[Meter]:
     meters = {Meter.INPUT, Meter.OUTPUT}
     if "audio" in list_member(members, "modalities"):
         meters.add(Meter.OUTPUT_AUDIO)
-    if _SPOKEN_PART in body:
+    if _AUDIO_PART in body:
         meters.add(Meter.INPUT_AUDIO)
     return frozenset(meters)
 
 
-def _asking_for_usage(body: bytes) -> bytes:
-    """`body`, asking for usage: the same object where it does so by itself."""
+def _ask_for_usage(body: bytes) -> bytes:
+    """Return `body` with `include_usage`; the same bytes object if it has it already."""
     options = member_bytes(body, "stream_options")
     if options is None:
-        return splice_first(body, _ASK)
+        return splice_first(body, _STREAM_OPTIONS_MEMBER)
     if options == b"null":
-        return edit_member(body, "stream_options", lambda _: _ASKING)
+        return edit_member(body, "stream_options", lambda _: _STREAM_OPTIONS)
     if not options.startswith(b"{"):
         raise InvalidBody('"stream_options" must be an object', param="stream_options")
-    # Read again by itself, so that an `include_usage` that stands twice is found.
+    # Parse the options alone: read_members rejects repeated members at the top level only, and a second
+    # `include_usage` could turn usage off at the provider.
     if flag_member(read_members(options, ("include_usage",)), "include_usage"):
         return body
-    return edit_member(body, "stream_options", _including_usage)
+    return edit_member(body, "stream_options", _include_usage)
 
 
-def _including_usage(options: bytes) -> bytes:
+def _include_usage(options: bytes) -> bytes:
     if member_bytes(options, "include_usage") is None:
         return splice_first(options, b'"include_usage":true')
     return edit_member(options, "include_usage", lambda _: b"true")
 
 
-def reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
-    """What reads the usage of one answer."""
+def make_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
+    """Return the usage reader of a response."""
     if head.media_type == "text/event-stream":
         return ChatStreamReader(facts)
-    return JsonReader(lambda body: report_text(facts, body), lambda seen: estimate_text(facts, seen))
+    return JsonReader(
+        lambda response: report_text(facts, response),
+        lambda response_bytes: estimate_text(facts, response_bytes),
+    )
 
 
-def edit(facts: RequestFacts, head: ResponseHead) -> ResponseEdit | None:
-    """Hides the usage that was asked for on the client's behalf."""
+def make_edit(facts: RequestFacts, head: ResponseHead) -> ResponseEdit | None:
+    """Return an edit that removes the usage that only the proxy asked for; None if there is none to remove."""
     return UsageHider() if facts.usage_injected and head.media_type == "text/event-stream" else None
 
 
 CHAT_ENDPOINTS = (
-    HttpEndpoint("POST", "/v1/chat/completions", parse=parse, reader=reader, response_edits=ResponseEdits(body=edit)),
+    HttpEndpoint(
+        "POST",
+        "/v1/chat/completions",
+        parse=parse,
+        reader=make_reader,
+        response_edits=ResponseEdits(body=make_edit),
+    ),
 )

@@ -1,7 +1,9 @@
 """Reads the usage of a chat stream.
 
-Usage stands in one of the last chunks: from OpenAI on one of its own with `choices: []`, from other hosts with the same
-API on the last one with choices.  So it is read wherever it is an object, and the last one counts.
+OpenAI states usage in one of the last chunks, with `choices: []`; other hosts of the same API state it in the last
+chunk with choices.  So usage is read from every chunk in which it is an object, and the last one counts.
+
+Source: OpenAI API reference, "The chat completion chunk object".
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ import msgspec
 
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
-from tornado_proxy.providers.openai.chat.text_shape import TextShape, shape_of
-from tornado_proxy.providers.openai.shared.text_report import estimate_text, report_text, with_fault, word
-from tornado_proxy.providers.openai.shared.usage_report import decode_object
+from tornado_proxy.providers.openai.chat.text_shape import TextShape, find_shape
+from tornado_proxy.providers.openai.shared.text_report import estimate_text, report_text
+from tornado_proxy.providers.openai.shared.usage_report import with_fault
+from tornado_proxy.providers.shared.json_values import as_text, decode_object
 from tornado_proxy.wire.sse import TolerantSseSplitter, find_block_end, parse_block
 
 
@@ -39,7 +42,7 @@ class _Choice(msgspec.Struct):
 
 
 class _Chunk(msgspec.Struct):
-    """What is looked at in a chunk; its other members are passed over unread.  A decode takes about 1 us."""
+    """The members of a chunk that the reader uses.  msgspec skips all others, so a decode takes about 1 us."""
 
     id: str | None = None
     model: str | None = None
@@ -60,20 +63,20 @@ class ChatStreamReader:
     def __init__(self, facts: RequestFacts) -> None:
         self._facts = facts
         self._blocks = TolerantSseSplitter()
-        self._answer: dict[str, Any] = {}
+        self._response: dict[str, object] = {}
         self._text_bytes = 0
-        self._spoken = False
-        self._begun = False
-        self._refused = False
+        self._has_audio = False
+        self._started = False
+        self._failed = False
         self._shape: TextShape | None = None
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Read the chunks that the next bytes complete."""
         blocks = self._blocks.feed_joined(data)
         start = 0
         while start < len(blocks):
             if self._shape is not None:
-                start, text_bytes = self._shape.run(blocks, start)
+                start, text_bytes = self._shape.count_run(blocks, start)
                 self._text_bytes += text_bytes
                 if start == len(blocks):
                     return
@@ -82,22 +85,22 @@ class ChatStreamReader:
             start = end
 
     def close(self, *, complete: bool) -> None:
-        """Read a last event that has no blank line behind it."""
+        """End the stream; read a last chunk without a blank line."""
         self._read(self._blocks.rest())
 
     def result(self) -> UsageReport:
-        """The usage that was stated last, else an estimate by the text that was seen."""
-        report = report_text(self._facts, self._answer) or self._without_usage()
-        return (
-            with_fault(report, "an event of the stream is too large to be read") if self._blocks.overflowed else report
-        )
+        """Return the usage stated last, else an estimate by the text of the chunks."""
+        report = report_text(self._facts, self._response) or self._report_without_usage()
+        return with_fault(report, "an event of the stream is too large") if self._blocks.overflowed else report
 
-    def _without_usage(self) -> UsageReport:
-        if self._refused and not self._begun:
-            return UsageReport(basis=Basis.FREE)  # an error in place of an answer: nothing was begun
-        report = estimate_text(self._facts, self._text_bytes, self._answer)
-        if self._spoken:
-            return with_fault(report, "sound was made whose tokens were not reported", basis=Basis.UNSETTLED)
+    def _report_without_usage(self) -> UsageReport:
+        if self._failed and not self._started:
+            # An error in place of the first chunk: the provider generated nothing and charges nothing.
+            return UsageReport(basis=Basis.FREE)
+        report = estimate_text(self._facts, self._text_bytes, self._response)
+        if self._has_audio:
+            # Transcripts say too little of the length of audio for an estimate.
+            return with_fault(report, "the response contains audio without usage", basis=Basis.UNSETTLED)
         return report
 
     def _read(self, block: bytes) -> None:
@@ -107,42 +110,36 @@ class ChatStreamReader:
         chunk = _decode(data)
         if chunk is None:
             return
-        self._note(chunk)
-        self._shape = self._next_shape(block) if _is_plain(chunk) else None
+        self._update(chunk)
+        self._shape = self._next_shape(block) if _has_text_only(chunk) else None
         for choice in chunk.choices:
             if choice.delta is not None:
-                self._text_bytes += _text_bytes(choice.delta)
-                self._spoken = self._spoken or choice.delta.audio is not None
+                self._text_bytes += _count_text_bytes(choice.delta)
+                self._has_audio = self._has_audio or choice.delta.audio is not None
 
     def _next_shape(self, block: bytes) -> TextShape | None:
         if self._shape is not None and self._shape.fits(block):
             return self._shape
-        return shape_of(block)
+        return find_shape(block)
 
-    def _note(self, chunk: _Chunk) -> None:
+    def _update(self, chunk: _Chunk) -> None:
         if chunk.error is not None:
-            self._refused = True
+            self._failed = True
             return
-        self._begun = True
-        if chunk.id:
-            self._answer["id"] = chunk.id
-        if chunk.model:
-            self._answer["model"] = chunk.model
-        if chunk.service_tier:
-            self._answer["service_tier"] = chunk.service_tier
-        if chunk.usage:
-            self._answer["usage"] = chunk.usage
+        self._started = True
+        stated = {"id": chunk.id, "model": chunk.model, "service_tier": chunk.service_tier, "usage": chunk.usage}
+        self._response.update((name, value) for name, value in stated.items() if value)
 
 
-def _is_plain(chunk: _Chunk) -> bool:
-    """Whether a chunk holds one piece of text, and nothing that has to be looked at in the next of its shape."""
+def _has_text_only(chunk: _Chunk) -> bool:
+    """Return True if the chunk contains one text and no member that the next chunk of its shape could change."""
     if len(chunk.choices) != 1 or chunk.usage is not None or chunk.error is not None:
         return False
     delta = chunk.choices[0].delta
     return delta is not None and delta.refusal is None and delta.tool_calls is None and delta.audio is None
 
 
-def _text_bytes(delta: _Delta) -> int:
+def _count_text_bytes(delta: _Delta) -> int:
     texts = [delta.content, delta.refusal]
     for call in delta.tool_calls or ():
         if call.function is not None:
@@ -151,16 +148,19 @@ def _text_bytes(delta: _Delta) -> int:
 
 
 def _decode(data: bytes) -> _Chunk | None:
-    """A chunk; of one that another host shapes differently at least the names and the usage."""
+    """Return the chunk in `data`, None if it is not JSON.
+
+    Of a chunk that another host shapes differently, at least the names and the usage are read.
+    """
     try:
         return _CHUNK.decode(data)
     except msgspec.ValidationError:
         chunk = decode_object(data) or {}
         usage = chunk.get("usage")
         return _Chunk(
-            id=word(chunk, "id"),
-            model=word(chunk, "model"),
-            service_tier=word(chunk, "service_tier"),
+            id=as_text(chunk.get("id")),
+            model=as_text(chunk.get("model")),
+            service_tier=as_text(chunk.get("service_tier")),
             usage=usage if isinstance(usage, dict) else None,
             error=chunk.get("error"),
         )

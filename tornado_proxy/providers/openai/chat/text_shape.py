@@ -1,64 +1,73 @@
-"""Chunks of a chat stream that differ by their text alone: counted where they lie, without being cut out or parsed.
+"""Counts the text of chat chunks that differ in nothing but their text, without parsing or copying them.
 
     data: {"id":"c1",...,"choices":[{"index":0,"delta":{"content":"Hello"},...}],"obfuscation":"x9"}
     └──────────────────────────── head ───────────────────────────┘text└───────── tail ───────┘padding
 
-They are nearly all of a stream, and a relay has to read along several hundred thousand of them a second.
+Nearly all chunks of a stream are of this kind, and a relay reads several hundred thousand of them a second.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-#: What stands before the text of a chunk that holds nothing else, and before padding at its end.
-_TEXT = b'"delta":{"content":"'
-_PADDING = b'"obfuscation":"'
+#: The bytes before the text of a chunk that contains no other output, and before the padding at its end.
+#: OpenAI pads chunks to hide the length of tokens (API reference, `stream_options.include_obfuscation`).
+_TEXT_START = b'"delta":{"content":"'
+_PADDING_START = b'"obfuscation":"'
 
-#: What ends a chunk behind its padding.
-_END = b'"}\n\n'
+#: The bytes after the padding of a chunk.
+_PADDED_END = b'"}\n\n'
 
 
 class TextShape(NamedTuple):
-    """What stands around the text of a chunk: `head` up to it, `tail` behind it, up to padding where there is some."""
+    """The bytes around the text of a chunk: `head` before it, `tail` after it.
+
+    `tail` ends at the closing blank line, or before the padding if `padded`.
+    """
 
     head: bytes
     tail: bytes
     padded: bool
 
-    def run(self, blocks: bytes, start: int) -> tuple[int, int]:
-        """Where a run of chunks of this shape that begins at `start` ends, and the bytes of text in it.
+    def count_run(self, blocks: bytes, start: int) -> tuple[int, int]:
+        """Count the text of consecutive chunks of this shape, from index `start` of `blocks`.
 
-        A chunk with an escape in it ends the run, because its text is shorter than what is written.
+        A chunk with an escape ends the run, because its text is shorter than its JSON.
+
+        Returns:
+            The index after the last chunk of the run, and the bytes of text in the run.
         """
         head, tail, padded = self
+        # Local names save an attribute lookup for each chunk; this loop is a third of the CPU time of a burst.
         starts, find = blocks.startswith, blocks.find
         escape = find(b"\\", start)
         limit = len(blocks) if escape < 0 else escape
         text_bytes = 0
         while starts(head, start):
-            text = start + len(head)
-            text_end = find(b'"', text, limit)
+            text_start = start + len(head)
+            text_end = find(b'"', text_start, limit)
+            # find() returns -1 without a quotation mark; then `tail` cannot match, since it is longer than a byte.
             if not starts(tail, text_end):
                 break
             end = text_end + len(tail)
             if padded:
                 end = find(b'"', end)
-                if not starts(_END, end):
+                if not starts(_PADDED_END, end):
                     break
-                end += len(_END)
-            text_bytes += text_end - text
+                end += len(_PADDED_END)
+            text_bytes += text_end - text_start
             start = end
         return start, text_bytes
 
     def fits(self, block: bytes) -> bool:
-        """Whether a chunk differs from this shape by what is in its text and padding alone, escapes or not."""
+        """Return True if a chunk differs from this shape only in its text and padding, escapes included."""
         return block.startswith(self.head) and self.tail in block
 
 
-def shape_of(block: bytes) -> TextShape | None:
-    """The shape of a chunk that holds one piece of text; None where it cannot be told for certain."""
-    head, text, rest = block.partition(_TEXT)
-    if not text or b"\\" in block or _TEXT in rest:
+def find_shape(block: bytes) -> TextShape | None:
+    """Return the shape of a chunk that contains one text; None if it is ambiguous."""
+    head, text_start, rest = block.partition(_TEXT_START)
+    if not text_start or b"\\" in block or _TEXT_START in rest:
         return None
-    tail, padding, _ = rest[rest.find(b'"') :].partition(_PADDING)
-    return TextShape(head + text, tail + padding, bool(padding))
+    tail, padding_start, _ = rest[rest.find(b'"') :].partition(_PADDING_START)
+    return TextShape(head + text_start, tail + padding_start, bool(padding_start))

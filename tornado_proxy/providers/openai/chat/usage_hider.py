@@ -1,12 +1,12 @@
-"""Hides the usage that was asked for on a client's behalf, so that the stream is what it would have been without.
+"""Removes the usage that only the proxy asked for, so that the client receives the stream that it asked for.
 
-    data: {..., "choices":[], "usage":{...}}     the whole event goes
-    data: {..., "usage":null}                    the member goes, with its comma
-    anything else                                passes untouched
+    data: {..., "choices":[], "usage":{...}}     the event is removed
+    data: {..., "usage":null}                    the member is removed, with its comma
+    anything else                                passes unchanged
 
-Usage on a chunk with choices passes: hosts that put it there do so without being asked, and a client of theirs expects
-it.  Nothing is written again: bytes are cut out or pass.  An event whose usage cannot be told apart for certain passes
-as it is.  What is held is at most one unfinished event.
+Usage in a chunk with choices passes: hosts that put it there do so without a request for it, and their clients expect
+it.  Bytes are removed or pass; nothing is encoded again.  An event whose usage is ambiguous passes unchanged.  At most
+one unfinished event is buffered.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import msgspec
 
 from tornado_proxy.wire.sse import SseOverflow, SseSplitter, parse_block
 
-#: The member with the comma before it, or after it where it is the first.  Quotation marks inside JSON text are
-#: escaped, so that this can match members only.
+#: The member with the comma before it, or after it if it is the first one.  Quotation marks inside JSON text are
+#: escaped, so that this matches members only.
 _NULL_MEMBER = re.compile(rb',\s*"usage"\s*:\s*null(?=\s*[,}])|(?<=\{)\s*"usage"\s*:\s*null\s*,')
-_HINT = b'"usage"'
+_USAGE_NAME = b'"usage"'
 #: The member as OpenAI writes it.
-_USUAL = b',"usage":null'
+_USUAL_NULL_MEMBER = b',"usage":null'
 
 
 class _Chunk(msgspec.Struct):
@@ -39,29 +39,29 @@ class UsageHider:
 
     def __init__(self) -> None:
         self._splitter = SseSplitter()
-        self._open = True
+        self._editing = True
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes; give all whole events among them, edited."""
-        if not self._open:
+        """Take the next bytes; return the events that they complete, without usage."""
+        if not self._editing:
             return data
         try:
-            return b"".join([_edited(block) for block in self._splitter.feed(data)])
+            return b"".join([_hide_usage(block) for block in self._splitter.feed(data)])
         except SseOverflow:
-            # Not a chat stream as we know it: from here on it passes as it comes.
-            self._open = False
+            # An event above the limit is not of a chat stream.  Relay the rest unchanged rather than break it.
+            self._editing = False
             return self._splitter.rest() + data
 
     def close(self) -> bytes:
-        """An unfinished last event, which may still be one that is to be hidden."""
+        """End the stream; return an unfinished last event, without usage."""
         rest = self._splitter.rest()
-        return _edited(rest) if rest else b""
+        return _hide_usage(rest) if rest else b""
 
 
-def _edited(block: bytes) -> bytes:
-    if _HINT not in block:
+def _hide_usage(block: bytes) -> bytes:
+    if _USAGE_NAME not in block:
         return block
-    usual = _cut_usual(block)
+    usual = _remove_usual_member(block)
     if usual is not None:
         return usual
     try:
@@ -71,19 +71,21 @@ def _edited(block: bytes) -> bytes:
     if isinstance(chunk.usage, dict) and chunk.choices == []:
         return b""
     if chunk.usage is None:
-        cut, found = _NULL_MEMBER.subn(b"", block)
-        return cut if found == 1 else block
+        edited, matches = _NULL_MEMBER.subn(b"", block)
+        # Two matches: one is deeper in the chunk, and removing both would change the client's data.
+        return edited if matches == 1 else block
     return block
 
 
-def _cut_usual(block: bytes) -> bytes | None:
-    """The block without its null member where that is plain to see, several times faster than by parsing it.
+def _remove_usual_member(block: bytes) -> bytes | None:
+    """Return the block without its null member; None if it is not written as OpenAI writes it.
 
-    What is cut stands on the outermost level if the one closing brace behind it ends the event.
+    Several times faster than parsing the block.  The member is at the top level if the one closing brace after it
+    ends the event.
     """
-    start = block.find(_USUAL)
-    end = start + len(_USUAL)
-    if start < 0 or block.count(_HINT) != 1 or not block.startswith(b"data: {") or block.count(b"\n") != 2:
+    start = block.find(_USUAL_NULL_MEMBER)
+    end = start + len(_USUAL_NULL_MEMBER)
+    if start < 0 or block.count(_USAGE_NAME) != 1 or not block.startswith(b"data: {") or block.count(b"\n") != 2:
         return None
     if not block.endswith(b"}\n\n") or block.count(b"}", end) != 1 or block[end : end + 1] not in (b",", b"}"):
         return None

@@ -1,9 +1,11 @@
-"""/v1/images/generations, edits and variations: JSON or multipart in; JSON or SSE out.
+"""/v1/images/generations, edits and variations: JSON or multipart requests, JSON or SSE responses.
 
-    gpt-image models   tokens, stated once for all images of a JSON answer, once per image in a stream
-    dall-e models      no usage: so many images of a size and a quality
+    gpt-image models   charged by tokens; a JSON response states them once for all images, a stream once for each
+    dall-e models      charged by image, of a size and a quality; no usage
 
-A request without a model is refused: the provider would choose one, and it does not say which.
+A request without a model is rejected: the provider would choose a model and not name it.
+
+Source: OpenAI API reference, "Images" and "Image streaming"; pricing page, "Image generation".
 """
 
 from __future__ import annotations
@@ -29,60 +31,77 @@ from tornado_proxy.providers.openai.images.image_tokens import ESTIMATE_METHOD, 
 from tornado_proxy.providers.openai.shared.response_readers import EventsReader, JsonReader
 from tornado_proxy.providers.openai.shared.usage_report import report_usage
 from tornado_proxy.providers.shared.json_body import read_members
+from tornado_proxy.providers.shared.json_values import as_objects, as_text
 from tornado_proxy.wire.multipart import read_form
 
-#: What is made where neither the request nor the answer says it (OpenAI API reference, dall-e models).
+#: Size and quality of dall-e images if neither request nor response names them (OpenAI API reference, "Create image").
 _DEFAULT_SIZE, _DEFAULT_QUALITY = "1024x1024", "standard"
+#: The value that leaves size or quality to the provider.
+_AUTO = "auto"
+#: More images than any model generates in one request (10, OpenAI API reference, `n`); bounds an estimate.
+_MAX_IMAGES = 9_999
 
-_FILES = ("images", "mask")
-_FIELDS = ("model", "n", "size", "quality", "stream", "response_format", *_FILES)
-_COMPLETED = (b"image_generation.completed", b"image_edit.completed")
-_DRAWN = frozenset({Meter.INPUT, Meter.OUTPUT_IMAGE})
-_EDITED = _DRAWN | {Meter.INPUT_IMAGE}
-_COUNTED = frozenset({Meter.IMAGES})
+_FILE_MEMBERS = ("images", "mask")
+_MEMBERS = ("model", "n", "size", "quality", "stream", "response_format", *_FILE_MEMBERS)
+_COMPLETED_EVENTS = (b"image_generation.completed", b"image_edit.completed")
+_GENERATION_METERS = frozenset({Meter.INPUT, Meter.OUTPUT_IMAGE})
+_EDIT_METERS = _GENERATION_METERS | {Meter.INPUT_IMAGE}
+_IMAGE_METERS = frozenset({Meter.IMAGES})
 
 
-def priced_by_image(model: str) -> bool:
-    """Whether `model` is charged per image: the dall-e family."""
+def is_priced_by_image(model: str) -> bool:
+    """Return True if `model` is charged per image: the dall-e family."""
     return model.startswith("dall-e")
 
 
 def parse_generation(request: RequestView) -> ParsedRequest:
-    """The facts of a generation."""
-    return _parse(request, _DRAWN)
+    """Return the facts of a generation, and its unchanged body.
+
+    Raises:
+        InvalidBody: the body is invalid or ambiguous.
+        BadRequest: the model is missing.
+    """
+    return _parse(request, _GENERATION_METERS)
 
 
 def parse_edit(request: RequestView) -> ParsedRequest:
-    """The facts of an edit or a variation: pictures go in as well."""
-    return _parse(request, _EDITED)
+    """Return the facts of an edit or a variation, whose input has images as well.  Raises as parse_generation does."""
+    return _parse(request, _EDIT_METERS)
 
 
-def reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
-    """What reads the usage of one answer."""
+def make_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
+    """Return the usage reader of a response."""
 
-    def unstated(_: int) -> UsageReport:
-        return _without_usage(facts)
+    def report_without_usage(_: int) -> UsageReport:
+        return _estimate(facts, _requested(facts).count)
 
     if head.media_type == "text/event-stream":
-        return EventsReader(_COMPLETED, lambda events, whole: _from_events(facts, events, whole), unstated)
-    return JsonReader(lambda body: _from_body(facts, body), unstated)
+        return EventsReader(
+            _COMPLETED_EVENTS, lambda events, complete: _report_events(facts, events, complete), report_without_usage
+        )
+    return JsonReader(lambda body: _report_body(facts, body), report_without_usage)
 
 
 def _parse(request: RequestView, meters: frozenset[Meter]) -> ParsedRequest:
-    fields = _form_fields(request) if _is_form(request.content_type) else read_members(request.body, _FIELDS)
-    model = fields.get("model")
+    members = _read_form(request) if _is_form(request.content_type) else read_members(request.body, _MEMBERS)
+    model = members.get("model")
     if not isinstance(model, str) or not model:
         raise BadRequest("model is missing; name one, such as gpt-image-2, so that its price is known", param="model")
-    image = ImageFacts(_whole(fields.get("n")) or 1, _word(fields.get("size")), _word(fields.get("quality")))
-    spend = Spend(model, _COUNTED, terms=_terms(image, {})) if priced_by_image(model) else Spend(model, meters)
+    image = ImageFacts(
+        count=_read_image_count(members.get("n")) or 1,
+        size=as_text(members.get("size")) or None,
+        quality=as_text(members.get("quality")) or None,
+    )
+    by_image = is_priced_by_image(model)
+    spend = Spend(model, _IMAGE_METERS, terms=_terms(image, {})) if by_image else Spend(model, meters)
     facts = RequestFacts(
         model=model,
         spends=(spend,),
-        stream=fields.get("stream") in (True, "true", "True", "1"),
+        stream=members.get("stream") in (True, "true", "True", "1"),
         body_bytes=len(request.body),
         image=image,
-        references=tuple(_file_ids(fields.get("images"))) + tuple(_file_ids([fields.get("mask")])),
-        response_format=_word(fields.get("response_format")),
+        references=(*_file_ids(members.get("images")), *_file_ids([members.get("mask")])),
+        response_format=as_text(members.get("response_format")) or None,
     )
     return ParsedRequest(facts, request.body)
 
@@ -91,52 +110,51 @@ def _is_form(content_type: str) -> bool:
     return content_type.lower().lstrip().startswith("multipart/")
 
 
-def _form_fields(request: RequestView) -> Mapping[str, object]:
+def _read_form(request: RequestView) -> Mapping[str, object]:
     form = read_form(request.body, request.content_type)
-    return {name: form.text(name) for name in _FIELDS if name not in _FILES}
+    return {name: form.text(name) for name in _MEMBERS if name not in _FILE_MEMBERS}
 
 
-def _file_ids(images: object) -> list[str]:
-    """Ids of uploaded files that a JSON edit names instead of sending pictures."""
-    listed = images if isinstance(images, list) else ()
-    named = (image.get("file_id") for image in listed if isinstance(image, dict))
-    return [file_id for file_id in named if isinstance(file_id, str)]
+def _file_ids(images: object) -> tuple[str, ...]:
+    """Return the ids of uploaded files that a JSON edit names in place of image data."""
+    file_ids = (image.get("file_id") for image in as_objects(images))
+    return tuple(file_id for file_id in file_ids if isinstance(file_id, str))
 
 
-def _from_body(facts: RequestFacts, body: dict[str, object]) -> UsageReport | None:
-    stated = report_usage([body.get("usage")], unnamed_output=Meter.OUTPUT_IMAGE)
-    data = body.get("data")
-    if stated is not None or not isinstance(data, list):
-        return stated
-    if facts.model is None or not priced_by_image(facts.model):
+def _requested(facts: RequestFacts) -> ImageFacts:
+    return facts.image or ImageFacts()
+
+
+def _report_body(facts: RequestFacts, body: dict[str, object]) -> UsageReport | None:
+    report = report_usage([body.get("usage")], default_output=Meter.OUTPUT_IMAGE)
+    images = body.get("data")
+    if report is not None or not isinstance(images, list):
+        return report
+    if facts.model is None or not is_priced_by_image(facts.model):
         return None
-    made = Quantity(Meter.IMAGES, Decimal(len(data)), _terms(facts.image or ImageFacts(), body))
-    return UsageReport((UsageItem((made,) if data else ()),), Basis.INFERRED)
+    quantity = Quantity(Meter.IMAGES, Decimal(len(images)), _terms(_requested(facts), body))
+    return UsageReport((UsageItem((quantity,) if images else ()),), Basis.INFERRED)
 
 
-def _from_events(facts: RequestFacts, events: list[dict[str, object]], whole: bool) -> UsageReport | None:  # noqa: FBT001  # what EventsReader calls
-    """One usage per finished image; where the stream broke, the images that are missing are estimated."""
-    stated = report_usage((event.get("usage") for event in events), unnamed_output=Meter.OUTPUT_IMAGE)
-    missing = (facts.image or ImageFacts()).count - len(events)
-    if stated is None or whole or missing <= 0:
-        return stated
+def _report_events(facts: RequestFacts, events: list[dict[str, object]], complete: bool) -> UsageReport | None:  # noqa: FBT001  # the signature of ReadEvents
+    """Return one item for each finished image; estimate the missing images of an incomplete stream."""
+    report = report_usage((event.get("usage") for event in events), default_output=Meter.OUTPUT_IMAGE)
+    missing = _requested(facts).count - len(events)
+    if report is None or complete or missing <= 0:
+        return report
     estimate = _estimate(facts, missing)
     return replace(
-        stated,
-        items=(*stated.items, *estimate.items),
+        report,
+        items=(*report.items, *estimate.items),
         basis=Basis.ESTIMATED,
         estimate_method=ESTIMATE_METHOD,
-        faults=(*stated.faults, *estimate.faults),
+        faults=(*report.faults, *estimate.faults),
     )
 
 
-def _without_usage(facts: RequestFacts) -> UsageReport:
-    return _estimate(facts, (facts.image or ImageFacts()).count)
-
-
 def _estimate(facts: RequestFacts, count: int) -> UsageReport:
-    image = facts.image or ImageFacts()
-    if facts.model is not None and priced_by_image(facts.model):
+    image = _requested(facts)
+    if facts.model is not None and is_priced_by_image(facts.model):
         quantity = Quantity(Meter.IMAGES, Decimal(count), _terms(image, {}))
     else:
         quantity = Quantity(Meter.OUTPUT_IMAGE, Decimal(image_tokens(image.size, image.quality) * count))
@@ -144,32 +162,29 @@ def _estimate(facts: RequestFacts, count: int) -> UsageReport:
         (UsageItem((quantity,)),),
         Basis.ESTIMATED,
         estimate_method=ESTIMATE_METHOD,
-        faults=("the answer stated no usage; images were estimated as asked for, their prompt is not known",),
+        faults=("the response stated no usage; the requested images are estimated, their prompt is not known",),
     )
 
 
-def _terms(asked: ImageFacts, answer: Mapping[str, object]) -> Terms:
-    """Size and quality that were used: the answer's echo, else what was asked for, else the API's default."""
-    size = _word(answer.get("size")) or _chosen(asked.size) or _DEFAULT_SIZE
-    quality = _word(answer.get("quality")) or _chosen(asked.quality) or _DEFAULT_QUALITY
+def _terms(requested: ImageFacts, response: Mapping[str, object]) -> Terms:
+    """Return size and quality as the response echoes them, else as requested, else the API's defaults."""
+    size = as_text(response.get("size")) or _unless_auto(requested.size) or _DEFAULT_SIZE
+    quality = as_text(response.get("quality")) or _unless_auto(requested.quality) or _DEFAULT_QUALITY
     return Terms(size=size, quality=quality)
 
 
-def _chosen(word: str | None) -> str | None:
-    return None if word == "auto" else word
+def _unless_auto(value: str | None) -> str | None:
+    return None if value == _AUTO else value
 
 
-def _word(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def _whole(value: object) -> int | None:
+def _read_image_count(value: object) -> int | None:
+    """Return `n` of a JSON body (a number) or of a form (digits); None if it is no count."""
     if isinstance(value, str):
         return int(value) if re.fullmatch(r"[1-9]\d{0,3}", value) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10_000 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MAX_IMAGES else None
 
 
 IMAGE_ENDPOINTS: tuple[Endpoint, ...] = tuple(
-    HttpEndpoint("POST", f"/v1/images/{name}", parse=parse, reader=reader)
+    HttpEndpoint("POST", f"/v1/images/{name}", parse=parse, reader=make_reader)
     for name, parse in (("generations", parse_generation), ("edits", parse_edit), ("variations", parse_edit))
 )

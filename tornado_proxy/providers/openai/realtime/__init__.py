@@ -1,1 +1,1 @@
-"""/v1/realtime: sessions over WebSocket, client secrets and calls over HTTP."""
+"""/v1/realtime and the endpoints below it."""

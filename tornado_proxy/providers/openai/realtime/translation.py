@@ -1,12 +1,13 @@
 """/v1/realtime/translations: speech in, translated speech out, charged by the length of the session's audio.
 
-No event states usage.  What counts is the largest `elapsed_ms` that the provider has named, or, where it names none,
-the length of the audio that the client has sent.  A transcription of the input is a second meter, by the same length.
+No event states usage.  The charge is the largest `elapsed_ms` of the provider's events or, without one, the length of
+the audio that the client sent.  A transcription of the input is a second meter, by the same length.
 
-    session.created                     -> the session is work from here on
-    session.input_audio_buffer.append   -> seconds sent
+    session.created                     -> WorkStarted: the session is the work
+    session.updated                     -> SessionChanged, if the spends differ
+    session.input_audio_buffer.append   -> counts seconds sent
     *.delta                             -> elapsed_ms
-    session.closed, or the end          -> report, once
+    session.closed, or the end          -> one report
 
 Source: OpenAI guide "Realtime translation".
 """
@@ -29,23 +30,25 @@ from tornado_proxy.providers.contract import (
     WorkRejected,
     WorkStarted,
 )
-from tornado_proxy.providers.openai.audio.transcription_models import priced_by_length, transcription_spend
-from tornado_proxy.providers.openai.realtime.client_events import error_event, read_object
-from tornado_proxy.providers.openai.realtime.session import INPUT_TRANSCRIPTION, transcription_models
+from tornado_proxy.providers.openai.audio.transcription_models import is_priced_by_length
+from tornado_proxy.providers.openai.realtime.client_events import error_event
+from tornado_proxy.providers.openai.realtime.session_config import input_transcription_spend, transcription_models
+from tornado_proxy.providers.openai.realtime.strict_json import decode_strict_object
 from tornado_proxy.providers.openai.realtime.websocket import query_argument
-from tornado_proxy.providers.openai.shared.usage_report import decode_object
+from tornado_proxy.providers.shared.json_values import as_text, decode_object
 
 _PATH = "/v1/realtime/translations"
 
-#: Input audio: 16 bit at 24 kHz, mono; four characters of base64 are three bytes.
+#: Base64 characters of one second of input audio: 16 bits at 24 kHz, mono (OpenAI guide "Realtime translation"), are
+#: 48,000 bytes, and four characters encode three bytes.
 _CHARACTERS_PER_SECOND = 64_000
 
-#: Where an event's time stands; read without parsing the audio around it.
+#: The time of an event; found without parsing the audio around it.  Base64 contains no quotation marks.
 _ELAPSED = re.compile(rb'"elapsed_ms"\s*:\s*(\d{1,9})')
 
 
 def translation_spend(model: str) -> Spend:
-    """What a session with `model` can cost."""
+    """Return the spend of a session with `model`."""
     return Spend(model, frozenset({Meter.SESSION_SECONDS}))
 
 
@@ -56,7 +59,7 @@ class TranslationReader:
 
     def __init__(self, model: str) -> None:
         self.model: str | None = model
-        self._transcribers: tuple[str, ...] = ()
+        self._transcription_models: tuple[str, ...] = ()
         self._session_id: str | None = None
         self._ended = False
         self._sent_characters = 0
@@ -64,25 +67,24 @@ class TranslationReader:
 
     @property
     def working(self) -> bool:
-        """False: a session that is only listening may end at any time; what it used is known then."""
+        """False: a session can end at any time, and its usage is known then."""
         return False
 
     @property
     def spends(self) -> tuple[Spend, ...]:
-        """The session's model, and those that transcribe its input."""
-        heard = (transcription_spend(one, role=INPUT_TRANSCRIPTION) for one in self._transcribers)
-        return (*(() if self.model is None else (translation_spend(self.model),)), *heard)
+        """Spends of the session's model and of its transcription models."""
+        own_spends = () if self.model is None else (translation_spend(self.model),)
+        return (*own_spends, *map(input_transcription_spend, self._transcription_models))
 
     def read_client_frame(self, frame: str | bytes) -> ClientFrame:
-        """Look at a client's event.
+        """Read a client's event before it goes to the provider, and count its audio.
 
         Raises:
-            InvalidBody: not a JSON object, or a member is given twice.
-            BadRequest: it asks for a transcription whose usage nobody would state.
+            InvalidBody: the frame is not a JSON object, or it has a repeated member.
+            BadRequest: it asks for a transcription without a way to meter it.
         """
-        event = read_object(frame)
-        named = event.get("event_id")
-        event_id = named if isinstance(named, str) else None
+        event = decode_strict_object(frame)
+        event_id = as_text(event.get("event_id"))
         audio, session = event.get("audio"), event.get("session")
         if isinstance(audio, str):
             self._sent_characters += len(audio)
@@ -90,36 +92,38 @@ class TranslationReader:
             return ClientFrame(event_id)
         return ClientFrame(event_id, translation_spends(session))
 
-    def refusal(self, error: RequestError, frame: ClientFrame, own_id: str) -> str:
-        """An `error` event with the client's own event id."""
-        return error_event(error, frame.event_id, own_id)
+    def refusal(self, error: RequestError, frame: ClientFrame, event_id: str) -> str:
+        """Return an `error` event with the id of the client's event."""
+        return error_event(error, frame.event_id, event_id)
 
     def feed_server_frame(self, frame: str | bytes) -> tuple[SocketEvent, ...]:
-        """Read an event of the provider; its usage is reported when the session is closed."""
+        """Read a provider's frame; return its events in order.  Usage is reported at the end of the session."""
         data = frame.encode("utf-8", "replace") if isinstance(frame, str) else frame
-        for found in _ELAPSED.finditer(data):
-            self._elapsed_ms = max(self._elapsed_ms, int(found[1]))
+        for match in _ELAPSED.finditer(data):
+            self._elapsed_ms = max(self._elapsed_ms, int(match[1]))
+        # Skip events without a type of interest; most are large audio deltas.
         if b'"session.' not in data and b'"error"' not in data:
             return ()
         event = decode_object(data) or {}
         kind, session = event.get("type"), event.get("session")
         if kind in ("session.created", "session.updated") and isinstance(session, dict):
-            return self._session_changed(session)
+            return self._change_session(session)
         if kind == "error":
             return (WorkRejected(),)
         return tuple(UsageReported(report) for report in self.close()) if kind == "session.closed" else ()
 
     def close(self) -> tuple[UsageReport, ...]:
-        """What the session came to; nothing for one that never began."""
+        """End the session; return its report once, none for a session that the provider did not create."""
         if self._session_id is None or self._ended:
             return ()
         self._ended = True
-        seconds = self._seconds()
-        readings = [UsageItem((Quantity(Meter.SESSION_SECONDS, seconds),), model=self.model)]
-        readings += [UsageItem((Quantity(Meter.AUDIO_SECONDS, seconds),), model=one) for one in self._transcribers]
+        seconds = self._charged_seconds()
+        items = [UsageItem((Quantity(Meter.SESSION_SECONDS, seconds),), model=self.model)]
+        for model in self._transcription_models:
+            items.append(UsageItem((Quantity(Meter.AUDIO_SECONDS, seconds),), model=model))
         return (
             UsageReport(
-                items=tuple(readings),
+                items=tuple(items),
                 basis=Basis.INFERRED,
                 raw=json.dumps({"elapsed_ms": self._elapsed_ms, "sent_base64_characters": self._sent_characters}),
                 model=self.model,
@@ -127,19 +131,18 @@ class TranslationReader:
             ),
         )
 
-    def _seconds(self) -> Decimal:
+    def _charged_seconds(self) -> Decimal:
         if self._elapsed_ms:
             return Decimal(self._elapsed_ms) / 1000
         return Decimal(self._sent_characters) / _CHARACTERS_PER_SECOND
 
-    def _session_changed(self, session: dict[str, object]) -> tuple[SocketEvent, ...]:
+    def _change_session(self, session: dict[str, object]) -> tuple[SocketEvent, ...]:
         before = self.spends
-        model, session_id = session.get("model"), session.get("id")
-        self.model = model if isinstance(model, str) and model else self.model
-        self._transcribers = transcription_models(session)
+        self.model = as_text(session.get("model")) or self.model
+        self._transcription_models = transcription_models(session)
         events: list[SocketEvent] = []
         if self._session_id is None:
-            self._session_id = session_id if isinstance(session_id, str) and session_id else "session"
+            self._session_id = as_text(session.get("id")) or "session"
             events.append(WorkStarted(self._session_id))
         if self.spends != before:
             events.append(SessionChanged(self.spends))
@@ -147,29 +150,29 @@ class TranslationReader:
 
 
 def translation_spends(session: dict[str, object]) -> tuple[Spend, ...]:
-    """What a session's config can be charged for.
+    """Return the spends of a session's configuration.
 
     Raises:
-        BadRequest: it asks for a transcription whose usage nobody would state.
+        BadRequest: it asks for a transcription without a way to meter it.
     """
-    heard = transcription_models(session)
-    for one in heard:
-        if not priced_by_length(one):
+    models = transcription_models(session)
+    for transcription_model in models:
+        if not is_priced_by_length(transcription_model):
             raise BadRequest(
-                f"{one[:100]} is charged by tokens, which a translation session does not state; "
+                f"{transcription_model[:100]} is charged by tokens, which a translation session does not state; "
                 "use a model that is charged by the minute",
                 param="model",
             )
-    model = session.get("model")
-    own = (translation_spend(model),) if isinstance(model, str) else ()
-    return (*own, *(transcription_spend(one, role=INPUT_TRANSCRIPTION) for one in heard))
+    model = as_text(session.get("model"))
+    own_spends = () if model is None else (translation_spend(model),)
+    return (*own_spends, *map(input_transcription_spend, models))
 
 
 def open_translation(query: str, subprotocols: tuple[str, ...]) -> TranslationReader:
-    """The reader of a session that is opened with `query` (raw, without the question mark).
+    """Return the reader of a session that is opened with `query` (raw, without the question mark).
 
     Raises:
-        BadRequest: it names no model, or two.
+        BadRequest: the query names no model, or two.
     """
     model = query_argument(query, "model")
     if model is None:

@@ -1,4 +1,4 @@
-"""/v1/responses and /v1/responses/compact: what a request can cost, and who reads what its answer says it used."""
+"""/v1/responses, /v1/responses/compact and stored responses: parses requests and chooses their usage readers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tornado_proxy.providers.contract import (
     ResponseHead,
     UsageReader,
 )
-from tornado_proxy.providers.openai.responses.hosted_tools import containers_of, tool_spends
+from tornado_proxy.providers.openai.responses.hosted_tools import referenced_containers, tool_spends
 from tornado_proxy.providers.openai.responses.reader import ResponseStreamReader, is_finished, report_response
 from tornado_proxy.providers.openai.shared.response_readers import JsonReader
 from tornado_proxy.providers.openai.shared.text_report import estimate_text
@@ -31,6 +31,7 @@ from tornado_proxy.providers.shared.json_body import (
     required_model,
     text_member,
 )
+from tornado_proxy.providers.shared.json_values import as_object, as_text
 
 _MEMBERS = (
     "model",
@@ -43,9 +44,13 @@ _MEMBERS = (
     "prompt_cache_options",
 )
 
+#: Seconds between polls of a background response.  One with `store: false` disappears after about ten minutes
+#: (OpenAI guide, "Background mode"), so the interval must not grow past a small part of that.
+_MAX_POLL_INTERVAL_S = 30.0
+
 
 class _Item(msgspec.Struct):
-    """An item of the input, as far as it can be a reference; one with content of its own is none."""
+    """The members of an input item that tell a reference from an item with content."""
 
     id: Any = None
     type: Any = None
@@ -53,11 +58,16 @@ class _Item(msgspec.Struct):
 
 
 _ITEMS = msgspec.json.Decoder(list[_Item | str | int | float | bool | None])
+#: A reference may omit its type (OpenAI API reference, responses `input`, "Item reference").
 _REFERENCE_TYPES = (None, "item_reference")
 
 
 def parse(request: RequestView) -> ParsedRequest:
-    """The facts of a request; the body is sent as it came."""
+    """Return the facts of a request, and its unchanged body.
+
+    Raises:
+        InvalidBody: a member is missing, repeated or of the wrong type.
+    """
     body = request.body
     members = read_members(body, _MEMBERS)
     model = required_model(members)
@@ -70,27 +80,25 @@ def parse(request: RequestView) -> ParsedRequest:
         terms=Terms(service_tier=tier, cache_ttl=_cache_ttl(members)),
         body_bytes=len(body),
         background=flag_member(members, "background"),
-        references=(*_continued(members), *containers_of(tools), *_referenced_items(body)),
+        references=(*_continued_objects(members), *referenced_containers(tools), *_referenced_items(body)),
     )
     return ParsedRequest(facts, body)
 
 
-def _continued(members: Mapping[str, Any]) -> tuple[str, ...]:
-    """Ids of the earlier response or conversation that this one goes on with."""
+def _continued_objects(members: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the ids of the response and the conversation that this response continues."""
     conversation = members.get("conversation")
-    named = (
-        members.get("previous_response_id"),
-        conversation.get("id") if isinstance(conversation, dict) else conversation,
-    )
-    return tuple(one for one in named if isinstance(one, str))
+    conversation_id = conversation.get("id") if isinstance(conversation, dict) else conversation
+    ids = (members.get("previous_response_id"), conversation_id)
+    return tuple(object_id for object_id in ids if isinstance(object_id, str))
 
 
 def _referenced_items(body: bytes) -> tuple[str, ...]:
-    """Ids of items that the provider holds and the input only names; their `type` may be left out."""
+    """Return the ids of input items that the provider stores and the request only references."""
     try:
         items = _ITEMS.decode(member_bytes(body, "input") or b"[]")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ()  # text, or what the provider will refuse
+        return ()  # text, or input that the provider rejects
     return tuple(
         item.id
         for item in items
@@ -99,38 +107,38 @@ def _referenced_items(body: bytes) -> tuple[str, ...]:
 
 
 def _cache_ttl(members: Mapping[str, Any]) -> str | None:
-    options = members.get("prompt_cache_options")
-    ttl = options.get("ttl") if isinstance(options, dict) else None
-    return ttl if isinstance(ttl, str) else None
+    return as_text(as_object(members.get("prompt_cache_options")).get("ttl"))
 
 
-def reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
-    """What reads the usage of one answer."""
+def make_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
+    """Return the usage reader of a response."""
     if head.media_type == "text/event-stream":
         return ResponseStreamReader(facts)
-    return JsonReader(lambda body: report_response(facts, body), lambda seen: estimate_text(facts, seen))
+    return JsonReader(
+        lambda response: report_response(facts, response),
+        lambda response_bytes: estimate_text(facts, response_bytes),
+    )
 
 
 _DEFERRED_USAGE = DeferredUsage(
     state=lambda response_id: f"/v1/responses/{response_id}",
     finished=is_finished,
-    reader=reader,
-    # A response that is not stored is gone after some ten minutes.
-    max_interval_s=30.0,
+    reader=make_reader,
+    max_interval_s=_MAX_POLL_INTERVAL_S,
 )
 
 
-def _by_id(method: str, path: str) -> HttpEndpoint:
-    """Free: what a stored response cost was charged when it was made."""
+def _stored_response(method: str, path: str) -> HttpEndpoint:
+    # Free: a response is charged when it is created, not when it is fetched or deleted.
     return HttpEndpoint(method, path, objects=OwnedObject())
 
 
 RESPONSE_ENDPOINTS = (
-    HttpEndpoint("POST", "/v1/responses", parse=parse, reader=reader, deferred_usage=_DEFERRED_USAGE),
-    HttpEndpoint("POST", "/v1/responses/compact", parse=parse, reader=reader),
+    HttpEndpoint("POST", "/v1/responses", parse=parse, reader=make_reader, deferred_usage=_DEFERRED_USAGE),
+    HttpEndpoint("POST", "/v1/responses/compact", parse=parse, reader=make_reader),
     HttpEndpoint("POST", "/v1/responses/input_tokens", parse=parse, priced_as="/v1/responses"),
-    _by_id("GET", "/v1/responses/{id}"),
-    _by_id("DELETE", "/v1/responses/{id}"),
-    _by_id("POST", "/v1/responses/{id}/cancel"),
-    _by_id("GET", "/v1/responses/{id}/input_items"),
+    _stored_response("GET", "/v1/responses/{id}"),
+    _stored_response("DELETE", "/v1/responses/{id}"),
+    _stored_response("POST", "/v1/responses/{id}/cancel"),
+    _stored_response("GET", "/v1/responses/{id}/input_items"),
 )

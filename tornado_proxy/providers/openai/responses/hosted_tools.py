@@ -1,10 +1,11 @@
-"""Hosted tools of /v1/responses: what they can cost before a call, and what they did cost after it.
+"""Hosted tools of /v1/responses: the spends of a request, and the usage of a response.
 
-    web_search             tool_usage.web_search.num_requests; where it is absent, web_search_call items that searched
-    file_search            file_search_call items, one charge each
-    image_generation       tool_usage.image_gen: tokens of the image tool's own model, which `usage` does not have;
-                           where it is absent, estimated by size and quality
-    code_interpreter, shell   by the life of a container that several responses may share: no answer states it
+    web_search             tool_usage.web_search.num_requests; if missing, the web_search_call items that searched
+    file_search            one charge for each file_search_call item
+    image_generation       tool_usage.image_gen: tokens of the image tool's own model, which `usage` does not include;
+                           if missing, estimated by size and quality
+    code_interpreter, shell   charged by the life of a container, which several responses can share; no response
+                              states it
 
 Source: OpenAI pricing page, "Built-in tools"; docs/usage.md.
 """
@@ -14,166 +15,161 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any
 
 from tornado_proxy.domain.request import IMAGE_TOOL_ROLE, RequestFacts, Spend
 from tornado_proxy.domain.terms import NO_TERMS, Terms
 from tornado_proxy.domain.usage import Meter, Quantity, UsageItem
 from tornado_proxy.providers.openai.images.image_tokens import image_tokens
-from tornado_proxy.providers.openai.shared.modal_usage import read_usage
+from tornado_proxy.providers.openai.shared.modal_usage import read_modal_usage
+from tornado_proxy.providers.shared.json_values import as_object, as_objects, as_text
 
-#: The image tool's model where neither request nor answer names one.  The provider's own default changes with time;
-#: its answers echo which it was, and are believed.
+#: The image tool's model if neither request nor response names one (OpenAI guide, "Image generation tool").  The
+#: provider changes its default over time; its responses echo the model, and the echo counts.
 _DEFAULT_IMAGE_MODEL = "gpt-image-2"
 _IMAGE_TOOL = "image_generation"
-_DRAWN = frozenset({Meter.INPUT, Meter.OUTPUT_IMAGE})
+_IMAGE_METERS = frozenset({Meter.INPUT, Meter.OUTPUT_IMAGE})
 
 #: `web_search_preview_2025_03_11` is `web_search_preview`: a tool's price does not depend on its date.
 _DATE_SUFFIX = re.compile(r"_\d{4}_\d{2}_\d{2}$")
-_PREVIEW = "web_search_preview"
+_SEARCH_PREVIEW = "web_search_preview"
 _TOOL_METERS = {
     "web_search": Meter.WEB_SEARCHES,
-    _PREVIEW: Meter.WEB_SEARCHES,
+    _SEARCH_PREVIEW: Meter.WEB_SEARCHES,
     "file_search": Meter.FILE_SEARCHES,
 }
 
-#: Where a tool that runs code says in which container.
+#: The member in which a tool that runs code names its container.
 _CONTAINER_MEMBERS = {"code_interpreter": "container", "shell": "environment"}
-_OWN_MACHINE = "local"
+#: The environment of a shell that runs on the client's machine, which costs nothing.
+_LOCAL_ENVIRONMENT = "local"
 
 
 def tool_spends(model: str, tools: Iterable[object]) -> tuple[Spend, ...]:
-    """What `tools` of a request can cost beyond the tokens of `model`."""
-    return tuple(spend for tool in tools if isinstance(tool, dict) for spend in _spends(model, tool))
+    """Return the spends of a request's `tools` beyond the tokens of `model`."""
+    return tuple(spend for tool in tools if isinstance(tool, dict) for spend in _spends_of(model, tool))
 
 
-def _spends(model: str, tool: Mapping[str, Any]) -> tuple[Spend, ...]:
+def _spends_of(model: str, tool: Mapping[str, object]) -> tuple[Spend, ...]:
     kind = _kind(tool)
     if kind == _IMAGE_TOOL:
-        named = tool.get("model")
-        image_model = named if isinstance(named, str) else _DEFAULT_IMAGE_MODEL
-        return (Spend(image_model, _DRAWN, role=IMAGE_TOOL_ROLE),)
+        requested_model = tool.get("model")
+        image_model = requested_model if isinstance(requested_model, str) else _DEFAULT_IMAGE_MODEL
+        return (Spend(image_model, _IMAGE_METERS, role=IMAGE_TOOL_ROLE),)
     if kind in _TOOL_METERS:
         return (Spend(model, frozenset({_TOOL_METERS[kind]}), terms=Terms(tool=kind)),)
     container = _container(tool)
-    if isinstance(container, dict) and container.get("type") != _OWN_MACHINE:
-        memory = container.get("memory_limit")
-        terms = Terms(memory_limit=memory) if isinstance(memory, str) else NO_TERMS
+    # A string is the id of an existing container, which was charged to the request that created it.
+    if isinstance(container, dict) and container.get("type") != _LOCAL_ENVIRONMENT:
+        memory_limit = as_text(container.get("memory_limit"))
+        terms = NO_TERMS if memory_limit is None else Terms(memory_limit=memory_limit)
         return (Spend(model, frozenset({Meter.CONTAINER_SECONDS}), terms=terms),)
     return ()
 
 
-def containers_of(tools: Iterable[object]) -> tuple[str, ...]:
-    """Ids of existing containers that `tools` of a request name."""
-    named = (_container(tool) for tool in tools if isinstance(tool, dict))
-    ids = (one.get("container_id") if isinstance(one, dict) else one for one in named)
-    return tuple(one for one in ids if isinstance(one, str))
+def referenced_containers(tools: Iterable[object]) -> tuple[str, ...]:
+    """Return the ids of existing containers that a request's `tools` name."""
+    containers = [_container(tool) for tool in tools if isinstance(tool, dict)]
+    ids = (value.get("container_id") if isinstance(value, dict) else value for value in containers)
+    return tuple(container_id for container_id in ids if isinstance(container_id, str))
 
 
-def tool_quantities(response: Mapping[str, Any]) -> tuple[Quantity, ...]:
-    """Searches that the response is charged for."""
-    items = _objects(response.get("output"))
-    searches = _searches(response, items)
-    files = sum(item.get("type") == "file_search_call" for item in items)
-    found = []
-    if searches:
-        found.append(Quantity(Meter.WEB_SEARCHES, Decimal(searches), Terms(tool=_search_tool(response))))
-    if files:
-        found.append(Quantity(Meter.FILE_SEARCHES, Decimal(files)))
-    return tuple(found)
+def search_quantities(response: Mapping[str, object]) -> tuple[Quantity, ...]:
+    """Return the web and file searches that the response is charged for."""
+    items = as_objects(response.get("output"))
+    web_searches = _count_web_searches(response, items)
+    file_searches = sum(item.get("type") == "file_search_call" for item in items)
+    quantities = (
+        Quantity(Meter.WEB_SEARCHES, Decimal(web_searches), Terms(tool=_search_tool(response))),
+        Quantity(Meter.FILE_SEARCHES, Decimal(file_searches)),
+    )
+    return tuple(quantity for quantity in quantities if quantity.amount)
 
 
-def image_reading(facts: RequestFacts, response: Mapping[str, Any]) -> tuple[UsageItem | None, tuple[str, ...]]:
-    """The image tool's own tokens at its own model, and what does not add up in them."""
-    usage = _tool_usage(response, "image_gen")
-    if usage is None:
+def read_image_usage(facts: RequestFacts, response: Mapping[str, object]) -> tuple[UsageItem | None, tuple[str, ...]]:
+    """Return the image tool's tokens at its own model, None if there are none, and faults in their counts."""
+    stated = _tool_usage(response, "image_gen")
+    if stated is None:
         return None, ()
-    read = read_usage(usage, unnamed_output=Meter.OUTPUT_IMAGE)
-    reading = UsageItem(read.quantities, model=_image_model(facts, response), context_tokens=read.context_tokens)
-    return reading if read.quantities else None, read.faults
+    usage = read_modal_usage(stated, default_output=Meter.OUTPUT_IMAGE)
+    item = UsageItem(usage.quantities, model=_image_model(facts, response), context_tokens=usage.context_tokens)
+    return item if usage.quantities else None, usage.faults
 
 
-def unstated_images(facts: RequestFacts, response: Mapping[str, Any]) -> UsageItem | None:
-    """Tokens of pictures by the size and quality that the answer echoes, where it does not state their tokens.
+def estimate_images(facts: RequestFacts, response: Mapping[str, object]) -> UsageItem | None:
+    """Return image tokens by the size and quality that the response echoes; None if it states them or has no image.
 
-    What was read to draw them is not known.
+    The input tokens of the image tool remain unknown.
     """
     if _tool_usage(response, "image_gen") is not None:
         return None
-    items = _objects(response.get("output"))
-    drawn = [item for item in items if item.get("type") == "image_generation_call" and _succeeded(item)]
-    tokens = sum(image_tokens(_text(item.get("size")), _text(item.get("quality"))) for item in drawn)
+    items = as_objects(response.get("output"))
+    images = [item for item in items if item.get("type") == "image_generation_call" and _succeeded(item)]
+    tokens = sum(image_tokens(as_text(image.get("size")), as_text(image.get("quality"))) for image in images)
     quantity = Quantity(Meter.OUTPUT_IMAGE, Decimal(tokens))
-    return UsageItem((quantity,), model=_image_model(facts, response)) if drawn else None
+    return UsageItem((quantity,), model=_image_model(facts, response)) if images else None
 
 
-def _image_model(facts: RequestFacts, response: Mapping[str, Any]) -> str:
-    echoed = (tool.get("model") for tool in _objects(response.get("tools")) if tool.get("type") == _IMAGE_TOOL)
-    asked = (spend.model for spend in facts.spends if spend.role is not None)
-    return next((one for one in (*echoed, *asked) if isinstance(one, str)), _DEFAULT_IMAGE_MODEL)
+def _image_model(facts: RequestFacts, response: Mapping[str, object]) -> str:
+    image_tools = (tool for tool in as_objects(response.get("tools")) if tool.get("type") == _IMAGE_TOOL)
+    echoed = (tool.get("model") for tool in image_tools)
+    requested = (spend.model for spend in facts.spends if spend.role is not None)
+    return next((model for model in (*echoed, *requested) if isinstance(model, str)), _DEFAULT_IMAGE_MODEL)
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def container_notes(response: Mapping[str, Any]) -> tuple[str, ...]:
-    """One sentence for each container that ran: its time is charged by the provider, and stated nowhere."""
+def describe_containers(response: Mapping[str, object]) -> tuple[str, ...]:
+    """Return a sentence for each container that ran: the provider charges its time and states it nowhere."""
     return tuple(
-        f"container {one} ran code; its time is charged by the container, and is not in this record"
-        for one in sorted(set(_containers_used(response)))
+        f"container {container_id} ran code; its time is charged by the container, and is not in this record"
+        for container_id in sorted(set(_used_containers(response)))
     )
 
 
-def created_objects(response: Mapping[str, Any]) -> tuple[str, ...]:
-    """Ids of output items and containers, which later requests may refer to."""
-    ids = (item.get("id") for item in _objects(response.get("output")))
-    return tuple(dict.fromkeys((*(one for one in ids if isinstance(one, str)), *_containers_used(response))))
+def created_objects(response: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the ids of output items and containers, which later requests can reference."""
+    item_ids = (item.get("id") for item in as_objects(response.get("output")))
+    ids = (*(item_id for item_id in item_ids if isinstance(item_id, str)), *_used_containers(response))
+    return tuple(dict.fromkeys(ids))
 
 
-def _containers_used(response: Mapping[str, Any]) -> tuple[str, ...]:
-    items = _objects(response.get("output"))
-    environments = (item.get("environment") for item in items)
+def _used_containers(response: Mapping[str, object]) -> tuple[str, ...]:
+    items = as_objects(response.get("output"))
     ids = (
         *(item.get("container_id") for item in items),
-        *(one.get("container_id") for one in environments if isinstance(one, dict)),
+        *(as_object(item.get("environment")).get("container_id") for item in items),
     )
-    return tuple(one for one in ids if isinstance(one, str))
+    return tuple(container_id for container_id in ids if isinstance(container_id, str))
 
 
-def _searches(response: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> int:
-    """Searches as `tool_usage` counts them; items are a poorer witness, for pages that are opened cost nothing."""
-    number = (_tool_usage(response, "web_search") or {}).get("num_requests")
-    if isinstance(number, int) and not isinstance(number, bool) and number >= 0:
-        return number
+def _count_web_searches(response: Mapping[str, object], items: Sequence[Mapping[str, object]]) -> int:
+    """Return the searches that `tool_usage` states, else the items that searched.
+
+    Items are the second choice: their actions also open pages, which is free.
+    """
+    stated = (_tool_usage(response, "web_search") or {}).get("num_requests")
+    if isinstance(stated, int) and not isinstance(stated, bool) and stated >= 0:
+        return stated
     calls = [item for item in items if item.get("type") == "web_search_call" and _succeeded(item)]
-    actions = [call.get("action") for call in calls]
-    return sum(isinstance(action, dict) and action.get("type") == "search" for action in actions)
+    return sum(as_object(call.get("action")).get("type") == "search" for call in calls)
 
 
-def _succeeded(item: Mapping[str, Any]) -> bool:
-    """A tool call that failed is not charged; one without a status is taken for done."""
+def _succeeded(item: Mapping[str, object]) -> bool:
+    """Return True unless the tool call failed: a failed one is free, one without a status counts as done."""
     return item.get("status") != "failed"
 
 
-def _search_tool(response: Mapping[str, Any]) -> str:
-    kinds = [_kind(tool) for tool in _objects(response.get("tools"))]
-    return _PREVIEW if _PREVIEW in kinds else "web_search"
+def _search_tool(response: Mapping[str, object]) -> str:
+    kinds = [_kind(tool) for tool in as_objects(response.get("tools"))]
+    return _SEARCH_PREVIEW if _SEARCH_PREVIEW in kinds else "web_search"
 
 
-def _tool_usage(response: Mapping[str, Any], tool: str) -> dict[str, Any] | None:
-    stated = response.get("tool_usage")
-    usage = stated.get(tool) if isinstance(stated, dict) else None
+def _tool_usage(response: Mapping[str, object], tool: str) -> dict[str, object] | None:
+    usage = as_object(response.get("tool_usage")).get(tool)
     return usage if isinstance(usage, dict) else None
 
 
-def _kind(tool: Mapping[str, Any]) -> str:
+def _kind(tool: Mapping[str, object]) -> str:
     return _DATE_SUFFIX.sub("", str(tool.get("type")))
 
 
-def _container(tool: Mapping[str, Any]) -> object:
+def _container(tool: Mapping[str, object]) -> object:
     return tool.get(_CONTAINER_MEMBERS.get(_kind(tool), ""))
-
-
-def _objects(listed: object) -> list[dict[str, Any]]:
-    return [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []

@@ -1,9 +1,13 @@
-"""Reads the usage of a response object, whole or at the end of a stream of events.
+"""Reads the usage of a response object, alone or at the end of a stream of events.
 
-completed, incomplete            usage, charged in full
-failed, without output           no usage: nothing was begun, free
-queued, in_progress              a background response: no usage yet, pending
-anything else without usage      estimated
+    status                           basis
+    completed, incomplete            REPORTED: usage, charged in full
+    failed, without output           FREE: no usage, the provider did not start
+    queued, in_progress              PENDING: a background response without usage yet
+    cancelled, without usage         UNSETTLED
+    anything else without usage      ESTIMATED
+
+Source: OpenAI API reference, "The response object" and "Streaming events"; guide "Background mode".
 """
 
 from __future__ import annotations
@@ -18,75 +22,84 @@ from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, UsageItem, UsageReport
 from tornado_proxy.providers.openai.images.image_tokens import ESTIMATE_METHOD
 from tornado_proxy.providers.openai.responses.hosted_tools import (
-    container_notes,
     created_objects,
-    image_reading,
-    tool_quantities,
-    unstated_images,
+    describe_containers,
+    estimate_images,
+    read_image_usage,
+    search_quantities,
 )
-from tornado_proxy.providers.openai.shared.text_report import estimate_text, with_fault, word
+from tornado_proxy.providers.openai.shared.text_report import estimate_text
 from tornado_proxy.providers.openai.shared.text_usage import read_text_usage
-from tornado_proxy.providers.openai.shared.usage_report import decode_object
+from tornado_proxy.providers.openai.shared.usage_report import with_fault
+from tornado_proxy.providers.shared.json_values import as_text, decode_object
 from tornado_proxy.wire.sse import TolerantSseSplitter, parse_block
 
 #: Events that end a response.
 TERMINAL_EVENTS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
-_BEGINNING = frozenset({"response.created", "response.queued", "response.in_progress"})
-_UNFINISHED = frozenset({"queued", "in_progress"})
+_FIRST_EVENTS = frozenset({"response.created", "response.queued", "response.in_progress"})
+_UNFINISHED_STATUSES = frozenset({"queued", "in_progress"})
 
-#: A cache write that lives twelve hours has another price, and usage does not say which one it was.
+#: `prompt_cache_options.ttl` of a cache write with a price of its own.  Usage does not state the lifetime, so the
+#: request decides (OpenAI guide, "Prompt caching").
 _TWELVE_HOURS = "12h"
 
-_UNSTATED_IMAGES = (
-    "the image tool's tokens were not reported; pictures go by size and quality, their prompt is not known"
+_IMAGES_ESTIMATED = (
+    "the image tool's tokens were not reported; images are estimated by size and quality, their prompt is not known"
 )
 
 
-def report_response(facts: RequestFacts, response: Mapping[str, Any]) -> UsageReport | None:
-    """The report of a response or compaction object; None where its usage should be there and is not."""
-    model, object_id = word(response, "model"), word(response, "id")
-    usage, status = response.get("usage"), word(response, "status")
+def report_response(facts: RequestFacts, response: Mapping[str, object]) -> UsageReport | None:
+    """Return the report of a response or compaction object; None if it should have usage and does not."""
+    usage = response.get("usage")
     if not isinstance(usage, dict) or not usage:
-        if status in _UNFINISHED:
-            return UsageReport(basis=Basis.PENDING, model=model, object_id=object_id)
-        if status == "failed" and not response.get("output"):
-            return UsageReport(basis=Basis.FREE, model=model, object_id=object_id)
-        if status == "cancelled":
-            unsaid = "the response was cancelled, and what it had used was not stated"
-            return UsageReport(basis=Basis.UNSETTLED, model=model, object_id=object_id, faults=(unsaid,))
-        return None
-    written = Meter.CACHE_WRITE_12H if facts.terms.cache_ttl == _TWELVE_HOURS else Meter.CACHE_WRITE
-    read = read_text_usage(usage, cache_write=written)
-    image, image_faults = image_reading(facts, response)
-    own = UsageItem(
-        (*read.quantities, *tool_quantities(response)),
+        return _report_by_status(response)
+    cache_write = Meter.CACHE_WRITE_12H if facts.terms.cache_ttl == _TWELVE_HOURS else Meter.CACHE_WRITE
+    text_usage = read_text_usage(usage, cache_write=cache_write)
+    model = as_text(response.get("model"))
+    own_item = UsageItem(
+        (*text_usage.quantities, *search_quantities(response)),
         model=model,
-        terms=Terms(service_tier=word(response, "service_tier")),
-        context_tokens=read.context_tokens,
+        terms=Terms(service_tier=as_text(response.get("service_tier"))),
+        context_tokens=text_usage.context_tokens,
     )
-    drawn = unstated_images(facts, response)
-    unsettled = (*read.faults, *image_faults)
-    told = Basis.REPORTED if drawn is None else Basis.ESTIMATED
+    image_item, image_faults = read_image_usage(facts, response)
+    estimated_images = estimate_images(facts, response)
+    usage_faults = (*text_usage.faults, *image_faults)
+    basis = Basis.REPORTED if estimated_images is None else Basis.ESTIMATED
+    notes = (*(() if estimated_images is None else (_IMAGES_ESTIMATED,)), *describe_containers(response))
     return UsageReport(
-        items=tuple(one for one in (own, image, drawn) if one is not None),
-        basis=Basis.UNSETTLED if unsettled else told,
-        raw=msgspec.json.encode(_stated(usage, response)).decode(),
+        items=tuple(item for item in (own_item, image_item, estimated_images) if item is not None),
+        basis=Basis.UNSETTLED if usage_faults else basis,
+        raw=msgspec.json.encode(_raw_usage(usage, response)).decode(),
         model=model,
-        object_id=object_id,
+        object_id=as_text(response.get("id")),
         objects=created_objects(response),
-        estimate_method=None if drawn is None else ESTIMATE_METHOD,
-        faults=(*unsettled, *(() if drawn is None else (_UNSTATED_IMAGES,)), *container_notes(response)),
+        estimate_method=None if estimated_images is None else ESTIMATE_METHOD,
+        faults=(*usage_faults, *notes),
     )
+
+
+def _report_by_status(response: Mapping[str, object]) -> UsageReport | None:
+    """Return the report of a response without usage if its status explains why, else None."""
+    model, object_id, status = (as_text(response.get(name)) for name in ("model", "id", "status"))
+    if status in _UNFINISHED_STATUSES:
+        return UsageReport(basis=Basis.PENDING, model=model, object_id=object_id)
+    if status == "failed" and not response.get("output"):
+        return UsageReport(basis=Basis.FREE, model=model, object_id=object_id)
+    if status == "cancelled":
+        fault = "the response was cancelled, and the provider did not state its usage"
+        return UsageReport(basis=Basis.UNSETTLED, model=model, object_id=object_id, faults=(fault,))
+    return None
 
 
 def is_finished(body: bytes) -> bool:
-    """Whether a response object, as it is fetched by its id, will state no more usage than it does."""
+    """Return True if `body`, a response object fetched by its id, is final: its usage will not change."""
     response = decode_object(body)
-    return response is not None and word(response, "status") not in _UNFINISHED
+    return response is not None and as_text(response.get("status")) not in _UNFINISHED_STATUSES
 
 
-def _stated(usage: dict[str, Any], response: Mapping[str, Any]) -> dict[str, Any]:
-    """Usage as the provider states it; `tool_usage` stands beside it in the answer."""
+def _raw_usage(usage: dict[str, object], response: Mapping[str, object]) -> dict[str, object]:
+    """Return the usage to store.  `tool_usage` is a sibling of `usage` in the response and is stored inside it."""
     tool_usage = response.get("tool_usage")
     return {**usage, "tool_usage": tool_usage} if isinstance(tool_usage, dict) else usage
 
@@ -101,45 +114,48 @@ _EVENT = msgspec.json.Decoder(_Event)
 
 
 class ResponseStreamReader:
-    """A stream of events; usage stands in the terminal one, under `response`.  There is no [DONE]."""
+    """A UsageReader for streams of events.
+
+    The terminal event states usage, under `response`.  The stream has no [DONE].
+    """
 
     def __init__(self, facts: RequestFacts) -> None:
         self._facts = facts
         self._blocks = TolerantSseSplitter()
         self._report: UsageReport | None = None
-        self._begun: dict[str, Any] = {}
+        self._first_response: dict[str, object] = {}
         self._text_bytes = 0
         self._ended = False
-        self._refused = False
+        self._failed = False
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Read the events that the next bytes complete."""
         for block in self._blocks.feed(data):
             self._read(block)
 
     def close(self, *, complete: bool) -> None:
-        """Read a last event that has no blank line behind it."""
+        """End the stream; read a last event without a blank line."""
         self._read(self._blocks.rest())
 
     def result(self) -> UsageReport:
-        """What the terminal event says, else an estimate by the deltas that were seen."""
-        report = self._report or self._without_usage()
-        return (
-            with_fault(report, "an event of the stream is too large to be read") if self._blocks.overflowed else report
-        )
+        """Return the usage of the terminal event, else an estimate by the deltas."""
+        report = self._report or self._report_without_usage()
+        return with_fault(report, "an event of the stream is too large") if self._blocks.overflowed else report
 
     @property
     def object_id(self) -> str | None:
-        """The response's id as soon as the stream has named it: a background response may be fetched before its end."""
-        return word(self._begun, "id")
+        """The response's id, from its first event on: a client can fetch a background response before its end."""
+        return as_text(self._first_response.get("id"))
 
-    def _without_usage(self) -> UsageReport:
-        if self._begun and not self._ended and self._facts.background:
-            # The job goes on without this stream; its usage is to be fetched.
-            return UsageReport(basis=Basis.PENDING, model=word(self._begun, "model"), object_id=self.object_id)
-        if self._refused and not self._begun and not self._text_bytes:
-            return UsageReport(basis=Basis.FREE)  # an error in place of a response: nothing was begun
-        return estimate_text(self._facts, self._text_bytes, self._begun)
+    def _report_without_usage(self) -> UsageReport:
+        if self._first_response and not self._ended and self._facts.background:
+            # The job continues without this stream; its usage is fetched later.
+            model = as_text(self._first_response.get("model"))
+            return UsageReport(basis=Basis.PENDING, model=model, object_id=self.object_id)
+        if self._failed and not self._first_response and not self._text_bytes:
+            # An error in place of a response: the provider generated nothing and charges nothing.
+            return UsageReport(basis=Basis.FREE)
+        return estimate_text(self._facts, self._text_bytes, self._first_response)
 
     def _read(self, block: bytes) -> None:
         data = parse_block(block).data
@@ -150,13 +166,13 @@ class ResponseStreamReader:
         if isinstance(event.delta, str):
             self._text_bytes += len(event.delta.encode())
         elif event.type == "error":
-            self._refused = True
+            self._failed = True
         elif event.type in TERMINAL_EVENTS:
             self._end(decode_object(bytes(event.response)) or {})
-        elif event.type in _BEGINNING and not self._begun:
-            self._begun = decode_object(bytes(event.response)) or {}
+        elif event.type in _FIRST_EVENTS and not self._first_response:
+            self._first_response = decode_object(bytes(event.response)) or {}
 
-    def _end(self, response: dict[str, Any]) -> None:
+    def _end(self, response: dict[str, object]) -> None:
         self._ended = True
-        self._begun = self._begun or response
+        self._first_response = self._first_response or response
         self._report = report_response(self._facts, response) or self._report

@@ -1,1 +1,1 @@
-"""Usage parsing that several OpenAI endpoints share."""
+"""Usage parsing and response readers that several OpenAI endpoints share."""

@@ -1,129 +1,125 @@
-"""Readers of answers that hold audio, images or transcripts.
+"""Usage readers of responses that contain audio, images or transcripts.
 
-Each knows how to get at the JSON that matters, or that there is none, and leaves what it means to a function.  What is
-known of an answer without usage is the number of its bytes, which an estimate may use.
+Each reader finds the JSON that can state usage, or knows that there is none, and passes it to a function of its
+endpoint.  Without usage that function gets the number of response bytes, which an estimate can use.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
+from tornado_proxy.domain.units import MIB
 from tornado_proxy.domain.usage import UsageReport
 from tornado_proxy.providers.openai.shared.base64_truncation import Base64Truncator
-from tornado_proxy.providers.openai.shared.usage_report import decode_object
+from tornado_proxy.providers.openai.shared.usage_report import with_fault
+from tornado_proxy.providers.shared.json_values import decode_object
 from tornado_proxy.wire.sse import TolerantSseSplitter, parse_block
 
-#: Bytes of a thinned answer that are kept; ten images with their prompts take some 100 KB.
-MAX_BODY_BYTES = 8 * 1024 * 1024
+#: Bytes buffered of a truncated response.  Ten images with their prompts take some 100 KB after truncation.
+MAX_BODY_BYTES = 8 * MIB
 
-#: What a JSON answer says, None where it says nothing of use.
-FromBody = Callable[[dict[str, object]], UsageReport | None]
-#: What the events of a stream say, and whether it came to its end.
-FromEvents = Callable[[list[dict[str, object]], bool], UsageReport | None]
-#: What is known without usage, from the number of bytes of the answer that were seen.
-WithoutUsage = Callable[[int], UsageReport]
+#: Returns the report of a JSON response, None if it states no usage.
+ReadBody = Callable[[dict[str, object]], UsageReport | None]
+#: Returns the report of a stream's events, None if they state no usage.  The flag is True if the stream is complete.
+ReadEvents = Callable[[list[dict[str, object]], bool], UsageReport | None]
+#: Returns the report of a response without usage from the number of its bytes.
+ReportWithoutUsage = Callable[[int], UsageReport]
 
 
 class OpaqueReader:
-    """An answer that cannot state usage: its bytes are counted."""
+    """Reads a response that cannot state usage: it counts the bytes."""
 
     object_id: str | None = None
 
-    def __init__(self, without_usage: WithoutUsage) -> None:
-        self._without_usage = without_usage
-        self._seen = 0
+    def __init__(self, report_without_usage: ReportWithoutUsage) -> None:
+        self._report_without_usage = report_without_usage
+        self._response_bytes = 0
 
     def feed(self, data: bytes) -> None:
-        """Count."""
-        self._seen += len(data)
+        """Count the next bytes."""
+        self._response_bytes += len(data)
 
     def close(self, *, complete: bool) -> None:
-        """Nothing to end: what was sent is what was made."""
+        """End the body.  An incomplete one counts the bytes that arrived."""
 
     def result(self) -> UsageReport:
-        """What is known without usage."""
-        return self._without_usage(self._seen)
+        """Return the report for the counted bytes."""
+        return self._report_without_usage(self._response_bytes)
 
 
 class JsonReader:
-    """One JSON object, of which little is kept."""
+    """Reads a response that is one JSON object."""
 
     object_id: str | None = None
 
-    def __init__(self, from_body: FromBody, without_usage: WithoutUsage) -> None:
-        self._from_body = from_body
-        self._without_usage = without_usage
-        self._thinner = Base64Truncator()
+    def __init__(self, read_body: ReadBody, report_without_usage: ReportWithoutUsage) -> None:
+        self._read_body = read_body
+        self._report_without_usage = report_without_usage
+        self._truncator = Base64Truncator()
         self._body = bytearray()
-        self._seen = 0
+        self._response_bytes = 0
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes."""
-        self._seen += len(data)
+        """Buffer the next bytes without their long base64 strings.  Past MAX_BODY_BYTES only count them."""
+        self._response_bytes += len(data)
         if len(self._body) <= MAX_BODY_BYTES:
-            self._body += self._thinner.feed(data)
+            self._body += self._truncator.feed(data)
 
     def close(self, *, complete: bool) -> None:
-        """Nothing to end: a body that broke off is no JSON."""
+        """End the body.  An incomplete one is no JSON object, so result() finds out."""
 
     def result(self) -> UsageReport:
-        """What the body says, else what is known without usage."""
+        """Return the report of the body, else the report without usage."""
         body = decode_object(bytes(self._body))
         if body is None:
-            return _with_fault(self._without_usage(self._seen), "the answer is not a whole JSON object")
-        return self._from_body(body) or self._without_usage(self._seen)
+            report = self._report_without_usage(self._response_bytes)
+            return with_fault(report, "the response is not a complete JSON object")
+        return self._read_body(body) or self._report_without_usage(self._response_bytes)
 
 
 class EventsReader:
-    """An SSE answer of which only events that hold one of `marks` are read.
+    """Reads an SSE response; decodes only events of the types in `event_types`.
 
-    The mass of such a stream is base64 of audio or pictures, in which no mark can stand: each is the name of an event
-    with a dot in it.
+    Most bytes of such a stream are base64 of audio or images.  Event types contain a dot and base64 does not, so a
+    search for the type in the raw block skips them without decoding.
     """
 
     object_id: str | None = None
 
     def __init__(
         self,
-        marks: tuple[bytes, ...],
-        from_events: FromEvents,
-        without_usage: WithoutUsage,
+        event_types: tuple[bytes, ...],
+        read_events: ReadEvents,
+        report_without_usage: ReportWithoutUsage,
     ) -> None:
-        self._marks = marks
-        self._from_events = from_events
-        self._without_usage = without_usage
-        self._thinner = Base64Truncator()
+        self._event_types = event_types
+        self._read_events = read_events
+        self._report_without_usage = report_without_usage
+        self._truncator = Base64Truncator()
         self._blocks = TolerantSseSplitter()
         self._events: list[dict[str, object]] = []
-        self._seen = 0
-        self._whole = False
+        self._response_bytes = 0
+        self._complete = False
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes."""
-        self._seen += len(data)
-        for block in self._blocks.feed(self._thinner.feed(data)):
+        """Read the events that the next bytes complete."""
+        self._response_bytes += len(data)
+        for block in self._blocks.feed(self._truncator.feed(data)):
             self._read(block)
 
     def close(self, *, complete: bool) -> None:
-        """Read a last event without a blank line, if the stream came to its end."""
-        self._whole = complete
+        """End the stream; a last event without a blank line counts only if the stream is complete."""
+        self._complete = complete
         if complete:
             self._read(self._blocks.rest())
 
     def result(self) -> UsageReport:
-        """What the events say, else what is known without usage."""
-        report = self._from_events(self._events, self._whole) or self._without_usage(self._seen)
-        return (
-            _with_fault(report, "an event of the answer is too large to be read") if self._blocks.overflowed else report
-        )
+        """Return the report of the events, else the report without usage."""
+        report = self._read_events(self._events, self._complete) or self._report_without_usage(self._response_bytes)
+        return with_fault(report, "an event of the response is too large") if self._blocks.overflowed else report
 
     def _read(self, block: bytes) -> None:
-        if any(mark in block for mark in self._marks):
+        if any(event_type in block for event_type in self._event_types):
             event = decode_object(parse_block(block).data)
-            if event is not None and str(event.get("type")).encode() in self._marks:
+            if event is not None and str(event.get("type")).encode() in self._event_types:
                 self._events.append(event)
-
-
-def _with_fault(report: UsageReport, fault: str) -> UsageReport:
-    return replace(report, faults=(*report.faults, fault))

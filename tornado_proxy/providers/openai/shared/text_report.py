@@ -1,11 +1,9 @@
-"""From the text usage of an answer to a UsageReport, stated or estimated: chat, responses and embeddings alike."""
+"""Reports the usage of chat completions, responses and embeddings, stated or estimated."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from decimal import Decimal
-from typing import Any
 
 import msgspec
 
@@ -14,70 +12,62 @@ from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
 from tornado_proxy.providers.openai.shared.text_usage import read_text_usage
 from tornado_proxy.providers.shared import token_estimate
+from tornado_proxy.providers.shared.json_values import as_text
 
-#: A request's word that leaves the tier to the provider.
-_AUTO = "auto"
+#: The `service_tier` that leaves the tier to the provider.  It has no price (OpenAI API reference, `service_tier`).
+_AUTO_TIER = "auto"
 
 
-def report_text(facts: RequestFacts, body: Mapping[str, Any]) -> UsageReport | None:
-    """The report of an object with `usage`, `model`, `service_tier` and `id`; None where it has no usage.
+def report_text(facts: RequestFacts, response: Mapping[str, object]) -> UsageReport | None:
+    """Return the report of a response with `usage`, `model`, `service_tier` and `id`; None if it has no usage.
 
-    What the request alone tells (`facts.inferred`) is charged with it, and the basis says so.
+    Quantities that only the request states (`facts.inferred`) are added, and the basis is then INFERRED.
     """
-    usage = body.get("usage")
-    if not isinstance(usage, dict) or not usage:
+    stated = response.get("usage")
+    if not isinstance(stated, dict) or not stated:
         return None
-    read = read_text_usage(usage)
-    model = word(body, "model")
+    usage = read_text_usage(stated)
+    model = as_text(response.get("model"))
+    item = UsageItem(
+        (*usage.quantities, *facts.inferred),
+        model=model,
+        terms=Terms(service_tier=as_text(response.get("service_tier"))),
+        context_tokens=usage.context_tokens,
+    )
     basis = Basis.INFERRED if facts.inferred else Basis.REPORTED
     return UsageReport(
-        items=(
-            UsageItem(
-                (*read.quantities, *facts.inferred),
-                model=model,
-                terms=Terms(service_tier=word(body, "service_tier")),
-                context_tokens=read.context_tokens,
-            ),
-        ),
-        basis=Basis.UNSETTLED if read.faults else basis,
-        raw=msgspec.json.encode(usage).decode(),
+        items=(item,),
+        basis=Basis.UNSETTLED if usage.faults else basis,
+        raw=msgspec.json.encode(stated).decode(),
         model=model,
-        object_id=word(body, "id"),
-        faults=read.faults,
+        object_id=as_text(response.get("id")),
+        faults=usage.faults,
     )
 
 
-def estimate_text(facts: RequestFacts, text_bytes: int, answer: Mapping[str, Any] | None = None) -> UsageReport:
-    """What an answer without usage may have used: input by the request's length, output by the text that was seen.
+def estimate_text(facts: RequestFacts, output_bytes: int, response: Mapping[str, object] | None = None) -> UsageReport:
+    """Return an estimate for a response without usage: input by the request's length, output by the text's.
 
-    `text_bytes` is the length of that text in UTF-8; `answer` holds what is known of the answer's `id`, `model` and
-    `service_tier`.  providers/shared/token_estimate.py says how good it is.
+    `output_bytes` is the length of the response's text in UTF-8.  `response` holds the members `id`, `model` and
+    `service_tier` as far as they are known.  providers/shared/token_estimate.py describes the accuracy.
     """
-    known = answer or {}
-    tier = word(known, "service_tier")
-    read, written = token_estimate.tokens_of(facts.body_bytes), token_estimate.tokens_of(text_bytes)
-    quantities = (Quantity(Meter.INPUT, Decimal(read)), Quantity(Meter.OUTPUT, Decimal(written)))
-    reading = UsageItem(
+    known = response or {}
+    tiers = (as_text(known.get("service_tier")), facts.terms.service_tier)
+    input_tokens = token_estimate.tokens_of(facts.body_bytes)
+    quantities = (
+        Quantity(Meter.INPUT, Decimal(input_tokens)),
+        Quantity(Meter.OUTPUT, Decimal(token_estimate.tokens_of(output_bytes))),
+    )
+    item = UsageItem(
         (*(quantity for quantity in quantities if quantity.amount), *facts.inferred),
-        model=word(known, "model"),
-        terms=Terms(next((one for one in (tier, facts.terms.service_tier) if one not in (None, _AUTO)), None)),
-        context_tokens=read,
+        model=as_text(known.get("model")),
+        terms=Terms(next((tier for tier in tiers if tier not in (None, _AUTO_TIER)), None)),
+        context_tokens=input_tokens,
     )
     return UsageReport(
-        items=(reading,),
+        items=(item,),
         basis=Basis.ESTIMATED,
-        model=reading.model,
-        object_id=word(known, "id"),
+        model=item.model,
+        object_id=as_text(known.get("id")),
         estimate_method=token_estimate.METHOD,
     )
-
-
-def with_fault(report: UsageReport, fault: str, *, basis: Basis | None = None) -> UsageReport:
-    """`report` with one more fault, and perhaps another basis."""
-    return replace(report, basis=basis or report.basis, faults=(*report.faults, fault))
-
-
-def word(holder: Mapping[str, Any], name: str) -> str | None:
-    """A member that is text, None for anything else."""
-    value = holder.get(name)
-    return value if isinstance(value, str) else None

@@ -1,29 +1,31 @@
-"""From a provider's usage objects to a UsageReport."""
+"""Converts a provider's usage objects to a UsageReport."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import msgspec
 
 from tornado_proxy.domain.usage import Basis, Meter, UsageItem, UsageReport
-from tornado_proxy.providers.openai.shared.modal_usage import read_usage
+from tornado_proxy.providers.openai.shared.modal_usage import read_modal_usage
 
 
 def report_usage(
-    usage: Iterable[object], *, unnamed_output: Meter = Meter.OUTPUT, model: str | None = None
+    statements: Iterable[object], *, default_output: Meter = Meter.OUTPUT, model: str | None = None
 ) -> UsageReport | None:
-    """A report of usage objects, each priced once; None where there is none.
+    """Return a report with one item for each usage object in `statements`; None if it contains no object.
 
-    A statement that does not add up is kept with its faults, and is not settled: somebody must look at it.
+    `default_output`: see read_modal_usage.  Usage that does not add up keeps its items and is unsettled, so that an
+    operator checks it.
     """
-    stated = [one for one in usage if isinstance(one, dict)]
+    stated = [statement for statement in statements if isinstance(statement, dict)]
     if not stated:
         return None
-    read = [read_usage(one, unnamed_output=unnamed_output) for one in stated]
-    faults = tuple(fault for one in read for fault in one.faults)
+    usages = [read_modal_usage(statement, default_output=default_output) for statement in stated]
+    faults = tuple(fault for usage in usages for fault in usage.faults)
     return UsageReport(
-        items=tuple(UsageItem(one.quantities, model=model, context_tokens=one.context_tokens) for one in read),
+        items=tuple(UsageItem(usage.quantities, model=model, context_tokens=usage.context_tokens) for usage in usages),
         basis=Basis.UNSETTLED if faults else Basis.REPORTED,
         raw=msgspec.json.encode(stated[0] if len(stated) == 1 else stated).decode(),
         model=model,
@@ -31,10 +33,6 @@ def report_usage(
     )
 
 
-def decode_object(data: bytes) -> dict[str, object] | None:
-    """`data` as a JSON object, None for anything else."""
-    try:
-        value = msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return None
-    return value if isinstance(value, dict) else None
+def with_fault(report: UsageReport, fault: str, *, basis: Basis | None = None) -> UsageReport:
+    """Return `report` with one more fault; `basis` replaces its basis if given."""
+    return replace(report, basis=basis or report.basis, faults=(*report.faults, fault))

@@ -1,0 +1,35 @@
+"""Decodes JSON in which no object has a repeated member.
+
+JSON parsers differ on which of two equal members counts (RFC 8259, section 4), so a repeated member could hide a model
+from admission.
+"""
+
+from __future__ import annotations
+
+import json
+
+from tornado_proxy.domain.errors import InvalidBody
+
+
+def decode_strict_object(data: str | bytes) -> dict[str, object]:
+    """Return the JSON object in `data`.
+
+    Raises:
+        InvalidBody: `data` is anything else, or an object at any depth has a repeated member.
+    """
+    try:
+        value = json.loads(data, object_pairs_hook=_unique_members)
+    except (ValueError, RecursionError) as error:
+        raise InvalidBody("the body or frame must be one JSON object") from error
+    if not isinstance(value, dict):
+        raise InvalidBody("the body or frame must be one JSON object")
+    return value
+
+
+def _unique_members(members: list[tuple[str, object]]) -> dict[str, object]:
+    unique = dict(members)
+    if len(unique) != len(members):
+        names = [name for name, _ in members]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise InvalidBody(f'"{repeated[:100]}" is repeated in an object; send it once')
+    return unique
