@@ -40,26 +40,26 @@ TABLE = RouteTable((OPENAI, ANTHROPIC))
         ("GET", "/anthropic/v1/models", "anthropic", "/v1/models", "/v1/models"),
     ],
 )
-def test_a_target_finds_its_endpoint_and_goes_on_without_the_prefix(method, target, provider, path, upstream):
+def test_target_finds_its_endpoint_and_is_sent_on_without_the_prefix(method, target, provider, path, upstream):
     match = TABLE.match(method, target)
 
     assert (match.provider.name, match.endpoint.path, match.upstream_target) == (provider, path, upstream)
     assert match.endpoint.method == method
 
 
-def test_the_id_of_the_path_is_told():
+def test_match_has_the_id_of_the_path():
     assert TABLE.match("POST", "/v1/responses/resp_1/cancel").path_id == "resp_1"
     assert TABLE.match("POST", "/v1/responses/compact").path_id is None
 
 
-def test_stored_responses_are_free_and_only_for_their_project():
+def test_requests_for_stored_responses_are_free_and_need_ownership():
     for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("GET", "/input_items")):
         endpoint = TABLE.match_http(method, f"/v1/responses/resp_1{path}").endpoint
         assert not endpoint.charged
         assert endpoint.objects == OwnedObject()
 
 
-def test_the_query_passes_byte_for_byte():
+def test_query_is_sent_on_byte_for_byte():
     query = "a=%2F..%2f&b=%00&&c=//..\\&d='\"<>"
 
     assert TABLE.match("GET", f"/v1/models?{query}").upstream_target == f"/v1/models?{query}"
@@ -105,7 +105,7 @@ def test_the_query_passes_byte_for_byte():
         "",
     ],
 )
-def test_a_target_that_could_be_read_in_two_ways_is_refused(target):
+def test_target_that_parsers_could_read_differently_is_rejected(target):
     with pytest.raises(BadRequest) as caught:
         TABLE.match("GET", target)
 
@@ -130,7 +130,7 @@ def test_a_target_that_could_be_read_in_two_ways_is_refused(target):
         "/anthropic/v1/chat/completions",
     ],
 )
-def test_what_is_not_in_a_table_is_not_found(target):
+def test_unknown_path_is_not_found(target):
     with pytest.raises(NotFound):
         TABLE.match("POST", target)
 
@@ -145,7 +145,7 @@ def test_what_is_not_in_a_table_is_not_found(target):
         ("post", "/v1/embeddings", ("POST",)),
     ],
 )
-def test_another_method_is_refused_with_those_that_are_allowed(method, target, allowed):
+def test_other_method_is_rejected_with_the_allowed_ones(method, target, allowed):
     with pytest.raises(MethodNotAllowed) as caught:
         TABLE.match(method, target)
 
@@ -164,12 +164,12 @@ def test_another_method_is_refused_with_those_that_are_allowed(method, target, a
         ("*", "openai"),
     ],
 )
-def test_an_error_is_shaped_by_the_provider_of_the_prefix_else_by_openai(target, name):
+def test_error_format_is_that_of_the_prefix_else_of_the_first_provider(target, name):
     assert TABLE.provider_for(target).name == name
 
 
 @given(st.text(max_size=60), st.sampled_from(["", "/", "/v1/", "/v1/models/", "/anthropic/v1/"]))
-def test_no_target_raises_anything_but_a_refusal(target, prefix):
+def test_random_targets_are_matched_or_rejected(target, prefix):
     TABLE.provider_for(prefix + target)
     try:
         match = TABLE.match("GET", prefix + target)
@@ -182,7 +182,7 @@ def test_no_target_raises_anything_but_a_refusal(target, prefix):
     assert ".." not in path.split("/")
 
 
-def test_a_provider_and_an_endpoint_are_found_by_name_for_requests_of_our_own():
+def test_provider_and_endpoint_are_found_by_name():
     assert TABLE.provider("anthropic") is ANTHROPIC
 
     endpoint = TABLE.http_endpoint("openai", "POST", "/v1/responses")
@@ -201,9 +201,9 @@ def test_a_provider_and_an_endpoint_are_found_by_name_for_requests_of_our_own():
         ("/anthropic/v1/v1/messages", "the base URL ends in /v1, and the client adds another"),
         ("/v1/messages", "did you mean /anthropic/v1/messages? Then the base URL lacks /anthropic"),
         ("/anthropic/v1/responses", "did you mean /openai/v1/responses? Then the base URL lacks /openai"),
-        ("/v1/fine_tuning/jobs", "docs/endpoints.md lists what is"),
+        ("/v1/fine_tuning/jobs", "docs/endpoints.md lists the served paths"),
     ],
 )
-def test_what_is_not_served_is_told_with_what_may_have_been_meant(target: str, hint: str) -> None:
+def test_unknown_path_is_rejected_with_advice(target: str, hint: str) -> None:
     with pytest.raises(NotFound, match=f"is not served here; {re.escape(hint)}$"):
         TABLE.match("POST", target)

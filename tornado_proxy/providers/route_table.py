@@ -1,7 +1,8 @@
-"""From a request's method and raw target to the endpoint that serves it.
+"""Finds the endpoint of a request from its method and raw target.
 
-Targets are matched as they came.  What another reader might take for another path (an encoded slash, `..`, `//`, a
-backslash, a control character) is refused, never normalised: whoever normalises differently gets in between.
+Targets are matched as received.  A target that another parser could read as another path (an encoded slash, `..`, `//`,
+a backslash, a control character) is rejected and never normalised: if two programs on the way of a request normalise
+differently, a request passes the checks of one path and reaches another.
 """
 
 from __future__ import annotations
@@ -14,11 +15,17 @@ from typing import Generic, TypeVar, cast
 from tornado_proxy.domain.errors import BadRequest, MethodNotAllowed, NotFound, UpgradeRequired
 from tornado_proxy.providers.contract import Endpoint, HttpEndpoint, Provider, WebSocketEndpoint
 
-#: Path segments of plain characters (RFC 3986 unreserved, and what ids hold); no percent-encoding at all.
+#: Path segments of plain characters (RFC 3986 unreserved and sub-delims, `:` and `@`) without percent-encoding.  A
+#: segment `..;` is rejected like `..`, because some servers cut a segment at the semicolon.
 _PLAIN_PATH = re.compile(r"/|(?:/(?!\.{1,2}(?:[/;]|$))[A-Za-z0-9_.~:@!$,;=+*'()-]+)+")
+
+#: Printable ASCII without the space.  A query may be percent-encoded: it does not choose the endpoint.
 _PLAIN_QUERY = re.compile(r"[\x21-\x7e]*")
 
 _ID = "{id}"
+
+#: Characters of a client's path that an error message repeats.
+_MAX_SHOWN = 200
 
 
 EndpointT = TypeVar("EndpointT", bound=Endpoint, covariant=True)
@@ -43,14 +50,16 @@ class Match(Generic[EndpointT]):
 
 
 class RouteTable:
-    """The endpoints of several providers.  The first provider also answers at the root."""
+    """The endpoints of several providers.  Paths without the prefix of a provider belong to the first."""
 
     def __init__(self, providers: Sequence[Provider]) -> None:
-        self._providers = {provider.prefix: provider for provider in providers}
+        self._by_prefix = {provider.prefix: provider for provider in providers}
+        self._by_name = {provider.name: provider for provider in providers}
         self._default = providers[0]
         self._exact: dict[tuple[str, str], dict[str, Endpoint]] = {}
         self._patterns: dict[str, list[tuple[re.Pattern[str], dict[str, Endpoint]]]] = {}
-        #: Plain targets that have been matched; there are as many as endpoints, or twice that with the prefixes.
+        #: Matches of targets without an id and a query.  Clients cannot make it grow: it has at most two entries for
+        #: each endpoint, one with the prefix and one without.
         self._matched: dict[tuple[str, str], Match[Endpoint]] = {}
         for provider in providers:
             self._add(provider)
@@ -59,7 +68,7 @@ class RouteTable:
         """Return the HTTP endpoint for `method` and the raw request target (path, perhaps `?` and a query).
 
         Raises:
-            BadRequest: the target could be read in two ways.
+            BadRequest: two parsers could read the target differently.
             NotFound: no endpoint has this path.
             MethodNotAllowed: the endpoint takes other methods.
             UpgradeRequired: the path is a WebSocket.
@@ -73,7 +82,7 @@ class RouteTable:
         """Return the WebSocket endpoint at the raw request target.
 
         Raises:
-            BadRequest: the target could be read in two ways, or its path is no WebSocket.
+            BadRequest: two parsers could read the target differently, or its path is not a WebSocket.
             NotFound: no endpoint has this path.
             MethodNotAllowed: the path takes no GET.
         """
@@ -86,29 +95,33 @@ class RouteTable:
         """Return the endpoint for `method` and the raw request target.
 
         Raises:
-            BadRequest: the target could be read in two ways.
-            NotFound: nothing is served there.
-            MethodNotAllowed: something is, with other methods.
+            BadRequest: two parsers could read the target differently.
+            NotFound: no endpoint has this path.
+            MethodNotAllowed: the endpoint takes other methods.
         """
-        known = self._matched.get((method, target))
-        if known is not None:
-            return known
+        cached = self._matched.get((method, target))
+        if cached is not None:
+            return cached
         match = self._match(method, target)
         if match.path_id is None and "?" not in target:
             self._matched[method, target] = match
         return match
 
     def provider_for(self, target: str) -> Provider:
-        """The provider whose errors a request to `target` understands, served or not."""
+        """Return the provider whose error format a request to `target` expects, also if no endpoint has its path."""
         first = target.split("/", 2)[1] if target.startswith("/") and target.count("/") > 1 else ""
-        return self._providers.get(first, self._default)
+        return self._by_prefix.get(first, self._default)
 
     def provider(self, name: str) -> Provider:
-        """The provider of that name."""
-        return next(provider for provider in self._providers.values() if provider.name == name)
+        """Return the provider with this name.
+
+        Raises:
+            KeyError: no provider has it.
+        """
+        return self._by_name[name]
 
     def http_endpoint(self, provider: str, method: str, path: str) -> HttpEndpoint | None:
-        """Return the HTTP endpoint at a provider's own path without an id, None if it has none."""
+        """Return the HTTP endpoint at a provider's own path without an id, None if no endpoint has it."""
         endpoint = self._exact.get((provider, path), {}).get(method)
         return endpoint if isinstance(endpoint, HttpEndpoint) else None
 
@@ -116,20 +129,22 @@ class RouteTable:
         path, mark, query = target.partition("?")
         if not _PLAIN_PATH.fullmatch(path) or not _PLAIN_QUERY.fullmatch(query) or "#" in query:
             raise BadRequest(
-                "the request target holds characters that are not taken here (encoded or empty path segments, dots, "
+                "the request target contains characters that are not allowed (encoded or empty path segments, dots, "
                 "backslashes, control characters); write the path as the provider documents it",
                 code="invalid_path",
             )
         provider = self.provider_for(target)
-        inner = path.removeprefix(f"/{provider.prefix}") if path.startswith(f"/{provider.prefix}/") else path
-        methods, path_id = self._find(provider, inner)
-        if methods is None:
-            raise NotFound(f"{path[:200]} is not served here; {self._hint(provider, inner)}")
-        endpoint = methods.get(method)
+        prefix = f"/{provider.prefix}"
+        own_path = path.removeprefix(prefix) if path.startswith(f"{prefix}/") else path
+        by_method, path_id = self._find(provider, own_path)
+        if by_method is None:
+            raise NotFound(f"{path[:_MAX_SHOWN]} is not served here; {self._suggest(provider, own_path)}")
+        endpoint = by_method.get(method)
         if endpoint is None:
-            allowed = tuple(sorted(methods))
-            raise MethodNotAllowed(f"{path[:200]} takes {', '.join(allowed)}, not {method[:20]}", allowed)
-        return Match(provider, endpoint, inner + mark + query, path_id)
+            allowed = tuple(sorted(by_method))
+            message = f"{path[:_MAX_SHOWN]} takes {', '.join(allowed)}, not {method[:20]}"
+            raise MethodNotAllowed(message, allowed)
+        return Match(provider, endpoint, own_path + mark + query, path_id)
 
     def _add(self, provider: Provider) -> None:
         patterns: dict[str, dict[str, Endpoint]] = {}
@@ -138,29 +153,32 @@ class RouteTable:
                 patterns.setdefault(endpoint.path, {})[endpoint.method] = endpoint
             else:
                 self._exact.setdefault((provider.name, endpoint.path), {})[endpoint.method] = endpoint
-        self._patterns[provider.name] = [(_pattern(path), methods) for path, methods in patterns.items()]
+        self._patterns[provider.name] = [(_compile(path), by_method) for path, by_method in patterns.items()]
 
     def _find(self, provider: Provider, path: str) -> tuple[dict[str, Endpoint] | None, str | None]:
+        """Return the endpoints at `path` by method, and the id in the path; (None, None) if no endpoint has it."""
+        # Exact paths come first: /v1/responses/compact is not the response with the id "compact".
         exact = self._exact.get((provider.name, path))
         if exact is not None:
             return exact, None
-        for pattern, methods in self._patterns[provider.name]:
+        for pattern, by_method in self._patterns[provider.name]:
             found = pattern.fullmatch(path)
             if found is not None:
-                return methods, found[1]
+                return by_method, found[1]
         return None, None
 
-    def _hint(self, provider: Provider, path: str) -> str:
-        """What may have been meant: most often a base URL is a part too short or too long."""
+    def _suggest(self, provider: Provider, path: str) -> str:
+        """Return advice for an unknown path.  The usual cause is a base URL with a segment too few or too many."""
         if self._find(provider, f"/v1{path}")[0] is not None:
-            return f"did you mean /v1{path[:200]}? Then the base URL lacks /v1"
+            return f"did you mean /v1{path[:_MAX_SHOWN]}? Then the base URL lacks /v1"
         if path.startswith("/v1/v1/"):
             return "the base URL ends in /v1, and the client adds another"
-        for other in self._providers.values():
+        for other in self._by_prefix.values():
             if self._find(other, path)[0] is not None:
-                return f"did you mean /{other.prefix}{path[:200]}? Then the base URL lacks /{other.prefix}"
-        return "docs/endpoints.md lists what is"
+                return f"did you mean /{other.prefix}{path[:_MAX_SHOWN]}? Then the base URL lacks /{other.prefix}"
+        return "docs/endpoints.md lists the served paths"
 
 
-def _pattern(path: str) -> re.Pattern[str]:
+def _compile(path: str) -> re.Pattern[str]:
+    """Return the pattern of a path with `{id}`; group 1 is the id."""
     return re.compile("([^/]+)".join(re.escape(part) for part in path.split(_ID)))

@@ -14,51 +14,55 @@ ANTHROPIC = (
 )
 
 
-def test_a_list_of_which_all_is_kept_is_the_providers_own_bytes():
+def test_list_without_unwanted_entries_is_the_same_object():
     assert keep_entries(OPENAI, lambda _: True) is OPENAI
 
 
 @pytest.mark.parametrize(
     ("body", "kept", "expected"),
     [
-        pytest.param(OPENAI, "a", OPENAI.replace(b',\n    {\n      "id": "b"\n    }', b""), id="openai, the last goes"),
         pytest.param(
-            OPENAI, "b", OPENAI.replace(b'\n    {\n      "id": "a"\n    },', b""), id="openai, the first goes"
+            OPENAI, "a", OPENAI.replace(b',\n    {\n      "id": "b"\n    }', b""), id="openai, the last is removed"
         ),
-        pytest.param(OPENAI, "", b'{\n  "object": "list",\n  "data": [\n  ]\n}', id="all go"),
+        pytest.param(
+            OPENAI, "b", OPENAI.replace(b'\n    {\n      "id": "a"\n    },', b""), id="openai, the first is removed"
+        ),
+        pytest.param(OPENAI, "", b'{\n  "object": "list",\n  "data": [\n  ]\n}', id="all are removed"),
         pytest.param(
             ANTHROPIC, "y", ANTHROPIC.replace(b'{"type":"model","id":"x"},', b""), id="anthropic keeps cursors"
         ),
     ],
 )
-def test_entries_are_cut_and_every_other_byte_stays(body, kept, expected):
+def test_unwanted_entries_are_removed_and_no_other_byte_changes(body, kept, expected):
     assert keep_entries(body, lambda name: name == kept) == expected
 
 
 @given(names=st.lists(st.text(max_size=4), max_size=8), indent=st.sampled_from([None, 1]), data=st.data())
-def test_what_is_left_are_the_wanted_entries_in_their_order(names, indent, data):
+def test_wanted_entries_stay_in_their_order(names, indent, data):
     wanted = set(data.draw(st.lists(st.sampled_from(names)))) if names else set()
-    body = json.dumps({"before": [], "data": [{"id": n, "n": [1, {"id": "no"}]} for n in names], "z": 1}, indent=indent)
+    body = json.dumps(
+        {"before": [], "data": [{"id": name, "n": [1, {"id": "no"}]} for name in names], "z": 1}, indent=indent
+    )
 
-    left = json.loads(keep_entries(body.encode(), wanted.__contains__))
+    filtered = json.loads(keep_entries(body.encode(), wanted.__contains__))
 
-    assert [entry["id"] for entry in left["data"]] == [name for name in names if name in wanted]
-    assert left["z"] == 1
+    assert [entry["id"] for entry in filtered["data"]] == [name for name in names if name in wanted]
+    assert filtered["z"] == 1
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"<html>", b"[]", b'{"error":{}}', b'{"data":5}', b'{"data":["a"]}', b'{"id":"a"}']
 )
-def test_another_shape_comes_back_as_it_is(body):
+def test_body_of_another_shape_is_unchanged(body):
     assert keep_entries(body, lambda _: False) == body
 
 
 @given(st.binary(max_size=100))
-def test_no_bytes_make_it_raise(body):
+def test_no_bytes_make_keep_entries_raise(body):
     keep_entries(body, lambda _: False)
 
 
-def test_a_list_inside_of_another_member_is_left_alone():
+def test_list_in_another_member_is_unchanged():
     body = b'{"old":[{"id":"a"},{"id":"b"}],"data":[{"id":"a"},{"id":"b"}]}'
 
     assert json.loads(keep_entries(body, lambda name: name == "b")) == {
@@ -73,28 +77,30 @@ def test_a_list_inside_of_another_member_is_left_alone():
         pytest.param(
             b'{"data":[{"id":"b"}], "has_more": false, "first_id": "a", "last_id": "c"}',
             b'{"data":[{"id":"b"}], "has_more": false, "first_id": "b", "last_id": "b"}',
-            id="both name what is there",
+            id="both name an entry of the list",
         ),
         pytest.param(
             b'{"data":[{"id":"b"}],"has_more":true,"first_id":"a","last_id":"c"}',
             b'{"data":[{"id":"b"}],"has_more":true,"first_id":"b","last_id":"c"}',
-            id="the last of a list that goes on leads to the next page",
+            id="last_id of a list with more pages is unchanged",
         ),
         pytest.param(
             b'{"data":[],"has_more":false,"first_id":"a","last_id":"c"}',
             b'{"data":[],"has_more":false,"first_id":null,"last_id":null}',
-            id="nothing is left",
+            id="no entry is left",
         ),
         pytest.param(b'{"data":[{"id":"b"}]}', b'{"data":[{"id":"b"}]}', id="no cursors"),
-        pytest.param(b'{"data":[{"id":"b"}],"last_id":"b"}', b'{"data":[{"id":"b"}],"last_id":"b"}', id="true already"),
+        pytest.param(
+            b'{"data":[{"id":"b"}],"last_id":"b"}', b'{"data":[{"id":"b"}],"last_id":"b"}', id="correct already"
+        ),
         pytest.param(b'{"data":5,"last_id":"b"}', b'{"data":5,"last_id":"b"}', id="no list"),
         pytest.param(b"<html>", b"<html>", id="no JSON"),
     ],
 )
-def test_cursors_name_no_entry_that_was_cut(body, expected):
+def test_cursors_name_no_removed_entry(body, expected):
     assert own_cursors(body) == expected
 
 
 @given(st.binary(max_size=100))
-def test_no_bytes_make_cursors_raise(body):
+def test_no_bytes_make_own_cursors_raise(body):
     own_cursors(body)

@@ -1,8 +1,9 @@
-"""The few members of a JSON request body that admission looks at, decoded once; and splices into the client's bytes.
+"""Reads the few members of a JSON request body that admission needs, and edits the body without re-encoding it.
 
-msgspec decodes only the watched members: 0.3 ms for a body of 1 MB, 1 us for a small one.  It calls a hook for each
-occurrence of a watched member, however its name is escaped, so that one that stands twice is seen: JSON readers differ
-on which of two counts, and a request could be admitted for one model and served by another.
+msgspec decodes only the requested members: 0.3 ms for a body of 1 MB, 1 us for a small one.  It calls a hook for each
+occurrence of such a member, even if its name is escaped, so a repeated member is found.  JSON parsers differ on which
+of two counts: a request could be admitted for one model and served by another.  `json_values.py` is the tolerant
+counterpart for responses.
 """
 
 from __future__ import annotations
@@ -16,40 +17,42 @@ import msgspec
 
 from tornado_proxy.domain.errors import InvalidBody
 
-#: Places that look like the member to edit and are looked at; each costs a pass over the body.
-_MAX_PLACES = 8
+#: Occurrences of a member's text that edit_member() tries.  Each costs a pass over the body, so a body full of
+#: look-alikes would take a minute of CPU without a limit.
+MAX_EDIT_ATTEMPTS = 8
 
+#: The start of the object; group 1 is its end if the object is empty.
 _OPENING = re.compile(rb"\{(?=[ \t\r\n]*(\})?)")
 
 
 def read_members(body: bytes, names: Sequence[str]) -> Mapping[str, Any]:
-    """The values of those members of the object `body` that are there and not null.
+    """Return those of the members `names` of the JSON object `body` that are present and not null.
 
     Raises:
-        InvalidBody: the body is not a JSON object, or a watched member stands twice in it, be it as null.
+        InvalidBody: the body is not a JSON object, or contains one of the members twice, null or not.
     """
-    watched, kinds = _watched(tuple(names))
+    struct, members_by_type = _make_struct(tuple(names))
     seen: list[tuple[str, Any]] = []
 
-    def take(kind: type, value: object) -> object:
-        name, instance = kinds[kind]
+    def record(member_type: type, value: object) -> object:
+        name, instance = members_by_type[member_type]
         seen.append((name, value))
         return instance
 
-    _decode(body, watched, take)
+    _decode(body, struct, record)
     members = dict(seen)
     if len(members) < len(seen):
-        given = [name for name, _ in seen]
-        twice = next(name for name in given if given.count(name) > 1)
-        raise InvalidBody(f'"{twice}" stands twice in the body; send it once', param=twice)
+        names_seen = [name for name, _ in seen]
+        repeated = next(name for name in names_seen if names_seen.count(name) > 1)
+        raise InvalidBody(f'the body contains "{repeated}" twice; send it once', param=repeated)
     return {name: value for name, value in members.items() if value is not None}
 
 
 def text_member(members: Mapping[str, Any], name: str) -> str | None:
-    """A member that must be text where it is given.
+    """Return a text member, None if it is missing.
 
     Raises:
-        InvalidBody: it is something else.
+        InvalidBody: the member is of another type.
     """
     value = members.get(name)
     if value is not None and not isinstance(value, str):
@@ -58,10 +61,10 @@ def text_member(members: Mapping[str, Any], name: str) -> str | None:
 
 
 def flag_member(members: Mapping[str, Any], name: str) -> bool:
-    """A member that must be true or false where it is given; False where it is not.
+    """Return a boolean member, False if it is missing.
 
     Raises:
-        InvalidBody: it is something else, which another reader might take for true.
+        InvalidBody: the member is of another type, which the provider's parser could take for true.
     """
     value = members.get(name, False)
     if not isinstance(value, bool):
@@ -70,10 +73,10 @@ def flag_member(members: Mapping[str, Any], name: str) -> bool:
 
 
 def list_member(members: Mapping[str, Any], name: str) -> list[Any]:
-    """A member that must be a list where it is given; empty where it is not.
+    """Return a list member, [] if it is missing.
 
     Raises:
-        InvalidBody: it is something else.
+        InvalidBody: the member is of another type.
     """
     value = members.get(name, [])
     if not isinstance(value, list):
@@ -82,7 +85,7 @@ def list_member(members: Mapping[str, Any], name: str) -> list[Any]:
 
 
 def required_model(members: Mapping[str, Any]) -> str:
-    """The member `model`, which must be there.
+    """Return the member `model`.
 
     Raises:
         InvalidBody: it is missing, empty or not text.
@@ -94,7 +97,7 @@ def required_model(members: Mapping[str, Any]) -> str:
 
 
 def splice_first(body: bytes, member: bytes) -> bytes:
-    """`body`, a JSON object, with `member` put before its first one."""
+    """Return the JSON object `body` with `member` (`"name":value`) inserted before its first member."""
     opening = _OPENING.search(body)
     assert opening is not None
     separator = b"" if opening[1] else b","
@@ -102,24 +105,28 @@ def splice_first(body: bytes, member: bytes) -> bytes:
 
 
 def edit_member(body: bytes, name: str, edit: Callable[[bytes], bytes]) -> bytes:
-    """`body` with the value of its member `name` edited; every other byte stays.
+    """Return `body` with the value of its member `name` edited; every other byte is unchanged.
 
-    The same text may stand deeper in the body, in a tool's schema say: the right place is the one whose edit changes
-    the member itself.
+    Args:
+        body: A JSON object that contains the member.
+        name: The member's name.
+        edit: Returns the new value for the old one, both as JSON text.
 
     Raises:
-        InvalidBody: the place cannot be found, because the name is written with escapes.
+        InvalidBody: the member cannot be found in the text, because its name is written with escapes.
     """
     raw = member_bytes(body, name)
     assert raw is not None
     edited = edit(raw)
     if edited == raw:
         return body
+    # The same text can be nested deeper, in a tool's schema for example.  Only the edit of the right occurrence changes
+    # the member itself, so each is tried and the result is parsed again.
     pattern = re.compile(b'"%s"[ \t\r\n]*:[ \t\r\n]*%s' % (re.escape(name.encode()), re.escape(raw)))
-    for tried, place in enumerate(pattern.finditer(body)):
-        if tried == _MAX_PLACES:
+    for attempt, occurrence in enumerate(pattern.finditer(body)):
+        if attempt == MAX_EDIT_ATTEMPTS:
             break
-        start = place.end() - len(raw)
+        start = occurrence.end() - len(raw)
         changed = body[:start] + edited + body[start + len(raw) :]
         if member_bytes(changed, name) == edited:
             return changed
@@ -127,21 +134,26 @@ def edit_member(body: bytes, name: str, edit: Callable[[bytes], bytes]) -> bytes
 
 
 def member_bytes(body: bytes, name: str) -> bytes | None:
-    """The value of the member `name` of the JSON object `body` as it is written; None where there is no such member."""
+    """Return the value of the member `name` of the JSON object `body` as written, None if it is missing."""
     try:
-        return bytes(_raw_decoder(name).decode(body).value)
+        return bytes(_make_raw_decoder(name).decode(body).value)
     except msgspec.ValidationError:
         return None
 
 
 def holds_member(body: bytes, name: str) -> bool:
-    """Whether the JSON object `body` has the member `name`, be it null."""
+    """Return True if the JSON object `body` has the member `name`, null or not."""
     return member_bytes(body, name) is not None
 
 
-def _decode(body: bytes, watched: Any, take: Callable[[type, object], object]) -> None:
+def _decode(body: bytes, struct: Any, hook: Callable[[type, object], object]) -> None:
+    """Decode `body` as `struct`.
+
+    Raises:
+        InvalidBody: the body is not a JSON object.
+    """
     try:
-        msgspec.json.decode(body, type=watched, dec_hook=take)
+        msgspec.json.decode(body, type=struct, dec_hook=hook)
     except msgspec.ValidationError:
         raise InvalidBody("the body must be a JSON object") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -151,17 +163,20 @@ def _decode(body: bytes, watched: Any, take: Callable[[type, object], object]) -
 
 
 @functools.cache
-def _watched(names: tuple[str, ...]) -> tuple[Any, Mapping[type, tuple[str, object]]]:
-    """A struct with these members, and for the type of each its name and an instance of it.
+def _make_struct(names: tuple[str, ...]) -> tuple[Any, Mapping[type, tuple[str, object]]]:
+    """Return a struct with these members, and the name and an instance for each member's type.
 
-    The types stand there alone, not as `kind | None`: for a union the hook would not be told of a null.
+    Each member has a type of its own, because msgspec tells the hook the type only.  The type is not `T | None`: for a
+    union msgspec decodes null without a call of the hook.
     """
     types = {name: type(f"Member_{name}", (), {}) for name in names}
-    fields: Any = [(name, kind, None) for name, kind in types.items()]
-    return msgspec.defstruct("Watched", fields), {kind: (name, kind()) for name, kind in types.items()}
+    fields: Any = [(name, member_type, None) for name, member_type in types.items()]
+    members_by_type = {member_type: (name, member_type()) for name, member_type in types.items()}
+    return msgspec.defstruct("Members", fields), members_by_type
 
 
 @functools.cache
-def _raw_decoder(name: str) -> msgspec.json.Decoder[Any]:
+def _make_raw_decoder(name: str) -> msgspec.json.Decoder[Any]:
+    """Return a decoder of one member, `value` in the result, as the text in which it is written."""
     fields: Any = [("value", msgspec.Raw)]
     return msgspec.json.Decoder(msgspec.defstruct("Raw", fields, rename={"value": name}))

@@ -1,4 +1,4 @@
-"""Lists, in the shape that both providers share: {"data": [{"id": ...}, ...], ...}."""
+"""Removes entries from lists of the shape {"data": [{"id": ...}, ...], ...}, which the providers share."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ _ENTRY = msgspec.json.Decoder(_Entry)
 
 
 def keep_entries(body: bytes, keep: Callable[[str], bool]) -> bytes:
-    """`body` without the entries whose id `keep` does not want.
+    """Return `body` without the entries for whose id `keep` returns False.
 
-    What is left stays as it is, byte for byte, and so do the list's other members: its cursors are the provider's.
-    A body of another shape comes back as it is.
+    All other bytes are unchanged, cursors included.  A body of another shape is returned unchanged.
     """
     try:
         if not holds_member(body, "data"):
             return body
-        return edit_member(body, "data", lambda data: _kept(data, keep))
+        return edit_member(body, "data", lambda data: _filter(data, keep))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidBody):
         return body
 
 
-def _kept(data: bytes, keep: Callable[[str], bool]) -> bytes:
+def _filter(data: bytes, keep: Callable[[str], bool]) -> bytes:
     entries = [bytes(entry) for entry in _ENTRIES.decode(data)]
     wanted = [keep(_ENTRY.decode(entry).id) for entry in entries]
     return data if all(wanted) else _cut(data, entries, wanted)
 
 
 def _cut(data: bytes, entries: list[bytes], wanted: list[bool]) -> bytes:
-    """The array `data` without the unwanted entries and what stands before each of them."""
-    kept: list[bytes] = []
-    place = 1
+    """Return the array `data` without the unwanted entries and the separators before them."""
+    parts: list[bytes] = []
+    end = 1
     for entry, is_wanted in zip(entries, wanted, strict=True):
-        start = data.index(entry, place)
+        start = data.index(entry, end)
         if is_wanted:
-            space = data[place:start].lstrip(b",") if not kept else data[place:start]
-            kept.append(space + entry)
-        place = start + len(entry)
-    return b"[" + b"".join(kept) + data[place:]
+            # The first entry that is left must not keep the comma of those cut before it.
+            separator = data[end:start] if parts else data[end:start].lstrip(b",")
+            parts.append(separator + entry)
+        end = start + len(entry)
+    return b"[" + b"".join(parts) + data[end:]
 
 
 class _Page(msgspec.Struct):
@@ -60,18 +60,18 @@ _PAGE = msgspec.json.Decoder(_Page)
 
 
 def own_cursors(body: bytes) -> bytes:
-    """`body` with cursors (`first_id`, `last_id`) that name entries which are there.
+    """Return `body` with cursors (`first_id`, `last_id`) that name entries of the list.
 
-    The `last_id` of a list that goes on is left alone: without it the next page could not be asked for.
+    The `last_id` of a list that has more pages is unchanged: the next page is requested with it.
     """
     try:
         page = _PAGE.decode(body)
-        names = [entry.id for entry in page.data]
-        cursors = {"first_id": names[0] if names else None, "last_id": names[-1] if names else None}
+        ids = [entry.id for entry in page.data]
+        cursors = {"first_id": ids[0] if ids else None, "last_id": ids[-1] if ids else None}
         for name, value in cursors.items():
             if holds_member(body, name) and not (page.has_more and name == "last_id"):
-                written = msgspec.json.encode(value)
-                body = edit_member(body, name, lambda _, written=written: written)  # type: ignore[misc]  # bound now
+                text = msgspec.json.encode(value)
+                body = edit_member(body, name, lambda _, text=text: text)  # type: ignore[misc]  # bound now
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidBody):
         return body
     return body

@@ -1,9 +1,9 @@
-"""How much text was, when nobody says: a rule of thumb with a name, for answers that broke off before their usage.
+"""Estimates tokens from the length of text, for responses that broke off before they stated usage.
 
-Four bytes of UTF-8 make a token: about right for English prose, too few for code and for scripts whose characters take
-three bytes, too many for runs of punctuation.  It is deterministic, needs no tokenizer, and every record that rests
-on it says so.  What it cannot see: context that the provider keeps (an earlier response that is continued), reasoning
-that was not shown, and that a picture in base64 costs fewer tokens than its bytes suggest.
+Four bytes of UTF-8 count as a token.  That is about right for English prose, too few tokens for code and for scripts
+whose characters take three bytes, too many for runs of punctuation.  The rule is deterministic and needs no tokenizer;
+every record that uses it names it.  It does not see context that the provider stores (a continued response), reasoning
+that is not shown, or that an image in base64 costs fewer tokens than its bytes.
 """
 
 from __future__ import annotations
@@ -14,5 +14,5 @@ _BYTES_PER_TOKEN = 4
 
 
 def tokens_of(text_bytes: int) -> int:
-    """Tokens of `text_bytes` bytes of text, rounded up."""
+    """Return the estimated tokens of `text_bytes` bytes of text, rounded up."""
     return -(-text_bytes // _BYTES_PER_TOKEN)
