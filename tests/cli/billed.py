@@ -10,7 +10,7 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
-from tests.ledger.calls import intent, record
+from tests.ledger.sample_records import make_intent, make_record
 from tornado_proxy.cli import main
 from tornado_proxy.cli.config_lookup import load_prices
 from tornado_proxy.domain.record import RequestRecord
@@ -63,9 +63,9 @@ def call(request_id: str, prices: Path, *, tier: str | None = None, region: str 
     quantities = (Quantity(Meter.INPUT, Decimal(1000)), Quantity(Meter.OUTPUT, Decimal(100)))
     reading = UsageItem(quantities, model="gpt-5.4-2026-03-05", terms=Terms(tier), context_tokens=1000)
     report = UsageReport((reading,), Basis.REPORTED, RAW)
-    made = intent(request_id)
+    made = make_intent(request_id)
     tariff = Tariff(load_prices(None, prices), "openai", Decimal("0.05"), region)
-    return record(made, cost=tariff.rate(report, RequestFacts(model="gpt-5.4"), made.started_at))
+    return make_record(made, cost=tariff.rate(report, RequestFacts(model="gpt-5.4"), made.started_at))
 
 
 def write_ledger(folder: Path, records: Sequence[RequestRecord]) -> str:

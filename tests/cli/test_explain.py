@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.billed import PRICES, call, run, write_ledger, write_prices
-from tests.ledger.calls import CALLER, intent, record
+from tests.ledger.sample_records import CALLER, make_intent, make_record
 from tornado_proxy.domain.cost import Cost, LineItem, bill
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.usage import Basis
@@ -99,8 +99,11 @@ def test_json_holds_the_same(tmp_path: Path, prices: Path) -> None:
 
 def test_what_was_not_charged_is_said_aloud(tmp_path: Path, prices: Path) -> None:
     unpriced = LineItem("input_audio_tokens", Decimal(7), "", None, None, "gpt-5.4")
-    one = record(
-        intent("req_1"), cost=bill([unpriced], Decimal("0.05")), basis=Basis.UNSETTLED, faults=("no price for audio",)
+    one = make_record(
+        make_intent("req_1"),
+        cost=bill([unpriced], Decimal("0.05")),
+        basis=Basis.UNSETTLED,
+        faults=("no price for audio",),
     )
     ledger = write_ledger(tmp_path, [one])
 
@@ -113,7 +116,7 @@ def test_what_was_not_charged_is_said_aloud(tmp_path: Path, prices: Path) -> Non
 
 def test_a_free_call_costs_nothing(tmp_path: Path, prices: Path) -> None:
     free = Cost((), Decimal(0), Decimal(0), Decimal(0))
-    ledger = write_ledger(tmp_path, [record(intent("req_1"), cost=free, basis=Basis.FREE, usage=None)])
+    ledger = write_ledger(tmp_path, [make_record(make_intent("req_1"), cost=free, basis=Basis.FREE, usage=None)])
 
     text = run("explain", "req_1", "--ledger", ledger, "--prices", prices).stdout
 
@@ -125,7 +128,7 @@ def test_a_free_call_costs_nothing(tmp_path: Path, prices: Path) -> None:
 )
 def test_a_cost_that_is_not_known_is_not_called_nothing(tmp_path: Path, prices: Path, basis: Basis, words: str) -> None:
     nothing = Cost((), Decimal(0), Decimal(0), Decimal(0))
-    ledger = write_ledger(tmp_path, [record(intent("req_1"), cost=nothing, basis=basis, usage=None)])
+    ledger = write_ledger(tmp_path, [make_record(make_intent("req_1"), cost=nothing, basis=basis, usage=None)])
 
     text = run("explain", "req_1", "--ledger", ledger, "--prices", prices).stdout
 
@@ -135,7 +138,9 @@ def test_a_cost_that_is_not_known_is_not_called_nothing(tmp_path: Path, prices: 
 
 def test_of_a_request_whose_process_died_the_end_is_not_known(tmp_path: Path, prices: Path) -> None:
     nothing = Cost((), Decimal(0), Decimal(0), Decimal(0))
-    crashed = record(intent("req_1"), cost=nothing, basis=Basis.UNSETTLED, outcome=Outcome.CRASHED, status=None)
+    crashed = make_record(
+        make_intent("req_1"), cost=nothing, basis=Basis.UNSETTLED, outcome=Outcome.CRASHED, status=None
+    )
     ledger = write_ledger(tmp_path, [crashed])
 
     text = run("explain", "req_1", "--ledger", ledger, "--prices", prices).stdout
@@ -146,7 +151,7 @@ def test_of_a_request_whose_process_died_the_end_is_not_known(tmp_path: Path, pr
 
 def test_names_of_clients_cannot_move_the_cursor(tmp_path: Path, prices: Path) -> None:
     caller = replace(CALLER, participant="\x1b[2Jada\rbob")
-    ledger = write_ledger(tmp_path, [record(intent("req_1", caller=caller))])
+    ledger = write_ledger(tmp_path, [make_record(make_intent("req_1", caller=caller))])
 
     text = run("explain", "req_1", "--ledger", ledger, "--prices", prices).stdout
 

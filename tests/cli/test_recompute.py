@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.billed import PRICES, RAW, call, run, write_ledger, write_prices
-from tests.ledger.calls import intent, record, stored
+from tests.ledger.sample_records import make_intent, make_record, read_rows
 from tornado_proxy.domain.cost import Cost, LineItem, bill, merge_items
 from tornado_proxy.domain.usage import Basis
 
@@ -101,14 +101,14 @@ def test_csv_has_a_line_for_each_difference_and_the_sums_apart(tmp_path: Path, p
 
 def test_without_dry_run_it_refuses_and_says_what_to_do(tmp_path: Path, prices: Path) -> None:
     ledger = write_ledger(tmp_path, [call("req_1", prices)])
-    before = stored(tmp_path / "ledger.db")
+    before = read_rows(tmp_path / "ledger.db")
 
     result = run("recompute", "--since", "2026-01-01", "--ledger", ledger, "--prices", prices)
 
     assert result.exit_code == 2
     assert "append-only" in result.stderr
     assert "credit or a debit note" in result.stderr
-    assert stored(tmp_path / "ledger.db") == before
+    assert read_rows(tmp_path / "ledger.db") == before
 
 
 def test_the_dry_run_writes_nothing(tmp_path: Path, prices: Path) -> None:
@@ -145,7 +145,7 @@ def test_what_today_s_prices_lack_is_named_and_makes_no_difference(tmp_path: Pat
 
 def test_what_had_no_price_is_rated_when_there_is_one(tmp_path: Path, prices: Path) -> None:
     item = LineItem("input_tokens", Decimal(1000), "", None, None, "gpt-5.4", terms=(("service_tier", "flex"),))
-    one = record(intent("req_1"), cost=bill([item], Decimal("0.05")), basis=Basis.UNSETTLED)
+    one = make_record(make_intent("req_1"), cost=bill([item], Decimal("0.05")), basis=Basis.UNSETTLED)
     ledger = write_ledger(tmp_path, [one])
 
     result = run("recompute", "--since", "2026-01-01", "--dry-run", "--ledger", ledger, "--prices", prices)
@@ -156,8 +156,8 @@ def test_what_had_no_price_is_rated_when_there_is_one(tmp_path: Path, prices: Pa
 
 
 def test_usage_that_was_kept_without_a_rating_is_read_again(tmp_path: Path, prices: Path) -> None:
-    lost = record(intent("req_1"), cost=NOTHING, basis=Basis.UNSETTLED, usage=RAW, faults=("rating failed",))
-    unknown = record(intent("req_2"), cost=NOTHING, basis=Basis.UNSETTLED, usage=None, faults=("no answer",))
+    lost = make_record(make_intent("req_1"), cost=NOTHING, basis=Basis.UNSETTLED, usage=RAW, faults=("rating failed",))
+    unknown = make_record(make_intent("req_2"), cost=NOTHING, basis=Basis.UNSETTLED, usage=None, faults=("no answer",))
     ledger = write_ledger(tmp_path, [lost, unknown])
 
     result = run(
@@ -174,8 +174,8 @@ def test_usage_that_was_kept_without_a_rating_is_read_again(tmp_path: Path, pric
 
 
 def test_free_and_pending_calls_make_no_difference(tmp_path: Path, prices: Path) -> None:
-    free = record(intent("req_1"), cost=NOTHING, basis=Basis.FREE)
-    pending = record(intent("req_2"), cost=NOTHING, basis=Basis.PENDING)
+    free = make_record(make_intent("req_1"), cost=NOTHING, basis=Basis.FREE)
+    pending = make_record(make_intent("req_2"), cost=NOTHING, basis=Basis.PENDING)
     ledger = write_ledger(tmp_path, [free, pending])
 
     result = run("recompute", "--since", "2026-01-01", "--dry-run", "--ledger", ledger, "--prices", prices)
@@ -189,7 +189,7 @@ def test_a_line_of_a_batch_keeps_the_amount_that_its_requests_were_rounded_to(tm
     item = LineItem(
         "input_tokens", Decimal(1), "per_million_tokens", Decimal("0.0000015"), Decimal("0.000000000002"), "gpt-5.4"
     )
-    ledger = write_ledger(tmp_path, [record(intent("req_1"), cost=merge_items(bill([item] * 3, Decimal(0))))])
+    ledger = write_ledger(tmp_path, [make_record(make_intent("req_1"), cost=merge_items(bill([item] * 3, Decimal(0))))])
 
     result = run("recompute", "--since", "2026-01-01", "--dry-run", "--ledger", ledger, "--prices", prices)
 

@@ -15,13 +15,13 @@ import pytest
 from click.testing import Result
 
 from tests.cli.billed import run, write_ledger
-from tests.ledger.calls import CALLER, intent, record
+from tests.ledger.sample_records import CALLER, make_intent, make_record
 from tornado_proxy.domain.cost import Cost
 from tornado_proxy.domain.usage import Basis
 
 FORMULA = "=2+5"
 
-#: By hand: each call of tests/ledger/calls.py costs 0.00225, and 5 % of it on top.
+#: By hand: each call of tests/ledger/sample_records.py costs 0.00225, and 5 % of it on top.
 SUBTOTAL, SURCHARGE, TOTAL = Decimal("0.00225"), Decimal("0.0001125"), Decimal("0.0023625")
 
 
@@ -33,10 +33,12 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_ledger(
         tmp_path_factory.mktemp("usage"),
         [
-            record(intent("req_1")),
-            record(intent("req_2", started_at=later), model="gpt-4o-mini"),
-            record(intent("req_3", caller=other, started_at=later)),
-            record(intent("req_4", caller=other), cost=nothing, basis=Basis.UNSETTLED, model=None, usage=None),
+            make_record(make_intent("req_1")),
+            make_record(make_intent("req_2", started_at=later), model="gpt-4o-mini"),
+            make_record(make_intent("req_3", caller=other, started_at=later)),
+            make_record(
+                make_intent("req_4", caller=other), cost=nothing, basis=Basis.UNSETTLED, model=None, usage=None
+            ),
         ],
     )
 
@@ -142,7 +144,7 @@ def test_what_cannot_be_done_says_why(ledger: str, words: tuple[str, ...], statu
 
 
 def test_a_span_reaches_back_from_now(tmp_path: Path) -> None:
-    lately = intent("req_1", started_at=datetime.now(UTC) - timedelta(hours=30))
-    url = write_ledger(tmp_path, [record(lately)])
+    lately = make_intent("req_1", started_at=datetime.now(UTC) - timedelta(hours=30))
+    url = write_ledger(tmp_path, [make_record(lately)])
 
     assert [len(rows(url, "--since", span)) for span in ("24h", "2d", "1w")] == [0, 1, 1]

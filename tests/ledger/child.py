@@ -1,10 +1,10 @@
-"""A process that uses a ledger file until it is killed, and says on standard output what it was promised.
+"""A process that uses a ledger until it is killed, and prints each promise that the ledger made.
 
     begun ID      begin() returned: the intent is durable
     finished ID   the record is durable
 
-Run as `python -m tests.ledger.child LEDGER load NAME` or `... hold NAME`; `hold` begins one call and waits.  LEDGER is
-a path, or a PostgreSQL URL and the folder of its journal with a blank between them.
+Run as `python -m tests.ledger.child LEDGER load NAME` or `... hold NAME`; `hold` begins one request and waits.  LEDGER
+is a path, or a PostgreSQL URL and the folder of its journal, separated by a blank.
 """
 
 from __future__ import annotations
@@ -14,51 +14,56 @@ import os
 import sys
 from pathlib import Path
 
-from tests.ledger.calls import intent, record
+from tests.ledger.sample_records import make_intent, make_record
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.ledger_address import LedgerAddress, PostgresAddress
 from tornado_proxy.ledger.backends import make_ledger
 from tornado_proxy.ledger.protocol import Ledger
 
 
-def say(text: str) -> None:
+def write_line(text: str) -> None:
+    """Print a line with one system call: a killed process must not lose a promise in a buffer."""
     os.write(1, f"{text}\n".encode())
 
 
-async def call(ledger: Ledger, request_id: str) -> None:
-    one = intent(request_id)
+async def send_request(ledger: Ledger, request_id: str) -> None:
+    """Begin a request and finish it."""
+    intent = make_intent(request_id)
     try:
-        await ledger.begin(one)
+        await ledger.begin(intent)
     except LedgerUnavailable:
         await asyncio.sleep(0.02)
         return
-    say(f"begun {request_id}")
-    await ledger.finish(record(one))
-    say(f"finished {request_id}")
+    write_line(f"begun {request_id}")
+    await ledger.finish(make_record(intent))
+    write_line(f"finished {request_id}")
 
 
-async def caller(ledger: Ledger, name: str) -> None:
+async def send_requests(ledger: Ledger, name: str) -> None:
+    """Send one request after the other, for ever."""
     number = 0
     while True:
-        await call(ledger, f"{name}-{number}")
+        await send_request(ledger, f"{name}-{number}")
         number += 1
 
 
-def address(text: str) -> LedgerAddress:
+def parse_address(text: str) -> LedgerAddress:
+    """Return the address of a LEDGER argument."""
     url, _, journal = text.partition(" ")
     return PostgresAddress(url, None, Path(journal)) if journal else Path(text)
 
 
-async def main(where: LedgerAddress, job: str, name: str) -> None:
-    ledger = make_ledger(where, fsync=False)
+async def main(address: LedgerAddress, job: str, name: str) -> None:
+    """Do a job until the process is killed."""
+    ledger = make_ledger(address)
     await ledger.open()
-    say("open")
+    write_line("open")
     if job == "load":
-        await asyncio.gather(*(caller(ledger, f"{name}-{number}") for number in range(20)))
-    await ledger.begin(intent(name))
-    say(f"begun {name}")
+        await asyncio.gather(*(send_requests(ledger, f"{name}-{number}") for number in range(20)))
+    await ledger.begin(make_intent(name))
+    write_line(f"begun {name}")
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(address(sys.argv[1]), sys.argv[2], sys.argv[3]))
+    asyncio.run(main(parse_address(sys.argv[1]), sys.argv[2], sys.argv[3]))

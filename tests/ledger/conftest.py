@@ -1,4 +1,4 @@
-"""The stores that a ledger is tested on."""
+"""The databases that a ledger is tested on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
 
 @dataclass(frozen=True)
 class LedgerUnderTest:
-    """One store; make() gives another ledger over it, as another process would have."""
+    """An empty database; each make() returns one more ledger on it, as another process would open."""
 
     address: LedgerAddress
     fsync: bool
@@ -27,19 +27,19 @@ class LedgerUnderTest:
         return make_ledger(self.address, fsync=self.fsync)
 
     def records(self) -> list[dict[str, Any]]:
-        return [dict(one) for one in read_records(make_backend(self.address), UsageFilter())]
+        return [dict(record) for record in read_records(make_backend(self.address), UsageFilter())]
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """A server that all tests share, and none stops."""
+    """Run a server that all tests share, and no test stops."""
     with running_postgres() as server:
         yield server
 
 
 @pytest.fixture
 def postgres_address(postgres: PostgresServer, tmp_path: Path) -> PostgresAddress:
-    """An empty database."""
+    """Return the address of an empty database."""
     return PostgresAddress(postgres.new_database(), None, tmp_path / "journal")
 
 
@@ -58,11 +58,11 @@ def open_test_database(request: pytest.FixtureRequest, tmp_path: Path) -> Ledger
 
 @pytest.fixture
 def make(store: LedgerUnderTest) -> Callable[[], Ledger]:
-    """Makes ledgers over one store."""
+    """Return a function that makes ledgers on one database."""
     return store.make
 
 
 @pytest.fixture
 def records(store: LedgerUnderTest) -> Callable[[], list[dict[str, Any]]]:
-    """Reads what the store holds."""
+    """Return a function that reads all records."""
     return store.records

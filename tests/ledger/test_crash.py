@@ -1,4 +1,4 @@
-"""What the death of a process leaves, and what several processes on one file do to each other: nothing."""
+"""The death of a process loses and doubles no request, and several processes may share one file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.harness import ROOT
-from tests.ledger.calls import bills, intent, record, stored, stored_ids
+from tests.ledger.sample_records import make_intent, make_record, read_bills, read_ids, read_rows
 from tornado_proxy.ledger.backends import make_ledger
 
 
@@ -40,7 +40,7 @@ def running(path: Path, job: str, *names: str) -> Iterator[list[subprocess.Popen
 
 
 def read_until(child: subprocess.Popen[str], text: str) -> list[str]:
-    """Its lines up to the first that starts with `text`."""
+    """Return the lines of a child up to the first that starts with `text`."""
     assert child.stdout is not None
     lines: list[str] = []
     for line in child.stdout:
@@ -56,14 +56,14 @@ def read_lines(child: subprocess.Popen[str], count: int) -> list[str]:
 
 
 def kill(child: subprocess.Popen[str]) -> list[str]:
-    """Kill it; gives the whole lines that it had still said."""
+    """Kill a child; return the complete lines that it printed before."""
     child.send_signal(signal.SIGKILL)
     child.wait()
     assert child.stdout is not None
     return child.stdout.read().splitlines()
 
 
-def ids(lines: list[str], word: str) -> set[str]:
+def find_ids(lines: list[str], word: str) -> set[str]:
     return {line.split()[1] for line in lines if line.startswith(f"{word} ")}
 
 
@@ -76,30 +76,30 @@ def open_once(path: Path) -> None:
     asyncio.run(run())
 
 
-def test_kill_9_loses_no_request_and_doubles_none(tmp_path: Path) -> None:
+def test_killed_process_loses_and_doubles_no_request(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     begun: set[str] = set()
     finished: set[str] = set()
     for number, lines in enumerate((1, 7, 100, 901, 2000)):
         with running(path, "load", f"round{number}") as (child,):
-            said = read_until(child, "open") + read_lines(child, lines)
-            said += kill(child)
-        begun |= ids(said, "begun")
-        finished |= ids(said, "finished")
+            printed = read_until(child, "open") + read_lines(child, lines)
+            printed += kill(child)
+        begun |= find_ids(printed, "begun")
+        finished |= find_ids(printed, "finished")
 
     open_once(path)
 
-    basis = {row["request_id"]: row["basis"] for row in bills(path)}
-    assert all(count == 1 for count in Counter(stored_ids(path, "bills")).values())
+    basis = {row["request_id"]: row["basis"] for row in read_bills(path)}
+    assert all(count == 1 for count in Counter(read_ids(path, "bills")).values())
     assert begun <= basis.keys()
-    assert {one for one in finished if basis[one] != "reported"} == set()
-    # Each of the 20 callers had one call under way at most, promised or not.
+    assert {request_id for request_id in finished if basis[request_id] != "reported"} == set()
+    # Each of the 20 callers has at most one request under way, whether or not its promise was printed.
     assert len(basis.keys() - begun) <= 5 * 20
-    unsettled = [one for one, known in basis.items() if known == "unsettled"]
+    unsettled = [request_id for request_id, value in basis.items() if value == "unsettled"]
     assert len(unsettled) <= 5 * 20
 
 
-def test_a_killed_request_is_unsettled_and_crashed(tmp_path: Path) -> None:
+def test_request_of_a_killed_process_is_unsettled_and_crashed(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     with running(path, "hold", "r1") as (child,):
         read_until(child, "begun r1")
@@ -107,13 +107,13 @@ def test_a_killed_request_is_unsettled_and_crashed(tmp_path: Path) -> None:
 
     open_once(path)
 
-    (kept,) = bills(path)
-    assert (kept["request_id"], kept["basis"], kept["outcome"]) == ("r1", "unsettled", "crashed")
-    assert kept["model_requested"] == "gpt-5.4"
-    assert kept["ended_at"] > kept["started_at"]
+    (row,) = read_bills(path)
+    assert (row["request_id"], row["basis"], row["outcome"]) == ("r1", "unsettled", "crashed")
+    assert row["model_requested"] == "gpt-5.4"
+    assert row["ended_at"] > row["started_at"]
 
 
-def test_a_start_does_not_settle_what_a_live_process_has_under_way(tmp_path: Path) -> None:
+def test_start_does_not_settle_requests_of_a_live_process(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     with running(path, "hold", "r1", "r2") as (first, second):
         read_until(first, "begun r1")
@@ -122,32 +122,32 @@ def test_a_start_does_not_settle_what_a_live_process_has_under_way(tmp_path: Pat
 
         open_once(path)
 
-        assert stored_ids(path, "bills") == ["r2"]
+        assert read_ids(path, "bills") == ["r2"]
         kill(first)
         open_once(path)
-        assert stored_ids(path, "bills") == ["r1", "r2"]
+        assert read_ids(path, "bills") == ["r1", "r2"]
 
 
-def test_a_live_process_finds_the_death_of_another(tmp_path: Path) -> None:
+def test_live_process_detects_the_death_of_another(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
 
-    async def found() -> bool:
+    async def detect() -> bool:
         ledger = make_ledger(path)
         await ledger.open()
         with running(path, "hold", "r1") as (child,):
             await asyncio.to_thread(read_until, child, "begun r1")
-            assert stored_ids(path, "bills") == []
+            assert read_ids(path, "bills") == []
         async with asyncio.timeout(30):
-            while not stored_ids(path, "bills"):  # noqa: ASYNC110  # the ledger looks in its own time
+            while not read_ids(path, "bills"):  # noqa: ASYNC110  # the writer thread searches on its own schedule
                 await asyncio.sleep(0.05)
         await ledger.close()
         return True
 
-    assert asyncio.run(found())
-    assert [(one["request_id"], one["basis"]) for one in bills(path)] == [("r1", "unsettled")]
+    assert asyncio.run(detect())
+    assert [(row["request_id"], row["basis"]) for row in read_bills(path)] == [("r1", "unsettled")]
 
 
-def test_another_name_of_the_file_has_the_same_writers(tmp_path: Path) -> None:
+def test_symbolic_link_to_the_file_has_the_same_locks(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     (tmp_path / "elsewhere").mkdir()
     with running(path, "hold", "r1") as (child,):
@@ -157,24 +157,24 @@ def test_another_name_of_the_file_has_the_same_writers(tmp_path: Path) -> None:
 
         open_once(other)
 
-        assert stored_ids(path, "bills") == []
+        assert read_ids(path, "bills") == []
 
 
-def test_processes_that_start_at_once_share_a_new_file(tmp_path: Path) -> None:
+def test_processes_that_start_together_share_a_new_file(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     with running(path, "load", "a", "b", "c") as children:
-        said = [read_until(child, "open") + read_lines(child, 200) for child in children]
-        said = [lines + kill(child) for lines, child in zip(said, children, strict=True)]
+        printed = [read_until(child, "open") + read_lines(child, 200) for child in children]
+        printed = [lines + kill(child) for lines, child in zip(printed, children, strict=True)]
 
     open_once(path)
 
-    kept = stored_ids(path, "bills")
-    assert len(kept) == len(set(kept))
-    for lines in said:
-        assert ids(lines, "begun") <= set(kept)
+    stored = read_ids(path, "bills")
+    assert len(stored) == len(set(stored))
+    for lines in printed:
+        assert find_ids(lines, "begun") <= set(stored)
 
 
-def test_files_of_dead_processes_are_swept(tmp_path: Path) -> None:
+def test_files_of_dead_processes_are_deleted(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     with running(path, "load", "a") as (child,):
         read_until(child, "open")
@@ -185,28 +185,28 @@ def test_files_of_dead_processes_are_swept(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["ledger.db", "ledger.db-open"]
 
 
-def cut_short_the_journal(folder: Path) -> None:
+def truncate_journal(folder: Path) -> None:
     (journal,) = folder.glob("*.jsonl")
     with journal.open("a") as file:
         file.write('{"request_id": "cut sho')
 
 
-def test_the_journal_of_a_dead_process_is_read_before_its_intents_are_settled(tmp_path: Path) -> None:
+def test_journal_of_a_dead_process_is_read_before_its_intents_are_settled(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
 
     async def run() -> None:
         ledger = make_ledger(path)
         await ledger.open()
-        one = intent("r1")
-        await ledger.begin(one)
+        intent = make_intent("r1")
+        await ledger.begin(intent)
         await ledger.close()
-        await ledger.finish(record(one, object_id="resp_1", objects=("cntr_1",)))
-        cut_short_the_journal(tmp_path)
-        await ledger.finish(record(intent("r2")))
+        await ledger.finish(make_record(intent, object_id="resp_1", objects=("cntr_1",)))
+        truncate_journal(tmp_path)
+        await ledger.finish(make_record(make_intent("r2")))
 
     asyncio.run(run())
     open_once(path)
 
-    assert [(row["request_id"], row["basis"]) for row in stored(path)] == [("r1", "reported"), ("r2", "reported")]
-    assert {row["object_id"] for row in stored(path, "SELECT * FROM objects")} == {"resp_1", "cntr_1"}
+    assert [(row["request_id"], row["basis"]) for row in read_rows(path)] == [("r1", "reported"), ("r2", "reported")]
+    assert {row["object_id"] for row in read_rows(path, "SELECT * FROM objects")} == {"resp_1", "cntr_1"}
     assert list(tmp_path.glob("*.jsonl")) == []

@@ -1,4 +1,4 @@
-"""Lines of `tornado-proxy usage --format jsonl`, and the schema that they keep to."""
+"""Reads `tornado-proxy usage --format jsonl` and validates its lines against their schema."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ VALIDATOR = Draft202012Validator(SCHEMA)
 
 
 def faults(line: object) -> list[str]:
-    """What is wrong with a line, as `member: rule`."""
+    """Return the faults of a line, each as `member: rule`."""
     return [f"{error.json_path}: {error.message}" for error in VALIDATOR.iter_errors(line)]
 
 
-def printed(url: str) -> list[dict[str, Any]]:
-    """What the command prints of the ledger at `url`."""
+def print_usage(url: str) -> list[dict[str, Any]]:
+    """Return the lines that the command prints for the ledger at `url`."""
     command = [sys.executable, "-m", "tornado_proxy", "usage", "--ledger", url, "--format", "jsonl"]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
     return [json.loads(line) for line in done.stdout.splitlines()]

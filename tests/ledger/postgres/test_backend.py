@@ -1,4 +1,4 @@
-"""A PostgreSQL server that goes away, comes back, or cannot be used."""
+"""A PostgreSQL server that stops, starts again, hangs, or cannot be used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from tests.harness import wait_until
-from tests.ledger.calls import intent, record
+from tests.ledger.sample_records import make_intent, make_record
 from tests.postgres_server import PostgresServer, running_postgres
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.identity import Secret
@@ -31,9 +31,9 @@ TIMEOUT_S = 30
 
 @pytest.fixture
 def server() -> Iterator[PostgresServer]:
-    """One that the test may stop."""
-    with running_postgres() as one:
-        yield one
+    """Run a server that the test may stop."""
+    with running_postgres() as server:
+        yield server
 
 
 @pytest.fixture
@@ -42,35 +42,35 @@ def address(server: PostgresServer, tmp_path: Path) -> PostgresAddress:
 
 
 def basis_by_id(address: PostgresAddress) -> dict[object, object]:
-    found = [dict(one) for one in read_records(make_backend(address), UsageFilter())]
-    assert max(Counter(one["request_id"] for one in found).values(), default=1) == 1
-    return {one["request_id"]: one["basis"] for one in found}
+    records = [dict(record) for record in read_records(make_backend(address), UsageFilter())]
+    assert max(Counter(record["request_id"] for record in records).values(), default=1) == 1
+    return {record["request_id"]: record["basis"] for record in records}
 
 
-async def until(holds: Callable[[], bool]) -> None:
+async def wait_for(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(TIMEOUT_S):
-        while not holds():  # noqa: ASYNC110  # what is waited for happens in a thread, or in the server
+        while not holds():  # noqa: ASYNC110  # a thread or the server makes it true
             await asyncio.sleep(0.01)
 
 
-async def opened(address: PostgresAddress) -> Ledger:
+async def open_ledger(address: PostgresAddress) -> Ledger:
     ledger = make_ledger(address)
     await ledger.open()
     return ledger
 
 
-def test_a_record_given_while_the_server_is_away_is_written_when_it_is_back(
+def test_record_finished_while_the_server_is_stopped_is_written_after_its_start(
     server: PostgresServer, address: PostgresAddress
 ) -> None:
     async def run() -> None:
-        ledger = await opened(address)
-        await ledger.begin(intent("r1"))
+        ledger = await open_ledger(address)
+        await ledger.begin(make_intent("r1"))
         server.stop()
-        await until(lambda: not ledger.healthy)
+        await wait_for(lambda: not ledger.healthy)
 
         with pytest.raises(LedgerUnavailable, match=r"the server (cannot be reached|has stopped)"):
-            await ledger.begin(intent("r2"))
-        done = ledger.finish(record(intent("r1")))
+            await ledger.begin(make_intent("r2"))
+        done = ledger.finish(make_record(make_intent("r1")))
         await asyncio.sleep(0.3)
         assert not done.done()
         server.start()
@@ -83,9 +83,7 @@ def test_a_record_given_while_the_server_is_away_is_written_when_it_is_back(
     asyncio.run(run())
 
 
-def test_a_crash_of_the_server_under_load_loses_and_doubles_nothing(
-    server: PostgresServer, address: PostgresAddress
-) -> None:
+def test_server_crash_under_load_loses_and_doubles_no_request(server: PostgresServer, address: PostgresAddress) -> None:
     begun: list[str] = []
     finished: list[Awaitable[None]] = []
 
@@ -93,51 +91,51 @@ def test_a_crash_of_the_server_under_load_loses_and_doubles_nothing(
         number = 0
         while not stop.is_set():
             number += 1
-            one = intent(f"{name}-{number}")
+            intent = make_intent(f"{name}-{number}")
             try:
-                await ledger.begin(one)
+                await ledger.begin(intent)
             except LedgerUnavailable:
                 await asyncio.sleep(0.02)
                 continue
-            begun.append(one.request_id)
+            begun.append(intent.request_id)
             await asyncio.sleep(0)
-            finished.append(ledger.finish(record(one)))
+            finished.append(ledger.finish(make_record(intent)))
 
     async def run() -> None:
-        ledger, stop = await opened(address), asyncio.Event()
+        ledger, stop = await open_ledger(address), asyncio.Event()
         callers = [asyncio.ensure_future(caller(ledger, f"c{number}", stop)) for number in range(20)]
         for _ in range(2):
-            at = len(begun)
-            await until(lambda at=at: len(begun) > at + 200)  # type: ignore[misc]  # bound now
+            count = len(begun)
+            await wait_for(lambda count=count: len(begun) > count + 200)  # type: ignore[misc]  # bound now
             await asyncio.to_thread(server.stop, signal.SIGQUIT)
-            await until(lambda: not ledger.healthy)
+            await wait_for(lambda: not ledger.healthy)
             await asyncio.to_thread(server.start)
-            await until(lambda: ledger.healthy)
+            await wait_for(lambda: ledger.healthy)
         stop.set()
         await asyncio.gather(*callers)
         await asyncio.wait_for(asyncio.gather(*finished), TIMEOUT_S)
         await ledger.close()
-        again = await opened(address)
+        again = await open_ledger(address)
         await again.close()
 
     asyncio.run(run())
 
-    # What was refused was not sent, and must not be taken for lost, whatever became of its transaction.
+    # A refused request is not sent, and must not count as lost, whether or not its transaction was committed.
     assert basis_by_id(address) == dict.fromkeys(begun, "reported")
 
 
-def test_a_restart_of_the_server_does_not_make_a_live_process_dead_for_long(
+def test_process_that_lives_through_a_server_restart_takes_its_intents_back(
     server: PostgresServer, address: PostgresAddress
 ) -> None:
     async def run() -> None:
-        ledger = await opened(address)
-        await ledger.begin(intent("r1"))
+        ledger = await open_ledger(address)
+        await ledger.begin(make_intent("r1"))
         server.stop()
         server.start()
-        other = await opened(address)  # may find the lock of the first one free
-        await until(lambda: ledger.healthy and basis_by_id(address) == {})
+        other = await open_ledger(address)  # may find the lock of the first one free
+        await wait_for(lambda: ledger.healthy and basis_by_id(address) == {})
         await other.close()
-        await ledger.finish(record(intent("r1")))
+        await ledger.finish(make_record(make_intent("r1")))
         await ledger.close()
 
         assert basis_by_id(address) == {"r1": "reported"}
@@ -145,40 +143,40 @@ def test_a_restart_of_the_server_does_not_make_a_live_process_dead_for_long(
     asyncio.run(run())
 
 
-def test_a_server_that_hangs_gets_no_new_requests_and_loses_none_of_the_old(
+def test_hanging_server_refuses_new_requests_and_loses_no_record(
     server: PostgresServer, address: PostgresAddress
 ) -> None:
     async def run() -> None:
         ledger = make_ledger(address, timeouts=LedgerTimeouts(watch_s=0.05, hangs_s=0.5))
         await ledger.open()
-        await ledger.begin(intent("r1"))
-        with stopped(writing_process(server, address)):
-            begun = asyncio.ensure_future(ledger.begin(intent("r2")))
-            done = ledger.finish(record(intent("r1")))
+        await ledger.begin(make_intent("r1"))
+        with stopped(find_server_process(server, address)):
+            begun = asyncio.ensure_future(ledger.begin(make_intent("r2")))
+            done = ledger.finish(make_record(make_intent("r1")))
             with pytest.raises(LedgerUnavailable, match="its disk or server hangs"):
                 await asyncio.wait_for(begun, TIMEOUT_S)
             assert not ledger.healthy
             with pytest.raises(LedgerUnavailable, match="no new requests"):
-                await ledger.begin(intent("r3"))
+                await ledger.begin(make_intent("r3"))
         await asyncio.wait_for(done, TIMEOUT_S)
-        await until(lambda: ledger.healthy)
+        await wait_for(lambda: ledger.healthy)
         await ledger.close()
-        await (await opened(address)).close()
+        await (await open_ledger(address)).close()
 
         assert basis_by_id(address) == {"r1": "reported"}
 
     asyncio.run(run())
 
 
-def test_a_server_that_hangs_does_not_keep_the_process_from_ending(
+def test_hanging_server_does_not_keep_the_process_from_ending(
     server: PostgresServer, address: PostgresAddress, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def run() -> None:
         ledger = make_ledger(address, timeouts=LedgerTimeouts(close_s=0.2))
         await ledger.open()
-        await ledger.begin(intent("r1"))
-        with stopped(writing_process(server, address)):
-            ledger.finish(record(intent("r1")))
+        await ledger.begin(make_intent("r1"))
+        with stopped(find_server_process(server, address)):
+            ledger.finish(make_record(make_intent("r1")))
             await asyncio.wait_for(ledger.close(), TIMEOUT_S)
 
     asyncio.run(run())
@@ -188,7 +186,7 @@ def test_a_server_that_hangs_does_not_keep_the_process_from_ending(
 
 @contextlib.contextmanager
 def stopped(process: int) -> Iterator[None]:
-    """Keep a process from running."""
+    """Stop a process with SIGSTOP, and let it continue afterwards."""
     os.kill(process, signal.SIGSTOP)
     try:
         yield
@@ -196,23 +194,23 @@ def stopped(process: int) -> Iterator[None]:
         os.kill(process, signal.SIGCONT)
 
 
-def writing_process(server: PostgresServer, address: PostgresAddress) -> int:
-    """The server's process behind the ledger's connection."""
+def find_server_process(server: PostgresServer, address: PostgresAddress) -> int:
+    """Return the id of the server's process for the ledger's connection."""
     sql = "SELECT pid FROM pg_stat_activity WHERE datname = %s AND application_name = 'tornado-proxy'"
     with psycopg.connect(server.url("postgres")) as db:
         ((process,),) = db.execute(sql, (address.url.partition("?")[0].rpartition("/")[2],)).fetchall()
     return int(process)
 
 
-def test_a_live_process_of_another_machine_keeps_its_intents(address: PostgresAddress, tmp_path: Path) -> None:
+def test_process_of_another_machine_keeps_its_open_intents(address: PostgresAddress, tmp_path: Path) -> None:
     async def run() -> None:
-        first = await opened(address)
-        await first.begin(intent("r1"))
-        second = await opened(replace(address, journal=tmp_path / "another machine"))
+        first = await open_ledger(address)
+        await first.begin(make_intent("r1"))
+        second = await open_ledger(replace(address, journal=tmp_path / "another machine"))
         assert basis_by_id(address) == {}
         await first.close()
         await second.close()
-        third = await opened(address)
+        third = await open_ledger(address)
         await third.close()
 
         assert basis_by_id(address) == {"r1": "unsettled"}
@@ -220,37 +218,37 @@ def test_a_live_process_of_another_machine_keeps_its_intents(address: PostgresAd
     asyncio.run(run())
 
 
-def test_all_tables_stand_in_a_schema_of_their_own(address: PostgresAddress) -> None:
+def test_tables_are_in_a_schema_of_their_own(address: PostgresAddress) -> None:
     async def run() -> None:
-        await (await opened(address)).close()
+        await (await open_ledger(address)).close()
 
     with psycopg.connect(address.url, autocommit=True) as db:
         db.execute("CREATE TABLE records (of_another_program TEXT)")
     asyncio.run(run())
 
     with psycopg.connect(address.url) as db:
-        found = db.execute(
+        tables = db.execute(
             "SELECT schemaname || '.' || tablename FROM pg_tables WHERE tablename IN ('records', 'meta') ORDER BY 1"
         )
-        assert [name for (name,) in found] == ["public.records", "tornado_proxy.meta", "tornado_proxy.records"]
+        assert [name for (name,) in tables] == ["public.records", "tornado_proxy.meta", "tornado_proxy.records"]
 
 
-def test_a_database_without_tables_holds_no_ledger(address: PostgresAddress) -> None:
+def test_database_without_tables_is_no_ledger(address: PostgresAddress) -> None:
     with pytest.raises(LedgerUnavailable, match="there is no ledger; the server makes it at its first start"):
         list(read_records(make_backend(address), UsageFilter()))
 
 
-def test_a_report_says_that_the_server_is_away(server: PostgresServer, address: PostgresAddress) -> None:
+def test_report_names_an_unreachable_server(server: PostgresServer, address: PostgresAddress) -> None:
     server.stop()
 
     with pytest.raises(LedgerUnavailable, match="the server cannot be reached"):
         list(read_records(make_backend(address), UsageFilter()))
 
 
-def test_reports_for_those_who_may_only_read(server: PostgresServer, address: PostgresAddress) -> None:
+def test_login_with_read_rights_can_report(server: PostgresServer, address: PostgresAddress) -> None:
     async def run() -> None:
-        ledger = await opened(address)
-        await ledger.finish(record(intent("r1")))
+        ledger = await open_ledger(address)
+        await ledger.finish(make_record(make_intent("r1")))
         await ledger.close()
 
     asyncio.run(run())
@@ -262,21 +260,21 @@ def test_reports_for_those_who_may_only_read(server: PostgresServer, address: Po
     assert basis_by_id(replace(address, url=address.url.replace("owner@", "r@"))) == {"r1": "reported"}
 
 
-def refusal(address: PostgresAddress) -> str:
+def open_and_fail(address: PostgresAddress) -> str:
     with pytest.raises(LedgerUnavailable) as refused:
-        asyncio.run(opened(address))
+        asyncio.run(open_ledger(address))
     message = str(refused.value)
     assert message.startswith(f"{address.url}: ")
     assert "\n" not in message
     return message
 
 
-def writable(server: PostgresServer) -> bool:
+def is_writable(server: PostgresServer) -> bool:
     with psycopg.connect(server.url("postgres")) as db:
         return db.execute("SHOW transaction_read_only").fetchone() == ("off",)
 
 
-def open_to_all(server: PostgresServer) -> bool:
+def accepts_all(server: PostgresServer) -> bool:
     try:
         psycopg.connect(server.url("postgres")).close()
     except psycopg.OperationalError:
@@ -284,68 +282,66 @@ def open_to_all(server: PostgresServer) -> bool:
     return True
 
 
-def test_a_server_that_is_not_there_is_told_in_one_line(tmp_path: Path) -> None:
+def test_missing_server_is_reported_in_one_line(tmp_path: Path) -> None:
     address = PostgresAddress(f"postgresql://owner@/ledger?host={tmp_path}", Secret("hunter2"), tmp_path)
 
-    message = refusal(address)
+    message = open_and_fail(address)
 
     assert "the server cannot be reached" in message
     assert "see that it runs, and that ledger.url names it" in message
     assert "hunter2" not in message
 
 
-def test_a_database_that_is_not_there_is_told_in_one_line(server: PostgresServer, tmp_path: Path) -> None:
-    message = refusal(PostgresAddress(server.url("nothing"), None, tmp_path))
+def test_missing_database_is_reported_in_one_line(server: PostgresServer, tmp_path: Path) -> None:
+    message = open_and_fail(PostgresAddress(server.url("nothing"), None, tmp_path))
 
     assert 'database "nothing" does not exist' in message
     assert message.endswith("create it")
 
 
-def test_a_database_of_another_encoding_is_refused(server: PostgresServer, tmp_path: Path) -> None:
+def test_database_with_another_encoding_is_refused(server: PostgresServer, tmp_path: Path) -> None:
     with psycopg.connect(server.url("postgres"), autocommit=True) as db:
         db.execute("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0")
 
-    assert "create it with ENCODING 'UTF8'" in refusal(PostgresAddress(server.url("latin"), None, tmp_path))
+    assert "create it with ENCODING 'UTF8'" in open_and_fail(PostgresAddress(server.url("latin"), None, tmp_path))
 
 
-def test_a_server_that_takes_no_writes_is_refused(server: PostgresServer, address: PostgresAddress) -> None:
+def test_read_only_server_is_refused(server: PostgresServer, address: PostgresAddress) -> None:
     with psycopg.connect(server.url("postgres"), autocommit=True) as db:
         db.execute("ALTER SYSTEM SET default_transaction_read_only = on")
         db.execute("SELECT pg_reload_conf()")
-    wait_until(lambda: not writable(server), "the server to read its configuration")
+    wait_until(lambda: not is_writable(server), "the server to read its configuration")
 
-    assert "takes no writes now" in refusal(address)
+    assert "takes no writes now" in open_and_fail(address)
 
 
-def test_a_login_that_may_not_write_is_told_what_it_needs(server: PostgresServer, address: PostgresAddress) -> None:
+def test_login_without_rights_is_told_which_it_needs(server: PostgresServer, address: PostgresAddress) -> None:
     with psycopg.connect(server.url("postgres"), autocommit=True) as db:
         db.execute("CREATE ROLE guest LOGIN")
 
-    message = refusal(replace(address, url=address.url.replace("owner@", "guest@")))
+    message = open_and_fail(replace(address, url=address.url.replace("owner@", "guest@")))
 
     assert "permission denied" in message
     assert "let it own the schema tornado_proxy, or create it" in message
 
 
-def test_the_password_opens_the_server_and_a_wrong_one_is_told(
-    server: PostgresServer, address: PostgresAddress
-) -> None:
+def test_password_is_used_and_a_wrong_one_is_reported(server: PostgresServer, address: PostgresAddress) -> None:
     with psycopg.connect(server.url("postgres"), autocommit=True) as db:
         db.execute("ALTER ROLE owner PASSWORD 'hunter2'")
     rules = server.folder / "data" / "pg_hba.conf"
     rules.write_text("local all all scram-sha-256\n")
     with psycopg.connect(server.url("postgres"), autocommit=True, password="hunter2") as db:
         db.execute("SELECT pg_reload_conf()")
-    wait_until(lambda: not open_to_all(server), "the server to read its configuration")
+    wait_until(lambda: not accepts_all(server), "the server to read its configuration")
 
     async def run() -> None:
-        ledger = await opened(replace(address, password=Secret("hunter2")))
-        await ledger.finish(record(intent("r1")))
+        ledger = await open_ledger(replace(address, password=Secret("hunter2")))
+        await ledger.finish(make_record(make_intent("r1")))
         await ledger.close()
 
     asyncio.run(run())
     assert basis_by_id(replace(address, password=Secret("hunter2"))) == {"r1": "reported"}
-    message = refusal(replace(address, password=Secret("hunter3")))
+    message = open_and_fail(replace(address, password=Secret("hunter3")))
     assert "the server refuses the login" in message
     assert "check ledger.password" in message
     assert "hunter3" not in message

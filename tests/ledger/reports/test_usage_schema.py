@@ -1,4 +1,4 @@
-"""schemas/usage_record.schema.json says what `tornado-proxy usage --format jsonl` prints."""
+"""`tornado-proxy usage --format jsonl` prints lines that are valid by schemas/usage_record.schema.json."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.ledger.calls import COST, START, intent, record
 from tests.ledger.conftest import LedgerUnderTest
-from tests.ledger.usage_lines import SCHEMA, faults, printed
+from tests.ledger.sample_records import COST, START, make_intent, make_record
+from tests.ledger.usage_lines import SCHEMA, faults, print_usage
 from tornado_proxy.domain.cost import SURCHARGE, Cost, LineItem, bill
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import Outcome, RequestRecord, Settlement
@@ -25,16 +25,16 @@ from tornado_proxy.pricing.book.price import UNITS
 FREE = Cost((), Decimal(0), Decimal(0), Decimal(0))
 
 
-def records() -> Iterator[RequestRecord]:
-    """One of each basis, and the odd ones."""
-    yield record(intent("reported"))
-    yield record(
-        intent("free", model_requested=None, method="GET"), basis=Basis.FREE, cost=FREE, model=None, usage=None
+def make_records() -> Iterator[RequestRecord]:
+    """Yield a record of each basis, and records with unusual values."""
+    yield make_record(make_intent("reported"))
+    yield make_record(
+        make_intent("free", model_requested=None, method="GET"), basis=Basis.FREE, cost=FREE, model=None, usage=None
     )
-    yield record(intent("pending"), basis=Basis.PENDING, cost=FREE, object_id="batch_1", usage=None)
-    yield record(intent("settled"), basis=Basis.PENDING, cost=FREE, object_id="batch_2", usage=None)
-    yield record(
-        intent("left", caller=Caller("project-a", user="eve@example.com"), session="s1"),
+    yield make_record(make_intent("pending"), basis=Basis.PENDING, cost=FREE, object_id="batch_1", usage=None)
+    yield make_record(make_intent("settled"), basis=Basis.PENDING, cost=FREE, object_id="batch_2", usage=None)
+    yield make_record(
+        make_intent("left", caller=Caller("project-a", user="eve@example.com"), session="s1"),
         basis=Basis.ESTIMATED,
         estimate_method="characters",
         outcome=Outcome.CLIENT_CLOSED,
@@ -44,8 +44,8 @@ def records() -> Iterator[RequestRecord]:
     )
     unpriced = LineItem("web_searches", Decimal(1), "", None, None, "gpt-5.4")
     tiny = LineItem("audio_seconds", Decimal("1E-7"), "per_minute", Decimal("0.006"), Decimal("1E-11"))
-    yield record(intent("unpriced"), basis=Basis.UNSETTLED, cost=bill([unpriced, tiny], Decimal("0.05")))
-    yield record(intent("negative"), cost=bill([replace(tiny, amount=Decimal("-0.01"))], Decimal(0)))
+    yield make_record(make_intent("unpriced"), basis=Basis.UNSETTLED, cost=bill([unpriced, tiny], Decimal("0.05")))
+    yield make_record(make_intent("negative"), cost=bill([replace(tiny, amount=Decimal("-0.01"))], Decimal(0)))
 
 
 @pytest.fixture
@@ -53,11 +53,11 @@ def lines(store: LedgerUnderTest) -> list[dict[str, Any]]:
     async def run() -> None:
         ledger = store.make()
         await ledger.open()
-        await asyncio.gather(*(ledger.finish(one) for one in records()))
+        await asyncio.gather(*(ledger.finish(record) for record in make_records()))
         await ledger.settle(
             Settlement("settled", "gpt-5.4", Basis.REPORTED, COST, START + timedelta(hours=1), '{"n":[1.5,null]}')
         )
-        await ledger.begin(intent("crashed"))
+        await ledger.begin(make_intent("crashed"))
         await ledger.close()
         again = store.make()
         await again.open()
@@ -65,10 +65,10 @@ def lines(store: LedgerUnderTest) -> list[dict[str, Any]]:
 
     asyncio.run(run())
     address = store.address
-    return printed(f"sqlite:///{address}" if isinstance(address, Path) else address.url)
+    return print_usage(f"sqlite:///{address}" if isinstance(address, Path) else address.url)
 
 
-def test_every_line_keeps_to_the_schema(lines: list[dict[str, Any]]) -> None:
+def test_every_line_is_valid(lines: list[dict[str, Any]]) -> None:
     assert {line["request_id"]: faults(line) for line in lines} == {
         "reported": [],
         "free": [],
@@ -84,21 +84,21 @@ def test_every_line_keeps_to_the_schema(lines: list[dict[str, Any]]) -> None:
     assert next(line["usage"] for line in lines if line["request_id"] == "settled") == {"n": [1.5, None]}
 
 
-def test_the_schema_names_the_members_in_the_order_they_are_printed(lines: list[dict[str, Any]]) -> None:
+def test_schema_names_the_members_in_the_order_of_printing(lines: list[dict[str, Any]]) -> None:
     assert tuple(SCHEMA["properties"]) == tuple(SCHEMA["required"]) == PRINTED_COLUMNS
     assert all(tuple(line) == PRINTED_COLUMNS for line in lines)
 
 
-def test_the_schema_knows_every_word_of_the_program() -> None:
+def test_schema_has_every_value_of_the_enumerations() -> None:
     item = SCHEMA["$defs"]["line_item"]["properties"]
 
-    assert SCHEMA["properties"]["basis"]["enum"] == [one.value for one in Basis]
-    assert SCHEMA["properties"]["outcome"]["enum"] == [one.value for one in Outcome]
-    assert item["type"]["enum"] == [*(one.value for one in Meter), SURCHARGE]
+    assert SCHEMA["properties"]["basis"]["enum"] == [basis.value for basis in Basis]
+    assert SCHEMA["properties"]["outcome"]["enum"] == [outcome.value for outcome in Outcome]
+    assert item["type"]["enum"] == [*(meter.value for meter in Meter), SURCHARGE]
     assert item["unit"]["enum"] == [*UNITS, "usd", ""]
 
 
-def test_every_member_is_described_and_money_and_times_have_their_unit() -> None:
+def test_every_member_has_a_description_and_amounts_and_times_a_unit() -> None:
     members = {**SCHEMA["properties"], **SCHEMA["$defs"]["line_item"]["properties"]}
 
     assert [name for name, rule in members.items() if not rule["description"].endswith(".")] == []
@@ -120,5 +120,5 @@ def test_every_member_is_described_and_money_and_times_have_their_unit() -> None
         pytest.param("note", "x", id="an unknown member"),
     ],
 )
-def test_what_would_mislead_a_reader_breaks_the_schema(lines: list[dict[str, Any]], member: str, value: object) -> None:
+def test_misleading_value_is_invalid(lines: list[dict[str, Any]], member: str, value: object) -> None:
     assert faults({**lines[0], member: value}) != []

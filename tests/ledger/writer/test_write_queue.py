@@ -1,3 +1,5 @@
+"""The write queue batches operations and completes their futures."""
+
 from __future__ import annotations
 
 import asyncio
@@ -5,7 +7,7 @@ import queue
 
 import pytest
 
-from tests.ledger.calls import intent, record
+from tests.ledger.sample_records import make_intent, make_record
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.ledger.rows import intent_row, record_row
 from tornado_proxy.ledger.writer.operations import Operation, QueueItem, WithdrawIntent, WriteIntent, WriteRecord
@@ -14,11 +16,11 @@ from tornado_proxy.ledger.writer.writer_thread import Queue
 
 
 def write_intent(request_id: str) -> WriteIntent:
-    return WriteIntent(intent_row(intent(request_id)))
+    return WriteIntent(intent_row(make_intent(request_id)))
 
 
 def write_record(request_id: str) -> WriteRecord:
-    return WriteRecord(record_row(record(intent(request_id))))
+    return WriteRecord(record_row(make_record(make_intent(request_id))))
 
 
 def make_queue(*, hangs_s: float = 60.0) -> tuple[WriteQueue, Queue]:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.harness import ROOT
-from tests.ledger.calls import intent, record
+from tests.ledger.sample_records import make_intent, make_record
 from tornado_proxy.config.files import read_documents
 from tornado_proxy.domain.cost import LineItem, merge_items
 from tornado_proxy.domain.request import RequestFacts
@@ -64,7 +64,7 @@ def test_record_rated_again_at_the_same_prices_keeps_every_digit(
 ) -> None:
     report = UsageReport(tuple(data.draw(st.lists(usage_items(provider), max_size=3))), Basis.REPORTED)
     cost = merge_items(Tariff(BOOK, provider, RATE, region).rate(report, RequestFacts(), AT))
-    row = record_row(record(intent("r", provider=provider), cost=cost))
+    row = record_row(make_record(make_intent("r", provider=provider), cost=cost))
     items = read_line_items(json.loads(json.dumps(row))["line_items"])
 
     again = rerate(BOOK, provider, items, AT, surcharge_rate=Decimal(0))

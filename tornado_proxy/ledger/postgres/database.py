@@ -113,7 +113,7 @@ class PostgresDatabase:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Run a transaction whose statements are sent in one piece, without a round trip for each."""
+        """Run a transaction whose statements are sent in one piece, without waiting for the response to each."""
         with self._raising_store_errors(), self._db.pipeline(), self._db.transaction():
             yield
 

@@ -34,7 +34,7 @@ _FILTERS: Mapping[str, str] = {
 }
 
 #: Adds without rounding: amounts have 12 decimals, and no sum of them has 88 digits before the decimal point.
-_EXACT = Context(prec=100)
+EXACT = Context(prec=100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ def add_exactly(amounts: Sequence[Decimal]) -> Decimal:
     """Return the sum of amounts without rounding."""
     total = Decimal(0)
     for amount in amounts:
-        total = _EXACT.add(total, amount)
+        total = EXACT.add(total, amount)
     return total
 
 
@@ -141,9 +141,9 @@ class _RunningSum:
 
     def add(self, subtotal: Decimal, surcharge: Decimal, total: Decimal, basis: str) -> None:
         self.requests += 1
-        self.subtotal = _EXACT.add(self.subtotal, subtotal)
-        self.surcharge = _EXACT.add(self.surcharge, surcharge)
-        self.total = _EXACT.add(self.total, total)
+        self.subtotal = EXACT.add(self.subtotal, subtotal)
+        self.surcharge = EXACT.add(self.surcharge, surcharge)
+        self.total = EXACT.add(self.total, total)
         self.unsettled += basis == Basis.UNSETTLED
         self.pending += basis == Basis.PENDING
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from decimal import Context, Decimal
+from decimal import Decimal
 
 import msgspec
 
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.reports.intervals import Interval, interval_end, interval_start
-from tornado_proxy.ledger.reports.records_query import UsageFilter, add_exactly
+from tornado_proxy.ledger.reports.records_query import EXACT, UsageFilter, add_exactly
 
 #: The columns that rows can be grouped by, beside interval, provider, model and type.
 GROUPS = ("participant", "user", "room", "session", "endpoint", "basis")
@@ -29,9 +29,6 @@ _MAX_GROUPS = 100_000
 
 #: Records between two checks of the deadline: some milliseconds of work.
 _RECORDS_PER_CHECK = 500
-
-#: Adds without rounding: amounts have 12 decimals, and no sum of them has 88 digits before the decimal point.
-_EXACT = Context(prec=100)
 
 _ZERO = Decimal(0)
 
@@ -123,8 +120,8 @@ class Bounds:
 def too_much_usage() -> BadRequest:
     """Return the error of a query that takes too long or selects too many records."""
     return BadRequest(
-        "there is too much usage for one answer; ask for a shorter time with start and end, for fewer groups, or for "
-        "one participant, room or model",
+        "too much usage for one response; request a shorter time with start and end, fewer groups, or one participant, "
+        "room or model",
         code="too_much_usage",
     )
 
@@ -172,11 +169,11 @@ class _Sum:
             self.requests += 1
             self.last_request = request
         quantity = Decimal(item.quantity)
-        self.quantity = _EXACT.add(self.quantity, quantity)
+        self.quantity = EXACT.add(self.quantity, quantity)
         if item.amount is None:
-            self.unpriced = _EXACT.add(self.unpriced, quantity)
+            self.unpriced = EXACT.add(self.unpriced, quantity)
         else:
-            self.total = _EXACT.add(self.total, Decimal(item.amount))
+            self.total = EXACT.add(self.total, Decimal(item.amount))
 
 
 @dataclass(slots=True)

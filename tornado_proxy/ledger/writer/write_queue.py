@@ -87,7 +87,7 @@ class WriteQueue:
         silent_s = self._loop.time() - self._last_report_at
         if not self.pending or silent_s < self._hangs_s:
             return
-        self._fail(f"no answer for {silent_s:.0f} seconds: its disk or server hangs")
+        self._fail(f"no response for {silent_s:.0f} seconds: its disk or server hangs")
         for item in list(self._refusable):
             self._refuse(item)
             withdrawal = withdrawal_of(item.operation)

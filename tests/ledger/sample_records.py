@@ -1,4 +1,4 @@
-"""OpenIntents and records to store, and what a ledger file holds."""
+"""Makes sample intents and records, and reads the tables of an SQLite ledger."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from tornado_proxy.domain.cost import Cost, LineItem, bill
+from tornado_proxy.domain.cost import LineItem, bill
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
 from tornado_proxy.domain.usage import Basis
@@ -31,42 +31,41 @@ COST = bill(
 )
 
 
-def intent(request_id: str, **members: Any) -> RequestIntent:
+def make_intent(request_id: str, **members: Any) -> RequestIntent:
+    """Return the intent of a chat request, with `members` replaced."""
     standard = RequestIntent(request_id, CALLER, "openai", "/v1/chat/completions", "POST", "gpt-5.4", START)
     return replace(standard, **members)
 
 
-def record(of: RequestIntent, **members: Any) -> RequestRecord:
+def make_record(intent: RequestIntent, /, **members: Any) -> RequestRecord:
+    """Return the record of a completed request, with `members` replaced."""
     standard = RequestRecord(
-        of,
+        intent,
         "gpt-5.4-2026-03-05",
         200,
         Outcome.COMPLETED,
         Basis.REPORTED,
         COST,
-        of.started_at + timedelta(milliseconds=250),
-        of.started_at + timedelta(seconds=1),
+        intent.started_at + timedelta(milliseconds=250),
+        intent.started_at + timedelta(seconds=1),
         '{"prompt_tokens":1000,"completion_tokens":100}',
     )
     return replace(standard, **members)
 
 
-def costing(total: Decimal) -> Cost:
-    """A bill of one line of `total` USD, without a surcharge."""
-    return bill([LineItem("input_tokens", Decimal(1), "per_token", total, total)], Decimal(0))
-
-
-def stored(path: Path, sql: str = "SELECT * FROM records ORDER BY seq") -> list[dict[str, Any]]:
+def read_rows(path: Path, sql: str = "SELECT * FROM records ORDER BY seq") -> list[dict[str, Any]]:
+    """Return the rows of a query, past the program's own reader: the test sees the file as it is."""
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.row_factory = sqlite3.Row
         return [dict(row) for row in db.execute(sql)]
 
 
-def bills(path: Path) -> list[dict[str, Any]]:
-    """The records, and the intents of dead processes as the records that they amount to."""
-    return stored(path, "SELECT * FROM bills ORDER BY request_id")
+def read_bills(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of the view `bills`: records, and lost intents as records."""
+    return read_rows(path, "SELECT * FROM bills ORDER BY request_id")
 
 
-def stored_ids(path: Path, table: str = "records") -> list[str]:
-    rows = stored(path, f"SELECT request_id FROM {table} ORDER BY request_id")  # noqa: S608  # a name from the tests
+def read_ids(path: Path, table: str = "records") -> list[str]:
+    """Return the request ids of a table, sorted."""
+    rows = read_rows(path, f"SELECT request_id FROM {table} ORDER BY request_id")  # noqa: S608  # a name from the tests
     return [row["request_id"] for row in rows]
