@@ -61,21 +61,9 @@ class EasyHandle:
         self.payload: Payload | None = None
         curl = self.curl = pycurl.Curl()
         curl.handle = self  # type: ignore[attr-defined]  # finds this object when libcurl reports a finished transfer
-        # Required in a process with threads (CURLOPT_NOSIGNAL): libcurl may otherwise install signal handlers.
-        curl.setopt(pycurl.NOSIGNAL, 1)
-        curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
-        curl.setopt(pycurl.FOLLOWLOCATION, 0)
-        # Ignore http_proxy and its like: a proxy's response to CONNECT would look like the provider's response head.
-        curl.setopt(pycurl.PROXY, "")
-        curl.setopt(pycurl.SSL_VERIFYPEER, 1)
-        curl.setopt(pycurl.SSL_VERIFYHOST, 2)
-        # HTTP/2 if TLS negotiates it.  Never set PIPEWAIT: measured against a server that allows 128 streams on a
-        # connection, streams over the limit waited until another stream had ended.
-        curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS)
-        curl.setopt(pycurl.BUFFERSIZE, _RECEIVE_BUFFER_BYTES)
+        _set_constant_options(curl)
         curl.setopt(pycurl.HEADERFUNCTION, self._on_header_line)
         curl.setopt(pycurl.WRITEFUNCTION, self._on_body)
-        curl.setopt(pycurl.UPLOAD_BUFFERSIZE, SEND_BYTES)
         curl.setopt(pycurl.READFUNCTION, self._read)
         curl.setopt(pycurl.SEEKFUNCTION, self._seek)
         # Never set CLOSESOCKETFUNCTION: pycurl segfaults in it when many streams are aborted under load, after
@@ -86,7 +74,7 @@ class EasyHandle:
         self.exchange = exchange
         curl = self.curl
         curl.setopt(pycurl.URL, request.url)
-        curl.setopt(pycurl.HTTPHEADER, _header_lines(request))
+        curl.setopt(pycurl.HTTPHEADER, _make_header_lines(request))
         self._set_kept_options(request)
         if self._has_credit and not request.may_be_http2:
             curl.setopt(pycurl.MAX_RECV_SPEED_LARGE, 0)
@@ -179,7 +167,24 @@ class EasyHandle:
         return self.exchange.idle_s(asyncio.get_running_loop().time()) < _UNPROCESSED_S
 
 
-def _header_lines(request: UpstreamRequest) -> list[bytes]:
+def _set_constant_options(curl: pycurl.Curl) -> None:
+    """Set the options that are the same for every exchange."""
+    # Required in a process with threads (CURLOPT_NOSIGNAL): libcurl may otherwise install signal handlers.
+    curl.setopt(pycurl.NOSIGNAL, 1)
+    curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+    curl.setopt(pycurl.FOLLOWLOCATION, 0)
+    # Ignore http_proxy and its like: a proxy's response to CONNECT would look like the provider's response head.
+    curl.setopt(pycurl.PROXY, "")
+    curl.setopt(pycurl.SSL_VERIFYPEER, 1)
+    curl.setopt(pycurl.SSL_VERIFYHOST, 2)
+    # HTTP/2 if TLS negotiates it.  Never set PIPEWAIT: measured against a server that allows 128 streams on a
+    # connection, streams over the limit waited until another stream had ended.
+    curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS)
+    curl.setopt(pycurl.BUFFERSIZE, _RECEIVE_BUFFER_BYTES)
+    curl.setopt(pycurl.UPLOAD_BUFFERSIZE, SEND_BYTES)
+
+
+def _make_header_lines(request: UpstreamRequest) -> list[bytes]:
     """Return the header lines for CURLOPT_HTTPHEADER: the request's, and removals of libcurl's own."""
     lines = [f"{name}: {value}".encode("latin-1") for name, value in request.headers]
     lines += [f"{name}: {secret.reveal()}".encode("latin-1") for name, secret in request.key_headers]
