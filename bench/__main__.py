@@ -46,6 +46,7 @@ def main() -> None:
         options.profile.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         workspace = Workspace(Path(folder), Layout.assign(options.cores), max_files)
+        # This process generates the load of streams, so it must not run on the relay's core.
         os.sched_setaffinity(0, workspace.layout.client)
         plan = Plan(
             workspace, contestants, options.rounds, options.seconds, options.scale, options.profile, _print_progress

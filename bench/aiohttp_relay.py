@@ -34,6 +34,7 @@ async def relay(request: web.Request) -> web.StreamResponse:
         for name, value in upstream.headers.items():
             if name.lower() not in _DROPPED:
                 response.headers.add(name, value)
+        # Without a Content-Length aiohttp uses the chunked coding.
         response.content_length = upstream.content_length
         await response.prepare(request)
         async for chunk in upstream.content.iter_any():
@@ -70,6 +71,7 @@ async def pump(
 
 async def session(app: web.Application) -> AsyncIterator[None]:
     """Open the client session of the app.  aiohttp's default of 100 connections would block all further streams."""
+    # No total timeout, which would cut long streams; auto_decompress would change the bytes of a response.
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0), timeout=timeout, auto_decompress=False

@@ -50,6 +50,7 @@ def make_event(content: bytes) -> bytes:
     return encode_chunk(_EVENT % (b'{"content":"%b"}' % content, b"null", b',"usage":null'))
 
 
+#: The end of a stream: the finish reason, the usage, `[DONE]` and the last chunk.
 LAST_EVENTS = b"".join(
     (
         encode_chunk(_EVENT % (b"{}", b'"stop"', b',"usage":null')),

@@ -120,6 +120,7 @@ def _ours(workspace: Workspace, provider_port: int) -> Iterator[Contestant]:
         f"http://127.0.0.1:{provider_port}",
         # With the default, drain, the provider would not see that a client disconnected, which the part abort measures.
         streams={"on_client_disconnect": "cancel"},
+        # The default limit would reject the streams of the largest part.
         limits={"max_streams": workspace.max_files},
     )
     log = workspace.folder / "serve.log"
@@ -157,6 +158,7 @@ def _litellm(workspace: Workspace, provider_port: int) -> Iterator[Contestant]:
 
 @contextlib.contextmanager
 def _listening(workspace: Workspace, port: int, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    # Errors at the start are shown from this file.
     log = workspace.folder / "output.log"
     with running_process(command, workspace.layout.relay, log) as process:
         wait_for_port(process, log, port)

@@ -64,6 +64,7 @@ def measure_plain(records: list[RequestRecord]) -> float:
         db.execute("CREATE UNIQUE INDEX one ON records (request_id)")
         sql = f"INSERT INTO records VALUES ({', '.join('?' * len(RECORD_COLUMNS))})"
         began = time.process_time()
+        # A transaction for each thousand, as a batch job would write them.
         for at in range(0, len(rows), 1000):
             with db:
                 db.executemany(sql, rows[at : at + 1000])
@@ -89,6 +90,7 @@ async def measure_ledger(records: list[RequestRecord], concurrency: int, *, fsyn
 
         began = time.process_time()
         await asyncio.gather(*(run_requests() for _ in range(concurrency)))
+        # close() writes the waiting records, which belong to the measured time.
         await ledger.close()
         spent = time.process_time() - began
     return spent * 1e6 / len(records), sorted(waits)[len(waits) // 2] * 1000

@@ -28,6 +28,7 @@ class Layout:
     @classmethod
     def assign(cls, cores: list[int]) -> Layout:
         """Assign the first core to the relay, the next two to the provider, the last two to wrk, the last to us."""
+        # With a single core all share it, and the figures only show that the benchmark works.
         rest = cores[1:] or cores
         return cls(frozenset(cores[:1]), frozenset(rest[:2]), frozenset(rest[-2:]), frozenset(rest[-1:]))
 
@@ -46,6 +47,7 @@ def on_cores(cores: frozenset[int]) -> Iterator[None]:
 def raise_file_limit() -> int:
     """Raise the limit of open files of this process and its children as far as allowed; return the limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Enough for 10,000 streams; the hard limit may be in the billions, which makes some programs slow.
     for limit in (65536, hard):
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, max(limit, hard)))

@@ -111,6 +111,7 @@ class Connection(asyncio.BufferedProtocol):
         return _BUFFER
 
     def buffer_updated(self, nbytes: int) -> None:
+        # A WebSocket may get several frames in one read, or a part of one.
         if self._upgraded:
             self._pending += bytes(_BUFFER[:nbytes])
             self._read_frames()
@@ -181,6 +182,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write(make_event(b"@%d@" % time.monotonic_ns() + b"x" * plan.pad) * size)
         else:
             self._transport.write(_make_untimed_event(plan.pad, self._sent // size % 2, upgraded=self._upgraded) * size)
+        # From the time it was due, not from now: a late event must not delay all later ones.
         if plan.gap_us:
             self._due += plan.gap_us / 1e6
             self._timer = loop.call_at(self._due, self._send_due)
@@ -189,6 +191,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _end_stream(self, plan: StreamPlan) -> None:
         self._plan = None
+        # Counted as closed before the last write, which the client may answer with the next request.
         self._state.open.discard(plan.id)
         self._transport.write(canned.LAST_MESSAGE if self._upgraded else canned.LAST_EVENTS)
 
@@ -229,6 +232,7 @@ def main() -> None:
     port = listeners[0].getsockname()[1]
     listeners += [listen(port) for _ in range(options.processes - 1)]
     print(port, flush=True)
+    # Forked after all sockets listen, so that the kernel spreads connections from the first one on.
     for listener in listeners[1:]:
         if os.fork() == 0:
             uvloop.run(serve(listener))

@@ -31,6 +31,7 @@ def _format_cells(result: PartResult, contestant: str, figure: str) -> str:
     values = result[contestant][figure]
     median = statistics.median(values)
     spread = f"{_format_number(min(values))} .. {_format_number(max(values))}"
+    # Without nginx the base is 0 and no ratio is shown.
     base = statistics.median(result.get(_YARDSTICK, {}).get(figure, [0.0]))
     ratio = f"{median / base:8.3f} x nginx" if base and contestant != _YARDSTICK else ""
     return f"{_format_number(median):>12}  {spread:<28} {ratio}".rstrip()
@@ -52,6 +53,7 @@ def make_document(results: dict[str, PartResult], plan: Plan) -> dict[str, objec
             "cpu": _cpu_model(),
             "cores": os.cpu_count(),
             "kernel": platform.release(),
+            # Shows afterwards whether other work disturbed the run.
             "load_average": os.getloadavg()[0],
             "open_files": plan.workspace.max_files,
         },

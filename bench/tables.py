@@ -20,6 +20,7 @@ def make_markdown(part: str, result: PartResult) -> str:
     figures = list(dict.fromkeys(name for values in result.values() for name in values))
     lines = [f"| {part} | {' | '.join(figures)} |", "|---" * (len(figures) + 1) + "|"]
     for contestant, values in result.items():
+        # "-" for a figure that only some contestants have, such as the added delays.
         cells = (f"{_format_number(statistics.median(values[name]))}" if name in values else "-" for name in figures)
         lines.append(f"| {contestant} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -52,12 +52,14 @@ class Target:
         return value >= bound if self.higher_is_better else value <= bound
 
 
+#: Ratios to nginx and aiohttp hold on any machine; delays, memory and counts are absolute.
 TARGETS = (
     Target("json-32", "requests_per_s", 0.06, 0.10, against="nginx", higher_is_better=True),
     Target("json-32", "requests_per_s", 1.1, against="aiohttp", higher_is_better=True),
     Target("json-32", "requests_per_s", 30, against="litellm", higher_is_better=True),
     Target("sse-flood", "cpu_us_per_event", 1.5, 1.1, against="nginx"),
     Target("sse-flood", "events_per_s", 2, against="aiohttp", higher_is_better=True),
+    # Milliseconds that the relay adds; a direct request is subtracted.
     Target("sse-first", "added_p50_ms", 0.7, 0.35),
     Target("sse-paced", "added_p99_ms", 1.5, 0.6),
     Target("body-1mb", "requests_per_s", 0.25, 0.40, against="nginx", higher_is_better=True),
@@ -78,6 +80,7 @@ def make_table(results: dict[str, PartResult]) -> str:
     """Return a Markdown table of the measured targets: bound, figure and verdict."""
     lines = ["| part | figure | target (stretch) | measured | |", "|---|---|---|---|---|"]
     for target in TARGETS:
+        # Parts that were not selected have no value.
         value = target.find_value(results)
         if value is not None:
             lines.append(f"| {target.part} | {target.figure} | {target.text} | {value:.3g} | {target.judge(value)} |")

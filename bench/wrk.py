@@ -49,6 +49,7 @@ class Wrk:
         script.write_text(_make_script(contestant.headers, body_bytes))
         threads = min(len(self.layout.load), connections)
         command = [
+            # wrk needs at least one connection per thread.
             "wrk", f"-t{threads}", f"-c{connections}", f"-d{self.seconds}s", "--timeout", "20s",
             "-s", str(script), contestant.url,
         ]  # fmt: skip
@@ -64,6 +65,7 @@ def _make_script(headers: tuple[tuple[str, str], ...], body_bytes: int) -> str:
     lines = [f"wrk.headers[{json.dumps(name)}] = {json.dumps(value)}" for name, value in headers]
     return _SCRIPT.format(
         before=json.dumps(before),
+        # "word " has five characters; the body is built in Lua, since a command line could not hold 1 MB.
         words=max(1, (body_bytes - len(before)) // 5),
         after=json.dumps('"}]}'),
         headers="\n".join(['wrk.headers["Content-Type"] = "application/json"', *lines]),

@@ -29,6 +29,7 @@ class Store(Generic[Item]):
     def put(self, key: str, item: Item) -> None:
         """Store `item`; it replaces an older one with that id."""
         self._items[key] = item
+        # Load tests create responses without end; each holds its prompt.
         if len(self._items) > MAX_OBJECTS:
             self._items.popitem(last=False)
 

@@ -86,15 +86,18 @@ def make_routes(simulator: SimulatorState) -> list[Rule]:
     """Return the rules of the application; the first match wins."""
     rules: list[tuple[Matcher, type[RequestHandler]]] = []
     if simulator.record:
+        # Only with `record`, because the log shows credentials.
         rules.append((PathMatches("/_simulator/requests"), request_log_handler.RequestLogHandler))
     for path, handler in _ANTHROPIC:
         rules.append((PathMatches("/anthropic" + path), handler))
+        # Both APIs have /v1/models; all other paths belong to one provider.
         shared = path.startswith("/v1/models")
         rules.append((_AnthropicPath(path) if shared else PathMatches(path), handler))
     # Before the HTTP routes: /v1/responses is a path of both.
     rules += [(_WebSocketPath("(?:/openai)?" + path), handler) for path, handler in _WEBSOCKETS]
     rules += [(PathMatches("(?:/openai)?" + path), handler) for path, handler in _OPENAI]
     rules += [
+        # Last: each unknown path gets a 404 in the format that its client can parse.
         (PathMatches("/anthropic(?:/.*)?"), UnknownAnthropicPath),
         (_AnthropicPath(".*"), UnknownAnthropicPath),
         (AnyMatches(), UnknownPath),

@@ -63,6 +63,7 @@ class SimulatorState:
         self.openai_limits = _OPENAI_LIMITS
         self.anthropic_limits = _ANTHROPIC_LIMITS
         self._failures: OrderedDict[str, int] = OrderedDict()
+        # Random per simulator: ids of two simulators in one test, or of a restarted one, must not collide.
         self._instance = secrets.token_hex(6)
         self._serial = count(1)
 

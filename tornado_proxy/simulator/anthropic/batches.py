@@ -39,6 +39,7 @@ class BatchHandler(MessagesHandler):
         """Return the batch in its present state."""
         ended = time.monotonic() >= batch.ends_at
         kinds = [as_text(as_object(line["result"]).get("type")) for line in batch.results]
+        # The provider counts nothing but `processing` until the whole batch has ended.
         counts = {kind: kinds.count(kind) if ended else 0 for kind in ("succeeded", "errored", "canceled", "expired")}
         host = f"{self.request.protocol}://{self.request.host}"
         running = "canceling" if batch.cancel_initiated else "in_progress"
@@ -52,6 +53,7 @@ class BatchHandler(MessagesHandler):
             "expires_at": batch.expires,
             "archived_at": None,
             "cancel_initiated_at": batch.cancel_initiated,
+            # An absolute URL, which SDKs follow with the client's token: a proxy has to rewrite it.
             "results_url": f"{host}/v1/messages/batches/{batch.id}/results" if ended else None,
         }
 
@@ -75,6 +77,7 @@ class Batches(BatchHandler):
             id=self.simulator.new_id("msgbatch_"),
             created=now.isoformat(),
             expires=(now + _DAY).isoformat(),
+            # Monotonic for the state, wall clock for the times that the client sees.
             ends_at=time.monotonic() + settle_s,
             ended=(now + timedelta(seconds=settle_s)).isoformat(),
             results=[self._make_line(request) for request in requests],
@@ -88,6 +91,7 @@ class Batches(BatchHandler):
         batches = list(self.simulator.batches.newest_first())
         ids = [batch.id for batch in batches]
         after, before = self.get_query_argument("after_id", ""), self.get_query_argument("before_id", "")
+        # `after_id` pages towards older batches, `before_id` towards newer ones.
         start = ids.index(after) + 1 if after in ids else 0
         end = ids.index(before) if before in ids else len(ids)
         page = batches[start:end][:limit]
@@ -107,6 +111,7 @@ class Batches(BatchHandler):
     def _make_result(self, params: Mapping[str, object]) -> Json:
         model, prompt = as_text(params.get("model")), read_messages_prompt(params)
         directives = read_directives(prompt.user_text)
+        # Errors of a single request end up in its result: the batch itself succeeds.
         if directives.status or not model or model.startswith("sim-missing") or "max_tokens" not in params:
             status, message = (directives.status, "simulated") if directives.status else (400, "invalid params")
             return {"type": "errored", "error": make_anthropic_error(status, message, self.request_id)}

@@ -24,6 +24,7 @@ class Complete(AnthropicHandler):
         limit = as_count(body.get("max_tokens_to_sample"), 256)
         output = plan_output(directives, limit=limit, credential=self.find_credential())
         members: Json = {"type": "completion", "id": self.simulator.new_id("compl_"), "model": model}
+        # The legacy API repeats the id under this name.
         members["log_id"] = members["id"]
         if body.get("stream") is True:
             await self.send_events(_completion_events(members, output), make_failure_events)

@@ -20,6 +20,7 @@ from tornado_proxy.simulator.model.prompt_cache import AnthropicInputTokens
 #: Output tokens of a refused message.  Its content is empty, so the provider does not charge them.
 _REFUSED_TOKENS = 5
 _SIGNATURE = b64encode(b"simulated thinking signature").decode()
+#: The values of `stop_reason` (Messages API reference).
 _STOP_REASONS = {
     Finish.STOP: "end_turn",
     Finish.LENGTH: "max_tokens",
@@ -74,6 +75,7 @@ class MessagePlan:
             "service_tier": self.tier,
             "inference_geo": as_text(self.body.get("inference_geo"), "not_available"),
         }
+        # The provider states the speed only for requests that name one; prices depend on it.
         if "speed" in self.body:
             usage["speed"] = self.body["speed"]
         return usage
@@ -101,6 +103,7 @@ class MessagePlan:
 
     def tool_block(self, call: ToolCall, index: int, arguments: object) -> Json:
         """Return the content block of a tool call."""
+        # Derived from the message, so that JSON and events of one plan agree.
         tool_id = f"toolu_{self.id.removeprefix('msg_')}{index:x}"
         return {"type": "tool_use", "id": tool_id, "name": call.name, "input": arguments}
 
@@ -117,6 +120,7 @@ def make_message_json(plan: MessagePlan) -> Json:
         content.append(plan.tool_block(call, index, _decode_arguments(call)))
     message = {**plan.envelope(), "content": content, **plan.stop()}
     if plan.usage:
+        # final_usage replaces the output tokens of full_usage, which message_start sends before they are known.
         message["usage"] = {**plan.full_usage(0), **plan.final_usage()}
     return message
 
@@ -125,8 +129,10 @@ def make_message_events(plan: MessagePlan) -> Iterator[Event]:
     """Generate all events of the message."""
     start = {**plan.envelope(), "stop_reason": None, "stop_sequence": None, "stop_details": None}
     if plan.usage:
+        # message_start counts one output token before any is written; message_delta states the cumulative figure.
         start["usage"] = plan.full_usage(1)
     yield "message_start", encode({"type": "message_start", "message": start})
+    # The provider may send a ping at any time; clients and meters must skip it.
     yield "ping", b'{"type":"ping"}'
     for index, (block, deltas) in enumerate(_make_blocks(plan)):
         opening = {"type": "content_block_start", "index": index, "content_block": block}

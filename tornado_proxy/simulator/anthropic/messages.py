@@ -27,6 +27,7 @@ class MessagesHandler(AnthropicHandler):
     def plan_message(self, body: Mapping[str, object], prompt: Prompt, directives: Directives) -> MessagePlan:
         """Return the message for the request `body`, which has a model and `max_tokens`."""
         message_id, model = self.simulator.new_id("msg_"), str(body["model"])
+        # `output_format` is the name of the member in the beta of structured output.
         format_ = as_object(as_object(body.get("output_config")).get("format") or body.get("output_format"))
         output = plan_output(
             directives,
@@ -63,6 +64,7 @@ class Messages(MessagesHandler):
         self.check_model(body.get("model"))
         if not as_list(body.get("messages")):
             raise ProviderError(400, "messages: at least one message is required")
+        # Anthropic requires it, OpenAI does not: code that is ported from OpenAI often lacks it.
         if not isinstance(body.get("max_tokens"), int):
             raise ProviderError(400, "max_tokens: Field required")
 

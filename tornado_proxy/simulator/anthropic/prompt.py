@@ -19,6 +19,7 @@ def read_messages_prompt(body: Mapping[str, object]) -> Prompt:
         Segment(encode_text(_remove_breakpoint(as_object(tool))), cache_ttl=_read_ttl(as_object(tool)))
         for tool in as_list(body.get("tools"))
     ]
+    # `system` is text or a list of blocks, like `content`.
     segments += _read_blocks(body.get("system"))
     user_text, tools_answered = "", False
     for message in map(as_object, as_list(body.get("messages"))):
@@ -28,6 +29,7 @@ def read_messages_prompt(body: Mapping[str, object]) -> Prompt:
             continue
         texts, results = _read_user_texts(content)
         if texts:
+            # A message of tool results alone leaves the text before it in force, with its directives.
             user_text = "\n".join(texts)
         tools_answered = results
     if segments and (ttl := _read_ttl(body)):
@@ -62,6 +64,7 @@ def _read_block(block: Mapping[str, object]) -> list[Segment]:
             return [Segment(as_text(block.get("text")))]
         case "image":
             return [Segment(encode_text(block.get("source")), image=True)]
+        # An empty result still counts as a segment, so that its breakpoint can mark it.
         case "tool_result":
             return _read_blocks(block.get("content")) or [Segment("")]
         case "tool_use":

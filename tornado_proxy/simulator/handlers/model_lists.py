@@ -38,6 +38,7 @@ class AnthropicModels(AnthropicHandler):
         """Respond with a page of `limit` models after `after_id`."""
         ids = [model for model, _ in ANTHROPIC_MODELS]
         after = self.get_query_argument("after_id", "")
+        # An unknown `after_id` starts at the first model.
         start = ids.index(after) + 1 if after in ids else 0
         limit = int(self.get_query_argument("limit", "20"))
         page = [make_anthropic_model(model, name) for model, name in ANTHROPIC_MODELS[start : start + limit]]

@@ -7,6 +7,7 @@ from tornado.httputil import HTTPServerRequest
 
 def read_form_field(request: HTTPServerRequest, name: str, default: str = "") -> str:
     """Return the last value of the text field `name`, or `default`."""
+    # Tornado keeps all values of a repeated field; providers use the last one.
     values = request.body_arguments.get(name)
     return values[-1].decode(errors="replace") if values else default
 

@@ -67,6 +67,7 @@ class ProviderHandler(RequestHandler):
         body = request.body if isinstance(request.body, bytes) else b""
         headers = tuple(request.headers.get_all())
         self.simulator.requests.add(RecordedRequest(request.method or "", request.uri or "", headers, body))
+        # Some clients probe a base URL with HEAD and without a key.
         if request.method != "HEAD":
             self._check_credential()
 
@@ -75,6 +76,7 @@ class ProviderHandler(RequestHandler):
         if not key:
             message = "x-api-key header is required" if self.anthropic else "You didn't provide an API key."
             raise ProviderError(401, message)
+        # A proxy that mixes up its two provider keys must fail here, so each provider accepts its own key alone.
         accepted_key = self.simulator.keys.get("anthropic" if self.anthropic else "openai")
         if accepted_key is not None and key != accepted_key and not self._is_session_key(key):
             message = "invalid x-api-key" if self.anthropic else "Incorrect API key provided."
@@ -148,6 +150,7 @@ class ProviderHandler(RequestHandler):
         # Most prompts hold no directive; the search spares them the regular expressions.
         found = read_directives(text) if "[[sim" in text else Directives()
         self.directives = replace(found, tools=()) if tools_answered else found
+        # This order lets one prompt combine them: wait, then fail with account headers.
         if found.silent:
             await self._wait(None)
         if found.first_delay_ms:
@@ -173,6 +176,7 @@ class ProviderHandler(RequestHandler):
         if cut is None or cut >= len(body):
             await self._await_flush(self.finish(body))
             return
+        # The full length: the client must see that the body is incomplete.
         self.set_header("Content-Length", str(len(body)))
         self.write(body[:cut])
         await self._await_flush(self.flush())
@@ -185,6 +189,7 @@ class ProviderHandler(RequestHandler):
             events: all events of the response.
             failure: called with a number of events, returns the events that a provider sends when it fails after them.
         """
+        # Keeps caches between simulator and client from collecting the events.
         self.set_header("Cache-Control", "no-cache")
         failing = map(format_event, failure(self.directives.error_after or 0))
         await self.send_chunks(map(format_event, events), "text/event-stream; charset=utf-8", b"".join(failing))
@@ -202,6 +207,7 @@ class ProviderHandler(RequestHandler):
     async def _send_paced(self, chunks: Iterable[bytes], failure: bytes | None) -> None:
         directives = self.directives
         batch = directives.batch or (1 if directives.delay_ms else DEFAULT_BATCH_EVENTS)
+        # Chunks of the present batch; `cut` and `error-event` count chunks, so they can fall inside a batch.
         held: list[bytes] = []
         for count, chunk in enumerate(chunks):
             if count == directives.error_after and failure is not None:
@@ -237,6 +243,7 @@ class ProviderHandler(RequestHandler):
         Raises:
             ConnectionClosed: always.
         """
+        # The TCP stream, not finish(): the end of a chunked body would make the response look complete.
         if isinstance(self.request.connection, HTTP1Connection):
             self.request.connection.stream.close()
         raise ConnectionClosed
@@ -253,6 +260,7 @@ class ProviderHandler(RequestHandler):
         """Wait for `seconds`, or without a limit for None, until the client disconnects."""
         if self._disconnected:
             raise ConnectionClosed
+        # A future rather than asyncio.sleep: Tornado does not cancel a handler when its client disconnects.
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
         timer = loop.call_later(seconds, self._end_wait) if seconds is not None else None

@@ -34,6 +34,7 @@ def _request_json(request: RecordedRequest) -> dict[str, object]:
     return {
         "method": request.method,
         "target": request.target,
+        # Pairs, not an object: order and repetition are what tests of a proxy compare.
         "headers": [list(header) for header in request.headers],
         "body": request.body.decode(errors="replace"),
     }

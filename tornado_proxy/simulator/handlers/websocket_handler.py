@@ -37,6 +37,7 @@ class ProviderWebSocketHandler(ProviderHandler, WebSocketHandler):
 
     async def open(self, *args: str, **kwargs: str) -> None:
         """Called when the WebSocket is open."""
+        # As in ProviderHandler.prepare: small messages must not wait for delayed ACKs.
         self.set_nodelay(True)
         self.simulator.streams += 1
 
@@ -55,6 +56,7 @@ class ProviderWebSocketHandler(ProviderHandler, WebSocketHandler):
             await self.handle_event(event)
         except ProviderError as error:
             await self.send_error_event(error)
+        # Without a connection no error can be sent; on_close counts the end.
         except (ConnectionClosed, WebSocketClosedError):
             return
 

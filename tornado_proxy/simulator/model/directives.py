@@ -77,6 +77,7 @@ def _read_directive(text: str, at: int, found: Directives) -> tuple[Directives, 
         key, value, at = match.group(1), match.group(2) or "", match.end()
         if key in ("args", "say"):
             value, at = _read_value(text, match)
+        # An invalid value is skipped: prompts of real users must never make the simulator fail.
         try:
             found = _apply(found, key, value)
         except ValueError:
@@ -99,6 +100,7 @@ def _read_value(text: str, match: re.Match[str]) -> tuple[str, int]:
 
 
 def _apply(found: Directives, key: str, value: str) -> Directives:
+    # Tables for the simple keys; the keys below need the value as text.
     if key in _FLAGS:
         return _with(found, _FLAGS[key], value=True)
     if key in _NUMBERS:
@@ -110,6 +112,7 @@ def _apply(found: Directives, key: str, value: str) -> Directives:
             return replace(found, say=value)
         case "tool":
             return replace(found, tools=(*found.tools, ToolCall(value)))
+        # `args` belongs to the `tool` before it.
         case "args" if found.tools:
             *others, last = found.tools
             return replace(found, tools=(*others, replace(last, arguments=value)))

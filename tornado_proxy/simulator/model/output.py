@@ -89,9 +89,11 @@ def plan_output(
         pieces = split_pieces(REFUSAL_TEXT)
         return ModelOutput(pieces, len(pieces), finish=Finish.REFUSAL)
     thinking = _repeat_pieces(_THOUGHT_CYCLE, thoughts if limit is None else min(thoughts, limit))
+    # Tools come before text and limits: agents need their tool call whatever `max_tokens` they send.
     if directives.tools:
         return ModelOutput(thoughts=thinking, tool_calls=directives.tools, finish=Finish.TOOLS)
     pieces = _split_text(directives, credential, structured_text)
+    # `bytes` exceeds every limit on purpose: it is for tests of large bodies.
     if directives.size:
         return ModelOutput(pieces, sum(count_tokens(piece) for piece in pieces), thinking)
     text_limit = None if limit is None else max(0, limit - len(thinking))

@@ -74,6 +74,7 @@ def make_prompt(segments: list[Segment], user_text: str, *, tools_answered: bool
         breakpoints.append(Breakpoint(running.digest(), len(tokens), segment.cache_ttl))
     return Prompt(
         segments=tuple(segments),
+        # At least 1, so that no request is free (docs/simulator.md).
         tokens=max(1, len(tokens)),
         image_tokens=IMAGE_TOKENS * sum(segment.image for segment in segments),
         user_text=user_text,

@@ -53,6 +53,7 @@ class PromptCache:
                 cached = MIN_CACHED_TOKENS + index * CACHE_STEP_TOKENS
                 break
         cacheable = MIN_CACHED_TOKENS + (len(prompt.steps) - 1) * CACHE_STEP_TOKENS if prompt.steps else 0
+        # All prefixes become known, not only the longest: a later prompt may share any of them.
         for digest in prompt.steps:
             self._remember(model, digest)
         written = cacheable - cached if _reports_cache_writes(model) else 0
@@ -70,6 +71,7 @@ class PromptCache:
         read = max((point.tokens for point in marked if (model, point.digest) in self._prefixes), default=0)
         end, written = read, {"5m": 0, "1h": 0}
         for point in marked:
+            # Each mark writes only the tokens after the previous one, at its own lifetime and price.
             if point.tokens > end:
                 written["1h" if point.ttl == "1h" else "5m"] += point.tokens - end
                 end = point.tokens

@@ -36,6 +36,7 @@ def _make_instance(schema: Mapping[str, object], root: Mapping[str, object], dep
             return schema[key]
     if options := as_list(schema.get("enum")):
         return options[0]
+    # The first alternative: it need not be the smallest, but the output must be predictable.
     for key in ("anyOf", "oneOf", "allOf"):
         if options := as_list(schema.get(key)):
             return _make_instance(as_object(options[0]), root, depth + 1)

@@ -24,6 +24,7 @@ from tornado_proxy.simulator.model.structured_output import make_structured_outp
 from tornado_proxy.simulator.openai.prompt import read_chat_prompt
 from tornado_proxy.simulator.openai.responses.plan import find_served_tier
 
+#: The values of `finish_reason`; a refusal ends like any text.
 _FINISH = {
     Finish.STOP: "stop",
     Finish.LENGTH: "length",
@@ -94,6 +95,7 @@ class ChatCompletions(ProviderHandler):
         model = self.check_model(body.get("model"))
         prompt = read_chat_prompt(body)
         directives = await self.apply_directives(prompt.user_text, tools_answered=prompt.tools_answered)
+        # `max_tokens` is the deprecated name of the same limit.
         limit = body.get("max_completion_tokens", body.get("max_tokens"))
         output = plan_output(
             directives,
@@ -125,6 +127,7 @@ def make_chat_json(plan: ChatPlan) -> Json:
     for index in range(plan.choices):
         message: Json = {
             "role": "assistant",
+            # A message has either text, a refusal or tool calls.
             "content": None if refused or tool_calls else plan.output.text,
             "refusal": REFUSAL_TEXT if refused else None,
             "annotations": [],
@@ -157,6 +160,7 @@ def make_chat_events(plan: ChatPlan) -> Iterator[Event]:
     }
     # Chunks are joined from bytes: an encoder for each one would make the simulator the slowest part of a benchmark.
     head = encode(members)[:-1] + b',"choices":['
+    # With include_usage every chunk but the last one has `"usage":null` (chat reference, stream_options).
     tail = b',"usage":null}' if plan.include_usage else b"}"
     for index in range(plan.choices):
         before = head + b'{"index":%d,"delta":' % index
@@ -164,6 +168,7 @@ def make_chat_events(plan: ChatPlan) -> Iterator[Event]:
             yield "", before + delta + b',"logprobs":null,"finish_reason":null}]' + tail
         reason = _FINISH[plan.output.finish].encode()
         yield "", before + b'{},"logprobs":null,"finish_reason":"' + reason + b'"}]' + tail
+    # The usage chunk has no choices; clients that index choices[0] fail on it, so a proxy must hide it from others.
     if plan.include_usage:
         yield "", head + b'],"usage":' + encode(plan.usage_json()) + b"}"
     yield "", b"[DONE]"
@@ -171,6 +176,7 @@ def make_chat_events(plan: ChatPlan) -> Iterator[Event]:
 
 def _deltas(plan: ChatPlan, choice: int) -> Iterator[bytes]:
     tool_calls = plan.tool_calls(choice)
+    # The first delta carries the role alone.
     first: Json = {"role": "assistant", "content": None if tool_calls else "", "refusal": None}
     yield encode(first)
     member = b'{"refusal":' if plan.output.finish is Finish.REFUSAL else b'{"content":'

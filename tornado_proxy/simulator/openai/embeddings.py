@@ -25,6 +25,7 @@ class Embeddings(ProviderHandler):
         inputs = input_ if isinstance(input_, list) and not all(isinstance(part, int) for part in input_) else [input_]
         texts = [part for part in inputs if isinstance(part, str)]
         token_numbers = sum(len(part) for part in inputs if isinstance(part, list))
+        # Numbers are tokens already, so they count as they are.
         prompt = make_text_prompt(*texts)
         directives = await self.apply_directives(prompt.user_text)
         tokens = (prompt.tokens if texts else 0) + token_numbers

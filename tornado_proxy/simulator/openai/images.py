@@ -57,6 +57,7 @@ class ImagePlan:
     def settings_json(self) -> Json:
         """Return the settings of the image as the response states them; the provider replaces `auto`."""
         size, quality = as_text(self.fields.get("size"), "auto"), as_text(self.fields.get("quality"), "auto")
+        # Each `auto` is resolved, since prices depend on size and quality.
         background = as_text(self.fields.get("background"), "auto")
         return {
             "background": "opaque" if background == "auto" else background,
@@ -100,6 +101,7 @@ class Images(ProviderHandler):
             fields=fields,
             prompt_tokens=make_text_prompt(text).tokens,
             input_images=images,
+            # A form has text where JSON has numbers; _read_number accepts both.
             count=max(1, _read_number(fields.get("n"), 1)),
             partials=_read_number(fields.get("partial_images"), 0) if streamed else 0,
             padding=directives.size,
@@ -143,6 +145,7 @@ class ImageVariations(ProviderHandler):
 
 def _make_images_json(plan: ImagePlan) -> Json:
     response: Json = {"created": int(time.time()), "data": [{"b64_json": plan.image}] * plan.count}
+    # dall-e models state neither settings nor usage.
     if plan.model.startswith("dall-e"):
         return response
     response |= plan.settings_json()
@@ -157,6 +160,7 @@ def _make_events(plan: ImagePlan) -> Iterator[Event]:
             yield partial, encode({"type": partial, **shown, "partial_image_index": index})
         done: Json = {"type": completed, **shown}
         if plan.usage:
+            # Each completed image states its own usage; a meter has to add them up.
             done["usage"] = plan.usage_json(1, first=number == 0)
         yield completed, encode(done)
 

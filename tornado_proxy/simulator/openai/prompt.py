@@ -41,6 +41,7 @@ def read_responses_prompt(body: Mapping[str, object], history: tuple[Segment, ..
     """Return the prompt of a response: tools, instructions, the `history` of earlier turns, then the input."""
     segments = [*_read_tools(body), *_read_content(body.get("instructions"))]
     preamble = len(segments)
+    # After the instructions, which belong to the new request: those of earlier ones do not carry over.
     segments += history
     input_ = body.get("input")
     if isinstance(input_, str):
@@ -64,6 +65,7 @@ def make_text_prompt(*texts: str) -> Prompt:
 def _read_item(item: Mapping[str, object]) -> list[Segment]:
     """Return the texts of an input item: a message, a tool call, a tool result or reasoning."""
     segments = _read_content(item.get("content"))
+    # Items differ by type, but no type uses one of these members for anything else than text for the model.
     for key in ("name", "arguments", "input", "encrypted_content"):
         segments += _read_content(item.get(key))
     segments += _read_content(item.get("output"))

@@ -35,6 +35,7 @@ class Speech(ProviderHandler):
         if not text:
             raise ProviderError(400, "input must not be empty", param="input")
         directives = await self.apply_directives(f"{text}\n{instructions}")
+        # tts-1 and tts-1-hd do not stream events (audio reference).
         legacy, sse = model.startswith("tts-1"), body.get("stream_format") == "sse"
         if legacy and sse:
             raise ProviderError(400, f"stream_format 'sse' is not supported by {model}", param="stream_format")

@@ -29,6 +29,7 @@ class Transcript:
     @property
     def charged_by_duration(self) -> bool:
         """True if the model is charged by the duration of the audio."""
+        # Other models are charged by tokens; both kinds of usage differ in shape, too.
         return self.model.startswith(("whisper", "gpt-transcribe"))
 
     def usage_json(self) -> Json:
@@ -57,6 +58,7 @@ class Transcriptions(ProviderHandler):
         """Respond in the `response_format`, or with a stream."""
         transcript = await self.transcribe()
         format_ = read_form_field(self.request, "response_format", "json")
+        # whisper-1 ignores `stream` (audio reference).
         if read_form_field(self.request, "stream") == "true" and not transcript.model.startswith("whisper"):
             await self.send_events(_make_events(transcript), make_openai_failure)
         elif format_ in ("text", "srt", "vtt"):
@@ -100,6 +102,7 @@ class Translations(Transcriptions):
 
 
 def _make_verbose_json(transcript: Transcript, task: str) -> Json:
+    # One segment for the whole transcript; the figures of the decoder are constant.
     segment: Json = {
         "id": 0,
         "seek": 0,
@@ -132,6 +135,7 @@ def _format_text(transcript: Transcript, format_: str) -> bytes:
     text = transcript.output.text
     if format_ == "text":
         return f"{text}\n".encode()
+    # SRT separates milliseconds with a comma, WebVTT with a point.
     if format_ == "srt":
         return f"1\n{_format_time(0, ',')} --> {_format_time(transcript.seconds, ',')}\n{text}\n\n".encode()
     return f"WEBVTT\n\n{_format_time(0, '.')} --> {_format_time(transcript.seconds, '.')}\n{text}\n\n".encode()
@@ -145,6 +149,7 @@ def _format_time(seconds: float, point: str) -> str:
 def _make_events(transcript: Transcript) -> Iterator[Event]:
     for piece in transcript.output.pieces:
         yield "", b'{"type":"transcript.text.delta","delta":' + encode_piece(piece) + b',"logprobs":[]}'
+    # The last event repeats the text, and only it states usage.
     done: Json = {"type": "transcript.text.done", "text": transcript.output.text, "logprobs": []}
     yield "", encode(transcript.add_usage(done))
     yield "", b"[DONE]"

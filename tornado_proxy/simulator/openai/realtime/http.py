@@ -55,6 +55,7 @@ class Calls(ProviderHandler):
 
     async def post(self) -> None:
         """Respond with an SDP answer; `Location` names the realtime call."""
+        # A short-lived key brings its settings along; a caller with the provider's key sends them in the form.
         session = self.simulator.session_keys.get(self.find_credential())
         if session is None:
             session = as_object(decode(read_form_field(self.request, "session", "{}").encode()))

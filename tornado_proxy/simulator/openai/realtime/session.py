@@ -47,6 +47,7 @@ class RealtimeSession:
 
     def session_json(self) -> Json:
         """Return the session in the format of `session.created` and `session.updated`."""
+        # The defaults that clients rely on; settings of the client replace them at any depth.
         defaults: Json = {
             "type": "realtime",
             "output_modalities": ["audio"],
@@ -87,6 +88,7 @@ class RealtimeSession:
             text += sum(count_tokens(as_text(item.get(key))) for key in ("name", "arguments", "output"))
             for part in map(as_object, as_list(item.get("content"))):
                 text += count_tokens(as_text(part.get("text")))
+                # Output audio is kept as its transcript, so it counts as text when it is read again.
                 if part.get("type") == "output_audio":
                     text += count_tokens(as_text(part.get("transcript")))
                 audio += count_input_audio_tokens(len(decode_audio(part.get("audio"))))
@@ -100,6 +102,7 @@ class RealtimeSession:
         read, cached = self.count_input(), self.cached
         self.cached = read
         text_tokens = output.tokens
+        # An audio response is charged for its transcript as text and for its sound as audio.
         audio_tokens = int(speech_duration_s(output.text_tokens) * OUTPUT_AUDIO_TOKENS_PER_S) if spoken else 0
         input_tokens, output_tokens = read.text + read.audio, text_tokens + audio_tokens
         return {
@@ -123,6 +126,7 @@ class RealtimeSession:
     def find_user_text(self) -> tuple[str, bool]:
         """Return the last text of the user, and True if tool results follow it."""
         tools_answered = False
+        # From the end: tool results after the last user message make its `tool` directives done.
         for item in reversed(self.items):
             if item.get("type") == "function_call_output":
                 tools_answered = True

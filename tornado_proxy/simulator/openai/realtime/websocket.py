@@ -32,6 +32,7 @@ from tornado_proxy.simulator.openai.realtime.session import (
     make_speech_audio,
 )
 
+#: Every transcription of input audio; its tokens are counted like any other text.
 _TRANSCRIPT = "Simulated words that were heard."
 _TRANSCRIPT_TOKENS = 6
 
@@ -47,6 +48,7 @@ class RealtimeWebSocket(ProviderWebSocketHandler):
         call = self._call()
         settings = call.session if call is not None else self.simulator.session_keys.get(self.find_credential())
         default_model = as_text((settings or {}).get("model")) or "gpt-realtime"
+        # The query has precedence over the settings of the key or of the realtime call.
         model = self.get_query_argument("model", default_model)
         self._session = RealtimeSession(self.simulator.new_id("sess_"), model)
         self._session.update(settings or {})
@@ -123,6 +125,7 @@ class RealtimeWebSocket(ProviderWebSocketHandler):
                 await self._commit()
             case "response.create":
                 await self._respond(as_object(event.get("response")))
+            # Events are handled one after another, so no response is ever active when this one is read.
             case "response.cancel":
                 message = "Cancellation failed: no active response found"
                 raise ProviderError(400, message, code="response_cancel_not_active")
@@ -194,9 +197,11 @@ class RealtimeWebSocket(ProviderWebSocketHandler):
             "metadata": request.get("metadata"),
         }
         items = self._make_items(output, spoken=spoken)
+        # A failed response states no usage, although the input was read.
         failed: Json = {**response, "status": "failed", "usage": None}
         failure = [self._event("response.done", response=failed)]
         await self.send_paced_events(self._response_events(response, items, output, usage), failure)
+        # Only now: the output of a response that was cut is not part of the conversation.
         session.items += items
 
     def _make_items(self, output: ModelOutput, *, spoken: bool) -> list[Json]:

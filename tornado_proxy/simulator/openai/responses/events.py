@@ -28,6 +28,7 @@ def make_response_events(plan: ResponsePlan) -> Iterator[Event]:
 
 def make_failure_events(plan: ResponsePlan, sent: int) -> list[Event]:
     """Return the events that replace the rest of a stream when the provider fails after `sent` events."""
+    # `error` reports the failure of the stream, `response.failed` that of the response; clients may read either.
     error: Json = {"type": "server_error", "code": "server_error", "message": "simulated failure", "param": None}
     failed = plan.response_json("failed", error={"code": "server_error", "message": "simulated failure"})
     return [
@@ -46,6 +47,7 @@ class _EventSource:
 
     def generate(self) -> Iterator[Event]:
         plan = self._plan
+        # Only background responses are ever queued.
         opening = ["created", "queued", "in_progress"] if plan.body.get("background") else ["created", "in_progress"]
         for kind in opening:
             status = "queued" if kind == "queued" else "in_progress"
@@ -67,6 +69,7 @@ class _EventSource:
         """Generate deltas.  They are most of a stream, so they are joined from bytes, without an encoder."""
         head = b'{"type":"%b","item_id":"%b","output_index":%d,' % (kind.encode(), item_id.encode(), self._index)
         for piece in pieces:
+            # Members in the order in which they are cheapest to join; JSON objects have none.
             yield kind, head + b'"sequence_number":%d,"delta":%b%b}' % (next(self._sequence), piece, extra)
 
     def _added(self, item: Json) -> Event:
@@ -97,6 +100,7 @@ class _EventSource:
         position: Json = {"item_id": plan.item_id("msg_"), "output_index": self._index, "content_index": 0}
         yield self._added(plan.message_item("in_progress", []))
         yield self._event("response.content_part.added", **position, part=plan.content_part(""))
+        # A refusal has no log probabilities.
         extra = b',"content_index":0' if refused else b',"content_index":0,"logprobs":[]'
         yield from self._deltas(f"{kind}.delta", plan.item_id("msg_"), map(encode_piece, plan.output.pieces), extra)
         ended: Json = {"refusal": text} if refused else {"text": text, "logprobs": []}

@@ -36,6 +36,7 @@ class ResponsesHandler(ProviderHandler):
             message = f"Previous response with id '{previous}' not found."
             raise ProviderError(400, message, code="previous_response_not_found", param="previous_response_id")
         output = stored.plan.output
+        # The output of a response is input of the next one, tool calls included.
         tool_calls = (Segment(f"{call.name} {call.arguments}") for call in output.tool_calls)
         return (*stored.history, Segment(output.text), *tool_calls)
 
@@ -63,6 +64,7 @@ class ResponsesHandler(ProviderHandler):
 
     def store_response(self, plan: ResponsePlan, prompt: Prompt) -> None:
         """Store the response, unless `store` is false; a background one is done after the simulator's `settle_s`."""
+        # A background response is always stored: there is no other way to read it.
         background = plan.body.get("background") is True
         if plan.body.get("store") is False and not background:
             return
@@ -93,6 +95,7 @@ class Responses(ResponsesHandler):
         if body.get("stream") is True:
             await self.send_events(make_response_events(plan), lambda sent: make_failure_events(plan, sent))
         elif body.get("background") is True:
+            # Clients poll it until it is completed.
             await self.send_json(plan.response_json("queued"))
         else:
             await self.send_json(plan.response_json(plan.status, output=plan.output_items()))
@@ -110,6 +113,7 @@ class ResponseById(ResponsesHandler):
         after = self.get_query_argument("starting_after", "")
         if (remaining_s := stored.ready_at - time.monotonic()) > 0:
             await self.pause(remaining_s * 1000)
+        # Replayed from the plan: a resumed stream has the same bytes as the first one.
         events = _generate_events_after(stored.plan, int(after) if after.isdigit() else -1)
         await self.send_events(events, lambda sent: make_failure_events(stored.plan, sent))
 
@@ -128,6 +132,7 @@ class CancelResponse(ResponsesHandler):
         stored = self.find_stored(response_id)
         if stored.plan.body.get("background") is not True:
             raise ProviderError(400, "Cannot cancel a synchronous response.")
+        # No usage is stated for a cancelled response.
         if time.monotonic() < stored.ready_at:
             stored.cancelled = True
         await self.send_json(_make_state_json(stored))

@@ -80,6 +80,7 @@ class ResponsePlan:
 
     def response_json(self, status: str, *, output: list[Json] | None = None, error: Json | None = None) -> Json:
         """Return the response object in that status; usage and the served tier are known when it has ended."""
+        # A response in progress has neither a final tier nor usage.
         ended = status in ("completed", "incomplete")
         body = self.body
         shown: Json = {
@@ -97,6 +98,7 @@ class ResponsePlan:
             "service_tier": find_served_tier(body) if ended else body.get("service_tier") or "auto",
             "usage": self.usage_json() if ended else None,
         }
+        # An explicit null in the request shows the default, too.
         for key, default in _ECHOED.items():
             value = body.get(key)
             shown[key] = default if value is None else value
@@ -117,6 +119,7 @@ class ResponsePlan:
         text = "".join(self.output.thoughts)
         summary: list[Json] = [{"type": "summary_text", "text": text}] if done and self.has_summary else []
         item: Json = {"id": self.item_id("rs_"), "type": "reasoning", "summary": summary}
+        # For clients that do not store responses and send reasoning back themselves.
         if "reasoning.encrypted_content" in as_list(self.body.get("include")):
             item["encrypted_content"] = ENCRYPTED_CONTENT
         return item
@@ -142,6 +145,7 @@ class ResponsePlan:
         """Return a function call, or a custom tool call if the request declares the tool as custom."""
         status = "completed" if done else "in_progress"
         text = call.arguments if done else ""
+        # The call has an id of its own: the client returns it with the result.
         item: Json = {"status": status, "call_id": self.item_id("call_", index), "name": call.name}
         if self.is_custom(call):
             return {"id": self.item_id("ctc_", index), "type": "custom_tool_call", "input": text, **item}

@@ -27,6 +27,7 @@ class ResponsesWebSocket(ResponsesHandler, ProviderWebSocketHandler):
         """Handle a `response.create`; with `generate: false` the response reads the prompt and has no output."""
         if event.get("type") != "response.create":
             raise ProviderError(400, f"Unknown event type {event.get('type')!r}.", code="invalid_event", param="type")
+        # The members of a request may be inside `response` or beside `type`; both forms are in use.
         members = as_object(event.get("response")) or event
         body = {key: value for key, value in members.items() if key not in ("type", "generate", "background")}
         plan, prompt = await self.plan_response(body)
