@@ -162,7 +162,7 @@ async def test_unread_streams_hold_back_their_provider_and_no_other_stream(ca: s
 
     assert len(provider.connections) == 1
     assert len(sent) == 3
-    # CREDIT_BYTES and HIGH_WATER_BYTES, and what is in flight; libcurl alone would take 10 MB.
+    # CREDIT_BYTES and HIGH_WATER_BYTES, and the bytes in flight; libcurl alone would take 10 MB.
     assert max(sent) < 256 * 1024
     assert bodies == [make_body(size)] * 3
 
