@@ -203,7 +203,7 @@ def _lost_row(intent: RequestIntent) -> Row:
 def _pending_request(record: RequestRecord, object_id: str | None) -> PendingRequest:
     assert object_id is not None
     intent = record.intent
-    facts = {} if record.kept is None else {"kept": record.kept}
+    facts = {} if record.deferred_facts is None else {"deferred_facts": record.deferred_facts}
     return PendingRequest(
         intent.request_id,
         intent.caller.project_id,

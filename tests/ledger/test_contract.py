@@ -238,7 +238,7 @@ class TestLedger:
     ) -> None:
         facts = DeferredRatingFacts(Terms("flex", cache_ttl="12h"), "gpt-image-1.5", 400)
         pending = make_record(
-            make_intent("r1"), basis=Basis.PENDING, cost=FREE, usage=None, object_id="batch_1", kept=facts
+            make_intent("r1"), basis=Basis.PENDING, cost=FREE, usage=None, object_id="batch_1", deferred_facts=facts
         )
 
         async def run() -> list[list[PendingRequest]]:
@@ -257,7 +257,7 @@ class TestLedger:
 
         before, after = asyncio.run(run())
 
-        assert [(request.request_id, request.object_id, request.kept) for request in before] == [
+        assert [(request.request_id, request.object_id, request.deferred_facts) for request in before] == [
             ("r1", "batch_1", facts)
         ]
         assert after == []

@@ -1,4 +1,4 @@
-"""One call as the ledger keeps it: the intent before anything is sent, the record when it has ended."""
+"""The values that a ledger stores of a request: its intent before it is sent, its record when it has ended."""
 
 from __future__ import annotations
 
@@ -13,21 +13,26 @@ from tornado_proxy.domain.usage import Basis
 
 
 class Outcome(StrEnum):
-    """How the exchange ended."""
+    """How the exchange with the provider ended."""
 
     COMPLETED = "completed"
     CLIENT_CLOSED = "client_closed"
+    #: The provider sent no response.
     UPSTREAM_ERROR = "upstream_error"
+    #: The provider's response ended before it was complete.
     UPSTREAM_BROKEN = "upstream_broken"
     SHUTDOWN = "shutdown"
+    #: The process died.  Written at a later start, from the intent.
     CRASHED = "crashed"
 
 
 @dataclass(frozen=True, slots=True)
 class RequestIntent:
-    """A request that was let in and is about to be sent.  Times are aware UTC; `endpoint` is the provider's path.
+    """An admitted request that is about to be sent.
 
-    `annotations` are the client's own words on what the call is for, by which its usage can be asked for.
+    endpoint: the provider's path.
+    started_at: aware UTC.
+    annotations: the names and values that the client described its request with; usage is selected by them.
     """
 
     request_id: str
@@ -38,16 +43,20 @@ class RequestIntent:
     model_requested: str | None
     started_at: datetime
     session: str | None = None
-    service_tier: str | None = None
     annotations: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class RequestRecord:
-    """One ledger line.  `status` is the HTTP status the client saw (499: it left first), None when none was sent.
+    """A request that has ended.
 
-    `usage` is the provider's usage as JSON text; `object_id` the provider's id of what the call created, `objects` the
-    ids of what else it created; `kept` is there where the provider reports usage later.
+    model: the model of the response.
+    status: the HTTP status that the client received; 499 if it left first, None if no status was sent.
+    first_byte_at, ended_at: aware UTC.
+    usage: the provider's usage as JSON text.
+    object_id: the provider's id of the object that the request created.
+    objects: the ids of the other objects that it created.
+    deferred_facts: set if the provider reports the usage later.
     """
 
     intent: RequestIntent
@@ -64,14 +73,16 @@ class RequestRecord:
     objects: tuple[str, ...] = ()
     upstream_request_id: str | None = None
     faults: tuple[str, ...] = ()
-    kept: DeferredRatingFacts | None = None
+    deferred_facts: DeferredRatingFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PendingRequest:
-    """A call whose usage the provider reports later, under `object_id`.  `endpoint` is where it was made.
+    """A request whose usage the provider reports later.
 
-    `kept` is what its request said that the answer may not repeat.
+    endpoint: the path of the request.
+    object_id: the provider's id of the object that has the usage.
+    deferred_facts: facts of the request that the later response may not repeat.
     """
 
     request_id: str
@@ -81,12 +92,12 @@ class PendingRequest:
     object_id: str
     model_requested: str | None
     started_at: datetime
-    kept: DeferredRatingFacts = field(default_factory=DeferredRatingFacts)
+    deferred_facts: DeferredRatingFacts = field(default_factory=DeferredRatingFacts)
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What a pending call came to.  Stored once; it stands in for the record's own figures from then on."""
+    """The final figures of a pending record.  The first one of a request is stored, and replaces the record's own."""
 
     request_id: str
     model: str | None

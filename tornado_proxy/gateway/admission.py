@@ -250,7 +250,6 @@ def _intent(entry: RequestContext[Endpoint], facts: RequestFacts, request_id: st
         method=entry.match.endpoint.method,
         model_requested=facts.model,
         started_at=entry.started_at,
-        service_tier=facts.terms.service_tier,
         annotations=read_annotations(entry.headers),
     )
 

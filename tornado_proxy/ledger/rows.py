@@ -137,7 +137,7 @@ def record_row(record: RequestRecord) -> dict[str, object]:
         "objects": [object_id for object_id in created if object_id],
         "upstream_request_id": record.upstream_request_id,
         "faults": json.dumps(record.faults) if record.faults else None,
-        "kept_facts": None if record.kept is None else _deferred_facts_text(record.kept),
+        "kept_facts": None if record.deferred_facts is None else _deferred_facts_text(record.deferred_facts),
     }
 
 

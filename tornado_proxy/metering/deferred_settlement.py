@@ -112,7 +112,7 @@ class DeferredSettlement:
             return None
         if report is None:
             return None
-        facts = call.kept.facts(call.model_requested)
+        facts = call.deferred_facts.facts(call.model_requested)
         cost = merge_items(snapshot.tariffs[call.provider].rate(report, facts, call.started_at))
         return Settlement(
             request_id=call.request_id,
@@ -140,7 +140,9 @@ class DeferredSettlement:
             return UsageReport(basis=Basis.UNSETTLED, faults=("the provider no longer knows the object",))
         if status != 200 or not later.finished(state):
             return None
-        reader = later.usage_reader(call.kept.facts(call.model_requested), ResponseHead(200, "application/json"))
+        reader = later.usage_reader(
+            call.deferred_facts.facts(call.model_requested), ResponseHead(200, "application/json")
+        )
         if later.results is None:
             reader.feed(state)
             reader.close(complete=True)

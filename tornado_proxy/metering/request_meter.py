@@ -132,7 +132,7 @@ def rated_record(
         objects=report.objects,
         upstream_request_id=ending.upstream_request_id,
         faults=(*([ending.broken_by] if ending.broken_by else ()), *report.faults, *cost.faults),
-        kept=DeferredRatingFacts.of(facts) if basis is Basis.PENDING else None,
+        deferred_facts=DeferredRatingFacts.of(facts) if basis is Basis.PENDING else None,
     )
 
 

@@ -169,7 +169,6 @@ class SocketMeter:
             model_requested=facts.model,
             started_at=datetime.now(UTC),
             session=self._session_id,
-            service_tier=facts.terms.service_tier,
             annotations=read_annotations(self._entry.headers),
         )
         return _Work(intent, facts)
