@@ -69,10 +69,6 @@ TESTED_THROUGH = {
     "providers/openai/shared/response_readers.py": "providers/openai/audio/test_transcription.py",
     "providers/openai/shared/text_report.py": "providers/openai/chat/test_endpoint.py",
     "providers/openai/shared/usage_report.py": "providers/openai/shared/test_text_usage.py",
-    "reports/coverage.py": "cli/test_pricing.py",
-    "reports/explanation.py": "cli/test_explain.py",
-    "reports/recompute.py": "cli/test_recompute.py",
-    "reports/reparse_usage.py": "cli/test_explain.py",
 }
 
 MAX_LINES = 400

@@ -80,7 +80,7 @@ class TestKeyCreate:
         comments = {said[number + 1][:3]: line for number, line in enumerate(said) if line.startswith("#")}
         assert "a secret" in comments["ma-"]
         assert "for the server alone" in comments["PRO"]
-        assert "No secret" in comments["   "]
+        assert "Not secret" in comments["   "]
 
     def test_the_secret_can_go_into_a_file_that_only_its_owner_reads(self, run: Run, tmp_path: Path) -> None:
         result = run("key", "create", "--project", PROJECT_ID, "--file", "new.key")
@@ -267,7 +267,7 @@ class TestTokenInspect:
         said = dict(re.split(r":\s+", line, maxsplit=1) for line in result.stdout.splitlines())
         assert said.pop("expires").startswith("20")
         assert said == {
-            "verified": "not verified (give --config, --key-file or --key-env)",
+            "verified": "not verified (use --config, --key-file or --key-env)",
             "participant": "ada",
             "project": PROJECT_ID,
             "signing key": KEY.id,
@@ -342,7 +342,7 @@ class TestTokenInspect:
         ("scope", "said"),
         [
             ({}, "none: the api grant has no llm section"),
-            ({"llm": {}}, "all that the project may use"),
+            ({"llm": {}}, "all models of the project"),
             ({"llm": {"models": []}}, "none: llm.models is empty"),
             ({"llm": {"models": ["openai/*", "a\u001b[2J"]}}, 'openai/*, "a\\u001b[2J"'),
         ],

@@ -55,7 +55,7 @@ def shell(command: str, printed: str) -> str:
 
 def test_the_lines_it_prints_work_when_pasted(tmp_path: Path) -> None:
     with demo(tmp_path / "it's a folder") as (_, printed):
-        assert "anthropic and openai: the built-in simulator answers" in printed
+        assert "anthropic and openai: the built-in simulator responds" in printed
         curl = re.search(r"^curl .*\\\n.*$", printed, re.MULTILINE)
         assert curl is not None
         cost = re.search(r"^What it cost: (.*)$", printed, re.MULTILINE)
@@ -108,8 +108,8 @@ def test_a_participant_token_in_the_environment_is_not_taken_for_a_provider_key(
     with demo(tmp_path, OPENAI_API_KEY=mint(), ANTHROPIC_API_KEY="sk-ant-looks-like-one") as (_, printed):
         pass
 
-    assert "for openai: the built-in simulator answers" in printed
-    assert "Calls to anthropic go to the real provider and cost money" in printed
+    assert "for openai: the built-in simulator responds" in printed
+    assert "Requests to anthropic go to the real provider and cost money" in printed
     assert "/anthropic/v1/messages" in printed
 
 
@@ -117,7 +117,7 @@ def test_a_participant_token_in_the_environment_is_not_taken_for_a_provider_key(
     ("made", "said"),
     [
         pytest.param("", "name another --dir", id="a file where the folder should be"),
-        pytest.param("api_key", "remove it", id="a key file that holds no key"),
+        pytest.param("api_key", "remove the file", id="a key file that holds no key"),
     ],
 )
 def test_a_folder_that_cannot_be_used_is_told_in_one_line(made: str, said: str, tmp_path: Path) -> None:

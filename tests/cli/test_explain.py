@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.billed import PRICES, call, run, write_ledger, write_prices
+from tests.cli.billed import rated, run, write_ledger, write_prices
 from tests.ledger.sample_records import CALLER, make_intent, make_record
+from tests.reports.rated_records import PRICES
 from tornado_proxy.domain.cost import Cost, LineItem, bill
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.usage import Basis
@@ -20,13 +21,13 @@ def prices(tmp_path: Path) -> Path:
 
 
 def test_the_bill_shows_usage_prices_sources_and_each_multiplication(tmp_path: Path, prices: Path) -> None:
-    ledger = write_ledger(tmp_path, [call("req_1", prices)])
+    ledger = write_ledger(tmp_path, [rated("req_1", prices)])
 
     result = run("explain", "req_1", "--ledger", ledger, "--prices", prices)
 
     assert result.exit_code == 0
     text, lines = result.stdout, result.stdout.splitlines()
-    assert "model     gpt-5.4-2026-03-05 (asked for: gpt-5.4)" in lines
+    assert "model     gpt-5.4-2026-03-05 (requested: gpt-5.4)" in lines
     assert "basis     reported: the provider's own usage" in lines
     assert '    "prompt_tokens": 1000,' in lines
     # 1000 x 1.25 / 10^6, 100 x 10 / 10^6; 5 % of 0.00225.
@@ -41,7 +42,7 @@ def test_the_bill_shows_usage_prices_sources_and_each_multiplication(tmp_path: P
 
 
 def test_the_terms_that_chose_a_price_are_shown(tmp_path: Path, prices: Path) -> None:
-    ledger = write_ledger(tmp_path, [call("req_1", prices, tier="flex", region="eu")])
+    ledger = write_ledger(tmp_path, [rated("req_1", prices, tier="flex", region="eu")])
 
     text = run("explain", "req_1", "--ledger", ledger, "--prices", prices).stdout
 
@@ -53,7 +54,7 @@ def test_the_terms_that_chose_a_price_are_shown(tmp_path: Path, prices: Path) ->
 
 
 def test_a_price_that_has_changed_since_is_marked(tmp_path: Path, prices: Path) -> None:
-    ledger = write_ledger(tmp_path, [call("req_1", prices)])
+    ledger = write_ledger(tmp_path, [rated("req_1", prices)])
     write_prices(tmp_path, PRICES.replace('"1.25"', '"2.5"'))
 
     result = run("explain", "req_1", "--ledger", ledger, "--prices", prices)
@@ -69,16 +70,16 @@ def test_a_price_that_has_changed_since_is_marked(tmp_path: Path, prices: Path) 
 
 
 def test_a_model_that_has_gone_since_is_marked(tmp_path: Path, prices: Path) -> None:
-    ledger = write_ledger(tmp_path, [call("req_1", prices)])
+    ledger = write_ledger(tmp_path, [rated("req_1", prices)])
     write_prices(tmp_path, PRICES.replace("gpt-5.4", "gpt-9"))
 
     result = run("explain", "req_1", "--ledger", ledger, "--prices", prices)
 
-    assert "today's price files have no such price any more (gpt-5.4 has no prices)" in result.stdout
+    assert "today's price files have no price for it (gpt-5.4 has no prices)" in result.stdout
 
 
 def test_json_holds_the_same(tmp_path: Path, prices: Path) -> None:
-    ledger = write_ledger(tmp_path, [call("req_1", prices, tier="flex")])
+    ledger = write_ledger(tmp_path, [rated("req_1", prices, tier="flex")])
 
     bill_shown = json.loads(run("explain", "req_1", "--ledger", ledger, "--prices", prices, "--format", "json").stdout)
 
@@ -111,7 +112,7 @@ def test_what_was_not_charged_is_said_aloud(tmp_path: Path, prices: Path) -> Non
 
     assert "input_audio_tokens  7 x no price = not charged" in text
     assert "fault: no price for audio" in text
-    assert "warning: input_audio_tokens of gpt-5.4 was not charged for want of a price: 7 are not in the total" in text
+    assert "warning: input_audio_tokens of gpt-5.4 has no price; 7 are not charged" in text
 
 
 def test_a_free_call_costs_nothing(tmp_path: Path, prices: Path) -> None:
@@ -124,7 +125,7 @@ def test_a_free_call_costs_nothing(tmp_path: Path, prices: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("basis", "words"), [(Basis.PENDING, "Nothing is charged yet"), (Basis.UNSETTLED, "What it cost is not known")]
+    ("basis", "words"), [(Basis.PENDING, "Nothing is charged yet"), (Basis.UNSETTLED, "The cost is not known")]
 )
 def test_a_cost_that_is_not_known_is_not_called_nothing(tmp_path: Path, prices: Path, basis: Basis, words: str) -> None:
     nothing = Cost((), Decimal(0), Decimal(0), Decimal(0))
@@ -159,7 +160,7 @@ def test_names_of_clients_cannot_move_the_cursor(tmp_path: Path, prices: Path) -
 
 
 def test_a_request_that_is_not_there_is_status_1(tmp_path: Path, prices: Path) -> None:
-    ledger = write_ledger(tmp_path, [call("req_1", prices)])
+    ledger = write_ledger(tmp_path, [rated("req_1", prices)])
 
     result = run("explain", "req_2", "--ledger", ledger, "--prices", prices)
 
@@ -170,7 +171,7 @@ def test_a_request_that_is_not_there_is_status_1(tmp_path: Path, prices: Path) -
 
 def test_a_ledger_or_prices_that_are_not_there_are_status_1(tmp_path: Path, prices: Path) -> None:
     no_ledger = run("explain", "req_1", "--ledger", f"sqlite:///{tmp_path}/none.db", "--prices", prices)
-    ledger = write_ledger(tmp_path, [call("req_1", prices)])
+    ledger = write_ledger(tmp_path, [rated("req_1", prices)])
     no_prices = run("explain", "req_1", "--ledger", ledger, "--prices", tmp_path / "none.yaml")
 
     assert (no_ledger.exit_code, no_prices.exit_code) == (1, 1)
@@ -181,7 +182,7 @@ def test_a_ledger_or_prices_that_are_not_there_are_status_1(tmp_path: Path, pric
 def test_the_bundled_prices_hold_where_the_ledger_alone_is_named(
     tmp_path: Path, prices: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger = write_ledger(tmp_path, [call("req_1", prices)])
+    ledger = write_ledger(tmp_path, [rated("req_1", prices)])
     monkeypatch.chdir(tmp_path)
 
     result = run("explain", "req_1", "--ledger", ledger)

@@ -120,7 +120,7 @@ class TestShow:
     def test_every_price_comes_with_its_conditions_source_and_date(self, prices: Path, name: str) -> None:
         text = pricing("show", name, prices=prices).stdout
 
-        assert text.startswith("openai/gpt-5.4: active\nalso called: gpt-5.4-2026-03-05\n")
+        assert text.startswith("openai/gpt-5.4: active\naliases: gpt-5.4-2026-03-05\n")
         assert (
             "\nservice_tier standard, input_tokens over 272000; USD per million tokens\n"
             "  input_tokens         5\n"
@@ -133,7 +133,7 @@ class TestShow:
         result = pricing("show", "gpt-5.5", prices=prices)
 
         assert result.exit_code == 1
-        assert "gpt-5.5 has no prices; near are gpt-5.4" in result.stderr
+        assert "gpt-5.5 has no prices; did you mean gpt-5.4?" in result.stderr
 
 
 class TestCheck:
@@ -394,7 +394,7 @@ class TestImport:
     @pytest.mark.parametrize(
         ("words", "message"),
         [
-            (("--write",), "name the models to write"),
+            (("--write",), "--write needs --model"),
             (("--endpoint", "/v1/nowhere"), "is no endpoint of the price files"),
             (("--effective-from", "tomorrow"), "does not match the format"),
         ],

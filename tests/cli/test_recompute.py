@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.billed import PRICES, RAW, call, run, write_ledger, write_prices
+from tests.cli.billed import rated, run, write_ledger, write_prices
 from tests.ledger.sample_records import make_intent, make_record, read_rows
+from tests.reports.rated_records import PRICES, USAGE
 from tornado_proxy.domain.cost import Cost, LineItem, bill, merge_items
 from tornado_proxy.domain.usage import Basis
 
@@ -28,7 +29,7 @@ def dearer(folder: Path) -> None:
 
 
 def test_at_the_same_prices_nothing_differs(tmp_path: Path, prices: Path) -> None:
-    ledger = write_ledger(tmp_path, [call("req_1", prices), call("req_2", prices, tier="flex", region="eu")])
+    ledger = write_ledger(tmp_path, [rated("req_1", prices), rated("req_2", prices, tier="flex", region="eu")])
 
     result = run("recompute", "--since", "2026-01-01", "--dry-run", "--ledger", ledger, "--prices", prices)
 
@@ -41,7 +42,7 @@ def test_at_the_same_prices_nothing_differs(tmp_path: Path, prices: Path) -> Non
 
 
 def test_a_changed_price_shows_per_record_and_in_total(tmp_path: Path, prices: Path) -> None:
-    ledger = write_ledger(tmp_path, [call("req_1", prices), call("req_2", prices, tier="flex")])
+    ledger = write_ledger(tmp_path, [rated("req_1", prices), rated("req_2", prices, tier="flex")])
     dearer(tmp_path)
 
     result = run("recompute", "--since", "2026-01-01", "--dry-run", "--ledger", ledger, "--prices", prices)
@@ -57,9 +58,9 @@ def test_a_changed_price_shows_per_record_and_in_total(tmp_path: Path, prices: P
 
 
 def test_the_difference_of_each_project_stands_by_itself(tmp_path: Path, prices: Path) -> None:
-    one = call("req_1", prices)
+    one = rated("req_1", prices)
     other = replace(one.intent, request_id="req_2", caller=replace(one.intent.caller, project_id="project-b"))
-    ledger = write_ledger(tmp_path, [one, replace(one, intent=other), call("req_3", prices, tier="flex")])
+    ledger = write_ledger(tmp_path, [one, replace(one, intent=other), rated("req_3", prices, tier="flex")])
     dearer(tmp_path)
 
     result = run("recompute", "--since", "2026-01-01", "--dry-run", "--ledger", ledger, "--prices", prices)
@@ -72,7 +73,7 @@ def test_the_difference_of_each_project_stands_by_itself(tmp_path: Path, prices:
 
 
 def test_all_prints_the_others_too(tmp_path: Path, prices: Path) -> None:
-    ledger = write_ledger(tmp_path, [call("req_1", prices), call("req_2", prices, tier="flex")])
+    ledger = write_ledger(tmp_path, [rated("req_1", prices), rated("req_2", prices, tier="flex")])
     dearer(tmp_path)
     words = ("recompute", "--since", "2026-01-01", "--dry-run", "--ledger", ledger, "--prices", prices)
 
@@ -85,7 +86,7 @@ def test_all_prints_the_others_too(tmp_path: Path, prices: Path) -> None:
 
 
 def test_csv_has_a_line_for_each_difference_and_the_sums_apart(tmp_path: Path, prices: Path) -> None:
-    ledger = write_ledger(tmp_path, [call("req_1", prices)])
+    ledger = write_ledger(tmp_path, [rated("req_1", prices)])
     write_prices(tmp_path, PRICES.replace('"1.25"', '"0.25"'))
 
     result = run(
@@ -100,7 +101,7 @@ def test_csv_has_a_line_for_each_difference_and_the_sums_apart(tmp_path: Path, p
 
 
 def test_without_dry_run_it_refuses_and_says_what_to_do(tmp_path: Path, prices: Path) -> None:
-    ledger = write_ledger(tmp_path, [call("req_1", prices)])
+    ledger = write_ledger(tmp_path, [rated("req_1", prices)])
     before = read_rows(tmp_path / "ledger.db")
 
     result = run("recompute", "--since", "2026-01-01", "--ledger", ledger, "--prices", prices)
@@ -112,7 +113,7 @@ def test_without_dry_run_it_refuses_and_says_what_to_do(tmp_path: Path, prices: 
 
 
 def test_the_dry_run_writes_nothing(tmp_path: Path, prices: Path) -> None:
-    ledger = write_ledger(tmp_path, [call("req_1", prices)])
+    ledger = write_ledger(tmp_path, [rated("req_1", prices)])
     dearer(tmp_path)
     before = (tmp_path / "ledger.db").read_bytes()
 
@@ -122,7 +123,7 @@ def test_the_dry_run_writes_nothing(tmp_path: Path, prices: Path) -> None:
 
 
 def test_since_and_until_choose_by_start(tmp_path: Path, prices: Path) -> None:
-    ledger = write_ledger(tmp_path, [call("req_1", prices)])
+    ledger = write_ledger(tmp_path, [rated("req_1", prices)])
     words = ("recompute", "--dry-run", "--ledger", ledger, "--prices", prices)
 
     assert "0 records" in run(*words, "--since", "2026-03-03").stdout
@@ -132,7 +133,7 @@ def test_since_and_until_choose_by_start(tmp_path: Path, prices: Path) -> None:
 
 
 def test_what_today_s_prices_lack_is_named_and_makes_no_difference(tmp_path: Path, prices: Path) -> None:
-    ledger = write_ledger(tmp_path, [call("req_1", prices)])
+    ledger = write_ledger(tmp_path, [rated("req_1", prices)])
     write_prices(tmp_path, PRICES.replace("gpt-5.4", "gpt-9"))
 
     result = run("recompute", "--since", "2026-01-01", "--dry-run", "--ledger", ledger, "--prices", prices)
@@ -156,7 +157,9 @@ def test_what_had_no_price_is_rated_when_there_is_one(tmp_path: Path, prices: Pa
 
 
 def test_usage_that_was_kept_without_a_rating_is_read_again(tmp_path: Path, prices: Path) -> None:
-    lost = make_record(make_intent("req_1"), cost=NOTHING, basis=Basis.UNSETTLED, usage=RAW, faults=("rating failed",))
+    lost = make_record(
+        make_intent("req_1"), cost=NOTHING, basis=Basis.UNSETTLED, usage=USAGE, faults=("rating failed",)
+    )
     unknown = make_record(make_intent("req_2"), cost=NOTHING, basis=Basis.UNSETTLED, usage=None, faults=("no answer",))
     ledger = write_ledger(tmp_path, [lost, unknown])
 
@@ -167,7 +170,7 @@ def test_usage_that_was_kept_without_a_rating_is_read_again(tmp_path: Path, pric
 
     # The prices alone were named, so that there is no surcharge rate: 0.00125 + 0.001.
     assert "billed 0  today 0.002250000000" in result.stdout
-    assert "rated now from the usage as the provider sent it" in result.stdout
+    assert "rated now from the provider's usage" in result.stdout
     assert "its usage is not known (no answer)" in result.stdout
     assert "req_2  2026-03-02 10:00  gpt-5.4-2026-03-05  billed 0  today -  difference -" in result.stdout
     assert "2 records: 1 differ, 1 cannot be rated today" in result.stdout

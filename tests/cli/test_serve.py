@@ -61,7 +61,7 @@ def test_a_port_in_use_is_named_with_the_file_that_says_so(section: str, running
     assert refused.stdout == ""
     assert refused.stderr == (
         f"cannot listen on 127.0.0.1:{port}: Address already in use; change listen or admin in {config}, "
-        "or stop what runs there\n"
+        "or stop the process that uses the port\n"
     )
 
 

@@ -131,8 +131,8 @@ def test_the_table_says_what_it_does_not_know(ledger: str) -> None:
     ("words", "status", "message"),
     [
         (("--group-by", "colour"), 2, "cannot group by colour"),
-        (("--since", "yesterday"), 2, "is not a date, a time or a span"),
-        (("--since", "99999999999w"), 2, "is not a date, a time or a span"),
+        (("--since", "yesterday"), 2, "is not a date, a time or a duration"),
+        (("--since", "99999999999w"), 2, "is not a date, a time or a duration"),
         (("--ledger", "sqlite:///none/none.db"), 1, "there is no ledger"),
         (("--ledger", "mysql://x"), 2, "mysql://x"),
     ],

@@ -1,4 +1,4 @@
-"""`tornado-proxy usage --api` against the real server."""
+"""`tornado-proxy usage --api` against a real server."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
         yield running
 
 
-def usage(proxy: ProxyProcess, *words: str, token: str | None = None) -> Result:
+def usage(proxy: ProxyProcess, *arguments: str, token: str | None = None) -> Result:
     runner = CliRunner(env={"TOKEN": mint() if token is None else token})
-    return runner.invoke(main, ["usage", "--api", proxy.base_url, "--token-env", "TOKEN", *words])
+    return runner.invoke(main, ["usage", "--api", proxy.base_url, "--token-env", "TOKEN", *arguments])
 
 
-def test_every_row_of_the_caller_s_own_usage_is_printed(proxy: ProxyProcess) -> None:
+def test_own_usage_is_printed_row_by_row(proxy: ProxyProcess) -> None:
     (record,) = proxy.read_records()
     items = [(item["type"], item["quantity"], item["amount"]) for item in record["line_items"]]
 
@@ -46,7 +46,7 @@ def test_every_row_of_the_caller_s_own_usage_is_printed(proxy: ProxyProcess) -> 
     assert f"│ {record['total']} │" in table.splitlines()[-2]
 
 
-def test_csv_has_the_columns_that_were_asked_for(proxy: ProxyProcess) -> None:
+def test_csv_has_the_groups_as_columns(proxy: ProxyProcess) -> None:
     rows = list(csv.DictReader(io.StringIO(usage(proxy, "--group-by", "participant", "--format", "csv").stdout)))
 
     assert list(rows[0])[:3] == ["participant", "provider", "model"]
@@ -54,12 +54,12 @@ def test_csv_has_the_columns_that_were_asked_for(proxy: ProxyProcess) -> None:
     assert sum(Decimal(row["total"]) for row in rows) == Decimal(proxy.read_records()[0]["total"])
 
 
-def test_nothing_is_an_empty_answer(proxy: ProxyProcess) -> None:
+def test_no_usage_is_an_empty_list(proxy: ProxyProcess) -> None:
     assert json.loads(usage(proxy, "--format", "json", "--model", "none").stdout) == []
     assert usage(proxy, "--model", "none").exit_code == 0
 
 
-def test_the_project_is_that_of_the_token_or_the_one_named(proxy: ProxyProcess) -> None:
+def test_project_is_that_of_the_token_or_of_the_option(proxy: ProxyProcess) -> None:
     assert usage(proxy, "--project", PROJECT).exit_code == 0
 
     other = usage(proxy, "--project", "another")
@@ -68,29 +68,29 @@ def test_the_project_is_that_of_the_token_or_the_one_named(proxy: ProxyProcess) 
 
 
 @pytest.mark.parametrize(
-    ("words", "token", "status", "message"),
+    ("arguments", "token", "status", "message"),
     [
-        (("--participant", "bob"), None, 1, "the server answered 403: you see your own usage only"),
-        (("--group-by", "colour"), None, 1, "the server answered 400: cannot group by colour"),
+        (("--participant", "bob"), None, 1, "the server returned 403: you see your own usage only"),
+        (("--group-by", "colour"), None, 1, "the server returned 400: cannot group by colour"),
         ((), "", 1, "the environment variable TOKEN is empty or not set"),
-        ((), "not-a-token", 2, "name it with --project"),
-        (("--project", PROJECT), "not-a-token", 1, "the server answered 401"),
+        ((), "not-a-token", 2, "use --project"),
+        (("--project", PROJECT), "not-a-token", 1, "the server returned 401"),
         (("--ledger", "sqlite:///x.db"), None, 2, "exclude each other"),
         (("--api", "ftp://x"), None, 2, "is not the URL of a server"),
-        (("--api", "http://127.0.0.1:9"), None, 1, "does not answer as a server"),
+        (("--api", "http://127.0.0.1:9"), None, 1, "did not respond like a server"),
     ],
 )
-def test_what_cannot_be_done_says_why_and_shows_no_token(
-    proxy: ProxyProcess, words: tuple[str, ...], token: str | None, status: int, message: str
+def test_error_has_a_reason_and_never_the_token(
+    proxy: ProxyProcess, arguments: tuple[str, ...], token: str | None, status: int, message: str
 ) -> None:
-    result = usage(proxy, *words, token=token)
+    result = usage(proxy, *arguments, token=token)
 
     assert (result.exit_code, message in result.stderr) == (status, True), result.stderr
     assert not token or token not in result.output
 
 
-def test_the_admin_port_is_no_place_to_ask(proxy: ProxyProcess) -> None:
+def test_url_of_the_admin_port_has_a_hint(proxy: ProxyProcess) -> None:
     result = usage(proxy, "--api", proxy.admin_url)
 
     assert result.exit_code == 1
-    assert "is this the URL of the client port?" in result.stderr
+    assert "check that the URL is that of the client port" in result.stderr

@@ -16,7 +16,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from tests.docs.pages import DOCS, all_text, rows, text_of
 from tests.harness import ROOT
 from tornado_proxy.cli import main
-from tornado_proxy.cli.reference import commands
+from tornado_proxy.cli.reference import list_commands
 from tornado_proxy.domain import errors
 from tornado_proxy.domain.errors import RequestError
 from tornado_proxy.observability import metrics
@@ -25,7 +25,7 @@ from tornado_proxy.simulator.model.directives import Directives, read_directives
 
 PACKAGE = ROOT / "tornado_proxy"
 METRICS = [one for one in vars(metrics).values() if isinstance(one, MetricWrapperBase)]
-COMMANDS = list(commands(main, "tornado-proxy"))
+COMMANDS = list(list_commands(main, "tornado-proxy"))
 
 
 def sources() -> Iterator[tuple[Path, ast.AST]]:

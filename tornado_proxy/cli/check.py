@@ -1,4 +1,4 @@
-"""`tornado-proxy check`: says everything that is wrong with a configuration, and changes nothing."""
+"""`tornado-proxy check`: reports every fault of a configuration, and changes nothing."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from tornado_proxy.pricing.book.price_book import PriceBook
     type=click.Path(path_type=Path),
     default=Path("conf/proxy.yaml"),
     show_default=True,
-    help="The proxy's configuration; its projects, prices and secrets are checked with it.",
+    help="The proxy's configuration; its projects, prices and secrets are checked too.",
 )
 def check(config: Path) -> None:
-    """Check a configuration: every fault on its own line, with file, line, key and rule; exit status 1 if there is one.
+    """Check a configuration.  Print each fault with file, line, key and rule; exit with status 1 if there is one.
 
     \b
     Example:
       tornado-proxy check --config conf/proxy.yaml
     """
     read = read_config(config)
+    # A set: a price document can have one fault by its schema and again by the price rules.
     faults = set(read.faults)
     prices = PriceBook({})
     try:
@@ -45,14 +46,14 @@ def check(config: Path) -> None:
 
 
 def _summary(config: LoadedConfig, prices: PriceBook) -> str:
-    """What a valid configuration holds, in one line."""
+    """Return the contents of a valid configuration in one line."""
     providers = ", ".join(
-        f"{name} ({_counted(prices.models(name), 'priced model')})" for name in sorted(config.settings.providers)
+        f"{name} ({_count(prices.models(name), 'priced model')})" for name in sorted(config.settings.providers)
     )
     keys = [key for project in config.projects for key in project.api_keys]
-    return f"{providers}; {_counted(config.projects, 'project')} with {_counted(keys, 'API key')}"
+    return f"{providers}; {_count(config.projects, 'project')} with {_count(keys, 'API key')}"
 
 
-def _counted(things: Iterable[object], word: str) -> str:
-    number = sum(1 for _ in things)
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+def _count(items: Iterable[object], noun: str) -> str:
+    number = sum(1 for _ in items)
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

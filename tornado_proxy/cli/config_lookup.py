@@ -1,6 +1,6 @@
-"""Where reports find the ledger and the prices: in a configuration, of which only the sections they need are looked at.
+"""Finds the ledger and the price files for reports: from options, or from the sections of a configuration.
 
-The configuration's secrets may be out of reach of who reads reports.
+Only those sections are read: users of reports may have no access to the configuration's secrets.
 """
 
 from __future__ import annotations
@@ -28,35 +28,38 @@ CONFIG = click.option(
     "--config",
     type=click.Path(path_type=Path),
     default=Path("conf/proxy.yaml"),
-    help="Names the ledger and the prices.",
+    help="The configuration that names the ledger and the price files.",
 )
 PRICES_CONFIG = click.option(
     "--config",
     type=click.Path(path_type=Path),
-    help="Names the price files; default: conf/proxy.yaml where it is, else the prices that come with the program.",
+    help="The configuration that names the price files; default: conf/proxy.yaml if it exists, else bundled prices.",
 )
-LEDGER = click.option("--ledger", "url", help="The ledger itself: sqlite:///PATH or postgresql://...")
-PRICES = click.option("--prices", type=click.Path(path_type=Path), help="The price file or folder itself.")
+LEDGER = click.option("--ledger", "url", help="The URL of the ledger: sqlite:///PATH or postgresql://...")
+PRICES = click.option("--prices", type=click.Path(path_type=Path), help="The price file, or the folder of price files.")
 
 
 @contextlib.contextmanager
-def reporting() -> Iterator[None]:
-    """Turn what keeps a report from being made into words on standard error and exit status 1."""
+def exit_on_errors() -> Iterator[None]:
+    """Print the errors that prevent a report to standard error, and exit with status 1."""
     try:
         yield
     except (ConfigError, LedgerUnavailable) as error:
         click.echo(str(error), err=True)
         sys.exit(1)
     except BrokenPipeError:
-        # The reader has seen enough.  Python flushes once more at exit, and would complain.
+        # The reader (such as `head`) has closed the pipe.  Python flushes standard output at exit and would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def find_ledger(config: Path, url: str | None) -> LedgerAddress:
-    """The ledger, from its URL or the configuration's.  libpq finds the password of a URL itself.
+    """Return the ledger at `url`, or that of the configuration if `url` is None.
+
+    libpq finds the password of a URL itself.
 
     Raises:
         ConfigError: with every fault of the configuration's section `ledger`.
+        click.UsageError: `url` is no URL of a ledger.
     """
     if url is None:
         document = read_document(config)
@@ -74,32 +77,32 @@ def find_ledger(config: Path, url: str | None) -> LedgerAddress:
 
 
 def named_config(config: Path | None) -> Path | None:
-    """The configuration that names the price files: the one given, else the usual one where it is there."""
-    usual = Path("conf/proxy.yaml")
-    return usual if config is None and usual.exists() else config
+    """Return the configuration that names the price files: the given one, else the default one if it exists."""
+    default = Path("conf/proxy.yaml")
+    return default if config is None and default.exists() else config
 
 
 def find_prices(config: Path | None, prices: Path | None) -> Path:
-    """The price file or folder: the one given, the configuration's, or the one that comes with the program."""
+    """Return the price file or folder: the given one, that of the configuration, or the bundled one."""
     if prices is not None:
         return prices
-    named = _section(config, "pricing").get("path")
-    return conf_path("prices") if named is None or config is None else config.parent / str(named)
+    path = _section(config, "pricing").get("path")
+    return conf_path("prices") if path is None or config is None else config.parent / str(path)
 
 
 def readable(config: Path, url: str | None) -> Path | None:
-    """The configuration; None where the ledger is given without one, so that the bundled prices hold."""
+    """Return `config`, or None (bundled prices) if the ledger is given by URL and `config` does not exist."""
     return None if url is not None and not config.exists() else config
 
 
 def is_bundled(config: Path | None, prices: Path | None) -> bool:
-    """Whether the price files are those of an installed program."""
+    """Return True if the price files are those of the installed package."""
     path = find_prices(config, prices).resolve()
     return path == conf_path("prices").resolve() and "bundled" in path.parts
 
 
 def read_prices(path: Path) -> list[Document]:
-    """The price documents at `path`, valid against their schema.
+    """Return the price documents at `path`, which are valid against their schema.
 
     Raises:
         ConfigError: with every fault of every file.
@@ -112,7 +115,7 @@ def read_prices(path: Path) -> list[Document]:
 
 
 def load_prices(config: Path | None, prices: Path | None) -> PriceBook:
-    """The registry of today.
+    """Return the price book of today's price files.
 
     Raises:
         ConfigError: with every fault of every file.
@@ -121,7 +124,7 @@ def load_prices(config: Path | None, prices: Path | None) -> PriceBook:
 
 
 def find_surcharge(config: Path | None) -> Decimal:
-    """The configuration's surcharge rate, 0 where it has none."""
+    """Return the configuration's surcharge rate, 0 if it has none."""
     text = str(_section(config, "pricing").get("surcharge_rate", "0"))
     try:
         return Decimal(text)

@@ -1,7 +1,7 @@
-"""`tornado-proxy key` and `tornado-proxy token`: make API keys and participant tokens, and say what a token holds.
+"""`tornado-proxy key` and `tornado-proxy token`: create API keys, mint participant tokens, and describe a token.
 
-An API key never comes as an argument: everybody on the machine can read those.  Tokens and keys go to standard output,
-everything else to standard error.
+An API key is never an argument, because every user of the machine can read arguments.  Tokens and keys go to standard
+output, everything else to standard error.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 import click
 
 from tornado_proxy.auth import api_key, participant
+from tornado_proxy.auth.token_report import Verification, describe_token
 from tornado_proxy.auth.token_spec import ROLES, TokenSpec, find_pattern_fault, read_spec
-from tornado_proxy.cli.token_report import Verification, describe
 from tornado_proxy.config.files import read_document
 from tornado_proxy.config.loading import load_settings
 from tornado_proxy.domain.errors import CallerError, ConfigError
@@ -24,32 +24,32 @@ from tornado_proxy.domain.identity import ApiKey
 
 _UNITS = {"s": timedelta(seconds=1), "m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 
-#: Longest life of a token that is minted with one, a hundred years: beyond it a time is a typing error.
-_LONGEST = timedelta(days=36500)
+#: The longest lifetime of a token that expires, a hundred years.  A longer one is a typing error.
+_MAX_LIFETIME = timedelta(days=36500)
 
 
-def _duration(ctx: click.Context, param: click.Parameter, value: str) -> timedelta | None:
-    """`90s`, `15m`, `1h`, `30d` as a timedelta; `never` as None."""
+def _parse_duration(ctx: click.Context, param: click.Parameter, value: str) -> timedelta | None:
+    """Return `90s`, `15m`, `1h` or `30d` as a timedelta, `never` as None."""
     if value == "never":
         return None
     match = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", value)
-    if match is None or int(match[1]) * _UNITS[match[2]] > _LONGEST:
-        raise click.BadParameter(f"{value!r} is not a duration such as 90s, 15m, 1h or 30d, nor never", ctx, param)
+    if match is None or int(match[1]) * _UNITS[match[2]] > _MAX_LIFETIME:
+        raise click.BadParameter(f"{value!r} is not a duration such as 90s, 15m, 1h or 30d, or never", ctx, param)
     return int(match[1]) * _UNITS[match[2]]
 
 
 def _example(*lines: str) -> str:
-    """An epilog that click leaves unwrapped, which is what the backspace asks of it."""
+    """Return an epilog with example lines.  The backspace tells click not to wrap them."""
     return "\n".join(("\b", "Example:", *(f"  {line}" for line in lines)))
 
 
-_key_env = click.option("--key-env", metavar="NAME", help="The environment variable that holds the API key (ma-...).")
-_key_file = click.option("--key-file", metavar="PATH", help="The file that holds it; - reads standard input.")
+_key_env = click.option("--key-env", metavar="NAME", help="The environment variable with the API key (ma-...).")
+_key_file = click.option("--key-file", metavar="PATH", help="The file with the API key; - reads standard input.")
 
 
 @click.group(epilog=_example("tornado-proxy key create --project 0c9f8a5e-9a1e-4f6b-8c43-1d2a7f6f0a10 --env ACME_KEY"))
 def key() -> None:
-    """Project API keys, which sign participant tokens."""
+    """Manage the API keys of projects, which sign participant tokens."""
 
 
 @key.command(
@@ -64,25 +64,26 @@ def key() -> None:
     help="Write the signing secret to this new file (mode 0600) instead of printing it.",
 )
 def create(*, project: object, env: str | None, file: Path | None) -> None:
-    """Make an API key.  It is shown this once and kept nowhere."""
+    """Create an API key.  It is printed once and stored nowhere."""
     if env is not None and file is not None:
-        raise click.UsageError("--env and --file exclude each other")
+        raise click.UsageError("--env and --file exclude each other; use one of them")
     if env is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", env):
         raise click.BadParameter(f"{env!r} is not the name of an environment variable", param_hint="--env")
-    made = api_key.generate(str(project))
+    new_key = api_key.generate(str(project))
     if file is not None:
-        _write_secret(file, made.secret.reveal())
-        reference, where = f"{{file: {file.resolve()}}}", f"# The signing secret, for the server alone, is in {file}"
+        _write_secret(file, new_key.secret.reveal())
+        reference = f"{{file: {file.resolve()}}}"
+        server_lines = f"# The signing secret, for the server alone, is in {file}"
     else:
-        name = env or f"PROJECT_{made.project_id[:8].upper()}_KEY"
+        name = env or f"PROJECT_{new_key.project_id[:8].upper()}_KEY"
         reference = f"{{env: {name}}}"
-        where = "# The signing secret, for the server alone: put this line into its environment"
-        where += f"\n{name}={made.secret.reveal()}"
-    click.echo("# The API key, a secret, for those who mint tokens: shown this once")
-    click.echo(api_key.format_api_key(made).reveal())
-    click.echo(f"\n{where}")
-    click.echo(f"\n# No secret: put these lines into projects.yaml, in the project {made.project_id}")
-    click.echo(f"    api_keys:\n      - {{id: {made.id}, secret: {reference}}}")
+        server_lines = "# The signing secret, for the server alone: put this line into its environment"
+        server_lines += f"\n{name}={new_key.secret.reveal()}"
+    click.echo("# The API key, a secret, for minting tokens: printed only this once")
+    click.echo(api_key.format_api_key(new_key).reveal())
+    click.echo(f"\n{server_lines}")
+    click.echo(f"\n# Not secret: put these lines into projects.yaml, in the project {new_key.project_id}")
+    click.echo(f"    api_keys:\n      - {{id: {new_key.id}, secret: {reference}}}")
 
 
 @click.group(
@@ -92,7 +93,7 @@ def create(*, project: object, env: str | None, file: Path | None) -> None:
     )
 )
 def token() -> None:
-    """Participant tokens, which clients use in place of a provider key."""
+    """Mint and inspect participant tokens, which clients use in place of a provider key."""
 
 
 @token.command(
@@ -105,19 +106,23 @@ def token() -> None:
 @click.argument("spec", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @_key_env
 @_key_file
-@click.option("--identity", help="The participant's name, instead of a SPEC file.")
-@click.option("--room", help="The room it is in.")
-@click.option("--role", type=click.Choice(ROLES), help="What it is.")
+@click.option("--identity", help="The participant's name; replaces a SPEC file.")
+@click.option("--room", help="The participant's room.")
+@click.option("--role", type=click.Choice(ROLES), help="The participant's role.")
 @click.option(
-    "--model", "models", multiple=True, metavar="PATTERN", help="A model it may use; default: all of the project's."
+    "--model",
+    "models",
+    multiple=True,
+    metavar="PATTERN",
+    help="A model that the token grants; default: all models of the project.",
 )
 @click.option(
     "--expires-in",
     metavar="DURATION",
-    callback=_duration,
+    callback=_parse_duration,
     default="24h",
     show_default=True,
-    help="How long it holds: 90s, 15m, 1h, 30d or never.",
+    help="The lifetime of the token: 90s, 15m, 1h, 30d or never.",
 )
 def mint(
     *,
@@ -126,20 +131,21 @@ def mint(
     key_file: str | None,
     expires_in: timedelta | None,
     models: tuple[str, ...],
-    **named: str | None,
+    **options: str | None,
 ) -> None:
     """Mint a token from a SPEC file, or from --identity, and print it."""
     signing_key = _read_key(key_env, key_file)
     if signing_key is None:
-        raise click.UsageError("say where the API key is: --key-env NAME or --key-file PATH (- for standard input)")
-    wanted = _wanted(spec, models, named)
+        raise click.UsageError("the API key is missing; use --key-env NAME or --key-file PATH (- for standard input)")
+    token_spec = _make_spec(spec, models, options)
     now = datetime.now(UTC)
     expires_at = None if expires_in is None else now + expires_in
-    minted = participant.mint(signing_key, wanted.identity, wanted.grants(), expires_at)
+    minted = participant.mint(signing_key, token_spec.identity, token_spec.grants(), expires_at)
+    # Verify as the server does: a token that it would reject is never printed.
     try:
         participant.verify(minted, {signing_key.id: signing_key}, now)
     except CallerError as error:
-        raise click.ClickException(f"the server would not take this token: {error.message}") from None
+        raise click.ClickException(f"the server would reject this token: {error.message}") from None
     click.echo(minted)
 
 
@@ -149,18 +155,20 @@ def mint(
 @_key_env
 @_key_file
 def inspect(*, text: str, config: Path | None, key_env: str | None, key_file: str | None) -> None:
-    """Say what a token holds; read it from standard input unless it is given."""
+    """Describe a token, and verify it if keys are given.  Reads standard input unless TOKEN is given."""
     if config is not None and (key_env is not None or key_file is not None):
-        raise click.UsageError("--config excludes --key-env and --key-file")
+        raise click.UsageError("--config excludes --key-env and --key-file; use one of them")
     if text == "-" and key_file == "-":
-        raise click.UsageError("the token and the API key cannot both come from standard input")
+        raise click.UsageError(
+            "the token and the API key cannot both come from standard input; use --key-env for the key"
+        )
     signing_key = _read_key(key_env, key_file)
     keys = [signing_key] if signing_key is not None else None
     if config is not None:
         keys = _configured_keys(config)
-    shown = sys.stdin.read() if text == "-" else text
+    token_text = sys.stdin.read() if text == "-" else text
     try:
-        report = describe(shown.strip().removeprefix("Bearer ").strip(), keys, datetime.now(UTC))
+        report = describe_token(token_text.strip().removeprefix("Bearer ").strip(), keys, datetime.now(UTC))
     except CallerError as error:
         raise click.ClickException(error.message) from None
     click.echo("\n".join(report.lines))
@@ -171,21 +179,21 @@ def inspect(*, text: str, config: Path | None, key_env: str | None, key_file: st
 
 
 def _read_key(key_env: str | None, key_file: str | None) -> ApiKey | None:
-    """The API key that the options lead to, None where neither is given."""
+    """Return the API key that the options name, None if neither is given."""
     if key_env is not None and key_file is not None:
-        raise click.UsageError("--key-env and --key-file exclude each other")
+        raise click.UsageError("--key-env and --key-file exclude each other; use one of them")
     if key_file is not None:
-        place, text = f"the file {key_file}", _read_text(key_file)
+        source, text = f"the file {key_file}", _read_text(key_file)
     elif key_env is not None:
-        place, text = f"the environment variable {key_env}", os.environ.get(key_env, "")
+        source, text = f"the environment variable {key_env}", os.environ.get(key_env, "")
     else:
         return None
     if not text.strip():
-        raise click.ClickException(f"{place} is empty or not set; it must hold an API key (ma-...)")
+        raise click.ClickException(f"{source} is empty or not set; it must contain an API key (ma-...)")
     try:
         return api_key.parse_api_key(text)
     except ValueError as error:
-        raise click.ClickException(f"{place}: {error}") from None
+        raise click.ClickException(f"{source}: {error}") from None
 
 
 def _read_text(file: str) -> str:
@@ -197,8 +205,8 @@ def _read_text(file: str) -> str:
         raise click.ClickException(f"the file {file} is not text") from None
 
 
-def _wanted(spec: Path | None, models: tuple[str, ...], named: dict[str, str | None]) -> TokenSpec:
-    identity, room, role = named["identity"], named["room"], named["role"]
+def _make_spec(spec: Path | None, models: tuple[str, ...], options: dict[str, str | None]) -> TokenSpec:
+    identity, room, role = options["identity"], options["room"], options["role"]
     if spec is not None:
         if models or identity or room or role:
             raise click.UsageError("a SPEC file excludes --identity, --room, --role and --model; write them into it")
@@ -207,7 +215,7 @@ def _wanted(spec: Path | None, models: tuple[str, ...], named: dict[str, str | N
         except ConfigError as error:
             raise click.ClickException(str(error)) from None
     if not identity or not identity.strip():
-        raise click.UsageError("say for whom: a SPEC file or --identity NAME")
+        raise click.UsageError("the participant is missing; use a SPEC file or --identity NAME")
     for pattern in models:
         if (fault := find_pattern_fault(pattern)) is not None:
             raise click.BadParameter(fault, param_hint="--model")
@@ -216,16 +224,17 @@ def _wanted(spec: Path | None, models: tuple[str, ...], named: dict[str, str | N
 
 def _configured_keys(config: Path) -> list[ApiKey]:
     try:
-        return [one for project in load_settings(config).projects for one in project.api_keys]
+        return [signing_key for project in load_settings(config).projects for signing_key in project.api_keys]
     except ConfigError as error:
         raise click.ClickException(f"the configuration cannot be used:\n{error}") from None
 
 
 def _write_secret(file: Path, secret: str) -> None:
+    # O_EXCL: never overwrite a secret.  The mode is set at creation, so the file is never readable by others.
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        raise click.ClickException(f"{file} exists; name a new file, so that no key is lost") from None
+        raise click.ClickException(f"{file} exists; name a new file, so that no key is overwritten") from None
     except OSError as error:
         raise click.ClickException(f"{file} cannot be written: {error.strerror}") from None
     with os.fdopen(descriptor, "w") as opened:

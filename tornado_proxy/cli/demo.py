@@ -1,7 +1,8 @@
-"""`tornado-proxy demo`: everything on one laptop, with real providers where there are keys, else with the simulator."""
+"""`tornado-proxy demo`: runs the proxy on one machine, with real providers if their keys are set, else simulated."""
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -18,38 +19,36 @@ from tornado_proxy.app import Server
 from tornado_proxy.auth import participant
 from tornado_proxy.auth.api_key import format_api_key, generate, parse_api_key
 from tornado_proxy.auth.unverified_token import read_unverified
-from tornado_proxy.cli.serve import exit_with_words
+from tornado_proxy.cli.serve import exit_on_startup_errors
 from tornado_proxy.domain.errors import NotAuthenticated
 from tornado_proxy.domain.identity import ApiKey
 from tornado_proxy.observability import logs
+from tornado_proxy.providers.registry import PROVIDER_NAMES, PROVIDERS
 from tornado_proxy.simulator import Simulator
 
-#: provider -> the variable that holds its key, and where it is.
-_PROVIDERS = {
-    "openai": ("OPENAI_API_KEY", "https://api.openai.com"),
-    "anthropic": ("ANTHROPIC_API_KEY", "https://api.anthropic.com"),
-}
 _KEY_FILE = "api_key"
 _SIMULATOR_KEY_FILE = "simulator_key"
-_TOKEN_LIFE = timedelta(days=7)
+_TOKEN_LIFETIME = timedelta(days=7)
 
 
 @click.command()
-@click.option("--port", default=8080, show_default=True, help="Port for clients; 0 takes a free one.")
-@click.option("--admin-port", default=8081, show_default=True, help="Port for metrics and health; 0 takes a free one.")
+@click.option("--port", default=8080, show_default=True, help="Port for clients; 0 selects a free port.")
+@click.option(
+    "--admin-port", default=8081, show_default=True, help="Port for metrics and health; 0 selects a free port."
+)
 @click.option(
     "--dir",
     "folder",
     type=click.Path(path_type=Path),
     default=Path("var/demo"),
     show_default=True,
-    help="Where the demo keeps its key, configuration and ledger.",
+    help="The folder for the demo's key, configuration and ledger.",
 )
 def demo(port: int, admin_port: int, folder: Path) -> None:
-    """Run the proxy with a project, a key and a token made on the spot.
+    """Run the proxy with a new project, key and token.
 
-    A provider whose key is in the environment (OPENAI_API_KEY, ANTHROPIC_API_KEY) is the real one; the others are
-    played by the built-in simulator, which costs nothing.  A participant token there is not taken for a key.
+    A provider whose key is in the environment (OPENAI_API_KEY, ANTHROPIC_API_KEY) is the real one.  The others are
+    simulated, which costs nothing.  A participant token in such a variable is ignored.
 
     \b
     Example:
@@ -57,7 +56,7 @@ def demo(port: int, admin_port: int, folder: Path) -> None:
     """
     listener = logs.start("INFO")
     try:
-        with exit_with_words(folder / "proxy.yaml"):
+        with exit_on_startup_errors(folder / "proxy.yaml"):
             event_loop.run(_run(folder, port, admin_port))
     finally:
         listener.stop()
@@ -65,25 +64,30 @@ def demo(port: int, admin_port: int, folder: Path) -> None:
 
 async def _run(folder: Path, port: int, admin_port: int) -> None:
     simulator = Simulator()
-    real = {name for name, (variable, _) in _PROVIDERS.items() if _is_provider_key(os.environ.get(variable, ""))}
-    simulator_url = None if len(real) == len(_PROVIDERS) else f"http://127.0.0.1:{await simulator.start()}"
+    real = {
+        provider.name for provider in PROVIDERS if _is_provider_key(os.environ.get(provider.sdk_variables.api_key, ""))
+    }
+    simulator_url = None if len(real) == len(PROVIDERS) else f"http://127.0.0.1:{await simulator.start()}"
     try:
         key = _prepare(folder, port, admin_port, real, simulator_url)
     except OSError as error:
         raise click.ClickException(f"{error.filename}: {error.strerror}; name another --dir") from None
     except ValueError as error:
-        raise click.ClickException(f"{folder / _KEY_FILE}: {error}; remove it, and a new one is made") from None
+        raise click.ClickException(f"{folder / _KEY_FILE}: {error}; remove the file to get a new key") from None
     server = Server(folder / "proxy.yaml", snapshot.build(folder / "proxy.yaml", 1))
     await server.start()
     event_loop.freeze_startup_objects()
     server.handle_signals()
-    _greet(f"http://127.0.0.1:{server.port}", _token(key), real, folder)
+    _print_instructions(f"http://127.0.0.1:{server.port}", _mint_token(key), real, folder)
     await server.wait_stopped()
     await simulator.stop()
 
 
 def _is_provider_key(text: str) -> bool:
-    """Whether `text` may go to a provider: a shell that took our `export` lines holds a participant token there."""
+    """Return True if `text` may be sent to a provider.
+
+    After the `export` lines of an earlier demo the variable contains a participant token, which must not leave.
+    """
     try:
         read_unverified(text)
     except NotAuthenticated:
@@ -92,7 +96,7 @@ def _is_provider_key(text: str) -> bool:
 
 
 def _prepare(folder: Path, port: int, admin_port: int, real: set[str], simulator_url: str | None) -> ApiKey:
-    """Write the demo's files; the key of an earlier run is kept, so that its tokens stay good."""
+    """Write the demo's files and return its key.  The key of an earlier run is kept, so that its tokens stay valid."""
     folder.mkdir(parents=True, exist_ok=True)
     key_file = folder / _KEY_FILE
     if not key_file.exists():
@@ -100,19 +104,23 @@ def _prepare(folder: Path, port: int, admin_port: int, real: set[str], simulator
     key = parse_api_key(key_file.read_text())
     _write_secret(folder / "signing_secret", key.secret.reveal())
     _write_secret(folder / _SIMULATOR_KEY_FILE, "simulator-needs-no-key")
-    text = yaml.safe_dump(_config(key, port, admin_port, real, simulator_url), sort_keys=False)
+    text = yaml.safe_dump(_make_config(key, port, admin_port, real, simulator_url), sort_keys=False)
     (folder / "proxy.yaml").write_text("# Written by `tornado-proxy demo` at each start.\n" + text)
     return key
 
 
-def _config(key: ApiKey, port: int, admin_port: int, real: set[str], simulator_url: str | None) -> Mapping[str, object]:
+def _make_config(
+    key: ApiKey, port: int, admin_port: int, real: set[str], simulator_url: str | None
+) -> Mapping[str, object]:
     providers: dict[str, object] = {}
-    for name, (variable, url) in _PROVIDERS.items():
-        if name in real:
-            providers[name] = {"base_url": url, "api_key": {"env": variable}}
+    for provider in PROVIDERS:
+        if provider.name in real:
+            variable = provider.sdk_variables.api_key
+            providers[provider.name] = {"base_url": provider.default_base_url, "api_key": {"env": variable}}
         else:
-            # Its prefix tells the simulator whose /v1/models is asked for, whatever headers a curl line leaves out.
-            providers[name] = {"base_url": f"{simulator_url}/{name}", "api_key": {"file": _SIMULATOR_KEY_FILE}}
+            # The path prefix tells the simulator which provider is meant: a curl line can omit the headers that do.
+            base_url = f"{simulator_url}/{provider.name}"
+            providers[provider.name] = {"base_url": base_url, "api_key": {"file": _SIMULATOR_KEY_FILE}}
     return {
         "listen": {"host": "127.0.0.1", "port": port},
         "admin": {"host": "127.0.0.1", "port": admin_port},
@@ -130,39 +138,61 @@ def _config(key: ApiKey, port: int, admin_port: int, real: set[str], simulator_u
 
 
 def _write_secret(path: Path, text: str) -> None:
+    # Create the file with its mode first: written first, the secret would be readable for a moment.
     path.touch(mode=0o600)
     path.write_text(text + "\n")
 
 
-def _token(key: ApiKey) -> str:
+def _mint_token(key: ApiKey) -> str:
     grants: list[dict[str, object]] = [
         {"name": "room", "scope": "demo"},
         {"name": "role", "scope": "user"},
         {"name": "api", "scope": {"llm": {}}},
     ]
-    return participant.mint(key, "you", grants, datetime.now(UTC) + _TOKEN_LIFE)
+    return participant.mint(key, "you", grants, datetime.now(UTC) + _TOKEN_LIFETIME)
 
 
-def _greet(base_url: str, token: str, real: set[str], folder: Path) -> None:
-    provider, model = ("anthropic", "claude-haiku-4-5") if real == {"anthropic"} else ("openai", "gpt-4o-mini")
-    body = f'{{"model":"{model}","max_tokens":50,"messages":[{{"role":"user","content":"Say hello."}}]}}'
-    path = "/anthropic/v1/messages" if provider == "anthropic" else "/openai/v1/chat/completions"
-    played = sorted(set(_PROVIDERS) - real)
-    if played:
-        click.echo(f"No provider key in the environment for {' and '.join(played)}: the built-in simulator answers.")
+def _print_instructions(base_url: str, token: str, real: set[str], folder: Path) -> None:
+    simulated = sorted(set(PROVIDER_NAMES) - real)
+    if simulated:
+        click.echo(
+            f"No provider key in the environment for {' and '.join(simulated)}: the built-in simulator responds."
+        )
     if real:
-        click.echo(f"Calls to {' and '.join(sorted(real))} go to the real provider and cost money.")
-    click.echo(f"\nexport OPENAI_BASE_URL={base_url}/openai/v1 ANTHROPIC_BASE_URL={base_url}/anthropic")
-    click.echo(f"export OPENAI_API_KEY={token}")
-    click.echo("export ANTHROPIC_API_KEY=$OPENAI_API_KEY\n")
-    click.echo(f"curl {base_url}{path} -H {shlex.quote(f'Authorization: Bearer {token}')} \\")
-    version = " -H 'anthropic-version: 2023-06-01'" if provider == "anthropic" else ""
-    click.echo(f"  -H 'Content-Type: application/json'{version} -d {shlex.quote(body)}\n")
+        click.echo(f"Requests to {' and '.join(sorted(real))} go to the real provider and cost money.")
+    click.echo(f"\n{_export_lines(base_url, token)}\n")
+    click.echo(f"{_example_request(base_url, token, real)}\n")
     click.echo(f"What it cost: {_program()} usage --config {shlex.quote(str(folder / 'proxy.yaml'))}")
-    click.echo("Ctrl-C ends it.\n")
+    click.echo("Stop with Ctrl-C.\n")
+
+
+def _export_lines(base_url: str, token: str) -> str:
+    """Return shell lines that point the SDKs of all providers to the proxy."""
+    variables = [provider.sdk_variables for provider in PROVIDERS]
+    base_urls = [
+        f"{provider.sdk_variables.base_url}={base_url}/{provider.prefix}{provider.sdk_variables.base_path}"
+        for provider in PROVIDERS
+    ]
+    first, *others = [names.api_key for names in variables]
+    keys = [f"export {first}={token}", *(f"export {name}=${first}" for name in others)]
+    return "\n".join([f"export {' '.join(base_urls)}", *keys])
+
+
+def _example_request(base_url: str, token: str, real: set[str]) -> str:
+    """Return a curl command for the first real provider, else for the first simulated one."""
+    provider = next((provider for provider in PROVIDERS if provider.name in real), PROVIDERS[0])
+    message = {"role": "user", "content": "Say hello."}
+    body = {"model": provider.example.model, "max_tokens": 50, "messages": [message]}
+    headers = [("Content-Type", "application/json"), *provider.own_headers]
+    header_options = " ".join(f"-H {shlex.quote(f'{name}: {value}')}" for name, value in headers)
+    return (
+        f"curl {base_url}/{provider.prefix}{provider.example.path} "
+        f"-H {shlex.quote(f'Authorization: Bearer {token}')} \\\n"
+        f"  {header_options} -d {shlex.quote(json.dumps(body, separators=(',', ':')))}"
+    )
 
 
 def _program() -> str:
-    """How this program was called, for a line to paste."""
+    """Return the command that started this program, to be pasted into a shell."""
     by_module = Path(sys.argv[0]).name == "__main__.py"
     return f"{shlex.quote(sys.executable)} -m tornado_proxy" if by_module else shlex.quote(sys.argv[0])

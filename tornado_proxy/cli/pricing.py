@@ -1,4 +1,4 @@
-"""`tornado-proxy pricing`: what the price files hold, whether they cover what is served, and what public lists say."""
+"""`tornado-proxy pricing`: commands that show, check and compare the price files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tornado_proxy.cli.pricing_list import list_models, show
 
 @click.group()
 def pricing() -> None:
-    """Price files: look at them, check them, compare them with public price lists.
+    """Show and check the price files, and compare them with public price lists.
 
     \b
     Example:

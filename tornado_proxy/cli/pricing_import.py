@@ -1,4 +1,4 @@
-"""`tornado-proxy pricing import`: prices of a public list taken over into the price files, where that is asked for."""
+"""`tornado-proxy pricing import`: writes prices of a public list into the price files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from tornado_proxy.cli.config_lookup import PRICES, PRICES_CONFIG, is_bundled, named_config, reporting
+from tornado_proxy.cli.config_lookup import PRICES, PRICES_CONFIG, exit_on_errors, is_bundled, named_config
 from tornado_proxy.cli.price_lists import FILE, MODELS, ONLY, compare_with, known_endpoints
 from tornado_proxy.cli.pricing_diff import print_differences
 from tornado_proxy.config.files import read_document
@@ -30,14 +30,16 @@ from tornado_proxy.pricing.lists.price_edits import NotEditable, apply_edits
 @PRICES
 @MODELS
 @ONLY
-@click.option("--write", is_flag=True, help="Change the price files; without it they are shown as they would be.")
+@click.option("--write", is_flag=True, help="Change the price files; without it the changes are only shown.")
 @click.option(
     "--effective-from",
     type=click.DateTime(["%Y-%m-%d"]),
-    help="The prices hold from this day (UTC), ours until then; without it ours were wrong all along.",
+    help="The new prices are valid from this day (UTC), ours until then.  Without it ours were always wrong.",
 )
-@click.option("--endpoint", "endpoints", multiple=True, help="Where new models are served, if the list does not say.")
-@click.option("--source", help="What the price files name as the source; default: the list and the file's name.")
+@click.option(
+    "--endpoint", "endpoints", multiple=True, help="An endpoint that serves new models, if the list names none."
+)
+@click.option("--source", help="The source to write into the price files; default: the list and the file's name.")
 def import_prices(
     *,
     file: Path,
@@ -47,11 +49,11 @@ def import_prices(
     effective_from: datetime | None,
     **chosen: Any,
 ) -> None:
-    """Take prices over from a public list: show what would change in which file and why; write it only with --write.
+    """Import prices from a public list.  Show the changes of each file with their reasons; write them with --write.
 
-    With --write name the models (--model '*' for all).  Written prices are quoted decimals with their unit, the source
-    and today's date; nothing is written that the schema or the price rules refuse.  What cannot be written without
-    losing a distinction that our files make is listed with the reason.
+    --write needs the names of models (--model '*' for all).  Prices are written as quoted decimals with unit, source
+    and today's date.  Nothing is written if the schema or the price rules reject the result.  Prices that cannot be
+    written without losing a distinction that our files make are listed with the reason.
 
     \b
     Example:
@@ -59,50 +61,51 @@ def import_prices(
       tornado-proxy pricing import data.json --model gpt-5.4 --effective-from 2026-12-01 --write
     """
     if write and not chosen["models"]:
-        raise click.UsageError("name the models to write: --model 'gpt-5*', or --model '*' for all")
+        raise click.UsageError("--write needs --model: name the models to write, such as 'gpt-5*', or '*' for all")
     known = known_endpoints()
-    unknown = [one for one in chosen["endpoints"] if one not in known]
+    unknown = [endpoint for endpoint in chosen["endpoints"] if endpoint not in known]
     if unknown:
         raise click.UsageError(f"{unknown[0]} is no endpoint of the price files; known are {', '.join(sorted(known))}")
     if write and is_bundled(named_config(config), prices):
         raise click.UsageError(
-            "these are the prices that came with the program, and an update replaces them; copy them, and name the "
-            "copy with --prices or in the configuration (pricing.path)"
+            "an update of the program replaces the bundled price files; copy them, and name the copy with --prices or "
+            "in the configuration (pricing.path)"
         )
-    with reporting():
-        # What was taken over for that day already is the same then, and nothing is left to write.
+    with exit_on_errors():
+        # Compare on that day: prices already imported for it are equal, and are not written twice.
         since = None if effective_from is None else effective_from.replace(tzinfo=UTC)
         comparison = compare_with(file, config, prices, since)
-        picked = comparison.choose(chosen["models"], chosen["only"])
-        how = ImportOptions(
+        selected = comparison.choose(chosen["models"], chosen["only"])
+        options = ImportOptions(
             chosen["source"] or f"{comparison.listed.kind} ({file.name})",
             datetime.now(UTC).date(),
             None if effective_from is None else effective_from.date(),
             chosen["endpoints"],
         )
-        print_differences(comparison, picked, "text")
-        plan = plan_import(comparison.book, comparison.compared, picked, how)
-        _carry_out(plan, comparison.documents, write=write)
+        print_differences(comparison, selected, "text")
+        plan = plan_import(comparison.book, comparison.compared, selected, options)
+        _apply_plan(plan, comparison.documents, write=write)
 
 
-def _carry_out(plan: ImportPlan, documents: Sequence[Document], *, write: bool) -> None:
-    """Show what changes in each file, and write it if that was asked for: all files or none."""
-    for one, reason in plan.refused:
-        click.echo(f"not written: {one.listed_model.name} {one.listed.meter}: {reason}")
+def _apply_plan(plan: ImportPlan, documents: Sequence[Document], *, write: bool) -> None:
+    """Show the changes of each file, and write all files if `write` is set."""
+    for price, reason in plan.refused:
+        click.echo(f"not written: {price.listed_model.name} {price.listed.meter}: {reason}")
     changed: list[tuple[Path, str]] = []
     for document in documents:
         content: Any = document.content
         edits = plan.edits.get(content["provider"], [])
         if edits:
             path = Path(document.file)
-            before = path.read_text("utf-8")
+            old_text = path.read_text("utf-8")
             try:
-                after = apply_edits(before, edits)
+                new_text = apply_edits(old_text, edits)
             except NotEditable as error:
                 raise click.ClickException(f"{path}: {error}") from None
-            click.echo("".join(_unified(path, before, after)), nl=False)
-            changed.append((path, after))
-    _check(documents, dict(changed))
+            click.echo("".join(_unified_diff(path, old_text, new_text)), nl=False)
+            changed.append((path, new_text))
+    # Check before the first file is written, so that a fault in one file leaves all files unchanged.
+    _check_texts(documents, dict(changed))
     if not changed:
         click.echo("nothing to write")
     elif not write:
@@ -110,11 +113,11 @@ def _carry_out(plan: ImportPlan, documents: Sequence[Document], *, write: bool) 
     else:
         for path, text in changed:
             _replace(path, text)
-            click.echo(f"written: {path}; a running server takes it on SIGHUP")
+            click.echo(f"written: {path}; send SIGHUP to a running server to load it")
 
 
-def _check(documents: Sequence[Document], changed: dict[Path, str]) -> None:
-    """Raise ConfigError unless the files would be valid, each by its schema and all together."""
+def _check_texts(documents: Sequence[Document], changed: dict[Path, str]) -> None:
+    """Raise ConfigError unless the files with the `changed` texts are valid, each by its schema and all together."""
     checked: list[Document] = []
     with tempfile.TemporaryDirectory() as folder:
         for number, document in enumerate(documents):
@@ -123,7 +126,7 @@ def _check(documents: Sequence[Document], changed: dict[Path, str]) -> None:
                 copy = Path(folder) / f"{number}.yaml"
                 copy.write_text(text, "utf-8")
                 parsed = read_document(copy)
-                document = Document(document.file, parsed.content, parsed.lines)  # the one to be
+                document = Document(document.file, parsed.content, parsed.lines)
             checked.append(document)
     faults = [fault for document in checked for fault in check(document, "prices")]
     if faults:
@@ -132,7 +135,7 @@ def _check(documents: Sequence[Document], changed: dict[Path, str]) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a file in one step, with the mode of the one before."""
+    """Replace a file atomically and keep its mode.  Follow symbolic links, so that a link stays one."""
     real = path.resolve()
     temporary = real.with_name(f".{real.name}.new")
     try:
@@ -144,7 +147,7 @@ def _replace(path: Path, text: str) -> None:
         raise click.ClickException(f"{path} cannot be written: {error.strerror}") from None
 
 
-def _unified(path: Path, before: str, after: str) -> Iterator[str]:
-    old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
+def _unified_diff(path: Path, old_text: str, new_text: str) -> Iterator[str]:
+    old, new = old_text.splitlines(keepends=True), new_text.splitlines(keepends=True)
     for line in difflib.unified_diff(old, new, str(path), str(path), n=2):
         yield line if line.endswith("\n") else line + "\n"

@@ -1,13 +1,13 @@
-"""`tornado-proxy recompute`: what past requests would cost at today's prices.  Reads, and never writes.
+"""`tornado-proxy recompute`: the cost of past requests at today's prices.  Reads the ledger and never writes to it.
 
-The ledger is append-only, and its bills have been shown: a correction is booked beside them, not over them.
+The ledger is append-only, and customers have seen its bills: a correction is booked separately.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -19,43 +19,29 @@ from tornado_proxy.cli.config_lookup import (
     CONFIG,
     LEDGER,
     PRICES,
+    exit_on_errors,
     find_ledger,
     find_surcharge,
     load_prices,
     readable,
-    reporting,
 )
-from tornado_proxy.cli.time_param import Moment
+from tornado_proxy.cli.time_param import TimeParam
 from tornado_proxy.ledger.backends import make_backend
-from tornado_proxy.ledger.database import Backend
 from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
 from tornado_proxy.ledger.rows import RECORD_COLUMNS, format_decimal
-from tornado_proxy.pricing.book.price_book import PriceBook
-from tornado_proxy.reports.recompute import Recomputed, Totals, recompute_record
+from tornado_proxy.providers.registry import PROVIDER_NAMES
+from tornado_proxy.reports.recompute import COLUMNS, Recomputed, Totals, recompute_records
 from tornado_proxy.wire.csv_cells import TrustedText, write_rows
 
-_COLUMNS = (
-    "request_id",
-    "project_id",
-    "started_at",
-    "provider",
-    "model",
-    "basis",
-    "billed",
-    "today",
-    "difference",
-    "why",
-)
+#: Columns of decimals and times: a minus there is a number, not a formula, and needs no escape in a spreadsheet.
+_TRUSTED_COLUMNS = frozenset({"started_at", "billed", "today", "difference"})
 
-#: Columns of decimals and times.
-_PLAIN = frozenset({"started_at", "billed", "today", "difference"})
-
-_REFUSAL = """\
-recompute does not change the ledger: its records are append-only, and bills made of them have been shown.
+_NOT_A_DRY_RUN = """\
+recompute does not change the ledger: its records are append-only, and customers have seen the bills made of them.
 What to do:
   1. tornado-proxy recompute --since ... --dry-run --format csv > differences.csv
   2. book the total of the column `difference` per project as a credit or a debit note, with that file as its voucher
-  3. leave the ledger as it is; new requests are billed at the prices that are in force when they begin
+  3. leave the ledger as it is; new requests are billed at the prices in force when they begin
 """
 
 
@@ -63,20 +49,22 @@ What to do:
 @CONFIG
 @LEDGER
 @PRICES
-@click.option("--since", type=Moment(), required=True, help="Started at or after: 2026-11-01 (UTC), a time, 24h, 7d.")
-@click.option("--until", type=Moment(), help="Started before.")
+@click.option(
+    "--since", type=TimeParam(), required=True, help="Started at or after: 2026-11-01 (UTC), a time, 24h or 7d ago."
+)
+@click.option("--until", type=TimeParam(), help="Started before.")
 @click.option("--project", "project_id", help="Only this project id.")
-@click.option("--provider", type=click.Choice(["openai", "anthropic"]), help="Only this provider.")
-@click.option("--model", help="Only this model: the one of the answer, else the one asked for.")
-@click.option("--dry-run", is_flag=True, help="Show the differences; there is no other mode.")
-@click.option("--all", "everything", is_flag=True, help="Print the records without a difference too.")
+@click.option("--provider", type=click.Choice(PROVIDER_NAMES), help="Only this provider.")
+@click.option("--model", help="Only this model: that of the response, else the requested one.")
+@click.option("--dry-run", is_flag=True, help="Show the differences.  Required: there is no other mode.")
+@click.option("--all", "print_all", is_flag=True, help="Also print records without a difference.")
 @click.option(
     "--format",
-    "shape",
+    "output_format",
     type=click.Choice(["text", "csv", "jsonl"]),
     default="text",
     show_default=True,
-    help="For people, spreadsheets or programs.",
+    help="text for people, csv for spreadsheets, jsonl for programs.",
 )
 def recompute(
     *,
@@ -84,15 +72,15 @@ def recompute(
     url: str | None,
     prices: Path | None,
     dry_run: bool,
-    everything: bool,
-    shape: str,
-    **which: str | None,
+    print_all: bool,
+    output_format: str,
+    **filters: str | None,
 ) -> None:
-    """Rate past requests again with today's price files, and show the difference to what was billed.
+    """Rate past requests again with today's price files, and show the difference to the amounts billed.
 
-    The quantities of each record's line items are rated on the terms kept with them (tier, context length, region), at
-    the prices that hold for the day the request began.  The surcharge rate of the record is kept.  Nothing is written:
-    without --dry-run the command says what to do instead, and ends with status 2.
+    The quantities of each record's line items are rated on the stored terms (tier, context length, region), at the
+    prices for the day on which the request began, with the surcharge rate of the record.  Nothing is written: without
+    --dry-run the command explains how to correct bills, and exits with status 2.
 
     \b
     Example:
@@ -100,84 +88,62 @@ def recompute(
       tornado-proxy recompute --since 30d --dry-run --format csv > differences.csv
     """
     if not dry_run:
-        raise click.UsageError(_REFUSAL)
-    with reporting():
-        given = readable(config, url)
-        book, rate = load_prices(given, prices), find_surcharge(given)
+        raise click.UsageError(_NOT_A_DRY_RUN)
+    with exit_on_errors():
+        price_config = readable(config, url)
+        book, rate = load_prices(price_config, prices), find_surcharge(price_config)
         totals = Totals()
         ledger = make_backend(find_ledger(config, url))
-        results = _results(ledger, UsageFilter(**which), book, rate, totals)
-        chosen = (one for one in results if everything or one.differs)
-        _print(chosen, shape, sys.stdout)
-        _summary(totals, sys.stdout if shape == "text" else sys.stderr)
+        records = read_records(ledger, UsageFilter(**filters), RECORD_COLUMNS)
+        results = recompute_records(records, book, rate, totals)
+        _print_results((result for result in results if print_all or result.differs), output_format, sys.stdout)
+        # Keep the sums out of files for machines.
+        _print_summary(totals, sys.stdout if output_format == "text" else sys.stderr)
 
 
-def _results(
-    ledger: Backend, which: UsageFilter, book: PriceBook, rate: Decimal, totals: Totals
-) -> Iterator[Recomputed]:
-    for record in read_records(ledger, which, RECORD_COLUMNS):
-        result = recompute_record(record, book, rate)
-        totals.add(result)
-        yield result
-
-
-def _print(results: Iterable[Recomputed], shape: str, out: IO[str]) -> None:
-    if shape == "csv":
-        write_rows(out, _COLUMNS, ([_cell(name, value) for name, value in _members(one).items()] for one in results))
-    elif shape == "jsonl":
-        for one in results:
-            out.write(json.dumps(_members(one)) + "\n")
+def _print_results(results: Iterable[Recomputed], output_format: str, out: IO[str]) -> None:
+    if output_format == "csv":
+        rows = ([_csv_cell(name, value) for name, value in result.members().items()] for result in results)
+        write_rows(out, COLUMNS, rows)
+    elif output_format == "jsonl":
+        for result in results:
+            out.write(json.dumps(result.members()) + "\n")
     else:
-        for one in results:
-            out.write(_line(one))
+        for result in results:
+            out.write(_format_result(result))
     out.flush()
 
 
-def _members(one: Recomputed) -> Mapping[str, str | None]:
-    record = one.record
-    figures = {"billed": one.billed, "today": one.today, "difference": one.difference}
-    return {
-        **{name: None if record[name] is None else str(record[name]) for name in _COLUMNS[:6]},
-        "model": _text(record["model"]) or _text(record["model_requested"]),
-        **{name: None if amount is None else format_decimal(amount) for name, amount in figures.items()},
-        "why": "; ".join(one.reasons),
-    }
+def _csv_cell(name: str, value: str | None) -> object:
+    return TrustedText(value) if name in _TRUSTED_COLUMNS and value is not None else value
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _cell(name: str, value: str | None) -> object:
-    return TrustedText(value) if name in _PLAIN and value is not None else value
-
-
-def _line(one: Recomputed) -> str:
-    members = {name: value or "-" for name, value in _members(one).items()}
-    when = datetime.fromisoformat(members["started_at"])
+def _format_result(result: Recomputed) -> str:
+    members = {name: value or "-" for name, value in result.members().items()}
+    started_at = datetime.fromisoformat(members["started_at"])
+    difference = "-" if result.difference is None else _format_signed(result.difference)
     text = (
-        f"{members['request_id']}  {when:%Y-%m-%d %H:%M}  {members['model']}  billed {members['billed']}  "
-        f"today {members['today']}  difference {'-' if one.difference is None else _signed(one.difference)}"
+        f"{members['request_id']}  {started_at:%Y-%m-%d %H:%M}  {members['model']}  billed {members['billed']}  "
+        f"today {members['today']}  difference {difference}"
     )
-    why = "".join(f"\n    {reason}" for reason in one.reasons)
-    return (
-        "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in text + why)
-        + "\n"
-    )
+    reasons = "".join(f"\n    {reason}" for reason in result.reasons)
+    # Model names come from clients, and a terminal would obey their control characters.
+    lines = f"{text}{reasons}\n"
+    return "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in lines)
 
 
-def _signed(amount: Decimal) -> str:
+def _format_signed(amount: Decimal) -> str:
     return f"{'+' if amount > 0 else ''}{format_decimal(amount)}"
 
 
-def _summary(totals: Totals, out: IO[str]) -> None:
-    counted = "1 record" if totals.records == 1 else f"{totals.records} records"
+def _print_summary(totals: Totals, out: IO[str]) -> None:
+    records = "1 record" if totals.records == 1 else f"{totals.records} records"
     out.write(
-        f"{counted}: {totals.differing} differ, {totals.unrated} cannot be rated today, {totals.pending} pending\n"
+        f"{records}: {totals.differing} differ, {totals.unrated} cannot be rated today, {totals.pending} pending\n"
         f"billed {format_decimal(totals.billed)} USD, today {format_decimal(totals.today)} USD, "
-        f"difference {_signed(totals.today - totals.billed)} USD\n"
+        f"difference {_format_signed(totals.today - totals.billed)} USD\n"
     )
     if len(totals.by_project) > 1:
         for project, difference in sorted(totals.by_project.items()):
-            out.write(f"  project {project}: difference {_signed(difference)} USD\n")
+            out.write(f"  project {project}: difference {_format_signed(difference)} USD\n")
     out.flush()

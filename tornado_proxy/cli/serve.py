@@ -1,4 +1,4 @@
-"""`tornado-proxy serve`: the hosted proxy."""
+"""`tornado-proxy serve`: runs the proxy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tornado_proxy.snapshot import Snapshot
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
     show_default=True,
-    help="The least that is logged; the line of each request is info.",
+    help="The lowest level that is logged; each request logs one line at info.",
 )
 def serve(config: Path, log_level: str) -> None:
     """Run the proxy until SIGTERM; SIGHUP reloads the configuration.
@@ -40,15 +40,15 @@ def serve(config: Path, log_level: str) -> None:
     """
     listener = logs.start(log_level.upper())
     try:
-        with exit_with_words(config):
+        with exit_on_startup_errors(config):
             event_loop.run(_serve(config, snapshot.build(config, 1)))
     finally:
         listener.stop()
 
 
 @contextlib.contextmanager
-def exit_with_words(config: Path) -> Iterator[None]:
-    """Turn what keeps a server from starting into words on standard error and exit status 1."""
+def exit_on_startup_errors(config: Path) -> Iterator[None]:
+    """Print the errors that prevent a start to standard error, and exit with status 1."""
     try:
         yield
     except ConfigError as error:
@@ -58,7 +58,10 @@ def exit_with_words(config: Path) -> Iterator[None]:
         click.echo(f"the ledger cannot be opened: {error}", err=True)
         sys.exit(1)
     except ListenError as error:
-        click.echo(f"cannot listen on {error}; change listen or admin in {config}, or stop what runs there", err=True)
+        click.echo(
+            f"cannot listen on {error}; change listen or admin in {config}, or stop the process that uses the port",
+            err=True,
+        )
         sys.exit(1)
 
 
@@ -73,5 +76,5 @@ async def _serve(config: Path, first: Snapshot) -> None:
 
 
 def _url(host: str, port: int) -> str:
-    """An IPv6 address stands in brackets (RFC 3986 section 3.2.2)."""
+    """Return the URL of a listener, with brackets around an IPv6 address (RFC 3986 section 3.2.2)."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,4 +1,4 @@
-"""`tornado-proxy simulate`: a provider stand-in."""
+"""`tornado-proxy simulate`: runs the provider stand-in."""
 
 from __future__ import annotations
 
@@ -9,30 +9,33 @@ import sys
 import click
 
 from tornado_proxy import event_loop
+from tornado_proxy.providers.registry import PROVIDER_NAMES, PROVIDERS
 from tornado_proxy.simulator import Simulator
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(0, 65535), required=True, help="Where to listen; 0 takes a free port.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), required=True, help="The port to listen on; 0 selects a free port."
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
     "--require-key",
     "keys",
     multiple=True,
     metavar="PROVIDER=KEY",
-    help="Accept only this key for openai or anthropic; by default any key is good.",
+    help=f"Accept only this key for {' or '.join(PROVIDER_NAMES)}; by default any key is accepted.",
 )
-@click.option("--record", is_flag=True, help="Show the last requests at /_simulator/requests.")
+@click.option("--record", is_flag=True, help="Return the last requests at /_simulator/requests.")
 @click.option(
     "--settle-s",
     type=click.FloatRange(min=0),
     default=0.2,
     show_default=True,
-    help="Seconds until background responses and message batches are done.",
+    help="Seconds until background responses and message batches are finished.",
 )
-@click.option("--reuse-port", is_flag=True, help="Share the port with other simulators, for benchmarks.")
+@click.option("--reuse-port", is_flag=True, help="Share the port with other simulator processes, for benchmarks.")
 def simulate(*, port: int, host: str, keys: tuple[str, ...], record: bool, settle_s: float, reuse_port: bool) -> None:
-    """Stand in for OpenAI and Anthropic on one port: no key is needed and nothing is charged.
+    """Simulate OpenAI and Anthropic on one port.  No key is needed, and nothing is charged.
 
     \b
     Example:
@@ -48,9 +51,12 @@ def simulate(*, port: int, host: str, keys: tuple[str, ...], record: bool, settl
 
 
 def _read_key(option: str) -> tuple[str, str]:
+    """Return (provider, key) of a value of --require-key."""
     provider, _, key = option.partition("=")
-    if provider not in ("openai", "anthropic") or not key:
-        raise click.BadParameter(f"{provider!r} is not openai=KEY or anthropic=KEY", param_hint="--require-key")
+    if provider not in PROVIDER_NAMES or not key:
+        # The message never contains the value: it can be a key that was given without a provider.
+        forms = " or ".join(f"{name}=KEY" for name in PROVIDER_NAMES)
+        raise click.BadParameter(f"the value must be {forms}", param_hint="--require-key")
     return provider, key
 
 
@@ -59,6 +65,8 @@ async def _serve(simulator: Simulator, host: str, port: int, *, reuse_port: bool
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    click.echo(f"simulating OpenAI and Anthropic on http://{host}:{bound}", err=True)
+    click.echo(
+        f"simulating {' and '.join(provider.title for provider in PROVIDERS)} on http://{host}:{bound}", err=True
+    )
     await stopped.wait()
     await simulator.stop()

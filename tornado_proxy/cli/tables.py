@@ -1,4 +1,4 @@
-"""Tables in a terminal, a pipe or a file: amounts are never cut short, and names of clients never run."""
+"""Tables for a terminal, a pipe or a file.  Amounts are never truncated; control characters are replaced."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from rich.text import Text
 
 
 def print_table(table: Table, out: IO[str]) -> None:
-    """Print a table.  What is no terminal gets all the width that it needs."""
+    """Print a table.  A pipe or file gets lines as wide as the table needs."""
     console = Console(file=out, width=None if out.isatty() else 1000)
-    with console.capture() as printed:  # the console would end the program itself on a broken pipe
+    with console.capture() as printed:  # written directly, the console would exit on a broken pipe by itself
         console.print(table)
     out.write(printed.get())
 
 
-def plain_text(text: str | None) -> Text:
-    """A cell of text that a client may have written: without markup and control characters, "-" where there is none."""
-    return Text("".join(one if one.isprintable() else "\ufffd" for one in text) if text else "-")
+def printable_text(text: str | None) -> Text:
+    """Return a cell for text from a client: without markup and control characters, "-" for None or ""."""
+    return Text("".join(character if character.isprintable() else "\ufffd" for character in text) if text else "-")

@@ -1,4 +1,4 @@
-"""`tornado-proxy usage`: what calls cost, from the ledger."""
+"""`tornado-proxy usage`: the cost of requests, from the ledger or a server."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import IO
 import click
 from rich.table import Table
 
-from tornado_proxy.cli.config_lookup import find_ledger, reporting
-from tornado_proxy.cli.tables import plain_text, print_table
-from tornado_proxy.cli.time_param import Moment
-from tornado_proxy.cli.usage_api_client import Asked, print_usage, project_of, read_token
+from tornado_proxy.cli.config_lookup import exit_on_errors, find_ledger
+from tornado_proxy.cli.tables import print_table, printable_text
+from tornado_proxy.cli.time_param import TimeParam
+from tornado_proxy.cli.usage_api_client import ApiQuery, find_project, print_usage, read_token
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.database import Backend
@@ -29,54 +29,58 @@ from tornado_proxy.ledger.reports.records_query import (
     sum_records,
 )
 from tornado_proxy.ledger.rows import PRINTED_COLUMNS, format_decimal
+from tornado_proxy.providers.registry import PROVIDER_NAMES
+from tornado_proxy.reports.usage_members import SUM_COLUMNS, record_members, sum_members
 from tornado_proxy.wire.csv_cells import TrustedText, write_rows
 
-#: Members that hold JSON text in the ledger and JSON values in print.
-_JSON_MEMBERS = ("usage", "line_items")
+#: Columns of decimals: a minus there is a number, not a formula, and needs no escape in a spreadsheet.
+_TRUSTED_COLUMNS = frozenset({"subtotal", "surcharge", "total"})
 
-#: Members of a line item that reports show.
-_ITEM_MEMBERS = ("type", "quantity", "unit", "unit_price", "amount", "model")
-
-#: Columns of decimals: a minus there is a number, and no formula.
-_NUMBERS = frozenset({"subtotal", "surcharge", "total"})
-
-_SUM_COLUMNS = ("requests", "subtotal", "surcharge", "total", "unsettled", "pending")
+#: Decimals of an amount in a table, unless it needs more to be shown exactly.
+_MIN_DECIMALS = 6
 
 
 @click.command()
-@click.option("--config", type=click.Path(path_type=Path), default=Path("conf/proxy.yaml"), help="Names the ledger.")
-@click.option("--ledger", "url", help="The ledger itself, sqlite:///PATH; --config is not read then.")
-@click.option("--api", metavar="URL", help="Ask a server instead, for your own usage: the URL of its client port.")
-@click.option("--token-env", metavar="NAME", help="The environment variable that holds your token, for --api.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    default=Path("conf/proxy.yaml"),
+    help="The configuration that names the ledger.",
+)
+@click.option("--ledger", "url", help="The URL of the ledger, such as sqlite:///PATH; replaces --config.")
+@click.option("--api", metavar="URL", help="The URL of a server's client port: show your own usage from there.")
+@click.option("--token-env", metavar="NAME", help="The environment variable with your token, for --api.")
 @click.option("--project", "project_id", help="Only this project id.")
 @click.option("--room", help="Only this room.")
 @click.option("--participant", help="Only this participant.")
 @click.option("--user", help="Only this OAuth user.")
-@click.option("--provider", type=click.Choice(["openai", "anthropic"]), help="Only this provider.")
-@click.option("--model", help="Only this model: the one of the answer, else the one asked for.")
-@click.option("--basis", type=click.Choice([basis.value for basis in Basis]), help="Only costs known in this way.")
-@click.option("--since", type=Moment(), help="Started at or after: 2026-11-01 (UTC), an RFC 3339 time, 24h, 7d.")
-@click.option("--until", type=Moment(), help="Started before.")
-@click.option("--group-by", default="", help=f"Sum by {', '.join(GROUPS)}; several with commas.")
+@click.option("--provider", type=click.Choice(PROVIDER_NAMES), help="Only this provider.")
+@click.option("--model", help="Only this model: that of the response, else the requested one.")
+@click.option("--basis", type=click.Choice([basis.value for basis in Basis]), help="Only costs with this basis.")
+@click.option(
+    "--since", type=TimeParam(), help="Started at or after: 2026-11-01 (UTC), an RFC 3339 time, 24h or 7d ago."
+)
+@click.option("--until", type=TimeParam(), help="Started before.")
+@click.option("--group-by", default="", help=f"Sum by {', '.join(GROUPS)}; separate several with commas.")
 @click.option(
     "--format",
-    "shape",
+    "output_format",
     type=click.Choice(["table", "csv", "json", "jsonl"]),
     default="table",
     show_default=True,
-    help="How it is printed.",
+    help="The output format.",
 )
 def usage(
     config: Path,
     url: str | None,
     group_by: str,
-    shape: str,
-    **which: str | None,
+    output_format: str,
+    **filters: str | None,
 ) -> None:
-    """Show what calls cost, and how each cost is known.
+    """Show the cost of requests and its basis.
 
-    Without --group-by, csv, json and jsonl print one record each; a table then sums by day and model.  With --api rows
-    are sums of one kind of line item each, of your own usage or, for an admin, of all the project's.
+    Without --group-by, csv, json and jsonl print one row for each record; a table sums by day and model.  With --api,
+    each row is a sum of one kind of line item, of your own usage or, for an admin, of the whole project's.
 
     \b
     Example:
@@ -84,125 +88,107 @@ def usage(
       tornado-proxy usage --basis unsettled --format jsonl
       tornado-proxy usage --api http://127.0.0.1:8080 --token-env OPENAI_API_KEY --group-by day
     """
-    api, token_env = which.pop("api"), which.pop("token_env")
+    api, token_env = filters.pop("api"), filters.pop("token_env")
     if api is not None and url is not None:
-        raise click.UsageError("--api and --ledger exclude each other")
+        raise click.UsageError("--api and --ledger exclude each other; use one of them")
     if api is not None:
-        with reporting():
-            print_usage(_asked(api, token_env, group_by, which), shape, sys.stdout)
+        with exit_on_errors():
+            print_usage(_api_query(api, token_env, group_by, filters), output_format, sys.stdout)
         return
     groups = [name.strip() for name in group_by.split(",") if name.strip()]
     unknown = [name for name in groups if name not in GROUPS]
     if unknown:
         raise click.UsageError(f"cannot group by {', '.join(unknown)}; known are {', '.join(GROUPS)}")
-    with reporting():
-        _print(make_backend(find_ledger(config, url)), UsageFilter(**which), groups, shape)
+    with exit_on_errors():
+        _print_usage(make_backend(find_ledger(config, url)), UsageFilter(**filters), groups, output_format)
 
 
-def _asked(api: str, token_env: str | None, group_by: str, which: Mapping[str, str | None]) -> Asked:
-    """The question to a server: our options in the words of its parameters."""
+def _api_query(api: str, token_env: str | None, group_by: str, filters: Mapping[str, str | None]) -> ApiQuery:
+    """Return the query to a server: our options under the names of its parameters."""
     token = read_token(token_env)
-    named = {"since": "start", "until": "end"}
-    query = {named.get(name, name): value for name, value in which.items() if value is not None}
-    project = query.pop("project_id", None) or project_of(token)
-    return Asked(api, token, project, {**query, **({"group_by": group_by} if group_by else {})})
+    parameter_names = {"since": "start", "until": "end"}
+    query = {parameter_names.get(name, name): value for name, value in filters.items() if value is not None}
+    project = query.pop("project_id", None) or find_project(token)
+    return ApiQuery(api, token, project, {**query, **({"group_by": group_by} if group_by else {})})
 
 
-def _print(ledger: Backend, which: UsageFilter, groups: Sequence[str], shape: str) -> None:
-    if shape == "table":
+def _print_usage(ledger: Backend, filters: UsageFilter, groups: Sequence[str], output_format: str) -> None:
+    if output_format == "table":
         names = groups or ["day", "model"]
-        sums = sum_records(ledger, which, names)
+        sums = sum_records(ledger, filters, names)
         _print_table(names, sums, sys.stdout)
-        _print_unknown(ledger, which, sums, sys.stdout)
+        _print_unknown(ledger, filters, sums, sys.stdout)
     elif groups:
         rows = (
-            {**dict(zip(groups, one.group, strict=True)), **_sum_members(one)}
-            for one in sum_records(ledger, which, groups)
+            {**dict(zip(groups, usage_sum.group, strict=True)), **sum_members(usage_sum)}
+            for usage_sum in sum_records(ledger, filters, groups)
         )
-        _print_rows(rows, [*groups, *_SUM_COLUMNS], shape, sys.stdout)
+        _print_rows(rows, [*groups, *SUM_COLUMNS], output_format, sys.stdout)
     else:
-        _print_rows(map(_record_members, read_records(ledger, which)), PRINTED_COLUMNS, shape, sys.stdout)
+        records = map(record_members, read_records(ledger, filters))
+        _print_rows(records, PRINTED_COLUMNS, output_format, sys.stdout)
 
 
-def _print_rows(rows: Iterable[Mapping[str, object]], columns: Sequence[str], shape: str, out: IO[str]) -> None:
-    if shape == "jsonl":
+def _print_rows(rows: Iterable[Mapping[str, object]], columns: Sequence[str], output_format: str, out: IO[str]) -> None:
+    if output_format == "jsonl":
         for row in rows:
             out.write(json.dumps(row) + "\n")
-    elif shape == "json":
+    elif output_format == "json":
         separator = "[\n"
         for row in rows:
             out.write(separator + json.dumps(row))
             separator = ",\n"
         out.write("[]\n" if separator == "[\n" else "\n]\n")
     else:
-        write_rows(out, columns, ([_cell(name, row[name]) for name in columns] for row in rows))
+        write_rows(out, columns, ([_csv_cell(name, row[name]) for name in columns] for row in rows))
     out.flush()
 
 
-def _record_members(record: Mapping[str, object]) -> dict[str, object]:
-    members = dict(record)
-    for name in _JSON_MEMBERS:
-        text = members[name]
-        members[name] = json.loads(text) if isinstance(text, str) else None
-    items = members["line_items"]
-    if isinstance(items, list):
-        members["line_items"] = [{name: item[name] for name in _ITEM_MEMBERS} for item in items]
-    return members
-
-
-def _sum_members(one: UsageSum) -> dict[str, object]:
-    return {
-        "requests": one.requests,
-        "subtotal": format_decimal(one.subtotal),
-        "surcharge": format_decimal(one.surcharge),
-        "total": format_decimal(one.total),
-        "unsettled": one.unsettled,
-        "pending": one.pending,
-    }
-
-
-def _cell(name: str, value: object) -> object:
-    """A CSV cell: JSON values as text, decimals as they are."""
+def _csv_cell(name: str, value: object) -> object:
+    """Return a CSV cell: JSON values as text, decimals as they are."""
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False)
-    return TrustedText(value) if name in _NUMBERS and isinstance(value, str) else value
+    return TrustedText(value) if name in _TRUSTED_COLUMNS and isinstance(value, str) else value
 
 
 def _print_table(names: Sequence[str], sums: Sequence[UsageSum], out: IO[str]) -> None:
-    amounts = [(one.subtotal, one.surcharge, one.total) for one in sums]
+    amounts = [(usage_sum.subtotal, usage_sum.surcharge, usage_sum.total) for usage_sum in sums]
     totals = [add_exactly(column) for column in zip(*amounts, strict=True)] or [Decimal(0)] * 3
-    places = max([6, *(_places(amount) for amount in totals), *(_places(one) for row in amounts for one in row)])
+    # One number of decimals for the whole table, so that the points of a column are below each other.
+    decimals = max([_MIN_DECIMALS, *(_count_decimals(amount) for row in (totals, *amounts) for amount in row)])
     table = Table(show_footer=True)
     for name in names:
         table.add_column(name, footer="all" if name == names[0] else "", overflow="fold")
-    table.add_column("requests", footer=str(sum(one.requests for one in sums)), justify="right", overflow="fold")
+    requests = sum(usage_sum.requests for usage_sum in sums)
+    table.add_column("requests", footer=str(requests), justify="right", overflow="fold")
     for name, total in zip(("subtotal", "surcharge", "total"), totals, strict=True):
-        table.add_column(f"{name} USD", footer=f"{total:,.{places}f}", justify="right", overflow="fold")
-    for one, row in zip(sums, amounts, strict=True):
-        money = (f"{amount:,.{places}f}" for amount in row)
-        table.add_row(*map(plain_text, one.group), str(one.requests), *money)
+        table.add_column(f"{name} USD", footer=f"{total:,.{decimals}f}", justify="right", overflow="fold")
+    for usage_sum, row in zip(sums, amounts, strict=True):
+        cells = (f"{amount:,.{decimals}f}" for amount in row)
+        table.add_row(*map(printable_text, usage_sum.group), str(usage_sum.requests), *cells)
     print_table(table, out)
 
 
-def _places(amount: Decimal) -> int:
-    """Decimals that an amount needs to be shown whole."""
+def _count_decimals(amount: Decimal) -> int:
+    """Return the number of decimals that show an amount exactly."""
     return len(format_decimal(amount).partition(".")[2].rstrip("0"))
 
 
-def _print_unknown(ledger: Backend, which: UsageFilter, sums: Sequence[UsageSum], out: IO[str]) -> None:
-    """Say how many requests the sums know no cost of, those too that a filter by basis leaves out."""
-    if which.basis not in (None, Basis.UNSETTLED):
-        left_out = sum_records(ledger, replace(which, basis=Basis.UNSETTLED.value), ())
-        sums = [*sums, *left_out]
-    unsettled, pending = sum(one.unsettled for one in sums), sum(one.pending for one in sums)
+def _print_unknown(ledger: Backend, filters: UsageFilter, sums: Sequence[UsageSum], out: IO[str]) -> None:
+    """Print how many requests have no known cost, including those that a filter by basis leaves out."""
+    if filters.basis not in (None, Basis.UNSETTLED):
+        unsettled_sums = sum_records(ledger, replace(filters, basis=Basis.UNSETTLED.value), ())
+        sums = [*sums, *unsettled_sums]
+    unsettled = sum(usage_sum.unsettled for usage_sum in sums)
+    pending = sum(usage_sum.pending for usage_sum in sums)
     if unsettled:
         out.write(
-            f"{_requests(unsettled, 'unsettled')}: cost not known (--basis unsettled --format jsonl lists them)\n"
+            f"{_count_requests(unsettled, 'unsettled')}: cost not known (--basis unsettled --format jsonl lists them)\n"
         )
     if pending:
-        out.write(f"{_requests(pending, 'pending')}: the provider reports the cost later\n")
+        out.write(f"{_count_requests(pending, 'pending')}: the provider reports the cost later\n")
     out.flush()
 
 
-def _requests(count: int, kind: str) -> str:
+def _count_requests(count: int, kind: str) -> str:
     return f"{count} {kind} request{'' if count == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""`tornado-proxy usage --api`: the caller's own usage from a server, for who has a token and no ledger."""
+"""`tornado-proxy usage --api`: the caller's own usage from a server, for callers with a token and without a ledger."""
 
 from __future__ import annotations
 
@@ -16,105 +16,110 @@ import click
 from rich.table import Table
 
 from tornado_proxy.auth.unverified_token import read_unverified
-from tornado_proxy.cli.tables import plain_text, print_table
+from tornado_proxy.cli.tables import print_table, printable_text
 from tornado_proxy.domain.errors import NotAuthenticated
 from tornado_proxy.wire.csv_cells import TrustedText, write_rows
 
-#: Seconds; the server ends a question after ten.
+#: The server stops a query after ten seconds; the rest is for the network.
 _TIMEOUT_S = 30
 
-#: Rows of one page.
-_PAGE = 5000
+#: Rows in one response: the largest page that the server allows.
+_PAGE_ROWS = 5000
 
-#: Members of a row after its interval and groups.
+#: Members of a row that follow its interval and its groups.
 _FIGURES = ("provider", "model", "type", "requests", "quantity", "unpriced_quantity", "total")
-_PLAIN = frozenset({"start", "end", "quantity", "unpriced_quantity", "total"})
+
+#: Columns of decimals and times: a minus there is a number, not a formula, and needs no escape in a spreadsheet.
+_TRUSTED_COLUMNS = frozenset({"start", "end", "quantity", "unpriced_quantity", "total"})
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A question to a server.  `query` holds parameters of the usage API (docs/usage_api.md)."""
+class ApiQuery:
+    """A query to a server.  `parameters` are those of the usage API (docs/usage_api.md)."""
 
     base_url: str
     token: str
     project_id: str
-    query: Mapping[str, str]
+    parameters: Mapping[str, str]
 
 
 def read_token(name: str | None) -> str:
-    """The token in an environment variable; it never comes as an argument, which everybody on the machine can read."""
+    """Return the token in an environment variable.  Arguments are visible to every user of the machine."""
     if name is None:
-        raise click.UsageError("say where the token is: --token-env NAME")
+        raise click.UsageError("the token is missing; name its environment variable with --token-env NAME")
     token = os.environ.get(name, "").strip()
     if not token:
-        raise click.ClickException(f"the environment variable {name} is empty or not set; it must hold a token")
+        raise click.ClickException(f"the environment variable {name} is empty or not set; it must contain a token")
     return token
 
 
-def project_of(token: str) -> str:
-    """The project that a participant token names."""
+def find_project(token: str) -> str:
+    """Return the project id in a participant token."""
     try:
         project = read_unverified(token).claims.get("sub")
     except NotAuthenticated:
         project = None
     if not isinstance(project, str):
-        raise click.UsageError("the token does not name its project; name it with --project")
+        raise click.UsageError("the token does not contain a project id; use --project")
     return project
 
 
-def print_usage(asked: Asked, shape: str, out: IO[str]) -> None:
-    """Ask, page by page, and print every row."""
+def print_usage(query: ApiQuery, output_format: str, out: IO[str]) -> None:
+    """Fetch all pages and print every row."""
     summary: dict[str, Any] = {}
-    rows = _rows(asked, summary)
-    if shape == "jsonl":
+    rows = _fetch_rows(query, summary)
+    if output_format == "jsonl":
         for row in rows:
             out.write(json.dumps(row) + "\n")
-    elif shape == "json":
+    elif output_format == "json":
         out.write(json.dumps(list(rows), indent=1) + "\n")
-    elif shape == "csv":
+    elif output_format == "csv":
         _print_csv(list(rows), out)
     else:
         _print_table(list(rows), summary, out)
     out.flush()
-    unknown = {"unsettled": "cost not known", "pending": "the provider reports the cost later"}
-    for kind, words in unknown.items():
+    explanations = {"unsettled": "cost not known", "pending": "the provider reports the cost later"}
+    for kind, explanation in explanations.items():
         if summary.get(f"{kind}_requests"):
-            print(f"{summary[f'{kind}_requests']} {kind} requests: {words}", file=sys.stderr)
+            print(f"{summary[f'{kind}_requests']} {kind} requests: {explanation}", file=sys.stderr)
 
 
-def _rows(asked: Asked, summary: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _fetch_rows(query: ApiQuery, summary: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of all pages, and put the summary of the last page into `summary`."""
     cursor: str | None = ""
     while cursor is not None:
-        page = _ask(asked, {**asked.query, "limit": str(_PAGE), **({"cursor": cursor} if cursor else {})})
+        page = _fetch_page(
+            query, {**query.parameters, "limit": str(_PAGE_ROWS), **({"cursor": cursor} if cursor else {})}
+        )
         summary.update(page["summary"])
         yield from page["usage"]
         cursor = page["next_cursor"]
 
 
-def _ask(asked: Asked, query: Mapping[str, str]) -> dict[str, Any]:
-    path = f"/accounts/projects/{quote(asked.project_id, safe='')}/llm-proxy/usage?{urlencode(query)}"
-    if not asked.base_url.startswith(("http://", "https://")):
-        raise click.UsageError(f"{asked.base_url!r} is not the URL of a server such as http://127.0.0.1:8080")
+def _fetch_page(query: ApiQuery, parameters: Mapping[str, str]) -> dict[str, Any]:
+    path = f"/accounts/projects/{quote(query.project_id, safe='')}/llm-proxy/usage?{urlencode(parameters)}"
+    if not query.base_url.startswith(("http://", "https://")):
+        raise click.UsageError(f"{query.base_url!r} is not the URL of a server, such as http://127.0.0.1:8080")
     request = urllib.request.Request(  # noqa: S310  # http or https, as just checked
-        asked.base_url.rstrip("/") + path, headers={"Authorization": f"Bearer {asked.token}"}
+        query.base_url.rstrip("/") + path, headers={"Authorization": f"Bearer {query.token}"}
     )
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310  # as above
-            content: dict[str, Any] = json.loads(answer.read())
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:  # noqa: S310  # as above
+            content: dict[str, Any] = json.loads(response.read())
     except urllib.error.HTTPError as error:
         with error:
-            raise click.ClickException(_words(error.code, error.read())) from None
+            raise click.ClickException(_describe_error(error.code, error.read())) from None
     except (OSError, ValueError) as error:
-        raise click.ClickException(f"{asked.base_url} does not answer as a server of this program: {error}") from None
+        raise click.ClickException(f"{query.base_url} did not respond like a server of this program: {error}") from None
     return content
 
 
-def _words(status: int, body: bytes) -> str:
+def _describe_error(status: int, body: bytes) -> str:
     try:
         message = json.loads(body)["error"]["message"]
     except (ValueError, KeyError, TypeError):
-        message = "no usage there; is this the URL of the client port?"
-    return f"the server answered {status}: {message}"
+        message = "it serves no usage; check that the URL is that of the client port"
+    return f"the server returned {status}: {message}"
 
 
 def _columns(rows: list[dict[str, Any]]) -> tuple[str, ...]:
@@ -124,11 +129,11 @@ def _columns(rows: list[dict[str, Any]]) -> tuple[str, ...]:
 
 def _print_csv(rows: list[dict[str, Any]], out: IO[str]) -> None:
     columns = _columns(rows)
-    write_rows(out, columns, ([_cell(name, row[name]) for name in columns] for row in rows))
+    write_rows(out, columns, ([_csv_cell(name, row[name]) for name in columns] for row in rows))
 
 
-def _cell(name: str, value: object) -> object:
-    return TrustedText(value) if name in _PLAIN and isinstance(value, str) else value
+def _csv_cell(name: str, value: object) -> object:
+    return TrustedText(value) if name in _TRUSTED_COLUMNS and isinstance(value, str) else value
 
 
 def _print_table(rows: list[dict[str, Any]], summary: Mapping[str, Any], out: IO[str]) -> None:
@@ -140,5 +145,5 @@ def _print_table(rows: list[dict[str, Any]], summary: Mapping[str, Any], out: IO
         title = "total USD" if name == "total" else name
         table.add_column(title, footer=footer, justify="right" if figure else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(plain_text(None if row[name] is None else str(row[name])) for name in columns))
+        table.add_row(*(printable_text(None if row[name] is None else str(row[name])) for name in columns))
     print_table(table, out)

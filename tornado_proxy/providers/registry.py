@@ -14,3 +14,5 @@ PROVIDERS: tuple[Provider, ...] = (
     OPENAI,
     ANTHROPIC,
 )
+
+PROVIDER_NAMES: tuple[str, ...] = tuple(provider.name for provider in PROVIDERS)

@@ -1,1 +1,1 @@
-"""Reports over prices and records: explain, recompute, coverage."""
+"""Reports over prices and records: explanations, recomputed amounts, coverage.  Pure functions for commands."""

@@ -1,7 +1,7 @@
-"""Whether prices cover what is served: plain requests put to the real admission, and gaps between cards.  Pure.
+"""Checks that prices cover the served endpoints: admission of plain requests, and gaps between rate cards.  Pure.
 
-The requests are made as a client would, for each model on each of its endpoints and tiers; what admission would refuse
-at noon of a working day is better known in the morning.
+The requests have the form that a client would send, for each model on each of its endpoints and tiers.  They find a
+missing price before a client does.
 """
 
 from __future__ import annotations
@@ -26,184 +26,187 @@ _PROVIDERS: Mapping[str, Provider] = {provider.name: provider for provider in PR
 #: Endpoints whose bodies are forms.
 _FORMS = ("/v1/audio/transcriptions", "/v1/audio/translations", "/v1/images/edits", "/v1/images/variations")
 
-#: Endpoints whose requests take a tier or a speed.
+#: Endpoints whose requests have a tier or a speed.
 _TIERED = ("/v1/chat/completions", "/v1/responses", "/v1/messages")
 
-#: What opens a session, here or below, describes all that it may use: there is no plain request of one model.
+#: Endpoints below this path open a session and describe every model in it, so no plain request of one model exists.
 _SESSIONS = "/v1/realtime"
 
-#: A tier of whole batches, which no request asks for by its word.
+#: The tier of whole batches.  No request can ask for it.
 _BATCH = "batch"
+
+#: The terms of a request that select a tier.
+_TIER_TERMS = ("service_tier", "speed")
 
 _BOUNDARY = "----price-check"
 
 
-def coverage_faults(documents: Sequence[Document], book: PriceBook, now: datetime) -> list[Fault]:
-    """What would be refused or left unpriced, with the file and line of the model it is about."""
-    found: list[Fault] = []
+def find_coverage_faults(documents: Sequence[Document], book: PriceBook, now: datetime) -> list[Fault]:
+    """Return models that are past their shutdown, would be rejected, or have gaps between cards, sorted by file."""
+    faults: list[Fault] = []
     for document in documents:
-        content: Any = document.content
-        for model in book.models(content["provider"]):
-            words = [
-                *_life(content["models"][model.name], model, now.date()),
-                *(() if model.status == "retired" else _refusals(book, model, now)),
-                *(() if model.status == "retired" else _gaps(model, now)),
-            ]
-            found += [document.fault(("models", model.name), word) for word in dict.fromkeys(words)]
-    return sorted(found)
+        sections = _model_sections(document)
+        for model in book.models(provider_of(document)):
+            rules = [*_find_missed_shutdown(sections[model.name], model, now.date())]
+            if model.status != "retired":
+                rules += [*_find_rejections(book, model, now), *_find_gaps(model, now)]
+            # Endpoints and tiers often lack the same price: one fault each is enough.
+            faults += [document.fault(("models", model.name), rule) for rule in dict.fromkeys(rules)]
+    return sorted(faults)
 
 
-def stale_cards(documents: Sequence[Document], today: date, max_age_days: int) -> list[Fault]:
-    """Own cards of models still served that nobody has checked for longer."""
+def find_stale_cards(documents: Sequence[Document], today: date, max_age_days: int) -> list[Fault]:
+    """Return the cards of served models that were last checked more than `max_age_days` ago."""
     oldest = (today - timedelta(days=max_age_days)).isoformat()
     return sorted(
         document.fault(("models", name, "rates", number), f"was last checked on {card['checked']}")
         for document in documents
-        for name, section in _models(document).items()
+        for name, section in _model_sections(document).items()
         if section["status"] != "retired"
         for number, card in enumerate(section["rates"])
         if card["checked"] < oldest
     )
 
 
-def ending_prices(documents: Sequence[Document], book: PriceBook, now: datetime) -> list[Fault]:
-    """Prices of today that end on a known day, with no card for the same terms after them."""
+def find_ending_prices(documents: Sequence[Document], book: PriceBook, now: datetime) -> list[Fault]:
+    """Return prices of today that end on a known day and have no successor."""
     return sorted(
         {
-            document.fault(("models", model.name), word)
+            document.fault(("models", model.name), rule)
             for document in documents
-            for model in book.models(_provider(document))
+            for model in book.models(provider_of(document))
             if model.status != "retired"
-            for word in _endings(model, now)
+            for rule in _find_endings(model, now)
         }
     )
 
 
-def uneven_prices(documents: Sequence[Document], book: PriceBook, now: datetime) -> list[Fault]:
-    """Meters that a model's standard terms have a price for and one of its tiers or speeds has none.
+def find_uneven_prices(documents: Sequence[Document], book: PriceBook, now: datetime) -> list[Fault]:
+    """Return meters that have a price on a model's standard terms, and none on one of its tiers or speeds.
 
-    Usage that states some there is kept, and its cost is not known.
+    Usage of such a meter is recorded without a cost.
     """
     return sorted(
-        document.fault(("models", model.name), word)
+        document.fault(("models", model.name), rule)
         for document in documents
-        for model in book.models(_provider(document))
+        for model in book.models(provider_of(document))
         if model.status != "retired"
-        for word in _uneven(model, now)
+        for rule in _find_uneven_meters(model, now)
     )
 
 
-def _uneven(model: ModelPrice, now: datetime) -> Iterator[str]:
-    usual = [meter for meter in model.by_meter if model.find(meter, DEFAULT_TERMS, 0, now)]
-    words = {
-        pair for card in model.by_meter.get(Meter.INPUT, ()) if card.covers(now) for pair in _pairs(card.conditions)
-    }
-    for name, word in sorted(words):
-        if name not in ("service_tier", "speed") or word == getattr(DEFAULT_TERMS, name):
+def provider_of(document: Document) -> str:
+    """Return the name of the provider in a price document that is valid against its schema."""
+    content: Any = document.content
+    return str(content["provider"])
+
+
+def _model_sections(document: Document) -> Mapping[str, Any]:
+    content: Any = document.content
+    sections: Mapping[str, Any] = content["models"]
+    return sections
+
+
+def _find_uneven_meters(model: ModelPrice, now: datetime) -> Iterator[str]:
+    standard = [meter for meter in model.by_meter if model.find(meter, DEFAULT_TERMS, 0, now)]
+    current = [card for card in model.by_meter.get(Meter.INPUT, ()) if card.covers(now)]
+    for name, value in sorted({pair for card in current for pair in _pairs(card.conditions)}):
+        if name not in _TIER_TERMS or value == getattr(DEFAULT_TERMS, name):
             continue
-        missing = [
-            meter
-            for meter in usual
-            if not model.find(meter, DEFAULT_TERMS.override(Terms.from_pairs([(name, word)])), 0, now)
-        ]
+        terms = DEFAULT_TERMS.override(Terms.from_pairs([(name, value)]))
+        missing = [meter for meter in standard if not model.find(meter, terms, 0, now)]
         if missing:
-            yield f"no price on {name} {word} for {', '.join(missing)}, which the standard terms have a price for"
+            yield f"no price on {name} {value} for {', '.join(missing)}, which the standard terms have a price for"
 
 
-def _endings(model: ModelPrice, now: datetime) -> Iterator[str]:
+def _find_endings(model: ModelPrice, now: datetime) -> Iterator[str]:
     ended: defaultdict[tuple[str, datetime], list[str]] = defaultdict(list)
     for meter, cards in model.by_meter.items():
         for card in cards:
             ends = card.effective_until
             if ends is None or not card.covers(now):
                 continue
-            terms = DEFAULT_TERMS.override(Terms.from_pairs(_pairs(card.conditions)))
-            context = 0 if card.conditions.over is None else card.conditions.over + 1
-            if not model.find(meter, terms, context, ends):
-                ended[_words(card), ends].append(meter.value)
-    for (words, ends), meters in ended.items():
-        yield f"no price on {words} from {ends:%Y-%m-%d} on for {', '.join(meters)}"
+            context_tokens = 0 if card.conditions.over is None else card.conditions.over + 1
+            if not model.find(meter, _terms_of(card), context_tokens, ends):
+                ended[_describe_terms(card), ends].append(meter.value)
+    for (terms, ends), meters in ended.items():
+        yield f"no price on {terms} from {ends:%Y-%m-%d} on for {', '.join(meters)}"
 
 
-def _provider(document: Document) -> str:
-    content: Any = document.content
-    return str(content["provider"])
-
-
-def _models(document: Document) -> Mapping[str, Any]:
-    content: Any = document.content
-    models: Mapping[str, Any] = content["models"]
-    return models
-
-
-def _life(section: Mapping[str, Any], model: ModelPrice, today: date) -> Iterator[str]:
+def _find_missed_shutdown(section: Mapping[str, Any], model: ModelPrice, today: date) -> Iterator[str]:
     shutdown = section.get("shutdown_date")
     if shutdown is not None and shutdown <= today.isoformat() and model.status != "retired":
-        yield f"is {model.status}, but was shut down on {shutdown}; its status is retired"
+        yield f"is {model.status}, but was shut down on {shutdown}; set its status to retired"
 
 
-def _refusals(book: PriceBook, model: ModelPrice, now: datetime) -> Iterator[str]:
-    """What admission says to plain requests for the model."""
+def _find_rejections(book: PriceBook, model: ModelPrice, now: datetime) -> Iterator[str]:
+    """Yield the errors of plain requests for the model."""
     for endpoint in _PROVIDERS[model.provider].endpoints:
         priced_as = endpoint.priced_as or endpoint.path
         if not isinstance(endpoint, HttpEndpoint) or endpoint.method != "POST" or endpoint.parse is None:
             continue
         if priced_as not in model.endpoints or priced_as.startswith(_SESSIONS):
             continue
-        for asked in _variants(model, endpoint):
+        for members in _request_variants(model, endpoint):
             try:
-                for spend in endpoint.parse(_request(endpoint, model.name, asked)).facts.spends:
+                for spend in endpoint.parse(_plain_request(endpoint, model.name, members)).facts.spends:
                     book.admit(model.provider, priced_as, spend, now)
             except CallerError as error:
-                words = ", ".join(f"{name} {word}" for name, word in asked.items())
-                yield f"{endpoint.path}{f' ({words})' if words else ''} is refused: {error.message}"
+                variant = ", ".join(f"{name} {value}" for name, value in members.items())
+                yield f"{endpoint.path}{f' ({variant})' if variant else ''} is refused: {error.message}"
 
 
-def _variants(model: ModelPrice, endpoint: HttpEndpoint) -> Iterator[dict[str, str]]:
-    """The words of requests: none, then each tier and speed that the model's input has a price of its own for."""
+def _request_variants(model: ModelPrice, endpoint: HttpEndpoint) -> Iterator[dict[str, str]]:
+    """Yield members of requests: none, then each tier and speed for which the model's input has a price of its own."""
     yield {}
     if endpoint.path not in _TIERED:
         return
-    words = {pair for card in model.by_meter.get(Meter.INPUT, ()) for pair in _pairs(card.conditions)}
-    for name, word in sorted(words):
-        if name in ("service_tier", "speed") and word not in (getattr(DEFAULT_TERMS, name), _BATCH):
-            yield {name: word}
+    pairs = {pair for card in model.by_meter.get(Meter.INPUT, ()) for pair in _pairs(card.conditions)}
+    for name, value in sorted(pairs):
+        if name in _TIER_TERMS and value not in (getattr(DEFAULT_TERMS, name), _BATCH):
+            yield {name: value}
 
 
-def _pairs(conditions: Conditions) -> Iterator[tuple[str, str]]:
-    for name, accepted in conditions.accepted:
-        for word in sorted(accepted):
-            yield name, word
-
-
-def _request(endpoint: HttpEndpoint, model: str, asked: Mapping[str, str]) -> RequestView:
-    """Return a plain request for `model`."""
+def _plain_request(endpoint: HttpEndpoint, model: str, members: Mapping[str, str]) -> RequestView:
+    """Return a plain request for `model`.  It has the members of every endpoint: parsers ignore those of others."""
     if endpoint.path in _FORMS:
         part = f"--{_BOUNDARY}\r\nContent-Disposition: form-data; name="
         form = f'{part}"model"\r\n\r\n{model}\r\n{part}"prompt"\r\n\r\nx\r\n'
         file = f'{part}"file"; filename="a.wav"\r\nContent-Type: audio/wav\r\n\r\nx\r\n'
         return RequestView(f"{form}{file}--{_BOUNDARY}--\r\n".encode(), f"multipart/form-data; boundary={_BOUNDARY}")
-    asks = {"model": model, "messages": [{"role": "user", "content": "x"}], "max_tokens": 1, **asked}
-    plain = {**asks, "input": "x", "prompt": "x", "voice": "alloy"}
-    batch = {"requests": [{"custom_id": "x", "params": asks}]}
+    message = {"model": model, "messages": [{"role": "user", "content": "x"}], "max_tokens": 1, **members}
+    plain = {**message, "input": "x", "prompt": "x", "voice": "alloy"}
+    batch = {"requests": [{"custom_id": "x", "params": message}]}
     body = batch if endpoint.path.endswith("/batches") else plain
     return RequestView(json.dumps(body).encode(), "application/json")
 
 
-def _gaps(model: ModelPrice, at: datetime) -> Iterator[str]:
-    """Input lengths that lie between cards which otherwise hold on the same terms."""
+def _find_gaps(model: ModelPrice, at: datetime) -> Iterator[str]:
+    """Yield input lengths without a price, between cards that have the same terms otherwise."""
     for meter, cards in model.by_meter.items():
         current = [card for card in cards if card.covers(at)]
-        edges = {
+        limits = {
             limit for card in current for limit in (card.conditions.over, card.conditions.up_to) if limit is not None
         }
-        contexts = sorted({0, *edges, *(edge + 1 for edge in edges)})
+        # Prices change at the limits only, so each limit and its successor cover all input lengths.
+        lengths = sorted({0, *limits, *(limit + 1 for limit in limits)})
         for card in current:
-            terms = DEFAULT_TERMS.override(Terms.from_pairs(_pairs(card.conditions)))
-            missing = [context for context in contexts if not model.find(meter, terms, context, at)]
+            terms = _terms_of(card)
+            missing = [length for length in lengths if not model.find(meter, terms, length, at)]
             if missing:
-                yield f"{meter} has no price on {_words(card)} for {missing[0]} input tokens"
+                yield f"{meter} has no price on {_describe_terms(card)} for {missing[0]} input tokens"
 
 
-def _words(card: RateCard) -> str:
-    return ", ".join(f"{name} {word}" for name, word in _pairs(card.conditions)) or "all terms"
+def _terms_of(card: RateCard) -> Terms:
+    """Return terms that meet the conditions of a card."""
+    return DEFAULT_TERMS.override(Terms.from_pairs(_pairs(card.conditions)))
+
+
+def _pairs(conditions: Conditions) -> Iterator[tuple[str, str]]:
+    for name, values in conditions.accepted:
+        for value in sorted(values):
+            yield name, value
+
+
+def _describe_terms(card: RateCard) -> str:
+    return ", ".join(f"{name} {value}" for name, value in _pairs(card.conditions)) or "all terms"

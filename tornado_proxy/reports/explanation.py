@@ -1,4 +1,4 @@
-"""A record of the ledger, taken apart: where each amount comes from, and whether today's prices still say so.  Pure."""
+"""Explains a ledger record: the origin of each amount, and whether today's prices still agree.  Pure."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from typing import Any
 from tornado_proxy.domain.cost import SURCHARGE, LineItem, round_amount
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.rows import format_decimal, read_line_items
-from tornado_proxy.pricing.book.price import UNITS, Conditions
+from tornado_proxy.pricing.book.price import UNITS
 from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.pricing.book.rerate import Entry, Lookup, find_entry
+from tornado_proxy.reports.model_prices import date_members, describe_conditions, describe_unit
 
-_BASIS_WORDS: Mapping[str, str] = {
+_BASIS_TEXTS: Mapping[str, str] = {
     Basis.REPORTED: "the provider's own usage",
-    Basis.INFERRED: "from the request and the shape of the answer",
-    Basis.ESTIMATED: "the provider stated no usage; what was seen was counted",
+    Basis.INFERRED: "from the request and the form of the response",
+    Basis.ESTIMATED: "the provider stated no usage; estimated from the bytes that arrived",
     Basis.PENDING: "the provider reports the usage later",
-    Basis.UNSETTLED: "not known, or not whole; somebody must look at it",
-    Basis.FREE: "an endpoint that costs nothing, or nothing reached the provider",
+    Basis.UNSETTLED: "not known, or incomplete; needs a check by the operator",
+    Basis.FREE: "a free endpoint, or nothing reached the provider",
 }
 
-#: Members of the record that are shown; the others are taken apart or are for machines.
+#: Members of the record that are shown.  The others are shown in another form, or are of internal use.
 _SHOWN = (
     *("request_id", "project_id", "room", "participant", "user", "session", "provider", "endpoint", "method"),
     *("model_requested", "model", "status", "outcome", "basis", "estimate_method", "started_at", "ended_at"),
@@ -34,42 +35,42 @@ _SHOWN = (
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One line item of the provider's, and the entry of today's price files for it."""
+class ExplainedItem:
+    """A provider line item, and today's registry entry for it."""
 
     item: LineItem
     lookup: Lookup
 
     @property
     def entry(self) -> Entry | None:
-        """Today's entry where it is the one that the line was rated with."""
+        """Today's entry if it is the one that rated the item, else None."""
         entry = self.lookup.entry
         return entry if entry is not None and entry.price_hash == self.item.price_hash else None
 
     @property
     def exact(self) -> bool:
-        """Whether quantity x unit price is the amount; where not, it is a sum of amounts that were rounded."""
+        """True if quantity x unit price is the amount; False for a sum of amounts that were rounded one by one."""
         item = self.item
         if item.unit_price is None or item.unit not in UNITS:
             return item.amount is None
         return item.amount == round_amount(item.quantity * item.unit_price / UNITS[item.unit])
 
     def warnings(self) -> Iterator[str]:
-        """What a reader of the bill must know."""
+        """Yield warnings about an unpriced quantity and about a price that has changed since."""
         item, today = self.item, self.lookup.entry
         name = f"{item.type} of {item.model}" if item.model else item.type
         if item.amount is None:
-            yield f"{name} was not charged for want of a price: {format_decimal(item.quantity)} are not in the total"
+            yield f"{name} has no price; {format_decimal(item.quantity)} are not charged"
         elif today is None:
-            yield f"{name}: today's price files have no such price any more ({self.lookup.fault})"
+            yield f"{name}: today's price files have no price for it ({self.lookup.fault})"
         elif self.entry is None:
             yield (
                 f"{name}: today's price files have another entry, {format_decimal(today.unit_price)} "
-                f"{unit_words(today.card.unit)} from {today.card.source} ({today.card.checked})"
+                f"{describe_unit(today.card.unit)} from {today.card.source} ({today.card.checked})"
             )
 
     def members(self) -> dict[str, Any]:
-        """As JSON, with the price entry."""
+        """Return the item with its price entry as JSON members."""
         item, entry = self.item, self.entry
         return {
             "type": item.type,
@@ -81,82 +82,80 @@ class Line:
             "terms": dict(item.terms),
             "context_tokens": item.context_tokens or None,
             "price_hash": item.price_hash,
-            "price": None if entry is None else entry_members(entry),
+            "price": None if entry is None else _entry_members(entry),
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A record taken apart.  `usage` is what the provider sent; `surcharge_rate` a decimal in text."""
+    """An explained record.  `usage` is the provider's usage; `surcharge_rate` is a decimal as text."""
 
     record: Mapping[str, Any]
     usage: object
-    lines: tuple[Line, ...]
+    items: tuple[ExplainedItem, ...]
     surcharge_rate: str | None
-    basis_words: str
+    basis_text: str
     faults: tuple[str, ...]
     warnings: tuple[str, ...]
 
+    def members(self) -> dict[str, Any]:
+        """Return the explanation as JSON members."""
+        return {
+            **self.record,
+            "usage": self.usage,
+            "line_items": [item.members() for item in self.items],
+            "surcharge_rate": self.surcharge_rate,
+            "basis_words": self.basis_text,
+            "faults": list(self.faults),
+            "warnings": list(self.warnings),
+        }
+
 
 def explain_record(record: Mapping[str, object], prices: PriceBook) -> Explanation:
-    """Take a record with all its columns apart."""
+    """Return the explanation of a record, which must have all its columns."""
     started_at = datetime.fromisoformat(str(record["started_at"]))
-    items = read_line_items(_text(record["line_items"]))
-    lines = tuple(
-        Line(item, find_entry(prices, str(record["provider"]), item, started_at))
-        for item in items
+    line_items = read_line_items(_text_or_none(record["line_items"]))
+    explained = tuple(
+        ExplainedItem(item, find_entry(prices, str(record["provider"]), item, started_at))
+        for item in line_items
         if item.type != SURCHARGE
     )
-    rate = next((item.unit_price for item in items if item.type == SURCHARGE), None)
-    usage = _text(record["usage"])
+    rate = next((item.unit_price for item in line_items if item.type == SURCHARGE), None)
+    usage = _text_or_none(record["usage"])
+    warnings = [warning for item in explained for warning in item.warnings()]
     return Explanation(
         record={name: record[name] for name in _SHOWN},
         usage=None if usage is None else json.loads(usage),
-        lines=lines,
+        items=explained,
         surcharge_rate=None if rate is None else format_decimal(rate),
-        basis_words=_BASIS_WORDS.get(str(record["basis"]), ""),
-        faults=tuple(json.loads(_text(record["faults"]) or "[]")),
-        warnings=tuple(warning for line in lines for warning in line.warnings()) + tuple(_sums(record, items)),
+        basis_text=_BASIS_TEXTS.get(str(record["basis"]), ""),
+        faults=tuple(json.loads(_text_or_none(record["faults"]) or "[]")),
+        warnings=(*warnings, *_check_sum(record, line_items)),
     )
 
 
-def entry_members(entry: Entry) -> dict[str, Any]:
-    """A price entry as JSON."""
+def _entry_members(entry: Entry) -> dict[str, Any]:
     card = entry.card
     return {
         "model": entry.model.name,
-        "when": conditions_words(card.conditions),
+        "when": describe_conditions(card.conditions),
         "price": format_decimal(card.prices[entry.meter]),
         "unit": card.unit,
-        "modifiers": [{"name": one.name, "multiply": format_decimal(one.factor)} for one in entry.modifiers],
-        "effective_from": None if card.effective_from is None else f"{card.effective_from:%Y-%m-%d}",
-        "effective_until": None if card.effective_until is None else f"{card.effective_until:%Y-%m-%d}",
+        "modifiers": [
+            {"name": modifier.name, "multiply": format_decimal(modifier.factor)} for modifier in entry.modifiers
+        ],
+        **date_members(card),
         "source": card.source,
         "checked": card.checked,
     }
 
 
-def conditions_words(conditions: Conditions) -> str:
-    """Conditions as a reader says them: "service_tier batch, input_tokens over 272000"."""
-    words = [f"{name} {' or '.join(sorted(accepted))}" for name, accepted in conditions.accepted]
-    if conditions.over is not None:
-        words.append(f"input_tokens over {conditions.over}")
-    if conditions.up_to is not None:
-        words.append(f"input_tokens up to {conditions.up_to}")
-    return ", ".join(words)
-
-
-def unit_words(unit: str) -> str:
-    """`per_million_tokens` as "per million tokens"."""
-    return unit.replace("_", " ")
-
-
-def _sums(record: Mapping[str, object], items: tuple[LineItem, ...]) -> Iterator[str]:
-    """Whether the bill adds up, worked out again from its lines."""
+def _check_sum(record: Mapping[str, object], items: tuple[LineItem, ...]) -> Iterator[str]:
+    """Yield a warning if the line items do not add up to the record's total."""
     total = sum((item.amount for item in items if item.amount is not None), Decimal(0))
     if total != Decimal(str(record["total"])):
-        yield f"the lines add up to {format_decimal(total)}, the record says {record['total']}"
+        yield f"the line items add up to {format_decimal(total)}, but the record's total is {record['total']}"
 
 
-def _text(value: object) -> str | None:
+def _text_or_none(value: object) -> str | None:
     return value if isinstance(value, str) else None

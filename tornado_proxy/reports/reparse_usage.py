@@ -1,4 +1,4 @@
-"""Reads the raw usage of a record again, where it was kept and not rated."""
+"""Parses the stored usage of a record again, for records that were stored without being rated."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tornado_proxy.providers.route_table import RouteTable
 _ROUTES = RouteTable(PROVIDERS)
 
 
-def read_again(record: Mapping[str, object]) -> UsageReport | None:
-    """The report of an answer that held the record's usage and model; None where that says nothing.
+def reparse_usage(record: Mapping[str, object]) -> UsageReport | None:
+    """Return the usage report of a record, or None if its usage is missing or incomplete.
 
-    The tier is the one that usage states, else the standard one: records keep the rest of the answer nowhere.
+    The tier is the one that the usage states, else the standard one: records store nothing else of the response.
     """
     usage, model, requested = (record[name] for name in ("usage", "model", "model_requested"))
     endpoint = _ROUTES.http_endpoint(str(record["provider"]), str(record["method"]), str(record["endpoint"]))
@@ -27,6 +27,7 @@ def read_again(record: Mapping[str, object]) -> UsageReport | None:
     if not isinstance(stated, dict):
         return None
     facts = RequestFacts(model=requested if isinstance(requested, str) else None)
+    # The endpoint's own reader parses a minimal response with this usage, so that no second parser can drift from it.
     reader = endpoint.usage_reader(facts, ResponseHead(200, "application/json"))
     reader.feed(json.dumps({"id": record["object_id"], "model": model, "usage": stated}).encode())
     reader.close(complete=True)

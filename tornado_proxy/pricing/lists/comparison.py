@@ -5,11 +5,12 @@ Prices are compared as charges: 0.006 per minute equals 0.36 per hour.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from fnmatch import fnmatchcase
 
 from tornado_proxy.domain.cost import LineItem
 from tornado_proxy.domain.terms import DEFAULTED_TERMS
@@ -64,6 +65,21 @@ def compare(book: PriceBook, models: Iterable[ListedModel], at: datetime) -> lis
                 seen.add(key)
                 results.append(compared)
     return results
+
+
+def select(
+    prices: Iterable[ComparedPrice], findings: Collection[Finding], patterns: Sequence[str]
+) -> list[ComparedPrice]:
+    """Return the prices with one of `findings`, of models that match one of `patterns` (* matches any text).
+
+    No pattern matches every model.
+    """
+    return [
+        price
+        for price in prices
+        if price.finding in findings
+        and (not patterns or any(fnmatchcase(price.listed_model.name, pattern) for pattern in patterns))
+    ]
 
 
 def _compare(book: PriceBook, model: ListedModel, listed: ListedPrice, at: datetime) -> ComparedPrice:

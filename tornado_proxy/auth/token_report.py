@@ -1,4 +1,4 @@
-"""What `tornado-proxy token inspect` says of a token: its claims in words, never its signature."""
+"""Describes a token for `tornado-proxy token inspect`: its claims as phrases, never its signature.  Pure."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from tornado_proxy.domain.identity import ApiKey
 
 
 class Verification(Enum):
-    """Whether a token was held against keys, and how that ended."""
+    """The result of verifying a token, as printed."""
 
-    NOT_TRIED = "not verified (give --config, --key-file or --key-env)"
-    HELD = "yes"
+    NOT_TRIED = "not verified (use --config, --key-file or --key-env)"
+    VALID = "yes"
     FAILED = "no"
 
 
 @dataclass(frozen=True, slots=True)
 class TokenReport:
-    """Lines to print, and warnings to print apart from them."""
+    """Lines for standard output, and warnings for standard error."""
 
     lines: tuple[str, ...]
     warnings: tuple[str, ...]
     verification: Verification
 
 
-def describe(token: str, keys: Sequence[ApiKey] | None, now: datetime) -> TokenReport:
-    """What `token` says; verified against `keys` unless they are None.
+def describe_token(token: str, keys: Sequence[ApiKey] | None, now: datetime) -> TokenReport:
+    """Return a description of `token`, verified against `keys` unless they are None.
 
     Raises:
         NotAuthenticated: it is not a JWT, or its times or grants cannot be read.
@@ -41,18 +41,19 @@ def describe(token: str, keys: Sequence[ApiKey] | None, now: datetime) -> TokenR
     unverified = read_unverified(token)
     validity = read_validity(unverified.claims)
     verification, reason = _verify(token, keys, now)
-    said = {
+    key_ids = sorted(_printable(key_id) for key_id in participant.list_key_ids(unverified))
+    facts = {
         "verified": f"{verification.value}: {reason}" if reason else verification.value,
-        "participant": _shown(unverified.claims.get("name")),
-        "project": _shown(unverified.claims.get("sub")),
-        "signing key": ", ".join(sorted(_shown(one) for one in participant.list_key_ids(unverified))) or "none named",
-        "algorithm": _shown(unverified.header.get("alg")),
-        **_said_of_grants(unverified),
-        "not before": _time(validity.not_before, "now"),
-        "expires": _time(validity.expires_at, "never"),
+        "participant": _printable(unverified.claims.get("name")),
+        "project": _printable(unverified.claims.get("sub")),
+        "signing key": ", ".join(key_ids) or "none named",
+        "algorithm": _printable(unverified.header.get("alg")),
+        **_describe_grants(unverified),
+        "not before": _format_time(validity.not_before, "now"),
+        "expires": _format_time(validity.expires_at, "never"),
     }
-    lines = tuple(f"{name + ':':<14}{value}" for name, value in said.items())
-    return TokenReport(lines, _warnings(validity, now), verification)
+    lines = tuple(f"{name + ':':<14}{value}" for name, value in facts.items())
+    return TokenReport(lines, _find_warnings(validity, now), verification)
 
 
 def _verify(token: str, keys: Sequence[ApiKey] | None, now: datetime) -> tuple[Verification, str]:
@@ -62,34 +63,34 @@ def _verify(token: str, keys: Sequence[ApiKey] | None, now: datetime) -> tuple[V
         participant.verify(token, {key.id: key for key in keys}, now)
     except CallerError as error:
         return Verification.FAILED, error.message
-    return Verification.HELD, ""
+    return Verification.VALID, ""
 
 
-def _said_of_grants(token: UnverifiedToken) -> dict[str, str]:
-    said: dict[str, str] = {}
+def _describe_grants(token: UnverifiedToken) -> dict[str, str]:
+    facts: dict[str, str] = {}
     for name, scope in participant.read_grants(token.claims):
         if name != "api":
-            said.setdefault(_shown(name), _shown(scope))
-        elif "models" not in said:
-            said["models"] = _models(scope)
+            facts.setdefault(_printable(name), _printable(scope))
+        elif "models" not in facts:
+            facts["models"] = _describe_models(scope)
             if isinstance(scope, dict) and scope.keys() - {"llm"}:
-                said["other api"] = ", ".join(sorted(_shown(one) for one in scope.keys() - {"llm"}))
-    return {**said, "models": said.get("models", "none: the token has no api grant")}
+                facts["other api"] = ", ".join(sorted(_printable(section) for section in scope.keys() - {"llm"}))
+    return {**facts, "models": facts.get("models", "none: the token has no api grant")}
 
 
-def _models(scope: object) -> str:
+def _describe_models(scope: object) -> str:
     llm = scope.get("llm") if isinstance(scope, dict) else None
     if not isinstance(llm, dict):
         return "none: the api grant has no llm section"
     models = llm.get("models")
     if models is None:
-        return "all that the project may use"
+        return "all models of the project"
     if not isinstance(models, list) or not models:
         return "none: llm.models is empty"
-    return ", ".join(_shown(model) for model in models)
+    return ", ".join(_printable(model) for model in models)
 
 
-def _warnings(validity: Validity, now: datetime) -> tuple[str, ...]:
+def _find_warnings(validity: Validity, now: datetime) -> tuple[str, ...]:
     try:
         validity.check(now)
     except CallerError as error:
@@ -97,12 +98,12 @@ def _warnings(validity: Validity, now: datetime) -> tuple[str, ...]:
     return () if validity.expires_at is not None else ("the token never expires; only removing its key revokes it",)
 
 
-def _time(at: datetime | None, missing: str) -> str:
+def _format_time(at: datetime | None, missing: str) -> str:
     return missing if at is None else at.isoformat(timespec="seconds")
 
 
-def _shown(value: object) -> str:
-    """A claim on one line: quoted where it holds what a terminal would act on."""
+def _printable(value: object) -> str:
+    """Return a claim on one line; JSON escapes characters that a terminal would obey."""
     if isinstance(value, str) and value.isprintable():
         return value
     return json.dumps(value)

@@ -1,0 +1,93 @@
+"""Coverage of the served endpoints by prices, on a small price file."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+
+import pytest
+
+from tests.reports.rated_records import PRICES, price_book, price_document
+from tornado_proxy.domain.errors import Fault
+from tornado_proxy.reports.coverage import (
+    find_coverage_faults,
+    find_ending_prices,
+    find_stale_cards,
+    find_uneven_prices,
+    provider_of,
+)
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+FLEX = 'prices: {input_tokens: "0.625", output_tokens: "5"}'
+
+
+def coverage_faults(text: str) -> list[Fault]:
+    return find_coverage_faults([price_document(text)], price_book(text), NOW)
+
+
+def test_complete_prices_have_no_fault() -> None:
+    assert coverage_faults(PRICES) == []
+    assert find_uneven_prices([price_document()], price_book(), NOW) == []
+    assert provider_of(price_document()) == "openai"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "rule"),
+    [
+        pytest.param(
+            FLEX,
+            'prices: {input_tokens: "0.625"}',
+            "/v1/chat/completions (service_tier flex) is refused: gpt-5.4 has no price for output_tokens",
+            id="a tier without a price",
+        ),
+        pytest.param(
+            "when: {service_tier: standard}",
+            "when: {service_tier: standard, input_tokens: {up_to: 1000}}",
+            "input_tokens has no price on service_tier standard for 1001 input tokens",
+            id="an input length without a price",
+        ),
+        pytest.param(
+            "status: active",
+            "status: active\n    shutdown_date: 2026-01-01",
+            "is active, but was shut down on 2026-01-01; set its status to retired",
+            id="a missed shutdown",
+        ),
+    ],
+)
+def test_gap_in_the_prices_is_a_fault_of_the_model(old: str, new: str, rule: str) -> None:
+    assert PRICES.count(old) == 1
+    faults = coverage_faults(PRICES.replace(old, new))
+
+    assert any(rule in fault.rule for fault in faults), faults
+    assert {fault.key for fault in faults} == {'models."gpt-5.4"'}
+
+
+def test_retired_model_needs_no_prices() -> None:
+    assert coverage_faults(PRICES.replace("status: active", "status: retired").replace(FLEX, "prices: {}")) == []
+
+
+def test_price_that_ends_without_a_successor_is_reported() -> None:
+    text = PRICES.replace(FLEX, f"effective_until: 2026-04-01\n        {FLEX}")
+
+    (fault,) = find_ending_prices([price_document(text)], price_book(text), NOW)
+
+    assert fault.rule == "no price on service_tier flex from 2026-04-01 on for input_tokens, output_tokens"
+
+
+def test_meter_without_a_price_on_one_tier_is_reported() -> None:
+    text = PRICES.replace('output_tokens: "10"}', 'output_tokens: "10", cached_input_tokens: "0.1"}')
+
+    (fault,) = find_uneven_prices([price_document(text)], price_book(text), NOW)
+
+    assert fault.rule == (
+        "no price on service_tier flex for cached_input_tokens, which the standard terms have a price for"
+    )
+
+
+def test_card_not_checked_for_longer_than_the_limit_is_stale() -> None:
+    documents = [price_document()]
+
+    # The cards were checked on 2026-02-01 and 2026-02-02.
+    assert find_stale_cards(documents, date(2026, 2, 11), 10) == []
+    assert [fault.rule for fault in find_stale_cards(documents, date(2026, 2, 12), 10)] == [
+        "was last checked on 2026-02-01"
+    ]

@@ -1,0 +1,113 @@
+"""Records at today's prices: differences, reasons, sums."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from tests.ledger.sample_records import make_intent, make_record
+from tests.reports.rated_records import PRICES, USAGE, price_book, rated_record, row_of
+from tornado_proxy.domain.cost import Cost, LineItem, bill
+from tornado_proxy.domain.usage import Basis
+from tornado_proxy.reports.recompute import COLUMNS, Totals, recompute_record, recompute_records
+
+BOOK = price_book()
+RAISED = price_book(PRICES.replace('"1.25"', '"2.5"'))
+OTHER_MODEL = price_book(PRICES.replace("gpt-5.4", "gpt-9"))
+NOTHING = Cost((), Decimal(0), Decimal(0), Decimal(0))
+RATE = Decimal("0.05")
+
+
+def test_record_at_the_same_prices_does_not_differ() -> None:
+    result = recompute_record(row_of(rated_record("req_1", BOOK, tier="flex", region="eu")), BOOK, Decimal(0))
+
+    assert (result.difference, result.differs, result.reasons) == (0, False, ())
+
+
+def test_raised_price_gives_the_difference_and_its_reason() -> None:
+    result = recompute_record(row_of(rated_record("req_1", BOOK)), RAISED, Decimal(0))
+
+    # 1000 x 1.25 / 10^6 more, and 5 % of it.
+    assert result.difference == Decimal("0.0013125")
+    assert result.reasons == ("input_tokens of gpt-5.4: 1.25 per million tokens, today 2.5 per million tokens",)
+
+
+def test_record_without_a_price_today_has_no_difference() -> None:
+    result = recompute_record(row_of(rated_record("req_1", BOOK)), OTHER_MODEL, Decimal(0))
+
+    assert (result.today, result.difference, result.differs) == (None, None, True)
+    assert result.reasons == ("gpt-5.4 has no prices",)
+
+
+def test_quantity_that_had_no_price_is_rated_at_today_s() -> None:
+    item = LineItem("input_tokens", Decimal(1000), "", None, None, "gpt-5.4", terms=(("service_tier", "flex"),))
+    stored = make_record(make_intent("req_1"), cost=bill([item], RATE), basis=Basis.UNSETTLED)
+
+    result = recompute_record(row_of(stored), BOOK, Decimal(0))
+
+    # 1000 x 0.625 / 10^6 and 5 %.
+    assert result.today == Decimal("0.00065625")
+    assert result.reasons == ("input_tokens of gpt-5.4: no price, today 0.625 per million tokens",)
+
+
+def test_stored_usage_that_was_never_rated_is_rated_with_the_given_surcharge() -> None:
+    stored = make_record(
+        make_intent("req_1"), cost=NOTHING, basis=Basis.UNSETTLED, usage=USAGE, faults=("rating failed",)
+    )
+
+    result = recompute_record(row_of(stored), BOOK, RATE)
+
+    # 0.00125 + 0.001, and 5 %.
+    assert result.today == Decimal("0.0023625")
+    assert result.reasons == ("it was not rated; rated now from the provider's usage",)
+
+
+def test_record_without_usage_has_its_fault_as_the_reason() -> None:
+    stored = make_record(make_intent("req_1"), cost=NOTHING, basis=Basis.UNSETTLED, usage=None, faults=("no response",))
+
+    result = recompute_record(row_of(stored), BOOK, RATE)
+
+    assert (result.today, result.reasons) == (None, ("its usage is not known (no response)",))
+
+
+@pytest.mark.parametrize("basis", [Basis.FREE, Basis.PENDING])
+def test_free_and_pending_records_do_not_differ(basis: Basis) -> None:
+    assert not recompute_record(
+        row_of(make_record(make_intent("req_1"), cost=NOTHING, basis=basis)), RAISED, RATE
+    ).differs
+
+
+def test_totals_count_an_unrated_record_with_its_billed_amount() -> None:
+    totals = Totals()
+    rows = [
+        row_of(rated_record("req_1", BOOK)),
+        row_of(rated_record("req_2", BOOK, tier="flex")),
+        row_of(make_record(make_intent("req_3"), cost=NOTHING, basis=Basis.PENDING)),
+    ]
+
+    results = list(recompute_records(rows, RAISED, RATE, totals))
+    list(recompute_records(rows[:1], OTHER_MODEL, RATE, totals))
+
+    assert [result.difference for result in results] == [Decimal("0.0013125"), 0, 0]
+    assert (totals.records, totals.differing, totals.unrated, totals.pending) == (4, 1, 1, 1)
+    assert totals.billed == 2 * Decimal("0.0023625") + Decimal("0.00118125")
+    assert totals.today - totals.billed == totals.by_project["project-a"] == Decimal("0.0013125")
+
+
+def test_members_are_text_in_the_order_of_the_columns() -> None:
+    members = recompute_record(row_of(rated_record("req_1", BOOK)), RAISED, RATE).members()
+
+    assert tuple(members) == COLUMNS
+    assert members == {
+        "request_id": "req_1",
+        "project_id": "project-a",
+        "started_at": "2026-03-02T10:00:00.123Z",
+        "provider": "openai",
+        "model": "gpt-5.4-2026-03-05",
+        "basis": "reported",
+        "billed": "0.002362500000",
+        "today": "0.003675000000",
+        "difference": "0.001312500000",
+        "why": "input_tokens of gpt-5.4: 1.25 per million tokens, today 2.5 per million tokens",
+    }

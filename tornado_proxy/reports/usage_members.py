@@ -1,0 +1,42 @@
+"""Ledger records and sums as the JSON members that `tornado-proxy usage` prints.  Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from tornado_proxy.ledger.reports.records_query import UsageSum
+from tornado_proxy.ledger.rows import format_decimal
+
+#: Members that the ledger stores as JSON text.
+_JSON_MEMBERS = ("usage", "line_items")
+
+#: Members of a line item that are printed.  Terms and hashes are for `explain`.
+_ITEM_MEMBERS = ("type", "quantity", "unit", "unit_price", "amount", "model")
+
+#: Members of a sum after those that it is grouped by.
+SUM_COLUMNS = ("requests", "subtotal", "surcharge", "total", "unsettled", "pending")
+
+
+def record_members(record: Mapping[str, object]) -> dict[str, object]:
+    """Return a record with its JSON text parsed and its line items reduced to the printed members."""
+    members = dict(record)
+    for name in _JSON_MEMBERS:
+        text = members[name]
+        members[name] = json.loads(text) if isinstance(text, str) else None
+    items = members["line_items"]
+    if isinstance(items, list):
+        members["line_items"] = [{name: item[name] for name in _ITEM_MEMBERS} for item in items]
+    return members
+
+
+def sum_members(usage_sum: UsageSum) -> dict[str, object]:
+    """Return the values of SUM_COLUMNS; amounts are decimals as text."""
+    return {
+        "requests": usage_sum.requests,
+        "subtotal": format_decimal(usage_sum.subtotal),
+        "surcharge": format_decimal(usage_sum.surcharge),
+        "total": format_decimal(usage_sum.total),
+        "unsettled": usage_sum.unsettled,
+        "pending": usage_sum.pending,
+    }
