@@ -6,17 +6,17 @@ import asyncio
 import json
 from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 import websockets
 from agents.realtime import RealtimeAgent, RealtimeRunner
 
-from tests.harness import OPENAI_KEY, ProxyProcess, mint, running_proxy
+from tests.harness import OPENAI_KEY, TIMEOUT_S, ProxyProcess, mint, running_proxy
+from tests.server.realtime import MODEL, websocket_url
+from tests.stress.process_stats import resident_kib
 from tornado_proxy.simulator import Simulator, running_simulator
 
-MODEL = "gpt-realtime"
-_ANSWERS = 25
+_RESPONSES = 25
 
 
 @pytest.fixture(scope="module")
@@ -28,29 +28,25 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
         yield running
 
 
-def socket_url(proxy: ProxyProcess) -> str:
-    return f"ws{proxy.base_url.removeprefix('http')}/openai/v1/realtime?model={MODEL}"
-
-
-def test_a_voice_agent_speaks_and_is_billed(proxy: ProxyProcess) -> None:
+def test_voice_agent_speaks_and_is_billed(proxy: ProxyProcess) -> None:
     async def talk() -> str:
         runner = RealtimeRunner(
             RealtimeAgent(name="clerk", instructions="Be brief."),
             config={"model_settings": {"model_name": MODEL}, "tracing_disabled": True},
         )
-        session = await runner.run(model_config={"url": socket_url(proxy), "api_key": mint(name="agent-smith")})
+        session = await runner.run(model_config={"url": websocket_url(proxy), "api_key": mint(name="agent-smith")})
         async with session:
             await session.send_message("Hello")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(TIMEOUT_S):
                 async for event in session:
                     if event.type == "agent_end":
                         return event.type
-        raise AssertionError("the session ended before its answer")
+        raise AssertionError("the session ended before its response")
 
     assert asyncio.run(talk()) == "agent_end"
 
-    records = [one for one in proxy.read_records(count=1) if one["participant"] == "agent-smith"]
-    (record,) = [one for one in records if one["basis"] == "reported"]
+    records = [record for record in proxy.read_records(count=1) if record["participant"] == "agent-smith"]
+    (record,) = [record for record in records if record["basis"] == "reported"]
     items = {item["type"]: Decimal(item["quantity"]) for item in record["line_items"]}
     assert items["output_audio_tokens"] > 0
     assert Decimal(record["subtotal"]) == sum(
@@ -58,35 +54,31 @@ def test_a_voice_agent_speaks_and_is_billed(proxy: ProxyProcess) -> None:
     )
 
 
-def resident_kib(proxy: ProxyProcess) -> int:
-    status = Path(f"/proc/{proxy.process.pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
-
-
-def test_a_client_that_does_not_read_costs_little_and_gets_everything_in_the_end(proxy: ProxyProcess) -> None:
-    """Tens of megabytes of sound wait for it; what the kernel does not hold stays with the provider."""
+def test_client_that_does_not_read_costs_little_memory_and_receives_everything(proxy: ProxyProcess) -> None:
+    """Tens of megabytes of audio wait for it; the kernel buffers some, the rest stays with the provider."""
 
     async def stall() -> tuple[int, int]:
         headers = {"Authorization": f"Bearer {mint()}"}
         async with websockets.connect(
-            socket_url(proxy), additional_headers=headers, max_size=None, ping_interval=None, max_queue=1
+            websocket_url(proxy), additional_headers=headers, max_size=None, ping_interval=None, max_queue=1
         ) as socket:
-            said = {"type": "input_text", "text": "[[sim tokens=100]]"}
-            item = {"type": "message", "role": "user", "content": [said]}
+            content = {"type": "input_text", "text": "[[sim tokens=100]]"}
+            item = {"type": "message", "role": "user", "content": [content]}
             await socket.send(json.dumps({"type": "conversation.item.create", "item": item}))
             before = resident_kib(proxy)
-            for _ in range(_ANSWERS):
+            for _ in range(_RESPONSES):
                 await socket.send(json.dumps({"type": "response.create"}))
+            # Without back-pressure the server would hold tens of megabytes by then.
             await asyncio.sleep(2)
-            grown = resident_kib(proxy) - before
+            growth = resident_kib(proxy) - before
             received = done = 0
-            while done < _ANSWERS:
-                frame = await asyncio.wait_for(socket.recv(), 20)
+            while done < _RESPONSES:
+                frame = await asyncio.wait_for(socket.recv(), TIMEOUT_S)
                 received += len(frame)
                 done += '"response.done"' in str(frame[:100])
-            return grown, received
+            return growth, received
 
-    grown, received = asyncio.run(stall())
+    growth, received = asyncio.run(stall())
 
     assert received > 30_000_000
-    assert grown < 24 * 1024
+    assert growth < 24 * 1024
