@@ -9,8 +9,8 @@ from decimal import Decimal
 import pytest
 import yaml
 
-from tests.providers.openai.feeding import read, read_three_ways
-from tests.providers.openai.recorded import FOLDER, answer_body, exchange, expected_lines
+from tests.providers.reading import read, read_three_ways
+from tests.providers.recorded import FOLDER, exchange, expected_lines, response_body
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.providers.anthropic.batches.results import BatchResultsReader
 from tornado_proxy.providers.anthropic.provider import ANTHROPIC
@@ -57,7 +57,7 @@ def test_a_recorded_answer_gives_the_expected_quantities_however_it_is_split(nam
     make = make_reader(name)
     assert make is not None
 
-    report = read_three_ways(make, answer_body(name))
+    report = read_three_ways(make, response_body(name))
 
     assert lines(report) == expected_lines(name)
     assert report.basis is (Basis.FREE if name == "messages-refusal" else Basis.REPORTED)
@@ -70,7 +70,7 @@ def test_raw_usage_is_the_final_merged_usage(name: str) -> None:
     assert make is not None
     figures = json.loads((FOLDER / "expected" / f"{name}.json").read_text())
 
-    report = read(make(), [answer_body(name)])
+    report = read(make(), [response_body(name)])
 
     assert report.raw is not None
     assert json.loads(report.raw) == figures["readings"][0]["usage"]
@@ -94,7 +94,7 @@ def test_a_recorded_answer_without_usage_has_its_basis_and_no_readings(name: str
         assert basis is None
         return
 
-    report = read_three_ways(make, answer_body(name))
+    report = read_three_ways(make, response_body(name))
 
     assert report.basis is basis
     assert report.items == ()
@@ -109,4 +109,4 @@ def test_a_new_batch_is_pending_under_its_id() -> None:
     make = make_reader("batch-cancel")  # which is created to be cancelled later
     assert make is not None
 
-    assert read(make(), [answer_body("batch-cancel")]).object_id == "msgbatch_016z7nD8oj5sT4pMEcEnvJQQ"
+    assert read(make(), [response_body("batch-cancel")]).object_id == "msgbatch_016z7nD8oj5sT4pMEcEnvJQQ"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.providers.openai.feeding import pieces, read, read_three_ways
-from tests.providers.openai.recorded import answer_body, expected_lines, lines, request_body
+from tests.providers.reading import pieces, read, read_three_ways
+from tests.providers.recorded import expected_lines, lines, request_body, response_body
 from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
@@ -28,7 +28,7 @@ def meters(report: UsageReport) -> dict[str, int]:
 def test_a_recorded_answer_comes_to_the_expected_lines():
     parsed = parse(RequestView(*request_body("embeddings")))
 
-    report = read_three_ways(lambda: make_reader(parsed.facts, OK), answer_body("embeddings"))
+    report = read_three_ways(lambda: make_reader(parsed.facts, OK), response_body("embeddings"))
 
     assert lines([report]) == expected_lines("embeddings")
     assert report.basis is Basis.REPORTED

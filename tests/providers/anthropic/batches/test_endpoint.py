@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.providers.anthropic.streams import JSON
-from tests.providers.openai.feeding import read
+from tests.providers.reading import read
 from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.terms import Terms

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.providers.anthropic.streams import FACTS, JSON, MODEL, counts
-from tests.providers.openai.feeding import read
+from tests.providers.reading import read
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.providers.anthropic.messages.endpoint import MESSAGE_ENDPOINTS, make_reader
 from tornado_proxy.providers.anthropic.messages.report import combine_reports, report_message

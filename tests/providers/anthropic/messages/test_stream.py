@@ -23,7 +23,7 @@ from tests.providers.anthropic.streams import (
     start,
     text,
 )
-from tests.providers.openai.feeding import pieces, read, read_three_ways
+from tests.providers.reading import pieces, read, read_three_ways
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, UsageReport

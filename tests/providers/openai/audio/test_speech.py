@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.providers.openai.feeding import pieces, read, read_three_ways
-from tests.providers.openai.recorded import answer_body, request_body
+from tests.providers.reading import pieces, read, read_three_ways
+from tests.providers.recorded import request_body, response_body
 from tornado_proxy.domain.errors import BadRequest, InvalidBody, UpstreamError
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
 from tornado_proxy.providers.contract import RequestView, ResponseHead
@@ -66,7 +66,7 @@ def test_escapes_count_as_what_they_stand_for(text, code_points):
 
 def test_a_token_priced_model_is_asked_for_sse_and_the_client_gets_the_same_audio():
     body, content_type = request_body("speech")
-    audio = answer_body("speech")
+    audio = response_body("speech")
     parsed = EXACT.parse(RequestView(body, content_type))
     edit = EDITS.body(parsed.facts, SSE)
 

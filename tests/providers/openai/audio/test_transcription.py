@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.providers.openai.feeding import pieces, read, read_three_ways
-from tests.providers.openai.recorded import answer_body, expected_lines, lines, request_body
+from tests.providers.reading import pieces, read, read_three_ways
+from tests.providers.recorded import expected_lines, lines, request_body, response_body
 from tornado_proxy.domain.errors import BadRequest, InvalidBody
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
 from tornado_proxy.providers.contract import RequestView, ResponseHead
@@ -63,7 +63,7 @@ def test_recorded_transcriptions_come_to_the_expected_lines(name, head):
         body += b"\r\n--" + content_type.partition("boundary=")[2].encode() + b"--\r\n"
     parsed = transcription.parse(RequestView(body, content_type))
 
-    report = read_three_ways(lambda: transcription.make_reader(parsed.facts, head), answer_body(name))
+    report = read_three_ways(lambda: transcription.make_reader(parsed.facts, head), response_body(name))
 
     assert lines([report], parsed.facts.model) == expected_lines(name)
     assert report.basis is Basis.REPORTED

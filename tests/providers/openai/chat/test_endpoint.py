@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.providers.openai.feeding import pieces, read, read_three_ways
-from tests.providers.openai.recorded import answer_body, expected_lines, lines, request_body
+from tests.providers.reading import pieces, read, read_three_ways
+from tests.providers.recorded import expected_lines, lines, request_body, response_body
 from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
@@ -58,7 +58,7 @@ def test_recorded_answers_come_to_the_expected_lines(name):
     parsed = parse(RequestView(*request_body(name)))
     head = SSE if "stream" in name else JSON
 
-    report = read_three_ways(lambda: make_reader(parsed.facts, head), answer_body(name))
+    report = read_three_ways(lambda: make_reader(parsed.facts, head), response_body(name))
 
     assert undated(lines([report])) == expected_lines(name)
     assert report.basis is Basis.REPORTED
@@ -71,7 +71,7 @@ def test_a_recorded_stream_without_usage_is_estimated_by_the_named_method():
     body, content_type = request_body("chat-stream-without-usage")
     parsed = parse(RequestView(body, content_type))
 
-    report = of_stream(answer_body("chat-stream-without-usage"), parsed.facts)
+    report = of_stream(response_body("chat-stream-without-usage"), parsed.facts)
 
     assert (report.basis, report.estimate_method) == (Basis.ESTIMATED, "utf8_bytes_div_4")
     # "Atlantic Ocean" are 14 bytes
@@ -402,7 +402,7 @@ def test_no_shape_of_an_answer_makes_a_reader_raise(body):
 
 @given(st.lists(st.integers(0, 5000)))
 def test_cuts_do_not_change_what_is_read(cuts):
-    data = answer_body("chat-stream-with-usage")
+    data = response_body("chat-stream-with-usage")
 
     assert read(make_reader(FACTS, SSE), pieces(data, cuts)) == read(make_reader(FACTS, SSE), [data])
 

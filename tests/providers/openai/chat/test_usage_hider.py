@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.providers.openai.feeding import pieces
-from tests.providers.openai.recorded import answer_body
+from tests.providers.reading import pieces
+from tests.providers.recorded import response_body
 from tornado_proxy.providers.openai.chat.usage_hider import UsageHider
 from tornado_proxy.wire import sse
 
-RECORDED = answer_body("chat-stream-with-usage")
+RECORDED = response_body("chat-stream-with-usage")
 USAGE_EVENT = re.compile(rb'data: \{[^\n]*"choices":\[\],"usage":\{[^\n]*\n\n')
 
 
@@ -42,7 +42,7 @@ def test_byte_by_byte_the_same_is_seen():
 
 
 def test_a_stream_recorded_without_usage_passes_untouched():
-    data = answer_body("chat-stream-without-usage")
+    data = response_body("chat-stream-without-usage")
 
     assert edited(data) == data
 

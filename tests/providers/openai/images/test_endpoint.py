@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.providers.openai.feeding import pieces, read, read_three_ways
-from tests.providers.openai.recorded import answer_body, exchange, expected_lines, lines, request_body
+from tests.providers.reading import pieces, read, read_three_ways
+from tests.providers.recorded import exchange, expected_lines, lines, request_body, response_body
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.request import ImageFacts
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
@@ -52,7 +52,7 @@ def meters(report: UsageReport) -> dict[str, int]:
 def test_recorded_images_come_to_the_expected_lines(name, endpoint):
     parsed = endpoint.parse(RequestView(*request_body(name)))
 
-    report = read_three_ways(lambda: endpoint.reader(parsed.facts, JSON), answer_body(name))
+    report = read_three_ways(lambda: endpoint.reader(parsed.facts, JSON), response_body(name))
 
     assert lines([report], parsed.facts.model) == expected_lines(name)
     assert report.basis is Basis.REPORTED
@@ -68,7 +68,7 @@ def test_the_recorded_dall_e_answer_is_inferred_from_its_shape():
     body = json.dumps(exchange("images-dall-e")["request"]["body"] | {"model": "dall-e-2"}).encode()
     facts = GENERATIONS.parse(RequestView(body, "application/json")).facts
 
-    report = read_three_ways(lambda: GENERATIONS.reader(facts, JSON), answer_body("images-dall-e"))
+    report = read_three_ways(lambda: GENERATIONS.reader(facts, JSON), response_body("images-dall-e"))
 
     assert described(report) == [("images", 1, {"size": "256x256", "quality": "standard"})]
     assert report.basis is Basis.INFERRED

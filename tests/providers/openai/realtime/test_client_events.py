@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.providers.openai.recorded import exchange
+from tests.providers.recorded import exchange
 from tornado_proxy.domain.errors import InvalidBody, ModelNotPriced
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.providers.openai.realtime.client_events import error_event, read_client_event

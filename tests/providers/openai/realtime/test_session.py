@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.providers.openai.feeding import reports_of
-from tests.providers.openai.recorded import exchange, expected_lines, lines
+from tests.providers.reading import reports_of
+from tests.providers.recorded import exchange, expected_lines, lines
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
 from tornado_proxy.providers.contract import SocketEvent, UsageReported
 from tornado_proxy.providers.openai.realtime.session import RealtimeSession

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.providers.openai.feeding import reports_of
+from tests.providers.reading import reports_of
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
 from tornado_proxy.providers.contract import SessionChanged, WorkRejected, WorkStarted

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.providers.openai.feeding import reports_of
+from tests.providers.reading import reports_of
 from tornado_proxy.domain.errors import BadRequest, ModelNotPriced
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.providers.contract import SessionChanged, WorkRejected, WorkStarted

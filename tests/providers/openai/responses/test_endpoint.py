@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.providers.openai.feeding import pieces, read, read_three_ways
-from tests.providers.openai.recorded import answer_body, exchange, expected_lines, lines, request_body
+from tests.providers.reading import pieces, read, read_three_ways
+from tests.providers.recorded import exchange, expected_lines, lines, request_body, response_body
 from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.domain.request import DeferredRatingFacts, RequestFacts, Spend
 from tornado_proxy.domain.terms import Terms
@@ -72,20 +72,22 @@ def test_recorded_answers_come_to_the_expected_lines(name):
     model = (exchange(name)["request"].get("body") or {"model": "gpt-4o"})["model"]
     head = SSE if "event-stream" in exchange(name)["response"]["headers"]["content-type"] else JSON
 
-    report = read_three_ways(lambda: make_reader(RequestFacts(model=model), head), answer_body(name))
+    report = read_three_ways(lambda: make_reader(RequestFacts(model=model), head), response_body(name))
 
     assert undated(lines([report], model)) == expected_lines(name)
     assert report.basis is Basis.REPORTED
 
 
 def test_the_tier_is_the_one_that_served():
-    assert read(make_reader(FACTS, JSON), [answer_body("responses-priority")]).items[0].terms.service_tier == "priority"
+    assert (
+        read(make_reader(FACTS, JSON), [response_body("responses-priority")]).items[0].terms.service_tier == "priority"
+    )
 
 
 def test_a_recorded_background_response_is_pending_under_its_id():
     parsed = parse(RequestView(*request_body("responses-background-created")))
 
-    report = read_three_ways(lambda: make_reader(parsed.facts, JSON), answer_body("responses-background-created"))
+    report = read_three_ways(lambda: make_reader(parsed.facts, JSON), response_body("responses-background-created"))
 
     assert parsed.facts.background
     assert report.basis is Basis.PENDING
@@ -94,7 +96,7 @@ def test_a_recorded_background_response_is_pending_under_its_id():
 
 
 def test_a_recorded_refusal_at_the_start_of_a_stream_is_free():
-    report = read_three_ways(lambda: make_reader(FACTS, SSE), answer_body("responses-stream-error"))
+    report = read_three_ways(lambda: make_reader(FACTS, SSE), response_body("responses-stream-error"))
 
     assert (report.basis, report.items) == (Basis.FREE, ())
 
@@ -103,13 +105,13 @@ def test_a_recorded_error_status_is_free():
     (create,) = (row for row in RESPONSE_ENDPOINTS if (row.method, row.path) == ("POST", "/v1/responses"))
     head = ResponseHead(400, "application/json")
 
-    report = read(create.usage_reader(FACTS, head), [answer_body("responses-error")])
+    report = read(create.usage_reader(FACTS, head), [response_body("responses-error")])
 
     assert report.basis is Basis.FREE
 
 
 def test_recorded_pictures_whose_tokens_are_stated_nowhere_are_estimated_by_size_and_quality():
-    report = read_three_ways(lambda: make_reader(FACTS, JSON), answer_body("responses-image-generation"))
+    report = read_three_ways(lambda: make_reader(FACTS, JSON), response_body("responses-image-generation"))
 
     assert (report.basis, report.estimate_method) == (Basis.ESTIMATED, "image_size_and_quality")
     assert meters(report) == {"input_tokens": 3151, "output_tokens": 1970, "output_image_tokens": 272}
@@ -117,7 +119,7 @@ def test_recorded_pictures_whose_tokens_are_stated_nowhere_are_estimated_by_size
 
 
 def test_a_container_that_ran_is_told_because_nothing_states_its_time():
-    report = read(make_reader(FACTS, JSON), [answer_body("responses-code-interpreter")])
+    report = read(make_reader(FACTS, JSON), [response_body("responses-code-interpreter")])
 
     (note,) = report.faults
     assert "cntr_6903bf2c0470819090b2b1e63e0b66800c139a5d654a42ec" in note
@@ -482,7 +484,7 @@ def test_no_shape_of_an_answer_makes_a_reader_raise_or_charge_below_zero(body):
 
 @given(st.lists(st.integers(0, 20_000)))
 def test_cuts_do_not_change_what_is_read(cuts):
-    data = answer_body("responses-stream")
+    data = response_body("responses-stream")
 
     assert read(make_reader(FACTS, SSE), pieces(data, cuts)) == read(make_reader(FACTS, SSE), [data])
 

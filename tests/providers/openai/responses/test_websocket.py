@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.providers.openai.feeding import reports_of
+from tests.providers.reading import reports_of
 from tornado_proxy.domain.errors import InvalidBody, ModelNotPriced
 from tornado_proxy.domain.usage import Basis, Meter
 from tornado_proxy.providers.contract import WorkRejected, WorkStarted

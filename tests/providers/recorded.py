@@ -1,4 +1,4 @@
-"""Recorded exchanges of the media endpoints, and what they must come to."""
+"""Recorded exchanges with the providers, and the quantities that their usage must give."""
 
 from __future__ import annotations
 
@@ -11,30 +11,32 @@ from typing import Any
 
 from tornado_proxy.domain.usage import UsageReport
 
-FOLDER = Path(__file__).parents[2] / "fixtures" / "recorded"
+FOLDER = Path(__file__).parents[1] / "fixtures" / "recorded"
 
 
 def exchange(name: str) -> dict[str, Any]:
+    """Return a recorded exchange; tests/fixtures/recorded/SOURCE.md lists the sources."""
     return json.loads((FOLDER / f"{name}.json").read_text())
 
 
 def expected_lines(name: str) -> list[tuple[str, str, Decimal]]:
-    """(model, meter, quantity) of every line, sorted; one meter of two readings is two lines."""
+    """Return (model, meter, quantity) of every expected line, sorted; two items with one meter are two lines."""
     lines = json.loads((FOLDER / "expected" / f"{name}.json").read_text())["lines"]
     return sorted((line["model"], line["meter"], Decimal(line["quantity"])) for line in lines)
 
 
 def lines(reports: Iterable[UsageReport], requested_model: str | None = None) -> list[tuple[str, str, Decimal]]:
+    """Return (model, meter, quantity) of every quantity in the reports, sorted."""
     return sorted(
-        (reading.model or report.model or requested_model or "", quantity.meter.value, quantity.amount)
+        (item.model or report.model or requested_model or "", quantity.meter.value, quantity.amount)
         for report in reports
-        for reading in report.items
-        for quantity in reading.quantities
+        for item in report.items
+        for quantity in item.quantities
     )
 
 
 def request_body(name: str) -> tuple[bytes, str]:
-    """Body and Content-Type of a recorded request."""
+    """Return body and Content-Type of a recorded request."""
     request = exchange(name)["request"]
     content_type = request["headers"]["content-type"]
     if "body_base64" in request:
@@ -42,7 +44,8 @@ def request_body(name: str) -> tuple[bytes, str]:
     return json.dumps(request["body"]).encode(), content_type
 
 
-def answer_body(name: str) -> bytes:
+def response_body(name: str) -> bytes:
+    """Return the body of a recorded response."""
     response = exchange(name)["response"]
     if "body_base64" in response:
         return base64.b64decode(response["body_base64"])

@@ -1,4 +1,4 @@
-"""Feeding a reader or an edit in every way that a network may: whole, byte by byte, cut anywhere."""
+"""Feeds a body to a usage reader: at once, byte by byte, or cut anywhere, as a network can."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from tornado_proxy.providers.contract import SocketEvent, UsageReader, UsageRepo
 
 
 def pieces(data: bytes, cuts: Iterable[int]) -> list[bytes]:
-    """`data` cut at the given places, modulo its length."""
-    places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-    return [data[start:end] for start, end in pairwise(places)]
+    """Return `data` cut at the positions in `cuts`, modulo its length."""
+    edges = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    return [data[start:end] for start, end in pairwise(edges)]
 
 
 def read(reader: UsageReader, chunks: Iterable[bytes], *, complete: bool = True) -> UsageReport:
-    """The report of one answer."""
+    """Return the report of a response that arrives in `chunks`."""
     for chunk in chunks:
         reader.feed(chunk)
     reader.close(complete=complete)
@@ -24,11 +24,11 @@ def read(reader: UsageReader, chunks: Iterable[bytes], *, complete: bool = True)
 
 
 def read_three_ways(make: Callable[[], UsageReader], data: bytes) -> UsageReport:
-    """The report of `data`, which is the same however it is split."""
-    whole = read(make(), [data])
-    assert read(make(), [data[at : at + 1] for at in range(len(data))]) == whole
-    assert read(make(), [data[at : at + 7] for at in range(0, len(data), 7)]) == whole
-    return whole
+    """Return the report of `data`; assert that it is the same byte by byte and in pieces of seven bytes."""
+    report = read(make(), [data])
+    assert read(make(), [data[at : at + 1] for at in range(len(data))]) == report
+    assert read(make(), [data[at : at + 7] for at in range(0, len(data), 7)]) == report
+    return report
 
 
 def reports_of(events: Sequence[SocketEvent]) -> tuple[UsageReport, ...]:
