@@ -1,7 +1,7 @@
-"""One generation of the configuration: routes, prices, credentials and settings that belong together.
+"""One generation of the configuration: settings, projects, routes and prices that belong together.
 
-A request takes `holder.current` once and keeps it to its end; a reload swaps one reference.  No request sees half a
-reload, and no lock is needed.
+A request reads `holder.current` once and keeps that snapshot to its end.  A reload replaces one reference, so that no
+request sees parts of two configurations, and no lock is needed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tornado_proxy.auth.authenticator import Authenticator
 from tornado_proxy.config.loading import load_settings
-from tornado_proxy.config.settings import Settings, restart_needed
+from tornado_proxy.config.settings import Settings, find_restart_settings
 from tornado_proxy.domain.errors import ConfigError, Fault
 from tornado_proxy.domain.identity import Project, Secret
 from tornado_proxy.observability import metrics
@@ -25,7 +25,15 @@ from tornado_proxy.providers.route_table import RouteTable
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything a request needs to know of the configuration.  `generation` counts from 1."""
+    """An immutable configuration, with all that a request needs of it.
+
+    Attributes:
+        generation: The number of the configuration, counted from 1; log lines name it.
+        projects: The projects by id.
+        authenticator: Verifies credentials.  It has a cache of verified tokens, which ends with the snapshot, so that a
+            removed key ends its tokens at once.
+        tariffs: The prices and the surcharge of each provider, by its name.
+    """
 
     generation: int
     settings: Settings
@@ -36,7 +44,7 @@ class Snapshot:
     tariffs: Mapping[str, Tariff]
 
     def provider_key(self, project_id: str, provider: str) -> Secret | None:
-        """The project's own key for `provider`, else the server's, else None."""
+        """Return the project's own key for `provider`, else the server's, else None."""
         project = self.projects.get(project_id)
         own = project.provider_keys.get(provider) if project is not None else None
         if own is not None:
@@ -46,10 +54,10 @@ class Snapshot:
 
 
 def build(path: Path, generation: int) -> Snapshot:
-    """Read, check and assemble everything that the file at `path` leads to.  Reads disk: call it in a thread.
+    """Load the configuration at `path` and return its snapshot.  It reads files, so call it in a thread.
 
     Raises:
-        ConfigError: with every fault in every file.
+        ConfigError: The configuration has faults; the error holds those of all files.
     """
     loaded = load_settings(path)
     prices = PriceBook.from_documents(loaded.price_documents)
@@ -76,7 +84,7 @@ def build(path: Path, generation: int) -> Snapshot:
 
 
 class SnapshotHolder:
-    """Holds the snapshot in use."""
+    """Holds the active snapshot."""
 
     def __init__(self, path: Path, first: Snapshot) -> None:
         self.path = path
@@ -84,15 +92,15 @@ class SnapshotHolder:
         metrics.CONFIG_GENERATION.set(first.generation)
 
     def swap(self, new: Snapshot) -> None:
-        """Put `new` in use.
+        """Make `new` the active snapshot.
 
         Raises:
-            ConfigError: a setting differs that only a restart can change; the old snapshot stays.
+            ConfigError: A setting that needs a restart has changed; the old snapshot stays active.
         """
-        fixed = restart_needed(self.current.settings, new.settings)
-        if fixed:
-            raise ConfigError(
-                [Fault(str(self.path), 0, key, "has changed; restart the server for it") for key in fixed]
-            )
+        # A socket that is bound and a ledger that is open cannot follow a changed setting.
+        changed = find_restart_settings(self.current.settings, new.settings)
+        if changed:
+            rule = "changed, and needs a restart; restart the server, or restore the value"
+            raise ConfigError([Fault(str(self.path), 0, key, rule) for key in changed])
         self.current = new
         metrics.CONFIG_GENERATION.set(new.generation)

@@ -68,7 +68,7 @@ def test_every_fault_has_a_line_of_its_own_and_no_secret(tmp_path: Path) -> None
         "projects[0].api_keys[0].secret",
         "extra",
     ]
-    assert lines[0] == f"{config}:2: listen.port: -1 is less than the minimum of 0"
+    assert lines[0] == f"{config}:2: listen.port: must be an integer from 0 to 65535, not -1"
     assert not any(secret in result.output for secret in SECRETS.values())
 
 
@@ -96,13 +96,15 @@ def test_a_secret_that_all_can_read_is_a_warning(tmp_path: Path) -> None:
 
     assert result.exit_code == 0
     assert result.stderr.startswith(f"warning: {config}:")
-    assert result.stderr.endswith("providers.openai.api_key.file: the file can be read by every user of this machine\n")
+    assert result.stderr.endswith(
+        "providers.openai.api_key.file: the file is readable by every user of this machine; run chmod o-r on it\n"
+    )
 
 
 def test_a_missing_file_is_a_fault(tmp_path: Path) -> None:
     result = check(tmp_path / "none.yaml")
 
-    assert result.stdout == f"{tmp_path}/none.yaml: does not exist; name another file or make this one\n"
+    assert result.stdout == f"{tmp_path}/none.yaml: does not exist; create it or name another file\n"
     assert result.exit_code == 1
 
 

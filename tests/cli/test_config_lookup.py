@@ -63,7 +63,7 @@ def test_a_url_that_is_no_ledger_s_is_a_fault_of_the_command(url: str, tmp_path:
     with pytest.raises(click.UsageError) as refused:
         find_ledger(tmp_path / "none.yaml", url)
 
-    assert "is not an SQLite or PostgreSQL URL without a password" in refused.value.message
+    assert "must be an SQLite or PostgreSQL URL without a password" in refused.value.message
     assert "hunter2" not in refused.value.message
 
 
@@ -74,5 +74,5 @@ def test_what_only_a_server_needs_is_refused_beside_a_file(
     monkeypatch.setenv("LEDGER_PASSWORD", "hunter2")
     value = {"env": "LEDGER_PASSWORD"} if key == "password" else "waiting"
 
-    with pytest.raises(ConfigError, match=rf"ledger\.{key}: is for a PostgreSQL ledger; an SQLite file has none"):
+    with pytest.raises(ConfigError, match=rf"ledger\.{key}: applies to PostgreSQL only; remove it for"):
         find_ledger(config(tmp_path, url="sqlite:///ledger.db", **{key: value}), None)

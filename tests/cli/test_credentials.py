@@ -227,7 +227,7 @@ class TestTokenMint:
             ('["openai/*"]', "[gpt-5]", "api.llm.models[0]: 'gpt-5' matches no model"),
             ('["openai/*"]', "[7]", "api.llm.models[0]: must be a pattern"),
             ("send: [a]", "send: [1.5]", "spec.yaml:8: api.queues.send[0]: must not be a number with a decimal point"),
-            ("room: lab", "room: lab\nroom: den", "stands twice"),
+            ("room: lab", "room: lab\nroom: den", "duplicate key"),
         ],
     )
     def test_each_fault_of_a_spec_is_named_with_its_line(

@@ -256,7 +256,7 @@ class TestDiff:
         ("content", "words"),
         [
             (b'{"a": 1}', "is no LiteLLM price map"),
-            (b"a: [", "is not YAML"),
+            (b"a: [", "invalid YAML"),
             (b"\xff\xfe", "is not UTF-8 text"),
             (None, "cannot be read"),
         ],

@@ -77,9 +77,7 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     refused = serve(tmp_path / "none.yaml")
 
     assert refused.returncode == 1
-    assert refused.stderr.splitlines()[1:] == [
-        f"{tmp_path}/none.yaml: does not exist; name another file or make this one"
-    ]
+    assert refused.stderr.splitlines()[1:] == [f"{tmp_path}/none.yaml: does not exist; create it or name another file"]
 
 
 def test_bad_yaml_is_told_with_its_line(tmp_path: Path) -> None:
@@ -89,7 +87,7 @@ def test_bad_yaml_is_told_with_its_line(tmp_path: Path) -> None:
     refused = serve(config)
 
     assert refused.returncode == 1
-    assert f"{config}:3: is not YAML" in refused.stderr
+    assert f"{config}:3: invalid YAML" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 

@@ -1,4 +1,4 @@
-"""A small valid configuration in a folder of its own, which tests break on purpose."""
+"""A minimal valid configuration, which tests change."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ projects:
     api_keys: [{id: 7d0e8a72-0c55-4c0f-9a5b-7f1f1f0f2a11, secret: {env: CONFIG_SIGNING_SECRET}}]
 """
 
-#: The bundled price files take half a second to read; few tests are about them.
+#: A small price file: the bundled ones take half a second to read, and few tests need them.
 FEW_PRICES = "pricing: {path: prices.yaml}\n"
 PRICES = """\
 provider: openai
@@ -41,7 +41,7 @@ WriteConfig = Callable[[str], Path]
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WriteConfig:
-    """Writes a proxy.yaml next to the secrets that SMALL names, and gives its path."""
+    """Return a function that writes a proxy.yaml next to the secrets that SMALL names, and returns its path."""
     monkeypatch.setenv("CONFIG_OPENAI_KEY", OPENAI_KEY)
     monkeypatch.setenv("CONFIG_SIGNING_SECRET", SIGNING_SECRET)
     key = tmp_path / "anthropic.key"
@@ -52,14 +52,14 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WriteConfig:
 
     def write_config(text: str) -> Path:
         path = tmp_path / "proxy.yaml"
-        path.write_text(text + (FEW_PRICES if _takes_a_section(text) else ""))
+        path.write_text(text + (FEW_PRICES if _can_take_pricing(text) else ""))
         return path
 
     return write_config
 
 
-def _takes_a_section(text: str) -> bool:
-    """Whether another section can follow, and none speaks of prices yet."""
+def _can_take_pricing(text: str) -> bool:
+    """Return True if a section `pricing` can be appended to `text`."""
     try:
         content = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError):
@@ -68,5 +68,5 @@ def _takes_a_section(text: str) -> bool:
 
 
 def document(content: object) -> Document:
-    """A document without lines."""
+    """Return a document without lines."""
     return Document("made.yaml", content)

@@ -1,4 +1,4 @@
-"""Whatever a file holds, reading it ends in settings or in faults, never in another exception."""
+"""Any content of a file gives settings or faults, never another exception."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tornado_proxy.config.loading import read_config
 from tornado_proxy.config.validation import check
 from tornado_proxy.domain.errors import ConfigError
 
-SOUND: dict[str, Any] = {
+VALID: dict[str, Any] = {
     "listen": {"host": "127.0.0.1", "port": 8080, "reuse_port": False},
     "admin": {"host": "127.0.0.1", "port": 8081},
     "providers": {
@@ -45,14 +45,14 @@ SOUND: dict[str, Any] = {
 }
 
 
-def places(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+def list_paths(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
     yield path
     members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, member in members:
-        yield from places(member, (*path, key))
+        yield from list_paths(member, (*path, key))
 
 
-def replaced(content: dict[str, Any], path: tuple[str | int, ...], value: object) -> Any:
+def replace(content: dict[str, Any], path: tuple[str | int, ...], value: object) -> Any:
     if not path:
         return value
     content = copy.deepcopy(content)
@@ -83,34 +83,34 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-#: UsageItem takes as long as the machine has other things to do.
-unhurried = settings(deadline=None)
+#: Reading files takes longer on a busy machine, so no deadline.
+without_deadline = settings(deadline=None)
 
 
-@unhurried
-@given(path=st.sampled_from(list(places(SOUND))), value=values)
-def test_one_odd_value_ends_in_settings_or_faults(folder: Path, path: tuple[str | int, ...], value: object) -> None:
+@without_deadline
+@given(path=st.sampled_from(list(list_paths(VALID))), value=values)
+def test_any_value_anywhere_gives_settings_or_faults(folder: Path, path: tuple[str | int, ...], value: object) -> None:
     file = folder / "proxy.yaml"
-    file.write_text(yaml.safe_dump(replaced(SOUND, path, value), allow_unicode=True), "utf-8")
+    file.write_text(yaml.safe_dump(replace(VALID, path, value), allow_unicode=True), "utf-8")
 
     read = read_config(file)
 
     assert (read.config is None) == bool(read.faults)
 
 
-@unhurried
+@without_deadline
 @given(text=st.text(max_size=60) | st.text("-:[]{}&*!|>'\"#%@,? \n\tab01", max_size=60))
-def test_any_text_ends_in_a_document_or_faults(folder: Path, text: str) -> None:
+def test_any_text_gives_a_document_or_faults(folder: Path, text: str) -> None:
     file = folder / "text.yaml"
     file.write_text(text, "utf-8")
 
     with contextlib.suppress(ConfigError):
-        assert check(read_document(file), "proxy"), "nothing so short is a configuration"
+        assert check(read_document(file), "proxy"), "no text this short is a valid configuration"
 
 
-def test_what_the_odd_values_are_put_into_is_sound(folder: Path) -> None:
-    file = folder / "sound.yaml"
-    file.write_text(yaml.safe_dump(SOUND))
+def test_configuration_of_these_tests_is_valid(folder: Path) -> None:
+    file = folder / "valid.yaml"
+    file.write_text(yaml.safe_dump(VALID))
 
     read = read_config(file)
 

@@ -1,8 +1,10 @@
-"""The schemas, the configuration files that come with the program, and the page that is made of them."""
+"""The schemas, the bundled configuration files, and the page that is generated from the schemas."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,93 +15,109 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from tests.harness import ROOT
-from tornado_proxy.config.bundled import conf_path, folder, schema
+from tornado_proxy.config.bundled import conf_path, find_folder, schema
 from tornado_proxy.config.files import read_document
 from tornado_proxy.config.loading import load_settings, read_config
 from tornado_proxy.config.reference import write_reference
 from tornado_proxy.config.validation import check
+from tornado_proxy.providers.registry import PROVIDERS
 
-OURS = ("proxy", "projects", "prices")
-SECRETS_OF_THE_EXAMPLE = ("ACME_KEY", "ANTHROPIC_API_KEY", "OPENAI_API_KEY")
+SCHEMAS = ("proxy", "projects", "prices")
+EXAMPLE_SECRETS = ("ACME_KEY", "ANTHROPIC_API_KEY", "OPENAI_API_KEY")
 
 
-def properties(rule: object, at: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def list_properties(rule: object, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the dotted path and the rule of each property, at any depth."""
     if isinstance(rule, dict):
-        for name, one in rule.get("properties", {}).items():
-            yield f"{at}.{name}", one
-        for key, one in rule.items():
-            yield from properties(one, f"{at}.{key}")
+        for name, member in rule.get("properties", {}).items():
+            yield f"{path}.{name}", member
+        for keyword, value in rule.items():
+            yield from list_properties(value, f"{path}.{keyword}")
     elif isinstance(rule, list):
-        for one in rule:
-            yield from properties(one, at)
+        for value in rule:
+            yield from list_properties(value, path)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "schemas").glob("*.json")), ids=lambda path: path.name)
-def test_each_schema_is_valid_json_schema(path: Path) -> None:
+def test_schema_is_valid_json_schema(path: Path) -> None:
     Draft202012Validator.check_schema(json.loads(path.read_text()))
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_every_property_is_described(name: str) -> None:
-    found = dict(properties(schema(name), name))
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_every_property_has_a_description(name: str) -> None:
+    found = dict(list_properties(schema(name), name))
 
     assert len(found) > 10
-    assert [at for at, rule in found.items() if not str(rule.get("description", "")).endswith(".")] == []
+    assert [path for path, rule in found.items() if not str(rule.get("description", "")).endswith(".")] == []
 
 
 @pytest.mark.parametrize("name", ["proxy", "projects"])
-def test_every_number_has_limits_and_every_setting_of_seconds_or_bytes_its_unit(name: str) -> None:
-    for at, rule in properties(schema(name), name):
+def test_numbers_have_limits_and_seconds_and_bytes_name_their_unit(name: str) -> None:
+    for path, rule in list_properties(schema(name), name):
         if rule.get("type") in ("integer", "number"):
-            assert {"minimum", "maximum"} <= rule.keys(), at
-        if at.endswith("_s"):
-            assert "Seconds" in rule["description"], at
-        if at.endswith("_mb"):
-            assert "MiB" in rule["description"], at
+            assert {"minimum", "maximum"} <= rule.keys(), path
+        if path.endswith("_s"):
+            assert "Seconds" in rule["description"], path
+        if path.endswith("_mb"):
+            assert "MiB" in rule["description"], path
 
 
-def test_the_two_definitions_of_a_secret_are_one() -> None:
+def test_secret_is_defined_equally_in_both_schemas() -> None:
     assert schema("proxy")["$defs"]["secret"] == schema("projects")["$defs"]["secret"]
+
+
+def test_provider_name_is_defined_equally_in_all_schemas_and_no_schema_names_a_provider() -> None:
+    names = ("proxy", "projects", "prices", "usage_record")
+    definitions = [schema(name)["$defs"]["provider_name"] for name in names]
+
+    assert definitions == [definitions[0]] * len(names)
+    assert all(re.fullmatch(definitions[0]["pattern"], provider.name) for provider in PROVIDERS)
+    for name, provider in itertools.product(names, PROVIDERS):
+        assert f'"{provider.name}"' not in json.dumps(schema(name), default=str)
+
+
+def test_page_names_every_provider() -> None:
+    assert all(f"`{provider.name}`" in write_reference() for provider in PROVIDERS)
 
 
 @pytest.mark.parametrize(
     ("path", "name"), [("proxy.yaml", "proxy"), ("projects.yaml", "projects"), *(
         (f"prices/{path.name}", "prices") for path in sorted((ROOT / "conf" / "prices").glob("*.yaml")))]
 )  # fmt: skip
-def test_the_files_that_come_with_the_program_are_valid(path: str, name: str) -> None:
+def test_bundled_file_is_valid_and_names_its_schema(path: str, name: str) -> None:
     file = conf_path(path)
 
     assert check(read_document(file), name) == []
     first = file.read_text().splitlines()[0]
     _, _, linked = first.partition("$schema=")
-    assert (file.parent / linked).resolve() == (folder("schemas") / f"{name}.schema.json").resolve()
+    assert (file.parent / linked).resolve() == (find_folder("schemas") / f"{name}.schema.json").resolve()
 
 
-def test_the_example_lacks_its_secrets_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in SECRETS_OF_THE_EXAMPLE:
+def test_example_configuration_lacks_only_its_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in EXAMPLE_SECRETS:
         monkeypatch.delenv(name, raising=False)
 
     rules = sorted(fault.rule for fault in read_config(conf_path("proxy.yaml")).faults)
 
-    assert rules == [f"environment variable {name} is not set" for name in SECRETS_OF_THE_EXAMPLE]
+    assert rules == [f"environment variable {name} is not set" for name in EXAMPLE_SECRETS]
 
 
 def test_supervisord_waits_longer_than_the_example_drains(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in SECRETS_OF_THE_EXAMPLE:
+    for name in EXAMPLE_SECRETS:
         monkeypatch.setenv(name, "some-secret")
     lines = conf_path("supervisord.conf").read_text().splitlines()
-    (waits_s,) = (int(line.partition("=")[2]) for line in lines if line.startswith("stopwaitsecs"))
+    (wait_s,) = (int(line.partition("=")[2]) for line in lines if line.startswith("stopwaitsecs"))
 
-    assert waits_s > load_settings(conf_path("proxy.yaml")).settings.shutdown.drain_s
+    assert wait_s > load_settings(conf_path("proxy.yaml")).settings.shutdown.drain_s
 
 
-def test_the_page_about_the_configuration_is_made_of_these_schemas() -> None:
+def test_configuration_page_is_generated_from_the_schemas() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text()
 
     assert page == write_reference(), "run: python -m tornado_proxy.config.reference > docs/configuration.md"
 
 
-def test_the_page_is_printed_by_the_command_that_it_names() -> None:
+def test_page_names_the_command_that_generates_it() -> None:
     command = [sys.executable, "-m", "tornado_proxy.config.reference"]
     printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60)
 
@@ -107,9 +125,9 @@ def test_the_page_is_printed_by_the_command_that_it_names() -> None:
 
 
 @pytest.mark.parametrize("name", ["proxy", "projects"])
-def test_the_page_names_every_setting(name: str) -> None:
+def test_page_names_every_setting(name: str) -> None:
     page = write_reference()
 
-    for at, _ in properties(schema(name)["properties"], ""):
-        if "$defs" not in at:
-            assert f"{at.rpartition('.')[2]}`" in page, at
+    for path, _ in list_properties(schema(name)["properties"], ""):
+        if "$defs" not in path:
+            assert f"{path.rpartition('.')[2]}`" in page, path

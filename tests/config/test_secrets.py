@@ -21,7 +21,7 @@ def resolve(folder: Path, reference: dict[str, object]) -> tuple[Secret | None, 
     return read_secrets(document, (), findings).get(PATH), findings
 
 
-def rule_of(folder: Path, reference: dict[str, object]) -> str:
+def find_rule(folder: Path, reference: dict[str, object]) -> str:
     secret, findings = resolve(folder, reference)
     assert secret is None
     (fault,) = findings.faults
@@ -29,49 +29,49 @@ def rule_of(folder: Path, reference: dict[str, object]) -> str:
     return fault.rule
 
 
-def secret_file(folder: Path, content: bytes, mode: int = 0o600) -> Path:
+def write_secret(folder: Path, content: bytes, mode: int = 0o600) -> Path:
     path = folder / "openai.key"
     path.write_bytes(content)
     path.chmod(mode)
     return path
 
 
-def test_a_secret_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secret_is_read_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_KEY", " sk-1234 ")
 
     assert resolve(tmp_path, {"env": "SOME_KEY"}) == (Secret("sk-1234"), Findings())
 
 
-def test_a_secret_comes_from_a_file_whose_path_starts_at_the_documents_folder(tmp_path: Path) -> None:
-    secret_file(tmp_path, b"sk-1234\r\n")
+def test_secret_is_read_from_a_file_relative_to_the_document(tmp_path: Path) -> None:
+    write_secret(tmp_path, b"sk-1234\r\n")
 
     assert resolve(tmp_path, {"file": "openai.key"}) == (Secret("sk-1234"), Findings())
 
 
-def test_an_absolute_path_is_taken_as_it_is(tmp_path: Path) -> None:
-    path = secret_file(tmp_path, b"sk-1234\n")
+def test_absolute_path_is_used_unchanged(tmp_path: Path) -> None:
+    path = write_secret(tmp_path, b"sk-1234\n")
 
     assert resolve(Path("/elsewhere"), {"file": str(path)}) == (Secret("sk-1234"), Findings())
 
 
-def test_a_variable_that_is_not_set_is_a_fault_with_its_name(tmp_path: Path) -> None:
-    assert rule_of(tmp_path, {"env": "NO_SUCH_KEY"}) == "environment variable NO_SUCH_KEY is not set"
+def test_unset_variable_is_a_fault_with_its_name(tmp_path: Path) -> None:
+    assert find_rule(tmp_path, {"env": "NO_SUCH_KEY"}) == "environment variable NO_SUCH_KEY is not set"
 
 
-def test_an_empty_variable_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_variable_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_KEY", "  \n")
 
-    assert rule_of(tmp_path, {"env": "SOME_KEY"}) == "environment variable SOME_KEY is empty"
+    assert find_rule(tmp_path, {"env": "SOME_KEY"}) == "environment variable SOME_KEY is empty"
 
 
-def test_a_secret_in_place_of_a_variables_name_is_not_shown(tmp_path: Path) -> None:
-    rule = rule_of(tmp_path, {"env": "abcdef0123456789"})
+def test_secret_in_place_of_a_variable_name_is_not_shown(tmp_path: Path) -> None:
+    rule = find_rule(tmp_path, {"env": "abcdef0123456789"})
 
-    assert rule == "environment variable of this name (not shown: it could be a secret) is not set"
+    assert rule == "environment variable (name hidden: it could be a secret) is not set"
 
 
-def test_a_secret_in_place_of_a_files_name_is_not_shown(tmp_path: Path) -> None:
-    rule = rule_of(tmp_path, {"file": "sk-1234"})
+def test_secret_in_place_of_a_file_name_is_not_shown(tmp_path: Path) -> None:
+    rule = find_rule(tmp_path, {"file": "sk-1234"})
 
     assert rule == f"the file cannot be read: No such file or directory (relative paths start at {tmp_path})"
 
@@ -81,29 +81,29 @@ def test_a_secret_in_place_of_a_files_name_is_not_shown(tmp_path: Path) -> None:
     [
         pytest.param(b"", "the file is empty", id="empty"),
         pytest.param(b"\n \n", "the file is empty", id="blank"),
-        pytest.param(b"sk-\xff", "the file is not text", id="binary"),
-        pytest.param(b"sk-1\nsk-2\n", "the secret must be one word of printable ASCII", id="two lines"),
-        pytest.param(b"sk-1 # mine\n", "the secret must be one word of printable ASCII", id="a comment"),
-        pytest.param("sk-é".encode(), "the secret must be one word of printable ASCII", id="not ASCII"),
-        pytest.param(b"s" * 65537, "the file is larger than 65536 bytes", id="too large"),
+        pytest.param(b"sk-\xff", "the file must be UTF-8 text", id="binary"),
+        pytest.param(b"sk-1\nsk-2\n", "the secret must be printable ASCII without spaces", id="two lines"),
+        pytest.param(b"sk-1 # mine\n", "the secret must be printable ASCII without spaces", id="a comment"),
+        pytest.param("sk-é".encode(), "the secret must be printable ASCII without spaces", id="not ASCII"),
+        pytest.param(b"s" * 65537, "the file must have at most 65536 bytes", id="too large"),
     ],
 )
-def test_a_file_that_holds_no_secret_is_a_fault(tmp_path: Path, content: bytes, rule: str) -> None:
-    secret_file(tmp_path, content)
+def test_file_without_a_valid_secret_is_a_fault(tmp_path: Path, content: bytes, rule: str) -> None:
+    write_secret(tmp_path, content)
 
-    assert rule_of(tmp_path, {"file": "openai.key"}) == rule
-
-
-def test_a_file_that_all_can_write_is_a_fault(tmp_path: Path) -> None:
-    secret_file(tmp_path, b"sk-1234\n", 0o666)
-
-    rule = rule_of(tmp_path, {"file": "openai.key"})
-
-    assert rule == "the file can be written by every user of this machine; chmod o-w it"
+    assert find_rule(tmp_path, {"file": "openai.key"}) == rule
 
 
-def test_a_file_that_all_can_read_is_used_with_a_warning(tmp_path: Path) -> None:
-    secret_file(tmp_path, b"sk-1234\n", 0o644)
+def test_world_writable_file_is_a_fault(tmp_path: Path) -> None:
+    write_secret(tmp_path, b"sk-1234\n", 0o666)
+
+    rule = find_rule(tmp_path, {"file": "openai.key"})
+
+    assert rule == "the file is writable by every user of this machine; run chmod o-w on it"
+
+
+def test_world_readable_file_is_used_with_a_warning(tmp_path: Path) -> None:
+    write_secret(tmp_path, b"sk-1234\n", 0o644)
 
     secret, findings = resolve(tmp_path, {"file": "openai.key"})
 
@@ -111,18 +111,21 @@ def test_a_file_that_all_can_read_is_used_with_a_warning(tmp_path: Path) -> None
     assert findings.faults == []
     assert findings.warnings == [
         Fault(
-            f"{tmp_path}/proxy.yaml", 3, f"{'.'.join(PATH)}.file", "the file can be read by every user of this machine"
+            f"{tmp_path}/proxy.yaml",
+            3,
+            f"{'.'.join(PATH)}.file",
+            "the file is readable by every user of this machine; run chmod o-r on it",
         )
     ]
 
 
-def test_a_file_of_owner_and_group_is_used_without_a_warning(tmp_path: Path) -> None:
-    secret_file(tmp_path, b"sk-1234\n", 0o640)
+def test_file_of_owner_and_group_is_used_without_a_warning(tmp_path: Path) -> None:
+    write_secret(tmp_path, b"sk-1234\n", 0o640)
 
     assert resolve(tmp_path, {"file": "openai.key"}) == (Secret("sk-1234"), Findings())
 
 
-def test_a_pipe_is_a_file_too(tmp_path: Path) -> None:
+def test_secret_is_read_from_a_pipe(tmp_path: Path) -> None:
     read_end, write_end = os.pipe()
     os.write(write_end, b"sk-1234\n")
     os.close(write_end)
@@ -132,7 +135,7 @@ def test_a_pipe_is_a_file_too(tmp_path: Path) -> None:
         os.close(read_end)
 
 
-def test_all_faulty_references_of_a_document_are_told(tmp_path: Path) -> None:
+def test_all_invalid_references_of_a_document_are_reported(tmp_path: Path) -> None:
     content = {"a": [{"secret": {"env": "NO_SUCH_KEY"}}, {"secret": {"env": "NO_SUCH_KEY_EITHER"}}], "api_key": "text"}
     findings = Findings()
 
@@ -144,9 +147,9 @@ def test_all_faulty_references_of_a_document_are_told(tmp_path: Path) -> None:
     ]
 
 
-def test_a_reference_that_has_a_fault_is_not_followed(tmp_path: Path) -> None:
+def test_reference_with_a_fault_is_not_resolved(tmp_path: Path) -> None:
     document = Document(str(tmp_path / "x.yaml"), {"api_key": {"env": "NO_SUCH_KEY", "file": "x"}})
-    findings = Findings([document.fault(("api_key",), "can hold 1 key at most")])
+    findings = Findings([document.fault(("api_key",), "must have at most 1 key")])
 
     assert read_secrets(document, (), findings) == {}
     assert len(findings.faults) == 1

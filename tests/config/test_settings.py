@@ -15,10 +15,10 @@ from tornado_proxy.config.settings import (
     PricingSettings,
     ProviderSettings,
     Settings,
-    SocketSettings,
     StreamSettings,
+    WebSocketSettings,
+    find_restart_settings,
     make_settings,
-    restart_needed,
 )
 from tornado_proxy.config.validation import check
 from tornado_proxy.domain.identity import Secret
@@ -56,7 +56,7 @@ FULL: dict[str, object] = {
 PROVIDERS = {"openai": ProviderSettings("https://api.openai.com", Secret("sk-1234"))}
 
 
-def test_each_setting_gets_its_place_and_type() -> None:
+def test_each_setting_has_its_field_and_type() -> None:
     assert check(document(FULL), "proxy") == []
 
     settings = make_settings(FULL, BASE, PROVIDERS)
@@ -68,40 +68,40 @@ def test_each_setting_gets_its_place_and_type() -> None:
     assert settings.ledger == LedgerSettings(Path("/etc/proxy/../var/ledger.db"), fsync=True)
     assert settings.streams == StreamSettings("cancel", 1.0, 2, 3.0, 0.5)
     assert (settings.limits.max_body_mb, settings.limits.max_streams) == (5, 6)
-    assert settings.websockets == SocketSettings(7.0, 8.0, 0.5, 9, "end")
+    assert settings.websockets == WebSocketSettings(7.0, 8.0, 0.5, 9, "end")
     assert settings.shutdown.drain_s == 7.5
     assert settings.models_list == "provider"
     assert settings.forward_headers == {"x-trace", "x-team"}
 
 
-def test_every_default_of_the_schema_is_the_default_of_the_program() -> None:
+def test_defaults_of_schema_and_program_are_equal() -> None:
     rules = schema("proxy")["properties"]
-    stated: dict[str, object] = {name: rule["default"] for name, rule in rules.items() if "default" in rule}
+    defaults: dict[str, object] = {name: rule["default"] for name, rule in rules.items() if "default" in rule}
     for name, rule in rules.items():
-        found = {key: one["default"] for key, one in rule.get("properties", {}).items() if "default" in one}
+        found = {key: member["default"] for key, member in rule.get("properties", {}).items() if "default" in member}
         if found:
-            stated[name] = found
+            defaults[name] = found
 
-    assert make_settings({}, BASE, PROVIDERS) == make_settings(stated, BASE, PROVIDERS)
+    assert make_settings({}, BASE, PROVIDERS) == make_settings(defaults, BASE, PROVIDERS)
 
 
-def test_without_a_path_the_prices_of_the_program_hold() -> None:
+def test_default_price_path_is_the_bundled_folder() -> None:
     assert make_settings({}, BASE, PROVIDERS).pricing.path == conf_path("prices")
 
 
 @pytest.mark.parametrize(
     ("url", "path"),
     [
-        pytest.param("sqlite:///ledger.db", "/etc/proxy/ledger.db", id="from the file's folder"),
-        pytest.param("sqlite:///../var/ledger.db", "/etc/proxy/../var/ledger.db", id="beside it"),
+        pytest.param("sqlite:///ledger.db", "/etc/proxy/ledger.db", id="in the file's folder"),
+        pytest.param("sqlite:///../var/ledger.db", "/etc/proxy/../var/ledger.db", id="in a sibling folder"),
         pytest.param("sqlite:////var/ledger.db", "/var/ledger.db", id="absolute"),
     ],
 )
-def test_the_ledgers_file(url: str, path: str) -> None:
+def test_sqlite_url_gives_the_path_of_the_file(url: str, path: str) -> None:
     assert ledger_address({"url": url}, BASE, None) == Path(path)
 
 
-def test_a_ledger_on_a_server_has_a_password_and_a_journal_on_this_machine() -> None:
+def test_postgres_ledger_has_a_password_and_a_local_journal() -> None:
     section = {"url": "postgresql://proxy@db/ledger", "password": {"env": "PGPASS"}, "journal": "../var/waiting"}
     content = {**FULL, "ledger": section}
     assert check(document(content), "proxy") == []
@@ -112,49 +112,52 @@ def test_a_ledger_on_a_server_has_a_password_and_a_journal_on_this_machine() -> 
     assert settings.ledger.address == PostgresAddress("postgresql://proxy@db/ledger", Secret("hunter2"), journal)
     assert "hunter2" not in repr(settings)
     changed_password = make_settings(content, BASE, PROVIDERS, Secret("hunter3"))
-    assert restart_needed(settings, changed_password) == ("ledger",)
+    assert find_restart_settings(settings, changed_password) == ("ledger",)
 
 
-def changed(name: str, key: str) -> Settings:
-    """FULL without one of its settings, which so goes back to its default."""
+def reset_setting(name: str, key: str) -> Settings:
+    """Return the settings of FULL with one setting at its default."""
     section = FULL[name]
     assert isinstance(section, dict)
-    return make_settings({**FULL, name: {one: value for one, value in section.items() if one != key}}, BASE, PROVIDERS)
+    rest = {other: value for other, value in section.items() if other != key}
+    return make_settings({**FULL, name: rest}, BASE, PROVIDERS)
 
 
-def settings_of_the_schema() -> list[tuple[str, str, bool]]:
+def list_settings() -> list[tuple[str, str, bool]]:
     return [
-        (name, key, bool(one.get("x-restart")))
+        (name, key, bool(member.get("x-restart")))
         for name, rule in schema("proxy")["properties"].items()
         if name != "providers"
-        for key, one in rule.get("properties", {}).items()
+        for key, member in rule.get("properties", {}).items()
         if isinstance(FULL[name], dict) and key in FULL[name]  # type: ignore[operator]  # a mapping
     ]
 
 
-@pytest.mark.parametrize(("name", "key", "restart"), settings_of_the_schema())
-def test_what_the_schema_marks_needs_a_restart_and_nothing_else(name: str, key: str, restart: bool) -> None:
-    assert restart_needed(make_settings(FULL, BASE, PROVIDERS), changed(name, key)) == ((name,) if restart else ())
+@pytest.mark.parametrize(("name", "key", "restart"), list_settings())
+def test_only_settings_marked_in_the_schema_need_a_restart(name: str, key: str, restart: bool) -> None:
+    assert find_restart_settings(make_settings(FULL, BASE, PROVIDERS), reset_setting(name, key)) == (
+        (name,) if restart else ()
+    )
 
 
-def test_a_new_provider_key_needs_no_restart() -> None:
+def test_new_provider_key_needs_no_restart() -> None:
     old = make_settings(FULL, BASE, PROVIDERS)
     new = replace(old, providers={"openai": replace(PROVIDERS["openai"], api_key=Secret("sk-5678"))})
 
-    assert restart_needed(old, new) == ()
+    assert find_restart_settings(old, new) == ()
 
 
-def test_settings_do_not_show_their_secrets() -> None:
+def test_settings_show_no_secrets() -> None:
     settings = make_settings(FULL, BASE, PROVIDERS)
 
     assert "sk-1234" not in f"{settings!r} {settings}"
 
 
-def test_settings_cannot_be_changed() -> None:
+def test_settings_are_immutable() -> None:
     settings = make_settings(FULL, BASE, PROVIDERS)
 
-    for one in fields(settings):
-        part = getattr(settings, one.name)
+    for field in fields(settings):
+        part = getattr(settings, field.name)
         if is_dataclass(part):
             with pytest.raises(AttributeError):
                 setattr(part, fields(part)[0].name, None)

@@ -1,1 +1,1 @@
-"""Configuration files: reading, checking against schemas, and the settings they come to.  Knows no other room."""
+"""Reads configuration files, checks them against their schemas, and turns them into settings and projects."""

@@ -1,7 +1,7 @@
-"""Reads YAML files into documents that remember their lines.  One of the two files on this floor that read disk.
+"""Reads YAML files into documents that remember line numbers.
 
-Stricter than YAML: a key that stands twice is a fault, numbers with a point are Decimal, dates stay text, and there are
-no tags, no anchors and no merge keys, so that what a file says is what stands in it.  No fault repeats a value.
+A strict subset of YAML 1.1: duplicate keys are faults, numbers with a decimal point are Decimal, dates stay text, and
+tags, anchors and merge keys are not supported.  A fault never repeats a value of the file, because it can be a secret.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ from tornado_proxy.domain.document import Path as DocumentPath
 from tornado_proxy.domain.errors import ConfigError, Fault
 from tornado_proxy.domain.units import MIB
 
-#: Bytes of one file; the largest price file has some 150 KB.
+#: Bytes of one file; the largest price file has about 150 KB.
 _MAX_FILE_BYTES = 8 * MIB
 
-#: Levels of lists and mappings; the deepest file has ten.  The YAML composer recurses once a level.
+#: Levels of nested lists and mappings; the deepest file has ten.  The YAML composer recurses once per level.
 _MAX_DEPTH = 50
 
-#: Digits of a whole number; no setting needs more than 64 bits.
+#: Digits of an integer; no setting needs more than 64 bits.  int() on more digits takes quadratic time.
 _MAX_DIGITS = 18
 
-#: Text of the file in a message of the parser: it could be a secret.  Single characters ("','", "'\\t'") and names of
-#: tokens ("'<block end>'") help and give nothing away.
+#: Quoted text in a message of the YAML parser.  Group 1 is harmless: single characters ("','", "'\\t'") and names of
+#: tokens ("'<block end>'").  Other text comes from the file, so it can be a secret.
 _QUOTED = re.compile("('(?:..?|<[^']*>)')|'[^']*'")
 
-_TAG = "tag:yaml.org,2002:"
+_TAG_PREFIX = "tag:yaml.org,2002:"
 
 
 def read_document(path: Path) -> Document:
     """Read one file.
 
     Raises:
-        ConfigError: it is missing, unreadable, empty, or not YAML as we take it; with every fault found.
+        ConfigError: The file is missing, unreadable, empty or not valid YAML; the error holds every fault.
     """
     text = _read_text(path)
     try:
         node = yaml.compose(text, Loader=_PlainLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
-        problem = _without_words(str(error.problem or error.context))
-        raise _unusable(path, f"is not YAML: {problem}", line) from None
+        problem = _hide_quoted_text(str(error.problem or error.context))
+        raise _file_error(path, f"invalid YAML: {problem}", line) from None
     except yaml.YAMLError as error:
-        raise _unusable(path, f"is not YAML: {str(error).splitlines()[0]}") from None
-    if node is None:
-        raise _unusable(path, "is empty")
+        raise _file_error(path, f"invalid YAML: {str(error).splitlines()[0]}") from None
+    if node is None:  # comments only
+        raise _file_error(path, "is empty")
     builder = _Builder(path)
     content = builder.build(node, ())
     if builder.faults:
@@ -59,16 +59,16 @@ def read_document(path: Path) -> Document:
 
 
 def read_documents(path: Path) -> list[Document]:
-    """Read a file, or each `*.yaml` of a folder, in the order of their names.
+    """Read a file, or all `*.yaml` files of a folder in the order of their names.
 
     Raises:
-        ConfigError: with the faults of all files.
+        ConfigError: A file has faults; the error holds those of all files.
     """
     if not is_folder(path):
         return [read_document(path)]
     files = sorted(path.glob("*.yaml"))
     if not files:
-        raise _unusable(path, "holds no *.yaml file")
+        raise _file_error(path, "contains no *.yaml file")
     documents: list[Document] = []
     faults: list[Fault] = []
     for file in files:
@@ -82,12 +82,12 @@ def read_documents(path: Path) -> list[Document]:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether there is a folder at `path`; False too where that cannot be found out, unlike `Path.is_dir`."""
+    """Return True if `path` is a folder; False also on errors, such as a name too long, on which Path.is_dir raises."""
     return os.path.isdir(path)
 
 
-def why_unreadable(path: Path) -> str | None:
-    """What stands in the way of reading the file at `path`, in words that follow its name; None where nothing does."""
+def find_read_error(path: Path) -> str | None:
+    """Return the reason why the file at `path` cannot be read, as a phrase after its name; None if it can be read."""
     try:
         with path.open("rb"):
             return None
@@ -100,29 +100,30 @@ def why_unreadable(path: Path) -> str | None:
 def _read_text(path: Path) -> str:
     try:
         with path.open("rb") as file:
+            # A limit, because a path such as /dev/zero has no end.
             data = file.read(_MAX_FILE_BYTES + 1)
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")  # some editors on Windows write a byte order mark
     except FileNotFoundError:
-        raise _unusable(path, "does not exist; name another file or make this one") from None
+        raise _file_error(path, "does not exist; create it or name another file") from None
     except OSError as error:
-        raise _unusable(path, f"cannot be read: {error.strerror}") from None
+        raise _file_error(path, f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise _unusable(path, "is not UTF-8 text") from None
+        raise _file_error(path, "must be UTF-8 text") from None
     if len(data) > _MAX_FILE_BYTES:
-        raise _unusable(path, f"is larger than {_MAX_FILE_BYTES} bytes")
+        raise _file_error(path, f"must have at most {_MAX_FILE_BYTES} bytes")
     return text
 
 
-def _unusable(path: Path, rule: str, line: int = 0) -> ConfigError:
+def _file_error(path: Path, rule: str, line: int = 0) -> ConfigError:
     return ConfigError([Fault(str(path), line, "", rule)])
 
 
-def _without_words(problem: str) -> str:
-    return _QUOTED.sub(lambda quoted: quoted[1] or "a word", problem)
+def _hide_quoted_text(problem: str) -> str:
+    return _QUOTED.sub(lambda quoted: quoted[1] or "some text", problem)
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Composes nodes, without what makes a file say more than stands in it: aliases could grow without bounds."""
+    """Composes nodes; rejects tags, anchors and aliases: a few aliases of aliases can expand to gigabytes."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -131,22 +132,22 @@ class _PlainLoader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event: object = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs leave it out
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise self._refusal("anchors (&) and aliases (*) are not taken here; quote the text or write it out")
+            raise self._error("anchors (&) and aliases (*) are not supported; quote the text or write it out")
         if getattr(event, "tag", None) is not None:
-            raise self._refusal("tags (!) are not taken here; quote the text if it is one")
+            raise self._error("tags (!) are not supported; quote the text if it starts with !")
         self._depth += 1
         if self._depth > _MAX_DEPTH:
-            raise self._refusal(f"is nested deeper than {_MAX_DEPTH} levels")
+            raise self._error(f"lists and mappings must be nested at most {_MAX_DEPTH} levels deep")
         node: yaml.Node | None = super().compose_node(parent, index)
         self._depth -= 1
         return node
 
-    def _refusal(self, rule: str) -> yaml.MarkedYAMLError:
+    def _error(self, rule: str) -> yaml.MarkedYAMLError:
         return yaml.MarkedYAMLError(problem=rule, problem_mark=self.peek_event().start_mark)  # type: ignore[no-untyped-call]  # the stubs leave it out
 
 
 class _Builder:
-    """Turns YAML nodes into values, noting lines and faults on the way."""
+    """Turns YAML nodes into values, and collects the lines and faults."""
 
     def __init__(self, path: Path) -> None:
         self._file = str(path)
@@ -154,29 +155,30 @@ class _Builder:
         self.faults: list[Fault] = []
 
     def build(self, node: yaml.Node, path: DocumentPath) -> object:
-        """The value of `node`, which stands at `path`."""
+        """Return the value of `node`, whose path in the document is `path`."""
         self.lines.setdefault(path, node.start_mark.line + 1)
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
         if not _is_text(node.value):
-            return self._fault(node, "holds a character that no setting can hold")
-        return _scalar(node.tag.removeprefix(_TAG), node.value)
+            return self._fault(node, "must not contain NUL or a lone surrogate")
+        return _parse_scalar(node.tag.removeprefix(_TAG_PREFIX), node.value)
 
     def _mapping(self, node: yaml.MappingNode, path: DocumentPath) -> dict[str, object]:
         content: dict[str, object] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode) or not key_node.value.isprintable():
-                self._fault(key_node, "a key must be plain text")
+                self._fault(key_node, "a key must be printable text")
                 continue
-            if key_node.tag == _TAG + "merge":
-                self._fault(key_node, "merge keys (<<) are not taken here; write the members out")
+            if key_node.tag == _TAG_PREFIX + "merge":
+                self._fault(key_node, "merge keys (<<) are not supported; write the members out")
                 continue
             key = key_node.value
+            # PyYAML keeps the last of two equal keys, so an edit of the first one would have no effect.
             if key in content:
                 first = self.lines[(*path, key)]
-                self._fault(key_node, f"this key stands twice in one mapping, first on line {first}")
+                self._fault(key_node, f"duplicate key, first on line {first}; remove one")
                 continue
             self.lines[(*path, key)] = key_node.start_mark.line + 1
             content[key] = self.build(value_node, (*path, key))
@@ -188,12 +190,15 @@ class _Builder:
 
 
 def _is_text(text: str) -> bool:
-    """Whether `text` can be a path, a name or a word: no NUL, no half of a surrogate pair.  YAML escapes make both."""
+    """Return True if `text` has no NUL and no lone surrogate, which YAML escapes can produce and no path can hold."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _scalar(kind: str, text: str) -> object:
-    """The value of plain or quoted `text` that YAML 1.1 takes for a `kind`; numbers that are not decimal stay text."""
+def _parse_scalar(kind: str, text: str) -> object:
+    """Return the value of `text`, which YAML 1.1 resolves to `kind`.
+
+    Only decimal notation is a number: YAML 1.1 also reads 12:30:45 as a number to the base of 60, and 1_000 as 1000.
+    """
     match kind:
         case "null":
             return None

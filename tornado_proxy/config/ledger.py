@@ -1,4 +1,4 @@
-"""The section `ledger`: where it is, with its password if it has one."""
+"""The section `ledger`: the address of the ledger and its password."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from pathlib import Path
 
 from tornado_proxy.config.findings import Findings
 from tornado_proxy.config.secrets import read_secrets
-from tornado_proxy.domain.document import Document
+from tornado_proxy.domain.document import Document, read_section
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.domain.ledger_address import LedgerAddress, PostgresAddress
 
 DEFAULT_URL = "sqlite:///ledger.db"
 _DEFAULT_JOURNAL = "ledger-journal"
 
-_SQLITE = "sqlite:///"
+_SQLITE_PREFIX = "sqlite:///"
 
-#: What a PostgreSQL ledger takes beside its URL, and an SQLite one cannot use.
-_OF_POSTGRES = ("password", "journal")
+#: Settings of a PostgreSQL ledger only.
+_POSTGRES_KEYS = ("password", "journal")
 
 
 def read_ledger_password(document: Document, findings: Findings) -> Secret | None:
-    """The password that a checked document names, if it names one."""
-    content = document.content
-    section = content.get("ledger") if isinstance(content, dict) else None
-    if not isinstance(section, dict) or findings.has_fault(document, ("ledger",)):
+    """Return the password that a checked document names, or None if it names none."""
+    section = read_section(document.content, "ledger")
+    if findings.has_fault(document, ("ledger",)):
         return None
-    if str(section.get("url", DEFAULT_URL)).startswith(_SQLITE):
-        for key in _OF_POSTGRES:
+    if str(section.get("url", DEFAULT_URL)).startswith(_SQLITE_PREFIX):
+        # Ignored settings would hide a mistake: the operator may believe that the ledger is in PostgreSQL.
+        for key in _POSTGRES_KEYS:
             if key in section:
-                findings.add(document, ("ledger", key), "is for a PostgreSQL ledger; an SQLite file has none")
+                findings.add(document, ("ledger", key), "applies to PostgreSQL only; remove it for an SQLite ledger")
         return None
     return read_secrets(document, ("ledger",), findings).get(("ledger", "password"))
 
 
 def ledger_address(section: Mapping[str, object], base: Path, password: Secret | None) -> LedgerAddress:
-    """Where a checked section says that the ledger is; relative paths start at the folder `base`."""
+    """Return the address in a checked section; relative paths start at the folder `base`."""
     url = str(section.get("url", DEFAULT_URL))
-    if url.startswith(_SQLITE):
-        return base / url.removeprefix(_SQLITE)
+    if url.startswith(_SQLITE_PREFIX):
+        return base / url.removeprefix(_SQLITE_PREFIX)
     return PostgresAddress(url, password, base / str(section.get("journal", _DEFAULT_JOURNAL)))

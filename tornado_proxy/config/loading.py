@@ -1,4 +1,4 @@
-"""From the path of a proxy.yaml to everything it leads to, with every fault of every file at once."""
+"""Loads a proxy.yaml and every file that it names, and reports all faults of all files at once."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tornado_proxy.config.bundled import conf_path
-from tornado_proxy.config.files import is_folder, read_document, read_documents, why_unreadable
+from tornado_proxy.config.files import find_read_error, is_folder, read_document, read_documents
 from tornado_proxy.config.findings import Findings
 from tornado_proxy.config.ledger import read_ledger_password
 from tornado_proxy.config.projects import ProjectReader
 from tornado_proxy.config.servers import check_servers, read_providers
 from tornado_proxy.config.settings import Settings, make_settings
 from tornado_proxy.config.validation import check
-from tornado_proxy.domain.document import Document
+from tornado_proxy.domain.document import Document, read_section
 from tornado_proxy.domain.document import Path as DocumentPath
 from tornado_proxy.domain.errors import ConfigError, Fault
 from tornado_proxy.domain.identity import Project
@@ -22,7 +22,7 @@ from tornado_proxy.domain.identity import Project
 
 @dataclass(frozen=True, slots=True)
 class LoadedConfig:
-    """A valid configuration."""
+    """A valid configuration: its settings, its projects and its price files."""
 
     settings: Settings
     projects: tuple[Project, ...]
@@ -31,10 +31,14 @@ class LoadedConfig:
 
 @dataclass(frozen=True, slots=True)
 class ReadConfig:
-    """A configuration that has been read, valid or not.  `config` is None where there are `faults`.
+    """A configuration that was read, valid or not.
 
-    `price_documents` are there when all of them are valid, whatever is wrong elsewhere: the price book can add to the
-    faults what their schema cannot express.
+    Attributes:
+        config: The configuration, or None if there are faults.
+        price_documents: All price files if all of them are valid, even if there are faults elsewhere: the price book
+            finds faults that a schema cannot express, and `tornado-proxy check` reports them together.
+        faults: Every fault, in file order.
+        warnings: Findings that do not make the configuration unusable.
     """
 
     config: LoadedConfig | None
@@ -47,7 +51,8 @@ def load_settings(path: Path) -> LoadedConfig:
     """Read and check the configuration at `path`.
 
     Raises:
-        ConfigError: with every fault of the file itself, its projects, its prices and its secrets.
+        ConfigError: The configuration has faults; the error holds those of the file, its projects, its prices and its
+            secrets.
     """
     read = read_config(path)
     if read.config is None:
@@ -56,11 +61,12 @@ def load_settings(path: Path) -> LoadedConfig:
 
 
 def read_config(path: Path) -> ReadConfig:
-    """Read and check the configuration at `path`, keeping what can be used of a faulty one."""
+    """Read and check the configuration at `path`, and return it with its faults and warnings."""
     try:
         document = read_document(path)
     except ConfigError as error:
         return ReadConfig(None, (), error.faults, ())
+    # The schema first: the readers below skip every value that has a fault, and so report each fault once.
     findings = Findings(check(document, "proxy"))
     content = document.content if isinstance(document.content, dict) else {}
     providers = read_providers(document, content, findings)
@@ -76,40 +82,40 @@ def read_config(path: Path) -> ReadConfig:
 
 
 def _projects(document: Document, content: Mapping[str, object], findings: Findings) -> tuple[Project, ...]:
-    named = content.get("projects")
-    if isinstance(named, list):
+    listed = content.get("projects")
+    if isinstance(listed, list):
+        # Projects in proxy.yaml itself are checked like a project file, with the lines of proxy.yaml.
         lines = {path: line for path, line in document.lines.items() if path[:1] == ("projects",)}
-        documents = [Document(document.file, {"projects": named}, lines)]
+        documents = [Document(document.file, {"projects": listed}, lines)]
     else:
-        documents = _linked(document, ("projects",), named, findings)
-    servers = content.get("providers")
-    reader = ProjectReader(findings, frozenset(servers if isinstance(servers, dict) else ()))
+        documents = _read_linked(document, ("projects",), listed, findings)
+    reader = ProjectReader(findings, frozenset(read_section(content, "providers")))
     projects: list[Project] = []
-    for one in documents:
-        findings.faults.extend(check(one, "projects"))
-        projects.extend(reader.read(one))
+    for project_document in documents:
+        findings.faults.extend(check(project_document, "projects"))
+        projects.extend(reader.read(project_document))
     return tuple(projects)
 
 
 def _prices(document: Document, content: Mapping[str, object], findings: Findings) -> tuple[Document, ...]:
-    pricing = content.get("pricing")
-    named = pricing.get("path") if isinstance(pricing, dict) else None
+    path = read_section(content, "pricing").get("path")
     documents = (
         read_documents(conf_path("prices"))
-        if named is None
-        else _linked(document, ("pricing", "path"), named, findings)
+        if path is None
+        else _read_linked(document, ("pricing", "path"), path, findings)
     )
-    faults = [fault for one in documents for fault in check(one, "prices")]
+    faults = [fault for price_document in documents for fault in check(price_document, "prices")]
     findings.faults.extend(faults)
     return () if faults else tuple(documents)
 
 
-def _linked(document: Document, at: DocumentPath, named: object, findings: Findings) -> list[Document]:
-    """The documents of the file or folder that `document` names at `at`; none where they cannot be read."""
-    if not isinstance(named, str) or findings.has_fault(document, at):
+def _read_linked(document: Document, at: DocumentPath, link: object, findings: Findings) -> list[Document]:
+    """Return the documents of the file or folder `link`, which is the value at `at`; none if they cannot be read."""
+    if not isinstance(link, str) or findings.has_fault(document, at):
         return []
-    path = Path(document.file).parent / named
-    problem = None if is_folder(path) else why_unreadable(path)
+    path = Path(document.file).parent / link
+    # The fault has the line of the link: that is the line to correct if the path is wrong.
+    problem = None if is_folder(path) else find_read_error(path)
     if problem is not None:
         findings.add(document, at, f"{path} {problem}")
         return []

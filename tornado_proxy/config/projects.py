@@ -1,4 +1,4 @@
-"""Projects from their checked documents, with what no schema can say: ids are not used twice."""
+"""Builds projects from checked documents, and checks rules that no schema can express, such as unique ids."""
 
 from __future__ import annotations
 
@@ -12,55 +12,57 @@ from tornado_proxy.domain.identity import ApiKey, Member, ModelPatterns, Project
 
 
 class ProjectReader:
-    """Makes the projects of any number of documents; what is wrong goes to `findings`.
+    """Builds the projects of any number of documents, and adds faults to `findings`.
 
-    `providers` are the names of the providers that the server's configuration has.
+    `providers` are the names of the providers in proxy.yaml.
     """
 
     def __init__(self, findings: Findings, providers: frozenset[str]) -> None:
         self._findings = findings
         self._providers = providers
-        self._places: dict[tuple[str, str], str] = {}
+        #: Where each id was first used, as "file:line", by kind and id.
+        self._first_uses: dict[tuple[str, str], str] = {}
 
     def read(self, document: Document) -> list[Project]:
-        """The projects of a document that has been checked; those with a fault are left out."""
+        """Return the projects of a checked document, without those that have a fault."""
         content: Any = document.content
         sections = content.get("projects") if isinstance(content, dict) else None
         if not isinstance(sections, list):
             return []
-        sound = [index for index in range(len(sections)) if not self._findings.has_fault(document, ("projects", index))]
-        # Of all projects, so that a missing secret is told together with the faults of its project.
+        valid = [index for index in range(len(sections)) if not self._findings.has_fault(document, ("projects", index))]
+        # The secrets of all projects: a missing secret is reported together with the other faults of its project.
         secrets = read_secrets(document, (), self._findings)
-        for index in sound:
+        for index in valid:
             self._check(document, sections[index], ("projects", index))
-        sound = [index for index in sound if not self._findings.has_fault(document, ("projects", index))]
-        return [_project(sections[index], ("projects", index), secrets) for index in sound]
+        valid = [index for index in valid if not self._findings.has_fault(document, ("projects", index))]
+        return [_build_project(sections[index], ("projects", index), secrets) for index in valid]
 
     def _check(self, document: Document, section: Any, path: DocumentPath) -> None:
-        self._once("project", section["id"], document, (*path, "id"))
-        for number, key in enumerate(section.get("api_keys", ())):
-            self._once("API key", key["id"], document, (*path, "api_keys", number, "id"))
+        self._check_unique("project", section["id"], document, (*path, "id"))
+        for index, key in enumerate(section.get("api_keys", ())):
+            self._check_unique("API key", key["id"], document, (*path, "api_keys", index, "id"))
+        # A project's key is sent to the server's base_url of the provider, so proxy.yaml must have that provider.
         for name in sorted(set(section.get("providers", ())) - self._providers):
-            rule = f"cannot be used: the server's configuration has no providers.{name}"
+            rule = f"proxy.yaml has no providers.{name}; add it there, or remove this key"
             self._findings.add(document, (*path, "providers", name), rule)
 
-    def _once(self, kind: str, identifier: str, document: Document, path: DocumentPath) -> None:
-        first = self._places.get((kind, identifier))
+    def _check_unique(self, kind: str, identifier: str, document: Document, path: DocumentPath) -> None:
+        first = self._first_uses.get((kind, identifier))
         if first is not None:
-            self._findings.add(document, path, f"the id of another {kind}, see {first}")
+            self._findings.add(document, path, f"is already the id of another {kind} ({first}); use a new UUID")
             return
         fault = document.fault(path, "")
-        self._places[kind, identifier] = f"{fault.file}:{fault.line}"
+        self._first_uses[kind, identifier] = f"{fault.file}:{fault.line}"
 
 
-def _project(section: Any, path: DocumentPath, secrets: Secrets) -> Project:
+def _build_project(section: Any, path: DocumentPath, secrets: Secrets) -> Project:
     models = section.get("models")
     return Project(
         id=section["id"],
         name=section["name"],
         api_keys=tuple(
-            ApiKey(key["id"], section["id"], secrets[(*path, "api_keys", number, "secret")])
-            for number, key in enumerate(section.get("api_keys", ()))
+            ApiKey(key["id"], section["id"], secrets[(*path, "api_keys", index, "secret")])
+            for index, key in enumerate(section.get("api_keys", ()))
         ),
         members=tuple(
             Member(member["user"], frozenset(member.get("permissions", ())), member.get("admin", False))

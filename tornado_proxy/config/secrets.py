@@ -1,7 +1,7 @@
-"""Secret references, `{env: NAME}` or `{file: PATH}`, to secrets.  The other file on this floor that reads disk.
+"""Resolves references to secrets, `{env: NAME}` or `{file: PATH}`.
 
-A faulty reference is often the secret itself, pasted where its name belongs.  So no fault repeats a file's name, nor a
-variable's name that is not in the capitals that such names are written in.
+An invalid reference is often the secret itself, pasted in place of its name.  So a fault never repeats the name of a
+file, and the name of a variable only if it is in capitals, as such names are.
 """
 
 from __future__ import annotations
@@ -9,24 +9,24 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tornado_proxy.config.findings import Findings
-from tornado_proxy.domain.document import Document
+from tornado_proxy.domain.document import Document, list_children
 from tornado_proxy.domain.document import Path as DocumentPath
 from tornado_proxy.domain.identity import Secret
 
-#: Bytes of a secret file; keys have some 200.
+#: Bytes of a secret file; keys have about 200.
 _MAX_SECRET_BYTES = 64 * 1024
 
-_SHOWN_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+#: Names of environment variables that a fault can repeat.
+_VARIABLE_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 
-#: What can stand in a header and in a written API key: printable ASCII without blanks.
-_ONE_WORD = re.compile(r"[!-~]+")
+#: Characters of a secret: printable ASCII without spaces, which both a header and the text form of an API key can hold.
+_SECRET = re.compile(r"[!-~]+")
 
-
-#: The members that are references.
+#: Keys whose values are references.
 SECRET_KEYS = frozenset({"api_key", "secret", "password"})
 
 #: Secrets by the path of their reference.
@@ -34,13 +34,13 @@ Secrets = Mapping[DocumentPath, Secret]
 
 
 def read_secrets(document: Document, below: DocumentPath, findings: Findings) -> Secrets:
-    """The secrets of every sound reference that stands below `below`; what cannot be had becomes a fault.
+    """Return the secrets of all valid references inside `below`, and add a fault for each that cannot be resolved.
 
-    Relative paths start at the document's folder.  White space around a secret is not part of it: files end in a
-    line end, and copied keys in a blank.
+    Relative paths start at the folder of the document.  White space around a secret is removed: files end with a line
+    end, and copied keys often with a space.
     """
     found = {}
-    for path, reference in _references(document.content, ()):
+    for path, reference in _list_references(document.content, ()):
         if path[: len(below)] == below and not findings.has_fault(document, path):
             secret = _Reader(document, findings).read(reference, path)
             if secret is not None:
@@ -48,21 +48,16 @@ def read_secrets(document: Document, below: DocumentPath, findings: Findings) ->
     return found
 
 
-def _references(value: object, path: DocumentPath) -> Iterator[tuple[DocumentPath, Mapping[str, object]]]:
-    members: Iterable[tuple[str | int, object]] = ()
-    if isinstance(value, dict):
-        members = value.items()
-    elif isinstance(value, list):
-        members = enumerate(value)
-    for key, member in members:
+def _list_references(value: object, path: DocumentPath) -> Iterator[tuple[DocumentPath, Mapping[str, object]]]:
+    for key, member in list_children(value):
         if key in SECRET_KEYS and isinstance(member, dict):
             yield (*path, key), member
         else:
-            yield from _references(member, (*path, key))
+            yield from _list_references(member, (*path, key))
 
 
 class _Reader:
-    """Resolves references of one document."""
+    """Resolves the references of one document."""
 
     def __init__(self, document: Document, findings: Findings) -> None:
         self._document = document
@@ -70,44 +65,46 @@ class _Reader:
         self._findings = findings
 
     def read(self, reference: Mapping[str, object], path: DocumentPath) -> Secret | None:
-        """The secret behind `reference`, which stands at `path`; None, and a fault, where there is none."""
+        """Return the secret of the reference at `path`, or add a fault and return None."""
         if "env" in reference:
             text, problem = _read_environment(str(reference["env"]))
         else:
             text, problem = self._read_file(self._folder / str(reference["file"]), (*path, "file"))
         secret = text.strip()
-        if not problem and not _ONE_WORD.fullmatch(secret):
-            problem = "the secret must be one word of printable ASCII"
+        if not problem and not _SECRET.fullmatch(secret):
+            problem = "the secret must be printable ASCII without spaces"
         if problem:
             self._findings.add(self._document, path, problem)
             return None
         return Secret(secret)
 
     def _read_file(self, file: Path, path: DocumentPath) -> tuple[str, str]:
-        """Text and "", or "" and a problem."""
+        """Return the text and "", or "" and a problem."""
         try:
             with file.open("rb") as opened:
+                # fstat() describes the file that is open; stat() could describe one that replaced it meanwhile.
                 mode = os.fstat(opened.fileno()).st_mode
                 data = opened.read(_MAX_SECRET_BYTES + 1)
             text = data.decode()
         except OSError as error:
             return "", f"the file cannot be read: {error.strerror} (relative paths start at {self._folder})"
         except UnicodeDecodeError:
-            return "", "the file is not text"
+            return "", "the file must be UTF-8 text"
+        # Only regular files: the mode of a pipe such as /dev/fd/3 says nothing about who can write to it.
         if stat.S_ISREG(mode) and mode & stat.S_IWOTH:
-            return "", "the file can be written by every user of this machine; chmod o-w it"
-        # Secrets that a container gets as files are readable by all there: no reason to keep a server from starting.
+            return "", "the file is writable by every user of this machine; run chmod o-w on it"
+        # Only a warning: container runtimes often mount secrets as files that every user can read.
         if stat.S_ISREG(mode) and mode & stat.S_IROTH:
             self._findings.warnings.append(
-                self._document.fault(path, "the file can be read by every user of this machine")
+                self._document.fault(path, "the file is readable by every user of this machine; run chmod o-r on it")
             )
         if len(data) > _MAX_SECRET_BYTES:
-            return "", f"the file is larger than {_MAX_SECRET_BYTES} bytes"
+            return "", f"the file must have at most {_MAX_SECRET_BYTES} bytes"
         return text, "" if text.strip() else "the file is empty"
 
 
 def _read_environment(name: str) -> tuple[str, str]:
-    shown = name if _SHOWN_NAME.fullmatch(name) else "of this name (not shown: it could be a secret)"
+    shown = name if _VARIABLE_NAME.fullmatch(name) else "(name hidden: it could be a secret)"
     text = os.environ.get(name)
     if text is None:
         return "", f"environment variable {shown} is not set"

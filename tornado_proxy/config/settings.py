@@ -1,4 +1,7 @@
-"""The settings that a configuration comes to: typed, with defaults, secrets resolved."""
+"""The settings of a configuration: typed, with defaults and resolved secrets.
+
+A setting's unit is in its name: `_s` are seconds, `_mb` are MiB.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,13 @@ from pathlib import Path
 
 from tornado_proxy.config.bundled import conf_path
 from tornado_proxy.config.ledger import ledger_address
+from tornado_proxy.domain.document import read_section
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.domain.ledger_address import LedgerAddress
 
+# The schema repeats the defaults of this file; tests/config/test_settings.py compares them.
+
+#: Loopback only: exposing the proxy is the operator's decision, because it needs a TLS terminator in front.
 DEFAULT_HOST = "127.0.0.1"
 CLIENT_PORT = 8080
 ADMIN_PORT = 8081
@@ -19,7 +26,7 @@ ADMIN_PORT = 8081
 
 @dataclass(frozen=True, slots=True)
 class ListenSettings:
-    """An address to listen on.  `reuse_port`: several processes share the port (SO_REUSEPORT)."""
+    """An address to listen on.  `reuse_port` is True if several processes share the port (SO_REUSEPORT)."""
 
     host: str
     port: int
@@ -28,7 +35,14 @@ class ListenSettings:
 
 @dataclass(frozen=True, slots=True)
 class ProviderSettings:
-    """A provider.  `base_url` is what stands before `/v1/...`; `region` the region of its host, for prices."""
+    """A provider's server.
+
+    Attributes:
+        base_url: The part of its URLs before `/v1/...`, without a final slash.
+        api_key: The provider key.
+        ca_file: A PEM file of certificate authorities to trust; None for those of the system.
+        region: The region of its host, which some prices depend on; None for a global host.
+    """
 
     base_url: str
     api_key: Secret
@@ -38,7 +52,7 @@ class ProviderSettings:
 
 @dataclass(frozen=True, slots=True)
 class PricingSettings:
-    """Where prices stand, and what this installation adds: `surcharge_rate` is a fraction of the provider's charge."""
+    """The price files; `surcharge_rate` is the fraction of the provider's charge that this installation adds."""
 
     path: Path
     surcharge_rate: Decimal
@@ -46,7 +60,7 @@ class PricingSettings:
 
 @dataclass(frozen=True, slots=True)
 class LedgerSettings:
-    """Where the ledger is; `fsync` makes each commit survive loss of power."""
+    """The ledger; `fsync` is True if each commit must survive a loss of power."""
 
     address: LedgerAddress
     fsync: bool
@@ -54,7 +68,7 @@ class LedgerSettings:
 
 @dataclass(frozen=True, slots=True)
 class StreamSettings:
-    """What happens to answers under way.  Times in seconds; `drain_max` answers are drained at once."""
+    """Settings of responses in flight; at most `drain_max` responses are drained at the same time."""
 
     on_client_disconnect: str
     drain_limit_s: float
@@ -65,15 +79,15 @@ class StreamSettings:
 
 @dataclass(frozen=True, slots=True)
 class LimitSettings:
-    """`max_body_mb` in MiB; `max_streams` calls in flight."""
+    """Limits of one server process: MiB of a request body, and requests in flight."""
 
     max_body_mb: int
     max_streams: int
 
 
 @dataclass(frozen=True, slots=True)
-class SocketSettings:
-    """WebSocket sessions.  Times in seconds, `max_message_mb` in MiB; a credential is trusted for `recheck_s`.
+class WebSocketSettings:
+    """Settings of WebSocket sessions.  A session's credential is checked again every `recheck_s`.
 
     `sideband_failure` is `refuse` or `end`.
     """
@@ -87,16 +101,19 @@ class SocketSettings:
 
 @dataclass(frozen=True, slots=True)
 class ShutdownSettings:
-    """Seconds that calls in flight get after SIGTERM."""
+    """Settings of a shutdown: the seconds that requests in flight get after SIGTERM."""
 
     drain_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One configuration.  `models_list` is `filtered` or `provider`, `speech_usage` `exact` or `estimated`.
+    """The settings of one configuration.
 
-    `forward_headers` are lower case.
+    Attributes:
+        models_list: `filtered` or `provider`.
+        speech_usage: `exact` or `estimated`.
+        forward_headers: Request headers that are forwarded in addition to a provider's own list, in lower case.
     """
 
     listen: ListenSettings
@@ -106,15 +123,16 @@ class Settings:
     ledger: LedgerSettings
     streams: StreamSettings
     limits: LimitSettings
-    websockets: SocketSettings
+    websockets: WebSocketSettings
     shutdown: ShutdownSettings
     models_list: str = "filtered"
     speech_usage: str = "exact"
     forward_headers: frozenset[str] = field(default_factory=frozenset)
 
 
-def restart_needed(old: Settings, new: Settings) -> tuple[str, ...]:
-    """The settings that differ and that a running server cannot change (`x-restart` in the schema)."""
+def find_restart_settings(old: Settings, new: Settings) -> tuple[str, ...]:
+    """Return the settings that differ and that need a restart (`x-restart` in the schema)."""
+    # Bound sockets and an open ledger cannot change while the server runs.
     return tuple(name for name in ("listen", "admin", "ledger") if getattr(old, name) != getattr(new, name))
 
 
@@ -124,12 +142,19 @@ def make_settings(
     providers: Mapping[str, ProviderSettings],
     ledger_password: Secret | None = None,
 ) -> Settings:
-    """Settings from a checked document whose folder is `base`; `providers` have their keys already."""
-    pricing, ledger = _section(content, "pricing"), _section(content, "ledger")
-    streams, limits = _section(content, "streams"), _section(content, "limits")
+    """Return the settings of a checked document.
+
+    Args:
+        content: The content of the document.
+        base: The folder of the document, where relative paths start.
+        providers: The providers with their keys.
+        ledger_password: The password of a PostgreSQL ledger.
+    """
+    pricing, ledger = read_section(content, "pricing"), read_section(content, "ledger")
+    streams, limits = read_section(content, "streams"), read_section(content, "limits")
     return Settings(
-        listen=_listen(_section(content, "listen"), CLIENT_PORT),
-        admin=_listen(_section(content, "admin"), ADMIN_PORT),
+        listen=_read_listen(read_section(content, "listen"), CLIENT_PORT),
+        admin=_read_listen(read_section(content, "admin"), ADMIN_PORT),
         providers=providers,
         pricing=PricingSettings(
             path=base / str(pricing["path"]) if "path" in pricing else conf_path("prices"),
@@ -140,50 +165,46 @@ def make_settings(
         ),
         streams=StreamSettings(
             on_client_disconnect=str(streams.get("on_client_disconnect", "drain")),
-            drain_limit_s=_number(streams, "drain_limit_s", 120),
-            drain_max=int(_number(streams, "drain_max", 1000)),
-            idle_timeout_s=_number(streams, "idle_timeout_s", 600),
-            connect_timeout_s=_number(streams, "connect_timeout_s", 10),
+            drain_limit_s=_read_number(streams, "drain_limit_s", 120),
+            drain_max=int(_read_number(streams, "drain_max", 1000)),
+            idle_timeout_s=_read_number(streams, "idle_timeout_s", 600),
+            connect_timeout_s=_read_number(streams, "connect_timeout_s", 10),
         ),
         limits=LimitSettings(
-            max_body_mb=int(_number(limits, "max_body_mb", 64)), max_streams=int(_number(limits, "max_streams", 10_000))
+            max_body_mb=int(_read_number(limits, "max_body_mb", 64)),
+            max_streams=int(_read_number(limits, "max_streams", 10_000)),
         ),
-        websockets=_websockets(_section(content, "websockets")),
-        shutdown=ShutdownSettings(drain_s=_number(_section(content, "shutdown"), "drain_s", 30)),
+        websockets=_read_websockets(read_section(content, "websockets")),
+        shutdown=ShutdownSettings(drain_s=_read_number(read_section(content, "shutdown"), "drain_s", 30)),
         models_list=str(content.get("models_list", "filtered")),
         speech_usage=str(content.get("speech_usage", "exact")),
-        forward_headers=frozenset(name.lower() for name in _texts(content.get("forward_headers"))),
+        forward_headers=frozenset(name.lower() for name in _read_texts(content.get("forward_headers"))),
     )
 
 
-def _section(content: Mapping[str, object], name: str) -> Mapping[str, object]:
-    section = content.get(name)
-    return section if isinstance(section, dict) else {}
-
-
-def _listen(section: Mapping[str, object], port: int) -> ListenSettings:
+def _read_listen(section: Mapping[str, object], port: int) -> ListenSettings:
     return ListenSettings(
         host=str(section.get("host", DEFAULT_HOST)),
-        port=int(_number(section, "port", port)),
+        port=int(_read_number(section, "port", port)),
         reuse_port=bool(section.get("reuse_port", False)),
     )
 
 
-def _websockets(section: Mapping[str, object]) -> SocketSettings:
-    return SocketSettings(
-        idle_timeout_s=_number(section, "idle_timeout_s", 900),
-        lifetime_s=_number(section, "lifetime_s", 3900),
-        recheck_s=_number(section, "recheck_s", 60),
-        max_message_mb=int(_number(section, "max_message_mb", 32)),
+def _read_websockets(section: Mapping[str, object]) -> WebSocketSettings:
+    return WebSocketSettings(
+        idle_timeout_s=_read_number(section, "idle_timeout_s", 900),
+        lifetime_s=_read_number(section, "lifetime_s", 3900),
+        recheck_s=_read_number(section, "recheck_s", 60),
+        max_message_mb=int(_read_number(section, "max_message_mb", 32)),
         sideband_failure=str(section.get("sideband_failure", "refuse")),
     )
 
 
-def _number(section: Mapping[str, object], name: str, default: float) -> float:
+def _read_number(section: Mapping[str, object], name: str, default: float) -> float:
     value = section.get(name, default)
-    assert isinstance(value, int | float | Decimal), "the schema lets numbers through only"
+    assert isinstance(value, int | float | Decimal), "the schema accepts numbers only"
     return float(value)
 
 
-def _texts(value: object) -> list[str]:
+def _read_texts(value: object) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list) else []
