@@ -120,7 +120,7 @@ def _ours(workspace: Workspace, provider_port: int) -> Iterator[Contestant]:
         f"http://127.0.0.1:{provider_port}",
         # With the default, drain, the provider would not see that a client disconnected, which the part abort measures.
         streams={"on_client_disconnect": "cancel"},
-        # The default limit would reject the streams of the largest part.
+        # As many streams as open files, so that the files are the only limit.
         limits={"max_streams": workspace.max_files},
     )
     log = workspace.folder / "serve.log"
