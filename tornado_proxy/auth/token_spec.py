@@ -69,9 +69,9 @@ def read_spec(document: Document) -> TokenSpec:
 def find_pattern_fault(pattern: object) -> str | None:
     """Return the rule that a model pattern breaks, or None if it is valid."""
     if not isinstance(pattern, str):
-        return "must be a pattern such as openai/gpt-5*"
+        return "must be a pattern of the form provider/model"
     if " " in pattern or ("/" not in pattern and "*" not in pattern):
-        return f"{pattern!r} matches no model; a pattern has the form provider/model, such as openai/gpt-5*"
+        return f"{pattern!r} matches no model; a pattern has the form provider/model, in which * matches any characters"
     return None
 
 
@@ -121,5 +121,5 @@ def _check_models(models: object) -> _Faults:
         return []
     path = ("api", "llm", "models")
     if not isinstance(models, list):
-        return [(path, "must be a list of patterns such as openai/gpt-5*")]
+        return [(path, "must be a list of patterns of the form provider/model")]
     return [((*path, index), rule) for index, pattern in enumerate(models) if (rule := find_pattern_fault(pattern))]
