@@ -25,12 +25,16 @@ from tornado_proxy.api.usage import USAGE_PATH, UsageHandler
 from tornado_proxy.config.settings import ListenSettings
 from tornado_proxy.domain.errors import ConfigError, ListenError
 from tornado_proxy.domain.record import Outcome
+from tornado_proxy.gateway.admission import Admission
 from tornado_proxy.gateway.application import ClientApplication
-from tornado_proxy.gateway.object_ownership import Ownership
+from tornado_proxy.gateway.capacity import Capacity, DrainLimiter
+from tornado_proxy.gateway.object_ownership import ObjectOwnership
+from tornado_proxy.gateway.recorder import FinishedRequest, Recorder, write_access_log
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.http_server.fd_limits import FdLimitedServer, raise_fd_limit
 from tornado_proxy.http_server.server import ClientPortServer
 from tornado_proxy.ledger.backends import make_ledger
+from tornado_proxy.ledger.protocol import Ledger
 from tornado_proxy.metering.deferred_settlement import DeferredSettlement
 from tornado_proxy.observability import metrics
 from tornado_proxy.snapshot import Snapshot, SnapshotHolder
@@ -73,12 +77,30 @@ class Server:
         await ledger.open()
         upstream = UpstreamClient(force_instance=True)
         settler = DeferredSettlement(self._snapshots, upstream, ledger)
-        services = self._services = Services(self._snapshots, upstream, ledger, Ownership(ledger), settler)
+        services = self._services = self._build_services(ledger, upstream, settler)
         self._settling = tasks.spawn(settler.run(), "settlement")
         clients = ClientApplication([(USAGE_PATH, UsageHandler, {"services": services})], services)
         server = ClientPortServer(clients, clients.idle_connections, clients.body_timeouts)
         self.port = self._listen(server, settings.listen)
         self.admin_port = self._listen(FdLimitedServer(admin_application(services, self.reload)), settings.admin)
+
+    def _build_services(self, ledger: Ledger, upstream: UpstreamClient, settler: DeferredSettlement) -> Services:
+        ownership, capacity = ObjectOwnership(ledger), Capacity()
+
+        def poll_requested_object(finished: FinishedRequest) -> None:
+            if finished.requested_object is not None:
+                settler.poll_now(finished.requested_object)
+
+        recorder = Recorder(ledger, ownership.remember, [poll_requested_object, write_access_log])
+        return Services(
+            snapshots=self._snapshots,
+            upstream=upstream,
+            ledger=ledger,
+            admission=Admission(ownership, capacity, recorder),
+            recorder=recorder,
+            capacity=capacity,
+            drains=DrainLimiter(),
+        )
 
     def _listen(self, server: HTTPServer, where: ListenSettings) -> int:
         """Bind and listen; return the port, which the kernel chooses if the configured one is 0."""
@@ -126,10 +148,10 @@ class Server:
     def stop(self) -> None:
         """Begin to drain; called again, end at once."""
         assert self._services is not None
-        if self._services.in_flight.draining:
+        if self._services.capacity.draining:
             self._hurry.set()
             return
-        self._services.in_flight.begin_drain()
+        self._services.capacity.begin_drain()
         tasks.spawn(self._drain(self._services), "drain")
 
     async def wait_stopped(self) -> None:
@@ -139,16 +161,16 @@ class Server:
     async def _drain(self, services: Services) -> None:
         try:
             limit_s = self._snapshots.current.settings.shutdown.drain_s
-            _log.info("draining", extra={"in_flight": len(services.in_flight), "limit_s": limit_s})
+            _log.info("draining", extra={"in_flight": len(services.capacity), "limit_s": limit_s})
             self._servers[0].stop()
-            idle = tasks.spawn(services.in_flight.wait_idle(limit_s), "wait for calls in flight")
+            idle = tasks.spawn(services.capacity.wait_idle(limit_s), "wait for calls in flight")
             hurry = tasks.spawn(self._hurry.wait(), "wait for a second signal")
             await asyncio.wait((idle, hurry), return_when=asyncio.FIRST_COMPLETED)
             idle.cancel()
             hurry.cancel()
-            for call in services.in_flight:
+            for call in services.capacity:
                 call.end(Outcome.SHUTDOWN)
-            await services.in_flight.wait_idle(_LAST_RECORDS_S)
+            await services.capacity.wait_idle(_LAST_RECORDS_S)
             for server in self._servers:
                 server.stop()
                 await server.close_all_connections()

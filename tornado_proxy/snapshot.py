@@ -14,7 +14,7 @@ from tornado_proxy.auth.authenticator import Authenticator
 from tornado_proxy.config.loading import load_settings
 from tornado_proxy.config.settings import Settings, find_restart_settings
 from tornado_proxy.domain.errors import ConfigError, Fault
-from tornado_proxy.domain.identity import Project, Secret
+from tornado_proxy.domain.identity import Project
 from tornado_proxy.observability import metrics
 from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.pricing.book.tariff import Tariff
@@ -42,15 +42,6 @@ class Snapshot:
     routes: RouteTable
     prices: PriceBook
     tariffs: Mapping[str, Tariff]
-
-    def provider_key(self, project_id: str, provider: str) -> Secret | None:
-        """Return the project's own key for `provider`, else the server's, else None."""
-        project = self.projects.get(project_id)
-        own = project.provider_keys.get(provider) if project is not None else None
-        if own is not None:
-            return own
-        configured = self.settings.providers.get(provider)
-        return configured.api_key if configured is not None else None
 
 
 def build(path: Path, generation: int) -> Snapshot:

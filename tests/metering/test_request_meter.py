@@ -87,7 +87,7 @@ def unpriced() -> float:
 
 
 def metered(meter: RequestMeter, *chunks: bytes, head: ResponseHead = JSON, ending: RequestEnd = DONE) -> RequestRecord:
-    meter.answered(head)
+    meter.response_started(head)
     for chunk in chunks:
         meter.feed(chunk)
     meter.body_complete()
@@ -131,7 +131,7 @@ def test_what_may_have_left_and_was_not_answered_is_unsettled_and_says_so(tariff
     record = RequestMeter(INTENT, CHAT, FACTS, tariff).close(replace(DONE, outcome=Outcome.UPSTREAM_ERROR, status=504))
 
     assert record.basis is Basis.UNSETTLED
-    assert record.faults == ("the provider gave no answer that could be read",)
+    assert record.faults == ("the provider sent no readable response",)
     assert unpriced() == before + 1
 
 
@@ -192,7 +192,7 @@ def test_an_error_of_the_provider_costs_nothing(tariff: Tariff) -> None:
 
 def test_an_answer_that_broke_off_is_an_estimate_with_a_method(tariff: Tariff) -> None:
     meter = RequestMeter(INTENT, CHAT, replace(FACTS, stream=True), tariff)
-    meter.answered(ResponseHead(200, "text/event-stream"))
+    meter.response_started(ResponseHead(200, "text/event-stream"))
     meter.feed(b'data: {"model":"gpt-4o-mini","choices":[{"delta":{"content":"a few words"}}]}\n\n')
 
     record = meter.close(replace(DONE, outcome=Outcome.UPSTREAM_BROKEN))
@@ -205,7 +205,7 @@ def test_an_answer_that_broke_off_is_an_estimate_with_a_method(tariff: Tariff) -
 def test_what_a_call_creates_is_known_as_soon_as_the_answer_names_it(tariff: Tariff) -> None:
     meter = RequestMeter(INTENT, endpoint("/v1/responses"), replace(FACTS, stream=True), tariff)
     assert meter.object_id is None
-    meter.answered(ResponseHead(200, "text/event-stream"))
+    meter.response_started(ResponseHead(200, "text/event-stream"))
     assert meter.object_id is None
 
     meter.feed(
@@ -217,7 +217,7 @@ def test_what_a_call_creates_is_known_as_soon_as_the_answer_names_it(tariff: Tar
 
 def test_a_body_that_cannot_be_read_is_unsettled_with_the_reason(tariff: Tariff) -> None:
     meter = RequestMeter(INTENT, CHAT, FACTS, tariff)
-    meter.answered(JSON)
+    meter.response_started(JSON)
     meter.unreadable("the answer is coded")
     meter.feed(ANSWER)
 

@@ -57,7 +57,7 @@ def test_its_bytes_pass_unchanged_and_its_cost_is_not_known(
     record = proxy.read_record(request_id)
     assert (record["basis"], record["outcome"], record["line_items"]) == ("unsettled", "completed", [])
     faults = json.loads(proxy.wait_for_log(request_id))["faults"]
-    assert faults == ["the answer is coded (gzip), though it was asked for as it is"]
+    assert faults == ["the response is compressed (gzip) despite Accept-Encoding: identity"]
 
 
 def test_a_list_that_must_be_cut_and_cannot_be_read_does_not_pass(

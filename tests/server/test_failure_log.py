@@ -206,8 +206,8 @@ def test_drain_that_reaches_a_limit_is_logged_with_it_and_estimated(tmp_path: Pa
     streams = {"drain_limit_s": 4, "drain_max": 1}
     lines, metrics, records = run_against(stall_within_stream, tmp_path, act, streams=streams)
 
-    at_time_limit = "not drained to its end: that takes more than 4 s (streams.drain_limit_s)"
-    at_maximum = "not drained: 1 answers are drained already (streams.drain_max)"
+    at_time_limit = "not drained to its end: took more than 4 s (streams.drain_limit_s)"
+    at_maximum = "not drained: 1 responses are being drained already (streams.drain_max)"
     assert [json.loads(line)["faults"] for line in lines] == [[at_maximum], [at_time_limit]]
     assert "llm_proxy_drains 1.0" in metrics
     assert {(record["outcome"], record["status"], record["basis"]) for record in records} == {

@@ -435,7 +435,7 @@ def test_what_is_billed_later_is_settled_on_postgresql_and_belongs_to_who_made_i
         proxy.ledger_url = url
         body = {"model": "gpt-4o-mini", "input": "hi", "background": True}
         made = client.post("/responses", json=body)
-        proxy.wait_for_log('"message":"settled"')
+        proxy.wait_for_log('"message":"request settled"')
 
         (record,) = proxy.read_records()
         own = client.get(f"/responses/{made.json()['id']}")

@@ -73,7 +73,7 @@ def test_a_call_ends_with_the_project_that_made_it(simulator: tuple[Simulator, s
         while simulator[0].realtime_calls.get(call_id) is not None and time.monotonic() < deadline:
             time.sleep(0.02)
         assert simulator[0].realtime_calls.get(call_id) is None
-        assert "the credential no longer holds" in proxy.wait_for_log("a call is hung up")
+        assert "the credential is no longer valid" in proxy.wait_for_log("realtime call hung up")
 
 
 def test_a_call_that_its_client_listens_to_is_on_the_bill_once(
@@ -133,7 +133,7 @@ def test_a_call_that_ends_well_leaves_nothing_unsettled(simulator: tuple[Simulat
 def test_a_sideband_that_keeps_breaking_ends_the_call(simulator: tuple[Simulator, str], tmp_path: Path) -> None:
     with running_proxy(tmp_path, simulator[1]) as proxy:
         call_id = browser_call(proxy, instructions="[[sim cut=6]]")
-        proxy.wait_for_log("a call is hung up: its sideband is lost")
+        proxy.wait_for_log("realtime call hung up: sideband lost")
         records = proxy.read_session_records(call_id, 6)
 
     assert simulator[0].realtime_calls.get(call_id) is None

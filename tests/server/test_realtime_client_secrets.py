@@ -237,7 +237,7 @@ def test_a_call_can_be_answered_at_once_and_is_ended_when_it_cannot_be_metered(t
             made = gpt.realtime.calls.with_raw_response.create(sdp=OFFER, session=SESSION)  # type: ignore[arg-type]
 
         assert made.status_code == 201
-        proxy.wait_for_log("a call is hung up: its sideband is lost")
+        proxy.wait_for_log("realtime call hung up: sideband lost")
         assert provider.requests[-1].target == "/v1/realtime/calls/rtc_1/hangup"
 
 

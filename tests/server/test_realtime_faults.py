@@ -311,8 +311,8 @@ def test_drains_of_disconnected_clients_are_limited_in_number_and_time() -> None
     # The second client has to connect and disconnect within the time limit, also on a busy machine.
     found = run_against(speak, act, streams={"drain_limit_s": 3, "drain_max": 1})
 
-    at_maximum = "not drained: 1 answers are drained already (streams.drain_max)"
-    at_time_limit = "not drained to its end: that takes more than 3 s (streams.drain_limit_s)"
+    at_maximum = "not drained: 1 responses are being drained already (streams.drain_max)"
+    at_time_limit = "not drained to its end: took more than 3 s (streams.drain_limit_s)"
     assert [faults[0] for _, faults in found] == [at_maximum, at_time_limit]
     assert {(record["outcome"], record["basis"], record["estimate_method"]) for record, _ in found} == {
         ("client_closed", "estimated", "realtime_deltas")
@@ -359,7 +359,7 @@ def test_sessions_of_a_project_that_a_reload_removes_are_closed_with_1008() -> N
 
     assert code == 1008
     assert reason is not None
-    assert reason.startswith("the credential no longer holds")
+    assert reason.startswith("the credential is no longer valid")
 
 
 def test_client_s_pings_are_answered_while_the_provider_is_silent(sessions: ScriptedSessions) -> None:

@@ -37,7 +37,7 @@ class ReadyHandler(_AdminHandler):
 
     def get(self) -> None:
         """Answer."""
-        if self.services.in_flight.draining:
+        if self.services.capacity.draining:
             self.set_status(503)
             self.finish("shutting down\n")
         elif not self.services.ledger.healthy:

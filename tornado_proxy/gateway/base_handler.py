@@ -1,4 +1,4 @@
-"""What every handler on the client port shares: its services, its request id, and errors in the provider's shape."""
+"""The base of every handler on the client port: its services, its request id, and errors in the provider's format."""
 
 from __future__ import annotations
 
@@ -11,76 +11,79 @@ from tornado.httputil import HTTPHeaders
 from tornado.web import HTTPError, RequestHandler
 
 from tornado_proxy.domain.errors import BadRequest, MethodNotAllowed, NotAuthenticated, RequestError, UpgradeRequired
-from tornado_proxy.gateway.admission import new_request_id
+from tornado_proxy.gateway.context import new_request_id
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.providers.contract import Provider
 
 _log = logging.getLogger(__name__)
 
-#: The header that names our record of a call.
+#: The response header that carries our request id, by which the ledger and the log know the request.
 REQUEST_ID_HEADER = "Llm-Proxy-Request-Id"
 
-#: Seconds a client is asked to wait when our own state turned it away.
-_RETRY_AFTER_S = 1
+#: Seconds in Retry-After if the server itself rejected the request; its own state changes within a second.
+RETRY_AFTER_S = 1
 
 
 class BaseHandler(RequestHandler):
-    """A handler that answers in the shape of `provider`."""
+    """A handler that responds in the format of `provider`."""
 
     def initialize(self, services: Services) -> None:
-        """Take what app.py built."""
+        """Keep the services and draw a request id."""
         self.services = services
         self.request_id = new_request_id()
 
     @cached_property
     def provider(self) -> Provider:
-        """Whose client this is, by the path."""
+        """The provider whose clients use this path."""
         return self.services.snapshots.current.routes.provider_for(self.request.uri or "/")
 
     def clear(self) -> None:
-        """Start an answer without Tornado's Server, Content-Type and Date: its headers are the provider's."""
+        """Start a response without Tornado's Server, Content-Type and Date: its headers are the provider's."""
         self._headers = HTTPHeaders()
         self._write_buffer = []
         self._status_code = 200
         self._reason = responses[200]
 
     def compute_etag(self) -> None:
-        """No ETag: it would turn a provider's 200 into a 304."""
+        """Return no ETag: one would turn a provider's 200 into a 304."""
 
     async def respond_with_error(self, error: RequestError) -> None:
-        """End the request with `error`."""
+        """Finish the response with `error`."""
         self.clear()
+        self._set_error_headers(error)
+        await self.finish(self.provider.error_body(error, self.request_id))
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Finish the response with an error that nothing else handled.  Called by Tornado."""
+        error = self._request_error(status_code, kwargs.get("exc_info", (None, None, None))[1])
+        self._set_error_headers(error)
+        self.finish(self.provider.error_body(error, self.request_id))
+
+    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
+        """Log errors of the server; a caller's error is in its response."""
+        if not isinstance(value, RequestError | HTTPError):
+            _log.error("request failed", extra={"request_id": self.request_id}, exc_info=value)
+
+    def _request_error(self, status_code: int, error: BaseException | None) -> RequestError:
+        if isinstance(error, RequestError):
+            return error
+        if status_code == 405:
+            return MethodNotAllowed(f"method {(self.request.method or '')[:20]} is not supported")
+        if isinstance(error, HTTPError) and status_code < 500:
+            bad_request = BadRequest(error.log_message or "malformed request")
+            bad_request.status = status_code
+            return bad_request
+        return RequestError(f"internal error; the server's log has the details under {self.request_id}")
+
+    def _set_error_headers(self, error: RequestError) -> None:
         self.set_status(error.status)
         self.set_header("Content-Type", "application/json")
         self.set_header(REQUEST_ID_HEADER, self.request_id)
         if isinstance(error, NotAuthenticated):
-            self.set_header("WWW-Authenticate", "Bearer")
+            self.set_header("WWW-Authenticate", "Bearer")  # RFC 9110 section 11.6.1
         if isinstance(error, MethodNotAllowed) and error.allowed:
-            self.set_header("Allow", ", ".join(error.allowed))
+            self.set_header("Allow", ", ".join(error.allowed))  # RFC 9110 section 15.5.6
         if isinstance(error, UpgradeRequired):
-            self.set_header("Upgrade", "websocket")
+            self.set_header("Upgrade", "websocket")  # RFC 9110 section 15.5.22
         if error.status == 503:
-            self.set_header("Retry-After", str(_RETRY_AFTER_S))
-        await self.finish(self.provider.error_body(error, self.request_id))
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Tornado's way out for what nothing else caught."""
-        fault = kwargs.get("exc_info", (None, None, None))[1]
-        if isinstance(fault, RequestError):
-            error = fault
-        elif status_code == 405:
-            error = MethodNotAllowed(f"{(self.request.method or '')[:20]} is not taken anywhere here")
-        elif isinstance(fault, HTTPError) and status_code < 500:
-            error = BadRequest(fault.log_message or "the request cannot be understood")
-            error.status = status_code
-        else:
-            error = RequestError(f"internal error; the operator finds it in the log under {self.request_id}")
-        self.set_status(error.status)
-        self.set_header("Content-Type", "application/json")
-        self.set_header(REQUEST_ID_HEADER, self.request_id)
-        self.finish(self.provider.error_body(error, self.request_id))
-
-    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
-        """Log what is ours to mend; a caller's fault is in its answer."""
-        if not isinstance(value, RequestError | HTTPError):
-            _log.error("request failed", extra={"request_id": self.request_id}, exc_info=value)
+            self.set_header("Retry-After", str(RETRY_AFTER_S))

@@ -1,86 +1,96 @@
-"""Whose is it?  Projects share a provider key, so the provider shows each of them every project's objects; we do not.
+"""Maps provider object ids to projects.
 
-What a project created is known from the ledger, and before its record is there from memory.  An object of another
-project, or of nobody, is not found, in the words the provider would use.  A project with its own key for a provider is
-kept apart by that key.
+Projects share a provider key, so the provider shows each of them every project's objects.  The proxy does not: an
+object of another project, or one of unknown origin, is not found, in the provider's own error format.  A project with
+its own key for a provider is separated by that key.
+
+Owners come from the ledger, and from memory until the record of the creating request is written.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from typing import Protocol
 
 from tornado_proxy.domain.errors import NotFound
-from tornado_proxy.gateway.admission import RequestContext
-from tornado_proxy.ledger.protocol import Ledger
+from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.providers.contract import Endpoint, HttpEndpoint, OwnedList, OwnedObject
 
-#: Objects that are remembered without asking the ledger, the least lately created forgotten first.
-_REMEMBERED = 10_000
+#: Owners kept in memory.  They bridge the commit delay of the ledger, far below a second; 10,000 take some 2 MB.
+MAX_REMEMBERED = 10_000
 
 
-class Ownership:
-    """Knows which project created which of the providers' objects."""
+class ObjectLedger(Protocol):
+    """The ledger, as far as ownership needs it."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    async def owner_of(self, provider: str, object_id: str) -> str | None:
+        """Return the project that created an object, None if unknown."""
+
+    async def owned_by(self, project_id: str, provider: str, endpoint: str) -> frozenset[str]:
+        """Return the objects that a project created with requests to `endpoint`."""
+
+
+class ObjectOwnership:
+    """Knows which project created which provider object."""
+
+    def __init__(self, ledger: ObjectLedger) -> None:
         self._ledger = ledger
-        self._lately: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._recent: OrderedDict[tuple[str, str], str] = OrderedDict()
 
     def remember(self, provider: str, object_id: str, project_id: str) -> None:
-        """`object_id` was created by the project; known at once, before the record says so."""
-        self._lately[provider, object_id] = project_id
-        if len(self._lately) > _REMEMBERED:
-            self._lately.popitem(last=False)
+        """Remember that a project created an object.  The oldest entry is dropped above MAX_REMEMBERED."""
+        self._recent[provider, object_id] = project_id
+        if len(self._recent) > MAX_REMEMBERED:
+            self._recent.popitem(last=False)
 
-    async def require(self, entry: RequestContext[Endpoint], references: Iterable[str]) -> None:
+    async def require_own(self, context: RequestContext[Endpoint], references: Iterable[str]) -> None:
         """Check the object in the path and those that the body refers to.
 
         Raises:
-            NotFound: one of them is not the project's.
+            NotFound: one of them is not the project's own.
         """
-        if _has_own_key(entry):
+        if _has_own_key(context):
             return
-        for object_id in (*_object_in_path(entry), *references):
-            if not await self._is_own(entry, object_id):
+        for object_id in (*_object_in_path(context), *references):
+            if not await self._is_own(context, object_id):
                 raise NotFound(f"{object_id[:100]} was not found")
 
-    async def made_here(self, entry: RequestContext[Endpoint], references: Iterable[str]) -> bool:
-        """Whether one of these was created through this proxy, by whatever project; not what is only allowed."""
-        provider = entry.match.provider.name
+    async def created_here(self, context: RequestContext[Endpoint], references: Iterable[str]) -> bool:
+        """Return True if any project created one of these objects through this proxy."""
         for object_id in references:
-            if await self._owner(provider, object_id) is not None:
+            if await self._owner(context.provider.name, object_id) is not None:
                 return True
         return False
 
-    async def own_list(self, entry: RequestContext[Endpoint]) -> frozenset[str] | None:
-        """The objects that a list may show; None where it may show all."""
-        endpoint = entry.match.endpoint
-        if not isinstance(endpoint, HttpEndpoint) or not isinstance(endpoint.objects, OwnedList) or _has_own_key(entry):
+    async def visible_objects(self, context: RequestContext[HttpEndpoint]) -> frozenset[str] | None:
+        """Return the objects that the response may list, None if it is no list or may list all."""
+        objects = context.endpoint.objects
+        if not isinstance(objects, OwnedList) or _has_own_key(context):
             return None
-        own = await self._ledger.owned_by(
-            entry.caller.project_id, entry.match.provider.name, endpoint.objects.created_by
-        )
-        return own | _allowed(entry)
+        own = await self._ledger.owned_by(context.caller.project_id, context.provider.name, objects.created_by)
+        return own | context.project.allowed_objects
 
-    async def _is_own(self, entry: RequestContext[Endpoint], object_id: str) -> bool:
-        provider = entry.match.provider.name
-        if object_id in _allowed(entry):
+    async def _is_own(self, context: RequestContext[Endpoint], object_id: str) -> bool:
+        if object_id in context.project.allowed_objects:
             return True
-        return await self._owner(provider, object_id) == entry.caller.project_id
+        return await self._owner(context.provider.name, object_id) == context.caller.project_id
 
     async def _owner(self, provider: str, object_id: str) -> str | None:
-        return self._lately.get((provider, object_id)) or await self._ledger.owner_of(provider, object_id)
+        return self._recent.get((provider, object_id)) or await self._ledger.owner_of(provider, object_id)
 
 
-def _object_in_path(entry: RequestContext[Endpoint]) -> tuple[str, ...]:
-    endpoint, path_id = entry.match.endpoint, entry.match.path_id
+def _object_in_path(context: RequestContext[Endpoint]) -> tuple[str, ...]:
+    path_id = requested_object(context)
+    return () if path_id is None else (path_id,)
+
+
+def requested_object(context: RequestContext[Endpoint]) -> str | None:
+    """Return the id of the object that the path names, None if it names none that belongs to a project."""
+    endpoint = context.endpoint
     owned = isinstance(endpoint, HttpEndpoint) and isinstance(endpoint.objects, OwnedObject)
-    return (path_id,) if owned and path_id is not None else ()
+    return context.match.path_id if owned else None
 
 
-def _has_own_key(entry: RequestContext[Endpoint]) -> bool:
-    return entry.match.provider.name in entry.snapshot.projects[entry.caller.project_id].provider_keys
-
-
-def _allowed(entry: RequestContext[Endpoint]) -> frozenset[str]:
-    return entry.snapshot.projects[entry.caller.project_id].allowed_objects
+def _has_own_key(context: RequestContext[Endpoint]) -> bool:
+    return context.provider.name in context.project.provider_keys

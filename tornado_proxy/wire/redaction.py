@@ -52,6 +52,16 @@ class Redactor:
             return pairs
         return [(name, value.replace(key, self._mask.decode())) for name, value in pairs]
 
+    def frame(self, message: str | bytes) -> str | bytes:
+        """Return a WebSocket message with the key masked.  Messages are complete, so nothing is held."""
+        key = self._key
+        if not key:
+            return message
+        if isinstance(message, str):
+            text = key.decode()
+            return message.replace(text, self._mask.decode()) if text in message else message
+        return message.replace(key, self._mask) if key in message else message
+
     def _find_partial_key(self, data: bytes) -> int:
         """Return the index at which the key can begin that the end of `data` cuts off; -1 if there is none."""
         start = max(0, len(data) - len(self._key) + 1)

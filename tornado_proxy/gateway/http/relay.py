@@ -1,13 +1,15 @@
-"""The heart of the program: one admitted request, its exchange with the provider, and the client that waits.
+"""Relays one admitted request: its exchange with the provider, and the response to the client.
 
-    exchange.read() ──> meter.feed ──> edit ──> scrub ──> client.send ──> (await: the client's speed)
-          │                                                  │
-          │ UpstreamError: client.cut, record                │ the client has gone:
-          │ b"": client.finish, record                       │    drain   go on reading, for the record's sake
-          │                                                  │    cancel  exchange.abort
+    exchange.read() ──> meter.feed ──> edit ──> redact ──> client.send ──> (await: the client's speed)
 
-Waits and who ends them: head and read end by the exchange's own time-outs or abort(); send ends when the client reads
-or leaves (`client_left`); a drain ends by its limit; shutdown calls end().
+    READY ── run ──> WAITING ── response head ──> STREAMING ── last byte taken ──> DELIVERED
+                        │                            │
+                        ├── the client leaves ───────┴──> CLIENT_GONE   drain: keep reading, for an exact record
+                        │                                               cancel: abort the exchange
+                        └── end() ───────────────────────> STOPPED      shutdown, or the drain took too long
+
+The state when the exchange ends decides the outcome (`_outcome`).  Every await has an owner that can end it: head and
+read end by the exchange's timeouts or abort(), send ends when the client reads or disconnects, a drain by its limit.
 """
 
 from __future__ import annotations
@@ -15,262 +17,338 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import Enum, auto
 from typing import Protocol
 
 from tornado.iostream import StreamClosedError
 
 from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError, UpstreamUnreachable
 from tornado_proxy.domain.record import Outcome
-from tornado_proxy.gateway.admission import AdmittedRequest, provider_access
-from tornado_proxy.gateway.drains import Drains
+from tornado_proxy.gateway.admission import AdmittedRequest
+from tornado_proxy.gateway.capacity import DrainLimiter
 from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
 from tornado_proxy.providers.contract import ResponseEdit, ResponseHead
-from tornado_proxy.upstream.http.client import UpstreamClient
-from tornado_proxy.upstream.http.exchange import Exchange
+from tornado_proxy.upstream.http.request import UpstreamRequest
 from tornado_proxy.upstream.http.response_head import UpstreamResponseHead
 from tornado_proxy.wire.headers import filter_response_headers
 from tornado_proxy.wire.redaction import Redactor
 
-#: What a record shows for a client that left before its answer was whole (nginx's word for it).
+#: The status that a record shows if the client left before its response was complete (nginx's convention).
 CLIENT_CLOSED_REQUEST = 499
 
 
+class RelayState(Enum):
+    """The state of a relay; the module docstring draws the transitions."""
+
+    READY = auto()
+    WAITING = auto()
+    STREAMING = auto()
+    CLIENT_GONE = auto()
+    STOPPED = auto()
+    DELIVERED = auto()
+
+
 class Client(Protocol):
-    """The side of the client.  Each method raises StreamClosedError when it has gone."""
+    """The client's side of a relay.  `send` and `finish_response` raise StreamClosedError if the client has left."""
 
     def begin(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None:
-        """Set the head; it leaves with the first flush."""
+        """Set the response head, which leaves with the first bytes."""
 
     def send(self, data: bytes) -> Awaitable[None]:
-        """Write; what is given waits until the client has taken it."""
+        """Write `data`; the result is done when the socket has taken it."""
 
-    async def finish_answer(self, data: bytes) -> None:
-        """Write the last bytes and end the answer properly."""
+    async def finish_response(self, data: bytes) -> None:
+        """Write the last bytes and end the response."""
 
     def cut(self) -> None:
-        """Break the connection, so that the answer cannot look complete."""
+        """Break the connection, so that the response cannot look complete."""
 
-    async def refuse(self, error: UpstreamError) -> None:
-        """Answer with an error in the provider's shape; nothing was sent yet."""
+    async def reject(self, error: UpstreamError) -> None:
+        """Send an error response in the provider's format; no byte of a response has been sent."""
+
+
+class ProviderExchange(Protocol):
+    """One request to a provider and its response (upstream/http/exchange.py)."""
+
+    @property
+    def complete(self) -> bool:
+        """True if the response has ended and all of it has been read."""
+
+    @property
+    def finished(self) -> bool:
+        """True if the response has ended, read or not."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Body bytes that have arrived and have not been read."""
+
+    async def head(self) -> UpstreamResponseHead:
+        """Wait for the response head; raise UpstreamError if none arrives."""
+
+    async def read(self) -> bytes:
+        """Wait for body bytes; return b"" at the end, raise UpstreamError if the response breaks off."""
+
+    def abort(self, reason: str) -> None:
+        """End the exchange; head() and read() then raise ExchangeAborted."""
+
+
+class Upstream(Protocol):
+    """Starts exchanges with providers."""
+
+    def start(self, request: UpstreamRequest) -> ProviderExchange:
+        """Send a request."""
 
 
 @dataclass(frozen=True, slots=True)
-class Hooks:
-    """What else happens while an answer passes.
+class RelayHooks:
+    """Callbacks of a relay.
 
-    `created` hears the id of what the call has created; `answered` is awaited before the client sees the head of a good
-    answer, and may raise UpstreamError to have it refused.
+    `object_created` gets the id of the object that the request created, as soon as the response names it.
+    `response_received` is awaited before the client sees the head of a 2xx response; it may raise UpstreamError to
+    replace the response by that error.
     """
 
-    created: Callable[[str], None]
-    answered: Callable[[UpstreamResponseHead], Awaitable[None]] | None = None
+    object_created: Callable[[str], None]
+    response_received: Callable[[UpstreamResponseHead], Awaitable[None]] | None = None
 
 
-class Relay:
-    """Relays one call.  run() once; client_left() and end() may come at any time."""
+@dataclass(frozen=True, slots=True)
+class _Progress:
+    """The response as far as it has been seen: what the record says of it.  `status` is what the client sees."""
+
+    status: int | None = None
+    first_byte_at: datetime | None = None
+    upstream_request_id: str | None = None
+
+
+class HttpRelay:
+    """Relays one request.  Call run() once; client_left() and end() at any time."""
 
     def __init__(
         self,
         admitted: AdmittedRequest,
         meter: RequestMeter,
         client: Client,
-        whole_edit: ResponseEdit | None,
-        hooks: Hooks,
+        rewrite: ResponseEdit | None,
+        hooks: RelayHooks,
     ) -> None:
         self._admitted = admitted
         self._meter = meter
         self._client = client
-        self._edit = whole_edit
+        self._edit = rewrite
         self._hooks = hooks
+        self._redactor = Redactor(admitted.access.key)
+        self._state = RelayState.READY
+        self._stopped_as = Outcome.SHUTDOWN
+        self._progress = _Progress()
+        self._fault: str | None = None
         self._created: str | None = None
-        self._scrub = Redactor(admitted.key)
-        self._exchange: Exchange | None = None
-        self._drains: Drains | None = None
-        self._gone = False
-        self._whole = False
-        self._ended_as: Outcome | None = None
-        self._broken_by: str | None = None
-        self._status: int | None = None
-        self._first_byte_at: datetime | None = None
-        self._upstream_request_id: str | None = None
+        self._exchange: ProviderExchange | None = None
+        self._drains: DrainLimiter | None = None
 
-    async def run(self, upstream: UpstreamClient, drains: Drains) -> RequestEnd:
-        """Send the request and pass the answer on, to whatever end."""
-        if self._gone or self._ended_as is not None:
-            return self._ending(Outcome.CLIENT_CLOSED, reached_provider=False)
+    async def run(self, upstream: Upstream, drains: DrainLimiter) -> RequestEnd:
+        """Send the request and relay the response; return how it ended."""
+        if self._state is not RelayState.READY:
+            return self._end(reached_provider=False)
+        self._state = RelayState.WAITING
         self._drains = drains
-        self._exchange = upstream.start(self._admitted.upstream)
+        self._exchange = exchange = upstream.start(self._admitted.upstream)
         try:
-            head = await self._exchange.head()
-            if self._hooks.answered is not None and 200 <= head.status < 300:
-                await self._hooks.answered(head)
-            self._begin(head)
-        except UpstreamError as error:
-            self._exchange.abort("its answer cannot be passed on")  # no effect where there is none
-            return await self._never_answered(error)
-        try:
-            await self._pass_body(self._exchange)
-        except UpstreamError as error:
-            self._broke(error)
-            self._client.cut()
-            return self._ending(self._broken_outcome())
+            return await self._relay(exchange)
         finally:
             drains.done(self)
-            self._exchange.abort("the relay has ended")  # no effect on an exchange that came to its own end
-        self._meter.body_complete()
-        return self._ending(Outcome.COMPLETED if self._whole else self._broken_outcome())
+            exchange.abort("the relay has ended")  # no effect on a complete exchange
 
     def client_left(self) -> None:
-        """The client's connection has closed."""
-        self._gone = True
-        if self._exchange is None:
+        """Called when the client's connection has closed: drain the response or abort the exchange."""
+        if self._state is RelayState.DELIVERED:
             return
-        streams = self._admitted.entry.snapshot.settings.streams
-        if streams.on_client_disconnect == "cancel" or self._drains is None:
+        self._lose_client()
+        if self._exchange is None or self._drains is None:
+            return
+        streams = self._admitted.context.snapshot.settings.streams
+        if streams.on_client_disconnect == "cancel":
             self._exchange.abort("the client left")
         else:
             self._drains.begin(self, streams.drain_limit_s, streams.drain_max)
 
     def drain(self) -> None:
-        """The server is going down: an answer comes to its end by itself."""
+        """Called when the server shuts down: a response ends in its own time."""
 
-    def end(self, outcome: Outcome, why: str | None = None) -> None:
-        """End the call now, so that it looks broken to the client; the record says `why`."""
-        self._ended_as = self._ended_as or outcome
-        self._broken_by = self._broken_by or why
+    def end(self, outcome: Outcome, reason: str | None = None) -> None:
+        """Stop now, so that the response looks broken to the client; the record states `reason`."""
+        if self._state is not RelayState.STOPPED:
+            self._state, self._stopped_as = RelayState.STOPPED, outcome
+        self._fault = self._fault or reason
         if self._exchange is not None:
             self._exchange.abort(outcome.value)
-            self._client.cut()  # it may have stopped reading, and nothing else would end the write that waits for it
+            self._client.cut()  # a client that does not read would keep the pending write open
 
-    def _begin(self, head: UpstreamResponseHead) -> None:
-        self._first_byte_at = datetime.now(UTC)
-        self._status = head.status
-        provider = self._admitted.entry.match.provider
-        self._upstream_request_id = head.get(provider.request_id_header)
-        answer = ResponseHead(head.status, (head.get("content-type") or "").partition(";")[0].strip().lower())
-        self._meter.answered(answer)
-        coded = answer.ok and self._is_coded(head)
-        self._edit = self._choose_edit(answer, coded=coded)
-        headers = filter_response_headers(
-            head.headers, account_headers=provider.account_headers, keep_length=self._edit is None
+    async def _relay(self, exchange: ProviderExchange) -> RequestEnd:
+        try:
+            head = await exchange.head()
+            if self._hooks.response_received is not None and 200 <= head.status < 300:
+                await self._hooks.response_received(head)
+            self._begin_response(head)
+        except UpstreamError as error:
+            exchange.abort("the response cannot be relayed")  # no effect on an exchange that failed
+            return await self._fail_before_response(error)
+        try:
+            await self._relay_body(exchange)
+        except UpstreamError as error:
+            self._note(error)
+            self._client.cut()
+            return self._end()
+        self._meter.body_complete()
+        return self._end()
+
+    def _begin_response(self, head: UpstreamResponseHead) -> None:
+        response = ResponseHead(head.status, (head.get("content-type") or "").partition(";")[0].strip().lower())
+        self._meter.response_started(response)
+        compressed = response.ok and self._is_compressed(head)
+        edit = self._edit = self._choose_edit(response, compressed=compressed)
+        gone = self._state is not RelayState.WAITING
+        self._progress = _Progress(
+            status=self._progress.status if gone else head.status,
+            first_byte_at=datetime.now(UTC),
+            upstream_request_id=head.get(self._admitted.context.provider.request_id_header),
         )
-        changed_type = None if coded else self._answer_type(answer)
-        if changed_type is not None:
-            headers = [pair for pair in headers if pair[0].lower() != "content-type"]
-            headers.append(("Content-Type", changed_type))
-        if head.get("location") is not None:
-            headers = [self._own_location(pair) for pair in headers]
-        if not self._gone:
-            self._client.begin(head.status, head.reason, self._scrub.headers(headers))
+        if gone:
+            return
+        self._state = RelayState.STREAMING
+        headers = self._response_headers(head, response, keep_length=edit is None, compressed=compressed)
+        self._client.begin(head.status, head.reason, self._redactor.headers(headers))
 
-    def _is_coded(self, head: UpstreamResponseHead) -> bool:
-        """Whether the body is compressed, though it was asked for as it is: then it passes, and cannot be read."""
+    def _response_headers(
+        self, head: UpstreamResponseHead, response: ResponseHead, *, keep_length: bool, compressed: bool
+    ) -> list[tuple[str, str]]:
+        context = self._admitted.context
+        headers = filter_response_headers(
+            head.headers, account_headers=context.provider.account_headers, keep_length=keep_length
+        )
+        edit_type = context.endpoint.response_edits.content_type
+        content_type = None if compressed or edit_type is None else edit_type(self._admitted.facts, response)
+        if content_type is not None:
+            headers = [(name, value) for name, value in headers if name.lower() != "content-type"]
+            headers.append(("Content-Type", content_type))
+        if head.get("location") is not None:
+            headers = [(name, self._own_location(name, value)) for name, value in headers]
+        return headers
+
+    def _is_compressed(self, head: UpstreamResponseHead) -> bool:
+        """Return True for a body compressed despite Accept-Encoding: identity; it is relayed, but not metered."""
         coding = (head.get("content-encoding") or "identity").strip().lower()
         if coding == "identity":
             return False
-        self._meter.unreadable(f"the answer is coded ({coding[:40]}), though it was asked for as it is")
+        self._meter.unreadable(f"the response is compressed ({coding[:40]}) despite Accept-Encoding: identity")
         return True
 
-    def _choose_edit(self, answer: ResponseHead, *, coded: bool) -> ResponseEdit | None:
-        """What changes the body.
+    def _choose_edit(self, response: ResponseHead, *, compressed: bool) -> ResponseEdit | None:
+        """Return the edit of the body.
 
         Raises:
-            UpstreamUnreachable: it must be cut to what the caller may see, and cannot be read.
+            UpstreamUnreachable: the body must be cut to what the caller may see, and is compressed.
         """
-        if not answer.ok:
+        if not response.ok:
             return None
-        if coded and self._edit is not None:
-            raise UpstreamUnreachable("the provider's answer is compressed, and cannot be cut to what you may see")
-        make_edit = self._admitted.entry.match.endpoint.response_edits.body
-        return self._edit if make_edit is None or coded else make_edit(self._admitted.facts, answer)
+        if compressed and self._edit is not None:
+            raise UpstreamUnreachable("the provider's response is compressed and cannot be cut to what you may see")
+        make_edit = self._admitted.context.endpoint.response_edits.body
+        return self._edit if make_edit is None or compressed else make_edit(self._admitted.facts, response)
 
-    def _own_location(self, header: tuple[str, str]) -> tuple[str, str]:
-        """A Location with the provider's own address, without it: the path leads to where the client came from."""
-        name, value = header
-        if name.lower() != "location":
-            return header
-        return name, value.removeprefix(provider_access(self._admitted.entry)[0].base_url)
+    def _own_location(self, name: str, value: str) -> str:
+        """Return a Location without the provider's own address, so that it leads back to the proxy."""
+        return value.removeprefix(self._admitted.access.settings.base_url) if name.lower() == "location" else value
 
-    def _answer_type(self, answer: ResponseHead) -> str | None:
-        decide = self._admitted.entry.match.endpoint.response_edits.content_type
-        return None if decide is None else decide(self._admitted.facts, answer)
-
-    async def _pass_body(self, exchange: Exchange) -> None:
-        if not exchange.held_bytes and not exchange.finished and not self._gone:
-            await self._taken(self._send(b""))  # the head, as early as it came
+    async def _relay_body(self, exchange: ProviderExchange) -> None:
+        if not exchange.held_bytes and not exchange.finished and self._state is RelayState.STREAMING:
+            await self._written(self._send(b""))  # send the head before the first body byte arrives
         while data := await exchange.read():
-            self._feed(data)
+            self._feed_meter(data)
             if exchange.complete:
                 await self._finish(data)
                 return
-            if not self._gone:
-                unsent = self._send(self._scrub.feed(self._edit.feed(data) if self._edit is not None else data))
-                del data  # the client's connection holds it, and may do so for long
-                await self._taken(unsent)
+            if self._state is RelayState.STREAMING:
+                pending = self._send(self._redactor.feed(self._edit.feed(data) if self._edit is not None else data))
+                del data  # the client's connection holds the bytes, perhaps for long: hold no second copy
+                await self._written(pending)
         await self._finish(b"")
 
-    def _feed(self, data: bytes) -> None:
+    def _feed_meter(self, data: bytes) -> None:
         self._meter.feed(data)
         if self._created is None and self._meter.object_id is not None:
             self._created = self._meter.object_id
-            self._hooks.created(self._created)
+            self._hooks.object_created(self._created)
 
     def _send(self, data: bytes) -> Awaitable[None] | None:
         try:
             return self._client.send(data)
         except StreamClosedError:
-            self._gone = self._ended_as is None
+            self._lose_client()
             return None
 
-    async def _taken(self, unsent: Awaitable[None] | None) -> None:
+    async def _written(self, pending: Awaitable[None] | None) -> None:
         try:
-            if unsent is not None:
-                await unsent
+            if pending is not None:
+                await pending
         except StreamClosedError:
-            self._gone = self._ended_as is None
+            self._lose_client()
         finally:
-            del unsent  # its error holds this frame, which must not hold it
+            del pending  # its exception holds this frame: break the cycle
 
     async def _finish(self, data: bytes) -> None:
-        if self._gone:
+        if self._state is not RelayState.STREAMING:
             return
         if self._edit is not None:
             data = self._edit.feed(data) + self._edit.close()
         try:
-            await self._client.finish_answer(self._scrub.feed(data) + self._scrub.close())
-            self._whole = True
+            await self._client.finish_response(self._redactor.feed(data) + self._redactor.close())
+            self._state = RelayState.DELIVERED
         except StreamClosedError:
-            self._gone = self._ended_as is None
+            self._lose_client()
 
-    async def _never_answered(self, error: UpstreamError) -> RequestEnd:
-        assert self._drains is not None
-        self._drains.done(self)
-        self._broke(error)
-        if not self._gone and self._ended_as is None:
-            self._status = error.status
-            await self._client.refuse(error)
-        elif not self._gone:
+    def _lose_client(self) -> None:
+        """Note that the client has left.  Tornado calls client_left() as well, which starts the drain's limit."""
+        if self._state is RelayState.STOPPED:
+            return  # end() has cut the connection: the client did not leave on its own
+        self._state = RelayState.CLIENT_GONE
+        self._progress = _Progress(
+            CLIENT_CLOSED_REQUEST, self._progress.first_byte_at, self._progress.upstream_request_id
+        )
+
+    async def _fail_before_response(self, error: UpstreamError) -> RequestEnd:
+        self._note(error)
+        if self._state is RelayState.WAITING:
+            self._progress = _Progress(error.status, self._progress.first_byte_at, self._progress.upstream_request_id)
+            await self._client.reject(error)
+        elif self._state is RelayState.STOPPED:
             self._client.cut()
-        return self._ending(self._broken_outcome(answered=False), reached_provider=error.request_sent)
+        return self._end(reached_provider=error.request_sent)
 
-    def _broke(self, error: UpstreamError) -> None:
-        if not isinstance(error, ExchangeAborted):  # what we do ourselves is in the outcome
-            self._broken_by = error.message
+    def _note(self, error: UpstreamError) -> None:
+        if not isinstance(error, ExchangeAborted):  # our own aborts are told by the outcome
+            self._fault = error.message
 
-    def _broken_outcome(self, *, answered: bool = True) -> Outcome:
-        if self._ended_as is not None:
-            return self._ended_as
-        if self._gone:
-            return Outcome.CLIENT_CLOSED
-        return Outcome.UPSTREAM_BROKEN if answered else Outcome.UPSTREAM_ERROR
+    def _outcome(self) -> Outcome:
+        match self._state:
+            case RelayState.DELIVERED:
+                return Outcome.COMPLETED
+            case RelayState.STOPPED:
+                return self._stopped_as
+            case RelayState.CLIENT_GONE:
+                return Outcome.CLIENT_CLOSED
+            case RelayState.STREAMING:
+                return Outcome.UPSTREAM_BROKEN
+            case RelayState.READY | RelayState.WAITING:
+                return Outcome.UPSTREAM_ERROR
 
-    def _ending(self, outcome: Outcome, *, reached_provider: bool = True) -> RequestEnd:
+    def _end(self, *, reached_provider: bool = True) -> RequestEnd:
         return RequestEnd(
-            outcome=outcome,
-            status=CLIENT_CLOSED_REQUEST if self._gone else self._status,
+            outcome=self._outcome(),
+            status=self._progress.status,
             at=datetime.now(UTC),
-            first_byte_at=self._first_byte_at,
-            upstream_request_id=self._upstream_request_id,
+            first_byte_at=self._progress.first_byte_at,
+            upstream_request_id=self._progress.upstream_request_id,
             reached_provider=reached_provider,
-            broken_by=self._broken_by,
+            broken_by=self._fault,
         )

@@ -1,4 +1,4 @@
-"""Answers that are changed as a whole: lists are cut to what the caller may see, and addresses are our own."""
+"""Rewrites whole response bodies: lists are cut to what the caller may see, and URLs lead to the proxy."""
 
 from __future__ import annotations
 
@@ -12,50 +12,59 @@ from tornado_proxy.providers.shared.list_filter import keep_entries, own_cursors
 
 _MODELS = "/v1/models"
 
-#: A whole body to a whole body.
-Change = Callable[[bytes], bytes]
+#: Takes a whole body, returns a whole body.
+Rewrite = Callable[[bytes], bytes]
 
 
-class _WholeBody:
-    """Holds a body until it is whole, then changes it.  A list has some 50 KB, a batch 1 KB."""
+class WholeBodyEdit:
+    """Holds a body until it is complete, then applies `rewrites` in order.  A list has some 50 KB, a batch 1 KB."""
 
-    def __init__(self, changes: Sequence[Change]) -> None:
-        self._changes = changes
+    def __init__(self, rewrites: Sequence[Rewrite]) -> None:
+        self._rewrites = rewrites
         self._chunks: list[bytes] = []
 
     def feed(self, data: bytes) -> bytes:
+        """Keep the next bytes; return b""."""
         self._chunks.append(data)
         return b""
 
     def close(self) -> bytes:
-        return functools.reduce(lambda body, change: change(body), self._changes, b"".join(self._chunks))
+        """Return the rewritten body."""
+        return functools.reduce(lambda body, rewrite: rewrite(body), self._rewrites, b"".join(self._chunks))
 
 
-def whole_body_edit(
-    admitted: AdmittedRequest, own: frozenset[str] | None, base_url: Callable[[], str]
-) -> ResponseEdit | None:
-    """The edit of an answer, None where it passes as it comes.
+def make_rewrite(admitted: AdmittedRequest, base_url: Callable[[], str]) -> ResponseEdit | None:
+    """Return the edit of a whole response body, None if it passes unchanged.
 
-    `own` are the objects of the project where the answer lists such; `base_url` says where the client finds the
-    provider here.
+    `base_url` returns the URL under which the client reaches the provider here.
     """
-    entry = admitted.entry
-    endpoint = entry.match.endpoint
-    changes: list[Change] = []
-    if own is not None:
-        changes.append(lambda body: own_cursors(keep_entries(body, own.__contains__)))
-    elif endpoint.path == _MODELS and entry.snapshot.settings.models_list != "provider":
-        changes.append(lambda body: keep_entries(body, lambda model: usable_model(entry, model)))
-    rewrite_urls, seal_secrets = endpoint.response_edits.rewrite_urls, endpoint.response_edits.seal_secrets
-    if rewrite_urls is not None:
-        changes.append(lambda body: rewrite_urls(body, base_url()))
-    if seal_secrets is not None:
-        changes.append(lambda body: seal_secrets(body, lambda key, until: _session_key(admitted, key, until)))
-    return _WholeBody(changes) if changes else None
+    rewrites = [*_list_rewrites(admitted), *_content_rewrites(admitted, base_url)]
+    return WholeBodyEdit(rewrites) if rewrites else None
+
+
+def _list_rewrites(admitted: AdmittedRequest) -> list[Rewrite]:
+    context, visible = admitted.context, admitted.visible_objects
+    if visible is not None:
+        return [lambda body: own_cursors(keep_entries(body, visible.__contains__))]
+    if context.endpoint.path == _MODELS and context.snapshot.settings.models_list != "provider":
+        return [lambda body: keep_entries(body, lambda model: usable_model(context, model))]
+    return []
+
+
+def _content_rewrites(admitted: AdmittedRequest, base_url: Callable[[], str]) -> list[Rewrite]:
+    edits = admitted.context.endpoint.response_edits
+    rewrites: list[Rewrite] = []
+    if edits.rewrite_urls is not None:
+        rewrite_urls = edits.rewrite_urls
+        rewrites.append(lambda body: rewrite_urls(body, base_url()))
+    if edits.seal_secrets is not None:
+        seal_secrets = edits.seal_secrets
+        rewrites.append(lambda body: seal_secrets(body, functools.partial(_session_key, admitted)))
+    return rewrites
 
 
 def _session_key(admitted: AdmittedRequest, provider_key: str, expires_at: int) -> str:
-    """The key of ours that stands for a short-lived one of the provider."""
+    """Return the key of ours that replaces a short-lived key of the provider."""
+    context = admitted.context
     grant = SessionGrant(Secret(provider_key), admitted.facts.session_query or "")
-    entry = admitted.entry
-    return entry.snapshot.authenticator.seal_session(entry.caller, grant, expires_at)
+    return context.snapshot.authenticator.seal_session(context.caller, grant, expires_at)

@@ -1,18 +1,22 @@
-"""One WebSocket session: two directions, and a clock.
+"""Relays one WebSocket session in both directions, within its limits.
 
-    client ── from_client: read, admit, intent ──> provider
-    provider ── from_provider: meter ──> client
+    client ── from_client: parse, admit, intent ──> provider
+    provider ── from_provider: meter, redact ──> client
 
-Tornado reads the next frame of a side when what these give has been awaited.  Most frames ask for nothing that has to
-be waited for, and are taken by the other side's socket at once: these give None, and no task is made for them.
+    OPEN ── the client leaves ──> CLIENT_GONE   running work is read to its end, so that its record is exact
+      │ ── drain() ──> DRAINING                 the server shuts down: ends when nothing runs
+      └── close_session() ──> CLOSING           our own close code goes to both sides
 
-Ends, and who is told what:
+Ends, and the close code that the client gets:
 
-    provider closes         the client, with the provider's code and reason; a broken connection is 1011
-    client closes           the provider; before that a running answer is read to its end, so that its record is exact
-    idle, lifetime          both, 1001
-    credential gone         both, 1008
-    shutdown                both, 1001; at once when nothing runs, else when it is done or time is over
+    provider closes         the provider's code and reason; 1011 if the connection broke
+    client closes           -
+    idle, lifetime          1001
+    credential or price     1008
+    shutdown                1001
+
+Tornado reads the next frame of a side when the coroutine returned for the previous one is done.  Most frames need no
+wait and are written at once: from_client and from_provider then return None, and no task is created.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import os
 from datetime import UTC, datetime
+from enum import Enum, auto
 from typing import Protocol
 
 from tornado.iostream import StreamClosedError
@@ -27,107 +32,143 @@ from tornado.iostream import StreamClosedError
 from tornado_proxy import tasks
 from tornado_proxy.domain.errors import RequestError, UpstreamError
 from tornado_proxy.domain.record import Outcome
-from tornado_proxy.gateway.admission import RequestContext, check_spends, provider_access
-from tornado_proxy.gateway.realtime.meter import AnyMeter
+from tornado_proxy.gateway.admission import AdmittedSession
+from tornado_proxy.gateway.realtime.meter import SessionRecorder
 from tornado_proxy.gateway.services import Services
-from tornado_proxy.gateway.socket_admission import admit_frame, check_again
-from tornado_proxy.providers.contract import ClientFrame, SocketReader, WebSocketEndpoint
-from tornado_proxy.upstream.websocket.connection import Closed, UpstreamWebSocket
+from tornado_proxy.providers.contract import ClientFrame, SessionChanged, SocketEvent
+from tornado_proxy.upstream.websocket.connection import Closed
 from tornado_proxy.upstream.websocket.frame_sender import Wait
+from tornado_proxy.wire.redaction import Redactor
 
+#: WebSocket close codes (RFC 6455 section 7.4.1).
 GOING_AWAY = 1001
 POLICY_VIOLATION = 1008
 
-#: Looks at the clock in the shortest of a session's limits.
-_LOOKS = 4
+#: Bytes of a close reason: a control frame has at most 125, two of which are the code (RFC 6455 section 5.5).
+MAX_REASON_CHARACTERS = 120
+
+#: Checks of a session's time limits per limit.
+CHECKS_PER_LIMIT = 4
 
 
-class SocketClient(Protocol):
-    """The side of the client."""
+class SessionState(Enum):
+    """The state of a session; the module docstring draws the transitions."""
+
+    OPEN = auto()
+    DRAINING = auto()
+    CLIENT_GONE = auto()
+    CLOSING = auto()
+
+
+class SessionClient(Protocol):
+    """The client's side of a session."""
 
     def send_frame(self, frame: str | bytes) -> Wait | None:
-        """Send; where the socket has not taken it yet, what is given waits for that.
+        """Send a frame; the result, if any, is done when the socket has taken it.
 
         Raises:
-            StreamClosedError: it has gone.
+            StreamClosedError: the client has left.
         """
 
     def close(self, code: int | None = None, reason: str | None = None) -> None:
-        """Say goodbye."""
+        """Close the connection with a code and a reason."""
+
+
+class ProviderSocket(Protocol):
+    """The provider's side of a session (upstream/websocket/connection.py)."""
+
+    async def listen(self, handle: FrameHandler) -> Closed:
+        """Call `handle` with each frame until the connection ends; return how it ended."""
+
+    def send(self, message: str | bytes) -> Wait | None:
+        """Send a frame; raise UpstreamError if the connection has ended."""
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close the connection."""
+
+
+class FrameHandler(Protocol):
+    """Handles one frame; the next one is read when the result, if any, is done."""
+
+    def __call__(self, message: str | bytes, /) -> Wait | None:
+        """Handle `message`."""
 
 
 class WebSocketRelay:
-    """Relays one session whose provider is connected.  run() once; the other calls at any time.
-
-    Every wait ends by either side, by the session's limits, or by end().
-    """
+    """Relays one session whose provider is connected.  Call run() once; the other methods at any time."""
 
     def __init__(
         self,
-        entry: RequestContext[WebSocketEndpoint],
-        reader: SocketReader,
-        client: SocketClient,
-        upstream: UpstreamWebSocket,
-        meter: AnyMeter,
+        session: AdmittedSession,
+        session_id: str,
+        client: SessionClient,
+        upstream: ProviderSocket,
+        meter: SessionRecorder,
     ) -> None:
-        self._entry = entry
-        self._reader = reader
+        self._session = session
+        self._session_id = session_id
         self._client = client
         self._upstream = upstream
         self._meter = meter
-        self._limits = entry.snapshot.settings.websockets
-        self._key = provider_access(entry)[1].reveal()
-        self._mask = "*" * len(self._key)
-        self._admitted = reader.spends
-        self._gone = False
-        self._draining = False
-        self._closing = False
+        self._limits = session.context.snapshot.settings.websockets
+        self._redactor = Redactor(session.access.key)
+        self._state = SessionState.OPEN
         self._outcome: Outcome | None = None
-        self._broken_by: str | None = None
+        self._fault: str | None = None
         self._loop = asyncio.get_running_loop()
-        self._active_at = self._began_at = self._loop.time()
+        self._active_at = self._opened_at = self._loop.time()
         self.closed = Closed(GOING_AWAY, "")
 
     async def run(self, services: Services) -> None:
-        """Pass the provider's frames on until the session has ended, to whatever end."""
+        """Relay frames until the session has ended."""
         self._services = services
-        services.in_flight.add(self)
-        clock = tasks.spawn(self._watch(), "session clock")
+        services.capacity.add(self)
+        limits = tasks.spawn(self._enforce_limits(), "session limits")
         try:
             closed = await self._upstream.listen(self.from_provider)
-            if closed.broken and not self._closing and self._outcome is None:
-                self._broken_by = closed.reason
-            if not self._closing:
+            if self._state is not SessionState.CLOSING:
+                if closed.broken and self._outcome is None:
+                    self._fault = closed.reason
                 self.closed = closed
                 self._client.close(closed.code, closed.reason)
         finally:
-            clock.cancel()
+            limits.cancel()
             services.drains.done(self)
-            services.in_flight.discard(self)
+            services.capacity.discard(self)
             self._upstream.close(GOING_AWAY)
-            self._meter.close(self._outcome or self._broken(), self._broken_by)
+            self._meter.close(self._outcome or self._default_outcome(), self._fault)
 
     def from_client(self, message: str | bytes) -> Wait | None:
-        """Admit one frame and send it on; what is refused is answered here and goes nowhere."""
+        """Admit one frame and send it on; a rejected frame gets an error frame and goes nowhere."""
+        if self._state is SessionState.CLOSING:
+            return None
         self._active_at = self._loop.time()
+        reader = self._session.reader
         try:
-            frame = self._reader.read_client_frame(message)
+            frame = reader.read_client_frame(message)
         except RequestError as error:
-            return self._to_client(self._reader.refusal(error, ClientFrame(), _event_id()))
+            return self._to_client(reader.refusal(error, ClientFrame(), _new_event_id()))
         if frame.spends or frame.references or frame.facts is not None:
             return self._admit(frame, message)
         return self._to_provider(message)
 
     def from_provider(self, message: str | bytes) -> Wait | None:
-        """Meter one frame and pass it on."""
+        """Meter one frame and send it on."""
         self._active_at = self._loop.time()
-        metered = self._meter.frame(message)
-        return self._pass_on(message) if metered is None else self._pass_on_after(metered, message)
+        events = self._session.reader.feed_server_frame(message)
+        if not events:
+            return self._forward(message)
+        wait = self._meter.apply(events)
+        if wait is not None:
+            return self._forward_after(wait, events, message)
+        self._check_prices(events)
+        return self._forward(message)
 
     def client_left(self, code: int | None, reason: str | None) -> None:
-        """The client's connection has closed."""
-        self._gone = True
-        streams = self._entry.snapshot.settings.streams
+        """Called when the client's connection has closed."""
+        if self._state is not SessionState.CLOSING:
+            self._state = SessionState.CLIENT_GONE
+        streams = self._session.context.snapshot.settings.streams
         if self._meter.working and streams.on_client_disconnect == "drain" and self._outcome is None:
             self._services.drains.begin(self, streams.drain_limit_s, streams.drain_max)
             return
@@ -135,119 +176,108 @@ class WebSocketRelay:
         self._upstream.close(code or GOING_AWAY, reason or "")
 
     def drain(self) -> None:
-        """The server is going down: end when nothing runs."""
-        self._draining = True
+        """Called when the server shuts down: end as soon as nothing runs."""
+        if self._state is SessionState.OPEN:
+            self._state = SessionState.DRAINING
         if not self._meter.working:
             self.end(Outcome.SHUTDOWN)
 
-    def end(self, outcome: Outcome, why: str | None = None) -> None:
-        """End the session now; the records of what is under way say `why`."""
+    def end(self, outcome: Outcome, reason: str | None = None) -> None:
+        """End the session now; the records of unfinished work state `reason`."""
         self._outcome = self._outcome or outcome
-        self._broken_by = self._broken_by or why
-        if self._gone:
+        self._fault = self._fault or reason
+        if self._state is SessionState.CLIENT_GONE:
             self._upstream.close(GOING_AWAY)
         else:
-            self._close(GOING_AWAY, "the server is going down")
+            self._close_session(GOING_AWAY, "the server is shutting down")
 
     async def _admit(self, frame: ClientFrame, message: str | bytes) -> None:
         try:
-            await admit_frame(self._entry, frame, self._services.ownership, datetime.now(UTC))
-            if frame.facts is not None:
-                await self._meter.asks(frame.facts)
+            intent = await self._services.admission.admit_frame(self._session, frame, self._session_id)
         except RequestError as error:
-            sent = self._to_client(self._reader.refusal(error, frame, _event_id()))
+            wait = self._to_client(self._session.reader.refusal(error, frame, _new_event_id()))
         else:
-            sent = self._to_provider(message)
-        if sent is not None:
-            await sent
+            if intent is not None and frame.facts is not None:
+                self._meter.expect(intent, frame.facts)
+            wait = self._to_provider(message)
+        if wait is not None:
+            await wait
 
-    async def _pass_on_after(self, metered: Wait, message: str | bytes) -> None:
+    async def _forward_after(self, metered: Wait, events: tuple[SocketEvent, ...], message: str | bytes) -> None:
         await metered
-        sent = self._pass_on(message)
-        if sent is not None:
-            await sent
+        self._check_prices(events)
+        wait = self._forward(message)
+        if wait is not None:
+            await wait
 
-    def _pass_on(self, message: str | bytes) -> Wait | None:
-        if self._closing or not self._is_priced():
+    def _forward(self, message: str | bytes) -> Wait | None:
+        if self._state is SessionState.CLOSING:
             return None
-        sent = self._to_client(self._scrubbed(message))
-        if not self._meter.working:
-            self._nothing_runs()
-        return sent
+        wait = self._to_client(self._redactor.frame(message))
+        if self._state is not SessionState.OPEN and not self._meter.working:
+            drained = self._state is SessionState.DRAINING
+            self.end(Outcome.SHUTDOWN if drained else Outcome.CLIENT_CLOSED)
+        return wait
 
     def _to_provider(self, message: str | bytes) -> Wait | None:
         try:
             return self._upstream.send(message)
         except UpstreamError:
-            return None  # the other direction sees the end, and tells the client
+            return None  # listen() sees the end of the connection, and the client is told there
 
     def _to_client(self, frame: str | bytes) -> Wait | None:
-        if self._gone:
+        if self._state is SessionState.CLIENT_GONE:
             return None
         try:
             return self._client.send_frame(frame)
         except StreamClosedError:
-            self._gone = True
+            self._state = SessionState.CLIENT_GONE
             return None
 
-    def _is_priced(self) -> bool:
-        """Whether what the provider says of the session has a price; it may have chosen a model by itself."""
-        spends = self._reader.spends
-        if spends == self._admitted:
-            return True
-        try:
-            check_spends(self._entry, spends, datetime.now(UTC))
-        except RequestError as error:
-            self._outcome = self._outcome or Outcome.UPSTREAM_BROKEN
-            self._close(POLICY_VIOLATION, error.message)
-            return False
-        self._admitted = spends
-        return True
+    def _check_prices(self, events: tuple[SocketEvent, ...]) -> None:
+        """Close the session if the provider has moved it to a model that is not granted or has no price."""
+        for event in events:
+            if not isinstance(event, SessionChanged):
+                continue
+            try:
+                self._services.admission.admit_spends(self._session.context, event.spends, datetime.now(UTC))
+            except RequestError as error:
+                self._outcome = self._outcome or Outcome.UPSTREAM_BROKEN
+                self._close_session(POLICY_VIOLATION, error.message)
 
-    def _nothing_runs(self) -> None:
-        if self._draining:
-            self.end(Outcome.SHUTDOWN)
-        elif self._gone:
-            self.end(Outcome.CLIENT_CLOSED)
-
-    def _close(self, code: int, reason: str) -> None:
-        self._closing = True
+    def _close_session(self, code: int, reason: str) -> None:
+        self._state = SessionState.CLOSING
         self.closed = Closed(code, reason)
-        self._client.close(code, reason[:120])
+        self._client.close(code, reason[:MAX_REASON_CHARACTERS])
         self._upstream.close(GOING_AWAY)
 
-    def _broken(self) -> Outcome:
-        return Outcome.CLIENT_CLOSED if self._gone else Outcome.UPSTREAM_BROKEN
+    def _default_outcome(self) -> Outcome:
+        return Outcome.CLIENT_CLOSED if self._state is SessionState.CLIENT_GONE else Outcome.UPSTREAM_BROKEN
 
-    def _scrubbed(self, message: str | bytes) -> str | bytes:
-        """A provider key that a provider echoes is masked at its own length."""
-        if isinstance(message, str):
-            return message.replace(self._key, self._mask) if self._key in message else message
-        key = self._key.encode()
-        return message.replace(key, self._mask.encode()) if key in message else message
-
-    async def _watch(self) -> None:
+    async def _enforce_limits(self) -> None:
         limits = self._limits
-        step_s = min(limits.recheck_s, limits.idle_timeout_s / _LOOKS, limits.lifetime_s / _LOOKS)
+        step_s = min(limits.recheck_s, limits.idle_timeout_s / CHECKS_PER_LIMIT, limits.lifetime_s / CHECKS_PER_LIMIT)
         checked_at = self._loop.time()
         while True:
             await asyncio.sleep(step_s)
             now = self._loop.time()
-            if now - self._began_at > limits.lifetime_s:
-                self._close(GOING_AWAY, f"a session lasts {limits.lifetime_s:g} s at most; connect again")
+            if now - self._opened_at > limits.lifetime_s:
+                self._close_session(
+                    GOING_AWAY, f"the session reached its lifetime of {limits.lifetime_s:g} s; reconnect"
+                )
             elif now - self._active_at > limits.idle_timeout_s:
-                self._close(GOING_AWAY, f"no message for {limits.idle_timeout_s:g} s")
+                self._close_session(GOING_AWAY, f"no message for {limits.idle_timeout_s:g} s")
             elif now - checked_at >= limits.recheck_s:
                 checked_at = now
                 self._recheck()
 
     def _recheck(self) -> None:
-        """Look at the credential again, by the configuration that is in use now."""
+        services, session = self._services, self._session
         try:
-            check_again(self._entry, self._reader.spends, self._services.snapshots.current)
+            services.admission.recheck(session.context, session.reader.spends, services.snapshots.current)
         except RequestError as error:
-            self._close(POLICY_VIOLATION, f"the credential no longer holds: {error.message}")
+            self._close_session(POLICY_VIOLATION, f"the credential is no longer valid: {error.message}")
 
 
-def _event_id() -> str:
+def _new_event_id() -> str:
     return f"event_{os.urandom(12).hex()}"

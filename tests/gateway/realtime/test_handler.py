@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tornado_proxy.gateway.socket_admission import offered_subprotocols
+from tornado_proxy.gateway.realtime.handler import offered_subprotocols
 
 
 def test_subprotocols_are_read_from_all_their_lines_in_their_order() -> None:

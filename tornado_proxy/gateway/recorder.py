@@ -1,0 +1,93 @@
+"""The one place where requests are recorded: their intent before they are sent, their record when they have ended.
+
+begin(intent)  ──> ledger: durable before anything is sent
+created(...)   ──> object ownership, before the record is written
+finish(...)    ──> ledger, then every subscriber: object ownership, deferred settlement, access log and metrics
+reject(...)    ──> access log and metrics; nothing was sent, so the ledger gets nothing
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tornado_proxy.domain.errors import RequestError
+from tornado_proxy.domain.record import RequestIntent, RequestRecord
+from tornado_proxy.gateway.context import RequestContext
+from tornado_proxy.observability import access_log
+from tornado_proxy.providers.contract import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRequest:
+    """The end of a request.  `requested_object` is the provider object that its path names, if any."""
+
+    record: RequestRecord
+    config_generation: int
+    requested_object: str | None = None
+
+
+class RecordLedger(Protocol):
+    """The ledger, as far as recording needs it."""
+
+    async def begin(self, intent: RequestIntent) -> None:
+        """Store an intent durably; raise LedgerUnavailable if that fails."""
+
+    def finish(self, record: RequestRecord) -> object:
+        """Store a record soon; never block, never lose it."""
+
+
+#: Called once per finished request, in the event loop; must not block or raise.
+Subscriber = Callable[[FinishedRequest], None]
+#: (provider, object id, project id): called when a response names an object that its request created.
+ObjectListener = Callable[[str, str, str], None]
+
+
+class Recorder:
+    """Records requests in the ledger and tells subscribers about each end."""
+
+    def __init__(self, ledger: RecordLedger, on_created: ObjectListener, subscribers: Sequence[Subscriber]) -> None:
+        self._ledger = ledger
+        self._on_created = on_created
+        self._subscribers = tuple(subscribers)
+
+    async def begin(self, intent: RequestIntent) -> None:
+        """Store the intent; the request may be sent when this returns.
+
+        Raises:
+            LedgerUnavailable: the intent could not be stored, so the request must not be sent.
+        """
+        await self._ledger.begin(intent)
+
+    def created(self, intent: RequestIntent, object_id: str) -> None:
+        """Make a created object the project's own now: its next request may come before the record is written."""
+        self._on_created(intent.provider, object_id, intent.caller.project_id)
+
+    def finish(self, finished: FinishedRequest) -> None:
+        """Record the end of a request whose intent was begun."""
+        record = finished.record
+        for object_id in (record.object_id, *record.objects):
+            if object_id is not None:
+                self.created(record.intent, object_id)
+        self._ledger.finish(record)
+        for notify in self._subscribers:
+            notify(finished)
+
+    def reject(self, request_id: str, error: RequestError, context: RequestContext[Endpoint] | None) -> None:
+        """Log and count a rejected request; `context` is None if its route or credential was not accepted."""
+        if context is None:
+            access_log.log_rejection(request_id, error)
+            return
+        access_log.log_rejection(
+            request_id,
+            error,
+            caller=context.caller,
+            provider=context.provider.name,
+            endpoint=context.endpoint.path,
+        )
+
+
+def write_access_log(finished: FinishedRequest) -> None:
+    """Log and count a finished request.  A Subscriber."""
+    access_log.log_request(finished.record, finished.config_generation)

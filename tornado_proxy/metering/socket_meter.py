@@ -1,0 +1,102 @@
+"""Meters one WebSocket session: events of its reader in, intents and records out.  Sans-I/O.
+
+    expect()          an admitted request for work is about to be sent
+    WorkStarted       the oldest expected request gets the work's id; work without a request yields a new intent
+    WorkRejected      the oldest expected request ends free
+    UsageReported     a record
+    close()           records of the work that is left open, estimated or unsettled
+
+Requests and work are matched in order: providers start work in the order in which it was requested.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
+from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.domain.usage import Basis, UsageReport
+from tornado_proxy.metering.request_meter import RequestEnd, rated_record
+from tornado_proxy.pricing.book.tariff import Tariff
+from tornado_proxy.providers.contract import SocketEvent, SocketReader, UsageReported, WorkRejected, WorkStarted
+
+#: The status of every record of a session: the one that opened the WebSocket.
+SWITCHING_PROTOCOLS = 101
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """Work that will be charged, and its intent."""
+
+    intent: RequestIntent
+    facts: RequestFacts
+
+
+class SocketMeter:
+    """Meters one session.  `new_intent` returns the intent of work that no request asked for."""
+
+    def __init__(
+        self, reader: SocketReader, tariff: Tariff, new_intent: Callable[[RequestFacts], RequestIntent]
+    ) -> None:
+        self._reader = reader
+        self._tariff = tariff
+        self._new_intent = new_intent
+        self._expected: deque[_Work] = deque()
+        self._running: dict[str, _Work] = {}
+
+    @property
+    def working(self) -> bool:
+        """True while work is expected or runs."""
+        return bool(self._expected) or self._reader.working
+
+    def expect(self, intent: RequestIntent, facts: RequestFacts) -> None:
+        """Note a request for work that is about to be sent."""
+        self._expected.append(_Work(intent, facts))
+
+    def apply(self, event: SocketEvent) -> RequestIntent | RequestRecord | None:
+        """Return the intent to begin or the record to finish because of `event`, None if there is neither."""
+        if isinstance(event, WorkStarted):
+            return self._start(event.work_id)
+        if isinstance(event, UsageReported):
+            return self._record(self._take(event.report), event.report, Outcome.COMPLETED)
+        if isinstance(event, WorkRejected) and self._expected:
+            free = UsageReport(basis=Basis.FREE, faults=("the provider responded with an error",))
+            return self._record(self._expected.popleft(), free, Outcome.UPSTREAM_ERROR)
+        return None
+
+    def close(self, outcome: Outcome, reason: str | None = None) -> list[RequestRecord]:
+        """End the session; return the records of unfinished work, which ended with `outcome` for `reason`."""
+        records = [self._record(self._take(report), report, outcome, reason) for report in self._reader.close()]
+        unknown = UsageReport(basis=Basis.UNSETTLED, faults=("the session ended before the provider responded",))
+        for work in (*self._running.values(), *self._expected):
+            records.append(self._record(work, unknown, outcome, reason))
+        self._running.clear()
+        self._expected.clear()
+        return records
+
+    def _start(self, work_id: str) -> RequestIntent | None:
+        if self._expected:
+            self._running[work_id] = self._expected.popleft()
+            return None
+        work = self._running[work_id] = self._unrequested()
+        return work.intent
+
+    def _take(self, report: UsageReport) -> _Work:
+        """Return the work that `report` is about, and forget it."""
+        running = self._running.pop(report.object_id, None) if report.object_id is not None else None
+        if running is not None:
+            return running
+        if self._expected and report.object_id is None:
+            return self._expected.popleft()
+        return self._unrequested()
+
+    def _unrequested(self) -> _Work:
+        facts = RequestFacts(model=self._reader.model)
+        return _Work(self._new_intent(facts), facts)
+
+    def _record(self, work: _Work, report: UsageReport, outcome: Outcome, reason: str | None = None) -> RequestRecord:
+        end = RequestEnd(outcome, SWITCHING_PROTOCOLS, datetime.now(UTC), broken_by=reason)
+        return rated_record(work.intent, report, work.facts, self._tariff, end)

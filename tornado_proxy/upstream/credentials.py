@@ -1,0 +1,150 @@
+"""Choose the provider key, base URL and headers of every request that goes to a provider.
+
+    client request   the project's own key, else the server's; a short-lived key of ours opens the provider's own
+    settlement       the project's own key, else the server's
+    realtime call    the key that made the call, then the project's or the server's
+
+Nothing else in the program puts a provider key into a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from urllib.parse import unquote_plus
+
+from tornado_proxy.config.settings import ProviderSettings
+from tornado_proxy.domain.errors import BadRequest, ServiceError
+from tornado_proxy.domain.identity import Caller, Secret
+from tornado_proxy.domain.units import MIB
+from tornado_proxy.providers.contract import Provider
+from tornado_proxy.snapshot import Snapshot
+from tornado_proxy.upstream.http.request import Payload, UpstreamRequest
+from tornado_proxy.upstream.websocket.connection import WebSocketRequest
+from tornado_proxy.wire.headers import filter_request_headers
+
+Headers = Sequence[tuple[str, str]]
+
+#: Usage can be read from plain bytes only: a response that the provider compresses would hide it.
+_IDENTITY = ("Accept-Encoding", "identity")
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderAccess:
+    """The address and key with which one caller or project reaches a provider."""
+
+    snapshot: Snapshot
+    provider: Provider
+    settings: ProviderSettings
+    key: Secret
+
+    @property
+    def key_headers(self) -> tuple[tuple[str, Secret], ...]:
+        """The headers that carry the provider key."""
+        return tuple(self.provider.key_headers(self.key).items())
+
+    def client_request(self, method: str, target: str, headers: Headers, body: bytes) -> UpstreamRequest:
+        """Return a client's request to the provider; `headers` come from forwarded_headers()."""
+        payload = Payload(body) if method == "POST" else None
+        return self._http_request(method, target, (*headers, _IDENTITY), payload)
+
+    def own_request(self, method: str, path: str) -> UpstreamRequest:
+        """Return a request that the proxy makes on its own, without a body."""
+        headers = (("Accept", "application/json"), _IDENTITY, *self.provider.own_headers)
+        return self._http_request(method, path, headers, Payload(b"") if method == "POST" else None)
+
+    def websocket_request(self, target: str, headers: Headers, subprotocols: tuple[str, ...]) -> WebSocketRequest:
+        """Return the opening request of a WebSocket to the provider."""
+        settings = self.snapshot.settings
+        return WebSocketRequest(
+            url=self.settings.base_url + target,
+            headers=tuple(headers),
+            key_headers=self.key_headers,
+            subprotocols=subprotocols,
+            max_message_bytes=settings.websockets.max_message_mb * MIB,
+            connect_timeout_s=settings.streams.connect_timeout_s,
+            ca_file=self.settings.ca_file,
+        )
+
+    def _http_request(self, method: str, target: str, headers: Headers, body: Payload | None) -> UpstreamRequest:
+        streams = self.snapshot.settings.streams
+        return UpstreamRequest(
+            method=method,
+            url=self.settings.base_url + target,
+            headers=tuple(headers),
+            key_headers=self.key_headers,
+            body=body,
+            connect_timeout_s=streams.connect_timeout_s,
+            idle_timeout_s=streams.idle_timeout_s,
+            ca_file=self.settings.ca_file,
+        )
+
+
+def project_access(snapshot: Snapshot, provider: Provider, project_id: str) -> ProviderAccess:
+    """Return access with the project's own key for `provider`, else with the server's.
+
+    Raises:
+        ServiceError: the server is not configured for the provider.
+    """
+    settings = snapshot.settings.providers.get(provider.name)
+    project = snapshot.projects.get(project_id)
+    own_key = project.provider_keys.get(provider.name) if project is not None else None
+    if settings is None:
+        raise ServiceError(
+            f"this server has no key for {provider.name}; add providers.{provider.name} to its configuration",
+            code="provider_not_configured",
+        )
+    return ProviderAccess(snapshot, provider, settings, settings.api_key if own_key is None else own_key)
+
+
+def caller_access(snapshot: Snapshot, provider: Provider, caller: Caller) -> ProviderAccess:
+    """Return access for a caller: a short-lived key of ours opens the provider's own short-lived key.
+
+    Raises:
+        ServiceError: the server is not configured for the provider.
+    """
+    access = project_access(snapshot, provider, caller.project_id)
+    return access if caller.session is None else replace(access, key=caller.session.provider_key)
+
+
+def call_accesses(made_with: ProviderAccess, project_id: str) -> tuple[ProviderAccess, ...]:
+    """Return the accesses that can reach a realtime call: the one that made it, then the project's or the server's.
+
+    A provider knows a call by the kind of key that made it, and a short-lived key can expire before the call ends.
+    """
+    lasting = project_access(made_with.snapshot, made_with.provider, project_id)
+    return (made_with,) if lasting.key == made_with.key else (made_with, lasting)
+
+
+def forwarded_headers(headers: Headers, access: ProviderAccess, token: Secret) -> Headers:
+    """Return the client's headers that are forwarded: the provider's list, and those that the configuration adds.
+
+    Raises:
+        BadRequest: one of them holds the client's token.
+    """
+    provider, extra = access.provider, access.snapshot.settings.forward_headers
+    forwarded = filter_request_headers(
+        headers,
+        allowed=provider.passed_headers | extra if extra else provider.passed_headers,
+        prefixes=provider.passed_prefixes,
+        withheld=provider.withheld_headers,
+    )
+    secret = token.reveal()
+    for name, value in forwarded:
+        # Whole families of headers are forwarded by prefix; some clients copy their key into one of them.
+        if secret in value:
+            raise BadRequest(f"header {name} holds your token and would be sent to the provider; remove it")
+    return forwarded
+
+
+def forwarded_subprotocols(offered: tuple[str, ...], provider: Provider, token: Secret) -> tuple[str, ...]:
+    """Return the subprotocols to offer to the provider: none that carries a credential or chooses an account."""
+    private = provider.websocket.private_prefixes if provider.websocket is not None else ()
+    secret = token.reveal()
+    return tuple(name for name in offered if not name.startswith(private) and secret not in name)
+
+
+def reject_token_in_target(target: str, token: str) -> None:
+    """Raise BadRequest if the request target holds the token: the target is forwarded byte for byte."""
+    if token in target or token in unquote_plus(target):
+        raise BadRequest("the path or query holds your token; send it in the Authorization header only")
