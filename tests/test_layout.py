@@ -55,20 +55,8 @@ TESTED_THROUGH = {
     "providers/anthropic/errors.py": "providers/anthropic/test_provider.py",
     "providers/anthropic/messages/endpoint.py": "providers/anthropic/messages/test_request.py",
     "providers/contract.py": "providers/test_every_reader.py",
-    "providers/openai/audio/audio_length.py": "providers/openai/audio/test_transcription.py",
     "providers/openai/audio/endpoints.py": "providers/test_route_table.py",
-    "providers/openai/audio/speech_audio.py": "providers/openai/audio/test_speech.py",
-    "providers/openai/audio/transcription_models.py": "providers/openai/audio/test_transcription.py",
-    "providers/openai/chat/reader.py": "providers/openai/chat/test_endpoint.py",
     "providers/openai/endpoints.py": "providers/test_route_table.py",
-    "providers/openai/errors.py": "providers/openai/test_provider.py",
-    "providers/openai/responses/hosted_tools.py": "providers/openai/responses/test_endpoint.py",
-    "providers/openai/responses/reader.py": "providers/openai/responses/test_endpoint.py",
-    "providers/openai/shared/base64_truncation.py": "providers/openai/images/test_endpoint.py",
-    "providers/openai/shared/modal_usage.py": "providers/openai/images/test_endpoint.py",
-    "providers/openai/shared/response_readers.py": "providers/openai/audio/test_transcription.py",
-    "providers/openai/shared/text_report.py": "providers/openai/chat/test_endpoint.py",
-    "providers/openai/shared/usage_report.py": "providers/openai/shared/test_text_usage.py",
 }
 
 MAX_LINES = 400

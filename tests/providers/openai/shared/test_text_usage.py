@@ -8,7 +8,7 @@ from tornado_proxy.domain.usage import Meter
 from tornado_proxy.providers.openai.shared.text_usage import read_text_usage
 
 
-def counted(usage: dict[str, object]) -> dict[str, int]:
+def amounts(usage: dict[str, object]) -> dict[str, int]:
     return {quantity.meter.value: int(quantity.amount) for quantity in read_text_usage(usage).quantities}
 
 
@@ -28,12 +28,12 @@ def counted(usage: dict[str, object]) -> dict[str, int]:
         pytest.param(
             {"prompt_tokens": 100, "prompt_tokens_details": {"cached_tokens": 64, "cache_write_tokens": 30}},
             {"input_tokens": 6, "cached_input_tokens": 64, "cache_write_tokens": 30},
-            id="cached and written are parts of the input",
+            id="cached and cache-written tokens are parts of the input",
         ),
         pytest.param(
             {"prompt_tokens": 53, "completion_tokens": 9, "prompt_tokens_details": {"audio_tokens": 37}},
             {"input_tokens": 16, "input_audio_tokens": 37, "output_tokens": 9},
-            id="audio in",
+            id="input audio",
         ),
         pytest.param(
             {
@@ -50,7 +50,7 @@ def counted(usage: dict[str, object]) -> dict[str, int]:
                 "input_audio_tokens": 20,
                 "cached_input_audio_tokens": 30,
             },
-            id="cached audio is a part of both",
+            id="cached audio is part of audio and of cached",
         ),
         pytest.param(
             {
@@ -64,7 +64,7 @@ def counted(usage: dict[str, object]) -> dict[str, int]:
                 },
             },
             {"input_tokens": 1, "output_tokens": 30, "output_audio_tokens": 60},
-            id="reasoning and predictions are inside the output",
+            id="reasoning and predictions are part of the output",
         ),
         pytest.param(
             {"prompt_tokens": 800, "prompt_tokens_details": {"image_tokens": 700, "text_tokens": 100}},
@@ -73,8 +73,8 @@ def counted(usage: dict[str, object]) -> dict[str, int]:
         ),
     ],
 )
-def test_parts_are_taken_out_of_their_whole(usage, expected):
-    assert counted(usage) == expected
+def test_parts_are_subtracted_from_their_total(usage: dict[str, object], expected: dict[str, int]) -> None:
+    assert amounts(usage) == expected
     assert read_text_usage(usage).faults == ()
 
 
@@ -87,43 +87,43 @@ def test_parts_are_taken_out_of_their_whole(usage, expected):
         pytest.param({"prompt_tokens": 5.5}, id="fraction"),
         pytest.param({"prompt_tokens": "5"}, id="text"),
         pytest.param({"prompt_tokens": True}, id="true"),
-        pytest.param({"completion_tokens": 5}, id="no input at all"),
-        pytest.param({"total_tokens": 5}, id="a check sum alone"),
+        pytest.param({"completion_tokens": 5}, id="no input"),
+        pytest.param({"total_tokens": 5}, id="a checksum alone"),
     ],
 )
-def test_what_does_not_add_up_is_marked_and_never_negative(usage):
-    read = read_text_usage(usage)
+def test_counts_that_do_not_add_up_are_a_fault_and_never_negative(usage: dict[str, object]) -> None:
+    text_usage = read_text_usage(usage)
 
-    assert read.faults
-    assert all(quantity.amount > 0 for quantity in read.quantities)
+    assert text_usage.faults
+    assert all(quantity.amount > 0 for quantity in text_usage.quantities)
 
 
-def test_the_context_is_the_whole_input():
-    usage = {"input_tokens": 300_000, "input_tokens_details": {"cached_tokens": 299_000}}
+def test_the_context_is_the_whole_input() -> None:
+    usage: dict[str, object] = {"input_tokens": 300_000, "input_tokens_details": {"cached_tokens": 299_000}}
 
     assert read_text_usage(usage).context_tokens == 300_000
 
 
-def test_a_cache_write_can_be_told_to_be_of_another_kind():
+def test_a_cache_write_counts_at_the_given_meter() -> None:
     usage: dict[str, object] = {"input_tokens": 9, "input_tokens_details": {"cache_write_tokens": 4}}
 
-    read = read_text_usage(usage, cache_write=Meter.CACHE_WRITE_12H)
+    text_usage = read_text_usage(usage, cache_write=Meter.CACHE_WRITE_12H)
 
-    assert {quantity.meter for quantity in read.quantities} == {Meter.INPUT, Meter.CACHE_WRITE_12H}
+    assert {quantity.meter for quantity in text_usage.quantities} == {Meter.INPUT, Meter.CACHE_WRITE_12H}
 
 
 COUNTS = st.integers(0, 1000)
 
 
 @given(COUNTS, COUNTS, COUNTS, COUNTS, COUNTS)
-def test_parts_that_fit_add_up_to_the_wholes(fresh, cached, written, audio, output):
-    usage = {
+def test_parts_add_up_to_their_totals(fresh: int, cached: int, written: int, audio: int, output: int) -> None:
+    usage: dict[str, object] = {
         "input_tokens": fresh + cached + written + audio,
         "input_tokens_details": {"cached_tokens": cached, "cache_write_tokens": written, "audio_tokens": audio},
         "output_tokens": output,
     }
 
-    read = read_text_usage(usage)
+    text_usage = read_text_usage(usage)
 
-    assert read.faults == ()
-    assert sum(quantity.amount for quantity in read.quantities) == fresh + cached + written + audio + output
+    assert text_usage.faults == ()
+    assert sum(quantity.amount for quantity in text_usage.quantities) == fresh + cached + written + audio + output

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.providers.reading import read, read_three_ways
+from tornado_proxy.domain.usage import Basis, UsageReport
+from tornado_proxy.providers.contract import UsageReader
+from tornado_proxy.providers.openai.shared.response_readers import EventsReader, JsonReader, OpaqueReader
+
+DONE = b'data: {"type":"x.done","n":1}\n\n'
+
+
+def report_without_usage(response_bytes: int) -> UsageReport:
+    return UsageReport(basis=Basis.ESTIMATED, raw=f"{response_bytes} bytes")
+
+
+def json_reader() -> UsageReader:
+    def read_body(body: dict[str, object]) -> UsageReport | None:
+        return UsageReport(basis=Basis.REPORTED, raw=str(body["usage"])) if "usage" in body else None
+
+    return JsonReader(read_body, report_without_usage)
+
+
+def events_reader(*seen: list[tuple[int, bool]]) -> UsageReader:
+    """Return a reader of x.done events; it appends (events, complete) to `seen`."""
+
+    def read_events(events: list[dict[str, object]], complete: bool) -> UsageReport | None:
+        for entries in seen:
+            entries.append((len(events), complete))
+        return UsageReport(basis=Basis.REPORTED, raw=str(events)) if events else None
+
+    return EventsReader((b"x.done",), read_events, report_without_usage)
+
+
+def basis_and_raw(make: Callable[[], UsageReader], data: bytes) -> tuple[Basis, str | None]:
+    report = read_three_ways(make, data)
+    return report.basis, report.raw
+
+
+def test_an_opaque_response_is_reported_by_its_length() -> None:
+    assert basis_and_raw(lambda: OpaqueReader(report_without_usage), b"12345") == (Basis.ESTIMATED, "5 bytes")
+
+
+def test_a_json_response_is_reported_by_its_body() -> None:
+    assert basis_and_raw(json_reader, b'{"usage": 7}') == (Basis.REPORTED, "7")
+
+
+def test_a_json_response_without_usage_is_reported_by_its_length() -> None:
+    assert basis_and_raw(json_reader, b'{"a": 1}') == (Basis.ESTIMATED, "8 bytes")
+
+
+def test_a_json_response_that_is_cut_off_has_a_fault() -> None:
+    report = read(json_reader(), [b'{"usage": 7'], complete=False)
+
+    assert (report.basis, report.raw) == (Basis.ESTIMATED, "11 bytes")
+    assert report.faults == ("the response is not a complete JSON object",)
+
+
+def test_a_json_response_that_is_too_large_has_a_fault_and_a_bounded_buffer() -> None:
+    text = b'{"text":"' + b"so on " * 1_500_000
+
+    report = read(json_reader(), [text, text, b'"}'])
+
+    assert report.faults == ("the response is not a complete JSON object",)
+    assert report.raw == f"{2 * len(text) + 2} bytes"
+
+
+def test_only_events_of_the_given_type_are_read() -> None:
+    other = b'data: {"type":"y.delta","text":"x.done"}\n\ndata: [DONE]\n\n'
+
+    assert basis_and_raw(events_reader, other + DONE) == (Basis.REPORTED, "[{'type': 'x.done', 'n': 1}]")
+    assert basis_and_raw(events_reader, other) == (Basis.ESTIMATED, f"{len(other)} bytes")
+
+
+def test_a_last_event_without_a_blank_line_counts_only_in_a_complete_stream() -> None:
+    seen: list[tuple[int, bool]] = []
+
+    read(events_reader(seen), [DONE[:-2]])
+    read(events_reader(seen), [DONE[:-2]], complete=False)
+    read(events_reader(seen), [DONE, DONE], complete=False)
+
+    assert seen == [(1, True), (0, False), (2, False)]
+
+
+def test_an_event_that_is_too_large_has_a_fault() -> None:
+    report = read(events_reader(), [b"data: " + b"so on " * 11_500_000, b"x"])
+
+    assert report.basis is Basis.ESTIMATED
+    assert report.faults == ("an event of the response is too large",)
