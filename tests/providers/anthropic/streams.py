@@ -1,4 +1,4 @@
-"""Streams of messages as Anthropic writes them, made to order."""
+"""Builds event streams of messages as Anthropic writes them, and reads the quantities of reports."""
 
 from __future__ import annotations
 
@@ -17,24 +17,29 @@ FACTS = RequestFacts(model=MODEL, spends=(Spend(MODEL, frozenset({Meter.INPUT}))
 
 
 def event(kind: str, **members: Any) -> bytes:
+    """Return one event of a stream."""
     data = json.dumps({"type": kind, **members}, separators=(",", ":"), ensure_ascii=False)
     return f"event: {kind}\ndata: {data}\n\n".encode()
 
 
 def start(message_id: str = "msg_1", model: str = MODEL, **usage: Any) -> bytes:
+    """Return a message_start that states `usage`."""
     message = {"id": message_id, "type": "message", "model": model, "content": [], "stop_reason": None, "usage": usage}
     return event("message_start", message=message)
 
 
 def block(kind: str = "text", index: int = 0, **members: Any) -> bytes:
+    """Return a content_block_start."""
     return event("content_block_start", index=index, content_block={"type": kind, **members})
 
 
-def text(words: str, index: int = 0) -> bytes:
-    return event("content_block_delta", index=index, delta={"type": "text_delta", "text": words})
+def text(text: str, index: int = 0) -> bytes:
+    """Return a content_block_delta with text."""
+    return event("content_block_delta", index=index, delta={"type": "text_delta", "text": text})
 
 
 def delta(stop_reason: str | None = "end_turn", **usage: Any) -> bytes:
+    """Return a message_delta that states `usage`."""
     return event("message_delta", delta={"stop_reason": stop_reason, "stop_sequence": None}, usage=usage)
 
 
@@ -43,11 +48,11 @@ PING = event("ping")
 OVERLOADED = event("error", error={"type": "overloaded_error", "message": "Overloaded"})
 
 
-def counted(reading: UsageItem) -> dict[str, int]:
-    """The quantities of a reading by the names of their meters."""
-    return {quantity.meter.value: int(quantity.amount) for quantity in reading.quantities}
+def count_by_meter(item: UsageItem) -> dict[str, int]:
+    """Return the quantities of an item by the names of their meters."""
+    return {quantity.meter.value: int(quantity.amount) for quantity in item.quantities}
 
 
 def counts(report: UsageReport) -> list[tuple[str | None, dict[str, int]]]:
-    """Model and quantities of each reading."""
-    return [(reading.model, counted(reading)) for reading in report.items]
+    """Return model and quantities of each item."""
+    return [(item.model, count_by_meter(item)) for item in report.items]

@@ -1,4 +1,4 @@
-"""Anthropic's errors, headers and table of endpoints."""
+"""Tests Anthropic's error format, headers and list of endpoints."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from tornado_proxy.providers.route_table import RouteTable
         (UpstreamTimeout("no"), "timeout_error", "upstream_timeout"),
     ],
 )
-def test_an_error_has_anthropics_shape_and_word_and_our_code(error: RequestError, kind: str, code: str) -> None:
+def test_error_has_anthropics_format_and_type_and_our_code(error: RequestError, kind: str, code: str) -> None:
     shown = {"type": kind, "message": "no", "code": code}
 
     assert json.loads(error_body(error, "req_1")) == {"type": "error", "error": shown, "request_id": "req_1"}
@@ -56,20 +56,20 @@ def test_an_error_has_anthropics_shape_and_word_and_our_code(error: RequestError
     ("status", "kind"),
     [(402, "billing_error"), (429, "rate_limit_error"), (529, "overloaded_error"), (418, "api_error")],
 )
-def test_other_statuses_have_the_providers_word_too(status: int, kind: str) -> None:
+def test_other_statuses_have_the_providers_type_too(status: int, kind: str) -> None:
     error = RequestError("no")
     error.status = status
 
     assert json.loads(error_body(error, "req_1"))["error"]["type"] == kind
 
 
-def test_the_provider_key_goes_out_as_x_api_key() -> None:
+def test_provider_key_is_sent_as_x_api_key() -> None:
     headers = ANTHROPIC.key_headers(Secret("sk-ant-secret"))
 
     assert {name: secret.reveal() for name, secret in headers.items()} == {"x-api-key": "sk-ant-secret"}
 
 
-def test_headers_that_could_move_the_bill_are_withheld() -> None:
+def test_headers_that_choose_the_billed_account_are_withheld() -> None:
     assert {"anthropic-workspace-id", "anthropic-user-profile-id"} <= ANTHROPIC.withheld_headers
     assert "anthropic-organization-id" in ANTHROPIC.account_headers
 
@@ -91,15 +91,15 @@ def test_headers_that_could_move_the_bill_are_withheld() -> None:
         ("GET", "/v1/models/claude-opus-5", True),
     ],
 )
-def test_the_served_paths_and_what_is_free_among_them(method: str, path: str, free: bool) -> None:
+def test_served_paths_are_charged_or_free(method: str, path: str, free: bool) -> None:
     match = RouteTable([ANTHROPIC]).match_http(method, "/anthropic" + path)
 
     assert match.endpoint.charged is not free
     assert match.upstream_target == path
 
 
-def test_objects_of_a_batch_are_reached_by_their_own_project_only() -> None:
-    below = [row for row in ANTHROPIC.endpoints if row.path.startswith("/v1/messages/batches/")]
+def test_paths_of_a_batch_need_ownership() -> None:
+    endpoints = [endpoint for endpoint in ANTHROPIC.endpoints if endpoint.path.startswith("/v1/messages/batches/")]
 
-    assert len(below) == 4
-    assert all(isinstance(row, HttpEndpoint) and row.objects == OwnedObject() for row in below)
+    assert len(endpoints) == 4
+    assert all(isinstance(endpoint, HttpEndpoint) and endpoint.objects == OwnedObject() for endpoint in endpoints)

@@ -1,4 +1,4 @@
-"""Every recorded answer of Anthropic gives the quantities that were worked out by independent means."""
+"""Every recorded response of Anthropic gives the quantities that independent libraries computed."""
 
 from __future__ import annotations
 
@@ -29,31 +29,32 @@ STATED = [name for name in NAMES if json.loads((FOLDER / "expected" / f"{name}.j
 
 
 def make_reader(name: str) -> Callable[[], UsageReader] | None:
-    """What makes the reader of a recorded answer; None where the endpoint is free."""
-    one = exchange(name)
-    request, response = one["request"], one["response"]
-    if one["kind"] == "jsonl":  # read by the proxy itself, free for clients
+    """Return a factory of readers for a recorded response, None if its endpoint is free."""
+    recorded = exchange(name)
+    request, response = recorded["request"], recorded["response"]
+    if recorded["kind"] == "jsonl":  # a client's request for results is free; the proxy reads them itself
         return BatchResultsReader
     endpoint = ROUTES.match_http(request["method"], "/anthropic" + request["path"]).endpoint
     parse = endpoint.parse
     if not endpoint.charged or parse is None:
         return None
-    default = "text/event-stream" if one["kind"] == "sse" else ""
+    default = "text/event-stream" if recorded["kind"] == "sse" else ""
     media_type = response["headers"].get("content-type", default).partition(";")[0]
     facts = parse(RequestView(json.dumps(request["body"]).encode(), "application/json")).facts
     return lambda: endpoint.usage_reader(facts, ResponseHead(response["status"], media_type))
 
 
 def lines(report: UsageReport) -> list[tuple[str, str, Decimal]]:
+    """Return (model, meter, quantity) of every quantity, sorted; models have the names of the price file."""
     return sorted(
-        (ALIASES.get(reading.model, reading.model), quantity.meter.value, quantity.amount)
-        for reading in report.items
-        for quantity in reading.quantities
+        (ALIASES.get(item.model, item.model), quantity.meter.value, quantity.amount)
+        for item in report.items
+        for quantity in item.quantities
     )
 
 
 @pytest.mark.parametrize("name", STATED)
-def test_a_recorded_answer_gives_the_expected_quantities_however_it_is_split(name: str) -> None:
+def test_recorded_response_gives_the_expected_quantities_however_it_is_split(name: str) -> None:
     make = make_reader(name)
     assert make is not None
 
@@ -81,14 +82,14 @@ def test_raw_usage_is_the_final_merged_usage(name: str) -> None:
     [
         pytest.param("messages-error-401", Basis.FREE, id="an error is free"),
         pytest.param("batch-cancel", Basis.PENDING, id="a new batch is pending"),
-        pytest.param("batch-create", None, id="looking at a batch is a free endpoint"),
-        pytest.param("count-tokens", None, id="counting is a free endpoint"),
-        pytest.param("anthropic-models", None, id="models are a free endpoint"),
-        pytest.param("complete-json", Basis.UNSETTLED, id="legacy completions state nothing"),
-        pytest.param("complete-stream", Basis.UNSETTLED, id="legacy completion streams state nothing"),
+        pytest.param("batch-create", None, id="reading a batch is free"),
+        pytest.param("count-tokens", None, id="counting tokens is free"),
+        pytest.param("anthropic-models", None, id="listing models is free"),
+        pytest.param("complete-json", Basis.UNSETTLED, id="legacy completions state no usage"),
+        pytest.param("complete-stream", Basis.UNSETTLED, id="legacy completion streams state no usage"),
     ],
 )
-def test_a_recorded_answer_without_usage_has_its_basis_and_no_readings(name: str, basis: Basis | None) -> None:
+def test_recorded_response_without_usage_has_its_basis_and_no_items(name: str, basis: Basis | None) -> None:
     make = make_reader(name)
     if make is None:
         assert basis is None
@@ -100,13 +101,13 @@ def test_a_recorded_answer_without_usage_has_its_basis_and_no_readings(name: str
     assert report.items == ()
 
 
-def test_every_recorded_answer_is_looked_at() -> None:
+def test_every_recorded_response_is_tested() -> None:
     assert len(STATED) == 12
     assert len(NAMES) == 19
 
 
-def test_a_new_batch_is_pending_under_its_id() -> None:
-    make = make_reader("batch-cancel")  # which is created to be cancelled later
+def test_new_batch_is_pending_with_its_id() -> None:
+    make = make_reader("batch-cancel")  # the recording begins with the creation of the batch
     assert make is not None
 
     assert read(make(), [response_body("batch-cancel")]).object_id == "msgbatch_016z7nD8oj5sT4pMEcEnvJQQ"

@@ -20,14 +20,15 @@ TEXT = frozenset({Meter.INPUT, Meter.OUTPUT})
 
 
 def facts(*params: dict[str, Any]) -> RequestFacts:
-    requests = [{"custom_id": f"c{number}", "params": one} for number, one in enumerate(params)]
+    """Return the facts of a batch whose requests have `params`."""
+    requests = [{"custom_id": f"c{number}", "params": entry} for number, entry in enumerate(params)]
     body = json.dumps({"requests": requests}).encode()
     parsed = batches.parse(RequestView(body, "application/json"))
     assert parsed.body is body
     return parsed.facts
 
 
-def test_every_model_of_every_request_is_spent_on_at_the_batch_tier() -> None:
+def test_every_model_of_every_request_is_a_spend_at_the_batch_tier() -> None:
     found = facts(
         {"model": "claude-haiku-4-5", "service_tier": "auto"},
         {"model": "claude-opus-5", "tools": [{"type": "advisor_20260301", "model": "claude-fable-5"}]},
@@ -43,13 +44,13 @@ def test_every_model_of_every_request_is_spent_on_at_the_batch_tier() -> None:
     assert found.model is None
 
 
-def test_a_speed_is_looked_up_at_the_batch_tier_too() -> None:
+def test_speed_is_a_term_of_the_spend_beside_the_batch_tier() -> None:
     (spend,) = facts({"model": "claude-opus-5", "speed": "fast"}).spends
 
     assert spend.terms == Terms("batch", "fast")
 
 
-def test_the_model_of_all_requests_is_the_model_of_the_batch() -> None:
+def test_model_of_all_requests_is_the_model_of_the_batch() -> None:
     assert facts({"model": "a"}, {"model": "a"}).model == "a"
 
 
@@ -63,7 +64,7 @@ def test_searches_and_containers_of_all_requests_are_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "message"),
     [
         pytest.param(b"{}", "at least one", id="no requests"),
         pytest.param(b'{"requests":[]}', "at least one", id="empty"),
@@ -82,40 +83,40 @@ def test_searches_and_containers_of_all_requests_are_found() -> None:
         pytest.param(b'{"requests":[],"requests":[{"params":{"model":"b"}}]}', "twice", id="two lists"),
     ],
 )
-def test_a_batch_that_cannot_be_read_is_refused_with_the_place(body: bytes, words: str) -> None:
-    with pytest.raises(InvalidBody, match=words):
+def test_batch_that_cannot_be_parsed_is_rejected_with_the_position(body: bytes, message: str) -> None:
+    with pytest.raises(InvalidBody, match=message):
         batches.parse(RequestView(body, "application/json"))
 
 
-def test_a_batch_that_was_not_created_is_free() -> None:
+def test_batch_that_was_not_created_is_free() -> None:
     reader = CREATE.usage_reader(RequestFacts(), ResponseHead(400, "application/json"))
 
     assert read(reader, [b"{}"]).basis is Basis.FREE
 
 
-def test_a_batch_of_unknown_id_is_not_settled() -> None:
+def test_batch_of_unknown_id_is_unsettled() -> None:
     report = read(batches.make_reader(RequestFacts(), JSON), [b'{"id":'], complete=False)
 
     assert report.basis is Basis.UNSETTLED
     assert report.faults
 
 
-def test_a_batch_is_looked_at_until_it_has_ended() -> None:
-    (create,) = (row for row in batches.BATCH_ENDPOINTS if row.deferred_usage is not None)
-    later = create.deferred_usage
-    assert later is not None
-    assert later.results is not None
+def test_batch_is_polled_until_it_has_ended() -> None:
+    (create,) = (endpoint for endpoint in batches.BATCH_ENDPOINTS if endpoint.deferred_usage is not None)
+    deferred = create.deferred_usage
+    assert deferred is not None
+    assert deferred.results is not None
 
-    assert (later.state("b1"), later.results("b1")) == (
+    assert (deferred.state("b1"), deferred.results("b1")) == (
         "/v1/messages/batches/b1",
         "/v1/messages/batches/b1/results",
     )
-    assert later.finished(b'{"processing_status":"ended"}')
-    assert not later.finished(b'{"processing_status":"canceling"}')
-    assert not later.finished(b"<html>")
+    assert deferred.finished(b'{"processing_status":"ended"}')
+    assert not deferred.finished(b'{"processing_status":"canceling"}')
+    assert not deferred.finished(b"<html>")
 
 
-def test_results_are_fetched_from_us_and_nothing_else_changes() -> None:
+def test_results_url_leads_to_the_proxy_and_no_other_byte_changes() -> None:
     host = "https://api.anthropic.com"
     batch = '{"id": "b1", "results_url" : "%s/v1/messages/batches/b1/results", "note": "%s/v1/messages/batches"}'
 
@@ -126,20 +127,22 @@ def test_results_are_fetched_from_us_and_nothing_else_changes() -> None:
 
 
 def line(custom_id: object, kind: str, **message: Any) -> bytes:
+    """Return one line of results."""
     result = {"type": kind, **({"message": message} if message else {})}
     return json.dumps({"custom_id": custom_id, "result": result}).encode() + b"\n"
 
 
 def results(*lines: bytes, complete: bool = True) -> UsageReport:
-    make = CREATE.deferred_usage
-    assert make is not None
-    return read(make.usage_reader(RequestFacts(), JSON), lines, complete=complete)
+    """Return the report of a batch's results."""
+    deferred = CREATE.deferred_usage
+    assert deferred is not None
+    return read(deferred.usage_reader(RequestFacts(), JSON), lines, complete=complete)
 
 
 USAGE = {"input_tokens": 20, "output_tokens": 5, "service_tier": "batch"}
 
 
-def test_each_result_that_succeeded_is_a_reading_at_its_own_model() -> None:
+def test_each_result_that_succeeded_is_an_item_at_its_own_model() -> None:
     report = results(
         line("b", "succeeded", model="claude-haiku-4-5-20251001", usage=USAGE),
         line("a", "errored"),
@@ -148,7 +151,7 @@ def test_each_result_that_succeeded_is_a_reading_at_its_own_model() -> None:
         line("e", "succeeded", model="claude-opus-5", usage={"output_tokens": 7, "service_tier": None}),
     )
 
-    assert [(one.model, one.terms.service_tier) for one in report.items] == [
+    assert [(item.model, item.terms.service_tier) for item in report.items] == [
         ("claude-haiku-4-5-20251001", "batch"),
         ("claude-opus-5", "batch"),
     ]
@@ -156,13 +159,13 @@ def test_each_result_that_succeeded_is_a_reading_at_its_own_model() -> None:
     assert json.loads(report.raw or "") == {"results": 5, "succeeded": 2}
 
 
-def test_a_result_that_comes_twice_counts_once() -> None:
-    twice = line("a", "succeeded", model="m", usage=USAGE)
+def test_repeated_result_counts_once() -> None:
+    result = line("a", "succeeded", model="m", usage=USAGE)
 
-    assert len(results(twice, twice).items) == 1
+    assert len(results(result, result).items) == 1
 
 
-def test_a_refusal_without_content_is_free_in_a_batch_too() -> None:
+def test_refusal_without_content_is_free_in_a_batch_too() -> None:
     report = results(line("a", "succeeded", model="m", content=[], stop_reason="refusal", usage=USAGE))
 
     assert report.items == ()
@@ -170,7 +173,7 @@ def test_a_refusal_without_content_is_free_in_a_batch_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("odd", "words"),
+    ("bad_line", "fault"),
     [
         pytest.param(b"<html>\n", "cannot be read", id="no JSON"),
         pytest.param(line(["a"], "succeeded", usage=USAGE), "cannot be read", id="no custom_id"),
@@ -180,26 +183,26 @@ def test_a_refusal_without_content_is_free_in_a_batch_too() -> None:
         pytest.param(b"x" * MAX_LINE_BYTES + b"xx\n", "too long", id="a line without end"),
     ],
 )
-def test_a_result_that_cannot_be_charged_leaves_the_batch_unsettled(odd: bytes, words: str) -> None:
-    report = results(odd, line("z", "succeeded", model="m", usage=USAGE))
+def test_result_that_cannot_be_priced_leaves_the_batch_unsettled(bad_line: bytes, fault: str) -> None:
+    report = results(bad_line, line("z", "succeeded", model="m", usage=USAGE))
 
     assert report.basis is Basis.UNSETTLED
-    assert words in report.faults[0]
+    assert fault in report.faults[0]
     assert len(report.items) == 1
 
 
-def test_usage_that_does_not_add_up_leaves_the_batch_unsettled() -> None:
+def test_usage_that_is_not_a_count_leaves_the_batch_unsettled() -> None:
     report = results(line("a", "succeeded", model="m", usage={"input_tokens": -1, "output_tokens": 5}))
 
     assert report.basis is Basis.UNSETTLED
     assert len(report.items) == 1
 
 
-def test_results_that_were_refused_are_free() -> None:
-    later = CREATE.deferred_usage
-    assert later is not None
+def test_error_status_in_place_of_results_is_free() -> None:
+    deferred = CREATE.deferred_usage
+    assert deferred is not None
 
-    report = read(later.usage_reader(RequestFacts(), ResponseHead(404, "application/json")), [b"{}"])
+    report = read(deferred.usage_reader(RequestFacts(), ResponseHead(404, "application/json")), [b"{}"])
 
     assert report.basis is Basis.FREE
 
@@ -208,7 +211,7 @@ def test_results_that_break_off_leave_the_batch_unsettled() -> None:
     assert results(line("a", "succeeded", model="m", usage=USAGE), complete=False).basis is Basis.UNSETTLED
 
 
-def test_lines_may_end_with_crlf_and_the_last_one_with_nothing() -> None:
+def test_lines_can_end_with_crlf_and_the_last_one_without_line_end() -> None:
     lines = line("a", "succeeded", model="m", usage=USAGE) + line("b", "succeeded", model="m", usage=USAGE)
 
     assert len(results(lines.replace(b"\n", b"\r\n").rstrip()).items) == 2

@@ -22,13 +22,14 @@ SEARCHES = frozenset({Meter.WEB_SEARCHES})
 
 
 def facts(**members: Any) -> RequestFacts:
+    """Return the facts of a request with `members`."""
     body = json.dumps({"model": MODEL, "max_tokens": 5, "messages": [], **members}).encode()
     parsed = messages.parse(RequestView(body, "application/json"))
     assert parsed.body is body
     return parsed.facts
 
 
-def test_a_plain_request_spends_on_its_model() -> None:
+def test_plain_request_has_one_spend_at_its_model() -> None:
     assert facts(stream=True, service_tier="standard_only") == RequestFacts(
         model=MODEL,
         spends=(Spend(MODEL, TEXT, terms=Terms("standard_only")),),
@@ -42,13 +43,13 @@ def test_a_plain_request_spends_on_its_model() -> None:
     )
 
 
-def test_speed_and_place_are_terms_of_the_models_prices() -> None:
+def test_speed_and_region_are_terms_of_the_spend() -> None:
     (spend,) = facts(speed="fast", inference_geo="us").spends
 
     assert spend == Spend(MODEL, TEXT, terms=Terms(speed="fast", inference_geo="us"))
 
 
-def test_an_advisor_is_a_model_that_the_request_can_spend_on_at_standard_speed() -> None:
+def test_advisor_is_a_spend_at_standard_speed() -> None:
     tools = [
         {"name": "f", "input_schema": {}},
         {"type": "advisor_20260301", "name": "advisor", "model": "claude-fable-5"},
@@ -60,7 +61,7 @@ def test_an_advisor_is_a_model_that_the_request_can_spend_on_at_standard_speed()
     )
 
 
-def test_fallbacks_are_models_that_the_request_can_spend_on_at_the_speed_they_name() -> None:
+def test_fallbacks_are_spends_at_the_speed_they_name() -> None:
     fallbacks = [{"model": "claude-opus-4-8"}, {"model": "claude-opus-5-5", "speed": "fast"}]
 
     assert facts(fallbacks=fallbacks).spends[1:] == (
@@ -69,12 +70,12 @@ def test_fallbacks_are_models_that_the_request_can_spend_on_at_the_speed_they_na
     )
 
 
-def test_default_fallbacks_name_no_model() -> None:
+def test_default_fallbacks_add_no_spend() -> None:
     assert facts(fallbacks="default").spends == (Spend(MODEL, TEXT),)
 
 
 @pytest.mark.parametrize("kind", ["web_search_20250305", "web_search_20260209"])
-def test_a_search_tool_can_charge_for_searches(kind: str) -> None:
+def test_search_tool_can_charge_for_searches(kind: str) -> None:
     assert facts(tools=[{"type": kind, "name": "web_search"}]).spends[1:] == (Spend(MODEL, SEARCHES),)
 
 
@@ -83,23 +84,23 @@ def test_other_tools_charge_tokens_only(kind: object) -> None:
     assert len(facts(tools=[{"type": kind, "name": "tool"}]).spends) == 1
 
 
-def test_the_same_spend_is_listed_once() -> None:
+def test_each_spend_is_listed_once() -> None:
     tools = [{"type": "web_search_20250305"}, {"type": "web_search_20260209"}]
 
     assert len(facts(tools=tools, fallbacks=[{"model": MODEL}]).spends) == 2
 
 
 @pytest.mark.parametrize("container", ["container_1", {"id": "container_1", "skills": []}])
-def test_a_container_is_referred_to(container: object) -> None:
+def test_named_container_is_a_reference(container: object) -> None:
     assert facts(container=container).references == ("container_1",)
 
 
-def test_a_new_container_refers_to_nothing() -> None:
+def test_new_container_is_no_reference() -> None:
     assert facts(container={"skills": []}).references == ()
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "message"),
     [
         pytest.param(b"", "empty", id="empty"),
         pytest.param(b"[]", "object", id="not an object"),
@@ -117,12 +118,12 @@ def test_a_new_container_refers_to_nothing() -> None:
         pytest.param(b'{"model":"a","speed":1}', '"speed" must be text', id="speed of another kind"),
     ],
 )
-def test_a_body_that_could_be_read_in_two_ways_is_refused(body: bytes, words: str) -> None:
-    with pytest.raises(InvalidBody, match=words):
+def test_body_that_parsers_could_read_differently_is_rejected(body: bytes, message: str) -> None:
+    with pytest.raises(InvalidBody, match=message):
         messages.parse(RequestView(body, "application/json"))
 
 
-def test_tools_are_found_under_an_escaped_name() -> None:
+def test_tools_with_an_escaped_name_are_found() -> None:
     body = b'{"model":"a","tool\\u0073":[{"model":"b"}]}'
 
     assert [spend.model for spend in messages.parse(RequestView(body, "")).facts.spends] == ["a", "b"]
@@ -130,12 +131,12 @@ def test_tools_are_found_under_an_escaped_name() -> None:
 
 @pytest.mark.parametrize("parse", [messages.parse, batches.parse, complete.parse, count_tokens.parse])
 @given(body=st.binary(max_size=60))
-def test_random_bodies_are_refused_in_words(parse: Any, body: bytes) -> None:
+def test_random_bodies_are_rejected_with_400(parse: Any, body: bytes) -> None:
     with pytest.raises(BadRequest):
         parse(RequestView(body, "application/json"))
 
 
-def test_counting_tokens_needs_a_model_that_may_be_used_and_no_meter() -> None:
+def test_counting_tokens_is_a_spend_without_meters() -> None:
     body = b'{"model":"claude-opus-5","messages":[],"fallbacks":[{"model":"x"}],"speed":"fast"}'
 
     assert count_tokens.parse(RequestView(body, "")).facts == RequestFacts(
@@ -143,7 +144,7 @@ def test_counting_tokens_needs_a_model_that_may_be_used_and_no_meter() -> None:
     )
 
 
-def test_a_legacy_completion_spends_on_its_model() -> None:
+def test_legacy_completion_has_one_spend_at_its_model() -> None:
     assert complete.parse(RequestView(b'{"model":"claude-2","prompt":"hi"}', "")).facts.spends == (
         Spend("claude-2", TEXT),
     )

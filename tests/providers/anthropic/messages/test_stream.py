@@ -16,7 +16,7 @@ from tests.providers.anthropic.streams import (
     SSE,
     STOP,
     block,
-    counted,
+    count_by_meter,
     counts,
     delta,
     event,
@@ -35,10 +35,11 @@ COUNTS = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_token
 
 
 def report(*events: bytes, complete: bool = True, facts: RequestFacts = FACTS) -> UsageReport:
+    """Return the report of a stream of events."""
     return read(make_reader(facts, SSE), events, complete=complete)
 
 
-def test_message_delta_overwrites_what_message_start_said_and_is_not_added() -> None:
+def test_message_delta_replaces_values_of_message_start() -> None:
     streamed = report(start(input_tokens=25, output_tokens=3), block(), text("Hello"), delta(output_tokens=15), STOP)
 
     assert counts(streamed) == [(MODEL, {"input_tokens": 25, "output_tokens": 15})]
@@ -47,7 +48,7 @@ def test_message_delta_overwrites_what_message_start_said_and_is_not_added() -> 
     assert json.loads(streamed.raw or "") == {"input_tokens": 25, "output_tokens": 15}
 
 
-def test_the_input_side_may_grow_and_shrink_and_a_zero_is_a_statement() -> None:
+def test_input_can_grow_and_shrink_and_zero_is_a_value() -> None:
     grown = report(start(input_tokens=2050, output_tokens=1), delta(input_tokens=31772, output_tokens=9), STOP)
     shrunk = report(
         start(input_tokens=60385, cache_read_input_tokens=55096, output_tokens=1),
@@ -55,11 +56,11 @@ def test_the_input_side_may_grow_and_shrink_and_a_zero_is_a_statement() -> None:
         STOP,
     )
 
-    assert counted(grown.items[0])["input_tokens"] == 31772
-    assert counted(shrunk.items[0]) == {"input_tokens": 612, "output_tokens": 9}
+    assert count_by_meter(grown.items[0])["input_tokens"] == 31772
+    assert count_by_meter(shrunk.items[0]) == {"input_tokens": 612, "output_tokens": 9}
 
 
-def test_of_several_message_deltas_the_last_wins_and_null_states_nothing() -> None:
+def test_last_message_delta_wins_and_null_keeps_the_earlier_value() -> None:
     streamed = report(
         start(input_tokens=7, output_tokens=1, service_tier="standard", speed="fast", inference_geo="us"),
         delta(None, output_tokens=10, input_tokens=8),
@@ -67,12 +68,12 @@ def test_of_several_message_deltas_the_last_wins_and_null_states_nothing() -> No
         STOP,
     )
 
-    (reading,) = streamed.items
-    assert counted(reading) == {"input_tokens": 8, "output_tokens": 20, "web_searches": 2}
-    assert reading.terms == Terms("standard", "fast", "us")
+    (item,) = streamed.items
+    assert count_by_meter(item) == {"input_tokens": 8, "output_tokens": 20, "web_searches": 2}
+    assert item.terms == Terms("standard", "fast", "us")
 
 
-def test_nested_objects_are_merge_usage_member_by_member() -> None:
+def test_nested_objects_are_merged_by_member() -> None:
     before = {"server_tool_use": {"web_search_requests": 1, "web_fetch_requests": 4}, "output_tokens": 1}
     later = {"server_tool_use": {"web_search_requests": 3, "web_fetch_requests": None}}
 
@@ -86,17 +87,17 @@ USAGES = st.dictionaries(st.sampled_from(COUNTS), st.none() | st.integers(0, 10*
 
 
 @given(first=USAGES, later=st.lists(USAGES, max_size=4))
-def test_each_count_is_the_last_that_was_stated(first: dict[str, Any], later: list[dict[str, Any]]) -> None:
+def test_each_count_is_the_last_stated_one(first: dict[str, Any], later: list[dict[str, Any]]) -> None:
     streamed = report(start(**first), *(delta(**usage) for usage in later), delta(output_tokens=5), STOP)
 
     raw = json.loads(streamed.raw or "")
     for name in COUNTS[:3]:
-        stated = [usage[name] for usage in (first, *later) if usage.get(name) is not None]
-        assert raw.get(name) == (stated[-1] if stated else None)
+        values = [usage[name] for usage in (first, *later) if usage.get(name) is not None]
+        assert raw.get(name) == (values[-1] if values else None)
     assert raw["output_tokens"] == 5
 
 
-def test_a_stream_that_breaks_off_has_its_input_as_stated_and_its_output_estimated() -> None:
+def test_broken_stream_has_stated_input_and_estimated_output() -> None:
     cut = report(
         start(input_tokens=25, cache_read_input_tokens=100, output_tokens=2),
         block(),
@@ -112,13 +113,13 @@ def test_a_stream_that_breaks_off_has_its_input_as_stated_and_its_output_estimat
     assert cut.object_id == "msg_1"
 
 
-def test_an_estimate_is_not_less_than_what_message_start_stated() -> None:
+def test_estimate_is_at_least_the_output_of_message_start() -> None:
     cut = report(start(input_tokens=25, output_tokens=8), block(), text("Hi"), complete=False)
 
-    assert counted(cut.items[0])["output_tokens"] == 8
+    assert count_by_meter(cut.items[0])["output_tokens"] == 8
 
 
-def test_an_estimate_begins_where_the_last_message_delta_ended() -> None:
+def test_estimate_adds_the_text_after_the_last_message_delta() -> None:
     cut = report(
         start(input_tokens=5, output_tokens=1),
         text("a" * 400),
@@ -127,56 +128,56 @@ def test_an_estimate_begins_where_the_last_message_delta_ended() -> None:
         complete=False,
     )
 
-    assert counted(cut.items[0])["output_tokens"] == 80
+    assert count_by_meter(cut.items[0])["output_tokens"] == 80
     assert cut.basis is Basis.ESTIMATED
 
 
-def test_an_error_event_after_the_start_leaves_an_estimate_though_the_body_ends_properly() -> None:
+def test_error_event_after_the_start_leaves_an_estimate_even_if_the_body_is_complete() -> None:
     failed = report(start(input_tokens=25, output_tokens=1), block(), text("a" * 16), OVERLOADED)
 
     assert failed.basis is Basis.ESTIMATED
-    assert counted(failed.items[0]) == {"input_tokens": 25, "output_tokens": 4}
+    assert count_by_meter(failed.items[0]) == {"input_tokens": 25, "output_tokens": 4}
 
 
 def test_an_error_event_behind_a_partial_statement_does_not_make_it_final() -> None:
     failed = report(start(input_tokens=2, output_tokens=1), delta(None, output_tokens=7), text("a" * 8), OVERLOADED)
 
     assert failed.basis is Basis.ESTIMATED
-    assert counted(failed.items[0])["output_tokens"] == 9
+    assert count_by_meter(failed.items[0])["output_tokens"] == 9
 
 
-def test_an_error_in_place_of_a_message_is_free() -> None:
+def test_error_in_place_of_a_message_is_free() -> None:
     assert report(PING, OVERLOADED).basis is Basis.FREE
 
 
-def test_a_stream_that_breaks_before_its_message_is_estimated_by_the_length_of_the_request() -> None:
+def test_stream_that_breaks_before_its_message_is_estimated_from_the_request_length() -> None:
     spend = Spend(MODEL, frozenset(), terms=Terms(speed="fast", inference_geo="us"))
     facts = RequestFacts(model=MODEL, spends=(spend,), body_bytes=401)
 
     cut = report(PING, complete=False, facts=facts)
 
-    (reading,) = cut.items
+    (item,) = cut.items
     assert cut.basis is Basis.ESTIMATED
-    assert counted(reading) == {"input_tokens": 101}
-    assert (reading.context_tokens, reading.terms) == (101, Terms(speed="fast", inference_geo="us"))
+    assert count_by_meter(item) == {"input_tokens": 101}
+    assert (item.context_tokens, item.terms) == (101, Terms(speed="fast", inference_geo="us"))
 
 
-def test_a_body_that_ends_without_stop_reason_has_ended_all_the_same() -> None:
+def test_complete_body_without_stop_reason_has_ended() -> None:
     assert report(start(input_tokens=2), delta(None, output_tokens=7)).basis is Basis.REPORTED
     assert report(start(input_tokens=2), delta(None, output_tokens=7), complete=False).basis is Basis.ESTIMATED
 
 
-def test_the_client_that_leaves_after_the_final_delta_changes_nothing() -> None:
+def test_client_that_disconnects_after_the_final_delta_changes_nothing() -> None:
     assert report(start(input_tokens=2), delta(output_tokens=7), complete=False).basis is Basis.REPORTED
 
 
-def test_a_last_event_without_its_blank_line_is_read() -> None:
+def test_last_event_without_a_blank_line_is_read() -> None:
     streamed = report(start(input_tokens=2), delta(output_tokens=7).rstrip(b"\n"))
 
-    assert counted(streamed.items[0])["output_tokens"] == 7
+    assert count_by_meter(streamed.items[0])["output_tokens"] == 7
 
 
-def test_a_second_message_of_another_id_is_counted_beside_the_first() -> None:
+def test_second_message_with_another_id_counts_as_well() -> None:
     streamed = report(
         start("msg_1", input_tokens=10), delta(output_tokens=1), start("msg_2", input_tokens=20), delta(output_tokens=2)
     )
@@ -191,21 +192,21 @@ def test_a_second_message_of_another_id_is_counted_beside_the_first() -> None:
     ]
 
 
-def test_a_message_that_starts_again_is_counted_once() -> None:
+def test_message_that_starts_again_counts_once() -> None:
     streamed = report(start(input_tokens=10), delta(output_tokens=9), start(input_tokens=20), delta(output_tokens=2))
 
     assert counts(streamed) == [(MODEL, {"input_tokens": 20, "output_tokens": 2})]
 
 
-def test_the_model_that_took_over_is_charged_and_named() -> None:
-    mark = {"from": {"model": "claude-fable-5"}, "to": {"model": "claude-opus-4-8"}}
-    events = (start(model="claude-fable-5", input_tokens=408), block("fallback", **mark), block(), text("a" * 40))
+def test_fallback_model_is_charged_and_named() -> None:
+    models = {"from": {"model": "claude-fable-5"}, "to": {"model": "claude-opus-4-8"}}
+    events = (start(model="claude-fable-5", input_tokens=408), block("fallback", **models), block(), text("a" * 40))
 
-    whole = report(*events, delta(input_tokens=412, output_tokens=264), STOP)
+    ended = report(*events, delta(input_tokens=412, output_tokens=264), STOP)
     cut = report(*events, complete=False)
 
-    assert counts(whole) == [("claude-opus-4-8", {"input_tokens": 412, "output_tokens": 264})]
-    assert whole.model == "claude-opus-4-8"
+    assert counts(ended) == [("claude-opus-4-8", {"input_tokens": 412, "output_tokens": 264})]
+    assert ended.model == "claude-opus-4-8"
     assert counts(cut) == [("claude-opus-4-8", {"input_tokens": 408, "output_tokens": 10})]
 
 
@@ -217,7 +218,7 @@ def test_the_model_that_took_over_is_charged_and_named() -> None:
         pytest.param((block(), text("I")), Basis.REPORTED, id="declined after output"),
     ],
 )
-def test_a_refusal_without_output_is_free(blocks: Iterable[bytes], basis: Basis) -> None:
+def test_refusal_without_output_is_free(blocks: Iterable[bytes], basis: Basis) -> None:
     refused = report(start(input_tokens=18, output_tokens=1), *blocks, delta("refusal", output_tokens=5), STOP)
 
     assert refused.basis is basis
@@ -225,7 +226,7 @@ def test_a_refusal_without_output_is_free(blocks: Iterable[bytes], basis: Basis)
     assert json.loads(refused.raw or "")["output_tokens"] == 5
 
 
-def test_a_container_that_tools_ran_in_is_named_for_later_requests() -> None:
+def test_container_of_tools_is_an_object_for_later_requests() -> None:
     stopped = event(
         "message_delta",
         delta={"stop_reason": "end_turn", "container": {"id": "container_1", "expires_at": "2026-11-23T00:00:00Z"}},
@@ -235,7 +236,7 @@ def test_a_container_that_tools_ran_in_is_named_for_later_requests() -> None:
     assert report(start(input_tokens=2), stopped, STOP).objects == ("container_1",)
 
 
-def test_unknown_events_and_large_tool_results_pass() -> None:
+def test_unknown_events_and_large_tool_results_are_ignored() -> None:
     result = block("web_search_tool_result", content=[{"type": "web_search_result", "encrypted_content": "x" * 9000}])
     streamed = report(
         start(input_tokens=2), event("weather", sun=True), PING, result, b": comment\n\n", delta(output_tokens=7), STOP
@@ -244,7 +245,7 @@ def test_unknown_events_and_large_tool_results_pass() -> None:
     assert streamed.basis is Basis.REPORTED
 
 
-def test_the_event_name_is_not_needed() -> None:
+def test_event_name_is_not_needed() -> None:
     data = start(input_tokens=2) + text("hello") + delta(output_tokens=7) + STOP
     bare = b"".join(line + b"\n" for line in data.split(b"\n") if not line.startswith(b"event:"))
 
@@ -254,22 +255,22 @@ def test_the_event_name_is_not_needed() -> None:
 def test_crlf_line_ends_are_read() -> None:
     data = start(input_tokens=2) + block() + text("a\u2028b" * 10) + delta(output_tokens=7) + STOP
 
-    whole = read_three_ways(lambda: make_reader(FACTS, SSE), data.replace(b"\n", b"\r\n"))
+    streamed = read_three_ways(lambda: make_reader(FACTS, SSE), data.replace(b"\n", b"\r\n"))
 
-    assert counts(whole) == [(MODEL, {"input_tokens": 2, "output_tokens": 7})]
+    assert counts(streamed) == [(MODEL, {"input_tokens": 2, "output_tokens": 7})]
 
 
-def test_an_event_that_grows_without_end_leaves_an_estimate() -> None:
+def test_event_without_an_end_leaves_an_estimate() -> None:
     endless = b"data: " + b"x" * MAX_EVENT_BYTES
 
     streamed = report(start(input_tokens=9, output_tokens=1), text("a" * 40), endless, b"more", delta(output_tokens=7))
 
     assert streamed.basis is Basis.ESTIMATED
-    assert counted(streamed.items[0]) == {"input_tokens": 9, "output_tokens": 10}
+    assert count_by_meter(streamed.items[0]) == {"input_tokens": 9, "output_tokens": 10}
     assert streamed.faults == ("an event of the stream is too large to be read",)
 
 
-def test_a_whole_body_without_a_single_event_is_estimated() -> None:
+def test_complete_body_without_an_event_is_estimated() -> None:
     assert report(b"\n\n").basis is Basis.ESTIMATED
 
 
@@ -277,7 +278,7 @@ SAMPLE = start(input_tokens=9, output_tokens=1) + block() + text("Grüße \u2028
 
 
 @given(cuts=st.lists(st.integers(0, 10**6), max_size=12))
-def test_cuts_do_not_change_what_is_read(cuts: list[int]) -> None:
+def test_cuts_do_not_change_the_report(cuts: list[int]) -> None:
     assert read(make_reader(FACTS, SSE), pieces(SAMPLE, cuts)) == read(make_reader(FACTS, SSE), [SAMPLE])
 
 
@@ -299,10 +300,12 @@ ODD_MEMBERS = JSON_VALUES | ODD_USAGES | st.fixed_dictionaries({"id": JSON_VALUE
 
 
 @given(st.lists(st.tuples(st.sampled_from(KINDS), st.dictionaries(st.sampled_from(MEMBERS), ODD_MEMBERS)), max_size=6))
-def test_events_of_any_shape_never_raise_and_never_count_below_zero(events: list[tuple[str, dict[str, Any]]]) -> None:
+def test_events_of_any_shape_never_raise_or_give_negative_counts(
+    events: list[tuple[str, dict[str, Any]]],
+) -> None:
     odd = report(*(event(kind, **members) for kind, members in events))
 
-    assert all(quantity.amount > 0 for reading in odd.items for quantity in reading.quantities)
+    assert all(quantity.amount > 0 for item in odd.items for quantity in item.quantities)
 
 
 @pytest.mark.parametrize(
@@ -319,5 +322,5 @@ def test_events_of_any_shape_never_raise_and_never_count_below_zero(events: list
         pytest.param(b"event: content_block_delta\ndata: {}\n\n", 0, id="no text"),
     ],
 )
-def test_text_of_a_delta_is_measured_without_parsing_it(raw: bytes, length: int) -> None:
+def test_text_of_a_delta_is_measured_without_parsing(raw: bytes, length: int) -> None:
     assert measure_text(raw) == length
