@@ -99,7 +99,6 @@ def test_file_is_small_has_a_docstring_and_a_telling_name(source: Path) -> None:
     assert not EMPTY_NAMES.intersection(part.removesuffix(".py") for part in source.relative_to(PACKAGE).parts)
 
 
-@pytest.mark.xfail(strict=False, reason="both read_connection.py files of ledger/ import each other")
 def test_imports_form_no_circle() -> None:
     graph = {module: set(list_imports(module)) for module in list_modules()}
 

@@ -52,11 +52,11 @@ def test_white_space_around_a_key_is_ignored() -> None:
     ],
 )
 def test_other_text_is_rejected_without_repeating_it(text: str) -> None:
-    with pytest.raises(ValueError, match="ma-<kid>-<project>-<secret>") as refused:
+    with pytest.raises(ValueError, match="ma-<kid>-<project>-<secret>") as rejected:
         parse_api_key(text)
 
-    assert "another-owner" not in str(refused.value)
-    assert refused.value.__cause__ is None
+    assert "another-owner" not in str(rejected.value)
+    assert rejected.value.__cause__ is None
 
 
 def test_two_new_keys_share_only_their_project() -> None:

@@ -50,12 +50,12 @@ def test_token_is_found_in_accepted_headers(headers: list[tuple[str, str]], acce
     ],
 )
 def test_malformed_or_ambiguous_token_is_rejected_with_401(headers: list[tuple[str, str]], message: str) -> None:
-    with pytest.raises(NotAuthenticated, match=message) as refused:
+    with pytest.raises(NotAuthenticated, match=message) as rejected:
         find_token(headers, EITHER)
 
-    assert refused.value.status == 401
-    assert "T0k.en" not in refused.value.message
-    assert "dXNlcjpwYXNz" not in refused.value.message
+    assert rejected.value.status == 401
+    assert "T0k.en" not in rejected.value.message
+    assert "dXNlcjpwYXNz" not in rejected.value.message
 
 
 def test_missing_credential_message_names_the_headers_of_the_route() -> None:

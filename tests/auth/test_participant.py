@@ -41,11 +41,11 @@ def verify(token: str, now: datetime = NOW) -> Caller:
 
 
 def reject(token: str, now: datetime = NOW) -> CallerError:
-    with pytest.raises(CallerError) as refused:
+    with pytest.raises(CallerError) as rejected:
         verify(token, now)
     for secret in (SECRET, OTHER_SECRET, *(part for part in token.split(".") if len(part) > 8)):
-        assert secret not in str(refused.value)
-    return refused.value
+        assert secret not in str(rejected.value)
+    return rejected.value
 
 
 def test_valid_token_identifies_its_caller() -> None:
@@ -209,7 +209,7 @@ def test_room_and_role_are_read_as_in_meshagent(grants: list[dict[str, Any]], ro
 
 
 @pytest.mark.parametrize(
-    ("payload", "second", "good"),
+    ("payload", "second", "valid"),
     [
         pytest.param(claims(exp=NOW_S + 10), 9, True, id="a second before exp"),
         pytest.param(claims(exp=NOW_S + 10), 10, False, id="at exp"),
@@ -223,10 +223,10 @@ def test_room_and_role_are_read_as_in_meshagent(grants: list[dict[str, Any]], ro
         pytest.param(claims(exp=None), 10**9, True, id="no exp"),
     ],
 )
-def test_times_are_checked_against_the_given_time(payload: dict[str, Any], second: int, *, good: bool) -> None:
+def test_times_are_checked_against_the_given_time(payload: dict[str, Any], second: int, *, valid: bool) -> None:
     now = NOW + timedelta(seconds=second)
 
-    if good:
+    if valid:
         assert verify(sign(payload), now).participant == "ada"
     else:
         assert reject(sign(payload), now).status == 401

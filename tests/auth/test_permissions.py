@@ -81,10 +81,10 @@ def test_token_and_project_must_both_allow_the_model(
     caller = Caller(PROJECT_ID, participant="ada", granted=ModelPatterns(granted))
     project = Project(PROJECT_ID, "Acme", models=ModelPatterns(models))
 
-    with pytest.raises(NotAllowed, match=message) as refused:
+    with pytest.raises(NotAllowed, match=message) as rejected:
         require_model(caller, project, "openai", "gpt-5")
 
-    assert (refused.value.status, refused.value.code, refused.value.param) == (403, "not_allowed", "model")
+    assert (rejected.value.status, rejected.value.code, rejected.value.param) == (403, "not_allowed", "model")
 
 
 def test_model_that_both_allow_is_accepted() -> None:

@@ -105,12 +105,12 @@ def test_full_pipe_blocks_no_caller_and_dropped_lines_are_reported(
         for number in range(10_000):  # more than a pipe buffers, 64 KiB on Linux
             log.info("request", extra={"number": number, "text": "x" * 100})
         drained = iter(lambda: os.read(read_end, 65536), b"")
-        seen = b""
-        while b"lines dropped" not in seen:
-            seen += next(drained)
+        written = b""
+        while b"lines dropped" not in written:
+            written += next(drained)
 
-    assert b'"number":0,' in seen
-    assert b'"number":9999,' not in seen
+    assert b'"number":0,' in written
+    assert b'"number":9999,' not in written
 
 
 def test_closed_pipe_raises_nothing(pipe: tuple[int, int]) -> None:

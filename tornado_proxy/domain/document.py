@@ -44,6 +44,7 @@ def format_path(path: Path) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
+            # Names of models contain dots, which would look like nested keys.
             key = f'"{part}"' if "." in part else part
             text += f".{key}" if text else key
     return text

@@ -48,6 +48,7 @@ class RequestError(ProxyError):
         param: The name of the faulty field, or None.
     """
 
+    # The SDKs of the providers show `kind`, but choose their exception class by the HTTP status.
     status = 500
     kind = "api_error"
     code: str = "internal_error"
@@ -178,6 +179,7 @@ class UpstreamError(RequestError):
     status = 502
     code = "upstream_error"
 
+    # True by default: a request counts as sent, and can be charged, until the opposite is certain.
     def __init__(self, message: str, *, request_sent: bool = True) -> None:
         super().__init__(message)
         self.request_sent = request_sent
@@ -206,6 +208,7 @@ class UpgradeRejected(UpstreamError):
         super().__init__(
             f"the provider rejected the WebSocket upgrade with status {response_status}", request_sent=False
         )
+        # `status` stays 502: the gateway sends `response_status` if it is an error status, else `status`.
         self.response_status = response_status
         self.body = body
         self.media_type = media_type
@@ -234,6 +237,7 @@ class Fault:
     rule: str
 
     def __str__(self) -> str:
+        # file:line is the form that editors and terminals turn into a link.
         location = f"{self.file}:{self.line}" if self.line else self.file
         return f"{location}: {self.key}: {self.rule}" if self.key else f"{location}: {self.rule}"
 
@@ -242,6 +246,7 @@ class ConfigError(ProxyError):
     """The configuration is invalid.  `faults` holds every fault, ordered by file and line."""
 
     def __init__(self, faults: list[Fault]) -> None:
+        # Sorted: checks run one after the other, but an operator reads and corrects a file from top to bottom.
         self.faults = tuple(sorted(faults))
         super().__init__("\n".join(str(fault) for fault in self.faults))
 

@@ -16,6 +16,7 @@ class Secret:
     Call `reveal()` only to sign, to send or to store the text where its owner asked for it.
     """
 
+    # No __dict__: vars(), debuggers and many serializers would show the text.
     __slots__ = ("_text",)
 
     def __init__(self, text: str) -> None:
@@ -46,6 +47,7 @@ class Secret:
     def __hash__(self) -> int:
         return hash(("Secret", self._text))
 
+    # pickle and copy call this; without it both would store the text.
     def __reduce__(self) -> str:
         raise TypeError("cannot pickle or copy a Secret")
 
@@ -63,6 +65,7 @@ class ApiKey:
 class ModelPatterns:
     """A list of `provider/model` patterns, in which `*` matches any characters.  None allows every model."""
 
+    # None and () differ: a token without llm.models grants all models, one with an empty list grants none.
     patterns: tuple[str, ...] | None = None
 
 
