@@ -23,12 +23,20 @@ def websocket_url(proxy: ProxyProcess, path: str = "/openai/v1/realtime", query:
 
 @contextlib.asynccontextmanager
 async def connect_session(
-    proxy: ProxyProcess, query: str = f"model={MODEL}", token: str | None = None
+    proxy: ProxyProcess, query: str = f"model={MODEL}", token: str | None = None, max_queue: int | None = None
 ) -> AsyncIterator[ClientConnection]:
-    """Open a realtime session."""
+    """Open a realtime session.
+
+    A client of websockets with a full queue of messages stops reading, and close() then takes its timeout of 10 s; so
+    the queue has no limit unless a test sets one.
+    """
     headers = {"Authorization": f"Bearer {token or mint()}"}
     async with websockets.connect(
-        websocket_url(proxy, query=query), additional_headers=headers, max_size=None, ping_interval=None
+        websocket_url(proxy, query=query),
+        additional_headers=headers,
+        max_size=None,
+        max_queue=max_queue,
+        ping_interval=None,
     ) as socket:
         yield socket
 

@@ -386,7 +386,7 @@ def test_client_that_does_not_read_slows_the_provider_and_receives_everything(se
 
     async def act(proxy: ProxyProcess) -> tuple[int, int, int]:
         before = resident_kib(proxy)
-        async with connect_session(proxy) as socket:
+        async with connect_session(proxy, max_queue=1) as socket:
             await asyncio.sleep(0.3)
             while True:  # until the buffers are full and the provider's count stays the same
                 sent_before = sent

@@ -1,0 +1,53 @@
+"""Servers killed with SIGKILL under load: each request that reached the provider has one entry in the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness import running_proxy, wait_until
+from tests.server.blocking_provider import BlockingProvider, running_blocking_provider
+from tests.server.ledger_checks import SHORT_INTERVALS, check_one_entry_each
+from tests.server.load import CALLERS, Load
+
+
+@pytest.fixture
+def provider() -> Iterator[BlockingProvider]:
+    with running_blocking_provider() as running:
+        yield running
+
+
+def test_kill_under_load_leaves_each_request_with_one_entry(provider: BlockingProvider, tmp_path: Path) -> None:
+    succeeded: list[str] = []
+    for number in range(2):
+        with running_proxy(tmp_path, provider.url) as proxy, Load(proxy.base_url, f"round{number}") as load:
+            provider.wait_for_requests(61)
+            proxy.kill()
+        succeeded += load.succeeded
+
+    with running_proxy(tmp_path, provider.url) as proxy:
+        check_one_entry_each(proxy, provider, callers=2 * CALLERS)
+        unsettled = [record for record in proxy.read_records() if record["basis"] == "unsettled"]
+        # Unsettled are requests in flight, and records that waited for their commit.
+        assert len(unsettled) < len(succeeded) / 2
+        assert {record["outcome"] for record in unsettled} <= {"crashed"}
+
+
+def test_two_processes_on_one_port_and_one_file_lose_and_double_nothing(
+    provider: BlockingProvider, tmp_path: Path
+) -> None:
+    listen = {"host": "127.0.0.1", "port": 0, "reuse_port": True}
+    with running_proxy(tmp_path, provider.url, constants=SHORT_INTERVALS, listen=listen) as first:
+        both = {**listen, "port": int(first.base_url.rpartition(":")[2])}
+        with running_proxy(tmp_path, provider.url, listen=both) as second:
+            with Load(first.base_url, "both") as load:
+                load.wait_for_responses(101)
+                second.kill()
+                load.wait_for_responses(51)
+            served = [sum('"message":"request"' in line for line in proxy.log) for proxy in (first, second)]
+            assert min(served) > 0, "the kernel gave one of them no connection"
+        with running_proxy(tmp_path, provider.url, constants=SHORT_INTERVALS, listen=both) as third:
+            wait_until(lambda: third.fetch_admin("/readyz")[0] == 200, "the third process")
+            check_one_entry_each(third, provider, callers=CALLERS)
