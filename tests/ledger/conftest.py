@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.ledger.sample_records import make_record
 from tests.postgres_server import PostgresServer, running_postgres
 from tornado_proxy.domain.ledger_address import LedgerAddress, PostgresAddress
+from tornado_proxy.domain.record import RequestIntent, RequestRecord
 from tornado_proxy.ledger.backends import make_backend, make_ledger
 from tornado_proxy.ledger.protocol import Ledger
 from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
@@ -26,8 +30,38 @@ class LedgerUnderTest:
     def make(self) -> Ledger:
         return make_ledger(self.address, fsync=self.fsync)
 
+    def write(self, *intents: RequestIntent) -> None:
+        """Write a record of each intent, one after the other."""
+
+        async def run() -> None:
+            ledger = self.make()
+            await ledger.open()
+            for intent in intents:
+                await ledger.begin(intent)
+                await ledger.finish(make_record(intent))
+            await ledger.close()
+
+        asyncio.run(run())
+
     def records(self) -> list[dict[str, Any]]:
         return [dict(record) for record in read_records(make_backend(self.address), UsageFilter())]
+
+
+Make = Callable[[], Ledger]
+
+
+@contextlib.asynccontextmanager
+async def open_ledger(make: Make, records: Sequence[RequestRecord]) -> AsyncIterator[Ledger]:
+    """Yield an open ledger with these records, and close it."""
+    ledger = make()
+    await ledger.open()
+    try:
+        for record in records:
+            await ledger.begin(record.intent)
+        await asyncio.gather(*(ledger.finish(record) for record in records))
+        yield ledger
+    finally:
+        await ledger.close()
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +91,7 @@ def open_test_database(request: pytest.FixtureRequest, tmp_path: Path) -> Ledger
 
 
 @pytest.fixture
-def make(store: LedgerUnderTest) -> Callable[[], Ledger]:
+def make(store: LedgerUnderTest) -> Make:
     """Return a function that makes ledgers on one database."""
     return store.make
 

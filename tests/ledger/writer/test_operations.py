@@ -58,7 +58,7 @@ def test_operation_without_a_row_of_its_own_is_unchanged(operation: Operation) -
 
 
 def test_only_an_intent_has_a_withdrawal_and_only_a_record_has_a_journal_row() -> None:
-    operations = [WriteIntent(ROW), WriteRecord(ROW), WriteSettlement(ROW), READ]
+    operations: list[Operation] = [WriteIntent(ROW), WriteRecord(ROW), WriteSettlement(ROW), READ]
 
     assert [withdrawal_of(operation) for operation in operations] == [WithdrawIntent("r1"), None, None, None]
     assert [find_record(operation) for operation in operations] == [None, ROW, None, None]
@@ -67,7 +67,7 @@ def test_only_an_intent_has_a_withdrawal_and_only_a_record_has_a_journal_row() -
 def test_batch_holds_the_rows_of_all_operations_by_table() -> None:
     moved: Row = {"request_id": "r2"}
     settled: Row = {"request_id": "r3"}
-    operations = [
+    operations: list[Operation] = [
         WriteRecord(ROW),
         WriteIntent(STORABLE_ROW),
         READ,

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Iterator
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,9 @@ import pytest
 
 from tests.ledger.conftest import LedgerUnderTest
 from tests.ledger.sample_records import CALLER, make_intent, make_record
-from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.identity import Caller
-from tornado_proxy.domain.record import RequestIntent
 from tornado_proxy.ledger.backends import make_backend, make_ledger
-from tornado_proxy.ledger.database import ReadTimeout
-from tornado_proxy.ledger.reports.intervals import Interval
-from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records, sum_records
-from tornado_proxy.ledger.reports.usage import UsageQuery, UsageResult
+from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
 
 
 @contextlib.contextmanager
@@ -37,18 +31,6 @@ def connected(store: LedgerUnderTest) -> Iterator[Any]:
         yield db
 
 
-def write_records(store: LedgerUnderTest, *intents: RequestIntent) -> None:
-    async def run() -> None:
-        ledger = store.make()
-        await ledger.open()
-        for intent in intents:
-            await ledger.begin(intent)
-            await ledger.finish(make_record(intent))
-        await ledger.close()
-
-    asyncio.run(run())
-
-
 @pytest.mark.parametrize(
     "sql",
     [
@@ -59,7 +41,7 @@ def write_records(store: LedgerUnderTest, *intents: RequestIntent) -> None:
     ],
 )
 def test_records_and_settlements_cannot_be_changed(store: LedgerUnderTest, sql: str) -> None:
-    write_records(store, make_intent("r1"))
+    store.write(make_intent("r1"))
 
     with connected(store) as db:
         db.execute(
@@ -75,7 +57,7 @@ def test_records_and_settlements_cannot_be_changed(store: LedgerUnderTest, sql: 
 def test_unstorable_name_loses_no_record(store: LedgerUnderTest, name: str) -> None:
     unstorable = make_intent("r2", caller=Caller("project-a", participant=name))
 
-    write_records(store, make_intent("r1"), unstorable, make_intent("r3"))
+    store.write(make_intent("r1"), unstorable, make_intent("r3"))
 
     participants = {row["request_id"]: row["participant"] for row in store.records()}
     assert participants.keys() == {"r1", "r2", "r3"}
@@ -120,25 +102,6 @@ def test_record_replaces_a_lost_intent_of_a_process_that_lives(
     assert sorted(row["request_id"] for row in store.records()) == ["r1", "r2"]
 
 
-def test_records_are_read_oldest_first_then_in_the_order_of_writing(store: LedgerUnderTest) -> None:
-    later = make_intent("a", started_at=make_intent("x").started_at.replace(hour=11))
-    write_records(store, later, make_intent("c"), make_intent("b"))
-
-    assert [row["request_id"] for row in store.records()] == ["c", "b", "a"]
-
-
-def test_sqlite_reads_records_in_order_without_sorting(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
-    write_records(LedgerUnderTest(path, fsync=False), make_intent("r1"))
-
-    with make_backend(path).read() as read:
-        plan = [step[3] for step in read("EXPLAIN QUERY PLAN SELECT * FROM bills ORDER BY started_at, seq", ())]
-
-    assert plan[0] == "MERGE (UNION ALL)"
-    assert "SCAN r USING INDEX records_time" in plan
-    assert [step for step in plan[: plan.index("RIGHT")] if "TEMP B-TREE" in step] == []
-
-
 def test_hundreds_of_records_in_one_transaction_are_all_stored(store: LedgerUnderTest) -> None:
     # For SQLite, 301 rows are statements of 256, 32, 4 and 1 rows.
     async def run() -> None:
@@ -155,64 +118,6 @@ def test_hundreds_of_records_in_one_transaction_are_all_stored(store: LedgerUnde
     asyncio.run(run())
 
     assert [row["request_id"] for row in store.records()] == [f"r{number:03}" for number in range(301)]
-
-
-def test_sums_and_usage_are_the_same_on_each_database(store: LedgerUnderTest) -> None:
-    other = make_intent("r2", caller=Caller("project-b", user="eve@example.com"), model_requested=None)
-
-    async def run() -> UsageResult:
-        ledger = store.make()
-        await ledger.open()
-        await asyncio.gather(
-            ledger.finish(make_record(make_intent("r1"))), ledger.finish(make_record(other, model=None))
-        )
-        await ledger.begin(make_intent("r3"))
-        await ledger.close()
-        again = store.make()
-        await again.open()
-        query = UsageQuery(UsageFilter(since="2026-03-02T00:00:00.000Z"), Interval.DAY, ("participant",))
-        result = await again.usage(query)
-        await again.close()
-        return result
-
-    result = asyncio.run(run())
-
-    assert (result.requests, result.total, result.unsettled) == (3, Decimal("0.004725"), 1)
-    assert {row.start for row in result.rows} == {"2026-03-02T00:00:00.000Z"}
-    sums = sum_records(
-        make_backend(store.address), UsageFilter(until="2026-03-03T00:00:00.000Z"), ("day", "project", "model")
-    )
-    assert [(row.group, row.requests, row.total, row.unsettled) for row in sums] == [
-        (("2026-03-02", "project-a", "gpt-5.4"), 1, Decimal(0), 1),
-        (("2026-03-02", "project-a", "gpt-5.4-2026-03-05"), 1, Decimal("0.0023625"), 0),
-        (("2026-03-02", "project-b", None), 1, Decimal("0.0023625"), 0),
-    ]
-    assert [
-        row.requests for row in sum_records(make_backend(store.address), UsageFilter(user="eve@example.com"), ())
-    ] == [1]
-
-
-def test_query_that_takes_too_long_is_cancelled(store: LedgerUnderTest) -> None:
-    write_records(store, *(make_intent(f"r{number}") for number in range(3)))
-
-    def run_query() -> None:
-        with make_backend(store.address).read(lambda: True) as read:
-            list(read(f"SELECT count(*) FROM {', '.join(f'bills b{number}' for number in range(12))}", ()))  # noqa: S608
-
-    with pytest.raises(ReadTimeout):
-        run_query()
-    assert len(store.records()) == 3
-
-
-def test_read_connection_cannot_write(store: LedgerUnderTest) -> None:
-    write_records(store, make_intent("r1"))
-
-    def change() -> None:
-        with make_backend(store.address).read() as read:
-            list(read("INSERT INTO meta (key, value) VALUES ('a', 'b') RETURNING key", ()))
-
-    with pytest.raises(LedgerUnavailable):
-        change()
 
 
 def test_records_held_by_a_failing_ledger_are_stored_at_the_next_start(tmp_path: Path) -> None:

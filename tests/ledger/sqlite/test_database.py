@@ -1,0 +1,89 @@
+"""Faults of the file raise StoreError; faults of a value do not."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tornado_proxy.ledger.database import StoreError
+from tornado_proxy.ledger.sqlite.database import SqliteDatabase, describe
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Iterator[SqliteDatabase]:
+    with contextlib.closing(SqliteDatabase(tmp_path / "ledger.db", fsync=False)) as connection:
+        connection.script("CREATE TABLE numbers (n INTEGER PRIMARY KEY) STRICT;")
+        yield connection
+
+
+def test_tables_and_columns_are_listed(db: SqliteDatabase) -> None:
+    assert db.tables() == {"numbers"}
+    assert db.columns("numbers") == {"n"}
+
+
+def test_transaction_is_rolled_back_on_an_exception(db: SqliteDatabase) -> None:
+    def insert_and_fail() -> None:
+        with db.transaction():
+            db.run("INSERT INTO numbers VALUES (1)")
+            raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011  # raised by the test itself
+        insert_and_fail()
+
+    assert db.rows("SELECT n FROM numbers") == []
+
+
+def test_failed_script_leaves_no_transaction_open(db: SqliteDatabase) -> None:
+    with pytest.raises(StoreError, match="no such table"):
+        db.script("INSERT INTO numbers VALUES (1); INSERT INTO missing VALUES (1);")
+
+    assert db.rows("SELECT n FROM numbers") == []
+    db.check()
+
+
+@pytest.mark.parametrize("value", ["text", 2**70, "half \udc80"])
+def test_fault_of_a_value_is_not_a_store_error(db: SqliteDatabase, value: object) -> None:
+    with pytest.raises((sqlite3.Error, OverflowError, UnicodeEncodeError)):
+        db.run("INSERT INTO numbers VALUES (?)", (value,))
+
+
+def test_locked_file_is_a_store_error(tmp_path: Path, db: SqliteDatabase) -> None:
+    db.run("PRAGMA busy_timeout = 10")
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+
+        with pytest.raises(StoreError, match="another program holds the file"):
+            db.check()
+
+
+def test_replaced_file_is_a_store_error(tmp_path: Path, db: SqliteDatabase) -> None:
+    (tmp_path / "ledger.db").rename(tmp_path / "aside.db")
+    (tmp_path / "ledger.db").touch()
+
+    with pytest.raises(StoreError, match="was replaced by another file"):
+        db.check()
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (sqlite3.OperationalError("database or disk is full"), "free space on it"),
+        (sqlite3.OperationalError("disk I/O error"), "free space on it"),
+        (OSError(27, "File too large"), "free space on it"),
+        (FileNotFoundError(2, "No such file or directory"), "put it back, or restart the server"),
+        (sqlite3.OperationalError("attempt to write a readonly database"), "check the owner and mode"),
+        (PermissionError(13, "Permission denied"), "check the owner and mode"),
+        (sqlite3.OperationalError("database is locked"), "end what keeps it locked"),
+        (sqlite3.DatabaseError("file is not a database"), "restore a backup"),
+        (sqlite3.OperationalError("no such table: records"), "no such table: records"),
+    ],
+)
+def test_fault_is_described_with_its_remedy(error: Exception, remedy: str) -> None:
+    text = describe(Path("ledger.db"), error)
+
+    assert text.startswith("ledger.db: ")
+    assert remedy in text

@@ -1,0 +1,100 @@
+"""Records become rows of text, and line items come back from them."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+
+import pytest
+
+from tests.ledger.sample_records import COST, make_intent, make_record
+from tornado_proxy.domain.cost import Cost, LineItem
+from tornado_proxy.domain.request import DeferredRatingFacts
+from tornado_proxy.domain.terms import Terms
+from tornado_proxy.ledger.rows import (
+    INTENT_COLUMNS,
+    RECORD_COLUMNS,
+    format_decimal,
+    format_time,
+    intent_row,
+    object_rows,
+    plain_row,
+    read_deferred_facts,
+    read_line_items,
+    record_row,
+)
+
+
+@pytest.mark.parametrize(
+    ("time", "text"),
+    [
+        pytest.param(datetime(2026, 3, 2, 1, 2, 3, 4999, UTC), "2026-03-02T01:02:03.004Z", id="milliseconds, cut"),
+        pytest.param(
+            datetime(2026, 3, 2, 1, 0, tzinfo=timezone(timedelta(hours=2))),
+            "2026-03-01T23:00:00.000Z",
+            id="converted to UTC",
+        ),
+    ],
+)
+def test_time_is_rfc_3339_in_utc_with_milliseconds(time: datetime, text: str) -> None:
+    assert format_time(time) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("1E-12", "0.000000000001"), ("0E-12", "0.000000000000"), ("1E+3", "1000"), ("0.10", "0.10"), ("-2", "-2")],
+)
+def test_decimal_has_no_exponent(value: str, text: str) -> None:
+    assert format_decimal(Decimal(value)) == text
+
+
+def test_rows_have_every_column() -> None:
+    record = make_record(make_intent("r1"))
+
+    assert tuple(intent_row(record.intent)) == INTENT_COLUMNS
+    assert set(record_row(record)) == {*RECORD_COLUMNS, "objects"}
+
+
+def test_line_items_are_read_as_they_were_written() -> None:
+    item = LineItem(
+        "input_tokens",
+        Decimal(3),
+        "per_million_tokens",
+        None,
+        None,
+        "half \udc80",
+        "h1",
+        terms=(("region", "eu"),),
+        context_tokens=200_001,
+    )
+    cost = Cost((*COST.line_items, item), Decimal(0), Decimal(0), Decimal(0))
+
+    text = record_row(make_record(make_intent("r1"), cost=cost))["line_items"]
+
+    assert isinstance(text, str)
+    assert read_line_items(text) == cost.line_items
+    assert read_line_items(None) == ()
+
+
+def test_every_created_object_belongs_to_the_project_once() -> None:
+    row = record_row(make_record(make_intent("r1"), object_id="resp_1", objects=("cntr_1", "resp_1")))
+
+    owner = {"provider": "openai", "project_id": "project-a", "request_id": "r1"}
+    assert object_rows(row) == [{"object_id": "resp_1", **owner}, {"object_id": "cntr_1", **owner}]
+    assert object_rows({**row, "objects": None}) == []
+
+
+def test_unstorable_text_becomes_question_marks() -> None:
+    assert plain_row({"a": "x\udc80y", "b": "x\0y", "c": 5, "d": None}) == {"a": "x?y", "b": "x?y", "c": 5, "d": None}
+
+
+def test_deferred_facts_are_read_as_they_were_written() -> None:
+    facts = DeferredRatingFacts(Terms(service_tier="flex", cache_ttl="1h"), "gpt-image-1.5", 400)
+
+    text = record_row(make_record(make_intent("r1"), deferred_facts=facts))["kept_facts"]
+
+    assert isinstance(text, str)
+    assert read_deferred_facts(text) == facts
+    assert read_deferred_facts(None) == DeferredRatingFacts()
+    assert read_deferred_facts(json.dumps({"service_tier": "flex"})) == DeferredRatingFacts(Terms(service_tier="flex"))

@@ -1,0 +1,71 @@
+"""Tables are made in an empty database and extended in an older one; any other database is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.ledger.conftest import LedgerUnderTest
+from tests.ledger.sample_records import make_intent, read_bills, read_rows
+from tornado_proxy.ledger.database import StoreError
+from tornado_proxy.ledger.schema import prepare
+from tornado_proxy.ledger.sqlite.backend import SqliteBackend
+
+TABLES = {"meta", "intents", "records", "settlements", "objects"}
+
+
+def prepare_file(path: Path) -> frozenset[str]:
+    """Prepare an SQLite file and return its tables."""
+    backend = SqliteBackend(path, fsync=False)
+    with contextlib.closing(backend.connect(create=True)) as db:
+        prepare(db, backend)
+        return db.tables()
+
+
+def run_script(path: Path, sql: str) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.executescript(sql)
+
+
+def test_empty_database_gets_all_tables(tmp_path: Path) -> None:
+    assert prepare_file(tmp_path / "ledger.db") >= TABLES
+    assert read_rows(tmp_path / "ledger.db", "SELECT key, value FROM meta") == [{"key": "schema_version", "value": "1"}]
+
+
+def test_second_preparation_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    prepare_file(path)
+    before = read_rows(path, "SELECT sql FROM sqlite_master")
+
+    prepare_file(path)
+
+    assert read_rows(path, "SELECT sql FROM sqlite_master") == before
+
+
+@pytest.mark.parametrize("column", ["annotations", "kept_facts", "upstream_request_id"])
+def test_missing_column_is_added(tmp_path: Path, column: str) -> None:
+    path = tmp_path / "ledger.db"
+    LedgerUnderTest(path, fsync=False).write(make_intent("r1"))
+    run_script(path, f"DROP VIEW bills; ALTER TABLE records DROP COLUMN {column};")
+
+    LedgerUnderTest(path, fsync=False).write(make_intent("r2"))
+
+    assert [(row["request_id"], row[column]) for row in read_bills(path)] == [("r1", None), ("r2", None)]
+
+
+def test_database_of_another_program_is_refused(tmp_path: Path) -> None:
+    run_script(tmp_path / "ledger.db", "CREATE TABLE recipes (name TEXT)")
+
+    with pytest.raises(StoreError, match="is a database of another program; name another one"):
+        prepare_file(tmp_path / "ledger.db")
+
+
+def test_database_of_a_later_version_is_refused(tmp_path: Path) -> None:
+    prepare_file(tmp_path / "ledger.db")
+    run_script(tmp_path / "ledger.db", "UPDATE meta SET value = '2' WHERE key = 'schema_version'")
+
+    with pytest.raises(StoreError, match="schema 2 is newer than this program, which knows 1"):
+        prepare_file(tmp_path / "ledger.db")

@@ -1,0 +1,100 @@
+"""A full intent log is rotated; its open intents move to the database."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from tests.ledger.sample_records import make_intent, make_record, read_bills
+from tornado_proxy.ledger.backends import make_ledger
+from tornado_proxy.ledger.writer.intent_log import read_intents
+from tornado_proxy.ledger.writer.open_intents import OpenIntents
+from tornado_proxy.ledger.writer.process_locks import ProcessLocks
+
+
+def test_rotation_returns_the_full_file_and_its_open_intents(tmp_path: Path) -> None:
+    locks = ProcessLocks(tmp_path / "ledger.db")
+    intents = OpenIntents(locks)
+    intents.open()
+    assert intents.rotate_if_full() is None
+    for number in range(3):
+        intents.begin(make_intent(f"r{number}", session="s" * 1_500_000))
+    intents.end("r1")
+
+    rotated = intents.rotate_if_full()
+
+    assert rotated is not None
+    assert rotated.file == locks.intent_log_path(locks.writer_id, 0)
+    assert [row["request_id"] for row in rotated.open_intents] == ["r0", "r2"]
+    assert intents.rotate_if_full() is None
+    assert intents.close()
+
+
+def test_log_without_open_intents_leaves_nothing_to_the_next_start(tmp_path: Path) -> None:
+    intents = OpenIntents(ProcessLocks(tmp_path / "ledger.db"))
+    intents.open()
+    intents.begin(make_intent("r1"))
+    intents.end("r1")
+    intents.check()
+
+    assert not intents.close()
+
+
+def test_full_log_is_rotated_and_loses_no_open_intent(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+
+    async def run() -> None:
+        ledger = make_ledger(path)
+        await ledger.open()
+        await ledger.begin(make_intent("held"))
+        for number in range(20_000):
+            intent = make_intent(f"r{number}", session="s" * 300)
+            await ledger.begin(intent)
+            if number % 1000 == 999:
+                await ledger.finish(make_record(intent))
+            else:
+                ledger.finish(make_record(intent))
+        assert log_files(tmp_path) == ["2"], "12 MB of intents are three files, of which two are removed"
+        await ledger.close()
+        again = make_ledger(path)
+        await again.open()
+        await again.close()
+
+    asyncio.run(run())
+
+    unsettled = [row["request_id"] for row in read_bills(path) if row["basis"] == "unsettled"]
+    assert unsettled == ["held"]
+    assert len(read_bills(path)) == 20_001
+    assert log_files(tmp_path) == []
+
+
+def test_log_that_cannot_be_rotated_grows_on(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+
+    async def run() -> None:
+        ledger = make_ledger(path)
+        await ledger.open()
+        block_next_log(tmp_path)
+        for number in range(11_000):
+            intent = make_intent(f"r{number}", session="s" * 300)
+            await ledger.begin(intent)
+            ledger.finish(make_record(intent))
+        await ledger.begin(make_intent("held"))
+        assert ledger.healthy
+        await ledger.close()
+
+    asyncio.run(run())
+
+    (log,) = (file for file in tmp_path.glob("*.intents-0"))
+    assert log.stat().st_size > 4 * 1024 * 1024
+    assert [row["request_id"] for row in read_intents(log)][-1] == "held"
+
+
+def block_next_log(folder: Path) -> None:
+    """Make a folder with the path of the next log file."""
+    (log,) = folder.glob("*.intents-0")
+    log.with_name(log.name.replace("intents-0", "intents-1")).mkdir()
+
+
+def log_files(folder: Path) -> list[str]:
+    return sorted(file.name.rpartition("-")[2] for file in folder.glob("*.intents-*"))
