@@ -24,49 +24,49 @@ def without_usage(data: bytes) -> bytes:
     return USAGE_EVENT.sub(b"", data).replace(b',"usage":null', b"")
 
 
-def test_a_recorded_stream_is_the_same_without_those_bytes():
-    seen = edited(RECORDED)
+def test_a_recorded_stream_only_loses_its_usage():
+    stream = edited(RECORDED)
 
-    assert seen == without_usage(RECORDED)
-    assert b"usage" not in seen
-    assert seen.endswith(b"data: [DONE]\n\n")
+    assert stream == without_usage(RECORDED)
+    assert b"usage" not in stream
+    assert stream.endswith(b"data: [DONE]\n\n")
 
 
 @given(st.lists(st.integers(0, 5000)))
-def test_cuts_do_not_change_what_is_seen(cuts):
+def test_cuts_do_not_change_the_edited_stream(cuts):
     assert edited(*pieces(RECORDED, cuts)) == without_usage(RECORDED)
 
 
-def test_byte_by_byte_the_same_is_seen():
+def test_the_edited_stream_is_the_same_byte_by_byte():
     assert edited(*[RECORDED[at : at + 1] for at in range(len(RECORDED))]) == without_usage(RECORDED)
 
 
-def test_a_stream_recorded_without_usage_passes_untouched():
+def test_a_recorded_stream_without_usage_passes_unchanged():
     data = response_body("chat-stream-without-usage")
 
     assert edited(data) == data
 
 
 @pytest.mark.parametrize(
-    ("event", "seen"),
+    ("event", "expected"),
     [
         pytest.param(b'{"a":1,"usage":null,"b":2}', b'{"a":1,"b":2}', id="in the middle"),
         pytest.param(b'{"usage":null,"b":2}', b'{"b":2}', id="first"),
         pytest.param(b'{"a":1,"usage":null}', b'{"a":1}', id="last"),
         pytest.param(b'{"a":1 , "usage" : null , "b":2}', b'{"a":1  , "b":2}', id="with spaces"),
         pytest.param(b'{ "usage": null, "b":2}', b'{ "b":2}', id="first with spaces"),
-        pytest.param(b'{"a":1,"usage":null,"b":"}"}', b'{"a":1,"b":"}"}', id="before a text with a brace"),
+        pytest.param(b'{"a":1,"usage":null,"b":"}"}', b'{"a":1,"b":"}"}', id="before text with a brace"),
         pytest.param(b'{"a":1,"usage":null,"b":{}}', b'{"a":1,"b":{}}', id="before an object"),
     ],
 )
-def test_a_usage_of_null_goes_with_its_comma(event, seen):
-    assert edited(b"data: " + event + b"\n\n") == b"data: " + seen + b"\n\n"
+def test_null_usage_is_removed_with_its_comma(event, expected):
+    assert edited(b"data: " + event + b"\n\n") == b"data: " + expected + b"\n\n"
 
 
 @pytest.mark.parametrize(
     "event",
     [
-        pytest.param(b'{"choices":[{"delta":{"content":"\\",\\"usage\\":null"}}]}', id="in a text"),
+        pytest.param(b'{"choices":[{"delta":{"content":"\\",\\"usage\\":null"}}]}', id="in text"),
         pytest.param(b'{"choices":[{"usage":null,"x":1}]}', id="deeper"),
         pytest.param(b'{"choices":[{"x":1,"usage":null}]}', id="last, and deeper"),
         pytest.param(b'[{"x":1,"usage":null}]', id="in a list"),
@@ -74,24 +74,24 @@ def test_a_usage_of_null_goes_with_its_comma(event, seen):
         pytest.param(b'{"choices":[{"x":1,"usage":null}],"usage":null}', id="deeper and at the top"),
         pytest.param(b'{"choices":[{"delta":{}}],"usage":{"prompt_tokens":1}}', id="usage beside choices"),
         pytest.param(b'{"usage":{"prompt_tokens":1}}', id="usage without choices"),
-        pytest.param(b'{"choices":[],"usage":5}', id="usage that is none"),
+        pytest.param(b'{"choices":[],"usage":5}', id="usage that is no object"),
         pytest.param(b'{"choices":[],"usage":{', id="no JSON"),
-        pytest.param(b"[DONE]", id="the end"),
+        pytest.param(b"[DONE]", id="[DONE]"),
     ],
 )
-def test_what_cannot_be_told_apart_for_certain_passes(event):
+def test_an_event_with_ambiguous_usage_passes_unchanged(event):
     data = b"data: " + event + b"\n\n"
 
     assert edited(data) == data
 
 
-def test_line_ends_comments_and_event_names_stay():
+def test_line_ends_comments_and_event_names_are_preserved():
     data = b': ping\r\n\r\nevent: x\r\ndata: {"a":1,"usage":null}\r\n\r\ndata: {"choices":[],"usage":{}}\r\n\r\n'
 
     assert edited(data) == b': ping\r\n\r\nevent: x\r\ndata: {"a":1}\r\n\r\n'
 
 
-def test_a_whole_event_passes_at_once_and_an_unfinished_one_waits():
+def test_a_complete_event_passes_at_once_and_an_unfinished_event_is_held():
     hider = UsageHider()
 
     assert hider.feed(b'data: {"a":1}\n\ndata: {"b"') == b'data: {"a":1}\n\n'
@@ -99,12 +99,12 @@ def test_a_whole_event_passes_at_once_and_an_unfinished_one_waits():
     assert hider.close() == b""
 
 
-def test_a_last_event_without_a_blank_line_is_edited_too():
+def test_a_last_event_without_a_blank_line_is_edited():
     assert edited(b'data: {"choices":[],"usage":{"prompt_tokens":1}}') == b""
     assert edited(b'data: {"choices":[],"usage":{"pro') == b'data: {"choices":[],"usage":{"pro'
 
 
-def test_past_the_limit_bytes_pass_unedited_and_none_is_lost(monkeypatch):
+def test_after_an_event_above_the_limit_all_bytes_pass_unchanged(monkeypatch):
     monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 1000)
     chunks = [b"data: " + b"x" * 700, b"x" * 700, b"x" * 700, b"\n\n", b'data: {"a":1,"usage":null}\n\n']
 
@@ -114,5 +114,5 @@ def test_past_the_limit_bytes_pass_unedited_and_none_is_lost(monkeypatch):
 @given(
     st.lists(st.binary(max_size=50) | st.sampled_from([b"\n\n", b'data: {"usage":null,', b'"choices":[]}']), max_size=8)
 )
-def test_no_bytes_make_it_raise(chunks):
+def test_random_bytes_never_raise(chunks):
     edited(*chunks)

@@ -24,5 +24,5 @@ from tornado_proxy.providers.openai.images.image_tokens import image_tokens
         ("0x5", "low", 272),
     ],
 )
-def test_a_picture_has_the_tokens_that_the_provider_lists_for_its_size_and_quality(size, quality, tokens):
+def test_an_image_has_the_tokens_of_its_size_and_quality(size, quality, tokens):
     assert image_tokens(size, quality) == tokens

@@ -29,12 +29,12 @@ def event(kind: str, **members: Any) -> str:
         pytest.param(
             event("session.update", session={"audio": {"input": {"transcription": {"model": "whisper-1"}}}}),
             [("whisper-1", "input_transcription")],
-            id="transcription, general shape",
+            id="transcription, general format",
         ),
         pytest.param(
             event("session.update", session={"input_audio_transcription": {"model": "whisper-1"}}),
             [("whisper-1", "input_transcription")],
-            id="transcription, beta shape",
+            id="transcription, beta format",
         ),
         pytest.param(
             event(
@@ -54,21 +54,21 @@ def event(kind: str, **members: Any) -> str:
         pytest.param(
             event("conversation.item.create", item={"content": [{"type": "input_image", "image_url": "data:"}]}),
             [("gpt-realtime", None)],
-            id="a picture",
+            id="an image",
         ),
         pytest.param(
             event("response.create", response={"input": [{"content": [{"type": "input_image"}]}]}),
             [("gpt-realtime", None)],
-            id="a picture in a response's input",
+            id="an image in a response's input",
         ),
     ],
 )
-def test_an_event_is_admitted_for_what_it_spends(text, expected):
+def test_an_event_has_the_spends_of_its_models_and_images(text, expected):
     assert spends(text) == expected
     assert spends(text.encode() if isinstance(text, str) else text) == expected
 
 
-def test_meters_follow_the_kind_of_model():
+def test_the_family_of_a_transcription_model_decides_its_meters():
     def meters(model: str) -> frozenset[Meter]:
         session = {"audio": {"input": {"transcription": {"model": model}}}}
         return read_client_event(event("session.update", session=session), None).spends[0].meters
@@ -94,24 +94,26 @@ def test_meters_follow_the_kind_of_model():
         b"\xff\xfe{\x00",
     ],
 )
-def test_an_event_that_could_be_read_in_two_ways_is_refused(text):
+def test_an_invalid_or_ambiguous_event_is_rejected(text):
     with pytest.raises(InvalidBody):
         read_client_event(text, "gpt-realtime")
 
 
-def test_recorded_clients_pass():
+def test_events_of_recorded_clients_are_accepted():
     for name in ("realtime-text-in-audio-out", "realtime-tool-round", "realtime-transcription"):
         for frame in exchange(name)["frames"]:
             if frame["from"] == "client":
                 read_client_event(json.dumps(frame["data"]), "gpt-realtime")
 
 
-def test_a_refusal_names_the_clients_event():
-    seen = read_client_event(event("session.update", session={"model": "gpt-x"}), "gpt-realtime")
+def test_an_error_event_contains_the_id_of_the_clients_event():
+    client_event = read_client_event(event("session.update", session={"model": "gpt-x"}), "gpt-realtime")
 
-    answer = json.loads(error_event(ModelNotPriced("no price for gpt-x", param="model"), seen.event_id, "event_9"))
+    error = json.loads(
+        error_event(ModelNotPriced("no price for gpt-x", param="model"), client_event.event_id, "event_9")
+    )
 
-    assert answer == {
+    assert error == {
         "type": "error",
         "event_id": "event_9",
         "error": {
@@ -125,6 +127,6 @@ def test_a_refusal_names_the_clients_event():
 
 
 @given(text=st.one_of(st.binary(max_size=100), st.text(max_size=100)))
-def test_random_frames_raise_nothing_but_refusals(text):
+def test_random_frames_raise_nothing_but_invalid_body(text):
     with contextlib.suppress(InvalidBody):
         read_client_event(text, "m")

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.providers.openai.reports import amounts
 from tests.providers.reading import reports_of
 from tests.providers.recorded import exchange, expected_lines, lines
-from tornado_proxy.domain.usage import Basis, Meter, UsageReport
+from tornado_proxy.domain.usage import Basis, Meter
 from tornado_proxy.providers.contract import SocketEvent, UsageReported
 from tornado_proxy.providers.openai.realtime.session import RealtimeSession
 
@@ -37,10 +38,6 @@ def done(response_id: str = "resp_1", usage: Any = USAGE, status: str = "complet
     return event("response.done", response={"id": response_id, "status": status, "usage": usage})
 
 
-def meters(report: UsageReport) -> dict[str, int]:
-    return {quantity.meter.value: int(quantity.amount) for quantity in report.items[0].quantities}
-
-
 @pytest.mark.parametrize(
     ("name", "url_model"),
     [
@@ -51,7 +48,7 @@ def meters(report: UsageReport) -> dict[str, int]:
 )
 @pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
 @pytest.mark.parametrize("as_bytes", [False, True])
-def test_recorded_sessions_come_to_the_expected_lines(name, url_model, separators, as_bytes):
+def test_recorded_sessions_give_the_expected_lines(name, url_model, separators, as_bytes):
     session = RealtimeSession(url_model)
     events: list[SocketEvent] = []
 
@@ -66,10 +63,10 @@ def test_recorded_sessions_come_to_the_expected_lines(name, url_model, separator
     assert session.close() == ()
 
 
-def test_text_audio_and_images_are_apart_from_their_cached_parts():
+def test_text_audio_and_images_are_separate_from_their_cached_parts():
     (report,) = reports_of(RealtimeSession("gpt-realtime").feed_server_event(done()))
 
-    assert meters(report) == {
+    assert amounts(report) == {
         "input_tokens": 100,
         "input_audio_tokens": 280,
         "input_image_tokens": 70,
@@ -87,31 +84,31 @@ def test_text_audio_and_images_are_apart_from_their_cached_parts():
 
 def test_a_response_and_a_transcription_are_charged_once():
     session = RealtimeSession("gpt-realtime")
-    heard = event(
+    transcribed = event(
         "conversation.item.input_audio_transcription.completed",
         item_id="item_1",
         content_index=0,
         usage={"type": "duration", "seconds": 2.1},
     )
 
-    first = reports_of(session.feed_server_event(done()) + session.feed_server_event(heard))
-    again = session.feed_server_event(done()) + session.feed_server_event(heard)
-    (other,) = reports_of(session.feed_server_event(heard.replace('"content_index": 0', '"content_index": 1')))
+    first = reports_of(session.feed_server_event(done()) + session.feed_server_event(transcribed))
+    again = session.feed_server_event(done()) + session.feed_server_event(transcribed)
+    (other,) = reports_of(session.feed_server_event(transcribed.replace('"content_index": 0', '"content_index": 1')))
 
     assert len(first) == 2
     assert again == ()
-    assert meters(other) == {"audio_seconds": 3}
+    assert amounts(other) == {"audio_seconds": 3}
 
 
 @pytest.mark.parametrize("status", ["completed", "cancelled", "failed", "incomplete"])
-def test_usage_counts_whatever_the_status(status):
+def test_usage_counts_for_every_status(status):
     (report,) = reports_of(RealtimeSession("gpt-realtime").feed_server_event(done(status=status)))
 
     assert report.basis is Basis.REPORTED
-    assert meters(report)["output_audio_tokens"] == 150
+    assert amounts(report)["output_audio_tokens"] == 150
 
 
-def test_the_model_is_the_sessions_and_else_the_urls():
+def test_the_model_of_the_session_event_takes_precedence_over_the_url():
     session = RealtimeSession("gpt-realtime")
     (before,) = reports_of(session.feed_server_event(done("a")))
     session.feed_server_event(event("session.updated", session={"model": "gpt-realtime-2.1"}))
@@ -130,25 +127,25 @@ def test_the_model_is_the_sessions_and_else_the_urls():
     ],
     ids=["general", "beta"],
 )
-def test_a_transcription_is_charged_at_the_model_that_held_when_its_audio_was_committed(shape):
+def test_a_transcription_is_charged_at_the_model_of_its_commit(shape):
     session = RealtimeSession("gpt-realtime")
     session.feed_server_event(event("session.created", session={"model": "gpt-realtime"} | shape("whisper-1")))
     session.feed_server_event(event("input_audio_buffer.committed", item_id="item_1"))
     session.feed_server_event(event("session.updated", session=shape("gpt-4o-transcribe")))
     usage = {"type": "tokens", "input_tokens": 12, "output_tokens": 4, "input_token_details": {"audio_tokens": 12}}
 
-    heard = "conversation.item.input_audio_transcription.completed"
-    (first,) = reports_of(session.feed_server_event(event(heard, item_id="item_1", content_index=0, usage=usage)))
-    (second,) = reports_of(session.feed_server_event(event(heard, item_id="item_2", content_index=0, usage=usage)))
+    completed = "conversation.item.input_audio_transcription.completed"
+    (first,) = reports_of(session.feed_server_event(event(completed, item_id="item_1", content_index=0, usage=usage)))
+    (second,) = reports_of(session.feed_server_event(event(completed, item_id="item_2", content_index=0, usage=usage)))
 
     assert (first.items[0].model, second.items[0].model) == ("whisper-1", "gpt-4o-transcribe")
-    assert meters(second) == {"input_audio_tokens": 12, "output_tokens": 4}
+    assert amounts(second) == {"input_audio_tokens": 12, "output_tokens": 4}
     assert [spend.model for spend in session.spends] == ["gpt-realtime", "gpt-4o-transcribe"]
     assert [spend.role for spend in session.spends] == [None, "input_transcription"]
 
 
 @pytest.mark.parametrize("audio", ["response.output_audio.delta", "response.audio.delta"])
-def test_a_response_that_never_ends_is_estimated_from_its_deltas(audio):
+def test_an_unfinished_response_is_estimated_by_its_deltas(audio):
     session = RealtimeSession("gpt-realtime")
     session.feed_server_event(event("response.created", response={"id": "resp_1"}))
     for _ in range(4):
@@ -158,15 +155,15 @@ def test_a_response_that_never_ends_is_estimated_from_its_deltas(audio):
     (report,) = session.close()
 
     # 4 x 64,000 characters of base64 are 192,000 bytes: 4 s of 24 kHz PCM, 20 tokens a second.
-    assert 80 <= meters(report)["output_audio_tokens"] <= 82
-    assert meters(report)["output_tokens"] == 1
+    assert 80 <= amounts(report)["output_audio_tokens"] <= 82
+    assert amounts(report)["output_tokens"] == 1
     assert report.basis is Basis.ESTIMATED
     assert report.estimate_method == "realtime_deltas"
     assert "input is not known" in report.faults[0]
     assert session.close() == ()
 
 
-def test_a_transcription_that_never_came_is_unsettled_and_a_failed_one_is_free():
+def test_an_unfinished_transcription_is_unsettled_and_a_failed_one_is_free():
     session = RealtimeSession(None)
     session.feed_server_event(event("session.created", session={"input_audio_transcription": {"model": "whisper-1"}}))
     for item in ("item_1", "item_2"):
@@ -201,7 +198,7 @@ def test_a_failed_response_without_usage_or_output_is_free_and_a_cancelled_one_i
         (("input_tokens",), True),
     ],
 )
-def test_usage_that_does_not_add_up_is_marked(path, value):
+def test_usage_that_does_not_add_up_is_unsettled(path, value):
     usage = json.loads(json.dumps(USAGE))
     holder = usage
     for key in path[:-1]:
@@ -215,23 +212,25 @@ def test_usage_that_does_not_add_up_is_marked(path, value):
     assert all(quantity.amount > 0 for quantity in report.items[0].quantities)
 
 
-def test_missing_details_leave_all_tokens_text():
+def test_tokens_without_details_are_text():
     (report,) = reports_of(RealtimeSession("m").feed_server_event(done(usage={"input_tokens": 7, "output_tokens": 3})))
 
-    assert meters(report) == {"input_tokens": 7, "output_tokens": 3}
+    assert amounts(report) == {"input_tokens": 7, "output_tokens": 3}
     assert report.items[0].quantities[0].meter is Meter.INPUT
     assert report.items[0].quantities[0].amount == Decimal(7)
 
 
 def test_a_transcription_without_usage_is_unsettled():
-    heard = event("conversation.item.input_audio_transcription.completed", item_id="i", content_index=0, usage=None)
+    transcribed = event(
+        "conversation.item.input_audio_transcription.completed", item_id="i", content_index=0, usage=None
+    )
 
-    (report,) = reports_of(RealtimeSession("m").feed_server_event(heard))
+    (report,) = reports_of(RealtimeSession("m").feed_server_event(transcribed))
 
     assert report.basis is Basis.UNSETTLED
 
 
-def test_members_may_come_in_any_order():
+def test_the_type_of_an_event_can_follow_other_members():
     text = json.dumps({"response": {"id": "r", "type": "session.updated", "usage": USAGE}, "type": "response.done"})
 
     (report,) = reports_of(RealtimeSession("m").feed_server_event(text))
@@ -240,11 +239,11 @@ def test_members_may_come_in_any_order():
 
 
 @pytest.mark.parametrize("frame", ["[1]", "rubbish", '{"type":1}', '{"a":1,"type":"rate_limits.updated"}', b"\xff"])
-def test_frames_that_say_nothing_are_passed_over(frame):
+def test_frames_without_a_known_event_are_ignored(frame):
     assert RealtimeSession("m").feed_server_event(frame) == ()
 
 
-def test_deltas_are_counted_in_any_order_and_late_ones_are_not():
+def test_deltas_are_counted_with_any_member_order_until_the_response_ends():
     session = RealtimeSession("m")
     delta = json.dumps({"delta": "A" * 3200, "type": "response.audio.delta", "response_id": "resp_1"})
     session.feed_server_event(event("response.created", response={"id": "resp_1"}))
@@ -254,12 +253,12 @@ def test_deltas_are_counted_in_any_order_and_late_ones_are_not():
     session.feed_server_event(event("response.created", response={"id": "resp_1"}))
     session.feed_server_event(delta)
 
-    assert meters(report) == {"output_audio_tokens": 2}
+    assert amounts(report) == {"output_audio_tokens": 2}
     assert session.close() == ()
 
 
 @given(text=st.one_of(st.binary(max_size=200), st.text(max_size=200)))
-def test_random_frames_raise_nothing(text):
+def test_random_frames_never_raise(text):
     session = RealtimeSession("m")
     for frame in (
         text,
@@ -296,7 +295,7 @@ _json = st.recursive(
     ),
     members=st.dictionaries(st.sampled_from(["response", "session", "usage", "item_id", "response_id"]), _json),
 )
-def test_strange_members_raise_nothing(kind, members):
+def test_random_members_never_raise(kind, members):
     session = RealtimeSession("m")
     for _ in range(2):
         session.feed_server_event(json.dumps({"type": kind, **members}))

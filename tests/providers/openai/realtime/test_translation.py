@@ -1,5 +1,3 @@
-"""A translation session, which states no usage."""
-
 from __future__ import annotations
 
 import json
@@ -22,29 +20,29 @@ def event(kind: str, **members: object) -> str:
     return json.dumps({"type": kind, "event_id": "event_1", **members})
 
 
-def begun() -> TranslationReader:
+def started() -> TranslationReader:
     reader = open_translation(f"model={MODEL}", ())
     reader.feed_server_frame(event("session.created", session={"id": "sess_1", "model": MODEL}))
     return reader
 
 
 def seconds(report: UsageReport) -> dict[tuple[str | None, Meter], Decimal]:
-    return {(one.model, quantity.meter): quantity.amount for one in report.items for quantity in one.quantities}
+    return {(item.model, quantity.meter): quantity.amount for item in report.items for quantity in item.quantities}
 
 
-def test_opening_is_a_spend_by_the_minute() -> None:
+def test_opening_a_session_is_a_spend_by_its_length() -> None:
     (spend,) = open_translation(f"model={MODEL}", ()).spends
 
     assert (spend.model, spend.meters) == (MODEL, frozenset({Meter.SESSION_SECONDS}))
 
 
 @pytest.mark.parametrize("query", ["", "model=", "model=a&model=b"])
-def test_a_query_without_one_model_is_refused(query: str) -> None:
+def test_a_query_without_exactly_one_model_is_rejected(query: str) -> None:
     with pytest.raises(BadRequest):
         open_translation(query, ())
 
 
-def test_the_session_is_started_work_from_its_first_event() -> None:
+def test_the_first_session_event_starts_work() -> None:
     reader = open_translation(f"model={MODEL}", ())
     created = event("session.created", session={"id": "sess_1", "model": MODEL})
 
@@ -52,8 +50,8 @@ def test_the_session_is_started_work_from_its_first_event() -> None:
     assert reader.feed_server_frame(created) == ()
 
 
-def test_a_session_event_is_a_change_only_if_it_can_be_charged_differently() -> None:
-    reader = begun()
+def test_a_session_event_reports_a_change_only_if_the_spends_differ() -> None:
+    reader = started()
     transcription = {"audio": {"input": {"transcription": {"model": "gpt-realtime-whisper"}}}}
     updated = event("session.updated", session=transcription)
 
@@ -66,11 +64,11 @@ def test_a_session_event_is_a_change_only_if_it_can_be_charged_differently() -> 
 
 
 def test_an_error_of_the_provider_is_rejected_work() -> None:
-    assert begun().feed_server_frame(event("error", error={"message": "no"})) == (WorkRejected(),)
+    assert started().feed_server_frame(event("error", error={"message": "no"})) == (WorkRejected(),)
 
 
-def test_the_largest_time_that_was_named_is_charged_once() -> None:
-    reader = begun()
+def test_the_largest_elapsed_time_is_charged_once() -> None:
+    reader = started()
 
     for elapsed in (400, 61_500, 1_200):
         reader.feed_server_frame(event("session.output_audio.delta", delta="AAAA", elapsed_ms=elapsed))
@@ -81,8 +79,8 @@ def test_the_largest_time_that_was_named_is_charged_once() -> None:
     assert reader.close() == ()
 
 
-def test_without_a_time_the_audio_that_was_sent_is_measured() -> None:
-    reader = begun()
+def test_without_an_elapsed_time_the_length_of_sent_audio_is_charged() -> None:
+    reader = started()
 
     reader.read_client_frame(event("session.input_audio_buffer.append", audio="A" * 64_000))
     reader.read_client_frame(event("session.input_audio_buffer.append", audio="A" * 32_000))
@@ -92,7 +90,7 @@ def test_without_a_time_the_audio_that_was_sent_is_measured() -> None:
 
 
 def test_a_transcription_is_a_second_meter() -> None:
-    reader = begun()
+    reader = started()
     session = {"audio": {"input": {"transcription": {"model": "gpt-realtime-whisper"}}}}
 
     frame = reader.read_client_frame(event("session.update", session=session))
@@ -107,20 +105,20 @@ def test_a_transcription_is_a_second_meter() -> None:
     }
 
 
-def test_a_transcription_that_nobody_could_meter_is_refused() -> None:
+def test_a_transcription_charged_by_tokens_is_rejected() -> None:
     session = {"audio": {"input": {"transcription": {"model": "gpt-4o-transcribe"}}}}
 
     with pytest.raises(BadRequest, match="charged by tokens"):
-        begun().read_client_frame(event("session.update", session=session))
+        started().read_client_frame(event("session.update", session=session))
 
 
-def test_a_session_that_never_began_costs_nothing() -> None:
+def test_a_session_that_never_started_has_no_report() -> None:
     assert open_translation(f"model={MODEL}", ()).close() == ()
 
 
 @given(frames=st.lists(st.text() | st.binary(), max_size=5))
-def test_no_frame_of_a_provider_makes_it_raise(frames: list[str | bytes]) -> None:
-    reader = begun()
+def test_random_frames_of_a_provider_never_raise(frames: list[str | bytes]) -> None:
+    reader = started()
 
     for frame in frames:
         reader.feed_server_frame(frame)

@@ -1,5 +1,3 @@
-"""What opening a realtime session can cost, and its frames as the relay sees them."""
-
 from __future__ import annotations
 
 import json
@@ -22,8 +20,8 @@ def event(kind: str, **members: object) -> str:
     [
         pytest.param("model=gpt-realtime", [("gpt-realtime", None)], (), id="a model"),
         pytest.param("model=gpt-realtime&call_id=rtc_1", [("gpt-realtime", None)], ("rtc_1",), id="a model and a call"),
-        pytest.param("call_id=rtc_1", [], ("rtc_1",), id="a call, whose session has its model"),
-        pytest.param("intent=transcription", [], (), id="a transcription, whose model is set later"),
+        pytest.param("call_id=rtc_1", [], ("rtc_1",), id="a call, whose session names the model"),
+        pytest.param("intent=transcription", [], (), id="a transcription without its model"),
         pytest.param(
             "intent=transcription&model=gpt-4o-transcribe",
             [("gpt-4o-transcribe", "input_transcription")],
@@ -32,7 +30,9 @@ def event(kind: str, **members: object) -> str:
         ),
     ],
 )
-def test_what_a_query_can_cost(query: str, spends: list[tuple[str, str | None]], references: tuple[str, ...]) -> None:
+def test_the_query_decides_opening_spends_and_references(
+    query: str, spends: list[tuple[str, str | None]], references: tuple[str, ...]
+) -> None:
     reader = open_realtime(query, ())
 
     assert [(spend.model, spend.role) for spend in reader.spends] == spends
@@ -40,12 +40,12 @@ def test_what_a_query_can_cost(query: str, spends: list[tuple[str, str | None]],
 
 
 @pytest.mark.parametrize("query", ["", "model=", "model=a&model=b", "model=a&call_id=1&call_id=2", "intent=other"])
-def test_a_query_that_names_no_model_or_two_is_refused(query: str) -> None:
+def test_a_query_without_exactly_one_model_is_rejected(query: str) -> None:
     with pytest.raises(BadRequest):
         open_realtime(query, ())
 
 
-def test_the_provider_s_word_on_the_session_counts() -> None:
+def test_a_session_event_changes_model_and_spends() -> None:
     reader = open_realtime("model=gpt-realtime", ())
 
     transcription = {"audio": {"input": {"transcription": {"model": "whisper-1"}}}}
@@ -59,7 +59,7 @@ def test_the_provider_s_word_on_the_session_counts() -> None:
     assert reader.feed_server_frame(updated) == ()
 
 
-def test_work_is_known_from_its_beginning_to_its_end() -> None:
+def test_a_response_is_work_from_created_to_done() -> None:
     reader = open_realtime("model=gpt-realtime", ())
     assert not reader.working
 
@@ -78,7 +78,7 @@ def test_work_is_known_from_its_beginning_to_its_end() -> None:
     assert reader.feed_server_frame(done) == ()
 
 
-def test_an_item_that_will_be_transcribed_is_work() -> None:
+def test_committed_audio_is_work_if_it_is_transcribed() -> None:
     reader = open_realtime("model=gpt-realtime", ())
     transcription = {"audio": {"input": {"transcription": {"model": "whisper-1"}}}}
     reader.feed_server_frame(event("session.updated", session=transcription))
@@ -89,30 +89,30 @@ def test_an_item_that_will_be_transcribed_is_work() -> None:
     assert reader.working
 
 
-def test_errors_are_counted_once() -> None:
+def test_an_error_event_is_rejected_work() -> None:
     reader = open_realtime("model=gpt-realtime", ())
 
     assert reader.feed_server_frame(event("error", error={"message": "no"})) == (WorkRejected(),)
     assert reader.feed_server_frame(event("rate_limits.updated")) == ()
 
 
-def test_only_a_request_for_an_answer_has_facts() -> None:
+def test_only_a_request_for_a_response_has_facts() -> None:
     reader = open_realtime("model=gpt-realtime", ())
 
-    asks = reader.read_client_frame(event("response.create"))
-    other = reader.read_client_frame(event("input_audio_buffer.append", audio="AAAA"))
+    create = reader.read_client_frame(event("response.create"))
+    append = reader.read_client_frame(event("input_audio_buffer.append", audio="AAAA"))
 
-    assert asks.facts is not None
-    assert asks.facts.model == "gpt-realtime"
-    assert other.facts is None
+    assert create.facts is not None
+    assert create.facts.model == "gpt-realtime"
+    assert append.facts is None
 
 
-def test_a_refusal_names_the_client_s_event() -> None:
+def test_a_refusal_contains_the_id_of_the_clients_event() -> None:
     reader = open_realtime("model=gpt-realtime", ())
     frame = reader.read_client_frame(event("response.create"))
 
-    said = json.loads(reader.refusal(ModelNotPriced("no price", param="model"), frame, "event_own"))
+    refusal = json.loads(reader.refusal(ModelNotPriced("no price", param="model"), frame, "event_own"))
 
-    assert (said["type"], said["event_id"]) == ("error", "event_own")
-    assert said["error"]["event_id"] == "event_1"
-    assert said["error"]["code"] == "model_not_priced"
+    assert (refusal["type"], refusal["event_id"]) == ("error", "event_own")
+    assert refusal["error"]["event_id"] == "event_1"
+    assert refusal["error"]["code"] == "model_not_priced"

@@ -1,5 +1,3 @@
-"""The Responses API over a WebSocket, frame by frame."""
-
 from __future__ import annotations
 
 import json
@@ -19,7 +17,7 @@ CREATE = {"type": "response.create", "model": "gpt-5.4", "input": "hi", "service
 USAGE = {"input_tokens": 10, "output_tokens": 4, "total_tokens": 14}
 
 
-def asked(*frames: dict[str, object]) -> ResponsesSocketReader:
+def reader_of(*frames: dict[str, object]) -> ResponsesSocketReader:
     reader = open_responses("", ())
     for frame in frames:
         reader.read_client_frame(json.dumps(frame))
@@ -38,25 +36,25 @@ def server(kind: str, response_id: str, **members: object) -> str:
         pytest.param({"type": "response.create", "response": {**CREATE, "type": "x"}}, id="nested"),
     ],
 )
-def test_a_request_is_read_where_it_stands(frame: dict[str, object]) -> None:
-    read = open_responses("", ()).read_client_frame(json.dumps({**frame, "event_id": "mine"}))
+def test_a_request_is_read_from_the_frame_or_its_response(frame: dict[str, object]) -> None:
+    client_frame = open_responses("", ()).read_client_frame(json.dumps({**frame, "event_id": "mine"}))
 
-    assert read.event_id == "mine"
-    assert read.facts is not None
-    assert (read.facts.model, read.facts.terms.service_tier) == ("gpt-5.4", "flex")
-    assert [spend.model for spend in read.spends] == ["gpt-5.4"]
+    assert client_frame.event_id == "mine"
+    assert client_frame.facts is not None
+    assert (client_frame.facts.model, client_frame.facts.terms.service_tier) == ("gpt-5.4", "flex")
+    assert [spend.model for spend in client_frame.spends] == ["gpt-5.4"]
 
 
-def test_an_earlier_response_is_a_reference() -> None:
-    read = open_responses("", ()).read_client_frame(json.dumps({**CREATE, "previous_response_id": "resp_0"}))
+def test_a_previous_response_is_a_reference() -> None:
+    client_frame = open_responses("", ()).read_client_frame(json.dumps({**CREATE, "previous_response_id": "resp_0"}))
 
-    assert read.references == ("resp_0",)
+    assert client_frame.references == ("resp_0",)
 
 
 @pytest.mark.parametrize(
     "frame",
     [
-        pytest.param("[]", id="no object"),
+        pytest.param("[]", id="not an object"),
         pytest.param("{", id="no JSON"),
         pytest.param('{"model":"gpt-5.4"}', id="no type"),
         pytest.param('{"type":"response.create"}', id="no model"),
@@ -65,13 +63,13 @@ def test_an_earlier_response_is_a_reference() -> None:
         pytest.param('{"type":"response.create","response":{"model":"a","model":"b"}}', id="two models"),
     ],
 )
-def test_what_could_be_read_in_two_ways_is_refused(frame: str) -> None:
+def test_an_invalid_or_ambiguous_frame_is_rejected(frame: str) -> None:
     with pytest.raises(InvalidBody):
         open_responses("", ()).read_client_frame(frame)
 
 
-def test_responses_end_in_their_order_each_with_its_own_usage() -> None:
-    reader = asked(CREATE, {**CREATE, "service_tier": "priority"})
+def test_responses_end_in_order_with_usage_of_their_own() -> None:
+    reader = reader_of(CREATE, {**CREATE, "service_tier": "priority"})
 
     assert reader.feed_server_frame(server("response.created", "resp_1")) == (WorkStarted("resp_1"),)
     completed = server("response.completed", "resp_1", usage=USAGE, service_tier="flex")
@@ -82,13 +80,13 @@ def test_responses_end_in_their_order_each_with_its_own_usage() -> None:
 
     assert [report.object_id for report in (first, second)] == ["resp_1", "resp_2"]
     assert [report.items[0].terms.service_tier for report in (first, second)] == ["flex", "priority"]
-    amounts = {one.meter: one.amount for one in first.items[0].quantities if one.amount}
+    amounts = {quantity.meter: quantity.amount for quantity in first.items[0].quantities if quantity.amount}
     assert amounts == {Meter.INPUT: Decimal(10), Meter.OUTPUT: Decimal(4)}
     assert not reader.working
 
 
-def test_a_request_that_the_provider_turns_down_is_over() -> None:
-    reader = asked(CREATE)
+def test_an_error_event_rejects_the_oldest_request() -> None:
+    reader = reader_of(CREATE)
 
     events = reader.feed_server_frame('{"type":"error","status":400,"error":{"message":"no"}}')
 
@@ -96,19 +94,19 @@ def test_a_request_that_the_provider_turns_down_is_over() -> None:
     assert not reader.working
 
 
-def test_a_refused_frame_is_not_waited_for() -> None:
+def test_a_rejected_frame_leaves_no_work() -> None:
     reader = open_responses("", ())
     frame = reader.read_client_frame(json.dumps(CREATE))
 
-    said = json.loads(reader.refusal(ModelNotPriced("no price", param="model"), frame, "event_own"))
+    refusal = json.loads(reader.refusal(ModelNotPriced("no price", param="model"), frame, "event_own"))
 
-    assert said["error"]["code"] == "model_not_priced"
-    assert said["status"] == 400
+    assert refusal["error"]["code"] == "model_not_priced"
+    assert refusal["status"] == 400
     assert not reader.working
 
 
-def test_what_the_connection_leaves_open_is_estimated() -> None:
-    reader = asked(CREATE)
+def test_an_unfinished_response_is_estimated_at_close() -> None:
+    reader = reader_of(CREATE)
     reader.feed_server_frame(server("response.created", "resp_1"))
     reader.feed_server_frame(json.dumps({"type": "response.output_text.delta", "delta": "some words " * 20}))
 
@@ -120,8 +118,8 @@ def test_what_the_connection_leaves_open_is_estimated() -> None:
 
 
 @given(frames=st.lists(st.text() | st.binary(), max_size=5))
-def test_no_frame_of_a_provider_makes_it_raise(frames: list[str | bytes]) -> None:
-    reader = asked(CREATE)
+def test_random_frames_of_a_provider_never_raise(frames: list[str | bytes]) -> None:
+    reader = reader_of(CREATE)
 
     for frame in frames:
         reader.feed_server_frame(frame)

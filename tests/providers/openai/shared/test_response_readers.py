@@ -21,11 +21,11 @@ def json_reader() -> UsageReader:
     return JsonReader(read_body, report_without_usage)
 
 
-def events_reader(*seen: list[tuple[int, bool]]) -> UsageReader:
-    """Return a reader of x.done events; it appends (events, complete) to `seen`."""
+def events_reader(*results: list[tuple[int, bool]]) -> UsageReader:
+    """Return a reader of x.done events; it appends (number of events, complete) to `results`."""
 
     def read_events(events: list[dict[str, object]], complete: bool) -> UsageReport | None:
-        for entries in seen:
+        for entries in results:
             entries.append((len(events), complete))
         return UsageReport(basis=Basis.REPORTED, raw=str(events)) if events else None
 
@@ -73,13 +73,13 @@ def test_only_events_of_the_given_type_are_read() -> None:
 
 
 def test_a_last_event_without_a_blank_line_counts_only_in_a_complete_stream() -> None:
-    seen: list[tuple[int, bool]] = []
+    results: list[tuple[int, bool]] = []
 
-    read(events_reader(seen), [DONE[:-2]])
-    read(events_reader(seen), [DONE[:-2]], complete=False)
-    read(events_reader(seen), [DONE, DONE], complete=False)
+    read(events_reader(results), [DONE[:-2]])
+    read(events_reader(results), [DONE[:-2]], complete=False)
+    read(events_reader(results), [DONE, DONE], complete=False)
 
-    assert seen == [(1, True), (0, False), (2, False)]
+    assert results == [(1, True), (0, False), (2, False)]
 
 
 def test_an_event_that_is_too_large_has_a_fault() -> None:

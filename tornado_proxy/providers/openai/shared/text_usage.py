@@ -56,7 +56,7 @@ def read_text_usage(usage: Mapping[str, object], *, cache_write: Meter = Meter.C
         (Meter.OUTPUT, total_output - output_audio),
         (Meter.OUTPUT_AUDIO, output_audio),
     )
-    faults += [f"usage states parts that are more than their whole: {meter} {n}" for meter, n in amounts if n < 0]
+    faults += [f"usage states parts that are more than their total: {meter} {n}" for meter, n in amounts if n < 0]
     quantities = [Quantity(meter, Decimal(amount)) for meter, amount in amounts if amount > 0]
     return TextUsage(tuple(quantities), total_input, tuple(faults))
 
