@@ -8,6 +8,7 @@ import click
 
 import tornado_proxy
 
+#: Subcommand -> "module:attribute", in the order of --help.
 _COMMANDS = {
     "serve": "tornado_proxy.cli.serve:serve",
     "demo": "tornado_proxy.cli.demo:demo",

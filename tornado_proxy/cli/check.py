@@ -31,11 +31,13 @@ def check(config: Path) -> None:
     read = read_config(config)
     # A set: a price document can have one fault by its schema and again by the price rules.
     faults = set(read.faults)
+    # An empty price book if the files are faulty: the other faults are still reported.
     prices = PriceBook({})
     try:
         prices = PriceBook.from_documents(read.price_documents)
     except ConfigError as error:
         faults.update(error.faults)
+    # To standard error, so that standard output lists faults alone.
     for warning in read.warnings:
         click.echo(f"warning: {warning}", err=True)
     if faults or read.config is None:

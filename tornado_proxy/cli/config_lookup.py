@@ -66,7 +66,9 @@ def find_ledger(config: Path, url: str | None) -> LedgerAddress:
         section = _section(config, "ledger")
     else:
         section = {"url": url}
+        # The schema of the configuration checks the option too; faults then name --ledger as their file.
         document = Document("--ledger", {"ledger": section}, {})
+    # Faults of other sections, such as a secret that this user cannot read, do not concern a report.
     findings = Findings([fault for fault in check(document, "proxy") if fault.key.startswith("ledger")])
     password = read_ledger_password(document, findings)
     if findings.faults and url is not None:
@@ -98,6 +100,7 @@ def readable(config: Path, url: str | None) -> Path | None:
 def is_bundled(config: Path | None, prices: Path | None) -> bool:
     """Return True if the price files are those of the installed package."""
     path = find_prices(config, prices).resolve()
+    # In a clone of the repository conf/prices is the operator's own and may be written.
     return path == conf_path("prices").resolve() and "bundled" in path.parts
 
 
@@ -129,6 +132,7 @@ def find_surcharge(config: Path | None) -> Decimal:
     try:
         return Decimal(text)
     except InvalidOperation:
+        # `tornado-proxy check` reports it; a report needs the rate only for records without a surcharge.
         return Decimal(0)
 
 

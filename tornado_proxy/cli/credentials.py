@@ -67,6 +67,7 @@ def create(*, project: object, env: str | None, file: Path | None) -> None:
     """Create an API key.  It is printed once and stored nowhere."""
     if env is not None and file is not None:
         raise click.UsageError("--env and --file exclude each other; use one of them")
+    # The printed line `NAME=secret` must be valid in a shell and in an environment file.
     if env is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", env):
         raise click.BadParameter(f"{env!r} is not the name of an environment variable", param_hint="--env")
     new_key = api_key.generate(str(project))
@@ -75,6 +76,7 @@ def create(*, project: object, env: str | None, file: Path | None) -> None:
         reference = f"{{file: {file.resolve()}}}"
         server_lines = f"# The signing secret, for the server alone, is in {file}"
     else:
+        # The project id makes the name unique among the projects of a server.
         name = env or f"PROJECT_{new_key.project_id[:8].upper()}_KEY"
         reference = f"{{env: {name}}}"
         server_lines = "# The signing secret, for the server alone: put this line into its environment"
@@ -146,6 +148,7 @@ def mint(
         participant.verify(minted, {signing_key.id: signing_key}, now)
     except CallerError as error:
         raise click.ClickException(f"the server would reject this token: {error.message}") from None
+    # Nothing else on standard output: TOKEN=$(tornado-proxy token mint ...).
     click.echo(minted)
 
 
@@ -158,10 +161,12 @@ def inspect(*, text: str, config: Path | None, key_env: str | None, key_file: st
     """Describe a token, and verify it if keys are given.  Reads standard input unless TOKEN is given."""
     if config is not None and (key_env is not None or key_file is not None):
         raise click.UsageError("--config excludes --key-env and --key-file; use one of them")
+    # Standard input can be read once.
     if text == "-" and key_file == "-":
         raise click.UsageError(
             "the token and the API key cannot both come from standard input; use --key-env for the key"
         )
+    # Without keys the claims are shown unverified: who reads a token seldom has the secret that signed it.
     signing_key = _read_key(key_env, key_file)
     keys = [signing_key] if signing_key is not None else None
     if config is not None:
@@ -202,7 +207,7 @@ def _read_text(file: str) -> str:
     except OSError as error:
         raise click.ClickException(f"the file {file} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise click.ClickException(f"the file {file} is not text") from None
+        raise click.ClickException(f"the file {file} is not text; it must contain an API key (ma-...)") from None
 
 
 def _make_spec(spec: Path | None, models: tuple[str, ...], options: dict[str, str | None]) -> TokenSpec:

@@ -28,6 +28,7 @@ from tornado_proxy.simulator import Simulator
 
 _KEY_FILE = "api_key"
 _SIMULATOR_KEY_FILE = "simulator_key"
+#: Long enough for an evaluation, short enough for a token in a shell history.
 _TOKEN_LIFETIME = timedelta(days=7)
 
 
@@ -99,6 +100,7 @@ def _prepare(folder: Path, port: int, admin_port: int, real: set[str], simulator
     """Write the demo's files and return its key.  The key of an earlier run is kept, so that its tokens stay valid."""
     folder.mkdir(parents=True, exist_ok=True)
     key_file = folder / _KEY_FILE
+    # A new key at each start would end the tokens of the last one.
     if not key_file.exists():
         _write_secret(key_file, format_api_key(generate(str(uuid.uuid4()))).reveal())
     key = parse_api_key(key_file.read_text())
@@ -125,6 +127,7 @@ def _make_config(
         "listen": {"host": "127.0.0.1", "port": port},
         "admin": {"host": "127.0.0.1", "port": admin_port},
         "providers": providers,
+        # Above zero, so that the surcharge line appears in the first bill.
         "pricing": {"surcharge_rate": "0.05"},
         "ledger": {"url": "sqlite:///ledger.db"},
         "projects": [
@@ -173,6 +176,7 @@ def _export_lines(base_url: str, token: str) -> str:
         f"{provider.sdk_variables.base_url}={base_url}/{provider.prefix}{provider.sdk_variables.base_path}"
         for provider in PROVIDERS
     ]
+    # One token for all providers: the shell copies it into the other variables.
     first, *others = [names.api_key for names in variables]
     keys = [f"export {first}={token}", *(f"export {name}=${first}" for name in others)]
     return "\n".join([f"export {' '.join(base_urls)}", *keys])

@@ -47,6 +47,7 @@ def explain(request_id: str, config: Path, url: str | None, prices: Path | None,
                 f"{request_id} is not in {ledger}; use the response header Llm-Proxy-Request-Id of a request that has "
                 "ended"
             )
+        # Without a configuration the bundled prices are used: the record itself names its price entries by hash.
         explanation = explain_record(record, load_prices(readable(config, url), prices))
         if output_format == "json":
             sys.stdout.write(json.dumps(explanation.members(), indent=2) + "\n")

@@ -80,6 +80,7 @@ def _bill_lines(explanation: Explanation) -> Iterator[str]:
         yield f"total {explanation.record['total']} USD"
         return
     rows = [_format_item(explained.item) for explained in explanation.items]
+    # Aligned columns let a reader compare amounts digit by digit.
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for explained, (meter, quantity, price, amount) in zip(explanation.items, rows, strict=True):
         yield f"{meter:<{widths[0]}}  {quantity:>{widths[1]}} x {price:<{widths[2]}} = {amount:>{widths[3]}}"
@@ -102,8 +103,10 @@ def _price_lines(explained: ExplainedItem) -> Iterator[str]:
         yield f"on: {', '.join(terms + context)}"
     if entry is not None:
         yield from _entry_lines(entry)
+    # The record stores the hash of its entry, not the entry: that is in the price files of its time.
     elif item.price_hash is not None:
         yield f"price: entry {item.price_hash}, which today's price files do not have"
+    # Otherwise a reader who multiplies the line would find an error in the last digit.
     if not explained.exact:
         yield "the amount is a sum of several requests, each rounded separately"
 

@@ -86,13 +86,16 @@ def _read_content(file: Path) -> object:
     try:
         if file.stat().st_size > _MAX_LIST_BYTES:
             raise click.ClickException(f"{file} is larger than {_MAX_LIST_BYTES} bytes; it is no price list")
+        # utf-8-sig: a file saved on Windows can begin with a byte order mark, which json.loads() rejects.
         text = file.read_text("utf-8-sig")
     except OSError as error:
         raise click.ClickException(f"{file} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise click.ClickException(f"{file} is not UTF-8 text") from None
     try:
+        # Decimal: 0.00000025 as a binary float would become a price with dozens of decimals.
         content: object = json.loads(text, parse_float=Decimal)
     except (ValueError, RecursionError):
+        # YAML after JSON: PyYAML needs some five seconds for LiteLLM's 2 MB.
         return read_document(file).content
     return content

@@ -54,6 +54,7 @@ def check(config: Path | None, prices: Path | None, max_age: int) -> None:
         book = PriceBook.from_documents(documents)
         now = datetime.now(UTC)
         faults = find_coverage_faults(documents, book, now)
+        # Warnings do not change the exit status: prices can be complete today and end tomorrow.
         for warning in (
             *find_ending_prices(documents, book, now),
             *find_uneven_prices(documents, book, now),

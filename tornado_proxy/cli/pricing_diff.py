@@ -79,6 +79,7 @@ def _print_text(differences: Iterable[ComparedPrice], out: IO[str]) -> None:
     for compared in differences:
         row = difference_members(compared)
         model = f"{row['provider']}/{row['model']}"
+        # The list is grouped by model: one heading for each.
         if model != previous_model:
             new = " (new model)" if compared.finding is Finding.NEW_MODEL else ""
             out.write(f"{model}{new}\n")

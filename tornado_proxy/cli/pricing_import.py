@@ -60,6 +60,7 @@ def import_prices(
       tornado-proxy pricing import data.json --model gpt-5.4 --effective-from 2026-12-01
       tornado-proxy pricing import data.json --model gpt-5.4 --effective-from 2026-12-01 --write
     """
+    # A list can be wrong; without this, one command would overwrite every price.
     if write and not chosen["models"]:
         raise click.UsageError("--write needs --model: name the models to write, such as 'gpt-5*', or '*' for all")
     known = known_endpoints()
@@ -123,6 +124,7 @@ def _check_texts(documents: Sequence[Document], changed: dict[Path, str]) -> Non
         for number, document in enumerate(documents):
             text = changed.get(Path(document.file))
             if text is not None:
+                # A real file, because read_document() also finds the line of each member.
                 copy = Path(folder) / f"{number}.yaml"
                 copy.write_text(text, "utf-8")
                 parsed = read_document(copy)
@@ -137,6 +139,7 @@ def _check_texts(documents: Sequence[Document], changed: dict[Path, str]) -> Non
 def _replace(path: Path, text: str) -> None:
     """Replace a file atomically and keep its mode.  Follow symbolic links, so that a link stays one."""
     real = path.resolve()
+    # In the same folder: os.replace() is atomic within one file system only.
     temporary = real.with_name(f".{real.name}.new")
     try:
         temporary.write_text(text, "utf-8")
@@ -150,4 +153,5 @@ def _replace(path: Path, text: str) -> None:
 def _unified_diff(path: Path, old_text: str, new_text: str) -> Iterator[str]:
     old, new = old_text.splitlines(keepends=True), new_text.splitlines(keepends=True)
     for line in difflib.unified_diff(old, new, str(path), str(path), n=2):
+        # The last line of a file can lack its line end; the next line of the diff would be appended to it.
         yield line if line.endswith("\n") else line + "\n"

@@ -79,6 +79,7 @@ def list_models(
         models = [
             model
             for name in ([provider] if provider else PROVIDER_NAMES)
+            # Price files are ordered by family; names are easier to find in order.
             for model in sorted(book.models(name), key=lambda model: model.name)
             if fnmatchcase(model.name, pattern) and status in (None, model.status)
         ]
@@ -114,6 +115,7 @@ def show(model: str, config: Path | None, prices: Path | None, output_format: st
         models = find_models(book, model)
         if not models:
             raise click.ClickException(_describe_unknown(book, model))
+        # Two providers can serve a model of the same name.
         for found in models:
             aliases = find_aliases(documents, found)
             if output_format == "json":

@@ -87,6 +87,7 @@ def recompute(
       tornado-proxy recompute --since 2026-11-01 --until 2026-12-01 --dry-run
       tornado-proxy recompute --since 30d --dry-run --format csv > differences.csv
     """
+    # The option is required although it is the only mode: no user can believe that bills were changed.
     if not dry_run:
         raise click.UsageError(_NOT_A_DRY_RUN)
     with exit_on_errors():
@@ -143,6 +144,7 @@ def _print_summary(totals: Totals, out: IO[str]) -> None:
         f"billed {format_decimal(totals.billed)} USD, today {format_decimal(totals.today)} USD, "
         f"difference {_format_signed(totals.today - totals.billed)} USD\n"
     )
+    # Corrections are booked per project.
     if len(totals.by_project) > 1:
         for project, difference in sorted(totals.by_project.items()):
             out.write(f"  project {project}: difference {_format_signed(difference)} USD\n")

@@ -63,6 +63,7 @@ def _split_help(command: click.Command) -> tuple[str, str]:
 
 def _row(option: click.Option) -> str:
     """Return a row of the table.  Bars are escaped, because one would end its cell."""
+    # click formats the types and defaults itself, as --help shows them.
     record = option.get_help_record(click.Context(click.Command(None)))
     syntax, meaning = (part.replace("|", "\\|") for part in record or ("", ""))
     return f"| `{syntax}` | {meaning} |\n"

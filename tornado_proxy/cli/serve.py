@@ -38,6 +38,7 @@ def serve(config: Path, log_level: str) -> None:
     Example:
       OPENAI_API_KEY=... ANTHROPIC_API_KEY=... tornado-proxy serve --config conf/proxy.yaml
     """
+    # Before the configuration is read, so that its warnings are logged in the same format.
     listener = logs.start(log_level.upper())
     try:
         with exit_on_startup_errors(config):
@@ -68,6 +69,7 @@ def exit_on_startup_errors(config: Path) -> Iterator[None]:
 async def _serve(config: Path, first: Snapshot) -> None:
     server = Server(config, first)
     await server.start()
+    # After start(), so that the garbage collector never scans the configuration and prices again.
     event_loop.freeze_startup_objects()
     server.handle_signals()
     click.echo(f"clients: {_url(first.settings.listen.host, server.port)}", err=True)

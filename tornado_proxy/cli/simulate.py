@@ -45,6 +45,7 @@ def simulate(*, port: int, host: str, keys: tuple[str, ...], record: bool, settl
     simulator = Simulator(keys=dict(_read_key(key) for key in keys), record=record, settle_s=settle_s)
     try:
         event_loop.run(_serve(simulator, host, port, reuse_port=reuse_port))
+    # Usually a port in use.
     except OSError as error:
         click.echo(f"cannot listen: {error}; choose another --port, or 0 for a free one", err=True)
         sys.exit(1)
@@ -62,6 +63,7 @@ def _read_key(option: str) -> tuple[str, str]:
 
 async def _serve(simulator: Simulator, host: str, port: int, *, reuse_port: bool) -> None:
     bound = await simulator.start(port, host, reuse_port=reuse_port)
+    # SIGTERM as well as Ctrl-C: containers are stopped with it.
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)

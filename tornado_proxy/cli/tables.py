@@ -11,6 +11,7 @@ from rich.text import Text
 
 def print_table(table: Table, out: IO[str]) -> None:
     """Print a table.  A pipe or file gets lines as wide as the table needs."""
+    # Rich assumes 80 columns for a pipe, and would break amounts and ids into two lines.
     console = Console(file=out, width=None if out.isatty() else 1000)
     with console.capture() as printed:  # written directly, the console would exit on a broken pipe by itself
         console.print(table)
@@ -19,4 +20,5 @@ def print_table(table: Table, out: IO[str]) -> None:
 
 def printable_text(text: str | None) -> Text:
     """Return a cell for text from a client: without markup and control characters, "-" for None or ""."""
+    # Text, not str: Rich reads [red] in a str as markup.
     return Text("".join(character if character.isprintable() else "\ufffd" for character in text) if text else "-")

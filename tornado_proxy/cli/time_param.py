@@ -25,6 +25,7 @@ class TimeParam(click.ParamType[str]):
             if relative:
                 return format_time(datetime.now(UTC) - timedelta(**{_UNITS[relative[2]]: int(relative[1])}))
             time = datetime.fromisoformat(value)
+            # UTC, as in the ledger: with a local time zone the same command would select other records elsewhere.
             return format_time(time if time.tzinfo else time.replace(tzinfo=UTC))
         except (ValueError, OverflowError):
             self.fail(f"{value!r} is not a date, a time or a duration such as 24h", param, ctx)

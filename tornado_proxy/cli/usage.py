@@ -95,6 +95,7 @@ def usage(
         with exit_on_errors():
             print_usage(_api_query(api, token_env, group_by, filters), output_format, sys.stdout)
         return
+    # A server checks its groups itself, and may know more of them than this version.
     groups = [name.strip() for name in group_by.split(",") if name.strip()]
     unknown = [name for name in groups if name not in GROUPS]
     if unknown:
@@ -108,6 +109,7 @@ def _api_query(api: str, token_env: str | None, group_by: str, filters: Mapping[
     token = read_token(token_env)
     parameter_names = {"since": "start", "until": "end"}
     query = {parameter_names.get(name, name): value for name, value in filters.items() if value is not None}
+    # The token names its project, unless it is an OAuth token.
     project = query.pop("project_id", None) or find_project(token)
     return ApiQuery(api, token, project, {**query, **({"group_by": group_by} if group_by else {})})
 
@@ -134,6 +136,7 @@ def _print_rows(rows: Iterable[Mapping[str, object]], columns: Sequence[str], ou
         for row in rows:
             out.write(json.dumps(row) + "\n")
     elif output_format == "json":
+        # One row after the other: a ledger does not fit into memory.
         separator = "[\n"
         for row in rows:
             out.write(separator + json.dumps(row))
@@ -176,6 +179,7 @@ def _count_decimals(amount: Decimal) -> int:
 
 def _print_unknown(ledger: Backend, filters: UsageFilter, sums: Sequence[UsageSum], out: IO[str]) -> None:
     """Print how many requests have no known cost, including those that a filter by basis leaves out."""
+    # Without this, `--basis reported` would show a total that looks complete.
     if filters.basis not in (None, Basis.UNSETTLED):
         unsettled_sums = sum_records(ledger, replace(filters, basis=Basis.UNSETTLED.value), ())
         sums = [*sums, *unsettled_sums]

@@ -23,7 +23,7 @@ from tornado_proxy.wire.csv_cells import TrustedText, write_rows
 #: The server stops a query after ten seconds; the rest is for the network.
 _TIMEOUT_S = 30
 
-#: Rows in one response: the largest page that the server allows.
+#: Rows in one response.  The server allows at most 10,000.
 _PAGE_ROWS = 5000
 
 #: Members of a row that follow its interval and its groups.
@@ -48,6 +48,7 @@ def read_token(name: str | None) -> str:
     if name is None:
         raise click.UsageError("the token is missing; name its environment variable with --token-env NAME")
     token = os.environ.get(name, "").strip()
+    # Never print the value: a wrong variable can contain a provider key.
     if not token:
         raise click.ClickException(f"the environment variable {name} is empty or not set; it must contain a token")
     return token
@@ -98,6 +99,7 @@ def _fetch_rows(query: ApiQuery, summary: dict[str, Any]) -> Iterator[dict[str, 
 
 def _fetch_page(query: ApiQuery, parameters: Mapping[str, str]) -> dict[str, Any]:
     path = f"/accounts/projects/{quote(query.project_id, safe='')}/llm-proxy/usage?{urlencode(parameters)}"
+    # urllib also opens file: and ftp: URLs.
     if not query.base_url.startswith(("http://", "https://")):
         raise click.UsageError(f"{query.base_url!r} is not the URL of a server, such as http://127.0.0.1:8080")
     request = urllib.request.Request(  # noqa: S310  # http or https, as just checked

@@ -9,6 +9,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 #: Amounts are rounded to 1e-12 USD.  Ten cached tokens at 0.01 USD per million (1e-7 USD) are still exact.
 AMOUNT_QUANTUM = Decimal("1e-12")
 
+#: The type of the line item for the operator's own charge.
 SURCHARGE = "llm_proxy_surcharge"
 
 ZERO = Decimal(0)
@@ -60,6 +61,7 @@ def bill(items: Iterable[LineItem], surcharge_rate: Decimal, faults: Iterable[st
     subtotal = sum((item.amount for item in provider_items if item.amount is not None), ZERO)
     if not provider_items:
         return Cost((), ZERO, ZERO, ZERO, tuple(faults))
+    # On the sum, not on each item: rounding once keeps the surcharge within half a quantum.
     surcharge = round_amount(subtotal * surcharge_rate)
     item = LineItem(SURCHARGE, subtotal, "usd", surcharge_rate, surcharge)
     return Cost((*provider_items, item), subtotal, surcharge, subtotal + surcharge, tuple(faults))

@@ -47,6 +47,7 @@ class RequestFacts:
     """
 
     model: str | None = None
+    # Admission checks all of them before the request is sent, so that no part of its cost can lack a price.
     spends: tuple[Spend, ...] = ()
     stream: bool = False
     terms: Terms = NO_TERMS
@@ -75,6 +76,7 @@ class DeferredRatingFacts:
     @classmethod
     def of(cls, facts: RequestFacts) -> DeferredRatingFacts:
         """Return the part of `facts` that a pending record stores."""
+        # The usage reader prefers the model that the response names, and falls back to this one.
         image_models = (spend.model for spend in facts.spends if spend.role == IMAGE_TOOL_ROLE)
         return cls(facts.terms, next(image_models, None), facts.body_bytes)
 

@@ -44,6 +44,7 @@ class Terms:
 
     def override(self, other: Terms) -> Terms:
         """Return these terms with every term that `other` states in place of their own."""
+        # Slots have no __dict__, and dataclasses.asdict() would copy each value.
         stated = {name: value for name in _NAMES if (value := getattr(other, name)) is not None}
         return replace(self, **stated) if stated else self
 

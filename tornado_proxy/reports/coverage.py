@@ -113,6 +113,7 @@ def _find_uneven_meters(model: ModelPrice, now: datetime) -> Iterator[str]:
     for name, value in sorted({pair for card in current for pair in _pairs(card.conditions)}):
         if name not in _TIER_TERMS or value == getattr(DEFAULT_TERMS, name):
             continue
+        # The other terms stay at their defaults, as in a request that asks for this tier alone.
         terms = DEFAULT_TERMS.override(Terms.from_pairs([(name, value)]))
         missing = [meter for meter in standard if not model.find(meter, terms, 0, now)]
         if missing:
@@ -127,6 +128,7 @@ def _find_endings(model: ModelPrice, now: datetime) -> Iterator[str]:
             if ends is None or not card.covers(now):
                 continue
             context_tokens = 0 if card.conditions.over is None else card.conditions.over + 1
+            # `ends` is the first time without the card: a successor must match from then on.
             if not model.find(meter, _terms_of(card), context_tokens, ends):
                 ended[_describe_terms(card), ends].append(meter.value)
     for (terms, ends), meters in ended.items():
@@ -148,6 +150,7 @@ def _find_rejections(book: PriceBook, model: ModelPrice, now: datetime) -> Itera
         if priced_as not in model.endpoints or priced_as.startswith(_SESSIONS):
             continue
         for members in _request_variants(model, endpoint):
+            # The real parser names the spends, so that new meters of an endpoint are checked without a change here.
             try:
                 for spend in endpoint.parse(_plain_request(endpoint, model.name, members)).facts.spends:
                     book.admit(model.provider, priced_as, spend, now)

@@ -51,6 +51,7 @@ class ExplainedItem:
     def exact(self) -> bool:
         """True if quantity x unit price is the amount; False for a sum of amounts that were rounded one by one."""
         item = self.item
+        # A unit that this version does not know was written by a later one.
         if item.unit_price is None or item.unit not in UNITS:
             return item.amount is None
         return item.amount == round_amount(item.quantity * item.unit_price / UNITS[item.unit])
@@ -113,6 +114,7 @@ class Explanation:
 
 def explain_record(record: Mapping[str, object], prices: PriceBook) -> Explanation:
     """Return the explanation of a record, which must have all its columns."""
+    # Prices of the day on which the request began, as at the first rating.
     started_at = datetime.fromisoformat(str(record["started_at"]))
     line_items = read_line_items(_text_or_none(record["line_items"]))
     explained = tuple(

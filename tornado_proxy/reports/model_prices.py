@@ -49,6 +49,7 @@ def find_aliases(documents: Iterable[Document], model: ModelPrice) -> list[str]:
 
 def find_standard_price(model: ModelPrice, meter: Meter, now: datetime) -> Decimal | None:
     """Return the price in USD per million tokens on default terms, None if there is none or it has another unit."""
+    # 0 input tokens: the price of short requests, where the price depends on the length.
     cards = model.find(meter, DEFAULT_TERMS, 0, now)
     return cards[0].prices[meter] if len(cards) == 1 and cards[0].unit == "per_million_tokens" else None
 

@@ -19,6 +19,7 @@ def difference_members(compared: ComparedPrice) -> dict[str, str | None]:
     phrases = [f"{name} {value}" for name, value in listed.terms.pairs()]
     if listed.over is not None:
         phrases.append(f"input_tokens over {listed.over}")
+    # normalize(): 2.50 and 2.5 are one price, and would look like a difference.
     ours = compared.our_price
     return {
         "provider": compared.listed_model.provider,

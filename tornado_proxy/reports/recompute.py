@@ -115,6 +115,7 @@ def recompute_record(record: Mapping[str, object], book: PriceBook, surcharge_ra
         return _recompute_without_items(record, billed, book, surcharge_rate)
     started_at = datetime.fromisoformat(str(record["started_at"]))
     cost = rerate(book, str(record["provider"]), items, started_at, surcharge_rate=surcharge_rate)
+    # A partial sum would look like a discount.
     today = None if cost.faults else cost.total
     return Recomputed(record, billed, today, tuple(dict.fromkeys((*cost.faults, *_describe_changes(items, cost)))))
 
@@ -123,6 +124,7 @@ def _recompute_without_items(
     record: Mapping[str, object], billed: Decimal, book: PriceBook, surcharge_rate: Decimal
 ) -> Recomputed:
     """Return a record that is free, pending or was never rated; for the last case, parse its stored usage again."""
+    # Free and pending records have no line items on purpose.
     if record["basis"] != Basis.UNSETTLED:
         return Recomputed(record, billed, billed, ())
     report = reparse_usage(record)

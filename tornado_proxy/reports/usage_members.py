@@ -24,6 +24,7 @@ def record_members(record: Mapping[str, object]) -> dict[str, object]:
     for name in _JSON_MEMBERS:
         text = members[name]
         members[name] = json.loads(text) if isinstance(text, str) else None
+    # Programs that read this output must not depend on members that only explain a price.
     items = members["line_items"]
     if isinstance(items, list):
         members["line_items"] = [{name: item[name] for name in _ITEM_MEMBERS} for item in items]

@@ -87,7 +87,7 @@ def test_skipped_entries_are_counted_by_reason() -> None:
     assert READ.skipped == {
         "search_context_cost_per_query: has no meter here": 1,
         "output_cost_per_second: has no meter here": 1,
-        "prices by the second of what is no transcription, or is priced by tokens": 1,
+        "prices per second of models that do not transcribe, or are priced by tokens": 1,
         "prices of zero: the list does not tell free from unknown": 1,
         "rows of one image size or of another host (names with /)": 1,
         "models without a price that is read here": 1,

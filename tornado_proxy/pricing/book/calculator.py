@@ -29,6 +29,7 @@ class Itemised:
 def itemise(usage_item: UsageItem, model: ModelPrice, terms: Terms, at: datetime, into: Itemised) -> None:
     """Append a line item to `into` for each quantity above zero, at the prices of `model` for `terms` at `at`."""
     for quantity in usage_item.quantities:
+        # Providers state zero for each meter that a request does not use; such lines would only lengthen records.
         if quantity.amount == 0:
             continue
         own_terms = terms.override(quantity.terms)

@@ -28,7 +28,9 @@ UNITS: Mapping[str, Decimal] = {
 class Conditions:
     """Conditions that must all be met: terms with their accepted values, and `over` < input tokens <= `up_to`."""
 
+    # A tuple of pairs instead of a dict: the cache of price hashes needs hashable conditions.
     accepted: tuple[tuple[str, frozenset[str]], ...] = ()
+    # Providers publish the limits in this form: "up to 272K tokens", "over 272K tokens".
     over: int | None = None
     up_to: int | None = None
 
@@ -49,6 +51,7 @@ class Conditions:
         highs = [limit for limit in (self.up_to, other.up_to) if limit is not None]
         if lows and highs and min(highs) <= max(lows):
             return False
+        # A term that only one side names is no difference: the other side accepts any value of it.
         theirs = dict(other.accepted)
         return all(name not in theirs or values & theirs[name] for name, values in self.accepted)
 
@@ -73,6 +76,7 @@ class RateCard:
         """Return True if the card is valid at `at` (aware UTC)."""
         if self.effective_from is not None and at < self.effective_from:
             return False
+        # The end is exclusive, so that the next card can begin on the same day without a gap or an overlap.
         return self.effective_until is None or at < self.effective_until
 
     def overlaps(self, other: RateCard) -> bool:

@@ -60,6 +60,7 @@ class PriceBook:
         providers: dict[str, ProviderPrices] = {}
         for document in documents:
             prices = read_prices(document, faults)
+            # With two files the order of reading would decide which price of a model is used.
             if prices.provider in providers:
                 faults.append(document.fault(("provider",), f"a second file for {prices.provider}; there must be one"))
             providers[prices.provider] = prices
@@ -82,6 +83,7 @@ class PriceBook:
             return None
         entry = prices.models.get(prices.aliases.get(model, model))
         if entry is None and model.startswith("ft:"):
+            # The base can be named by an alias, with a date that the entry `ft:BASE` does not have.
             base = model.split(":")[1]
             entry = prices.models.get(f"ft:{prices.aliases.get(base, base)}")
         return entry
@@ -116,6 +118,7 @@ class PriceBook:
         tier that the response names, and on the standard tier if it names none.
         """
         itemised = Itemised()
+        # A free report can contain usage: providers state it for refusals that they do not charge.
         if report.basis is not Basis.FREE:
             for usage_item in report.items:
                 entry = self._find_rated_model(provider, usage_item, requested_model)
@@ -138,6 +141,8 @@ class PriceBook:
         requested = replace(spend.terms, service_tier=self._requested_tier(provider, spend.terms.service_tier))
         terms = self._resolve_terms(provider, requested, spend.terms.provider_region)
         for meter in sorted(spend.meters):
+            # The length in tokens is not known yet; `pricing check` finds gaps at other lengths.
+            # Two cards cannot match: price files with overlapping cards are rejected.
             if not entry.find(meter, terms, 0, at):
                 # The memory limit has a default in every request; only a container's price can depend on it.
                 term_list = ", ".join(f"{name} {value}" for name, value in terms.pairs() if name != "memory_limit")
@@ -147,6 +152,7 @@ class PriceBook:
         return entry
 
     def _find_rated_model(self, provider: str, usage_item: UsageItem, requested_model: str | None) -> ModelPrice | None:
+        # The model of the response first: it can be a fallback or an advisor with prices of its own.
         for model in (usage_item.model, requested_model):
             entry = self.resolve(provider, model) if model else None
             if entry is not None:

@@ -32,6 +32,7 @@ def read_prices(document: Document, faults: list[Fault]) -> ProviderPrices:
 
 
 class _Reader:
+    # All faults are collected, so that an operator can fix a file in one go.
     def __init__(self, document: Document, faults: list[Fault]) -> None:
         self._document = document
         self._faults = faults
@@ -41,6 +42,7 @@ class _Reader:
 
     def read(self) -> ProviderPrices:
         content = self._content
+        # Shared cards and modifiers first: models refer to them by name.
         for name, cards in content.get("shared_rates", {}).items():
             self._shared[name] = [self._card(card, ("shared_rates", name, number)) for number, card in enumerate(cards)]
         for name, modifier in content.get("modifiers", {}).items():
@@ -76,6 +78,7 @@ class _Reader:
                 self._modifiers[modifier] for modifier in section.get("modifiers", ()) if modifier in self._modifiers
             ),
             by_meter=by_meter,
+            # `pricing import` edits own cards only: a shared card would change the prices of other models.
             own_cards=len(section["rates"]),
         )
 
@@ -88,6 +91,7 @@ class _Reader:
         if conditions.up_to is not None and conditions.over is not None and conditions.up_to <= conditions.over:
             self._fault((*path, "when"), f"up_to {conditions.up_to} is not more than over {conditions.over}")
         return RateCard(
+            # The schema allows text only, because YAML would read 0.1 as a binary float.
             prices={Meter(meter): Decimal(price) for meter, price in section["prices"].items()},
             unit=section["unit"],
             conditions=conditions,
@@ -129,6 +133,7 @@ class _Reader:
         for alias, model in aliases.items():
             if model not in models:
                 self._fault(("aliases", alias), f"unknown model {model!r}")
+            # resolve() looks an alias up first, and would never find the prices of a model with the same name.
             if alias in models:
                 self._fault(("aliases", alias), "is a model with prices of its own")
 

@@ -55,6 +55,7 @@ def find_entry(book: PriceBook, provider: str, item: LineItem, at: datetime) -> 
     if item.type not in _METERS:
         return Lookup(None, f"{item.type} is no meter of this version")
     meter = Meter(item.type)
+    # Line items store only the terms that differ from the default.
     terms = DEFAULT_TERMS.override(Terms.from_pairs(item.terms))
     cards = model.find(meter, terms, item.context_tokens, at)
     if len(cards) != 1:
@@ -89,6 +90,7 @@ def _rerate_item(book: PriceBook, provider: str, item: LineItem, at: datetime, f
     entry = found.entry
     if entry is None:
         faults.append(found.fault)
+        # No amount, as at the first rating: an unpriced quantity is never zero in silence.
         return replace(item, unit_price=None, amount=None, price_hash=None)
     same = item.amount is not None and (item.unit, item.unit_price) == (entry.card.unit, entry.unit_price)
     amount = item.amount if same else round_amount(item.quantity * entry.unit_price / UNITS[entry.card.unit])

@@ -80,6 +80,7 @@ def read_genai(content: object, endpoints: frozenset[str], today: date) -> Price
             continue
         served = filter_endpoints(provider.price_lists.endpoints, endpoints)
         for model in _objects(listed.get("models")):
+            # The list gives audio prices under two keys; both map to one meter.
             prices = tuple(dict.fromkeys(_model_prices(provider, model, today, price_list)))
             price_list.add(ListedModel(provider.name, str(model.get("id")), prices, served))
     return price_list
@@ -139,6 +140,7 @@ def _read_prices(provider: Provider, prices: object, terms: Terms, price_list: P
         for price, over in _tiers(value):
             if price is None:
                 price_list.skipped[f"{key}: is no price"] += 1
+            # Writing such a price would make an unknown cost free.
             elif price == 0:
                 price_list.skipped["prices of zero: the list does not tell free from unknown"] += 1
             else:

@@ -50,6 +50,7 @@ _COSTS: Mapping[str, tuple[Meter, str, Decimal]] = {
     "input_cost_per_second": (Meter.AUDIO_SECONDS, "per_minute", Decimal(60)),
 }
 
+#: Suffix of a cost member -> service tier of the registry.
 _TIERS = {"batches": "batch", "flex": "flex", "priority": "priority", "ultrafast": "ultrafast"}
 
 # Longest base name first: one base name is the beginning of another, and the first alternative that matches wins.
@@ -89,6 +90,7 @@ def read_litellm(content: object, endpoints: frozenset[str]) -> PriceList:
         provider = find_provider(entry.get("litellm_provider")) if isinstance(entry, dict) else None
         if provider is None:
             continue
+        # hd/1024-x-1024/dall-e-3 repeats a model for one image size, azure/gpt-4o for another host.
         if "/" in name:
             price_list.skipped["rows of one image size or of another host (names with /)"] += 1
             continue
@@ -109,6 +111,7 @@ def _is_entry(entry: object) -> bool:
 
 
 def _prices(provider: Provider, entry: Mapping[str, object], price_list: PriceList) -> Iterator[ListedPrice]:
+    # The list also gives an average price per second for models that the provider charges by tokens.
     priced_by_second = entry.get("mode") == "audio_transcription" and "input_cost_per_token" not in entry
     for field, value in entry.items():
         if "cost" not in field:
@@ -119,10 +122,11 @@ def _prices(provider: Provider, entry: Mapping[str, object], price_list: PriceLi
             continue
         base, over, tier = match.groups()
         meter, unit, quantity = _COSTS[base]
+        # Writing such a price would make an unknown cost free.
         if cost == 0:
             price_list.skipped["prices of zero: the list does not tell free from unknown"] += 1
         elif meter is Meter.AUDIO_SECONDS and not priced_by_second:
-            price_list.skipped["prices by the second of what is no transcription, or is priced by tokens"] += 1
+            price_list.skipped["prices per second of models that do not transcribe, or are priced by tokens"] += 1
         else:
             if meter is Meter.CACHE_WRITE:
                 meter = provider.price_lists.cache_write
@@ -144,6 +148,7 @@ def _last_place(cost: Decimal) -> Decimal:
 def _served(provider: Provider, entry: Mapping[str, object], endpoints: frozenset[str]) -> tuple[str, ...]:
     if provider.price_lists.endpoints:
         return filter_endpoints(provider.price_lists.endpoints, endpoints)
+    # Older entries have no endpoints; `mode` is less exact, and the fallback.
     supported = entry.get("supported_endpoints")
     if isinstance(supported, list) and (served := filter_endpoints(map(str, supported), endpoints)):
         return served

@@ -137,6 +137,7 @@ def _add_cards(plan: ImportPlan, book: PriceBook, missing: Sequence[ComparedPric
     for (provider, name), prices in by_model.items():
         model = book.resolve(provider, name)
         assert model is not None
+        # A list repeats a price under each alias of a model.
         listed = list(dict.fromkeys(price.listed for price in prices))
         plan.edits[provider] += [NewCard(name, card) for card in _cards(listed, _spelled_terms(model, listed), options)]
 
@@ -171,6 +172,7 @@ def _cards(prices: Sequence[ListedPrice], spelled: set[str], options: ImportOpti
         terms: dict[str, object] = {name: getattr(DEFAULT_TERMS, name) for name in DEFAULTED_TERMS if name in spelled}
         terms.update(price.terms.pairs())
         limit = limits.get((price.meter, price.terms))
+        # A price above a limit bounds the other price of the same meter and terms: the two cards must not overlap.
         if limit is not None:
             terms["input_tokens"] = ("up_to" if price.over is None else "over", limit)
         grouped[price.unit, tuple(terms.items())][price.meter.value] = price.price

@@ -84,6 +84,7 @@ def apply_edits(text: str, edits: Sequence[Edit]) -> str:
     Raises:
         NotEditable: a card, or the list of cards, is written in one line.
     """
+    # Splices insert after a line end; the last line of a file can lack it.
     text = text if text.endswith("\n") else text + "\n"
     models = _members(yaml.compose(text, Loader=yaml.SafeLoader))["models"]
     splices: list[tuple[int, int, str]] = []
@@ -120,6 +121,7 @@ def _edit_card(text: str, card: yaml.Node, edit: CardEdit) -> list[tuple[int, in
     start, end = _lines(text, card)
     ended = _put_date(text, card, "effective_until", edit.effective_from)
     begun = _put_date(text, card, "effective_from", edit.effective_from)
+    # The copy is made of text, so that it keeps the comments and the layout of the card.
     copy = text[start:end]
     splices = [*((node.start_mark.index, node.end_mark.index, new) for node, new in changed), begun]
     for begin, stop, new in sorted(splices, reverse=True):
@@ -133,6 +135,7 @@ def _put_date(text: str, card: yaml.Node, key: str, day: str) -> tuple[int, int,
     if key in members:
         node = members[key]
         return node.start_mark.index, node.end_mark.index, day
+    # After `unit`, which every card has: `when`, the first member, can be missing.
     unit = members["unit"]
     at = _line_end(text, unit.end_mark.index)
     return at, at, f"{' ' * card.start_mark.column}{key}: {day}\n"
@@ -141,6 +144,7 @@ def _put_date(text: str, card: yaml.Node, key: str, day: str) -> tuple[int, int,
 def _add(text: str, rates: yaml.Node, card: Card) -> tuple[int, int, str]:
     last = rates.value[-1]
     _, end = _lines(text, last)
+    # The mark of a list item is after its "- ".
     return end, end, _card_text(card, " " * (last.start_mark.column - 2))
 
 
@@ -149,6 +153,7 @@ def _add_model(text: str, models: yaml.Node, edit: NewModel) -> tuple[int, int, 
     key, last = models.value[-1]
     _, end = _lines(text, last)
     indent = " " * key.start_mark.column
+    # The schema requires the status: a model with a known end is deprecated.
     status = "deprecated" if edit.shutdown_date else "active"
     lines = [f"{indent}{_text(edit.name)}:", f"{indent}  status: {status}"]
     if edit.shutdown_date:
@@ -182,6 +187,7 @@ def _text(text: str) -> str:
 
 
 def _quoted(text: str) -> str:
+    # JSON text is a valid double-quoted YAML scalar.
     return json.dumps(text, ensure_ascii=False)
 
 

@@ -42,7 +42,7 @@ class ListedModel:
 
 @dataclass(slots=True)
 class PriceList:
-    """The parsed models of a list.  `skipped` counts what was not parsed, by reason."""
+    """The parsed models of a list.  `skipped` counts ignored entries by reason."""
 
     kind: str
     models: list[ListedModel] = field(default_factory=list)
