@@ -30,14 +30,15 @@ def make_table(title: str, result: PartResult) -> str:
 def _format_cells(result: PartResult, contestant: str, figure: str) -> str:
     values = result[contestant][figure]
     median = statistics.median(values)
-    spread = f"{_format_number(min(values))} .. {_format_number(max(values))}"
+    spread = f"{format_number(min(values))} .. {format_number(max(values))}"
     # Without nginx the base is 0 and no ratio is shown.
     base = statistics.median(result.get(_YARDSTICK, {}).get(figure, [0.0]))
     ratio = f"{median / base:8.3f} x nginx" if base and contestant != _YARDSTICK else ""
-    return f"{_format_number(median):>12}  {spread:<28} {ratio}".rstrip()
+    return f"{format_number(median):>12}  {spread:<28} {ratio}".rstrip()
 
 
-def _format_number(value: float) -> str:
+def format_number(value: float) -> str:
+    """Return `value` with three digits, or as an integer if it is one or has more."""
     if value == int(value):
         return f"{value:,.0f}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:,.3g}"

@@ -10,7 +10,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from bench import targets
+from bench import report, targets
 from bench.processes import ROOT
 from bench.runner import PartResult
 
@@ -21,13 +21,11 @@ def make_markdown(part: str, result: PartResult) -> str:
     lines = [f"| {part} | {' | '.join(figures)} |", "|---" * (len(figures) + 1) + "|"]
     for contestant, values in result.items():
         # "-" for a figure that only some contestants have, such as the added delays.
-        cells = (f"{_format_number(statistics.median(values[name]))}" if name in values else "-" for name in figures)
+        cells = (
+            f"{report.format_number(statistics.median(values[name]))}" if name in values else "-" for name in figures
+        )
         lines.append(f"| {contestant} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _format_number(value: float) -> str:
-    return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:.3g}"
 
 
 def main() -> None:

@@ -27,20 +27,20 @@ class Complete(AnthropicHandler):
         # The legacy API repeats the id under this name.
         members["log_id"] = members["id"]
         if body.get("stream") is True:
-            await self.send_events(_completion_events(members, output), make_failure_events)
+            await self.send_events(_make_completion_events(members, output), make_failure_events)
         else:
-            await self.send_json({**members, "completion": output.text, **_stop(output)})
+            await self.send_json({**members, "completion": output.text, **_make_stop_members(output)})
 
 
-def _completion_events(members: Json, output: ModelOutput) -> Iterator[Event]:
+def _make_completion_events(members: Json, output: ModelOutput) -> Iterator[Event]:
     head = encode({**members, "stop_reason": None, "stop": None})[:-1] + b',"completion":'
     for piece in output.pieces:
         yield "completion", head + encode_piece(piece) + b"}"
     yield "ping", b'{"type":"ping"}'
-    yield "completion", encode({**members, "completion": "", **_stop(output)})
+    yield "completion", encode({**members, "completion": "", **_make_stop_members(output)})
 
 
-def _stop(output: ModelOutput) -> Json:
+def _make_stop_members(output: ModelOutput) -> Json:
     if output.finish is Finish.LENGTH:
         return {"stop_reason": "max_tokens", "stop": None}
     return {"stop_reason": "stop_sequence", "stop": "\n\nHuman:"}

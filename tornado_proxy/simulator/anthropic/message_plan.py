@@ -53,7 +53,7 @@ class MessagePlan:
         """The number of output tokens, thinking included."""
         return _REFUSED_TOKENS if self.output.finish is Finish.REFUSAL else self.output.tokens
 
-    def input_usage(self) -> Json:
+    def input_usage_json(self) -> Json:
         """Return the members for the input tokens: three disjoint parts."""
         input_tokens = self.input_tokens
         return {
@@ -62,14 +62,14 @@ class MessagePlan:
             "cache_read_input_tokens": input_tokens.read,
         }
 
-    def full_usage(self, output_tokens: int) -> Json:
+    def full_usage_json(self, output_tokens: int) -> Json:
         """Return the usage of a message or of `message_start`; cache writes are split by lifetime."""
         lifetimes = {
             "ephemeral_5m_input_tokens": self.input_tokens.written_5m,
             "ephemeral_1h_input_tokens": self.input_tokens.written_1h,
         }
         usage: Json = {
-            **self.input_usage(),
+            **self.input_usage_json(),
             "cache_creation": lifetimes,
             "output_tokens": output_tokens,
             "service_tier": self.tier,
@@ -80,20 +80,20 @@ class MessagePlan:
             usage["speed"] = self.body["speed"]
         return usage
 
-    def final_usage(self) -> Json:
+    def final_usage_json(self) -> Json:
         """Return the members for the output tokens at the end of a message."""
         return {
             "output_tokens": self.output_tokens,
             "output_tokens_details": {"thinking_tokens": self.output.thought_tokens},
         }
 
-    def stop(self) -> Json:
+    def stop_json(self) -> Json:
         """Return the members that say why the message ends."""
         refused = self.output.finish is Finish.REFUSAL
         reason = _STOP_REASONS[self.output.finish]
         return {"stop_reason": reason, "stop_sequence": None, "stop_details": _REFUSAL if refused else None}
 
-    def envelope(self) -> Json:
+    def envelope_json(self) -> Json:
         """Return the message without content, stop reason and usage."""
         return {"id": self.id, "type": "message", "role": "assistant", "model": self.model, "content": []}
 
@@ -101,7 +101,7 @@ class MessagePlan:
         """Return True if thinking is shown as text; with `display: omitted` only its signature is."""
         return as_object(self.body.get("thinking")).get("display") != "omitted"
 
-    def tool_block(self, call: ToolCall, index: int, arguments: object) -> Json:
+    def tool_block_json(self, call: ToolCall, index: int, arguments: object) -> Json:
         """Return the content block of a tool call."""
         # Derived from the message, so that JSON and events of one plan agree.
         tool_id = f"toolu_{self.id.removeprefix('msg_')}{index:x}"
@@ -117,20 +117,20 @@ def make_message_json(plan: MessagePlan) -> Json:
     if output.pieces and output.finish is not Finish.REFUSAL:
         content.append({"type": "text", "text": output.text})
     for index, call in enumerate(output.tool_calls):
-        content.append(plan.tool_block(call, index, _decode_arguments(call)))
-    message = {**plan.envelope(), "content": content, **plan.stop()}
+        content.append(plan.tool_block_json(call, index, _decode_arguments(call)))
+    message = {**plan.envelope_json(), "content": content, **plan.stop_json()}
     if plan.usage:
-        # final_usage replaces the output tokens of full_usage, which message_start sends before they are known.
-        message["usage"] = {**plan.full_usage(0), **plan.final_usage()}
+        # final_usage_json replaces the output tokens, which message_start has to state before they are known.
+        message["usage"] = {**plan.full_usage_json(0), **plan.final_usage_json()}
     return message
 
 
 def make_message_events(plan: MessagePlan) -> Iterator[Event]:
     """Generate all events of the message."""
-    start = {**plan.envelope(), "stop_reason": None, "stop_sequence": None, "stop_details": None}
+    start = {**plan.envelope_json(), "stop_reason": None, "stop_sequence": None, "stop_details": None}
     if plan.usage:
         # message_start counts one output token before any is written; message_delta states the cumulative figure.
-        start["usage"] = plan.full_usage(1)
+        start["usage"] = plan.full_usage_json(1)
     yield "message_start", encode({"type": "message_start", "message": start})
     # The provider may send a ping at any time; clients and meters must skip it.
     yield "ping", b'{"type":"ping"}'
@@ -141,9 +141,9 @@ def make_message_events(plan: MessagePlan) -> Iterator[Event]:
         for delta in deltas:
             yield "content_block_delta", before + delta + b"}"
         yield "content_block_stop", b'{"type":"content_block_stop","index":%d}' % index
-    ending: Json = {"type": "message_delta", "delta": plan.stop()}
+    ending: Json = {"type": "message_delta", "delta": plan.stop_json()}
     if plan.usage:
-        ending["usage"] = {**plan.input_usage(), **plan.final_usage()}
+        ending["usage"] = {**plan.input_usage_json(), **plan.final_usage_json()}
     yield "message_delta", encode(ending)
     yield "message_stop", b'{"type":"message_stop"}'
 
@@ -158,21 +158,21 @@ def _make_blocks(plan: MessagePlan) -> Iterator[tuple[Json, Iterator[bytes]]]:
     output = plan.output
     if output.thoughts:
         shown = output.thoughts if plan.shows_thinking() else ()
-        yield {"type": "thinking", "thinking": "", "signature": ""}, _thinking_deltas(shown)
+        yield {"type": "thinking", "thinking": "", "signature": ""}, _make_thinking_deltas(shown)
     if output.pieces and output.finish is not Finish.REFUSAL:
         deltas = (b'{"type":"text_delta","text":' + encode_piece(piece) + b"}" for piece in output.pieces)
         yield {"type": "text", "text": ""}, deltas
     for index, call in enumerate(output.tool_calls):
-        yield plan.tool_block(call, index, {}), _argument_deltas(call)
+        yield plan.tool_block_json(call, index, {}), _make_argument_deltas(call)
 
 
-def _thinking_deltas(thoughts: tuple[str, ...]) -> Iterator[bytes]:
+def _make_thinking_deltas(thoughts: tuple[str, ...]) -> Iterator[bytes]:
     for piece in thoughts:
         yield b'{"type":"thinking_delta","thinking":' + encode_piece(piece) + b"}"
     yield encode({"type": "signature_delta", "signature": _SIGNATURE})
 
 
-def _argument_deltas(call: ToolCall) -> Iterator[bytes]:
+def _make_argument_deltas(call: ToolCall) -> Iterator[bytes]:
     """Generate the deltas of a tool's input; the first one is empty, as the provider's is."""
     for part in ["", *split_arguments(call.arguments)]:
         yield encode({"type": "input_json_delta", "partial_json": part})

@@ -164,7 +164,7 @@ def make_chat_events(plan: ChatPlan) -> Iterator[Event]:
     tail = b',"usage":null}' if plan.include_usage else b"}"
     for index in range(plan.choices):
         before = head + b'{"index":%d,"delta":' % index
-        for delta in _deltas(plan, index):
+        for delta in _make_deltas(plan, index):
             yield "", before + delta + b',"logprobs":null,"finish_reason":null}]' + tail
         reason = _FINISH[plan.output.finish].encode()
         yield "", before + b'{},"logprobs":null,"finish_reason":"' + reason + b'"}]' + tail
@@ -174,7 +174,7 @@ def make_chat_events(plan: ChatPlan) -> Iterator[Event]:
     yield "", b"[DONE]"
 
 
-def _deltas(plan: ChatPlan, choice: int) -> Iterator[bytes]:
+def _make_deltas(plan: ChatPlan, choice: int) -> Iterator[bytes]:
     tool_calls = plan.tool_calls(choice)
     # The first delta carries the role alone.
     first: Json = {"role": "assistant", "content": None if tool_calls else "", "refusal": None}

@@ -45,7 +45,7 @@ class RealtimeWebSocket(ProviderWebSocketHandler):
     async def open(self, *args: str, **kwargs: str) -> None:
         """Called when the WebSocket is open: send `session.created`; attach to the realtime call of `call_id`."""
         await super().open(*args, **kwargs)
-        call = self._call()
+        call = self._find_call()
         settings = call.session if call is not None else self.simulator.session_keys.get(self.find_credential())
         default_model = as_text((settings or {}).get("model")) or "gpt-realtime"
         # The query has precedence over the settings of the key or of the realtime call.
@@ -64,10 +64,10 @@ class RealtimeWebSocket(ProviderWebSocketHandler):
             ProviderError: 404, the realtime call does not exist.
         """
         super().prepare()
-        if self.get_query_argument("call_id", "") and self._call() is None:
+        if self.get_query_argument("call_id", "") and self._find_call() is None:
             raise ProviderError(404, "No call found.", code="call_id_not_found")
 
-    def _call(self) -> RealtimeCall | None:
+    def _find_call(self) -> RealtimeCall | None:
         return self.simulator.realtime_calls.get(self.get_query_argument("call_id", ""))
 
     async def _attach(self, call: RealtimeCall) -> None:
@@ -94,7 +94,7 @@ class RealtimeWebSocket(ProviderWebSocketHandler):
     def on_close(self) -> None:
         """Called when the WebSocket is closed: give up the session of the realtime call."""
         super().on_close()
-        call = self._call()
+        call = self._find_call()
         if call is not None and call.handle == self._handle_as_owner:
             call.handle = None
 
@@ -106,7 +106,7 @@ class RealtimeWebSocket(ProviderWebSocketHandler):
 
     async def handle_event(self, event: Mapping[str, object]) -> None:
         """Handle a client event, through the owner of the session if this connection is not it."""
-        call = self._call()
+        call = self._find_call()
         await (self._handle_as_owner if call is None or call.handle is None else call.handle)(event)
 
     async def _handle_as_owner(self, event: Mapping[str, object]) -> None:
@@ -132,11 +132,11 @@ class RealtimeWebSocket(ProviderWebSocketHandler):
             case other:
                 raise ProviderError(400, f"Invalid value: {other!r}.", code="invalid_value", param="type")
 
-    def _event(self, kind: str, **members: object) -> Event:
+    def _make_event(self, kind: str, **members: object) -> Event:
         return kind, encode({"type": kind, "event_id": self.simulator.new_id("event_"), **members})
 
     async def _send_event(self, kind: str, **members: object) -> None:
-        await self.send_text(self._event(kind, **members)[1])
+        await self.send_text(self._make_event(kind, **members)[1])
 
     async def _add_item(self, item: Json) -> Json:
         previous = self._session.items[-1]["id"] if self._session.items else None
@@ -199,8 +199,8 @@ class RealtimeWebSocket(ProviderWebSocketHandler):
         items = self._make_items(output, spoken=spoken)
         # A failed response states no usage, although the input was read.
         failed: Json = {**response, "status": "failed", "usage": None}
-        failure = [self._event("response.done", response=failed)]
-        await self.send_paced_events(self._response_events(response, items, output, usage), failure)
+        failure = [self._make_event("response.done", response=failed)]
+        await self.send_paced_events(self._make_response_events(response, items, output, usage), failure)
         # Only now: the output of a response that was cut is not part of the conversation.
         session.items += items
 
@@ -219,43 +219,47 @@ class RealtimeWebSocket(ProviderWebSocketHandler):
             items.append({**item, **members})
         return items
 
-    def _response_events(
+    def _make_response_events(
         self, response: Json, items: list[Json], output: ModelOutput, usage: Json | None
     ) -> Iterator[Event]:
-        yield self._event("response.created", response=response)
+        yield self._make_event("response.created", response=response)
         for index, item in enumerate(items):
             position: Json = {"response_id": response["id"], "output_index": index}
             empty: Json = {"content": []} if "content" in item else {"arguments": ""}
             opened: Json = {**item, "status": "in_progress", **empty}
-            yield self._event("response.output_item.added", **position, item=opened)
-            yield self._event("conversation.item.added", previous_item_id=None, item=opened)
+            yield self._make_event("response.output_item.added", **position, item=opened)
+            yield self._make_event("conversation.item.added", previous_item_id=None, item=opened)
             item_position: Json = {**position, "item_id": item["id"]}
             if "content" in item:
-                yield from self._message_events({**item_position, "content_index": 0}, response, output)
+                yield from self._make_message_events({**item_position, "content_index": 0}, response, output)
             else:
-                yield from self._call_events({**item_position, "call_id": item["call_id"]}, item)
-            yield self._event("conversation.item.done", previous_item_id=None, item=item)
-            yield self._event("response.output_item.done", **position, item=item)
+                yield from self._make_call_events({**item_position, "call_id": item["call_id"]}, item)
+            yield self._make_event("conversation.item.done", previous_item_id=None, item=item)
+            yield self._make_event("response.output_item.done", **position, item=item)
         done = {**response, "status": "completed", "output": items, "usage": usage}
-        yield self._event("response.done", response=done)
+        yield self._make_event("response.done", response=done)
         limit: Json = {"name": "tokens", "limit": 15_000_000, "remaining": 14_999_000, "reset_seconds": 0.004}
-        yield self._event("rate_limits.updated", rate_limits=[limit])
+        yield self._make_event("rate_limits.updated", rate_limits=[limit])
 
-    def _message_events(self, position: Json, response: Json, output: ModelOutput) -> Iterator[Event]:
+    def _make_message_events(self, position: Json, response: Json, output: ModelOutput) -> Iterator[Event]:
         spoken = response["output_modalities"] == ["audio"]
         key, kind = ("transcript", "response.output_audio_transcript") if spoken else ("text", "response.output_text")
         part = "audio" if spoken else "text"
-        yield self._event("response.content_part.added", **position, part={"type": part, key: ""})
+        yield self._make_event("response.content_part.added", **position, part={"type": part, key: ""})
         for piece in output.pieces:
-            yield self._event(f"{kind}.delta", **position, delta=piece)
+            yield self._make_event(f"{kind}.delta", **position, delta=piece)
         if spoken:
-            yield self._event("response.output_audio.delta", **position, delta=make_speech_audio(output.text_tokens))
-            yield self._event("response.output_audio.done", **position)
-        yield self._event(f"{kind}.done", **position, **{key: output.text})
-        yield self._event("response.content_part.done", **position, part={"type": part, key: output.text})
+            yield self._make_event(
+                "response.output_audio.delta", **position, delta=make_speech_audio(output.text_tokens)
+            )
+            yield self._make_event("response.output_audio.done", **position)
+        yield self._make_event(f"{kind}.done", **position, **{key: output.text})
+        yield self._make_event("response.content_part.done", **position, part={"type": part, key: output.text})
 
-    def _call_events(self, position: Json, item: Json) -> Iterator[Event]:
+    def _make_call_events(self, position: Json, item: Json) -> Iterator[Event]:
         arguments = as_text(item["arguments"])
         for piece in split_arguments(arguments):
-            yield self._event("response.function_call_arguments.delta", **position, delta=piece)
-        yield self._event("response.function_call_arguments.done", **position, name=item["name"], arguments=arguments)
+            yield self._make_event("response.function_call_arguments.delta", **position, delta=piece)
+        yield self._make_event(
+            "response.function_call_arguments.done", **position, name=item["name"], arguments=arguments
+        )
