@@ -59,6 +59,21 @@ def test_a_session_event_changes_model_and_spends() -> None:
     assert reader.feed_server_frame(updated) == ()
 
 
+def test_a_session_event_that_confirms_the_opening_spends_is_no_change() -> None:
+    reader = open_realtime("intent=transcription&model=gpt-4o-transcribe", ())
+    opening_spends = reader.spends
+
+    def updated(transcription: dict[str, str] | None) -> str:
+        return event("transcription_session.updated", session={"input_audio_transcription": transcription})
+
+    assert reader.feed_server_frame(updated({"model": "gpt-4o-transcribe"})) == ()
+    assert reader.feed_server_frame(updated(None)) == ()
+    assert reader.spends == opening_spends
+    (change,) = reader.feed_server_frame(updated({"model": "whisper-1"}))
+    assert isinstance(change, SessionChanged)
+    assert [spend.model for spend in change.spends] == ["whisper-1"]
+
+
 def test_a_response_is_work_from_created_to_done() -> None:
     reader = open_realtime("model=gpt-realtime", ())
     assert not reader.working
