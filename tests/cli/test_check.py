@@ -25,7 +25,7 @@ def check(config: Path, environment: dict[str, str] | None = None) -> Result:
 
 
 def write_prices(path: Path) -> Path:
-    """A valid price file with one model."""
+    """Write a valid price file with one model and return its path."""
     path.write_text(
         "provider: openai\n"
         "models:\n"
@@ -41,7 +41,7 @@ def write_prices(path: Path) -> Path:
     return path
 
 
-def test_a_good_configuration_is_summed_up_in_one_line(tmp_path: Path) -> None:
+def test_valid_configuration_prints_a_one_line_summary(tmp_path: Path) -> None:
     prices = write_prices(tmp_path / "prices.yaml")
     config = write_config(tmp_path, UPSTREAM, pricing={"path": str(prices)})
 
@@ -54,7 +54,7 @@ def test_a_good_configuration_is_summed_up_in_one_line(tmp_path: Path) -> None:
     )
 
 
-def test_every_fault_has_a_line_of_its_own_and_no_secret(tmp_path: Path) -> None:
+def test_each_fault_is_printed_on_its_own_line_without_secrets(tmp_path: Path) -> None:
     openai = {"base_url": UPSTREAM, "api_key": OPENAI_KEY}
     config = write_config(tmp_path, UPSTREAM, providers={"openai": openai}, listen={"port": -1}, extra=1)
 
@@ -72,7 +72,7 @@ def test_every_fault_has_a_line_of_its_own_and_no_secret(tmp_path: Path) -> None
     assert not any(secret in result.output for secret in SECRETS.values())
 
 
-def test_what_no_schema_can_say_of_prices_is_told_with_the_rest(tmp_path: Path) -> None:
+def test_faults_of_the_price_rules_are_printed_with_the_others(tmp_path: Path) -> None:
     prices = tmp_path / "prices"
     prices.mkdir()
     for name in ("a.yaml", "b.yaml"):
@@ -84,7 +84,7 @@ def test_what_no_schema_can_say_of_prices_is_told_with_the_rest(tmp_path: Path) 
     assert [line.replace(f"{tmp_path}/", "").split(": ")[0] for line in lines] == ["prices/b.yaml:1", "proxy.yaml:35"]
 
 
-def test_a_secret_that_all_can_read_is_a_warning(tmp_path: Path) -> None:
+def test_secret_file_readable_by_all_is_a_warning(tmp_path: Path) -> None:
     key = tmp_path / "openai.key"
     key.write_text(OPENAI_KEY)
     key.chmod(0o644)
@@ -101,7 +101,7 @@ def test_a_secret_that_all_can_read_is_a_warning(tmp_path: Path) -> None:
     )
 
 
-def test_a_missing_file_is_a_fault(tmp_path: Path) -> None:
+def test_missing_configuration_is_a_fault(tmp_path: Path) -> None:
     result = check(tmp_path / "none.yaml")
 
     assert result.stdout == f"{tmp_path}/none.yaml: does not exist; create it or name another file\n"
@@ -116,5 +116,5 @@ def test_help_shows_an_example() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["check", "--no-such-option"], ["check", "proxy.yaml"]])
-def test_a_wrong_call_exits_with_2(arguments: list[str]) -> None:
+def test_invalid_command_line_exits_with_2(arguments: list[str]) -> None:
     assert CliRunner().invoke(main, arguments).exit_code == 2

@@ -1,4 +1,4 @@
-"""Where reports find the ledger."""
+"""Finding the ledger for reports."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from tornado_proxy.domain.ledger_address import PostgresAddress
 
 
 def config(folder: Path, **ledger: object) -> Path:
-    """A configuration of which reports may read the section `ledger` alone: the key of its provider is not there."""
+    """Write a configuration whose provider key is missing: reports must read only the section `ledger`."""
     path = folder / "proxy.yaml"
     provider = {"base_url": "https://api.openai.com", "api_key": {"env": "NOT_HERE"}}
     path.write_text(yaml.safe_dump({"providers": {"openai": provider}, "projects": [], "ledger": ledger}))
     return path
 
 
-def test_a_file_is_found_from_the_configuration_and_from_a_url(tmp_path: Path) -> None:
+def test_sqlite_file_is_found_by_configuration_and_by_url(tmp_path: Path) -> None:
     assert find_ledger(config(tmp_path, url="sqlite:///../var/ledger.db"), None) == tmp_path / "../var/ledger.db"
     assert find_ledger(tmp_path / "none.yaml", "sqlite:////var/ledger.db") == Path("/var/ledger.db")
 
 
-def test_a_server_is_found_with_its_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_postgresql_server_is_found_with_its_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEDGER_PASSWORD", "hunter2")
     path = config(tmp_path, url="postgresql://proxy@db/ledger", password={"env": "LEDGER_PASSWORD"})
 
@@ -36,21 +36,21 @@ def test_a_server_is_found_with_its_password(tmp_path: Path, monkeypatch: pytest
     )
 
 
-def test_a_url_on_the_command_line_leaves_the_password_to_libpq(tmp_path: Path) -> None:
+def test_password_of_a_url_option_is_left_to_libpq(tmp_path: Path) -> None:
     found = find_ledger(tmp_path / "none.yaml", "postgresql://proxy@db/ledger")
 
     assert isinstance(found, PostgresAddress)
     assert found.password is None
 
 
-def test_a_password_that_is_missing_is_told_with_its_place(tmp_path: Path) -> None:
+def test_missing_password_is_a_fault_with_its_position(tmp_path: Path) -> None:
     path = config(tmp_path, url="postgresql://proxy@db/ledger", password={"env": "LEDGER_PASSWORD_NOT_SET"})
 
     with pytest.raises(ConfigError, match=r"ledger\.password: environment variable LEDGER_PASSWORD_NOT_SET is not set"):
         find_ledger(path, None)
 
 
-def test_a_password_in_the_configuration_itself_is_refused_and_not_repeated(tmp_path: Path) -> None:
+def test_password_in_the_configuration_is_rejected_and_not_printed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         find_ledger(config(tmp_path, url="postgresql://proxy@db/ledger", password="hunter2"), None)
 
@@ -59,7 +59,7 @@ def test_a_password_in_the_configuration_itself_is_refused_and_not_repeated(tmp_
 
 
 @pytest.mark.parametrize("url", ["postgresql://proxy:hunter2@db/ledger", "mysql://db/ledger", "ledger.db"])
-def test_a_url_that_is_no_ledger_s_is_a_fault_of_the_command(url: str, tmp_path: Path) -> None:
+def test_url_that_is_no_ledger_is_an_invalid_command_line(url: str, tmp_path: Path) -> None:
     with pytest.raises(click.UsageError) as refused:
         find_ledger(tmp_path / "none.yaml", url)
 
@@ -68,9 +68,7 @@ def test_a_url_that_is_no_ledger_s_is_a_fault_of_the_command(url: str, tmp_path:
 
 
 @pytest.mark.parametrize("key", ["password", "journal"])
-def test_what_only_a_server_needs_is_refused_beside_a_file(
-    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_server_settings_are_rejected_for_a_file(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEDGER_PASSWORD", "hunter2")
     value = {"env": "LEDGER_PASSWORD"} if key == "password" else "waiting"
 

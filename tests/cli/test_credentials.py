@@ -40,13 +40,14 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Runs a command line in `tmp_path`; the API key is in the environment variable KEY and in the file key.txt."""
+    """Return a function that runs a command in `tmp_path`, with the API key in the variable KEY and in key.txt."""
     (tmp_path / "key.txt").write_text(WRITTEN + "\n")
     (tmp_path / "spec.yaml").write_text(SPEC)
 
     def run(*arguments: str, stdin: str = "", **environment: str) -> Result:
-        named = [str(tmp_path / one) if one in ("key.txt", "spec.yaml", "new.key") else one for one in arguments]
-        result = CliRunner().invoke(main, named, input=stdin, env={"KEY": WRITTEN, **environment})
+        files = ("key.txt", "spec.yaml", "new.key")
+        resolved = [str(tmp_path / argument) if argument in files else argument for argument in arguments]
+        result = CliRunner().invoke(main, resolved, input=stdin, env={"KEY": WRITTEN, **environment})
         assert result.exception is None or isinstance(result.exception, SystemExit)
         return result
 
@@ -64,7 +65,7 @@ def mint(run: Run, *arguments: str) -> str:
 
 
 class TestKeyCreate:
-    def test_the_key_and_the_lines_for_the_server_belong_together(self, run: Run) -> None:
+    def test_key_and_server_lines_contain_the_same_secret(self, run: Run) -> None:
         result = run("key", "create", "--project", PROJECT_ID, "--env", "ACME_KEY")
 
         assert result.exit_code == 0
@@ -74,15 +75,15 @@ class TestKeyCreate:
         lines = yaml.safe_load(result.stdout[result.stdout.index("    api_keys:") :])
         assert lines == {"api_keys": [{"id": key.id, "secret": {"env": "ACME_KEY"}}]}
 
-    def test_each_line_is_said_to_be_secret_or_not(self, run: Run) -> None:
-        said = run("key", "create", "--project", PROJECT_ID).stdout.splitlines()
+    def test_comments_say_which_lines_are_secret(self, run: Run) -> None:
+        lines = run("key", "create", "--project", PROJECT_ID).stdout.splitlines()
 
-        comments = {said[number + 1][:3]: line for number, line in enumerate(said) if line.startswith("#")}
+        comments = {lines[number + 1][:3]: line for number, line in enumerate(lines) if line.startswith("#")}
         assert "a secret" in comments["ma-"]
         assert "for the server alone" in comments["PRO"]
         assert "Not secret" in comments["   "]
 
-    def test_the_secret_can_go_into_a_file_that_only_its_owner_reads(self, run: Run, tmp_path: Path) -> None:
+    def test_secret_is_written_to_a_file_that_only_its_owner_can_read(self, run: Run, tmp_path: Path) -> None:
         result = run("key", "create", "--project", PROJECT_ID, "--file", "new.key")
 
         file = tmp_path / "new.key"
@@ -93,7 +94,7 @@ class TestKeyCreate:
         lines = yaml.safe_load(result.stdout[result.stdout.index("    api_keys:") :])
         assert lines["api_keys"][0]["secret"] == {"file": str(file)}
 
-    def test_a_file_that_exists_is_left_alone(self, run: Run, tmp_path: Path) -> None:
+    def test_existing_file_is_not_overwritten(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "new.key").write_text("a key in use")
 
         result = run("key", "create", "--project", PROJECT_ID, "--file", "new.key")
@@ -110,14 +111,14 @@ class TestKeyCreate:
             ["--project", PROJECT_ID, "--env", "A", "--file", "new.key"],
         ],
     )
-    def test_wrong_usage_exits_with_2(self, run: Run, arguments: list[str]) -> None:
+    def test_invalid_command_line_exits_with_2(self, run: Run, arguments: list[str]) -> None:
         result = run("key", "create", *arguments)
 
         assert (result.exit_code, result.stdout) == (2, "")
 
 
 class TestTokenMint:
-    def test_a_spec_file_becomes_a_token(self, run: Run) -> None:
+    def test_spec_file_is_minted_as_a_token(self, run: Run) -> None:
         result = run("token", "mint", "--key-file", "key.txt", "spec.yaml", "--expires-in", "1h")
 
         assert result.exit_code == 0
@@ -132,7 +133,7 @@ class TestTokenMint:
         ]
         assert abs(claims["exp"] - datetime.now(UTC).timestamp() - 3600) < 60
 
-    def test_flags_do_without_a_spec_file(self, run: Run) -> None:
+    def test_options_replace_a_spec_file(self, run: Run) -> None:
         token = mint(run, "--identity", "ada", "--room", "lab", "--role", "tool", "--model", "openai/*", "--model", "*")
 
         assert claims_of(token)["grants"] == [
@@ -141,11 +142,11 @@ class TestTokenMint:
             {"name": "api", "scope": {"llm": {"models": ["openai/*", "*"]}}},
         ]
 
-    def test_without_models_all_are_granted(self, run: Run) -> None:
+    def test_token_without_models_grants_all_models(self, run: Run) -> None:
         assert claims_of(mint(run, "--identity", "ada"))["grants"] == [{"name": "api", "scope": {"llm": {}}}]
 
     @pytest.mark.parametrize(
-        ("arguments", "life"),
+        ("arguments", "lifetime"),
         [
             ([], timedelta(hours=24)),
             (["--expires-in", "90s"], timedelta(seconds=90)),
@@ -153,15 +154,15 @@ class TestTokenMint:
             (["--expires-in", "30d"], timedelta(days=30)),
         ],
     )
-    def test_a_token_holds_as_long_as_it_was_asked_to(self, run: Run, arguments: list[str], life: timedelta) -> None:
+    def test_token_expires_after_the_requested_time(self, run: Run, arguments: list[str], lifetime: timedelta) -> None:
         expires_at = datetime.fromtimestamp(claims_of(mint(run, "--identity", "ada", *arguments))["exp"], UTC)
 
-        assert abs(expires_at - datetime.now(UTC) - life) < timedelta(minutes=1)
+        assert abs(expires_at - datetime.now(UTC) - lifetime) < timedelta(minutes=1)
 
-    def test_a_token_that_never_expires_must_be_asked_for(self, run: Run) -> None:
+    def test_token_without_an_end_needs_the_option_never(self, run: Run) -> None:
         assert "exp" not in claims_of(mint(run, "--identity", "ada", "--expires-in", "never"))
 
-    def test_the_key_may_come_from_standard_input(self, run: Run) -> None:
+    def test_key_is_read_from_standard_input(self, run: Run) -> None:
         result = run("token", "mint", "--key-file", "-", "--identity", "ada", stdin=f"{WRITTEN}\n")
 
         assert claims_of(result.stdout)["name"] == "ada"
@@ -177,19 +178,19 @@ class TestTokenMint:
             ["--key-env", "KEY", "--identity", "ada", "--model", "gpt-5"],
             ["--key-env", "KEY", "--identity", "ada", "--role", "king"],
             *(
-                ["--key-env", "KEY", "--identity", "ada", "--expires-in", life]
-                for life in ("0s", "1", "-1h", "9" * 12 + "d")
+                ["--key-env", "KEY", "--identity", "ada", "--expires-in", lifetime]
+                for lifetime in ("0s", "1", "-1h", "9" * 12 + "d")
             ),
         ],
     )
-    def test_wrong_usage_exits_with_2(self, run: Run, arguments: list[str]) -> None:
+    def test_invalid_command_line_exits_with_2(self, run: Run, arguments: list[str]) -> None:
         result = run("token", "mint", *arguments)
 
         assert (result.exit_code, result.stdout) == (2, "")
         assert SECRET not in result.stderr
 
     @pytest.mark.parametrize(
-        ("arguments", "environment", "says"),
+        ("arguments", "environment", "message"),
         [
             (["--key-env", "NOT_SET", "--identity", "ada"], {}, "environment variable NOT_SET is empty or not set"),
             (["--key-env", "KEY", "--identity", "ada"], {"KEY": SECRET}, "ma-<kid>-<project>-<secret>"),
@@ -198,17 +199,17 @@ class TestTokenMint:
             (["--key-env", "KEY", "--identity", "a\tb"], {}, "control character"),
         ],
     )
-    def test_a_fault_of_the_input_exits_with_1(
-        self, run: Run, arguments: list[str], environment: dict[str, str], says: str
+    def test_invalid_input_exits_with_1(
+        self, run: Run, arguments: list[str], environment: dict[str, str], message: str
     ) -> None:
         result = run("token", "mint", *arguments, **environment)
 
         assert (result.exit_code, result.stdout) == (1, "")
-        assert says in result.stderr
+        assert message in result.stderr
         assert SECRET not in result.stderr
 
     @pytest.mark.parametrize(
-        ("old", "new", "says"),
+        ("old", "new", "message"),
         [
             ("version: v1", "version: v2", "spec.yaml:1: version: must be v1"),
             ("kind: ParticipantToken\n", "", "kind: must be ParticipantToken"),
@@ -230,8 +231,8 @@ class TestTokenMint:
             ("room: lab", "room: lab\nroom: den", "duplicate key"),
         ],
     )
-    def test_each_fault_of_a_spec_is_named_with_its_line(
-        self, run: Run, tmp_path: Path, old: str, new: str, says: str
+    def test_fault_of_a_spec_file_has_its_line(
+        self, run: Run, tmp_path: Path, old: str, new: str, message: str
     ) -> None:
         assert old in SPEC
         (tmp_path / "spec.yaml").write_text(SPEC.replace(old, new))
@@ -239,15 +240,15 @@ class TestTokenMint:
         result = run("token", "mint", "--key-env", "KEY", "spec.yaml")
 
         assert (result.exit_code, result.stdout) == (1, "")
-        assert says in result.stderr
+        assert message in result.stderr
 
     @pytest.mark.parametrize("content", ["[]", "text", "api: []"])
-    def test_a_file_that_is_no_spec_is_refused(self, run: Run, tmp_path: Path, content: str) -> None:
+    def test_file_that_is_no_spec_is_rejected(self, run: Run, tmp_path: Path, content: str) -> None:
         (tmp_path / "spec.yaml").write_text(content)
 
         assert run("token", "mint", "--key-env", "KEY", "spec.yaml").exit_code == 1
 
-    def test_a_token_that_the_server_would_find_too_long_is_not_minted(self, run: Run, tmp_path: Path) -> None:
+    def test_token_longer_than_the_server_accepts_is_not_minted(self, run: Run, tmp_path: Path) -> None:
         models = json.dumps([f"openai/model-{number}" for number in range(1000)])
         (tmp_path / "spec.yaml").write_text(SPEC.replace('["openai/*"]', models))
 
@@ -258,15 +259,15 @@ class TestTokenMint:
 
 
 class TestTokenInspect:
-    def test_it_says_what_the_token_says_and_neither_signature_nor_secret(self, run: Run) -> None:
+    def test_claims_are_printed_without_signature_or_secret(self, run: Run) -> None:
         token = mint(run, "spec.yaml", "--expires-in", "1h")
 
         result = run("token", "inspect", stdin=f"{token}\n")
 
         assert result.exit_code == 0
-        said = dict(re.split(r":\s+", line, maxsplit=1) for line in result.stdout.splitlines())
-        assert said.pop("expires").startswith("20")
-        assert said == {
+        claims = dict(re.split(r":\s+", line, maxsplit=1) for line in result.stdout.splitlines())
+        assert claims.pop("expires").startswith("20")
+        assert claims == {
             "verified": "not verified (use --config, --key-file or --key-env)",
             "participant": "ada",
             "project": PROJECT_ID,
@@ -282,7 +283,7 @@ class TestTokenInspect:
         assert SECRET not in result.output
 
     @pytest.mark.parametrize("verifier", [["--key-env", "KEY"], ["--key-file", "key.txt"]])
-    def test_it_verifies_with_the_key(self, run: Run, verifier: list[str]) -> None:
+    def test_token_is_verified_with_the_key(self, run: Run, verifier: list[str]) -> None:
         token = mint(run, "spec.yaml")
 
         result = run("token", "inspect", token, *verifier)
@@ -290,7 +291,7 @@ class TestTokenInspect:
         assert result.exit_code == 0
         assert result.stdout.startswith("verified:     yes\n")
 
-    def test_it_verifies_with_the_server_s_configuration(
+    def test_token_is_verified_with_the_server_configuration(
         self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         for name in ("TEST_OPENAI_KEY", "TEST_ANTHROPIC_KEY", "TEST_OTHER_SIGNING_SECRET"):
@@ -303,13 +304,13 @@ class TestTokenInspect:
         assert (result.exit_code, result.stderr) == (0, "")
         assert result.stdout.startswith("verified:     yes\n")
 
-    def test_a_configuration_that_cannot_be_used_is_a_fault_of_the_input(self, run: Run, tmp_path: Path) -> None:
+    def test_invalid_configuration_exits_with_1(self, run: Run, tmp_path: Path) -> None:
         result = run("token", "inspect", mint(run, "spec.yaml"), "--config", str(tmp_path / "none.yaml"))
 
         assert result.exit_code == 1
         assert "none.yaml: does not exist" in result.stderr
 
-    def test_a_signature_that_does_not_hold_exits_with_1_and_shows_the_claims(self, run: Run) -> None:
+    def test_invalid_signature_exits_with_1_and_prints_the_claims(self, run: Run) -> None:
         token = jwt.encode(claims_of(mint(run, "spec.yaml")), "another" * 8, algorithm="HS256")
 
         result = run("token", "inspect", token, "--key-env", "KEY")
@@ -329,7 +330,7 @@ class TestTokenInspect:
             ({}, "warning: the token never expires"),
         ],
     )
-    def test_it_warns_of_times_on_standard_error(self, run: Run, times: dict[str, int], warning: str) -> None:
+    def test_invalid_times_are_warnings_on_standard_error(self, run: Run, times: dict[str, int], warning: str) -> None:
         claims = {"name": "ada", "grants": [], "sub": PROJECT_ID, "kid": KEY.id, **times}
 
         result = run("token", "inspect", jwt.encode(claims, SECRET, algorithm="HS256"))
@@ -339,7 +340,7 @@ class TestTokenInspect:
         assert "models:       none: the token has no api grant" in result.stdout
 
     @pytest.mark.parametrize(
-        ("scope", "said"),
+        ("scope", "description"),
         [
             ({}, "none: the api grant has no llm section"),
             ({"llm": {}}, "all models of the project"),
@@ -347,17 +348,17 @@ class TestTokenInspect:
             ({"llm": {"models": ["openai/*", "a\u001b[2J"]}}, 'openai/*, "a\\u001b[2J"'),
         ],
     )
-    def test_it_says_which_models_are_granted(self, run: Run, scope: dict[str, Any], said: str) -> None:
+    def test_granted_models_are_printed(self, run: Run, scope: dict[str, Any], description: str) -> None:
         claims = {"name": "ada", "grants": [{"name": "api", "scope": scope}]}
 
         result = run("token", "inspect", "-", stdin=f"Bearer {jwt.encode(claims, SECRET, algorithm='HS256')}\n")
 
         assert result.exit_code == 0
-        assert f"models:       {said}\n" in result.stdout
+        assert f"models:       {description}\n" in result.stdout
         assert "signing key:  none named\n" in result.stdout
 
     @pytest.mark.parametrize("text", ["", "sk-proj-somebody-s-key", "a.b.c"])
-    def test_what_is_no_token_exits_with_1_and_is_not_repeated(self, run: Run, text: str) -> None:
+    def test_text_that_is_no_token_exits_with_1_and_is_not_printed(self, run: Run, text: str) -> None:
         result = run("token", "inspect", stdin=text)
 
         assert (result.exit_code, result.stdout) == (1, "")
@@ -367,12 +368,12 @@ class TestTokenInspect:
     @pytest.mark.parametrize(
         "arguments", [["--config", "a.yaml", "--key-env", "KEY"], ["--key-file", "-"], ["a", "--key-file", "b", "c"]]
     )
-    def test_wrong_usage_exits_with_2(self, run: Run, arguments: list[str]) -> None:
+    def test_invalid_command_line_exits_with_2(self, run: Run, arguments: list[str]) -> None:
         assert run("token", "inspect", *arguments).exit_code == 2
 
 
 @pytest.mark.parametrize("command", [["key", "create"], ["token", "mint"], ["token", "inspect"]])
-def test_help_shows_an_example_on_its_own_lines(run: Run, command: list[str]) -> None:
+def test_help_has_an_example_on_its_own_lines(run: Run, command: list[str]) -> None:
     result = run(*command, "--help")
 
     assert result.exit_code == 0

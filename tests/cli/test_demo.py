@@ -1,4 +1,4 @@
-"""`tornado-proxy demo`: what it prints works when it is pasted into a shell."""
+"""`tornado-proxy demo`: its printed lines work when they are pasted into a shell."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
 
 @contextmanager
 def demo(folder: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The running demo, and what it printed."""
+    """Yield the process of a running demo and its output."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tornado_proxy", "demo", "--port", "0", "--admin-port", "0", "--dir", str(folder)],
         stdout=subprocess.PIPE,
@@ -44,7 +44,7 @@ def demo(folder: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[st
 
 
 def shell(command: str, printed: str) -> str:
-    """What `command` prints in a shell that has run the `export` lines."""
+    """Return the output of `command` in a shell that has run the `export` lines."""
     exports = "\n".join(line for line in printed.splitlines() if line.startswith("export "))
     done = subprocess.run(
         ["bash", "-ec", f"{exports}\n{command}"], capture_output=True, text=True, cwd=ROOT, timeout=60
@@ -53,7 +53,7 @@ def shell(command: str, printed: str) -> str:
     return done.stdout
 
 
-def test_the_lines_it_prints_work_when_pasted(tmp_path: Path) -> None:
+def test_printed_lines_work_in_a_shell(tmp_path: Path) -> None:
     with demo(tmp_path / "it's a folder") as (_, printed):
         assert "anthropic and openai: the built-in simulator responds" in printed
         curl = re.search(r"^curl .*\\\n.*$", printed, re.MULTILINE)
@@ -72,7 +72,7 @@ def test_the_lines_it_prints_work_when_pasted(tmp_path: Path) -> None:
     assert '"claude-sonnet-5"' in claude
 
 
-def test_ctrl_c_ends_it_cleanly_and_its_tokens_outlive_it(tmp_path: Path) -> None:
+def test_ctrl_c_exits_with_0_and_tokens_stay_valid(tmp_path: Path) -> None:
     with demo(tmp_path) as (process, first):
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
@@ -86,13 +86,13 @@ def test_ctrl_c_ends_it_cleanly_and_its_tokens_outlive_it(tmp_path: Path) -> Non
     assert '"gpt-4o-mini"' in listed
 
 
-def test_it_serves_without_assertions(tmp_path: Path) -> None:
-    """`python -O` leaves `assert` out; nothing that comes from outside may hang on one."""
+def test_demo_runs_without_assertions(tmp_path: Path) -> None:
+    """`python -O` removes `assert`; no input from outside may depend on one."""
     with demo(tmp_path, PYTHONOPTIMIZE="1") as (_, printed):
-        ask = 'curl -sS "$OPENAI_BASE_URL/chat/completions" -H "Authorization: Bearer $OPENAI_API_KEY" -d '
+        curl = 'curl -sS "$OPENAI_BASE_URL/chat/completions" -H "Authorization: Bearer $OPENAI_API_KEY" -d '
         body = '{"model":"gpt-4o-mini","stream":true,"messages":[{"role":"user","content":"hi"}]}'
-        good = shell(ask + shlex.quote(body), printed)
-        bad = [shell(ask + shlex.quote(one), printed) for one in ("", "[]", "{", '{"model":1}', '{"model":"x"}')]
+        good = shell(curl + shlex.quote(body), printed)
+        bad = [shell(curl + shlex.quote(body), printed) for body in ("", "[]", "{", '{"model":1}', '{"model":"x"}')]
         claude = shell(
             'curl -sS "$ANTHROPIC_BASE_URL/v1/messages" -H "x-api-key: $ANTHROPIC_API_KEY" '
             """-d '{"model":"claude-sonnet-5","max_tokens":9,"messages":[{"role":"user","content":"hi"}]}'""",
@@ -100,11 +100,11 @@ def test_it_serves_without_assertions(tmp_path: Path) -> None:
         )
 
     assert "data: [DONE]" in good
-    assert [("invalid_request_error" in answer) for answer in bad] == [True] * 5
+    assert [("invalid_request_error" in response) for response in bad] == [True] * 5
     assert '"type":"message"' in claude
 
 
-def test_a_participant_token_in_the_environment_is_not_taken_for_a_provider_key(tmp_path: Path) -> None:
+def test_participant_token_in_the_environment_is_not_used_as_a_provider_key(tmp_path: Path) -> None:
     with demo(tmp_path, OPENAI_API_KEY=mint(), ANTHROPIC_API_KEY="sk-ant-looks-like-one") as (_, printed):
         pass
 
@@ -114,17 +114,17 @@ def test_a_participant_token_in_the_environment_is_not_taken_for_a_provider_key(
 
 
 @pytest.mark.parametrize(
-    ("made", "said"),
+    ("file", "message"),
     [
-        pytest.param("", "name another --dir", id="a file where the folder should be"),
-        pytest.param("api_key", "remove the file", id="a key file that holds no key"),
+        pytest.param("", "name another --dir", id="the folder is a file"),
+        pytest.param("api_key", "remove the file", id="the key file contains no key"),
     ],
 )
-def test_a_folder_that_cannot_be_used_is_told_in_one_line(made: str, said: str, tmp_path: Path) -> None:
+def test_unusable_folder_is_a_one_line_error(file: str, message: str, tmp_path: Path) -> None:
     folder = tmp_path / "demo"
-    if made:
+    if file:
         folder.mkdir()
-    (folder / made).write_text("nothing\n")
+    (folder / file).write_text("nothing\n")
 
     refused = subprocess.run(
         [sys.executable, "-m", "tornado_proxy", "demo", "--port", "0", "--admin-port", "0", "--dir", str(folder)],
@@ -137,4 +137,4 @@ def test_a_folder_that_cannot_be_used_is_told_in_one_line(made: str, said: str, 
 
     assert refused.returncode == 1
     assert len(refused.stderr.splitlines()) == 1
-    assert said in refused.stderr
+    assert message in refused.stderr

@@ -1,3 +1,5 @@
+"""`tornado-proxy explain`: the bill as text and JSON, and its errors."""
+
 from __future__ import annotations
 
 import json
@@ -7,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.billed import rated, run, write_ledger, write_prices
+from tests.cli.rated_ledger import rated, run, write_ledger, write_prices
 from tests.ledger.sample_records import CALLER, make_intent, make_record
 from tests.reports.rated_records import PRICES
 from tornado_proxy.domain.cost import Cost, LineItem, bill
@@ -20,7 +22,7 @@ def prices(tmp_path: Path) -> Path:
     return write_prices(tmp_path)
 
 
-def test_the_bill_shows_usage_prices_sources_and_each_multiplication(tmp_path: Path, prices: Path) -> None:
+def test_bill_shows_usage_prices_sources_and_each_multiplication(tmp_path: Path, prices: Path) -> None:
     ledger = write_ledger(tmp_path, [rated("req_1", prices)])
 
     result = run("explain", "req_1", "--ledger", ledger, "--prices", prices)
@@ -41,7 +43,7 @@ def test_the_bill_shows_usage_prices_sources_and_each_multiplication(tmp_path: P
     assert "warning" not in text
 
 
-def test_the_terms_that_chose_a_price_are_shown(tmp_path: Path, prices: Path) -> None:
+def test_bill_shows_the_terms_that_selected_a_price(tmp_path: Path, prices: Path) -> None:
     ledger = write_ledger(tmp_path, [rated("req_1", prices, tier="flex", region="eu")])
 
     text = run("explain", "req_1", "--ledger", ledger, "--prices", prices).stdout
@@ -53,7 +55,7 @@ def test_the_terms_that_chose_a_price_are_shown(tmp_path: Path, prices: Path) ->
     assert "price: gpt-5.4 (service_tier flex), entry " in text
 
 
-def test_a_price_that_has_changed_since_is_marked(tmp_path: Path, prices: Path) -> None:
+def test_changed_price_is_marked(tmp_path: Path, prices: Path) -> None:
     ledger = write_ledger(tmp_path, [rated("req_1", prices)])
     write_prices(tmp_path, PRICES.replace('"1.25"', '"2.5"'))
 
@@ -69,7 +71,7 @@ def test_a_price_that_has_changed_since_is_marked(tmp_path: Path, prices: Path) 
     assert result.stdout.count("warning") == 1
 
 
-def test_a_model_that_has_gone_since_is_marked(tmp_path: Path, prices: Path) -> None:
+def test_removed_model_is_marked(tmp_path: Path, prices: Path) -> None:
     ledger = write_ledger(tmp_path, [rated("req_1", prices)])
     write_prices(tmp_path, PRICES.replace("gpt-5.4", "gpt-9"))
 
@@ -78,7 +80,7 @@ def test_a_model_that_has_gone_since_is_marked(tmp_path: Path, prices: Path) -> 
     assert "today's price files have no price for it (gpt-5.4 has no prices)" in result.stdout
 
 
-def test_json_holds_the_same(tmp_path: Path, prices: Path) -> None:
+def test_json_has_the_same_values(tmp_path: Path, prices: Path) -> None:
     ledger = write_ledger(tmp_path, [rated("req_1", prices, tier="flex")])
 
     bill_shown = json.loads(run("explain", "req_1", "--ledger", ledger, "--prices", prices, "--format", "json").stdout)
@@ -98,15 +100,15 @@ def test_json_holds_the_same(tmp_path: Path, prices: Path) -> None:
     assert bill_shown["warnings"] == []
 
 
-def test_what_was_not_charged_is_said_aloud(tmp_path: Path, prices: Path) -> None:
+def test_uncharged_quantity_is_a_warning(tmp_path: Path, prices: Path) -> None:
     unpriced = LineItem("input_audio_tokens", Decimal(7), "", None, None, "gpt-5.4")
-    one = make_record(
+    unpriced_record = make_record(
         make_intent("req_1"),
         cost=bill([unpriced], Decimal("0.05")),
         basis=Basis.UNSETTLED,
         faults=("no price for audio",),
     )
-    ledger = write_ledger(tmp_path, [one])
+    ledger = write_ledger(tmp_path, [unpriced_record])
 
     text = run("explain", "req_1", "--ledger", ledger, "--prices", prices).stdout
 
@@ -115,7 +117,7 @@ def test_what_was_not_charged_is_said_aloud(tmp_path: Path, prices: Path) -> Non
     assert "warning: input_audio_tokens of gpt-5.4 has no price; 7 are not charged" in text
 
 
-def test_a_free_call_costs_nothing(tmp_path: Path, prices: Path) -> None:
+def test_free_request_costs_nothing(tmp_path: Path, prices: Path) -> None:
     free = Cost((), Decimal(0), Decimal(0), Decimal(0))
     ledger = write_ledger(tmp_path, [make_record(make_intent("req_1"), cost=free, basis=Basis.FREE, usage=None)])
 
@@ -125,19 +127,19 @@ def test_a_free_call_costs_nothing(tmp_path: Path, prices: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("basis", "words"), [(Basis.PENDING, "Nothing is charged yet"), (Basis.UNSETTLED, "The cost is not known")]
+    ("basis", "expected"), [(Basis.PENDING, "Nothing is charged yet"), (Basis.UNSETTLED, "The cost is not known")]
 )
-def test_a_cost_that_is_not_known_is_not_called_nothing(tmp_path: Path, prices: Path, basis: Basis, words: str) -> None:
+def test_unknown_cost_is_not_printed_as_nothing(tmp_path: Path, prices: Path, basis: Basis, expected: str) -> None:
     nothing = Cost((), Decimal(0), Decimal(0), Decimal(0))
     ledger = write_ledger(tmp_path, [make_record(make_intent("req_1"), cost=nothing, basis=basis, usage=None)])
 
     text = run("explain", "req_1", "--ledger", ledger, "--prices", prices).stdout
 
-    assert f"\n{words}" in text
+    assert f"\n{expected}" in text
     assert "Nothing was charged" not in text
 
 
-def test_of_a_request_whose_process_died_the_end_is_not_known(tmp_path: Path, prices: Path) -> None:
+def test_crashed_request_has_no_duration(tmp_path: Path, prices: Path) -> None:
     nothing = Cost((), Decimal(0), Decimal(0), Decimal(0))
     crashed = make_record(
         make_intent("req_1"), cost=nothing, basis=Basis.UNSETTLED, outcome=Outcome.CRASHED, status=None
@@ -150,7 +152,7 @@ def test_of_a_request_whose_process_died_the_end_is_not_known(tmp_path: Path, pr
     assert "outcome   crashed, status none\n" in text
 
 
-def test_names_of_clients_cannot_move_the_cursor(tmp_path: Path, prices: Path) -> None:
+def test_control_characters_of_clients_are_replaced(tmp_path: Path, prices: Path) -> None:
     caller = replace(CALLER, participant="\x1b[2Jada\rbob")
     ledger = write_ledger(tmp_path, [make_record(make_intent("req_1", caller=caller))])
 
@@ -159,7 +161,7 @@ def test_names_of_clients_cannot_move_the_cursor(tmp_path: Path, prices: Path) -
     assert "participant �[2Jada�bob" in text
 
 
-def test_a_request_that_is_not_there_is_status_1(tmp_path: Path, prices: Path) -> None:
+def test_unknown_request_exits_with_1(tmp_path: Path, prices: Path) -> None:
     ledger = write_ledger(tmp_path, [rated("req_1", prices)])
 
     result = run("explain", "req_2", "--ledger", ledger, "--prices", prices)
@@ -169,7 +171,7 @@ def test_a_request_that_is_not_there_is_status_1(tmp_path: Path, prices: Path) -
     assert "Llm-Proxy-Request-Id" in result.stderr
 
 
-def test_a_ledger_or_prices_that_are_not_there_are_status_1(tmp_path: Path, prices: Path) -> None:
+def test_missing_ledger_or_price_file_exits_with_1(tmp_path: Path, prices: Path) -> None:
     no_ledger = run("explain", "req_1", "--ledger", f"sqlite:///{tmp_path}/none.db", "--prices", prices)
     ledger = write_ledger(tmp_path, [rated("req_1", prices)])
     no_prices = run("explain", "req_1", "--ledger", ledger, "--prices", tmp_path / "none.yaml")
@@ -179,7 +181,7 @@ def test_a_ledger_or_prices_that_are_not_there_are_status_1(tmp_path: Path, pric
     assert "none.yaml" in no_prices.stderr
 
 
-def test_the_bundled_prices_hold_where_the_ledger_alone_is_named(
+def test_ledger_without_configuration_uses_the_bundled_prices(
     tmp_path: Path, prices: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = write_ledger(tmp_path, [rated("req_1", prices)])

@@ -1,4 +1,4 @@
-"""The price commands on small price files and hand-cut lists, and on the files that come with the program."""
+"""The price commands on small price files and excerpts of lists, and on the bundled price files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from tests.cli.billed import run
+from tests.cli.rated_ledger import run
 from tests.harness import ROOT
 
 LISTS = ROOT / "tests" / "fixtures" / "price_lists"
@@ -78,12 +78,12 @@ def prices(tmp_path: Path) -> Path:
     return path
 
 
-def pricing(*words: Any, prices: Path) -> Result:
-    return run("pricing", *words, "--prices", prices)
+def pricing(*arguments: Any, prices: Path) -> Result:
+    return run("pricing", *arguments, "--prices", prices)
 
 
 class TestList:
-    def test_models_come_with_their_standard_prices(self, prices: Path) -> None:
+    def test_models_are_listed_with_standard_prices(self, prices: Path) -> None:
         lines = pricing("list", prices=prices).stdout.splitlines()
 
         assert [line.split("│")[2:7] for line in lines if "gpt" in line] == [
@@ -91,15 +91,15 @@ class TestList:
         ]
         assert [line.split("│")[-2].strip() for line in lines if "whisper" in line] == ["audio_seconds"]
 
-    def test_a_pattern_and_a_state_choose(self, prices: Path) -> None:
+    def test_pattern_status_and_provider_select_models(self, prices: Path) -> None:
         listed = [
-            json.loads(pricing("list", *words, "--format", "json", prices=prices).stdout)
-            for words in (["gpt*"], ["*", "--status", "retired"], ["--provider", "anthropic"])
+            json.loads(pricing("list", *arguments, "--format", "json", prices=prices).stdout)
+            for arguments in (["gpt*"], ["*", "--status", "retired"], ["--provider", "anthropic"])
         ]
 
-        assert [[one["model"] for one in models] for models in listed] == [["gpt-5.4"], [], []]
+        assert [[model["model"] for model in models] for models in listed] == [["gpt-5.4"], [], []]
 
-    def test_json_holds_every_card(self, prices: Path) -> None:
+    def test_json_has_every_card(self, prices: Path) -> None:
         (model,) = json.loads(pricing("list", "whisper-1", "--format", "json", prices=prices).stdout)
 
         assert model["cards"] == [
@@ -117,7 +117,7 @@ class TestList:
 
 class TestShow:
     @pytest.mark.parametrize("name", ["gpt-5.4", "gpt-5.4-2026-03-05", "openai/gpt-5.4"])
-    def test_every_price_comes_with_its_conditions_source_and_date(self, prices: Path, name: str) -> None:
+    def test_every_price_has_its_conditions_source_and_date(self, prices: Path, name: str) -> None:
         text = pricing("show", name, prices=prices).stdout
 
         assert text.startswith("openai/gpt-5.4: active\naliases: gpt-5.4-2026-03-05\n")
@@ -129,7 +129,7 @@ class TestShow:
             "  source: a page; checked 2026-11-01\n"
         ) in text
 
-    def test_a_model_without_prices_is_status_1_with_a_hint(self, prices: Path) -> None:
+    def test_unknown_model_exits_with_1_and_a_hint(self, prices: Path) -> None:
         result = pricing("show", "gpt-5.5", prices=prices)
 
         assert result.exit_code == 1
@@ -137,15 +137,15 @@ class TestShow:
 
 
 class TestCheck:
-    def test_the_bundled_prices_cover_what_is_served(self) -> None:
+    def test_bundled_prices_cover_the_served_endpoints(self) -> None:
         result = run("pricing", "check", "--prices", ROOT / "conf" / "prices", "--max-age", 100_000)
 
         assert (result.exit_code, result.stdout.startswith("ok: ")) == (0, True), result.stdout
 
-    def test_a_good_file_is_summed_up(self, prices: Path) -> None:
+    def test_valid_file_prints_a_summary(self, prices: Path) -> None:
         result = pricing("check", "--max-age", 100_000, prices=prices)
 
-        # Three cards of its own and two shared ones, and the one of whisper-1.
+        # gpt-5.4 has three cards and two shared ones; whisper-1 has one.
         assert (result.exit_code, result.stdout) == (0, f"ok: {prices}: 2 models, 6 price cards\n")
 
     @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ class TestCheck:
             ),
         ],
     )
-    def test_each_fault_has_a_line_with_file_and_model(self, prices: Path, old: str, new: str, fault: str) -> None:
+    def test_fault_is_printed_with_file_and_model(self, prices: Path, old: str, new: str, fault: str) -> None:
         assert PRICES.count(old) == 1
         prices.write_text(PRICES.replace(old, new))
 
@@ -178,7 +178,7 @@ class TestCheck:
         assert result.exit_code == 1
         assert any(line.startswith(f"{prices}:") and fault in line for line in result.stdout.splitlines())
 
-    def test_what_ends_and_what_is_stale_are_warnings(self, prices: Path) -> None:
+    def test_ending_and_stale_prices_are_warnings(self, prices: Path) -> None:
         ends = TODAY + timedelta(days=30)
         old = TODAY - timedelta(days=200)
         text = PRICES.replace(
@@ -194,7 +194,7 @@ class TestCheck:
         assert f"warning: {prices}:37: models.whisper-1: no price on all terms from {ends} on" in result.stderr
         assert f"was last checked on {old}" in result.stderr
 
-    def test_a_tier_that_lacks_what_the_standard_terms_have_is_a_warning(self, prices: Path) -> None:
+    def test_meter_without_a_price_on_one_tier_is_a_warning(self, prices: Path) -> None:
         result = pricing("check", "--max-age", 100_000, prices=prices)
 
         assert result.stderr == (
@@ -202,7 +202,7 @@ class TestCheck:
             "the standard terms have a price for\n"
         )
 
-    def test_what_the_schema_refuses_is_told_as_check_tells_it(self, prices: Path) -> None:
+    def test_fault_of_the_schema_is_printed_as_by_check(self, prices: Path) -> None:
         prices.write_text(PRICES.replace('"0.006"', "0.006"))
 
         result = pricing("check", prices=prices)
@@ -212,7 +212,7 @@ class TestCheck:
 
 
 class TestDiff:
-    def test_what_differs_and_what_is_missing_comes_with_our_source(self, prices: Path) -> None:
+    def test_differences_are_printed_with_our_source(self, prices: Path) -> None:
         result = pricing("diff", LISTS / "litellm.json", "--model", "gpt-5.4", prices=prices)
 
         assert result.exit_code == 0
@@ -231,29 +231,29 @@ class TestDiff:
             found = pricing("diff", LISTS / name, "--model", "whisper-1", "--format", "json", prices=prices)
             assert json.loads(found.stdout) == []
 
-    def test_what_we_price_by_more_than_the_list_tells_apart_is_not_called_missing(self, prices: Path) -> None:
-        words = ("diff", LISTS / "genai.json", "--model", "gpt-5.4", "--format", "json")
+    def test_price_on_terms_that_the_list_does_not_have_is_not_missing(self, prices: Path) -> None:
+        arguments = ("diff", LISTS / "genai.json", "--model", "gpt-5.4", "--format", "json")
 
-        found = {one["meter"]: one for one in json.loads(pricing(*words, prices=prices).stdout) if not one["when"]}
+        found = {row["meter"]: row for row in json.loads(pricing(*arguments, prices=prices).stdout) if not row["when"]}
 
         assert found["web_searches"]["finding"] == "on other terms"
         assert (found["file_searches"]["ours"], found["file_searches"]["theirs"]) == ("3", "2.5")
 
-    def test_a_nightly_job_is_told_by_the_status(self, prices: Path) -> None:
-        words = ("diff", LISTS / "litellm.json", "--exit-code", "--model")
+    def test_option_exit_code_returns_1_for_differences(self, prices: Path) -> None:
+        arguments = ("diff", LISTS / "litellm.json", "--exit-code", "--model")
 
-        assert pricing(*words, "gpt-5.4", prices=prices).exit_code == 1
-        assert pricing(*words, "whisper-1", prices=prices).exit_code == 0
+        assert pricing(*arguments, "gpt-5.4", prices=prices).exit_code == 1
+        assert pricing(*arguments, "whisper-1", prices=prices).exit_code == 0
 
-    def test_csv_is_for_spreadsheets(self, prices: Path) -> None:
-        words = ("diff", LISTS / "litellm.json", "--only", "differs", "--format", "csv")
+    def test_csv_has_a_row_per_difference(self, prices: Path) -> None:
+        arguments = ("diff", LISTS / "litellm.json", "--only", "differs", "--format", "csv")
 
-        (row,) = csv.DictReader(io.StringIO(pricing(*words, prices=prices).stdout))
+        (row,) = csv.DictReader(io.StringIO(pricing(*arguments, prices=prices).stdout))
 
         assert (row["model"], row["meter"], row["ours"], row["theirs"]) == ("gpt-5.4", "input_tokens", "2", "2.5")
 
     @pytest.mark.parametrize(
-        ("content", "words"),
+        ("content", "message"),
         [
             (b'{"a": 1}', "is no LiteLLM price map"),
             (b"a: [", "invalid YAML"),
@@ -261,7 +261,9 @@ class TestDiff:
             (None, "cannot be read"),
         ],
     )
-    def test_what_is_no_list_is_status_1(self, tmp_path: Path, prices: Path, content: bytes | None, words: str) -> None:
+    def test_file_that_is_no_list_exits_with_1(
+        self, tmp_path: Path, prices: Path, content: bytes | None, message: str
+    ) -> None:
         file = tmp_path / "list.json"
         if content is not None:
             file.write_bytes(content)
@@ -269,11 +271,11 @@ class TestDiff:
         result = pricing("diff", file, prices=prices)
 
         assert result.exit_code == 1
-        assert words in result.stderr
+        assert message in result.stderr
 
 
 class TestImport:
-    def test_without_write_it_shows_the_change_and_leaves_the_file(self, prices: Path) -> None:
+    def test_import_without_write_shows_the_change_only(self, prices: Path) -> None:
         result = pricing("import", LISTS / "litellm.json", "--only", "differs", prices=prices)
 
         assert result.exit_code == 0
@@ -282,10 +284,10 @@ class TestImport:
         assert result.stdout.endswith("nothing was written; --write writes it\n")
         assert prices.read_text() == PRICES
 
-    def test_write_changes_what_was_named_and_nothing_else(self, prices: Path) -> None:
-        words = ("import", LISTS / "litellm.json", "--only", "differs", "--model", "gpt-5.4", "--write")
+    def test_write_changes_only_the_selected_prices(self, prices: Path) -> None:
+        arguments = ("import", LISTS / "litellm.json", "--only", "differs", "--model", "gpt-5.4", "--write")
 
-        result = pricing(*words, prices=prices)
+        result = pricing(*arguments, prices=prices)
 
         assert result.exit_code == 0
         assert prices.read_text() == PRICES.replace('{input_tokens: "2",', '{input_tokens: "2.5",').replace(
@@ -295,33 +297,33 @@ class TestImport:
         again = pricing("diff", LISTS / "litellm.json", "--only", "differs", "--format", "json", prices=prices)
         assert json.loads(again.stdout) == []
 
-    def test_a_card_that_the_list_knows_whole_takes_its_source_and_today_s_date(self, prices: Path) -> None:
-        words = ("import", LISTS / "genai.json", "--only", "differs", "--model", "gpt-5.4", "--write")
+    def test_card_that_the_list_covers_gets_its_source_and_today_s_date(self, prices: Path) -> None:
+        arguments = ("import", LISTS / "genai.json", "--only", "differs", "--model", "gpt-5.4", "--write")
 
-        pricing(*words, prices=prices)
+        pricing(*arguments, prices=prices)
 
-        # The list says nothing of cached input above the limit; of the card below it, all.
+        # The list covers the card below the limit, and lacks cached input above it.
         assert prices.read_text() == PRICES.replace('{input_tokens: "2",', '{input_tokens: "2.5",').replace(
             f"{SOURCE}      - when: {{service_tier: standard, input_tokens: {{over",
             f'        source: "genai-prices (genai.json)"\n        checked: {TODAY}\n'
             "      - when: {service_tier: standard, input_tokens: {over",
         )
 
-    def test_a_card_that_the_list_knows_in_part_keeps_its_date_and_names_both_sources(self, prices: Path) -> None:
+    def test_card_that_the_list_covers_in_part_keeps_its_date_and_names_both_sources(self, prices: Path) -> None:
         prices.write_text(PRICES.replace('"5", cached_input', '"6", cached_input'))
-        words = ("import", LISTS / "genai.json", "--only", "differs", "--model", "gpt-5.4", "--write")
+        arguments = ("import", LISTS / "genai.json", "--only", "differs", "--model", "gpt-5.4", "--write")
 
-        pricing(*words, prices=prices)
+        pricing(*arguments, prices=prices)
 
         both = (
             f'        source: "a page; input_tokens: genai-prices (genai.json), {TODAY}"\n        checked: 2026-11-01\n'
         )
         assert f'{{input_tokens: "5", cached_input_tokens: "0.5", output_tokens: "22.5"}}\n{both}' in prices.read_text()
 
-    def test_prices_from_a_day_on_leave_the_days_before(self, prices: Path) -> None:
-        words = ("import", LISTS / "litellm.json", "--only", "differs", "--model", "*", "--write")
+    def test_price_with_a_start_date_keeps_the_old_price_until_then(self, prices: Path) -> None:
+        arguments = ("import", LISTS / "litellm.json", "--only", "differs", "--model", "*", "--write")
 
-        result = pricing(*words, "--effective-from", "2027-01-01", prices=prices)
+        result = pricing(*arguments, "--effective-from", "2027-01-01", prices=prices)
 
         assert result.exit_code == 0
         cards = json.loads(pricing("show", "gpt-5.4", "--format", "json", prices=prices).stdout)["cards"]
@@ -332,7 +334,7 @@ class TestImport:
         ]
         assert dated == [("2", None, "2027-01-01"), ("2.5", "2027-01-01", None)]
 
-    def test_new_models_and_missing_prices_are_added_and_valid(self, prices: Path) -> None:
+    def test_new_models_and_missing_prices_are_added(self, prices: Path) -> None:
         result = pricing("import", LISTS / "litellm.json", "--model", "*", "--write", prices=prices)
 
         assert result.exit_code == 0, result.stderr
@@ -343,7 +345,7 @@ class TestImport:
         assert f'cached_input_tokens: "0.13"}}\n{LITELLM}' in prices.read_text()
         assert "# The workhorse." in prices.read_text()
 
-    def test_what_cannot_be_written_is_named_with_the_reason(self, prices: Path) -> None:
+    def test_price_that_cannot_be_written_is_named_with_the_reason(self, prices: Path) -> None:
         result = pricing("import", LISTS / "genai.json", "--model", "*", "--write", prices=prices)
 
         assert "not written: gpt-5.4 file_searches: the price is on a card that several models share" in result.stdout
@@ -356,32 +358,32 @@ class TestImport:
         )
         assert 'file_searches: "3"' in prices.read_text()
 
-    def test_endpoints_that_the_list_does_not_say_are_named_by_hand(self, prices: Path) -> None:
-        words = ("import", LISTS / "genai.json", "--model", "gpt-dated", "--endpoint", "/v1/responses", "--write")
+    def test_option_endpoint_sets_endpoints_of_new_models(self, prices: Path) -> None:
+        arguments = ("import", LISTS / "genai.json", "--model", "gpt-dated", "--endpoint", "/v1/responses", "--write")
 
-        assert pricing(*words, prices=prices).exit_code == 0
+        assert pricing(*arguments, prices=prices).exit_code == 0
         assert "endpoints: /v1/responses\n" in pricing("show", "gpt-dated", prices=prices).stdout
 
-    def test_one_price_of_ours_for_two_of_theirs_is_left_to_people(self, prices: Path) -> None:
-        whole = PRICES.replace("service_tier: standard, input_tokens: {up_to: 272000}", "service_tier: standard")
-        start = whole.index("      - when: {service_tier: standard, input_tokens: {over")
-        prices.write_text(whole[:start] + whole[whole.index("      - when: {service_tier: batch}") :])
+    def test_several_listed_prices_for_one_card_are_not_written(self, prices: Path) -> None:
+        text = PRICES.replace("service_tier: standard, input_tokens: {up_to: 272000}", "service_tier: standard")
+        start = text.index("      - when: {service_tier: standard, input_tokens: {over")
+        prices.write_text(text[:start] + text[text.index("      - when: {service_tier: batch}") :])
 
         result = pricing("import", LISTS / "litellm.json", "--model", "gpt-5.4", "--only", "differs", prices=prices)
 
         assert result.stdout.count("the list has several prices where one card has one") == 2
         assert "nothing to write" in result.stdout
 
-    def test_what_was_taken_over_for_a_day_is_not_taken_over_again(self, prices: Path) -> None:
-        words = ("import", LISTS / "litellm.json", "--only", "differs", "--model", "*", "--write")
+    def test_price_imported_for_a_day_is_not_imported_twice(self, prices: Path) -> None:
+        arguments = ("import", LISTS / "litellm.json", "--only", "differs", "--model", "*", "--write")
         day = ("--effective-from", "2099-01-01")
-        assert pricing(*words, *day, prices=prices).exit_code == 0
+        assert pricing(*arguments, *day, prices=prices).exit_code == 0
         before = prices.read_text()
 
-        assert pricing(*words, *day, prices=prices).stdout.endswith("nothing to write\n")
+        assert pricing(*arguments, *day, prices=prices).stdout.endswith("nothing to write\n")
         assert prices.read_text() == before
 
-    def test_what_would_make_the_files_invalid_is_not_written(self, prices: Path) -> None:
+    def test_import_that_would_make_a_file_invalid_is_not_written(self, prices: Path) -> None:
         before = PRICES.replace("flex: flex, ", "")
         prices.write_text(before)
 
@@ -392,16 +394,14 @@ class TestImport:
         assert prices.read_text() == before
 
     @pytest.mark.parametrize(
-        ("words", "message"),
+        ("arguments", "message"),
         [
             (("--write",), "--write needs --model"),
             (("--endpoint", "/v1/nowhere"), "is no endpoint of the price files"),
             (("--effective-from", "tomorrow"), "does not match the format"),
         ],
     )
-    def test_a_command_line_that_cannot_be_meant_is_status_2(
-        self, prices: Path, words: tuple[str, ...], message: str
-    ) -> None:
-        result = pricing("import", LISTS / "litellm.json", *words, prices=prices)
+    def test_invalid_command_line_exits_with_2(self, prices: Path, arguments: tuple[str, ...], message: str) -> None:
+        result = pricing("import", LISTS / "litellm.json", *arguments, prices=prices)
 
         assert (result.exit_code, message in result.stderr) == (2, True)

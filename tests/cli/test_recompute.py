@@ -1,3 +1,5 @@
+"""`tornado-proxy recompute`: printed differences and sums."""
+
 from __future__ import annotations
 
 import csv
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.billed import rated, run, write_ledger, write_prices
+from tests.cli.rated_ledger import rated, run, write_ledger, write_prices
 from tests.ledger.sample_records import make_intent, make_record, read_rows
 from tests.reports.rated_records import PRICES, USAGE
 from tornado_proxy.domain.cost import Cost, LineItem, bill, merge_items
@@ -23,12 +25,12 @@ def prices(tmp_path: Path) -> Path:
     return write_prices(tmp_path)
 
 
-def dearer(folder: Path) -> None:
-    """Twice the price of standard input."""
+def raise_price(folder: Path) -> None:
+    """Double the price of standard input."""
     write_prices(folder, PRICES.replace('"1.25"', '"2.5"'))
 
 
-def test_at_the_same_prices_nothing_differs(tmp_path: Path, prices: Path) -> None:
+def test_same_prices_give_no_difference(tmp_path: Path, prices: Path) -> None:
     ledger = write_ledger(tmp_path, [rated("req_1", prices), rated("req_2", prices, tier="flex", region="eu")])
 
     result = run("recompute", "--since", "2026-01-01", "--dry-run", "--ledger", ledger, "--prices", prices)
@@ -41,9 +43,9 @@ def test_at_the_same_prices_nothing_differs(tmp_path: Path, prices: Path) -> Non
     )
 
 
-def test_a_changed_price_shows_per_record_and_in_total(tmp_path: Path, prices: Path) -> None:
+def test_changed_price_is_printed_per_record_and_in_total(tmp_path: Path, prices: Path) -> None:
     ledger = write_ledger(tmp_path, [rated("req_1", prices), rated("req_2", prices, tier="flex")])
-    dearer(tmp_path)
+    raise_price(tmp_path)
 
     result = run("recompute", "--since", "2026-01-01", "--dry-run", "--ledger", ledger, "--prices", prices)
 
@@ -57,11 +59,11 @@ def test_a_changed_price_shows_per_record_and_in_total(tmp_path: Path, prices: P
     ]
 
 
-def test_the_difference_of_each_project_stands_by_itself(tmp_path: Path, prices: Path) -> None:
-    one = rated("req_1", prices)
-    other = replace(one.intent, request_id="req_2", caller=replace(one.intent.caller, project_id="project-b"))
-    ledger = write_ledger(tmp_path, [one, replace(one, intent=other), rated("req_3", prices, tier="flex")])
-    dearer(tmp_path)
+def test_difference_is_printed_per_project(tmp_path: Path, prices: Path) -> None:
+    first = rated("req_1", prices)
+    other = replace(first.intent, request_id="req_2", caller=replace(first.intent.caller, project_id="project-b"))
+    ledger = write_ledger(tmp_path, [first, replace(first, intent=other), rated("req_3", prices, tier="flex")])
+    raise_price(tmp_path)
 
     result = run("recompute", "--since", "2026-01-01", "--dry-run", "--ledger", ledger, "--prices", prices)
 
@@ -72,12 +74,12 @@ def test_the_difference_of_each_project_stands_by_itself(tmp_path: Path, prices:
     ]
 
 
-def test_all_prints_the_others_too(tmp_path: Path, prices: Path) -> None:
+def test_option_all_prints_records_without_a_difference(tmp_path: Path, prices: Path) -> None:
     ledger = write_ledger(tmp_path, [rated("req_1", prices), rated("req_2", prices, tier="flex")])
-    dearer(tmp_path)
-    words = ("recompute", "--since", "2026-01-01", "--dry-run", "--ledger", ledger, "--prices", prices)
+    raise_price(tmp_path)
+    arguments = ("recompute", "--since", "2026-01-01", "--dry-run", "--ledger", ledger, "--prices", prices)
 
-    lines = [json.loads(line) for line in run(*words, "--all", "--format", "jsonl").stdout.splitlines()]
+    lines = [json.loads(line) for line in run(*arguments, "--all", "--format", "jsonl").stdout.splitlines()]
 
     assert [(line["request_id"], line["difference"]) for line in lines] == [
         ("req_1", "0.001312500000"),
@@ -85,7 +87,7 @@ def test_all_prints_the_others_too(tmp_path: Path, prices: Path) -> None:
     ]
 
 
-def test_csv_has_a_line_for_each_difference_and_the_sums_apart(tmp_path: Path, prices: Path) -> None:
+def test_csv_has_a_row_per_difference_and_sums_on_standard_error(tmp_path: Path, prices: Path) -> None:
     ledger = write_ledger(tmp_path, [rated("req_1", prices)])
     write_prices(tmp_path, PRICES.replace('"1.25"', '"0.25"'))
 
@@ -95,12 +97,12 @@ def test_csv_has_a_line_for_each_difference_and_the_sums_apart(tmp_path: Path, p
 
     (line,) = csv.DictReader(io.StringIO(result.stdout))
     assert (line["project_id"], line["billed"], line["today"]) == ("project-a", "0.002362500000", "0.001312500000")
-    # A minus is a number here, and no formula.
+    # A minus is a number here, not a formula.
     assert line["difference"] == "-0.001050000000"
     assert "1 record: 1 differ" in result.stderr
 
 
-def test_without_dry_run_it_refuses_and_says_what_to_do(tmp_path: Path, prices: Path) -> None:
+def test_command_without_dry_run_explains_how_to_correct_bills(tmp_path: Path, prices: Path) -> None:
     ledger = write_ledger(tmp_path, [rated("req_1", prices)])
     before = read_rows(tmp_path / "ledger.db")
 
@@ -112,9 +114,9 @@ def test_without_dry_run_it_refuses_and_says_what_to_do(tmp_path: Path, prices: 
     assert read_rows(tmp_path / "ledger.db") == before
 
 
-def test_the_dry_run_writes_nothing(tmp_path: Path, prices: Path) -> None:
+def test_dry_run_does_not_change_the_ledger(tmp_path: Path, prices: Path) -> None:
     ledger = write_ledger(tmp_path, [rated("req_1", prices)])
-    dearer(tmp_path)
+    raise_price(tmp_path)
     before = (tmp_path / "ledger.db").read_bytes()
 
     run("recompute", "--since", "2026-01-01", "--dry-run", "--ledger", ledger, "--prices", prices)
@@ -122,17 +124,17 @@ def test_the_dry_run_writes_nothing(tmp_path: Path, prices: Path) -> None:
     assert (tmp_path / "ledger.db").read_bytes() == before
 
 
-def test_since_and_until_choose_by_start(tmp_path: Path, prices: Path) -> None:
+def test_since_and_until_select_by_start_time(tmp_path: Path, prices: Path) -> None:
     ledger = write_ledger(tmp_path, [rated("req_1", prices)])
-    words = ("recompute", "--dry-run", "--ledger", ledger, "--prices", prices)
+    arguments = ("recompute", "--dry-run", "--ledger", ledger, "--prices", prices)
 
-    assert "0 records" in run(*words, "--since", "2026-03-03").stdout
-    assert "0 records" in run(*words, "--since", "2026-01-01", "--until", "2026-03-02").stdout
-    assert "1 record:" in run(*words, "--since", "2026-03-02", "--until", "2026-03-03").stdout
-    assert run(*words).exit_code == 2
+    assert "0 records" in run(*arguments, "--since", "2026-03-03").stdout
+    assert "0 records" in run(*arguments, "--since", "2026-01-01", "--until", "2026-03-02").stdout
+    assert "1 record:" in run(*arguments, "--since", "2026-03-02", "--until", "2026-03-03").stdout
+    assert run(*arguments).exit_code == 2
 
 
-def test_what_today_s_prices_lack_is_named_and_makes_no_difference(tmp_path: Path, prices: Path) -> None:
+def test_record_without_a_price_today_adds_no_difference(tmp_path: Path, prices: Path) -> None:
     ledger = write_ledger(tmp_path, [rated("req_1", prices)])
     write_prices(tmp_path, PRICES.replace("gpt-5.4", "gpt-9"))
 
@@ -144,10 +146,10 @@ def test_what_today_s_prices_lack_is_named_and_makes_no_difference(tmp_path: Pat
     assert "difference 0.000000000000 USD" in result.stdout
 
 
-def test_what_had_no_price_is_rated_when_there_is_one(tmp_path: Path, prices: Path) -> None:
+def test_unpriced_quantity_is_rated_at_today_s_price(tmp_path: Path, prices: Path) -> None:
     item = LineItem("input_tokens", Decimal(1000), "", None, None, "gpt-5.4", terms=(("service_tier", "flex"),))
-    one = make_record(make_intent("req_1"), cost=bill([item], Decimal("0.05")), basis=Basis.UNSETTLED)
-    ledger = write_ledger(tmp_path, [one])
+    unpriced_record = make_record(make_intent("req_1"), cost=bill([item], Decimal("0.05")), basis=Basis.UNSETTLED)
+    ledger = write_ledger(tmp_path, [unpriced_record])
 
     result = run("recompute", "--since", "2026-01-01", "--dry-run", "--ledger", ledger, "--prices", prices)
 
@@ -156,7 +158,7 @@ def test_what_had_no_price_is_rated_when_there_is_one(tmp_path: Path, prices: Pa
     assert "input_tokens of gpt-5.4: no price, today 0.625 per million tokens" in result.stdout
 
 
-def test_usage_that_was_kept_without_a_rating_is_read_again(tmp_path: Path, prices: Path) -> None:
+def test_stored_usage_that_was_not_rated_is_parsed_again(tmp_path: Path, prices: Path) -> None:
     lost = make_record(
         make_intent("req_1"), cost=NOTHING, basis=Basis.UNSETTLED, usage=USAGE, faults=("rating failed",)
     )
@@ -168,7 +170,7 @@ def test_usage_that_was_kept_without_a_rating_is_read_again(tmp_path: Path, pric
         *("--config", tmp_path / "none.yaml"),
     )
 
-    # The prices alone were named, so that there is no surcharge rate: 0.00125 + 0.001.
+    # Without a configuration the surcharge rate is 0: 0.00125 + 0.001.
     assert "billed 0  today 0.002250000000" in result.stdout
     assert "rated now from the provider's usage" in result.stdout
     assert "its usage is not known (no answer)" in result.stdout
@@ -176,7 +178,7 @@ def test_usage_that_was_kept_without_a_rating_is_read_again(tmp_path: Path, pric
     assert "2 records: 1 differ, 1 cannot be rated today" in result.stdout
 
 
-def test_free_and_pending_calls_make_no_difference(tmp_path: Path, prices: Path) -> None:
+def test_free_and_pending_requests_add_no_difference(tmp_path: Path, prices: Path) -> None:
     free = make_record(make_intent("req_1"), cost=NOTHING, basis=Basis.FREE)
     pending = make_record(make_intent("req_2"), cost=NOTHING, basis=Basis.PENDING)
     ledger = write_ledger(tmp_path, [free, pending])
@@ -186,7 +188,7 @@ def test_free_and_pending_calls_make_no_difference(tmp_path: Path, prices: Path)
     assert result.stdout.startswith("2 records: 0 differ, 0 cannot be rated today, 1 pending\n")
 
 
-def test_a_line_of_a_batch_keeps_the_amount_that_its_requests_were_rounded_to(tmp_path: Path) -> None:
+def test_line_item_of_a_batch_keeps_its_rounded_amount(tmp_path: Path) -> None:
     # 1 token at 0.0000015 a million is 1.5e-12, which rounds half-even to 2e-12: three of them are 6e-12, not 4.5e-12.
     prices = write_prices(tmp_path, PRICES.replace('"1.25"', '"0.0000015"'))
     item = LineItem(

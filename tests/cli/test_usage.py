@@ -1,4 +1,4 @@
-"""`tornado-proxy usage` on a ledger of three calls of two people."""
+"""`tornado-proxy usage` on a ledger with four records of two callers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from tests.cli.billed import run, write_ledger
+from tests.cli.rated_ledger import run, write_ledger
 from tests.ledger.sample_records import CALLER, make_intent, make_record
 from tornado_proxy.domain.cost import Cost
 from tornado_proxy.domain.usage import Basis
 
 FORMULA = "=2+5"
 
-#: By hand: each call of tests/ledger/sample_records.py costs 0.00225, and 5 % of it on top.
+#: By hand: each request of tests/ledger/sample_records.py costs 0.00225, and 5 % of it on top.
 SUBTOTAL, SURCHARGE, TOTAL = Decimal("0.00225"), Decimal("0.0001125"), Decimal("0.0023625")
 
 
@@ -43,17 +43,17 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> str:
     )
 
 
-def usage(ledger: str, *words: Any) -> Result:
-    return run("usage", "--ledger", ledger, *words)
+def usage(ledger: str, *arguments: Any) -> Result:
+    return run("usage", "--ledger", ledger, *arguments)
 
 
-def rows(ledger: str, *words: Any) -> list[dict[str, Any]]:
-    result = usage(ledger, *words, "--format", "jsonl")
+def rows(ledger: str, *arguments: Any) -> list[dict[str, Any]]:
+    result = usage(ledger, *arguments, "--format", "jsonl")
     assert result.exit_code == 0, result.stderr
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def test_a_record_a_line_with_decimals_as_text(ledger: str) -> None:
+def test_jsonl_has_a_record_per_line_with_decimals_as_text(ledger: str) -> None:
     first = rows(ledger)[0]
 
     assert list(first) == [
@@ -72,7 +72,7 @@ def test_a_record_a_line_with_decimals_as_text(ledger: str) -> None:
     )
 
 
-def test_sums_by_what_was_asked_for(ledger: str) -> None:
+def test_records_are_summed_by_the_requested_groups(ledger: str) -> None:
     by_day = rows(ledger, "--group-by", "day,project")
 
     assert [(row["day"], row["project"], row["requests"], Decimal(row["total"])) for row in by_day] == [
@@ -85,7 +85,7 @@ def test_sums_by_what_was_asked_for(ledger: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "found"),
+    ("arguments", "found"),
     [
         (("--project", "project-a"), ["req_1", "req_2"]),
         (("--participant", "ada"), ["req_1", "req_2"]),
@@ -99,11 +99,11 @@ def test_sums_by_what_was_asked_for(ledger: str) -> None:
         (("--since", "1s"), []),
     ],
 )
-def test_filters_choose_records(ledger: str, words: tuple[str, ...], found: list[str]) -> None:
-    assert [row["request_id"] for row in rows(ledger, *words)] == found
+def test_filters_select_records(ledger: str, arguments: tuple[str, ...], found: list[str]) -> None:
+    assert [row["request_id"] for row in rows(ledger, *arguments)] == found
 
 
-def test_csv_is_safe_in_a_spreadsheet(ledger: str) -> None:
+def test_csv_escapes_formulas(ledger: str) -> None:
     lines = list(csv.DictReader(io.StringIO(usage(ledger, "--group-by", "participant", "--format", "csv").stdout)))
 
     assert [(line["participant"], line["requests"], Decimal(line["total"])) for line in lines] == [
@@ -112,14 +112,14 @@ def test_csv_is_safe_in_a_spreadsheet(ledger: str) -> None:
     ]
 
 
-def test_json_is_one_list(ledger: str, tmp_path: Path) -> None:
+def test_json_is_a_list(ledger: str, tmp_path: Path) -> None:
     listed = json.loads(usage(ledger, "--format", "json").stdout)
 
-    assert [one["request_id"] for one in listed] == ["req_1", "req_4", "req_2", "req_3"]
+    assert [record["request_id"] for record in listed] == ["req_1", "req_4", "req_2", "req_3"]
     assert json.loads(usage(ledger, "--format", "json", "--room", "nowhere").stdout) == []
 
 
-def test_the_table_says_what_it_does_not_know(ledger: str) -> None:
+def test_table_counts_requests_without_a_known_cost(ledger: str) -> None:
     text = usage(ledger, "--group-by", "participant").stdout
 
     assert "│ all │ 4 │ 0.0067500 │ 0.0003375 │ 0.0070875 │" in " ".join(text.split())
@@ -128,7 +128,7 @@ def test_the_table_says_what_it_does_not_know(ledger: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "message"),
+    ("arguments", "status", "message"),
     [
         (("--group-by", "colour"), 2, "cannot group by colour"),
         (("--since", "yesterday"), 2, "is not a date, a time or a duration"),
@@ -137,13 +137,13 @@ def test_the_table_says_what_it_does_not_know(ledger: str) -> None:
         (("--ledger", "mysql://x"), 2, "mysql://x"),
     ],
 )
-def test_what_cannot_be_done_says_why(ledger: str, words: tuple[str, ...], status: int, message: str) -> None:
-    result = usage(ledger, *words)
+def test_error_has_a_reason(ledger: str, arguments: tuple[str, ...], status: int, message: str) -> None:
+    result = usage(ledger, *arguments)
 
     assert (result.exit_code, message in result.stderr) == (status, True), result.stderr
 
 
-def test_a_span_reaches_back_from_now(tmp_path: Path) -> None:
+def test_duration_is_counted_back_from_now(tmp_path: Path) -> None:
     lately = make_intent("req_1", started_at=datetime.now(UTC) - timedelta(hours=30))
     url = write_ledger(tmp_path, [make_record(lately)])
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 
+from tornado_proxy.cli.tables import replace_unprintable
 from tornado_proxy.domain.cost import LineItem
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.usage import Basis
@@ -34,7 +35,7 @@ def format_explanation(explanation: Explanation) -> str:
     ]
     if notes:
         lines += ["", *notes]
-    return "".join(f"{_replace_unprintable(line)}\n" for line in lines)
+    return "".join(f"{replace_unprintable(line)}\n" for line in lines)
 
 
 def _request_lines(explanation: Explanation) -> Iterator[str]:
@@ -131,8 +132,3 @@ def _total_lines(explanation: Explanation) -> Iterator[str]:
     yield ""
     for title, amount in zip(titles, amounts, strict=True):
         yield f"{title:<{title_width}}  {amount:>{amount_width}}"
-
-
-def _replace_unprintable(line: str) -> str:
-    """Return `line` with U+FFFD for control characters: names come from clients, and a terminal would obey them."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in line)

@@ -25,6 +25,7 @@ from tornado_proxy.cli.config_lookup import (
     load_prices,
     readable,
 )
+from tornado_proxy.cli.tables import replace_unprintable
 from tornado_proxy.cli.time_param import TimeParam
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
@@ -127,10 +128,8 @@ def _format_result(result: Recomputed) -> str:
         f"{members['request_id']}  {started_at:%Y-%m-%d %H:%M}  {members['model']}  billed {members['billed']}  "
         f"today {members['today']}  difference {difference}"
     )
-    reasons = "".join(f"\n    {reason}" for reason in result.reasons)
-    # Model names come from clients, and a terminal would obey their control characters.
-    lines = f"{text}{reasons}\n"
-    return "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in lines)
+    lines = [text, *(f"    {reason}" for reason in result.reasons)]
+    return "".join(f"{replace_unprintable(line)}\n" for line in lines)
 
 
 def _format_signed(amount: Decimal) -> str:

@@ -1,4 +1,4 @@
-"""Tables for a terminal, a pipe or a file.  Amounts are never truncated; control characters are replaced."""
+"""Tables and text for a terminal, a pipe or a file.  Amounts are never truncated; control characters are replaced."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ def print_table(table: Table, out: IO[str]) -> None:
     out.write(printed.get())
 
 
+def replace_unprintable(text: str) -> str:
+    """Return `text` with U+FFFD for control characters: names come from clients, and a terminal would obey them."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
 def printable_text(text: str | None) -> Text:
     """Return a cell for text from a client: without markup and control characters, "-" for None or ""."""
     # Text, not str: Rich reads [red] in a str as markup.
-    return Text("".join(character if character.isprintable() else "\ufffd" for character in text) if text else "-")
+    return Text(replace_unprintable(text) if text else "-")
