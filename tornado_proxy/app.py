@@ -29,7 +29,7 @@ from tornado_proxy.gateway.admission import Admission
 from tornado_proxy.gateway.application import ClientApplication
 from tornado_proxy.gateway.capacity import Capacity, DrainLimiter
 from tornado_proxy.gateway.object_ownership import ObjectOwnership
-from tornado_proxy.gateway.recorder import FinishedRequest, Recorder, write_access_log
+from tornado_proxy.gateway.recorder import Recorder, RecordListeners
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.http_server.fd_limits import FdLimitedServer, raise_fd_limit
 from tornado_proxy.http_server.server import ClientPortServer
@@ -86,12 +86,7 @@ class Server:
 
     def _build_services(self, ledger: Ledger, upstream: UpstreamClient, settler: DeferredSettlement) -> Services:
         ownership, capacity = ObjectOwnership(ledger), Capacity()
-
-        def poll_requested_object(finished: FinishedRequest) -> None:
-            if finished.requested_object is not None:
-                settler.poll_now(finished.requested_object)
-
-        recorder = Recorder(ledger, ownership.remember, [poll_requested_object, write_access_log])
+        recorder = Recorder(ledger, RecordListeners(ownership.remember, settler.poll_now))
         return Services(
             snapshots=self._snapshots,
             upstream=upstream,

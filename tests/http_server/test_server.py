@@ -15,7 +15,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
 from tornado_proxy.http_server import server as server_module
-from tornado_proxy.http_server.body_timeout import BodyTimeouts
+from tornado_proxy.http_server.request_body import BodyTimeouts
 from tornado_proxy.http_server.server import ClientPortServer, IdleConnections
 
 _REQUEST = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"

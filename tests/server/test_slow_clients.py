@@ -29,7 +29,7 @@ from tests.server.raw_provider import (
 SHORT_TIMEOUTS = {
     "tornado_proxy.http_server.server._SWEEP_INTERVAL_S": 0.1,
     "tornado_proxy.http_server.server._IDLE_TIMEOUT_S": 2.0,
-    "tornado_proxy.http_server.body_timeout._BODY_TIMEOUT_S": 0.5,
+    "tornado_proxy.http_server.request_body._BODY_TIMEOUT_S": 0.5,
 }
 
 #: Clients that never complete their request.

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.upstream.http.client import UpstreamClient
 from tornado_proxy.upstream.http.exchange import Exchange
-from tornado_proxy.upstream.http.request import Payload, UpstreamRequest
+from tornado_proxy.upstream.http.messages import Payload, UpstreamRequest
 
 
 @contextmanager

@@ -18,12 +18,11 @@ from datetime import UTC, datetime
 from tornado_proxy.auth.credentials import find_token, find_websocket_token
 from tornado_proxy.auth.permissions import allows, require_model
 from tornado_proxy.domain.errors import BadRequest, BodyTooLarge, ModelNotPriced, NotFound
-from tornado_proxy.domain.identity import Secret
 from tornado_proxy.domain.record import RequestIntent
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.capacity import Capacity
-from tornado_proxy.gateway.context import RequestContext, RequestHead, new_request_id
+from tornado_proxy.gateway.context import RequestContext, RequestHead, make_context, new_request_id
 from tornado_proxy.gateway.object_ownership import ObjectOwnership
 from tornado_proxy.gateway.recorder import Recorder
 from tornado_proxy.providers.contract import (
@@ -43,7 +42,7 @@ from tornado_proxy.upstream.credentials import (
     forwarded_subprotocols,
     reject_token_in_target,
 )
-from tornado_proxy.upstream.http.request import UpstreamRequest
+from tornado_proxy.upstream.http.messages import UpstreamRequest
 from tornado_proxy.upstream.websocket.connection import WebSocketRequest
 from tornado_proxy.wire.annotations import read_annotations
 
@@ -94,7 +93,7 @@ class Admission:
         token = find_token(head.headers, match.provider.credential_headers)
         caller = snapshot.authenticator.authenticate(token, head.received_at, session_keys=match.endpoint.session_keys)
         reject_token_in_target(head.target, token)
-        return RequestContext(snapshot, match, caller, Secret(token), head)
+        return make_context(snapshot, match, caller, token, head)
 
     def authenticate_upgrade(self, snapshot: Snapshot, head: RequestHead) -> RequestContext[WebSocketEndpoint]:
         """Return the route and caller of a WebSocket upgrade.
@@ -108,7 +107,7 @@ class Admission:
         token = find_websocket_token(head.headers, match.provider.credential_headers, prefix)
         caller = snapshot.authenticator.authenticate(token, head.received_at, session_keys=match.endpoint.session_keys)
         reject_token_in_target(head.target, token)
-        return RequestContext(snapshot, match, caller, Secret(token), head)
+        return make_context(snapshot, match, caller, token, head)
 
     def check_capacity(self, context: RequestContext[Endpoint]) -> None:
         """Check that one more request may run.
@@ -134,9 +133,11 @@ class Admission:
         self.admit_spends(context, parsed.facts.spends, context.head.received_at)
         access = caller_access(context.snapshot, context.provider, context.caller)
         headers = forwarded_headers(context.head.headers, access, context.token)
-        upstream = access.client_request(context.endpoint.method, context.match.upstream_target, headers, parsed.body)
-        await self._ownership.require_own(context, parsed.facts.references)
-        visible_objects = await self._ownership.visible_objects(context)
+        upstream = access.client_request(context.endpoint.method, context.upstream_target, headers, parsed.body)
+        visible_objects = None
+        if parsed.facts.references or context.endpoint.objects is not None:
+            await self._ownership.require_own(context, parsed.facts.references)
+            visible_objects = await self._ownership.visible_objects(context)
         intent = request_intent(context, parsed.facts, request_id, context.head.received_at)
         await self._recorder.begin(intent)
         return AdmittedRequest(context, parsed.facts, intent, access, upstream, visible_objects)
@@ -155,7 +156,7 @@ class Admission:
         await self._ownership.require_own(context, reader.references)
         access = caller_access(context.snapshot, context.provider, context.caller)
         upstream = access.websocket_request(
-            context.match.upstream_target,
+            context.upstream_target,
             forwarded_headers(context.head.headers, access, context.token),
             forwarded_subprotocols(subprotocols, context.provider, context.token),
         )
@@ -236,7 +237,7 @@ def request_intent(
         request_id=request_id,
         caller=context.caller,
         provider=context.provider.name,
-        endpoint=context.match.upstream_target.partition("?")[0],
+        endpoint=context.upstream_target.partition("?")[0],
         method=context.endpoint.method,
         model_requested=facts.model,
         started_at=started_at,
@@ -252,7 +253,7 @@ async def _parse(context: RequestContext[HttpEndpoint], body: bytes) -> ParsedRe
     encoding = head.header("content-encoding")
     if encoding and encoding.lower() != "identity":
         raise BadRequest(f"a body with Content-Encoding {encoding[:40]!r} cannot be read here; send it uncompressed")
-    view = RequestView(body, head.header("content-type"), context.match.path_id, context.match.query, head.headers)
+    view = RequestView(body, head.header("content-type"), context.path_id, context.query, head.headers)
     parsed = endpoint.parse(view)
     if endpoint.measure is None:
         return parsed
@@ -275,13 +276,13 @@ def _require_priced_spend(context: RequestContext[HttpEndpoint], facts: RequestF
 
 def _session_query(context: RequestContext[WebSocketEndpoint]) -> str:
     """Return the query that tells the reader the session's model; the provider knows it from a short-lived key."""
-    query, session = context.match.query, context.caller.session
+    query, session = context.query, context.caller.session
     return f"{query}&{session.query}" if session is not None and "model=" not in query else query
 
 
 def _check_model_in_path(context: RequestContext[HttpEndpoint]) -> None:
     """Raise NotFound if the path names a model that the caller cannot use, in the provider's own words."""
-    model = context.match.path_id
+    model = context.path_id
     if model is None or context.endpoint.path != _MODEL_BY_ID or context.snapshot.settings.models_list == "provider":
         return
     if not usable_model(context, model):

@@ -16,8 +16,7 @@ from tornado.web import Application
 from tornado_proxy.gateway.http.handler import ProxyHandler
 from tornado_proxy.gateway.realtime.handler import ProxyWebSocketHandler
 from tornado_proxy.gateway.services import Services
-from tornado_proxy.http_server.body_timeout import BodyTimeouts
-from tornado_proxy.http_server.request_delegate import RequestDelegate
+from tornado_proxy.http_server.request_body import BodyTimeouts, RequestDelegate
 from tornado_proxy.http_server.server import IdleConnections
 
 

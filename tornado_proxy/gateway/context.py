@@ -34,36 +34,54 @@ class RequestHead:
 
 @dataclass(frozen=True, slots=True)
 class RequestContext(Generic[EndpointT]):
-    """A request whose route and caller are known.  `token` is the credential that it came with.
+    """A request whose route and caller are known.
 
-    `snapshot` is the configuration that the request keeps to its end, whatever is reloaded meanwhile.
+    Attributes:
+        snapshot: The configuration that the request keeps to its end, whatever is reloaded meanwhile.
+        endpoint: The endpoint that serves the request.
+        provider: The provider that the request goes to.
+        upstream_target: The provider's path, and the query.
+        path_id: The `{id}` segment of the path, None if the path has none.
+        caller: The caller that the credential identifies.
+        project: The caller's project.
+        tariff: The provider's prices when the request arrived.
+        token: The credential.
+        head: Request line and headers.
     """
 
     snapshot: Snapshot
-    match: Match[EndpointT]
+    endpoint: EndpointT
+    provider: Provider
+    upstream_target: str
+    path_id: str | None
     caller: Caller
+    project: Project
+    tariff: Tariff
     token: Secret
     head: RequestHead
 
     @property
-    def endpoint(self) -> EndpointT:
-        """The endpoint that serves the request."""
-        return self.match.endpoint
+    def query(self) -> str:
+        """The raw query, without the question mark."""
+        return self.upstream_target.partition("?")[2]
 
-    @property
-    def provider(self) -> Provider:
-        """The provider that the request goes to."""
-        return self.match.provider
 
-    @property
-    def project(self) -> Project:
-        """The caller's project."""
-        return self.snapshot.projects[self.caller.project_id]
-
-    @property
-    def tariff(self) -> Tariff:
-        """The provider's prices when the request arrived."""
-        return self.snapshot.tariffs[self.match.provider.name]
+def make_context(
+    snapshot: Snapshot, match: Match[EndpointT], caller: Caller, token: str, head: RequestHead
+) -> RequestContext[EndpointT]:
+    """Return the context of a request.  What each step of a request needs is looked up here, once."""
+    return RequestContext(
+        snapshot=snapshot,
+        endpoint=match.endpoint,
+        provider=match.provider,
+        upstream_target=match.upstream_target,
+        path_id=match.path_id,
+        caller=caller,
+        project=snapshot.projects[caller.project_id],
+        tariff=snapshot.tariffs[match.provider.name],
+        token=Secret(token),
+        head=head,
+    )
 
 
 def _draw_request_ids() -> Iterator[str]:

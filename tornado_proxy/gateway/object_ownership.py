@@ -15,7 +15,7 @@ from typing import Protocol
 
 from tornado_proxy.domain.errors import NotFound
 from tornado_proxy.gateway.context import RequestContext
-from tornado_proxy.providers.contract import Endpoint, HttpEndpoint, OwnedList, OwnedObject
+from tornado_proxy.providers.contract import Endpoint, HttpEndpoint, OwnedList
 
 #: Owners kept in memory.  They bridge the commit delay of the ledger, far below a second; 10,000 take some 2 MB.
 MAX_REMEMBERED = 10_000
@@ -81,15 +81,9 @@ class ObjectOwnership:
 
 
 def _object_in_path(context: RequestContext[Endpoint]) -> tuple[str, ...]:
-    path_id = requested_object(context)
-    return () if path_id is None else (path_id,)
-
-
-def requested_object(context: RequestContext[Endpoint]) -> str | None:
-    """Return the id of the object that the path names, None if it names none that belongs to a project."""
     endpoint = context.endpoint
-    owned = isinstance(endpoint, HttpEndpoint) and isinstance(endpoint.objects, OwnedObject)
-    return context.match.path_id if owned else None
+    path_id = endpoint.owned_object(context.path_id) if isinstance(endpoint, HttpEndpoint) else None
+    return () if path_id is None else (path_id,)
 
 
 def _has_own_key(context: RequestContext[Endpoint]) -> bool:

@@ -2,13 +2,13 @@
 
 begin(intent)  ──> ledger: durable before anything is sent
 created(...)   ──> object ownership, before the record is written
-finish(...)    ──> ledger, then every subscriber: object ownership, deferred settlement, access log and metrics
+finish(...)    ──> ledger, access log and metrics; deferred settlement, if the path named an object
 reject(...)    ──> access log and metrics; nothing was sent, so the ledger gets nothing
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,19 +38,25 @@ class RecordLedger(Protocol):
         """Store a record soon; never block, never lose it."""
 
 
-#: Called once per finished request, in the event loop; must not block or raise.
-Subscriber = Callable[[FinishedRequest], None]
-#: (provider, object id, project id): called when a response names an object that its request created.
-ObjectListener = Callable[[str, str, str], None]
+@dataclass(frozen=True, slots=True)
+class RecordListeners:
+    """Called in the event loop; must not block or raise.
+
+    Attributes:
+        object_created: (provider, object id, project id), when a response names an object that its request created.
+        object_requested: (object id), when a request to the object's own path has ended.
+    """
+
+    object_created: Callable[[str, str, str], None]
+    object_requested: Callable[[str], None]
 
 
 class Recorder:
-    """Records requests in the ledger and tells subscribers about each end."""
+    """Records requests in the ledger and the access log, and tells listeners about them."""
 
-    def __init__(self, ledger: RecordLedger, on_created: ObjectListener, subscribers: Sequence[Subscriber]) -> None:
+    def __init__(self, ledger: RecordLedger, listeners: RecordListeners) -> None:
         self._ledger = ledger
-        self._on_created = on_created
-        self._subscribers = tuple(subscribers)
+        self._listeners = listeners
 
     async def begin(self, intent: RequestIntent) -> None:
         """Store the intent; the request may be sent when this returns.
@@ -62,7 +68,7 @@ class Recorder:
 
     def created(self, intent: RequestIntent, object_id: str) -> None:
         """Make a created object the project's own now: its next request may come before the record is written."""
-        self._on_created(intent.provider, object_id, intent.caller.project_id)
+        self._listeners.object_created(intent.provider, object_id, intent.caller.project_id)
 
     def finish(self, finished: FinishedRequest) -> None:
         """Record the end of a request whose intent was begun."""
@@ -71,8 +77,9 @@ class Recorder:
             if object_id is not None:
                 self.created(record.intent, object_id)
         self._ledger.finish(record)
-        for notify in self._subscribers:
-            notify(finished)
+        if finished.requested_object is not None:
+            self._listeners.object_requested(finished.requested_object)
+        access_log.log_request(record, finished.config_generation)
 
     def reject(self, request_id: str, error: RequestError, context: RequestContext[Endpoint] | None) -> None:
         """Log and count a rejected request; `context` is None if its route or credential was not accepted."""
@@ -86,8 +93,3 @@ class Recorder:
             provider=context.provider.name,
             endpoint=context.endpoint.path,
         )
-
-
-def write_access_log(finished: FinishedRequest) -> None:
-    """Log and count a finished request.  A Subscriber."""
-    access_log.log_request(finished.record, finished.config_generation)

@@ -17,8 +17,8 @@ from tornado.httputil import HTTPConnection, HTTPMessageDelegate
 from tornado.iostream import IOStream
 from tornado.web import Application
 
-from tornado_proxy.http_server.body_timeout import BodyTimeouts
 from tornado_proxy.http_server.fd_limits import FdLimitedServer
+from tornado_proxy.http_server.request_body import BodyTimeouts
 
 #: Size limit of a request's start line and headers; near the providers' own limits.
 _MAX_HEADER_BYTES = 64 * 1024

@@ -284,6 +284,10 @@ class HttpEndpoint:
         """True if the provider charges for a request, so that it must name a priced spend."""
         return self.reader is not None or self.sideband is not None
 
+    def owned_object(self, path_id: str | None) -> str | None:
+        """Return the id in the path if it names an object of a project, else None."""
+        return path_id if isinstance(self.objects, OwnedObject) else None
+
     def usage_reader(self, facts: RequestFacts, head: ResponseHead) -> UsageReader:
         """Return the reader of a response: a FreeReader for an error status or a free endpoint."""
         return self.reader(facts, head) if self.reader is not None and head.ok else FreeReader()

@@ -19,7 +19,7 @@ from tornado_proxy.domain.identity import Caller, Secret
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.providers.contract import Provider
 from tornado_proxy.snapshot import Snapshot
-from tornado_proxy.upstream.http.request import Payload, UpstreamRequest
+from tornado_proxy.upstream.http.messages import Payload, UpstreamRequest
 from tornado_proxy.upstream.websocket.connection import WebSocketRequest
 from tornado_proxy.wire.headers import filter_request_headers
 

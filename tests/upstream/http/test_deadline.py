@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tornado_proxy.upstream.http.deadline import Deadline
+from tornado_proxy.upstream.http.client import Deadline
 
 
 def test_deadline_calls_back_once_at_its_last_position() -> None:

@@ -14,7 +14,7 @@ PROGRAM = """
 import asyncio
 from tests.upstream.tcp_provider import run_provider
 from tornado_proxy.upstream.http.client import UpstreamClient
-from tornado_proxy.upstream.http.request import Payload, UpstreamRequest
+from tornado_proxy.upstream.http.messages import Payload, UpstreamRequest
 
 HEAD = b"HTTP/1.1 200 OK\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n1\\r\\n.\\r\\n"
 release = asyncio.Event()

@@ -18,7 +18,6 @@ from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, BaseHandler
 from tornado_proxy.gateway.context import RequestContext, RequestHead
 from tornado_proxy.gateway.http.relay import HttpRelay, RelayHooks
 from tornado_proxy.gateway.http.response_rewrite import make_rewrite
-from tornado_proxy.gateway.object_ownership import requested_object
 from tornado_proxy.gateway.realtime.sideband import CallSideband
 from tornado_proxy.gateway.recorder import FinishedRequest
 from tornado_proxy.gateway.services import Services
@@ -57,7 +56,7 @@ class ProxyHandler(BaseHandler):
         self._relay: HttpRelay | None = None
         self._response = ResponseWriter(self.request)
 
-    # The request arrives (http_server/request_delegate.py).
+    # The request arrives (http_server/request_body.py).
 
     def prepare(self) -> Awaitable[None] | None:
         """Authenticate the request by its head.  A rejection is sent after the body has arrived.
@@ -172,7 +171,9 @@ class ProxyHandler(BaseHandler):
             record = meter.close(end or RequestEnd(Outcome.CRASHED, None, datetime.now(UTC)))
             if sideband is not None:
                 record = replace(record, object_id=sideband.call_id)
-            services.recorder.finish(FinishedRequest(record, context.snapshot.generation, requested_object(context)))
+            services.recorder.finish(
+                FinishedRequest(record, context.snapshot.generation, context.endpoint.owned_object(context.path_id))
+            )
 
     async def _reject(self, error: RequestError) -> None:
         self.services.recorder.reject(self.request_id, error, self._context)

@@ -28,8 +28,7 @@ from tornado_proxy.gateway.admission import AdmittedRequest
 from tornado_proxy.gateway.capacity import DrainLimiter
 from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
 from tornado_proxy.providers.contract import ResponseEdit, ResponseHead
-from tornado_proxy.upstream.http.request import UpstreamRequest
-from tornado_proxy.upstream.http.response_head import UpstreamResponseHead
+from tornado_proxy.upstream.http.messages import UpstreamRequest, UpstreamResponseHead
 from tornado_proxy.wire.headers import filter_response_headers
 from tornado_proxy.wire.redaction import Redactor
 

@@ -30,7 +30,7 @@ from tornado_proxy.gateway.realtime.meter import SessionMeter
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.providers.contract import SessionChanged, Sideband, SocketEvent
 from tornado_proxy.upstream.credentials import ProviderAccess, call_accesses
-from tornado_proxy.upstream.http.response_head import UpstreamResponseHead
+from tornado_proxy.upstream.http.messages import UpstreamResponseHead
 from tornado_proxy.upstream.websocket.connection import UpstreamWebSocket, connect
 from tornado_proxy.upstream.websocket.frame_sender import Wait
 
@@ -61,7 +61,7 @@ class CallSideband:
         """
         context = self._admitted.context
         location = (head.get("location") or "").partition("?")[0]
-        self.call_id = context.match.path_id or location.rstrip("/").rpartition("/")[2] or None
+        self.call_id = context.path_id or location.rstrip("/").rpartition("/")[2] or None
         if self.call_id is None:
             raise UpstreamError("the provider's response names no call, so the call cannot be metered")
         self._services.recorder.created(self._admitted.intent, self.call_id)

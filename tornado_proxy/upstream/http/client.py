@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import pycurl
@@ -20,10 +21,9 @@ from tornado.curl_httpclient import CurlAsyncHTTPClient
 
 from tornado_proxy.domain.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from tornado_proxy.upstream.http.connection_gate import ConnectionGate
-from tornado_proxy.upstream.http.deadline import Deadline
 from tornado_proxy.upstream.http.easy_handle import EasyHandle
 from tornado_proxy.upstream.http.exchange import Exchange
-from tornado_proxy.upstream.http.request import UpstreamRequest
+from tornado_proxy.upstream.http.messages import UpstreamRequest
 from tornado_proxy.upstream.http.send_buffer import set_mmap_threshold
 
 #: Connections kept open for later requests, over all providers.  libcurl's default, four per easy handle, changes with
@@ -146,6 +146,58 @@ class UpstreamClient(CurlAsyncHTTPClient):
         for exchange in [exchange for exchange in self._running if exchange.idle_s(now) > exchange.idle_timeout_s]:
             exchange.expire(f"the provider sent nothing for {exchange.idle_timeout_s:g} s")
         self._sweep_timer = self._asyncio_loop.call_later(_IDLE_SWEEP_INTERVAL_S, self._expire_idle_exchanges)
+
+
+class Deadline:
+    """Calls `on_reached` from the event loop when the deadline has passed, never from within set().
+
+    libcurl moves its deadline four times per exchange, mostly to a later time.  A started timer therefore keeps
+    running, and checks the deadline again when it fires: that is cheaper than to cancel and start one per move.
+    """
+
+    __slots__ = ("_at", "_fires_at", "_loop", "_on_reached", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_reached: Callable[[], None]) -> None:
+        self._loop = loop
+        self._on_reached = on_reached
+        self._at: float | None = None
+        self._timer: asyncio.Handle | None = None
+        self._fires_at = 0.0
+
+    def set(self, seconds: float | None) -> None:
+        """Move the deadline to `seconds` from now; None removes it."""
+        if seconds is None:
+            self._at = None
+            return
+        self._at = self._loop.time() + seconds
+        if self._timer is None or self._at < self._fires_at:
+            self._start_timer(seconds)
+
+    def clear(self) -> None:
+        """Remove the deadline and cancel the timer."""
+        self._at = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _start_timer(self, seconds: float) -> None:
+        assert self._at is not None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._fires_at = self._at
+        # call_soon for 0 s: libcurl asks for it on every start, and it is cheaper than a timer.
+        self._timer = self._loop.call_later(seconds, self._fire) if seconds > 0 else self._loop.call_soon(self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        if self._at is None:
+            return
+        remaining_s = self._at - self._loop.time()
+        if remaining_s > 0:
+            self._start_timer(remaining_s)
+        else:
+            self._at = None
+            self._on_reached()
 
 
 def _make_error(curl: pycurl.Curl, code: int, message: str) -> UpstreamError:

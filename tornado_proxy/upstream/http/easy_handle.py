@@ -10,7 +10,7 @@ import certifi
 import pycurl
 
 from tornado_proxy.upstream.http.exchange import CREDIT_BYTES, Exchange
-from tornado_proxy.upstream.http.request import Payload, UpstreamRequest
+from tornado_proxy.upstream.http.messages import Payload, UpstreamRequest
 from tornado_proxy.upstream.http.send_buffer import LARGE_BYTES, SEND_BYTES
 
 #: Trusted certificate authorities if the configuration names no ca_file; the wheel's libcurl has none of its own.

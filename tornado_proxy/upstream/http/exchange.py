@@ -27,8 +27,7 @@ from typing import Protocol
 import pycurl
 
 from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError, UpstreamTimeout, UpstreamUnreachable
-from tornado_proxy.upstream.http.request import UpstreamRequest
-from tornado_proxy.upstream.http.response_head import UpstreamResponseHead, parse_response_head
+from tornado_proxy.upstream.http.messages import UpstreamRequest, UpstreamResponseHead, parse_response_head
 
 #: Bytes held for a slow client before the transfer is paused.  One last piece of at most 16 KiB is added; as much may
 #: wait in the client's connection, and libcurl holds the rest of its read, at most 64 KiB (CREDIT_BYTES over HTTP/2).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tornado_proxy.http_server.body_timeout import BodyTimeouts
+from tornado_proxy.http_server.request_body import BodyTimeouts
 
 
 class FakeRequest:

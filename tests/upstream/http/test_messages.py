@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tornado_proxy.upstream.http.response_head import parse_response_head
+from tornado_proxy.upstream.http.messages import parse_response_head
 
 
 @pytest.mark.parametrize(
