@@ -1,4 +1,4 @@
-"""A provider stand-in for demos, tests and benchmarks: both APIs on one port, with usage that adds up.
+"""Simulated providers for demos, tests and benchmarks: both APIs on one port, with usage that adds up.
 
 It imports nothing of the proxy but domain, so it cannot repeat the proxy's errors (docs/simulator.md).
 """

@@ -14,7 +14,7 @@ _MAX_BODY_BYTES = 256 * 1024 * 1024
 
 
 class Simulator(SimulatorState):
-    """A provider stand-in that serves OpenAI's and Anthropic's API on one port."""
+    """A simulated provider that serves OpenAI's and Anthropic's API on one port."""
 
     _server: HTTPServer | None = None
 
