@@ -12,7 +12,6 @@ from pathlib import Path
 import click
 
 from tornado_proxy.cli.config_lookup import find_prices, named_config, read_prices
-from tornado_proxy.config.bundled import schema
 from tornado_proxy.config.files import read_document
 from tornado_proxy.domain.document import Document
 from tornado_proxy.pricing.book.price_book import PriceBook
@@ -20,6 +19,7 @@ from tornado_proxy.pricing.lists.comparison import ComparedPrice, Finding, compa
 from tornado_proxy.pricing.lists.import_genai import read_genai
 from tornado_proxy.pricing.lists.import_litellm import read_litellm
 from tornado_proxy.pricing.lists.price_list import NotAPriceList, PriceList
+from tornado_proxy.providers.registry import list_priced_paths
 
 #: Values of the option --only.
 FINDINGS = {"differs": Finding.DIFFERS, "missing": Finding.MISSING, "new": Finding.NEW_MODEL}
@@ -65,13 +65,8 @@ def compare_with(file: Path, config: Path | None, prices: Path | None, since: da
     return ListComparison(listed, documents, book, compare(book, listed.models, at))
 
 
-def known_endpoints() -> frozenset[str]:
-    """Return the endpoints that price files may name."""
-    return frozenset(schema("prices")["$defs"]["model"]["properties"]["endpoints"]["items"]["enum"])
-
-
 def _read_list(file: Path, today: date) -> PriceList:
-    content, endpoints = _read_content(file), known_endpoints()
+    content, endpoints = _read_content(file), list_priced_paths()
     try:
         return read_litellm(content, endpoints)
     except NotAPriceList as litellm_error:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from tornado_proxy.cli.config_lookup import PRICES, PRICES_CONFIG, exit_on_errors, is_bundled, named_config
-from tornado_proxy.cli.price_lists import FILE, MODELS, ONLY, compare_with, known_endpoints
+from tornado_proxy.cli.price_lists import FILE, MODELS, ONLY, compare_with
 from tornado_proxy.cli.pricing_diff import print_differences
 from tornado_proxy.config.files import read_document
 from tornado_proxy.config.validation import check
@@ -22,6 +22,7 @@ from tornado_proxy.domain.errors import ConfigError
 from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.pricing.lists.import_plan import ImportOptions, ImportPlan, plan_import
 from tornado_proxy.pricing.lists.price_edits import NotEditable, apply_edits
+from tornado_proxy.providers.registry import list_priced_paths
 
 
 @click.command("import")
@@ -63,7 +64,7 @@ def import_prices(
     # A list can be wrong; without this, one command would overwrite every price.
     if write and not chosen["models"]:
         raise click.UsageError("--write needs --model: name the models to write, such as 'gpt-5*', or '*' for all")
-    known = known_endpoints()
+    known = list_priced_paths()
     unknown = [endpoint for endpoint in chosen["endpoints"] if endpoint not in known]
     if unknown:
         raise click.UsageError(f"{unknown[0]} is no endpoint of the price files; known are {', '.join(sorted(known))}")

@@ -6,6 +6,7 @@ The schemas use keywords of their own, which other validators ignore:
     x-pattern-name     the name of the pattern in a fault: "a header name"
     x-provider         true: the text must be the name of a provider
     x-provider-prefix  true: the part before a slash must be the name of a provider, or start with *
+    x-priced-path      true: the text must be an endpoint that a provider has prices for
 
 A fault repeats a value of the file only if it cannot be a secret.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -27,7 +28,7 @@ from tornado_proxy.config.secrets import SECRET_KEYS
 from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.document import Path as DocumentPath
 from tornado_proxy.domain.errors import Fault
-from tornado_proxy.providers.registry import PROVIDERS
+from tornado_proxy.providers.registry import PROVIDERS, list_priced_paths
 
 #: Text that can be a secret in any place: our and the providers' keys, PEM, a password in a URL, or a long run of
 #: letters and digits.  This sometimes hides a long model name; line and key still locate the fault.
@@ -68,7 +69,12 @@ def _validator(schema_name: str) -> Any:
     numbers = Draft202012Validator.TYPE_CHECKER.redefine(
         "number", lambda _, value: isinstance(value, int | Decimal) and not isinstance(value, bool)
     )
-    keywords = {"pattern": _check_pattern, "x-provider": _check_provider, "x-provider-prefix": _check_provider_prefix}
+    keywords = {
+        "pattern": _check_pattern,
+        "x-provider": _check_provider,
+        "x-provider-prefix": _check_provider_prefix,
+        "x-priced-path": _check_priced_path,
+    }
     extend: Any = validators.extend
     return extend(Draft202012Validator, keywords, type_checker=numbers)(schema(schema_name))
 
@@ -90,6 +96,13 @@ def _check_provider_prefix(
     provider, slash, _ = value.partition("/") if isinstance(value, str) else ("", "", "")
     if slash and not provider.startswith("*") and provider not in _list_providers():
         yield ValidationError("starts with no provider")
+
+
+def _check_priced_path(
+    _validator: object, _keyword: object, value: object, _schema: object
+) -> Iterator[ValidationError]:
+    if isinstance(value, str) and value not in list_priced_paths():
+        yield ValidationError("is not a priced path")
 
 
 def _list_providers() -> list[str]:
@@ -163,10 +176,8 @@ def _describe_rule(error: ValidationError, path: DocumentPath) -> str:
         case "type" | "minimum" | "maximum":
             types = rule["type"]
             return f"must be {_name_type(rule, [types] if isinstance(types, str) else types)}, not {shown}"
-        case "enum":
-            return f"must be one of {', '.join(map(str, wanted))}, not {shown}"
-        case "pattern" | "x-provider" if "x-provider" in rule:
-            return f"must be one of {', '.join(_list_providers())}, not {shown}"
+        case "enum" | "pattern" | "x-provider" | "x-priced-path" if allowed := _list_allowed(rule):
+            return f"must be one of {', '.join(allowed)}, not {shown}"
         case "x-provider-prefix":
             return f"must start with * or a provider ({', '.join(_list_providers())}), not {shown}"
         case "pattern":
@@ -181,6 +192,15 @@ def _describe_rule(error: ValidationError, path: DocumentPath) -> str:
             return "must not contain an item twice"
         case keyword:
             return f"must satisfy {keyword} {wanted} of its schema, not {shown}"
+
+
+def _list_allowed(rule: Mapping[str, Any]) -> list[str]:
+    """Return the values that `rule` lists or takes from the registry, [] if it does neither."""
+    if "x-provider" in rule:
+        return _list_providers()
+    if "x-priced-path" in rule:
+        return sorted(list_priced_paths())
+    return [str(value) for value in rule.get("enum", ())]
 
 
 def _count(number: int, noun: str) -> str:

@@ -368,14 +368,13 @@ class PriceListConvention:
 class Provider:
     """A provider's endpoints, headers and error format.
 
-    `prefix` is the first path segment on our side.  `credential_headers` are the headers, lower case, that may carry a
-    client's token; `key_headers` returns those that carry the provider key.  `passed_headers` and `passed_prefixes` are
-    the request headers that are forwarded; `withheld_headers` never are, whatever the configuration adds.
-    `account_headers` are response headers that would name the provider account.  `error_body` writes an error as this
-    provider would: (error, our request id) -> JSON bytes.  `request_id_header` holds the provider's id of a response.
-    `own_headers` go with requests that the proxy makes on its own.  `endpoints` hold for the default ProviderOptions;
-    `make_endpoints` is set if others need other endpoints.  `title` is the name that people read.
-    `default_base_url` is the provider's public API.
+    `title` is for people, `prefix` the first path segment on our side, `default_base_url` the public API.  `endpoints`
+    hold for the default ProviderOptions; `make_endpoints` is set if others need other endpoints.  Price files can name
+    `priced_paths`, served or not.  `credential_headers` (lower case) can carry a client's token; `key_headers` returns
+    those that carry the provider key.  Request headers in `passed_headers` and `passed_prefixes` are forwarded;
+    `withheld_headers` never are, whatever the configuration adds.  `account_headers` of responses would name the
+    provider account.  `error_body` writes an error as this provider would: (error, our request id) -> JSON bytes.
+    `request_id_header` holds the provider's id of a response.  `own_headers` go with the proxy's own requests.
     """
 
     name: str
@@ -386,6 +385,7 @@ class Provider:
     example: ExampleRequest
     price_lists: PriceListConvention
     endpoints: tuple[Endpoint, ...]
+    priced_paths: frozenset[str]
     credential_headers: tuple[str, ...]
     key_headers: Callable[[Secret], Mapping[str, Secret]]
     error_body: Callable[[RequestError, str], bytes]

@@ -16,3 +16,8 @@ PROVIDERS: tuple[Provider, ...] = (
 )
 
 PROVIDER_NAMES: tuple[str, ...] = tuple(provider.name for provider in PROVIDERS)
+
+
+def list_priced_paths() -> frozenset[str]:
+    """Return the endpoints that price files can name."""
+    return frozenset(path for provider in PROVIDERS for path in provider.priced_paths)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+import msgspec
+
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
 from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, RequestView, ResponseHead, UsageReader
@@ -55,6 +57,7 @@ class GenerateReader:
         return UsageReport(
             items=(UsageItem(quantities, context_tokens=read),),
             basis=Basis.REPORTED if units and not faults else Basis.UNSETTLED,
+            raw=msgspec.json.encode(units).decode(),
             object_id=as_text(response.get("id")),
             faults=tuple(faults),
         )

@@ -30,6 +30,7 @@ FAKE = Provider(
     example=ExampleRequest("/v1/generate", "parrot-1"),
     price_lists=PriceListConvention(frozenset({"fake"})),
     endpoints=(GENERATE, HttpEndpoint("GET", "/v1/voices")),
+    priced_paths=frozenset({"/v1/generate"}),
     credential_headers=("x-fake-key",),
     key_headers=make_key_headers,
     error_body=error_body,

@@ -28,6 +28,8 @@ ANTHROPIC = Provider(
         frozenset({"anthropic"}), Meter.CACHE_WRITE_5M, endpoints=("/v1/messages", "/v1/messages/batches")
     ),
     endpoints=ANTHROPIC_ENDPOINTS,
+    # /v1/complete is missing on purpose: its responses state no usage, so a price for it could not be applied.
+    priced_paths=frozenset({"/v1/messages", "/v1/messages/batches"}),
     # Some clients send the key as a bearer token (the Python SDK 2.x does), most as x-api-key.
     credential_headers=("authorization", "x-api-key"),
     key_headers=_make_key_headers,

@@ -30,6 +30,26 @@ OPENAI = Provider(
     # LiteLLM lists the models of the old completions endpoint under a provider of their own.
     price_lists=PriceListConvention(frozenset({"openai", "text-completion-openai"})),
     endpoints=OPENAI_ENDPOINTS,
+    # /v1/completions and /v1/live/sessions are not served; the price files name them so that `pricing diff` finds their
+    # models in the public lists.
+    priced_paths=frozenset(
+        {
+            "/v1/audio/speech",
+            "/v1/audio/transcriptions",
+            "/v1/audio/translations",
+            "/v1/chat/completions",
+            "/v1/completions",
+            "/v1/embeddings",
+            "/v1/images/edits",
+            "/v1/images/generations",
+            "/v1/images/variations",
+            "/v1/live/sessions",
+            "/v1/realtime",
+            "/v1/realtime/translations",
+            "/v1/responses",
+            "/v1/responses/compact",
+        }
+    ),
     make_endpoints=lambda options: openai_endpoints(exact_speech=options.exact_speech),
     credential_headers=("authorization",),
     key_headers=_key_headers,
