@@ -27,7 +27,7 @@ from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_ledger
-from tornado_proxy.ledger.rows import RECORD_COLUMNS, record_row
+from tornado_proxy.ledger.rows import RECORD_COLUMNS, make_record_row
 
 _ROUNDS = 5
 _CALLER = Caller("0c9f8a5e-9a1e-4f6b-8c43-1d2a7f6f0a10", participant="ada", room="lab", credential_id="key-1")
@@ -56,7 +56,7 @@ def make_record(intent: RequestIntent) -> RequestRecord:
 
 def measure_plain(records: list[RequestRecord]) -> float:
     """Return the CPU microseconds of a plain insert."""
-    rows = [tuple(record_row(record)[name] for name in RECORD_COLUMNS) for record in records]
+    rows = [tuple(make_record_row(record)[name] for name in RECORD_COLUMNS) for record in records]
     with tempfile.TemporaryDirectory() as folder, closing(sqlite3.connect(Path(folder) / "plain.db")) as db:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")

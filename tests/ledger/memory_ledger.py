@@ -16,7 +16,14 @@ from tornado_proxy.domain.record import Outcome, PendingRequest, RequestIntent, 
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.reports.records_query import UsageFilter
 from tornado_proxy.ledger.reports.usage import Bounds, UsageQuery, UsageResult, sum_usage
-from tornado_proxy.ledger.rows import RECORD_COLUMNS, SETTLED_COLUMNS, Row, intent_row, record_row, settlement_row
+from tornado_proxy.ledger.rows import (
+    RECORD_COLUMNS,
+    SETTLED_COLUMNS,
+    Row,
+    make_intent_row,
+    make_record_row,
+    make_settlement_row,
+)
 
 #: The bounds of one report; tests store a few records.
 _MAX_RECORDS = 100_000
@@ -63,10 +70,10 @@ class MemoryStore:
         return sorted(rows, key=lambda row: str(row["started_at"]))
 
     def _bill(self, record: RequestRecord) -> Row:
-        row = record_row(record)
+        row = make_record_row(record)
         settlement = self.settlements.get(record.intent.request_id)
         if settlement is not None:
-            settled = settlement_row(settlement)
+            settled = make_settlement_row(settlement)
             row.update((name, settled[name]) for name in SETTLED_COLUMNS)
         return row
 
@@ -197,7 +204,7 @@ def _lost_row(intent: RequestIntent) -> Row:
     unknown: Mapping[str, object] = dict.fromkeys(RECORD_COLUMNS)
     figures = {"line_items": "[]", "subtotal": "0", "surcharge": "0", "total": "0"}
     ends = {"outcome": Outcome.CRASHED.value, "basis": Basis.UNSETTLED.value}
-    return {**unknown, **intent_row(intent), **figures, **ends}
+    return {**unknown, **make_intent_row(intent), **figures, **ends}
 
 
 def _pending_request(record: RequestRecord, object_id: str | None) -> PendingRequest:

@@ -17,12 +17,12 @@ from tornado_proxy.ledger.rows import (
     RECORD_COLUMNS,
     format_decimal,
     format_time,
-    intent_row,
-    object_rows,
-    plain_row,
+    make_intent_row,
+    make_object_rows,
+    make_record_row,
+    make_storable_row,
     read_deferred_facts,
     read_line_items,
-    record_row,
 )
 
 
@@ -52,8 +52,8 @@ def test_decimal_has_no_exponent(value: str, text: str) -> None:
 def test_rows_have_every_column() -> None:
     record = make_record(make_intent("r1"))
 
-    assert tuple(intent_row(record.intent)) == INTENT_COLUMNS
-    assert set(record_row(record)) == {*RECORD_COLUMNS, "objects"}
+    assert tuple(make_intent_row(record.intent)) == INTENT_COLUMNS
+    assert set(make_record_row(record)) == {*RECORD_COLUMNS, "objects"}
 
 
 def test_line_items_are_read_as_they_were_written() -> None:
@@ -70,7 +70,7 @@ def test_line_items_are_read_as_they_were_written() -> None:
     )
     cost = Cost((*COST.line_items, item), Decimal(0), Decimal(0), Decimal(0))
 
-    text = record_row(make_record(make_intent("r1"), cost=cost))["line_items"]
+    text = make_record_row(make_record(make_intent("r1"), cost=cost))["line_items"]
 
     assert isinstance(text, str)
     assert read_line_items(text) == cost.line_items
@@ -78,21 +78,26 @@ def test_line_items_are_read_as_they_were_written() -> None:
 
 
 def test_every_created_object_belongs_to_the_project_once() -> None:
-    row = record_row(make_record(make_intent("r1"), object_id="resp_1", objects=("cntr_1", "resp_1")))
+    row = make_record_row(make_record(make_intent("r1"), object_id="resp_1", objects=("cntr_1", "resp_1")))
 
     owner = {"provider": "openai", "project_id": "project-a", "request_id": "r1"}
-    assert object_rows(row) == [{"object_id": "resp_1", **owner}, {"object_id": "cntr_1", **owner}]
-    assert object_rows({**row, "objects": None}) == []
+    assert make_object_rows(row) == [{"object_id": "resp_1", **owner}, {"object_id": "cntr_1", **owner}]
+    assert make_object_rows({**row, "objects": None}) == []
 
 
 def test_unstorable_text_becomes_question_marks() -> None:
-    assert plain_row({"a": "x\udc80y", "b": "x\0y", "c": 5, "d": None}) == {"a": "x?y", "b": "x?y", "c": 5, "d": None}
+    assert make_storable_row({"a": "x\udc80y", "b": "x\0y", "c": 5, "d": None}) == {
+        "a": "x?y",
+        "b": "x?y",
+        "c": 5,
+        "d": None,
+    }
 
 
 def test_deferred_facts_are_read_as_they_were_written() -> None:
     facts = DeferredRatingFacts(Terms(service_tier="flex", cache_ttl="1h"), "gpt-image-1.5", 400)
 
-    text = record_row(make_record(make_intent("r1"), deferred_facts=facts))["kept_facts"]
+    text = make_record_row(make_record(make_intent("r1"), deferred_facts=facts))["kept_facts"]
 
     assert isinstance(text, str)
     assert read_deferred_facts(text) == facts

@@ -22,7 +22,7 @@ def prepare_file(path: Path) -> frozenset[str]:
     backend = SqliteBackend(path, fsync=False)
     with contextlib.closing(backend.connect(create=True)) as db:
         prepare(db, backend)
-        return db.tables()
+        return db.list_tables()
 
 
 def run_script(path: Path, sql: str) -> None:

@@ -15,7 +15,7 @@ from tornado_proxy.domain.record import RequestRecord
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
-from tornado_proxy.ledger.rows import RECORD_COLUMNS, record_row
+from tornado_proxy.ledger.rows import RECORD_COLUMNS, make_record_row
 from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.pricing.book.tariff import Tariff
 
@@ -74,5 +74,5 @@ def rated_record(
 
 def row_of(stored: RequestRecord) -> Mapping[str, Any]:
     """Return all columns of a record."""
-    row = record_row(stored)
+    row = make_record_row(stored)
     return {name: row[name] for name in RECORD_COLUMNS}

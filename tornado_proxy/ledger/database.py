@@ -32,10 +32,10 @@ class Database(Protocol):
     Every method may raise StoreError.  Any other exception is the fault of the values that were passed.
     """
 
-    def tables(self) -> frozenset[str]:
+    def list_tables(self) -> frozenset[str]:
         """Return the names of the tables that exist."""
 
-    def columns(self, table: str) -> frozenset[str]:
+    def list_columns(self, table: str) -> frozenset[str]:
         """Return the names of a table's columns."""
 
     def transaction(self) -> AbstractContextManager[None]:
@@ -44,10 +44,10 @@ class Database(Protocol):
     def run(self, sql: str, values: Sequence[object] = ()) -> None:
         """Run a statement.  In a transaction, its fault may be raised as late as at the end of the `with` block."""
 
-    def script(self, sql: str) -> None:
+    def run_script(self, sql: str) -> None:
         """Run several statements without parameters in a transaction of their own."""
 
-    def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
+    def fetch_rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
         """Run a query and return its rows."""
 
     def check(self) -> None:
@@ -60,7 +60,7 @@ class Database(Protocol):
 class Liveness(Protocol):
     """Tells which of the processes that write a database live.  A process is named by its writer id."""
 
-    def opening_lock(self) -> AbstractContextManager[None]:
+    def hold_opening_lock(self) -> AbstractContextManager[None]:
         """Hold the lock that one process at a time holds while it makes tables or searches for dead processes."""
 
     def register(self) -> None:
@@ -99,7 +99,7 @@ class Backend(Protocol):
             StoreError: the connection fails.
         """
 
-    def liveness(self, db: Database, locks: ProcessLocks) -> Liveness:
+    def make_liveness(self, db: Database, locks: ProcessLocks) -> Liveness:
         """Return the liveness of the processes that write the database.
 
         Args:

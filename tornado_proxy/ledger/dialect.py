@@ -38,7 +38,7 @@ class Insert:
     @property
     def start(self) -> str:
         """The SQL in front of the rows."""
-        return f"INSERT INTO {self.table} ({quoted(self.columns)})"
+        return f"INSERT INTO {self.table} ({quote_names(self.columns)})"
 
     @property
     def end(self) -> str:
@@ -70,22 +70,22 @@ class Dialect:
     deletes: Callable[[str, str, Sequence[object]], Iterator[BoundStatement]]
 
 
-def quoted(names: Iterable[str]) -> str:
+def quote_names(names: Iterable[str]) -> str:
     """Return column names as SQL."""
     return ", ".join(f'"{name}"' for name in names)
 
 
 def _sqlite_inserts(insert: Insert, rows: Sequence[Row]) -> Iterator[BoundStatement]:
-    for run in _runs(rows):
-        yield _values(insert, len(run)), list(chain.from_iterable(run))
+    for run in _split_into_runs(rows):
+        yield _insert_values(insert, len(run)), list(chain.from_iterable(run))
 
 
 def _sqlite_deletes(table: str, column: str, keys: Sequence[object]) -> Iterator[BoundStatement]:
-    for run in _runs(keys):
+    for run in _split_into_runs(keys):
         yield f"DELETE FROM {table} WHERE {column} IN ({', '.join('?' * len(run))})", run  # noqa: S608  # names of ours
 
 
-def _runs(rows: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
+def _split_into_runs(rows: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
     """Yield the rows in runs of _RUN_SIZES."""
     start = 0
     for size in _RUN_SIZES:
@@ -95,7 +95,7 @@ def _runs(rows: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
 
 
 @cache
-def _values(insert: Insert, rows: int) -> str:
+def _insert_values(insert: Insert, rows: int) -> str:
     group = f"({', '.join('?' * len(insert.columns))})"
     return f"{insert.start} VALUES {', '.join([group] * rows)} {insert.end}"
 
@@ -108,11 +108,11 @@ def _postgres_inserts(insert: Insert, rows: Sequence[Row]) -> Iterator[BoundStat
     """
     if rows:
         objects = [dict(zip(insert.columns, row, strict=True)) for row in rows]
-        yield _from_json(insert), (_encode(objects).decode(),)
+        yield _insert_json(insert), (_encode(objects).decode(),)
 
 
 @cache
-def _from_json(insert: Insert) -> str:
+def _insert_json(insert: Insert) -> str:
     columns = ", ".join(f'"{name}" {"integer" if name == "status" else "text"}' for name in insert.columns)
     return f"{insert.start} SELECT * FROM json_to_recordset(?::json) AS row({columns}) {insert.end}"  # noqa: S608  # names of ours
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from tornado_proxy.domain.cost import LineItem
+from tornado_proxy.domain.cost import Cost, LineItem
 from tornado_proxy.domain.record import RequestIntent, RequestRecord, Settlement
 from tornado_proxy.domain.request import DeferredRatingFacts
 from tornado_proxy.domain.terms import Terms
@@ -95,7 +95,7 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 _encode_fast = msgspec.json.Encoder().encode
 
 
-def intent_row(intent: RequestIntent) -> dict[str, object]:
+def make_intent_row(intent: RequestIntent) -> dict[str, object]:
     """Return the row of an intent."""
     caller = intent.caller
     return {
@@ -115,12 +115,11 @@ def intent_row(intent: RequestIntent) -> dict[str, object]:
     }
 
 
-def record_row(record: RequestRecord) -> dict[str, object]:
+def make_record_row(record: RequestRecord) -> dict[str, object]:
     """Return the row of a record.  Its member `objects`, which is no column, has the ids of all created objects."""
-    cost = record.cost
     created = dict.fromkeys((record.object_id, *record.objects))
     return {
-        **intent_row(record.intent),
+        **make_intent_row(record.intent),
         "model": record.model,
         "status": record.status,
         "outcome": record.outcome.value,
@@ -129,10 +128,7 @@ def record_row(record: RequestRecord) -> dict[str, object]:
         "first_byte_at": None if record.first_byte_at is None else format_time(record.first_byte_at),
         "ended_at": format_time(record.ended_at),
         "usage": record.usage,
-        "line_items": _format_items(cost.line_items),
-        "subtotal": format_decimal(cost.subtotal),
-        "surcharge": format_decimal(cost.surcharge),
-        "total": format_decimal(cost.total),
+        **_cost_members(record.cost),
         "object_id": record.object_id,
         "objects": [object_id for object_id in created if object_id],
         "upstream_request_id": record.upstream_request_id,
@@ -141,25 +137,21 @@ def record_row(record: RequestRecord) -> dict[str, object]:
     }
 
 
-def settlement_row(settlement: Settlement) -> dict[str, object]:
+def make_settlement_row(settlement: Settlement) -> dict[str, object]:
     """Return the row of a settlement."""
-    cost = settlement.cost
     return {
         "request_id": settlement.request_id,
         "model": settlement.model,
         "basis": settlement.basis.value,
         "estimate_method": settlement.estimate_method,
         "usage": settlement.usage,
-        "line_items": _format_items(cost.line_items),
-        "subtotal": format_decimal(cost.subtotal),
-        "surcharge": format_decimal(cost.surcharge),
-        "total": format_decimal(cost.total),
+        **_cost_members(settlement.cost),
         "faults": json.dumps(settlement.faults) if settlement.faults else None,
         "settled_at": format_time(settlement.settled_at),
     }
 
 
-def object_rows(record: Row) -> list[Row]:
+def make_object_rows(record: Row) -> list[Row]:
     """Return the rows of the objects that a request created, from the record's row."""
     objects = record.get("objects")
     if not isinstance(objects, list):
@@ -168,7 +160,7 @@ def object_rows(record: Row) -> list[Row]:
     return [{"object_id": object_id, **owner} for object_id in objects]
 
 
-def plain_row(row: Row) -> Row:
+def make_storable_row(row: Row) -> Row:
     """Return the row with question marks for text that a database cannot hold.
 
     UTF-8 has no form of half a surrogate pair, and PostgreSQL's text holds no NUL; JSON of a client may have both.
@@ -231,6 +223,15 @@ def format_decimal(value: Decimal) -> str:
     """Return the digits of an amount without an exponent."""
     text = str(value)  # several times faster than formatting, and plain digits nearly always
     return text if "E" not in text else f"{value:f}"
+
+
+def _cost_members(cost: Cost) -> dict[str, object]:
+    return {
+        "line_items": _format_items(cost.line_items),
+        "subtotal": format_decimal(cost.subtotal),
+        "surcharge": format_decimal(cost.surcharge),
+        "total": format_decimal(cost.total),
+    }
 
 
 def _format_items(items: Iterable[LineItem]) -> str:

@@ -30,7 +30,7 @@ INSERT_OBJECTS = Insert("objects", OBJECT_COLUMNS, "provider, object_id")
 SET_META = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 
 
-def _cast(sql: str, name: str) -> str:
+def _cast_column(sql: str, name: str) -> str:
     """Return SQL of a column of the view that is an expression.
 
     SQLite reads both parts of the view in the order of an index, and sorts nothing, only if their columns have the same
@@ -39,11 +39,11 @@ def _cast(sql: str, name: str) -> str:
     return f'CAST({sql} AS {"INTEGER" if name in ("seq", "status") else "TEXT"}) AS "{name}"'
 
 
-def _settled(name: str) -> str:
+def _record_column(name: str) -> str:
     """Return SQL of a column of `bills` for a record."""
     # A CASE and not coalesce(): a settlement may set a column to NULL.
     either = f'CASE WHEN s.request_id IS NULL THEN r."{name}" ELSE s."{name}" END'
-    return _cast(either, name) if name in SETTLED_COLUMNS else f'r."{name}"'
+    return _cast_column(either, name) if name in SETTLED_COLUMNS else f'r."{name}"'
 
 
 #: The columns of a request whose process died: nothing is known of its cost, and every report shows it.
@@ -59,15 +59,15 @@ _LOST = {
 }
 
 
-def _lost(name: str) -> str:
+def _lost_column(name: str) -> str:
     """Return SQL of a column of `bills` for a lost intent."""
-    return f'i."{name}"' if name in INTENT_COLUMNS else _cast(_LOST.get(name, "NULL"), name)
+    return f'i."{name}"' if name in INTENT_COLUMNS else _cast_column(_LOST.get(name, "NULL"), name)
 
 
 _BILLS = (
-    f"SELECT r.seq AS seq, {', '.join(_settled(name) for name in RECORD_COLUMNS)} "  # noqa: S608  # names of ours
+    f"SELECT r.seq AS seq, {', '.join(_record_column(name) for name in RECORD_COLUMNS)} "  # noqa: S608  # names of ours
     "FROM records r LEFT JOIN settlements s ON s.request_id = r.request_id "
-    f"UNION ALL SELECT {_cast('NULL', 'seq')}, {', '.join(_lost(name) for name in RECORD_COLUMNS)} "
+    f"UNION ALL SELECT {_cast_column('NULL', 'seq')}, {', '.join(_lost_column(name) for name in RECORD_COLUMNS)} "
     "FROM intents i WHERE i.lost_at IS NOT NULL"
 )
 
@@ -78,7 +78,7 @@ CREATE VIEW bills AS {_BILLS};
 """
 
 
-def _tables(sql: Dialect) -> str:
+def _create_tables(sql: Dialect) -> str:
     def columns(names: Iterable[str]) -> str:
         return ", ".join(f'"{name}" {sql.number if name == "status" else sql.text}' for name in names)
 
@@ -110,11 +110,11 @@ CREATE TABLE objects (
 """
 
 
-def _added_columns(db: Database, dialect: Dialect) -> Iterator[str]:
+def _add_columns(db: Database, dialect: Dialect) -> Iterator[str]:
     """Yield SQL that adds the columns which the version that made the tables did not have."""
     expected = {"intents": (*INTENT_COLUMNS, "lost_at"), "records": RECORD_COLUMNS, "settlements": SETTLED_COLUMNS}
     for table, columns in expected.items():
-        existing = db.columns(table)
+        existing = db.list_columns(table)
         for name in columns:
             if name not in existing:
                 yield f'ALTER TABLE {table} ADD COLUMN "{name}" {dialect.text}; '
@@ -126,20 +126,20 @@ def prepare(db: Database, backend: Backend) -> None:
     Raises:
         StoreError: the database belongs to another program, or to a later version of this one.
     """
-    tables = db.tables()
+    tables = db.list_tables()
     if not tables:
         version = f"INSERT INTO meta VALUES ('schema_version', '{SCHEMA_VERSION}');"  # noqa: S608  # a number of ours
-        db.script(_tables(backend.dialect) + _VIEW + backend.dialect.guards + version)
+        db.run_script(_create_tables(backend.dialect) + _VIEW + backend.dialect.guards + version)
         return
     if not {"meta", "intents", "records"} <= tables:
         raise StoreError(f"{backend.name}: is a database of another program; name another one")
-    ((stored,),) = db.rows("SELECT value FROM meta WHERE key = 'schema_version'") or [("0",)]
+    ((stored,),) = db.fetch_rows("SELECT value FROM meta WHERE key = 'schema_version'") or [("0",)]
     if int(str(stored)) > SCHEMA_VERSION:
         raise StoreError(
             f"{backend.name}: schema {stored} is newer than this program, which knows {SCHEMA_VERSION}; "
             "install the version that wrote it, or a later one"
         )
-    added = "".join(_added_columns(db, backend.dialect))
+    added = "".join(_add_columns(db, backend.dialect))
     if added:
         # The view names every column, so it is made anew.  Nothing else is altered: records are append-only.
-        db.script(f"DROP VIEW IF EXISTS bills; {added} {_VIEW}")
+        db.run_script(f"DROP VIEW IF EXISTS bills; {added} {_VIEW}")

@@ -44,5 +44,5 @@ def test_new_connection_of_a_process_registers_beside_its_old_one(postgres_addre
 def test_opening_lock_is_free_after_the_block(postgres_address: PostgresAddress) -> None:
     with connect(postgres_address) as first, connect(postgres_address) as second:
         for db in (first, second):
-            with PostgresProcessLocks(db, FIRST).opening_lock():
+            with PostgresProcessLocks(db, FIRST).hold_opening_lock():
                 pass

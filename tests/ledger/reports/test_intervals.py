@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tornado_proxy.ledger.reports.intervals import Interval, interval_end, interval_start
+from tornado_proxy.ledger.reports.intervals import Interval, find_interval_end, find_interval_start
 
 
 @pytest.mark.parametrize(
@@ -23,5 +23,5 @@ from tornado_proxy.ledger.reports.intervals import Interval, interval_end, inter
 def test_interval_contains_its_start_and_not_its_end(
     interval: Interval | None, time: str, start: str | None, end: str | None
 ) -> None:
-    assert interval_start(interval, time) == start
-    assert interval_end(interval, start) == end
+    assert find_interval_start(interval, time) == start
+    assert find_interval_end(interval, start) == end

@@ -16,13 +16,13 @@ from tornado_proxy.ledger.sqlite.database import SqliteDatabase, describe
 @pytest.fixture
 def db(tmp_path: Path) -> Iterator[SqliteDatabase]:
     with contextlib.closing(SqliteDatabase(tmp_path / "ledger.db", fsync=False)) as connection:
-        connection.script("CREATE TABLE numbers (n INTEGER PRIMARY KEY) STRICT;")
+        connection.run_script("CREATE TABLE numbers (n INTEGER PRIMARY KEY) STRICT;")
         yield connection
 
 
 def test_tables_and_columns_are_listed(db: SqliteDatabase) -> None:
-    assert db.tables() == {"numbers"}
-    assert db.columns("numbers") == {"n"}
+    assert db.list_tables() == {"numbers"}
+    assert db.list_columns("numbers") == {"n"}
 
 
 def test_transaction_is_rolled_back_on_an_exception(db: SqliteDatabase) -> None:
@@ -34,14 +34,14 @@ def test_transaction_is_rolled_back_on_an_exception(db: SqliteDatabase) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # raised by the test itself
         insert_and_fail()
 
-    assert db.rows("SELECT n FROM numbers") == []
+    assert db.fetch_rows("SELECT n FROM numbers") == []
 
 
 def test_failed_script_leaves_no_transaction_open(db: SqliteDatabase) -> None:
     with pytest.raises(StoreError, match="no such table"):
-        db.script("INSERT INTO numbers VALUES (1); INSERT INTO missing VALUES (1);")
+        db.run_script("INSERT INTO numbers VALUES (1); INSERT INTO missing VALUES (1);")
 
-    assert db.rows("SELECT n FROM numbers") == []
+    assert db.fetch_rows("SELECT n FROM numbers") == []
     db.check()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.ledger.sample_records import make_intent
-from tornado_proxy.ledger.rows import intent_row
+from tornado_proxy.ledger.rows import make_intent_row
 from tornado_proxy.ledger.writer.intent_log import IntentLog, read_intents
 
 
@@ -20,7 +20,10 @@ def open_log(folder: Path) -> IntentLog:
 
 def test_appended_intents_are_read_back(tmp_path: Path) -> None:
     log = open_log(tmp_path)
-    rows = [intent_row(make_intent("r1")), intent_row(make_intent("r2", session="half a surrogate pair \udc80"))]
+    rows = [
+        make_intent_row(make_intent("r1")),
+        make_intent_row(make_intent("r2", session="half a surrogate pair \udc80")),
+    ]
     for row in rows:
         log.append(row)
     log.close()
@@ -32,10 +35,10 @@ def test_appended_intents_are_read_back(tmp_path: Path) -> None:
 def test_truncated_line_hides_no_other(bytes_lost: int, tmp_path: Path) -> None:
     path = tmp_path / "intents-0"
     log = open_log(tmp_path)
-    log.append(intent_row(make_intent("r1")))
-    log.append(intent_row(make_intent("r2")))
+    log.append(make_intent_row(make_intent("r1")))
+    log.append(make_intent_row(make_intent("r2")))
     os.truncate(path, path.stat().st_size - bytes_lost)  # as a disk that is full in the middle of r2
-    log.append(intent_row(make_intent("r3")))
+    log.append(make_intent_row(make_intent("r3")))
     log.close()
 
     assert [row["request_id"] for row in read_intents(path)] == ["r1", "r3"]

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.ledger.sample_records import make_intent, make_record
-from tornado_proxy.ledger.rows import Row, record_row
+from tornado_proxy.ledger.rows import Row, make_record_row
 from tornado_proxy.ledger.writer.journal import Journal
 
 
 def make_rows(*names: str) -> list[Row]:
-    return [record_row(make_record(make_intent(name))) for name in names]
+    return [make_record_row(make_record(make_intent(name))) for name in names]
 
 
 def test_record_is_stored_once_however_often_it_is_appended(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from tornado_proxy.ledger.writer.operations import (
     find_record,
     is_retried,
     make_batch,
+    make_storable,
+    make_withdrawal,
     may_wait,
-    replace_unstorable_text,
-    withdrawal_of,
 )
 
 ROW: Row = {"request_id": "r1", "participant": "ad\udc80a"}
@@ -48,19 +48,19 @@ def test_operation_decides_whether_it_is_retried_and_whether_it_may_wait(
 def test_unstorable_text_is_replaced_in_each_row(
     kind: type[WriteIntent] | type[WriteRecord] | type[WriteSettlement],
 ) -> None:
-    assert replace_unstorable_text(kind(ROW)) == kind(STORABLE_ROW)
-    assert replace_unstorable_text(kind(STORABLE_ROW)) == kind(STORABLE_ROW)
+    assert make_storable(kind(ROW)) == kind(STORABLE_ROW)
+    assert make_storable(kind(STORABLE_ROW)) == kind(STORABLE_ROW)
 
 
 @pytest.mark.parametrize("operation", [MoveIntents([ROW]), WithdrawIntent("r1"), READ])
 def test_operation_without_a_row_of_its_own_is_unchanged(operation: Operation) -> None:
-    assert replace_unstorable_text(operation) is operation
+    assert make_storable(operation) is operation
 
 
 def test_only_an_intent_has_a_withdrawal_and_only_a_record_has_a_journal_row() -> None:
     operations: list[Operation] = [WriteIntent(ROW), WriteRecord(ROW), WriteSettlement(ROW), READ]
 
-    assert [withdrawal_of(operation) for operation in operations] == [WithdrawIntent("r1"), None, None, None]
+    assert [make_withdrawal(operation) for operation in operations] == [WithdrawIntent("r1"), None, None, None]
     assert [find_record(operation) for operation in operations] == [None, ROW, None, None]
 
 

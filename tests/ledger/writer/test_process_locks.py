@@ -9,7 +9,7 @@ from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
 def register(path: Path) -> ProcessLocks:
     locks = ProcessLocks(path)
-    with locks.opening_lock():
+    with locks.hold_opening_lock():
         locks.register()
     return locks
 
@@ -68,7 +68,7 @@ def test_path_with_wildcards_finds_its_own_files_only(tmp_path: Path) -> None:
 def test_opening_lock_may_be_nested_and_makes_the_folder(tmp_path: Path) -> None:
     locks = ProcessLocks(tmp_path / "var" / "ledger.db")
 
-    with locks.opening_lock(), locks.opening_lock():
+    with locks.hold_opening_lock(), locks.hold_opening_lock():
         locks.register()
 
     assert (tmp_path / "var" / "ledger.db-open").exists()

@@ -9,18 +9,18 @@ import pytest
 
 from tests.ledger.sample_records import make_intent, make_record
 from tornado_proxy.domain.errors import LedgerUnavailable
-from tornado_proxy.ledger.rows import intent_row, record_row
+from tornado_proxy.ledger.rows import make_intent_row, make_record_row
 from tornado_proxy.ledger.writer.operations import Operation, QueueItem, WithdrawIntent, WriteIntent, WriteRecord
 from tornado_proxy.ledger.writer.write_queue import WriteQueue
 from tornado_proxy.ledger.writer.writer_thread import Queue
 
 
 def write_intent(request_id: str) -> WriteIntent:
-    return WriteIntent(intent_row(make_intent(request_id)))
+    return WriteIntent(make_intent_row(make_intent(request_id)))
 
 
 def write_record(request_id: str) -> WriteRecord:
-    return WriteRecord(record_row(make_record(make_intent(request_id))))
+    return WriteRecord(make_record_row(make_record(make_intent(request_id))))
 
 
 def make_queue(*, hangs_s: float = 60.0) -> tuple[WriteQueue, Queue]:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.ledger.sample_records import make_intent, make_record
 from tornado_proxy.ledger.database import StoreError
-from tornado_proxy.ledger.rows import intent_row, record_row
+from tornado_proxy.ledger.rows import make_intent_row, make_record_row
 from tornado_proxy.ledger.writer import writer_thread
 from tornado_proxy.ledger.writer.operations import (
     Operation,
@@ -138,11 +138,11 @@ def writer(tmp_path: Path) -> Iterator[RunningWriter]:
 
 
 def write_intent(request_id: str, participant: str = "ada") -> WriteIntent:
-    return WriteIntent({**intent_row(make_intent(request_id)), "participant": participant})
+    return WriteIntent({**make_intent_row(make_intent(request_id)), "participant": participant})
 
 
 def write_record(request_id: str, participant: str = "ada") -> WriteRecord:
-    return WriteRecord({**record_row(make_record(make_intent(request_id))), "participant": participant})
+    return WriteRecord({**make_record_row(make_record(make_intent(request_id))), "participant": participant})
 
 
 def find_owner(provider: str) -> ReadStore:

@@ -18,7 +18,7 @@ from tornado_proxy.domain.cost import LineItem, merge_items
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.terms import NO_TERMS, Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
-from tornado_proxy.ledger.rows import read_line_items, record_row
+from tornado_proxy.ledger.rows import make_record_row, read_line_items
 from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.pricing.book.rerate import find_entry, rerate
 from tornado_proxy.pricing.book.tariff import Tariff
@@ -64,7 +64,7 @@ def test_record_rated_again_at_the_same_prices_keeps_every_digit(
 ) -> None:
     report = UsageReport(tuple(data.draw(st.lists(usage_items(provider), max_size=3))), Basis.REPORTED)
     cost = merge_items(Tariff(BOOK, provider, RATE, region).rate(report, RequestFacts(), AT))
-    row = record_row(make_record(make_intent("r", provider=provider), cost=cost))
+    row = make_record_row(make_record(make_intent("r", provider=provider), cost=cost))
     items = read_line_items(json.loads(json.dumps(row))["line_items"])
 
     again = rerate(BOOK, provider, items, AT, surcharge_rate=Decimal(0))

@@ -34,7 +34,7 @@ class PostgresBackend:
         """Return a connection.  `create` makes no difference: it makes the schema if it does not exist."""
         return PostgresDatabase(self._address, fsync=self._fsync)
 
-    def liveness(self, db: Database, locks: ProcessLocks) -> PostgresProcessLocks:
+    def make_liveness(self, db: Database, locks: ProcessLocks) -> PostgresProcessLocks:
         """Return the locks on the server: file locks of this machine say nothing about the other machines."""
         return PostgresProcessLocks(db, locks.writer_id)
 

@@ -87,7 +87,7 @@ class PostgresDatabase:
                 raise
 
     def _set_up(self, *, fsync: bool) -> None:
-        ((encoding,),) = self.rows("SHOW server_encoding")
+        ((encoding,),) = self.fetch_rows("SHOW server_encoding")
         # With another encoding, names that UTF-8 clients send would fail or change.
         if encoding != "UTF8":
             raise StoreError(
@@ -98,18 +98,18 @@ class PostgresDatabase:
             self.run("SET synchronous_commit = on")
         self.check()
         # CREATE SCHEMA IF NOT EXISTS needs the right to create one even if it exists.
-        if not self.rows("SELECT 1 FROM pg_namespace WHERE nspname = ?", (SCHEMA,)):
+        if not self.fetch_rows("SELECT 1 FROM pg_namespace WHERE nspname = ?", (SCHEMA,)):
             self.run(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
 
-    def tables(self) -> frozenset[str]:
+    def list_tables(self) -> frozenset[str]:
         """Return the names of the schema's tables."""
-        rows = self.rows("SELECT tablename FROM pg_tables WHERE schemaname = ?", (SCHEMA,))
+        rows = self.fetch_rows("SELECT tablename FROM pg_tables WHERE schemaname = ?", (SCHEMA,))
         return frozenset(str(name) for (name,) in rows)
 
-    def columns(self, table: str) -> frozenset[str]:
+    def list_columns(self, table: str) -> frozenset[str]:
         """Return the names of a table's columns."""
         sql = "SELECT column_name FROM information_schema.columns WHERE table_schema = ? AND table_name = ?"
-        return frozenset(str(name) for (name,) in self.rows(sql, (SCHEMA, table)))
+        return frozenset(str(name) for (name,) in self.fetch_rows(sql, (SCHEMA, table)))
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -122,19 +122,19 @@ class PostgresDatabase:
         with self._raising_store_errors():
             self._db.execute(use_driver_placeholders(sql), values)
 
-    def script(self, sql: str) -> None:
+    def run_script(self, sql: str) -> None:
         """Run several statements in a transaction of their own."""
         with self._raising_store_errors(), self._db.transaction():
             self._db.execute(sql.encode())
 
-    def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
+    def fetch_rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
         """Run a query and return its rows."""
         with self._raising_store_errors():
             return self._db.execute(use_driver_placeholders(sql), values).fetchall()
 
     def check(self) -> None:
         """Raise StoreError if the server does not respond or is read-only, as a standby is."""
-        ((read_only,),) = self.rows("SHOW transaction_read_only")
+        ((read_only,),) = self.fetch_rows("SHOW transaction_read_only")
         if read_only == "on":
             raise StoreError(f"{self._address.url}: the server takes no writes now; name the primary in ledger.url")
 

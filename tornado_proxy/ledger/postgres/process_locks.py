@@ -28,27 +28,27 @@ class PostgresProcessLocks:
 
     def register(self) -> None:
         """Take the lock of this process."""
-        self._db.rows("SELECT pg_advisory_lock_shared(?)", (_lock_key(self._writer_id),))
+        self._db.fetch_rows("SELECT pg_advisory_lock_shared(?)", (_lock_key(self._writer_id),))
 
     @contextlib.contextmanager
-    def opening_lock(self) -> Iterator[None]:
+    def hold_opening_lock(self) -> Iterator[None]:
         """Hold the lock against other processes that make tables or search for dead processes."""
-        self._db.rows("SELECT pg_advisory_lock(?)", (_OPENING_KEY,))
+        self._db.fetch_rows("SELECT pg_advisory_lock(?)", (_OPENING_KEY,))
         yield  # without `finally`: the server frees the locks of a failed connection, and a query on it would raise
-        self._db.rows("SELECT pg_advisory_unlock(?)", (_OPENING_KEY,))
+        self._db.fetch_rows("SELECT pg_advisory_unlock(?)", (_OPENING_KEY,))
 
     def is_dead(self, writer: str) -> bool:
         """Return True if a writer is another process, and no connection holds its lock."""
         if writer == self._writer_id:
             return False
-        ((is_free,),) = self._db.rows("SELECT pg_try_advisory_lock(?)", (_lock_key(writer),))
+        ((is_free,),) = self._db.fetch_rows("SELECT pg_try_advisory_lock(?)", (_lock_key(writer),))
         if is_free:
-            self._db.rows("SELECT pg_advisory_unlock(?)", (_lock_key(writer),))
+            self._db.fetch_rows("SELECT pg_advisory_unlock(?)", (_lock_key(writer),))
         return bool(is_free)
 
     def release(self) -> None:
         """Free the lock of this process: the server detects a closed connection some time later only."""
-        self._db.rows("SELECT pg_advisory_unlock_shared(?)", (_lock_key(self._writer_id),))
+        self._db.fetch_rows("SELECT pg_advisory_unlock_shared(?)", (_lock_key(self._writer_id),))
 
 
 def _lock_key(writer: str) -> int:

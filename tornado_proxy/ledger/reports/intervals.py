@@ -26,24 +26,24 @@ _PREFIXES: Mapping[Interval, tuple[int, str]] = {
 }
 
 
-def interval_start(interval: Interval | None, time: str) -> str | None:
+def find_interval_start(interval: Interval | None, time: str) -> str | None:
     """Return the start of the interval that contains a time (RFC 3339 UTC text); None without an interval."""
     if interval is None:
         return None
     # Slices of text and not datetime: this runs for each record of a query, up to a million times.
     if interval is Interval.WEEK:
-        return _monday(time[:10])
+        return _find_monday(time[:10])
     length, suffix = _PREFIXES[interval]
     return time[:length] + suffix
 
 
 @functools.lru_cache(maxsize=1024)
-def _monday(day: str) -> str:
+def _find_monday(day: str) -> str:
     date = datetime.fromisoformat(day).date()
     return f"{date - timedelta(days=date.weekday())}T00:00:00.000Z"
 
 
-def interval_end(interval: Interval | None, start: str | None) -> str | None:
+def find_interval_end(interval: Interval | None, start: str | None) -> str | None:
     """Return the start of the interval that follows the one of `start`; None without an interval."""
     if interval is None or start is None:
         return None

@@ -9,7 +9,7 @@ from decimal import Context, Decimal
 
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.database import Backend
-from tornado_proxy.ledger.dialect import quoted
+from tornado_proxy.ledger.dialect import quote_names
 from tornado_proxy.ledger.rows import PRINTED_COLUMNS
 
 #: A record of unknown cost has no model; it is listed under the requested one.
@@ -91,9 +91,9 @@ def read_records(backend: Backend, which: UsageFilter, columns: Sequence[str] = 
     Raises:
         LedgerUnavailable: the ledger does not exist, cannot be read, or is another program's database.
     """
-    where, values = _where(which)
+    where, values = _build_where(which)
     # SQLite reads the view in the order of an index, and sorts nothing, only if all columns of ORDER BY are selected.
-    sql = f"SELECT {quoted(columns)}, seq FROM bills {where} ORDER BY started_at, seq"  # noqa: S608  # names of ours
+    sql = f"SELECT {quote_names(columns)}, seq FROM bills {where} ORDER BY started_at, seq"  # noqa: S608  # names of ours
     with backend.read() as read:
         for *row, _ in read(sql, values):
             yield dict(zip(columns, row, strict=True))
@@ -105,7 +105,7 @@ def sum_records(backend: Backend, which: UsageFilter, group_by: Sequence[str]) -
     Raises:
         LedgerUnavailable: the ledger does not exist, cannot be read, or is another program's database.
     """
-    where, values = _where(which)
+    where, values = _build_where(which)
     columns = [*(GROUPS[name] for name in group_by), "subtotal", "surcharge", "total", "basis"]
     # Amounts are decimals as text.  SUM() of SQL would convert them to binary floating point in SQLite, so they are
     # added here.
@@ -120,7 +120,7 @@ def sum_records(backend: Backend, which: UsageFilter, group_by: Sequence[str]) -
 
 def select_bills(columns: Sequence[str], which: UsageFilter, limit: int) -> tuple[str, list[str]]:
     """Return SQL that selects `columns` (SQL themselves) of up to `limit` records in any order, and its parameters."""
-    where, values = _where(which)
+    where, values = _build_where(which)
     return f"SELECT {', '.join(columns)} FROM bills {where} LIMIT {limit}", values  # noqa: S608  # names of ours
 
 
@@ -151,7 +151,7 @@ class _RunningSum:
         return UsageSum(group, self.requests, self.subtotal, self.surcharge, self.total, self.unsettled, self.pending)
 
 
-def _where(which: UsageFilter) -> tuple[str, list[str]]:
+def _build_where(which: UsageFilter) -> tuple[str, list[str]]:
     """Return the WHERE clause of a filter, or "", and its parameters."""
     conditions = [(f"{sql} = ?", getattr(which, name)) for name, sql in _FILTERS.items()]
     conditions += [("started_at >= ?", which.since), ("started_at < ?", which.until)]

@@ -15,7 +15,7 @@ import msgspec
 
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.usage import Basis
-from tornado_proxy.ledger.reports.intervals import Interval, interval_end, interval_start
+from tornado_proxy.ledger.reports.intervals import Interval, find_interval_end, find_interval_start
 from tornado_proxy.ledger.reports.records_query import EXACT, UsageFilter, add_exactly
 
 #: The columns that rows can be grouped by, beside interval, provider, model and type.
@@ -190,7 +190,7 @@ class _Sums:
         assert provider is not None
         if not self._is_annotated(annotations):
             return
-        items = [*_decode(line_items or "[]"), *_uncosted_items(basis)]
+        items = [*_decode(line_items or "[]"), *_list_uncosted_items(basis)]
         matches_model = self.query.model in (None, model, requested)
         selected = self._select(items, model or requested, any_model=matches_model)
         # A request without line items is free, and is counted unless the query selects by other items.
@@ -199,7 +199,7 @@ class _Sums:
         self.requests += 1
         self.unsettled += basis == Basis.UNSETTLED
         self.pending += basis == Basis.PENDING
-        start = interval_start(self.query.interval, started_at)
+        start = find_interval_start(self.query.interval, started_at)
         values = tuple(group)
         for name, item in selected:
             key: _Key = (start, values, provider, name, item.type)
@@ -230,7 +230,7 @@ class _Sums:
         rows = [
             UsageRow(
                 start=start,
-                end=interval_end(self.query.interval, start),
+                end=find_interval_end(self.query.interval, start),
                 group=group,
                 provider=provider,
                 model=model,
@@ -246,6 +246,6 @@ class _Sums:
         return UsageResult(rows, self.requests, add_exactly([row.total for row in rows]), self.unsettled, self.pending)
 
 
-def _uncosted_items(basis: str | None) -> tuple[_Item, ...]:
+def _list_uncosted_items(basis: str | None) -> tuple[_Item, ...]:
     """Return a line item for a request whose cost is not known, so that every report shows it."""
     return (_Item(f"{basis}_requests", "1"),) if basis in (Basis.UNSETTLED, Basis.PENDING) else ()

@@ -40,7 +40,7 @@ class SqliteBackend:
             raise StoreError(describe(self._path, error)) from error
         return db
 
-    def liveness(self, db: Database, locks: ProcessLocks) -> ProcessLocks:
+    def make_liveness(self, db: Database, locks: ProcessLocks) -> ProcessLocks:
         """Return the file locks: all processes that write an SQLite file run on this machine."""
         return locks
 

@@ -49,13 +49,15 @@ class SqliteDatabase:
         self._db.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")
         self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
 
-    def tables(self) -> frozenset[str]:
+    def list_tables(self) -> frozenset[str]:
         """Return the names of the file's tables."""
-        return frozenset(str(name) for (name,) in self.rows("SELECT name FROM sqlite_master WHERE type = 'table'"))
+        return frozenset(
+            str(name) for (name,) in self.fetch_rows("SELECT name FROM sqlite_master WHERE type = 'table'")
+        )
 
-    def columns(self, table: str) -> frozenset[str]:
+    def list_columns(self, table: str) -> frozenset[str]:
         """Return the names of a table's columns."""
-        return frozenset(str(name) for (name,) in self.rows("SELECT name FROM pragma_table_info(?)", (table,)))
+        return frozenset(str(name) for (name,) in self.fetch_rows("SELECT name FROM pragma_table_info(?)", (table,)))
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
@@ -77,7 +79,7 @@ class SqliteDatabase:
         with self._raising_store_errors():
             self._db.execute(sql, values)
 
-    def script(self, sql: str) -> None:
+    def run_script(self, sql: str) -> None:
         """Run several statements in a transaction of their own."""
         with self._raising_store_errors():
             try:
@@ -87,7 +89,7 @@ class SqliteDatabase:
                     self._db.execute("ROLLBACK")
                 raise
 
-    def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
+    def fetch_rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
         """Run a query and return its rows."""
         with self._raising_store_errors():
             return self._db.execute(sql, values).fetchall()

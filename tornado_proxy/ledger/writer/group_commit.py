@@ -30,7 +30,7 @@ from tornado_proxy.domain.record import PendingRequest, RequestIntent, RequestRe
 from tornado_proxy.ledger.database import Backend, StoreError
 from tornado_proxy.ledger.reports.usage import UsageQuery, UsageResult
 from tornado_proxy.ledger.reports.usage_reader_thread import UsageReaderThread
-from tornado_proxy.ledger.rows import Row, intent_row, record_row, settlement_row
+from tornado_proxy.ledger.rows import Row, make_intent_row, make_record_row, make_settlement_row
 from tornado_proxy.ledger.writer.journal import Journal
 from tornado_proxy.ledger.writer.open_intents import OpenIntents
 from tornado_proxy.ledger.writer.operations import (
@@ -135,7 +135,7 @@ class GroupCommitLedger:
             self._log_intent(self._open_intents, intent)
             return
         try:
-            await self._put(WriteIntent(intent_row(intent)))
+            await self._put(WriteIntent(make_intent_row(intent)))
         except asyncio.CancelledError:
             # The request is not sent, so its intent must not count as lost when the process ends.
             self._put(WithdrawIntent(intent.request_id))
@@ -143,7 +143,7 @@ class GroupCommitLedger:
 
     def finish(self, record: RequestRecord) -> asyncio.Future[None]:
         """Store a record; after close() write it to the journal, which the next open() reads."""
-        row = record_row(record)
+        row = make_record_row(record)
         if self._closed_reason:
             return self._finish_after_close(row)
         done = self._put(WriteRecord(row))
@@ -154,7 +154,7 @@ class GroupCommitLedger:
 
     def settle(self, settlement: Settlement) -> asyncio.Future[None]:
         """Store the settlement of a pending record."""
-        return self._put(WriteSettlement(settlement_row(settlement)))
+        return self._put(WriteSettlement(make_settlement_row(settlement)))
 
     async def pending_requests(self, limit: int) -> list[PendingRequest]:
         """Return up to `limit` requests whose usage the provider reports later, oldest first."""

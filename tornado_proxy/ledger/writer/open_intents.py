@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tornado_proxy.domain.record import RequestIntent
-from tornado_proxy.ledger.rows import Row, intent_row, plain_row
+from tornado_proxy.ledger.rows import Row, make_intent_row, make_storable_row
 from tornado_proxy.ledger.writer.intent_log import IntentLog
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
@@ -32,7 +32,7 @@ class OpenIntents:
 
     def begin(self, intent: RequestIntent) -> None:
         """Write an intent; it is durable when this returns."""
-        self._log.append(intent_row(intent))
+        self._log.append(make_intent_row(intent))
         self._open[intent.request_id] = intent
 
     def end(self, request_id: str) -> None:
@@ -43,7 +43,9 @@ class OpenIntents:
         """Begin the next log file and return the full one; return None if it is not full."""
         if not self._log.is_full:
             return None
-        return RotatedLog(self._log.rotate(), [plain_row(intent_row(intent)) for intent in self._open.values()])
+        return RotatedLog(
+            self._log.rotate(), [make_storable_row(make_intent_row(intent)) for intent in self._open.values()]
+        )
 
     def check(self) -> None:
         """Raise OSError if an intent could not be written."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
-from tornado_proxy.ledger.rows import Row, plain_row
+from tornado_proxy.ledger.rows import Row, make_storable_row
 from tornado_proxy.ledger.writer.store import Batch, Store
 
 
@@ -84,7 +84,7 @@ def may_wait(operation: Operation) -> bool:
     return isinstance(operation, WriteRecord)
 
 
-def withdrawal_of(operation: Operation) -> WithdrawIntent | None:
+def make_withdrawal(operation: Operation) -> WithdrawIntent | None:
     """Return the operation that undoes a WriteIntent; None for any other operation."""
     return WithdrawIntent(str(operation.row["request_id"])) if isinstance(operation, WriteIntent) else None
 
@@ -94,15 +94,15 @@ def find_record(operation: Operation) -> Row | None:
     return operation.row if isinstance(operation, WriteRecord) else None
 
 
-def replace_unstorable_text(operation: Operation) -> Operation:
-    """Return the operation with text that every store accepts (see plain_row); an equal one if there was no other."""
+def make_storable(operation: Operation) -> Operation:
+    """Return the operation with text that every database accepts; an equal one if all of its text was accepted."""
     match operation:
         case WriteIntent(row):
-            return WriteIntent(plain_row(row))
+            return WriteIntent(make_storable_row(row))
         case WriteRecord(row):
-            return WriteRecord(plain_row(row))
+            return WriteRecord(make_storable_row(row))
         case WriteSettlement(row):
-            return WriteSettlement(plain_row(row))
+            return WriteSettlement(make_storable_row(row))
         case MoveIntents() | WithdrawIntent() | ReadStore():
             return operation  # OpenIntents has replaced the text of moved intents; ids are the proxy's own
         case _:

@@ -31,7 +31,7 @@ class ProcessLocks:
         self._has_opening_lock = False
 
     @contextlib.contextmanager
-    def opening_lock(self) -> Iterator[None]:
+    def hold_opening_lock(self) -> Iterator[None]:
         """Hold the lock against other processes that open the ledger or search for dead ones; may be nested."""
         if self._has_opening_lock:
             yield
@@ -46,7 +46,7 @@ class ProcessLocks:
                 self._has_opening_lock = False
 
     def register(self) -> None:
-        """Take the lock of this process, unless it has it.  Needs opening_lock()."""
+        """Take the lock of this process, unless it has it.  Needs hold_opening_lock()."""
         if self._lock is None:
             # Python opens files close-on-exec.  flock() locks belong to the open file, so a child that inherited it
             # would keep the lock of a dead process.
@@ -86,7 +86,7 @@ class ProcessLocks:
     def list_dead(self) -> list[str]:
         """Return the dead writers that left a file.
 
-        Needs opening_lock(): without it, a process that has made its file and not locked it yet would seem dead.
+        Needs hold_opening_lock(): without it, a process that has made its file and not locked it yet would seem dead.
         """
         prefix = self._file("").name
         writers = {

@@ -21,8 +21,8 @@ from tornado_proxy.ledger.rows import (
     SETTLED_COLUMNS,
     Row,
     format_time,
-    object_rows,
-    plain_row,
+    make_object_rows,
+    make_storable_row,
     read_deferred_facts,
 )
 from tornado_proxy.ledger.schema import (
@@ -96,7 +96,7 @@ class Store:
         self._backend = backend
         self._locks = locks
         self._db: Database | None = None
-        with self._locks.opening_lock(), contextlib.ExitStack() as undo:
+        with self._locks.hold_opening_lock(), contextlib.ExitStack() as undo:
             self._locks.register()
             undo.callback(self._locks.close)
             self._connect(create=True)
@@ -115,9 +115,9 @@ class Store:
     def _connect(self, *, create: bool) -> None:
         db = self._backend.connect(create=create)
         try:
-            self._liveness = self._backend.liveness(db, self._locks)
+            self._liveness = self._backend.make_liveness(db, self._locks)
             # Two processes that start together must not both find a database without tables.
-            with self._liveness.opening_lock():
+            with self._liveness.hold_opening_lock():
                 prepare(db, self._backend)
             self._liveness.register()
         except BaseException:
@@ -152,7 +152,7 @@ class Store:
         inserts = (
             (INSERT_INTENTS, [(*_intent_values(row), writer) for row in batch.intents]),
             (INSERT_RECORDS, [_record_values(row) for row in batch.records]),
-            (INSERT_OBJECTS, [_object_values(row) for record in batch.records for row in object_rows(record)]),
+            (INSERT_OBJECTS, [_object_values(row) for record in batch.records for row in make_object_rows(record)]),
             (INSERT_SETTLEMENTS, [_settlement_values(row) for row in batch.settlements]),
         )
         with db.transaction():
@@ -173,17 +173,17 @@ class Store:
 
     def find_owner(self, provider: str, object_id: str) -> str | None:
         """Return the project that created an object of the provider; None for an unknown object."""
-        rows = self._open_db.rows(_SELECT_OWNER, (provider, object_id))
+        rows = self._open_db.fetch_rows(_SELECT_OWNER, (provider, object_id))
         return str(rows[0][0]) if rows else None
 
     def list_owned(self, project_id: str, provider: str, endpoint: str) -> frozenset[str]:
         """Return the ids of the objects that a project created by requests to `endpoint`."""
-        rows = self._open_db.rows(_SELECT_OWNED, (project_id, provider, endpoint))
+        rows = self._open_db.fetch_rows(_SELECT_OWNED, (project_id, provider, endpoint))
         return frozenset(str(object_id) for (object_id,) in rows)
 
     def list_pending(self, limit: int) -> list[PendingRequest]:
         """Return up to `limit` requests whose usage the provider reports later, oldest first."""
-        rows: list[tuple[Any, ...]] = self._open_db.rows(_SELECT_PENDING, (limit,))
+        rows: list[tuple[Any, ...]] = self._open_db.fetch_rows(_SELECT_PENDING, (limit,))
         return [
             PendingRequest(
                 request_id,
@@ -204,11 +204,11 @@ class Store:
         Records and intents in the files of dead processes of this machine are written first: a record there settles
         its intent.
         """
-        with self._locks.opening_lock(), self._liveness.opening_lock():
+        with self._locks.hold_opening_lock(), self._liveness.hold_opening_lock():
             dead = self._locks.list_dead()
             for writer in dead:
                 self._adopt_files(writer)
-            writers = [str(writer) for (writer,) in self._open_db.rows(_SELECT_WRITERS)]
+            writers = [str(writer) for (writer,) in self._open_db.fetch_rows(_SELECT_WRITERS)]
             lost = sum(self._lose_intents(writer, now) for writer in writers if self._liveness.is_dead(writer))
             # Last: a fault before this leaves the files to the next search, and rows written twice are ignored.
             for writer in dead:
@@ -228,20 +228,20 @@ class Store:
 
     def _adopt_files(self, writer: str) -> None:
         """Write the records of a dead process's journal, and the intents of its logs that have no record."""
-        records = map(plain_row, Journal(self._locks.journal_path(writer)).read())
+        records = map(make_storable_row, Journal(self._locks.journal_path(writer)).read())
         while rows := list(islice(records, _ROWS_PER_TRANSACTION)):
             self._write(Batch(records=rows), writer)
         for path in self._locks.find_intent_logs(writer):
-            intents = map(plain_row, read_intents(path))
+            intents = map(make_storable_row, read_intents(path))
             while rows := list(islice(intents, _ROWS_PER_TRANSACTION)):
                 self._write(Batch(intents=[row for row in rows if not self._has_record(row)]), writer)
 
     def _has_record(self, intent: Row) -> bool:
-        return bool(self._open_db.rows(_SELECT_RECORD, (intent["request_id"],)))
+        return bool(self._open_db.fetch_rows(_SELECT_RECORD, (intent["request_id"],)))
 
     def _lose_intents(self, writer: str, now: datetime) -> int:
         """Mark the open intents of a writer as lost and return their number."""
-        ((count,),) = self._open_db.rows(_COUNT_INTENTS, (writer,))
+        ((count,),) = self._open_db.fetch_rows(_COUNT_INTENTS, (writer,))
         self._run(_LOSE_INTENTS, (format_time(now), writer))
         return int(str(count))
 

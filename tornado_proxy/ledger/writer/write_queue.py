@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tornado_proxy.domain.errors import LedgerUnavailable
-from tornado_proxy.ledger.writer.operations import Operation, QueueItem, is_retried, may_wait, withdrawal_of
+from tornado_proxy.ledger.writer.operations import Operation, QueueItem, is_retried, make_withdrawal, may_wait
 from tornado_proxy.ledger.writer.writer_thread import Queue
 
 _log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class WriteQueue:
         self._fail(f"no response for {silent_s:.0f} seconds: its disk or server hangs")
         for item in list(self._refusable):
             self._refuse(item)
-            withdrawal = withdrawal_of(item.operation)
+            withdrawal = make_withdrawal(item.operation)
             if withdrawal is not None:
                 # The writer may still commit the intent, but its request is not sent.
                 self.put(withdrawal)

@@ -29,8 +29,8 @@ from tornado_proxy.ledger.writer.operations import (
     find_record,
     is_retried,
     make_batch,
-    replace_unstorable_text,
-    withdrawal_of,
+    make_storable,
+    make_withdrawal,
 )
 from tornado_proxy.ledger.writer.store import Batch, Store
 
@@ -193,7 +193,7 @@ class Writer:
         A connection that breaks in COMMIT does not show whether the server committed.  The requests are not sent, so
         their intents must not count as lost: they are withdrawn when the store works again.
         """
-        withdrawals = {item: withdrawal_of(item.operation) for item in items}
+        withdrawals = {item: make_withdrawal(item.operation) for item in items}
         self._report.refused([item for item in items if withdrawals[item]], self._reason, failing=True)
         others = [item for item in items if not withdrawals[item]]
         return others + [QueueItem(withdrawal) for withdrawal in withdrawals.values() if withdrawal]
@@ -202,7 +202,7 @@ class Writer:
         if len(items) > 1:
             return [unwritten for item in items for unwritten in self._write([item])]
         (item,) = items
-        storable = replace_unstorable_text(item.operation)
+        storable = make_storable(item.operation)
         if storable != item.operation:
             item.operation = storable
             return self._write(items)
