@@ -10,6 +10,7 @@ import click
 
 from tornado_proxy.cli.config_lookup import CONFIG, LEDGER, PRICES, exit_on_errors, find_ledger, load_prices, readable
 from tornado_proxy.cli.explanation_text import format_explanation
+from tornado_proxy.cli.format_option import format_option
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
 from tornado_proxy.ledger.rows import RECORD_COLUMNS
@@ -21,14 +22,7 @@ from tornado_proxy.reports.explanation import explain_record
 @CONFIG
 @LEDGER
 @PRICES
-@click.option(
-    "--format",
-    "output_format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="text for people, json for programs.",
-)
+@format_option("text", "json")
 def explain(request_id: str, config: Path, url: str | None, prices: Path | None, output_format: str) -> None:
     """Show the bill of one request: the provider's usage, each price with its source, each multiplication.
 

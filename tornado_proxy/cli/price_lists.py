@@ -14,6 +14,7 @@ import click
 from tornado_proxy.cli.config_lookup import find_prices, named_config, read_prices
 from tornado_proxy.config.files import read_document
 from tornado_proxy.domain.document import Document
+from tornado_proxy.domain.units import MIB
 from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.pricing.lists.comparison import ComparedPrice, Finding, compare, select
 from tornado_proxy.pricing.lists.import_genai import read_genai
@@ -25,7 +26,7 @@ from tornado_proxy.providers.registry import list_priced_paths
 FINDINGS = {"differs": Finding.DIFFERS, "missing": Finding.MISSING, "new": Finding.NEW_MODEL}
 
 #: LiteLLM's list, the larger one, has some 2 MB.
-_MAX_LIST_BYTES = 64 * 1024 * 1024
+_MAX_LIST_BYTES = 64 * MIB
 
 FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 MODELS = click.option(

@@ -12,6 +12,7 @@ from typing import IO
 import click
 
 from tornado_proxy.cli.config_lookup import PRICES, PRICES_CONFIG, exit_on_errors
+from tornado_proxy.cli.format_option import format_option
 from tornado_proxy.cli.price_lists import FILE, MODELS, ONLY, ListComparison, compare_with
 from tornado_proxy.pricing.lists.comparison import ComparedPrice, Finding
 from tornado_proxy.reports.model_prices import describe_unit
@@ -26,14 +27,7 @@ from tornado_proxy.wire.csv_cells import write_rows
 @MODELS
 @ONLY
 @click.option("--exit-code", is_flag=True, help="Exit with status 1 if there are differences, for nightly jobs.")
-@click.option(
-    "--format",
-    "output_format",
-    type=click.Choice(["text", "csv", "json"]),
-    default="text",
-    show_default=True,
-    help="text for people, csv for spreadsheets, json for programs.",
-)
+@format_option("text", "csv", "json")
 def diff(
     *,
     file: Path,

@@ -21,6 +21,7 @@ from tornado_proxy.cli.config_lookup import (
     named_config,
     read_prices,
 )
+from tornado_proxy.cli.format_option import format_option
 from tornado_proxy.cli.tables import print_table
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.ledger.rows import format_decimal
@@ -49,14 +50,7 @@ _COLUMNS = (Meter.INPUT, Meter.CACHED_INPUT, Meter.OUTPUT)
 @PRICES
 @click.option("--provider", type=click.Choice(PROVIDER_NAMES), help="Only this provider.")
 @click.option("--status", type=click.Choice(["active", "deprecated", "retired"]), help="Only models with this status.")
-@click.option(
-    "--format",
-    "output_format",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="table for people, json for programs.",
-)
+@format_option("table", "json")
 def list_models(
     *,
     pattern: str,
@@ -94,14 +88,7 @@ def list_models(
 @click.argument("model")
 @PRICES_CONFIG
 @PRICES
-@click.option(
-    "--format",
-    "output_format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="text for people, json for programs.",
-)
+@format_option("text", "json")
 def show(model: str, config: Path | None, prices: Path | None, output_format: str) -> None:
     """Show every price of MODEL (a name, an alias or PROVIDER/NAME) with its conditions, source and date.
 

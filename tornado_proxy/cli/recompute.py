@@ -25,6 +25,7 @@ from tornado_proxy.cli.config_lookup import (
     load_prices,
     readable,
 )
+from tornado_proxy.cli.format_option import format_option
 from tornado_proxy.cli.tables import replace_unprintable
 from tornado_proxy.cli.time_param import TimeParam
 from tornado_proxy.ledger.backends import make_backend
@@ -59,14 +60,7 @@ What to do:
 @click.option("--model", help="Only this model: that of the response, else the requested one.")
 @click.option("--dry-run", is_flag=True, help="Show the differences.  Required: there is no other mode.")
 @click.option("--all", "print_all", is_flag=True, help="Also print records without a difference.")
-@click.option(
-    "--format",
-    "output_format",
-    type=click.Choice(["text", "csv", "jsonl"]),
-    default="text",
-    show_default=True,
-    help="text for people, csv for spreadsheets, jsonl for programs.",
-)
+@format_option("text", "csv", "jsonl")
 def recompute(
     *,
     config: Path,

@@ -14,6 +14,7 @@ import click
 from rich.table import Table
 
 from tornado_proxy.cli.config_lookup import exit_on_errors, find_ledger
+from tornado_proxy.cli.format_option import format_option
 from tornado_proxy.cli.tables import print_table, printable_text
 from tornado_proxy.cli.time_param import TimeParam
 from tornado_proxy.cli.usage_api_client import ApiQuery, find_project, print_usage, read_token
@@ -62,14 +63,7 @@ _MIN_DECIMALS = 6
 )
 @click.option("--until", type=TimeParam(), help="Started before.")
 @click.option("--group-by", default="", help=f"Sum by {', '.join(GROUPS)}; separate several with commas.")
-@click.option(
-    "--format",
-    "output_format",
-    type=click.Choice(["table", "csv", "json", "jsonl"]),
-    default="table",
-    show_default=True,
-    help="The output format.",
-)
+@format_option("table", "csv", "json", "jsonl")
 def usage(
     config: Path,
     url: str | None,
