@@ -6,6 +6,21 @@ from decimal import Decimal
 
 from tornado_proxy.domain.usage import UsageReport
 
+#: Realtime usage in the shape of OpenAI's API reference, `response.done`.
+REALTIME_USAGE: dict[str, object] = {
+    "total_tokens": 1000,
+    "input_tokens": 800,
+    "output_tokens": 200,
+    "input_token_details": {
+        "text_tokens": 300,
+        "audio_tokens": 400,
+        "image_tokens": 100,
+        "cached_tokens": 350,
+        "cached_tokens_details": {"text_tokens": 200, "audio_tokens": 120, "image_tokens": 30},
+    },
+    "output_token_details": {"text_tokens": 50, "audio_tokens": 150},
+}
+
 
 def amounts(report: UsageReport) -> dict[str, int]:
     """Return the amount of each meter in `report`."""

@@ -68,6 +68,7 @@ def test_a_text_response_of_a_token_priced_model_is_estimated_by_a_named_method(
 
     report = transcribe(body, b"x" * 41, ResponseHead(200, "text/plain"))
 
+    # 4 s of 10 tokens; 41 bytes of text, four bytes a token.
     assert amounts(report) == {"input_audio_tokens": 40, "output_tokens": 11}
     assert report.basis is Basis.ESTIMATED
     assert report.estimate_method == "transcription_audio_length"
@@ -137,7 +138,7 @@ def test_an_incomplete_stream_is_estimated_from_the_audio():
     ],
 )
 def test_audio_of_unknown_length_is_rejected_only_if_the_response_states_no_usage(endpoint, fields, rejected):
-    webm = b"\x1aE\xdf\xa3" + bytes(200)
+    webm = b"\x1aE\xdf\xa3" + bytes(200)  # tinytag reads no webm
     request = RequestView(form(webm, model="whisper-1", **fields), FORM)
     parsed = endpoint.parse(request)
 

@@ -35,7 +35,7 @@ def usage(prompt: int, completion: int) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
-def of_stream(data: bytes, facts: RequestFacts = FACTS) -> UsageReport:
+def report_stream(data: bytes, facts: RequestFacts = FACTS) -> UsageReport:
     return read_three_ways(lambda: make_reader(facts, SSE), data)
 
 
@@ -43,10 +43,10 @@ def test_a_recorded_stream_without_usage_is_estimated_by_a_named_method():
     body, content_type = request_body("chat-stream-without-usage")
     parsed = parse(RequestView(body, content_type))
 
-    report = of_stream(response_body("chat-stream-without-usage"), parsed.facts)
+    report = report_stream(response_body("chat-stream-without-usage"), parsed.facts)
 
     assert (report.basis, report.estimate_method) == (Basis.ESTIMATED, "utf8_bytes_div_4")
-    # "Atlantic Ocean" are 14 bytes
+    # Four bytes a token, rounded up: the response "Atlantic Ocean" is 14 bytes.
     assert amounts(report) == {"input_tokens": -(-len(body) // 4), "output_tokens": 4}
     assert report.items[0].model == "gpt-4o-mini-2024-07-18"
     assert report.items[0].terms.service_tier == "default"
@@ -57,20 +57,20 @@ def test_usage_is_read_from_any_chunk_and_the_last_one_counts():
         chunk("a", usage=usage(1, 1)), chunk("b", usage=None), chunk(None, usage=usage(10, 20)), chunk("c", usage={})
     )
 
-    assert amounts(of_stream(data)) == {"input_tokens": 10, "output_tokens": 20}
+    assert amounts(report_stream(data)) == {"input_tokens": 10, "output_tokens": 20}
 
 
 @pytest.mark.parametrize("written", ['"usage": {', '"usage"\t:\t{', '"us\\u0061ge":{'])
 def test_usage_is_found_with_any_spacing_or_escape(written):
     data = b'data: {"choices":[],' + written.encode() + b'"prompt_tokens":3,"completion_tokens":4}}\n\n'
 
-    assert amounts(of_stream(data)) == {"input_tokens": 3, "output_tokens": 4}
+    assert amounts(report_stream(data)) == {"input_tokens": 3, "output_tokens": 4}
 
 
 def test_usage_in_a_last_event_without_a_blank_line_is_read():
     data = stream(chunk("a"), {"choices": [], "usage": usage(3, 4)})
 
-    assert amounts(of_stream(data[:-2])) == {"input_tokens": 3, "output_tokens": 4}
+    assert amounts(report_stream(data[:-2])) == {"input_tokens": 3, "output_tokens": 4}
 
 
 def test_the_last_tier_that_a_chunk_states_counts():
@@ -80,13 +80,14 @@ def test_the_last_tier_that_a_chunk_states_counts():
         chunk("c", service_tier=None, usage=usage(1, 1)),
     )
 
-    assert of_stream(data).items[0].terms.service_tier == "priority"
+    assert report_stream(data).items[0].terms.service_tier == "priority"
 
 
 def test_usage_is_read_from_a_chunk_that_another_host_shapes_differently():
+    # The id is a number and the delta a text: the chunk does not decode to the expected struct.
     data = stream({"id": 7, "model": "m", "choices": [{"delta": "text"}], "service_tier": "flex", "usage": usage(3, 4)})
 
-    report = of_stream(data)
+    report = report_stream(data)
 
     assert amounts(report) == {"input_tokens": 3, "output_tokens": 4}
     assert (report.items[0].model, report.items[0].terms.service_tier) == ("m", "flex")
@@ -101,20 +102,20 @@ def test_an_incomplete_stream_is_estimated_by_its_text_and_tool_calls():
     report = read(make_reader(FACTS, SSE), [data, b'data: {"cho'], complete=False)
 
     assert report.basis is Basis.ESTIMATED
-    # 20 bytes of text, 4 and 36 of a tool call; 400 bytes of request
+    # Output: 20 bytes of text, 4 and 36 of a tool call.  Input: 400 bytes of request.
     assert amounts(report) == {"input_tokens": 100, "output_tokens": 15}
 
 
 def test_choices_and_tool_calls_without_content_count_no_output():
     empty = {"choices": [{"index": 0}, {"delta": {"tool_calls": [{"index": 0}, {"function": {}}]}}]}
 
-    assert amounts(of_stream(stream(chunk() | empty))) == {"input_tokens": 100}
+    assert amounts(report_stream(stream(chunk() | empty))) == {"input_tokens": 100}
 
 
 def test_audio_without_usage_is_unsettled():
     data = stream(chunk() | {"choices": [{"delta": {"audio": {"data": "AAAA"}}}]})
 
-    report = of_stream(data)
+    report = report_stream(data)
 
     assert report.basis is Basis.UNSETTLED
     assert "audio without usage" in report.faults[0]
@@ -124,14 +125,14 @@ def test_audio_without_usage_is_unsettled():
 def test_a_delta_with_or_without_audio_is_read(audio):
     data = stream(chunk("a") | {"choices": [{"delta": {"content": "abcd", "audio": audio}}]}, chunk(usage=usage(1, 2)))
 
-    assert of_stream(data).basis is Basis.REPORTED
+    assert report_stream(data).basis is Basis.REPORTED
 
 
 def test_an_error_before_the_first_chunk_is_free_and_a_later_one_is_estimated():
     error = {"error": {"message": "overloaded", "type": "server_error"}}
 
-    assert of_stream(stream(error)).basis is Basis.FREE
-    assert of_stream(stream(chunk("abcd"), error)).basis is Basis.ESTIMATED
+    assert report_stream(stream(error)).basis is Basis.FREE
+    assert report_stream(stream(chunk("abcd"), error)).basis is Basis.ESTIMATED
 
 
 def test_an_empty_stream_is_estimated_not_free():
@@ -210,6 +211,7 @@ def test_text_counted_without_parsing_equals_text_counted_by_parsing(choices, mo
         return reader.result()
 
     counted = report()
+    # Without shapes every chunk is parsed.
     monkeypatch.setattr(chat_reader, "find_shape", lambda block: None)
     parsed = report()
 

@@ -8,33 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.providers.openai.reports import amounts
+from tests.providers.openai.reports import REALTIME_USAGE, amounts
 from tests.providers.reading import reports_of
 from tests.providers.recorded import exchange, expected_lines, lines
 from tornado_proxy.domain.usage import Basis, Meter
 from tornado_proxy.providers.contract import SocketEvent, UsageReported
 from tornado_proxy.providers.openai.realtime.session import RealtimeSession
 
-USAGE = {
-    "total_tokens": 1000,
-    "input_tokens": 800,
-    "output_tokens": 200,
-    "input_token_details": {
-        "text_tokens": 300,
-        "audio_tokens": 400,
-        "image_tokens": 100,
-        "cached_tokens": 350,
-        "cached_tokens_details": {"text_tokens": 200, "audio_tokens": 120, "image_tokens": 30},
-    },
-    "output_token_details": {"text_tokens": 50, "audio_tokens": 150},
-}
-
 
 def event(kind: str, **members: Any) -> str:
     return json.dumps({"type": kind, "event_id": "event_1", **members})
 
 
-def done(response_id: str = "resp_1", usage: Any = USAGE, status: str = "completed") -> str:
+def done(response_id: str = "resp_1", usage: Any = REALTIME_USAGE, status: str = "completed") -> str:
     return event("response.done", response={"id": response_id, "status": status, "usage": usage})
 
 
@@ -79,7 +65,7 @@ def test_text_audio_and_images_are_separate_from_their_cached_parts():
     assert report.items[0].context_tokens == 800
     assert report.object_id == "resp_1"
     assert report.faults == ()
-    assert json.loads(report.raw or "") == USAGE
+    assert json.loads(report.raw or "") == REALTIME_USAGE
 
 
 def test_a_response_and_a_transcription_are_charged_once():
@@ -199,7 +185,7 @@ def test_a_failed_response_without_usage_or_output_is_free_and_a_cancelled_one_i
     ],
 )
 def test_usage_that_does_not_add_up_is_unsettled(path, value):
-    usage = json.loads(json.dumps(USAGE))
+    usage = json.loads(json.dumps(REALTIME_USAGE))
     holder = usage
     for key in path[:-1]:
         holder = holder[key]
@@ -231,7 +217,9 @@ def test_a_transcription_without_usage_is_unsettled():
 
 
 def test_the_type_of_an_event_can_follow_other_members():
-    text = json.dumps({"response": {"id": "r", "type": "session.updated", "usage": USAGE}, "type": "response.done"})
+    text = json.dumps(
+        {"response": {"id": "r", "type": "session.updated", "usage": REALTIME_USAGE}, "type": "response.done"}
+    )
 
     (report,) = reports_of(RealtimeSession("m").feed_server_event(text))
 

@@ -24,7 +24,7 @@ def test_an_object_is_decoded_from_text_and_bytes(data: str | bytes) -> None:
     ],
 )
 def test_a_repeated_member_is_rejected_by_its_name(data: str) -> None:
-    with pytest.raises(InvalidBody, match='"a" is repeated in an object; send it once'):
+    with pytest.raises(InvalidBody, match='an object contains "a" twice; send it once'):
         decode_strict_object(data)
 
 

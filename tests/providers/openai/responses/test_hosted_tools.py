@@ -20,6 +20,7 @@ def test_recorded_images_without_stated_tokens_are_estimated_by_size_and_quality
     report = read_three_ways(lambda: make_reader(FACTS, JSON), response_body("responses-image-generation"))
 
     assert (report.basis, report.estimate_method) == (Basis.ESTIMATED, "image_size_and_quality")
+    # 272: one image of low quality, 1024x1024, in the table of the image generation guide.
     assert amounts(report) == {"input_tokens": 3151, "output_tokens": 1970, "output_image_tokens": 272}
     assert "prompt is not known" in report.faults[0]
 

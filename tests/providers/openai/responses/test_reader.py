@@ -54,9 +54,9 @@ def test_recorded_responses_give_the_expected_lines(name):
 
 
 def test_the_tier_is_the_one_that_the_response_states():
-    assert (
-        read(make_reader(FACTS, JSON), [response_body("responses-priority")]).items[0].terms.service_tier == "priority"
-    )
+    report = read(make_reader(FACTS, JSON), [response_body("responses-priority")])
+
+    assert report.items[0].terms.service_tier == "priority"
 
 
 def test_a_recorded_error_at_the_start_of_a_stream_is_free():

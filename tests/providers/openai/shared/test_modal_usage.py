@@ -2,23 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.providers.openai.reports import REALTIME_USAGE
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.providers.openai.shared.modal_usage import ModalUsage, read_modal_usage
-
-#: Realtime usage in the shape of OpenAI's API reference, `response.done`.
-USAGE: dict[str, object] = {
-    "total_tokens": 1000,
-    "input_tokens": 800,
-    "output_tokens": 200,
-    "input_token_details": {
-        "text_tokens": 300,
-        "audio_tokens": 400,
-        "image_tokens": 100,
-        "cached_tokens": 350,
-        "cached_tokens_details": {"text_tokens": 200, "audio_tokens": 120, "image_tokens": 30},
-    },
-    "output_token_details": {"text_tokens": 50, "audio_tokens": 150},
-}
 
 
 def amounts(usage: ModalUsage) -> dict[str, int]:
@@ -27,7 +13,7 @@ def amounts(usage: ModalUsage) -> dict[str, int]:
 
 @pytest.mark.parametrize("spelling", ["token_details", "tokens_details"])
 def test_modalities_and_their_cached_parts_are_disjoint(spelling: str) -> None:
-    stated = {name.replace("token_details", spelling): value for name, value in USAGE.items()}
+    stated = {name.replace("token_details", spelling): value for name, value in REALTIME_USAGE.items()}
 
     usage = read_modal_usage(stated)
 

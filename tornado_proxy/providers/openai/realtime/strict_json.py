@@ -31,5 +31,5 @@ def _unique_members(members: list[tuple[str, object]]) -> dict[str, object]:
     if len(unique) != len(members):
         names = [name for name, _ in members]
         repeated = next(name for name in names if names.count(name) > 1)
-        raise InvalidBody(f'"{repeated[:100]}" is repeated in an object; send it once')
+        raise InvalidBody(f'an object contains "{repeated[:100]}" twice; send it once')
     return unique

@@ -88,7 +88,7 @@ def query_argument(query: str, name: str) -> str | None:
     """
     values = parse_qs(query, keep_blank_values=True).get(name, [])
     if len(values) > 1:
-        raise BadRequest(f'"{name}" is repeated in the query; send it once', param=name)
+        raise BadRequest(f'the query contains "{name}" twice; send it once', param=name)
     return values[0] if values and values[0] else None
 
 
