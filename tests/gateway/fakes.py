@@ -1,0 +1,171 @@
+"""Fakes of the client and the provider, and a gateway on an in-memory ledger, for tests without sockets.
+
+The configuration, prices, providers and tokens are real.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from tornado.iostream import StreamClosedError
+
+from tests import harness
+from tests.ledger.memory_ledger import MemoryLedger
+from tornado_proxy import snapshot
+from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError
+from tornado_proxy.gateway.admission import Admission
+from tornado_proxy.gateway.capacity import Capacity, DrainLimiter
+from tornado_proxy.gateway.context import RequestHead
+from tornado_proxy.gateway.object_ownership import ObjectOwnership
+from tornado_proxy.gateway.recorder import Recorder, RecordListeners
+from tornado_proxy.snapshot import Snapshot
+from tornado_proxy.upstream.http.messages import UpstreamRequest, UpstreamResponseHead
+
+PROVIDER_URL = "http://provider.test:9"
+
+
+def load_snapshot(folder: Path, **changes: Any) -> Snapshot:
+    """Return the snapshot of a configuration in `folder`; `changes` replace its top-level members."""
+    path = harness.write_config(folder, PROVIDER_URL, **changes)
+    with patch.dict("os.environ", harness.SECRETS):
+        return snapshot.build(path, 1)
+
+
+def request_head(
+    target: str = "/openai/v1/chat/completions",
+    *,
+    method: str = "POST",
+    token: str | None = None,
+    headers: Iterable[tuple[str, str]] = (("Content-Type", "application/json"),),
+) -> RequestHead:
+    """Return the head of a request with a participant token."""
+    credential = ("Authorization", f"Bearer {harness.mint() if token is None else token}")
+    return RequestHead(method, target, [credential, *headers], datetime.now(UTC))
+
+
+@dataclass
+class Gateway:
+    """The gateway's parts on an in-memory ledger.  `polled` holds the objects that settlement was asked to poll."""
+
+    snapshot: Snapshot
+    ledger: MemoryLedger = field(default_factory=MemoryLedger)
+    polled: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.ownership = ObjectOwnership(self.ledger)
+        self.capacity = Capacity()
+        self.drains = DrainLimiter()
+        self.recorder = Recorder(self.ledger, RecordListeners(self.ownership.remember, self.polled.append))
+        self.admission = Admission(self.ownership, self.capacity, self.recorder)
+
+
+class FakeExchange:
+    """An exchange that plays `steps`: response heads, body chunks, errors, and events to wait for.
+
+    The response is complete after the last step.  After abort() every wait raises ExchangeAborted.
+    """
+
+    def __init__(self, steps: Iterable[UpstreamResponseHead | bytes | UpstreamError | asyncio.Event]) -> None:
+        self._steps = deque(steps)
+        self._aborted = asyncio.Event()
+        self.abort_reasons: list[str] = []
+
+    @property
+    def complete(self) -> bool:
+        return not self._steps
+
+    @property
+    def finished(self) -> bool:
+        return not self._steps
+
+    @property
+    def held_bytes(self) -> int:
+        return len(self._steps[0]) if self._steps and isinstance(self._steps[0], bytes) else 0
+
+    async def head(self) -> UpstreamResponseHead:
+        step = await self._next()
+        assert isinstance(step, UpstreamResponseHead)
+        return step
+
+    async def read(self) -> bytes:
+        step = await self._next() if self._steps else b""
+        assert isinstance(step, bytes)
+        return step
+
+    def abort(self, reason: str) -> None:
+        self.abort_reasons.append(reason)
+        self._aborted.set()
+
+    async def _next(self) -> UpstreamResponseHead | bytes:
+        while True:
+            if self._aborted.is_set() and self._steps:
+                raise ExchangeAborted("aborted")
+            step = self._steps.popleft()
+            if isinstance(step, UpstreamError):
+                raise step
+            if not isinstance(step, asyncio.Event):
+                return step
+            aborted = asyncio.ensure_future(self._aborted.wait())  # awaited below
+            released = asyncio.ensure_future(step.wait())  # awaited below
+            await asyncio.wait((aborted, released), return_when=asyncio.FIRST_COMPLETED)
+            aborted.cancel()
+            released.cancel()
+            if self._aborted.is_set():
+                raise ExchangeAborted("aborted")
+
+
+@dataclass
+class FakeUpstream:
+    """Starts one exchange, and keeps the request that it was given."""
+
+    exchange: FakeExchange
+    requests: list[UpstreamRequest] = field(default_factory=list)
+
+    def start(self, request: UpstreamRequest) -> FakeExchange:
+        self.requests.append(request)
+        return self.exchange
+
+
+class FakeClient:
+    """The client's side of a relay: keeps what it is sent.  leave() makes every later write fail."""
+
+    def __init__(self) -> None:
+        self.head: tuple[int, str, list[tuple[str, str]]] | None = None
+        self.body = b""
+        self.finished = False
+        self.was_cut = False
+        self.error: UpstreamError | None = None
+        self.gone = False
+
+    def leave(self) -> None:
+        self.gone = True
+
+    def begin(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None:
+        self.head = (status, reason, headers)
+
+    def send(self, data: bytes) -> Awaitable[None]:
+        self._check()
+        self.body += data
+        return asyncio.sleep(0)
+
+    async def finish_response(self, data: bytes) -> None:
+        self._check()
+        self.body += data
+        self.finished = True
+
+    def cut(self) -> None:
+        self.was_cut = True
+
+    async def reject(self, error: UpstreamError) -> None:
+        self.error = error
+
+    def _check(self) -> None:
+        if self.gone:
+            raise StreamClosedError

@@ -1,0 +1,285 @@
+"""Every state and every end of an HTTP relay, with fakes for the exchange and the client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import harness
+from tests.gateway.fakes import FakeClient, FakeExchange, FakeUpstream, Gateway, load_snapshot, request_head
+from tornado_proxy.domain.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from tornado_proxy.domain.record import Outcome
+from tornado_proxy.domain.usage import Basis
+from tornado_proxy.gateway.http.relay import HttpRelay, RelayHooks
+from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
+from tornado_proxy.upstream.http.messages import UpstreamResponseHead
+
+BODY = json.dumps({"model": "gpt-4o-mini", "messages": []}).encode()
+USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+RESPONSE = json.dumps({"id": "chatcmpl-1", "model": "gpt-4o-mini", "choices": [], "usage": USAGE}).encode()
+OK = UpstreamResponseHead(200, "OK", (("Content-Type", "application/json"), ("x-request-id", "req_up")))
+NOT_FOUND = UpstreamResponseHead(404, "Not Found", (("Content-Type", "application/json"),))
+GZIPPED = UpstreamResponseHead(200, "OK", (("Content-Type", "application/json"), ("Content-Encoding", "gzip")))
+UNREACHABLE = UpstreamUnreachable("the provider could not be reached: refused", request_sent=False)
+TIMED_OUT = UpstreamTimeout("the provider sent nothing for 300 s")
+BROKEN = UpstreamError("the connection to the provider broke: reset")
+
+Step = UpstreamResponseHead | bytes | UpstreamError | asyncio.Event
+
+
+class Run:
+    """One relay over fakes, and what it came to."""
+
+    def __init__(self, gateway: Gateway, steps: Iterable[Step], hooks: RelayHooks | None = None) -> None:
+        self.gateway = gateway
+        self.client = FakeClient()
+        self.exchange = FakeExchange(steps)
+        self.upstream = FakeUpstream(self.exchange)
+        self.created: list[str] = []
+        self._hooks = hooks or RelayHooks(self.created.append)
+
+    async def start(self) -> None:
+        context = self.gateway.admission.authenticate(self.gateway.snapshot, request_head())
+        admitted = await self.gateway.admission.admit_request(context, BODY, "req_1")
+        self.meter = RequestMeter(admitted.intent, context.endpoint, admitted.facts, context.tariff)
+        self.relay = HttpRelay(admitted, self.meter, self.client, None, self._hooks)
+
+    async def finish(self) -> RequestEnd:
+        return await self.relay.run(self.upstream, self.gateway.drains)
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Gateway:
+    return Gateway(load_snapshot(tmp_path))
+
+
+def relayed(gateway: Gateway, *steps: Step, act: Callable[[Run], Any] | None = None) -> tuple[Run, RequestEnd]:
+    """Relay a response of `steps`; `act` is called in the middle, when the relay waits for the event among them."""
+
+    async def run() -> tuple[Run, RequestEnd]:
+        relay = Run(gateway, steps)
+        await relay.start()
+        running = asyncio.ensure_future(relay.finish())  # awaited below
+        for _ in range(10):
+            await asyncio.sleep(0)
+        if act is not None:
+            act(relay)
+        return relay, await running
+
+    return asyncio.run(run())
+
+
+def leave(run: Run) -> None:
+    run.client.leave()
+    run.relay.client_left()
+
+
+def leave_then_complete(release: asyncio.Event) -> Callable[[Run], None]:
+    def act(run: Run) -> None:
+        leave(run)
+        release.set()
+
+    return act
+
+
+def test_complete_response_is_relayed_metered_and_completed(gateway: Gateway) -> None:
+    run, end = relayed(gateway, OK, RESPONSE[:20], RESPONSE[20:])
+
+    record = run.meter.close(end)
+    assert (end.outcome, end.status, end.upstream_request_id) == (Outcome.COMPLETED, 200, "req_up")
+    assert (run.client.body, run.client.finished, run.client.was_cut) == (RESPONSE, True, False)
+    assert run.client.head is not None
+    assert run.client.head[:2] == (200, "OK")
+    assert record.basis is Basis.REPORTED
+    assert [item.quantity for item in record.cost.line_items[:2]] == [10, 5]
+
+
+def test_provider_key_replaces_the_client_token(gateway: Gateway) -> None:
+    run, _ = relayed(gateway, OK, RESPONSE)
+
+    (request,) = run.upstream.requests
+    assert [(name, secret.reveal()) for name, secret in request.key_headers] == [
+        ("Authorization", f"Bearer {harness.OPENAI_KEY}")
+    ]
+    assert "authorization" not in {name.lower() for name, _ in request.headers}
+
+
+def test_provider_key_in_a_response_is_masked_across_chunks(gateway: Gateway) -> None:
+    body = b'{"echo":"' + harness.OPENAI_KEY.encode() + b'"}'
+
+    run, _ = relayed(gateway, OK, body[:15], body[15:])
+
+    assert run.client.body == body.replace(harness.OPENAI_KEY.encode(), b"*" * len(harness.OPENAI_KEY))
+
+
+@pytest.mark.parametrize(
+    ("steps", "outcome", "status", "basis", "error"),
+    [
+        pytest.param([UNREACHABLE], Outcome.UPSTREAM_ERROR, 502, Basis.FREE, UNREACHABLE, id="no connection: free"),
+        pytest.param([TIMED_OUT], Outcome.UPSTREAM_ERROR, 504, Basis.UNSETTLED, TIMED_OUT, id="no response: unsettled"),
+        pytest.param([OK, BROKEN], Outcome.UPSTREAM_BROKEN, 200, Basis.ESTIMATED, None, id="breaks after the head"),
+        pytest.param(
+            [OK, RESPONSE[:40], BROKEN], Outcome.UPSTREAM_BROKEN, 200, Basis.ESTIMATED, None, id="breaks in the body"
+        ),
+        pytest.param([NOT_FOUND, b"{}"], Outcome.COMPLETED, 404, Basis.FREE, None, id="error status is free"),
+        pytest.param([GZIPPED, b"\x1f\x8b"], Outcome.COMPLETED, 200, Basis.UNSETTLED, None, id="compressed"),
+    ],
+)
+def test_each_end_of_the_provider_has_its_outcome(
+    gateway: Gateway,
+    steps: list[Step],
+    outcome: Outcome,
+    status: int,
+    basis: Basis,
+    error: UpstreamError | None,
+) -> None:
+    run, end = relayed(gateway, *steps)
+
+    assert (end.outcome, end.status, run.meter.close(end).basis) == (outcome, status, basis)
+    assert run.client.error is error
+    assert run.client.was_cut is (outcome is Outcome.UPSTREAM_BROKEN)
+
+
+def test_fault_of_a_broken_response_is_in_the_record(gateway: Gateway) -> None:
+    run, end = relayed(gateway, OK, RESPONSE[:40], BROKEN)
+
+    assert run.meter.close(end).faults[0] == BROKEN.message
+
+
+@pytest.mark.parametrize("before_head", [True, False], ids=["before the head", "in the body"])
+def test_response_is_drained_when_the_client_leaves(gateway: Gateway, before_head: bool) -> None:
+    release = asyncio.Event()
+    steps = [release, OK, RESPONSE] if before_head else [OK, RESPONSE[:10], release, RESPONSE[10:]]
+
+    run, end = relayed(gateway, *steps, act=leave_then_complete(release))
+
+    record = run.meter.close(end)
+    assert (end.outcome, end.status) == (Outcome.CLIENT_CLOSED, 499)
+    assert record.basis is Basis.REPORTED
+    assert not run.client.finished
+    assert len(gateway.drains) == 0
+
+
+def test_exchange_is_aborted_when_the_client_leaves_and_the_policy_is_cancel(tmp_path: Path) -> None:
+    gateway = Gateway(load_snapshot(tmp_path, streams={"on_client_disconnect": "cancel"}))
+
+    run, end = relayed(gateway, OK, RESPONSE[:40], asyncio.Event(), RESPONSE[40:], act=leave)
+
+    assert (end.outcome, end.status) == (Outcome.CLIENT_CLOSED, 499)
+    assert run.exchange.abort_reasons[0] == "the client left"
+    assert run.meter.close(end).basis is Basis.ESTIMATED
+
+
+def test_drain_that_exceeds_its_limit_states_the_reason(tmp_path: Path) -> None:
+    gateway = Gateway(load_snapshot(tmp_path, streams={"drain_limit_s": 0.01}))
+
+    run, end = relayed(gateway, OK, RESPONSE[:40], asyncio.Event(), RESPONSE[40:], act=leave)
+
+    assert (end.outcome, end.status) == (Outcome.CLIENT_CLOSED, 499)
+    assert end.broken_by == "not drained to its end: took more than 0.01 s (streams.drain_limit_s)"
+    assert run.meter.close(end).basis is Basis.ESTIMATED
+
+
+def test_write_that_fails_counts_as_a_client_that_left(gateway: Gateway) -> None:
+    release = asyncio.Event()
+
+    def vanish(run: Run) -> None:
+        run.client.leave()  # Tornado has not called on_connection_close() yet
+        release.set()
+
+    run, end = relayed(gateway, OK, RESPONSE[:10], release, RESPONSE[10:30], RESPONSE[30:], act=vanish)
+
+    assert (end.outcome, end.status) == (Outcome.CLIENT_CLOSED, 499)
+    assert run.meter.close(end).basis is Basis.REPORTED
+
+
+def test_client_that_leaves_after_the_last_byte_has_a_completed_request(gateway: Gateway) -> None:
+    async def run() -> RequestEnd:
+        relay = Run(gateway, [OK, RESPONSE])
+        await relay.start()
+        end = await relay.finish()
+        relay.relay.client_left()
+        return end
+
+    assert asyncio.run(run()).outcome is Outcome.COMPLETED
+
+
+@pytest.mark.parametrize("before_head", [True, False], ids=["before the head", "in the body"])
+def test_shutdown_cuts_the_response_so_that_it_never_looks_complete(gateway: Gateway, before_head: bool) -> None:
+    never = asyncio.Event()
+    steps = [never, OK] if before_head else [OK, RESPONSE[:40], never, RESPONSE[40:]]
+
+    run, end = relayed(gateway, *steps, act=lambda run: run.relay.end(Outcome.SHUTDOWN))
+
+    assert end.outcome is Outcome.SHUTDOWN
+    assert end.status == (None if before_head else 200)
+    assert run.client.was_cut
+    assert not run.client.finished
+    assert run.client.error is None
+
+
+def test_request_whose_client_left_before_it_was_sent_costs_nothing(gateway: Gateway) -> None:
+    async def run() -> tuple[Run, RequestEnd]:
+        relay = Run(gateway, [OK, RESPONSE])
+        await relay.start()
+        relay.relay.client_left()
+        return relay, await relay.finish()
+
+    relay, end = asyncio.run(run())
+
+    assert relay.upstream.requests == []
+    assert (end.outcome, end.reached_provider, relay.meter.close(end).basis) == (
+        Outcome.CLIENT_CLOSED,
+        False,
+        Basis.FREE,
+    )
+
+
+def test_created_object_is_announced_once_before_the_end(gateway: Gateway) -> None:
+    created: list[str] = []
+
+    async def run() -> None:
+        relay = Run(gateway, [OK, b"{", RESPONSE[1:]], RelayHooks(created.append))
+        await relay.start()
+        relay.meter = relay.relay._meter = AnnouncingMeter()  # type: ignore[assignment]  # only what run() calls
+        await relay.finish()
+
+    asyncio.run(run())
+
+    assert created == ["obj_1"]
+
+
+class AnnouncingMeter:
+    """A meter whose reader names an object from the first chunk on."""
+
+    object_id = "obj_1"
+
+    def response_started(self, head: object) -> None:
+        pass
+
+    def feed(self, data: bytes) -> None:
+        pass
+
+    def body_complete(self) -> None:
+        pass
+
+
+def test_hook_can_replace_a_good_response_by_an_error(gateway: Gateway) -> None:
+    async def refuse(head: UpstreamResponseHead) -> None:
+        raise UpstreamError("the call cannot be metered")
+
+    async def run() -> tuple[Run, RequestEnd]:
+        relay = Run(gateway, [OK, RESPONSE], RelayHooks(lambda _: None, refuse))
+        await relay.start()
+        return relay, await relay.finish()
+
+    relay, end = asyncio.run(run())
+
+    assert (end.outcome, end.status) == (Outcome.UPSTREAM_ERROR, 502)
+    assert relay.client.error is not None
+    assert relay.client.head is None
