@@ -12,7 +12,7 @@ import msgspec
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
 from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, RequestView, ResponseHead, UsageReader
-from tornado_proxy.providers.shared.json_body import read_members, required_model
+from tornado_proxy.providers.shared.json_body import read_members, read_model
 from tornado_proxy.providers.shared.json_values import as_object, as_text, decode_object, read_count
 
 
@@ -22,7 +22,7 @@ def parse(request: RequestView) -> ParsedRequest:
     Raises:
         InvalidBody: the body is not a JSON object or names no model.
     """
-    model = required_model(read_members(request.body, ("model",)))
+    model = read_model(read_members(request.body, ("model",)))
     spend = Spend(model, frozenset({Meter.INPUT, Meter.OUTPUT}))
     return ParsedRequest(RequestFacts(model=model, spends=(spend,), body_bytes=len(request.body)), request.body)
 

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.providers.shared.json_body import (
     edit_member,
-    flag_member,
-    holds_member,
-    list_member,
-    member_bytes,
+    has_member,
+    insert_first,
+    read_flag,
+    read_list,
     read_members,
-    required_model,
-    splice_first,
-    text_member,
+    read_model,
+    read_raw,
+    read_text,
 )
 
 NAMES = ("model", "stream")
@@ -102,7 +102,7 @@ def test_rejected_body_leaves_no_state_for_the_next():
 def test_wrong_types_are_rejected_by_name():
     members = {"model": 5, "stream": "true", "tools": {}}
 
-    for read, name in ((text_member, "model"), (flag_member, "stream"), (list_member, "tools")):
+    for read, name in ((read_text, "model"), (read_flag, "stream"), (read_list, "tools")):
         with pytest.raises(InvalidBody, match=f'"{name}" must be'):
             read(members, name)
         assert not read({}, name)
@@ -111,7 +111,7 @@ def test_wrong_types_are_rejected_by_name():
 @pytest.mark.parametrize("members", [{}, {"model": ""}])
 def test_missing_model_is_rejected_with_advice(members):
     with pytest.raises(InvalidBody, match="name the model to use"):
-        required_model(members)
+        read_model(members)
 
 
 @pytest.mark.parametrize("indent", [None, 2])
@@ -120,7 +120,7 @@ def test_splice_adds_one_member_and_changes_no_other_byte(indent, body):
     body.pop("new", None)
     text = encode(body, indent)
 
-    spliced = splice_first(text, b'"new":{"a":1}')
+    spliced = insert_first(text, b'"new":{"a":1}')
 
     assert json.loads(spliced) == {"new": {"a": 1}, **body}
     assert spliced.replace(b'"new":{"a":1},' if body else b'"new":{"a":1}', b"", 1) == text
@@ -159,7 +159,7 @@ def test_body_full_of_nested_copies_is_rejected_quickly():
 
 
 def test_null_member_is_present():
-    assert holds_member(b'{"a":null}', "a")
-    assert not holds_member(b'{"b":{"a":1}}', "a")
-    assert member_bytes(b'{"a": { "b" : [1, 2] } }', "a") == b'{ "b" : [1, 2] }'
-    assert member_bytes(b"{}", "a") is None
+    assert has_member(b'{"a":null}', "a")
+    assert not has_member(b'{"b":{"a":1}}', "a")
+    assert read_raw(b'{"a": { "b" : [1, 2] } }', "a") == b'{ "b" : [1, 2] }'
+    assert read_raw(b"{}", "a") is None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tornado_proxy.providers.shared.list_filter import keep_entries, own_cursors
+from tornado_proxy.providers.shared.list_filter import correct_cursors, keep_entries
 
 OPENAI = b'{\n  "object": "list",\n  "data": [\n    {\n      "id": "a"\n    },\n    {\n      "id": "b"\n    }\n  ]\n}'
 ANTHROPIC = (
@@ -98,9 +98,9 @@ def test_list_in_another_member_is_unchanged():
     ],
 )
 def test_cursors_name_no_removed_entry(body, expected):
-    assert own_cursors(body) == expected
+    assert correct_cursors(body) == expected
 
 
 @given(st.binary(max_size=100))
-def test_no_bytes_make_own_cursors_raise(body):
-    own_cursors(body)
+def test_no_bytes_make_correct_cursors_raise(body):
+    correct_cursors(body)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from tornado_proxy.domain.identity import Secret, SessionGrant
 from tornado_proxy.gateway.admission import AdmittedRequest, usable_model
 from tornado_proxy.providers.contract import ResponseEdit
-from tornado_proxy.providers.shared.list_filter import keep_entries, own_cursors
+from tornado_proxy.providers.shared.list_filter import correct_cursors, keep_entries
 
 _MODELS = "/v1/models"
 
@@ -45,7 +45,7 @@ def make_rewrite(admitted: AdmittedRequest, base_url: Callable[[], str]) -> Resp
 def _list_rewrites(admitted: AdmittedRequest) -> list[Rewrite]:
     context, visible = admitted.context, admitted.visible_objects
     if visible is not None:
-        return [lambda body: own_cursors(keep_entries(body, visible.__contains__))]
+        return [lambda body: correct_cursors(keep_entries(body, visible.__contains__))]
     if context.endpoint.path == _MODELS and context.snapshot.settings.models_list != "provider":
         return [lambda body: keep_entries(body, lambda model: usable_model(context, model))]
     return []

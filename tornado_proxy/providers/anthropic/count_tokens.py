@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, RequestView
-from tornado_proxy.providers.shared.json_body import read_members, required_model
+from tornado_proxy.providers.shared.json_body import read_members, read_model
 
 
 def parse(request: RequestView) -> ParsedRequest:
@@ -17,7 +17,7 @@ def parse(request: RequestView) -> ParsedRequest:
         InvalidBody: the body is not a JSON object or names no model.
     """
     body = request.body
-    model = required_model(read_members(body, ("model",)))
+    model = read_model(read_members(body, ("model",)))
     return ParsedRequest(RequestFacts(model=model, spends=(Spend(model, frozenset()),), body_bytes=len(body)), body)
 
 

@@ -13,7 +13,7 @@ from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Meter, UsageReport
 from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, RequestView, ResponseHead, UsageReader
 from tornado_proxy.providers.openai.shared.text_report import estimate_text, report_text
-from tornado_proxy.providers.shared.json_body import read_members, required_model
+from tornado_proxy.providers.shared.json_body import read_members, read_model
 
 #: Bytes kept of the start and of the end of a response.  Between them are vectors: 125 MB of numbers for the largest
 #: request, 2048 inputs of 3072 dimensions.
@@ -32,7 +32,7 @@ def parse(request: RequestView) -> ParsedRequest:
         InvalidBody: the model is missing, repeated or not text.
     """
     body = request.body
-    model = required_model(read_members(body, ("model",)))
+    model = read_model(read_members(body, ("model",)))
     facts = RequestFacts(model=model, spends=(Spend(model, frozenset({Meter.INPUT})),), body_bytes=len(body))
     return ParsedRequest(facts, body)
 

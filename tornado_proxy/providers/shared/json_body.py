@@ -48,7 +48,7 @@ def read_members(body: bytes, names: Sequence[str]) -> Mapping[str, Any]:
     return {name: value for name, value in members.items() if value is not None}
 
 
-def text_member(members: Mapping[str, Any], name: str) -> str | None:
+def read_text(members: Mapping[str, Any], name: str) -> str | None:
     """Return a text member, None if it is missing.
 
     Raises:
@@ -60,7 +60,7 @@ def text_member(members: Mapping[str, Any], name: str) -> str | None:
     return value
 
 
-def flag_member(members: Mapping[str, Any], name: str) -> bool:
+def read_flag(members: Mapping[str, Any], name: str) -> bool:
     """Return a boolean member, False if it is missing.
 
     Raises:
@@ -72,7 +72,7 @@ def flag_member(members: Mapping[str, Any], name: str) -> bool:
     return value
 
 
-def list_member(members: Mapping[str, Any], name: str) -> list[Any]:
+def read_list(members: Mapping[str, Any], name: str) -> list[Any]:
     """Return a list member, [] if it is missing.
 
     Raises:
@@ -84,19 +84,19 @@ def list_member(members: Mapping[str, Any], name: str) -> list[Any]:
     return value
 
 
-def required_model(members: Mapping[str, Any]) -> str:
+def read_model(members: Mapping[str, Any]) -> str:
     """Return the member `model`.
 
     Raises:
         InvalidBody: it is missing, empty or not text.
     """
-    model = text_member(members, "model")
+    model = read_text(members, "model")
     if not model:
         raise InvalidBody('"model" is missing; name the model to use', param="model")
     return model
 
 
-def splice_first(body: bytes, member: bytes) -> bytes:
+def insert_first(body: bytes, member: bytes) -> bytes:
     """Return the JSON object `body` with `member` (`"name":value`) inserted before its first member."""
     opening = _OPENING.search(body)
     assert opening is not None
@@ -115,7 +115,7 @@ def edit_member(body: bytes, name: str, edit: Callable[[bytes], bytes]) -> bytes
     Raises:
         InvalidBody: the member cannot be found in the text, because its name is written with escapes.
     """
-    raw = member_bytes(body, name)
+    raw = read_raw(body, name)
     assert raw is not None
     edited = edit(raw)
     if edited == raw:
@@ -128,12 +128,12 @@ def edit_member(body: bytes, name: str, edit: Callable[[bytes], bytes]) -> bytes
             break
         start = occurrence.end() - len(raw)
         changed = body[:start] + edited + body[start + len(raw) :]
-        if member_bytes(changed, name) == edited:
+        if read_raw(changed, name) == edited:
             return changed
     raise InvalidBody(f'"{name}" cannot be completed; write it once, without escapes', param=name)
 
 
-def member_bytes(body: bytes, name: str) -> bytes | None:
+def read_raw(body: bytes, name: str) -> bytes | None:
     """Return the value of the member `name` of the JSON object `body` as written, None if it is missing."""
     try:
         return bytes(_make_raw_decoder(name).decode(body).value)
@@ -141,9 +141,9 @@ def member_bytes(body: bytes, name: str) -> bytes | None:
         return None
 
 
-def holds_member(body: bytes, name: str) -> bool:
+def has_member(body: bytes, name: str) -> bool:
     """Return True if the JSON object `body` has the member `name`, null or not."""
-    return member_bytes(body, name) is not None
+    return read_raw(body, name) is not None
 
 
 def _decode(body: bytes, struct: Any, hook: Callable[[type, object], object]) -> None:

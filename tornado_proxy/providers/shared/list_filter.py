@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from tornado_proxy.domain.errors import InvalidBody
-from tornado_proxy.providers.shared.json_body import edit_member, holds_member
+from tornado_proxy.providers.shared.json_body import edit_member, has_member
 
 
 class _Entry(msgspec.Struct):
@@ -24,7 +24,7 @@ def keep_entries(body: bytes, keep: Callable[[str], bool]) -> bytes:
     All other bytes are unchanged, cursors included.  A body of another shape is returned unchanged.
     """
     try:
-        if not holds_member(body, "data"):
+        if not has_member(body, "data"):
             return body
         return edit_member(body, "data", lambda data: _filter(data, keep))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidBody):
@@ -59,7 +59,7 @@ class _Page(msgspec.Struct):
 _PAGE = msgspec.json.Decoder(_Page)
 
 
-def own_cursors(body: bytes) -> bytes:
+def correct_cursors(body: bytes) -> bytes:
     """Return `body` with cursors (`first_id`, `last_id`) that name entries of the list.
 
     The `last_id` of a list that has more pages is unchanged: the next page is requested with it.
@@ -69,7 +69,7 @@ def own_cursors(body: bytes) -> bytes:
         ids = [entry.id for entry in page.data]
         cursors = {"first_id": ids[0] if ids else None, "last_id": ids[-1] if ids else None}
         for name, value in cursors.items():
-            if holds_member(body, name) and not (page.has_more and name == "last_id"):
+            if has_member(body, name) and not (page.has_more and name == "last_id"):
                 text = msgspec.json.encode(value)
                 body = edit_member(body, name, lambda _, text=text: text)  # type: ignore[misc]  # bound now
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidBody):

@@ -13,6 +13,6 @@ METHOD = "utf8_bytes_div_4"
 _BYTES_PER_TOKEN = 4
 
 
-def tokens_of(text_bytes: int) -> int:
+def estimate_tokens(text_bytes: int) -> int:
     """Return the estimated tokens of `text_bytes` bytes of text, rounded up."""
     return -(-text_bytes // _BYTES_PER_TOKEN)

@@ -31,7 +31,7 @@ from tornado_proxy.providers.contract import (
     ResponseHead,
     UsageReader,
 )
-from tornado_proxy.providers.shared.json_body import list_member, member_bytes, read_members, text_member
+from tornado_proxy.providers.shared.json_body import read_list, read_members, read_raw, read_text
 from tornado_proxy.providers.shared.json_values import decode_object
 
 PATH = "/v1/messages/batches"
@@ -54,7 +54,7 @@ def parse(request: RequestView) -> ParsedRequest:
         InvalidBody: a request cannot be parsed; the message names its index and `custom_id`.
     """
     body = request.body
-    if not list_member(read_members(body, ("requests",)), "requests"):
+    if not read_list(read_members(body, ("requests",)), "requests"):
         raise InvalidBody('"requests" must be a list of at least one request', param="requests")
     requests = list(_read_requests(body))
     models = {facts.model for facts in requests}
@@ -70,15 +70,15 @@ def parse(request: RequestView) -> ParsedRequest:
 
 def _read_requests(body: bytes) -> Iterator[RequestFacts]:
     """Yield the facts of each request.  Its tier is always batch, whatever tier it asks for."""
-    for index, entry in enumerate(_ENTRIES.decode(member_bytes(body, "requests") or b"[]")):
+    for index, entry in enumerate(_ENTRIES.decode(read_raw(body, "requests") or b"[]")):
         key = name = f"requests[{index}]"
         try:
             request = bytes(entry)
             members = read_members(request, ("custom_id", "params"))
-            custom_id = text_member(members, "custom_id")
+            custom_id = read_text(members, "custom_id")
             if custom_id is not None:
                 name = f"{key} (custom_id {custom_id[:64]!r})"
-            params = member_bytes(request, "params") or b"{}"
+            params = read_raw(request, "params") or b"{}"
             facts = read_facts(params, read_members(params, MEMBERS))
         except InvalidBody as error:
             raise InvalidBody(f"{name}: {error.message}", param=key) from None

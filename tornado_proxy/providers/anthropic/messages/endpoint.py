@@ -54,7 +54,7 @@ class MessageJsonReader:
         usage = message.get("usage")
         if isinstance(usage, dict):
             return report_message(message, usage)
-        return estimate_message(self._facts, message, {}, token_estimate.tokens_of(self._body_bytes))
+        return estimate_message(self._facts, message, {}, token_estimate.estimate_tokens(self._body_bytes))
 
 
 MESSAGE_ENDPOINTS = (HttpEndpoint("POST", "/v1/messages", parse=parse, reader=make_reader),)

@@ -111,7 +111,7 @@ def _decide_basis(usage: Mapping[str, object], faults: list[str]) -> tuple[Basis
 
 def _estimate_item(facts: RequestFacts, model: str | None, output_tokens: int) -> UsageItem:
     """Return an item whose input is estimated from the length of the request body."""
-    input_tokens = token_estimate.tokens_of(facts.body_bytes)
+    input_tokens = token_estimate.estimate_tokens(facts.body_bytes)
     amounts = ((Meter.INPUT, input_tokens), (Meter.OUTPUT, output_tokens))
     return UsageItem(
         tuple(Quantity(meter, Decimal(amount)) for meter, amount in amounts if amount),

@@ -19,12 +19,12 @@ from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.providers.shared.json_body import (
-    flag_member,
-    list_member,
-    member_bytes,
+    read_flag,
+    read_list,
     read_members,
-    required_model,
-    text_member,
+    read_model,
+    read_raw,
+    read_text,
 )
 
 #: The members of a request that read_facts() needs.
@@ -45,9 +45,9 @@ def read_facts(body: bytes, members: Mapping[str, Any]) -> RequestFacts:
     Raises:
         InvalidBody: the request names no model, or two parsers could read different models.
     """
-    model = required_model(members)
-    tier = text_member(members, "service_tier")
-    terms = Terms(tier, text_member(members, "speed"), text_member(members, "inference_geo"))
+    model = read_model(members)
+    tier = read_text(members, "service_tier")
+    terms = Terms(tier, read_text(members, "speed"), read_text(members, "inference_geo"))
     own = Spend(model, _TEXT, terms=terms)
     others = (
         *_search_spends(members, own),
@@ -57,7 +57,7 @@ def read_facts(body: bytes, members: Mapping[str, Any]) -> RequestFacts:
     return RequestFacts(
         model=model,
         spends=tuple(dict.fromkeys((own, *others))),
-        stream=flag_member(members, "stream"),
+        stream=read_flag(members, "stream"),
         terms=Terms(service_tier=tier),
         body_bytes=len(body),
         references=_read_references(members),
@@ -66,14 +66,14 @@ def read_facts(body: bytes, members: Mapping[str, Any]) -> RequestFacts:
 
 def _search_spends(members: Mapping[str, Any], own: Spend) -> Iterator[Spend]:
     """Yield the spend of the web search tool."""
-    types = (tool.get("type") for tool in list_member(members, "tools") if isinstance(tool, dict))
+    types = (tool.get("type") for tool in read_list(members, "tools") if isinstance(tool, dict))
     if any(isinstance(name, str) and name.startswith(_SEARCH_TOOL_PREFIX) for name in types):
         yield Spend(own.model, _SEARCHES)
 
 
 def _advisor_spends(members: Mapping[str, Any], body: bytes, own: Spend) -> Iterator[Spend]:
     """Yield the spends of tools that run a model of their own, at its standard speed."""
-    for model, _ in _read_models(list_member(members, "tools"), body, "tools"):
+    for model, _ in _read_models(read_list(members, "tools"), body, "tools"):
         yield replace(own, model=model, terms=replace(own.terms, speed=None))
 
 
@@ -81,7 +81,7 @@ def _fallback_spends(members: Mapping[str, Any], body: bytes, own: Spend) -> Ite
     """Yield the spends of models that serve if another declines."""
     if isinstance(members.get("fallbacks"), str):
         return
-    for model, speed in _read_models(list_member(members, "fallbacks"), body, "fallbacks"):
+    for model, speed in _read_models(read_list(members, "fallbacks"), body, "fallbacks"):
         # The provider runs a fallback fast only if its own entry says so, whatever the request's speed is.
         yield replace(own, model=model, terms=replace(own.terms, speed=speed))
 
@@ -94,12 +94,12 @@ def _read_models(entries: list[Any], body: bytes, name: str) -> Iterator[tuple[s
     """
     if not any(isinstance(entry, dict) and "model" in entry for entry in entries):
         return
-    for entry, raw in zip(entries, _ENTRIES.decode(member_bytes(body, name) or b"[]"), strict=True):
+    for entry, raw in zip(entries, _ENTRIES.decode(read_raw(body, name) or b"[]"), strict=True):
         if not isinstance(entry, dict) or "model" not in entry:
             continue
         try:
             members = read_members(bytes(raw), ("model", "speed"))
-            model, speed = required_model(members), text_member(members, "speed")
+            model, speed = read_model(members), read_text(members, "speed")
         except InvalidBody as error:
             raise InvalidBody(f"{error.message} (in an entry of {name})", param=name) from None
         yield model, speed

@@ -88,7 +88,7 @@ class _Message:
         """Return the stated usage of an ended message, else an estimate."""
         if self.ended and self.stated_output is not None:
             return report_message(self.members, self.usage)
-        estimate = token_estimate.tokens_of(self.text_bytes)
+        estimate = token_estimate.estimate_tokens(self.text_bytes)
         if self.stated_output is None:
             # message_start states a few tokens of output in advance; their text can be part of what has arrived.
             output = max(estimate, read_count(self.usage, "output_tokens", []))

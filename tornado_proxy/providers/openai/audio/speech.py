@@ -31,13 +31,13 @@ from tornado_proxy.providers.openai.shared.response_readers import EventsReader,
 from tornado_proxy.providers.openai.shared.usage_report import report_usage
 from tornado_proxy.providers.shared.json_body import (
     edit_member,
-    holds_member,
+    has_member,
+    insert_first,
     read_members,
-    required_model,
-    splice_first,
-    text_member,
+    read_model,
+    read_text,
 )
-from tornado_proxy.providers.shared.token_estimate import tokens_of
+from tornado_proxy.providers.shared.token_estimate import estimate_tokens
 
 PATH = "/v1/audio/speech"
 
@@ -106,12 +106,12 @@ def parse_exact(request: RequestView) -> ParsedRequest:
 
 def _read_facts(body: bytes) -> RequestFacts:
     members = read_members(body, _MEMBERS)
-    model, text = required_model(members), text_member(members, "input")
+    model, text = read_model(members), read_text(members, "input")
     if text is None:
         raise BadRequest('"input" is missing; send the text to speak', param="input")
     characters = Quantity(Meter.INPUT_CHARACTERS, Decimal(len(text)))
-    spoken_text = text + (text_member(members, "instructions") or "")
-    input_tokens = Quantity(Meter.INPUT, Decimal(tokens_of(len(spoken_text.encode()))))
+    spoken_text = text + (read_text(members, "instructions") or "")
+    input_tokens = Quantity(Meter.INPUT, Decimal(estimate_tokens(len(spoken_text.encode()))))
     by_characters = is_priced_by_characters(model)
     return RequestFacts(
         model=model,
@@ -119,7 +119,7 @@ def _read_facts(body: bytes) -> RequestFacts:
         stream=members.get("stream_format") == "sse",
         body_bytes=len(body),
         inferred=(characters,) if by_characters else (characters, input_tokens),
-        response_format=text_member(members, "response_format"),
+        response_format=read_text(members, "response_format"),
     )
 
 
@@ -128,8 +128,8 @@ def ask_for_sse(body: bytes) -> bytes | None:
 
     Return None if it asks for another format than audio, or if the member cannot be edited for certain.
     """
-    if not holds_member(body, "stream_format"):
-        return splice_first(body, b'"stream_format":"sse"')
+    if not has_member(body, "stream_format"):
+        return insert_first(body, b'"stream_format":"sse"')
     try:
         edited = edit_member(
             body, "stream_format", lambda value: b'"sse"' if value in _BINARY_STREAM_FORMATS else value

@@ -33,7 +33,7 @@ from tornado_proxy.providers.openai.audio.audio_length import measure_seconds
 from tornado_proxy.providers.openai.audio.transcription_models import is_priced_by_length, transcription_spend
 from tornado_proxy.providers.openai.shared.response_readers import EventsReader, JsonReader, OpaqueReader
 from tornado_proxy.providers.openai.shared.usage_report import report_usage
-from tornado_proxy.providers.shared.token_estimate import tokens_of
+from tornado_proxy.providers.shared.token_estimate import estimate_tokens
 from tornado_proxy.wire.multipart import read_form
 
 #: Response formats that are text alone (OpenAI API reference, "Create transcription", `response_format`).
@@ -139,7 +139,7 @@ def _report_length(facts: RequestFacts, seconds: Decimal, output_bytes: int) -> 
         return UsageReport((UsageItem((Quantity(Meter.AUDIO_SECONDS, seconds),)),), Basis.INFERRED)
     amounts = (
         (Meter.INPUT_AUDIO, seconds * _TOKENS_PER_SECOND),
-        (Meter.OUTPUT, Decimal(tokens_of(output_bytes))),
+        (Meter.OUTPUT, Decimal(estimate_tokens(output_bytes))),
     )
     quantities = tuple(Quantity(meter, amount) for meter, amount in amounts if amount)
     return UsageReport((UsageItem(quantities),), Basis.ESTIMATED, estimate_method=ESTIMATE_METHOD)

@@ -30,13 +30,13 @@ from tornado_proxy.providers.openai.shared.response_readers import JsonReader
 from tornado_proxy.providers.openai.shared.text_report import estimate_text, report_text
 from tornado_proxy.providers.shared.json_body import (
     edit_member,
-    flag_member,
-    list_member,
-    member_bytes,
+    insert_first,
+    read_flag,
+    read_list,
     read_members,
-    required_model,
-    splice_first,
-    text_member,
+    read_model,
+    read_raw,
+    read_text,
 )
 
 _MEMBERS = ("model", "stream", "stream_options", "service_tier", "modalities", "web_search_options")
@@ -62,10 +62,10 @@ def parse(request: RequestView) -> ParsedRequest:
     """
     body = request.body
     members = read_members(body, _MEMBERS)
-    model = required_model(members)
-    stream = flag_member(members, "stream")
+    model = read_model(members)
+    stream = read_flag(members, "stream")
     sent = _ask_for_usage(body) if stream else body
-    terms = Terms(service_tier=text_member(members, "service_tier"))
+    terms = Terms(service_tier=read_text(members, "service_tier"))
     inferred = (_ONE_SEARCH,) if _searches_web(model, members) else ()
     meters = _meters(members, body) | {quantity.meter for quantity in inferred}
     facts = RequestFacts(
@@ -86,7 +86,7 @@ def _searches_web(model: str, members: Mapping[str, Any]) -> bool:
 
 def _meters(members: Mapping[str, Any], body: bytes) -> frozenset[Meter]:
     meters = {Meter.INPUT, Meter.OUTPUT}
-    if "audio" in list_member(members, "modalities"):
+    if "audio" in read_list(members, "modalities"):
         meters.add(Meter.OUTPUT_AUDIO)
     if _AUDIO_PART in body:
         meters.add(Meter.INPUT_AUDIO)
@@ -95,23 +95,23 @@ def _meters(members: Mapping[str, Any], body: bytes) -> frozenset[Meter]:
 
 def _ask_for_usage(body: bytes) -> bytes:
     """Return `body` with `include_usage`; the same bytes object if it has it already."""
-    options = member_bytes(body, "stream_options")
+    options = read_raw(body, "stream_options")
     if options is None:
-        return splice_first(body, _STREAM_OPTIONS_MEMBER)
+        return insert_first(body, _STREAM_OPTIONS_MEMBER)
     if options == b"null":
         return edit_member(body, "stream_options", lambda _: _STREAM_OPTIONS)
     if not options.startswith(b"{"):
         raise InvalidBody('"stream_options" must be an object', param="stream_options")
     # Parse the options alone: read_members rejects repeated members at the top level only, and a second
     # `include_usage` could turn usage off at the provider.
-    if flag_member(read_members(options, ("include_usage",)), "include_usage"):
+    if read_flag(read_members(options, ("include_usage",)), "include_usage"):
         return body
     return edit_member(body, "stream_options", _include_usage)
 
 
 def _include_usage(options: bytes) -> bytes:
-    if member_bytes(options, "include_usage") is None:
-        return splice_first(options, b'"include_usage":true')
+    if read_raw(options, "include_usage") is None:
+        return insert_first(options, b'"include_usage":true')
     return edit_member(options, "include_usage", lambda _: b"true")
 
 

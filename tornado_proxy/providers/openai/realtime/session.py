@@ -32,7 +32,7 @@ from tornado_proxy.providers.openai.realtime.session_config import (
 )
 from tornado_proxy.providers.openai.shared.usage_report import report_usage
 from tornado_proxy.providers.shared.json_values import as_object, as_text, decode_object
-from tornado_proxy.providers.shared.token_estimate import tokens_of
+from tornado_proxy.providers.shared.token_estimate import estimate_tokens
 
 #: The estimate of a response that never reported usage: the length of its deltas.
 ESTIMATE_METHOD = "realtime_deltas"
@@ -217,7 +217,7 @@ class RealtimeSession:
 
     def _estimate(self, response_id: str, count: _DeltaCount) -> UsageReport:
         amounts = (
-            (Meter.OUTPUT, tokens_of(count.text_characters)),
+            (Meter.OUTPUT, estimate_tokens(count.text_characters)),
             (Meter.OUTPUT_AUDIO, -(-count.audio_characters // _CHARACTERS_PER_AUDIO_TOKEN)),
         )
         quantities = tuple(Quantity(meter, Decimal(amount)) for meter, amount in amounts if amount)

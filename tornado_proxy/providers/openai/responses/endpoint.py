@@ -24,12 +24,12 @@ from tornado_proxy.providers.openai.responses.reader import ResponseStreamReader
 from tornado_proxy.providers.openai.shared.response_readers import JsonReader
 from tornado_proxy.providers.openai.shared.text_report import estimate_text
 from tornado_proxy.providers.shared.json_body import (
-    flag_member,
-    list_member,
-    member_bytes,
+    read_flag,
+    read_list,
     read_members,
-    required_model,
-    text_member,
+    read_model,
+    read_raw,
+    read_text,
 )
 from tornado_proxy.providers.shared.json_values import as_object, as_text
 
@@ -70,16 +70,16 @@ def parse(request: RequestView) -> ParsedRequest:
     """
     body = request.body
     members = read_members(body, _MEMBERS)
-    model = required_model(members)
-    tier = text_member(members, "service_tier")
-    tools = list_member(members, "tools")
+    model = read_model(members)
+    tier = read_text(members, "service_tier")
+    tools = read_list(members, "tools")
     facts = RequestFacts(
         model=model,
         spends=(Spend(model, frozenset({Meter.INPUT, Meter.OUTPUT}), terms=Terms(tier)), *tool_spends(model, tools)),
-        stream=flag_member(members, "stream"),
+        stream=read_flag(members, "stream"),
         terms=Terms(service_tier=tier, cache_ttl=_cache_ttl(members)),
         body_bytes=len(body),
-        background=flag_member(members, "background"),
+        background=read_flag(members, "background"),
         references=(*_continued_objects(members), *referenced_containers(tools), *_referenced_items(body)),
     )
     return ParsedRequest(facts, body)
@@ -96,7 +96,7 @@ def _continued_objects(members: Mapping[str, Any]) -> tuple[str, ...]:
 def _referenced_items(body: bytes) -> tuple[str, ...]:
     """Return the ids of input items that the provider stores and the request only references."""
     try:
-        items = _ITEMS.decode(member_bytes(body, "input") or b"[]")
+        items = _ITEMS.decode(read_raw(body, "input") or b"[]")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ()  # text, or input that the provider rejects
     return tuple(

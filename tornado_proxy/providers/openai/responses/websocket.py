@@ -27,7 +27,7 @@ from tornado_proxy.providers.contract import (
 )
 from tornado_proxy.providers.openai.responses.endpoint import parse
 from tornado_proxy.providers.openai.responses.reader import TERMINAL_EVENTS, ResponseStreamReader
-from tornado_proxy.providers.shared.json_body import member_bytes, read_members, text_member
+from tornado_proxy.providers.shared.json_body import read_members, read_raw, read_text
 from tornado_proxy.providers.shared.json_values import decode_object
 
 _CREATE = "response.create"
@@ -65,14 +65,14 @@ class ResponsesSocketReader:
         """
         body = frame.encode() if isinstance(frame, str) else frame
         members = read_members(body, ("type", "event_id", "response", "model"))
-        kind, event_id = text_member(members, "type"), text_member(members, "event_id")
+        kind, event_id = read_text(members, "type"), read_text(members, "event_id")
         if kind is None:
             raise InvalidBody('"type" is missing; send the event type, such as response.create', param="type")
         if kind != _CREATE:
             return ClientFrame(event_id)
         if "response" in members and "model" in members:
             raise InvalidBody('the request is in the frame and in its "response"; send it once')
-        facts = parse(RequestView(member_bytes(body, "response") or body, "application/json")).facts
+        facts = parse(RequestView(read_raw(body, "response") or body, "application/json")).facts
         self._unfinished.append(ResponseStreamReader(facts))
         return ClientFrame(event_id, facts.spends, facts.references, facts)
 

@@ -53,10 +53,10 @@ def estimate_text(facts: RequestFacts, output_bytes: int, response: Mapping[str,
     """
     known = response or {}
     tiers = (as_text(known.get("service_tier")), facts.terms.service_tier)
-    input_tokens = token_estimate.tokens_of(facts.body_bytes)
+    input_tokens = token_estimate.estimate_tokens(facts.body_bytes)
     quantities = (
         Quantity(Meter.INPUT, Decimal(input_tokens)),
-        Quantity(Meter.OUTPUT, Decimal(token_estimate.tokens_of(output_bytes))),
+        Quantity(Meter.OUTPUT, Decimal(token_estimate.estimate_tokens(output_bytes))),
     )
     item = UsageItem(
         (*(quantity for quantity in quantities if quantity.amount), *facts.inferred),
