@@ -41,7 +41,7 @@ def test_an_installed_wheel_runs_the_demo_with_its_own_prices_and_schemas(instal
             stderr=subprocess.STDOUT,
         )
     try:
-        greeting = _wait_for(tmp_path / "out", "Ctrl-C ends it")
+        greeting = _wait_for(tmp_path / "out", "Stop with Ctrl-C")
         base_url = _found(r"export OPENAI_BASE_URL=(\S+)", greeting)
         token = _found(r"export OPENAI_API_KEY=(\S+)", greeting)
         body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}

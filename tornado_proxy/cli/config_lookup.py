@@ -19,7 +19,7 @@ from tornado_proxy.config.files import read_document, read_documents
 from tornado_proxy.config.findings import Findings
 from tornado_proxy.config.ledger import ledger_address, read_ledger_password
 from tornado_proxy.config.validation import check
-from tornado_proxy.domain.document import Document
+from tornado_proxy.domain.document import Document, read_section
 from tornado_proxy.domain.errors import ConfigError, LedgerUnavailable
 from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.pricing.book.price_book import PriceBook
@@ -139,6 +139,4 @@ def find_surcharge(config: Path | None) -> Decimal:
 def _section(config: Path | None, name: str) -> Mapping[str, object]:
     if config is None:
         return {}
-    content = read_document(config).content
-    section = content.get(name) if isinstance(content, dict) else None
-    return section if isinstance(section, dict) else {}
+    return read_section(read_document(config).content, name)
