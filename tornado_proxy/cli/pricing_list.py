@@ -25,7 +25,7 @@ from tornado_proxy.cli.format_option import format_option
 from tornado_proxy.cli.tables import print_table
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.ledger.rows import format_decimal
-from tornado_proxy.pricing.book.price import ModelPrice, RateCard
+from tornado_proxy.pricing.book.price import ModelPrice, PriceCard
 from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.providers.registry import PROVIDER_NAMES
 from tornado_proxy.reports.model_prices import (
@@ -132,7 +132,7 @@ def _model_lines(model: ModelPrice, aliases: list[str]) -> Iterator[str]:
         yield f"\nx {format_decimal(modifier.factor)} ({modifier.name}): {conditions}"
 
 
-def _card_lines(card: RateCard) -> Iterator[str]:
+def _card_lines(card: PriceCard) -> Iterator[str]:
     validity = ", ".join([describe_conditions(card.conditions) or "always", *describe_dates(card)])
     yield f"\n{validity}; USD {describe_unit(card.unit)}"
     width = max(len(meter.value) for meter in card.prices)

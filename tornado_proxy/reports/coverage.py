@@ -1,4 +1,4 @@
-"""Checks that prices cover the served endpoints: admission of plain requests, and gaps between rate cards.  Pure.
+"""Checks that prices cover the served endpoints: admission of plain requests, and gaps between price cards.  Pure.
 
 The requests have the form that a client would send, for each model on each of its endpoints and tiers.  They find a
 missing price before a client does.
@@ -16,7 +16,7 @@ from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.errors import CallerError, Fault
 from tornado_proxy.domain.terms import DEFAULT_TERMS, Terms
 from tornado_proxy.domain.usage import Meter
-from tornado_proxy.pricing.book.price import Conditions, ModelPrice, RateCard
+from tornado_proxy.pricing.book.price import Conditions, ModelPrice, PriceCard
 from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.providers.contract import HttpEndpoint, Provider, RequestView
 from tornado_proxy.providers.registry import PROVIDERS
@@ -200,7 +200,7 @@ def _find_gaps(model: ModelPrice, at: datetime) -> Iterator[str]:
                 yield f"{meter} has no price on {_describe_terms(card)} for {missing[0]} input tokens"
 
 
-def _terms_of(card: RateCard) -> Terms:
+def _terms_of(card: PriceCard) -> Terms:
     """Return terms that meet the conditions of a card."""
     return DEFAULT_TERMS.override(Terms.from_pairs(_pairs(card.conditions)))
 
@@ -211,5 +211,5 @@ def _pairs(conditions: Conditions) -> Iterator[tuple[str, str]]:
             yield name, value
 
 
-def _describe_terms(card: RateCard) -> str:
+def _describe_terms(card: PriceCard) -> str:
     return ", ".join(f"{name} {value}" for name, value in _pairs(card.conditions)) or "all terms"

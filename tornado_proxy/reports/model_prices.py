@@ -12,7 +12,7 @@ from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.terms import DEFAULT_TERMS
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.ledger.rows import format_decimal
-from tornado_proxy.pricing.book.price import Conditions, ModelPrice, RateCard
+from tornado_proxy.pricing.book.price import Conditions, ModelPrice, PriceCard
 from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.providers.registry import PROVIDER_NAMES
 
@@ -75,8 +75,8 @@ def model_members(model: ModelPrice) -> dict[str, Any]:
     }
 
 
-def card_members(card: RateCard) -> dict[str, Any]:
-    """Return a rate card as JSON members."""
+def card_members(card: PriceCard) -> dict[str, Any]:
+    """Return a price card as JSON members."""
     return {
         "when": describe_conditions(card.conditions),
         "unit": card.unit,
@@ -87,7 +87,7 @@ def card_members(card: RateCard) -> dict[str, Any]:
     }
 
 
-def date_members(card: RateCard) -> dict[str, str | None]:
+def date_members(card: PriceCard) -> dict[str, str | None]:
     """Return the first day of a card, and the day after its last, as JSON members."""
     return {
         "effective_from": None if card.effective_from is None else f"{card.effective_from:%Y-%m-%d}",
@@ -95,7 +95,7 @@ def date_members(card: RateCard) -> dict[str, str | None]:
     }
 
 
-def describe_dates(card: RateCard) -> list[str]:
+def describe_dates(card: PriceCard) -> list[str]:
     """Return the dates of a card as phrases: "from 2026-11-01", "until 2026-12-01"."""
     members = date_members(card)
     phrases = {"from": members["effective_from"], "until": members["effective_until"]}

@@ -1,4 +1,4 @@
-"""The choice of a rate card, the cost, and the faults of a price file; on a small file written for these tests."""
+"""The choice of a price card, the cost, and the faults of a price file; on a small file written for these tests."""
 
 from __future__ import annotations
 

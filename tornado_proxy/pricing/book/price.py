@@ -1,4 +1,4 @@
-"""The prices of a model as values: rate cards, their conditions, and the modifiers that multiply prices."""
+"""The prices of a model as values: price cards, their conditions, and the modifiers that multiply prices."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Conditions:
 
 
 @dataclass(frozen=True, slots=True)
-class RateCard:
+class PriceCard:
     """Prices in USD for one `unit` each.
 
     The card is valid from `effective_from` (inclusive) to `effective_until` (exclusive), both aware UTC.  `source` and
@@ -79,14 +79,14 @@ class RateCard:
         # The end is exclusive, so that the next card can begin on the same day without a gap or an overlap.
         return self.effective_until is None or at < self.effective_until
 
-    def overlaps(self, other: RateCard) -> bool:
+    def overlaps(self, other: PriceCard) -> bool:
         """Return True if some request at some time matches both cards."""
         if _ends_before(self, other) or _ends_before(other, self):
             return False
         return self.conditions.overlap(other.conditions)
 
 
-def _ends_before(first: RateCard, second: RateCard) -> bool:
+def _ends_before(first: PriceCard, second: PriceCard) -> bool:
     ends, starts = first.effective_until, second.effective_from
     return ends is not None and starts is not None and ends <= starts
 
@@ -128,13 +128,13 @@ class ModelPrice:
     status: str
     endpoints: frozenset[str]
     roles: frozenset[str]
-    cards: tuple[RateCard, ...]
+    cards: tuple[PriceCard, ...]
     modifiers: tuple[Modifier, ...]
-    by_meter: Mapping[Meter, tuple[RateCard, ...]] = field(default_factory=dict)
+    by_meter: Mapping[Meter, tuple[PriceCard, ...]] = field(default_factory=dict)
     own_cards: int = 0
     quotes: dict[object, Quote] = field(default_factory=dict, compare=False, repr=False)
 
-    def find(self, meter: Meter, terms: Terms, context_tokens: int, at: datetime) -> list[RateCard]:
+    def find(self, meter: Meter, terms: Terms, context_tokens: int, at: datetime) -> list[PriceCard]:
         """Return the cards that price `meter` on `terms` at `at`; exactly one if the price files are complete."""
         return [
             card
@@ -159,7 +159,7 @@ class ModelPrice:
         return factor
 
 
-def fingerprint(model: str, meter: Meter, unit_price: Decimal, card: RateCard) -> str:
+def fingerprint(model: str, meter: Meter, unit_price: Decimal, card: PriceCard) -> str:
     """Return a short hash of everything that determined a line item's price.
 
     Ledger records store it: if the same line hashes differently later, the price entry has changed since.

@@ -13,12 +13,12 @@ from typing import Any
 from tornado_proxy.domain.document import Document, Path
 from tornado_proxy.domain.errors import Fault
 from tornado_proxy.domain.usage import Meter
-from tornado_proxy.pricing.book.price import Conditions, ModelPrice, Modifier, RateCard
+from tornado_proxy.pricing.book.price import Conditions, ModelPrice, Modifier, PriceCard
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderPrices:
-    """One provider's prices.  `tiers` maps the tier names of requests and responses to those of rate cards."""
+    """One provider's prices.  `tiers` maps the tier names of requests and responses to those of price cards."""
 
     provider: str
     models: Mapping[str, ModelPrice]
@@ -37,7 +37,7 @@ class _Reader:
         self._document = document
         self._faults = faults
         self._content: Any = document.content
-        self._shared: dict[str, list[RateCard]] = {}
+        self._shared: dict[str, list[PriceCard]] = {}
         self._modifiers: dict[str, Modifier] = {}
 
     def read(self) -> ProviderPrices:
@@ -82,7 +82,7 @@ class _Reader:
             own_cards=len(section["rates"]),
         )
 
-    def _card(self, section: Any, path: Path) -> RateCard:
+    def _card(self, section: Any, path: Path) -> PriceCard:
         starts = self._date(section, "effective_from", path)
         ends = self._date(section, "effective_until", path)
         if starts is not None and ends is not None and starts >= ends:
@@ -90,7 +90,7 @@ class _Reader:
         conditions = _conditions(section.get("when", {}))
         if conditions.up_to is not None and conditions.over is not None and conditions.up_to <= conditions.over:
             self._fault((*path, "when"), f"up_to {conditions.up_to} is not more than over {conditions.over}")
-        return RateCard(
+        return PriceCard(
             # The schema allows text only, because YAML would read 0.1 as a binary float.
             prices={Meter(meter): Decimal(price) for meter, price in section["prices"].items()},
             unit=section["unit"],
@@ -121,7 +121,7 @@ class _Reader:
                     (*path, "rates", number, "when", "service_tier"), f"no entry of service_tiers leads to {tier!r}"
                 )
 
-    def _check_overlaps(self, by_meter: Mapping[Meter, tuple[RateCard, ...]], path: Path) -> None:
+    def _check_overlaps(self, by_meter: Mapping[Meter, tuple[PriceCard, ...]], path: Path) -> None:
         # Compare all pairs, not neighbours: cards can differ in several terms at once, and have no order.
         for meter, cards in by_meter.items():
             for first, second in combinations(cards, 2):
@@ -151,14 +151,14 @@ def _conditions(when: Mapping[str, Any]) -> Conditions:
     return Conditions(accepted, limits.get("over"), limits.get("up_to"))
 
 
-def _by_meter(cards: Iterable[RateCard]) -> dict[Meter, tuple[RateCard, ...]]:
-    found: defaultdict[Meter, list[RateCard]] = defaultdict(list)
+def _by_meter(cards: Iterable[PriceCard]) -> dict[Meter, tuple[PriceCard, ...]]:
+    found: defaultdict[Meter, list[PriceCard]] = defaultdict(list)
     for card in cards:
         for meter in card.prices:
             found[meter].append(card)
     return {meter: tuple(meter_cards) for meter, meter_cards in found.items()}
 
 
-def _describe_card(card: RateCard) -> str:
+def _describe_card(card: PriceCard) -> str:
     terms = [f"{name} {'/'.join(sorted(values))}" for name, values in card.conditions.accepted]
     return f"the card for {', '.join(terms)}" if terms else "the card without conditions"

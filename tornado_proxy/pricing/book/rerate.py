@@ -17,7 +17,7 @@ from decimal import Decimal
 from tornado_proxy.domain.cost import SURCHARGE, Cost, LineItem, bill, round_amount
 from tornado_proxy.domain.terms import DEFAULT_TERMS, Terms
 from tornado_proxy.domain.usage import Meter
-from tornado_proxy.pricing.book.price import UNITS, ModelPrice, Modifier, RateCard, fingerprint
+from tornado_proxy.pricing.book.price import UNITS, ModelPrice, Modifier, PriceCard, fingerprint
 from tornado_proxy.pricing.book.price_book import PriceBook
 
 _METERS = frozenset(meter.value for meter in Meter)
@@ -29,7 +29,7 @@ class Entry:
 
     model: ModelPrice
     meter: Meter
-    card: RateCard
+    card: PriceCard
     modifiers: tuple[Modifier, ...]
     unit_price: Decimal
 

@@ -14,7 +14,7 @@ from datetime import date
 from decimal import Decimal
 
 from tornado_proxy.domain.terms import DEFAULT_TERMS, DEFAULTED_TERMS
-from tornado_proxy.pricing.book.price import UNITS, ModelPrice, RateCard
+from tornado_proxy.pricing.book.price import UNITS, ModelPrice, PriceCard
 from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.pricing.lists.comparison import ComparedPrice, Finding
 from tornado_proxy.pricing.lists.price_edits import Card, CardEdit, Edit, NewCard, NewModel, decimal_text
@@ -119,7 +119,7 @@ def _edit_card(prices: Sequence[ComparedPrice], listed: Sequence[ComparedPrice],
     )
 
 
-def _own_index(model: ModelPrice, card: RateCard) -> int | None:
+def _own_index(model: ModelPrice, card: PriceCard) -> int | None:
     """Return the index of `card` among the model's own cards, None if it is a shared card."""
     return next((number for number, own in enumerate(model.cards[: model.own_cards]) if own is card), None)
 

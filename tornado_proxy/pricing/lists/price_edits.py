@@ -32,7 +32,7 @@ class NotEditable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A rate card to write.  `prices` maps meters to USD for one `unit`; `when` has the form of the file."""
+    """A price card to write.  `prices` maps meters to USD for one `unit`; `when` has the form of the file."""
 
     when: Mapping[str, object]
     unit: str
