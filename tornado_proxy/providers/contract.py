@@ -21,7 +21,8 @@ from typing import Protocol
 from tornado_proxy.domain.errors import RequestError
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.domain.request import RequestFacts, Spend
-from tornado_proxy.domain.usage import Basis, Meter, UsageReport
+from tornado_proxy.domain.usage import Meter, UsageReport
+from tornado_proxy.providers.shared.free_reader import FreeReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +68,6 @@ class UsageReader(Protocol):
 
     def result(self) -> UsageReport:
         """Return the usage.  Called once, after close."""
-
-
-class FreeReader:
-    """Reads a response that costs nothing, such as one with an error status."""
-
-    object_id: str | None = None
-
-    def feed(self, data: bytes) -> None:
-        """Ignore the bytes."""
-
-    def close(self, *, complete: bool) -> None:
-        """End the body."""
-
-    def result(self) -> UsageReport:
-        """Return a free report."""
-        return UsageReport(basis=Basis.FREE)
 
 
 class ResponseEdit(Protocol):
