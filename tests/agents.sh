@@ -17,7 +17,7 @@ fi
 env -u OPENAI_API_KEY -u ANTHROPIC_API_KEY \
     .test-venv/bin/tornado-proxy demo --port 0 --admin-port 0 --dir "$work/demo" >"$work/demo.out" 2>"$work/demo.log" &
 server=$!
-for _ in $(seq 100); do grep -q '^Ctrl-C' "$work/demo.out" && break; sleep 0.1; done
+for _ in $(seq 100); do grep -q 'Ctrl-C' "$work/demo.out" && break; sleep 0.1; done
 eval "$(grep '^export ' "$work/demo.out")"
 
 mkdir "$work/home" "$work/project"

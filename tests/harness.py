@@ -244,7 +244,7 @@ def running_proxy(
     upstream: str,
     *,
     program: str = "tornado_proxy",
-    constants: Mapping[str, float] | None = None,
+    constants: Mapping[str, float | list[float]] | None = None,
     **changes: Any,
 ) -> Iterator[ProxyProcess]:
     """Start the server and wait until it accepts connections; stop it at the end.

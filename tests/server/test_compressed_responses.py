@@ -1,4 +1,4 @@
-"""A provider that compresses its answers, though it was asked not to: bytes pass, and nothing is called known."""
+"""Responses compressed despite Accept-Encoding: identity: relayed unchanged, but not metered."""
 
 from __future__ import annotations
 
@@ -19,29 +19,31 @@ DELTA = b'data: {"id":"c1","model":"gpt-4o-mini","choices":[{"index":0,"delta":{
 STREAM = DELTA * 20 + b"data: " + USAGE + b"\n\ndata: [DONE]\n\n"
 
 
-def coded_reply(media_type: str, body: bytes, status: int = 200) -> ProviderResponse:
-    coded = gzip.compress(body)
+def compressed_response(media_type: str, body: bytes, status: int = 200) -> ProviderResponse:
+    data = gzip.compress(body)
     headers = (("Content-Type", media_type), ("Content-Encoding", "gzip"))
-    return ProviderResponse(status, headers, (coded[:40], coded[40:]))
+    return ProviderResponse(status, headers, (data[:40], data[40:]))
 
 
-def ask(proxy: ProxyProcess, method: str, path: str, **how: object) -> tuple[httpx.Response, bytes]:
-    """The answer, and its body as it came."""
+def fetch(proxy: ProxyProcess, method: str, path: str, **body: object) -> tuple[httpx.Response, bytes]:
+    """Return the response, and its body before decompression."""
     headers = {"Authorization": f"Bearer {mint()}"}
     with (
         httpx.Client(base_url=proxy.base_url, headers=headers, timeout=30) as client,
-        client.stream(method, path, json=how or None) as answer,
+        client.stream(method, path, json=body or None) as response,
     ):
-        return answer, b"".join(answer.iter_raw())
+        return response, b"".join(response.iter_raw())
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "stream"])
-def test_its_bytes_pass_unchanged_and_its_cost_is_not_known(
+def test_compressed_response_is_relayed_unchanged_and_unsettled(
     stream: bool, proxy: ProxyProcess, provider: ReplayProvider
 ) -> None:
-    provider.response = coded_reply("text/event-stream", STREAM) if stream else coded_reply("application/json", USAGE)
+    provider.response = (
+        compressed_response("text/event-stream", STREAM) if stream else compressed_response("application/json", USAGE)
+    )
 
-    answer, body = ask(
+    response, body = fetch(
         proxy,
         "POST",
         "/v1/chat/completions",
@@ -52,30 +54,30 @@ def test_its_bytes_pass_unchanged_and_its_cost_is_not_known(
 
     assert provider.requests[-1].header("accept-encoding") == "identity"
     assert body == provider.response.body
-    assert answer.headers["content-encoding"] == "gzip"
-    request_id = answer.headers["llm-proxy-request-id"]
+    assert response.headers["content-encoding"] == "gzip"
+    request_id = response.headers["llm-proxy-request-id"]
     record = proxy.read_record(request_id)
     assert (record["basis"], record["outcome"], record["line_items"]) == ("unsettled", "completed", [])
     faults = json.loads(proxy.wait_for_log(request_id))["faults"]
     assert faults == ["the response is compressed (gzip) despite Accept-Encoding: identity"]
 
 
-def test_a_list_that_must_be_cut_and_cannot_be_read_does_not_pass(
+def test_compressed_model_list_that_must_be_filtered_is_not_relayed(
     proxy: ProxyProcess, provider: ReplayProvider
 ) -> None:
-    provider.response = coded_reply("application/json", b'{"object":"list","data":[{"id":"gpt-secret"}]}')
+    provider.response = compressed_response("application/json", b'{"object":"list","data":[{"id":"gpt-secret"}]}')
 
-    answer, body = ask(proxy, "GET", "/v1/models")
+    response, body = fetch(proxy, "GET", "/v1/models")
 
-    assert answer.status_code == 502
+    assert response.status_code == 502
     assert json.loads(body)["error"]["code"] == "upstream_unreachable"
     assert "compressed" in json.loads(body)["error"]["message"]
 
 
-def test_a_coded_error_is_free_as_any_error(proxy: ProxyProcess, provider: ReplayProvider) -> None:
-    provider.response = coded_reply("application/json", b'{"error":{"message":"no"}}', 400)
+def test_compressed_error_is_free(proxy: ProxyProcess, provider: ReplayProvider) -> None:
+    provider.response = compressed_response("application/json", b'{"error":{"message":"no"}}', 400)
 
-    answer, body = ask(proxy, "POST", "/v1/chat/completions", model="gpt-4o-mini", messages=[])
+    response, body = fetch(proxy, "POST", "/v1/chat/completions", model="gpt-4o-mini", messages=[])
 
-    assert (answer.status_code, body) == (400, provider.response.body)
-    assert proxy.read_record(answer.headers["llm-proxy-request-id"])["basis"] == "free"
+    assert (response.status_code, body) == (400, provider.response.body)
+    assert proxy.read_record(response.headers["llm-proxy-request-id"])["basis"] == "free"

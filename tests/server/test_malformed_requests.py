@@ -1,4 +1,4 @@
-"""Requests that no SDK sends: odd targets, methods and lengths, browsers that ask first.  None reaches a provider."""
+"""Ambiguous targets, unknown methods, invalid lengths, preflight requests: none reaches a provider."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PREFIXES = ("", "/openai", "/anthropic")
 
 
 class Connection:
-    """A connection that sends bytes as they are, and gives the answer as it came."""
+    """A plain connection: sends and receives bytes as they are."""
 
     def __init__(self, url: str) -> None:
         host, port = url.removeprefix("http://").split(":")
@@ -27,17 +27,17 @@ class Connection:
         self.socket.sendall(data)
 
     def wait_for(self, text: bytes) -> bytes:
-        """All that was received, up to and with `text`."""
+        """Receive until `text` has arrived; return everything received."""
         while text not in self.received:
-            more = self.socket.recv(65536)
-            assert more, f"closed before {text!r}: {self.received!r}"
-            self.received += more
+            data = self.socket.recv(65536)
+            assert data, f"closed before {text!r}: {self.received!r}"
+            self.received += data
         return self.received
 
-    def rest(self) -> bytes:
-        """All that was received until the server closed."""
-        while more := self.socket.recv(65536):
-            self.received += more
+    def read_all(self) -> bytes:
+        """Receive until the server closes; return everything received."""
+        while data := self.socket.recv(65536):
+            self.received += data
         return self.received
 
 
@@ -48,8 +48,8 @@ def connection(proxy: ProxyProcess) -> Iterator[Connection]:
         yield opened
 
 
-def status_of(answer: bytes) -> int:
-    return int(answer.split(b" ", 2)[1])
+def status_of(response: bytes) -> int:
+    return int(response.split(b" ", 2)[1])
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
@@ -61,7 +61,7 @@ def status_of(answer: bytes) -> int:
         pytest.param(b"/v1/models%5cx", id="encoded backslash"),
         pytest.param(b"/v1/models%00", id="encoded control byte"),
         pytest.param(b"/v1/%6dodels", id="encoded letter"),
-        pytest.param(b"/v1/../v1/models", id="dots"),
+        pytest.param(b"/v1/../v1/models", id="dot dot"),
         pytest.param(b"/v1/./models", id="one dot"),
         pytest.param(b"/v1/..;/models", id="dots with a parameter"),
         pytest.param(b"/v1//models", id="double slash"),
@@ -74,7 +74,7 @@ def status_of(answer: bytes) -> int:
         pytest.param(b"/v1/models#x", id="fragment"),
     ],
 )
-def test_a_target_that_could_be_read_in_two_ways_is_refused_on_every_prefix(
+def test_ambiguous_target_is_rejected_below_every_prefix(
     prefix: str, path: bytes, proxy: ProxyProcess, provider: ReplayProvider, connection: Connection
 ) -> None:
     before = len(provider.requests)
@@ -86,7 +86,7 @@ def test_a_target_that_could_be_read_in_two_ways_is_refused_on_every_prefix(
         + f" HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {mint()}\r\nConnection: close\r\n\r\n".encode()
     )
 
-    assert status_of(connection.rest()) == 400
+    assert status_of(connection.read_all()) == 400
     assert len(provider.requests) == before
 
 
@@ -100,7 +100,7 @@ def test_a_target_that_could_be_read_in_two_ways_is_refused_on_every_prefix(
         pytest.param(b"Content-Length: 5\r\nTransfer-Encoding: chunked", id="a length and chunks"),
     ],
 )
-def test_a_malformed_length_is_the_client_s_fault_and_no_line_of_an_error_log(
+def test_invalid_length_is_a_client_error_and_logs_no_error(
     length: bytes, proxy: ProxyProcess, provider: ReplayProvider, connection: Connection
 ) -> None:
     before = len(provider.requests)
@@ -111,42 +111,42 @@ def test_a_malformed_length_is_the_client_s_fault_and_no_line_of_an_error_log(
         + b"\r\n\r\n"
     )
 
-    assert status_of(connection.rest()) in (400, 413)
+    assert status_of(connection.read_all()) in (400, 413)
     assert not [line for line in proxy.log if '"level": "error"' in line]
     assert len(provider.requests) == before
 
 
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT", "BREW"])
-def test_a_method_that_nothing_takes_is_405_with_words(method: str, connection: Connection) -> None:
+def test_unknown_method_is_a_405_with_an_error_body(method: str, connection: Connection) -> None:
     connection.send(f"{method} /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
 
-    head, _, body = connection.rest().partition(b"\r\n\r\n")
+    head, _, body = connection.read_all().partition(b"\r\n\r\n")
     assert status_of(head) == 405
     assert json.loads(body)["error"]["code"] == "method_not_allowed"
     assert method in json.loads(body)["error"]["message"]
 
 
-def test_head_is_refused_without_a_body(connection: Connection) -> None:
+def test_head_is_rejected_without_a_body(connection: Connection) -> None:
     connection.send(b"HEAD /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
 
-    head, _, body = connection.rest().partition(b"\r\n\r\n")
+    head, _, body = connection.read_all().partition(b"\r\n\r\n")
     assert status_of(head) == 405
     assert b"Allow: GET" in head
     assert body == b""
 
 
-def test_a_browser_that_asks_first_is_told_of_no_other_origin(proxy: ProxyProcess, connection: Connection) -> None:
+def test_preflight_request_gets_no_cors_headers(proxy: ProxyProcess, connection: Connection) -> None:
     connection.send(
         b"OPTIONS /v1/chat/completions HTTP/1.1\r\nHost: x\r\nOrigin: https://page.example\r\nConnection: close\r\n"
         b"Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: authorization\r\n\r\n"
     )
 
-    answer = connection.rest()
-    assert status_of(answer) == 405
-    assert b"access-control" not in answer.lower()
+    response = connection.read_all()
+    assert status_of(response) == 405
+    assert b"access-control" not in response.lower()
 
 
-def test_cors_headers_of_the_provider_do_not_reach_a_page(
+def test_provider_s_cors_headers_are_not_relayed(
     proxy: ProxyProcess, provider: ReplayProvider, connection: Connection
 ) -> None:
     headers = (("Content-Type", "application/json"), ("Access-Control-Allow-Origin", "*"), ("Alt-Svc", 'h3=":443"'))
@@ -157,13 +157,15 @@ def test_cors_headers_of_the_provider_do_not_reach_a_page(
         "Connection: close\r\n\r\n".encode()
     )
 
-    answer = connection.rest().lower()
-    assert status_of(answer) == 200
-    assert b"access-control" not in answer
-    assert b"alt-svc" not in answer
+    response = connection.read_all().lower()
+    assert status_of(response) == 200
+    assert b"access-control" not in response
+    assert b"alt-svc" not in response
 
 
-def test_a_body_is_asked_for_and_sent_on(proxy: ProxyProcess, provider: ReplayProvider, connection: Connection) -> None:
+def test_expected_body_is_requested_and_relayed(
+    proxy: ProxyProcess, provider: ReplayProvider, connection: Connection
+) -> None:
     provider.response = ProviderResponse()
     connection.send(
         f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {mint()}\r\n"
@@ -174,7 +176,7 @@ def test_a_body_is_asked_for_and_sent_on(proxy: ProxyProcess, provider: ReplayPr
 
     connection.send(BODY)
 
-    assert b"HTTP/1.1 200" in connection.rest()
+    assert b"HTTP/1.1 200" in connection.read_all()
     assert provider.requests[-1].body == BODY
     assert provider.requests[-1].header("expect") is None
 
@@ -186,7 +188,7 @@ def test_a_body_is_asked_for_and_sent_on(proxy: ProxyProcess, provider: ReplayPr
         pytest.param(None, 65 * 1024 * 1024, 413, id="too large"),
     ],
 )
-def test_a_client_that_asks_before_it_sends_a_body_is_told_at_once(
+def test_client_that_expects_100_continue_is_rejected_before_its_body(
     token: str | None, length: int, status: int, connection: Connection
 ) -> None:
     connection.send(
@@ -194,7 +196,7 @@ def test_a_client_that_asks_before_it_sends_a_body_is_told_at_once(
         f"Content-Length: {length}\r\nExpect: 100-continue\r\n\r\n".encode()
     )
 
-    answer = connection.rest()
+    response = connection.read_all()
 
-    assert status_of(answer) == status
-    assert b'"type": "error"' in answer
+    assert status_of(response) == status
+    assert b'"type": "error"' in response

@@ -1,4 +1,4 @@
-"""The server behind nginx, as it comes and as docs/operations.md sets it up."""
+"""The server behind nginx, with the default settings of nginx and with those of docs/operations.md."""
 
 from __future__ import annotations
 
@@ -13,25 +13,22 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import DOCS, fences
-from tests.harness import ProxyProcess
+from tests.harness import TIMEOUT_S, ProxyProcess
 from tests.server.raw_provider import END, EVENT, SSE, USAGE, chat_request, chunk, read_request, run_against
-
-#: Seconds; far above what anything here takes.
-_TIMEOUT_S = 20
 
 _TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 pytestmark = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
 
 
-def settings_on_the_page() -> str:
+def documented_settings() -> str:
     (block,) = fences(DOCS / "operations.md", "nginx")
     return block
 
 
 @contextlib.contextmanager
 def nginx(folder: Path, proxy: ProxyProcess, settings: str) -> Iterator[int]:
-    """Run it in front of `proxy`; gives its port."""
+    """Run nginx in front of `proxy`; yield its port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -47,62 +44,62 @@ def nginx(folder: Path, proxy: ProxyProcess, settings: str) -> Iterator[int]:
         yield port
     finally:
         running.terminate()
-        running.wait(_TIMEOUT_S)
+        running.wait(TIMEOUT_S)
 
 
 async def connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection to nginx, which may still be starting."""
-    async with asyncio.timeout(_TIMEOUT_S):
+    """Connect to nginx, which may still be starting."""
+    async with asyncio.timeout(TIMEOUT_S):
         while True:
             with contextlib.suppress(ConnectionRefusedError):
                 return await asyncio.open_connection("127.0.0.1", port)
             await asyncio.sleep(0.05)
 
 
-def test_with_the_settings_on_the_page_a_stream_comes_as_it_is_sent(tmp_path: Path) -> None:
+def test_stream_is_relayed_without_delay_with_the_documented_settings(tmp_path: Path) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(SSE + chunk(EVENT))
-        await asyncio.wait_for(go_on.wait(), _TIMEOUT_S)
+        await asyncio.wait_for(send_rest.wait(), TIMEOUT_S)
         writer.write(chunk(USAGE) + END)
         await writer.drain()
 
     async def act(proxy: ProxyProcess) -> bytes:
-        with nginx(tmp_path / "nginx", proxy, settings_on_the_page()) as port:
+        with nginx(tmp_path / "nginx", proxy, documented_settings()) as port:
             reader, writer = await connect(port)
             writer.write(chat_request())
-            seen = await asyncio.wait_for(reader.readuntil(b"word "), _TIMEOUT_S)
-            go_on.set()
-            seen += await asyncio.wait_for(reader.read(), _TIMEOUT_S)
+            received = await asyncio.wait_for(reader.readuntil(b"word "), TIMEOUT_S)
+            send_rest.set()
+            received += await asyncio.wait_for(reader.read(), TIMEOUT_S)
             writer.close()
-            return seen
+            return received
 
-    go_on = asyncio.Event()
+    send_rest = asyncio.Event()
 
     assert run_against(serve, tmp_path, act).endswith(b"data: [DONE]\n\n\r\n" + END)
 
 
 @pytest.mark.parametrize(
-    "settings", [pytest.param("", id="its defaults"), pytest.param(None, id="the settings on the page")]
+    "settings", [pytest.param("", id="default settings"), pytest.param(None, id="documented settings")]
 )
-def test_a_cut_stream_does_not_look_complete_behind_it(settings: str | None, tmp_path: Path) -> None:
+def test_cut_stream_does_not_look_complete_behind_nginx(settings: str | None, tmp_path: Path) -> None:
     async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_request(reader)
         writer.write(SSE + chunk(EVENT))
         await writer.drain()
-        await asyncio.sleep(0.2)  # the head is on its way when the answer breaks
+        await asyncio.sleep(0.2)  # the head must be relayed before the response breaks
 
     async def act(proxy: ProxyProcess) -> bytes:
-        with nginx(tmp_path / "nginx", proxy, settings_on_the_page() if settings is None else settings) as port:
+        with nginx(tmp_path / "nginx", proxy, documented_settings() if settings is None else settings) as port:
             reader, writer = await connect(port)
             writer.write(chat_request())
             try:
-                return await asyncio.wait_for(reader.read(), _TIMEOUT_S)
+                return await asyncio.wait_for(reader.read(), TIMEOUT_S)
             except ConnectionResetError:
                 return b""
             finally:
                 writer.close()
 
-    seen = run_against(cut, tmp_path, act)
+    received = run_against(cut, tmp_path, act)
 
-    assert END not in seen
+    assert END not in received

@@ -1,4 +1,4 @@
-"""Calls that a browser makes with a short-lived key: they are metered and ended with the server's own."""
+"""Realtime calls that a browser starts with a client secret: metered and hung up with the server's own key."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ OFFER = b"v=0\r\no=- 2 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"
 
 @pytest.fixture
 def simulator() -> Iterator[tuple[Simulator, str]]:
-    one = Simulator(keys={"openai": OPENAI_KEY}, record=True)
-    with running_simulator(one) as url:
-        yield one, url
+    running = Simulator(keys={"openai": OPENAI_KEY}, record=True)
+    with running_simulator(running) as url:
+        yield running, url
 
 
-def new_key(proxy: ProxyProcess, **session: Any) -> str:
+def create_client_secret(proxy: ProxyProcess, **session: Any) -> str:
     with openai.OpenAI(base_url=proxy.base_url + "/v1", api_key=mint(name="eve")) as client:
-        asked: Any = {"type": "realtime", "model": "gpt-realtime", **session}
-        return client.realtime.client_secrets.create(session=asked).value
+        config: Any = {"type": "realtime", "model": "gpt-realtime", **session}
+        return client.realtime.client_secrets.create(session=config).value
 
 
-def browser_call(proxy: ProxyProcess, **session: Any) -> str:
-    """The id of a call that a page makes with nothing but its key."""
-    key = new_key(proxy, **session)
+def start_call(proxy: ProxyProcess, **session: Any) -> str:
+    """Start a call with a client secret alone, as a page does; return its id."""
+    key = create_client_secret(proxy, **session)
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/sdp"}
-    answer = httpx.post(proxy.base_url + "/v1/realtime/calls", content=OFFER, headers=headers, timeout=30)
-    assert answer.status_code == 201, answer.text
-    return answer.headers["location"].rpartition("/")[2]
+    response = httpx.post(proxy.base_url + "/v1/realtime/calls", content=OFFER, headers=headers, timeout=TIMEOUT_S)
+    assert response.status_code == 201, response.text
+    return response.headers["location"].rpartition("/")[2]
 
 
-def test_a_call_made_with_a_short_lived_key_is_ended_with_the_server_s_own(
+def test_call_started_with_a_client_secret_is_hung_up_with_the_server_s_key(
     simulator: tuple[Simulator, str], tmp_path: Path
 ) -> None:
     with running_proxy(tmp_path, simulator[1]) as proxy:
-        call_id = browser_call(proxy)
+        call_id = start_call(proxy)
         proxy.read_session_records(call_id, 1)
         assert simulator[0].realtime_calls.get(call_id) is not None
 
@@ -60,10 +60,10 @@ def test_a_call_made_with_a_short_lived_key_is_ended_with_the_server_s_own(
     assert simulator[0].realtime_calls.get(call_id) is None
 
 
-def test_a_call_ends_with_the_project_that_made_it(simulator: tuple[Simulator, str], tmp_path: Path) -> None:
+def test_call_of_a_removed_project_is_hung_up(simulator: tuple[Simulator, str], tmp_path: Path) -> None:
     often = {"recheck_s": 0.2}
     with running_proxy(tmp_path, simulator[1], websockets=often) as proxy:
-        call_id = browser_call(proxy)
+        call_id = start_call(proxy)
         proxy.read_session_records(call_id, 1)
 
         write_config(tmp_path, simulator[1], websockets=often, projects=[])
@@ -76,9 +76,7 @@ def test_a_call_ends_with_the_project_that_made_it(simulator: tuple[Simulator, s
         assert "the credential is no longer valid" in proxy.wait_for_log("realtime call hung up")
 
 
-def test_a_call_that_its_client_listens_to_is_on_the_bill_once(
-    simulator: tuple[Simulator, str], tmp_path: Path
-) -> None:
+def test_call_with_a_client_s_sideband_is_billed_once(simulator: tuple[Simulator, str], tmp_path: Path) -> None:
     async def talk(call_id: str) -> dict[str, Any]:
         url = f"ws{proxy.base_url.removeprefix('http')}/v1/realtime?call_id={call_id}"
         headers = {"Authorization": f"Bearer {mint(name='eve')}"}
@@ -91,7 +89,7 @@ def test_a_call_that_its_client_listens_to_is_on_the_bill_once(
                     return done
 
     with running_proxy(tmp_path, simulator[1]) as proxy:
-        call_id = browser_call(proxy)
+        call_id = start_call(proxy)
         (greeting,) = proxy.read_session_records(call_id, 1)
         response = asyncio.run(talk(call_id))
         _, answer = proxy.read_session_records(call_id, 2)
@@ -99,14 +97,14 @@ def test_a_call_that_its_client_listens_to_is_on_the_bill_once(
         assert proxy.wait_exit() == 0
         metered = [record for record in proxy.read_records() if record["line_items"]]
 
-    assert [one["request_id"] for one in metered] == [greeting["request_id"], answer["request_id"]]
+    assert [record["request_id"] for record in metered] == [greeting["request_id"], answer["request_id"]]
     usage, items = response["usage"], {item["type"]: item["quantity"] for item in answer["line_items"]}
     assert Decimal(items["output_tokens"]) == usage["output_token_details"]["text_tokens"]
 
 
-def test_a_call_whose_server_is_killed_shows_as_unsettled(simulator: tuple[Simulator, str], tmp_path: Path) -> None:
+def test_call_whose_server_is_killed_is_unsettled(simulator: tuple[Simulator, str], tmp_path: Path) -> None:
     with running_proxy(tmp_path, simulator[1]) as proxy:
-        call_id = browser_call(proxy)
+        call_id = start_call(proxy)
         proxy.read_session_records(call_id, 1)
         proxy.signal(signal.SIGKILL)
         proxy.wait_exit()
@@ -114,34 +112,37 @@ def test_a_call_whose_server_is_killed_shows_as_unsettled(simulator: tuple[Simul
     with running_proxy(tmp_path, simulator[1]) as proxy:
         records = proxy.read_session_records(call_id, 2)
 
-    assert sorted(one["basis"] for one in records) == ["reported", "unsettled"]
+    assert sorted(record["basis"] for record in records) == ["reported", "unsettled"]
 
 
-def test_a_call_that_ends_well_leaves_nothing_unsettled(simulator: tuple[Simulator, str], tmp_path: Path) -> None:
+def test_call_that_is_hung_up_leaves_nothing_unsettled(simulator: tuple[Simulator, str], tmp_path: Path) -> None:
     with running_proxy(tmp_path, simulator[1]) as proxy:
-        call_id = browser_call(proxy)
+        call_id = start_call(proxy)
         proxy.read_session_records(call_id, 1)
         headers = {"Authorization": f"Bearer {mint(name='eve')}"}
-        ended = httpx.post(f"{proxy.base_url}/v1/realtime/calls/{call_id}/hangup", headers=headers, timeout=30)
+        ended = httpx.post(f"{proxy.base_url}/v1/realtime/calls/{call_id}/hangup", headers=headers, timeout=TIMEOUT_S)
         assert ended.status_code == 200
 
         records = proxy.read_session_records(call_id, 2)
 
-    assert [(one["basis"], bool(one["line_items"])) for one in records] == [("free", False), ("reported", True)]
+    assert [(record["basis"], bool(record["line_items"])) for record in records] == [
+        ("free", False),
+        ("reported", True),
+    ]
 
 
-def test_a_sideband_that_keeps_breaking_ends_the_call(simulator: tuple[Simulator, str], tmp_path: Path) -> None:
+def test_call_whose_sideband_keeps_breaking_is_hung_up(simulator: tuple[Simulator, str], tmp_path: Path) -> None:
     with running_proxy(tmp_path, simulator[1]) as proxy:
-        call_id = browser_call(proxy, instructions="[[sim cut=6]]")
+        call_id = start_call(proxy, instructions="[[sim cut=6]]")
         proxy.wait_for_log("realtime call hung up: sideband lost")
         records = proxy.read_session_records(call_id, 6)
 
     assert simulator[0].realtime_calls.get(call_id) is None
-    # Each of the five connections broke in the middle of an answer.
-    assert [one["basis"] for one in records].count("estimated") == 5
+    # Each of the five connections broke in the middle of a response.
+    assert [record["basis"] for record in records].count("estimated") == 5
 
 
-def test_a_call_that_comes_in_is_accepted_where_an_operator_says_so(
+def test_incoming_call_is_accepted_by_the_project_that_the_configuration_allows(
     simulator: tuple[Simulator, str], tmp_path: Path
 ) -> None:
     api_keys = [{"id": KEY_ID, "secret": {"env": "TEST_SIGNING_SECRET"}}]
@@ -163,20 +164,20 @@ def test_a_call_that_comes_in_is_accepted_where_an_operator_says_so(
     assert simulator[0].realtime_calls.get("rtc_phone") is None
 
 
-def test_a_refusal_that_repeats_the_provider_s_key_does_not_show_it(tmp_path: Path) -> None:
+def test_provider_s_rejection_is_relayed_without_its_key(tmp_path: Path) -> None:
     async def connect(key: str) -> websockets.Response:
         url = f"ws{proxy.base_url.removeprefix('http')}/v1/realtime?model=gpt-realtime"
         offered: Any = ["realtime", f"openai-insecure-api-key.{key}"]
-        with pytest.raises(websockets.InvalidStatus) as refused:
+        with pytest.raises(websockets.InvalidStatus) as rejected:
             async with websockets.connect(url, subprotocols=offered):
                 pass
-        return refused.value.response
+        return rejected.value.response
 
     with running_replay_provider() as provider, running_proxy(tmp_path, provider.url) as proxy:
         provider.response = ProviderResponse(
             chunks=(b'{"value":"ek_provider12345","expires_at":4102444800,"session":{}}',)
         )
-        key = new_key(proxy)
+        key = create_client_secret(proxy)
         provider.response = ProviderResponse(
             401, chunks=(b'{"error":{"message":"Incorrect API key: ek_provider12345"}}',)
         )
@@ -186,7 +187,7 @@ def test_a_refusal_that_repeats_the_provider_s_key_does_not_show_it(tmp_path: Pa
     assert (refusal.status_code, refusal.body) == (401, b'{"error":{"message":"Incorrect API key: ****************"}}')
 
 
-def test_a_translation_session_is_opened_with_a_key_of_its_own(
+def test_translation_session_is_opened_with_its_own_client_secret(
     simulator: tuple[Simulator, str], tmp_path: Path
 ) -> None:
     async def listen(key: str) -> str:
@@ -204,19 +205,19 @@ def test_a_translation_session_is_opened_with_a_key_of_its_own(
 
     with running_proxy(tmp_path, simulator[1]) as proxy:
         headers = {"Authorization": f"Bearer {mint(name='eve')}"}
-        answer = httpx.post(
+        response = httpx.post(
             proxy.base_url + "/v1/realtime/translations/client_secrets",
             json={"session": {"model": "gpt-realtime-translate"}},
             headers=headers,
-            timeout=30,
+            timeout=TIMEOUT_S,
         )
-        (record,) = proxy.read_session_records(asyncio.run(listen(answer.json()["value"])), 1)
+        (record,) = proxy.read_session_records(asyncio.run(listen(response.json()["value"])), 1)
 
     # 3 s of audio at 0.034 USD a minute
     assert (record["participant"], record["basis"], record["subtotal"]) == ("eve", "inferred", "0.001700000000")
 
 
-def test_a_key_is_good_at_every_server_of_the_same_configuration(
+def test_client_secret_is_valid_at_every_server_with_the_same_configuration(
     simulator: tuple[Simulator, str], tmp_path: Path
 ) -> None:
     async def greeted(proxy: ProxyProcess, key: str) -> str:
@@ -227,7 +228,7 @@ def test_a_key_is_good_at_every_server_of_the_same_configuration(
             return f"{event['type']} {event['session']['model']}"
 
     with running_proxy(tmp_path, simulator[1]) as proxy:
-        key = new_key(proxy, model="gpt-realtime-mini")
+        key = create_client_secret(proxy, model="gpt-realtime-mini")
 
     with running_proxy(tmp_path, simulator[1]) as another:
         assert asyncio.run(greeted(another, key)) == "session.created gpt-realtime-mini"

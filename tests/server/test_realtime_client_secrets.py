@@ -1,4 +1,4 @@
-"""Short-lived keys and calls below /v1/realtime/, through the real server to the simulator."""
+"""Client secrets and calls below /v1/realtime/, through the real server to the simulator."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ import websockets
 
 from tests.harness import (
     OPENAI_KEY,
-    OTHER_KEY_ID,
-    OTHER_PROJECT,
-    OTHER_SIGNING_SECRET,
     ProxyProcess,
     mint,
+    mint_for_other_project,
     running_proxy,
 )
 from tests.replay_provider import ProviderResponse, running_replay_provider
 from tornado_proxy.simulator import Simulator, running_simulator
+
+#: Seconds between attempts to connect the sideband; the server waits 2 s in all.
+SHORT_BACKOFF: dict[str, float | list[float]] = {
+    "tornado_proxy.gateway.realtime.sideband.CONNECT_BACKOFF_S": [0.05, 0.05, 0.1]
+}
 
 SESSION = {"type": "realtime", "model": "gpt-realtime"}
 OFFER = "v=0\r\no=- 2 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"
@@ -45,7 +48,7 @@ def client(proxy: ProxyProcess, token: str | None = None) -> openai.OpenAI:
 
 
 def other_token() -> str:
-    return mint(name="bob", project=OTHER_PROJECT, key_id=OTHER_KEY_ID, secret=OTHER_SIGNING_SECRET)
+    return mint_for_other_project("bob")
 
 
 def post(proxy: ProxyProcess, path: str, token: str, **content: Any) -> httpx.Response:
@@ -53,13 +56,13 @@ def post(proxy: ProxyProcess, path: str, token: str, **content: Any) -> httpx.Re
     return httpx.post(proxy.base_url + path, headers=headers, timeout=30, **content)
 
 
-def new_key(proxy: ProxyProcess, **session: Any) -> str:
+def create_client_secret(proxy: ProxyProcess, **session: Any) -> str:
     with client(proxy) as gpt:
         return gpt.realtime.client_secrets.create(session={**SESSION, **session}).value  # type: ignore[typeddict-item]
 
 
 async def talk(proxy: ProxyProcess, key: str, query: str = "") -> str:
-    """One spoken exchange as a browser holds it; the session's id."""
+    """Ask for one spoken response as a browser does; return the id of the session."""
     offered = ["realtime", f"openai-insecure-api-key.{key}"]
     url = f"ws{proxy.base_url.removeprefix('http')}/v1/realtime{query}"
     async with websockets.connect(url, subprotocols=offered) as socket:  # type: ignore[arg-type]
@@ -74,8 +77,8 @@ async def talk(proxy: ProxyProcess, key: str, query: str = "") -> str:
         return socket.response.headers["Llm-Proxy-Request-Id"]
 
 
-def test_a_browser_gets_a_key_of_the_proxy_and_its_session_is_on_the_participant_s_bill(proxy: ProxyProcess) -> None:
-    key = new_key(proxy)
+def test_browser_session_with_a_client_secret_is_billed_to_its_participant(proxy: ProxyProcess) -> None:
+    key = create_client_secret(proxy)
 
     session = asyncio.run(talk(proxy, key, "?model=gpt-realtime"))
 
@@ -84,27 +87,27 @@ def test_a_browser_gets_a_key_of_the_proxy_and_its_session_is_on_the_participant
     assert Decimal(record["total"]) > 0
 
 
-def test_a_key_knows_its_session_where_the_url_says_nothing(proxy: ProxyProcess) -> None:
-    session = asyncio.run(talk(proxy, new_key(proxy, model="gpt-realtime-mini")))
+def test_client_secret_selects_the_model_if_the_url_names_none(proxy: ProxyProcess) -> None:
+    session = asyncio.run(talk(proxy, create_client_secret(proxy, model="gpt-realtime-mini")))
 
     (record,) = proxy.read_session_records(session, 1)
     assert record["model"] == "gpt-realtime-mini"
 
 
-def test_the_answer_differs_from_the_provider_s_by_its_key_alone(proxy: ProxyProcess) -> None:
-    answer = post(
+def test_only_the_secret_of_the_provider_s_response_is_replaced(proxy: ProxyProcess) -> None:
+    response = post(
         proxy, "/v1/realtime/client_secrets", mint(), json={"session": {**SESSION, "instructions": "ek_ is no"}}
     )
 
-    body = answer.json()
+    body = response.json()
     assert body["value"].count(".") == 1
     assert body["session"]["instructions"] == "ek_ is no"
     assert body["expires_at"] > 0
-    assert answer.headers["content-length"] == str(len(answer.content))
+    assert response.headers["content-length"] == str(len(response.content))
 
 
 @pytest.mark.parametrize("path", ["sessions", "transcription_sessions"])
-def test_the_beta_shape_gets_its_key_replaced_too(proxy: ProxyProcess, path: str) -> None:
+def test_secret_of_a_beta_response_is_replaced(proxy: ProxyProcess, path: str) -> None:
     config: dict[str, Any] = {"model": "gpt-realtime"}
     if path == "transcription_sessions":
         config = {"input_audio_transcription": {"model": "whisper-1"}}
@@ -115,13 +118,13 @@ def test_the_beta_shape_gets_its_key_replaced_too(proxy: ProxyProcess, path: str
     assert "." in secret["value"]
 
 
-def test_a_key_opens_realtime_sessions_and_nothing_else(proxy: ProxyProcess) -> None:
-    key = new_key(proxy)
+def test_client_secret_is_valid_for_realtime_sessions_only(proxy: ProxyProcess) -> None:
+    key = create_client_secret(proxy)
 
     for path in ("/v1/chat/completions", "/v1/realtime/client_secrets", "/v1/responses"):
-        answer = post(proxy, path, key, json={"model": "gpt-4o-mini", "messages": [], "session": SESSION})
-        assert answer.status_code == 401, path
-        assert answer.json()["error"]["code"] == "invalid_api_key"
+        response = post(proxy, path, key, json={"model": "gpt-4o-mini", "messages": [], "session": SESSION})
+        assert response.status_code == 401, path
+        assert response.json()["error"]["code"] == "invalid_api_key"
     usage = httpx.get(
         f"{proxy.base_url}/accounts/projects/x/llm-proxy/usage", headers={"Authorization": f"Bearer {key}"}
     )
@@ -136,20 +139,20 @@ def test_a_key_opens_realtime_sessions_and_nothing_else(proxy: ProxyProcess) -> 
         pytest.param({**SESSION, "input_audio_transcription": {"model": "whisper-9"}}, id="transcription, beta"),
     ],
 )
-def test_a_session_that_could_cost_what_has_no_price_gets_no_key(proxy: ProxyProcess, session: dict[str, Any]) -> None:
-    answer = post(proxy, "/v1/realtime/client_secrets", mint(), json={"session": session})
+def test_session_with_an_unpriced_model_gets_no_client_secret(proxy: ProxyProcess, session: dict[str, Any]) -> None:
+    response = post(proxy, "/v1/realtime/client_secrets", mint(), json={"session": session})
 
-    assert answer.status_code == 400
-    assert answer.json()["error"]["code"] == "model_not_priced"
-
-
-def test_a_session_that_names_no_model_gets_no_key(proxy: ProxyProcess) -> None:
-    answer = post(proxy, "/v1/realtime/client_secrets", mint(), json={"session": {"type": "realtime"}})
-
-    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_body")
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "model_not_priced"
 
 
-def test_a_call_is_metered_over_a_sideband_until_it_is_hung_up(proxy: ProxyProcess) -> None:
+def test_session_without_a_model_gets_no_client_secret(proxy: ProxyProcess) -> None:
+    response = post(proxy, "/v1/realtime/client_secrets", mint(), json={"session": {"type": "realtime"}})
+
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_body")
+
+
+def test_call_is_metered_over_a_sideband_until_it_is_hung_up(proxy: ProxyProcess) -> None:
     with client(proxy) as gpt:
         made = gpt.realtime.calls.with_raw_response.create(sdp=OFFER, session=SESSION)  # type: ignore[arg-type]
         call_id = made.headers["location"].rpartition("/")[2]
@@ -163,42 +166,42 @@ def test_a_call_is_metered_over_a_sideband_until_it_is_hung_up(proxy: ProxyProce
     assert Decimal(record["total"]) > 0
 
 
-def test_a_browser_makes_a_call_with_its_key_alone(proxy: ProxyProcess) -> None:
-    key = new_key(proxy)
+def test_browser_starts_a_call_with_its_client_secret_alone(proxy: ProxyProcess) -> None:
+    key = create_client_secret(proxy)
 
-    answer = post(proxy, "/v1/realtime/calls", key, content=OFFER, headers={"Content-Type": "application/sdp"})
+    response = post(proxy, "/v1/realtime/calls", key, content=OFFER, headers={"Content-Type": "application/sdp"})
 
-    assert answer.status_code == 201
-    assert answer.text.startswith("v=0")
-    (record,) = proxy.read_session_records(answer.headers["location"].rpartition("/")[2], 1)
+    assert response.status_code == 201
+    assert response.text.startswith("v=0")
+    (record,) = proxy.read_session_records(response.headers["location"].rpartition("/")[2], 1)
     assert (record["participant"], record["model"]) == ("eve", "gpt-realtime")
 
 
-def test_an_offer_without_a_session_needs_a_key_that_is_for_one(proxy: ProxyProcess) -> None:
-    answer = post(proxy, "/v1/realtime/calls", mint(), content=OFFER, headers={"Content-Type": "application/sdp"})
+def test_offer_without_a_session_needs_a_client_secret(proxy: ProxyProcess) -> None:
+    response = post(proxy, "/v1/realtime/calls", mint(), content=OFFER, headers={"Content-Type": "application/sdp"})
 
-    assert answer.status_code == 400
-    assert "client_secrets" in answer.json()["error"]["message"]
+    assert response.status_code == 400
+    assert "client_secrets" in response.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("action", ["reject", "refer", "hangup"])
-def test_a_call_of_another_project_is_not_found(proxy: ProxyProcess, action: str) -> None:
+def test_call_of_another_project_is_not_found(proxy: ProxyProcess, action: str) -> None:
     with client(proxy) as gpt:
         made = gpt.realtime.calls.with_raw_response.create(sdp=OFFER, session=SESSION)  # type: ignore[arg-type]
     call_id = made.headers["location"].rpartition("/")[2]
 
-    answer = post(proxy, f"/v1/realtime/calls/{call_id}/{action}", other_token(), json=SESSION)
+    response = post(proxy, f"/v1/realtime/calls/{call_id}/{action}", other_token(), json=SESSION)
 
-    assert answer.status_code == 404
-
-
-def test_a_call_that_comes_in_is_nobody_s_until_an_operator_says_so(proxy: ProxyProcess) -> None:
-    answer = post(proxy, "/v1/realtime/calls/rtc_from_a_telephone/accept", mint(), json=SESSION)
-
-    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+    assert response.status_code == 404
 
 
-def test_a_sideband_of_another_project_s_call_is_not_found(proxy: ProxyProcess) -> None:
+def test_incoming_call_is_not_found_unless_the_configuration_allows_it(proxy: ProxyProcess) -> None:
+    response = post(proxy, "/v1/realtime/calls/rtc_from_a_telephone/accept", mint(), json=SESSION)
+
+    assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
+
+
+def test_sideband_of_another_project_s_call_is_not_found(proxy: ProxyProcess) -> None:
     with client(proxy) as gpt:
         made = gpt.realtime.calls.with_raw_response.create(sdp=OFFER, session=SESSION)  # type: ignore[arg-type]
     call_id = made.headers["location"].rpartition("/")[2]
@@ -206,30 +209,36 @@ def test_a_sideband_of_another_project_s_call_is_not_found(proxy: ProxyProcess) 
     async def connect() -> int:
         url = f"ws{proxy.base_url.removeprefix('http')}/v1/realtime?call_id={call_id}"
         headers = {"Authorization": f"Bearer {other_token()}"}
-        with pytest.raises(websockets.InvalidStatus) as refused:
+        with pytest.raises(websockets.InvalidStatus) as rejected:
             async with websockets.connect(url, additional_headers=headers):
                 pass
-        return refused.value.response.status_code
+        return rejected.value.response.status_code
 
     assert asyncio.run(connect()) == 404
 
 
-def test_a_call_that_cannot_be_metered_is_hung_up_and_refused(tmp_path: Path) -> None:
-    with running_replay_provider() as provider, running_proxy(tmp_path, provider.url) as proxy:
+def test_call_that_cannot_be_metered_is_hung_up_and_rejected(tmp_path: Path) -> None:
+    with (
+        running_replay_provider() as provider,
+        running_proxy(tmp_path, provider.url, constants=SHORT_BACKOFF) as proxy,
+    ):
         headers = (("Content-Type", "application/sdp"), ("Location", "/v1/realtime/calls/rtc_1"))
         provider.response = ProviderResponse(201, headers, (b"v=0",))
 
-        with client(proxy) as gpt, pytest.raises(openai.APIStatusError) as refused:
+        with client(proxy) as gpt, pytest.raises(openai.APIStatusError) as rejected:
             gpt.realtime.calls.create(sdp=OFFER, session=SESSION)  # type: ignore[arg-type]
 
-        assert refused.value.status_code == 502
-        assert "metered" in refused.value.message
+        assert rejected.value.status_code == 502
+        assert "metered" in rejected.value.message
         assert provider.requests[-1].target == "/v1/realtime/calls/rtc_1/hangup"
 
 
-def test_a_call_can_be_answered_at_once_and_is_ended_when_it_cannot_be_metered(tmp_path: Path) -> None:
+def test_call_is_relayed_at_once_and_hung_up_when_it_cannot_be_metered(tmp_path: Path) -> None:
     settings = {"sideband_failure": "end"}
-    with running_replay_provider() as provider, running_proxy(tmp_path, provider.url, websockets=settings) as proxy:
+    with (
+        running_replay_provider() as provider,
+        running_proxy(tmp_path, provider.url, constants=SHORT_BACKOFF, websockets=settings) as proxy,
+    ):
         headers = (("Content-Type", "application/sdp"), ("Location", "/v1/realtime/calls/rtc_1"))
         provider.response = ProviderResponse(201, headers, (b"v=0",))
 
@@ -241,7 +250,7 @@ def test_a_call_can_be_answered_at_once_and_is_ended_when_it_cannot_be_metered(t
         assert provider.requests[-1].target == "/v1/realtime/calls/rtc_1/hangup"
 
 
-def test_shutdown_hangs_up_calls_that_nobody_would_meter(tmp_path: Path) -> None:
+def test_shutdown_hangs_up_calls(tmp_path: Path) -> None:
     simulator = Simulator(keys={"openai": OPENAI_KEY}, record=True)
     with running_simulator(simulator) as url, running_proxy(tmp_path, url) as proxy:
         with client(proxy) as gpt:

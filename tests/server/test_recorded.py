@@ -1,4 +1,4 @@
-"""Every recorded exchange passes through the real server byte for byte, and its record has the right cost."""
+"""Recorded exchanges are relayed byte for byte, and their records have the cost of the provider's price page."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from tests.harness import ProxyProcess, mint, running_proxy
 from tests.replay_provider import ReplayProvider, load_exchange, load_expected, recorded_response
 
-#: name -> what the provider charges, USD.  Each figure was worked out by hand from the provider's price page;
-#: `expected/` holds the same from independent libraries, with the reasons where they disagree.
+#: name -> cost in USD, computed by hand from the provider's price page.  `expected/` holds the figures of independent
+#: libraries, with the reasons for differences.
 COSTS = {
     "chat-several-choices": "0.0000078",  # 12 x 0.15 + 10 x 0.60 per million
     "chat-stream-with-usage": "0.0001035",  # 14 x 0.25 + 50 x 2 per million
@@ -45,24 +45,24 @@ NAMES = sorted(
 
 @pytest.fixture(scope="module")
 def proxy(provider: ReplayProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
-    """The server, told to leave the list of models as it comes."""
+    """The server, configured to relay model lists unchanged."""
     with running_proxy(tmp_path_factory.mktemp("recorded"), provider.url, models_list="provider") as running:
         yield running
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_recorded_exchange_passes_unchanged_at_the_cost_of_the_price_page(
+def test_recorded_exchange_is_relayed_unchanged_and_costs_what_the_price_page_says(
     name: str, proxy: ProxyProcess, provider: ReplayProvider
 ) -> None:
     exchange = load_exchange(name)
     request = exchange["request"]
     body = request.get("body")
     if isinstance(body, dict):
-        body.pop("previous_response_id", None)  # it is nobody's here, so that it could not be continued
+        body.pop("previous_response_id", None)  # no project owns it, so the proxy would reject it
     provider.response = recorded_response(name)
     sent = None if body is None else json.dumps(body).encode()
 
-    answer = httpx.request(
+    response = httpx.request(
         request["method"],
         proxy.base_url + "/" + exchange["provider"] + request["path"],
         content=sent,
@@ -70,21 +70,23 @@ def test_a_recorded_exchange_passes_unchanged_at_the_cost_of_the_price_page(
         timeout=30,
     )
 
-    if name == "responses-error":  # the model does not exist, so it has no price: refused before the provider is asked
-        assert answer.status_code == 400
-        assert answer.json()["error"]["code"] == "model_not_priced"
+    if name == "responses-error":  # the model does not exist, so it has no price: rejected before it is sent
+        assert response.status_code == 400
+        assert response.json()["error"]["code"] == "model_not_priced"
         return
-    assert answer.status_code == provider.response.status
+    assert response.status_code == provider.response.status
     if not _usage_was_added(name):
-        asked = [one for one in provider.requests if (one.method, one.target) == (request["method"], request["path"])]
-        assert asked[-1].body == (sent or b"")  # what came after it may be the settlement of another
-        assert answer.content == provider.response.body
-    record = proxy.read_record(answer.headers["llm-proxy-request-id"])
-    if name == "chat-stream-without-usage":  # recorded without the option, so even the added one finds no usage
+        sent_on = [
+            seen for seen in provider.requests if (seen.method, seen.target) == (request["method"], request["path"])
+        ]
+        assert sent_on[-1].body == (sent or b"")  # later requests may be polls of deferred usage
+        assert response.content == provider.response.body
+    record = proxy.read_record(response.headers["llm-proxy-request-id"])
+    if name == "chat-stream-without-usage":  # recorded without the option, so its response has no usage
         assert record["basis"] == "estimated"
         assert record["estimate_method"]
         return
-    if name == "responses-image-generation":  # the image tool's tokens are stated nowhere in it
+    if name == "responses-image-generation":  # the response does not state the tokens of the image tool
         assert (record["basis"], record["estimate_method"]) == ("estimated", "image_size_and_quality")
         # Per million: 3151 x 0.05 + 1970 x 0.40 = 945.55; a small low picture, 272 x 30 = 8160.
         assert Decimal(record["subtotal"]) == Decimal("0.00910555")
@@ -104,5 +106,5 @@ def _cost(name: str) -> Decimal:
 
 def _usage_was_added(name: str) -> bool:
     body = load_exchange(name)["request"].get("body") or {}
-    asked = (body.get("stream_options") or {}).get("include_usage")
-    return bool(load_exchange(name)["endpoint"] == "openai.chat.completions" and body.get("stream") and not asked)
+    requested = (body.get("stream_options") or {}).get("include_usage")
+    return bool(load_exchange(name)["endpoint"] == "openai.chat.completions" and body.get("stream") and not requested)

@@ -1,4 +1,4 @@
-"""What is turned away before anything is sent: the status, the code and the words, and that nothing was sent."""
+"""Requests that are rejected before anything is sent: status, error code, message and log line."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import httpx2 as httpx
 import pytest
 
 from tests.harness import (
-    OTHER_KEY_ID,
     OTHER_PROJECT,
-    OTHER_SIGNING_SECRET,
+    TIMEOUT_S,
     ProxyProcess,
     mint,
+    mint_for_other_project,
 )
 from tests.replay_provider import ReplayProvider
 
@@ -22,85 +22,85 @@ CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}
 EXPIRED = datetime.now(UTC) - timedelta(hours=2)
 
 
-def ask(
+def send(
     proxy: ProxyProcess, path: str = "/v1/chat/completions", *, token: str | None = None, **how: Any
 ) -> httpx.Response:
     headers = {"Authorization": f"Bearer {mint() if token is None else token}", **how.pop("headers", {})}
     if token == "":
         del headers["Authorization"]
-    return httpx.request(how.pop("method", "POST"), proxy.base_url + path, headers=headers, timeout=30, **how)
+    return httpx.request(how.pop("method", "POST"), proxy.base_url + path, headers=headers, timeout=TIMEOUT_S, **how)
 
 
 @pytest.mark.parametrize(
     ("how", "status", "code"),
     [
         pytest.param({"token": ""}, 401, "invalid_api_key", id="no credential"),
-        pytest.param({"token": "sk-something-else"}, 401, "invalid_api_key", id="a provider key is no credential here"),
+        pytest.param({"token": "sk-something-else"}, 401, "invalid_api_key", id="a provider key"),
         pytest.param({"token": mint(exp=EXPIRED)}, 401, "invalid_api_key", id="expired"),
         pytest.param({"token": mint(secret="x" * 40)}, 401, "invalid_api_key", id="signed by another secret"),
         pytest.param({"token": mint(project=OTHER_PROJECT)}, 401, "invalid_api_key", id="another project's id"),
         pytest.param({"token": mint(api={})}, 403, "not_allowed", id="no llm grant"),
         pytest.param({"token": mint(models=["anthropic/*"])}, 403, "not_allowed", id="model not granted"),
-        pytest.param(
-            {"json": {**CHAT, "model": "gpt-nobody-knows"}}, 400, "model_not_priced", id="model without a price"
-        ),
+        pytest.param({"json": {**CHAT, "model": "gpt-unknown"}}, 400, "model_not_priced", id="model without a price"),
         pytest.param({"json": {**CHAT, "service_tier": "warp"}}, 400, "model_not_priced", id="tier without a price"),
         pytest.param({"json": {"messages": []}}, 400, "invalid_body", id="no model"),
         pytest.param({"content": b'{"model":"gpt-4o-mini","model":"gpt-5.4"}'}, 400, "invalid_body", id="model twice"),
         pytest.param({"content": b'{"model":'}, 400, "invalid_body", id="not JSON"),
         pytest.param({"content": b""}, 400, "invalid_body", id="no body"),
-        pytest.param({"path": "/v1/unknown"}, 404, "not_found", id="no such route"),
+        pytest.param({"path": "/v1/unknown"}, 404, "not_found", id="unknown route"),
         pytest.param({"path": "/v1/chat%2fcompletions"}, None, None, id="encoded slash"),
         pytest.param({"path": "//v1/chat/completions"}, None, None, id="double slash"),
         pytest.param({"method": "GET", "path": "/v1/chat/completions"}, 405, "method_not_allowed", id="wrong method"),
     ],
 )
-def test_it_is_refused_in_the_shape_of_openai_and_nothing_is_sent(
+def test_rejection_has_the_openai_error_format_and_nothing_is_sent(
     how: dict[str, Any], status: int | None, code: str | None, proxy: ProxyProcess, provider: ReplayProvider
 ) -> None:
     before = len(provider.requests)
 
-    answer = ask(proxy, **({"json": CHAT} | how if "content" not in how else how))
+    response = send(proxy, **({"json": CHAT} | how if "content" not in how else how))
 
     if status is None:
-        assert 400 <= answer.status_code < 500
+        assert 400 <= response.status_code < 500
     else:
-        assert answer.status_code == status
-    error = answer.json()["error"]
+        assert response.status_code == status
+    error = response.json()["error"]
     assert error["message"]
     assert code is None or error["code"] == code
-    assert answer.headers["llm-proxy-request-id"].startswith("req_")
+    assert response.headers["llm-proxy-request-id"].startswith("req_")
     assert len(provider.requests) == before
 
 
-def test_an_anthropic_refusal_has_anthropics_shape(proxy: ProxyProcess) -> None:
-    answer = httpx.post(proxy.base_url + "/anthropic/v1/messages", json={"model": "claude-sonnet-5"}, timeout=30)
+def test_anthropic_rejection_has_the_anthropic_error_format(proxy: ProxyProcess) -> None:
+    response = httpx.post(
+        proxy.base_url + "/anthropic/v1/messages", json={"model": "claude-sonnet-5"}, timeout=TIMEOUT_S
+    )
 
-    assert answer.status_code == 401
-    assert answer.json()["type"] == "error"
-    assert answer.json()["error"]["type"] == "authentication_error"
+    assert response.status_code == 401
+    assert response.json()["type"] == "error"
+    assert response.json()["error"]["type"] == "authentication_error"
 
 
-def test_a_refusal_leaves_a_log_line_and_no_path_that_is_not_served(proxy: ProxyProcess) -> None:
-    refused = ask(proxy, json={**CHAT, "model": "gpt-nobody-knows"}).headers["llm-proxy-request-id"]
-    lost = ask(proxy, "/v1/my-secret-in-a-path", json=CHAT).headers["llm-proxy-request-id"]
+def test_rejection_is_logged_without_the_path_of_an_unknown_route(proxy: ProxyProcess) -> None:
+    rejected = send(proxy, json={**CHAT, "model": "gpt-unknown"}).headers["llm-proxy-request-id"]
+    unknown = send(proxy, "/v1/my-secret-in-a-path", json=CHAT).headers["llm-proxy-request-id"]
 
-    line = json.loads(proxy.wait_for_log(refused))
+    line = json.loads(proxy.wait_for_log(rejected))
     assert (line["message"], line["status"], line["code"]) == ("request rejected", 400, "model_not_priced")
     assert (line["participant"], line["endpoint"]) == ("ada", "/v1/chat/completions")
-    assert json.loads(proxy.wait_for_log(lost))["endpoint"] is None
+    assert json.loads(proxy.wait_for_log(unknown))["endpoint"] is None
     assert "my-secret-in-a-path" not in "".join(proxy.log)
 
 
-def test_a_project_s_own_model_list_holds_for_its_tokens(proxy: ProxyProcess) -> None:
-    token = mint(project=OTHER_PROJECT, key_id=OTHER_KEY_ID, secret=OTHER_SIGNING_SECRET)
+def test_project_model_list_limits_its_tokens(proxy: ProxyProcess) -> None:
+    token = mint_for_other_project()
 
-    assert ask(proxy, token=token, json=CHAT).status_code == 200
-    assert ask(proxy, token=token, json={**CHAT, "model": "gpt-5.4"}).status_code == 403
+    assert send(proxy, token=token, json=CHAT).status_code == 200
+    assert send(proxy, token=token, json={**CHAT, "model": "gpt-5.4"}).status_code == 403
 
 
-def test_a_body_over_the_limit_is_refused_with_413(proxy: ProxyProcess) -> None:
-    answer = ask(proxy, content=b" " * (65 * 1024 * 1024))
+def test_body_over_the_limit_is_a_413(proxy: ProxyProcess) -> None:
+    response = send(proxy, content=b" " * (65 * 1024 * 1024))
 
-    assert answer.status_code == 413
-    assert "limits.max_body_mb" in answer.json()["error"]["message"]
+    assert response.status_code == 413
+    assert "limits.max_body_mb" in response.json()["error"]["message"]

@@ -15,17 +15,16 @@ from websockets.asyncio.client import ClientConnection
 
 from tests.harness import (
     OPENAI_KEY,
-    OTHER_KEY_ID,
-    OTHER_PROJECT,
-    OTHER_SIGNING_SECRET,
+    TIMEOUT_S,
     ProxyProcess,
     mint,
+    mint_for_other_project,
     running_proxy,
 )
 from tornado_proxy.simulator import Simulator, running_simulator
 
 MILLION = Decimal(1_000_000)
-#: gpt-4o-mini, a million tokens: 0.15 in, 0.075 cached, 0.60 out.
+#: USD per million tokens: 0.15 in, 0.075 cached, 0.60 out.
 MODEL = "gpt-4o-mini"
 
 
@@ -46,11 +45,11 @@ async def session(proxy: ProxyProcess, token: str | None = None) -> AsyncIterato
         yield socket
 
 
-async def ask(socket: ClientConnection, **frame: Any) -> dict[str, Any]:
-    """The event that ends the answer to one frame."""
+async def create_response(socket: ClientConnection, **frame: Any) -> dict[str, Any]:
+    """Send a `response.create`; return the event that ends its response."""
     await socket.send(json.dumps({"type": "response.create", **frame}))
     while True:
-        event: dict[str, Any] = json.loads(await asyncio.wait_for(socket.recv(), 20))
+        event: dict[str, Any] = json.loads(await asyncio.wait_for(socket.recv(), TIMEOUT_S))
         if event["type"] in ("response.completed", "response.incomplete", "response.failed", "error"):
             return event
 
@@ -67,41 +66,43 @@ def cost(usage: dict[str, Any]) -> Decimal:
     return tokens / MILLION
 
 
-def test_each_response_of_a_connection_is_a_record_at_its_own_cost(proxy: ProxyProcess) -> None:
+def test_each_response_of_a_connection_has_a_record_with_its_own_cost(proxy: ProxyProcess) -> None:
     async def talk() -> tuple[ClientConnection, list[dict[str, Any]]]:
         async with session(proxy) as socket:
-            first = await ask(socket, model=MODEL, input="Hello")
-            second = await ask(socket, response={"model": MODEL, "input": "And nested"})
-            third = await ask(socket, model=MODEL, input="More", previous_response_id=second["response"]["id"])
+            first = await create_response(socket, model=MODEL, input="Hello")
+            second = await create_response(socket, response={"model": MODEL, "input": "And nested"})
+            third = await create_response(
+                socket, model=MODEL, input="More", previous_response_id=second["response"]["id"]
+            )
             return socket, [first, second, third]
 
     socket, events = asyncio.run(talk())
 
     records = records_of(proxy, socket, 3)
     assert [event["type"] for event in events] == ["response.completed"] * 3
-    assert [Decimal(one["subtotal"]) for one in records] == [cost(event["response"]["usage"]) for event in events]
-    assert {(one["endpoint"], one["basis"], one["outcome"]) for one in records} == {
+    assert [Decimal(record["subtotal"]) for record in records] == [cost(event["response"]["usage"]) for event in events]
+    assert {(record["endpoint"], record["basis"], record["outcome"]) for record in records} == {
         ("/v1/responses", "reported", "completed")
     }
 
 
-def test_a_frame_that_names_a_model_without_a_price_is_answered_and_the_connection_goes_on(proxy: ProxyProcess) -> None:
+def test_frame_with_an_unpriced_model_gets_an_error_and_the_connection_stays_open(proxy: ProxyProcess) -> None:
     async def talk() -> tuple[ClientConnection, dict[str, Any], dict[str, Any]]:
         async with session(proxy) as socket:
-            refused = await ask(socket, model="gpt-unknown", input="Hello")
-            return socket, refused, await ask(socket, model=MODEL, input="Hello")
+            rejected = await create_response(socket, model="gpt-unknown", input="Hello")
+            return socket, rejected, await create_response(socket, model=MODEL, input="Hello")
 
-    socket, refused, answered = asyncio.run(talk())
+    socket, rejected, completed = asyncio.run(talk())
 
-    assert (refused["type"], refused["status"], refused["error"]["code"]) == ("error", 400, "model_not_priced")
-    assert answered["type"] == "response.completed"
+    assert (rejected["type"], rejected["status"], rejected["error"]["code"]) == ("error", 400, "model_not_priced")
+    assert completed["type"] == "response.completed"
     assert len(records_of(proxy, socket, 1)) == 1
 
 
-def test_what_the_provider_turns_down_is_free(proxy: ProxyProcess) -> None:
+def test_request_that_the_provider_rejects_is_free(proxy: ProxyProcess) -> None:
     async def talk() -> ClientConnection:
         async with session(proxy) as socket:
-            event = await ask(socket, model=MODEL, input="[[sim status=400]]")
+            event = await create_response(socket, model=MODEL, input="[[sim status=400]]")
             assert event["type"] == "error"
             return socket
 
@@ -110,20 +111,20 @@ def test_what_the_provider_turns_down_is_free(proxy: ProxyProcess) -> None:
     assert (record["basis"], record["outcome"]) == ("free", "upstream_error")
 
 
-def test_a_response_of_another_project_cannot_be_gone_on_with(proxy: ProxyProcess) -> None:
-    other = mint(name="bob", project=OTHER_PROJECT, key_id=OTHER_KEY_ID, secret=OTHER_SIGNING_SECRET)
+def test_response_of_another_project_cannot_be_continued(proxy: ProxyProcess) -> None:
+    other = mint_for_other_project("bob")
 
     async def talk() -> dict[str, Any]:
         async with session(proxy) as mine, session(proxy, other) as theirs:
-            made = await ask(mine, model=MODEL, input="Hello")
-            return await ask(theirs, model=MODEL, input="Hi", previous_response_id=made["response"]["id"])
+            made = await create_response(mine, model=MODEL, input="Hello")
+            return await create_response(theirs, model=MODEL, input="Hi", previous_response_id=made["response"]["id"])
 
-    refused = asyncio.run(talk())
+    rejected = asyncio.run(talk())
 
-    assert (refused["type"], refused["status"], refused["error"]["code"]) == ("error", 404, "not_found")
+    assert (rejected["type"], rejected["status"], rejected["error"]["code"]) == ("error", 404, "not_found")
 
 
-def test_a_provider_that_breaks_off_leaves_an_estimate(proxy: ProxyProcess) -> None:
+def test_provider_that_closes_within_a_response_leaves_an_estimate(proxy: ProxyProcess) -> None:
     async def talk() -> tuple[ClientConnection, int | None]:
         async with session(proxy) as socket:
             request = {"model": MODEL, "input": "[[sim tokens=60 cut=after:20]]"}

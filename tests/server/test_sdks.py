@@ -1,4 +1,4 @@
-"""The official SDKs, with nothing set but base URL and key, through the real server to the simulator."""
+"""The official SDKs with only base URL and key configured, through the real server to the simulator."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QUESTION = "Which ocean contains Bouvet Island?"
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
-    """The server in front of a simulator that takes the provider keys and no others."""
+    """The server in front of a simulator that accepts the provider keys only."""
     simulator = Simulator(keys={"openai": OPENAI_KEY, "anthropic": ANTHROPIC_KEY})
     with (
         running_simulator(simulator) as url,
@@ -41,12 +41,12 @@ def claude(proxy: ProxyProcess) -> Iterator[anthropic.Anthropic]:
         yield client
 
 
-def last_record(proxy: ProxyProcess, answer_headers: Any) -> dict[str, Any]:
-    return proxy.read_record(answer_headers["llm-proxy-request-id"])
+def last_record(proxy: ProxyProcess, headers: Any) -> dict[str, Any]:
+    return proxy.read_record(headers["llm-proxy-request-id"])
 
 
 def priced(record: dict[str, Any]) -> dict[str, tuple[Decimal, Decimal]]:
-    """meter -> (quantity, unit price)"""
+    """Return {meter: (quantity, unit price)}."""
     return {item["type"]: (Decimal(item["quantity"]), Decimal(item["unit_price"])) for item in record["line_items"]}
 
 
@@ -54,37 +54,39 @@ def test_openai_chat_json_is_billed_at_the_list_price(gpt: openai.OpenAI, proxy:
     raw = gpt.chat.completions.with_raw_response.create(
         model="gpt-4o-mini", messages=[{"role": "user", "content": QUESTION}]
     )
-    answer = raw.parse()
+    response = raw.parse()
 
-    assert answer.choices[0].message.content
-    assert answer.usage is not None
+    assert response.choices[0].message.content
+    assert response.usage is not None
     record = last_record(proxy, raw.headers)
-    cost = (answer.usage.prompt_tokens * Decimal("0.15") + answer.usage.completion_tokens * Decimal("0.60")) / MILLION
+    cost = (
+        response.usage.prompt_tokens * Decimal("0.15") + response.usage.completion_tokens * Decimal("0.60")
+    ) / MILLION
     assert Decimal(record["subtotal"]) == cost
     assert Decimal(record["total"]) == cost + (cost * Decimal("0.05")).quantize(Decimal("1e-12"))
     assert record["basis"] == "reported"
     assert record["participant"] == "ada"
 
 
-@pytest.mark.parametrize("asks_for_usage", [True, False], ids=["usage asked for", "usage not asked for"])
-def test_openai_chat_streams_are_billed_and_show_usage_only_when_asked(
-    gpt: openai.OpenAI, proxy: ProxyProcess, asks_for_usage: bool
+@pytest.mark.parametrize("requests_usage", [True, False], ids=["usage requested", "usage not requested"])
+def test_openai_chat_stream_is_billed_and_contains_usage_only_on_request(
+    gpt: openai.OpenAI, proxy: ProxyProcess, requests_usage: bool
 ) -> None:
-    options: Any = {"stream_options": {"include_usage": True}} if asks_for_usage else {}
+    options: Any = {"stream_options": {"include_usage": True}} if requests_usage else {}
     raw = gpt.chat.completions.with_raw_response.create(
         model="gpt-4o-mini", messages=[{"role": "user", "content": QUESTION}], stream=True, **options
     )
     chunks = list(raw.parse())
 
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-    assert any(not chunk.choices for chunk in chunks) == asks_for_usage
-    assert any("usage" in chunk.model_fields_set for chunk in chunks) == asks_for_usage
+    assert any(not chunk.choices for chunk in chunks) == requests_usage
+    assert any("usage" in chunk.model_fields_set for chunk in chunks) == requests_usage
     record = last_record(proxy, raw.headers)
     assert record["basis"] == "reported"
     quantities = priced(record)
     assert quantities["input_tokens"][1] == Decimal("0.15")
     assert quantities["output_tokens"][1] == Decimal("0.6")
-    if asks_for_usage:
+    if requests_usage:
         assert chunks[-1].usage is not None
         assert quantities["output_tokens"][0] == chunks[-1].usage.completion_tokens
 
@@ -104,14 +106,14 @@ def test_openai_responses_json_and_stream_cost_the_same_per_token(gpt: openai.Op
 
 def test_openai_embeddings_cost_their_input_only(gpt: openai.OpenAI, proxy: ProxyProcess) -> None:
     raw = gpt.embeddings.with_raw_response.create(model="text-embedding-3-small", input=["one", "two words"])
-    answer = raw.parse()
+    response = raw.parse()
 
     record = last_record(proxy, raw.headers)
-    assert Decimal(record["subtotal"]) == answer.usage.prompt_tokens * Decimal("0.02") / MILLION
-    assert len(answer.data) == 2
+    assert Decimal(record["subtotal"]) == response.usage.prompt_tokens * Decimal("0.02") / MILLION
+    assert len(response.data) == 2
 
 
-def test_model_lists_hold_what_has_a_price_and_cost_nothing(
+def test_model_lists_contain_priced_models_only_and_are_free(
     gpt: openai.OpenAI, claude: anthropic.Anthropic, proxy: ProxyProcess
 ) -> None:
     raw = gpt.models.with_raw_response.list()
@@ -130,21 +132,21 @@ def test_model_lists_hold_what_has_a_price_and_cost_nothing(
 
 
 def test_anthropic_messages_json_and_stream_are_billed(claude: anthropic.Anthropic, proxy: ProxyProcess) -> None:
-    asked: Any = {
+    body: Any = {
         "model": "claude-sonnet-5",
         "max_tokens": 200,
         "messages": [{"role": "user", "content": QUESTION}],
     }
-    raw = claude.messages.with_raw_response.create(**asked)
-    with claude.messages.stream(**asked) as stream:
+    raw = claude.messages.with_raw_response.create(**body)
+    with claude.messages.stream(**body) as stream:
         final = stream.get_final_message()
         streamed = stream.response.headers
 
-    answer = raw.parse()
+    response = raw.parse()
     record = last_record(proxy, raw.headers)
-    cost = (answer.usage.input_tokens * Decimal(2) + answer.usage.output_tokens * Decimal(10)) / MILLION
+    cost = (response.usage.input_tokens * Decimal(2) + response.usage.output_tokens * Decimal(10)) / MILLION
     assert Decimal(record["subtotal"]) == cost
-    assert record["usage"]["output_tokens"] == answer.usage.output_tokens
+    assert record["usage"]["output_tokens"] == response.usage.output_tokens
     second = last_record(proxy, streamed)
     assert second["usage"]["output_tokens"] == final.usage.output_tokens
     assert second["basis"] == "reported"
@@ -159,7 +161,7 @@ def test_anthropic_count_tokens_is_free(claude: anthropic.Anthropic, proxy: Prox
     assert last_record(proxy, raw.headers)["basis"] == "free"
 
 
-def test_async_clients_stream_side_by_side(proxy: ProxyProcess) -> None:
+def test_async_clients_stream_concurrently(proxy: ProxyProcess) -> None:
     async def talk() -> tuple[list[str], list[str]]:
         async with (
             openai.AsyncOpenAI(base_url=proxy.base_url + "/v1", api_key=mint(), max_retries=0) as gpt,
@@ -167,10 +169,10 @@ def test_async_clients_stream_side_by_side(proxy: ProxyProcess) -> None:
         ):
             return await asyncio.gather(_chat(gpt), _messages(claude))
 
-    chunks, words = asyncio.run(talk())
+    chunks, texts = asyncio.run(talk())
 
     assert len(chunks) > 1
-    assert "".join(words)
+    assert "".join(texts)
 
 
 async def _chat(client: openai.AsyncOpenAI) -> list[str]:
@@ -191,7 +193,7 @@ def test_openai_errors_are_typed(gpt: openai.OpenAI, proxy: ProxyProcess) -> Non
     def create(client: openai.OpenAI, model: str = "gpt-4o-mini", text: str = "hi") -> None:
         client.chat.completions.create(model=model, messages=[{"role": "user", "content": text}])
 
-    stranger = openai.OpenAI(base_url=proxy.base_url + "/v1", api_key="sk-nobody", max_retries=0)
+    stranger = openai.OpenAI(base_url=proxy.base_url + "/v1", api_key="sk-unknown", max_retries=0)
     narrow = openai.OpenAI(base_url=proxy.base_url + "/v1", api_key=mint(models=["openai/gpt-5*"]), max_retries=0)
     with stranger, narrow:
         with pytest.raises(openai.AuthenticationError):
@@ -211,7 +213,7 @@ def test_anthropic_errors_are_typed(claude: anthropic.Anthropic, proxy: ProxyPro
     def create(client: anthropic.Anthropic, model: str = "claude-sonnet-5", text: str = "hi") -> None:
         client.messages.create(model=model, max_tokens=10, messages=[{"role": "user", "content": text}])
 
-    stranger = anthropic.Anthropic(base_url=proxy.base_url + "/anthropic", api_key="nobody", max_retries=0)
+    stranger = anthropic.Anthropic(base_url=proxy.base_url + "/anthropic", api_key="unknown", max_retries=0)
     narrow = anthropic.Anthropic(
         base_url=proxy.base_url + "/anthropic", api_key=mint(models=["openai/*"]), max_retries=0
     )
@@ -221,14 +223,14 @@ def test_anthropic_errors_are_typed(claude: anthropic.Anthropic, proxy: ProxyPro
         with pytest.raises(anthropic.PermissionDeniedError):
             create(narrow)
     with pytest.raises(anthropic.BadRequestError, match="price"):
-        create(claude, model="claude-nobody-knows")
+        create(claude, model="claude-unknown")
     with pytest.raises(anthropic.NotFoundError):
         claude.models.retrieve("sim-missing-1")
     with pytest.raises(anthropic.InternalServerError):
         create(claude, text="[[sim status=529]]")
 
 
-def test_a_tool_call_comes_through_whole(gpt: openai.OpenAI, claude: anthropic.Anthropic) -> None:
+def test_tool_call_is_relayed_completely(gpt: openai.OpenAI, claude: anthropic.Anthropic) -> None:
     text = '[[sim tool=get_weather args={"city":"Oslo"}]]'
     chat = gpt.chat.completions.create(
         model="gpt-4o-mini",

@@ -1,15 +1,15 @@
-"""Seeded secrets in every place one could hide, and the places where none may turn up."""
+"""Secrets in every part of a request: none reaches the provider, a client, the log, the metrics or the ledger."""
 
 from __future__ import annotations
 
 import httpx2 as httpx
 import pytest
 
-from tests.harness import ANTHROPIC_KEY, OPENAI_KEY, OTHER_SIGNING_SECRET, SIGNING_SECRET, ProxyProcess, mint
+from tests.harness import ANTHROPIC_KEY, OPENAI_KEY, OTHER_SIGNING_SECRET, SIGNING_SECRET, TIMEOUT_S, ProxyProcess, mint
 from tests.replay_provider import ProviderResponse, ReplayProvider
 
 SERVER_SECRETS = (OPENAI_KEY, ANTHROPIC_KEY, SIGNING_SECRET, OTHER_SIGNING_SECRET)
-PROMPT = "the-prompt-nobody-may-log-83f1"
+PROMPT = "the-prompt-that-is-never-logged-83f1"
 
 
 def chat(proxy: ProxyProcess, token: str, **headers: str) -> httpx.Response:
@@ -17,11 +17,11 @@ def chat(proxy: ProxyProcess, token: str, **headers: str) -> httpx.Response:
         proxy.base_url + "/v1/chat/completions",
         json={"model": "gpt-4o-mini", "messages": [{"role": "user", "content": PROMPT}]},
         headers={"Authorization": f"Bearer {token}", **headers},
-        timeout=30,
+        timeout=TIMEOUT_S,
     )
 
 
-def test_the_provider_gets_its_own_key_and_none_of_the_client_s_credentials(
+def test_provider_receives_its_own_key_and_none_of_the_client_s_credentials(
     proxy: ProxyProcess, provider: ReplayProvider
 ) -> None:
     token = mint()
@@ -40,16 +40,16 @@ def test_the_provider_gets_its_own_key_and_none_of_the_client_s_credentials(
 
     chat(proxy, token, **hidden)
 
-    asked = provider.requests[-1]
-    sent = f"{asked.target} {asked.headers} {asked.body!r}"
-    assert asked.header("authorization") == f"Bearer {OPENAI_KEY}"
+    received = provider.requests[-1]
+    sent = f"{received.target} {received.headers} {received.body!r}"
+    assert received.header("authorization") == f"Bearer {OPENAI_KEY}"
     assert token not in sent
     for secret in ("secret-1", "secret-2", "header-3", "10.1.2.3", "secret-4", "secret-5", "secret-6", "named-7"):
         assert secret not in sent
 
 
 @pytest.mark.parametrize(
-    ("place", "how"),
+    ("part", "given"),
     [
         pytest.param("query", {"params": {"api_key": "{}"}}, id="query"),
         pytest.param("query", {"params": {"note": "key {} here"}}, id="query, encoded"),
@@ -58,39 +58,41 @@ def test_the_provider_gets_its_own_key_and_none_of_the_client_s_credentials(
         pytest.param("header", {"headers": {"X-Client-Request-Id": "{}"}}, id="request id"),
     ],
 )
-def test_a_token_where_it_would_go_on_is_refused_and_not_repeated(
-    place: str, how: dict[str, dict[str, str]], proxy: ProxyProcess, provider: ReplayProvider
+def test_token_in_a_forwarded_part_is_rejected_and_not_repeated(
+    part: str, given: dict[str, dict[str, str]], proxy: ProxyProcess, provider: ReplayProvider
 ) -> None:
     token = mint()
     before = len(provider.requests)
-    filled = {kind: {name: text.format(token) for name, text in given.items()} for kind, given in how.items()}
+    filled = {kind: {name: text.format(token) for name, text in fields.items()} for kind, fields in given.items()}
     headers = {"Authorization": f"Bearer {token}", **filled.pop("headers", {})}
 
-    answer = httpx.post(
+    response = httpx.post(
         proxy.base_url + "/v1/chat/completions",
         json={"model": "gpt-4o-mini", "messages": []},
         headers=headers,
         params=filled.get("params"),
-        timeout=30,
+        timeout=TIMEOUT_S,
     )
 
-    assert answer.status_code == 400
-    assert place in answer.json()["error"]["message"]
-    assert token not in answer.text
+    assert response.status_code == 400
+    assert part in response.json()["error"]["message"]
+    assert token not in response.text
     assert len(provider.requests) == before
 
 
-def test_a_token_in_the_path_is_refused(proxy: ProxyProcess, provider: ReplayProvider) -> None:
+def test_token_in_the_path_is_rejected(proxy: ProxyProcess, provider: ReplayProvider) -> None:
     token = mint()
     before = len(provider.requests)
 
-    answer = httpx.get(f"{proxy.base_url}/v1/models/{token}", headers={"Authorization": f"Bearer {token}"}, timeout=30)
+    response = httpx.get(
+        f"{proxy.base_url}/v1/models/{token}", headers={"Authorization": f"Bearer {token}"}, timeout=TIMEOUT_S
+    )
 
-    assert (answer.status_code, token in answer.text, len(provider.requests)) == (400, False, before)
+    assert (response.status_code, token in response.text, len(provider.requests)) == (400, False, before)
 
 
-def test_what_a_client_may_say_reaches_the_provider(proxy: ProxyProcess, provider: ReplayProvider) -> None:
-    said = {
+def test_allowed_request_headers_reach_the_provider(proxy: ProxyProcess, provider: ReplayProvider) -> None:
+    headers = {
         "Idempotency-Key": "same-again",
         "X-Client-Request-Id": "client-1",
         "OpenAI-Beta": "assistants=v2",
@@ -99,15 +101,13 @@ def test_what_a_client_may_say_reaches_the_provider(proxy: ProxyProcess, provide
         "Accept": "application/json",
     }
 
-    chat(proxy, mint(), **said)
+    chat(proxy, mint(), **headers)
 
-    for name, value in said.items():
+    for name, value in headers.items():
         assert provider.requests[-1].header(name) == value
 
 
-def test_a_key_that_the_provider_echoes_does_not_reach_the_client(
-    proxy: ProxyProcess, provider: ReplayProvider
-) -> None:
+def test_key_that_the_provider_echoes_does_not_reach_the_client(proxy: ProxyProcess, provider: ReplayProvider) -> None:
     body = f'{{"error":{{"message":"Incorrect API key provided: {OPENAI_KEY}"}}}}'.encode()
     half = len(body) - 12
     headers = (("Content-Type", "application/json"), ("X-Echo", f"key {OPENAI_KEY}"), ("Set-Cookie", "a=b"))
@@ -115,27 +115,25 @@ def test_a_key_that_the_provider_echoes_does_not_reach_the_client(
         401, (*headers, ("openai-organization", "org-owner")), (body[:half], body[half:])
     )
 
-    answer = chat(proxy, mint())
+    response = chat(proxy, mint())
 
-    assert answer.status_code == 401
-    assert len(answer.content) == len(body)
-    assert OPENAI_KEY not in answer.text + str(answer.headers)
-    assert "set-cookie" not in answer.headers
-    assert "openai-organization" not in answer.headers
+    assert response.status_code == 401
+    assert len(response.content) == len(body)
+    assert OPENAI_KEY not in response.text + str(response.headers)
+    assert "set-cookie" not in response.headers
+    assert "openai-organization" not in response.headers
 
 
-def test_no_secret_and_no_prompt_stands_in_the_log_the_metrics_or_the_ledger(
-    proxy: ProxyProcess, provider: ReplayProvider
-) -> None:
+def test_log_metrics_and_ledger_contain_no_secret_and_no_prompt(proxy: ProxyProcess, provider: ReplayProvider) -> None:
     provider.response = ProviderResponse()
     token = mint(name="someone")
-    answers = [chat(proxy, token), chat(proxy, token + "x"), chat(proxy, "not-a-token-777")]
-    proxy.read_record(answers[0].headers["llm-proxy-request-id"])
-    for answer in answers:
-        proxy.wait_for_log(answer.headers["llm-proxy-request-id"])
+    responses = [chat(proxy, token), chat(proxy, token + "x"), chat(proxy, "not-a-token-777")]
+    proxy.read_record(responses[0].headers["llm-proxy-request-id"])
+    for response in responses:
+        proxy.wait_for_log(response.headers["llm-proxy-request-id"])
 
-    seen = "\n".join(proxy.log) + proxy.fetch_admin("/metrics")[1] + "".join(answer.text for answer in answers)
-    kept = b"".join(path.read_bytes() for path in proxy.folder.glob("ledger.db*") if path.is_file())
+    text = "\n".join(proxy.log) + proxy.fetch_admin("/metrics")[1] + "".join(response.text for response in responses)
+    stored = b"".join(path.read_bytes() for path in proxy.folder.glob("ledger.db*") if path.is_file())
     for secret in (*SERVER_SECRETS, token, "not-a-token-777", PROMPT):
-        assert secret not in seen
-        assert secret.encode() not in kept
+        assert secret not in text
+        assert secret.encode() not in stored

@@ -1,4 +1,4 @@
-"""Settings that a client or a provider feels: each does what its description says."""
+"""Configuration keys with an effect on clients or providers: each has the effect that its description states."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from tests.harness import (
     OPENAI_KEY,
     OTHER_KEY_ID,
     OTHER_PROJECT,
-    OTHER_SIGNING_SECRET,
     PROJECT,
+    TIMEOUT_S,
     ProxyProcess,
     mint,
+    mint_for_other_project,
     running_proxy,
 )
 from tests.replay_provider import ReplayProvider
@@ -44,7 +45,7 @@ def simulator() -> Simulator:
 
 @pytest.fixture(scope="module")
 def proxy(simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
-    """A server with every setting of these tests, and a second project with its own provider key."""
+    """A server with all settings of these tests; the second project has its own provider key."""
     folder = tmp_path_factory.mktemp("settings")
     (folder / "own_key").write_text(OWN_KEY)
     (folder / "own_key").chmod(0o600)
@@ -72,38 +73,36 @@ def proxy(simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Ite
             yield running
 
 
-def ask(proxy: ProxyProcess, body: dict[str, Any] | None = None, **how: Any) -> httpx.Response:
+def send(proxy: ProxyProcess, body: dict[str, Any] | None = None, **how: Any) -> httpx.Response:
     headers = {"Authorization": f"Bearer {how.pop('token', None) or mint()}", **how.pop("headers", {})}
     path = how.pop("path", "/v1/chat/completions")
-    return httpx.post(proxy.base_url + path, json=body or CHAT, headers=headers, timeout=30, **how)
+    return httpx.post(proxy.base_url + path, json=body or CHAT, headers=headers, timeout=TIMEOUT_S, **how)
 
 
 def other_token() -> str:
-    return mint(project=OTHER_PROJECT, key_id=OTHER_KEY_ID, secret=OTHER_SIGNING_SECRET)
+    return mint_for_other_project()
 
 
-def test_a_base_url_keeps_its_path_and_loses_its_v1(proxy: ProxyProcess, simulator: Simulator) -> None:
-    assert ask(proxy).status_code == 200
+def test_base_url_keeps_its_path_without_v1(proxy: ProxyProcess, simulator: Simulator) -> None:
+    assert send(proxy).status_code == 200
     assert simulator.requests[-1].target == "/openai/v1/chat/completions"
 
 
-def test_a_header_that_the_config_names_goes_on_and_its_like_does_not(
-    proxy: ProxyProcess, simulator: Simulator
-) -> None:
-    ask(proxy, headers={"x-team": "blue", "x-team-2": "red"})
+def test_only_headers_named_in_the_configuration_are_forwarded(proxy: ProxyProcess, simulator: Simulator) -> None:
+    send(proxy, headers={"x-team": "blue", "x-team-2": "red"})
 
     seen = simulator.requests[-1]
     assert (seen.header("x-team"), seen.header("x-team-2")) == ("blue", None)
 
 
-def test_a_project_s_own_provider_key_is_used_for_it_alone_and_masked_like_any_other(
+def test_project_s_provider_key_is_used_for_that_project_only_and_masked(
     proxy: ProxyProcess, simulator: Simulator
 ) -> None:
     echo = {**CHAT, "messages": [{"role": "user", "content": "[[sim status=401 echo-secret]]"}]}
 
-    theirs = ask(proxy, echo, token=other_token())
+    theirs = send(proxy, echo, token=other_token())
     assert simulator.requests[-1].header("authorization") == f"Bearer {OWN_KEY}"
-    ours = ask(proxy, echo)
+    ours = send(proxy, echo)
     assert simulator.requests[-1].header("authorization") == f"Bearer {OPENAI_KEY}"
 
     assert theirs.status_code == ours.status_code == 401
@@ -112,92 +111,96 @@ def test_a_project_s_own_provider_key_is_used_for_it_alone_and_masked_like_any_o
     assert OPENAI_KEY not in ours.text
 
 
-def test_the_provider_s_own_list_of_models_passes_as_it_comes(proxy: ProxyProcess) -> None:
+def test_model_list_of_the_provider_is_relayed_unchanged(proxy: ProxyProcess) -> None:
     token = mint(models=["openai/gpt-4o-mini"])
 
-    listed = httpx.get(proxy.base_url + "/v1/models", headers={"Authorization": f"Bearer {token}"}, timeout=30)
+    listed = httpx.get(proxy.base_url + "/v1/models", headers={"Authorization": f"Bearer {token}"}, timeout=TIMEOUT_S)
 
     assert "sim-unpriced-1" in listed.text
 
 
-def test_a_provider_that_is_not_configured_is_503_in_its_own_shape(proxy: ProxyProcess) -> None:
+def test_provider_that_is_not_configured_is_a_503_in_its_error_format(proxy: ProxyProcess) -> None:
     body = {"model": "claude-sonnet-5", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
 
-    answer = ask(proxy, body, path="/anthropic/v1/messages")
+    response = send(proxy, body, path="/anthropic/v1/messages")
 
-    assert answer.status_code == 503
-    assert answer.json()["error"]["code"] == "provider_not_configured"
-    assert "providers.anthropic" in answer.json()["error"]["message"]
-
-
-def test_a_body_over_a_smaller_limit_is_413(proxy: ProxyProcess) -> None:
-    answer = ask(proxy, {**CHAT, "messages": [{"role": "user", "content": "x" * 1_100_000}]})
-
-    assert answer.status_code == 413
-    assert "larger than 1 MiB" in answer.json()["error"]["message"]
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == "provider_not_configured"
+    assert "providers.anthropic" in response.json()["error"]["message"]
 
 
-def test_a_provider_that_stays_silent_is_504_and_unsettled(proxy: ProxyProcess) -> None:
-    answer = ask(proxy, SILENT)
+def test_body_over_the_configured_limit_is_a_413(proxy: ProxyProcess) -> None:
+    response = send(proxy, {**CHAT, "messages": [{"role": "user", "content": "x" * 1_100_000}]})
 
-    assert answer.status_code == 504
-    assert answer.json()["error"]["code"] == "upstream_timeout"
-    record = proxy.read_record(answer.headers["llm-proxy-request-id"])
+    assert response.status_code == 413
+    assert "larger than 1 MiB" in response.json()["error"]["message"]
+
+
+def test_provider_that_sends_nothing_is_a_504_and_unsettled(proxy: ProxyProcess) -> None:
+    response = send(proxy, SILENT)
+
+    assert response.status_code == 504
+    assert response.json()["error"]["code"] == "upstream_timeout"
+    record = proxy.read_record(response.headers["llm-proxy-request-id"])
     assert (record["outcome"], record["basis"], record["status"]) == ("upstream_error", "unsettled", 504)
 
 
-def test_a_provider_that_falls_silent_in_a_stream_cuts_it(proxy: ProxyProcess) -> None:
+def test_stream_whose_provider_stalls_is_cut(proxy: ProxyProcess) -> None:
     slow = {**CHAT, "stream": True, "messages": [{"role": "user", "content": "[[sim delay-ms=5000]]"}]}
 
     with (
-        httpx.Client(base_url=proxy.base_url, headers={"Authorization": f"Bearer {mint()}"}, timeout=30) as client,
-        client.stream("POST", "/v1/chat/completions", json=slow) as answer,
+        httpx.Client(
+            base_url=proxy.base_url, headers={"Authorization": f"Bearer {mint()}"}, timeout=TIMEOUT_S
+        ) as client,
+        client.stream("POST", "/v1/chat/completions", json=slow) as response,
     ):
-        assert answer.status_code == 200
+        assert response.status_code == 200
         with pytest.raises(httpx.TransportError):
-            answer.read()
+            response.read()
 
-    record = proxy.read_record(answer.headers["llm-proxy-request-id"])
+    record = proxy.read_record(response.headers["llm-proxy-request-id"])
     assert (record["outcome"], record["basis"]) == ("upstream_broken", "estimated")
 
 
-def test_more_streams_than_the_limit_are_asked_to_come_again(proxy: ProxyProcess) -> None:
+def test_streams_over_the_limit_are_rejected_with_retry_after(proxy: ProxyProcess) -> None:
     slow = {**CHAT, "stream": True, "messages": [{"role": "user", "content": "[[sim delay-ms=100]]"}]}
     headers = {"Authorization": f"Bearer {mint()}"}
     with contextlib.ExitStack() as open_streams:
-        client = open_streams.enter_context(httpx.Client(base_url=proxy.base_url, headers=headers, timeout=30))
-        answers = [
+        client = open_streams.enter_context(httpx.Client(base_url=proxy.base_url, headers=headers, timeout=TIMEOUT_S))
+        responses = [
             open_streams.enter_context(client.stream("POST", "/v1/chat/completions", json=slow)) for _ in range(2)
         ]
 
-        refused = ask(proxy)
+        rejected = send(proxy)
 
-    assert [answer.status_code for answer in answers] == [200, 200]
-    assert refused.status_code == 503
-    assert refused.json()["error"]["code"] == "too_many_streams"
-    assert refused.headers["retry-after"] == "1"
-    for answer in answers:
-        proxy.read_record(answer.headers["llm-proxy-request-id"])
-    assert ask(proxy).status_code == 200
+    assert [response.status_code for response in responses] == [200, 200]
+    assert rejected.status_code == 503
+    assert rejected.json()["error"]["code"] == "too_many_streams"
+    assert rejected.headers["retry-after"] == "1"
+    for response in responses:
+        proxy.read_record(response.headers["llm-proxy-request-id"])
+    assert send(proxy).status_code == 200
 
 
-def test_a_drain_that_takes_too_long_ends_as_an_estimate(proxy: ProxyProcess) -> None:
+def test_drain_over_its_time_limit_is_estimated(proxy: ProxyProcess) -> None:
     slow = {**CHAT, "stream": True, "messages": [{"role": "user", "content": "[[sim delay-ms=300 tokens=100]]"}]}
 
     with (
-        httpx.Client(base_url=proxy.base_url, headers={"Authorization": f"Bearer {mint()}"}, timeout=30) as client,
-        client.stream("POST", "/v1/chat/completions", json=slow) as answer,
+        httpx.Client(
+            base_url=proxy.base_url, headers={"Authorization": f"Bearer {mint()}"}, timeout=TIMEOUT_S
+        ) as client,
+        client.stream("POST", "/v1/chat/completions", json=slow) as response,
     ):
-        assert answer.status_code == 200
-        next(answer.iter_raw())
+        assert response.status_code == 200
+        next(response.iter_raw())
 
-    record = proxy.read_record(answer.headers["llm-proxy-request-id"])
+    record = proxy.read_record(response.headers["llm-proxy-request-id"])
     assert (record["outcome"], record["basis"]) == ("client_closed", "estimated")
 
 
 @contextlib.contextmanager
 def tls_provider(folder: Path) -> Iterator[ReplayProvider]:
-    """A provider behind TLS, whose certificate is `folder`/ca.pem."""
+    """Run a provider with TLS; its certificate is `folder`/ca.pem."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.UTC)
@@ -237,7 +240,7 @@ def tls_provider(folder: Path) -> Iterator[ReplayProvider]:
         loop.close()
 
 
-def test_a_provider_s_certificate_must_be_one_that_is_trusted(tmp_path: Path) -> None:
+def test_provider_s_certificate_must_be_trusted(tmp_path: Path) -> None:
     with tls_provider(tmp_path) as provider:
         trusted = {
             "base_url": provider.url,
@@ -246,9 +249,9 @@ def test_a_provider_s_certificate_must_be_one_that_is_trusted(tmp_path: Path) ->
         }
         usual = {"base_url": provider.url, "api_key": {"env": "TEST_ANTHROPIC_KEY"}}
         with running_proxy(tmp_path, provider.url, providers={"openai": trusted, "anthropic": usual}) as proxy:
-            good = ask(proxy)
+            good = send(proxy)
             message = {"model": "claude-sonnet-5", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
-            bad = ask(proxy, message, path="/anthropic/v1/messages")
+            bad = send(proxy, message, path="/anthropic/v1/messages")
             record = proxy.read_record(bad.headers["llm-proxy-request-id"])
 
     assert good.status_code == 200

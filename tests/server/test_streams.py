@@ -1,4 +1,4 @@
-"""Clients that leave, providers that break: what the record says, and that a cut stream never looks complete."""
+"""Streams: disconnecting clients, broken providers, the usage that the proxy adds, and their records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
-from tests.harness import ProxyProcess, mint, running_proxy
+from tests.harness import TIMEOUT_S, ProxyProcess, mint, running_proxy
 from tests.replay_provider import ProviderResponse, ReplayProvider, running_replay_provider
 
 SSE = (("Content-Type", "text/event-stream"),)
@@ -26,21 +26,19 @@ FULL_COST = Decimal("0.0000045")
 
 
 def stream(proxy: ProxyProcess) -> httpx.Client:
-    return httpx.Client(base_url=proxy.base_url, headers={"Authorization": f"Bearer {mint()}"}, timeout=30)
+    return httpx.Client(base_url=proxy.base_url, headers={"Authorization": f"Bearer {mint()}"}, timeout=TIMEOUT_S)
 
 
-def leave_after_first_bytes(proxy: ProxyProcess) -> str:
-    with stream(proxy) as client, client.stream("POST", "/v1/chat/completions", json=BODY) as answer:
-        next(answer.iter_raw())
-        return str(answer.headers["llm-proxy-request-id"])
+def disconnect_after_first_bytes(proxy: ProxyProcess) -> str:
+    with stream(proxy) as client, client.stream("POST", "/v1/chat/completions", json=BODY) as response:
+        next(response.iter_raw())
+        return str(response.headers["llm-proxy-request-id"])
 
 
-def test_a_client_that_leaves_early_pays_what_one_that_stays_pays(
-    proxy: ProxyProcess, provider: ReplayProvider
-) -> None:
+def test_client_that_disconnects_pays_for_the_complete_response(proxy: ProxyProcess, provider: ReplayProvider) -> None:
     provider.response = ProviderResponse(headers=SSE, chunks=(*[DELTA] * 200, USAGE, DONE))
 
-    record = proxy.read_record(leave_after_first_bytes(proxy))
+    record = proxy.read_record(disconnect_after_first_bytes(proxy))
 
     assert record["outcome"] == "client_closed"
     assert record["status"] == 499
@@ -48,14 +46,14 @@ def test_a_client_that_leaves_early_pays_what_one_that_stays_pays(
     assert Decimal(record["subtotal"]) == FULL_COST
 
 
-def test_with_cancel_the_provider_is_stopped_and_the_cost_is_an_estimate_with_a_method(tmp_path: Path) -> None:
+def test_cancel_policy_stops_the_provider_and_estimates_the_cost(tmp_path: Path) -> None:
     with (
         running_replay_provider() as provider,
         running_proxy(tmp_path, provider.url, streams={"on_client_disconnect": "cancel"}) as proxy,
     ):
         provider.response = ProviderResponse(headers=SSE, chunks=(*[DELTA] * 5000, USAGE, DONE))
         started = time.monotonic()
-        record = proxy.read_record(leave_after_first_bytes(proxy))
+        record = proxy.read_record(disconnect_after_first_bytes(proxy))
 
         assert time.monotonic() - started < 8
         assert record["outcome"] == "client_closed"
@@ -64,68 +62,70 @@ def test_with_cancel_the_provider_is_stopped_and_the_cost_is_an_estimate_with_a_
         assert Decimal(record["subtotal"]) > 0
 
 
-def test_a_provider_that_breaks_off_breaks_the_client_too(proxy: ProxyProcess, provider: ReplayProvider) -> None:
+def test_stream_that_the_provider_cuts_is_cut_at_the_client(proxy: ProxyProcess, provider: ReplayProvider) -> None:
     provider.response = ProviderResponse(headers=SSE, chunks=(DELTA, DELTA), cut=True)
 
-    with stream(proxy) as client, client.stream("POST", "/v1/chat/completions", json=BODY) as answer:
-        request_id = answer.headers["llm-proxy-request-id"]
+    with stream(proxy) as client, client.stream("POST", "/v1/chat/completions", json=BODY) as response:
+        request_id = response.headers["llm-proxy-request-id"]
         with pytest.raises(httpx.RemoteProtocolError):
-            answer.read()
+            response.read()
 
     record = proxy.read_record(request_id)
     assert record["outcome"] == "upstream_broken"
     assert record["basis"] == "estimated"
 
 
-def test_a_provider_that_cannot_be_reached_is_a_502_in_the_provider_s_shape_and_costs_nothing(tmp_path: Path) -> None:
+def test_unreachable_provider_is_a_502_in_its_error_format_and_free(tmp_path: Path) -> None:
     with running_proxy(tmp_path, "http://127.0.0.1:1") as proxy, stream(proxy) as client:
-        answer = client.post("/v1/chat/completions", json=BODY)
+        response = client.post("/v1/chat/completions", json=BODY)
 
-        assert answer.status_code == 502
-        assert answer.json()["error"]["code"] == "upstream_unreachable"
-        record = proxy.read_record(answer.headers["llm-proxy-request-id"])
+        assert response.status_code == 502
+        assert response.json()["error"]["code"] == "upstream_unreachable"
+        record = proxy.read_record(response.headers["llm-proxy-request-id"])
         assert (record["outcome"], record["status"], record["basis"]) == ("upstream_error", 502, "free")
 
 
-def test_chunks_reach_the_client_as_they_come(proxy: ProxyProcess, provider: ReplayProvider) -> None:
+def test_chunks_are_relayed_as_they_arrive(proxy: ProxyProcess, provider: ReplayProvider) -> None:
     provider.response = ProviderResponse(headers=SSE, chunks=(*[DELTA] * 300, USAGE, DONE))
 
-    with stream(proxy) as client, client.stream("POST", "/v1/chat/completions", json=BODY) as answer:
+    with stream(proxy) as client, client.stream("POST", "/v1/chat/completions", json=BODY) as response:
         started = time.monotonic()
-        arrivals = [time.monotonic() - started for _ in answer.iter_raw()]
+        arrivals = [time.monotonic() - started for _ in response.iter_raw()]
 
     assert arrivals[0] < arrivals[-1] / 4
     assert len(arrivals) > 20
 
 
-def test_usage_that_was_added_for_the_ledger_does_not_show(proxy: ProxyProcess, provider: ReplayProvider) -> None:
+def test_usage_that_the_proxy_requests_is_hidden_from_the_client(proxy: ProxyProcess, provider: ReplayProvider) -> None:
     provider.response = ProviderResponse(headers=SSE, chunks=(DELTA, DELTA, USAGE, DONE))
 
     with stream(proxy) as client:
         body = client.post("/v1/chat/completions", json=BODY).content
-        asked = client.post("/v1/chat/completions", json={**BODY, "stream_options": {"include_usage": True}}).content
+        with_usage = client.post(
+            "/v1/chat/completions", json={**BODY, "stream_options": {"include_usage": True}}
+        ).content
 
     assert body == DELTA.replace(b',"usage":null', b"") * 2 + DONE
-    assert asked == DELTA * 2 + USAGE + DONE
+    assert with_usage == DELTA * 2 + USAGE + DONE
     assert b'"include_usage"' in provider.requests[-2].body
 
 
-def test_many_streams_at_once_are_each_billed_once(proxy: ProxyProcess, provider: ReplayProvider) -> None:
+def test_concurrent_streams_are_billed_once_each(proxy: ProxyProcess, provider: ReplayProvider) -> None:
     provider.response = ProviderResponse(headers=SSE, chunks=(*[DELTA] * 50, USAGE, DONE))
     ids: list[str] = []
 
-    def one() -> None:
+    def call() -> None:
         with stream(proxy) as client:
             ids.append(client.post("/v1/chat/completions", json=BODY).headers["llm-proxy-request-id"])
 
-    threads = [threading.Thread(target=one) for _ in range(40)]
+    threads = [threading.Thread(target=call) for _ in range(40)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(TIMEOUT_S)
 
     assert len(set(ids)) == 40
     proxy.read_record(ids[-1])
-    mine = [record for record in proxy.read_records() if record["request_id"] in ids]
-    assert len(mine) == 40
-    assert {Decimal(record["subtotal"]) for record in mine} == {FULL_COST}
+    found = [record for record in proxy.read_records() if record["request_id"] in ids]
+    assert len(found) == 40
+    assert {Decimal(record["subtotal"]) for record in found} == {FULL_COST}

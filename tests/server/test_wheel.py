@@ -1,4 +1,4 @@
-"""An installed wheel, in a fresh environment and far from the checkout, serves."""
+"""A wheel installed into a new environment, outside of the checkout, serves requests."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from tests.harness import ROOT
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The command of a wheel that was built from this checkout and installed elsewhere."""
+    """The command of a wheel that was built from this checkout and installed elsewhere.  Needs a package registry."""
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(folder), str(ROOT)], check=True, timeout=110)
-    subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True, timeout=60)
+    # Without a pip of its own the environment is made in a tenth of the time.
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True, timeout=60)
     (wheel,) = folder.glob("*.whl")
-    fresh = [str(folder / "venv" / "bin" / "python"), *pip[1:]]
-    subprocess.run([*fresh, "install", str(wheel)], check=True, timeout=110)
+    target = ["--python", str(folder / "venv" / "bin" / "python")]
+    subprocess.run([*pip, *target, "install", str(wheel)], check=True, timeout=110)
     return folder / "venv" / "bin" / "tornado-proxy"
 
 
 @pytest.mark.timeout(300)
-def test_an_installed_wheel_runs_the_demo_with_its_own_prices_and_schemas(installed: Path, tmp_path: Path) -> None:
+def test_installed_wheel_runs_the_demo_with_its_own_prices_and_schemas(installed: Path, tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if not key.endswith("_API_KEY")}
     with (tmp_path / "out").open("w") as out:
         process = subprocess.Popen(
@@ -42,8 +43,8 @@ def test_an_installed_wheel_runs_the_demo_with_its_own_prices_and_schemas(instal
         )
     try:
         greeting = _wait_for(tmp_path / "out", "Stop with Ctrl-C")
-        base_url = _found(r"export OPENAI_BASE_URL=(\S+)", greeting)
-        token = _found(r"export OPENAI_API_KEY=(\S+)", greeting)
+        base_url = _find(r"export OPENAI_BASE_URL=(\S+)", greeting)
+        token = _find(r"export OPENAI_API_KEY=(\S+)", greeting)
         body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}
         answer = httpx.post(f"{base_url}/chat/completions", json=body, headers={"Authorization": f"Bearer {token}"})
         assert answer.status_code == 200
@@ -58,14 +59,14 @@ def test_an_installed_wheel_runs_the_demo_with_its_own_prices_and_schemas(instal
 def _wait_for(path: Path, text: str) -> str:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        said = path.read_text()
-        if text in said:
-            return said
+        output = path.read_text()
+        if text in output:
+            return output
         time.sleep(0.05)
     raise AssertionError(path.read_text())
 
 
-def _found(pattern: str, text: str) -> str:
+def _find(pattern: str, text: str) -> str:
     match = re.search(pattern, text)
     assert match is not None
     return match[1]

@@ -12,7 +12,7 @@ import os
 from tornado_proxy.cli import main
 
 
-def set_constant(name: str, value: float) -> None:
+def set_constant(name: str, value: float | list[float]) -> None:
     """Set a constant; fail if it does not exist, since the test would then prove nothing."""
     module_name, _, constant = name.rpartition(".")
     module = importlib.import_module(module_name)
