@@ -12,6 +12,7 @@ import msgspec
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
 from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, RequestView, ResponseHead, UsageReader
+from tornado_proxy.providers.shared.body_reader import BodyReader
 from tornado_proxy.providers.shared.json_body import read_members, read_model
 from tornado_proxy.providers.shared.json_values import as_object, as_text, decode_object, read_count
 
@@ -29,38 +30,23 @@ def parse(request: RequestView) -> ParsedRequest:
 
 def make_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
     """Return the reader of a response."""
-    return GenerateReader()
+    return BodyReader(report_body)
 
 
-class GenerateReader:
-    """Reads the `units` of a response."""
-
-    object_id: str | None = None
-
-    def __init__(self) -> None:
-        self._chunks: list[bytes] = []
-
-    def feed(self, data: bytes) -> None:
-        """Hold the next body bytes."""
-        self._chunks.append(data)
-
-    def close(self, *, complete: bool) -> None:
-        """End the body."""
-
-    def result(self) -> UsageReport:
-        """Return the stated units; unsettled if the body states none."""
-        response = as_object(decode_object(b"".join(self._chunks)))
-        units = as_object(response.get("units"))
-        faults: list[str] = []
-        read, written = (read_count(units, name, faults) for name in ("read", "written"))
-        quantities = (Quantity(Meter.INPUT, Decimal(read)), Quantity(Meter.OUTPUT, Decimal(written)))
-        return UsageReport(
-            items=(UsageItem(quantities, context_tokens=read),),
-            basis=Basis.REPORTED if units and not faults else Basis.UNSETTLED,
-            raw=msgspec.json.encode(units).decode(),
-            object_id=as_text(response.get("id")),
-            faults=tuple(faults),
-        )
+def report_body(body: bytes) -> UsageReport:
+    """Return the stated units; unsettled if the body states none."""
+    response = decode_object(body) or {}
+    units = as_object(response.get("units"))
+    faults: list[str] = []
+    read, written = (read_count(units, name, faults) for name in ("read", "written"))
+    quantities = (Quantity(Meter.INPUT, Decimal(read)), Quantity(Meter.OUTPUT, Decimal(written)))
+    return UsageReport(
+        items=(UsageItem(quantities, context_tokens=read),),
+        basis=Basis.REPORTED if units and not faults else Basis.UNSETTLED,
+        raw=msgspec.json.encode(units).decode(),
+        object_id=as_text(response.get("id")),
+        faults=tuple(faults),
+    )
 
 
 GENERATE = HttpEndpoint("POST", "/v1/generate", parse=parse, reader=make_reader)

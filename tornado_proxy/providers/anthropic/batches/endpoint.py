@@ -31,6 +31,7 @@ from tornado_proxy.providers.contract import (
     ResponseHead,
     UsageReader,
 )
+from tornado_proxy.providers.shared.body_reader import BodyReader
 from tornado_proxy.providers.shared.json_body import read_list, read_members, read_raw, read_text
 from tornado_proxy.providers.shared.json_values import decode_object
 
@@ -91,30 +92,15 @@ def _set_batch_tier(spend: Spend) -> Spend:
 
 def make_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
     """Return the reader of the response to a new batch."""
-    return BatchCreateReader()
+    return BodyReader(report_created)
 
 
-class BatchCreateReader:
-    """Reads the id of a new batch."""
-
-    object_id: str | None = None
-
-    def __init__(self) -> None:
-        self._chunks: list[bytes] = []
-
-    def feed(self, data: bytes) -> None:
-        """Hold the next body bytes."""
-        self._chunks.append(data)
-
-    def close(self, *, complete: bool) -> None:
-        """End the body."""
-
-    def result(self) -> UsageReport:
-        """Return a pending report with the batch's id; unsettled if the response states none."""
-        batch_id = (decode_object(b"".join(self._chunks)) or {}).get("id")
-        if isinstance(batch_id, str):
-            return UsageReport(basis=Basis.PENDING, object_id=batch_id)
-        return UsageReport(basis=Basis.UNSETTLED, faults=("the response states no id of the created batch",))
+def report_created(body: bytes) -> UsageReport:
+    """Return a pending report with the id of a new batch; unsettled if the response states none."""
+    batch_id = (decode_object(body) or {}).get("id")
+    if isinstance(batch_id, str):
+        return UsageReport(basis=Basis.PENDING, object_id=batch_id)
+    return UsageReport(basis=Basis.UNSETTLED, faults=("the response states no id of the created batch",))
 
 
 def has_ended(state: bytes) -> bool:

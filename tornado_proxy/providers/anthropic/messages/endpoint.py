@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import UsageReport
 from tornado_proxy.providers.anthropic.messages.report import estimate_message, report_message
@@ -9,6 +11,7 @@ from tornado_proxy.providers.anthropic.messages.request import MEMBERS, read_fac
 from tornado_proxy.providers.anthropic.messages.stream import MessageStreamReader
 from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, RequestView, ResponseHead, UsageReader
 from tornado_proxy.providers.shared import token_estimate
+from tornado_proxy.providers.shared.body_reader import BodyReader
 from tornado_proxy.providers.shared.json_body import read_members
 from tornado_proxy.providers.shared.json_values import decode_object
 
@@ -26,35 +29,19 @@ def parse(request: RequestView) -> ParsedRequest:
 def make_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
     """Return the reader of a response: its media type says whether it is streamed."""
     # The request's `stream` does not decide: a response to it can still be one JSON body.
-    return MessageStreamReader(facts) if head.media_type == "text/event-stream" else MessageJsonReader(facts)
+    if head.media_type == "text/event-stream":
+        return MessageStreamReader(facts)
+    return BodyReader(functools.partial(report_body, facts))
 
 
-class MessageJsonReader:
-    """Reads a message that is one JSON object."""
-
-    object_id: str | None = None
-
-    def __init__(self, facts: RequestFacts) -> None:
-        self._facts = facts
-        self._chunks: list[bytes] = []
-        self._body_bytes = 0
-
-    def feed(self, data: bytes) -> None:
-        """Hold the next body bytes."""
-        self._chunks.append(data)
-        self._body_bytes += len(data)
-
-    def close(self, *, complete: bool) -> None:
-        """End the body.  `complete` is not needed: a body that broke off is not JSON."""
-
-    def result(self) -> UsageReport:
-        """Return the stated usage; without any, an estimate from the lengths of request and response."""
-        message = decode_object(b"".join(self._chunks)) or {}
-        self._chunks.clear()
-        usage = message.get("usage")
-        if isinstance(usage, dict):
-            return report_message(message, usage)
-        return estimate_message(self._facts, message, {}, token_estimate.estimate_tokens(self._body_bytes))
+def report_body(facts: RequestFacts, body: bytes) -> UsageReport:
+    """Return the usage that a message states; without any, an estimate from the lengths of request and response."""
+    # A body that broke off is not JSON, so it states no usage either.
+    message = decode_object(body) or {}
+    usage = message.get("usage")
+    if isinstance(usage, dict):
+        return report_message(message, usage)
+    return estimate_message(facts, message, {}, token_estimate.estimate_tokens(len(body)))
 
 
 MESSAGE_ENDPOINTS = (HttpEndpoint("POST", "/v1/messages", parse=parse, reader=make_reader),)
