@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from tests.providers.fake_provider.generate import GENERATE
 from tornado_proxy.domain.errors import RequestError
 from tornado_proxy.domain.identity import Secret
-from tornado_proxy.providers.contract import ExampleRequest, HttpEndpoint, PriceListConvention, Provider, SdkVariables
+from tornado_proxy.providers.contract import HttpEndpoint, Provider
+from tornado_proxy.providers.conventions import ExampleRequest, PriceListConvention, SdkVariables
 
 
 def make_key_headers(key: Secret) -> Mapping[str, Secret]:

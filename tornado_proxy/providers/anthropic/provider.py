@@ -8,7 +8,8 @@ from tornado_proxy.domain.identity import Secret
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.providers.anthropic.endpoints import ANTHROPIC_ENDPOINTS
 from tornado_proxy.providers.anthropic.errors import error_body
-from tornado_proxy.providers.contract import ExampleRequest, PriceListConvention, Provider, SdkVariables
+from tornado_proxy.providers.contract import Provider
+from tornado_proxy.providers.conventions import ExampleRequest, PriceListConvention, SdkVariables
 
 
 def _make_key_headers(key: Secret) -> Mapping[str, Secret]:

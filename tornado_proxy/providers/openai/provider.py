@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tornado_proxy.domain.identity import Secret
-from tornado_proxy.providers.contract import (
+from tornado_proxy.providers.contract import Provider
+from tornado_proxy.providers.conventions import (
     ExampleRequest,
     PriceListConvention,
-    Provider,
     SdkVariables,
     WebSocketConvention,
 )

@@ -1,0 +1,53 @@
+"""Conventions of a provider beside its HTTP API: WebSocket subprotocols, SDK variables, public price lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tornado_proxy.domain.usage import Meter
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocketConvention:
+    """How browsers, which cannot set headers, use subprotocols of a provider's WebSockets.
+
+    `token_prefix` begins the subprotocol that carries the token.  Those that begin with one of `private_prefixes` carry
+    credentials or choose an account and are never forwarded.  `default` is selected if the provider selects none.
+    """
+
+    token_prefix: str
+    private_prefixes: tuple[str, ...]
+    default: str
+
+
+@dataclass(frozen=True, slots=True)
+class SdkVariables:
+    """The environment variables that the provider's SDKs read.
+
+    `base_path` follows the host in the base URL of the SDKs: "/v1" if their own paths do not begin with it.
+    """
+
+    api_key: str
+    base_url: str
+    base_path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleRequest:
+    """The path and model of a cheap request for one message of text, which `tornado-proxy demo` shows."""
+
+    path: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class PriceListConvention:
+    """How public price lists describe the models of a provider.
+
+    `names` are the lists' names of the provider.  `cache_write` is the meter of cache writes without a stated lifetime.
+    `endpoints` serve every model of the provider, empty if they differ by model.
+    """
+
+    names: frozenset[str]
+    cache_write: Meter = Meter.CACHE_WRITE
+    endpoints: tuple[str, ...] = ()
