@@ -71,10 +71,10 @@ def is_retried(operation: Operation) -> bool:
     An intent is refused before its request costs anything.  A record is retried: the provider charges for it.
     """
     match operation:
-        case WriteIntent() | ReadStore():
-            return False
         case WriteRecord() | WriteSettlement() | MoveIntents() | WithdrawIntent():
             return True
+        case WriteIntent() | ReadStore():
+            return False
         case _:
             assert_never(operation)
 
@@ -111,21 +111,24 @@ def make_storable(operation: Operation) -> Operation:
 
 def make_batch(items: Sequence[QueueItem]) -> Batch:
     """Return the rows to write in one transaction."""
-    batch = Batch([], [], [], [])
+    batch = Batch()
+    # `case WriteRecord()` and not `case WriteRecord(row)`: a positional pattern doubles the time of this loop, which
+    # runs for each operation of the proxy.
     for item in items:
-        match item.operation:
-            case WriteRecord(row):
-                batch.records.append(row)
-            case WriteIntent(row):
-                batch.intents.append(row)
-            case MoveIntents(rows):
-                batch.intents.extend(rows)
-            case WriteSettlement(row):
-                batch.settlements.append(row)
-            case WithdrawIntent(request_id):
-                batch.withdrawn.append(request_id)
+        operation = item.operation
+        match operation:
+            case WriteRecord():
+                batch.records.append(operation.row)
+            case WriteIntent():
+                batch.intents.append(operation.row)
+            case MoveIntents():
+                batch.intents.extend(operation.rows)
+            case WriteSettlement():
+                batch.settlements.append(operation.row)
+            case WithdrawIntent():
+                batch.withdrawn.append(operation.request_id)
             case ReadStore():
                 pass  # it runs after the transaction
-            case _ as unreachable:
-                assert_never(unreachable)
+            case _:
+                assert_never(operation)
     return batch

@@ -51,7 +51,7 @@ _FIRST_SEARCH_S = 5.0
 #: Operations of one transaction: one of 2000 takes far less than the 100 ms in which a record is durable.
 MAX_TRANSACTION_OPERATIONS = 2000
 
-#: Operations held in memory while the store fails, some 60 MB.  More records are held by the journal alone.
+#: Operations held in memory while the store fails, some 40 MB.  More records are held by the journal alone.
 MAX_HELD_OPERATIONS = 20_000
 
 
