@@ -57,9 +57,9 @@ class Server:
         self._snapshots = SnapshotHolder(config, first)
         self._services: Services | None = None
         self._servers: list[HTTPServer] = []
-        self._settling: asyncio.Task[None] | None = None
+        self._settlement_task: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self._second_signal = asyncio.Event()
         self._reloading = asyncio.Lock()
         self.port = 0
         self.admin_port = 0
@@ -78,7 +78,7 @@ class Server:
         upstream = UpstreamClient(force_instance=True)
         settler = DeferredSettlement(self._snapshots, upstream, ledger)
         services = self._services = self._build_services(ledger, upstream, settler)
-        self._settling = tasks.spawn(settler.run(), "settlement")
+        self._settlement_task = tasks.spawn(settler.run(), "settlement")
         clients = ClientApplication([(USAGE_PATH, UsageHandler, {"services": services})], services)
         server = ClientPortServer(clients, clients.idle_connections, clients.body_timeouts)
         self.port = self._listen(server, settings.listen)
@@ -97,13 +97,13 @@ class Server:
             drains=DrainLimiter(),
         )
 
-    def _listen(self, server: HTTPServer, where: ListenSettings) -> int:
+    def _listen(self, server: HTTPServer, address: ListenSettings) -> int:
         """Bind and listen; return the port, which the kernel chooses if the configured one is 0."""
         try:
-            sockets = bind_sockets(where.port, where.host, backlog=_BACKLOG, reuse_port=where.reuse_port)
+            sockets = bind_sockets(address.port, address.host, backlog=_BACKLOG, reuse_port=address.reuse_port)
         except OSError as error:
             # The message of bind_sockets does not name the address.
-            raise ListenError(f"{where.host}:{where.port}: {error.strerror or error}") from error
+            raise ListenError(f"{address.host}:{address.port}: {error.strerror or error}") from error
         server.add_sockets(sockets)
         self._servers.append(server)
         port: int = sockets[0].getsockname()[1]
@@ -141,16 +141,16 @@ class Server:
             _log.error("reload refused; the old configuration stays in use", extra={"faults": str(error).splitlines()})
 
     def stop(self) -> None:
-        """Begin to drain; called again, end at once."""
+        """Start to drain; a second call stops at once."""
         assert self._services is not None
         if self._services.capacity.draining:
-            self._hurry.set()
+            self._second_signal.set()
             return
         self._services.capacity.begin_drain()
         tasks.spawn(self._drain(self._services), "drain")
 
     async def wait_stopped(self) -> None:
-        """Wait until the drain is over and the ledger is flushed."""
+        """Wait until the server has drained and the ledger is flushed."""
         await self._stopped.wait()
 
     async def _drain(self, services: Services) -> None:
@@ -158,19 +158,19 @@ class Server:
             limit_s = self._snapshots.current.settings.shutdown.drain_s
             _log.info("draining", extra={"in_flight": len(services.capacity), "limit_s": limit_s})
             self._servers[0].stop()
-            idle = tasks.spawn(services.capacity.wait_idle(limit_s), "wait for calls in flight")
-            hurry = tasks.spawn(self._hurry.wait(), "wait for a second signal")
-            await asyncio.wait((idle, hurry), return_when=asyncio.FIRST_COMPLETED)
+            idle = tasks.spawn(services.capacity.wait_idle(limit_s), "wait for requests in flight")
+            second_signal = tasks.spawn(self._second_signal.wait(), "wait for a second signal")
+            await asyncio.wait((idle, second_signal), return_when=asyncio.FIRST_COMPLETED)
             idle.cancel()
-            hurry.cancel()
-            for call in services.capacity:
-                call.end(Outcome.SHUTDOWN)
+            second_signal.cancel()
+            for request in services.capacity:
+                request.end(Outcome.SHUTDOWN)
             await services.capacity.wait_idle(_LAST_RECORDS_S)
             for server in self._servers:
                 server.stop()
                 await server.close_all_connections()
-            if self._settling is not None:
-                self._settling.cancel()
+            if self._settlement_task is not None:
+                self._settlement_task.cancel()
             services.upstream.close()
             await services.ledger.close()
             _log.info("stopped")

@@ -1,4 +1,4 @@
-"""Pages of usage: never cut in silence."""
+"""Pages of usage: never cut silently."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from tornado_proxy.ledger.reports.usage import UsageResult, UsageRow
 
 
 def rows(count: int) -> UsageResult:
-    one = Decimal("0.1")
+    amount = Decimal("0.1")
     listed = [
-        UsageRow(None, None, (f"room-{n:06}",), "openai", "gpt-5.4", "input_tokens", 1, Decimal(2), Decimal(0), one)
+        UsageRow(None, None, (f"room-{n:06}",), "openai", "gpt-5.4", "input_tokens", 1, Decimal(2), Decimal(0), amount)
         for n in range(count)
     ]
-    return UsageResult(listed, count, one * count, 0, 0)
+    return UsageResult(listed, count, amount * count, 0, 0)
 
 
-def asked(**given: str) -> UsageRequest:
+def request(**given: str) -> UsageRequest:
     arguments = {name: [value] for name, value in {"group_by": "room", **given}.items()}
     return read_usage_request(arguments, "", Caller("p", participant="ada"), Project("p", "first"))
 
 
-def test_ten_thousand_rows_come_at_once_and_more_only_in_pages() -> None:
-    assert len(json.loads(make_page(rows(10_000), asked()).body)["usage"]) == 10_000
+def test_more_than_ten_thousand_rows_need_pages() -> None:
+    assert len(json.loads(make_page(rows(10_000), request()).body)["usage"]) == 10_000
     with pytest.raises(BadRequest, match="10001 rows are too many"):
-        make_page(rows(10_001), asked())
-    assert len(json.loads(make_page(rows(10_001), asked(limit="10000")).body)["usage"]) == 10_000
+        make_page(rows(10_001), request())
+    assert len(json.loads(make_page(rows(10_001), request(limit="10000")).body)["usage"]) == 10_000
 
 
-def test_pages_follow_each_other_without_a_gap_though_rows_come_in_between() -> None:
-    first = make_page(rows(5), asked(limit="2"))
+def test_pages_have_no_gap_when_rows_are_added_meanwhile() -> None:
+    first = make_page(rows(5), request(limit="2"))
     assert first.next_cursor is not None
 
-    # Before the next page is read, a room has come that sorts before its first row, and one that sorts after it.
+    # Two more rooms sort behind the first page before the next page is read.
     grown = rows(7)
-    second = make_page(grown, asked(limit="4", cursor=first.next_cursor))
+    second = make_page(grown, request(limit="4", cursor=first.next_cursor))
 
     seen = [json.loads(page.body)["usage"] for page in (first, second)]
     assert [[row["room"] for row in page] for page in seen] == [
@@ -51,15 +51,15 @@ def test_pages_follow_each_other_without_a_gap_though_rows_come_in_between() -> 
     assert json.loads(second.body)["summary"]["total"] == "0.7"
 
 
-def test_the_last_page_has_no_next() -> None:
-    page = make_page(rows(2), asked(limit="2"))
+def test_last_page_has_no_cursor() -> None:
+    page = make_page(rows(2), request(limit="2"))
 
     assert page.next_cursor is None
     assert json.loads(page.body)["next_cursor"] is None
 
 
-def test_csv_pages_hold_the_same_rows() -> None:
-    page = make_page(rows(3), asked(limit="2", format="csv"))
+def test_csv_page_has_the_same_rows() -> None:
+    page = make_page(rows(3), request(limit="2", format="csv"))
 
     assert page.next_cursor is not None
     assert page.body.decode().splitlines() == [

@@ -1,4 +1,4 @@
-"""What a caller may ask the usage API, and how its words are read."""
+"""Parameters of the usage API: parsing, and the usage that a caller may read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tornado_proxy.api.usage_query import KNOWN, UsageRequest, read_usage_request, sees_all
+from tornado_proxy.api.usage_query import PARAMETERS, UsageRequest, read_usage_request, sees_whole_project
 from tornado_proxy.domain.errors import BadRequest, NotAllowed
 from tornado_proxy.domain.identity import Caller, Member, Project
 from tornado_proxy.ledger.reports.intervals import Interval
@@ -24,7 +24,7 @@ def read(caller: Caller = ADA, accept: str = "", **given: str) -> UsageRequest:
 
 
 @pytest.mark.parametrize(
-    ("caller", "all_of_it"),
+    ("caller", "whole_project"),
     [
         (ADA, False),
         (BOSS, True),
@@ -35,27 +35,27 @@ def read(caller: Caller = ADA, accept: str = "", **given: str) -> UsageRequest:
         (Caller("p1", participant="boss@example.com"), False),
     ],
 )
-def test_admins_see_the_whole_project(caller: Caller, all_of_it: bool) -> None:
-    assert sees_all(caller, PROJECT) is all_of_it
-    which = read(caller).question.which
+def test_admins_see_the_whole_project(caller: Caller, whole_project: bool) -> None:
+    assert sees_whole_project(caller, PROJECT) is whole_project
+    which = read(caller).query.which
     own = UsageFilter(project_id="p1", participant=caller.participant, user=caller.user)
-    assert which == (UsageFilter(project_id="p1") if all_of_it else own)
+    assert which == (UsageFilter(project_id="p1") if whole_project else own)
 
 
 @pytest.mark.parametrize("name", ["participant", "user"])
-def test_others_are_seen_by_admins_alone(name: str) -> None:
+def test_only_admins_read_the_usage_of_others(name: str) -> None:
     with pytest.raises(NotAllowed, match="your own usage only"):
         read(ADA, **{name: "bob"})
-    assert getattr(read(BOSS, **{name: "bob"}).question.which, name) == "bob"
+    assert getattr(read(BOSS, **{name: "bob"}).query.which, name) == "bob"
 
 
-def test_a_caller_without_a_name_sees_nothing() -> None:
+def test_caller_without_a_name_is_rejected() -> None:
     with pytest.raises(NotAllowed, match="neither a participant nor a user"):
         read(Caller("p1"))
 
 
-def test_asking_for_oneself_by_name_is_fine() -> None:
-    assert read(participant="ada").question.which.participant == "ada"
+def test_caller_may_name_itself() -> None:
+    assert read(participant="ada").query.which.participant == "ada"
 
 
 @pytest.mark.parametrize(
@@ -69,49 +69,49 @@ def test_asking_for_oneself_by_name_is_fine() -> None:
         ("2026-11-01T10:00:00 02:00", "2026-11-01T08:00:00.000Z"),
     ],
 )
-def test_times_are_taken_with_and_without_an_offset(text: str, utc: str) -> None:
-    assert read(start=text).question.which.since == utc
+def test_time_without_an_offset_is_utc(text: str, utc: str) -> None:
+    assert read(start=text).query.which.since == utc
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"start": "yesterday"}, "start is a date or a time"),
-        ({"end": "0001-01-01T00:00:00+10:00"}, "end is a date or a time"),
+        ({"start": "yesterday"}, "start must be a date or a time"),
+        ({"end": "0001-01-01T00:00:00+10:00"}, "end must be a date or a time"),
         ({"start": "2026-11-02", "end": "2026-11-01"}, "start must be before end"),
         ({"interval": "fortnight"}, "hour, day, week, month"),
-        ({"interval": "day", "group_by": "month"}, "one interval at a time"),
+        ({"interval": "day", "group_by": "month"}, "group by one interval, not by day and month"),
         ({"group_by": "colour"}, "cannot group by colour"),
         ({"basis": "guessed"}, "reported, inferred"),
-        ({"annotations": "env=prod"}, "JSON object of text"),
-        ({"annotations": '{"env": 1}'}, "JSON object of text"),
+        ({"annotations": "env=prod"}, "JSON object of strings"),
+        ({"annotations": '{"env": 1}'}, "JSON object of strings"),
         ({"limit": "0"}, "from 1 to 10000"),
         ({"limit": "10001"}, "from 1 to 10000"),
         ({"limit": "1e3"}, "from 1 to 10000"),
-        ({"cursor": "nonsense!"}, "next_cursor of the page before"),
+        ({"cursor": "nonsense!"}, "next_cursor of the previous page"),
         ({"format": "xml"}, "json or csv"),
         ({"particpant": "ada"}, "did you mean participant"),
-        ({"room": ""}, "is empty, too long or no text"),
-        ({"room": "a\0b"}, "is empty, too long or no text"),
+        ({"room": ""}, "is empty, longer than 32768 characters or no text"),
+        ({"room": "a\0b"}, "is empty, longer than 32768 characters or no text"),
     ],
 )
-def test_what_cannot_be_understood_is_refused_with_what_to_do(given: dict[str, str], message: str) -> None:
+def test_malformed_parameter_is_rejected_with_the_rule(given: dict[str, str], message: str) -> None:
     with pytest.raises(BadRequest, match=message):
         read(BOSS, **given)
 
 
-def test_a_parameter_stands_once() -> None:
-    with pytest.raises(BadRequest, match="more than once"):
+def test_repeated_parameter_is_rejected() -> None:
+    with pytest.raises(BadRequest, match="is repeated"):
         read_usage_request({"room": ["a", "b"]}, "", ADA, PROJECT)
 
 
 @pytest.mark.parametrize("given", [{"interval": "day"}, {"group_by": "day"}, {"interval": "day", "group_by": "day"}])
-def test_a_day_is_an_interval_and_a_group(given: dict[str, str]) -> None:
-    assert read(**given).question.interval is Interval.DAY
+def test_day_works_as_interval_and_as_group(given: dict[str, str]) -> None:
+    assert read(**given).query.interval is Interval.DAY
 
 
-def test_groups_keep_their_order_and_what_every_row_has_changes_nothing() -> None:
-    assert read(group_by="room, model,participant,room").question.group_by == ("room", "participant")
+def test_groups_keep_their_order_and_members_of_every_row_are_ignored() -> None:
+    assert read(group_by="room, model,participant,room").query.group_by == ("room", "participant")
 
 
 @pytest.mark.parametrize(
@@ -126,29 +126,31 @@ def test_groups_keep_their_order_and_what_every_row_has_changes_nothing() -> Non
         ({"format": "json"}, "text/csv", False),
     ],
 )
-def test_the_shape_is_the_one_named_else_the_one_accepted(given: dict[str, str], accept: str, csv: bool) -> None:
+def test_format_parameter_wins_over_the_accept_header(given: dict[str, str], accept: str, csv: bool) -> None:
     assert read(ADA, accept, **given).csv is csv
 
 
-@given(st.dictionaries(st.sampled_from(sorted(KNOWN)), st.text() | st.sampled_from(["day", "1", "2026-11-01", "{}"])))
+@given(
+    st.dictionaries(st.sampled_from(sorted(PARAMETERS)), st.text() | st.sampled_from(["day", "1", "2026-11-01", "{}"]))
+)
 @settings(deadline=None)
-def test_no_query_is_an_error_of_ours(given_words: dict[str, str]) -> None:
+def test_no_query_causes_an_internal_error(parameters: dict[str, str]) -> None:
     with contextlib.suppress(BadRequest, NotAllowed):
-        request = read(**given_words)
-        assert request.question.which.project_id == "p1"
-        assert request.question.which.participant == "ada"
+        request = read(**parameters)
+        assert request.query.which.project_id == "p1"
+        assert request.query.which.participant == "ada"
 
 
 @given(st.lists(st.text(max_size=100), max_size=9).map(tuple))
 @settings(deadline=None)
-def test_any_key_comes_back_through_a_cursor(key: tuple[str, ...]) -> None:
+def test_cursor_round_trips_any_key(key: tuple[str, ...]) -> None:
     assert read(cursor=read().cursor(key)).after == key
 
 
-def test_a_cursor_comes_back_as_the_key_and_goes_with_its_question_alone() -> None:
+def test_cursor_is_valid_only_with_its_own_parameters() -> None:
     key = ("2026-11-01T00:00:00.000Z", "röm", "openai", "gpt-5.4", "input_tokens")
     cursor = read(interval="day", group_by="room").cursor(key)
 
     assert read(interval="day", group_by="room", cursor=cursor, limit="5").after == key
-    with pytest.raises(BadRequest, match="goes with the parameters"):
+    with pytest.raises(BadRequest, match="belongs to other parameters"):
         read(interval="day", cursor=cursor)

@@ -70,7 +70,7 @@ def test_project_is_that_of_the_token_or_of_the_option(proxy: ProxyProcess) -> N
 @pytest.mark.parametrize(
     ("arguments", "token", "status", "message"),
     [
-        (("--participant", "bob"), None, 1, "the server returned 403: you see your own usage only"),
+        (("--participant", "bob"), None, 1, "the server returned 403: you can read your own usage only"),
         (("--group-by", "colour"), None, 1, "the server returned 400: cannot group by colour"),
         ((), "", 1, "the environment variable TOKEN is empty or not set"),
         ((), "not-a-token", 2, "use --project"),

@@ -124,7 +124,7 @@ def test_invalid_parameter_is_a_400_with_its_rule(proxy: ProxyProcess) -> None:
 
     assert response.status_code == 400
     assert response.json()["error"] == {
-        "message": "interval is one of hour, day, week, month",
+        "message": "interval must be one of hour, day, week, month",
         "type": "invalid_request_error",
         "param": "interval",
         "code": "bad_request",

@@ -1,4 +1,4 @@
-"""The admin port: liveness, readiness, metrics and reload.  Never served on the client port."""
+"""The admin port: liveness, readiness, metrics and reload.  The client port serves none of them."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ class _AdminHandler(RequestHandler):
 
 
 class HealthHandler(_AdminHandler):
-    """`GET /healthz`: 200 as long as the event loop turns."""
+    """`GET /healthz`: 200 while the event loop runs."""
 
     def get(self) -> None:
-        """Answer."""
+        """Respond with "ok"."""
         self.finish("ok\n")
 
 
 class ReadyHandler(_AdminHandler):
-    """`GET /readyz`: 200 when a new request would be taken, else 503 and the reason."""
+    """`GET /readyz`: 200 if a new request would be accepted, else 503 and the reason."""
 
     def get(self) -> None:
-        """Answer."""
+        """Respond with the readiness."""
         if self.services.capacity.draining:
             self.set_status(503)
             self.finish("shutting down\n")
@@ -51,7 +51,7 @@ class MetricsHandler(_AdminHandler):
     """`GET /metrics`: the Prometheus text format."""
 
     def get(self) -> None:
-        """Answer."""
+        """Respond with all metrics."""
         metrics.LEDGER_PENDING.set(self.services.ledger.pending)
         metrics.LEDGER_HEALTHY.set(1 if self.services.ledger.healthy else 0)
         self.set_header("Content-Type", CONTENT_TYPE_LATEST)
@@ -60,10 +60,10 @@ class MetricsHandler(_AdminHandler):
 
 
 class ReloadHandler(_AdminHandler):
-    """`POST /reload`: as SIGHUP; 422 and every fault when the new configuration is refused."""
+    """`POST /reload`: reload as SIGHUP does; 422 and every fault if the new configuration is invalid."""
 
     async def post(self) -> None:
-        """Reload and answer with the generation in use."""
+        """Reload and respond with the current generation."""
         try:
             await self.reload()
         except ConfigError as error:
@@ -74,7 +74,7 @@ class ReloadHandler(_AdminHandler):
 
 
 def admin_application(services: Services, reload: Reload) -> Application:
-    """The admin port's URL table."""
+    """Return the admin port's application."""
     shared = {"services": services, "reload": reload}
     return Application(
         [

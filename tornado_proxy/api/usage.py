@@ -1,6 +1,6 @@
 """The usage API on the client port: `GET /accounts/projects/{project_id}/llm-proxy/usage` (docs/usage_api.md).
 
-The caller comes with the same credential as to a provider's path, and sees its own usage; an admin sees the project's.
+The credential is the same as for a provider's path.  A caller reads its own usage, a project admin the project's.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from tornado_proxy.domain.identity import Caller, Project
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, BaseHandler
 from tornado_proxy.observability import access_log
 
-#: Where it is served; the group is the project's id.
+#: The route; its group is the project id.
 USAGE_PATH = r"/accounts/projects/([^/]+)/llm-proxy/usage"
 
 _CREDENTIAL_HEADERS = ("authorization",)
 
 
 class UsageHandler(BaseHandler):
-    """One question about usage.
+    """One request for usage.
 
-    Waits: for the ledger's reader, which ends each question in bounded time.
+    Waits for the ledger's reader, which bounds the time of each query.
     """
 
     async def get(self, project_id: str) -> None:
-        """Answer it."""
+        """Respond with one page of usage."""
         try:
             caller, project = self._authenticate(project_id)
             arguments = {
@@ -41,36 +41,36 @@ class UsageHandler(BaseHandler):
                 for name, values in self.request.query_arguments.items()
             }
             request = read_usage_request(arguments, self.request.headers.get("Accept", ""), caller, project)
-            answer = await self.services.ledger.usage(request.question)
-            page = await asyncio.to_thread(make_page, answer, request)
+            result = await self.services.ledger.usage(request.query)
+            page = await asyncio.to_thread(make_page, result, request)
         except RequestError as error:
             access_log.log_rejection(self.request_id, error)
             await self.respond_with_error(error)
             return
-        self._set_head(request, page)
-        with contextlib.suppress(StreamClosedError):  # the client has gone; there is nobody to tell
+        self._set_headers(request, page)
+        with contextlib.suppress(StreamClosedError):  # the client has disconnected
             await self.finish(page.body)
 
-    async def _refuse_method(self, project_id: str) -> None:
-        await self.respond_with_error(MethodNotAllowed("usage is read with GET", ("GET",)))
+    async def _reject_method(self, project_id: str) -> None:
+        await self.respond_with_error(MethodNotAllowed("usage supports GET only", ("GET",)))
 
-    head = post = put = patch = delete = options = _refuse_method
+    head = post = put = patch = delete = options = _reject_method
 
     def _authenticate(self, project_id: str) -> tuple[Caller, Project]:
-        """The caller, and the project that its credential is for.
+        """Return the caller and its project.
 
         Raises:
-            NotAuthenticated: there is no valid credential.
-            NotAllowed: it is one for another project.
+            NotAuthenticated: the credential is missing or invalid.
+            NotAllowed: the credential is for another project.
         """
         snapshot = self.services.snapshots.current
         token = find_token(self.request.headers.get_all(), _CREDENTIAL_HEADERS)
         caller = snapshot.authenticator.authenticate(token, datetime.now(UTC))
         if caller.project_id != project_id:
-            raise NotAllowed("your token is for another project; put the id of its own project into the path")
+            raise NotAllowed("your token is for another project; use the id of its own project in the path")
         return caller, snapshot.projects[caller.project_id]
 
-    def _set_head(self, request: UsageRequest, page: Page) -> None:
+    def _set_headers(self, request: UsageRequest, page: Page) -> None:
         self.set_header(REQUEST_ID_HEADER, self.request_id)
         self.set_header("Cache-Control", "no-store")
         if request.csv:
@@ -82,6 +82,6 @@ class UsageHandler(BaseHandler):
             self.set_header("Link", f'<{self._next_target(page.next_cursor)}>; rel="next"')
 
     def _next_target(self, cursor: str) -> str:
-        """The target of the next page: this one's query with another cursor (RFC 8288)."""
+        """Return the target of the next page for the Link header (RFC 8288): this query with another cursor."""
         query = [(name, values[-1]) for name, values in self.request.query_arguments.items() if name != "cursor"]
         return f"{self.request.path}?{urlencode([*query, ('cursor', cursor.encode())])}"

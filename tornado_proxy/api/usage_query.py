@@ -1,7 +1,6 @@
-"""What a request to the usage API asks for: its parameters as a question to the ledger, cut to what the caller may see.
+"""Parse the parameters of the usage API into a query to the ledger, limited to the usage that the caller may see.
 
-Pure.  A parameter that is not known is refused: a filter with a typing error would otherwise give a sum that is too
-large.
+Pure.  Unknown parameters are rejected: a misspelled filter would otherwise return a sum that is too large.
 """
 
 from __future__ import annotations
@@ -24,192 +23,212 @@ from tornado_proxy.ledger.reports.records_query import UsageFilter
 from tornado_proxy.ledger.reports.usage import GROUPS, UsageQuery
 from tornado_proxy.ledger.rows import format_time
 
-#: Filters by equality that are members of UsageFilter.
-_EQUAL = ("provider", "participant", "user", "room", "session", "endpoint", "basis")
+#: Parameters that filter by equality, each a member of UsageFilter.
+_EQUALITY_FILTERS = ("provider", "participant", "user", "room", "session", "endpoint", "basis")
 
 #: Every parameter.
-KNOWN = (
+PARAMETERS = (
     *("start", "end", "interval", "annotations", "group_by", "model", "type"),
-    *_EQUAL,
+    *_EQUALITY_FILTERS,
     *("limit", "cursor", "format"),
 )
 
-#: Members that every row has, so that grouping by them changes nothing.
-_ALWAYS = ("provider", "model", "type")
+#: Members of every row, so grouping by them changes nothing.
+_ROW_GROUPS = ("provider", "model", "type")
 
-#: Rows of one answer.
-MOST_ROWS = 10_000
+#: Rows of one response: some 2 MB of JSON.
+MAX_ROWS = 10_000
 
-#: Characters of a parameter; a cursor holds the names of one row.
-_LONGEST = 32_768
+#: Characters of a parameter.  A cursor is the longest: it holds the names of one row.
+_MAX_CHARACTERS = 32_768
 
 
 @dataclass(frozen=True, slots=True)
 class UsageRequest:
-    """A question, and how much of the answer to send in which shape.
+    """A query, and the page and format of its result.
 
-    `limit` is None where the caller did not ask for pages; `after` is the key of the last row of the page before.
+    Attributes:
+        query: The query to the ledger.
+        limit: Rows per page, None to send all rows.
+        after: The key of the last row of the previous page, None for the first page.
+        csv: True for CSV, False for JSON.
     """
 
-    question: UsageQuery
+    query: UsageQuery
     limit: int | None
     after: tuple[str, ...] | None
     csv: bool
 
     def cursor(self, key: tuple[str, ...]) -> str:
-        """The cursor of the page after the row with `key`."""
-        parts = (_mark(self.question), *key)
+        """Return the cursor of the page after the row with `key`."""
+        parts = (_fingerprint(self.query), *key)
         return base64.urlsafe_b64encode(msgspec.json.encode(parts)).decode().rstrip("=")
 
 
 def read_usage_request(
     arguments: Mapping[str, list[str]], accept: str, caller: Caller, project: Project
 ) -> UsageRequest:
-    """Read the query of a request of `caller`, who asks for usage of its own project.
+    """Parse a request of `caller` for usage of `project`, the caller's own.
+
+    Args:
+        arguments: The query parameters with all their values.
+        accept: The Accept header, which chooses the format if `format` is missing.
+        caller: The authenticated caller.
+        project: The caller's project.
 
     Raises:
-        BadRequest: a parameter is not known, stands twice or cannot be understood.
-        NotAllowed: it asks for the usage of somebody else, and the caller is no admin.
+        BadRequest: a parameter is unknown, repeated or malformed.
+        NotAllowed: the parameters name another participant or user, and the caller is no admin.
     """
-    given = {name: _one(name, values) for name, values in arguments.items()}
-    interval, groups = _groups(given.get("interval"), given.get("group_by"))
-    question = UsageQuery(
-        which=_filter(given, caller, project),
+    given = {name: _single_value(name, values) for name, values in arguments.items()}
+    interval, groups = _read_groups(given.get("interval"), given.get("group_by"))
+    query = UsageQuery(
+        which=_make_filter(given, caller, project),
         interval=interval,
         group_by=groups,
         model=given.get("model"),
         type=given.get("type"),
-        annotations=_annotations(given.get("annotations")),
+        annotations=_read_annotations(given.get("annotations")),
     )
     return UsageRequest(
-        question=question,
-        limit=_limit(given.get("limit")),
-        after=_after(given.get("cursor"), question),
+        query=query,
+        limit=_read_limit(given.get("limit")),
+        after=_read_cursor(given.get("cursor"), query),
         csv=_wants_csv(given.get("format"), accept),
     )
 
 
-def sees_all(caller: Caller, project: Project) -> bool:
-    """Whether the caller is an admin of the project."""
+def sees_whole_project(caller: Caller, project: Project) -> bool:
+    """Return True if the caller is an admin of the project."""
     if caller.admin:
         return True
     return caller.user is not None and any(member.admin and member.user == caller.user for member in project.members)
 
 
-def _one(name: str, values: list[str]) -> str:
-    if name not in KNOWN:
-        near = difflib.get_close_matches(name, KNOWN, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(KNOWN)}"
-        raise BadRequest(f"the parameter {name[:40]} is not known; {hint}", param=name[:40])
+def _single_value(name: str, values: list[str]) -> str:
+    if name not in PARAMETERS:
+        similar = difflib.get_close_matches(name, PARAMETERS, 1)
+        hint = f"did you mean {similar[0]}?" if similar else f"the parameters are {', '.join(PARAMETERS)}"
+        raise BadRequest(f"unknown parameter {name[:40]}; {hint}", param=name[:40])
     if len(values) != 1:
-        raise BadRequest(f"the parameter {name} stands more than once; send it once", param=name)
-    if not values[0] or len(values[0]) > _LONGEST or "\0" in values[0]:
-        raise BadRequest(f"the parameter {name} is empty, too long or no text; leave it out or mend it", param=name)
+        raise BadRequest(f"parameter {name} is repeated; send it once", param=name)
+    if not values[0] or len(values[0]) > _MAX_CHARACTERS or "\0" in values[0]:
+        raise BadRequest(
+            f"parameter {name} is empty, longer than {_MAX_CHARACTERS} characters or no text; correct or omit it",
+            param=name,
+        )
     return values[0]
 
 
-def _filter(given: Mapping[str, str], caller: Caller, project: Project) -> UsageFilter:
-    wanted = {name: given.get(name) for name in _EQUAL}
-    if wanted["basis"] is not None and wanted["basis"] not in set(Basis):
-        raise BadRequest(f"basis is one of {', '.join(Basis)}", param="basis")
-    if not sees_all(caller, project):
+def _make_filter(given: Mapping[str, str], caller: Caller, project: Project) -> UsageFilter:
+    filters = {name: given.get(name) for name in _EQUALITY_FILTERS}
+    if filters["basis"] is not None and filters["basis"] not in set(Basis):
+        raise BadRequest(f"basis must be one of {', '.join(Basis)}", param="basis")
+    if not sees_whole_project(caller, project):
         if caller.participant is None and caller.user is None:
-            raise NotAllowed("your credential names neither a participant nor a user, so that no usage is its own")
+            raise NotAllowed("your credential names neither a participant nor a user, so no usage is yours")
         for name, own in (("participant", caller.participant), ("user", caller.user)):
-            if wanted[name] not in (None, own):
+            if filters[name] not in (None, own):
                 raise NotAllowed(
-                    f"you see your own usage only; leave {name} out, or ask an admin of project {project.name}",
+                    f"you can read your own usage only; omit {name}, or ask an admin of project {project.name}",
                     param=name,
                 )
-            wanted[name] = own
-    start, end = (_moment(name, given.get(name)) for name in ("start", "end"))
+            filters[name] = own
+    start, end = (_read_time(name, given.get(name)) for name in ("start", "end"))
     if start is not None and end is not None and start >= end:
         raise BadRequest("start must be before end", param="start")
     return UsageFilter(
         project_id=project.id,
         since=None if start is None else format_time(start),
         until=None if end is None else format_time(end),
-        **wanted,
+        **filters,
     )
 
 
-def _moment(name: str, text: str | None) -> datetime | None:
-    """A date or an RFC 3339 time; without an offset it is UTC."""
+def _read_time(name: str, text: str | None) -> datetime | None:
+    """Parse a date or an RFC 3339 time; a time without an offset is UTC."""
     if text is None:
         return None
     try:
-        # A plus that was not encoded arrives as a space.
-        moment = datetime.fromisoformat(text.strip().replace(" ", "+") if "T" in text else text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+        # A "+" that the client did not percent-encode arrives as a space.
+        time = datetime.fromisoformat(text.strip().replace(" ", "+") if "T" in text else text)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         raise BadRequest(
-            f"{name} is a date or a time such as 2026-11-01 or 2026-11-01T00:00:00Z (UTC)", param=name
+            f"{name} must be a date or a time such as 2026-11-01 or 2026-11-01T00:00:00Z (UTC)", param=name
         ) from None
 
 
-def _groups(interval: str | None, group_by: str | None) -> tuple[Interval | None, tuple[str, ...]]:
-    """The span that rows are summed in, and what else they are grouped by, in the order that was asked for."""
+def _read_groups(interval: str | None, group_by: str | None) -> tuple[Interval | None, tuple[str, ...]]:
+    """Return the interval of the sums, and the other groups in the requested order."""
     names = [name.strip() for name in (group_by or "").split(",") if name.strip()]
-    spans = [interval] if interval is not None else []
+    intervals = [interval] if interval is not None else []
     for name in names:
-        if name not in (*GROUPS, *_ALWAYS, *Interval):
-            known = ", ".join((*Interval, *_ALWAYS, *GROUPS))
-            raise BadRequest(f"cannot group by {name[:40]}; known are {known}", param="group_by")
+        if name not in (*GROUPS, *_ROW_GROUPS, *Interval):
+            groups_known = ", ".join((*Interval, *_ROW_GROUPS, *GROUPS))
+            raise BadRequest(f"cannot group by {name[:40]}; the groups are {groups_known}", param="group_by")
         if name in set(Interval):
-            spans.append(name)
-    if any(span not in set(Interval) for span in spans):
-        raise BadRequest(f"interval is one of {', '.join(Interval)}", param="interval")
-    if len(set(spans)) > 1:
-        raise BadRequest(f"one interval at a time, not {' and '.join(spans)}", param="interval")
+            intervals.append(name)
+    if any(name not in set(Interval) for name in intervals):
+        raise BadRequest(f"interval must be one of {', '.join(Interval)}", param="interval")
+    if len(set(intervals)) > 1:
+        raise BadRequest(f"group by one interval, not by {' and '.join(intervals)}", param="interval")
     groups = dict.fromkeys(name for name in names if name in GROUPS)
-    return (Interval(spans[0]) if spans else None), tuple(groups)
+    return (Interval(intervals[0]) if intervals else None), tuple(groups)
 
 
-def _annotations(text: str | None) -> tuple[tuple[str, str], ...]:
-    """Annotations as the package meshagent-api sends them: one JSON object of text.  Names have no case."""
+def _read_annotations(text: str | None) -> tuple[tuple[str, str], ...]:
+    """Parse annotations as the package meshagent-api sends them: one JSON object of strings, names in any case."""
     if text is None:
         return ()
     try:
-        wanted = msgspec.json.decode(text, type=dict[str, str])
+        annotations = msgspec.json.decode(text, type=dict[str, str])
     except (msgspec.DecodeError, RecursionError):
-        raise BadRequest('annotations is a JSON object of text, such as {"env": "prod"}', param="annotations") from None
-    return tuple(sorted((name.lower(), value) for name, value in wanted.items()))
+        raise BadRequest(
+            'annotations must be a JSON object of strings, such as {"env": "prod"}', param="annotations"
+        ) from None
+    return tuple(sorted((name.lower(), value) for name, value in annotations.items()))
 
 
-def _limit(text: str | None) -> int | None:
+def _read_limit(text: str | None) -> int | None:
     if text is None:
         return None
-    if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= MOST_ROWS:
-        raise BadRequest(f"limit is a number of rows from 1 to {MOST_ROWS}", param="limit")
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= MAX_ROWS:
+        raise BadRequest(f"limit must be a number of rows from 1 to {MAX_ROWS}", param="limit")
     return int(text)
 
 
-def _after(cursor: str | None, question: UsageQuery) -> tuple[str, ...] | None:
+def _read_cursor(cursor: str | None, query: UsageQuery) -> tuple[str, ...] | None:
     if cursor is None:
         return None
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
-        mark, *key = msgspec.json.decode(base64.b64decode(padded, altchars="-_", validate=True), type=list[str])
+        fingerprint, *key = msgspec.json.decode(base64.b64decode(padded, altchars="-_", validate=True), type=list[str])
     except (binascii.Error, msgspec.DecodeError, ValueError):
-        raise BadRequest("cursor is the next_cursor of the page before, unchanged", param="cursor") from None
-    if mark != _mark(question):
-        raise BadRequest("a cursor goes with the parameters that it was given for, limit apart", param="cursor")
+        raise BadRequest("cursor must be the next_cursor of the previous page, unchanged", param="cursor") from None
+    if fingerprint != _fingerprint(query):
+        raise BadRequest("the cursor belongs to other parameters; only limit may change between pages", param="cursor")
     return tuple(key)
 
 
-def _mark(question: UsageQuery) -> str:
-    return hashlib.sha256(repr(question).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+def _fingerprint(query: UsageQuery) -> str:
+    return hashlib.sha256(repr(query).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def _wants_csv(shape: str | None, accept: str) -> bool:
-    if shape is not None:
-        if shape not in ("json", "csv"):
-            raise BadRequest("format is json or csv", param="format")
-        return shape == "csv"
+def _wants_csv(format_name: str | None, accept: str) -> bool:
+    if format_name is not None:
+        if format_name not in ("json", "csv"):
+            raise BadRequest("format must be json or csv", param="format")
+        return format_name == "csv"
     return next(
-        (kind == "text/csv" for kind in _media_types(accept) if kind in ("text/csv", "application/json")), False
+        (
+            media_type == "text/csv"
+            for media_type in _media_types(accept)
+            if media_type in ("text/csv", "application/json")
+        ),
+        False,
     )
 
 
 def _media_types(accept: str) -> Iterable[str]:
-    return (one.partition(";")[0].strip().lower() for one in accept.split(","))
+    return (media_range.partition(";")[0].strip().lower() for media_range in accept.split(","))
