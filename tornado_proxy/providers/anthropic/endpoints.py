@@ -13,6 +13,7 @@ ANTHROPIC_ENDPOINTS = (
     *COUNT_ENDPOINTS,
     *BATCH_ENDPOINTS,
     *COMPLETE_ENDPOINTS,
+    # The gateway removes models that the caller cannot use; `models_list` in proxy.yaml switches that off.
     HttpEndpoint("GET", "/v1/models"),
     HttpEndpoint("GET", "/v1/models/{id}"),
 )

@@ -98,6 +98,7 @@ def read_model(members: Mapping[str, Any]) -> str:
 
 def insert_first(body: bytes, member: bytes) -> bytes:
     """Return the JSON object `body` with `member` (`"name":value`) inserted before its first member."""
+    # Before the first member: any other position would have to be found by parsing the members.
     opening = _OPENING.search(body)
     assert opening is not None
     separator = b"" if opening[1] else b","

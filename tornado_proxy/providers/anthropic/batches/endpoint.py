@@ -58,6 +58,7 @@ def parse(request: RequestView) -> ParsedRequest:
     if not read_list(read_members(body, ("requests",)), "requests"):
         raise InvalidBody('"requests" must be a list of at least one request', param="requests")
     requests = list(_read_requests(body))
+    # A batch has up to 100,000 requests, most of them with the same spends; admission checks each spend once.
     models = {facts.model for facts in requests}
     facts = RequestFacts(
         model=models.pop() if len(models) == 1 else None,
@@ -79,6 +80,7 @@ def _read_requests(body: bytes) -> Iterator[RequestFacts]:
             custom_id = read_text(members, "custom_id")
             if custom_id is not None:
                 name = f"{key} (custom_id {custom_id[:64]!r})"
+            # From its own bytes, so that a member that one request repeats is found.
             params = read_raw(request, "params") or b"{}"
             facts = read_facts(params, read_members(params, MEMBERS))
         except InvalidBody as error:
@@ -134,6 +136,7 @@ BATCH_ENDPOINTS = (
         ),
         response_edits=_EDITS,
     ),
+    # Projects share a provider key, so the provider lists the batches of all of them.
     HttpEndpoint("GET", PATH, objects=OwnedList(PATH), response_edits=_EDITS),
     HttpEndpoint("GET", PATH + "/{id}", objects=OwnedObject(), response_edits=_EDITS),
     HttpEndpoint("DELETE", PATH + "/{id}", objects=OwnedObject(), response_edits=_EDITS),

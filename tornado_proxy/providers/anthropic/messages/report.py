@@ -32,6 +32,7 @@ def report_message(message: Mapping[str, object], usage: Mapping[str, object]) -
     fallbacks = _find_fallback_blocks(message)
     served = find_fallback_model(usage) or _read_next_model(fallbacks)
     model = served or as_text(message.get("model"))
+    # Stored whole, so that usage that has no price today can be rated later.
     raw = msgspec.json.encode(usage).decode()
     if message.get("stop_reason") == "refusal" and _count_blocks(message) == len(fallbacks):
         return UsageReport(basis=Basis.FREE, raw=raw, model=model, object_id=as_text(message.get("id")))
@@ -90,6 +91,7 @@ def combine_reports(reports: Sequence[UsageReport]) -> UsageReport:
     return UsageReport(
         items=tuple(item for report in reports for item in report.items),
         basis=next((basis for basis in _LEAST_CERTAIN_FIRST if basis in bases), Basis.FREE),
+        # Each is JSON text already, so the list is joined without decoding them.
         raw=f"[{','.join(raws)}]" if raws else None,
         model=reports[-1].model if reports else None,
         object_id=reports[-1].object_id if reports else None,
@@ -102,6 +104,7 @@ def combine_reports(reports: Sequence[UsageReport]) -> UsageReport:
 def _decide_basis(usage: Mapping[str, object], faults: list[str]) -> tuple[Basis, str | None]:
     """Return how certain the usage is, and the estimate method if it is an estimate."""
     if faults:
+        # Tokens can be missing: the items are recorded, but their cost is not presented as certain.
         return Basis.UNSETTLED, None
     status = as_object(as_object(usage.get("fallback_credit")).get("status"))
     if status.get("type") == "redeemed" and read_count(usage, "cache_creation_input_tokens", faults):

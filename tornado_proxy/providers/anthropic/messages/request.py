@@ -1,4 +1,4 @@
-"""What the request for a message can spend: its own model, an advisor's, its fallback models, and web searches.
+"""Finds the spends of a message request: its own model, an advisor's, its fallback models, and web searches.
 
 `fallbacks: "default"` names no model: Anthropic chooses one by the kind of refusal, and the response names it.  Such a
 request is admitted, because clients send it by default.  The model that served is priced when the response names it; a
@@ -68,6 +68,7 @@ def _search_spends(members: Mapping[str, Any], own: Spend) -> Iterator[Spend]:
     """Yield the spend of the web search tool."""
     types = (tool.get("type") for tool in read_list(members, "tools") if isinstance(tool, dict))
     if any(isinstance(name, str) and name.startswith(_SEARCH_TOOL_PREFIX) for name in types):
+        # Searches have one price, whatever the tier and speed of the tokens.
         yield Spend(own.model, _SEARCHES)
 
 

@@ -80,6 +80,7 @@ class _Message:
         if isinstance(event.usage, dict):
             self.usage = merge_usage(self.usage, event.usage)
             self.stated_output = read_count(self.usage, "output_tokens", [])
+            # The stated output covers all text so far.
             self.text_bytes = 0
         if delta.get("stop_reason") is not None:
             self.ended = True
@@ -151,6 +152,7 @@ class MessageStreamReader:
             case "message_stop":
                 self._ensure_message().ended = True
             case "content_block_start":
+                # report_message() needs to know if there is output besides fallback blocks, and the model in the last.
                 content_block = event.content_block or _Block()
                 self._ensure_message().content.append({"type": content_block.type, "to": content_block.to})
             case "content_block_delta":
