@@ -6,10 +6,12 @@ The configuration, prices, providers and tokens are real.
 from __future__ import annotations
 
 import asyncio
+import functools
+import tempfile
 from collections import deque
 from collections.abc import Awaitable, Iterable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, is_dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,23 +21,65 @@ from tornado.iostream import StreamClosedError
 from tests import harness
 from tests.ledger.memory_ledger import MemoryLedger
 from tornado_proxy import snapshot
+from tornado_proxy.auth.authenticator import Authenticator
 from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError
+from tornado_proxy.domain.identity import Project, Secret, SessionGrant
 from tornado_proxy.gateway.admission import Admission
 from tornado_proxy.gateway.capacity import Capacity, DrainLimiter
 from tornado_proxy.gateway.context import RequestHead
 from tornado_proxy.gateway.object_ownership import ObjectOwnership
 from tornado_proxy.gateway.recorder import Recorder, RecordListeners
+from tornado_proxy.providers.contract import Endpoint
+from tornado_proxy.providers.registry import PROVIDERS
+from tornado_proxy.providers.route_table import RouteTable
 from tornado_proxy.snapshot import Snapshot
 from tornado_proxy.upstream.http.messages import UpstreamRequest, UpstreamResponseHead
 
 PROVIDER_URL = "http://provider.test:9"
 
+#: The provider's short-lived key inside the session keys of seal_session_key().
+SESSION_PROVIDER_KEY = "ek_of_the_provider_0123456789"
 
-def load_snapshot(folder: Path, **changes: Any) -> Snapshot:
-    """Return the snapshot of a configuration in `folder`; `changes` replace its top-level members."""
-    path = harness.write_config(folder, PROVIDER_URL, **changes)
-    with patch.dict("os.environ", harness.SECRETS):
-        return snapshot.build(path, 1)
+
+@functools.cache
+def _standard_snapshot() -> Snapshot:
+    """Return the snapshot of tests.harness.write_config(); reading and checking its prices takes most of a second."""
+    with tempfile.TemporaryDirectory() as folder, patch.dict("os.environ", harness.SECRETS):
+        return snapshot.build(harness.write_config(Path(folder), PROVIDER_URL), 1)
+
+
+def make_snapshot(*, projects: Iterable[Project] | None = None, **settings: Any) -> Snapshot:
+    """Return the snapshot of a configuration with other `projects` and `settings`.
+
+    A setting that is a mapping replaces members of its section: `streams={"drain_max": 1}`.
+    """
+    standard = _standard_snapshot()
+    changed = {
+        name: replace(getattr(standard.settings, name), **value)
+        if is_dataclass(getattr(standard.settings, name))
+        else value
+        for name, value in settings.items()
+    }
+    chosen = tuple(standard.projects.values() if projects is None else projects)
+    return replace(
+        standard,
+        settings=replace(standard.settings, **changed),
+        projects={project.id: project for project in chosen},
+        authenticator=Authenticator(chosen),
+        routes=RouteTable(PROVIDERS),
+    )
+
+
+def make_project(**members: Any) -> Project:
+    """Return the first project of the configuration, with `members` replaced."""
+    return replace(_standard_snapshot().projects[harness.PROJECT], **members)
+
+
+def add_endpoints(standard: Snapshot, *endpoints: Endpoint) -> Snapshot:
+    """Return a snapshot that serves `endpoints` of the first provider as well."""
+    first, *others = PROVIDERS
+    extended = replace(first, endpoints=(*first.endpoints, *endpoints))
+    return replace(standard, routes=RouteTable([extended, *others]))
 
 
 def request_head(
@@ -44,10 +88,21 @@ def request_head(
     method: str = "POST",
     token: str | None = None,
     headers: Iterable[tuple[str, str]] = (("Content-Type", "application/json"),),
+    received_at: datetime | None = None,
 ) -> RequestHead:
-    """Return the head of a request with a participant token."""
-    credential = ("Authorization", f"Bearer {harness.mint() if token is None else token}")
-    return RequestHead(method, target, [credential, *headers], datetime.now(UTC))
+    """Return the head of a request with a participant token; without a credential if `token` is empty."""
+    credential = [] if token == "" else [("Authorization", f"Bearer {harness.mint() if token is None else token}")]
+    return RequestHead(method, target, [*credential, *headers], received_at or datetime.now(UTC))
+
+
+def seal_session_key(
+    standard: Snapshot, query: str = "model=gpt-realtime", *, valid_for: timedelta = timedelta(minutes=1)
+) -> str:
+    """Return a short-lived key of ours, for the realtime session that `query` describes."""
+    now = datetime.now(UTC)
+    caller = standard.authenticator.authenticate(harness.mint(), now)
+    grant = SessionGrant(Secret(SESSION_PROVIDER_KEY), query)
+    return standard.authenticator.seal_session(caller, grant, int((now + valid_for).timestamp()))
 
 
 @dataclass

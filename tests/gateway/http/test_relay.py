@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests import harness
-from tests.gateway.fakes import FakeClient, FakeExchange, FakeUpstream, Gateway, load_snapshot, request_head
+from tests.gateway.fakes import FakeClient, FakeExchange, FakeUpstream, Gateway, make_snapshot, request_head
 from tornado_proxy.domain.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.usage import Basis
@@ -54,8 +53,8 @@ class Run:
 
 
 @pytest.fixture
-def gateway(tmp_path: Path) -> Gateway:
-    return Gateway(load_snapshot(tmp_path))
+def gateway() -> Gateway:
+    return Gateway(make_snapshot())
 
 
 def relayed(gateway: Gateway, *steps: Step, act: Callable[[Run], Any] | None = None) -> tuple[Run, RequestEnd]:
@@ -165,8 +164,8 @@ def test_response_is_drained_when_the_client_leaves(gateway: Gateway, before_hea
     assert len(gateway.drains) == 0
 
 
-def test_exchange_is_aborted_when_the_client_leaves_and_the_policy_is_cancel(tmp_path: Path) -> None:
-    gateway = Gateway(load_snapshot(tmp_path, streams={"on_client_disconnect": "cancel"}))
+def test_exchange_is_aborted_when_the_client_leaves_and_the_policy_is_cancel() -> None:
+    gateway = Gateway(make_snapshot(streams={"on_client_disconnect": "cancel"}))
 
     run, end = relayed(gateway, OK, RESPONSE[:40], asyncio.Event(), RESPONSE[40:], act=leave)
 
@@ -175,8 +174,8 @@ def test_exchange_is_aborted_when_the_client_leaves_and_the_policy_is_cancel(tmp
     assert run.meter.close(end).basis is Basis.ESTIMATED
 
 
-def test_drain_that_exceeds_its_limit_states_the_reason(tmp_path: Path) -> None:
-    gateway = Gateway(load_snapshot(tmp_path, streams={"drain_limit_s": 0.01}))
+def test_drain_that_exceeds_its_limit_states_the_reason() -> None:
+    gateway = Gateway(make_snapshot(streams={"drain_limit_s": 0.01}))
 
     run, end = relayed(gateway, OK, RESPONSE[:40], asyncio.Event(), RESPONSE[40:], act=leave)
 
