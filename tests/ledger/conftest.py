@@ -64,6 +64,7 @@ async def open_ledger(make: Make, records: Sequence[RequestRecord]) -> AsyncIter
         await ledger.close()
 
 
+# One server for all tests: initdb and the start take some seconds.
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """Run a server that all tests share, and no test stops."""

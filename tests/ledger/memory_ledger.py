@@ -1,6 +1,6 @@
 """An in-memory Ledger for tests of code that uses one.
 
-It keeps the contract of tests/ledger/test_contract.py, and shows what it was given: `begun`, `finished`, `settled`.
+It passes tests/ledger/test_contract.py, and shows the values that it received: `begun`, `finished`, `settled`.
 `fail(reason)` makes it refuse new requests, as a full disk does, until `recover()`.
 """
 
@@ -170,7 +170,7 @@ class MemoryLedger:
         return sum_usage(texts, query, Bounds(_MAX_RECORDS, time.monotonic() + _REPORT_S))
 
     async def close(self) -> None:
-        """Write what waits."""
+        """Write the pending records and settlements, even after fail(): a real ledger has its journal for them."""
         self._reason = ""
         self._flush()
         self.closed = True
@@ -183,6 +183,7 @@ class MemoryLedger:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         self._writes.append((write, done))
+        # Not at once: callers of a real ledger see a pending future too.
         loop.call_soon(self._flush)
         return done
 

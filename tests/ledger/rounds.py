@@ -66,6 +66,7 @@ def run_storm(ledger: str, deadline: float, server: PostgresServer | None) -> li
             processes.append(WritingProcess(ledger, f"p{number}"))
         time.sleep(random.uniform(0.3, 3.0))
         if server is not None and random.random() < 0.2:
+            # A fast shutdown, which rolls back transactions, or an immediate one, which is a crash.
             server.stop(random.choice([signal.SIGINT, signal.SIGQUIT]))
             time.sleep(random.uniform(0, 2))
             server.start()

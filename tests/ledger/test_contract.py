@@ -141,6 +141,7 @@ class TestLedger:
         async def run() -> None:
             ledger = make()
             await ledger.open()
+            # More than one transaction takes (writer_thread.MAX_TRANSACTION_OPERATIONS).
             waiting = [ledger.finish(make_record(make_intent(f"r{number:04}"))) for number in range(3000)]
 
             assert ledger.pending == 3000

@@ -80,6 +80,7 @@ def test_killed_process_loses_and_doubles_no_request(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     begun: set[str] = set()
     finished: set[str] = set()
+    # Kills in the first transaction, in an early one, and in some that commit many records.
     for number, lines in enumerate((1, 7, 100, 901, 2000)):
         with running(path, "load", f"round{number}") as (child,):
             printed = read_until(child, "open") + read_lines(child, lines)

@@ -107,6 +107,7 @@ def test_server_crash_under_load_loses_and_doubles_no_request(server: PostgresSe
         for _ in range(2):
             count = len(begun)
             await wait_for(lambda count=count: len(begun) > count + 200)  # type: ignore[misc]  # bound now
+            # An immediate shutdown: the server recovers from its log at the next start, as after a crash.
             await asyncio.to_thread(server.stop, signal.SIGQUIT)
             await wait_for(lambda: not ledger.healthy)
             await asyncio.to_thread(server.start)
@@ -187,6 +188,7 @@ def test_hanging_server_does_not_keep_the_process_from_ending(
 @contextlib.contextmanager
 def stopped(process: int) -> Iterator[None]:
     """Stop a process with SIGSTOP, and let it continue afterwards."""
+    # A stopped process keeps its connections open and does not respond, as a server whose disk hangs.
     os.kill(process, signal.SIGSTOP)
     try:
         yield

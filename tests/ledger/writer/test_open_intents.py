@@ -46,6 +46,7 @@ def test_full_log_is_rotated_and_loses_no_open_intent(tmp_path: Path) -> None:
     async def run() -> None:
         ledger = make_ledger(path)
         await ledger.open()
+        # Open over all rotations, so that each of them must move it to the database.
         await ledger.begin(make_intent("held"))
         for number in range(20_000):
             intent = make_intent(f"r{number}", session="s" * 300)

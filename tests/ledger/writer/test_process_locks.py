@@ -7,6 +7,8 @@ from pathlib import Path
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
 
+# flock() locks belong to an open file, not to a process: two ProcessLocks of the test lock out each other as two
+# processes do.
 def register(path: Path) -> ProcessLocks:
     locks = ProcessLocks(path)
     with locks.hold_opening_lock():

@@ -15,8 +15,6 @@ import pytest
 from tests.ledger.conftest import LedgerUnderTest
 from tests.ledger.sample_records import CALLER, make_intent, make_record
 from tornado_proxy.domain.identity import Caller
-from tornado_proxy.ledger.backends import make_backend, make_ledger
-from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
 
 
 @contextlib.contextmanager
@@ -118,29 +116,3 @@ def test_hundreds_of_records_in_one_transaction_are_all_stored(store: LedgerUnde
     asyncio.run(run())
 
     assert [row["request_id"] for row in store.records()] == [f"r{number:03}" for number in range(301)]
-
-
-def test_records_held_by_a_failing_ledger_are_stored_at_the_next_start(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
-
-    async def run() -> None:
-        ledger = make_ledger(path)
-        await ledger.open()
-        await ledger.begin(make_intent("r1"))
-        await ledger.begin(make_intent("r2"))
-        path.rename(tmp_path / "aside.db")
-        async with asyncio.timeout(30):
-            while ledger.healthy:  # noqa: ASYNC110  # the writer thread checks on its own schedule
-                await asyncio.sleep(0.01)
-        ledger.finish(make_record(make_intent("r1")))
-        await ledger.close()
-        (tmp_path / "aside.db").rename(path)
-        again = make_ledger(path)
-        await again.open()
-        await again.close()
-
-    asyncio.run(run())
-
-    basis = {row["request_id"]: row["basis"] for row in read_records(make_backend(path), UsageFilter())}
-    assert basis == {"r1": "reported", "r2": "unsettled"}
-    assert [file.name for file in tmp_path.iterdir() if "-writer-" in file.name] == []
