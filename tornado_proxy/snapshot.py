@@ -16,8 +16,7 @@ from tornado_proxy.config.settings import Settings, find_restart_settings
 from tornado_proxy.domain.errors import ConfigError, Fault
 from tornado_proxy.domain.identity import Project
 from tornado_proxy.observability import metrics
-from tornado_proxy.pricing.book.price_book import PriceBook
-from tornado_proxy.pricing.book.tariff import Tariff
+from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
 from tornado_proxy.providers.contract import ProviderOptions
 from tornado_proxy.providers.registry import PROVIDERS
 from tornado_proxy.providers.route_table import RouteTable

@@ -18,8 +18,7 @@ from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
-from tornado_proxy.pricing.book.price_book import PriceBook
-from tornado_proxy.pricing.book.tariff import Tariff
+from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
 from tornado_proxy.providers.contract import Endpoint, ResponseHead
 from tornado_proxy.providers.openai.endpoints import OPENAI_ENDPOINTS
 

@@ -13,8 +13,7 @@ from tornado_proxy.config.files import read_documents
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
-from tornado_proxy.pricing.book.price_book import PriceBook
-from tornado_proxy.pricing.book.tariff import Tariff
+from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 EARLIER = datetime(2026, 6, 1, 23, 59, 59, tzinfo=UTC)

@@ -23,8 +23,7 @@ from tests.providers.fake_provider.provider import FAKE
 from tests.replay_provider import ProviderResponse, ReplayProvider, running_replay_provider
 from tornado_proxy.config.files import read_document, read_documents
 from tornado_proxy.domain.errors import ModelNotPriced
-from tornado_proxy.pricing.book.price_book import PriceBook
-from tornado_proxy.pricing.book.tariff import Tariff
+from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
 from tornado_proxy.providers.contract import RequestView, ResponseHead
 from tornado_proxy.providers.registry import PROVIDERS
 from tornado_proxy.providers.route_table import RouteTable

@@ -16,8 +16,7 @@ from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
 from tornado_proxy.ledger.rows import RECORD_COLUMNS, make_record_row
-from tornado_proxy.pricing.book.price_book import PriceBook
-from tornado_proxy.pricing.book.tariff import Tariff
+from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
 
 PRICES = """\
 provider: openai

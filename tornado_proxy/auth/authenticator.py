@@ -45,7 +45,7 @@ class Authenticator:
             NotAuthenticated: The token is invalid.
             NotAllowed: The token is valid but grants no model.
         """
-        if session_key.is_session_key(token):
+        if token.startswith(session_key.PREFIX):
             return session_key.open_key(token, self._keys, now, accepted=session_keys)
         # "surrogatepass": a str can hold lone surrogates, which UTF-8 cannot encode.
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

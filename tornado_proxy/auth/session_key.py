@@ -25,17 +25,12 @@ from tornado_proxy.auth.validity import format_time
 from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
 from tornado_proxy.domain.identity import ApiKey, Caller, ModelPatterns, Secret, SessionGrant
 
-_PREFIX = "ek_"
+PREFIX = "ek_"
 
 #: Binds the derived key to this use (RFC 5869 section 3.2, "info"): another use of the secret derives another key.
 _PURPOSE = b"tornado-proxy realtime session key"
 
 _REQUEST_NEW = "request a new one at /v1/realtime/client_secrets"
-
-
-def is_session_key(token: str) -> bool:
-    """Return True if `token` has the prefix of a session key, whether the proxy or the provider issued it."""
-    return token.startswith(_PREFIX)
 
 
 def seal_key(key: ApiKey | None, caller: Caller, grant: SessionGrant, expires_at: int) -> str:
@@ -64,7 +59,7 @@ def seal_key(key: ApiKey | None, caller: Caller, grant: SessionGrant, expires_at
     }
     # Browsers send the key in a WebSocket subprotocol, which is an RFC 9110 token and cannot hold the padding `=`.
     sealed = _fernet(key).encrypt(json.dumps(content).encode()).rstrip(b"=")
-    return f"{_PREFIX}{key.id}.{sealed.decode()}"
+    return f"{PREFIX}{key.id}.{sealed.decode()}"
 
 
 def open_key(token: str, keys: Mapping[str, ApiKey], now: datetime, *, accepted: bool) -> Caller:
@@ -85,7 +80,7 @@ def open_key(token: str, keys: Mapping[str, ApiKey], now: datetime, *, accepted:
             "session key is valid for realtime sessions only (/v1/realtime, its translations and its calls); "
             "send a participant token"
         )
-    key_id, _, sealed = token.removeprefix(_PREFIX).rpartition(".")
+    key_id, _, sealed = token.removeprefix(PREFIX).rpartition(".")
     key = keys.get(key_id)
     if key is None:
         raise NotAuthenticated(f"session key was not issued by this server, or was revoked; {_REQUEST_NEW}")

@@ -29,6 +29,9 @@ from tornado_proxy.providers.contract import (
     ClientFrame,
     Endpoint,
     HttpEndpoint,
+    ModelObject,
+    OwnedList,
+    OwnedObject,
     ParsedRequest,
     RequestView,
     SocketReader,
@@ -45,8 +48,6 @@ from tornado_proxy.upstream.credentials import (
 from tornado_proxy.upstream.http.messages import UpstreamRequest
 from tornado_proxy.upstream.websocket.connection import WebSocketRequest
 from tornado_proxy.wire.annotations import read_annotations
-
-_MODEL_BY_ID = "/v1/models/{id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,7 @@ class Admission:
         headers = forwarded_headers(context.head.headers, access, context.token)
         upstream = access.client_request(context.endpoint.method, context.upstream_target, headers, parsed.body)
         visible_objects = None
-        if parsed.facts.references or context.endpoint.objects is not None:
+        if parsed.facts.references or isinstance(context.endpoint.objects, OwnedObject | OwnedList):
             await self._ownership.require_own(context, parsed.facts.references)
             visible_objects = await self._ownership.visible_objects(context)
         intent = request_intent(context, parsed.facts, request_id, context.head.received_at)
@@ -283,7 +284,11 @@ def _session_query(context: RequestContext[WebSocketEndpoint]) -> str:
 def _check_model_in_path(context: RequestContext[HttpEndpoint]) -> None:
     """Raise NotFound if the path names a model that the caller cannot use, in the provider's own words."""
     model = context.path_id
-    if model is None or context.endpoint.path != _MODEL_BY_ID or context.snapshot.settings.models_list == "provider":
+    if (
+        model is None
+        or not isinstance(context.endpoint.objects, ModelObject)
+        or context.snapshot.settings.models_list == "provider"
+    ):
         return
     if not usable_model(context, model):
         raise NotFound(f"the model {model[:100]!r} does not exist, or you have no access to it", code="model_not_found")

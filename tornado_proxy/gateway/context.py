@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Generic
 
 from tornado_proxy.domain.identity import Caller, Project, Secret
-from tornado_proxy.pricing.book.tariff import Tariff
+from tornado_proxy.pricing.book.price_book import Tariff
 from tornado_proxy.providers.contract import Provider
 from tornado_proxy.providers.route_table import EndpointT, Match
 from tornado_proxy.snapshot import Snapshot

@@ -16,7 +16,7 @@ from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
 from tornado_proxy.domain.request import DeferredRatingFacts, RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.observability import metrics
-from tornado_proxy.pricing.book.tariff import Tariff
+from tornado_proxy.pricing.book.price_book import Tariff
 from tornado_proxy.providers.contract import HttpEndpoint, ResponseHead, UsageReader
 
 _log = logging.getLogger(__name__)

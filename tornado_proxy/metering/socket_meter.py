@@ -20,7 +20,7 @@ from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.metering.request_meter import RequestEnd, rated_record
-from tornado_proxy.pricing.book.tariff import Tariff
+from tornado_proxy.pricing.book.price_book import Tariff
 from tornado_proxy.providers.contract import SocketEvent, SocketReader, UsageReported, WorkRejected, WorkStarted
 
 #: The status of every record of a session: the one that opened the WebSocket.

@@ -149,6 +149,16 @@ class OwnedList:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelList:
+    """The response lists models; the caller sees those that it may use."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelObject:
+    """The `{id}` of the path is a model that the caller must be able to use."""
+
+
+@dataclass(frozen=True, slots=True)
 class ClientFrame:
     """The request in one WebSocket frame of a client.  `spends` and `references` are admitted before it is sent on.
 
@@ -261,7 +271,7 @@ class HttpEndpoint:
     sideband: Sideband | None = None
     deferred_usage: DeferredUsage | None = None
     response_edits: ResponseEdits = ResponseEdits()
-    objects: OwnedObject | OwnedList | None = None
+    objects: OwnedObject | OwnedList | ModelList | ModelObject | None = None
     priced_as: str = ""
     session_keys: bool = False
 
@@ -269,6 +279,13 @@ class HttpEndpoint:
     def charged(self) -> bool:
         """True if the provider charges for a request, so that it must name a priced spend."""
         return self.reader is not None or self.sideband is not None
+
+    @property
+    def rewrites_body(self) -> bool:
+        """True if the proxy may rewrite a whole response body: a list, a URL or a short-lived key in it."""
+        edits = self.response_edits
+        listed = isinstance(self.objects, OwnedList | ModelList)
+        return listed or edits.rewrite_urls is not None or edits.seal_secrets is not None
 
     def owned_object(self, path_id: str | None) -> str | None:
         """Return the id in the path if it names an object of a project, else None."""

@@ -10,7 +10,7 @@ Nothing else in the program puts a provider key into a request.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from urllib.parse import unquote_plus
 
 from tornado_proxy.config.settings import ProviderSettings
@@ -31,17 +31,13 @@ _IDENTITY = ("Accept-Encoding", "identity")
 
 @dataclass(frozen=True, slots=True)
 class ProviderAccess:
-    """The address and key with which one caller or project reaches a provider."""
+    """The address and key with which one caller or project reaches a provider; `key_headers` carry the key."""
 
     snapshot: Snapshot
     provider: Provider
     settings: ProviderSettings
     key: Secret
-
-    @property
-    def key_headers(self) -> tuple[tuple[str, Secret], ...]:
-        """The headers that carry the provider key."""
-        return tuple(self.provider.key_headers(self.key).items())
+    key_headers: tuple[tuple[str, Secret], ...]
 
     def client_request(self, method: str, target: str, headers: Headers, body: bytes) -> UpstreamRequest:
         """Return a client's request to the provider; `headers` come from forwarded_headers()."""
@@ -94,7 +90,7 @@ def project_access(snapshot: Snapshot, provider: Provider, project_id: str) -> P
             f"this server has no key for {provider.name}; add providers.{provider.name} to its configuration",
             code="provider_not_configured",
         )
-    return ProviderAccess(snapshot, provider, settings, settings.api_key if own_key is None else own_key)
+    return _make_access(snapshot, provider, settings, settings.api_key if own_key is None else own_key)
 
 
 def caller_access(snapshot: Snapshot, provider: Provider, caller: Caller) -> ProviderAccess:
@@ -104,7 +100,13 @@ def caller_access(snapshot: Snapshot, provider: Provider, caller: Caller) -> Pro
         ServiceError: the server is not configured for the provider.
     """
     access = project_access(snapshot, provider, caller.project_id)
-    return access if caller.session is None else replace(access, key=caller.session.provider_key)
+    if caller.session is None:
+        return access
+    return _make_access(snapshot, provider, access.settings, caller.session.provider_key)
+
+
+def _make_access(snapshot: Snapshot, provider: Provider, settings: ProviderSettings, key: Secret) -> ProviderAccess:
+    return ProviderAccess(snapshot, provider, settings, key, tuple(provider.key_headers(key).items()))
 
 
 def call_accesses(made_with: ProviderAccess, project_id: str) -> tuple[ProviderAccess, ...]:

@@ -18,8 +18,7 @@ from tornado_proxy.domain.errors import ConfigError, ModelNotPriced
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
-from tornado_proxy.pricing.book.price_book import PriceBook
-from tornado_proxy.pricing.book.tariff import Tariff
+from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
 
 FILE = """
 provider: openai

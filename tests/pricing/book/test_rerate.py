@@ -19,9 +19,8 @@ from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.terms import NO_TERMS, Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
 from tornado_proxy.ledger.rows import make_record_row, read_line_items
-from tornado_proxy.pricing.book.price_book import PriceBook
+from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
 from tornado_proxy.pricing.book.rerate import find_entry, rerate
-from tornado_proxy.pricing.book.tariff import Tariff
 
 BOOK = PriceBook.from_documents(read_documents(ROOT / "conf" / "prices"))
 AT = datetime(2026, 11, 23, tzinfo=UTC)

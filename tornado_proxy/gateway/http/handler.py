@@ -157,7 +157,8 @@ class ProxyHandler(BaseHandler):
             lambda object_id: services.recorder.created(admitted.intent, object_id),
             sideband.response_received if sideband is not None else None,
         )
-        relay = self._relay = HttpRelay(admitted, meter, self, make_rewrite(admitted, self._base_url), hooks)
+        rewrite = make_rewrite(admitted, self._base_url) if context.endpoint.rewrites_body else None
+        relay = self._relay = HttpRelay(admitted, meter, self, rewrite, hooks)
         if self._response.client_gone:
             relay.client_left()
         services.capacity.add(relay)

@@ -7,10 +7,8 @@ from collections.abc import Callable, Sequence
 
 from tornado_proxy.domain.identity import Secret, SessionGrant
 from tornado_proxy.gateway.admission import AdmittedRequest, usable_model
-from tornado_proxy.providers.contract import ResponseEdit
+from tornado_proxy.providers.contract import ModelList, ResponseEdit
 from tornado_proxy.providers.shared.list_filter import correct_cursors, keep_entries
-
-_MODELS = "/v1/models"
 
 #: Takes a whole body, returns a whole body.
 Rewrite = Callable[[bytes], bytes]
@@ -46,7 +44,7 @@ def _list_rewrites(admitted: AdmittedRequest) -> list[Rewrite]:
     context, visible = admitted.context, admitted.visible_objects
     if visible is not None:
         return [lambda body: correct_cursors(keep_entries(body, visible.__contains__))]
-    if context.endpoint.path == _MODELS and context.snapshot.settings.models_list != "provider":
+    if isinstance(context.endpoint.objects, ModelList) and context.snapshot.settings.models_list != "provider":
         return [lambda body: keep_entries(body, lambda model: usable_model(context, model))]
     return []
 

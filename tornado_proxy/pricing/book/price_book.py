@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
 from tornado_proxy.domain.cost import Cost, bill
 from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.errors import ConfigError, Fault, ModelNotPriced
-from tornado_proxy.domain.request import Spend
+from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.terms import DEFAULT_TERMS, Terms
 from tornado_proxy.domain.usage import Basis, UsageItem, UsageReport
 from tornado_proxy.pricing.book.calculator import Itemised, itemise, without_price
@@ -205,3 +205,32 @@ def _add_unpriced(usage_item: UsageItem, requested_model: str | None, into: Item
     model = usage_item.model or requested_model
     into.items.extend(without_price(quantity, model) for quantity in usage_item.quantities if quantity.amount)
     into.faults.append(f"{model} has no prices")
+
+
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """The prices of one provider when a request began.  A reload during the request does not change them.
+
+    `surcharge_rate` is a fraction of the provider's charge.  `provider_region` is the region of the provider's host,
+    None for its global host.
+    """
+
+    prices: PriceBook
+    provider: str
+    surcharge_rate: Decimal
+    provider_region: str | None = None
+
+    def admit(self, endpoint: str, spend: Spend, at: datetime) -> None:
+        """Raise ModelNotPriced unless everything that `spend` can cost has a price."""
+        self.prices.admit(self.provider, endpoint, spend, at)
+
+    def rate(self, report: UsageReport, facts: RequestFacts, at: datetime) -> Cost:
+        """Return the itemised cost of `report`, at the prices of `at`."""
+        return self.prices.rate(
+            self.provider,
+            report,
+            requested_model=facts.model,
+            at=at,
+            provider_region=self.provider_region,
+            surcharge_rate=self.surcharge_rate,
+        )

@@ -12,7 +12,7 @@ import msgspec
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Meter, UsageReport
 from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, RequestView, ResponseHead, UsageReader
-from tornado_proxy.providers.openai.shared.text_report import estimate_text, report_text
+from tornado_proxy.providers.openai.shared.text_usage import estimate_text, report_text
 from tornado_proxy.providers.shared.json_body import read_members, read_model
 
 #: Bytes kept of the start and of the end of a response.  Between them are vectors: 125 MB of numbers for the largest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tornado_proxy.providers.contract import Endpoint, HttpEndpoint
+from tornado_proxy.providers.contract import Endpoint, HttpEndpoint, ModelList, ModelObject
 from tornado_proxy.providers.openai.audio.endpoints import audio_endpoints
 from tornado_proxy.providers.openai.chat.endpoint import CHAT_ENDPOINTS
 from tornado_proxy.providers.openai.embeddings import EMBEDDING_ENDPOINTS
@@ -26,8 +26,8 @@ def openai_endpoints(*, exact_speech: bool = True) -> tuple[Endpoint, ...]:
         *EMBEDDING_ENDPOINTS,
         *audio_endpoints(exact_speech=exact_speech),
         *IMAGE_ENDPOINTS,
-        HttpEndpoint("GET", "/v1/models"),
-        HttpEndpoint("GET", "/v1/models/{id}"),
+        HttpEndpoint("GET", "/v1/models", objects=ModelList()),
+        HttpEndpoint("GET", "/v1/models/{id}", objects=ModelObject()),
     )
 
 

@@ -9,7 +9,7 @@ from tests.providers.openai.reports import amounts
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity
-from tornado_proxy.providers.openai.shared.text_report import estimate_text, report_text
+from tornado_proxy.providers.openai.shared.text_usage import estimate_text, report_text
 
 FACTS = RequestFacts(model="gpt-4o", body_bytes=400)
 USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}

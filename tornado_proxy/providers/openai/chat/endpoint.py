@@ -27,7 +27,7 @@ from tornado_proxy.providers.contract import (
 from tornado_proxy.providers.openai.chat.reader import ChatStreamReader
 from tornado_proxy.providers.openai.chat.usage_hider import UsageHider
 from tornado_proxy.providers.openai.shared.response_readers import JsonReader
-from tornado_proxy.providers.openai.shared.text_report import estimate_text, report_text
+from tornado_proxy.providers.openai.shared.text_usage import estimate_text, report_text
 from tornado_proxy.providers.shared.json_body import (
     edit_member,
     insert_first,

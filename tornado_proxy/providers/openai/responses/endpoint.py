@@ -22,7 +22,7 @@ from tornado_proxy.providers.contract import (
 from tornado_proxy.providers.openai.responses.hosted_tools import referenced_containers, tool_spends
 from tornado_proxy.providers.openai.responses.reader import ResponseStreamReader, is_finished, report_response
 from tornado_proxy.providers.openai.shared.response_readers import JsonReader
-from tornado_proxy.providers.openai.shared.text_report import estimate_text
+from tornado_proxy.providers.openai.shared.text_usage import estimate_text
 from tornado_proxy.providers.shared.json_body import (
     read_flag,
     read_list,

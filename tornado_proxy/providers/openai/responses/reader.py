@@ -28,8 +28,7 @@ from tornado_proxy.providers.openai.responses.hosted_tools import (
     read_image_usage,
     search_quantities,
 )
-from tornado_proxy.providers.openai.shared.text_report import estimate_text
-from tornado_proxy.providers.openai.shared.text_usage import read_text_usage
+from tornado_proxy.providers.openai.shared.text_usage import estimate_text, read_text_usage
 from tornado_proxy.providers.openai.shared.usage_report import with_fault
 from tornado_proxy.providers.shared.json_values import as_text, decode_object
 from tornado_proxy.wire.sse import TolerantSseSplitter, parse_block
