@@ -62,7 +62,7 @@ def test_routes_of_an_added_provider_have_its_prefix() -> None:
     assert (match.provider, match.upstream_target) == (FAKE, "/v1/generate?beta=1")
     assert match.endpoint.charged
     assert not ROUTES.match_http("GET", "/fake/v1/voices").endpoint.charged
-    assert ROUTES.provider_for("/fake/v1/unknown") is FAKE
+    assert ROUTES.find_provider("/fake/v1/unknown") is FAKE
 
 
 def test_usage_of_an_added_provider_is_rated_at_its_prices(prices: PriceBook) -> None:

@@ -165,12 +165,12 @@ def test_other_method_is_rejected_with_the_allowed_ones(method, target, allowed)
     ],
 )
 def test_error_format_is_that_of_the_prefix_else_of_the_first_provider(target, name):
-    assert TABLE.provider_for(target).name == name
+    assert TABLE.find_provider(target).name == name
 
 
 @given(st.text(max_size=60), st.sampled_from(["", "/", "/v1/", "/v1/models/", "/anthropic/v1/"]))
 def test_random_targets_are_matched_or_rejected(target, prefix):
-    TABLE.provider_for(prefix + target)
+    TABLE.find_provider(prefix + target)
     try:
         match = TABLE.match("GET", prefix + target)
     except CallerError:
@@ -183,13 +183,13 @@ def test_random_targets_are_matched_or_rejected(target, prefix):
 
 
 def test_provider_and_endpoint_are_found_by_name():
-    assert TABLE.provider("anthropic") is ANTHROPIC
+    assert TABLE.get_provider("anthropic") is ANTHROPIC
 
-    endpoint = TABLE.http_endpoint("openai", "POST", "/v1/responses")
+    endpoint = TABLE.find_http_endpoint("openai", "POST", "/v1/responses")
     assert endpoint is not None
     assert endpoint.deferred_usage is not None
-    assert TABLE.http_endpoint("openai", "GET", "/v1/embeddings") is None
-    assert TABLE.http_endpoint("openai", "POST", "/v1/nothing") is None
+    assert TABLE.find_http_endpoint("openai", "GET", "/v1/embeddings") is None
+    assert TABLE.find_http_endpoint("openai", "POST", "/v1/nothing") is None
 
 
 @pytest.mark.parametrize(

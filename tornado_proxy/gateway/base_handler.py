@@ -35,7 +35,7 @@ class BaseHandler(RequestHandler):
     @cached_property
     def provider(self) -> Provider:
         """The provider whose clients use this path."""
-        return self.services.snapshots.current.routes.provider_for(self.request.uri or "/")
+        return self.services.snapshots.current.routes.find_provider(self.request.uri or "/")
 
     def clear(self) -> None:
         """Start a response without Tornado's Server, Content-Type and Date: its headers are the provider's."""

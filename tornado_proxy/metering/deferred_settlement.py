@@ -103,7 +103,7 @@ class DeferredSettlement:
 
     async def _poll(self, request: PendingRequest) -> None:
         snapshot = self._snapshots.current
-        endpoint = snapshot.routes.http_endpoint(request.provider, "POST", request.endpoint)
+        endpoint = snapshot.routes.find_http_endpoint(request.provider, "POST", request.endpoint)
         if endpoint is None or endpoint.deferred_usage is None:
             return
         self._back_off(request, endpoint.deferred_usage)
@@ -152,7 +152,7 @@ class DeferredSettlement:
         return await _read_results(self._start(snapshot, request, deferred.results(request.object_id)), reader)
 
     def _start(self, snapshot: Snapshot, request: PendingRequest, path: str) -> Exchange:
-        provider = snapshot.routes.provider(request.provider)
+        provider = snapshot.routes.get_provider(request.provider)
         access = project_access(snapshot, provider, request.project_id)
         return self._upstream.start(access.own_request("GET", path))
 

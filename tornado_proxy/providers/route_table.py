@@ -107,12 +107,12 @@ class RouteTable:
             self._matched[method, target] = match
         return match
 
-    def provider_for(self, target: str) -> Provider:
+    def find_provider(self, target: str) -> Provider:
         """Return the provider whose error format a request to `target` expects, also if no endpoint has its path."""
         first = target.split("/", 2)[1] if target.startswith("/") and target.count("/") > 1 else ""
         return self._by_prefix.get(first, self._default)
 
-    def provider(self, name: str) -> Provider:
+    def get_provider(self, name: str) -> Provider:
         """Return the provider with this name.
 
         Raises:
@@ -120,7 +120,7 @@ class RouteTable:
         """
         return self._by_name[name]
 
-    def http_endpoint(self, provider: str, method: str, path: str) -> HttpEndpoint | None:
+    def find_http_endpoint(self, provider: str, method: str, path: str) -> HttpEndpoint | None:
         """Return the HTTP endpoint at a provider's own path without an id, None if no endpoint has it."""
         endpoint = self._exact.get((provider, path), {}).get(method)
         return endpoint if isinstance(endpoint, HttpEndpoint) else None
@@ -133,7 +133,7 @@ class RouteTable:
                 "backslashes, control characters); write the path as the provider documents it",
                 code="invalid_path",
             )
-        provider = self.provider_for(target)
+        provider = self.find_provider(target)
         prefix = f"/{provider.prefix}"
         own_path = path.removeprefix(prefix) if path.startswith(f"{prefix}/") else path
         by_method, path_id = self._find(provider, own_path)

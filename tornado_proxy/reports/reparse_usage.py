@@ -20,7 +20,7 @@ def reparse_usage(record: Mapping[str, object]) -> UsageReport | None:
     The tier is the one that the usage states, else the standard one: records store nothing else of the response.
     """
     usage, model, requested = (record[name] for name in ("usage", "model", "model_requested"))
-    endpoint = _ROUTES.http_endpoint(str(record["provider"]), str(record["method"]), str(record["endpoint"]))
+    endpoint = _ROUTES.find_http_endpoint(str(record["provider"]), str(record["method"]), str(record["endpoint"]))
     if not isinstance(usage, str) or endpoint is None or endpoint.reader is None:
         return None
     stated = json.loads(usage)
