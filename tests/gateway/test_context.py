@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from tests import harness
+from tests.gateway.fakes import Gateway, make_snapshot, request_head
+from tornado_proxy.gateway.context import RequestHead, new_request_id
+
+
+@pytest.mark.parametrize(
+    ("headers", "value"),
+    [
+        ([], ""),
+        ([("Content-Type", "application/json")], ""),
+        ([("X-Name", "a")], "a"),
+        ([("x-name", "a"), ("Other", "b"), ("X-NAME", "c")], "a,c"),
+    ],
+)
+def test_header_is_found_in_any_spelling_and_its_lines_are_joined(headers: list[tuple[str, str]], value: str) -> None:
+    assert RequestHead("GET", "/", headers, datetime.now(UTC)).header("x-name") == value
+
+
+@pytest.mark.parametrize(("target", "query"), [("/openai/v1/models", ""), ("/openai/v1/models?a=1?b", "a=1?b")])
+def test_query_is_raw_and_without_its_question_mark(target: str, query: str) -> None:
+    gateway = Gateway(make_snapshot())
+
+    context = gateway.admission.authenticate(gateway.snapshot, request_head(target, method="GET"))
+
+    assert context.query == query
+
+
+def test_token_is_not_shown_by_the_context() -> None:
+    gateway, token = Gateway(make_snapshot()), harness.mint()
+
+    context = gateway.admission.authenticate(gateway.snapshot, request_head(token=token))
+
+    assert token not in repr(context.token)
+    assert context.token.reveal() == token
+
+
+def test_request_ids_are_random_and_differ_across_draws() -> None:
+    ids = [new_request_id() for _ in range(1000)]
+
+    assert len(set(ids)) == 1000
+    assert {len(request_id) for request_id in ids} == {len("req_") + 32}
+    assert all(request_id.startswith("req_") for request_id in ids)

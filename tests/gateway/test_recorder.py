@@ -1,0 +1,144 @@
+"""The order of the ledger and the listeners, and the log line of each end of a request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.gateway.fakes import Gateway, make_snapshot, request_head
+from tests.ledger.sample_records import make_intent, make_record
+from tornado_proxy.domain.errors import LedgerUnavailable, NotFound
+from tornado_proxy.domain.record import RequestIntent, RequestRecord
+from tornado_proxy.gateway.recorder import FinishedRequest, Recorder, RecordListeners
+
+INTENT = make_intent("req_1")
+
+
+class Trace:
+    """A ledger and listeners that keep the order in which they are called."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        listeners = RecordListeners(
+            lambda provider, object_id, project: self.calls.append(("created", provider, object_id, project)),
+            lambda object_id: self.calls.append(("requested", object_id)),
+        )
+        self.recorder = Recorder(self, listeners)
+
+    async def begin(self, intent: RequestIntent) -> None:
+        self.calls.append(("begin", intent))
+
+    def finish(self, record: RequestRecord) -> None:
+        self.calls.append(("finish", record))
+
+
+def test_intent_goes_to_the_ledger() -> None:
+    trace = Trace()
+
+    asyncio.run(trace.recorder.begin(INTENT))
+
+    assert trace.calls == [("begin", INTENT)]
+
+
+def test_failure_of_the_ledger_reaches_the_caller_of_begin() -> None:
+    gateway = Gateway(make_snapshot())
+    gateway.ledger.fail("the disk is full")
+
+    with pytest.raises(LedgerUnavailable):
+        asyncio.run(gateway.recorder.begin(INTENT))
+
+
+def test_created_object_belongs_to_the_project_of_the_intent() -> None:
+    trace = Trace()
+
+    trace.recorder.created(INTENT, "resp_1")
+
+    assert trace.calls == [("created", "openai", "resp_1", "project-a")]
+
+
+RECORD = make_record(INTENT)
+
+
+@pytest.mark.parametrize(
+    ("record", "requested", "calls"),
+    [
+        pytest.param(RECORD, None, [("finish", RECORD)], id="no object"),
+        pytest.param(RECORD, "batch_1", [("finish", RECORD), ("requested", "batch_1")], id="object in the path"),
+        pytest.param(
+            replace(RECORD, object_id="resp_1"),
+            None,
+            [("created", "openai", "resp_1", "project-a"), ("finish", replace(RECORD, object_id="resp_1"))],
+            id="created object",
+        ),
+        pytest.param(
+            replace(RECORD, object_id="resp_1", objects=("msg_1", "cntr_1")),
+            "batch_1",
+            [
+                ("created", "openai", "resp_1", "project-a"),
+                ("created", "openai", "msg_1", "project-a"),
+                ("created", "openai", "cntr_1", "project-a"),
+                ("finish", replace(RECORD, object_id="resp_1", objects=("msg_1", "cntr_1"))),
+                ("requested", "batch_1"),
+            ],
+            id="created object and its parts",
+        ),
+        pytest.param(
+            replace(RECORD, objects=("msg_1",)),
+            None,
+            [("created", "openai", "msg_1", "project-a"), ("finish", replace(RECORD, objects=("msg_1",)))],
+            id="created part alone",
+        ),
+    ],
+)
+def test_objects_are_owned_before_the_record_is_written_and_polled_after_it(
+    record: RequestRecord, requested: str | None, calls: list[tuple[Any, ...]]
+) -> None:
+    trace = Trace()
+
+    trace.recorder.finish(FinishedRequest(record, 1, requested))
+
+    assert trace.calls == calls
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> dict[str, Any]:
+    (line,) = caplog.records
+    return {"message": line.getMessage(), **vars(line)}
+
+
+def test_finished_request_has_one_line_in_the_access_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    Trace().recorder.finish(FinishedRequest(RECORD, 7))
+
+    line = logged(caplog)
+    assert (line["message"], line["request_id"], line["status"], line["outcome"]) == (
+        "request",
+        "req_1",
+        200,
+        "completed",
+    )
+    assert (line["total_usd"], line["config_generation"]) == ("0.002362500000", 7)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["caller is known", "caller is not known"])
+def test_rejected_request_is_logged_and_leaves_the_ledger_alone(caplog: pytest.LogCaptureFixture, known: bool) -> None:
+    trace, gateway = Trace(), Gateway(make_snapshot())
+    context = gateway.admission.authenticate(gateway.snapshot, request_head())
+    caplog.set_level(logging.INFO)
+
+    trace.recorder.reject("req_1", NotFound("resp_1 was not found"), context if known else None)
+
+    line = logged(caplog)
+    assert (line["message"], line["request_id"], line["status"], line["code"]) == (
+        "request rejected",
+        "req_1",
+        404,
+        "not_found",
+    )
+    shown = (line["participant"], line["provider"], line["endpoint"])
+    assert shown == (("ada", "openai", "/v1/chat/completions") if known else (None, None, None))
+    assert trace.calls == []
