@@ -6,13 +6,18 @@ from tornado_proxy.auth.credentials import (
     find_subprotocol_token,
     find_token,
     find_websocket_token,
-    require_single_token,
+    has_own_form,
 )
 from tornado_proxy.domain.errors import NotAuthenticated
 
 BEARER = ("authorization",)
 EITHER = ("authorization", "x-api-key")
 PROTOCOL = "openai-insecure-api-key."
+
+#: {"alg":"HS256"} . {} . a signature: the form of a participant token.
+TOKEN = "eyJhbGciOiJIUzI1NiJ9.e30.c2ln"
+#: {"alg":"RS256"}: the form of an OAuth access token.
+OTHER_TOKEN = "eyJhbGciOiJSUzI1NiJ9.e30.c2ln"
 
 
 @pytest.mark.parametrize(
@@ -86,10 +91,52 @@ def test_two_different_subprotocol_tokens_are_rejected() -> None:
         find_subprotocol_token(f"{PROTOCOL}a, {PROTOCOL}b", PROTOCOL)
 
 
-def test_tokens_from_several_headers_must_be_equal() -> None:
-    assert require_single_token(["a", "a"], BEARER) == "a"
-    with pytest.raises(NotAuthenticated, match="two different credentials"):
-        require_single_token(["a", "b"], BEARER)
+@pytest.mark.parametrize(
+    ("token", "own"),
+    [
+        pytest.param(TOKEN, True, id="participant token"),
+        pytest.param(OTHER_TOKEN, True, id="access token"),
+        pytest.param("tp_4mDGs0", True, id="access key"),
+        pytest.param("ek_7d0e8a72.gAAAAA", True, id="session key of ours"),
+        pytest.param("ek_68af296e8e408191a1120ab6383263c5", False, id="session key of the provider"),
+        pytest.param("sk-ant-api03-aaa", False, id="provider key"),
+        pytest.param("tpl_4mDGs0", False, id="bearer of a local proxy"),
+        pytest.param("a.b.c", False, id="three segments without a header"),
+        pytest.param("e30.e30.c2ln", False, id="no alg"),
+        pytest.param(f"{TOKEN}.more", False, id="four segments"),
+    ],
+)
+def test_form_of_a_credential_is_recognised(token: str, own: bool) -> None:
+    assert has_own_form(token) is own
+
+
+@pytest.mark.parametrize(
+    "leftover",
+    [
+        pytest.param(("x-api-key", "local-bearer"), id="a local bearer"),
+        pytest.param(("x-api-key", "sk-ant-api03-leftover"), id="a provider key"),
+        pytest.param(("X-Api-Key", "ek_68af296e8e408191a1120ab6383263c5"), id="a session key of the provider"),
+    ],
+)
+def test_leftover_credential_beside_a_token_is_dropped(leftover: tuple[str, str]) -> None:
+    assert find_token([("Authorization", f"Bearer {TOKEN}"), leftover], EITHER) == TOKEN
+    assert find_token([leftover, ("Authorization", f"Bearer {TOKEN}")], EITHER) == TOKEN
+
+
+@pytest.mark.parametrize("value", ["Bearer sk-leftover", "Basic dXNlcjpwYXNz"])
+def test_leftover_authorization_beside_a_token_is_dropped(value: str) -> None:
+    assert find_token([("Authorization", value), ("x-api-key", TOKEN)], EITHER) == TOKEN
+    upgrade = [("Authorization", value), ("Sec-WebSocket-Protocol", f"realtime, {PROTOCOL}{TOKEN}")]
+    assert find_websocket_token(upgrade, BEARER, PROTOCOL) == TOKEN
+
+
+def test_two_tokens_of_ours_are_rejected_and_their_headers_named() -> None:
+    with pytest.raises(NotAuthenticated, match=r"in authorization and x-api-key; send one$"):
+        find_token([("Authorization", f"Bearer {TOKEN}"), ("X-Api-Key", OTHER_TOKEN)], EITHER)
+    with pytest.raises(NotAuthenticated, match=r"in authorization and sec-websocket-protocol; send one$"):
+        find_websocket_token(
+            [("Authorization", f"Bearer {TOKEN}"), ("Sec-WebSocket-Protocol", f"{PROTOCOL}tp_4mDGs0")], BEARER, PROTOCOL
+        )
 
 
 @pytest.mark.parametrize(

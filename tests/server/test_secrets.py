@@ -48,6 +48,17 @@ def test_provider_receives_its_own_key_and_none_of_the_client_s_credentials(
         assert secret not in sent
 
 
+def test_leftover_credential_beside_a_token_is_dropped(proxy: ProxyProcess, provider: ReplayProvider) -> None:
+    headers = {"Authorization": f"Bearer {mint()}", "X-Api-Key": "sk-ant-leftover-of-a-developer"}
+    body = {"model": "claude-sonnet-5", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
+
+    httpx.post(proxy.base_url + "/anthropic/v1/messages", json=body, headers=headers, timeout=TIMEOUT_S)
+
+    received = provider.requests[-1]
+    assert received.header("x-api-key") == ANTHROPIC_KEY
+    assert "leftover" not in f"{received.target} {received.headers}"
+
+
 @pytest.mark.parametrize(
     ("part", "given"),
     [

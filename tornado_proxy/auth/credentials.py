@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
+from tornado_proxy.auth.unverified_token import is_jwt
 from tornado_proxy.domain.errors import NotAuthenticated
+
+#: The start of access keys, which users create for programs.  The bearer of a local proxy starts with `tpl_`.
+ACCESS_KEY_PREFIX = "tp_"
+
+_SUBPROTOCOL_HEADER = "sec-websocket-protocol"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A credential and the header (lower case) that carried it; `malformed` is the fault of one that is no token."""
+
+    header: str
+    token: str = field(repr=False)
+    malformed: str | None = None
 
 
 def find_token(headers: Iterable[tuple[str, str]], accepted: tuple[str, ...]) -> str:
     """Return the token of a request.
 
     `authorization` carries `Bearer <token>`, any other header the token itself.  An empty header counts as missing:
-    SDKs send one if no key is set.
+    SDKs send one if no key is set.  Of two credentials that differ, the one with the form of a token of ours counts.
 
     Args:
         headers: The (name, value) pairs of the request.
@@ -20,16 +36,9 @@ def find_token(headers: Iterable[tuple[str, str]], accepted: tuple[str, ...]) ->
 
     Raises:
         NotAuthenticated: The token is missing or malformed, a header occurs twice, or two headers carry different
-            tokens.
+            tokens of which none or both have the form of ours.
     """
-    found = [(name.lower(), value.strip()) for name, value in headers if name.lower() in accepted]
-    for name in accepted if len(found) > 1 else ():
-        # RFC 9110 section 5.3: a field that is not a list must occur once.  Programs disagree on which of two lines
-        # counts, so a load balancer in front of the proxy could check one token and the proxy use the other.
-        if sum(found_name == name for found_name, _ in found) > 1:
-            raise NotAuthenticated(f"header {name} was sent more than once; send it once")
-    tokens = [_parse_bearer(value) if name == "authorization" else value for name, value in found]
-    return require_single_token([token for token in tokens if token], accepted)
+    return choose_token(_read_headers(headers, accepted), accepted)
 
 
 def find_websocket_token(
@@ -44,18 +53,16 @@ def find_websocket_token(
             cannot set other headers on a WebSocket.  None if the provider has no such convention.
 
     Raises:
-        NotAuthenticated: The token is missing or malformed, or two different tokens were sent.
+        NotAuthenticated: As in find_token(), with the subprotocol as one more header.
     """
     pairs = list(headers)
-    if token_prefix is None:
-        return find_token(pairs, accepted)
-    subprotocols = ",".join(value for name, value in pairs if name.lower() == "sec-websocket-protocol")
-    offered = find_subprotocol_token(subprotocols, token_prefix)
-    if offered is None:
-        return find_token(pairs, accepted)
-    if not any(name.lower() in accepted and value.strip() for name, value in pairs):
-        return offered
-    return require_single_token([find_token(pairs, accepted), offered], accepted)
+    found = _read_headers(pairs, accepted)
+    if token_prefix is not None:
+        subprotocols = ",".join(value for name, value in pairs if name.lower() == _SUBPROTOCOL_HEADER)
+        offered = find_subprotocol_token(subprotocols, token_prefix)
+        if offered is not None:
+            found.append(Credential(_SUBPROTOCOL_HEADER, offered))
+    return choose_token(found, accepted)
 
 
 def find_subprotocol_token(value: str | None, token_prefix: str) -> str | None:
@@ -66,34 +73,75 @@ def find_subprotocol_token(value: str | None, token_prefix: str) -> str | None:
     """
     protocols = [protocol.strip() for protocol in (value or "").split(",")]
     tokens = [protocol.removeprefix(token_prefix) for protocol in protocols if protocol.startswith(token_prefix)]
-    tokens = [token for token in tokens if token]
-    return require_single_token(tokens, ()) if tokens else None
+    found = [Credential(_SUBPROTOCOL_HEADER, token) for token in tokens if token]
+    return choose_token(found, ()) if found else None
 
 
-def require_single_token(tokens: list[str], accepted: tuple[str, ...]) -> str:
-    """Return the token that all of `tokens` are equal to; `accepted` are the headers that an error message names.
+def has_own_form(token: str) -> bool:
+    """Return True if `token` has the form of a token that this program issues or accepts: a JWT, or a key of ours.
+
+    The provider's own short-lived keys start with `ek_` too, but have no dot.
+    """
+    if token.startswith("ek_"):
+        return "." in token
+    return token.startswith(ACCESS_KEY_PREFIX) or is_jwt(token)
+
+
+def choose_token(found: list[Credential], accepted: tuple[str, ...]) -> str:
+    """Return the token that counts; `accepted` are the headers that an error message names.
+
+    Developers' tools add leftovers: a provider key in the environment, the bearer of a local proxy.  Only one
+    credential that has the form of ours may be among them, because two programs could choose differently between two.
 
     Raises:
-        NotAuthenticated: There is no token, or two of them differ.
+        NotAuthenticated: There is no token, or two differ and the form does not decide between them.
     """
-    if not tokens:
+    if not found:
         forms = " or ".join("Authorization: Bearer <token>" if name == "authorization" else name for name in accepted)
         raise NotAuthenticated(f"no credential; send a participant token as {forms}")
-    first = _encode(tokens[0])
-    # Constant time, like every comparison of secrets.
-    if not all(hmac.compare_digest(first, _encode(token)) for token in tokens[1:]):
-        raise NotAuthenticated("two different credentials were sent; send one")
-    return tokens[0]
+    if len(found) > 1 and not _are_equal(found):
+        own = [credential for credential in found if credential.malformed is None and has_own_form(credential.token)]
+        if own and not _are_equal(own):
+            raise NotAuthenticated(f"two different tokens were sent, {_name_headers(own)}; send one")
+        found = own or found
+    for credential in found:
+        if credential.malformed is not None:
+            raise NotAuthenticated(credential.malformed)
+    if not _are_equal(found):
+        raise NotAuthenticated(f"two different credentials were sent, {_name_headers(found)}; send one")
+    return found[0].token
 
 
-def _parse_bearer(value: str) -> str:
-    """Return the token of an Authorization header (RFC 6750 section 2.1), "" if it has none."""
+def _read_headers(headers: Iterable[tuple[str, str]], accepted: tuple[str, ...]) -> list[Credential]:
+    found = [(name.lower(), value.strip()) for name, value in headers if name.lower() in accepted]
+    for name in accepted if len(found) > 1 else ():
+        # RFC 9110 section 5.3: a field that is not a list must occur once.  Programs disagree on which of two lines
+        # counts, so a load balancer in front of the proxy could check one token and the proxy use the other.
+        if sum(found_name == name for found_name, _ in found) > 1:
+            raise NotAuthenticated(f"header {name} was sent more than once; send it once")
+    credentials = [
+        _parse_bearer(value) if name == "authorization" else Credential(name, value) for name, value in found
+    ]
+    return [credential for credential in credentials if credential.token]
+
+
+def _parse_bearer(value: str) -> Credential:
+    """Return the credential of an Authorization header (RFC 6750 section 2.1); its token is "" if it has none."""
     scheme, _, token = value.partition(" ")
-    if not scheme:
-        return ""
-    if scheme.lower() != "bearer":
-        raise NotAuthenticated("invalid Authorization header; it must be: Bearer <token>")
-    return token.strip()
+    if scheme and scheme.lower() != "bearer":
+        return Credential("authorization", value, "invalid Authorization header; it must be: Bearer <token>")
+    return Credential("authorization", token.strip())
+
+
+def _are_equal(found: list[Credential]) -> bool:
+    first = _encode(found[0].token)
+    # Constant time, like every comparison of secrets.
+    return all(hmac.compare_digest(first, _encode(credential.token)) for credential in found[1:])
+
+
+def _name_headers(found: list[Credential]) -> str:
+    names = list(dict.fromkeys(credential.header for credential in found))
+    return f"in {' and '.join(names)}" if len(names) > 1 else f"both in {names[0]}"
 
 
 def _encode(token: str) -> bytes:

@@ -56,6 +56,17 @@ def read_unverified(token: str) -> UnverifiedToken:
     return UnverifiedToken(header, claims)
 
 
+def is_jwt(token: str) -> bool:
+    """Return True if `token` has the form of a signed JWT: three segments, the first a JSON object with `alg`."""
+    segments = token.split(".", 3)
+    if len(segments) != 3 or len(token) > MAX_TOKEN_CHARACTERS:
+        return False
+    try:
+        return "alg" in _decode_object(segments[0])
+    except (ValueError, TypeError, RecursionError):
+        return False
+
+
 def _decode_object(segment: str) -> dict[str, object]:
     value: object = json.loads(
         _decode_segment(segment).decode(), object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant
