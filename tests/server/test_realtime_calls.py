@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import signal
-import time
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -17,7 +16,17 @@ import openai
 import pytest
 import websockets
 
-from tests.harness import KEY_ID, OPENAI_KEY, PROJECT, TIMEOUT_S, ProxyProcess, mint, running_proxy, write_config
+from tests.harness import (
+    KEY_ID,
+    OPENAI_KEY,
+    PROJECT,
+    TIMEOUT_S,
+    ProxyProcess,
+    mint,
+    running_proxy,
+    wait_until,
+    write_config,
+)
 from tests.replay_provider import ProviderResponse, running_replay_provider
 from tornado_proxy.simulator import Simulator, running_simulator
 
@@ -69,10 +78,7 @@ def test_call_of_a_removed_project_is_hung_up(simulator: tuple[Simulator, str], 
         write_config(tmp_path, simulator[1], websockets=often, projects=[])
         assert proxy.fetch_admin("/reload", method="POST")[0] == 200
 
-        deadline = time.monotonic() + TIMEOUT_S
-        while simulator[0].realtime_calls.get(call_id) is not None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert simulator[0].realtime_calls.get(call_id) is None
+        wait_until(lambda: simulator[0].realtime_calls.get(call_id) is None, "the end of the call")
         assert "the credential is no longer valid" in proxy.wait_for_log("realtime call hung up")
 
 

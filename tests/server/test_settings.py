@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
-import ipaddress
-import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +11,6 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.harness import (
     KEY_ID,
@@ -31,6 +25,7 @@ from tests.harness import (
     running_proxy,
 )
 from tests.replay_provider import ReplayProvider
+from tests.upstream.authority import make_server_context, write_ca_file
 from tornado_proxy.simulator import Simulator, running_simulator
 
 OWN_KEY = "sk-own-key-of-the-other-project-5521"
@@ -199,53 +194,30 @@ def test_drain_over_its_time_limit_is_estimated(proxy: ProxyProcess) -> None:
 
 
 @contextlib.contextmanager
-def tls_provider(folder: Path) -> Iterator[ReplayProvider]:
-    """Run a provider with TLS; its certificate is `folder`/ca.pem."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = certificate.public_bytes(serialization.Encoding.PEM)
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    (folder / "ca.pem").write_bytes(pem)
-    (folder / "server.pem").write_bytes(private + pem)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "server.pem")
-    replay = ReplayProvider()
+def tls_provider() -> Iterator[ReplayProvider]:
+    """Run a provider with TLS, whose certificate only the authority of these tests has signed."""
+    provider = ReplayProvider()
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:
-        starting = asyncio.start_server(replay.serve, "127.0.0.1", 0, ssl=context)
-        server = asyncio.run_coroutine_threadsafe(starting, loop).result(10)
-        replay.url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        yield replay
+        starting = asyncio.start_server(provider.serve, "127.0.0.1", 0, ssl=make_server_context())
+        server = asyncio.run_coroutine_threadsafe(starting, loop).result(TIMEOUT_S)
+        provider.url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield provider
         loop.call_soon_threadsafe(server.close)
     finally:
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(TIMEOUT_S)
         loop.close()
 
 
 def test_provider_s_certificate_must_be_trusted(tmp_path: Path) -> None:
-    with tls_provider(tmp_path) as provider:
+    with tls_provider() as provider:
         trusted = {
             "base_url": provider.url,
             "api_key": {"env": "TEST_OPENAI_KEY"},
-            "ca_file": "ca.pem",
+            "ca_file": Path(write_ca_file(tmp_path)).name,  # relative to the configuration,
         }
         usual = {"base_url": provider.url, "api_key": {"env": "TEST_ANTHROPIC_KEY"}}
         with running_proxy(tmp_path, provider.url, providers={"openai": trusted, "anthropic": usual}) as proxy:

@@ -29,7 +29,7 @@ from tests.server.raw_provider import (
 SHORT_TIMEOUTS = {
     "tornado_proxy.http_server.server._SWEEP_INTERVAL_S": 0.1,
     "tornado_proxy.http_server.server._IDLE_TIMEOUT_S": 2.0,
-    "tornado_proxy.http_server.request_body._BODY_TIMEOUT_S": 0.5,
+    "tornado_proxy.http_server.request_body._BODY_TIMEOUT_S": 1.0,
 }
 
 #: Clients that never complete their request.
@@ -107,7 +107,7 @@ def test_stalled_body_is_rejected_with_an_error_body(
 def test_body_that_arrives_slowly_does_not_time_out(provider: ScriptedProvider) -> None:
     async def act(proxy: ProxyProcess) -> bytes:
         sent = chat_request()
-        # 12 pauses of 0.15 s are 1.8 s in all; the timeout of 0.5 s is for the time without any byte.
+        # 12 pauses of 0.15 s are 1.8 s in all; the timeout of 1 s is for the time without any byte.
         last_bytes = (sent[at : at + 1] for at in range(len(sent) - 12, len(sent)))
         return await exchange(proxy, sent[:-12], *last_bytes, pause_s=0.15)
 

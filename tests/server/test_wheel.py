@@ -26,7 +26,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True, timeout=60)
     (wheel,) = folder.glob("*.whl")
     target = ["--python", str(folder / "venv" / "bin" / "python")]
-    subprocess.run([*pip, *target, "install", str(wheel)], check=True, timeout=110)
+    subprocess.run([*pip, *target, "install", "--no-compile", str(wheel)], check=True, timeout=110)
     return folder / "venv" / "bin" / "tornado-proxy"
 
 
