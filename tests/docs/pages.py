@@ -1,4 +1,4 @@
-"""The pages that people read, and what stands in them."""
+"""Reads the Markdown pages of the project: README.md, CHANGELOG.md and docs/."""
 
 from __future__ import annotations
 
@@ -14,43 +14,58 @@ README = ROOT / "README.md"
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
+_CODE_SPAN = re.compile(r"`([^`\n]+)`")
 
 
 def pages() -> list[Path]:
-    """Every page of Markdown that a reader is sent to."""
+    """Return every page."""
     return [README, ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
 
 
+def page_name(page: Path) -> str:
+    """Return the path of a page below the project, for test ids."""
+    return page.relative_to(ROOT).as_posix()
+
+
 def text_of(*names: str) -> str:
-    """The text of pages in docs/."""
+    """Return the text of pages in docs/."""
     return "\n".join((DOCS / name).read_text("utf-8") for name in names)
 
 
 def all_text() -> str:
-    """README and docs/ in one."""
+    """Return the text of all pages."""
     return "\n".join(page.read_text("utf-8") for page in pages())
 
 
 def fences(page: Path, *languages: str) -> Iterator[str]:
-    """The fenced blocks of a page in one of `languages`; "" is a fence without one."""
+    """Yield the fenced blocks of a page in one of `languages`; "" is a fence without a language."""
     for language, block in _FENCE.findall(page.read_text("utf-8")):
         if language in languages:
             yield block
 
 
+def code_spans(page: Path) -> list[str]:
+    """Return the code spans of a page, without its fenced blocks."""
+    return _CODE_SPAN.findall(_text_without_fences(page))
+
+
 def links(page: Path) -> list[str]:
-    """Where the links of a page lead."""
-    return _LINK.findall(_FENCE.sub("", page.read_text("utf-8")))
+    """Return the targets of the links of a page."""
+    return _LINK.findall(_text_without_fences(page))
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors that a page's headings make."""
-    headings = _HEADING.findall(_FENCE.sub("", page.read_text("utf-8")))
+    """Return the anchors that GitHub makes from the headings of a page."""
+    headings = _HEADING.findall(_text_without_fences(page))
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def rows(page: Path) -> list[list[str]]:
-    """The cells of every table row of a page, headings left out."""
+    """Return the cells of every table row of a page, separator lines left out."""
     lines = [line for line in page.read_text("utf-8").splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     return [row for row in cells if not set("".join(row)) <= {"-", ":"}]
+
+
+def _text_without_fences(page: Path) -> str:
+    return _FENCE.sub("", page.read_text("utf-8"))
