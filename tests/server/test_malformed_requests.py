@@ -184,7 +184,7 @@ def test_expected_body_is_requested_and_relayed(
 @pytest.mark.parametrize(
     ("token", "length", "status"),
     [
-        pytest.param("nobody", len(BODY), 401, id="no valid token"),
+        pytest.param("invalid", len(BODY), 401, id="no valid token"),
         pytest.param(None, 65 * 1024 * 1024, 413, id="too large"),
     ],
 )

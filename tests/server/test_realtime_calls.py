@@ -187,10 +187,13 @@ def test_provider_s_rejection_is_relayed_without_its_key(tmp_path: Path) -> None
         provider.response = ProviderResponse(
             401, chunks=(b'{"error":{"message":"Incorrect API key: ek_provider12345"}}',)
         )
-        refusal = asyncio.run(connect(key))
+        rejection = asyncio.run(connect(key))
 
     assert provider.requests[-1].header("Authorization") == "Bearer ek_provider12345"
-    assert (refusal.status_code, refusal.body) == (401, b'{"error":{"message":"Incorrect API key: ****************"}}')
+    assert (rejection.status_code, rejection.body) == (
+        401,
+        b'{"error":{"message":"Incorrect API key: ****************"}}',
+    )
 
 
 def test_translation_session_is_opened_with_its_own_client_secret(

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 import websockets
 import yaml
 from websockets.asyncio.client import ClientConnection
-from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.asyncio.server import ServerConnection, serve
 
 from tests.harness import PROJECT, TIMEOUT_S, ProxyProcess, mint
 from tests.server import raw_provider
@@ -27,12 +27,10 @@ from tests.server.realtime import (
     wait_closed,
     websocket_url,
 )
+from tests.server.websocket_provider import ScriptedSessions, run_against, url_of
 from tests.stress.async_proxy import async_proxy, becomes_true
 from tests.stress.process_stats import resident_kib
 from tests.upstream.authority import make_server_context, write_ca_file
-
-Speak = Callable[[ServerConnection], Awaitable[None]]
-Act = Callable[[ProxyProcess], Coroutine[Any, Any, Any]]
 
 CREATED = '{"type":"session.created","session":{"type":"realtime","model":"gpt-realtime"}}'
 STARTED = '{"type":"response.created","response":{"id":"resp_1","status":"in_progress"}}'
@@ -44,78 +42,6 @@ DONE = (
     '"output_token_details":{"text_tokens":20,"audio_tokens":0}}}}'
 )
 CREATE_RESPONSE = '{"type":"response.create"}'
-
-
-@contextlib.asynccontextmanager
-async def websocket_provider(speak: Speak) -> Any:
-    """Serve sessions with `speak`; yield the provider's URL."""
-
-    async def handle(connection: ServerConnection) -> None:
-        with contextlib.suppress(websockets.ConnectionClosed):
-            await speak(connection)
-
-    async with serve(handle, "127.0.0.1", 0, max_size=None, ping_interval=None) as server:
-        yield _url_of(server)
-
-
-def _url_of(server: Server, scheme: str = "http") -> str:
-    return f"{scheme}://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
-
-
-def run_against(speak: Speak, act: Act, **config: Any) -> Any:
-    """Return the result of `act`, with a server and a provider of this test alone.
-
-    Args:
-        speak: The provider's side of each session.
-        act: The client's side of the test.
-        config: Top-level members of the configuration.
-    """
-
-    async def run() -> Any:
-        async with (
-            websocket_provider(speak) as url,
-            async_proxy(url, **config) as proxy,
-            asyncio.timeout(TIMEOUT_S),
-        ):
-            return await act(proxy)
-
-    return asyncio.run(run())
-
-
-class ScriptedSessions:
-    """A WebSocket provider that each test scripts, and one server in front of it that they share."""
-
-    def __init__(self, runner: asyncio.Runner) -> None:
-        self._runner = runner
-        self._stack = contextlib.AsyncExitStack()
-        self._speak: Speak | None = None
-        self._proxy: ProxyProcess | None = None
-
-    def start(self) -> None:
-        async def enter() -> ProxyProcess:
-            url = await self._stack.enter_async_context(websocket_provider(self._handle))
-            return await self._stack.enter_async_context(async_proxy(url))
-
-        self._proxy = self._runner.run(enter())
-
-    def run(self, speak: Speak, act: Act) -> Any:
-        """Return the result of `act`; the provider serves sessions with `speak`."""
-        proxy = self._proxy
-        assert proxy is not None
-        self._speak = speak
-
-        async def run() -> Any:
-            async with asyncio.timeout(TIMEOUT_S):
-                return await act(proxy)
-
-        return self._runner.run(run())
-
-    def close(self) -> None:
-        self._runner.run(self._stack.aclose())
-
-    async def _handle(self, connection: ServerConnection) -> None:
-        assert self._speak is not None
-        await self._speak(connection)
 
 
 @pytest.fixture(scope="module")
@@ -412,7 +338,7 @@ def test_provider_s_tls_certificate_is_trusted_by_its_ca_file_only(tmp_path: Pat
 
     async def run(trusted: str | None) -> tuple[int | None, int]:
         async with serve(speak, "127.0.0.1", 0, ssl=make_server_context()) as server:
-            url = _url_of(server, "https")
+            url = url_of(server, "https")
             provider = {"base_url": url, "api_key": {"env": "TEST_OPENAI_KEY"}}
             if trusted is not None:
                 provider["ca_file"] = trusted

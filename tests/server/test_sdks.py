@@ -200,9 +200,9 @@ def test_openai_errors_are_typed(gpt: openai.OpenAI, proxy: ProxyProcess) -> Non
             create(stranger)
         with pytest.raises(openai.PermissionDeniedError):
             create(narrow)
-    with pytest.raises(openai.BadRequestError) as refused:
+    with pytest.raises(openai.BadRequestError) as rejected:
         create(gpt, model="sim-unpriced-1")
-    assert refused.value.code == "model_not_priced"
+    assert rejected.value.code == "model_not_priced"
     with pytest.raises(openai.NotFoundError):
         gpt.models.retrieve("sim-missing-1")
     with pytest.raises(openai.RateLimitError):

@@ -217,7 +217,7 @@ def test_provider_s_certificate_must_be_trusted(tmp_path: Path) -> None:
         trusted = {
             "base_url": provider.url,
             "api_key": {"env": "TEST_OPENAI_KEY"},
-            "ca_file": Path(write_ca_file(tmp_path)).name,  # relative to the configuration,
+            "ca_file": Path(write_ca_file(tmp_path)).name,  # relative to the configuration file
         }
         usual = {"base_url": provider.url, "api_key": {"env": "TEST_ANTHROPIC_KEY"}}
         with running_proxy(tmp_path, provider.url, providers={"openai": trusted, "anthropic": usual}) as proxy:

@@ -85,7 +85,7 @@ async def records_of(proxy: ProxyProcess, user: str, count: int = 0) -> list[dic
     ("token", "status", "code"),
     [
         pytest.param(None, 408, "request_timeout", id="a valid token"),
-        pytest.param("nobody", 401, "invalid_api_key", id="an invalid token"),
+        pytest.param("invalid", 401, "invalid_api_key", id="an invalid token"),
     ],
 )
 def test_stalled_body_is_rejected_with_an_error_body(
