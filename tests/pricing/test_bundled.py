@@ -11,12 +11,15 @@ import pytest
 from tornado_proxy.config.bundled import conf_path
 from tornado_proxy.config.files import read_documents
 from tornado_proxy.domain.request import RequestFacts
-from tornado_proxy.domain.terms import Terms
+from tornado_proxy.domain.terms import DEFAULT_TERMS, Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
 from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
+from tornado_proxy.reports.coverage import find_uneven_prices
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 EARLIER = datetime(2026, 6, 1, 23, 59, 59, tzinfo=UTC)
+#: Claude Sonnet 4.5 had a context window of a million tokens until the end of this day.
+LAST_LONG_CONTEXT = datetime(2026, 4, 29, 23, 59, 59, tzinfo=UTC)
 MILLION = 1_000_000
 
 
@@ -66,6 +69,23 @@ def case(name: str, model: str, meter: Meter, amount: int, subtotal: str, **term
         case("tokens of a picture", "gpt-image-2", Meter.OUTPUT_IMAGE, 272, "0.00816"),
         case("a container by the minute", "gpt-5.4", Meter.CONTAINER_SECONDS, 300, "0.0075"),
         case("a large one", "gpt-5.4", Meter.CONTAINER_SECONDS, 300, "0.48", own_terms={"memory_limit": "64g"}),
+        case("an hour's write in a batch", "claude-mythos-5", Meter.CACHE_WRITE_1H, 1000, "0.01", service_tier="batch"),
+        case("the same, 5.1", "claude-mythos-5-1", Meter.CACHE_WRITE_1H, 3000, "0.03", service_tier="batch"),
+        case("an old batch", "claude-3-haiku-20240307", Meter.OUTPUT, MILLION, "0.625", service_tier="batch"),
+        case("a write for 12 hours", "gpt-6-astra", Meter.CACHE_WRITE_12H, MILLION, "25"),
+        case("on a fast tier", "gpt-6.1-terra", Meter.CACHE_WRITE_12H, 1000, "0.005", service_tier="fast"),
+        case("on flex", "gpt-6.1-terra", Meter.CACHE_WRITE_12H, 1000, "0.00125", service_tier="flex"),
+        case("ultrafast", "gpt-6.2-sol", Meter.CACHE_WRITE_12H, 1000, "0.015", service_tier="ultrafast"),
+        case("after a long input", "gpt-5.6-luna", Meter.CACHE_WRITE_12H, 1000, "0.001", context_tokens=272_001),
+        case("a legal question", "gpt-6-astra-law", Meter.OUTPUT, 1000, "0.05"),
+        case("cached", "gpt-6-astra-law", Meter.CACHED_INPUT, 1000, "0.001"),
+        case("pictures in a batch", "chatgpt-image-latest", Meter.OUTPUT_IMAGE, 1000, "0.016", service_tier="batch"),
+        case("a retired model", "gpt-3.5-turbo-0613", Meter.INPUT, MILLION, "1.5"),
+        case("one before it", "gpt-3.5-turbo-0301", Meter.OUTPUT, MILLION, "2"),
+        case("cached input of a tuned model", "ft:gpt-4o-2024-11-20:x::1", Meter.CACHED_INPUT, 1000, "0.001875"),
+        case("no long context any more", "claude-sonnet-4-5", Meter.INPUT, 404_500, "1.2135"),
+        case("on its last day", "claude-sonnet-4-5", Meter.INPUT, 404_500, "2.427", at=LAST_LONG_CONTEXT),
+        case("its batches", "claude-sonnet-4-5-20250929", Meter.INPUT, 300_000, "0.45", service_tier="batch"),
         case("a session, before", "gpt-5.4", Meter.CONTAINER_SESSIONS, 1, "0.03", at=EARLIER),
     ],
 )
@@ -87,3 +107,37 @@ def test_quantity_costs_the_amount_of_the_provider_s_price_list(
     assert cost.faults == ()
     assert cost.subtotal == subtotal
     assert cost.surcharge == (subtotal * Decimal("0.05")).quantize(Decimal("1e-12"))
+
+
+@pytest.mark.parametrize(
+    ("model", "price"),
+    [
+        ("gpt-6-astra", "25"),
+        ("gpt-6-sol", "5"),
+        ("gpt-6-luna", "0.25"),
+        ("gpt-5.6-sol", "10"),
+        ("gpt-5.6-terra", "5"),
+        ("gpt-5.6-luna", "0.5"),
+        ("gpt-5.6-cyber", "31.25"),
+        ("gpt-6.1-sol", "5"),
+        ("gpt-6-rosalind", "37.5"),
+        ("gpt-6-cyber", "50"),
+    ],
+)
+def test_cache_write_for_12_hours_has_the_published_price(book: PriceBook, model: str, price: str) -> None:
+    entry = book.resolve("openai", model)
+
+    assert entry is not None
+    (card,) = entry.find(Meter.CACHE_WRITE_12H, DEFAULT_TERMS, 0, NOW)
+    assert card.prices[Meter.CACHE_WRITE_12H] == Decimal(price)
+
+
+def test_no_terms_that_a_request_can_combine_lack_a_price() -> None:
+    documents = read_documents(conf_path("prices"))
+
+    faults = find_uneven_prices(documents, PriceBook.from_documents(documents), NOW)
+
+    # OpenAI's batches are not served, so no request here meets these cards.
+    assert {fault.rule for fault in faults} == {
+        "no price on service_tier batch for cached_input_tokens, which the standard terms have a price for"
+    }

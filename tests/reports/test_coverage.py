@@ -83,6 +83,39 @@ def test_meter_without_a_price_on_one_tier_is_reported() -> None:
     )
 
 
+def test_cache_lifetime_without_a_price_on_any_terms_is_reported() -> None:
+    text = PRICES.replace('output_tokens: "10"}', 'output_tokens: "10", cache_write_tokens: "3"}')
+
+    rules = [fault.rule for fault in find_uneven_prices([price_document(text)], price_book(text), NOW)]
+
+    assert rules == [
+        "no price on service_tier flex for cache_write_tokens, which the standard terms have a price for",
+        "no price on the standard terms for cache_write_12h_tokens, which requests can ask for in place of "
+        "cache_write_tokens",
+    ]
+
+
+def test_price_that_only_a_tier_has_is_reported_for_the_standard_terms() -> None:
+    text = PRICES.replace(FLEX, 'prices: {input_tokens: "0.625", output_tokens: "5", input_audio_tokens: "9"}')
+
+    (fault,) = find_uneven_prices([price_document(text)], price_book(text), NOW)
+
+    assert fault.rule == "no price on the standard terms for input_audio_tokens, which other terms have a price for"
+
+
+def test_speed_and_tier_that_are_priced_together_are_compared_together() -> None:
+    text = PRICES.replace("when: {service_tier: flex}", "when: {service_tier: flex, speed: [standard, fast]}").replace(
+        'output_tokens: "10"}', 'output_tokens: "10", cached_input_tokens: "0.1"}'
+    )
+
+    rules = [fault.rule for fault in find_uneven_prices([price_document(text)], price_book(text), NOW)]
+
+    assert (
+        "no price on service_tier flex, speed fast for cached_input_tokens, which the standard terms have a price for"
+        in rules
+    )
+
+
 def test_card_not_checked_for_longer_than_the_limit_is_stale() -> None:
     documents = [price_document()]
 

@@ -41,8 +41,8 @@ def check(config: Path | None, prices: Path | None, max_age: int) -> None:
 
     In addition to the faults that `tornado-proxy check` finds: models whose plain requests would be rejected on one of
     their endpoints or tiers, input lengths between two cards, and models past their shutdown date that are not retired.
-    Warnings: prices that end without a successor, meters with a price on the standard terms and none on another tier or
-    speed, and prices not checked for --max-age days.
+    Warnings: prices that end without a successor, meters without a price on terms that a request can ask for together
+    (tier, speed, lifetime of cached input), and prices not checked for --max-age days.
 
     \b
     Example:

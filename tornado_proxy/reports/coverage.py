@@ -6,9 +6,10 @@ missing price before a client does.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -34,6 +35,14 @@ _SESSIONS = "/v1/realtime"
 
 #: The tier of whole batches.  No request can ask for it.
 _BATCH = "batch"
+
+#: Meters of input that is written to a cache -> those of its other lifetimes, of which a request chooses one.
+_CACHE_LIFETIMES: Mapping[Meter, tuple[Meter, ...]] = {
+    Meter.CACHE_WRITE: (Meter.CACHE_WRITE_12H,),
+    Meter.CACHE_WRITE_12H: (Meter.CACHE_WRITE,),
+    Meter.CACHE_WRITE_5M: (Meter.CACHE_WRITE_1H,),
+    Meter.CACHE_WRITE_1H: (Meter.CACHE_WRITE_5M,),
+}
 
 #: The terms of a request that select a tier.
 _TIER_TERMS = ("service_tier", "speed")
@@ -82,9 +91,10 @@ def find_ending_prices(documents: Sequence[Document], book: PriceBook, now: date
 
 
 def find_uneven_prices(documents: Sequence[Document], book: PriceBook, now: datetime) -> list[Fault]:
-    """Return meters that have a price on a model's standard terms, and none on one of its tiers or speeds.
+    """Return meters that can be charged on terms that a request can ask for together, and have no price on them.
 
-    Usage of such a meter is recorded without a cost.
+    A meter can be charged on all terms of a model if it has a price on some of them; so can each lifetime of cached
+    input.  Usage of such a meter is recorded without a cost.
     """
     return sorted(
         document.fault(("models", model.name), rule)
@@ -108,16 +118,39 @@ def _model_sections(document: Document) -> Mapping[str, Any]:
 
 
 def _find_uneven_meters(model: ModelPrice, now: datetime) -> Iterator[str]:
-    standard = [meter for meter in model.by_meter if model.find(meter, DEFAULT_TERMS, 0, now)]
+    priced = {terms: _priced_meters(model, terms, now) for terms in _requestable_terms(model, now)}
+    standard, everywhere = priced.get(DEFAULT_TERMS, frozenset()), frozenset[Meter]().union(*priced.values())
+    for terms, meters in priced.items():
+        described = _describe_pairs(terms.non_default_pairs()) or "the standard terms"
+        for source, expected in (("the standard terms", standard), ("other terms", everywhere - standard)):
+            missing = sorted(expected - meters)
+            if missing:
+                yield f"no price on {described} for {', '.join(missing)}, which {source} have a price for"
+        for meter in sorted(meters):
+            # A lifetime that has no price on any terms: the comparison of terms cannot find it.
+            for other in _CACHE_LIFETIMES.get(meter, ()):
+                if other not in everywhere:
+                    yield f"no price on {described} for {other}, which requests can ask for in place of {meter}"
+
+
+def _priced_meters(model: ModelPrice, terms: Terms, now: datetime) -> frozenset[Meter]:
+    return frozenset(meter for meter in model.by_meter if model.find(meter, terms, 0, now))
+
+
+def _requestable_terms(model: ModelPrice, now: datetime) -> Iterator[Terms]:
+    """Yield the combinations of terms that a request can ask for together and that are not refused.
+
+    A combination without a price for input is refused at admission.
+    """
     current = [card for card in model.by_meter.get(Meter.INPUT, ()) if card.covers(now)]
-    for name, value in sorted({pair for card in current for pair in _pairs(card.conditions)}):
-        if name not in _TIER_TERMS or value == getattr(DEFAULT_TERMS, name):
-            continue
-        # The other terms stay at their defaults, as in a request that asks for this tier alone.
-        terms = DEFAULT_TERMS.override(Terms.from_pairs([(name, value)]))
-        missing = [meter for meter in standard if not model.find(meter, terms, 0, now)]
-        if missing:
-            yield f"no price on {name} {value} for {', '.join(missing)}, which the standard terms have a price for"
+    values: defaultdict[str, set[str | None]] = defaultdict(set)
+    for name, value in (pair for card in current for pair in _pairs(card.conditions)):
+        values[name] |= {value, getattr(DEFAULT_TERMS, name)}
+    for combination in itertools.product(*(sorted(values[name], key=str) for name in values)):
+        stated = [(name, value) for name, value in zip(values, combination, strict=True) if value is not None]
+        terms = DEFAULT_TERMS.override(Terms.from_pairs(stated))
+        if model.find(Meter.INPUT, terms, 0, now):
+            yield terms
 
 
 def _find_endings(model: ModelPrice, now: datetime) -> Iterator[str]:
@@ -212,4 +245,8 @@ def _pairs(conditions: Conditions) -> Iterator[tuple[str, str]]:
 
 
 def _describe_terms(card: PriceCard) -> str:
-    return ", ".join(f"{name} {value}" for name, value in _pairs(card.conditions)) or "all terms"
+    return _describe_pairs(_pairs(card.conditions)) or "all terms"
+
+
+def _describe_pairs(pairs: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in pairs)

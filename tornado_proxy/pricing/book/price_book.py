@@ -83,9 +83,9 @@ class PriceBook:
             return None
         entry = prices.models.get(prices.aliases.get(model, model))
         if entry is None and model.startswith("ft:"):
-            # The base can be named by an alias, with a date that the entry `ft:BASE` does not have.
             base = model.split(":")[1]
-            entry = prices.models.get(f"ft:{prices.aliases.get(base, base)}")
+            # The base can be named by an alias, with a date that the entry `ft:BASE` does not have.
+            entry = prices.models.get(f"ft:{base}") or prices.models.get(f"ft:{prices.aliases.get(base, base)}")
         return entry
 
     def admit(self, provider: str, endpoint: str, spend: Spend, at: datetime) -> ModelPrice:
