@@ -19,6 +19,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -27,11 +28,12 @@ from tornado_proxy.domain.errors import LedgerUnavailable, RequestError, Upstrea
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.gateway.admission import AdmittedRequest
 from tornado_proxy.gateway.realtime.meter import SessionMeter
+from tornado_proxy.gateway.realtime.relay import ProviderSocket
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.providers.contract import SessionChanged, Sideband, SocketEvent
 from tornado_proxy.upstream.credentials import ProviderAccess, call_accesses
 from tornado_proxy.upstream.http.messages import UpstreamResponseHead
-from tornado_proxy.upstream.websocket.connection import UpstreamWebSocket, connect
+from tornado_proxy.upstream.websocket.connection import WebSocketRequest, connect
 from tornado_proxy.upstream.websocket.frame_sender import Wait
 
 _log = logging.getLogger(__name__)
@@ -45,12 +47,17 @@ CONNECT_BACKOFF_S = (0.1, 0.4, 1.5)
 MAX_RECONNECTS = 5
 
 
+#: Connects a WebSocket to the provider; raises UpstreamError.
+OpenSocket = Callable[[WebSocketRequest], Awaitable[ProviderSocket]]
+
+
 class CallSideband:
     """Opens the sideband of the call that one request creates.  `call_id` is known once the provider has responded."""
 
-    def __init__(self, admitted: AdmittedRequest, services: Services) -> None:
+    def __init__(self, admitted: AdmittedRequest, services: Services, open_socket: OpenSocket = connect) -> None:
         self._admitted = admitted
         self._services = services
+        self._open_socket = open_socket
         self.call_id: str | None = None
 
     async def response_received(self, head: UpstreamResponseHead) -> None:
@@ -65,7 +72,7 @@ class CallSideband:
         if self.call_id is None:
             raise UpstreamError("the provider's response names no call, so the call cannot be metered")
         self._services.recorder.created(self._admitted.intent, self.call_id)
-        call = MeteredCall(self._admitted, self.call_id, self._services)
+        call = MeteredCall(self._admitted, self.call_id, self._services, self._open_socket)
         try:
             await call.begin()
             if context.snapshot.settings.websockets.sideband_failure != "end":
@@ -79,17 +86,18 @@ class CallSideband:
 class MeteredCall:
     """One call's sideband: begin(), connect() unless run() may do it, then run() until the call has ended."""
 
-    def __init__(self, admitted: AdmittedRequest, call_id: str, services: Services) -> None:
+    def __init__(self, admitted: AdmittedRequest, call_id: str, services: Services, open_socket: OpenSocket) -> None:
         self._context = admitted.context
         self._call_id = call_id
         self._services = services
+        self._open_socket = open_socket
         self._sideband = _sideband_of(admitted)
         self._accesses = call_accesses(admitted.access, admitted.context.caller.project_id)
         session = self._context.caller.session
         query = admitted.facts.session_query or (session.query if session is not None else "")
         self._reader = self._sideband.open_reader(f"{query}&call_id={call_id}", ())
         self._meter = SessionMeter(self._context, self._reader, call_id, services.recorder)
-        self._socket: UpstreamWebSocket | None = None
+        self._socket: ProviderSocket | None = None
         self._outcome: Outcome | None = None
         self._draining = False
 
@@ -220,8 +228,8 @@ class MeteredCall:
         _log.warning("realtime call hung up", extra={"call_id": self._call_id, "reason": reason})
         self.end(Outcome.UPSTREAM_BROKEN)
 
-    async def _connect_with(self, access: ProviderAccess) -> UpstreamWebSocket:
-        return await connect(access.websocket_request(self._sideband.target(self._call_id), (), ()))
+    async def _connect_with(self, access: ProviderAccess) -> ProviderSocket:
+        return await self._open_socket(access.websocket_request(self._sideband.target(self._call_id), (), ()))
 
     async def _hang_up_with(self, access: ProviderAccess) -> int:
         """Return the status of the provider's response, 0 if there is none."""
