@@ -7,6 +7,8 @@
       │ ── drain() ──> DRAINING                 the server shuts down: ends when nothing runs
       └── close_session() ──> CLOSING           our own close code goes to both sides
 
+    each ── the provider's connection ends ──> ENDED, and the records of unfinished work are written
+
 Ends, and the close code that the client gets:
 
     provider closes         the provider's code and reason; 1011 if the connection broke
@@ -31,7 +33,8 @@ from tornado.iostream import StreamClosedError
 
 from tornado_proxy import tasks
 from tornado_proxy.domain.errors import RequestError, UpstreamError
-from tornado_proxy.domain.record import Outcome
+from tornado_proxy.domain.record import Outcome, RequestIntent
+from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.gateway.admission import AdmittedSession
 from tornado_proxy.gateway.realtime.meter import SessionRecorder
 from tornado_proxy.gateway.services import Services
@@ -58,6 +61,11 @@ class SessionState(Enum):
     DRAINING = auto()
     CLIENT_GONE = auto()
     CLOSING = auto()
+    ENDED = auto()
+
+
+#: The states in which the client's frames are ignored.
+_CLOSED_STATES = (SessionState.CLOSING, SessionState.ENDED)
 
 
 class SessionClient(Protocol):
@@ -136,11 +144,13 @@ class WebSocketRelay:
             services.drains.done(self)
             services.capacity.discard(self)
             self._upstream.close(GOING_AWAY)
-            self._meter.close(self._outcome or self._default_outcome(), self._fault)
+            self._outcome = self._outcome or self._default_outcome()
+            self._state = SessionState.ENDED
+            self._meter.close(self._outcome, self._fault)
 
     def from_client(self, message: str | bytes) -> Wait | None:
         """Admit one frame and send it on; a rejected frame gets an error frame and goes nowhere."""
-        if self._state is SessionState.CLOSING:
+        if self._state in _CLOSED_STATES:
             return None
         self._active_at = self._loop.time()
         reader = self._session.reader
@@ -166,7 +176,7 @@ class WebSocketRelay:
 
     def client_left(self, code: int | None, reason: str | None) -> None:
         """Called when the client's connection has closed."""
-        if self._state is not SessionState.CLOSING:
+        if self._state not in _CLOSED_STATES:
             self._state = SessionState.CLIENT_GONE
         streams = self._session.context.snapshot.settings.streams
         if self._meter.working and streams.on_client_disconnect == "drain" and self._outcome is None:
@@ -198,10 +208,17 @@ class WebSocketRelay:
             wait = self._to_client(self._session.reader.refusal(error, frame, _new_event_id()))
         else:
             if intent is not None and frame.facts is not None:
-                self._meter.expect(intent, frame.facts)
+                self._expect(intent, frame.facts)
             wait = self._to_provider(message)
         if wait is not None:
             await wait
+
+    def _expect(self, intent: RequestIntent, facts: RequestFacts) -> None:
+        self._meter.expect(intent, facts)
+        if self._state is SessionState.ENDED:
+            # The session ended while the ledger stored the intent.  Without a second close, the intent would have no
+            # record until the process ends.
+            self._meter.close(self._outcome or self._default_outcome(), self._fault)
 
     async def _forward_after(self, metered: Wait, events: tuple[SocketEvent, ...], message: str | bytes) -> None:
         await metered
@@ -226,7 +243,7 @@ class WebSocketRelay:
             return None  # listen() sees the end of the connection, and the client is told there
 
     def _to_client(self, frame: str | bytes) -> Wait | None:
-        if self._state is SessionState.CLIENT_GONE:
+        if self._state not in (SessionState.OPEN, SessionState.DRAINING):
             return None
         try:
             return self._client.send_frame(frame)
@@ -246,6 +263,7 @@ class WebSocketRelay:
                 self._close_session(POLICY_VIOLATION, error.message)
 
     def _close_session(self, code: int, reason: str) -> None:
+        self._outcome = self._outcome or self._default_outcome()
         self._state = SessionState.CLOSING
         self.closed = Closed(code, reason)
         self._client.close(code, reason[:MAX_REASON_CHARACTERS])
