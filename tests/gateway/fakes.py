@@ -9,7 +9,7 @@ import asyncio
 import functools
 import tempfile
 from collections import deque
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,11 +29,13 @@ from tornado_proxy.gateway.capacity import Capacity, DrainLimiter
 from tornado_proxy.gateway.context import RequestHead
 from tornado_proxy.gateway.object_ownership import ObjectOwnership
 from tornado_proxy.gateway.recorder import Recorder, RecordListeners
+from tornado_proxy.gateway.services import Services
 from tornado_proxy.providers.contract import Endpoint
 from tornado_proxy.providers.registry import PROVIDERS
 from tornado_proxy.providers.route_table import RouteTable
-from tornado_proxy.snapshot import Snapshot
+from tornado_proxy.snapshot import Snapshot, SnapshotHolder
 from tornado_proxy.upstream.http.messages import UpstreamRequest, UpstreamResponseHead
+from tornado_proxy.upstream.websocket.connection import Closed, MessageHandler
 
 PROVIDER_URL = "http://provider.test:9"
 
@@ -119,6 +121,19 @@ class Gateway:
         self.drains = DrainLimiter()
         self.recorder = Recorder(self.ledger, RecordListeners(self.ownership.remember, self.polled.append))
         self.admission = Admission(self.ownership, self.capacity, self.recorder)
+        self.snapshots = SnapshotHolder(Path("proxy.yaml"), self.snapshot)
+
+    def services(self, upstream: object = None) -> Services:
+        """Return what handlers, relays and sidebands are given; `upstream` starts exchanges."""
+        return Services(
+            snapshots=self.snapshots,
+            upstream=upstream,  # type: ignore[arg-type]  # a fake
+            ledger=self.ledger,
+            admission=self.admission,
+            recorder=self.recorder,
+            capacity=self.capacity,
+            drains=self.drains,
+        )
 
 
 class FakeExchange:
@@ -186,6 +201,75 @@ class FakeUpstream:
     def start(self, request: UpstreamRequest) -> FakeExchange:
         self.requests.append(request)
         return self.exchange
+
+
+class FakeProvider:
+    """Responds to requests by method and path; keeps them in order.
+
+    A path with several responses gives them one after the other, and the last one from then on.  A response is a
+    status with a body, or an error.
+    """
+
+    def __init__(self, responses: Mapping[str, Sequence[tuple[int, bytes] | UpstreamError]]) -> None:
+        self._responses = {request: list(steps) for request, steps in responses.items()}
+        self.requests: list[UpstreamRequest] = []
+
+    @property
+    def paths(self) -> list[str]:
+        """The method and path of each request: "GET /v1/models"."""
+        return [f"{request.method} {request.url.removeprefix(PROVIDER_URL)}" for request in self.requests]
+
+    def start(self, request: UpstreamRequest) -> FakeExchange:
+        self.requests.append(request)
+        responses = self._responses[self.paths[-1]]
+        response = responses.pop(0) if len(responses) > 1 else responses[0]
+        if isinstance(response, UpstreamError):
+            return FakeExchange([response])
+        status, body = response
+        return FakeExchange([UpstreamResponseHead(status, "", ()), *([body] if body else [])])
+
+
+class FakeSocket:
+    """A WebSocket to a provider.  deliver() and end() play the provider; `sent` and `closes` are what it received.
+
+    The provider confirms a close frame at once, unless `confirms_close` is False.
+    """
+
+    def __init__(self, *, confirms_close: bool = True) -> None:
+        self.sent: list[str | bytes] = []
+        self.closes: list[tuple[int, str]] = []
+        self.closed = False
+        self._confirms_close = confirms_close
+        self._incoming: asyncio.Queue[str | bytes | Closed] = asyncio.Queue()
+
+    def deliver(self, *frames: str | bytes) -> None:
+        for frame in frames:
+            self._incoming.put_nowait(frame)
+
+    def end(self, code: int = 1000, reason: str = "", *, broken: bool = False) -> None:
+        self._incoming.put_nowait(Closed(code, reason, broken=broken))
+
+    async def listen(self, handler: MessageHandler) -> Closed:
+        while True:
+            received = await self._incoming.get()
+            if isinstance(received, Closed):
+                self.closed = True
+                return received
+            wait = handler(received)
+            if wait is not None:
+                await wait
+
+    def send(self, message: str | bytes) -> None:
+        if self.closed or self.closes:
+            raise UpstreamError("the connection to the provider is closed")
+        self.sent.append(message)
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        if self.closed or self.closes:
+            return
+        self.closes.append((code, reason))
+        if self._confirms_close:
+            self.end(code, reason)
 
 
 class FakeClient:
