@@ -45,6 +45,9 @@ _log = logging.getLogger(__name__)
 #: Seconds in which aborted requests can write their records at the end of a shutdown.
 _LAST_RECORDS_S = 2.0
 
+#: Seconds that a connection to the admin port may stay open without a complete request head.
+_ADMIN_IDLE_TIMEOUT_S = 60.0
+
 #: Length of the kernel's queue of unaccepted connections, which net.core.somaxconn limits.  Thousands of clients may
 #: connect at once after a restart, and the SYN of a client that finds the queue full is sent again only after a second.
 _BACKLOG = 4096
@@ -80,9 +83,10 @@ class Server:
         services = self._services = self._build_services(ledger, upstream, settler)
         self._settlement_task = tasks.spawn(settler.run(), "settlement")
         clients = ClientApplication([(USAGE_PATH, UsageHandler, {"services": services})], services)
-        server = ClientPortServer(clients, clients.idle_connections, clients.body_timeouts)
+        server = ClientPortServer(clients, clients.idle_connections, clients.body_timeouts, clients.make_rejection)
         self.port = self._listen(server, settings.listen)
-        self.admin_port = self._listen(FdLimitedServer(admin_application(services, self.reload)), settings.admin)
+        admin = FdLimitedServer(admin_application(services, self.reload), idle_connection_timeout=_ADMIN_IDLE_TIMEOUT_S)
+        self.admin_port = self._listen(admin, settings.admin)
 
     def _build_services(self, ledger: Ledger, upstream: UpstreamClient, settler: DeferredSettlement) -> Services:
         ownership, capacity = ObjectOwnership(ledger), Capacity()

@@ -27,7 +27,9 @@ def test_request_that_matches_a_rule_is_not_closed_as_idle_while_it_runs(monkeyp
 
     async def run() -> bytes:
         application = ClientApplication([("/accounts/.*", SlowHandler)], services=None)  # type: ignore[arg-type]
-        server = ClientPortServer(application, application.idle_connections, application.body_timeouts)
+        server = ClientPortServer(
+            application, application.idle_connections, application.body_timeouts, application.make_rejection
+        )
         (listening,) = bind_sockets(0, "127.0.0.1")
         server.add_sockets([listening])
         try:

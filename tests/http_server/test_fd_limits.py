@@ -8,6 +8,8 @@ import resource
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.harness import ProxyProcess
 from tests.server.raw_provider import END, EVENT, SSE, USAGE, chunk, connect, fetch_chat, read_request, run_against
 
@@ -110,6 +112,26 @@ def test_waiting_connections_cost_one_log_line_and_no_cpu_time(tmp_path: Path) -
     assert len(errors) == 1
     assert EXHAUSTED_MESSAGE in errors[0]
     assert b"data: [DONE]" in response
+
+
+@pytest.mark.parametrize("sent", [pytest.param(b"POST /v1/cha", id="half a head"), pytest.param(b"", id="nothing")])
+def test_connections_without_a_request_make_room_for_a_request(sent: bytes, tmp_path: Path) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(SSE + chunk(EVENT) + chunk(USAGE) + END)
+
+    async def act(proxy: ProxyProcess) -> bytes:
+        limit_open_files(proxy, count_open_files(proxy) + _EXTRA_FDS)
+        connections = [await connect(proxy) for _ in range(_CALLERS)]
+        for _, writer in connections:
+            writer.write(sent)
+        response = await asyncio.wait_for(fetch_chat(proxy), 20)
+        for _, writer in connections:
+            writer.close()
+        return response
+
+    constants = {"tornado_proxy.http_server.server._MIN_CLOSE_IDLE_S": 0.5}
+    assert b"data: [DONE]" in run_against(serve, tmp_path, act, constants=constants)
 
 
 def test_server_raises_its_soft_limit_of_open_files_to_the_hard_limit(tmp_path: Path) -> None:

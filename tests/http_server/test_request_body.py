@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tornado_proxy.http_server.request_body import BodyTimeouts
 
 
@@ -29,15 +31,38 @@ def test_stalled_request_times_out_once() -> None:
     assert request.timeouts == 1
 
 
-def test_each_byte_restarts_the_timeout() -> None:
-    timeouts, request = BodyTimeouts(), FakeRequest()
-    timeouts.begin(request)
+@pytest.mark.parametrize(
+    ("bytes_per_s", "timeouts"),
+    [
+        pytest.param(600, 0, id="600 bytes a second"),
+        pytest.param(400, 1, id="400 bytes a second"),
+        pytest.param(1, 1, id="one byte a second"),
+    ],
+)
+def test_body_needs_five_hundred_bytes_a_second(bytes_per_s: int, timeouts: int) -> None:
+    body_timeouts, request = BodyTimeouts(), FakeRequest()
+    body_timeouts.begin(request)
 
-    for now in range(0, 600, 50):
-        request.received_bytes += 1
-        timeouts.check(float(now))
+    for now in range(0, 600, 10):
+        request.received_bytes = now * bytes_per_s
+        body_timeouts.check(float(now))
 
+    assert request.timeouts == timeouts
+
+
+def test_body_that_arrived_fast_times_out_when_it_starts_to_trickle() -> None:
+    body_timeouts, request = BodyTimeouts(), FakeRequest()
+    body_timeouts.begin(request)
+    request.received_bytes = 10_000_000
+    body_timeouts.check(0.0)
+
+    for now in range(10, 70, 10):
+        request.received_bytes += 10
+        body_timeouts.check(float(now))
     assert request.timeouts == 0
+
+    body_timeouts.check(70.0)
+    assert request.timeouts == 1
 
 
 def test_ended_request_does_not_time_out() -> None:

@@ -31,11 +31,25 @@ class NagleHandler(RequestHandler):
         self.finish("off" if off else "on")
 
 
+def make_rejection(target: str, fault: str) -> bytes:
+    """Return a 400 that repeats what the server tells of a malformed request."""
+    return f"HTTP/1.1 400 Bad Request\r\n\r\n{target} {fault}".encode()
+
+
+class EchoHandler(RequestHandler):
+    """Responds with the request's path, query and body."""
+
+    def post(self) -> None:
+        self.finish(f"{self.request.uri} {self.request.body.decode()}")
+
+    get = post
+
+
 class SingleHandlerApplication(Application):
     """Routes every request to one handler."""
 
     def __init__(self, handler: type[RequestHandler]) -> None:
-        super().__init__([("/", handler)], log_function=lambda handler: None)
+        super().__init__([("/.*", handler)], log_function=lambda handler: None)
         self.idle_connections = IdleConnections()
 
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
@@ -48,7 +62,7 @@ class SingleHandlerApplication(Application):
 async def run_server(handler: type[RequestHandler] = NagleHandler) -> AsyncIterator[int]:
     """Serve `handler` on a free port; yield the port."""
     application = SingleHandlerApplication(handler)
-    server = ClientPortServer(application, application.idle_connections, BodyTimeouts())
+    server = ClientPortServer(application, application.idle_connections, BodyTimeouts(), make_rejection)
     (listening,) = bind_sockets(0, "127.0.0.1")
     server.add_sockets([listening])
     try:
@@ -89,6 +103,7 @@ def test_nagle_stays_off_on_a_keep_alive_connection() -> None:
 )
 def test_connection_without_complete_headers_is_closed(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "_IDLE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(server_module, "_HEAD_TIMEOUT_S", 0.3)
     monkeypatch.setattr(server_module, "_SWEEP_INTERVAL_S", 0.05)
 
     async def run() -> bytes:
@@ -120,3 +135,172 @@ def test_slow_request_does_not_count_as_an_idle_connection(monkeypatch: pytest.M
             return body
 
     assert asyncio.run(run()) == "done"
+
+
+async def exchange(sent: bytes, handler: type[RequestHandler] = EchoHandler) -> bytes:
+    """Send `sent`; return all bytes until the server closes."""
+    async with run_server(handler) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(sent)
+        try:
+            return await asyncio.wait_for(reader.read(), 20)
+        finally:
+            writer.close()
+
+
+@pytest.mark.parametrize(
+    "before",
+    [pytest.param(b"", id="first request"), pytest.param(_REQUEST, id="after a response")],
+)
+def test_half_a_head_is_closed_long_before_an_idle_connection(before: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "_HEAD_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(server_module, "_SWEEP_INTERVAL_S", 0.05)
+
+    response = asyncio.run(exchange(before + b"GET /x HTTP/1.1\r\nHo"))
+
+    assert response.count(b"HTTP/1.1") == (1 if before else 0)
+
+
+def test_kept_connection_may_be_idle_for_longer_than_a_head_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "_HEAD_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(server_module, "_SWEEP_INTERVAL_S", 0.02)
+
+    async def run() -> list[str]:
+        async with run_server() as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            bodies = []
+            for pause_s in (0.0, 0.5):
+                await asyncio.sleep(pause_s)
+                writer.write(_REQUEST)
+                bodies.append(await read_response_body(reader))
+            writer.close()
+            return bodies
+
+    assert asyncio.run(run()) == ["off", "off"]
+
+
+class FakeConnection:
+    """A connection that waits for a request head."""
+
+    def __init__(self, *, new: bool = False, head_begun: bool = False) -> None:
+        self.new = new
+        self.head_begun = head_begun
+
+
+def test_connection_idle_between_requests_is_closed_before_a_new_one() -> None:
+    idle_connections = IdleConnections()
+    new, kept = FakeConnection(new=True), FakeConnection()
+    idle_connections.add(new, 0.0)
+    idle_connections.add(kept, 100.0)
+
+    assert idle_connections.find_oldest(110.0) is kept
+    idle_connections.discard(kept)
+    assert idle_connections.find_oldest(110.0) is new
+
+
+def test_connection_that_has_just_opened_is_not_closed_for_another() -> None:
+    idle_connections = IdleConnections()
+    idle_connections.add(FakeConnection(new=True), 100.0)
+
+    assert idle_connections.find_oldest(104.9) is None
+    assert idle_connections.find_oldest(105.0) is not None
+
+
+def test_head_has_sixty_seconds_from_its_first_byte() -> None:
+    idle_connections = IdleConnections()
+    kept = FakeConnection()
+    idle_connections.add(kept, 0.0)
+    assert idle_connections.list_expired(3000.0) == []
+
+    kept.head_begun = True
+    assert idle_connections.list_expired(3010.0) == []
+    assert idle_connections.list_expired(3070.0) == []
+    assert idle_connections.list_expired(3070.1) == [kept]
+
+
+@pytest.mark.parametrize(
+    ("target", "seen"),
+    [
+        pytest.param("http://api.openai.com/v1/models", "/v1/models", id="a path"),
+        pytest.param("HTTPS://h:8080/v1/models?limit=2", "/v1/models?limit=2", id="a port and a query"),
+        pytest.param("http://h", "/", id="no path"),
+        pytest.param("http://h?a=http://b/", "/?a=http://b/", id="a query without a path"),
+        pytest.param("/v1/http://h/", "/v1/http://h/", id="a path that holds a URL"),
+    ],
+)
+def test_target_in_absolute_form_is_read_as_its_path(target: str, seen: str) -> None:
+    response = asyncio.run(exchange(f"GET {target} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n".encode()))
+
+    assert response.endswith(f"\r\n\r\n{seen} ".encode())
+
+
+@pytest.mark.parametrize("expect", ["100-continue", "100-Continue", "100-CONTINUE"])
+def test_client_that_expects_100_continue_gets_it(expect: str) -> None:
+    async def run() -> bytes:
+        async with run_server(EchoHandler) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            head = f"POST / HTTP/1.1\r\nHost: h\r\nExpect: {expect}\r\nContent-Length: 2\r\n\r\n"
+            writer.write(head.encode())
+            interim = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+            writer.write(b"hi")
+            body = await asyncio.wait_for(read_response_body(reader), 20)
+            writer.close()
+            return interim + body.encode()
+
+    assert asyncio.run(run()) == b"HTTP/1.1 100 (Continue)\r\n\r\n/ hi"
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "said"),
+    [
+        pytest.param(b"GET /v1 HTTP/1.1\r\n\r\n", b"/v1 Missing Host header", id="no host"),
+        pytest.param(
+            b"GET /v1 HTTP/1.1\r\nHost: h\r\nA\x01: secret\r\n\r\n", b"/v1 Invalid header name", id="bad name"
+        ),
+        pytest.param(b"GET\r\n\r\n", b"/ Malformed HTTP request line", id="no target"),
+        pytest.param(
+            b"POST /v1 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+            b"/v1 malformed chunk size",
+            id="bad chunk",
+        ),
+        pytest.param(
+            b"POST /v1 HTTP/1.1\r\nHost: h\r\nContent-Length: secret\r\n\r\n",
+            b"/v1 Only integer Content-Length is allowed",
+            id="bad length",
+        ),
+    ],
+)
+def test_malformed_request_gets_the_application_s_400_without_its_bytes(request_bytes: bytes, said: bytes) -> None:
+    assert asyncio.run(exchange(request_bytes)) == b"HTTP/1.1 400 Bad Request\r\n\r\n" + said
+
+
+@pytest.mark.parametrize(
+    "hello",
+    [
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"x" * 500, id="client hello"),
+        pytest.param(b"\x16", id="first byte alone"),
+    ],
+)
+def test_tls_on_the_plain_port_gets_a_plain_400_at_once(hello: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    response = asyncio.run(exchange(hello))
+
+    assert response.startswith(b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n")
+    assert b"use http:// or ws://" in response
+    assert [record.message for record in caplog.records] == ["TLS on the plain port: connection closed"]
+
+
+def test_first_byte_of_tls_in_a_later_read_is_only_a_byte() -> None:
+    head = b"POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 3\r\n\r\n"
+
+    async def run() -> bytes:
+        async with run_server(EchoHandler) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(head)
+            await writer.drain()
+            await asyncio.sleep(0.1)
+            writer.write(b"\x16\x03\x01")
+            data = await asyncio.wait_for(reader.read(), 20)
+            writer.close()
+            return data
+
+    assert asyncio.run(run()).endswith(b"/ \x16\x03\x01")

@@ -10,6 +10,7 @@ import pytest
 
 from tests.harness import TIMEOUT_S, ProxyProcess, mint
 from tests.replay_provider import ProviderResponse, ReplayProvider
+from tests.server.raw_provider import request_id_of
 
 BODY = b'{"model":"gpt-4o-mini","messages":[{"role":"user","content":"hi"}]}'
 PREFIXES = ("", "/openai", "/anthropic")
@@ -200,3 +201,63 @@ def test_client_that_expects_100_continue_is_rejected_before_its_body(
 
     assert status_of(response) == status
     assert b'"type": "error"' in response
+
+
+@pytest.mark.parametrize(
+    ("path", "code_member", "request_bytes"),
+    [
+        pytest.param(
+            "/v1/chat/completions", ("error", "code"), b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n", id="chunk"
+        ),
+        pytest.param("/anthropic/v1/messages", ("error", "type"), b"Content-Length: abc\r\n\r\n", id="length"),
+        pytest.param("/anthropic/v1/messages", ("error", "type"), b"A\x01: b\r\n\r\n", id="header name"),
+        pytest.param(
+            "/accounts/projects/x/llm-proxy/usage", ("error", "code"), b"Content-Length: -1\r\n\r\n", id="usage"
+        ),
+    ],
+)
+def test_malformed_request_is_a_400_in_the_provider_s_format_with_a_request_id(
+    path: str, code_member: tuple[str, str], request_bytes: bytes, proxy: ProxyProcess, connection: Connection
+) -> None:
+    connection.send(f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {mint()}\r\n".encode() + request_bytes)
+
+    head, _, body = connection.read_all().partition(b"\r\n\r\n")
+
+    assert status_of(head) == 400
+    error = json.loads(body)
+    assert (
+        error[code_member[0]][code_member[1]]
+        == {"code": "malformed_request", "type": "invalid_request_error"}[code_member[1]]
+    )
+    request_id = request_id_of(head + b"\r\n\r\n")
+    assert '"code":"malformed_request"' in proxy.wait_for_log(request_id)
+
+
+def test_body_with_extensions_and_trailers_reaches_the_provider_without_them(
+    proxy: ProxyProcess, provider: ReplayProvider, connection: Connection
+) -> None:
+    provider.response = ProviderResponse()
+    connection.send(
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {mint()}\r\n"
+        "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n"
+        "Connection: close\r\n\r\n".encode()
+        + b"%x;sig=abc\r\n%b\r\n0\r\nX-Sum: 1\r\n\r\n" % (len(BODY), BODY)
+    )
+
+    assert status_of(connection.read_all()) == 200
+    assert provider.requests[-1].body == BODY
+    assert provider.requests[-1].header("x-sum") is None
+
+
+@pytest.mark.parametrize("authority", ["http://x", "https://llm.example.com:8443", "HTTP://api.openai.com"])
+def test_target_in_absolute_form_reaches_the_provider_as_its_path(
+    authority: str, proxy: ProxyProcess, provider: ReplayProvider, connection: Connection
+) -> None:
+    provider.response = ProviderResponse()
+    connection.send(
+        f"GET {authority}/v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {mint()}\r\n"
+        "Connection: close\r\n\r\n".encode()
+    )
+
+    assert status_of(connection.read_all()) == 200
+    assert provider.requests[-1].target == "/v1/models"

@@ -9,15 +9,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tornado.escape import utf8
+from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPServerRequest
 from tornado.routing import Rule
 from tornado.web import Application
 
+from tornado_proxy.domain.errors import BadRequest
+from tornado_proxy.gateway.base_handler import error_headers
+from tornado_proxy.gateway.context import new_request_id
 from tornado_proxy.gateway.http.handler import ProxyHandler
 from tornado_proxy.gateway.realtime.handler import ProxyWebSocketHandler
 from tornado_proxy.gateway.services import Services
+from tornado_proxy.http_server.connection import ClientConnection
 from tornado_proxy.http_server.request_body import BodyTimeouts, RequestDelegate
 from tornado_proxy.http_server.server import IdleConnections
+
+#: Bytes of a body below /accounts/: a question or a small JSON document.
+_MAX_ACCOUNTS_BODY_BYTES = 1024 * 1024
 
 
 class ClientApplication(Application):
@@ -29,15 +38,40 @@ class ClientApplication(Application):
     def __init__(self, rules: Sequence[Rule | tuple[Any, ...]], services: Services) -> None:
         self.idle_connections = IdleConnections()
         self.body_timeouts = BodyTimeouts()
+        self._services = services
         self._handler_arguments = {"services": services}
         super().__init__(list(rules), log_function=lambda handler: None)
 
+    def make_rejection(self, target: str, fault: str) -> bytes:
+        """Return the complete response to a request that is not valid HTTP, and log the rejection.
+
+        Args:
+            target: Its target, as far as it is known.
+            fault: What is wrong with it, without bytes of the client.
+        """
+        services, request_id = self._services, new_request_id()
+        error = BadRequest(f"the request is not valid HTTP: {fault[:1].lower()}{fault[1:]}", code="malformed_request")
+        services.recorder.reject(request_id, error, None)
+        provider = services.snapshots.current.routes.find_provider(target)
+        body = utf8(provider.error_body(error, request_id))
+        headers = [
+            *error_headers(error, request_id),
+            ("Content-Length", str(len(body))),
+            ("Connection", "close"),
+        ]
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+        return f"HTTP/1.1 {error.status} Bad Request\r\n{lines}\r\n".encode("latin-1") + body
+
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
         """Return the delegate that receives `request`.  Called by Tornado when the request's headers are complete."""
+        assert isinstance(request.server_connection, ClientConnection)
         self.idle_connections.discard(request.server_connection)
         if request.path.startswith("/accounts/"):
             delegate = self.default_router.find_handler(request, **kwargs)
             if delegate is not None:
+                assert isinstance(request.connection, HTTP1Connection)
+                # Tornado collects the whole body for these handlers, before any of them sees the credential.
+                request.connection.set_max_body_size(_MAX_ACCOUNTS_BODY_BYTES)
                 return delegate
         if request.method == "GET" and request.headers.get("Upgrade", "").lower() == "websocket":
             return self.get_handler_delegate(request, ProxyWebSocketHandler, self._handler_arguments)

@@ -77,13 +77,19 @@ class BaseHandler(RequestHandler):
 
     def _set_error_headers(self, error: RequestError) -> None:
         self.set_status(error.status)
-        self.set_header("Content-Type", "application/json")
-        self.set_header(REQUEST_ID_HEADER, self.request_id)
-        if isinstance(error, NotAuthenticated):
-            self.set_header("WWW-Authenticate", "Bearer")  # RFC 9110 section 11.6.1
-        if isinstance(error, MethodNotAllowed) and error.allowed:
-            self.set_header("Allow", ", ".join(error.allowed))  # RFC 9110 section 15.5.6
-        if isinstance(error, UpgradeRequired):
-            self.set_header("Upgrade", "websocket")  # RFC 9110 section 15.5.22
-        if error.status == 503:
-            self.set_header("Retry-After", str(RETRY_AFTER_S))
+        for name, value in error_headers(error, self.request_id):
+            self.set_header(name, value)
+
+
+def error_headers(error: RequestError, request_id: str) -> list[tuple[str, str]]:
+    """Return the headers of an error response, without its length."""
+    headers = [("Content-Type", "application/json"), (REQUEST_ID_HEADER, request_id)]
+    if isinstance(error, NotAuthenticated):
+        headers.append(("WWW-Authenticate", "Bearer"))  # RFC 9110 section 11.6.1
+    if isinstance(error, MethodNotAllowed) and error.allowed:
+        headers.append(("Allow", ", ".join(error.allowed)))  # RFC 9110 section 15.5.6
+    if isinstance(error, UpgradeRequired):
+        headers.append(("Upgrade", "websocket"))  # RFC 9110 section 15.5.22
+    if error.status in (429, 503):
+        headers.append(("Retry-After", str(RETRY_AFTER_S)))
+    return headers

@@ -55,7 +55,12 @@ class FdLimitedServer(HTTPServer):
         budget = FdBudget(1 + self.extra_fds_per_connection)
         for listening in sockets:
             self._sockets[listening.fileno()] = listening
-            self._handlers[listening.fileno()] = Acceptor(listening, self._handle_connection, budget).start()
+            acceptor = Acceptor(listening, self._handle_connection, budget, self.close_idle_connection)
+            self._handlers[listening.fileno()] = acceptor.start()
+
+    def close_idle_connection(self) -> bool:
+        """Close a connection that has no request, to free its descriptors; return False if there is none."""
+        return False
 
 
 class FdBudget:
@@ -93,17 +98,22 @@ def _find_lowest_free_fd() -> int:
 class Acceptor:
     """Accepts the connections of one listening socket, with pauses while the budget is exhausted.
 
-    listening ── accept() fails for lack of descriptors ──> paused for _RETRY_DELAY_S
-        ^                                                        │
-        └────────────────────────────────────────────────────────┘
+    listening ── no descriptor, and close_idle() closes nothing ──> paused for _RETRY_DELAY_S
+        ^                                                                │
+        └────────────────────────────────────────────────────────────────┘
     """
 
     def __init__(
-        self, listening: socket.socket, on_connection: Callable[[socket.socket, object], None], budget: FdBudget
+        self,
+        listening: socket.socket,
+        on_connection: Callable[[socket.socket, object], None],
+        budget: FdBudget,
+        close_idle: Callable[[], bool],
     ) -> None:
         self._listening = listening
         self._on_connection = on_connection
         self._budget = budget
+        self._close_idle = close_idle
         self._loop = IOLoop.current()
         self._retry_timer: object | None = None
         self._exhausted = False
@@ -128,7 +138,7 @@ class Acceptor:
     def _on_readable(self, listening: object, events: int) -> None:
         try:
             for _ in range(_MAX_ACCEPTS_PER_TURN):
-                self._budget.check()
+                self._check_budget()
                 connection, address = self._listening.accept()
                 self._budget.add(connection)
                 self._on_connection(connection, address)
@@ -144,6 +154,15 @@ class Acceptor:
         if self._exhausted:
             self._exhausted = False
             _log.warning("accepting new connections again")
+
+    def _check_budget(self) -> None:
+        """Check the budget; if it is exhausted, close an idle connection: a client with a request goes first."""
+        try:
+            self._budget.check()
+        except OSError:
+            if not self._close_idle():
+                raise
+            self._budget.check()
 
     def _pause(self, error: OSError) -> None:
         self._loop.remove_handler(self._listening)

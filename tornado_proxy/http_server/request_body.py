@@ -1,6 +1,6 @@
 """Receives requests: feeds the headers to a handler at once, the body in chunks, and starts a task when it is complete.
 
-A request whose body stalls holds a connection, so it times out.
+A request whose body stalls or trickles holds a connection and memory, so it times out.
 
 Tornado's own delegate starts a task when the headers arrive, which sleeps until the body is complete.  That costs two
 turns of the event loop and three futures per request (docs/performance.md).
@@ -15,8 +15,12 @@ from tornado.httputil import HTTPMessageDelegate
 
 from tornado_proxy import tasks
 
-#: Seconds without a body byte after which a request times out.  Same as nginx's client_body_timeout.
+#: Seconds over which the rate of a body is measured.  Same as nginx's client_body_timeout.
 _BODY_TIMEOUT_S = 60.0
+
+#: Bytes per second that a body must have over any _BODY_TIMEOUT_S.  Same as Apache's RequestReadTimeout.  Without it,
+#: a client that sends a byte a minute holds a connection and the received part of its body for as long as it likes.
+_MIN_BODY_BYTES_PER_S = 500
 
 
 class PendingRequest(Protocol):
@@ -27,7 +31,7 @@ class PendingRequest(Protocol):
         """The number of body bytes received so far."""
 
     def on_body_timeout(self) -> None:
-        """Called once when the body has stalled; ends the request."""
+        """Called once when the body is too slow; ends the request."""
 
 
 class BodyTimeouts:
@@ -38,7 +42,7 @@ class BodyTimeouts:
     """
 
     def __init__(self) -> None:
-        #: The byte count of each request at the last check that saw it change, and the time of that check.
+        #: The byte count of each request when its rate was last sufficient, and the time of that check.
         self._progress: dict[PendingRequest, tuple[int, float]] = {}
 
     def begin(self, request: PendingRequest) -> None:
@@ -50,9 +54,9 @@ class BodyTimeouts:
         self._progress.pop(request, None)
 
     def check(self, now: float) -> None:
-        """Time out every request that has received no body byte for longer than _BODY_TIMEOUT_S."""
+        """Time out every request whose body was slower than _MIN_BODY_BYTES_PER_S for longer than _BODY_TIMEOUT_S."""
         for request, (count, since) in list(self._progress.items()):
-            if request.received_bytes != count:
+            if count < 0 or request.received_bytes - count >= _MIN_BODY_BYTES_PER_S * _BODY_TIMEOUT_S:
                 self._progress[request] = (request.received_bytes, now)
             elif now - since > _BODY_TIMEOUT_S:
                 self.end(request)
