@@ -27,7 +27,7 @@ from tests.server.realtime import (
     wait_closed,
     websocket_url,
 )
-from tests.server.websocket_provider import ScriptedSessions, run_against, url_of
+from tests.server.websocket_provider import ScriptedSessions, run_against, scripted_sessions, url_of
 from tests.stress.async_proxy import async_proxy, becomes_true
 from tests.stress.process_stats import resident_kib
 from tests.upstream.authority import make_server_context, write_ca_file
@@ -46,13 +46,8 @@ CREATE_RESPONSE = '{"type":"response.create"}'
 
 @pytest.fixture(scope="module")
 def sessions() -> Iterator[ScriptedSessions]:
-    with asyncio.Runner() as runner:
-        scripted = ScriptedSessions(runner)
-        scripted.start()
-        try:
-            yield scripted
-        finally:
-            scripted.close()
+    with scripted_sessions() as running:
+        yield running
 
 
 async def start_response(connection: ServerConnection, *events: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 import websockets
@@ -91,3 +91,15 @@ class ScriptedSessions:
     async def _handle(self, connection: ServerConnection) -> None:
         assert self._speak is not None
         await self._speak(connection)
+
+
+@contextlib.contextmanager
+def scripted_sessions() -> Iterator[ScriptedSessions]:
+    """Start the server and the provider that the tests of a module share."""
+    with asyncio.Runner() as runner:
+        sessions = ScriptedSessions(runner)
+        sessions.start()
+        try:
+            yield sessions
+        finally:
+            sessions.close()

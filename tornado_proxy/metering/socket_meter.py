@@ -1,17 +1,16 @@
 """Meters one WebSocket session: events of its reader in, intents and records out.  Sans-I/O.
 
     expect()          an admitted request for work is about to be sent
-    WorkStarted       the oldest expected request gets the work's id; work without a request yields a new intent
-    WorkRejected      the oldest expected request ends free
+    WorkStarted       the oldest expected request of its lane gets the work's id; other work yields a new intent
+    WorkRejected      the expected request that it names, else the oldest of its lane, ends free
     UsageReported     a record
     close()           records of the work that is left open, estimated or unsettled
 
-Requests and work are matched in order: providers start work in the order in which it was requested.
+Within a lane, requests and work are matched in order: providers start work in the order in which it was requested.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +20,14 @@ from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.metering.request_meter import RequestEnd, rated_record
 from tornado_proxy.pricing.book.price_book import Tariff
-from tornado_proxy.providers.contract import SocketEvent, SocketReader, UsageReported, WorkRejected, WorkStarted
+from tornado_proxy.providers.contract import (
+    ClientFrame,
+    SocketEvent,
+    SocketReader,
+    UsageReported,
+    WorkRejected,
+    WorkStarted,
+)
 
 #: The status of every record of a session: the one that opened the WebSocket.
 SWITCHING_PROTOCOLS = 101
@@ -29,10 +35,11 @@ SWITCHING_PROTOCOLS = 101
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """Work that will be charged, and its intent."""
+    """Work that will be charged, and its intent.  `frame` requested it, None for work without a request."""
 
     intent: RequestIntent
     facts: RequestFacts
+    frame: ClientFrame | None = None
 
 
 class SocketMeter:
@@ -44,7 +51,7 @@ class SocketMeter:
         self._reader = reader
         self._tariff = tariff
         self._new_intent = new_intent
-        self._expected: deque[_Work] = deque()
+        self._expected: list[_Work] = []
         self._running: dict[str, _Work] = {}
 
     @property
@@ -52,19 +59,22 @@ class SocketMeter:
         """True while work is expected or runs."""
         return bool(self._expected) or self._reader.working
 
-    def expect(self, intent: RequestIntent, facts: RequestFacts) -> None:
-        """Note a request for work that is about to be sent."""
-        self._expected.append(_Work(intent, facts))
+    def expect(self, intent: RequestIntent, frame: ClientFrame) -> None:
+        """Note a frame that requests work and is about to be sent."""
+        assert frame.facts is not None, "only frames that request work have an intent"
+        self._expected.append(_Work(intent, frame.facts, frame))
 
     def apply(self, event: SocketEvent) -> RequestIntent | RequestRecord | None:
         """Return the intent to begin or the record to finish because of `event`, None if there is neither."""
         if isinstance(event, WorkStarted):
-            return self._start(event.work_id)
+            return self._start(event)
         if isinstance(event, UsageReported):
-            return self._record(self._take(event.report), event.report, Outcome.COMPLETED)
-        if isinstance(event, WorkRejected) and self._expected:
+            outcome = Outcome.UPSTREAM_ERROR if event.failed else Outcome.COMPLETED
+            return self._record(self._take(event.report), event.report, outcome)
+        if isinstance(event, WorkRejected):
+            work = self._pop_expected(event.lane, event.event_id)
             free = UsageReport(basis=Basis.FREE, faults=("the provider responded with an error",))
-            return self._record(self._expected.popleft(), free, Outcome.UPSTREAM_ERROR)
+            return None if work is None else self._record(work, free, Outcome.UPSTREAM_ERROR)
         return None
 
     def close(self, outcome: Outcome, reason: str | None = None) -> list[RequestRecord]:
@@ -77,12 +87,18 @@ class SocketMeter:
         self._expected.clear()
         return records
 
-    def _start(self, work_id: str) -> RequestIntent | None:
-        if self._expected:
-            self._running[work_id] = self._expected.popleft()
-            return None
-        work = self._running[work_id] = self._unrequested()
-        return work.intent
+    def _start(self, event: WorkStarted) -> RequestIntent | None:
+        requested = self._pop_expected(event.lane)
+        work = self._running[event.work_id] = requested or self._unrequested(event.facts)
+        return None if requested is not None else work.intent
+
+    def _pop_expected(self, lane: str, event_id: str | None = None) -> _Work | None:
+        """Remove and return the expected work of the frame with `event_id`, or the oldest of `lane` if it is None."""
+        for number, work in enumerate(self._expected):
+            frame = work.frame
+            if frame is not None and frame.lane == lane and event_id in (None, frame.event_id):
+                return self._expected.pop(number)
+        return None
 
     def _take(self, report: UsageReport) -> _Work:
         """Return the work that `report` is about, and forget it."""
@@ -90,11 +106,11 @@ class SocketMeter:
         if running is not None:
             return running
         if self._expected and report.object_id is None:
-            return self._expected.popleft()
+            return self._expected.pop(0)
         return self._unrequested()
 
-    def _unrequested(self) -> _Work:
-        facts = RequestFacts(model=self._reader.model)
+    def _unrequested(self, facts: RequestFacts | None = None) -> _Work:
+        facts = facts or RequestFacts(model=self._reader.model)
         return _Work(self._new_intent(facts), facts)
 
     def _record(self, work: _Work, report: UsageReport, outcome: Outcome, reason: str | None = None) -> RequestRecord:

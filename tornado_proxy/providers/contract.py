@@ -162,32 +162,49 @@ class ModelObject:
 class ClientFrame:
     """The request in one WebSocket frame of a client.  `spends` and `references` are admitted before it is sent on.
 
-    `facts` is set if the frame requests work that costs; `event_id` is the client's own id of the frame.
+    Attributes:
+        event_id: The client's own id of the frame.
+        facts: Set if the frame requests work that costs.
+        lane: The lane of the work if several kinds of work share the connection; within a lane work runs in order.
     """
 
     event_id: str | None = None
     spends: tuple[Spend, ...] = ()
     references: tuple[str, ...] = ()
     facts: RequestFacts | None = None
+    lane: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkStarted:
-    """The provider has started work (a response, a transcription) that will be charged."""
+    """The provider has started work (a response, a transcription) that will be charged.
+
+    `facts` rate work that no frame requested; None if only the session's model is known.
+    """
 
     work_id: str
+    lane: str = ""
+    facts: RequestFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class WorkRejected:
-    """The provider has rejected a request for work.  Nothing is charged."""
+    """The provider has rejected a request for work.  Nothing is charged.
+
+    `event_id` is the client's id of the rejected frame, None if the provider does not state it: then the oldest request
+    of the lane is meant.
+    """
+
+    lane: str = ""
+    event_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class UsageReported:
-    """Work has ended; `report.object_id` is its id if it has one."""
+    """Work has ended.  `report.object_id` is its id, if any; `failed` is True if the provider reports a failure."""
 
     report: UsageReport
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from tornado_proxy.gateway.context import RequestContext, new_request_id
 from tornado_proxy.gateway.recorder import FinishedRequest, Recorder
 from tornado_proxy.metering.request_meter import RequestEnd, rated_record
 from tornado_proxy.metering.socket_meter import SWITCHING_PROTOCOLS, SocketMeter
-from tornado_proxy.providers.contract import Endpoint, SocketEvent, SocketReader
+from tornado_proxy.providers.contract import ClientFrame, Endpoint, SocketEvent, SocketReader
 from tornado_proxy.upstream.websocket.frame_sender import Wait
 
 
@@ -34,7 +34,7 @@ class SessionRecorder(Protocol):
     def working(self) -> bool:
         """True while work runs that will be charged."""
 
-    def expect(self, intent: RequestIntent, facts: RequestFacts) -> None:
+    def expect(self, intent: RequestIntent, frame: ClientFrame) -> None:
         """Note a request for work that is about to be sent; its intent is in the ledger."""
 
     def apply(self, events: tuple[SocketEvent, ...]) -> Wait | None:
@@ -50,7 +50,7 @@ class UnbilledSession:
     records = 0
     working = False
 
-    def expect(self, intent: RequestIntent, facts: RequestFacts) -> None:
+    def expect(self, intent: RequestIntent, frame: ClientFrame) -> None:
         """Do nothing."""
 
     def apply(self, events: tuple[SocketEvent, ...]) -> None:
@@ -89,9 +89,9 @@ class SessionMeter:
         self._call = self._new_intent(RequestFacts(model=self._reader.model))
         await self._recorder.begin(self._call)
 
-    def expect(self, intent: RequestIntent, facts: RequestFacts) -> None:
+    def expect(self, intent: RequestIntent, frame: ClientFrame) -> None:
         """Note a request for work that is about to be sent."""
-        self._meter.expect(intent, facts)
+        self._meter.expect(intent, frame)
 
     def apply(self, events: tuple[SocketEvent, ...]) -> Wait | None:
         """Record the events of one frame; await the result, if any, before the next frame."""

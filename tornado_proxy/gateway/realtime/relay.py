@@ -34,7 +34,6 @@ from tornado.iostream import StreamClosedError
 from tornado_proxy import tasks
 from tornado_proxy.domain.errors import RequestError, UpstreamError
 from tornado_proxy.domain.record import Outcome, RequestIntent
-from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.gateway.admission import AdmittedSession
 from tornado_proxy.gateway.realtime.meter import SessionRecorder
 from tornado_proxy.gateway.services import Services
@@ -207,14 +206,14 @@ class WebSocketRelay:
         except RequestError as error:
             wait = self._to_client(self._session.reader.refusal(error, frame, _new_event_id()))
         else:
-            if intent is not None and frame.facts is not None:
-                self._expect(intent, frame.facts)
+            if intent is not None:
+                self._expect(intent, frame)
             wait = self._to_provider(message)
         if wait is not None:
             await wait
 
-    def _expect(self, intent: RequestIntent, facts: RequestFacts) -> None:
-        self._meter.expect(intent, facts)
+    def _expect(self, intent: RequestIntent, frame: ClientFrame) -> None:
+        self._meter.expect(intent, frame)
         if self._state is SessionState.ENDED:
             # The session ended while the ledger stored the intent.  Without a second close, the intent would have no
             # record until the process ends.

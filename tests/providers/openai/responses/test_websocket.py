@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.providers.reading import reports_of
 from tornado_proxy.domain.errors import InvalidBody, ModelNotPriced
 from tornado_proxy.domain.usage import Basis, Meter
-from tornado_proxy.providers.contract import WorkRejected, WorkStarted
+from tornado_proxy.providers.contract import UsageReported, WorkRejected, WorkStarted
 from tornado_proxy.providers.openai.responses.websocket import ResponsesSocketReader, open_responses
 
 CREATE = {"type": "response.create", "model": "gpt-5.4", "input": "hi", "service_tier": "flex"}
@@ -92,6 +92,145 @@ def test_an_error_event_rejects_the_oldest_request() -> None:
 
     assert events == (WorkRejected(),)
     assert not reader.working
+
+
+def lifecycle(kind: str, response_id: str, *, lane: str | None = None, **members: object) -> str:
+    event = json.loads(server(kind, response_id, **members))
+    return json.dumps(event if lane is None else {**event, "stream_id": lane})
+
+
+def delta(text: str, *, lane: str | None = None) -> str:
+    event = {"type": "response.output_text.delta", "delta": text}
+    return json.dumps(event if lane is None else {**event, "stream_id": lane})
+
+
+def test_steered_successor_is_work_of_its_own_with_the_settings_of_its_predecessor() -> None:
+    reader = reader_of(CREATE)
+    reader.feed_server_frame(server("response.created", "resp_1"))
+    steer = json.dumps({"type": "response.steer", "previous_response_id": "resp_1", "input": "more"})
+
+    frame = reader.read_client_frame(steer)
+    reader.feed_server_frame(server("response.incomplete", "resp_1", usage=USAGE))
+    (started,) = reader.feed_server_frame(server("response.created", "resp_2", previous_response_id="resp_1"))
+    (report,) = reports_of(reader.feed_server_frame(server("response.completed", "resp_2", usage=USAGE)))
+
+    assert (frame.references, frame.facts) == (("resp_1",), None)
+    assert [spend.model for spend in frame.spends] == ["gpt-5.4"]
+    assert isinstance(started, WorkStarted)
+    assert started.facts is not None
+    assert (started.facts.model, started.facts.terms.service_tier) == ("gpt-5.4", "flex")
+    assert report.object_id == "resp_2"
+    assert report.basis is Basis.REPORTED
+
+
+def test_successor_that_names_no_predecessor_inherits_from_its_lane() -> None:
+    reader = reader_of(CREATE | {"stream_id": "a"}, CREATE | {"stream_id": "b", "service_tier": "priority"})
+    reader.feed_server_frame(lifecycle("response.created", "resp_a", lane="a"))
+    reader.feed_server_frame(lifecycle("response.created", "resp_b", lane="b"))
+    reader.feed_server_frame(lifecycle("response.completed", "resp_b", lane="b", usage=USAGE))
+
+    (started,) = reader.feed_server_frame(lifecycle("response.created", "resp_c", lane="b"))
+
+    assert isinstance(started, WorkStarted)
+    assert started.facts is not None
+    assert started.facts.terms.service_tier == "priority"
+
+
+def test_lanes_keep_their_own_requests_usage_and_text() -> None:
+    reader = reader_of(
+        CREATE | {"stream_id": "a", "service_tier": "priority"},
+        CREATE | {"stream_id": "b", "model": "gpt-4o-mini", "service_tier": "default"},
+    )
+    assert reader.feed_server_frame(lifecycle("response.created", "resp_b", lane="b")) == (WorkStarted("resp_b", "b"),)
+    assert reader.feed_server_frame(lifecycle("response.created", "resp_a", lane="a")) == (WorkStarted("resp_a", "a"),)
+    reader.feed_server_frame(delta("x" * 400, lane="a"))
+    completed = lifecycle("response.completed", "resp_b", lane="b", model="gpt-4o-mini", usage=USAGE)
+
+    (first,) = reports_of(reader.feed_server_frame(completed))
+    (second,) = reader.close()
+
+    assert (first.object_id, first.model) == ("resp_b", "gpt-4o-mini")
+    assert (second.object_id, second.basis) == ("resp_a", Basis.ESTIMATED)
+    # 400 bytes of text, four bytes a token.
+    output = {quantity.meter: quantity.amount for quantity in second.items[0].quantities}[Meter.OUTPUT]
+    assert output == Decimal(100)
+
+
+def test_error_of_a_lane_ends_its_response_alone() -> None:
+    reader = reader_of(CREATE | {"stream_id": "a"}, CREATE | {"stream_id": "b"})
+    reader.feed_server_frame(lifecycle("response.created", "resp_a", lane="a"))
+    reader.feed_server_frame(lifecycle("response.created", "resp_b", lane="b"))
+
+    (ended,) = reader.feed_server_frame('{"type":"error","stream_id":"b","status":429,"error":{"message":"no"}}')
+    (report,) = reports_of(reader.feed_server_frame(lifecycle("response.completed", "resp_a", lane="a", usage=USAGE)))
+
+    assert isinstance(ended, UsageReported)
+    assert (ended.report.object_id, ended.failed) == ("resp_b", True)
+    assert (report.object_id, report.basis) == ("resp_a", Basis.REPORTED)
+
+
+@pytest.mark.parametrize("error", ['{"type":"error","error":{}}', '{"type":"error","status":500,"error":{}}'])
+def test_error_after_output_ends_the_response_with_an_estimate(error: str) -> None:
+    reader = reader_of(CREATE)
+    reader.feed_server_frame(server("response.created", "resp_1"))
+    reader.feed_server_frame(delta("x" * 400))
+
+    (ended,) = reader.feed_server_frame(error)
+
+    assert isinstance(ended, UsageReported)
+    assert (ended.failed, ended.report.basis, ended.report.object_id) == (True, Basis.ESTIMATED, "resp_1")
+    assert not reader.working
+
+
+def test_client_error_does_not_end_a_response_that_runs() -> None:
+    reader = reader_of(CREATE)
+    reader.feed_server_frame(server("response.created", "resp_1"))
+
+    assert reader.feed_server_frame('{"type":"error","status":400,"error":{"message":"bad steer"}}') == ()
+    (report,) = reports_of(reader.feed_server_frame(server("response.completed", "resp_1", usage=USAGE)))
+
+    assert report.basis is Basis.REPORTED
+
+
+def test_client_error_rejects_the_request_behind_a_response_that_runs() -> None:
+    reader = reader_of(CREATE)
+    reader.feed_server_frame(server("response.created", "resp_1"))
+    reader.read_client_frame(json.dumps(CREATE))
+
+    assert reader.feed_server_frame('{"type":"error","status":400,"error":{}}') == (WorkRejected(),)
+    assert reader.working
+
+
+def test_response_is_reported_once() -> None:
+    reader = reader_of(CREATE)
+    completed = server("response.completed", "resp_1", usage=USAGE)
+
+    started, reported = reader.feed_server_frame(completed)
+
+    assert started == WorkStarted("resp_1")
+    assert isinstance(reported, UsageReported)
+    assert reader.feed_server_frame(completed) == ()
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pytest.param({"type": "nonsense"}, id="unknown type"),
+        pytest.param({"type": "response.inject", "response_id": "resp_1"}, id="unknown response type"),
+        pytest.param(
+            {"type": "response.create", "response": {"model": "gpt-5.4"}, "previous_response_id": "resp_A"},
+            id="reference beside the wrapper",
+        ),
+        pytest.param(
+            {"type": "response.create", "response": {"model": "m"}, "tools": []}, id="tools beside the wrapper"
+        ),
+        pytest.param({"type": "response.steer", "input": "x"}, id="steer without a response"),
+        pytest.param({"type": "response.steer", "previous_response_id": "resp_X", "input": "x"}, id="steer a stranger"),
+    ],
+)
+def test_frame_that_could_start_unseen_work_is_rejected(frame: dict[str, object]) -> None:
+    with pytest.raises(InvalidBody):
+        reader_of(CREATE).read_client_frame(json.dumps(frame))
 
 
 def test_a_rejected_frame_leaves_no_work() -> None:

@@ -139,7 +139,7 @@ class RealtimeSession:
         if kind == _TRANSCRIBED:
             return self._end_transcription(event)
         if kind == "error":
-            return (WorkRejected(),)
+            return (WorkRejected(event_id=as_text(as_object(event.get("error")).get("event_id"))),)
         if kind in _SESSION_EVENTS:
             return self._change_session(as_object(event.get("session")))
         if kind == _TRANSCRIPTION_FAILED:

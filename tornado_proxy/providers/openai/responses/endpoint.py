@@ -80,7 +80,7 @@ def parse(request: RequestView) -> ParsedRequest:
         terms=Terms(service_tier=tier, cache_ttl=_cache_ttl(members)),
         body_bytes=len(body),
         background=read_flag(members, "background"),
-        references=(*_continued_objects(members), *referenced_containers(tools), *_referenced_items(body)),
+        references=(*_continued_objects(members), *referenced_containers(tools), *referenced_items(body)),
     )
     return ParsedRequest(facts, body)
 
@@ -93,7 +93,7 @@ def _continued_objects(members: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(object_id for object_id in ids if isinstance(object_id, str))
 
 
-def _referenced_items(body: bytes) -> tuple[str, ...]:
+def referenced_items(body: bytes) -> tuple[str, ...]:
     """Return the ids of input items that the provider stores and the request only references."""
     try:
         items = _ITEMS.decode(read_raw(body, "input") or b"[]")

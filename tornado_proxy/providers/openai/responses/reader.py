@@ -35,7 +35,7 @@ from tornado_proxy.wire.sse import TolerantSseSplitter, parse_block
 
 #: Events that end a response.
 TERMINAL_EVENTS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
-_FIRST_EVENTS = frozenset({"response.created", "response.queued", "response.in_progress"})
+FIRST_EVENTS = frozenset({"response.created", "response.queued", "response.in_progress"})
 _UNFINISHED_STATUSES = frozenset({"queued", "in_progress"})
 
 #: `prompt_cache_options.ttl` of a cache write with a price of its own.  Usage does not state the lifetime, so the
@@ -168,7 +168,7 @@ class ResponseStreamReader:
             self._failed = True
         elif event.type in TERMINAL_EVENTS:
             self._end(decode_object(bytes(event.response)) or {})
-        elif event.type in _FIRST_EVENTS and not self._first_response:
+        elif event.type in FIRST_EVENTS and not self._first_response:
             self._first_response = decode_object(bytes(event.response)) or {}
 
     def _end(self, response: dict[str, object]) -> None:

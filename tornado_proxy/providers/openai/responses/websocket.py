@@ -1,20 +1,33 @@
-"""/v1/responses as a WebSocket: `response.create` frames in, the events of response streams out, one at a time.
+"""/v1/responses as a WebSocket: `response.create` frames in, the events of response streams out.
 
-Each frame that creates a response is a request of its own, with a reader of its own.  The provider processes them in
-order.
+Each response is a request of its own, with a reader of its own.  Responses are told apart by their id, and by the lane
+(`stream_id`) in which a frame requested them: up to 16 lanes run at once, and events repeat the lane.
 
-Source: OpenAI guide, "WebSocket mode" of the Responses API.
+    response.create            -> requested, in its lane
+    first event of a response  -> WorkStarted: the oldest request of the lane, or a successor that no frame requested
+    other events               -> the response with that id, else the one that runs in the lane
+    terminal event             -> UsageReported, once per response id
+    error                      -> rejects a request, or ends the running response (_read_error)
+
+A steered response ends early, and the provider starts a successor on its own, with the settings of its predecessor.
+
+Source: OpenAI guide, "WebSocket mode" of the Responses API; openai-python 3.57, types ResponsesClientEvent and
+ResponseSteerEvent.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections import deque
-from dataclasses import replace
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
 
 from tornado_proxy.domain.errors import InvalidBody, RequestError
-from tornado_proxy.domain.request import Spend
+from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import UsageReport
 from tornado_proxy.providers.contract import (
     ClientFrame,
@@ -25,17 +38,47 @@ from tornado_proxy.providers.contract import (
     WorkRejected,
     WorkStarted,
 )
-from tornado_proxy.providers.openai.responses.endpoint import parse
-from tornado_proxy.providers.openai.responses.reader import TERMINAL_EVENTS, ResponseStreamReader
+from tornado_proxy.providers.openai.responses.endpoint import parse, referenced_items
+from tornado_proxy.providers.openai.responses.reader import FIRST_EVENTS, TERMINAL_EVENTS, ResponseStreamReader
 from tornado_proxy.providers.shared.json_body import read_members, read_raw, read_text
-from tornado_proxy.providers.shared.json_values import decode_object
+from tornado_proxy.providers.shared.json_values import as_object, as_text, decode_object
 
 _CREATE = "response.create"
+_STEER = "response.steer"
+#: Every event that a client may send.  Another one could start work that nothing here sees.
+_CLIENT_EVENTS = (_CREATE, _STEER)
+#: Members of a frame whose request is under `response`; the provider would read others beside it.
+_WRAPPER_MEMBERS = frozenset({"type", "event_id", "stream_id", "response"})
+
+#: Events that carry the response object with its id.
+_RESPONSE_EVENTS = frozenset(FIRST_EVENTS) | frozenset(TERMINAL_EVENTS)
 
 #: `type` where the provider writes it: first.  An event that starts differently is decoded.
 _TYPE = re.compile(rb'\s*\{\s*"type"\s*:\s*"([a-z_.]+)"')
 #: Bytes in which the pattern can match; longer than any type with spaces around it.
 _PREFIX_BYTES = 200
+
+#: Ended responses whose ids and settings are kept, the oldest dropped first.  A successor starts right after its
+#: predecessor's end, and at most 16 lanes run at once.
+MAX_KEPT_RESPONSES = 256
+
+_FRAME = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class _Lane(msgspec.Struct):
+    stream_id: Any = None
+
+
+_LANE = msgspec.json.Decoder(_Lane)
+
+
+@dataclass(frozen=True, slots=True)
+class _Response:
+    """A response that is requested or runs: its lane, its reader, and the facts that a successor inherits."""
+
+    lane: str
+    facts: RequestFacts
+    reader: ResponseStreamReader
 
 
 class ResponsesSocketReader:
@@ -45,12 +88,14 @@ class ResponsesSocketReader:
     model: str | None = None
 
     def __init__(self) -> None:
-        self._unfinished: deque[ResponseStreamReader] = deque()  # in the order of the client's frames
+        self._requested: dict[str, deque[_Response]] = {}  # by lane, in the order of the client's frames
+        self._running: dict[str, _Response] = {}  # by response id
+        self._ended: OrderedDict[str, _Response] = OrderedDict()  # by response id, for successors and late events
 
     @property
     def working(self) -> bool:
-        """True if a requested response has not ended."""
-        return bool(self._unfinished)
+        """True if a response is requested or runs."""
+        return bool(self._running or self._requested)
 
     @property
     def spends(self) -> tuple[Spend, ...]:
@@ -58,62 +103,177 @@ class ResponsesSocketReader:
         return ()
 
     def read_client_frame(self, frame: str | bytes) -> ClientFrame:
-        """Read a client's frame; the request is the frame itself, or its `response`.
+        """Read a client's frame; a request is the frame itself, or its `response`.
 
         Raises:
-            InvalidBody: the frame is not a JSON object with a `type`, or its request is ambiguous.
+            InvalidBody: the frame is not a JSON object with a known `type`, or its request is ambiguous.
         """
         body = frame.encode() if isinstance(frame, str) else frame
-        members = read_members(body, ("type", "event_id", "response", "model"))
-        kind, event_id = read_text(members, "type"), read_text(members, "event_id")
+        members = read_members(body, ("type", "event_id", "stream_id", "response"))
+        kind = read_text(members, "type")
         if kind is None:
             raise InvalidBody('"type" is missing; send the event type, such as response.create', param="type")
-        if kind != _CREATE:
-            return ClientFrame(event_id)
-        if "response" in members and "model" in members:
-            raise InvalidBody('the request is in the frame and in its "response"; send it once')
-        facts = parse(RequestView(read_raw(body, "response") or body, "application/json")).facts
-        self._unfinished.append(ResponseStreamReader(facts))
-        return ClientFrame(event_id, facts.spends, facts.references, facts)
+        if kind not in _CLIENT_EVENTS:
+            raise InvalidBody(f"unknown event type {kind[:60]!r}; send {' or '.join(_CLIENT_EVENTS)}", param="type")
+        return self._read_create(body, members) if kind == _CREATE else self._read_steer(body, members)
 
     def refusal(self, error: RequestError, frame: ClientFrame, event_id: str) -> str:
-        """Return the provider's `error` event, and stop waiting for the response of `frame`."""
+        """Return the provider's `error` event, and forget the response that `frame` requested."""
         if frame.facts is not None:
-            self._unfinished.pop()
+            self._forget_request(frame.lane, newest=True)
         shown = {"type": error.kind, "code": error.code, "message": error.message, "param": error.param}
-        return json.dumps(
-            {"type": "error", "event_id": event_id, "status": error.status, "error": shown}, separators=(",", ":")
-        )
+        event = {"type": "error", "event_id": event_id, "status": error.status, "error": shown}
+        if frame.lane:
+            event["stream_id"] = frame.lane
+        return json.dumps(event, separators=(",", ":"))
 
     def feed_server_frame(self, frame: str | bytes) -> tuple[SocketEvent, ...]:
         """Read a provider's frame; return its events in order."""
         data = frame.encode("utf-8", "replace") if isinstance(frame, str) else frame
         kind = _event_type(data)
-        if not self._unfinished:
-            return ()
-        reader = self._unfinished[0]
+        if kind in _RESPONSE_EVENTS:
+            return self._read_response_event(kind, data)
         if kind == "error":
-            self._unfinished.popleft()
-            return (WorkRejected(),)
-        known_id = reader.object_id
-        # The reader expects SSE, in which a line end would cut the event.  Between JSON tokens a space is equal, and
-        # inside strings JSON does not allow a raw line end (RFC 8259, section 7).
-        reader.feed(b"data: " + data.replace(b"\n", b" ").replace(b"\r", b" ") + b"\n\n")
-        started = (WorkStarted(reader.object_id),) if known_id is None and reader.object_id is not None else ()
-        if kind not in TERMINAL_EVENTS:
-            return started
-        return (*started, UsageReported(self._end(self._unfinished.popleft(), complete=True)))
+            return self._read_error(data)
+        response = self._find_running(data)
+        if response is not None:
+            response.reader.feed(_as_sse(data))
+        return ()
 
     def close(self) -> tuple[UsageReport, ...]:
         """End the connection; return reports of unfinished responses."""
-        reports = tuple(self._end(reader, complete=False) for reader in self._unfinished)
-        self._unfinished.clear()
-        return reports
+        reports = [
+            self._close_reader(response_id, response, complete=False) for response_id, response in self._running.items()
+        ]
+        reports += [
+            self._close_reader(None, response, complete=False)
+            for responses in self._requested.values()
+            for response in responses
+        ]
+        self._running.clear()
+        self._requested.clear()
+        return tuple(reports)
 
-    def _end(self, reader: ResponseStreamReader, *, complete: bool) -> UsageReport:
-        reader.close(complete=complete)
-        report = reader.result()
-        return report if report.object_id is not None else replace(report, object_id=reader.object_id)
+    def _read_create(self, body: bytes, members: Mapping[str, Any]) -> ClientFrame:
+        lane = read_text(members, "stream_id") or ""
+        if "response" in members:
+            extra = sorted(_FRAME.decode(body).keys() - _WRAPPER_MEMBERS)
+            if extra:
+                raise InvalidBody(
+                    f'"{extra[0][:60]}" is beside "response"; send the request in the frame or in "response"'
+                )
+        facts = parse(RequestView(read_raw(body, "response") or body, "application/json")).facts
+        self._requested.setdefault(lane, deque()).append(_Response(lane, facts, ResponseStreamReader(facts)))
+        return ClientFrame(read_text(members, "event_id"), facts.spends, facts.references, facts, lane)
+
+    def _read_steer(self, body: bytes, members: Mapping[str, Any]) -> ClientFrame:
+        """Read a frame that adds input to a running response; its successor may cost what its predecessor may."""
+        steered = read_text(read_members(body, ("previous_response_id",)), "previous_response_id")
+        if steered is None:
+            raise InvalidBody(
+                '"previous_response_id" is missing; name the response to steer', param="previous_response_id"
+            )
+        response = self._running.get(steered) or self._ended.get(steered)
+        if response is None:
+            raise InvalidBody(
+                f"response {steered[:60]!r} does not run on this connection", param="previous_response_id"
+            )
+        return ClientFrame(read_text(members, "event_id"), response.facts.spends, (steered, *referenced_items(body)))
+
+    def _read_response_event(self, kind: str, data: bytes) -> tuple[SocketEvent, ...]:
+        event = decode_object(data) or {}
+        lane = as_text(event.get("stream_id")) or ""
+        response_id = as_text(as_object(event.get("response")).get("id")) or self._running_in(lane)
+        if response_id is None or response_id in self._ended:
+            return ()
+        response = self._running.get(response_id)
+        started: tuple[SocketEvent, ...] = ()
+        if response is None:
+            requested = self._forget_request(lane)
+            response = requested or self._succeed(event, lane)
+            self._running[response_id] = response
+            started = (WorkStarted(response_id, lane, None if requested is not None else response.facts),)
+        response.reader.feed(_as_sse(data))
+        if kind not in TERMINAL_EVENTS:
+            return started
+        return (*started, self._end(response_id, failed=kind == "response.failed", complete=True))
+
+    def _read_error(self, data: bytes) -> tuple[SocketEvent, ...]:
+        """Return the events of an `error`, which names neither a response nor a request.
+
+        An error with a 4xx status is about a frame of the client: the oldest request of the lane, if one has not
+        started, else a frame that requested no work.  Any other error, or one that names the lane of a response that
+        runs, ends that response.
+        """
+        event = decode_object(data) or {}
+        stream_id, status = as_text(event.get("stream_id")), event.get("status")
+        lane = stream_id or ""
+        running = self._running_in(lane)
+        is_client_error = isinstance(status, int) and 400 <= status < 500
+        about_frame = is_client_error and (stream_id is None or lane in self._requested)
+        if running is not None and not about_frame:
+            self._running[running].reader.feed(_as_sse(data))
+            return (self._end(running, failed=True, complete=True),)
+        return () if self._forget_request(lane) is None else (WorkRejected(lane),)
+
+    def _succeed(self, event: Mapping[str, object], lane: str) -> _Response:
+        """Return a response that no frame requested: it inherits the settings of its predecessor."""
+        previous_id = as_text(as_object(event.get("response")).get("previous_response_id")) or ""
+        predecessor = self._running.get(previous_id) or self._ended.get(previous_id) or self._newest_in(lane)
+        facts = predecessor.facts if predecessor is not None else RequestFacts()
+        return _Response(lane, facts, ResponseStreamReader(facts))
+
+    def _end(self, response_id: str, *, failed: bool, complete: bool) -> UsageReported:
+        response = self._running.pop(response_id)
+        self._ended[response_id] = response
+        if len(self._ended) > MAX_KEPT_RESPONSES:
+            self._ended.popitem(last=False)
+        return UsageReported(self._close_reader(response_id, response, complete=complete), failed=failed)
+
+    def _close_reader(self, response_id: str | None, response: _Response, *, complete: bool) -> UsageReport:
+        response.reader.close(complete=complete)
+        report = response.reader.result()
+        return report if report.object_id is not None else replace(report, object_id=response_id)
+
+    def _forget_request(self, lane: str, *, newest: bool = False) -> _Response | None:
+        """Remove and return the oldest or newest request of `lane`, None if it has none."""
+        requested = self._requested.get(lane)
+        if not requested:
+            return None
+        response = requested.pop() if newest else requested.popleft()
+        if not requested:
+            del self._requested[lane]
+        return response
+
+    def _find_running(self, data: bytes) -> _Response | None:
+        """Return the response that an event without a response id belongs to."""
+        if len(self._running) == 1:
+            return next(iter(self._running.values()))  # nearly always; spares a decode per delta
+        try:
+            lane = as_text(_LANE.decode(data).stream_id) or ""
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        response_id = self._running_in(lane)
+        return None if response_id is None else self._running[response_id]
+
+    def _running_in(self, lane: str) -> str | None:
+        return next((response_id for response_id, response in self._running.items() if response.lane == lane), None)
+
+    def _newest_in(self, lane: str) -> _Response | None:
+        return next((response for response in self._newest_first() if response.lane == lane), None)
+
+    def _newest_first(self) -> Iterator[_Response]:
+        yield from reversed(self._running.values())
+        yield from reversed(self._ended.values())
+
+
+def _as_sse(data: bytes) -> bytes:
+    """Return a frame as the SSE event that ResponseStreamReader expects.
+
+    A line end would cut the event.  Between JSON tokens a space is equal, and inside strings JSON does not allow a raw
+    line end (RFC 8259, section 7).
+    """
+    return b"data: " + data.replace(b"\n", b" ").replace(b"\r", b" ") + b"\n\n"
 
 
 def _event_type(data: bytes) -> str:
