@@ -11,6 +11,7 @@ from tests.harness import ROOT
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 
+#: A fenced block: its language and its text.  A fence inside a list is indented and does not count.
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
@@ -56,6 +57,7 @@ def links(page: Path) -> list[str]:
 
 def anchors(page: Path) -> set[str]:
     """Return the anchors that GitHub makes from the headings of a page."""
+    # GitHub lowers the text, drops punctuation and writes hyphens for spaces.
     headings = _HEADING.findall(_text_without_fences(page))
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -63,6 +65,7 @@ def anchors(page: Path) -> set[str]:
 def rows(page: Path) -> list[list[str]]:
     """Return the cells of every table row of a page, separator lines left out."""
     lines = [line for line in page.read_text("utf-8").splitlines() if line.startswith("|")]
+    # `\|` is a bar inside a cell (GitHub Flavored Markdown, "Tables").
     cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     return [row for row in cells if not set("".join(row)) <= {"-", ":"}]
 

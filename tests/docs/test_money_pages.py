@@ -46,6 +46,7 @@ def _list_disputed() -> list[str]:
 
 
 def test_pricing_page_lists_every_recorded_response_on_which_price_lists_differ() -> None:
+    # Rows of this table have the name of a recorded response, three costs and a reason.
     listed = [
         row for row in rows(DOCS / "pricing.md") if re.fullmatch(r"`[a-z0-9]+(-[a-z0-9]+)+`", row[0]) and len(row) == 5
     ]

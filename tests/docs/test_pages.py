@@ -94,6 +94,7 @@ def test_command_on_a_page_parses(page: str, line: str) -> None:
 @pytest.mark.parametrize("page", pages(), ids=page_name)
 def test_examples_on_a_page_are_valid(page: Path) -> None:
     for block in fences(page, "python"):
+        # Examples show `async with` outside a function, as the asyncio REPL allows.
         compile(block, page_name(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     for block in fences(page, "yaml"):
         yaml.safe_load(block)

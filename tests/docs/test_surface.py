@@ -81,6 +81,7 @@ def codes_of_raised_errors() -> set[str]:
 
 def test_errors_page_lists_every_code_with_its_status() -> None:
     listed = {(row[0].strip("`"), row[1]) for row in rows(DOCS / "errors.md") if re.fullmatch(r"`\w+`", row[0])}
+    # A class without a `code` of its own inherits one that is listed already.
     of_classes = {(error.code, str(error.status)) for error in error_classes() if "code" in vars(error)}
 
     assert of_classes - listed == set()
@@ -168,6 +169,7 @@ def test_architecture_page_lists_the_layers_of_the_import_contract_in_order() ->
     contract.read(ROOT / "setup.cfg", "utf-8")
     layers = contract["importlinter:contract:layers"]["layers"].split("\n")
     packages = [name.strip() for layer in layers for name in layer.split("|") if name.strip()]
+    # The names are in the first column of the drawing, their descriptions start at column 32.
     drawing = text_of("architecture.md").partition("## Layers")[2].partition("```")[2].partition("```")[0]
     listed = [word for line in drawing.splitlines() for word in re.findall(r"[a-z_]+", line[:32])]
 

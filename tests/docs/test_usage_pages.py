@@ -31,6 +31,7 @@ def test_usage_api_page_lists_every_parameter() -> None:
 
 
 def test_usage_api_page_lists_every_member_of_a_row() -> None:
+    # A row of a request that sets `interval` and every group has all members that any row can have.
     zero = Decimal(0)
     row = UsageRow("2026-11-01T00:00:00.000Z", None, (None,) * len(GROUPS), "openai", None, "x", 0, zero, zero, zero)
     parameters = {"interval": ["day"], "group_by": [",".join(GROUPS)]}
