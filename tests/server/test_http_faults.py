@@ -99,7 +99,7 @@ def test_clients_that_disconnect_in_every_phase_leave_nothing_open_and_disturb_n
         try:
             while True:
                 await read_request(reader)
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.05)  # some clients disconnect before the head
                 writer.write(SSE)
                 for _ in range(10):
                     writer.write(chunk(EVENT))
@@ -116,6 +116,7 @@ def test_clients_that_disconnect_in_every_phase_leave_nothing_open_and_disturb_n
         writer.transport.abort()
 
     async def act(proxy: ProxyProcess) -> tuple[list[bytes | None], list[dict[str, Any]]]:
+        # A stream takes some 0.15 s: the times cover all of it, and the time after its end.
         disconnecting = [disconnect(proxy, number % 30 * 0.01) for number in range(150)]
         staying = [fetch_chat(proxy) for _ in range(50)]
         responses = (await asyncio.gather(*staying, *disconnecting))[: len(staying)]

@@ -23,7 +23,7 @@ def test_kill_under_load_leaves_each_request_with_one_entry(provider: BlockingPr
     succeeded: list[str] = []
     for number in range(2):
         with running_proxy(tmp_path, provider.url) as proxy, Load(proxy.base_url, f"round{number}") as load:
-            provider.wait_for_requests(61)
+            provider.wait_for_requests(61)  # ten for each caller: some records are committed, some wait
             proxy.kill()
         succeeded += load.succeeded
 

@@ -11,6 +11,8 @@ from tests.server.raw_provider import EVENT, SSE, chunk, read_request
 from tests.stress.process_stats import resident_kib
 
 _STREAMS = 24
+
+#: Large compared with what the allocator keeps, so that one measurement decides.
 _PROMPT_BYTES = 4 * 1024 * 1024
 
 

@@ -162,7 +162,7 @@ def test_batch_is_settled_once_at_the_batch_rate(claude: anthropic.Anthropic, pr
 
 
 def test_batches_are_listed_and_read_by_their_project_only(claude: anthropic.Anthropic, proxy: ProxyProcess) -> None:
-    batch = claude.messages.batches.create(requests=[{"custom_id": "a", "params": MESSAGE}])  # type: ignore[list-item,typeddict-item]
+    batch = claude.messages.batches.create(requests=[{"custom_id": "a", "params": MESSAGE}])  # type: ignore[typeddict-item]
 
     assert batch.id in {listed.id for listed in claude.messages.batches.list()}
     listed = send_as_other(proxy, "GET", "/anthropic/v1/messages/batches")
@@ -186,6 +186,7 @@ def test_batch_with_one_unpriced_model_is_rejected(claude: anthropic.Anthropic, 
 
 
 def test_pending_request_is_settled_after_a_restart(tmp_path: Path) -> None:
+    # Settled only after the first server is killed, also if its start takes a second.
     simulator = Simulator(settle_s=1.5)
     with running_simulator(simulator) as url:
         with running_proxy(tmp_path, url) as proxy:

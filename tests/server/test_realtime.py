@@ -181,6 +181,7 @@ def test_translation_is_billed_by_its_duration(proxy: ProxyProcess) -> None:
 def test_message_of_twelve_megabytes_is_relayed(proxy: ProxyProcess) -> None:
     async def talk() -> dict[str, Any]:
         async with connect_session(proxy) as socket:
+            # Above the 10 MB that Tornado allows by default, below the configured 32 MB.
             await send(socket, "input_audio_buffer.append", audio="AAAA" * 3_000_000)
             await send(socket, "input_audio_buffer.clear")
             return await next_event(socket, "input_audio_buffer.cleared")
@@ -213,6 +214,7 @@ def test_unreachable_provider_is_a_502(tmp_path: Path) -> None:
 def test_client_that_disconnects_within_a_response_pays_for_all_of_it(proxy: ProxyProcess) -> None:
     async def disconnect() -> ClientConnection:
         async with connect_session(proxy) as socket:
+            # 40 tokens, one each 20 ms: the response runs for 0.8 s after the client has left.
             await send_text(socket, "[[sim tokens=40 delay-ms=20]]")
             await next_event(socket, "response.created")
             return socket

@@ -58,7 +58,8 @@ def post(proxy: ProxyProcess, path: str, token: str, **content: Any) -> httpx.Re
 
 def create_client_secret(proxy: ProxyProcess, **session: Any) -> str:
     with client(proxy) as gpt:
-        return gpt.realtime.client_secrets.create(session={**SESSION, **session}).value  # type: ignore[typeddict-item]
+        config: Any = {**SESSION, **session}
+        return gpt.realtime.client_secrets.create(session=config).value
 
 
 async def talk(proxy: ProxyProcess, key: str, query: str = "") -> str:

@@ -63,7 +63,7 @@ def cost(usage: dict[str, Any]) -> Decimal:
     cached = usage["input_tokens_details"]["cached_tokens"]
     fresh = usage["input_tokens"] - cached
     tokens = fresh * Decimal("0.15") + cached * Decimal("0.075") + usage["output_tokens"] * Decimal("0.60")
-    return tokens / MILLION
+    return Decimal(tokens / MILLION)
 
 
 def test_each_response_of_a_connection_has_a_record_with_its_own_cost(proxy: ProxyProcess) -> None:

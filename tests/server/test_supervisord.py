@@ -36,6 +36,7 @@ _REQUESTS = 20
 
 #: Requests in flight when the first process is restarted.
 _HELD = 8
+#: Longer than supervisorctl takes to send SIGTERM.
 _SLOW = "[[sim first-delay-ms=1500]]"
 
 

@@ -31,6 +31,7 @@ from tornado_proxy.simulator import Simulator, running_simulator
 PATH = f"/accounts/projects/{PROJECT}/llm-proxy/usage"
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}
 MESSAGE = {"model": "claude-haiku-4-5", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
+#: Spreadsheets execute a cell that starts with `=` (OWASP, "CSV Injection").
 FORMULA = "=cmd|' /C calc'!A0"
 
 
