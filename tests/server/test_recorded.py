@@ -88,8 +88,8 @@ def test_recorded_exchange_is_relayed_unchanged_and_costs_what_the_price_page_sa
         return
     if name == "responses-image-generation":  # the response does not state the tokens of the image tool
         assert (record["basis"], record["estimate_method"]) == ("estimated", "image_size_and_quality")
-        # Per million: 3151 x 0.05 + 1970 x 0.40 = 945.55; a small low picture, 272 x 30 = 8160.
-        assert Decimal(record["subtotal"]) == Decimal("0.00910555")
+        # Per million: 3151 x 0.05 + 1970 x 0.40 = 945.55; a small low picture of gpt-image-2, 196 x 30 = 5880.
+        assert Decimal(record["subtotal"]) == Decimal("0.00682555")
         return
     assert Decimal(record["subtotal"]) == _cost(name)
     assert Decimal(record["surcharge"]) == (_cost(name) * Decimal("0.05")).quantize(Decimal("1e-12"))

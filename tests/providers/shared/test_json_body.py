@@ -158,6 +158,34 @@ def test_body_full_of_nested_copies_is_rejected_quickly():
     assert time.process_time() - started < 2  # without MAX_EDIT_ATTEMPTS it takes a minute
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param("stream_options", b'{"x":"' + b"a" * 8_000_000 + b'"}', id="one long text"),
+        pytest.param("data", b"[" + b'{"x":"(.*)+$"},' * 250_000 + b"1]", id="many objects full of operators"),
+    ],
+)
+def test_long_value_is_edited_in_linear_time(name, value):
+    body = b'{"model":"m","%s":%s}' % (name.encode(), value)
+
+    started = time.process_time()
+    edited = edit_member(body, name, lambda raw: insert_first(raw, b'"y":1') if raw.startswith(b"{") else b"[]")
+
+    assert time.process_time() - started < 1  # 12 s as part of a pattern
+    assert edited.startswith(b'{"model":"m","%s":' % name.encode())
+    assert edited != body
+
+
+def test_body_full_of_the_members_name_is_rejected_quickly():
+    body = b'{"x":[' + b'{"options":1},' * 500_000 + b'1],"options":null}'
+
+    started = time.process_time()
+    with pytest.raises(InvalidBody):
+        edit_member(body, "options", lambda _: b"1")
+
+    assert time.process_time() - started < 0.5
+
+
 def test_null_member_is_present():
     assert has_member(b'{"a":null}', "a")
     assert not has_member(b'{"b":{"a":1}}', "a")

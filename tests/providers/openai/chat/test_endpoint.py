@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.providers.openai.costs import subtotal
 from tests.providers.openai.reports import amounts, undated
 from tests.providers.reading import read, read_three_ways
 from tests.providers.recorded import expected_lines, lines, request_body, response_body
@@ -50,6 +52,23 @@ def test_a_request_spends_on_its_model_and_tier():
     (spend,) = facts.spends
     assert (spend.model, spend.terms.service_tier, spend.role) == ("gpt-4o-mini", "flex", None)
     assert spend.meters == {Meter.INPUT, Meter.OUTPUT}
+
+
+@pytest.mark.parametrize(
+    ("split", "cost"),
+    [
+        pytest.param(None, "0.0055", id="all for twelve hours, as the request asks"),
+        pytest.param({"ttl_12h_tokens": 400, "ttl_30m_tokens": 1600}, "0.0035", id="as usage states"),
+    ],
+)
+def test_a_chat_cache_write_costs_the_price_of_its_lifetime(split, cost):
+    # gpt-6.1-terra, USD per million: output 5, write for 30 minutes 1.25, for 12 hours 2.5.
+    facts = parse(RequestView(request(model="gpt-6.1-terra", prompt_cache_options={"ttl": "12h"}), "")).facts
+    details = {"cache_write_tokens": 2000, "cache_write_tokens_details": split}
+    stated = {"prompt_tokens": 2000, "prompt_tokens_details": details, "completion_tokens": 100}
+    body = json.dumps({"id": "chatcmpl-1", "model": "gpt-6.1-terra", "usage": stated}).encode()
+
+    assert subtotal(read(make_reader(facts, JSON), [body]), facts) == Decimal(cost)
 
 
 def test_audio_input_and_output_need_a_price():

@@ -128,6 +128,14 @@ def test_a_delta_with_or_without_audio_is_read(audio):
     assert report_stream(data).basis is Basis.REPORTED
 
 
+def test_usage_in_an_error_chunk_is_charged():
+    error = {"error": {"message": "overloaded"}, "choices": [], "usage": usage(100, 7)}
+
+    for data in (stream(chunk("abcd"), error), stream(error)):
+        report = report_stream(data)
+        assert (report.basis, amounts(report)) == (Basis.REPORTED, {"input_tokens": 100, "output_tokens": 7})
+
+
 def test_an_error_before_the_first_chunk_is_free_and_a_later_one_is_estimated():
     error = {"error": {"message": "overloaded", "type": "server_error"}}
 

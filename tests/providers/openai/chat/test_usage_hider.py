@@ -85,6 +85,23 @@ def test_an_event_with_ambiguous_usage_passes_unchanged(event):
     assert edited(data) == data
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        pytest.param(
+            b'{"error":{"message":"overloaded"},"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":1}}',
+            id="with usage",
+        ),
+        pytest.param(b'{"choices":[],"usage":{"prompt_tokens":9},"error":"overloaded"}', id="error as text, last"),
+    ],
+)
+def test_an_error_passes_with_the_usage_beside_it(event):
+    data = b"data: " + event + b"\n\n"
+
+    assert edited(data) == data
+    assert edited(data.replace(b'"error"', b'"note"')) == b""
+
+
 def test_line_ends_comments_and_event_names_are_preserved():
     data = b': ping\r\n\r\nevent: x\r\ndata: {"a":1,"usage":null}\r\n\r\ndata: {"choices":[],"usage":{}}\r\n\r\n'
 

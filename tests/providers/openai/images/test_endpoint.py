@@ -141,16 +141,16 @@ def test_a_stream_has_one_item_for_each_finished_image():
     assert output_image_tokens(report) == [100, 101]
     assert report.basis is Basis.REPORTED
     # The missing image counts as high quality, 1024x1024: the request names neither.
-    assert output_image_tokens(incomplete) == [100, 4160]
+    assert output_image_tokens(incomplete) == [100, 7024]
     assert incomplete.basis is Basis.ESTIMATED
 
 
 @pytest.mark.parametrize(
     ("requested", "tokens"),
     [
-        pytest.param({"size": "1024x1024", "quality": "low"}, 272, id="low square"),
-        pytest.param({"size": "1024x1536", "quality": "medium", "n": 2}, 3168, id="two medium portraits, 1584 each"),
-        pytest.param({}, 4160, id="no quality counts as high"),
+        pytest.param({"size": "1024x1024", "quality": "low"}, 196, id="low square"),
+        pytest.param({"size": "1024x1536", "quality": "medium", "n": 2}, 2744, id="two medium portraits, 1372 each"),
+        pytest.param({}, 7024, id="no quality counts as high"),
     ],
 )
 def test_an_incomplete_response_is_estimated_by_size_and_quality(requested, tokens):
@@ -196,7 +196,7 @@ def test_a_response_without_usage_of_a_token_priced_model_is_estimated():
 
     report = read(GENERATIONS.reader(facts, JSON), [response()])
 
-    assert amounts(report) == {"output_image_tokens": 544}
+    assert amounts(report) == {"output_image_tokens": 392}
     assert report.basis is Basis.ESTIMATED
 
 

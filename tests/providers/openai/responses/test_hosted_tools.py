@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from tests.providers.openai.costs import subtotal
 from tests.providers.openai.reports import amounts
 from tests.providers.openai.responses.bodies import FACTS, JSON, USAGE, report_json, request, response
 from tests.providers.reading import read, read_three_ways
@@ -20,8 +22,8 @@ def test_recorded_images_without_stated_tokens_are_estimated_by_size_and_quality
     report = read_three_ways(lambda: make_reader(FACTS, JSON), response_body("responses-image-generation"))
 
     assert (report.basis, report.estimate_method) == (Basis.ESTIMATED, "image_size_and_quality")
-    # 272: one image of low quality, 1024x1024, in the table of the image generation guide.
-    assert amounts(report) == {"input_tokens": 3151, "output_tokens": 1970, "output_image_tokens": 272}
+    # 196: one image of low quality, 1024x1024, by the calculator of gpt-image-2, the tool's default model.
+    assert amounts(report) == {"input_tokens": 3151, "output_tokens": 1970, "output_image_tokens": 196}
     assert "prompt is not known" in report.faults[0]
 
 
@@ -101,6 +103,22 @@ def test_image_tokens_are_charged_at_the_image_model_that_the_response_names():
     assert image_item.model == "gpt-image-1.5"
     assert {q.meter: int(q.amount) for q in image_item.quantities} == {Meter.INPUT: 50, Meter.OUTPUT_IMAGE: 4160}
     assert report_json(response(tool_usage={"image_gen": image_usage}), facts).items[1].model == "gpt-image-2"
+
+
+def test_cached_input_of_the_image_tool_costs_the_cached_price():
+    # gpt-image-2, USD per million: text 5, cached 1.25; images 8, cached 2; output 30.
+    stated = {
+        "input_tokens": 1000,
+        "input_tokens_details": {"text_tokens": 200, "image_tokens": 800},
+        "cached_tokens": 900,
+        "cached_tokens_details": {"cached_image_tokens": 750, "cached_text_tokens": 150},
+        "output_tokens": 100,
+    }
+    own_usage = {"input_tokens": 0, "output_tokens": 0}
+
+    report = report_json(response(usage=own_usage, tool_usage={"image_gen": stated}))
+
+    assert subtotal(report, FACTS) == Decimal("0.0053375")
 
 
 def test_raw_usage_includes_tool_usage_as_the_provider_states_it():

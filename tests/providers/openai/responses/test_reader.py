@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.providers.openai.costs import subtotal
 from tests.providers.openai.reports import amounts, undated
 from tests.providers.openai.responses.bodies import FACTS, JSON, SSE, USAGE, report_json, request, response
 from tests.providers.reading import pieces, read, read_three_ways
@@ -63,6 +65,18 @@ def test_a_recorded_error_at_the_start_of_a_stream_is_free():
     report = read_three_ways(lambda: make_reader(FACTS, SSE), response_body("responses-stream-error"))
 
     assert (report.basis, report.items) == (Basis.FREE, ())
+
+
+def test_cache_writes_of_two_lifetimes_cost_the_price_of_each():
+    # gpt-6.1-terra, USD per million: input 1, output 5, write for 30 minutes 1.25, for 12 hours 2.5.
+    facts = parse(RequestView(request(model="gpt-6.1-terra", prompt_cache_options={"ttl": "12h"}), "")).facts
+    split = {"ttl_12h_tokens": 1000, "ttl_30m_tokens": 8000}
+    details = {"cache_write_tokens": 9000, "cache_write_tokens_details": split}
+    stated = {"input_tokens": 10_000, "input_tokens_details": details, "output_tokens": 100}
+
+    report = report_json(response(model="gpt-6.1-terra", usage=stated), facts)
+
+    assert subtotal(report, facts) == Decimal("0.014")
 
 
 def test_a_cache_write_for_twelve_hours_has_its_own_meter():

@@ -31,6 +31,46 @@ def test_modalities_and_their_cached_parts_are_disjoint(spelling: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("stated", "expected"),
+    [
+        pytest.param(
+            {
+                "input_tokens": 1000,
+                "input_tokens_details": {"text_tokens": 200, "image_tokens": 800},
+                "cached_tokens": 900,
+                "cached_tokens_details": {"cached_image_tokens": 750, "cached_text_tokens": 150},
+            },
+            {
+                "input_tokens": 50,
+                "input_image_tokens": 50,
+                "cached_input_tokens": 150,
+                "cached_input_image_tokens": 750,
+            },
+            id="on the top level, with prefixed names",
+        ),
+        pytest.param(
+            {
+                "input_tokens": 640,
+                "input_token_details": {"text_tokens": 240, "audio_tokens": 400, "cached_tokens": None},
+                "cached_tokens_details": {"cached_audio_tokens": 320, "text_tokens": 40},
+            },
+            {
+                "input_tokens": 200,
+                "input_audio_tokens": 80,
+                "cached_input_tokens": 40,
+                "cached_input_audio_tokens": 320,
+            },
+            id="on the top level, without a total, in both spellings",
+        ),
+    ],
+)
+def test_cached_counts_beside_the_details_are_read(stated: dict[str, object], expected: dict[str, int]) -> None:
+    usage = read_modal_usage(stated)
+
+    assert (amounts(usage), usage.faults) == (expected, ())
+
+
+@pytest.mark.parametrize(
     ("default_output", "meter"),
     [(Meter.OUTPUT, "output_tokens"), (Meter.OUTPUT_AUDIO, "output_audio_tokens")],
 )

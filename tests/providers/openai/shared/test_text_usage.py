@@ -112,6 +112,49 @@ def test_a_cache_write_counts_at_the_given_meter() -> None:
     assert {quantity.meter for quantity in text_usage.quantities} == {Meter.INPUT, Meter.CACHE_WRITE_12H}
 
 
+@pytest.mark.parametrize(
+    ("written", "split", "expected"),
+    [
+        pytest.param(
+            9000,
+            {"ttl_12h_tokens": 1000, "ttl_30m_tokens": 8000},
+            {"cache_write_12h_tokens": 1000, "cache_write_tokens": 8000},
+            id="both lifetimes",
+        ),
+        pytest.param(700, {"ttl_30m_tokens": 700, "ttl_12h_tokens": 0}, {"cache_write_tokens": 700}, id="one"),
+        pytest.param(
+            700,
+            {"ttl_30m_tokens": 200},
+            {"cache_write_tokens": 200, "cache_write_12h_tokens": 500},
+            id="a rest has the lifetime of the request",
+        ),
+        pytest.param(700, None, {"cache_write_12h_tokens": 700}, id="no split"),
+    ],
+)
+def test_cache_writes_are_split_as_usage_states(written: int, split: object, expected: dict[str, int]) -> None:
+    usage: dict[str, object] = {
+        "input_tokens": 9000,
+        "input_tokens_details": {"cache_write_tokens": written, "cache_write_tokens_details": split},
+    }
+
+    text_usage = read_text_usage(usage, cache_write=Meter.CACHE_WRITE_12H)
+
+    stated = {quantity.meter.value: int(quantity.amount) for quantity in text_usage.quantities}
+    assert stated == expected | ({"input_tokens": 9000 - written} if written < 9000 else {})
+    assert text_usage.faults == ()
+
+
+def test_a_split_above_the_cache_writes_is_a_fault() -> None:
+    usage: dict[str, object] = {
+        "prompt_tokens": 100,
+        "prompt_tokens_details": {"cache_write_tokens": 10, "cache_write_tokens_details": {"ttl_12h_tokens": 11}},
+    }
+
+    assert read_text_usage(usage).faults == (
+        "usage states parts that are more than their total: cache_write_tokens -1",
+    )
+
+
 COUNTS = st.integers(0, 1000)
 
 

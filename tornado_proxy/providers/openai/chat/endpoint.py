@@ -38,8 +38,17 @@ from tornado_proxy.providers.shared.json_body import (
     read_raw,
     read_text,
 )
+from tornado_proxy.providers.shared.json_values import as_object, as_text
 
-_MEMBERS = ("model", "stream", "stream_options", "service_tier", "modalities", "web_search_options")
+_MEMBERS = (
+    "model",
+    "stream",
+    "stream_options",
+    "service_tier",
+    "modalities",
+    "web_search_options",
+    "prompt_cache_options",
+)
 
 #: The type of a message part that contains audio.  Quotation marks inside JSON text are escaped, so this matches a
 #: member or a value, never text of a prompt (OpenAI API reference, chat `messages`).
@@ -65,14 +74,14 @@ def parse(request: RequestView) -> ParsedRequest:
     model = read_model(members)
     stream = read_flag(members, "stream")
     sent = _ask_for_usage(body) if stream else body
-    terms = Terms(service_tier=read_text(members, "service_tier"))
+    tier = read_text(members, "service_tier")
     inferred = (_ONE_SEARCH,) if _searches_web(model, members) else ()
     meters = _meters(members, body) | {quantity.meter for quantity in inferred}
     facts = RequestFacts(
         model=model,
-        spends=(Spend(model, meters, terms=terms),),
+        spends=(Spend(model, meters, terms=Terms(tier)),),
         stream=stream,
-        terms=terms,
+        terms=Terms(tier, cache_ttl=as_text(as_object(members.get("prompt_cache_options")).get("ttl"))),
         body_bytes=len(body),
         usage_injected=sent is not body,
         inferred=inferred,

@@ -123,10 +123,8 @@ class ChatStreamReader:
         return find_shape(block)
 
     def _update(self, chunk: _Chunk) -> None:
-        if chunk.error is not None:
-            self._failed = True
-            return
-        self._started = True
+        self._failed = self._failed or chunk.error is not None
+        self._started = self._started or chunk.error is None
         stated = {"id": chunk.id, "model": chunk.model, "service_tier": chunk.service_tier, "usage": chunk.usage}
         self._response.update((name, value) for name, value in stated.items() if value)
 

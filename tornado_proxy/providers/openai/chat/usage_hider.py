@@ -1,6 +1,7 @@
 """Removes the usage that only the proxy asked for, so that the client receives the stream that it asked for.
 
     data: {..., "choices":[], "usage":{...}}     the event is removed
+    data: {..., "error":{...}}               passes unchanged, usage included
     data: {..., "usage":null}                    the member is removed, with its comma
     anything else                                passes unchanged
 
@@ -29,6 +30,7 @@ _USUAL_NULL_MEMBER = b',"usage":null'
 class _Chunk(msgspec.Struct):
     usage: Any = msgspec.UNSET
     choices: Any = None
+    error: Any = None
 
 
 _CHUNK = msgspec.json.Decoder(_Chunk)
@@ -68,7 +70,8 @@ def _hide_usage(block: bytes) -> bytes:
         chunk = _CHUNK.decode(parse_block(block).data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return block
-    if isinstance(chunk.usage, dict) and chunk.choices == []:
+    # A host can report an error in the chunk that states usage: a client must see why its response ends.
+    if isinstance(chunk.usage, dict) and chunk.choices == [] and chunk.error is None:
         return b""
     if chunk.usage is None:
         edited, matches = _NULL_MEMBER.subn(b"", block)

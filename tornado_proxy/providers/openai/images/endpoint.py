@@ -157,7 +157,8 @@ def _estimate(facts: RequestFacts, count: int) -> UsageReport:
     if facts.model is not None and is_priced_by_image(facts.model):
         quantity = Quantity(Meter.IMAGES, Decimal(count), _terms(image, {}))
     else:
-        quantity = Quantity(Meter.OUTPUT_IMAGE, Decimal(image_tokens(image.size, image.quality) * count))
+        tokens = image_tokens(facts.model, image.size, image.quality)
+        quantity = Quantity(Meter.OUTPUT_IMAGE, Decimal(tokens * count))
     return UsageReport(
         (UsageItem((quantity,)),),
         Basis.ESTIMATED,

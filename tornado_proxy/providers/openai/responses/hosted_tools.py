@@ -104,9 +104,9 @@ def estimate_images(facts: RequestFacts, response: Mapping[str, object]) -> Usag
         return None
     items = as_objects(response.get("output"))
     images = [item for item in items if item.get("type") == "image_generation_call" and _succeeded(item)]
-    tokens = sum(image_tokens(as_text(image.get("size")), as_text(image.get("quality"))) for image in images)
-    quantity = Quantity(Meter.OUTPUT_IMAGE, Decimal(tokens))
-    return UsageItem((quantity,), model=_image_model(facts, response)) if images else None
+    model = _image_model(facts, response)
+    tokens = sum(image_tokens(model, as_text(image.get("size")), as_text(image.get("quality"))) for image in images)
+    return UsageItem((Quantity(Meter.OUTPUT_IMAGE, Decimal(tokens)),), model=model) if images else None
 
 
 def _image_model(facts: RequestFacts, response: Mapping[str, object]) -> str:

@@ -19,7 +19,7 @@ import msgspec
 
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.terms import Terms
-from tornado_proxy.domain.usage import Basis, Meter, UsageItem, UsageReport
+from tornado_proxy.domain.usage import Basis, UsageItem, UsageReport
 from tornado_proxy.providers.openai.images.image_tokens import ESTIMATE_METHOD
 from tornado_proxy.providers.openai.responses.hosted_tools import (
     created_objects,
@@ -28,7 +28,7 @@ from tornado_proxy.providers.openai.responses.hosted_tools import (
     read_image_usage,
     search_quantities,
 )
-from tornado_proxy.providers.openai.shared.text_usage import estimate_text, read_text_usage
+from tornado_proxy.providers.openai.shared.text_usage import cache_write_meter, estimate_text, read_text_usage
 from tornado_proxy.providers.openai.shared.usage_report import with_fault
 from tornado_proxy.providers.shared.json_values import as_text, decode_object
 from tornado_proxy.wire.sse import TolerantSseSplitter, parse_block
@@ -37,10 +37,6 @@ from tornado_proxy.wire.sse import TolerantSseSplitter, parse_block
 TERMINAL_EVENTS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
 FIRST_EVENTS = frozenset({"response.created", "response.queued", "response.in_progress"})
 _UNFINISHED_STATUSES = frozenset({"queued", "in_progress"})
-
-#: `prompt_cache_options.ttl` of a cache write with a price of its own.  Usage does not state the lifetime, so the
-#: request decides (OpenAI guide, "Prompt caching").
-_TWELVE_HOURS = "12h"
 
 _IMAGES_ESTIMATED = (
     "the image tool's tokens were not reported; images are estimated by size and quality, their prompt is not known"
@@ -52,8 +48,7 @@ def report_response(facts: RequestFacts, response: Mapping[str, object]) -> Usag
     usage = response.get("usage")
     if not isinstance(usage, dict) or not usage:
         return _report_by_status(response)
-    cache_write = Meter.CACHE_WRITE_12H if facts.terms.cache_ttl == _TWELVE_HOURS else Meter.CACHE_WRITE
-    text_usage = read_text_usage(usage, cache_write=cache_write)
+    text_usage = read_text_usage(usage, cache_write=cache_write_meter(facts))
     model = as_text(response.get("model"))
     own_item = UsageItem(
         (*text_usage.quantities, *search_quantities(response)),

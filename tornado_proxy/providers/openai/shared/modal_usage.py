@@ -7,6 +7,8 @@ OpenAI states totals and subsets (realtime, images, speech and transcription ali
     output_tokens = text + audio | image
 
 Charged are: input = text - cached text, cached input = cached text, input audio = audio - cached audio, and so on.
+Cached counts are inside `input_token_details`, with the names of the modalities.  The image tool states them beside
+`input_tokens` instead, as `cached_text_tokens` and so on (SDK types, `ImageGenUsage`); both places are read.
 `total_tokens` is a checksum and never a quantity.  Usage of type "duration" is a length in seconds instead.
 
 Source: OpenAI API reference, "usage" of realtime `response.done`, images, and `transcript.text.done`.
@@ -50,7 +52,7 @@ def read_modal_usage(usage: dict[str, object], *, default_output: Meter = Meter.
     input_details = as_object(usage.get("input_token_details")) or as_object(usage.get("input_tokens_details"))
     output_details = as_object(usage.get("output_token_details")) or as_object(usage.get("output_tokens_details"))
     quantities = [
-        *_read_input(total_input, input_details, faults),
+        *_read_input(total_input, input_details, _cached_statement(usage, input_details), faults),
         *_read_output(total_output, output_details, default_output, faults),
     ]
     return ModalUsage(tuple(quantities), total_input, tuple(faults))
@@ -64,10 +66,18 @@ def _read_duration(usage: dict[str, object]) -> ModalUsage:
     return ModalUsage((Quantity(Meter.AUDIO_SECONDS, Decimal(math.ceil(seconds))),) if seconds else ())
 
 
-def _read_input(total: int, details: dict[str, object], faults: list[str]) -> list[Quantity]:
+def _cached_statement(usage: dict[str, object], input_details: dict[str, object]) -> dict[str, object]:
+    """Return the object that states the cached counts: the input details, or the usage object itself."""
+    names = ("cached_tokens", "cached_tokens_details")
+    return input_details if any(input_details.get(name) is not None for name in names) else usage
+
+
+def _read_input(
+    total: int, details: dict[str, object], cached_statement: dict[str, object], faults: list[str]
+) -> list[Quantity]:
     totals = [read_count(details, modality, faults) for modality in _MODALITIES]
     totals[0] = _text_tokens(total, totals, details, "input", faults)
-    cached = _read_cached(details, faults)
+    cached = _read_cached(cached_statement, faults)
     for modality, part, whole in zip(_MODALITIES, cached, totals, strict=True):
         if part > whole:
             faults.append(f"usage says that {part} of {whole} input {modality} were cached")
@@ -75,10 +85,12 @@ def _read_input(total: int, details: dict[str, object], faults: list[str]) -> li
     return [*_positive(_INPUT_METERS, uncached), *_positive(_CACHED_METERS, cached)]
 
 
-def _read_cached(details: dict[str, object], faults: list[str]) -> list[int]:
-    cached_details = as_object(details.get("cached_tokens_details"))
+def _read_cached(statement: dict[str, object], faults: list[str]) -> list[int]:
+    stated_details = as_object(statement.get("cached_tokens_details"))
+    cached_details = {name.removeprefix("cached_"): count for name, count in stated_details.items()}
     parts = [read_count(cached_details, modality, faults) for modality in _MODALITIES]
-    total = read_count(details, "cached_tokens", faults)
+    # Without a total the parts are the whole: a missing total must not turn cached tokens into a fault.
+    total = sum(parts) if statement.get("cached_tokens") is None else read_count(statement, "cached_tokens", faults)
     parts[0] = _text_tokens(total, parts, cached_details, "cached", faults)
     return parts
 

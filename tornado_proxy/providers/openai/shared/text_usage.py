@@ -6,7 +6,8 @@ Two spellings, one arithmetic: every count in `..._details` is a subset of its t
     charged: input - cached - cache write - audio,  cached - cached audio,  cache write,  audio - cached audio
              output - output audio,  output audio
 
-Reasoning and prediction tokens are part of the output and never added.  Image tokens of a text model are ordinary
+Cache writes are split by lifetime if `cache_write_tokens_details` states the split; the rest has the lifetime that the
+request asked for.  Reasoning and prediction tokens are part of the output and never added.  Image tokens of a text model are ordinary
 input.  `total_tokens` is a checksum.  Source: OpenAI API reference, "usage" of the three objects; docs/usage.md.
 """
 
@@ -28,6 +29,11 @@ from tornado_proxy.providers.shared.json_values import as_object, as_text, read_
 _INPUT_NAMES = ("prompt_tokens", "input_tokens")
 _OUTPUT_NAMES = ("completion_tokens", "output_tokens")
 
+#: The lifetime of a cache write that has a price of its own; `prompt_cache_options.ttl` asks for it (OpenAI guide,
+#: "Prompt caching").  A breakpoint inside the input can ask for another lifetime, which only usage states.
+_TWELVE_HOURS = "12h"
+_CACHE_WRITE_SPLIT = (("ttl_30m_tokens", Meter.CACHE_WRITE), ("ttl_12h_tokens", Meter.CACHE_WRITE_12H))
+
 #: The `service_tier` that leaves the tier to the provider.  It has no price (OpenAI API reference, `service_tier`).
 _AUTO_TIER = "auto"
 
@@ -41,8 +47,16 @@ class TextUsage:
     faults: tuple[str, ...] = ()
 
 
+def cache_write_meter(facts: RequestFacts) -> Meter:
+    """Return the meter of cache writes whose lifetime only the request states."""
+    return Meter.CACHE_WRITE_12H if facts.terms.cache_ttl == _TWELVE_HOURS else Meter.CACHE_WRITE
+
+
 def read_text_usage(usage: Mapping[str, object], *, cache_write: Meter = Meter.CACHE_WRITE) -> TextUsage:
-    """Return the quantities of one usage object.  `cache_write` is the meter of tokens written to the cache."""
+    """Return the quantities of one usage object.
+
+    `cache_write` is the meter of tokens written to the cache for which usage does not state a lifetime.
+    """
     faults: list[str] = []
     if usage.get(_INPUT_NAMES[0]) is None and usage.get(_INPUT_NAMES[1]) is None:
         faults.append("usage does not state its input tokens")
@@ -58,7 +72,7 @@ def read_text_usage(usage: Mapping[str, object], *, cache_write: Meter = Meter.C
     amounts = (
         (Meter.INPUT, total_input - cached - cache_written - (audio - cached_audio)),
         (Meter.CACHED_INPUT, cached - cached_audio),
-        (cache_write, cache_written),
+        *_split_cache_writes(cache_written, input_details, cache_write, faults),
         (Meter.INPUT_AUDIO, audio - cached_audio),
         (Meter.CACHED_INPUT_AUDIO, cached_audio),
         (Meter.OUTPUT, total_output - output_audio),
@@ -69,6 +83,16 @@ def read_text_usage(usage: Mapping[str, object], *, cache_write: Meter = Meter.C
     return TextUsage(tuple(quantities), total_input, tuple(faults))
 
 
+def _split_cache_writes(
+    total: int, details: Mapping[str, object], cache_write: Meter, faults: list[str]
+) -> list[tuple[Meter, int]]:
+    """Return the cache writes by meter; `cache_write` is the meter of those without a stated lifetime."""
+    split = as_object(details.get("cache_write_tokens_details"))
+    amounts = {meter: read_count(split, name, faults) for name, meter in _CACHE_WRITE_SPLIT}
+    amounts[cache_write] += total - sum(amounts.values())
+    return list(amounts.items())
+
+
 def report_text(facts: RequestFacts, response: Mapping[str, object]) -> UsageReport | None:
     """Return the report of a response with `usage`, `model`, `service_tier` and `id`; None if it has no usage.
 
@@ -77,7 +101,7 @@ def report_text(facts: RequestFacts, response: Mapping[str, object]) -> UsageRep
     stated = response.get("usage")
     if not isinstance(stated, dict) or not stated:
         return None
-    usage = read_text_usage(stated)
+    usage = read_text_usage(stated, cache_write=cache_write_meter(facts))
     model = as_text(response.get("model"))
     item = UsageItem(
         (*usage.quantities, *facts.inferred),
