@@ -7,8 +7,10 @@ Two spellings, one arithmetic: every count in `..._details` is a subset of its t
              output - output audio,  output audio
 
 Cache writes are split by lifetime if `cache_write_tokens_details` states the split; the rest has the lifetime that the
-request asked for.  Reasoning and prediction tokens are part of the output and never added.  Image tokens of a text model are ordinary
-input.  `total_tokens` is a checksum.  Source: OpenAI API reference, "usage" of the three objects; docs/usage.md.
+request asked for.  Reasoning and prediction tokens are part of the output and never added.  Image tokens of a text
+model are ordinary input.  `total_tokens` is a checksum.
+
+Source: OpenAI API reference, "usage" of the three objects; docs/usage.md.
 """
 
 from __future__ import annotations
