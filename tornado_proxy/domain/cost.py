@@ -43,16 +43,22 @@ class LineItem:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """An itemised bill.  `line_items` end with the surcharge; `total` is their exact sum."""
+    """An itemised bill.  `line_items` end with the surcharge; `total` is their exact sum.
+
+    `faults` describe usage without a price; `notes` describe assumptions of a complete bill.
+    """
 
     line_items: tuple[LineItem, ...]
     subtotal: Decimal
     surcharge: Decimal
     total: Decimal
     faults: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
-def bill(items: Iterable[LineItem], surcharge_rate: Decimal, faults: Iterable[str] = ()) -> Cost:
+def bill(
+    items: Iterable[LineItem], surcharge_rate: Decimal, faults: Iterable[str] = (), notes: Iterable[str] = ()
+) -> Cost:
     """Return a bill of provider line items with the surcharge: `surcharge_rate` x the provider subtotal.
 
     Without items the bill has no surcharge line: the bill of a free request is empty.
@@ -60,11 +66,11 @@ def bill(items: Iterable[LineItem], surcharge_rate: Decimal, faults: Iterable[st
     provider_items = tuple(items)
     subtotal = sum((item.amount for item in provider_items if item.amount is not None), ZERO)
     if not provider_items:
-        return Cost((), ZERO, ZERO, ZERO, tuple(faults))
+        return Cost((), ZERO, ZERO, ZERO, tuple(faults), tuple(notes))
     # On the sum, not on each item: rounding once keeps the surcharge within half a quantum.
     surcharge = round_amount(subtotal * surcharge_rate)
     item = LineItem(SURCHARGE, subtotal, "usd", surcharge_rate, surcharge)
-    return Cost((*provider_items, item), subtotal, surcharge, subtotal + surcharge, tuple(faults))
+    return Cost((*provider_items, item), subtotal, surcharge, subtotal + surcharge, tuple(faults), tuple(notes))
 
 
 def merge_items(cost: Cost) -> Cost:

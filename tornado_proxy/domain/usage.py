@@ -67,12 +67,16 @@ class UsageItem:
 
     `model` and `terms` are in the response's own words; None if the response does not state them.
     `context_tokens` is the whole input, cached parts included: long-context limits compare with it.
+    Tools that run at the provider make several prompts of one request.  `prompts` is the same usage prompt by prompt,
+    if the response states it.  `summed` is True if it states only the sum of what can be several prompts.
     """
 
     quantities: tuple[Quantity, ...]
     model: str | None = None
     terms: Terms = NO_TERMS
     context_tokens: int = 0
+    prompts: tuple[UsageItem, ...] = ()
+    summed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,7 +167,7 @@ def _settlement(snapshot: Snapshot, request: PendingRequest, report: UsageReport
         cost=cost,
         settled_at=datetime.now(UTC),
         usage=report.raw,
-        faults=(*report.faults, *cost.faults),
+        faults=(*report.faults, *cost.faults, *cost.notes),
         estimate_method=report.estimate_method,
     )
 

@@ -133,7 +133,7 @@ def rated_record(
         object_id=report.object_id,
         objects=report.objects,
         upstream_request_id=end.upstream_request_id,
-        faults=(*([end.broken_by] if end.broken_by else ()), *report.faults, *cost.faults),
+        faults=(*([end.broken_by] if end.broken_by else ()), *report.faults, *cost.faults, *cost.notes),
         deferred_facts=DeferredRatingFacts.of(facts) if basis is Basis.PENDING else None,
     )
 

@@ -20,14 +20,20 @@ MAX_QUOTES_PER_MODEL = 1000
 
 @dataclass(slots=True)
 class Itemised:
-    """Line items of one or more usage items, and the faults found while pricing them."""
+    """Line items of one or more usage items, and the faults and notes made while pricing them."""
 
     items: list[LineItem] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def itemise(usage_item: UsageItem, model: ModelPrice, terms: Terms, at: datetime, into: Itemised) -> None:
     """Append a line item to `into` for each quantity above zero, at the prices of `model` for `terms` at `at`."""
+    # Providers choose the price by the length of each prompt.  Without such prices one line for all prompts is enough.
+    if usage_item.prompts and model.depends_on_length():
+        for prompt in usage_item.prompts:
+            itemise(prompt, model, terms, at, into)
+        return
     for quantity in usage_item.quantities:
         # Providers state zero for each meter that a request does not use; such lines would only lengthen records.
         if quantity.amount == 0:
@@ -36,6 +42,8 @@ def itemise(usage_item: UsageItem, model: ModelPrice, terms: Terms, at: datetime
         quote = _quote(model, quantity.meter, own_terms, usage_item.context_tokens, at)
         if isinstance(quote, Quote):
             into.items.append(_priced(quantity, model, quote, usage_item.context_tokens))
+            if usage_item.summed and quote.over is not None:
+                into.notes.append(_describe_upper_bound(model, quote.over))
         else:
             into.items.append(_unpriced(quantity, model, own_terms, usage_item.context_tokens))
             into.faults.append(_describe_fault(quantity, model, own_terms, quote))
@@ -58,7 +66,8 @@ def _quote(model: ModelPrice, meter: Meter, terms: Terms, context_tokens: int, a
     card = cards[0]
     unit_price = card.prices[meter] * model.factor(card.unit, terms, context_tokens)
     price_hash = fingerprint(model.name, meter, unit_price, card)
-    quote = Quote(card.unit, unit_price, UNITS[card.unit], price_hash, terms.non_default_pairs())
+    over = card.conditions.over
+    quote = Quote(card.unit, unit_price, UNITS[card.unit], price_hash, terms.non_default_pairs(), over)
     # A price that depends on the date or on the input's length is not cached: neither is part of the key.
     if len(model.quotes) < MAX_QUOTES_PER_MODEL and model.is_constant(meter):
         model.quotes[key] = quote
@@ -89,3 +98,10 @@ def _describe_fault(quantity: Quantity, model: ModelPrice, terms: Terms, card_co
     term_list = ", ".join(f"{name} {value}" for name, value in terms.pairs())
     prices = "has no price" if card_count == 0 else f"has {card_count} prices"
     return f"{quantity.amount} {quantity.meter} of {model.name} {prices} on these terms: {term_list}"
+
+
+def _describe_upper_bound(model: ModelPrice, over: int) -> str:
+    return (
+        f"{model.name} has higher prices for a prompt of more than {over} input tokens; the response states only the "
+        "sum of its prompts, so the cost is an upper bound"
+    )

@@ -105,7 +105,8 @@ class Modifier:
 class Quote:
     """The price of one meter on some terms: `unit_price` USD for each `divisor` counted things.
 
-    `terms` are the pairs that differ from the default; `price_hash` identifies the price entry.
+    `terms` are the pairs that differ from the default; `price_hash` identifies the price entry.  `over` is the input
+    length above which the price holds, None if it also holds for short inputs.
     """
 
     unit: str
@@ -113,6 +114,7 @@ class Quote:
     divisor: Decimal
     price_hash: str
     terms: tuple[tuple[str, str], ...]
+    over: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,10 @@ class ModelPrice:
         return all(condition.over is None and condition.up_to is None for condition in conditions) and all(
             card.effective_from is None and card.effective_until is None for card in cards
         )
+
+    def depends_on_length(self) -> bool:
+        """Return True if a price of this model depends on the input's length."""
+        return any(card.conditions.over is not None or card.conditions.up_to is not None for card in self.cards)
 
     def factor(self, unit: str, terms: Terms, context_tokens: int) -> Decimal:
         """Return the product of the modifiers that apply to prices in `unit` on `terms`; 1 if none applies."""

@@ -24,7 +24,7 @@ from tornado_proxy.pricing.book.calculator import Itemised, itemise, without_pri
 from tornado_proxy.pricing.book.price import ModelPrice
 from tornado_proxy.pricing.book.price_file import ProviderPrices, read_prices
 
-#: Requested tiers that let the provider choose.  Admission checks the standard price; the response names the tier.
+#: Tiers without prices of their own.  Requests name them to let the provider choose, and some responses repeat them.
 _UNDECIDED_TIERS = frozenset({"auto", "standard_only", "scale"})
 
 #: Admitted spends that are cached.  The cache needs a limit, because clients can invent fine-tuned model names.
@@ -125,9 +125,10 @@ class PriceBook:
                 if entry is None:
                     _add_unpriced(usage_item, requested_model, itemised)
                     continue
-                terms = self._resolve_terms(provider, usage_item.terms, provider_region)
+                stated = self._replace_undecided_tier(provider, usage_item.terms, itemised.notes)
+                terms = self._resolve_terms(provider, stated, provider_region)
                 itemise(usage_item, entry, terms, at, itemised)
-        return bill(itemised.items, surcharge_rate, itemised.faults)
+        return bill(itemised.items, surcharge_rate, itemised.faults, dict.fromkeys(itemised.notes))
 
     def _admit(self, provider: str, endpoint: str, spend: Spend, at: datetime) -> ModelPrice:
         entry = self.resolve(provider, spend.model)
@@ -173,6 +174,18 @@ class PriceBook:
                 f"service tier {tier[:40]!r} has no price; known are {', '.join(sorted(known))}", param="service_tier"
             )
         return tier
+
+    def _replace_undecided_tier(self, provider: str, stated: Terms, notes: list[str]) -> Terms:
+        """Return `stated` on the standard tier, with a note, if a response names a tier that is no rate.
+
+        Recorded responses of OpenAI name `auto` and `scale`.  Scale Tier is bought in advance and has no price per
+        token; both are charged at the standard price.
+        """
+        tier = stated.service_tier
+        if tier not in _UNDECIDED_TIERS or tier in self._providers[provider].tiers:
+            return stated
+        notes.append(f"service tier {tier} has no price; the standard price is charged")
+        return replace(stated, service_tier=None)
 
     def _resolve_terms(self, provider: str, stated: Terms, region: str | None) -> Terms:
         """Return `stated` in the words of price cards, with the provider's region and the default of unstated terms.

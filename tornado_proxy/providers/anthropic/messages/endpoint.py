@@ -40,7 +40,7 @@ def report_body(facts: RequestFacts, body: bytes) -> UsageReport:
     message = decode_object(body) or {}
     usage = message.get("usage")
     if isinstance(usage, dict):
-        return report_message(message, usage)
+        return report_message(message, usage, facts)
     return estimate_message(facts, message, {}, token_estimate.estimate_tokens(len(body)))
 
 

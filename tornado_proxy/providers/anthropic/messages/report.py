@@ -11,18 +11,23 @@ import msgspec
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.terms import NO_TERMS
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
-from tornado_proxy.providers.anthropic.messages.usage import find_fallback_model, read_items
+from tornado_proxy.providers.anthropic.messages.usage import STATED_SPEED, RunSpeeds, find_fallback_model, read_items
 from tornado_proxy.providers.shared import token_estimate
 from tornado_proxy.providers.shared.json_values import as_object, as_objects, as_text, read_count
 
 #: A redeemed fallback credit turns cache writes into reads.  Usage does not state how many, so all count as writes.
 CREDIT_METHOD = "fallback_credit_upper_bound"
 
+#: Content blocks of tools that run at the provider.
+_PROVIDER_TOOLS = frozenset({"server_tool_use", "mcp_tool_use"})
+
 #: The basis of several messages is the first of these that one of them has, else free.
 _LEAST_CERTAIN_FIRST = (Basis.UNSETTLED, Basis.ESTIMATED, Basis.REPORTED)
 
 
-def report_message(message: Mapping[str, object], usage: Mapping[str, object]) -> UsageReport:
+def report_message(
+    message: Mapping[str, object], usage: Mapping[str, object], facts: RequestFacts | None = None
+) -> UsageReport:
     """Return the report of a complete message.
 
     A refusal without output is free, although its usage counts tokens.  A `fallback` content block, which marks that
@@ -37,7 +42,14 @@ def report_message(message: Mapping[str, object], usage: Mapping[str, object]) -
     if message.get("stop_reason") == "refusal" and _count_blocks(message) == len(fallbacks):
         return UsageReport(basis=Basis.FREE, raw=raw, model=model, object_id=as_text(message.get("id")))
     faults: list[str] = []
-    items = read_items(usage, model, faults, fell_back=served is not None)
+    items = read_items(
+        usage,
+        model,
+        faults,
+        fell_back=served is not None,
+        looped=_ran_tools(message, usage),
+        speeds=STATED_SPEED if facts is None else _read_speeds(facts),
+    )
     basis, method = _decide_basis(usage, faults)
     return UsageReport(
         items=items,
@@ -66,7 +78,14 @@ def estimate_message(
     model = served or as_text(message.get("model"))
     faults: list[str] = []
     if usage:
-        items = read_items({**usage, "output_tokens": output_tokens}, model, faults, fell_back=served is not None)
+        items = read_items(
+            {**usage, "output_tokens": output_tokens},
+            model,
+            faults,
+            fell_back=served is not None,
+            looped=_ran_tools(message, usage),
+            speeds=_read_speeds(facts),
+        )
     else:
         items = (_estimate_item(facts, model, output_tokens),)
     return UsageReport(
@@ -122,6 +141,23 @@ def _estimate_item(facts: RequestFacts, model: str | None, output_tokens: int) -
         # The requested tier is only a wish; without a response the standard tier is assumed.
         terms=replace(facts.spends[0].terms, service_tier=None) if facts.spends else NO_TERMS,
         context_tokens=input_tokens,
+    )
+
+
+def _read_speeds(facts: RequestFacts) -> RunSpeeds:
+    """Return the speeds that a request asks for, by model."""
+    own, *others = facts.spends or (None,)
+    if own is None:
+        return STATED_SPEED
+    models = {spend.model: spend.terms.speed for spend in others if spend is not None and Meter.OUTPUT in spend.meters}
+    return RunSpeeds(own.model, own.terms.speed, models)
+
+
+def _ran_tools(message: Mapping[str, object], usage: Mapping[str, object]) -> bool:
+    """Return True if tools ran at the provider, each of which makes another prompt of the same request."""
+    counts = as_object(usage.get("server_tool_use")).values()
+    return any(isinstance(count, int) and count > 0 for count in counts) or any(
+        block.get("type") in _PROVIDER_TOOLS for block in as_objects(message.get("content"))
     )
 
 

@@ -88,7 +88,7 @@ class _Message:
     def report(self, request: RequestFacts) -> UsageReport:
         """Return the stated usage of an ended message, else an estimate."""
         if self.ended and self.stated_output is not None:
-            return report_message(self.members, self.usage)
+            return report_message(self.members, self.usage, request)
         estimate = token_estimate.estimate_tokens(self.text_bytes)
         if self.stated_output is None:
             # message_start states a few tokens of output in advance; their text can be part of what has arrived.

@@ -38,6 +38,11 @@ _TOOL_METERS = {
     "file_search": Meter.FILE_SEARCHES,
 }
 
+#: Output items of tools that run at the provider.
+_HOSTED_CALLS = frozenset(
+    {"web_search_call", "file_search_call", "code_interpreter_call", "image_generation_call", "mcp_call", "shell_call"}
+)
+
 #: The member in which a tool that runs code names its container.
 _CONTAINER_MEMBERS = {"code_interpreter": "container", "shell": "environment"}
 #: The environment of a shell that runs on the client's machine, which costs nothing.
@@ -114,6 +119,11 @@ def _image_model(facts: RequestFacts, response: Mapping[str, object]) -> str:
     echoed = (tool.get("model") for tool in image_tools)
     requested = (spend.model for spend in facts.spends if spend.role is not None)
     return next((model for model in (*echoed, *requested) if isinstance(model, str)), _DEFAULT_IMAGE_MODEL)
+
+
+def ran_hosted_tools(response: Mapping[str, object]) -> bool:
+    """Return True if tools ran at the provider: the model reads their results in a prompt of its own."""
+    return any(item.get("type") in _HOSTED_CALLS for item in as_objects(response.get("output")))
 
 
 def describe_containers(response: Mapping[str, object]) -> tuple[str, ...]:

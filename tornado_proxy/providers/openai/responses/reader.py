@@ -25,6 +25,7 @@ from tornado_proxy.providers.openai.responses.hosted_tools import (
     created_objects,
     describe_containers,
     estimate_images,
+    ran_hosted_tools,
     read_image_usage,
     search_quantities,
 )
@@ -55,6 +56,8 @@ def report_response(facts: RequestFacts, response: Mapping[str, object]) -> Usag
         model=model,
         terms=Terms(service_tier=as_text(response.get("service_tier"))),
         context_tokens=text_usage.context_tokens,
+        # The published limit is "prompts with >272K input tokens", and no response states its usage prompt by prompt.
+        summed=ran_hosted_tools(response),
     )
     image_item, image_faults = read_image_usage(facts, response)
     estimated_images = estimate_images(facts, response)
