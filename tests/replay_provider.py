@@ -25,6 +25,7 @@ class ProviderResponse:
     headers: tuple[tuple[str, str], ...] = (("Content-Type", "application/json"),)
     chunks: tuple[bytes, ...] = (b"{}",)
     cut: bool = False
+    reason: str = "Whatever"
 
     @property
     def body(self) -> bytes:
@@ -119,7 +120,7 @@ async def _read_request(reader: asyncio.StreamReader) -> ReceivedRequest:
 
 
 async def _write_response(writer: asyncio.StreamWriter, response: ProviderResponse) -> None:
-    lines = [f"HTTP/1.1 {response.status} Whatever", *(f"{name}: {value}" for name, value in response.headers)]
+    lines = [f"HTTP/1.1 {response.status} {response.reason}", *(f"{name}: {value}" for name, value in response.headers)]
     lines += ["Transfer-Encoding: chunked", "Connection: close"]
     writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
     for chunk in response.chunks:

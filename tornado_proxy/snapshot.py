@@ -6,7 +6,7 @@ request sees parts of two configurations, and no lock is needed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,12 @@ from tornado_proxy.config.loading import load_settings
 from tornado_proxy.config.settings import Settings, find_restart_settings
 from tornado_proxy.domain.errors import ConfigError, Fault
 from tornado_proxy.domain.identity import Project
-from tornado_proxy.observability import metrics
+from tornado_proxy.observability import logs, metrics
 from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
 from tornado_proxy.providers.contract import ProviderOptions
 from tornado_proxy.providers.registry import PROVIDERS
 from tornado_proxy.providers.route_table import RouteTable
+from tornado_proxy.wire.redaction import Redaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Snapshot:
         authenticator: Verifies credentials.  It has a cache of verified tokens, which ends with the snapshot, so that a
             removed key ends its tokens at once.
         tariffs: The prices and the surcharge of each provider, by its name.
+        redaction: Masks every provider key of the configuration.
     """
 
     generation: int
@@ -41,6 +43,7 @@ class Snapshot:
     routes: RouteTable
     prices: PriceBook
     tariffs: Mapping[str, Tariff]
+    redaction: Redaction
 
 
 def build(path: Path, generation: int) -> Snapshot:
@@ -70,7 +73,14 @@ def build(path: Path, generation: int) -> Snapshot:
         routes=RouteTable(providers),
         prices=prices,
         tariffs=tariffs,
+        redaction=_make_redaction(loaded.settings, loaded.projects),
     )
+
+
+def _make_redaction(settings: Settings, projects: Iterable[Project]) -> Redaction:
+    """Return the redaction of all provider keys.  No provider is sent a signing secret, so none can echo it."""
+    keys = [provider.api_key for provider in settings.providers.values()]
+    return Redaction([*keys, *(key for project in projects for key in project.provider_keys.values())])
 
 
 class SnapshotHolder:
@@ -79,7 +89,7 @@ class SnapshotHolder:
     def __init__(self, path: Path, first: Snapshot) -> None:
         self.path = path
         self.current = first
-        metrics.CONFIG_GENERATION.set(first.generation)
+        self._announce(first)
 
     def swap(self, new: Snapshot) -> None:
         """Make `new` the active snapshot.
@@ -93,4 +103,9 @@ class SnapshotHolder:
             rule = "changed, and needs a restart; restart the server, or restore the value"
             raise ConfigError([Fault(str(self.path), 0, key, rule) for key in changed])
         self.current = new
-        metrics.CONFIG_GENERATION.set(new.generation)
+        self._announce(new)
+
+    @staticmethod
+    def _announce(snapshot: Snapshot) -> None:
+        metrics.CONFIG_GENERATION.set(snapshot.generation)
+        logs.set_redaction(snapshot.redaction)

@@ -12,10 +12,13 @@ import pytest
 from tests.gateway.fakes import Gateway, make_snapshot, request_head
 from tests.ledger.sample_records import make_intent, make_record
 from tornado_proxy.domain.errors import LedgerUnavailable, NotFound
+from tornado_proxy.domain.identity import Secret
 from tornado_proxy.domain.record import RequestIntent, RequestRecord
 from tornado_proxy.gateway.recorder import FinishedRequest, Recorder, RecordListeners
+from tornado_proxy.wire.redaction import Redaction
 
 INTENT = make_intent("req_1")
+REDACTION = Redaction((Secret("sk-provider-key-0123"),))
 
 
 class Trace:
@@ -99,9 +102,34 @@ def test_objects_are_owned_before_the_record_is_written_and_polled_after_it(
 ) -> None:
     trace = Trace()
 
-    trace.recorder.finish(FinishedRequest(record, 1, requested))
+    trace.recorder.finish(FinishedRequest(record, 1, REDACTION, requested))
 
     assert trace.calls == calls
+
+
+def test_key_that_a_provider_echoes_reaches_neither_the_ledger_nor_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    trace = Trace()
+    record = replace(
+        RECORD,
+        model="gpt-sk-provider-key-0123",
+        usage=r'{"note":"sk\u002dprovider-key-0123"}',
+        object_id="resp_SK-PROVIDER-KEY-0123",
+        objects=("msg_sk%2dprovider-key-0123",),
+        upstream_request_id="req-sk-provider-key-0123-7",
+        faults=("the connection broke: sk-provider-key-0123",),
+    )
+
+    trace.recorder.finish(FinishedRequest(record, 1, REDACTION))
+
+    (_, stored) = next(call for call in trace.calls if call[0] == "finish")
+    assert (stored.model, stored.object_id) == ("gpt-********************", "resp_********************")
+    assert stored.usage == '{"note":"*************************"}'
+    assert stored.objects == ("msg_**********************",)
+    assert stored.upstream_request_id == "req-********************-7"
+    assert stored.faults == ("the connection broke: ********************",)
+    assert stored.cost == record.cost
+    assert "provider-key" not in str(trace.calls).lower() + str(vars(caplog.records[0])).lower()
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> dict[str, Any]:
@@ -112,7 +140,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> dict[str, Any]:
 def test_finished_request_has_one_line_in_the_access_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
-    Trace().recorder.finish(FinishedRequest(RECORD, 7))
+    Trace().recorder.finish(FinishedRequest(RECORD, 7, REDACTION))
 
     line = logged(caplog)
     assert (line["message"], line["request_id"], line["status"], line["outcome"]) == (

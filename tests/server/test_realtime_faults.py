@@ -17,7 +17,7 @@ import yaml
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.server import ServerConnection, serve
 
-from tests.harness import PROJECT, TIMEOUT_S, ProxyProcess, mint
+from tests.harness import OPENAI_KEY, PROJECT, TIMEOUT_S, ProxyProcess, mint
 from tests.server import raw_provider
 from tests.server.realtime import (
     connect_session,
@@ -119,6 +119,21 @@ def test_provider_s_close_code_and_reason_reach_the_client(code: int, reason: st
             return await wait_closed(socket)
 
     assert sessions.run(speak, act) == (code, reason)
+
+
+def test_key_in_a_close_reason_or_a_frame_is_masked(sessions: ScriptedSessions) -> None:
+    async def speak(connection: ServerConnection) -> None:
+        await connection.send(rf'{{"type":"note","text":"sk\u002dprovider-openai-7Qx1vB9mZ3 {OPENAI_KEY}"}}')
+        await connection.close(4000, f"bad key {OPENAI_KEY}")
+
+    async def act(proxy: ProxyProcess) -> tuple[str | bytes, str | None]:
+        async with connect_session(proxy) as socket:
+            return await socket.recv(), (await wait_closed(socket))[1]
+
+    frame, reason = sessions.run(speak, act)
+
+    assert frame == '{"type":"note","text":"' + "*" * 34 + " " + "*" * 29 + '"}'
+    assert reason == "bad key " + "*" * 29
 
 
 def test_client_s_close_code_and_reason_reach_the_provider(sessions: ScriptedSessions) -> None:

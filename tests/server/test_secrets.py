@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import httpx2 as httpx
 import pytest
 
@@ -133,6 +135,26 @@ def test_key_that_the_provider_echoes_does_not_reach_the_client(proxy: ProxyProc
     assert OPENAI_KEY not in response.text + str(response.headers)
     assert "set-cookie" not in response.headers
     assert "openai-organization" not in response.headers
+
+
+def test_key_is_masked_in_every_part_of_a_response(proxy: ProxyProcess, provider: ReplayProvider) -> None:
+    # The other provider's key: a provider that both are sent to knows both.
+    body = rf'{{"id":"c-{OPENAI_KEY}","model":"gpt-4o-mini-{ANTHROPIC_KEY}","x":"sk\u002dprovider-openai-7Qx1vB9mZ3"}}'
+    headers = ((f"X-{ANTHROPIC_KEY}", "1"), ("Content-Type", f"application/json; key={OPENAI_KEY}"))
+    headers += (("X-Request-Id", f"r-{OPENAI_KEY}"),)
+    chunks = tuple(body[start : start + 7].encode() for start in range(0, len(body), 7))
+    provider.response = ProviderResponse(200, headers, chunks, reason=f"OK {OPENAI_KEY}")
+
+    response = chat(proxy, mint())
+    record = proxy.read_record(response.headers["llm-proxy-request-id"])
+    line = proxy.wait_for_log(response.headers["llm-proxy-request-id"])
+
+    assert len(response.content) == len(body)
+    seen = f"{response.text} {response.headers} {response.reason_phrase} {record} {line}".lower()
+    for part in ("7qx1vb9mz3", "4kd8wn2pl6"):
+        assert part not in seen
+    assert response.reason_phrase == "OK " + "*" * len(OPENAI_KEY)
+    assert json.loads(line)["upstream_request_id"] == "r-" + "*" * len(OPENAI_KEY)
 
 
 def test_log_metrics_and_ledger_contain_no_secret_and_no_prompt(proxy: ProxyProcess, provider: ReplayProvider) -> None:

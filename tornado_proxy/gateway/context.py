@@ -13,6 +13,7 @@ from tornado_proxy.pricing.book.price_book import Tariff
 from tornado_proxy.providers.contract import Provider
 from tornado_proxy.providers.route_table import EndpointT, Match
 from tornado_proxy.snapshot import Snapshot
+from tornado_proxy.wire.redaction import Redaction
 
 #: Bytes of one request id, and ids drawn at a time: the system call costs more than all else of an id.
 _ID_BYTES, _IDS_PER_DRAW = 16, 256
@@ -47,6 +48,7 @@ class RequestContext(Generic[EndpointT]):
         tariff: The provider's prices when the request arrived.
         token: The credential.
         head: Request line and headers.
+        redaction: Masks the provider keys of the configuration, and the short-lived one that a session key holds.
     """
 
     snapshot: Snapshot
@@ -59,6 +61,7 @@ class RequestContext(Generic[EndpointT]):
     tariff: Tariff
     token: Secret
     head: RequestHead
+    redaction: Redaction
 
     @property
     def query(self) -> str:
@@ -81,6 +84,9 @@ def make_context(
         tariff=snapshot.tariffs[match.provider.name],
         token=Secret(token),
         head=head,
+        redaction=snapshot.redaction
+        if caller.session is None
+        else snapshot.redaction.with_secret(caller.session.provider_key),
     )
 
 

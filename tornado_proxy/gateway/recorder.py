@@ -17,14 +17,20 @@ from tornado_proxy.domain.record import RequestIntent, RequestRecord
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.observability import access_log
 from tornado_proxy.providers.contract import Endpoint
+from tornado_proxy.wire.redaction import Redaction
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedRequest:
-    """The end of a request.  `requested_object` is the provider object that its path names, if any."""
+    """The end of a request.
+
+    `redaction` masks secrets that a provider may have echoed into ids and names.  `requested_object` is the provider
+    object that the request's path names, if any.
+    """
 
     record: RequestRecord
     config_generation: int
+    redaction: Redaction
     requested_object: str | None = None
 
 
@@ -72,7 +78,7 @@ class Recorder:
 
     def finish(self, finished: FinishedRequest) -> None:
         """Record the end of a request whose intent was begun."""
-        record = finished.record
+        record = _redact(finished.record, finished.redaction)
         for object_id in (record.object_id, *record.objects):
             if object_id is not None:
                 self.created(record.intent, object_id)
@@ -93,3 +99,11 @@ class Recorder:
             provider=context.provider.name,
             endpoint=context.endpoint.path,
         )
+
+
+def _redact(record: RequestRecord, redaction: Redaction) -> RequestRecord:
+    """Return the record with all secrets masked."""
+    # The texts of a provider, searched at once: the walk through the whole record takes longer, and is needed rarely.
+    texts = (record.model, record.usage, record.object_id, *record.objects, record.upstream_request_id, *record.faults)
+    joined = "\n".join([text for text in texts if text])
+    return record if redaction.text(joined) == joined else redaction.values(record)

@@ -113,7 +113,7 @@ class DeferredSettlement:
             _log.warning("pending request could not be polled", extra={"reason": error.message})
             return
         if report is not None:
-            await self._settle(_settlement(snapshot, request, report))
+            await self._settle(snapshot.redaction.values(_settlement(snapshot, request, report)))
 
     async def _settle(self, settlement: Settlement) -> None:
         await self._ledger.settle(settlement)

@@ -21,6 +21,8 @@ from typing import ClassVar
 
 import msgspec
 
+from tornado_proxy.wire.redaction import Redaction
+
 #: Attributes of every LogRecord; all others were given as `extra`.
 _STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -29,6 +31,9 @@ _MAX_QUEUED_LINES = 100_000
 
 #: Seconds that the writer waits for more lines before it writes them all.
 _BATCH_DELAY_S = 0.02
+
+#: Masks the secrets of the current configuration in every line.
+_redaction = Redaction(())
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
@@ -131,14 +136,21 @@ def _format_line(at: float, level: str, logger: str, message: str, fields: Mappi
     """Return a line; `at` is in seconds since 1970."""
     line = {"time": _format_time(at), "level": level, "logger": logger, "message": message, **fields}
     try:
-        return _encode(line).decode()
+        text = _encode(line).decode()
     except (TypeError, ValueError, OverflowError):
         # msgspec rejects lone surrogates in a caller's text and integers above 64 bits; json writes both.
-        return json.dumps(line, default=str, skipkeys=True)
+        text = json.dumps(line, default=str, skipkeys=True)
+    return _redaction.line(text)
 
 
 def _format_time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def set_redaction(redaction: Redaction) -> None:
+    """Mask the secrets of `redaction` in every line from now on."""
+    global _redaction  # logging is the process's own: every logger writes through this module
+    _redaction = redaction
 
 
 def start(level: str) -> LineWriter:

@@ -154,7 +154,7 @@ class ProxyHandler(BaseHandler):
         meter = RequestMeter(admitted.intent, context.endpoint, admitted.facts, context.tariff)
         sideband = CallSideband(admitted, services) if context.endpoint.sideband is not None else None
         hooks = RelayHooks(
-            lambda object_id: services.recorder.created(admitted.intent, object_id),
+            lambda object_id: services.recorder.created(admitted.intent, context.redaction.text(object_id)),
             sideband.response_received if sideband is not None else None,
         )
         rewrite = make_rewrite(admitted, self._base_url) if context.endpoint.rewrites_body else None
@@ -172,9 +172,8 @@ class ProxyHandler(BaseHandler):
             record = meter.close(end or RequestEnd(Outcome.CRASHED, None, datetime.now(UTC)))
             if sideband is not None:
                 record = replace(record, object_id=sideband.call_id)
-            services.recorder.finish(
-                FinishedRequest(record, context.snapshot.generation, context.endpoint.owned_object(context.path_id))
-            )
+            requested = context.endpoint.owned_object(context.path_id)
+            services.recorder.finish(FinishedRequest(record, context.snapshot.generation, context.redaction, requested))
 
     async def _reject(self, error: RequestError) -> None:
         self.services.recorder.reject(self.request_id, error, self._context)

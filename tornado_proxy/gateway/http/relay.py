@@ -136,7 +136,7 @@ class HttpRelay:
         self._client = client
         self._edit = rewrite
         self._hooks = hooks
-        self._redactor = Redactor(admitted.access.key)
+        self._redactor = Redactor(admitted.context.redaction)
         self._state = RelayState.READY
         self._stopped_as = Outcome.SHUTDOWN
         self._progress = _Progress()
@@ -216,7 +216,8 @@ class HttpRelay:
             return
         self._state = RelayState.STREAMING
         headers = self._response_headers(head, response, keep_length=edit is None, compressed=compressed)
-        self._client.begin(head.status, head.reason, self._redactor.headers(headers))
+        redaction = self._admitted.context.redaction
+        self._client.begin(head.status, redaction.text(head.reason), redaction.headers(headers))
 
     def _response_headers(
         self, head: UpstreamResponseHead, response: ResponseHead, *, keep_length: bool, compressed: bool

@@ -21,10 +21,8 @@ from tornado_proxy.gateway.realtime.relay import WebSocketRelay
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.observability import access_log
 from tornado_proxy.providers.contract import WebSocketEndpoint
-from tornado_proxy.upstream.credentials import caller_access
 from tornado_proxy.upstream.websocket.connection import UpstreamWebSocket, connect
 from tornado_proxy.upstream.websocket.frame_sender import FrameSender, Wait
-from tornado_proxy.wire.redaction import Redactor
 
 #: The only version of the protocol (RFC 6455 section 4.1).
 _VERSION = "13"
@@ -101,12 +99,11 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         assert self._context is not None, "the provider was asked after the upgrade was admitted"
         self.services.recorder.reject(self.request_id, rejection, self._context)
         context = self._context
-        redactor = Redactor(caller_access(context.snapshot, context.provider, context.caller).key)
         self.clear()
         self.set_status(rejection.response_status if rejection.response_status >= 400 else rejection.status)
-        self.set_header("Content-Type", rejection.media_type or "application/json")
+        self.set_header("Content-Type", context.redaction.text(rejection.media_type) or "application/json")
         self.set_header(REQUEST_ID_HEADER, self.request_id)
-        await self.finish(redactor.feed(rejection.body) + redactor.close())
+        await self.finish(context.redaction.mask(rejection.body))
 
     # Overrides of WebSocketHandler.
 

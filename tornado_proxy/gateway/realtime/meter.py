@@ -123,7 +123,8 @@ class SessionMeter:
 
     def _finish(self, record: RequestRecord) -> None:
         self.records += 1
-        self._recorder.finish(FinishedRequest(record, self._context.snapshot.generation))
+        context = self._context
+        self._recorder.finish(FinishedRequest(record, context.snapshot.generation, context.redaction))
 
 
 def _session_intent(context: RequestContext[Endpoint], session_id: str, facts: RequestFacts) -> RequestIntent:

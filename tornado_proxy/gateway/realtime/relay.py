@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Protocol
@@ -40,7 +41,6 @@ from tornado_proxy.gateway.services import Services
 from tornado_proxy.providers.contract import ClientFrame, SessionChanged, SocketEvent
 from tornado_proxy.upstream.websocket.connection import Closed
 from tornado_proxy.upstream.websocket.frame_sender import Wait
-from tornado_proxy.wire.redaction import Redactor
 
 #: WebSocket close codes (RFC 6455 section 7.4.1).
 GOING_AWAY = 1001
@@ -118,7 +118,7 @@ class WebSocketRelay:
         self._upstream = upstream
         self._meter = meter
         self._limits = session.context.snapshot.settings.websockets
-        self._redactor = Redactor(session.access.key)
+        self._redaction = session.context.redaction
         self._state = SessionState.OPEN
         self._outcome: Outcome | None = None
         self._fault: str | None = None
@@ -136,6 +136,7 @@ class WebSocketRelay:
             if self._state is not SessionState.CLOSING:
                 if closed.broken and self._outcome is None:
                     self._fault = closed.reason
+                closed = replace(closed, reason=self._redaction.text(closed.reason))
                 self.closed = closed
                 self._client.close(closed.code, closed.reason)
         finally:
@@ -229,7 +230,7 @@ class WebSocketRelay:
     def _forward(self, message: str | bytes) -> Wait | None:
         if self._state is SessionState.CLOSING:
             return None
-        wait = self._to_client(self._redactor.frame(message))
+        wait = self._to_client(self._redaction.frame(message))
         if self._state is not SessionState.OPEN and not self._meter.working:
             drained = self._state is SessionState.DRAINING
             self.end(Outcome.SHUTDOWN if drained else Outcome.CLIENT_CLOSED)

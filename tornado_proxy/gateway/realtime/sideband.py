@@ -71,7 +71,7 @@ class CallSideband:
         self.call_id = context.path_id or location.rstrip("/").rpartition("/")[2] or None
         if self.call_id is None:
             raise UpstreamError("the provider's response names no call, so the call cannot be metered")
-        self._services.recorder.created(self._admitted.intent, self.call_id)
+        self._services.recorder.created(self._admitted.intent, context.redaction.text(self.call_id))
         call = MeteredCall(self._admitted, self.call_id, self._services, self._open_socket)
         try:
             await call.begin()
