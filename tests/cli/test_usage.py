@@ -148,3 +148,16 @@ def test_duration_is_counted_back_from_now(tmp_path: Path) -> None:
     url = write_ledger(tmp_path, [make_record(lately)])
 
     assert [len(rows(url, "--since", span)) for span in ("24h", "2d", "1w")] == [0, 1, 1]
+
+
+def test_csv_shows_control_characters_of_names_as_escapes(tmp_path: Path) -> None:
+    caller = replace(CALLER, participant="ada\u202eb")
+    intent = make_intent("req_1", caller=caller)
+    ledger = write_ledger(tmp_path, [make_record(intent, model="gpt\x1b]0;x\x07\x9b2J")])
+
+    result = usage(ledger, "--format", "csv")
+    sums = usage(ledger, "--format", "csv", "--group-by", "participant")
+
+    assert "gpt\\u001b]0;x\\u0007\\u009b2J" in result.stdout
+    assert "ada\\u202eb" in sums.stdout
+    assert not any(character in result.stdout + sums.stdout for character in "\x1b\x07\x9b\u202e")

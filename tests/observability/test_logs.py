@@ -119,3 +119,17 @@ def test_closed_pipe_raises_nothing(pipe: tuple[int, int]) -> None:
 
     with logger_to(write_end) as log:
         log.info("request")
+
+
+def test_line_shows_control_characters_as_escapes(pipe: tuple[int, int]) -> None:
+    read_end, write_end = pipe
+    name = "gpt\x1b[2J\x9b2J\u202e5"
+
+    with logger_to(write_end) as log:
+        log.info("request", extra={"model": name})
+    os.close(write_end)
+
+    with os.fdopen(os.dup(read_end), "rb") as stream:
+        line = stream.read().decode()
+    assert '"model":"gpt\\u001b[2J\\u009b2J\\u202e5"' in line
+    assert json.loads(line)["model"] == name

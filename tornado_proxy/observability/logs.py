@@ -22,6 +22,7 @@ from typing import ClassVar
 import msgspec
 
 from tornado_proxy.wire.redaction import Redaction
+from tornado_proxy.wire.visible_text import escape_json_controls
 
 #: Attributes of every LogRecord; all others were given as `extra`.
 _STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -140,7 +141,7 @@ def _format_line(at: float, level: str, logger: str, message: str, fields: Mappi
     except (TypeError, ValueError, OverflowError):
         # msgspec rejects lone surrogates in a caller's text and integers above 64 bits; json writes both.
         text = json.dumps(line, default=str, skipkeys=True)
-    return _redaction.line(text)
+    return escape_json_controls(_redaction.line(text))
 
 
 def _format_time(at: float) -> str:

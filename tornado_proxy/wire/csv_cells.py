@@ -1,4 +1,4 @@
-"""CSV whose cells a spreadsheet never runs as formulas.
+"""CSV whose cells a spreadsheet never runs as formulas, and whose text a terminal shows and does not obey.
 
 Reports hold names that clients choose, and a spreadsheet runs a cell that starts with `=` (OWASP, "CSV Injection").
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from csv import writer
 from typing import Protocol
+
+from tornado_proxy.wire.visible_text import escape_controls
 
 #: First characters of a formula; the last four are the full-width forms, which spreadsheets take as well.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -28,7 +30,8 @@ def safe_cell(text: str) -> str:
 def write_rows(out: Writable, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a header line and the rows in the format of RFC 4180.
 
-    None becomes an empty cell.  Text is made safe, except TrustedText; numbers are written unchanged.
+    None becomes an empty cell.  Text is made safe and its control characters are escaped, except TrustedText; numbers
+    are written unchanged.
     """
     table = writer(out)
     table.writerow(columns)
@@ -44,4 +47,6 @@ class TrustedText(str):
 def _cell(value: object) -> object:
     if value is None:
         return ""
-    return safe_cell(value) if isinstance(value, str) and not isinstance(value, TrustedText) else value
+    if not isinstance(value, str) or isinstance(value, TrustedText):
+        return value
+    return safe_cell(escape_controls(value))
