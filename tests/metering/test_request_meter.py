@@ -1,4 +1,4 @@
-"""A call's meter: whatever a reader or a price does, the bytes flow on and there is one record."""
+"""Whatever a usage reader or a price does, bytes pass and the request has one record."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ FACTS = RequestFacts(model="gpt-4o-mini", body_bytes=60)
 INTENT = RequestIntent("req_1", Caller("project"), "openai", "/v1/chat/completions", "POST", "gpt-4o-mini", START)
 DONE = RequestEnd(Outcome.COMPLETED, 200, START + timedelta(seconds=1), START + timedelta(milliseconds=20), "up_1")
 JSON = ResponseHead(200, "application/json")
-ANSWER = (
+RESPONSE = (
     b'{"id":"chatcmpl-1","model":"gpt-4o-mini-2024-07-18","choices":[],'
     b'"usage":{"prompt_tokens":1000,"completion_tokens":100,"total_tokens":1100}}'
 )
 
 
-def endpoint(path: str, method: str = "POST") -> Endpoint:
-    return next(one for one in OPENAI_ENDPOINTS if (one.path, one.method) == (path, method))
+def find_endpoint(path: str, method: str = "POST") -> Endpoint:
+    return next(entry for entry in OPENAI_ENDPOINTS if (entry.path, entry.method) == (path, method))
 
 
-CHAT = endpoint("/v1/chat/completions")
+CHAT = find_endpoint("/v1/chat/completions")
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +45,8 @@ def tariff() -> Tariff:
     return Tariff(PriceBook.from_documents(read_documents(conf_path("prices"))), "openai", Decimal("0.05"))
 
 
-class Broken:
-    """A reader with a fault in the step that it is told."""
+class FailingReader:
+    """A usage reader that raises in `step`, or in each of several steps."""
 
     object_id = None
 
@@ -56,36 +56,38 @@ class Broken:
 
     def feed(self, data: bytes) -> None:
         self.fed += 1
-        self._maybe("feed")
+        self._raise_in("feed")
 
     def close(self, *, complete: bool) -> None:
-        self._maybe("close")
+        self._raise_in("close")
 
     def result(self) -> UsageReport:
-        self._maybe("result")
+        self._raise_in("result")
         return UsageReport(raw='{"kept":1}')
 
-    def _maybe(self, step: str) -> None:
+    def _raise_in(self, step: str) -> None:
         if step in self.step:
             raise ZeroDivisionError(step)
 
 
-class FaultyTariff(Tariff):
+class FailingTariff(Tariff):
     """A tariff whose arithmetic fails."""
 
     def rate(self, report: UsageReport, facts: RequestFacts, at: datetime) -> Cost:
-        raise ArithmeticError("of the tariff")
+        raise ArithmeticError("in the tariff")
 
 
-def failures() -> float:
+def count_failures() -> float:
     return REGISTRY.get_sample_value("llm_proxy_reader_failures_total") or 0
 
 
-def unpriced() -> float:
+def count_unpriced() -> float:
     return REGISTRY.get_sample_value("llm_proxy_unpriced_total", {"provider": "openai"}) or 0
 
 
-def metered(meter: RequestMeter, *chunks: bytes, head: ResponseHead = JSON, ending: RequestEnd = DONE) -> RequestRecord:
+def meter_response(
+    meter: RequestMeter, *chunks: bytes, head: ResponseHead = JSON, ending: RequestEnd = DONE
+) -> RequestRecord:
     meter.response_started(head)
     for chunk in chunks:
         meter.feed(chunk)
@@ -93,8 +95,8 @@ def metered(meter: RequestMeter, *chunks: bytes, head: ResponseHead = JSON, endi
     return meter.close(ending)
 
 
-def test_an_answer_is_priced_by_its_own_usage_and_model(tariff: Tariff) -> None:
-    record = metered(RequestMeter(INTENT, CHAT, FACTS, tariff), ANSWER[:40], ANSWER[40:])
+def test_response_is_rated_by_the_usage_and_the_model_that_it_states(tariff: Tariff) -> None:
+    record = meter_response(RequestMeter(INTENT, CHAT, FACTS, tariff), RESPONSE[:40], RESPONSE[40:])
 
     # 1000 x 0.15 and 100 x 0.60 per million, and 5 % of that.
     assert record.cost.subtotal == Decimal("0.00021")
@@ -106,56 +108,56 @@ def test_an_answer_is_priced_by_its_own_usage_and_model(tariff: Tariff) -> None:
     assert (record.first_byte_at, record.ended_at) == (DONE.first_byte_at, DONE.at)
 
 
-def test_a_free_path_costs_nothing_and_needs_no_answer(tariff: Tariff) -> None:
-    free = endpoint("/v1/models", "GET")
+def test_free_endpoint_costs_nothing_with_or_without_a_response(tariff: Tariff) -> None:
+    free = find_endpoint("/v1/models", "GET")
 
     for record in (
         RequestMeter(INTENT, free, RequestFacts(), tariff).close(DONE),
-        metered(RequestMeter(INTENT, free, RequestFacts(), tariff), b'{"data":[]}'),
+        meter_response(RequestMeter(INTENT, free, RequestFacts(), tariff), b'{"data":[]}'),
     ):
         assert (record.basis, record.cost.total, record.cost.line_items) == (Basis.FREE, 0, ())
 
 
-def test_what_never_left_costs_nothing(tariff: Tariff) -> None:
-    never = replace(DONE, outcome=Outcome.UPSTREAM_ERROR, status=502, reached_provider=False)
+def test_request_that_did_not_reach_the_provider_costs_nothing(tariff: Tariff) -> None:
+    unsent = replace(DONE, outcome=Outcome.UPSTREAM_ERROR, status=502, reached_provider=False)
 
-    record = RequestMeter(INTENT, CHAT, FACTS, tariff).close(never)
+    record = RequestMeter(INTENT, CHAT, FACTS, tariff).close(unsent)
 
     assert (record.basis, record.model, record.faults) == (Basis.FREE, "gpt-4o-mini", ())
 
 
-def test_what_may_have_left_and_was_not_answered_is_unsettled_and_says_so(tariff: Tariff) -> None:
-    before = unpriced()
+def test_request_without_a_response_is_unsettled_and_states_the_reason(tariff: Tariff) -> None:
+    before = count_unpriced()
 
     record = RequestMeter(INTENT, CHAT, FACTS, tariff).close(replace(DONE, outcome=Outcome.UPSTREAM_ERROR, status=504))
 
     assert record.basis is Basis.UNSETTLED
     assert record.faults == ("the provider sent no readable response",)
-    assert unpriced() == before + 1
+    assert count_unpriced() == before + 1
 
 
 @pytest.mark.parametrize("step", ["feed", "close", "result", "feed and close"])
-def test_a_reader_s_fault_breaks_no_stream_and_loses_no_record(
+def test_failure_of_a_reader_neither_ends_the_stream_nor_loses_the_record(
     step: str, tariff: Tariff, caplog: pytest.LogCaptureFixture
 ) -> None:
-    reader = Broken(step)
+    reader = FailingReader(step)
     broken = replace(CHAT, reader=lambda facts, head: reader)
-    before = failures(), unpriced()
+    before = count_failures(), count_unpriced()
 
-    record = metered(RequestMeter(INTENT, broken, FACTS, tariff), b"one", b"two", b"three")
+    record = meter_response(RequestMeter(INTENT, broken, FACTS, tariff), b"one", b"two", b"three")
 
     assert record.basis is Basis.UNSETTLED
     assert "the usage reader failed" in record.faults
     assert reader.fed == (1 if "feed" in step else 3)
-    assert (failures(), unpriced()) == (before[0] + 1, before[1] + 1)
+    assert (count_failures(), count_unpriced()) == (before[0] + 1, before[1] + 1)
     (line,) = [line for line in caplog.records if line.levelno == logging.ERROR]
     assert (line.getMessage(), vars(line)["request_id"]) == ("usage reader failed", "req_1")
 
 
-def test_a_price_s_fault_keeps_the_usage(tariff: Tariff, caplog: pytest.LogCaptureFixture) -> None:
-    faulty = FaultyTariff(tariff.prices, "openai", Decimal("0.05"))
+def test_failure_of_a_price_keeps_the_usage(tariff: Tariff, caplog: pytest.LogCaptureFixture) -> None:
+    failing = FailingTariff(tariff.prices, "openai", Decimal("0.05"))
 
-    record = metered(RequestMeter(INTENT, CHAT, FACTS, faulty), ANSWER)
+    record = meter_response(RequestMeter(INTENT, CHAT, FACTS, failing), RESPONSE)
 
     assert record.basis is Basis.UNSETTLED
     assert record.faults == ("rating failed; the usage is kept and can be rated again",)
@@ -164,11 +166,11 @@ def test_a_price_s_fault_keeps_the_usage(tariff: Tariff, caplog: pytest.LogCaptu
     assert [line.getMessage() for line in caplog.records] == ["rating failed"]
 
 
-def test_a_model_that_the_answer_names_and_nobody_priced_is_unsettled_with_its_usage(tariff: Tariff) -> None:
-    facts = replace(FACTS, model="gpt-of-tomorrow")
+def test_response_of_a_model_without_a_price_is_unsettled_and_keeps_its_usage(tariff: Tariff) -> None:
+    facts = replace(FACTS, model="gpt-next")
 
-    record = metered(
-        RequestMeter(INTENT, CHAT, facts, tariff), ANSWER.replace(b"gpt-4o-mini-2024-07-18", b"gpt-of-tomorrow")
+    record = meter_response(
+        RequestMeter(INTENT, CHAT, facts, tariff), RESPONSE.replace(b"gpt-4o-mini-2024-07-18", b"gpt-next")
     )
 
     assert record.basis is Basis.UNSETTLED
@@ -176,12 +178,12 @@ def test_a_model_that_the_answer_names_and_nobody_priced_is_unsettled_with_its_u
     assert record.usage is not None
 
 
-def test_an_error_of_the_provider_costs_nothing(tariff: Tariff) -> None:
-    refused = b'{"error":{"message":"no","type":"invalid_request_error"}}'
+def test_error_status_costs_nothing(tariff: Tariff) -> None:
+    body = b'{"error":{"message":"no","type":"invalid_request_error"}}'
 
-    record = metered(
+    record = meter_response(
         RequestMeter(INTENT, CHAT, FACTS, tariff),
-        refused,
+        body,
         head=ResponseHead(400, "application/json"),
         ending=replace(DONE, status=400),
     )
@@ -189,10 +191,10 @@ def test_an_error_of_the_provider_costs_nothing(tariff: Tariff) -> None:
     assert (record.basis, record.cost.total, record.status) == (Basis.FREE, 0, 400)
 
 
-def test_an_answer_that_broke_off_is_an_estimate_with_a_method(tariff: Tariff) -> None:
+def test_response_that_broke_off_is_an_estimate_with_a_method(tariff: Tariff) -> None:
     meter = RequestMeter(INTENT, CHAT, replace(FACTS, stream=True), tariff)
     meter.response_started(ResponseHead(200, "text/event-stream"))
-    meter.feed(b'data: {"model":"gpt-4o-mini","choices":[{"delta":{"content":"a few words"}}]}\n\n')
+    meter.feed(b'data: {"model":"gpt-4o-mini","choices":[{"delta":{"content":"some text"}}]}\n\n')
 
     record = meter.close(replace(DONE, outcome=Outcome.UPSTREAM_BROKEN))
 
@@ -201,8 +203,8 @@ def test_an_answer_that_broke_off_is_an_estimate_with_a_method(tariff: Tariff) -
     assert record.cost.total > 0
 
 
-def test_what_a_call_creates_is_known_as_soon_as_the_answer_names_it(tariff: Tariff) -> None:
-    meter = RequestMeter(INTENT, endpoint("/v1/responses"), replace(FACTS, stream=True), tariff)
+def test_created_object_is_known_as_soon_as_the_response_names_it(tariff: Tariff) -> None:
+    meter = RequestMeter(INTENT, find_endpoint("/v1/responses"), replace(FACTS, stream=True), tariff)
     assert meter.object_id is None
     meter.response_started(ResponseHead(200, "text/event-stream"))
     assert meter.object_id is None
@@ -214,20 +216,20 @@ def test_what_a_call_creates_is_known_as_soon_as_the_answer_names_it(tariff: Tar
     assert meter.object_id == "resp_1"
 
 
-def test_a_body_that_cannot_be_read_is_unsettled_with_the_reason(tariff: Tariff) -> None:
+def test_unreadable_body_is_unsettled_with_the_reason(tariff: Tariff) -> None:
     meter = RequestMeter(INTENT, CHAT, FACTS, tariff)
     meter.response_started(JSON)
-    meter.unreadable("the answer is coded")
-    meter.feed(ANSWER)
+    meter.unreadable("the response is compressed")
+    meter.feed(RESPONSE)
 
     record = meter.close(DONE)
 
-    assert (record.basis, record.faults, record.usage) == (Basis.UNSETTLED, ("the answer is coded",), None)
+    assert (record.basis, record.faults, record.usage) == (Basis.UNSETTLED, ("the response is compressed",), None)
 
 
-def test_bytes_before_a_head_are_nobody_s(tariff: Tariff) -> None:
+def test_bytes_before_the_response_head_are_not_metered(tariff: Tariff) -> None:
     meter = RequestMeter(INTENT, CHAT, FACTS, tariff)
 
-    meter.feed(ANSWER)
+    meter.feed(RESPONSE)
 
     assert meter.close(DONE).basis is Basis.UNSETTLED

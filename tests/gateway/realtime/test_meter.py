@@ -15,6 +15,7 @@ from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.gateway.realtime.meter import SessionMeter, UnbilledSession
 from tornado_proxy.providers.contract import (
+    ClientFrame,
     SessionChanged,
     SocketEvent,
     UsageReported,
@@ -22,7 +23,7 @@ from tornado_proxy.providers.contract import (
     WorkStarted,
 )
 
-FACTS = RequestFacts(model="gpt-realtime")
+FRAME = ClientFrame(facts=RequestFacts(model="gpt-realtime"))
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ async def expect(gateway: Gateway, meter: SessionMeter) -> None:
     """Store the intent of a request for work, and tell the meter of it."""
     intent = make_intent("req_1", session=SESSION_ID)
     await gateway.recorder.begin(intent)
-    meter.expect(intent, FACTS)
+    meter.expect(intent, FRAME)
 
 
 def ids(gateway: Gateway) -> list[str]:
