@@ -61,6 +61,10 @@ class RequestFacts:
     session_query: str | None = None
 
 
+#: Nothing is known of the request.
+NO_FACTS = RequestFacts()
+
+
 @dataclass(frozen=True, slots=True)
 class DeferredRatingFacts:
     """The facts of a request that rate a response which arrives later, possibly in another process.

@@ -69,6 +69,7 @@ class UsageItem:
     `context_tokens` is the whole input, cached parts included: long-context limits compare with it.
     Tools that run at the provider make several prompts of one request.  `prompts` is the same usage prompt by prompt,
     if the response states it.  `summed` is True if it states only the sum of what can be several prompts.
+    `refusal` is the category of a refusal if the model declined without output: not every such prompt is charged.
     """
 
     quantities: tuple[Quantity, ...]
@@ -77,6 +78,7 @@ class UsageItem:
     context_tokens: int = 0
     prompts: tuple[UsageItem, ...] = ()
     summed: bool = False
+    refusal: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

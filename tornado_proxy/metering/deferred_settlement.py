@@ -159,7 +159,9 @@ class DeferredSettlement:
 
 def _settlement(snapshot: Snapshot, request: PendingRequest, report: UsageReport) -> Settlement:
     facts = request.deferred_facts.facts(request.model_requested)
-    cost = merge_items(snapshot.tariffs[request.provider].rate(report, facts, request.started_at))
+    tariff = snapshot.tariffs[request.provider]
+    report = tariff.apply_refusals(report, request.started_at)
+    cost = merge_items(tariff.rate(report, facts, request.started_at))
     return Settlement(
         request_id=request.request_id,
         model=report.model or request.model_requested,

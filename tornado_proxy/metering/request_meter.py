@@ -115,7 +115,7 @@ def rated_record(
     intent: RequestIntent, report: UsageReport, facts: RequestFacts, tariff: Tariff, end: RequestEnd
 ) -> RequestRecord:
     """Return the record of a request with the usage in `report`.  Never raises: usage without a price is kept."""
-    cost = _rate(intent, report, facts, tariff)
+    report, cost = _rate(intent, report, facts, tariff)
     basis = Basis.UNSETTLED if cost.faults else report.basis
     if basis is Basis.UNSETTLED:
         metrics.UNPRICED.labels(intent.provider).inc()
@@ -138,9 +138,11 @@ def rated_record(
     )
 
 
-def _rate(intent: RequestIntent, report: UsageReport, facts: RequestFacts, tariff: Tariff) -> Cost:
+def _rate(intent: RequestIntent, report: UsageReport, facts: RequestFacts, tariff: Tariff) -> tuple[UsageReport, Cost]:
+    """Return `report` without free refusals, and its cost."""
     try:
-        return tariff.rate(report, facts, intent.started_at)
+        charged = tariff.apply_refusals(report, intent.started_at)
+        return charged, tariff.rate(charged, facts, intent.started_at)
     except Exception:  # noqa: BLE001  # usage without a price can be rated later; lost usage cannot
         _log.exception("rating failed", extra={"request_id": intent.request_id})
-        return bill((), Decimal(0), ("rating failed; the usage is kept and can be rated again",))
+        return report, bill((), Decimal(0), ("rating failed; the usage is kept and can be rated again",))

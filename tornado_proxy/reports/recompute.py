@@ -131,12 +131,13 @@ def _recompute_without_items(
     if report is None:
         faults = json.loads(str(record["faults"] or "[]"))
         return Recomputed(record, billed, None, (f"its usage is not known{f' ({faults[0]})' if faults else ''}",))
-    requested = record["model_requested"]
+    requested, provider = record["model_requested"], str(record["provider"])
+    started_at = datetime.fromisoformat(str(record["started_at"]))
     cost = book.rate(
-        str(record["provider"]),
-        report,
+        provider,
+        book.apply_refusals(provider, report, started_at),
         requested_model=requested if isinstance(requested, str) else None,
-        at=datetime.fromisoformat(str(record["started_at"])),
+        at=started_at,
         # The record stores the region in its line items only, and it has none.
         provider_region=None,
         surcharge_rate=surcharge_rate,

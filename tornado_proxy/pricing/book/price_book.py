@@ -23,6 +23,7 @@ from tornado_proxy.domain.usage import Basis, UsageItem, UsageReport
 from tornado_proxy.pricing.book.calculator import Itemised, itemise, without_price
 from tornado_proxy.pricing.book.price import ModelPrice
 from tornado_proxy.pricing.book.price_file import ProviderPrices, read_prices
+from tornado_proxy.pricing.book.refusals import apply_refusal_rules
 
 #: Tiers without prices of their own.  Requests name them to let the provider choose, and some responses repeat them.
 _UNDECIDED_TIERS = frozenset({"auto", "standard_only", "scale"})
@@ -101,6 +102,11 @@ class PriceBook:
         if len(self._admitted) < MAX_CACHED_ADMISSIONS and all(entry.is_constant(meter) for meter in spend.meters):
             self._admitted[provider, endpoint, spend] = entry
         return entry
+
+    def apply_refusals(self, provider: str, report: UsageReport, at: datetime) -> UsageReport:
+        """Return `report` without the refusals that the provider does not charge at `at`."""
+        prices = self._providers.get(provider)
+        return report if prices is None else apply_refusal_rules(report, prices.refusals, at)
 
     def rate(
         self,
@@ -236,6 +242,10 @@ class Tariff:
     def admit(self, endpoint: str, spend: Spend, at: datetime) -> None:
         """Raise ModelNotPriced unless everything that `spend` can cost has a price."""
         self.prices.admit(self.provider, endpoint, spend, at)
+
+    def apply_refusals(self, report: UsageReport, at: datetime) -> UsageReport:
+        """Return `report` without the refusals that the provider does not charge at `at`; rate() takes the result."""
+        return self.prices.apply_refusals(self.provider, report, at)
 
     def rate(self, report: UsageReport, facts: RequestFacts, at: datetime) -> Cost:
         """Return the itemised cost of `report`, at the prices of `at`."""

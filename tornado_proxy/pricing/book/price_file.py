@@ -14,16 +14,22 @@ from tornado_proxy.domain.document import Document, Path
 from tornado_proxy.domain.errors import Fault
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.pricing.book.price import Conditions, ModelPrice, Modifier, PriceCard
+from tornado_proxy.pricing.book.refusals import RefusalRule
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderPrices:
-    """One provider's prices.  `tiers` maps the tier names of requests and responses to those of price cards."""
+    """One provider's prices.
+
+    `tiers` maps the tier names of requests and responses to those of price cards.  `refusals` say which refusals are
+    charged, and when.
+    """
 
     provider: str
     models: Mapping[str, ModelPrice]
     aliases: Mapping[str, str]
     tiers: Mapping[str, str]
+    refusals: tuple[RefusalRule, ...] = ()
 
 
 def read_prices(document: Document, faults: list[Fault]) -> ProviderPrices:
@@ -52,7 +58,18 @@ class _Reader:
         models = {name: self._model(name, section) for name, section in content["models"].items()}
         aliases = content.get("aliases", {})
         self._check_aliases(aliases, models)
-        return ProviderPrices(content["provider"], models, aliases, content.get("service_tiers", {}))
+        rules = content.get("refusals", ())
+        refusals = tuple(self._refusal_rule(rule, ("refusals", number)) for number, rule in enumerate(rules))
+        return ProviderPrices(content["provider"], models, aliases, content.get("service_tiers", {}), refusals)
+
+    def _refusal_rule(self, section: Any, path: Path) -> RefusalRule:
+        charged, free = frozenset(section.get("charged", ())), frozenset(section.get("free", ()))
+        for category in sorted(charged & free):
+            self._fault((*path, "free"), f"{category!r} is charged as well")
+        starts, ends = self._date(section, "effective_from", path), self._date(section, "effective_until", path)
+        if starts is not None and ends is not None and starts >= ends:
+            self._fault((*path, "effective_until"), f"{ends:%Y-%m-%d} is not after effective_from {starts:%Y-%m-%d}")
+        return RefusalRule(charged, free, section.get("others") == "free", starts, ends)
 
     def _model(self, name: str, section: Any) -> ModelPrice:
         path: Path = ("models", name)

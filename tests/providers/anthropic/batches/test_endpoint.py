@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
+from tests.providers.anthropic.costs import charge
 from tests.providers.anthropic.streams import JSON
 from tests.providers.reading import read
 from tornado_proxy.domain.errors import InvalidBody
@@ -166,10 +168,11 @@ def test_repeated_result_counts_once() -> None:
 
 
 def test_refusal_without_content_is_free_in_a_batch_too() -> None:
-    report = results(line("a", "succeeded", model="m", content=[], stop_reason="refusal", usage=USAGE))
+    refused = line("a", "succeeded", model="m", content=[], stop_reason="refusal", usage=USAGE)
+    served = line("b", "succeeded", model="claude-opus-5", usage={"output_tokens": 1_000})
 
-    assert report.items == ()
-    assert report.basis is Basis.REPORTED
+    assert charge(results(refused)) == (Decimal(0), Basis.FREE)
+    assert charge(results(refused, served)) == (Decimal("0.0125"), Basis.REPORTED)
 
 
 @pytest.mark.parametrize(

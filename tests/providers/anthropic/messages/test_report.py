@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from tests.providers.anthropic.streams import FACTS, JSON, MODEL, counts
+from tests.providers.anthropic.costs import charge
+from tests.providers.anthropic.streams import FACTS, JSON, MODEL, SSE, STOP, counts, delta, start
 from tests.providers.reading import read
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.providers.anthropic.messages.endpoint import MESSAGE_ENDPOINTS, make_reader
@@ -28,25 +30,39 @@ def test_usage_with_a_value_that_is_not_a_count_is_unsettled() -> None:
 
 
 @pytest.mark.parametrize(
-    ("credit", "written", "basis", "method"),
+    ("status", "written"),
     [
-        pytest.param("redeemed", 500, Basis.ESTIMATED, "fallback_credit_upper_bound", id="writes repriced as reads"),
-        pytest.param("redeemed", 0, Basis.REPORTED, None, id="nothing to reprice"),
-        pytest.param("not_applied", 500, Basis.REPORTED, None, id="not applied"),
+        pytest.param({"type": "redeemed"}, 0, id="redeemed: writes became reads"),
+        pytest.param({"type": "redeemed"}, 500, id="redeemed: some writes are left"),
+        pytest.param({"type": "not_applied", "reason": "expired"}, 500, id="not applied"),
     ],
 )
-def test_redeemed_fallback_credit_gives_an_upper_bound(
-    credit: str, written: int, basis: Basis, method: str | None
-) -> None:
+def test_usage_with_a_fallback_credit_states_the_charged_counts(status: dict[str, str], written: int) -> None:
+    split = {"ephemeral_5m_input_tokens": written, "ephemeral_1h_input_tokens": 0}
     usage = {
-        "input_tokens": 1,
+        "input_tokens": 1_000,
         "cache_creation_input_tokens": written,
-        "fallback_credit": {"status": {"type": credit}},
+        "cache_creation": split,
+        "cache_read_input_tokens": 40_000,
+        "output_tokens": 10,
+        "fallback_credit": {"status": status},
     }
 
-    found = report(usage)
+    found = report(usage, model="claude-opus-4-8")
 
-    assert (found.basis, found.estimate_method) == (basis, method)
+    # 1,000 x 5 + 40,000 x 0.5 + 10 x 25, and 500 x 6.25 for writes.
+    assert charge(found) == (Decimal("0.02525") + (Decimal("0.003125") if written else 0), Basis.REPORTED)
+    assert found.estimate_method is None
+
+
+def test_streamed_usage_with_a_redeemed_credit_is_reported() -> None:
+    events = (
+        start(model="claude-opus-4-8", input_tokens=1, cache_creation_input_tokens=0),
+        delta(output_tokens=10, cache_read_input_tokens=40_000, fallback_credit={"status": {"type": "redeemed"}}),
+        STOP,
+    )
+
+    assert charge(read(make_reader(FACTS, SSE), events)) == (Decimal("0.020255"), Basis.REPORTED)
 
 
 def test_fallback_block_in_the_content_names_the_serving_model() -> None:

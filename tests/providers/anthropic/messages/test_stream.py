@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.providers.anthropic.costs import charge
 from tests.providers.anthropic.streams import (
     FACTS,
     MODEL,
@@ -221,8 +222,9 @@ def test_fallback_model_is_charged_and_named() -> None:
 def test_refusal_without_output_is_free(blocks: Iterable[bytes], basis: Basis) -> None:
     refused = report(start(input_tokens=18, output_tokens=1), *blocks, delta("refusal", output_tokens=5), STOP)
 
-    assert refused.basis is basis
-    assert bool(refused.items) is (basis is Basis.REPORTED)
+    cost, charged_basis = charge(refused)
+    assert charged_basis is basis
+    assert bool(cost) is (basis is Basis.REPORTED)
     assert json.loads(refused.raw or "")["output_tokens"] == 5
 
 

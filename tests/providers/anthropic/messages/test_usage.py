@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from tests.providers.anthropic.streams import count_by_meter
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import UsageItem
-from tornado_proxy.providers.anthropic.messages.usage import find_fallback_model, read_items
+from tornado_proxy.providers.anthropic.messages.attempt import Attempt, find_fallback_model
+from tornado_proxy.providers.anthropic.messages.usage import Findings, read_items
 
 SERVING = "claude-opus-4-8"
 
@@ -18,8 +19,8 @@ def read(
     usage: dict[str, Any], *, model: str = SERVING, fell_back: bool = False
 ) -> tuple[tuple[UsageItem, ...], list[str]]:
     """Return the items and the faults of a usage object."""
-    faults: list[str] = []
-    return read_items(usage, model, faults, fell_back=fell_back), faults
+    findings = Findings()
+    return read_items(usage, Attempt(model, fell_back=fell_back), findings), findings.faults
 
 
 @pytest.mark.parametrize(
@@ -120,18 +121,22 @@ def test_compactions_and_advisors_are_charged_in_addition_to_the_top_level() -> 
 
 
 @pytest.mark.parametrize(
-    ("declined", "charged"),
+    ("declined", "items_of_attempts"),
     [
-        pytest.param(iteration("message", "claude-fable-5", 408, 0), [], id="before output: free"),
+        pytest.param(
+            iteration("message", "claude-fable-5", 408, 0),
+            [("claude-fable-5", "none", {"input_tokens": 408})],
+            id="before output: a refusal",
+        ),
         pytest.param(
             iteration("message", "claude-fable-5", 408, 12),
-            [("claude-fable-5", {"input_tokens": 408, "output_tokens": 12})],
+            [("claude-fable-5", None, {"input_tokens": 408, "output_tokens": 12})],
             id="after output: at its own model",
         ),
         pytest.param(iteration("message", SERVING, 5, 6), [], id="a run of the serving model is in the top level"),
     ],
 )
-def test_hop_that_declined_is_charged_if_it_made_output(declined: dict[str, Any], charged: list[Any]) -> None:
+def test_attempt_that_declined_is_an_item_of_its_own(declined: dict[str, Any], items_of_attempts: list[Any]) -> None:
     usage = {
         "input_tokens": 412,
         "output_tokens": 264,
@@ -140,7 +145,7 @@ def test_hop_that_declined_is_charged_if_it_made_output(declined: dict[str, Any]
 
     items, _ = read(usage, fell_back=True)
 
-    assert [(item.model, count_by_meter(item)) for item in items[1:]] == charged
+    assert [(item.model, item.refusal, count_by_meter(item)) for item in items[1:]] == items_of_attempts
     assert count_by_meter(items[0]) == {"input_tokens": 412, "output_tokens": 264}
 
 

@@ -19,6 +19,7 @@ from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.providers.anthropic.batches.results import BATCH_TIER, make_results_reader
+from tornado_proxy.providers.anthropic.messages.cache_lifetime import find_cache_ttl
 from tornado_proxy.providers.anthropic.messages.request import MEMBERS, read_facts
 from tornado_proxy.providers.contract import (
     DeferredUsage,
@@ -63,7 +64,7 @@ def parse(request: RequestView) -> ParsedRequest:
     facts = RequestFacts(
         model=models.pop() if len(models) == 1 else None,
         spends=tuple(dict.fromkeys(spend for facts in requests for spend in facts.spends)),
-        terms=Terms(service_tier=BATCH_TIER),
+        terms=Terms(service_tier=BATCH_TIER, cache_ttl=find_cache_ttl(body)),
         body_bytes=len(body),
         references=tuple(dict.fromkeys(reference for facts in requests for reference in facts.references)),
     )

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.domain.request import NO_FACTS, RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageItem, UsageReport
 from tornado_proxy.providers.anthropic.messages.report import report_message
 from tornado_proxy.providers.contract import ResponseHead, UsageReader
@@ -30,7 +30,7 @@ _FREE = frozenset({"errored", "canceled", "expired"})
 
 def make_results_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
     """Return the reader of a batch's results."""
-    return BatchResultsReader()
+    return BatchResultsReader(facts)
 
 
 class BatchResultsReader:
@@ -38,7 +38,8 @@ class BatchResultsReader:
 
     object_id: str | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, facts: RequestFacts = NO_FACTS) -> None:
+        self._facts = facts
         self._line: list[bytes] = []
         self._line_bytes = 0
         self._seen: set[str] = set()
@@ -46,6 +47,7 @@ class BatchResultsReader:
         self._items: list[UsageItem] = []
         # A dict keeps the order and drops repetitions: all lines of a batch can have the same fault.
         self._faults: dict[str, None] = {}
+        self._notes: dict[str, None] = {}
 
     def feed(self, data: bytes) -> None:
         """Read the next body bytes."""
@@ -64,8 +66,9 @@ class BatchResultsReader:
     def result(self) -> UsageReport:
         """Return the usage of all results that succeeded; unsettled if one could not be read."""
         raw = msgspec.json.encode({"results": len(self._seen), "succeeded": self._succeeded}).decode()
-        basis = Basis.UNSETTLED if self._faults else Basis.REPORTED
-        return UsageReport(tuple(self._items), basis, raw, faults=tuple(self._faults))
+        certain = Basis.INFERRED if self._notes else Basis.REPORTED
+        basis = Basis.UNSETTLED if self._faults else certain
+        return UsageReport(tuple(self._items), basis, raw, faults=(*self._faults, *self._notes))
 
     def _hold(self, data: bytes) -> None:
         self._line_bytes += len(data)
@@ -104,10 +107,10 @@ class BatchResultsReader:
             return
         # Usage that names no tier would be priced at the standard tier, twice the batch price.
         stated = {name: value for name, value in usage.items() if value is not None}
-        report = report_message(message, {"service_tier": BATCH_TIER, **stated})
+        report = report_message(message, {"service_tier": BATCH_TIER, **stated}, self._facts)
         self._items.extend(report.items)
-        for fault in report.faults:
-            self._add_fault(fault)
+        sentences = self._faults if report.basis is Basis.UNSETTLED else self._notes
+        sentences.update(dict.fromkeys(report.faults))
 
     def _add_fault(self, fault: str) -> None:
         self._faults[fault] = None

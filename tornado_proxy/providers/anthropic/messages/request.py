@@ -18,6 +18,7 @@ from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Meter
+from tornado_proxy.providers.anthropic.messages.cache_lifetime import find_cache_ttl
 from tornado_proxy.providers.shared.json_body import (
     read_flag,
     read_list,
@@ -58,7 +59,7 @@ def read_facts(body: bytes, members: Mapping[str, Any]) -> RequestFacts:
         model=model,
         spends=tuple(dict.fromkeys((own, *others))),
         stream=read_flag(members, "stream"),
-        terms=Terms(service_tier=tier),
+        terms=Terms(service_tier=tier, cache_ttl=find_cache_ttl(body)),
         body_bytes=len(body),
         references=_read_references(members),
     )

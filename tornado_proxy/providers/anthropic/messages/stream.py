@@ -38,7 +38,9 @@ class _Block(msgspec.Struct):
     """The members of a content block that are read.  Results of server tools, which can be large, are skipped."""
 
     type: Any = None
+    source: Any = msgspec.field(default=None, name="from")
     to: Any = None
+    trigger: Any = None
 
 
 class _Event(msgspec.Struct):
@@ -74,7 +76,7 @@ class _Message:
     def apply_delta(self, event: _Event) -> None:
         """Apply a message_delta."""
         delta = as_object(event.delta)
-        for name in ("stop_reason", "container"):
+        for name in ("stop_reason", "stop_details", "container"):
             if delta.get(name) is not None:
                 self.members[name] = delta[name]
         if isinstance(event.usage, dict):
@@ -152,9 +154,10 @@ class MessageStreamReader:
             case "message_stop":
                 self._ensure_message().ended = True
             case "content_block_start":
-                # report_message() needs to know if there is output besides fallback blocks, and the model in the last.
-                content_block = event.content_block or _Block()
-                self._ensure_message().content.append({"type": content_block.type, "to": content_block.to})
+                # report_message() needs to know if there is output after the last fallback block, and what those say.
+                block_start = event.content_block or _Block()
+                members = {"type": block_start.type, "from": block_start.source, "to": block_start.to}
+                self._ensure_message().content.append({**members, "trigger": block_start.trigger})
             case "content_block_delta":
                 self._ensure_message().text_bytes += measure_text(block)
             case "error":
