@@ -27,7 +27,7 @@ from tornado_proxy.domain.errors import ConfigError, ListenError
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.gateway.admission import Admission
 from tornado_proxy.gateway.application import ClientApplication
-from tornado_proxy.gateway.capacity import Capacity, DrainLimiter
+from tornado_proxy.gateway.capacity import ArrivingBytes, Capacity, DrainLimiter
 from tornado_proxy.gateway.object_ownership import ObjectOwnership
 from tornado_proxy.gateway.recorder import Recorder, RecordListeners
 from tornado_proxy.gateway.services import Services
@@ -98,6 +98,7 @@ class Server:
             admission=Admission(ownership, capacity, recorder),
             recorder=recorder,
             capacity=capacity,
+            arriving=ArrivingBytes(),
             drains=DrainLimiter(),
         )
 

@@ -11,6 +11,7 @@ from tornado_proxy.config.bundled import conf_path, schema
 from tornado_proxy.config.ledger import ledger_address
 from tornado_proxy.config.settings import (
     LedgerSettings,
+    LimitSettings,
     ListenSettings,
     PricingSettings,
     ProviderSettings,
@@ -40,7 +41,13 @@ FULL: dict[str, object] = {
         "idle_timeout_s": 3,
         "connect_timeout_s": Decimal("0.5"),
     },
-    "limits": {"max_body_mb": 5, "max_streams": 6},
+    "limits": {
+        "max_body_mb": 5,
+        "max_streams": 6,
+        "max_streams_per_project": 4,
+        "max_arriving_mb": 70,
+        "max_arriving_mb_per_caller": 80,
+    },
     "websockets": {
         "idle_timeout_s": 7,
         "lifetime_s": 8,
@@ -67,7 +74,7 @@ def test_each_setting_has_its_field_and_type() -> None:
     assert settings.pricing == PricingSettings(Path("/etc/proxy/prices"), Decimal("0.05"))
     assert settings.ledger == LedgerSettings(Path("/etc/proxy/../var/ledger.db"), fsync=True)
     assert settings.streams == StreamSettings("cancel", 1.0, 2, 3.0, 0.5)
-    assert (settings.limits.max_body_mb, settings.limits.max_streams) == (5, 6)
+    assert settings.limits == LimitSettings(5, 6, 4, 70, 80)
     assert settings.websockets == WebSocketSettings(7.0, 8.0, 0.5, 9, "end")
     assert settings.shutdown.drain_s == 7.5
     assert settings.models_list == "provider"

@@ -25,7 +25,7 @@ from tornado_proxy.auth.authenticator import Authenticator
 from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError
 from tornado_proxy.domain.identity import Project, Secret, SessionGrant
 from tornado_proxy.gateway.admission import Admission
-from tornado_proxy.gateway.capacity import Capacity, DrainLimiter
+from tornado_proxy.gateway.capacity import ArrivingBytes, Capacity, DrainLimiter
 from tornado_proxy.gateway.context import RequestHead
 from tornado_proxy.gateway.object_ownership import ObjectOwnership
 from tornado_proxy.gateway.recorder import Recorder, RecordListeners
@@ -132,6 +132,7 @@ class Gateway:
             admission=self.admission,
             recorder=self.recorder,
             capacity=self.capacity,
+            arriving=ArrivingBytes(),
             drains=self.drains,
         )
 

@@ -150,7 +150,7 @@ def test_request_above_the_limit_of_streams_is_rejected() -> None:
     context = gateway.admission.authenticate(gateway.snapshot, request_head())
 
     gateway.admission.check_capacity(context)
-    gateway.capacity.add(InFlight())  # type: ignore[arg-type]
+    gateway.capacity.add(InFlight(), harness.PROJECT)  # type: ignore[arg-type]
 
     with pytest.raises(Overloaded, match="1 requests in flight"):
         gateway.admission.check_capacity(context)

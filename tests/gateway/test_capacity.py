@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from prometheus_client import REGISTRY
 
 from tests import virtual_time
-from tornado_proxy.domain.errors import Draining, Overloaded
+from tornado_proxy.config.settings import LimitSettings
+from tornado_proxy.domain.errors import Draining, Overloaded, RateLimited
+from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import Outcome
-from tornado_proxy.gateway.capacity import Capacity, DrainLimiter
+from tornado_proxy.domain.units import MIB
+from tornado_proxy.gateway.capacity import ArrivingBytes, Capacity, DrainLimiter
+
+
+def limits(**changes: int) -> LimitSettings:
+    """Return limits that allow much, with `changes`."""
+    return replace(LimitSettings(64, 100, 100, 100, 100), **changes)
 
 
 class Request:
@@ -30,27 +39,90 @@ class Request:
 def test_limit_counts_requests_in_flight() -> None:
     capacity, request = Capacity(), Request()
 
-    capacity.add(request)
-    capacity.check(2)
+    capacity.add(request, "p")
+    capacity.check(limits(max_streams=2), "p")
     with pytest.raises(Overloaded, match=r"1 requests in flight \(limits.max_streams\)"):
-        capacity.check(1)
+        capacity.check(limits(max_streams=1), "p")
     capacity.discard(request)
-    capacity.check(1)
+    capacity.check(limits(max_streams=1), "p")
 
     assert len(capacity) == 0
 
 
-def test_arriving_request_is_not_limited_but_is_drained_and_ended() -> None:
+def test_arriving_request_is_limited_drained_and_ended_as_a_running_one() -> None:
     capacity, arriving, running = Capacity(), Request(), Request()
-    capacity.add_arriving(arriving)
-    capacity.add(running)
+    capacity.add_arriving(arriving, "p")
+    capacity.add(running, "p")
 
-    capacity.check(2)
+    capacity.check(limits(max_streams=3), "p")
+    with pytest.raises(Overloaded, match="2 requests in flight"):
+        capacity.check(limits(max_streams=2), "p")
     capacity.begin_drain()
 
     assert len(capacity) == 1
     assert set(capacity) == {arriving, running}
     assert (arriving.drained, running.drained) == (1, 1)
+
+
+def test_project_with_its_share_of_streams_leaves_the_rest_to_others() -> None:
+    capacity, settings = Capacity(), limits(max_streams=4, max_streams_per_project=2)
+    requests = [Request() for _ in range(2)]
+    capacity.add_arriving(requests[0], "p")
+    capacity.add(requests[1], "p")
+
+    with pytest.raises(RateLimited, match=r"your project has 2 requests in flight \(limits.max_streams_per_project\)"):
+        capacity.check(settings, "p")
+    capacity.check(settings, "q")
+    capacity.discard(requests[0])
+    capacity.check(settings, "p")
+
+
+def test_request_that_changes_from_arriving_to_running_counts_once() -> None:
+    capacity, handler, relay = Capacity(), Request(), Request()
+    capacity.add_arriving(handler, "p")
+
+    capacity.add(relay, "p")
+    capacity.add(relay, "p")
+    capacity.discard(handler)
+
+    capacity.check(limits(max_streams=2, max_streams_per_project=2), "p")
+    with pytest.raises(Overloaded):
+        capacity.check(limits(max_streams=1), "p")
+
+
+ADA, BOB = Caller("p", participant="ada"), Caller("p", participant="bob")
+
+
+def test_bytes_that_arrive_are_limited_per_caller_and_over_all() -> None:
+    arriving, settings = ArrivingBytes(), limits(max_arriving_mb=3, max_arriving_mb_per_caller=2)
+    first, second, other = (arriving.open(caller, settings) for caller in (ADA, ADA, BOB))
+
+    first.add(MIB)
+    second.add(MIB)
+    with pytest.raises(RateLimited, match=r"2 MiB \(limits.max_arriving_mb_per_caller\)"):
+        first.add(1)
+    other.add(MIB)
+    with pytest.raises(Overloaded, match=r"3 MiB of requests that still arrive \(limits.max_arriving_mb\)"):
+        other.add(1)
+
+
+def test_bytes_that_have_arrived_no_longer_count() -> None:
+    arriving, settings = ArrivingBytes(), limits(max_arriving_mb=2, max_arriving_mb_per_caller=1)
+    first, second = arriving.open(ADA, settings), arriving.open(ADA, settings)
+
+    first.add(MIB)
+    assert REGISTRY.get_sample_value("llm_proxy_arriving_bytes") == 1048576
+    first.release()
+    first.release()
+    assert REGISTRY.get_sample_value("llm_proxy_arriving_bytes") == 0
+    second.add(MIB)
+
+
+def test_participant_and_user_of_one_name_are_two_callers() -> None:
+    arriving, settings = ArrivingBytes(), limits(max_arriving_mb=2, max_arriving_mb_per_caller=1)
+
+    arriving.open(ADA, settings).add(MIB)
+    arriving.open(Caller("p", user="ada"), settings).add(MIB)
 
 
 def test_request_that_starts_while_the_server_drains_is_rejected() -> None:
@@ -60,7 +132,7 @@ def test_request_that_starts_while_the_server_drains_is_rejected() -> None:
 
     assert capacity.draining
     with pytest.raises(Draining):
-        capacity.check(10)
+        capacity.check(limits(max_streams=10), "p")
 
 
 def test_request_that_ends_in_its_own_drain_does_not_disturb_the_others() -> None:
@@ -72,7 +144,7 @@ def test_request_that_ends_in_its_own_drain_does_not_disturb_the_others() -> Non
     capacity = Capacity()
     requests = [EndsAtOnce(), EndsAtOnce(), EndsAtOnce()]
     for request in requests:
-        capacity.add(request)
+        capacity.add(request, "p")
 
     capacity.begin_drain()
 
@@ -83,7 +155,7 @@ def test_request_that_ends_in_its_own_drain_does_not_disturb_the_others() -> Non
 @pytest.fixture(params=["add", "add_arriving"])
 def busy(request: pytest.FixtureRequest) -> tuple[Capacity, Request]:
     capacity, running = Capacity(), Request()
-    getattr(capacity, request.param)(running)
+    getattr(capacity, request.param)(running, "p")
     return capacity, running
 
 
@@ -110,7 +182,7 @@ def test_wait_for_idle_returns_after_its_limit(busy: tuple[Capacity, Request]) -
 def test_wait_for_idle_returns_at_once_if_nothing_is_in_flight() -> None:
     async def run() -> float:
         capacity, request = Capacity(), Request()
-        capacity.add(request)
+        capacity.add(request, "p")
         capacity.discard(request)
         await capacity.wait_idle(30)
         return asyncio.get_running_loop().time()
@@ -122,10 +194,10 @@ def test_second_wait_for_idle_waits_for_requests_that_started_after_the_first() 
     async def run() -> float:
         capacity, first, second = Capacity(), Request(), Request()
         loop = asyncio.get_running_loop()
-        capacity.add(first)
+        capacity.add(first, "p")
         loop.call_later(1, capacity.discard, first)
         await capacity.wait_idle(30)
-        capacity.add(second)
+        capacity.add(second, "p")
         loop.call_later(1, capacity.discard, second)
         await capacity.wait_idle(30)
         return loop.time()
@@ -182,7 +254,7 @@ def test_finished_drain_has_no_deadline_and_leaves_room_for_another() -> None:
 def test_metrics_show_requests_in_flight_and_drains() -> None:
     async def run() -> tuple[float | None, float | None]:
         capacity, drains, request = Capacity(), DrainLimiter(), Request()
-        capacity.add(request)
+        capacity.add(request, "p")
         drains.begin(request, 120, 1)
         return REGISTRY.get_sample_value("llm_proxy_requests_in_flight"), REGISTRY.get_sample_value("llm_proxy_drains")
 

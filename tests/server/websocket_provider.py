@@ -63,12 +63,12 @@ class ScriptedSessions:
         self._speak: Speak | None = None
         self._proxy: ProxyProcess | None = None
 
-    def start(self) -> None:
-        """Start the provider and the server."""
+    def start(self, **config: Any) -> None:
+        """Start the provider and the server; `config` are top-level members of its configuration."""
 
         async def enter() -> ProxyProcess:
             url = await self._stack.enter_async_context(websocket_provider(self._handle))
-            return await self._stack.enter_async_context(async_proxy(url))
+            return await self._stack.enter_async_context(async_proxy(url, **config))
 
         self._proxy = self._runner.run(enter())
 

@@ -79,10 +79,21 @@ class StreamSettings:
 
 @dataclass(frozen=True, slots=True)
 class LimitSettings:
-    """Limits of one server process: MiB of a request body, and requests in flight."""
+    """Limits of one server process.
+
+    Attributes:
+        max_body_mb: MiB of a request body.
+        max_streams: Requests and sessions in flight.
+        max_streams_per_project: Those of one project.
+        max_arriving_mb: MiB held for requests and frames that still arrive.
+        max_arriving_mb_per_caller: Those of one caller.
+    """
 
     max_body_mb: int
     max_streams: int
+    max_streams_per_project: int
+    max_arriving_mb: int
+    max_arriving_mb_per_caller: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +184,9 @@ def make_settings(
         limits=LimitSettings(
             max_body_mb=int(_read_number(limits, "max_body_mb", 64)),
             max_streams=int(_read_number(limits, "max_streams", 10_000)),
+            max_streams_per_project=int(_read_number(limits, "max_streams_per_project", 5_000)),
+            max_arriving_mb=int(_read_number(limits, "max_arriving_mb", 512)),
+            max_arriving_mb_per_caller=int(_read_number(limits, "max_arriving_mb_per_caller", 256)),
         ),
         websockets=_read_websockets(read_section(content, "websockets")),
         shutdown=ShutdownSettings(drain_s=_read_number(read_section(content, "shutdown"), "drain_s", 30)),

@@ -12,7 +12,8 @@
     │   │   ├── MethodNotAllowed        405
     │   │   ├── RequestTimeout          408
     │   │   ├── BodyTooLarge            413
-    │   │   └── UpgradeRequired         426
+    │   │   ├── UpgradeRequired         426
+    │   │   └── RateLimited             429
     │   ├── ServiceError            the proxy cannot serve the request now; the caller may retry
     │   │   ├── LedgerUnavailable       503
     │   │   ├── Overloaded              503
@@ -144,6 +145,14 @@ class UpgradeRequired(CallerError):
     code = "upgrade_required"
 
 
+class RateLimited(CallerError):
+    """429: the caller or its project holds its share of the server; the same request succeeds later."""
+
+    status = 429
+    kind = "rate_limit_error"
+    code = "rate_limited"
+
+
 class ServiceError(RequestError):
     """503: the proxy cannot serve the request now.  Nothing was sent to the provider, so a retry costs nothing."""
 
@@ -158,7 +167,7 @@ class LedgerUnavailable(ServiceError):
 
 
 class Overloaded(ServiceError):
-    """503: `limits.max_streams` requests are in flight."""
+    """503: the server runs as many requests, or holds as many bytes, as `limits` allow."""
 
     kind = "overloaded_error"
     code = "too_many_streams"

@@ -115,8 +115,9 @@ class Admission:
 
         Raises:
             ServiceError: the server is shutting down, or too many requests are in flight.
+            RateLimited: too many requests of the caller's project are in flight.
         """
-        self._capacity.check(context.snapshot.settings.limits.max_streams)
+        self._capacity.check(context.snapshot.settings.limits, context.caller.project_id)
 
     async def admit_request(
         self, context: RequestContext[HttpEndpoint], body: bytes, request_id: str

@@ -1,14 +1,18 @@
-"""Limits on what runs at once: requests and sessions in flight, and responses drained for clients that left."""
+"""Limits on what runs at once: requests and sessions in flight, bytes that arrive, and drains for clients that left."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import Protocol
 
-from tornado_proxy.domain.errors import Draining, Overloaded
+from tornado_proxy.config.settings import LimitSettings
+from tornado_proxy.domain.errors import Draining, Overloaded, RateLimited
+from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import Outcome
+from tornado_proxy.domain.units import MIB
 from tornado_proxy.observability import metrics
 
 
@@ -30,29 +34,40 @@ class Drainable(Protocol):
 
 
 class Capacity:
-    """Counts requests and sessions in flight, and ends them at shutdown.
+    """Counts requests and sessions, and ends them at shutdown.
 
-    Requests whose body still arrives are counted apart: shutdown waits for them, the limit does not count them.
+    A request counts from its head and a session from its handshake: counted later, those whose bodies end together
+    would all pass a limit that each of them has seen free.
     """
 
     def __init__(self) -> None:
-        self._in_flight: set[InFlight] = set()
-        self._arriving: set[InFlight] = set()
+        #: Each request with the id of its project.
+        self._in_flight: dict[InFlight, str] = {}
+        self._arriving: dict[InFlight, str] = {}
+        self._by_project: Counter[str] = Counter()
         self._idle = asyncio.Event()
         self.draining = False
         metrics.IN_FLIGHT.set_function(self.__len__)
 
-    def check(self, limit: int) -> None:
-        """Check that another request may start.
+    def check(self, limits: LimitSettings, project_id: str) -> None:
+        """Check that another request of a project may start.
 
         Raises:
             Draining: the server is shutting down.
-            Overloaded: `limit` requests are in flight.
+            Overloaded: the server has as many requests as it may.
+            RateLimited: the project has as many requests as it may.
         """
         if self.draining:
             raise Draining("this server is shutting down; retry, another one will respond")
-        if len(self._in_flight) >= limit:
+        limit = limits.max_streams
+        if len(self._in_flight) + len(self._arriving) >= limit:
             raise Overloaded(f"this server has {limit} requests in flight (limits.max_streams); retry shortly")
+        share = limits.max_streams_per_project
+        if self._by_project[project_id] >= share:
+            raise RateLimited(
+                f"your project has {share} requests in flight (limits.max_streams_per_project); "
+                "retry when one of them has ended"
+            )
 
     def begin_drain(self) -> None:
         """Start no further request, and tell those in flight."""
@@ -60,18 +75,27 @@ class Capacity:
         for request in self:
             request.drain()
 
-    def add_arriving(self, request: InFlight) -> None:
-        """Count a request whose head was accepted and whose body arrives."""
-        self._arriving.add(request)
+    def add_arriving(self, request: InFlight, project_id: str) -> None:
+        """Count a request whose body arrives, or a session whose handshake runs."""
+        self._count(self._arriving, request, project_id)
 
-    def add(self, request: InFlight) -> None:
-        """Count a request or session that has started."""
-        self._in_flight.add(request)
+    def add(self, request: InFlight, project_id: str) -> None:
+        """Count a request or session that has started; no effect on one that is counted."""
+        self._count(self._in_flight, request, project_id)
+
+    def _count(self, requests: dict[InFlight, str], request: InFlight, project_id: str) -> None:
+        if request not in requests:
+            requests[request] = project_id
+            self._by_project[project_id] += 1
 
     def discard(self, request: InFlight) -> None:
         """Stop counting a request that has ended, has arrived, or will not arrive."""
-        self._in_flight.discard(request)
-        self._arriving.discard(request)
+        for requests in (self._in_flight, self._arriving):
+            project_id = requests.pop(request, None)
+            if project_id is not None:
+                self._by_project[project_id] -= 1
+                if not self._by_project[project_id]:
+                    del self._by_project[project_id]  # projects come and go with reloads
         if not self._in_flight and not self._arriving:
             self._idle.set()
 
@@ -87,6 +111,80 @@ class Capacity:
 
     def __iter__(self) -> Iterator[InFlight]:
         return iter((*self._in_flight, *self._arriving))
+
+
+class ArrivingBytes:
+    """Counts the bytes held for request bodies and WebSocket messages that have not arrived in full.
+
+    A client can send all of a body but its last byte, and so hold memory that no request pays for.
+    """
+
+    def __init__(self) -> None:
+        self._total_bytes = 0
+        self._by_caller: Counter[_CallerKey] = Counter()
+        metrics.ARRIVING_BYTES.set_function(lambda: self._total_bytes)
+
+    def open(self, caller: Caller, limits: LimitSettings) -> HeldBytes:
+        """Return the count of one request or session of `caller`."""
+        return HeldBytes(self, (caller.project_id, caller.participant, caller.user), limits)
+
+    def check(self, caller: _CallerKey, size: int, limits: LimitSettings) -> None:
+        """Check that `size` more bytes may be held for a caller.
+
+        Raises:
+            Overloaded: the server holds as many bytes as it may.
+            RateLimited: the caller has as many bytes as it may.
+        """
+        if self._total_bytes + size > limits.max_arriving_mb * MIB:
+            raise Overloaded(
+                f"this server holds {limits.max_arriving_mb} MiB of requests that still arrive "
+                "(limits.max_arriving_mb); retry shortly",
+                code="too_many_arriving_bytes",
+            )
+        if self._by_caller[caller] + size > limits.max_arriving_mb_per_caller * MIB:
+            raise RateLimited(
+                f"your requests that still arrive have {limits.max_arriving_mb_per_caller} MiB "
+                "(limits.max_arriving_mb_per_caller); send fewer at the same time",
+            )
+
+    def change(self, caller: _CallerKey, size: int) -> None:
+        """Add `size` bytes, or remove them if it is negative."""
+        self._total_bytes += size
+        self._by_caller[caller] += size
+        if not self._by_caller[caller]:
+            del self._by_caller[caller]
+
+
+#: Project, participant and user.
+_CallerKey = tuple[str, str | None, str | None]
+
+
+class HeldBytes:
+    """The bytes held for one request or session."""
+
+    __slots__ = ("_arriving", "_caller", "_held_bytes", "_limits")
+
+    def __init__(self, arriving: ArrivingBytes, caller: _CallerKey, limits: LimitSettings) -> None:
+        self._arriving = arriving
+        self._caller = caller
+        self._limits = limits
+        self._held_bytes = 0
+
+    def add(self, size: int) -> None:
+        """Count `size` more bytes.
+
+        Raises:
+            RequestError: one of the limits is reached; the bytes are not counted.
+        """
+        self._arriving.check(self._caller, size, self._limits)
+        self._arriving.change(self._caller, size)
+        self._held_bytes += size
+
+    def release(self) -> None:
+        """Stop counting: the bytes have arrived in full, or have been dropped."""
+        if self._held_bytes:
+            self._arriving.change(self._caller, -self._held_bytes)
+            self._held_bytes = 0
 
 
 class DrainLimiter:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tornado_proxy.gateway.admission import Admission
-from tornado_proxy.gateway.capacity import Capacity, DrainLimiter
+from tornado_proxy.gateway.capacity import ArrivingBytes, Capacity, DrainLimiter
 from tornado_proxy.gateway.recorder import Recorder
 from tornado_proxy.ledger.protocol import Ledger
 from tornado_proxy.snapshot import SnapshotHolder
@@ -22,4 +22,5 @@ class Services:
     admission: Admission
     recorder: Recorder
     capacity: Capacity
+    arriving: ArrivingBytes
     drains: DrainLimiter

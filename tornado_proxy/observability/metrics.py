@@ -59,6 +59,7 @@ REFUSALS = Counter(
     "llm_proxy_refusals_total", "Requests rejected before anything was sent to a provider, by error code", ["code"]
 )
 IN_FLIGHT = Gauge("llm_proxy_requests_in_flight", "Requests in flight")
+ARRIVING_BYTES = Gauge("llm_proxy_arriving_bytes", "Bytes held for requests and messages that have not arrived in full")
 DRAINS = Gauge("llm_proxy_drains", "Responses that are read to their end after their clients disconnected")
 FIRST_BYTE = Histogram(
     "llm_proxy_first_byte_seconds",

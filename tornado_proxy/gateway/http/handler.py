@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 from tornado.util import ObjectDict
 
 from tornado_proxy import tasks
-from tornado_proxy.domain.errors import BodyTooLarge, RequestError, RequestTimeout
+from tornado_proxy.domain.errors import RequestError, RequestTimeout
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.admission import AdmittedRequest, check_body_length
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, BaseHandler
+from tornado_proxy.gateway.capacity import HeldBytes
 from tornado_proxy.gateway.context import RequestContext, RequestHead
 from tornado_proxy.gateway.http.relay import HttpRelay, RelayHooks
 from tornado_proxy.gateway.http.response_rewrite import make_rewrite
@@ -51,6 +52,8 @@ class ProxyHandler(BaseHandler):
         self._context: RequestContext[HttpEndpoint] | None = None
         self._rejection: RequestError | None = None
         self._chunks: list[bytes] = []
+        #: The bytes of `_chunks`, counted; None until the request is accepted.
+        self._held: HeldBytes | None = None
         #: Body bytes received so far.
         self.received_bytes = 0
         self._relay: HttpRelay | None = None
@@ -68,7 +71,8 @@ class ProxyHandler(BaseHandler):
             context = self._context = admission.authenticate(snapshot, self._request_head())
             admission.check_capacity(context)
             check_body_length(context, self._declared_length())
-            self.services.capacity.add_arriving(self)
+            self.services.capacity.add_arriving(self, context.caller.project_id)
+            self._held = self.services.arriving.open(context.caller, snapshot.settings.limits)
         except RequestError as error:
             self._rejection = error
             if self.request.headers.get("Expect", "").lower() == "100-continue":
@@ -78,16 +82,16 @@ class ProxyHandler(BaseHandler):
     def data_received(self, chunk: bytes) -> None:
         """Collect the body: libcurl sends it from memory."""
         self.received_bytes += len(chunk)
-        if self._rejection is None and self._context is not None:
+        if self._rejection is None and self._context is not None and self._held is not None:
             try:
                 check_body_length(self._context, self.received_bytes)
-            except BodyTooLarge as error:
+                self._held.add(len(chunk))
+            except RequestError as error:
                 self._rejection = error
+                self._stop_arriving()
         if self._rejection is None:
             self._chunks.append(chunk)
-            return
-        self._chunks.clear()
-        if self.received_bytes > MAX_DISCARDED_BYTES:
+        elif self.received_bytes > MAX_DISCARDED_BYTES:
             self.cut()
 
     def on_body_timeout(self) -> None:
@@ -95,13 +99,13 @@ class ProxyHandler(BaseHandler):
         if self._finished:
             self.cut()  # the client waited for 100-continue, got its rejection, and does not close
         else:
-            self.services.capacity.discard(self)
+            self._stop_arriving()
             timeout = RequestTimeout("the rest of the request body did not arrive in time; send the request again")
             tasks.spawn(self._reject(self._rejection or timeout), "reject timed out request")
 
     def on_client_gone(self) -> None:
         """Called when the client disconnects before its request is complete: nothing was sent to a provider."""
-        self.services.capacity.discard(self)
+        self._stop_arriving()
 
     async def serve(self) -> None:
         """Respond to the complete request.  Never raises."""
@@ -110,7 +114,7 @@ class ProxyHandler(BaseHandler):
         except Exception as error:  # noqa: BLE001  # the last place where the client can get an error response
             self.fail(error)
         finally:
-            self.services.capacity.discard(self)
+            self._stop_arriving()
 
     def fail(self, error: Exception) -> None:
         """Log an unexpected error, and send an error response if none has begun."""
@@ -161,7 +165,7 @@ class ProxyHandler(BaseHandler):
         relay = self._relay = HttpRelay(admitted, meter, self, rewrite, hooks)
         if self._response.client_gone:
             relay.client_left()
-        services.capacity.add(relay)
+        services.capacity.add(relay, context.caller.project_id)
         services.capacity.discard(self)
         end: RequestEnd | None = None
         try:
@@ -187,7 +191,16 @@ class ProxyHandler(BaseHandler):
     def _take_body(self) -> bytes:
         """Return the body and drop this handler's reference: it must not stay in memory while the response streams."""
         chunks, self._chunks = self._chunks, []
+        if self._held is not None:
+            self._held.release()
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def _stop_arriving(self) -> None:
+        """Drop the body and stop counting the request."""
+        self._chunks = []
+        self.services.capacity.discard(self)
+        if self._held is not None:
+            self._held.release()
 
     def _declared_length(self) -> int:
         """Return Content-Length in bytes, 0 if missing or malformed (Tornado rejects that next)."""

@@ -7,18 +7,22 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from tornado.http1connection import HTTP1Connection
 from tornado.util import ObjectDict
-from tornado.websocket import WebSocketHandler
+from tornado.websocket import WebSocketHandler, _WebSocketParams
 
 from tornado_proxy import tasks
 from tornado_proxy.domain.errors import BadRequest, RequestError, UpgradeRejected
+from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.admission import AdmittedSession
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, BaseHandler
+from tornado_proxy.gateway.capacity import HeldBytes
 from tornado_proxy.gateway.context import RequestContext, RequestHead
 from tornado_proxy.gateway.realtime.meter import SessionMeter, SessionRecorder, UnbilledSession
 from tornado_proxy.gateway.realtime.relay import WebSocketRelay
 from tornado_proxy.gateway.services import Services
+from tornado_proxy.http_server.client_frames import ClientFrames
 from tornado_proxy.observability import access_log
 from tornado_proxy.providers.contract import WebSocketEndpoint
 from tornado_proxy.upstream.websocket.connection import UpstreamWebSocket, connect
@@ -43,6 +47,7 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         self._meter: SessionRecorder = UnbilledSession()
         self._frames: FrameSender | None = None
         self._upstream: UpstreamWebSocket | None = None
+        self._held: HeldBytes | None = None
         self._accepted = False
         self._client_gone = False
         self._began_at = time.monotonic()
@@ -51,22 +56,18 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         """Open the session: connect to the provider, then accept the client's handshake."""
         try:
             self._relay = await self._connect()
+            if not self._client_gone:
+                self.set_header(REQUEST_ID_HEADER, self.request_id)
+                await super().get(*args, **kwargs)
         except UpgradeRejected as rejection:
             await self._forward_rejection(rejection)
-            return
         except RequestError as error:
             self.services.recorder.reject(self.request_id, error, self._context)
             await self.respond_with_error(error)
-            return
-        if self._client_gone and self._upstream is not None:
-            self._upstream.close()
-            return
-        self.set_header(REQUEST_ID_HEADER, self.request_id)
-        try:
-            await super().get(*args, **kwargs)
         finally:
+            self.services.capacity.discard(self)
             if not self._accepted and self._upstream is not None:
-                self._upstream.close()  # the client's handshake failed
+                self._upstream.close()  # the client has left, or its handshake failed
 
     async def _connect(self) -> WebSocketRelay:
         snapshot, admission = self.services.snapshots.current, self.services.admission
@@ -75,6 +76,8 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         context = self._context = admission.authenticate_upgrade(snapshot, head)
         self._check_handshake()
         admission.check_capacity(context)
+        self.services.capacity.add_arriving(self, context.caller.project_id)
+        self._held = self.services.arriving.open(context.caller, snapshot.settings.limits)
         session = await admission.admit_upgrade(context, offered_subprotocols(headers))
         self._max_message_bytes = snapshot.settings.websockets.max_message_mb * MIB
         self._upstream = await connect(session.upstream)
@@ -89,7 +92,8 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
     def _check_handshake(self) -> None:
         """Check what Tornado would reject only after the provider is connected (RFC 6455 section 4.2.1)."""
         headers = self.request.headers
-        if "upgrade" not in headers.get("Connection", "").lower() or not headers.get("Sec-WebSocket-Key"):
+        options = [option.strip().lower() for option in headers.get("Connection", "").split(",")]
+        if "upgrade" not in options or not headers.get("Sec-WebSocket-Key"):
             raise BadRequest("the WebSocket handshake needs Connection: Upgrade and Sec-WebSocket-Key")
         if headers.get("Sec-WebSocket-Version") != _VERSION:
             raise BadRequest(f"Sec-WebSocket-Version must be {_VERSION}")
@@ -105,7 +109,23 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         self.set_header(REQUEST_ID_HEADER, self.request_id)
         await self.finish(context.redaction.mask(rejection.body))
 
+    # The server shuts down during the handshake (gateway/capacity.py).
+
+    def drain(self) -> None:
+        """Let the handshake end: it was accepted before the shutdown began."""
+
+    def end(self, outcome: Outcome) -> None:
+        """Break the connection: the provider has not responded in time."""
+        assert isinstance(self.request.connection, HTTP1Connection)
+        self.request.connection.close()
+
     # Overrides of WebSocketHandler.
+
+    def get_websocket_protocol(self) -> ClientFrames:
+        """Return the reader of the client's frames."""
+        assert self._held is not None, "the upgrade was admitted"
+        params = _WebSocketParams(max_message_size=self.max_message_size)
+        return ClientFrames(self, mask_outgoing=False, params=params, held=self._held)
 
     @property
     def max_message_size(self) -> int:
@@ -128,6 +148,9 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         """Called by Tornado when the client is connected: start relaying."""
         assert self._relay is not None
         self._accepted = True
+        assert self._context is not None
+        self.services.capacity.add(self._relay, self._context.caller.project_id)
+        self.services.capacity.discard(self)
         self.set_nodelay(True)
         self._frames = FrameSender(self.ws_connection)
         tasks.spawn(self._run(self._relay), "session")
@@ -161,6 +184,8 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
     def on_close(self) -> None:
         """Called by Tornado when the client has disconnected."""
         self._client_gone = True
+        if self._held is not None:
+            self._held.release()
         if self._frames is not None:
             self._frames.detach()
             self._frames = None

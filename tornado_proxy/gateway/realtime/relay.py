@@ -129,7 +129,7 @@ class WebSocketRelay:
     async def run(self, services: Services) -> None:
         """Relay frames until the session has ended."""
         self._services = services
-        services.capacity.add(self)
+        services.capacity.add(self, self._session.context.caller.project_id)
         limits = tasks.spawn(self._enforce_limits(), "session limits")
         try:
             closed = await self._upstream.listen(self.from_provider)

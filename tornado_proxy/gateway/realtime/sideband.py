@@ -130,7 +130,7 @@ class MeteredCall:
 
     async def run(self) -> None:
         """Meter until the call has ended."""
-        self._services.capacity.add(self)
+        self._services.capacity.add(self, self._context.caller.project_id)
         limits = tasks.spawn(self._enforce_limits(), "call limits")
         try:
             await self._listen_until_ended()
