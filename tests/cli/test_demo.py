@@ -8,13 +8,18 @@ import shlex
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from tests.harness import ROOT, mint
+from tornado_proxy.auth.api_key import format_api_key, generate, parse_api_key
+from tornado_proxy.auth.unverified_token import read_unverified
+from tornado_proxy.cli.demo import keep_token
 
 _KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
 
@@ -84,6 +89,8 @@ def test_ctrl_c_exits_with_0_and_tokens_stay_valid(tmp_path: Path) -> None:
         )
 
     assert '"gpt-4o-mini"' in listed
+    assert f"export OPENAI_API_KEY={token[1]}\n" in second
+    assert re.search(r"^The token is valid until \d{4}-\d\d-\d\d \d\d:\d\d UTC", second, re.MULTILINE)
 
 
 def test_demo_runs_without_assertions(tmp_path: Path) -> None:
@@ -138,3 +145,52 @@ def test_unusable_folder_is_a_one_line_error(file: str, message: str, tmp_path: 
     assert refused.returncode == 1
     assert len(refused.stderr.splitlines()) == 1
     assert message in refused.stderr
+
+
+def run_demo(*options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tornado_proxy", "demo", *options],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60,
+        check=False,
+    )
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith("ledger")}
+
+
+def test_second_demo_changes_nothing_of_the_first(tmp_path: Path) -> None:
+    with demo(tmp_path) as (_, printed):
+        before = read_files(tmp_path)
+        port = re.search(r"127\.0\.0\.1:(\d+)/openai", printed)
+        assert port is not None
+
+        same_ports = run_demo("--port", port[1], "--admin-port", "0", "--dir", str(tmp_path))
+        other_ports = run_demo("--port", "0", "--admin-port", "0", "--dir", str(tmp_path))
+        same_admin_port = run_demo("--port", "0", "--admin-port", port[1], "--dir", str(tmp_path / "other"))
+
+        assert read_files(tmp_path) == before
+    for refused in (same_ports, same_admin_port):
+        assert refused.returncode == 1
+        assert f"cannot listen on 127.0.0.1:{port[1]}: Address already in use" in refused.stderr
+        assert "--port and --admin-port" in refused.stderr
+    assert other_ports.returncode == 1
+    assert f"another demo runs in {tmp_path}; stop it, or name another --dir" in other_ports.stderr
+    assert not (tmp_path / "other").exists()
+
+
+def test_token_is_renewed_on_its_last_day_and_for_another_key(tmp_path: Path) -> None:
+    key, other = (parse_api_key(format_api_key(generate(str(uuid.uuid4()))).reveal()) for _ in range(2))
+    start = datetime(2026, 11, 1, tzinfo=UTC)
+
+    first = keep_token(tmp_path / "token", key, start)
+
+    assert keep_token(tmp_path / "token", key, start + timedelta(days=6)) == first
+    second = keep_token(tmp_path / "token", key, start + timedelta(days=6, seconds=1))
+    assert second != first
+    assert read_unverified(second).claims["exp"] == datetime(2026, 11, 14, 0, 0, 1, tzinfo=UTC).timestamp()
+    assert keep_token(tmp_path / "token", other, start + timedelta(days=7)) not in (first, second)
+    assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import shlex
+import socket
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
+import jwt
 import yaml
 
 from tornado_proxy import event_loop, snapshot
@@ -28,8 +32,13 @@ from tornado_proxy.simulator import Simulator
 
 _KEY_FILE = "api_key"
 _SIMULATOR_KEY_FILE = "simulator_key"
+_TOKEN_FILE = "token"  # noqa: S105  # the name of a file
+_LOCK_FILE = "lock"
+_HOST = "127.0.0.1"
 #: Long enough for an evaluation, short enough for a token in a shell history.
 _TOKEN_LIFETIME = timedelta(days=7)
+#: A start with a token that expires earlier makes a new one, so that a token lasts for a day's work at least.
+_MIN_TOKEN_REST = timedelta(days=1)
 
 
 @click.command()
@@ -64,6 +73,14 @@ def demo(port: int, admin_port: int, folder: Path) -> None:
 
 
 async def _run(folder: Path, port: int, admin_port: int) -> None:
+    # Before anything is written: a demo that cannot run must not change the files of one that does.
+    for number in (port, admin_port):
+        _check_port(number)
+    with _lock(folder):
+        await _serve(folder, port, admin_port)
+
+
+async def _serve(folder: Path, port: int, admin_port: int) -> None:
     simulator = Simulator()
     real = {
         provider.name for provider in PROVIDERS if _is_provider_key(os.environ.get(provider.sdk_variables.api_key, ""))
@@ -71,17 +88,53 @@ async def _run(folder: Path, port: int, admin_port: int) -> None:
     simulator_url = None if len(real) == len(PROVIDERS) else f"http://127.0.0.1:{await simulator.start()}"
     try:
         key = _prepare(folder, port, admin_port, real, simulator_url)
+        token = keep_token(folder / _TOKEN_FILE, key, datetime.now(UTC))
     except OSError as error:
-        raise click.ClickException(f"{error.filename}: {error.strerror}; name another --dir") from None
+        raise _unusable_folder(error) from None
     except ValueError as error:
         raise click.ClickException(f"{folder / _KEY_FILE}: {error}; remove the file to get a new key") from None
     server = Server(folder / "proxy.yaml", snapshot.build(folder / "proxy.yaml", 1))
     await server.start()
     event_loop.freeze_startup_objects()
     server.handle_signals()
-    _print_instructions(f"http://127.0.0.1:{server.port}", _mint_token(key), real, folder)
+    _print_instructions(f"http://127.0.0.1:{server.port}", token, real, folder)
     await server.wait_stopped()
     await simulator.stop()
+
+
+def _check_port(port: int) -> None:
+    """Raise ClickException if the demo cannot listen on `port`; 0 is always free."""
+    try:
+        socket.create_server((_HOST, port)).close()
+    except OSError as error:
+        raise click.ClickException(
+            f"cannot listen on {_HOST}:{port}: {error.strerror}; name free ports with --port and --admin-port "
+            "(0 for any)"
+        ) from None
+
+
+@contextlib.contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of the demo's folder.  The kernel releases it when the process ends.
+
+    Raises:
+        ClickException: another demo holds it, or the folder cannot be used.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / _LOCK_FILE).open("w")
+    except OSError as error:
+        raise _unusable_folder(error) from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise click.ClickException(f"another demo runs in {folder}; stop it, or name another --dir") from None
+        yield
+
+
+def _unusable_folder(error: OSError) -> click.ClickException:
+    return click.ClickException(f"{error.filename}: {error.strerror}; name another --dir")
 
 
 def _is_provider_key(text: str) -> bool:
@@ -98,7 +151,6 @@ def _is_provider_key(text: str) -> bool:
 
 def _prepare(folder: Path, port: int, admin_port: int, real: set[str], simulator_url: str | None) -> ApiKey:
     """Write the demo's files and return its key.  The key of an earlier run is kept, so that its tokens stay valid."""
-    folder.mkdir(parents=True, exist_ok=True)
     key_file = folder / _KEY_FILE
     # A new key at each start would end the tokens of the last one.
     if not key_file.exists():
@@ -124,8 +176,8 @@ def _make_config(
             base_url = f"{simulator_url}/{provider.name}"
             providers[provider.name] = {"base_url": base_url, "api_key": {"file": _SIMULATOR_KEY_FILE}}
     return {
-        "listen": {"host": "127.0.0.1", "port": port},
-        "admin": {"host": "127.0.0.1", "port": admin_port},
+        "listen": {"host": _HOST, "port": port},
+        "admin": {"host": _HOST, "port": admin_port},
         "providers": providers,
         # Above zero, so that the surcharge line appears in the first bill.
         "pricing": {"surcharge_rate": "0.05"},
@@ -146,13 +198,32 @@ def _write_secret(path: Path, text: str) -> None:
     path.write_text(text + "\n")
 
 
-def _mint_token(key: ApiKey) -> str:
+def keep_token(file: Path, key: ApiKey, now: datetime) -> str:
+    """Return the token of an earlier start, or a new one if that expires soon or another key signed it."""
+    try:
+        token = file.read_text().strip()
+        claims = jwt.decode(token, key.secret.reveal(), [participant.ALGORITHM], options={"verify_exp": False})
+        if claims["exp"] >= (now + _MIN_TOKEN_REST).timestamp():
+            return token
+    except (OSError, ValueError, KeyError, TypeError, jwt.InvalidTokenError):
+        pass  # no token yet, or one that a person has changed
+    token = _mint_token(key, now + _TOKEN_LIFETIME)
+    _write_secret(file, token)
+    return token
+
+
+def _describe_end(token: str) -> str:
+    end = datetime.fromtimestamp(int(str(read_unverified(token).claims["exp"])), UTC)
+    return f"The token is valid until {end:%Y-%m-%d %H:%M} UTC; a start on its last day makes a new one."
+
+
+def _mint_token(key: ApiKey, expires_at: datetime) -> str:
     grants: list[dict[str, object]] = [
         {"name": "room", "scope": "demo"},
         {"name": "role", "scope": "user"},
         {"name": "api", "scope": {"llm": {}}},
     ]
-    return participant.mint(key, "you", grants, datetime.now(UTC) + _TOKEN_LIFETIME)
+    return participant.mint(key, "you", grants, expires_at)
 
 
 def _print_instructions(base_url: str, token: str, real: set[str], folder: Path) -> None:
@@ -164,6 +235,7 @@ def _print_instructions(base_url: str, token: str, real: set[str], folder: Path)
     if real:
         click.echo(f"Requests to {' and '.join(sorted(real))} go to the real provider and cost money.")
     click.echo(f"\n{_export_lines(base_url, token)}\n")
+    click.echo(f"{_describe_end(token)}\n")
     click.echo(f"{_example_request(base_url, token, real)}\n")
     click.echo(f"What it cost: {_program()} usage --config {shlex.quote(str(folder / 'proxy.yaml'))}")
     click.echo("Stop with Ctrl-C.\n")
