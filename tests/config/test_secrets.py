@@ -13,6 +13,9 @@ from tornado_proxy.domain.identity import Secret
 
 PATH = ("providers", "openai", "api_key")
 
+QUOTED = "the secret is in quotes; remove them (docker --env-file and systemd keep them as part of the value)"
+NAMED = "the secret must be the value alone; remove the name and the = in front of it"
+
 
 def resolve(folder: Path, reference: dict[str, object]) -> tuple[Secret | None, Findings]:
     file = str(folder / "proxy.yaml")
@@ -58,6 +61,22 @@ def test_unset_variable_is_a_fault_with_its_name(tmp_path: Path) -> None:
     assert find_rule(tmp_path, {"env": "NO_SUCH_KEY"}) == "environment variable NO_SUCH_KEY is not set"
 
 
+@pytest.mark.parametrize(("value", "rule"), [('"sk-1234"', QUOTED), ("ANTHROPIC_API_KEY=sk-ant-1", NAMED)])
+def test_variable_with_more_than_the_key_is_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, rule: str
+) -> None:
+    monkeypatch.setenv("SOME_KEY", value)
+
+    assert find_rule(tmp_path, {"env": "SOME_KEY"}) == rule
+
+
+@pytest.mark.parametrize("value", ["ab_cd==", "a=b", "sk-proj_x-=", "'", '"x', "Zm9v_YmFy="])
+def test_unusual_secret_is_used_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("SOME_KEY", value)
+
+    assert resolve(tmp_path, {"env": "SOME_KEY"}) == (Secret(value), Findings())
+
+
 def test_empty_variable_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_KEY", "  \n")
 
@@ -84,6 +103,10 @@ def test_secret_in_place_of_a_file_name_is_not_shown(tmp_path: Path) -> None:
         pytest.param(b"sk-\xff", "the file must be UTF-8 text", id="binary"),
         pytest.param(b"sk-1\nsk-2\n", "the secret must be printable ASCII without spaces", id="two lines"),
         pytest.param(b"sk-1 # mine\n", "the secret must be printable ASCII without spaces", id="a comment"),
+        pytest.param(b'"sk-1234"\n', QUOTED, id="double quotes"),
+        pytest.param(b"'sk-1234'", QUOTED, id="single quotes"),
+        pytest.param(b"OPENAI_API_KEY=sk-1234\n", NAMED, id="a line of an environment file"),
+        pytest.param(b"my_key=sk-1234", NAMED, id="a name in small letters"),
         pytest.param("sk-é".encode(), "the secret must be printable ASCII without spaces", id="not ASCII"),
         pytest.param(b"s" * 65537, "the file must have at most 65536 bytes", id="too large"),
     ],

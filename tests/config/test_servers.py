@@ -31,6 +31,7 @@ def find_faults(path: Path) -> list[str]:
         ("https://gateway.example/openai/v1", "https://gateway.example/openai"),
         ("http://127.0.0.1:9000", "http://127.0.0.1:9000"),
         ("http://[::1]:9000/v1", "http://[::1]:9000"),
+        ("https://gateway.example/v1/account/openai", "https://gateway.example/v1/account/openai"),
         ("https://api.openai.com/v11", "https://api.openai.com/v11"),
     ],
 )
@@ -52,6 +53,16 @@ def test_base_url_is_the_part_before_v1(write: WriteConfig, written: str, base_u
         pytest.param("https://api.openai.com?key=sk-1", "must have no query, fragment or credentials", id="query"),
         pytest.param("https://api.openai.com?", "must have no query, fragment or credentials", id="empty query"),
         pytest.param("https://api.openai.com/#a", "must have no query, fragment or credentials", id="fragment"),
+        pytest.param(
+            "https://api.anthropic.com/v1/messages",
+            "must end before the path of an endpoint; remove /v1/messages",
+            id="an endpoint",
+        ),
+        pytest.param(
+            "https://gateway.example/v1/chat/completions/",
+            "must end before the path of an endpoint; remove /v1/chat/completions",
+            id="an endpoint of a gateway",
+        ),
         pytest.param("https://me:pw@api.openai.com", "must have no query, fragment or credentials", id="credentials"),
     ],
 )
@@ -117,3 +128,11 @@ def test_forward_headers_rejects_headers_that_are_never_forwarded(write: WriteCo
         "proxy.yaml:6: forward_headers[1]: Authorization is never forwarded to a provider; remove it",
         "proxy.yaml:7: forward_headers[2]: connection is never forwarded to a provider; remove it",
     ]
+
+
+def test_folder_is_no_ledger(write: WriteConfig, tmp_path: Path) -> None:
+    (tmp_path / "var").mkdir()
+
+    faults = find_faults(write(write_provider("https://api.openai.com") + "ledger: {url: sqlite:///var}\n"))
+
+    assert faults == ["proxy.yaml:4: ledger.url: var is a folder; name a file in it, such as ledger.db"]

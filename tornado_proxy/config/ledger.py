@@ -30,8 +30,16 @@ def read_ledger_password(document: Document, findings: Findings) -> Secret | Non
         for key in _POSTGRES_KEYS:
             if key in section:
                 findings.add(document, ("ledger", key), "applies to PostgreSQL only; remove it for an SQLite ledger")
+        _check_file(document, section, findings)
         return None
     return read_secrets(document, ("ledger",), findings).get(("ledger", "password"))
+
+
+def _check_file(document: Document, section: Mapping[str, object], findings: Findings) -> None:
+    """Add a fault if the path of an SQLite ledger is that of a folder."""
+    path = Path(document.file).parent / str(section.get("url", DEFAULT_URL)).removeprefix(_SQLITE_PREFIX)
+    if path.is_dir():
+        findings.add(document, ("ledger", "url"), f"{path.resolve()} is a folder; name a file in it, such as ledger.db")
 
 
 def ledger_address(section: Mapping[str, object], base: Path, password: Secret | None) -> LedgerAddress:

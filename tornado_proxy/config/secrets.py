@@ -26,6 +26,13 @@ _VARIABLE_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 #: Characters of a secret: printable ASCII without spaces, which both a header and the text form of an API key can hold.
 _SECRET = re.compile(r"[!-~]+")
 
+#: Marks around a value in shell syntax, which other readers of such files take for a part of it.
+_QUOTES = "\"'`"
+
+#: The start of a line of an environment file, NAME=value.  A name has an underscore and the value is not empty, so that
+#: base64 with its padding is no such line.
+_ASSIGNMENT = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)+=[^=]")
+
 #: Keys whose values are references.
 SECRET_KEYS = frozenset({"api_key", "secret", "password"})
 
@@ -71,8 +78,7 @@ class _Reader:
         else:
             text, problem = self._read_file(self._folder / str(reference["file"]), (*path, "file"))
         secret = text.strip()
-        if not problem and not _SECRET.fullmatch(secret):
-            problem = "the secret must be printable ASCII without spaces"
+        problem = problem or _find_problem(secret)
         if problem:
             self._findings.add(self._document, path, problem)
             return None
@@ -101,6 +107,17 @@ class _Reader:
         if len(data) > _MAX_SECRET_BYTES:
             return "", f"the file must have at most {_MAX_SECRET_BYTES} bytes"
         return text, "" if text.strip() else "the file is empty"
+
+
+def _find_problem(secret: str) -> str:
+    """Return why `secret` cannot be one, "" if it can.  The sentence does not repeat it."""
+    if not _SECRET.fullmatch(secret):
+        return "the secret must be printable ASCII without spaces"
+    if len(secret) > 1 and secret[0] == secret[-1] and secret[0] in _QUOTES:
+        return "the secret is in quotes; remove them (docker --env-file and systemd keep them as part of the value)"
+    if _ASSIGNMENT.match(secret):
+        return "the secret must be the value alone; remove the name and the = in front of it"
+    return ""
 
 
 def _read_environment(name: str) -> tuple[str, str]:

@@ -12,10 +12,18 @@ from tornado_proxy.config.secrets import read_secrets
 from tornado_proxy.config.settings import ADMIN_PORT, CLIENT_PORT, DEFAULT_HOST, ProviderSettings
 from tornado_proxy.domain.document import Document, read_section
 from tornado_proxy.domain.document import Path as DocumentPath
+from tornado_proxy.providers.registry import PROVIDERS
 from tornado_proxy.wire.headers import HOP_BY_HOP, PRIVATE
 
 #: Addresses that listen on all interfaces, so that they collide with every other address.
 _WILDCARD_ADDRESSES = frozenset({"0.0.0.0", "::"})  # noqa: S104  compared, not bound
+
+#: Paths that follow a base URL, longest first.  Copied with it, each request would name its path twice.
+_ENDPOINTS = sorted(
+    {endpoint.path for provider in PROVIDERS for endpoint in provider.endpoints if "{" not in endpoint.path},
+    key=len,
+    reverse=True,
+)
 
 
 def read_providers(
@@ -67,6 +75,10 @@ def _check_base_url(document: Document, url: object, path: DocumentPath, finding
         findings.add(document, path, "must be an http or https URL such as https://api.example.com")
     elif "?" in url or "#" in url or "@" in parts.netloc:
         findings.add(document, path, "must have no query, fragment or credentials")
+    else:
+        endpoint = next((known for known in _ENDPOINTS if parts.path.rstrip("/").endswith(known)), None)
+        if endpoint is not None:
+            findings.add(document, path, f"must end before the path of an endpoint; remove {endpoint}")
 
 
 def _check_ca_file(document: Document, name: object, path: DocumentPath, findings: Findings) -> str | None:
