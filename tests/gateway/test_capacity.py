@@ -171,6 +171,21 @@ def test_wait_for_idle_returns_when_the_last_request_ends(busy: tuple[Capacity, 
     assert virtual_time.run(run()) == 5
 
 
+@pytest.mark.parametrize("last", ["arriving", "running"])
+def test_wait_for_idle_waits_for_arriving_and_running_requests(last: str) -> None:
+    async def run() -> float:
+        capacity, arriving, running = Capacity(), Request(), Request()
+        capacity.add_arriving(arriving, "p")
+        capacity.add(running, "p")
+        loop = asyncio.get_running_loop()
+        loop.call_later(5 if last == "arriving" else 1, capacity.discard, arriving)
+        loop.call_later(5 if last == "running" else 1, capacity.discard, running)
+        await capacity.wait_idle(30)
+        return loop.time()
+
+    assert virtual_time.run(run()) == 5
+
+
 def test_wait_for_idle_returns_after_its_limit(busy: tuple[Capacity, Request]) -> None:
     async def run() -> float:
         await busy[0].wait_idle(30)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from tornado_proxy.domain.usage import Basis
 from tornado_proxy.snapshot import Snapshot
 
 WORK = (created(), delta())
+TRANSLATION = "/openai/v1/realtime/translations?model=gpt-realtime-translate"
 CLEAR = b'{"type": "output_audio_buffer.clear"}'
 
 
@@ -342,7 +344,9 @@ def test_message_of_either_side_postpones_the_idle_timeout(gateway: Gateway) -> 
     assert play(gateway, act).client.closes[0] == (1001, "no message for 900 s")
 
 
-def test_credential_that_stays_valid_is_checked_and_the_session_goes_on(gateway: Gateway) -> None:
+def test_credential_that_stays_valid_is_checked_each_minute_and_the_session_goes_on() -> None:
+    # Limits are checked four times per idle timeout, so more often than the credential.
+    gateway = Gateway(make_snapshot(websockets={"idle_timeout_s": 80}))
     checked: list[Snapshot] = []
     recheck = gateway.admission.recheck
 
@@ -353,7 +357,9 @@ def test_credential_that_stays_valid_is_checked_and_the_session_goes_on(gateway:
     gateway.admission.recheck = count  # type: ignore[method-assign]
 
     async def act(session: Session) -> None:
-        await asyncio.sleep(245)
+        for _ in range(5):
+            await asyncio.sleep(50)
+            await session.from_provider("{}")
         assert len(checked) == 4
         session.socket.end()
 
@@ -368,6 +374,19 @@ def test_close_reason_fits_into_a_control_frame(gateway: Gateway) -> None:
 
     assert reason is not None
     assert len(reason) == 120
+
+
+def test_session_that_starts_with_a_model_without_a_price_is_closed(gateway: Gateway) -> None:
+    started = json.dumps({"type": "session.created", "session": {"id": "sess_1", "model": "gpt-next"}})
+
+    async def act(session: Session) -> None:
+        await session.from_provider(started)
+
+    session = play(gateway, act, TRANSLATION)
+
+    assert session.client.received == []
+    assert session.client.closes[0][0] == 1008
+    assert [record.intent for record in session.records] == gateway.ledger.begun
 
 
 # CLIENT_GONE
@@ -464,6 +483,24 @@ def test_write_that_fails_counts_as_a_client_that_left(gateway: Gateway, working
 
     assert session.socket.closes == [(1001, "")]
     assert [record.basis for record in session.records] == ([Basis.REPORTED] if working else [])
+
+
+def test_session_whose_writes_fail_is_recorded_as_the_client_s_end(gateway: Gateway) -> None:
+    started = json.dumps({"type": "session.created", "session": {"id": "sess_1", "model": "gpt-realtime-translate"}})
+
+    async def act(session: Session) -> None:
+        await session.from_provider(started)
+        session.client.gone = True
+        await session.from_provider('{"type": "session.output_transcript.delta", "elapsed_ms": 60000}')
+
+    (record,) = play(gateway, act, TRANSLATION).records
+
+    # One minute at 0.034.
+    assert (record.outcome, record.basis, record.cost.subtotal) == (
+        Outcome.CLIENT_CLOSED,
+        Basis.INFERRED,
+        Decimal("0.034"),
+    )
 
 
 # DRAINING
