@@ -136,3 +136,37 @@ def test_folder_is_no_ledger(write: WriteConfig, tmp_path: Path) -> None:
     faults = find_faults(write(write_provider("https://api.openai.com") + "ledger: {url: sqlite:///var}\n"))
 
     assert faults == ["proxy.yaml:4: ledger.url: var is a folder; name a file in it, such as ledger.db"]
+
+
+@pytest.mark.parametrize(
+    ("section", "fault"),
+    [
+        pytest.param("listen: {public_url: llm.example.com}", f"listen.public_url: {NOT_A_URL}", id="no URL"),
+        pytest.param(
+            "listen: {public_url: 'https://x.example/?a'}",
+            "listen.public_url: must have no query, fragment or credentials",
+            id="query",
+        ),
+        pytest.param(
+            "listen: {trusted_proxies: ['10.0.0.1/8']}",
+            "listen.trusted_proxies[0]: '10.0.0.1/8' is not a network such as 10.0.0.0/8, or an address; write it "
+            "without host bits",
+            id="host bits",
+        ),
+        pytest.param(
+            "cors: {allow_origins: ['https://app.example.com', '*']}",
+            "cors.allow_origins[1]: '*' is not an origin such as https://app.example.com (lower case, no path, no *)",
+            id="every origin",
+        ),
+        pytest.param(
+            "cors: {allow_origins: ['https://app.example.com/']}",
+            "cors.allow_origins[0]: 'https://app.example.com/' is not an origin such as https://app.example.com "
+            "(lower case, no path, no *)",
+            id="a path",
+        ),
+    ],
+)
+def test_invalid_public_address_or_origin_is_a_fault(write: WriteConfig, section: str, fault: str) -> None:
+    content = f"{section}\n{write_provider('https://api.openai.com')}"
+
+    assert find_faults(write(content)) == [f"proxy.yaml:1: {fault}"]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import fields, is_dataclass, replace
 from decimal import Decimal
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tornado_proxy.config.settings import (
     ListenSettings,
     PricingSettings,
     ProviderSettings,
+    PublicSettings,
     Settings,
     StreamSettings,
     WebSocketSettings,
@@ -27,8 +29,11 @@ from tornado_proxy.domain.ledger_address import PostgresAddress
 
 BASE = Path("/etc/proxy")
 
+PUBLIC = {"public_url": "https://llm.example.com/", "trusted_proxies": ["10.0.0.0/8", "fd00::1"]}
+
 FULL: dict[str, object] = {
-    "listen": {"host": "0.0.0.0", "port": 80, "reuse_port": True},  # noqa: S104  nothing listens
+    "listen": {"host": "0.0.0.0", "port": 80, "reuse_port": True, **PUBLIC},  # noqa: S104  nothing listens
+    "cors": {"allow_origins": ["https://app.example.com"]},
     "admin": {"host": "::1", "port": 81},
     "providers": {"openai": {"base_url": "https://api.openai.com", "api_key": {"env": "KEY"}}},
     "pricing": {"path": "prices", "surcharge_rate": "0.05"},
@@ -70,6 +75,11 @@ def test_each_setting_has_its_field_and_type() -> None:
 
     assert settings.listen == ListenSettings("0.0.0.0", 80, reuse_port=True)  # noqa: S104  nothing listens
     assert settings.admin == ListenSettings("::1", 81, reuse_port=False)
+    assert settings.public == PublicSettings(
+        "https://llm.example.com",
+        (IPv4Network("10.0.0.0/8"), IPv6Network("fd00::1/128")),
+        frozenset({"https://app.example.com"}),
+    )
     assert settings.providers == PROVIDERS
     assert settings.pricing == PricingSettings(Path("/etc/proxy/prices"), Decimal("0.05"))
     assert settings.ledger == LedgerSettings(Path("/etc/proxy/../var/ledger.db"), fsync=True)

@@ -10,10 +10,12 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2 as httpx
 import pytest
 
 from tests.docs.pages import DOCS, fences
-from tests.harness import TIMEOUT_S, ProxyProcess
+from tests.harness import TIMEOUT_S, ProxyProcess, mint
+from tests.server.chat import MESSAGE
 from tests.server.raw_provider import END, EVENT, SSE, USAGE, chat_request, chunk, read_request, run_against
 
 _TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -77,6 +79,33 @@ def test_stream_is_relayed_without_delay_with_the_documented_settings(tmp_path: 
     send_rest = asyncio.Event()
 
     assert run_against(serve, tmp_path, act).endswith(b"data: [DONE]\n\n\r\n" + END)
+
+
+def test_results_url_leads_to_nginx_with_the_documented_settings(tmp_path: Path) -> None:
+    results = "https://api.anthropic.com/v1/messages/batches/msgbatch_1/results"
+    batch = f'{{"id":"msgbatch_1","type":"message_batch","processing_status":"in_progress","results_url":"{results}"}}'
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(batch)}\r\n\r\n"
+        writer.write((head + batch).encode())
+        await writer.drain()
+
+    async def act(proxy: ProxyProcess) -> tuple[int, str]:
+        with nginx(tmp_path / "nginx", proxy, documented_settings()) as port:
+            _, writer = await connect(port)
+            writer.close()
+            body = {"requests": [{"custom_id": "a", "params": MESSAGE}]}
+            # A client cannot state another host or scheme.
+            headers = {"x-api-key": mint(), "X-Forwarded-Proto": "https", "Forwarded": "host=evil.example"}
+            async with httpx.AsyncClient(timeout=TIMEOUT_S) as client:
+                url = f"http://127.0.0.1:{port}/anthropic/v1/messages/batches"
+                created = await client.post(url, json=body, headers=headers)
+            return port, created.json()["results_url"]
+
+    port, url = run_against(serve, tmp_path, act)
+
+    assert url == f"http://127.0.0.1:{port}/anthropic/v1/messages/batches/msgbatch_1/results"
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_call_is_metered_over_a_sideband_until_it_is_hung_up(proxy: ProxyProcess
     with client(proxy) as gpt:
         made = gpt.realtime.calls.with_raw_response.create(sdp=OFFER, session=SESSION)  # type: ignore[arg-type]
         call_id = made.headers["location"].rpartition("/")[2]
-        assert made.headers["location"] == f"/v1/realtime/calls/{call_id}"
+        assert made.headers["location"] == f"/openai/v1/realtime/calls/{call_id}"
         (record,) = proxy.read_session_records(call_id, 1)
         gpt.realtime.calls.hangup(call_id)
 

@@ -157,6 +157,36 @@ def test_key_is_masked_in_every_part_of_a_response(proxy: ProxyProcess, provider
     assert json.loads(line)["upstream_request_id"] == "r-" + "*" * len(OPENAI_KEY)
 
 
+@pytest.mark.parametrize(
+    ("headers", "base"),
+    [
+        pytest.param({}, None, id="the address of the request"),
+        pytest.param(
+            {"Host": "llm.example.com", "X-Forwarded-Proto": "https", "X-Forwarded-Prefix": "/ai"},
+            "https://llm.example.com/ai",
+            id="as a proxy on this machine states it",
+        ),
+    ],
+)
+def test_results_url_leads_to_the_proxy_and_not_to_the_provider(
+    headers: dict[str, str], base: str | None, proxy: ProxyProcess, provider: ReplayProvider
+) -> None:
+    results = "/v1/messages/batches/msgbatch_1/results"
+    provider.response = ProviderResponse(
+        chunks=(f'{{"id":"msgbatch_1","results_url":"https://api.anthropic.com{results}"}}'.encode(),)
+    )
+    message = {"model": "claude-haiku-4-5", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
+
+    created = httpx.post(
+        proxy.base_url + "/anthropic/v1/messages/batches",
+        json={"requests": [{"custom_id": "a", "params": message}]},
+        headers={"x-api-key": mint(), **headers},
+        timeout=TIMEOUT_S,
+    )
+
+    assert created.json()["results_url"] == f"{base or proxy.base_url}/anthropic{results}"
+
+
 def test_log_metrics_and_ledger_contain_no_secret_and_no_prompt(proxy: ProxyProcess, provider: ReplayProvider) -> None:
     provider.response = ProviderResponse()
     token = mint(name="someone")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,6 +26,9 @@ _ENDPOINTS = sorted(
     key=len,
     reverse=True,
 )
+
+#: An origin as browsers write it (RFC 6454 section 6.2); a wildcard would let every page use a token that it has read.
+_ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:]+\])(?::\d{1,5})?")
 
 
 def read_providers(
@@ -52,13 +57,39 @@ def read_providers(
 
 
 def check_servers(document: Document, content: Mapping[str, object], findings: Findings) -> None:
-    """Add a fault if the admin port is the client port, and for each header that is never forwarded."""
+    """Add faults of the ports, the public URL, trusted proxies, origins and forwarded headers."""
     if not findings.has_fault(document, ("listen",)) and not findings.has_fault(document, ("admin",)):
         _check_ports(document, content, findings)
+    _check_public(document, content, findings)
     names = content.get("forward_headers")
     for index, name in enumerate(names if isinstance(names, list) else ()):
         if isinstance(name, str) and name.lower() in HOP_BY_HOP | PRIVATE:
             findings.add(document, ("forward_headers", index), f"{name} is never forwarded to a provider; remove it")
+
+
+def _check_public(document: Document, content: Mapping[str, object], findings: Findings) -> None:
+    listen, cors = read_section(content, "listen"), read_section(content, "cors")
+    _check_base_url(document, listen.get("public_url"), ("listen", "public_url"), findings)
+    for index, network in _list_texts(document, listen, ("listen", "trusted_proxies"), findings):
+        try:
+            ip_network(network)
+        except ValueError:
+            rule = f"{network!r} is not a network such as 10.0.0.0/8, or an address; write it without host bits"
+            findings.add(document, ("listen", "trusted_proxies", index), rule)
+    for index, origin in _list_texts(document, cors, ("cors", "allow_origins"), findings):
+        if not _ORIGIN.fullmatch(origin):
+            rule = f"{origin!r} is not an origin such as https://app.example.com (lower case, no path, no *)"
+            findings.add(document, ("cors", "allow_origins", index), rule)
+
+
+def _list_texts(
+    document: Document, section: Mapping[str, object], path: DocumentPath, findings: Findings
+) -> list[tuple[int, str]]:
+    """Return the texts of the list at `path` with their indexes, without those that have a fault."""
+    values = section.get(str(path[-1]))
+    if not isinstance(values, list) or findings.has_fault(document, path):
+        return []
+    return [(index, value) for index, value in enumerate(values) if isinstance(value, str)]
 
 
 def _check_base_url(document: Document, url: object, path: DocumentPath, findings: Findings) -> None:

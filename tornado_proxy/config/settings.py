@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 from tornado_proxy.config.bundled import conf_path
@@ -21,6 +22,9 @@ from tornado_proxy.domain.ledger_address import LedgerAddress
 #: Loopback only: exposing the proxy is the operator's decision, because it needs a TLS terminator in front.
 DEFAULT_HOST = "127.0.0.1"
 CLIENT_PORT = 8080
+
+#: A reverse proxy on the same machine.
+DEFAULT_TRUSTED_PROXIES = ("127.0.0.0/8", "::1")
 ADMIN_PORT = 8081
 
 
@@ -31,6 +35,21 @@ class ListenSettings:
     host: str
     port: int
     reuse_port: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PublicSettings:
+    """How clients see the server.
+
+    Attributes:
+        url: The root URL that clients use, without a final slash; None to derive it from each request.
+        trusted_proxies: The networks whose X-Forwarded-* and Forwarded headers count.
+        allow_origins: Origins of pages in browsers that may send HTTP requests (CORS).
+    """
+
+    url: str | None = None
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    allow_origins: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +155,7 @@ class Settings:
     limits: LimitSettings
     websockets: WebSocketSettings
     shutdown: ShutdownSettings
+    public: PublicSettings = field(default_factory=PublicSettings)
     models_list: str = "filtered"
     speech_usage: str = "exact"
     forward_headers: frozenset[str] = field(default_factory=frozenset)
@@ -190,6 +210,7 @@ def make_settings(
         ),
         websockets=_read_websockets(read_section(content, "websockets")),
         shutdown=ShutdownSettings(drain_s=_read_number(read_section(content, "shutdown"), "drain_s", 30)),
+        public=_read_public(read_section(content, "listen"), read_section(content, "cors")),
         models_list=str(content.get("models_list", "filtered")),
         speech_usage=str(content.get("speech_usage", "exact")),
         forward_headers=frozenset(name.lower() for name in _read_texts(content.get("forward_headers"))),
@@ -201,6 +222,16 @@ def _read_listen(section: Mapping[str, object], port: int) -> ListenSettings:
         host=str(section.get("host", DEFAULT_HOST)),
         port=int(_read_number(section, "port", port)),
         reuse_port=bool(section.get("reuse_port", False)),
+    )
+
+
+def _read_public(listen: Mapping[str, object], cors: Mapping[str, object]) -> PublicSettings:
+    url = listen.get("public_url")
+    trusted = _read_texts(listen.get("trusted_proxies", list(DEFAULT_TRUSTED_PROXIES)))
+    return PublicSettings(
+        url=url.rstrip("/") if isinstance(url, str) else None,
+        trusted_proxies=tuple(ip_network(network) for network in trusted),
+        allow_origins=frozenset(_read_texts(cors.get("allow_origins"))),
     )
 
 

@@ -21,12 +21,18 @@ _ID_BYTES, _IDS_PER_DRAW = 16, 256
 
 @dataclass(frozen=True, slots=True)
 class RequestHead:
-    """Request line and headers.  `target` is raw; `received_at` is aware UTC."""
+    """Request line and headers.
+
+    `target` is raw; `received_at` is aware UTC; `peer` is the address of the connection's other end, "" if it has none;
+    `scheme` is that of the connection, http or https.
+    """
 
     method: str
     target: str
     headers: Sequence[tuple[str, str]]
     received_at: datetime
+    peer: str = ""
+    scheme: str = "http"
 
     def header(self, name: str) -> str:
         """Return the value of header `name` (lower case), several lines joined by commas, "" if missing."""

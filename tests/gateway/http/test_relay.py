@@ -73,6 +73,36 @@ def relayed(gateway: Gateway, *steps: Step, act: Callable[[Run], Any] | None = N
     return asyncio.run(run())
 
 
+def test_redirect_to_another_host_is_an_error_without_its_location(gateway: Gateway) -> None:
+    redirect = UpstreamResponseHead(307, "Moved", (("Location", "https://evil.example/v1/chat/completions"),))
+
+    run, end = relayed(gateway, redirect, b"")
+
+    assert run.client.head is None
+    assert run.client.error is not None
+    assert (run.client.error.status, run.client.error.code, end.outcome) == (
+        502,
+        "upstream_error",
+        Outcome.UPSTREAM_ERROR,
+    )
+    assert "evil" not in run.client.error.message
+
+
+def test_location_to_another_host_is_dropped_from_a_paid_response(gateway: Gateway) -> None:
+    headers = (("Content-Type", "application/json"), ("Location", "https://evil.example/x"))
+
+    run, end = relayed(gateway, UpstreamResponseHead(200, "OK", headers), RESPONSE)
+
+    assert run.client.head == (200, "OK", [("Content-Type", "application/json")])
+    assert (run.client.body, end.outcome) == (RESPONSE, Outcome.COMPLETED)
+
+
+def test_redirect_within_the_provider_keeps_the_client_s_prefix(gateway: Gateway) -> None:
+    run, _ = relayed(gateway, UpstreamResponseHead(308, "Moved", (("Location", "/v1/chat/other"),)), b"")
+
+    assert run.client.head == (308, "Moved", [("Location", "/openai/v1/chat/other")])
+
+
 def leave(run: Run) -> None:
     run.client.leave()
     run.relay.client_left()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 from tornado.util import ObjectDict
 
@@ -19,15 +19,13 @@ from tornado_proxy.gateway.capacity import HeldBytes
 from tornado_proxy.gateway.context import RequestContext, RequestHead
 from tornado_proxy.gateway.http.relay import HttpRelay, RelayHooks
 from tornado_proxy.gateway.http.response_rewrite import make_rewrite
+from tornado_proxy.gateway.public_url import own_base_url
 from tornado_proxy.gateway.realtime.sideband import CallSideband
 from tornado_proxy.gateway.recorder import FinishedRequest
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.http_server.response_writer import ResponseWriter
 from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
 from tornado_proxy.providers.contract import HttpEndpoint
-
-#: A host and optional port that can be written into a URL inside JSON.
-_HOST = re.compile(r"[A-Za-z0-9.\-]+(?::\d+)?|\[[0-9a-fA-F:]+\](?::\d+)?")
 
 #: Bytes of a rejected body that are read and dropped, so that the client can read the response: closing a socket with
 #: unread data resets the connection, and the response is lost on the way.
@@ -161,7 +159,7 @@ class ProxyHandler(BaseHandler):
             lambda object_id: services.recorder.created(admitted.intent, context.redaction.text(object_id)),
             sideband.response_received if sideband is not None else None,
         )
-        rewrite = make_rewrite(admitted, self._base_url) if context.endpoint.rewrites_body else None
+        rewrite = make_rewrite(admitted, partial(own_base_url, context)) if context.endpoint.rewrites_body else None
         relay = self._relay = HttpRelay(admitted, meter, self, rewrite, hooks)
         if self._response.client_gone:
             relay.client_left()
@@ -186,7 +184,14 @@ class ProxyHandler(BaseHandler):
     def _request_head(self) -> RequestHead:
         request = self.request
         headers = list(request.headers.get_all())
-        return RequestHead(request.method or "", request.uri or "", headers, self._received_at)
+        return RequestHead(
+            request.method or "",
+            request.uri or "",
+            headers,
+            self._received_at,
+            peer=str(request.remote_ip or ""),
+            scheme=request.protocol,
+        )
 
     def _take_body(self) -> bytes:
         """Return the body and drop this handler's reference: it must not stay in memory while the response streams."""
@@ -206,13 +211,6 @@ class ProxyHandler(BaseHandler):
         """Return Content-Length in bytes, 0 if missing or malformed (Tornado rejects that next)."""
         declared = self.request.headers.get("Content-Length", "")
         return int(declared[:_MAX_LENGTH_DIGITS]) if declared.isascii() and declared.isdigit() else 0
-
-    def _base_url(self) -> str:
-        """Return the URL under which the client reaches this provider here, "" if its Host header fits no URL."""
-        host = self.request.host
-        forwarded = self.request.headers.get("X-Forwarded-Proto", "")
-        scheme = forwarded if forwarded in ("http", "https") else self.request.protocol
-        return f"{scheme}://{host}/{self.provider.prefix}" if _HOST.fullmatch(host) else ""
 
     # The client's side of the relay (gateway/http/relay.py, Client).
 

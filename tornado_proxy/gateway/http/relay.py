@@ -26,6 +26,7 @@ from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError, Upstream
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.gateway.admission import AdmittedRequest
 from tornado_proxy.gateway.capacity import DrainLimiter
+from tornado_proxy.gateway.public_url import own_location
 from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
 from tornado_proxy.providers.contract import ResponseEdit, ResponseHead
 from tornado_proxy.upstream.http.messages import UpstreamRequest, UpstreamResponseHead
@@ -214,8 +215,8 @@ class HttpRelay:
         )
         if gone:
             return
-        self._state = RelayState.STREAMING
         headers = self._response_headers(head, response, keep_length=edit is None, compressed=compressed)
+        self._state = RelayState.STREAMING
         redaction = self._admitted.context.redaction
         self._client.begin(head.status, redaction.text(head.reason), redaction.headers(headers))
 
@@ -231,9 +232,7 @@ class HttpRelay:
         if content_type is not None:
             headers = [(name, value) for name, value in headers if name.lower() != "content-type"]
             headers.append(("Content-Type", content_type))
-        if head.get("location") is not None:
-            headers = [(name, self._own_location(name, value)) for name, value in headers]
-        return headers
+        return headers if head.get("location") is None else self._redirect(head, headers)
 
     def _is_compressed(self, head: UpstreamResponseHead) -> bool:
         """Return True for a body compressed despite Accept-Encoding: identity; it is relayed, but not metered."""
@@ -256,9 +255,23 @@ class HttpRelay:
         make_edit = self._admitted.context.endpoint.response_edits.body
         return self._edit if make_edit is None or compressed else make_edit(self._admitted.facts, response)
 
-    def _own_location(self, name: str, value: str) -> str:
-        """Return a Location without the provider's own address, so that it leads back to the proxy."""
-        return value.removeprefix(self._admitted.access.settings.base_url) if name.lower() == "location" else value
+    def _redirect(self, head: UpstreamResponseHead, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Return the headers with a Location that leads to the proxy, or without one that leads elsewhere.
+
+        Raises:
+            UpstreamError: the response is a redirect to elsewhere.
+        """
+        kept: list[tuple[str, str]] = []
+        for name, value in headers:
+            own = value
+            if name.lower() == "location":
+                base_url = self._admitted.access.settings.base_url
+                own = own_location(self._admitted.context, base_url, value) or ""
+                if not own and 300 <= head.status < 400:
+                    raise UpstreamError("the provider redirects the request to another host, which is not followed")
+            if own:
+                kept.append((name, own))
+        return kept
 
     async def _relay_body(self, exchange: ProviderExchange) -> None:
         if not exchange.held_bytes and not exchange.finished and self._state is RelayState.STREAMING:

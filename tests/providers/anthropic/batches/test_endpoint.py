@@ -128,6 +128,29 @@ def test_results_url_leads_to_the_proxy_and_no_other_byte_changes() -> None:
     assert batches.rewrite_urls(b'{"results_url":null}', "http://here") == b'{"results_url":null}'
 
 
+@pytest.mark.parametrize(
+    ("url", "changed"),
+    [
+        pytest.param(
+            "https://gateway.example/anthropic/v1/messages/batches/b1/results",
+            '"https://me/anthropic/v1/messages/batches/b1/results"',
+            id="a provider with a path prefix",
+        ),
+        pytest.param(
+            r"https:\/\/api.anthropic.com\/v1\/messages\/batches\/b1\/results",
+            '"https://me/anthropic/v1/messages/batches/b1/results"',
+            id="escaped slashes",
+        ),
+        pytest.param("https://evil.example/steal", "null", id="elsewhere"),
+        pytest.param("https://evil.example/?/v1/messages/batches/b1/results", "null", id="elsewhere, by its path"),
+    ],
+)
+def test_results_url_never_leads_elsewhere(url: str, changed: str) -> None:
+    body = f'{{"results_url": "{url}"}}'.encode()
+
+    assert batches.rewrite_urls(body, "https://me/anthropic") == f'{{"results_url": {changed}}}'.encode()
+
+
 def line(custom_id: object, kind: str, **message: Any) -> bytes:
     """Return one line of results."""
     result = {"type": kind, **({"message": message} if message else {})}

@@ -41,9 +41,13 @@ PATH = "/v1/messages/batches"
 #: Seconds between two polls of a batch.  Most batches end within an hour, the limit is 24 hours.
 MAX_POLL_INTERVAL_S = 300.0
 
-#: The member that states the URL of the results: group 1 ends before the provider's host, group 2 begins after it.
-_RESULTS_URL = re.compile(rb'("results_url"\s*:\s*")https?://[^/"\\]+(/v1/messages/batches/[^"\\]*")')
+#: The member that states the URL of the results, and its value.
+_RESULTS_URL = re.compile(rb'("results_url"\s*:\s*)("(?:[^"\\]|\\.)*")')
 
+#: The path of results at the provider, whatever its base URL.
+_RESULTS_PATH = re.compile(r"https?://[^?#]*?(/v1/messages/batches/[A-Za-z0-9_-]+/results)")
+
+_TEXT = msgspec.json.Decoder(str)
 _ENTRIES = msgspec.json.Decoder(list[msgspec.Raw])
 
 
@@ -115,9 +119,15 @@ def has_ended(state: bytes) -> bool:
 def rewrite_urls(body: bytes, base_url: str) -> bytes:
     """Return a batch, or a list of batches, whose `results_url` leads to the proxy.
 
-    SDKs request `results_url` with the client's token, which the provider does not know.
+    SDKs request `results_url` with the client's token, which the provider does not know.  Another URL than that of
+    results becomes null, which SDKs read as "not ready", for the same reason.
     """
-    return _RESULTS_URL.sub(rb"\g<1>" + base_url.encode().replace(b"\\", b"") + rb"\g<2>", body)
+
+    def replace_url(member: re.Match[bytes]) -> bytes:
+        results = _RESULTS_PATH.fullmatch(_TEXT.decode(member[2]))
+        return member[1] + (b"null" if results is None else msgspec.json.encode(base_url + results[1]))
+
+    return _RESULTS_URL.sub(replace_url, body)
 
 
 _EDITS = ResponseEdits(rewrite_urls=rewrite_urls)
