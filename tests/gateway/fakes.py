@@ -283,6 +283,8 @@ class FakeClient:
         self.was_cut = False
         self.error: UpstreamError | None = None
         self.gone = False
+        #: True if the socket has taken the whole response.
+        self.delivered = False
 
     def leave(self) -> None:
         self.gone = True

@@ -34,9 +34,11 @@ class ResponseWriter:
     __slots__ = (
         "_close_delimited",
         "_connection",
+        "_delivery",
         "_head",
         "_http10",
         "_pending_write",
+        "_remaining_bytes",
         "_request",
         "_without_body",
         "client_gone",
@@ -53,6 +55,10 @@ class ResponseWriter:
         self._close_delimited = False
         self._head: tuple[ResponseStartLine, HTTPHeaders] | None = None
         self._pending_write: asyncio.Future[None] | None = None
+        #: Body bytes up to the stated Content-Length; None without one.
+        self._remaining_bytes: int | None = None
+        #: Done when the socket has the last byte of the response; None before that byte is written.
+        self._delivery: asyncio.Future[None] | None = None
         #: True after the headers have been written: an error response is no longer possible.
         self.headers_sent = False
         self.client_gone = False
@@ -61,6 +67,15 @@ class ResponseWriter:
     def closed(self) -> bool:
         """True if the connection has closed."""
         return self._connection.stream.closed()
+
+    @property
+    def delivered(self) -> bool:
+        """True if the socket has taken the whole response.
+
+        A client that has read all bytes of the stated length can close before finish() is called, and leaves nothing.
+        """
+        delivery = self._delivery
+        return delivery is not None and delivery.done() and delivery.exception() is None
 
     def begin(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None:
         """Set the response head, which is written together with the first bytes of the body.
@@ -81,6 +96,8 @@ class ResponseWriter:
             reason = responses.get(status, "Unknown")
         self._head = ResponseStartLine("", status, reason), fields
         self._without_body |= status in _STATUSES_WITHOUT_BODY
+        if not self._without_body and "Content-Length" in fields:
+            self._remaining_bytes = int(fields["Content-Length"])
 
     def send(self, data: bytes) -> asyncio.Future[None]:
         """Write `data`; empty data writes the head alone.  Return a future that is done when the socket has the bytes.
@@ -90,7 +107,7 @@ class ResponseWriter:
         Raises:
             StreamClosedError: the client has disconnected.
         """
-        if self.client_gone:
+        if self.client_gone or self.closed:
             raise StreamClosedError
         if self._without_body:
             data = b""
@@ -98,6 +115,10 @@ class ResponseWriter:
             write = self._write_head(data)
         else:
             write = self._connection.write(data)
+        if self._remaining_bytes is not None:
+            self._remaining_bytes -= len(data)
+            if self._remaining_bytes == 0:
+                self._note_last_byte()
         # Keep no finished future: the traceback of its error holds the frames that awaited it, which hold this writer.
         self._pending_write = None if write.done() else write
         return write
@@ -161,14 +182,26 @@ class ResponseWriter:
         HTTP1Connection's future is not enough: it does not cover the terminating chunk, and it hides the
         StreamClosedError of a client that has disconnected.
         """
-        write = self.send(data)
+        self.send(data)
         # A close callback would keep the handler in memory for as long as the connection is kept alive.
         self._connection.set_close_callback(None)
         self._connection.finish()
+        if self._delivery is None:
+            self._note_last_byte()
+        assert self._delivery is not None
+        self._pending_write = None if self._delivery.done() else self._delivery
+        return self._delivery
+
+    def _note_last_byte(self) -> None:
+        """Set `_delivery`: the last byte of the response has been written."""
         stream = self._connection.stream
         if stream.writing():
             # An empty write is done after all writes before it, the terminating chunk included.
-            self._pending_write = write = stream.write(b"")
-        elif stream.error is not None:
-            raise StreamClosedError(stream.error)
-        return write
+            self._delivery = stream.write(b"")
+            return
+        self._delivery = asyncio.get_running_loop().create_future()
+        if stream.error is None:
+            self._delivery.set_result(None)
+        else:
+            self._delivery.set_exception(StreamClosedError(stream.error))
+            self._delivery.exception()  # marks it as retrieved: it may never be awaited

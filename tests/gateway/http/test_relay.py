@@ -238,6 +238,19 @@ def test_client_that_leaves_after_the_last_byte_has_a_completed_request(gateway:
     assert asyncio.run(run()).outcome is Outcome.COMPLETED
 
 
+def test_client_that_has_read_all_may_leave_before_the_provider_ends(gateway: Gateway) -> None:
+    release = asyncio.Event()
+
+    def read_all_then_leave(run: Run) -> None:
+        run.client.delivered = True
+        leave_then_complete(release)(run)
+
+    run, end = relayed(gateway, OK, RESPONSE[:-1], release, RESPONSE[-1:], act=read_all_then_leave)
+
+    assert (end.outcome, end.status) == (Outcome.COMPLETED, 200)
+    assert run.meter.close(end).basis is Basis.REPORTED
+
+
 @pytest.mark.parametrize("before_head", [True, False], ids=["before the head", "in the body"])
 def test_shutdown_cuts_the_response_so_that_it_never_looks_complete(gateway: Gateway, before_head: bool) -> None:
     never = asyncio.Event()

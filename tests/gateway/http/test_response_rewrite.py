@@ -11,6 +11,7 @@ import pytest
 
 from tests import harness
 from tests.gateway.fakes import Gateway, make_snapshot, request_head
+from tornado_proxy.domain.errors import UpstreamError
 from tornado_proxy.gateway.http.response_rewrite import WholeBodyEdit, make_rewrite
 
 BASE_URL = "https://llm.example.com/anthropic"
@@ -105,3 +106,13 @@ def test_short_lived_key_is_replaced_by_one_that_opens_the_same_session() -> Non
     assert caller.session.provider_key.reveal() == body["value"]
     assert caller.session.query == "model=gpt-realtime"
     assert (caller.participant, caller.project_id) == ("ada", harness.PROJECT)
+
+
+def test_body_above_eight_mib_is_not_held() -> None:
+    edit = WholeBodyEdit([])
+    edit.feed(b"x" * (8 * 1024 * 1024))
+
+    with pytest.raises(UpstreamError, match="larger than 8 MiB and cannot be cut to what you may see"):
+        edit.feed(b"x")
+
+    assert edit.close() == b""

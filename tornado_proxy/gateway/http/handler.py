@@ -218,6 +218,11 @@ class ProxyHandler(BaseHandler):
         """Set the response head."""
         self._response.begin(status, reason, [*headers, (REQUEST_ID_HEADER, self.request_id)])
 
+    @property
+    def delivered(self) -> bool:
+        """True if the client's socket has taken the whole response."""
+        return self._response.delivered
+
     def send(self, data: bytes) -> Awaitable[None]:
         """Write `data`; the result is done when the socket has taken it."""
         return self._response.send(data)

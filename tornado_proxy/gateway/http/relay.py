@@ -51,6 +51,10 @@ class RelayState(Enum):
 class Client(Protocol):
     """The client's side of a relay.  `send` and `finish_response` raise StreamClosedError if the client has left."""
 
+    @property
+    def delivered(self) -> bool:
+        """True if the client's socket has taken the whole response."""
+
     def begin(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None:
         """Set the response head, which leaves with the first bytes."""
 
@@ -135,7 +139,9 @@ class HttpRelay:
         self._admitted = admitted
         self._meter = meter
         self._client = client
-        self._edit = rewrite
+        self._rewrite = self._edit = rewrite
+        #: True if the head waits for the whole body, which is rewritten: an error response is possible to the end.
+        self._head_held = False
         self._hooks = hooks
         self._redactor = Redactor(admitted.context.redaction)
         self._state = RelayState.READY
@@ -164,7 +170,7 @@ class HttpRelay:
         if self._state is RelayState.DELIVERED:
             return
         self._lose_client()
-        if self._exchange is None or self._drains is None:
+        if self._client.delivered or self._exchange is None or self._drains is None:
             return
         streams = self._admitted.context.snapshot.settings.streams
         if streams.on_client_disconnect == "cancel":
@@ -196,6 +202,9 @@ class HttpRelay:
         try:
             await self._relay_body(exchange)
         except UpstreamError as error:
+            if self._head_held and self._state is RelayState.STREAMING:
+                self._state = RelayState.WAITING
+                return await self._fail_before_response(error)
             self._note(error)
             self._client.cut()
             return self._end()
@@ -215,6 +224,7 @@ class HttpRelay:
         )
         if gone:
             return
+        self._head_held = edit is not None and edit is self._rewrite
         headers = self._response_headers(head, response, keep_length=edit is None, compressed=compressed)
         self._state = RelayState.STREAMING
         redaction = self._admitted.context.redaction
@@ -274,15 +284,19 @@ class HttpRelay:
         return kept
 
     async def _relay_body(self, exchange: ProviderExchange) -> None:
-        if not exchange.held_bytes and not exchange.finished and self._state is RelayState.STREAMING:
+        if self._state is RelayState.STREAMING and not (self._head_held or exchange.held_bytes or exchange.finished):
             await self._written(self._send(b""))  # send the head before the first body byte arrives
         while data := await exchange.read():
             self._feed_meter(data)
             if exchange.complete:
                 await self._finish(data)
                 return
-            if self._state is RelayState.STREAMING:
-                pending = self._send(self._redactor.feed(self._edit.feed(data) if self._edit is not None else data))
+            if self._state is not RelayState.STREAMING:
+                continue
+            edited = self._edit.feed(data) if self._edit is not None else data
+            if not self._head_held:
+                pending = self._send(self._redactor.feed(edited))
+                del edited
                 del data  # the client's connection holds the bytes, perhaps for long: hold no second copy
                 await self._written(pending)
         await self._finish(b"")
@@ -322,8 +336,11 @@ class HttpRelay:
 
     def _lose_client(self) -> None:
         """Note that the client has left.  Tornado calls client_left() as well, which starts the drain's limit."""
-        if self._state is RelayState.STOPPED:
-            return  # end() has cut the connection: the client did not leave on its own
+        if self._state in (RelayState.STOPPED, RelayState.DELIVERED):
+            return  # end() has cut the connection, or the client has read all: it did not leave early
+        if self._client.delivered:
+            self._state = RelayState.DELIVERED
+            return
         self._state = RelayState.CLIENT_GONE
         self._progress = _Progress(
             CLIENT_CLOSED_REQUEST, self._progress.first_byte_at, self._progress.upstream_request_id

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 
+from tornado_proxy.domain.errors import UpstreamError
 from tornado_proxy.domain.identity import Secret, SessionGrant
+from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.admission import AdmittedRequest, usable_model
 from tornado_proxy.providers.contract import ModelList, ResponseEdit
 from tornado_proxy.providers.shared.list_filter import correct_cursors, keep_entries
@@ -14,15 +16,32 @@ from tornado_proxy.providers.shared.list_filter import correct_cursors, keep_ent
 Rewrite = Callable[[bytes], bytes]
 
 
+#: Bytes of a body that is held to be rewritten.  The longest list of batches (1,000) has 2 MB; a provider that sends
+#: more than this is broken or hostile, and rewriting takes several times the memory.
+MAX_HELD_BYTES = 8 * MIB
+
+
 class WholeBodyEdit:
     """Holds a body until it is complete, then applies `rewrites` in order.  A list has some 50 KB, a batch 1 KB."""
 
     def __init__(self, rewrites: Sequence[Rewrite]) -> None:
         self._rewrites = rewrites
         self._chunks: list[bytes] = []
+        self._held_bytes = 0
 
     def feed(self, data: bytes) -> bytes:
-        """Keep the next bytes; return b""."""
+        """Keep the next bytes; return b"".
+
+        Raises:
+            UpstreamError: the body is too large to be held.
+        """
+        self._held_bytes += len(data)
+        if self._held_bytes > MAX_HELD_BYTES:
+            self._chunks.clear()
+            raise UpstreamError(
+                f"the provider's response is larger than {MAX_HELD_BYTES // MIB} MiB "
+                "and cannot be cut to what you may see"
+            )
         self._chunks.append(data)
         return b""
 
