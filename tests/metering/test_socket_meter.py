@@ -254,9 +254,9 @@ def test_close_leaves_an_estimate_of_running_work_and_unsettled_requests() -> No
 
 def test_second_close_returns_no_record() -> None:
     metered = Metered(report("a", Basis.ESTIMATED))
-    metered.expect("r1", "r2")
-    metered.apply(STARTED_A)
-    metered.meter.close(Outcome.SHUTDOWN)
+    metered.expect("r1", "r2", "r3")
+    metered.apply(STARTED_A, STARTED_B)
+    assert len(metered.meter.close(Outcome.SHUTDOWN)) == 3
 
     assert metered.meter.close(Outcome.SHUTDOWN) == []
     assert not metered.meter.working

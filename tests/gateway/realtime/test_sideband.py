@@ -391,6 +391,17 @@ def test_each_end_by_the_proxy_hangs_up_once_and_closes_the_sideband(
     assert all(reason in vars(line)["reason"] for line in warnings if reason is not None)
 
 
+def test_sideband_that_breaks_as_the_call_is_hung_up_is_not_connected_again(gateway: Gateway) -> None:
+    async def act(call: Call, socket: FakeSocket) -> None:
+        socket.end(broken=True)
+        await server_shuts_down(call, socket)
+
+    call = metered(gateway, act)
+
+    assert len(call.connect.requests) == 1
+    assert call.provider.paths == [HANG_UP]
+
+
 def test_call_that_changes_its_model_after_new_work_is_hung_up_too(gateway: Gateway) -> None:
     call = metered(gateway, model_has_no_price_while_an_intent_is_stored)
 
@@ -405,6 +416,8 @@ def test_working_call_is_hung_up_at_shutdown_when_its_work_has_ended(gateway: Ga
         await virtual_time.settle()
         assert call.provider.requests == []
         socket.deliver(done())
+        await virtual_time.settle()
+        assert call.provider.paths == [HANG_UP]
 
     call = metered(gateway, act)
 

@@ -1,0 +1,326 @@
+"""How a request arrives and ends at its handler, with a connection in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from tornado.http1connection import HTTP1Connection
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
+from tornado.iostream import StreamClosedError
+from tornado.web import Application
+
+from tests import harness
+from tests.gateway.fakes import FakeExchange, FakeUpstream, Gateway, make_project, make_snapshot
+from tornado_proxy.domain.errors import UpstreamError
+from tornado_proxy.domain.record import Outcome
+from tornado_proxy.domain.usage import Basis
+from tornado_proxy.gateway.http import handler as handler_module
+from tornado_proxy.gateway.http.handler import ProxyHandler
+from tornado_proxy.upstream.http.messages import UpstreamResponseHead
+
+CHAT = "/openai/v1/chat/completions"
+BODY = json.dumps({"model": "gpt-4o-mini", "messages": []}).encode()
+USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+RESPONSE = json.dumps({"id": "chatcmpl-1", "model": "gpt-4o-mini", "choices": [], "usage": USAGE}).encode()
+OK = UpstreamResponseHead(200, "OK", (("Content-Type", "application/json"),))
+MIB = 1024 * 1024
+
+
+class MemoryStream:
+    """The client's connection as HTTP1Connection uses it: keeps the bytes that are written."""
+
+    max_buffer_size = 1024 * 1024
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.error: BaseException | None = None
+        self._closed = False
+
+    def write(self, data: bytes | memoryview) -> asyncio.Future[None]:
+        if self._closed:
+            raise StreamClosedError
+        self.written += bytes(data)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
+    def closed(self) -> bool:
+        return self._closed
+
+    def close(self, *arguments: object) -> None:
+        self._closed = True
+
+    def writing(self) -> bool:
+        return False
+
+    def set_close_callback(self, callback: object) -> None:
+        pass
+
+    def set_nodelay(self, value: bool) -> None:
+        pass
+
+
+class Request:
+    """A request that arrives at its handler, and the response that its client gets."""
+
+    def __init__(self, gateway: Gateway, steps: Iterable[Any] = (), **changes: Any) -> None:
+        members = {"method": "POST", "target": CHAT, "token": harness.mint(), "headers": {}, **changes}
+        self.stream = MemoryStream()
+        self.upstream = FakeUpstream(FakeExchange(steps))
+        connection = HTTP1Connection(self.stream, is_client=False)  # type: ignore[arg-type]
+        headers = HTTPHeaders({"Host": "llm.example.com", "Authorization": f"Bearer {members['token']}"})
+        headers.update({"Content-Type": "application/json", **members["headers"]})
+        start_line = RequestStartLine(members["method"], members["target"], "HTTP/1.1")
+        # Tornado sets these when it has read the head; they decide how the response is framed.
+        connection._request_headers, connection._request_start_line = headers, start_line
+        request = HTTPServerRequest(start_line=start_line, headers=headers, connection=connection)
+        self.handler = ProxyHandler(Application(), request, services=gateway.services(self.upstream))
+
+    async def arrive(self, *chunks: bytes) -> None:
+        """Let the head and the body arrive, and serve the request."""
+        waiting = self.handler.prepare()
+        if waiting is not None:
+            await waiting
+        for chunk in chunks:
+            self.handler.data_received(chunk)
+        await self.handler.serve()
+
+    @property
+    def status(self) -> int:
+        return int(self.stream.written.split(b" ", 2)[1])
+
+    @property
+    def head(self) -> str:
+        return self.stream.written.partition(b"\r\n\r\n")[0].decode()
+
+    @property
+    def body(self) -> bytes:
+        return self.stream.written.partition(b"\r\n\r\n")[2]
+
+
+def served(gateway: Gateway, steps: Iterable[Any], *chunks: bytes, **changes: Any) -> Request:
+    async def run() -> Request:
+        request = Request(gateway, steps, **changes)
+        await request.arrive(*chunks)
+        return request
+
+    return asyncio.run(run())
+
+
+@pytest.fixture
+def gateway() -> Gateway:
+    return Gateway(make_snapshot())
+
+
+@pytest.mark.parametrize("chunks", [[BODY], [BODY[:5], BODY[5:]]], ids=["one chunk", "two chunks"])
+def test_request_is_relayed_and_recorded(gateway: Gateway, chunks: list[bytes]) -> None:
+    request = served(gateway, [OK, RESPONSE], *chunks)
+
+    (record,) = gateway.ledger.finished
+    assert (request.status, request.body) == (200, RESPONSE)
+    assert f"Llm-Proxy-Request-Id: {record.intent.request_id}" in request.head
+    assert (record.basis, record.outcome, record.status) == (Basis.REPORTED, Outcome.COMPLETED, 200)
+    assert gateway.ledger.begun == [record.intent]
+    (sent,) = request.upstream.requests
+    assert sent.body is not None
+    assert sent.body.read(1000) == BODY
+    assert (len(gateway.capacity), list(gateway.capacity)) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        pytest.param({"token": "not-a-token"}, 401, "invalid_api_key", id="credential"),
+        pytest.param({"target": "/openai/v1/unknown"}, 404, "not_found", id="route"),
+        pytest.param({"token": harness.mint(models=["openai/gpt-4o"])}, 403, "not_allowed", id="model"),
+        pytest.param({"headers": {"Content-Length": str(64 * MIB + 1)}}, 413, "request_too_large", id="length"),
+    ],
+)
+def test_rejected_request_gets_an_error_after_its_body_and_nothing_is_sent(
+    gateway: Gateway, changes: dict[str, Any], status: int, code: str
+) -> None:
+    request = served(gateway, [OK, RESPONSE], BODY, **changes)
+
+    assert (request.status, json.loads(request.body)["error"]["code"]) == (status, code)
+    assert (request.upstream.requests, gateway.ledger.begun, gateway.ledger.finished) == ([], [], [])
+    assert list(gateway.capacity) == []
+
+
+@pytest.mark.parametrize(("expect", "early"), [("100-continue", True), ("", False)])
+def test_client_that_waits_for_100_continue_is_rejected_before_its_body(
+    gateway: Gateway, expect: str, early: bool
+) -> None:
+    async def run() -> bytes:
+        request = Request(gateway, token="not-a-token", headers={"Expect": expect})
+        waiting = request.handler.prepare()
+        if waiting is not None:
+            await waiting
+        return request.stream.written
+
+    assert asyncio.run(run()).startswith(b"HTTP/1.1 401") is early
+
+
+def test_body_that_grows_above_the_limit_is_rejected() -> None:
+    gateway = Gateway(make_snapshot(limits={"max_body_mb": 1}))
+
+    request = served(gateway, [OK, RESPONSE], b"a" * MIB, b"b")
+
+    assert request.status == 413
+    assert request.upstream.requests == []
+
+
+def test_rejected_body_without_end_is_cut(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handler_module, "MAX_DISCARDED_BYTES", 10)
+
+    async def run() -> list[bool]:
+        request = Request(gateway, token="not-a-token")
+        request.handler.prepare()
+        closed = []
+        for _ in range(2):
+            request.handler.data_received(b"x" * 10)
+            closed.append(request.stream.closed())
+        return closed
+
+    assert asyncio.run(run()) == [False, True]
+
+
+def test_arriving_request_counts_until_its_client_leaves(gateway: Gateway) -> None:
+    async def run() -> None:
+        request = Request(gateway)
+        request.handler.prepare()
+        assert list(gateway.capacity) == [request.handler]
+        gateway.capacity.begin_drain()
+        assert not request.stream.closed()
+        request.handler.on_client_gone()
+        assert list(gateway.capacity) == []
+
+    asyncio.run(run())
+
+
+def test_request_that_has_not_arrived_at_the_end_of_a_shutdown_is_cut(gateway: Gateway) -> None:
+    async def run() -> bool:
+        request = Request(gateway)
+        request.handler.prepare()
+        for arriving in gateway.capacity:
+            arriving.end(Outcome.SHUTDOWN)
+        return request.stream.closed()
+
+    assert asyncio.run(run())
+
+
+@pytest.mark.parametrize(("token", "status"), [(None, 408), ("not-a-token", 401)])
+def test_request_whose_body_stalls_is_rejected(gateway: Gateway, token: str | None, status: int) -> None:
+    async def run() -> Request:
+        request = Request(gateway, **({} if token is None else {"token": token}))
+        request.handler.prepare()
+        request.handler.on_body_timeout()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return request
+
+    request = asyncio.run(run())
+
+    assert request.status == status
+    assert list(gateway.capacity) == []
+
+
+def test_unexpected_error_before_the_response_is_500_and_leaves_a_record(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    request = served(gateway, [ZeroDivisionError("a bug")], BODY)
+
+    (record,) = gateway.ledger.finished
+    assert request.status == 500
+    assert record.intent.request_id in json.loads(request.body)["error"]["message"]
+    assert (record.outcome, record.status) == (Outcome.CRASHED, None)
+    assert "request failed" in [line.getMessage() for line in caplog.records]
+    assert list(gateway.capacity) == []
+
+
+def test_unexpected_error_in_the_response_cuts_it(gateway: Gateway) -> None:
+    never_complete = asyncio.Event()
+    never_complete.set()
+
+    request = served(gateway, [OK, RESPONSE[:10], never_complete, 7], BODY)
+
+    assert request.stream.closed()
+    assert not request.stream.written.endswith(b"0\r\n\r\n")
+    assert [record.outcome for record in gateway.ledger.finished] == [Outcome.CRASHED]
+
+
+def test_client_that_left_before_its_request_was_admitted_costs_nothing(gateway: Gateway) -> None:
+    async def run() -> Request:
+        request = Request(gateway, [OK, RESPONSE])
+        request.handler.prepare()
+        request.handler.data_received(BODY)
+        request.handler.on_connection_close()
+        await request.handler.serve()
+        return request
+
+    request = asyncio.run(run())
+
+    (record,) = gateway.ledger.finished
+    assert request.upstream.requests == []
+    assert (record.basis, record.outcome) == (Basis.FREE, Outcome.CLIENT_CLOSED)
+
+
+def test_request_behind_a_closed_connection_is_not_served(gateway: Gateway) -> None:
+    async def run() -> None:
+        request = Request(gateway, [OK, RESPONSE])
+        request.handler.prepare()
+        request.handler.data_received(BODY)
+        request.stream.close()
+        await request.handler.serve()
+
+    asyncio.run(run())
+
+    assert gateway.ledger.begun == []
+    assert list(gateway.capacity) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "polled"),
+    [("/openai/v1/responses/resp_1", ["resp_1"]), ("/openai/v1/models/gpt-4o-mini", [])],
+)
+def test_object_that_a_client_requests_is_polled_when_the_request_has_ended(target: str, polled: list[str]) -> None:
+    gateway = Gateway(make_snapshot(projects=[make_project(allowed_objects=frozenset({"resp_1"}))]))
+
+    served(gateway, [OK, b"{}"], method="GET", target=target)
+
+    assert gateway.polled == polled
+    assert len(gateway.ledger.finished) == 1
+
+
+def test_error_of_the_provider_is_in_its_format_and_recorded(gateway: Gateway) -> None:
+    request = served(gateway, [UpstreamError("the connection to the provider broke: reset")], BODY)
+
+    assert (request.status, json.loads(request.body)["error"]["code"]) == (502, "upstream_error")
+    assert [record.status for record in gateway.ledger.finished] == [502]
+
+
+@pytest.mark.parametrize(
+    ("headers", "url"),
+    [
+        pytest.param({}, "http://llm.example.com/anthropic/v1/messages/batches/b/results", id="own scheme"),
+        pytest.param(
+            {"X-Forwarded-Proto": "https"}, "https://llm.example.com/anthropic/v1/messages/batches/b/results", id="TLS"
+        ),
+        pytest.param(
+            {"X-Forwarded-Proto": "javascript"},
+            "http://llm.example.com/anthropic/v1/messages/batches/b/results",
+            id="unknown scheme",
+        ),
+        pytest.param({"Host": "my_host"}, "/v1/messages/batches/b/results", id="host with an underscore"),
+    ],
+)
+def test_url_in_a_response_leads_to_the_proxy(headers: dict[str, str], url: str) -> None:
+    gateway = Gateway(make_snapshot(projects=[make_project(allowed_objects=frozenset({"b"}))]))
+    body = b'{"id":"b","results_url":"https://api.anthropic.com/v1/messages/batches/b/results"}'
+
+    request = served(gateway, [OK, body], method="GET", target="/anthropic/v1/messages/batches/b", headers=headers)
+
+    assert json.loads(request.body)["results_url"] == url
