@@ -13,7 +13,7 @@ from tests.providers.generated_bodies import BODIES
 from tests.replay_provider import RECORDED, load_exchange
 from tornado_proxy.domain.request import ImageFacts, RequestFacts
 from tornado_proxy.domain.terms import Terms
-from tornado_proxy.domain.usage import Meter, Quantity, UsageReport
+from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageReport
 from tornado_proxy.providers.contract import HttpEndpoint, ResponseHead, UsageReader
 from tornado_proxy.providers.registry import PROVIDERS
 
@@ -91,3 +91,105 @@ def test_an_error_status_is_free_whatever_usage_its_body_states(endpoint: HttpEn
     report = read(endpoint.usage_reader(FACTS[0], ResponseHead(429, "application/json")), [body])
 
     assert (report.items, report.basis.value) == ((), "free")
+
+
+def _odd(beside: bytes) -> dict[str, tuple[str, str, list[bytes], dict[str, int]]]:
+    """Return responses that contain `beside`: (endpoint, media type, chunks, expected quantities) by name."""
+    completed = b'"type":"response.completed","response":{"id":"resp_1","status":"completed"'
+    text = b'"' + b"so on " * 20 + b'"'
+    chat_usage = b'"usage":{"prompt_tokens":12,"completion_tokens":200}'
+    usage = b'"usage":{"input_tokens":12,"output_tokens":200}'
+    sse, plain = "text/event-stream", "application/json"
+    both = {"input_tokens": 12, "output_tokens": 200}
+    return {
+        "chat": (
+            "/v1/chat/completions",
+            plain,
+            [b'{"id":"c1","model":"gpt-4o-mini","choices":[{"message":{"content":%b}}],%b}' % (beside, chat_usage)],
+            both,
+        ),
+        "chat, streamed": (
+            "/v1/chat/completions",
+            sse,
+            [
+                b'data: {"id":"c1","choices":[{"delta":{"content":%b}}]}\n\n' % beside,
+                b'data: {"id":"c1","choices":[],"x":%b,%b}\n\n' % (beside, chat_usage),
+            ],
+            both,
+        ),
+        "responses": (
+            "/v1/responses",
+            plain,
+            [b'{"id":"resp_1","status":"completed","output":[{"content":[{"text":%b}]}],%b}' % (beside, usage)],
+            both,
+        ),
+        "responses, streamed": (
+            "/v1/responses",
+            sse,
+            [
+                b'data: {"type":"response.created","response":{"id":"resp_1","x":%b}}\n\n' % beside,
+                b'data: {%b,"output":%b,%b}}\n\n' % (completed, beside, usage),
+            ],
+            both,
+        ),
+        "images, streamed": (
+            "/v1/images/generations",
+            sse,
+            [b'data: {"type":"image_generation.completed","x":%b,%b}\n\n' % (beside, usage)],
+            {"input_tokens": 12, "output_image_tokens": 200},
+        ),
+        "transcription": (
+            "/v1/audio/transcriptions",
+            plain,
+            [b'{"text":%b,"usage":{"type":"tokens","input_tokens":12,"output_tokens":200}}' % beside],
+            both,
+        ),
+        "messages": (
+            "/v1/messages",
+            plain,
+            [
+                b'{"id":"msg_1","type":"message","content":[{"type":"text","text":%b}],%b}' % (text, usage[:-1]),
+                b'},"x":%b}' % beside,
+            ],
+            both,
+        ),
+        "messages, streamed": (
+            "/v1/messages",
+            sse,
+            [
+                b'data: {"type":"message_start","message":{"id":"msg_1","content":[],"x":%b,%b}}\n\n' % (beside, usage),
+                b'data: {"type":"content_block_start","content_block":{"type":"text","text":%b}}\n\n' % beside,
+                b'data: {"type":"message_delta","delta":{"stop_reason":"end_turn","x":%b},'
+                b'"usage":{"output_tokens":200}}\n\n' % beside,
+                b'data: {"type":"message_stop"}\n\n',
+            ],
+            both,
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", _odd(b"1"))
+@pytest.mark.parametrize(
+    "beside",
+    [
+        pytest.param(rb'"\ud83d"', id="a lone surrogate"),
+        pytest.param(b"-Infinity", id="-Infinity"),
+        pytest.param(b"[" * 5000 + b"]" * 5000, id="deep nesting"),
+    ],
+)
+def test_nothing_beside_usage_keeps_it_from_being_read(name: str, beside: bytes) -> None:
+    path, media_type, chunks, expected = _odd(beside)[name]
+    (endpoint,) = [
+        endpoint
+        for provider in PROVIDERS
+        for endpoint in provider.endpoints
+        if endpoint.path == path and isinstance(endpoint, HttpEndpoint) and endpoint.reader is not None
+    ]
+    facts = RequestFacts(model="gpt-4o-mini", stream=media_type == "text/event-stream")
+
+    report = read(endpoint.usage_reader(facts, ResponseHead(200, media_type)), chunks)
+
+    assert {
+        quantity.meter.value: int(quantity.amount) for item in report.items for quantity in item.quantities
+    } == expected
+    assert (report.basis, report.faults) == (Basis.REPORTED, ())

@@ -11,9 +11,40 @@ def test_an_object_is_decoded() -> None:
     assert decode_object(b'{"a": [1, null]}') == {"a": [1, None]}
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[1]", b"null", b'"x"', b"\xff", b'{"a":"\xff"}', b"[" * 100_000])
+@pytest.mark.parametrize("data", [b"", b"{", b"[1]", b"null", b'"x"', b"\xff", b"[" * 100_000])
 def test_anything_but_an_object_decodes_to_none(data: bytes) -> None:
     assert decode_object(data) is None
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        pytest.param(rb'"\ud83d"', id="a lone surrogate"),
+        pytest.param(rb'"\ude00\ud83d\\ud83d"', id="surrogates in the wrong order, and an escaped backslash"),
+        pytest.param(b"-Infinity", id="-Infinity"),
+        pytest.param(b"[NaN, Infinity]", id="NaN"),
+        pytest.param(b'"\xed\xa0\xbd"', id="a surrogate in UTF-8"),
+        pytest.param(b'"\xff"', id="no UTF-8"),
+        pytest.param(b'"\n\x00"', id="control characters"),
+        pytest.param(b"9" * 10_000, id="a number of 10,000 digits"),
+        pytest.param(b"[" * 100_000 + b"]" * 100_000, id="deep nesting"),
+        pytest.param(b"01", id="a leading zero"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        pytest.param(b'{"x":%b,"id":"i","usage":{"n":5}}', (), id="before"),
+        pytest.param(b'{"id":"i","usage":{"n":5},"x":{"y":[%b]}}', (), id="after, nested"),
+        pytest.param(b'{"type":"t","response":{"id":"i","x":%b,"usage":{"n":5}}}', ("response",), id="in an event"),
+    ],
+)
+def test_nothing_beside_usage_makes_it_unreadable(beside: bytes, body: bytes, path: tuple[str, ...]) -> None:
+    value: object = decode_object(body.replace(b"%b", beside))
+    for name in path:
+        value = as_object(value).get(name)
+
+    assert (as_object(value).get("id"), as_object(value).get("usage")) == ("i", {"n": 5})
 
 
 @given(st.binary(max_size=100))

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import re
 
-import msgspec
-
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Meter, UsageReport
 from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, RequestView, ResponseHead, UsageReader
 from tornado_proxy.providers.openai.shared.text_usage import estimate_text, report_text
 from tornado_proxy.providers.shared.json_body import read_members, read_model
+from tornado_proxy.providers.shared.lenient_json import decode_leniently
 
 #: Bytes kept of the start and of the end of a response.  Between them are vectors: 125 MB of numbers for the largest
 #: request, 2048 inputs of 3072 dimensions.
@@ -73,10 +72,7 @@ class EmbeddingsReader:
 
 def _find_value(pattern: re.Pattern[bytes], data: bytes) -> object:
     match = pattern.search(data)
-    try:
-        return None if match is None else msgspec.json.decode(match[1])
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
+    return None if match is None else decode_leniently(match[1])
 
 
 EMBEDDING_ENDPOINTS = (HttpEndpoint("POST", "/v1/embeddings", parse=parse, reader=make_reader),)

@@ -10,14 +10,48 @@ from collections.abc import Mapping
 
 import msgspec
 
+from tornado_proxy.providers.shared.json_skimmer import KEEP, JsonSkimmer, Shape
+from tornado_proxy.providers.shared.lenient_json import decode_leniently
+
+#: The members that metering needs from any response, event or frame.
+_ENTRY: Mapping[str, Shape] = dict.fromkeys(("id", "type", "status"), KEEP)
+_RESPONSE: Mapping[str, Shape] = {
+    **dict.fromkeys(("id", "type", "model", "service_tier", "status", "usage", "tool_usage", "svg_usage"), KEEP),
+    **dict.fromkeys(("stop_reason", "stop_details"), KEEP),
+    "content": _ENTRY,
+    "output": _ENTRY,
+}
+_ESSENTIAL: Mapping[str, Shape] = {
+    **_RESPONSE,
+    **dict.fromkeys(("item_id", "content_index", "response_id", "stream_id", "processing_status", "custom_id"), KEEP),
+    "response": _RESPONSE,
+    "message": _RESPONSE,
+    "result": {"type": KEEP, "message": _RESPONSE},
+}
+
 
 def decode_object(data: bytes) -> dict[str, object] | None:
-    """Decode a JSON object; return None for anything else, broken or empty JSON included."""
+    """Decode a JSON object; return None for anything else, broken or empty JSON included.
+
+    JSON that is not strictly valid is decoded leniently; if not even that is possible, because it is nested too deeply
+    for example, the members that metering needs are read.
+    """
+    if not data:
+        return None
     try:
         value = msgspec.json.decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return None
+        return _decode_invalid(data)
     return value if isinstance(value, dict) else None
+
+
+def _decode_invalid(data: bytes) -> dict[str, object] | None:
+    value = decode_leniently(data)
+    if value is not None:
+        return value if isinstance(value, dict) else None
+    skimmer = JsonSkimmer(_ESSENTIAL)
+    skimmer.feed(data)
+    return skimmer.result()
 
 
 def as_object(value: object) -> dict[str, object]:

@@ -261,3 +261,38 @@ def test_parts_that_exceed_their_total_are_unsettled():
 def test_the_endpoint_is_charged_and_edits_its_response():
     assert (CHAT.path, CHAT.method, CHAT.charged) == ("/v1/chat/completions", "POST", True)
     assert CHAT.response_edits.body is make_edit
+
+
+def _log_probabilities(tokens: int) -> dict[str, Any]:
+    entry = {"token": " so", "logprob": -0.25, "bytes": [32, 115, 111]}
+    return {"content": [entry | {"top_logprobs": [entry] * 20} for _ in range(tokens)], "refusal": None}
+
+
+def test_usage_of_a_response_of_eight_megabytes_is_read():
+    message = {"role": "assistant", "content": " so" * 8000}
+    choices = [{"index": 0, "message": message, "logprobs": _log_probabilities(8000)}]
+    body = json.dumps({"id": "c1", "model": "gpt-4o-mini", "choices": choices, "usage": usage(10, 8000)}).encode()
+    assert len(body) > 8_000_000
+
+    report = read(make_reader(FACTS, JSON), [body[at : at + 65_536] for at in range(0, len(body), 65_536)])
+
+    assert (report.basis, report.object_id, amounts(report)) == (
+        Basis.REPORTED,
+        "c1",
+        {"input_tokens": 10, "output_tokens": 8000},
+    )
+
+
+@pytest.mark.parametrize("tokens", [10, 600])
+def test_an_estimate_counts_text_and_not_log_probabilities(tokens):
+    call = {"id": "call_1", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+    choices = [
+        {"message": {"content": "four" * tokens, "tool_calls": None}, "logprobs": _log_probabilities(tokens)},
+        {"message": {"content": None, "refusal": "no no no no", "tool_calls": [call]}},
+    ]
+    body = json.dumps({"id": "c1", "choices": choices, "model": "gpt-4o-mini"}).encode()
+
+    # Four bytes a token: the text, a refusal of 11 bytes, a call of 6.  The request has 400 bytes.
+    expected = {"input_tokens": 100, "output_tokens": tokens + 5}
+    assert amounts(read(make_reader(FACTS, JSON), [body])) == expected
+    assert amounts(read(make_reader(FACTS, JSON), [body[:-1]], complete=False)) == expected

@@ -288,3 +288,21 @@ def test_random_members_never_raise(kind, members):
     for _ in range(2):
         session.feed_server_event(json.dumps({"type": kind, **members}))
     session.close()
+
+
+@pytest.mark.parametrize("beside", [rb'"\ud83d"', b"-Infinity", b"[" * 5000 + b"]" * 5000])
+def test_nothing_beside_usage_keeps_it_from_being_read(beside):
+    session = RealtimeSession("gpt-realtime")
+    usage = b'"usage":{"input_tokens":12,"output_tokens":200}'
+    transcribed = b"conversation.item.input_audio_transcription.completed"
+
+    session.feed_server_event(b'{"type":"response.created","response":{"id":"resp_1","x":%b}}' % beside)
+    done = session.feed_server_event(
+        b'{"type":"response.done","response":{"id":"resp_1","output":[%b],%b}}' % (beside, usage)
+    )
+    heard = session.feed_server_event(b'{"type":"%b","item_id":"i1","transcript":%b,%b}' % (transcribed, beside, usage))
+
+    assert not session.working
+    assert [amounts(report) for report in (*reports_of(done), *reports_of(heard))] == [
+        {"input_tokens": 12, "output_tokens": 200}
+    ] * 2

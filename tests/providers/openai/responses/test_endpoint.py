@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from tests.providers.openai.reports import amounts
 from tests.providers.openai.responses.bodies import FACTS, JSON, USAGE, report_json, request, response
 from tests.providers.reading import read, read_three_ways
 from tests.providers.recorded import request_body, response_body
@@ -118,3 +121,19 @@ def test_counting_input_tokens_is_free_but_requires_a_priced_model():
     assert not counting.charged
     assert counting.parse is parse
     assert counting.priced_as == "/v1/responses"
+
+
+def test_a_large_response_is_read_and_estimated_by_its_text_alone():
+    text = {"type": "output_text", "text": "four" * 1000, "logprobs": [{"token": "four", "top_logprobs": []}] * 10_000}
+    call = {"type": "code_interpreter_call", "id": "ci_1", "container_id": "cntr_1", "code": "1 + 1"}
+    image = {"type": "image_generation_call", "result": "A" * 3_000_000, "size": "1024x1024", "quality": "low"}
+    output = [{"type": "message", "id": "msg_1", "content": [text]}, call, image]
+    stated, unstated = response(output=output), response(output=output, usage=None)
+
+    report = read(make_reader(FACTS, JSON), [json.dumps(stated).encode()])
+    estimate = read(make_reader(FACTS, JSON), [json.dumps(unstated).encode()])
+
+    assert amounts(report) == {"input_tokens": 10, "output_tokens": 5, "output_image_tokens": 196}
+    assert report.objects == ("msg_1", "ci_1", "cntr_1")
+    # 4,000 bytes of text and five of code; nothing of the log probabilities and the picture's base64.
+    assert amounts(estimate)["output_tokens"] == 1002

@@ -27,7 +27,7 @@ from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.providers.anthropic.messages.report import combine_reports, estimate_message, report_message
 from tornado_proxy.providers.shared import token_estimate
-from tornado_proxy.providers.shared.json_values import as_object, as_text, read_count
+from tornado_proxy.providers.shared.json_values import as_object, as_text, decode_object, read_count
 from tornado_proxy.wire.sse import TolerantSseSplitter, parse_block
 
 #: How blocks of the one event begin that is not parsed.
@@ -203,4 +203,8 @@ def _decode(data: bytes) -> _Event:
     try:
         return _EVENT.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        event = decode_object(data) or {}  # not strictly valid JSON
+    try:
+        return msgspec.convert(event, _Event)
+    except msgspec.ValidationError:
         return _Event()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import msgspec
 
 from tornado_proxy.domain.errors import UpstreamError
+from tornado_proxy.providers.shared.json_values import decode_object
 from tornado_proxy.wire.sse import SseOverflow, SseSplitter, parse_block
 
 
@@ -23,6 +24,18 @@ class _Event(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(_Event).decode
+
+
+def _decode_event(data: bytes) -> _Event:
+    try:
+        return _decode(data)
+    except msgspec.ValidationError:
+        raise
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        event = decode_object(data)  # not strictly valid JSON
+        if event is None:
+            raise
+        return msgspec.convert(event, _Event)
 
 
 class SpeechAudio:
@@ -61,8 +74,8 @@ class SpeechAudio:
         if not data or data == b"[DONE]":
             return b""
         try:
-            event = _decode(data)
-        except msgspec.MsgspecError as error:
+            event = _decode_event(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise UpstreamError("the provider's audio stream contains an invalid event") from error
         if event.type == "speech.audio.delta":
             return event.audio

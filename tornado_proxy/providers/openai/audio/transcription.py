@@ -15,6 +15,7 @@ Source: OpenAI API reference, "Create transcription", "Create translation" and "
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
 
@@ -33,11 +34,14 @@ from tornado_proxy.providers.openai.audio.audio_length import measure_seconds
 from tornado_proxy.providers.openai.audio.transcription_models import is_priced_by_length, transcription_spend
 from tornado_proxy.providers.openai.shared.response_readers import EventsReader, JsonReader, OpaqueReader
 from tornado_proxy.providers.openai.shared.usage_report import report_usage
+from tornado_proxy.providers.shared.json_skimmer import COUNT, KEEP, Shape
 from tornado_proxy.providers.shared.token_estimate import estimate_tokens
 from tornado_proxy.wire.multipart import read_form
 
 #: Response formats that are text alone (OpenAI API reference, "Create transcription", `response_format`).
 _TEXT_FORMATS = frozenset({"text", "srt", "vtt"})
+#: What is read of a response.  Words and segments repeat its text.
+_RESPONSE_SHAPE: Mapping[str, Shape] = {"usage": KEEP, "duration": KEEP, "text": COUNT}
 #: Audio tokens of one second, measured: 3.7 s of a recorded request were 37 tokens.
 _TOKENS_PER_SECOND = 10
 ESTIMATE_METHOD = "transcription_audio_length"
@@ -107,10 +111,15 @@ def make_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
         return _report_without_usage(facts, response_bytes)
 
     if head.media_type == "text/event-stream":
-        return EventsReader((b"transcript.text.done",), lambda events, _: _report_events(events), report_without_usage)
+        return EventsReader(
+            (b"transcript.text.done",),
+            lambda events, _: _report_events(events),
+            report_without_usage,
+            text_type=b"transcript.text.delta",
+        )
     if facts.response_format in _TEXT_FORMATS:
         return OpaqueReader(report_without_usage)
-    return JsonReader(lambda body: _report_body(facts, body), report_without_usage)
+    return JsonReader(_RESPONSE_SHAPE, lambda body: _report_body(facts, body), report_without_usage)
 
 
 def _report_events(events: list[dict[str, object]]) -> UsageReport | None:

@@ -38,6 +38,7 @@ from tornado_proxy.providers.shared.json_body import (
     read_raw,
     read_text,
 )
+from tornado_proxy.providers.shared.json_skimmer import COUNT, KEEP, Shape
 from tornado_proxy.providers.shared.json_values import as_object, as_text
 
 _MEMBERS = (
@@ -53,6 +54,18 @@ _MEMBERS = (
 #: The type of a message part that contains audio.  Quotation marks inside JSON text are escaped, so this matches a
 #: member or a value, never text of a prompt (OpenAI API reference, chat `messages`).
 _AUDIO_PART = b'"input_audio"'
+
+#: What is read of a response.  Log probabilities repeat each token many times over, and are no output tokens.
+_MESSAGE: Mapping[str, Shape] = {
+    **dict.fromkeys(("content", "refusal", "reasoning", "reasoning_content"), COUNT),
+    "tool_calls": {"function": {"name": COUNT, "arguments": COUNT}, "custom": {"name": COUNT, "input": COUNT}},
+    "function_call": {"name": COUNT, "arguments": COUNT},
+    "audio": {"transcript": COUNT},
+}
+_RESPONSE_SHAPE: Mapping[str, Shape] = {
+    **dict.fromkeys(("id", "model", "service_tier", "usage"), KEEP),
+    "choices": {"message": _MESSAGE},
+}
 
 _STREAM_OPTIONS = b'{"include_usage":true}'
 _STREAM_OPTIONS_MEMBER = b'"stream_options":' + _STREAM_OPTIONS
@@ -129,8 +142,9 @@ def make_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
     if head.media_type == "text/event-stream":
         return ChatStreamReader(facts)
     return JsonReader(
+        _RESPONSE_SHAPE,
         lambda response: report_text(facts, response),
-        lambda response_bytes: estimate_text(facts, response_bytes),
+        lambda text_bytes: estimate_text(facts, text_bytes),
     )
 
 

@@ -152,8 +152,13 @@ def _decode(data: bytes) -> _Chunk | None:
     """
     try:
         return _CHUNK.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        chunk = decode_object(data)
+    if chunk is None:
+        return None
+    try:
+        return msgspec.convert(chunk, _Chunk)  # not strictly valid JSON
     except msgspec.ValidationError:
-        chunk = decode_object(data) or {}
         usage = chunk.get("usage")
         return _Chunk(
             id=as_text(chunk.get("id")),
@@ -162,5 +167,3 @@ def _decode(data: bytes) -> _Chunk | None:
             usage=usage if isinstance(usage, dict) else None,
             error=chunk.get("error"),
         )
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None

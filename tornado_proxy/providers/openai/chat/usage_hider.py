@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from tornado_proxy.providers.shared.json_values import decode_object
 from tornado_proxy.wire.sse import SseOverflow, SseSplitter, parse_block
 
 #: The member with the comma before it, or after it if it is the first one.  Quotation marks inside JSON text are
@@ -66,10 +67,11 @@ def _hide_usage(block: bytes) -> bytes:
     usual = _remove_usual_member(block)
     if usual is not None:
         return usual
+    data = parse_block(block).data
     try:
-        chunk = _CHUNK.decode(parse_block(block).data)
+        chunk = _CHUNK.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return block
+        chunk = msgspec.convert(decode_object(data) or {}, _Chunk)
     # A host can report an error in the chunk that states usage: a client must see why its response ends.
     if isinstance(chunk.usage, dict) and chunk.choices == [] and chunk.error is None:
         return b""

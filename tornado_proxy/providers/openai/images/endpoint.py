@@ -31,6 +31,7 @@ from tornado_proxy.providers.openai.images.image_tokens import ESTIMATE_METHOD, 
 from tornado_proxy.providers.openai.shared.response_readers import EventsReader, JsonReader
 from tornado_proxy.providers.openai.shared.usage_report import report_usage
 from tornado_proxy.providers.shared.json_body import read_members
+from tornado_proxy.providers.shared.json_skimmer import KEEP, Shape
 from tornado_proxy.providers.shared.json_values import as_objects, as_text
 from tornado_proxy.wire.multipart import read_form
 
@@ -44,6 +45,8 @@ _MAX_IMAGES = 9_999
 _FILE_MEMBERS = ("images", "mask")
 _MEMBERS = ("model", "n", "size", "quality", "stream", "response_format", *_FILE_MEMBERS)
 _COMPLETED_EVENTS = (b"image_generation.completed", b"image_edit.completed")
+#: What is read of a response.  `data` counts its images.
+_RESPONSE_SHAPE: Mapping[str, Shape] = {**dict.fromkeys(("size", "quality", "usage", "svg_usage"), KEEP), "data": {}}
 _GENERATION_METERS = frozenset({Meter.INPUT, Meter.OUTPUT_IMAGE})
 _EDIT_METERS = _GENERATION_METERS | {Meter.INPUT_IMAGE}
 _IMAGE_METERS = frozenset({Meter.IMAGES})
@@ -79,7 +82,7 @@ def make_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
         return EventsReader(
             _COMPLETED_EVENTS, lambda events, complete: _report_events(facts, events, complete), report_without_usage
         )
-    return JsonReader(lambda body: _report_body(facts, body), report_without_usage)
+    return JsonReader(_RESPONSE_SHAPE, lambda body: _report_body(facts, body), report_without_usage)
 
 
 def _parse(request: RequestView, meters: frozenset[Meter]) -> ParsedRequest:

@@ -20,7 +20,12 @@ from tornado_proxy.providers.contract import (
     UsageReader,
 )
 from tornado_proxy.providers.openai.responses.hosted_tools import referenced_containers, tool_spends
-from tornado_proxy.providers.openai.responses.reader import ResponseStreamReader, is_finished, report_response
+from tornado_proxy.providers.openai.responses.reader import (
+    RESPONSE_SHAPE,
+    ResponseStreamReader,
+    is_finished,
+    report_response,
+)
 from tornado_proxy.providers.openai.shared.response_readers import JsonReader
 from tornado_proxy.providers.openai.shared.text_usage import estimate_text
 from tornado_proxy.providers.shared.json_body import (
@@ -115,8 +120,9 @@ def make_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
     if head.media_type == "text/event-stream":
         return ResponseStreamReader(facts)
     return JsonReader(
+        RESPONSE_SHAPE,
         lambda response: report_response(facts, response),
-        lambda response_bytes: estimate_text(facts, response_bytes),
+        lambda text_bytes: estimate_text(facts, text_bytes),
     )
 
 

@@ -31,6 +31,7 @@ from tornado_proxy.providers.openai.responses.hosted_tools import (
 )
 from tornado_proxy.providers.openai.shared.text_usage import cache_write_meter, estimate_text, read_text_usage
 from tornado_proxy.providers.openai.shared.usage_report import with_fault
+from tornado_proxy.providers.shared.json_skimmer import COUNT, KEEP, Shape
 from tornado_proxy.providers.shared.json_values import as_text, decode_object
 from tornado_proxy.wire.sse import TolerantSseSplitter, parse_block
 
@@ -38,6 +39,21 @@ from tornado_proxy.wire.sse import TolerantSseSplitter, parse_block
 TERMINAL_EVENTS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
 FIRST_EVENTS = frozenset({"response.created", "response.queued", "response.in_progress"})
 _UNFINISHED_STATUSES = frozenset({"queued", "in_progress"})
+
+#: What is read of a response object: its usage, and of its output what is charged apart or can be referenced later.
+_OUTPUT_TEXTS = ("arguments", "code", "input", "name")
+RESPONSE_SHAPE: Mapping[str, Shape] = {
+    **dict.fromkeys(("id", "model", "status", "service_tier", "usage", "tool_usage"), KEEP),
+    "tools": {"type": KEEP, "model": KEEP, "svg": {"model": KEEP}},
+    "output": {
+        **dict.fromkeys(("id", "type", "status", "size", "quality", "container_id", "svg_usage"), KEEP),
+        **dict.fromkeys(_OUTPUT_TEXTS, COUNT),
+        "action": {"type": KEEP},
+        "environment": {"container_id": KEEP},
+        "content": {"text": COUNT, "refusal": COUNT},
+        "summary": {"text": COUNT},
+    },
+}
 
 _IMAGES_ESTIMATED = (
     "the image tool's tokens were not reported; images are estimated by size and quality, their prompt is not known"
@@ -110,6 +126,15 @@ class _Event(msgspec.Struct):
 _EVENT = msgspec.json.Decoder(_Event)
 
 
+def _decode_event(data: bytes) -> _Event:
+    try:
+        return _EVENT.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        event = decode_object(data) or {}  # not strictly valid JSON
+        response = msgspec.Raw(msgspec.json.encode(event.get("response")))
+        return _Event(as_text(event.get("type")) or "", event.get("delta"), response)
+
+
 class ResponseStreamReader:
     """A UsageReader for streams of events.
 
@@ -156,10 +181,9 @@ class ResponseStreamReader:
 
     def _read(self, block: bytes) -> None:
         data = parse_block(block).data
-        try:
-            event = _EVENT.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        if not data:
             return
+        event = _decode_event(data)
         if isinstance(event.delta, str):
             self._text_bytes += len(event.delta.encode())
         elif event.type == "error":

@@ -250,9 +250,10 @@ class ResponsesSocketReader:
         if len(self._running) == 1:
             return next(iter(self._running.values()))  # nearly always; spares a decode per delta
         try:
-            lane = as_text(_LANE.decode(data).stream_id) or ""
+            stream_id = _LANE.decode(data).stream_id
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return None
+            stream_id = (decode_object(data) or {}).get("stream_id")  # not strictly valid JSON
+        lane = as_text(stream_id) or ""
         response_id = self._running_in(lane)
         return None if response_id is None else self._running[response_id]
 
