@@ -23,7 +23,7 @@ def config(folder: Path, **ledger: object) -> Path:
 
 
 def test_sqlite_file_is_found_by_configuration_and_by_url(tmp_path: Path) -> None:
-    assert find_ledger(config(tmp_path, url="sqlite:///../var/ledger.db"), None) == tmp_path / "../var/ledger.db"
+    assert find_ledger(config(tmp_path, url="sqlite:///../var/ledger.db"), None) == tmp_path.parent / "var/ledger.db"
     assert find_ledger(tmp_path / "none.yaml", "sqlite:////var/ledger.db") == Path("/var/ledger.db")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -169,6 +170,56 @@ def test_unknown_request_exits_with_1(tmp_path: Path, prices: Path) -> None:
     assert result.exit_code == 1
     assert "req_2 is not in" in result.stderr
     assert "Llm-Proxy-Request-Id" in result.stderr
+
+
+def test_provider_s_own_id_finds_the_request(tmp_path: Path, prices: Path) -> None:
+    records = [rated("req_1", prices), rated("req_2", prices), rated("req_3", prices)]
+    ids = ["req_011CTk8n", "6e3e2a1f-chat", "6e3e2a1f-chat"]
+    ledger = write_ledger(
+        tmp_path,
+        [replace(record, upstream_request_id=id_) for record, id_ in zip(records, ids, strict=True)],
+    )
+
+    anthropic = run("explain", "req_011CTk8n", "--ledger", ledger, "--prices", prices)
+    session = run("explain", "6e3e2a1f-chat", "--ledger", ledger, "--prices", prices)
+    members = json.loads(
+        run("explain", "6e3e2a1f-chat", "--ledger", ledger, "--prices", prices, "--format", "json").stdout
+    )
+
+    assert anthropic.stdout.startswith("request   req_1\n")
+    assert [line for line in session.stdout.splitlines() if line.startswith("request ")] == [
+        "request   req_2",
+        "request   req_3",
+    ]
+    assert [record["request_id"] for record in members] == ["req_2", "req_3"]
+
+
+def test_refused_request_is_said_to_be_refused_and_not_billed(tmp_path: Path, prices: Path) -> None:
+    ledger = write_ledger(tmp_path, [rated("req_1", prices)])
+    refused = "req_" + "0a" * 16
+
+    result = run("explain", refused, "--ledger", ledger, "--prices", prices)
+
+    assert result.exit_code == 1
+    assert f"{refused} is not in" in result.stderr
+    assert "refused, not billed" in result.stderr
+
+
+def test_request_that_still_runs_is_not_said_to_be_refused(tmp_path: Path, prices: Path) -> None:
+    running = "req_" + "1b" * 16
+    ledger = write_ledger(tmp_path, [rated("req_1", prices)])
+    with sqlite3.connect(tmp_path / "ledger.db") as database:
+        database.execute(
+            "INSERT INTO intents (request_id, project_id, provider, endpoint, method, started_at, writer) "
+            "VALUES (?, 'p', 'openai', '/v1/responses', 'POST', '2026-11-28T12:00:00.000000Z', 'w')",
+            (running,),
+        )
+    database.close()
+
+    result = run("explain", running, "--ledger", ledger, "--prices", prices)
+
+    assert result.exit_code == 1
+    assert f"{running} still runs" in result.stderr
 
 
 def test_missing_ledger_or_price_file_exits_with_1(tmp_path: Path, prices: Path) -> None:

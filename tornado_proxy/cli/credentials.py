@@ -47,7 +47,10 @@ _key_env = click.option("--key-env", metavar="NAME", help="The environment varia
 _key_file = click.option("--key-file", metavar="PATH", help="The file with the API key; - reads standard input.")
 
 
-@click.group(epilog=_example("tornado-proxy key create --project 0c9f8a5e-9a1e-4f6b-8c43-1d2a7f6f0a10 --env ACME_KEY"))
+@click.group(
+    short_help="Manage the API keys of projects.",
+    epilog=_example("tornado-proxy key create --project 0c9f8a5e-9a1e-4f6b-8c43-1d2a7f6f0a10 --env ACME_KEY"),
+)
 def key() -> None:
     """Manage the API keys of projects, which sign participant tokens."""
 
@@ -89,10 +92,11 @@ def create(*, project: object, env: str | None, file: Path | None) -> None:
 
 
 @click.group(
+    short_help="Mint and inspect participant tokens.",
     epilog=_example(
         "tornado-proxy token mint --key-env ACME_API_KEY --identity ada --expires-in 1h",
         "tornado-proxy token inspect --config conf/proxy.yaml < token.txt",
-    )
+    ),
 )
 def token() -> None:
     """Mint and inspect participant tokens, which clients use in place of a provider key."""

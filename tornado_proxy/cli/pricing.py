@@ -10,7 +10,7 @@ from tornado_proxy.cli.pricing_import import import_prices
 from tornado_proxy.cli.pricing_list import list_models, show
 
 
-@click.group()
+@click.group(short_help="Show, check and compare the price files.")
 def pricing() -> None:
     """Show and check the price files, and compare them with public price lists.
 

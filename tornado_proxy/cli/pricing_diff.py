@@ -20,7 +20,7 @@ from tornado_proxy.reports.price_differences import COLUMNS, difference_members
 from tornado_proxy.wire.csv_cells import write_rows
 
 
-@click.command()
+@click.command(short_help="Compare the price files with a public list.")
 @FILE
 @PRICES_CONFIG
 @PRICES

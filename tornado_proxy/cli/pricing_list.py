@@ -22,7 +22,7 @@ from tornado_proxy.cli.config_lookup import (
     read_prices,
 )
 from tornado_proxy.cli.format_option import format_option
-from tornado_proxy.cli.tables import print_table
+from tornado_proxy.cli.tables import print_fitting_table
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.ledger.rows import format_decimal
 from tornado_proxy.pricing.book.price import ModelPrice, PriceCard
@@ -39,6 +39,9 @@ from tornado_proxy.reports.model_prices import (
     find_standard_price,
     model_members,
 )
+
+#: Columns of the table in a pipe: an editor or a terminal shows them on one line each.
+_PIPE_WIDTH = 119
 
 #: Columns of the table: the meters that most models have.
 _COLUMNS = (Meter.INPUT, Meter.CACHED_INPUT, Meter.OUTPUT)
@@ -80,11 +83,12 @@ def list_models(
         if output_format == "json":
             sys.stdout.write(json.dumps([model_members(model) for model in models], indent=2) + "\n")
         else:
-            _print_table(models, datetime.now(UTC))
+            now = datetime.now(UTC)
+            print_fitting_table(lambda _, characters: _make_table(models, now, characters), sys.stdout, _PIPE_WIDTH)
         sys.stdout.flush()
 
 
-@click.command()
+@click.command(short_help="Show every price of a model.")
 @click.argument("model")
 @PRICES_CONFIG
 @PRICES
@@ -141,7 +145,8 @@ def _card_lines(card: PriceCard) -> Iterator[str]:
     yield f"  source: {card.source}; checked {card.checked}"
 
 
-def _print_table(models: list[ModelPrice], now: datetime) -> None:
+def _make_table(models: list[ModelPrice], now: datetime, characters: int | None) -> Table:
+    """Return the table; the list of other meters has up to `characters`."""
     table = Table()
     for name in ("provider", "model", "status"):
         table.add_column(name, overflow="fold")
@@ -150,7 +155,11 @@ def _print_table(models: list[ModelPrice], now: datetime) -> None:
     table.add_column("other meters", overflow="fold")
     for model in models:
         standard_prices = [find_standard_price(model, meter, now) for meter in _COLUMNS]
-        other_meters = sorted(meter.value for meter in model.by_meter if meter not in _COLUMNS)
+        other_meters = ", ".join(sorted(meter.value for meter in model.by_meter if meter not in _COLUMNS))
         cells = ["-" if price is None else format_decimal(price) for price in standard_prices]
-        table.add_row(model.provider, model.name, model.status, *cells, ", ".join(other_meters))
-    print_table(table, sys.stdout)
+        # Cut, so that each model has one line; `pricing show` has all meters.
+        cut = characters is not None and len(other_meters) > characters
+        table.add_row(
+            model.provider, model.name, model.status, *cells, f"{other_meters[:characters]}…" if cut else other_meters
+        )
+    return table

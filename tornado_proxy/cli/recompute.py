@@ -47,7 +47,7 @@ What to do:
 """
 
 
-@click.command()
+@click.command(short_help="Rate past requests with today's prices.")
 @CONFIG
 @LEDGER
 @PRICES

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from tornado_proxy.cli.config_lookup import exit_on_errors, find_ledger
 from tornado_proxy.cli.format_option import format_option
-from tornado_proxy.cli.tables import print_table, printable_text
+from tornado_proxy.cli.tables import print_fitting_table, printable_text
 from tornado_proxy.cli.time_param import TimeParam
 from tornado_proxy.cli.usage_api_client import ApiQuery, find_project, print_usage, read_token
 from tornado_proxy.domain.usage import Basis
@@ -37,7 +37,7 @@ from tornado_proxy.wire.csv_cells import TrustedText, write_rows
 #: Columns of decimals: a minus there is a number, not a formula, and needs no escape in a spreadsheet.
 _TRUSTED_COLUMNS = frozenset({"subtotal", "surcharge", "total"})
 
-#: Decimals of an amount in a table, unless it needs more to be shown exactly.
+#: Decimals of an amount in a table, unless it needs more to be shown exactly.  A narrow terminal can get fewer.
 _MIN_DECIMALS = 6
 
 
@@ -152,7 +152,18 @@ def _print_table(names: Sequence[str], sums: Sequence[UsageSum], out: IO[str]) -
     amounts = [(usage_sum.subtotal, usage_sum.surcharge, usage_sum.total) for usage_sum in sums]
     totals = [add_exactly(column) for column in zip(*amounts, strict=True)] or [Decimal(0)] * 3
     # One number of decimals for the whole table, so that the points of a column are below each other.
-    decimals = max([_MIN_DECIMALS, *(_count_decimals(amount) for row in (totals, *amounts) for amount in row)])
+    exact = max([_MIN_DECIMALS, *(_count_decimals(amount) for row in (totals, *amounts) for amount in row)])
+
+    def make(limit: int | None, characters: int | None) -> Table:
+        return _make_table(names, sums, totals, exact if limit is None else min(exact, limit), characters)
+
+    print_fitting_table(make, out)
+
+
+def _make_table(
+    names: Sequence[str], sums: Sequence[UsageSum], totals: Sequence[Decimal], decimals: int, characters: int | None
+) -> Table:
+    """Return the table with amounts of `decimals` and names of up to `characters`."""
     table = Table(show_footer=True)
     for name in names:
         table.add_column(name, footer="all" if name == names[0] else "", overflow="fold")
@@ -160,10 +171,12 @@ def _print_table(names: Sequence[str], sums: Sequence[UsageSum], out: IO[str]) -
     table.add_column("requests", footer=str(requests), justify="right", overflow="fold")
     for name, total in zip(("subtotal", "surcharge", "total"), totals, strict=True):
         table.add_column(f"{name} USD", footer=f"{total:,.{decimals}f}", justify="right", overflow="fold")
-    for usage_sum, row in zip(sums, amounts, strict=True):
-        cells = (f"{amount:,.{decimals}f}" for amount in row)
-        table.add_row(*map(printable_text, usage_sum.group), str(usage_sum.requests), *cells)
-    print_table(table, out)
+    for usage_sum in sums:
+        amounts = (usage_sum.subtotal, usage_sum.surcharge, usage_sum.total)
+        cells = (f"{amount:,.{decimals}f}" for amount in amounts)
+        group = (printable_text(value, characters) for value in usage_sum.group)
+        table.add_row(*group, str(usage_sum.requests), *cells)
+    return table
 
 
 def _count_decimals(amount: Decimal) -> int:

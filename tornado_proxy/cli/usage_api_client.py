@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import IO, Any
 from urllib.parse import quote, urlencode
 
 import click
 from rich.table import Table
+from rich.text import Text
 
 from tornado_proxy.auth.unverified_token import read_unverified
-from tornado_proxy.cli.tables import print_table, printable_text
+from tornado_proxy.cli.tables import print_fitting_table, printable_text
 from tornado_proxy.domain.errors import NotAuthenticated
 from tornado_proxy.wire.csv_cells import TrustedText, write_rows
 
@@ -82,7 +85,8 @@ def print_usage(query: ApiQuery, output_format: str, out: IO[str]) -> None:
     explanations = {"unsettled": "cost not known", "pending": "the provider reports the cost later"}
     for kind, explanation in explanations.items():
         if summary.get(f"{kind}_requests"):
-            print(f"{summary[f'{kind}_requests']} {kind} requests: {explanation}", file=sys.stderr)
+            count = summary[f"{kind}_requests"]
+            print(f"{count} {kind} request{'' if count == 1 else 's'}: {explanation}", file=sys.stderr)
 
 
 def _fetch_rows(query: ApiQuery, summary: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -138,14 +142,38 @@ def _csv_cell(name: str, value: object) -> object:
     return TrustedText(value) if name in _TRUSTED_COLUMNS and isinstance(value, str) else value
 
 
+#: Cells that are never cut.
+_EXACT_CELLS = frozenset({"requests", "quantity"})
+
+
 def _print_table(rows: list[dict[str, Any]], summary: Mapping[str, Any], out: IO[str]) -> None:
     columns = [name for name in _columns(rows) if name not in ("end", "unpriced_quantity")]
+    print_fitting_table(functools.partial(_make_table, columns, rows, str(summary["total"])), out)
+
+
+def _make_table(
+    columns: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+    total: str,
+    decimals: int | None,
+    characters: int | None,
+) -> Table:
     table = Table(show_footer=True)
     for name in columns:
         figure = name in ("requests", "quantity", "total")
-        footer = str(summary["total"]) if name == "total" else "all" if name == columns[0] else ""
+        footer = _format_amount(total, decimals) if name == "total" else "all" if name == columns[0] else ""
         title = "total USD" if name == "total" else name
         table.add_column(title, footer=footer, justify="right" if figure else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(printable_text(None if row[name] is None else str(row[name])) for name in columns))
-    print_table(table, out)
+        table.add_row(*(_make_cell(name, row[name], decimals, characters) for name in columns))
+    return table
+
+
+def _make_cell(name: str, value: object, decimals: int | None, characters: int | None) -> Text:
+    if name == "total":
+        return printable_text(_format_amount(str(value), decimals))
+    return printable_text(None if value is None else str(value), None if name in _EXACT_CELLS else characters)
+
+
+def _format_amount(amount: str, decimals: int | None) -> str:
+    return amount if decimals is None else f"{Decimal(amount):,.{decimals}f}"

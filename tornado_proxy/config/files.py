@@ -81,6 +81,14 @@ def read_documents(path: Path) -> list[Document]:
     return documents
 
 
+def resolve_folder(path: Path) -> Path:
+    """Return `path` with its folder absolute and without `..`, as people write paths: conf/../var is hard to find.
+
+    A last component that is a symbolic link stays: files beside a ledger belong to the link's folder.
+    """
+    return path.parent.resolve() / path.name
+
+
 def is_folder(path: Path) -> bool:
     """Return True if `path` is a folder; False also on errors, such as a name too long, on which Path.is_dir raises."""
     return os.path.isdir(path)

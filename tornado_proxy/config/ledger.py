@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from tornado_proxy.config.files import resolve_folder
 from tornado_proxy.config.findings import Findings
 from tornado_proxy.config.secrets import read_secrets
 from tornado_proxy.domain.document import Document, read_section
@@ -39,12 +40,14 @@ def _check_file(document: Document, section: Mapping[str, object], findings: Fin
     """Add a fault if the path of an SQLite ledger is that of a folder."""
     path = Path(document.file).parent / str(section.get("url", DEFAULT_URL)).removeprefix(_SQLITE_PREFIX)
     if path.is_dir():
-        findings.add(document, ("ledger", "url"), f"{path.resolve()} is a folder; name a file in it, such as ledger.db")
+        findings.add(
+            document, ("ledger", "url"), f"{resolve_folder(path)} is a folder; name a file in it, such as ledger.db"
+        )
 
 
 def ledger_address(section: Mapping[str, object], base: Path, password: Secret | None) -> LedgerAddress:
     """Return the address in a checked section; relative paths start at the folder `base`."""
     url = str(section.get("url", DEFAULT_URL))
     if url.startswith(_SQLITE_PREFIX):
-        return base / url.removeprefix(_SQLITE_PREFIX)
+        return resolve_folder(base / url.removeprefix(_SQLITE_PREFIX))
     return PostgresAddress(url, password, base / str(section.get("journal", _DEFAULT_JOURNAL)))

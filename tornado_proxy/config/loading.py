@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tornado_proxy.config.bundled import conf_path
-from tornado_proxy.config.files import find_read_error, is_folder, read_document, read_documents
+from tornado_proxy.config.files import find_read_error, is_folder, read_document, read_documents, resolve_folder
 from tornado_proxy.config.findings import Findings
 from tornado_proxy.config.ledger import read_ledger_password
 from tornado_proxy.config.projects import ProjectReader
@@ -117,7 +117,7 @@ def _read_linked(document: Document, at: DocumentPath, link: object, findings: F
     # The fault has the line of the link: that is the line to correct if the path is wrong.
     problem = None if is_folder(path) else find_read_error(path)
     if problem is not None:
-        findings.add(document, at, f"{path} {problem}")
+        findings.add(document, at, f"{resolve_folder(path)} {problem}")
         return []
     try:
         return read_documents(path)

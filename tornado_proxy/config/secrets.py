@@ -93,7 +93,7 @@ class _Reader:
                 data = opened.read(_MAX_SECRET_BYTES + 1)
             text = data.decode()
         except OSError as error:
-            return "", f"the file cannot be read: {error.strerror} (relative paths start at {self._folder})"
+            return "", f"the file cannot be read: {error.strerror} (relative paths start at {self._folder.resolve()})"
         except UnicodeDecodeError:
             return "", "the file must be UTF-8 text"
         # Only regular files: the mode of a pipe such as /dev/fd/3 says nothing about who can write to it.

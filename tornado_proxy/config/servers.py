@@ -8,7 +8,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tornado_proxy.config.files import find_read_error
+from tornado_proxy.config.files import find_read_error, resolve_folder
 from tornado_proxy.config.findings import Findings
 from tornado_proxy.config.secrets import read_secrets
 from tornado_proxy.config.settings import ADMIN_PORT, CLIENT_PORT, DEFAULT_HOST, ProviderSettings
@@ -118,7 +118,7 @@ def _check_ca_file(document: Document, name: object, path: DocumentPath, finding
     file = Path(document.file).parent / name
     problem = find_read_error(file)
     if problem is not None:
-        findings.add(document, path, f"{file} {problem}")
+        findings.add(document, path, f"{resolve_folder(file)} {problem}")
     return str(file)
 
 

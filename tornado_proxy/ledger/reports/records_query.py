@@ -29,7 +29,10 @@ _FILTERS: Mapping[str, str] = {
     "model": _MODEL,
     **{
         name: f'"{name}"'
-        for name in ("request_id", "room", "participant", "user", "session", "provider", "endpoint", "basis")
+        for name in (
+            *("request_id", "upstream_request_id", "room", "participant", "user", "session", "provider", "endpoint"),
+            "basis",
+        )
     },
 }
 
@@ -57,6 +60,7 @@ class UsageFilter:
     since: str | None = None
     until: str | None = None
     request_id: str | None = None
+    upstream_request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,16 @@ def read_records(backend: Backend, which: UsageFilter, columns: Sequence[str] = 
     with backend.read() as read:
         for *row, _ in read(sql, values):
             yield dict(zip(columns, row, strict=True))
+
+
+def is_running(backend: Backend, request_id: str) -> bool:
+    """Return True if a request has been sent and has no record yet.
+
+    Raises:
+        LedgerUnavailable: the ledger does not exist, cannot be read, or is another program's database.
+    """
+    with backend.read() as read:
+        return any(True for _ in read("SELECT request_id FROM intents WHERE request_id = ?", [request_id]))
 
 
 def sum_records(backend: Backend, which: UsageFilter, group_by: Sequence[str]) -> list[UsageSum]:
