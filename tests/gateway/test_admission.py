@@ -55,6 +55,11 @@ def make_chat(model: str = "gpt-4o-mini", **members: Any) -> bytes:
     return json.dumps({"model": model, "messages": [], **members}).encode()
 
 
+def make_batch(model: str) -> bytes:
+    params = {"model": model, "max_tokens": 1, "messages": []}
+    return json.dumps({"requests": [{"custom_id": "a", "params": params}]}).encode()
+
+
 def make_response(**members: Any) -> bytes:
     return json.dumps({"model": "gpt-4o-mini", "input": "hi", **members}).encode()
 
@@ -218,6 +223,20 @@ BAD_ANNOTATION = [("X-Meshagent-Annotation-Task", "x" * 1000)]
             id="not granted to the project",
         ),
         pytest.param({}, make_chat("gpt-next"), ModelNotPriced, "gpt-next", id="model without a price"),
+        pytest.param(
+            {},
+            make_chat("claude-haiku-4-5"),
+            ModelNotPriced,
+            "^claude-haiku-4-5 is an Anthropic model; its API is served under /anthropic$",
+            id="model of the other provider",
+        ),
+        pytest.param(
+            {"target": BATCHES},
+            make_batch("gpt-4o-mini"),
+            ModelNotPriced,
+            "^gpt-4o-mini is an OpenAI model; its API is served under /openai$",
+            id="model of the other provider, in a batch",
+        ),
         pytest.param({}, make_chat(service_tier="dear"), ModelNotPriced, "dear", id="service tier without a price"),
         pytest.param({}, b"{}", InvalidBody, "model", id="body without a model"),
         pytest.param(
@@ -256,6 +275,15 @@ def test_request_that_cannot_be_admitted_leaves_no_intent(
         admit(gateway, request_head(**head), body)
 
     assert gateway.ledger.begun == []
+
+
+def test_rejection_after_parsing_names_the_model_for_the_log(gateway: Gateway) -> None:
+    with pytest.raises(ModelNotPriced) as unpriced:
+        admit(gateway, request_head(), make_chat("gpt-next"))
+    with pytest.raises(NotAllowed) as not_granted:
+        admit(gateway, request_head(token=LIMITED), make_chat("gpt-5.4"))
+
+    assert (unpriced.value.model, not_granted.value.model) == ("gpt-next", "gpt-5.4")
 
 
 def test_identity_content_encoding_is_accepted(gateway: Gateway) -> None:

@@ -15,6 +15,7 @@ from tornado_proxy.domain.errors import LedgerUnavailable, NotFound
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.domain.record import RequestIntent, RequestRecord
 from tornado_proxy.gateway.recorder import FinishedRequest, Recorder, RecordListeners
+from tornado_proxy.observability.access_log import RequestLine
 from tornado_proxy.wire.redaction import Redaction
 
 INTENT = make_intent("req_1")
@@ -167,6 +168,24 @@ def test_rejected_request_is_logged_and_leaves_the_ledger_alone(caplog: pytest.L
         404,
         "not_found",
     )
+    assert (line["method"], line["path"], line["model"]) == ("", "unknown", None)
     shown = (line["participant"], line["provider"], line["endpoint"])
     assert shown == (("ada", "openai", "/v1/chat/completions") if known else (None, None, None))
     assert trace.calls == []
+
+
+def test_rejected_request_is_logged_with_its_printable_model_and_without_its_token(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gateway = Gateway(make_snapshot())
+    context = gateway.admission.authenticate(gateway.snapshot, request_head())
+    error = NotFound("no")
+    error.model = f"gpt\x1b[2J\u202e {context.token.reveal()}{'x' * 300}"
+    caplog.set_level(logging.INFO)
+
+    Trace().recorder.reject("req_1", error, context, RequestLine("PATCH" * 9, "/v1/responses/{id}"))
+
+    line = logged(caplog)
+    assert (line["method"], line["path"]) == ("PATCHPATCHPATCHPATCH", "/v1/responses/{id}")
+    assert line["model"].startswith("gpt?[2J? ****")
+    assert (len(line["model"]), context.token.reveal()[:40] in line["model"]) == (200, False)

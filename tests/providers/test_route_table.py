@@ -195,15 +195,47 @@ def test_provider_and_endpoint_are_found_by_name():
 @pytest.mark.parametrize(
     ("target", "hint"),
     [
-        ("/openai/chat/completions", "did you mean /v1/chat/completions? Then the base URL lacks /v1"),
+        ("/openai/chat/completions", "did you mean /openai/v1/chat/completions? Then the base URL lacks /v1"),
         ("/chat/completions", "did you mean /v1/chat/completions? Then the base URL lacks /v1"),
-        ("/anthropic/messages", "did you mean /v1/messages? Then the base URL lacks /v1"),
         ("/anthropic/v1/v1/messages", "the base URL ends in /v1, and the client adds another"),
-        ("/v1/messages", "did you mean /anthropic/v1/messages? Then the base URL lacks /anthropic"),
-        ("/anthropic/v1/responses", "did you mean /openai/v1/responses? Then the base URL lacks /openai"),
+        ("/v1/messages", "did you mean /anthropic/v1/messages? Anthropic's API is served under /anthropic"),
+        ("/messages", "did you mean /anthropic/v1/messages? Anthropic's API is served under /anthropic"),
+        ("/anthropic/v1/responses", "did you mean /openai/v1/responses? OpenAI's API is served under /openai"),
+        ("/anthropic/responses", "did you mean /openai/v1/responses? OpenAI's API is served under /openai"),
         ("/v1/fine_tuning/jobs", "docs/endpoints.md lists the served paths"),
     ],
 )
 def test_unknown_path_is_rejected_with_advice(target: str, hint: str) -> None:
     with pytest.raises(NotFound, match=f"is not served here; {re.escape(hint)}$"):
         TABLE.match("POST", target)
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "upstream"),
+    [
+        ("POST", "/anthropic/messages", "/v1/messages"),
+        ("POST", "/anthropic/messages?beta=true", "/v1/messages?beta=true"),
+        ("GET", "/anthropic/models", "/v1/models"),
+        ("GET", "/anthropic/models/claude-haiku-4-5", "/v1/models/claude-haiku-4-5"),
+        ("GET", "/anthropic/messages/batches/b1/results", "/v1/messages/batches/b1/results"),
+    ],
+)
+def test_anthropic_paths_are_served_without_v1(method: str, target: str, upstream: str) -> None:
+    match = TABLE.match(method, target)
+
+    assert (match.provider, match.upstream_target) == (ANTHROPIC, upstream)
+
+
+@pytest.mark.parametrize(
+    ("target", "template"),
+    [
+        ("/v1/responses/resp_1?a=b", "/v1/responses/{id}"),
+        ("/openai/v1/chat/completions", "/openai/v1/chat/completions"),
+        ("/anthropic/messages", "/anthropic/v1/messages"),
+        ("/v1/my-secret", "unknown"),
+        ("/v1/responses/a%2fb/x", "unknown"),
+        ("", "unknown"),
+    ],
+)
+def test_path_of_a_log_line_holds_no_text_of_the_client(target: str, template: str) -> None:
+    assert TABLE.find_template(target) == template

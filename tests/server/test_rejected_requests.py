@@ -71,6 +71,43 @@ def test_rejection_has_the_openai_error_format_and_nothing_is_sent(
     assert len(provider.requests) == before
 
 
+@pytest.mark.parametrize(
+    ("how", "status", "final"),
+    [
+        pytest.param({"token": "sk-something-else"}, 401, True, id="401"),
+        pytest.param({"token": mint(models=["anthropic/*"])}, 403, True, id="403"),
+        pytest.param({"path": "/v1/unknown"}, 404, True, id="404"),
+        pytest.param({"json": {**CHAT, "model": "gpt-unknown"}}, 400, True, id="model without a price"),
+        pytest.param({"content": b"{"}, 400, True, id="invalid body"),
+        pytest.param({"path": "/v1/responses/resp_of_another", "method": "GET"}, 404, True, id="object of another"),
+        pytest.param({"path": "/v1/realtime?model=gpt-realtime", "method": "GET"}, 426, True, id="426"),
+    ],
+)
+def test_final_rejection_tells_sdks_not_to_retry_and_has_their_request_id(
+    how: dict[str, Any], status: int, final: bool, proxy: ProxyProcess
+) -> None:
+    response = send(proxy, **({"json": CHAT} | how if "content" not in how else how))
+
+    assert response.status_code == status
+    assert response.headers.get("x-should-retry") == ("false" if final else None)
+    assert response.headers["x-request-id"] == response.headers["llm-proxy-request-id"]
+
+
+def test_anthropic_sdk_shows_the_request_id_of_a_rejection_and_does_not_retry(proxy: ProxyProcess) -> None:
+    response = httpx.post(
+        proxy.base_url + "/anthropic/messages",
+        json={"model": "gpt-4o-mini", "max_tokens": 5, "messages": []},
+        headers={"x-api-key": mint()},
+        timeout=TIMEOUT_S,
+    )
+
+    assert response.status_code == 400
+    assert response.headers["request-id"] == response.json()["request_id"]
+    assert response.headers["x-should-retry"] == "false"
+    message = "gpt-4o-mini is an OpenAI model; its API is served under /openai"
+    assert response.json()["error"]["message"] == message
+
+
 def test_anthropic_rejection_has_the_anthropic_error_format(proxy: ProxyProcess) -> None:
     response = httpx.post(
         proxy.base_url + "/anthropic/v1/messages", json={"model": "claude-sonnet-5"}, timeout=TIMEOUT_S
@@ -88,7 +125,9 @@ def test_rejection_is_logged_without_the_path_of_an_unknown_route(proxy: ProxyPr
     line = json.loads(proxy.wait_for_log(rejected))
     assert (line["message"], line["status"], line["code"]) == ("request rejected", 400, "model_not_priced")
     assert (line["participant"], line["endpoint"]) == ("ada", "/v1/chat/completions")
-    assert json.loads(proxy.wait_for_log(unknown))["endpoint"] is None
+    assert (line["method"], line["path"], line["model"]) == ("POST", "/v1/chat/completions", "gpt-unknown")
+    unknown_line = json.loads(proxy.wait_for_log(unknown))
+    assert (unknown_line["endpoint"], unknown_line["path"], unknown_line["model"]) == (None, "unknown", None)
     assert "my-secret-in-a-path" not in "".join(proxy.log)
 
 

@@ -47,26 +47,31 @@ class RequestError(ProxyError):
         code: A stable word for programs (docs/errors.md).
         message: Text for people; it names the wrong value, the rule and what to do, and never holds a credential.
         param: The name of the faulty field, or None.
+        model: The model that the request names, if it was read before the error; for the log.
+        final: True if the same request fails again, so that SDKs must not retry it.
     """
 
     # The SDKs of the providers show `kind`, but choose their exception class by the HTTP status.
     status = 500
     kind = "api_error"
     code: str = "internal_error"
+    final = False
 
     def __init__(self, message: str, *, code: str | None = None, param: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
+        self.model: str | None = None
         if code is not None:
             self.code = code
 
 
 class CallerError(RequestError):
-    """The request is at fault; a retry of the same request fails too."""
+    """The request is at fault; a retry of the same request fails too, except where `final` is False."""
 
     status = 400
     kind = "invalid_request_error"
+    final = True
 
 
 class BadRequest(CallerError):
@@ -126,6 +131,7 @@ class RequestTimeout(CallerError):
     """408: the client stopped sending before the end of the request."""
 
     status = 408
+    final = False
     kind = "timeout_error"
     code = "request_timeout"
 
@@ -149,6 +155,7 @@ class RateLimited(CallerError):
     """429: the caller or its project holds its share of the server; the same request succeeds later."""
 
     status = 429
+    final = False
     kind = "rate_limit_error"
     code = "rate_limited"
 

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 
 from tornado_proxy.auth.credentials import find_token, find_websocket_token
 from tornado_proxy.auth.permissions import allows, require_model
-from tornado_proxy.domain.errors import BadRequest, BodyTooLarge, ModelNotPriced, NotFound
+from tornado_proxy.domain.errors import BadRequest, BodyTooLarge, ModelNotPriced, NotFound, RequestError
 from tornado_proxy.domain.record import RequestIntent
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.units import MIB
@@ -130,6 +130,15 @@ class Admission:
             ServiceError: the provider is not configured, or the ledger cannot store the intent.
         """
         parsed = await _parse(context, body)
+        try:
+            return await self._admit_parsed(context, parsed, request_id)
+        except RequestError as error:
+            error.model = parsed.facts.model
+            raise
+
+    async def _admit_parsed(
+        self, context: RequestContext[HttpEndpoint], parsed: ParsedRequest, request_id: str
+    ) -> AdmittedRequest:
         _check_model_in_path(context)
         _require_priced_spend(context, parsed.facts)
         self.admit_spends(context, parsed.facts.spends, context.head.received_at)
@@ -154,8 +163,12 @@ class Admission:
             ServiceError: the provider is not configured.
         """
         reader = context.endpoint.open_reader(_session_query(context), subprotocols)
-        self.admit_spends(context, reader.spends, context.head.received_at)
-        await self._ownership.require_own(context, reader.references)
+        try:
+            self.admit_spends(context, reader.spends, context.head.received_at)
+            await self._ownership.require_own(context, reader.references)
+        except RequestError as error:
+            error.model = reader.model
+            raise
         access = caller_access(context.snapshot, context.provider, context.caller)
         upstream = access.websocket_request(
             context.upstream_target,
@@ -193,7 +206,11 @@ class Admission:
         endpoint = context.endpoint
         for spend in spends:
             require_model(context.caller, context.project, context.provider.name, spend.model)
-            context.tariff.admit(endpoint.priced_as or endpoint.path, spend, at)
+            try:
+                context.tariff.admit(endpoint.priced_as or endpoint.path, spend, at)
+            except ModelNotPriced:
+                _check_provider(context, spend.model)
+                raise
 
     def recheck(self, context: RequestContext[Endpoint], spends: Iterable[Spend], snapshot: Snapshot) -> None:
         """Check the credential of a running session against the configuration that is current now.
@@ -280,6 +297,18 @@ def _session_query(context: RequestContext[WebSocketEndpoint]) -> str:
     """Return the query that tells the reader the session's model; the provider knows it from a short-lived key."""
     query, session = context.query, context.caller.session
     return f"{query}&{session.query}" if session is not None and "model=" not in query else query
+
+
+def _check_provider(context: RequestContext[Endpoint], model: str) -> None:
+    """Raise ModelNotPriced if `model` has a price at another provider only: the client has the wrong base URL."""
+    prices, own = context.snapshot.prices, context.provider
+    if prices.resolve(own.name, model) is not None:
+        return
+    for other in context.snapshot.routes.providers:
+        if prices.resolve(other.name, model) is not None:
+            raise ModelNotPriced(
+                f"{model} is an {other.title} model; its API is served under /{other.prefix}", param="model"
+            )
 
 
 def _check_model_in_path(context: RequestContext[HttpEndpoint]) -> None:

@@ -55,7 +55,7 @@ class ClientApplication(Application):
         provider = services.snapshots.current.routes.find_provider(target)
         body = utf8(provider.error_body(error, request_id))
         headers = [
-            *error_headers(error, request_id),
+            *error_headers(error, request_id, provider),
             ("Content-Length", str(len(body))),
             ("Connection", "close"),
         ]

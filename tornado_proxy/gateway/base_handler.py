@@ -11,9 +11,10 @@ from tornado.httputil import HTTPHeaders
 from tornado.web import HTTPError, RequestHandler
 
 from tornado_proxy.domain.errors import BadRequest, MethodNotAllowed, NotAuthenticated, RequestError, UpgradeRequired
-from tornado_proxy.gateway.context import new_request_id
+from tornado_proxy.gateway.context import RequestContext, new_request_id
 from tornado_proxy.gateway.services import Services
-from tornado_proxy.providers.contract import Provider
+from tornado_proxy.observability.access_log import RequestLine
+from tornado_proxy.providers.contract import Endpoint, Provider
 
 _log = logging.getLogger(__name__)
 
@@ -77,13 +78,28 @@ class BaseHandler(RequestHandler):
 
     def _set_error_headers(self, error: RequestError) -> None:
         self.set_status(error.status)
-        for name, value in error_headers(error, self.request_id):
+        for name, value in error_headers(error, self.request_id, self.provider):
             self.set_header(name, value)
 
+    def log_rejection(self, error: RequestError, context: RequestContext[Endpoint] | None) -> None:
+        """Log and count a rejected request; `context` is None if its route or credential was not accepted."""
+        path = self.services.snapshots.current.routes.find_template(self.request.uri or "")
+        self.services.recorder.reject(self.request_id, error, context, RequestLine(self.request.method or "", path))
 
-def error_headers(error: RequestError, request_id: str) -> list[tuple[str, str]]:
-    """Return the headers of an error response, without its length."""
-    headers = [("Content-Type", "application/json"), (REQUEST_ID_HEADER, request_id)]
+
+def error_headers(error: RequestError, request_id: str, provider: Provider) -> list[tuple[str, str]]:
+    """Return the headers of an error response, without its length.
+
+    The request id has the provider's own header name, too: SDKs show that one in their exceptions.
+    """
+    headers = [
+        ("Content-Type", "application/json"),
+        (REQUEST_ID_HEADER, request_id),
+        (provider.request_id_header, request_id),
+    ]
+    if error.final:
+        # Both SDKs obey it.  Claude Code retries even a 401 for minutes without it.
+        headers.append(("x-should-retry", "false"))
     if isinstance(error, NotAuthenticated):
         headers.append(("WWW-Authenticate", "Bearer"))  # RFC 9110 section 11.6.1
     if isinstance(error, MethodNotAllowed) and error.allowed:

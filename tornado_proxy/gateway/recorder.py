@@ -9,13 +9,14 @@ reject(...)    ──> access log and metrics; nothing was sent, so the ledger g
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tornado_proxy.domain.errors import RequestError
 from tornado_proxy.domain.record import RequestIntent, RequestRecord
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.observability import access_log
+from tornado_proxy.observability.access_log import UNKNOWN_LINE, RequestLine
 from tornado_proxy.providers.contract import Endpoint
 from tornado_proxy.wire.redaction import Redaction
 
@@ -87,14 +88,23 @@ class Recorder:
             self._listeners.object_requested(finished.requested_object)
         access_log.log_request(record, finished.config_generation)
 
-    def reject(self, request_id: str, error: RequestError, context: RequestContext[Endpoint] | None) -> None:
+    def reject(
+        self,
+        request_id: str,
+        error: RequestError,
+        context: RequestContext[Endpoint] | None,
+        line: RequestLine = UNKNOWN_LINE,
+    ) -> None:
         """Log and count a rejected request; `context` is None if its route or credential was not accepted."""
         if context is None:
-            access_log.log_rejection(request_id, error)
+            access_log.log_rejection(request_id, error, line)
             return
+        # A caller can write anything into the model, its own token included.
+        model = error.model and context.redaction.with_secret(context.token).text(error.model)
         access_log.log_rejection(
             request_id,
             error,
+            replace(line, model=model),
             caller=context.caller,
             provider=context.provider.name,
             endpoint=context.endpoint.path,

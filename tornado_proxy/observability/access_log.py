@@ -19,9 +19,29 @@ _log = FrequentLog("tornado_proxy.access")
 _LOGGABLE_ERRORS = (NotAuthenticated, ServiceError, UpstreamError)
 
 
+#: Characters of a method and of a model that are logged; longer ones are no real ones.
+_MAX_METHOD_CHARACTERS, _MAX_MODEL_CHARACTERS = 20, 200
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLine:
+    """The method of a request, the template of its path, and the model that it names, if known.
+
+    `path` is "unknown" if it is not served: such a path is not logged, because it could hold a secret.
+    """
+
+    method: str = ""
+    path: str = "unknown"
+    model: str | None = None
+
+
+UNKNOWN_LINE = RequestLine()
+
+
 def log_rejection(
     request_id: str,
     error: RequestError,
+    line: RequestLine = UNKNOWN_LINE,
     *,
     caller: Caller | None = None,
     provider: str | None = None,
@@ -32,6 +52,7 @@ def log_rejection(
     Args:
         request_id: The id that the response carries.
         error: The error that the caller gets.  Its message is logged only for errors that repeat no text of the caller.
+        line: The method, the path and the model.
         caller: The caller, or None if the credential was not accepted.
         provider: The provider, or None if the path is not served.
         endpoint: The provider's path, or None if the path is not served: an unknown path could hold a secret.
@@ -44,12 +65,20 @@ def log_rejection(
             "project_id": caller.project_id if caller is not None else None,
             "participant": caller.participant if caller is not None else None,
             "provider": provider,
+            "method": line.method[:_MAX_METHOD_CHARACTERS],
+            "path": line.path,
             "endpoint": endpoint,
+            "model": None if line.model is None else _make_printable(line.model),
             "status": error.status,
             "code": error.code,
             "reason": error.message if isinstance(error, _LOGGABLE_ERRORS) else None,
         },
     )
+
+
+def _make_printable(text: str) -> str:
+    """Return the start of a caller's text, with a question mark for each character that cannot be printed."""
+    return "".join(char if char.isprintable() else "?" for char in text[:_MAX_MODEL_CHARACTERS])
 
 
 def log_request(record: RequestRecord, generation: int) -> None:

@@ -348,7 +348,9 @@ class Provider:
     those that carry the provider key.  Request headers in `passed_headers` and `passed_prefixes` are forwarded;
     `withheld_headers` never are, whatever the configuration adds.  `account_headers` of responses would name the
     provider account.  `error_body` writes an error as this provider would: (error, our request id) -> JSON bytes.
-    `request_id_header` holds the provider's id of a response.  `own_headers` go with the proxy's own requests.
+    `request_id_header` holds the provider's id of a response.  `optional_version`: below the prefix, paths without /v1
+    are served as well, because some clients expect a base URL that includes it.  `own_headers` go with the proxy's own
+    requests.
     """
 
     name: str
@@ -368,6 +370,7 @@ class Provider:
     passed_prefixes: tuple[str, ...] = ()
     withheld_headers: frozenset[str] = frozenset()
     account_headers: frozenset[str] = frozenset()
+    optional_version: bool = False
     own_headers: tuple[tuple[str, str], ...] = ()
     websocket: WebSocketConvention | None = None
     make_endpoints: Callable[[ProviderOptions], tuple[Endpoint, ...]] | None = None

@@ -24,6 +24,9 @@ _PLAIN_QUERY = re.compile(r"[\x21-\x7e]*")
 
 _ID = "{id}"
 
+#: The first segment of the providers' own paths, which many base URLs include and others lack.
+_VERSION = "/v1"
+
 #: Characters of a client's path that an error message repeats.
 _MAX_SHOWN = 200
 
@@ -56,6 +59,7 @@ class RouteTable:
         self._by_prefix = {provider.prefix: provider for provider in providers}
         self._by_name = {provider.name: provider for provider in providers}
         self._default = providers[0]
+        self.providers = tuple(providers)
         self._exact: dict[tuple[str, str], dict[str, Endpoint]] = {}
         self._patterns: dict[str, list[tuple[re.Pattern[str], dict[str, Endpoint]]]] = {}
         #: Matches of targets without an id and a query.  Clients cannot make it grow: it has at most two entries for
@@ -125,6 +129,24 @@ class RouteTable:
         endpoint = self._exact.get((provider, path), {}).get(method)
         return endpoint if isinstance(endpoint, HttpEndpoint) else None
 
+    def find_template(self, target: str) -> str:
+        """Return the path of `target` with the client's prefix and `{id}` for an id, "unknown" if it is not served."""
+        provider, prefix, own_path = self._split(target.partition("?")[0])
+        by_method, _ = self._find(provider, own_path)
+        return "unknown" if by_method is None else prefix + next(iter(by_method.values())).path
+
+    def _split(self, path: str) -> tuple[Provider, str, str]:
+        """Return the provider of a path, the prefix in the path ("" for none) and the provider's own path."""
+        provider = self.find_provider(path)
+        prefix = f"/{provider.prefix}"
+        if not path.startswith(f"{prefix}/"):
+            return provider, "", path
+        own_path = path.removeprefix(prefix)
+        if provider.optional_version and self._find(provider, own_path)[0] is None:
+            versioned = _VERSION + own_path
+            own_path = versioned if self._find(provider, versioned)[0] is not None else own_path
+        return provider, prefix, own_path
+
     def _match(self, method: str, target: str) -> Match[Endpoint]:
         path, mark, query = target.partition("?")
         if not _PLAIN_PATH.fullmatch(path) or not _PLAIN_QUERY.fullmatch(query) or "#" in query:
@@ -133,12 +155,10 @@ class RouteTable:
                 "backslashes, control characters); write the path as the provider documents it",
                 code="invalid_path",
             )
-        provider = self.find_provider(target)
-        prefix = f"/{provider.prefix}"
-        own_path = path.removeprefix(prefix) if path.startswith(f"{prefix}/") else path
+        provider, prefix, own_path = self._split(path)
         by_method, path_id = self._find(provider, own_path)
         if by_method is None:
-            raise NotFound(f"{path[:_MAX_SHOWN]} is not served here; {self._suggest(provider, own_path)}")
+            raise NotFound(f"{path[:_MAX_SHOWN]} is not served here; {self._suggest(provider, prefix, own_path)}")
         endpoint = by_method.get(method)
         if endpoint is None:
             allowed = tuple(sorted(by_method))
@@ -167,15 +187,19 @@ class RouteTable:
                 return by_method, found[1]
         return None, None
 
-    def _suggest(self, provider: Provider, path: str) -> str:
+    def _suggest(self, provider: Provider, prefix: str, path: str) -> str:
         """Return advice for an unknown path.  The usual cause is a base URL with a segment too few or too many."""
-        if self._find(provider, f"/v1{path}")[0] is not None:
-            return f"did you mean /v1{path[:_MAX_SHOWN]}? Then the base URL lacks /v1"
-        if path.startswith("/v1/v1/"):
-            return "the base URL ends in /v1, and the client adds another"
+        if path.startswith(f"{_VERSION}{_VERSION}/"):
+            return f"the base URL ends in {_VERSION}, and the client adds another"
+        if self._find(provider, _VERSION + path)[0] is not None:
+            return f"did you mean {prefix}{_VERSION}{path[:_MAX_SHOWN]}? Then the base URL lacks {_VERSION}"
         for other in self._by_prefix.values():
-            if self._find(other, path)[0] is not None:
-                return f"did you mean /{other.prefix}{path[:_MAX_SHOWN]}? Then the base URL lacks /{other.prefix}"
+            for own_path in (path, _VERSION + path):
+                if self._find(other, own_path)[0] is not None:
+                    return (
+                        f"did you mean /{other.prefix}{own_path[:_MAX_SHOWN]}? {other.title}'s API is served under "
+                        f"/{other.prefix}"
+                    )
         return "docs/endpoints.md lists the served paths"
 
 

@@ -18,7 +18,7 @@ from tornado_proxy.domain.errors import ConfigError, ModelNotPriced
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
-from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
+from tornado_proxy.pricing.book.price_book import PriceBook, Tariff, edit_distance
 
 FILE = """
 provider: openai
@@ -154,6 +154,9 @@ def test_provider_region_is_a_term_of_every_line_item() -> None:
         pytest.param(
             Spend("larg", frozenset()), "'larg' has no price; did you mean large? the operator can add one", id="a hint"
         ),
+        pytest.param(
+            Spend("larger-model", frozenset()), "'larger-model' has no price; the operator can add one", id="none near"
+        ),
         pytest.param(Spend("x" * 200, frozenset()), "x' has no price; the operator", id="a long name is truncated"),
         pytest.param(Spend("large", frozenset(), terms=Terms("warp")), "tier 'warp' has no price", id="tier"),
         pytest.param(Spend("large", frozenset({Meter.IMAGES})), "no price for images", id="meter"),
@@ -170,6 +173,14 @@ def test_spend_without_a_price_is_not_admitted(spend: Spend, expected: str) -> N
         TARIFF.admit(CHAT, spend, NOON)
 
     assert expected in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "other", "distance"),
+    [("gpt-4o-mni", "gpt-4o-mini", 1), ("kitten", "sitting", 3), ("", "abc", 3), ("same", "same", 0)],
+)
+def test_edit_distance_counts_typing_errors(text: str, other: str, distance: int) -> None:
+    assert edit_distance(text, other) == edit_distance(other, text) == distance
 
 
 def test_model_is_not_admitted_on_an_endpoint_that_it_does_not_serve() -> None:

@@ -178,7 +178,7 @@ class ProxyHandler(BaseHandler):
             services.recorder.finish(FinishedRequest(record, context.snapshot.generation, context.redaction, requested))
 
     async def _reject(self, error: RequestError) -> None:
-        self.services.recorder.reject(self.request_id, error, self._context)
+        self.log_rejection(error, self._context)
         await self.respond_with_error(error)
 
     def _request_head(self) -> RequestHead:

@@ -62,7 +62,7 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         except UpgradeRejected as rejection:
             await self._forward_rejection(rejection)
         except RequestError as error:
-            self.services.recorder.reject(self.request_id, error, self._context)
+            self.log_rejection(error, self._context)
             await self.respond_with_error(error)
         finally:
             self.services.capacity.discard(self)
@@ -101,7 +101,7 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
     async def _forward_rejection(self, rejection: UpgradeRejected) -> None:
         """Send the provider's own status and body; a provider key in the body is masked."""
         assert self._context is not None, "the provider was asked after the upgrade was admitted"
-        self.services.recorder.reject(self.request_id, rejection, self._context)
+        self.log_rejection(rejection, self._context)
         context = self._context
         self.clear()
         self.set_status(rejection.response_status if rejection.response_status >= 400 else rejection.status)

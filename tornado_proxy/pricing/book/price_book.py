@@ -37,6 +37,9 @@ MAX_CACHED_TERMS = 1000
 #: difflib compares a longer name with every model for milliseconds, and no real model name is as long.
 MAX_HINT_CHARACTERS = 100
 
+#: Characters of a model's name for each typing error: another name is a guess, and a wrong hint costs more than none.
+CHARACTERS_PER_ERROR = 6
+
 _HOW_TO_ADD = "the operator can add one to the price files and reload"
 
 
@@ -215,9 +218,23 @@ class PriceBook:
     def _describe_unknown(self, provider: str, model: str) -> str:
         prices = self._providers.get(provider)
         names = [*prices.models, *prices.aliases] if prices is not None else []
-        near = difflib.get_close_matches(model, names, 1) if len(model) < MAX_HINT_CHARACTERS else []
-        hint = f"did you mean {near[0]}? " if near else ""
+        near = difflib.get_close_matches(model, names, 3) if len(model) < MAX_HINT_CHARACTERS else []
+        nearest = min(near, key=lambda name: edit_distance(model, name), default=None)
+        is_near = nearest is not None and edit_distance(model, nearest) <= max(1, len(model) // CHARACTERS_PER_ERROR)
+        hint = f"did you mean {nearest}? " if is_near else ""
         return f"model {model[:MAX_HINT_CHARACTERS]!r} has no price; {hint}{_HOW_TO_ADD}"
+
+
+def edit_distance(text: str, other: str) -> int:
+    """Return the number of characters to insert, delete or replace that turn one text into the other (Levenshtein)."""
+    distances = list(range(len(other) + 1))
+    for row, character in enumerate(text, 1):
+        previous, distances[0] = distances[0], row
+        for column, other_character in enumerate(other, 1):
+            replaced = previous + (character != other_character)
+            previous = distances[column]
+            distances[column] = min(replaced, previous + 1, distances[column - 1] + 1)
+    return distances[-1]
 
 
 def _add_unpriced(usage_item: UsageItem, requested_model: str | None, into: Itemised) -> None:

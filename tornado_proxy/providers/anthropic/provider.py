@@ -35,6 +35,8 @@ ANTHROPIC = Provider(
     credential_headers=("authorization", "x-api-key"),
     key_headers=_make_key_headers,
     error_body=error_body,
+    # The Vercel AI SDK and opencode append /messages to ANTHROPIC_BASE_URL, the official SDK /v1/messages.
+    optional_version=True,
     request_id_header="request-id",
     passed_headers=frozenset({"accept", "content-type", "user-agent", "idempotency-key", "x-client-request-id"}),
     passed_prefixes=("anthropic-", "x-stainless-"),
