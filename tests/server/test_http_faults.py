@@ -44,6 +44,20 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedProvi
         pytest.param(b"", 502, "upstream_error", id="closes without a response"),
         pytest.param(b"no HTTP at all\r\n\r\n", 502, "upstream_error", id="garbage"),
         pytest.param(b"HTTP/1.1 abc\r\n\r\n", 502, "upstream_error", id="a status that is no number"),
+        pytest.param(b"HTTP/1.1 2000 OK\r\nContent-Length: 2\r\n\r\n{}", 502, "upstream_error", id="status 2000"),
+        pytest.param(b"HTTP/1.1 600 OK\r\nContent-Length: 2\r\n\r\n{}", 502, "upstream_error", id="status 600"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(b'{"a":1}') + END,
+            502,
+            "upstream_error",
+            id="a length and chunks",
+        ),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 7\r\n\r\n" + b'{"a":1}',
+            502,
+            "upstream_error",
+            id="two lengths",
+        ),
         pytest.param(
             b"HTTP/1.1 200 OK\r\n" + b"X-Long: " + b"x" * 2_000_000 + b"\r\n\r\n",
             502,
@@ -60,9 +74,9 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedProvi
         pytest.param(SSE + chunk(EVENT) + b"zz\r\nno chunk\r\n", 200, "upstream_broken", id="a chunk without a size"),
         pytest.param(
             b"HTTP/1.1 307 Moved\r\nLocation: http://127.0.0.1:1/elsewhere\r\nContent-Length: 0\r\n\r\n",
-            307,
-            "completed",
-            id="a redirect, which is not followed",
+            502,
+            "upstream_error",
+            id="a redirect to another host, which is not followed",
         ),
     ],
 )
@@ -74,14 +88,19 @@ def test_broken_provider_response_never_looks_complete_and_leaves_one_record(
         writer.write(sent)
         await writer.drain()
 
+    log_lines: list[str] = []
+
     async def act(proxy: ProxyProcess) -> tuple[bytes, list[dict[str, Any]]]:
+        logged = len(proxy.log)
         before = await asyncio.to_thread(proxy.read_records)
         received = await fetch_chat(proxy, stream=sent.startswith(SSE))
         await asyncio.to_thread(proxy.read_record, request_id_of(received))
+        log_lines.extend(proxy.log[logged:])
         return received, (await asyncio.to_thread(proxy.read_records))[len(before) :]
 
     received, (record,) = provider.run(respond, act)
 
+    assert not [line for line in log_lines if "Traceback" in line or '"exception"' in line]
     assert record["request_id"] == request_id_of(received)
     assert received.startswith(b"HTTP/1.1 %d" % status)
     assert record["outcome"] == outcome

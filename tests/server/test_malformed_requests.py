@@ -233,6 +233,21 @@ def test_malformed_request_is_a_400_in_the_provider_s_format_with_a_request_id(
     assert '"code":"malformed_request"' in proxy.wait_for_log(request_id)
 
 
+@pytest.mark.parametrize("name", ["Llm-Proxy-Request-Id", "llm-proxy-request-id"])
+def test_provider_s_own_llm_proxy_request_id_does_not_pass_beside_ours(
+    name: str, proxy: ProxyProcess, provider: ReplayProvider, connection: Connection
+) -> None:
+    provider.response = ProviderResponse(headers=(("Content-Type", "application/json"), (name, "req_of_the_provider")))
+    connection.send(
+        f"GET /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {mint()}\r\nConnection: close\r\n\r\n".encode()
+    )
+
+    response = connection.read_all()
+
+    assert response.lower().count(b"llm-proxy-request-id:") == 1
+    assert b"req_of_the_provider" not in response
+
+
 def test_body_with_extensions_and_trailers_reaches_the_provider_without_them(
     proxy: ProxyProcess, provider: ReplayProvider, connection: Connection
 ) -> None:

@@ -80,8 +80,9 @@ PRIVATE_PREFIXES = (
 #: Request headers that the proxy sets itself.
 _SET_BY_PROXY = frozenset({"accept-encoding", "content-length", "expect"})
 
-#: Response headers about the provider's site.  A browser would apply them to the proxy's origin.
-_SITE_HEADERS = frozenset({"alt-svc", "set-cookie", "set-cookie2"})
+#: Response headers about the provider's site, which a browser would apply to the proxy's origin; and our own request
+#: id, which a provider behind another proxy of this kind sends too.
+_SITE_HEADERS = frozenset({"alt-svc", "llm-proxy-request-id", "set-cookie", "set-cookie2"})
 _SITE_PREFIXES = ("access-control-",)
 
 #: Response headers that describe the exact bytes of the body; wrong once the body is edited (RFC 9530, RFC 1864).

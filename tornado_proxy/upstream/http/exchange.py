@@ -193,13 +193,25 @@ class Exchange:
         self._wake()
 
     def _on_head(self, head: UpstreamResponseHead | None) -> None:
-        if head is None or head.status < 200:
+        fault = "its status line is not valid" if head is None else _find_framing_fault(head)
+        if fault is not None:
+            # On the next turn: libcurl is not reentrant, so the transfer cannot be stopped from its own callback.
+            self._loop.call_soon(self._reject, f"the provider sent a response that is not HTTP: {fault}")
+            return
+        assert head is not None
+        if head.status < 200:
             return
         self._head = head
         if self._payload is not None:
             self._payload.drop()
         self.active_at = self._loop.time()
         self._wake()
+
+    def _reject(self, message: str) -> None:
+        if not self._finished:
+            self.on_finished(UpstreamUnreachable(message, request_sent=self._transfers.stop(self)))
+        elif self._error is None and self._head is None:
+            self._error = UpstreamUnreachable(message)
 
     def _resume_transfer(self) -> None:
         """Resume a paused transfer, and renew the credit of one that has used half of it."""
@@ -220,3 +232,16 @@ class Exchange:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def _find_framing_fault(head: UpstreamResponseHead) -> str | None:
+    """Return what is wrong with the headers that delimit the body, None if nothing is.
+
+    With two lengths, two programs can see two bodies (RFC 9112 section 6.3); libcurl picks one.
+    """
+    lengths = {value for name, value in head.headers if name.lower() == "content-length"}
+    if len(lengths) > 1:
+        return "it has Content-Length headers that differ"
+    if lengths and head.get("transfer-encoding") is not None:
+        return "it has both Content-Length and Transfer-Encoding"
+    return None

@@ -99,7 +99,8 @@ def parse_response_head(lines: list[bytes]) -> UpstreamResponseHead | None:
     # Split at line feeds only: str.splitlines() also splits at U+0085, a valid byte of a Latin-1 header value.
     status_line, *header_lines = b"".join(lines).decode("latin-1").split("\n")
     parts = status_line.strip().split(" ", 2)
-    if len(parts) < 2 or not parts[1].isdigit():
+    # RFC 9110 section 15: three digits, 100 to 599.
+    if len(parts) < 2 or not (parts[1].isdigit() and len(parts[1]) == 3 and 100 <= int(parts[1]) < 600):
         return None
     fields = [line.partition(":") for line in _unfold(header_lines)]
     headers = tuple((name.strip(), value.strip()) for name, colon, value in fields if colon)

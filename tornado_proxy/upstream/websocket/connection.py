@@ -16,12 +16,13 @@ import certifi
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.httputil import HTTPHeaders
 from tornado.iostream import StreamClosedError
-from tornado.simple_httpclient import HTTPTimeoutError
-from tornado.websocket import WebSocketClientConnection, WebSocketClosedError, WebSocketError, websocket_connect
+from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError
+from tornado.websocket import WebSocketClientConnection, WebSocketClosedError, WebSocketError
 
 from tornado_proxy import tasks
 from tornado_proxy.domain.errors import UpgradeRejected, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from tornado_proxy.domain.identity import Secret
+from tornado_proxy.upstream.websocket.client import MESSAGE_TOO_BIG, ProviderConnection, open_connection
 from tornado_proxy.upstream.websocket.frame_sender import FrameSender, Wait
 
 #: Close codes that must not be sent in a frame (RFC 6455 section 7.4); 1004 is reserved without a meaning.
@@ -139,6 +140,8 @@ class UpstreamWebSocket:
 
     def _make_closed(self) -> Closed:
         code = self._connection.close_code
+        if code is None and isinstance(self._connection, ProviderConnection) and self._connection.message_too_big:
+            return Closed(MESSAGE_TOO_BIG, "the provider's message is too large", broken=True)
         if code is None or code == 1006:
             return Closed(1011, "the connection to the provider broke", broken=True)
         return Closed(1000 if code in _UNSENDABLE_CODES else code, self._connection.close_reason or "")
@@ -181,11 +184,13 @@ async def connect(request: WebSocketRequest) -> UpstreamWebSocket:
     """
     subprotocols = list(request.subprotocols) or None
     try:
-        connection = await websocket_connect(
-            _make_upgrade(request), max_message_size=request.max_message_bytes, subprotocols=subprotocols
-        )
+        connection = await open_connection(_make_upgrade(request), request.max_message_bytes, subprotocols)
     except HTTPTimeoutError as error:
         raise UpstreamTimeout("the provider could not be reached in time", request_sent=False) from error
+    except HTTPStreamClosedError as error:  # the provider has closed, or its response is not valid
+        raise UpstreamUnreachable(
+            "the provider closed the connection without a valid response to the upgrade", request_sent=False
+        ) from error
     except HTTPClientError as error:
         response = error.response
         body = response.body if response is not None else b""

@@ -1,0 +1,66 @@
+"""Tornado's WebSocket client, which checks the provider's upgrade and reports messages that are too large."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tornado.httpclient import HTTPRequest, _RequestProxy
+from tornado.httputil import HTTPHeaders, HTTPInputError, RequestStartLine, ResponseStartLine
+from tornado.websocket import WebSocketClientConnection, WebSocketProtocol13
+
+#: The close code of a message that is too large (RFC 6455 section 7.4.1).
+MESSAGE_TOO_BIG = 1009
+
+#: Bytes of the response to a rejected upgrade.  An error response has some 500; Tornado's own limit is 100 MiB.
+_MAX_REJECTION_BYTES = 1024 * 1024
+
+_SWITCHING_PROTOCOLS = 101
+
+
+class ProviderConnection(WebSocketClientConnection):
+    """A connection to a provider.  `message_too_big` is True if a message of the provider has ended it."""
+
+    def __init__(self, request: HTTPRequest, max_message_bytes: int, subprotocols: list[str] | None) -> None:
+        # The proxy object adds Tornado's defaults to the request, as websocket_connect() does.
+        super().__init__(
+            _RequestProxy(request, HTTPRequest._DEFAULTS),  # type: ignore[arg-type]  # stands for the request
+            max_message_size=max_message_bytes,
+            subprotocols=subprotocols,
+        )
+        self.max_body_size = _MAX_REJECTION_BYTES
+        self.message_too_big = False
+
+    async def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> None:
+        """Called by Tornado with the response head."""
+        assert isinstance(start_line, ResponseStartLine)
+        if start_line.code == _SWITCHING_PROTOCOLS and not self._is_valid_upgrade(headers):
+            # Tornado checks it with assert statements, which log a traceback, or check nothing under -O.
+            raise HTTPInputError("invalid response to a WebSocket upgrade")
+        await super().headers_received(start_line, headers)
+
+    def _is_valid_upgrade(self, headers: HTTPHeaders) -> bool:
+        return (
+            headers.get("Upgrade", "").lower() == "websocket"
+            and headers.get("Connection", "").lower() == "upgrade"
+            and headers.get("Sec-WebSocket-Accept") == WebSocketProtocol13.compute_accept_value(self.key)
+            and "Sec-WebSocket-Extensions" not in headers  # none was offered
+        )
+
+    def get_websocket_protocol(self) -> WebSocketProtocol13:
+        """Return the reader of the provider's frames."""
+        return _ProviderFrames(self, mask_outgoing=True, params=self.params)
+
+
+class _ProviderFrames(WebSocketProtocol13):
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        """Send a close frame.  Tornado sends MESSAGE_TOO_BIG on its own."""
+        if code == MESSAGE_TOO_BIG and isinstance(self.handler, ProviderConnection):
+            self.handler.message_too_big = True
+        super().close(code, reason)
+
+
+def open_connection(
+    request: HTTPRequest, max_message_bytes: int, subprotocols: list[str] | None
+) -> asyncio.Future[WebSocketClientConnection]:
+    """Open a WebSocket; the result is done after the upgrade, or raises what tornado.websocket_connect() raises."""
+    return ProviderConnection(request, max_message_bytes, subprotocols).connect_future
