@@ -29,6 +29,7 @@ class JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc,valid-typ
         self.now = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        # Signals and results of threads arrive through a socket, so they are looked for before time passes.
         ready: list[tuple[selectors.SelectorKey, int]] = super().select(0)
         if timeout is None and not ready:
             # Only a thread can make progress now (asyncio.to_thread); the clock must not jump past it.

@@ -62,6 +62,7 @@ def make_snapshot(*, projects: Iterable[Project] | None = None, **settings: Any)
         else value
         for name, value in settings.items()
     }
+    # A new authenticator and route table: both cache, and a test must not see the entries of another one.
     chosen = tuple(standard.projects.values() if projects is None else projects)
     return replace(
         standard,
@@ -231,7 +232,7 @@ class FakeProvider:
 
 
 class FakeSocket:
-    """A WebSocket to a provider.  deliver() and end() play the provider; `sent` and `closes` are what it received.
+    """A WebSocket to a provider.  deliver() and end() play the provider; `sent` and `closes` show its view.
 
     The provider confirms a close frame at once, unless `confirms_close` is False.
     """
@@ -266,6 +267,7 @@ class FakeSocket:
         self.sent.append(message)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
+        # Tornado sends one close frame only, however often close() is called.
         if self.closed or self.closes:
             return
         self.closes.append((code, reason))
@@ -274,7 +276,7 @@ class FakeSocket:
 
 
 class FakeClient:
-    """The client's side of a relay: keeps what it is sent.  leave() makes every later write fail."""
+    """The client's side of a relay: keeps the bytes that it receives.  leave() makes every later write fail."""
 
     def __init__(self) -> None:
         self.head: tuple[int, str, list[tuple[str, str]]] | None = None

@@ -465,7 +465,7 @@ def test_intent_of_a_session_s_request_names_the_session(gateway: Gateway) -> No
 
 
 class RecordingTariff:
-    """A tariff that has every price, and keeps what it is asked for."""
+    """A tariff that has every price, and keeps each question for one."""
 
     def __init__(self) -> None:
         self.admitted: list[tuple[str, str, datetime]] = []

@@ -106,6 +106,7 @@ def settled(
         if act is not None:
             act(settlement)
         await virtual_time.settle()
+        # An error would have ended run(): then it is done, and not cancelled.
         running.cancel()
         await asyncio.wait([running])
         assert running.cancelled()

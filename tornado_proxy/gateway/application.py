@@ -47,7 +47,7 @@ class ClientApplication(Application):
 
         Args:
             target: Its target, as far as it is known.
-            fault: What is wrong with it, without bytes of the client.
+            fault: The rule that it breaks, without bytes of the client.
         """
         services, request_id = self._services, new_request_id()
         error = BadRequest(f"the request is not valid HTTP: {fault[:1].lower()}{fault[1:]}", code="malformed_request")

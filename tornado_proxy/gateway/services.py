@@ -14,7 +14,7 @@ from tornado_proxy.upstream.http.client import UpstreamClient
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What a handler is given."""
+    """The services of a handler."""
 
     snapshots: SnapshotHolder
     upstream: UpstreamClient

@@ -302,25 +302,11 @@ def test_error_of_the_provider_is_in_its_format_and_recorded(gateway: Gateway) -
     assert [record.status for record in gateway.ledger.finished] == [502]
 
 
-@pytest.mark.parametrize(
-    ("headers", "url"),
-    [
-        pytest.param({}, "http://llm.example.com/anthropic/v1/messages/batches/b/results", id="own scheme"),
-        pytest.param(
-            {"X-Forwarded-Proto": "https"}, "https://llm.example.com/anthropic/v1/messages/batches/b/results", id="TLS"
-        ),
-        pytest.param(
-            {"X-Forwarded-Proto": "javascript"},
-            "http://llm.example.com/anthropic/v1/messages/batches/b/results",
-            id="unknown scheme",
-        ),
-        pytest.param({"Host": "my_host"}, "/v1/messages/batches/b/results", id="host with an underscore"),
-    ],
-)
-def test_url_in_a_response_leads_to_the_proxy(headers: dict[str, str], url: str) -> None:
+def test_url_in_a_response_leads_to_the_proxy() -> None:
     gateway = Gateway(make_snapshot(projects=[make_project(allowed_objects=frozenset({"b"}))]))
     body = b'{"id":"b","results_url":"https://api.anthropic.com/v1/messages/batches/b/results"}'
 
-    request = served(gateway, [OK, body], method="GET", target="/anthropic/v1/messages/batches/b", headers=headers)
+    request = served(gateway, [OK, body], method="GET", target="/anthropic/v1/messages/batches/b")
 
+    url = "http://llm.example.com/anthropic/v1/messages/batches/b/results"
     assert json.loads(request.body)["results_url"] == url

@@ -32,7 +32,7 @@ Step = UpstreamResponseHead | bytes | UpstreamError | asyncio.Event
 
 
 class Run:
-    """One relay over fakes, and what it came to."""
+    """One relay over fakes, and its results."""
 
     def __init__(self, gateway: Gateway, steps: Iterable[Step], hooks: RelayHooks | None = None) -> None:
         self.gateway = gateway

@@ -1,4 +1,4 @@
-"""What of a client's handshake goes on to the provider."""
+"""The parts of a client's handshake that are sent to the provider."""
 
 from __future__ import annotations
 

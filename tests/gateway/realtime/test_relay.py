@@ -229,16 +229,19 @@ async def client_vanishes(session: Session) -> None:
 
 
 async def session_is_idle(session: Session) -> None:
+    # Limits are checked four times per limit, so an idle session may last a quarter longer than its timeout.
     await asyncio.sleep(1200)
 
 
 async def session_is_old(session: Session) -> None:
+    # A message every 500 s keeps the idle timeout of 900 s away.
     for _ in range(10):
         await asyncio.sleep(500)
         await session.from_client(PING)
 
 
 async def credential_is_revoked(session: Session) -> None:
+    # A reload replaces the current snapshot; the session keeps the one that it was opened with.
     session.gateway.snapshots.current = make_snapshot(projects=[])
     await asyncio.sleep(130)
 

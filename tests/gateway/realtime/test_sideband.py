@@ -299,6 +299,7 @@ def test_sideband_that_breaks_is_connected_again_and_work_goes_on(gateway: Gatew
 
 def test_sideband_that_keeps_breaking_hangs_up(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> Call:
+        # One more than the proxy may connect: a sixth socket that it listened to would show in the requests.
         sockets = [FakeSocket() for _ in range(MAX_RECONNECTS + 1)]
         for socket in sockets:
             socket.end(broken=True)
@@ -359,6 +360,7 @@ async def server_shuts_down(call: Call, socket: FakeSocket) -> None:
 async def shutdown_takes_too_long(call: Call, socket: FakeSocket) -> None:
     for request in call.gateway.capacity:
         request.end(Outcome.SHUTDOWN)
+        # The first end decides: a limit that is reached while the call is hung up must not hang up again.
         request.end(Outcome.UPSTREAM_BROKEN)
 
 

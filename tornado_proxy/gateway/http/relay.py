@@ -118,7 +118,7 @@ class RelayHooks:
 
 @dataclass(frozen=True, slots=True)
 class _Progress:
-    """The response as far as it has been seen: what the record says of it.  `status` is what the client sees."""
+    """The members of the record that the response has determined so far.  `status` is the one that the client sees."""
 
     status: int | None = None
     first_byte_at: datetime | None = None

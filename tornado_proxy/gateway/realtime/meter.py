@@ -1,4 +1,4 @@
-"""Records what a WebSocket session uses as soon as it is known: one record per response and transcription.
+"""Records the usage of a WebSocket session as soon as it is known: one record per response and transcription.
 
 It knows no client and no connection, so that a session and a realtime call's sideband are metered alike.
 """
