@@ -218,3 +218,67 @@ def test_legacy_completions_have_no_price_and_are_rejected(proxy: ProxyProcess) 
 def test_model_that_the_caller_may_not_use_is_not_found(proxy: ProxyProcess) -> None:
     assert send_as_other(proxy, "GET", "/v1/models/gpt-5.4").status_code == 404
     assert send_as_other(proxy, "GET", "/v1/models/gpt-4o-mini").status_code == 200
+
+
+FOREIGN = "file-of-another-project"
+USER_FILE = {"role": "user", "content": [{"type": "input_file", "file_id": FOREIGN}]}
+UPLOAD = {"role": "user", "content": [{"type": "container_upload", "file_id": FOREIGN}]}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        pytest.param("/v1/responses", {"model": "gpt-4o-mini", "input": [USER_FILE]}, id="file in the input"),
+        pytest.param(
+            "/v1/responses",
+            {"model": "gpt-4o-mini", "input": "hi", "tools": [{"type": "file_search", "vector_store_ids": [FOREIGN]}]},
+            id="vector store",
+        ),
+        pytest.param("/v1/responses", {"model": "gpt-4o-mini", "prompt": {"id": FOREIGN}}, id="stored prompt"),
+        pytest.param(
+            "/v1/chat/completions",
+            {
+                "model": "gpt-4o-mini",
+                "messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": FOREIGN}}]}],
+            },
+            id="file in a chat message",
+        ),
+        pytest.param("/anthropic/v1/messages", {**MESSAGE, "messages": [UPLOAD]}, id="container upload"),
+        pytest.param(
+            "/anthropic/v1/messages/batches",
+            {"requests": [{"custom_id": "a", "params": {**MESSAGE, "messages": [UPLOAD]}}]},
+            id="item of a batch",
+        ),
+        pytest.param("/anthropic/v1/messages", {**MESSAGE, "thread": {"previous_message_id": FOREIGN}}, id="thread"),
+    ],
+)
+def test_reference_to_a_foreign_object_in_a_body_is_not_found(
+    proxy: ProxyProcess, simulator: Simulator, path: str, body: dict[str, Any]
+) -> None:
+    headers = {"Authorization": f"Bearer {mint()}", "anthropic-version": "2023-06-01"}
+
+    response = httpx.post(proxy.base_url + path, headers=headers, json=body, timeout=TIMEOUT_S)
+
+    assert response.status_code == 404
+    assert FOREIGN in response.text
+    assert not any(FOREIGN in str(request.body) for request in simulator.requests)
+
+
+@pytest.mark.parametrize(
+    ("query", "body"),
+    [
+        pytest.param("", {"input": "hi", "tools": [{"type": "x", "svg": {"model": "gpt-6-astra"}}]}, id="in a tool"),
+        pytest.param("", {"input": [{"type": "y", "tools": [{"model": "gpt-6-astra"}]}]}, id="in an input item"),
+        pytest.param("?model=gpt-6-astra", {"input": "hi"}, id="in the query"),
+    ],
+)
+def test_model_outside_the_checked_members_is_rejected(
+    proxy: ProxyProcess, simulator: Simulator, query: str, body: dict[str, Any]
+) -> None:
+    headers = {"Authorization": f"Bearer {mint()}"}
+    content = {"model": "gpt-4o-mini", **body}
+
+    response = httpx.post(f"{proxy.base_url}/v1/responses{query}", headers=headers, json=content, timeout=TIMEOUT_S)
+
+    assert response.status_code == 400
+    assert not any("gpt-6-astra" in str(request.body) for request in simulator.requests)

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from urllib.parse import parse_qs
 
 from tornado_proxy.auth.credentials import find_token, find_websocket_token
 from tornado_proxy.auth.permissions import allows, require_model
@@ -37,6 +38,7 @@ from tornado_proxy.providers.contract import (
     SocketReader,
     WebSocketEndpoint,
 )
+from tornado_proxy.providers.shared.body_walk import add_findings, may_need_walk, walk_body
 from tornado_proxy.snapshot import Snapshot
 from tornado_proxy.upstream.credentials import (
     ProviderAccess,
@@ -48,6 +50,9 @@ from tornado_proxy.upstream.credentials import (
 from tornado_proxy.upstream.http.messages import UpstreamRequest
 from tornado_proxy.upstream.websocket.connection import WebSocketRequest
 from tornado_proxy.wire.annotations import read_annotations
+
+#: Bytes of a body that is parsed on the event loop: about a millisecond.
+MAX_BYTES_PARSED_ON_LOOP = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,14 +274,37 @@ async def _parse(context: RequestContext[HttpEndpoint], body: bytes) -> ParsedRe
     endpoint, head = context.endpoint, context.head
     if endpoint.parse is None:
         return ParsedRequest(RequestFacts(body_bytes=len(body)), body)
+    if sum(name.lower() == "content-type" for name, _ in head.headers) > 1:
+        raise BadRequest("Content-Type is repeated; send it once")
+    _reject_unknown_parameters(context)
     encoding = head.header("content-encoding")
     if encoding and encoding.lower() != "identity":
         raise BadRequest(f"a body with Content-Encoding {encoding[:40]!r} cannot be read here; send it uncompressed")
     view = RequestView(body, head.header("content-type"), context.path_id, context.query, head.headers)
-    parsed = endpoint.parse(view)
-    if endpoint.measure is None:
+    # A large body is parsed in a thread: on the event loop it would hold up every stream.
+    in_thread = len(body) > MAX_BYTES_PARSED_ON_LOOP
+    parsed = await asyncio.to_thread(endpoint.parse, view) if in_thread else endpoint.parse(view)
+    if endpoint.measure is not None:
+        parsed = await asyncio.to_thread(endpoint.measure, parsed, view)
+    rules = context.provider.member_rules
+    if rules is None or not _is_json(view) or not may_need_walk(body, rules):
         return parsed
-    return await asyncio.to_thread(endpoint.measure, parsed, view)
+    findings = await asyncio.to_thread(walk_body, body, rules) if in_thread else walk_body(body, rules)
+    return replace(parsed, facts=add_findings(parsed.facts, findings))
+
+
+def _reject_unknown_parameters(context: RequestContext[HttpEndpoint]) -> None:
+    """Raise BadRequest for a query parameter that the provider does not define: it could override the body."""
+    if not context.query or context.endpoint.method != "POST":
+        return
+    unknown = sorted(set(parse_qs(context.query, keep_blank_values=True)) - context.provider.post_parameters)
+    if unknown:
+        raise BadRequest(f"unknown query parameter {unknown[0][:60]!r}; send it in the body", param=unknown[0][:60])
+
+
+def _is_json(view: RequestView) -> bool:
+    """Return False for a form or an SDP offer; a missing or wrong Content-Type hides no JSON."""
+    return not view.content_type.lower().lstrip().startswith(("multipart/", "application/sdp"))
 
 
 def _require_priced_spend(context: RequestContext[HttpEndpoint], facts: RequestFacts) -> None:

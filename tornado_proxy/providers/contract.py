@@ -23,6 +23,7 @@ from tornado_proxy.domain.identity import Secret
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import UsageReport
 from tornado_proxy.providers.conventions import ExampleRequest, PriceListConvention, SdkVariables, WebSocketConvention
+from tornado_proxy.providers.shared.body_walk import MemberRules
 from tornado_proxy.providers.shared.free_reader import FreeReader
 
 
@@ -350,7 +351,8 @@ class Provider:
     provider account.  `error_body` writes an error as this provider would: (error, our request id) -> JSON bytes.
     `request_id_header` holds the provider's id of a response.  `optional_version`: below the prefix, paths without /v1
     are served as well, because some clients expect a base URL that includes it.  `own_headers` go with the proxy's own
-    requests.
+    requests.  `member_rules` say which members of a JSON body refer to objects and models.  The query of a POST request
+    may have `post_parameters` only.
     """
 
     name: str
@@ -373,6 +375,8 @@ class Provider:
     optional_version: bool = False
     own_headers: tuple[tuple[str, str], ...] = ()
     websocket: WebSocketConvention | None = None
+    member_rules: MemberRules | None = None
+    post_parameters: frozenset[str] = frozenset()
     make_endpoints: Callable[[ProviderOptions], tuple[Endpoint, ...]] | None = None
 
     def configure(self, options: ProviderOptions) -> Provider:

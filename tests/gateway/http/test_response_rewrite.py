@@ -20,7 +20,7 @@ BASE_URL = "https://llm.example.com/anthropic"
 def rewritten(gateway: Gateway, method: str, target: str, body: Any, **head: Any) -> Any:
     """Return the client's view of a JSON response `body`, None if it passes unchanged."""
     context = gateway.admission.authenticate(gateway.snapshot, request_head(target, method=method, **head))
-    request = json.dumps(REQUEST).encode() if method == "POST" else b""
+    request = json.dumps(REQUESTS.get(target)).encode() if method == "POST" else b""
     admitted = asyncio.run(gateway.admission.admit_request(context, request, "req_1"))
     edit = make_rewrite(admitted, lambda: BASE_URL)
     if edit is None:
@@ -29,11 +29,11 @@ def rewritten(gateway: Gateway, method: str, target: str, body: Any, **head: Any
     return json.loads(edit.feed(data[:7]) + edit.feed(data[7:]) + edit.close())
 
 
-REQUEST = {
-    "model": "gpt-4o-mini",
-    "messages": [],
-    "session": {"type": "realtime", "model": "gpt-realtime"},
-    "requests": [{"custom_id": "a", "params": {"model": "claude-haiku-4-5", "max_tokens": 1, "messages": []}}],
+MESSAGE = {"model": "claude-haiku-4-5", "max_tokens": 1, "messages": []}
+REQUESTS = {
+    "/openai/v1/chat/completions": {"model": "gpt-4o-mini", "messages": []},
+    "/openai/v1/realtime/client_secrets": {"session": {"type": "realtime", "model": "gpt-realtime"}},
+    "/anthropic/v1/messages/batches": {"requests": [{"custom_id": "a", "params": MESSAGE}]},
 }
 
 

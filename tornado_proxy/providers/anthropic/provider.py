@@ -8,6 +8,7 @@ from tornado_proxy.domain.identity import Secret
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.providers.anthropic.endpoints import ANTHROPIC_ENDPOINTS
 from tornado_proxy.providers.anthropic.errors import error_body
+from tornado_proxy.providers.anthropic.request_members import RULES
 from tornado_proxy.providers.contract import Provider
 from tornado_proxy.providers.conventions import ExampleRequest, PriceListConvention, SdkVariables
 
@@ -38,10 +39,13 @@ ANTHROPIC = Provider(
     # The Vercel AI SDK and opencode append /messages to ANTHROPIC_BASE_URL, the official SDK /v1/messages.
     optional_version=True,
     request_id_header="request-id",
+    member_rules=RULES,
     passed_headers=frozenset({"accept", "content-type", "user-agent", "idempotency-key", "x-client-request-id"}),
     passed_prefixes=("anthropic-", "x-stainless-"),
     # These headers choose which account at Anthropic is billed; only the server's key may choose it.
     withheld_headers=frozenset({"anthropic-workspace-id", "anthropic-user-profile-id"}),
     account_headers=frozenset({"anthropic-organization-id"}),
+    # The SDKs send their beta requests with ?beta=true.
+    post_parameters=frozenset({"beta"}),
     own_headers=(("anthropic-version", "2023-06-01"),),
 )

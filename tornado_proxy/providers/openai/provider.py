@@ -14,6 +14,7 @@ from tornado_proxy.providers.conventions import (
 )
 from tornado_proxy.providers.openai.endpoints import OPENAI_ENDPOINTS, openai_endpoints
 from tornado_proxy.providers.openai.errors import error_body
+from tornado_proxy.providers.openai.request_members import RULES
 
 
 def _key_headers(key: Secret) -> Mapping[str, Secret]:
@@ -55,6 +56,9 @@ OPENAI = Provider(
     key_headers=_key_headers,
     error_body=error_body,
     request_id_header="x-request-id",
+    member_rules=RULES,
+    # Clients written for other hosts of the API add their version, which OpenAI ignores.
+    post_parameters=frozenset({"api-version"}),
     passed_headers=frozenset({"accept", "content-type", "user-agent", "idempotency-key", "x-client-request-id"}),
     passed_prefixes=("openai-", "x-stainless-"),
     # These choose the account that OpenAI bills.  The provider key alone decides that, so a client's are dropped.

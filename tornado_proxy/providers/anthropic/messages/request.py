@@ -34,6 +34,9 @@ MEMBERS = ("model", "stream", "service_tier", "speed", "inference_geo", "tools",
 _TEXT = frozenset({Meter.INPUT, Meter.OUTPUT})
 _SEARCHES = frozenset({Meter.WEB_SEARCHES})
 
+#: Anthropic chooses the fallback models.
+_DEFAULT_FALLBACKS = "default"
+
 #: Types of the search tool begin like this; a date follows.
 _SEARCH_TOOL_PREFIX = "web_search_"
 
@@ -81,8 +84,11 @@ def _advisor_spends(members: Mapping[str, Any], body: bytes, own: Spend) -> Iter
 
 def _fallback_spends(members: Mapping[str, Any], body: bytes, own: Spend) -> Iterator[Spend]:
     """Yield the spends of models that serve if another declines."""
-    if isinstance(members.get("fallbacks"), str):
+    fallbacks = members.get("fallbacks")
+    if fallbacks == _DEFAULT_FALLBACKS:
         return
+    if isinstance(fallbacks, str) or any(not isinstance(entry, dict) for entry in read_list(members, "fallbacks")):
+        raise InvalidBody('"fallbacks" must be "default" or a list of objects with a model', param="fallbacks")
     for model, speed in _read_models(read_list(members, "fallbacks"), body, "fallbacks"):
         # The provider runs a fallback fast only if its own entry says so, whatever the request's speed is.
         yield replace(own, model=model, terms=replace(own.terms, speed=speed))

@@ -9,22 +9,30 @@ import json
 from dataclasses import dataclass
 
 from tornado_proxy.domain.errors import InvalidBody, RequestError
-from tornado_proxy.domain.request import Spend
+from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.providers.openai.realtime.session_config import session_spends
-from tornado_proxy.providers.openai.realtime.strict_json import decode_strict_object
+from tornado_proxy.providers.openai.request_members import REALTIME_RULES
+from tornado_proxy.providers.shared.body_walk import add_findings, walk_content
 from tornado_proxy.providers.shared.json_values import as_object, as_objects, as_text
+from tornado_proxy.providers.shared.strict_json import decode_strict_object
+
+#: Events in which the provider reads models and ids of objects.  Audio, the bulk of a session, is in others.
+_EVENTS_WITH_NAMES = frozenset(
+    {"session.update", "transcription_session.update", "response.create", "conversation.item.create"}
+)
 
 _IMAGE_METERS = frozenset({Meter.INPUT_IMAGE, Meter.CACHED_INPUT_IMAGE})
 
 
 @dataclass(frozen=True, slots=True)
 class ClientEvent:
-    """`spends` are admitted before the event is forwarded; most events have none."""
+    """`spends` and `references` are admitted before the event is forwarded; most events have none."""
 
     kind: str
     event_id: str | None
     spends: tuple[Spend, ...] = ()
+    references: tuple[str, ...] = ()
 
 
 def read_client_event(frame: str | bytes, session_model: str | None) -> ClientEvent:
@@ -37,7 +45,11 @@ def read_client_event(frame: str | bytes, session_model: str | None) -> ClientEv
     kind = event.get("type")
     if not isinstance(kind, str):
         raise InvalidBody('"type" is missing; send the event type, such as response.create', param="type")
-    return ClientEvent(kind, as_text(event.get("event_id")), _spends_of(kind, event, session_model))
+    spends = _spends_of(kind, event, session_model)
+    if kind not in _EVENTS_WITH_NAMES:
+        return ClientEvent(kind, as_text(event.get("event_id")), spends)
+    facts = add_findings(RequestFacts(spends=spends), walk_content(event, REALTIME_RULES))
+    return ClientEvent(kind, as_text(event.get("event_id")), spends, facts.references)
 
 
 def error_event(error: RequestError, client_event_id: str | None, event_id: str) -> str:

@@ -28,10 +28,10 @@ from tornado_proxy.providers.contract import (
     Sideband,
 )
 from tornado_proxy.providers.openai.realtime.session_config import session_spends
-from tornado_proxy.providers.openai.realtime.strict_json import decode_strict_object
 from tornado_proxy.providers.openai.realtime.translation import TRANSLATION_SOCKET, translation_spends
 from tornado_proxy.providers.openai.realtime.websocket import REALTIME_SOCKET, open_realtime
 from tornado_proxy.providers.shared.json_values import decode_object
+from tornado_proxy.providers.shared.strict_json import decode_strict_object
 from tornado_proxy.wire.multipart import read_form
 
 #: A short-lived key of the provider, anywhere in a response.

@@ -33,9 +33,9 @@ from tornado_proxy.providers.contract import (
 from tornado_proxy.providers.openai.audio.transcription_models import is_priced_by_length
 from tornado_proxy.providers.openai.realtime.client_events import error_event
 from tornado_proxy.providers.openai.realtime.session_config import input_transcription_spend, transcription_models
-from tornado_proxy.providers.openai.realtime.strict_json import decode_strict_object
 from tornado_proxy.providers.openai.realtime.websocket import query_argument
 from tornado_proxy.providers.shared.json_values import as_text, decode_object
+from tornado_proxy.providers.shared.strict_json import decode_strict_object
 
 _PATH = "/v1/realtime/translations"
 

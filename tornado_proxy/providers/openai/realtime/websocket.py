@@ -49,7 +49,7 @@ class RealtimeSocketReader:
         """
         event = read_client_event(frame, self._session.model)
         facts = RequestFacts(model=self._session.model, body_bytes=len(frame)) if event.kind == _CREATE else None
-        return ClientFrame(event.event_id, event.spends, (), facts)
+        return ClientFrame(event.event_id, event.spends, event.references, facts)
 
     def refusal(self, error: RequestError, frame: ClientFrame, event_id: str) -> str:
         """Return an `error` event with the id of the client's event."""

@@ -38,8 +38,10 @@ from tornado_proxy.providers.contract import (
     WorkRejected,
     WorkStarted,
 )
-from tornado_proxy.providers.openai.responses.endpoint import parse, referenced_items
+from tornado_proxy.providers.openai.request_members import RULES
+from tornado_proxy.providers.openai.responses.endpoint import parse
 from tornado_proxy.providers.openai.responses.reader import FIRST_EVENTS, TERMINAL_EVENTS, ResponseStreamReader
+from tornado_proxy.providers.shared.body_walk import add_findings, may_need_walk, walk_body
 from tornado_proxy.providers.shared.json_body import read_members, read_raw, read_text
 from tornado_proxy.providers.shared.json_values import as_object, as_text, decode_object
 
@@ -162,7 +164,8 @@ class ResponsesSocketReader:
                 raise InvalidBody(
                     f'"{extra[0][:60]}" is beside "response"; send the request in the frame or in "response"'
                 )
-        facts = parse(RequestView(read_raw(body, "response") or body, "application/json")).facts
+        request = read_raw(body, "response") or body
+        facts = _with_findings(parse(RequestView(request, "application/json")).facts, request)
         self._requested.setdefault(lane, deque()).append(_Response(lane, facts, ResponseStreamReader(facts)))
         return ClientFrame(read_text(members, "event_id"), facts.spends, facts.references, facts, lane)
 
@@ -178,7 +181,8 @@ class ResponsesSocketReader:
             raise InvalidBody(
                 f"response {steered[:60]!r} does not run on this connection", param="previous_response_id"
             )
-        return ClientFrame(read_text(members, "event_id"), response.facts.spends, (steered, *referenced_items(body)))
+        facts = _with_findings(replace(response.facts, references=(steered,)), body)
+        return ClientFrame(read_text(members, "event_id"), facts.spends, facts.references)
 
     def _read_response_event(self, kind: str, data: bytes) -> tuple[SocketEvent, ...]:
         event = decode_object(data) or {}
@@ -266,6 +270,10 @@ class ResponsesSocketReader:
     def _newest_first(self) -> Iterator[_Response]:
         yield from reversed(self._running.values())
         yield from reversed(self._ended.values())
+
+
+def _with_findings(facts: RequestFacts, body: bytes) -> RequestFacts:
+    return add_findings(facts, walk_body(body, RULES)) if may_need_walk(body, RULES) else facts
 
 
 def _as_sse(data: bytes) -> bytes:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tornado_proxy.domain.errors import InvalidBody
-from tornado_proxy.providers.openai.realtime.strict_json import decode_strict_object
+from tornado_proxy.providers.shared.strict_json import decode_strict_object
 
 
 @pytest.mark.parametrize("data", ['{"a": [{"b": 1}, {"b": 2}]}', b'{"a": [{"b": 1}, {"b": 2}]}'])

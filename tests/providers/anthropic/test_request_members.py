@@ -1,0 +1,75 @@
+"""The lists of request members against the types of the installed SDK, and the members that refer to objects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from anthropic.types.beta.message_create_params import MessageCreateParamsNonStreaming as BetaMessageCreateParams
+from anthropic.types.message_count_tokens_params import MessageCountTokensParams
+from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
+from anthropic.types.messages.batch_create_params import BatchCreateParams
+
+from tests.providers.request_types import member_names
+from tornado_proxy.providers.anthropic import request_members
+from tornado_proxy.providers.anthropic.request_members import RULES
+from tornado_proxy.providers.shared.body_walk import walk_content
+
+REQUESTS = (MessageCreateParamsNonStreaming, BetaMessageCreateParams, BatchCreateParams, MessageCountTokensParams)
+DECIDED = (
+    request_members.REFERENCES
+    | request_members.REFERENCE_OBJECTS
+    | request_members.OPAQUE
+    | request_members.MODELS
+    | request_members.TOOLS
+    | request_members.PRICES
+    | request_members.NEUTRAL
+)
+
+
+def test_every_member_of_the_sdk_types_is_decided_on() -> None:
+    assert sorted(member_names(*REQUESTS) - DECIDED) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "references"),
+    [
+        pytest.param({"thread": {"previous_message_id": "msg_1"}}, ["msg_1"], id="thread"),
+        pytest.param({"diagnostics": {"previous_message_id": "msg_1"}}, ["msg_1"], id="diagnostics"),
+        pytest.param({"container": "container_1"}, ["container_1"], id="container"),
+        pytest.param({"container": {"id": "container_1", "skills": []}}, ["container_1"], id="container object"),
+        pytest.param(
+            {
+                "container": {
+                    "skills": [{"type": "custom", "skill_id": "skill_1"}, {"type": "anthropic", "skill_id": "xlsx"}]
+                }
+            },
+            ["skill_1"],
+            id="custom skill",
+        ),
+        pytest.param(
+            {"messages": [{"content": [{"type": "container_upload", "file_id": "file_1"}]}]}, ["file_1"], id="upload"
+        ),
+        pytest.param(
+            {"messages": [{"content": [{"type": "document", "source": {"type": "file", "file_id": "file_1"}}]}]},
+            ["file_1"],
+            id="document",
+        ),
+        pytest.param(
+            {"messages": [{"content": [{"type": "tool_result", "content": [{"source": {"file_id": "file_1"}}]}]}]},
+            ["file_1"],
+            id="document in a tool result",
+        ),
+        pytest.param({"requests": [{"params": {"container": "container_1"}}]}, ["container_1"], id="batch"),
+        pytest.param(
+            {"messages": [{"content": [{"type": "tool_use", "input": {"file_id": "x"}}]}]}, [], id="tool input"
+        ),
+        pytest.param(
+            {"messages": [{"content": [{"type": "code_execution_output", "file_id": "file_1"}]}]},
+            [],
+            id="repeated output",
+        ),
+    ],
+)
+def test_members_that_refer_to_objects_are_found(content: Any, references: list[str]) -> None:
+    assert set(walk_content(content, RULES).references) == set(references)

@@ -1,0 +1,26 @@
+"""Collects the member names of an SDK's request types."""
+
+from __future__ import annotations
+
+import typing
+from typing import Any
+
+
+def member_names(*request_types: Any) -> set[str]:
+    """Return the names of all members that values of these types can have, at any depth."""
+    names: set[str] = set()
+    seen: set[Any] = set()
+    for request_type in request_types:
+        _collect(request_type, names, seen)
+    return names
+
+
+def _collect(annotation: Any, names: set[str], seen: set[Any]) -> None:
+    if typing.get_origin(annotation) is not None:
+        for argument in typing.get_args(annotation):
+            _collect(argument, names, seen)
+    elif typing.is_typeddict(annotation) and annotation not in seen:
+        seen.add(annotation)
+        for name, member in typing.get_type_hints(annotation).items():
+            names.add(name)
+            _collect(member, names, seen)

@@ -1,0 +1,88 @@
+"""Laws of the walk over request bodies: nothing hides from it, and it takes linear time."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tornado_proxy.domain.errors import InvalidBody
+from tornado_proxy.domain.request import RequestFacts, Spend
+from tornado_proxy.domain.usage import Meter
+from tornado_proxy.providers.openai.request_members import RULES
+from tornado_proxy.providers.shared.body_walk import MAX_DEPTH, Findings, add_findings, may_need_walk, walk_body
+
+NAMES = sorted(RULES.references)
+FACTS = RequestFacts(spends=(Spend("gpt-5.4", frozenset({Meter.INPUT})),))
+
+
+def find(body: bytes) -> Findings:
+    return walk_body(body, RULES) if may_need_walk(body, RULES) else Findings()
+
+
+def escaped(name: str) -> str:
+    """Return `name` as a JSON string in which every character is escaped."""
+    return '"' + "".join(f"\\u{ord(character):04x}" for character in name) + '"'
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_reference_is_found_at_any_depth_in_any_spelling(name: str) -> None:
+    nested = json.dumps({"a": [{"b": {name: "obj_1"}}]}).encode()
+    hidden = f'{{"a":[{{{escaped(name)} :"obj_1"}}]}}'.encode()
+
+    assert find(nested).references == ["obj_1"]
+    assert find(hidden).references == ["obj_1"]
+
+
+def test_only_one_escaped_character_hides_no_name() -> None:
+    assert find(rb'{"f\u0069le_id":"file_1"}').references == ["file_1"]
+
+
+def test_text_with_escapes_needs_no_walk() -> None:
+    body = json.dumps({"model": "m", "input": 'caf\u00e9 "file_id" \\u0041'}).encode()
+
+    assert not may_need_walk(body, RULES)
+
+
+def test_model_beside_the_checked_ones_is_rejected() -> None:
+    body = json.dumps({"model": "gpt-5.4", "tools": [{"svg": {"model": "gpt-6-astra"}}]}).encode()
+
+    with pytest.raises(InvalidBody, match="gpt-6-astra"):
+        add_findings(FACTS, find(body))
+
+
+@pytest.mark.parametrize("value", [["gpt-6-astra"], {"name": "gpt-6-astra"}, 5])
+def test_model_of_another_type_is_rejected(value: Any) -> None:
+    with pytest.raises(InvalidBody, match='"model" must be text'):
+        find(json.dumps({"model": "gpt-5.4", "transcription": {"model": value}}).encode())
+
+
+@pytest.mark.parametrize("name", ["file_id", "model", "anything"])
+def test_repeated_member_at_any_depth_is_rejected(name: str) -> None:
+    body = f'{{"model":"gpt-5.4","input":[{{"file_id":"x","a":{{"{name}":"a","{name}":"b"}}}}]}}'.encode()
+
+    with pytest.raises(InvalidBody, match="twice"):
+        find(body)
+
+
+def test_deep_nesting_is_rejected() -> None:
+    body = b'{"file_id":"f","a":' + b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1) + b"}"
+
+    with pytest.raises(InvalidBody, match="nested"):
+        find(body)
+
+
+@given(
+    path=st.lists(st.sampled_from(["input", "tools", "content", "items", "file"]), max_size=6),
+    name=st.sampled_from(NAMES),
+    in_list=st.booleans(),
+)
+def test_reference_is_found_under_any_members_that_are_not_opaque(path: list[str], name: str, in_list: bool) -> None:
+    value: Any = {name: ["obj_1"] if in_list else "obj_1"}
+    for member in path:
+        value = {member: [value]}
+
+    assert find(json.dumps(value).encode()).references == ["obj_1"]

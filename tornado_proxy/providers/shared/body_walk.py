@@ -1,0 +1,159 @@
+"""Finds every member of a JSON request that refers to an object of the provider account or names a model.
+
+Admission knows the members that an endpoint's parser reads.  A provider reads more: a file id deep in the input, a
+skill of a container, the model of a tool inside another member.  The walk visits the whole body and returns them, so
+that none reaches the provider unchecked.
+
+    body ── may_need_walk: a few substring searches ── no ──> nothing to find (nearly every request)
+                    │ yes
+                    └──> decode, rejecting repeated members ──> visit every object, in linear time
+
+MemberRules are data of a provider, with their sources (providers/*/request_members.py).  A member that the rules call
+opaque holds JSON of the caller's own, such as a tool's schema, and is not visited.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from tornado_proxy.domain.errors import InvalidBody
+from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.providers.shared.strict_json import decode_strict_object
+
+#: Nesting of a body.  Deeper ones are rejected: Python's recursion limit is 1,000, and no request needs a tenth of it.
+MAX_DEPTH = 200
+
+#: A member name with an escaped ASCII character.  No encoder writes one, so it can only hide a name from the search.
+_ESCAPED_NAME = re.compile(rb'\\u00[0-7][0-9a-fA-F][^"\\]{0,100}(?:\\.[^"\\]{0,100}){0,20}"[ \t\r\n]*:')
+_ESCAPED_ASCII = rb"\u00"
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRules:
+    """How a provider's requests name objects and models.
+
+    Attributes:
+        references: Members whose value is an id, a list of ids, or an object with an `id`.
+        reference_objects: Members that refer to an object only if their value is an object with an `id`.
+        opaque: Members that hold JSON of the caller's own.
+        item_reference: Returns the id of the object that an item refers to, None if the item has content of its own.
+        skip: Returns True for an object that repeats output of the provider, whose ids are no references.
+    """
+
+    references: frozenset[str]
+    reference_objects: frozenset[str]
+    opaque: frozenset[str]
+    item_reference: Callable[[Mapping[str, object]], str | None]
+    skip: Callable[[Mapping[str, object]], bool]
+
+
+@dataclass(slots=True)
+class Findings:
+    """Ids of objects that a body refers to, and models that it names."""
+
+    references: list[str] = field(default_factory=list)
+    models: list[str] = field(default_factory=list)
+
+
+def split_names(text: str) -> frozenset[str]:
+    """Return the member names in `text`, which are separated by spaces and line ends."""
+    return frozenset(text.split())
+
+
+def may_need_walk(body: bytes, rules: MemberRules) -> bool:
+    """Return True if `body` may name an object, or more than one model.
+
+    Inside JSON text quotation marks are escaped, so `"name"` in the bytes is a member or a whole string value.
+    """
+    if body.count(b'"model"') > 1 or b'"id"' in body:
+        return True
+    if any(f'"{name}"'.encode() in body for name in (*rules.references, *rules.reference_objects)):
+        return True
+    return _ESCAPED_ASCII in body and _ESCAPED_NAME.search(body) is not None
+
+
+def walk_body(body: bytes, rules: MemberRules) -> Findings:
+    """Return the objects and models that `body` names.
+
+    Raises:
+        InvalidBody: the body repeats a member of an object, nests too deeply, or names an object or a model with a
+            value of the wrong type.
+    """
+    return walk_content(decode_strict_object(body), rules)
+
+
+def walk_content(content: object, rules: MemberRules) -> Findings:
+    """Return the objects and models that decoded JSON names.
+
+    Raises:
+        InvalidBody: as walk_body().
+    """
+    findings = Findings()
+    pending: list[tuple[object, int]] = [(content, 0)]
+    while pending:
+        value, depth = pending.pop()
+        if depth > MAX_DEPTH:
+            raise InvalidBody(f"the body is nested more than {MAX_DEPTH} levels deep")
+        if isinstance(value, dict):
+            pending.extend((child, depth + 1) for child in _visit(value, rules, findings))
+        elif isinstance(value, list):
+            pending.extend((child, depth + 1) for child in value if isinstance(child, dict | list))
+    return findings
+
+
+def add_findings(facts: RequestFacts, findings: Findings) -> RequestFacts:
+    """Return `facts` with the references that the walk has found.
+
+    Raises:
+        InvalidBody: the body names a model that no spend of the request has: nothing has checked it.
+    """
+    checked = {spend.model for spend in facts.spends}
+    for model in findings.models:
+        if model not in checked:
+            message = f"the model {model[:100]!r} is named in a member that cannot name one here"
+            raise InvalidBody(message, param="model")
+    return replace(facts, references=tuple(dict.fromkeys((*facts.references, *findings.references))))
+
+
+def _visit(value: Mapping[str, object], rules: MemberRules, findings: Findings) -> Iterator[object]:
+    """Record the names in one object; yield the values to visit next."""
+    if rules.skip(value):
+        return
+    referenced = rules.item_reference(value)
+    if referenced is not None:
+        findings.references.append(referenced)
+    for name, child in value.items():
+        if name in rules.opaque:
+            continue
+        if name == "model":
+            findings.models.extend(_read_models(child))
+        elif name in rules.references or (
+            name in rules.reference_objects and isinstance(child, dict) and child.get("id") is not None
+        ):
+            findings.references.extend(_read_ids(name, child))
+        if isinstance(child, dict | list):
+            yield child
+
+
+def _read_models(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return (value,)
+    raise InvalidBody('"model" must be text', param="model")
+
+
+def _read_ids(name: str, value: object) -> Iterator[str]:
+    if value is None:
+        return
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _read_ids(name, entry)
+    elif isinstance(value, dict):
+        yield from _read_ids(name, value.get("id"))
+    else:
+        raise InvalidBody(f'"{name}" must be an id', param=name)
