@@ -23,7 +23,7 @@ from tornado_proxy.config.validation import check
 from tornado_proxy.providers.registry import PROVIDERS
 
 SCHEMAS = ("proxy", "projects", "prices")
-EXAMPLE_SECRETS = ("ACME_KEY", "ANTHROPIC_API_KEY", "OPENAI_API_KEY")
+EXAMPLE_SECRETS = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY")
 
 
 def list_properties(rule: object, path: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -17,6 +17,7 @@ import click
 from tornado_proxy.auth import api_key, participant
 from tornado_proxy.auth.token_report import Verification, describe_token
 from tornado_proxy.auth.token_spec import ROLES, TokenSpec, find_pattern_fault, read_spec
+from tornado_proxy.cli.secret_files import write_secret
 from tornado_proxy.config.files import read_document
 from tornado_proxy.config.loading import load_settings
 from tornado_proxy.domain.errors import CallerError, ConfigError
@@ -75,7 +76,7 @@ def create(*, project: object, env: str | None, file: Path | None) -> None:
         raise click.BadParameter(f"{env!r} is not the name of an environment variable", param_hint="--env")
     new_key = api_key.generate(str(project))
     if file is not None:
-        _write_secret(file, new_key.secret.reveal())
+        write_secret(file, new_key.secret.reveal())
         reference = f"{{file: {file.resolve()}}}"
         server_lines = f"# The signing secret, for the server alone, is in {file}"
     else:
@@ -236,15 +237,3 @@ def _configured_keys(config: Path) -> list[ApiKey]:
         return [signing_key for project in load_settings(config).projects for signing_key in project.api_keys]
     except ConfigError as error:
         raise click.ClickException(f"the configuration cannot be used:\n{error}") from None
-
-
-def _write_secret(file: Path, secret: str) -> None:
-    # O_EXCL: never overwrite a secret.  The mode is set at creation, so the file is never readable by others.
-    try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise click.ClickException(f"{file} exists; name a new file, so that no key is overwritten") from None
-    except OSError as error:
-        raise click.ClickException(f"{file} cannot be written: {error.strerror}") from None
-    with os.fdopen(descriptor, "w") as opened:
-        opened.write(secret + "\n")
