@@ -7,8 +7,9 @@ from tornado_proxy.auth.credentials import (
     find_token,
     find_websocket_token,
     has_own_form,
+    require_project,
 )
-from tornado_proxy.domain.errors import NotAuthenticated
+from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
 
 BEARER = ("authorization",)
 EITHER = ("authorization", "x-api-key")
@@ -189,3 +190,35 @@ def test_token_of_an_upgrade_is_found(headers: list[tuple[str, str]], token: str
 def test_upgrade_without_a_single_token_is_rejected_with_401(headers: list[tuple[str, str]], message: str) -> None:
     with pytest.raises(NotAuthenticated, match=message):
         find_websocket_token(headers, BEARER, PROTOCOL)
+
+
+PROJECT = "0c9f8a5e-9a1e-4f6b-8c43-1d2a7f6f0a10"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param([], id="none"),
+        pytest.param([("Meshagent-Project-Id", PROJECT)], id="the same"),
+        pytest.param([("meshagent-project-id", f" {PROJECT.upper()} ")], id="in capitals"),
+        pytest.param([("Meshagent-Project-Id", "")], id="empty"),
+        pytest.param([("Sec-WebSocket-Protocol", f"realtime, meshagent-project-id.{PROJECT}")], id="in a subprotocol"),
+    ],
+)
+def test_project_of_the_token_may_be_stated(headers: list[tuple[str, str]]) -> None:
+    require_project(headers, PROJECT)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param([("Meshagent-Project-Id", "5b0a3c1e-1d57-4a6e-9d53-5b1f2a1f6c77")], id="another"),
+        pytest.param([("Meshagent-Project-Id", PROJECT), ("Meshagent-Project-Id", "other")], id="one of two"),
+        pytest.param([("Sec-WebSocket-Protocol", "realtime, meshagent-project-id.other")], id="in a subprotocol"),
+    ],
+)
+def test_another_project_than_the_token_s_is_a_403(headers: list[tuple[str, str]]) -> None:
+    with pytest.raises(NotAllowed) as rejected:
+        require_project(headers, PROJECT)
+
+    assert (rejected.value.status, rejected.value.code) == (403, "project_mismatch")

@@ -114,3 +114,43 @@ def test_key_is_accepted_only_where_sessions_are_opened() -> None:
     assert authenticator.authenticate(token, NOW, session_keys=True).participant == "ada"
     with pytest.raises(NotAuthenticated, match="realtime sessions only"):
         authenticator.authenticate(token, NOW)
+
+
+@pytest.mark.parametrize(
+    ("stated", "token_ends", "seconds"),
+    [
+        pytest.param(60, None, 60, id="the provider's, for a token without exp"),
+        pytest.param(60, 3600, 60, id="the provider's is earlier"),
+        pytest.param(3600, 60, 60, id="the token's is earlier"),
+        pytest.param(10**30, 60, 60, id="the provider states no time"),
+    ],
+)
+def test_session_key_ends_with_the_provider_s_key_or_the_token(
+    stated: int, token_ends: int | None, seconds: int
+) -> None:
+    authenticator = Authenticator([Project("project-a", "first", (KEY,))])
+    ends = None if token_ends is None else NOW + timedelta(seconds=token_ends)
+
+    token = authenticator.seal_session(
+        replace(CALLER, expires_at=ends), GRANT, stated if stated > 10**12 else int(NOW.timestamp()) + stated
+    )
+
+    assert open_token(token).expires_at == NOW + timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("stated", [10**30, 10**13, 253_402_300_800])
+def test_time_of_a_provider_that_no_calendar_holds_is_the_last_one(stated: int) -> None:
+    authenticator = Authenticator([Project("project-a", "first", (KEY,))])
+
+    token = authenticator.seal_session(CALLER, GRANT, stated)
+
+    assert open_token(token).expires_at == datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+
+
+def test_negative_time_of_a_provider_is_a_key_that_has_expired() -> None:
+    authenticator = Authenticator([Project("project-a", "first", (KEY,))])
+
+    token = authenticator.seal_session(CALLER, GRANT, -(10**30))
+
+    with pytest.raises(NotAuthenticated, match="session key expired"):
+        open_token(token)

@@ -30,7 +30,7 @@ def head(*headers: tuple[str, str], peer: str = "10.1.2.3", scheme: str = "http"
         pytest.param(head(HOST, HTTPS, peer="fd00::7"), "https://llm.example.com", id="proxy at an IPv6 address"),
         pytest.param(head(HOST, HTTPS, peer="::ffff:10.1.2.3"), "https://llm.example.com", id="IPv4 in IPv6"),
         pytest.param(head(HOST, HTTPS, peer="192.0.2.1"), "http://llm.example.com", id="not a trusted proxy"),
-        pytest.param(head(HOST, HTTPS, peer=""), "http://llm.example.com", id="Unix socket"),
+        pytest.param(head(HOST, HTTPS, peer=""), "https://llm.example.com", id="Unix socket"),
         pytest.param(head(HOST, ("X-Forwarded-Proto", "https, http")), "https://llm.example.com", id="two proxies"),
         pytest.param(head(HOST, ("X-Forwarded-Proto", "gopher")), "http://llm.example.com", id="unknown scheme"),
         pytest.param(
@@ -58,6 +58,7 @@ def head(*headers: tuple[str, str], peer: str = "10.1.2.3", scheme: str = "http"
             "http://llm.example.com",
             id="values that fit no URL",
         ),
+        pytest.param(head(("Host", "my_host:80")), "http://my_host:80", id="underscore, as containers have"),
         pytest.param(head(("Host", 'a"b')), "", id="no host"),
         pytest.param(head(HOST, scheme="https"), "https://llm.example.com", id="TLS"),
     ],

@@ -41,6 +41,9 @@ def send(
         pytest.param({"token": mint(project=OTHER_PROJECT)}, 401, "invalid_api_key", id="another project's id"),
         pytest.param({"token": mint(api={})}, 403, "not_allowed", id="no llm grant"),
         pytest.param({"token": mint(models=["anthropic/*"])}, 403, "not_allowed", id="model not granted"),
+        pytest.param(
+            {"headers": {"Meshagent-Project-Id": OTHER_PROJECT}}, 403, "project_mismatch", id="another project stated"
+        ),
         pytest.param({"json": {**CHAT, "model": "gpt-unknown"}}, 400, "model_not_priced", id="model without a price"),
         pytest.param({"json": {**CHAT, "service_tier": "warp"}}, 400, "model_not_priced", id="tier without a price"),
         pytest.param({"json": {"messages": []}}, 400, "invalid_body", id="no model"),

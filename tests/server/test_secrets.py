@@ -7,7 +7,16 @@ import json
 import httpx2 as httpx
 import pytest
 
-from tests.harness import ANTHROPIC_KEY, OPENAI_KEY, OTHER_SIGNING_SECRET, SIGNING_SECRET, TIMEOUT_S, ProxyProcess, mint
+from tests.harness import (
+    ANTHROPIC_KEY,
+    OPENAI_KEY,
+    OTHER_SIGNING_SECRET,
+    PROJECT,
+    SIGNING_SECRET,
+    TIMEOUT_S,
+    ProxyProcess,
+    mint,
+)
 from tests.replay_provider import ProviderResponse, ReplayProvider
 
 SERVER_SECRETS = (OPENAI_KEY, ANTHROPIC_KEY, SIGNING_SECRET, OTHER_SIGNING_SECRET)
@@ -30,7 +39,7 @@ def test_provider_receives_its_own_key_and_none_of_the_client_s_credentials(
     hidden = {
         "Cookie": "session=cookie-secret-1",
         "Proxy-Authorization": "Basic proxy-secret-2",
-        "Meshagent-Project-Id": "project-header-3",
+        "Meshagent-Project-Id": PROJECT,
         "X-Api-Key": token,
         "X-Forwarded-For": "10.1.2.3",
         "X-Custom-Secret": "custom-secret-4",
@@ -46,7 +55,7 @@ def test_provider_receives_its_own_key_and_none_of_the_client_s_credentials(
     sent = f"{received.target} {received.headers} {received.body!r}"
     assert received.header("authorization") == f"Bearer {OPENAI_KEY}"
     assert token not in sent
-    for secret in ("secret-1", "secret-2", "header-3", "10.1.2.3", "secret-4", "secret-5", "secret-6", "named-7"):
+    for secret in ("secret-1", "secret-2", PROJECT, "10.1.2.3", "secret-4", "secret-5", "secret-6", "named-7"):
         assert secret not in sent
 
 

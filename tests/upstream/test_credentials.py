@@ -235,6 +235,7 @@ def test_token_in_a_forwarded_header_is_rejected(headers: Headers, rejected: boo
         ("openai", ("realtime", "openai-insecure-api-key.sk-1"), ("realtime",)),
         ("openai", ("openai-organization.o", "openai-project.p", "realtime"), ("realtime",)),
         ("openai", (f"custom.{TOKEN}", "realtime"), ("realtime",)),
+        ("openai", ("meshagent-project-id.0c9f8a5e", "realtime"), ("realtime",)),
         ("openai", (), ()),
         ("anthropic", ("a", f"b.{TOKEN}"), ("a",)),
     ],

@@ -19,6 +19,9 @@ from tornado_proxy.domain.identity import ApiKey, Caller, Project, SessionGrant
 #: Tokens in the cache; the least recently used one is dropped first.  One entry takes about 1 KB.
 MAX_CACHED_TOKENS = 4096
 
+#: 9999-12-31T23:59:59Z, the last second that datetime can hold; a provider can state any number.
+_LAST_TIMESTAMP = 253_402_300_799
+
 
 class Authenticator:
     """Verifies credentials against the projects of one configuration."""
@@ -63,12 +66,18 @@ class Authenticator:
         return verified.caller
 
     def seal_session(self, caller: Caller, grant: SessionGrant, expires_at: int) -> str:
-        """Return a session key for `caller` that expires at `expires_at` (seconds since 1970).
+        """Return a session key for `caller`.
+
+        It expires at `expires_at` (seconds since 1970, as the provider states it), or with the caller's own token if
+        that is earlier: a key must not outlive the credential that requested it.
 
         Raises:
             NotAllowed: The caller's own credential is not a participant token.
         """
-        return session_key.seal_key(self._keys.get(caller.credential_id), caller, grant, expires_at)
+        ends = [max(0, expires_at), _LAST_TIMESTAMP]
+        if caller.expires_at is not None:
+            ends.append(int(caller.expires_at.timestamp()))
+        return session_key.seal_key(self._keys.get(caller.credential_id), caller, grant, min(ends))
 
     def _cache(self, digest: bytes, verified: VerifiedToken) -> None:
         self._verified[digest] = verified

@@ -6,11 +6,16 @@ import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from tornado_proxy.auth.session_key import PREFIX as SESSION_KEY_PREFIX
 from tornado_proxy.auth.unverified_token import is_jwt
-from tornado_proxy.domain.errors import NotAuthenticated
+from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
 
 #: The start of access keys, which users create for programs.  The bearer of a local proxy starts with `tpl_`.
 ACCESS_KEY_PREFIX = "tp_"
+
+#: The header (lower case), and the start of the subprotocol, that name the project of a request.
+PROJECT_HEADER = "meshagent-project-id"
+PROJECT_SUBPROTOCOL = "meshagent-project-id."
 
 _SUBPROTOCOL_HEADER = "sec-websocket-protocol"
 
@@ -77,12 +82,40 @@ def find_subprotocol_token(value: str | None, token_prefix: str) -> str | None:
     return choose_token(found, ()) if found else None
 
 
+def require_project(headers: Iterable[tuple[str, str]], project_id: str) -> None:
+    """Check that every project id that a request states is the project of its credential.
+
+    A browser, which cannot set headers on a WebSocket, states the project in a subprotocol.
+
+    Raises:
+        NotAllowed: The request states another project: it would be billed to a project that its sender did not mean.
+    """
+    for name, value in headers:
+        lower = name.lower()
+        if lower == PROJECT_HEADER:
+            stated = [value.strip()]
+        elif lower == _SUBPROTOCOL_HEADER:
+            protocols = [protocol.strip() for protocol in value.split(",")]
+            stated = [
+                protocol.removeprefix(PROJECT_SUBPROTOCOL)
+                for protocol in protocols
+                if protocol.startswith(PROJECT_SUBPROTOCOL)
+            ]
+        else:
+            continue
+        if any(project and project.lower() != project_id.lower() for project in stated):
+            raise NotAllowed(
+                "Meshagent-Project-Id is not the project of the token; send the token's own project, or no header",
+                code="project_mismatch",
+            )
+
+
 def has_own_form(token: str) -> bool:
     """Return True if `token` has the form of a token that this program issues or accepts: a JWT, or a key of ours.
 
     The provider's own short-lived keys start with `ek_` too, but have no dot.
     """
-    if token.startswith("ek_"):
+    if token.startswith(SESSION_KEY_PREFIX):
         return "." in token
     return token.startswith(ACCESS_KEY_PREFIX) or is_jwt(token)
 

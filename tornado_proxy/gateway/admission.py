@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from urllib.parse import parse_qs
 
-from tornado_proxy.auth.credentials import find_token, find_websocket_token
+from tornado_proxy.auth.credentials import find_token, find_websocket_token, require_project
 from tornado_proxy.auth.permissions import allows, require_model
 from tornado_proxy.domain.errors import BadRequest, BodyTooLarge, ModelNotPriced, NotFound, RequestError
 from tornado_proxy.domain.record import RequestIntent
@@ -93,11 +93,12 @@ class Admission:
         """Return the route and caller of an HTTP request.
 
         Raises:
-            CallerError: no endpoint matches, or the credential is missing or invalid.
+            CallerError: no endpoint matches, the credential is missing or invalid, or contradicts the stated project.
         """
         match = snapshot.routes.match_http(head.method, head.target)
         token = find_token(head.headers, match.provider.credential_headers)
         caller = snapshot.authenticator.authenticate(token, head.received_at, session_keys=match.endpoint.session_keys)
+        require_project(head.headers, caller.project_id)
         reject_token_in_target(head.target, token)
         return make_context(snapshot, match, caller, token, head)
 
@@ -105,13 +106,15 @@ class Admission:
         """Return the route and caller of a WebSocket upgrade.
 
         Raises:
-            CallerError: no WebSocket endpoint matches, or the credential is missing or invalid.
+            CallerError: no WebSocket endpoint matches, the credential is missing or invalid, or contradicts the stated
+                project.
         """
         match = snapshot.routes.match_websocket(head.target)
         convention = match.provider.websocket
         prefix = convention.token_prefix if convention is not None else None
         token = find_websocket_token(head.headers, match.provider.credential_headers, prefix)
         caller = snapshot.authenticator.authenticate(token, head.received_at, session_keys=match.endpoint.session_keys)
+        require_project(head.headers, caller.project_id)
         reject_token_in_target(head.target, token)
         return make_context(snapshot, match, caller, token, head)
 

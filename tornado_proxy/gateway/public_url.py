@@ -17,7 +17,7 @@ from tornado_proxy.gateway.context import RequestContext, RequestHead
 from tornado_proxy.providers.contract import Endpoint
 
 #: A host and optional port that can be written into a URL inside JSON.
-_HOST = re.compile(r"[A-Za-z0-9.\-]+(?::\d{1,5})?|\[[0-9a-fA-F:]+\](?::\d{1,5})?")
+_HOST = re.compile(r"[A-Za-z0-9._\-]+(?::\d{1,5})?|\[[0-9a-fA-F:]+\](?::\d{1,5})?")
 
 #: A path prefix of plain segments, without `.` and `..`.
 _PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+")
@@ -92,9 +92,11 @@ def _read_forwarded(head: RequestHead) -> Mapping[str, str]:
 
 
 def _is_trusted(peer: str, public: PublicSettings) -> bool:
+    if not peer:
+        return True  # a Unix socket has no address, and its other end is on this machine
     try:
         address = ip_address(peer)
-    except ValueError:  # a Unix socket has no address
+    except ValueError:
         return False
     mapped = getattr(address, "ipv4_mapped", None)
     return any((mapped or address) in network for network in public.trusted_proxies)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote_plus
 
+from tornado_proxy.auth.credentials import PROJECT_SUBPROTOCOL
 from tornado_proxy.config.settings import ProviderSettings
 from tornado_proxy.domain.errors import BadRequest, ServiceError
 from tornado_proxy.domain.identity import Caller, Secret
@@ -141,7 +142,7 @@ def forwarded_headers(headers: Headers, access: ProviderAccess, token: Secret) -
 
 def forwarded_subprotocols(offered: tuple[str, ...], provider: Provider, token: Secret) -> tuple[str, ...]:
     """Return the subprotocols to offer to the provider: none that carries a credential or chooses an account."""
-    private = provider.websocket.private_prefixes if provider.websocket is not None else ()
+    private = (PROJECT_SUBPROTOCOL, *(provider.websocket.private_prefixes if provider.websocket is not None else ()))
     secret = token.reveal()
     return tuple(name for name in offered if not name.startswith(private) and secret not in name)
 
