@@ -179,7 +179,7 @@ class FakeExchange:
         while True:
             if self._aborted.is_set() and self._steps:
                 raise ExchangeAborted("aborted")
-            step = self._steps.popleft()
+            step = self._steps.popleft() if self._steps else b""
             if isinstance(step, UpstreamError):
                 raise step
             if not isinstance(step, asyncio.Event):

@@ -36,6 +36,9 @@ class Trace:
     async def begin(self, intent: RequestIntent) -> None:
         self.calls.append(("begin", intent))
 
+    def write_ahead(self, record: RequestRecord) -> None:
+        self.calls.append(("write ahead", record))
+
     def finish(self, record: RequestRecord) -> None:
         self.calls.append(("finish", record))
 
@@ -189,3 +192,12 @@ def test_rejected_request_is_logged_with_its_printable_model_and_without_its_tok
     assert (line["method"], line["path"]) == ("PATCHPATCHPATCHPATCH", "/v1/responses/{id}")
     assert line["model"].startswith("gpt?[2J? ****")
     assert (len(line["model"]), context.token.reveal()[:40] in line["model"]) == (200, False)
+
+
+def test_record_written_ahead_is_masked_and_tells_no_listener() -> None:
+    trace = Trace()
+    record = replace(RECORD, object_id="resp_sk-provider-key-0123")
+
+    trace.recorder.write_ahead(FinishedRequest(record, 1, REDACTION, "batch_1"))
+
+    assert trace.calls == [("write ahead", replace(RECORD, object_id="resp_" + "*" * 20))]

@@ -3,8 +3,13 @@
     begun ID      begin() returned: the intent is durable
     finished ID   the record is durable
 
-Run as `python -m tests.ledger.child LEDGER load NAME` or `... hold NAME`; `hold` begins one request and waits.  LEDGER
-is a path, or a PostgreSQL URL and the folder of its journal, separated by a blank.
+Run as `python -m tests.ledger.child LEDGER JOB NAME`.  LEDGER is a path, or a PostgreSQL URL and the folder of its
+journal, separated by a blank.  The jobs:
+
+    load    begins and finishes requests for ever
+    hold    begins one request and waits
+    ahead   begins one, writes its record ahead of its end, and waits
+    end     as ahead, then finishes it as a client that left, and keeps the loop from committing anything
 """
 
 from __future__ import annotations
@@ -12,11 +17,14 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from pathlib import Path
 
+from tests.harness import TIMEOUT_S
 from tests.ledger.sample_records import make_intent, make_record
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.ledger_address import LedgerAddress, PostgresAddress
+from tornado_proxy.domain.record import Outcome
 from tornado_proxy.ledger.backends import make_ledger
 from tornado_proxy.ledger.protocol import Ledger
 
@@ -47,6 +55,11 @@ async def send_requests(ledger: Ledger, name: str) -> None:
         number += 1
 
 
+def block_loop() -> None:
+    """Keep the loop from committing: a record waits for others until a timer of the loop flushes its batch."""
+    time.sleep(TIMEOUT_S)
+
+
 def parse_address(text: str) -> LedgerAddress:
     """Return the address of a LEDGER argument."""
     url, _, journal = text.partition(" ")
@@ -60,8 +73,15 @@ async def main(address: LedgerAddress, job: str, name: str) -> None:
     write_line("open")
     if job == "load":
         await asyncio.gather(*(send_requests(ledger, f"{name}-{number}") for number in range(20)))
-    await ledger.begin(make_intent(name))
+    intent = make_intent(name)
+    await ledger.begin(intent)
+    if job in ("ahead", "end"):
+        ledger.write_ahead(make_record(intent))
+    if job == "end":
+        ledger.finish(make_record(intent, outcome=Outcome.CLIENT_CLOSED))
     write_line(f"begun {name}")
+    if job == "end":
+        block_loop()
     await asyncio.Event().wait()
 
 

@@ -1,6 +1,7 @@
 """An in-memory Ledger for tests of code that uses one.
 
-It passes tests/ledger/test_contract.py, and shows the values that it received: `begun`, `finished`, `settled`.
+It passes tests/ledger/test_contract.py, and shows the values that it received: `begun`, `written_ahead`, `finished`,
+`settled`.
 `fail(reason)` makes it refuse new requests, as a full disk does, until `recover()`.
 """
 
@@ -84,6 +85,7 @@ class MemoryLedger:
     def __init__(self, store: MemoryStore | None = None) -> None:
         self.store = MemoryStore() if store is None else store
         self.begun: list[RequestIntent] = []
+        self.written_ahead: list[RequestRecord] = []
         self.finished: list[RequestRecord] = []
         self.settled: list[Settlement] = []
         self.closed = False
@@ -124,6 +126,10 @@ class MemoryLedger:
         self._check()
         self.begun.append(intent)
         self.store.intents[intent.request_id] = (self, intent)
+
+    def write_ahead(self, record: RequestRecord) -> None:
+        """Note a record that finish() stores later."""
+        self.written_ahead.append(record)
 
     def finish(self, record: RequestRecord) -> asyncio.Future[None]:
         """Store a record in the next turn of the event loop."""

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.harness import ROOT
 from tests.ledger.sample_records import make_intent, make_record, read_bills, read_ids, read_rows
 from tornado_proxy.ledger.backends import make_ledger
@@ -112,6 +114,21 @@ def test_request_of_a_killed_process_is_unsettled_and_crashed(tmp_path: Path) ->
     assert (row["request_id"], row["basis"], row["outcome"]) == ("r1", "unsettled", "crashed")
     assert row["model_requested"] == "gpt-5.4"
     assert row["ended_at"] > row["started_at"]
+
+
+@pytest.mark.parametrize(("job", "outcome"), [("ahead", "completed"), ("end", "client_closed")])
+def test_record_that_waits_for_its_commit_survives_the_death_of_the_process(
+    tmp_path: Path, job: str, outcome: str
+) -> None:
+    path = tmp_path / "ledger.db"
+    with running(path, job, "r1") as (child,):
+        read_until(child, "begun r1")
+        kill(child)
+
+    open_once(path)
+
+    assert [(row["basis"], row["outcome"]) for row in read_bills(path)] == [("reported", outcome)]
+    assert sorted(os.listdir(tmp_path)) == ["ledger.db", "ledger.db-open"]
 
 
 def test_start_does_not_settle_requests_of_a_live_process(tmp_path: Path) -> None:

@@ -233,3 +233,20 @@ def test_bytes_before_the_response_head_are_not_metered(tariff: Tariff) -> None:
     meter.feed(RESPONSE)
 
     assert meter.close(DONE).basis is Basis.UNSETTLED
+
+
+def test_second_end_changes_no_usage_and_no_price(tariff: Tariff) -> None:
+    meter = RequestMeter(INTENT, CHAT, FACTS, tariff)
+    meter.response_started(JSON)
+    meter.feed(RESPONSE)
+    meter.body_complete()
+    first = meter.close(DONE)
+
+    left = RequestEnd(Outcome.CLIENT_CLOSED, 499, START + timedelta(seconds=3), broken_by="the server is shutting down")
+    second = meter.close(left)
+
+    assert second == replace(
+        first, outcome=Outcome.CLIENT_CLOSED, status=499, ended_at=left.at, faults=("the server is shutting down",)
+    )
+    assert meter.close(left) == second
+    assert second.cost is first.cost

@@ -22,6 +22,16 @@ RESPONSE_BODY = json.dumps(
     }
 ).encode()
 
+#: The same response as a stream: the usage is in the last chunk.
+STREAM_BODY = b"".join(
+    b"data: " + data + b"\n\n"
+    for data in (
+        b'{"id":"chatcmpl-1","model":"gpt-4o-mini","choices":[{"index":0,"delta":{"content":"Hi"}}],"usage":null}',
+        RESPONSE_BODY,
+        b"[DONE]",
+    )
+)
+
 #: The total of each record: (10 x 0.15 + 5 x 0.60) / 1,000,000 USD, and 5 % on top.
 TOTAL_USD = "0.000004725000"
 
@@ -53,11 +63,18 @@ def running_blocking_provider() -> Iterator[BlockingProvider]:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            user = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["user"]
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            user = request["user"]
             provider.users.append(user)
             if user.startswith("held"):
                 provider.release.wait(TIMEOUT_S)
             self.send_response(200)
+            if request.get("stream"):
+                self.send_header("Content-Type", "text/event-stream")
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                self.wfile.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(STREAM_BODY), STREAM_BODY))
+                return
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(RESPONSE_BODY)))
             self.end_headers()
@@ -90,9 +107,11 @@ def running_blocking_provider() -> Iterator[BlockingProvider]:
 _client = httpx.Client(headers={"Connection": "close"}, timeout=TIMEOUT_S)
 
 
-def chat(base_url: str, user: str) -> httpx.Response:
+def chat(base_url: str, user: str, *, stream: bool = False) -> httpx.Response:
     """Send a chat completion request; `user` is in its body and, as the participant, in its record."""
     body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}], "user": user}
+    if stream:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
     headers = {"Authorization": f"Bearer {mint(name=user)}"}
     return _client.post(f"{base_url}/v1/chat/completions", json=body, headers=headers)
 

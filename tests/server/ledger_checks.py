@@ -70,6 +70,12 @@ def check_one_entry_each(proxy: ProxyProcess, provider: BlockingProvider, *, cal
     assert len(set(entries) - set(provider.users)) <= callers
 
 
+def check_received_are_settled(records: list[dict[str, Any]], received: list[str]) -> None:
+    """Check that each response that a client received whole has a record with its usage and its price."""
+    settled = {record["participant"]: (record["basis"], record["total"]) for record in records}
+    assert {user: settled.get(user) for user in received} == dict.fromkeys(received, ("reported", TOTAL_USD))
+
+
 @contextlib.contextmanager
 def small_disk(folder: Path) -> Iterator[Path]:
     """Mount a file system of 8 MB; skip the test if this user may not."""

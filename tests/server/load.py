@@ -14,14 +14,18 @@ CALLERS = 6
 
 
 class Load:
-    """Callers that run until the end of the block; each request has a user of its own."""
+    """Callers that run until the end of the block; each request has a user of its own.
 
-    def __init__(self, base_url: str, name: str) -> None:
+    With `streams`, every other request asks for a stream.
+    """
+
+    def __init__(self, base_url: str, name: str, *, streams: bool = False) -> None:
         self._base_url = base_url
         self._name = name
+        self._streams = streams
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._call, args=(number,)) for number in range(CALLERS)]
-        #: The users of the requests whose response had status 200.
+        #: The users of the requests whose response had status 200 and was received whole.
         self.succeeded: list[str] = []
 
     def __enter__(self) -> Load:
@@ -45,5 +49,5 @@ class Load:
             number += 1
             user = f"{self._name}-{caller}-{number}"
             with contextlib.suppress(httpx.TransportError):
-                if chat(self._base_url, user).status_code == 200:
+                if chat(self._base_url, user, stream=self._streams and number % 2 == 0).status_code == 200:
                     self.succeeded.append(user)

@@ -18,6 +18,7 @@ from tests.server.ledger_checks import (
     SHORT_INTERVALS,
     check_one_entry_each,
     check_one_record_each,
+    check_received_are_settled,
     check_rejects_requests,
     wait_ready,
     wait_unready,
@@ -97,13 +98,17 @@ def test_kill_under_load_leaves_each_request_with_one_entry(
     postgres: PostgresServer, provider: BlockingProvider, tmp_path: Path
 ) -> None:
     ledger = {"url": postgres.new_database()}
-    with running_proxy(tmp_path, provider.url, ledger=ledger) as proxy, Load(proxy.base_url, "pg"):
+    with (
+        running_proxy(tmp_path, provider.url, ledger=ledger) as proxy,
+        Load(proxy.base_url, "pg", streams=True) as load,
+    ):
         provider.wait_for_requests(101)
         proxy.kill()
 
     with running_proxy(tmp_path, provider.url, constants=SHORT_INTERVALS, ledger=ledger) as restarted:
         restarted.ledger_url = ledger["url"]
         check_one_entry_each(restarted, provider, callers=CALLERS)
+        check_received_are_settled(restarted.read_records(), load.succeeded)
 
 
 def test_deferred_usage_is_settled_and_belongs_to_its_project(postgres: PostgresServer, tmp_path: Path) -> None:

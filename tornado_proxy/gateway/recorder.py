@@ -2,6 +2,7 @@
 
 begin(intent)  ──> ledger: durable before anything is sent
 created(...)   ──> object ownership, before the record is written
+write_ahead()  ──> ledger: the record survives the death of the process; before the last byte of a response leaves
 finish(...)    ──> ledger, access log and metrics; deferred settlement, if the path named an object
 reject(...)    ──> access log and metrics; nothing was sent, so the ledger gets nothing
 """
@@ -41,6 +42,9 @@ class RecordLedger(Protocol):
     async def begin(self, intent: RequestIntent) -> None:
         """Store an intent durably; raise LedgerUnavailable if that fails."""
 
+    def write_ahead(self, record: RequestRecord) -> None:
+        """Make a record durable that finish() stores later; never block or raise."""
+
     def finish(self, record: RequestRecord) -> object:
         """Store a record soon; never block, never lose it."""
 
@@ -76,6 +80,10 @@ class Recorder:
     def created(self, intent: RequestIntent, object_id: str) -> None:
         """Make a created object the project's own now: its next request may come before the record is written."""
         self._listeners.object_created(intent.provider, object_id, intent.caller.project_id)
+
+    def write_ahead(self, finished: FinishedRequest) -> None:
+        """Make the record of a complete response durable, before the client has the last byte; finish() comes later."""
+        self._ledger.write_ahead(_redact(finished.record, finished.redaction))
 
     def finish(self, finished: FinishedRequest) -> None:
         """Record the end of a request whose intent was begun."""

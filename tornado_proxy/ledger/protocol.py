@@ -38,8 +38,17 @@ class Ledger(Protocol):
             LedgerUnavailable: it could not be stored; the request must not be sent.
         """
 
+    def write_ahead(self, record: RequestRecord) -> None:
+        """Make a record durable against the death of the process, before the last byte of its response leaves.
+
+        Never blocks or raises.  finish() stores the record, with the end that the response had for the client; a
+        process that dies before that leaves this record.
+        """
+
     def finish(self, record: RequestRecord) -> asyncio.Future[None]:
         """Store a record, within 100 ms while the database works.  Never blocks, and never loses a record.
+
+        The record survives the death of the process when this returns.
 
         Returns:
             A future that is done when the record is durable.  A second record of a request is not stored.

@@ -45,7 +45,7 @@ class RequestMeter:
     All but close() are optional.
     """
 
-    __slots__ = ("_complete", "_endpoint", "_facts", "_failed", "_reader", "_tariff", "_unread", "intent")
+    __slots__ = ("_complete", "_endpoint", "_facts", "_failed", "_reader", "_record", "_tariff", "_unread", "intent")
 
     def __init__(self, intent: RequestIntent, endpoint: HttpEndpoint, facts: RequestFacts, tariff: Tariff) -> None:
         self.intent = intent
@@ -55,6 +55,7 @@ class RequestMeter:
         self._reader: UsageReader | None = None
         self._complete = False
         self._failed = False
+        self._record: RequestRecord | None = None
         #: Why no reader reads the response.
         self._unread = "the provider sent no readable response"
 
@@ -86,8 +87,15 @@ class RequestMeter:
         self._complete = True
 
     def close(self, end: RequestEnd) -> RequestRecord:
-        """Return the record of the request: the usage that the provider reported, and its price."""
-        return rated_record(self.intent, self._report(end), self._facts, self._tariff, end)
+        """Return the record of the request: the usage that the provider reported, and its price.
+
+        A record is made before the last byte of a response leaves.  If the client does not get that byte, the second
+        call returns the same usage and price with the other end.
+        """
+        if self._record is not None:
+            return _with_end(self._record, end)
+        self._record = rated_record(self.intent, self._report(end), self._facts, self._tariff, end)
+        return self._record
 
     def _report(self, end: RequestEnd) -> UsageReport:
         if self._endpoint.reader is None or not end.reached_provider:
@@ -136,6 +144,13 @@ def rated_record(
         faults=(*([end.broken_by] if end.broken_by else ()), *report.faults, *cost.faults, *cost.notes),
         deferred_facts=DeferredRatingFacts.of(facts) if basis is Basis.PENDING else None,
     )
+
+
+def _with_end(record: RequestRecord, end: RequestEnd) -> RequestRecord:
+    faults = record.faults
+    if end.broken_by and end.broken_by not in faults:
+        faults = (end.broken_by, *faults)
+    return replace(record, status=end.status, outcome=end.outcome, ended_at=end.at, faults=faults)
 
 
 def _rate(intent: RequestIntent, report: UsageReport, facts: RequestFacts, tariff: Tariff) -> tuple[UsageReport, Cost]:

@@ -12,7 +12,7 @@ import pytest
 from tests import harness
 from tests.gateway.fakes import FakeClient, FakeExchange, FakeUpstream, Gateway, make_snapshot, request_head
 from tornado_proxy.domain.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
-from tornado_proxy.domain.record import Outcome
+from tornado_proxy.domain.record import Outcome, RequestRecord
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.gateway.http.relay import HttpRelay, RelayHooks
 from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
@@ -35,12 +35,17 @@ class Run:
     """One relay over fakes, and its results."""
 
     def __init__(self, gateway: Gateway, steps: Iterable[Step], hooks: RelayHooks | None = None) -> None:
+        #: The ends that the relay expected, and what the client had by then: bytes of the body, an error.
+        self.expected: list[tuple[RequestEnd, bytes, bool]] = []
         self.gateway = gateway
         self.client = FakeClient()
         self.exchange = FakeExchange(steps)
         self.upstream = FakeUpstream(self.exchange)
         self.created: list[str] = []
-        self._hooks = hooks or RelayHooks(self.created.append)
+        self._hooks = hooks or RelayHooks(self.created.append, before_last_byte=self._expect)
+
+    def _expect(self, end: RequestEnd) -> None:
+        self.expected.append((end, self.client.body, self.client.error is not None))
 
     async def start(self) -> None:
         context = self.gateway.admission.authenticate(self.gateway.snapshot, request_head())
@@ -280,6 +285,77 @@ def test_request_whose_client_left_before_it_was_sent_costs_nothing(gateway: Gat
         False,
         Basis.FREE,
     )
+
+
+def sized(body: bytes) -> UpstreamResponseHead:
+    return UpstreamResponseHead(200, "OK", (*OK.headers, ("Content-Length", str(len(body)))))
+
+
+@pytest.mark.parametrize(
+    ("steps", "outcome", "status", "sent"),
+    [
+        pytest.param([OK, RESPONSE], Outcome.COMPLETED, 200, b"", id="one piece"),
+        pytest.param([OK, RESPONSE[:9], RESPONSE[9:]], Outcome.COMPLETED, 200, RESPONSE[:9], id="two pieces"),
+        pytest.param(
+            [OK, RESPONSE, "wait"], Outcome.COMPLETED, 200, RESPONSE, id="no length: the end is the last byte"
+        ),
+        pytest.param(
+            [sized(RESPONSE), RESPONSE[:9], RESPONSE[9:], "wait"],
+            Outcome.COMPLETED,
+            200,
+            RESPONSE[:9],
+            id="declared length: the last piece waits for the end",
+        ),
+        pytest.param([NOT_FOUND, b"{}"], Outcome.COMPLETED, 404, b"", id="error of the provider"),
+        pytest.param([UNREACHABLE], Outcome.UPSTREAM_ERROR, 502, b"", id="error of the proxy"),
+    ],
+)
+def test_record_is_due_before_the_client_has_a_complete_response(
+    gateway: Gateway, steps: list[Any], outcome: Outcome, status: int, sent: bytes
+) -> None:
+    release = asyncio.Event()
+
+    run, end = relayed(gateway, *[release if step == "wait" else step for step in steps], act=lambda run: release.set())
+
+    ((expected, body, had_error),) = run.expected
+    assert (expected.outcome, expected.status) == (end.outcome, end.status) == (outcome, status)
+    assert (body, had_error) == (sent, False)
+    assert run.client.finished is (outcome is Outcome.COMPLETED)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param([OK, RESPONSE[:40], BROKEN], id="breaks in the body"),
+        pytest.param([sized(RESPONSE), RESPONSE, BROKEN], id="breaks after the declared length"),
+    ],
+)
+def test_record_of_a_broken_response_is_not_written_ahead(gateway: Gateway, steps: list[Step]) -> None:
+    run, end = relayed(gateway, *steps)
+
+    assert run.expected == []
+    assert end.outcome is Outcome.UPSTREAM_BROKEN
+    assert run.client.was_cut
+    assert run.client.body != RESPONSE
+
+
+def test_client_that_leaves_at_the_last_byte_has_the_usage_and_its_own_end(gateway: Gateway) -> None:
+    closed: list[RequestRecord] = []
+
+    async def run() -> RequestRecord:
+        def leave_at_last_byte(end: RequestEnd) -> None:
+            closed.append(relay.meter.close(end))
+            relay.client.leave()
+
+        relay = Run(gateway, [OK, RESPONSE], RelayHooks(lambda _: None, before_last_byte=leave_at_last_byte))
+        await relay.start()
+        return relay.meter.close(await relay.finish())
+
+    record = asyncio.run(run())
+
+    assert (closed[0].outcome, closed[0].status) == (Outcome.COMPLETED, 200)
+    assert (record.outcome, record.status, record.basis) == (Outcome.CLIENT_CLOSED, 499, Basis.REPORTED)
+    assert record.cost is closed[0].cost
 
 
 def test_created_object_is_announced_once_before_the_end(gateway: Gateway) -> None:

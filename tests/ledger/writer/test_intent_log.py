@@ -1,4 +1,4 @@
-"""Intents survive the death of the process in a log beside the database."""
+"""Intents and records survive the death of the process in a log beside the database."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.ledger.sample_records import make_intent
-from tornado_proxy.ledger.rows import make_intent_row
-from tornado_proxy.ledger.writer.intent_log import IntentLog, read_intents
+from tests.ledger.sample_records import make_intent, make_record
+from tornado_proxy.ledger.rows import make_intent_row, make_record_row
+from tornado_proxy.ledger.writer.intent_log import IntentLog, read_intents, read_records
 
 
 def open_log(folder: Path) -> IntentLog:
@@ -42,3 +42,38 @@ def test_truncated_line_hides_no_other(bytes_lost: int, tmp_path: Path) -> None:
     log.close()
 
     assert [row["request_id"] for row in read_intents(path)] == ["r1", "r3"]
+
+
+def test_records_are_read_back_beside_intents(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    intent = make_intent("r1", session="half a surrogate pair \udc80")
+    log.append(make_intent_row(intent))
+    log.append(make_intent_row(make_intent("r2")))
+    row = make_record_row(make_record(intent, objects=("cntr_1",)))
+    log.append_record(row)
+    log.close()
+
+    assert [row["request_id"] for row in read_intents(tmp_path / "intents-0")] == ["r1", "r2"]
+    assert read_records(tmp_path / "intents-0") == [row]
+
+
+def test_last_record_of_a_request_counts(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    for status in (200, 499):
+        log.append_record({"request_id": "r1", "status": status})
+    log.close()
+
+    assert [(row["status"], row["kept_facts"]) for row in read_records(tmp_path / "intents-0")] == [(499, None)]
+
+
+@pytest.mark.parametrize("bytes_lost", [1, 20, 100])
+def test_truncated_record_hides_no_other(bytes_lost: int, tmp_path: Path) -> None:
+    path = tmp_path / "intents-0"
+    log = open_log(tmp_path)
+    for number in (1, 2):
+        log.append_record(make_record_row(make_record(make_intent(f"r{number}"))))
+    os.truncate(path, path.stat().st_size - bytes_lost)
+    log.append_record(make_record_row(make_record(make_intent("r3"))))
+    log.close()
+
+    assert [row["request_id"] for row in read_records(path)] == ["r1", "r3"]

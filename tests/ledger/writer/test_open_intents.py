@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
 from tests.ledger.sample_records import make_intent, make_record, read_bills
+from tornado_proxy.domain.record import Outcome
 from tornado_proxy.ledger.backends import make_ledger
-from tornado_proxy.ledger.writer.intent_log import read_intents
+from tornado_proxy.ledger.writer.intent_log import read_intents, read_records
 from tornado_proxy.ledger.writer.open_intents import OpenIntents
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
@@ -55,7 +60,7 @@ def test_full_log_is_rotated_and_loses_no_open_intent(tmp_path: Path) -> None:
                 await ledger.finish(make_record(intent))
             else:
                 ledger.finish(make_record(intent))
-        assert log_files(tmp_path) == ["2"], "12 MB of intents are three files, of which two are removed"
+        assert log_files(tmp_path) == ["9"], "40 MB of intents and records are ten files, of which nine are removed"
         await ledger.close()
         again = make_ledger(path)
         await again.open()
@@ -89,6 +94,71 @@ def test_log_that_cannot_be_rotated_grows_on(tmp_path: Path) -> None:
     (log,) = (file for file in tmp_path.glob("*.intents-0"))
     assert log.stat().st_size > 4 * 1024 * 1024
     assert [row["request_id"] for row in read_intents(log)][-1] == "held"
+
+
+def open_intents(folder: Path) -> tuple[OpenIntents, Path]:
+    """Return open intents in `folder`, and the path of their first log."""
+    locks = ProcessLocks(folder / "ledger.db")
+    intents = OpenIntents(locks)
+    intents.open()
+    return intents, locks.intent_log_path(locks.writer_id, 0)
+
+
+def test_record_that_ends_later_is_written_once_and_has_its_later_end(tmp_path: Path) -> None:
+    intents, log = open_intents(tmp_path)
+    record = make_record(make_intent("r1"))
+    ahead = intents.log_record(record)
+    size = log.stat().st_size
+
+    row = intents.log_record(replace(record, ended_at=record.ended_at + timedelta(seconds=7)))
+
+    assert log.stat().st_size == size
+    assert str(row["ended_at"]) > str(ahead["ended_at"])
+    assert {**row, "ended_at": None} == {**ahead, "ended_at": None}
+
+
+def test_record_that_ends_otherwise_is_written_again_and_its_last_line_counts(tmp_path: Path) -> None:
+    intents, log = open_intents(tmp_path)
+    record = make_record(make_intent("r1"))
+    intents.log_record(record)
+
+    row = intents.log_record(replace(record, outcome=Outcome.CLIENT_CLOSED, status=499))
+
+    assert (row["outcome"], row["status"]) == ("client_closed", 499)
+    assert [(line["outcome"], line["status"]) for line in read_records(log)] == [("client_closed", 499)]
+
+
+def test_record_whose_request_has_not_ended_moves_to_the_next_log(tmp_path: Path) -> None:
+    intents, log = open_intents(tmp_path)
+    for number in range(3):
+        intents.log_record(make_record(make_intent(f"r{number}", session="s" * 1_500_000)))
+    intents.end("r1")
+
+    rotated = intents.rotate_if_full()
+
+    assert rotated is not None
+    assert rotated.file == log
+    (current,) = set(tmp_path.glob("*.intents-*")) - {log}
+    assert [row["request_id"] for row in read_records(current)] == ["r0", "r2"]
+
+
+def test_record_ahead_of_its_end_leaves_the_log_to_the_next_start(tmp_path: Path) -> None:
+    intents, _ = open_intents(tmp_path)
+    intents.log_record(make_record(make_intent("r1")))
+
+    assert intents.close()
+
+
+def test_record_that_cannot_be_logged_is_reported_once_and_returned(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    intents, _ = open_intents(tmp_path)
+    intents.close()  # each write fails from now on, as on a full disk
+
+    rows = [intents.log_record(make_record(make_intent(f"r{number}"))) for number in range(3)]
+
+    assert [row["request_id"] for row in rows] == ["r0", "r1", "r2"]
+    assert [line.message for line in caplog.records] == ["the ledger's intent log cannot be written"]
 
 
 def block_next_log(folder: Path) -> None:

@@ -21,7 +21,7 @@ from tornado_proxy.gateway.http.relay import HttpRelay, RelayHooks
 from tornado_proxy.gateway.http.response_rewrite import make_rewrite
 from tornado_proxy.gateway.public_url import own_base_url
 from tornado_proxy.gateway.realtime.sideband import CallSideband
-from tornado_proxy.gateway.recorder import FinishedRequest
+from tornado_proxy.gateway.recorder import FinishedRequest, Recorder
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.http_server.response_writer import ResponseWriter
 from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
@@ -33,6 +33,34 @@ MAX_DISCARDED_BYTES = 256 * MIB
 
 #: Digits of a Content-Length that are parsed: more than any limit needs, and int() of thousands of digits is slow.
 _MAX_LENGTH_DIGITS = 18
+
+
+class _Recording:
+    """Records one request: ahead of the last byte of its response, and when it has ended."""
+
+    __slots__ = ("_admitted", "_recorder", "_sideband", "meter")
+
+    def __init__(self, admitted: AdmittedRequest, recorder: Recorder, sideband: CallSideband | None) -> None:
+        self._admitted = admitted
+        self._recorder = recorder
+        self._sideband = sideband
+        context = admitted.context
+        self.meter = RequestMeter(admitted.intent, context.endpoint, admitted.facts, context.tariff)
+
+    def write_ahead(self, end: RequestEnd) -> None:
+        """Make the record durable; the client gets the last byte next."""
+        self._recorder.write_ahead(self._close(end))
+
+    def finish(self, end: RequestEnd) -> None:
+        """Record how the request ended for the client."""
+        self._recorder.finish(self._close(end))
+
+    def _close(self, end: RequestEnd) -> FinishedRequest:
+        record, context = self.meter.close(end), self._admitted.context
+        if self._sideband is not None:
+            record = replace(record, object_id=self._sideband.call_id)
+        requested = context.endpoint.owned_object(context.path_id)
+        return FinishedRequest(record, context.snapshot.generation, context.redaction, requested)
 
 
 class ProxyHandler(BaseHandler):
@@ -153,14 +181,15 @@ class ProxyHandler(BaseHandler):
 
     async def _relay_and_record(self, admitted: AdmittedRequest) -> None:
         context, services = admitted.context, self.services
-        meter = RequestMeter(admitted.intent, context.endpoint, admitted.facts, context.tariff)
         sideband = CallSideband(admitted, services) if context.endpoint.sideband is not None else None
+        recording = _Recording(admitted, services.recorder, sideband)
         hooks = RelayHooks(
             lambda object_id: services.recorder.created(admitted.intent, context.redaction.text(object_id)),
             sideband.response_received if sideband is not None else None,
+            recording.write_ahead,
         )
         rewrite = make_rewrite(admitted, partial(own_base_url, context)) if context.endpoint.rewrites_body else None
-        relay = self._relay = HttpRelay(admitted, meter, self, rewrite, hooks)
+        relay = self._relay = HttpRelay(admitted, recording.meter, self, rewrite, hooks)
         if self._response.client_gone:
             relay.client_left()
         services.capacity.add(relay, context.caller.project_id)
@@ -171,11 +200,7 @@ class ProxyHandler(BaseHandler):
         finally:
             services.capacity.discard(relay)
             self._relay = None
-            record = meter.close(end or RequestEnd(Outcome.CRASHED, None, datetime.now(UTC)))
-            if sideband is not None:
-                record = replace(record, object_id=sideband.call_id)
-            requested = context.endpoint.owned_object(context.path_id)
-            services.recorder.finish(FinishedRequest(record, context.snapshot.generation, context.redaction, requested))
+            recording.finish(end or RequestEnd(Outcome.CRASHED, None, datetime.now(UTC)))
 
     async def _reject(self, error: RequestError) -> None:
         self.log_rejection(error, self._context)

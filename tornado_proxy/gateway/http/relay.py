@@ -1,6 +1,7 @@
 """Relays one admitted request: its exchange with the provider, and the response to the client.
 
     exchange.read() ──> meter.feed ──> edit ──> redact ──> client.send ──> (await: the client's speed)
+    the end         ──> hooks.before_last_byte: the record is durable ──> client.finish_response
 
     READY ── run ──> WAITING ── response head ──> STREAMING ── last byte taken ──> DELIVERED
                         │                            │
@@ -18,7 +19,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
-from typing import Protocol
 
 from tornado.iostream import StreamClosedError
 
@@ -26,10 +26,11 @@ from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError, Upstream
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.gateway.admission import AdmittedRequest
 from tornado_proxy.gateway.capacity import DrainLimiter
+from tornado_proxy.gateway.http.relay_protocols import Client, ProviderExchange, Upstream
 from tornado_proxy.gateway.public_url import own_location
 from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
 from tornado_proxy.providers.contract import ResponseEdit, ResponseHead
-from tornado_proxy.upstream.http.messages import UpstreamRequest, UpstreamResponseHead
+from tornado_proxy.upstream.http.messages import UpstreamResponseHead
 from tornado_proxy.wire.headers import filter_response_headers
 from tornado_proxy.wire.redaction import Redactor
 
@@ -48,61 +49,6 @@ class RelayState(Enum):
     DELIVERED = auto()
 
 
-class Client(Protocol):
-    """The client's side of a relay.  `send` and `finish_response` raise StreamClosedError if the client has left."""
-
-    @property
-    def delivered(self) -> bool:
-        """True if the client's socket has taken the whole response."""
-
-    def begin(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None:
-        """Set the response head, which leaves with the first bytes."""
-
-    def send(self, data: bytes) -> Awaitable[None]:
-        """Write `data`; the result is done when the socket has taken it."""
-
-    async def finish_response(self, data: bytes) -> None:
-        """Write the last bytes and end the response."""
-
-    def cut(self) -> None:
-        """Break the connection, so that the response cannot look complete."""
-
-    async def reject(self, error: UpstreamError) -> None:
-        """Send an error response in the provider's format; no byte of a response has been sent."""
-
-
-class ProviderExchange(Protocol):
-    """One request to a provider and its response (upstream/http/exchange.py)."""
-
-    @property
-    def complete(self) -> bool:
-        """True if the response has ended and all of it has been read."""
-
-    @property
-    def finished(self) -> bool:
-        """True if the response has ended, read or not."""
-
-    @property
-    def held_bytes(self) -> int:
-        """Body bytes that have arrived and have not been read."""
-
-    async def head(self) -> UpstreamResponseHead:
-        """Wait for the response head; raise UpstreamError if none arrives."""
-
-    async def read(self) -> bytes:
-        """Wait for body bytes; return b"" at the end, raise UpstreamError if the response breaks off."""
-
-    def abort(self, reason: str) -> None:
-        """End the exchange; head() and read() then raise ExchangeAborted."""
-
-
-class Upstream(Protocol):
-    """Starts exchanges with providers."""
-
-    def start(self, request: UpstreamRequest) -> ProviderExchange:
-        """Send a request."""
-
-
 @dataclass(frozen=True, slots=True)
 class RelayHooks:
     """Callbacks of a relay.
@@ -110,10 +56,13 @@ class RelayHooks:
     `object_created` gets the id of the object that the request created, as soon as the response names it.
     `response_received` is awaited before the client sees the head of a 2xx response; it may raise UpstreamError to
     replace the response by that error.
+    `before_last_byte` gets the expected end of the request before a complete response leaves whole, so that a client
+    never holds a response whose record can still be lost.  It must not raise.  run() returns the end as it was.
     """
 
     object_created: Callable[[str], None]
     response_received: Callable[[UpstreamResponseHead], Awaitable[None]] | None = None
+    before_last_byte: Callable[[RequestEnd], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +96,8 @@ class HttpRelay:
         self._state = RelayState.READY
         self._stopped_as = Outcome.SHUTDOWN
         self._progress = _Progress()
+        #: Body bytes that are still to come, None if the provider declared no length.
+        self._remaining_bytes: int | None = None
         self._fault: str | None = None
         self._created: str | None = None
         self._exchange: ProviderExchange | None = None
@@ -208,7 +159,6 @@ class HttpRelay:
             self._note(error)
             self._client.cut()
             return self._end()
-        self._meter.body_complete()
         return self._end()
 
     def _begin_response(self, head: UpstreamResponseHead) -> None:
@@ -225,6 +175,8 @@ class HttpRelay:
         if gone:
             return
         self._head_held = edit is not None and edit is self._rewrite
+        length = head.get("content-length") or ""
+        self._remaining_bytes = int(length) if length.isascii() and length.isdigit() and len(length) < 20 else None
         headers = self._response_headers(head, response, keep_length=edit is None, compressed=compressed)
         self._state = RelayState.STREAMING
         redaction = self._admitted.context.redaction
@@ -288,7 +240,7 @@ class HttpRelay:
             await self._written(self._send(b""))  # send the head before the first body byte arrives
         while data := await exchange.read():
             self._feed_meter(data)
-            if exchange.complete:
+            if exchange.complete or await self._ends_after(data, exchange):
                 await self._finish(data)
                 return
             if self._state is not RelayState.STREAMING:
@@ -323,16 +275,34 @@ class HttpRelay:
         finally:
             del pending  # its exception holds this frame: break the cycle
 
+    async def _ends_after(self, data: bytes, exchange: ProviderExchange) -> bool:
+        """Return True if `data` completes the declared length; then the exchange has ended when this returns.
+
+        libcurl may report the end in a later turn of the loop.  A client that has all bytes of the declared length has
+        a complete response, so the last ones wait until it is recorded.
+        """
+        if self._remaining_bytes is None:
+            return False
+        self._remaining_bytes -= len(data)
+        return self._remaining_bytes <= 0 and not await exchange.read()
+
     async def _finish(self, data: bytes) -> None:
+        self._meter.body_complete()
         if self._state is not RelayState.STREAMING:
             return
         if self._edit is not None:
             data = self._edit.feed(data) + self._edit.close()
+        data = self._redactor.feed(data) + self._redactor.close()
+        self._before_last_byte(self._end(outcome=Outcome.COMPLETED))
         try:
-            await self._client.finish_response(self._redactor.feed(data) + self._redactor.close())
+            await self._client.finish_response(data)
             self._state = RelayState.DELIVERED
         except StreamClosedError:
             self._lose_client()
+
+    def _before_last_byte(self, end: RequestEnd) -> None:
+        if self._hooks.before_last_byte is not None:
+            self._hooks.before_last_byte(end)
 
     def _lose_client(self) -> None:
         """Note that the client has left.  Tornado calls client_left() as well, which starts the drain's limit."""
@@ -350,6 +320,7 @@ class HttpRelay:
         self._note(error)
         if self._state is RelayState.WAITING:
             self._progress = _Progress(error.status, self._progress.first_byte_at, self._progress.upstream_request_id)
+            self._before_last_byte(self._end(reached_provider=error.request_sent))
             await self._client.reject(error)
         elif self._state is RelayState.STOPPED:
             self._client.cut()
@@ -372,9 +343,9 @@ class HttpRelay:
             case RelayState.READY | RelayState.WAITING:
                 return Outcome.UPSTREAM_ERROR
 
-    def _end(self, *, reached_provider: bool = True) -> RequestEnd:
+    def _end(self, *, outcome: Outcome | None = None, reached_provider: bool = True) -> RequestEnd:
         return RequestEnd(
-            outcome=self._outcome(),
+            outcome=outcome or self._outcome(),
             status=self._progress.status,
             at=datetime.now(UTC),
             first_byte_at=self._progress.first_byte_at,

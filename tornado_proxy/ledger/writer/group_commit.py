@@ -7,8 +7,9 @@
                                                               └─ fault: intents fail (503), records are held and
                                                                         retried
 
-While the database fails, the records that wait are appended to a journal too, so that they survive the death of the
-process; the next open() reads them.
+write_ahead and finish append the record to the intent log too, so that it survives the death of the process from that
+moment on, and not only from the commit.  While the database fails, the records that wait are appended to a journal as
+well, which is flushed to the disk.  The next open() reads both.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class GroupCommitLedger:
         self._timeouts = timeouts
         self._locks = ProcessLocks(backend.files_path)
         self._usage_reader = UsageReaderThread(backend)
-        self._open_intents = OpenIntents(self._locks) if backend.logs_intents else None
+        self._open_intents = OpenIntents(self._locks)
         self._intent_log_fault = ""
         self._queue: Queue = queue.SimpleQueue()
         self._write_queue: WriteQueue | None = None
@@ -131,8 +132,8 @@ class GroupCommitLedger:
         reason = self.reason
         if reason:
             raise LedgerUnavailable(f"no new requests while the ledger cannot be written: {reason}")
-        if self._open_intents is not None:
-            self._log_intent(self._open_intents, intent)
+        if self._backend.logs_intents:
+            self._log_intent(intent)
             return
         try:
             await self._put(WriteIntent(make_intent_row(intent)))
@@ -141,15 +142,20 @@ class GroupCommitLedger:
             self._put(WithdrawIntent(intent.request_id))
             raise
 
+    def write_ahead(self, record: RequestRecord) -> None:
+        """Append a record to the intent log; finish() stores it."""
+        if not self._closed_reason:
+            self._open_intents.log_record(record)
+            self._rotate_if_full()
+
     def finish(self, record: RequestRecord) -> asyncio.Future[None]:
         """Store a record; after close() write it to the journal, which the next open() reads."""
-        row = make_record_row(record)
         if self._closed_reason:
-            return self._finish_after_close(row)
-        done = self._put(WriteRecord(row))
+            return self._finish_after_close(make_record_row(record))
+        done = self._put(WriteRecord(self._open_intents.log_record(record)))
         # A later MoveIntents must not write the intent again, after its record.
-        if self._open_intents is not None:
-            self._open_intents.end(record.intent.request_id)
+        self._open_intents.end(record.intent.request_id)
+        self._rotate_if_full()
         return done
 
     def settle(self, settlement: Settlement) -> asyncio.Future[None]:
@@ -181,8 +187,7 @@ class GroupCommitLedger:
         self._closed_reason = "closed"
         if self._watch_timer is not None:
             self._watch_timer.cancel()
-        if self._open_intents is not None:
-            self._writer.leaves_files = self._open_intents.close()
+        self._writer.leaves_files = self._open_intents.close()
         self._write_queue.close()
         await asyncio.to_thread(thread.join, self._timeouts.close_s)
         if thread.is_alive():
@@ -190,15 +195,18 @@ class GroupCommitLedger:
                 "the ledger's writer does not end; closing without it", extra={"pending": self._write_queue.pending}
             )
 
-    def _log_intent(self, open_intents: OpenIntents, intent: RequestIntent) -> None:
+    def _log_intent(self, intent: RequestIntent) -> None:
         try:
-            open_intents.begin(intent)
+            self._open_intents.begin(intent)
         except OSError as error:
             self._set_intent_log_fault(error)
             raise LedgerUnavailable(f"the ledger cannot be written: {self._intent_log_fault}") from error
-        # The intent is durable: a failed rotation must not refuse its request.  The file grows until one succeeds.
+        self._rotate_if_full()
+
+    def _rotate_if_full(self) -> None:
+        # A failed rotation must not refuse a request: its intent is durable.  The file grows until one succeeds.
         with contextlib.suppress(OSError):
-            rotated = open_intents.rotate_if_full()
+            rotated = self._open_intents.rotate_if_full()
             if rotated is not None:
                 moved = self._put(MoveIntents(rotated.open_intents))
                 moved.add_done_callback(lambda done: _remove_if_moved(rotated.file, done))
@@ -215,7 +223,7 @@ class GroupCommitLedger:
         self._watch_timer = asyncio.get_running_loop().call_later(self._timeouts.watch_s, self._watch)
         self._write_queue.check_writer()
         # Refused requests write no intents, so the log is written here to find out that it works again.
-        if self._open_intents is None or not self._intent_log_fault:
+        if not self._intent_log_fault:
             return
         try:
             self._open_intents.check()
@@ -244,8 +252,7 @@ class GroupCommitLedger:
         store = Store(self._backend, self._locks)
         try:
             store.settle_orphans(datetime.now(UTC))
-            if self._open_intents is not None:
-                self._open_intents.open()
+            self._open_intents.open()
         except BaseException:
             store.close()
             raise

@@ -1,8 +1,12 @@
-"""Intents as lines of a file: one write of some hundred bytes to the page cache, which outlives the process.
+"""Intents and records as lines of a file: one write to the page cache each, which outlives the process.
 
-A request so costs no turn of the writer thread before it is sent.  The file is read only if the process has died: its
-intents without a record are lost requests.  A full file is followed by the next one; its open intents are written to
-the database, and the file is removed.
+    [...]   an intent: the values of its columns
+    {...}   a record: its members by name; the last one of a request counts
+
+A request so costs no turn of the writer thread before it is sent, and none before the last byte of its response leaves.
+The file is read only if the process has died: its records are stored, and its intents without a record are lost
+requests.  A full file is followed by the next one; its open intents are written to the database, and the file is
+removed when all of its records are there.
 """
 
 from __future__ import annotations
@@ -11,17 +15,20 @@ import errno
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
-from tornado_proxy.ledger.rows import INTENT_COLUMNS, Row
+from tornado_proxy.ledger.rows import INTENT_COLUMNS, RECORD_COLUMNS, Row
 
 _log = logging.getLogger(__name__)
 
-#: Bytes of one file, some 12,000 intents: few enough to be read within a second at a start.
+#: Bytes of one file, some 2,500 requests: few enough to be read and stored within a second at a start.
 _MAX_FILE_BYTES = 4 * 1024 * 1024
+
+#: The first byte of a record's line; an intent's line starts with a bracket.
+_RECORD_START = b"{"
 
 _encode = msgspec.json.Encoder().encode
 
@@ -54,7 +61,11 @@ class IntentLog:
         Raises:
             OSError: it could not be written, or not all of it.
         """
-        self._write(b"\n" + _encode_line(intent))
+        self._write(b"\n" + _encode_line(list(intent.values())))
+
+    def append_record(self, record: Row) -> None:
+        """Write a record, as append() writes an intent."""
+        self._write(b"\n" + _encode_line(record))
 
     def check(self) -> None:
         """Raise OSError if an intent could not be written."""
@@ -92,7 +103,7 @@ def read_intents(path: Path) -> Iterator[Row]:
     """
     with path.open("rb") as file:
         for line in file:
-            if line == b"\n":
+            if line == b"\n" or line.startswith(_RECORD_START):
                 continue
             try:
                 yield dict(zip(INTENT_COLUMNS, json.loads(line), strict=True))
@@ -100,8 +111,27 @@ def read_intents(path: Path) -> Iterator[Row]:
                 _log.warning("truncated line in the ledger's intent log")
 
 
-def _encode_line(intent: Row) -> bytes:
-    values = list(intent.values())
+def read_records(path: Path) -> list[Row]:
+    """Return the records of a dead process's file, one for each request: the last one written.
+
+    A truncated line is skipped.  Its disk was full: the record went to the database or the journal, or its request is
+    unsettled.
+    """
+    records: dict[str, Row] = {}
+    with path.open("rb") as file:
+        for line in file:
+            if not line.startswith(_RECORD_START):
+                continue
+            try:
+                record = {**dict.fromkeys(RECORD_COLUMNS), **json.loads(line)}
+            except ValueError:
+                _log.warning("truncated line in the ledger's intent log")
+            else:
+                records[str(record["request_id"])] = record
+    return list(records.values())
+
+
+def _encode_line(values: Sequence[object] | Row) -> bytes:
     try:
         return _encode(values)
     except UnicodeEncodeError:

@@ -3,7 +3,7 @@
     ledger.db-open                   locked while a process opens the ledger or searches for dead processes
     ledger.db-writer-<id>            locked by the writer <id>; the kernel frees the lock however the process dies
     ledger.db-writer-<id>.jsonl      its journal: records that it could not write
-    ledger.db-writer-<id>.intents-0  its intent log, unless intents are written to the database at once
+    ledger.db-writer-<id>.intents-0  its intent log: records, and intents unless they go to the database at once
 
 A writer is dead if its lock is free or its lock file does not exist.
 """
@@ -104,8 +104,9 @@ class ProcessLocks:
         return self._file(f"{writer}.intents-{number}")
 
     def find_intent_logs(self, writer: str) -> list[Path]:
-        """Return the paths of a writer's intent logs that exist."""
-        return sorted(self._path.parent.glob(f"{glob.escape(self._file(writer).name)}.intents-*"))
+        """Return the paths of a writer's intent logs that exist, oldest first."""
+        paths = self._path.parent.glob(f"{glob.escape(self._file(writer).name)}.intents-*")
+        return sorted(paths, key=lambda path: int(path.name.rpartition("-")[2]))
 
     def delete_files(self, writer: str) -> None:
         """Delete the files of a writer."""

@@ -33,7 +33,7 @@ from tornado_proxy.ledger.schema import (
     SET_META,
     prepare,
 )
-from tornado_proxy.ledger.writer.intent_log import read_intents
+from tornado_proxy.ledger.writer.intent_log import read_intents, read_records
 from tornado_proxy.ledger.writer.journal import Journal
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
@@ -227,11 +227,16 @@ class Store:
             self._locks.close(keep_files=keep_files)
 
     def _adopt_files(self, writer: str) -> None:
-        """Write the records of a dead process's journal, and the intents of its logs that have no record."""
-        records = map(make_storable_row, Journal(self._locks.journal_path(writer)).read())
-        while rows := list(islice(records, _ROWS_PER_TRANSACTION)):
-            self._write(Batch(records=rows), writer)
-        for path in self._locks.find_intent_logs(writer):
+        """Write the records of a dead process's journal and logs, and the intents of its logs that have no record."""
+        logs = self._locks.find_intent_logs(writer)
+        # The database ignores a second record of a request, so the last ones come first: a journal has final records,
+        # and a later log repeats those of an earlier one.
+        sources = [Journal(self._locks.journal_path(writer)).read(), *(read_records(path) for path in reversed(logs))]
+        for source in sources:
+            records = map(make_storable_row, source)
+            while rows := list(islice(records, _ROWS_PER_TRANSACTION)):
+                self._write(Batch(records=rows), writer)
+        for path in logs:
             intents = map(make_storable_row, read_intents(path))
             while rows := list(islice(intents, _ROWS_PER_TRANSACTION)):
                 self._write(Batch(intents=[row for row in rows if not self._has_record(row)]), writer)
