@@ -42,6 +42,9 @@ from tornado_proxy.upstream.http.client import UpstreamClient
 
 _log = logging.getLogger(__name__)
 
+#: Seconds between two log lines of a drain, which may take minutes: an operator sees that it is no hang.
+_DRAIN_LOG_INTERVAL_S = 60.0
+
 #: Seconds in which aborted requests can write their records at the end of a shutdown.
 _LAST_RECORDS_S = 2.0
 
@@ -165,9 +168,10 @@ class Server:
             self._servers[0].stop()
             idle = tasks.spawn(services.capacity.wait_idle(limit_s), "wait for requests in flight")
             second_signal = tasks.spawn(self._second_signal.wait(), "wait for a second signal")
+            progress = tasks.spawn(_log_drain(services.capacity, limit_s), "log the drain")
             await asyncio.wait((idle, second_signal), return_when=asyncio.FIRST_COMPLETED)
-            idle.cancel()
-            second_signal.cancel()
+            for task in (idle, second_signal, progress):
+                task.cancel()
             for request in services.capacity:
                 request.end(Outcome.SHUTDOWN)
             await services.capacity.wait_idle(_LAST_RECORDS_S)
@@ -181,3 +185,20 @@ class Server:
             _log.info("stopped")
         finally:
             self._stopped.set()
+
+
+async def _log_drain(capacity: Capacity, limit_s: float) -> None:
+    """Log what the drain waits for, once a minute, until cancelled."""
+    remaining_s = limit_s
+    while True:
+        await asyncio.sleep(_DRAIN_LOG_INTERVAL_S)
+        remaining_s -= _DRAIN_LOG_INTERVAL_S
+        _log.info(
+            "still draining",
+            extra={
+                "in_flight": len(capacity),
+                "arriving": capacity.arriving,
+                "by_project": capacity.count_by_project(),
+                "remaining_s": max(0.0, remaining_s),
+            },
+        )

@@ -389,3 +389,28 @@ def test_sessions_that_end_in_every_way_leave_none_in_flight() -> None:
         return await becomes_true(lambda: "llm_proxy_requests_in_flight 0.0" in proxy.fetch_admin("/metrics")[1])
 
     assert run_against(speak, act, streams={"on_client_disconnect": "cancel"})
+
+
+@pytest.mark.parametrize("frame", [b"\x00\xff audio", b"[1, 2]"], ids=["no JSON", "no JSON object"])
+def test_client_s_binary_frame_that_is_no_event_gets_an_error_event_and_goes_nowhere(
+    frame: bytes, sessions: ScriptedSessions
+) -> None:
+    received: list[str | bytes] = []
+
+    async def speak(connection: ServerConnection) -> None:
+        await connection.send(CREATED)
+        received.append(await connection.recv())
+
+    async def act(proxy: ProxyProcess) -> dict[str, Any]:
+        async with connect_session(proxy) as socket:
+            await next_event(socket, "session.created")
+            await socket.send(frame)
+            error = await next_event(socket, "error")
+            await socket.send(b'{"type":"input_audio_buffer.clear"}')
+            await wait_closed(socket)
+            return error
+
+    error = sessions.run(speak, act)
+
+    assert error["error"]["code"] == "invalid_body"
+    assert received == [b'{"type":"input_audio_buffer.clear"}']

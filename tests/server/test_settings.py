@@ -106,6 +106,26 @@ def test_project_s_provider_key_is_used_for_that_project_only_and_masked(
     assert OPENAI_KEY not in ours.text
 
 
+@pytest.mark.parametrize("status", [200, 429])
+def test_provider_s_rate_limits_reach_only_a_project_with_its_own_key(status: int, proxy: ProxyProcess) -> None:
+    chat = {**CHAT, "messages": [{"role": "user", "content": f"[[sim status={status}]]" if status != 200 else "hi"}]}
+
+    own, shared = send(proxy, chat, token=other_token()), send(proxy, chat)
+
+    assert own.status_code == shared.status_code == status
+    assert own.headers["x-ratelimit-limit-requests"] == "10000"
+    assert not [name for name in shared.headers if name.startswith("x-ratelimit")]
+
+
+def test_anthropic_s_rate_limits_do_not_reach_a_project_without_its_own_key(proxy: ProxyProcess) -> None:
+    body = {"model": "claude-haiku-4-5", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
+
+    response = send(proxy, body, path="/anthropic/v1/messages")
+
+    assert "request-id" in response.headers
+    assert not [name for name in response.headers if name.startswith("anthropic-ratelimit")]
+
+
 def test_model_list_of_the_provider_is_relayed_unchanged(proxy: ProxyProcess) -> None:
     token = mint(models=["openai/gpt-4o-mini"])
 

@@ -14,7 +14,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from tests.harness import TIMEOUT_S, ProxyProcess, running_proxy, wait_until
+from tests.harness import PROJECT, TIMEOUT_S, ProxyProcess, running_proxy, wait_until
 from tests.replay_provider import ProviderResponse, running_replay_provider
 from tests.server.chat import CHAT, CHAT_RESPONSE, post_chat
 from tests.server.raw_provider import (
@@ -240,6 +240,29 @@ def test_second_sigterm_ends_the_process_at_once_and_loses_no_record(tmp_path: P
 
     assert code == 0
     assert (record["outcome"], record["basis"]) == ("shutdown", "estimated")
+
+
+def test_drain_logs_what_it_waits_for_until_it_has_ended(tmp_path: Path) -> None:
+    async def respond_forever(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(SSE + chunk(EVENT))
+        await reader.read()
+
+    async def act(proxy: ProxyProcess) -> list[dict[str, Any]]:
+        reader, writer = await open_chat(proxy)
+        await asyncio.wait_for(reader.readuntil(b"word "), TIMEOUT_S)
+        await drain(proxy)
+        lines = await asyncio.to_thread(proxy.wait_for_log_lines, '"still draining"', 2)
+        proxy.signal(signal.SIGTERM)
+        await asyncio.to_thread(proxy.wait_exit)
+        writer.close()
+        return [json.loads(line) for line in lines[:2]]
+
+    constants = {"tornado_proxy.app._DRAIN_LOG_INTERVAL_S": 0.5}
+    first, second = run_against(respond_forever, tmp_path, act, constants=constants, shutdown={"drain_s": 60})
+
+    assert (first["in_flight"], first["arriving"], first["by_project"]) == (1, 0, {PROJECT: 1})
+    assert (first["remaining_s"], second["remaining_s"]) == (59.5, 59.0)
 
 
 def test_request_on_an_open_connection_is_rejected_with_retry_after(tmp_path: Path) -> None:

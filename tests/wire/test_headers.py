@@ -4,6 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tornado_proxy.domain.identity import Secret
+from tornado_proxy.providers.contract import Provider
+from tornado_proxy.providers.registry import PROVIDERS
 from tornado_proxy.wire.headers import HOP_BY_HOP, filter_request_headers, filter_response_headers
 
 Pairs = list[tuple[str, str]]
@@ -157,6 +160,19 @@ def test_response_headers_pass_unchanged() -> None:
     ]
 
     assert filter_down(pairs) == pairs
+
+
+@pytest.mark.parametrize("name", ["x-ratelimit-limit-requests", "X-RateLimit-Reset-Tokens", "x-ratelimit-new-header"])
+def test_response_header_with_a_dropped_prefix_does_not_pass(name: str) -> None:
+    pairs = [(name, "9"), ("Retry-After", "1"), ("x-ratelimited", "1")]
+
+    assert filter_response_headers(pairs, account_headers=ACCOUNT, prefixes=("x-ratelimit-",)) == pairs[1:]
+
+
+@pytest.mark.parametrize("provider", PROVIDERS, ids=lambda provider: provider.name)
+def test_every_header_that_can_carry_a_credential_is_dropped_even_if_it_is_allowed(provider: Provider) -> None:
+    for name in (*provider.credential_headers, *provider.key_headers(Secret("k")), "sec-websocket-protocol"):
+        assert filter_up([(name, "v")], allowed=frozenset({name.lower()})) == []
 
 
 @pytest.mark.parametrize("name", NEVER_DOWN)

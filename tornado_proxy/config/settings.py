@@ -209,7 +209,7 @@ def make_settings(
             max_arriving_mb_per_caller=int(_read_number(limits, "max_arriving_mb_per_caller", 256)),
         ),
         websockets=_read_websockets(read_section(content, "websockets")),
-        shutdown=ShutdownSettings(drain_s=_read_number(read_section(content, "shutdown"), "drain_s", 30)),
+        shutdown=ShutdownSettings(drain_s=_read_number(read_section(content, "shutdown"), "drain_s", 600)),
         public=_read_public(read_section(content, "listen"), read_section(content, "cors")),
         models_list=str(content.get("models_list", "filtered")),
         speech_usage=str(content.get("speech_usage", "exact")),

@@ -15,6 +15,9 @@ from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.observability import metrics
 
+#: Projects in one log line.
+_MAX_PROJECTS_LISTED = 20
+
 
 class InFlight(Protocol):
     """A request or session in flight that shutdown may have to end."""
@@ -105,6 +108,15 @@ class Capacity:
             self._idle.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), timeout_s)
+
+    @property
+    def arriving(self) -> int:
+        """The number of requests whose body arrives, and of sessions whose handshake runs."""
+        return len(self._arriving)
+
+    def count_by_project(self) -> dict[str, int]:
+        """Return how many requests and sessions the projects with the most of them have."""
+        return dict(self._by_project.most_common(_MAX_PROJECTS_LISTED))
 
     def __len__(self) -> int:
         return len(self._in_flight)

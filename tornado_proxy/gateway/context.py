@@ -70,6 +70,11 @@ class RequestContext(Generic[EndpointT]):
     redaction: Redaction
 
     @property
+    def has_own_key(self) -> bool:
+        """True if the project has its own key for the provider: then it shares no account with other projects."""
+        return self.provider.name in self.project.provider_keys
+
+    @property
     def query(self) -> str:
         """The raw query, without the question mark."""
         return self.upstream_target.partition("?")[2]

@@ -50,7 +50,7 @@ class ObjectOwnership:
         Raises:
             NotFound: one of them is not the project's own.
         """
-        if _has_own_key(context):
+        if context.has_own_key:
             return
         for object_id in (*_object_in_path(context), *references):
             if not await self._is_own(context, object_id):
@@ -66,7 +66,7 @@ class ObjectOwnership:
     async def visible_objects(self, context: RequestContext[HttpEndpoint]) -> frozenset[str] | None:
         """Return the objects that the response may list, None if it is no list or may list all."""
         objects = context.endpoint.objects
-        if not isinstance(objects, OwnedList) or _has_own_key(context):
+        if not isinstance(objects, OwnedList) or context.has_own_key:
             return None
         own = await self._ledger.owned_by(context.caller.project_id, context.provider.name, objects.created_by)
         return own | context.project.allowed_objects
@@ -84,7 +84,3 @@ def _object_in_path(context: RequestContext[Endpoint]) -> tuple[str, ...]:
     endpoint = context.endpoint
     path_id = endpoint.owned_object(context.path_id) if isinstance(endpoint, HttpEndpoint) else None
     return () if path_id is None else (path_id,)
-
-
-def _has_own_key(context: RequestContext[Endpoint]) -> bool:
-    return context.provider.name in context.project.provider_keys

@@ -348,7 +348,8 @@ class Provider:
     `priced_paths`, served or not.  `credential_headers` (lower case) can carry a client's token; `key_headers` returns
     those that carry the provider key.  Request headers in `passed_headers` and `passed_prefixes` are forwarded;
     `withheld_headers` never are, whatever the configuration adds.  `account_headers` of responses would name the
-    provider account.  `error_body` writes an error as this provider would: (error, our request id) -> JSON bytes.
+    provider account; headers with `quota_prefixes` state its quota and, over time, the use that others make of it.
+    `error_body` writes an error as this provider would: (error, our request id) -> JSON bytes.
     `request_id_header` holds the provider's id of a response.  `optional_version`: below the prefix, paths without /v1
     are served as well, because some clients expect a base URL that includes it.  `own_headers` go with the proxy's own
     requests.  `member_rules` say which members of a JSON body refer to objects and models.  The query of a POST request
@@ -372,6 +373,7 @@ class Provider:
     passed_prefixes: tuple[str, ...] = ()
     withheld_headers: frozenset[str] = frozenset()
     account_headers: frozenset[str] = frozenset()
+    quota_prefixes: tuple[str, ...] = ()
     optional_version: bool = False
     own_headers: tuple[tuple[str, str], ...] = ()
     websocket: WebSocketConvention | None = None

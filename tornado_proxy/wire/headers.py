@@ -112,17 +112,18 @@ def filter_request_headers(
 
 
 def filter_response_headers(
-    pairs: Pairs, *, account_headers: frozenset[str], keep_length: bool = True
+    pairs: Pairs, *, account_headers: frozenset[str], prefixes: tuple[str, ...] = (), keep_length: bool = True
 ) -> list[tuple[str, str]]:
     """Return the response headers that are sent to the client.
 
     Args:
         pairs: The provider's response headers.
         account_headers: Names of headers that identify the provider account, in lower case; they never pass.
+        prefixes: Prefixes of further headers that do not pass, in lower case.
         keep_length: False if the body is edited, so that its length and digests differ from the provider's.
     """
     pairs = list(pairs)
-    passed = [pair for pair in pairs if _passes_to_client(pair[0], account_headers, keep_length)]
+    passed = [pair for pair in pairs if _passes_to_client(pair[0], account_headers, prefixes, keep_length)]
     return _drop_invalid(passed, _list_connection_options(pairs))
 
 
@@ -147,10 +148,10 @@ def _passes_upstream(name: str, allowed: frozenset[str], prefixes: tuple[str, ..
 
 
 @lru_cache(maxsize=1024)
-def _passes_to_client(name: str, account_headers: frozenset[str], keep_length: bool) -> bool:  # noqa: FBT001  # a positional argument is a cheaper cache key
+def _passes_to_client(name: str, account_headers: frozenset[str], prefixes: tuple[str, ...], keep_length: bool) -> bool:  # noqa: FBT001  # a positional argument is a cheaper cache key
     key = name.lower()
     dropped = HOP_BY_HOP | _SITE_HEADERS | account_headers | (frozenset() if keep_length else _BODY_HEADERS)
-    return _TOKEN.fullmatch(name) is not None and key not in dropped and not key.startswith(_SITE_PREFIXES)
+    return _TOKEN.fullmatch(name) is not None and key not in dropped and not key.startswith(_SITE_PREFIXES + prefixes)
 
 
 def _drop_invalid(pairs: list[tuple[str, str]], named: frozenset[str]) -> list[tuple[str, str]]:

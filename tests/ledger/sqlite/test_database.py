@@ -87,3 +87,26 @@ def test_fault_is_described_with_its_remedy(error: Exception, remedy: str) -> No
 
     assert text.startswith("ledger.db: ")
     assert remedy in text
+
+
+@pytest.mark.parametrize("reader_is_closed", [True, False], ids=["reader closes", "reader ends its transaction"])
+def test_wal_that_grew_while_a_program_read_shrinks_when_it_has_ended(
+    reader_is_closed: bool, tmp_path: Path, db: SqliteDatabase
+) -> None:
+    wal = tmp_path / "ledger.db-wal"
+    db.run("CREATE TABLE texts (t TEXT) STRICT")
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM texts").fetchall()
+        for _ in range(20):
+            db.run("INSERT INTO texts VALUES (?)", ("x" * 1_000_000,))
+        assert wal.stat().st_size > 20_000_000
+        if reader_is_closed:
+            reader.close()
+        else:
+            reader.execute("COMMIT")
+
+        for number in range(3):
+            db.run("INSERT INTO numbers VALUES (?)", (number,))
+
+        assert wal.stat().st_size <= 4 * 1024 * 1024

@@ -187,7 +187,10 @@ class HttpRelay:
     ) -> list[tuple[str, str]]:
         context = self._admitted.context
         headers = filter_response_headers(
-            head.headers, account_headers=context.provider.account_headers, keep_length=keep_length
+            head.headers,
+            account_headers=context.provider.account_headers,
+            prefixes=() if context.has_own_key else context.provider.quota_prefixes,
+            keep_length=keep_length,
         )
         edit_type = context.endpoint.response_edits.content_type
         content_type = None if compressed or edit_type is None else edit_type(self._admitted.facts, response)

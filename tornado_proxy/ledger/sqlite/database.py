@@ -15,6 +15,10 @@ _BUSY_TIMEOUT_MS = 2000
 #: KiB of pages in memory.  Request ids are random, so each record touches pages all over the indexes.
 _CACHE_KIB = 16 * 1024
 
+#: Bytes of the -wal file that are kept when its content is in the database and nobody reads.  SQLite moves the content
+#: at 1,000 pages (4 MiB), so the file does not shrink and grow all the time.
+_MAX_KEPT_WAL_BYTES = 4 * 1024 * 1024
+
 #: Statements that stay prepared: four sizes of each of the five that write, and the queries.
 _MAX_PREPARED_STATEMENTS = 64
 
@@ -44,6 +48,9 @@ class SqliteDatabase:
         self._db.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
         # WAL lets one connection write while others read.
         self._db.execute("PRAGMA journal_mode = WAL")
+        # A reader that takes long makes the -wal file grow; SQLite reuses the file then, but does not shrink it without
+        # this limit.  https://sqlite.org/pragma.html#pragma_journal_size_limit
+        self._db.execute(f"PRAGMA journal_size_limit = {_MAX_KEPT_WAL_BYTES}")
         # In WAL mode, NORMAL survives the death of the process; FULL flushes each commit and survives loss of power.
         # https://sqlite.org/pragma.html#pragma_synchronous
         self._db.execute(f"PRAGMA synchronous = {'FULL' if fsync else 'NORMAL'}")

@@ -47,5 +47,7 @@ ANTHROPIC = Provider(
     account_headers=frozenset({"anthropic-organization-id"}),
     # The SDKs send their beta requests with ?beta=true.
     post_parameters=frozenset({"beta"}),
+    # Claude docs "Rate limits", response headers; the two others are those of the priority tier and fast mode.
+    quota_prefixes=("anthropic-ratelimit-", "anthropic-priority-", "anthropic-fast-"),
     own_headers=(("anthropic-version", "2023-06-01"),),
 )

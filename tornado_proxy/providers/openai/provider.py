@@ -64,6 +64,7 @@ OPENAI = Provider(
     # These choose the account that OpenAI bills.  The provider key alone decides that, so a client's are dropped.
     withheld_headers=frozenset({"openai-organization", "openai-project"}),
     account_headers=frozenset({"openai-organization", "openai-project"}),
+    quota_prefixes=("x-ratelimit-",),  # OpenAI guide "Rate limits", "Rate limits in headers"
     websocket=WebSocketConvention(
         # The subprotocols of OpenAI's own browser example (guide "Realtime API with WebSocket").
         token_prefix="openai-insecure-api-key.",  # noqa: S106  # a prefix, no secret
