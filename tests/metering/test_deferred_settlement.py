@@ -6,23 +6,28 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Coroutine
+from dataclasses import fields, replace
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from tests import harness, virtual_time
 from tests.gateway.fakes import FakeExchange, FakeProvider, Gateway, make_project, make_snapshot
 from tests.ledger.memory_ledger import MemoryLedger, MemoryStore
-from tests.ledger.sample_records import make_intent, make_record
-from tornado_proxy.domain.cost import bill
+from tests.ledger.sample_records import START, make_intent, make_record
+from tornado_proxy.domain.cost import Cost, bill
 from tornado_proxy.domain.errors import LedgerUnavailable, UpstreamTimeout
 from tornado_proxy.domain.identity import Caller, Secret
 from tornado_proxy.domain.record import PendingRequest, Settlement
-from tornado_proxy.domain.request import DeferredRatingFacts
-from tornado_proxy.domain.usage import Basis
+from tornado_proxy.domain.request import DeferredRatingFacts, RequestFacts
+from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.metering import deferred_settlement
 from tornado_proxy.metering.deferred_settlement import DeferredSettlement
+from tornado_proxy.pricing.book.price_book import Tariff
+from tornado_proxy.snapshot import Snapshot
 from tornado_proxy.upstream.http.messages import UpstreamRequest
 
 STATE = "GET /v1/responses/resp_1"
@@ -202,6 +207,66 @@ def test_usage_of_a_model_without_a_price_is_unsettled_and_kept(gateway: Gateway
     assert settlement.basis is Basis.UNSETTLED
     assert settlement.faults
     assert json.loads(settlement.usage or "") == USAGE
+
+
+def test_prices_are_those_of_the_time_of_the_request() -> None:
+    times: list[datetime] = []
+
+    class RecordingTariff(Tariff):
+        def rate(self, report: UsageReport, facts: RequestFacts, at: datetime) -> Cost:
+            times.append(at)
+            return super().rate(report, facts, at)
+
+    settled(Gateway(replace_tariff(make_snapshot(), RecordingTariff)), FakeProvider({STATE: [FINISHED]}))
+
+    assert times == [START]
+
+
+def replace_tariff(snapshot: Snapshot, kind: type[Tariff]) -> Snapshot:
+    standard = snapshot.tariffs["openai"]
+    members = {field.name: getattr(standard, field.name) for field in fields(standard)}
+    return replace(snapshot, tariffs={**snapshot.tariffs, "openai": kind(**members)})
+
+
+def test_failure_of_a_price_does_not_stop_the_settlement_of_other_requests(caplog: pytest.LogCaptureFixture) -> None:
+    class FailingTariff(Tariff):
+        def rate(self, report: UsageReport, facts: RequestFacts, at: datetime) -> Cost:
+            raise ArithmeticError("in the tariff")
+
+    async def store_two(ledger: MemoryLedger) -> None:
+        await store_pending(ledger)
+        await store_batch(ledger)
+
+    before = REGISTRY.get_sample_value("llm_proxy_task_failures_total", {"task": "settlement"}) or 0
+    gateway = Gateway(replace_tariff(make_snapshot(), FailingTariff))
+    provider = TimedProvider({STATE: [FINISHED], BATCH_STATE: [ENDED_BATCH], BATCH_RESULTS: [RESULTS]})
+
+    settlements = settled(gateway, provider, seconds=5, store=store_two)
+
+    assert [settlement.request_id for settlement in settlements] == ["req_batch_1"]
+    assert provider.times == [0, 0, 0, 1, 3]
+    errors = [line for line in caplog.records if line.levelno == logging.ERROR]
+    assert [line.getMessage() for line in errors] == ["pending request could not be settled"] * 3
+    assert {vars(line)["request_id"] for line in errors} == {"req_resp_1"}
+    assert REGISTRY.get_sample_value("llm_proxy_task_failures_total", {"task": "settlement"}) == before + 3
+
+
+def test_settlement_is_logged_when_it_is_durable(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def store(ledger: MemoryLedger) -> None:
+        await store_pending(ledger)
+        ledger.fail("the disk is full")
+
+    def recover(settlement: DeferredSettlement) -> None:
+        assert caplog.records == []
+        gateway.ledger.recover()
+
+    provider = TimedProvider({STATE: [FINISHED]})
+    settlements = settled(gateway, provider, store=store, act=recover)
+
+    assert [line.getMessage() for line in caplog.records] == ["request settled"]
+    assert len(settlements) == len(provider.times) == 1
 
 
 # Unfinished.

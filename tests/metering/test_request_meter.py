@@ -15,7 +15,7 @@ from tornado_proxy.config.files import read_documents
 from tornado_proxy.domain.cost import Cost
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
-from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.domain.request import DeferredRatingFacts, RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
 from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
@@ -68,6 +68,36 @@ class FailingReader:
     def _raise_in(self, step: str) -> None:
         if step in self.step:
             raise ZeroDivisionError(step)
+
+
+class CompletenessReader:
+    """A usage reader that keeps whether the body was complete."""
+
+    object_id = None
+    complete: bool | None = None
+
+    def feed(self, data: bytes) -> None:
+        pass
+
+    def close(self, *, complete: bool) -> None:
+        self.complete = complete
+
+    def result(self) -> UsageReport:
+        return UsageReport()
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_reader_is_told_whether_the_body_was_complete(complete: bool, tariff: Tariff) -> None:
+    reader = CompletenessReader()
+    meter = RequestMeter(INTENT, replace(CHAT, reader=lambda facts, head: reader), FACTS, tariff)
+
+    meter.response_started(JSON)
+    meter.feed(RESPONSE)
+    if complete:
+        meter.body_complete()
+    meter.close(DONE)
+
+    assert reader.complete is complete
 
 
 class FailingTariff(Tariff):
@@ -201,6 +231,24 @@ def test_response_that_broke_off_is_an_estimate_with_a_method(tariff: Tariff) ->
     assert record.basis is Basis.ESTIMATED
     assert record.estimate_method
     assert record.cost.total > 0
+
+
+def test_fault_of_a_broken_response_is_the_first_of_the_record(tariff: Tariff) -> None:
+    record = RequestMeter(INTENT, CHAT, FACTS, tariff).close(replace(DONE, broken_by="reset"))
+
+    assert record.faults == ("reset", "the provider sent no readable response")
+
+
+@pytest.mark.parametrize(("status", "pending"), [("in_progress", True), ("completed", False)])
+def test_pending_record_alone_keeps_the_facts_that_rate_its_usage_later(
+    status: str, pending: bool, tariff: Tariff
+) -> None:
+    meter = RequestMeter(INTENT, find_endpoint("/v1/responses"), FACTS, tariff)
+
+    record = meter_response(meter, b'{"id":"resp_1","model":"gpt-4o-mini","status":"%s"}' % status.encode())
+
+    assert (record.basis is Basis.PENDING) is pending
+    assert record.deferred_facts == (DeferredRatingFacts.of(FACTS) if pending else None)
 
 
 def test_created_object_is_known_as_soon_as_the_response_names_it(tariff: Tariff) -> None:

@@ -22,6 +22,7 @@ from tornado_proxy.domain.errors import LedgerUnavailable, ServiceError, Upstrea
 from tornado_proxy.domain.record import PendingRequest, Settlement
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.domain.usage import Basis, UsageReport
+from tornado_proxy.observability import metrics
 from tornado_proxy.providers.contract import DeferredUsage, ResponseHead, UsageReader
 from tornado_proxy.snapshot import Snapshot, SnapshotHolder
 from tornado_proxy.upstream.credentials import project_access
@@ -99,7 +100,17 @@ class DeferredSettlement:
         requested, self._requested = self._requested, set()
         for request in requests:
             if request.object_id in requested or now >= self._schedules[request.request_id].due_at:
-                await self._poll(request)
+                await self._poll_safely(request)
+
+    async def _poll_safely(self, request: PendingRequest) -> None:
+        """Poll a request; log and count an unexpected failure, so that the other requests are settled."""
+        try:
+            await self._poll(request)
+        except LedgerUnavailable:
+            raise
+        except Exception:  # noqa: BLE001  # a bug in one reader or price must not stop the settlement of all others
+            metrics.TASK_FAILURES.labels("settlement").inc()
+            _log.exception("pending request could not be settled", extra={"request_id": request.request_id})
 
     async def _poll(self, request: PendingRequest) -> None:
         snapshot = self._snapshots.current
