@@ -193,3 +193,39 @@ def test_nothing_beside_usage_keeps_it_from_being_read(name: str, beside: bytes)
         quantity.meter.value: int(quantity.amount) for item in report.items for quantity in item.quantities
     } == expected
     assert (report.basis, report.faults) == (Basis.REPORTED, ())
+
+
+def _failing(path: str, *events: bytes) -> tuple[str, list[bytes]]:
+    return path, [b"data: %b\n\n" % event for event in events]
+
+
+@pytest.mark.parametrize(
+    ("path", "chunks"),
+    [
+        _failing(
+            "/v1/chat/completions", b'{"id":"c","choices":[{"delta":{"content":"x"}}]}', b'{"error":{"message":"no"}}'
+        ),
+        _failing(
+            "/v1/responses", b'{"type":"response.output_text.delta","delta":"x"}', b'{"type":"error","code":"no"}'
+        ),
+        _failing("/v1/images/generations", b'{"type":"error","error":{"message":"no"}}'),
+        _failing("/v1/audio/transcriptions", b'{"type":"transcript.text.delta","delta":"x"}', b'{"type":"error"}'),
+        _failing(
+            "/v1/messages", b'{"type":"message_start","message":{"usage":{"input_tokens":1}}}', b'{"type":"error"}'
+        ),
+    ],
+)
+def test_a_stream_that_ends_with_an_error_has_failed(path: str, chunks: list[bytes]) -> None:
+    (endpoint,) = [
+        endpoint
+        for provider in PROVIDERS
+        for endpoint in provider.endpoints
+        if endpoint.path == path and isinstance(endpoint, HttpEndpoint) and endpoint.reader is not None
+    ]
+    facts = RequestFacts(model="gpt-4o-mini", stream=True)
+
+    def make() -> UsageReader:
+        return endpoint.usage_reader(facts, ResponseHead(200, "text/event-stream"))
+
+    assert read(make(), chunks).failed
+    assert not read(make(), chunks[:-1]).failed

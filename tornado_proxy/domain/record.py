@@ -17,7 +17,7 @@ class Outcome(StrEnum):
 
     COMPLETED = "completed"
     CLIENT_CLOSED = "client_closed"
-    #: The provider sent no response.
+    #: The provider sent no response, or one that ends with an error.
     UPSTREAM_ERROR = "upstream_error"
     #: The provider's response ended before it was complete.
     UPSTREAM_BROKEN = "upstream_broken"

@@ -88,6 +88,7 @@ class UsageReport:
     `raw` is the provider's usage as compact JSON text (a JSON list if there are several statements); the ledger stores
     it, so that a missing price never loses usage.  `model` is the model that the response names; `object_id` the id of
     the created object, `objects` the ids of other created objects (output items, containers).
+    `failed` is True if the response ends with an error of the provider, though its HTTP status says 200.
     `faults` describe statements that do not add up.  `estimate_method` is set if `basis` is ESTIMATED.
     """
 
@@ -99,3 +100,4 @@ class UsageReport:
     objects: tuple[str, ...] = ()
     estimate_method: str | None = None
     faults: tuple[str, ...] = ()
+    failed: bool = False

@@ -45,7 +45,18 @@ class RequestMeter:
     All but close() are optional.
     """
 
-    __slots__ = ("_complete", "_endpoint", "_facts", "_failed", "_reader", "_record", "_tariff", "_unread", "intent")
+    __slots__ = (
+        "_complete",
+        "_endpoint",
+        "_facts",
+        "_failed",
+        "_provider_failed",
+        "_reader",
+        "_record",
+        "_tariff",
+        "_unread",
+        "intent",
+    )
 
     def __init__(self, intent: RequestIntent, endpoint: HttpEndpoint, facts: RequestFacts, tariff: Tariff) -> None:
         self.intent = intent
@@ -55,6 +66,7 @@ class RequestMeter:
         self._reader: UsageReader | None = None
         self._complete = False
         self._failed = False
+        self._provider_failed = False
         self._record: RequestRecord | None = None
         #: Why no reader reads the response.
         self._unread = "the provider sent no readable response"
@@ -93,9 +105,18 @@ class RequestMeter:
         call returns the same usage and price with the other end.
         """
         if self._record is not None:
-            return _with_end(self._record, end)
-        self._record = rated_record(self.intent, self._report(end), self._facts, self._tariff, end)
+            return _with_end(self._record, self._with_provider_failure(end))
+        report = self._report(end)
+        self._provider_failed = report.failed
+        end = self._with_provider_failure(end)
+        self._record = rated_record(self.intent, report, self._facts, self._tariff, end)
         return self._record
+
+    def _with_provider_failure(self, end: RequestEnd) -> RequestEnd:
+        """Return `end` with the outcome of a response that was delivered whole and ends with an error."""
+        if not self._provider_failed or end.outcome is not Outcome.COMPLETED:
+            return end
+        return replace(end, outcome=Outcome.UPSTREAM_ERROR, broken_by="the response ended with a provider error")
 
     def _report(self, end: RequestEnd) -> UsageReport:
         if self._endpoint.reader is None or not end.reached_provider:

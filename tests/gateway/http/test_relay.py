@@ -401,3 +401,28 @@ def test_hook_can_replace_a_good_response_by_an_error(gateway: Gateway) -> None:
     assert (end.outcome, end.status) == (Outcome.UPSTREAM_ERROR, 502)
     assert relay.client.error is not None
     assert relay.client.head is None
+
+
+STREAM = UpstreamResponseHead(200, "OK", (("Content-Type", "text/event-stream"),))
+CHUNK = b'data: {"id":"chatcmpl-1","choices":[{"delta":{"content":"four"}}]}\n\n'
+
+
+def test_response_that_ends_with_an_error_is_delivered_whole_and_recorded_as_one(gateway: Gateway) -> None:
+    error = b'data: {"error":{"message":"overloaded"}}\n\n'
+
+    run, end = relayed(gateway, STREAM, CHUNK, error)
+
+    record = run.meter.close(end)
+    assert (run.client.body, run.client.finished) == (CHUNK + error, True)
+    assert (record.outcome, record.status, record.basis) == (Outcome.UPSTREAM_ERROR, 200, Basis.ESTIMATED)
+    assert "the response ended with a provider error" in record.faults
+    assert run.meter.close(end) == record
+
+
+def test_client_that_leaves_before_the_error_is_recorded_as_gone(gateway: Gateway) -> None:
+    release = asyncio.Event()
+    run, end = relayed(
+        gateway, STREAM, CHUNK, release, b'data: {"error":{"message":"no"}}\n\n', act=leave_then_complete(release)
+    )
+
+    assert run.meter.close(end).outcome is Outcome.CLIENT_CLOSED

@@ -17,7 +17,8 @@ from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.providers.contract import RequestView
 from tornado_proxy.providers.openai.responses.endpoint import make_reader, parse
-from tornado_proxy.providers.openai.responses.reader import ResponseStreamReader, is_finished
+from tornado_proxy.providers.openai.responses.reader import is_finished
+from tornado_proxy.providers.openai.responses.stream_reader import ResponseStreamReader
 from tornado_proxy.wire import sse
 
 

@@ -132,7 +132,7 @@ class MessageStreamReader:
 
     def result(self) -> UsageReport:
         """Return the final usage, or an estimate if the stream broke off."""
-        report = self._report()
+        report = replace(self._report(), failed=self._failed)
         if not self._blocks.overflowed:
             return report
         return replace(report, faults=(*report.faults, "an event of the stream is too large to be read"))

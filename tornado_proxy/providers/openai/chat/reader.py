@@ -8,6 +8,7 @@ Source: OpenAI API reference, "The chat completion chunk object".
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -91,6 +92,7 @@ class ChatStreamReader:
     def result(self) -> UsageReport:
         """Return the usage stated last, else an estimate by the text of the chunks."""
         report = report_text(self._facts, self._response) or self._report_without_usage()
+        report = replace(report, failed=self._failed)
         return with_fault(report, "an event of the stream is too large") if self._blocks.overflowed else report
 
     def _report_without_usage(self) -> UsageReport:

@@ -197,7 +197,8 @@ class RealtimeSession:
         report = report_usage([response.get("usage")], model=self._model)
         if report is not None:
             return (UsageReported(replace(report, object_id=response_id or None)),)
-        if response.get("status") == "failed" and not count.audio_characters and not count.text_characters:
+        has_output = count.audio_characters or count.text_characters or response.get("output")
+        if response.get("status") == "failed" and not has_output:
             free = UsageReport(basis=Basis.FREE, model=self._model, object_id=response_id or None)
             return (UsageReported(free),)
         return (UsageReported(self._estimate(response_id, count)),)

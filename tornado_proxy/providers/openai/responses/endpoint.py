@@ -20,12 +20,8 @@ from tornado_proxy.providers.contract import (
     UsageReader,
 )
 from tornado_proxy.providers.openai.responses.hosted_tools import referenced_containers, tool_spends
-from tornado_proxy.providers.openai.responses.reader import (
-    RESPONSE_SHAPE,
-    ResponseStreamReader,
-    is_finished,
-    report_response,
-)
+from tornado_proxy.providers.openai.responses.reader import RESPONSE_SHAPE, is_finished, report_response
+from tornado_proxy.providers.openai.responses.stream_reader import ResponseStreamReader
 from tornado_proxy.providers.openai.shared.response_readers import JsonReader
 from tornado_proxy.providers.openai.shared.text_usage import estimate_text
 from tornado_proxy.providers.shared.json_body import (

@@ -1,10 +1,10 @@
-"""Reads the usage of a response object, alone or at the end of a stream of events.
+"""Reads the usage of a response object; stream_reader.py finds it in a stream of events.
 
     status                           basis
     completed, incomplete            REPORTED: usage, charged in full
     failed, without output           FREE: no usage, the provider did not start
     queued, in_progress              PENDING: a background response without usage yet
-    cancelled, without usage         UNSETTLED
+    cancelled, without usage         UNSETTLED, or ESTIMATED if output was seen
     anything else without usage      ESTIMATED
 
 Source: OpenAI API reference, "The response object" and "Streaming events"; guide "Background mode".
@@ -13,7 +13,7 @@ Source: OpenAI API reference, "The response object" and "Streaming events"; guid
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
 import msgspec
 
@@ -30,29 +30,24 @@ from tornado_proxy.providers.openai.responses.hosted_tools import (
     search_quantities,
 )
 from tornado_proxy.providers.openai.shared.text_usage import cache_write_meter, estimate_text, read_text_usage
-from tornado_proxy.providers.openai.shared.usage_report import with_fault
 from tornado_proxy.providers.shared.json_skimmer import COUNT, KEEP, Shape
 from tornado_proxy.providers.shared.json_values import as_text, decode_object
-from tornado_proxy.wire.sse import TolerantSseSplitter, parse_block
 
-#: Events that end a response.
-TERMINAL_EVENTS = frozenset({"response.completed", "response.incomplete", "response.failed", "response.cancelled"})
-FIRST_EVENTS = frozenset({"response.created", "response.queued", "response.in_progress"})
 _UNFINISHED_STATUSES = frozenset({"queued", "in_progress"})
 
 #: What is read of a response object: its usage, and of its output what is charged apart or can be referenced later.
-_OUTPUT_TEXTS = ("arguments", "code", "input", "name")
+OUTPUT_ITEM_SHAPE: Mapping[str, Shape] = {
+    **dict.fromkeys(("id", "type", "status", "size", "quality", "container_id", "svg_usage"), KEEP),
+    **dict.fromkeys(("arguments", "code", "input", "name"), COUNT),
+    "action": {"type": KEEP},
+    "environment": {"container_id": KEEP},
+    "content": {"text": COUNT, "refusal": COUNT},
+    "summary": {"text": COUNT},
+}
 RESPONSE_SHAPE: Mapping[str, Shape] = {
     **dict.fromkeys(("id", "model", "status", "service_tier", "usage", "tool_usage"), KEEP),
     "tools": {"type": KEEP, "model": KEEP, "svg": {"model": KEEP}},
-    "output": {
-        **dict.fromkeys(("id", "type", "status", "size", "quality", "container_id", "svg_usage"), KEEP),
-        **dict.fromkeys(_OUTPUT_TEXTS, COUNT),
-        "action": {"type": KEEP},
-        "environment": {"container_id": KEEP},
-        "content": {"text": COUNT, "refusal": COUNT},
-        "summary": {"text": COUNT},
-    },
+    "output": OUTPUT_ITEM_SHAPE,
 }
 
 _IMAGES_ESTIMATED = (
@@ -89,6 +84,23 @@ def report_response(facts: RequestFacts, response: Mapping[str, object]) -> Usag
         objects=created_objects(response),
         estimate_method=None if estimated_images is None else ESTIMATE_METHOD,
         faults=(*usage_faults, *notes),
+        failed=response.get("status") == "failed",
+    )
+
+
+def estimate_response(facts: RequestFacts, text_bytes: int, response: Mapping[str, object]) -> UsageReport:
+    """Return an estimate for a response without usage, from its text, its searches and its images.
+
+    `text_bytes` is the length in UTF-8 of the text that was seen; `response` holds the members that are known.
+    """
+    report = estimate_text(facts, text_bytes, response)
+    own_item = replace(report.items[0], quantities=(*report.items[0].quantities, *search_quantities(response)))
+    images = estimate_images(facts, response)
+    return replace(
+        report,
+        items=(own_item,) if images is None else (own_item, images),
+        objects=created_objects(response),
+        faults=(*(() if images is None else (_IMAGES_ESTIMATED,)), *describe_containers(response)),
     )
 
 
@@ -98,7 +110,7 @@ def _report_by_status(response: Mapping[str, object]) -> UsageReport | None:
     if status in _UNFINISHED_STATUSES:
         return UsageReport(basis=Basis.PENDING, model=model, object_id=object_id)
     if status == "failed" and not response.get("output"):
-        return UsageReport(basis=Basis.FREE, model=model, object_id=object_id)
+        return UsageReport(basis=Basis.FREE, model=model, object_id=object_id, failed=True)
     if status == "cancelled":
         fault = "the response was cancelled, and the provider did not state its usage"
         return UsageReport(basis=Basis.UNSETTLED, model=model, object_id=object_id, faults=(fault,))
@@ -115,85 +127,3 @@ def _raw_usage(usage: dict[str, object], response: Mapping[str, object]) -> dict
     """Return the usage to store.  `tool_usage` is a sibling of `usage` in the response and is stored inside it."""
     tool_usage = response.get("tool_usage")
     return {**usage, "tool_usage": tool_usage} if isinstance(tool_usage, dict) else usage
-
-
-class _Event(msgspec.Struct):
-    type: str = ""
-    delta: Any = None
-    response: msgspec.Raw = msgspec.Raw(b"")
-
-
-_EVENT = msgspec.json.Decoder(_Event)
-
-
-def _decode_event(data: bytes) -> _Event:
-    try:
-        return _EVENT.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        event = decode_object(data) or {}  # not strictly valid JSON
-        response = msgspec.Raw(msgspec.json.encode(event.get("response")))
-        return _Event(as_text(event.get("type")) or "", event.get("delta"), response)
-
-
-class ResponseStreamReader:
-    """A UsageReader for streams of events.
-
-    The terminal event states usage, under `response`.  The stream has no [DONE].
-    """
-
-    def __init__(self, facts: RequestFacts) -> None:
-        self._facts = facts
-        self._blocks = TolerantSseSplitter()
-        self._report: UsageReport | None = None
-        self._first_response: dict[str, object] = {}
-        self._text_bytes = 0
-        self._ended = False
-        self._failed = False
-
-    def feed(self, data: bytes) -> None:
-        """Read the events that the next bytes complete."""
-        for block in self._blocks.feed(data):
-            self._read(block)
-
-    def close(self, *, complete: bool) -> None:
-        """End the stream; read a last event without a blank line."""
-        self._read(self._blocks.rest())
-
-    def result(self) -> UsageReport:
-        """Return the usage of the terminal event, else an estimate by the deltas."""
-        report = self._report or self._report_without_usage()
-        return with_fault(report, "an event of the stream is too large") if self._blocks.overflowed else report
-
-    @property
-    def object_id(self) -> str | None:
-        """The response's id, from its first event on: a client can fetch a background response before its end."""
-        return as_text(self._first_response.get("id"))
-
-    def _report_without_usage(self) -> UsageReport:
-        if self._first_response and not self._ended and self._facts.background:
-            # The job continues without this stream; its usage is fetched later.
-            model = as_text(self._first_response.get("model"))
-            return UsageReport(basis=Basis.PENDING, model=model, object_id=self.object_id)
-        if self._failed and not self._first_response and not self._text_bytes:
-            # An error in place of a response: the provider generated nothing and charges nothing.
-            return UsageReport(basis=Basis.FREE)
-        return estimate_text(self._facts, self._text_bytes, self._first_response)
-
-    def _read(self, block: bytes) -> None:
-        data = parse_block(block).data
-        if not data:
-            return
-        event = _decode_event(data)
-        if isinstance(event.delta, str):
-            self._text_bytes += len(event.delta.encode())
-        elif event.type == "error":
-            self._failed = True
-        elif event.type in TERMINAL_EVENTS:
-            self._end(decode_object(bytes(event.response)) or {})
-        elif event.type in FIRST_EVENTS and not self._first_response:
-            self._first_response = decode_object(bytes(event.response)) or {}
-
-    def _end(self, response: dict[str, object]) -> None:
-        self._ended = True
-        self._first_response = self._first_response or response
-        self._report = report_response(self._facts, response) or self._report

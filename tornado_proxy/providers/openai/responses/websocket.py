@@ -40,7 +40,7 @@ from tornado_proxy.providers.contract import (
 )
 from tornado_proxy.providers.openai.request_members import RULES
 from tornado_proxy.providers.openai.responses.endpoint import parse
-from tornado_proxy.providers.openai.responses.reader import FIRST_EVENTS, TERMINAL_EVENTS, ResponseStreamReader
+from tornado_proxy.providers.openai.responses.stream_reader import FIRST_EVENTS, TERMINAL_EVENTS, ResponseStreamReader
 from tornado_proxy.providers.shared.body_walk import add_findings, may_need_walk, walk_body
 from tornado_proxy.providers.shared.json_body import read_members, read_raw, read_text
 from tornado_proxy.providers.shared.json_values import as_object, as_text, decode_object

@@ -8,6 +8,7 @@ response, those of the whole response otherwise.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from tornado_proxy.domain.usage import UsageReport
 from tornado_proxy.providers.openai.shared.base64_truncation import Base64Truncator
@@ -19,6 +20,9 @@ from tornado_proxy.wire.sse import TolerantSseSplitter, parse_block
 #: Bytes of a response that is decoded whole.  Of a larger one only the members of the endpoint's shape are read, while
 #: it arrives: a response with log probabilities has 10 MB, one with images 100 MB.
 MAX_DECODED_BYTES = 64 * 1024
+
+#: The type of an event that ends a stream in place of its result.
+_ERROR = b'"error"'
 
 #: Returns the report of a JSON response, None if it states no usage.
 ReadBody = Callable[[dict[str, object]], UsageReport | None]
@@ -117,6 +121,7 @@ class EventsReader:
     ) -> None:
         self._text_type = text_type
         self._text_bytes = 0
+        self._failed = False
         self._event_types = event_types
         self._read_events = read_events
         self._report_without_usage = report_without_usage
@@ -142,6 +147,7 @@ class EventsReader:
         """Return the report of the events, else the report without usage."""
         size = self._response_bytes if self._text_type is None else self._text_bytes
         report = self._read_events(self._events, self._complete) or self._report_without_usage(size)
+        report = replace(report, failed=self._failed)
         return with_fault(report, "an event of the response is too large") if self._blocks.overflowed else report
 
     def _read(self, block: bytes) -> None:
@@ -151,6 +157,8 @@ class EventsReader:
             event = decode_object(parse_block(block).data)
             if event is not None and str(event.get("type")).encode() in self._event_types:
                 self._events.append(event)
+        elif _ERROR in block:
+            self._failed = self._failed or (decode_object(parse_block(block).data) or {}).get("type") == "error"
 
 
 def _count_delta_bytes(block: bytes, event_type: bytes) -> int:
