@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tornado_proxy.ledger.database import StoreError
+from tornado_proxy.ledger.file_modes import create_private
 
 #: Milliseconds that SQLite waits for another connection's transaction.  A transaction of the proxy takes a few.
 _BUSY_TIMEOUT_MS = 2000
@@ -32,6 +34,9 @@ class SqliteDatabase:
     def __init__(self, path: Path, *, fsync: bool) -> None:
         """Connect; raise sqlite3.Error or OSError if that fails."""
         self._path = path
+        # SQLite would create the file with mode 0644; it gives the file's mode to the files beside it.
+        with contextlib.suppress(OSError):  # connect() describes the fault
+            os.close(create_private(path))
         # isolation_level=None: this class begins transactions, not the sqlite3 module.  The connection is made in a
         # thread of the event loop's pool and used by the writer thread, hence check_same_thread=False.
         self._db = sqlite3.connect(

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 
+from tornado_proxy.ledger.file_modes import create_private
 from tornado_proxy.ledger.rows import INTENT_COLUMNS, RECORD_COLUMNS, Row
 
 _log = logging.getLogger(__name__)
@@ -141,4 +142,4 @@ def _encode_line(values: Sequence[object] | Row) -> bytes:
 
 def _create(path: Path) -> int:
     # O_EXCL: a file with this writer's id and number that exists already would be another process's.
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    return create_private(path, os.O_WRONLY | os.O_EXCL | os.O_APPEND)

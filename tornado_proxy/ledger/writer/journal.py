@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from tornado_proxy.ledger.file_modes import create_private
 from tornado_proxy.ledger.rows import RECORD_COLUMNS, Row
 
 _log = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ class Journal:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    file = create_private(path)
     try:
         yield file
     finally:

@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from tornado_proxy.ledger.file_modes import create_private
+
 
 class ProcessLocks:
     """The lock files beside `path`; `writer_id` names this process.  Satisfies ledger.database.Liveness."""
@@ -37,7 +39,7 @@ class ProcessLocks:
             yield
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.with_name(f"{self._path.name}-open").open("ab") as file:
+        with open(self._path.with_name(f"{self._path.name}-open"), "ab", opener=create_private) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             self._has_opening_lock = True
             try:
@@ -50,7 +52,7 @@ class ProcessLocks:
         if self._lock is None:
             # Python opens files close-on-exec.  flock() locks belong to the open file, so a child that inherited it
             # would keep the lock of a dead process.
-            self._lock = self._file(self.writer_id).open("ab")
+            self._lock = os.fdopen(create_private(self._file(self.writer_id), os.O_WRONLY | os.O_APPEND), "ab")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def close(self, *, keep_files: bool = False) -> None:
