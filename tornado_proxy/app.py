@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import signal
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tornado.netutil import bind_sockets
 
 from tornado_proxy import snapshot, tasks
 from tornado_proxy.api.admin import admin_application
+from tornado_proxy.api.start_page import StartPageHandler, list_start_paths
 from tornado_proxy.api.usage import USAGE_PATH, UsageHandler
 from tornado_proxy.config.settings import ListenSettings
 from tornado_proxy.domain.errors import ConfigError, ListenError
@@ -37,6 +39,7 @@ from tornado_proxy.ledger.backends import make_ledger
 from tornado_proxy.ledger.protocol import Ledger
 from tornado_proxy.metering.deferred_settlement import DeferredSettlement
 from tornado_proxy.observability import metrics
+from tornado_proxy.providers.registry import PROVIDERS
 from tornado_proxy.snapshot import Snapshot, SnapshotHolder
 from tornado_proxy.upstream.http.client import UpstreamClient
 
@@ -85,7 +88,13 @@ class Server:
         settler = DeferredSettlement(self._snapshots, upstream, ledger)
         services = self._services = self._build_services(ledger, upstream, settler)
         self._settlement_task = tasks.spawn(settler.run(), "settlement")
-        clients = ClientApplication([(USAGE_PATH, UsageHandler, {"services": services})], services)
+        handler_arguments = {"services": services}
+        start_paths = list_start_paths(PROVIDERS)
+        rules = [
+            (USAGE_PATH, UsageHandler, handler_arguments),
+            *((re.escape(path), StartPageHandler, handler_arguments) for path in sorted(start_paths)),
+        ]
+        clients = ClientApplication(rules, services, start_paths)
         server = ClientPortServer(clients, clients.idle_connections, clients.body_timeouts, clients.make_rejection)
         self.port = self._listen(server, settings.listen)
         admin = FdLimitedServer(admin_application(services, self.reload), idle_connection_timeout=_ADMIN_IDLE_TIMEOUT_S)

@@ -139,9 +139,9 @@ def test_unknown_path_is_not_found(target):
     ("method", "target", "allowed"),
     [
         ("GET", "/v1/chat/completions", ("POST",)),
-        ("HEAD", "/v1/models", ("GET",)),
-        ("DELETE", "/v1/models/x", ("GET",)),
-        ("PUT", "/v1/responses/resp_1", ("DELETE", "GET")),
+        ("HEAD", "/v1/chat/completions", ("POST",)),
+        ("DELETE", "/v1/models/x", ("GET", "HEAD")),
+        ("PUT", "/v1/responses/resp_1", ("DELETE", "GET", "HEAD")),
         ("post", "/v1/embeddings", ("POST",)),
     ],
 )
@@ -150,6 +150,28 @@ def test_other_method_is_rejected_with_the_allowed_ones(method, target, allowed)
         TABLE.match(method, target)
 
     assert caught.value.allowed == allowed
+
+
+@pytest.mark.parametrize("target", ["/v1/models", "/anthropic/v1/models/claude-haiku-4-5", "/openai/v1/responses/r_1"])
+def test_head_is_matched_as_get(target: str) -> None:
+    assert TABLE.match("HEAD", target) == TABLE.match("GET", target)
+    assert TABLE.match("HEAD", target).endpoint.method == "GET"
+
+
+@pytest.mark.parametrize(
+    ("target", "advice"),
+    [
+        ("/v1/models/", "remove the trailing slash from the path"),
+        ("/anthropic/v1/messages/?beta=true", "remove the trailing slash from the path"),
+        ("/v1//models", "remove the double slash from the path; a base URL must not end in a slash"),
+        ("//v1/models/", "remove the double slash from the path; a base URL must not end in a slash"),
+    ],
+)
+def test_slash_too_many_is_rejected_with_advice(target: str, advice: str) -> None:
+    with pytest.raises(BadRequest, match=f"^{re.escape(advice)}$") as caught:
+        TABLE.match("GET", target)
+
+    assert caught.value.code == "invalid_path"
 
 
 @pytest.mark.parametrize(
@@ -202,7 +224,7 @@ def test_provider_and_endpoint_are_found_by_name():
         ("/messages", "did you mean /anthropic/v1/messages? Anthropic's API is served under /anthropic"),
         ("/anthropic/v1/responses", "did you mean /openai/v1/responses? OpenAI's API is served under /openai"),
         ("/anthropic/responses", "did you mean /openai/v1/responses? OpenAI's API is served under /openai"),
-        ("/v1/fine_tuning/jobs", "docs/endpoints.md lists the served paths"),
+        ("/v1/fine_tuning/jobs", "GET / lists the base URLs"),
     ],
 )
 def test_unknown_path_is_rejected_with_advice(target: str, hint: str) -> None:

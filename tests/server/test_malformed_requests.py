@@ -127,13 +127,37 @@ def test_unknown_method_is_a_405_with_an_error_body(method: str, connection: Con
     assert method in json.loads(body)["error"]["message"]
 
 
-def test_head_is_rejected_without_a_body(connection: Connection) -> None:
-    connection.send(b"HEAD /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+@pytest.mark.parametrize("credential", [True, False])
+def test_error_response_to_head_has_no_body(credential: bool, connection: Connection) -> None:
+    token = f"Authorization: Bearer {mint()}\r\n" if credential else ""
+    connection.send(f"HEAD /v1/chat/completions HTTP/1.1\r\nHost: x\r\n{token}Connection: close\r\n\r\n".encode())
 
     head, _, body = connection.read_all().partition(b"\r\n\r\n")
     assert status_of(head) == 405
-    assert b"Allow: GET" in head
+    assert b"Allow: POST" in head
     assert body == b""
+
+
+@pytest.mark.parametrize("target", ["/v1/models", "/openai/v1/models/gpt-4o-mini"])
+def test_head_is_sent_as_get_and_its_response_has_no_body(
+    target: str, proxy: ProxyProcess, provider: ReplayProvider, connection: Connection
+) -> None:
+    body = b'{"id":"gpt-4o-mini","object":"model"}'
+    provider.response = ProviderResponse(
+        headers=(("Content-Type", "application/json"), ("x-request-id", "req_1")), chunks=(body,)
+    )
+    request = f"HEAD {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {mint()}\r\n".encode()
+
+    connection.send(request + b"\r\n")
+    first = connection.wait_for(b"\r\n\r\n")
+    connection.send(request + b"Connection: close\r\n\r\n")
+
+    received = connection.read_all()
+    assert status_of(first) == 200
+    assert b"X-Request-Id: req_1" in first
+    assert received.count(b"HTTP/1.1 200") == 2
+    assert b"gpt-4o-mini" not in received
+    assert [request.method for request in provider.requests[-2:]] == ["GET", "GET"]
 
 
 def test_preflight_request_gets_no_cors_headers(proxy: ProxyProcess, connection: Connection) -> None:

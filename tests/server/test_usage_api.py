@@ -113,11 +113,19 @@ def test_usage_without_a_valid_credential_is_a_401(proxy: ProxyProcess, headers:
     assert response.json()["error"]["type"] == "authentication_error"
 
 
-@pytest.mark.parametrize("method", ["POST", "DELETE", "HEAD", "PUT", "OPTIONS", "PATCH"])
-def test_usage_accepts_get_only(proxy: ProxyProcess, method: str) -> None:
+@pytest.mark.parametrize("method", ["POST", "DELETE", "PUT", "OPTIONS", "PATCH"])
+def test_usage_accepts_get_and_head_only(proxy: ProxyProcess, method: str) -> None:
     response = httpx.request(method, proxy.base_url + PATH, headers={"Authorization": f"Bearer {mint()}"})
 
-    assert (response.status_code, response.headers["allow"]) == (405, "GET")
+    assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD")
+
+
+def test_head_of_usage_has_the_headers_of_get_and_no_body(proxy: ProxyProcess) -> None:
+    headers = {"Authorization": f"Bearer {mint()}"}
+    got, head = (httpx.request(method, proxy.base_url + PATH, headers=headers) for method in ("GET", "HEAD"))
+
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == got.headers["content-length"]
 
 
 def test_invalid_parameter_is_a_400_with_its_rule(proxy: ProxyProcess) -> None:

@@ -52,9 +52,10 @@ class UsageHandler(BaseHandler):
             await self.finish(page.body)
 
     async def _reject_method(self, project_id: str) -> None:
-        await self.respond_with_error(MethodNotAllowed("usage supports GET only", ("GET",)))
+        await self.respond_with_error(MethodNotAllowed("usage supports GET only", ("GET", "HEAD")))
 
-    head = post = put = patch = delete = options = _reject_method
+    head = get
+    post = put = patch = delete = options = _reject_method
 
     def _authenticate(self, project_id: str) -> tuple[Caller, Project]:
         """Return the caller and its project.

@@ -1,7 +1,7 @@
 """Routes the requests of the client port to their handlers.
 
-The proxy's handlers get every path except those below /accounts/ that a rule matches, so most requests are routed
-without a walk through Tornado's rules.
+The proxy's handlers get every path except those below /accounts/ that a rule matches and the few pages, so most
+requests are routed without a walk through Tornado's rules.
 """
 
 from __future__ import annotations
@@ -30,15 +30,19 @@ _MAX_ACCOUNTS_BODY_BYTES = 1024 * 1024
 
 
 class ClientApplication(Application):
-    """Routes a request to the handler that `rules` name for a path below /accounts/, else to the proxy's handlers.
+    """Routes a request to the handler that `rules` name, else to the proxy's handlers.
 
+    `rules` hold for paths below /accounts/, and for GET and HEAD of `page_paths`.
     `idle_connections` and `body_timeouts` are shared with the server that runs this application.
     """
 
-    def __init__(self, rules: Sequence[Rule | tuple[Any, ...]], services: Services) -> None:
+    def __init__(
+        self, rules: Sequence[Rule | tuple[Any, ...]], services: Services, page_paths: frozenset[str] = frozenset()
+    ) -> None:
         self.idle_connections = IdleConnections()
         self.body_timeouts = BodyTimeouts()
         self._services = services
+        self._page_paths = page_paths
         self._handler_arguments = {"services": services}
         super().__init__(list(rules), log_function=lambda handler: None)
 
@@ -66,7 +70,8 @@ class ClientApplication(Application):
         """Return the delegate that receives `request`.  Called by Tornado when the request's headers are complete."""
         assert isinstance(request.server_connection, ClientConnection)
         self.idle_connections.discard(request.server_connection)
-        if request.path.startswith("/accounts/"):
+        is_page = request.path in self._page_paths and request.method in ("GET", "HEAD")
+        if is_page or request.path.startswith("/accounts/"):
             delegate = self.default_router.find_handler(request, **kwargs)
             if delegate is not None:
                 assert isinstance(request.connection, HTTP1Connection)

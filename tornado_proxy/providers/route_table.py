@@ -62,8 +62,8 @@ class RouteTable:
         self.providers = tuple(providers)
         self._exact: dict[tuple[str, str], dict[str, Endpoint]] = {}
         self._patterns: dict[str, list[tuple[re.Pattern[str], dict[str, Endpoint]]]] = {}
-        #: Matches of targets without an id and a query.  Clients cannot make it grow: it has at most two entries for
-        #: each endpoint, one with the prefix and one without.
+        #: Matches of targets without an id and a query.  Clients cannot make it grow: it has a few entries for each
+        #: endpoint, with the prefix and without, as GET and as HEAD.
         self._matched: dict[tuple[str, str], Match[Endpoint]] = {}
         for provider in providers:
             self._add(provider)
@@ -151,7 +151,8 @@ class RouteTable:
         path, mark, query = target.partition("?")
         if not _PLAIN_PATH.fullmatch(path) or not _PLAIN_QUERY.fullmatch(query) or "#" in query:
             raise BadRequest(
-                "the request target contains characters that are not allowed (encoded or empty path segments, dots, "
+                _describe_slashes(path)
+                or "the request target contains characters that are not allowed (encoded or empty path segments, dots, "
                 "backslashes, control characters); write the path as the provider documents it",
                 code="invalid_path",
             )
@@ -159,9 +160,10 @@ class RouteTable:
         by_method, path_id = self._find(provider, own_path)
         if by_method is None:
             raise NotFound(f"{path[:_MAX_SHOWN]} is not served here; {self._suggest(provider, prefix, own_path)}")
-        endpoint = by_method.get(method)
+        # RFC 9110 section 9.3.2: HEAD is GET without the body.  It goes to the provider as GET.
+        endpoint = by_method.get("GET" if method == "HEAD" else method)
         if endpoint is None:
-            allowed = tuple(sorted(by_method))
+            allowed = tuple(sorted({*by_method, *(("HEAD",) if "GET" in by_method else ())}))
             message = f"{path[:_MAX_SHOWN]} takes {', '.join(allowed)}, not {method[:20]}"
             raise MethodNotAllowed(message, allowed)
         return Match(provider, endpoint, own_path + mark + query, path_id)
@@ -200,7 +202,16 @@ class RouteTable:
                         f"did you mean /{other.prefix}{own_path[:_MAX_SHOWN]}? {other.title}'s API is served under "
                         f"/{other.prefix}"
                     )
-        return "docs/endpoints.md lists the served paths"
+        return "GET / lists the base URLs"
+
+
+def _describe_slashes(path: str) -> str | None:
+    """Return advice for a path with a slash too many, which an SDK writes for a base URL that ends in one."""
+    if "//" in path:
+        return "remove the double slash from the path; a base URL must not end in a slash"
+    if path.endswith("/") and path != "/":
+        return "remove the trailing slash from the path"
+    return None
 
 
 def _compile(path: str) -> re.Pattern[str]:
