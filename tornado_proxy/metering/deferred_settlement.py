@@ -106,8 +106,6 @@ class DeferredSettlement:
         """Poll a request; log and count an unexpected failure, so that the other requests are settled."""
         try:
             await self._poll(request)
-        except LedgerUnavailable:
-            raise
         except Exception:  # noqa: BLE001  # a bug in one reader or price must not stop the settlement of all others
             metrics.TASK_FAILURES.labels("settlement").inc()
             _log.exception("pending request could not be settled", extra={"request_id": request.request_id})

@@ -13,7 +13,7 @@ from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 from tornado.iostream import StreamClosedError
 from tornado.web import Application
 
-from tests import harness
+from tests import harness, virtual_time
 from tests.gateway.fakes import FakeExchange, FakeUpstream, Gateway, make_project, make_snapshot
 from tornado_proxy.domain.errors import UpstreamError
 from tornado_proxy.domain.record import Outcome
@@ -171,6 +171,40 @@ def test_body_that_grows_above_the_limit_is_rejected() -> None:
 
     assert request.status == 413
     assert request.upstream.requests == []
+
+
+def test_body_above_the_bytes_that_may_arrive_is_rejected_and_dropped_at_once() -> None:
+    gateway = Gateway(make_snapshot(limits={"max_arriving_mb_per_caller": 1}))
+
+    async def run() -> Request:
+        request = Request(gateway)
+        request.handler.prepare()
+        request.handler.data_received(b"a" * MIB)
+        assert len(list(gateway.capacity)) == 1
+        request.handler.data_received(b"b")
+        assert list(gateway.capacity) == []
+        await request.handler.serve()
+        return request
+
+    request = asyncio.run(run())
+
+    assert (request.status, request.upstream.requests) == (429, [])
+
+
+def test_request_counts_once_while_its_response_is_relayed(gateway: Gateway) -> None:
+    release = asyncio.Event()
+
+    async def run() -> Request:
+        request = Request(gateway, [OK, release, RESPONSE])
+        serving = asyncio.ensure_future(request.arrive(BODY))  # awaited below
+        await virtual_time.settle()
+        assert (len(list(gateway.capacity)), len(gateway.capacity)) == (1, 1)
+        release.set()
+        await serving
+        return request
+
+    assert asyncio.run(run()).status == 200
+    assert list(gateway.capacity) == []
 
 
 def test_rejected_body_without_end_is_cut(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
