@@ -456,6 +456,31 @@ def test_usable_model_has_a_price_and_is_granted(
     assert usable_model(context, model) is usable
 
 
+FINE_TUNED = "ft:gpt-4o-mini-2024-07-18:acme::abc123"
+
+
+@pytest.mark.parametrize(
+    ("project", "token", "visible"),
+    [
+        pytest.param({}, None, False, id="not granted"),
+        pytest.param({"models": ModelPatterns(("openai/*",))}, None, False, id="granted with all others"),
+        pytest.param({"models": ModelPatterns(("openai/ft:*:acme:*",))}, None, True, id="granted to the organisation"),
+        pytest.param({"models": ModelPatterns((f"openai/{FINE_TUNED}",))}, None, True, id="granted by its name"),
+        pytest.param({"models": ModelPatterns(("openai/ft:*:other:*",))}, None, False, id="another organisation's"),
+        pytest.param({"allowed_objects": frozenset({FINE_TUNED})}, None, True, id="an allowed object"),
+        pytest.param({"provider_keys": {"openai": Secret("sk-own-key-123")}}, None, True, id="an account of its own"),
+        pytest.param({}, harness.mint(models=["openai/ft:*"]), False, id="granted by a token that the project signed"),
+    ],
+)
+def test_fine_tuned_model_of_the_account_is_shown_to_its_project_alone(
+    project: dict[str, Any], token: str | None, visible: bool
+) -> None:
+    gateway = Gateway(make_snapshot(projects=[make_project(**project)]))
+    context = gateway.admission.authenticate(gateway.snapshot, request_head(token=token))
+
+    assert usable_model(context, FINE_TUNED) is visible
+
+
 def test_intent_of_a_session_s_request_names_the_session(gateway: Gateway) -> None:
     context = gateway.admission.authenticate(gateway.snapshot, request_head())
 

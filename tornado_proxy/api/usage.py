@@ -14,14 +14,18 @@ from tornado.iostream import StreamClosedError
 
 from tornado_proxy.api.usage_page import Page, make_page
 from tornado_proxy.api.usage_query import UsageRequest, read_usage_request
-from tornado_proxy.auth.credentials import find_token
+from tornado_proxy.auth.credentials import find_token, require_project
 from tornado_proxy.domain.errors import MethodNotAllowed, NotAllowed, RequestError
 from tornado_proxy.domain.identity import Caller, Project
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, BaseHandler
 from tornado_proxy.observability import access_log
+from tornado_proxy.observability.access_log import RequestLine
 
 #: The route; its group is the project id.
 USAGE_PATH = r"/accounts/projects/([^/]+)/llm-proxy/usage"
+
+#: The path in log lines.
+_PATH_TEMPLATE = "/accounts/projects/{id}/llm-proxy/usage"
 
 _CREDENTIAL_HEADERS = ("authorization",)
 
@@ -44,7 +48,8 @@ class UsageHandler(BaseHandler):
             result = await self.services.ledger.usage(request.query)
             page = await asyncio.to_thread(make_page, result, request)
         except RequestError as error:
-            access_log.log_rejection(self.request_id, error)
+            line = RequestLine(self.request.method or "", _PATH_TEMPLATE)
+            access_log.log_rejection(self.request_id, error, line)
             await self.respond_with_error(error)
             return
         self._set_headers(request, page)
@@ -67,6 +72,7 @@ class UsageHandler(BaseHandler):
         snapshot = self.services.snapshots.current
         token = find_token(self.request.headers.get_all(), _CREDENTIAL_HEADERS)
         caller = snapshot.authenticator.authenticate(token, datetime.now(UTC))
+        require_project(self.request.headers.get_all(), caller.project_id)
         if caller.project_id != project_id:
             raise NotAllowed("your token is for another project; use the id of its own project in the path")
         return caller, snapshot.projects[caller.project_id]

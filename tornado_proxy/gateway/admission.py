@@ -19,6 +19,7 @@ from urllib.parse import parse_qs
 from tornado_proxy.auth.credentials import find_token, find_websocket_token, require_project
 from tornado_proxy.auth.permissions import allows, require_model
 from tornado_proxy.domain.errors import BadRequest, BodyTooLarge, ModelNotPriced, NotFound, RequestError
+from tornado_proxy.domain.identity import ModelPatterns, Project
 from tornado_proxy.domain.record import RequestIntent
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.units import MIB
@@ -53,6 +54,9 @@ from tornado_proxy.wire.annotations import read_annotations
 
 #: Bytes of a body that is parsed on the event loop: about a millisecond.
 MAX_BYTES_PARSED_ON_LOOP = 64 * 1024
+
+#: The start of the names of fine-tuned models.
+_FINE_TUNED = "ft:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,13 +246,26 @@ def check_body_length(context: RequestContext[Endpoint], length: int) -> None:
 
 
 def usable_model(context: RequestContext[Endpoint], model: str) -> bool:
-    """Return True if `model` has a price and is granted to the caller and its project."""
+    """Return True if `model` has a price and is granted to the caller and its project.
+
+    A fine-tuned model belongs to the provider account, which projects share, so its name must be granted to the project
+    as such: by a pattern for fine-tuned models or in its allowed_objects.
+    """
     provider = context.provider.name
+    if model.startswith(_FINE_TUNED) and not _may_see_fine_tuned(context.project, provider, model):
+        return False
     return (
         context.snapshot.prices.resolve(provider, model) is not None
         and allows(context.caller.granted, provider, model)
         and allows(context.project.models, provider, model)
     )
+
+
+def _may_see_fine_tuned(project: Project, provider: str, model: str) -> bool:
+    if provider in project.provider_keys or model in project.allowed_objects:
+        return True
+    patterns = [pattern for pattern in project.models.patterns or () if pattern.startswith(f"{provider}/{_FINE_TUNED}")]
+    return allows(ModelPatterns(tuple(patterns)), provider, model)
 
 
 def request_intent(

@@ -18,7 +18,9 @@ from tornado.web import Application
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.gateway.base_handler import error_headers
 from tornado_proxy.gateway.context import new_request_id
+from tornado_proxy.gateway.cors import is_preflight
 from tornado_proxy.gateway.http.handler import ProxyHandler
+from tornado_proxy.gateway.preflight import PreflightHandler
 from tornado_proxy.gateway.realtime.handler import ProxyWebSocketHandler
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.http_server.connection import ClientConnection
@@ -70,6 +72,10 @@ class ClientApplication(Application):
         """Return the delegate that receives `request`.  Called by Tornado when the request's headers are complete."""
         assert isinstance(request.server_connection, ClientConnection)
         self.idle_connections.discard(request.server_connection)
+        if request.method == "OPTIONS":
+            allowed = self._services.snapshots.current.settings.public.allow_origins
+            if is_preflight(request.headers, allowed):
+                return self.get_handler_delegate(request, PreflightHandler, self._handler_arguments)
         is_page = request.path in self._page_paths and request.method in ("GET", "HEAD")
         if is_page or request.path.startswith("/accounts/"):
             delegate = self.default_router.find_handler(request, **kwargs)

@@ -12,6 +12,7 @@ from tornado.web import HTTPError, RequestHandler
 
 from tornado_proxy.domain.errors import BadRequest, MethodNotAllowed, NotAuthenticated, RequestError, UpgradeRequired
 from tornado_proxy.gateway.context import RequestContext, new_request_id
+from tornado_proxy.gateway.cors import cors_headers
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.observability.access_log import RequestLine
 from tornado_proxy.providers.contract import Endpoint, Provider
@@ -32,6 +33,12 @@ class BaseHandler(RequestHandler):
         """Keep the services and draw a request id."""
         self.services = services
         self.request_id = new_request_id()
+        for name, value in self.list_cors_headers():
+            self.set_header(name, value)
+
+    def list_cors_headers(self) -> list[tuple[str, str]]:
+        """Return the headers that let the page that sent this request read the response, if its origin is allowed."""
+        return cors_headers(self.request.headers, self.services.snapshots.current.settings.public.allow_origins)
 
     @cached_property
     def provider(self) -> Provider:
@@ -78,7 +85,7 @@ class BaseHandler(RequestHandler):
 
     def _set_error_headers(self, error: RequestError) -> None:
         self.set_status(error.status)
-        for name, value in error_headers(error, self.request_id, self.provider):
+        for name, value in (*error_headers(error, self.request_id, self.provider), *self.list_cors_headers()):
             self.set_header(name, value)
 
     def log_rejection(self, error: RequestError, context: RequestContext[Endpoint] | None) -> None:

@@ -241,7 +241,8 @@ class ProxyHandler(BaseHandler):
 
     def begin(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None:
         """Set the response head."""
-        self._response.begin(status, reason, [*headers, (REQUEST_ID_HEADER, self.request_id)])
+        own_headers = [(REQUEST_ID_HEADER, self.request_id), *self.list_cors_headers()]
+        self._response.begin(status, reason, [*headers, *own_headers])
 
     @property
     def delivered(self) -> bool:

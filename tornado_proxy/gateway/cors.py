@@ -1,0 +1,31 @@
+"""CORS for the pages of listed origins (`cors.allow_origins`): the headers of responses.
+
+Browsers send a page's HTTP requests to another origin only if that origin allows it.  A page's credential is a token in
+a header that it sets itself, never a cookie, so `Access-Control-Allow-Credentials` is never sent.  WebSockets have no
+preflight and accept every origin: their token decides.
+
+Source: Fetch standard, "HTTP-CORS protocol" (https://fetch.spec.whatwg.org/#http-cors-protocol).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from tornado.httputil import HTTPHeaders
+
+
+def cors_headers(request: HTTPHeaders, allowed: Collection[str]) -> list[tuple[str, str]]:
+    """Return the headers that let a page of an allowed origin read a response; none if no origin is allowed."""
+    if not allowed:
+        return []
+    origin = request.get("Origin")
+    # Vary also without the origin: a cache must not give a response without these headers to a page.
+    vary = [("Vary", "Origin")]
+    if origin not in allowed:
+        return vary
+    return [("Access-Control-Allow-Origin", str(origin)), ("Access-Control-Expose-Headers", "*"), *vary]
+
+
+def is_preflight(request: HTTPHeaders, allowed: Collection[str]) -> bool:
+    """Return True if an OPTIONS request asks on behalf of a page of an allowed origin."""
+    return request.get("Origin") in allowed and "Access-Control-Request-Method" in request
