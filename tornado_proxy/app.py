@@ -31,6 +31,7 @@ from tornado_proxy.gateway.admission import Admission
 from tornado_proxy.gateway.application import ClientApplication
 from tornado_proxy.gateway.capacity import ArrivingBytes, Capacity, DrainLimiter
 from tornado_proxy.gateway.object_ownership import ObjectOwnership
+from tornado_proxy.gateway.realtime.live_calls import LiveCalls
 from tornado_proxy.gateway.recorder import Recorder, RecordListeners
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.http_server.fd_limits import FdLimitedServer, raise_fd_limit
@@ -101,14 +102,15 @@ class Server:
         self.admin_port = self._listen(admin, settings.admin)
 
     def _build_services(self, ledger: Ledger, upstream: UpstreamClient, settler: DeferredSettlement) -> Services:
-        ownership, capacity = ObjectOwnership(ledger), Capacity()
+        ownership, live_calls, capacity = ObjectOwnership(ledger), LiveCalls(), Capacity()
         recorder = Recorder(ledger, RecordListeners(ownership.remember, settler.poll_now))
         return Services(
             snapshots=self._snapshots,
             upstream=upstream,
             ledger=ledger,
-            admission=Admission(ownership, capacity, recorder),
+            admission=Admission(ownership, live_calls, capacity, recorder),
             recorder=recorder,
+            live_calls=live_calls,
             capacity=capacity,
             arriving=ArrivingBytes(),
             drains=DrainLimiter(),

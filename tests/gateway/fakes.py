@@ -28,6 +28,7 @@ from tornado_proxy.gateway.admission import Admission
 from tornado_proxy.gateway.capacity import ArrivingBytes, Capacity, DrainLimiter
 from tornado_proxy.gateway.context import RequestHead
 from tornado_proxy.gateway.object_ownership import ObjectOwnership
+from tornado_proxy.gateway.realtime.live_calls import LiveCalls
 from tornado_proxy.gateway.recorder import Recorder, RecordListeners
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.providers.contract import Endpoint
@@ -118,10 +119,11 @@ class Gateway:
 
     def __post_init__(self) -> None:
         self.ownership = ObjectOwnership(self.ledger)
+        self.live_calls = LiveCalls()
         self.capacity = Capacity()
         self.drains = DrainLimiter()
         self.recorder = Recorder(self.ledger, RecordListeners(self.ownership.remember, self.polled.append))
-        self.admission = Admission(self.ownership, self.capacity, self.recorder)
+        self.admission = Admission(self.ownership, self.live_calls, self.capacity, self.recorder)
         self.snapshots = SnapshotHolder(Path("proxy.yaml"), self.snapshot)
 
     def services(self, upstream: object = None) -> Services:
@@ -132,6 +134,7 @@ class Gateway:
             ledger=self.ledger,
             admission=self.admission,
             recorder=self.recorder,
+            live_calls=self.live_calls,
             capacity=self.capacity,
             arriving=ArrivingBytes(),
             drains=self.drains,

@@ -105,15 +105,16 @@ def test_message_repeats_the_start_of_a_long_id_only(gateway: Gateway) -> None:
     assert caught.value.message == f"{'x' * 100} was not found"
 
 
-@pytest.mark.parametrize(
-    ("references", "here"),
-    [((), False), (("resp_own",), True), (("resp_foreign",), True), (("resp_unknown",), False)],
-)
-def test_object_of_any_project_was_created_here(gateway: Gateway, references: tuple[str, ...], here: bool) -> None:
-    for known in (OWN, FOREIGN):
-        gateway.ownership.remember(*known)
+@pytest.mark.parametrize("written", [True, False], ids=["known to the ledger", "in memory only"])
+def test_first_owner_keeps_an_id_that_the_provider_repeats(gateway: Gateway, written: bool) -> None:
+    if written:
+        asyncio.run(store_object(gateway.ledger, *FOREIGN))
+    else:
+        gateway.ownership.remember(*FOREIGN)
 
-    assert asyncio.run(gateway.ownership.created_here(context_of(gateway), references)) is here
+    gateway.ownership.remember("openai", "resp_foreign", harness.PROJECT)
+
+    assert not is_own(gateway, context_of(gateway), "resp_foreign")
 
 
 def test_memory_holds_a_bounded_number_of_owners_and_drops_the_oldest(

@@ -139,10 +139,23 @@ def test_upgrade_to_a_provider_without_configuration_is_unavailable() -> None:
         upgrade(Gateway(make_snapshot(providers={})))
 
 
-def test_session_of_a_call_that_the_proxy_made_is_billed_by_its_sideband(gateway: Gateway) -> None:
+def test_session_of_a_call_is_billed_by_its_sideband_while_that_lives(gateway: Gateway) -> None:
     gateway.ownership.remember("openai", "rtc_1", harness.PROJECT)
 
-    assert upgrade(gateway, CALL).billed_elsewhere
+    before = upgrade(gateway, CALL).billed_elsewhere
+    gateway.live_calls.add("openai", "rtc_1")
+    during = upgrade(gateway, CALL).billed_elsewhere
+    gateway.live_calls.discard("openai", "rtc_1")
+    after = upgrade(gateway, CALL).billed_elsewhere
+
+    assert (before, during, after) == (False, True, False)
+
+
+def test_session_that_names_an_own_object_as_its_call_is_billed_itself(gateway: Gateway) -> None:
+    gateway.ownership.remember("openai", "resp_1", harness.PROJECT)
+    gateway.live_calls.add("openai", "rtc_1")
+
+    assert not upgrade(gateway, f"{REALTIME}&call_id=resp_1").billed_elsewhere
 
 
 def test_session_of_an_allowed_call_from_elsewhere_is_billed_itself() -> None:
@@ -194,6 +207,7 @@ def test_frame_that_costs_nothing_has_no_intent(gateway: Gateway) -> None:
 
 def test_frame_of_a_session_that_is_billed_elsewhere_has_no_intent(gateway: Gateway) -> None:
     gateway.ownership.remember("openai", "rtc_1", harness.PROJECT)
+    gateway.live_calls.add("openai", "rtc_1")
     session = upgrade(gateway, CALL)
     session.reader.feed_server_frame(json.dumps({"type": "session.created", "session": {"model": "gpt-realtime"}}))
 

@@ -56,6 +56,7 @@ class RequestRecord:
     usage: the provider's usage as JSON text.
     object_id: the provider's id of the object that the request created.
     objects: the ids of the other objects that it created.
+    id_from_caller: True if the caller may have chosen `object_id`, so that it is no created object.
     deferred_facts: set if the provider reports the usage later.
     """
 
@@ -71,9 +72,16 @@ class RequestRecord:
     estimate_method: str | None = None
     object_id: str | None = None
     objects: tuple[str, ...] = ()
+    id_from_caller: bool = False
     upstream_request_id: str | None = None
     faults: tuple[str, ...] = ()
     deferred_facts: DeferredRatingFacts | None = None
+
+    @property
+    def created_objects(self) -> tuple[str, ...]:
+        """Return the ids of all objects that the provider created for the request, each once."""
+        ids = self.objects if self.id_from_caller else (self.object_id, *self.objects)
+        return tuple(dict.fromkeys(object_id for object_id in ids if object_id))
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,8 @@ class UsageReport:
 
     `raw` is the provider's usage as compact JSON text (a JSON list if there are several statements); the ledger stores
     it, so that a missing price never loses usage.  `model` is the model that the response names; `object_id` the id of
-    the created object, `objects` the ids of other created objects (output items, containers).
+    the created object, `objects` the ids of other created objects (output items, containers).  `id_from_caller` is True
+    if the caller may have chosen `object_id`: then the provider has created no object of that id.
     `failed` is True if the response ends with an error of the provider, though its HTTP status says 200.
     `faults` describe statements that do not add up.  `estimate_method` is set if `basis` is ESTIMATED.
     """
@@ -98,6 +99,7 @@ class UsageReport:
     model: str | None = None
     object_id: str | None = None
     objects: tuple[str, ...] = ()
+    id_from_caller: bool = False
     estimate_method: str | None = None
     faults: tuple[str, ...] = ()
     failed: bool = False

@@ -26,6 +26,7 @@ from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.capacity import Capacity
 from tornado_proxy.gateway.context import RequestContext, RequestHead, make_context, new_request_id
 from tornado_proxy.gateway.object_ownership import ObjectOwnership
+from tornado_proxy.gateway.realtime.live_calls import LiveCalls
 from tornado_proxy.gateway.recorder import Recorder
 from tornado_proxy.providers.contract import (
     ClientFrame,
@@ -75,7 +76,7 @@ class AdmittedRequest:
 class AdmittedSession:
     """A WebSocket session that may be opened.
 
-    `billed_elsewhere` is True for a realtime call that was made through this proxy: its sideband meters it already.
+    `billed_elsewhere` is True for a realtime call of this proxy that is metered over its sideband already.
     """
 
     context: RequestContext[WebSocketEndpoint]
@@ -88,8 +89,11 @@ class AdmittedSession:
 class Admission:
     """Admits requests, upgrades and frames."""
 
-    def __init__(self, ownership: ObjectOwnership, capacity: Capacity, recorder: Recorder) -> None:
+    def __init__(
+        self, ownership: ObjectOwnership, live_calls: LiveCalls, capacity: Capacity, recorder: Recorder
+    ) -> None:
         self._ownership = ownership
+        self._live_calls = live_calls
         self._capacity = capacity
         self._recorder = recorder
 
@@ -187,7 +191,7 @@ class Admission:
             forwarded_headers(context.head.headers, access, context.token),
             forwarded_subprotocols(subprotocols, context.provider, context.token),
         )
-        billed_elsewhere = await self._ownership.created_here(context, reader.references)
+        billed_elsewhere = any(self._live_calls.has(context.provider.name, call_id) for call_id in reader.references)
         return AdmittedSession(context, reader, access, upstream, billed_elsewhere)
 
     async def admit_frame(self, session: AdmittedSession, frame: ClientFrame, session_id: str) -> RequestIntent | None:

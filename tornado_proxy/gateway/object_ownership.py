@@ -39,8 +39,11 @@ class ObjectOwnership:
         self._recent: OrderedDict[tuple[str, str], str] = OrderedDict()
 
     def remember(self, provider: str, object_id: str, project_id: str) -> None:
-        """Remember that a project created an object.  The oldest entry is dropped above MAX_REMEMBERED."""
-        self._recent[provider, object_id] = project_id
+        """Remember that a project created an object, unless it has an owner.
+
+        The oldest entry is dropped above MAX_REMEMBERED.
+        """
+        self._recent.setdefault((provider, object_id), project_id)
         if len(self._recent) > MAX_REMEMBERED:
             self._recent.popitem(last=False)
 
@@ -56,13 +59,6 @@ class ObjectOwnership:
             if not await self._is_own(context, object_id):
                 raise NotFound(f"{object_id[:100]} was not found")
 
-    async def created_here(self, context: RequestContext[Endpoint], references: Iterable[str]) -> bool:
-        """Return True if any project created one of these objects through this proxy."""
-        for object_id in references:
-            if await self._owner(context.provider.name, object_id) is not None:
-                return True
-        return False
-
     async def visible_objects(self, context: RequestContext[HttpEndpoint]) -> frozenset[str] | None:
         """Return the objects that the response may list, None if it is no list or may list all."""
         objects = context.endpoint.objects
@@ -74,10 +70,10 @@ class ObjectOwnership:
     async def _is_own(self, context: RequestContext[Endpoint], object_id: str) -> bool:
         if object_id in context.project.allowed_objects:
             return True
-        return await self._owner(context.provider.name, object_id) == context.caller.project_id
-
-    async def _owner(self, provider: str, object_id: str) -> str | None:
-        return self._recent.get((provider, object_id)) or await self._ledger.owner_of(provider, object_id)
+        provider = context.provider.name
+        # The ledger first: its owner is the first one, and a provider may repeat an id to another project.
+        owner = await self._ledger.owner_of(provider, object_id) or self._recent.get((provider, object_id))
+        return owner == context.caller.project_id
 
 
 def _object_in_path(context: RequestContext[Endpoint]) -> tuple[str, ...]:

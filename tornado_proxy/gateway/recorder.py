@@ -88,9 +88,8 @@ class Recorder:
     def finish(self, finished: FinishedRequest) -> None:
         """Record the end of a request whose intent was begun."""
         record = _redact(finished.record, finished.redaction)
-        for object_id in (record.object_id, *record.objects):
-            if object_id is not None:
-                self.created(record.intent, object_id)
+        for object_id in record.created_objects:
+            self.created(record.intent, object_id)
         self._ledger.finish(record)
         if finished.requested_object is not None:
             self._listeners.object_requested(finished.requested_object)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tornado_proxy.gateway.admission import Admission
 from tornado_proxy.gateway.capacity import ArrivingBytes, Capacity, DrainLimiter
+from tornado_proxy.gateway.realtime.live_calls import LiveCalls
 from tornado_proxy.gateway.recorder import Recorder
 from tornado_proxy.ledger.protocol import Ledger
 from tornado_proxy.snapshot import SnapshotHolder
@@ -21,6 +22,7 @@ class Services:
     ledger: Ledger
     admission: Admission
     recorder: Recorder
+    live_calls: LiveCalls
     capacity: Capacity
     arriving: ArrivingBytes
     drains: DrainLimiter

@@ -117,7 +117,6 @@ def make_intent_row(intent: RequestIntent) -> dict[str, object]:
 
 def make_record_row(record: RequestRecord) -> dict[str, object]:
     """Return the row of a record.  Its member `objects`, which is no column, has the ids of all created objects."""
-    created = dict.fromkeys((record.object_id, *record.objects))
     return {
         **make_intent_row(record.intent),
         "model": record.model,
@@ -130,7 +129,7 @@ def make_record_row(record: RequestRecord) -> dict[str, object]:
         "usage": record.usage,
         **_cost_members(record.cost),
         "object_id": record.object_id,
-        "objects": [object_id for object_id in created if object_id],
+        "objects": list(record.created_objects),
         "upstream_request_id": record.upstream_request_id,
         "faults": json.dumps(record.faults) if record.faults else None,
         "kept_facts": None if record.deferred_facts is None else _deferred_facts_text(record.deferred_facts),

@@ -108,11 +108,12 @@ class MeteredCall:
             LedgerUnavailable: the call must not go on.
         """
         await self._meter.begin_call()
+        self._services.live_calls.add(self._context.provider.name, self._call_id)
 
     async def give_up(self) -> None:
         """End a call whose sideband was never connected."""
         await self.hang_up()
-        self._meter.close(Outcome.UPSTREAM_ERROR)
+        self._close_meter(Outcome.UPSTREAM_ERROR)
 
     async def connect(self) -> None:
         """Connect the sideband, with each key that may know the call in turn.
@@ -140,7 +141,7 @@ class MeteredCall:
         finally:
             limits.cancel()
             self._services.capacity.discard(self)
-            self._meter.close(self._outcome or Outcome.UPSTREAM_BROKEN)
+            self._close_meter(self._outcome or Outcome.UPSTREAM_BROKEN)
 
     async def hang_up(self) -> None:
         """End the call at the provider, with the lasting key first: a short-lived one may have expired."""
@@ -163,6 +164,10 @@ class MeteredCall:
         if self._outcome is None:
             self._outcome = outcome
             tasks.spawn(self._hang_up_and_close(), "hang up")
+
+    def _close_meter(self, outcome: Outcome) -> None:
+        self._services.live_calls.discard(self._context.provider.name, self._call_id)
+        self._meter.close(outcome)
 
     async def _hang_up_and_close(self) -> None:
         await self.hang_up()

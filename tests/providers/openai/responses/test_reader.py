@@ -241,3 +241,21 @@ def test_cuts_do_not_change_the_report(cuts):
     data = response_body("responses-stream")
 
     assert read(make_reader(FACTS, SSE), pieces(data, cuts)) == read(make_reader(FACTS, SSE), [data])
+
+
+@pytest.mark.parametrize(
+    ("kind", "created"),
+    [
+        pytest.param("response", ("msg_theirs", "cmp_1"), id="the provider creates all items of a response"),
+        pytest.param("response.compaction", ("cmp_1",), id="a compaction repeats items that the caller wrote"),
+    ],
+)
+def test_only_items_that_the_provider_created_become_the_project_s(kind, created):
+    output = [
+        {"id": "msg_theirs", "type": "message", "role": "user", "content": []},
+        {"id": "cmp_1", "type": "compaction", "encrypted_content": "x"},
+    ]
+
+    report = report_json(response(object=kind, output=output))
+
+    assert report.objects == created

@@ -125,7 +125,8 @@ class RealtimeSession:
         reports = [self._estimate(response_id, count) for response_id, count in self._running.items()]
         for item_id, model in self._transcribing.items():
             fault = f"the session ended before the transcription of {item_id} was reported"
-            reports.append(UsageReport(basis=Basis.UNSETTLED, model=model, object_id=item_id, faults=(fault,)))
+            report = UsageReport(model=model, object_id=item_id, id_from_caller=True, faults=(fault,))
+            reports.append(report)
         self._running.clear()
         self._transcribing.clear()
         return tuple(reports)
@@ -214,7 +215,7 @@ class RealtimeSession:
         if report is None:
             fault = f"the transcription of {item_id} was reported without usage"
             report = UsageReport(basis=Basis.UNSETTLED, model=model, faults=(fault,))
-        return (UsageReported(replace(report, object_id=item_id or None)),)
+        return (UsageReported(replace(report, object_id=item_id or None, id_from_caller=True)),)
 
     def _estimate(self, response_id: str, count: _DeltaCount) -> UsageReport:
         amounts = (

@@ -135,8 +135,14 @@ def describe_containers(response: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def created_objects(response: Mapping[str, object]) -> tuple[str, ...]:
-    """Return the ids of output items and containers, which later requests can reference."""
-    item_ids = (item.get("id") for item in as_objects(response.get("output")))
+    """Return the ids of output items and containers, which later requests can reference.
+
+    A compacted response repeats items of the request, with the ids that the caller wrote; only its compaction is new.
+    """
+    items = as_objects(response.get("output"))
+    if response.get("object") == "response.compaction":
+        items = [item for item in items if item.get("type") == "compaction"]
+    item_ids = (item.get("id") for item in items)
     ids = (*(item_id for item_id in item_ids if isinstance(item_id, str)), *_used_containers(response))
     return tuple(dict.fromkeys(ids))
 
