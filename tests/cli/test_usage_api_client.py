@@ -43,13 +43,15 @@ def test_own_usage_is_printed_row_by_row(proxy: ProxyProcess) -> None:
 
     assert sorted((row["type"], row["quantity"], row["total"]) for row in map(json.loads, lines)) == sorted(items)
     assert [json.loads(line) for line in lines] == listed
-    assert f"│ {record['total']} │" in table.splitlines()[-2]
+    assert Decimal(table.splitlines()[-2].strip("│ ").split("│")[-1]) == Decimal(record["total"])
 
 
 def test_csv_has_the_groups_as_columns(proxy: ProxyProcess) -> None:
     rows = list(csv.DictReader(io.StringIO(usage(proxy, "--group-by", "participant", "--format", "csv").stdout)))
 
-    assert list(rows[0])[:3] == ["participant", "provider", "model"]
+    assert list(rows[0]) == [
+        *("participant", "requests", "subtotal", "surcharge", "total", "unsettled", "pending"),
+    ]
     assert {row["participant"] for row in rows} == {"ada"}
     assert sum(Decimal(row["total"]) for row in rows) == Decimal(proxy.read_records()[0]["total"])
 
@@ -94,3 +96,47 @@ def test_url_of_the_admin_port_has_a_hint(proxy: ProxyProcess) -> None:
 
     assert result.exit_code == 1
     assert "check that the URL is that of the client port" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def busy_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
+    """Yield a proxy with two responses, each fetched by its id."""
+    with running_simulator(Simulator()) as url, running_proxy(tmp_path_factory.mktemp("busy"), url) as running:
+        headers = {"Authorization": f"Bearer {mint()}"}
+        responses = f"{running.base_url}/openai/v1/responses"
+        for model in ("gpt-4o-mini", "gpt-5.4"):
+            created = httpx.post(responses, json={"model": model, "input": "hi"}, headers=headers, timeout=30)
+            assert created.status_code == 200
+            assert httpx.get(f"{responses}/{created.json()['id']}", headers=headers, timeout=30).status_code == 200
+        assert running.read_records(count=4)
+        yield running
+
+
+@pytest.mark.parametrize("output_format", ["table", "csv", "json", "jsonl"])
+@pytest.mark.parametrize("groups", ["participant", "endpoint", "model,day", "day,project,endpoint", "provider,basis"])
+def test_rows_are_those_of_the_ledger(busy_proxy: ProxyProcess, groups: str, output_format: str) -> None:
+    options = ("--group-by", groups, "--format", output_format)
+    ledger = f"sqlite:///{busy_proxy.folder}/ledger.db"
+
+    from_ledger = CliRunner().invoke(main, ["usage", "--ledger", ledger, *options])
+
+    assert from_ledger.exit_code == 0, from_ledger.stderr
+    assert usage(busy_proxy, *options).stdout == from_ledger.stdout
+
+
+def test_ids_of_objects_are_folded_into_the_endpoint(busy_proxy: ProxyProcess) -> None:
+    rows = json.loads(usage(busy_proxy, "--group-by", "endpoint", "--format", "json").stdout)
+    items = httpx.get(
+        f"{busy_proxy.base_url}/accounts/projects/{PROJECT}/llm-proxy/usage?group_by=endpoint",
+        headers={"Authorization": f"Bearer {mint()}"},
+        timeout=30,
+    ).json()["usage"]
+
+    assert [(row["endpoint"], row["requests"]) for row in rows] == [("/v1/responses", 2), ("/v1/responses/{id}", 2)]
+    assert {row["endpoint"] for row in items} == {"/v1/responses"}
+
+
+def test_filter_by_model_selects_the_same_requests(busy_proxy: ProxyProcess) -> None:
+    (row,) = json.loads(usage(busy_proxy, "--group-by", "provider", "--model", "gpt-5.4", "--format", "json").stdout)
+
+    assert (row["provider"], row["requests"]) == ("openai", 1)

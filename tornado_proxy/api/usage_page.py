@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from tornado_proxy.api.usage_query import MAX_ROWS, UsageRequest
 from tornado_proxy.domain.errors import BadRequest
-from tornado_proxy.ledger.reports.usage import UsageQuery, UsageResult, UsageRow
+from tornado_proxy.ledger.reports.usage import GroupRow, UsageQuery, UsageResult, UsageRow
 from tornado_proxy.ledger.rows import format_decimal
 from tornado_proxy.wire.csv_cells import TrustedText, write_rows
 
 #: Members that the proxy itself writes; the text of all others can come from a client.
-_TRUSTED_MEMBERS = frozenset({"start", "end", "quantity", "unpriced_quantity", "total"})
+_TRUSTED_MEMBERS = frozenset({"start", "end", "quantity", "unpriced_quantity", "subtotal", "surcharge", "total"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def make_page(result: UsageResult, request: UsageRequest) -> Page:
     return Page(body, cursor)
 
 
-def _json(result: UsageResult, rows: Sequence[UsageRow], cursor: str | None, query: UsageQuery) -> bytes:
+def _json(result: UsageResult, rows: Sequence[UsageRow | GroupRow], cursor: str | None, query: UsageQuery) -> bytes:
     """Return `{"usage": [...], "next_cursor": ..., "summary": {...}}`; the summary covers all pages."""
     content = {
         "usage": [_row_members(row, query) for row in rows],
@@ -64,7 +64,7 @@ def _json(result: UsageResult, rows: Sequence[UsageRow], cursor: str | None, que
     return json.dumps(content).encode()
 
 
-def _csv(rows: Sequence[UsageRow], query: UsageQuery) -> bytes:
+def _csv(rows: Sequence[UsageRow | GroupRow], query: UsageQuery) -> bytes:
     """Return a header line and one line per row."""
     out = io.StringIO(newline="")
     columns = _columns(query)
@@ -79,15 +79,30 @@ def _cell(name: str, value: object) -> object:
 
 def _columns(query: UsageQuery) -> tuple[str, ...]:
     interval = ("start", "end") if query.interval is not None else ()
-    figures = ("provider", "model", "type", "requests", "quantity", "unpriced_quantity", "total")
-    return (*interval, *query.group_by, *figures)
+    items = ("provider", "model", "type", "requests", "quantity", "unpriced_quantity", "total")
+    groups = ("requests", "subtotal", "surcharge", "total", "unsettled", "pending")
+    return (*interval, *query.group_by, *(groups if query.group_rows else items))
 
 
-def _row_members(row: UsageRow, query: UsageQuery) -> dict[str, object]:
+def _row_members(row: UsageRow | GroupRow, query: UsageQuery) -> dict[str, object]:
     interval = {"start": row.start, "end": row.end} if query.interval is not None else {}
+    figures = _group_members(row) if isinstance(row, GroupRow) else _item_members(row)
+    return {**interval, **dict(zip(query.group_by, row.group, strict=True)), **figures}
+
+
+def _group_members(row: GroupRow) -> dict[str, object]:
     return {
-        **interval,
-        **dict(zip(query.group_by, row.group, strict=True)),
+        "requests": row.requests,
+        "subtotal": format_decimal(row.subtotal),
+        "surcharge": format_decimal(row.surcharge),
+        "total": format_decimal(row.total),
+        "unsettled": row.unsettled,
+        "pending": row.pending,
+    }
+
+
+def _item_members(row: UsageRow) -> dict[str, object]:
+    return {
         "provider": row.provider,
         "model": row.model,
         "type": row.type,

@@ -20,7 +20,7 @@ from tornado_proxy.domain.identity import Caller, Project
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.reports.intervals import Interval
 from tornado_proxy.ledger.reports.records_query import UsageFilter
-from tornado_proxy.ledger.reports.usage import GROUPS, UsageQuery
+from tornado_proxy.ledger.reports.usage import GROUPS, RECORD_GROUPS, UsageQuery
 from tornado_proxy.ledger.rows import format_time
 
 #: Parameters that filter by equality, each a member of UsageFilter.
@@ -30,7 +30,7 @@ _EQUALITY_FILTERS = ("provider", "participant", "user", "room", "session", "endp
 PARAMETERS = (
     *("start", "end", "interval", "annotations", "group_by", "model", "type"),
     *_EQUALITY_FILTERS,
-    *("limit", "cursor", "format"),
+    *("rows", "limit", "cursor", "format"),
 )
 
 #: Members of every row, so grouping by them changes nothing.
@@ -81,7 +81,8 @@ def read_usage_request(
         NotAllowed: the parameters name another participant or user, and the caller is no admin.
     """
     given = {name: _single_value(name, values) for name, values in arguments.items()}
-    interval, groups = _read_groups(given.get("interval"), given.get("group_by"))
+    group_rows = _wants_group_rows(given.get("rows"))
+    interval, groups = _read_groups(given.get("interval"), given.get("group_by"), group_rows=group_rows)
     query = UsageQuery(
         which=_make_filter(given, caller, project),
         interval=interval,
@@ -89,6 +90,7 @@ def read_usage_request(
         model=given.get("model"),
         type=given.get("type"),
         annotations=_read_annotations(given.get("annotations")),
+        group_rows=group_rows,
     )
     return UsageRequest(
         query=query,
@@ -159,7 +161,15 @@ def _read_time(name: str, text: str | None) -> datetime | None:
         ) from None
 
 
-def _read_groups(interval: str | None, group_by: str | None) -> tuple[Interval | None, tuple[str, ...]]:
+def _wants_group_rows(text: str | None) -> bool:
+    if text not in (None, "items", "groups"):
+        raise BadRequest("rows must be items or groups", param="rows")
+    return text == "groups"
+
+
+def _read_groups(
+    interval: str | None, group_by: str | None, *, group_rows: bool
+) -> tuple[Interval | None, tuple[str, ...]]:
     """Return the interval of the sums, and the other groups in the requested order."""
     names = [name.strip() for name in (group_by or "").split(",") if name.strip()]
     intervals = [interval] if interval is not None else []
@@ -173,7 +183,9 @@ def _read_groups(interval: str | None, group_by: str | None) -> tuple[Interval |
         raise BadRequest(f"interval must be one of {', '.join(Interval)}", param="interval")
     if len(set(intervals)) > 1:
         raise BadRequest(f"group by one interval, not by {' and '.join(intervals)}", param="interval")
-    groups = dict.fromkeys(name for name in names if name in GROUPS)
+    if group_rows and "type" in names:
+        raise BadRequest("rows=groups has no line items; omit type, or rows", param="group_by")
+    groups = dict.fromkeys(name for name in names if name in GROUPS or (group_rows and name in RECORD_GROUPS))
     return (Interval(intervals[0]) if intervals else None), tuple(groups)
 
 

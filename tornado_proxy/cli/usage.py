@@ -17,7 +17,7 @@ from tornado_proxy.cli.config_lookup import exit_on_errors, find_ledger
 from tornado_proxy.cli.format_option import format_option
 from tornado_proxy.cli.tables import print_fitting_table, printable_text
 from tornado_proxy.cli.time_param import TimeParam
-from tornado_proxy.cli.usage_api_client import ApiQuery, find_project, print_usage, read_token
+from tornado_proxy.cli.usage_api_client import ApiQuery, fetch_sums, find_project, print_usage, read_token
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.database import Backend
@@ -36,6 +36,9 @@ from tornado_proxy.wire.csv_cells import TrustedText, write_rows
 
 #: Columns of decimals: a minus there is a number, not a formula, and needs no escape in a spreadsheet.
 _TRUSTED_COLUMNS = frozenset({"subtotal", "surcharge", "total"})
+
+#: The groups of a table without --group-by.
+_TABLE_GROUPS = ("day", "model")
 
 #: Decimals of an amount in a table, unless it needs more to be shown exactly.  A narrow terminal can get fewer.
 _MIN_DECIMALS = 6
@@ -73,8 +76,9 @@ def usage(
 ) -> None:
     """Show the cost of requests and its basis.
 
-    Without --group-by, csv, json and jsonl print one row for each record; a table sums by day and model.  With --api,
-    each row is a sum of one kind of line item, of your own usage or, for an admin, of the whole project's.
+    Without --group-by, csv, json and jsonl print one row for each record; a table sums by day and model.  With --api
+    the rows are those of your own usage or, for an admin, of the whole project; instead of records it prints a sum for
+    each kind of line item.  Endpoints are grouped without ids.
 
     \b
     Example:
@@ -87,10 +91,10 @@ def usage(
         raise click.UsageError("--api and --ledger exclude each other; use one of them")
     if api is not None:
         with exit_on_errors():
-            print_usage(_api_query(api, token_env, group_by, filters), output_format, sys.stdout)
+            _print_api_usage(_api_query(api, token_env, filters), group_by, output_format)
         return
     # A server checks its groups itself, and may know more of them than this version.
-    groups = [name.strip() for name in group_by.split(",") if name.strip()]
+    groups = _read_names(group_by)
     unknown = [name for name in groups if name not in GROUPS]
     if unknown:
         raise click.UsageError(f"cannot group by {', '.join(unknown)}; known are {', '.join(GROUPS)}")
@@ -98,31 +102,50 @@ def usage(
         _print_usage(make_backend(find_ledger(config, url)), UsageFilter(**filters), groups, output_format)
 
 
-def _api_query(api: str, token_env: str | None, group_by: str, filters: Mapping[str, str | None]) -> ApiQuery:
+def _print_api_usage(query: ApiQuery, group_by: str, output_format: str) -> None:
+    """Print the report of the ledger, as far as the caller may see it, from a server."""
+    groups = _read_names(group_by)
+    if output_format == "table":
+        names = groups or list(_TABLE_GROUPS)
+        sums = fetch_sums(query, names)
+        _print_table(names, sums, sys.stdout)
+        _print_counts(sums, sys.stdout)
+    elif groups:
+        _print_sums(groups, fetch_sums(query, groups), output_format)
+    else:
+        print_usage(query, output_format, sys.stdout)
+
+
+def _read_names(group_by: str) -> list[str]:
+    return [name.strip() for name in group_by.split(",") if name.strip()]
+
+
+def _api_query(api: str, token_env: str | None, filters: Mapping[str, str | None]) -> ApiQuery:
     """Return the query to a server: our options under the names of its parameters."""
     token = read_token(token_env)
     parameter_names = {"since": "start", "until": "end"}
     query = {parameter_names.get(name, name): value for name, value in filters.items() if value is not None}
     # The token names its project, unless it is an OAuth token.
     project = query.pop("project_id", None) or find_project(token)
-    return ApiQuery(api, token, project, {**query, **({"group_by": group_by} if group_by else {})})
+    return ApiQuery(api, token, project, query)
 
 
 def _print_usage(ledger: Backend, filters: UsageFilter, groups: Sequence[str], output_format: str) -> None:
     if output_format == "table":
-        names = groups or ["day", "model"]
+        names = groups or list(_TABLE_GROUPS)
         sums = sum_records(ledger, filters, names)
         _print_table(names, sums, sys.stdout)
         _print_unknown(ledger, filters, sums, sys.stdout)
     elif groups:
-        rows = (
-            {**dict(zip(groups, usage_sum.group, strict=True)), **sum_members(usage_sum)}
-            for usage_sum in sum_records(ledger, filters, groups)
-        )
-        _print_rows(rows, [*groups, *SUM_COLUMNS], output_format, sys.stdout)
+        _print_sums(groups, sum_records(ledger, filters, groups), output_format)
     else:
         records = map(record_members, read_records(ledger, filters))
         _print_rows(records, PRINTED_COLUMNS, output_format, sys.stdout)
+
+
+def _print_sums(groups: Sequence[str], sums: Iterable[UsageSum], output_format: str) -> None:
+    rows = ({**dict(zip(groups, usage_sum.group, strict=True)), **sum_members(usage_sum)} for usage_sum in sums)
+    _print_rows(rows, [*groups, *SUM_COLUMNS], output_format, sys.stdout)
 
 
 def _print_rows(rows: Iterable[Mapping[str, object]], columns: Sequence[str], output_format: str, out: IO[str]) -> None:
@@ -190,6 +213,10 @@ def _print_unknown(ledger: Backend, filters: UsageFilter, sums: Sequence[UsageSu
     if filters.basis not in (None, Basis.UNSETTLED):
         unsettled_sums = sum_records(ledger, replace(filters, basis=Basis.UNSETTLED.value), ())
         sums = [*sums, *unsettled_sums]
+    _print_counts(sums, out)
+
+
+def _print_counts(sums: Sequence[UsageSum], out: IO[str]) -> None:
     unsettled = sum(usage_sum.unsettled for usage_sum in sums)
     pending = sum(usage_sum.pending for usage_sum in sums)
     if unsettled:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import IO, Any
 from urllib.parse import quote, urlencode
 
 import click
-from rich.table import Table
-from rich.text import Text
 
 from tornado_proxy.auth.unverified_token import read_unverified
-from tornado_proxy.cli.tables import print_fitting_table, printable_text
 from tornado_proxy.domain.errors import NotAuthenticated
+from tornado_proxy.ledger.reports.records_query import UsageSum
 from tornado_proxy.wire.csv_cells import TrustedText, write_rows
 
 #: The server stops a query after ten seconds; the rest is for the network.
@@ -69,7 +66,7 @@ def find_project(token: str) -> str:
 
 
 def print_usage(query: ApiQuery, output_format: str, out: IO[str]) -> None:
-    """Fetch all pages and print every row."""
+    """Fetch all pages and print every row, a sum of one kind of line item, as csv, json or jsonl."""
     summary: dict[str, Any] = {}
     rows = _fetch_rows(query, summary)
     if output_format == "jsonl":
@@ -77,16 +74,39 @@ def print_usage(query: ApiQuery, output_format: str, out: IO[str]) -> None:
             out.write(json.dumps(row) + "\n")
     elif output_format == "json":
         out.write(json.dumps(list(rows), indent=1) + "\n")
-    elif output_format == "csv":
-        _print_csv(list(rows), out)
     else:
-        _print_table(list(rows), summary, out)
+        _print_csv(list(rows), out)
     out.flush()
     explanations = {"unsettled": "cost not known", "pending": "the provider reports the cost later"}
     for kind, explanation in explanations.items():
         if summary.get(f"{kind}_requests"):
             count = summary[f"{kind}_requests"]
             print(f"{count} {kind} request{'' if count == 1 else 's'}: {explanation}", file=sys.stderr)
+
+
+def fetch_sums(query: ApiQuery, groups: Sequence[str]) -> list[UsageSum]:
+    """Return the sums by `groups` in their order, as the ledger's own report has them."""
+    # All rows are of one project, so the server has no group for it.
+    sent = ",".join(name for name in groups if name != "project")
+    parameters = {**query.parameters, "rows": "groups", **({"group_by": sent} if sent else {})}
+    rows = _fetch_rows(replace(query, parameters=parameters), {})
+    sums = [_read_sum(row, groups, query.project_id) for row in rows]
+    return sorted(sums, key=lambda usage_sum: tuple(part or "" for part in usage_sum.group))
+
+
+def _read_sum(row: Mapping[str, Any], groups: Sequence[str], project_id: str) -> UsageSum:
+    # A group without a member of its own is the interval, whose start is a time; a day is shown as a date.
+    start = str(row.get("start"))
+    known = {"project": project_id, "day": start[:10], **row}
+    return UsageSum(
+        group=tuple(known.get(name, start) for name in groups),
+        requests=row["requests"],
+        subtotal=Decimal(row["subtotal"]),
+        surcharge=Decimal(row["surcharge"]),
+        total=Decimal(row["total"]),
+        unsettled=row["unsettled"],
+        pending=row["pending"],
+    )
 
 
 def _fetch_rows(query: ApiQuery, summary: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -140,40 +160,3 @@ def _print_csv(rows: list[dict[str, Any]], out: IO[str]) -> None:
 
 def _csv_cell(name: str, value: object) -> object:
     return TrustedText(value) if name in _TRUSTED_COLUMNS and isinstance(value, str) else value
-
-
-#: Cells that are never cut.
-_EXACT_CELLS = frozenset({"requests", "quantity"})
-
-
-def _print_table(rows: list[dict[str, Any]], summary: Mapping[str, Any], out: IO[str]) -> None:
-    columns = [name for name in _columns(rows) if name not in ("end", "unpriced_quantity")]
-    print_fitting_table(functools.partial(_make_table, columns, rows, str(summary["total"])), out)
-
-
-def _make_table(
-    columns: Sequence[str],
-    rows: Sequence[Mapping[str, Any]],
-    total: str,
-    decimals: int | None,
-    characters: int | None,
-) -> Table:
-    table = Table(show_footer=True)
-    for name in columns:
-        figure = name in ("requests", "quantity", "total")
-        footer = _format_amount(total, decimals) if name == "total" else "all" if name == columns[0] else ""
-        title = "total USD" if name == "total" else name
-        table.add_column(title, footer=footer, justify="right" if figure else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_make_cell(name, row[name], decimals, characters) for name in columns))
-    return table
-
-
-def _make_cell(name: str, value: object, decimals: int | None, characters: int | None) -> Text:
-    if name == "total":
-        return printable_text(_format_amount(str(value), decimals))
-    return printable_text(None if value is None else str(value), None if name in _EXACT_CELLS else characters)
-
-
-def _format_amount(amount: str, decimals: int | None) -> str:
-    return amount if decimals is None else f"{Decimal(amount):,.{decimals}f}"

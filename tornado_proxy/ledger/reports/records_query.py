@@ -11,6 +11,7 @@ from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.database import Backend
 from tornado_proxy.ledger.dialect import quote_names
 from tornado_proxy.ledger.rows import PRINTED_COLUMNS
+from tornado_proxy.providers.endpoint_template import fold_ids
 
 #: A record of unknown cost has no model; it is listed under the requested one.
 _MODEL = "coalesce(model, model_requested)"
@@ -127,9 +128,17 @@ def sum_records(backend: Backend, which: UsageFilter, group_by: Sequence[str]) -
     sums: defaultdict[tuple[str | None, ...], _RunningSum] = defaultdict(_RunningSum)
     with backend.read() as read:
         for *group, subtotal, surcharge, total, basis in read(sql, values):
-            sums[tuple(group)].add(Decimal(subtotal), Decimal(surcharge), Decimal(total), basis)
+            sums[fold_group(group, group_by)].add(Decimal(subtotal), Decimal(surcharge), Decimal(total), basis)
     ordered = sorted(sums.items(), key=lambda item: tuple("" if part is None else part for part in item[0]))
     return [running.result(group) for group, running in ordered]
+
+
+def fold_group(values: Sequence[str | None], names: Sequence[str]) -> tuple[str | None, ...]:
+    """Return the values of a group with ids of endpoints folded: a row for each object would be no sum."""
+    return tuple(
+        fold_ids(value) if name == "endpoint" and value is not None else value
+        for name, value in zip(names, values, strict=True)
+    )
 
 
 def select_bills(columns: Sequence[str], which: UsageFilter, limit: int) -> tuple[str, list[str]]:

@@ -13,13 +13,17 @@ from decimal import Decimal
 
 import msgspec
 
+from tornado_proxy.domain.cost import SURCHARGE
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.reports.intervals import Interval, find_interval_end, find_interval_start
-from tornado_proxy.ledger.reports.records_query import EXACT, UsageFilter, add_exactly
+from tornado_proxy.ledger.reports.records_query import EXACT, UsageFilter, add_exactly, fold_group
 
 #: The columns that rows can be grouped by, beside interval, provider, model and type.
 GROUPS = ("participant", "user", "room", "session", "endpoint", "basis")
+
+#: Further groups of GroupRow; a UsageRow has them anyway.
+RECORD_GROUPS = ("provider", "model")
 
 #: The columns that are selected of each record, in front of those of `UsageQuery.group_by`.
 COLUMNS = ("started_at", "provider", "model", "model_requested", "basis", "annotations", "line_items")
@@ -43,6 +47,8 @@ class UsageQuery:
     model: selects line items of a model: the name of its price, of the response or of the request.
     type: selects line items of a type.
     annotations: selects records that have all of them.
+    group_rows: True for a GroupRow for each group, else a UsageRow for each type of line item; `group_by` may then name
+        RECORD_GROUPS too.
     """
 
     which: UsageFilter
@@ -51,11 +57,17 @@ class UsageQuery:
     model: str | None = None
     type: str | None = None
     annotations: tuple[tuple[str, str], ...] = ()
+    group_rows: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns to select, as SQL."""
-        return (*COLUMNS, *(f'"{name}"' for name in self.group_by))
+        return (*COLUMNS, *(f'"{name}"' for name in self.column_groups))
+
+    @property
+    def column_groups(self) -> tuple[str, ...]:
+        """The groups that are columns of their own."""
+        return tuple(name for name in self.group_by if name not in RECORD_GROUPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +102,34 @@ class UsageRow:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupRow:
+    """The sum of all requests of one group, in USD; the figures are those of records_query.UsageSum.
+
+    start, end: the interval, RFC 3339 UTC text; `end` is exclusive.
+    group: the values of `UsageQuery.group_by`.
+    """
+
+    start: str | None
+    end: str | None
+    group: tuple[str | None, ...]
+    requests: int
+    subtotal: Decimal
+    surcharge: Decimal
+    unsettled: int
+    pending: int
+
+    @property
+    def total(self) -> Decimal:
+        """The subtotal and the surcharge."""
+        return EXACT.add(self.subtotal, self.surcharge)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The identity of the row, which rows are sorted by."""
+        return tuple("" if part is None else part for part in (self.start, *self.group))
+
+
+@dataclass(frozen=True, slots=True)
 class UsageResult:
     """Rows in the order of their keys, and their sum.
 
@@ -97,7 +137,7 @@ class UsageResult:
     pending: the number of requests whose cost the provider reports later.
     """
 
-    rows: Sequence[UsageRow]
+    rows: Sequence[UsageRow] | Sequence[GroupRow]
     requests: int
     total: Decimal
     unsettled: int
@@ -136,7 +176,7 @@ def sum_usage(rows: Iterable[Sequence[str | None]], query: UsageQuery, bounds: B
     for number, row in enumerate(rows):
         if number % _RECORDS_PER_CHECK == 0:
             bounds.check_time()
-        if number >= bounds.records or len(sums.sums) > _MAX_GROUPS:
+        if number >= bounds.records or len(sums.sums) + len(sums.group_sums) > _MAX_GROUPS:
             raise too_much_usage()
         sums.add(row)
     return sums.result()
@@ -177,9 +217,30 @@ class _Sum:
 
 
 @dataclass(slots=True)
+class _GroupSum:
+    requests: int = 0
+    subtotal: Decimal = _ZERO
+    surcharge: Decimal = _ZERO
+    unsettled: int = 0
+    pending: int = 0
+
+    def add(self, items: Iterable[_Item], basis: str | None) -> None:
+        self.requests += 1
+        self.unsettled += basis == Basis.UNSETTLED
+        self.pending += basis == Basis.PENDING
+        for item in items:
+            amount = _ZERO if item.amount is None else Decimal(item.amount)
+            if item.type == SURCHARGE:
+                self.surcharge = EXACT.add(self.surcharge, amount)
+            else:
+                self.subtotal = EXACT.add(self.subtotal, amount)
+
+
+@dataclass(slots=True)
 class _Sums:
     query: UsageQuery
     sums: dict[_Key, _Sum] = field(default_factory=dict)
+    group_sums: dict[tuple[str | None, tuple[str | None, ...]], _GroupSum] = field(default_factory=dict)
     requests: int = 0
     unsettled: int = 0
     pending: int = 0
@@ -191,6 +252,8 @@ class _Sums:
         if not self._is_annotated(annotations):
             return
         items = [*_decode(line_items or "[]"), *_list_uncosted_items(basis)]
+        if self.query.group_rows and self.query.model not in (None, model or requested):
+            return
         matches_model = self.query.model in (None, model, requested)
         selected = self._select(items, model or requested, any_model=matches_model)
         # A request without line items is free, and is counted unless the query selects by other items.
@@ -200,13 +263,32 @@ class _Sums:
         self.unsettled += basis == Basis.UNSETTLED
         self.pending += basis == Basis.PENDING
         start = find_interval_start(self.query.interval, started_at)
-        values = tuple(group)
+        values = fold_group(group, self.query.column_groups)
+        if self.query.group_rows:
+            self._add_to_group(start, self._group_values(values, provider, model or requested), selected, basis)
+            return
         for name, item in selected:
             key: _Key = (start, values, provider, name, item.type)
             total = self.sums.get(key)
             if total is None:
                 total = self.sums[key] = _Sum()
             total.add(item, self.requests)
+
+    def _group_values(
+        self, columns: tuple[str | None, ...], provider: str, model: str | None
+    ) -> tuple[str | None, ...]:
+        found = {**dict(zip(self.query.column_groups, columns, strict=True)), "provider": provider, "model": model}
+        return tuple(found[name] for name in self.query.group_by)
+
+    def _add_to_group(
+        self,
+        start: str | None,
+        values: tuple[str | None, ...],
+        selected: Sequence[tuple[str | None, _Item]],
+        basis: str | None,
+    ) -> None:
+        group_sum = self.group_sums.setdefault((start, values), _GroupSum())
+        group_sum.add((item for _, item in selected), basis)
 
     def _is_annotated(self, annotations: str | None) -> bool:
         required = self.query.annotations
@@ -227,6 +309,26 @@ class _Sums:
         ]
 
     def result(self) -> UsageResult:
+        rows = self._group_rows() if self.query.group_rows else self._item_rows()
+        return UsageResult(rows, self.requests, add_exactly([row.total for row in rows]), self.unsettled, self.pending)
+
+    def _group_rows(self) -> list[GroupRow]:
+        rows = [
+            GroupRow(
+                start=start,
+                end=find_interval_end(self.query.interval, start),
+                group=group,
+                requests=group_sum.requests,
+                subtotal=group_sum.subtotal,
+                surcharge=group_sum.surcharge,
+                unsettled=group_sum.unsettled,
+                pending=group_sum.pending,
+            )
+            for (start, group), group_sum in self.group_sums.items()
+        ]
+        return sorted(rows, key=lambda row: row.key)
+
+    def _item_rows(self) -> list[UsageRow]:
         rows = [
             UsageRow(
                 start=start,
@@ -242,8 +344,7 @@ class _Sums:
             )
             for (start, group, provider, model, item_type), total in self.sums.items()
         ]
-        rows.sort(key=lambda row: row.key)
-        return UsageResult(rows, self.requests, add_exactly([row.total for row in rows]), self.unsettled, self.pending)
+        return sorted(rows, key=lambda row: row.key)
 
 
 def _list_uncosted_items(basis: str | None) -> tuple[_Item, ...]:
