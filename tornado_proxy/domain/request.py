@@ -16,13 +16,15 @@ class Spend:
     """One model that a request can spend on, and the meters that it can be charged for at that model.
 
     `role` is None for the endpoint's own model, else a role of the price registry (`image_generation_tool`,
-    `input_transcription`).  `terms` are in the request's own words.
+    `input_transcription`).  `terms` are in the request's own words.  `endpoint` is set if the prices of another
+    endpoint hold for this model, such as those of /v1/responses for the text model that writes an SVG.
     """
 
     model: str
     meters: frozenset[Meter]
     role: str | None = None
     terms: Terms = NO_TERMS
+    endpoint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,6 +143,7 @@ class PriceBook:
         entry = self.resolve(provider, spend.model)
         if entry is None:
             raise ModelNotPriced(self._describe_unknown(provider, spend.model), param="model")
+        endpoint = spend.endpoint or endpoint
         if spend.role is None and endpoint not in entry.endpoints:
             served = ", ".join(sorted(entry.endpoints))
             raise ModelNotPriced(f"{spend.model} has no price on {endpoint}, only on {served}", param="model")

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.providers.openai.costs import subtotal
 from tests.providers.openai.reports import amounts
 from tests.providers.reading import pieces, read, read_three_ways
 from tests.providers.recorded import exchange, expected_lines, lines, request_body, response_body
-from tornado_proxy.domain.errors import BadRequest
-from tornado_proxy.domain.request import ImageFacts
+from tornado_proxy.domain.errors import BadRequest, InvalidBody
+from tornado_proxy.domain.request import ImageFacts, Spend
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
 from tornado_proxy.providers.contract import RequestView, ResponseHead
 from tornado_proxy.providers.openai.images.endpoint import IMAGE_ENDPOINTS
@@ -224,3 +226,58 @@ def test_parsing_random_requests_raises_nothing_but_bad_request(body, content_ty
             endpoint.parse(RequestView(body, content_type))
         except BadRequest:
             continue
+
+
+ASTRA = Spend("gpt-6-astra", frozenset({Meter.INPUT, Meter.OUTPUT}), endpoint="/v1/responses")
+SVG_USAGE = {
+    "model": "gpt-6-astra",
+    "input_tokens": 5000,
+    "output_tokens": 20_000,
+    "reasoning_tokens": 9000,
+    "total_tokens": 25_000,
+}
+
+
+def test_the_model_that_writes_an_svg_is_admitted_and_charged_beside_the_image_model():
+    body = request(model="gpt-image-2", output_format="svg", svg={"model": "gpt-6-astra"})
+    facts = GENERATIONS.parse(RequestView(body, "application/json")).facts
+
+    report = read(GENERATIONS.reader(facts, JSON), [response(usage=usage(1000), svg_usage=SVG_USAGE)])
+
+    # USD per million: gpt-image-2 text 5 and output 30, 10 and 1000 tokens; gpt-6-astra input 10, output 50.
+    assert facts.spends[1] == ASTRA
+    assert subtotal(report, facts) == Decimal("1.08005")
+    assert json.loads(report.raw or "")["svg_usage"] == [SVG_USAGE]
+
+
+def test_a_form_names_the_author_of_its_svg_in_a_field():
+    fields = {"model": "gpt-image-2", "output_format": "svg", "svg[model]": "gpt-6-astra"}
+    facts = EDITS.parse(RequestView(form(**fields), "multipart/form-data; boundary=XX")).facts
+
+    assert facts.spends[1] == ASTRA
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        pytest.param({"output_format": "svg"}, id="no author"),
+        pytest.param({"output_format": "svg", "svg": {}}, id="no model"),
+        pytest.param({"svg": {"model": ["gpt-6-astra"]}}, id="not text"),
+    ],
+)
+def test_an_svg_without_a_named_author_is_rejected(members):
+    with pytest.raises(BadRequest, match="name the model that writes the SVG"):
+        GENERATIONS.parse(RequestView(request(**members), "application/json"))
+
+
+@pytest.mark.parametrize("field", ["svg", "svg.model", "svg[model][]"])
+def test_another_field_of_an_svg_in_a_form_is_rejected(field):
+    with pytest.raises(InvalidBody, match=r"send svg\[model\]"):
+        EDITS.parse(RequestView(form(model="gpt-image-2", **{field: "x"}), "multipart/form-data; boundary=XX"))
+
+
+def test_an_svg_whose_author_states_no_usage_is_unsettled():
+    body = request(model="gpt-image-2", output_format="svg", svg={"model": "gpt-6-astra"})
+    facts = GENERATIONS.parse(RequestView(body, "application/json")).facts
+
+    assert read(GENERATIONS.reader(facts, JSON), [response(usage=usage(1000))]).basis is Basis.UNSETTLED

@@ -11,6 +11,7 @@ from tests.providers.openai.reports import amounts
 from tests.providers.openai.responses.bodies import FACTS, JSON, USAGE, report_json, request, response
 from tests.providers.reading import read, read_three_ways
 from tests.providers.recorded import response_body
+from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.domain.request import Spend
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter
@@ -166,3 +167,78 @@ def test_created_items_and_containers_are_objects_of_the_report():
     ]
 
     assert report_json(response(output=output)).objects == ("msg_1", "ci_1", "sh_1", "cntr_1", "cntr_2")
+
+
+UNPRICED = {"type": "image_generation", "model": "gpt-image-unpriced-9"}
+SEARCH = {"type": "web_search_2025_08_26"}
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        pytest.param({"tools": [UNPRICED, SEARCH]}, id="in tools"),
+        pytest.param(
+            {"input": [{"type": "additional_tools", "role": "developer", "tools": [UNPRICED, SEARCH]}]},
+            id="in additional_tools",
+        ),
+        pytest.param(
+            {"input": [{"role": "user", "content": "x"}, {"type": "tool_search_output", "tools": [UNPRICED, SEARCH]}]},
+            id="in tool_search_output",
+        ),
+        pytest.param(
+            {"tools": [{"type": "namespace", "name": "n", "tools": [SEARCH]}], "input": [{"tools": [UNPRICED]}]},
+            id="in a namespace, and in an item without a type",
+        ),
+        pytest.param(
+            {"input": [{"type": "additional_tools", "tools": [{"type": "namespace", "tools": [UNPRICED, SEARCH]}]}]},
+            id="in a namespace of an item",
+        ),
+    ],
+)
+def test_a_tool_is_a_spend_wherever_it_is_declared(members):
+    spends = parse(RequestView(request(**members), "")).facts.spends
+
+    assert {(spend.model, spend.role) for spend in spends} == {
+        ("gpt-4o", None),
+        ("gpt-image-unpriced-9", "image_generation_tool"),
+    }
+    assert Terms(tool="web_search") in {spend.terms for spend in spends}
+
+
+@pytest.mark.parametrize("value", [5, {"role": "user"}, [{"tools": []}, [UNPRICED]], [[[{"tools": [UNPRICED]}]]]])
+def test_input_that_cannot_be_searched_for_tools_is_rejected(value):
+    with pytest.raises(InvalidBody, match=r"must be (text or )?a list of items"):
+        parse(RequestView(request(input=value), ""))
+
+
+@pytest.mark.parametrize(
+    ("tool", "author"),
+    [
+        pytest.param({"svg": {"model": "gpt-6-astra"}, "output_format": "svg"}, "gpt-6-astra", id="named"),
+        pytest.param({"svg": {"model": "gpt-6-astra"}}, "gpt-6-astra", id="named, format not"),
+        pytest.param({"output_format": "svg"}, "gpt-4o", id="the response's own model"),
+    ],
+)
+def test_the_author_of_an_svg_is_a_spend(tool, author):
+    spends = parse(RequestView(request(tools=[{"type": "image_generation"} | tool]), "")).facts.spends
+
+    assert spends[-1] == Spend(author, frozenset({Meter.INPUT, Meter.OUTPUT}), endpoint="/v1/responses")
+
+
+def test_each_author_of_an_svg_is_charged_at_its_own_model():
+    call = {"type": "image_generation_call", "id": "ig_1", "status": "completed"}
+    stated = {"model": "gpt-6-astra", "input_tokens": 5000, "output_tokens": 20_000}
+    own_usage = {"input_tokens": 1000, "output_tokens": 100}
+    drawn = {"image_gen": {"input_tokens": 0, "output_tokens": 1000}}
+
+    report = report_json(
+        response(
+            usage=own_usage,
+            tool_usage=drawn,
+            output=[call | {"svg_usage": stated}, call | {"svg_usage": stated | {"model": "gpt-4o"}}],
+        )
+    )
+
+    # gpt-4o 2.50 and 10 USD per million: 0.0035, and 0.2125 for an SVG; gpt-image-2 0.03; gpt-6-astra 1.05.
+    assert subtotal(report, FACTS) == Decimal("1.296")
+    assert len(json.loads(report.raw or "")["svg_usage"]) == 2

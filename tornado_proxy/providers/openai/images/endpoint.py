@@ -15,7 +15,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
 
-from tornado_proxy.domain.errors import BadRequest
+import msgspec
+
+from tornado_proxy.domain.errors import BadRequest, InvalidBody
 from tornado_proxy.domain.request import ImageFacts, RequestFacts, Spend
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
@@ -28,6 +30,7 @@ from tornado_proxy.providers.contract import (
     UsageReader,
 )
 from tornado_proxy.providers.openai.images.image_tokens import ESTIMATE_METHOD, image_tokens
+from tornado_proxy.providers.openai.images.svg_author import SVG, author_spend, read_author_usage
 from tornado_proxy.providers.openai.shared.response_readers import EventsReader, JsonReader
 from tornado_proxy.providers.openai.shared.usage_report import report_usage
 from tornado_proxy.providers.shared.json_body import read_members
@@ -43,7 +46,9 @@ _AUTO = "auto"
 _MAX_IMAGES = 9_999
 
 _FILE_MEMBERS = ("images", "mask")
-_MEMBERS = ("model", "n", "size", "quality", "stream", "response_format", *_FILE_MEMBERS)
+_MEMBERS = ("model", "n", "size", "quality", "stream", "response_format", "output_format", "svg", *_FILE_MEMBERS)
+#: The form field of `svg.model`, as SDKs write nested members in a form.
+_SVG_MODEL_FIELD = "svg[model]"
 _COMPLETED_EVENTS = (b"image_generation.completed", b"image_edit.completed")
 #: What is read of a response.  `data` counts its images.
 _RESPONSE_SHAPE: Mapping[str, Shape] = {**dict.fromkeys(("size", "quality", "usage", "svg_usage"), KEEP), "data": {}}
@@ -99,7 +104,7 @@ def _parse(request: RequestView, meters: frozenset[Meter]) -> ParsedRequest:
     spend = Spend(model, _IMAGE_METERS, terms=_terms(image, {})) if by_image else Spend(model, meters)
     facts = RequestFacts(
         model=model,
-        spends=(spend,),
+        spends=(spend, *_author_spends(members)),
         stream=members.get("stream") in (True, "true", "True", "1"),
         body_bytes=len(request.body),
         image=image,
@@ -115,7 +120,26 @@ def _is_form(content_type: str) -> bool:
 
 def _read_form(request: RequestView) -> Mapping[str, object]:
     form = read_form(request.body, request.content_type)
-    return {name: form.text(name) for name in _MEMBERS if name not in _FILE_MEMBERS}
+    fields = {name: form.text(name) for name in _MEMBERS if name not in (*_FILE_MEMBERS, SVG)}
+    for part in form.parts:
+        if part.name.startswith(SVG) and part.name not in (_SVG_MODEL_FIELD, "svg[reasoning][effort]"):
+            raise InvalidBody(f"unknown form field {part.name[:60]!r}; send {_SVG_MODEL_FIELD}", param=SVG)
+    return {**fields, SVG: {"model": form.text(_SVG_MODEL_FIELD)}}
+
+
+def _author_spends(members: Mapping[str, object]) -> tuple[Spend, ...]:
+    """Return the spend of the text model that writes an SVG; empty for another format.
+
+    Raises:
+        BadRequest: the format is SVG, and no model is named: the provider would choose one.
+    """
+    svg = members.get("svg")
+    model = svg.get("model") if isinstance(svg, dict) else None
+    if isinstance(model, str) and model:
+        return (author_spend(model),)
+    if model is not None or members.get("output_format") == SVG:
+        raise BadRequest("svg.model is missing; name the model that writes the SVG", param="svg.model")
+    return ()
 
 
 def _file_ids(images: object) -> tuple[str, ...]:
@@ -130,9 +154,13 @@ def _requested(facts: RequestFacts) -> ImageFacts:
 
 def _report_body(facts: RequestFacts, body: dict[str, object]) -> UsageReport | None:
     report = report_usage([body.get("usage")], default_output=Meter.OUTPUT_IMAGE)
+    if report is None:
+        report = _estimate(facts, _requested(facts).count) if body.get("svg_usage") else None
+    if report is not None:
+        return _with_author(facts, report, [body])
     images = body.get("data")
-    if report is not None or not isinstance(images, list):
-        return report
+    if not isinstance(images, list):
+        return None
     if facts.model is None or not is_priced_by_image(facts.model):
         return None
     quantity = Quantity(Meter.IMAGES, Decimal(len(images)), _terms(_requested(facts), body))
@@ -142,6 +170,8 @@ def _report_body(facts: RequestFacts, body: dict[str, object]) -> UsageReport | 
 def _report_events(facts: RequestFacts, events: list[dict[str, object]], complete: bool) -> UsageReport | None:  # noqa: FBT001  # the signature of ReadEvents
     """Return one item for each finished image; estimate the missing images of an incomplete stream."""
     report = report_usage((event.get("usage") for event in events), default_output=Meter.OUTPUT_IMAGE)
+    if report is not None:
+        report = _with_author(facts, report, events)
     missing = _requested(facts).count - len(events)
     if report is None or complete or missing <= 0:
         return report
@@ -152,6 +182,26 @@ def _report_events(facts: RequestFacts, events: list[dict[str, object]], complet
         basis=Basis.ESTIMATED,
         estimate_method=ESTIMATE_METHOD,
         faults=(*report.faults, *estimate.faults),
+    )
+
+
+def _with_author(facts: RequestFacts, report: UsageReport, holders: list[dict[str, object]]) -> UsageReport:
+    """Return `report` with the usage of the text model that wrote the SVG."""
+    usages = [holder["svg_usage"] for holder in holders if holder.get("svg_usage")]
+    authors = [read_author_usage(holder) for holder in holders]
+    items = tuple(item for item, _ in authors if item is not None)
+    faults = tuple(fault for _, item_faults in authors for fault in item_faults)
+    if not items and any(spend.endpoint is not None for spend in facts.spends):
+        faults = ("the response does not state the usage of the model that wrote the SVG",)
+    if not items and not faults:
+        return report
+    raw = {"usage": msgspec.Raw((report.raw or "null").encode()), "svg_usage": usages}
+    return replace(
+        report,
+        items=(*report.items, *items),
+        basis=Basis.UNSETTLED if faults else report.basis,
+        raw=msgspec.json.encode(raw).decode(),
+        faults=(*report.faults, *faults),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Meter
@@ -19,7 +20,7 @@ from tornado_proxy.providers.contract import (
     ResponseHead,
     UsageReader,
 )
-from tornado_proxy.providers.openai.responses.hosted_tools import referenced_containers, tool_spends
+from tornado_proxy.providers.openai.responses.hosted_tools import flatten_tools, referenced_containers, tool_spends
 from tornado_proxy.providers.openai.responses.reader import RESPONSE_SHAPE, is_finished, report_response
 from tornado_proxy.providers.openai.responses.stream_reader import ResponseStreamReader
 from tornado_proxy.providers.openai.shared.response_readers import JsonReader
@@ -51,14 +52,15 @@ _MAX_POLL_INTERVAL_S = 30.0
 
 
 class _Item(msgspec.Struct):
-    """The members of an input item that tell a reference from an item with content."""
+    """The members of an input item that tell a reference from an item with content, and the tools that it declares."""
 
     id: Any = None
     type: Any = None
     role: Any = None
+    tools: Any = None
 
 
-_ITEMS = msgspec.json.Decoder(list[_Item | str | int | float | bool | None])
+_ITEMS = msgspec.json.Decoder(list[_Item | list[Any] | str | int | float | bool | None])
 #: A reference may omit its type (OpenAI API reference, responses `input`, "Item reference").
 _REFERENCE_TYPES = (None, "item_reference")
 
@@ -73,7 +75,8 @@ def parse(request: RequestView) -> ParsedRequest:
     members = read_members(body, _MEMBERS)
     model = read_model(members)
     tier = read_text(members, "service_tier")
-    tools = read_list(members, "tools")
+    items = _read_items(body)
+    tools = flatten_tools([*read_list(members, "tools"), *_tools_in(items)])
     facts = RequestFacts(
         model=model,
         spends=(Spend(model, frozenset({Meter.INPUT, Meter.OUTPUT}), terms=Terms(tier)), *tool_spends(model, tools)),
@@ -81,7 +84,7 @@ def parse(request: RequestView) -> ParsedRequest:
         terms=Terms(service_tier=tier, cache_ttl=_cache_ttl(members)),
         body_bytes=len(body),
         background=read_flag(members, "background"),
-        references=(*_continued_objects(members), *referenced_containers(tools), *referenced_items(body)),
+        references=(*_continued_objects(members), *referenced_containers(tools), *_item_references(items)),
     )
     return ParsedRequest(facts, body)
 
@@ -94,16 +97,42 @@ def _continued_objects(members: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(object_id for object_id in ids if isinstance(object_id, str))
 
 
-def referenced_items(body: bytes) -> tuple[str, ...]:
-    """Return the ids of input items that the provider stores and the request only references."""
+def input_tool_spends(model: str, body: bytes) -> tuple[Spend, ...]:
+    """Return the spends of the tools that the input items of `body` declare.
+
+    Raises:
+        InvalidBody: the input is neither text nor a list of items.
+    """
+    return tool_spends(model, flatten_tools(_tools_in(_read_items(body))))
+
+
+def _read_items(body: bytes) -> list[_Item]:
+    """Return the input items, [] for input that is text.
+
+    Raises:
+        InvalidBody: the input is neither: tools and references in it would not be seen.
+    """
+    raw = (read_raw(body, "input") or b"null").lstrip()
+    if raw.startswith((b'"', b"null")):
+        return []
     try:
-        items = _ITEMS.decode(read_raw(body, "input") or b"[]")
+        items = _ITEMS.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return ()  # text, or input that the provider rejects
+        raise InvalidBody('"input" must be text or a list of items', param="input") from None
+    if any(isinstance(item, list) and b'"tools"' in raw for item in items):
+        raise InvalidBody('"input" must be a list of items, not of lists', param="input")
+    return [item for item in items if isinstance(item, _Item)]
+
+
+def _tools_in(items: list[_Item]) -> list[Any]:
+    """Return the tools that items declare: additional_tools and tool_search_output do."""
+    return [tool for item in items if isinstance(item.tools, list) for tool in item.tools]
+
+
+def _item_references(items: list[_Item]) -> tuple[str, ...]:
+    """Return the ids of input items that the provider stores and the request only references."""
     return tuple(
-        item.id
-        for item in items
-        if isinstance(item, _Item) and isinstance(item.id, str) and item.type in _REFERENCE_TYPES and item.role is None
+        item.id for item in items if isinstance(item.id, str) and item.type in _REFERENCE_TYPES and item.role is None
     )
 
 

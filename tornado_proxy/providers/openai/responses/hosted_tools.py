@@ -3,7 +3,8 @@
     web_search             tool_usage.web_search.num_requests; if missing, the web_search_call items that searched
     file_search            one charge for each file_search_call item
     image_generation       tool_usage.image_gen: tokens of the image tool's own model, which `usage` does not include;
-                           if missing, estimated by size and quality
+                           if missing, estimated by size and quality; svg_usage of each call: the model that
+                           wrote the SVG
     code_interpreter, shell   charged by the life of a container, which several responses can share; no response
                               states it
 
@@ -20,6 +21,7 @@ from tornado_proxy.domain.request import IMAGE_TOOL_ROLE, RequestFacts, Spend
 from tornado_proxy.domain.terms import NO_TERMS, Terms
 from tornado_proxy.domain.usage import Meter, Quantity, UsageItem
 from tornado_proxy.providers.openai.images.image_tokens import image_tokens
+from tornado_proxy.providers.openai.images.svg_author import SVG, author_spend, read_author_usage
 from tornado_proxy.providers.openai.shared.modal_usage import read_modal_usage
 from tornado_proxy.providers.shared.json_values import as_object, as_objects, as_text
 
@@ -49,9 +51,20 @@ _CONTAINER_MEMBERS = {"code_interpreter": "container", "shell": "environment"}
 _LOCAL_ENVIRONMENT = "local"
 
 
-def tool_spends(model: str, tools: Iterable[object]) -> tuple[Spend, ...]:
+def flatten_tools(tools: Iterable[object]) -> tuple[Mapping[str, object], ...]:
+    """Return `tools` and those that they contain: a namespace has tools of its own."""
+    flat: list[Mapping[str, object]] = []
+    pending = [tool for tool in tools if isinstance(tool, dict)]
+    while pending:
+        tool = pending.pop(0)
+        flat.append(tool)
+        pending += as_objects(tool.get("tools"))
+    return tuple(flat)
+
+
+def tool_spends(model: str, tools: Iterable[Mapping[str, object]]) -> tuple[Spend, ...]:
     """Return the spends of a request's `tools` beyond the tokens of `model`."""
-    return tuple(spend for tool in tools if isinstance(tool, dict) for spend in _spends_of(model, tool))
+    return tuple(dict.fromkeys(spend for tool in tools for spend in _spends_of(model, tool)))
 
 
 def _spends_of(model: str, tool: Mapping[str, object]) -> tuple[Spend, ...]:
@@ -59,7 +72,7 @@ def _spends_of(model: str, tool: Mapping[str, object]) -> tuple[Spend, ...]:
     if kind == _IMAGE_TOOL:
         requested_model = tool.get("model")
         image_model = requested_model if isinstance(requested_model, str) else _DEFAULT_IMAGE_MODEL
-        return (Spend(image_model, _IMAGE_METERS, role=IMAGE_TOOL_ROLE),)
+        return (Spend(image_model, _IMAGE_METERS, role=IMAGE_TOOL_ROLE), *_author_spends(model, tool))
     if kind in _TOOL_METERS:
         return (Spend(model, frozenset({_TOOL_METERS[kind]}), terms=Terms(tool=kind)),)
     container = _container(tool)
@@ -71,9 +84,17 @@ def _spends_of(model: str, tool: Mapping[str, object]) -> tuple[Spend, ...]:
     return ()
 
 
-def referenced_containers(tools: Iterable[object]) -> tuple[str, ...]:
+def _author_spends(model: str, tool: Mapping[str, object]) -> tuple[Spend, ...]:
+    """Return the spend of the model that writes an SVG: the response's own unless the tool names one."""
+    author = as_object(tool.get("svg")).get("model")
+    if isinstance(author, str):
+        return (author_spend(author),)
+    return (author_spend(model),) if tool.get("output_format") == SVG else ()
+
+
+def referenced_containers(tools: Iterable[Mapping[str, object]]) -> tuple[str, ...]:
     """Return the ids of existing containers that a request's `tools` name."""
-    containers = [_container(tool) for tool in tools if isinstance(tool, dict)]
+    containers = [_container(tool) for tool in tools]
     ids = (value.get("container_id") if isinstance(value, dict) else value for value in containers)
     return tuple(container_id for container_id in ids if isinstance(container_id, str))
 
@@ -98,6 +119,13 @@ def read_image_usage(facts: RequestFacts, response: Mapping[str, object]) -> tup
     usage = read_modal_usage(stated, default_output=Meter.OUTPUT_IMAGE)
     item = UsageItem(usage.quantities, model=_image_model(facts, response), context_tokens=usage.context_tokens)
     return item if usage.quantities else None, usage.faults
+
+
+def read_author_items(response: Mapping[str, object]) -> tuple[tuple[UsageItem, ...], tuple[str, ...]]:
+    """Return the tokens of the models that wrote SVGs for the image tool, one item for each call, and faults."""
+    usages = [read_author_usage(item) for item in as_objects(response.get("output"))]
+    items = tuple(item for item, _ in usages if item is not None)
+    return items, tuple(fault for _, faults in usages for fault in faults)
 
 
 def estimate_images(facts: RequestFacts, response: Mapping[str, object]) -> UsageItem | None:

@@ -26,12 +26,13 @@ from tornado_proxy.providers.openai.responses.hosted_tools import (
     describe_containers,
     estimate_images,
     ran_hosted_tools,
+    read_author_items,
     read_image_usage,
     search_quantities,
 )
 from tornado_proxy.providers.openai.shared.text_usage import cache_write_meter, estimate_text, read_text_usage
 from tornado_proxy.providers.shared.json_skimmer import COUNT, KEEP, Shape
-from tornado_proxy.providers.shared.json_values import as_text, decode_object
+from tornado_proxy.providers.shared.json_values import as_objects, as_text, decode_object
 
 _UNFINISHED_STATUSES = frozenset({"queued", "in_progress"})
 
@@ -71,12 +72,13 @@ def report_response(facts: RequestFacts, response: Mapping[str, object]) -> Usag
         summed=ran_hosted_tools(response),
     )
     image_item, image_faults = read_image_usage(facts, response)
+    author_items, author_faults = read_author_items(response)
     estimated_images = estimate_images(facts, response)
-    usage_faults = (*text_usage.faults, *image_faults)
+    usage_faults = (*text_usage.faults, *image_faults, *author_faults)
     basis = Basis.REPORTED if estimated_images is None else Basis.ESTIMATED
     notes = (*(() if estimated_images is None else (_IMAGES_ESTIMATED,)), *describe_containers(response))
     return UsageReport(
-        items=tuple(item for item in (own_item, image_item, estimated_images) if item is not None),
+        items=tuple(item for item in (own_item, image_item, estimated_images, *author_items) if item is not None),
         basis=Basis.UNSETTLED if usage_faults else basis,
         raw=msgspec.json.encode(_raw_usage(usage, response)).decode(),
         model=model,
@@ -96,11 +98,16 @@ def estimate_response(facts: RequestFacts, text_bytes: int, response: Mapping[st
     report = estimate_text(facts, text_bytes, response)
     own_item = replace(report.items[0], quantities=(*report.items[0].quantities, *search_quantities(response)))
     images = estimate_images(facts, response)
+    author_items, author_faults = read_author_items(response)
     return replace(
         report,
-        items=(own_item,) if images is None else (own_item, images),
+        items=(own_item, *(() if images is None else (images,)), *author_items),
         objects=created_objects(response),
-        faults=(*(() if images is None else (_IMAGES_ESTIMATED,)), *describe_containers(response)),
+        faults=(
+            *author_faults,
+            *(() if images is None else (_IMAGES_ESTIMATED,)),
+            *describe_containers(response),
+        ),
     )
 
 
@@ -124,6 +131,8 @@ def is_finished(body: bytes) -> bool:
 
 
 def _raw_usage(usage: dict[str, object], response: Mapping[str, object]) -> dict[str, object]:
-    """Return the usage to store.  `tool_usage` is a sibling of `usage` in the response and is stored inside it."""
+    """Return the usage to store, with the usage that the response states elsewhere: of tools, and of SVG authors."""
     tool_usage = response.get("tool_usage")
-    return {**usage, "tool_usage": tool_usage} if isinstance(tool_usage, dict) else usage
+    svg_usages = [item["svg_usage"] for item in as_objects(response.get("output")) if item.get("svg_usage")]
+    elsewhere: dict[str, object] = {"tool_usage": tool_usage} if isinstance(tool_usage, dict) else {}
+    return {**usage, **elsewhere, **({"svg_usage": svg_usages} if svg_usages else {})}

@@ -39,7 +39,7 @@ from tornado_proxy.providers.contract import (
     WorkStarted,
 )
 from tornado_proxy.providers.openai.request_members import RULES
-from tornado_proxy.providers.openai.responses.endpoint import parse
+from tornado_proxy.providers.openai.responses.endpoint import input_tool_spends, parse
 from tornado_proxy.providers.openai.responses.stream_reader import FIRST_EVENTS, TERMINAL_EVENTS, ResponseStreamReader
 from tornado_proxy.providers.shared.body_walk import add_findings, may_need_walk, walk_body
 from tornado_proxy.providers.shared.json_body import read_members, read_raw, read_text
@@ -182,7 +182,8 @@ class ResponsesSocketReader:
                 f"response {steered[:60]!r} does not run on this connection", param="previous_response_id"
             )
         facts = _with_findings(replace(response.facts, references=(steered,)), body)
-        return ClientFrame(read_text(members, "event_id"), facts.spends, facts.references)
+        spends = (*facts.spends, *input_tool_spends(facts.model or "", body))
+        return ClientFrame(read_text(members, "event_id"), spends, facts.references)
 
     def _read_response_event(self, kind: str, data: bytes) -> tuple[SocketEvent, ...]:
         event = decode_object(data) or {}
