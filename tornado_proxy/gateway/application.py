@@ -11,12 +11,14 @@ from typing import Any
 
 from tornado.escape import utf8
 from tornado.http1connection import HTTP1Connection
-from tornado.httputil import HTTPServerRequest
+from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
 from tornado.routing import Rule
 from tornado.web import Application
 
 from tornado_proxy.domain.errors import BadRequest
+from tornado_proxy.domain.identity import Caller
 from tornado_proxy.gateway.base_handler import error_headers
+from tornado_proxy.gateway.capacity import HeldBytes
 from tornado_proxy.gateway.context import new_request_id
 from tornado_proxy.gateway.cors import is_preflight
 from tornado_proxy.gateway.http.handler import ProxyHandler
@@ -24,11 +26,13 @@ from tornado_proxy.gateway.preflight import PreflightHandler
 from tornado_proxy.gateway.realtime.handler import ProxyWebSocketHandler
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.http_server.connection import ClientConnection
-from tornado_proxy.http_server.request_body import BodyTimeouts, RequestDelegate
+from tornado_proxy.http_server.request_body import BodyTimeouts, LimitedDelegate, RequestDelegate
 from tornado_proxy.http_server.server import IdleConnections
 
-#: Bytes of a body below /accounts/: a question or a small JSON document.
-_MAX_ACCOUNTS_BODY_BYTES = 1024 * 1024
+#: Bytes of a body below /accounts/, or of a WebSocket upgrade: a question or a small JSON document.
+_MAX_COLLECTED_BODY_BYTES = 1024 * 1024
+
+_ANONYMOUS = Caller("")
 
 
 class ClientApplication(Application):
@@ -80,10 +84,20 @@ class ClientApplication(Application):
         if is_page or request.path.startswith("/accounts/"):
             delegate = self.default_router.find_handler(request, **kwargs)
             if delegate is not None:
-                assert isinstance(request.connection, HTTP1Connection)
-                # Tornado collects the whole body for these handlers, before any of them sees the credential.
-                request.connection.set_max_body_size(_MAX_ACCOUNTS_BODY_BYTES)
-                return delegate
+                return self._limit_body(request, delegate)
         if request.method == "GET" and request.headers.get("Upgrade", "").lower() == "websocket":
-            return self.get_handler_delegate(request, ProxyWebSocketHandler, self._handler_arguments)
+            delegate = self.get_handler_delegate(request, ProxyWebSocketHandler, self._handler_arguments)
+            return self._limit_body(request, delegate)
         return RequestDelegate(ProxyHandler(self, request, **self._handler_arguments), self.body_timeouts)
+
+    def _limit_body(self, request: HTTPServerRequest, delegate: HTTPMessageDelegate) -> HTTPMessageDelegate:
+        """Limit a body that Tornado collects whole before the handler sees the credential, in size and time."""
+        connection = request.connection
+        assert isinstance(connection, HTTP1Connection)
+        connection.set_max_body_size(_MAX_COLLECTED_BODY_BYTES)
+        return LimitedDelegate(delegate, connection.close, self.body_timeouts, self._count_anonymous)
+
+    def _count_anonymous(self) -> HeldBytes:
+        """Return the count of a body whose caller is not known yet; all such callers have one share."""
+        limits = self._services.snapshots.current.settings.limits
+        return self._services.arriving.open(_ANONYMOUS, limits)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
 
 from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13, _WebSocketParams
 
 from tornado_proxy.domain.errors import RequestError
 from tornado_proxy.http_server.lingering_close import close_lingering, duplicate_socket
+from tornado_proxy.http_server.request_body import ByteCount
 
 #: Close codes (RFC 6455 section 7.4.1; 1013 is from the IANA registry of close codes).
 _PROTOCOL_ERROR, _MESSAGE_TOO_BIG, _TRY_AGAIN_LATER = 1002, 1009, 1013
@@ -22,16 +22,6 @@ _PIECE_BYTES = 64 * 1024
 
 #: Bytes of a close reason (RFC 6455 section 5.5, less the code).
 _MAX_REASON_CHARACTERS = 120
-
-
-class ByteCount(Protocol):
-    """Counts the bytes held for one session."""
-
-    def add(self, size: int) -> None:
-        """Count more bytes; raise RequestError if that is too many."""
-
-    def release(self) -> None:
-        """Stop counting."""
 
 
 class ClientFrames(WebSocketProtocol13):
