@@ -25,11 +25,13 @@ from tests.server.raw_provider import (
     scripted_provider,
 )
 
-#: Seconds; the server waits for minutes.
+#: Seconds, and bytes per second; the server waits for minutes.
 SHORT_TIMEOUTS = {
     "tornado_proxy.http_server.server._SWEEP_INTERVAL_S": 0.1,
     "tornado_proxy.http_server.server._IDLE_TIMEOUT_S": 2.0,
+    "tornado_proxy.http_server.server._HEAD_TIMEOUT_S": 2.0,
     "tornado_proxy.http_server.request_body._BODY_TIMEOUT_S": 1.0,
+    "tornado_proxy.http_server.request_body._MIN_BODY_BYTES_PER_S": 3,
 }
 
 #: Clients that never complete their request.
@@ -107,11 +109,28 @@ def test_stalled_body_is_rejected_with_an_error_body(
 def test_body_that_arrives_slowly_does_not_time_out(provider: ScriptedProvider) -> None:
     async def act(proxy: ProxyProcess) -> bytes:
         sent = chat_request()
-        # 12 pauses of 0.15 s are 1.8 s in all; the timeout of 1 s is for the time without any byte.
+        # 12 pauses of 0.15 s are 1.8 s in all: 6.7 bytes a second, where 3 are needed over any second.
         last_bytes = (sent[at : at + 1] for at in range(len(sent) - 12, len(sent)))
         return await exchange(proxy, sent[:-12], *last_bytes, pause_s=0.15)
 
     assert b"data: [DONE]" in run(provider, act)
+
+
+def test_body_that_trickles_times_out(provider: ScriptedProvider) -> None:
+    async def act(proxy: ProxyProcess) -> bytes:
+        sent = chat_request()
+        reader, writer = await connect(proxy)
+        writer.write(sent[:-30])
+        received = asyncio.ensure_future(reader.read())
+        for byte in sent[-30:]:
+            await asyncio.wait({received}, timeout=0.6)  # fewer than 2 bytes a second
+            if received.done():
+                break
+            writer.write(bytes([byte]))
+        writer.close()
+        return await asyncio.wait_for(received, TIMEOUT_S)
+
+    assert run(provider, act).startswith(b"HTTP/1.1 408 ")
 
 
 def test_head_that_never_ends_is_cut_off(provider: ScriptedProvider) -> None:
