@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -207,6 +208,27 @@ def test_free_request_without_a_model_is_admitted_and_recorded(gateway: Gateway)
     assert (admitted.intent.model_requested, admitted.upstream.body) == (None, None)
 
 
+def test_compressed_body_is_read_and_sent_decoded(gateway: Gateway) -> None:
+    head = request_head(headers=[("Content-Type", "application/json"), ("Content-Encoding", "gzip")])
+
+    admitted = admit(gateway, head, gzip.compress(make_chat(stream=True)))
+
+    assert admitted.facts.model == "gpt-4o-mini"
+    assert admitted.upstream.body is not None
+    assert json.loads(admitted.upstream.body.read(10_000))["stream"] is True
+    assert "content-encoding" not in {name.lower() for name, _ in admitted.upstream.headers}
+
+
+def test_compressed_body_of_a_path_that_reads_none_is_sent_decoded(gateway: Gateway) -> None:
+    gateway.ownership.remember("anthropic", "batch_1", harness.PROJECT)
+    head = request_head(f"{BATCHES}/batch_1/cancel", headers=[("Content-Encoding", "gzip")])
+
+    admitted = admit(gateway, head, gzip.compress(b"{}"))
+
+    assert admitted.upstream.body is not None
+    assert admitted.upstream.body.read(100) == b"{}"
+
+
 LIMITED = harness.mint(models=["openai/gpt-4o"])
 BAD_ANNOTATION = [("X-Meshagent-Annotation-Task", "x" * 1000)]
 
@@ -240,7 +262,10 @@ BAD_ANNOTATION = [("X-Meshagent-Annotation-Task", "x" * 1000)]
         pytest.param({}, make_chat(service_tier="dear"), ModelNotPriced, "dear", id="service tier without a price"),
         pytest.param({}, b"{}", InvalidBody, "model", id="body without a model"),
         pytest.param(
-            {"headers": [("Content-Encoding", "gzip")]}, make_chat(), BadRequest, "uncompressed", id="compressed body"
+            {"headers": [("Content-Encoding", "gzip")]}, make_chat(), InvalidBody, "not valid gzip", id="no gzip"
+        ),
+        pytest.param(
+            {"headers": [("Content-Encoding", "br")]}, make_chat(), BadRequest, "not supported", id="unknown coding"
         ),
         pytest.param({"headers": BAD_ANNOTATION}, make_chat(), BadRequest, "too long", id="annotation too long"),
         pytest.param(
