@@ -24,6 +24,7 @@ PURE = (
     "pricing",
     "providers",
     "reports",
+    "metering/poll_schedule.py",
     "metering/request_meter.py",
 )
 

@@ -103,17 +103,18 @@ class Server:
 
     def _build_services(self, ledger: Ledger, upstream: UpstreamClient, settler: DeferredSettlement) -> Services:
         ownership, live_calls, capacity = ObjectOwnership(ledger), LiveCalls(), Capacity()
-        recorder = Recorder(ledger, RecordListeners(ownership.remember, settler.poll_now))
+        recorder = Recorder(ledger, RecordListeners(ownership.remember, settler.poll_now, settler.record_ended))
         return Services(
             snapshots=self._snapshots,
             upstream=upstream,
             ledger=ledger,
-            admission=Admission(ownership, live_calls, capacity, recorder),
+            admission=Admission(ownership, live_calls, capacity, recorder, settler),
             recorder=recorder,
             live_calls=live_calls,
             capacity=capacity,
             arriving=ArrivingBytes(),
             drains=DrainLimiter(),
+            settlement=settler,
         )
 
     def _listen(self, server: HTTPServer, address: ListenSettings) -> int:

@@ -31,6 +31,7 @@ from tornado_proxy.gateway.object_ownership import ObjectOwnership
 from tornado_proxy.gateway.realtime.live_calls import LiveCalls
 from tornado_proxy.gateway.recorder import Recorder, RecordListeners
 from tornado_proxy.gateway.services import Services
+from tornado_proxy.metering.deferred_settlement import DeferredSettlement
 from tornado_proxy.providers.contract import Endpoint
 from tornado_proxy.providers.registry import PROVIDERS
 from tornado_proxy.providers.route_table import RouteTable
@@ -116,15 +117,19 @@ class Gateway:
     snapshot: Snapshot
     ledger: MemoryLedger = field(default_factory=MemoryLedger)
     polled: list[str] = field(default_factory=list)
+    provider: FakeProvider | None = None
 
     def __post_init__(self) -> None:
         self.ownership = ObjectOwnership(self.ledger)
         self.live_calls = LiveCalls()
         self.capacity = Capacity()
         self.drains = DrainLimiter()
-        self.recorder = Recorder(self.ledger, RecordListeners(self.ownership.remember, self.polled.append))
-        self.admission = Admission(self.ownership, self.live_calls, self.capacity, self.recorder)
         self.snapshots = SnapshotHolder(Path("proxy.yaml"), self.snapshot)
+        provider = self.provider or FakeProvider({})
+        self.settlement = DeferredSettlement(self.snapshots, provider, self.ledger)  # type: ignore[arg-type]  # a fake
+        listeners = RecordListeners(self.ownership.remember, self.polled.append, self.settlement.record_ended)
+        self.recorder = Recorder(self.ledger, listeners)
+        self.admission = Admission(self.ownership, self.live_calls, self.capacity, self.recorder, self.settlement)
 
     def services(self, upstream: object = None) -> Services:
         """Return what handlers, relays and sidebands are given; `upstream` starts exchanges."""
@@ -138,6 +143,7 @@ class Gateway:
             capacity=self.capacity,
             arriving=ArrivingBytes(),
             drains=self.drains,
+            settlement=self.settlement,
         )
 
 

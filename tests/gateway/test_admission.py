@@ -15,6 +15,7 @@ import pytest
 
 from tests import harness
 from tests.gateway.fakes import (
+    FakeProvider,
     Gateway,
     add_endpoints,
     make_project,
@@ -22,6 +23,7 @@ from tests.gateway.fakes import (
     request_head,
     seal_session_key,
 )
+from tests.ledger.sample_records import make_intent, make_record
 from tornado_proxy.domain.errors import (
     BadRequest,
     BodyTooLarge,
@@ -37,10 +39,12 @@ from tornado_proxy.domain.errors import (
     RequestError,
     ServiceError,
     UpgradeRequired,
+    UpstreamTimeout,
+    UsagePending,
 )
-from tornado_proxy.domain.identity import ModelPatterns, Secret
+from tornado_proxy.domain.identity import Caller, ModelPatterns, Secret
 from tornado_proxy.domain.request import RequestFacts, Spend
-from tornado_proxy.domain.usage import Meter
+from tornado_proxy.domain.usage import Basis, Meter
 from tornado_proxy.gateway.admission import AdmittedRequest, check_body_length, request_intent, usable_model
 from tornado_proxy.gateway.context import RequestHead
 from tornado_proxy.providers.contract import FreeReader, HttpEndpoint, ParsedRequest, RequestView
@@ -315,6 +319,37 @@ def test_identity_content_encoding_is_accepted(gateway: Gateway) -> None:
     admit(gateway, request_head(headers=[("Content-Encoding", "Identity")]), make_chat())
 
     assert len(gateway.ledger.begun) == 1
+
+
+async def store_pending(gateway: Gateway, object_id: str) -> None:
+    intent = make_intent("req_0", provider="openai", endpoint="/v1/responses", caller=Caller(harness.PROJECT))
+    await gateway.ledger.finish(make_record(intent, basis=Basis.PENDING, object_id=object_id))
+
+
+@pytest.mark.parametrize(
+    ("state", "settled"),
+    [
+        pytest.param({"status": "completed", "usage": {"input_tokens": 1000, "output_tokens": 0}}, True, id="finished"),
+        pytest.param(None, False, id="usage cannot be fetched"),
+    ],
+)
+def test_object_is_deleted_only_after_its_usage_is_settled(state: dict[str, Any] | None, settled: bool) -> None:
+    response = UpstreamTimeout("silent") if state is None else (200, json.dumps({"id": "resp_1", **state}).encode())
+    gateway = Gateway(make_snapshot(), provider=FakeProvider({"GET /v1/responses/resp_1": [response]}))
+    asyncio.run(store_pending(gateway, "resp_1"))
+    gateway.ownership.remember("openai", "resp_1", harness.PROJECT)
+    head = request_head("/openai/v1/responses/resp_1", method="DELETE")
+
+    if settled:
+        admit(gateway, head)
+    else:
+        with pytest.raises(UsagePending):
+            admit(gateway, head)
+
+    assert [(entry.request_id, entry.basis) for entry in gateway.ledger.settled] == [
+        ("req_0", Basis.REPORTED)
+    ] * settled
+    assert len(gateway.ledger.begun) == settled
 
 
 def test_own_object_of_the_project_is_accepted(gateway: Gateway) -> None:

@@ -8,9 +8,10 @@ It passes tests/ledger/test_contract.py, and shows the values that it received: 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.record import Outcome, PendingRequest, RequestIntent, RequestRecord, Settlement
@@ -44,6 +45,7 @@ class MemoryStore:
     lost: dict[str, RequestIntent] = field(default_factory=dict)
     records: dict[str, RequestRecord] = field(default_factory=dict)
     settlements: dict[str, Settlement] = field(default_factory=dict)
+    given_up: dict[str, Settlement] = field(default_factory=dict)
     owners: dict[tuple[str, str], RequestRecord] = field(default_factory=dict)
 
     def add_record(self, record: RequestRecord) -> None:
@@ -72,7 +74,8 @@ class MemoryStore:
 
     def _bill(self, record: RequestRecord) -> Row:
         row = make_record_row(record)
-        settlement = self.settlements.get(record.intent.request_id)
+        request_id = record.intent.request_id
+        settlement = self.settlements.get(request_id) or self.given_up.get(request_id)
         if settlement is not None:
             settled = make_settlement_row(settlement)
             row.update((name, settled[name]) for name in SETTLED_COLUMNS)
@@ -141,15 +144,21 @@ class MemoryLedger:
         self.settled.append(settlement)
         return self._write(lambda: self._settle(settlement))
 
-    async def pending_requests(self, limit: int) -> list[PendingRequest]:
+    async def pending_requests(self, limit: int, after: int = 0) -> list[PendingRequest]:
         """Return up to `limit` requests whose usage the provider reports later, in the order of their records."""
         self._flush()
         waiting = (
-            _pending_request(record, record.object_id)
-            for request_id, record in self.store.records.items()
-            if record.basis is Basis.PENDING and record.object_id and request_id not in self.store.settlements
+            replace(request, seq=seq)
+            for seq, record in enumerate(self.store.records.values(), start=1)
+            if (request := PendingRequest.of(record)) and request.request_id not in self.store.settlements
         )
-        return [request for _, request in zip(range(limit), waiting, strict=False)]
+        return list(itertools.islice((request for request in waiting if request.seq > after), limit))
+
+    async def pending_request(self, provider: str, object_id: str) -> PendingRequest | None:
+        """Return the request that created an object if its usage is not known yet, else None."""
+        waiting = await self.pending_requests(len(self.store.records))
+        named = (request for request in waiting if (request.provider, request.object_id) == (provider, object_id))
+        return next(named, None)
 
     async def owner_of(self, provider: str, object_id: str) -> str | None:
         """Return the project that created an object, or None."""
@@ -203,7 +212,8 @@ class MemoryLedger:
                 done.set_result(None)
 
     def _settle(self, settlement: Settlement) -> None:
-        self.store.settlements.setdefault(settlement.request_id, settlement)
+        settlements = self.store.settlements if settlement.final else self.store.given_up
+        settlements.setdefault(settlement.request_id, settlement)
 
 
 def _lost_row(intent: RequestIntent) -> Row:
@@ -212,22 +222,6 @@ def _lost_row(intent: RequestIntent) -> Row:
     figures = {"line_items": "[]", "subtotal": "0", "surcharge": "0", "total": "0"}
     ends = {"outcome": Outcome.CRASHED.value, "basis": Basis.UNSETTLED.value}
     return {**unknown, **make_intent_row(intent), **figures, **ends}
-
-
-def _pending_request(record: RequestRecord, object_id: str | None) -> PendingRequest:
-    assert object_id is not None
-    intent = record.intent
-    facts = {} if record.deferred_facts is None else {"deferred_facts": record.deferred_facts}
-    return PendingRequest(
-        intent.request_id,
-        intent.caller.project_id,
-        intent.provider,
-        intent.endpoint,
-        object_id,
-        intent.model_requested,
-        intent.started_at,
-        **facts,
-    )
 
 
 def _is_selected(row: Row, which: UsageFilter) -> bool:

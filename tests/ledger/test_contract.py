@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -265,6 +266,63 @@ class TestLedger:
         (row,) = records()
         assert (row["basis"], row["estimate_method"]) == ("estimated", "by_size")
         assert (row["model"], row["total"]) == ("gpt-5.4", "0.002362500000")
+
+    def test_given_up_request_shows_its_figures_until_it_is_settled(
+        self, make: Make, records: Callable[[], list[dict[str, Any]]]
+    ) -> None:
+        pending = make_record(make_intent("r1"), basis=Basis.PENDING, cost=FREE, usage=None, object_id="batch_1")
+        given_up = Settlement("r1", None, Basis.UNSETTLED, FREE, START + timedelta(hours=1), "first", final=False)
+
+        async def run() -> tuple[list[PendingRequest], list[dict[str, Any]]]:
+            ledger = make()
+            await ledger.open()
+            await ledger.finish(pending)
+            await ledger.settle(given_up)
+            await ledger.settle(replace(given_up, usage="second"))
+            waiting = await ledger.pending_requests(10)
+            await ledger.close()
+            shown = records()
+            again = make()
+            await again.open()
+            await again.settle(Settlement("r1", "gpt-5.4", Basis.REPORTED, COST, START + timedelta(days=1)))
+            await again.close()
+            return waiting, shown
+
+        waiting, (shown,) = asyncio.run(run())
+
+        assert [request.request_id for request in waiting] == ["r1"]
+        assert (shown["basis"], shown["usage"]) == ("unsettled", "first")
+        (row,) = records()
+        assert (row["basis"], row["total"], row["usage"]) == ("reported", "0.002362500000", None)
+
+    def test_pending_requests_are_read_in_pages_and_by_their_object(self, make: Make) -> None:
+        facts = DeferredRatingFacts(output_bytes=9, key_id="0123456789ab")
+
+        async def run() -> tuple[list[list[str]], list[PendingRequest | None]]:
+            ledger = make()
+            await ledger.open()
+            for number in range(5):
+                record = make_record(make_intent(f"r{number}"), object_id=f"resp_{number}", cost=FREE)
+                pending = replace(record, basis=Basis.PENDING, deferred_facts=facts)
+                await ledger.finish(record if number == 2 else pending)
+            pages, after = [], 0
+            while page := await ledger.pending_requests(3, after):
+                pages.append([request.request_id for request in page])
+                after = page[-1].seq
+            found = [
+                await ledger.pending_request("openai", "resp_4"),
+                await ledger.pending_request("openai", "resp_2"),
+                await ledger.pending_request("anthropic", "resp_4"),
+            ]
+            await ledger.close()
+            return pages, found
+
+        pages, (found, *others) = asyncio.run(run())
+
+        assert pages == [["r0", "r1", "r3"], ["r4"]]
+        assert found is not None
+        assert (found.request_id, found.deferred_facts) == ("r4", facts)
+        assert others == [None, None]
 
     def test_object_belongs_to_the_project_that_created_it(self, make: Make) -> None:
         other = make_intent("r2", caller=Caller("project-b", user="eve@example.com"))

@@ -14,7 +14,7 @@ from tornado_proxy.ledger.database import StoreError
 from tornado_proxy.ledger.schema import prepare
 from tornado_proxy.ledger.sqlite.backend import SqliteBackend
 
-TABLES = {"meta", "intents", "records", "settlements", "objects"}
+TABLES = {"meta", "intents", "records", "settlements", "given_up", "objects"}
 
 
 def prepare_file(path: Path) -> frozenset[str]:
@@ -54,6 +54,17 @@ def test_missing_column_is_added(tmp_path: Path, column: str) -> None:
     LedgerUnderTest(path, fsync=False).write(make_intent("r2"))
 
     assert [(row["request_id"], row[column]) for row in read_bills(path)] == [("r1", None), ("r2", None)]
+
+
+def test_database_of_an_earlier_version_gets_the_table_of_requests_that_were_given_up(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    LedgerUnderTest(path, fsync=False).write(make_intent("r1"))
+    run_script(path, "DROP VIEW bills; DROP TABLE given_up;")
+
+    LedgerUnderTest(path, fsync=False).write(make_intent("r2"))
+
+    assert [row["request_id"] for row in read_bills(path)] == ["r1", "r2"]
+    assert prepare_file(path) >= TABLES
 
 
 def test_database_of_another_program_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,10 +18,13 @@ from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
 from tornado_proxy.domain.request import DeferredRatingFacts, RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
+from tornado_proxy.metering.passing_usage import PassingUsage
 from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
 from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
-from tornado_proxy.providers.contract import Endpoint, ResponseHead
+from tornado_proxy.providers.contract import DeferredUsage, Endpoint, ResponseHead
 from tornado_proxy.providers.openai.endpoints import OPENAI_ENDPOINTS
+from tornado_proxy.providers.registry import PROVIDERS
+from tornado_proxy.providers.route_table import RouteTable
 
 START = datetime(2026, 11, 23, 10, tzinfo=UTC)
 FACTS = RequestFacts(model="gpt-4o-mini", body_bytes=60)
@@ -298,3 +302,37 @@ def test_second_end_changes_no_usage_and_no_price(tariff: Tariff) -> None:
     )
     assert meter.close(left) == second
     assert second.cost is first.cost
+
+
+def test_pending_record_names_the_key_and_the_output_that_has_passed(tariff: Tariff) -> None:
+    responses = RouteTable(PROVIDERS).find_http_endpoint("openai", "POST", "/v1/responses")
+    assert responses is not None
+    facts = RequestFacts(model="gpt-4o-mini", background=True, body_bytes=40)
+    meter = RequestMeter(INTENT, responses, facts, tariff, key_id="0123456789ab")
+    meter.response_started(ResponseHead(200, "text/event-stream"))
+    for event in (
+        {"type": "response.created", "response": {"id": "resp_1", "status": "in_progress"}},
+        {"type": "response.output_text.delta", "delta": "a" * 100},
+    ):
+        meter.feed(b"data: %b\n\n" % json.dumps(event).encode())
+
+    record = meter.close(DONE)
+
+    assert (record.basis, record.object_id) == (Basis.PENDING, "resp_1")
+    assert record.deferred_facts == DeferredRatingFacts(body_bytes=40, output_bytes=100, key_id="0123456789ab")
+
+
+def test_failure_of_a_reader_of_passing_usage_does_not_touch_the_request(
+    tariff: Tariff, caplog: pytest.LogCaptureFixture
+) -> None:
+    deferred = DeferredUsage(str, bool, lambda _facts, _head: FailingReader("feed"), 1.0)
+    reports: list[UsageReport] = []
+    meter = RequestMeter(
+        INTENT, CHAT, FACTS, tariff, watched=PassingUsage(deferred, FACTS, reports.append, "req_before")
+    )
+
+    record = meter_response(meter, RESPONSE)
+
+    assert (record.basis, reports) == (Basis.REPORTED, [])
+    (line,) = caplog.records
+    assert (line.getMessage(), vars(line)["request_id"]) == ("usage reader failed", "req_before")

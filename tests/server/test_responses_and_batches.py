@@ -74,3 +74,31 @@ def test_project_cancels_and_deletes_its_own_batches(proxy: ProxyProcess) -> Non
         cancelled = claude.messages.batches.cancel(batch.id)
 
         assert cancelled.processing_status in ("canceling", "ended")
+
+
+def test_background_response_is_billed_although_its_client_deletes_it(gpt: openai.OpenAI, proxy: ProxyProcess) -> None:
+    raw = gpt.responses.with_raw_response.create(model="gpt-5-mini", input="Hello " * 50, background=True)
+
+    gpt.responses.delete(raw.parse().id)
+
+    record = record_of(proxy, raw)
+    assert record["basis"] == "estimated"
+    assert Decimal(record["subtotal"]) > 0
+
+
+def test_usage_of_a_cancelled_response_is_billed(gpt: openai.OpenAI, proxy: ProxyProcess) -> None:
+    raw = gpt.responses.with_raw_response.create(model="gpt-5-mini", input="Hello " * 50, background=True)
+
+    gpt.responses.cancel(raw.parse().id)
+    gpt.responses.delete(raw.parse().id)
+
+    assert Decimal(record_of(proxy, raw)["subtotal"]) > 0
+
+
+def test_batch_that_runs_is_not_deleted(proxy: ProxyProcess) -> None:
+    with anthropic.Anthropic(base_url=proxy.base_url + "/anthropic", api_key=mint(), max_retries=0) as claude:
+        message = {"model": "claude-haiku-4-5", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
+        batch = claude.messages.batches.create(requests=[{"custom_id": "a", "params": message}])  # type: ignore[typeddict-item]
+
+        with pytest.raises(anthropic.ConflictError, match="has not ended"):
+            claude.messages.batches.delete(batch.id)

@@ -13,9 +13,11 @@
     │   │   ├── RequestTimeout          408
     │   │   ├── BodyTooLarge            413
     │   │   ├── UpgradeRequired         426
-    │   │   └── RateLimited             429
+    │   │   ├── RateLimited             429
+    │   │   └── UsagePending            409
     │   ├── ServiceError            the proxy cannot serve the request now; the caller may retry
     │   │   ├── LedgerUnavailable       503
+    │   │   ├── KeyNotConfigured        503
     │   │   ├── Overloaded              503
     │   │   └── Draining                503
     │   └── UpstreamError           the provider is unreachable, or its response is incomplete
@@ -160,6 +162,13 @@ class RateLimited(CallerError):
     code = "rate_limited"
 
 
+class UsagePending(CallerError):
+    """409: the usage of the object is not known yet, so a request that would end it is not sent."""
+
+    status = 409
+    code = "usage_pending"
+
+
 class ServiceError(RequestError):
     """503: the proxy cannot serve the request now.  Nothing was sent to the provider, so a retry costs nothing."""
 
@@ -171,6 +180,12 @@ class LedgerUnavailable(ServiceError):
     """503: the ledger cannot be written, so the proxy starts no request."""
 
     code = "ledger_unavailable"
+
+
+class KeyNotConfigured(ServiceError):
+    """503: the provider key that an earlier request was made with is not configured any more."""
+
+    code = "provider_not_configured"
 
 
 class Overloaded(ServiceError):

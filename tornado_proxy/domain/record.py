@@ -88,6 +88,7 @@ class RequestRecord:
 class PendingRequest:
     """A request whose usage the provider reports later.
 
+    seq: the number of its record in the ledger; 0 for a record that may not be written yet.
     endpoint: the path of the request.
     object_id: the provider's id of the object that has the usage.
     deferred_facts: facts of the request that the later response may not repeat.
@@ -101,11 +102,32 @@ class PendingRequest:
     model_requested: str | None
     started_at: datetime
     deferred_facts: DeferredRatingFacts = field(default_factory=DeferredRatingFacts)
+    seq: int = 0
+
+    @classmethod
+    def of(cls, record: RequestRecord) -> PendingRequest | None:
+        """Return the pending request of a record; None if its usage is known, or its object is not."""
+        if record.basis is not Basis.PENDING or record.object_id is None:
+            return None
+        intent = record.intent
+        return cls(
+            intent.request_id,
+            intent.caller.project_id,
+            intent.provider,
+            intent.endpoint,
+            record.object_id,
+            intent.model_requested,
+            intent.started_at,
+            record.deferred_facts or DeferredRatingFacts(),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """The final figures of a pending record.  The first one of a request is stored, and replaces the record's own."""
+    """The final figures of a pending record.  The first one of a request is stored, and replaces the record's own.
+
+    final: False for the figures of a request that was given up: they are shown until a final settlement is stored.
+    """
 
     request_id: str
     model: str | None
@@ -115,3 +137,4 @@ class Settlement:
     usage: str | None = None
     faults: tuple[str, ...] = ()
     estimate_method: str | None = None
+    final: bool = True

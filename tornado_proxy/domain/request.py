@@ -46,6 +46,7 @@ class RequestFacts:
     `inferred` are quantities that only the request states (characters to speak, seconds of uploaded audio).
     `references` are ids of provider objects that the body names; they must belong to the project.
     `session_query` is the query string for a WebSocket to the realtime session that the body describes.
+    `seen_output_bytes` is the length of output text that earlier responses of the same work have shown.
     """
 
     model: str | None = None
@@ -61,6 +62,7 @@ class RequestFacts:
     references: tuple[str, ...] = ()
     response_format: str | None = None
     session_query: str | None = None
+    seen_output_bytes: int = 0
 
 
 #: Nothing is known of the request.
@@ -73,20 +75,30 @@ class DeferredRatingFacts:
 
     `terms` are those of RequestFacts; the ledger stores their service tier and cache lifetime.
     `image_model` is the model requested for the image tool, or the one that was admitted by default.
+    `output_bytes` is the length of the output text that has passed: an estimate, if the usage never arrives.
+    `key_id` is the fingerprint of the provider key that made the request, None for a record of an earlier version.
     """
 
     terms: Terms = NO_TERMS
     image_model: str | None = None
     body_bytes: int = 0
+    output_bytes: int = 0
+    key_id: str | None = None
 
     @classmethod
-    def of(cls, facts: RequestFacts) -> DeferredRatingFacts:
-        """Return the part of `facts` that a pending record stores."""
+    def of(cls, facts: RequestFacts, output_bytes: int = 0) -> DeferredRatingFacts:
+        """Return the part of `facts` that a pending record stores, and the length of the output that has passed."""
         # The usage reader prefers the model that the response names, and falls back to this one.
         image_models = (spend.model for spend in facts.spends if spend.role == IMAGE_TOOL_ROLE)
-        return cls(facts.terms, next(image_models, None), facts.body_bytes)
+        return cls(facts.terms, next(image_models, None), facts.body_bytes, output_bytes)
 
     def facts(self, model: str | None) -> RequestFacts:
         """Return facts for a usage reader of a request that asked for `model`."""
         spends = () if self.image_model is None else (Spend(self.image_model, frozenset(), role=IMAGE_TOOL_ROLE),)
-        return RequestFacts(model=model, spends=spends, terms=self.terms, body_bytes=self.body_bytes)
+        return RequestFacts(
+            model=model,
+            spends=spends,
+            terms=self.terms,
+            body_bytes=self.body_bytes,
+            seen_output_bytes=self.output_bytes,
+        )

@@ -90,6 +90,7 @@ class UsageReport:
     the created object, `objects` the ids of other created objects (output items, containers).  `id_from_caller` is True
     if the caller may have chosen `object_id`: then the provider has created no object of that id.
     `failed` is True if the response ends with an error of the provider, though its HTTP status says 200.
+    `output_bytes` is the length of the output text if usage is pending or missing.
     `faults` describe statements that do not add up.  `estimate_method` is set if `basis` is ESTIMATED.
     """
 
@@ -103,3 +104,4 @@ class UsageReport:
     estimate_method: str | None = None
     faults: tuple[str, ...] = ()
     failed: bool = False
+    output_bytes: int = 0

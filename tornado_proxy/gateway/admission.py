@@ -28,6 +28,7 @@ from tornado_proxy.gateway.context import RequestContext, RequestHead, make_cont
 from tornado_proxy.gateway.object_ownership import ObjectOwnership
 from tornado_proxy.gateway.realtime.live_calls import LiveCalls
 from tornado_proxy.gateway.recorder import Recorder
+from tornado_proxy.metering.deferred_settlement import DeferredSettlement
 from tornado_proxy.providers.contract import (
     ClientFrame,
     Endpoint,
@@ -91,8 +92,14 @@ class Admission:
     """Admits requests, upgrades and frames."""
 
     def __init__(
-        self, ownership: ObjectOwnership, live_calls: LiveCalls, capacity: Capacity, recorder: Recorder
+        self,
+        ownership: ObjectOwnership,
+        live_calls: LiveCalls,
+        capacity: Capacity,
+        recorder: Recorder,
+        settlement: DeferredSettlement,
     ) -> None:
+        self._settlement = settlement
         self._ownership = ownership
         self._live_calls = live_calls
         self._capacity = capacity
@@ -143,7 +150,7 @@ class Admission:
 
         Raises:
             CallerError: the body cannot be parsed, a model is not granted or not priced, an object is not
-                the project's.
+                the project's, or its usage must be known before it is deleted.
             ServiceError: the provider is not configured, or the ledger cannot store the intent.
         """
         parsed = await _parse(context, await _decode(context, body))
@@ -166,9 +173,16 @@ class Admission:
         if parsed.facts.references or isinstance(context.endpoint.objects, OwnedObject | OwnedList):
             await self._ownership.require_own(context, parsed.facts.references)
             visible_objects = await self._ownership.visible_objects(context)
+        await self._settle_object(context)
         intent = request_intent(context, parsed.facts, request_id, context.head.received_at)
         await self._recorder.begin(intent)
         return AdmittedRequest(context, parsed.facts, intent, access, upstream, visible_objects)
+
+    async def _settle_object(self, context: RequestContext[HttpEndpoint]) -> None:
+        """Settle the object in the path if the request would delete it: its usage cannot be fetched afterwards."""
+        deferred, object_id = context.endpoint.ends_usage, context.path_id
+        if deferred is not None and object_id is not None:
+            await self._settlement.settle_before_delete(context.provider.name, object_id, deferred)
 
     async def admit_upgrade(
         self, context: RequestContext[WebSocketEndpoint], subprotocols: tuple[str, ...]

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from tornado_proxy.domain.errors import RequestError
 from tornado_proxy.domain.record import RequestIntent, RequestRecord
+from tornado_proxy.domain.usage import Basis
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.observability import access_log
 from tornado_proxy.observability.access_log import UNKNOWN_LINE, RequestLine
@@ -56,10 +57,12 @@ class RecordListeners:
     Attributes:
         object_created: (provider, object id, project id), when a response names an object that its request created.
         object_requested: (object id), when a request to the object's own path has ended.
+        usage_pending: (record), when a request has ended whose usage the provider reports later.
     """
 
     object_created: Callable[[str, str, str], None]
     object_requested: Callable[[str], None]
+    usage_pending: Callable[[RequestRecord], None] = lambda _: None
 
 
 class Recorder:
@@ -83,7 +86,11 @@ class Recorder:
 
     def write_ahead(self, finished: FinishedRequest) -> None:
         """Make the record of a complete response durable, before the client has the last byte; finish() comes later."""
-        self._ledger.write_ahead(_redact(finished.record, finished.redaction))
+        record = _redact(finished.record, finished.redaction)
+        self._ledger.write_ahead(record)
+        if record.basis is Basis.PENDING:
+            # With the last byte the client can delete the object.
+            self._listeners.usage_pending(record)
 
     def finish(self, finished: FinishedRequest) -> None:
         """Record the end of a request whose intent was begun."""
@@ -91,6 +98,8 @@ class Recorder:
         for object_id in record.created_objects:
             self.created(record.intent, object_id)
         self._ledger.finish(record)
+        if record.basis is Basis.PENDING:
+            self._listeners.usage_pending(record)  # no effect if write_ahead() has called it
         if finished.requested_object is not None:
             self._listeners.object_requested(finished.requested_object)
         access_log.log_request(record, finished.config_generation)

@@ -9,6 +9,7 @@ from tornado_proxy.gateway.capacity import ArrivingBytes, Capacity, DrainLimiter
 from tornado_proxy.gateway.realtime.live_calls import LiveCalls
 from tornado_proxy.gateway.recorder import Recorder
 from tornado_proxy.ledger.protocol import Ledger
+from tornado_proxy.metering.deferred_settlement import DeferredSettlement
 from tornado_proxy.snapshot import SnapshotHolder
 from tornado_proxy.upstream.http.client import UpstreamClient
 
@@ -26,3 +27,4 @@ class Services:
     capacity: Capacity
     arriving: ArrivingBytes
     drains: DrainLimiter
+    settlement: DeferredSettlement

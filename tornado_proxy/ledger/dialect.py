@@ -142,6 +142,10 @@ CREATE TRIGGER IF NOT EXISTS settlements_keep BEFORE UPDATE ON settlements
     BEGIN SELECT RAISE(ABORT, 'settlements are append-only'); END;
 CREATE TRIGGER IF NOT EXISTS settlements_stay BEFORE DELETE ON settlements
     BEGIN SELECT RAISE(ABORT, 'settlements are append-only'); END;
+CREATE TRIGGER IF NOT EXISTS given_up_keep BEFORE UPDATE ON given_up
+    BEGIN SELECT RAISE(ABORT, 'given_up are append-only'); END;
+CREATE TRIGGER IF NOT EXISTS given_up_stay BEFORE DELETE ON given_up
+    BEGIN SELECT RAISE(ABORT, 'given_up are append-only'); END;
 """,
     inserts=_sqlite_inserts,
     deletes=_sqlite_deletes,
@@ -160,6 +164,8 @@ CREATE OR REPLACE FUNCTION append_only() RETURNS trigger LANGUAGE plpgsql AS
 CREATE OR REPLACE TRIGGER records_keep BEFORE UPDATE OR DELETE OR TRUNCATE ON records
     FOR EACH STATEMENT EXECUTE FUNCTION append_only();
 CREATE OR REPLACE TRIGGER settlements_keep BEFORE UPDATE OR DELETE OR TRUNCATE ON settlements
+    FOR EACH STATEMENT EXECUTE FUNCTION append_only();
+CREATE OR REPLACE TRIGGER given_up_keep BEFORE UPDATE OR DELETE OR TRUNCATE ON given_up
     FOR EACH STATEMENT EXECUTE FUNCTION append_only();
 """,
     inserts=_postgres_inserts,

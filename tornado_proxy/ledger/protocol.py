@@ -57,11 +57,17 @@ class Ledger(Protocol):
     def settle(self, settlement: Settlement) -> asyncio.Future[None]:
         """Store the settlement of a pending record, as finish() stores a record.
 
-        Only the first settlement of a request is stored.
+        Only the first final settlement of a request is stored, and the first one that is not final.
         """
 
-    async def pending_requests(self, limit: int) -> list[PendingRequest]:
-        """Return up to `limit` requests whose usage the provider reports later, oldest first."""
+    async def pending_requests(self, limit: int, after: int = 0) -> list[PendingRequest]:
+        """Return up to `limit` requests whose usage the provider reports later, oldest first, with seq > `after`.
+
+        Requests that were given up are among them: they can be settled later.
+        """
+
+    async def pending_request(self, provider: str, object_id: str) -> PendingRequest | None:
+        """Return the request that created an object if its usage is not known yet, else None."""
 
     async def owner_of(self, provider: str, object_id: str) -> str | None:
         """Return the project that created an object of the provider; None for an unknown object."""

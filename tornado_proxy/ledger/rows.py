@@ -137,8 +137,9 @@ def make_record_row(record: RequestRecord) -> dict[str, object]:
 
 
 def make_settlement_row(settlement: Settlement) -> dict[str, object]:
-    """Return the row of a settlement."""
+    """Return the row of a settlement.  Its member `final`, which is no column, is False if the request was given up."""
     return {
+        "final": settlement.final,
         "request_id": settlement.request_id,
         "model": settlement.model,
         "basis": settlement.basis.value,
@@ -176,7 +177,13 @@ def read_deferred_facts(text: str | None) -> DeferredRatingFacts:
         return DeferredRatingFacts()
     members = json.loads(text)
     terms = Terms(service_tier=members.get("service_tier"), cache_ttl=members.get("cache_ttl"))
-    return DeferredRatingFacts(terms, members.get("image_model"), members.get("body_bytes", 0))
+    return DeferredRatingFacts(
+        terms,
+        members.get("image_model"),
+        members.get("body_bytes", 0),
+        members.get("output_bytes", 0),
+        members.get("key_id"),
+    )
 
 
 def _deferred_facts_text(facts: DeferredRatingFacts) -> str:
@@ -186,6 +193,8 @@ def _deferred_facts_text(facts: DeferredRatingFacts) -> str:
             "cache_ttl": facts.terms.cache_ttl,
             "image_model": facts.image_model,
             "body_bytes": facts.body_bytes,
+            "output_bytes": facts.output_bytes,
+            "key_id": facts.key_id,
         }
     )
 

@@ -4,6 +4,7 @@ intents       requests under way.  The transaction that writes a record deletes 
               process of an intent is found dead
 records       append-only: triggers refuse UPDATE and DELETE, and a second record of a request is ignored
 settlements   append-only: the final figures of pending records, one row each
+given_up      append-only: figures of pending records that are shown until there are final ones
 bills         view: records, with the figures of their settlements, and lost intents as `unsettled`
 objects       the project that created each object of a provider
 meta          schema version
@@ -25,6 +26,7 @@ SCHEMA_VERSION = 1
 INSERT_INTENTS = Insert("intents", (*INTENT_COLUMNS, "writer"), "request_id")
 INSERT_RECORDS = Insert("records", RECORD_COLUMNS, "request_id")
 INSERT_SETTLEMENTS = Insert("settlements", ("request_id", *SETTLED_COLUMNS, "settled_at"), "request_id")
+INSERT_GIVEN_UP = Insert("given_up", ("request_id", *SETTLED_COLUMNS, "settled_at"), "request_id")
 INSERT_OBJECTS = Insert("objects", OBJECT_COLUMNS, "provider, object_id")
 
 SET_META = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
@@ -42,7 +44,8 @@ def _cast_column(sql: str, name: str) -> str:
 def _record_column(name: str) -> str:
     """Return SQL of a column of `bills` for a record."""
     # A CASE and not coalesce(): a settlement may set a column to NULL.
-    either = f'CASE WHEN s.request_id IS NULL THEN r."{name}" ELSE s."{name}" END'
+    cases = f'WHEN s.request_id IS NOT NULL THEN s."{name}" WHEN g.request_id IS NOT NULL THEN g."{name}"'
+    either = f'CASE {cases} ELSE r."{name}" END'
     return _cast_column(either, name) if name in SETTLED_COLUMNS else f'r."{name}"'
 
 
@@ -67,6 +70,7 @@ def _lost_column(name: str) -> str:
 _BILLS = (
     f"SELECT r.seq AS seq, {', '.join(_record_column(name) for name in RECORD_COLUMNS)} "  # noqa: S608  # names of ours
     "FROM records r LEFT JOIN settlements s ON s.request_id = r.request_id "
+    "LEFT JOIN given_up g ON g.request_id = r.request_id "
     f"UNION ALL SELECT {_cast_column('NULL', 'seq')}, {', '.join(_lost_column(name) for name in RECORD_COLUMNS)} "
     "FROM intents i WHERE i.lost_at IS NOT NULL"
 )
@@ -78,28 +82,36 @@ CREATE VIEW bills AS {_BILLS};
 """
 
 
-def _create_tables(sql: Dialect) -> str:
-    def columns(names: Iterable[str]) -> str:
-        return ", ".join(f'"{name}" {sql.number if name == "status" else sql.text}' for name in names)
+def _describe_columns(names: Iterable[str], sql: Dialect) -> str:
+    return ", ".join(f'"{name}" {sql.number if name == "status" else sql.text}' for name in names)
 
+
+def _create_settlements(table: str, sql: Dialect) -> str:
+    return f"""
+CREATE TABLE {table} (
+    request_id {sql.text} PRIMARY KEY,
+    {_describe_columns(SETTLED_COLUMNS, sql)},
+    settled_at {sql.text} NOT NULL
+) {sql.keyed_table_end};
+"""
+
+
+def _create_tables(sql: Dialect) -> str:
     return f"""
 CREATE TABLE meta (key {sql.text} PRIMARY KEY, value {sql.text} NOT NULL) {sql.table_end};
 CREATE TABLE intents (
     request_id {sql.text} PRIMARY KEY,
     writer {sql.text} NOT NULL,
     lost_at {sql.text},
-    {columns(INTENT_COLUMNS[1:])}
+    {_describe_columns(INTENT_COLUMNS[1:], sql)}
 ) {sql.keyed_table_end};
-CREATE TABLE records (seq {sql.sequence}, {columns(RECORD_COLUMNS)}) {sql.table_end};
+CREATE TABLE records (seq {sql.sequence}, {_describe_columns(RECORD_COLUMNS, sql)}) {sql.table_end};
 CREATE UNIQUE INDEX records_request ON records (request_id);
 CREATE INDEX records_project ON records (project_id, started_at);
 CREATE INDEX records_time ON records (started_at);
 CREATE INDEX records_pending ON records (request_id) WHERE basis = 'pending';
-CREATE TABLE settlements (
-    request_id {sql.text} PRIMARY KEY,
-    {columns(SETTLED_COLUMNS)},
-    settled_at {sql.text} NOT NULL
-) {sql.keyed_table_end};
+{_create_settlements("settlements", sql)}
+{_create_settlements("given_up", sql)}
 CREATE TABLE objects (
     provider {sql.text} NOT NULL,
     object_id {sql.text} NOT NULL,
@@ -140,6 +152,8 @@ def prepare(db: Database, backend: Backend) -> None:
             "install the version that wrote it, or a later one"
         )
     added = "".join(_add_columns(db, backend.dialect))
+    if "given_up" not in tables:
+        added += _create_settlements("given_up", backend.dialect) + backend.dialect.guards
     if added:
         # The view names every column, so it is made anew.  Nothing else is altered: records are append-only.
         db.run_script(f"DROP VIEW IF EXISTS bills; {added} {_VIEW}")

@@ -15,6 +15,7 @@ from tornado_proxy.domain.cost import Cost, bill
 from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
 from tornado_proxy.domain.request import DeferredRatingFacts, RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
+from tornado_proxy.metering.passing_usage import PassingUsage
 from tornado_proxy.observability import metrics
 from tornado_proxy.pricing.book.price_book import Tariff
 from tornado_proxy.providers.contract import HttpEndpoint, ResponseHead, UsageReader
@@ -50,16 +51,39 @@ class RequestMeter:
         "_endpoint",
         "_facts",
         "_failed",
+        "_key_id",
         "_provider_failed",
         "_reader",
         "_record",
         "_tariff",
         "_unread",
+        "_watched",
         "intent",
     )
 
-    def __init__(self, intent: RequestIntent, endpoint: HttpEndpoint, facts: RequestFacts, tariff: Tariff) -> None:
+    def __init__(  # two of them are set for a few endpoints only
+        self,
+        intent: RequestIntent,
+        endpoint: HttpEndpoint,
+        facts: RequestFacts,
+        tariff: Tariff,
+        *,
+        key_id: str | None = None,
+        watched: PassingUsage | None = None,
+    ) -> None:
+        """Meter a request.
+
+        Args:
+            intent: The intent of the request.
+            endpoint: The endpoint that serves it.
+            facts: The facts of its body.
+            tariff: The prices.
+            key_id: The fingerprint of its provider key, for a record that is settled later.
+            watched: Reads the usage of an earlier request in the same response.
+        """
         self.intent = intent
+        self._key_id = key_id
+        self._watched = watched
         self._endpoint = endpoint
         self._facts = facts
         self._tariff = tariff
@@ -74,14 +98,20 @@ class RequestMeter:
     def response_started(self, head: ResponseHead) -> None:
         """Choose the usage reader by the response head."""
         self._reader = self._endpoint.usage_reader(self._facts, head)
+        if self._watched is not None:
+            self._watched.response_started(head)
 
     def unreadable(self, reason: str) -> None:
         """Stop reading: the body is in a form that no reader understands, so its usage is unknown."""
         self._reader = None
         self._unread = reason
+        if self._watched is not None:
+            self._watched.stop()
 
     def feed(self, data: bytes) -> None:
         """Read the next body bytes."""
+        if self._watched is not None:
+            self._watched.feed(data)
         if self._reader is None or self._failed:
             return
         try:
@@ -106,11 +136,16 @@ class RequestMeter:
         """
         if self._record is not None:
             return _with_end(self._record, self._with_provider_failure(end))
+        if self._watched is not None:
+            self._watched.close(complete=self._complete)
         report = self._report(end)
         self._provider_failed = report.failed
         end = self._with_provider_failure(end)
-        self._record = rated_record(self.intent, report, self._facts, self._tariff, end)
-        return self._record
+        record = rated_record(self.intent, report, self._facts, self._tariff, end)
+        if record.deferred_facts is not None:
+            record = replace(record, deferred_facts=replace(record.deferred_facts, key_id=self._key_id))
+        self._record = record
+        return record
 
     def _with_provider_failure(self, end: RequestEnd) -> RequestEnd:
         """Return `end` with the outcome of a response that was delivered whole and ends with an error."""
@@ -164,7 +199,7 @@ def rated_record(
         id_from_caller=report.id_from_caller,
         upstream_request_id=end.upstream_request_id,
         faults=(*([end.broken_by] if end.broken_by else ()), *report.faults, *cost.faults, *cost.notes),
-        deferred_facts=DeferredRatingFacts.of(facts) if basis is Basis.PENDING else None,
+        deferred_facts=DeferredRatingFacts.of(facts, report.output_bytes) if basis is Basis.PENDING else None,
     )
 
 

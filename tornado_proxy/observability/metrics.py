@@ -6,6 +6,7 @@ label naming".
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import TypeVar
 
@@ -51,6 +52,12 @@ def flush() -> None:
     _ended.clear()
 
 
+def set_pending(counts: Mapping[str, int]) -> None:
+    """Set PENDING_REQUESTS from the number of requests in each state."""
+    for state, number in counts.items():
+        PENDING_REQUESTS.labels(state).set(number)
+
+
 #: Buckets in seconds, from an error response of the proxy to a long reasoning stream.
 _DURATION_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
@@ -74,6 +81,9 @@ DURATION = Histogram(
     buckets=_DURATION_BUCKETS_S,
 )
 UNPRICED = Counter("llm_proxy_unpriced_total", "Records with an unknown cost (basis unsettled)", ["provider"])
+PENDING_REQUESTS = Gauge(
+    "llm_proxy_pending_requests", "Requests whose usage the provider reports later, by why it is not known", ["state"]
+)
 READER_FAILURES = Counter("llm_proxy_reader_failures_total", "Usage readers that failed; their responses were relayed")
 TASK_FAILURES = Counter("llm_proxy_task_failures_total", "Background tasks that failed", ["task"])
 LEDGER_HEALTHY = Gauge("llm_proxy_ledger_healthy", "1 if the ledger can be written, 0 while new requests get 503")

@@ -124,6 +124,10 @@ class DeferredUsage:
 
     `state` is the path to poll and `finished` reads its response.  `results` is the path that then states usage, None
     if the state itself does; `reader` reads it.  Polls are at most `max_interval_s` apart.
+
+    `cancel` is the path to which a POST ends running work, None if a client must wait for its end.  `check` compares
+    the report of the results with the state: it returns what is missing, None if nothing is.  `estimate` reports what
+    the facts alone tell, for an object that the provider no longer has.
     """
 
     state: Callable[[str], str]
@@ -131,6 +135,9 @@ class DeferredUsage:
     reader: MakeReader
     max_interval_s: float
     results: Callable[[str], str] | None = None
+    cancel: Callable[[str], str] | None = None
+    check: Callable[[bytes, UsageReport], str | None] | None = None
+    estimate: Callable[[RequestFacts], UsageReport] | None = None
 
     def usage_reader(self, facts: RequestFacts, head: ResponseHead) -> UsageReader:
         """Return the reader of the usage: a FreeReader for an error status."""
@@ -276,7 +283,9 @@ class HttpEndpoint:
 
     `path` is the provider's own, with `{id}` for one path segment: "/v1/responses/{id}".  `parse` is None if no body is
     read.  Requests are charged if `reader` is set (from the response) or `sideband` is (from its frames); else they are
-    free.  `deferred_usage` is set if usage can come after the response.  `priced_as` is the endpoint of the price list
+    free.  `deferred_usage` is set if usage can come after the response.  `shows_usage` is set if the response can state
+    the deferred usage of the object in the path, `ends_usage` if the usage cannot be fetched after the request, which
+    deletes the object.  `priced_as` is the endpoint of the price list
     whose prices hold, "" for `path`.  `session_keys`: short-lived keys of ours are accepted.
     """
 
@@ -288,6 +297,8 @@ class HttpEndpoint:
     reader: MakeReader | None = None
     sideband: Sideband | None = None
     deferred_usage: DeferredUsage | None = None
+    shows_usage: DeferredUsage | None = None
+    ends_usage: DeferredUsage | None = None
     response_edits: ResponseEdits = ResponseEdits()
     objects: OwnedObject | OwnedList | ModelList | ModelObject | None = None
     priced_as: str = ""

@@ -1,7 +1,7 @@
 """Choose the provider key, base URL and headers of every request that goes to a provider.
 
     client request   the project's own key, else the server's; a short-lived key of ours opens the provider's own
-    settlement       the project's own key, else the server's
+    settlement       the key that made the request, by its fingerprint
     realtime call    the key that made the call, then the project's or the server's
 
 Nothing else in the program puts a provider key into a request.
@@ -9,13 +9,14 @@ Nothing else in the program puts a provider key into a request.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote_plus
 
 from tornado_proxy.auth.credentials import PROJECT_SUBPROTOCOL
 from tornado_proxy.config.settings import ProviderSettings
-from tornado_proxy.domain.errors import BadRequest, ServiceError
+from tornado_proxy.domain.errors import BadRequest, KeyNotConfigured, ServiceError
 from tornado_proxy.domain.identity import Caller, Secret
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.providers.contract import Provider
@@ -39,6 +40,11 @@ class ProviderAccess:
     settings: ProviderSettings
     key: Secret
     key_headers: tuple[tuple[str, Secret], ...]
+
+    @property
+    def key_id(self) -> str:
+        """The fingerprint of the key, which a record may store."""
+        return fingerprint_key(self.key)
 
     def client_request(self, method: str, target: str, headers: Headers, body: bytes) -> UpstreamRequest:
         """Return a client's request to the provider; `headers` come from forwarded_headers()."""
@@ -92,6 +98,38 @@ def project_access(snapshot: Snapshot, provider: Provider, project_id: str) -> P
             code="provider_not_configured",
         )
     return _make_access(snapshot, provider, settings, settings.api_key if own_key is None else own_key)
+
+
+def deferred_access(snapshot: Snapshot, provider: Provider, project_id: str, key_id: str | None) -> ProviderAccess:
+    """Return access with the key whose fingerprint is `key_id`, wherever in the configuration it is now.
+
+    An object belongs to the account of the key that made it: with another key the provider responds with 404, and the
+    id would be shown to another account.  A record of an earlier version names no key: the project's or the server's
+    is used.
+
+    Raises:
+        KeyNotConfigured: no key of the configuration has this fingerprint.
+        ServiceError: the server is not configured for the provider.
+    """
+    access = project_access(snapshot, provider, project_id)
+    if key_id is None or access.key_id == key_id:
+        return access
+    projects = snapshot.projects.values()
+    keys = [
+        access.settings.api_key,
+        *(key for project in projects if (key := project.provider_keys.get(provider.name))),
+    ]
+    for key in keys:
+        if fingerprint_key(key) == key_id:
+            return _make_access(snapshot, provider, access.settings, key)
+    raise KeyNotConfigured(
+        f"the provider key {key_id}, which made the request, is not configured; configure it again until it is settled"
+    )
+
+
+def fingerprint_key(key: Secret) -> str:
+    """Return the first 12 hexadecimal digits of the key's SHA-256: a name that does not reveal the key."""
+    return hashlib.sha256(key.reveal().encode()).hexdigest()[:12]
 
 
 def caller_access(snapshot: Snapshot, provider: Provider, caller: Caller) -> ProviderAccess:

@@ -36,15 +36,17 @@ def connected(store: LedgerUnderTest) -> Iterator[Any]:
         "DELETE FROM records",
         "UPDATE settlements SET total = '0'",
         "DELETE FROM settlements",
+        "UPDATE given_up SET total = '0'",
+        "DELETE FROM given_up",
     ],
 )
 def test_records_and_settlements_cannot_be_changed(store: LedgerUnderTest, sql: str) -> None:
     store.write(make_intent("r1"))
 
     with connected(store) as db:
-        db.execute(
-            "INSERT INTO settlements (request_id, total, settled_at) VALUES ('r1', '1', '2026-03-02T10:00:00.000Z')"
-        )
+        for table in ("settlements", "given_up"):
+            values = "('r1', '1', '2026-03-02T10:00:00.000Z')"
+            db.execute(f"INSERT INTO {table} (request_id, total, settled_at) VALUES {values}")  # noqa: S608  # names of ours
         with pytest.raises((sqlite3.DatabaseError, psycopg.Error), match="are append-only"):
             db.execute(sql)
 

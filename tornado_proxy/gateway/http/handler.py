@@ -21,7 +21,7 @@ from tornado_proxy.gateway.http.relay import HttpRelay, RelayHooks
 from tornado_proxy.gateway.http.response_rewrite import make_rewrite
 from tornado_proxy.gateway.public_url import own_base_url
 from tornado_proxy.gateway.realtime.sideband import CallSideband
-from tornado_proxy.gateway.recorder import FinishedRequest, Recorder
+from tornado_proxy.gateway.recorder import FinishedRequest
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.http_server.response_writer import ResponseWriter
 from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
@@ -40,12 +40,11 @@ class _Recording:
 
     __slots__ = ("_admitted", "_recorder", "_sideband", "meter")
 
-    def __init__(self, admitted: AdmittedRequest, recorder: Recorder, sideband: CallSideband | None) -> None:
+    def __init__(self, admitted: AdmittedRequest, services: Services, sideband: CallSideband | None) -> None:
         self._admitted = admitted
-        self._recorder = recorder
+        self._recorder = services.recorder
         self._sideband = sideband
-        context = admitted.context
-        self.meter = RequestMeter(admitted.intent, context.endpoint, admitted.facts, context.tariff)
+        self.meter = _make_meter(admitted, services)
 
     def write_ahead(self, end: RequestEnd) -> None:
         """Make the record durable; the client gets the last byte next."""
@@ -61,6 +60,16 @@ class _Recording:
             record = replace(record, object_id=self._sideband.call_id)
         requested = context.endpoint.owned_object(context.path_id)
         return FinishedRequest(record, context.snapshot.generation, context.redaction, requested)
+
+
+def _make_meter(admitted: AdmittedRequest, services: Services) -> RequestMeter:
+    """Return the meter of a request, which also reads the usage of an earlier one if the response can state it."""
+    context, endpoint = admitted.context, admitted.context.endpoint
+    watched, object_id = None, context.path_id
+    if endpoint.shows_usage is not None and object_id is not None:
+        watched = services.settlement.watch(context.provider.name, object_id, endpoint.shows_usage)
+    key_id = admitted.access.key_id if endpoint.deferred_usage is not None else None
+    return RequestMeter(admitted.intent, endpoint, admitted.facts, context.tariff, key_id=key_id, watched=watched)
 
 
 class ProxyHandler(BaseHandler):
@@ -182,7 +191,7 @@ class ProxyHandler(BaseHandler):
     async def _relay_and_record(self, admitted: AdmittedRequest) -> None:
         context, services = admitted.context, self.services
         sideband = CallSideband(admitted, services) if context.endpoint.sideband is not None else None
-        recording = _Recording(admitted, services.recorder, sideband)
+        recording = _Recording(admitted, services, sideband)
         hooks = RelayHooks(
             lambda object_id: services.recorder.created(admitted.intent, context.redaction.text(object_id)),
             sideband.response_received if sideband is not None else None,

@@ -162,9 +162,13 @@ class GroupCommitLedger:
         """Store the settlement of a pending record."""
         return self._put(WriteSettlement(make_settlement_row(settlement)))
 
-    async def pending_requests(self, limit: int) -> list[PendingRequest]:
+    async def pending_requests(self, limit: int, after: int = 0) -> list[PendingRequest]:
         """Return up to `limit` requests whose usage the provider reports later, oldest first."""
-        return await self._read(lambda store: store.list_pending(limit))
+        return await self._read(lambda store: store.list_pending(limit, after))
+
+    async def pending_request(self, provider: str, object_id: str) -> PendingRequest | None:
+        """Return the request that created an object if its usage is not known yet, else None."""
+        return await self._read(lambda store: store.find_pending(provider, object_id))
 
     async def owner_of(self, provider: str, object_id: str) -> str | None:
         """Return the project that created an object of the provider; None for an unknown object."""

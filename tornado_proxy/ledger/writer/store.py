@@ -26,6 +26,7 @@ from tornado_proxy.ledger.rows import (
     read_deferred_facts,
 )
 from tornado_proxy.ledger.schema import (
+    INSERT_GIVEN_UP,
     INSERT_INTENTS,
     INSERT_OBJECTS,
     INSERT_RECORDS,
@@ -51,11 +52,13 @@ _SELECT_OWNED = (
     "ON o.provider = r.provider AND o.object_id = r.object_id AND o.request_id = r.request_id "
     "WHERE r.project_id = ? AND r.provider = ? AND r.endpoint = ?"
 )
-_SELECT_PENDING = (
-    "SELECT request_id, project_id, provider, endpoint, object_id, model_requested, started_at, kept_facts "
+_PENDING = (
+    "SELECT request_id, project_id, provider, endpoint, object_id, model_requested, started_at, kept_facts, seq "
     "FROM records WHERE basis = 'pending' AND object_id IS NOT NULL "
-    "AND NOT EXISTS (SELECT 1 FROM settlements s WHERE s.request_id = records.request_id) ORDER BY seq LIMIT ?"
+    "AND NOT EXISTS (SELECT 1 FROM settlements s WHERE s.request_id = records.request_id) "
 )
+_SELECT_PENDING = f"{_PENDING} AND seq > ? ORDER BY seq LIMIT ?"
+_SELECT_PENDING_OBJECT = f"{_PENDING} AND provider = ? AND object_id = ? ORDER BY seq LIMIT 1"
 _SELECT_WRITERS = "SELECT DISTINCT writer FROM intents WHERE lost_at IS NULL"
 _COUNT_INTENTS = "SELECT count(*) FROM intents WHERE writer = ? AND lost_at IS NULL"
 _LOSE_INTENTS = "UPDATE intents SET lost_at = ? WHERE writer = ? AND lost_at IS NULL"
@@ -153,7 +156,8 @@ class Store:
             (INSERT_INTENTS, [(*_intent_values(row), writer) for row in batch.intents]),
             (INSERT_RECORDS, [_record_values(row) for row in batch.records]),
             (INSERT_OBJECTS, [_object_values(row) for record in batch.records for row in make_object_rows(record)]),
-            (INSERT_SETTLEMENTS, [_settlement_values(row) for row in batch.settlements]),
+            (INSERT_SETTLEMENTS, [_settlement_values(row) for row in batch.settlements if row["final"]]),
+            (INSERT_GIVEN_UP, [_settlement_values(row) for row in batch.settlements if not row["final"]]),
         )
         with db.transaction():
             for insert, rows in inserts:
@@ -181,9 +185,16 @@ class Store:
         rows = self._open_db.fetch_rows(_SELECT_OWNED, (project_id, provider, endpoint))
         return frozenset(str(object_id) for (object_id,) in rows)
 
-    def list_pending(self, limit: int) -> list[PendingRequest]:
-        """Return up to `limit` requests whose usage the provider reports later, oldest first."""
-        rows: list[tuple[Any, ...]] = self._open_db.fetch_rows(_SELECT_PENDING, (limit,))
+    def list_pending(self, limit: int, after: int) -> list[PendingRequest]:
+        """Return up to `limit` requests whose usage the provider reports later, oldest first, with seq > `after`."""
+        return self._read_pending(_SELECT_PENDING, (after, limit))
+
+    def find_pending(self, provider: str, object_id: str) -> PendingRequest | None:
+        """Return the request that created an object if its usage is not known yet."""
+        return next(iter(self._read_pending(_SELECT_PENDING_OBJECT, (provider, object_id))), None)
+
+    def _read_pending(self, sql: str, values: Sequence[object]) -> list[PendingRequest]:
+        rows: list[tuple[Any, ...]] = self._open_db.fetch_rows(sql, values)
         return [
             PendingRequest(
                 request_id,
@@ -194,8 +205,9 @@ class Store:
                 model_requested,
                 datetime.fromisoformat(started_at),
                 read_deferred_facts(facts),
+                seq,
             )
-            for request_id, project_id, provider, endpoint, object_id, model_requested, started_at, facts in rows
+            for request_id, project_id, provider, endpoint, object_id, model_requested, started_at, facts, seq in rows
         ]
 
     def settle_orphans(self, now: datetime) -> None:

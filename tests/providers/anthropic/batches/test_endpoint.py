@@ -241,3 +241,25 @@ def test_lines_can_end_with_crlf_and_the_last_one_without_line_end() -> None:
     lines = line("a", "succeeded", model="m", usage=USAGE) + line("b", "succeeded", model="m", usage=USAGE)
 
     assert len(results(lines.replace(b"\n", b"\r\n").rstrip()).items) == 2
+
+
+@pytest.mark.parametrize(
+    ("counts", "fault"),
+    [
+        pytest.param({"succeeded": 2, "errored": 1, "canceled": 0, "expired": 2}, None, id="all are there"),
+        pytest.param(
+            {"succeeded": 3, "errored": 0, "canceled": 0, "expired": 2},
+            "the batch states 3 succeeded, 0 errored, 0 canceled, 2 expired; its results have 5 lines, "
+            "2 of them succeeded",
+            id="one more succeeded",
+        ),
+        pytest.param({"succeeded": 2, "errored": 4}, "4 errored; its results have 5 lines", id="errored are missing"),
+        pytest.param(None, None, id="no counts"),
+    ],
+)
+def test_results_must_have_the_lines_that_the_batch_counts(counts: dict[str, int] | None, fault: str | None) -> None:
+    report = UsageReport(raw='{"results":5,"succeeded":2}')
+
+    found = batches.check_results(json.dumps({"request_counts": counts}).encode(), report)
+
+    assert found == fault if fault is None else fault in (found or "")

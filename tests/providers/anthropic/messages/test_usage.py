@@ -166,9 +166,12 @@ def test_last_fallback_message_names_the_serving_model() -> None:
 
 
 def test_iteration_of_an_unknown_type_is_a_fault() -> None:
-    _, faults = read({"input_tokens": 1, "iterations": [iteration("dream")]})
+    _, faults = read({"input_tokens": 1, "iterations": [iteration("dream"), {"type": []}]})
 
-    assert faults == ["usage.iterations contains the unknown type 'dream'"]
+    assert faults == [
+        "usage.iterations contains the unknown type 'dream'",
+        "usage.iterations contains the unknown type '[]'",
+    ]
 
 
 @pytest.mark.parametrize("value", [-1, "7", 1.5, True, [], {}])

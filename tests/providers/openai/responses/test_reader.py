@@ -95,7 +95,7 @@ def test_a_cache_write_for_twelve_hours_has_its_own_meter():
         pytest.param({"status": "in_progress"}, Basis.PENDING, id="in progress"),
         pytest.param({"status": "failed", "output": []}, Basis.FREE, id="failed before it started"),
         pytest.param({"status": "failed", "output": [{"type": "message"}]}, Basis.ESTIMATED, id="failed later"),
-        pytest.param({"status": "cancelled"}, Basis.UNSETTLED, id="cancelled"),
+        pytest.param({"status": "cancelled"}, Basis.ESTIMATED, id="cancelled"),
         pytest.param({"status": "completed"}, Basis.ESTIMATED, id="completed"),
         pytest.param({"status": "incomplete"}, Basis.ESTIMATED, id="incomplete"),
         pytest.param({"status": 5}, Basis.ESTIMATED, id="not text"),
@@ -259,3 +259,36 @@ def test_only_items_that_the_provider_created_become_the_project_s(kind, created
     report = report_json(response(object=kind, output=output))
 
     assert report.objects == created
+
+
+@pytest.mark.parametrize("facts", [FACTS, RequestFacts(model="gpt-4o", background=True, body_bytes=400)])
+def test_cancelled_stream_is_estimated_by_the_deltas_that_have_passed(facts):
+    deltas = [event("response.output_text.delta", delta="a" * 1000)] * 20
+    created = event("response.created", response=response(status="in_progress"))
+    cancelled = event("response.cancelled", response=response(status="cancelled", usage=None, output=[]))
+
+    report = report_stream(created, *deltas, cancelled, facts=facts)
+
+    assert report.basis is Basis.ESTIMATED
+    assert amounts(report)["output_tokens"] == 5000
+
+
+def test_stream_of_a_background_response_that_breaks_off_keeps_the_length_of_its_output():
+    facts = RequestFacts(model="gpt-4o", background=True)
+    created = event("response.created", response=response(status="in_progress"))
+
+    report = report_stream(created, event("response.output_text.delta", delta="aé"), facts=facts, complete=False)
+
+    assert (report.basis, report.output_bytes) == (Basis.PENDING, 3)
+
+
+def test_cancelled_response_is_estimated_by_the_text_of_its_output():
+    output = [
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "a" * 8}]},
+        {"type": "message", "content": [{"type": "output_text", "text": "b" * 40, "logprobs": [{"text": 1}]}]},
+        {"type": "function_call", "name": "f", "arguments": "c" * 12},
+    ]
+
+    report = report_json(response(usage=None, status="cancelled", output=output))
+
+    assert amounts(report)["output_tokens"] == 16  # 8 + 40 + 12 bytes of text, and the name of the function

@@ -18,7 +18,7 @@ from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, UsageReport
-from tornado_proxy.providers.anthropic.batches.results import BATCH_TIER, make_results_reader
+from tornado_proxy.providers.anthropic.batches.results import BATCH_TIER, ENDED_KINDS, make_results_reader
 from tornado_proxy.providers.anthropic.messages.cache_lifetime import find_cache_ttl
 from tornado_proxy.providers.anthropic.messages.request import MEMBERS, read_facts
 from tornado_proxy.providers.contract import (
@@ -130,6 +130,31 @@ def rewrite_urls(body: bytes, base_url: str) -> bytes:
     return _RESULTS_URL.sub(replace_url, body)
 
 
+def check_results(state: bytes, report: UsageReport) -> str | None:
+    """Return what the results lack of the requests that the state of the batch counts, None if nothing."""
+    counts = (decode_object(state) or {}).get("request_counts")
+    if not isinstance(counts, dict):
+        return None
+    stated = {name: count for name in ENDED_KINDS if isinstance(count := counts.get(name), int)}
+    read = msgspec.json.decode(report.raw or "{}", type=dict[str, int])
+    if (sum(stated.values()), stated.get("succeeded", 0)) == (read.get("results", 0), read.get("succeeded", 0)):
+        return None
+    counted = ", ".join(f"{count} {name}" for name, count in stated.items())
+    return (
+        f"the batch states {counted}; its results have {read.get('results', 0)} lines, "
+        f"{read.get('succeeded', 0)} of them succeeded"
+    )
+
+
+_DEFERRED_USAGE = DeferredUsage(
+    state=lambda batch_id: f"{PATH}/{batch_id}",
+    finished=has_ended,
+    results=lambda batch_id: f"{PATH}/{batch_id}/results",
+    reader=make_results_reader,
+    max_interval_s=MAX_POLL_INTERVAL_S,
+    check=check_results,
+)
+
 _EDITS = ResponseEdits(rewrite_urls=rewrite_urls)
 
 BATCH_ENDPOINTS = (
@@ -138,19 +163,13 @@ BATCH_ENDPOINTS = (
         PATH,
         parse=parse,
         reader=make_reader,
-        deferred_usage=DeferredUsage(
-            state=lambda batch_id: f"{PATH}/{batch_id}",
-            finished=has_ended,
-            results=lambda batch_id: f"{PATH}/{batch_id}/results",
-            reader=make_results_reader,
-            max_interval_s=MAX_POLL_INTERVAL_S,
-        ),
+        deferred_usage=_DEFERRED_USAGE,
         response_edits=_EDITS,
     ),
     # Projects share a provider key, so the provider lists the batches of all of them.
     HttpEndpoint("GET", PATH, objects=OwnedList(PATH), response_edits=_EDITS),
     HttpEndpoint("GET", PATH + "/{id}", objects=OwnedObject(), response_edits=_EDITS),
-    HttpEndpoint("DELETE", PATH + "/{id}", objects=OwnedObject(), response_edits=_EDITS),
+    HttpEndpoint("DELETE", PATH + "/{id}", objects=OwnedObject(), response_edits=_EDITS, ends_usage=_DEFERRED_USAGE),
     HttpEndpoint("POST", PATH + "/{id}/cancel", objects=OwnedObject(), response_edits=_EDITS),
     HttpEndpoint("GET", PATH + "/{id}/results", objects=OwnedObject()),
 )

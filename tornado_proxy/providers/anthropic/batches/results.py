@@ -27,6 +27,9 @@ MAX_LINE_BYTES = 64 * 1024 * 1024
 
 _FREE = frozenset({"errored", "canceled", "expired"})
 
+#: The types of results, which are the members of a batch's `request_counts` that count ended requests.
+ENDED_KINDS = ("succeeded", "errored", "canceled", "expired")
+
 
 def make_results_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
     """Return the reader of a batch's results."""

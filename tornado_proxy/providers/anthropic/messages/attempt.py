@@ -133,5 +133,5 @@ def _ran_tools(message: Mapping[str, object], usage: Mapping[str, object]) -> bo
     """Return True if tools ran at the provider, each of which makes another prompt of the same request."""
     counts = as_object(usage.get("server_tool_use")).values()
     return any(isinstance(count, int) and count > 0 for count in counts) or any(
-        block.get("type") in _PROVIDER_TOOLS for block in as_objects(message.get("content"))
+        as_text(block.get("type")) in _PROVIDER_TOOLS for block in as_objects(message.get("content"))
     )

@@ -126,11 +126,11 @@ class _ItemReader:
         declined: list[str | None] = []
         for run in as_objects(usage.get("iterations")):
             kind, model = run.get("type"), as_text(run.get("model"))
-            if kind in _EXTRA:
+            if as_text(kind) in _EXTRA:
                 # An advisor runs at its own model's standard speed, a compaction at the speed of its response.
                 speed = as_text(usage.get("speed")) if model in (None, attempt.model) else None
                 yield self.read_run(run, speed, model or attempt.model)
-            elif kind not in _SAMPLED:
+            elif as_text(kind) not in _SAMPLED:
                 self._findings.faults.append(f"usage.iterations contains the unknown type {str(kind)[:40]!r}")
             elif attempt.fell_back and model not in (None, attempt.model):
                 if model not in declined:
@@ -153,7 +153,7 @@ class _ItemReader:
         return [
             run
             for run in as_objects(self._usage.get("iterations"))
-            if run.get("type") in _SAMPLED
+            if as_text(run.get("type")) in _SAMPLED
             and (not attempt.fell_back or as_text(run.get("model")) in (None, attempt.model))
         ]
 

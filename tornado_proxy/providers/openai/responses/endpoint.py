@@ -21,7 +21,12 @@ from tornado_proxy.providers.contract import (
     UsageReader,
 )
 from tornado_proxy.providers.openai.responses.hosted_tools import flatten_tools, referenced_containers, tool_spends
-from tornado_proxy.providers.openai.responses.reader import RESPONSE_SHAPE, is_finished, report_response
+from tornado_proxy.providers.openai.responses.reader import (
+    RESPONSE_SHAPE,
+    estimate_seen_output,
+    is_finished,
+    report_response,
+)
 from tornado_proxy.providers.openai.responses.stream_reader import ResponseStreamReader
 from tornado_proxy.providers.openai.shared.response_readers import JsonReader
 from tornado_proxy.providers.openai.shared.text_usage import estimate_text
@@ -147,7 +152,7 @@ def make_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
     return JsonReader(
         RESPONSE_SHAPE,
         lambda response: report_response(facts, response),
-        lambda text_bytes: estimate_text(facts, text_bytes),
+        lambda text_bytes: estimate_text(facts, max(text_bytes, facts.seen_output_bytes)),
     )
 
 
@@ -156,20 +161,28 @@ _DEFERRED_USAGE = DeferredUsage(
     finished=is_finished,
     reader=make_reader,
     max_interval_s=_MAX_POLL_INTERVAL_S,
+    cancel=lambda response_id: f"/v1/responses/{response_id}/cancel",
+    estimate=estimate_seen_output,
 )
 
 
-def _stored_response(method: str, path: str) -> HttpEndpoint:
+def _stored_response(method: str, path: str, *, shows_usage: bool = False, ends_usage: bool = False) -> HttpEndpoint:
     # Free: a response is charged when it is created, not when it is fetched or deleted.
-    return HttpEndpoint(method, path, objects=OwnedObject())
+    return HttpEndpoint(
+        method,
+        path,
+        objects=OwnedObject(),
+        shows_usage=_DEFERRED_USAGE if shows_usage else None,
+        ends_usage=_DEFERRED_USAGE if ends_usage else None,
+    )
 
 
 RESPONSE_ENDPOINTS = (
     HttpEndpoint("POST", "/v1/responses", parse=parse, reader=make_reader, deferred_usage=_DEFERRED_USAGE),
     HttpEndpoint("POST", "/v1/responses/compact", parse=parse, reader=make_reader),
     HttpEndpoint("POST", "/v1/responses/input_tokens", parse=parse, priced_as="/v1/responses"),
-    _stored_response("GET", "/v1/responses/{id}"),
-    _stored_response("DELETE", "/v1/responses/{id}"),
-    _stored_response("POST", "/v1/responses/{id}/cancel"),
+    _stored_response("GET", "/v1/responses/{id}", shows_usage=True),
+    _stored_response("DELETE", "/v1/responses/{id}", ends_usage=True),
+    _stored_response("POST", "/v1/responses/{id}/cancel", shows_usage=True),
     _stored_response("GET", "/v1/responses/{id}/input_items"),
 )

@@ -151,7 +151,7 @@ def _image_model(facts: RequestFacts, response: Mapping[str, object]) -> str:
 
 def ran_hosted_tools(response: Mapping[str, object]) -> bool:
     """Return True if tools ran at the provider: the model reads their results in a prompt of its own."""
-    return any(item.get("type") in _HOSTED_CALLS for item in as_objects(response.get("output")))
+    return any(as_text(item.get("type")) in _HOSTED_CALLS for item in as_objects(response.get("output")))
 
 
 def describe_containers(response: Mapping[str, object]) -> tuple[str, ...]:

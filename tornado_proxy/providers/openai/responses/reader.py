@@ -4,7 +4,6 @@
     completed, incomplete            REPORTED: usage, charged in full
     failed, without output           FREE: no usage, the provider did not start
     queued, in_progress              PENDING: a background response without usage yet
-    cancelled, without usage         UNSETTLED, or ESTIMATED if output was seen
     anything else without usage      ESTIMATED
 
 Source: OpenAI API reference, "The response object" and "Streaming events"; guide "Background mode".
@@ -60,7 +59,7 @@ def report_response(facts: RequestFacts, response: Mapping[str, object]) -> Usag
     """Return the report of a response or compaction object; None if it should have usage and does not."""
     usage = response.get("usage")
     if not isinstance(usage, dict) or not usage:
-        return _report_by_status(response)
+        return _report_by_status(facts, response)
     text_usage = read_text_usage(usage, cache_write=cache_write_meter(facts))
     model = as_text(response.get("model"))
     own_item = UsageItem(
@@ -111,17 +110,19 @@ def estimate_response(facts: RequestFacts, text_bytes: int, response: Mapping[st
     )
 
 
-def _report_by_status(response: Mapping[str, object]) -> UsageReport | None:
+def _report_by_status(facts: RequestFacts, response: Mapping[str, object]) -> UsageReport | None:
     """Return the report of a response without usage if its status explains why, else None."""
     model, object_id, status = (as_text(response.get(name)) for name in ("model", "id", "status"))
     if status in _UNFINISHED_STATUSES:
         return UsageReport(basis=Basis.PENDING, model=model, object_id=object_id)
-    if status == "failed" and not response.get("output"):
+    if status == "failed" and not response.get("output") and not facts.seen_output_bytes:
         return UsageReport(basis=Basis.FREE, model=model, object_id=object_id, failed=True)
-    if status == "cancelled":
-        fault = "the response was cancelled, and the provider did not state its usage"
-        return UsageReport(basis=Basis.UNSETTLED, model=model, object_id=object_id, faults=(fault,))
     return None
+
+
+def estimate_seen_output(facts: RequestFacts) -> UsageReport:
+    """Return an estimate of a response that the provider no longer has, by the output that has passed."""
+    return estimate_text(facts, facts.seen_output_bytes)
 
 
 def is_finished(body: bytes) -> bool:

@@ -77,6 +77,11 @@ class _Response:
         """True if the provider has generated anything."""
         return bool(self._delta_bytes or self._items)
 
+    @property
+    def output_bytes(self) -> int:
+        """The bytes of the text that was seen."""
+        return max(self._delta_bytes, self._text_bytes)
+
     def add_delta(self, text: str) -> None:
         """Count the text of a delta."""
         self._delta_bytes += len(text.encode())
@@ -105,8 +110,9 @@ class _Response:
 
     def estimate(self, facts: RequestFacts) -> UsageReport:
         """Return an estimate by the output that was seen."""
-        text_bytes = max(self._delta_bytes, self._text_bytes)
-        return estimate_response(facts, text_bytes, {**self.members, "output": self._items})
+        text_bytes = max(self.output_bytes, facts.seen_output_bytes)
+        report = estimate_response(facts, text_bytes, {**self.members, "output": self._items})
+        return replace(report, output_bytes=self.output_bytes)
 
 
 class ResponseStreamReader:
@@ -147,7 +153,8 @@ class ResponseStreamReader:
         object_id, model = (as_text(response.members.get(name)) for name in ("id", "model"))
         if response.members and not response.ended and self._facts.background:
             # The job continues without this stream; its usage is fetched later.
-            return UsageReport(basis=Basis.PENDING, model=model, object_id=object_id)
+            output_bytes = response.output_bytes
+            return UsageReport(basis=Basis.PENDING, model=model, object_id=object_id, output_bytes=output_bytes)
         return response.estimate(self._facts)
 
     def _report_empty(self) -> UsageReport:
