@@ -35,6 +35,7 @@ class ResponseWriter:
         "_close_delimited",
         "_connection",
         "_delivery",
+        "_finished",
         "_head",
         "_http10",
         "_pending_write",
@@ -59,6 +60,8 @@ class ResponseWriter:
         self._remaining_bytes: int | None = None
         #: Done when the socket has the last byte of the response; None before that byte is written.
         self._delivery: asyncio.Future[None] | None = None
+        #: True if finish() has ended without an error.
+        self._finished = False
         #: True after the headers have been written: an error response is no longer possible.
         self.headers_sent = False
         self.client_gone = False
@@ -75,7 +78,7 @@ class ResponseWriter:
         A client that has read all bytes of the stated length can close before finish() is called, and leaves nothing.
         """
         delivery = self._delivery
-        return delivery is not None and delivery.done() and delivery.exception() is None
+        return self._finished or (delivery is not None and delivery.done() and delivery.exception() is None)
 
     def begin(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None:
         """Set the response head, which is written together with the first bytes of the body.
@@ -136,9 +139,10 @@ class ResponseWriter:
         complete = False
         try:
             await self._write_last(data)
-            complete = True
+            complete = self._finished = True
         finally:
-            self._pending_write = None
+            # No finished future is kept: its error's traceback holds this frame, which holds this writer.
+            self._pending_write = self._delivery = None
             if complete and self._close_delimited:
                 self._connection.close()
             if duplicate is not None and complete and self._connection.stream.closed():
