@@ -5,6 +5,7 @@ Every amount is typed from the providers' price lists, in US dollars.
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,6 +16,8 @@ import pytest
 
 from tornado_proxy.config.bundled import conf_path
 from tornado_proxy.config.files import read_documents
+from tornado_proxy.domain.document import Document
+from tornado_proxy.domain.errors import ModelNotPriced
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
 from tornado_proxy.domain.request import RequestFacts
@@ -30,9 +33,21 @@ DONE = RequestEnd(Outcome.COMPLETED, 200, NOW)
 JSON = ResponseHead(200, "application/json")
 
 
+PRICES = conf_path("prices")
+
+
 @pytest.fixture(scope="module")
 def book() -> PriceBook:
-    return PriceBook.from_documents(read_documents(conf_path("prices")))
+    return PriceBook.from_documents(read_documents(PRICES))
+
+
+def without_meter(document: Document, meter: str) -> Document:
+    """Return the price document without any price of `meter`."""
+    content: Any = copy.deepcopy(document.content)
+    for model in content["models"].values():
+        for card in model["rates"]:
+            card["prices"].pop(meter, None)
+    return replace(document, content=content)
 
 
 def find_endpoint(path: str) -> tuple[str, HttpEndpoint]:
@@ -52,7 +67,7 @@ def bill(
     assert endpoint.parse is not None
     tariff = Tariff(book, provider, Decimal(0))
     facts = endpoint.parse(RequestView(json.dumps(request).encode(), "application/json")).facts
-    for spend in facts.spends:
+    for spend in facts.priced_spends:
         tariff.admit(path, spend, at)
     intent = RequestIntent("req_1", Caller("project"), provider, path, "POST", facts.model, at)
     meter = RequestMeter(intent, endpoint, facts, tariff)
@@ -277,6 +292,62 @@ class TestCacheLifetimes:
 
         # 2000 x 10 + 1000 x 6.25 per million
         assert_reported(bill_batch(book, message(model, usage)), "0.02625")
+
+    @pytest.mark.parametrize(
+        ("provider", "path", "request_body", "meter"),
+        [
+            pytest.param(
+                "openai",
+                "/v1/responses",
+                {"model": "gpt-5.6-sol", "input": "x", "prompt_cache_options": {"ttl": "12h"}},
+                "cache_write_12h_tokens",
+                id="responses",
+            ),
+            pytest.param(
+                "openai",
+                "/v1/chat/completions",
+                {"model": "gpt-5.6-sol", "messages": [], "prompt_cache_options": {"ttl": "12h"}},
+                "cache_write_12h_tokens",
+                id="chat",
+            ),
+            pytest.param(
+                "anthropic",
+                "/v1/messages/batches",
+                {
+                    "requests": [
+                        {
+                            "custom_id": "a",
+                            "params": message_request(
+                                "claude-mythos-5",
+                                system=[
+                                    {"type": "text", "text": "x", "cache_control": {"type": "ephemeral", "ttl": "1h"}}
+                                ],
+                            ),
+                        }
+                    ]
+                },
+                "cache_write_1h_tokens",
+                id="a batch",
+            ),
+        ],
+    )
+    def test_lifetime_without_a_price_is_refused_before_it_is_sent(
+        self, provider: str, path: str, request_body: dict[str, Any], meter: str
+    ) -> None:
+        _, endpoint = find_endpoint(path)
+        assert endpoint.parse is not None
+        facts = endpoint.parse(RequestView(json.dumps(request_body).encode(), "application/json")).facts
+        lacking = PriceBook.from_documents([without_meter(document, meter) for document in read_documents(PRICES)])
+
+        # The model's own spend, which the request names first.
+        with pytest.raises(ModelNotPriced, match=f"has no price for {meter}"):
+            lacking.admit(provider, path, facts.priced_spends[0], NOW)
+
+    def test_lifetime_is_no_reason_to_refuse_a_model_that_charges_no_writes(self, book: PriceBook) -> None:
+        usage = {"input_tokens": 1000, "output_tokens": 0}
+        request = {"model": "gpt-5.4", "input": "x", "prompt_cache_options": {"ttl": "12h"}}
+
+        assert_reported(bill(book, "/v1/responses", request, response("gpt-5.4", "default", usage)), "0.0025")
 
 
 class TestSpeedsOfFallbacks:

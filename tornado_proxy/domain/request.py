@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tornado_proxy.domain.terms import NO_TERMS, Terms
 from tornado_proxy.domain.usage import Meter, Quantity
@@ -63,6 +63,18 @@ class RequestFacts:
     response_format: str | None = None
     session_query: str | None = None
     seen_output_bytes: int = 0
+
+    @property
+    def priced_spends(self) -> tuple[Spend, ...]:
+        """The spends with the request's cache lifetime: models of text can charge for input written to a cache."""
+        if self.terms.cache_ttl is None:
+            return self.spends
+        return tuple(
+            replace(spend, terms=replace(spend.terms, cache_ttl=self.terms.cache_ttl))
+            if Meter.OUTPUT in spend.meters
+            else spend
+            for spend in self.spends
+        )
 
 
 #: Nothing is known of the request.

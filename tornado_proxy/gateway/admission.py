@@ -165,7 +165,7 @@ class Admission:
     ) -> AdmittedRequest:
         _check_model_in_path(context)
         _require_priced_spend(context, parsed.facts)
-        self.admit_spends(context, parsed.facts.spends, context.head.received_at)
+        self.admit_spends(context, parsed.facts.priced_spends, context.head.received_at)
         access = caller_access(context.snapshot, context.provider, context.caller)
         headers = forwarded_headers(context.head.headers, access, context.token)
         upstream = access.client_request(context.endpoint.method, context.upstream_target, headers, parsed.body)
@@ -220,6 +220,8 @@ class Admission:
         if frame.facts is not None and not frame.spends and not session.reader.spends:
             raise ModelNotPriced("the model of this session is not known yet; wait for session.created", param="model")
         self.admit_spends(context, frame.spends, now)
+        if frame.facts is not None and frame.facts.terms.cache_ttl is not None:
+            self.admit_spends(context, frame.facts.priced_spends, now)
         if frame.references:
             await self._ownership.require_own(context, frame.references)
         if frame.facts is None or session.billed_elsewhere:

@@ -19,7 +19,7 @@ from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.errors import ConfigError, Fault, ModelNotPriced
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.terms import DEFAULT_TERMS, Terms
-from tornado_proxy.domain.usage import Basis, UsageItem, UsageReport
+from tornado_proxy.domain.usage import Basis, Meter, UsageItem, UsageReport
 from tornado_proxy.pricing.book.calculator import Itemised, itemise, without_price
 from tornado_proxy.pricing.book.price import ModelPrice
 from tornado_proxy.pricing.book.price_file import ProviderPrices, read_prices
@@ -27,6 +27,10 @@ from tornado_proxy.pricing.book.refusals import apply_refusal_rules
 
 #: Tiers without prices of their own.  Requests name them to let the provider choose, and some responses repeat them.
 _UNDECIDED_TIERS = frozenset({"auto", "standard_only", "scale"})
+
+#: The meters of input that is written to a cache, and the lifetimes that requests ask for by name.
+_CACHE_WRITES = (Meter.CACHE_WRITE, Meter.CACHE_WRITE_12H, Meter.CACHE_WRITE_5M, Meter.CACHE_WRITE_1H)
+_LIFETIMES = {"12h": Meter.CACHE_WRITE_12H, "1h": Meter.CACHE_WRITE_1H}
 
 #: Admitted spends that are cached.  The cache needs a limit, because clients can invent fine-tuned model names.
 MAX_CACHED_ADMISSIONS = 4096
@@ -151,7 +155,7 @@ class PriceBook:
             raise ModelNotPriced(f"{spend.model} has no price as {spend.role}; {_HOW_TO_ADD}", param="model")
         requested = replace(spend.terms, service_tier=self._requested_tier(provider, spend.terms.service_tier))
         terms = self._resolve_terms(provider, requested, spend.terms.provider_region)
-        for meter in sorted(spend.meters):
+        for meter in sorted(spend.meters | _cache_write_meters(entry, spend.terms.cache_ttl)):
             # The length in tokens is not known yet; `pricing check` finds gaps at other lengths.
             # Two cards cannot match: price files with overlapping cards are rejected.
             if not entry.find(meter, terms, 0, at):
@@ -236,6 +240,12 @@ def edit_distance(text: str, other: str) -> int:
             previous = distances[column]
             distances[column] = min(replaced, previous + 1, distances[column - 1] + 1)
     return distances[-1]
+
+
+def _cache_write_meters(entry: ModelPrice, cache_ttl: str | None) -> frozenset[Meter]:
+    """Return the meter of input written to a cache for `cache_ttl`; none if the model is not charged for writing."""
+    charged = any(meter in entry.by_meter for meter in _CACHE_WRITES)
+    return frozenset({_LIFETIMES[cache_ttl]}) if charged and cache_ttl in _LIFETIMES else frozenset()
 
 
 def _add_unpriced(usage_item: UsageItem, requested_model: str | None, into: Itemised) -> None:
