@@ -30,8 +30,8 @@ END = b"--XX--\r\n"
     [
         pytest.param(text_part("model", "whisper-1") + FILE + END, id="text first"),
         pytest.param(FILE + text_part("model", "whisper-1") + END, id="file first"),
-        pytest.param(b"preamble\r\n" + FILE + text_part("model", "whisper-1") + END, id="preamble"),
-        pytest.param(FILE + text_part("model", "whisper-1") + END + b"epilogue", id="epilogue"),
+        pytest.param(b"\r\n\r\n" + FILE + text_part("model", "whisper-1") + END, id="line ends first"),
+        pytest.param(FILE + text_part("model", "whisper-1") + END[:-2] + b" \t\r\n\r\n", id="line ends last"),
         pytest.param(FILE + text_part("model", "whisper-1") + END[:-2], id="no line end after the closing boundary"),
         pytest.param(
             FILE + part("content-disposition:form-data;name=model", b"whisper-1") + END, id="lower case and no quotes"
@@ -129,8 +129,31 @@ def test_ambiguous_or_truncated_body_is_rejected(body):
         read_form(body, TYPE).text("model")
 
 
-def test_boundary_inside_a_line_starts_no_part():
-    assert read_form(b"x--XX\r\n" + text_part("model", "m")[6:] + END, TYPE).text("model") is None
+OTHER_FORM = text_part("model", "tts-1")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param(b"preamble\r\n", b"", id="text before"),
+        pytest.param(b"\n", b"", id="a bare line feed before"),
+        pytest.param(b"x", b"", id="boundary inside a line"),
+        pytest.param(OTHER_FORM.replace(b"--XX", b"--YY"), b"", id="a form of another boundary before"),
+        pytest.param(b"", b"epilogue", id="text after"),
+        pytest.param(b"", OTHER_FORM + END, id="a second form after"),
+        pytest.param(b"", b"\r\n\r\n" + OTHER_FORM + END, id="a second form after line ends"),
+    ],
+)
+@pytest.mark.parametrize("last", [b"", part('Content-Disposition: form-data; name="empty"', b"")])
+def test_text_around_the_parts_is_rejected(before, after, last):
+    with pytest.raises(InvalidBody, match=r"begin with the boundary|after its closing boundary"):
+        read_form(before + text_part("model", "m") + FILE + last + END + after, TYPE)
+
+
+def test_empty_last_part_ends_the_body():
+    body = text_part("model", "m") + FILE + part('Content-Disposition: form-data; name="empty"', b"") + END
+
+    assert read_form(body, TYPE).text("empty") == ""
 
 
 def test_duplicate_text_field_is_rejected_and_array_fields_may_repeat():

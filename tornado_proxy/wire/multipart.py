@@ -10,7 +10,7 @@ Sources: RFC 7578 (multipart/form-data), RFC 2046 section 5.1 (multipart).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,9 @@ MAX_TEXT_BYTES = 1024
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")
 #: RFC 2045 section 5.1 `parameter`, with RFC 822 quoted pairs.
 _PARAMETER = re.compile(r""";\s*([!#$%&'*+\-.^`|~\w]+)\s*=\s*(?:"((?:[^"\\\r\n]|\\.)*)"|([^\s;"]*))\s*""")
+_LINE_ENDS = re.compile(rb"(?:\r\n)+")
+#: RFC 2046 section 5.1.1 `transport-padding`, and line ends.
+_PADDING = re.compile(rb"[ \t\r\n]*")
 _QUOTED_PAIR = re.compile(r'\\(["\\])')
 
 
@@ -97,11 +100,12 @@ class Form:
 def read_form(body: bytes, content_type: str) -> Form:
     """Parse `body`; `content_type` is the value of the request's Content-Type header.
 
-    A preamble and an epilogue are skipped (RFC 2046 section 5.1.1).
+    RFC 2046 section 5.1.1 allows text before the first boundary and after the last.  No client library writes it, and
+    another parser may find a second form in it, so only line ends may stand there.
 
     Raises:
         InvalidBody: The body is not multipart/form-data, has no closing boundary, has more than MAX_PARTS parts or
-            header lines beyond the limits, or a part whose name is missing or ambiguous.
+            header lines beyond the limits, a part whose name is missing or ambiguous, or text around the parts.
     """
     boundary = _boundary(content_type)
     start = _first_delimiter(body, boundary)
@@ -110,12 +114,13 @@ def read_form(body: bytes, content_type: str) -> Form:
         boundary, collector.callbacks(), max_header_count=MAX_HEADERS, max_header_size=MAX_HEADER_BYTES
     )
     try:
-        # Only a body with a preamble is copied; no client library sends one.
+        # Only a body that begins with line ends is copied; few clients send them.
         parser.write(body[start:] if start else body)
     except FormParserError as error:
         raise InvalidBody(f"invalid multipart body: {error}") from error
     if not collector.ended:
         raise InvalidBody("the multipart body has no closing boundary; send the whole body")
+    _check_end(body, boundary, collector.parts)
     return Form(body, tuple(collector.parts))
 
 
@@ -130,13 +135,18 @@ def _boundary(content_type: str) -> bytes:
 
 
 def _first_delimiter(body: bytes, boundary: bytes) -> int:
-    opening = b"--" + boundary
-    if body.startswith(opening):
-        return 0
-    at = body.find(b"\r\n" + opening)
-    if at < 0:
-        raise InvalidBody("the multipart body does not contain the boundary that its Content-Type names")
-    return at + 2
+    line_ends = _LINE_ENDS.match(body)
+    start = 0 if line_ends is None else line_ends.end()
+    if not body.startswith(b"--" + boundary, start):
+        raise InvalidBody("the multipart body must begin with the boundary that its Content-Type names")
+    return start
+
+
+def _check_end(body: bytes, boundary: bytes, parts: Sequence[Part]) -> None:
+    end = max((part.end for part in parts), default=0)  # an empty part has no position
+    closing = body.find(b"--" + boundary + b"--", end) + len(boundary) + 4
+    if _PADDING.fullmatch(body, closing) is None:
+        raise InvalidBody("the multipart body has text after its closing boundary; end it there")
 
 
 def _parameters(text: str, header: str) -> dict[str, str]:

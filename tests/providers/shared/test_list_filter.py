@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tornado_proxy.domain.errors import UpstreamError
 from tornado_proxy.providers.shared.list_filter import correct_cursors, keep_entries
 
 OPENAI = b'{\n  "object": "list",\n  "data": [\n    {\n      "id": "a"\n    },\n    {\n      "id": "b"\n    }\n  ]\n}'
@@ -51,15 +52,30 @@ def test_wanted_entries_stay_in_their_order(names, indent, data):
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"<html>", b"[]", b'{"error":{}}', b'{"data":5}', b'{"data":["a"]}', b'{"id":"a"}']
+    "body",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"<html>", id="no JSON"),
+        pytest.param(b"[]", id="no object"),
+        pytest.param(b'{"error":{}}', id="no list"),
+        pytest.param(b'{"data":null}', id="null"),
+        pytest.param(b'{"data":5}', id="a number"),
+        pytest.param(b'{"data":{"id":"a"}}', id="an object"),
+        pytest.param(b'{"data":["a"]}', id="entries without id"),
+        pytest.param(b'{"d\\u0061ta":[{"id":"a"}]}', id="a name with escapes"),
+        pytest.param(b'{"data":[{"id":"a"}],"data":[]}', id="two lists"),
+        pytest.param(b'{"data":[{"id":"a"},', id="a part"),
+    ],
 )
-def test_body_of_another_shape_is_unchanged(body):
-    assert keep_entries(body, lambda _: False) == body
+def test_body_that_cannot_be_cut_is_an_error_of_the_provider(body):
+    with pytest.raises(UpstreamError, match="can be cut"):
+        keep_entries(body, lambda _: False)
 
 
 @given(st.binary(max_size=100))
-def test_no_bytes_make_keep_entries_raise(body):
-    keep_entries(body, lambda _: False)
+def test_no_bytes_pass_uncut(body):
+    with pytest.raises(UpstreamError):
+        keep_entries(body, lambda _: False)
 
 
 def test_list_in_another_member_is_unchanged():

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from tornado_proxy.domain.errors import InvalidBody
-from tornado_proxy.providers.shared.json_body import edit_member, has_member
+from tornado_proxy.domain.errors import InvalidBody, UpstreamError
+from tornado_proxy.providers.shared.json_body import edit_member, has_member, read_members
 
 
 class _Entry(msgspec.Struct):
@@ -21,14 +21,17 @@ _ENTRY = msgspec.json.Decoder(_Entry)
 def keep_entries(body: bytes, keep: Callable[[str], bool]) -> bytes:
     """Return `body` without the entries for whose id `keep` returns False.
 
-    All other bytes are unchanged, cursors included.  A body of another shape is returned unchanged.
+    All other bytes are unchanged, cursors included.
+
+    Raises:
+        UpstreamError: `body` has another shape, so that what the caller may not see cannot be found in it.
     """
     try:
-        if not has_member(body, "data"):
-            return body
+        if "data" not in read_members(body, ("data",)):
+            raise InvalidBody("the body contains no list")
         return edit_member(body, "data", lambda data: _filter(data, keep))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidBody):
-        return body
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidBody) as error:
+        raise UpstreamError("the provider's response is no list that can be cut to what you may see") from error
 
 
 def _filter(data: bytes, keep: Callable[[str], bool]) -> bytes:
