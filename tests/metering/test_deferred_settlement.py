@@ -641,6 +641,22 @@ def test_response_is_not_deleted_while_its_settlement_cannot_be_stored(gateway: 
     assert refusal == "the usage of resp_1 cannot be stored now; try again"
 
 
+def test_background_response_is_not_deleted_while_the_request_that_creates_it_streams(gateway: Gateway) -> None:
+    provider = FakeProvider({})
+
+    async def run() -> None:
+        settlement = DeferredSettlement(gateway.snapshots, provider, gateway.ledger)  # type: ignore[arg-type]
+        settlement.work_streams("openai", "resp_1", streaming=True)
+        with pytest.raises(UsagePending, match="resp_1 still streams; delete it when its stream has ended"):
+            await settlement.settle_before_delete("openai", "resp_1", RESPONSES)
+        settlement.work_streams("openai", "resp_1", streaming=False)
+        await settlement.settle_before_delete("openai", "resp_1", RESPONSES)
+
+    virtual_time.run(run())
+
+    assert provider.requests == []
+
+
 def test_response_that_the_provider_does_not_find_may_be_deleted(gateway: Gateway) -> None:
     assert delete(gateway, FakeProvider({STATE: [(404, b"{}")]})) == []
 

@@ -86,6 +86,16 @@ def test_background_response_is_billed_although_its_client_deletes_it(gpt: opena
     assert Decimal(record["subtotal"]) > 0
 
 
+def test_background_response_is_not_deleted_while_it_streams(gpt: openai.OpenAI, proxy: ProxyProcess) -> None:
+    slow = "[[sim tokens=50 delay-ms=100]]"
+    with gpt.responses.create(model="gpt-5-mini", input=slow, background=True, stream=True) as events:
+        created = next(iter(events))
+        assert created.type == "response.created"
+
+        with pytest.raises(openai.ConflictError, match="still streams"):
+            gpt.responses.delete(created.response.id)
+
+
 def test_usage_of_a_cancelled_response_is_billed(gpt: openai.OpenAI, proxy: ProxyProcess) -> None:
     raw = gpt.responses.with_raw_response.create(model="gpt-5-mini", input="Hello " * 50, background=True)
 

@@ -82,6 +82,8 @@ class DeferredSettlement:
         self._schedule = PollSchedule()
         #: Objects that clients have fetched and that no scan has found yet.
         self._requested: set[str] = set()
+        #: (provider, object id) of background work whose creating request has not ended.
+        self._streaming: set[tuple[str, str]] = set()
         self._wake = asyncio.Event()
         self._polls: set[asyncio.Task[None]] = set()
         self._scan, self._cursor, self._next_scan_at = 1, 0, 0.0
@@ -93,6 +95,10 @@ class DeferredSettlement:
         request = PendingRequest.of(record)
         if request is not None:
             self._schedule.add(request, asyncio.get_running_loop().time(), self._scan)
+
+    def work_streams(self, provider: str, object_id: str, *, streaming: bool) -> None:
+        """Note that the response of a background request still streams, or has ended: it has no record before."""
+        (self._streaming.add if streaming else self._streaming.discard)((provider, object_id))
 
     def poll_now(self, object_id: str) -> None:
         """Poll an object at once: a client has just fetched it, so it may have finished."""
@@ -121,6 +127,8 @@ class DeferredSettlement:
         poll = self._schedule.find(provider, object_id)
         request = poll.request if poll is not None else await self._ledger.pending_request(provider, object_id)
         if request is None:
+            if (provider, object_id) in self._streaming:
+                raise UsagePending(f"{object_id[:100]} still streams; delete it when its stream has ended")
             return
         snapshot = self._snapshots.current
         try:

@@ -38,13 +38,23 @@ _MAX_LENGTH_DIGITS = 18
 class _Recording:
     """Records one request: ahead of the last byte of its response, and when it has ended."""
 
-    __slots__ = ("_admitted", "_recorder", "_sideband", "meter")
+    __slots__ = ("_admitted", "_recorder", "_settlement", "_sideband", "_streaming", "meter")
 
     def __init__(self, admitted: AdmittedRequest, services: Services, sideband: CallSideband | None) -> None:
         self._admitted = admitted
         self._recorder = services.recorder
+        self._settlement = services.settlement
+        self._streaming: str | None = None
         self._sideband = sideband
         self.meter = _make_meter(admitted, services)
+
+    def object_created(self, object_id: str) -> None:
+        """Make the object the project's own; work that goes on without this response must not be deleted meanwhile."""
+        object_id = self._admitted.context.redaction.text(object_id)
+        self._recorder.created(self._admitted.intent, object_id)
+        if self._admitted.facts.background:
+            self._streaming = object_id
+            self._settlement.work_streams(self._admitted.intent.provider, object_id, streaming=True)
 
     def write_ahead(self, end: RequestEnd) -> None:
         """Make the record durable; the client gets the last byte next."""
@@ -53,6 +63,8 @@ class _Recording:
     def finish(self, end: RequestEnd) -> None:
         """Record how the request ended for the client."""
         self._recorder.finish(self._close(end))
+        if self._streaming is not None:
+            self._settlement.work_streams(self._admitted.intent.provider, self._streaming, streaming=False)
 
     def _close(self, end: RequestEnd) -> FinishedRequest:
         record, context = self.meter.close(end), self._admitted.context
@@ -193,7 +205,7 @@ class ProxyHandler(BaseHandler):
         sideband = CallSideband(admitted, services) if context.endpoint.sideband is not None else None
         recording = _Recording(admitted, services, sideband)
         hooks = RelayHooks(
-            lambda object_id: services.recorder.created(admitted.intent, context.redaction.text(object_id)),
+            recording.object_created,
             sideband.response_received if sideband is not None else None,
             recording.write_ahead,
         )
