@@ -86,7 +86,18 @@ def case(name: str, model: str, meter: Meter, amount: int, subtotal: str, **term
         case("no long context any more", "claude-sonnet-4-5", Meter.INPUT, 404_500, "1.2135"),
         case("on its last day", "claude-sonnet-4-5", Meter.INPUT, 404_500, "2.427", at=LAST_LONG_CONTEXT),
         case("its batches", "claude-sonnet-4-5-20250929", Meter.INPUT, 300_000, "0.45", service_tier="batch"),
-        case("a session, before", "gpt-5.4", Meter.CONTAINER_SESSIONS, 1, "0.03", at=EARLIER),
+        case("of a container, at least five minutes", "gpt-5.4", Meter.CONTAINER_SECONDS, 1, "0.0075"),
+        case("then by the second", "gpt-5.4", Meter.CONTAINER_SECONDS, 301, "0.007525"),
+        case("a session of 20 minutes, before", "gpt-5.4", Meter.CONTAINER_SECONDS, 1, "0.03", at=EARLIER),
+        case(
+            "a large session, before",
+            "gpt-5.4",
+            Meter.CONTAINER_SECONDS,
+            300,
+            "1.92",
+            at=EARLIER,
+            own_terms={"memory_limit": "64g"},
+        ),
     ],
 )
 def test_quantity_costs_the_amount_of_the_provider_s_price_list(

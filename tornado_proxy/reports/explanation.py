@@ -20,7 +20,7 @@ from tornado_proxy.reports.model_prices import date_members, describe_conditions
 _BASIS_TEXTS: Mapping[str, str] = {
     Basis.REPORTED: "the provider's own usage",
     Basis.INFERRED: "from the request and the form of the response",
-    Basis.ESTIMATED: "the provider stated no usage; estimated from the bytes that arrived",
+    Basis.ESTIMATED: "the provider did not state all usage; the rest is estimated",
     Basis.PENDING: "the provider reports the usage later",
     Basis.UNSETTLED: "not known, or incomplete; needs a check by the operator",
     Basis.FREE: "a free endpoint, or nothing reached the provider",

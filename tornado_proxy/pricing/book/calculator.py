@@ -67,7 +67,8 @@ def _quote(model: ModelPrice, meter: Meter, terms: Terms, context_tokens: int, a
     unit_price = card.prices[meter] * model.factor(card.unit, terms, context_tokens)
     price_hash = fingerprint(model.name, meter, unit_price, card)
     over = card.conditions.over
-    quote = Quote(card.unit, unit_price, UNITS[card.unit], price_hash, terms.non_default_pairs(), over)
+    terms_of_line = terms.non_default_pairs()
+    quote = Quote(card.unit, unit_price, UNITS[card.unit], price_hash, terms_of_line, over, card.minimum)
     # A price that depends on the date or on the input's length is not cached: neither is part of the key.
     if len(model.quotes) < MAX_QUOTES_PER_MODEL and model.is_constant(meter):
         model.quotes[key] = quote
@@ -80,13 +81,14 @@ def _unpriced(quantity: Quantity, model: ModelPrice, terms: Terms, context_token
 
 
 def _priced(quantity: Quantity, model: ModelPrice, quote: Quote, context_tokens: int) -> LineItem:
+    charged = quantity.amount if quote.minimum is None else max(quantity.amount, quote.minimum)
     return LineItem(
         type=quantity.meter.value,
-        quantity=quantity.amount,
+        quantity=charged,
         unit=quote.unit,
         unit_price=quote.unit_price,
         # Multiply before dividing: a price per minute divided by 60 first would lose digits.
-        amount=round_amount(quantity.amount * quote.unit_price / quote.divisor),
+        amount=round_amount(charged * quote.unit_price / quote.divisor),
         model=model.name,
         price_hash=quote.price_hash,
         terms=quote.terms,

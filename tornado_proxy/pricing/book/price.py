@@ -60,6 +60,7 @@ class Conditions:
 class PriceCard:
     """Prices in USD for one `unit` each.
 
+    `minimum` is the least quantity that each use is charged for, in seconds, tokens and so on; None if there is none.
     The card is valid from `effective_from` (inclusive) to `effective_until` (exclusive), both aware UTC.  `source` and
     `checked` say where and when a person read the prices.
     """
@@ -71,6 +72,7 @@ class PriceCard:
     checked: str
     effective_from: datetime | None = None
     effective_until: datetime | None = None
+    minimum: Decimal | None = None
 
     def covers(self, at: datetime) -> bool:
         """Return True if the card is valid at `at` (aware UTC)."""
@@ -106,7 +108,8 @@ class Quote:
     """The price of one meter on some terms: `unit_price` USD for each `divisor` counted things.
 
     `terms` are the pairs that differ from the default; `price_hash` identifies the price entry.  `over` is the input
-    length above which the price holds, None if it also holds for short inputs.
+    length above which the price holds, None if it also holds for short inputs.  `minimum` is the least quantity that is
+    charged.
     """
 
     unit: str
@@ -115,6 +118,7 @@ class Quote:
     price_hash: str
     terms: tuple[tuple[str, str], ...]
     over: int | None = None
+    minimum: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +174,9 @@ def fingerprint(model: str, meter: Meter, unit_price: Decimal, card: PriceCard) 
 
     Ledger records store it: if the same line hashes differently later, the price entry has changed since.
     """
-    return _digest(model, meter, f"{unit_price:f}", (card.unit, card.conditions, card.effective_from, card.source))
+    # A card without a minimum keeps the hash that records of earlier versions have.
+    source = card.source if card.minimum is None else f"{card.source}; minimum {card.minimum}"
+    return _digest(model, meter, f"{unit_price:f}", (card.unit, card.conditions, card.effective_from, source))
 
 
 # Requests repeat a few prices; the cache saves a SHA-256 and a repr for each line item.

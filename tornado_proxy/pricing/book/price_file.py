@@ -116,6 +116,7 @@ class _Reader:
             checked=section["checked"],
             effective_from=starts,
             effective_until=ends,
+            minimum=Decimal(section["minimum"]) if "minimum" in section else None,
         )
 
     def _date(self, section: Any, key: str, path: Path) -> datetime | None:

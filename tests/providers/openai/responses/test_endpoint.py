@@ -133,7 +133,8 @@ def test_a_large_response_is_read_and_estimated_by_its_text_alone():
     report = read(make_reader(FACTS, JSON), [json.dumps(stated).encode()])
     estimate = read(make_reader(FACTS, JSON), [json.dumps(unstated).encode()])
 
-    assert amounts(report) == {"input_tokens": 10, "output_tokens": 5, "output_image_tokens": 196}
+    stated_amounts = {"input_tokens": 10, "output_tokens": 5, "output_image_tokens": 196}
+    assert amounts(report) == stated_amounts | {"container_seconds": 1}
     assert report.objects == ("msg_1", "ci_1", "cntr_1")
     # 4,000 bytes of text and five of code; nothing of the log probabilities and the picture's base64.
     assert amounts(estimate)["output_tokens"] == 1002

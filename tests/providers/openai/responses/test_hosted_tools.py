@@ -9,7 +9,7 @@ import pytest
 from tests.providers.openai.costs import subtotal
 from tests.providers.openai.reports import amounts
 from tests.providers.openai.responses.bodies import FACTS, JSON, USAGE, report_json, request, response
-from tests.providers.reading import read, read_three_ways
+from tests.providers.reading import read_three_ways
 from tests.providers.recorded import response_body
 from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.domain.request import Spend
@@ -26,13 +26,6 @@ def test_recorded_images_without_stated_tokens_are_estimated_by_size_and_quality
     # 196: one image of low quality, 1024x1024, by the calculator of gpt-image-2, the tool's default model.
     assert amounts(report) == {"input_tokens": 3151, "output_tokens": 1970, "output_image_tokens": 196}
     assert "prompt is not known" in report.faults[0]
-
-
-def test_a_container_that_ran_is_named_in_a_note():
-    report = read(make_reader(FACTS, JSON), [response_body("responses-code-interpreter")])
-
-    (note,) = report.faults
-    assert "cntr_6903bf2c0470819090b2b1e63e0b66800c139a5d654a42ec" in note
 
 
 @pytest.mark.parametrize(

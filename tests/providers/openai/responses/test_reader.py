@@ -35,7 +35,6 @@ def report_stream(*events: bytes, facts: RequestFacts = FACTS, complete: bool = 
     [
         "responses-background-done",
         "responses-cached",
-        "responses-code-interpreter",
         "responses-compact",
         "responses-file-search",
         "responses-get-stream",

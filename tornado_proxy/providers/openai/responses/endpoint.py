@@ -20,7 +20,9 @@ from tornado_proxy.providers.contract import (
     ResponseHead,
     UsageReader,
 )
-from tornado_proxy.providers.openai.responses.hosted_tools import flatten_tools, referenced_containers, tool_spends
+from tornado_proxy.providers.openai.responses.containers import referenced_containers
+from tornado_proxy.providers.openai.responses.declared_tools import flatten_tools
+from tornado_proxy.providers.openai.responses.hosted_tools import tool_spends
 from tornado_proxy.providers.openai.responses.reader import (
     RESPONSE_SHAPE,
     estimate_seen_output,

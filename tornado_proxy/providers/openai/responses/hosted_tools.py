@@ -5,23 +5,23 @@
     image_generation       tool_usage.image_gen: tokens of the image tool's own model, which `usage` does not include;
                            if missing, estimated by size and quality; svg_usage of each call: the model that
                            wrote the SVG
-    code_interpreter, shell   charged by the life of a container, which several responses can share; no response
-                              states it
+    code_interpreter, shell   charged by the life of a container, which several responses can share (containers.py)
 
 Source: OpenAI pricing page, "Built-in tools"; docs/usage.md.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 
 from tornado_proxy.domain.request import IMAGE_TOOL_ROLE, RequestFacts, Spend
-from tornado_proxy.domain.terms import NO_TERMS, Terms
+from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Meter, Quantity, UsageItem
 from tornado_proxy.providers.openai.images.image_tokens import image_tokens
 from tornado_proxy.providers.openai.images.svg_author import SVG, author_spend, read_author_usage
+from tornado_proxy.providers.openai.responses.containers import new_container_terms, used_containers
+from tornado_proxy.providers.openai.responses.declared_tools import tool_kind
 from tornado_proxy.providers.openai.shared.modal_usage import read_modal_usage
 from tornado_proxy.providers.shared.json_values import as_object, as_objects, as_text
 
@@ -31,8 +31,6 @@ _DEFAULT_IMAGE_MODEL = "gpt-image-2"
 _IMAGE_TOOL = "image_generation"
 _IMAGE_METERS = frozenset({Meter.INPUT, Meter.OUTPUT_IMAGE})
 
-#: `web_search_preview_2025_03_11` is `web_search_preview`: a tool's price does not depend on its date.
-_DATE_SUFFIX = re.compile(r"_\d{4}_\d{2}_\d{2}$")
 _SEARCH_PREVIEW = "web_search_preview"
 _TOOL_METERS = {
     "web_search": Meter.WEB_SEARCHES,
@@ -45,22 +43,6 @@ _HOSTED_CALLS = frozenset(
     {"web_search_call", "file_search_call", "code_interpreter_call", "image_generation_call", "mcp_call", "shell_call"}
 )
 
-#: The member in which a tool that runs code names its container.
-_CONTAINER_MEMBERS = {"code_interpreter": "container", "shell": "environment"}
-#: The environment of a shell that runs on the client's machine, which costs nothing.
-_LOCAL_ENVIRONMENT = "local"
-
-
-def flatten_tools(tools: Iterable[object]) -> tuple[Mapping[str, object], ...]:
-    """Return `tools` and those that they contain: a namespace has tools of its own."""
-    flat: list[Mapping[str, object]] = []
-    pending = [tool for tool in tools if isinstance(tool, dict)]
-    while pending:
-        tool = pending.pop(0)
-        flat.append(tool)
-        pending += as_objects(tool.get("tools"))
-    return tuple(flat)
-
 
 def tool_spends(model: str, tools: Iterable[Mapping[str, object]]) -> tuple[Spend, ...]:
     """Return the spends of a request's `tools` beyond the tokens of `model`."""
@@ -68,20 +50,15 @@ def tool_spends(model: str, tools: Iterable[Mapping[str, object]]) -> tuple[Spen
 
 
 def _spends_of(model: str, tool: Mapping[str, object]) -> tuple[Spend, ...]:
-    kind = _kind(tool)
+    kind = tool_kind(tool)
     if kind == _IMAGE_TOOL:
         requested_model = tool.get("model")
         image_model = requested_model if isinstance(requested_model, str) else _DEFAULT_IMAGE_MODEL
         return (Spend(image_model, _IMAGE_METERS, role=IMAGE_TOOL_ROLE), *_author_spends(model, tool))
     if kind in _TOOL_METERS:
         return (Spend(model, frozenset({_TOOL_METERS[kind]}), terms=Terms(tool=kind)),)
-    container = _container(tool)
-    # A string is the id of an existing container, which was charged to the request that created it.
-    if isinstance(container, dict) and container.get("type") != _LOCAL_ENVIRONMENT:
-        memory_limit = as_text(container.get("memory_limit"))
-        terms = NO_TERMS if memory_limit is None else Terms(memory_limit=memory_limit)
-        return (Spend(model, frozenset({Meter.CONTAINER_SECONDS}), terms=terms),)
-    return ()
+    terms = new_container_terms(kind, tool)
+    return () if terms is None else (Spend(model, frozenset({Meter.CONTAINER_SECONDS}), terms=terms),)
 
 
 def _author_spends(model: str, tool: Mapping[str, object]) -> tuple[Spend, ...]:
@@ -90,13 +67,6 @@ def _author_spends(model: str, tool: Mapping[str, object]) -> tuple[Spend, ...]:
     if isinstance(author, str):
         return (author_spend(author),)
     return (author_spend(model),) if tool.get("output_format") == SVG else ()
-
-
-def referenced_containers(tools: Iterable[Mapping[str, object]]) -> tuple[str, ...]:
-    """Return the ids of existing containers that a request's `tools` name."""
-    containers = [_container(tool) for tool in tools]
-    ids = (value.get("container_id") if isinstance(value, dict) else value for value in containers)
-    return tuple(container_id for container_id in ids if isinstance(container_id, str))
 
 
 def search_quantities(response: Mapping[str, object]) -> tuple[Quantity, ...]:
@@ -154,14 +124,6 @@ def ran_hosted_tools(response: Mapping[str, object]) -> bool:
     return any(as_text(item.get("type")) in _HOSTED_CALLS for item in as_objects(response.get("output")))
 
 
-def describe_containers(response: Mapping[str, object]) -> tuple[str, ...]:
-    """Return a sentence for each container that ran: the provider charges its time and states it nowhere."""
-    return tuple(
-        f"container {container_id} ran code; its time is charged by the container, and is not in this record"
-        for container_id in sorted(set(_used_containers(response)))
-    )
-
-
 def created_objects(response: Mapping[str, object]) -> tuple[str, ...]:
     """Return the ids of output items and containers, which later requests can reference.
 
@@ -171,17 +133,8 @@ def created_objects(response: Mapping[str, object]) -> tuple[str, ...]:
     if response.get("object") == "response.compaction":
         items = [item for item in items if item.get("type") == "compaction"]
     item_ids = (item.get("id") for item in items)
-    ids = (*(item_id for item_id in item_ids if isinstance(item_id, str)), *_used_containers(response))
+    ids = (*(item_id for item_id in item_ids if isinstance(item_id, str)), *used_containers(response))
     return tuple(dict.fromkeys(ids))
-
-
-def _used_containers(response: Mapping[str, object]) -> tuple[str, ...]:
-    items = as_objects(response.get("output"))
-    ids = (
-        *(item.get("container_id") for item in items),
-        *(as_object(item.get("environment")).get("container_id") for item in items),
-    )
-    return tuple(container_id for container_id in ids if isinstance(container_id, str))
 
 
 def _count_web_searches(response: Mapping[str, object], items: Sequence[Mapping[str, object]]) -> int:
@@ -202,18 +155,10 @@ def _succeeded(item: Mapping[str, object]) -> bool:
 
 
 def _search_tool(response: Mapping[str, object]) -> str:
-    kinds = [_kind(tool) for tool in as_objects(response.get("tools"))]
+    kinds = [tool_kind(tool) for tool in as_objects(response.get("tools"))]
     return _SEARCH_PREVIEW if _SEARCH_PREVIEW in kinds else "web_search"
 
 
 def _tool_usage(response: Mapping[str, object], tool: str) -> dict[str, object] | None:
     usage = as_object(response.get("tool_usage")).get(tool)
     return usage if isinstance(usage, dict) else None
-
-
-def _kind(tool: Mapping[str, object]) -> str:
-    return _DATE_SUFFIX.sub("", str(tool.get("type")))
-
-
-def _container(tool: Mapping[str, object]) -> object:
-    return tool.get(_CONTAINER_MEMBERS.get(_kind(tool), ""))

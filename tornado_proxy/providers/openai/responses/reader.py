@@ -20,9 +20,9 @@ from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, UsageItem, UsageReport
 from tornado_proxy.providers.openai.images.image_tokens import ESTIMATE_METHOD
+from tornado_proxy.providers.openai.responses.containers import CONTAINER_METHOD, read_containers
 from tornado_proxy.providers.openai.responses.hosted_tools import (
     created_objects,
-    describe_containers,
     estimate_images,
     ran_hosted_tools,
     read_author_items,
@@ -46,7 +46,8 @@ OUTPUT_ITEM_SHAPE: Mapping[str, Shape] = {
 }
 RESPONSE_SHAPE: Mapping[str, Shape] = {
     **dict.fromkeys(("id", "model", "status", "service_tier", "usage", "tool_usage"), KEEP),
-    "tools": {"type": KEEP, "model": KEEP, "svg": {"model": KEEP}},
+    **dict.fromkeys(("object", "previous_response_id", "conversation"), KEEP),
+    "tools": {**dict.fromkeys(("type", "model", "container", "environment"), KEEP), "svg": {"model": KEEP}},
     "output": OUTPUT_ITEM_SHAPE,
 }
 
@@ -62,8 +63,9 @@ def report_response(facts: RequestFacts, response: Mapping[str, object]) -> Usag
         return _report_by_status(facts, response)
     text_usage = read_text_usage(usage, cache_write=cache_write_meter(facts))
     model = as_text(response.get("model"))
+    containers, container_notes = read_containers(facts, response)
     own_item = UsageItem(
-        (*text_usage.quantities, *search_quantities(response)),
+        (*text_usage.quantities, *search_quantities(response), *containers),
         model=model,
         terms=Terms(service_tier=as_text(response.get("service_tier"))),
         context_tokens=text_usage.context_tokens,
@@ -74,16 +76,18 @@ def report_response(facts: RequestFacts, response: Mapping[str, object]) -> Usag
     author_items, author_faults = read_author_items(response)
     estimated_images = estimate_images(facts, response)
     usage_faults = (*text_usage.faults, *image_faults, *author_faults)
-    basis = Basis.REPORTED if estimated_images is None else Basis.ESTIMATED
-    notes = (*(() if estimated_images is None else (_IMAGES_ESTIMATED,)), *describe_containers(response))
+    method = CONTAINER_METHOD if container_notes else None
+    notes = container_notes
+    if estimated_images is not None:
+        method, notes = ESTIMATE_METHOD, (_IMAGES_ESTIMATED, *notes)
     return UsageReport(
         items=tuple(item for item in (own_item, image_item, estimated_images, *author_items) if item is not None),
-        basis=Basis.UNSETTLED if usage_faults else basis,
+        basis=Basis.UNSETTLED if usage_faults else Basis.REPORTED if method is None else Basis.ESTIMATED,
         raw=msgspec.json.encode(_raw_usage(usage, response)).decode(),
         model=model,
         object_id=as_text(response.get("id")),
         objects=created_objects(response),
-        estimate_method=None if estimated_images is None else ESTIMATE_METHOD,
+        estimate_method=method,
         faults=(*usage_faults, *notes),
         failed=response.get("status") == "failed",
     )
@@ -95,7 +99,9 @@ def estimate_response(facts: RequestFacts, text_bytes: int, response: Mapping[st
     `text_bytes` is the length in UTF-8 of the text that was seen; `response` holds the members that are known.
     """
     report = estimate_text(facts, text_bytes, response)
-    own_item = replace(report.items[0], quantities=(*report.items[0].quantities, *search_quantities(response)))
+    containers, container_notes = read_containers(facts, response)
+    quantities = (*report.items[0].quantities, *search_quantities(response), *containers)
+    own_item = replace(report.items[0], quantities=quantities)
     images = estimate_images(facts, response)
     author_items, author_faults = read_author_items(response)
     return replace(
@@ -105,7 +111,7 @@ def estimate_response(facts: RequestFacts, text_bytes: int, response: Mapping[st
         faults=(
             *author_faults,
             *(() if images is None else (_IMAGES_ESTIMATED,)),
-            *describe_containers(response),
+            *container_notes,
         ),
     )
 

@@ -1,0 +1,27 @@
+"""The tools that a request declares and its response echoes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from tornado_proxy.providers.shared.json_values import as_objects
+
+#: `web_search_preview_2025_03_11` is `web_search_preview`: a tool's price does not depend on its date.
+_DATE_SUFFIX = re.compile(r"_\d{4}_\d{2}_\d{2}$")
+
+
+def tool_kind(tool: Mapping[str, object]) -> str:
+    """Return the type of a tool without its date."""
+    return _DATE_SUFFIX.sub("", str(tool.get("type")))
+
+
+def flatten_tools(tools: Iterable[object]) -> tuple[Mapping[str, object], ...]:
+    """Return `tools` and those that they contain: a namespace has tools of its own."""
+    flat: list[Mapping[str, object]] = []
+    pending = [tool for tool in tools if isinstance(tool, dict)]
+    while pending:
+        tool = pending.pop(0)
+        flat.append(tool)
+        pending += as_objects(tool.get("tools"))
+    return tuple(flat)
