@@ -238,7 +238,7 @@ class TestLedger:
     def test_first_settlement_replaces_the_figures_of_a_pending_record(
         self, make: Make, records: Callable[[], list[dict[str, Any]]]
     ) -> None:
-        facts = DeferredRatingFacts(Terms("flex", cache_ttl="12h"), "gpt-image-1.5", 400)
+        facts = DeferredRatingFacts(Terms("flex", cache_ttl="12h", completion_window="8h"), "gpt-image-1.5", 400)
         pending = make_record(
             make_intent("r1"), basis=Basis.PENDING, cost=FREE, usage=None, object_id="batch_1", deferred_facts=facts
         )

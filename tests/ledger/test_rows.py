@@ -95,7 +95,9 @@ def test_unstorable_text_becomes_question_marks() -> None:
 
 
 def test_deferred_facts_are_read_as_they_were_written() -> None:
-    facts = DeferredRatingFacts(Terms(service_tier="flex", cache_ttl="1h"), "gpt-image-1.5", 400)
+    facts = DeferredRatingFacts(
+        Terms(service_tier="flex", cache_ttl="1h", completion_window="2h"), "gpt-image-1.5", 400
+    )
 
     text = make_record_row(make_record(make_intent("r1"), deferred_facts=facts))["kept_facts"]
 

@@ -32,6 +32,7 @@ class Terms:
     size: str | None = None
     quality: str | None = None
     session_state: str | None = None
+    completion_window: str | None = None
     cache_ttl: str | None = None
 
     @classmethod
@@ -61,6 +62,10 @@ _NAMES = tuple(field.name for field in fields(Terms))
 
 #: Names of the terms that a price card can depend on, sorted: line items and error messages list them in this order.
 CARD_TERMS = tuple(sorted(name for name in _NAMES if name != "cache_ttl"))
+
+#: Terms that a request chooses and that change the price, though cards without them match as well: a request with one
+#: is admitted only if a card or a modifier of the model names it.
+NAMED_TERMS = ("completion_window",)
 
 #: No term is stated.
 NO_TERMS = Terms()

@@ -171,12 +171,16 @@ def make_storable_row(row: Row) -> Row:
     }
 
 
+#: The terms of a request that its later response does not repeat.
+_DEFERRED_TERMS = ("service_tier", "cache_ttl", "completion_window")
+
+
 def read_deferred_facts(text: str | None) -> DeferredRatingFacts:
     """Return the facts of a pending record's request; empty ones for a record of an earlier version."""
     if text is None:
         return DeferredRatingFacts()
     members = json.loads(text)
-    terms = Terms(service_tier=members.get("service_tier"), cache_ttl=members.get("cache_ttl"))
+    terms = Terms(**{name: members.get(name) for name in _DEFERRED_TERMS})
     return DeferredRatingFacts(
         terms,
         members.get("image_model"),
@@ -189,8 +193,7 @@ def read_deferred_facts(text: str | None) -> DeferredRatingFacts:
 def _deferred_facts_text(facts: DeferredRatingFacts) -> str:
     return json.dumps(
         {
-            "service_tier": facts.terms.service_tier,
-            "cache_ttl": facts.terms.cache_ttl,
+            **{name: getattr(facts.terms, name) for name in _DEFERRED_TERMS},
             "image_model": facts.image_model,
             "body_bytes": facts.body_bytes,
             "output_bytes": facts.output_bytes,

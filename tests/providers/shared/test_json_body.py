@@ -17,6 +17,7 @@ from tornado_proxy.providers.shared.json_body import (
     read_list,
     read_members,
     read_model,
+    read_option,
     read_raw,
     read_text,
 )
@@ -191,3 +192,24 @@ def test_null_member_is_present():
     assert not has_member(b'{"b":{"a":1}}', "a")
     assert read_raw(b'{"a": { "b" : [1, 2] } }', "a") == b'{ "b" : [1, 2] }'
     assert read_raw(b"{}", "a") is None
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        (b'{"options":{"ttl":"12h","x":1}}', "12h"),
+        (b'{"options":{"x":{"ttl":"12h"}}}', None),
+        (b'{"options":null}', None),
+        (b'{"ttl":"12h"}', None),
+    ],
+)
+def test_option_is_read_from_its_object(body, value):
+    assert read_option(body, "options", "ttl") == value
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"options":["ttl"]}', b'{"options":{"ttl":"12h","ttl":"30m"}}', b'{"options":{"ttl":12}}']
+)
+def test_option_that_is_ambiguous_is_rejected(body):
+    with pytest.raises(InvalidBody):
+        read_option(body, "options", "ttl")

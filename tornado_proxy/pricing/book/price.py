@@ -148,6 +148,15 @@ class ModelPrice:
             if card.covers(at) and card.conditions.match(terms, context_tokens)
         ]
 
+    def names(self, term: str, terms: Terms) -> bool:
+        """Return True if a card or modifier for requests on `terms` depends on `term`."""
+        conditions = (*(card.conditions for card in self.cards), *(modifier.conditions for modifier in self.modifiers))
+        return any(
+            any(name == term and getattr(terms, term) in values for name, values in condition.accepted)
+            and condition.match(terms, condition.up_to or 0)
+            for condition in conditions
+        )
+
     def is_constant(self, meter: Meter) -> bool:
         """Return True if the price of `meter` depends on the terms alone, not on the date or the input's length."""
         cards = self.by_meter.get(meter, ())

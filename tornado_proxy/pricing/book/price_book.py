@@ -18,7 +18,7 @@ from tornado_proxy.domain.cost import Cost, bill
 from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.errors import ConfigError, Fault, ModelNotPriced
 from tornado_proxy.domain.request import RequestFacts, Spend
-from tornado_proxy.domain.terms import DEFAULT_TERMS, Terms
+from tornado_proxy.domain.terms import DEFAULT_TERMS, NAMED_TERMS, Terms
 from tornado_proxy.domain.usage import Basis, Meter, UsageItem, UsageReport
 from tornado_proxy.pricing.book.calculator import Itemised, itemise, without_price
 from tornado_proxy.pricing.book.price import ModelPrice
@@ -155,6 +155,14 @@ class PriceBook:
             raise ModelNotPriced(f"{spend.model} has no price as {spend.role}; {_HOW_TO_ADD}", param="model")
         requested = replace(spend.terms, service_tier=self._requested_tier(provider, spend.terms.service_tier))
         terms = self._resolve_terms(provider, requested, spend.terms.provider_region)
+        for name in NAMED_TERMS:
+            value = getattr(terms, name)
+            if value is not None and not entry.names(name, terms):
+                tier = terms.service_tier
+                raise ModelNotPriced(
+                    f"{spend.model} has no price for {name} {value[:40]!r} on service_tier {tier}; {_HOW_TO_ADD}",
+                    param=name,
+                )
         for meter in sorted(spend.meters | _cache_write_meters(entry, spend.terms.cache_ttl)):
             # The length in tokens is not known yet; `pricing check` finds gaps at other lengths.
             # Two cards cannot match: price files with overlapping cards are rejected.

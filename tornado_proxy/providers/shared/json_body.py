@@ -89,6 +89,20 @@ def read_list(members: Mapping[str, Any], name: str) -> list[Any]:
     return value
 
 
+def read_option(body: bytes, holder: str, name: str) -> str | None:
+    """Return the text member `name` of the object `holder`, None if either is missing.
+
+    Raises:
+        InvalidBody: the holder is no object, or the member is repeated or no text.
+    """
+    raw = read_raw(body, holder)
+    if raw is None or raw == b"null":
+        return None
+    if not raw.startswith(b"{"):
+        raise InvalidBody(f'"{holder}" must be an object', param=holder)
+    return read_text(read_members(raw, (name,)), name)
+
+
 def read_model(members: Mapping[str, Any]) -> str:
     """Return the member `model`.
 

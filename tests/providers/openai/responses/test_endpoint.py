@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
+from typing import Any
 
 import pytest
 
+from tests.providers.openai.costs import NOW, bundled_tariff, subtotal
 from tests.providers.openai.reports import amounts
 from tests.providers.openai.responses.bodies import FACTS, JSON, USAGE, report_json, request, response
 from tests.providers.reading import read, read_three_ways
 from tests.providers.recorded import request_body, response_body
-from tornado_proxy.domain.errors import InvalidBody
+from tornado_proxy.domain.errors import InvalidBody, ModelNotPriced
 from tornado_proxy.domain.request import DeferredRatingFacts, RequestFacts, Spend
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter
@@ -138,3 +141,65 @@ def test_a_large_response_is_read_and_estimated_by_its_text_alone():
     assert report.objects == ("msg_1", "ci_1", "cntr_1")
     # 4,000 bytes of text and five of code; nothing of the log probabilities and the picture's base64.
     assert amounts(estimate)["output_tokens"] == 1002
+
+
+def background(**members: Any) -> bytes:
+    return request(
+        **{"model": "gpt-5.4", "background": True, "background_options": {"completion_window": "8h"}} | members
+    )
+
+
+@pytest.mark.parametrize(
+    ("window", "usage", "cost"),
+    [
+        # gpt-5.4, USD per million: input 2.50, cached 0.25, output 15.
+        pytest.param("8h", {"input_tokens": 100_000, "output_tokens": 10_000}, "0.24", id="8 hours: 40 % below 0.40"),
+        pytest.param(
+            "2h",
+            {
+                "input_tokens": 100_000,
+                "input_tokens_details": {"cached_tokens": 50_000},
+                "output_tokens": 10_000,
+            },
+            "0.20125",
+            id="2 hours: 30 % below 0.2875",
+        ),
+        pytest.param("soonest", {"input_tokens": 100_000, "output_tokens": 10_000}, "0.4", id="soonest: full price"),
+    ],
+)
+def test_a_completion_window_has_its_discount(window, usage, cost):
+    facts = parse(RequestView(background(background_options={"completion_window": window}), "")).facts
+    settled = DeferredRatingFacts.of(facts).facts("gpt-5.4")
+    body = response(model="gpt-5.4-2026-03-05", service_tier="default", usage=usage)
+
+    for spend in facts.spends:
+        bundled_tariff().admit("/v1/responses", spend, NOW)
+    assert subtotal(report_json(body, settled), settled) == Decimal(cost)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        pytest.param({"model": "gpt-4o"}, id="a model without it"),
+        pytest.param({"service_tier": "flex"}, id="another tier than standard"),
+        pytest.param({"background_options": {"completion_window": "24h"}}, id="an unknown window"),
+    ],
+)
+def test_a_completion_window_without_a_price_is_refused(members):
+    (spend,) = parse(RequestView(background(**members), "")).facts.spends
+
+    with pytest.raises(ModelNotPriced, match="completion_window"):
+        bundled_tariff().admit("/v1/responses", spend, NOW)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(background(background=False), id="in the foreground"),
+        pytest.param(background().replace(b'"8h"', b'"8h","completion_window":"soonest"'), id="twice"),
+        pytest.param(background(background_options="8h"), id="no object"),
+    ],
+)
+def test_an_ambiguous_completion_window_is_rejected(body):
+    with pytest.raises(InvalidBody):
+        parse(RequestView(body, ""))

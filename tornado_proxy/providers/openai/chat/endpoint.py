@@ -35,11 +35,11 @@ from tornado_proxy.providers.shared.json_body import (
     read_list,
     read_members,
     read_model,
+    read_option,
     read_raw,
     read_text,
 )
 from tornado_proxy.providers.shared.json_skimmer import COUNT, KEEP, Shape
-from tornado_proxy.providers.shared.json_values import as_object, as_text
 
 _MEMBERS = (
     "model",
@@ -87,14 +87,15 @@ def parse(request: RequestView) -> ParsedRequest:
     model = read_model(members)
     stream = read_flag(members, "stream")
     sent = _ask_for_usage(body) if stream else body
-    tier = read_text(members, "service_tier")
+    cache_ttl = read_option(body, "prompt_cache_options", "ttl")
+    terms = Terms(service_tier=read_text(members, "service_tier"), cache_ttl=cache_ttl)
     inferred = (_ONE_SEARCH,) if _searches_web(model, members) else ()
     meters = _meters(members, body) | {quantity.meter for quantity in inferred}
     facts = RequestFacts(
         model=model,
-        spends=(Spend(model, meters, terms=Terms(tier)),),
+        spends=(Spend(model, meters, terms=terms),),
         stream=stream,
-        terms=Terms(tier, cache_ttl=as_text(as_object(members.get("prompt_cache_options")).get("ttl"))),
+        terms=terms,
         body_bytes=len(body),
         usage_injected=sent is not body,
         inferred=inferred,

@@ -37,10 +37,10 @@ from tornado_proxy.providers.shared.json_body import (
     read_list,
     read_members,
     read_model,
+    read_option,
     read_raw,
     read_text,
 )
-from tornado_proxy.providers.shared.json_values import as_object, as_text
 
 _MEMBERS = (
     "model",
@@ -51,7 +51,11 @@ _MEMBERS = (
     "previous_response_id",
     "conversation",
     "prompt_cache_options",
+    "background_options",
 )
+
+#: The completion window of a response without a discount (openai-python 3.57, BackgroundOptions).
+_SOONEST = "soonest"
 
 #: Seconds between polls of a background response.  One with `store: false` disappears after about ten minutes
 #: (OpenAI guide, "Background mode"), so the interval must not grow past a small part of that.
@@ -81,14 +85,14 @@ def parse(request: RequestView) -> ParsedRequest:
     body = request.body
     members = read_members(body, _MEMBERS)
     model = read_model(members)
-    tier = read_text(members, "service_tier")
+    terms = _read_terms(body, members)
     items = _read_items(body)
     tools = flatten_tools([*read_list(members, "tools"), *_tools_in(items)])
     facts = RequestFacts(
         model=model,
-        spends=(Spend(model, frozenset({Meter.INPUT, Meter.OUTPUT}), terms=Terms(tier)), *tool_spends(model, tools)),
+        spends=(Spend(model, frozenset({Meter.INPUT, Meter.OUTPUT}), terms=terms), *tool_spends(model, tools)),
         stream=read_flag(members, "stream"),
-        terms=Terms(service_tier=tier, cache_ttl=_cache_ttl(members)),
+        terms=terms,
         body_bytes=len(body),
         background=read_flag(members, "background"),
         references=(*_continued_objects(members), *referenced_containers(tools), *_item_references(items)),
@@ -143,8 +147,22 @@ def _item_references(items: list[_Item]) -> tuple[str, ...]:
     )
 
 
-def _cache_ttl(members: Mapping[str, Any]) -> str | None:
-    return as_text(as_object(members.get("prompt_cache_options")).get("ttl"))
+def _read_terms(body: bytes, members: Mapping[str, Any]) -> Terms:
+    """Return the terms that the request asks for.
+
+    Raises:
+        InvalidBody: an option is repeated or of the wrong type, or a completion window is asked for in the foreground.
+    """
+    window = read_option(body, "background_options", "completion_window")
+    if window == _SOONEST:
+        window = None
+    if window is not None and not read_flag(members, "background"):
+        raise InvalidBody('"background_options.completion_window" needs "background": true', param="background_options")
+    return Terms(
+        service_tier=read_text(members, "service_tier"),
+        cache_ttl=read_option(body, "prompt_cache_options", "ttl"),
+        completion_window=window,
+    )
 
 
 def make_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:

@@ -67,7 +67,9 @@ def report_response(facts: RequestFacts, response: Mapping[str, object]) -> Usag
     own_item = UsageItem(
         (*text_usage.quantities, *search_quantities(response), *containers),
         model=model,
-        terms=Terms(service_tier=as_text(response.get("service_tier"))),
+        terms=Terms(
+            service_tier=as_text(response.get("service_tier")), completion_window=facts.terms.completion_window
+        ),
         context_tokens=text_usage.context_tokens,
         # The published limit is "prompts with >272K input tokens", and no response states its usage prompt by prompt.
         summed=ran_hosted_tools(response),

@@ -138,7 +138,10 @@ def estimate_text(facts: RequestFacts, output_bytes: int, response: Mapping[str,
     item = UsageItem(
         (*(quantity for quantity in quantities if quantity.amount), *facts.inferred),
         model=as_text(known.get("model")),
-        terms=Terms(next((tier for tier in tiers if tier not in (None, _AUTO_TIER)), None)),
+        terms=Terms(
+            next((tier for tier in tiers if tier not in (None, _AUTO_TIER)), None),
+            completion_window=facts.terms.completion_window,
+        ),
         context_tokens=input_tokens,
     )
     return UsageReport(
