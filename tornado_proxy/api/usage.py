@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import urlencode
 
@@ -45,7 +46,9 @@ class UsageHandler(BaseHandler):
                 for name, values in self.request.query_arguments.items()
             }
             request = read_usage_request(arguments, self.request.headers.get("Accept", ""), caller, project)
-            result = await self.services.ledger.usage(request.query)
+            # A participant and a user of one name are two callers, and each project has its own.
+            asker = f"{project.id} {caller.participant!r} {caller.user!r}"
+            result = await self.services.ledger.usage(replace(request.query, asker=asker))
             page = await asyncio.to_thread(make_page, result, request)
         except RequestError as error:
             line = RequestLine(self.request.method or "", _PATH_TEMPLATE)

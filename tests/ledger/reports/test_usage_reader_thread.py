@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +15,10 @@ from tests.ledger.conftest import Make, open_ledger
 from tests.ledger.sample_records import make_intent, make_record
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.ledger.backends import make_ledger
+from tornado_proxy.ledger.database import ReadTimeout
 from tornado_proxy.ledger.reports.records_query import UsageFilter
 from tornado_proxy.ledger.reports.usage import UsageQuery, UsageResult
+from tornado_proxy.ledger.reports.usage_reader_thread import UsageReaderThread
 
 ALL = UsageFilter(project_id="project-a")
 
@@ -56,6 +62,62 @@ def test_queries_over_the_limit_of_waiting_ones_are_refused(make: Make) -> None:
     results = asyncio.run(run())
 
     assert [type(result).__name__ for result in results] == ["UsageResult"] * 32 + ["Overloaded"] * 8
+
+
+class SlowBackend:
+    """A database whose answer to `heavy` queries takes some seconds, and to others no time."""
+
+    @contextlib.contextmanager
+    def read(self, is_over: Callable[[], bool] | None = None) -> Iterator[Any]:
+        def rows(_sql: str, values: Sequence[object]) -> Iterator[Any]:
+            end = time.monotonic() + (HEAVY_S if "heavy" in values else 0)
+            while time.monotonic() < end:
+                assert is_over is not None
+                if is_over():
+                    raise ReadTimeout
+                time.sleep(0.001)
+            yield from ()
+
+        yield rows
+
+
+HEAVY_S = 1.0
+
+
+def ask(reader: UsageReaderThread, caller: str, project: str) -> asyncio.Task[UsageResult]:
+    return asyncio.create_task(reader.read_usage(UsageQuery(UsageFilter(project_id=project), asker=caller)))
+
+
+@pytest.mark.parametrize("heavy_callers", [1, 3])
+def test_light_query_does_not_wait_for_heavy_ones_of_others(heavy_callers: int) -> None:
+    async def run() -> tuple[float, list[bool]]:
+        reader = UsageReaderThread(SlowBackend())  # type: ignore[arg-type]  # read() is all that it needs
+        heavy = [ask(reader, f"caller {number % heavy_callers}", "heavy") for number in range(6)]
+        await asyncio.sleep(0.1)
+        began_at = time.monotonic()
+        await ask(reader, "another", "light")
+        took_s, unfinished = time.monotonic() - began_at, [not task.done() for task in heavy]
+        reader.close()
+        await asyncio.gather(*heavy, return_exceptions=True)
+        return took_s, unfinished
+
+    took_s, unfinished = asyncio.run(run())
+
+    assert unfinished == [True] * 6
+    assert took_s < HEAVY_S
+
+
+def test_caller_with_too_many_waiting_queries_is_refused_and_others_are_not() -> None:
+    async def run() -> list[UsageResult | BaseException]:
+        reader = UsageReaderThread(SlowBackend())  # type: ignore[arg-type]  # read() is all that it needs
+        tasks = [ask(reader, "ada", "light") for _ in range(9)] + [ask(reader, "eve", "light")]
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        reader.close()
+        return results
+
+    results = asyncio.run(run())
+
+    assert [type(result).__name__ for result in results] == ["UsageResult"] * 8 + ["RateLimited", "UsageResult"]
 
 
 @each_database

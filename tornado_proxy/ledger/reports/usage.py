@@ -49,6 +49,7 @@ class UsageQuery:
     annotations: selects records that have all of them.
     group_rows: True for a GroupRow for each group, else a UsageRow for each type of line item; `group_by` may then name
         RECORD_GROUPS too.
+    asker: the caller who asks; each has a share of the reader.
     """
 
     which: UsageFilter
@@ -58,6 +59,7 @@ class UsageQuery:
     type: str | None = None
     annotations: tuple[tuple[str, str], ...] = ()
     group_rows: bool = False
+    asker: str = ""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -144,7 +146,7 @@ class UsageResult:
     pending: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class Bounds:
     """The limits of one query: the number of records, and the deadline `until` (monotonic seconds)."""
 

@@ -1,16 +1,24 @@
-"""Answers usage queries in a thread of its own, on a read-only connection.
+"""Answers usage queries in threads of their own, on read-only connections, with a share for each caller.
 
-Reads and writes do not wait for each other: both databases let one connection write while others read.  A query is
-cancelled after _MAX_QUERY_S or _MAX_RECORDS, and at most _MAX_WAITING queries wait.
+Reads and writes do not wait for each other: both databases let one connection write while others read.
+
+    caller a ── query, query ──┐    one query of a caller at a time
+    caller b ── query ─────────┼──> threads ──> turns: one thread computes, for _SLICE_S, then the next one
+    caller c ── query ─────────┘
+
+So a caller who asks for a year of usage delays the others by a slice, not by its query.  A query is cancelled after
+_MAX_QUERY_S of its own turns or _MAX_RECORDS.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
 
-from tornado_proxy.domain.errors import LedgerUnavailable, Overloaded
+from tornado_proxy.domain.errors import LedgerUnavailable, Overloaded, RateLimited
 from tornado_proxy.ledger.database import Backend, ReadTimeout
 from tornado_proxy.ledger.reports.records_query import select_bills
 from tornado_proxy.ledger.reports.usage import Bounds, UsageQuery, UsageResult, sum_usage, too_much_usage
@@ -19,18 +27,78 @@ from tornado_proxy.ledger.reports.usage import Bounds, UsageQuery, UsageResult, 
 _MAX_QUERY_S = 10.0
 _MAX_RECORDS = 1_000_000
 
-#: Queries that run or wait; with one thread, the last of them may wait for 5 minutes.
-_MAX_WAITING = 32
+#: Queries that run or wait, over all and for each caller.
+_MAX_WAITING, _MAX_WAITING_PER_CALLER = 32, 8
+
+#: Queries whose threads share the turns; each has a connection, of some 2 MB.
+_MAX_THREADS = 8
+
+#: Seconds of a turn.  A turn changes at a check of the query's bounds, a few milliseconds apart.
+_SLICE_S = 0.05
+
+
+class _Turns:
+    """Lets one thread compute at a time, first come, first served.
+
+    Summing holds the interpreter's lock, so that a second computing thread would slow requests, not queries.
+    """
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._queue: deque[object] = deque()
+        self._ends_at = 0.0
+
+    def take(self) -> None:
+        """Wait for a turn."""
+        ticket = object()
+        with self._condition:
+            self._queue.append(ticket)
+            self._condition.wait_for(lambda: self._queue[0] is ticket)
+            self._ends_at = time.monotonic() + _SLICE_S
+
+    def give_back(self) -> None:
+        """End the turn of this thread."""
+        with self._condition:
+            self._queue.popleft()
+            self._condition.notify_all()
+
+    def pass_on(self) -> float:
+        """Let the next thread compute if this one's slice is over; return the seconds of waiting for the next turn."""
+        began_at = time.monotonic()
+        if began_at < self._ends_at or len(self._queue) == 1:
+            return 0.0
+        self.give_back()
+        self.take()
+        return time.monotonic() - began_at
+
+
+class _SharedBounds(Bounds):
+    """Bounds of a query that shares the turns; waiting does not count."""
+
+    def __init__(self, turns: _Turns) -> None:
+        super().__init__(_MAX_RECORDS, time.monotonic() + _MAX_QUERY_S)
+        self._turns = turns
+
+    def check_time(self) -> None:
+        """Let others have their turn, and raise BadRequest after the deadline."""
+        self.until += self._turns.pass_on()
+        super().check_time()
+
+    def is_over(self) -> bool:
+        """Let others have their turn, and return True after the deadline."""
+        self.until += self._turns.pass_on()
+        return time.monotonic() > self.until
 
 
 class UsageReaderThread:
-    """One reader thread.  read_usage() and close() are called in the event loop's thread."""
+    """The reader threads.  read_usage() and close() are called in the event loop's thread."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        # One thread: summing holds the interpreter's lock, so that a second one would slow requests, not queries.
-        self._threads = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger-reader")
-        self._waiting = 0
+        self._threads = ThreadPoolExecutor(max_workers=_MAX_THREADS, thread_name_prefix="ledger-reader")
+        self._turns = _Turns()
+        self._waiting: Counter[str] = Counter()
+        self._running: dict[str, asyncio.Lock] = {}
         self._closed = False
 
     async def read_usage(self, query: UsageQuery) -> UsageResult:
@@ -38,30 +106,45 @@ class UsageReaderThread:
 
         Raises:
             BadRequest: there is too much usage for one result.
-            Overloaded: too many other queries wait.
+            RateLimited: too many queries of the caller wait.
+            Overloaded: too many queries wait.
             LedgerUnavailable: the ledger cannot be read.
         """
         if self._closed:
             raise LedgerUnavailable("the ledger is closed")
-        if self._waiting >= _MAX_WAITING:
+        asker = query.asker
+        if asker and self._waiting[asker] >= _MAX_WAITING_PER_CALLER:
+            raise RateLimited("too many of your reports are being made; wait for them")
+        if self._waiting.total() >= _MAX_WAITING:
             raise Overloaded("too many reports are being made; try again shortly")
-        self._waiting += 1
+        self._waiting[asker] += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._read_usage, query)
+            async with self._running.setdefault(asker, asyncio.Lock()):
+                if self._closed:
+                    raise LedgerUnavailable("the ledger is closed")
+                return await asyncio.get_running_loop().run_in_executor(self._threads, self._read_usage, query)
         finally:
-            self._waiting -= 1
+            self._waiting[asker] -= 1
+            if not self._waiting[asker]:
+                del self._waiting[asker], self._running[asker]
 
     def close(self) -> None:
-        """Cancel the running query and end the thread."""
+        """Cancel the running queries and end the threads."""
         self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _read_usage(self, query: UsageQuery) -> UsageResult:
-        bounds = Bounds(_MAX_RECORDS, time.monotonic() + _MAX_QUERY_S)
+        self._turns.take()
+        try:
+            return self._sum(query, _SharedBounds(self._turns))
+        finally:
+            self._turns.give_back()
+
+    def _sum(self, query: UsageQuery, bounds: _SharedBounds) -> UsageResult:
         # One record more than sum_usage() accepts, so that it sees that there are too many.
         sql, values = select_bills(query.columns, query.which, _MAX_RECORDS + 1)
         try:
-            with self._backend.read(lambda: self._closed or time.monotonic() > bounds.until) as read:
+            with self._backend.read(lambda: self._closed or bounds.is_over()) as read:
                 return sum_usage(read(sql, values), query, bounds)
         except ReadTimeout as error:
             raise too_much_usage() from error
