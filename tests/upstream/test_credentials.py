@@ -16,7 +16,7 @@ from tests.gateway.fakes import (
     seal_session_key,
 )
 from tornado_proxy.config.settings import ProviderSettings
-from tornado_proxy.domain.errors import BadRequest, ServiceError
+from tornado_proxy.domain.errors import BadRequest, KeyNotConfigured, ServiceError
 from tornado_proxy.domain.identity import Caller, Secret
 from tornado_proxy.providers.contract import Provider
 from tornado_proxy.snapshot import Snapshot
@@ -25,6 +25,8 @@ from tornado_proxy.upstream.credentials import (
     ProviderAccess,
     call_accesses,
     caller_access,
+    deferred_access,
+    fingerprint_key,
     forwarded_headers,
     forwarded_subprotocols,
     project_access,
@@ -67,6 +69,40 @@ def test_project_s_own_key_replaces_the_server_s(projects: Any, provider: str, p
 
     assert access.key.reveal() == key
     assert caller_access(snapshot, access.provider, Caller(project_id)).key.reveal() == key
+
+
+OWN_KEY = Secret("sk-own-0123456789")
+
+
+@pytest.mark.parametrize(
+    ("projects", "made_with", "key"),
+    [
+        pytest.param([OWN_OPENAI_KEY], Secret(harness.OPENAI_KEY), harness.OPENAI_KEY, id="own key was added later"),
+        pytest.param([OWN_OPENAI_KEY], OWN_KEY, "sk-own-0123456789", id="own key"),
+        pytest.param([], Secret(harness.OPENAI_KEY), harness.OPENAI_KEY, id="project is gone"),
+        pytest.param([OWN_OPENAI_KEY], None, "sk-own-0123456789", id="record of an earlier version"),
+    ],
+)
+def test_deferred_usage_is_requested_with_the_key_that_made_the_request(
+    projects: Any, made_with: Secret | None, key: str
+) -> None:
+    snapshot = make_snapshot(projects=projects)
+    key_id = None if made_with is None else fingerprint_key(made_with)
+
+    access = deferred_access(snapshot, find_provider(snapshot, "openai"), harness.PROJECT, key_id)
+
+    assert access.key.reveal() == key
+
+
+def test_key_that_is_not_configured_is_named_by_its_fingerprint_only() -> None:
+    snapshot = make_snapshot()
+
+    with pytest.raises(KeyNotConfigured) as caught:
+        deferred_access(snapshot, find_provider(snapshot, "openai"), harness.PROJECT, fingerprint_key(OWN_KEY))
+
+    # The first digits of `printf sk-own-0123456789 | sha256sum`.
+    assert "47591f1b21b7" in caught.value.message
+    assert OWN_KEY.reveal() not in caught.value.message
 
 
 def session_caller(snapshot: Snapshot) -> Caller:
