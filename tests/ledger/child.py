@@ -9,6 +9,7 @@ journal, separated by a blank.  The jobs:
     load    begins and finishes requests for ever
     hold    begins one request and waits
     ahead   begins one, writes its record ahead of its end, and waits
+    finish  begins one, finishes it as a session does, and keeps the loop from committing anything
     end     as ahead, then finishes it as a client that left, and keeps the loop from committing anything
 """
 
@@ -77,10 +78,12 @@ async def main(address: LedgerAddress, job: str, name: str) -> None:
     await ledger.begin(intent)
     if job in ("ahead", "end"):
         ledger.write_ahead(make_record(intent))
+    if job == "finish":
+        ledger.finish(make_record(intent))
     if job == "end":
         ledger.finish(make_record(intent, outcome=Outcome.CLIENT_CLOSED))
     write_line(f"begun {name}")
-    if job == "end":
+    if job in ("finish", "end"):
         block_loop()
     await asyncio.Event().wait()
 

@@ -116,7 +116,9 @@ def test_request_of_a_killed_process_is_unsettled_and_crashed(tmp_path: Path) ->
     assert row["ended_at"] > row["started_at"]
 
 
-@pytest.mark.parametrize(("job", "outcome"), [("ahead", "completed"), ("end", "client_closed")])
+@pytest.mark.parametrize(
+    ("job", "outcome"), [("ahead", "completed"), ("finish", "completed"), ("end", "client_closed")]
+)
 def test_record_that_waits_for_its_commit_survives_the_death_of_the_process(
     tmp_path: Path, job: str, outcome: str
 ) -> None:
