@@ -178,6 +178,7 @@ class DeferredSettlement:
                 self._schedule.add(request, now, self._scan)
             self._cursor = requests[-1].seq if requests else self._cursor
             if len(requests) < MAX_PER_READ:
+                # Only at the end of a scan: the pages that are not read yet hold pending requests too.
                 self._schedule.remove_older(self._scan)
                 break
         requested, self._requested = self._requested, set()
@@ -234,6 +235,7 @@ class DeferredSettlement:
         if now - poll.missing_since < GIVE_UP_AFTER_S:
             self._schedule.set_state(poll, PollState.MISSING)
             return MAX_MISSING_WAIT_S
+        # An estimate is final: the object is gone, and no later response can state its usage.
         if report.basis is Basis.ESTIMATED:
             await self._settle(snapshot, poll.request, report)
             return MAX_MISSING_WAIT_S

@@ -116,6 +116,7 @@ class PollSchedule:
         for provider, due in self._due.items():
             while due and due[0][0] <= now and self._running[provider, False] < MAX_RUNNING_PER_PROVIDER:
                 due_at, _, poll = heapq.heappop(due)
+                # An entry whose poll runs or has another due time by now is left over from before a client's request.
                 if not poll.running and due_at == poll.due_at and self._is_known(poll):
                     yield self._start(poll, requested=False)
 
