@@ -160,3 +160,21 @@ def test_list_shows_objects_of_the_project_that_its_endpoint_created(
         return await gateway.ownership.visible_objects(context)
 
     assert asyncio.run(run()) == visible
+
+
+@pytest.mark.parametrize(
+    ("query", "own"),
+    [
+        ("after_id=batch_own", True),
+        ("limit=5&before_id=batch_own", True),
+        ("after_id=batch_foreign", False),
+        ("before_id=batch_unknown", False),
+        ("after_id=batch_own&after_id=batch_foreign", False),
+        ("after%5Fid=batch_foreign", False),
+    ],
+)
+def test_list_continues_at_own_objects_only(gateway: Gateway, query: str, own: bool) -> None:
+    gateway.ownership.remember("anthropic", "batch_own", harness.PROJECT)
+    gateway.ownership.remember("anthropic", "batch_foreign", harness.OTHER_PROJECT)
+
+    assert is_own(gateway, context_of(gateway, f"/anthropic/v1/messages/batches?{query}", "GET")) is own

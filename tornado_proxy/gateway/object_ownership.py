@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Protocol
+from urllib.parse import parse_qsl
 
 from tornado_proxy.domain.errors import NotFound
 from tornado_proxy.gateway.context import RequestContext
@@ -19,6 +20,9 @@ from tornado_proxy.providers.contract import Endpoint, HttpEndpoint, OwnedList
 
 #: Owners kept in memory.  They bridge the commit delay of the ledger, far below a second; 10,000 take some 2 MB.
 MAX_REMEMBERED = 10_000
+
+#: Query parameters that name an object (Anthropic API reference, "List Message Batches").
+_CURSORS = frozenset({"after_id", "before_id"})
 
 
 class ObjectLedger(Protocol):
@@ -55,7 +59,7 @@ class ObjectOwnership:
         """
         if context.has_own_key:
             return
-        for object_id in (*_object_in_path(context), *references):
+        for object_id in (*_object_in_path(context), *_find_cursors(context), *references):
             if not await self._is_own(context, object_id):
                 raise NotFound(f"{object_id[:100]} was not found")
 
@@ -74,6 +78,14 @@ class ObjectOwnership:
         # The ledger first: its owner is the first one, and a provider may repeat an id to another project.
         owner = await self._ledger.owner_of(provider, object_id) or self._recent.get((provider, object_id))
         return owner == context.caller.project_id
+
+
+def _find_cursors(context: RequestContext[Endpoint]) -> tuple[str, ...]:
+    """Return the ids at which the query of a list continues; one of another project would show when it was created."""
+    endpoint = context.endpoint
+    if not isinstance(endpoint, HttpEndpoint) or not isinstance(endpoint.objects, OwnedList):
+        return ()
+    return tuple(value for name, value in parse_qsl(context.query) if name in _CURSORS)
 
 
 def _object_in_path(context: RequestContext[Endpoint]) -> tuple[str, ...]:
