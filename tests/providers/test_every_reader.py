@@ -229,3 +229,22 @@ def test_a_stream_that_ends_with_an_error_has_failed(path: str, chunks: list[byt
 
     assert read(make(), chunks).failed
     assert not read(make(), chunks[:-1]).failed
+
+
+@pytest.mark.parametrize("media_type", ["", "text/plain", "application/octet-stream"])
+@pytest.mark.parametrize("name", [name for name in _odd(b"1") if "streamed" in name])
+def test_a_stream_without_its_media_type_is_read_as_one(name: str, media_type: str) -> None:
+    path, _, chunks, expected = _odd(b"1")[name]
+    (endpoint,) = [
+        endpoint
+        for provider in PROVIDERS
+        for endpoint in provider.endpoints
+        if endpoint.path == path and isinstance(endpoint, HttpEndpoint) and endpoint.reader is not None
+    ]
+    facts = RequestFacts(model="gpt-4o-mini", stream=True)
+
+    report = read(endpoint.usage_reader(facts, ResponseHead(200, media_type)), chunks)
+
+    quantities = [quantity for item in report.items for quantity in item.quantities]
+    assert {quantity.meter.value: int(quantity.amount) for quantity in quantities} == expected
+    assert report.basis is Basis.REPORTED

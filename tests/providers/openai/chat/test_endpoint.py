@@ -296,3 +296,18 @@ def test_an_estimate_counts_text_and_not_log_probabilities(tokens):
     expected = {"input_tokens": 100, "output_tokens": tokens + 5}
     assert amounts(read(make_reader(FACTS, JSON), [body])) == expected
     assert amounts(read(make_reader(FACTS, JSON), [body[:-1]], complete=False)) == expected
+
+
+@pytest.mark.parametrize("media_type", ["", "text/plain"])
+def test_injected_usage_is_hidden_in_a_stream_without_its_media_type(media_type):
+    facts = parse(RequestView(request(stream=True), "")).facts
+    chunks = (
+        b'data: {"choices":[{}],"usage":null}\n\ndata: {"choices":[],"usage":{"prompt_tokens":1}}\n\ndata: [DONE]\n\n'
+    )
+    edit = make_edit(facts, ResponseHead(200, media_type))
+
+    assert edit is not None
+    assert edit.feed(chunks) + edit.close() == b'data: {"choices":[{}]}\n\ndata: [DONE]\n\n'
+    whole = make_edit(facts, ResponseHead(200, media_type))
+    assert whole is not None
+    assert whole.feed(b'{"usage":null}') + whole.close() == b'{"usage":null}'

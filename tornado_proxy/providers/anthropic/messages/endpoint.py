@@ -14,6 +14,7 @@ from tornado_proxy.providers.shared import token_estimate
 from tornado_proxy.providers.shared.body_reader import BodyReader
 from tornado_proxy.providers.shared.json_body import read_members
 from tornado_proxy.providers.shared.json_values import decode_object
+from tornado_proxy.providers.shared.stream_sniffing import choose_reader
 
 
 def parse(request: RequestView) -> ParsedRequest:
@@ -27,11 +28,14 @@ def parse(request: RequestView) -> ParsedRequest:
 
 
 def make_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
-    """Return the reader of a response: its media type says whether it is streamed."""
+    """Return the reader of a response: its media type, or else its first bytes, say whether it is streamed."""
     # The request's `stream` does not decide: a response to it can still be one JSON body.
-    if head.media_type == "text/event-stream":
-        return MessageStreamReader(facts)
-    return BodyReader(functools.partial(report_body, facts))
+    return choose_reader(
+        facts,
+        head,
+        lambda: MessageStreamReader(facts),
+        lambda: BodyReader(functools.partial(report_body, facts)),
+    )
 
 
 def report_body(facts: RequestFacts, body: bytes) -> UsageReport:

@@ -37,6 +37,7 @@ from tornado_proxy.providers.shared.json_body import (
     read_model,
     read_text,
 )
+from tornado_proxy.providers.shared.stream_sniffing import UNCERTAIN_MEDIA_TYPES, choose_edit, choose_reader
 from tornado_proxy.providers.shared.token_estimate import estimate_tokens
 
 PATH = "/v1/audio/speech"
@@ -143,19 +144,22 @@ def make_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
     """Return the usage reader of a response."""
     if facts.model is not None and is_priced_by_characters(facts.model):
         return OpaqueReader(lambda _: UsageReport((UsageItem(facts.inferred),), Basis.INFERRED))
-    if head.media_type == "text/event-stream":
-        return EventsReader(
+    return choose_reader(
+        facts,
+        head,
+        lambda: EventsReader(
             (b"speech.audio.done",),
             lambda events, _: _report_events(events),
             # The events carry base64, four characters for three bytes of audio.
             lambda response_bytes: _estimate(facts, response_bytes * 3 // 4),
-        )
-    return OpaqueReader(lambda response_bytes: _estimate(facts, response_bytes))
+        ),
+        lambda: OpaqueReader(lambda response_bytes: _estimate(facts, response_bytes)),
+    )
 
 
 def make_edit(facts: RequestFacts, head: ResponseHead) -> ResponseEdit | None:
     """Return an edit that decodes the events that only the proxy asked for; None for any other response."""
-    return SpeechAudio() if _is_injected_sse(facts, head) else None
+    return choose_edit(facts, head, SpeechAudio) if facts.usage_injected and head.ok else None
 
 
 def edit_content_type(facts: RequestFacts, head: ResponseHead) -> str | None:
@@ -164,7 +168,9 @@ def edit_content_type(facts: RequestFacts, head: ResponseHead) -> str | None:
 
 
 def _is_injected_sse(facts: RequestFacts, head: ResponseHead) -> bool:
-    return facts.usage_injected and head.ok and head.media_type == "text/event-stream"
+    """Return True if the client gets the decoded audio.  Without a media type the first bytes decide (SpeechAudio)."""
+    may_be_stream = head.media_type == "text/event-stream" or head.media_type in UNCERTAIN_MEDIA_TYPES
+    return facts.usage_injected and head.ok and may_be_stream
 
 
 def _only_sse_states_usage(facts: RequestFacts) -> bool:

@@ -35,6 +35,7 @@ from tornado_proxy.providers.openai.audio.transcription_models import is_priced_
 from tornado_proxy.providers.openai.shared.response_readers import EventsReader, JsonReader, OpaqueReader
 from tornado_proxy.providers.openai.shared.usage_report import report_usage
 from tornado_proxy.providers.shared.json_skimmer import COUNT, KEEP, Shape
+from tornado_proxy.providers.shared.stream_sniffing import choose_reader
 from tornado_proxy.providers.shared.token_estimate import estimate_tokens
 from tornado_proxy.wire.multipart import read_form
 
@@ -110,16 +111,20 @@ def make_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
     def report_without_usage(response_bytes: int) -> UsageReport:
         return _report_without_usage(facts, response_bytes)
 
-    if head.media_type == "text/event-stream":
+    def make_stream_reader() -> UsageReader:
         return EventsReader(
             (b"transcript.text.done",),
             lambda events, _: _report_events(events),
             report_without_usage,
             text_type=b"transcript.text.delta",
         )
-    if facts.response_format in _TEXT_FORMATS:
-        return OpaqueReader(report_without_usage)
-    return JsonReader(_RESPONSE_SHAPE, lambda body: _report_body(facts, body), report_without_usage)
+
+    def make_whole_reader() -> UsageReader:
+        if facts.response_format in _TEXT_FORMATS:
+            return OpaqueReader(report_without_usage)
+        return JsonReader(_RESPONSE_SHAPE, lambda body: _report_body(facts, body), report_without_usage)
+
+    return choose_reader(facts, head, make_stream_reader, make_whole_reader)
 
 
 def _report_events(events: list[dict[str, object]]) -> UsageReport | None:

@@ -40,6 +40,7 @@ from tornado_proxy.providers.shared.json_body import (
     read_text,
 )
 from tornado_proxy.providers.shared.json_skimmer import COUNT, KEEP, Shape
+from tornado_proxy.providers.shared.stream_sniffing import choose_edit, choose_reader
 
 _MEMBERS = (
     "model",
@@ -140,18 +141,21 @@ def _include_usage(options: bytes) -> bytes:
 
 def make_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
     """Return the usage reader of a response."""
-    if head.media_type == "text/event-stream":
-        return ChatStreamReader(facts)
-    return JsonReader(
-        _RESPONSE_SHAPE,
-        lambda response: report_text(facts, response),
-        lambda text_bytes: estimate_text(facts, text_bytes),
+    return choose_reader(
+        facts,
+        head,
+        lambda: ChatStreamReader(facts),
+        lambda: JsonReader(
+            _RESPONSE_SHAPE,
+            lambda response: report_text(facts, response),
+            lambda text_bytes: estimate_text(facts, text_bytes),
+        ),
     )
 
 
 def make_edit(facts: RequestFacts, head: ResponseHead) -> ResponseEdit | None:
     """Return an edit that removes the usage that only the proxy asked for; None if there is none to remove."""
-    return UsageHider() if facts.usage_injected and head.media_type == "text/event-stream" else None
+    return choose_edit(facts, head, UsageHider) if facts.usage_injected else None
 
 
 CHAT_ENDPOINTS = (

@@ -36,6 +36,7 @@ from tornado_proxy.providers.openai.shared.usage_report import report_usage
 from tornado_proxy.providers.shared.json_body import read_members
 from tornado_proxy.providers.shared.json_skimmer import KEEP, Shape
 from tornado_proxy.providers.shared.json_values import as_objects, as_text
+from tornado_proxy.providers.shared.stream_sniffing import choose_reader
 from tornado_proxy.wire.multipart import read_form
 
 #: Size and quality of dall-e images if neither request nor response names them (OpenAI API reference, "Create image").
@@ -83,11 +84,14 @@ def make_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
     def report_without_usage(_: int) -> UsageReport:
         return _estimate(facts, _requested(facts).count)
 
-    if head.media_type == "text/event-stream":
-        return EventsReader(
+    return choose_reader(
+        facts,
+        head,
+        lambda: EventsReader(
             _COMPLETED_EVENTS, lambda events, complete: _report_events(facts, events, complete), report_without_usage
-        )
-    return JsonReader(_RESPONSE_SHAPE, lambda body: _report_body(facts, body), report_without_usage)
+        ),
+        lambda: JsonReader(_RESPONSE_SHAPE, lambda body: _report_body(facts, body), report_without_usage),
+    )
 
 
 def _parse(request: RequestView, meters: frozenset[Meter]) -> ParsedRequest:

@@ -41,6 +41,7 @@ from tornado_proxy.providers.shared.json_body import (
     read_raw,
     read_text,
 )
+from tornado_proxy.providers.shared.stream_sniffing import choose_reader
 
 _MEMBERS = (
     "model",
@@ -167,12 +168,15 @@ def _read_terms(body: bytes, members: Mapping[str, Any]) -> Terms:
 
 def make_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
     """Return the usage reader of a response."""
-    if head.media_type == "text/event-stream":
-        return ResponseStreamReader(facts)
-    return JsonReader(
-        RESPONSE_SHAPE,
-        lambda response: report_response(facts, response),
-        lambda text_bytes: estimate_text(facts, max(text_bytes, facts.seen_output_bytes)),
+    return choose_reader(
+        facts,
+        head,
+        lambda: ResponseStreamReader(facts),
+        lambda: JsonReader(
+            RESPONSE_SHAPE,
+            lambda response: report_response(facts, response),
+            lambda text_bytes: estimate_text(facts, max(text_bytes, facts.seen_output_bytes)),
+        ),
     )
 
 

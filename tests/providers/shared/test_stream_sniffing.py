@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.providers.reading import read, read_three_ways
+from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.domain.usage import UsageReport
+from tornado_proxy.providers.contract import ResponseHead, UsageReader
+from tornado_proxy.providers.shared.body_reader import BodyReader
+from tornado_proxy.providers.shared.stream_sniffing import begins_like_stream, choose_edit, choose_reader
+
+STREAM, WHOLE = RequestFacts(stream=True), RequestFacts()
+
+
+def reader(facts: RequestFacts, media_type: str) -> UsageReader:
+    def make(kind: str) -> UsageReader:
+        return BodyReader(lambda body: UsageReport(raw=f"{kind}: {body.decode()}"))
+
+    return choose_reader(facts, ResponseHead(200, media_type), lambda: make("stream"), lambda: make("whole"))
+
+
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [
+        (b"data: {}", True),
+        (b"event: x", True),
+        (b": ping", True),
+        (b"\xef\xbb\xbf\r\nid: 5", True),
+        (b"retry:1", True),
+        (b"", None),
+        (b"\n", None),
+        (b"eve", None),
+        (b'{"data": 1}', False),
+        (b"dates", False),
+        (b"<html>", False),
+    ],
+)
+def test_a_field_name_and_a_colon_begin_a_stream(start: bytes, expected: bool | None) -> None:
+    assert begins_like_stream(start) is expected
+
+
+@pytest.mark.parametrize(
+    ("facts", "media_type", "body", "kind"),
+    [
+        pytest.param(WHOLE, "text/event-stream", b"{}", "stream", id="the media type says so"),
+        pytest.param(STREAM, "", b"data: 1", "stream", id="no media type"),
+        pytest.param(STREAM, "text/plain", b"event: x", "stream", id="text/plain"),
+        pytest.param(RequestFacts(usage_injected=True), "", b"data: 1", "stream", id="the proxy asked for a stream"),
+        pytest.param(STREAM, "application/json", b'{"a":1}', "whole", id="JSON in response to a stream request"),
+        pytest.param(STREAM, "", b"eve", "whole", id="too short to tell"),
+        pytest.param(WHOLE, "", b"data: 1", "whole", id="no stream was asked for"),
+    ],
+)
+def test_the_reader_is_chosen_by_media_type_request_and_first_bytes(
+    facts: RequestFacts, media_type: str, body: bytes, kind: str
+) -> None:
+    assert read_three_ways(lambda: reader(facts, media_type), body).raw == f"{kind}: {body.decode()}"
+
+
+def test_an_empty_body_has_a_report() -> None:
+    assert read(reader(STREAM, ""), []).raw == "whole: "
+
+
+class Upper:
+    def feed(self, data: bytes) -> bytes:
+        return data.upper()
+
+    def close(self) -> bytes:
+        return b"!"
+
+
+@pytest.mark.parametrize(
+    ("facts", "media_type", "body", "expected"),
+    [
+        pytest.param(STREAM, "text/event-stream", b"abc", b"ABC!", id="a stream"),
+        pytest.param(STREAM, "", b"data: abc", b"DATA: ABC!", id="a stream without a media type"),
+        pytest.param(STREAM, "text/plain", b"dates", b"dates", id="no stream"),
+        pytest.param(STREAM, "", b"eve", b"eve", id="too short to tell"),
+    ],
+)
+def test_only_a_stream_is_edited(facts: RequestFacts, media_type: str, body: bytes, expected: bytes) -> None:
+    for size in (1, 4, 100):
+        edit = choose_edit(facts, ResponseHead(200, media_type), Upper)
+        assert edit is not None
+        chunks = [body[at : at + size] for at in range(0, len(body), size)]
+        assert b"".join(edit.feed(chunk) for chunk in chunks) + edit.close() == expected
+
+
+def test_a_response_to_a_request_without_a_stream_has_no_edit() -> None:
+    assert choose_edit(WHOLE, ResponseHead(200, ""), Upper) is None

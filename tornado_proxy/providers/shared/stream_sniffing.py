@@ -1,0 +1,125 @@
+"""Recognises a stream of events by its first bytes, for hosts that send no Content-Type or a wrong one.
+
+    Content-Type text/event-stream                      a stream
+    none, text/plain or application/octet-stream,       the first bytes decide: a field name and a colon, or a comment
+      and the request asked for a stream
+    otherwise                                           no stream
+
+Source: WHATWG HTML, section 9.2.5 "Parsing an event stream"; a JSON object begins with a brace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.domain.usage import UsageReport
+from tornado_proxy.providers.contract import ResponseEdit, ResponseHead, UsageReader
+
+_MEDIA_TYPE = "text/event-stream"
+#: Media types that say nothing of a body.
+UNCERTAIN_MEDIA_TYPES = frozenset({"", "text/plain", "application/octet-stream"})
+_FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
+#: What may precede the first field: a byte order mark and empty lines.
+_BEFORE = b"\xef\xbb\xbf\r\n"
+
+
+def choose_reader(
+    facts: RequestFacts,
+    head: ResponseHead,
+    make_stream_reader: Callable[[], UsageReader],
+    make_reader: Callable[[], UsageReader],
+) -> UsageReader:
+    """Return the reader of a response: of a stream if it is one, else the other."""
+    if head.media_type == _MEDIA_TYPE:
+        return make_stream_reader()
+    return _SniffingReader(make_stream_reader, make_reader) if _may_be_stream(facts, head) else make_reader()
+
+
+def choose_edit(
+    facts: RequestFacts, head: ResponseHead, make_stream_edit: Callable[[], ResponseEdit]
+) -> ResponseEdit | None:
+    """Return the edit of a stream; an edit that changes nothing if the response turns out to be none."""
+    if head.media_type == _MEDIA_TYPE:
+        return make_stream_edit()
+    return _SniffingEdit(make_stream_edit) if _may_be_stream(facts, head) else None
+
+
+def begins_like_stream(start: bytes) -> bool | None:
+    """Return True if a body that begins with `start` is a stream of events, None if more bytes are needed."""
+    text = start.lstrip(_BEFORE)
+    if any(text.startswith(field) for field in _FIELDS):
+        return True
+    return None if any(field.startswith(text) for field in _FIELDS) else False
+
+
+def _may_be_stream(facts: RequestFacts, head: ResponseHead) -> bool:
+    """Return True if the client asked for a stream, or the proxy did on its behalf, and the head does not say."""
+    return (facts.stream or facts.usage_injected) and head.media_type in UNCERTAIN_MEDIA_TYPES
+
+
+class _SniffingReader:
+    """A UsageReader that chooses another one by the first bytes."""
+
+    def __init__(self, make_stream_reader: Callable[[], UsageReader], make_reader: Callable[[], UsageReader]) -> None:
+        self._make_stream_reader = make_stream_reader
+        self._make_reader = make_reader
+        self._start = b""
+        self._reader: UsageReader | None = None
+
+    @property
+    def object_id(self) -> str | None:
+        """The id that the chosen reader has found."""
+        return None if self._reader is None else self._reader.object_id
+
+    def feed(self, data: bytes) -> None:
+        """Read the next bytes."""
+        if self._reader is not None:
+            self._reader.feed(data)
+            return
+        self._start += data
+        is_stream = begins_like_stream(self._start)
+        if is_stream is not None:
+            self._choose(is_stream=is_stream)
+
+    def close(self, *, complete: bool) -> None:
+        """End the body."""
+        self._choose(is_stream=False).close(complete=complete)
+
+    def result(self) -> UsageReport:
+        """Return the usage."""
+        return self._choose(is_stream=False).result()
+
+    def _choose(self, *, is_stream: bool) -> UsageReader:
+        """Return the chosen reader; choose it if that has not been done."""
+        if self._reader is None:
+            self._reader = self._make_stream_reader() if is_stream else self._make_reader()
+            start, self._start = self._start, b""
+            self._reader.feed(start)
+        return self._reader
+
+
+class _SniffingEdit:
+    """A ResponseEdit that edits a stream and passes anything else."""
+
+    def __init__(self, make_stream_edit: Callable[[], ResponseEdit]) -> None:
+        self._make_stream_edit = make_stream_edit
+        self._start = b""
+        self._decided = False
+        self._edit: ResponseEdit | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next bytes; hold the first few until they decide."""
+        if not self._decided:
+            self._start += data
+            is_stream = begins_like_stream(self._start)
+            if is_stream is None:
+                return b""
+            data, self._start = self._start, b""
+            self._decided = True
+            self._edit = self._make_stream_edit() if is_stream else None
+        return data if self._edit is None else self._edit.feed(data)
+
+    def close(self) -> bytes:
+        """End the body; return the bytes still held."""
+        return self._start if self._edit is None else self._edit.close()
