@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
-from tests.harness import ProxyProcess, mint, running_proxy
+from tests.harness import KEY_ID, PROJECT, ProxyProcess, mint, running_proxy
 from tests.replay_provider import ReplayProvider, load_exchange, load_expected, recorded_response
 
 #: name -> cost in USD, computed by hand from the provider's price page.  `expected/` holds the figures of independent
@@ -43,10 +43,21 @@ NAMES = sorted(
 )
 
 
+#: A vector store that a recorded request searches.
+VECTOR_STORE = "vs_6931d72a43048191bbe7518b93c1d8ed"
+
+
 @pytest.fixture(scope="module")
 def proxy(provider: ReplayProvider, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
-    """The server, configured to relay model lists unchanged."""
-    with running_proxy(tmp_path_factory.mktemp("recorded"), provider.url, models_list="provider") as running:
+    """The server, configured to relay model lists unchanged, and to let its project use the vector store."""
+    project = {
+        "id": PROJECT,
+        "name": "first",
+        "api_keys": [{"id": KEY_ID, "secret": {"env": "TEST_SIGNING_SECRET"}}],
+        "allowed_objects": [VECTOR_STORE],
+    }
+    folder = tmp_path_factory.mktemp("recorded")
+    with running_proxy(folder, provider.url, models_list="provider", projects=[project]) as running:
         yield running
 
 

@@ -18,10 +18,7 @@ def tool_kind(tool: Mapping[str, object]) -> str:
 
 def flatten_tools(tools: Iterable[object]) -> tuple[Mapping[str, object], ...]:
     """Return `tools` and those that they contain: a namespace has tools of its own."""
-    flat: list[Mapping[str, object]] = []
-    pending = [tool for tool in tools if isinstance(tool, dict)]
-    while pending:
-        tool = pending.pop(0)
-        flat.append(tool)
-        pending += as_objects(tool.get("tools"))
+    flat: list[Mapping[str, object]] = [tool for tool in tools if isinstance(tool, dict)]
+    for tool in flat:  # which grows meanwhile; taking tools from its front would be quadratic
+        flat += as_objects(tool.get("tools"))
     return tuple(flat)
