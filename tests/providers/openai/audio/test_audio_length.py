@@ -65,6 +65,37 @@ def test_length_is_in_whole_seconds_rounded_up(audio: bytes, seconds: int | None
     assert measure_seconds(memoryview(audio)) == seconds
 
 
+def forged_wav(seconds: float, **fields: int) -> bytes:
+    """Return 16 bits at 16,000 a second, mono, whose format chunk states other bytes per second or block align."""
+    stated = {"bytes_per_second": 32_000, "block_align": 2} | fields
+    fmt = struct.pack("<HHIIHH", 1, 1, 16_000, stated["bytes_per_second"], stated["block_align"], 16)
+    decoy = b"LIST" + struct.pack("<I", 24) + b"fmt " + struct.pack("<IHHIIHH", 16, 1, 8, 192_000, 3_072_000, 16, 16)
+    data = bytes(int(seconds * 32_000))
+    body = b"WAVE" + decoy + b"fmt " + struct.pack("<I", 16) + fmt + b"data" + struct.pack("<I", len(data)) + data
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def xing(frames: int) -> bytes:
+    """Return an MP3 frame whose Xing header states a number of frames."""
+    return (MP3_FRAME[:13] + b"Xing" + struct.pack(">II", 1, frames) + bytes(384))[:384]
+
+
+@pytest.mark.parametrize(
+    ("audio", "seconds"),
+    [
+        pytest.param(forged_wav(600, bytes_per_second=0xFFFFFFFF), 600, id="wav of many bytes per second"),
+        pytest.param(forged_wav(600, block_align=1000), None, id="wav of a contradictory block"),
+        pytest.param(xing(1292) + MP3_FRAME * 25_000, 601, id="mp3 whose Xing header states 31 s"),
+        pytest.param(MP3_FRAME * 10 + bytes(5000) + MP3_FRAME * 990, 24, id="mp3 with a gap"),
+        pytest.param(ogg_opus(1)[:-100] + b"\x0b\x05" + bytes(98), 1, id="ogg opus of 100 ms that states a second"),
+        pytest.param(ogg_opus(0.01)[:-100] + b"\x1b\x30" + bytes(98), 3, id="ogg opus of 48 frames that states 10 ms"),
+        pytest.param(flac(30, rate=16_000) + bytes(1_200_000), None, id="flac shorter than its samples"),
+    ],
+)
+def test_forged_statements_do_not_shorten_a_recording(audio: bytes, seconds: int | None) -> None:
+    assert measure_seconds(memoryview(audio)) == seconds
+
+
 def test_other_wav_formats_than_plain_pcm_are_measured() -> None:
     extensible = wav_of_format(0xFFFE, struct.pack("<HHIH", 22, 16, 4, 1) + bytes(14), bytes(40_000))
     adpcm = wav_of_format(0x11, b"", bytes(10_000))
