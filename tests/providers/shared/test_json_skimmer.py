@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import time
 
@@ -126,3 +127,16 @@ def test_log_probabilities_are_skipped_in_linear_time() -> None:
 
     assert time.process_time() - started < 3  # 0.3 s for 8 MB
     assert skimmer.result() == {"choices": [{"index": 0}], "usage": {"n": 1}}
+
+
+def test_unfinished_body_is_freed_without_the_cycle_collector():
+    # A server with thousands of cancelled requests must not wait for the collector.
+    gc.collect()
+    gc.disable()
+    try:
+        skimmer = JsonSkimmer({"usage": KEEP})
+        skimmer.feed(b'{"usage": {"input_tokens": 1, "det')
+        del skimmer
+        assert not any(isinstance(value, JsonSkimmer) for value in gc.get_objects())
+    finally:
+        gc.enable()

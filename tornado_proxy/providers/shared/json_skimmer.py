@@ -77,7 +77,9 @@ _QUOTE, _COMMA, _COLON, _BACKSLASH = b'",:\\'
 _OPEN_OBJECT, _CLOSE_OBJECT, _OPEN_LIST, _CLOSE_LIST = b"{}[]"
 _OPENING, _CLOSING = (_OPEN_OBJECT, _OPEN_LIST), (_CLOSE_OBJECT, _CLOSE_LIST)
 
-_State = Callable[[bytes, int], "int | None"]
+#: A method, not bound to its object: a bound one would refer to the object that holds it, and keep it until the cycle
+#: collector runs.
+_State = Callable[["JsonSkimmer", bytes, int], "int | None"]
 
 
 @dataclass(slots=True)
@@ -120,15 +122,15 @@ class JsonSkimmer:
         self._copying = False
         self._copy_start = 0  # in _out
         self._string_start = 0  # in _out; -1 for a string that was dropped
-        self._state: _State = self._skip_root
-        self._then: _State = self._read_end
+        self._state: _State = JsonSkimmer._skip_root
+        self._then: _State = JsonSkimmer._read_end
 
     def feed(self, data: bytes) -> None:
         """Read the next bytes, split anywhere."""
         buffer = self._rest + data
         at = 0
         while at < len(buffer):
-            end = self._state(buffer, at)
+            end = self._state(self, buffer, at)
             if end is None:
                 break
             at = end
@@ -141,7 +143,7 @@ class JsonSkimmer:
 
     def result(self) -> dict[str, object] | None:
         """Return the members of the shape that are present; None unless one complete object was read."""
-        if self._state != self._ignore or not self._out:
+        if self._state != JsonSkimmer._ignore or not self._out:
             return None
         value = decode_leniently(bytes(self._out))
         return value if isinstance(value, dict) else None
@@ -153,7 +155,7 @@ class JsonSkimmer:
         # A byte order mark and white space may precede the object; anything else is no JSON object.
         before = buffer[at:] if start < 0 else buffer[at:start]
         if before.strip(b"\xef\xbb\xbf \t\r\n"):
-            self._state = self._ignore
+            self._state = JsonSkimmer._ignore
             return len(buffer)
         if start < 0:
             return len(buffer)
@@ -174,16 +176,16 @@ class JsonSkimmer:
         if name is None:
             if len(buffer) - at <= _MAX_NAME_BYTES:
                 return None
-            return self._begin_string(None, self._read_colon, at)
+            return self._begin_string(None, JsonSkimmer._read_colon, at)
         self._choose_member(name[1])
-        self._state = self._read_colon
+        self._state = JsonSkimmer._read_colon
         return name.end()
 
     def _read_colon(self, buffer: bytes, at: int) -> int | None:
         at = _skip_space(buffer, at)
         if at == len(buffer):
             return at
-        self._state = self._read_value
+        self._state = JsonSkimmer._read_value
         return at + 1 if buffer[at] == _COLON else at
 
     def _read_value(self, buffer: bytes, at: int) -> int | None:
@@ -192,14 +194,14 @@ class JsonSkimmer:
             return at
         first = buffer[at]
         if first == _QUOTE:
-            return self._begin_string(self._shape, self._read_end, at)
+            return self._begin_string(self._shape, JsonSkimmer._read_end, at)
         if first in _OPENING:
             return self._open_value(first, at)
         if first in _CLOSING:  # an empty list, or a member without its value
             if self._levels[-1].is_object:
                 self._write(b"null")
             return self._close(at)
-        self._state = self._read_scalar
+        self._state = JsonSkimmer._read_scalar
         return at
 
     def _read_string(self, buffer: bytes, at: int) -> int | None:
@@ -228,7 +230,7 @@ class JsonSkimmer:
             return None
         is_json = end - at <= _MAX_SCALAR_BYTES and _JSON_SCALAR.fullmatch(match[0]) is not None
         self._write(match[0] if is_json and self._shape is KEEP else b"null")
-        self._state = self._read_end
+        self._state = JsonSkimmer._read_end
         return max(end, at + 1)
 
     def _pass_nested(self, buffer: bytes, at: int) -> int | None:
@@ -242,13 +244,13 @@ class JsonSkimmer:
         if mark == _QUOTE:  # a string that has not ended yet
             self._copy(buffer[at : end + 1])
             self._string_start = len(self._out)
-            self._then, self._state = self._pass_nested, self._read_string
+            self._then, self._state = JsonSkimmer._pass_nested, JsonSkimmer._read_string
             return end + 1
         self._copy(buffer[at : end + 1])
         self._depth += 1 if mark in _OPENING else -1
         if self._depth == 0:
             self._copying = False
-            self._state = self._read_end
+            self._state = JsonSkimmer._read_end
         return end + 1
 
     def _read_end(self, buffer: bytes, at: int) -> int | None:
@@ -260,7 +262,7 @@ class JsonSkimmer:
         if buffer[at] == _COMMA:
             level = self._levels[-1]
             self._shape = None if level.is_object else level.shape
-            self._state = self._read_key if level.is_object else self._read_value
+            self._state = JsonSkimmer._read_key if level.is_object else JsonSkimmer._read_value
         return at + 1
 
     # Transitions.
@@ -292,7 +294,7 @@ class JsonSkimmer:
             self._write(b"null")
             self._shape = None
         self._depth = 1
-        self._state = self._pass_nested
+        self._state = JsonSkimmer._pass_nested
         return at + 1
 
     def _open(self, *, is_object: bool, at: int) -> int:
@@ -302,14 +304,14 @@ class JsonSkimmer:
             self._begin_entry()
             self._out += b"{" if is_object else b"["
         self._levels.append(_Level(is_object, self._shape, silent))
-        self._state = self._read_key if is_object else self._read_value
+        self._state = JsonSkimmer._read_key if is_object else JsonSkimmer._read_value
         return at + 1
 
     def _close(self, at: int) -> int:
         level = self._levels.pop()
         if not level.silent:
             self._out += b"}" if level.is_object else b"]"
-        self._state = self._read_end if self._levels else self._ignore
+        self._state = JsonSkimmer._read_end if self._levels else JsonSkimmer._ignore
         return at + 1
 
     def _begin_string(self, shape: Shape | None, then: _State, at: int) -> int:
@@ -319,9 +321,9 @@ class JsonSkimmer:
             self._begin_entry()
             self._out += b'"'
             self._string_start = len(self._out)
-        elif then == self._read_end:
+        elif then == JsonSkimmer._read_end:
             self._write(b"null")
-        self._then, self._state = then, self._read_string
+        self._then, self._state = then, JsonSkimmer._read_string
         return at + 1
 
     # Output.
