@@ -80,6 +80,21 @@ def test_a_stream_that_the_client_asked_for_passes_unchanged():
     }
 
 
+@pytest.mark.parametrize("media_type", ["", "text/plain"])
+def test_events_without_their_media_type_become_the_audio_that_the_client_asked_for(media_type):
+    facts = EXACT.parse(RequestView(request(), "")).facts
+    head = ResponseHead(200, media_type)
+    edit, other = EDITS.body(facts, head), EDITS.body(facts, head)
+    stream = speech_stream(b"abc")
+
+    assert edit is not None
+    assert b"".join(edit.feed(stream[at : at + 5]) for at in range(0, len(stream), 5)) + edit.close() == b"abc"
+    assert EDITS.content_type(facts, head) == "audio/mpeg"
+    assert amounts(read(EXACT.reader(facts, head), [stream])) == {"input_tokens": 14, "output_audio_tokens": 101}
+    assert other is not None
+    assert other.feed(b"\xff\xf3audio") + other.close() == b"\xff\xf3audio"
+
+
 def test_a_binary_response_to_an_injected_request_passes_and_is_estimated():
     facts = EXACT.parse(RequestView(request(), "")).facts
 
