@@ -1,6 +1,6 @@
 """Reads a few members of a JSON object that arrives in pieces: any size, in bounded memory, tolerant of the rest.
 
-Theory of operation.  A *shape* says what is read:
+Theory of operation.  A *shape* lists the members that are read:
 
     KEEP         the value, whatever it is
     COUNT        strings are not kept, only the bytes of their text are counted; lists of strings too
@@ -14,7 +14,7 @@ that is no character, `-Infinity`, nesting of any depth, megabytes of log probab
                                                              ├── _read_string, _read_scalar
                                                              └── _pass_nested: a container that is skipped or copied
 
-Each state is a method; it returns the index after what it read, or None if it needs more bytes.  A byte that is not
+Each state is a method; it returns the index after the bytes that it read, or None if it needs more.  A byte that is not
 JSON is skipped: this reads responses that are paid for already, and never raises.
 """
 

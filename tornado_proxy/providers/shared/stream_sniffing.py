@@ -20,7 +20,7 @@ _MEDIA_TYPE = "text/event-stream"
 #: Media types that say nothing of a body.
 UNCERTAIN_MEDIA_TYPES = frozenset({"", "text/plain", "application/octet-stream"})
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
-#: What may precede the first field: a byte order mark and empty lines.
+#: Bytes that may precede the first field: a byte order mark and empty lines.
 _BEFORE = b"\xef\xbb\xbf\r\n"
 
 

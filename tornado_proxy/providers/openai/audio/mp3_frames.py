@@ -1,7 +1,7 @@
 """Measures an MP3 file by walking its frames, because the counts that a file states of itself can be forged.
 
 Each frame header states bit rate and sample rate, which give the length of the frame in bytes and in samples.  A
-decoder walks the frames in the same way and ignores a Xing or VBRI header, so the walk finds what the provider hears.
+decoder walks the frames in the same way and ignores a Xing or VBRI header, so the walk finds the length that it plays.
 
 Source: ISO/IEC 11172-3 and 13818-3, "Header"; the extension MPEG 2.5.
 """

@@ -41,7 +41,7 @@ from tornado_proxy.wire.multipart import read_form
 
 #: Response formats that are text alone (OpenAI API reference, "Create transcription", `response_format`).
 _TEXT_FORMATS = frozenset({"text", "srt", "vtt"})
-#: What is read of a response.  Words and segments repeat its text.
+#: The members of a response that are read.  Words and segments repeat its text.
 _RESPONSE_SHAPE: Mapping[str, Shape] = {"usage": KEEP, "duration": KEEP, "text": COUNT}
 #: Audio tokens of one second, measured: 3.7 s of a recorded request were 37 tokens.
 _TOKENS_PER_SECOND = 10

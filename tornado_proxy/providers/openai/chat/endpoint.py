@@ -56,7 +56,7 @@ _MEMBERS = (
 #: member or a value, never text of a prompt (OpenAI API reference, chat `messages`).
 _AUDIO_PART = b'"input_audio"'
 
-#: What is read of a response.  Log probabilities repeat each token many times over, and are no output tokens.
+#: The members of a response that are read.  Log probabilities repeat each token many times and are no output tokens.
 _MESSAGE: Mapping[str, Shape] = {
     **dict.fromkeys(("content", "refusal", "reasoning", "reasoning_content"), COUNT),
     "tool_calls": {"function": {"name": COUNT, "arguments": COUNT}, "custom": {"name": COUNT, "input": COUNT}},

@@ -51,7 +51,7 @@ _MEMBERS = ("model", "n", "size", "quality", "stream", "response_format", "outpu
 #: The form field of `svg.model`, as SDKs write nested members in a form.
 _SVG_MODEL_FIELD = "svg[model]"
 _COMPLETED_EVENTS = (b"image_generation.completed", b"image_edit.completed")
-#: What is read of a response.  `data` counts its images.
+#: The members of a response that are read.  `data` counts its images.
 _RESPONSE_SHAPE: Mapping[str, Shape] = {**dict.fromkeys(("size", "quality", "usage", "svg_usage"), KEEP), "data": {}}
 _GENERATION_METERS = frozenset({Meter.INPUT, Meter.OUTPUT_IMAGE})
 _EDIT_METERS = _GENERATION_METERS | {Meter.INPUT_IMAGE}

@@ -35,7 +35,8 @@ from tornado_proxy.providers.shared.json_values import as_objects, as_text, deco
 
 _UNFINISHED_STATUSES = frozenset({"queued", "in_progress"})
 
-#: What is read of a response object: its usage, and of its output what is charged apart or can be referenced later.
+#: The members of a response object that are read: its usage, and the parts of its output that have a price of their own
+#: or that later requests can reference.
 OUTPUT_ITEM_SHAPE: Mapping[str, Shape] = {
     **dict.fromkeys(("id", "type", "status", "size", "quality", "container_id", "svg_usage"), KEEP),
     **dict.fromkeys(("arguments", "code", "input", "name"), COUNT),

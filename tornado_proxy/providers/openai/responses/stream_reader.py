@@ -87,7 +87,7 @@ class _Response:
         self._delta_bytes += len(text.encode())
 
     def add_item(self, raw_item: bytes) -> None:
-        """Keep what is charged apart of a finished output item, and count its text."""
+        """Keep the members of a finished output item that have a price of their own, and count its text."""
         skimmer = JsonSkimmer(OUTPUT_ITEM_SHAPE)
         skimmer.feed(raw_item)
         item = skimmer.result()
