@@ -53,7 +53,8 @@ def test_preflight_of_a_listed_origin_allows_its_headers(origin: str, path: str,
         "*",
     ],
 )
-def test_other_origins_get_no_permission(origin: str, proxy: ProxyProcess) -> None:
+def test_other_origins_get_no_permission(origin: str, proxy: ProxyProcess, provider: ReplayProvider) -> None:
+    provider.response = ProviderResponse(chunks=(b'{"data":[]}',))
     url, token = proxy.base_url + "/v1/models", {"Authorization": f"Bearer {mint()}"}
 
     preflight = httpx.request("OPTIONS", url, headers={"Origin": origin, **ASKED}, timeout=TIMEOUT_S)

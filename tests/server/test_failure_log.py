@@ -163,7 +163,7 @@ def test_request_line_says_how_a_response_broke(
     assert reason in line["faults"][0]
 
 
-def test_rejection_line_has_the_fault_of_server_or_token_and_nothing_of_the_body(tmp_path: Path) -> None:
+def test_rejection_line_has_the_fault_of_server_or_token_and_of_the_body_the_model_only(tmp_path: Path) -> None:
     def post(token: str, body: dict[str, Any]) -> None:
         headers = {"Authorization": f"Bearer {token}"}
         httpx.post(f"{proxy.base_url}/v1/chat/completions", json=body, headers=headers, timeout=TIMEOUT_S)
@@ -171,7 +171,7 @@ def test_rejection_line_has_the_fault_of_server_or_token_and_nothing_of_the_body
     with running_proxy(tmp_path, "http://127.0.0.1:1") as proxy:
         post(mint(exp=datetime.now(UTC) - timedelta(hours=1)), CHAT)
         token = json.loads(proxy.wait_for_log("invalid_api_key"))
-        post(mint(), {"model": "words-of-a-caller", "messages": []})
+        post(mint(), {"model": "gpt-of-a-caller", "messages": [{"role": "user", "content": "words-of-a-caller"}]})
         body = json.loads(proxy.wait_for_log("model_not_priced"))
         proxy.ledger.unlink()
         wait_until(lambda: proxy.fetch_admin("/readyz")[0] == 503, "readiness to fail")
@@ -180,7 +180,7 @@ def test_rejection_line_has_the_fault_of_server_or_token_and_nothing_of_the_body
 
     assert (token["message"], token["status"]) == ("request rejected", 401)
     assert "token expired at " in token["reason"]
-    assert (body["status"], body["reason"]) == (400, None)
+    assert (body["status"], body["reason"], body["model"]) == (400, None, "gpt-of-a-caller")
     assert "the file is missing" in server["reason"]
     assert not [line for line in proxy.log if "words-of-a-caller" in line]
 

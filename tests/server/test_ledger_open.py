@@ -30,17 +30,12 @@ def make_newer_version(ledger: Path) -> None:
         db.execute("INSERT INTO meta VALUES ('schema_version', '99')")
 
 
-def make_folder(ledger: Path) -> None:
-    ledger.mkdir()
-
-
 @pytest.mark.parametrize(
     ("make", "advice"),
     [
         pytest.param(make_garbage, "restore a backup, or move it away", id="damaged"),
         pytest.param(make_other_database, "is a database of another program; name another one", id="another program's"),
         pytest.param(make_newer_version, "install the version that wrote it, or a later one", id="a later version's"),
-        pytest.param(make_folder, "check the owner and mode of the file and its folder", id="a folder"),
     ],
 )
 def test_file_that_is_no_ledger_stops_the_start_with_advice(

@@ -142,7 +142,7 @@ def test_error_response_to_head_has_no_body(credential: bool, connection: Connec
 def test_head_is_sent_as_get_and_its_response_has_no_body(
     target: str, proxy: ProxyProcess, provider: ReplayProvider, connection: Connection
 ) -> None:
-    body = b'{"id":"gpt-4o-mini","object":"model"}'
+    body = b'{"object":"list","data":[{"id":"gpt-4o-mini","object":"model"}]}'
     provider.response = ProviderResponse(
         headers=(("Content-Type", "application/json"), ("x-request-id", "req_1")), chunks=(body,)
     )
@@ -175,7 +175,7 @@ def test_provider_s_cors_headers_are_not_relayed(
     proxy: ProxyProcess, provider: ReplayProvider, connection: Connection
 ) -> None:
     headers = (("Content-Type", "application/json"), ("Access-Control-Allow-Origin", "*"), ("Alt-Svc", 'h3=":443"'))
-    provider.response = ProviderResponse(headers=headers)
+    provider.response = ProviderResponse(headers=headers, chunks=(b'{"data":[]}',))
 
     connection.send(
         f"GET /v1/models HTTP/1.1\r\nHost: x\r\nOrigin: https://page.example\r\nAuthorization: Bearer {mint()}\r\n"
@@ -292,7 +292,7 @@ def test_body_with_extensions_and_trailers_reaches_the_provider_without_them(
 def test_target_in_absolute_form_reaches_the_provider_as_its_path(
     authority: str, proxy: ProxyProcess, provider: ReplayProvider, connection: Connection
 ) -> None:
-    provider.response = ProviderResponse()
+    provider.response = ProviderResponse(chunks=(b'{"data":[]}',))
     connection.send(
         f"GET {authority}/v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {mint()}\r\n"
         "Connection: close\r\n\r\n".encode()

@@ -87,6 +87,8 @@ def test_call_with_a_client_s_sideband_is_billed_once(simulator: tuple[Simulator
         url = f"ws{proxy.base_url.removeprefix('http')}/v1/realtime?call_id={call_id}"
         headers = {"Authorization": f"Bearer {mint(name='eve')}"}
         async with websockets.connect(url, additional_headers=headers) as socket:
+            # Only session.created tells the proxy the model; a request before it would be rejected.
+            assert json.loads(await asyncio.wait_for(socket.recv(), TIMEOUT_S))["type"] == "session.created"
             await socket.send(json.dumps({"type": "response.create", "response": {"output_modalities": ["text"]}}))
             while True:
                 event: dict[str, Any] = json.loads(await asyncio.wait_for(socket.recv(), TIMEOUT_S))
