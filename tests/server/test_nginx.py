@@ -131,4 +131,6 @@ def test_cut_stream_does_not_look_complete_behind_nginx(settings: str | None, tm
 
     received = run_against(cut, tmp_path, act)
 
-    assert END not in received
+    # In the body: a request id at the end of the head may end with the same bytes.
+    _, _, body = received.partition(b"\r\n\r\n")
+    assert END not in body
