@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 
 import httpx2 as httpx
+import pytest
 
-from tests.harness import ProxyProcess
+from tests.harness import TIMEOUT_S, ProxyProcess
 from tests.replay_provider import ProviderResponse, ReplayProvider
 from tests.server.chat import CHAT_RESPONSE, post_chat
 
@@ -21,6 +23,31 @@ def test_readiness_liveness_and_metrics_are_on_the_admin_port_only(
     assert proxy.fetch_admin("/readyz") == (200, "ready\n")
     assert 'llm_proxy_requests_total{outcome="completed",provider="openai"}' in proxy.fetch_admin("/metrics")[1]
     assert httpx.get(proxy.base_url + "/metrics").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        pytest.param({"Host": "192.0.2.7:8081"}, 200, id="an IP address"),
+        pytest.param({"Host": "[::1]:8081"}, 200, id="an IPv6 address"),
+        pytest.param({"Host": "localhost"}, 200, id="localhost"),
+        pytest.param({"Host": "proxy:8081"}, 200, id="a service of a cluster"),
+        pytest.param({"Host": socket.gethostname()}, 200, id="the machine's name"),
+        pytest.param({"Host": "rebound.evil.example:8081"}, 403, id="a page's own name that resolves to this machine"),
+        pytest.param({"Host": "127.0.0.1.evil.example"}, 403, id="a name that begins as an address"),
+        pytest.param({"Origin": "https://evil.example"}, 403, id="a page of another origin"),
+        pytest.param({"Origin": "null"}, 403, id="a page without an origin"),
+        pytest.param({"Origin": "http://127.0.0.1:8081"}, 403, id="an own page"),
+    ],
+)
+@pytest.mark.parametrize(("method", "path"), [("POST", "/reload"), ("GET", "/metrics"), ("GET", "/readyz")])
+def test_no_page_reaches_the_admin_port(
+    method: str, path: str, headers: dict[str, str], status: int, proxy: ProxyProcess
+) -> None:
+    response = httpx.request(method, proxy.admin_url + path, headers=headers, timeout=TIMEOUT_S)
+
+    assert response.status_code == status
+    assert status == 200 or "admin port" in response.text
 
 
 def test_each_request_is_one_json_log_line(proxy: ProxyProcess, provider: ReplayProvider) -> None:

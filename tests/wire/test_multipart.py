@@ -37,6 +37,9 @@ END = b"--XX--\r\n"
             FILE + part("content-disposition:form-data;name=model", b"whisper-1") + END, id="lower case and no quotes"
         ),
         pytest.param(
+            FILE + part('Content-Disposition: form-data; name="model";', b"whisper-1") + END, id="an empty parameter"
+        ),
+        pytest.param(
             FILE + part("Content-Length: 9\r\nContent-Disposition: form-data ; name = model", b"whisper-1") + END,
             id="other headers and spaces",
         ),
@@ -67,6 +70,8 @@ def test_file_content_is_not_copied():
         ("Multipart/Form-Data;Boundary=abc; charset=utf-8", "abc"),
         ("multipart/form-data; charset=utf-8; boundary=-----RubyMultipartPost-1", "-----RubyMultipartPost-1"),
         ("multipart/form-data; boundary='x'", "'x'"),
+        ("multipart/form-data; boundary=b;", "b"),
+        ("multipart/form-data;; ;boundary=b ; ", "b"),
         ("multipart/form-data; boundary=" + "b" * 70, "b" * 70),
     ],
 )

@@ -1,7 +1,15 @@
-"""The admin port: liveness, readiness, metrics and reload.  The client port serves none of them."""
+"""The admin port: liveness, readiness, metrics and reload.  The client port serves none of them.
+
+It asks for no credential, so no page in an operator's browser may reach it.  A page's request to another origin has an
+Origin header.  A page whose own name resolves to this machine (DNS rebinding) has that name in Host; such a name has a
+dot and is not the machine's.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
+import socket
 from collections.abc import Awaitable, Callable
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -19,9 +27,28 @@ class _AdminHandler(RequestHandler):
         self.services = services
         self.reload = reload
 
+    def prepare(self) -> None:
+        """Reject requests of pages."""
+        if "Origin" in self.request.headers:
+            self._reject("the admin port serves no pages: send the request without Origin")
+        elif not _is_machine_name(self.request.host_name):
+            self._reject("the admin port does not know this Host: use the IP address or the name of the machine")
+
+    def _reject(self, reason: str) -> None:
+        self.set_status(403)
+        self.finish(f"{reason}\n")
+
     def set_default_headers(self) -> None:
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.set_header("Cache-Control", "no-store")
+
+
+def _is_machine_name(name: str) -> bool:
+    """Return True for an IP address, a name without a dot (localhost, a service of a cluster) or the machine's name."""
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(name.strip("[]"))
+        return True
+    return "." not in name or name == socket.gethostname().lower()
 
 
 class HealthHandler(_AdminHandler):

@@ -32,8 +32,8 @@ MAX_TEXT_BYTES = 1024
 
 #: RFC 2046 section 5.1.1 `boundary := 0*69<bchars> bcharsnospace`.
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]")
-#: RFC 2045 section 5.1 `parameter`, with RFC 822 quoted pairs.
-_PARAMETER = re.compile(r""";\s*([!#$%&'*+\-.^`|~\w]+)\s*=\s*(?:"((?:[^"\\\r\n]|\\.)*)"|([^\s;"]*))\s*""")
+#: RFC 2045 section 5.1 `parameter`, with RFC 822 quoted pairs; it may be empty (RFC 9110 section 5.6.6).
+_PARAMETER = re.compile(r""";\s*(?:([!#$%&'*+\-.^`|~\w]+)\s*=\s*(?:"((?:[^"\\\r\n]|\\.)*)"|([^\s;"]*))\s*)?""")
 _LINE_ENDS = re.compile(rb"(?:\r\n)+")
 #: RFC 2046 section 5.1.1 `transport-padding`, and line ends.
 _PADDING = re.compile(rb"[ \t\r\n]*")
@@ -157,11 +157,13 @@ def _parameters(text: str, header: str) -> dict[str, str]:
         match = _PARAMETER.match(text, at)
         if match is None:
             raise InvalidBody(f"the multipart body has an invalid {header} header")
+        at = match.end()
+        if match[1] is None:
+            continue
         key = match[1].lower()
         if key in found:
             raise InvalidBody(f"the multipart body has a {header} header with parameter {key!r} twice")
         found[key] = match[3] if match[2] is None else _QUOTED_PAIR.sub(r"\1", match[2])
-        at = match.end()
     return found
 
 
