@@ -200,7 +200,7 @@ class Server:
 
 
 async def _log_drain(capacity: Capacity, limit_s: float) -> None:
-    """Log what the drain waits for, once a minute, until cancelled."""
+    """Log the requests that still run during a drain, once a minute, until cancelled."""
     remaining_s = limit_s
     while True:
         await asyncio.sleep(_DRAIN_LOG_INTERVAL_S)

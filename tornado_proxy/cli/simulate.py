@@ -1,4 +1,4 @@
-"""`tornado-proxy simulate`: runs the provider stand-in."""
+"""`tornado-proxy simulate`: runs the simulated providers."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ class ChunkedBody:
             raise HTTPInputError("chunk extensions and trailers too large")
 
     async def _wait(self, data: Awaitable[bytes]) -> bytes:
-        """Wait for bytes of the client; deliver what has arrived before, so that progress is seen."""
+        """Wait for bytes of the client; deliver buffered data first, so that its progress counts."""
         if self._pending and not (isinstance(data, asyncio.Future) and data.done()):
             await self._flush()
         return await data

@@ -48,7 +48,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """The usage should be there and is not, or not all of it.  `report` is what is known, with the reason."""
+    """The response lacks usage that it should have, or a part.  `report` has the known part and the reason."""
 
     report: UsageReport
 

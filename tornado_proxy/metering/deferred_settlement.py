@@ -226,7 +226,7 @@ class DeferredSettlement:
         return await self._on_missing(snapshot, poll, fetched.report)
 
     async def _on_missing(self, snapshot: Snapshot, poll: Poll, report: UsageReport) -> float:
-        """Keep a request whose usage is missing; after GIVE_UP_AFTER_S show what is known of it."""
+        """Keep a request whose usage is missing; after GIVE_UP_AFTER_S show its known part."""
         now = asyncio.get_running_loop().time()
         if poll.missing_since is None:
             poll.missing_since = now

@@ -54,7 +54,7 @@ class PassingUsage:
             self._guard(lambda reader: reader.feed(data))
 
     def close(self, *, complete: bool) -> None:
-        """End the body and report what it stated."""
+        """End the body and report its usage."""
         if self._reader is not None:
             self._guard(lambda reader: self._finish(reader, complete=complete))
 

@@ -1,4 +1,4 @@
-"""Rewrites whole response bodies: lists are cut to what the caller may see, and URLs lead to the proxy."""
+"""Rewrites whole response bodies: lists are cut to the caller's objects and models, and URLs lead to the proxy."""
 
 from __future__ import annotations
 

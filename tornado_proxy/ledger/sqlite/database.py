@@ -17,8 +17,8 @@ _BUSY_TIMEOUT_MS = 2000
 #: KiB of pages in memory.  Request ids are random, so each record touches pages all over the indexes.
 _CACHE_KIB = 16 * 1024
 
-#: Bytes of the -wal file that are kept when its content is in the database and nobody reads.  SQLite moves the content
-#: at 1,000 pages (4 MiB), so the file does not shrink and grow all the time.
+#: Bytes of the -wal file that are kept when its content is in the database and no reader is left.  SQLite moves the
+#: content at 1,000 pages (4 MiB), so the file does not shrink and grow all the time.
 _MAX_KEPT_WAL_BYTES = 4 * 1024 * 1024
 
 #: Statements that stay prepared: four sizes of each of the five that write, and the queries.

@@ -90,7 +90,7 @@ def _rerate_item(book: PriceBook, provider: str, item: LineItem, at: datetime, f
     entry = found.entry
     if entry is None:
         faults.append(found.fault)
-        # No amount, as at the first rating: an unpriced quantity is never zero in silence.
+        # No amount, as at the first rating: an unpriced quantity never counts as zero.
         return replace(item, unit_price=None, amount=None, price_hash=None)
     same = item.amount is not None and (item.unit, item.unit_price) == (entry.card.unit, entry.unit_price)
     amount = item.amount if same else round_amount(item.quantity * entry.unit_price / UNITS[entry.card.unit])

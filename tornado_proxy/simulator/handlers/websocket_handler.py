@@ -66,7 +66,7 @@ class ProviderWebSocketHandler(ProviderHandler, WebSocketHandler):
         Raises:
             ProviderError: the event is invalid; the connection stays open.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: each WebSocket of the simulator defines it
 
     async def send_error_event(self, error: ProviderError) -> None:
         """Send `error` as the provider's `error` event."""

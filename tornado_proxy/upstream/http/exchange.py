@@ -235,7 +235,7 @@ class Exchange:
 
 
 def _find_framing_fault(head: UpstreamResponseHead) -> str | None:
-    """Return what is wrong with the headers that delimit the body, None if nothing is.
+    """Return the fault of the headers that delimit the body, None if they are valid.
 
     With two lengths, two programs can see two bodies (RFC 9112 section 6.3); libcurl picks one.
     """

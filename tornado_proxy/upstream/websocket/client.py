@@ -23,7 +23,7 @@ class ProviderConnection(WebSocketClientConnection):
     def __init__(self, request: HTTPRequest, max_message_bytes: int, subprotocols: list[str] | None) -> None:
         # The proxy object adds Tornado's defaults to the request, as websocket_connect() does.
         super().__init__(
-            _RequestProxy(request, HTTPRequest._DEFAULTS),  # type: ignore[arg-type]  # stands for the request
+            _RequestProxy(request, HTTPRequest._DEFAULTS),  # type: ignore[arg-type]  # a proxy of the request
             max_message_size=max_message_bytes,
             subprotocols=subprotocols,
         )

@@ -131,7 +131,7 @@ def rewrite_urls(body: bytes, base_url: str) -> bytes:
 
 
 def check_results(state: bytes, report: UsageReport) -> str | None:
-    """Return what the results lack of the requests that the state of the batch counts, None if nothing."""
+    """Return a fault if the results have fewer requests than the state of the batch counts, else None."""
     counts = (decode_object(state) or {}).get("request_counts")
     if not isinstance(counts, dict):
         return None

@@ -93,7 +93,7 @@ class _Message:
             return report_message(self.members, self.usage, request)
         estimate = token_estimate.estimate_tokens(self.text_bytes)
         if self.stated_output is None:
-            # message_start states a few tokens of output in advance; their text can be part of what has arrived.
+            # message_start states a few tokens of output in advance; their text can be among the bytes received.
             output = max(estimate, read_count(self.usage, "output_tokens", []))
         else:
             output = self.stated_output + estimate

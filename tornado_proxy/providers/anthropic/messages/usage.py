@@ -48,7 +48,7 @@ _FIVE_MINUTES, _ONE_HOUR = "5m", "1h"
 
 @dataclass(slots=True)
 class Findings:
-    """Sentences about a usage object: `faults` make its cost uncertain, `notes` say what the request decided."""
+    """Sentences about a usage object: `faults` make its cost uncertain, `notes` name figures taken from the request."""
 
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
