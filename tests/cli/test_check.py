@@ -5,15 +5,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.harness import ANTHROPIC_KEY, OPENAI_KEY, OTHER_SIGNING_SECRET, SIGNING_SECRET, write_config
+from tests.harness import OPENAI_KEY, SECRETS, write_config
 from tornado_proxy.cli import main
-
-SECRETS = {
-    "TEST_OPENAI_KEY": OPENAI_KEY,
-    "TEST_ANTHROPIC_KEY": ANTHROPIC_KEY,
-    "TEST_SIGNING_SECRET": SIGNING_SECRET,
-    "TEST_OTHER_SIGNING_SECRET": OTHER_SIGNING_SECRET,
-}
 
 UPSTREAM = "https://api.example"
 

@@ -2,46 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.harness import (
-    ANTHROPIC_KEY,
-    OPENAI_KEY,
-    OTHER_SIGNING_SECRET,
-    ROOT,
-    SIGNING_SECRET,
-    ProxyProcess,
-    running_proxy,
-    write_config,
-)
+from tests.harness import ANTHROPIC_KEY, ProxyProcess, run_serve, running_proxy, write_config
 
 NOWHERE = "http://127.0.0.1:1"
-SECRETS = {
-    "TEST_OPENAI_KEY": OPENAI_KEY,
-    "TEST_ANTHROPIC_KEY": ANTHROPIC_KEY,
-    "TEST_SIGNING_SECRET": SIGNING_SECRET,
-    "TEST_OTHER_SIGNING_SECRET": OTHER_SIGNING_SECRET,
-}
-
-
-def serve(config: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the server, which must fail to start."""
-    return subprocess.run(
-        [sys.executable, "-m", "tornado_proxy", "serve", "--config", str(config)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, **SECRETS, **environment},
-        timeout=60,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +24,7 @@ def test_port_in_use_is_named_with_the_configuration_file(section: str, running:
     port = int((running.base_url if section == "listen" else running.admin_url).rpartition(":")[2])
     config = write_config(tmp_path, NOWHERE, **{section: {"host": "127.0.0.1", "port": port}})
 
-    result = serve(config)
+    result = run_serve(config)
 
     assert result.returncode == 1
     assert result.stdout == ""
@@ -66,7 +35,7 @@ def test_port_in_use_is_named_with_the_configuration_file(section: str, running:
 
 
 def test_address_of_another_machine_is_named(tmp_path: Path) -> None:
-    result = serve(write_config(tmp_path, NOWHERE, listen={"host": "203.0.113.7", "port": 0}))
+    result = run_serve(write_config(tmp_path, NOWHERE, listen={"host": "203.0.113.7", "port": 0}))
 
     assert result.returncode == 1
     assert result.stderr.startswith("cannot listen on 203.0.113.7:0: ")
@@ -74,7 +43,7 @@ def test_address_of_another_machine_is_named(tmp_path: Path) -> None:
 
 
 def test_missing_configuration_is_a_one_line_error(tmp_path: Path) -> None:
-    result = serve(tmp_path / "none.yaml")
+    result = run_serve(tmp_path / "none.yaml")
 
     assert result.returncode == 1
     assert result.stderr.splitlines()[1:] == [f"{tmp_path}/none.yaml: does not exist; create it or name another file"]
@@ -84,7 +53,7 @@ def test_invalid_yaml_is_reported_with_its_line(tmp_path: Path) -> None:
     config = write_config(tmp_path, NOWHERE)
     config.write_text("listen:\n  port: 1\n bad: [\n")
 
-    result = serve(config)
+    result = run_serve(config)
 
     assert result.returncode == 1
     assert f"{config}:3: invalid YAML" in result.stderr
@@ -92,7 +61,7 @@ def test_invalid_yaml_is_reported_with_its_line(tmp_path: Path) -> None:
 
 
 def test_missing_provider_key_is_reported_with_its_variable(tmp_path: Path) -> None:
-    result = serve(write_config(tmp_path, NOWHERE), TEST_OPENAI_KEY="")
+    result = run_serve(write_config(tmp_path, NOWHERE), TEST_OPENAI_KEY="")
 
     assert result.returncode == 1
     assert "providers.openai.api_key: environment variable TEST_OPENAI_KEY is empty" in result.stderr
@@ -102,7 +71,7 @@ def test_missing_provider_key_is_reported_with_its_variable(tmp_path: Path) -> N
 def test_ledger_that_cannot_be_opened_is_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
-    result = serve(write_config(tmp_path, NOWHERE, ledger={"url": "sqlite:///file/ledger.db"}))
+    result = run_serve(write_config(tmp_path, NOWHERE, ledger={"url": "sqlite:///file/ledger.db"}))
 
     assert result.returncode == 1
     assert result.stderr.startswith(f"the ledger cannot be opened: {tmp_path}/file/ledger.db: ")

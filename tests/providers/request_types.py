@@ -1,9 +1,18 @@
-"""Collects the member names of an SDK's request types."""
+"""Compares the member names of an SDK's request types with a provider's list of them."""
 
 from __future__ import annotations
 
 import typing
+from types import ModuleType
 from typing import Any
+
+#: The lists of a provider's `request_members.py`; each member of its requests is in one of them.
+LISTS = ("REFERENCES", "REFERENCE_OBJECTS", "OPAQUE", "MODELS", "TOOLS", "PRICES", "NEUTRAL")
+
+
+def undecided_members(request_members: ModuleType, *request_types: Any) -> set[str]:
+    """Return the members of these types that are in none of the provider's lists."""
+    return member_names(*request_types).difference(*(getattr(request_members, name) for name in LISTS))
 
 
 def member_names(*request_types: Any) -> set[str]:

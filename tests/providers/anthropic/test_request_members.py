@@ -10,25 +10,16 @@ from anthropic.types.message_count_tokens_params import MessageCountTokensParams
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
 from anthropic.types.messages.batch_create_params import BatchCreateParams
 
-from tests.providers.request_types import member_names
+from tests.providers.request_types import undecided_members
 from tornado_proxy.providers.anthropic import request_members
 from tornado_proxy.providers.anthropic.request_members import RULES
 from tornado_proxy.providers.shared.body_walk import walk_content
 
 REQUESTS = (MessageCreateParamsNonStreaming, BetaMessageCreateParams, BatchCreateParams, MessageCountTokensParams)
-DECIDED = (
-    request_members.REFERENCES
-    | request_members.REFERENCE_OBJECTS
-    | request_members.OPAQUE
-    | request_members.MODELS
-    | request_members.TOOLS
-    | request_members.PRICES
-    | request_members.NEUTRAL
-)
 
 
 def test_every_member_of_the_sdk_types_is_decided_on() -> None:
-    assert sorted(member_names(*REQUESTS) - DECIDED) == []
+    assert sorted(undecided_members(request_members, *REQUESTS)) == []
 
 
 @pytest.mark.parametrize(
