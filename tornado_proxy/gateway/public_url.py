@@ -83,7 +83,7 @@ def _read_forwarded(head: RequestHead) -> Mapping[str, str]:
         name: head.header(f"x-forwarded-{name}").partition(",")[0].strip() for name in ("proto", "host", "prefix")
     }
     port = head.header("x-forwarded-port").partition(",")[0].strip()
-    if stated["host"] and ":" not in stated["host"] and port.isdigit():
+    if stated["host"] and ":" not in stated["host"] and port.isascii() and port.isdigit():
         default = _DEFAULT_PORTS.get(stated["proto"].lower() or head.scheme)
         stated["host"] += "" if int(port[:5]) == default else f":{port}"
     element = head.header("forwarded").partition(",")[0]

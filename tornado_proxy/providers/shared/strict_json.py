@@ -7,6 +7,7 @@ from admission.
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 from tornado_proxy.domain.errors import InvalidBody
 
@@ -29,7 +30,7 @@ def decode_strict_object(data: str | bytes) -> dict[str, object]:
 def _unique_members(members: list[tuple[str, object]]) -> dict[str, object]:
     unique = dict(members)
     if len(unique) != len(members):
-        names = [name for name, _ in members]
-        repeated = next(name for name in names if names.count(name) > 1)
+        counts = Counter(name for name, _ in members)
+        repeated = next(name for name, count in counts.items() if count > 1)
         raise InvalidBody(f'an object contains "{repeated[:100]}" twice; send it once')
     return unique

@@ -46,6 +46,11 @@ def test_incomplete_audio_never_looks_complete(stream: bytes) -> None:
         edit.feed(stream) + edit.close()
 
 
+def test_an_event_that_is_nested_too_deeply_is_the_provider_s_fault() -> None:
+    with pytest.raises(UpstreamError, match="invalid event"):
+        SpeechAudio().feed(b'data: {"type":"x","q":' + b"[" * 20_000 + b"]" * 20_000 + b"}\n\n")
+
+
 def test_a_stream_without_an_end_of_an_event_is_broken_off() -> None:
     edit = SpeechAudio()
 

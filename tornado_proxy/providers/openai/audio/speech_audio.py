@@ -75,7 +75,7 @@ class SpeechAudio:
             return b""
         try:
             event = _decode_event(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise UpstreamError("the provider's audio stream contains an invalid event") from error
         if event.type == "speech.audio.delta":
             return event.audio

@@ -95,9 +95,8 @@ class _Response:
             self._items.append(item)
             self._text_bytes += skimmer.text_bytes
 
-    def end(self, facts: RequestFacts, raw_response: bytes) -> None:
+    def end(self, facts: RequestFacts, response: dict[str, object], raw_response: bytes) -> None:
         """Read the usage of a terminal event.  Of repeated ends the last one with usage counts."""
-        response = decode_object(raw_response) or {}
         self.ended = True
         self.failed = self.failed or response.get("status") == "failed"
         self.members = self.members or response
@@ -177,12 +176,13 @@ class ResponseStreamReader:
             self._ensure_response().add_item(bytes(event.item))
         elif event.type in TERMINAL_EVENTS:
             self._failed = event.type == "response.failed"
-            response = bytes(event.response)
-            self._find_response(decode_object(response) or {}).end(self._facts, response)
+            raw_response = bytes(event.response)
+            members = decode_object(raw_response) or {}
+            self._find_response(members).end(self._facts, members, raw_response)
         elif event.type in FIRST_EVENTS:
             members = decode_object(bytes(event.response)) or {}
-            response_ = self._find_response(members)
-            response_.members = response_.members or members
+            response = self._find_response(members)
+            response.members = response.members or members
 
     def _ensure_response(self) -> _Response:
         """Return the current response; begin one without members if no event has named one."""
