@@ -123,6 +123,15 @@ def test_content_type_without_valid_boundary_is_rejected(content_type):
             part('Content-Disposition: form-data; name="model"\r\nContent-Transfer-Encoding: base64', b"bQ==") + END,
             id="a transfer encoding",
         ),
+        pytest.param(
+            part(
+                'Content-Disposition: form-data; name="model"\r\nContent-Transfer-Encoding: base64\r\n'
+                "Content-Transfer-Encoding: binary",
+                b"bQ==",
+            )
+            + END,
+            id="two transfer encodings",
+        ),
         pytest.param(part(f'Content-Disposition: form-data; name="{"n" * 5000}"', b"m") + END, id="a long header"),
         pytest.param(part("\r\n".join(f"X-{n}: 1" for n in range(9)), b"m") + END, id="many headers"),
         pytest.param(text_part("a", "1") * (MAX_PARTS + 1) + END, id="many parts"),

@@ -10,6 +10,7 @@ from tornado.websocket import WebSocketHandler, WebSocketProtocol13, _WebSocketP
 from tornado_proxy.domain.errors import RequestError
 from tornado_proxy.http_server.lingering_close import close_lingering, duplicate_socket
 from tornado_proxy.http_server.request_body import ByteCount
+from tornado_proxy.wire.close_reason import cut_close_reason
 
 #: Close codes (RFC 6455 section 7.4.1; 1013 is from the IANA registry of close codes).
 _PROTOCOL_ERROR, _MESSAGE_TOO_BIG, _TRY_AGAIN_LATER = 1002, 1009, 1013
@@ -19,9 +20,6 @@ _MASKED = 0x80
 
 #: Bytes of a payload that are read at a time; a smaller payload is one read.
 _PIECE_BYTES = 64 * 1024
-
-#: Bytes of a close reason (RFC 6455 section 5.5, less the code).
-_MAX_REASON_CHARACTERS = 120
 
 
 class ClientFrames(WebSocketProtocol13):
@@ -84,7 +82,7 @@ class ClientFrames(WebSocketProtocol13):
             self._refuse(_TRY_AGAIN_LATER, error.message)
 
     def _refuse(self, code: int, reason: str) -> None:
-        self.close(code, reason[:_MAX_REASON_CHARACTERS])
+        self.close(code, cut_close_reason(reason))
         self._abort()
         raise StreamClosedError
 

@@ -221,14 +221,14 @@ class _Collector:
 
 def _identify(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, bool]:
     """Return the name of a part, and True if it is a file (RFC 7578 section 4.2)."""
-    found = dict(headers)
     dispositions = [value for key, value in headers if key == b"content-disposition"]
     if len(dispositions) != 1:
         raise InvalidBody(
             f"each part of a multipart body must have one Content-Disposition header, not {len(dispositions)}"
         )
     # RFC 7578 section 4.7 deprecates Content-Transfer-Encoding; only the encodings that change no byte are safe.
-    if found.get(b"content-transfer-encoding", b"binary").strip().lower() not in (b"binary", b"8bit", b"7bit"):
+    encodings = [value.strip().lower() for key, value in headers if key == b"content-transfer-encoding"]
+    if not {b"binary", b"8bit", b"7bit"}.issuperset(encodings):
         raise InvalidBody("a part has a Content-Transfer-Encoding that changes its bytes; send the bytes unencoded")
     kind, _, rest = dispositions[0].decode("utf-8", "replace").partition(";")
     parameters = _parameters(";" + rest if rest else "", "Content-Disposition")

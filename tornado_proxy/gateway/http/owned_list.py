@@ -102,7 +102,8 @@ class OwnedListExchange:
 
     async def _fill(self) -> bytes:
         first = await self._read_page()
-        limit = int(self._query["limit"]) if self._query.get("limit", "").isdigit() else _DEFAULT_LIMIT
+        text = self._query.get("limit", "")
+        limit = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else _DEFAULT_LIMIT
         backwards = "before_id" in self._query
         found: list[bytes] = []
         body, more = first, False

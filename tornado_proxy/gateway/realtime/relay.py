@@ -41,13 +41,11 @@ from tornado_proxy.gateway.services import Services
 from tornado_proxy.providers.contract import ClientFrame, SessionChanged, SocketEvent
 from tornado_proxy.upstream.websocket.connection import Closed
 from tornado_proxy.upstream.websocket.frame_sender import Wait
+from tornado_proxy.wire.close_reason import cut_close_reason
 
 #: WebSocket close codes (RFC 6455 section 7.4.1).
 GOING_AWAY = 1001
 POLICY_VIOLATION = 1008
-
-#: Bytes of a close reason: a control frame has at most 125, two of which are the code (RFC 6455 section 5.5).
-MAX_REASON_CHARACTERS = 120
 
 #: Checks of a session's time limits per limit.
 CHECKS_PER_LIMIT = 4
@@ -266,8 +264,8 @@ class WebSocketRelay:
         self._outcome = self._outcome or self._default_outcome()
         self._state = SessionState.CLOSING
         self.closed = Closed(code, reason)
-        self._client.close(code, reason[:MAX_REASON_CHARACTERS])
         self._upstream.close(GOING_AWAY)
+        self._client.close(code, cut_close_reason(reason))
 
     def _default_outcome(self) -> Outcome:
         return Outcome.CLIENT_CLOSED if self._state is SessionState.CLIENT_GONE else Outcome.UPSTREAM_BROKEN

@@ -24,12 +24,10 @@ from tornado_proxy.domain.errors import UpgradeRejected, UpstreamError, Upstream
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.upstream.websocket.client import MESSAGE_TOO_BIG, ProviderConnection, open_connection
 from tornado_proxy.upstream.websocket.frame_sender import FrameSender, Wait
+from tornado_proxy.wire.close_reason import cut_close_reason
 
 #: Close codes that must not be sent in a frame (RFC 6455 section 7.4); 1004 is reserved without a meaning.
 _UNSENDABLE_CODES = frozenset({1004, 1005, 1006, 1015})
-
-#: Characters of a close reason that are sent.  A close frame carries at most 123 bytes of it (RFC 6455 section 5.5).
-_MAX_REASON_CHARACTERS = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +159,7 @@ class UpstreamWebSocket:
         """Send a close frame; no effect on a closed connection."""
         with contextlib.suppress(WebSocketClosedError, StreamClosedError):
             code_to_send = None if code in _UNSENDABLE_CODES else code
-            self._connection.close(code_to_send, reason[:_MAX_REASON_CHARACTERS] or None)
+            self._connection.close(code_to_send, cut_close_reason(reason) or None)
 
 
 def _make_done_future() -> asyncio.Future[WebSocketClientConnection]:
