@@ -165,7 +165,10 @@ class _Search:
 
     def may_hold(self, text: str) -> bool:
         """Return False if `text` certainly holds no key."""
-        return any(hint in text for hint in self._hints)
+        for hint in self._hints:  # noqa: SIM110  # as in may_hold_bytes()
+            if hint in text:
+                return True
+        return False
 
     def may_hold_bytes(self, data: bytes) -> bool:
         """Return False if `data` certainly holds no key."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from tornado_proxy.domain.cost import LineItem, round_amount
-from tornado_proxy.domain.terms import Terms
+from tornado_proxy.domain.terms import NO_TERMS, Terms
 from tornado_proxy.domain.usage import Meter, Quantity, UsageItem
 from tornado_proxy.pricing.book.price import UNITS, ModelPrice, Quote, fingerprint
 
@@ -38,7 +38,7 @@ def itemise(usage_item: UsageItem, model: ModelPrice, terms: Terms, at: datetime
         # Providers state zero for each meter that a request does not use; such lines would only lengthen records.
         if quantity.amount == 0:
             continue
-        own_terms = terms.override(quantity.terms)
+        own_terms = terms if quantity.terms is NO_TERMS else terms.override(quantity.terms)
         quote = _quote(model, quantity.meter, own_terms, usage_item.context_tokens, at)
         if isinstance(quote, Quote):
             into.items.append(_priced(quantity, model, quote, usage_item.context_tokens))

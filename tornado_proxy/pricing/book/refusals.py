@@ -46,8 +46,10 @@ def apply_refusal_rules(report: UsageReport, rules: Sequence[RefusalRule], at: d
     Without a rule for `at` every refusal is charged.
     """
     categories = {item.refusal for item in report.items if item.refusal is not None}
+    if not categories:
+        return report
     rule = next((rule for rule in rules if rule.covers(at)), None)
-    if not categories or rule is None:
+    if rule is None:
         return report
     free = {category for category in categories if rule.is_free(category)}
     unknown = sorted(categories - free - rule.charged)

@@ -40,6 +40,7 @@ class MemberRules:
         opaque: Members that hold JSON of the caller's own.
         item_reference: Returns the id of the object that an item refers to, None if the item has content of its own.
         skip: Returns True for an object that repeats output of the provider, whose ids are no references.
+        names: Finds `"id"` and the names of `references` and `reference_objects`.
     """
 
     references: frozenset[str]
@@ -47,6 +48,12 @@ class MemberRules:
     opaque: frozenset[str]
     item_reference: Callable[[Mapping[str, object]], str | None]
     skip: Callable[[Mapping[str, object]], bool]
+    names: re.Pattern[bytes] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        names = sorted({"id", *self.references, *self.reference_objects})
+        pattern = b'"(?:%s)"' % b"|".join(re.escape(name.encode()) for name in names)
+        object.__setattr__(self, "names", re.compile(pattern))
 
 
 @dataclass(slots=True)
@@ -67,9 +74,7 @@ def may_need_walk(body: bytes, rules: MemberRules) -> bool:
 
     Inside JSON text quotation marks are escaped, so `"name"` in the bytes is a member or a whole string value.
     """
-    if body.count(b'"model"') > 1 or b'"id"' in body:
-        return True
-    if any(f'"{name}"'.encode() in body for name in (*rules.references, *rules.reference_objects)):
+    if rules.names.search(body) is not None or body.count(b'"model"') > 1:
         return True
     return _ESCAPED_ASCII in body and _ESCAPED_NAME.search(body) is not None
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from tornado_proxy.domain.identity import Secret
 
 #: The characters that begin a folded header line (RFC 9112 section 5.2).
 _BLANKS = (" ", "\t")
+_STATUS = re.compile("[1-5][0-9][0-9]")
 
 
 class Payload:
@@ -97,19 +99,20 @@ def parse_response_head(lines: list[bytes]) -> UpstreamResponseHead | None:
     if not lines:
         return None
     # Split at line feeds only: str.splitlines() also splits at U+0085, a valid byte of a Latin-1 header value.
-    status_line, *header_lines = b"".join(lines).decode("latin-1").split("\n")
+    text = b"".join(lines).decode("latin-1")
+    status_line, *header_lines = text.split("\n")
+    if "\n " in text or "\n\t" in text:
+        header_lines = _unfold(header_lines)
     parts = status_line.strip().split(" ", 2)
     # RFC 9110 section 15: three digits, 100 to 599.
-    if len(parts) < 2 or not (parts[1].isdigit() and len(parts[1]) == 3 and 100 <= int(parts[1]) < 600):
+    if len(parts) < 2 or _STATUS.fullmatch(parts[1]) is None:
         return None
-    fields = [line.partition(":") for line in _unfold(header_lines)]
-    headers = tuple((name.strip(), value.strip()) for name, colon, value in fields if colon)
+    fields = [line.partition(":") for line in header_lines]
+    headers = tuple([(name.strip(), value.strip()) for name, colon, value in fields if colon])
     return UpstreamResponseHead(int(parts[1]), parts[2] if len(parts) == 3 else "", headers)
 
 
 def _unfold(lines: list[str]) -> list[str]:
-    if not any(line[:1] in _BLANKS for line in lines if line):
-        return lines
     unfolded: list[str] = []
     for line in lines:
         if line[:1] in _BLANKS and unfolded:
