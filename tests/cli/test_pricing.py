@@ -129,6 +129,13 @@ class TestShow:
             "  source: a page; checked 2026-11-01\n"
         ) in text
 
+    def test_models_of_two_providers_with_one_name_are_one_json_document(self, prices: Path) -> None:
+        (prices.parent / "anthropic.yaml").write_text(PRICES.replace("provider: openai", "provider: anthropic"))
+
+        shown = json.loads(pricing("show", "gpt-5.4", "--format", "json", prices=prices.parent).stdout)
+
+        assert sorted(model["provider"] for model in shown) == ["anthropic", "openai"]
+
     def test_unknown_model_exits_with_1_and_a_hint(self, prices: Path) -> None:
         result = pricing("show", "gpt-5.5", prices=prices)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from typing import Any
 import click
 
 from tornado_proxy.cli.config_lookup import PRICES, PRICES_CONFIG, exit_on_errors, is_bundled, named_config
+from tornado_proxy.cli.file_replacement import replace_file
 from tornado_proxy.cli.price_lists import FILE, MODELS, ONLY, compare_with
 from tornado_proxy.cli.pricing_diff import print_differences
 from tornado_proxy.config.files import read_document
@@ -114,7 +114,7 @@ def _apply_plan(plan: ImportPlan, documents: Sequence[Document], *, write: bool)
         click.echo("nothing was written; --write writes it")
     else:
         for path, text in changed:
-            _replace(path, text)
+            replace_file(path, text)
             click.echo(f"written: {path}; send SIGHUP to a running server to load it")
 
 
@@ -135,20 +135,6 @@ def _check_texts(documents: Sequence[Document], changed: dict[Path, str]) -> Non
     if faults:
         raise ConfigError(faults)
     PriceBook.from_documents(checked)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Replace a file atomically and keep its mode.  Follow symbolic links, so that a link stays one."""
-    real = path.resolve()
-    # In the same folder: os.replace() is atomic within one file system only.
-    temporary = real.with_name(f".{real.name}.new")
-    try:
-        temporary.write_text(text, "utf-8")
-        temporary.chmod(real.stat().st_mode & 0o777)
-        os.replace(temporary, real)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise click.ClickException(f"{path} cannot be written: {error.strerror}") from None
 
 
 def _unified_diff(path: Path, old_text: str, new_text: str) -> Iterator[str]:

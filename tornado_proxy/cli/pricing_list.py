@@ -107,11 +107,12 @@ def show(model: str, config: Path | None, prices: Path | None, output_format: st
         if not models:
             raise click.ClickException(_describe_unknown(book, model))
         # Two providers can serve a model of the same name.
-        for found in models:
-            aliases = find_aliases(documents, found)
-            if output_format == "json":
-                sys.stdout.write(json.dumps({**model_members(found), "aliases": aliases}, indent=2) + "\n")
-            else:
+        described = [(found, find_aliases(documents, found)) for found in models]
+        if output_format == "json":
+            members = [{**model_members(found), "aliases": aliases} for found, aliases in described]
+            sys.stdout.write(json.dumps(members[0] if len(members) == 1 else members, indent=2) + "\n")
+        else:
+            for found, aliases in described:
                 sys.stdout.write("".join(f"{line}\n" for line in _model_lines(found, aliases)))
         sys.stdout.flush()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from tornado_proxy.auth import api_key
+from tornado_proxy.cli.file_replacement import replace_file
 from tornado_proxy.cli.secret_files import write_secret
 from tornado_proxy.config.files import read_document, resolve_folder
 from tornado_proxy.config.validation import check
@@ -72,7 +73,7 @@ def create(name: str, config: Path, key_file: Path | None) -> None:
     # The secret before the entry: an entry without its secret would make the whole configuration unusable.
     _make_secrets_folder(secret_file.parent)
     write_secret(secret_file, new_key.secret.reveal())
-    _replace(file, text)
+    replace_file(resolve_folder(file), text)
     if key_file is None:
         click.echo(api_key.format_api_key(new_key).reveal())
     click.echo(f"added project {new_key.project_id} to {resolve_folder(file)}", err=True)
@@ -148,16 +149,3 @@ def _make_secrets_folder(folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise click.ClickException(f"{folder} cannot be made: {error.strerror}") from None
-
-
-def _replace(file: Path, text: str) -> None:
-    temporary = file.with_name(f".{file.name}.new")
-    try:
-        temporary.write_text(text, "utf-8")
-        if file.exists():
-            temporary.chmod(file.stat().st_mode & 0o777)
-        # Through a symbolic link, so that the link stays one.
-        temporary.replace(file.resolve())
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise click.ClickException(f"{resolve_folder(file)} cannot be written: {error.strerror}") from None
