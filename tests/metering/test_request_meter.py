@@ -7,6 +7,7 @@ import logging
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
@@ -21,7 +22,7 @@ from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.metering.passing_usage import PassingUsage
 from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
 from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
-from tornado_proxy.providers.contract import DeferredUsage, Endpoint, ResponseHead
+from tornado_proxy.providers.contract import DeferredUsage, Endpoint, ResponseHead, UsageReader
 from tornado_proxy.providers.openai.endpoints import OPENAI_ENDPOINTS
 from tornado_proxy.providers.registry import PROVIDERS
 from tornado_proxy.providers.route_table import RouteTable
@@ -52,7 +53,9 @@ def tariff() -> Tariff:
 class FailingReader:
     """A usage reader that raises in `step`, or in each of several steps."""
 
-    object_id = None
+    @property
+    def object_id(self) -> str | None:
+        return None
 
     def __init__(self, step: str) -> None:
         self.step = step
@@ -322,10 +325,38 @@ def test_pending_record_names_the_key_and_the_output_that_has_passed(tariff: Tar
     assert record.deferred_facts == DeferredRatingFacts(body_bytes=40, output_bytes=100, key_id="0123456789ab")
 
 
+def fail_to_make(_facts: RequestFacts, _head: ResponseHead) -> UsageReader:
+    raise ZeroDivisionError
+
+
+def test_failure_to_make_a_reader_neither_ends_the_stream_nor_loses_the_record(tariff: Tariff) -> None:
+    before = count_failures(), count_unpriced()
+    meter = RequestMeter(INTENT, replace(CHAT, reader=fail_to_make), FACTS, tariff)
+
+    record = meter_response(meter, b"one", b"two")
+
+    assert (record.basis, record.faults) == (Basis.UNSETTLED, ("the usage reader failed",))
+    assert (count_failures(), count_unpriced()) == (before[0] + 1, before[1] + 1)
+
+
+def test_failure_to_state_the_created_object_does_not_end_the_stream(tariff: Tariff) -> None:
+    class Reader(FailingReader):
+        @property
+        def object_id(self) -> str | None:
+            raise ZeroDivisionError
+
+    meter = RequestMeter(INTENT, replace(CHAT, reader=lambda facts, head: Reader("")), FACTS, tariff)
+    meter.response_started(JSON)
+
+    assert meter.object_id is None
+    assert "the usage reader failed" in meter.close(DONE).faults
+
+
+@pytest.mark.parametrize("make", [fail_to_make, lambda _facts, _head: FailingReader("feed")], ids=["make", "feed"])
 def test_failure_of_a_reader_of_passing_usage_does_not_touch_the_request(
-    tariff: Tariff, caplog: pytest.LogCaptureFixture
+    make: Any, tariff: Tariff, caplog: pytest.LogCaptureFixture
 ) -> None:
-    deferred = DeferredUsage(str, bool, lambda _facts, _head: FailingReader("feed"), 1.0)
+    deferred = DeferredUsage(str, bool, make, 1.0)
     reports: list[UsageReport] = []
     meter = RequestMeter(
         INTENT, CHAT, FACTS, tariff, watched=PassingUsage(deferred, FACTS, reports.append, "req_before")

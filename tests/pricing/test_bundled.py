@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import product
 from typing import Any
 
 import pytest
 
 from tornado_proxy.config.bundled import conf_path
 from tornado_proxy.config.files import read_documents
+from tornado_proxy.domain.cost import Cost
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.terms import DEFAULT_TERMS, Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
+from tornado_proxy.pricing.book.price import ModelPrice
 from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
 from tornado_proxy.reports.coverage import find_uneven_prices
 
@@ -141,6 +144,38 @@ def test_cache_write_for_12_hours_has_the_published_price(book: PriceBook, model
     assert entry is not None
     (card,) = entry.find(Meter.CACHE_WRITE_12H, DEFAULT_TERMS, 0, NOW)
     assert card.prices[Meter.CACHE_WRITE_12H] == Decimal(price)
+
+
+def test_cached_prices_are_those_of_the_length_and_the_date(book: PriceBook) -> None:
+    """A book that has rated every other length and date first gives the same costs as a new one."""
+    day, second = timedelta(days=1), timedelta(seconds=1)
+
+    def rate_all(model: ModelPrice, *, cached: bool) -> list[Cost]:
+        costs = []
+        lengths = sorted({0, *(limit + step for limit in model.limits for step in (-1, 0, 1))})
+        times = sorted({NOW, *(date + step for date in model.dates for step in (-second, second * 0, day))})
+        for meter, tokens, at in product(model.by_meter, lengths, times):
+            if not cached:
+                model.quotes.clear()
+            item = UsageItem((Quantity(meter, Decimal(1000)),), model=model.name, context_tokens=tokens)
+            report = UsageReport((item,), basis=Basis.REPORTED)
+            costs.append(
+                book.rate(
+                    model.provider,
+                    report,
+                    requested_model=None,
+                    at=at,
+                    provider_region=None,
+                    surcharge_rate=Decimal(0),
+                )
+            )
+        return costs
+
+    models = [model for name in ("openai", "anthropic") for model in book.models(name) if model.limits or model.dates]
+    expected = [rate_all(model, cached=False) for model in models]
+    for _ in range(2):
+        assert [rate_all(model, cached=True) for model in models] == expected
+    assert len(models) > 20
 
 
 def test_no_terms_that_a_request_can_combine_lack_a_price() -> None:

@@ -124,9 +124,16 @@ CREATE TABLE objects (
 
 def _add_columns(db: Database, dialect: Dialect) -> Iterator[str]:
     """Yield SQL that adds the columns which the version that made the tables did not have."""
-    expected = {"intents": (*INTENT_COLUMNS, "lost_at"), "records": RECORD_COLUMNS, "settlements": SETTLED_COLUMNS}
+    expected = {
+        "intents": (*INTENT_COLUMNS, "lost_at"),
+        "records": RECORD_COLUMNS,
+        "settlements": SETTLED_COLUMNS,
+        "given_up": SETTLED_COLUMNS,
+    }
     for table, columns in expected.items():
         existing = db.list_columns(table)
+        if not existing:
+            continue  # prepare() makes the table
         for name in columns:
             if name not in existing:
                 yield f'ALTER TABLE {table} ADD COLUMN "{name}" {dialect.text}; '

@@ -41,8 +41,12 @@ class PassingUsage:
 
     def response_started(self, head: ResponseHead) -> None:
         """Choose the reader by the response head; an error status states no usage."""
-        if head.ok:
+        if not head.ok:
+            return
+        try:
             self._reader = self._deferred.reader(self._facts, head)
+        except Exception:  # noqa: BLE001  # a bug of a reader must not break a response; the next poll settles
+            self._on_failure()
 
     def stop(self) -> None:
         """Read no more: the body is in a form that cannot be read."""
@@ -67,6 +71,9 @@ class PassingUsage:
         try:
             step(self._reader)
         except Exception:  # noqa: BLE001  # a bug of a reader must not break a response; the next poll settles
-            self._reader = None
-            metrics.READER_FAILURES.inc()
-            _log.exception("usage reader failed", extra={"request_id": self._request_id})
+            self._on_failure()
+
+    def _on_failure(self) -> None:
+        self._reader = None
+        metrics.READER_FAILURES.inc()
+        _log.exception("usage reader failed", extra={"request_id": self._request_id})

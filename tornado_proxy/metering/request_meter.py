@@ -97,7 +97,11 @@ class RequestMeter:
 
     def response_started(self, head: ResponseHead) -> None:
         """Choose the usage reader by the response head."""
-        self._reader = self._endpoint.usage_reader(self._facts, head)
+        try:
+            self._reader = self._endpoint.usage_reader(self._facts, head)
+        except Exception:  # noqa: BLE001  # a bug of an endpoint must not end a stream that is being paid for
+            self._unread = "the usage reader failed"
+            self._on_reader_failure()
         if self._watched is not None:
             self._watched.response_started(head)
 
@@ -122,7 +126,13 @@ class RequestMeter:
     @property
     def object_id(self) -> str | None:
         """The id of the object that the request created, as soon as the response names it."""
-        return None if self._reader is None else self._reader.object_id
+        if self._reader is None or self._failed:
+            return None
+        try:
+            return self._reader.object_id
+        except Exception:  # noqa: BLE001  # a bug of a reader must not end a stream that is being paid for
+            self._on_reader_failure()
+            return None
 
     def body_complete(self) -> None:
         """Note that the provider's body ended properly."""

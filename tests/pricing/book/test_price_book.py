@@ -196,6 +196,19 @@ def test_spend_with_prices_is_admitted() -> None:
     TARIFF.admit("/v1/realtime", Spend("large", frozenset({Meter.INPUT}), role="input_transcription"), NOON)
 
 
+def test_admission_ends_with_the_price_though_it_was_granted_before() -> None:
+    content = yaml.safe_load(FILE)
+    del content["models"]["dated"]["rates"][1]
+    ended = PriceBook.from_documents([Document("openai.yaml", content)])
+    spend = Spend("dated", frozenset({Meter.AUDIO_SECONDS}))
+    last, first = datetime(2026, 6, 30, 23, 59, 59, tzinfo=UTC), datetime(2026, 7, 1, tzinfo=UTC)
+
+    for _ in range(2):
+        ended.admit("openai", CHAT, spend, last)
+        with pytest.raises(ModelNotPriced):
+            ended.admit("openai", CHAT, spend, first)
+
+
 def test_provider_without_a_price_file_has_no_models() -> None:
     assert list(BOOK.models("anthropic")) == []
     assert BOOK.resolve("anthropic", "large") is None

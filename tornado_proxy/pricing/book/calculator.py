@@ -56,7 +56,7 @@ def without_price(quantity: Quantity, model: str | None) -> LineItem:
 
 def _quote(model: ModelPrice, meter: Meter, terms: Terms, context_tokens: int, at: datetime) -> Quote | int:
     """Return the quote for one meter, or the number of matching cards if it is not one."""
-    key = (meter, terms)
+    key = (meter, terms, model.band(context_tokens, at))
     cached = model.quotes.get(key)
     if cached is not None:
         return cached
@@ -69,8 +69,7 @@ def _quote(model: ModelPrice, meter: Meter, terms: Terms, context_tokens: int, a
     over = card.conditions.over
     terms_of_line = terms.non_default_pairs()
     quote = Quote(card.unit, unit_price, UNITS[card.unit], price_hash, terms_of_line, over, card.minimum)
-    # A price that depends on the date or on the input's length is not cached: neither is part of the key.
-    if len(model.quotes) < MAX_QUOTES_PER_MODEL and model.is_constant(meter):
+    if len(model.quotes) < MAX_QUOTES_PER_MODEL:
         model.quotes[key] = quote
     return quote
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -125,8 +126,8 @@ class Quote:
 class ModelPrice:
     """All prices of one model.  The first `own_cards` of `cards` are its own; shared cards follow.
 
-    `by_meter` is derived from the cards.  `quotes` caches results of calculator.py that hold for every request on the
-    same terms.
+    `by_meter` is derived from the cards.  `limits` and `dates` are the input lengths and times at which a price can
+    change, sorted.  `quotes` caches results of calculator.py.
     """
 
     provider: str
@@ -138,6 +139,8 @@ class ModelPrice:
     modifiers: tuple[Modifier, ...]
     by_meter: Mapping[Meter, tuple[PriceCard, ...]] = field(default_factory=dict)
     own_cards: int = 0
+    limits: tuple[int, ...] = ()
+    dates: tuple[datetime, ...] = ()
     quotes: dict[object, Quote] = field(default_factory=dict, compare=False, repr=False)
 
     def find(self, meter: Meter, terms: Terms, context_tokens: int, at: datetime) -> list[PriceCard]:
@@ -157,13 +160,10 @@ class ModelPrice:
             for condition in conditions
         )
 
-    def is_constant(self, meter: Meter) -> bool:
-        """Return True if the price of `meter` depends on the terms alone, not on the date or the input's length."""
-        cards = self.by_meter.get(meter, ())
-        conditions = [*(card.conditions for card in cards), *(modifier.conditions for modifier in self.modifiers)]
-        return all(condition.over is None and condition.up_to is None for condition in conditions) and all(
-            card.effective_from is None and card.effective_until is None for card in cards
-        )
+    def band(self, context_tokens: int, at: datetime) -> tuple[int, int]:
+        """Return the interval of input lengths and that of time, each by its number, in which prices are constant."""
+        # over < length <= up_to, and effective_from <= at < effective_until.
+        return bisect_left(self.limits, context_tokens), bisect_right(self.dates, at)
 
     def depends_on_length(self) -> bool:
         """Return True if a price of this model depends on the input's length."""

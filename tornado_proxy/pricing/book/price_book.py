@@ -9,6 +9,7 @@ docs/pricing.md, "How a card is chosen", describes the selection rule.
 from __future__ import annotations
 
 import difflib
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -52,8 +53,11 @@ class PriceBook:
 
     def __init__(self, providers: Mapping[str, ProviderPrices]) -> None:
         self._providers = providers
-        #: Admitted spends whose prices do not depend on the time.
-        self._admitted: dict[tuple[str, str, Spend], ModelPrice] = {}
+        models = [model for prices in providers.values() for model in prices.models.values()]
+        #: The times at which a price can change, sorted.
+        self._dates = sorted({date for model in models for date in model.dates})
+        #: (provider, endpoint, spend, interval between two dates) to the prices of an admitted spend.
+        self._admitted: dict[tuple[str, str, Spend, int], ModelPrice] = {}
         #: (provider, stated terms) to the terms of price cards.
         self._resolved_terms: dict[tuple[str, Terms, str | None], Terms] = {}
 
@@ -102,12 +106,13 @@ class PriceBook:
         Raises:
             ModelNotPriced: the model, its tier, or a meter that it can be charged for has no price at `at`.
         """
-        cached = self._admitted.get((provider, endpoint, spend))
+        key = (provider, endpoint, spend, bisect_right(self._dates, at))
+        cached = self._admitted.get(key)
         if cached is not None:
             return cached
         entry = self._admit(provider, endpoint, spend, at)
-        if len(self._admitted) < MAX_CACHED_ADMISSIONS and all(entry.is_constant(meter) for meter in spend.meters):
-            self._admitted[provider, endpoint, spend] = entry
+        if len(self._admitted) < MAX_CACHED_ADMISSIONS:
+            self._admitted[key] = entry
         return entry
 
     def apply_refusals(self, provider: str, report: UsageReport, at: datetime) -> UsageReport:

@@ -82,6 +82,12 @@ class _Reader:
         for number, modifier in enumerate(section.get("modifiers", ())):
             if modifier not in self._modifiers:
                 self._fault((*path, "modifiers", number), f"unknown modifier {modifier!r}")
+        modifiers = [
+            self._modifiers[modifier] for modifier in section.get("modifiers", ()) if modifier in self._modifiers
+        ]
+        conditions = [*(card.conditions for card in cards), *(modifier.conditions for modifier in modifiers)]
+        limits = {limit for condition in conditions for limit in (condition.over, condition.up_to)}
+        dates = {date for card in cards for date in (card.effective_from, card.effective_until)}
         by_meter = _by_meter(cards)
         self._check_overlaps(by_meter, path)
         return ModelPrice(
@@ -91,12 +97,12 @@ class _Reader:
             endpoints=frozenset(section["endpoints"]),
             roles=frozenset(section.get("roles", ())),
             cards=tuple(cards),
-            modifiers=tuple(
-                self._modifiers[modifier] for modifier in section.get("modifiers", ()) if modifier in self._modifiers
-            ),
+            modifiers=tuple(modifiers),
             by_meter=by_meter,
             # `pricing import` edits own cards only: a shared card would change the prices of other models.
             own_cards=len(section["rates"]),
+            limits=tuple(sorted(limit for limit in limits if limit is not None)),
+            dates=tuple(sorted(date for date in dates if date is not None)),
         )
 
     def _card(self, section: Any, path: Path) -> PriceCard:
