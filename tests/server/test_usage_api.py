@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -118,6 +119,7 @@ def test_usage_accepts_get_and_head_only(proxy: ProxyProcess, method: str) -> No
     response = httpx.request(method, proxy.base_url + PATH, headers={"Authorization": f"Bearer {mint()}"})
 
     assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD")
+    assert json.loads(proxy.wait_for_log(response.headers["llm-proxy-request-id"]))["status"] == 405
 
 
 def test_head_of_usage_has_the_headers_of_get_and_no_body(proxy: ProxyProcess) -> None:

@@ -51,16 +51,18 @@ class UsageHandler(BaseHandler):
             result = await self.services.ledger.usage(replace(request.query, asker=asker))
             page = await asyncio.to_thread(make_page, result, request)
         except RequestError as error:
-            line = RequestLine(self.request.method or "", _PATH_TEMPLATE)
-            access_log.log_rejection(self.request_id, error, line)
-            await self.respond_with_error(error)
+            await self._reject(error)
             return
         self._set_headers(request, page)
         with contextlib.suppress(StreamClosedError):  # the client has disconnected
             await self.finish(page.body)
 
     async def _reject_method(self, project_id: str) -> None:
-        await self.respond_with_error(MethodNotAllowed("usage supports GET only", ("GET", "HEAD")))
+        await self._reject(MethodNotAllowed("usage supports GET only", ("GET", "HEAD")))
+
+    async def _reject(self, error: RequestError) -> None:
+        access_log.log_rejection(self.request_id, error, RequestLine(self.request.method or "", _PATH_TEMPLATE))
+        await self.respond_with_error(error)
 
     head = get
     post = put = patch = delete = options = _reject_method

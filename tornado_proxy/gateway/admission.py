@@ -324,10 +324,11 @@ async def _parse(context: RequestContext[HttpEndpoint], body: bytes) -> ParsedRe
     endpoint, head = context.endpoint, context.head
     if endpoint.parse is None:
         return ParsedRequest(RequestFacts(body_bytes=len(body)), body)
-    if sum(name.lower() == "content-type" for name, _ in head.headers) > 1:
+    content_types = head.header_lines("content-type")
+    if len(content_types) > 1:
         raise BadRequest("Content-Type is repeated; send it once")
     _reject_unknown_parameters(context)
-    view = RequestView(body, head.header("content-type"), context.path_id, context.query, head.headers)
+    view = RequestView(body, "".join(content_types), context.path_id, context.query, head.headers)
     # A large body is parsed in a thread: on the event loop it would hold up every stream.
     in_thread = len(body) > MAX_BYTES_PARSED_ON_LOOP
     parsed = await asyncio.to_thread(endpoint.parse, view) if in_thread else endpoint.parse(view)

@@ -8,6 +8,7 @@ from http.client import responses
 from typing import Any
 
 from tornado.httputil import HTTPHeaders
+from tornado.util import ObjectDict
 from tornado.web import HTTPError, RequestHandler
 
 from tornado_proxy.domain.errors import BadRequest, MethodNotAllowed, NotAuthenticated, RequestError, UpgradeRequired
@@ -33,11 +34,13 @@ class BaseHandler(RequestHandler):
         """Keep the services and draw a request id."""
         self.services = services
         self.request_id = new_request_id()
-        for name, value in self.list_cors_headers():
+        self.ui = ObjectDict()  # Tornado's own refers to the handler: a cycle that only the collector would free
+        for name, value in self.cors:
             self.set_header(name, value)
 
-    def list_cors_headers(self) -> list[tuple[str, str]]:
-        """Return the headers that let the page that sent this request read the response, if its origin is allowed."""
+    @cached_property
+    def cors(self) -> list[tuple[str, str]]:
+        """The headers that let the page that sent this request read the response, if its origin is allowed."""
         return cors_headers(self.request.headers, self.services.snapshots.current.settings.public.allow_origins)
 
     @cached_property
@@ -85,7 +88,7 @@ class BaseHandler(RequestHandler):
 
     def _set_error_headers(self, error: RequestError) -> None:
         self.set_status(error.status)
-        for name, value in (*error_headers(error, self.request_id, self.provider), *self.list_cors_headers()):
+        for name, value in (*error_headers(error, self.request_id, self.provider), *self.cors):
             self.set_header(name, value)
 
     def log_rejection(self, error: RequestError, context: RequestContext[Endpoint] | None) -> None:

@@ -36,7 +36,11 @@ class RequestHead:
 
     def header(self, name: str) -> str:
         """Return the value of header `name` (lower case), several lines joined by commas, "" if missing."""
-        return ",".join([value for key, value in self.headers if len(key) == len(name) and key.lower() == name])
+        return ",".join(self.header_lines(name))
+
+    def header_lines(self, name: str) -> list[str]:
+        """Return the value of each line of header `name` (lower case)."""
+        return [value for key, value in self.headers if len(key) == len(name) and key.lower() == name]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -41,7 +42,7 @@ class ListingProvider:
             "first_id": page[0] if page else None,
             "last_id": page[-1] if page else None,
         }
-        head = OK if self.status == 200 else UpstreamResponseHead(self.status, "No", ())
+        head = replace(OK, status=self.status) if self.status < 300 else UpstreamResponseHead(self.status, "No", ())
         return FakeExchange([head, json.dumps(body).encode()])
 
 
@@ -91,6 +92,13 @@ def test_page_without_own_objects_ends_and_names_no_other_id() -> None:
 
     assert page == {"data": [], "has_more": False, "first_id": None, "last_id": None}
     assert len(provider.queries) == 10
+
+
+@pytest.mark.parametrize("status", [203, 299])
+def test_page_of_any_successful_status_names_own_objects_only(status: int) -> None:
+    _, page = listed(ListingProvider(IDS, status=status), "limit=2", OWN)
+
+    assert ([entry["id"] for entry in page["data"]], page["last_id"]) == (["own_9", "own_2"], "own_2")
 
 
 def test_error_of_the_provider_passes() -> None:

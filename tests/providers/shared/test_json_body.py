@@ -204,7 +204,7 @@ def test_null_member_is_present():
     ],
 )
 def test_option_is_read_from_its_object(body, value):
-    assert read_option(body, "options", "ttl") == value
+    assert read_option(body, read_members(body, ("options",)), "options", "ttl") == value
 
 
 @pytest.mark.parametrize(
@@ -212,4 +212,4 @@ def test_option_is_read_from_its_object(body, value):
 )
 def test_option_that_is_ambiguous_is_rejected(body):
     with pytest.raises(InvalidBody):
-        read_option(body, "options", "ttl")
+        read_option(body, read_members(body, ("options",)), "options", "ttl")

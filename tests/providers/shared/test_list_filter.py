@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tornado_proxy.domain.errors import UpstreamError
-from tornado_proxy.providers.shared.list_filter import correct_cursors, keep_entries
+from tornado_proxy.providers.shared.list_filter import keep_entries
 
 OPENAI = b'{\n  "object": "list",\n  "data": [\n    {\n      "id": "a"\n    },\n    {\n      "id": "b"\n    }\n  ]\n}'
 ANTHROPIC = (
@@ -85,38 +85,3 @@ def test_list_in_another_member_is_unchanged():
         "old": [{"id": "a"}, {"id": "b"}],
         "data": [{"id": "b"}],
     }
-
-
-@pytest.mark.parametrize(
-    ("body", "expected"),
-    [
-        pytest.param(
-            b'{"data":[{"id":"b"}], "has_more": false, "first_id": "a", "last_id": "c"}',
-            b'{"data":[{"id":"b"}], "has_more": false, "first_id": "b", "last_id": "b"}',
-            id="both name an entry of the list",
-        ),
-        pytest.param(
-            b'{"data":[{"id":"b"}],"has_more":true,"first_id":"a","last_id":"c"}',
-            b'{"data":[{"id":"b"}],"has_more":true,"first_id":"b","last_id":"c"}',
-            id="last_id of a list with more pages is unchanged",
-        ),
-        pytest.param(
-            b'{"data":[],"has_more":false,"first_id":"a","last_id":"c"}',
-            b'{"data":[],"has_more":false,"first_id":null,"last_id":null}',
-            id="no entry is left",
-        ),
-        pytest.param(b'{"data":[{"id":"b"}]}', b'{"data":[{"id":"b"}]}', id="no cursors"),
-        pytest.param(
-            b'{"data":[{"id":"b"}],"last_id":"b"}', b'{"data":[{"id":"b"}],"last_id":"b"}', id="correct already"
-        ),
-        pytest.param(b'{"data":5,"last_id":"b"}', b'{"data":5,"last_id":"b"}', id="no list"),
-        pytest.param(b"<html>", b"<html>", id="no JSON"),
-    ],
-)
-def test_cursors_name_no_removed_entry(body, expected):
-    assert correct_cursors(body) == expected
-
-
-@given(st.binary(max_size=100))
-def test_no_bytes_make_correct_cursors_raise(body):
-    correct_cursors(body)

@@ -7,8 +7,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
-from tornado.util import ObjectDict
-
 from tornado_proxy import tasks
 from tornado_proxy.domain.errors import RequestError, RequestTimeout
 from tornado_proxy.domain.record import Outcome
@@ -94,7 +92,6 @@ class ProxyHandler(BaseHandler):
     def initialize(self, services: Services) -> None:
         """Start the request's clock."""
         super().initialize(services)
-        self.ui = ObjectDict()  # Tornado's own refers to the handler: a cycle that only the collector would free
         self._transforms = []  # set by Tornado's own delegate, which this handler does not use
         self._received_at = datetime.now(UTC)
         self._context: RequestContext[HttpEndpoint] | None = None
@@ -266,7 +263,7 @@ class ProxyHandler(BaseHandler):
 
     def begin(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None:
         """Set the response head."""
-        own_headers = [(REQUEST_ID_HEADER, self.request_id), *self.list_cors_headers()]
+        own_headers = [(REQUEST_ID_HEADER, self.request_id), *self.cors]
         self._response.begin(status, reason, [*headers, *own_headers])
 
     @property

@@ -85,7 +85,7 @@ class OwnedListExchange:
     async def head(self) -> UpstreamResponseHead:
         """Return the head of the first page, after all pages have been read; an error passes as it is."""
         head = await self._exchange.head()
-        if head.status == 200 and (head.get("content-encoding") or "identity").lower() == "identity":
+        if 200 <= head.status < 300 and (head.get("content-encoding") or "identity").strip().lower() == "identity":
             self._body = await self._fill()
         return head
 
@@ -125,7 +125,7 @@ class OwnedListExchange:
         query = {**self._query, "before_id" if backwards else "after_id": cursor}
         url = f"{self._request.url.partition('?')[0]}?{urlencode(query)}"
         self._exchange = self._upstream.start(replace(self._request, url=url))
-        if (await self._exchange.head()).status != 200:
+        if not 200 <= (await self._exchange.head()).status < 300:
             raise UpstreamError("a further page of the provider's list could not be read")
         return await self._read_page()
 

@@ -10,7 +10,7 @@ from tornado_proxy.domain.identity import Secret, SessionGrant
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.admission import AdmittedRequest, usable_model
 from tornado_proxy.providers.contract import ModelList, ResponseEdit
-from tornado_proxy.providers.shared.list_filter import correct_cursors, keep_entries
+from tornado_proxy.providers.shared.list_filter import keep_entries
 
 #: Takes a whole body, returns a whole body.
 Rewrite = Callable[[bytes], bytes]
@@ -62,7 +62,7 @@ def make_rewrite(admitted: AdmittedRequest, base_url: Callable[[], str]) -> Resp
 def _list_rewrites(admitted: AdmittedRequest) -> list[Rewrite]:
     context, visible = admitted.context, admitted.visible_objects
     if visible is not None:
-        return [lambda body: correct_cursors(keep_entries(body, visible.__contains__))]
+        return [lambda body: keep_entries(body, visible.__contains__)]
     if isinstance(context.endpoint.objects, ModelList) and context.snapshot.settings.models_list != "provider":
         return [lambda body: keep_entries(body, lambda model: usable_model(context, model))]
     return []

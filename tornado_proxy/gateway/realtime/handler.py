@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tornado.http1connection import HTTP1Connection
-from tornado.util import ObjectDict
 from tornado.websocket import WebSocketHandler, _WebSocketParams
 
 from tornado_proxy import tasks
@@ -41,7 +40,6 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
     def initialize(self, services: Services) -> None:
         """Start without a session."""
         super().initialize(services)
-        self.ui = ObjectDict()  # Tornado's own refers to the handler: a cycle that only the collector would free
         self._context: RequestContext[WebSocketEndpoint] | None = None
         self._relay: WebSocketRelay | None = None
         self._meter: SessionRecorder = UnbilledSession()

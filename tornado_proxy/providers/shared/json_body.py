@@ -89,14 +89,17 @@ def read_list(members: Mapping[str, Any], name: str) -> list[Any]:
     return value
 
 
-def read_option(body: bytes, holder: str, name: str) -> str | None:
+def read_option(body: bytes, members: Mapping[str, Any], holder: str, name: str) -> str | None:
     """Return the text member `name` of the object `holder`, None if either is missing.
+
+    `members` are those of `body` that read_members() has read, `holder` among their names.
 
     Raises:
         InvalidBody: the holder is no object, or the member is repeated or no text.
     """
-    raw = read_raw(body, holder)
-    if raw is None or raw == b"null":
+    # Most bodies have no such object, and to search a large one again takes time.
+    raw = read_raw(body, holder) if holder in members else None
+    if raw is None:
         return None
     if not raw.startswith(b"{"):
         raise InvalidBody(f'"{holder}" must be an object', param=holder)

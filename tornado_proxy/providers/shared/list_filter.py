@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from tornado_proxy.domain.errors import InvalidBody, UpstreamError
-from tornado_proxy.providers.shared.json_body import edit_member, has_member, read_members
+from tornado_proxy.providers.shared.json_body import edit_member, read_members
 
 
 class _Entry(msgspec.Struct):
@@ -52,29 +52,3 @@ def _cut(data: bytes, entries: list[bytes], wanted: list[bool]) -> bytes:
             parts.append(separator + entry)
         end = start + len(entry)
     return b"[" + b"".join(parts) + data[end:]
-
-
-class _Page(msgspec.Struct):
-    data: list[_Entry] = []
-    has_more: bool = False
-
-
-_PAGE = msgspec.json.Decoder(_Page)
-
-
-def correct_cursors(body: bytes) -> bytes:
-    """Return `body` with cursors (`first_id`, `last_id`) that name entries of the list.
-
-    The `last_id` of a list that has more pages is unchanged: the next page is requested with it.
-    """
-    try:
-        page = _PAGE.decode(body)
-        ids = [entry.id for entry in page.data]
-        cursors = {"first_id": ids[0] if ids else None, "last_id": ids[-1] if ids else None}
-        for name, value in cursors.items():
-            if has_member(body, name) and not (page.has_more and name == "last_id"):
-                text = msgspec.json.encode(value)
-                body = edit_member(body, name, lambda _, text=text: text)  # type: ignore[misc]  # bound now
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidBody):
-        return body
-    return body

@@ -142,8 +142,13 @@ def test_only_charged_searches_are_counted(members, searches):
     assert amounts(report_json(response(**members))).get("web_searches", 0) == searches
 
 
-def test_a_search_is_priced_by_the_tool_that_the_response_names():
-    searched = {"output": [search()], "tools": [{"type": "web_search_preview_2025_03_11"}]}
+PREVIEW = {"type": "web_search_preview_2025_03_11"}
+
+
+@pytest.mark.parametrize("tools", [[PREVIEW], [{"type": "namespace", "name": "n", "tools": [PREVIEW]}]])
+@pytest.mark.parametrize("padding", ["", "x" * 200_000], ids=["small", "large"])
+def test_a_search_is_priced_by_the_tool_that_the_response_names(tools, padding):
+    searched = {"output": [search()], "tools": tools, "instructions": padding}
 
     (item,) = report_json(response(**searched)).items
 

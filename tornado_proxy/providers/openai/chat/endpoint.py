@@ -88,7 +88,7 @@ def parse(request: RequestView) -> ParsedRequest:
     model = read_model(members)
     stream = read_flag(members, "stream")
     sent = _ask_for_usage(body) if stream else body
-    cache_ttl = read_option(body, "prompt_cache_options", "ttl")
+    cache_ttl = read_option(body, members, "prompt_cache_options", "ttl")
     terms = Terms(service_tier=read_text(members, "service_tier"), cache_ttl=cache_ttl)
     inferred = (_ONE_SEARCH,) if _searches_web(model, members) else ()
     meters = _meters(members, body) | {quantity.meter for quantity in inferred}

@@ -154,14 +154,14 @@ def _read_terms(body: bytes, members: Mapping[str, Any]) -> Terms:
     Raises:
         InvalidBody: an option is repeated or of the wrong type, or a completion window is asked for in the foreground.
     """
-    window = read_option(body, "background_options", "completion_window")
+    window = read_option(body, members, "background_options", "completion_window")
     if window == _SOONEST:
         window = None
     if window is not None and not read_flag(members, "background"):
         raise InvalidBody('"background_options.completion_window" needs "background": true', param="background_options")
     return Terms(
         service_tier=read_text(members, "service_tier"),
-        cache_ttl=read_option(body, "prompt_cache_options", "ttl"),
+        cache_ttl=read_option(body, members, "prompt_cache_options", "ttl"),
         completion_window=window,
     )
 

@@ -21,7 +21,7 @@ from tornado_proxy.domain.usage import Meter, Quantity, UsageItem
 from tornado_proxy.providers.openai.images.image_tokens import image_tokens
 from tornado_proxy.providers.openai.images.svg_author import SVG, author_spend, read_author_usage
 from tornado_proxy.providers.openai.responses.containers import new_container_terms, used_containers
-from tornado_proxy.providers.openai.responses.declared_tools import tool_kind
+from tornado_proxy.providers.openai.responses.declared_tools import flatten_tools, tool_kind
 from tornado_proxy.providers.openai.shared.modal_usage import read_modal_usage
 from tornado_proxy.providers.shared.json_values import as_object, as_objects, as_text
 
@@ -113,7 +113,7 @@ def estimate_images(facts: RequestFacts, response: Mapping[str, object]) -> Usag
 
 
 def _image_model(facts: RequestFacts, response: Mapping[str, object]) -> str:
-    image_tools = (tool for tool in as_objects(response.get("tools")) if tool.get("type") == _IMAGE_TOOL)
+    image_tools = (tool for tool in flatten_tools(as_objects(response.get("tools"))) if tool_kind(tool) == _IMAGE_TOOL)
     echoed = (tool.get("model") for tool in image_tools)
     requested = (spend.model for spend in facts.spends if spend.role is not None)
     return next((model for model in (*echoed, *requested) if isinstance(model, str)), _DEFAULT_IMAGE_MODEL)
@@ -155,7 +155,7 @@ def _succeeded(item: Mapping[str, object]) -> bool:
 
 
 def _search_tool(response: Mapping[str, object]) -> str:
-    kinds = [tool_kind(tool) for tool in as_objects(response.get("tools"))]
+    kinds = [tool_kind(tool) for tool in flatten_tools(as_objects(response.get("tools")))]
     return _SEARCH_PREVIEW if _SEARCH_PREVIEW in kinds else "web_search"
 
 

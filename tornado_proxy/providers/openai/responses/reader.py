@@ -45,10 +45,14 @@ OUTPUT_ITEM_SHAPE: Mapping[str, Shape] = {
     "content": {"text": COUNT, "refusal": COUNT},
     "summary": {"text": COUNT},
 }
+_TOOL_SHAPE: Mapping[str, Shape] = {
+    **dict.fromkeys(("type", "model", "container", "environment"), KEEP),
+    "svg": {"model": KEEP},
+}
 RESPONSE_SHAPE: Mapping[str, Shape] = {
     **dict.fromkeys(("id", "model", "status", "service_tier", "usage", "tool_usage"), KEEP),
     **dict.fromkeys(("object", "previous_response_id", "conversation"), KEEP),
-    "tools": {**dict.fromkeys(("type", "model", "container", "environment"), KEEP), "svg": {"model": KEEP}},
+    "tools": {**_TOOL_SHAPE, "tools": _TOOL_SHAPE},
     "output": OUTPUT_ITEM_SHAPE,
 }
 

@@ -231,6 +231,7 @@ def _merge(reports: Sequence[UsageReport]) -> UsageReport:
         basis=max((report.basis for report in reports), key=_CERTAINTY.index),
         raw=f"[{','.join(raws)}]" if raws else None,
         objects=tuple(object_id for report in reports for object_id in report.objects),
+        output_bytes=sum(report.output_bytes for report in reports),
         estimate_method=next((report.estimate_method for report in reports if report.estimate_method), None),
         faults=tuple(fault for report in reports for fault in report.faults),
     )
