@@ -26,6 +26,7 @@ PURE = (
     "reports",
     "metering/poll_schedule.py",
     "metering/request_meter.py",
+    "metering/socket_meter.py",
 )
 
 #: Files that are tested through another one, with the tests that cover them.

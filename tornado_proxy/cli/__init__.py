@@ -17,7 +17,7 @@ _COMMANDS = {
     "key": "tornado_proxy.cli.credentials:key",
     "token": "tornado_proxy.cli.credentials:token",
     "usage": "tornado_proxy.cli.usage:usage",
-    "pricing": "tornado_proxy.cli.pricing:pricing",
+    "pricing": "tornado_proxy.cli.pricing.group:pricing",
     "explain": "tornado_proxy.cli.explain:explain",
     "recompute": "tornado_proxy.cli.recompute:recompute",
     "simulate": "tornado_proxy.cli.simulate:simulate",

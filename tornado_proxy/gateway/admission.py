@@ -10,11 +10,9 @@ use and only spends that have a price, refers only to objects of its project, an
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from urllib.parse import parse_qs
 
 from tornado_proxy.auth.credentials import find_token, find_websocket_token, require_project
 from tornado_proxy.auth.permissions import allows, require_model
@@ -23,6 +21,7 @@ from tornado_proxy.domain.identity import ModelPatterns, Project
 from tornado_proxy.domain.record import RequestIntent
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.units import MIB
+from tornado_proxy.gateway.body_parsing import parse_body
 from tornado_proxy.gateway.capacity import Capacity
 from tornado_proxy.gateway.context import RequestContext, RequestHead, make_context, new_request_id
 from tornado_proxy.gateway.object_ownership import ObjectOwnership
@@ -37,11 +36,10 @@ from tornado_proxy.providers.contract import (
     OwnedList,
     OwnedObject,
     ParsedRequest,
-    RequestView,
     SocketReader,
     WebSocketEndpoint,
 )
-from tornado_proxy.providers.shared.body_walk import add_findings, may_need_walk, walk_body
+from tornado_proxy.providers.route_table import EndpointT, Match
 from tornado_proxy.snapshot import Snapshot
 from tornado_proxy.upstream.credentials import (
     ProviderAccess,
@@ -53,10 +51,6 @@ from tornado_proxy.upstream.credentials import (
 from tornado_proxy.upstream.http.messages import UpstreamRequest
 from tornado_proxy.upstream.websocket.connection import WebSocketRequest
 from tornado_proxy.wire.annotations import read_annotations
-from tornado_proxy.wire.content_coding import decode
-
-#: Bytes of a body that is parsed on the event loop: about a millisecond.
-MAX_BYTES_PARSED_ON_LOOP = 64 * 1024
 
 #: The start of the names of fine-tuned models.
 _FINE_TUNED = "ft:"
@@ -113,10 +107,7 @@ class Admission:
         """
         match = snapshot.routes.match_http(head.method, head.target)
         token = find_token(head.headers, match.provider.credential_headers)
-        caller = snapshot.authenticator.authenticate(token, head.received_at, session_keys=match.endpoint.session_keys)
-        require_project(head.headers, caller.project_id)
-        reject_token_in_target(head.target, token)
-        return make_context(snapshot, match, caller, token, head)
+        return _identify(snapshot, match, token, head)
 
     def authenticate_upgrade(self, snapshot: Snapshot, head: RequestHead) -> RequestContext[WebSocketEndpoint]:
         """Return the route and caller of a WebSocket upgrade.
@@ -129,10 +120,7 @@ class Admission:
         convention = match.provider.websocket
         prefix = convention.token_prefix if convention is not None else None
         token = find_websocket_token(head.headers, match.provider.credential_headers, prefix)
-        caller = snapshot.authenticator.authenticate(token, head.received_at, session_keys=match.endpoint.session_keys)
-        require_project(head.headers, caller.project_id)
-        reject_token_in_target(head.target, token)
-        return make_context(snapshot, match, caller, token, head)
+        return _identify(snapshot, match, token, head)
 
     def check_capacity(self, context: RequestContext[Endpoint]) -> None:
         """Check that one more request may run.
@@ -153,7 +141,7 @@ class Admission:
                 the project's, or its usage must be known before it is deleted.
             ServiceError: the provider is not configured, or the ledger cannot store the intent.
         """
-        parsed = await _parse(context, await _decode(context, body))
+        parsed = await parse_body(context, body)
         try:
             return await self._admit_parsed(context, parsed, request_id)
         except RequestError as error:
@@ -311,48 +299,11 @@ def request_intent(
     )
 
 
-async def _decode(context: RequestContext[HttpEndpoint], body: bytes) -> bytes:
-    """Return the body as it is read, and sent to the provider: without its Content-Encoding."""
-    coding = context.head.header("content-encoding")
-    if not coding or not body:
-        return body
-    # In a thread: zlib frees the interpreter lock, and 64 MiB take a tenth of a second.
-    return await asyncio.to_thread(decode, body, coding, context.snapshot.settings.limits.max_body_mb)
-
-
-async def _parse(context: RequestContext[HttpEndpoint], body: bytes) -> ParsedRequest:
-    endpoint, head = context.endpoint, context.head
-    if endpoint.parse is None:
-        return ParsedRequest(RequestFacts(body_bytes=len(body)), body)
-    content_types = head.header_lines("content-type")
-    if len(content_types) > 1:
-        raise BadRequest("Content-Type is repeated; send it once")
-    _reject_unknown_parameters(context)
-    view = RequestView(body, "".join(content_types), context.path_id, context.query, head.headers)
-    # A large body is parsed in a thread: on the event loop it would hold up every stream.
-    in_thread = len(body) > MAX_BYTES_PARSED_ON_LOOP
-    parsed = await asyncio.to_thread(endpoint.parse, view) if in_thread else endpoint.parse(view)
-    if endpoint.measure is not None:
-        parsed = await asyncio.to_thread(endpoint.measure, parsed, view)
-    rules = context.provider.member_rules
-    if rules is None or not _is_json(view) or not may_need_walk(body, rules):
-        return parsed
-    findings = await asyncio.to_thread(walk_body, body, rules) if in_thread else walk_body(body, rules)
-    return replace(parsed, facts=add_findings(parsed.facts, findings))
-
-
-def _reject_unknown_parameters(context: RequestContext[HttpEndpoint]) -> None:
-    """Raise BadRequest for a query parameter that the provider does not define: it could override the body."""
-    if not context.query or context.endpoint.method != "POST":
-        return
-    unknown = sorted(set(parse_qs(context.query, keep_blank_values=True)) - context.provider.post_parameters)
-    if unknown:
-        raise BadRequest(f"unknown query parameter {unknown[0][:60]!r}; send it in the body", param=unknown[0][:60])
-
-
-def _is_json(view: RequestView) -> bool:
-    """Return False for a form or an SDP offer; a missing or wrong Content-Type hides no JSON."""
-    return not view.content_type.lower().lstrip().startswith(("multipart/", "application/sdp"))
+def _identify(snapshot: Snapshot, match: Match[EndpointT], token: str, head: RequestHead) -> RequestContext[EndpointT]:
+    caller = snapshot.authenticator.authenticate(token, head.received_at, session_keys=match.endpoint.session_keys)
+    require_project(head.headers, caller.project_id)
+    reject_token_in_target(head.target, token)
+    return make_context(snapshot, match, caller, token, head)
 
 
 def _require_priced_spend(context: RequestContext[HttpEndpoint], facts: RequestFacts) -> None:

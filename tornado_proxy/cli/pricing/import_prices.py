@@ -13,8 +13,8 @@ import click
 
 from tornado_proxy.cli.config_lookup import PRICES, PRICES_CONFIG, exit_on_errors, is_bundled, named_config
 from tornado_proxy.cli.file_replacement import replace_file
-from tornado_proxy.cli.price_lists import FILE, MODELS, ONLY, compare_with
-from tornado_proxy.cli.pricing_diff import print_differences
+from tornado_proxy.cli.pricing.diff import print_differences
+from tornado_proxy.cli.pricing.price_lists import FILE, MODELS, ONLY, compare_with
 from tornado_proxy.config.files import read_document
 from tornado_proxy.config.validation import check
 from tornado_proxy.domain.document import Document

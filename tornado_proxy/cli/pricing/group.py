@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from tornado_proxy.cli.pricing_check import check
-from tornado_proxy.cli.pricing_diff import diff
-from tornado_proxy.cli.pricing_import import import_prices
-from tornado_proxy.cli.pricing_list import list_models, show
+from tornado_proxy.cli.pricing.check import check
+from tornado_proxy.cli.pricing.diff import diff
+from tornado_proxy.cli.pricing.import_prices import import_prices
+from tornado_proxy.cli.pricing.list_prices import list_models, show
 
 
 @click.group(short_help="Show, check and compare the price files.")

@@ -13,7 +13,7 @@ import click
 
 from tornado_proxy.cli.config_lookup import PRICES, PRICES_CONFIG, exit_on_errors
 from tornado_proxy.cli.format_option import format_option
-from tornado_proxy.cli.price_lists import FILE, MODELS, ONLY, ListComparison, compare_with
+from tornado_proxy.cli.pricing.price_lists import FILE, MODELS, ONLY, ListComparison, compare_with
 from tornado_proxy.pricing.lists.comparison import ComparedPrice, Finding
 from tornado_proxy.reports.model_prices import describe_unit
 from tornado_proxy.reports.price_differences import COLUMNS, difference_members
