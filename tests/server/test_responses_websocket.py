@@ -21,6 +21,7 @@ from tests.harness import (
     mint_for_other_project,
     running_proxy,
 )
+from tests.server.realtime import read_session
 from tornado_proxy.simulator import Simulator, running_simulator
 
 MILLION = Decimal(1_000_000)
@@ -54,11 +55,6 @@ async def create_response(socket: ClientConnection, **frame: Any) -> dict[str, A
             return event
 
 
-def records_of(proxy: ProxyProcess, socket: ClientConnection, count: int) -> list[dict[str, Any]]:
-    assert socket.response is not None
-    return proxy.read_session_records(socket.response.headers["Llm-Proxy-Request-Id"], count)
-
-
 def cost(usage: dict[str, Any]) -> Decimal:
     cached = usage["input_tokens_details"]["cached_tokens"]
     fresh = usage["input_tokens"] - cached
@@ -78,7 +74,7 @@ def test_each_response_of_a_connection_has_a_record_with_its_own_cost(proxy: Pro
 
     socket, events = asyncio.run(talk())
 
-    records = records_of(proxy, socket, 3)
+    records = read_session(proxy, socket, 3)
     assert [event["type"] for event in events] == ["response.completed"] * 3
     assert [Decimal(record["subtotal"]) for record in records] == [cost(event["response"]["usage"]) for event in events]
     assert {(record["endpoint"], record["basis"], record["outcome"]) for record in records} == {
@@ -96,7 +92,7 @@ def test_frame_with_an_unpriced_model_gets_an_error_and_the_connection_stays_ope
 
     assert (rejected["type"], rejected["status"], rejected["error"]["code"]) == ("error", 400, "model_not_priced")
     assert completed["type"] == "response.completed"
-    assert len(records_of(proxy, socket, 1)) == 1
+    assert len(read_session(proxy, socket, 1)) == 1
 
 
 def test_request_that_the_provider_rejects_is_free(proxy: ProxyProcess) -> None:
@@ -106,7 +102,7 @@ def test_request_that_the_provider_rejects_is_free(proxy: ProxyProcess) -> None:
             assert event["type"] == "error"
             return socket
 
-    (record,) = records_of(proxy, asyncio.run(talk()), 1)
+    (record,) = read_session(proxy, asyncio.run(talk()), 1)
 
     assert (record["basis"], record["outcome"]) == ("free", "upstream_error")
 
@@ -137,6 +133,6 @@ def test_provider_that_closes_within_a_response_leaves_an_estimate(proxy: ProxyP
     socket, code = asyncio.run(talk())
 
     assert code == 1011
-    (record,) = records_of(proxy, socket, 1)
+    (record,) = read_session(proxy, socket, 1)
     assert (record["basis"], record["outcome"]) == ("estimated", "upstream_broken")
     assert Decimal(record["total"]) > 0

@@ -15,6 +15,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.server import ServerConnection
 
 from tests.harness import TIMEOUT_S, ProxyProcess, mint
+from tests.server.realtime import read_session
 from tests.server.websocket_provider import ScriptedSessions, scripted_sessions
 
 USAGE = {"input_tokens": 1000, "output_tokens": 100, "total_tokens": 1100}
@@ -45,11 +46,6 @@ async def send_and_receive(proxy: ProxyProcess, *frames: dict[str, Any], events:
     return socket
 
 
-def records_of(proxy: ProxyProcess, socket: ClientConnection, count: int) -> list[dict[str, Any]]:
-    assert socket.response is not None
-    return proxy.read_session_records(socket.response.headers["Llm-Proxy-Request-Id"], count)
-
-
 def run(
     sessions: ScriptedSessions, provider_events: list[str], *frames: dict[str, Any], records: int
 ) -> list[dict[str, Any]]:
@@ -65,7 +61,7 @@ def run(
 
     async def act(proxy: ProxyProcess) -> list[dict[str, Any]]:
         socket = await send_and_receive(proxy, *frames, events=len(provider_events))
-        return await asyncio.to_thread(records_of, proxy, socket, records)
+        return await asyncio.to_thread(read_session, proxy, socket, records)
 
     found: list[dict[str, Any]] = sessions.run(speak, act)
     return found
@@ -139,7 +135,7 @@ def test_frame_of_an_unknown_type_never_reaches_the_provider(sessions: ScriptedS
     async def act(proxy: ProxyProcess) -> list[dict[str, Any]]:
         # One rejection by the proxy and two events of the provider.
         socket = await send_and_receive(proxy, {"type": "nonsense"}, CREATE, events=3)
-        return await asyncio.to_thread(records_of, proxy, socket, 1)
+        return await asyncio.to_thread(read_session, proxy, socket, 1)
 
     (record,) = sessions.run(speak, act)
 

@@ -63,7 +63,7 @@ def find_ledger(config: Path, url: str | None) -> LedgerAddress:
     """
     if url is None:
         document = read_document(config)
-        section = _section(config, "ledger")
+        section = read_section(document.content, "ledger")
     else:
         section = {"url": url}
         # The schema of the configuration checks the option too; faults then name --ledger as their file.
