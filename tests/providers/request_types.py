@@ -6,6 +6,8 @@ import typing
 from types import ModuleType
 from typing import Any
 
+from typing_extensions import is_typeddict
+
 #: The lists of a provider's `request_members.py`; each member of its requests is in one of them.
 LISTS = ("REFERENCES", "REFERENCE_OBJECTS", "OPAQUE", "MODELS", "TOOLS", "PRICES", "NEUTRAL")
 
@@ -28,7 +30,8 @@ def _collect(annotation: Any, names: set[str], seen: set[Any]) -> None:
     if typing.get_origin(annotation) is not None:
         for argument in typing.get_args(annotation):
             _collect(argument, names, seen)
-    elif typing.is_typeddict(annotation) and annotation not in seen:
+    # typing.is_typeddict() is False for the SDKs' types, which are those of typing_extensions.
+    elif is_typeddict(annotation) and annotation not in seen:
         seen.add(annotation)
         for name, member in typing.get_type_hints(annotation).items():
             names.add(name)

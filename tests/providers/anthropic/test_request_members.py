@@ -10,7 +10,7 @@ from anthropic.types.message_count_tokens_params import MessageCountTokensParams
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
 from anthropic.types.messages.batch_create_params import BatchCreateParams
 
-from tests.providers.request_types import undecided_members
+from tests.providers.request_types import member_names, undecided_members
 from tornado_proxy.providers.anthropic import request_members
 from tornado_proxy.providers.anthropic.request_members import RULES
 from tornado_proxy.providers.shared.body_walk import walk_content
@@ -19,6 +19,7 @@ REQUESTS = (MessageCreateParamsNonStreaming, BetaMessageCreateParams, BatchCreat
 
 
 def test_every_member_of_the_sdk_types_is_decided_on() -> None:
+    assert {"container", "file_id", "previous_message_id"} <= member_names(*REQUESTS)
     assert sorted(undecided_members(request_members, *REQUESTS)) == []
 
 

@@ -17,7 +17,7 @@ from openai.types.responses.response_create_params import ResponseCreateParamsNo
 from openai.types.responses.response_steer_event_param import ResponseSteerEventParam
 from openai.types.responses.responses_client_event_param import ResponsesClientEventParam
 
-from tests.providers.request_types import undecided_members
+from tests.providers.request_types import member_names, undecided_members
 from tornado_proxy.providers.openai import request_members
 from tornado_proxy.providers.openai.request_members import REALTIME_RULES, RULES
 from tornado_proxy.providers.shared.body_walk import walk_content
@@ -38,6 +38,7 @@ REQUESTS = (
 
 
 def test_every_member_of_the_sdk_types_is_decided_on() -> None:
+    assert {"previous_response_id", "vector_store_ids", "skill_id"} <= member_names(*REQUESTS)
     assert sorted(undecided_members(request_members, *REQUESTS)) == []
 
 
