@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
-from tornado_proxy.ledger.dialect import Dialect
+from tornado_proxy.ledger.dialect import Dialect, Insert, Values
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
 
@@ -43,6 +43,15 @@ class Database(Protocol):
 
     def run(self, sql: str, values: Sequence[object] = ()) -> None:
         """Run a statement.  In a transaction, its fault may be raised as late as at the end of the `with` block."""
+
+    # Few statements for many rows: each one releases the interpreter's lock and waits for it again, some milliseconds
+    # while the event loop is busy.  Row by row, a batch of a hundred took seconds.
+
+    def insert(self, insert: Insert, rows: Sequence[Values]) -> None:
+        """Insert rows in a transaction, which may raise their faults at the end of its `with` block."""
+
+    def delete(self, table: str, column: str, values: Sequence[object]) -> None:
+        """Delete the rows of a table whose column has one of the values, in a transaction as insert() does."""
 
     def run_script(self, sql: str) -> None:
         """Run several statements without parameters in a transaction of their own."""

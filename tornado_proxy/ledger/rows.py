@@ -115,10 +115,15 @@ def make_intent_row(intent: RequestIntent) -> dict[str, object]:
     }
 
 
-def make_record_row(record: RequestRecord) -> dict[str, object]:
-    """Return the row of a record.  Its member `objects`, which is no column, has the ids of all created objects."""
+def make_record_row(record: RequestRecord, intent_row: Row | None = None) -> dict[str, object]:
+    """Return the row of a record.  Its member `objects`, which is no column, has the ids of all created objects.
+
+    Args:
+        record: The record.
+        intent_row: The row of its intent, if it has been made already.
+    """
     return {
-        **make_intent_row(record.intent),
+        **(make_intent_row(record.intent) if intent_row is None else intent_row),
         "model": record.model,
         "status": record.status,
         "outcome": record.outcome.value,

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tornado_proxy.ledger.database import StoreError
+from tornado_proxy.ledger.dialect import Insert
 from tornado_proxy.ledger.sqlite.database import SqliteDatabase, describe
 
 
@@ -49,6 +50,28 @@ def test_failed_script_leaves_no_transaction_open(db: SqliteDatabase) -> None:
 def test_fault_of_a_value_is_not_a_store_error(db: SqliteDatabase, value: object) -> None:
     with pytest.raises((sqlite3.Error, OverflowError, UnicodeEncodeError)):
         db.run("INSERT INTO numbers VALUES (?)", (value,))
+
+
+def test_fault_of_inserted_rows_ends_the_transaction(db: SqliteDatabase) -> None:
+    def insert(table: str, value: object) -> None:
+        with db.transaction():
+            db.insert(Insert("numbers", ("n",), "n"), [(1,)])
+            db.insert(Insert(table, ("n",), "n"), [(value,)])
+
+    with pytest.raises(StoreError, match="no such table"):
+        insert("missing", 2)
+    with pytest.raises(sqlite3.IntegrityError):
+        insert("numbers", "text")
+
+    assert db.fetch_rows("SELECT n FROM numbers") == []
+
+
+def test_rows_are_deleted_by_their_column(db: SqliteDatabase) -> None:
+    with db.transaction():
+        db.insert(Insert("numbers", ("n",), "n"), [(1,), (2,), (3,)])
+        db.delete("numbers", "n", [1, 3])
+
+    assert db.fetch_rows("SELECT n FROM numbers") == [(2,)]
 
 
 def test_locked_file_is_a_store_error(tmp_path: Path, db: SqliteDatabase) -> None:

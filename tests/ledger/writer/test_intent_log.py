@@ -25,7 +25,7 @@ def test_appended_intents_are_read_back(tmp_path: Path) -> None:
         make_intent_row(make_intent("r2", session="half a surrogate pair \udc80")),
     ]
     for row in rows:
-        log.append(row)
+        log.append(list(row.values()))
     log.close()
 
     assert list(read_intents(tmp_path / "intents-0")) == rows
@@ -35,10 +35,10 @@ def test_appended_intents_are_read_back(tmp_path: Path) -> None:
 def test_truncated_line_hides_no_other(bytes_lost: int, tmp_path: Path) -> None:
     path = tmp_path / "intents-0"
     log = open_log(tmp_path)
-    log.append(make_intent_row(make_intent("r1")))
-    log.append(make_intent_row(make_intent("r2")))
+    log.append(list(make_intent_row(make_intent("r1")).values()))
+    log.append(list(make_intent_row(make_intent("r2")).values()))
     os.truncate(path, path.stat().st_size - bytes_lost)  # as a disk that is full in the middle of r2
-    log.append(make_intent_row(make_intent("r3")))
+    log.append(list(make_intent_row(make_intent("r3")).values()))
     log.close()
 
     assert [row["request_id"] for row in read_intents(path)] == ["r1", "r3"]
@@ -47,8 +47,8 @@ def test_truncated_line_hides_no_other(bytes_lost: int, tmp_path: Path) -> None:
 def test_records_are_read_back_beside_intents(tmp_path: Path) -> None:
     log = open_log(tmp_path)
     intent = make_intent("r1", session="half a surrogate pair \udc80")
-    log.append(make_intent_row(intent))
-    log.append(make_intent_row(make_intent("r2")))
+    log.append(list(make_intent_row(intent).values()))
+    log.append(list(make_intent_row(make_intent("r2")).values()))
     row = make_record_row(make_record(intent, objects=("cntr_1",)))
     log.append_record(row)
     log.close()

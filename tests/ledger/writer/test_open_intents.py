@@ -12,8 +12,7 @@ import pytest
 from tests.ledger.sample_records import make_intent, make_record, read_bills
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.ledger.backends import make_ledger
-from tornado_proxy.ledger.writer.intent_log import read_intents, read_records
-from tornado_proxy.ledger.writer.open_intents import OpenIntents
+from tornado_proxy.ledger.writer.intent_log import OpenIntents, read_intents, read_records
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
 
@@ -21,17 +20,17 @@ def test_rotation_returns_the_full_file_and_its_open_intents(tmp_path: Path) -> 
     locks = ProcessLocks(tmp_path / "ledger.db")
     intents = OpenIntents(locks)
     intents.open()
-    assert intents.rotate_if_full() is None
+    assert not intents.is_full
     for number in range(3):
         intents.begin(make_intent(f"r{number}", session="s" * 1_500_000))
     intents.end("r1")
 
-    rotated = intents.rotate_if_full()
+    assert intents.is_full
+    rotated = intents.rotate()
 
-    assert rotated is not None
     assert rotated.file == locks.intent_log_path(locks.writer_id, 0)
     assert [row["request_id"] for row in rotated.open_intents] == ["r0", "r2"]
-    assert intents.rotate_if_full() is None
+    assert not intents.is_full
     assert intents.close()
 
 
@@ -134,9 +133,9 @@ def test_record_whose_request_has_not_ended_moves_to_the_next_log(tmp_path: Path
         intents.log_record(make_record(make_intent(f"r{number}", session="s" * 1_500_000)))
     intents.end("r1")
 
-    rotated = intents.rotate_if_full()
+    assert intents.is_full
+    rotated = intents.rotate()
 
-    assert rotated is not None
     assert rotated.file == log
     (current,) = set(tmp_path.glob("*.intents-*")) - {log}
     assert [row["request_id"] for row in read_records(current)] == ["r0", "r2"]

@@ -15,12 +15,10 @@ from tornado_proxy.ledger.writer.operations import (
     WriteRecord,
     WriteSettlement,
     find_record,
-    is_retried,
-    make_batch,
     make_storable,
     make_withdrawal,
-    may_wait,
 )
+from tornado_proxy.ledger.writer.writer_thread import make_batch
 
 ROW: Row = {"request_id": "r1", "participant": "ad\udc80a"}
 STORABLE_ROW: Row = {"request_id": "r1", "participant": "ad?a"}
@@ -41,7 +39,7 @@ READ = ReadStore(lambda store: None)
 def test_operation_decides_whether_it_is_retried_and_whether_it_may_wait(
     operation: Operation, retried: bool, waits: bool
 ) -> None:
-    assert (is_retried(operation), may_wait(operation)) == (retried, waits)
+    assert (operation.retried, operation.waits) == (retried, waits)
 
 
 @pytest.mark.parametrize("kind", [WriteIntent, WriteRecord, WriteSettlement])

@@ -7,11 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+import msgspec
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from tornado_proxy.domain.ledger_address import PostgresAddress
 from tornado_proxy.ledger.database import StoreError
+from tornado_proxy.ledger.dialect import BoundStatement, Insert, Values
+
+_encode = msgspec.json.Encoder().encode
 
 #: The schema of the tables.  It lets the database belong to another program too.
 SCHEMA = "tornado_proxy"
@@ -122,6 +126,16 @@ class PostgresDatabase:
         with self._raising_store_errors():
             self._db.execute(use_driver_placeholders(sql), values)
 
+    def insert(self, insert: Insert, rows: Sequence[Values]) -> None:
+        """Insert rows in a transaction."""
+        if rows:
+            self.run(*make_insert(insert, rows))
+
+    def delete(self, table: str, column: str, values: Sequence[object]) -> None:
+        """Delete the rows whose column has one of the values, in a transaction."""
+        if values:
+            self.run(*make_delete(table, column, values))
+
     def run_script(self, sql: str) -> None:
         """Run several statements in a transaction of their own."""
         with self._raising_store_errors(), self._db.transaction():
@@ -150,6 +164,27 @@ class PostgresDatabase:
             raise  # the fault of a value; any other fault, such as a missing table or right, is the store's
         except (psycopg.Error, OSError) as error:
             raise StoreError(describe(self._address.url, error)) from error
+
+
+def make_insert(insert: Insert, rows: Sequence[Values]) -> BoundStatement:
+    """Return one statement whose only parameter is a JSON text of all rows, for the server to parse.
+
+    So any number of rows shares one prepared statement.  Arrays of columns, or a parameter for each value, cost the
+    driver 100 microseconds a row.
+    """
+    objects = [dict(zip(insert.columns, row, strict=True)) for row in rows]
+    return _insert_json(insert), (_encode(objects).decode(),)
+
+
+@cache
+def _insert_json(insert: Insert) -> str:
+    columns = ", ".join(f'"{name}" {"integer" if name == "status" else "text"}' for name in insert.columns)
+    return f"{insert.start} SELECT * FROM json_to_recordset(?::json) AS row({columns}) {insert.end}"  # noqa: S608  # names of ours
+
+
+def make_delete(table: str, column: str, values: Sequence[object]) -> BoundStatement:
+    """Return the statement that deletes the rows of a table whose column has one of the values."""
+    return f"DELETE FROM {table} WHERE {column} = ANY(?)", (list(values),)  # noqa: S608  # names of ours
 
 
 def describe(url: str, error: Exception) -> str:

@@ -6,9 +6,12 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import chain
 from pathlib import Path
 
 from tornado_proxy.ledger.database import StoreError
+from tornado_proxy.ledger.dialect import BoundStatement, Insert, Values
 from tornado_proxy.ledger.file_modes import create_private
 
 #: Milliseconds that SQLite waits for another connection's transaction.  A transaction of the proxy takes a few.
@@ -23,6 +26,10 @@ _MAX_KEPT_WAL_BYTES = 4 * 1024 * 1024
 
 #: Statements that stay prepared: four sizes of each of the five that write, and the queries.
 _MAX_PREPARED_STATEMENTS = 64
+
+#: Rows of one statement, largest first.  Few sizes, so that all statements stay prepared.  256 rows of the records' 29
+#: columns stay below SQLite's limit of 32766 parameters.  https://sqlite.org/limits.html
+_RUN_SIZES = (256, 32, 4, 1)
 
 #: The device and the inode of a file.
 FileIdentity = tuple[int, int]
@@ -91,6 +98,18 @@ class SqliteDatabase:
         with self._raising_store_errors():
             self._db.execute(sql, values)
 
+    # The transaction turns the faults of both into StoreErrors.
+
+    def insert(self, insert: Insert, rows: Sequence[Values]) -> None:
+        """Insert rows in a transaction."""
+        for sql, values in make_inserts(insert, rows):
+            self._db.execute(sql, values)
+
+    def delete(self, table: str, column: str, values: Sequence[object]) -> None:
+        """Delete the rows whose column has one of the values, in a transaction."""
+        for sql, run in make_deletes(table, column, values):
+            self._db.execute(sql, run)
+
     def run_script(self, sql: str) -> None:
         """Run several statements in a transaction of their own."""
         with self._raising_store_errors():
@@ -126,6 +145,38 @@ class SqliteDatabase:
             if not _is_store_error(error):
                 raise
             raise StoreError(describe(self._path, error)) from error
+
+
+def make_inserts(insert: Insert, rows: Sequence[Values]) -> list[BoundStatement]:
+    """Return the statements that insert rows."""
+    return [(_insert_values(insert, end - start), [*chain(*rows[start:end])]) for start, end in _split(len(rows))]
+
+
+def make_deletes(table: str, column: str, values: Sequence[object]) -> list[BoundStatement]:
+    """Return the statements that delete the rows of a table whose column has one of the values."""
+    return [(_delete_values(table, column, end - start), values[start:end]) for start, end in _split(len(values))]
+
+
+def _split(length: int) -> list[tuple[int, int]]:
+    """Return the starts and ends of runs of _RUN_SIZES."""
+    runs: list[tuple[int, int]] = []
+    start = 0
+    for size in _RUN_SIZES:
+        while length - start >= size:
+            runs.append((start, start + size))
+            start += size
+    return runs
+
+
+@cache
+def _insert_values(insert: Insert, rows: int) -> str:
+    group = f"({', '.join('?' * len(insert.columns))})"
+    return f"{insert.start} VALUES {', '.join([group] * rows)} {insert.end}"
+
+
+@cache
+def _delete_values(table: str, column: str, rows: int) -> str:
+    return f"DELETE FROM {table} WHERE {column} IN ({', '.join('?' * rows)})"  # noqa: S608  # names of ours
 
 
 def describe(path: Path, error: Exception) -> str:

@@ -32,8 +32,8 @@ from tornado_proxy.ledger.database import Backend, StoreError
 from tornado_proxy.ledger.reports.usage import UsageQuery, UsageResult
 from tornado_proxy.ledger.reports.usage_reader_thread import UsageReaderThread
 from tornado_proxy.ledger.rows import Row, make_intent_row, make_record_row, make_settlement_row
+from tornado_proxy.ledger.writer.intent_log import OpenIntents
 from tornado_proxy.ledger.writer.journal import Journal
-from tornado_proxy.ledger.writer.open_intents import OpenIntents
 from tornado_proxy.ledger.writer.operations import (
     MoveIntents,
     Operation,
@@ -146,7 +146,8 @@ class GroupCommitLedger:
         """Append a record to the intent log; finish() stores it."""
         if not self._closed_reason:
             self._open_intents.log_record(record)
-            self._rotate_if_full()
+            if self._open_intents.is_full:
+                self._rotate()
 
     def finish(self, record: RequestRecord) -> asyncio.Future[None]:
         """Store a record; after close() write it to the journal, which the next open() reads."""
@@ -155,7 +156,8 @@ class GroupCommitLedger:
         done = self._put(WriteRecord(self._open_intents.log_record(record)))
         # A later MoveIntents must not write the intent again, after its record.
         self._open_intents.end(record.intent.request_id)
-        self._rotate_if_full()
+        if self._open_intents.is_full:
+            self._rotate()
         return done
 
     def settle(self, settlement: Settlement) -> asyncio.Future[None]:
@@ -205,15 +207,15 @@ class GroupCommitLedger:
         except OSError as error:
             self._set_intent_log_fault(error)
             raise LedgerUnavailable(f"the ledger cannot be written: {self._intent_log_fault}") from error
-        self._rotate_if_full()
+        if self._open_intents.is_full:
+            self._rotate()
 
-    def _rotate_if_full(self) -> None:
+    def _rotate(self) -> None:
         # A failed rotation must not refuse a request: its intent is durable.  The file grows until one succeeds.
         with contextlib.suppress(OSError):
-            rotated = self._open_intents.rotate_if_full()
-            if rotated is not None:
-                moved = self._put(MoveIntents(rotated.open_intents))
-                moved.add_done_callback(lambda done: _remove_if_moved(rotated.file, done))
+            rotated = self._open_intents.rotate()
+            moved = self._put(MoveIntents(rotated.open_intents))
+            moved.add_done_callback(lambda done: _remove_if_moved(rotated.file, done))
 
     def _finish_after_close(self, row: Row) -> asyncio.Future[None]:
         Journal(self._locks.journal_path(self._locks.writer_id)).append([row])

@@ -7,6 +7,9 @@ A request so costs no turn of the writer thread before it is sent, and none befo
 The file is read only if the process has died: its records are stored, and its intents without a record are lost
 requests.  A full file is followed by the next one; its open intents are written to the database, and the file is
 removed when all of its records are there.
+
+    OpenIntents   the requests of this process that are in its log and not in the database yet
+    IntentLog     the files
 """
 
 from __future__ import annotations
@@ -16,12 +19,23 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from tornado_proxy.domain.record import RequestIntent, RequestRecord
 from tornado_proxy.ledger.file_modes import create_private
-from tornado_proxy.ledger.rows import INTENT_COLUMNS, RECORD_COLUMNS, Row
+from tornado_proxy.ledger.rows import (
+    INTENT_COLUMNS,
+    RECORD_COLUMNS,
+    Row,
+    format_time,
+    make_intent_row,
+    make_record_row,
+    make_storable_row,
+)
+from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +48,94 @@ _RECORD_START = b"{"
 _encode = msgspec.json.Encoder().encode
 
 
+@dataclass(frozen=True, slots=True)
+class RotatedLog:
+    """A full log file, and the intents that must be in the database before it is removed."""
+
+    file: Path
+    open_intents: list[Row]
+
+
+class OpenIntents:
+    """Used by the event loop's thread.  open(), begin(), rotate() and check() may raise OSError."""
+
+    def __init__(self, locks: ProcessLocks) -> None:
+        self._log = IntentLog(lambda number: locks.intent_log_path(locks.writer_id, number))
+        #: Intents, and the values of their columns, without a dict each: many streams are open for minutes.
+        self._open: dict[str, tuple[RequestIntent, Sequence[object]]] = {}
+        #: Records in the log whose request has not ended for the client, and their rows.
+        self._logged: dict[str, tuple[RequestRecord, Row]] = {}
+        self._record_fault = ""
+
+    def open(self) -> None:
+        """Create the log."""
+        self._log.open()
+
+    def begin(self, intent: RequestIntent) -> None:
+        """Write an intent; it is durable when this returns."""
+        values = tuple(make_intent_row(intent).values())
+        self._log.append(values)
+        self._open[intent.request_id] = intent, values
+
+    def log_record(self, record: RequestRecord) -> Row:
+        """Write a record and return its row.  It survives the death of the process when this returns.
+
+        A record that is in the log already is written again only if it ended otherwise.  A fault is logged, not raised:
+        the provider charges for the request, and its record goes to the database as well.
+        """
+        request_id = record.intent.request_id
+        logged = self._logged.get(request_id)
+        if logged is not None and (logged[0].outcome, logged[0].faults) == (record.outcome, record.faults):
+            # Only its end is later.  A row costs more than all the rest of this method.
+            return {**logged[1], "ended_at": format_time(record.ended_at)}
+        row = make_record_row(record, self._find_intent_row(record.intent))
+        self._logged[request_id] = record, row
+        try:
+            self._log.append_record(row)
+        except OSError as error:
+            self._set_record_fault(str(error))
+        else:
+            self._record_fault = ""
+        return row
+
+    def end(self, request_id: str) -> None:
+        """Drop a request whose record is queued: the writer stores it before any operation queued later."""
+        self._open.pop(request_id, None)
+        self._logged.pop(request_id, None)
+
+    @property
+    def is_full(self) -> bool:
+        """True if rotate() is due."""
+        return self._log.size_bytes >= _MAX_FILE_BYTES
+
+    def rotate(self) -> RotatedLog:
+        """Begin the next log file and return the full one."""
+        file = self._log.rotate()
+        # These records are queued later, perhaps after the full file is removed.
+        for _, row in self._logged.values():
+            self._log.append_record(row)
+        return RotatedLog(file, [make_storable_row(_make_row(values)) for _, values in self._open.values()])
+
+    def check(self) -> None:
+        """Raise OSError if an intent could not be written."""
+        self._log.check()
+
+    def close(self) -> bool:
+        """Close the log; return True if it holds requests without a queued record, which the next start reads."""
+        self._log.close()
+        return bool(self._open or self._logged)
+
+    def _find_intent_row(self, intent: RequestIntent) -> Row | None:
+        """Return the row of an intent as begin() made it; None if a record has another, with masked text."""
+        begun, values = self._open.get(intent.request_id, (None, ()))
+        return _make_row(values) if begun is intent else None
+
+    def _set_record_fault(self, reason: str) -> None:
+        if reason != self._record_fault:
+            _log.error("the ledger's intent log cannot be written", extra={"reason": reason})
+        self._record_fault = reason
+
+
 class IntentLog:
     """The intent log files of one process, used by the event loop's thread.
 
@@ -44,25 +146,23 @@ class IntentLog:
     def __init__(self, path_of: Callable[[int], Path]) -> None:
         self._path_of = path_of
         self._number = 0
-        self._bytes = 0
         self._file = -1
-
-    @property
-    def is_full(self) -> bool:
-        """True if rotate() is due."""
-        return self._bytes >= _MAX_FILE_BYTES
+        #: Bytes of the current file.
+        self.size_bytes = 0
 
     def open(self) -> None:
         """Create the first file; raise OSError if that fails."""
         self._file = _create(self._path_of(self._number))
 
-    def append(self, intent: Row) -> None:
-        """Write an intent.  When this returns, it survives the death of the process, but not loss of power.
+    def append(self, intent: Sequence[object]) -> None:
+        """Write the values of an intent's columns.
+
+        When this returns, the intent survives the death of the process, but not loss of power.
 
         Raises:
             OSError: it could not be written, or not all of it.
         """
-        self._write(b"\n" + _encode_line(list(intent.values())))
+        self._write(b"\n" + _encode_line(intent))
 
     def append_record(self, record: Row) -> None:
         """Write a record, as append() writes an intent."""
@@ -80,7 +180,7 @@ class IntentLog:
         """
         next_file = _create(self._path_of(self._number + 1))
         os.close(self._file)
-        self._file, self._bytes = next_file, 0
+        self._file, self.size_bytes = next_file, 0
         self._number += 1
         return self._path_of(self._number - 1)
 
@@ -92,7 +192,7 @@ class IntentLog:
         # `data` begins with a line end, because a full disk may have truncated the previous line.
         # os.write() and not a file object, whose buffer would be lost with the process.
         written = os.write(self._file, data)
-        self._bytes += written
+        self.size_bytes += written
         if written < len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -107,7 +207,7 @@ def read_intents(path: Path) -> Iterator[Row]:
             if line == b"\n" or line.startswith(_RECORD_START):
                 continue
             try:
-                yield dict(zip(INTENT_COLUMNS, json.loads(line), strict=True))
+                yield _make_row(json.loads(line))
             except ValueError:
                 _log.warning("truncated line in the ledger's intent log")
 
@@ -130,6 +230,11 @@ def read_records(path: Path) -> list[Row]:
             else:
                 records[str(record["request_id"])] = record
     return list(records.values())
+
+
+def _make_row(intent: Sequence[object]) -> Row:
+    """Return the row of an intent; raise ValueError if its values are not those of the columns."""
+    return dict(zip(INTENT_COLUMNS, intent, strict=True))
 
 
 def _encode_line(values: Sequence[object] | Row) -> bytes:

@@ -1,19 +1,27 @@
-"""The operations that the event loop queues for the writer thread: one class each, and the rules that depend on it."""
+"""The operations that the event loop queues for the writer thread: one class each, and the rules that depend on it.
+
+`retried` is True if a failing operation is retried until it succeeds, False if it is refused.  `waits` is True if it
+may wait for others.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import Any, ClassVar, assert_never
 
 from tornado_proxy.ledger.rows import Row, make_storable_row
-from tornado_proxy.ledger.writer.store import Batch, Store
+from tornado_proxy.ledger.writer.store import Store
 
 
 @dataclass(frozen=True, slots=True)
 class WriteIntent:
     """Store the intent of a request that is sent afterwards."""
+
+    #: It is refused before its request costs anything.
+    retried: ClassVar[bool] = False
+    waits: ClassVar[bool] = False
 
     row: Row
 
@@ -22,12 +30,19 @@ class WriteIntent:
 class MoveIntents:
     """Store the open intents of an intent log that is full; its file is removed afterwards."""
 
+    retried: ClassVar[bool] = True
+    waits: ClassVar[bool] = False
+
     rows: Sequence[Row]
 
 
 @dataclass(frozen=True, slots=True)
 class WriteRecord:
     """Store a record and delete its intent."""
+
+    #: The provider charges for the request.  No request and no task waits until its record is durable.
+    retried: ClassVar[bool] = True
+    waits: ClassVar[bool] = True
 
     row: Row
 
@@ -36,6 +51,9 @@ class WriteRecord:
 class WriteSettlement:
     """Store the settlement of a pending record."""
 
+    retried: ClassVar[bool] = True
+    waits: ClassVar[bool] = False
+
     row: Row
 
 
@@ -43,12 +61,18 @@ class WriteSettlement:
 class WithdrawIntent:
     """Delete the intent of a request that was not sent, so that it never counts as lost."""
 
+    retried: ClassVar[bool] = True
+    waits: ClassVar[bool] = False
+
     request_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReadStore:
     """Run a query after all operations that were queued before it are written."""
+
+    retried: ClassVar[bool] = False
+    waits: ClassVar[bool] = False
 
     query: Callable[[Store], object]
 
@@ -63,25 +87,6 @@ class QueueItem:
 
     operation: Operation
     done: asyncio.Future[Any] | None = None
-
-
-def is_retried(operation: Operation) -> bool:
-    """Return True if a failing operation is retried until it succeeds, False if it is refused.
-
-    An intent is refused before its request costs anything.  A record is retried: the provider charges for it.
-    """
-    match operation:
-        case WriteRecord() | WriteSettlement() | MoveIntents() | WithdrawIntent():
-            return True
-        case WriteIntent() | ReadStore():
-            return False
-        case _:
-            assert_never(operation)
-
-
-def may_wait(operation: Operation) -> bool:
-    """Return True if the operation may wait for others: no request and no task waits until a record is durable."""
-    return isinstance(operation, WriteRecord)
 
 
 def make_withdrawal(operation: Operation) -> WithdrawIntent | None:
@@ -107,28 +112,3 @@ def make_storable(operation: Operation) -> Operation:
             return operation  # OpenIntents has replaced the text of moved intents; ids are the proxy's own
         case _:
             assert_never(operation)
-
-
-def make_batch(items: Sequence[QueueItem]) -> Batch:
-    """Return the rows to write in one transaction."""
-    batch = Batch()
-    # `case WriteRecord()` and not `case WriteRecord(row)`: a positional pattern doubles the time of this loop, which
-    # runs for each operation of the proxy.
-    for item in items:
-        operation = item.operation
-        match operation:
-            case WriteRecord():
-                batch.records.append(operation.row)
-            case WriteIntent():
-                batch.intents.append(operation.row)
-            case MoveIntents():
-                batch.intents.extend(operation.rows)
-            case WriteSettlement():
-                batch.settlements.append(operation.row)
-            case WithdrawIntent():
-                batch.withdrawn.append(operation.request_id)
-            case ReadStore():
-                pass  # it runs after the transaction
-            case _:
-                assert_never(operation)
-    return batch

@@ -150,7 +150,7 @@ class Store:
         self._write(batch, self._locks.writer_id)
 
     def _write(self, batch: Batch, writer: str) -> None:
-        db, dialect = self._open_db, self._backend.dialect
+        db = self._open_db
         closed = [row["request_id"] for row in batch.records] + batch.withdrawn
         inserts = (
             (INSERT_INTENTS, [(*_intent_values(row), writer) for row in batch.intents]),
@@ -161,11 +161,10 @@ class Store:
         )
         with db.transaction():
             for insert, rows in inserts:
-                for sql, values in dialect.inserts(insert, rows):
-                    db.run(sql, values)
+                if rows:
+                    db.insert(insert, rows)
             # After the inserts: a batch may hold an intent and its record.
-            for sql, values in dialect.deletes("intents", "request_id", closed):
-                db.run(sql, values)
+            db.delete("intents", "request_id", closed)
 
     def check(self) -> None:
         """Raise StoreError if the database fails.  Called while there is nothing to write."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tornado_proxy.domain.errors import LedgerUnavailable
-from tornado_proxy.ledger.writer.operations import Operation, QueueItem, is_retried, make_withdrawal, may_wait
+from tornado_proxy.ledger.writer.operations import Operation, QueueItem, make_withdrawal
 from tornado_proxy.ledger.writer.writer_thread import Queue
 
 _log = logging.getLogger(__name__)
@@ -60,9 +60,9 @@ class WriteQueue:
             self._last_report_at = self._loop.time()
         self.pending += 1
         self._batch.append(item)
-        if not is_retried(operation):
+        if not operation.retried:
             self._refusable.add(item)
-        if not may_wait(operation) or len(self._batch) == BATCH_SIZE:
+        if not operation.waits or len(self._batch) == BATCH_SIZE:
             self._flush_soon()
         elif self._timer is None:
             self._timer = self._loop.call_later(BATCH_DELAY_S, self.flush)

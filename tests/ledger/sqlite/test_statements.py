@@ -1,0 +1,31 @@
+"""Many rows become few statements of SQLite."""
+
+from __future__ import annotations
+
+import pytest
+
+from tornado_proxy.ledger.dialect import Insert
+from tornado_proxy.ledger.sqlite.database import make_deletes, make_inserts
+
+INSERT = Insert("objects", ("provider", "status"), "provider")
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"),
+    [(0, []), (1, [1]), (4, [4]), (7, [4, 1, 1, 1]), (301, [256, 32, 4, 4, 4, 1]), (512, [256, 256])],
+)
+def test_sqlite_splits_rows_into_statements_of_few_sizes(count: int, sizes: list[int]) -> None:
+    rows = [(f"p{number}", number) for number in range(count)]
+
+    inserts = make_inserts(INSERT, rows)
+    deletes = make_deletes("objects", "provider", [name for name, _ in rows])
+
+    assert [sql.count("(?, ?)") for sql, _ in inserts] == sizes
+    assert [value for _, values in inserts for value in values] == [value for row in rows for value in row]
+    assert [len(values) for _, values in deletes] == sizes
+    assert [name for _, values in deletes for name in values] == [name for name, _ in rows]
+
+
+def test_existing_key_is_ignored_by_sqlite() -> None:
+    ((sql, _),) = make_inserts(INSERT, [("openai", 1)])
+    assert sql.endswith("ON CONFLICT (provider) DO NOTHING")
