@@ -7,6 +7,7 @@ from tornado_proxy.auth.credentials import (
     find_token,
     find_websocket_token,
     has_own_form,
+    list_stated_projects,
     require_project,
 )
 from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
@@ -206,7 +207,7 @@ PROJECT = "0c9f8a5e-9a1e-4f6b-8c43-1d2a7f6f0a10"
     ],
 )
 def test_project_of_the_token_may_be_stated(headers: list[tuple[str, str]]) -> None:
-    require_project(headers, PROJECT)
+    require_project(list_stated_projects(headers), PROJECT)
 
 
 @pytest.mark.parametrize(
@@ -219,6 +220,6 @@ def test_project_of_the_token_may_be_stated(headers: list[tuple[str, str]]) -> N
 )
 def test_another_project_than_the_token_s_is_a_403(headers: list[tuple[str, str]]) -> None:
     with pytest.raises(NotAllowed) as rejected:
-        require_project(headers, PROJECT)
+        require_project(list_stated_projects(headers), PROJECT)
 
     assert (rejected.value.status, rejected.value.code) == (403, "project_mismatch")

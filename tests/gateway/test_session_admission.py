@@ -296,10 +296,10 @@ def test_running_session_is_checked_against_the_current_configuration(
     now: Snapshot = current()
 
     if error is None:
-        gateway.admission.recheck(session.context, session.reader.spends, now)
+        asyncio.run(gateway.admission.recheck(session.context, session.reader.spends, now))
     else:
         with pytest.raises(error, match=message):
-            gateway.admission.recheck(session.context, session.reader.spends, now)
+            asyncio.run(gateway.admission.recheck(session.context, session.reader.spends, now))
 
 
 def test_running_session_ends_with_the_expiry_of_its_token(gateway: Gateway) -> None:
@@ -308,7 +308,7 @@ def test_running_session_ends_with_the_expiry_of_its_token(gateway: Gateway) -> 
     session = upgrade(gateway, token=token, received_at=arrived_at)
 
     with pytest.raises(NotAuthenticated, match="expired"):
-        gateway.admission.recheck(session.context, session.reader.spends, gateway.snapshot)
+        asyncio.run(gateway.admission.recheck(session.context, session.reader.spends, gateway.snapshot))
 
 
 def test_running_session_outlives_the_expiry_of_its_session_key(gateway: Gateway) -> None:
@@ -316,7 +316,7 @@ def test_running_session_outlives_the_expiry_of_its_session_key(gateway: Gateway
     key = seal_session_key(gateway.snapshot, valid_for=timedelta(minutes=-30))
     session = upgrade(gateway, token=key, received_at=arrived_at)
 
-    gateway.admission.recheck(session.context, session.reader.spends, gateway.snapshot)
+    asyncio.run(gateway.admission.recheck(session.context, session.reader.spends, gateway.snapshot))
 
 
 def test_model_that_the_session_has_changed_to_must_be_granted_too(gateway: Gateway) -> None:
@@ -324,4 +324,4 @@ def test_model_that_the_session_has_changed_to_must_be_granted_too(gateway: Gate
     session.reader.feed_server_frame(json.dumps({"type": "session.updated", "session": {"model": "gpt-realtime-mini"}}))
 
     with pytest.raises(NotAllowed, match="does not grant openai/gpt-realtime-mini"):
-        gateway.admission.recheck(session.context, session.reader.spends, gateway.snapshot)
+        asyncio.run(gateway.admission.recheck(session.context, session.reader.spends, gateway.snapshot))

@@ -15,7 +15,7 @@ from tornado.iostream import StreamClosedError
 
 from tornado_proxy.api.usage_page import Page, make_page
 from tornado_proxy.api.usage_query import UsageRequest, read_usage_request
-from tornado_proxy.auth.credentials import find_token, require_project
+from tornado_proxy.auth.credentials import find_token, list_stated_projects
 from tornado_proxy.domain.errors import MethodNotAllowed, NotAllowed, RequestError
 from tornado_proxy.domain.identity import Caller, Project
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, BaseHandler
@@ -40,7 +40,7 @@ class UsageHandler(BaseHandler):
     async def get(self, project_id: str) -> None:
         """Respond with one page of usage."""
         try:
-            caller, project = self._authenticate(project_id)
+            caller, project = await self._authenticate(project_id)
             arguments = {
                 name: [value.decode("utf-8", "replace") for value in values]
                 for name, values in self.request.query_arguments.items()
@@ -67,17 +67,19 @@ class UsageHandler(BaseHandler):
     head = get
     post = put = patch = delete = options = _reject_method
 
-    def _authenticate(self, project_id: str) -> tuple[Caller, Project]:
+    async def _authenticate(self, project_id: str) -> tuple[Caller, Project]:
         """Return the caller and its project.
 
         Raises:
             NotAuthenticated: the credential is missing or invalid.
             NotAllowed: the credential is for another project.
+            ServiceError: an identity provider cannot be asked.
         """
         snapshot = self.services.snapshots.current
         token = find_token(self.request.headers.get_all(), _CREDENTIAL_HEADERS)
-        caller = snapshot.authenticator.authenticate(token, datetime.now(UTC))
-        require_project(self.request.headers.get_all(), caller.project_id)
+        stated = list_stated_projects(self.request.headers.get_all())
+        identified = snapshot.authenticator.authenticate(token, datetime.now(UTC), stated_projects=stated)
+        caller = identified if isinstance(identified, Caller) else await identified
         if caller.project_id != project_id:
             raise NotAllowed("your token is for another project; use the id of its own project in the path")
         return caller, snapshot.projects[caller.project_id]

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from datetime import datetime
 
 from tornado_proxy.auth import participant, session_key
+from tornado_proxy.auth.credentials import require_project
 from tornado_proxy.auth.participant import VerifiedToken
 from tornado_proxy.domain.errors import NotAuthenticated
 from tornado_proxy.domain.identity import ApiKey, Caller, Project, SessionGrant
@@ -36,18 +37,26 @@ class Authenticator:
         """The number of tokens in the cache."""
         return len(self._verified)
 
-    def authenticate(self, token: str, now: datetime, *, session_keys: bool = False) -> Caller:
-        """Return the caller that `token` identifies.
+    def authenticate(
+        self, token: str, now: datetime, *, session_keys: bool = False, stated_projects: Sequence[str] = ()
+    ) -> Caller | Awaitable[Caller]:
+        """Return the caller that `token` identifies; an awaitable if an identity provider must be asked.
 
         Args:
             token: A participant token or a session key.
             now: The time to check the token against, aware UTC.
             session_keys: True if the endpoint accepts session keys.
+            stated_projects: The project ids that the request states, in lower case.
 
         Raises:
             NotAuthenticated: The token is invalid.
-            NotAllowed: The token is valid but grants no model.
+            NotAllowed: The token is valid but grants no model, or it is for another project than the request states.
         """
+        caller = self._identify(token, now, session_keys=session_keys)
+        require_project(stated_projects, caller.project_id)
+        return caller
+
+    def _identify(self, token: str, now: datetime, *, session_keys: bool) -> Caller:
         if token.startswith(session_key.PREFIX):
             return session_key.open_key(token, self._keys, now, accepted=session_keys)
         # "surrogatepass": a str can hold lone surrogates, which UTF-8 cannot encode.

@@ -82,32 +82,41 @@ def find_subprotocol_token(value: str | None, token_prefix: str) -> str | None:
     return choose_token(found, ()) if found else None
 
 
-def require_project(headers: Iterable[tuple[str, str]], project_id: str) -> None:
-    """Check that every project id that a request states is the project of its credential.
+def list_stated_projects(headers: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """Return every project id that a request states, in lower case and the order of the headers.
 
     A browser, which cannot set headers on a WebSocket, states the project in a subprotocol.
+    """
+    stated: list[str] = []
+    for name, value in headers:
+        lower = name.lower()
+        if lower == PROJECT_HEADER:
+            stated.append(value.strip().lower())
+        elif lower == _SUBPROTOCOL_HEADER:
+            protocols = [protocol.strip() for protocol in value.split(",")]
+            stated.extend(
+                protocol.removeprefix(PROJECT_SUBPROTOCOL).lower()
+                for protocol in protocols
+                if protocol.startswith(PROJECT_SUBPROTOCOL)
+            )
+    return tuple(project for project in stated if project)
+
+
+def require_project(stated: Iterable[str], project_id: str) -> None:
+    """Check that every project id that a request states is the project of its credential.
+
+    Args:
+        stated: The project ids, from list_stated_projects().
+        project_id: The project of the credential.
 
     Raises:
         NotAllowed: The request states another project: it would be billed to a project that its sender did not mean.
     """
-    for name, value in headers:
-        lower = name.lower()
-        if lower == PROJECT_HEADER:
-            stated = [value.strip()]
-        elif lower == _SUBPROTOCOL_HEADER:
-            protocols = [protocol.strip() for protocol in value.split(",")]
-            stated = [
-                protocol.removeprefix(PROJECT_SUBPROTOCOL)
-                for protocol in protocols
-                if protocol.startswith(PROJECT_SUBPROTOCOL)
-            ]
-        else:
-            continue
-        if any(project and project.lower() != project_id.lower() for project in stated):
-            raise NotAllowed(
-                "Meshagent-Project-Id is not the project of the token; send the token's own project, or no header",
-                code="project_mismatch",
-            )
+    if any(project != project_id.lower() for project in stated):
+        raise NotAllowed(
+            "Meshagent-Project-Id is not the project of the token; send the token's own project, or no header",
+            code="project_mismatch",
+        )
 
 
 def has_own_form(token: str) -> bool:

@@ -71,11 +71,19 @@ class ModelPatterns:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A user of a project, named by e-mail or OAuth subject, with the user's permissions."""
+    """A user or a group of a project, with its permissions.
 
-    user: str
+    Attributes:
+        user: The verified e-mail address or OAuth subject of a user; None for a group.
+        group: The name of a group of the issuer; None for a user.
+        issuer: The OAuth issuer that the user or group belongs to; None for the only issuer.
+    """
+
+    user: str | None = None
     permissions: frozenset[str] = frozenset()
     admin: bool = False
+    group: str | None = None
+    issuer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +120,33 @@ class SessionGrant:
 
 
 @dataclass(frozen=True, slots=True)
+class OAuthUser:
+    """The user of a verified OAuth access token.
+
+    Attributes:
+        issuer: The issuer of the token.
+        subject: The user's id at the issuer; another issuer can use the same id for another user.
+        client_id: The OAuth client that the token was issued to.
+        email: The user's e-mail address, if the issuer has verified it.
+        groups: The groups that the token states.
+    """
+
+    issuer: str
+    subject: str
+    client_id: str
+    email: str | None = None
+    groups: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """The caller that a valid credential identifies.  Either `participant` or `user` is set.
 
     Attributes:
         participant: The `name` of a participant token.
-        user: The user of an OAuth access token.
+        user: The subject of an OAuth access token.
+        issuer: The issuer of the user's token; a subject is unique at its issuer only.
+        oauth_user: The user of an OAuth access token, with the claims that make it a member.
         credential_id: A public id of the credential: the id of the API key or of the OAuth client.
         granted: The models that the credential allows.
         expires_at: When the credential expires, aware UTC; None if it has no `exp`.
@@ -134,3 +163,5 @@ class Caller:
     granted: ModelPatterns = field(default_factory=ModelPatterns)
     expires_at: datetime | None = None
     session: SessionGrant | None = None
+    issuer: str | None = None
+    oauth_user: OAuthUser | None = None

@@ -10,14 +10,14 @@ use and only spends that have a price, refers only to objects of its project, an
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from tornado_proxy.auth.credentials import find_token, find_websocket_token, require_project
+from tornado_proxy.auth.credentials import find_token, find_websocket_token, list_stated_projects
 from tornado_proxy.auth.permissions import allows, require_model
 from tornado_proxy.domain.errors import BadRequest, BodyTooLarge, ModelNotPriced, NotFound, RequestError
-from tornado_proxy.domain.identity import ModelPatterns, Project
+from tornado_proxy.domain.identity import Caller, ModelPatterns, Project
 from tornado_proxy.domain.record import RequestIntent
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.units import MIB
@@ -99,22 +99,28 @@ class Admission:
         self._capacity = capacity
         self._recorder = recorder
 
-    def authenticate(self, snapshot: Snapshot, head: RequestHead) -> RequestContext[HttpEndpoint]:
-        """Return the route and caller of an HTTP request.
+    def authenticate(
+        self, snapshot: Snapshot, head: RequestHead
+    ) -> RequestContext[HttpEndpoint] | Awaitable[RequestContext[HttpEndpoint]]:
+        """Return the route and caller of an HTTP request; an awaitable if an identity provider must be asked.
 
         Raises:
             CallerError: no endpoint matches, the credential is missing or invalid, or contradicts the stated project.
+            ServiceError: an identity provider cannot be asked.
         """
         match = snapshot.routes.match_http(head.method, head.target)
         token = find_token(head.headers, match.provider.credential_headers)
         return _identify(snapshot, match, token, head)
 
-    def authenticate_upgrade(self, snapshot: Snapshot, head: RequestHead) -> RequestContext[WebSocketEndpoint]:
-        """Return the route and caller of a WebSocket upgrade.
+    def authenticate_upgrade(
+        self, snapshot: Snapshot, head: RequestHead
+    ) -> RequestContext[WebSocketEndpoint] | Awaitable[RequestContext[WebSocketEndpoint]]:
+        """Return the route and caller of a WebSocket upgrade; an awaitable if an identity provider must be asked.
 
         Raises:
             CallerError: no WebSocket endpoint matches, the credential is missing or invalid, or contradicts the stated
                 project.
+            ServiceError: an identity provider cannot be asked.
         """
         match = snapshot.routes.match_websocket(head.target)
         convention = match.provider.websocket
@@ -233,15 +239,20 @@ class Admission:
                 _check_provider(context, spend.model)
                 raise
 
-    def recheck(self, context: RequestContext[Endpoint], spends: Iterable[Spend], snapshot: Snapshot) -> None:
+    async def recheck(self, context: RequestContext[Endpoint], spends: Iterable[Spend], snapshot: Snapshot) -> None:
         """Check the credential of a running session against the configuration that is current now.
 
         Raises:
             CallerError: the credential has expired or was revoked, or no longer grants a model.
+            ServiceError: an identity provider cannot be asked.
         """
         # A short-lived key limits when a session may be opened; only its revocation ends a session that runs.
         at = datetime.now(UTC) if context.caller.session is None else context.head.received_at
-        caller = snapshot.authenticator.authenticate(context.token.reveal(), at, session_keys=True)
+        stated = list_stated_projects(context.head.headers)
+        identified = snapshot.authenticator.authenticate(
+            context.token.reveal(), at, session_keys=True, stated_projects=stated
+        )
+        caller = identified if isinstance(identified, Caller) else await identified
         project = snapshot.projects[caller.project_id]
         for spend in spends:
             require_model(caller, project, context.provider.name, spend.model)
@@ -299,11 +310,24 @@ def request_intent(
     )
 
 
-def _identify(snapshot: Snapshot, match: Match[EndpointT], token: str, head: RequestHead) -> RequestContext[EndpointT]:
-    caller = snapshot.authenticator.authenticate(token, head.received_at, session_keys=match.endpoint.session_keys)
-    require_project(head.headers, caller.project_id)
-    reject_token_in_target(head.target, token)
-    return make_context(snapshot, match, caller, token, head)
+def _identify(
+    snapshot: Snapshot, match: Match[EndpointT], token: str, head: RequestHead
+) -> RequestContext[EndpointT] | Awaitable[RequestContext[EndpointT]]:
+    caller = snapshot.authenticator.authenticate(
+        token,
+        head.received_at,
+        session_keys=match.endpoint.session_keys,
+        stated_projects=list_stated_projects(head.headers),
+    )
+
+    def finish(caller: Caller) -> RequestContext[EndpointT]:
+        reject_token_in_target(head.target, token)
+        return make_context(snapshot, match, caller, token, head)
+
+    async def finish_later(caller: Awaitable[Caller]) -> RequestContext[EndpointT]:
+        return finish(await caller)
+
+    return finish(caller) if isinstance(caller, Caller) else finish_later(caller)
 
 
 def _require_priced_spend(context: RequestContext[HttpEndpoint], facts: RequestFacts) -> None:

@@ -353,9 +353,9 @@ def test_credential_that_stays_valid_is_checked_each_minute_and_the_session_goes
     checked: list[Snapshot] = []
     recheck = gateway.admission.recheck
 
-    def count(*arguments: Any) -> None:
+    async def count(*arguments: Any) -> None:
         checked.append(arguments[2])
-        recheck(*arguments)
+        await recheck(*arguments)
 
     gateway.admission.recheck = count  # type: ignore[method-assign]
 

@@ -112,17 +112,40 @@ class ProxyHandler(BaseHandler):
         A client that waits for 100-continue gets the rejection at once and need not send the body (RFC 9110 10.1.1).
         """
         try:
-            snapshot, admission = self.services.snapshots.current, self.services.admission
-            context = self._context = admission.authenticate(snapshot, self._request_head())
-            admission.check_capacity(context)
-            check_body_length(context, self._declared_length())
-            self.services.capacity.add_arriving(self, context.caller.project_id)
-            self._held = self.services.arriving.open(context.caller, snapshot.settings.limits)
+            identified = self.services.admission.authenticate(self.services.snapshots.current, self._request_head())
+            if not isinstance(identified, RequestContext):
+                return self._accept_later(identified)
+            self._accept(identified)
         except RequestError as error:
-            self._rejection = error
-            if self.request.headers.get("Expect", "").lower() == "100-continue":
-                return self._reject(error)
+            return self._refuse(error)
         return None
+
+    async def _accept_later(self, identified: Awaitable[RequestContext[HttpEndpoint]]) -> None:
+        """Wait for an identity provider, then accept the request; Tornado reads its body when this is done."""
+        try:
+            context = await identified
+            if not self._response.closed:
+                self._accept(context)
+        except RequestError as error:
+            rejection = self._refuse(error)
+            if rejection is not None:
+                await rejection
+        except Exception as error:  # noqa: BLE001  # as in RequestDelegate: Tornado would close the connection silently
+            self.fail(error)
+
+    def _accept(self, context: RequestContext[HttpEndpoint]) -> None:
+        """Let the body of an authenticated request arrive."""
+        self._context = context
+        self.services.admission.check_capacity(context)
+        check_body_length(context, self._declared_length())
+        self.services.capacity.add_arriving(self, context.caller.project_id)
+        self._held = self.services.arriving.open(context.caller, context.snapshot.settings.limits)
+
+    def _refuse(self, error: RequestError) -> Awaitable[None] | None:
+        """Keep the error for serve(); send it now if the client waits for it with its body."""
+        self._rejection = error
+        waits = self.request.headers.get("Expect", "").lower() == "100-continue"
+        return self._reject(error) if waits else None
 
     def data_received(self, chunk: bytes) -> None:
         """Collect the body: libcurl sends it from memory."""

@@ -71,7 +71,8 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         snapshot, admission = self.services.snapshots.current, self.services.admission
         headers = list(self.request.headers.get_all())
         head = RequestHead("GET", self.request.uri or "", headers, datetime.now(UTC))
-        context = self._context = admission.authenticate_upgrade(snapshot, head)
+        identified = admission.authenticate_upgrade(snapshot, head)
+        context = self._context = identified if isinstance(identified, RequestContext) else await identified
         self._check_handshake()
         admission.check_capacity(context)
         self.services.capacity.add_arriving(self, context.caller.project_id)

@@ -33,7 +33,7 @@ from typing import Protocol
 from tornado.iostream import StreamClosedError
 
 from tornado_proxy import tasks
-from tornado_proxy.domain.errors import RequestError, UpstreamError
+from tornado_proxy.domain.errors import RequestError, ServiceError, UpstreamError
 from tornado_proxy.domain.record import Outcome, RequestIntent
 from tornado_proxy.gateway.admission import AdmittedSession
 from tornado_proxy.gateway.realtime.meter import SessionRecorder
@@ -285,14 +285,18 @@ class WebSocketRelay:
                 self._close_session(GOING_AWAY, f"no message for {limits.idle_timeout_s:g} s")
             elif now - checked_at >= limits.recheck_s:
                 checked_at = now
-                self._recheck()
+                await self._recheck()
 
-    def _recheck(self) -> None:
+    async def _recheck(self) -> None:
         services, session = self._services, self._session
         try:
-            services.admission.recheck(session.context, session.reader.spends, services.snapshots.current)
+            await services.admission.recheck(session.context, session.reader.spends, services.snapshots.current)
+        except ServiceError:
+            # An identity provider cannot be asked.  Its outage says nothing about the credential; the next check may.
+            return
         except RequestError as error:
-            self._close_session(POLICY_VIOLATION, f"the credential is no longer valid: {error.message}")
+            if self._state not in _CLOSED_STATES:
+                self._close_session(POLICY_VIOLATION, f"the credential is no longer valid: {error.message}")
 
 
 def _new_event_id() -> str:

@@ -24,7 +24,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from tornado_proxy import tasks
-from tornado_proxy.domain.errors import LedgerUnavailable, RequestError, UpstreamError, UpstreamUnreachable
+from tornado_proxy.domain.errors import (
+    LedgerUnavailable,
+    RequestError,
+    ServiceError,
+    UpstreamError,
+    UpstreamUnreachable,
+)
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.gateway.admission import AdmittedRequest
 from tornado_proxy.gateway.realtime.meter import SessionMeter
@@ -222,12 +228,18 @@ class MeteredCall:
         ends_at = loop.time() + limits.lifetime_s
         while True:
             await asyncio.sleep(min(limits.recheck_s, limits.lifetime_s))
-            try:
-                self._services.admission.recheck(self._context, self._reader.spends, self._services.snapshots.current)
-            except RequestError as error:
-                self._hang_up_for(f"the credential is no longer valid: {error.message}")
+            await self._recheck()
             if loop.time() >= ends_at:
                 self._hang_up_for(f"the call reached its lifetime of {limits.lifetime_s:g} s")
+
+    async def _recheck(self) -> None:
+        services = self._services
+        try:
+            await services.admission.recheck(self._context, self._reader.spends, services.snapshots.current)
+        except ServiceError:
+            return  # an outage of an identity provider says nothing about the credential; the next check may
+        except RequestError as error:
+            self._hang_up_for(f"the credential is no longer valid: {error.message}")
 
     def _hang_up_for(self, reason: str) -> None:
         _log.warning("realtime call hung up", extra={"call_id": self._call_id, "reason": reason})
