@@ -303,10 +303,10 @@ def test_each_end_of_an_idle_session_has_its_close_codes_and_no_record(
     [
         pytest.param(provider_closes, Outcome.UPSTREAM_BROKEN, None, id="provider closes"),
         pytest.param(provider_breaks, Outcome.UPSTREAM_BROKEN, BROKE, id="provider breaks"),
-        pytest.param(session_is_idle, Outcome.UPSTREAM_BROKEN, None, id="idle"),
-        pytest.param(session_is_old, Outcome.UPSTREAM_BROKEN, None, id="lifetime"),
-        pytest.param(credential_is_revoked, Outcome.UPSTREAM_BROKEN, None, id="revoked"),
-        pytest.param(model_has_no_price, Outcome.UPSTREAM_BROKEN, None, id="no price"),
+        pytest.param(session_is_idle, Outcome.PROXY_CLOSED, "no message for 900 s", id="idle"),
+        pytest.param(session_is_old, Outcome.PROXY_CLOSED, "the session reached its lifetime", id="lifetime"),
+        pytest.param(credential_is_revoked, Outcome.PROXY_CLOSED, "the credential is no longer", id="revoked"),
+        pytest.param(model_has_no_price, Outcome.PROXY_CLOSED, "model 'gpt-next' has no price", id="no price"),
         pytest.param(shutdown_takes_too_long, Outcome.SHUTDOWN, None, id="shutdown takes too long"),
     ],
 )

@@ -367,9 +367,9 @@ async def shutdown_takes_too_long(call: Call, socket: FakeSocket) -> None:
 @pytest.mark.parametrize(
     ("act", "outcome", "reason"),
     [
-        pytest.param(credential_is_revoked, Outcome.UPSTREAM_BROKEN, "the credential is no longer valid", id="revoked"),
-        pytest.param(call_is_old, Outcome.UPSTREAM_BROKEN, "the call reached its lifetime of 3900 s", id="lifetime"),
-        pytest.param(model_has_no_price, Outcome.UPSTREAM_BROKEN, "gpt-next", id="no price"),
+        pytest.param(credential_is_revoked, Outcome.PROXY_CLOSED, "the credential is no longer valid", id="revoked"),
+        pytest.param(call_is_old, Outcome.PROXY_CLOSED, "the call reached its lifetime of 3900 s", id="lifetime"),
+        pytest.param(model_has_no_price, Outcome.PROXY_CLOSED, "gpt-next", id="no price"),
         pytest.param(server_shuts_down, Outcome.SHUTDOWN, None, id="shutdown"),
         pytest.param(shutdown_takes_too_long, Outcome.SHUTDOWN, None, id="shutdown takes too long"),
     ],

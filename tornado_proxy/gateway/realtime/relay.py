@@ -5,7 +5,7 @@
 
     OPEN ── the client leaves ──> CLIENT_GONE   running work is read to its end, so that its record is exact
       │ ── drain() ──> DRAINING                 the server shuts down: ends when nothing runs
-      └── close_session() ──> CLOSING           our own close code goes to both sides
+      └── enforce() ──> CLOSING                 a rule of the proxy: our own close code goes to both sides
 
     each ── the provider's connection ends ──> ENDED, and the records of unfinished work are written
 
@@ -257,8 +257,13 @@ class WebSocketRelay:
             try:
                 self._services.admission.admit_spends(self._session.context, event.spends, datetime.now(UTC))
             except RequestError as error:
-                self._outcome = self._outcome or Outcome.UPSTREAM_BROKEN
-                self._close_session(POLICY_VIOLATION, error.message)
+                self._enforce(POLICY_VIOLATION, error.message)
+
+    def _enforce(self, code: int, reason: str) -> None:
+        """Close the session by a rule of the proxy; the records of unfinished work state `reason`."""
+        if self._outcome is None and self._state is not SessionState.CLIENT_GONE:
+            self._outcome, self._fault = Outcome.PROXY_CLOSED, reason
+        self._close_session(code, reason)
 
     def _close_session(self, code: int, reason: str) -> None:
         self._outcome = self._outcome or self._default_outcome()
@@ -278,11 +283,9 @@ class WebSocketRelay:
             await asyncio.sleep(step_s)
             now = self._loop.time()
             if now - self._opened_at > limits.lifetime_s:
-                self._close_session(
-                    GOING_AWAY, f"the session reached its lifetime of {limits.lifetime_s:g} s; reconnect"
-                )
+                self._enforce(GOING_AWAY, f"the session reached its lifetime of {limits.lifetime_s:g} s; reconnect")
             elif now - self._active_at > limits.idle_timeout_s:
-                self._close_session(GOING_AWAY, f"no message for {limits.idle_timeout_s:g} s")
+                self._enforce(GOING_AWAY, f"no message for {limits.idle_timeout_s:g} s")
             elif now - checked_at >= limits.recheck_s:
                 checked_at = now
                 await self._recheck()
@@ -296,7 +299,7 @@ class WebSocketRelay:
             return
         except RequestError as error:
             if self._state not in _CLOSED_STATES:
-                self._close_session(POLICY_VIOLATION, f"the credential is no longer valid: {error.message}")
+                self._enforce(POLICY_VIOLATION, f"the credential is no longer valid: {error.message}")
 
 
 def _new_event_id() -> str:

@@ -105,6 +105,7 @@ class MeteredCall:
         self._meter = SessionMeter(self._context, self._reader, call_id, services.recorder)
         self._socket: ProviderSocket | None = None
         self._outcome: Outcome | None = None
+        self._fault: str | None = None
         self._draining = False
 
     async def begin(self) -> None:
@@ -173,7 +174,7 @@ class MeteredCall:
 
     def _close_meter(self, outcome: Outcome) -> None:
         self._services.live_calls.discard(self._context.provider.name, self._call_id)
-        self._meter.close(outcome)
+        self._meter.close(outcome, self._fault)
 
     async def _hang_up_and_close(self) -> None:
         await self.hang_up()
@@ -243,7 +244,9 @@ class MeteredCall:
 
     def _hang_up_for(self, reason: str) -> None:
         _log.warning("realtime call hung up", extra={"call_id": self._call_id, "reason": reason})
-        self.end(Outcome.UPSTREAM_BROKEN)
+        if self._outcome is None:
+            self._fault = reason
+        self.end(Outcome.PROXY_CLOSED)
 
     async def _connect_with(self, access: ProviderAccess) -> ProviderSocket:
         return await self._open_socket(access.websocket_request(self._sideband.target(self._call_id), (), ()))

@@ -105,6 +105,35 @@ def test_the_status_of_a_response_without_usage_decides_the_basis(members, basis
     assert report_json(response(usage=usage, **members)).basis is basis
 
 
+@pytest.mark.parametrize(
+    ("members", "failed"),
+    [
+        pytest.param({"status": "failed", "usage": USAGE}, True, id="failed, with usage"),
+        pytest.param({"status": "failed", "usage": None, "output": []}, True, id="failed before it started"),
+        pytest.param({"status": "failed", "usage": None}, True, id="failed later, without usage"),
+        pytest.param({"status": "incomplete", "usage": None}, False, id="incomplete"),
+        pytest.param({"status": "cancelled", "usage": None}, False, id="cancelled"),
+        pytest.param({"status": "completed"}, False, id="completed"),
+    ],
+)
+def test_a_response_object_with_status_failed_has_failed(members, failed):
+    assert report_json(response(**{"output": [{"type": "message"}], **members})).failed is failed
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled", "incomplete"])
+def test_a_response_object_without_usage_keeps_its_id_and_its_searches(status):
+    search = {"type": "file_search_call", "id": "fs_1", "status": "completed"}
+    message = {"type": "message", "id": "msg_1", "content": [{"type": "output_text", "text": "x" * 40}]}
+
+    report = report_json(response(status=status, usage=None, output=[search, message]))
+
+    # Ten tokens: four bytes of text for each.
+    assert amounts(report)["output_tokens"] == 10
+    assert amounts(report)["file_searches"] == 1
+    assert (report.object_id, report.objects) == ("resp_1", ("fs_1", "msg_1"))
+    assert (report.basis, report.estimate_method) == (Basis.ESTIMATED, "utf8_bytes_div_4")
+
+
 @pytest.mark.parametrize("kind", ["completed", "incomplete", "failed", "cancelled"])
 def test_every_terminal_event_states_usage(kind):
     report = report_stream(

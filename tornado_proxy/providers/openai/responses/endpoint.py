@@ -25,6 +25,7 @@ from tornado_proxy.providers.openai.responses.declared_tools import flatten_tool
 from tornado_proxy.providers.openai.responses.hosted_tools import tool_spends
 from tornado_proxy.providers.openai.responses.reader import (
     RESPONSE_SHAPE,
+    estimate_response,
     estimate_seen_output,
     is_finished,
     report_response,
@@ -176,6 +177,9 @@ def make_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
             RESPONSE_SHAPE,
             lambda response: report_response(facts, response),
             lambda text_bytes: estimate_text(facts, max(text_bytes, facts.seen_output_bytes)),
+            estimate_body=lambda body, text_bytes: estimate_response(
+                facts, max(text_bytes, facts.seen_output_bytes), body
+            ),
         ),
     )
 

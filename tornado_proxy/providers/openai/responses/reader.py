@@ -120,6 +120,7 @@ def estimate_response(facts: RequestFacts, text_bytes: int, response: Mapping[st
             *(() if images is None else (_IMAGES_ESTIMATED,)),
             *container_notes,
         ),
+        failed=response.get("status") == "failed",
     )
 
 

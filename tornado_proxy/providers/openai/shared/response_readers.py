@@ -30,6 +30,8 @@ ReadBody = Callable[[dict[str, object]], UsageReport | None]
 ReadEvents = Callable[[list[dict[str, object]], bool], UsageReport | None]
 #: Returns the report of a response without usage from the number of its bytes, or of the bytes of its text.
 ReportWithoutUsage = Callable[[int], UsageReport]
+#: Returns the estimate of a complete JSON response that states no usage, from its members and the bytes of its text.
+EstimateBody = Callable[[dict[str, object], int], UsageReport]
 
 
 class OpaqueReader:
@@ -57,14 +59,21 @@ class JsonReader:
     """Reads a response that is one JSON object, of any size.
 
     `shape` names the members that `read_body` uses, and the strings that count as text if it returns None.
+    `estimate_body` reports a complete object without usage; without it, `report_without_usage` reports that as well.
     """
 
     object_id: str | None = None
 
     def __init__(
-        self, shape: Mapping[str, Shape], read_body: ReadBody, report_without_usage: ReportWithoutUsage
+        self,
+        shape: Mapping[str, Shape],
+        read_body: ReadBody,
+        report_without_usage: ReportWithoutUsage,
+        *,
+        estimate_body: EstimateBody | None = None,
     ) -> None:
         self._read_body = read_body
+        self._estimate_body = estimate_body
         self._report_without_usage = report_without_usage
         self._skimmer = JsonSkimmer(shape)
         self._response_bytes = 0
@@ -93,6 +102,8 @@ class JsonReader:
             self._skim()
         # The structure of JSON is no output; but of a response that is no JSON all that is known is its length.
         text_bytes = self._skimmer.text_bytes if self._skimmer.started else self._response_bytes
+        if body is not None and self._estimate_body is not None:
+            return self._estimate_body(body, text_bytes)
         report = self._report_without_usage(text_bytes)
         return report if body is not None else with_fault(report, "the response is not a complete JSON object")
 
