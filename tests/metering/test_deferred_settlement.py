@@ -18,16 +18,16 @@ from tests import harness, virtual_time
 from tests.gateway.fakes import PROVIDER_URL, FakeExchange, FakeProvider, Gateway, make_project, make_snapshot
 from tests.ledger.memory_ledger import MemoryLedger, MemoryStore
 from tests.ledger.sample_records import START, make_intent, make_record
-from tornado_proxy.domain.cost import Cost, bill
+from tornado_proxy.domain.cost import bill
 from tornado_proxy.domain.errors import LedgerUnavailable, UpstreamTimeout, UsagePending
 from tornado_proxy.domain.identity import Caller, Secret
 from tornado_proxy.domain.record import PendingRequest, Settlement
-from tornado_proxy.domain.request import DeferredRatingFacts, RequestFacts
+from tornado_proxy.domain.request import DeferredRatingFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.metering import deferred_fetch
 from tornado_proxy.metering.deferred_settlement import DeferredSettlement
 from tornado_proxy.observability import metrics
-from tornado_proxy.pricing.book.price_book import Tariff
+from tornado_proxy.pricing.book.price_book import Charge, Tariff
 from tornado_proxy.providers.contract import DeferredUsage, ResponseHead
 from tornado_proxy.providers.registry import PROVIDERS
 from tornado_proxy.providers.route_table import RouteTable
@@ -233,9 +233,9 @@ def test_prices_are_those_of_the_time_of_the_request() -> None:
     times: list[datetime] = []
 
     class RecordingTariff(Tariff):
-        def rate(self, report: UsageReport, facts: RequestFacts, at: datetime) -> Cost:
+        def charge(self, report: UsageReport, model: str | None, at: datetime) -> Charge:
             times.append(at)
-            return super().rate(report, facts, at)
+            return super().charge(report, model, at)
 
     settled(Gateway(replace_tariff(make_snapshot(), RecordingTariff)), FakeProvider({STATE: [FINISHED]}))
 
@@ -250,7 +250,7 @@ def replace_tariff(snapshot: Snapshot, kind: type[Tariff]) -> Snapshot:
 
 def test_failure_of_a_price_does_not_stop_the_settlement_of_other_requests(caplog: pytest.LogCaptureFixture) -> None:
     class FailingTariff(Tariff):
-        def rate(self, report: UsageReport, facts: RequestFacts, at: datetime) -> Cost:
+        def charge(self, report: UsageReport, model: str | None, at: datetime) -> Charge:
             raise ArithmeticError("in the tariff")
 
     async def store_two(ledger: MemoryLedger) -> None:

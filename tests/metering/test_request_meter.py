@@ -14,14 +14,13 @@ from prometheus_client import REGISTRY
 
 from tornado_proxy.config.bundled import conf_path
 from tornado_proxy.config.files import read_documents
-from tornado_proxy.domain.cost import Cost
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
 from tornado_proxy.domain.request import DeferredRatingFacts, RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.metering.passing_usage import PassingUsage
 from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
-from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
+from tornado_proxy.pricing.book.price_book import Charge, PriceBook, Tariff
 from tornado_proxy.providers.contract import DeferredUsage, Endpoint, ResponseHead, UsageReader
 from tornado_proxy.providers.openai.endpoints import OPENAI_ENDPOINTS
 from tornado_proxy.providers.registry import PROVIDERS
@@ -110,7 +109,7 @@ def test_reader_is_told_whether_the_body_was_complete(complete: bool, tariff: Ta
 class FailingTariff(Tariff):
     """A tariff whose arithmetic fails."""
 
-    def rate(self, report: UsageReport, facts: RequestFacts, at: datetime) -> Cost:
+    def charge(self, report: UsageReport, model: str | None, at: datetime) -> Charge:
         raise ArithmeticError("in the tariff")
 
 

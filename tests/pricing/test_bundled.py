@@ -12,7 +12,6 @@ import pytest
 from tornado_proxy.config.bundled import conf_path
 from tornado_proxy.config.files import read_documents
 from tornado_proxy.domain.cost import Cost
-from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.terms import DEFAULT_TERMS, Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
 from tornado_proxy.pricing.book.price import ModelPrice
@@ -114,9 +113,7 @@ def test_quantity_costs_the_amount_of_the_provider_s_price_list(
     usage_item = UsageItem((Quantity(meter, Decimal(amount), own_terms),), model, Terms(**terms), context_tokens)
     provider = "anthropic" if model.startswith("claude") else "openai"
 
-    cost = Tariff(book, provider, Decimal("0.05")).rate(
-        UsageReport((usage_item,), Basis.REPORTED), RequestFacts(model=model), at
-    )
+    cost = Tariff(book, provider, Decimal("0.05")).charge(UsageReport((usage_item,), Basis.REPORTED), model, at).cost
 
     assert cost.faults == ()
     assert cost.subtotal == subtotal

@@ -75,7 +75,7 @@ def test_usage_of_an_added_provider_is_rated_at_its_prices(prices: PriceBook) ->
     tariff.admit(endpoint.path, facts.spends[0], NOON)
     reader.feed(RESPONSE)
     reader.close(complete=True)
-    cost = tariff.rate(reader.result(), facts, NOON)
+    cost = tariff.charge(reader.result(), facts.model, NOON).cost
 
     # 12 units at 2 USD and 3 at 10 USD per million, and 5 %
     assert cost.total == Decimal("0.0000567")

@@ -12,7 +12,6 @@ import yaml
 from tests.ledger.sample_records import make_intent, make_record
 from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.record import RequestRecord
-from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
 from tornado_proxy.ledger.rows import RECORD_COLUMNS, make_record_row
@@ -68,7 +67,7 @@ def rated_record(
     report = UsageReport((usage_item,), Basis.REPORTED, USAGE)
     request = make_intent(request_id)
     tariff = Tariff(book, "openai", Decimal("0.05"), region)
-    return make_record(request, cost=tariff.rate(report, RequestFacts(model="gpt-5.4"), request.started_at))
+    return make_record(request, cost=tariff.charge(report, "gpt-5.4", request.started_at).cost)
 
 
 def row_of(stored: RequestRecord) -> Mapping[str, Any]:

@@ -289,10 +289,8 @@ def _warn(request: PendingRequest, reason: str) -> None:
 
 
 def _make_settlement(snapshot: Snapshot, request: PendingRequest, report: UsageReport) -> Settlement:
-    facts = make_facts(request)
-    tariff = snapshot.tariffs[request.provider]
-    report = tariff.apply_refusals(report, request.started_at)
-    cost = merge_items(tariff.rate(report, facts, request.started_at))
+    charge = snapshot.tariffs[request.provider].charge(report, request.model_requested, request.started_at)
+    report, cost = charge.report, merge_items(charge.cost)
     return Settlement(
         request_id=request.request_id,
         model=report.model or request.model_requested,

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
-from tornado_proxy.domain.cost import Cost, bill
+from tornado_proxy.domain.cost import bill
 from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
 from tornado_proxy.domain.request import DeferredRatingFacts, RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.metering.passing_usage import PassingUsage
 from tornado_proxy.observability import metrics
-from tornado_proxy.pricing.book.price_book import Tariff
+from tornado_proxy.pricing.book.price_book import Charge, Tariff
 from tornado_proxy.providers.contract import HttpEndpoint, ResponseHead, UsageReader
 
 _log = logging.getLogger(__name__)
@@ -189,7 +189,8 @@ def rated_record(
     intent: RequestIntent, report: UsageReport, facts: RequestFacts, tariff: Tariff, end: RequestEnd
 ) -> RequestRecord:
     """Return the record of a request with the usage in `report`.  Never raises: usage without a price is kept."""
-    report, cost = _rate(intent, report, facts, tariff)
+    charge = _charge(intent, report, facts, tariff)
+    report, cost = charge.report, charge.cost
     basis = Basis.UNSETTLED if cost.faults else report.basis
     if basis is Basis.UNSETTLED:
         metrics.UNPRICED.labels(intent.provider).inc()
@@ -220,11 +221,10 @@ def _with_end(record: RequestRecord, end: RequestEnd) -> RequestRecord:
     return replace(record, status=end.status, outcome=end.outcome, ended_at=end.at, faults=faults)
 
 
-def _rate(intent: RequestIntent, report: UsageReport, facts: RequestFacts, tariff: Tariff) -> tuple[UsageReport, Cost]:
+def _charge(intent: RequestIntent, report: UsageReport, facts: RequestFacts, tariff: Tariff) -> Charge:
     """Return `report` without free refusals, and its cost."""
     try:
-        charged = tariff.apply_refusals(report, intent.started_at)
-        return charged, tariff.rate(charged, facts, intent.started_at)
+        return tariff.charge(report, facts.model, intent.started_at)
     except Exception:  # noqa: BLE001  # usage without a price can be rated later; lost usage cannot
         _log.exception("rating failed", extra={"request_id": intent.request_id})
-        return report, bill((), Decimal(0), ("rating failed; the usage is kept and can be rated again",))
+        return Charge(report, bill((), Decimal(0), ("rating failed; the usage is kept and can be rated again",)))

@@ -12,7 +12,7 @@ from decimal import Decimal
 from tornado_proxy.domain.cost import SURCHARGE, Cost, LineItem
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.rows import format_decimal, read_line_items
-from tornado_proxy.pricing.book.price_book import PriceBook
+from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
 from tornado_proxy.pricing.book.rerate import rerate
 from tornado_proxy.reports.model_prices import describe_unit
 from tornado_proxy.reports.reparse_usage import reparse_usage
@@ -131,17 +131,11 @@ def _recompute_without_items(
     if report is None:
         faults = json.loads(str(record["faults"] or "[]"))
         return Recomputed(record, billed, None, (f"its usage is not known{f' ({faults[0]})' if faults else ''}",))
-    requested, provider = record["model_requested"], str(record["provider"])
+    requested = record["model_requested"]
     started_at = datetime.fromisoformat(str(record["started_at"]))
-    cost = book.rate(
-        provider,
-        book.apply_refusals(provider, report, started_at),
-        requested_model=requested if isinstance(requested, str) else None,
-        at=started_at,
-        # The record stores the region in its line items only, and it has none.
-        provider_region=None,
-        surcharge_rate=surcharge_rate,
-    )
+    # The record stores the region of the provider's host in its line items only, and it has none.
+    tariff = Tariff(book, str(record["provider"]), surcharge_rate)
+    cost = tariff.charge(report, requested if isinstance(requested, str) else None, started_at).cost
     reasons = ("it was not rated; rated now from the provider's usage", *cost.faults)
     return Recomputed(record, billed, None if cost.faults else cost.total, reasons)
 

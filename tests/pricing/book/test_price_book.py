@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tornado_proxy.domain.cost import Cost
 from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.errors import ConfigError, ModelNotPriced
-from tornado_proxy.domain.request import RequestFacts, Spend
+from tornado_proxy.domain.request import Spend
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
 from tornado_proxy.pricing.book.price_book import PriceBook, Tariff, edit_distance
@@ -82,7 +82,7 @@ def tokens(
 
 
 def rate(*usage_items: UsageItem, model: str = "large", at: datetime = NOON) -> Cost:
-    return TARIFF.rate(UsageReport(usage_items, Basis.REPORTED), RequestFacts(model=model), at)
+    return TARIFF.charge(UsageReport(usage_items, Basis.REPORTED), model, at).cost
 
 
 @pytest.mark.parametrize(
@@ -134,16 +134,16 @@ def test_price_changes_at_midnight_utc(day: datetime, subtotal: str) -> None:
     ],
 )
 def test_unpriced_quantity_is_shown_without_an_amount(usage_item: UsageItem, model: str, expected: str) -> None:
-    cost = TARIFF.rate(UsageReport((usage_item,), Basis.REPORTED), RequestFacts(model=model or None), NOON)
+    cost = TARIFF.charge(UsageReport((usage_item,), Basis.REPORTED), model or None, NOON).cost
 
     assert expected in cost.faults[0]
     assert (cost.line_items[0].quantity, cost.line_items[0].amount, cost.total) == (100, None, 0)
 
 
 def test_provider_region_is_a_term_of_every_line_item() -> None:
-    cost = replace(TARIFF, provider_region="eu").rate(
-        UsageReport((tokens(),), Basis.REPORTED), RequestFacts(model="large"), NOON
-    )
+    tariff = replace(TARIFF, provider_region="eu")
+
+    cost = tariff.charge(UsageReport((tokens(),), Basis.REPORTED), "large", NOON).cost
 
     assert cost.line_items[0].terms == (("provider_region", "eu"),)
 

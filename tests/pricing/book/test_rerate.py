@@ -15,7 +15,6 @@ from tests.harness import ROOT
 from tests.ledger.sample_records import make_intent, make_record
 from tornado_proxy.config.files import read_documents
 from tornado_proxy.domain.cost import LineItem, merge_items
-from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.terms import NO_TERMS, Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
 from tornado_proxy.ledger.rows import make_record_row, read_line_items
@@ -62,7 +61,7 @@ def test_record_rated_again_at_the_same_prices_keeps_every_digit(
     provider: str, data: st.DataObject, region: str | None
 ) -> None:
     report = UsageReport(tuple(data.draw(st.lists(usage_items(provider), max_size=3))), Basis.REPORTED)
-    cost = merge_items(Tariff(BOOK, provider, RATE, region).rate(report, RequestFacts(), AT))
+    cost = merge_items(Tariff(BOOK, provider, RATE, region).charge(report, None, AT).cost)
     row = make_record_row(make_record(make_intent("r", provider=provider), cost=cost))
     items = read_line_items(json.loads(json.dumps(row))["line_items"])
 

@@ -8,7 +8,6 @@ from decimal import Decimal
 
 from tornado_proxy.config.bundled import conf_path
 from tornado_proxy.config.files import read_documents
-from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
 
@@ -23,7 +22,6 @@ def bundled_tariff() -> Tariff:
 
 def charge(report: UsageReport, at: datetime = NOW) -> tuple[Decimal, Basis]:
     """Return the cost of `report` in USD without free refusals, and its basis; assert that all of it has a price."""
-    charged = bundled_tariff().apply_refusals(report, at)
-    cost = bundled_tariff().rate(charged, RequestFacts(), at)
-    assert cost.faults == ()
-    return cost.subtotal, charged.basis
+    charged = bundled_tariff().charge(report, None, at)
+    assert charged.cost.faults == ()
+    return charged.cost.subtotal, charged.report.basis

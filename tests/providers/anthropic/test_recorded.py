@@ -66,7 +66,7 @@ def test_recorded_response_gives_the_expected_quantities_however_it_is_split(nam
     make = make_reader(name)
     assert make is not None
 
-    report = bundled_tariff().apply_refusals(read_three_ways(make, response_body(name)), NOW)
+    report = bundled_tariff().charge(read_three_ways(make, response_body(name)), None, NOW).report
 
     assert lines(report) == expected_lines(name)
     assert report.basis is BASES.get(name, Basis.REPORTED)

@@ -23,6 +23,6 @@ def bundled_tariff() -> Tariff:
 
 def subtotal(report: UsageReport, facts: RequestFacts) -> Decimal:
     """Return the cost of `report` in USD; assert that everything in it has a price."""
-    cost = bundled_tariff().rate(report, facts, NOW)
+    cost = bundled_tariff().charge(report, facts.model, NOW).cost
     assert cost.faults == ()
     return cost.subtotal

@@ -6,6 +6,7 @@ billed as zero in silence.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -14,8 +15,9 @@ from tornado_proxy.domain.terms import NO_TERMS, Terms
 from tornado_proxy.domain.usage import Meter, Quantity, UsageItem
 from tornado_proxy.pricing.book.price import UNITS, ModelPrice, Quote, fingerprint
 
-#: Quotes cached for one model.  The cache needs a limit, because its keys contain words of responses.
-MAX_QUOTES_PER_MODEL = 1000
+#: Terms and intervals whose quotes are cached for one model.  The cache needs a limit, because the terms contain words
+#: of responses.
+MAX_QUOTED_TERMS = 1000
 
 
 @dataclass(slots=True)
@@ -34,13 +36,20 @@ def itemise(usage_item: UsageItem, model: ModelPrice, terms: Terms, at: datetime
         for prompt in usage_item.prompts:
             itemise(prompt, model, terms, at, into)
         return
+    quotes = _find_quotes(model, terms, usage_item.context_tokens, at)
     for quantity in usage_item.quantities:
         # Providers state zero for each meter that a request does not use; such lines would only lengthen records.
         if quantity.amount == 0:
             continue
-        own_terms = terms if quantity.terms is NO_TERMS else terms.override(quantity.terms)
-        quote = _quote(model, quantity.meter, own_terms, usage_item.context_tokens, at)
+        own_terms, own_quotes = terms, quotes
+        if quantity.terms is not NO_TERMS:
+            own_terms = terms.override(quantity.terms)
+            own_quotes = _find_quotes(model, own_terms, usage_item.context_tokens, at)
+        quote = own_quotes.get(quantity.meter) or _quote(
+            model, quantity.meter, own_terms, usage_item.context_tokens, at
+        )
         if isinstance(quote, Quote):
+            own_quotes[quantity.meter] = quote
             into.items.append(_priced(quantity, model, quote, usage_item.context_tokens))
             if usage_item.summed and quote.over is not None:
                 into.notes.append(_describe_upper_bound(model, quote.over))
@@ -54,12 +63,20 @@ def without_price(quantity: Quantity, model: str | None) -> LineItem:
     return LineItem(quantity.meter.value, quantity.amount, "", None, None, model)
 
 
+def _find_quotes(model: ModelPrice, terms: Terms, context_tokens: int, at: datetime) -> dict[Meter, Quote]:
+    """Return the quotes that are known on `terms`, in an interval of input lengths and one of time, to be added to."""
+    # Prices are constant while over < length <= up_to, and effective_from <= at < effective_until.
+    key = (terms, bisect_left(model.limits, context_tokens), bisect_right(model.dates, at))
+    quotes = model.quotes.get(key)
+    if quotes is None:
+        quotes = {}
+        if len(model.quotes) < MAX_QUOTED_TERMS:
+            model.quotes[key] = quotes
+    return quotes
+
+
 def _quote(model: ModelPrice, meter: Meter, terms: Terms, context_tokens: int, at: datetime) -> Quote | int:
     """Return the quote for one meter, or the number of matching cards if it is not one."""
-    key = (meter, terms, model.band(context_tokens, at))
-    cached = model.quotes.get(key)
-    if cached is not None:
-        return cached
     cards = model.find(meter, terms, context_tokens, at)
     if len(cards) != 1:
         return len(cards)
@@ -68,10 +85,7 @@ def _quote(model: ModelPrice, meter: Meter, terms: Terms, context_tokens: int, a
     price_hash = fingerprint(model.name, meter, unit_price, card)
     over = card.conditions.over
     terms_of_line = terms.non_default_pairs()
-    quote = Quote(card.unit, unit_price, UNITS[card.unit], price_hash, terms_of_line, over, card.minimum)
-    if len(model.quotes) < MAX_QUOTES_PER_MODEL:
-        model.quotes[key] = quote
-    return quote
+    return Quote(card.unit, unit_price, UNITS[card.unit], price_hash, terms_of_line, over, card.minimum)
 
 
 def _unpriced(quantity: Quantity, model: ModelPrice, terms: Terms, context_tokens: int) -> LineItem:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_left, bisect_right
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -127,7 +127,7 @@ class ModelPrice:
     """All prices of one model.  The first `own_cards` of `cards` are its own; shared cards follow.
 
     `by_meter` is derived from the cards.  `limits` and `dates` are the input lengths and times at which a price can
-    change, sorted.  `quotes` caches results of calculator.py.
+    change, sorted.  `quotes` caches the quotes of meters by terms and interval (calculator.py).
     """
 
     provider: str
@@ -141,7 +141,7 @@ class ModelPrice:
     own_cards: int = 0
     limits: tuple[int, ...] = ()
     dates: tuple[datetime, ...] = ()
-    quotes: dict[object, Quote] = field(default_factory=dict, compare=False, repr=False)
+    quotes: dict[object, dict[Meter, Quote]] = field(default_factory=dict, compare=False, repr=False)
 
     def find(self, meter: Meter, terms: Terms, context_tokens: int, at: datetime) -> list[PriceCard]:
         """Return the cards that price `meter` on `terms` at `at`; exactly one if the price files are complete."""
@@ -160,22 +160,22 @@ class ModelPrice:
             for condition in conditions
         )
 
-    def band(self, context_tokens: int, at: datetime) -> tuple[int, int]:
-        """Return the interval of input lengths and that of time, each by its number, in which prices are constant."""
-        # over < length <= up_to, and effective_from <= at < effective_until.
-        return bisect_left(self.limits, context_tokens), bisect_right(self.dates, at)
-
     def depends_on_length(self) -> bool:
         """Return True if a price of this model depends on the input's length."""
         return any(card.conditions.over is not None or card.conditions.up_to is not None for card in self.cards)
 
     def factor(self, unit: str, terms: Terms, context_tokens: int) -> Decimal:
         """Return the product of the modifiers that apply to prices in `unit` on `terms`; 1 if none applies."""
-        factor = Decimal(1)
-        for modifier in self.modifiers:
-            if unit in modifier.units and modifier.conditions.match(terms, context_tokens):
-                factor *= modifier.factor
-        return factor
+        modifiers = self.find_modifiers(unit, terms, context_tokens)
+        return math.prod([modifier.factor for modifier in modifiers], start=Decimal(1))
+
+    def find_modifiers(self, unit: str, terms: Terms, context_tokens: int) -> tuple[Modifier, ...]:
+        """Return the modifiers that apply to prices in `unit` on `terms`."""
+        return tuple(
+            modifier
+            for modifier in self.modifiers
+            if unit in modifier.units and modifier.conditions.match(terms, context_tokens)
+        )
 
 
 def fingerprint(model: str, meter: Meter, unit_price: Decimal, card: PriceCard) -> str:

@@ -1,7 +1,7 @@
 """The price registry: resolves model names, admits requests whose whole cost has a price, and rates their usage.
 
     before sending   admit(spend)  ──> ModelPrice, or ModelNotPriced (400)
-    after the end    rate(report)  ──> Cost: one line item for each quantity, then the surcharge
+    after the end    charge(report) ─> Cost: one line item for each quantity, then the surcharge
 
 docs/pricing.md, "How a card is chosen", describes the selection rule.
 """
@@ -18,7 +18,7 @@ from decimal import Decimal
 from tornado_proxy.domain.cost import Cost, bill
 from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.errors import ConfigError, Fault, ModelNotPriced
-from tornado_proxy.domain.request import RequestFacts, Spend
+from tornado_proxy.domain.request import Spend
 from tornado_proxy.domain.terms import DEFAULT_TERMS, NAMED_TERMS, Terms
 from tornado_proxy.domain.usage import Basis, Meter, UsageItem, UsageReport
 from tornado_proxy.pricing.book.calculator import Itemised, itemise, without_price
@@ -118,7 +118,9 @@ class PriceBook:
     def apply_refusals(self, provider: str, report: UsageReport, at: datetime) -> UsageReport:
         """Return `report` without the refusals that the provider does not charge at `at`."""
         prices = self._providers.get(provider)
-        return report if prices is None else apply_refusal_rules(report, prices.refusals, at)
+        if prices is None or not any([item.refusal is not None for item in report.items]):
+            return report
+        return apply_refusal_rules(report, prices.refusals, at)
 
     def rate(
         self,
@@ -268,6 +270,14 @@ def _add_unpriced(usage_item: UsageItem, requested_model: str | None, into: Item
 
 
 @dataclass(frozen=True, slots=True)
+class Charge:
+    """The usage that a provider charges for, and its cost.  `report` names no refusal that is free."""
+
+    report: UsageReport
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True)
 class Tariff:
     """The prices of one provider when a request began.  A reload during the request does not change them.
 
@@ -284,17 +294,18 @@ class Tariff:
         """Raise ModelNotPriced unless everything that `spend` can cost has a price."""
         self.prices.admit(self.provider, endpoint, spend, at)
 
-    def apply_refusals(self, report: UsageReport, at: datetime) -> UsageReport:
-        """Return `report` without the refusals that the provider does not charge at `at`; rate() takes the result."""
-        return self.prices.apply_refusals(self.provider, report, at)
+    def charge(self, report: UsageReport, model: str | None, at: datetime) -> Charge:
+        """Return `report` without free refusals, and its itemised cost at the prices of `at`.
 
-    def rate(self, report: UsageReport, facts: RequestFacts, at: datetime) -> Cost:
-        """Return the itemised cost of `report`, at the prices of `at`."""
-        return self.prices.rate(
+        Usage whose own model has no prices is rated at `model`, which the request named.
+        """
+        charged = self.prices.apply_refusals(self.provider, report, at)
+        cost = self.prices.rate(
             self.provider,
-            report,
-            requested_model=facts.model,
+            charged,
+            requested_model=model,
             at=at,
             provider_region=self.provider_region,
             surcharge_rate=self.surcharge_rate,
         )
+        return Charge(charged, cost)

@@ -63,11 +63,7 @@ def find_entry(book: PriceBook, provider: str, item: LineItem, at: datetime) -> 
         prices = "no price" if not cards else f"{len(cards)} prices"
         return Lookup(None, f"{item.type} of {model.name} has {prices} on {term_list}")
     (card,) = cards
-    modifiers = tuple(
-        modifier
-        for modifier in model.modifiers
-        if card.unit in modifier.units and modifier.conditions.match(terms, item.context_tokens)
-    )
+    modifiers = model.find_modifiers(card.unit, terms, item.context_tokens)
     unit_price = card.prices[meter] * model.factor(card.unit, terms, item.context_tokens)
     return Lookup(Entry(model, meter, card, modifiers, unit_price))
 
