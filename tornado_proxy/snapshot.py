@@ -79,8 +79,9 @@ def build(path: Path, generation: int) -> Snapshot:
 
 def _make_redaction(settings: Settings, projects: Iterable[Project]) -> Redaction:
     """Return the redaction of all provider keys.  No provider is sent a signing secret, so none can echo it."""
-    keys = [provider.api_key for provider in settings.providers.values()]
-    return Redaction([*keys, *(key for project in projects for key in project.provider_keys.values())])
+    servers = [provider.keys for provider in settings.providers.values()]
+    own = [provider.keys for project in projects for provider in project.providers.values()]
+    return Redaction([key.secret for keys in (*servers, *own) for key in keys])
 
 
 class SnapshotHolder:

@@ -8,7 +8,7 @@ import pytest
 from tests.config.conftest import ANTHROPIC_KEY, OPENAI_KEY, SIGNING_SECRET, SMALL, WriteConfig
 from tornado_proxy.config.loading import load_settings, read_config
 from tornado_proxy.domain.errors import ConfigError
-from tornado_proxy.domain.identity import ApiKey, Member, ModelPatterns, Project, Secret
+from tornado_proxy.domain.identity import ApiKey, Member, ModelPatterns, Project, ProjectProvider, ProviderKey, Secret
 
 FIRST = "0c9f8a5e-9a1e-4f6b-8c43-1d2a7f6f0a10"
 OTHER = "5b0a3c1e-1d57-4a6e-9d53-5b1f2a1f6c77"
@@ -30,9 +30,9 @@ def test_minimal_configuration_loads_with_defaults(write: WriteConfig) -> None:
     loaded = load_settings(path)
 
     assert loaded.settings.providers["openai"].base_url == "https://api.openai.com"
-    assert loaded.settings.providers["openai"].api_key == Secret(OPENAI_KEY)
+    assert loaded.settings.providers["openai"].keys == (ProviderKey("default", Secret(OPENAI_KEY)),)
     assert loaded.settings.providers["anthropic"].base_url == "https://api.anthropic.com"
-    assert loaded.settings.providers["anthropic"].api_key == Secret(ANTHROPIC_KEY)
+    assert loaded.settings.providers["anthropic"].keys == (ProviderKey("default", Secret(ANTHROPIC_KEY)),)
     assert loaded.settings.pricing.surcharge_rate == Decimal(0)
     assert (loaded.settings.listen.host, loaded.settings.listen.port) == ("127.0.0.1", 8080)
     assert loaded.projects == (Project(FIRST, "first", (ApiKey(KID, FIRST, Secret(SIGNING_SECRET)),)),)
@@ -68,10 +68,10 @@ def test_projects_are_read_from_a_file(write: WriteConfig, tmp_path: Path) -> No
             FIRST,
             "Acme",
             members=(
-                Member("developer@example.com", frozenset({"can_use_llm_proxy"})),
+                Member("developer@example.com", permissions=frozenset({"can_use_llm_proxy"})),
                 Member("operator@example.com", admin=True),
             ),
-            provider_keys={"openai": Secret("sk-own-key")},
+            providers={"openai": ProjectProvider((ProviderKey("default", Secret("sk-own-key")),))},
             models=ModelPatterns(("openai/*",)),
         ),
     )

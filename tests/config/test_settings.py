@@ -24,7 +24,7 @@ from tornado_proxy.config.settings import (
     make_settings,
 )
 from tornado_proxy.config.validation import check
-from tornado_proxy.domain.identity import Secret
+from tornado_proxy.domain.identity import ProviderKey, Secret
 from tornado_proxy.domain.ledger_address import PostgresAddress
 
 BASE = Path("/etc/proxy")
@@ -65,7 +65,7 @@ FULL: dict[str, object] = {
     "forward_headers": ["X-Trace", "x-team"],
 }
 
-PROVIDERS = {"openai": ProviderSettings("https://api.openai.com", Secret("sk-1234"))}
+PROVIDERS = {"openai": ProviderSettings("https://api.openai.com", (ProviderKey("main", Secret("sk-1234")),))}
 
 
 def test_each_setting_has_its_field_and_type() -> None:
@@ -159,7 +159,9 @@ def test_only_settings_marked_in_the_schema_need_a_restart(name: str, key: str, 
 
 def test_new_provider_key_needs_no_restart() -> None:
     old = make_settings(FULL, BASE, PROVIDERS)
-    new = replace(old, providers={"openai": replace(PROVIDERS["openai"], api_key=Secret("sk-5678"))})
+    new = replace(
+        old, providers={"openai": replace(PROVIDERS["openai"], keys=(ProviderKey("main", Secret("sk-5678")),))}
+    )
 
     assert find_restart_settings(old, new) == ()
 

@@ -202,7 +202,7 @@ def test_invalid_ledger_url(url: str) -> None:
         ),
         pytest.param(
             {"members": [{"user": "a", "permissions": ["can_fly"]}]},
-            ["members[0].permissions[0]: must be one of can_use_llm_proxy, not 'can_fly'"],
+            ["members[0].permissions[0]: must be one of can_use_llm_proxy, llm_proxy_user, not 'can_fly'"],
             id="unknown permission",
         ),
         pytest.param({"members": [{"admin": True}]}, ["members[0].user: is required"], id="member without a name"),

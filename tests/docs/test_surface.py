@@ -61,7 +61,10 @@ def test_metrics_page_lists_the_kind_and_labels_of_each_metric(metric: MetricWra
 def test_pages_name_existing_metrics_only() -> None:
     known = {metric_name(metric) for metric in METRICS}
 
-    assert set(re.findall(r"\bllm_proxy_\w+", all_text())) - {"llm_proxy_surcharge", "llm_proxy_"} <= known
+    assert (
+        set(re.findall(r"\bllm_proxy_\w+", all_text())) - {"llm_proxy_surcharge", "llm_proxy_user", "llm_proxy_"}
+        <= known
+    )
 
 
 def error_classes() -> list[type[RequestError]]:

@@ -8,11 +8,16 @@ import traceback
 
 import pytest
 
-from tornado_proxy.domain.identity import ApiKey, Project, Secret
+from tornado_proxy.domain.identity import ApiKey, Project, ProjectProvider, ProviderKey, Secret
 
 TEXT = "the-secret-itself-1234"
 SECRET = Secret(TEXT)
-HOLDERS = (SECRET, ApiKey("kid", "project", SECRET), Project("id", "name", provider_keys={"openai": SECRET}), [SECRET])
+HOLDERS = (
+    SECRET,
+    ApiKey("kid", "project", SECRET),
+    Project("id", "name", providers={"openai": ProjectProvider((ProviderKey("main", SECRET),))}),
+    [SECRET],
+)
 
 
 @pytest.mark.parametrize("holder", HOLDERS, ids=["alone", "in a key", "in a project", "in a list"])

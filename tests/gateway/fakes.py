@@ -23,7 +23,7 @@ from tests.ledger.memory_ledger import MemoryLedger
 from tornado_proxy import snapshot
 from tornado_proxy.auth.authenticator import Authenticator
 from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError
-from tornado_proxy.domain.identity import Project, Secret, SessionGrant
+from tornado_proxy.domain.identity import Project, ProjectProvider, ProviderKey, Secret, SessionGrant
 from tornado_proxy.gateway.admission import Admission
 from tornado_proxy.gateway.capacity import ArrivingBytes, Capacity, DrainLimiter
 from tornado_proxy.gateway.context import RequestHead
@@ -78,6 +78,11 @@ def make_snapshot(*, projects: Iterable[Project] | None = None, **settings: Any)
 def make_project(**members: Any) -> Project:
     """Return the first project of the configuration, with `members` replaced."""
     return replace(_standard_snapshot().projects[harness.PROJECT], **members)
+
+
+def own_keys(**secrets: str) -> dict[str, ProjectProvider]:
+    """Return a project's own accounts, with one key each."""
+    return {name: ProjectProvider((ProviderKey("default", Secret(secret)),)) for name, secret in secrets.items()}
 
 
 def add_endpoints(standard: Snapshot, *endpoints: Endpoint) -> Snapshot:

@@ -20,6 +20,7 @@ from tests.gateway.fakes import (
     add_endpoints,
     make_project,
     make_snapshot,
+    own_keys,
     request_head,
     seal_session_key,
 )
@@ -42,7 +43,7 @@ from tornado_proxy.domain.errors import (
     UpstreamTimeout,
     UsagePending,
 )
-from tornado_proxy.domain.identity import Caller, ModelPatterns, Secret
+from tornado_proxy.domain.identity import Caller, ModelPatterns
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Basis, Meter
 from tornado_proxy.gateway.admission import AdmittedRequest, check_body_length, request_intent, usable_model
@@ -401,7 +402,7 @@ def test_request_is_rejected_while_the_ledger_cannot_be_written(gateway: Gateway
         pytest.param(
             make_project(allowed_objects=frozenset({"batch_9"})), frozenset({"batch_1", "batch_9"}), id="and allowed"
         ),
-        pytest.param(make_project(provider_keys={"anthropic": Secret("sk-own")}), None, id="own key: all of its list"),
+        pytest.param(make_project(providers=own_keys(anthropic="sk-own")), None, id="own key: all of its list"),
     ],
 )
 def test_list_shows_the_objects_of_the_project(project: Any, visible: frozenset[str] | None) -> None:
@@ -528,7 +529,7 @@ FINE_TUNED = "ft:gpt-4o-mini-2024-07-18:acme::abc123"
         pytest.param({"models": ModelPatterns((f"openai/{FINE_TUNED}",))}, None, True, id="granted by its name"),
         pytest.param({"models": ModelPatterns(("openai/ft:*:other:*",))}, None, False, id="another organisation's"),
         pytest.param({"allowed_objects": frozenset({FINE_TUNED})}, None, True, id="an allowed object"),
-        pytest.param({"provider_keys": {"openai": Secret("sk-own-key-123")}}, None, True, id="an account of its own"),
+        pytest.param({"providers": own_keys(openai="sk-own-key-123")}, None, True, id="an account of its own"),
         pytest.param({}, harness.mint(models=["openai/ft:*"]), False, id="granted by a token that the project signed"),
     ],
 )

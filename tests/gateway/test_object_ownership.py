@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from tests import harness
-from tests.gateway.fakes import Gateway, make_project, make_snapshot, request_head
+from tests.gateway.fakes import Gateway, make_project, make_snapshot, own_keys, request_head
 from tests.ledger.sample_records import make_intent, make_record
 from tornado_proxy.domain.errors import NotFound
-from tornado_proxy.domain.identity import Caller, Secret
+from tornado_proxy.domain.identity import Caller
 from tornado_proxy.gateway import object_ownership
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.ledger.protocol import Ledger
@@ -87,8 +87,8 @@ def test_object_of_another_provider_with_the_same_id_is_not_found(gateway: Gatew
     ("project", "own"),
     [
         pytest.param(make_project(allowed_objects=frozenset({"resp_foreign"})), True, id="allowed object"),
-        pytest.param(make_project(provider_keys={"openai": Secret("sk-own")}), True, id="own key separates"),
-        pytest.param(make_project(provider_keys={"anthropic": Secret("sk-own")}), False, id="own key for another one"),
+        pytest.param(make_project(providers=own_keys(openai="sk-own")), True, id="own key separates"),
+        pytest.param(make_project(providers=own_keys(anthropic="sk-own")), False, id="own key for another one"),
     ],
 )
 def test_allowed_objects_and_own_keys_replace_the_check(project: Any, own: bool) -> None:
@@ -142,7 +142,7 @@ BATCHES = "/v1/messages/batches"
             frozenset({"batch_own", "batch_9"}),
             id="and allowed ones",
         ),
-        pytest.param(make_project(provider_keys={"anthropic": Secret("k")}), BATCHES, None, id="own key separates"),
+        pytest.param(make_project(providers=own_keys(anthropic="k")), BATCHES, None, id="own key separates"),
         pytest.param(make_project(), f"{BATCHES}/batch_own", None, id="one object"),
         pytest.param(make_project(), "/v1/models", None, id="list of no objects"),
     ],

@@ -15,7 +15,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from tests import harness, virtual_time
-from tests.gateway.fakes import PROVIDER_URL, FakeExchange, FakeProvider, Gateway, make_project, make_snapshot
+from tests.gateway.fakes import PROVIDER_URL, FakeExchange, FakeProvider, Gateway, make_project, make_snapshot, own_keys
 from tests.ledger.memory_ledger import MemoryLedger, MemoryStore
 from tests.ledger.sample_records import START, make_intent, make_record
 from tornado_proxy.domain.cost import bill
@@ -190,7 +190,7 @@ def test_poll_is_a_request_of_the_proxy_with_the_server_s_key(gateway: Gateway) 
     ("projects", "key"),
     [
         pytest.param(None, harness.ANTHROPIC_KEY, id="server's key"),
-        pytest.param([make_project(provider_keys={"anthropic": Secret("sk-own")})], "sk-own", id="project's own key"),
+        pytest.param([make_project(providers=own_keys(anthropic="sk-own"))], "sk-own", id="project's own key"),
         pytest.param([], harness.ANTHROPIC_KEY, id="project is gone"),
     ],
 )
@@ -479,9 +479,13 @@ def store_with_key(key: Secret) -> Callable[[MemoryLedger], Coroutine[Any, Any, 
 @pytest.mark.parametrize(
     ("made_with", "projects"),
     [
-        pytest.param(Secret(harness.OPENAI_KEY), [make_project(provider_keys={"openai": OWN_KEY})], id="own key later"),
-        pytest.param(OWN_KEY, [make_project(provider_keys={"openai": OWN_KEY})], id="own key"),
-        pytest.param(OWN_KEY, [make_project(id="other", provider_keys={"openai": OWN_KEY})], id="key of a new project"),
+        pytest.param(
+            Secret(harness.OPENAI_KEY), [make_project(providers=own_keys(openai=OWN_KEY.reveal()))], id="own key later"
+        ),
+        pytest.param(OWN_KEY, [make_project(providers=own_keys(openai=OWN_KEY.reveal()))], id="own key"),
+        pytest.param(
+            OWN_KEY, [make_project(id="other", providers=own_keys(openai=OWN_KEY.reveal()))], id="key of a new project"
+        ),
     ],
 )
 def test_request_is_settled_with_the_key_that_made_it(made_with: Secret, projects: list[Any]) -> None:

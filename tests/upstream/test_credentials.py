@@ -13,11 +13,12 @@ from tests.gateway.fakes import (
     SESSION_PROVIDER_KEY,
     make_project,
     make_snapshot,
+    own_keys,
     seal_session_key,
 )
 from tornado_proxy.config.settings import ProviderSettings
 from tornado_proxy.domain.errors import BadRequest, KeyNotConfigured, ServiceError
-from tornado_proxy.domain.identity import Caller, Secret
+from tornado_proxy.domain.identity import Caller, ProviderKey, Secret
 from tornado_proxy.providers.contract import Provider
 from tornado_proxy.snapshot import Snapshot
 from tornado_proxy.upstream.credentials import (
@@ -33,7 +34,7 @@ from tornado_proxy.upstream.credentials import (
     reject_token_in_target,
 )
 
-OWN_OPENAI_KEY = make_project(provider_keys={"openai": Secret("sk-own-0123456789")})
+OWN_OPENAI_KEY = make_project(providers=own_keys(openai="sk-own-0123456789"))
 TOKEN = "token-of-the-client"
 
 
@@ -174,7 +175,7 @@ def test_key_is_in_the_headers_of_its_provider_and_in_no_repr(provider: str, hea
 
 # Which address, and which limits.
 
-CUSTOM = ProviderSettings("https://eu.provider.test/openai", Secret("k"), ca_file="/etc/ca.pem")
+CUSTOM = ProviderSettings("https://eu.provider.test/openai", (ProviderKey("main", Secret("k")),), ca_file="/etc/ca.pem")
 STREAMS = {"connect_timeout_s": 3.0, "idle_timeout_s": 70.0}
 
 

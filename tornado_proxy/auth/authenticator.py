@@ -28,7 +28,9 @@ class Authenticator:
     """Verifies credentials against the projects of one configuration."""
 
     def __init__(self, projects: Sequence[Project]) -> None:
-        self._keys: dict[str, ApiKey] = {key.id: key for project in projects for key in project.api_keys}
+        self._keys: dict[str, ApiKey] = {
+            key.id: key for project in projects for key in project.api_keys if not key.disabled
+        }
         #: Keyed by a hash of the whole token: the first characters of all JWTs are equal, and a token is a secret.
         self._verified: OrderedDict[bytes, VerifiedToken] = OrderedDict()
 

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from tornado_proxy.config.findings import Findings
+from tornado_proxy.config.provider_sections import (
+    check_equal_secrets,
+    check_provider,
+    find_ca_file,
+    normalize_base_url,
+    read_keys,
+)
 from tornado_proxy.config.secrets import Secrets, read_secrets
 from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.document import Path as DocumentPath
-from tornado_proxy.domain.identity import ApiKey, Member, ModelPatterns, Project
+from tornado_proxy.domain.identity import ApiKey, Member, ModelPatterns, Project, ProjectProvider
+
+#: Other names of permissions.
+_ALIASES = {"llm_proxy_user": "can_use_llm_proxy"}
 
 
 class ProjectReader:
@@ -35,16 +46,31 @@ class ProjectReader:
         for index in valid:
             self._check(document, sections[index], ("projects", index))
         valid = [index for index in valid if not self._findings.has_fault(document, ("projects", index))]
-        return [_build_project(sections[index], ("projects", index), secrets) for index in valid]
+        projects = [_build_project(document, sections[index], ("projects", index), secrets) for index in valid]
+        for index, project in zip(valid, projects, strict=True):
+            for name, provider in project.providers.items():
+                path = ("projects", index, "providers", name)
+                check_equal_secrets(document, provider.keys, path, self._findings)
+        return projects
 
     def _check(self, document: Document, section: Any, path: DocumentPath) -> None:
         self._check_unique("project", section["id"], document, (*path, "id"))
         for index, key in enumerate(section.get("api_keys", ())):
             self._check_unique("API key", key["id"], document, (*path, "api_keys", index, "id"))
-        # A project's key is sent to the server's base_url of the provider, so proxy.yaml must have that provider.
-        for name in sorted(set(section.get("providers", ())) - self._providers):
+        for name, provider in section.get("providers", {}).items():
+            self._check_provider(document, name, provider, path)
+
+    def _check_provider(self, document: Document, name: str, section: Any, path: DocumentPath) -> None:
+        path = (*path, "providers", name)
+        check_provider(document, section, path, self._findings)
+        # Without a base_url of its own, a project's key is sent to the server's, so proxy.yaml must have that provider.
+        if name not in self._providers:
             rule = f"proxy.yaml has no providers.{name}; add it there, or remove this key"
-            self._findings.add(document, (*path, "providers", name), rule)
+            self._findings.add(document, path, rule)
+        for member in ("region", "ca_file"):
+            if member in section and "base_url" not in section:
+                rule = "applies to a base_url of the project; add one, or set it in proxy.yaml"
+                self._findings.add(document, (*path, member), rule)
 
     def _check_unique(self, kind: str, identifier: str, document: Document, path: DocumentPath) -> None:
         first = self._first_uses.get((kind, identifier))
@@ -55,20 +81,43 @@ class ProjectReader:
         self._first_uses[kind, identifier] = f"{fault.file}:{fault.line}"
 
 
-def _build_project(section: Any, path: DocumentPath, secrets: Secrets) -> Project:
-    models = section.get("models")
+def _build_project(document: Document, section: Any, path: DocumentPath, secrets: Secrets) -> Project:
+    models, surcharge_rate = section.get("models"), section.get("surcharge_rate")
     return Project(
         id=section["id"],
         name=section["name"],
         api_keys=tuple(
-            ApiKey(key["id"], section["id"], secrets[(*path, "api_keys", index, "secret")])
+            ApiKey(key["id"], section["id"], secrets[(*path, "api_keys", index, "secret")], key.get("disabled", False))
             for index, key in enumerate(section.get("api_keys", ()))
         ),
-        members=tuple(
-            Member(member["user"], frozenset(member.get("permissions", ())), member.get("admin", False))
-            for member in section.get("members", ())
-        ),
-        provider_keys={name: secrets[(*path, "providers", name, "api_key")] for name in section.get("providers", {})},
+        members=tuple(_build_member(member) for member in section.get("members", ())),
+        providers={
+            name: _build_provider(document, provider, (*path, "providers", name), secrets)
+            for name, provider in section.get("providers", {}).items()
+        },
         models=ModelPatterns(None if models is None else tuple(models)),
+        surcharge_rate=None if surcharge_rate is None else Decimal(surcharge_rate),
+        on_client_disconnect=section.get("on_client_disconnect"),
+        labels=section.get("labels", {}),
         allowed_objects=frozenset(section.get("allowed_objects", ())),
+    )
+
+
+def _build_member(section: Any) -> Member:
+    return Member(
+        user=section.get("user"),
+        group=section.get("group"),
+        issuer=section.get("issuer"),
+        permissions=frozenset(_ALIASES.get(name, name) for name in section.get("permissions", ())),
+        admin=section.get("admin", False),
+    )
+
+
+def _build_provider(document: Document, section: Any, path: DocumentPath, secrets: Secrets) -> ProjectProvider:
+    base_url = section.get("base_url")
+    return ProjectProvider(
+        keys=read_keys(section, path, secrets),
+        base_url=None if base_url is None else normalize_base_url(base_url),
+        region=section.get("region"),
+        ca_file=find_ca_file(document, section),
     )

@@ -104,7 +104,7 @@ def _describe_value(rule: Mapping[str, Any], *, required: bool) -> str:
         parts.append(f"{rule['minimum']} or more")
     if "propertyNames" in rule:
         names = " or ".join(f"`{provider.name}`" for provider in PROVIDERS)
-        parts.append(f"each key is {names}")
+        parts.append(f"each key is {rule['propertyNames'].get('x-pattern-name', names)}")
     if required:
         parts.append("required")
     if "default" in rule:

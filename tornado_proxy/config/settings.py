@@ -14,7 +14,7 @@ from pathlib import Path
 from tornado_proxy.config.bundled import conf_path
 from tornado_proxy.config.ledger import ledger_address
 from tornado_proxy.domain.document import read_section
-from tornado_proxy.domain.identity import Secret
+from tornado_proxy.domain.identity import ProviderKey, Secret
 from tornado_proxy.domain.ledger_address import LedgerAddress
 
 # The schema repeats the defaults of this file; tests/config/test_settings.py compares them.
@@ -58,13 +58,13 @@ class ProviderSettings:
 
     Attributes:
         base_url: The part of its URLs before `/v1/...`, without a final slash.
-        api_key: The provider key.
+        keys: The provider keys, at least one.
         ca_file: A PEM file of certificate authorities to trust; None for those of the system.
         region: The region of its host, which some prices depend on; None for a global host.
     """
 
     base_url: str
-    api_key: Secret
+    keys: tuple[ProviderKey, ...]
     ca_file: str | None = None
     region: str | None = None
 

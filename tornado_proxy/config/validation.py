@@ -115,8 +115,7 @@ def _describe(document: Document, error: ValidationError) -> Iterator[Fault]:
     present: Any = error.instance
     wanted: Any = error.validator_value
     if "propertyNames" in error.absolute_schema_path:
-        # The instance is a key; keys of this kind are names of providers.
-        yield _describe_unknown_key(document, present, path, _list_providers())
+        yield _describe_invalid_key(document, error, path)
         return
     match error.validator:
         case "oneOf" | "anyOf" if error.context:
@@ -129,6 +128,17 @@ def _describe(document: Document, error: ValidationError) -> Iterator[Fault]:
             yield from (document.fault((*path, key), "is required") for key in wanted if key not in present)
         case _:
             yield document.fault(path, _describe_rule(error, path))
+
+
+def _describe_invalid_key(document: Document, error: ValidationError, path: DocumentPath) -> Fault:
+    """Return the fault of a key that breaks the rule for all keys of its mapping."""
+    key: Any = error.instance
+    rule: Any = error.schema
+    if "x-provider" in rule:
+        return _describe_unknown_key(document, key, path, _list_providers())
+    # The path of a fault would show the key, which can be a secret, so report the parent, with the line of the key.
+    line, parent = document.fault((*path, key), "").line, document.fault(path, "")
+    return Fault(parent.file, line, parent.key, f"a key must be {rule.get('x-pattern-name', 'valid')}")
 
 
 def _describe_unknown_key(document: Document, key: str, path: DocumentPath, known: Sequence[str]) -> Fault:

@@ -6,6 +6,7 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import final
 
 
@@ -54,11 +55,46 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A project API key, which signs participant tokens.  Its text form is `ma-<kid>-<project>-<secret>`."""
+    """A project API key, which signs participant tokens.  Its text form is `ma-<kid>-<project>-<secret>`.
+
+    The tokens of a disabled key are invalid.
+    """
 
     id: str
     project_id: str
     secret: Secret
+    disabled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderKey:
+    """A key with which the proxy authenticates at a provider.
+
+    Attributes:
+        name: Its name in records; unique among the keys that the server, or a project, has for a provider.
+        provider_ids: The provider's own ids of the key, such as api_key_id, which the provider's bills name.
+    """
+
+    name: str
+    secret: Secret
+    provider_ids: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectProvider:
+    """A project's own account at a provider.
+
+    Attributes:
+        keys: Its keys, at least one; the server's keys are not used for the project.
+        base_url: The address that its keys are used at, without a final slash; None for the server's.
+        region: The region of the host of `base_url`, None for a global one.
+        ca_file: A PEM file of certificate authorities to trust at `base_url`; None for those of the system.
+    """
+
+    keys: tuple[ProviderKey, ...]
+    base_url: str | None = None
+    region: str | None = None
+    ca_file: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +127,12 @@ class Project:
     """A project: the unit that owns tokens, provider objects and costs.
 
     Attributes:
-        api_keys: The keys that sign its participant tokens.
-        provider_keys: Its own provider keys by provider name; the server's keys are used for other providers.
+        api_keys: The keys that sign its participant tokens, disabled ones too.
+        providers: Its own accounts by provider name; the server's keys are used for other providers.
         models: The models that its callers may use.
+        surcharge_rate: The fraction of the provider's charge that is added for it; None for that of the server.
+        on_client_disconnect: `drain` or `cancel`; None for the server's setting.
+        labels: Names and values that each of its records has.
         allowed_objects: Ids of provider objects that were created outside the proxy and that it may refer to.
     """
 
@@ -101,8 +140,11 @@ class Project:
     name: str
     api_keys: tuple[ApiKey, ...] = ()
     members: tuple[Member, ...] = ()
-    provider_keys: Mapping[str, Secret] = field(default_factory=dict)
+    providers: Mapping[str, ProjectProvider] = field(default_factory=dict)
     models: ModelPatterns = field(default_factory=ModelPatterns)
+    surcharge_rate: Decimal | None = None
+    on_client_disconnect: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
     allowed_objects: frozenset[str] = frozenset()
 
 
@@ -151,6 +193,7 @@ class Caller:
         granted: The models that the credential allows.
         expires_at: When the credential expires, aware UTC; None if it has no `exp`.
         session: Set if the credential is a short-lived key for one realtime session.
+        labels: Names and values of the credential's own, which its records have.
     """
 
     project_id: str
@@ -165,3 +208,4 @@ class Caller:
     session: SessionGrant | None = None
     issuer: str | None = None
     oauth_user: OAuthUser | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)

@@ -282,7 +282,7 @@ def usable_model(context: RequestContext[Endpoint], model: str) -> bool:
 
 
 def _may_see_fine_tuned(project: Project, provider: str, model: str) -> bool:
-    if provider in project.provider_keys or model in project.allowed_objects:
+    if provider in project.providers or model in project.allowed_objects:
         return True
     patterns = [pattern for pattern in project.models.patterns or () if pattern.startswith(f"{provider}/{_FINE_TUNED}")]
     return allows(ModelPatterns(tuple(patterns)), provider, model)

@@ -76,7 +76,7 @@ class RequestContext(Generic[EndpointT]):
     @property
     def has_own_key(self) -> bool:
         """True if the project has its own key for the provider: then it shares no account with other projects."""
-        return self.provider.name in self.project.provider_keys
+        return self.provider.name in self.project.providers
 
     @property
     def query(self) -> str:

@@ -91,13 +91,13 @@ def project_access(snapshot: Snapshot, provider: Provider, project_id: str) -> P
     """
     settings = snapshot.settings.providers.get(provider.name)
     project = snapshot.projects.get(project_id)
-    own_key = project.provider_keys.get(provider.name) if project is not None else None
+    own = project.providers.get(provider.name) if project is not None else None
     if settings is None:
         raise ServiceError(
             f"this server has no key for {provider.name}; add providers.{provider.name} to its configuration",
             code="provider_not_configured",
         )
-    return _make_access(snapshot, provider, settings, settings.api_key if own_key is None else own_key)
+    return _make_access(snapshot, provider, settings, (settings.keys if own is None else own.keys)[0].secret)
 
 
 def deferred_access(snapshot: Snapshot, provider: Provider, project_id: str, key_id: str | None) -> ProviderAccess:
@@ -116,8 +116,13 @@ def deferred_access(snapshot: Snapshot, provider: Provider, project_id: str, key
         return access
     projects = snapshot.projects.values()
     keys = [
-        access.settings.api_key,
-        *(key for project in projects if (key := project.provider_keys.get(provider.name))),
+        *(key.secret for key in access.settings.keys),
+        *(
+            key.secret
+            for project in projects
+            if (own := project.providers.get(provider.name)) is not None
+            for key in own.keys
+        ),
     ]
     for key in keys:
         if fingerprint_key(key) == key_id:

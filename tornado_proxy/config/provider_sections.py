@@ -1,0 +1,115 @@
+"""Reads the members that providers of proxy.yaml and of a project have in common: address, certificates, keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from tornado_proxy.config.files import find_read_error, resolve_folder
+from tornado_proxy.config.findings import Findings
+from tornado_proxy.config.secrets import Secrets
+from tornado_proxy.domain.document import Document
+from tornado_proxy.domain.document import Path as DocumentPath
+from tornado_proxy.domain.identity import ProviderKey
+from tornado_proxy.providers.registry import PROVIDERS
+
+#: The name of the key that `api_key`, the short form of `keys`, states.
+DEFAULT_KEY_NAME = "default"
+
+#: Paths that follow a base URL, longest first.  Copied with it, each request would name its path twice.
+_ENDPOINTS = sorted(
+    {endpoint.path for provider in PROVIDERS for endpoint in provider.endpoints if "{" not in endpoint.path},
+    key=len,
+    reverse=True,
+)
+
+
+def check_provider(document: Document, section: Mapping[str, Any], path: DocumentPath, findings: Findings) -> None:
+    """Add faults of the provider at `path` that no schema can express."""
+    check_base_url(document, section.get("base_url"), (*path, "base_url"), findings)
+    _check_ca_file(document, section.get("ca_file"), (*path, "ca_file"), findings)
+    if "api_key" in section and "keys" in section:
+        findings.add(document, (*path, "keys"), "excludes api_key, its short form; remove one of them")
+    names: set[str] = set()
+    for index, key in enumerate(_list_keys(section)):
+        if isinstance(key, dict) and isinstance(name := key.get("name"), str):
+            if name in names:
+                findings.add(document, (*path, "keys", index, "name"), f"{name} is the name of another key; change one")
+            names.add(name)
+
+
+def check_equal_secrets(
+    document: Document, keys: tuple[ProviderKey, ...], path: DocumentPath, findings: Findings
+) -> None:
+    """Add a fault for a key of `keys` with the secret of another one: records could not tell them apart."""
+    first_uses: dict[str, str] = {}
+    for index, key in enumerate(keys):
+        first = first_uses.setdefault(key.secret.reveal(), key.name)
+        if first != key.name:
+            findings.add(document, (*path, "keys", index, "secret"), f"is the secret of key {first} too; remove one")
+
+
+def read_keys(section: Mapping[str, Any], path: DocumentPath, secrets: Secrets) -> tuple[ProviderKey, ...]:
+    """Return the keys of a checked provider at `path`, without those whose secret has a fault."""
+    if "api_key" in section:
+        return _make_keys([(DEFAULT_KEY_NAME, (*path, "api_key"), {})], secrets)
+    return _make_keys(
+        [
+            (key["name"], (*path, "keys", index, "secret"), key.get("provider_ids", {}))
+            for index, key in enumerate(_list_keys(section))
+        ],
+        secrets,
+    )
+
+
+def find_ca_file(document: Document, section: Mapping[str, Any]) -> str | None:
+    """Return the path of a provider's file of certificate authorities, None if it names none."""
+    name = section.get("ca_file")
+    return str(Path(document.file).parent / name) if isinstance(name, str) else None
+
+
+def normalize_base_url(url: str) -> str:
+    """Return a base URL in the form that paths are appended to."""
+    # OPENAI_BASE_URL and similar variables end with /v1; a provider's paths start with it.
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def check_base_url(document: Document, url: object, path: DocumentPath, findings: Findings) -> None:
+    """Add a fault if the URL at `path` is not one that paths of endpoints can be appended to."""
+    if not isinstance(url, str) or findings.has_fault(document, path):
+        return
+    # The message does not repeat the URL, because it can hold a password.
+    # urlsplit() raises ValueError for an invalid IPv6 address, and its `port` for a port that is not a number.
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not url.isascii() or not url.isprintable() or " " in url:
+        findings.add(document, path, "must be an http or https URL such as https://api.example.com")
+    elif "?" in url or "#" in url or "@" in parts.netloc:
+        findings.add(document, path, "must have no query, fragment or credentials")
+    else:
+        endpoint = next((known for known in _ENDPOINTS if parts.path.rstrip("/").endswith(known)), None)
+        if endpoint is not None:
+            findings.add(document, path, f"must end before the path of an endpoint; remove {endpoint}")
+
+
+def _check_ca_file(document: Document, name: object, path: DocumentPath, findings: Findings) -> None:
+    if not isinstance(name, str) or findings.has_fault(document, path):
+        return
+    file = Path(document.file).parent / name
+    problem = find_read_error(file)
+    if problem is not None:
+        findings.add(document, path, f"{resolve_folder(file)} {problem}")
+
+
+def _list_keys(section: Mapping[str, Any]) -> list[Any]:
+    keys = section.get("keys")
+    return keys if isinstance(keys, list) else []
+
+
+def _make_keys(listed: list[tuple[str, DocumentPath, Mapping[str, str]]], secrets: Secrets) -> tuple[ProviderKey, ...]:
+    return tuple(ProviderKey(name, secrets[path], ids) for name, path, ids in listed if path in secrets)
