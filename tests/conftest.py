@@ -7,6 +7,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from tornado.ioloop import IOLoop
 
+from tests.postgres_server import PostgresServer, running_postgres
+
 # Other load on the machine makes examples slow, which is no fault of the code under test.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
@@ -26,3 +28,11 @@ def io_loop() -> Iterator[IOLoop]:
     finally:
         asyncio.set_event_loop(None)
         loop.close(all_fds=True)
+
+
+# One server for all tests: initdb and the start take some seconds.
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """Run a server that all tests share, and no test stops."""
+    with running_postgres() as server:
+        yield server

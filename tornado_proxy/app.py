@@ -36,12 +36,14 @@ from tornado_proxy.gateway.recorder import Recorder, RecordListeners
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.http_server.fd_limits import FdLimitedServer, raise_fd_limit
 from tornado_proxy.http_server.server import ClientPortServer
-from tornado_proxy.ledger.backends import make_ledger
+from tornado_proxy.ledger.backends import make_backend, make_ledger
 from tornado_proxy.ledger.protocol import Ledger
 from tornado_proxy.metering.deferred_settlement import DeferredSettlement
 from tornado_proxy.observability import metrics
 from tornado_proxy.providers.registry import PROVIDERS
 from tornado_proxy.snapshot import Snapshot, SnapshotHolder
+from tornado_proxy.state.store import StateStore
+from tornado_proxy.state.watcher import StateWatcher
 from tornado_proxy.upstream.http.client import UpstreamClient
 
 _log = logging.getLogger(__name__)
@@ -67,7 +69,10 @@ class Server:
         self._snapshots = SnapshotHolder(config, first)
         self._services: Services | None = None
         self._servers: list[HTTPServer] = []
-        self._settlement_task: asyncio.Task[None] | None = None
+        # fsync: a change is rare, and a revoked key must not be valid again after a loss of power.
+        store = StateStore(make_backend(first.settings.ledger.address, fsync=True))
+        self._state = StateWatcher(store, self._snapshots.set_state)
+        self._background: list[asyncio.Task[None]] = []
         self._stopped = asyncio.Event()
         self._second_signal = asyncio.Event()
         self._reloading = asyncio.Lock()
@@ -78,17 +83,18 @@ class Server:
         """Open the ledger, then the client port and the admin port.
 
         Raises:
-            LedgerUnavailable: the ledger cannot be opened.
+            LedgerUnavailable: the ledger cannot be opened, or the state in its database not be read.
             ListenError: a port cannot be bound.
         """
         raise_fd_limit()
         settings = self._snapshots.current.settings
         ledger = make_ledger(settings.ledger.address, fsync=settings.ledger.fsync)
         await ledger.open()
+        await self._state.open()
         upstream = UpstreamClient(force_instance=True)
         settler = DeferredSettlement(self._snapshots, upstream, ledger)
         services = self._services = self._build_services(ledger, upstream, settler)
-        self._settlement_task = tasks.spawn(settler.run(), "settlement")
+        self._background = [tasks.spawn(settler.run(), "settlement"), tasks.spawn(self._state.run(), "state")]
         handler_arguments = {"services": services}
         start_paths = list_start_paths(PROVIDERS)
         rules = [
@@ -190,8 +196,9 @@ class Server:
             for server in self._servers:
                 server.stop()
                 await server.close_all_connections()
-            if self._settlement_task is not None:
-                self._settlement_task.cancel()
+            for task in self._background:
+                task.cancel()
+            await self._state.close()
             services.upstream.close()
             await services.ledger.close()
             _log.info("stopped")

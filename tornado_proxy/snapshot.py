@@ -1,13 +1,13 @@
-"""One generation of the configuration: settings, projects, routes and prices that belong together.
+"""One generation of the configuration: settings, projects, routes and prices that belong together, and the state.
 
-A request reads `holder.current` once and keeps that snapshot to its end.  A reload replaces one reference, so that no
-request sees parts of two configurations, and no lock is needed.
+A request reads `holder.current` once and keeps that snapshot to its end.  A reload, and a change of the state, replace
+one reference, so that no request sees parts of two configurations, and no lock is needed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tornado_proxy.auth.authenticator import Authenticator
@@ -15,6 +15,7 @@ from tornado_proxy.config.loading import load_settings
 from tornado_proxy.config.settings import Settings, find_restart_settings
 from tornado_proxy.domain.errors import ConfigError, Fault
 from tornado_proxy.domain.identity import Project
+from tornado_proxy.domain.state import State
 from tornado_proxy.observability import logs, metrics
 from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
 from tornado_proxy.providers.contract import ProviderOptions
@@ -34,6 +35,7 @@ class Snapshot:
             removed key ends its tokens at once.
         tariffs: The prices and the surcharge of each provider, by its name.
         redaction: Masks every provider key of the configuration.
+        state: The state, which changes without a reload; SnapshotHolder puts it in.
     """
 
     generation: int
@@ -44,6 +46,7 @@ class Snapshot:
     prices: PriceBook
     tariffs: Mapping[str, Tariff]
     redaction: Redaction
+    state: State = field(default_factory=State)
 
 
 def build(path: Path, generation: int) -> Snapshot:
@@ -84,6 +87,11 @@ def _make_redaction(settings: Settings, projects: Iterable[Project]) -> Redactio
     return Redaction([key.secret for keys in (*servers, *own) for key in keys])
 
 
+def _with_state(snapshot: Snapshot, state: State) -> Snapshot:
+    """Return the snapshot with a state, and with everything that is made of both."""
+    return replace(snapshot, state=state, authenticator=snapshot.authenticator.with_access_keys(state.access_keys))
+
+
 class SnapshotHolder:
     """Holds the active snapshot."""
 
@@ -103,8 +111,12 @@ class SnapshotHolder:
         if changed:
             rule = "changed, and needs a restart; restart the server, or restore the value"
             raise ConfigError([Fault(str(self.path), 0, key, rule) for key in changed])
-        self.current = new
-        self._announce(new)
+        self.current = _with_state(new, self.current.state)
+        self._announce(self.current)
+
+    def set_state(self, state: State) -> None:
+        """Make a snapshot with another state the active one."""
+        self.current = _with_state(self.current, state)
 
     @staticmethod
     def _announce(snapshot: Snapshot) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.ledger.sample_records import make_record
-from tests.postgres_server import PostgresServer, running_postgres
+from tests.postgres_server import PostgresServer
 from tornado_proxy.domain.ledger_address import LedgerAddress, PostgresAddress
 from tornado_proxy.domain.record import RequestIntent, RequestRecord
 from tornado_proxy.ledger.backends import make_backend, make_ledger
@@ -62,14 +62,6 @@ async def open_ledger(make: Make, records: Sequence[RequestRecord]) -> AsyncIter
         yield ledger
     finally:
         await ledger.close()
-
-
-# One server for all tests: initdb and the start take some seconds.
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    """Run a server that all tests share, and no test stops."""
-    with running_postgres() as server:
-        yield server
 
 
 @pytest.fixture

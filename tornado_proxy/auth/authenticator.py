@@ -6,16 +6,17 @@ token's times are checked at each use.
 
 from __future__ import annotations
 
-import hashlib
+import copy
 from collections import OrderedDict
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime
 
-from tornado_proxy.auth import participant, session_key
+from tornado_proxy.auth import access_key, participant, session_key
 from tornado_proxy.auth.credentials import require_project
 from tornado_proxy.auth.participant import VerifiedToken
 from tornado_proxy.domain.errors import NotAuthenticated
 from tornado_proxy.domain.identity import ApiKey, Caller, Project, SessionGrant
+from tornado_proxy.domain.state import AccessKey
 
 #: Tokens in the cache; the least recently used one is dropped first.  One entry takes about 1 KB.
 MAX_CACHED_TOKENS = 4096
@@ -31,6 +32,8 @@ class Authenticator:
         self._keys: dict[str, ApiKey] = {
             key.id: key for project in projects for key in project.api_keys if not key.disabled
         }
+        self._projects = frozenset(project.id for project in projects)
+        self._access_keys: Mapping[bytes, AccessKey] = {}
         #: Keyed by a hash of the whole token: the first characters of all JWTs are equal, and a token is a secret.
         self._verified: OrderedDict[bytes, VerifiedToken] = OrderedDict()
 
@@ -39,13 +42,19 @@ class Authenticator:
         """The number of tokens in the cache."""
         return len(self._verified)
 
+    def with_access_keys(self, keys: Mapping[bytes, AccessKey]) -> Authenticator:
+        """Return an authenticator with these access keys, by digest, and the same verified tokens."""
+        other = copy.copy(self)
+        other._access_keys = {digest: key for digest, key in keys.items() if key.project_id in self._projects}
+        return other
+
     def authenticate(
         self, token: str, now: datetime, *, session_keys: bool = False, stated_projects: Sequence[str] = ()
     ) -> Caller | Awaitable[Caller]:
         """Return the caller that `token` identifies; an awaitable if an identity provider must be asked.
 
         Args:
-            token: A participant token or a session key.
+            token: A participant token, an access key or a session key.
             now: The time to check the token against, aware UTC.
             session_keys: True if the endpoint accepts session keys.
             stated_projects: The project ids that the request states, in lower case.
@@ -59,10 +68,14 @@ class Authenticator:
         return caller
 
     def _identify(self, token: str, now: datetime, *, session_keys: bool) -> Caller:
+        digest = access_key.compute_digest(token)
+        # Before its form decides: an access key that was imported can have any form.
+        if (key := self._access_keys.get(digest)) is not None:
+            return access_key.identify(key, digest, now)
+        if token.startswith(access_key.PREFIX):
+            raise NotAuthenticated("access key is unknown or was revoked; ask the project's admin for a new one")
         if token.startswith(session_key.PREFIX):
             return session_key.open_key(token, self._keys, now, accepted=session_keys)
-        # "surrogatepass": a str can hold lone surrogates, which UTF-8 cannot encode.
-        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         verified = self._verified.get(digest)
         if verified is None:
             verified = participant.verify(token, self._keys, now)

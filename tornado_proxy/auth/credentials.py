@@ -6,12 +6,10 @@ import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from tornado_proxy.auth.access_key import PREFIX as ACCESS_KEY_PREFIX
 from tornado_proxy.auth.session_key import PREFIX as SESSION_KEY_PREFIX
 from tornado_proxy.auth.unverified_token import is_jwt
 from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
-
-#: The start of access keys, which users create for programs.  The bearer of a local proxy starts with `tpl_`.
-ACCESS_KEY_PREFIX = "tp_"
 
 #: The header (lower case), and the start of the subprotocol, that name the project of a request.
 PROJECT_HEADER = "meshagent-project-id"

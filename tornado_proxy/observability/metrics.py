@@ -89,4 +89,6 @@ TASK_FAILURES = Counter("llm_proxy_task_failures_total", "Background tasks that 
 LEDGER_HEALTHY = Gauge("llm_proxy_ledger_healthy", "1 if the ledger can be written, 0 while new requests get 503")
 LEDGER_PENDING = Gauge("llm_proxy_ledger_pending", "Ledger writes that wait for a commit")
 CONFIG_GENERATION = Gauge("llm_proxy_config_generation", "Generation of the active configuration")
+STATE_GENERATION = Gauge("llm_proxy_state_generation", "Number of the last change of the state that is in effect here")
+STATE_READ_FAILURES = Counter("llm_proxy_state_read_failures_total", "Polls that could not read the state")
 CONFIG_RELOAD_FAILED = Gauge("llm_proxy_config_reload_failed", "1 if the last reload failed")

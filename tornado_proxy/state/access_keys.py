@@ -1,0 +1,99 @@
+"""The changes of access keys: create, import, rotate, revoke.  For the command line and for the admin port."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from tornado_proxy.auth import access_key
+from tornado_proxy.domain.identity import ModelPatterns, Secret
+from tornado_proxy.domain.state import AccessKey, KeySecret
+from tornado_proxy.state import access_key_table
+from tornado_proxy.state.store import StateStore
+
+#: Random bytes of an id.
+_ID_BYTES = 12
+
+
+@dataclass(frozen=True, slots=True)
+class KeySettings:
+    """What the operator decides about a new access key; see AccessKey."""
+
+    name: str
+    project_id: str
+    participant: str | None = None
+    models: ModelPatterns = field(default_factory=ModelPatterns)
+    expires_at: datetime | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def create(store: StateStore, actor: str, settings: KeySettings) -> tuple[AccessKey, Secret]:
+    """Create a key; return it and its secret, which is stored nowhere."""
+    secret = access_key.generate()
+    key = _make_key(settings, access_key.compute_digest(secret.reveal()))
+    with store.change(actor, "access key created", key.id) as db:
+        access_key_table.insert(db, key)
+    return key, secret
+
+
+def import_digest(store: StateStore, actor: str, settings: KeySettings, digest: bytes) -> AccessKey:
+    """Create a key whose secret was made elsewhere, by the SHA-256 of the secret's text.
+
+    Raises:
+        BadRequest: there is a key with this secret.
+    """
+    key = _make_key(settings, digest)
+    with store.change(actor, "access key imported", key.id) as db:
+        access_key_table.insert(db, key)
+    return key
+
+
+def rotate(store: StateStore, actor: str, key_id: str, grace: timedelta) -> tuple[AccessKey, Secret]:
+    """Give a key another secret; return the key and the secret, which is stored nowhere.
+
+    The secret before it is valid for `grace` from now, an older one no longer.
+
+    Raises:
+        NotFound: there is no such key.
+        BadRequest: the key was revoked.
+    """
+    secret = access_key.generate()
+    with store.change(actor, "access key rotated", key_id) as db:
+        access_key_table.rotate(db, key_id, access_key.compute_digest(secret.reveal()), datetime.now(UTC) + grace)
+        key = access_key_table.find(db, key_id)
+    return key, secret
+
+
+def revoke(store: StateStore, actor: str, key_id: str) -> AccessKey:
+    """Revoke a key and return it.
+
+    Raises:
+        NotFound: there is no such key.
+        BadRequest: the key was revoked already.
+    """
+    with store.change(actor, "access key revoked", key_id) as db:
+        access_key_table.revoke(db, key_id, datetime.now(UTC))
+        key = access_key_table.find(db, key_id)
+    return key
+
+
+def list_keys(store: StateStore) -> list[AccessKey]:
+    """Return all keys, revoked ones included, oldest first."""
+    with store.reading() as db:
+        return access_key_table.read_all(db)
+
+
+def _make_key(settings: KeySettings, digest: bytes) -> AccessKey:
+    return AccessKey(
+        id=f"ak_{os.urandom(_ID_BYTES).hex()}",
+        name=settings.name,
+        project_id=settings.project_id,
+        participant=settings.participant,
+        models=settings.models,
+        expires_at=settings.expires_at,
+        labels=settings.labels,
+        created_at=datetime.now(UTC),
+        secrets=(KeySecret(digest),),
+    )
