@@ -6,6 +6,7 @@ one reference, so that no request sees parts of two configurations, and no lock 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +37,7 @@ class Snapshot:
         tariffs: The prices and the surcharge of each provider, by its name.
         redaction: Masks every provider key of the configuration.
         state: The state, which changes without a reload; SnapshotHolder puts it in.
+        own_keys: Project id and provider of the projects' providers whose keys one project alone uses.
     """
 
     generation: int
@@ -47,6 +49,28 @@ class Snapshot:
     tariffs: Mapping[str, Tariff]
     redaction: Redaction
     state: State = field(default_factory=State)
+    own_keys: frozenset[tuple[str, str]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Find the providers at which no key of a project is one of the server or of another project."""
+        servers = (provider.keys for provider in self.settings.providers.values())
+        own = {
+            (project.id, name): {key.secret.reveal() for key in provider.keys}
+            for project in self.projects.values()
+            for name, provider in project.providers.items()
+        }
+        uses = Counter(secret for secrets in own.values() for secret in secrets)
+        uses.update({key.secret.reveal() for keys in servers for key in keys})
+        alone = frozenset(at for at, secrets in own.items() if all(uses[secret] == 1 for secret in secrets))
+        object.__setattr__(self, "own_keys", alone)
+
+    def has_own_key(self, project_id: str, provider: str) -> bool:
+        """Return True if a project's requests to a provider use a key that is its own.
+
+        Then it shares the provider's account with no other project: it may see the account's objects, fine-tuned models
+        and quota.
+        """
+        return (project_id, provider) in self.own_keys
 
 
 def build(path: Path, generation: int) -> Snapshot:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tests import harness
-from tests.gateway.fakes import Gateway, make_snapshot, request_head
+from tests.gateway.fakes import Gateway, make_project, make_snapshot, own_keys, request_head
 from tornado_proxy.gateway.context import RequestHead, new_request_id
 
 
@@ -29,6 +29,29 @@ def test_query_is_raw_and_without_its_question_mark(target: str, query: str) -> 
     context = gateway.admission.authenticate(gateway.snapshot, request_head(target, method="GET"))
 
     assert context.query == query
+
+
+OWN = "sk-own"
+
+
+@pytest.mark.parametrize(
+    ("key", "other_key", "own"),
+    [
+        pytest.param(None, None, False, id="the server's"),
+        pytest.param(OWN, None, True, id="the project's"),
+        pytest.param(OWN, "sk-other", True, id="each project has one"),
+        pytest.param(OWN, OWN, False, id="two projects have the same one"),
+        pytest.param(harness.OPENAI_KEY, None, False, id="the project's is the server's"),
+    ],
+)
+def test_key_is_a_project_s_own_if_neither_the_server_nor_another_project_uses_it(
+    key: str | None, other_key: str | None, own: bool
+) -> None:
+    first, other = ({} if each is None else own_keys(openai=each) for each in (key, other_key))
+    projects = [make_project(providers=first), make_project(id=harness.OTHER_PROJECT, providers=other)]
+    gateway = Gateway(make_snapshot(projects=projects))
+
+    assert gateway.admission.authenticate(gateway.snapshot, request_head()).has_own_key is own
 
 
 def test_token_is_not_shown_by_the_context() -> None:

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from tornado_proxy.domain.errors import BadRequest, CallerError, MethodNotAllowed, NotFound
 from tornado_proxy.providers.anthropic.provider import ANTHROPIC
-from tornado_proxy.providers.contract import OwnedObject
 from tornado_proxy.providers.openai.provider import OPENAI
+from tornado_proxy.providers.owned_objects import OwnedObject
 from tornado_proxy.providers.route_table import RouteTable
 
 TABLE = RouteTable((OPENAI, ANTHROPIC))

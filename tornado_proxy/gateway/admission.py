@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from tornado_proxy.auth.credentials import find_token, find_websocket_token, list_stated_projects
 from tornado_proxy.auth.permissions import allows, require_model
 from tornado_proxy.domain.errors import BadRequest, BodyTooLarge, ModelNotPriced, NotFound, RequestError
-from tornado_proxy.domain.identity import Caller, ModelPatterns, Project
+from tornado_proxy.domain.identity import Caller, ModelPatterns
 from tornado_proxy.domain.record import RequestIntent
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.units import MIB
@@ -32,13 +32,11 @@ from tornado_proxy.providers.contract import (
     ClientFrame,
     Endpoint,
     HttpEndpoint,
-    ModelObject,
-    OwnedList,
-    OwnedObject,
     ParsedRequest,
     SocketReader,
     WebSocketEndpoint,
 )
+from tornado_proxy.providers.owned_objects import ModelObject, OwnedList, OwnedObject
 from tornado_proxy.providers.route_table import EndpointT, Match
 from tornado_proxy.snapshot import Snapshot
 from tornado_proxy.upstream.credentials import (
@@ -272,7 +270,7 @@ def usable_model(context: RequestContext[Endpoint], model: str) -> bool:
     as such: by a pattern for fine-tuned models or in its allowed_objects.
     """
     provider = context.provider.name
-    if model.startswith(_FINE_TUNED) and not _may_see_fine_tuned(context.project, provider, model):
+    if model.startswith(_FINE_TUNED) and not _may_see_fine_tuned(context, model):
         return False
     return (
         context.snapshot.prices.resolve(provider, model) is not None
@@ -281,8 +279,9 @@ def usable_model(context: RequestContext[Endpoint], model: str) -> bool:
     )
 
 
-def _may_see_fine_tuned(project: Project, provider: str, model: str) -> bool:
-    if provider in project.providers or model in project.allowed_objects:
+def _may_see_fine_tuned(context: RequestContext[Endpoint], model: str) -> bool:
+    project, provider = context.project, context.provider.name
+    if context.has_own_key or model in project.allowed_objects:
         return True
     patterns = [pattern for pattern in project.models.patterns or () if pattern.startswith(f"{provider}/{_FINE_TUNED}")]
     return allows(ModelPatterns(tuple(patterns)), provider, model)

@@ -75,8 +75,8 @@ class RequestContext(Generic[EndpointT]):
 
     @property
     def has_own_key(self) -> bool:
-        """True if the project has its own key for the provider: then it shares no account with other projects."""
-        return self.provider.name in self.project.providers
+        """True if the project's key for the provider is its own (Snapshot.has_own_key)."""
+        return self.snapshot.has_own_key(self.project.id, self.provider.name)
 
     @property
     def query(self) -> str:

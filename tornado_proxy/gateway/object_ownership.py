@@ -16,7 +16,8 @@ from urllib.parse import parse_qsl
 
 from tornado_proxy.domain.errors import NotFound
 from tornado_proxy.gateway.context import RequestContext
-from tornado_proxy.providers.contract import Endpoint, HttpEndpoint, OwnedList
+from tornado_proxy.providers.contract import Endpoint, HttpEndpoint
+from tornado_proxy.providers.owned_objects import OwnedList
 
 #: Owners kept in memory.  They bridge the commit delay of the ledger, far below a second; 10,000 take some 2 MB.
 MAX_REMEMBERED = 10_000

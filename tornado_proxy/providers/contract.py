@@ -23,6 +23,7 @@ from tornado_proxy.domain.identity import Secret
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import UsageReport
 from tornado_proxy.providers.conventions import ExampleRequest, PriceListConvention, SdkVariables, WebSocketConvention
+from tornado_proxy.providers.owned_objects import ModelList, ModelObject, OwnedList, OwnedObject
 from tornado_proxy.providers.shared.body_walk import MemberRules
 from tornado_proxy.providers.shared.free_reader import FreeReader
 
@@ -145,28 +146,6 @@ class DeferredUsage:
 
 
 @dataclass(frozen=True, slots=True)
-class OwnedObject:
-    """The `{id}` of the path must be an object of the caller's project."""
-
-
-@dataclass(frozen=True, slots=True)
-class OwnedList:
-    """The response lists objects; the caller sees those that its project created with requests to `created_by`."""
-
-    created_by: str
-
-
-@dataclass(frozen=True, slots=True)
-class ModelList:
-    """The response lists models; the caller sees those that it may use."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelObject:
-    """The `{id}` of the path is a model that the caller must be able to use."""
-
-
-@dataclass(frozen=True, slots=True)
 class ClientFrame:
     """The request in one WebSocket frame of a client.  `spends` and `references` are admitted before it is sent on.
 
@@ -222,7 +201,17 @@ class SessionChanged:
     spends: tuple[Spend, ...]
 
 
-SocketEvent = WorkStarted | WorkRejected | UsageReported | SessionChanged
+@dataclass(frozen=True, slots=True)
+class QuotaStated:
+    """The frame states the quota of the provider account, which is for the clients of a project with its own key only.
+
+    `rest` is the frame without the quota, for all other clients; None if it says nothing else.
+    """
+
+    rest: str | None = None
+
+
+SocketEvent = WorkStarted | WorkRejected | UsageReported | SessionChanged | QuotaStated
 
 
 class SocketReader(Protocol):

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from tests import harness, virtual_time
-from tests.gateway.fakes import FakeSocket, Gateway, make_project, make_snapshot
+from tests.gateway.fakes import FakeSocket, Gateway, make_project, make_snapshot, own_keys
 from tests.gateway.realtime.sessions import (
     CREATE,
     PING,
+    REALTIME,
     SESSION_ID,
     Act,
     Session,
@@ -57,6 +58,50 @@ def test_frames_pass_unchanged_in_both_directions(gateway: Gateway) -> None:
     assert session.socket.sent == [PING, CLEAR]
     assert session.client.received == ['{"type": "unknown"}', b"\xff"]
     assert session.records == []
+
+
+LIMITS = '{"type":"rate_limits.updated","rate_limits":[{"name":"tokens","limit":15000000,"remaining":14999000}]}'
+CODEX_LIMITS = '{"type":"codex.rate_limits","rate_limits":{"primary":{"used_percent":40.0}}}'
+LIMITED = '{"type": "error", "status": 429, "error": {}, "headers": {"x-ratelimit-remaining-tokens": "0", "a": "b"}}'
+
+
+@pytest.mark.parametrize(
+    ("target", "frames", "shared"),
+    [
+        pytest.param(REALTIME, [created(), LIMITS, done(), LIMITS], [created(), done()], id="realtime"),
+        pytest.param(REALTIME, [LIMITS.encode(), PING], [PING], id="binary"),
+        pytest.param("/openai/v1/responses", [CODEX_LIMITS, PING], [PING], id="responses"),
+        pytest.param(
+            "/openai/v1/responses",
+            [LIMITED],
+            ['{"type":"error","status":429,"error":{},"headers":{"a":"b"}}'],
+            id="error of responses",
+        ),
+    ],
+)
+def test_quota_of_the_account_reaches_only_clients_of_a_project_s_own_key(
+    target: str, frames: list[str | bytes], shared: list[str | bytes]
+) -> None:
+    async def act(session: Session) -> None:
+        await session.from_provider(*frames)
+        session.socket.end()
+
+    own_key = make_project(providers=own_keys(openai="sk-own"))
+    for project, expected in ((own_key, frames), (make_project(), shared)):
+        session = play(Gateway(make_snapshot(projects=[project])), act, target)
+        assert session.client.received == expected
+
+
+def test_session_that_drains_ends_at_a_quota_that_its_client_does_not_get(gateway: Gateway) -> None:
+    async def act(session: Session) -> None:
+        await request_work(session)
+        session.relay.drain()
+        await session.from_provider(done(), LIMITS)
+
+    session = play(gateway, act)
+
+    assert session.client.received == [*WORK, done()]
+    assert [record.basis for record in session.records] == [Basis.REPORTED]
 
 
 def test_requested_response_is_one_record_of_the_session(gateway: Gateway) -> None:

@@ -24,7 +24,8 @@ from tornado_proxy.domain.errors import (
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.providers.anthropic.errors import error_body
 from tornado_proxy.providers.anthropic.provider import ANTHROPIC
-from tornado_proxy.providers.contract import HttpEndpoint, OwnedObject
+from tornado_proxy.providers.contract import HttpEndpoint
+from tornado_proxy.providers.owned_objects import OwnedObject
 from tornado_proxy.providers.route_table import RouteTable
 
 

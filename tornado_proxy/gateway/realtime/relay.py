@@ -38,7 +38,7 @@ from tornado_proxy.domain.record import Outcome, RequestIntent
 from tornado_proxy.gateway.admission import AdmittedSession
 from tornado_proxy.gateway.realtime.meter import SessionRecorder
 from tornado_proxy.gateway.services import Services
-from tornado_proxy.providers.contract import ClientFrame, SessionChanged, SocketEvent
+from tornado_proxy.providers.contract import ClientFrame, QuotaStated, SessionChanged, SocketEvent
 from tornado_proxy.upstream.websocket.connection import Closed
 from tornado_proxy.upstream.websocket.frame_sender import Wait
 from tornado_proxy.wire.close_reason import cut_close_reason
@@ -170,7 +170,7 @@ class WebSocketRelay:
         if wait is not None:
             return self._forward_after(wait, events, message)
         self._check_prices(events)
-        return self._forward(message)
+        return self._forward(self._without_quota(message, events))
 
     def client_left(self, code: int | None, reason: str | None) -> None:
         """Called when the client's connection has closed."""
@@ -221,14 +221,20 @@ class WebSocketRelay:
     async def _forward_after(self, metered: Wait, events: tuple[SocketEvent, ...], message: str | bytes) -> None:
         await metered
         self._check_prices(events)
-        wait = self._forward(message)
+        wait = self._forward(self._without_quota(message, events))
         if wait is not None:
             await wait
 
-    def _forward(self, message: str | bytes) -> Wait | None:
+    def _without_quota(self, message: str | bytes, events: tuple[SocketEvent, ...]) -> str | bytes | None:
+        """Return the frame that the client may see, None if it must not see the frame at all."""
+        if self._session.context.has_own_key:
+            return message
+        return next((event.rest for event in events if isinstance(event, QuotaStated)), message)
+
+    def _forward(self, message: str | bytes | None) -> Wait | None:
         if self._state is SessionState.CLOSING:
             return None
-        wait = self._to_client(self._redaction.frame(message))
+        wait = None if message is None else self._to_client(self._redaction.frame(message))
         if self._state is not SessionState.OPEN and not self._meter.working:
             drained = self._state is SessionState.DRAINING
             self.end(Outcome.SHUTDOWN if drained else Outcome.CLIENT_CLOSED)

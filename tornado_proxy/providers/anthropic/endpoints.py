@@ -6,7 +6,8 @@ from tornado_proxy.providers.anthropic.batches.endpoint import BATCH_ENDPOINTS
 from tornado_proxy.providers.anthropic.complete import COMPLETE_ENDPOINTS
 from tornado_proxy.providers.anthropic.count_tokens import COUNT_ENDPOINTS
 from tornado_proxy.providers.anthropic.messages.endpoint import MESSAGE_ENDPOINTS
-from tornado_proxy.providers.contract import HttpEndpoint, ModelList, ModelObject
+from tornado_proxy.providers.contract import HttpEndpoint
+from tornado_proxy.providers.owned_objects import ModelList, ModelObject
 
 ANTHROPIC_ENDPOINTS = (
     *MESSAGE_ENDPOINTS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tornado_proxy.providers.contract import Endpoint, HttpEndpoint, ModelList, ModelObject
+from tornado_proxy.providers.contract import Endpoint, HttpEndpoint
 from tornado_proxy.providers.openai.audio.endpoints import audio_endpoints
 from tornado_proxy.providers.openai.chat.endpoint import CHAT_ENDPOINTS
 from tornado_proxy.providers.openai.embeddings import EMBEDDING_ENDPOINTS
@@ -12,6 +12,7 @@ from tornado_proxy.providers.openai.realtime.translation import TRANSLATION_SOCK
 from tornado_proxy.providers.openai.realtime.websocket import REALTIME_SOCKET
 from tornado_proxy.providers.openai.responses.endpoint import RESPONSE_ENDPOINTS
 from tornado_proxy.providers.openai.responses.websocket import RESPONSES_SOCKET
+from tornado_proxy.providers.owned_objects import ModelList, ModelObject
 
 
 def openai_endpoints(*, exact_speech: bool = True) -> tuple[Endpoint, ...]:

@@ -15,6 +15,7 @@ from tornado_proxy.providers.conventions import (
 from tornado_proxy.providers.openai.endpoints import OPENAI_ENDPOINTS, openai_endpoints
 from tornado_proxy.providers.openai.errors import error_body
 from tornado_proxy.providers.openai.request_members import RULES
+from tornado_proxy.providers.openai.shared.quota import QUOTA_PREFIXES
 
 
 def _key_headers(key: Secret) -> Mapping[str, Secret]:
@@ -64,7 +65,7 @@ OPENAI = Provider(
     # These choose the account that OpenAI bills.  The provider key alone decides that, so a client's are dropped.
     withheld_headers=frozenset({"openai-organization", "openai-project"}),
     account_headers=frozenset({"openai-organization", "openai-project"}),
-    quota_prefixes=("x-ratelimit-",),  # OpenAI guide "Rate limits", "Rate limits in headers"
+    quota_prefixes=QUOTA_PREFIXES,
     websocket=WebSocketConvention(
         # The subprotocols of OpenAI's own browser example (guide "Realtime API with WebSocket").
         token_prefix="openai-insecure-api-key.",  # noqa: S106  # a prefix, no secret

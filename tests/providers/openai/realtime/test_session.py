@@ -12,7 +12,7 @@ from tests.providers.openai.reports import REALTIME_USAGE, amounts
 from tests.providers.reading import reports_of
 from tests.providers.recorded import exchange, expected_lines, lines
 from tornado_proxy.domain.usage import Basis, Meter
-from tornado_proxy.providers.contract import SocketEvent, UsageReported
+from tornado_proxy.providers.contract import QuotaStated, SocketEvent, UsageReported
 from tornado_proxy.providers.openai.realtime.session import RealtimeSession
 
 
@@ -228,9 +228,22 @@ def test_the_type_of_an_event_can_follow_other_members():
     assert report.object_id == "r"
 
 
-@pytest.mark.parametrize("frame", ["[1]", "rubbish", '{"type":1}', '{"a":1,"type":"rate_limits.updated"}', b"\xff"])
+@pytest.mark.parametrize("frame", ["[1]", "rubbish", '{"type":1}', '{"a":1,"type":"item.unknown"}', b"\xff"])
 def test_frames_without_a_known_event_are_ignored(frame):
     assert RealtimeSession("m").feed_server_event(frame) == ()
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pytest.param('{"type":"rate_limits.updated","event_id":"e","rate_limits":[]}', id="type first"),
+        pytest.param('{"event_id":"e","type":"rate_limits.updated","rate_limits":[]}', id="id first"),
+        pytest.param(b'{"a":1,"type":"rate_limits.updated"}', id="another member first, binary"),
+        pytest.param('{"type":"rate_limits.updated","rate_limits":', id="no JSON"),
+    ],
+)
+def test_quota_of_the_account_is_an_event_wherever_the_type_is(frame):
+    assert RealtimeSession("m").feed_server_event(frame) == (QuotaStated(),)
 
 
 def test_deltas_are_counted_with_any_member_order_until_the_response_ends():

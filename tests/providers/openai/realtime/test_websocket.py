@@ -7,7 +7,7 @@ import pytest
 from tests.providers.reading import reports_of
 from tornado_proxy.domain.errors import BadRequest, ModelNotPriced
 from tornado_proxy.domain.usage import Basis
-from tornado_proxy.providers.contract import SessionChanged, WorkRejected, WorkStarted
+from tornado_proxy.providers.contract import QuotaStated, SessionChanged, WorkRejected, WorkStarted
 from tornado_proxy.providers.openai.realtime.websocket import open_realtime
 
 
@@ -108,7 +108,7 @@ def test_an_error_event_is_rejected_work() -> None:
     reader = open_realtime("model=gpt-realtime", ())
 
     assert reader.feed_server_frame(event("error", error={"message": "no"})) == (WorkRejected(),)
-    assert reader.feed_server_frame(event("rate_limits.updated")) == ()
+    assert reader.feed_server_frame(event("rate_limits.updated")) == (QuotaStated(),)
 
 
 def test_only_a_request_for_a_response_has_facts() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.providers.reading import reports_of
 from tornado_proxy.domain.errors import InvalidBody, ModelNotPriced
 from tornado_proxy.domain.usage import Basis, Meter
-from tornado_proxy.providers.contract import UsageReported, WorkRejected, WorkStarted
+from tornado_proxy.providers.contract import QuotaStated, UsageReported, WorkRejected, WorkStarted
 from tornado_proxy.providers.openai.responses.websocket import ResponsesSocketReader, open_responses
 
 CREATE = {"type": "response.create", "model": "gpt-5.4", "input": "hi", "service_tier": "flex"}
@@ -199,6 +199,32 @@ def test_client_error_rejects_the_request_behind_a_response_that_runs() -> None:
 
     assert reader.feed_server_frame('{"type":"error","status":400,"error":{}}') == (WorkRejected(),)
     assert reader.working
+
+
+def test_quota_of_the_account_is_an_event_of_its_own() -> None:
+    reader = reader_of({"type": "response.create", "model": "gpt-5.4", "input": "hi"})
+
+    assert reader.feed_server_frame('{"type":"codex.rate_limits","rate_limits":{}}') == (QuotaStated(),)
+    assert reader.feed_server_frame('{"rate_limits":{},"type":"codex.rate_limits"}') == (QuotaStated(),)
+
+
+def test_error_keeps_its_other_headers_without_the_quota() -> None:
+    reader = reader_of({"type": "response.create", "model": "gpt-5.4", "input": "hi"})
+    headers = '"headers":{"x-codex-primary-used-percent":"73.0","X-RateLimit-Remaining-Tokens":5,"retry-after":"2"}'
+
+    quota, rejected = reader.feed_server_frame('{"type":"error","status":429,"error":{"code":"x"},' + headers + "}")
+
+    assert quota == QuotaStated('{"type":"error","status":429,"error":{"code":"x"},"headers":{"retry-after":"2"}}')
+    assert rejected == WorkRejected()
+
+
+@pytest.mark.parametrize("headers", ['{"retry-after":"2"}', "{}", "null", "[]", "5"])
+def test_error_without_a_quota_is_no_quota(headers: str) -> None:
+    frame = '{"type":"error","status":429,"error":{},"headers":' + headers + "}"
+
+    assert reader_of({"type": "response.create", "model": "gpt-5.4", "input": "hi"}).feed_server_frame(frame) == (
+        WorkRejected(),
+    )
 
 
 def test_response_is_reported_once() -> None:

@@ -24,14 +24,13 @@ from tornado_proxy.providers.anthropic.messages.request import MEMBERS, read_fac
 from tornado_proxy.providers.contract import (
     DeferredUsage,
     HttpEndpoint,
-    OwnedList,
-    OwnedObject,
     ParsedRequest,
     RequestView,
     ResponseEdits,
     ResponseHead,
     UsageReader,
 )
+from tornado_proxy.providers.owned_objects import OwnedList, OwnedObject
 from tornado_proxy.providers.shared.body_reader import BodyReader
 from tornado_proxy.providers.shared.json_body import read_list, read_members, read_raw, read_text
 from tornado_proxy.providers.shared.json_values import decode_object

@@ -19,7 +19,6 @@ from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.providers.contract import (
     HttpEndpoint,
-    OwnedObject,
     Parse,
     ParsedRequest,
     RequestView,
@@ -30,6 +29,7 @@ from tornado_proxy.providers.contract import (
 from tornado_proxy.providers.openai.realtime.session_config import session_spends
 from tornado_proxy.providers.openai.realtime.translation import TRANSLATION_SOCKET, translation_spends
 from tornado_proxy.providers.openai.realtime.websocket import REALTIME_SOCKET, open_realtime
+from tornado_proxy.providers.owned_objects import OwnedObject
 from tornado_proxy.providers.shared.json_values import decode_object
 from tornado_proxy.providers.shared.strict_json import decode_strict_object
 from tornado_proxy.wire.multipart import read_form

@@ -7,6 +7,7 @@
     response.done                      -> UsageReported, once for each response id
     ...transcription.completed         -> UsageReported, once for each (item, content), at the transcription model
     error                              -> WorkRejected
+    rate_limits.updated                -> QuotaStated
     close                              -> reports of unfinished work
 
 Both formats of the API are read: the beta names (`response.audio.delta`, `session.input_audio_transcription`) and the
@@ -24,12 +25,20 @@ from decimal import Decimal
 
 from tornado_proxy.domain.request import Spend
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
-from tornado_proxy.providers.contract import SessionChanged, SocketEvent, UsageReported, WorkRejected, WorkStarted
+from tornado_proxy.providers.contract import (
+    QuotaStated,
+    SessionChanged,
+    SocketEvent,
+    UsageReported,
+    WorkRejected,
+    WorkStarted,
+)
 from tornado_proxy.providers.openai.realtime.session_config import (
     input_transcription_spend,
     realtime_spend,
     transcription_models,
 )
+from tornado_proxy.providers.openai.shared.quota import QUOTA_EVENTS
 from tornado_proxy.providers.openai.shared.usage_report import report_usage
 from tornado_proxy.providers.shared.json_values import as_object, as_text, decode_object
 from tornado_proxy.providers.shared.token_estimate import estimate_tokens
@@ -114,6 +123,8 @@ class RealtimeSession:
         start = frame[:_PREFIX_CHARACTERS]
         prefix = start if isinstance(start, str) else start.decode("utf-8", "replace")
         match = _TYPE.match(prefix)
+        if match is not None and match[1] in QUOTA_EVENTS:
+            return (QuotaStated(),)
         if match is not None and match[1] not in _PARSED_EVENTS:
             self._count_delta(match[1], prefix, len(frame))
             return ()
@@ -143,6 +154,8 @@ class RealtimeSession:
             return (WorkRejected(event_id=as_text(as_object(event.get("error")).get("event_id"))),)
         if kind in _SESSION_EVENTS:
             return self._change_session(as_object(event.get("session")))
+        if kind in QUOTA_EVENTS:
+            return (QuotaStated(),)
         if kind == _TRANSCRIPTION_FAILED:
             self._transcribing.pop(_item_id(event), None)
         elif kind == _COMMITTED and self._transcription_model is not None:

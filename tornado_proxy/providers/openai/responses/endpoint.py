@@ -14,7 +14,6 @@ from tornado_proxy.domain.usage import Meter
 from tornado_proxy.providers.contract import (
     DeferredUsage,
     HttpEndpoint,
-    OwnedObject,
     ParsedRequest,
     RequestView,
     ResponseHead,
@@ -33,6 +32,7 @@ from tornado_proxy.providers.openai.responses.reader import (
 from tornado_proxy.providers.openai.responses.stream_reader import ResponseStreamReader
 from tornado_proxy.providers.openai.shared.response_readers import JsonReader
 from tornado_proxy.providers.openai.shared.text_usage import estimate_text
+from tornado_proxy.providers.owned_objects import OwnedObject
 from tornado_proxy.providers.shared.json_body import (
     read_flag,
     read_list,

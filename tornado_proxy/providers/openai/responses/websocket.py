@@ -8,6 +8,7 @@ Each response is a request of its own, with a reader of its own.  Responses are 
     other events               -> the response with that id, else the one that runs in the lane
     terminal event             -> UsageReported, once per response id
     error                      -> rejects a request, or ends the running response (_read_error)
+    codex.rate_limits          -> QuotaStated; also an error whose headers state a quota
 
 A steered response ends early, and the provider starts a successor on its own, with the settings of its predecessor.
 
@@ -31,6 +32,7 @@ from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import UsageReport
 from tornado_proxy.providers.contract import (
     ClientFrame,
+    QuotaStated,
     RequestView,
     SocketEvent,
     UsageReported,
@@ -41,6 +43,7 @@ from tornado_proxy.providers.contract import (
 from tornado_proxy.providers.openai.request_members import RULES
 from tornado_proxy.providers.openai.responses.endpoint import input_tool_spends, parse
 from tornado_proxy.providers.openai.responses.stream_reader import FIRST_EVENTS, TERMINAL_EVENTS, ResponseStreamReader
+from tornado_proxy.providers.openai.shared.quota import QUOTA_EVENTS, strip_quota
 from tornado_proxy.providers.shared.body_walk import add_findings, may_need_walk, walk_body
 from tornado_proxy.providers.shared.json_body import read_members, read_raw, read_text
 from tornado_proxy.providers.shared.json_values import as_object, as_text, decode_object
@@ -137,6 +140,8 @@ class ResponsesSocketReader:
             return self._read_response_event(kind, data)
         if kind == "error":
             return self._read_error(data)
+        if kind in QUOTA_EVENTS:
+            return (QuotaStated(),)
         response = self._find_running(data)
         if response is not None:
             response.reader.feed(_as_sse(data))
@@ -211,6 +216,8 @@ class ResponsesSocketReader:
         runs, ends that response.
         """
         event = decode_object(data) or {}
+        rest = strip_quota(event)
+        quota: tuple[SocketEvent, ...] = () if rest is None else (QuotaStated(rest),)
         stream_id, status = as_text(event.get("stream_id")), event.get("status")
         lane = stream_id or ""
         running = self._running_in(lane)
@@ -218,8 +225,8 @@ class ResponsesSocketReader:
         about_frame = is_client_error and (stream_id is None or lane in self._requested)
         if running is not None and not about_frame:
             self._running[running].reader.feed(_as_sse(data))
-            return (self._end(running, failed=True, complete=True),)
-        return () if self._forget_request(lane) is None else (WorkRejected(lane),)
+            return (*quota, self._end(running, failed=True, complete=True))
+        return quota if self._forget_request(lane) is None else (*quota, WorkRejected(lane))
 
     def _succeed(self, event: Mapping[str, object], lane: str) -> _Response:
         """Return a response that no frame requested: it inherits the settings of its predecessor."""
