@@ -18,6 +18,7 @@ from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.providers.contract import DeferredUsage, ResponseHead, UsageReader
+from tornado_proxy.providers.shared.usage_report import with_fault
 from tornado_proxy.upstream.credentials import ProviderAccess
 from tornado_proxy.upstream.http.exchange import Exchange
 from tornado_proxy.upstream.http.messages import UpstreamRequest
@@ -136,7 +137,7 @@ class DeferredFetch:
             return Missing(UsageReport(basis=Basis.UNSETTLED, faults=(unavailable,)))
         report = await _read_usage(exchange, self._deferred.reader(self._facts, _JSON))
         fault = None if self._deferred.check is None else self._deferred.check(state, report)
-        return Ended(report) if fault is None else Missing(_with_fault(report, fault))
+        return Ended(report) if fault is None else Missing(with_fault(report, fault, basis=Basis.UNSETTLED))
 
 
 def make_facts(request: PendingRequest, output_bytes: int = 0) -> RequestFacts:
@@ -145,10 +146,6 @@ def make_facts(request: PendingRequest, output_bytes: int = 0) -> RequestFacts:
     if output_bytes <= facts.seen_output_bytes:
         return facts
     return replace(facts, seen_output_bytes=output_bytes)
-
-
-def _with_fault(report: UsageReport, fault: str) -> UsageReport:
-    return replace(report, basis=Basis.UNSETTLED, faults=(*report.faults, fault))
 
 
 async def _read_state(exchange: Exchange) -> bytes:

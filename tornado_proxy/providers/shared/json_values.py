@@ -6,10 +6,12 @@ for client requests, which are rejected instead.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
 
 import msgspec
 
+from tornado_proxy.domain.usage import Meter, Quantity
 from tornado_proxy.providers.shared.json_skimmer import KEEP, JsonSkimmer, Shape
 from tornado_proxy.providers.shared.lenient_json import decode_leniently
 
@@ -82,3 +84,8 @@ def read_count(usage: Mapping[str, object], name: str, faults: list[str]) -> int
         faults.append(f"usage.{name} is {str(value)[:40]!r}, not a count")
         return 0
     return value
+
+
+def make_quantities(counts: Iterable[tuple[Meter, int | Decimal]]) -> tuple[Quantity, ...]:
+    """Return the quantities of the counts above zero: a provider states zero for each meter that was not used."""
+    return tuple([Quantity(meter, Decimal(count)) for meter, count in counts if count > 0])

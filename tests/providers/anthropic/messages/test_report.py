@@ -10,8 +10,9 @@ from tests.providers.anthropic.streams import FACTS, JSON, MODEL, SSE, STOP, cou
 from tests.providers.reading import read
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.providers.anthropic.messages.endpoint import MESSAGE_ENDPOINTS, make_reader
-from tornado_proxy.providers.anthropic.messages.report import combine_reports, report_message
+from tornado_proxy.providers.anthropic.messages.report import report_message
 from tornado_proxy.providers.contract import ResponseHead
+from tornado_proxy.providers.shared.usage_report import merge_reports
 
 
 def report(usage: dict[str, Any], **members: Any) -> UsageReport:
@@ -84,12 +85,12 @@ def test_basis_of_several_messages_is_the_least_certain() -> None:
     estimated = UsageReport(basis=Basis.ESTIMATED, estimate_method="m")
     free = UsageReport(basis=Basis.FREE)
 
-    assert combine_reports([reported, estimated, free]).basis is Basis.ESTIMATED
-    assert combine_reports([reported, estimated, free]).estimate_method == "m"
-    assert combine_reports([free, reported]).basis is Basis.REPORTED
-    assert combine_reports([free, free]).basis is Basis.FREE
-    assert combine_reports([reported, UsageReport(basis=Basis.UNSETTLED)]).basis is Basis.UNSETTLED
-    assert combine_reports([estimated]) is estimated
+    assert merge_reports([reported, estimated, free]).basis is Basis.ESTIMATED
+    assert merge_reports([reported, estimated, free]).estimate_method == "m"
+    assert merge_reports([free, reported]).basis is Basis.REPORTED
+    assert merge_reports([free, free]).basis is Basis.FREE
+    assert merge_reports([reported, UsageReport(basis=Basis.UNSETTLED)]).basis is Basis.UNSETTLED
+    assert merge_reports([estimated]) is estimated
 
 
 @pytest.mark.parametrize("media_type", ["application/json", "text/event-stream"])

@@ -3,8 +3,8 @@ from __future__ import annotations
 import json
 
 from tests.providers.openai.reports import amounts
-from tornado_proxy.domain.usage import Basis, UsageReport
-from tornado_proxy.providers.openai.shared.usage_report import report_usage, with_fault
+from tornado_proxy.domain.usage import Basis
+from tornado_proxy.providers.openai.shared.usage_report import report_usage
 
 USAGE = {"input_tokens": 3, "output_tokens": 2, "total_tokens": 5}
 
@@ -37,11 +37,3 @@ def test_usage_that_does_not_add_up_is_unsettled() -> None:
     assert report is not None
     assert report.basis is Basis.UNSETTLED
     assert report.faults == ("usage.input_tokens is '-1', not a count",)
-
-
-def test_a_fault_is_added_and_the_basis_replaced_only_if_given() -> None:
-    report = UsageReport(basis=Basis.ESTIMATED, faults=("first",))
-
-    assert with_fault(report, "second").faults == ("first", "second")
-    assert with_fault(report, "second").basis is Basis.ESTIMATED
-    assert with_fault(report, "second", basis=Basis.UNSETTLED).basis is Basis.UNSETTLED

@@ -14,7 +14,7 @@ from tornado_proxy.providers.shared import token_estimate
 from tornado_proxy.providers.shared.body_reader import BodyReader
 from tornado_proxy.providers.shared.json_body import read_members
 from tornado_proxy.providers.shared.json_values import decode_object
-from tornado_proxy.providers.shared.stream_sniffing import choose_reader
+from tornado_proxy.providers.shared.response_readers import choose_reader
 
 
 def parse(request: RequestView) -> ParsedRequest:

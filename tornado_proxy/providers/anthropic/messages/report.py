@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from decimal import Decimal
 
 import msgspec
 
 from tornado_proxy.domain.request import NO_FACTS, RequestFacts
 from tornado_proxy.domain.terms import NO_TERMS
-from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
+from tornado_proxy.domain.usage import Basis, Meter, UsageItem, UsageReport
 from tornado_proxy.providers.anthropic.messages.attempt import read_attempt
 from tornado_proxy.providers.anthropic.messages.usage import Findings, read_items
 from tornado_proxy.providers.shared import token_estimate
-from tornado_proxy.providers.shared.json_values import as_object, as_text
-
-#: The basis of several messages is the first of these that one of them has, else free.
-_LEAST_CERTAIN_FIRST = (Basis.UNSETTLED, Basis.ESTIMATED, Basis.INFERRED, Basis.REPORTED)
+from tornado_proxy.providers.shared.json_values import as_object, as_text, make_quantities
 
 
 def report_message(
@@ -76,26 +72,6 @@ def estimate_message(
     )
 
 
-def combine_reports(reports: Sequence[UsageReport]) -> UsageReport:
-    """Return one report of several messages, with the least certain basis of theirs; a single report is unchanged."""
-    if len(reports) == 1:
-        return reports[0]
-    raws = [report.raw for report in reports if report.raw is not None]
-    bases = {report.basis for report in reports}
-    methods = (report.estimate_method for report in reports if report.estimate_method is not None)
-    return UsageReport(
-        items=tuple(item for report in reports for item in report.items),
-        basis=next((basis for basis in _LEAST_CERTAIN_FIRST if basis in bases), Basis.FREE),
-        # Each is JSON text already, so the list is joined without decoding them.
-        raw=f"[{','.join(raws)}]" if raws else None,
-        model=reports[-1].model if reports else None,
-        object_id=reports[-1].object_id if reports else None,
-        objects=tuple(dict.fromkeys(object_id for report in reports for object_id in report.objects)),
-        estimate_method=next(methods, None),
-        faults=tuple(dict.fromkeys(fault for report in reports for fault in report.faults)),
-    )
-
-
 def _decide_basis(findings: Findings) -> Basis:
     """Return how certain the usage is.
 
@@ -112,7 +88,7 @@ def _estimate_item(facts: RequestFacts, model: str | None, output_tokens: int) -
     input_tokens = token_estimate.estimate_tokens(facts.body_bytes)
     amounts = ((Meter.INPUT, input_tokens), (Meter.OUTPUT, output_tokens))
     return UsageItem(
-        tuple(Quantity(meter, Decimal(amount)) for meter, amount in amounts if amount),
+        make_quantities(amounts),
         model=model,
         # The requested tier is only a wish; without a response the standard tier is assumed.
         terms=replace(facts.spends[0].terms, service_tier=None) if facts.spends else NO_TERMS,

@@ -25,9 +25,10 @@ import msgspec
 
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
-from tornado_proxy.providers.anthropic.messages.report import combine_reports, estimate_message, report_message
+from tornado_proxy.providers.anthropic.messages.report import estimate_message, report_message
 from tornado_proxy.providers.shared import token_estimate
 from tornado_proxy.providers.shared.json_values import as_object, as_text, decode_object, read_count
+from tornado_proxy.providers.shared.usage_report import merge_reports, with_fault
 from tornado_proxy.wire.sse import TolerantSseSplitter, parse_block
 
 #: How blocks of the one event begin that is not parsed.
@@ -133,13 +134,12 @@ class MessageStreamReader:
     def result(self) -> UsageReport:
         """Return the final usage, or an estimate if the stream broke off."""
         report = replace(self._report(), failed=self._failed)
-        if not self._blocks.overflowed:
-            return report
-        return replace(report, faults=(*report.faults, "an event of the stream is too large to be read"))
+        fault = "an event of the stream is too large to be read"
+        return with_fault(report, fault) if self._blocks.overflowed else report
 
     def _report(self) -> UsageReport:
         if self._messages:
-            return combine_reports([message.report(self._facts) for message in self._messages.values()])
+            return merge_reports([message.report(self._facts) for message in self._messages.values()], named_by=-1)
         if self._failed:
             return UsageReport(basis=Basis.FREE)  # an error before any message: no work was done
         return estimate_message(self._facts, {}, {}, 0)

@@ -29,12 +29,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Meter, Quantity, UsageItem
 from tornado_proxy.providers.anthropic.messages.attempt import Attempt
-from tornado_proxy.providers.shared.json_values import as_object, as_objects, as_text, read_count
+from tornado_proxy.providers.shared.json_values import as_object, as_objects, as_text, make_quantities, read_count
 
 #: Iterations whose tokens the top level does not contain.
 _EXTRA = frozenset({"compaction", "advisor_message"})
@@ -110,7 +109,7 @@ class _ItemReader:
         )
         terms = self._usage
         return UsageItem(
-            tuple(Quantity(meter, Decimal(amount)) for meter, amount in amounts if amount),
+            make_quantities(amounts),
             model=model,
             terms=Terms(as_text(terms.get("service_tier")), speed, as_text(terms.get("inference_geo"))),
             context_tokens=fresh + read + written_5m + written_1h,
@@ -185,8 +184,8 @@ def _read_split(counts: Mapping[str, object], faults: list[str]) -> tuple[int, i
 
 
 def _read_searches(usage: Mapping[str, object], faults: list[str]) -> tuple[Quantity, ...]:
-    number = read_count(as_object(usage.get("server_tool_use")), "web_search_requests", faults)
-    return (Quantity(Meter.WEB_SEARCHES, Decimal(number)),) if number else ()
+    searches = read_count(as_object(usage.get("server_tool_use")), "web_search_requests", faults)
+    return make_quantities([(Meter.WEB_SEARCHES, searches)])
 
 
 def _add_up(items: Sequence[UsageItem]) -> Counter[Meter]:

@@ -27,7 +27,7 @@ from tornado_proxy.providers.contract import (
     UsageReader,
 )
 from tornado_proxy.providers.openai.audio.speech_audio import SpeechAudio
-from tornado_proxy.providers.openai.shared.response_readers import EventsReader, OpaqueReader
+from tornado_proxy.providers.openai.shared.media_readers import EventsReader, OpaqueReader
 from tornado_proxy.providers.openai.shared.usage_report import report_usage
 from tornado_proxy.providers.shared.json_body import (
     edit_member,
@@ -37,7 +37,8 @@ from tornado_proxy.providers.shared.json_body import (
     read_model,
     read_text,
 )
-from tornado_proxy.providers.shared.stream_sniffing import UNCERTAIN_MEDIA_TYPES, choose_edit, choose_reader
+from tornado_proxy.providers.shared.json_values import make_quantities
+from tornado_proxy.providers.shared.response_readers import choose_edit, choose_reader
 from tornado_proxy.providers.shared.token_estimate import estimate_tokens
 
 PATH = "/v1/audio/speech"
@@ -164,13 +165,7 @@ def make_edit(facts: RequestFacts, head: ResponseHead) -> ResponseEdit | None:
 
 def edit_content_type(facts: RequestFacts, head: ResponseHead) -> str | None:
     """Return the Content-Type of the decoded audio, None to keep the provider's."""
-    return media_type_of(facts.response_format) if _is_injected_sse(facts, head) else None
-
-
-def _is_injected_sse(facts: RequestFacts, head: ResponseHead) -> bool:
-    """Return True if the client gets the decoded audio.  Without a media type the first bytes decide (SpeechAudio)."""
-    may_be_stream = head.media_type == "text/event-stream" or head.media_type in UNCERTAIN_MEDIA_TYPES
-    return facts.usage_injected and head.ok and may_be_stream
+    return None if make_edit(facts, head) is None else media_type_of(facts.response_format)
 
 
 def _only_sse_states_usage(facts: RequestFacts) -> bool:
@@ -187,12 +182,9 @@ def _estimate(facts: RequestFacts, audio_bytes: int) -> UsageReport:
     amounts = {quantity.meter: quantity.amount for quantity in facts.inferred}
     rate = _BYTES_PER_SECOND.get(facts.response_format or _DEFAULT_FORMAT)
     seconds = Decimal(audio_bytes) / rate if rate else amounts[Meter.INPUT_CHARACTERS] / _CHARACTERS_PER_SECOND
-    quantities = (
-        Quantity(Meter.INPUT, amounts[Meter.INPUT]),
-        Quantity(Meter.OUTPUT_AUDIO, Decimal(math.ceil(seconds * _TOKENS_PER_SECOND))),
-    )
+    tokens = ((Meter.INPUT, amounts[Meter.INPUT]), (Meter.OUTPUT_AUDIO, math.ceil(seconds * _TOKENS_PER_SECOND)))
     return UsageReport(
-        (UsageItem(tuple(quantity for quantity in quantities if quantity.amount)),),
+        (UsageItem(make_quantities(tokens)),),
         Basis.ESTIMATED,
         estimate_method="speech_audio_bytes" if rate else "speech_characters",
     )

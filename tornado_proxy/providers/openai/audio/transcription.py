@@ -32,10 +32,11 @@ from tornado_proxy.providers.contract import (
 )
 from tornado_proxy.providers.openai.audio.audio_length import measure_seconds
 from tornado_proxy.providers.openai.audio.transcription_models import is_priced_by_length, transcription_spend
-from tornado_proxy.providers.openai.shared.response_readers import EventsReader, JsonReader, OpaqueReader
+from tornado_proxy.providers.openai.shared.media_readers import EventsReader, OpaqueReader
 from tornado_proxy.providers.openai.shared.usage_report import report_usage
 from tornado_proxy.providers.shared.json_skimmer import COUNT, KEEP, Shape
-from tornado_proxy.providers.shared.stream_sniffing import choose_reader
+from tornado_proxy.providers.shared.json_values import make_quantities
+from tornado_proxy.providers.shared.response_readers import JsonReader, choose_reader
 from tornado_proxy.providers.shared.token_estimate import estimate_tokens
 from tornado_proxy.wire.multipart import read_form
 
@@ -153,10 +154,9 @@ def _report_length(facts: RequestFacts, seconds: Decimal, output_bytes: int) -> 
         return UsageReport((UsageItem((Quantity(Meter.AUDIO_SECONDS, seconds),)),), Basis.INFERRED)
     amounts = (
         (Meter.INPUT_AUDIO, seconds * _TOKENS_PER_SECOND),
-        (Meter.OUTPUT, Decimal(estimate_tokens(output_bytes))),
+        (Meter.OUTPUT, estimate_tokens(output_bytes)),
     )
-    quantities = tuple(Quantity(meter, amount) for meter, amount in amounts if amount)
-    return UsageReport((UsageItem(quantities),), Basis.ESTIMATED, estimate_method=ESTIMATE_METHOD)
+    return UsageReport((UsageItem(make_quantities(amounts)),), Basis.ESTIMATED, estimate_method=ESTIMATE_METHOD)
 
 
 def _endpoint(path: str, measure: Measure) -> HttpEndpoint:

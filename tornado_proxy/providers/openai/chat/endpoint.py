@@ -26,7 +26,6 @@ from tornado_proxy.providers.contract import (
 )
 from tornado_proxy.providers.openai.chat.reader import ChatStreamReader
 from tornado_proxy.providers.openai.chat.usage_hider import UsageHider
-from tornado_proxy.providers.openai.shared.response_readers import JsonReader
 from tornado_proxy.providers.openai.shared.text_usage import estimate_text, report_text
 from tornado_proxy.providers.shared.json_body import (
     edit_member,
@@ -40,7 +39,7 @@ from tornado_proxy.providers.shared.json_body import (
     read_text,
 )
 from tornado_proxy.providers.shared.json_skimmer import COUNT, KEEP, Shape
-from tornado_proxy.providers.shared.stream_sniffing import choose_edit, choose_reader
+from tornado_proxy.providers.shared.response_readers import JsonReader, choose_edit, choose_reader
 
 _MEMBERS = (
     "model",

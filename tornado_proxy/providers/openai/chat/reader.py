@@ -17,8 +17,8 @@ from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.providers.openai.chat.text_shape import TextShape, find_shape
 from tornado_proxy.providers.openai.shared.text_usage import estimate_text, report_text
-from tornado_proxy.providers.openai.shared.usage_report import with_fault
 from tornado_proxy.providers.shared.json_values import as_text, decode_object
+from tornado_proxy.providers.shared.usage_report import with_fault
 from tornado_proxy.wire.sse import TolerantSseSplitter, find_block_end, parse_block
 
 

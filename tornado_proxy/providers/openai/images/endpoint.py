@@ -31,12 +31,12 @@ from tornado_proxy.providers.contract import (
 )
 from tornado_proxy.providers.openai.images.image_tokens import ESTIMATE_METHOD, image_tokens
 from tornado_proxy.providers.openai.images.svg_author import SVG, author_spend, read_author_usage
-from tornado_proxy.providers.openai.shared.response_readers import EventsReader, JsonReader
+from tornado_proxy.providers.openai.shared.media_readers import EventsReader
 from tornado_proxy.providers.openai.shared.usage_report import report_usage
 from tornado_proxy.providers.shared.json_body import read_members
 from tornado_proxy.providers.shared.json_skimmer import KEEP, Shape
 from tornado_proxy.providers.shared.json_values import as_objects, as_text
-from tornado_proxy.providers.shared.stream_sniffing import choose_reader
+from tornado_proxy.providers.shared.response_readers import JsonReader, choose_reader
 from tornado_proxy.wire.multipart import read_form
 
 #: Size and quality of dall-e images if neither request nor response names them (OpenAI API reference, "Create image").

@@ -21,10 +21,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from decimal import Decimal
 
 from tornado_proxy.domain.request import Spend
-from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
+from tornado_proxy.domain.usage import Basis, Meter, UsageItem, UsageReport
 from tornado_proxy.providers.contract import (
     QuotaStated,
     SessionChanged,
@@ -40,7 +39,7 @@ from tornado_proxy.providers.openai.realtime.session_config import (
 )
 from tornado_proxy.providers.openai.shared.quota import QUOTA_EVENTS
 from tornado_proxy.providers.openai.shared.usage_report import report_usage
-from tornado_proxy.providers.shared.json_values import as_object, as_text, decode_object
+from tornado_proxy.providers.shared.json_values import as_object, as_text, decode_object, make_quantities
 from tornado_proxy.providers.shared.token_estimate import estimate_tokens
 
 #: The estimate of a response that never reported usage: the length of its deltas.
@@ -235,9 +234,8 @@ class RealtimeSession:
             (Meter.OUTPUT, estimate_tokens(count.text_characters)),
             (Meter.OUTPUT_AUDIO, -(-count.audio_characters // _CHARACTERS_PER_AUDIO_TOKEN)),
         )
-        quantities = tuple(Quantity(meter, Decimal(amount)) for meter, amount in amounts if amount)
         return UsageReport(
-            items=(UsageItem(quantities, model=self._model),),
+            items=(UsageItem(make_quantities(amounts), model=self._model),),
             basis=Basis.ESTIMATED,
             model=self._model,
             object_id=response_id or None,

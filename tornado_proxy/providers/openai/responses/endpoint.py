@@ -30,7 +30,6 @@ from tornado_proxy.providers.openai.responses.reader import (
     report_response,
 )
 from tornado_proxy.providers.openai.responses.stream_reader import ResponseStreamReader
-from tornado_proxy.providers.openai.shared.response_readers import JsonReader
 from tornado_proxy.providers.openai.shared.text_usage import estimate_text
 from tornado_proxy.providers.owned_objects import OwnedObject
 from tornado_proxy.providers.shared.json_body import (
@@ -42,7 +41,7 @@ from tornado_proxy.providers.shared.json_body import (
     read_raw,
     read_text,
 )
-from tornado_proxy.providers.shared.stream_sniffing import choose_reader
+from tornado_proxy.providers.shared.response_readers import JsonReader, choose_reader
 
 _MEMBERS = (
     "model",

@@ -14,7 +14,6 @@ Source: OpenAI API reference, "Streaming events" of the Responses API.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,9 +27,9 @@ from tornado_proxy.providers.openai.responses.reader import (
     estimate_response,
     report_response,
 )
-from tornado_proxy.providers.openai.shared.usage_report import with_fault
 from tornado_proxy.providers.shared.json_skimmer import JsonSkimmer
 from tornado_proxy.providers.shared.json_values import as_text, decode_object
+from tornado_proxy.providers.shared.usage_report import merge_reports, with_fault
 from tornado_proxy.wire.sse import TolerantSseSplitter, parse_block
 
 #: Events that end a response.
@@ -40,9 +39,6 @@ _ITEM_DONE = "response.output_item.done"
 
 #: Output items kept of a response for an estimate.  A response has at most some hundred tool calls.
 MAX_ITEMS = 1000
-
-#: Bases from the most to the least certain; the basis of several responses is the least certain of theirs.
-_CERTAINTY = (Basis.FREE, Basis.REPORTED, Basis.INFERRED, Basis.ESTIMATED, Basis.PENDING, Basis.UNSETTLED)
 
 
 class _Event(msgspec.Struct):
@@ -137,7 +133,7 @@ class ResponseStreamReader:
         """Return the usage that the terminal events state, else an estimate by the output that was seen."""
         reports = [self._report(response) for response in self._responses.values()] or [self._report_empty()]
         failed = self._failed or (self._current is not None and self._current.failed)
-        report = replace(_merge(reports), failed=failed)
+        report = replace(merge_reports(reports), failed=failed)
         return with_fault(report, "an event of the stream is too large") if self._blocks.overflowed else report
 
     @property
@@ -217,21 +213,3 @@ def _count_text(raw_response: bytes) -> int:
     skimmer = JsonSkimmer(RESPONSE_SHAPE)
     skimmer.feed(raw_response)
     return skimmer.text_bytes
-
-
-def _merge(reports: Sequence[UsageReport]) -> UsageReport:
-    """Return one report of several responses, with the items of each."""
-    first = reports[0]
-    if len(reports) == 1:
-        return first
-    raws = [report.raw for report in reports if report.raw is not None]
-    return replace(
-        first,
-        items=tuple(item for report in reports for item in report.items),
-        basis=max((report.basis for report in reports), key=_CERTAINTY.index),
-        raw=f"[{','.join(raws)}]" if raws else None,
-        objects=tuple(object_id for report in reports for object_id in report.objects),
-        output_bytes=sum(report.output_bytes for report in reports),
-        estimate_method=next((report.estimate_method for report in reports if report.estimate_method), None),
-        faults=tuple(fault for report in reports for fault in report.faults),
-    )

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from tornado_proxy.domain.usage import Meter, Quantity
-from tornado_proxy.providers.shared.json_values import as_object, read_count
+from tornado_proxy.providers.shared.json_values import as_object, make_quantities, read_count
 
 _MODALITIES = ("text_tokens", "audio_tokens", "image_tokens")
 _INPUT_METERS = (Meter.INPUT, Meter.INPUT_AUDIO, Meter.INPUT_IMAGE)
@@ -51,11 +51,11 @@ def read_modal_usage(usage: dict[str, object], *, default_output: Meter = Meter.
     # Realtime and transcription write `input_token_details`, images and speech `input_tokens_details`.
     input_details = as_object(usage.get("input_token_details")) or as_object(usage.get("input_tokens_details"))
     output_details = as_object(usage.get("output_token_details")) or as_object(usage.get("output_tokens_details"))
-    quantities = [
+    counts = [
         *_read_input(total_input, input_details, _cached_statement(usage, input_details), faults),
         *_read_output(total_output, output_details, default_output, faults),
     ]
-    return ModalUsage(tuple(quantities), total_input, tuple(faults))
+    return ModalUsage(make_quantities(counts), total_input, tuple(faults))
 
 
 def _read_duration(usage: dict[str, object]) -> ModalUsage:
@@ -63,7 +63,7 @@ def _read_duration(usage: dict[str, object]) -> ModalUsage:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float | Decimal) or not 0 <= seconds < math.inf:
         return ModalUsage(faults=(f"usage.seconds is {str(seconds)[:40]!r}, not a length in seconds",))
     # OpenAI charges whole seconds: realtime events state fractions of them, such as 2.1.
-    return ModalUsage((Quantity(Meter.AUDIO_SECONDS, Decimal(math.ceil(seconds))),) if seconds else ())
+    return ModalUsage(make_quantities([(Meter.AUDIO_SECONDS, math.ceil(seconds))]))
 
 
 def _cached_statement(usage: dict[str, object], input_details: dict[str, object]) -> dict[str, object]:
@@ -74,7 +74,7 @@ def _cached_statement(usage: dict[str, object], input_details: dict[str, object]
 
 def _read_input(
     total: int, details: dict[str, object], cached_statement: dict[str, object], faults: list[str]
-) -> list[Quantity]:
+) -> list[tuple[Meter, int]]:
     totals = [read_count(details, modality, faults) for modality in _MODALITIES]
     totals[0] = _text_tokens(total, totals, details, "input", faults)
     cached = _read_cached(cached_statement, faults)
@@ -82,7 +82,7 @@ def _read_input(
         if part > whole:
             faults.append(f"usage says that {part} of {whole} input {modality} were cached")
     uncached = [max(0, whole - part) for part, whole in zip(cached, totals, strict=True)]
-    return [*_positive(_INPUT_METERS, uncached), *_positive(_CACHED_METERS, cached)]
+    return [*zip(_INPUT_METERS, uncached, strict=True), *zip(_CACHED_METERS, cached, strict=True)]
 
 
 def _read_cached(statement: dict[str, object], faults: list[str]) -> list[int]:
@@ -95,14 +95,16 @@ def _read_cached(statement: dict[str, object], faults: list[str]) -> list[int]:
     return parts
 
 
-def _read_output(total: int, details: dict[str, object], default_output: Meter, faults: list[str]) -> list[Quantity]:
+def _read_output(
+    total: int, details: dict[str, object], default_output: Meter, faults: list[str]
+) -> list[tuple[Meter, int]]:
     parts = [read_count(details, modality, faults) for modality in _MODALITIES]
     rest = total - sum(parts)
     if rest < 0:
         faults.append(f"usage states {total} output tokens, and parts of {sum(parts)}")
     elif rest:
         parts[_OUTPUT_METERS.index(default_output)] += rest
-    return _positive(_OUTPUT_METERS, parts)
+    return list(zip(_OUTPUT_METERS, parts, strict=True))
 
 
 def _text_tokens(total: int, parts: list[int], details: dict[str, object], name: str, faults: list[str]) -> int:
@@ -111,7 +113,3 @@ def _text_tokens(total: int, parts: list[int], details: dict[str, object], name:
     if text < 0 or (details.get("text_tokens") is not None and text != parts[0]):
         faults.append(f"usage states {total} {name} tokens, and parts of {sum(parts)}")
     return max(0, text)
-
-
-def _positive(meters: tuple[Meter, ...], amounts: list[int]) -> list[Quantity]:
-    return [Quantity(meter, Decimal(amount)) for meter, amount in zip(meters, amounts, strict=True) if amount]

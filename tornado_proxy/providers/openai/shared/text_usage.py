@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 
 import msgspec
 
@@ -25,7 +24,7 @@ from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
 from tornado_proxy.providers.shared import token_estimate
-from tornado_proxy.providers.shared.json_values import as_object, as_text, read_count
+from tornado_proxy.providers.shared.json_values import as_object, as_text, make_quantities, read_count
 
 #: The two spellings of the totals: chat and embeddings, responses.
 _INPUT_NAMES = ("prompt_tokens", "input_tokens")
@@ -81,8 +80,7 @@ def read_text_usage(usage: Mapping[str, object], *, cache_write: Meter = Meter.C
         (Meter.OUTPUT_AUDIO, output_audio),
     )
     faults += [f"usage states parts that are more than their total: {meter} {n}" for meter, n in amounts if n < 0]
-    quantities = [Quantity(meter, Decimal(amount)) for meter, amount in amounts if amount > 0]
-    return TextUsage(tuple(quantities), total_input, tuple(faults))
+    return TextUsage(make_quantities(amounts), total_input, tuple(faults))
 
 
 def _split_cache_writes(
@@ -131,12 +129,9 @@ def estimate_text(facts: RequestFacts, output_bytes: int, response: Mapping[str,
     known = response or {}
     tiers = (as_text(known.get("service_tier")), facts.terms.service_tier)
     input_tokens = token_estimate.estimate_tokens(facts.body_bytes)
-    quantities = (
-        Quantity(Meter.INPUT, Decimal(input_tokens)),
-        Quantity(Meter.OUTPUT, Decimal(token_estimate.estimate_tokens(output_bytes))),
-    )
+    counts = ((Meter.INPUT, input_tokens), (Meter.OUTPUT, token_estimate.estimate_tokens(output_bytes)))
     item = UsageItem(
-        (*(quantity for quantity in quantities if quantity.amount), *facts.inferred),
+        (*make_quantities(counts), *facts.inferred),
         model=as_text(known.get("model")),
         terms=Terms(
             next((tier for tier in tiers if tier not in (None, _AUTO_TIER)), None),

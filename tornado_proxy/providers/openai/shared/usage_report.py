@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 import msgspec
 
@@ -31,8 +30,3 @@ def report_usage(
         model=model,
         faults=faults,
     )
-
-
-def with_fault(report: UsageReport, fault: str, *, basis: Basis | None = None) -> UsageReport:
-    """Return `report` with one more fault; `basis` replaces its basis if given."""
-    return replace(report, basis=basis or report.basis, faults=(*report.faults, fault))

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Callable
+
 import pytest
 
 from tests.providers.reading import read, read_three_ways
 from tornado_proxy.domain.request import RequestFacts
-from tornado_proxy.domain.usage import UsageReport
+from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.providers.contract import ResponseHead, UsageReader
 from tornado_proxy.providers.shared.body_reader import BodyReader
-from tornado_proxy.providers.shared.stream_sniffing import begins_like_stream, choose_edit, choose_reader
+from tornado_proxy.providers.shared.json_skimmer import COUNT, KEEP
+from tornado_proxy.providers.shared.response_readers import JsonReader, begins_like_stream, choose_edit, choose_reader
 
 STREAM, WHOLE = RequestFacts(stream=True), RequestFacts()
 
@@ -88,3 +92,62 @@ def test_only_a_stream_is_edited(facts: RequestFacts, media_type: str, body: byt
 
 def test_a_response_to_a_request_without_a_stream_has_no_edit() -> None:
     assert choose_edit(WHOLE, ResponseHead(200, ""), Upper) is None
+
+
+def report_without_usage(response_bytes: int) -> UsageReport:
+    return UsageReport(basis=Basis.ESTIMATED, raw=f"{response_bytes} bytes")
+
+
+def json_reader() -> UsageReader:
+    def read_body(body: dict[str, object]) -> UsageReport | None:
+        return UsageReport(basis=Basis.REPORTED, raw=str(body["usage"])) if "usage" in body else None
+
+    return JsonReader({"usage": KEEP, "text": COUNT}, read_body, report_without_usage)
+
+
+def basis_and_raw(make: Callable[[], UsageReader], data: bytes) -> tuple[Basis, str | None]:
+    report = read_three_ways(make, data)
+    return report.basis, report.raw
+
+
+def test_a_json_response_is_reported_by_its_body() -> None:
+    assert basis_and_raw(json_reader, b'{"usage": 7}') == (Basis.REPORTED, "7")
+
+
+def test_a_json_response_without_usage_is_reported_by_the_length_of_its_text() -> None:
+    assert basis_and_raw(json_reader, b'{"a": "xxxx", "text": "abcde"}') == (Basis.ESTIMATED, "5 bytes")
+
+
+def test_a_response_that_is_not_json_is_reported_by_its_length() -> None:
+    assert basis_and_raw(json_reader, b"<html>") == (Basis.ESTIMATED, "6 bytes")
+
+
+def test_a_json_response_that_is_cut_off_has_a_fault() -> None:
+    report = read(json_reader(), [b'{"usage": 7, "text": "abc'], complete=False)
+
+    assert (report.basis, report.raw) == (Basis.ESTIMATED, "3 bytes")
+    assert report.faults == ("the response is not a complete JSON object",)
+
+
+@pytest.mark.parametrize("chunk_bytes", [20_000, 1_000_000])
+def test_usage_of_a_large_response_is_read_in_bounded_memory(chunk_bytes: int) -> None:
+    text = b'{"text":"' + b"so on " * 3_000_000 + b'","usage":7}'
+    reader = json_reader()
+
+    tracemalloc.start()
+    report = read(reader, (text[at : at + chunk_bytes] for at in range(0, len(text), chunk_bytes)))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert (report.basis, report.raw, report.faults) == (Basis.REPORTED, "7", ())
+    assert peak < 6_000_000  # of 18 MB
+
+
+def test_a_large_response_without_usage_is_reported_by_the_length_of_its_text() -> None:
+    text = b'{"noise":[' + b'{"text":"x"},' * 10_000 + b'1],"text":"' + b"so on " * 20_000
+
+    whole = read(json_reader(), [text, b'"}'])
+    broken = read(json_reader(), [text], complete=False)
+
+    assert (whole.raw, whole.faults) == ("120000 bytes", ())
+    assert (broken.raw, broken.faults) == ("120000 bytes", ("the response is not a complete JSON object",))

@@ -1,4 +1,6 @@
-"""Recognises a stream of events by its first bytes, for hosts that send no Content-Type or a wrong one.
+"""Chooses the usage reader and the edit of a response, and reads a response that is one JSON object.
+
+Some hosts send no Content-Type or a wrong one, so a stream of events is recognised by its first bytes, too:
 
     Content-Type text/event-stream                      a stream
     none, text/plain or application/octet-stream,       the first bytes decide: a field name and a colon, or a comment
@@ -10,18 +12,32 @@ Source: WHATWG HTML, section 9.2.5 "Parsing an event stream"; a JSON object begi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import UsageReport
 from tornado_proxy.providers.contract import ResponseEdit, ResponseHead, UsageReader
+from tornado_proxy.providers.shared.json_skimmer import JsonSkimmer, Shape
+from tornado_proxy.providers.shared.json_values import decode_object
+from tornado_proxy.providers.shared.usage_report import with_fault
 
 _MEDIA_TYPE = "text/event-stream"
 #: Media types that say nothing of a body.
-UNCERTAIN_MEDIA_TYPES = frozenset({"", "text/plain", "application/octet-stream"})
+_UNCERTAIN_MEDIA_TYPES = frozenset({"", "text/plain", "application/octet-stream"})
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 #: Bytes that may precede the first field: a byte order mark and empty lines.
 _BEFORE = b"\xef\xbb\xbf\r\n"
+
+#: Bytes of a JSON response that is decoded whole.  Of a larger one only the members of the endpoint's shape are read,
+#: while it arrives: a response with log probabilities has 10 MB, one with images 100 MB.
+MAX_DECODED_BYTES = 64 * 1024
+
+#: Returns the report of a JSON response, None if it states no usage.
+ReadBody = Callable[[dict[str, object]], UsageReport | None]
+#: Returns the report of a response without usage from the number of its bytes, or of the bytes of its text.
+ReportWithoutUsage = Callable[[int], UsageReport]
+#: Returns the estimate of a complete JSON response that states no usage, from its members and the bytes of its text.
+EstimateBody = Callable[[dict[str, object], int], UsageReport]
 
 
 def choose_reader(
@@ -55,7 +71,67 @@ def begins_like_stream(start: bytes) -> bool | None:
 
 def _may_be_stream(facts: RequestFacts, head: ResponseHead) -> bool:
     """Return True if the client asked for a stream, or the proxy did on its behalf, and the head does not say."""
-    return (facts.stream or facts.usage_injected) and head.media_type in UNCERTAIN_MEDIA_TYPES
+    return (facts.stream or facts.usage_injected) and head.media_type in _UNCERTAIN_MEDIA_TYPES
+
+
+class JsonReader:
+    """Reads a response that is one JSON object, of any size.
+
+    `shape` names the members that `read_body` uses, and the strings that count as text if it returns None.
+    `estimate_body` reports a complete object without usage; without it, `report_without_usage` reports that as well.
+    """
+
+    object_id: str | None = None
+
+    def __init__(
+        self,
+        shape: Mapping[str, Shape],
+        read_body: ReadBody,
+        report_without_usage: ReportWithoutUsage,
+        *,
+        estimate_body: EstimateBody | None = None,
+    ) -> None:
+        self._shape = shape
+        self._read_body = read_body
+        self._estimate_body = estimate_body
+        self._report_without_usage = report_without_usage
+        self._response_bytes = 0
+        self._body = bytearray()
+        self._skimmer: JsonSkimmer | None = None  # set once the response is too large to be decoded whole
+
+    def feed(self, data: bytes) -> None:
+        """Read the next bytes."""
+        self._response_bytes += len(data)
+        if self._skimmer is not None:
+            self._skimmer.feed(data)
+            return
+        self._body += data
+        if len(self._body) > MAX_DECODED_BYTES:
+            self._skimmer = self._skim()
+
+    def close(self, *, complete: bool) -> None:
+        """End the body.  An incomplete one is no JSON object, so result() finds out."""
+
+    def result(self) -> UsageReport:
+        """Return the report of the body, else the report without usage."""
+        body = decode_object(bytes(self._body)) if self._skimmer is None else self._skimmer.result()
+        report = None if body is None else self._read_body(body)
+        if report is not None:
+            return report
+        skimmer = self._skim() if self._skimmer is None else self._skimmer
+        # The structure of JSON is no output; but of a response that is no JSON all that is known is its length.
+        text_bytes = skimmer.text_bytes if skimmer.started else self._response_bytes
+        if body is not None and self._estimate_body is not None:
+            return self._estimate_body(body, text_bytes)
+        report = self._report_without_usage(text_bytes)
+        return report if body is not None else with_fault(report, "the response is not a complete JSON object")
+
+    def _skim(self) -> JsonSkimmer:
+        """Return a skimmer that has read the body so far, and drop the body."""
+        skimmer = JsonSkimmer(self._shape)
+        skimmer.feed(bytes(self._body))
+        self._body = bytearray()
+        return skimmer
 
 
 class _SniffingReader:
