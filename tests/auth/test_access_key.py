@@ -25,7 +25,7 @@ def make_key(*secrets: KeySecret, **changes: object) -> AccessKey:
         "participant": "ci",
         "models": ModelPatterns(("openai/*",)),
         "expires_at": None,
-        "labels": {},
+        "labels": {"team": "builds"},
         "created_at": NOW,
         "secrets": secrets or (KeySecret(access_key.compute_digest(SECRET)),),
         **changes,
@@ -48,7 +48,12 @@ def test_key_identifies_its_participant_project_and_models() -> None:
     caller = make_authenticator(make_key()).authenticate(SECRET, NOW)
 
     assert caller == Caller(
-        PROJECT_ID, participant="ci", credential_id="ak_1", granted=ModelPatterns(("openai/*",)), expires_at=None
+        PROJECT_ID,
+        participant="ci",
+        credential_id="ak_1",
+        granted=ModelPatterns(("openai/*",)),
+        expires_at=None,
+        labels={"team": "builds"},
     )
 
 

@@ -15,7 +15,7 @@ from tornado_proxy.domain.state import State
 from tornado_proxy.ledger.backends import make_ledger
 from tornado_proxy.ledger.database import StoreError
 from tornado_proxy.state import access_keys
-from tornado_proxy.state.access_keys import KeySettings
+from tornado_proxy.state.key_settings import KeySettings
 from tornado_proxy.state.store import StateStore
 
 SETTINGS = KeySettings(

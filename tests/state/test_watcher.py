@@ -16,7 +16,7 @@ from tornado_proxy.domain.state import State
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.observability import metrics
 from tornado_proxy.state import access_keys
-from tornado_proxy.state.access_keys import KeySettings
+from tornado_proxy.state.key_settings import KeySettings
 from tornado_proxy.state.store import StateStore
 from tornado_proxy.state.watcher import StateWatcher
 

@@ -56,5 +56,6 @@ def identify(key: AccessKey, digest: bytes, now: datetime) -> Caller:
         participant=key.participant or key.name,
         credential_id=key.id,
         granted=key.models,
+        labels=key.labels,
         expires_at=min(ends, default=None),
     )

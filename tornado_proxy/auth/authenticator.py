@@ -89,6 +89,14 @@ class Authenticator:
         self._verified.move_to_end(digest)
         return verified.caller
 
+    def require_sealing(self, caller: Caller) -> None:
+        """Check that seal_session() will work, before the provider is asked for a short-lived key.
+
+        Raises:
+            NotAllowed: The caller's own credential is not a participant token.
+        """
+        session_key.require_key(self._keys.get(caller.credential_id))
+
     def seal_session(self, caller: Caller, grant: SessionGrant, expires_at: int) -> str:
         """Return a session key for `caller`.
 

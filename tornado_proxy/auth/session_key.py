@@ -45,8 +45,7 @@ def seal_key(key: ApiKey | None, caller: Caller, grant: SessionGrant, expires_at
     Raises:
         NotAllowed: `key` is None: the caller's credential is not a participant token.
     """
-    if key is None:
-        raise NotAllowed("only a participant token can request a session key")
+    key = require_key(key)
     content = {
         "project": caller.project_id,
         "participant": caller.participant,
@@ -60,6 +59,17 @@ def seal_key(key: ApiKey | None, caller: Caller, grant: SessionGrant, expires_at
     # Browsers send the key in a WebSocket subprotocol, which is an RFC 9110 token and cannot hold the padding `=`.
     sealed = _fernet(key).encrypt(json.dumps(content).encode()).rstrip(b"=")
     return f"{PREFIX}{key.id}.{sealed.decode()}"
+
+
+def require_key(key: ApiKey | None) -> ApiKey:
+    """Return the API key that signed a caller's token.
+
+    Raises:
+        NotAllowed: `key` is None: the caller's credential is not a participant token.
+    """
+    if key is None:
+        raise NotAllowed("only a participant token can request a session key; send one in place of this credential")
+    return key
 
 
 def open_key(token: str, keys: Mapping[str, ApiKey], now: datetime, *, accepted: bool) -> Caller:

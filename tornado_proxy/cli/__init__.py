@@ -16,6 +16,7 @@ _COMMANDS = {
     "project": "tornado_proxy.cli.projects:project",
     "key": "tornado_proxy.cli.credentials:key",
     "token": "tornado_proxy.cli.credentials:token",
+    "access-key": "tornado_proxy.cli.access_keys:access_key",
     "usage": "tornado_proxy.cli.usage:usage",
     "pricing": "tornado_proxy.cli.pricing.group:pricing",
     "explain": "tornado_proxy.cli.explain:explain",

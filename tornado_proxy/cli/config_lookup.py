@@ -19,7 +19,7 @@ from tornado_proxy.config.files import read_document, read_documents
 from tornado_proxy.config.findings import Findings
 from tornado_proxy.config.ledger import ledger_address, read_ledger_password
 from tornado_proxy.config.validation import check
-from tornado_proxy.domain.document import Document, read_section
+from tornado_proxy.domain.document import Document, list_children, read_section
 from tornado_proxy.domain.errors import ConfigError, LedgerUnavailable
 from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.pricing.book.price_book import PriceBook
@@ -76,6 +76,26 @@ def find_ledger(config: Path, url: str | None) -> LedgerAddress:
     if findings.faults:
         raise ConfigError(findings.faults)
     return ledger_address(section, config.parent if url is None else Path(), password)
+
+
+def find_project_ids(config: Path) -> frozenset[str]:
+    """Return the ids of the projects of a configuration, without reading their secrets.
+
+    Raises:
+        ConfigError: a file cannot be read.
+    """
+    content = dict(list_children(read_document(config).content))
+    listed = content.get("projects")
+    if isinstance(listed, str):
+        documents = read_documents(config.parent / listed)
+        sections = [section for document in documents for section in _list_projects(document.content)]
+    else:
+        sections = _list_projects(content)
+    return frozenset(str(dict(list_children(section)).get("id")) for section in sections)
+
+
+def _list_projects(content: object) -> list[object]:
+    return [section for _, section in list_children(dict(list_children(content)).get("projects"))]
 
 
 def named_config(config: Path | None) -> Path | None:

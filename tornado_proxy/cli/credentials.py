@@ -17,26 +17,12 @@ import click
 from tornado_proxy.auth import api_key, participant
 from tornado_proxy.auth.token_report import Verification, describe_token
 from tornado_proxy.auth.token_spec import ROLES, TokenSpec, find_pattern_fault, read_spec
+from tornado_proxy.cli.duration_param import parse_duration
 from tornado_proxy.cli.secret_files import write_secret
 from tornado_proxy.config.files import read_document
 from tornado_proxy.config.loading import load_settings
 from tornado_proxy.domain.errors import CallerError, ConfigError
 from tornado_proxy.domain.identity import ApiKey
-
-_UNITS = {"s": timedelta(seconds=1), "m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
-
-#: The longest lifetime of a token that expires, a hundred years.  A longer one is a typing error.
-_MAX_LIFETIME = timedelta(days=36500)
-
-
-def _parse_duration(ctx: click.Context, param: click.Parameter, value: str) -> timedelta | None:
-    """Return `90s`, `15m`, `1h` or `30d` as a timedelta, `never` as None."""
-    if value == "never":
-        return None
-    match = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", value)
-    if match is None or int(match[1]) * _UNITS[match[2]] > _MAX_LIFETIME:
-        raise click.BadParameter(f"{value!r} is not a duration such as 90s, 15m, 1h or 30d, or never", ctx, param)
-    return int(match[1]) * _UNITS[match[2]]
 
 
 def _example(*lines: str) -> str:
@@ -126,7 +112,7 @@ def token() -> None:
 @click.option(
     "--expires-in",
     metavar="DURATION",
-    callback=_parse_duration,
+    callback=parse_duration,
     default="24h",
     show_default=True,
     help="The lifetime of the token: 90s, 15m, 1h, 30d or never.",

@@ -158,6 +158,8 @@ class Admission:
         _check_model_in_path(context)
         _require_priced_spend(context, parsed.facts)
         self.admit_spends(context, parsed.facts.priced_spends, context.head.received_at)
+        if context.endpoint.response_edits.seal_secrets is not None:
+            context.snapshot.authenticator.require_sealing(context.caller)
         access = caller_access(context.snapshot, context.provider, context.caller)
         headers = forwarded_headers(context.head.headers, access, context.token)
         upstream = access.client_request(context.endpoint.method, context.upstream_target, headers, parsed.body)

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from tornado_proxy.auth import access_key
-from tornado_proxy.domain.identity import ModelPatterns, Secret
+from tornado_proxy.domain.identity import Secret
 from tornado_proxy.domain.state import AccessKey, KeySecret
 from tornado_proxy.state import access_key_table
+from tornado_proxy.state.key_settings import KeySettings
 from tornado_proxy.state.store import StateStore
 
 #: Random bytes of an id.
 _ID_BYTES = 12
-
-
-@dataclass(frozen=True, slots=True)
-class KeySettings:
-    """What the operator decides about a new access key; see AccessKey."""
-
-    name: str
-    project_id: str
-    participant: str | None = None
-    models: ModelPatterns = field(default_factory=ModelPatterns)
-    expires_at: datetime | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def create(store: StateStore, actor: str, settings: KeySettings) -> tuple[AccessKey, Secret]:
