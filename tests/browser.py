@@ -35,6 +35,9 @@ _FLAGS = (
     "--no-first-run",
     "--no-default-browser-check",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    # WebRTC on loopback: else it has no candidate there, and names of mDNS in place of addresses.
+    "--allow-loopback-in-peer-connection",
+    "--disable-features=WebRtcHideLocalIpsWithMdns",
     "--remote-debugging-port=0",  # without a debugging port headless Chromium exits when the page is loaded
 )
 
@@ -49,47 +52,74 @@ def find_chromium() -> str:
     return path
 
 
-def open_page(folder: Path, page: str) -> Any:
-    """Return the JSON that the script in `page` (HTML) posts to /result."""
-    program = find_chromium()
-    results: queue.Queue[Any] = queue.Queue()
-    with _page_server(page, results) as url, _browser(program, folder, url) as log:
-        try:
-            return results.get(timeout=_TIMEOUT_S)
-        except queue.Empty:
-            raise AssertionError(
-                f"the page posted no result; output of the browser:\n{log.read_text()[-4000:]}"
-            ) from None
+class PageServer:
+    """Serves one page on an origin of its own."""
+
+    def __init__(self) -> None:
+        self._page = b""
+        self._results: queue.Queue[Any] = queue.Queue()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler_class())
+        self.origin = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Serve until the end of the context."""
+        with self._server:
+            thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+            thread.start()
+            try:
+                yield
+            finally:
+                self._server.shutdown()
+                thread.join(_TIMEOUT_S)
+
+    def open(self, folder: Path, page: str) -> Any:
+        """Open `page` (HTML) in the browser; return the JSON that its script posts to /result."""
+        self._page = page.encode()
+        with _browser(find_chromium(), folder, self.origin + "/") as log:
+            try:
+                return self._results.get(timeout=_TIMEOUT_S)
+            except queue.Empty:
+                raise AssertionError(
+                    f"the page posted no result; output of the browser:\n{log.read_text()[-4000:]}"
+                ) from None
+
+    def _handler_class(self) -> type[BaseHTTPRequestHandler]:
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self._respond(server._page if self.path == "/" else b"")
+
+            def do_POST(self) -> None:
+                server._results.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self._respond(b"")
+
+            def _respond(self, body: bytes) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", "text/html; charset=utf-8")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Log nothing."""
+
+        return Handler
 
 
 @contextlib.contextmanager
-def _page_server(page: str, results: queue.Queue[Any]) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self._respond(page.encode() if self.path == "/" else b"")
+def running_page_server() -> Iterator[PageServer]:
+    """Serve a page on an origin that is known before the page, so that a configuration can name it."""
+    server = PageServer()
+    with server.running():
+        yield server
 
-        def do_POST(self) -> None:
-            results.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self._respond(b"")
 
-        def _respond(self, body: bytes) -> None:
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Log nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}/"
-        finally:
-            server.shutdown()
-            thread.join(_TIMEOUT_S)
+def open_page(folder: Path, page: str) -> Any:
+    """Return the JSON that the script in `page` (HTML) posts to /result."""
+    with running_page_server() as server:
+        return server.open(folder, page)
 
 
 @contextlib.contextmanager

@@ -72,20 +72,27 @@ class Batch:
 
 @dataclass(slots=True)
 class RealtimeCall:
-    """A realtime call and the sideband connections that are attached to it.
+    """A realtime call and the connections that are attached to it: sidebands, and the data channel if it has media.
 
     Attributes:
-        on_end: called when the call is hung up.
+        on_end: called once, when the call ends.
         handle: the event handler of the connection that attached first and owns the session; None without one.
         listeners: the other connections, which get a copy of each message of the first.
+        created: the owner's `session.created`, b"" until a connection owns the session.
     """
 
     session: Json
     on_end: list[Callable[[], None]] = field(default_factory=list)
     handle: Callable[[Mapping[str, object]], Awaitable[None]] | None = None
     listeners: list[Callable[[bytes], Awaitable[None]]] = field(default_factory=list)
+    created: bytes = b""
 
     def hang_up(self) -> None:
-        """End the call: run the `on_end` callbacks."""
-        for callback in self.on_end:
+        """End the call: run the `on_end` callbacks, unless it has ended."""
+        callbacks, self.on_end = self.on_end, []
+        for callback in callbacks:
             callback()
+
+
+#: Answers the SDP offer of a realtime call, and attaches its data channel to the call: (offer, call) -> SDP answer.
+AnswerCall = Callable[[str, RealtimeCall], Awaitable[str]]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from itertools import count
 
 from tornado_proxy.simulator.model.prompt_cache import PromptCache
-from tornado_proxy.simulator.object_stores import Batch, RealtimeCall, Store, StoredResponse
+from tornado_proxy.simulator.object_stores import AnswerCall, Batch, RealtimeCall, Store, StoredResponse
 from tornado_proxy.simulator.request_log import RequestLog
 
 #: Texts whose failures are counted (`status=... times=...`); the oldest are dropped beyond it.
@@ -40,6 +40,7 @@ class SimulatorState:
         keys: the accepted key of "openai" and of "anthropic"; a provider without an entry accepts every key.
         record: serve the last requests at /_simulator/requests.
         settle_s: seconds until background responses and message batches are done.
+        answer_call: answers the SDP offers of realtime calls; by default a call has no media.
 
     Attributes:
         requests: the last requests.
@@ -47,10 +48,18 @@ class SimulatorState:
         disconnects: the number of clients that disconnected before their response was complete.
     """
 
-    def __init__(self, *, keys: Mapping[str, str] | None = None, record: bool = False, settle_s: float = 0.2) -> None:
+    def __init__(
+        self,
+        *,
+        keys: Mapping[str, str] | None = None,
+        record: bool = False,
+        settle_s: float = 0.2,
+        answer_call: AnswerCall | None = None,
+    ) -> None:
         self.keys: Mapping[str, str] = dict(keys or {})
         self.record = record
         self.settle_s = settle_s
+        self.answer_call = answer_call
         self.requests = RequestLog()
         self.streams = 0
         self.disconnects = 0

@@ -1,7 +1,8 @@
 """HTTP below /v1/realtime/: short-lived keys for sessions, and realtime calls with a sideband.
 
 A key opens `/v1/realtime` and `/v1/realtime/calls` with the session settings that it was made for.  A realtime call has
-no media: its sideband gets one spoken response to the session's instructions, then only responses to its own events.
+no media, unless the simulator is given a WebRTC peer that answers calls (`answer_call`): its sideband gets one spoken
+response to the session's instructions, then only responses to its own events.
 """
 
 from __future__ import annotations
@@ -59,11 +60,22 @@ class Calls(ProviderHandler):
         session = self.simulator.session_keys.get(self.find_credential())
         if session is None:
             session = as_object(decode(read_form_field(self.request, "session", "{}").encode()))
-        call_id = self.simulator.new_id("rtc_")
-        self.simulator.realtime_calls.put(call_id, RealtimeCall(dict(session)))
+        call_id, call = self.simulator.new_id("rtc_"), RealtimeCall(dict(session))
+        call.on_end.append(lambda: self._forget(call_id))
+        self.simulator.realtime_calls.put(call_id, call)
+        answer_call = self.simulator.answer_call
+        answer = _SDP_ANSWER if answer_call is None else await answer_call(self._read_offer(), call)
         self.set_status(201)
         self.set_header("Location", f"/v1/realtime/calls/{call_id}")
-        await self.send_json(_SDP_ANSWER.encode(), content_type="application/sdp")
+        await self.send_json(answer.encode(), content_type="application/sdp")
+
+    def _read_offer(self) -> str:
+        if self.request.headers.get("Content-Type", "").startswith("application/sdp"):
+            return self.request.body.decode()
+        return read_form_field(self.request, "sdp", "")
+
+    def _forget(self, call_id: str) -> None:
+        self.simulator.realtime_calls.pop(call_id)
 
 
 class CallAction(ProviderHandler):

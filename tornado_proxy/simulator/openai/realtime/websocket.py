@@ -6,8 +6,9 @@
 
 Voice activity detection is not simulated: the client has to commit its audio.
 
-Several connections can attach to a realtime call as its sideband.  The first one owns the session; the others get a
-copy of each of its messages, and their events are handled as if the first had sent them.
+Several connections can attach to a realtime call as its sideband.  The first one owns the session; the others, and the
+data channel of a call with media, get a copy of each of its messages, and their events are handled as if the first had
+sent them.
 """
 
 from __future__ import annotations
@@ -52,10 +53,11 @@ class RealtimeWebSocket(ProviderWebSocketHandler):
         model = self.get_query_argument("model", default_model)
         self._session = RealtimeSession(self.simulator.new_id("sess_"), model)
         self._session.update(settings or {})
-        await self._send_event("session.created", session=self._session.session_json())
+        created = self._make_event("session.created", session=self._session.session_json())[1]
+        await self.send_text(created)
         if call is not None:
             call.on_end.append(lambda: self.close(1000, "the call has ended"))
-            await self._attach(call)
+            await self._attach(call, created)
 
     def prepare(self) -> None:
         """Check `call_id` before the upgrade.
@@ -70,12 +72,14 @@ class RealtimeWebSocket(ProviderWebSocketHandler):
     def _find_call(self) -> RealtimeCall | None:
         return self.simulator.realtime_calls.get(self.get_query_argument("call_id", ""))
 
-    async def _attach(self, call: RealtimeCall) -> None:
+    async def _attach(self, call: RealtimeCall, created: bytes) -> None:
         if call.handle is not None:
             call.listeners.append(self._copy_text)
             return
-        call.handle = self._handle_as_owner
+        call.handle, call.created = self._handle_as_owner, created
         self._listeners = call.listeners
+        if self.simulator.answer_call is not None:
+            return  # the peer speaks for itself
         # open() runs outside on_message, so a client that disconnects during the response must be caught here.
         with contextlib.suppress(ConnectionClosed, WebSocketClosedError):
             await self._greet()
