@@ -47,6 +47,7 @@ TESTED_THROUGH = {
     "pricing/book/calculator.py": "pricing/book/test_price_book.py",
     "pricing/book/price.py": "pricing/book/test_price_book.py",
     "pricing/book/price_file.py": "pricing/book/test_price_book.py",
+    "pricing/book/upper_bound.py": "pricing/book/test_cost_bounds.py",
     "pricing/lists/comparison.py": "cli/test_pricing.py",
     "pricing/lists/import_plan.py": "cli/test_pricing.py",
     "pricing/lists/price_list.py": "pricing/lists/test_import_litellm.py",

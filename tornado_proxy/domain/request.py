@@ -37,6 +37,33 @@ class ImageFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkLimits:
+    """The most work that a request can cause, as far as its body says; the default says nothing.
+
+    Attributes:
+        prompts: Prompts in the body: the requests of a batch, the inputs of embeddings.
+        choices: Choices of output for each prompt.
+        output_tokens: Output tokens of all prompts and choices; None if the request sets no limit.
+        text_only: True if the body holds the whole input as text, which has no more tokens than bytes.  An image, a
+            file or a stored response has tokens that the body does not show.
+        tool_calls: Calls of tools that run at the provider, each followed by one more prompt; None if the request sets
+            no limit.
+        names_models: True if the request names every model that it can spend on; False if the provider chooses one.
+    """
+
+    prompts: int = 1
+    choices: int = 1
+    output_tokens: int | None = None
+    text_only: bool = False
+    tool_calls: int | None = 0
+    names_models: bool = True
+
+
+#: The body says nothing.
+UNKNOWN_WORK = WorkLimits()
+
+
+@dataclass(frozen=True, slots=True)
 class RequestFacts:
     """The few fields of a request's body that admission and the usage readers use.
 
@@ -47,6 +74,7 @@ class RequestFacts:
     `references` are ids of provider objects that the body names; they must belong to the project.
     `session_query` is the query string for a WebSocket to the realtime session that the body describes.
     `seen_output_bytes` is the length of output text that earlier responses of the same work have shown.
+    `work` limits what the request can cost.
     """
 
     model: str | None = None
@@ -63,6 +91,7 @@ class RequestFacts:
     response_format: str | None = None
     session_query: str | None = None
     seen_output_bytes: int = 0
+    work: WorkLimits = UNKNOWN_WORK
 
     @property
     def priced_spends(self) -> tuple[Spend, ...]:

@@ -123,11 +123,20 @@ class Quote:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLimits:
+    """The most tokens of one prompt of a model and of its output; of an image model, the output tokens of one image."""
+
+    context_tokens: int
+    max_output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModelPrice:
     """All prices of one model.  The first `own_cards` of `cards` are its own; shared cards follow.
 
     `by_meter` is derived from the cards.  `limits` and `dates` are the input lengths and times at which a price can
-    change, sorted.  `quotes` caches the quotes of meters by terms and interval (calculator.py).
+    change, sorted.  `token_limits` is None if the price file states none.  `quotes` caches quotes of meters by terms
+    and interval (calculator.py).
     """
 
     provider: str
@@ -141,6 +150,7 @@ class ModelPrice:
     own_cards: int = 0
     limits: tuple[int, ...] = ()
     dates: tuple[datetime, ...] = ()
+    token_limits: TokenLimits | None = None
     quotes: dict[object, dict[Meter, Quote]] = field(default_factory=dict, compare=False, repr=False)
 
     def find(self, meter: Meter, terms: Terms, context_tokens: int, at: datetime) -> list[PriceCard]:

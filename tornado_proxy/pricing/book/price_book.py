@@ -122,6 +122,16 @@ class PriceBook:
             return report
         return apply_refusal_rules(report, prices.refusals, at)
 
+    def possible_terms(self, provider: str, stated: Terms, region: str | None) -> tuple[Terms, ...]:
+        """Return the terms, in the words of price cards, on which a request that states `stated` can be served.
+
+        An unstated tier is the standard one; a tier that leaves the choice to the provider can be any.
+        """
+        if stated.service_tier not in _UNDECIDED_TIERS:
+            return (self._resolve_terms(provider, stated, region),)
+        tiers = dict.fromkeys(self._providers[provider].tiers.values())
+        return tuple(self._resolve_terms(provider, replace(stated, service_tier=tier), region) for tier in tiers)
+
     def rate(
         self,
         provider: str,

@@ -13,7 +13,7 @@ from typing import Any
 from tornado_proxy.domain.document import Document, Path
 from tornado_proxy.domain.errors import Fault
 from tornado_proxy.domain.usage import Meter
-from tornado_proxy.pricing.book.price import Conditions, ModelPrice, Modifier, PriceCard
+from tornado_proxy.pricing.book.price import Conditions, ModelPrice, Modifier, PriceCard, TokenLimits
 from tornado_proxy.pricing.book.refusals import RefusalRule
 
 
@@ -103,6 +103,7 @@ class _Reader:
             own_cards=len(section["rates"]),
             limits=tuple(sorted(limit for limit in limits if limit is not None)),
             dates=tuple(sorted(date for date in dates if date is not None)),
+            token_limits=_token_limits(section.get("limits")),
         )
 
     def _card(self, section: Any, path: Path) -> PriceCard:
@@ -163,6 +164,10 @@ class _Reader:
 
     def _fault(self, path: Path, rule: str) -> None:
         self._faults.append(self._document.fault(path, rule))
+
+
+def _token_limits(section: Any) -> TokenLimits | None:
+    return None if section is None else TokenLimits(section["context_tokens"], section["max_output_tokens"])
 
 
 def _conditions(when: Mapping[str, Any]) -> Conditions:

@@ -6,10 +6,10 @@ endpoint, clients would see a bare 404.  Source: Anthropic API reference, "Creat
 
 from __future__ import annotations
 
-from tornado_proxy.domain.request import RequestFacts, Spend
+from tornado_proxy.domain.request import RequestFacts, Spend, WorkLimits
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
 from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, RequestView, ResponseHead, UsageReader
-from tornado_proxy.providers.shared.json_body import read_members, read_model
+from tornado_proxy.providers.shared.json_body import read_limit, read_members, read_model
 
 
 def parse(request: RequestView) -> ParsedRequest:
@@ -19,9 +19,11 @@ def parse(request: RequestView) -> ParsedRequest:
         InvalidBody: the body is not a JSON object or names no model.
     """
     body = request.body
-    model = read_model(read_members(body, ("model",)))
+    members = read_members(body, ("model", "max_tokens_to_sample"))
+    model = read_model(members)
     spend = Spend(model, frozenset({Meter.INPUT, Meter.OUTPUT}))
-    return ParsedRequest(RequestFacts(model=model, spends=(spend,), body_bytes=len(body)), body)
+    work = WorkLimits(output_tokens=read_limit(members, "max_tokens_to_sample"), text_only=True)
+    return ParsedRequest(RequestFacts(model=model, spends=(spend,), body_bytes=len(body), work=work), body)
 
 
 class UnsettledReader:

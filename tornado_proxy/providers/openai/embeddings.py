@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import re
 
-from tornado_proxy.domain.request import RequestFacts, Spend
+from tornado_proxy.domain.request import RequestFacts, Spend, WorkLimits
 from tornado_proxy.domain.usage import Meter, UsageReport
 from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, RequestView, ResponseHead, UsageReader
 from tornado_proxy.providers.openai.shared.text_usage import estimate_text, report_text
 from tornado_proxy.providers.shared.json_body import read_members, read_model
 from tornado_proxy.providers.shared.lenient_json import decode_leniently
+
+#: Inputs of one request (OpenAI API reference, "Create embeddings", `input`).
+_MAX_INPUTS = 2048
 
 #: Bytes kept of the start and of the end of a response.  Between them are vectors: 125 MB of numbers for the largest
 #: request, 2048 inputs of 3072 dimensions.
@@ -32,7 +35,13 @@ def parse(request: RequestView) -> ParsedRequest:
     """
     body = request.body
     model = read_model(read_members(body, ("model",)))
-    facts = RequestFacts(model=model, spends=(Spend(model, frozenset({Meter.INPUT})),), body_bytes=len(body))
+    facts = RequestFacts(
+        model=model,
+        spends=(Spend(model, frozenset({Meter.INPUT})),),
+        body_bytes=len(body),
+        # Inputs can be lists of tokens: each token takes at least one byte, too.
+        work=WorkLimits(prompts=_MAX_INPUTS, text_only=True),
+    )
     return ParsedRequest(facts, body)
 
 

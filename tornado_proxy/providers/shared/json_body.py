@@ -77,6 +77,16 @@ def read_flag(members: Mapping[str, Any], name: str) -> bool:
     return value
 
 
+def read_limit(members: Mapping[str, Any], *names: str) -> int | None:
+    """Return the smallest of the positive whole numbers among the members `names`, None if there is none.
+
+    Such a member limits what a request can cost.  The provider rejects a value of another type, so it limits nothing.
+    """
+    values = [members[name] for name in names if name in members]
+    counts = [value for value in values if isinstance(value, int) and not isinstance(value, bool) and value > 0]
+    return min(counts, default=None)
+
+
 def read_list(members: Mapping[str, Any], name: str) -> list[Any]:
     """Return a list member, [] if it is missing.
 

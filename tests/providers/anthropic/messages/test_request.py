@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tornado_proxy.domain.errors import BadRequest, InvalidBody
-from tornado_proxy.domain.request import RequestFacts, Spend
+from tornado_proxy.domain.request import RequestFacts, Spend, WorkLimits
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.providers.anthropic import complete, count_tokens
@@ -40,6 +40,7 @@ def test_plain_request_has_one_spend_at_its_model() -> None:
                 {"model": MODEL, "max_tokens": 5, "messages": [], "stream": True, "service_tier": "standard_only"}
             )
         ),
+        work=WorkLimits(output_tokens=5, text_only=True),
     )
 
 

@@ -9,13 +9,13 @@ Source: Anthropic API reference, "Create a Message Batch".
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import msgspec
 
 from tornado_proxy.domain.errors import InvalidBody
-from tornado_proxy.domain.request import RequestFacts, Spend
+from tornado_proxy.domain.request import RequestFacts, Spend, WorkLimits
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.providers.anthropic.batches.results import BATCH_TIER, ENDED_KINDS, make_results_reader
@@ -70,8 +70,22 @@ def parse(request: RequestView) -> ParsedRequest:
         terms=Terms(service_tier=BATCH_TIER, cache_ttl=find_cache_ttl(body)),
         body_bytes=len(body),
         references=tuple(dict.fromkeys(reference for facts in requests for reference in facts.references)),
+        work=_add_work([facts.work for facts in requests]),
     )
     return ParsedRequest(facts, body)
+
+
+def _add_work(works: Sequence[WorkLimits]) -> WorkLimits:
+    """Return the limits of all requests of a batch together."""
+    outputs = [work.output_tokens for work in works]
+    calls = [work.tool_calls for work in works]
+    return WorkLimits(
+        prompts=len(works),
+        output_tokens=None if None in outputs else sum(output for output in outputs if output is not None),
+        text_only=all(work.text_only for work in works),
+        tool_calls=None if None in calls else max((count for count in calls if count is not None), default=0),
+        names_models=all(work.names_models for work in works),
+    )
 
 
 def _read_requests(body: bytes) -> Iterator[RequestFacts]:

@@ -19,6 +19,7 @@ from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.providers.anthropic.messages.cache_lifetime import find_cache_ttl
+from tornado_proxy.providers.anthropic.messages.work import read_work
 from tornado_proxy.providers.shared.json_body import (
     read_flag,
     read_list,
@@ -29,7 +30,18 @@ from tornado_proxy.providers.shared.json_body import (
 )
 
 #: The members of a request that read_facts() needs.
-MEMBERS = ("model", "stream", "service_tier", "speed", "inference_geo", "tools", "fallbacks", "container")
+MEMBERS = (
+    "model",
+    "stream",
+    "service_tier",
+    "speed",
+    "inference_geo",
+    "tools",
+    "fallbacks",
+    "container",
+    "max_tokens",
+    "mcp_servers",
+)
 
 _TEXT = frozenset({Meter.INPUT, Meter.OUTPUT})
 _SEARCHES = frozenset({Meter.WEB_SEARCHES})
@@ -65,6 +77,7 @@ def read_facts(body: bytes, members: Mapping[str, Any]) -> RequestFacts:
         terms=Terms(service_tier=tier, cache_ttl=find_cache_ttl(body)),
         body_bytes=len(body),
         references=_read_references(members),
+        work=read_work(members, body),
     )
 
 

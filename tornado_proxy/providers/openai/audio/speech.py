@@ -15,7 +15,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from tornado_proxy.domain.errors import BadRequest, InvalidBody
-from tornado_proxy.domain.request import RequestFacts, Spend
+from tornado_proxy.domain.request import RequestFacts, Spend, WorkLimits
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
 from tornado_proxy.providers.contract import (
     HttpEndpoint,
@@ -120,6 +120,7 @@ def _read_facts(body: bytes) -> RequestFacts:
         spends=(Spend(model, _CHARACTER_METERS if by_characters else _TOKEN_METERS),),
         stream=members.get("stream_format") == "sse",
         body_bytes=len(body),
+        work=WorkLimits(text_only=True),
         inferred=(characters,) if by_characters else (characters, input_tokens),
         response_format=read_text(members, "response_format"),
     )

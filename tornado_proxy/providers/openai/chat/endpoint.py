@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 from tornado_proxy.domain.errors import InvalidBody
-from tornado_proxy.domain.request import RequestFacts, Spend
+from tornado_proxy.domain.request import RequestFacts, Spend, WorkLimits
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Meter, Quantity
 from tornado_proxy.providers.contract import (
@@ -31,6 +31,7 @@ from tornado_proxy.providers.shared.json_body import (
     edit_member,
     insert_first,
     read_flag,
+    read_limit,
     read_list,
     read_members,
     read_model,
@@ -39,7 +40,11 @@ from tornado_proxy.providers.shared.json_body import (
     read_text,
 )
 from tornado_proxy.providers.shared.json_skimmer import COUNT, KEEP, Shape
+from tornado_proxy.providers.shared.media_parts import is_text_only
 from tornado_proxy.providers.shared.response_readers import JsonReader, choose_edit, choose_reader
+
+#: The members that limit the output tokens of each choice; the older one is ignored beside the newer.
+OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens")
 
 _MEMBERS = (
     "model",
@@ -49,11 +54,16 @@ _MEMBERS = (
     "modalities",
     "web_search_options",
     "prompt_cache_options",
+    *OUTPUT_LIMITS,
+    "n",
 )
 
 #: The type of a message part that contains audio.  Quotation marks inside JSON text are escaped, so this matches a
 #: member or a value, never text of a prompt (OpenAI API reference, chat `messages`).
 _AUDIO_PART = b'"input_audio"'
+
+#: Types of message parts whose tokens are not in the body as text.
+_MEDIA_PARTS = (b"image_url", b"input_audio", b"file")
 
 #: The members of a response that are read.  Log probabilities repeat each token many times and are no output tokens.
 _MESSAGE: Mapping[str, Shape] = {
@@ -99,8 +109,21 @@ def parse(request: RequestView) -> ParsedRequest:
         body_bytes=len(body),
         usage_injected=sent is not body,
         inferred=inferred,
+        work=_read_work(members, body),
     )
     return ParsedRequest(facts, sent)
+
+
+def _read_work(members: Mapping[str, Any], body: bytes) -> WorkLimits:
+    # A search adds what it has found to the prompt, and no other tool runs at the provider.
+    searches = "web_search_options" in members or _SEARCH_MODEL.search(str(members["model"])) is not None
+    choices = read_limit(members, "n") or 1
+    limit = next((read_limit(members, name) for name in OUTPUT_LIMITS if name in members), None)
+    return WorkLimits(
+        choices=choices,
+        output_tokens=None if limit is None else limit * choices,
+        text_only=not searches and is_text_only(body, _MEDIA_PARTS),
+    )
 
 
 def _searches_web(model: str, members: Mapping[str, Any]) -> bool:

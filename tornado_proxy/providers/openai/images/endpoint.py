@@ -18,7 +18,7 @@ from decimal import Decimal
 import msgspec
 
 from tornado_proxy.domain.errors import BadRequest, InvalidBody
-from tornado_proxy.domain.request import ImageFacts, RequestFacts, Spend
+from tornado_proxy.domain.request import ImageFacts, RequestFacts, Spend, WorkLimits
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
 from tornado_proxy.providers.contract import (
@@ -114,6 +114,7 @@ def _parse(request: RequestView, meters: frozenset[Meter]) -> ParsedRequest:
         image=image,
         references=(*_file_ids(members.get("images")), *_file_ids([members.get("mask")])),
         response_format=as_text(members.get("response_format")) or None,
+        work=WorkLimits(choices=image.count),
     )
     return ParsedRequest(facts, request.body)
 

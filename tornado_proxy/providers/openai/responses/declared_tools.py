@@ -11,6 +11,13 @@ from tornado_proxy.providers.shared.json_values import as_objects
 _DATE_SUFFIX = re.compile(r"_\d{4}_\d{2}_\d{2}$")
 
 
+#: Tools that the client runs: their results come with its next request (OpenAI API reference, responses `tools`).  A
+#: namespace only holds others, and a search for tools adds their declarations to the output.
+CLIENT_TOOLS = frozenset(
+    {"function", "custom", "local_shell", "apply_patch", "computer", "computer_use_preview", "namespace"}
+)
+
+
 def tool_kind(tool: Mapping[str, object]) -> str:
     """Return the type of a tool without its date."""
     return _DATE_SUFFIX.sub("", str(tool.get("type")))

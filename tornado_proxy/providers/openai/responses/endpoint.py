@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from tornado_proxy.domain.errors import InvalidBody
-from tornado_proxy.domain.request import RequestFacts, Spend
+from tornado_proxy.domain.request import RequestFacts, Spend, WorkLimits
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.providers.contract import (
@@ -20,7 +20,7 @@ from tornado_proxy.providers.contract import (
     UsageReader,
 )
 from tornado_proxy.providers.openai.responses.containers import referenced_containers
-from tornado_proxy.providers.openai.responses.declared_tools import flatten_tools
+from tornado_proxy.providers.openai.responses.declared_tools import CLIENT_TOOLS, flatten_tools, tool_kind
 from tornado_proxy.providers.openai.responses.hosted_tools import tool_spends
 from tornado_proxy.providers.openai.responses.reader import (
     RESPONSE_SHAPE,
@@ -34,6 +34,7 @@ from tornado_proxy.providers.openai.shared.text_usage import estimate_text
 from tornado_proxy.providers.owned_objects import OwnedObject
 from tornado_proxy.providers.shared.json_body import (
     read_flag,
+    read_limit,
     read_list,
     read_members,
     read_model,
@@ -41,6 +42,7 @@ from tornado_proxy.providers.shared.json_body import (
     read_raw,
     read_text,
 )
+from tornado_proxy.providers.shared.media_parts import is_text_only
 from tornado_proxy.providers.shared.response_readers import JsonReader, choose_reader
 
 _MEMBERS = (
@@ -53,6 +55,9 @@ _MEMBERS = (
     "conversation",
     "prompt_cache_options",
     "background_options",
+    "max_output_tokens",
+    "max_tool_calls",
+    "prompt",
 )
 
 #: The completion window of a response without a discount (openai-python 3.57, BackgroundOptions).
@@ -73,6 +78,9 @@ class _Item(msgspec.Struct):
 
 
 _ITEMS = msgspec.json.Decoder(list[_Item | list[Any] | str | int | float | bool | None])
+#: Members and types of input whose tokens are not in the body as text.
+_OPAQUE_ITEMS = (b"input_image", b"input_file", b"image_url", b"file_id", b"encrypted_content", b"item_reference")
+
 #: A reference may omit its type (OpenAI API reference, responses `input`, "Item reference").
 _REFERENCE_TYPES = (None, "item_reference")
 
@@ -97,8 +105,20 @@ def parse(request: RequestView) -> ParsedRequest:
         body_bytes=len(body),
         background=read_flag(members, "background"),
         references=(*_continued_objects(members), *referenced_containers(tools), *_item_references(items)),
+        work=_read_work(members, tools, body),
     )
     return ParsedRequest(facts, body)
+
+
+def _read_work(members: Mapping[str, Any], tools: Iterable[Mapping[str, object]], body: bytes) -> WorkLimits:
+    # A stored prompt can declare tools of its own.
+    hosted = "prompt" in members or any(tool_kind(tool) not in CLIENT_TOOLS for tool in tools)
+    continues = any(name in members for name in ("previous_response_id", "conversation", "prompt"))
+    return WorkLimits(
+        output_tokens=read_limit(members, "max_output_tokens"),
+        text_only=not continues and is_text_only(body, _OPAQUE_ITEMS),
+        tool_calls=read_limit(members, "max_tool_calls") if hosted else 0,
+    )
 
 
 def _continued_objects(members: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,0 +1,93 @@
+"""Bounds the cost of requests with the prices of one configuration.  upper_bound.py has the arithmetic."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+
+from tornado_proxy.domain.request import RequestFacts, Spend
+from tornado_proxy.pricing.book.price import ModelPrice
+from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
+from tornado_proxy.pricing.book.upper_bound import (
+    DearestPrices,
+    WorkCaps,
+    bound_spend,
+    count_prompt_tokens,
+    find_dearest,
+)
+
+#: Dearest prices that are cached.  The cache needs a limit, because its keys contain words of requests.
+MAX_CACHED_PRICES = 4096
+
+#: More than all roundings of the line items of a record, each to 1e-12 USD.
+_ROUNDING = Decimal("1e-9")
+
+#: Models that still serve requests.
+_SERVING = ("active", "deprecated")
+
+
+class CostBounds:
+    """The most that requests can cost, at the prices of one configuration."""
+
+    def __init__(self, prices: PriceBook, caps: WorkCaps) -> None:
+        self._prices = prices
+        self._caps = caps
+        self._dearest: dict[object, DearestPrices] = {}
+
+    def bound(self, tariff: Tariff, endpoint: str, facts: RequestFacts, at: datetime) -> Decimal | None:
+        """Return the most USD that an admitted request can cost, with the surcharge.
+
+        None if the price files state no limits for a model that the request can spend on.
+
+        Args:
+            tariff: The prices of the provider.
+            endpoint: The endpoint of the price list.
+            facts: The facts of the request; their spends have been admitted.
+            at: When the request began, aware UTC.
+        """
+        total = _ROUNDING
+        for spend in facts.priced_spends:
+            amount = self._bound_spend(tariff, spend, facts, at)
+            if amount is None:
+                return None
+            total += amount
+        if not facts.work.names_models and facts.priced_spends:
+            total += self._bound_unnamed(tariff, endpoint, facts.priced_spends[0], facts, at)
+        return total * (1 + tariff.surcharge_rate)
+
+    def _bound_spend(self, tariff: Tariff, spend: Spend, facts: RequestFacts, at: datetime) -> Decimal | None:
+        price = self._prices.resolve(tariff.provider, spend.model)
+        if price is None or price.token_limits is None:
+            return None
+        prompt_tokens = count_prompt_tokens(spend, price.token_limits, facts, self._caps)
+        dearest = self._find_dearest(tariff, spend, price, prompt_tokens, at)
+        return bound_spend(spend, dearest, price.token_limits, facts, self._caps)
+
+    def _bound_unnamed(self, tariff: Tariff, endpoint: str, spend: Spend, facts: RequestFacts, at: datetime) -> Decimal:
+        """Return the most that a model which the provider chooses can cost: the dearest that serves the endpoint."""
+        amounts = (
+            self._bound_spend(tariff, replace(spend, model=price.name), facts, at)
+            for price in self._prices.models(tariff.provider)
+            if price.status in _SERVING and endpoint in price.endpoints
+        )
+        return max((amount for amount in amounts if amount is not None), default=Decimal(0))
+
+    def _find_dearest(
+        self, tariff: Tariff, spend: Spend, price: ModelPrice, prompt_tokens: int, at: datetime
+    ) -> DearestPrices:
+        key = (tariff.provider, tariff.provider_region, spend, _find_interval(price, prompt_tokens, at))
+        cached = self._dearest.get(key)
+        if cached is not None:
+            return cached
+        terms = self._prices.possible_terms(tariff.provider, spend.terms, tariff.provider_region)
+        dearest = find_dearest(spend, price, terms, prompt_tokens, at)
+        if len(self._dearest) < MAX_CACHED_PRICES:
+            self._dearest[key] = dearest
+        return dearest
+
+
+def _find_interval(price: ModelPrice, prompt_tokens: int, at: datetime) -> tuple[int, int]:
+    """Return the numbers of the intervals of length and of time in which the prices of a model are constant."""
+    return bisect_left(price.limits, prompt_tokens), bisect_right(price.dates, at)
