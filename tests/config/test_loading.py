@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.config.conftest import ANTHROPIC_KEY, OPENAI_KEY, SIGNING_SECRET, SMALL, WriteConfig
+from tornado_proxy.config.bundled import conf_path
 from tornado_proxy.config.loading import load_settings, read_config
 from tornado_proxy.domain.errors import ConfigError
 from tornado_proxy.domain.identity import ApiKey, Member, ModelPatterns, Project, ProjectProvider, ProviderKey, Secret
@@ -37,6 +38,7 @@ def test_minimal_configuration_loads_with_defaults(write: WriteConfig) -> None:
     assert (loaded.settings.listen.host, loaded.settings.listen.port) == ("127.0.0.1", 8080)
     assert loaded.projects == (Project(FIRST, "first", (ApiKey(KID, FIRST, Secret(SIGNING_SECRET)),)),)
     assert [Path(document.file).name for document in loaded.price_documents] == ["anthropic.yaml", "openai.yaml"]
+    assert {Path(document.file).parent for document in loaded.price_documents} == {conf_path("prices")}
 
 
 def test_loaded_configuration_shows_no_secret(write: WriteConfig) -> None:

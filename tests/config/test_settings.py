@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.config.conftest import document
-from tornado_proxy.config.bundled import conf_path, schema
+from tornado_proxy.config.bundled import schema
 from tornado_proxy.config.ledger import ledger_address
 from tornado_proxy.config.settings import (
     LedgerSettings,
@@ -81,7 +81,7 @@ def test_each_setting_has_its_field_and_type() -> None:
         frozenset({"https://app.example.com"}),
     )
     assert settings.providers == PROVIDERS
-    assert settings.pricing == PricingSettings(Path("/etc/proxy/prices"), Decimal("0.05"))
+    assert settings.pricing == PricingSettings(Decimal("0.05"))
     assert settings.ledger == LedgerSettings(Path("/etc/var/ledger.db"), fsync=True)
     assert settings.streams == StreamSettings("cancel", 1.0, 2, 3.0, 0.5)
     assert settings.limits == LimitSettings(5, 6, 4, 70, 80)
@@ -100,10 +100,6 @@ def test_defaults_of_schema_and_program_are_equal() -> None:
             defaults[name] = found
 
     assert make_settings({}, BASE, PROVIDERS) == make_settings(defaults, BASE, PROVIDERS)
-
-
-def test_default_price_path_is_the_bundled_folder() -> None:
-    assert make_settings({}, BASE, PROVIDERS).pricing.path == conf_path("prices")
 
 
 @pytest.mark.parametrize(

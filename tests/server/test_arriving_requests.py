@@ -13,7 +13,7 @@ from websockets.asyncio.server import ServerConnection
 from tests.harness import TIMEOUT_S, ProxyProcess, mint, mint_for_other_project
 from tests.server import raw_provider
 from tests.server.raw_provider import END, EVENT, SSE, USAGE, chunk, read_request
-from tests.server.websocket_provider import ScriptedSessions
+from tests.server.websocket_provider import ScriptedSessions, scripted_sessions
 
 MIB = 1024 * 1024
 
@@ -110,13 +110,8 @@ def test_bodies_that_still_arrive_are_limited_for_each_caller_and_over_all(
 
 @pytest.fixture(scope="module")
 def sessions() -> Iterator[ScriptedSessions]:
-    with asyncio.Runner() as runner:
-        scripted = ScriptedSessions(runner)
-        scripted.start(limits=LIMITS)
-        try:
-            yield scripted
-        finally:
-            scripted.close()
+    with scripted_sessions(limits=LIMITS) as running:
+        yield running
 
 
 def frame(data: bytes, *, length: int | None = None, fin: bool = True, masked: bool = True) -> bytes:

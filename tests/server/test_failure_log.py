@@ -15,6 +15,7 @@ import httpx2 as httpx
 import pytest
 
 from tests.harness import TIMEOUT_S, ProxyProcess, mint, running_proxy, wait_until
+from tests.server.chat import CHAT, post_chat
 from tests.server.raw_provider import (
     EVENT,
     SSE,
@@ -30,7 +31,6 @@ from tests.server.raw_provider import (
 )
 from tests.upstream.authority import make_server_context
 
-CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}
 REQUEST_LINE = '"message":"request"'
 
 
@@ -52,10 +52,9 @@ def full_backlog() -> Iterator[str]:
             opened.close()
 
 
-def post_chat(proxy: ProxyProcess) -> tuple[httpx.Response, dict[str, Any]]:
-    """Return the response to a request, and its log line."""
-    headers = {"Authorization": f"Bearer {mint()}"}
-    response = httpx.post(f"{proxy.base_url}/v1/chat/completions", json=CHAT, headers=headers, timeout=TIMEOUT_S)
+def post_and_find_line(proxy: ProxyProcess) -> tuple[httpx.Response, dict[str, Any]]:
+    """Return the response to a chat completion request, and its log line."""
+    response = post_chat(proxy)
     line: dict[str, Any] = json.loads(proxy.wait_for_log(response.headers["llm-proxy-request-id"]))
     return response, line
 
@@ -69,7 +68,7 @@ def post_chat(proxy: ProxyProcess) -> tuple[httpx.Response, dict[str, Any]]:
 )
 def test_request_line_says_why_the_provider_was_not_reached(upstream: str, reason: str, tmp_path: Path) -> None:
     with running_proxy(tmp_path, upstream) as proxy:
-        response, line = post_chat(proxy)
+        response, line = post_and_find_line(proxy)
 
     assert (response.status_code, response.json()["error"]["code"]) == (502, "upstream_unreachable")
     assert (line["message"], line["outcome"], line["basis"], line["status"]) == (
@@ -84,7 +83,7 @@ def test_request_line_says_why_the_provider_was_not_reached(upstream: str, reaso
 
 def test_request_line_says_that_connecting_timed_out(tmp_path: Path) -> None:
     with full_backlog() as upstream, running_proxy(tmp_path, upstream, streams={"connect_timeout_s": 1}) as proxy:
-        response, line = post_chat(proxy)
+        response, line = post_and_find_line(proxy)
 
     assert (response.status_code, response.json()["error"]["code"]) == (504, "upstream_timeout")
     assert (line["outcome"], line["basis"]) == ("upstream_error", "free")
@@ -99,7 +98,7 @@ def test_request_line_says_that_a_certificate_is_not_trusted(tmp_path: Path) -> 
 
     def post_to(upstream: str) -> tuple[httpx.Response, dict[str, Any]]:
         with running_proxy(tmp_path, upstream) as proxy:
-            return post_chat(proxy)
+            return post_and_find_line(proxy)
 
     response, line = asyncio.run(run())
 

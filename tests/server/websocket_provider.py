@@ -94,11 +94,11 @@ class ScriptedSessions:
 
 
 @contextlib.contextmanager
-def scripted_sessions() -> Iterator[ScriptedSessions]:
-    """Start the server and the provider that the tests of a module share."""
+def scripted_sessions(**config: Any) -> Iterator[ScriptedSessions]:
+    """Start the server and the provider that the tests of a module share; `config` as for ScriptedSessions.start()."""
     with asyncio.Runner() as runner:
         sessions = ScriptedSessions(runner)
-        sessions.start()
+        sessions.start(**config)
         try:
             yield sessions
         finally:

@@ -12,6 +12,7 @@ import httpx2
 import openai
 import pytest
 
+from tests.harness import wait_until
 from tornado_proxy.simulator import Simulator, running_simulator
 
 
@@ -102,7 +103,7 @@ def test_silent_directive_lasts_until_the_client_disconnects(base_url: str, simu
     ):
         client.chat.completions.create(**make_chat("[[sim silent]]"))
 
-    wait_for(lambda: simulator.disconnects == 1)
+    wait_until(lambda: simulator.disconnects == 1, "the disconnect")
 
 
 def test_no_usage_directive_omits_usage(openai_client: openai.OpenAI, anthropic_client: anthropic.Anthropic) -> None:
@@ -242,7 +243,7 @@ def test_client_disconnect_ends_its_stream(base_url: str, simulator: Simulator) 
     response.close()
     connection.close()
 
-    wait_for(lambda: simulator.streams == 0)
+    wait_until(lambda: simulator.streams == 0, "the end of all streams")
     assert simulator.disconnects == 1
 
 
@@ -269,7 +270,7 @@ def test_stop_ends_requests_in_flight() -> None:
         with running_simulator(simulator) as url:
             arguments = {"json": make_chat("[[sim silent]]"), "headers": {"x-api-key": "k"}, "timeout": 30}
             waiting = pool.submit(httpx2.post, f"{url}/v1/chat/completions", **arguments)
-            wait_for(lambda: len(simulator.requests) == 1)
+            wait_until(lambda: len(simulator.requests) == 1, "the request")
         with pytest.raises(httpx2.RemoteProtocolError):
             waiting.result(timeout=10)
 
@@ -283,10 +284,3 @@ async def test_simulator_runs_on_the_event_loop_of_a_test() -> None:
     await simulator.stop()
 
     assert response.json()["object"] == "list"
-
-
-def wait_for(condition) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)

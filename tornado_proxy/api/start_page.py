@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, BaseHandler
-from tornado_proxy.gateway.context import RequestHead
 from tornado_proxy.gateway.public_url import own_root
 from tornado_proxy.providers.contract import Provider
 
@@ -46,15 +45,7 @@ class StartPageHandler(BaseHandler):
 
     def _describe(self) -> str:
         snapshot = self.services.snapshots.current
-        head = RequestHead(
-            "GET",
-            self.request.path,
-            list(self.request.headers.get_all()),
-            datetime.now(UTC),
-            peer=str(self.request.remote_ip or ""),
-            scheme=self.request.protocol,
-        )
-        root = own_root(head, snapshot.settings.public)
+        root = own_root(self.request_head(datetime.now(UTC)), snapshot.settings.public)
         base_urls = "".join(
             f"  {provider.title + ':':<12}{root}/{provider.prefix}{provider.sdk_variables.base_path}"
             f"   ({provider.sdk_variables.base_url})\n"

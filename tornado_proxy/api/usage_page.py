@@ -14,7 +14,7 @@ from tornado_proxy.api.usage_query import MAX_ROWS, UsageRequest
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.ledger.reports.usage import GroupRow, UsageQuery, UsageResult, UsageRow
 from tornado_proxy.ledger.rows import format_decimal
-from tornado_proxy.wire.csv_cells import TrustedText, write_rows
+from tornado_proxy.wire.csv_cells import write_members
 
 #: Members that the proxy itself writes; the text of all others can come from a client.
 _TRUSTED_MEMBERS = frozenset({"start", "end", "quantity", "unpriced_quantity", "subtotal", "surcharge", "total"})
@@ -67,14 +67,8 @@ def _json(result: UsageResult, rows: Sequence[UsageRow | GroupRow], cursor: str 
 def _csv(rows: Sequence[UsageRow | GroupRow], query: UsageQuery) -> bytes:
     """Return a header line and one line per row."""
     out = io.StringIO(newline="")
-    columns = _columns(query)
-    row_members = (_row_members(row, query) for row in rows)
-    write_rows(out, columns, ([_cell(name, members[name]) for name in columns] for members in row_members))
+    write_members(out, _columns(query), (_row_members(row, query) for row in rows), trusted=_TRUSTED_MEMBERS)
     return out.getvalue().encode("utf-8", "replace")
-
-
-def _cell(name: str, value: object) -> object:
-    return TrustedText(value) if name in _TRUSTED_MEMBERS and isinstance(value, str) else value
 
 
 def _columns(query: UsageQuery) -> tuple[str, ...]:

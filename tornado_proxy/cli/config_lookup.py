@@ -130,7 +130,11 @@ def read_prices(path: Path) -> list[Document]:
     Raises:
         ConfigError: with every fault of every file.
     """
-    documents = read_documents(path)
+    return check_prices(read_documents(path))
+
+
+def check_prices(documents: list[Document]) -> list[Document]:
+    """Return the price documents; raise ConfigError with every fault by their schema."""
     faults = [fault for document in documents for fault in check(document, "prices")]
     if faults:
         raise ConfigError(faults)

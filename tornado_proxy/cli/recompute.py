@@ -33,7 +33,7 @@ from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
 from tornado_proxy.ledger.rows import RECORD_COLUMNS, format_decimal
 from tornado_proxy.providers.registry import PROVIDER_NAMES
 from tornado_proxy.reports.recompute import COLUMNS, Recomputed, Totals, recompute_records
-from tornado_proxy.wire.csv_cells import TrustedText, write_rows
+from tornado_proxy.wire.csv_cells import write_members
 
 #: Columns of decimals and times: a minus there is a number, not a formula, and needs no escape in a spreadsheet.
 _TRUSTED_COLUMNS = frozenset({"started_at", "billed", "today", "difference"})
@@ -99,8 +99,7 @@ def recompute(
 
 def _print_results(results: Iterable[Recomputed], output_format: str, out: IO[str]) -> None:
     if output_format == "csv":
-        rows = ([_csv_cell(name, value) for name, value in result.members().items()] for result in results)
-        write_rows(out, COLUMNS, rows)
+        write_members(out, COLUMNS, (result.members() for result in results), trusted=_TRUSTED_COLUMNS)
     elif output_format == "jsonl":
         for result in results:
             out.write(json.dumps(result.members()) + "\n")
@@ -108,10 +107,6 @@ def _print_results(results: Iterable[Recomputed], output_format: str, out: IO[st
         for result in results:
             out.write(_format_result(result))
     out.flush()
-
-
-def _csv_cell(name: str, value: str | None) -> object:
-    return TrustedText(value) if name in _TRUSTED_COLUMNS and value is not None else value
 
 
 def _format_result(result: Recomputed) -> str:

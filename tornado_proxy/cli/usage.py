@@ -32,7 +32,7 @@ from tornado_proxy.ledger.reports.records_query import (
 from tornado_proxy.ledger.rows import PRINTED_COLUMNS, format_decimal
 from tornado_proxy.providers.registry import PROVIDER_NAMES
 from tornado_proxy.reports.usage_members import SUM_COLUMNS, record_members, sum_members
-from tornado_proxy.wire.csv_cells import TrustedText, write_rows
+from tornado_proxy.wire.csv_cells import write_members
 
 #: Columns of decimals: a minus there is a number, not a formula, and needs no escape in a spreadsheet.
 _TRUSTED_COLUMNS = frozenset({"subtotal", "surcharge", "total"})
@@ -160,15 +160,8 @@ def _print_rows(rows: Iterable[Mapping[str, object]], columns: Sequence[str], ou
             separator = ",\n"
         out.write("[]\n" if separator == "[\n" else "\n]\n")
     else:
-        write_rows(out, columns, ([_csv_cell(name, row[name]) for name in columns] for row in rows))
+        write_members(out, columns, rows, trusted=_TRUSTED_COLUMNS)
     out.flush()
-
-
-def _csv_cell(name: str, value: object) -> object:
-    """Return a CSV cell: JSON values as text, decimals as they are."""
-    if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False)
-    return TrustedText(value) if name in _TRUSTED_COLUMNS and isinstance(value, str) else value
 
 
 def _print_table(names: Sequence[str], sums: Sequence[UsageSum], out: IO[str]) -> None:

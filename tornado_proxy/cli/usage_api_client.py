@@ -18,7 +18,7 @@ import click
 from tornado_proxy.auth.unverified_token import read_unverified
 from tornado_proxy.domain.errors import NotAuthenticated
 from tornado_proxy.ledger.reports.records_query import UsageSum
-from tornado_proxy.wire.csv_cells import TrustedText, write_rows
+from tornado_proxy.wire.csv_cells import write_members
 
 #: The server stops a query after ten seconds; the rest is for the network.
 _TIMEOUT_S = 30
@@ -154,9 +154,4 @@ def _columns(rows: list[dict[str, Any]]) -> tuple[str, ...]:
 
 
 def _print_csv(rows: list[dict[str, Any]], out: IO[str]) -> None:
-    columns = _columns(rows)
-    write_rows(out, columns, ([_csv_cell(name, row[name]) for name in columns] for row in rows))
-
-
-def _csv_cell(name: str, value: object) -> object:
-    return TrustedText(value) if name in _TRUSTED_COLUMNS and isinstance(value, str) else value
+    write_members(out, _columns(rows), rows, trusted=_TRUSTED_COLUMNS)

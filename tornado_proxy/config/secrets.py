@@ -47,9 +47,10 @@ def read_secrets(document: Document, below: DocumentPath, findings: Findings) ->
     end, and copied keys often with a space.
     """
     found = {}
+    reader = _Reader(document, findings)
     for path, reference in _list_references(document.content, ()):
         if path[: len(below)] == below and not findings.has_fault(document, path):
-            secret = _Reader(document, findings).read(reference, path)
+            secret = reader.read(reference, path)
             if secret is not None:
                 found[path] = secret
     return found

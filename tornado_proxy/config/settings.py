@@ -11,7 +11,6 @@ from decimal import Decimal
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
-from tornado_proxy.config.bundled import conf_path
 from tornado_proxy.config.ledger import ledger_address
 from tornado_proxy.domain.document import read_section
 from tornado_proxy.domain.identity import ProviderKey, Secret
@@ -71,9 +70,8 @@ class ProviderSettings:
 
 @dataclass(frozen=True, slots=True)
 class PricingSettings:
-    """The price files; `surcharge_rate` is the fraction of the provider's charge that this installation adds."""
+    """`surcharge_rate` is the fraction of the provider's charge that this installation adds."""
 
-    path: Path
     surcharge_rate: Decimal
 
 
@@ -188,7 +186,6 @@ def make_settings(
         admin=_read_listen(read_section(content, "admin"), ADMIN_PORT),
         providers=providers,
         pricing=PricingSettings(
-            path=base / str(pricing["path"]) if "path" in pricing else conf_path("prices"),
             surcharge_rate=Decimal(str(pricing.get("surcharge_rate", "0"))),
         ),
         ledger=LedgerSettings(

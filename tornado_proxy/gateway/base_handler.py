@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import datetime
 from functools import cached_property
 from http.client import responses
 from typing import Any
@@ -12,7 +13,7 @@ from tornado.util import ObjectDict
 from tornado.web import HTTPError, RequestHandler
 
 from tornado_proxy.domain.errors import BadRequest, MethodNotAllowed, NotAuthenticated, RequestError, UpgradeRequired
-from tornado_proxy.gateway.context import RequestContext, new_request_id
+from tornado_proxy.gateway.context import RequestContext, RequestHead, new_request_id
 from tornado_proxy.gateway.cors import cors_headers
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.observability.access_log import RequestLine
@@ -42,6 +43,18 @@ class BaseHandler(RequestHandler):
     def cors(self) -> list[tuple[str, str]]:
         """The headers that let the page that sent this request read the response, if its origin is allowed."""
         return cors_headers(self.request.headers, self.services.snapshots.current.settings.public.allow_origins)
+
+    def request_head(self, received_at: datetime) -> RequestHead:
+        """Return the head of this request, which was received at `received_at` (aware UTC)."""
+        request = self.request
+        return RequestHead(
+            request.method or "",
+            request.uri or "",
+            list(request.headers.get_all()),
+            received_at,
+            peer=str(request.remote_ip or ""),
+            scheme=request.protocol,
+        )
 
     @cached_property
     def provider(self) -> Provider:

@@ -162,15 +162,15 @@ class RequestConnection(HTTP1Connection):
 
     def _reject(self, fault: str) -> None:
         """Send a 400 and close; only close if a response has begun."""
+        duplicate = None
         if self._response_start_line is None and not self.stream.closed():
             duplicate = duplicate_socket(self.stream)
             with contextlib.suppress(StreamClosedError):
                 # Not awaited: it fits into the socket's buffer, unless the client reads nothing at all.
                 self.stream.write(self._make_rejection(self._target, _REPEATED.sub("", fault).strip()))
-            self.close()
-            if duplicate is not None:
-                close_lingering(duplicate)
         self.close()
+        if duplicate is not None:
+            close_lingering(duplicate)
 
 
 def _make_origin_form(target: str) -> str:

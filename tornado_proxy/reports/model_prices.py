@@ -13,11 +13,8 @@ from tornado_proxy.domain.terms import DEFAULT_TERMS
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.ledger.rows import format_decimal
 from tornado_proxy.pricing.book.price import Conditions, ModelPrice, PriceCard
-from tornado_proxy.pricing.book.price_book import PriceBook
+from tornado_proxy.pricing.book.price_book import MAX_HINT_CHARACTERS, PriceBook
 from tornado_proxy.providers.registry import PROVIDER_NAMES
-
-#: difflib compares a longer name with every model for milliseconds, and no real model name is as long.
-MAX_HINT_CHARACTERS = 100
 
 
 def find_models(book: PriceBook, name: str) -> list[ModelPrice]:

@@ -58,17 +58,14 @@ def decode(body: bytes, coding: str, limit_mb: int) -> bytes:
         supported = ", ".join(sorted(_MAKERS))
         raise BadRequest(f"Content-Encoding {coding[:40]!r} is not supported; send one of {supported}, or none")
     try:
-        return _decode_all(body, make, limit_mb * MIB)
-    except BodyTooLarge as error:
-        raise BodyTooLarge(
-            f"the decoded body is larger than {limit_mb} MiB, the limit of this server (limits.max_body_mb)"
-        ) from error
+        return _decode_all(body, make, limit_mb)
     except (zlib.error, EOFError, _zstd_error()) as error:
         raise InvalidBody(f"the body is not valid {name}, as its Content-Encoding says") from error
 
 
-def _decode_all(body: bytes, make: Callable[[], _Decompressor], limit: int) -> bytes:
+def _decode_all(body: bytes, make: Callable[[], _Decompressor], limit_mb: int) -> bytes:
     """Return the decoded members of a body; there can be several, one after the other."""
+    limit = limit_mb * MIB
     parts: list[bytes] = []
     decoded_bytes = 0
     while body:
@@ -80,7 +77,9 @@ def _decode_all(body: bytes, make: Callable[[], _Decompressor], limit: int) -> b
         decoded_bytes += len(part)
         parts.append(part)
         if decoded_bytes > limit:
-            raise BodyTooLarge("decoded body above the limit")
+            raise BodyTooLarge(
+                f"the decoded body is larger than {limit_mb} MiB, the limit of this server (limits.max_body_mb)"
+            )
         if not member.eof:
             raise EOFError("the body is cut off")
         body = member.unused_data

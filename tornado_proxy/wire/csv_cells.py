@@ -5,7 +5,8 @@ Reports hold names that clients choose, and a spreadsheet runs a cell that start
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Container, Iterable, Mapping, Sequence
 from csv import writer
 from typing import Protocol
 
@@ -36,6 +37,22 @@ def write_rows(out: Writable, columns: Sequence[str], rows: Iterable[Sequence[ob
     table = writer(out)
     table.writerow(columns)
     table.writerows([_cell(value) for value in row] for row in rows)
+
+
+def write_members(
+    out: Writable, columns: Sequence[str], rows: Iterable[Mapping[str, object]], *, trusted: Container[str]
+) -> None:
+    """Write a header line and the members `columns` of each row, lists and objects as JSON.
+
+    Text of the columns `trusted` is the program's own, and is written unchanged.
+    """
+    write_rows(out, columns, ([_member_cell(row[name], trusted=name in trusted) for name in columns] for row in rows))
+
+
+def _member_cell(value: object, *, trusted: bool) -> object:
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    return TrustedText(value) if trusted and isinstance(value, str) else value
 
 
 class TrustedText(str):

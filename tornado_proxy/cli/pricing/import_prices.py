@@ -11,14 +11,19 @@ from typing import Any
 
 import click
 
-from tornado_proxy.cli.config_lookup import PRICES, PRICES_CONFIG, exit_on_errors, is_bundled, named_config
+from tornado_proxy.cli.config_lookup import (
+    PRICES,
+    PRICES_CONFIG,
+    check_prices,
+    exit_on_errors,
+    is_bundled,
+    named_config,
+)
 from tornado_proxy.cli.file_replacement import replace_file
 from tornado_proxy.cli.pricing.diff import print_differences
 from tornado_proxy.cli.pricing.price_lists import FILE, MODELS, ONLY, compare_with
 from tornado_proxy.config.files import read_document
-from tornado_proxy.config.validation import check
 from tornado_proxy.domain.document import Document
-from tornado_proxy.domain.errors import ConfigError
 from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.pricing.lists.import_plan import ImportOptions, ImportPlan, plan_import
 from tornado_proxy.pricing.lists.price_edits import NotEditable, apply_edits
@@ -131,10 +136,7 @@ def _check_texts(documents: Sequence[Document], changed: dict[Path, str]) -> Non
                 parsed = read_document(copy)
                 document = Document(document.file, parsed.content, parsed.lines)
             checked.append(document)
-    faults = [fault for document in checked for fault in check(document, "prices")]
-    if faults:
-        raise ConfigError(faults)
-    PriceBook.from_documents(checked)
+    PriceBook.from_documents(check_prices(checked))
 
 
 def _unified_diff(path: Path, old_text: str, new_text: str) -> Iterator[str]:

@@ -14,7 +14,7 @@ from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.admission import AdmittedRequest, check_body_length
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, BaseHandler
 from tornado_proxy.gateway.capacity import HeldBytes
-from tornado_proxy.gateway.context import RequestContext, RequestHead
+from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.gateway.http.owned_list import OwnedListUpstream
 from tornado_proxy.gateway.http.relay import HttpRelay, RelayHooks
 from tornado_proxy.gateway.http.response_rewrite import make_rewrite
@@ -112,7 +112,9 @@ class ProxyHandler(BaseHandler):
         A client that waits for 100-continue gets the rejection at once and need not send the body (RFC 9110 10.1.1).
         """
         try:
-            identified = self.services.admission.authenticate(self.services.snapshots.current, self._request_head())
+            identified = self.services.admission.authenticate(
+                self.services.snapshots.current, self.request_head(self._received_at)
+            )
             if not isinstance(identified, RequestContext):
                 return self._accept_later(identified)
             self._accept(identified)
@@ -250,18 +252,6 @@ class ProxyHandler(BaseHandler):
     async def _reject(self, error: RequestError) -> None:
         self.log_rejection(error, self._context)
         await self.respond_with_error(error)
-
-    def _request_head(self) -> RequestHead:
-        request = self.request
-        headers = list(request.headers.get_all())
-        return RequestHead(
-            request.method or "",
-            request.uri or "",
-            headers,
-            self._received_at,
-            peer=str(request.remote_ip or ""),
-            scheme=request.protocol,
-        )
 
     def _take_body(self) -> bytes:
         """Return the body and drop this handler's reference: it must not stay in memory while the response streams."""

@@ -16,7 +16,7 @@ read end by the exchange's timeouts or abort(), send ends when the client reads 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum, auto
 
@@ -315,14 +315,12 @@ class HttpRelay:
             self._state = RelayState.DELIVERED
             return
         self._state = RelayState.CLIENT_GONE
-        self._progress = _Progress(
-            CLIENT_CLOSED_REQUEST, self._progress.first_byte_at, self._progress.upstream_request_id
-        )
+        self._progress = replace(self._progress, status=CLIENT_CLOSED_REQUEST)
 
     async def _fail_before_response(self, error: UpstreamError) -> RequestEnd:
         self._note(error)
         if self._state is RelayState.WAITING:
-            self._progress = _Progress(error.status, self._progress.first_byte_at, self._progress.upstream_request_id)
+            self._progress = replace(self._progress, status=error.status)
             self._before_last_byte(self._end(reached_provider=error.request_sent))
             await self._client.reject(error)
         elif self._state is RelayState.STOPPED:

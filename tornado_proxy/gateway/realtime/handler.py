@@ -17,7 +17,7 @@ from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.admission import AdmittedSession
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, BaseHandler
 from tornado_proxy.gateway.capacity import HeldBytes
-from tornado_proxy.gateway.context import RequestContext, RequestHead
+from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.gateway.realtime.meter import SessionMeter, SessionRecorder, UnbilledSession
 from tornado_proxy.gateway.realtime.relay import WebSocketRelay
 from tornado_proxy.gateway.services import Services
@@ -69,15 +69,14 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
 
     async def _connect(self) -> WebSocketRelay:
         snapshot, admission = self.services.snapshots.current, self.services.admission
-        headers = list(self.request.headers.get_all())
-        head = RequestHead("GET", self.request.uri or "", headers, datetime.now(UTC))
+        head = self.request_head(datetime.now(UTC))
         identified = admission.authenticate_upgrade(snapshot, head)
         context = self._context = identified if isinstance(identified, RequestContext) else await identified
         self._check_handshake()
         admission.check_capacity(context)
         self.services.capacity.add_arriving(self, context.caller.project_id)
         self._held = self.services.arriving.open(context.caller, snapshot.settings.limits)
-        session = await admission.admit_upgrade(context, offered_subprotocols(headers))
+        session = await admission.admit_upgrade(context, offered_subprotocols(head.headers))
         self._max_message_bytes = snapshot.settings.websockets.max_message_mb * MIB
         self._upstream = await connect(session.upstream)
         self._meter = self._session_meter(session)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
+from tornado_proxy.ledger.rows import format_time
+
 
 class Interval(StrEnum):
     """The lengths of an interval; a week begins on Monday, as in ISO 8601."""
@@ -55,4 +57,4 @@ def find_interval_end(interval: Interval | None, start: str | None) -> str | Non
         Interval.WEEK: timedelta(weeks=1),
         Interval.MONTH: timedelta(days=days),
     }
-    return (begin + lengths[interval]).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return format_time(begin + lengths[interval])

@@ -153,10 +153,9 @@ class Bounds:
     records: int
     until: float
 
-    def check_time(self) -> None:
-        """Raise BadRequest after the deadline."""
-        if time.monotonic() > self.until:
-            raise too_much_usage()
+    def is_over(self) -> bool:
+        """Return True after the deadline."""
+        return time.monotonic() > self.until
 
 
 def too_much_usage() -> BadRequest:
@@ -176,8 +175,8 @@ def sum_usage(rows: Iterable[Sequence[str | None]], query: UsageQuery, bounds: B
     """
     sums = _Sums(query)
     for number, row in enumerate(rows):
-        if number % _RECORDS_PER_CHECK == 0:
-            bounds.check_time()
+        if number % _RECORDS_PER_CHECK == 0 and bounds.is_over():
+            raise too_much_usage()
         if number >= bounds.records or len(sums.sums) + len(sums.group_sums) > _MAX_GROUPS:
             raise too_much_usage()
         sums.add(row)

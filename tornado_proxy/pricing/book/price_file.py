@@ -66,9 +66,7 @@ class _Reader:
         charged, free = frozenset(section.get("charged", ())), frozenset(section.get("free", ()))
         for category in sorted(charged & free):
             self._fault((*path, "free"), f"{category!r} is charged as well")
-        starts, ends = self._date(section, "effective_from", path), self._date(section, "effective_until", path)
-        if starts is not None and ends is not None and starts >= ends:
-            self._fault((*path, "effective_until"), f"{ends:%Y-%m-%d} is not after effective_from {starts:%Y-%m-%d}")
+        starts, ends = self._period(section, path)
         return RefusalRule(charged, free, section.get("others") == "free", starts, ends)
 
     def _model(self, name: str, section: Any) -> ModelPrice:
@@ -107,10 +105,7 @@ class _Reader:
         )
 
     def _card(self, section: Any, path: Path) -> PriceCard:
-        starts = self._date(section, "effective_from", path)
-        ends = self._date(section, "effective_until", path)
-        if starts is not None and ends is not None and starts >= ends:
-            self._fault((*path, "effective_until"), f"{ends:%Y-%m-%d} is not after effective_from {starts:%Y-%m-%d}")
+        starts, ends = self._period(section, path)
         conditions = _conditions(section.get("when", {}))
         if conditions.up_to is not None and conditions.over is not None and conditions.up_to <= conditions.over:
             self._fault((*path, "when"), f"up_to {conditions.up_to} is not more than over {conditions.over}")
@@ -125,6 +120,12 @@ class _Reader:
             effective_until=ends,
             minimum=Decimal(section["minimum"]) if "minimum" in section else None,
         )
+
+    def _period(self, section: Any, path: Path) -> tuple[datetime | None, datetime | None]:
+        starts, ends = self._date(section, "effective_from", path), self._date(section, "effective_until", path)
+        if starts is not None and ends is not None and starts >= ends:
+            self._fault((*path, "effective_until"), f"{ends:%Y-%m-%d} is not after effective_from {starts:%Y-%m-%d}")
+        return starts, ends
 
     def _date(self, section: Any, key: str, path: Path) -> datetime | None:
         if key not in section:

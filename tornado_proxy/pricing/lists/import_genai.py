@@ -16,6 +16,7 @@ from typing import Any
 from tornado_proxy.domain.terms import NO_TERMS, Terms
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.pricing.lists.price_list import (
+    ZERO_PRICES,
     ListedModel,
     ListedPrice,
     NotAPriceList,
@@ -142,7 +143,7 @@ def _read_prices(provider: Provider, prices: object, terms: Terms, price_list: P
                 price_list.skipped[f"{key}: is no price"] += 1
             # Writing such a price would make an unknown cost free.
             elif price == 0:
-                price_list.skipped["prices of zero: the list does not tell free from unknown"] += 1
+                price_list.skipped[ZERO_PRICES] += 1
             else:
                 yield ListedPrice(meter, unit, price, terms, over)
 

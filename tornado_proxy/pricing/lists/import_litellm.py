@@ -19,6 +19,7 @@ from tornado_proxy.domain.terms import NO_TERMS, Terms
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.pricing.lists.price_list import (
     TEXT,
+    ZERO_PRICES,
     ListedModel,
     ListedPrice,
     NotAPriceList,
@@ -124,7 +125,7 @@ def _prices(provider: Provider, entry: Mapping[str, object], price_list: PriceLi
         meter, unit, quantity = _COSTS[base]
         # Writing such a price would make an unknown cost free.
         if cost == 0:
-            price_list.skipped["prices of zero: the list does not tell free from unknown"] += 1
+            price_list.skipped[ZERO_PRICES] += 1
         elif meter is Meter.AUDIO_SECONDS and not priced_by_second:
             price_list.skipped["prices per second of models that do not transcribe, or are priced by tokens"] += 1
         else:

@@ -12,6 +12,9 @@ from tornado_proxy.domain.usage import Meter
 from tornado_proxy.providers.contract import Provider
 from tornado_proxy.providers.registry import PROVIDERS
 
+#: The reason why prices of zero are skipped: an unknown cost would become free.
+ZERO_PRICES = "prices of zero: the list does not tell free from unknown"
+
 
 @dataclass(frozen=True, slots=True)
 class ListedPrice:
