@@ -17,6 +17,7 @@ from tornado_proxy.config.settings import Settings, find_restart_settings
 from tornado_proxy.domain.errors import ConfigError, Fault
 from tornado_proxy.domain.identity import Project
 from tornado_proxy.domain.state import State
+from tornado_proxy.key_rotation import KeyRotation
 from tornado_proxy.observability import logs, metrics
 from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
 from tornado_proxy.providers.contract import ProviderOptions
@@ -35,6 +36,8 @@ class Snapshot:
         authenticator: Verifies credentials.  It has a cache of verified tokens, which ends with the snapshot, so that a
             removed key ends its tokens at once.
         tariffs: The prices and the surcharge of each provider, by its name.
+        project_tariffs: Those of projects that differ, by project id, provider, and True for the project's own account.
+        key_rotation: The turns of provider keys; part of it is handed on to the next snapshot.
         redaction: Masks every provider key of the configuration.
         state: The state, which changes without a reload; SnapshotHolder puts it in.
         own_keys: Project id and provider of the projects' providers whose keys one project alone uses.
@@ -49,20 +52,14 @@ class Snapshot:
     tariffs: Mapping[str, Tariff]
     redaction: Redaction
     state: State = field(default_factory=State)
+    key_rotation: KeyRotation = field(default_factory=KeyRotation)
     own_keys: frozenset[tuple[str, str]] = field(init=False)
+    project_tariffs: Mapping[tuple[str, str, bool], Tariff] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Find the providers at which no key of a project is one of the server or of another project."""
-        servers = (provider.keys for provider in self.settings.providers.values())
-        own = {
-            (project.id, name): {key.secret.reveal() for key in provider.keys}
-            for project in self.projects.values()
-            for name, provider in project.providers.items()
-        }
-        uses = Counter(secret for secrets in own.values() for secret in secrets)
-        uses.update({key.secret.reveal() for keys in servers for key in keys})
-        alone = frozenset(at for at, secrets in own.items() if all(uses[secret] == 1 for secret in secrets))
-        object.__setattr__(self, "own_keys", alone)
+        """Find once what requests only look up."""
+        object.__setattr__(self, "own_keys", _find_own_keys(self.settings, self.projects.values()))
+        object.__setattr__(self, "project_tariffs", _make_project_tariffs(self.tariffs, self.projects.values()))
 
     def has_own_key(self, project_id: str, provider: str) -> bool:
         """Return True if a project's requests to a provider use a key that is its own.
@@ -71,6 +68,10 @@ class Snapshot:
         and quota.
         """
         return (project_id, provider) in self.own_keys
+
+    def find_tariff(self, provider: str, project_id: str, *, own: bool) -> Tariff:
+        """Return the prices of a project's requests to a provider; `own` is True for the project's own account."""
+        return self.project_tariffs.get((project_id, provider, own)) or self.tariffs[provider]
 
 
 def build(path: Path, generation: int) -> Snapshot:
@@ -104,6 +105,35 @@ def build(path: Path, generation: int) -> Snapshot:
     )
 
 
+def _find_own_keys(settings: Settings, projects: Iterable[Project]) -> frozenset[tuple[str, str]]:
+    """Return the providers at which no key of a project is one of the server or of another project."""
+    servers = (provider.keys for provider in settings.providers.values())
+    own = {
+        (project.id, name): {key.secret.reveal() for key in provider.keys}
+        for project in projects
+        for name, provider in project.providers.items()
+    }
+    uses = Counter(secret for secrets in own.values() for secret in secrets)
+    uses.update({key.secret.reveal() for keys in servers for key in keys})
+    return frozenset(at for at, secrets in own.items() if all(uses[secret] == 1 for secret in secrets))
+
+
+def _make_project_tariffs(
+    tariffs: Mapping[str, Tariff], projects: Iterable[Project]
+) -> Mapping[tuple[str, str, bool], Tariff]:
+    """Return the tariffs of projects with a surcharge of their own, or an account in another region."""
+    made: dict[tuple[str, str, bool], Tariff] = {}
+    for project in projects:
+        for name, standard in tariffs.items():
+            rate, account = project.surcharge_rate, project.providers.get(name)
+            shared = standard if rate is None else replace(standard, surcharge_rate=rate)
+            if shared is not standard:
+                made[project.id, name, False] = made[project.id, name, True] = shared
+            if account is not None and account.base_url is not None:
+                made[project.id, name, True] = replace(shared, provider_region=account.region)
+    return made
+
+
 def _make_redaction(settings: Settings, projects: Iterable[Project]) -> Redaction:
     """Return the redaction of all provider keys.  No provider is sent a signing secret, so none can echo it."""
     servers = [provider.keys for provider in settings.providers.values()]
@@ -135,6 +165,7 @@ class SnapshotHolder:
         if changed:
             rule = "changed, and needs a restart; restart the server, or restore the value"
             raise ConfigError([Fault(str(self.path), 0, key, rule) for key in changed])
+        new.key_rotation.inherit(self.current.key_rotation)
         self.current = _with_state(new, self.current.state)
         self._announce(self.current)
 

@@ -31,6 +31,7 @@ from tornado_proxy.gateway.object_ownership import ObjectOwnership
 from tornado_proxy.gateway.realtime.live_calls import LiveCalls
 from tornado_proxy.gateway.recorder import Recorder, RecordListeners
 from tornado_proxy.gateway.services import Services
+from tornado_proxy.key_rotation import KeyRotation
 from tornado_proxy.metering.deferred_settlement import DeferredSettlement
 from tornado_proxy.providers.contract import Endpoint
 from tornado_proxy.providers.registry import PROVIDERS
@@ -70,6 +71,7 @@ def make_snapshot(*, projects: Iterable[Project] | None = None, **settings: Any)
         standard,
         settings=replace(standard.settings, **changed),
         projects={project.id: project for project in chosen},
+        key_rotation=KeyRotation(),
         authenticator=Authenticator(chosen),
         routes=RouteTable(PROVIDERS),
     )

@@ -50,6 +50,7 @@ from tornado_proxy.gateway.admission import AdmittedRequest, check_body_length, 
 from tornado_proxy.gateway.context import RequestHead
 from tornado_proxy.providers.contract import FreeReader, HttpEndpoint, ParsedRequest, RequestView
 from tornado_proxy.snapshot import Snapshot
+from tornado_proxy.upstream.credentials import caller_access
 
 CHAT = "/openai/v1/chat/completions"
 CALLS = "/openai/v1/realtime/calls"
@@ -545,7 +546,9 @@ def test_fine_tuned_model_of_the_account_is_shown_to_its_project_alone(
 def test_intent_of_a_session_s_request_names_the_session(gateway: Gateway) -> None:
     context = gateway.admission.authenticate(gateway.snapshot, request_head())
 
-    intent = request_intent(context, RequestFacts(model="gpt-4o-mini"), "req_2", NOW, session="req_1")
+    access = caller_access(context.snapshot, context.provider, context.caller)
+
+    intent = request_intent(context, access, RequestFacts(model="gpt-4o-mini"), "req_2", NOW, session="req_1")
 
     assert (intent.request_id, intent.session, intent.started_at) == ("req_2", "req_1", NOW)
 

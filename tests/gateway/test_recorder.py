@@ -12,7 +12,7 @@ import pytest
 from tests.gateway.fakes import Gateway, make_snapshot, request_head
 from tests.ledger.sample_records import make_intent, make_record
 from tornado_proxy.domain.errors import LedgerUnavailable, NotFound
-from tornado_proxy.domain.identity import Secret
+from tornado_proxy.domain.identity import KeyId, Secret
 from tornado_proxy.domain.record import RequestIntent, RequestRecord
 from tornado_proxy.gateway.recorder import FinishedRequest, Recorder, RecordListeners
 from tornado_proxy.observability.access_log import RequestLine
@@ -28,7 +28,7 @@ class Trace:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
         listeners = RecordListeners(
-            lambda provider, object_id, project: self.calls.append(("created", provider, object_id, project)),
+            lambda *created: self.calls.append(("created", *created)),
             lambda object_id: self.calls.append(("requested", object_id)),
         )
         self.recorder = Recorder(self, listeners)
@@ -59,12 +59,15 @@ def test_failure_of_the_ledger_reaches_the_caller_of_begin() -> None:
         asyncio.run(gateway.recorder.begin(INTENT))
 
 
-def test_created_object_belongs_to_the_project_of_the_intent() -> None:
+KEY = KeyId("main", "0123456789ab")
+
+
+def test_created_object_belongs_to_the_project_and_the_key_of_the_intent() -> None:
     trace = Trace()
 
-    trace.recorder.created(INTENT, "resp_1")
+    trace.recorder.created(replace(INTENT, key=KEY), "resp_1")
 
-    assert trace.calls == [("created", "openai", "resp_1", "project-a")]
+    assert trace.calls == [("created", "openai", "resp_1", "project-a", KEY)]
 
 
 RECORD = make_record(INTENT)
@@ -78,16 +81,16 @@ RECORD = make_record(INTENT)
         pytest.param(
             replace(RECORD, object_id="resp_1"),
             None,
-            [("created", "openai", "resp_1", "project-a"), ("finish", replace(RECORD, object_id="resp_1"))],
+            [("created", "openai", "resp_1", "project-a", None), ("finish", replace(RECORD, object_id="resp_1"))],
             id="created object",
         ),
         pytest.param(
             replace(RECORD, object_id="resp_1", objects=("msg_1", "cntr_1")),
             "batch_1",
             [
-                ("created", "openai", "resp_1", "project-a"),
-                ("created", "openai", "msg_1", "project-a"),
-                ("created", "openai", "cntr_1", "project-a"),
+                ("created", "openai", "resp_1", "project-a", None),
+                ("created", "openai", "msg_1", "project-a", None),
+                ("created", "openai", "cntr_1", "project-a", None),
                 ("finish", replace(RECORD, object_id="resp_1", objects=("msg_1", "cntr_1"))),
                 ("requested", "batch_1"),
             ],
@@ -96,7 +99,7 @@ RECORD = make_record(INTENT)
         pytest.param(
             replace(RECORD, objects=("msg_1",)),
             None,
-            [("created", "openai", "msg_1", "project-a"), ("finish", replace(RECORD, objects=("msg_1",)))],
+            [("created", "openai", "msg_1", "project-a", None), ("finish", replace(RECORD, objects=("msg_1",)))],
             id="created part alone",
         ),
     ],

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from tornado_proxy.domain.errors import LedgerUnavailable
-from tornado_proxy.domain.record import Outcome, PendingRequest, RequestIntent, RequestRecord, Settlement
+from tornado_proxy.domain.record import ObjectOwner, Outcome, PendingRequest, RequestIntent, RequestRecord, Settlement
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.reports.records_query import UsageFilter
 from tornado_proxy.ledger.reports.usage import Bounds, UsageQuery, UsageResult, sum_usage
@@ -160,11 +160,11 @@ class MemoryLedger:
         named = (request for request in waiting if (request.provider, request.object_id) == (provider, object_id))
         return next(named, None)
 
-    async def owner_of(self, provider: str, object_id: str) -> str | None:
-        """Return the project that created an object, or None."""
+    async def owner_of(self, provider: str, object_id: str) -> ObjectOwner | None:
+        """Return the owner of an object, or None."""
         self._flush()
         record = self.store.owners.get((provider, object_id))
-        return None if record is None else record.intent.caller.project_id
+        return None if record is None else ObjectOwner(record.intent.caller.project_id, record.intent.key)
 
     async def owned_by(self, project_id: str, provider: str, endpoint: str) -> frozenset[str]:
         """Return the objects that a project created by requests to `endpoint`."""

@@ -18,8 +18,8 @@ from tests.ledger.memory_ledger import MemoryLedger, MemoryStore
 from tests.ledger.sample_records import COST, START, make_intent, make_record, read_rows
 from tornado_proxy.domain.cost import Cost
 from tornado_proxy.domain.errors import LedgerUnavailable
-from tornado_proxy.domain.identity import Caller
-from tornado_proxy.domain.record import Outcome, PendingRequest, RequestIntent, Settlement
+from tornado_proxy.domain.identity import Caller, KeyId
+from tornado_proxy.domain.record import ObjectOwner, Outcome, PendingRequest, RequestIntent, Settlement
 from tornado_proxy.domain.request import DeferredRatingFacts
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis
@@ -296,7 +296,7 @@ class TestLedger:
         assert (row["basis"], row["total"], row["usage"]) == ("reported", "0.002362500000", None)
 
     def test_pending_requests_are_read_in_pages_and_by_their_object(self, make: Make) -> None:
-        facts = DeferredRatingFacts(output_bytes=9, key_id="0123456789ab")
+        facts = DeferredRatingFacts(output_bytes=9, made_with=KeyId("main", "0123456789ab", own=True))
 
         async def run() -> tuple[list[list[str]], list[PendingRequest | None]]:
             ledger = make()
@@ -324,13 +324,15 @@ class TestLedger:
         assert (found.request_id, found.deferred_facts) == ("r4", facts)
         assert others == [None, None]
 
-    def test_object_belongs_to_the_project_that_created_it(self, make: Make) -> None:
+    @pytest.mark.parametrize("key", [None, KeyId("main", "0123456789ab"), KeyId("eu", "ba9876543210", own=True)])
+    def test_object_belongs_to_the_project_and_the_key_that_created_it(self, make: Make, key: KeyId | None) -> None:
         other = make_intent("r2", caller=Caller("project-b", user="eve@example.com"))
 
         async def run() -> list[object]:
             ledger = make()
             await ledger.open()
-            await ledger.finish(make_record(make_intent("r1"), object_id="resp_1", objects=("cntr_1",)))
+            intent = make_intent("r1", key=key)
+            await ledger.finish(make_record(intent, object_id="resp_1", objects=("cntr_1",)))
             await ledger.finish(make_record(other, object_id="resp_1"))
             owners: list[object] = [
                 await ledger.owner_of("openai", "resp_1"),
@@ -341,7 +343,12 @@ class TestLedger:
             await ledger.close()
             return owners
 
-        assert asyncio.run(run()) == ["project-a", "project-a", None, frozenset({"resp_1"})]
+        assert asyncio.run(run()) == [
+            ObjectOwner("project-a", key),
+            ObjectOwner("project-a", key),
+            None,
+            frozenset({"resp_1"}),
+        ]
 
     def test_usage_is_summed_over_the_records_of_the_filter(self, make: Make) -> None:
         other = make_intent("r2", caller=Caller("project-b", user="eve@example.com"))

@@ -10,6 +10,7 @@ import pytest
 
 from tests.ledger.sample_records import COST, make_intent, make_record
 from tornado_proxy.domain.cost import Cost, LineItem
+from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.request import DeferredRatingFacts
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.ledger.rows import (
@@ -53,7 +54,7 @@ def test_rows_have_every_column() -> None:
     record = make_record(make_intent("r1"))
 
     assert tuple(make_intent_row(record.intent)) == INTENT_COLUMNS
-    assert set(make_record_row(record)) == {*RECORD_COLUMNS, "objects"}
+    assert set(make_record_row(record)) == {*RECORD_COLUMNS, "objects", "key_fingerprint", "key_owner"}
 
 
 def test_line_items_are_read_as_they_were_written() -> None:
@@ -78,9 +79,11 @@ def test_line_items_are_read_as_they_were_written() -> None:
 
 
 def test_every_created_object_belongs_to_the_project_once() -> None:
-    row = make_record_row(make_record(make_intent("r1"), object_id="resp_1", objects=("cntr_1", "resp_1")))
+    intent = make_intent("r1", key=KeyId("main", "0123456789ab"))
+    row = make_record_row(make_record(intent, object_id="resp_1", objects=("cntr_1", "resp_1")))
 
     owner = {"provider": "openai", "project_id": "project-a", "request_id": "r1"}
+    owner |= {"provider_key": "main", "key_fingerprint": "0123456789ab", "key_owner": "server"}
     assert make_object_rows(row) == [{"object_id": "resp_1", **owner}, {"object_id": "cntr_1", **owner}]
     assert make_object_rows({**row, "objects": None}) == []
 

@@ -20,7 +20,7 @@ from tests.ledger.memory_ledger import MemoryLedger, MemoryStore
 from tests.ledger.sample_records import START, make_intent, make_record
 from tornado_proxy.domain.cost import bill
 from tornado_proxy.domain.errors import LedgerUnavailable, UpstreamTimeout, UsagePending
-from tornado_proxy.domain.identity import Caller, Secret
+from tornado_proxy.domain.identity import Caller, KeyId, Secret, fingerprint_key
 from tornado_proxy.domain.record import PendingRequest, Settlement
 from tornado_proxy.domain.request import DeferredRatingFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
@@ -32,7 +32,6 @@ from tornado_proxy.providers.contract import DeferredUsage, ResponseHead
 from tornado_proxy.providers.registry import PROVIDERS
 from tornado_proxy.providers.route_table import RouteTable
 from tornado_proxy.snapshot import Snapshot
-from tornado_proxy.upstream.credentials import fingerprint_key
 from tornado_proxy.upstream.http.messages import UpstreamRequest
 
 STATE = "GET /v1/responses/resp_1"
@@ -471,7 +470,7 @@ OWN_KEY = Secret("sk-of-the-project")
 
 def store_with_key(key: Secret) -> Callable[[MemoryLedger], Coroutine[Any, Any, None]]:
     async def store(ledger: MemoryLedger) -> None:
-        await store_pending(ledger, facts=DeferredRatingFacts(key_id=fingerprint_key(key)))
+        await store_pending(ledger, facts=DeferredRatingFacts(made_with=KeyId("", fingerprint_key(key))))
 
     return store
 

@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 
 from tornado_proxy.config.bundled import conf_path
 from tornado_proxy.config.files import read_documents
-from tornado_proxy.domain.identity import Caller
+from tornado_proxy.domain.identity import Caller, KeyId
 from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
 from tornado_proxy.domain.request import DeferredRatingFacts, RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
@@ -306,11 +306,14 @@ def test_second_end_changes_no_usage_and_no_price(tariff: Tariff) -> None:
     assert second.cost is first.cost
 
 
+KEY = KeyId("main", "0123456789ab")
+
+
 def test_pending_record_names_the_key_and_the_output_that_has_passed(tariff: Tariff) -> None:
     responses = RouteTable(PROVIDERS).find_http_endpoint("openai", "POST", "/v1/responses")
     assert responses is not None
     facts = RequestFacts(model="gpt-4o-mini", background=True, body_bytes=40)
-    meter = RequestMeter(INTENT, responses, facts, tariff, key_id="0123456789ab")
+    meter = RequestMeter(replace(INTENT, key=KEY), responses, facts, tariff)
     meter.response_started(ResponseHead(200, "text/event-stream"))
     for event in (
         {"type": "response.created", "response": {"id": "resp_1", "status": "in_progress"}},
@@ -321,7 +324,7 @@ def test_pending_record_names_the_key_and_the_output_that_has_passed(tariff: Tar
     record = meter.close(DONE)
 
     assert (record.basis, record.object_id) == (Basis.PENDING, "resp_1")
-    assert record.deferred_facts == DeferredRatingFacts(body_bytes=40, output_bytes=100, key_id="0123456789ab")
+    assert record.deferred_facts == DeferredRatingFacts(body_bytes=40, output_bytes=100, made_with=KEY)
 
 
 def fail_to_make(_facts: RequestFacts, _head: ResponseHead) -> UsageReader:

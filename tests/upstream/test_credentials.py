@@ -18,7 +18,7 @@ from tests.gateway.fakes import (
 )
 from tornado_proxy.config.settings import ProviderSettings
 from tornado_proxy.domain.errors import BadRequest, KeyNotConfigured, ServiceError
-from tornado_proxy.domain.identity import Caller, ProviderKey, Secret
+from tornado_proxy.domain.identity import Caller, KeyId, ProviderKey, Secret, fingerprint_key
 from tornado_proxy.providers.contract import Provider
 from tornado_proxy.snapshot import Snapshot
 from tornado_proxy.upstream.credentials import (
@@ -27,7 +27,6 @@ from tornado_proxy.upstream.credentials import (
     call_accesses,
     caller_access,
     deferred_access,
-    fingerprint_key,
     forwarded_headers,
     forwarded_subprotocols,
     project_access,
@@ -88,7 +87,7 @@ def test_deferred_usage_is_requested_with_the_key_that_made_the_request(
     projects: Any, made_with: Secret | None, key: str
 ) -> None:
     snapshot = make_snapshot(projects=projects)
-    key_id = None if made_with is None else fingerprint_key(made_with)
+    key_id = None if made_with is None else KeyId("", fingerprint_key(made_with))
 
     access = deferred_access(snapshot, find_provider(snapshot, "openai"), harness.PROJECT, key_id)
 
@@ -99,7 +98,9 @@ def test_key_that_is_not_configured_is_named_by_its_fingerprint_only() -> None:
     snapshot = make_snapshot()
 
     with pytest.raises(KeyNotConfigured) as caught:
-        deferred_access(snapshot, find_provider(snapshot, "openai"), harness.PROJECT, fingerprint_key(OWN_KEY))
+        deferred_access(
+            snapshot, find_provider(snapshot, "openai"), harness.PROJECT, KeyId("", fingerprint_key(OWN_KEY))
+        )
 
     # The first digits of `printf sk-own-0123456789 | sha256sum`.
     assert "47591f1b21b7" in caught.value.message
@@ -137,7 +138,7 @@ def test_call_is_reached_with_the_key_that_made_it_and_then_with_a_lasting_one(
     caller = session_caller(snapshot) if with_session_key else Caller(harness.PROJECT)
     made_with = caller_access(snapshot, find_provider(snapshot, "openai"), caller)
 
-    accesses = call_accesses(made_with, harness.PROJECT)
+    accesses = call_accesses(made_with)
 
     assert [access.key.reveal() for access in accesses] == keys
 

@@ -19,7 +19,7 @@ from tornado_proxy.domain.errors import BadRequest, NotAllowed
 from tornado_proxy.domain.identity import Caller, Project
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.reports.intervals import Interval
-from tornado_proxy.ledger.reports.records_query import UsageFilter
+from tornado_proxy.ledger.reports.records_query import UsageFilter, is_label
 from tornado_proxy.ledger.reports.usage import GROUPS, RECORD_GROUPS, UsageQuery
 from tornado_proxy.ledger.rows import format_time
 
@@ -174,8 +174,8 @@ def _read_groups(
     names = [name.strip() for name in (group_by or "").split(",") if name.strip()]
     intervals = [interval] if interval is not None else []
     for name in names:
-        if name not in (*GROUPS, *_ROW_GROUPS, *Interval):
-            groups_known = ", ".join((*Interval, *_ROW_GROUPS, *GROUPS))
+        if name not in (*GROUPS, *_ROW_GROUPS, *Interval) and not is_label(name):
+            groups_known = ", ".join((*Interval, *_ROW_GROUPS, *GROUPS, "label.NAME"))
             raise BadRequest(f"cannot group by {name[:40]}; the groups are {groups_known}", param="group_by")
         if name in set(Interval):
             intervals.append(name)
@@ -185,7 +185,9 @@ def _read_groups(
         raise BadRequest(f"group by one interval, not by {' and '.join(intervals)}", param="interval")
     if group_rows and "type" in names:
         raise BadRequest("rows=groups has no line items; omit type, or rows", param="group_by")
-    groups = dict.fromkeys(name for name in names if name in GROUPS or (group_rows and name in RECORD_GROUPS))
+    groups = dict.fromkeys(
+        name for name in names if name in GROUPS or is_label(name) or (group_rows and name in RECORD_GROUPS)
+    )
     return (Interval(intervals[0]) if intervals else None), tuple(groups)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
+from dataclasses import astuple
 from datetime import UTC, datetime
 
 from cryptography.fernet import Fernet, InvalidToken
@@ -23,7 +24,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from tornado_proxy.auth.validity import format_time
 from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
-from tornado_proxy.domain.identity import ApiKey, Caller, ModelPatterns, Secret, SessionGrant
+from tornado_proxy.domain.identity import ApiKey, Caller, KeyId, ModelPatterns, Secret, SessionGrant
 
 PREFIX = "ek_"
 
@@ -54,6 +55,7 @@ def seal_key(key: ApiKey | None, caller: Caller, grant: SessionGrant, expires_at
         "models": caller.granted.patterns,
         "provider_key": grant.provider_key.reveal(),
         "query": grant.query,
+        "made_with": None if grant.made_with is None else astuple(grant.made_with),
         "expires_at": expires_at,
     }
     # Browsers send the key in a WebSocket subprotocol, which is an RFC 9110 token and cannot hold the padding `=`.
@@ -102,7 +104,7 @@ def open_key(token: str, keys: Mapping[str, ApiKey], now: datetime, *, accepted:
     expires_at = datetime.fromtimestamp(content["expires_at"], UTC)
     if now >= expires_at:
         raise NotAuthenticated(f"session key expired at {format_time(expires_at)}; {_REQUEST_NEW}")
-    models = content["models"]
+    models, made_with = content["models"], content.get("made_with")
     return Caller(
         project_id=key.project_id,
         participant=content["participant"],
@@ -111,7 +113,9 @@ def open_key(token: str, keys: Mapping[str, ApiKey], now: datetime, *, accepted:
         credential_id=key.id,
         granted=ModelPatterns(None if models is None else tuple(models)),
         expires_at=expires_at,
-        session=SessionGrant(Secret(content["provider_key"]), content["query"]),
+        session=SessionGrant(
+            Secret(content["provider_key"]), content["query"], None if made_with is None else KeyId(*made_with)
+        ),
     )
 
 

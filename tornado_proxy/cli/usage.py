@@ -26,6 +26,7 @@ from tornado_proxy.ledger.reports.records_query import (
     UsageFilter,
     UsageSum,
     add_exactly,
+    is_label,
     read_records,
     sum_records,
 )
@@ -65,7 +66,7 @@ _MIN_DECIMALS = 6
     "--since", type=TimeParam(), help="Started at or after: 2026-11-01 (UTC), an RFC 3339 time, 24h or 7d ago."
 )
 @click.option("--until", type=TimeParam(), help="Started before.")
-@click.option("--group-by", default="", help=f"Sum by {', '.join(GROUPS)}; separate several with commas.")
+@click.option("--group-by", default="", help=f"Sum by {', '.join(GROUPS)}, label.NAME; separate several with commas.")
 @format_option("table", "csv", "json", "jsonl")
 def usage(
     config: Path,
@@ -95,9 +96,9 @@ def usage(
         return
     # A server checks its groups itself, and may know more of them than this version.
     groups = _read_names(group_by)
-    unknown = [name for name in groups if name not in GROUPS]
+    unknown = [name for name in groups if name not in GROUPS and not is_label(name)]
     if unknown:
-        raise click.UsageError(f"cannot group by {', '.join(unknown)}; known are {', '.join(GROUPS)}")
+        raise click.UsageError(f"cannot group by {', '.join(unknown)}; known are {', '.join(GROUPS)}, label.NAME")
     with exit_on_errors():
         _print_usage(make_backend(find_ledger(config, url)), UsageFilter(**filters), groups, output_format)
 

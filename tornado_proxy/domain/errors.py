@@ -235,7 +235,7 @@ class UpgradeRejected(UpstreamError):
 
     code = "upstream_refused"
 
-    def __init__(self, response_status: int, body: bytes, media_type: str) -> None:
+    def __init__(self, response_status: int, body: bytes, media_type: str, retry_after: str | None = None) -> None:
         super().__init__(
             f"the provider rejected the WebSocket upgrade with status {response_status}", request_sent=False
         )
@@ -243,6 +243,7 @@ class UpgradeRejected(UpstreamError):
         self.response_status = response_status
         self.body = body
         self.media_type = media_type
+        self.retry_after = retry_after
 
 
 class ExchangeAborted(UpstreamError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -73,11 +74,36 @@ class ProviderKey:
     Attributes:
         name: Its name in records; unique among the keys that the server, or a project, has for a provider.
         provider_ids: The provider's own ids of the key, such as api_key_id, which the provider's bills name.
+        fingerprint: See fingerprint_key().
     """
 
     name: str
     secret: Secret
     provider_ids: Mapping[str, str] = field(default_factory=dict)
+    fingerprint: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fingerprint", fingerprint_key(self.secret))
+
+
+def fingerprint_key(key: Secret) -> str:
+    """Return the first 12 hexadecimal digits of the key's SHA-256: a name that does not reveal the key."""
+    return hashlib.sha256(key.reveal().encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyId:
+    """Identifies the provider key that made a request or an object, without its secret.
+
+    Attributes:
+        name: Its name; "" in a record of a version without names.
+        fingerprint: The fingerprint of its secret.
+        own: True for a key of the project itself, False for one of the server.
+    """
+
+    name: str
+    fingerprint: str
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +181,12 @@ class SessionGrant:
     Attributes:
         provider_key: The provider's own short-lived key, which is sent upstream instead of the server's key.
         query: The query string of the session's WebSocket URL, used if the client sends none.
+        made_with: The lasting provider key that requested the short-lived one.
     """
 
     provider_key: Secret
     query: str
+    made_with: KeyId | None = None
 
 
 @dataclass(frozen=True, slots=True)

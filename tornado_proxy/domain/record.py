@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
 from tornado_proxy.domain.cost import Cost
-from tornado_proxy.domain.identity import Caller
+from tornado_proxy.domain.identity import Caller, KeyId
 from tornado_proxy.domain.request import DeferredRatingFacts
 from tornado_proxy.domain.usage import Basis
 
@@ -35,6 +36,9 @@ class RequestIntent:
     endpoint: the provider's path.
     started_at: aware UTC.
     annotations: the names and values that the client described its request with; usage is selected by them.
+    key: the provider key that makes the request.
+    provider_key_ids: the provider's own ids of that key.
+    labels: names and values of the project and the credential.
     """
 
     request_id: str
@@ -46,6 +50,9 @@ class RequestIntent:
     started_at: datetime
     session: str | None = None
     annotations: tuple[tuple[str, str], ...] = ()
+    key: KeyId | None = None
+    provider_key_ids: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,14 @@ class RequestRecord:
         """Return the ids of all objects that the provider created for the request, each once."""
         ids = self.objects if self.id_from_caller else (self.object_id, *self.objects)
         return tuple(dict.fromkeys(object_id for object_id in ids if object_id))
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectOwner:
+    """The project that created an object of a provider, and the provider key that it was made with, if known."""
+
+    project_id: str
+    key: KeyId | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.terms import NO_TERMS, Terms
 from tornado_proxy.domain.usage import Meter, Quantity
 
@@ -117,14 +118,14 @@ class DeferredRatingFacts:
     `terms` are those of RequestFacts; the ledger stores their service tier and cache lifetime.
     `image_model` is the model requested for the image tool, or the one that was admitted by default.
     `output_bytes` is the length of the output text that has passed: an estimate, if the usage never arrives.
-    `key_id` is the fingerprint of the provider key that made the request, None for a record of an earlier version.
+    `made_with` is the provider key that made the request, None for a record of an earlier version.
     """
 
     terms: Terms = NO_TERMS
     image_model: str | None = None
     body_bytes: int = 0
     output_bytes: int = 0
-    key_id: str | None = None
+    made_with: KeyId | None = None
 
     @classmethod
     def of(cls, facts: RequestFacts, output_bytes: int = 0) -> DeferredRatingFacts:

@@ -160,15 +160,16 @@ class Admission:
         self.admit_spends(context, parsed.facts.priced_spends, context.head.received_at)
         if context.endpoint.response_edits.seal_secrets is not None:
             context.snapshot.authenticator.require_sealing(context.caller)
-        access = caller_access(context.snapshot, context.provider, context.caller)
+        visible_objects, made_with = None, None
+        if parsed.facts.references or isinstance(context.endpoint.objects, OwnedObject | OwnedList):
+            made_with = await self._ownership.require_own(context, parsed.facts.references)
+            visible_objects = await self._ownership.visible_objects(context)
+        listing = isinstance(context.endpoint.objects, OwnedList)
+        access = caller_access(context.snapshot, context.provider, context.caller, made_with, sticky=listing)
         headers = forwarded_headers(context.head.headers, access, context.token)
         upstream = access.client_request(context.endpoint.method, context.upstream_target, headers, parsed.body)
-        visible_objects = None
-        if parsed.facts.references or isinstance(context.endpoint.objects, OwnedObject | OwnedList):
-            await self._ownership.require_own(context, parsed.facts.references)
-            visible_objects = await self._ownership.visible_objects(context)
         await self._settle_object(context)
-        intent = request_intent(context, parsed.facts, request_id, context.head.received_at)
+        intent = request_intent(context, access, parsed.facts, request_id, context.head.received_at)
         await self._recorder.begin(intent)
         return AdmittedRequest(context, parsed.facts, intent, access, upstream, visible_objects)
 
@@ -190,11 +191,12 @@ class Admission:
         reader = context.endpoint.open_reader(_session_query(context), subprotocols)
         try:
             self.admit_spends(context, reader.spends, context.head.received_at)
-            await self._ownership.require_own(context, reader.references)
+            made_with = await self._ownership.require_own(context, reader.references)
         except RequestError as error:
             error.model = reader.model
             raise
-        access = caller_access(context.snapshot, context.provider, context.caller)
+        sticky = context.endpoint.resumes
+        access = caller_access(context.snapshot, context.provider, context.caller, made_with, sticky=sticky)
         upstream = access.websocket_request(
             context.upstream_target,
             forwarded_headers(context.head.headers, access, context.token),
@@ -220,7 +222,7 @@ class Admission:
             await self._ownership.require_own(context, frame.references)
         if frame.facts is None or session.billed_elsewhere:
             return None
-        intent = request_intent(context, frame.facts, new_request_id(), now, session=session_id)
+        intent = request_intent(context, session.access, frame.facts, new_request_id(), now, session=session_id)
         await self._recorder.begin(intent)
         return intent
 
@@ -291,6 +293,7 @@ def _may_see_fine_tuned(context: RequestContext[Endpoint], model: str) -> bool:
 
 def request_intent(
     context: RequestContext[Endpoint],
+    access: ProviderAccess,
     facts: RequestFacts,
     request_id: str,
     started_at: datetime,
@@ -308,6 +311,9 @@ def request_intent(
         started_at=started_at,
         session=session,
         annotations=read_annotations(context.head.headers),
+        key=access.made_with,
+        provider_key_ids=access.provider_key_ids,
+        labels=context.labels,
     )
 
 

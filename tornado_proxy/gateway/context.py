@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic
@@ -79,6 +79,17 @@ class RequestContext(Generic[EndpointT]):
         return self.snapshot.has_own_key(self.project.id, self.provider.name)
 
     @property
+    def on_client_disconnect(self) -> str:
+        """What to do if the client disconnects, `drain` or `cancel`: the project's word, else the server's."""
+        return self.project.on_client_disconnect or self.snapshot.settings.streams.on_client_disconnect
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The names and values that records of the request have; those of the credential win."""
+        own = self.caller.labels
+        return {**self.project.labels, **own} if own else self.project.labels
+
+    @property
     def query(self) -> str:
         """The raw query, without the question mark."""
         return self.upstream_target.partition("?")[2]
@@ -88,6 +99,7 @@ def make_context(
     snapshot: Snapshot, match: Match[EndpointT], caller: Caller, token: str, head: RequestHead
 ) -> RequestContext[EndpointT]:
     """Return the context of a request.  What each step of a request needs is looked up here, once."""
+    project = snapshot.projects[caller.project_id]
     return RequestContext(
         snapshot=snapshot,
         endpoint=match.endpoint,
@@ -95,8 +107,8 @@ def make_context(
         upstream_target=match.upstream_target,
         path_id=match.path_id,
         caller=caller,
-        project=snapshot.projects[caller.project_id],
-        tariff=snapshot.tariffs[match.provider.name],
+        project=project,
+        tariff=snapshot.find_tariff(match.provider.name, project.id, own=match.provider.name in project.providers),
         token=Secret(token),
         head=head,
         redaction=snapshot.redaction

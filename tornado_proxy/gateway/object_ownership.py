@@ -15,6 +15,8 @@ from typing import Protocol
 from urllib.parse import parse_qsl
 
 from tornado_proxy.domain.errors import NotFound
+from tornado_proxy.domain.identity import KeyId
+from tornado_proxy.domain.record import ObjectOwner
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.providers.contract import Endpoint, HttpEndpoint
 from tornado_proxy.providers.owned_objects import OwnedList
@@ -29,40 +31,47 @@ _CURSORS = frozenset({"after_id", "before_id"})
 class ObjectLedger(Protocol):
     """The ledger, as far as ownership needs it."""
 
-    async def owner_of(self, provider: str, object_id: str) -> str | None:
-        """Return the project that created an object, None if unknown."""
+    async def owner_of(self, provider: str, object_id: str) -> ObjectOwner | None:
+        """Return the project that created an object and the key that it was made with, None if unknown."""
 
     async def owned_by(self, project_id: str, provider: str, endpoint: str) -> frozenset[str]:
         """Return the objects that a project created with requests to `endpoint`."""
 
 
 class ObjectOwnership:
-    """Knows which project created which provider object."""
+    """Knows which project created which provider object, and with which provider key."""
 
     def __init__(self, ledger: ObjectLedger) -> None:
         self._ledger = ledger
-        self._recent: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._recent: OrderedDict[tuple[str, str], ObjectOwner] = OrderedDict()
 
-    def remember(self, provider: str, object_id: str, project_id: str) -> None:
-        """Remember that a project created an object, unless it has an owner.
+    def remember(self, provider: str, object_id: str, project_id: str, key: KeyId | None = None) -> None:
+        """Remember that a project created an object with `key`, unless it has an owner.
 
         The oldest entry is dropped above MAX_REMEMBERED.
         """
-        self._recent.setdefault((provider, object_id), project_id)
+        self._recent.setdefault((provider, object_id), ObjectOwner(project_id, key))
         if len(self._recent) > MAX_REMEMBERED:
             self._recent.popitem(last=False)
 
-    async def require_own(self, context: RequestContext[Endpoint], references: Iterable[str]) -> None:
+    async def require_own(self, context: RequestContext[Endpoint], references: Iterable[str]) -> KeyId | None:
         """Check the object in the path and those that the body refers to.
+
+        Return the provider key that made the first of them whose key is known: the request must use it.
 
         Raises:
             NotFound: one of them is not the project's own.
         """
-        if context.has_own_key:
-            return
+        made_with = None
         for object_id in (*_object_in_path(context), *_find_cursors(context), *references):
-            if not await self._is_own(context, object_id):
+            owner = await self._find_owner(context.provider.name, object_id)
+            own = owner is not None and owner.project_id == context.caller.project_id
+            allowed = own or object_id in context.project.allowed_objects
+            if not (allowed or context.has_own_key):
                 raise NotFound(f"{object_id[:100]} was not found")
+            if made_with is None and owner is not None and allowed:
+                made_with = owner.key
+        return made_with
 
     async def visible_objects(self, context: RequestContext[HttpEndpoint]) -> frozenset[str] | None:
         """Return the objects that the response may list, None if it is no list or may list all."""
@@ -72,13 +81,9 @@ class ObjectOwnership:
         own = await self._ledger.owned_by(context.caller.project_id, context.provider.name, objects.created_by)
         return own | context.project.allowed_objects
 
-    async def _is_own(self, context: RequestContext[Endpoint], object_id: str) -> bool:
-        if object_id in context.project.allowed_objects:
-            return True
-        provider = context.provider.name
+    async def _find_owner(self, provider: str, object_id: str) -> ObjectOwner | None:
         # The ledger first: its owner is the first one, and a provider may repeat an id to another project.
-        owner = await self._ledger.owner_of(provider, object_id) or self._recent.get((provider, object_id))
-        return owner == context.caller.project_id
+        return await self._ledger.owner_of(provider, object_id) or self._recent.get((provider, object_id))
 
 
 def _find_cursors(context: RequestContext[Endpoint]) -> tuple[str, ...]:

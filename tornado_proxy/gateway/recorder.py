@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tornado_proxy.domain.errors import RequestError
+from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.record import RequestIntent, RequestRecord
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.gateway.context import RequestContext
@@ -55,12 +56,13 @@ class RecordListeners:
     """Called in the event loop; must not block or raise.
 
     Attributes:
-        object_created: (provider, object id, project id), when a response names an object that its request created.
+        object_created: (provider, object id, project id, provider key), when a response names an object that its
+            request created.
         object_requested: (object id), when a request to the object's own path has ended.
         usage_pending: (record), when a request has ended whose usage the provider reports later.
     """
 
-    object_created: Callable[[str, str, str], None]
+    object_created: Callable[[str, str, str, KeyId | None], None]
     object_requested: Callable[[str], None]
     usage_pending: Callable[[RequestRecord], None] = lambda _: None
 
@@ -82,7 +84,7 @@ class Recorder:
 
     def created(self, intent: RequestIntent, object_id: str) -> None:
         """Make a created object the project's own now: its next request may come before the record is written."""
-        self._listeners.object_created(intent.provider, object_id, intent.caller.project_id)
+        self._listeners.object_created(intent.provider, object_id, intent.caller.project_id, intent.key)
 
     def write_ahead(self, finished: FinishedRequest) -> None:
         """Make the record of a complete response durable, before the client has the last byte; finish() comes later."""

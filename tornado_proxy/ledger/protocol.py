@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from tornado_proxy.domain.record import PendingRequest, RequestIntent, RequestRecord, Settlement
+from tornado_proxy.domain.record import ObjectOwner, PendingRequest, RequestIntent, RequestRecord, Settlement
 from tornado_proxy.ledger.reports.usage import UsageQuery, UsageResult
 
 
@@ -69,8 +69,8 @@ class Ledger(Protocol):
     async def pending_request(self, provider: str, object_id: str) -> PendingRequest | None:
         """Return the request that created an object if its usage is not known yet, else None."""
 
-    async def owner_of(self, provider: str, object_id: str) -> str | None:
-        """Return the project that created an object of the provider; None for an unknown object."""
+    async def owner_of(self, provider: str, object_id: str) -> ObjectOwner | None:
+        """Return the owner of an object of the provider; None for an unknown object."""
 
     async def owned_by(self, project_id: str, provider: str, endpoint: str) -> frozenset[str]:
         """Return the ids of the objects that a project created by requests to `endpoint`."""

@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from tornado_proxy.domain.cost import Cost, LineItem
-from tornado_proxy.domain.record import RequestIntent, RequestRecord, Settlement
+from tornado_proxy.domain.identity import KeyId
+from tornado_proxy.domain.record import ObjectOwner, RequestIntent, RequestRecord, Settlement
 from tornado_proxy.domain.request import DeferredRatingFacts
 from tornado_proxy.domain.terms import Terms
 
@@ -33,6 +34,9 @@ INTENT_COLUMNS = (
     "started_at",
     "credential_id",
     "annotations",
+    "provider_key",
+    "provider_key_ids",
+    "labels",
 )
 
 #: The columns of a record that reports show, in their order.
@@ -60,6 +64,9 @@ PRINTED_COLUMNS = (
     "subtotal",
     "surcharge",
     "total",
+    "provider_key",
+    "provider_key_ids",
+    "labels",
 )
 
 #: All columns of a record, in the order in which they are stored.
@@ -87,7 +94,18 @@ SETTLED_COLUMNS = (
 )
 
 #: The columns of a provider's object.
-OBJECT_COLUMNS = ("provider", "object_id", "project_id", "request_id")
+OBJECT_COLUMNS = (
+    "provider",
+    "object_id",
+    "project_id",
+    "request_id",
+    "provider_key",
+    "key_fingerprint",
+    "key_owner",
+)
+
+#: Values of the column `key_owner`.
+_SERVER, _PROJECT = "server", "project"
 
 Row = Mapping[str, object]
 
@@ -97,7 +115,7 @@ _encode_fast = msgspec.json.Encoder().encode
 
 def make_intent_row(intent: RequestIntent) -> dict[str, object]:
     """Return the row of an intent."""
-    caller = intent.caller
+    caller, key = intent.caller, intent.key
     return {
         "request_id": intent.request_id,
         "project_id": caller.project_id,
@@ -112,16 +130,23 @@ def make_intent_row(intent: RequestIntent) -> dict[str, object]:
         "started_at": format_time(intent.started_at),
         "credential_id": caller.credential_id,
         "annotations": _encode(dict(intent.annotations)) if intent.annotations else None,
+        "provider_key": None if key is None else key.name,
+        "provider_key_ids": _encode(dict(intent.provider_key_ids)) if intent.provider_key_ids else None,
+        "labels": _encode(dict(intent.labels)) if intent.labels else None,
     }
 
 
 def make_record_row(record: RequestRecord, intent_row: Row | None = None) -> dict[str, object]:
-    """Return the row of a record.  Its member `objects`, which is no column, has the ids of all created objects.
+    """Return the row of a record, with the members of its objects' rows.
+
+    Those are no columns of records: `objects` has the ids of all created objects, `key_fingerprint` and `key_owner`
+    identify the provider key.
 
     Args:
         record: The record.
         intent_row: The row of its intent, if it has been made already.
     """
+    key = record.intent.key
     return {
         **(make_intent_row(record.intent) if intent_row is None else intent_row),
         "model": record.model,
@@ -135,6 +160,8 @@ def make_record_row(record: RequestRecord, intent_row: Row | None = None) -> dic
         **_cost_members(record.cost),
         "object_id": record.object_id,
         "objects": list(record.created_objects),
+        "key_fingerprint": None if key is None else key.fingerprint,
+        "key_owner": None if key is None else _PROJECT if key.own else _SERVER,
         "upstream_request_id": record.upstream_request_id,
         "faults": json.dumps(record.faults) if record.faults else None,
         "kept_facts": None if record.deferred_facts is None else _deferred_facts_text(record.deferred_facts),
@@ -161,8 +188,16 @@ def make_object_rows(record: Row) -> list[Row]:
     objects = record.get("objects")
     if not isinstance(objects, list):
         return []  # a journal of an earlier version has no objects
-    owner = {name: record[name] for name in ("provider", "project_id", "request_id")}
-    return [{"object_id": object_id, **owner} for object_id in objects]
+    # A journal of an earlier version has no keys.
+    owner = {name: record.get(name) for name in OBJECT_COLUMNS}
+    return [{**owner, "object_id": object_id} for object_id in objects]
+
+
+def read_object_owner(project_id: str, name: str | None, fingerprint: str | None, owner: str | None) -> ObjectOwner:
+    """Return the owner of an object from its columns; a row of an earlier version names no key."""
+    if fingerprint is None:
+        return ObjectOwner(project_id)
+    return ObjectOwner(project_id, KeyId(name or "", fingerprint, own=owner == _PROJECT))
 
 
 def make_storable_row(row: Row) -> Row:
@@ -191,18 +226,28 @@ def read_deferred_facts(text: str | None) -> DeferredRatingFacts:
         members.get("image_model"),
         members.get("body_bytes", 0),
         members.get("output_bytes", 0),
-        members.get("key_id"),
+        _read_key(members),
     )
 
 
+def _read_key(members: Mapping[str, Any]) -> KeyId | None:
+    fingerprint = members.get("key_id")
+    if fingerprint is None:
+        return None
+    return KeyId(members.get("key_name", ""), fingerprint, own=members.get("key_owner") == _PROJECT)
+
+
 def _deferred_facts_text(facts: DeferredRatingFacts) -> str:
+    key = facts.made_with
     return json.dumps(
         {
             **{name: getattr(facts.terms, name) for name in _DEFERRED_TERMS},
             "image_model": facts.image_model,
             "body_bytes": facts.body_bytes,
             "output_bytes": facts.output_bytes,
-            "key_id": facts.key_id,
+            "key_id": None if key is None else key.fingerprint,
+            "key_name": None if key is None else key.name,
+            "key_owner": None if key is None else _PROJECT if key.own else _SERVER,
         }
     )
 

@@ -6,7 +6,7 @@ records       append-only: triggers refuse UPDATE and DELETE, and a second recor
 settlements   append-only: the final figures of pending records, one row each
 given_up      append-only: figures of pending records that are shown until there are final ones
 bills         view: records, with the figures of their settlements, and lost intents as `unsettled`
-objects       the project that created each object of a provider
+objects       the project that created each object of a provider, and the provider key that it was made with
 meta          schema version
 """
 
@@ -117,6 +117,9 @@ CREATE TABLE objects (
     object_id {sql.text} NOT NULL,
     project_id {sql.text} NOT NULL,
     request_id {sql.text} NOT NULL,
+    provider_key {sql.text},
+    key_fingerprint {sql.text},
+    key_owner {sql.text},
     PRIMARY KEY (provider, object_id)
 ) {sql.keyed_table_end};
 """
@@ -129,6 +132,7 @@ def _add_columns(db: Database, dialect: Dialect) -> Iterator[str]:
         "records": RECORD_COLUMNS,
         "settlements": SETTLED_COLUMNS,
         "given_up": SETTLED_COLUMNS,
+        "objects": OBJECT_COLUMNS,
     }
     for table, columns in expected.items():
         existing = db.list_columns(table)

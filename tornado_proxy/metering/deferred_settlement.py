@@ -272,7 +272,7 @@ class DeferredSettlement:
         self, snapshot: Snapshot, request: PendingRequest, deferred: DeferredUsage, poll: Poll | None
     ) -> DeferredFetch:
         provider = snapshot.routes.get_provider(request.provider)
-        access = deferred_access(snapshot, provider, request.project_id, request.deferred_facts.key_id)
+        access = deferred_access(snapshot, provider, request.project_id, request.deferred_facts.made_with)
         return DeferredFetch(self._upstream, access, deferred, request, 0 if poll is None else poll.output_bytes)
 
 
@@ -289,7 +289,9 @@ def _warn(request: PendingRequest, reason: str) -> None:
 
 
 def _make_settlement(snapshot: Snapshot, request: PendingRequest, report: UsageReport) -> Settlement:
-    charge = snapshot.tariffs[request.provider].charge(report, request.model_requested, request.started_at)
+    key = request.deferred_facts.made_with
+    tariff = snapshot.find_tariff(request.provider, request.project_id, own=key is not None and key.own)
+    charge = tariff.charge(report, request.model_requested, request.started_at)
     report, cost = charge.report, merge_items(charge.cost)
     return Settlement(
         request_id=request.request_id,

@@ -51,7 +51,6 @@ class RequestMeter:
         "_endpoint",
         "_facts",
         "_failed",
-        "_key_id",
         "_provider_failed",
         "_reader",
         "_record",
@@ -61,14 +60,13 @@ class RequestMeter:
         "intent",
     )
 
-    def __init__(  # two of them are set for a few endpoints only
+    def __init__(  # one of them is set for a few endpoints only
         self,
         intent: RequestIntent,
         endpoint: HttpEndpoint,
         facts: RequestFacts,
         tariff: Tariff,
         *,
-        key_id: str | None = None,
         watched: PassingUsage | None = None,
     ) -> None:
         """Meter a request.
@@ -78,11 +76,9 @@ class RequestMeter:
             endpoint: The endpoint that serves it.
             facts: The facts of its body.
             tariff: The prices.
-            key_id: The fingerprint of its provider key, for a record that is settled later.
             watched: Reads the usage of an earlier request in the same response.
         """
         self.intent = intent
-        self._key_id = key_id
         self._watched = watched
         self._endpoint = endpoint
         self._facts = facts
@@ -153,7 +149,7 @@ class RequestMeter:
         end = self._with_provider_failure(end)
         record = rated_record(self.intent, report, self._facts, self._tariff, end)
         if record.deferred_facts is not None:
-            record = replace(record, deferred_facts=replace(record.deferred_facts, key_id=self._key_id))
+            record = replace(record, deferred_facts=replace(record.deferred_facts, made_with=self.intent.key))
         self._record = record
         return record
 

@@ -84,6 +84,11 @@ UNPRICED = Counter("llm_proxy_unpriced_total", "Records with an unknown cost (ba
 PENDING_REQUESTS = Gauge(
     "llm_proxy_pending_requests", "Requests whose usage the provider reports later, by why it is not known", ["state"]
 )
+KEYS_SET_ASIDE = Counter(
+    "llm_proxy_provider_keys_set_aside_total",
+    "Times that a provider key was set aside after the provider's status 401 or 429",
+    ["provider", "provider_key", "status"],
+)
 READER_FAILURES = Counter("llm_proxy_reader_failures_total", "Usage readers that failed; their responses were relayed")
 TASK_FAILURES = Counter("llm_proxy_task_failures_total", "Background tasks that failed", ["task"])
 LEDGER_HEALTHY = Gauge("llm_proxy_ledger_healthy", "1 if the ledger can be written, 0 while new requests get 503")

@@ -316,13 +316,14 @@ class HttpEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class WebSocketEndpoint:
-    """One WebSocket path of a provider's API.  Always charged, by the frames that pass."""
+    """One WebSocket path of a provider's API; `resumes` is True if frames can refer to work of earlier sessions."""
 
     path: str
     open_reader: OpenReader
     _: KW_ONLY
     priced_as: str = ""
     session_keys: bool = False
+    resumes: bool = False
     method: str = field(default="GET", init=False)
 
 

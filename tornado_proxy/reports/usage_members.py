@@ -9,7 +9,7 @@ from tornado_proxy.ledger.reports.records_query import UsageSum
 from tornado_proxy.ledger.rows import format_decimal
 
 #: Members that the ledger stores as JSON text.
-_JSON_MEMBERS = ("usage", "line_items")
+_JSON_MEMBERS = ("usage", "line_items", "provider_key_ids", "labels")
 
 #: Members of a line item that are printed.  Terms and hashes are for `explain`.
 _ITEM_MEMBERS = ("type", "quantity", "unit", "unit_price", "amount", "model")

@@ -1,24 +1,26 @@
 """Choose the provider key, base URL and headers of every request that goes to a provider.
 
-    client request   the project's own key, else the server's; a short-lived key of ours opens the provider's own
-    settlement       the key that made the request, by its fingerprint
-    realtime call    the key that made the call, then the project's or the server's
+    client request   a key of the project's own account, else of the server's, in turn (key_rotation.py)
+    with an object   the key that made the object
+    session key      a short-lived key of ours opens the provider's own
+    settlement       the key that made the request
+    realtime call    the key that made the call, then the lasting one
 
 Nothing else in the program puts a provider key into a request.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from urllib.parse import unquote_plus
 
 from tornado_proxy.auth.credentials import PROJECT_SUBPROTOCOL
 from tornado_proxy.config.settings import ProviderSettings
-from tornado_proxy.domain.errors import BadRequest, KeyNotConfigured, ServiceError
-from tornado_proxy.domain.identity import Caller, Secret
+from tornado_proxy.domain.errors import BadRequest, KeyNotConfigured, NotFound, ServiceError
+from tornado_proxy.domain.identity import Caller, KeyId, Project, ProviderKey, Secret, SessionGrant, fingerprint_key
 from tornado_proxy.domain.units import MIB
+from tornado_proxy.pricing.book.price_book import Tariff
 from tornado_proxy.providers.contract import Provider
 from tornado_proxy.snapshot import Snapshot
 from tornado_proxy.upstream.http.messages import Payload, UpstreamRequest
@@ -33,18 +35,41 @@ _IDENTITY = ("Accept-Encoding", "identity")
 
 @dataclass(frozen=True, slots=True)
 class ProviderAccess:
-    """The address and key with which one caller or project reaches a provider; `key_headers` carry the key."""
+    """The account and key with which one caller or project reaches a provider; `key_headers` carry the key.
+
+    `settings` are those of the account: of the server, or with the project's own address and keys.
+    `made_with` identifies the lasting key: a short-lived one is sent in place of the key that requested it.
+    """
 
     snapshot: Snapshot
     provider: Provider
     settings: ProviderSettings
     key: Secret
     key_headers: tuple[tuple[str, Secret], ...]
+    project_id: str
+    made_with: KeyId | None
+    provider_key_ids: Mapping[str, str]
 
     @property
-    def key_id(self) -> str:
-        """The fingerprint of the key, which a record may store."""
-        return fingerprint_key(self.key)
+    def own(self) -> bool:
+        """True if the account is the project's own, which no other project uses."""
+        return self.made_with is not None and self.made_with.own
+
+    @property
+    def exclusive(self) -> bool:
+        """True if no other project uses the key, so that the account's quota may be shown."""
+        return self.own and self.snapshot.has_own_key(self.project_id, self.provider.name)
+
+    @property
+    def tariff(self) -> Tariff:
+        """The prices of requests with this access."""
+        return self.snapshot.find_tariff(self.provider.name, self.project_id, own=self.own)
+
+    def note_response(self, status: int, retry_after: str | None) -> None:
+        """Set the key aside if a response says that it cannot be used for a time; a short-lived key is in no turn."""
+        key = self.made_with
+        if key is not None and fingerprint_key(self.key) == key.fingerprint:
+            self.snapshot.key_rotation.note_response(self.provider.name, key, status, retry_after)
 
     def client_request(self, method: str, target: str, headers: Headers, body: bytes) -> UpstreamRequest:
         """Return a client's request to the provider; `headers` come from forwarded_headers()."""
@@ -83,83 +108,162 @@ class ProviderAccess:
         )
 
 
-def project_access(snapshot: Snapshot, provider: Provider, project_id: str) -> ProviderAccess:
-    """Return access with the project's own key for `provider`, else with the server's.
+def project_access(snapshot: Snapshot, provider: Provider, project_id: str, *, sticky: bool = False) -> ProviderAccess:
+    """Return access with a key of the project's own account at `provider`, else with one of the server's.
+
+    With `sticky` all requests of a project get the same key while it is not set aside; else keys are used in turn.
+
+    Raises:
+        ServiceError: the server is not configured for the provider.
+    """
+    account = _list_accounts(snapshot, provider, project_id)[0]
+    owner = project_id if account.own else ""
+    chosen = snapshot.key_rotation.choose(
+        (provider.name, owner), account.settings.keys, sticky=project_id if sticky else None
+    )
+    return _make_access(snapshot, provider, project_id, account, chosen)
+
+
+def find_access(snapshot: Snapshot, provider: Provider, project_id: str, made_with: KeyId) -> ProviderAccess:
+    """Return access with the key that made an object or request of the project.
+
+    An object belongs to the account of the key that made it: with another key the provider responds with 404, and the
+    id would be shown to another account.  The key is found by its secret, whether it is the project's or the server's
+    now, else by its name: then its secret was replaced.
+
+    Raises:
+        KeyNotConfigured: neither the project nor the server has the key.
+        ServiceError: the server is not configured for the provider.
+    """
+    accounts = _list_accounts(snapshot, provider, project_id)
+    for account in accounts:
+        for key in account.settings.keys:
+            if key.fingerprint == made_with.fingerprint:
+                return _make_access(snapshot, provider, project_id, account, key)
+    for account in accounts:
+        for key in account.settings.keys:
+            if key.name == made_with.name and account.own == made_with.own:
+                return _make_access(snapshot, provider, project_id, account, key)
+    raise KeyNotConfigured(
+        f"the provider key {made_with.fingerprint}, which made the request, is not configured; configure it again "
+        "until it is settled"
+    )
+
+
+def deferred_access(snapshot: Snapshot, provider: Provider, project_id: str, made_with: KeyId | None) -> ProviderAccess:
+    """Return access with the key that made a request, also if it belongs to another project now.
+
+    A record of an earlier version names no key: one of the project's or the server's is used.
+
+    Raises:
+        KeyNotConfigured: no key of the configuration made the request.
+        ServiceError: the server is not configured for the provider.
+    """
+    if made_with is None:
+        return project_access(snapshot, provider, project_id)
+    try:
+        return find_access(snapshot, provider, project_id, made_with)
+    except KeyNotConfigured:
+        for project in snapshot.projects.values():
+            account = _own_account(snapshot, provider, project)
+            for key in () if account is None else account.settings.keys:
+                if account is not None and key.fingerprint == made_with.fingerprint:
+                    return _make_access(snapshot, provider, project_id, account, key)
+        raise
+
+
+def caller_access(
+    snapshot: Snapshot, provider: Provider, caller: Caller, made_with: KeyId | None = None, *, sticky: bool = False
+) -> ProviderAccess:
+    """Return access for a caller: a short-lived key of ours opens the provider's own short-lived key.
+
+    Args:
+        snapshot: The configuration.
+        provider: The provider.
+        caller: The caller.
+        made_with: The key that made the object to which the request refers, None if it refers to none.
+        sticky: See project_access().
+
+    Raises:
+        NotFound: the key that made the object is not configured any more.
+        ServiceError: the server is not configured for the provider.
+    """
+    if caller.session is not None:
+        return _session_access(snapshot, provider, caller.project_id, caller.session)
+    if made_with is None:
+        return project_access(snapshot, provider, caller.project_id, sticky=sticky)
+    try:
+        return find_access(snapshot, provider, caller.project_id, made_with)
+    except KeyNotConfigured:
+        raise NotFound("the object was not found: the provider key that made it is not configured any more") from None
+
+
+def call_accesses(made_with: ProviderAccess) -> tuple[ProviderAccess, ...]:
+    """Return the accesses that can reach a realtime call: the one that made it, then one with a lasting key.
+
+    A provider knows a call by the kind of key that made it, and a short-lived key can expire before the call ends.
+    """
+    snapshot, provider, project_id = made_with.snapshot, made_with.provider, made_with.project_id
+    lasting = deferred_access(snapshot, provider, project_id, made_with.made_with)
+    return (made_with,) if lasting.key == made_with.key else (made_with, lasting)
+
+
+@dataclass(frozen=True, slots=True)
+class _Account:
+    """The address and keys of the server or, if `own`, of a project at one provider."""
+
+    settings: ProviderSettings
+    own: bool
+
+
+def _list_accounts(snapshot: Snapshot, provider: Provider, project_id: str) -> tuple[_Account, ...]:
+    """Return the accounts that a project can use, its own first.
 
     Raises:
         ServiceError: the server is not configured for the provider.
     """
     settings = snapshot.settings.providers.get(provider.name)
-    project = snapshot.projects.get(project_id)
-    own = project.providers.get(provider.name) if project is not None else None
     if settings is None:
         raise ServiceError(
             f"this server has no key for {provider.name}; add providers.{provider.name} to its configuration",
             code="provider_not_configured",
         )
-    return _make_access(snapshot, provider, settings, (settings.keys if own is None else own.keys)[0].secret)
+    project = snapshot.projects.get(project_id)
+    own = None if project is None else _own_account(snapshot, provider, project)
+    server = _Account(settings, own=False)
+    return (server,) if own is None else (own, server)
 
 
-def deferred_access(snapshot: Snapshot, provider: Provider, project_id: str, key_id: str | None) -> ProviderAccess:
-    """Return access with the key whose fingerprint is `key_id`, wherever in the configuration it is now.
+def _own_account(snapshot: Snapshot, provider: Provider, project: Project) -> _Account | None:
+    own, settings = project.providers.get(provider.name), snapshot.settings.providers.get(provider.name)
+    if own is None or settings is None:
+        return None
+    if own.base_url is None:
+        return _Account(replace(settings, keys=own.keys), own=True)
+    # An address of the project's own is reached with its own keys alone: the server's are never sent there.
+    return _Account(ProviderSettings(own.base_url, own.keys, own.ca_file, own.region), own=True)
 
-    An object belongs to the account of the key that made it: with another key the provider responds with 404, and the
-    id would be shown to another account.  A record of an earlier version names no key: the project's or the server's
-    is used.
 
-    Raises:
-        KeyNotConfigured: no key of the configuration has this fingerprint.
-        ServiceError: the server is not configured for the provider.
-    """
-    access = project_access(snapshot, provider, project_id)
-    if key_id is None or access.key_id == key_id:
-        return access
-    projects = snapshot.projects.values()
-    keys = [
-        *(key.secret for key in access.settings.keys),
-        *(
-            key.secret
-            for project in projects
-            if (own := project.providers.get(provider.name)) is not None
-            for key in own.keys
-        ),
-    ]
-    for key in keys:
-        if fingerprint_key(key) == key_id:
-            return _make_access(snapshot, provider, access.settings, key)
-    raise KeyNotConfigured(
-        f"the provider key {key_id}, which made the request, is not configured; configure it again until it is settled"
+def _session_access(snapshot: Snapshot, provider: Provider, project_id: str, session: SessionGrant) -> ProviderAccess:
+    """Return access with the provider's short-lived key, at the address where it was requested."""
+    lasting = deferred_access(snapshot, provider, project_id, session.made_with)
+    key = session.provider_key
+    return replace(lasting, key=key, key_headers=tuple(provider.key_headers(key).items()))
+
+
+def _make_access(
+    snapshot: Snapshot, provider: Provider, project_id: str, account: _Account, key: ProviderKey
+) -> ProviderAccess:
+    return ProviderAccess(
+        snapshot=snapshot,
+        provider=provider,
+        settings=account.settings,
+        key=key.secret,
+        key_headers=tuple(provider.key_headers(key.secret).items()),
+        project_id=project_id,
+        made_with=KeyId(key.name, key.fingerprint, account.own),
+        provider_key_ids=key.provider_ids,
     )
-
-
-def fingerprint_key(key: Secret) -> str:
-    """Return the first 12 hexadecimal digits of the key's SHA-256: a name that does not reveal the key."""
-    return hashlib.sha256(key.reveal().encode()).hexdigest()[:12]
-
-
-def caller_access(snapshot: Snapshot, provider: Provider, caller: Caller) -> ProviderAccess:
-    """Return access for a caller: a short-lived key of ours opens the provider's own short-lived key.
-
-    Raises:
-        ServiceError: the server is not configured for the provider.
-    """
-    access = project_access(snapshot, provider, caller.project_id)
-    if caller.session is None:
-        return access
-    return _make_access(snapshot, provider, access.settings, caller.session.provider_key)
-
-
-def _make_access(snapshot: Snapshot, provider: Provider, settings: ProviderSettings, key: Secret) -> ProviderAccess:
-    return ProviderAccess(snapshot, provider, settings, key, tuple(provider.key_headers(key).items()))
-
-
-def call_accesses(made_with: ProviderAccess, project_id: str) -> tuple[ProviderAccess, ...]:
-    """Return the accesses that can reach a realtime call: the one that made it, then the project's or the server's.
-
-    A provider knows a call by the kind of key that made it, and a short-lived key can expire before the call ends.
-    """
-    lasting = project_access(made_with.snapshot, made_with.provider, project_id)
-    return (made_with,) if lasting.key == made_with.key else (made_with, lasting)
 
 
 def forwarded_headers(headers: Headers, access: ProviderAccess, token: Secret) -> Headers:

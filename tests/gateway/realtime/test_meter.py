@@ -22,6 +22,7 @@ from tornado_proxy.providers.contract import (
     WorkRejected,
     WorkStarted,
 )
+from tornado_proxy.upstream.credentials import caller_access
 
 FRAME = ClientFrame(facts=RequestFacts(model="gpt-realtime"))
 
@@ -35,7 +36,8 @@ def gateway() -> Gateway:
 def meter(gateway: Gateway) -> SessionMeter:
     context = gateway.admission.authenticate_upgrade(gateway.snapshot, request_head(REALTIME, method="GET", headers=[]))
     reader = context.endpoint.open_reader(context.query, ())
-    return SessionMeter(context, reader, SESSION_ID, gateway.recorder)
+    access = caller_access(context.snapshot, context.provider, context.caller)
+    return SessionMeter(context, access, reader, SESSION_ID, gateway.recorder)
 
 
 def reported(work_id: str) -> UsageReported:

@@ -15,6 +15,7 @@ import pytest
 from tests.ledger.conftest import LedgerUnderTest
 from tests.ledger.sample_records import CALLER, make_intent, make_record
 from tornado_proxy.domain.identity import Caller
+from tornado_proxy.domain.record import ObjectOwner
 
 
 @contextlib.contextmanager
@@ -112,7 +113,7 @@ def test_hundreds_of_records_in_one_transaction_are_all_stored(store: LedgerUnde
         await asyncio.gather(
             *(ledger.finish(make_record(intent, object_id=f"o-{intent.request_id}")) for intent in intents)
         )
-        assert await ledger.owner_of("openai", "o-r300") == "project-a"
+        assert await ledger.owner_of("openai", "o-r300") == ObjectOwner("project-a")
         await ledger.close()
 
     asyncio.run(run())

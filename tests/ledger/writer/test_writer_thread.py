@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.ledger.sample_records import make_intent, make_record
+from tornado_proxy.domain.record import ObjectOwner
 from tornado_proxy.ledger.database import StoreError
 from tornado_proxy.ledger.rows import make_intent_row, make_record_row
 from tornado_proxy.ledger.writer import writer_thread
@@ -60,10 +61,10 @@ class FakeStore:
     def close(self, *, keep_files: bool = False) -> None:
         self.kept_files = keep_files
 
-    def find_owner(self, provider: str, object_id: str) -> str | None:
+    def find_owner(self, provider: str, object_id: str) -> ObjectOwner | None:
         if provider == "broken":
             raise StoreError("query failed")
-        return f"{provider}/{object_id}"
+        return ObjectOwner(f"{provider}/{object_id}")
 
     @property
     def record_ids(self) -> list[object]:
@@ -164,7 +165,7 @@ def test_queued_operations_are_one_transaction_and_queries_follow_it(writer: Run
     writer.report.wait_for(lambda: len(writer.report.results) == 4)
 
     assert len(writer.store.batches) == 1
-    assert writer.report.results == list(zip(operations, [None, "openai/o1", None, None], strict=True))
+    assert writer.report.results == list(zip(operations, [None, ObjectOwner("openai/o1"), None, None], strict=True))
 
 
 def test_failing_query_is_refused_alone(writer: RunningWriter) -> None:
@@ -172,7 +173,7 @@ def test_failing_query_is_refused_alone(writer: RunningWriter) -> None:
     writer.report.wait_for(lambda: bool(writer.report.results and writer.report.refusals))
 
     assert [(reason, failing) for _, reason, failing in writer.report.refusals] == [("query failed", False)]
-    assert [result for _, result in writer.report.results] == ["openai/o1"]
+    assert [result for _, result in writer.report.results] == [ObjectOwner("openai/o1")]
 
 
 def test_operation_with_bad_values_is_refused_alone(writer: RunningWriter) -> None:

@@ -79,8 +79,7 @@ def _make_meter(admitted: AdmittedRequest, services: Services) -> RequestMeter:
     watched, object_id = None, context.path_id
     if endpoint.shows_usage is not None and object_id is not None:
         watched = services.settlement.watch(context.provider.name, object_id, endpoint.shows_usage)
-    key_id = admitted.access.key_id if endpoint.deferred_usage is not None else None
-    return RequestMeter(admitted.intent, endpoint, admitted.facts, context.tariff, key_id=key_id, watched=watched)
+    return RequestMeter(admitted.intent, endpoint, admitted.facts, admitted.access.tariff, watched=watched)
 
 
 class ProxyHandler(BaseHandler):

@@ -124,7 +124,7 @@ class HttpRelay:
         if self._client.delivered or self._exchange is None or self._drains is None:
             return
         streams = self._admitted.context.snapshot.settings.streams
-        if streams.on_client_disconnect == "cancel":
+        if self._admitted.context.on_client_disconnect == "cancel":
             self._exchange.abort("the client left")
         else:
             self._drains.begin(self, streams.drain_limit_s, streams.drain_max)
@@ -144,6 +144,7 @@ class HttpRelay:
     async def _relay(self, exchange: ProviderExchange) -> RequestEnd:
         try:
             head = await exchange.head()
+            self._admitted.access.note_response(head.status, head.get("retry-after"))
             if self._hooks.response_received is not None and 200 <= head.status < 300:
                 await self._hooks.response_received(head)
             self._begin_response(head)
@@ -189,7 +190,7 @@ class HttpRelay:
         headers = filter_response_headers(
             head.headers,
             account_headers=context.provider.account_headers,
-            prefixes=() if context.has_own_key else context.provider.quota_prefixes,
+            prefixes=() if self._admitted.access.exclusive else context.provider.quota_prefixes,
             keep_length=keep_length,
         )
         edit_type = context.endpoint.response_edits.content_type

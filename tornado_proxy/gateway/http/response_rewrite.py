@@ -84,5 +84,5 @@ def _content_rewrites(admitted: AdmittedRequest, base_url: Callable[[], str]) ->
 def _session_key(admitted: AdmittedRequest, provider_key: str, expires_at: int) -> str:
     """Return the key of ours that replaces a short-lived key of the provider."""
     context = admitted.context
-    grant = SessionGrant(Secret(provider_key), admitted.facts.session_query or "")
+    grant = SessionGrant(Secret(provider_key), admitted.facts.session_query or "", admitted.access.made_with)
     return context.snapshot.authenticator.seal_session(context.caller, grant, expires_at)

@@ -78,14 +78,18 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         self._held = self.services.arriving.open(context.caller, snapshot.settings.limits)
         session = await admission.admit_upgrade(context, offered_subprotocols(head.headers))
         self._max_message_bytes = snapshot.settings.websockets.max_message_mb * MIB
-        self._upstream = await connect(session.upstream)
+        try:
+            self._upstream = await connect(session.upstream)
+        except UpgradeRejected as rejection:
+            session.access.note_response(rejection.response_status, rejection.retry_after)
+            raise
         self._meter = self._session_meter(session)
         return WebSocketRelay(session, self.request_id, self, self._upstream, self._meter)
 
     def _session_meter(self, session: AdmittedSession) -> SessionRecorder:
         if session.billed_elsewhere:
             return UnbilledSession()
-        return SessionMeter(session.context, session.reader, self.request_id, self.services.recorder)
+        return SessionMeter(session.context, session.access, session.reader, self.request_id, self.services.recorder)
 
     def _check_handshake(self) -> None:
         """Check what Tornado would reject only after the provider is connected (RFC 6455 section 4.2.1)."""

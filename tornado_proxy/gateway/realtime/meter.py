@@ -20,6 +20,7 @@ from tornado_proxy.gateway.recorder import FinishedRequest, Recorder
 from tornado_proxy.metering.request_meter import RequestEnd, rated_record
 from tornado_proxy.metering.socket_meter import SWITCHING_PROTOCOLS, SocketMeter
 from tornado_proxy.providers.contract import ClientFrame, Endpoint, SocketEvent, SocketReader
+from tornado_proxy.upstream.credentials import ProviderAccess
 from tornado_proxy.upstream.websocket.frame_sender import Wait
 
 
@@ -64,14 +65,20 @@ class SessionMeter:
     """Meters one session, known as `session_id` in its records."""
 
     def __init__(
-        self, context: RequestContext[Endpoint], reader: SocketReader, session_id: str, recorder: Recorder
+        self,
+        context: RequestContext[Endpoint],
+        access: ProviderAccess,
+        reader: SocketReader,
+        session_id: str,
+        recorder: Recorder,
     ) -> None:
         self._context = context
+        self._tariff = access.tariff
         self._reader = reader
         self._recorder = recorder
         # A bound method would make a cycle that only the garbage collector frees.
-        self._new_intent = functools.partial(_session_intent, context, session_id)
-        self._meter = SocketMeter(reader, context.tariff, self._new_intent)
+        self._new_intent = functools.partial(_session_intent, context, access, session_id)
+        self._meter = SocketMeter(reader, self._tariff, self._new_intent)
         self._call: RequestIntent | None = None
         self.records = 0
 
@@ -112,7 +119,7 @@ class SessionMeter:
             end = RequestEnd(outcome, SWITCHING_PROTOCOLS, datetime.now(UTC))
             free = UsageReport(basis=Basis.FREE)
             facts = RequestFacts(model=self._reader.model)
-            self._finish(rated_record(call, free, facts, self._context.tariff, end))
+            self._finish(rated_record(call, free, facts, self._tariff, end))
 
     async def _begin(self, intent: RequestIntent, later: tuple[SocketEvent, ...]) -> None:
         with contextlib.suppress(LedgerUnavailable):  # the work runs and will be charged: its record waits instead
@@ -127,5 +134,7 @@ class SessionMeter:
         self._recorder.finish(FinishedRequest(record, context.snapshot.generation, context.redaction))
 
 
-def _session_intent(context: RequestContext[Endpoint], session_id: str, facts: RequestFacts) -> RequestIntent:
-    return request_intent(context, facts, new_request_id(), datetime.now(UTC), session=session_id)
+def _session_intent(
+    context: RequestContext[Endpoint], access: ProviderAccess, session_id: str, facts: RequestFacts
+) -> RequestIntent:
+    return request_intent(context, access, facts, new_request_id(), datetime.now(UTC), session=session_id)

@@ -177,7 +177,7 @@ class WebSocketRelay:
         if self._state not in _CLOSED_STATES:
             self._state = SessionState.CLIENT_GONE
         streams = self._session.context.snapshot.settings.streams
-        if self._meter.working and streams.on_client_disconnect == "drain" and self._outcome is None:
+        if self._meter.working and self._session.context.on_client_disconnect == "drain" and self._outcome is None:
             self._services.drains.begin(self, streams.drain_limit_s, streams.drain_max)
             return
         self._outcome = self._outcome or Outcome.CLIENT_CLOSED
@@ -227,7 +227,7 @@ class WebSocketRelay:
 
     def _without_quota(self, message: str | bytes, events: tuple[SocketEvent, ...]) -> str | bytes | None:
         """Return the frame that the client may see, None if it must not see the frame at all."""
-        if self._session.context.has_own_key:
+        if self._session.access.exclusive:
             return message
         return next((event.rest for event in events if isinstance(event, QuotaStated)), message)
 

@@ -98,11 +98,11 @@ class MeteredCall:
         self._services = services
         self._open_socket = open_socket
         self._sideband = _sideband_of(admitted)
-        self._accesses = call_accesses(admitted.access, admitted.context.caller.project_id)
+        self._accesses = call_accesses(admitted.access)
         session = self._context.caller.session
         query = admitted.facts.session_query or (session.query if session is not None else "")
         self._reader = self._sideband.open_reader(f"{query}&call_id={call_id}", ())
-        self._meter = SessionMeter(self._context, self._reader, call_id, services.recorder)
+        self._meter = SessionMeter(self._context, admitted.access, self._reader, call_id, services.recorder)
         self._socket: ProviderSocket | None = None
         self._outcome: Outcome | None = None
         self._fault: str | None = None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal
+from functools import lru_cache
 
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.database import Backend
@@ -21,8 +23,14 @@ GROUPS: Mapping[str, str] = {
     "day": "substr(started_at, 1, 10)",
     "project": "project_id",
     "model": _MODEL,
-    **{name: f'"{name}"' for name in ("room", "participant", "user", "session", "provider", "endpoint", "basis")},
+    **{
+        name: f'"{name}"'
+        for name in ("room", "participant", "user", "session", "provider", "endpoint", "basis", "provider_key")
+    },
 }
+
+#: The start of the names of further groups: `label.NAME` is the value of the label NAME.
+LABEL_PREFIX = "label."
 
 #: The members of UsageFilter that are compared for equality, each with the SQL of the column.
 _FILTERS: Mapping[str, str] = {
@@ -121,7 +129,7 @@ def sum_records(backend: Backend, which: UsageFilter, group_by: Sequence[str]) -
         LedgerUnavailable: the ledger does not exist, cannot be read, or is another program's database.
     """
     where, values = _build_where(which)
-    columns = [*(GROUPS[name] for name in group_by), "subtotal", "surcharge", "total", "basis"]
+    columns = [*map(group_column, group_by), "subtotal", "surcharge", "total", "basis"]
     # Amounts are decimals as text.  SUM() of SQL would convert them to binary floating point in SQLite, so they are
     # added here.
     sql = f"SELECT {', '.join(columns)} FROM bills {where}"  # noqa: S608  # names of ours
@@ -133,12 +141,36 @@ def sum_records(backend: Backend, which: UsageFilter, group_by: Sequence[str]) -
     return [running.result(group) for group, running in ordered]
 
 
+def is_label(name: str) -> bool:
+    """Return True if the name of a group is that of a label."""
+    return len(name) > len(LABEL_PREFIX) and name.startswith(LABEL_PREFIX)
+
+
+def group_column(name: str) -> str:
+    """Return SQL of the column that has the values of a group; those of a label are in the text of all labels."""
+    return '"labels"' if is_label(name) else GROUPS[name]
+
+
 def fold_group(values: Sequence[str | None], names: Sequence[str]) -> tuple[str | None, ...]:
-    """Return the values of a group with ids of endpoints folded: a row for each object would be no sum."""
-    return tuple(
-        fold_ids(value) if name == "endpoint" and value is not None else value
-        for name, value in zip(names, values, strict=True)
-    )
+    """Return the values of a group from its columns.
+
+    Ids of endpoints are folded: a row for each object would be no sum.
+    """
+    return tuple(_fold(value, name) for name, value in zip(names, values, strict=True))
+
+
+def _fold(value: str | None, name: str) -> str | None:
+    if value is None:
+        return None
+    if is_label(name):
+        return _read_labels(value).get(name.removeprefix(LABEL_PREFIX))
+    return fold_ids(value) if name == "endpoint" else value
+
+
+@lru_cache(maxsize=1024)  # few combinations, each in many records
+def _read_labels(text: str) -> Mapping[str, str]:
+    labels: Mapping[str, str] = json.loads(text)
+    return labels
 
 
 def select_bills(columns: Sequence[str], which: UsageFilter, limit: int) -> tuple[str, list[str]]:

@@ -17,10 +17,10 @@ from tornado_proxy.domain.cost import SURCHARGE
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.reports.intervals import Interval, find_interval_end, find_interval_start
-from tornado_proxy.ledger.reports.records_query import EXACT, UsageFilter, add_exactly, fold_group
+from tornado_proxy.ledger.reports.records_query import EXACT, UsageFilter, add_exactly, fold_group, group_column
 
 #: The columns that rows can be grouped by, beside interval, provider, model and type.
-GROUPS = ("participant", "user", "room", "session", "endpoint", "basis")
+GROUPS = ("participant", "user", "room", "session", "endpoint", "basis", "provider_key")
 
 #: Further groups of GroupRow; a UsageRow has them anyway.
 RECORD_GROUPS = ("provider", "model")
@@ -43,7 +43,7 @@ class UsageQuery:
 
     which: selects records.
     interval: the length of time of a row; None sums all times.
-    group_by: names of GROUPS.
+    group_by: names of GROUPS, and `label.NAME`.
     model: selects line items of a model: the name of its price, of the response or of the request.
     type: selects line items of a type.
     annotations: selects records that have all of them.
@@ -64,7 +64,7 @@ class UsageQuery:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns to select, as SQL."""
-        return (*COLUMNS, *(f'"{name}"' for name in self.column_groups))
+        return (*COLUMNS, *map(group_column, self.column_groups))
 
     @property
     def column_groups(self) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tornado_proxy.domain.errors import LedgerUnavailable
-from tornado_proxy.domain.record import PendingRequest, RequestIntent, RequestRecord, Settlement
+from tornado_proxy.domain.record import ObjectOwner, PendingRequest, RequestIntent, RequestRecord, Settlement
 from tornado_proxy.ledger.database import Backend, StoreError
 from tornado_proxy.ledger.reports.usage import UsageQuery, UsageResult
 from tornado_proxy.ledger.reports.usage_reader_thread import UsageReaderThread
@@ -172,8 +172,8 @@ class GroupCommitLedger:
         """Return the request that created an object if its usage is not known yet, else None."""
         return await self._read(lambda store: store.find_pending(provider, object_id))
 
-    async def owner_of(self, provider: str, object_id: str) -> str | None:
-        """Return the project that created an object of the provider; None for an unknown object."""
+    async def owner_of(self, provider: str, object_id: str) -> ObjectOwner | None:
+        """Return the owner of an object of the provider; None for an unknown object."""
         return await self._read(lambda store: store.find_owner(provider, object_id))
 
     async def owned_by(self, project_id: str, provider: str, endpoint: str) -> frozenset[str]:

@@ -233,8 +233,12 @@ def read_records(path: Path) -> list[Row]:
 
 
 def _make_row(intent: Sequence[object]) -> Row:
-    """Return the row of an intent; raise ValueError if its values are not those of the columns."""
-    return dict(zip(INTENT_COLUMNS, intent, strict=True))
+    """Return the row of an intent; raise ValueError if its values are not those of the columns.
+
+    A file of an earlier version lacks the last columns.
+    """
+    missing = [None] * (len(INTENT_COLUMNS) - len(intent))
+    return dict(zip(INTENT_COLUMNS, (*intent, *missing), strict=True))
 
 
 def _encode_line(values: Sequence[object] | Row) -> bytes:

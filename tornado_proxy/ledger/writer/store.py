@@ -12,7 +12,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from tornado_proxy.domain.record import PendingRequest
+from tornado_proxy.domain.record import ObjectOwner, PendingRequest
 from tornado_proxy.ledger.database import Backend, Database, StoreError
 from tornado_proxy.ledger.rows import (
     INTENT_COLUMNS,
@@ -24,6 +24,7 @@ from tornado_proxy.ledger.rows import (
     make_object_rows,
     make_storable_row,
     read_deferred_facts,
+    read_object_owner,
 )
 from tornado_proxy.ledger.schema import (
     INSERT_GIVEN_UP,
@@ -46,7 +47,9 @@ _record_values = itemgetter(*RECORD_COLUMNS)
 _object_values = itemgetter(*OBJECT_COLUMNS)
 _settlement_values = itemgetter("request_id", *SETTLED_COLUMNS, "settled_at")
 
-_SELECT_OWNER = "SELECT project_id FROM objects WHERE provider = ? AND object_id = ?"
+_SELECT_OWNER = (
+    "SELECT project_id, provider_key, key_fingerprint, key_owner FROM objects WHERE provider = ? AND object_id = ?"
+)
 _SELECT_OWNED = (
     "SELECT r.object_id FROM records r JOIN objects o "
     "ON o.provider = r.provider AND o.object_id = r.object_id AND o.request_id = r.request_id "
@@ -174,10 +177,10 @@ class Store:
         """Write a row, to find out whether the disk is full."""
         self._run(SET_META, ("probed_at", now.isoformat()))
 
-    def find_owner(self, provider: str, object_id: str) -> str | None:
-        """Return the project that created an object of the provider; None for an unknown object."""
-        rows = self._open_db.fetch_rows(_SELECT_OWNER, (provider, object_id))
-        return str(rows[0][0]) if rows else None
+    def find_owner(self, provider: str, object_id: str) -> ObjectOwner | None:
+        """Return the owner of an object of the provider; None for an unknown object."""
+        rows: list[tuple[Any, ...]] = self._open_db.fetch_rows(_SELECT_OWNER, (provider, object_id))
+        return read_object_owner(*rows[0]) if rows else None
 
     def list_owned(self, project_id: str, provider: str, endpoint: str) -> frozenset[str]:
         """Return the ids of the objects that a project created by requests to `endpoint`."""

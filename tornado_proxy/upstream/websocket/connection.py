@@ -192,8 +192,9 @@ async def connect(request: WebSocketRequest) -> UpstreamWebSocket:
     except HTTPClientError as error:
         response = error.response
         body = response.body if response is not None else b""
-        media_type = response.headers.get("Content-Type", "") if response is not None else ""
-        raise UpgradeRejected(error.code, body, media_type) from error
+        headers = response.headers if response is not None else HTTPHeaders()
+        media_type, retry_after = headers.get("Content-Type", ""), headers.get("Retry-After")
+        raise UpgradeRejected(error.code, body, media_type, retry_after) from error
     except ssl.SSLError as error:
         raise UpstreamUnreachable(f"the provider could not be reached: {error.reason}", request_sent=False) from error
     # InvalidStateError: if the connection closes during the upgrade, Tornado may set its connect future a second time.

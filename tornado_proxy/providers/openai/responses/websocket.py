@@ -305,4 +305,4 @@ def open_responses(query: str, subprotocols: tuple[str, ...]) -> ResponsesSocket
     return ResponsesSocketReader()
 
 
-RESPONSES_SOCKET = WebSocketEndpoint("/v1/responses", open_responses)
+RESPONSES_SOCKET = WebSocketEndpoint("/v1/responses", open_responses, resumes=True)
