@@ -24,6 +24,7 @@ from tornado_proxy import snapshot, tasks
 from tornado_proxy.api.admin import admin_application
 from tornado_proxy.api.start_page import StartPageHandler, list_start_paths
 from tornado_proxy.api.usage import USAGE_PATH, UsageHandler
+from tornado_proxy.config.changes import describe_changes
 from tornado_proxy.config.settings import ListenSettings
 from tornado_proxy.domain.errors import ConfigError, ListenError
 from tornado_proxy.domain.record import Outcome
@@ -152,13 +153,14 @@ class Server:
             generation = self._snapshots.current.generation + 1
             try:
                 # In a thread: reading and validating all files takes longer than a stream may pause.
-                new = await asyncio.to_thread(snapshot.build, self._snapshots.path, generation)
+                old = self._snapshots.current
+                new, changes = await asyncio.to_thread(_build, self._snapshots.path, generation, old)
                 self._snapshots.swap(new)
             except ConfigError:
                 metrics.CONFIG_RELOAD_FAILED.set(1)
                 raise
             metrics.CONFIG_RELOAD_FAILED.set(0)
-            _log.info("configuration reloaded", extra={"config_generation": generation})
+            _log.info("configuration reloaded", extra={"config_generation": generation, "changes": changes})
 
     async def _reload_and_log(self) -> None:
         try:
@@ -204,6 +206,13 @@ class Server:
             _log.info("stopped")
         finally:
             self._stopped.set()
+
+
+def _build(path: Path, generation: int, old: Snapshot) -> tuple[Snapshot, list[str]]:
+    """Return the snapshot of the configuration at `path`, and what differs from the old one."""
+    new = snapshot.build(path, generation)
+    changes = describe_changes((old.settings, old.projects), (new.settings, new.projects))
+    return new, changes if new.prices.equals(old.prices) else [*changes, "prices"]
 
 
 async def _log_drain(capacity: Capacity, limit_s: float) -> None:

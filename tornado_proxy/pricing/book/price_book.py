@@ -80,6 +80,10 @@ class PriceBook:
             raise ConfigError(faults)
         return cls(providers)
 
+    def equals(self, other: PriceBook) -> bool:
+        """Return True if both have the same prices."""
+        return self._providers == other._providers
+
     def models(self, provider: str) -> Iterable[ModelPrice]:
         """Return every model of a provider."""
         return self._providers[provider].models.values() if provider in self._providers else ()
