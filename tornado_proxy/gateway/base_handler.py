@@ -42,7 +42,8 @@ class BaseHandler(RequestHandler):
     @cached_property
     def cors(self) -> list[tuple[str, str]]:
         """The headers that let the page that sent this request read the response, if its origin is allowed."""
-        return cors_headers(self.request.headers, self.services.snapshots.current.settings.public.allow_origins)
+        allowed = self.services.snapshots.current.settings.public.allow_origins
+        return cors_headers(self.request.headers, allowed) if allowed else []
 
     def request_head(self, received_at: datetime) -> RequestHead:
         """Return the head of this request, which was received at `received_at` (aware UTC)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic
@@ -117,15 +117,13 @@ def make_context(
     )
 
 
-def _draw_request_ids() -> Iterator[str]:
-    while True:
-        drawn = os.urandom(_ID_BYTES * _IDS_PER_DRAW).hex()
-        yield from (f"req_{drawn[at : at + 2 * _ID_BYTES]}" for at in range(0, len(drawn), 2 * _ID_BYTES))
-
-
-_request_ids = _draw_request_ids()
+#: Ids that have been drawn and not been used.
+_request_ids: list[str] = []
 
 
 def new_request_id() -> str:
     """Return a new id of 128 random bits, which responses carry as `Llm-Proxy-Request-Id`."""
-    return next(_request_ids)
+    if not _request_ids:
+        drawn = os.urandom(_ID_BYTES * _IDS_PER_DRAW).hex()
+        _request_ids.extend(f"req_{drawn[at : at + 2 * _ID_BYTES]}" for at in range(0, len(drawn), 2 * _ID_BYTES))
+    return _request_ids.pop()

@@ -15,9 +15,7 @@ from tornado.httputil import HTTPHeaders
 
 
 def cors_headers(request: HTTPHeaders, allowed: Collection[str]) -> list[tuple[str, str]]:
-    """Return the headers that let a page of an allowed origin read a response; none if no origin is allowed."""
-    if not allowed:
-        return []
+    """Return the headers that let a page of an allowed origin read a response, if some origins are `allowed`."""
     origin = request.get("Origin")
     # Vary also without the origin: a cache must not give a response without these headers to a page.
     vary = [("Vary", "Origin")]

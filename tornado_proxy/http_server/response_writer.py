@@ -1,7 +1,8 @@
 """Writes one relayed response to the client's connection: the head, then body bytes as they arrive.
 
-It bypasses RequestHandler.write, flush and finish, which buffer a page, compute an ETag and run output transforms.
-Framing (Content-Length, chunks) stays with Tornado's HTTP1Connection.
+It bypasses RequestHandler.write, flush and finish, which buffer a page, compute an ETag and run output transforms, and
+HTTP1Connection.write_headers, which calls six functions for each header.  Framing of the body (chunks, the check of
+Content-Length) stays with Tornado's HTTP1Connection.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from dataclasses import dataclass
 from http.client import responses
 
+from tornado.concurrent import Future, future_add_done_callback
 from tornado.http1connection import HTTP1Connection
-from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
+from tornado.httputil import HTTPServerRequest, ResponseStartLine, _normalize_header
 from tornado.iostream import StreamClosedError
 
 from tornado_proxy.http_server.lingering_close import close_lingering, duplicate_socket
@@ -22,6 +25,24 @@ _STATUSES_WITHOUT_BODY = frozenset({204, 304})
 
 #: A value of SO_LINGER with which close() sends RST instead of FIN.
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The head of a response: the values of its headers by name, spelled as Tornado spells them."""
+
+    status: int
+    reason: str
+    headers: dict[str, list[str]]
+
+    def encode(self) -> bytes:
+        """Return the head as bytes; raise ValueError for a line end inside a line: it would begin another header."""
+        lines = [f"HTTP/1.1 {self.status} {self.reason}"]
+        lines += [f"{name}: {value}" for name, values in self.headers.items() for value in values]
+        text = "\r\n".join(lines)
+        if not text.count("\r") == text.count("\n") == len(lines) - 1:
+            raise ValueError("a header of the response contains a line end")
+        return f"{text}\r\n\r\n".encode("latin-1")
 
 
 class ResponseWriter:
@@ -54,7 +75,7 @@ class ResponseWriter:
         self._without_body = request.method == "HEAD"
         #: True if only the end of the connection marks the end of the body: HTTP/1.0 has no chunks.
         self._close_delimited = False
-        self._head: tuple[ResponseStartLine, HTTPHeaders] | None = None
+        self._head: _Head | None = None
         self._pending_write: asyncio.Future[None] | None = None
         #: Body bytes up to the stated Content-Length; None without one.
         self._remaining_bytes: int | None = None
@@ -88,19 +109,15 @@ class ResponseWriter:
             reason: Reason phrase; replaced by the standard one if it cannot be sent (HTTP/2 has none).
             headers: Header names and values, already validated by wire/headers.py.
         """
-        fields = HTTPHeaders()
+        fields: dict[str, list[str]] = {}
         for name, value in headers:
-            # add() matches name and value against patterns, as wire/headers.py did: use it for repeats only.
-            if name in fields:
-                fields.add(name, value)
-            else:
-                fields[name] = value
+            fields.setdefault(_normalize_header(name), []).append(value)
         if not (reason.isascii() and reason.isprintable() and reason):
             reason = responses.get(status, "Unknown")
-        self._head = ResponseStartLine("", status, reason), fields
+        self._head = _Head(status, reason, fields)
         self._without_body |= status in _STATUSES_WITHOUT_BODY
         if not self._without_body and "Content-Length" in fields:
-            self._remaining_bytes = int(fields["Content-Length"])
+            self._remaining_bytes = int(",".join(fields["Content-Length"]))
 
     def send(self, data: bytes) -> asyncio.Future[None]:
         """Write `data`; empty data writes the head alone.  Return a future that is done when the socket has the bytes.
@@ -132,8 +149,8 @@ class ResponseWriter:
         Raises:
             StreamClosedError: the client disconnected before its socket took the last byte.
         """
-        if self._head is not None and not self._without_body and "Content-Length" not in self._head[1]:
-            self._head[1]["Content-Length"] = str(len(data))
+        if self._head is not None and not self._without_body and "Content-Length" not in self._head.headers:
+            self._head.headers["Content-Length"] = [str(len(data))]
         # Duplicated before the write: when it is done, Tornado may have closed the original.
         duplicate = duplicate_socket(self._connection.stream) if self._may_close_after_response() else None
         complete = False
@@ -167,18 +184,49 @@ class ResponseWriter:
             write.set_exception(StreamClosedError())
 
     def _write_head(self, data: bytes) -> asyncio.Future[None]:
+        """Write the head and the first bytes, as HTTP1Connection.write_headers() does."""
         assert self._head is not None
-        start, fields = self._head
+        head, connection = self._head, self._connection
         self._head = None
         self.headers_sent = True
-        if self._http10 and not self._without_body and "Content-Length" not in fields:
+        connection._response_start_line = ResponseStartLine("", head.status, head.reason)
+        if self._http10 and not self._without_body and "Content-Length" not in head.headers:
             self._close_delimited = True
-            # With it, Tornado would promise "Connection: Keep-Alive" for a body that only a close can end.
-            self._request.headers.pop("Connection", None)
-        return self._connection.write_headers(start, fields, data)
+        self._set_framing(head.status, head.headers)
+        future: asyncio.Future[None] = Future()
+        connection._write_future = future
+        if connection.stream.closed():
+            future.set_exception(StreamClosedError())
+            future.exception()  # marks it as retrieved: it may never be awaited
+            return future
+        connection._pending_write = connection.stream.write(
+            head.encode() + (connection._format_chunk(data) if data else b"")
+        )
+        future_add_done_callback(connection._pending_write, connection._on_write_complete)
+        return future
+
+    def _set_framing(self, status: int, headers: dict[str, list[str]]) -> None:
+        """Tell the connection where the body ends, and add the headers that tell the client (RFC 9112 section 6.3)."""
+        connection, request = self._connection, self._request
+        length = headers.get("Content-Length")
+        chunked = request.version == "HTTP/1.1" and not self._without_body and length is None
+        connection._chunking_output = chunked
+        if request.method == "HEAD" or status == 304:
+            connection._expected_content_remaining = 0
+        else:
+            connection._expected_content_remaining = None if length is None else int(",".join(length))
+        if request.version == "HTTP/1.1" and connection._disconnect_on_finish:
+            headers["Connection"] = ["close"]
+        elif self._http10 and not self._close_delimited and self._asks_for("keep-alive"):
+            headers["Connection"] = ["Keep-Alive"]
+        if chunked:
+            headers["Transfer-Encoding"] = ["chunked"]
+
+    def _asks_for(self, option: str) -> bool:
+        return self._request.headers.get("Connection", "").lower() == option
 
     def _may_close_after_response(self) -> bool:
-        return self._http10 or self._request.headers.get("Connection", "").lower() == "close"
+        return self._http10 or self._asks_for("close")
 
     def _write_last(self, data: bytes) -> asyncio.Future[None]:
         """Write `data` and the end of the response; return a future that is done when the socket has both.

@@ -141,7 +141,8 @@ def _format_line(at: float, level: str, logger: str, message: str, fields: Mappi
     except (TypeError, ValueError, OverflowError):
         # msgspec rejects lone surrogates in a caller's text and integers above 64 bits; json writes both.
         text = json.dumps(line, default=str, skipkeys=True)
-    return escape_json_controls(_redaction.line(text))
+    text = _redaction.line(text)
+    return text if text.isascii() and "\x7f" not in text else escape_json_controls(text)
 
 
 def _format_time(at: float) -> str:

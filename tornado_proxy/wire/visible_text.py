@@ -24,7 +24,7 @@ def escape_controls(text: str) -> str:
 def escape_json_controls(json_text: str) -> str:
     """Return JSON with escapes for such characters.  JSON has escapes for ASCII's own already (RFC 8259 section 7)."""
     # They occur inside strings only, where the escape means the same character.
-    return json_text if json_text.isascii() and "\x7f" not in json_text else _OBEYED_IN_JSON.sub(_escape, json_text)
+    return _OBEYED_IN_JSON.sub(_escape, json_text)
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -32,12 +32,15 @@ _LIBCURL_HEADERS = (
     ("content-type", b"Content-Type:"),
 )
 
+_EMPTY_LINES = (b"\r\n", b"\n")
+
 
 class EasyHandle:
     """An easy handle with its constant options set, and callbacks to the exchange that it currently serves."""
 
     __slots__ = (
         "_has_credit",
+        "_header_lines",
         "_kept_options",
         "_method",
         "_probing",
@@ -50,6 +53,7 @@ class EasyHandle:
 
     def __init__(self) -> None:
         self._has_credit = False
+        self._header_lines: list[bytes] = []
         self._kept_options: tuple[float, str] | None = None
         self._method = ""
         self._probing = False
@@ -125,6 +129,7 @@ class EasyHandle:
         """Drop the exchange and the request's body and key, so that an idle handle holds no secret."""
         self.exchange = None
         self.payload = None
+        self._header_lines = []
         self.curl.unsetopt(pycurl.HTTPHEADER)
         if self._probing:
             self._probing = False
@@ -138,8 +143,13 @@ class EasyHandle:
     # Callbacks of libcurl.
 
     def _on_header_line(self, line: bytes) -> None:
+        """Collect the lines of a head, or of the trailers; an empty line ends a head."""
+        if line not in _EMPTY_LINES:
+            self._header_lines.append(line)
+            return
+        lines, self._header_lines = self._header_lines, []
         if self.exchange is not None:
-            self.exchange.on_header_line(line)
+            self.exchange.on_header_lines(lines)
 
     def _on_body(self, data: bytes) -> int | None:
         return -1 if self.exchange is None else self.exchange.on_body(data)

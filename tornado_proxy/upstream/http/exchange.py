@@ -38,8 +38,6 @@ HIGH_WATER_BYTES = 64 * 1024
 #: an RTT of 30 ms this allows 3 MB/s.
 CREDIT_BYTES = 96 * 1024
 
-_EMPTY_LINES = (b"\r\n", b"\n")
-
 
 class Transfers(Protocol):
     """Runs the transfers of exchanges (upstream/http/client.py)."""
@@ -61,7 +59,6 @@ class Exchange:
         "_error",
         "_finished",
         "_head",
-        "_header_lines",
         "_held",
         "_held_bytes",
         "_loop",
@@ -84,7 +81,6 @@ class Exchange:
         self._loop = loop
         self._transfers = transfers
         self._payload = request.body
-        self._header_lines: list[bytes] = []
         self._head: UpstreamResponseHead | None = None
         self._held: list[bytes] = []
         self._held_bytes = 0
@@ -167,13 +163,10 @@ class Exchange:
 
     # Callbacks of libcurl.  They never raise, and never call back into libcurl, which is not reentrant.
 
-    def on_header_line(self, line: bytes) -> None:
-        """Receive one header line with its line end.  An empty line ends a head; 1xx heads are skipped."""
-        if line not in _EMPTY_LINES:
-            self._header_lines.append(line)
-        elif self._head is None:  # after the head, these lines are trailers
-            self._on_head(parse_response_head(self._header_lines))
-            self._header_lines = []
+    def on_header_lines(self, lines: list[bytes]) -> None:
+        """Receive the lines of a head with their line ends; 1xx heads are skipped."""
+        if self._head is None:  # after the head, these lines are trailers
+            self._on_head(parse_response_head(lines))
 
     def on_body(self, data: bytes) -> int | None:
         """Receive body bytes.  Return WRITEFUNC_PAUSE to pause; libcurl passes the same bytes again after a resume."""

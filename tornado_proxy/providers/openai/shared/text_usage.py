@@ -29,6 +29,9 @@ from tornado_proxy.providers.shared.json_values import as_object, as_text, make_
 #: The two spellings of the totals: chat and embeddings, responses.
 _INPUT_NAMES = ("prompt_tokens", "input_tokens")
 _OUTPUT_NAMES = ("completion_tokens", "output_tokens")
+#: Those of the objects with the parts of the totals.
+_INPUT_DETAILS = ("prompt_tokens_details", "input_tokens_details")
+_OUTPUT_DETAILS = ("completion_tokens_details", "output_tokens_details")
 
 #: The lifetime of a cache write that has a price of its own; `prompt_cache_options.ttl` asks for it (OpenAI guide,
 #: "Prompt caching").  A breakpoint inside the input can ask for another lifetime, which only usage states.
@@ -63,12 +66,13 @@ def read_text_usage(usage: Mapping[str, object], *, cache_write: Meter = Meter.C
         faults.append("usage does not state its input tokens")
     total_input = read_count(usage, _stated_name(usage, _INPUT_NAMES), faults)
     total_output = read_count(usage, _stated_name(usage, _OUTPUT_NAMES), faults)
-    input_details = _details(usage, _INPUT_NAMES)
+    input_details = as_object(usage.get(_stated_name(usage, _INPUT_DETAILS)))
+    output_details = as_object(usage.get(_stated_name(usage, _OUTPUT_DETAILS)))
     cached = read_count(input_details, "cached_tokens", faults)
     cache_written = read_count(input_details, "cache_write_tokens", faults)
     audio = read_count(input_details, "audio_tokens", faults)
     cached_audio = read_count(as_object(input_details.get("cached_tokens_details")), "audio_tokens", faults)
-    output_audio = read_count(_details(usage, _OUTPUT_NAMES), "audio_tokens", faults)
+    output_audio = read_count(output_details, "audio_tokens", faults)
     # `cached` counts cached audio too, and `audio` counts it again: it is subtracted once from each.
     amounts = (
         (Meter.INPUT, total_input - cached - cache_written - (audio - cached_audio)),
@@ -148,11 +152,9 @@ def estimate_text(facts: RequestFacts, output_bytes: int, response: Mapping[str,
     )
 
 
-def _details(usage: Mapping[str, object], names: tuple[str, ...]) -> dict[str, object]:
-    details_names = tuple(f"{name}_details" for name in names)
-    return as_object(usage.get(_stated_name(usage, details_names)))
-
-
 def _stated_name(usage: Mapping[str, object], names: tuple[str, ...]) -> str:
     """Return the first of `names` whose value is not null; the first name if all are."""
-    return next((name for name in names if usage.get(name) is not None), names[0])
+    for name in names:
+        if usage.get(name) is not None:
+            return name
+    return names[0]
