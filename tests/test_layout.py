@@ -31,6 +31,9 @@ PURE = (
 
 #: Files that are tested through another one, with the tests that cover them.
 TESTED_THROUGH = {
+    "auth/oauth/claims.py": "auth/oauth/test_access_token.py",
+    "auth/oauth/verifier.py": "issuers/test_key_cache.py",
+    "auth/token_cache.py": "auth/test_authenticator.py",
     "auth/token_spec.py": "cli/test_credentials.py",
     "auth/unverified_token.py": "auth/test_participant.py",
     "config/bundled.py": "config/test_schemas.py",
@@ -38,6 +41,8 @@ TESTED_THROUGH = {
     "config/ledger.py": "config/test_settings.py",
     "config/projects.py": "config/test_loading.py",
     "config/reference.py": "config/test_schemas.py",
+    "domain/loopback.py": "config/test_oauth.py",
+    "domain/oauth.py": "config/test_oauth.py",
     "domain/ledger_address.py": "config/test_settings.py",
     "domain/record.py": "ledger/test_contract.py",
     "domain/request.py": "domain/test_values.py",

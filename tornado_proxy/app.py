@@ -210,7 +210,7 @@ class Server:
 
 def _build(path: Path, generation: int, old: Snapshot) -> tuple[Snapshot, list[str]]:
     """Return the snapshot of the configuration at `path`, and what differs from the old one."""
-    new = snapshot.build(path, generation)
+    new = snapshot.build(path, generation, old)
     changes = describe_changes((old.settings, old.projects), (new.settings, new.projects))
     return new, changes if new.prices.equals(old.prices) else [*changes, "prices"]
 

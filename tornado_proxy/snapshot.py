@@ -17,6 +17,7 @@ from tornado_proxy.config.settings import Settings, find_restart_settings
 from tornado_proxy.domain.errors import ConfigError, Fault
 from tornado_proxy.domain.identity import Project
 from tornado_proxy.domain.state import State
+from tornado_proxy.issuers.client import IssuerClient, make_issuer_clients
 from tornado_proxy.key_rotation import KeyRotation
 from tornado_proxy.observability import logs, metrics
 from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
@@ -39,6 +40,7 @@ class Snapshot:
         project_tariffs: Those of projects that differ, by project id, provider, and True for the project's own account.
         key_rotation: The turns of provider keys; part of it is handed on to the next snapshot.
         redaction: Masks every provider key of the configuration.
+        issuers: The OAuth issuers.
         state: The state, which changes without a reload; SnapshotHolder puts it in.
         own_keys: Project id and provider of the projects' providers whose keys one project alone uses.
     """
@@ -51,6 +53,7 @@ class Snapshot:
     prices: PriceBook
     tariffs: Mapping[str, Tariff]
     redaction: Redaction
+    issuers: tuple[IssuerClient, ...] = ()
     state: State = field(default_factory=State)
     key_rotation: KeyRotation = field(default_factory=KeyRotation)
     own_keys: frozenset[tuple[str, str]] = field(init=False)
@@ -74,8 +77,13 @@ class Snapshot:
         return self.project_tariffs.get((project_id, provider, own)) or self.tariffs[provider]
 
 
-def build(path: Path, generation: int) -> Snapshot:
+def build(path: Path, generation: int, previous: Snapshot | None = None) -> Snapshot:
     """Load the configuration at `path` and return its snapshot.  It reads files, so call it in a thread.
+
+    Args:
+        path: The path of proxy.yaml.
+        generation: The number of the configuration.
+        previous: The active snapshot, whose keys of OAuth issuers are kept.
 
     Raises:
         ConfigError: The configuration has faults; the error holds those of all files.
@@ -93,14 +101,16 @@ def build(path: Path, generation: int) -> Snapshot:
         )
         for provider in providers
     }
+    issuers = make_issuer_clients(loaded.settings.oauth, previous.issuers if previous is not None else ())
     return Snapshot(
         generation=generation,
         settings=loaded.settings,
         projects={project.id: project for project in loaded.projects},
-        authenticator=Authenticator(loaded.projects),
+        authenticator=Authenticator(loaded.projects, issuers),
         routes=RouteTable(providers),
         prices=prices,
         tariffs=tariffs,
+        issuers=issuers,
         redaction=_make_redaction(loaded.settings, loaded.projects),
     )
 

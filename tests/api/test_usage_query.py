@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tornado_proxy.api.usage_query import PARAMETERS, UsageRequest, read_usage_request, sees_whole_project
+from tornado_proxy.api.usage_query import PARAMETERS, UsageRequest, read_usage_request
 from tornado_proxy.domain.errors import BadRequest, NotAllowed
 from tornado_proxy.domain.identity import Caller, Member, Project
 from tornado_proxy.ledger.reports.intervals import Interval
@@ -16,7 +16,7 @@ from tornado_proxy.ledger.reports.records_query import UsageFilter
 
 PROJECT = Project("p1", "first", members=(Member("boss@example.com", admin=True), Member("dev@example.com")))
 ADA = Caller("p1", participant="ada")
-BOSS = Caller("p1", user="boss@example.com")
+BOSS = Caller("p1", user="boss@example.com", issuer="https://id.example.com", admin=True)
 
 
 def read(caller: Caller = ADA, accept: str = "", **given: str) -> UsageRequest:
@@ -29,6 +29,8 @@ def read(caller: Caller = ADA, accept: str = "", **given: str) -> UsageRequest:
         (ADA, False),
         (BOSS, True),
         (Caller("p1", user="dev@example.com"), False),
+        # A user of another issuer can have any subject; only authentication decides who is an admin.
+        (Caller("p1", user="boss@example.com", issuer="https://other.example.com"), False),
         (Caller("p1", user="stranger@example.com"), False),
         (Caller("p1", user="operator", admin=True), True),
         # A participant who calls itself by an admin's address is still a participant.
@@ -36,13 +38,12 @@ def read(caller: Caller = ADA, accept: str = "", **given: str) -> UsageRequest:
     ],
 )
 def test_admins_see_the_whole_project(caller: Caller, whole_project: bool) -> None:
-    assert sees_whole_project(caller, PROJECT) is whole_project
     which = read(caller).query.which
-    own = UsageFilter(project_id="p1", participant=caller.participant, user=caller.user)
+    own = UsageFilter(project_id="p1", participant=caller.participant, user=caller.user, issuer=caller.issuer)
     assert which == (UsageFilter(project_id="p1") if whole_project else own)
 
 
-@pytest.mark.parametrize("name", ["participant", "user"])
+@pytest.mark.parametrize("name", ["participant", "user", "issuer"])
 def test_only_admins_read_the_usage_of_others(name: str) -> None:
     with pytest.raises(NotAllowed, match="your own usage only"):
         read(ADA, **{name: "bob"})

@@ -5,7 +5,8 @@ from datetime import timedelta
 import pytest
 
 from tests.auth.tokens import KEY, NOW, NOW_S, PROJECT_ID, PROJECTS, SECRET, claims, granting, sign
-from tornado_proxy.auth.authenticator import MAX_CACHED_TOKENS, Authenticator
+from tornado_proxy.auth.authenticator import Authenticator
+from tornado_proxy.auth.token_cache import MAX_CACHED_TOKENS
 from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
 from tornado_proxy.domain.identity import ApiKey, Project, Secret
 

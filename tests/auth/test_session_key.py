@@ -103,8 +103,10 @@ def test_changed_key_is_rejected() -> None:
 
 
 def test_caller_without_an_api_key_gets_no_session_key() -> None:
-    with pytest.raises(NotAllowed):
-        seal_key(None, CALLER, GRANT, EXPIRES_AT)
+    authenticator = Authenticator([Project("project-a", "A", (KEY,))])
+
+    with pytest.raises(NotAllowed, match="only a participant token"):
+        authenticator.seal_session(replace(CALLER, credential_id="access-key-1"), GRANT, EXPIRES_AT)
 
 
 def test_key_is_accepted_only_where_sessions_are_opened() -> None:

@@ -57,7 +57,8 @@ def test_jsonl_has_a_record_per_line_with_decimals_as_text(ledger: str) -> None:
     first = rows(ledger)[0]
 
     assert list(first) == [
-        *("request_id", "project_id", "room", "participant", "user", "session", "provider", "endpoint", "method"),
+        *("request_id", "project_id", "room", "participant", "user", "issuer", "session", "provider", "endpoint"),
+        "method",
         *("model_requested", "model", "status", "outcome", "basis", "estimate_method"),
         *("started_at", "first_byte_at", "ended_at", "usage", "line_items", "subtotal", "surcharge", "total"),
         *("provider_key", "provider_key_ids", "labels"),

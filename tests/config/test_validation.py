@@ -108,13 +108,13 @@ def test_valid_document_has_no_fault() -> None:
             ],
             id="another database",
         ),
-        pytest.param({"oauth": []}, None, id="unsupported section"),
+        pytest.param({"saml": []}, None, id="unsupported section"),
     ],
 )
 def test_fault_names_the_rule_and_the_value(members: dict[str, object], faults: list[str] | None) -> None:
     found = check_proxy(**members)
 
-    assert found == faults if faults is not None else found[0].startswith("oauth: unknown key")
+    assert found == faults if faults is not None else found[0].startswith("saml: unknown key")
 
 
 def test_each_missing_key_is_one_fault() -> None:

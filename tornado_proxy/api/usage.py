@@ -47,7 +47,7 @@ class UsageHandler(BaseHandler):
             }
             request = read_usage_request(arguments, self.request.headers.get("Accept", ""), caller, project)
             # A participant and a user of one name are two callers, and each project has its own.
-            asker = f"{project.id} {caller.participant!r} {caller.user!r}"
+            asker = f"{project.id} {caller.participant!r} {caller.user!r} {caller.issuer!r}"
             result = await self.services.ledger.usage(replace(request.query, asker=asker))
             page = await asyncio.to_thread(make_page, result, request)
         except RequestError as error:
@@ -76,7 +76,11 @@ class UsageHandler(BaseHandler):
             ServiceError: an identity provider cannot be asked.
         """
         snapshot = self.services.snapshots.current
-        token = find_token(self.request.headers.get_all(), _CREDENTIAL_HEADERS)
+        token = find_token(
+            self.request.headers.get_all(),
+            _CREDENTIAL_HEADERS,
+            opaque=snapshot.authenticator.accepts_opaque_tokens,
+        )
         stated = list_stated_projects(self.request.headers.get_all())
         identified = snapshot.authenticator.authenticate(token, datetime.now(UTC), stated_projects=stated)
         caller = identified if isinstance(identified, Caller) else await identified

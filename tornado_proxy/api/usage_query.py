@@ -24,7 +24,7 @@ from tornado_proxy.ledger.reports.usage import GROUPS, RECORD_GROUPS, UsageQuery
 from tornado_proxy.ledger.rows import format_time
 
 #: Parameters that filter by equality, each a member of UsageFilter.
-_EQUALITY_FILTERS = ("provider", "participant", "user", "room", "session", "endpoint", "basis")
+_EQUALITY_FILTERS = ("provider", "participant", "user", "issuer", "room", "session", "endpoint", "basis")
 
 #: Every parameter.
 PARAMETERS = (
@@ -100,13 +100,6 @@ def read_usage_request(
     )
 
 
-def sees_whole_project(caller: Caller, project: Project) -> bool:
-    """Return True if the caller is an admin of the project."""
-    if caller.admin:
-        return True
-    return caller.user is not None and any(member.admin and member.user == caller.user for member in project.members)
-
-
 def _single_value(name: str, values: list[str]) -> str:
     if name not in PARAMETERS:
         similar = difflib.get_close_matches(name, PARAMETERS, 1)
@@ -126,10 +119,11 @@ def _make_filter(given: Mapping[str, str], caller: Caller, project: Project) -> 
     filters = {name: given.get(name) for name in _EQUALITY_FILTERS}
     if filters["basis"] is not None and filters["basis"] not in set(Basis):
         raise BadRequest(f"basis must be one of {', '.join(Basis)}", param="basis")
-    if not sees_whole_project(caller, project):
+    if not caller.admin:
         if caller.participant is None and caller.user is None:
             raise NotAllowed("your credential names neither a participant nor a user, so no usage is yours")
-        for name, own in (("participant", caller.participant), ("user", caller.user)):
+        own_names = (("participant", caller.participant), ("user", caller.user), ("issuer", caller.issuer))
+        for name, own in own_names:
             if filters[name] not in (None, own):
                 raise NotAllowed(
                     f"you can read your own usage only; omit {name}, or ask an admin of project {project.name}",

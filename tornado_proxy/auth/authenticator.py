@@ -1,5 +1,13 @@
 """Authenticates callers, with a cache of verified tokens.
 
+The kind of a credential is decided by its own form, never by trying one kind after the other:
+
+    tp_..., or a key that was imported  an access key
+    ek_...                              a session key
+    JWT with RS256, ES256, EdDSA        an OAuth access token of the issuer in `iss`
+    another text without dots           an opaque OAuth access token, if an issuer introspects
+    else                                a participant token: a JWT with HS256
+
 The cache is bounded, belongs to one configuration (a reload starts with an empty one), and holds no failures.  A cached
 token's times are checked at each use.
 """
@@ -7,40 +15,47 @@ token's times are checked at each use.
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from tornado_proxy.auth import access_key, participant, session_key
 from tornado_proxy.auth.credentials import require_project
+from tornado_proxy.auth.oauth.claims import VerifiedUser
+from tornado_proxy.auth.oauth.membership import choose_project, keep_matching_claims, make_caller
+from tornado_proxy.auth.oauth.verifier import AccessTokenVerifier, IssuerClient
 from tornado_proxy.auth.participant import VerifiedToken
-from tornado_proxy.domain.errors import NotAuthenticated
+from tornado_proxy.auth.token_cache import TokenCache
+from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
 from tornado_proxy.domain.identity import ApiKey, Caller, Project, SessionGrant
+from tornado_proxy.domain.oauth import ANY
 from tornado_proxy.domain.state import AccessKey
-
-#: Tokens in the cache; the least recently used one is dropped first.  One entry takes about 1 KB.
-MAX_CACHED_TOKENS = 4096
 
 #: 9999-12-31T23:59:59Z, the last second that datetime can hold; a provider can state any number.
 _LAST_TIMESTAMP = 253_402_300_799
 
 
 class Authenticator:
-    """Verifies credentials against the projects of one configuration."""
+    """Verifies credentials against the projects and OAuth issuers of one configuration."""
 
-    def __init__(self, projects: Sequence[Project]) -> None:
+    def __init__(self, projects: Sequence[Project], issuers: Sequence[IssuerClient] = ()) -> None:
+        self._projects = {project.id: project for project in projects}
         self._keys: dict[str, ApiKey] = {
             key.id: key for project in projects for key in project.api_keys if not key.disabled
         }
-        self._projects = frozenset(project.id for project in projects)
         self._access_keys: Mapping[bytes, AccessKey] = {}
-        #: Keyed by a hash of the whole token: the first characters of all JWTs are equal, and a token is a secret.
-        self._verified: OrderedDict[bytes, VerifiedToken] = OrderedDict()
+        self._users = AccessTokenVerifier(issuers)
+        self._verified: TokenCache[VerifiedToken] = TokenCache()
 
     @property
     def cached_tokens(self) -> int:
         """The number of tokens in the cache."""
-        return len(self._verified)
+        return len(self._verified) + len(self._users)
+
+    @property
+    def accepts_opaque_tokens(self) -> bool:
+        """True if an issuer introspects opaque access tokens."""
+        return self._users.accepts_opaque_tokens
 
     def with_access_keys(self, keys: Mapping[bytes, AccessKey]) -> Authenticator:
         """Return an authenticator with these access keys, by digest, and the same verified tokens."""
@@ -54,48 +69,44 @@ class Authenticator:
         """Return the caller that `token` identifies; an awaitable if an identity provider must be asked.
 
         Args:
-            token: A participant token, an access key or a session key.
+            token: A participant token, an OAuth access token, an access key or a session key.
             now: The time to check the token against, aware UTC.
             session_keys: True if the endpoint accepts session keys.
             stated_projects: The project ids that the request states, in lower case.
 
         Raises:
             NotAuthenticated: The token is invalid.
-            NotAllowed: The token is valid but grants no model, or it is for another project than the request states.
+            NotAllowed: The token is valid but grants no model, its user is no member of the stated project, or it is
+                for another project than the request states.
+            BadRequest: An OAuth access token comes without exactly one project.
+            IdentityProviderUnavailable: An issuer must be asked and cannot be reached.
         """
-        caller = self._identify(token, now, session_keys=session_keys)
-        require_project(stated_projects, caller.project_id)
-        return caller
+        identified = self._identify(token, now, session_keys=session_keys)
+        if isinstance(identified, VerifiedUser):
+            return self._find_member(identified, stated_projects)
+        if not isinstance(identified, Caller):
+            return self._find_member_later(identified, stated_projects)
+        require_project(stated_projects, identified.project_id)
+        return identified
 
-    def _identify(self, token: str, now: datetime, *, session_keys: bool) -> Caller:
+    def verify_user(self, token: str, now: datetime) -> VerifiedUser | Awaitable[VerifiedUser] | None:
+        """Return the user of an OAuth access token, of whatever project; None if `token` is another credential.
+
+        Raises:
+            NotAuthenticated, NotAllowed, IdentityProviderUnavailable: As authenticate().
+        """
         digest = access_key.compute_digest(token)
-        # Before its form decides: an access key that was imported can have any form.
-        if (key := self._access_keys.get(digest)) is not None:
-            return access_key.identify(key, digest, now)
-        if token.startswith(access_key.PREFIX):
-            raise NotAuthenticated("access key is unknown or was revoked; ask the project's admin for a new one")
-        if token.startswith(session_key.PREFIX):
-            return session_key.open_key(token, self._keys, now, accepted=session_keys)
-        verified = self._verified.get(digest)
-        if verified is None:
-            verified = participant.verify(token, self._keys, now)
-            self._cache(digest, verified)
-            return verified.caller
-        try:
-            verified.validity.check(now)
-        except NotAuthenticated:
-            del self._verified[digest]
-            raise
-        self._verified.move_to_end(digest)
-        return verified.caller
+        if digest in self._access_keys or token.startswith((access_key.PREFIX, session_key.PREFIX)):
+            return None
+        return self._users.verify(token, digest, now)
 
     def require_sealing(self, caller: Caller) -> None:
         """Check that seal_session() will work, before the provider is asked for a short-lived key.
 
         Raises:
-            NotAllowed: The caller's own credential is not a participant token.
+            NotAllowed: No API key can seal it.
         """
-        session_key.require_key(self._keys.get(caller.credential_id))
+        self._find_sealing_key(caller)
 
     def seal_session(self, caller: Caller, grant: SessionGrant, expires_at: int) -> str:
         """Return a session key for `caller`.
@@ -104,14 +115,76 @@ class Authenticator:
         that is earlier: a key must not outlive the credential that requested it.
 
         Raises:
-            NotAllowed: The caller's own credential is not a participant token.
+            NotAllowed: No API key can seal it.
         """
         ends = [max(0, expires_at), _LAST_TIMESTAMP]
         if caller.expires_at is not None:
             ends.append(int(caller.expires_at.timestamp()))
-        return session_key.seal_key(self._keys.get(caller.credential_id), caller, grant, min(ends))
+        key, user = self._find_sealing_key(caller), caller.oauth_user
+        if user is not None:
+            # Browsers send the session key in a header, and a user can have hundreds of groups.
+            caller = replace(caller, oauth_user=keep_matching_claims(user, self._projects[caller.project_id]))
+        return session_key.seal_key(key, caller, grant, min(ends))
 
-    def _cache(self, digest: bytes, verified: VerifiedToken) -> None:
-        self._verified[digest] = verified
-        if len(self._verified) > MAX_CACHED_TOKENS:
-            self._verified.popitem(last=False)
+    def _find_sealing_key(self, caller: Caller) -> ApiKey:
+        """Return the API key that signed the caller's token, or for an OAuth user the first one of the project.
+
+        Every process of the server has it, and removing it revokes the session keys.
+        """
+        if caller.oauth_user is None:
+            key = self._keys.get(caller.credential_id)
+            if key is None:
+                raise NotAllowed(
+                    "only a participant token can request a session key; send one in place of this credential"
+                )
+            return key
+        project = self._projects[caller.project_id]
+        for key in project.api_keys:
+            if not key.disabled:
+                return key
+        raise NotAllowed(f"project {project.name} has no API key to seal a session key with; ask the operator for one")
+
+    def _identify(
+        self, token: str, now: datetime, *, session_keys: bool
+    ) -> Caller | VerifiedUser | Awaitable[VerifiedUser]:
+        digest = access_key.compute_digest(token)
+        # Before its form decides: an access key that was imported can have any form.
+        if (key := self._access_keys.get(digest)) is not None:
+            return access_key.identify(key, digest, now)
+        if token.startswith(access_key.PREFIX):
+            raise NotAuthenticated("access key is unknown or was revoked; ask the project's admin for a new one")
+        if token.startswith(session_key.PREFIX):
+            return self._open_session(token, now, accepted=session_keys)
+        known = self._verified.get(digest)
+        if known is None:
+            return self._users.verify(token, digest, now) or self._verify_participant(token, digest, now)
+        try:
+            known.validity.check(now)
+        except NotAuthenticated:
+            self._verified.drop(digest)
+            raise
+        return known.caller
+
+    def _verify_participant(self, token: str, digest: bytes, now: datetime) -> Caller:
+        verified = participant.verify(token, self._keys, now)
+        self._verified.put(digest, verified)
+        return verified.caller
+
+    def _find_member(self, verified: VerifiedUser, stated_projects: Sequence[str]) -> Caller:
+        project_id = choose_project(stated_projects)
+        return make_caller(verified.user, project_id, self._projects, verified.validity.expires_at)
+
+    async def _find_member_later(self, verified: Awaitable[VerifiedUser], stated_projects: Sequence[str]) -> Caller:
+        return self._find_member(await verified, stated_projects)
+
+    def _open_session(self, token: str, now: datetime, *, accepted: bool) -> Caller:
+        caller = session_key.open_key(token, self._keys, now, accepted=accepted)
+        user = caller.oauth_user
+        if user is None:
+            return caller
+        issuer = self._users.find_issuer(user.issuer)
+        if issuer is None or not {user.client_id, ANY} & issuer.clients:
+            raise NotAuthenticated("the login that requested the session key is no longer accepted; log in again")
+        # The member can have been removed since; its admin rights do not pass to the session.
+        make_caller(user, caller.project_id, self._projects, None)
+        return caller

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tornado_proxy.auth.access_key import PREFIX as ACCESS_KEY_PREFIX
+from tornado_proxy.auth.oauth.introspection import is_opaque
 from tornado_proxy.auth.session_key import PREFIX as SESSION_KEY_PREFIX
 from tornado_proxy.auth.unverified_token import is_jwt
 from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
@@ -27,7 +28,7 @@ class Credential:
     malformed: str | None = None
 
 
-def find_token(headers: Iterable[tuple[str, str]], accepted: tuple[str, ...]) -> str:
+def find_token(headers: Iterable[tuple[str, str]], accepted: tuple[str, ...], *, opaque: bool = False) -> str:
     """Return the token of a request.
 
     `authorization` carries `Bearer <token>`, any other header the token itself.  An empty header counts as missing:
@@ -36,16 +37,21 @@ def find_token(headers: Iterable[tuple[str, str]], accepted: tuple[str, ...]) ->
     Args:
         headers: The (name, value) pairs of the request.
         accepted: The headers that can carry a token, in lower case.
+        opaque: True if opaque access tokens are accepted, so that their form is one of ours too.
 
     Raises:
         NotAuthenticated: The token is missing or malformed, a header occurs twice, or two headers carry different
             tokens of which none or both have the form of ours.
     """
-    return choose_token(_read_headers(headers, accepted), accepted)
+    return choose_token(_read_headers(headers, accepted), accepted, opaque=opaque)
 
 
 def find_websocket_token(
-    headers: Iterable[tuple[str, str]], accepted: tuple[str, ...], token_prefix: str | None
+    headers: Iterable[tuple[str, str]],
+    accepted: tuple[str, ...],
+    token_prefix: str | None,
+    *,
+    opaque: bool = False,
 ) -> str:
     """Return the token of a WebSocket upgrade: in a header, as in any request, or in a subprotocol.
 
@@ -54,6 +60,7 @@ def find_websocket_token(
         accepted: The headers that can carry a token, in lower case.
         token_prefix: The start of a subprotocol that carries a token, a convention of the provider's clients: browsers
             cannot set other headers on a WebSocket.  None if the provider has no such convention.
+        opaque: True if opaque access tokens are accepted.
 
     Raises:
         NotAuthenticated: As in find_token(), with the subprotocol as one more header.
@@ -65,7 +72,7 @@ def find_websocket_token(
         offered = find_subprotocol_token(subprotocols, token_prefix)
         if offered is not None:
             found.append(Credential(_SUBPROTOCOL_HEADER, offered))
-    return choose_token(found, accepted)
+    return choose_token(found, accepted, opaque=opaque)
 
 
 def find_subprotocol_token(value: str | None, token_prefix: str) -> str | None:
@@ -127,8 +134,10 @@ def has_own_form(token: str) -> bool:
     return token.startswith(ACCESS_KEY_PREFIX) or is_jwt(token)
 
 
-def choose_token(found: list[Credential], accepted: tuple[str, ...]) -> str:
+def choose_token(found: list[Credential], accepted: tuple[str, ...], *, opaque: bool = False) -> str:
     """Return the token that counts; `accepted` are the headers that an error message names.
+
+    `opaque` is True if opaque access tokens are accepted; such a token counts if no other token of our form is there.
 
     Developers' tools add leftovers: a provider key in the environment, the bearer of a local proxy.  Only one
     credential that has the form of ours may be among them, because two programs could choose differently between two.
@@ -138,9 +147,12 @@ def choose_token(found: list[Credential], accepted: tuple[str, ...]) -> str:
     """
     if not found:
         forms = " or ".join("Authorization: Bearer <token>" if name == "authorization" else name for name in accepted)
-        raise NotAuthenticated(f"no credential; send a participant token as {forms}")
+        raise NotAuthenticated(f"no credential; send a participant token or an OAuth access token as {forms}")
     if len(found) > 1 and not _are_equal(found):
-        own = [credential for credential in found if credential.malformed is None and has_own_form(credential.token)]
+        well_formed = [credential for credential in found if credential.malformed is None]
+        own = [credential for credential in well_formed if has_own_form(credential.token)]
+        if not own and opaque:
+            own = [credential for credential in well_formed if is_opaque(credential.token)]
         if own and not _are_equal(own):
             raise NotAuthenticated(f"two different tokens were sent, {_name_headers(own)}; send one")
         found = own or found

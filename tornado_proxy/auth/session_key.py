@@ -2,8 +2,9 @@
 
     ek_<api key id>.<sealed>      sealed: caller, session, expiry and the provider's short-lived key, as a Fernet token
 
-The seal's key is derived from the secret of the project API key that signed the participant's token.  So nothing is
-stored, every process of the server can open the key, and removing the API key revokes it.  The provider's short-lived
+The seal's key is derived from the secret of the project API key that signed the participant's token, or for an OAuth
+user of the project's first API key.  So nothing is stored, every process of the server can open the key, and removing
+the API key revokes it.  The provider's short-lived
 key is inside: it is sent upstream instead of the server's key, so that the provider enforces its own configuration and
 expiry.  Only the server can read it.
 
@@ -15,16 +16,17 @@ from __future__ import annotations
 import json
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
-from dataclasses import astuple
+from dataclasses import asdict, astuple
 from datetime import UTC, datetime
+from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from tornado_proxy.auth.validity import format_time
-from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
-from tornado_proxy.domain.identity import ApiKey, Caller, KeyId, ModelPatterns, Secret, SessionGrant
+from tornado_proxy.domain.errors import NotAuthenticated
+from tornado_proxy.domain.identity import ApiKey, Caller, KeyId, ModelPatterns, OAuthUser, Secret, SessionGrant
 
 PREFIX = "ek_"
 
@@ -34,25 +36,22 @@ _PURPOSE = b"tornado-proxy realtime session key"
 _REQUEST_NEW = "request a new one at /v1/realtime/client_secrets"
 
 
-def seal_key(key: ApiKey | None, caller: Caller, grant: SessionGrant, expires_at: int) -> str:
+def seal_key(key: ApiKey, caller: Caller, grant: SessionGrant, expires_at: int) -> str:
     """Return a session key.
 
     Args:
-        key: The API key that signed the caller's token.
+        key: The API key that seals it; its id is part of the session key.
         caller: The caller that the session key identifies.
         grant: The session that it opens.
         expires_at: When it expires, in seconds since 1970.
-
-    Raises:
-        NotAllowed: `key` is None: the caller's credential is not a participant token.
     """
-    key = require_key(key)
     content = {
         "project": caller.project_id,
         "participant": caller.participant,
         "room": caller.room,
         "role": caller.role,
         "models": caller.granted.patterns,
+        "user": None if caller.oauth_user is None else _user_members(caller.oauth_user),
         "provider_key": grant.provider_key.reveal(),
         "query": grant.query,
         "made_with": None if grant.made_with is None else astuple(grant.made_with),
@@ -61,17 +60,6 @@ def seal_key(key: ApiKey | None, caller: Caller, grant: SessionGrant, expires_at
     # Browsers send the key in a WebSocket subprotocol, which is an RFC 9110 token and cannot hold the padding `=`.
     sealed = _fernet(key).encrypt(json.dumps(content).encode()).rstrip(b"=")
     return f"{PREFIX}{key.id}.{sealed.decode()}"
-
-
-def require_key(key: ApiKey | None) -> ApiKey:
-    """Return the API key that signed a caller's token.
-
-    Raises:
-        NotAllowed: `key` is None: the caller's credential is not a participant token.
-    """
-    if key is None:
-        raise NotAllowed("only a participant token can request a session key; send one in place of this credential")
-    return key
 
 
 def open_key(token: str, keys: Mapping[str, ApiKey], now: datetime, *, accepted: bool) -> Caller:
@@ -105,18 +93,30 @@ def open_key(token: str, keys: Mapping[str, ApiKey], now: datetime, *, accepted:
     if now >= expires_at:
         raise NotAuthenticated(f"session key expired at {format_time(expires_at)}; {_REQUEST_NEW}")
     models, made_with = content["models"], content.get("made_with")
+    user = _read_user(content.get("user"))
     return Caller(
         project_id=key.project_id,
         participant=content["participant"],
         room=content["room"],
         role=content["role"],
-        credential_id=key.id,
+        credential_id=key.id if user is None else user.client_id,
+        user=None if user is None else user.subject,
+        issuer=None if user is None else user.issuer,
+        oauth_user=user,
         granted=ModelPatterns(None if models is None else tuple(models)),
         expires_at=expires_at,
         session=SessionGrant(
             Secret(content["provider_key"]), content["query"], None if made_with is None else KeyId(*made_with)
         ),
     )
+
+
+def _user_members(user: OAuthUser) -> dict[str, object]:
+    return {**asdict(user), "groups": sorted(user.groups)}
+
+
+def _read_user(members: dict[str, Any] | None) -> OAuthUser | None:
+    return None if members is None else OAuthUser(**{**members, "groups": frozenset(members["groups"])})
 
 
 def _fernet(key: ApiKey) -> Fernet:

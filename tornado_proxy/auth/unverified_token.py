@@ -43,7 +43,7 @@ def read_unverified(token: str) -> UnverifiedToken:
             raise ValueError("a signed JWT has three segments")
         header, claims = _decode_object(segments[0]), _decode_object(segments[1])
         _decode_segment(segments[2])
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError):
         # Developers often send the provider's own key, which is no JWT.
         raise NotAuthenticated(
             "the credential is not a token (JWT); send a participant token, not a provider key"
@@ -63,17 +63,27 @@ def is_jwt(token: str) -> bool:
         return False
     try:
         return "alg" in _decode_object(segments[0])
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError):
         return False
 
 
-def _decode_object(segment: str) -> dict[str, object]:
-    value: object = json.loads(
-        _decode_segment(segment).decode(), object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant
-    )
+def read_json_object(data: bytes) -> dict[str, object]:
+    """Parse a JSON object strictly: UTF-8, no member twice, no NaN.
+
+    Raises:
+        ValueError: It is not a JSON object, or nested too deep.
+    """
+    try:
+        value: object = json.loads(data.decode(), object_pairs_hook=_reject_duplicates, parse_constant=_reject_constant)
+    except RecursionError:
+        raise ValueError("JSON is nested too deep") from None
     if not isinstance(value, dict):
-        raise TypeError("not a JSON object")
+        raise ValueError("not a JSON object")  # noqa: TRY004  # callers catch ValueError alone
     return value
+
+
+def _decode_object(segment: str) -> dict[str, object]:
+    return read_json_object(_decode_segment(segment))
 
 
 def _decode_segment(segment: str) -> bytes:

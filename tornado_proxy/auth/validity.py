@@ -20,11 +20,24 @@ class Validity:
     not_before: datetime | None
     expires_at: datetime | None
 
-    def check(self, now: datetime) -> None:
-        """Raise NotAuthenticated unless the token is valid at `now`."""
-        if self.expires_at is not None and now >= self.expires_at:
+    def check(
+        self,
+        now: datetime,
+        *,
+        expiry_leeway: timedelta = timedelta(0),
+        not_before_leeway: timedelta = NOT_BEFORE_LEEWAY,
+    ) -> None:
+        """Raise NotAuthenticated unless the token is valid at `now`.
+
+        Args:
+            now: The time to check against, aware UTC.
+            expiry_leeway: How long after its `exp` a token is accepted; none for signers that share our configuration.
+            not_before_leeway: How long before its `nbf` a token is accepted.
+        """
+        # Not exp + leeway: that overflows for a token that expires at the end of time.
+        if self.expires_at is not None and now - expiry_leeway >= self.expires_at:
             raise NotAuthenticated(f"token expired at {format_time(self.expires_at)}; request a new one")
-        if self.not_before is not None and now < self.not_before - NOT_BEFORE_LEEWAY:
+        if self.not_before is not None and now + not_before_leeway < self.not_before:
             raise NotAuthenticated(
                 f"token is not valid yet (nbf is {format_time(self.not_before)}); wait, or correct its signer's clock"
             )

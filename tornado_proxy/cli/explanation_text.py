@@ -40,7 +40,9 @@ def format_explanation(explanation: Explanation) -> str:
 
 def _request_lines(explanation: Explanation) -> Iterator[str]:
     record = explanation.record
-    callers = [f", {name} {record[name]}" for name in ("participant", "user", "room", "session") if record[name]]
+    callers = [
+        f", {name} {record[name]}" for name in ("participant", "user", "issuer", "room", "session") if record[name]
+    ]
     requested = record["model_requested"]
     model = record["model"] or requested or "none"
     if requested and requested != model:

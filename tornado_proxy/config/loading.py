@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tornado_proxy.config.bundled import conf_path
 from tornado_proxy.config.files import find_read_error, is_folder, read_document, read_documents, resolve_folder
 from tornado_proxy.config.findings import Findings
 from tornado_proxy.config.ledger import read_ledger_password
+from tornado_proxy.config.oauth import read_issuers
 from tornado_proxy.config.projects import ProjectReader
 from tornado_proxy.config.servers import check_servers, read_providers
 from tornado_proxy.config.settings import Settings, make_settings
@@ -72,12 +73,13 @@ def read_config(path: Path) -> ReadConfig:
     providers = read_providers(document, content, findings)
     check_servers(document, content, findings)
     ledger_password = read_ledger_password(document, findings)
+    issuers = read_issuers(document, content, findings)
     projects = _projects(document, content, findings)
     prices = _prices(document, content, findings)
     warnings = tuple(sorted(findings.warnings))
     if findings.faults:
         return ReadConfig(None, prices, tuple(sorted(findings.faults)), warnings)
-    settings = make_settings(content, path.parent, providers, ledger_password)
+    settings = replace(make_settings(content, path.parent, providers, ledger_password), oauth=issuers)
     return ReadConfig(LoadedConfig(settings, projects, prices), prices, (), warnings)
 
 
@@ -89,12 +91,23 @@ def _projects(document: Document, content: Mapping[str, object], findings: Findi
         documents = [Document(document.file, {"projects": listed}, lines)]
     else:
         documents = _read_linked(document, ("projects",), listed, findings)
-    reader = ProjectReader(findings, frozenset(read_section(content, "providers")))
+    reader = ProjectReader(findings, frozenset(read_section(content, "providers")), _list_issuers(content))
     projects: list[Project] = []
     for project_document in documents:
         findings.faults.extend(check(project_document, "projects"))
         projects.extend(reader.read(project_document))
     return tuple(projects)
+
+
+def _list_issuers(content: Mapping[str, object]) -> frozenset[str]:
+    """Return the issuers that the section `oauth` names, also those that have a fault."""
+    sections = content.get("oauth")
+    names = (
+        [section.get("issuer") for section in sections if isinstance(section, dict)]
+        if isinstance(sections, list)
+        else []
+    )
+    return frozenset(name for name in names if isinstance(name, str))
 
 
 def _prices(document: Document, content: Mapping[str, object], findings: Findings) -> tuple[Document, ...]:

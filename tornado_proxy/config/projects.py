@@ -25,12 +25,13 @@ _ALIASES = {"llm_proxy_user": "can_use_llm_proxy"}
 class ProjectReader:
     """Builds the projects of any number of documents, and adds faults to `findings`.
 
-    `providers` are the names of the providers in proxy.yaml.
+    `providers` are the names of the providers in proxy.yaml, `issuers` those of its OAuth issuers.
     """
 
-    def __init__(self, findings: Findings, providers: frozenset[str]) -> None:
+    def __init__(self, findings: Findings, providers: frozenset[str], issuers: frozenset[str] = frozenset()) -> None:
         self._findings = findings
         self._providers = providers
+        self._issuers = issuers
         #: Where each id was first used, as "file:line", by kind and id.
         self._first_uses: dict[tuple[str, str], str] = {}
 
@@ -57,8 +58,22 @@ class ProjectReader:
         self._check_unique("project", section["id"], document, (*path, "id"))
         for index, key in enumerate(section.get("api_keys", ())):
             self._check_unique("API key", key["id"], document, (*path, "api_keys", index, "id"))
+        for index, member in enumerate(section.get("members", ())):
+            self._check_member(document, member, (*path, "members", index))
         for name, provider in section.get("providers", {}).items():
             self._check_provider(document, name, provider, path)
+
+    def _check_member(self, document: Document, section: Any, path: DocumentPath) -> None:
+        if "user" in section and "group" in section:
+            self._findings.add(document, path, "has a user and a group; write two entries")
+        issuer = section.get("issuer")
+        if issuer is not None and issuer not in self._issuers:
+            rule = "is not an issuer of oauth in proxy.yaml; add it there, or write it exactly as there"
+            self._findings.add(document, (*path, "issuer"), rule)
+        if issuer is None and len(self._issuers) > 1:
+            # Otherwise one issuer could name a user or a group of the other.
+            rule = "is required, because oauth in proxy.yaml has several issuers"
+            self._findings.add(document, (*path, "issuer"), rule)
 
     def _check_provider(self, document: Document, name: str, section: Any, path: DocumentPath) -> None:
         path = (*path, "providers", name)

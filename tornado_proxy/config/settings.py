@@ -15,6 +15,7 @@ from tornado_proxy.config.ledger import ledger_address
 from tornado_proxy.domain.document import read_section
 from tornado_proxy.domain.identity import ProviderKey, Secret
 from tornado_proxy.domain.ledger_address import LedgerAddress
+from tornado_proxy.domain.oauth import OAuthIssuer
 
 # The schema repeats the defaults of this file; tests/config/test_settings.py compares them.
 
@@ -141,6 +142,7 @@ class Settings:
     Attributes:
         models_list: `filtered` or `provider`.
         speech_usage: `exact` or `estimated`.
+        oauth: The issuers whose access tokens are accepted.
         forward_headers: Request headers that are forwarded in addition to a provider's own list, in lower case.
     """
 
@@ -154,6 +156,7 @@ class Settings:
     websockets: WebSocketSettings
     shutdown: ShutdownSettings
     public: PublicSettings = field(default_factory=PublicSettings)
+    oauth: tuple[OAuthIssuer, ...] = ()
     models_list: str = "filtered"
     speech_usage: str = "exact"
     forward_headers: frozenset[str] = field(default_factory=frozenset)

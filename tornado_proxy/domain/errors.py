@@ -8,6 +8,7 @@
     │   │   │   └── ModelNotPriced          400 model_not_priced
     │   │   ├── NotAuthenticated        401
     │   │   ├── NotAllowed              403
+    │   │   │   └── InsufficientScope       403 insufficient_scope
     │   │   ├── NotFound                404
     │   │   ├── MethodNotAllowed        405
     │   │   ├── RequestTimeout          408
@@ -19,6 +20,7 @@
     │   │   ├── LedgerUnavailable       503
     │   │   ├── KeyNotConfigured        503
     │   │   ├── Overloaded              503
+    │   │   ├── IdentityProviderUnavailable  503
     │   │   └── Draining                503
     │   └── UpstreamError           the provider is unreachable, or its response is incomplete
     │       ├── UpstreamUnreachable     502
@@ -51,6 +53,7 @@ class RequestError(ProxyError):
         param: The name of the faulty field, or None.
         model: The model that the request names, if it was read before the error; for the log.
         final: True if the same request fails again, so that SDKs must not retry it.
+        retry_after_s: Seconds after which the same request can succeed, for a status that has Retry-After.
     """
 
     # The SDKs of the providers show `kind`, but choose their exception class by the HTTP status.
@@ -58,6 +61,8 @@ class RequestError(ProxyError):
     kind = "api_error"
     code: str = "internal_error"
     final = False
+    # The server's own state changes within a second.
+    retry_after_s = 1
 
     def __init__(self, message: str, *, code: str | None = None, param: str | None = None) -> None:
         super().__init__(message)
@@ -108,6 +113,16 @@ class NotAllowed(CallerError):
     status = 403
     kind = "permission_error"
     code = "not_allowed"
+
+
+class InsufficientScope(NotAllowed):
+    """403: the access token is valid but lacks `scope` (RFC 6750 section 3.1)."""
+
+    code = "insufficient_scope"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"access token lacks the scope {scope}; log in again and request it")
+        self.scope = scope
 
 
 class NotFound(CallerError):
@@ -193,6 +208,19 @@ class Overloaded(ServiceError):
 
     kind = "overloaded_error"
     code = "too_many_streams"
+
+
+class IdentityProviderUnavailable(ServiceError):
+    """503: an OAuth issuer cannot be asked, and its answer is not known.
+
+    Not 401: a client that gets one discards a login that is valid.
+    """
+
+    code = "identity_provider_unavailable"
+
+    def __init__(self, issuer: str, retry_after_s: int) -> None:
+        super().__init__(f"the identity provider {issuer} cannot be reached, so the access token cannot be checked")
+        self.retry_after_s = retry_after_s
 
 
 class Draining(ServiceError):

@@ -107,7 +107,11 @@ class Admission:
             ServiceError: an identity provider cannot be asked.
         """
         match = snapshot.routes.match_http(head.method, head.target)
-        token = find_token(head.headers, match.provider.credential_headers)
+        token = find_token(
+            head.headers,
+            match.provider.credential_headers,
+            opaque=snapshot.authenticator.accepts_opaque_tokens,
+        )
         return _identify(snapshot, match, token, head)
 
     def authenticate_upgrade(
@@ -123,7 +127,12 @@ class Admission:
         match = snapshot.routes.match_websocket(head.target)
         convention = match.provider.websocket
         prefix = convention.token_prefix if convention is not None else None
-        token = find_websocket_token(head.headers, match.provider.credential_headers, prefix)
+        token = find_websocket_token(
+            head.headers,
+            match.provider.credential_headers,
+            prefix,
+            opaque=snapshot.authenticator.accepts_opaque_tokens,
+        )
         return _identify(snapshot, match, token, head)
 
     def check_capacity(self, context: RequestContext[Endpoint]) -> None:

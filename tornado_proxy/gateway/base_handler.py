@@ -12,7 +12,14 @@ from tornado.httputil import HTTPHeaders
 from tornado.util import ObjectDict
 from tornado.web import HTTPError, RequestHandler
 
-from tornado_proxy.domain.errors import BadRequest, MethodNotAllowed, NotAuthenticated, RequestError, UpgradeRequired
+from tornado_proxy.domain.errors import (
+    BadRequest,
+    InsufficientScope,
+    MethodNotAllowed,
+    NotAuthenticated,
+    RequestError,
+    UpgradeRequired,
+)
 from tornado_proxy.gateway.context import RequestContext, RequestHead, new_request_id
 from tornado_proxy.gateway.cors import cors_headers
 from tornado_proxy.gateway.services import Services
@@ -23,9 +30,6 @@ _log = logging.getLogger(__name__)
 
 #: The response header that carries our request id, by which the ledger and the log know the request.
 REQUEST_ID_HEADER = "Llm-Proxy-Request-Id"
-
-#: Seconds in Retry-After if the server itself rejected the request; its own state changes within a second.
-RETRY_AFTER_S = 1
 
 
 class BaseHandler(RequestHandler):
@@ -126,10 +130,13 @@ def error_headers(error: RequestError, request_id: str, provider: Provider) -> l
         headers.append(("x-should-retry", "false"))
     if isinstance(error, NotAuthenticated):
         headers.append(("WWW-Authenticate", "Bearer"))  # RFC 9110 section 11.6.1
+    if isinstance(error, InsufficientScope):
+        challenge = f'Bearer error="insufficient_scope", scope="{error.scope}"'  # RFC 6750 section 3
+        headers.append(("WWW-Authenticate", challenge))
     if isinstance(error, MethodNotAllowed) and error.allowed:
         headers.append(("Allow", ", ".join(error.allowed)))  # RFC 9110 section 15.5.6
     if isinstance(error, UpgradeRequired):
         headers.append(("Upgrade", "websocket"))  # RFC 9110 section 15.5.22
     if error.status in (429, 503):
-        headers.append(("Retry-After", str(RETRY_AFTER_S)))
+        headers.append(("Retry-After", str(error.retry_after_s)))
     return headers

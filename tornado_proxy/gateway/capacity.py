@@ -138,7 +138,7 @@ class ArrivingBytes:
 
     def open(self, caller: Caller, limits: LimitSettings) -> HeldBytes:
         """Return the count of one request or session of `caller`."""
-        return HeldBytes(self, (caller.project_id, caller.participant, caller.user), limits)
+        return HeldBytes(self, (caller.project_id, caller.participant, caller.user, caller.issuer), limits)
 
     def check(self, caller: _CallerKey, size: int, limits: LimitSettings) -> None:
         """Check that `size` more bytes may be held for a caller.
@@ -168,7 +168,7 @@ class ArrivingBytes:
 
 
 #: Project, participant and user.
-_CallerKey = tuple[str, str | None, str | None]
+_CallerKey = tuple[str, str | None, str | None, str | None]
 
 
 class HeldBytes:

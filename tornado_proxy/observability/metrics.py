@@ -96,4 +96,9 @@ LEDGER_PENDING = Gauge("llm_proxy_ledger_pending", "Ledger writes that wait for 
 CONFIG_GENERATION = Gauge("llm_proxy_config_generation", "Generation of the active configuration")
 STATE_GENERATION = Gauge("llm_proxy_state_generation", "Number of the last change of the state that is in effect here")
 STATE_READ_FAILURES = Counter("llm_proxy_state_read_failures_total", "Polls that could not read the state")
+IDENTITY_PROVIDER_REQUESTS = Counter(
+    "llm_proxy_identity_provider_requests_total",
+    "Requests to OAuth issuers, for their keys or about opaque tokens",
+    ["purpose", "outcome"],
+)
 CONFIG_RELOAD_FAILED = Gauge("llm_proxy_config_reload_failed", "1 if the last reload failed")

@@ -28,7 +28,8 @@ _BASIS_TEXTS: Mapping[str, str] = {
 
 #: Members of the record that are shown.  The others are shown in another form, or are of internal use.
 _SHOWN = (
-    *("request_id", "project_id", "room", "participant", "user", "session", "provider", "endpoint", "method"),
+    *("request_id", "project_id", "room", "participant", "user", "issuer", "session", "provider", "endpoint"),
+    "method",
     *("model_requested", "model", "status", "outcome", "basis", "estimate_method", "started_at", "ended_at"),
     *("subtotal", "surcharge", "total", "upstream_request_id"),
 )

@@ -25,7 +25,9 @@ GROUPS: Mapping[str, str] = {
     "model": _MODEL,
     **{
         name: f'"{name}"'
-        for name in ("room", "participant", "user", "session", "provider", "endpoint", "basis", "provider_key")
+        for name in (
+            *("room", "participant", "user", "issuer", "session", "provider", "endpoint", "basis", "provider_key"),
+        )
     },
 }
 
@@ -39,7 +41,8 @@ _FILTERS: Mapping[str, str] = {
     **{
         name: f'"{name}"'
         for name in (
-            *("request_id", "upstream_request_id", "room", "participant", "user", "session", "provider", "endpoint"),
+            *("request_id", "upstream_request_id", "room", "participant", "user", "issuer", "session", "provider"),
+            "endpoint",
             "basis",
         )
     },
@@ -61,6 +64,7 @@ class UsageFilter:
     room: str | None = None
     participant: str | None = None
     user: str | None = None
+    issuer: str | None = None
     session: str | None = None
     provider: str | None = None
     endpoint: str | None = None

@@ -20,7 +20,7 @@ from tornado_proxy.ledger.reports.intervals import Interval, find_interval_end, 
 from tornado_proxy.ledger.reports.records_query import EXACT, UsageFilter, add_exactly, fold_group, group_column
 
 #: The columns that rows can be grouped by, beside interval, provider, model and type.
-GROUPS = ("participant", "user", "room", "session", "endpoint", "basis", "provider_key")
+GROUPS = ("participant", "user", "issuer", "room", "session", "endpoint", "basis", "provider_key")
 
 #: Further groups of GroupRow; a UsageRow has them anyway.
 RECORD_GROUPS = ("provider", "model")

@@ -1,0 +1,1 @@
+"""OAuth access tokens: verification and membership, without I/O."""
