@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +26,18 @@ def db(tmp_path: Path) -> Iterator[SqliteDatabase]:
 def test_tables_and_columns_are_listed(db: SqliteDatabase) -> None:
     assert db.list_tables() == {"numbers"}
     assert db.list_columns("numbers") == {"n"}
+
+
+def test_second_connection_of_a_process_keeps_the_locks_of_the_first(db: SqliteDatabase, tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    program = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); db.execute('SELECT * FROM numbers'); db.close()"
+
+    with contextlib.closing(SqliteDatabase(path, fsync=False)) as second:
+        second.fetch_rows("SELECT n FROM numbers")
+        # The last process that closes the file deletes the -wal file; without their locks, that would be this one.
+        subprocess.run([sys.executable, "-c", program, path], check=True, timeout=60)
+
+        assert path.with_name("ledger.db-wal").exists()
 
 
 def test_transaction_is_rolled_back_on_an_exception(db: SqliteDatabase) -> None:

@@ -41,9 +41,11 @@ class SqliteDatabase:
     def __init__(self, path: Path, *, fsync: bool) -> None:
         """Connect; raise sqlite3.Error or OSError if that fails."""
         self._path = path
-        # SQLite would create the file with mode 0644; it gives the file's mode to the files beside it.
+        # SQLite would create the file with mode 0644; it gives the file's mode to the files beside it.  O_EXCL: closing
+        # a file that exists would free the locks of this process's other connections, and another process would delete
+        # the -wal file that they use.  https://sqlite.org/howtocorrupt.html, "posix advisory locks"
         with contextlib.suppress(OSError):  # connect() describes the fault
-            os.close(create_private(path))
+            os.close(create_private(path, os.O_RDWR | os.O_EXCL))
         # isolation_level=None: this class begins transactions, not the sqlite3 module.  The connection is made in a
         # thread of the event loop's pool and used by the writer thread, hence check_same_thread=False.
         self._db = sqlite3.connect(
