@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
 
 from tests.ledger.sample_records import make_intent, make_record
+from tests.providers.openai.costs import bundled_tariff
 from tests.reports.rated_records import PRICES, USAGE, price_book, rated_record, row_of
 from tornado_proxy.domain.cost import Cost, LineItem, bill
-from tornado_proxy.domain.usage import Basis
+from tornado_proxy.domain.terms import Terms
+from tornado_proxy.domain.usage import Basis, ContainerUse, UsageReport
+from tornado_proxy.reports.explanation import explain_record
 from tornado_proxy.reports.recompute import COLUMNS, Totals, recompute_record, recompute_records
 
 BOOK = price_book()
@@ -111,3 +115,66 @@ def test_members_are_text_in_the_order_of_the_columns() -> None:
         "difference": "0.001312500000",
         "why": "input_tokens of gpt-5.4: 1.25 per million tokens, today 2.5 per million tokens",
     }
+
+
+def test_container_time_is_rated_again_by_its_seconds_and_not_by_the_minimum() -> None:
+    book = bundled_tariff().prices
+    four_gb = (("memory_limit", "4g"),)
+    items = [
+        # Two minutes that a later use added, at 0.006; less than the minimum of five.
+        LineItem(
+            "container_seconds", Decimal(120), "per_minute", Decimal("0.006"), Decimal("0.012"), "gpt-5.4", "h", four_gb
+        ),
+    ]
+    stored = make_record(make_intent("req_1", started_at=datetime(2026, 11, 28, tzinfo=UTC)), cost=bill(items, RATE))
+
+    result = recompute_record(row_of(stored), book, Decimal(0))
+
+    # 0.012 and 5 % of it.
+    assert (result.billed, result.today, result.reasons) == (Decimal("0.0126"), Decimal("0.0126"), ())
+
+
+def test_free_container_time_stays_free() -> None:
+    book = bundled_tariff().prices
+    items = [
+        LineItem("free_container_seconds", Decimal(300), "per_hour", Decimal(0), Decimal(0), "claude-sonnet-5", "h"),
+        LineItem(
+            "container_seconds",
+            Decimal(300),
+            "per_hour",
+            Decimal("0.05"),
+            Decimal("0.004166666667"),
+            "claude-sonnet-5",
+            "h",
+        ),
+    ]
+    intent = make_intent("req_1", provider="anthropic", started_at=datetime(2026, 11, 28, tzinfo=UTC))
+    stored = make_record(intent, cost=bill(items, Decimal(0)))
+
+    result = recompute_record(row_of(stored), book, Decimal(0))
+
+    assert (result.today, result.difference, result.reasons) == (Decimal("0.004166666667"), 0, ())
+
+
+def test_explained_container_time_names_its_card() -> None:
+    price = (
+        bundled_tariff()
+        .prices.price_containers(
+            "openai",
+            UsageReport(model="gpt-5.4", containers=(ContainerUse("cntr_1", Terms(memory_limit="4g"), ""),)),
+            requested_model=None,
+            at=datetime(2026, 11, 28, tzinfo=UTC),
+            provider_region=None,
+        )[0]
+        .price
+    )
+    assert price is not None
+    intent = make_intent("req_1", started_at=datetime(2026, 11, 28, tzinfo=UTC))
+    stored = make_record(intent, cost=bill(price.itemise(Decimal(120), Decimal(0)), Decimal(0)))
+
+    explanation = explain_record(row_of(stored), bundled_tariff().prices)
+
+    (item,) = explanation.items
+    assert (explanation.warnings, item.exact) == ((), True)
+    assert item.entry is not None
+    assert "5-minute minimum" in item.entry.card.source

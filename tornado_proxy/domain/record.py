@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from tornado_proxy.domain.container import ContainerTime
 from tornado_proxy.domain.cost import Cost
 from tornado_proxy.domain.identity import Caller, KeyId
 from tornado_proxy.domain.request import DeferredRatingFacts
@@ -67,6 +68,7 @@ class RequestRecord:
     objects: the ids of the other objects that it created.
     id_from_caller: True if the caller may have chosen `object_id`, so that it is no created object.
     deferred_facts: set if the provider reports the usage later.
+    container_time: the containers that the response used; the stored record has their time among its line items.
     """
 
     intent: RequestIntent
@@ -85,6 +87,7 @@ class RequestRecord:
     upstream_request_id: str | None = None
     faults: tuple[str, ...] = ()
     deferred_facts: DeferredRatingFacts | None = None
+    container_time: ContainerTime | None = None
 
     @property
     def created_objects(self) -> tuple[str, ...]:
@@ -155,3 +158,4 @@ class Settlement:
     faults: tuple[str, ...] = ()
     estimate_method: str | None = None
     final: bool = True
+    container_time: ContainerTime | None = None

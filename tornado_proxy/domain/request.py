@@ -75,6 +75,8 @@ class RequestFacts:
     `references` are ids of provider objects that the body names; they must belong to the project.
     `session_query` is the query string for a WebSocket to the realtime session that the body describes.
     `seen_output_bytes` is the length of output text that earlier responses of the same work have shown.
+    `charges_code_execution` is True if the provider charges the time of a container that runs code for the request, and
+    the response does not show that.
     `work` limits what the request can cost.
     """
 
@@ -93,6 +95,7 @@ class RequestFacts:
     session_query: str | None = None
     seen_output_bytes: int = 0
     work: WorkLimits = UNKNOWN_WORK
+    charges_code_execution: bool = False
 
     @property
     def priced_spends(self) -> tuple[Spend, ...]:
@@ -119,6 +122,7 @@ class DeferredRatingFacts:
     `image_model` is the model requested for the image tool, or the one that was admitted by default.
     `output_bytes` is the length of the output text that has passed: an estimate, if the usage never arrives.
     `made_with` is the provider key that made the request, None for a record of an earlier version.
+    `charges_code_execution` is that of RequestFacts.
     """
 
     terms: Terms = NO_TERMS
@@ -126,13 +130,21 @@ class DeferredRatingFacts:
     body_bytes: int = 0
     output_bytes: int = 0
     made_with: KeyId | None = None
+    charges_code_execution: bool = False
 
     @classmethod
     def of(cls, facts: RequestFacts, output_bytes: int = 0) -> DeferredRatingFacts:
         """Return the part of `facts` that a pending record stores, and the length of the output that has passed."""
         # The usage reader prefers the model that the response names, and falls back to this one.
         image_models = (spend.model for spend in facts.spends if spend.role == IMAGE_TOOL_ROLE)
-        return cls(facts.terms, next(image_models, None), facts.body_bytes, output_bytes)
+        image_model = next(image_models, None)
+        return cls(
+            facts.terms,
+            image_model,
+            facts.body_bytes,
+            output_bytes,
+            charges_code_execution=facts.charges_code_execution,
+        )
 
     def facts(self, model: str | None) -> RequestFacts:
         """Return facts for a usage reader of a request that asked for `model`."""
@@ -143,4 +155,5 @@ class DeferredRatingFacts:
             terms=self.terms,
             body_bytes=self.body_bytes,
             seen_output_bytes=self.output_bytes,
+            charges_code_execution=self.charges_code_execution,
         )

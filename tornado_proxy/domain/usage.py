@@ -39,6 +39,7 @@ class Meter(StrEnum):
     FILE_SEARCHES = "file_searches"
     CONTAINER_SECONDS = "container_seconds"
     CONTAINER_SESSIONS = "container_sessions"
+    FREE_CONTAINER_SECONDS = "free_container_seconds"
 
 
 class Basis(StrEnum):
@@ -82,12 +83,26 @@ class UsageItem:
 
 
 @dataclass(frozen=True, slots=True)
+class ContainerUse:
+    """A container that a response used, as its usage reader reports it.
+
+    `terms` select the price of a container that the response can have created; None if it existed before and its price
+    is not known.  `note` is the fault that the report states of it.
+    """
+
+    container_id: str
+    terms: Terms | None
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
 class UsageReport:
     """The result of a usage reader for one response.
 
     `raw` is the provider's usage as compact JSON text (a JSON list if there are several statements); the ledger stores
     it, so that a missing price never loses usage.  `model` is the model that the response names; `object_id` the id of
-    the created object, `objects` the ids of other created objects (output items, containers).  `id_from_caller` is True
+    the created object, `objects` the ids of other created objects (output items, containers).  `containers` are those
+    that ran code: their time is charged by the ledger, which knows earlier uses.  `id_from_caller` is True
     if the caller may have chosen `object_id`: then the provider has created no object of that id.
     `failed` is True if the response ends with an error of the provider, though its HTTP status says 200.
     `output_bytes` is the length of the output text if usage is pending or missing.
@@ -100,6 +115,7 @@ class UsageReport:
     model: str | None = None
     object_id: str | None = None
     objects: tuple[str, ...] = ()
+    containers: tuple[ContainerUse, ...] = ()
     id_from_caller: bool = False
     estimate_method: str | None = None
     faults: tuple[str, ...] = ()

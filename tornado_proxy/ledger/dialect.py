@@ -41,6 +41,7 @@ class Dialect:
     text, number, sequence: types of columns; values of type `text` are compared byte by byte.
     table_end, keyed_table_end: the end of CREATE TABLE, without and with a primary key of text.
     guards: triggers that keep tables append-only.
+    row_lock: the end of a SELECT whose rows no other transaction may change before this one has ended.
     """
 
     text: str
@@ -49,6 +50,7 @@ class Dialect:
     table_end: str
     keyed_table_end: str
     guards: str
+    row_lock: str
 
 
 def quote_names(names: Iterable[str]) -> str:
@@ -81,6 +83,7 @@ CREATE TRIGGER IF NOT EXISTS given_up_keep BEFORE UPDATE ON given_up
 CREATE TRIGGER IF NOT EXISTS given_up_stay BEFORE DELETE ON given_up
     BEGIN SELECT RAISE(ABORT, 'given_up are append-only'); END;
 """,
+    row_lock="",  # a transaction holds the lock of the whole file
 )
 
 POSTGRES = Dialect(
@@ -100,4 +103,5 @@ CREATE OR REPLACE TRIGGER settlements_keep BEFORE UPDATE OR DELETE OR TRUNCATE O
 CREATE OR REPLACE TRIGGER given_up_keep BEFORE UPDATE OR DELETE OR TRUNCATE ON given_up
     FOR EACH STATEMENT EXECUTE FUNCTION append_only();
 """,
+    row_lock="FOR UPDATE",
 )

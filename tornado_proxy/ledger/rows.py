@@ -13,11 +13,13 @@ from typing import Any
 
 import msgspec
 
+from tornado_proxy.domain.container import ContainerTime
 from tornado_proxy.domain.cost import Cost, LineItem
 from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.record import ObjectOwner, RequestIntent, RequestRecord, Settlement
 from tornado_proxy.domain.request import DeferredRatingFacts
 from tornado_proxy.domain.terms import Terms
+from tornado_proxy.ledger.container_rows import format_container_time
 
 #: The columns of an intent: everything that is known before the request is sent.
 INTENT_COLUMNS = (
@@ -143,7 +145,7 @@ def make_record_row(record: RequestRecord, intent_row: Row | None = None) -> dic
     """Return the row of a record, with the members of its objects' rows.
 
     Those are no columns of records: `objects` has the ids of all created objects, `key_fingerprint` and `key_owner`
-    identify the provider key.
+    identify the provider key.  `container_time` is none either: the containers whose time is added when it is stored.
 
     Args:
         record: The record.
@@ -160,11 +162,12 @@ def make_record_row(record: RequestRecord, intent_row: Row | None = None) -> dic
         "first_byte_at": None if record.first_byte_at is None else format_time(record.first_byte_at),
         "ended_at": format_time(record.ended_at),
         "usage": record.usage,
-        **_cost_members(record.cost),
+        **make_cost_members(record.cost),
         "object_id": record.object_id,
         "objects": list(record.created_objects),
         "key_fingerprint": None if key is None else key.fingerprint,
         "key_owner": None if key is None else _PROJECT if key.own else _SERVER,
+        **_container_members(record.container_time),
         "upstream_request_id": record.upstream_request_id,
         "faults": json.dumps(record.faults) if record.faults else None,
         "kept_facts": None if record.deferred_facts is None else _deferred_facts_text(record.deferred_facts),
@@ -172,18 +175,26 @@ def make_record_row(record: RequestRecord, intent_row: Row | None = None) -> dic
 
 
 def make_settlement_row(settlement: Settlement) -> dict[str, object]:
-    """Return the row of a settlement.  Its member `final`, which is no column, is False if the request was given up."""
+    """Return the row of a settlement.
+
+    Two members are no columns: `final` is False if the request was given up, `container_time` is that of a record.
+    """
     return {
         "final": settlement.final,
+        **_container_members(settlement.container_time),
         "request_id": settlement.request_id,
         "model": settlement.model,
         "basis": settlement.basis.value,
         "estimate_method": settlement.estimate_method,
         "usage": settlement.usage,
-        **_cost_members(settlement.cost),
+        **make_cost_members(settlement.cost),
         "faults": json.dumps(settlement.faults) if settlement.faults else None,
         "settled_at": format_time(settlement.settled_at),
     }
+
+
+def _container_members(time: ContainerTime | None) -> dict[str, object]:
+    return {} if time is None else {"container_time": format_container_time(time)}
 
 
 def make_object_rows(record: Row) -> list[Row]:
@@ -208,10 +219,12 @@ def make_storable_row(row: Row) -> Row:
 
     UTF-8 has no form of half a surrogate pair, and PostgreSQL's text holds no NUL; JSON of a client may have both.
     """
-    return {
-        name: value.encode("utf-8", "replace").decode().replace("\0", "?") if isinstance(value, str) else value
-        for name, value in row.items()
-    }
+    return {name: make_storable_text(value) if isinstance(value, str) else value for name, value in row.items()}
+
+
+def make_storable_text(text: str) -> str:
+    """Return a text with question marks for characters that a database cannot hold."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "?")
 
 
 #: The terms of a request that its later response does not repeat.
@@ -230,6 +243,7 @@ def read_deferred_facts(text: str | None) -> DeferredRatingFacts:
         members.get("body_bytes", 0),
         members.get("output_bytes", 0),
         _read_key(members),
+        members.get("charges_code_execution", False),
     )
 
 
@@ -251,6 +265,7 @@ def _deferred_facts_text(facts: DeferredRatingFacts) -> str:
             "key_id": None if key is None else key.fingerprint,
             "key_name": None if key is None else key.name,
             "key_owner": None if key is None else _PROJECT if key.own else _SERVER,
+            "charges_code_execution": facts.charges_code_execution,
         }
     )
 
@@ -289,7 +304,8 @@ def format_decimal(value: Decimal) -> str:
     return text if "E" not in text else f"{value:f}"
 
 
-def _cost_members(cost: Cost) -> dict[str, object]:
+def make_cost_members(cost: Cost) -> dict[str, object]:
+    """Return the columns of a bill."""
     return {
         "line_items": _format_items(cost.line_items),
         "subtotal": format_decimal(cost.subtotal),

@@ -7,6 +7,8 @@ settlements   append-only: the final figures of pending records, one row each
 given_up      append-only: figures of pending records that are shown until there are final ones
 bills         view: records, with the figures of their settlements, and lost intents as `unsettled`
 objects       the project that created each object of a provider, and the provider key that it was made with
+containers    the life of each container that ran code, and the seconds of it that requests were charged for
+allowances    the free container time that an account has used in a month
 meta          schema version
 """
 
@@ -17,6 +19,7 @@ from collections.abc import Iterable, Iterator
 
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.container_rows import ALLOWANCE_COLUMNS, CONTAINER_COLUMNS
 from tornado_proxy.ledger.database import Backend, Database, StoreError
 from tornado_proxy.ledger.dialect import Dialect, Insert
 from tornado_proxy.ledger.rows import INTENT_COLUMNS, OBJECT_COLUMNS, RECORD_COLUMNS, SETTLED_COLUMNS
@@ -27,6 +30,8 @@ INSERT_INTENTS = Insert("intents", (*INTENT_COLUMNS, "writer"), "request_id")
 INSERT_RECORDS = Insert("records", RECORD_COLUMNS, "request_id")
 INSERT_SETTLEMENTS = Insert("settlements", ("request_id", *SETTLED_COLUMNS, "settled_at"), "request_id")
 INSERT_GIVEN_UP = Insert("given_up", ("request_id", *SETTLED_COLUMNS, "settled_at"), "request_id")
+INSERT_CONTAINERS = Insert("containers", CONTAINER_COLUMNS, "provider, container_id")
+INSERT_ALLOWANCES = Insert("allowances", ALLOWANCE_COLUMNS, "provider, account, month")
 INSERT_OBJECTS = Insert("objects", OBJECT_COLUMNS, "provider, object_id")
 
 SET_META = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
@@ -122,6 +127,27 @@ CREATE TABLE objects (
     key_owner {sql.text},
     PRIMARY KEY (provider, object_id)
 ) {sql.keyed_table_end};
+{_create_containers(sql)}
+{_create_allowances(sql)}
+"""
+
+
+def _create_containers(sql: Dialect) -> str:
+    return f"""
+CREATE TABLE containers (
+    {_describe_columns(CONTAINER_COLUMNS, sql)},
+    PRIMARY KEY (provider, container_id)
+) {sql.keyed_table_end};
+CREATE INDEX containers_seen ON containers (seen_at);
+"""
+
+
+def _create_allowances(sql: Dialect) -> str:
+    return f"""
+CREATE TABLE allowances (
+    {_describe_columns(ALLOWANCE_COLUMNS, sql)},
+    PRIMARY KEY (provider, account, month)
+) {sql.keyed_table_end};
 """
 
 
@@ -165,6 +191,8 @@ def prepare(db: Database, backend: Backend) -> None:
     added = "".join(_add_columns(db, backend.dialect))
     if "given_up" not in tables:
         added += _create_settlements("given_up", backend.dialect) + backend.dialect.guards
+    if "containers" not in tables:
+        added += _create_containers(backend.dialect) + _create_allowances(backend.dialect)
     if added:
         # The view names every column, so it is made anew.  Nothing else is altered: records are append-only.
         db.run_script(f"DROP VIEW IF EXISTS bills; {added} {_VIEW}")

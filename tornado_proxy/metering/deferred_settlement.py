@@ -26,6 +26,7 @@ from tornado_proxy.domain.cost import merge_items
 from tornado_proxy.domain.errors import KeyNotConfigured, LedgerUnavailable, ServiceError, UpstreamError, UsagePending
 from tornado_proxy.domain.record import PendingRequest, RequestRecord, Settlement
 from tornado_proxy.domain.usage import Basis, UsageReport
+from tornado_proxy.metering.container_time import RequestSpan, make_container_time
 from tornado_proxy.metering.deferred_fetch import DeferredFetch, Ended, Fetched, Missing, Upstream, make_facts
 from tornado_proxy.metering.passing_usage import PassingUsage
 from tornado_proxy.metering.poll_schedule import Poll, PollSchedule, PollState
@@ -293,13 +294,20 @@ def _make_settlement(snapshot: Snapshot, request: PendingRequest, report: UsageR
     tariff = snapshot.find_tariff(request.provider, request.project_id, own=key is not None and key.own)
     charge = tariff.charge(report, request.model_requested, request.started_at)
     report, cost = charge.report, merge_items(charge.cost)
+    settled_at = datetime.now(UTC)
+    account = "" if key is None else key.fingerprint
     return Settlement(
         request_id=request.request_id,
         model=report.model or request.model_requested,
         basis=Basis.UNSETTLED if cost.faults else report.basis,
         cost=cost,
-        settled_at=datetime.now(UTC),
+        settled_at=settled_at,
         usage=report.raw,
         faults=(*report.faults, *cost.faults, *cost.notes),
         estimate_method=report.estimate_method,
+        container_time=make_container_time(
+            charge.containers,
+            tariff,
+            RequestSpan(request.provider, request.project_id, request.started_at, settled_at, account),
+        ),
     )

@@ -15,6 +15,7 @@ from tornado_proxy.domain.cost import bill
 from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
 from tornado_proxy.domain.request import DeferredRatingFacts, RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
+from tornado_proxy.metering.container_time import RequestSpan, make_container_time
 from tornado_proxy.metering.passing_usage import PassingUsage
 from tornado_proxy.observability import metrics
 from tornado_proxy.pricing.book.price_book import Charge, Tariff
@@ -187,6 +188,8 @@ def rated_record(
     """Return the record of a request with the usage in `report`.  Never raises: usage without a price is kept."""
     charge = _charge(intent, report, facts, tariff)
     report, cost = charge.report, charge.cost
+    account = "" if intent.key is None else intent.key.fingerprint
+    span = RequestSpan(intent.provider, intent.caller.project_id, intent.started_at, end.at, account)
     basis = Basis.UNSETTLED if cost.faults else report.basis
     if basis is Basis.UNSETTLED:
         metrics.UNPRICED.labels(intent.provider).inc()
@@ -207,6 +210,7 @@ def rated_record(
         upstream_request_id=end.upstream_request_id,
         faults=(*([end.broken_by] if end.broken_by else ()), *report.faults, *cost.faults, *cost.notes),
         deferred_facts=DeferredRatingFacts.of(facts, report.output_bytes) if basis is Basis.PENDING else None,
+        container_time=make_container_time(charge.containers, tariff, span),
     )
 
 

@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 from operator import itemgetter
 from pathlib import Path
@@ -35,6 +35,7 @@ from tornado_proxy.ledger.schema import (
     SET_META,
     prepare,
 )
+from tornado_proxy.ledger.writer.container_charges import charge_containers
 from tornado_proxy.ledger.writer.intent_log import read_intents, read_records
 from tornado_proxy.ledger.writer.journal import Journal
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
@@ -66,10 +67,16 @@ _SELECT_WRITERS = "SELECT DISTINCT writer FROM intents WHERE lost_at IS NULL"
 _COUNT_INTENTS = "SELECT count(*) FROM intents WHERE writer = ? AND lost_at IS NULL"
 _LOSE_INTENTS = "UPDATE intents SET lost_at = ? WHERE writer = ? AND lost_at IS NULL"
 _REGAIN_INTENTS = "UPDATE intents SET lost_at = NULL WHERE writer = ? AND lost_at IS NOT NULL"
+_FORGET_CONTAINERS = "DELETE FROM containers WHERE seen_at IS NULL OR seen_at < ?"
 _SELECT_RECORD = "SELECT 1 FROM records WHERE request_id = ?"
 
 #: Rows of a dead process's files that are written in one transaction.
 _ROWS_PER_TRANSACTION = 1000
+
+
+#: How long containers are kept after their last use.  OpenAI's expire after 20 minutes without use, Anthropic's after
+#: 30 days; a response that is settled late can have used one.
+CONTAINERS_KEPT = timedelta(days=31)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,16 +160,19 @@ class Store:
         self._write(batch, self._locks.writer_id)
 
     def _write(self, batch: Batch, writer: str) -> None:
-        db = self._open_db
+        db, dialect = self._open_db, self._backend.dialect
         closed = [row["request_id"] for row in batch.records] + batch.withdrawn
-        inserts = (
-            (INSERT_INTENTS, [(*_intent_values(row), writer) for row in batch.intents]),
-            (INSERT_RECORDS, [_record_values(row) for row in batch.records]),
-            (INSERT_OBJECTS, [_object_values(row) for record in batch.records for row in make_object_rows(record)]),
-            (INSERT_SETTLEMENTS, [_settlement_values(row) for row in batch.settlements if row["final"]]),
-            (INSERT_GIVEN_UP, [_settlement_values(row) for row in batch.settlements if not row["final"]]),
-        )
         with db.transaction():
+            records = charge_containers(db, dialect, batch.records, "records")
+            final = [row for row in batch.settlements if row["final"]]
+            settlements = charge_containers(db, dialect, final, "settlements")
+            inserts = (
+                (INSERT_INTENTS, [(*_intent_values(row), writer) for row in batch.intents]),
+                (INSERT_RECORDS, [_record_values(row) for row in records]),
+                (INSERT_OBJECTS, [_object_values(row) for record in records for row in make_object_rows(record)]),
+                (INSERT_SETTLEMENTS, [_settlement_values(row) for row in settlements]),
+                (INSERT_GIVEN_UP, [_settlement_values(row) for row in batch.settlements if not row["final"]]),
+            )
             for insert, rows in inserts:
                 if rows:
                     db.insert(insert, rows)
@@ -213,7 +223,7 @@ class Store:
         ]
 
     def settle_orphans(self, now: datetime) -> None:
-        """Mark the intents of dead processes as lost, so that reports show them as `unsettled`.
+        """Mark the intents of dead processes as lost, so that reports show them as `unsettled`; forget old containers.
 
         Records and intents in the files of dead processes of this machine are written first: a record there settles
         its intent.
@@ -227,6 +237,7 @@ class Store:
             # Last: a fault before this leaves the files to the next search, and rows written twice are ignored.
             for writer in dead:
                 self._locks.delete_files(writer)
+        self._run(_FORGET_CONTAINERS, (format_time(now - CONTAINERS_KEPT),))
         if lost:
             _log.warning("requests of a dead process are unsettled", extra={"unsettled": lost})
 

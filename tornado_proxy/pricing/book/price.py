@@ -62,6 +62,8 @@ class PriceCard:
     """Prices in USD for one `unit` each.
 
     `minimum` is the least quantity that each use is charged for, in seconds, tokens and so on; None if there is none.
+    The other rules hold for the time of containers: it is rounded up to a multiple of `step`, a container that was not
+    used for `idle` seconds begins another life, and `free_per_month` of an account's time is free.
     The card is valid from `effective_from` (inclusive) to `effective_until` (exclusive), both aware UTC.  `source` and
     `checked` say where and when a person read the prices.
     """
@@ -74,6 +76,15 @@ class PriceCard:
     effective_from: datetime | None = None
     effective_until: datetime | None = None
     minimum: Decimal | None = None
+    step: Decimal | None = None
+    idle: Decimal | None = None
+    free_per_month: Decimal | None = None
+
+    @property
+    def rules(self) -> str:
+        """The rules of the quantity as text, "" if there are none; price hashes depend on it."""
+        names = ("minimum", "step", "idle", "free_per_month")
+        return "".join(f"; {name} {value}" for name in names if (value := getattr(self, name)) is not None)
 
     def covers(self, at: datetime) -> bool:
         """Return True if the card is valid at `at` (aware UTC)."""
@@ -193,8 +204,8 @@ def fingerprint(model: str, meter: Meter, unit_price: Decimal, card: PriceCard) 
 
     Ledger records store it: if the same line hashes differently later, the price entry has changed since.
     """
-    # A card without a minimum keeps the hash that records of earlier versions have.
-    source = card.source if card.minimum is None else f"{card.source}; minimum {card.minimum}"
+    # A card without rules keeps the hash that records of earlier versions have.
+    source = card.source + card.rules
     return _digest(model, meter, f"{unit_price:f}", (card.unit, card.conditions, card.effective_from, source))
 
 

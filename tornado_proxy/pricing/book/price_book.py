@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import difflib
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
+from tornado_proxy.domain.container import PricedUse
 from tornado_proxy.domain.cost import Cost, bill
 from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.errors import ConfigError, Fault, ModelNotPriced
@@ -22,6 +23,7 @@ from tornado_proxy.domain.request import Spend
 from tornado_proxy.domain.terms import DEFAULT_TERMS, NAMED_TERMS, Terms
 from tornado_proxy.domain.usage import Basis, Meter, UsageItem, UsageReport
 from tornado_proxy.pricing.book.calculator import Itemised, itemise, without_price
+from tornado_proxy.pricing.book.container_price import quote_container
 from tornado_proxy.pricing.book.price import ModelPrice
 from tornado_proxy.pricing.book.price_file import ProviderPrices, read_prices
 from tornado_proxy.pricing.book.refusals import apply_refusal_rules
@@ -164,6 +166,26 @@ class PriceBook:
                 itemise(usage_item, entry, terms, at, itemised)
         return bill(itemised.items, surcharge_rate, itemised.faults, dict.fromkeys(itemised.notes))
 
+    def price_containers(
+        self,
+        provider: str,
+        report: UsageReport,
+        *,
+        requested_model: str | None,
+        at: datetime,
+        provider_region: str | None,
+    ) -> tuple[PricedUse, ...]:
+        """Return the containers of `report` with the price of their time at `at`, None for those without one."""
+        models = (model for model in (report.model, requested_model) if model)
+        entry = next((entry for model in models if (entry := self.resolve(provider, model)) is not None), None)
+        uses = []
+        for use in report.containers:
+            price = None
+            if entry is not None and use.terms is not None:
+                price = quote_container(entry, self._resolve_terms(provider, use.terms, provider_region), at)
+            uses.append(PricedUse(use.container_id, price, use.note))
+        return tuple(uses)
+
     def _admit(self, provider: str, endpoint: str, spend: Spend, at: datetime) -> ModelPrice:
         entry = self.resolve(provider, spend.model)
         if entry is None:
@@ -285,10 +307,14 @@ def _add_unpriced(usage_item: UsageItem, requested_model: str | None, into: Item
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """The usage that a provider charges for, and its cost.  `report` names no refusal that is free."""
+    """The usage that a provider charges for, and its cost.  `report` names no refusal that is free.
+
+    `containers` are those of the report with the prices of their time, which the ledger adds to the cost.
+    """
 
     report: UsageReport
     cost: Cost
+    containers: tuple[PricedUse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,4 +348,16 @@ class Tariff:
             provider_region=self.provider_region,
             surcharge_rate=self.surcharge_rate,
         )
-        return Charge(charged, cost)
+        if not charged.containers:
+            return Charge(charged, cost)
+        containers = self.prices.price_containers(
+            self.provider, charged, requested_model=model, at=at, provider_region=self.provider_region
+        )
+        return Charge(charged, replace(cost, faults=(*cost.faults, *_list_unpriced(charged, containers))), containers)
+
+
+def _list_unpriced(report: UsageReport, containers: Iterable[PricedUse]) -> Iterator[str]:
+    """Yield a fault for each container that the response can have created and that has no price."""
+    for use, priced in zip(report.containers, containers, strict=True):
+        if use.terms is not None and priced.price is None:
+            yield f"container {use.container_id} has no price: {Meter.CONTAINER_SECONDS} of {report.model}"

@@ -16,6 +16,9 @@ from tornado_proxy.domain.usage import Meter
 from tornado_proxy.pricing.book.price import Conditions, ModelPrice, Modifier, PriceCard, TokenLimits
 from tornado_proxy.pricing.book.refusals import RefusalRule
 
+#: Members of a card that change the quantity that is charged.
+_QUANTITY_RULES = ("minimum", "step", "idle", "free_per_month")
+
 
 @dataclass(frozen=True, slots=True)
 class ProviderPrices:
@@ -118,7 +121,7 @@ class _Reader:
             checked=section["checked"],
             effective_from=starts,
             effective_until=ends,
-            minimum=Decimal(section["minimum"]) if "minimum" in section else None,
+            **{name: Decimal(section[name]) for name in _QUANTITY_RULES if name in section},
         )
 
     def _period(self, section: Any, path: Path) -> tuple[datetime | None, datetime | None]:

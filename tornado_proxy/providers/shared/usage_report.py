@@ -31,6 +31,7 @@ def merge_reports(reports: Sequence[UsageReport], *, named_by: int = 0) -> Usage
         # Each is JSON text already, so the list is joined without decoding them.
         raw=f"[{','.join(raws)}]" if raws else None,
         objects=tuple(dict.fromkeys(object_id for report in reports for object_id in report.objects)),
+        containers=tuple(dict.fromkeys(use for report in reports for use in report.containers)),
         output_bytes=sum(report.output_bytes for report in reports),
         estimate_method=next((report.estimate_method for report in reports if report.estimate_method), None),
         faults=tuple(dict.fromkeys(fault for report in reports for fault in report.faults)),

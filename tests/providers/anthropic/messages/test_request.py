@@ -80,9 +80,29 @@ def test_search_tool_can_charge_for_searches(kind: str) -> None:
     assert facts(tools=[{"type": kind, "name": "web_search"}]).spends[1:] == (Spend(MODEL, SEARCHES),)
 
 
-@pytest.mark.parametrize("kind", ["web_fetch_20260209", "code_execution_20260120", "bash_20250124", None, 7])
+@pytest.mark.parametrize("kind", ["web_fetch_20260209", "bash_20250124", None, 7])
 def test_other_tools_charge_tokens_only(kind: object) -> None:
     assert len(facts(tools=[{"type": kind, "name": "tool"}]).spends) == 1
+
+
+@pytest.mark.parametrize(
+    ("kinds", "charged"),
+    [
+        pytest.param(["code_execution_20250522"], True, id="alone"),
+        pytest.param(["code_execution_20260120", "bash_20250124"], True, id="beside another tool"),
+        pytest.param(["code_execution_20260120", "web_search_20250305"], True, id="beside an old search"),
+        pytest.param(["code_execution_20260120", "web_fetch_20250910"], True, id="beside an old fetch"),
+        pytest.param(["code_execution_20260120", "web_search_20260209"], False, id="beside a search of 2026-02-09"),
+        pytest.param(["web_fetch_20260209", "code_execution_20250825"], False, id="beside a fetch of 2026-02-09"),
+        pytest.param(["code_execution_20260120", "web_search_20261001"], False, id="beside a later search"),
+        pytest.param(["web_search_20260209"], False, id="not declared"),
+    ],
+)
+def test_code_execution_can_charge_for_its_time_unless_web_tools_make_it_free(kinds: list[str], charged: bool) -> None:
+    found = facts(tools=[{"type": kind, "name": "tool"} for kind in kinds])
+
+    assert (Spend(MODEL, frozenset({Meter.CONTAINER_SECONDS})) in found.spends) is charged
+    assert found.charges_code_execution is charged
 
 
 def test_each_spend_is_listed_once() -> None:

@@ -17,7 +17,7 @@ import msgspec
 from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.domain.request import RequestFacts, Spend, WorkLimits
 from tornado_proxy.domain.terms import Terms
-from tornado_proxy.domain.usage import Basis, UsageReport
+from tornado_proxy.domain.usage import Basis, Meter, UsageReport
 from tornado_proxy.providers.anthropic.batches.results import BATCH_TIER, ENDED_KINDS, make_results_reader
 from tornado_proxy.providers.anthropic.messages.cache_lifetime import find_cache_ttl
 from tornado_proxy.providers.anthropic.messages.request import MEMBERS, read_facts
@@ -64,13 +64,16 @@ def parse(request: RequestView) -> ParsedRequest:
     requests = list(_read_requests(body))
     # A batch has up to 100,000 requests, most of them with the same spends; admission checks each spend once.
     models = {facts.model for facts in requests}
+    spends = tuple(dict.fromkeys(spend for facts in requests for spend in facts.spends))
     facts = RequestFacts(
         model=models.pop() if len(models) == 1 else None,
-        spends=tuple(dict.fromkeys(spend for facts in requests for spend in facts.spends)),
+        spends=spends,
         terms=Terms(service_tier=BATCH_TIER, cache_ttl=find_cache_ttl(body)),
         body_bytes=len(body),
         references=tuple(dict.fromkeys(reference for facts in requests for reference in facts.references)),
         work=_add_work([facts.work for facts in requests]),
+        # Results do not say which tools their requests had: one request whose time is charged decides for all.
+        charges_code_execution=any(Meter.CONTAINER_SECONDS in spend.meters for spend in spends),
     )
     return ParsedRequest(facts, body)
 

@@ -9,12 +9,14 @@ Source: Anthropic API reference, "Retrieve Message Batch results".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import msgspec
 
 from tornado_proxy.domain.request import NO_FACTS, RequestFacts
-from tornado_proxy.domain.usage import Basis, UsageItem, UsageReport
+from tornado_proxy.domain.usage import Basis, ContainerUse, UsageItem, UsageReport
+from tornado_proxy.providers.anthropic.messages.code_execution import CONTAINER_METHOD
 from tornado_proxy.providers.anthropic.messages.report import report_message
 from tornado_proxy.providers.contract import ResponseHead, UsageReader
 from tornado_proxy.providers.shared.json_values import decode_object
@@ -24,6 +26,9 @@ BATCH_TIER = "batch"
 
 #: A longer result line is not read.  A message has at most about 10 MB.
 MAX_LINE_BYTES = 64 * 1024 * 1024
+
+#: Containers of one batch whose time is charged.  The ledger has a row for each, and writes them in one transaction.
+MAX_CONTAINERS = 1000
 
 _FREE = frozenset({"errored", "canceled", "expired"})
 
@@ -51,6 +56,8 @@ class BatchResultsReader:
         # A dict keeps the order and drops repetitions: all lines of a batch can have the same fault.
         self._faults: dict[str, None] = {}
         self._notes: dict[str, None] = {}
+        self._containers: dict[str, ContainerUse] = {}
+        self._uncharged: set[str] = set()
 
     def feed(self, data: bytes) -> None:
         """Read the next body bytes."""
@@ -69,9 +76,24 @@ class BatchResultsReader:
     def result(self) -> UsageReport:
         """Return the usage of all results that succeeded; unsettled if one could not be read."""
         raw = msgspec.json.encode({"results": len(self._seen), "succeeded": self._succeeded}).decode()
-        certain = Basis.INFERRED if self._notes else Basis.REPORTED
+        notes = (*self._notes, *self._describe_containers())
+        certain = Basis.ESTIMATED if self._containers else Basis.INFERRED if notes else Basis.REPORTED
         basis = Basis.UNSETTLED if self._faults else certain
-        return UsageReport(tuple(self._items), basis, raw, faults=(*self._faults, *self._notes))
+        return UsageReport(
+            tuple(self._items),
+            basis,
+            raw,
+            containers=tuple(replace(use, note=notes[-1]) for use in self._containers.values()),
+            estimate_method=CONTAINER_METHOD if basis is Basis.ESTIMATED else None,
+            faults=(*self._faults, *notes),
+        )
+
+    def _describe_containers(self) -> Iterator[str]:
+        """Yield notes on the containers of all results; the last one is replaced when their time is charged."""
+        if self._uncharged:
+            yield f"more than {MAX_CONTAINERS} containers ran code; the time of {len(self._uncharged)} is not charged"
+        if self._containers:
+            yield f"{len(self._containers)} containers ran code; the results do not state their time"
 
     def _hold(self, data: bytes) -> None:
         self._line_bytes += len(data)
@@ -113,7 +135,13 @@ class BatchResultsReader:
         report = report_message(message, {"service_tier": BATCH_TIER, **stated}, self._facts)
         self._items.extend(report.items)
         sentences = self._faults if report.basis is Basis.UNSETTLED else self._notes
-        sentences.update(dict.fromkeys(report.faults))
+        about_containers = {use.note for use in report.containers}
+        sentences.update(dict.fromkeys(fault for fault in report.faults if fault not in about_containers))
+        for use in report.containers:
+            if use.container_id in self._containers or len(self._containers) < MAX_CONTAINERS:
+                self._containers[use.container_id] = use
+            else:
+                self._uncharged.add(use.container_id)
 
     def _add_fault(self, fault: str) -> None:
         self._faults[fault] = None

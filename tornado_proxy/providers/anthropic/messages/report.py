@@ -11,9 +11,14 @@ from tornado_proxy.domain.request import NO_FACTS, RequestFacts
 from tornado_proxy.domain.terms import NO_TERMS
 from tornado_proxy.domain.usage import Basis, Meter, UsageItem, UsageReport
 from tornado_proxy.providers.anthropic.messages.attempt import read_attempt
+from tornado_proxy.providers.anthropic.messages.code_execution import (
+    CONTAINER_METHOD,
+    container_id_of,
+    read_container,
+)
 from tornado_proxy.providers.anthropic.messages.usage import Findings, read_items
 from tornado_proxy.providers.shared import token_estimate
-from tornado_proxy.providers.shared.json_values import as_object, as_text, make_quantities
+from tornado_proxy.providers.shared.json_values import as_text, make_quantities
 
 
 def report_message(
@@ -29,15 +34,21 @@ def report_message(
     attempt = read_attempt(message, usage, facts)
     findings = Findings()
     items = read_items(usage, attempt, findings)
+    containers = read_container(message, facts)
+    basis = _decide_basis(findings)
+    charges_time = bool(containers) and basis is not Basis.UNSETTLED
     return UsageReport(
         items=items,
-        basis=_decide_basis(findings),
+        # The container's time is not stated, and it has a price.
+        basis=Basis.ESTIMATED if charges_time else basis,
+        estimate_method=CONTAINER_METHOD if charges_time else None,
         # Stored whole, so that usage that has no price today can be rated later.
         raw=msgspec.json.encode(usage).decode(),
         model=attempt.model,
         object_id=as_text(message.get("id")),
         objects=_list_containers(message),
-        faults=(*findings.faults, *findings.notes),
+        containers=containers,
+        faults=(*findings.faults, *findings.notes, *(use.note for use in containers)),
     )
 
 
@@ -60,6 +71,7 @@ def estimate_message(
         items = read_items({**usage, "output_tokens": output_tokens}, replace(attempt, refusal=None), findings)
     else:
         items = (_estimate_item(facts, model, output_tokens),)
+    containers = read_container(message, facts)
     return UsageReport(
         items=items,
         basis=Basis.ESTIMATED,
@@ -67,8 +79,9 @@ def estimate_message(
         model=model,
         object_id=as_text(message.get("id")),
         objects=_list_containers(message),
+        containers=containers,
         estimate_method=token_estimate.METHOD,
-        faults=(*findings.faults, *findings.notes),
+        faults=(*findings.faults, *findings.notes, *(use.note for use in containers)),
     )
 
 
@@ -98,5 +111,5 @@ def _estimate_item(facts: RequestFacts, model: str | None, output_tokens: int) -
 
 def _list_containers(message: Mapping[str, object]) -> tuple[str, ...]:
     """Return the id of the container that tools ran in; later requests of the project can refer to it."""
-    container_id = as_text(as_object(message.get("container")).get("id"))
+    container_id = container_id_of(message)
     return () if container_id is None else (container_id,)

@@ -1,4 +1,5 @@
-"""Finds the spends of a message request: its own model, an advisor's, its fallback models, and web searches.
+"""Finds the spends of a message request: its own model, an advisor's, its fallback models, web searches and
+code execution.
 
 `fallbacks: "default"` names no model: Anthropic chooses one by the kind of refusal, and the response names it.  Such a
 request is admitted, because clients send it by default.  The model that served is priced when the response names it; a
@@ -19,6 +20,7 @@ from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.providers.anthropic.messages.cache_lifetime import find_cache_ttl
+from tornado_proxy.providers.anthropic.messages.code_execution import charges_code_execution
 from tornado_proxy.providers.anthropic.messages.work import read_work
 from tornado_proxy.providers.shared.json_body import (
     read_flag,
@@ -45,6 +47,7 @@ MEMBERS = (
 
 _TEXT = frozenset({Meter.INPUT, Meter.OUTPUT})
 _SEARCHES = frozenset({Meter.WEB_SEARCHES})
+_CONTAINER_TIME = frozenset({Meter.CONTAINER_SECONDS})
 
 #: Anthropic chooses the fallback models.
 _DEFAULT_FALLBACKS = "default"
@@ -65,8 +68,10 @@ def read_facts(body: bytes, members: Mapping[str, Any]) -> RequestFacts:
     tier = read_text(members, "service_tier")
     terms = Terms(tier, read_text(members, "speed"), read_text(members, "inference_geo"))
     own = Spend(model, _TEXT, terms=terms)
+    tool_types = _read_tool_types(members)
     others = (
-        *_search_spends(members, own),
+        *_search_spends(tool_types, own),
+        *_code_execution_spends(tool_types, own),
         *_advisor_spends(members, body, own),
         *_fallback_spends(members, body, own),
     )
@@ -78,13 +83,25 @@ def read_facts(body: bytes, members: Mapping[str, Any]) -> RequestFacts:
         body_bytes=len(body),
         references=_read_references(members),
         work=read_work(members, body),
+        charges_code_execution=charges_code_execution(tool_types),
     )
 
 
-def _search_spends(members: Mapping[str, Any], own: Spend) -> Iterator[Spend]:
-    """Yield the spend of the web search tool."""
+def _read_tool_types(members: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the types of the request's tools; a tool of the client's own may have none."""
     types = (tool.get("type") for tool in read_list(members, "tools") if isinstance(tool, dict))
-    if any(isinstance(name, str) and name.startswith(_SEARCH_TOOL_PREFIX) for name in types):
+    return tuple(name for name in types if isinstance(name, str))
+
+
+def _code_execution_spends(tool_types: tuple[str, ...], own: Spend) -> Iterator[Spend]:
+    """Yield the spend of the code execution tool, unless it is free."""
+    if charges_code_execution(tool_types):
+        yield Spend(own.model, _CONTAINER_TIME)
+
+
+def _search_spends(tool_types: tuple[str, ...], own: Spend) -> Iterator[Spend]:
+    """Yield the spend of the web search tool."""
+    if any(name.startswith(_SEARCH_TOOL_PREFIX) for name in tool_types):
         # Searches have one price, whatever the tier and speed of the tokens.
         yield Spend(own.model, _SEARCHES)
 

@@ -6,9 +6,8 @@ Anthropic states three disjoint parts of the input (fresh, cache read, cache wri
     1h = the split of `cache_creation`, or of `iterations` if that covers more; the rest at the request's lifetime
     5m = T - 1h                               (without T: the split as stated)
 
-Output tokens contain thinking tokens.  Web fetches cost tokens only.  Container time of code execution is not in
-usage: a monthly allowance of the organisation is free, and a response does not state how much of it is used up, so the
-time is not metered.
+Output tokens contain thinking tokens.  Web fetches cost tokens only.  Container time of code execution is not in usage
+(code_execution.py).
 
 `iterations` (beta) lists the model runs behind one response.  The top level is the sum of the serving model's runs:
 

@@ -1,10 +1,12 @@
 """Containers of code_interpreter and shell: what a response is charged for the ones that it ran code in.
 
-    the response created it         its minimum, once: the life of a container is stated nowhere
-    the request names it            nothing: the request that created it was charged; this one extends its life
-    the request continues others    nothing: its container may be one of theirs
+    the response created it         a use with terms, and its minimum
+    the request continues others    a use with terms: its container may be one of theirs, or a new one
+    the request names it            a use without terms: only the request that created it knew them
 
-The record is never `reported` then: it is a lower bound, estimated by CONTAINER_METHOD, and names the container.
+The ledger knows the uses of earlier responses.  It replaces the minimum by the time that this use adds to the life of
+the container (domain/container.py).  The record is never `reported` then: it is a lower bound, estimated by
+CONTAINER_METHOD, and names the container.
 
 Source: OpenAI pricing page, "Built-in tools"; guide "Code interpreter": an automatic container is the active one of the
 conversation, or a new one.
@@ -17,7 +19,7 @@ from decimal import Decimal
 
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.terms import NO_TERMS, Terms
-from tornado_proxy.domain.usage import Meter, Quantity
+from tornado_proxy.domain.usage import ContainerUse, Meter, Quantity
 from tornado_proxy.providers.openai.responses.declared_tools import flatten_tools, tool_kind
 from tornado_proxy.providers.shared.json_values import as_object, as_objects, as_text
 
@@ -67,24 +69,28 @@ def used_containers(response: Mapping[str, object]) -> dict[str, str]:
 
 def read_containers(
     facts: RequestFacts, response: Mapping[str, object]
-) -> tuple[tuple[Quantity, ...], tuple[str, ...]]:
-    """Return a quantity for each container that the response created, and a note for each that it used."""
+) -> tuple[tuple[Quantity, ...], tuple[ContainerUse, ...]]:
+    """Return a quantity for each container that the response created for certain, and each container that it used."""
     if response.get("object") == "response.compaction":
         return (), ()  # it ran nothing: it repeats the items of its request
     named = {*facts.references, *referenced_containers(flatten_tools(as_objects(response.get("tools"))))}
     continued = any(response.get(name) for name in ("previous_response_id", "conversation"))
     continued = continued or any(object_id.startswith(_CONTINUED) for object_id in facts.references)
     quantities: list[Quantity] = []
-    notes: list[str] = []
+    uses: list[ContainerUse] = []
     for container_id, tool in sorted(used_containers(response).items()):
         if container_id in named:
-            notes.append(f"container {container_id} is charged to the request that created it; {_MISSING}")
-        elif continued:
-            notes.append(f"container {container_id} may be charged to an earlier request; {_MISSING}")
+            note = f"container {container_id} is charged to the request that created it; {_MISSING}"
+            uses.append(ContainerUse(container_id, None, note))
+            continue
+        terms = _terms(tool, facts, response)
+        if continued:
+            note = f"container {container_id} may be charged to an earlier request; {_MISSING}"
         else:
-            quantities.append(Quantity(Meter.CONTAINER_SECONDS, _CERTAIN_S, _terms(tool, facts, response)))
-            notes.append(f"container {container_id} is charged its minimum; its further life is not in this record")
-    return tuple(quantities), tuple(notes)
+            quantities.append(Quantity(Meter.CONTAINER_SECONDS, _CERTAIN_S, terms))
+            note = f"container {container_id} is charged its minimum; its further life is not in this record"
+        uses.append(ContainerUse(container_id, terms, note))
+    return tuple(quantities), tuple(uses)
 
 
 _MISSING = "its time is not in this record"

@@ -68,9 +68,9 @@ def report_response(facts: RequestFacts, response: Mapping[str, object]) -> Usag
         return _report_by_status(facts, response)
     text_usage = read_text_usage(usage, cache_write=cache_write_meter(facts))
     model = as_text(response.get("model"))
-    containers, container_notes = read_containers(facts, response)
+    container_quantities, containers = read_containers(facts, response)
     own_item = UsageItem(
-        (*text_usage.quantities, *search_quantities(response), *containers),
+        (*text_usage.quantities, *search_quantities(response), *container_quantities),
         model=model,
         terms=Terms(
             service_tier=as_text(response.get("service_tier")), completion_window=facts.terms.completion_window
@@ -83,8 +83,8 @@ def report_response(facts: RequestFacts, response: Mapping[str, object]) -> Usag
     author_items, author_faults = read_author_items(response)
     estimated_images = estimate_images(facts, response)
     usage_faults = (*text_usage.faults, *image_faults, *author_faults)
-    method = CONTAINER_METHOD if container_notes else None
-    notes = container_notes
+    method = CONTAINER_METHOD if containers else None
+    notes = tuple(use.note for use in containers)
     if estimated_images is not None:
         method, notes = ESTIMATE_METHOD, (_IMAGES_ESTIMATED, *notes)
     return UsageReport(
@@ -94,6 +94,7 @@ def report_response(facts: RequestFacts, response: Mapping[str, object]) -> Usag
         model=model,
         object_id=as_text(response.get("id")),
         objects=created_objects(response),
+        containers=containers,
         estimate_method=method,
         faults=(*usage_faults, *notes),
         failed=response.get("status") == "failed",
@@ -106,8 +107,8 @@ def estimate_response(facts: RequestFacts, text_bytes: int, response: Mapping[st
     `text_bytes` is the length in UTF-8 of the text that was seen; `response` holds the members that are known.
     """
     report = estimate_text(facts, text_bytes, response)
-    containers, container_notes = read_containers(facts, response)
-    quantities = (*report.items[0].quantities, *search_quantities(response), *containers)
+    container_quantities, containers = read_containers(facts, response)
+    quantities = (*report.items[0].quantities, *search_quantities(response), *container_quantities)
     own_item = replace(report.items[0], quantities=quantities)
     images = estimate_images(facts, response)
     author_items, author_faults = read_author_items(response)
@@ -115,10 +116,11 @@ def estimate_response(facts: RequestFacts, text_bytes: int, response: Mapping[st
         report,
         items=(own_item, *(() if images is None else (images,)), *author_items),
         objects=created_objects(response),
+        containers=containers,
         faults=(
             *author_faults,
             *(() if images is None else (_IMAGES_ESTIMATED,)),
-            *container_notes,
+            *(use.note for use in containers),
         ),
         failed=response.get("status") == "failed",
     )
