@@ -13,6 +13,7 @@ _Command = TypeVar("_Command", bound=Callable[..., object])
 _READERS: Mapping[str, str] = {
     "text": "people",
     "table": "people",
+    "yaml": "people",
     "csv": "spreadsheets",
     "json": "programs",
     "jsonl": "programs",

@@ -1,4 +1,4 @@
-"""`tornado-proxy project`: adds a project to the configuration."""
+"""`tornado-proxy project`: adds a project to the configuration; project_list.py shows those that it has."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 
 from tornado_proxy.auth import api_key
 from tornado_proxy.cli.file_replacement import replace_file
+from tornado_proxy.cli.project_list import CONFIG, list_projects, show_project
 from tornado_proxy.cli.secret_files import write_secret
 from tornado_proxy.config.files import read_document, resolve_folder
 from tornado_proxy.config.validation import check
@@ -26,25 +27,24 @@ _NO_PROJECTS = re.compile(r"^projects:[ \t]*(\[[ \t]*\])?[ \t]*$", re.MULTILINE)
 _FIRST_ENTRY = re.compile(r"^([ \t]*)-[ \t]", re.MULTILINE)
 
 
-@click.group(short_help="Add projects to the configuration.")
+@click.group(short_help="Add projects to the configuration, and show them.")
 def project() -> None:
-    """Add projects to the configuration.
+    """Add projects to the configuration, and show them.
 
     \b
     Example:
       tornado-proxy project create "Acme research" --key-file acme.key
+      tornado-proxy project list
     """
+
+
+project.add_command(list_projects)
+project.add_command(show_project)
 
 
 @project.command("create")
 @click.argument("name")
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    default=Path("conf/proxy.yaml"),
-    show_default=True,
-    help="The configuration that names the file of projects.",
-)
+@CONFIG
 @click.option(
     "--key-file",
     type=click.Path(path_type=Path, dir_okay=False),

@@ -83,17 +83,25 @@ def read_config(path: Path) -> ReadConfig:
     return ReadConfig(LoadedConfig(settings, projects, prices), prices, (), warnings)
 
 
+def read_project_documents(path: Path) -> list[Document]:
+    """Return the checked documents with the projects of the configuration at `path`, without resolving secrets.
+
+    Raises:
+        ConfigError: A file cannot be read, or is not valid; the error holds every fault of the projects.
+    """
+    document = read_document(path)
+    findings = Findings([fault for fault in check(document, "proxy") if fault.key.startswith("projects")])
+    documents = _list_project_documents(document, findings)
+    findings.faults.extend(fault for found in documents for fault in check(found, "projects"))
+    if findings.faults:
+        raise ConfigError(sorted(findings.faults))
+    return documents
+
+
 def _projects(document: Document, content: Mapping[str, object], findings: Findings) -> tuple[Project, ...]:
-    listed = content.get("projects")
-    if isinstance(listed, list):
-        # Projects in proxy.yaml itself are checked like a project file, with the lines of proxy.yaml.
-        lines = {path: line for path, line in document.lines.items() if path[:1] == ("projects",)}
-        documents = [Document(document.file, {"projects": listed}, lines)]
-    else:
-        documents = _read_linked(document, ("projects",), listed, findings)
     reader = ProjectReader(findings, frozenset(read_section(content, "providers")), _list_issuers(content))
     projects: list[Project] = []
-    for project_document in documents:
+    for project_document in _list_project_documents(document, findings):
         findings.faults.extend(check(project_document, "projects"))
         projects.extend(reader.read(project_document))
     return tuple(projects)
@@ -108,6 +116,16 @@ def _list_issuers(content: Mapping[str, object]) -> frozenset[str]:
         else []
     )
     return frozenset(name for name in names if isinstance(name, str))
+
+
+def _list_project_documents(document: Document, findings: Findings) -> list[Document]:
+    """Return the documents with the projects: files, or the list in proxy.yaml itself."""
+    listed = document.content.get("projects") if isinstance(document.content, dict) else None
+    if not isinstance(listed, list):
+        return _read_linked(document, ("projects",), listed, findings)
+    # Projects in proxy.yaml itself are checked like a project file, with the lines of proxy.yaml.
+    lines = {path: line for path, line in document.lines.items() if path[:1] == ("projects",)}
+    return [Document(document.file, {"projects": listed}, lines)]
 
 
 def _prices(document: Document, content: Mapping[str, object], findings: Findings) -> tuple[Document, ...]:
