@@ -30,6 +30,7 @@ from tornado_proxy.domain.errors import ConfigError, ListenError
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.gateway.admission import Admission
 from tornado_proxy.gateway.application import ClientApplication
+from tornado_proxy.gateway.body_parsing import BodyParser
 from tornado_proxy.gateway.capacity import ArrivingBytes, Capacity, DrainLimiter
 from tornado_proxy.gateway.object_ownership import ObjectOwnership
 from tornado_proxy.gateway.realtime.live_calls import LiveCalls
@@ -115,6 +116,7 @@ class Server:
             snapshots=self._snapshots,
             upstream=upstream,
             ledger=ledger,
+            bodies=BodyParser(),
             admission=Admission(ownership, live_calls, capacity, recorder, settler),
             recorder=recorder,
             live_calls=live_calls,
@@ -201,6 +203,7 @@ class Server:
             for task in self._background:
                 task.cancel()
             await self._state.close()
+            services.bodies.close()
             services.upstream.close()
             await services.ledger.close()
             _log.info("stopped")

@@ -48,6 +48,7 @@ FULL: dict[str, object] = {
     },
     "limits": {
         "max_body_mb": 5,
+        "max_batch_mb": 50,
         "max_streams": 6,
         "max_streams_per_project": 4,
         "max_arriving_mb": 70,
@@ -84,7 +85,7 @@ def test_each_setting_has_its_field_and_type() -> None:
     assert settings.pricing == PricingSettings(Decimal("0.05"))
     assert settings.ledger == LedgerSettings(Path("/etc/var/ledger.db"), fsync=True)
     assert settings.streams == StreamSettings("cancel", 1.0, 2, 3.0, 0.5)
-    assert settings.limits == LimitSettings(5, 6, 4, 70, 80)
+    assert settings.limits == LimitSettings(5, 50, 6, 4, 70, 80)
     assert settings.websockets == WebSocketSettings(7.0, 8.0, 0.5, 9, "end")
     assert settings.shutdown.drain_s == 7.5
     assert settings.models_list == "provider"

@@ -24,16 +24,17 @@ from tornado_proxy import snapshot
 from tornado_proxy.auth.authenticator import Authenticator
 from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError
 from tornado_proxy.domain.identity import Project, ProjectProvider, ProviderKey, Secret, SessionGrant
-from tornado_proxy.gateway.admission import Admission
+from tornado_proxy.gateway.admission import Admission, AdmittedRequest
+from tornado_proxy.gateway.body_parsing import BodyParser
 from tornado_proxy.gateway.capacity import ArrivingBytes, Capacity, DrainLimiter
-from tornado_proxy.gateway.context import RequestHead
+from tornado_proxy.gateway.context import RequestContext, RequestHead
 from tornado_proxy.gateway.object_ownership import ObjectOwnership
 from tornado_proxy.gateway.realtime.live_calls import LiveCalls
 from tornado_proxy.gateway.recorder import Recorder, RecordListeners
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.key_rotation import KeyRotation
 from tornado_proxy.metering.deferred_settlement import DeferredSettlement
-from tornado_proxy.providers.contract import Endpoint
+from tornado_proxy.providers.contract import Endpoint, HttpEndpoint
 from tornado_proxy.providers.registry import PROVIDERS
 from tornado_proxy.providers.route_table import RouteTable
 from tornado_proxy.snapshot import Snapshot, SnapshotHolder
@@ -130,6 +131,7 @@ class Gateway:
         self.ownership = ObjectOwnership(self.ledger)
         self.live_calls = LiveCalls()
         self.capacity = Capacity()
+        self.bodies = BodyParser()
         self.drains = DrainLimiter()
         self.snapshots = SnapshotHolder(Path("proxy.yaml"), self.snapshot)
         provider = self.provider or FakeProvider({})
@@ -138,12 +140,18 @@ class Gateway:
         self.recorder = Recorder(self.ledger, listeners)
         self.admission = Admission(self.ownership, self.live_calls, self.capacity, self.recorder, self.settlement)
 
+    async def admit(self, context: RequestContext[HttpEndpoint], body: bytes, request_id: str) -> AdmittedRequest:
+        """Parse and admit a complete request."""
+        parsed = await self.bodies.parse(context, body)
+        return await self.admission.admit_request(context, parsed, request_id)
+
     def services(self, upstream: object = None) -> Services:
         """Return what handlers, relays and sidebands are given; `upstream` starts exchanges."""
         return Services(
             snapshots=self.snapshots,
             upstream=upstream,  # type: ignore[arg-type]  # a fake
             ledger=self.ledger,
+            bodies=self.bodies,
             admission=self.admission,
             recorder=self.recorder,
             live_calls=self.live_calls,

@@ -78,7 +78,7 @@ def gateway() -> Gateway:
 
 def admit(gateway: Gateway, head: RequestHead, body: bytes = b"", request_id: str = "req_1") -> AdmittedRequest:
     context = gateway.admission.authenticate(gateway.snapshot, head)
-    return asyncio.run(gateway.admission.admit_request(context, body, request_id))
+    return asyncio.run(gateway.admit(context, body, request_id))
 
 
 # authenticate
@@ -501,6 +501,16 @@ def test_body_up_to_the_limit_is_accepted(gateway: Gateway) -> None:
         check_body_length(context, 1024 * 1024 + 1)
 
 
+def test_batch_may_be_larger_than_other_bodies(gateway: Gateway) -> None:
+    batch, chat = (gateway.admission.authenticate(make_snapshot(), request_head(target)) for target in (BATCHES, CHAT))
+
+    check_body_length(batch, 256_000_000)  # the limit of Anthropic
+    with pytest.raises(BodyTooLarge, match=r"larger than 256 MiB.*limits\.max_batch_mb"):
+        check_body_length(batch, 256 * 1024 * 1024 + 1)
+    with pytest.raises(BodyTooLarge, match=r"larger than 64 MiB.*limits\.max_body_mb"):
+        check_body_length(chat, 256_000_000)
+
+
 @pytest.mark.parametrize(
     ("snapshot", "token", "model", "usable"),
     [
@@ -569,6 +579,6 @@ def test_prices_are_those_of_the_time_of_arrival(gateway: Gateway) -> None:
     authenticated = gateway.admission.authenticate(gateway.snapshot, request_head(received_at=arrived_at))
     context = replace(authenticated, tariff=tariff)  # type: ignore[arg-type]
 
-    asyncio.run(gateway.admission.admit_request(context, make_chat(), "req_1"))
+    asyncio.run(gateway.admit(context, make_chat(), "req_1"))
 
     assert tariff.admitted == [("/v1/chat/completions", "gpt-4o-mini", arrived_at)]

@@ -19,7 +19,7 @@ from tornado_proxy.gateway.capacity import ArrivingBytes, Capacity, DrainLimiter
 
 def limits(**changes: int) -> LimitSettings:
     """Return limits that allow much, with `changes`."""
-    return replace(LimitSettings(64, 100, 100, 100, 100), **changes)
+    return replace(LimitSettings(64, 256, 100, 100, 100, 100), **changes)
 
 
 class Request:

@@ -101,6 +101,7 @@ class LimitSettings:
 
     Attributes:
         max_body_mb: MiB of a request body.
+        max_batch_mb: MiB of a body that holds a batch of requests.
         max_streams: Requests and sessions in flight.
         max_streams_per_project: Those of one project.
         max_arriving_mb: MiB held for requests and frames that still arrive.
@@ -108,6 +109,7 @@ class LimitSettings:
     """
 
     max_body_mb: int
+    max_batch_mb: int
     max_streams: int
     max_streams_per_project: int
     max_arriving_mb: int
@@ -203,10 +205,11 @@ def make_settings(
         ),
         limits=LimitSettings(
             max_body_mb=int(_read_number(limits, "max_body_mb", 64)),
+            max_batch_mb=int(_read_number(limits, "max_batch_mb", 256)),
             max_streams=int(_read_number(limits, "max_streams", 10_000)),
             max_streams_per_project=int(_read_number(limits, "max_streams_per_project", 5_000)),
             max_arriving_mb=int(_read_number(limits, "max_arriving_mb", 512)),
-            max_arriving_mb_per_caller=int(_read_number(limits, "max_arriving_mb_per_caller", 256)),
+            max_arriving_mb_per_caller=int(_read_number(limits, "max_arriving_mb_per_caller", 320)),
         ),
         websockets=_read_websockets(read_section(content, "websockets")),
         shutdown=ShutdownSettings(drain_s=_read_number(read_section(content, "shutdown"), "drain_s", 600)),

@@ -21,7 +21,7 @@ from tornado_proxy.domain.identity import Caller, ModelPatterns
 from tornado_proxy.domain.record import RequestIntent
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.units import MIB
-from tornado_proxy.gateway.body_parsing import parse_body
+from tornado_proxy.gateway.body_parsing import find_body_limit
 from tornado_proxy.gateway.capacity import Capacity
 from tornado_proxy.gateway.context import RequestContext, RequestHead, make_context, new_request_id
 from tornado_proxy.gateway.object_ownership import ObjectOwnership
@@ -145,16 +145,15 @@ class Admission:
         self._capacity.check(context.snapshot.settings.limits, context.caller.project_id)
 
     async def admit_request(
-        self, context: RequestContext[HttpEndpoint], body: bytes, request_id: str
+        self, context: RequestContext[HttpEndpoint], parsed: ParsedRequest, request_id: str
     ) -> AdmittedRequest:
         """Check a complete request and record its intent; it may be sent when this returns.
 
         Raises:
-            CallerError: the body cannot be parsed, a model is not granted or not priced, an object is not
-                the project's, or its usage must be known before it is deleted.
+            CallerError: a model is not granted or not priced, an object is not the project's, or its usage must be
+                known before it is deleted.
             ServiceError: the provider is not configured, or the ledger cannot store the intent.
         """
-        parsed = await parse_body(context, body)
         try:
             return await self._admit_parsed(context, parsed, request_id)
         except RequestError as error:
@@ -271,9 +270,9 @@ class Admission:
 
 def check_body_length(context: RequestContext[Endpoint], length: int) -> None:
     """Raise BodyTooLarge if a body of `length` bytes is larger than the configured limit."""
-    limit = context.snapshot.settings.limits.max_body_mb
-    if length > limit * MIB:
-        raise BodyTooLarge(f"the body is larger than {limit} MiB, the limit of this server (limits.max_body_mb)")
+    limit = find_body_limit(context)
+    if length > limit.mb * MIB:
+        raise BodyTooLarge(f"the body is larger than {limit.mb} MiB, the limit of this server ({limit.setting})")
 
 
 def usable_model(context: RequestContext[Endpoint], model: str) -> bool:

@@ -1,59 +1,118 @@
-"""Reads a complete request body: its coding, the facts that its endpoint needs, and the objects and models it names.
+"""Decodes a complete request body and has it read: here if it is small, else by a worker process.
 
-Large bodies are read in a thread.
+body ── at most MAX_BYTES_READ_ON_LOOP, not compressed ──> read on the event loop
+     ── else: the caller's turn ── decode in a thread ───> a worker reads it
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from urllib.parse import parse_qs
 
-from tornado_proxy.domain.errors import BadRequest
+from tornado_proxy.domain.errors import BadRequest, BodyTooLarge
 from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.domain.units import MIB
+from tornado_proxy.gateway.body_messages import BodyTask
+from tornado_proxy.gateway.body_reading import read_body
+from tornado_proxy.gateway.body_workers import BodyWorkers
 from tornado_proxy.gateway.context import RequestContext
-from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, RequestView
-from tornado_proxy.providers.shared.body_walk import add_findings, may_need_walk, walk_body
-from tornado_proxy.wire.content_coding import decode
+from tornado_proxy.providers.contract import Endpoint, HttpEndpoint, ParsedRequest, RequestView
+from tornado_proxy.wire.content_coding import BodyLimit, decode
 
-#: Bytes of a body that is parsed on the event loop: about a millisecond.
-MAX_BYTES_PARSED_ON_LOOP = 64 * 1024
+#: Bytes of a body that is read on the event loop: about a millisecond, 7 if it consists of empty objects.
+MAX_BYTES_READ_ON_LOOP = 64 * 1024
+
+#: Length of a compressed body that is decoded without a turn.
+_SMALL = BodyLimit(1, "")
 
 
-async def parse_body(context: RequestContext[HttpEndpoint], body: bytes) -> ParsedRequest:
-    """Return the facts of a complete request, and the body to send.
+class BodyParser:
+    """Reads request bodies.  Waits for a worker, if the body is large; BodyWorkers limits that wait."""
 
-    Raises:
-        CallerError: the body or the query cannot be read in one way only.
-    """
-    body = await _decode(context, body)
-    endpoint, head = context.endpoint, context.head
-    if endpoint.parse is None:
+    def __init__(self) -> None:
+        self._workers = BodyWorkers()
+
+    async def parse(self, context: RequestContext[HttpEndpoint], body: bytes) -> ParsedRequest:
+        """Return the facts of a complete request, and the body to send.
+
+        Raises:
+            CallerError: the body or the query cannot be read in one way only, or the body is too large.
+            Overloaded: the worker has ended.
+        """
+        coding = context.head.header("content-encoding") if body else ""
+        if coding:
+            decoded = await _decode_small(body, coding)
+            if decoded is None:
+                return await self._parse_large(context, body, coding)
+            body = decoded
+        endpoint = context.endpoint
+        if endpoint.parse is None or len(body) <= MAX_BYTES_READ_ON_LOOP:
+            if endpoint.measure is not None:
+                return await asyncio.to_thread(_read_here, context, body)
+            return _read_here(context, body)
+        return await self._parse_large(context, body, "")
+
+    async def _parse_large(self, context: RequestContext[HttpEndpoint], body: bytes, coding: str) -> ParsedRequest:
+        """Read a large body in its caller's turn: before that, a compressed one takes no more memory."""
+        caller = context.caller
+        async with self._workers.turn((caller.project_id, caller.participant, caller.user)):
+            if coding:
+                body = await asyncio.to_thread(decode, body, coding, find_body_limit(context))
+            if context.endpoint.parse is None:
+                return _read_here(context, body)
+            return await self._workers.read(_make_task(context, body), body)
+
+    def close(self) -> None:
+        """End the workers."""
+        self._workers.close()
+
+
+def find_body_limit(context: RequestContext[Endpoint]) -> BodyLimit:
+    """Return the limit of a request's body."""
+    limits, endpoint = context.snapshot.settings.limits, context.endpoint
+    if isinstance(endpoint, HttpEndpoint) and endpoint.takes_batch:
+        return BodyLimit(limits.max_batch_mb, "limits.max_batch_mb")
+    return BodyLimit(limits.max_body_mb, "limits.max_body_mb")
+
+
+async def _decode_small(body: bytes, coding: str) -> bytes | None:
+    """Return the body without its Content-Encoding, None if it is large."""
+    if len(body) > _SMALL.mb * MIB:
+        return None
+    try:
+        # In a thread: zlib frees the interpreter lock.
+        return await asyncio.to_thread(decode, body, coding, _SMALL)
+    except BodyTooLarge:
+        return None
+
+
+def _read_here(context: RequestContext[HttpEndpoint], body: bytes) -> ParsedRequest:
+    if context.endpoint.parse is None:
         return ParsedRequest(RequestFacts(body_bytes=len(body)), body)
-    content_types = head.header_lines("content-type")
+    view = RequestView(body, _read_content_type(context), context.path_id, context.query)
+    return read_body(context.provider, context.endpoint, view)
+
+
+def _make_task(context: RequestContext[HttpEndpoint], body: bytes) -> BodyTask:
+    return BodyTask(
+        provider=context.provider.name,
+        method=context.endpoint.method,
+        path=context.endpoint.path,
+        exact_speech=context.snapshot.settings.speech_usage == "exact",
+        content_type=_read_content_type(context),
+        path_id=context.path_id,
+        query=context.query,
+        body_bytes=len(body),
+    )
+
+
+def _read_content_type(context: RequestContext[HttpEndpoint]) -> str:
+    """Return the Content-Type of a request whose head leaves no doubt about its body."""
+    content_types = context.head.header_lines("content-type")
     if len(content_types) > 1:
         raise BadRequest("Content-Type is repeated; send it once")
     _reject_unknown_parameters(context)
-    view = RequestView(body, "".join(content_types), context.path_id, context.query, head.headers)
-    # A large body is parsed in a thread: on the event loop it would hold up every stream.
-    in_thread = len(body) > MAX_BYTES_PARSED_ON_LOOP
-    parsed = await asyncio.to_thread(endpoint.parse, view) if in_thread else endpoint.parse(view)
-    if endpoint.measure is not None:
-        parsed = await asyncio.to_thread(endpoint.measure, parsed, view)
-    rules = context.provider.member_rules
-    if rules is None or not _is_json(view) or not may_need_walk(body, rules):
-        return parsed
-    findings = await asyncio.to_thread(walk_body, body, rules) if in_thread else walk_body(body, rules)
-    return replace(parsed, facts=add_findings(parsed.facts, findings))
-
-
-async def _decode(context: RequestContext[HttpEndpoint], body: bytes) -> bytes:
-    """Return the body as it is read, and sent to the provider: without its Content-Encoding."""
-    coding = context.head.header("content-encoding")
-    if not coding or not body:
-        return body
-    # In a thread: zlib frees the interpreter lock, and 64 MiB take a tenth of a second.
-    return await asyncio.to_thread(decode, body, coding, context.snapshot.settings.limits.max_body_mb)
+    return "".join(content_types)
 
 
 def _reject_unknown_parameters(context: RequestContext[HttpEndpoint]) -> None:
@@ -63,8 +122,3 @@ def _reject_unknown_parameters(context: RequestContext[HttpEndpoint]) -> None:
     unknown = sorted(set(parse_qs(context.query, keep_blank_values=True)) - context.provider.post_parameters)
     if unknown:
         raise BadRequest(f"unknown query parameter {unknown[0][:60]!r}; send it in the body", param=unknown[0][:60])
-
-
-def _is_json(view: RequestView) -> bool:
-    """Return False for a form or an SDP offer; a missing or wrong Content-Type hides no JSON."""
-    return not view.content_type.lower().lstrip().startswith(("multipart/", "application/sdp"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tornado_proxy.gateway.admission import Admission
+from tornado_proxy.gateway.body_parsing import BodyParser
 from tornado_proxy.gateway.capacity import ArrivingBytes, Capacity, DrainLimiter
 from tornado_proxy.gateway.realtime.live_calls import LiveCalls
 from tornado_proxy.gateway.recorder import Recorder
@@ -21,6 +22,7 @@ class Services:
     snapshots: SnapshotHolder
     upstream: UpstreamClient
     ledger: Ledger
+    bodies: BodyParser
     admission: Admission
     recorder: Recorder
     live_calls: LiveCalls

@@ -14,7 +14,7 @@ A WebSocket session has one reader for both directions (SocketReader).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Protocol
 
@@ -33,14 +33,13 @@ class RequestView:
     """A request as its endpoint's parser sees it.
 
     `path_id` is the `{id}` segment of the path, None if the path has none.  `query` is raw, without the question mark.
-    Names in `headers` are spelled as the client sent them.
+    There are no headers: large bodies are read in another process, which shall not have the client's credential.
     """
 
     body: bytes
     content_type: str = ""
     path_id: str | None = None
     query: str = ""
-    headers: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,8 +273,9 @@ class HttpEndpoint:
     read.  Requests are charged if `reader` is set (from the response) or `sideband` is (from its frames); else they are
     free.  `deferred_usage` is set if usage can come after the response.  `shows_usage` is set if the response can state
     the deferred usage of the object in the path, `ends_usage` if the usage cannot be fetched after the request, which
-    deletes the object.  `priced_as` is the endpoint of the price list
-    whose prices hold, "" for `path`.  `session_keys`: short-lived keys of ours are accepted.
+    deletes the object.  `priced_as` is the endpoint of the price list whose prices hold, "" for `path`.
+    `session_keys`: short-lived keys of ours are accepted.  `takes_batch`: a body holds many requests, and may be larger
+    than others.
     """
 
     method: str
@@ -292,6 +292,7 @@ class HttpEndpoint:
     objects: OwnedObject | OwnedList | ModelList | ModelObject | None = None
     priced_as: str = ""
     session_keys: bool = False
+    takes_batch: bool = False
 
     @property
     def charged(self) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol, cast
 
@@ -42,13 +43,21 @@ class _Decompressor(Protocol):
     def decompress(self, data: bytes, max_length: int) -> bytes: ...
 
 
-def decode(body: bytes, coding: str, limit_mb: int) -> bytes:
+@dataclass(frozen=True, slots=True)
+class BodyLimit:
+    """The MiB that a body may have, and the name of the setting."""
+
+    mb: int
+    setting: str
+
+
+def decode(body: bytes, coding: str, limit: BodyLimit) -> bytes:
     """Return the decoded body.  `coding` is the value of Content-Encoding.
 
     Raises:
         BadRequest: the coding is not supported.
         InvalidBody: the body is not valid in that coding, or is cut off.
-        BodyTooLarge: the decoded body is larger than `limit_mb` MiB.
+        BodyTooLarge: the decoded body is larger than `limit`.
     """
     name = coding.strip().lower()
     if name in ("", "identity"):
@@ -58,14 +67,14 @@ def decode(body: bytes, coding: str, limit_mb: int) -> bytes:
         supported = ", ".join(sorted(_MAKERS))
         raise BadRequest(f"Content-Encoding {coding[:40]!r} is not supported; send one of {supported}, or none")
     try:
-        return _decode_all(body, make, limit_mb)
+        return _decode_all(body, make, limit)
     except (zlib.error, EOFError, _zstd_error()) as error:
         raise InvalidBody(f"the body is not valid {name}, as its Content-Encoding says") from error
 
 
-def _decode_all(body: bytes, make: Callable[[], _Decompressor], limit_mb: int) -> bytes:
+def _decode_all(body: bytes, make: Callable[[], _Decompressor], limit: BodyLimit) -> bytes:
     """Return the decoded members of a body; there can be several, one after the other."""
-    limit = limit_mb * MIB
+    limit_bytes = limit.mb * MIB
     parts: list[bytes] = []
     decoded_bytes = 0
     while body:
@@ -73,12 +82,12 @@ def _decode_all(body: bytes, make: Callable[[], _Decompressor], limit_mb: int) -
             raise EOFError("too many members")
         member = make()
         # One byte more than the limit tells a body of exactly the limit from a longer one.
-        part = member.decompress(body, limit - decoded_bytes + 1)
+        part = member.decompress(body, limit_bytes - decoded_bytes + 1)
         decoded_bytes += len(part)
         parts.append(part)
-        if decoded_bytes > limit:
+        if decoded_bytes > limit_bytes:
             raise BodyTooLarge(
-                f"the decoded body is larger than {limit_mb} MiB, the limit of this server (limits.max_body_mb)"
+                f"the decoded body is larger than {limit.mb} MiB, the limit of this server ({limit.setting})"
             )
         if not member.eof:
             raise EOFError("the body is cut off")

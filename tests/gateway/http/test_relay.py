@@ -49,7 +49,7 @@ class Run:
 
     async def start(self) -> None:
         context = self.gateway.admission.authenticate(self.gateway.snapshot, request_head())
-        admitted = await self.gateway.admission.admit_request(context, BODY, "req_1")
+        admitted = await self.gateway.admit(context, BODY, "req_1")
         self.meter = RequestMeter(admitted.intent, context.endpoint, admitted.facts, context.tariff)
         self.relay = HttpRelay(admitted, self.meter, self.client, None, self._hooks)
 

@@ -21,7 +21,7 @@ def rewritten(gateway: Gateway, method: str, target: str, body: Any, **head: Any
     """Return the client's view of a JSON response `body`, None if it passes unchanged."""
     context = gateway.admission.authenticate(gateway.snapshot, request_head(target, method=method, **head))
     request = json.dumps(REQUESTS.get(target)).encode() if method == "POST" else b""
-    admitted = asyncio.run(gateway.admission.admit_request(context, request, "req_1"))
+    admitted = asyncio.run(gateway.admit(context, request, "req_1"))
     edit = make_rewrite(admitted, lambda: BASE_URL)
     if edit is None:
         return None

@@ -74,7 +74,7 @@ class Call:
         admission = self.gateway.admission
         target, headers = "/openai/v1/realtime/calls", [("Content-Type", FORM_TYPE)]
         context = admission.authenticate(self.gateway.snapshot, request_head(target, token=token, headers=headers))
-        admitted = await admission.admit_request(context, FORM, "req_1")
+        admitted = await self.gateway.admit(context, FORM, "req_1")
         self.sideband = CallSideband(admitted, self.gateway.services(self.provider), self.connect)
         await self.sideband.response_received(head)
         await virtual_time.settle()
@@ -191,7 +191,7 @@ def test_accepted_call_is_the_one_in_the_path() -> None:
             gateway.snapshot, request_head("/openai/v1/realtime/calls/rtc_phone/accept")
         )
         body = b'{"type": "realtime", "model": "gpt-realtime"}'
-        admitted = await gateway.admission.admit_request(context, body, "req_1")
+        admitted = await gateway.admit(context, body, "req_1")
         sideband = CallSideband(admitted, gateway.services(), connect)
         await sideband.response_received(UpstreamResponseHead(200, "OK", ()))
         return connect

@@ -13,7 +13,15 @@ from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.providers.openai.request_members import RULES
-from tornado_proxy.providers.shared.body_walk import MAX_DEPTH, Findings, add_findings, may_need_walk, walk_body
+from tornado_proxy.providers.shared.body_walk import (
+    MAX_BYTES_DECODED_WHOLE,
+    MAX_DEPTH,
+    Findings,
+    add_findings,
+    may_need_walk,
+    walk_body,
+    walk_content,
+)
 
 NAMES = sorted(RULES.references)
 FACTS = RequestFacts(spends=(Spend("gpt-5.4", frozenset({Meter.INPUT})),))
@@ -86,3 +94,58 @@ def test_reference_is_found_under_any_members_that_are_not_opaque(path: list[str
         value = {member: [value]}
 
     assert find(json.dumps(value).encode()).references == ["obj_1"]
+
+
+#: Content of a list at the top level of a body: references in every form, in opaque members and at any depth.
+ENTRIES = [
+    {"file_id": "file_1"},
+    {"type": "item_reference", "id": "item_1"},
+    {"content": [{"file_ids": ["file_2", {"id": "file_3"}]}]},
+    {"metadata": {"file_id": "own"}},
+    [[{"model": "m-1"}]],
+    "text",
+    7,
+    None,
+]
+
+
+@pytest.mark.parametrize("name", ["input", "metadata", "tools"])
+def test_large_list_is_walked_in_parts_with_the_same_findings(name: str) -> None:
+    small = {"model": "m-2", name: ENTRIES, "prompt": {"id": "pmpt_1"}}
+    large = {**small, name: [*ENTRIES, *("x" * 1000 for _ in range(2000)), *ENTRIES]}
+    body = json.dumps(large).encode()
+    assert len(body) > MAX_BYTES_DECODED_WHOLE
+
+    found = walk_body(body, RULES)
+
+    whole = walk_content(large, RULES)
+    assert "pmpt_1" in whole.references
+    assert (set(found.references), set(found.models)) == (set(whole.references), set(whole.models))
+
+
+def test_large_list_of_ids_is_read_entry_by_entry() -> None:
+    ids = [f"file_{number:0100}" for number in range(20_000)]
+
+    found = walk_body(json.dumps({"file_ids": [*ids, {"id": "file_x"}]}).encode(), RULES)
+
+    assert set(found.references) == {*ids, "file_x"}
+    with pytest.raises(InvalidBody, match='"file_ids" must be an id'):
+        walk_body(json.dumps({"file_ids": [*ids, 7]}).encode(), RULES)
+
+
+@pytest.mark.parametrize("name", ["input", "metadata", "file_ids", "model"])
+@pytest.mark.parametrize("entry", ['{"a":1,"a":2}', '[{"b":[{"a":1,"a":2}]}]'])
+def test_repeated_member_in_a_large_list_is_rejected(name: str, entry: str) -> None:
+    text = "x" * MAX_BYTES_DECODED_WHOLE
+
+    with pytest.raises(InvalidBody, match=r'"a" twice|must be text'):
+        walk_body(f'{{"{name}":["{text}",{entry}]}}'.encode(), RULES)
+
+
+def test_nesting_of_a_large_list_counts_from_the_body() -> None:
+    text = json.dumps("x" * MAX_BYTES_DECODED_WHOLE)
+    allowed, deep = ("[" * depth + "1" + "]" * depth for depth in (MAX_DEPTH - 1, MAX_DEPTH + 1))
+
+    walk_body(f'{{"input":[{text},{allowed}]}}'.encode(), RULES)
+    with pytest.raises(InvalidBody, match="nested"):
+        walk_body(f'{{"input":[{text},{deep}]}}'.encode(), RULES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -95,8 +96,9 @@ class ProxyHandler(BaseHandler):
         self._received_at = datetime.now(UTC)
         self._context: RequestContext[HttpEndpoint] | None = None
         self._rejection: RequestError | None = None
-        self._chunks: list[bytes] = []
-        #: The bytes of `_chunks`, counted; None until the request is accepted.
+        #: The body: one chunk, or a buffer from the second one on.
+        self._body: bytes | io.BytesIO = b""
+        #: The bytes of `_body`, counted until the request is admitted; None until it is accepted.
         self._held: HeldBytes | None = None
         #: Body bytes received so far.
         self.received_bytes = 0
@@ -159,7 +161,7 @@ class ProxyHandler(BaseHandler):
                 self._rejection = error
                 self._stop_arriving()
         if self._rejection is None:
-            self._chunks.append(chunk)
+            self._collect(chunk)
         elif self.received_bytes > MAX_DISCARDED_BYTES:
             self.cut()
 
@@ -216,11 +218,18 @@ class ProxyHandler(BaseHandler):
             return
         assert self._context is not None, "prepare() sets it, or a rejection"
         try:
-            admitted = await self.services.admission.admit_request(self._context, self._take_body(), self.request_id)
+            admitted = await self._admit(self._context)
         except RequestError as error:
             await self._reject(error)
             return
+        finally:
+            self._release_body()
         await self._relay_and_record(admitted)
+
+    async def _admit(self, context: RequestContext[HttpEndpoint]) -> AdmittedRequest:
+        # In a function of its own: a variable of _serve() would keep the body in memory while the response streams.
+        parsed = await self.services.bodies.parse(context, self._take_body())
+        return await self.services.admission.admit_request(context, parsed, self.request_id)
 
     async def _relay_and_record(self, admitted: AdmittedRequest) -> None:
         context, services = admitted.context, self.services
@@ -254,15 +263,26 @@ class ProxyHandler(BaseHandler):
 
     def _take_body(self) -> bytes:
         """Return the body and drop this handler's reference: it must not stay in memory while the response streams."""
-        chunks, self._chunks = self._chunks, []
-        if self._held is not None:
-            self._held.release()
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        body, self._body = self._body, b""
+        return body.getvalue() if isinstance(body, io.BytesIO) else body
+
+    def _collect(self, chunk: bytes) -> None:
+        if not self._body:
+            self._body = chunk
+            return
+        if isinstance(self._body, bytes):
+            # Grows in place, and returns its bytes without a copy: a list of chunks needs twice the memory to join.
+            first, self._body = self._body, io.BytesIO()
+            self._body.write(first)
+        self._body.write(chunk)
 
     def _stop_arriving(self) -> None:
         """Drop the body and stop counting the request."""
-        self._chunks = []
         self.services.capacity.discard(self)
+        self._release_body()
+
+    def _release_body(self) -> None:
+        self._body = b""
         if self._held is not None:
             self._held.release()
 

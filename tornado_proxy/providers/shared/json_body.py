@@ -53,6 +53,37 @@ def read_members(body: bytes, names: Sequence[str]) -> Mapping[str, Any]:
     return {name: value for name, value in members.items() if value is not None}
 
 
+def split_members(body: bytes) -> list[tuple[str, msgspec.Raw]]:
+    """Return every member of the JSON object `body` with its value as written, repeated ones too.
+
+    The values are views of `body`: a large one takes no memory.
+
+    Raises:
+        InvalidBody: the body is not a JSON object.
+    """
+    members: dict[_Name, msgspec.Raw] = _decode(body, dict[_Name, msgspec.Raw], lambda _, name: _Name(name))
+    return [(name.text, raw) for name, raw in members.items()]
+
+
+def split_list(raw: bytes | msgspec.Raw) -> list[msgspec.Raw]:
+    """Return the entries of a JSON list as written, as views of `raw`.
+
+    Raises:
+        InvalidBody: `raw` is no list.
+    """
+    entries: list[msgspec.Raw] = _decode(raw, list[msgspec.Raw], None)
+    return entries
+
+
+class _Name:
+    """The name of a member.  Equal names are different keys, so that a decoded object keeps its repeated members."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: object) -> None:
+        self.text = str(text)
+
+
 def read_text(members: Mapping[str, Any], name: str) -> str | None:
     """Return a text member, None if it is missing.
 
@@ -189,14 +220,14 @@ def has_member(body: bytes, name: str) -> bool:
     return read_raw(body, name) is not None
 
 
-def _decode(body: bytes, struct: Any, hook: Callable[[type, object], object]) -> None:
-    """Decode `body` as `struct`.
+def _decode(body: bytes | msgspec.Raw, kind: Any, hook: Callable[[type, object], object] | None) -> Any:
+    """Return `body` decoded as `kind`.
 
     Raises:
         InvalidBody: the body is not a JSON object.
     """
     try:
-        msgspec.json.decode(body, type=struct, dec_hook=hook)
+        return msgspec.json.decode(body, type=kind, dec_hook=hook)
     except msgspec.ValidationError:
         raise InvalidBody("the body must be a JSON object") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

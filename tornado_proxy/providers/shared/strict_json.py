@@ -18,13 +18,22 @@ def decode_strict_object(data: str | bytes) -> dict[str, object]:
     Raises:
         InvalidBody: `data` is anything else, or an object at any depth has a repeated member.
     """
-    try:
-        value = json.loads(data, object_pairs_hook=_unique_members)
-    except (ValueError, RecursionError) as error:
-        raise InvalidBody("the body or frame must be one JSON object") from error
+    value = decode_strict(data)
     if not isinstance(value, dict):
         raise InvalidBody("the body or frame must be one JSON object")
     return value
+
+
+def decode_strict(data: str | bytes) -> object:
+    """Return the JSON value in `data`.
+
+    Raises:
+        InvalidBody: `data` is no JSON, or an object at any depth has a repeated member.
+    """
+    try:
+        return json.loads(data, object_pairs_hook=_unique_members)
+    except (ValueError, RecursionError) as error:
+        raise InvalidBody("the body or frame must be one JSON object") from error
 
 
 def _unique_members(members: list[tuple[str, object]]) -> dict[str, object]:

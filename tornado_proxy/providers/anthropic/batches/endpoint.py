@@ -32,7 +32,7 @@ from tornado_proxy.providers.contract import (
 )
 from tornado_proxy.providers.owned_objects import OwnedList, OwnedObject
 from tornado_proxy.providers.shared.body_reader import BodyReader
-from tornado_proxy.providers.shared.json_body import read_list, read_members, read_raw, read_text
+from tornado_proxy.providers.shared.json_body import read_members, read_raw, read_text, split_list, split_members
 from tornado_proxy.providers.shared.json_values import decode_object
 
 PATH = "/v1/messages/batches"
@@ -47,7 +47,6 @@ _RESULTS_URL = re.compile(rb'("results_url"\s*:\s*)("(?:[^"\\]|\\.)*")')
 _RESULTS_PATH = re.compile(r"https?://[^?#]*?(/v1/messages/batches/[A-Za-z0-9_-]+/results)")
 
 _TEXT = msgspec.json.Decoder(str)
-_ENTRIES = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def parse(request: RequestView) -> ParsedRequest:
@@ -59,19 +58,23 @@ def parse(request: RequestView) -> ParsedRequest:
         InvalidBody: a request cannot be parsed; the message names its index and `custom_id`.
     """
     body = request.body
-    if not read_list(read_members(body, ("requests",)), "requests"):
-        raise InvalidBody('"requests" must be a list of at least one request', param="requests")
-    requests = list(_read_requests(body))
     # A batch has up to 100,000 requests, most of them with the same spends; admission checks each spend once.
-    models = {facts.model for facts in requests}
-    spends = tuple(dict.fromkeys(spend for facts in requests for spend in facts.spends))
+    models: set[str | None] = set()
+    spends: dict[Spend, None] = {}
+    references: dict[str, None] = {}
+    works: list[WorkLimits] = []
+    for facts in _read_requests(_split_requests(body)):
+        models.add(facts.model)
+        spends.update(dict.fromkeys(facts.spends))
+        references.update(dict.fromkeys(facts.references))
+        works.append(facts.work)
     facts = RequestFacts(
         model=models.pop() if len(models) == 1 else None,
-        spends=spends,
+        spends=tuple(dict.fromkeys(map(_set_batch_tier, spends))),
         terms=Terms(service_tier=BATCH_TIER, cache_ttl=find_cache_ttl(body)),
         body_bytes=len(body),
-        references=tuple(dict.fromkeys(reference for facts in requests for reference in facts.references)),
-        work=_add_work([facts.work for facts in requests]),
+        references=tuple(references),
+        work=_add_work(works),
         # Results do not say which tools their requests had: one request whose time is charged decides for all.
         charges_code_execution=any(Meter.CONTAINER_SECONDS in spend.meters for spend in spends),
     )
@@ -91,9 +94,24 @@ def _add_work(works: Sequence[WorkLimits]) -> WorkLimits:
     )
 
 
-def _read_requests(body: bytes) -> Iterator[RequestFacts]:
-    """Yield the facts of each request.  Its tier is always batch, whatever tier it asks for."""
-    for index, entry in enumerate(_ENTRIES.decode(read_raw(body, "requests") or b"[]")):
+def _split_requests(body: bytes) -> list[msgspec.Raw]:
+    """Return the requests of a batch as written.  They are decoded one by one: all together take ten times the memory.
+
+    Raises:
+        InvalidBody: the body has no list of requests, or two.
+    """
+    members = [raw for name, raw in split_members(body) if name == "requests"]
+    if len(members) > 1:
+        raise InvalidBody('the body contains "requests" twice; send it once', param="requests")
+    requests = split_list(members[0]) if members and bytes(memoryview(members[0])[:1]) == b"[" else []
+    if not requests:
+        raise InvalidBody('"requests" must be a list of at least one request', param="requests")
+    return requests
+
+
+def _read_requests(requests: list[msgspec.Raw]) -> Iterator[RequestFacts]:
+    """Yield the facts of each request."""
+    for index, entry in enumerate(requests):
         key = name = f"requests[{index}]"
         try:
             request = bytes(entry)
@@ -106,10 +124,11 @@ def _read_requests(body: bytes) -> Iterator[RequestFacts]:
             facts = read_facts(params, read_members(params, MEMBERS))
         except InvalidBody as error:
             raise InvalidBody(f"{name}: {error.message}", param=key) from None
-        yield replace(facts, spends=tuple(_set_batch_tier(spend) for spend in facts.spends))
+        yield facts
 
 
 def _set_batch_tier(spend: Spend) -> Spend:
+    """Return the spend of a request in a batch: its tier is always batch, whatever tier it asks for."""
     return replace(spend, terms=replace(spend.terms, service_tier=BATCH_TIER))
 
 
@@ -181,6 +200,7 @@ BATCH_ENDPOINTS = (
         reader=make_reader,
         deferred_usage=_DEFERRED_USAGE,
         response_edits=_EDITS,
+        takes_batch=True,
     ),
     # Projects share a provider key, so the provider lists the batches of all of them.
     HttpEndpoint("GET", PATH, objects=OwnedList(PATH), response_edits=_EDITS),

@@ -1,0 +1,209 @@
+"""Large bodies are read by worker processes, with the same result as small ones, and their faults stay there."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import logging
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import harness
+from tests.gateway.fakes import Gateway, make_snapshot, request_head
+from tornado_proxy.domain.errors import BodyTooLarge, InvalidBody, Overloaded, RequestError
+from tornado_proxy.domain.units import MIB
+from tornado_proxy.gateway import body_workers
+from tornado_proxy.gateway.body_parsing import MAX_BYTES_READ_ON_LOOP, BodyParser
+from tornado_proxy.gateway.body_workers import BodyWorkers
+from tornado_proxy.gateway.context import RequestContext
+from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, RequestView
+
+CHAT = "/openai/v1/chat/completions"
+MESSAGES = "/anthropic/v1/messages"
+BATCHES = "/anthropic/v1/messages/batches"
+PADDING = "x" * MAX_BYTES_READ_ON_LOOP
+
+
+def make_context(target: str = CHAT, **headers: str) -> RequestContext[HttpEndpoint]:
+    gateway = Gateway(make_snapshot())
+    head = request_head(target, headers=[("Content-Type", "application/json"), *headers.items()])
+    return gateway.admission.authenticate(gateway.snapshot, head)
+
+
+def run(act: Callable[[BodyParser], Awaitable[Any]]) -> Any:
+    """Return the result of `act`, which may start worker processes."""
+
+    async def main() -> Any:
+        bodies = BodyParser()
+        try:
+            return await act(bodies)
+        finally:
+            bodies.close()
+
+    return asyncio.run(main())
+
+
+def list_workers() -> list[int]:
+    """Return the ids of this process's body workers."""
+    children = [
+        int(number) for task in Path("/proc/self/task").iterdir() for number in (task / "children").read_text().split()
+    ]
+    return [number for number in children if b"body_worker" in Path(f"/proc/{number}/cmdline").read_bytes()]
+
+
+def read_environment(worker: int) -> bytes:
+    return Path(f"/proc/{worker}/environ").read_bytes()
+
+
+def explode(view: RequestView) -> ParsedRequest:
+    raise AssertionError("the server itself reads the body")
+
+
+def test_large_body_is_never_read_by_the_server_itself() -> None:
+    context = make_context()
+    context = replace(context, endpoint=replace(context.endpoint, parse=explode))
+    body = json.dumps({"model": "gpt-5.4", "messages": [PADDING]}).encode()
+
+    parsed = run(lambda bodies: bodies.parse(context, body))
+
+    assert (parsed.facts.model, parsed.facts.body_bytes, parsed.body is body) == ("gpt-5.4", len(body), True)
+
+
+def test_change_of_a_large_body_comes_back_from_the_worker() -> None:
+    context = make_context()
+    body = json.dumps({"model": "gpt-5.4", "stream": True, "messages": [PADDING]}).encode()
+
+    parsed = run(lambda bodies: bodies.parse(context, body))
+
+    assert parsed.facts.usage_injected
+    assert json.loads(parsed.body) == {**json.loads(body), "stream_options": {"include_usage": True}}
+
+
+def test_compressed_body_that_decodes_to_a_large_one_is_read() -> None:
+    context = make_context(**{"Content-Encoding": "gzip"})
+    body = json.dumps({"model": "gpt-5.4", "messages": ["x" * 2 * MIB]}).encode()
+
+    parsed = run(lambda bodies: bodies.parse(context, gzip.compress(body)))
+
+    assert (parsed.facts.model, parsed.body == body) == ("gpt-5.4", True)
+
+
+@pytest.mark.parametrize(
+    ("target", "body"),
+    [
+        pytest.param(CHAT, '{"model":"a","model":"b","messages":["PADDING"]}', id="doubled model"),
+        pytest.param(CHAT, '{"model":"a","messages":["PADDING",{"file_id":"f","x":1,"x":2}]}', id="doubled in a list"),
+        pytest.param(CHAT, '{"model":"a","file_id":"f","x":1,"x":2,"m":["PADDING"]}', id="doubled at the top"),
+        pytest.param(CHAT, '{"model":"a","messages":["PADDING"', id="cut off"),
+        pytest.param(CHAT, '{"model":"a","tools":[{"model":"b"}],"messages":["PADDING"]}', id="another model"),
+        pytest.param(BATCHES, '{"requests":[{"params":{"model":"a","model":"b","x":"PADDING"}}]}', id="batch"),
+        pytest.param(BATCHES, '{"requests":[{"params":{"x":"PADDING"}}]}', id="batch without a model"),
+    ],
+)
+def test_large_body_is_refused_with_the_same_error_as_a_small_one(target: str, body: str) -> None:
+    context = make_context(target)
+
+    async def refusals(bodies: BodyParser) -> list[RequestError]:
+        errors = []
+        for padding in ("", PADDING, PADDING * 20):
+            with pytest.raises(InvalidBody) as refused:
+                await bodies.parse(context, body.replace("PADDING", padding).encode())
+            errors.append(refused.value)
+        return errors
+
+    small, *large = run(refusals)
+
+    shown = [(error.code, error.param, error.status, error.message.partition(" (byte")[0]) for error in (small, *large)]
+    assert shown[1:] == [shown[0], shown[0]]
+
+
+def test_body_of_too_many_values_is_refused_and_the_worker_reads_on() -> None:
+    context = make_context(MESSAGES)
+    many = b'{"model":"a","tools":[' + b",".join([b"{}"] * (8 * MIB)) + b"]}"
+    good = json.dumps({"model": "gpt-5.4", "messages": [PADDING]}).encode()
+
+    async def act(bodies: BodyParser) -> str | None:
+        with pytest.raises(BodyTooLarge, match=r"too many values: reading it takes more than 400 MiB"):
+            await bodies.parse(context, many)
+        (before,) = list_workers()
+        facts = (await bodies.parse(context, good)).facts
+        assert list_workers() == [before]
+        return facts.model
+
+    assert run(act) == "gpt-5.4"
+
+
+def test_worker_that_ends_makes_its_request_fail_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    context = make_context()
+    body = json.dumps({"model": "gpt-5.4", "messages": [PADDING]}).encode()
+
+    async def act(bodies: BodyParser) -> str | None:
+        await bodies.parse(context, body)
+        (worker,) = list_workers()
+        os.kill(worker, signal.SIGKILL)
+        with pytest.raises(Overloaded) as failed:
+            await bodies.parse(context, body)
+        assert failed.value.code == "body_worker_ended"
+        return (await bodies.parse(context, body)).facts.model
+
+    with caplog.at_level(logging.ERROR):
+        assert run(act) == "gpt-5.4"
+
+    (record,) = [record for record in caplog.records if record.message == "body worker ended"]
+    assert (vars(record)["path"], vars(record)["bytes"]) == ("/v1/chat/completions", len(body))
+    assert list_workers() == []
+
+
+def test_body_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body_workers, "MAX_READ_S", 0.0)
+    monkeypatch.setattr(body_workers, "MAX_READ_S_PER_MIB", 0.0)
+    context = make_context()
+    body = json.dumps({"model": "gpt-5.4", "messages": [PADDING]}).encode()
+
+    with pytest.raises(BodyTooLarge, match="takes more than 0 s"):
+        run(lambda bodies: bodies.parse(context, body))
+
+
+def test_worker_has_no_key_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", harness.OPENAI_KEY)
+    context = make_context()
+    body = json.dumps({"model": "gpt-5.4", "messages": [PADDING]}).encode()
+
+    async def act(bodies: BodyParser) -> bytes:
+        await bodies.parse(context, body)
+        (worker,) = list_workers()
+        return read_environment(worker)
+
+    environment = run(act)
+
+    assert b"PYTHONPATH=" in environment
+    assert harness.OPENAI_KEY.encode() not in environment
+
+
+def test_caller_waits_for_its_own_bodies_and_others_do_not() -> None:
+    ada, bob = ("p", "ada", None), ("p", "bob", None)
+
+    async def act() -> tuple[bool, bool]:
+        workers = BodyWorkers()
+        order: list[str] = []
+
+        async def read(caller: body_workers.CallerKey, name: str) -> None:
+            async with workers.turn(caller):
+                order.append(name)
+
+        async with workers.turn(ada):
+            second = asyncio.ensure_future(read(ada, "ada's second"))
+            await asyncio.wait_for(read(bob, "bob's"), harness.TIMEOUT_S)
+            waited = not second.done()
+        await asyncio.wait_for(second, harness.TIMEOUT_S)
+        workers.close()
+        return waited, order == ["bob's", "ada's second"]
+
+    assert asyncio.run(act()) == (True, True)
