@@ -1,0 +1,55 @@
+"""A process that is killed while it changes the state leaves the old or the new one, never a part of a change."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.harness import ROOT, TIMEOUT_S
+from tests.state.conftest import MakeStore
+from tornado_proxy.auth import access_key
+from tornado_proxy.domain.ledger_address import LedgerAddress
+from tornado_proxy.state import access_keys
+from tornado_proxy.state.key_settings import KeySettings
+
+ROUNDS = 3
+
+
+def rotate_until_killed(address: LedgerAddress, key_id: str) -> bytes:
+    """Run tests.state.rotating and kill it at a random time; return the digest of the last secret that it printed."""
+    url = str(address) if isinstance(address, Path) else address.url
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.state.rotating", url, key_id], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    # The times at which it is killed are the point of the test: anywhere in the few milliseconds of a change.
+    time.sleep(random.uniform(0, 0.05))
+    process.kill()
+    printed = [first, *process.stdout]
+    process.wait(TIMEOUT_S)
+    process.stdout.close()
+    complete = [line for line in printed if line.endswith("\n")]
+    return access_key.compute_digest(complete[-1].strip())
+
+
+def test_killed_rotation_leaves_the_old_or_the_new_secret(address: LedgerAddress, make_store: MakeStore) -> None:
+    store = make_store()
+    key, _ = access_keys.create(store, "cli:ada", KeySettings("ci", "0c9f8a5e-9a1e-4f6b-8c43-1d2a7f6f0a10"))
+
+    for _ in range(ROUNDS):
+        last = rotate_until_killed(address, key.id)
+
+        state = store.read()
+        # The database server may commit the last change of the killed process after the state was read.
+        changes = store.list_changes(0)[: state.generation]
+        # Each change counted once, and with its rows: one current secret, one before it.
+        assert [change.generation for change in changes] == list(range(1, state.generation + 1))
+        (current,) = [secret for secret in state.access_keys[last].secrets if secret.valid_until is None]
+        (old,) = [secret for secret in state.access_keys[last].secrets if secret.valid_until is not None]
+        # The printed secret is the current one, unless the process died between its next change and the next line.
+        assert last in (current.digest, old.digest)
+        assert set(state.access_keys) == {current.digest, old.digest}
