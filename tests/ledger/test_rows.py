@@ -88,6 +88,12 @@ def test_every_created_object_belongs_to_the_project_once() -> None:
     assert make_object_rows({**row, "objects": None}) == []
 
 
+def test_unstorable_ids_of_objects_become_question_marks() -> None:
+    row = make_record_row(make_record(make_intent("r1"), objects=("msg_\0", "cntr_\ud800", "ok")))
+
+    assert make_storable_row(row)["objects"] == ["msg_?", "cntr_?", "ok"]
+
+
 def test_unstorable_text_becomes_question_marks() -> None:
     assert make_storable_row({"a": "x\udc80y", "b": "x\0y", "c": 5, "d": None}) == {
         "a": "x?y",

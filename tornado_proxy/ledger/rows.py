@@ -219,7 +219,13 @@ def make_storable_row(row: Row) -> Row:
 
     UTF-8 has no form of half a surrogate pair, and PostgreSQL's text holds no NUL; JSON of a client may have both.
     """
-    return {name: make_storable_text(value) if isinstance(value, str) else value for name, value in row.items()}
+    return {name: _make_storable(value) for name, value in row.items()}
+
+
+def _make_storable(value: object) -> object:
+    if isinstance(value, list):  # the ids of created objects
+        return [_make_storable(item) for item in value]
+    return make_storable_text(value) if isinstance(value, str) else value
 
 
 def make_storable_text(text: str) -> str:

@@ -298,7 +298,8 @@ def test_containers_are_forgotten_a_month_after_their_last_use(make: Make, store
 def test_ids_that_a_database_cannot_hold_are_stored_with_question_marks(
     make: Make, records: Callable[[], list[dict[str, Any]]]
 ) -> None:
-    write(make, [record_of("r1", used(0, 10, "cntr_\0_\ud800"))])
+    unstorable = "cntr_\0_\ud800"
+    write(make, [replace(record_of("r1", used(0, 10, unstorable)), objects=(unstorable,))])
 
     assert [time_items(row)[0][1] for row in records()] == ["300"]
 

@@ -19,7 +19,7 @@ from tornado_proxy.domain.cost import SURCHARGE, ZERO, LineItem, bill, merge_ite
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.ledger.container_rows import LIFE_COLUMNS, life_values, read_container_time, read_life
 from tornado_proxy.ledger.database import Database
-from tornado_proxy.ledger.dialect import Dialect, quote_names
+from tornado_proxy.ledger.dialect import Dialect, Insert, quote_names
 from tornado_proxy.ledger.rows import Row, make_cost_members, make_storable_text, read_line_items
 from tornado_proxy.ledger.schema import INSERT_ALLOWANCES, INSERT_CONTAINERS
 
@@ -92,15 +92,10 @@ class _Charges:
             for use in time.uses
         }
         missing = (None,) * (len(INSERT_CONTAINERS.columns) - 4)
-        self._db.insert(INSERT_CONTAINERS, [(*found[key], *missing) for key in sorted(found)])
         for key in sorted(found):
-            ((*values,),) = self._db.fetch_rows(f"{_SELECT_LIFE} {self._dialect.row_lock}", key)
-            self._lives[key] = read_life(tuple(values))
-        months = sorted(set(self._list_months(time for time, _ in times)))
-        if months:
-            self._db.insert(INSERT_ALLOWANCES, [(*month, "0") for month in months])
-        for month in months:
-            ((used_s,),) = self._db.fetch_rows(f"{_SELECT_ALLOWANCE} {self._dialect.row_lock}", month)
+            self._lives[key] = read_life(self._lock(INSERT_CONTAINERS, (*found[key], *missing), _SELECT_LIFE, key))
+        for month in sorted(set(self._list_months(time for time, _ in times))):
+            (used_s,) = self._lock(INSERT_ALLOWANCES, (*month, "0"), _SELECT_ALLOWANCE, month)
             self._used[month] = Decimal(str(used_s))
 
     def charge(self, row: Row, time: ContainerTime) -> Row:
@@ -124,6 +119,14 @@ class _Charges:
                 self._db.run(_UPDATE_LIFE, (*life_values(life), *key))
         for month, used_s in self._used.items():
             self._db.run(_UPDATE_ALLOWANCE, (f"{used_s:f}", *month))
+
+    def _lock(self, insert: Insert, row: tuple[object, ...], select: str, key: tuple[str, ...]) -> tuple[object, ...]:
+        """Lock a row and return the columns that `select` names; insert it first if it is missing."""
+        while True:
+            self._db.insert(insert, [row])
+            rows = self._db.fetch_rows(f"{select} {self._dialect.row_lock}", key)
+            if rows:  # else another process has deleted the old row since
+                return rows[0]
 
     def _list_months(self, times: Iterable[ContainerTime]) -> Iterator[_Month]:
         for time in times:
