@@ -32,6 +32,9 @@ MAX_LIMITED_S = 24 * 3600.0
 
 _UNAUTHORIZED, _TOO_MANY_REQUESTS = 401, 429
 
+#: The statuses of responses that can set a key aside.
+TELLING_STATUSES = frozenset({_UNAUTHORIZED, _TOO_MANY_REQUESTS})
+
 
 @dataclass(frozen=True, slots=True)
 class _SetAside:

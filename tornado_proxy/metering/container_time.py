@@ -20,10 +20,8 @@ class RequestSpan:
     account: str = ""
 
 
-def make_container_time(uses: tuple[PricedUse, ...], tariff: Tariff, span: RequestSpan) -> ContainerTime | None:
-    """Return the containers that a request used, for its record; None if there are none."""
-    if not uses:
-        return None
+def make_container_time(uses: tuple[PricedUse, ...], tariff: Tariff, span: RequestSpan) -> ContainerTime:
+    """Return the containers that a request used, for its record."""
     return ContainerTime(
         uses, span.provider, span.project_id, span.began_at, span.ended_at, tariff.surcharge_rate, span.account
     )

@@ -309,5 +309,7 @@ def _make_settlement(snapshot: Snapshot, request: PendingRequest, report: UsageR
             charge.containers,
             tariff,
             RequestSpan(request.provider, request.project_id, request.started_at, settled_at, account),
-        ),
+        )
+        if charge.containers
+        else None,
     )

@@ -210,7 +210,7 @@ def rated_record(
         upstream_request_id=end.upstream_request_id,
         faults=(*([end.broken_by] if end.broken_by else ()), *report.faults, *cost.faults, *cost.notes),
         deferred_facts=DeferredRatingFacts.of(facts, report.output_bytes) if basis is Basis.PENDING else None,
-        container_time=make_container_time(charge.containers, tariff, span),
+        container_time=make_container_time(charge.containers, tariff, span) if charge.containers else None,
     )
 
 

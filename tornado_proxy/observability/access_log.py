@@ -90,7 +90,7 @@ def log_request(record: RequestRecord, generation: int) -> None:
     first_byte_s = None
     if record.first_byte_at is not None:
         first_byte_s = (record.first_byte_at - intent.started_at).total_seconds()
-    metrics.count_request(intent.provider, record.outcome.value, total_s, first_byte_s)
+    metrics.count_request(intent.provider, str(record.outcome), total_s, first_byte_s)
     _log.info(
         "request",
         {
@@ -106,8 +106,8 @@ def log_request(record: RequestRecord, generation: int) -> None:
             "endpoint": intent.endpoint,
             "model": record.model,
             "status": record.status,
-            "outcome": record.outcome.value,
-            "basis": record.basis.value,
+            "outcome": str(record.outcome),
+            "basis": str(record.basis),
             "subtotal_usd": f"{record.cost.subtotal:f}",
             "total_usd": f"{record.cost.total:f}",
             "first_byte_ms": None if first_byte_s is None else round(first_byte_s * 1000, 1),

@@ -20,6 +20,7 @@ from tornado_proxy.config.settings import ProviderSettings
 from tornado_proxy.domain.errors import BadRequest, KeyNotConfigured, NotFound, ServiceError
 from tornado_proxy.domain.identity import Caller, KeyId, Project, ProviderKey, Secret, SessionGrant, fingerprint_key
 from tornado_proxy.domain.units import MIB
+from tornado_proxy.key_rotation import TELLING_STATUSES
 from tornado_proxy.pricing.book.price_book import Tariff
 from tornado_proxy.providers.contract import Provider
 from tornado_proxy.snapshot import Snapshot
@@ -68,7 +69,7 @@ class ProviderAccess:
     def note_response(self, status: int, retry_after: str | None) -> None:
         """Set the key aside if a response says that it cannot be used for a time; a short-lived key is in no turn."""
         key = self.made_with
-        if key is not None and fingerprint_key(self.key) == key.fingerprint:
+        if key is not None and status in TELLING_STATUSES and fingerprint_key(self.key) == key.fingerprint:
             self.snapshot.key_rotation.note_response(self.provider.name, key, status, retry_after)
 
     def client_request(self, method: str, target: str, headers: Headers, body: bytes) -> UpstreamRequest:

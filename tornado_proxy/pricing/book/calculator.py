@@ -96,7 +96,7 @@ def _unpriced(quantity: Quantity, model: ModelPrice, terms: Terms, context_token
 def _priced(quantity: Quantity, model: ModelPrice, quote: Quote, context_tokens: int) -> LineItem:
     charged = quantity.amount if quote.minimum is None else max(quantity.amount, quote.minimum)
     return LineItem(
-        type=quantity.meter.value,
+        type=str(quantity.meter),
         quantity=charged,
         unit=quote.unit,
         unit_price=quote.unit_price,

@@ -16,4 +16,7 @@ def is_text_only(body: bytes, opaque: Iterable[bytes]) -> bool:
     Quotation marks inside JSON text are escaped, so a name in quotation marks is a member or a value, never a part of a
     prompt.  A value that happens to be such a name makes the request seem larger than it is, never smaller.
     """
-    return not any(b'"%s"' % name in body for name in opaque) and _ESCAPED_ASCII.search(body) is None
+    for name in opaque:  # a loop: any() takes a function call for each name
+        if b'"%s"' % name in body:
+            return False
+    return _ESCAPED_ASCII.search(body) is None
