@@ -234,8 +234,15 @@ def write_config(folder: Path, upstream: str, **changes: Any) -> Path:
         **changes,
     }
     path = folder / "proxy.yaml"
-    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    path.write_text(yaml.dump(config, Dumper=_PlainDumper, sort_keys=False))
     return path
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """Writes a value that occurs twice twice: a configuration may have no anchors and aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,7 @@ def load(
     folder: Path, *issuers: dict[str, Any], members: list[dict[str, Any]] | None = None
 ) -> tuple[OAuthIssuer, ...]:
     projects = [{"id": PROJECT, "name": "first", "members": members or []}]
-    path = write_config(
-        folder, "http://127.0.0.1:1", oauth=[copy.deepcopy(issuer) for issuer in issuers], projects=projects
-    )
+    path = write_config(folder, "http://127.0.0.1:1", oauth=list(issuers), projects=projects)
     return load_settings(path).settings.oauth
 
 

@@ -42,7 +42,8 @@ class AccessTokenHeader:
 
 def is_access_token(token: UnverifiedToken) -> bool:
     """Return True if `alg` is one of access tokens: the kind of a token is decided by it alone."""
-    return token.header.get("alg") in KEY_TYPES
+    algorithm = token.header.get("alg")
+    return isinstance(algorithm, str) and algorithm in KEY_TYPES
 
 
 def read_header(token: UnverifiedToken) -> AccessTokenHeader:
