@@ -372,6 +372,55 @@ class TestTokenInspect:
         assert run("token", "inspect", *arguments).exit_code == 2
 
 
+def test_narrowed_token_grants_less_and_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    parent = run("token", "mint", "--key-file", "-", "--identity", "ada", "--expires-in", "1h", stdin=WRITTEN).stdout
+    monkeypatch.setenv("MESHAGENT_TOKEN", parent.strip())
+
+    narrowed = run("token", "narrow", "--model", "openai/gpt-5", "--models", "openai/o*", "--expires-in", "5m")
+    from_input = run("token", "narrow", "--expires-in", "2h", "--token", "-", stdin=parent)
+
+    report = run("token", "inspect", "--key-env", "KEY", narrowed.stdout.strip()).stdout
+    assert "verified:     yes" in report
+    assert "participant:  ada" in report
+    assert "models:       openai/gpt-5, openai/o*" in report
+    claims = [decode_claims(text.strip()) for text in (parent, narrowed.stdout, from_input.stdout)]
+    assert claims[0]["exp"] - 3310 < claims[1]["exp"] < claims[0]["exp"] - 3290
+    # The parent's end limits the lifetime.
+    assert claims[2]["exp"] == claims[0]["exp"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param([], "nothing to narrow; use --model, --expires-in or both", id="no option"),
+        pytest.param(["--model", "gpt-5"], "'gpt-5' matches no model", id="pattern"),
+        pytest.param(["--model", "openai/*", "--token", "sk-mine"], "the credential is not a token", id="provider key"),
+    ],
+)
+def test_token_that_cannot_be_narrowed_is_an_error(run: Run, arguments: list[str], message: str) -> None:
+    expired = jwt.encode({"exp": 1, "grants": []}, SECRET)
+    narrowed = run("token", "narrow", *arguments, MESHAGENT_TOKEN=expired)
+
+    assert narrowed.exit_code in (1, 2)
+    assert message in narrowed.stderr
+    assert narrowed.stdout == ""
+
+
+def test_missing_and_expired_parents_are_errors(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MESHAGENT_TOKEN", raising=False)
+
+    missing = run("token", "narrow", "--model", "openai/*")
+    expired = run("token", "narrow", "--model", "openai/*", "--token", jwt.encode({"exp": 1, "grants": []}, SECRET))
+
+    assert "set MESHAGENT_TOKEN" in missing.stderr
+    assert "token expired at 1970-01-01T00:00:01Z" in expired.stderr
+
+
+def decode_claims(token: str) -> dict[str, Any]:
+    claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
+    return claims
+
+
 @pytest.mark.parametrize("command", [["key", "create"], ["token", "mint"], ["token", "inspect"]])
 def test_help_has_an_example_on_its_own_lines(run: Run, command: list[str]) -> None:
     result = run(*command, "--help")

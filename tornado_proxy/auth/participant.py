@@ -4,6 +4,7 @@ Claims: `name` (the participant), `grants` (list of {name, scope}), `sub` (proje
 in the header), optional `exp`, `nbf` and `version`.  `iat` and all other claims are ignored.  A token grants models if
 its `api` grant has an `llm` section.  Tokens of the public package meshagent-api (`participant_token.py`) have this
 format.
+A narrowed token has one more claim, `parent` (auth/narrowing.py).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 import jwt
 
+from tornado_proxy.auth.narrowing import check_narrowing, derive_key, find_root
 from tornado_proxy.auth.unverified_token import UnverifiedToken, read_unverified
 from tornado_proxy.auth.validity import Validity, read_validity
 from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
@@ -62,8 +64,9 @@ def verify(token: str, keys: Mapping[str, ApiKey], now: datetime) -> VerifiedTok
         NotAllowed: The token is valid but grants no model.
     """
     unverified = read_unverified(token)
-    key = _find_signing_key(unverified, keys)
-    _check_signature(token, key)
+    key = _find_signing_key(find_root(unverified), keys)
+    _check_signature(token, derive_key(unverified, key.secret.reveal().encode()))
+    check_narrowing(unverified)
     claims = unverified.claims
     validity = read_validity(claims)
     validity.check(now)
@@ -146,9 +149,9 @@ def _find_signing_key(token: UnverifiedToken, keys: Mapping[str, ApiKey]) -> Api
     return key
 
 
-def _check_signature(token: str, key: ApiKey) -> None:
+def _check_signature(token: str, key: bytes) -> None:
     try:
-        jwt.decode(token, key.secret.reveal(), algorithms=[ALGORITHM], options=_SIGNATURE_ONLY)
+        jwt.decode(token, key, algorithms=[ALGORITHM], options=_SIGNATURE_ONLY)
     except (jwt.InvalidTokenError, jwt.InvalidKeyError):
         raise NotAuthenticated(f"invalid token signature; {_REQUEST_NEW}") from None
 

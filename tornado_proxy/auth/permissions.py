@@ -18,6 +18,14 @@ def allows(patterns: ModelPatterns, provider: str, model: str) -> bool:
     return any(_matches(pattern, name) for pattern in patterns.patterns)
 
 
+def covers(patterns: ModelPatterns, pattern: str) -> bool:
+    """Return True if `patterns` allow every model that `pattern` allows, by one of them alone."""
+    if patterns.patterns is None:
+        return True
+    # A pattern is matched as if it were a name: only a `*` can match its `*`, whatever replaces it.
+    return any(_matches(covering, pattern) for covering in patterns.patterns)
+
+
 def require_model(caller: Caller, project: Project, provider: str, model: str) -> None:
     """Raise NotAllowed unless both the caller's token and its project allow the model."""
     if not allows(caller.granted, provider, model):

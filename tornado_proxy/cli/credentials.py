@@ -14,9 +14,11 @@ from pathlib import Path
 
 import click
 
-from tornado_proxy.auth import api_key, participant
+from tornado_proxy.auth import api_key, narrowing, participant
 from tornado_proxy.auth.token_report import Verification, describe_token
 from tornado_proxy.auth.token_spec import ROLES, TokenSpec, find_pattern_fault, read_spec
+from tornado_proxy.auth.unverified_token import read_unverified
+from tornado_proxy.auth.validity import read_validity
 from tornado_proxy.cli.duration_param import parse_duration
 from tornado_proxy.cli.secret_files import write_secret
 from tornado_proxy.config.files import read_document
@@ -143,6 +145,55 @@ def mint(
     click.echo(minted)
 
 
+@token.command(
+    "narrow",
+    epilog=_example(
+        "tornado-proxy token narrow --model openai/gpt-5-mini --expires-in 15m",
+        "tornado-proxy token narrow --model 'anthropic/*' --token - < token.txt",
+    ),
+)
+@click.option(
+    "--model",
+    "--models",
+    "models",
+    multiple=True,
+    metavar="PATTERN",
+    help="A model that the new token grants; default: those of the parent.",
+)
+@click.option(
+    "--expires-in",
+    metavar="DURATION",
+    callback=parse_duration,
+    help="The lifetime of the new token: 90s, 15m, 1h or 30d; never, and the default, is the end of the parent.",
+)
+@click.option(
+    "--token",
+    "text",
+    metavar="TOKEN",
+    envvar="MESHAGENT_TOKEN",
+    help="The parent, a participant token; - reads standard input; default: the environment variable MESHAGENT_TOKEN.",
+)
+def narrow(*, models: tuple[str, ...], expires_in: timedelta | None, text: str | None) -> None:
+    """Make a token that grants less than the token that you have, and print it.
+
+    It needs no API key and no server.  It ends when its parent ends.
+    """
+    if text is None:
+        raise click.UsageError("the parent is missing; set MESHAGENT_TOKEN, or use --token - for standard input")
+    if not models and expires_in is None:
+        raise click.UsageError("nothing to narrow; use --model, --expires-in or both")
+    for pattern in models:
+        if (fault := find_pattern_fault(pattern)) is not None:
+            raise click.BadParameter(fault, param_hint="--model")
+    parent = (sys.stdin.read() if text == "-" else text).strip()
+    try:
+        narrowed = narrowing.narrow(parent, models or None, _find_expiry(parent, expires_in, datetime.now(UTC)))
+        read_unverified(narrowed)  # a server rejects one that is too long
+    except CallerError as error:
+        raise click.ClickException(error.message) from None
+    click.echo(narrowed)
+
+
 @token.command("inspect", epilog=_example("tornado-proxy token inspect --config conf/proxy.yaml < token.txt"))
 @click.argument("text", metavar="[TOKEN]", default="-")
 @click.option("--config", type=click.Path(path_type=Path), help="Verify against the projects of this configuration.")
@@ -172,6 +223,20 @@ def inspect(*, text: str, config: Path | None, key_env: str | None, key_file: st
         click.echo(f"warning: {warning}", err=True)
     if report.verification is Verification.FAILED:
         sys.exit(1)
+
+
+def _find_expiry(parent: str, expires_in: timedelta | None, now: datetime) -> datetime | None:
+    """Return the end of a token with this lifetime, at the latest that of its parent; None for that of the parent.
+
+    Raises:
+        NotAuthenticated: the parent is malformed, or not valid now.
+    """
+    validity = read_validity(read_unverified(parent).claims)
+    validity.check(now)
+    if expires_in is None:
+        return None
+    expires_at = now + expires_in
+    return expires_at if validity.expires_at is None else min(expires_at, validity.expires_at)
 
 
 def _read_key(key_env: str | None, key_file: str | None) -> ApiKey | None:
