@@ -262,6 +262,21 @@ def test_reference_to_a_foreign_object_in_a_body_is_not_found(
     assert not any(FOREIGN in str(request.body) for request in simulator.requests)
 
 
+@pytest.mark.parametrize("content_type", ["application/sdp", "multipart/form-data; boundary=x", "text/plain", ""])
+def test_reference_is_found_whatever_the_content_type_says(
+    proxy: ProxyProcess, simulator: Simulator, content_type: str
+) -> None:
+    headers = {"Authorization": f"Bearer {mint()}", "Content-Type": content_type}
+    body = b'{"model":"gpt-4o-mini","input":"hi","tools":[{"type":"file_search","vector_store_ids":["%b"]}]}'
+
+    response = httpx.post(
+        f"{proxy.base_url}/v1/responses", headers=headers, content=body % FOREIGN.encode(), timeout=TIMEOUT_S
+    )
+
+    assert response.status_code == 404
+    assert not any(FOREIGN in str(request.body) for request in simulator.requests)
+
+
 @pytest.mark.parametrize(
     ("query", "body"),
     [

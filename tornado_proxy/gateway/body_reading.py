@@ -5,10 +5,15 @@ Pure, so that it can run in another process: gateway/body_worker.py.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, Provider, RequestView
 from tornado_proxy.providers.shared.body_walk import add_findings, may_need_walk, walk_body
+
+#: The start of a JSON object.  Forms and SDP offers begin otherwise, and a provider may read JSON whatever its
+#: Content-Type says.
+_JSON_OBJECT = re.compile(rb"[ \t\r\n]*\{")
 
 
 def read_body(provider: Provider, endpoint: HttpEndpoint, view: RequestView) -> ParsedRequest:
@@ -22,11 +27,6 @@ def read_body(provider: Provider, endpoint: HttpEndpoint, view: RequestView) -> 
     if endpoint.measure is not None:
         parsed = endpoint.measure(parsed, view)
     rules = provider.member_rules
-    if rules is None or not _is_json(view) or not may_need_walk(view.body, rules):
+    if rules is None or _JSON_OBJECT.match(view.body) is None or not may_need_walk(view.body, rules):
         return parsed
     return replace(parsed, facts=add_findings(parsed.facts, walk_body(view.body, rules)))
-
-
-def _is_json(view: RequestView) -> bool:
-    """Return False for a form or an SDP offer; a missing or wrong Content-Type hides no JSON."""
-    return not view.content_type.lower().lstrip().startswith(("multipart/", "application/sdp"))

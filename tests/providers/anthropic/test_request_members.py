@@ -11,9 +11,10 @@ from anthropic.types.message_create_params import MessageCreateParamsNonStreamin
 from anthropic.types.messages.batch_create_params import BatchCreateParams
 
 from tests.providers.request_types import member_names, undecided_members
+from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.providers.anthropic import request_members
 from tornado_proxy.providers.anthropic.request_members import RULES
-from tornado_proxy.providers.shared.body_walk import walk_content
+from tornado_proxy.providers.shared.body_walk import may_need_walk, walk_body, walk_content
 
 REQUESTS = (MessageCreateParamsNonStreaming, BetaMessageCreateParams, BatchCreateParams, MessageCountTokensParams)
 
@@ -65,3 +66,22 @@ def test_every_member_of_the_sdk_types_is_decided_on() -> None:
 )
 def test_members_that_refer_to_objects_are_found(content: Any, references: list[str]) -> None:
     assert set(walk_content(content, RULES).references) == set(references)
+
+
+def test_skill_outside_a_container_is_found() -> None:
+    body = b'{"model":"m","skills":[{"type":"custom","skill_id":"skill_1"}]}'
+
+    assert may_need_walk(body, RULES)
+    assert walk_body(body, RULES).references == ["skill_1"]
+
+
+def test_skill_id_of_another_type_is_rejected() -> None:
+    with pytest.raises(InvalidBody, match='"skill_id" must be an id'):
+        walk_content({"skills": [{"type": "custom", "skill_id": ["skill_1"]}]}, RULES)
+
+
+@pytest.mark.parametrize("kind", [[], {}, 1, None])
+def test_type_that_is_no_text_names_no_output(kind: Any) -> None:
+    content = {"thinking": {"type": kind}, "thread": {"previous_message_id": "msg_1"}}
+
+    assert walk_content(content, RULES).references == ["msg_1"]

@@ -73,6 +73,11 @@ def test_no_member_is_listed_twice() -> None:
         pytest.param({"input": [{"id": "msg_1", "role": "assistant", "content": "hi"}]}, [], id="message with content"),
         pytest.param({"input": [{"type": "function_call", "id": "fc_1", "name": "f", "call_id": "c"}]}, [], id="call"),
         pytest.param({"prompt": {"id": "pmpt_1"}}, ["pmpt_1"], id="stored prompt"),
+        pytest.param({"container": "cntr_1"}, ["cntr_1"], id="container beside the tools"),
+        pytest.param(
+            {"tools": [{"type": "new", "container": {"id": "cntr_1"}}]}, ["cntr_1"], id="container of a new tool"
+        ),
+        pytest.param({"voice": [{"id": "voice_1", "n": 1}]}, ["voice_1"], id="object in a list"),
         pytest.param({"prompt": "a cat"}, [], id="prompt of an image"),
         pytest.param(
             {"prompt": {"id": "p", "variables": {"f": {"file_id": "file_1"}}}}, ["p", "file_1"], id="variable"

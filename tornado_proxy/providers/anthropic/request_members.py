@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.providers.shared.body_walk import MemberRules, split_names
 
 #: Members whose value is an id of an object, a list of ids, or an object with an `id`.
@@ -69,18 +70,26 @@ _OUTPUT_TYPES = frozenset({"bash_code_execution_output", "code_execution_output"
 
 
 def find_item_reference(item: Mapping[str, object]) -> str | None:
-    """Return the id of a custom skill; skills of Anthropic itself, such as "xlsx", belong to every account."""
+    """Return the id of a custom skill; skills of Anthropic itself, such as "xlsx", belong to every account.
+
+    Raises:
+        InvalidBody: the id is no text.
+    """
     skill_id = item.get("skill_id")
-    return skill_id if isinstance(skill_id, str) and item.get("type") != "anthropic" else None
+    if skill_id is not None and not isinstance(skill_id, str):
+        raise InvalidBody('"skill_id" must be an id', param="skill_id")
+    return None if item.get("type") == "anthropic" else skill_id
 
 
 def repeats_output(item: Mapping[str, object]) -> bool:
     """Return True for output of code execution that a client sends back."""
-    return item.get("type") in _OUTPUT_TYPES
+    kind = item.get("type")
+    return isinstance(kind, str) and kind in _OUTPUT_TYPES
 
 
 RULES = MemberRules(
     references=REFERENCES,
+    item_members=frozenset({"skill_id"}),
     reference_objects=REFERENCE_OBJECTS,
     opaque=OPAQUE,
     item_reference=find_item_reference,

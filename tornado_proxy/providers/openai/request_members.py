@@ -14,10 +14,12 @@ from dataclasses import replace
 
 from tornado_proxy.providers.shared.body_walk import MemberRules, split_names
 
-#: Members whose value is an id of an object, a list of ids, or an object with an `id`.
+#: Members whose value is an id of an object, a list of ids, or an object with an `id`.  An object without an `id`
+#: describes a new one, as in `container`.
 REFERENCES = frozenset(
     {
         "comparison_response_id",
+        "container",
         "container_id",
         "conversation",
         "file_id",
@@ -58,7 +60,7 @@ MODELS = frozenset({"model"})
 #: Members that declare or select tools; hosted tools have spends of their own.
 TOOLS = split_names(
     """
-    allowed_tools container environment function function_call functions skills tool_choice tool_names tools
+    allowed_tools environment function function_call functions skills tool_choice tool_names tools
     """
 )
 
@@ -101,9 +103,6 @@ NEUTRAL = split_names(
     """
 )
 
-#: A tool's container as text is the id of an existing one; as an object it describes a new one.
-_CONTAINER_TOOLS = {"code_interpreter": "container"}
-
 #: Items that the provider looks up by their id.  An item may omit `type`; it is then a message or a reference.
 _ITEM_REFERENCE = "item_reference"
 #: Members with the content of an item: one of them makes it an item of its own, whatever its id is.
@@ -112,12 +111,8 @@ _LOOKED_UP_WITHOUT_CONTENT = (None, "message", "reasoning", "compaction")
 
 
 def find_item_reference(item: Mapping[str, object]) -> str | None:
-    """Return the id of the stored item or container that an item refers to, None if it has content of its own."""
+    """Return the id of the stored item that an item refers to, None if it has content of its own."""
     kind, item_id = item.get("type"), item.get("id")
-    member = _CONTAINER_TOOLS.get(kind) if isinstance(kind, str) else None
-    container = item.get(member) if member is not None else None
-    if isinstance(container, str):
-        return container
     if not isinstance(item_id, str):
         return None
     if kind == _ITEM_REFERENCE:
@@ -134,6 +129,7 @@ def repeats_output(item: Mapping[str, object]) -> bool:
 
 RULES = MemberRules(
     references=REFERENCES,
+    item_members=frozenset({"id"}),
     reference_objects=REFERENCE_OBJECTS,
     opaque=OPAQUE,
     item_reference=find_item_reference,

@@ -43,14 +43,16 @@ class MemberRules:
 
     Attributes:
         references: Members whose value is an id, a list of ids, or an object with an `id`.
+        item_members: Members that `item_reference` reads an id from.
         reference_objects: Members that refer to an object only if their value is an object with an `id`.
         opaque: Members that hold JSON of the caller's own.
         item_reference: Returns the id of the object that an item refers to, None if the item has content of its own.
         skip: Returns True for an object that repeats output of the provider, whose ids are no references.
-        names: Finds `"id"` and the names of `references` and `reference_objects`.
+        names: Finds the names of `references`, `item_members` and `reference_objects`.
     """
 
     references: frozenset[str]
+    item_members: frozenset[str]
     reference_objects: frozenset[str]
     opaque: frozenset[str]
     item_reference: Callable[[Mapping[str, object]], str | None]
@@ -58,7 +60,7 @@ class MemberRules:
     names: re.Pattern[bytes] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        names = sorted({"id", *self.references, *self.reference_objects})
+        names = sorted({*self.references, *self.item_members, *self.reference_objects})
         pattern = b'"(?:%s)"' % b"|".join(re.escape(name.encode()) for name in names)
         object.__setattr__(self, "names", re.compile(pattern))
 
@@ -198,10 +200,10 @@ def _visit(value: Mapping[str, object], rules: MemberRules, findings: Findings) 
             continue
         if name == "model":
             findings.models.extend(_read_models(child))
-        elif name in rules.references or (
-            name in rules.reference_objects and isinstance(child, dict) and child.get("id") is not None
-        ):
+        elif name in rules.references:
             findings.references.extend(_read_ids(name, child))
+        elif name in rules.reference_objects:
+            findings.references.extend(_read_object_ids(name, child))
         if isinstance(child, dict | list):
             yield child
 
@@ -212,6 +214,13 @@ def _read_models(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         return (value,)
     raise InvalidBody('"model" must be text', param="model")
+
+
+def _read_object_ids(name: str, value: object) -> Iterator[str]:
+    """Yield the ids of the objects in `value`, which may be text, an object or a list."""
+    for entry in value if isinstance(value, list) else (value,):
+        if isinstance(entry, dict):
+            yield from _read_ids(name, entry)
 
 
 def _read_ids(name: str, value: object) -> Iterator[str]:
