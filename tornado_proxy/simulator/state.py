@@ -44,6 +44,7 @@ class SimulatorState:
 
     Attributes:
         requests: the last requests.
+        messages: the last messages of WebSocket clients, each as a request with the method MESSAGE.
         streams: the number of open event streams and WebSockets.
         disconnects: the number of clients that disconnected before their response was complete.
     """
@@ -61,6 +62,7 @@ class SimulatorState:
         self.settle_s = settle_s
         self.answer_call = answer_call
         self.requests = RequestLog()
+        self.messages = RequestLog()
         self.streams = 0
         self.disconnects = 0
         self.prompt_cache = PromptCache()

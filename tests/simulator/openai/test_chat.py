@@ -1,6 +1,7 @@
 import asyncio
 import json
 import urllib.request
+from typing import Any
 
 import openai
 import pytest
@@ -163,6 +164,20 @@ def test_embeddings_have_both_encodings(base_url: str, openai_client: openai.Ope
     assert [len(item.embedding) for item in embeddings.data] == [1536, 1536]
     assert (embeddings.usage.prompt_tokens, embeddings.usage.total_tokens) == (3, 3)
     assert plain["data"][0]["embedding"] == [1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        pytest.param({"input": []}, id="no input"),
+        pytest.param({"input": [[]]}, id="no tokens"),
+        pytest.param({"input": None}, id="null"),
+        pytest.param({"input": "x", "dimensions": 10**9}, id="too many dimensions"),
+    ],
+)
+def test_embedding_of_nothing_is_rejected(openai_client: openai.OpenAI, members: Any) -> None:
+    with pytest.raises(openai.BadRequestError):
+        openai_client.post("/embeddings", cast_to=object, body={"model": "text-embedding-3-small", **members})
 
 
 def join_text(chunks: list[ChatCompletionChunk]) -> str:

@@ -1,5 +1,6 @@
 import asyncio
 from base64 import b64decode
+from typing import Any
 
 import openai
 import pytest
@@ -31,6 +32,14 @@ def test_provider_chooses_omitted_settings(openai_client: openai.OpenAI) -> None
 
     assert (len(response.data), response.size, response.quality) == (2, "1024x1024", "high")
     assert response.usage.output_tokens == 2 * 4160
+
+
+@pytest.mark.parametrize("members", [{"n": 11}, {"n": 10**400}, {"model": "dall-e-3", "stream": True}])
+def test_images_that_the_provider_does_not_make_are_rejected(openai_client: openai.OpenAI, members: Any) -> None:
+    with pytest.raises(openai.BadRequestError):
+        openai_client.post(
+            "/images/generations", cast_to=object, body={"model": "gpt-image-2", "prompt": "cat", **members}
+        )
 
 
 def test_old_models_state_no_usage(openai_client: openai.OpenAI) -> None:

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import time
+from typing import Any
 
 import openai
 import pytest
@@ -16,6 +17,12 @@ def test_response_usage_can_be_counted_by_hand(openai_client: openai.OpenAI) -> 
     assert response.service_tier == "default"
     assert response.usage is not None
     assert (response.usage.input_tokens, response.usage.output_tokens, response.usage.total_tokens) == (10, 5, 15)
+
+
+def test_types_that_are_no_text_are_tolerated(openai_client: openai.OpenAI) -> None:
+    items: Any = [{"type": []}, {"role": "user", "content": [{"type": {}, "text": "hi"}]}]
+
+    assert openai_client.responses.create(model="gpt-4o-mini", input=items).status == "completed"
 
 
 def test_response_events_are_in_order(openai_client: openai.OpenAI) -> None:

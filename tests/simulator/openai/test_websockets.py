@@ -55,6 +55,22 @@ async def test_responses_over_a_websocket_continue_from_each_other() -> None:
     assert error["error"]["code"] == "previous_response_not_found"
 
 
+async def test_events_repeat_the_lane_and_messages_are_recorded() -> None:
+    simulator = Simulator()
+    websocket = await connect(simulator, "/v1/responses")
+
+    await send(websocket, "response.create", model="gpt-4o-mini", input="one", stream_id="left")
+    events = await read_until(websocket, "response.completed")
+    await send(websocket, "response.create", stream_id="right")
+    events += await read_until(websocket, "error")
+    websocket.close()
+    await simulator.stop()
+
+    assert {event["stream_id"] for event in events[:-1]} == {"left"}
+    assert events[-1]["stream_id"] == "right"
+    assert [json.loads(message.body)["stream_id"] for message in simulator.messages] == ["left", "right"]
+
+
 async def test_response_without_generate_has_no_output() -> None:
     simulator = Simulator()
     websocket = await connect(simulator, "/v1/responses")

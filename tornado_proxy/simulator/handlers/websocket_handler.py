@@ -14,6 +14,7 @@ from tornado_proxy.simulator.handlers.provider_errors import ConnectionClosed, P
 from tornado_proxy.simulator.handlers.provider_handler import ProviderHandler
 from tornado_proxy.simulator.handlers.sse_event import Event
 from tornado_proxy.simulator.json_values import Json, as_object, decode, encode
+from tornado_proxy.simulator.request_log import RecordedRequest
 
 #: Bytes of the largest message from a client: OpenAI accepts 15 MiB of audio, which is 20 MiB in base64.
 _MAX_MESSAGE_BYTES = 32 * 1024 * 1024
@@ -46,7 +47,9 @@ class ProviderWebSocketHandler(ProviderHandler, WebSocketHandler):
         self.simulator.streams -= 1
 
     async def on_message(self, message: str | bytes) -> None:
-        """Called with each message: handle its event, or send an `error` event if that fails."""
+        """Called with each message: record it and handle its event, or send an `error` event if that fails."""
+        body = message.encode() if isinstance(message, str) else message
+        self.simulator.messages.add(RecordedRequest("MESSAGE", self.request.uri or "", (), body))
         try:
             event = as_object(decode(message))
         except ValueError:

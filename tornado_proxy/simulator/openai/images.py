@@ -81,6 +81,10 @@ class ImagePlan:
         }
 
 
+#: The highest `n` and `partial_images` (OpenAI API reference, "Create image").
+_MAX_IMAGES, _MAX_PARTIALS = 10, 3
+
+
 class Images(ProviderHandler):
     """POST /v1/images/generations."""
 
@@ -93,6 +97,11 @@ class Images(ProviderHandler):
         text = as_text(fields.get("prompt"))
         if not text:
             raise ProviderError(400, "prompt is required", param="prompt")
+        count = max(1, _read_number(fields.get("n"), 1))
+        if count > _MAX_IMAGES:
+            raise ProviderError(400, f"n must be at most {_MAX_IMAGES}", param="n")
+        if fields.get("stream") in (True, "true") and model.startswith("dall-e"):
+            raise ProviderError(400, "stream is supported for GPT image models only", param="stream")
         directives = await self.apply_directives(text)
         streamed = fields.get("stream") in (True, "true")
         plan = ImagePlan(
@@ -101,9 +110,8 @@ class Images(ProviderHandler):
             fields=fields,
             prompt_tokens=make_text_prompt(text).tokens,
             input_images=images,
-            # A form has text where JSON has numbers; _read_number accepts both.
-            count=max(1, _read_number(fields.get("n"), 1)),
-            partials=_read_number(fields.get("partial_images"), 0) if streamed else 0,
+            count=count,
+            partials=min(_MAX_PARTIALS, _read_number(fields.get("partial_images"), 0)) if streamed else 0,
             padding=directives.size,
             usage=not directives.no_usage,
         )

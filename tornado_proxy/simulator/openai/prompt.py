@@ -52,7 +52,7 @@ def read_responses_prompt(body: Mapping[str, object], history: tuple[Segment, ..
         segments += parts
         if item.get("role") == "user":
             user_text, tools_answered = _join_texts(parts), False
-        elif item.get("type") in _TOOL_RESULTS:
+        elif as_text(item.get("type")) in _TOOL_RESULTS:
             tools_answered = True
     return make_prompt(segments, user_text, tools_answered=tools_answered, preamble=preamble)
 
@@ -84,7 +84,7 @@ def _read_content(content: object) -> list[Segment]:
             segments.append(Segment(part))
             continue
         members = as_object(part)
-        if members.get("type") in _IMAGE_TYPES:
+        if as_text(members.get("type")) in _IMAGE_TYPES:
             segments.append(Segment(encode_text(part), image=True))
         elif text := as_text(members.get("text")) or as_text(members.get("refusal")):
             segments.append(Segment(text))

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from tornado_proxy.simulator.handlers.provider_errors import ProviderError
 from tornado_proxy.simulator.handlers.websocket_handler import ProviderWebSocketHandler
-from tornado_proxy.simulator.json_values import as_object
+from tornado_proxy.simulator.json_values import as_object, as_text, encode
 from tornado_proxy.simulator.model.output import ModelOutput
 from tornado_proxy.simulator.object_stores import StoredResponse
 from tornado_proxy.simulator.openai.responses.events import make_failure_events, make_response_events
@@ -22,9 +22,12 @@ class ResponsesWebSocket(ResponsesHandler, ProviderWebSocketHandler):
     """
 
     _last: StoredResponse | None = None
+    #: The `stream_id` of the frame that is handled; its events repeat it.
+    _lane: str = ""
 
     async def handle_event(self, event: Mapping[str, object]) -> None:
         """Handle a `response.create`; with `generate: false` the response reads the prompt and has no output."""
+        self._lane = as_text(event.get("stream_id"))
         if event.get("type") != "response.create":
             raise ProviderError(400, f"Unknown event type {event.get('type')!r}.", code="invalid_event", param="type")
         # The members of a request may be inside `response` or beside `type`; both forms are in use.
@@ -37,6 +40,10 @@ class ResponsesWebSocket(ResponsesHandler, ProviderWebSocketHandler):
         self._last = StoredResponse(plan, [], prompt.conversation, time.monotonic())
         failing = make_failure_events(plan, self.directives.error_after or 0)
         await self.send_paced_events(make_response_events(plan), failing)
+
+    async def send_text(self, data: bytes) -> None:
+        """Send an event; it repeats the lane of the frame that it follows from."""
+        await super().send_text(b'{"stream_id":%b,%b' % (encode(self._lane), data[1:]) if self._lane else data)
 
     def find_previous(self, response_id: str) -> StoredResponse | None:
         """Return the connection's last response, a stored one, or None."""
