@@ -260,11 +260,12 @@ def running_proxy(
         folder: The folder of its configuration and its ledger.
         upstream: The base URL of its providers.
         program: The module to run.
-        constants: Other values of module constants, by their full names (tests/server/with_constants.py).
+        constants: Other values of module constants, by their full names (tests/server/with_constants.py); another
+            program reads them itself.
         changes: Top-level members of the configuration, for write_config().
     """
     config = write_config(folder, upstream, **changes)
-    if constants is not None:
+    if constants is not None and program == "tornado_proxy":
         program = "tests.server.with_constants"
     process = subprocess.Popen(
         [sys.executable, "-m", program, "serve", "--config", str(config)],
