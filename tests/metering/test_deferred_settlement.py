@@ -604,6 +604,24 @@ def test_finished_response_is_settled_before_it_is_deleted(gateway: Gateway) -> 
     assert (settlement.basis, settlement.cost.subtotal) == (Basis.REPORTED, Decimal("0.00021"))
 
 
+def test_container_of_a_background_response_is_charged_with_its_settlement(gateway: Gateway) -> None:
+    run = {"type": "code_interpreter_call", "id": "ci_1", "container_id": "cntr_1"}
+    tools = [{"type": "code_interpreter", "container": {"type": "auto"}}]
+    state = {**RESPONSE, "status": "completed", "tools": tools, "output": [run]}
+    provider = FakeProvider({STATE: [(200, json.dumps(state).encode())]})
+
+    (settlement,) = delete(gateway, provider)
+
+    time = settlement.container_time
+    assert time is not None
+    # 0.00021 for its tokens, and five minutes at 0.0015.
+    assert (settlement.basis, settlement.cost.subtotal) == (Basis.ESTIMATED, Decimal("0.00771"))
+    assert (time.provider, time.ended_at) == ("openai", settlement.settled_at)
+    (use,) = time.uses
+    assert use.price is not None
+    assert (use.container_id, use.price.unit_price, use.price.minimum_s) == ("cntr_1", Decimal("0.0015"), 300)
+
+
 @pytest.mark.parametrize(
     ("cancelled", "basis", "cost"),
     [

@@ -369,3 +369,40 @@ def test_failure_of_a_reader_of_passing_usage_does_not_touch_the_request(
     assert (record.basis, reports) == (Basis.REPORTED, [])
     (line,) = caplog.records
     assert (line.getMessage(), vars(line)["request_id"]) == ("usage reader failed", "req_before")
+
+
+def test_response_object_that_failed_is_an_error_of_the_provider(tariff: Tariff) -> None:
+    meter = RequestMeter(INTENT, find_endpoint("/v1/responses"), FACTS, tariff)
+    failed = {
+        "id": "resp_1",
+        "model": "gpt-4o-mini",
+        "status": "failed",
+        "usage": None,
+        "output": [{"type": "message"}],
+    }
+
+    meter.response_started(JSON)
+    meter.feed(json.dumps(failed).encode())
+    meter.body_complete()
+    record = meter.close(DONE)
+
+    assert (record.outcome, record.basis, record.object_id) == (Outcome.UPSTREAM_ERROR, Basis.ESTIMATED, "resp_1")
+    assert record.faults[0] == "the response ended with a provider error"
+
+
+def test_record_has_the_containers_of_its_response_with_times_prices_and_account(tariff: Tariff) -> None:
+    intent = replace(INTENT, endpoint="/v1/responses", key=KeyId("main", "0123456789ab"))
+    meter = RequestMeter(intent, find_endpoint("/v1/responses"), FACTS, tariff)
+    run = {"type": "code_interpreter_call", "id": "ci_1", "container_id": "cntr_1"}
+    usage = {"input_tokens": 1000, "output_tokens": 100, "total_tokens": 1100}
+    response = {"id": "resp_1", "model": "gpt-4o-mini", "status": "completed", "usage": usage, "output": [run]}
+
+    meter.response_started(JSON)
+    meter.feed(json.dumps(response).encode())
+    meter.body_complete()
+    time = meter.close(DONE).container_time
+
+    assert time is not None
+    assert (time.began_at, time.ended_at, time.account) == (START, DONE.at, "0123456789ab")
+    assert (time.project_id, time.surcharge_rate) == ("project", Decimal("0.05"))
+    assert [(use.container_id, use.price is not None) for use in time.uses] == [("cntr_1", True)]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
+from tornado_proxy.domain.container import ContainerTime
 from tornado_proxy.domain.cost import bill
 from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
 from tornado_proxy.domain.request import DeferredRatingFacts, RequestFacts
@@ -188,8 +189,6 @@ def rated_record(
     """Return the record of a request with the usage in `report`.  Never raises: usage without a price is kept."""
     charge = _charge(intent, report, facts, tariff)
     report, cost = charge.report, charge.cost
-    account = "" if intent.key is None else intent.key.fingerprint
-    span = RequestSpan(intent.provider, intent.caller.project_id, intent.started_at, end.at, account)
     basis = Basis.UNSETTLED if cost.faults else report.basis
     if basis is Basis.UNSETTLED:
         metrics.UNPRICED.labels(intent.provider).inc()
@@ -210,8 +209,14 @@ def rated_record(
         upstream_request_id=end.upstream_request_id,
         faults=(*([end.broken_by] if end.broken_by else ()), *report.faults, *cost.faults, *cost.notes),
         deferred_facts=DeferredRatingFacts.of(facts, report.output_bytes) if basis is Basis.PENDING else None,
-        container_time=make_container_time(charge.containers, tariff, span) if charge.containers else None,
+        container_time=_time_containers(charge, tariff, intent, end) if charge.containers else None,
     )
+
+
+def _time_containers(charge: Charge, tariff: Tariff, intent: RequestIntent, end: RequestEnd) -> ContainerTime | None:
+    account = "" if intent.key is None else intent.key.fingerprint
+    span = RequestSpan(intent.provider, intent.caller.project_id, intent.started_at, end.at, account)
+    return make_container_time(charge.containers, tariff, span)
 
 
 def _with_end(record: RequestRecord, end: RequestEnd) -> RequestRecord:
