@@ -42,6 +42,9 @@ class Dialect:
     table_end, keyed_table_end: the end of CREATE TABLE, without and with a primary key of text.
     guards: triggers that keep tables append-only.
     row_lock: the end of a SELECT whose rows no other transaction may change before this one has ended.
+    announce_writer: the statement with which a transaction that writes records begins, "" if none is needed.
+    wait_for_writers: the statement that waits for all such transactions; the seq of a later record is higher than that
+        of any record then visible.
     """
 
     text: str
@@ -51,12 +54,17 @@ class Dialect:
     keyed_table_end: str
     guards: str
     row_lock: str
+    announce_writer: str = ""
+    wait_for_writers: str = ""
 
 
 def quote_names(names: Iterable[str]) -> str:
     """Return column names as SQL."""
     return ", ".join(f'"{name}"' for name in names)
 
+
+#: The key of the advisory lock of the transactions that write records: "records" in ASCII.
+_WRITERS_KEY = 0x7265_636F_7264_7300
 
 SQLITE = Dialect(
     text="TEXT",
@@ -104,4 +112,8 @@ CREATE OR REPLACE TRIGGER given_up_keep BEFORE UPDATE OR DELETE OR TRUNCATE ON g
     FOR EACH STATEMENT EXECUTE FUNCTION append_only();
 """,
     row_lock="FOR UPDATE",
+    # PostgreSQL draws the numbers of records before it commits them.  Whoever waits for the shared locks of the writers
+    # sees every record with a lower number than the next one.
+    announce_writer=f"SELECT pg_advisory_xact_lock_shared({_WRITERS_KEY})",
+    wait_for_writers=f"SELECT pg_advisory_xact_lock({_WRITERS_KEY})",
 )

@@ -93,6 +93,9 @@ READER_FAILURES = Counter("llm_proxy_reader_failures_total", "Usage readers that
 TASK_FAILURES = Counter("llm_proxy_task_failures_total", "Background tasks that failed", ["task"])
 LEDGER_HEALTHY = Gauge("llm_proxy_ledger_healthy", "1 if the ledger can be written, 0 while new requests get 503")
 LEDGER_PENDING = Gauge("llm_proxy_ledger_pending", "Ledger writes that wait for a commit")
+BUDGET_DIFFERENCE = Gauge(
+    "llm_proxy_budget_difference_usd", "USD by which budget counters differed from the ledger when last compared"
+)
 CONFIG_GENERATION = Gauge("llm_proxy_config_generation", "Generation of the active configuration")
 STATE_GENERATION = Gauge("llm_proxy_state_generation", "Number of the last change of the state that is in effect here")
 STATE_READ_FAILURES = Counter("llm_proxy_state_read_failures_total", "Polls that could not read the state")

@@ -163,6 +163,8 @@ class Store:
         db, dialect = self._open_db, self._backend.dialect
         closed = [row["request_id"] for row in batch.records] + batch.withdrawn
         with db.transaction():
+            if dialect.announce_writer:
+                db.run(dialect.announce_writer)
             records = charge_containers(db, dialect, batch.records, "records")
             final = [row for row in batch.settlements if row["final"]]
             settlements = charge_containers(db, dialect, final, "settlements")

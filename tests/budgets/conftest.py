@@ -1,0 +1,140 @@
+"""Budgets of a real ledger on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ledger.sample_records import make_intent, make_record
+from tests.postgres_server import PostgresServer
+from tornado_proxy.budgets.backends import open_store
+from tornado_proxy.budgets.store import BudgetStore
+from tornado_proxy.domain.budget import Budget, BudgetRefusal, CounterKind, Period, Reservation, Scope, Spender
+from tornado_proxy.domain.cost import Cost
+from tornado_proxy.domain.identity import Caller
+from tornado_proxy.domain.ledger_address import LedgerAddress, PostgresAddress
+from tornado_proxy.domain.record import RequestIntent, RequestRecord, Settlement
+from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.backends import make_ledger
+
+NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
+CALLER = Caller("project-a", participant="ada", credential_id="key-1")
+MONTH = CounterKind(Scope.PROJECT, Period.MONTH)
+
+
+def cost(total: str, subtotal: str | None = None) -> Cost:
+    """Return a cost of these USD."""
+    return Cost((), Decimal(subtotal or total), Decimal(0), Decimal(total))
+
+
+def intent(request_id: str, caller: Caller = CALLER, at: datetime = NOW) -> RequestIntent:
+    """Return the intent of a request of `caller`."""
+    return make_intent(request_id, caller=caller, started_at=at)
+
+
+def record(request_id: str, total: str, caller: Caller = CALLER, **members: Any) -> RequestRecord:
+    """Return the record of a request that cost `total` USD."""
+    at = members.pop("at", NOW)
+    return replace(make_record(intent(request_id, caller, at), cost=cost(total)), **members)
+
+
+def settlement(request_id: str, total: str, **members: Any) -> Settlement:
+    """Return the settlement of a request at `total` USD."""
+    return Settlement(request_id, None, **{"basis": Basis.REPORTED, "cost": cost(total), "settled_at": NOW, **members})
+
+
+@dataclass
+class BudgetsUnderTest:
+    """The budgets of a ledger, as one process or several open them."""
+
+    address: LedgerAddress
+    opened: list[BudgetStore] = field(default_factory=list)
+
+    @property
+    def store(self) -> BudgetStore:
+        """The budgets of the first process."""
+        return self.opened[0]
+
+    def open(self, writer: str = "other", *, hold: bool = True) -> BudgetStore:
+        """Open the same budgets, as another process does."""
+        self.opened.append(open_store(self.address, writer, hold=hold))
+        return self.opened[-1]
+
+    def write(self, *entries: RequestRecord | Settlement | RequestIntent) -> None:
+        """Write records and settlements to the ledger; an intent alone is left by a process that died."""
+
+        async def run() -> None:
+            ledger = make_ledger(self.address)
+            await ledger.open()
+            for entry in entries:
+                if isinstance(entry, Settlement):
+                    await ledger.settle(entry)
+                elif isinstance(entry, RequestRecord):
+                    await ledger.begin(entry.intent)
+                    await ledger.finish(entry)
+            await ledger.close()
+
+        asyncio.run(run())
+
+    def reserve(
+        self,
+        request_id: str,
+        bound: str,
+        limit: str,
+        *,
+        strict: bool = False,
+        kind: CounterKind = MONTH,
+        caller: Caller = CALLER,
+        at: datetime = NOW,
+    ) -> BudgetRefusal | None:
+        """Reserve `bound` USD for a request of a budget of `limit` USD."""
+        budget = Budget(kind, Decimal(limit), strict=strict)
+        return self.store.reserve([reservation(request_id, bound, budget, caller=caller, at=at)])[0]
+
+    def figures(self, kind: CounterKind = MONTH) -> dict[str, tuple[Decimal, Decimal]]:
+        """Return settled and reserved USD by subject, of the counters of a kind."""
+        return {
+            state.subject: (state.settled, state.reserved)
+            for state in self.store.list_counters()
+            if state.kind == kind and state.interval.begin <= NOW
+        }
+
+
+def reservation(
+    request_id: str, bound: str, *budgets: Budget, caller: Caller = CALLER, at: datetime = NOW
+) -> Reservation:
+    """Return a reservation of `bound` USD."""
+    return Reservation(request_id, Spender.of(caller), budgets, Decimal(bound), Decimal(bound), at)
+
+
+def usd(*amounts: str) -> Sequence[Decimal]:
+    """Return amounts as decimals."""
+    return tuple(Decimal(amount) for amount in amounts)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def budgets(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BudgetsUnderTest]:
+    """Return the budgets of an empty ledger on each database in turn, which count by month and project."""
+    address: LedgerAddress = tmp_path / "ledger.db"
+    if request.param == "postgresql":
+        server: PostgresServer = request.getfixturevalue("postgres")
+        address = PostgresAddress(server.new_database(), None, tmp_path / "journal")
+    asyncio.run(_create(address))
+    under_test = BudgetsUnderTest(address)
+    under_test.open("this").register([MONTH], NOW)
+    yield under_test
+    for store in under_test.opened:
+        store.close()
+
+
+async def _create(address: LedgerAddress) -> None:
+    ledger = make_ledger(address)
+    await ledger.open()
+    await ledger.close()

@@ -1,0 +1,161 @@
+"""Budgets on an event loop, with the thread that uses them."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from tests.budgets.conftest import CALLER, MONTH, BudgetsUnderTest, record, reservation, usd
+from tornado_proxy.budgets.keeper import BudgetKeeper, BudgetLedger
+from tornado_proxy.budgets.store import BudgetStore
+from tornado_proxy.domain.budget import Budget, CounterState
+from tornado_proxy.domain.errors import LedgerUnavailable
+
+BUDGET = Budget(MONTH, Decimal(1))
+
+#: Seconds for which a test waits for the thread.
+WAIT_S = 20
+
+
+@asynccontextmanager
+async def open_keeper(
+    budgets: BudgetsUnderTest, is_gone: Callable[[str], bool] = lambda writer: False
+) -> AsyncIterator[BudgetKeeper]:
+    """Yield the budgets as one server process uses them."""
+    keeper = BudgetKeeper(BudgetLedger(budgets.address, "keeper", is_gone))
+    await keeper.open([MONTH])
+    try:
+        yield keeper
+    finally:
+        await keeper.close()
+
+
+async def figures(keeper: BudgetKeeper) -> tuple[Decimal, Decimal]:
+    """Return settled and reserved USD of the project."""
+    counters: list[CounterState] = await keeper.read(BudgetStore.list_counters)
+    return (counters[0].settled, counters[0].reserved) if counters else (Decimal(0), Decimal(0))
+
+
+async def wait_for_figures(keeper: BudgetKeeper, settled: str, reserved: str) -> None:
+    """Wait until the project's counter has these figures."""
+
+    async def has_figures() -> bool:
+        return await figures(keeper) == usd(settled, reserved)
+
+    await wait_until(has_figures)
+
+
+async def wait_until(is_so: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until `is_so` returns True."""
+    deadline = asyncio.get_running_loop().time() + WAIT_S
+    while not await is_so():
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.01)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def test_parallel_requests_reserve_in_one_transaction_and_stop_at_the_limit(budgets: BudgetsUnderTest) -> None:
+    async def run() -> list[bool]:
+        async with open_keeper(budgets) as keeper:
+            requests = [reservation(f"r{number}", "0.3", BUDGET, at=now()) for number in range(100)]
+            results = await asyncio.gather(*map(keeper.reserve, requests))
+            assert await figures(keeper) == usd("0", "1.2")
+            return [result is None for result in results]
+
+    admitted = asyncio.run(run())
+
+    assert admitted.count(True) == 4
+
+
+def test_record_of_the_ledger_frees_its_reservation(budgets: BudgetsUnderTest) -> None:
+    async def run() -> None:
+        async with open_keeper(budgets) as keeper:
+            at = now()
+            assert await keeper.reserve(reservation("a", "0.3", BUDGET, at=at)) is None
+            await asyncio.to_thread(budgets.write, record("a", "0.1", at=at))
+            await wait_for_figures(keeper, "0.1", "0")
+
+    asyncio.run(run())
+
+
+def test_released_request_reserves_nothing(budgets: BudgetsUnderTest) -> None:
+    async def run() -> None:
+        async with open_keeper(budgets) as keeper:
+            await keeper.reserve(reservation("a", "0.3", BUDGET, at=now()))
+            keeper.release("a")
+            await wait_for_figures(keeper, "0", "0")
+
+    asyncio.run(run())
+
+
+def test_request_that_is_cancelled_while_it_waits_reserves_nothing(budgets: BudgetsUnderTest) -> None:
+    async def run() -> None:
+        async with open_keeper(budgets) as keeper:
+            waiting = asyncio.ensure_future(keeper.reserve(reservation("a", "0.3", BUDGET, at=now())))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            await keeper.reserve(reservation("b", "0.2", BUDGET, at=now()))
+            await wait_for_figures(keeper, "0", "0.2")
+
+    asyncio.run(run())
+
+
+def test_request_of_a_process_that_died_before_it_was_sent_is_freed(budgets: BudgetsUnderTest) -> None:
+    long_ago = datetime(2026, 11, 28, tzinfo=UTC)
+    budgets.open("dead").reserve([reservation("a", "0.3", BUDGET, caller=CALLER, at=long_ago)])
+
+    async def run() -> None:
+        async with open_keeper(budgets, lambda writer: writer == "dead") as keeper:
+
+            async def is_free() -> bool:
+                return not await keeper.read(BudgetStore.list_reservations)
+
+            await wait_until(is_free)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("budgets", ["sqlite"], indirect=True)
+def test_fault_of_the_database_refuses_requests_until_it_ends(budgets: BudgetsUnderTest, tmp_path: Path) -> None:
+    locker = sqlite3.connect(tmp_path / "ledger.db-budgets", isolation_level=None)
+
+    async def run() -> None:
+        async with open_keeper(budgets) as keeper:
+            locker.execute("BEGIN IMMEDIATE")
+            with pytest.raises(LedgerUnavailable, match="another program holds the file"):
+                await keeper.reserve(reservation("a", "0.3", BUDGET, at=now()))
+            locker.execute("ROLLBACK")
+            async with asyncio.timeout(WAIT_S):
+                while True:
+                    try:
+                        assert await keeper.reserve(reservation("b", "0.2", BUDGET, at=now())) is None
+                    except LedgerUnavailable:
+                        continue
+                    break
+            await wait_for_figures(keeper, "0", "0.2")
+
+    try:
+        asyncio.run(run())
+    finally:
+        locker.close()
+
+
+def test_database_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
+    keeper = BudgetKeeper(BudgetLedger(tmp_path / "missing.db", "keeper", lambda writer: False))
+
+    async def run() -> None:
+        with pytest.raises(LedgerUnavailable):
+            await keeper.open([MONTH])
+
+    asyncio.run(run())

@@ -1,0 +1,365 @@
+"""Counters and reservations on both databases."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from decimal import Decimal
+
+from tests.budgets.conftest import (
+    CALLER,
+    MONTH,
+    NOW,
+    BudgetsUnderTest,
+    intent,
+    record,
+    reservation,
+    settlement,
+    usd,
+)
+from tornado_proxy.domain.budget import Amount, Budget, CounterKind, Period, Scope
+from tornado_proxy.domain.identity import Caller
+from tornado_proxy.domain.usage import Basis
+
+BUDGET = Budget(MONTH, Decimal(1))
+
+
+def test_request_is_admitted_until_the_limit_is_reached(budgets: BudgetsUnderTest) -> None:
+    assert budgets.reserve("a", "0.7", "1") is None
+    assert budgets.reserve("b", "0.7", "1") is None  # 0.7 < 1: the last request may exceed the limit
+
+    refusal = budgets.reserve("c", "0.1", "1")
+
+    assert refusal is not None
+    assert not refusal.exhausted
+    assert (refusal.counter.settled, refusal.counter.reserved) == usd("0", "1.4")
+    assert budgets.figures() == {"": usd("0", "1.4")}
+
+
+def test_strict_budget_is_never_exceeded(budgets: BudgetsUnderTest) -> None:
+    assert budgets.reserve("a", "0.7", "1", strict=True) is None
+
+    refusal = budgets.reserve("b", "0.4", "1", strict=True)
+    too_large = budgets.reserve("c", "1.1", "1", strict=True)
+
+    assert refusal is not None
+    assert not refusal.exhausted
+    assert too_large is not None
+    assert too_large.exhausted  # it would not fit without the reservation either
+    assert budgets.reserve("d", "0.3", "1", strict=True) is None
+
+
+def test_limit_of_zero_admits_nothing(budgets: BudgetsUnderTest) -> None:
+    refusal = budgets.reserve("a", "0", "0")
+
+    assert refusal is not None
+    assert refusal.exhausted
+
+
+def test_record_replaces_its_reservation(budgets: BudgetsUnderTest) -> None:
+    budgets.reserve("a", "0.7", "1")
+    budgets.write(record("a", "0.25"))
+
+    budgets.store.folding.fold()
+
+    assert budgets.figures() == {"": usd("0.25", "0")}
+    assert budgets.store.list_reservations() == []
+
+
+def test_record_is_counted_once_by_all_processes(budgets: BudgetsUnderTest) -> None:
+    other = budgets.open()
+    budgets.reserve("a", "0.7", "1")
+    budgets.write(record("a", "0.25"), record("b", "0.5"))
+
+    for store in (budgets.store, other, budgets.store, other):
+        store.folding.fold()
+
+    assert budgets.figures() == {"": usd("0.75", "0")}
+
+
+def test_spent_money_refuses_for_good(budgets: BudgetsUnderTest) -> None:
+    budgets.write(record("a", "1"))
+    budgets.store.folding.fold()
+
+    refusal = budgets.reserve("b", "0.1", "1")
+
+    assert refusal is not None
+    assert refusal.exhausted
+
+
+def test_request_that_was_not_sent_frees_its_reservation(budgets: BudgetsUnderTest) -> None:
+    budgets.reserve("a", "0.7", "1")
+
+    budgets.store.release(["a", "unknown"])
+
+    assert budgets.figures() == {"": usd("0", "0")}
+    assert budgets.store.list_reservations() == []
+
+
+def test_free_record_frees_all(budgets: BudgetsUnderTest) -> None:
+    budgets.reserve("a", "0.7", "1")
+    budgets.write(record("a", "0", basis=Basis.FREE))
+
+    budgets.store.folding.fold()
+
+    assert budgets.figures() == {"": usd("0", "0")}
+
+
+def test_unsettled_record_holds_its_reservation(budgets: BudgetsUnderTest) -> None:
+    budgets.reserve("a", "0.7", "1")
+    budgets.write(record("a", "0", basis=Basis.UNSETTLED))
+
+    budgets.store.folding.fold()
+
+    assert budgets.figures() == {"": usd("0", "0.7")}
+    (held,) = budgets.store.list_reservations()
+    assert (held.request_id, held.state, held.total) == ("a", "held", Decimal("0.7"))
+
+
+def test_unsettled_record_holds_nothing_if_that_is_turned_off(budgets: BudgetsUnderTest) -> None:
+    store = budgets.open(hold=False)
+    budgets.reserve("a", "0.7", "1")
+    budgets.write(record("a", "0", basis=Basis.UNSETTLED))
+
+    store.folding.fold()
+
+    assert budgets.figures() == {"": usd("0", "0")}
+
+
+def test_pending_record_holds_its_reservation_until_it_is_settled(budgets: BudgetsUnderTest) -> None:
+    budgets.reserve("a", "0.7", "1")
+    budgets.write(record("a", "0", basis=Basis.PENDING))
+    budgets.store.folding.fold()
+    assert budgets.figures() == {"": usd("0", "0.7")}
+
+    budgets.write(settlement("a", "0.3"))
+    budgets.store.folding.fold_settlements()
+    budgets.store.folding.fold_settlements()
+
+    assert budgets.figures() == {"": usd("0.3", "0")}
+    assert budgets.store.list_reservations() == []
+
+
+def test_settlement_without_a_reservation_is_counted(budgets: BudgetsUnderTest) -> None:
+    budgets.write(record("a", "0", basis=Basis.PENDING))
+    budgets.store.folding.fold()
+    budgets.write(settlement("a", "0.3"))
+
+    budgets.store.folding.fold_settlements()
+
+    assert budgets.figures() == {"": usd("0.3", "0")}
+
+
+def test_final_settlement_replaces_the_figures_of_a_request_that_was_given_up(budgets: BudgetsUnderTest) -> None:
+    budgets.reserve("a", "0.7", "1")
+    budgets.write(record("a", "0", basis=Basis.PENDING))
+    budgets.write(settlement("a", "0.4", basis=Basis.ESTIMATED, final=False))
+    budgets.store.folding.fold()
+    budgets.store.folding.fold_settlements()
+    assert budgets.figures() == {"": usd("0.4", "0")}
+
+    budgets.write(settlement("a", "0.3"))
+    budgets.store.folding.fold_settlements()
+
+    assert budgets.figures() == {"": usd("0.3", "0")}
+
+
+def test_given_up_request_of_unknown_cost_stays_reserved(budgets: BudgetsUnderTest) -> None:
+    budgets.reserve("a", "0.7", "1")
+    budgets.write(record("a", "0", basis=Basis.PENDING))
+    budgets.write(settlement("a", "0", basis=Basis.UNSETTLED, final=False))
+    budgets.store.folding.fold()
+
+    budgets.store.folding.fold_settlements()
+
+    assert budgets.figures() == {"": usd("0", "0.7")}
+
+
+def test_each_scope_counts_its_own_subjects(budgets: BudgetsUnderTest) -> None:
+    kinds = {
+        "participant": CounterKind(Scope.PARTICIPANT, Period.DAY),
+        "user": CounterKind(Scope.USER, Period.DAY),
+        "access key": CounterKind(Scope.ACCESS_KEY, Period.DAY),
+    }
+    budgets.store.register(kinds.values(), NOW)
+    ada_by_key = Caller("project-a", participant="ada", credential_id="ak_1")
+    ada_by_login = Caller("project-a", user="ada", credential_id="client")
+    budgets.write(record("a", "0.1"), record("b", "0.2", ada_by_key), record("c", "0.4", ada_by_login))
+
+    budgets.store.folding.fold()
+
+    assert budgets.figures(kinds["participant"]) == {"participant ada": usd("0.3", "0"), "user ada": usd("0.4", "0")}
+    assert budgets.figures(kinds["user"]) == {"user ada": usd("0.4", "0")}
+    assert budgets.figures(kinds["access key"]) == {"ak_1": usd("0.2", "0")}
+    assert budgets.figures() == {"": usd("0.7", "0")}
+
+
+def test_projects_have_counters_of_their_own(budgets: BudgetsUnderTest) -> None:
+    budgets.write(record("a", "0.1"), record("b", "0.2", Caller("project-b", participant="ada")))
+
+    budgets.store.folding.fold()
+
+    counters = {state.project_id: state.settled for state in budgets.store.list_counters()}
+    assert counters == {"project-a": Decimal("0.1"), "project-b": Decimal("0.2")}
+
+
+def test_request_counts_in_the_period_in_which_it_began(budgets: BudgetsUnderTest) -> None:
+    day = CounterKind(Scope.PROJECT, Period.DAY)
+    budgets.store.register([day], NOW)
+    before_midnight = NOW.replace(hour=23, minute=59)
+    budgets.write(record("a", "0.1", at=before_midnight), record("b", "0.2", at=NOW + timedelta(days=1)))
+
+    budgets.store.folding.fold()
+
+    by_day = {state.interval.begin.day: state.settled for state in budgets.store.list_counters() if state.kind == day}
+    assert by_day == {28: Decimal("0.1"), 29: Decimal("0.2")}
+
+
+def test_subtotal_counts_without_surcharge(budgets: BudgetsUnderTest) -> None:
+    subtotal = CounterKind(Scope.PROJECT, Period.MONTH, Amount.SUBTOTAL)
+    budgets.store.register([subtotal], NOW)
+    entry = record("a", "0.11")
+    budgets.write(record("a", "0.11", cost=type(entry.cost)((), Decimal("0.1"), Decimal("0.01"), Decimal("0.11"))))
+
+    budgets.store.folding.fold()
+
+    assert budgets.figures(subtotal) == {"": usd("0.1", "0")}
+    assert budgets.figures() == {"": usd("0.11", "0")}
+
+
+def test_new_kind_counts_what_the_ledger_holds_of_its_period(budgets: BudgetsUnderTest) -> None:
+    last_month = NOW - timedelta(days=30)
+    budgets.write(
+        record("a", "0.1"),
+        record("b", "0.2", at=last_month),
+        record("c", "0", basis=Basis.PENDING),
+        record("d", "0", basis=Basis.PENDING),
+    )
+    budgets.write(settlement("c", "0.4"))
+    budgets.store.folding.fold()
+    budgets.store.folding.fold_settlements()
+    week, total = CounterKind(Scope.PROJECT, Period.WEEK), CounterKind(Scope.PROJECT, Period.TOTAL)
+
+    budgets.store.register([week, total], NOW)
+
+    assert budgets.figures(week) == {"": usd("0.5", "0")}
+    assert budgets.figures(total) == {"": usd("0.7", "0")}
+    # A settlement that comes later is counted once.
+    budgets.write(settlement("d", "0.8"))
+    budgets.store.folding.fold_settlements()
+    assert budgets.figures(week) == {"": usd("1.3", "0")}
+    assert budgets.store.folding.correct(NOW) == 0
+
+
+def test_settlement_that_is_not_counted_yet_is_not_counted_by_a_new_kind(budgets: BudgetsUnderTest) -> None:
+    budgets.write(record("c", "0", basis=Basis.PENDING))
+    budgets.store.folding.fold()
+    budgets.write(settlement("c", "0.4"))
+    day = CounterKind(Scope.PROJECT, Period.DAY)
+
+    budgets.store.register([day], NOW)
+    budgets.store.folding.fold_settlements()
+
+    assert budgets.figures(day) == {"": usd("0.4", "0")}
+
+
+def test_counters_are_corrected_by_the_ledger(budgets: BudgetsUnderTest) -> None:
+    budgets.write(record("a", "0.1"), record("b", "0.2"))
+    budgets.store.folding.fold()
+    assert budgets.store.folding.correct(NOW) == 0
+    other = budgets.open()
+    other._budgets.run("UPDATE budget_counters SET settled = '0.05'")
+
+    assert budgets.store.folding.correct(NOW) == Decimal("0.25")
+
+    assert budgets.figures() == {"": usd("0.3", "0")}
+
+
+def test_lost_request_of_a_dead_process_stays_reserved(budgets: BudgetsUnderTest) -> None:
+    dead = budgets.open("dead")
+    dead.reserve([reservation("lost", "0.3", BUDGET), reservation("never sent", "0.4", BUDGET)])
+    budgets.reserve("alive", "0.1", "1")
+    leave_intent(budgets, "lost")
+
+    budgets.store.folding.free_orphans(lambda writer: writer == "dead", NOW + timedelta(seconds=1))
+
+    states = {entry.request_id: entry.state for entry in budgets.store.list_reservations()}
+    assert states == {"lost": "held", "alive": "open"}
+    assert budgets.figures() == {"": usd("0", "0.4")}
+
+
+def leave_intent(budgets: BudgetsUnderTest, request_id: str) -> None:
+    """Leave an intent in the ledger, as a process does that dies."""
+    folding = budgets.store.folding
+    row = intent(request_id)
+    folding._ledger.run(
+        "INSERT INTO intents (request_id, writer, project_id, started_at) VALUES (?, 'dead', ?, ?)",
+        (row.request_id, row.caller.project_id, row.started_at.isoformat()),
+    )
+
+
+def test_ended_periods_are_forgotten_with_what_they_hold(budgets: BudgetsUnderTest) -> None:
+    budgets.reserve("a", "0.7", "1")
+    budgets.write(record("a", "0", basis=Basis.UNSETTLED))
+    budgets.store.folding.fold()
+
+    budgets.store.folding.forget_ended(NOW)
+    assert len(budgets.store.list_reservations()) == 1
+
+    budgets.store.folding.forget_ended(NOW + timedelta(days=3))
+
+    assert budgets.store.list_reservations() == []
+    assert budgets.store.list_counters() == []
+
+
+def test_parallel_requests_of_several_processes_exceed_the_limit_by_one_at_most(budgets: BudgetsUnderTest) -> None:
+    admitted: list[str] = []
+
+    def run(writer: str) -> None:
+        store = budgets.open(writer)
+        requests = [reservation(f"{writer}-{number}", "0.3", BUDGET) for number in range(50)]
+        for start in range(0, 50, 5):
+            batch = requests[start : start + 5]
+            results = store.reserve(batch)
+            admitted.extend(entry.request_id for entry, result in zip(batch, results, strict=True) if result is None)
+
+    threads = [threading.Thread(target=run, args=(f"process-{number}",)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+    # 0.3, 0.6, 0.9 are below 1; the fourth is the one that exceeds it.
+    assert len(admitted) == 4
+    assert budgets.figures() == {"": usd("0", "1.2")}
+
+
+def test_records_that_are_written_while_others_count_are_all_counted(budgets: BudgetsUnderTest) -> None:
+    stop = threading.Event()
+
+    def count() -> None:
+        store = budgets.open("counting")
+        while not stop.is_set():
+            store.folding.fold()
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    try:
+        for number in range(20):
+            budgets.write(*(record(f"{number}-{index}", "0.01") for index in range(10)))
+    finally:
+        stop.set()
+        thread.join(30)
+    budgets.store.folding.fold()
+
+    assert budgets.figures() == {"": usd("2", "0")}
+    assert budgets.store.folding.correct(NOW) == 0
+
+
+def test_caller_is_charged_to_its_credential(budgets: BudgetsUnderTest) -> None:
+    label = CounterKind(Scope.LABEL, Period.MONTH, label="team")
+    budgets.store.register([label], NOW)
+
+    assert budgets.reserve("a", "0.1", "1", kind=label, caller=CALLER) is None  # without the label nothing is counted
+
+    assert budgets.figures(label) == {}

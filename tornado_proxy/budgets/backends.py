@@ -1,0 +1,29 @@
+"""Opens the budgets of a ledger: a file beside an SQLite ledger, tables of its database on PostgreSQL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tornado_proxy.budgets.store import BudgetStore
+from tornado_proxy.domain.ledger_address import LedgerAddress
+from tornado_proxy.ledger.backends import make_backend
+
+#: The end of the name of the file.  The ledger's writer holds the lock of its own file for milliseconds, for which a
+#: request that reserves would have to wait.
+_FILE_SUFFIX = "-budgets"
+
+
+def open_store(address: LedgerAddress, writer: str, *, hold: bool, fsync: bool = False) -> BudgetStore:
+    """Return the budgets of the ledger at `address`, which exists already.
+
+    Raises:
+        StoreError: a database cannot be opened.
+        LedgerUnavailable: the driver of the database is not installed.
+    """
+    backend = make_backend(address, fsync=fsync)
+    ledger = backend.connect(create=False)
+    if isinstance(address, Path):
+        budgets = make_backend(address.with_name(address.name + _FILE_SUFFIX), fsync=fsync).connect(create=True)
+    else:
+        budgets = ledger
+    return BudgetStore(budgets, ledger, backend.dialect, writer, hold=hold)

@@ -1,0 +1,154 @@
+"""Reads and changes counters within a transaction of the budgets' database."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from decimal import Decimal
+
+from tornado_proxy.budgets.periods import find_interval
+from tornado_proxy.domain.budget import Amount, CounterKind, CounterState, Interval, Period, Scope, Spender
+from tornado_proxy.ledger.database import Database
+from tornado_proxy.ledger.rows import format_time
+
+_SELECT = (
+    "SELECT settled, reserved FROM budget_counters "
+    "WHERE kind = ? AND project_id = ? AND subject = ? AND period_begin = ?"
+)
+_INSERT = (
+    "INSERT INTO budget_counters (kind, project_id, subject, period_begin, period_end, settled, reserved) "
+    "VALUES (?, ?, ?, ?, ?, '0', '0') ON CONFLICT DO NOTHING"
+)
+_UPDATE = (
+    "UPDATE budget_counters SET settled = ?, reserved = ? "
+    "WHERE kind = ? AND project_id = ? AND subject = ? AND period_begin = ?"
+)
+_SELECT_ALL = "SELECT kind, project_id, subject, period_begin, period_end, settled, reserved FROM budget_counters"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class CounterKey:
+    """The key of a counter.  Sorted, so that transactions lock counters in one order and never wait in a circle."""
+
+    kind: str
+    project_id: str
+    subject: str
+    period_begin: str
+    period_end: str | None = field(default=None, compare=False)
+
+    @property
+    def values(self) -> tuple[str, str, str, str]:
+        """The values of the table's primary key."""
+        return self.kind, self.project_id, self.subject, self.period_begin
+
+
+def make_key(kind: CounterKind, spender: Spender, at: datetime) -> CounterKey | None:
+    """Return the key of the counter of `kind` that counts a spender's requests of `at`; None if none does."""
+    subject = spender.subject(kind)
+    if subject is None:
+        return None
+    interval = find_interval(kind.period, kind.start, at)
+    end = None if interval.end is None else format_time(interval.end)
+    return CounterKey(encode_kind(kind), spender.project_id, subject, format_time(interval.begin), end)
+
+
+def encode_kind(kind: CounterKind) -> str:
+    """Return the text form of a kind, which tables hold."""
+    start = "" if kind.start is None else kind.start.isoformat()
+    return json.dumps([kind.scope, kind.period, kind.amount, start, kind.label or ""], separators=(",", ":"))
+
+
+def decode_kind(text: str) -> CounterKind:
+    """Return the kind of its text form."""
+    scope, period, amount, start, label = json.loads(text)
+    return CounterKind(
+        Scope(scope), Period(period), Amount(amount), date.fromisoformat(start) if start else None, label or None
+    )
+
+
+def encode_keys(keys: Iterable[CounterKey]) -> str:
+    """Return the text form of keys."""
+    return json.dumps([[*key.values, key.period_end] for key in keys], separators=(",", ":"))
+
+
+def decode_keys(text: str) -> list[CounterKey]:
+    """Return the keys of their text form."""
+    return [CounterKey(*values) for values in json.loads(text)]
+
+
+class CounterChanges:
+    """Changes of counters that one transaction makes."""
+
+    def __init__(self) -> None:
+        self._settled: defaultdict[CounterKey, Decimal] = defaultdict(Decimal)
+        self._reserved: defaultdict[CounterKey, Decimal] = defaultdict(Decimal)
+
+    def settle(self, key: CounterKey, amount: Decimal) -> None:
+        """Add `amount` to what requests have cost."""
+        self._settled[key] += amount
+
+    def reserve(self, key: CounterKey, amount: Decimal) -> None:
+        """Add `amount`, negative to free it, to what requests under way can cost."""
+        self._reserved[key] += amount
+
+    def free(self, keys: str, total: Decimal, subtotal: Decimal) -> None:
+        """Free a reservation of these amounts on the counters `keys`, in their text form."""
+        for key in decode_keys(keys):
+            self.reserve(key, -(total if decode_kind(key.kind).amount is Amount.TOTAL else subtotal))
+
+    def apply(self, db: Database, row_lock: str) -> None:
+        """Write the changes."""
+        for key in sorted({*self._settled, *self._reserved}):
+            settled, reserved = lock_counter(db, row_lock, key)
+            write_counter(db, key, settled + self._settled[key], reserved + self._reserved[key])
+
+
+def lock_counter(db: Database, row_lock: str, key: CounterKey) -> tuple[Decimal, Decimal]:
+    """Return settled and reserved USD of a counter, which is made if it is new, and lock it."""
+    sql = f"{_SELECT} {row_lock}"
+    rows = db.fetch_rows(sql, key.values)
+    if not rows:
+        db.run(_INSERT, (*key.values, key.period_end))
+        rows = db.fetch_rows(sql, key.values)
+    ((settled, reserved),) = rows
+    return Decimal(str(settled)), Decimal(str(reserved))
+
+
+def write_counter(db: Database, key: CounterKey, settled: Decimal, reserved: Decimal) -> None:
+    """Write a counter that is locked."""
+    db.run(_UPDATE, (f"{settled:f}", f"{reserved:f}", *key.values))
+
+
+def read_counters(db: Database) -> list[CounterState]:
+    """Return all counters."""
+    return [make_state(CounterKey(*map(str, row[:4])), row[4], row[5], row[6]) for row in db.fetch_rows(_SELECT_ALL)]
+
+
+def make_state(key: CounterKey, period_end: object, settled: object, reserved: object) -> CounterState:
+    """Return the state of a counter from the values of its row."""
+    end = None if period_end is None else datetime.fromisoformat(str(period_end))
+    return CounterState(
+        decode_kind(key.kind),
+        key.project_id,
+        key.subject,
+        Interval(datetime.fromisoformat(key.period_begin), end),
+        Decimal(str(settled)),
+        Decimal(str(reserved)),
+    )
+
+
+def key_of_state(state: CounterState) -> CounterKey:
+    """Return the key of a counter."""
+    end = None if state.interval.end is None else format_time(state.interval.end)
+    return CounterKey(encode_kind(state.kind), state.project_id, state.subject, format_time(state.interval.begin), end)
+
+
+def sum_by_key(amounts: Iterable[tuple[CounterKey, Decimal]]) -> Mapping[CounterKey, Decimal]:
+    """Return the sum of the amounts of each key."""
+    sums: defaultdict[CounterKey, Decimal] = defaultdict(Decimal)
+    for key, amount in amounts:
+        sums[key] += amount
+    return sums

@@ -1,0 +1,300 @@
+"""Counts the records of the ledger: in the order of their commits, each once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+
+from tornado_proxy.budgets import ledger_records
+from tornado_proxy.budgets.counters import (
+    CounterChanges,
+    CounterKey,
+    decode_keys,
+    decode_kind,
+    encode_kind,
+    key_of_state,
+    make_key,
+    read_counters,
+    sum_by_key,
+)
+from tornado_proxy.budgets.ledger_records import CountedRecord
+from tornado_proxy.budgets.periods import find_interval
+from tornado_proxy.budgets.schema import INSERT_CURSOR, SELECT_CURSOR, SET_CURSOR
+from tornado_proxy.domain.budget import Amount, CounterKind
+from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.database import Database
+from tornado_proxy.ledger.dialect import Dialect
+from tornado_proxy.ledger.rows import format_time
+
+_SELECT_KINDS = "SELECT kind FROM budget_kinds"
+_INSERT_KIND = "INSERT INTO budget_kinds (kind) VALUES (?) ON CONFLICT (kind) DO NOTHING"
+_SELECT_RESERVATION = (
+    "SELECT state, total, subtotal, counters, counted_total, counted_subtotal FROM budget_reservations "
+    "WHERE request_id = ?"
+)
+_SELECT_UNSETTLED = "SELECT request_id FROM budget_reservations WHERE state IN ('pending', 'given_up')"
+_TRACK = (
+    "INSERT INTO budget_reservations (request_id, writer, state, started_at, total, subtotal, counters, "
+    "counted_total, counted_subtotal) VALUES (?, '', 'pending', ?, '0', '0', '[]', ?, ?) "
+    "ON CONFLICT (request_id) DO NOTHING"
+)
+_SET_STATE = "UPDATE budget_reservations SET state = ?, counted_total = ?, counted_subtotal = ? WHERE request_id = ?"
+_FREE = "UPDATE budget_reservations SET total = '0', subtotal = '0', counters = '[]' WHERE request_id = ?"
+_DELETE = "DELETE FROM budget_reservations WHERE request_id = ?"
+_SELECT_ORPHANS = "SELECT request_id, writer FROM budget_reservations WHERE state = 'open' AND started_at < ?"
+_SELECT_HELD = "SELECT request_id, counters FROM budget_reservations WHERE state = 'held'"
+_DELETE_COUNTERS = "DELETE FROM budget_counters WHERE period_end < ?"
+
+
+class Folding:
+    """Counts the records of one ledger, and the settlements of those whose usage came later."""
+
+    def __init__(self, budgets: Database, ledger: Database, dialect: Dialect, *, hold: bool) -> None:
+        self._budgets = budgets
+        self._ledger = ledger
+        self._dialect = dialect
+        self._hold = hold
+
+    def begin(self) -> None:
+        """Begin to count at the last record of the ledger, if nothing was counted before."""
+        last_seq = ledger_records.find_last_seq(self._ledger, self._dialect.wait_for_writers)
+        with self._budgets.transaction():
+            if self._budgets.fetch_rows(SELECT_CURSOR):
+                return
+            self._budgets.run(INSERT_CURSOR, (str(last_seq),))
+            # Their settlements come later.  What they count as now is the sum of their bills.
+            pending = ledger_records.list_pending(self._ledger, last_seq)
+            for bill in ledger_records.read_bills(self._ledger, pending):
+                values = (bill.request_id, format_time(bill.started_at), f"{bill.total:f}", f"{bill.subtotal:f}")
+                self._budgets.run(_TRACK, values)
+
+    def fold(self) -> None:
+        """Count the records that the ledger has committed since the last call, in any process."""
+        while self.fold_batch():
+            pass
+
+    def fold_batch(self) -> bool:
+        """Count up to 1,000 records that are not counted yet; return True if there may be more."""
+        last_seq = ledger_records.find_last_seq(self._ledger, self._dialect.wait_for_writers)
+        ((counted,),) = self._budgets.fetch_rows(SELECT_CURSOR)
+        if int(str(counted)) >= last_seq:
+            return False  # most calls end here, without a transaction
+        with self._folding() as (cursor, changes):
+            records = ledger_records.read_after(self._ledger, cursor, last_seq)
+            self._count(records, changes)
+            self._end_reservations(records, changes)
+            if records:
+                self._budgets.run(SET_CURSOR, (str(records[-1].seq),))
+        return bool(records)
+
+    def fold_settlements(self) -> None:
+        """Count the settlements of records whose usage was not known when they were counted."""
+        with self._folding() as (_, changes):
+            waiting = [str(request_id) for (request_id,) in self._budgets.fetch_rows(_SELECT_UNSETTLED)]
+            final = ledger_records.find_ids(self._ledger, "settlements", waiting)
+            given_up = ledger_records.find_ids(self._ledger, "given_up", waiting) - final
+            kinds = self._read_kinds()
+            for bill in ledger_records.read_bills(self._ledger, sorted(final | given_up)):
+                self._settle(bill, kinds, changes, final=bill.request_id in final)
+
+    def register(self, wanted: Iterable[CounterKind], now: datetime) -> None:
+        """Count these kinds from now on, and what the ledger holds of their current periods."""
+        new = [kind for kind in dict.fromkeys(wanted) if kind not in self._read_kinds()]
+        if not new:
+            return
+        self.fold()
+        sums, cursor = self._sum_records(new, now)
+        with self._folding() as (last_seq, changes):
+            for key, amount in self._sum_rest(new, now, cursor, last_seq, sums).items():
+                changes.settle(key, amount)
+            for kind in new:
+                self._budgets.run(_INSERT_KIND, (encode_kind(kind),))
+
+    def correct(self, now: datetime) -> Decimal:
+        """Compare the current counters with the ledger, correct them, and return the sum of the differences in USD."""
+        self.fold()
+        self.fold_settlements()
+        kinds = self._read_kinds()
+        sums, cursor = self._sum_records(kinds, now)
+        with self._folding() as (last_seq, changes):
+            expected = self._sum_rest(kinds, now, cursor, last_seq, sums)
+            current = {
+                key: state.settled
+                for state in read_counters(self._budgets)
+                for key in [key_of_state(state)]
+                if state.interval.end is None or state.interval.end > now
+            }
+            differences = {
+                key: difference
+                for key in {*expected, *current}
+                if (difference := expected.get(key, Decimal(0)) - current.get(key, Decimal(0)))
+            }
+            for key, difference in differences.items():
+                changes.settle(key, difference)
+        return sum((abs(difference) for difference in differences.values()), Decimal(0))
+
+    def free_orphans(self, is_dead: Callable[[str], bool], before: datetime) -> None:
+        """Hold or free the reservations of dead processes that began before `before`.
+
+        A lost intent leaves a request whose cost nothing tells: it is held.  A request without an intent and without a
+        record was not sent.
+        """
+        rows = self._budgets.fetch_rows(_SELECT_ORPHANS, (format_time(before),))
+        writers = {str(writer) for _, writer in rows}
+        dead = {writer for writer in writers if is_dead(writer)}
+        orphans = [str(request_id) for request_id, writer in rows if writer in dead]
+        recorded = ledger_records.find_ids(self._ledger, "records", orphans)
+        lost = ledger_records.find_ids(self._ledger, "intents", orphans)
+        with self._folding() as (_, changes):
+            for request_id in orphans:
+                if request_id in lost and self._hold:
+                    self._budgets.run(_SET_STATE, ("held", "0", "0", request_id))
+                elif request_id not in recorded:
+                    self._free(request_id, changes)
+
+    def forget_ended(self, before: datetime) -> None:
+        """Delete counters whose period ended before `before`, and held reservations that only they count."""
+        ended = format_time(before)
+        with self._folding():
+            for request_id, counters in self._budgets.fetch_rows(_SELECT_HELD):
+                keys = decode_keys(str(counters))
+                if all(key.period_end is not None and key.period_end < ended for key in keys):
+                    self._budgets.run(_DELETE, (request_id,))
+            self._budgets.run(_DELETE_COUNTERS, (ended,))
+
+    @contextlib.contextmanager
+    def _folding(self) -> Iterator[tuple[int, CounterChanges]]:
+        """Run a transaction that alone counts; yield the cursor and the changes to make at its end."""
+        changes = CounterChanges()
+        with self._budgets.transaction():
+            ((cursor,),) = self._budgets.fetch_rows(f"{SELECT_CURSOR} {self._dialect.row_lock}")
+            yield int(str(cursor)), changes
+            changes.apply(self._budgets, self._dialect.row_lock)
+
+    def _read_kinds(self) -> list[CounterKind]:
+        return [decode_kind(str(kind)) for (kind,) in self._budgets.fetch_rows(_SELECT_KINDS)]
+
+    def _count(self, records: Iterable[CountedRecord], changes: CounterChanges) -> None:
+        kinds = self._read_kinds()
+        for record in records:
+            for key, amount in _list_amounts(record, kinds):
+                changes.settle(key, amount)
+
+    def _end_reservations(self, records: Sequence[CountedRecord], changes: CounterChanges) -> None:
+        """Free what requests have reserved, unless their cost is not known yet."""
+        reserved = ledger_records.find_ids(
+            self._budgets, "budget_reservations", [record.request_id for record in records]
+        )
+        for record in records:
+            is_reserved = record.request_id in reserved
+            counted = (f"{record.total:f}", f"{record.subtotal:f}")
+            if record.basis is Basis.PENDING and not is_reserved:
+                self._budgets.run(_TRACK, (record.request_id, format_time(record.started_at), *counted))
+            elif record.basis is Basis.PENDING:
+                self._budgets.run(_SET_STATE, ("pending", *counted, record.request_id))
+            elif record.basis is Basis.UNSETTLED and self._hold and is_reserved:
+                self._budgets.run(_SET_STATE, ("held", *counted, record.request_id))
+            elif is_reserved:
+                self._free(record.request_id, changes)
+
+    def _settle(
+        self, bill: CountedRecord, kinds: Sequence[CounterKind], changes: CounterChanges, *, final: bool
+    ) -> None:
+        rows = self._budgets.fetch_rows(_SELECT_RESERVATION, (bill.request_id,))
+        for state, _, _, _, counted_total, counted_subtotal in rows:
+            if state == "given_up" and not final:
+                return
+            counted = {Amount.TOTAL: Decimal(str(counted_total)), Amount.SUBTOTAL: Decimal(str(counted_subtotal))}
+            for kind in kinds:
+                key = make_key(kind, bill.spender, bill.started_at)
+                if key is not None:
+                    changes.settle(key, bill.amount(kind.amount) - counted[kind.amount])
+            if final:
+                self._free(bill.request_id, changes)
+                return
+            # Its figures are shown until there are final ones; an unknown cost stays reserved.
+            values = (f"{bill.total:f}", f"{bill.subtotal:f}", bill.request_id)
+            self._budgets.run(_SET_STATE, ("given_up", *values))
+            if bill.basis is not Basis.UNSETTLED or not self._hold:
+                self._free_counters(bill.request_id, changes)
+                self._budgets.run(_FREE, (bill.request_id,))
+
+    def _free(self, request_id: str, changes: CounterChanges) -> None:
+        self._free_counters(request_id, changes)
+        self._budgets.run(_DELETE, (request_id,))
+
+    def _free_counters(self, request_id: str, changes: CounterChanges) -> None:
+        for _, total, subtotal, keys, _, _ in self._budgets.fetch_rows(_SELECT_RESERVATION, (request_id,)):
+            changes.free(str(keys), Decimal(str(total)), Decimal(str(subtotal)))
+
+    def _sum_records(self, kinds: Sequence[CounterKind], now: datetime) -> tuple[Mapping[CounterKey, Decimal], int]:
+        """Return the sums of the records that are counted, without their settlements, and the cursor.
+
+        It can take seconds in a large ledger, so it locks nothing.
+        """
+        ((cursor,),) = self._budgets.fetch_rows(SELECT_CURSOR)
+        return self._sum(kinds, now, 0, int(str(cursor))), int(str(cursor))
+
+    def _sum_rest(
+        self,
+        kinds: Sequence[CounterKind],
+        now: datetime,
+        cursor: int,
+        last_seq: int,
+        sums: Mapping[CounterKey, Decimal],
+    ) -> Mapping[CounterKey, Decimal]:
+        """Return `sums` with the records after `cursor` up to `last_seq`, and with all settlements that are counted."""
+        rest = self._sum(kinds, now, cursor, last_seq)
+        corrections = (
+            (key, amount)
+            for settled, original in self._list_counted_settlements(last_seq)
+            for kind in kinds
+            if (key := make_key(kind, original.spender, original.started_at)) is not None
+            and _is_current(kind, original.started_at, now)
+            for amount in [settled[kind.amount] - original.amount(kind.amount)]
+        )
+        return sum_by_key([*sums.items(), *rest.items(), *corrections])
+
+    def _sum(
+        self, kinds: Sequence[CounterKind], now: datetime, after: int, last_seq: int
+    ) -> Mapping[CounterKey, Decimal]:
+        if not kinds:
+            return {}
+        since = min(find_interval(kind.period, kind.start, now).begin for kind in kinds)
+        return sum_by_key(
+            amount
+            for record in ledger_records.read_since(self._ledger, last_seq, since, after)
+            for amount in _list_amounts(record, [kind for kind in kinds if _is_current(kind, record.started_at, now)])
+        )
+
+    def _list_counted_settlements(self, last_seq: int) -> Iterator[tuple[Mapping[Amount, Decimal], CountedRecord]]:
+        """Yield the counted figures of each record that was counted with others first, and the record."""
+        ids = sorted(
+            {*ledger_records.list_ids(self._ledger, "settlements"), *ledger_records.list_ids(self._ledger, "given_up")}
+        )
+        bills = {bill.request_id: bill for bill in ledger_records.read_bills(self._ledger, ids)}
+        for original in ledger_records.read_originals(self._ledger, ids):
+            if original.seq > last_seq:
+                continue
+            rows = self._budgets.fetch_rows(_SELECT_RESERVATION, (original.request_id,))
+            bill = bills[original.request_id]
+            counted = {Amount.TOTAL: bill.total, Amount.SUBTOTAL: bill.subtotal}
+            for _, _, _, _, total, subtotal in rows:
+                counted = {Amount.TOTAL: Decimal(str(total)), Amount.SUBTOTAL: Decimal(str(subtotal))}
+            yield counted, original
+
+
+def _list_amounts(record: CountedRecord, kinds: Iterable[CounterKind]) -> Iterator[tuple[CounterKey, Decimal]]:
+    """Yield what a record adds to the counters of these kinds."""
+    for kind in kinds:
+        key = make_key(kind, record.spender, record.started_at)
+        if key is not None:
+            yield key, record.amount(kind.amount)
+
+
+def _is_current(kind: CounterKind, at: datetime, now: datetime) -> bool:
+    """Return True if `at` is in the period of `kind` that contains `now`."""
+    interval = find_interval(kind.period, kind.start, now)
+    return interval.begin <= at and (interval.end is None or at < interval.end)

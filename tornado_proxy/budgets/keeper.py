@@ -1,0 +1,304 @@
+"""Budgets on one event loop: requests reserve and release through a thread, which also counts the ledger's records.
+
+    reserve ──┐                            ┌─ one transaction for all requests that wait ──> futures done
+    release ──┼──> queue ──> thread ───────┼─ fold: every 100 ms while requests are under way, else each second
+    read    ──┘                            ├─ settlements each second, dead processes each minute
+                                           └─ fault: reservations fail (503), releases are retried
+
+A second thread compares the counters with the ledger, which takes seconds if the ledger is large.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from tornado_proxy.budgets.backends import open_store
+from tornado_proxy.budgets.store import BudgetStore
+from tornado_proxy.domain.budget import BudgetRefusal, CounterKind, Reservation
+from tornado_proxy.domain.errors import LedgerUnavailable
+from tornado_proxy.domain.ledger_address import LedgerAddress
+from tornado_proxy.ledger.database import StoreError
+from tornado_proxy.observability import metrics
+
+_log = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
+
+#: Seconds between two counts of new records while requests are under way, and while none is.
+_BUSY_FOLD_S, _IDLE_FOLD_S = 0.1, 1.0
+
+_SETTLEMENTS_S = 1.0
+_CLEANUP_S = 60.0
+
+#: Seconds between two comparisons with the ledger; more if one takes long, so that it is a small part of the CPU time.
+_COMPARE_S = 300.0
+_COMPARE_FACTOR = 50
+
+#: How old a reservation of a dead process is at least when it is freed: its files have been read by then.
+_ORPHAN_AGE = timedelta(minutes=2)
+
+#: How long counters of ended periods are kept: late records are counted in them.
+_ENDED_KEPT = timedelta(days=2)
+
+#: Seconds until the thread connects again after a fault.
+_RETRY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetLedger:
+    """The ledger whose records are counted.
+
+    Attributes:
+        writer: The id of this process among those that write it.
+        is_gone: Returns True if a writer has died and its files are in the ledger.
+        hold: True if the reservation of a record without a known cost stays until its period ends.
+    """
+
+    address: LedgerAddress
+    writer: str
+    is_gone: Callable[[str], bool]
+    hold: bool = True
+    fsync: bool = False
+
+    def open(self) -> BudgetStore:
+        """Return the budgets, with connections of their own."""
+        return open_store(self.address, self.writer, hold=self.hold, fsync=self.fsync)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reserve:
+    reservation: Reservation
+    done: asyncio.Future[BudgetRefusal | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    query: Callable[[BudgetStore], Any]
+    done: asyncio.Future[Any]
+
+
+@dataclass(slots=True)
+class _Work:
+    """The items that one turn of the thread handles."""
+
+    reserves: list[_Reserve] = field(default_factory=list)
+    released: list[str] = field(default_factory=list)
+    reads: list[_Read] = field(default_factory=list)
+    is_last: bool = False
+
+
+class BudgetKeeper:
+    """The budgets of one ledger, used from one event loop."""
+
+    def __init__(self, ledger: BudgetLedger) -> None:
+        self._ledger = ledger
+        self._queue: queue.SimpleQueue[_Reserve | _Read | str | None] = queue.SimpleQueue()
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._auditor: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def open(self, kinds: Iterable[CounterKind]) -> None:
+        """Open the budgets and count these kinds.
+
+        Raises:
+            LedgerUnavailable: a database cannot be opened.
+        """
+        self._loop = asyncio.get_running_loop()
+        try:
+            store = await asyncio.to_thread(self._open, list(kinds))
+        except StoreError as error:
+            raise LedgerUnavailable(str(error)) from error
+        # Daemon threads: one that hangs in a system call must not keep the process from ending.
+        self._thread = threading.Thread(target=self._run, args=(store,), name="budgets", daemon=True)
+        self._auditor = threading.Thread(target=self._compare_again_and_again, name="budget check", daemon=True)
+        self._thread.start()
+        self._auditor.start()
+
+    async def register(self, kinds: Iterable[CounterKind]) -> None:
+        """Count these kinds from now on; the configuration has changed."""
+        wanted = list(kinds)
+        await self.read(lambda store: store.register(wanted, datetime.now(UTC)))
+
+    async def reserve(self, reservation: Reservation) -> BudgetRefusal | None:
+        """Reserve what a request can cost; return the refusal of the budget that does not admit it.
+
+        Raises:
+            LedgerUnavailable: the budgets cannot be written, so the request must not be sent.
+        """
+        done: asyncio.Future[BudgetRefusal | None] = self._running_loop.create_future()
+        self._queue.put(_Reserve(reservation, done))
+        try:
+            return await done
+        except asyncio.CancelledError:
+            self.release(reservation.request_id)
+            raise
+
+    def release(self, request_id: str) -> None:
+        """Free the reservation of a request that was not sent.  Never blocks."""
+        self._queue.put(request_id)
+
+    async def read(self, query: Callable[[BudgetStore], _Result]) -> _Result:
+        """Return the result of `query`, which runs in the thread.
+
+        Raises:
+            LedgerUnavailable: the budgets cannot be read.
+        """
+        done: asyncio.Future[_Result] = self._running_loop.create_future()
+        self._queue.put(_Read(query, done))
+        return await done
+
+    async def close(self) -> None:
+        """Count what the ledger holds, and end the threads."""
+        self._stopped.set()
+        self._queue.put(None)
+        for thread in (self._thread, self._auditor):
+            if thread is not None:
+                await asyncio.to_thread(thread.join, _CLEANUP_S)
+
+    @property
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        assert self._loop is not None, "open() comes first"
+        return self._loop
+
+    def _open(self, kinds: list[CounterKind]) -> BudgetStore:
+        store = self._ledger.open()
+        store.register(kinds, datetime.now(UTC))
+        return store
+
+    # In the thread.
+
+    def _run(self, first: BudgetStore) -> None:
+        store: BudgetStore | None = first
+        schedule = _Schedule()
+        work = _Work()
+        while not work.is_last:
+            work = self._collect(work.released, schedule.wait_s())
+            try:
+                store = store or self._ledger.open()
+                if work.reserves:
+                    schedule.expect_records()
+                self._serve(store, work)
+                schedule.run(store, self._ledger)
+            except Exception as error:  # noqa: BLE001  # the thread survives every fault and connects again
+                self._fail(work, error)
+                if store is not None:
+                    store.close()
+                store = None
+                time.sleep(0 if work.is_last else _RETRY_S)
+        if store is not None:
+            store.close()
+
+    def _collect(self, unreleased: list[str], timeout_s: float) -> _Work:
+        """Return all items that wait, and the releases that failed before; wait for the first for `timeout_s`."""
+        work = _Work(released=unreleased)
+        with contextlib.suppress(queue.Empty):
+            item = self._queue.get(timeout=timeout_s)
+            while True:
+                match item:
+                    case None:
+                        work.is_last = True
+                        return work
+                    case _Reserve():
+                        work.reserves.append(item)
+                    case _Read():
+                        work.reads.append(item)
+                    case str():
+                        work.released.append(item)
+                item = self._queue.get_nowait()
+        return work
+
+    def _serve(self, store: BudgetStore, work: _Work) -> None:
+        if work.reserves:
+            results = store.reserve([item.reservation for item in work.reserves])
+            self._answer([(item.done, result) for item, result in zip(work.reserves, results, strict=True)])
+            work.reserves.clear()
+        # After the reservations: a request that is cancelled while it waits releases what it has reserved since.
+        if work.released:
+            store.release(work.released)
+            work.released.clear()
+        while work.reads:
+            self._answer([(work.reads[0].done, work.reads[0].query(store))])
+            del work.reads[0]
+
+    def _answer(self, results: list[tuple[asyncio.Future[Any], Any]]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._running_loop.call_soon_threadsafe(_set_results, results)
+
+    def _fail(self, work: _Work, error: Exception) -> None:
+        reason = str(error) if isinstance(error, StoreError) else repr(error)
+        _log.error("the budgets cannot be written", extra={"reason": reason})
+        unavailable = LedgerUnavailable(f"no new requests with a budget while the budgets cannot be written: {reason}")
+        waiting: list[_Reserve | _Read] = [*work.reserves, *work.reads]
+        self._answer([(item.done, unavailable) for item in waiting])
+        # A connection that breaks in COMMIT does not show whether the server committed; the requests are not sent.
+        work.released += [item.reservation.request_id for item in work.reserves]
+
+    def _compare_again_and_again(self) -> None:
+        wait_s = 0.0
+        while not self._stopped.wait(wait_s):
+            began = time.monotonic()
+            try:
+                store = self._ledger.open()
+                try:
+                    difference = store.folding.correct(datetime.now(UTC))
+                finally:
+                    store.close()
+            except Exception as error:  # noqa: BLE001  # the thread survives every fault and tries again
+                _log.error("the budgets cannot be compared with the ledger", extra={"reason": str(error)})
+            else:
+                metrics.BUDGET_DIFFERENCE.set(float(difference))
+                if difference:
+                    _log.error("budget counters differed from the ledger", extra={"difference_usd": f"{difference:f}"})
+            wait_s = max(_COMPARE_S, _COMPARE_FACTOR * (time.monotonic() - began))
+
+
+class _Schedule:
+    """Says when the thread counts records, and cleans up."""
+
+    def __init__(self) -> None:
+        self._fold_at = self._settlements_at = self._cleanup_at = 0.0
+        self._is_busy = True
+
+    def wait_s(self) -> float:
+        """Return the seconds that the thread may wait for items."""
+        return max(0.0, self._fold_at - time.monotonic())
+
+    def expect_records(self) -> None:
+        """Count records soon: requests are under way."""
+        self._fold_at = min(self._fold_at, time.monotonic() + _BUSY_FOLD_S)
+
+    def run(self, store: BudgetStore, ledger: BudgetLedger) -> None:
+        """Do what is due."""
+        now = time.monotonic()
+        if now >= self._fold_at:
+            is_behind = store.folding.fold_batch()
+            self._is_busy = is_behind or store.has_open(ledger.writer)
+            self._fold_at = now + (0 if is_behind else _BUSY_FOLD_S if self._is_busy else _IDLE_FOLD_S)
+        if now >= self._settlements_at:
+            store.folding.fold_settlements()
+            self._settlements_at = now + _SETTLEMENTS_S
+        if now >= self._cleanup_at:
+            at = datetime.now(UTC)
+            store.folding.free_orphans(ledger.is_gone, at - _ORPHAN_AGE)
+            store.folding.forget_ended(at - _ENDED_KEPT)
+            self._cleanup_at = now + _CLEANUP_S
+
+
+def _set_results(results: list[tuple[asyncio.Future[Any], Any]]) -> None:
+    for done, result in results:
+        if done.done():
+            continue  # cancelled
+        if isinstance(result, Exception):
+            done.set_exception(result)
+        else:
+            done.set_result(result)

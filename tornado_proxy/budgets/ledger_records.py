@@ -1,0 +1,156 @@
+"""Reads from the ledger what counters sum: records in the order of their commits, and their final figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from tornado_proxy.domain.budget import Amount, Spender
+from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.database import Database
+from tornado_proxy.ledger.rows import RECORD_COLUMNS, format_time
+
+#: Records that one query returns.
+_MAX_ROWS = 1000
+
+#: Request ids that one query names.
+_MAX_IDS = 500
+
+_COLUMNS = (
+    "seq",
+    "request_id",
+    "started_at",
+    "basis",
+    "total",
+    "subtotal",
+    "project_id",
+    "participant",
+    "user",
+    "issuer",
+    "credential_id",
+    "labels",
+)
+_NAMES = ", ".join(f'"{name}"' if name in ("seq", *RECORD_COLUMNS) else "NULL" for name in _COLUMNS)
+_SELECT_AFTER = f"SELECT {_NAMES} FROM records WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT {_MAX_ROWS}"  # noqa: S608
+_SELECT_SINCE = (
+    f"SELECT {_NAMES} FROM records WHERE seq > ? AND seq <= ? AND started_at >= ? "  # noqa: S608  # names of ours
+    f"ORDER BY seq LIMIT {_MAX_ROWS}"
+)
+_SELECT_PENDING = (
+    "SELECT request_id FROM records r WHERE basis = 'pending' AND seq <= ? "
+    "AND NOT EXISTS (SELECT 1 FROM settlements s WHERE s.request_id = r.request_id)"
+)
+_SELECT_LAST = "SELECT coalesce(max(seq), 0) FROM records"
+
+
+@dataclass(frozen=True, slots=True)
+class CountedRecord:
+    """The members of a record that counters need."""
+
+    seq: int
+    request_id: str
+    started_at: datetime
+    basis: Basis
+    total: Decimal
+    subtotal: Decimal
+    spender: Spender
+
+    def amount(self, amount: Amount) -> Decimal:
+        """Return the amount that a counter sums."""
+        return self.total if amount is Amount.TOTAL else self.subtotal
+
+
+def find_last_seq(ledger: Database, wait_for_writers: str) -> int:
+    """Return the seq of the last record, below which no record will appear.
+
+    PostgreSQL draws the numbers before it commits, so a later number can be visible before an earlier one.
+    `wait_for_writers` waits for the transactions that write records now; SQLite runs one at a time and needs no lock.
+    """
+    if not wait_for_writers:
+        return _read_number(ledger.fetch_rows(_SELECT_LAST))
+    with ledger.transaction():
+        ledger.run(wait_for_writers)
+        return _read_number(ledger.fetch_rows(_SELECT_LAST))
+
+
+def read_after(ledger: Database, seq: int, last_seq: int) -> list[CountedRecord]:
+    """Return up to 1,000 records with seq < their seq <= last_seq, in the order of seq."""
+    return [_make_record(row) for row in ledger.fetch_rows(_SELECT_AFTER, (seq, last_seq))]
+
+
+def read_since(ledger: Database, last_seq: int, since: datetime, after: int = 0) -> Iterator[CountedRecord]:
+    """Yield the records that began at `since` or later, with after < seq <= last_seq."""
+    while rows := ledger.fetch_rows(_SELECT_SINCE, (after, last_seq, format_time(since))):
+        for row in rows:
+            record = _make_record(row)
+            after = record.seq
+            yield record
+
+
+def read_originals(ledger: Database, request_ids: Sequence[str]) -> Iterator[CountedRecord]:
+    """Yield the records of these requests, with the figures that they had at first."""
+    return _read_by_id(ledger, "records", request_ids)
+
+
+def read_bills(ledger: Database, request_ids: Sequence[str]) -> Iterator[CountedRecord]:
+    """Yield the records of these requests, with the figures of their settlements."""
+    return _read_by_id(ledger, "bills", request_ids)
+
+
+def find_ids(ledger: Database, table: str, request_ids: Sequence[str]) -> frozenset[str]:
+    """Return those of the requests that have a row in a table of the ledger."""
+    found: set[str] = set()
+    for start in range(0, len(request_ids), _MAX_IDS):
+        ids = request_ids[start : start + _MAX_IDS]
+        sql = f"SELECT request_id FROM {table} WHERE request_id IN ({', '.join('?' * len(ids))})"  # noqa: S608
+        found.update(str(request_id) for (request_id,) in ledger.fetch_rows(sql, ids))
+    return frozenset(found)
+
+
+def list_pending(ledger: Database, last_seq: int) -> list[str]:
+    """Return the requests without a final settlement whose usage comes later."""
+    rows = ledger.fetch_rows(_SELECT_PENDING, (last_seq,))
+    return [str(request_id) for (request_id,) in rows]
+
+
+def list_ids(ledger: Database, table: str) -> list[str]:
+    """Return the requests that have a row in a table of the ledger."""
+    return [str(request_id) for (request_id,) in ledger.fetch_rows(f"SELECT request_id FROM {table}")]  # noqa: S608
+
+
+def _read_by_id(ledger: Database, table: str, request_ids: Sequence[str]) -> Iterator[CountedRecord]:
+    for start in range(0, len(request_ids), _MAX_IDS):
+        ids = request_ids[start : start + _MAX_IDS]
+        sql = f"SELECT {_NAMES} FROM {table} WHERE request_id IN ({', '.join('?' * len(ids))})"  # noqa: S608
+        yield from (_make_record(row) for row in ledger.fetch_rows(sql, ids))
+
+
+def _make_record(row: Sequence[object]) -> CountedRecord:
+    seq, request_id, started_at, basis, total, subtotal, project, participant, user, issuer, credential, labels = row
+    return CountedRecord(
+        int(str(seq)),
+        str(request_id),
+        datetime.fromisoformat(str(started_at)),
+        Basis(str(basis)),
+        Decimal(str(total)),
+        Decimal(str(subtotal)),
+        Spender(
+            str(project),
+            _text(participant),
+            _text(user),
+            _text(issuer),
+            str(credential or ""),
+            json.loads(str(labels)) if labels else {},
+        ),
+    )
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _read_number(rows: Sequence[Sequence[object]]) -> int:
+    return int(str(rows[0][0]))

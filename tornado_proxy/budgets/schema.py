@@ -1,0 +1,47 @@
+"""The tables of budgets: in a file beside an SQLite ledger, in the ledger's own database on PostgreSQL.
+
+budget_kinds          what is counted; a kind counts for every project
+budget_counters       settled and reserved USD of each subject in each period
+budget_reservations   requests under way, and those whose cost is not final
+budget_meta           `cursor`: the seq of the last record of the ledger that is counted
+
+Amounts are decimal strings, times RFC 3339 UTC.
+"""
+
+from __future__ import annotations
+
+from tornado_proxy.ledger.dialect import Dialect
+
+SELECT_CURSOR = "SELECT value FROM budget_meta WHERE key = 'cursor'"
+INSERT_CURSOR = "INSERT INTO budget_meta (key, value) VALUES ('cursor', ?) ON CONFLICT (key) DO NOTHING"
+SET_CURSOR = "UPDATE budget_meta SET value = ? WHERE key = 'cursor'"
+
+
+def create_tables(sql: Dialect) -> str:
+    """Return the SQL that makes the tables that do not exist."""
+    return f"""
+CREATE TABLE IF NOT EXISTS budget_meta (key {sql.text} PRIMARY KEY, value {sql.text} NOT NULL) {sql.keyed_table_end};
+CREATE TABLE IF NOT EXISTS budget_kinds (kind {sql.text} PRIMARY KEY) {sql.keyed_table_end};
+CREATE TABLE IF NOT EXISTS budget_counters (
+    kind {sql.text} NOT NULL,
+    project_id {sql.text} NOT NULL,
+    subject {sql.text} NOT NULL,
+    period_begin {sql.text} NOT NULL,
+    period_end {sql.text},
+    settled {sql.text} NOT NULL,
+    reserved {sql.text} NOT NULL,
+    PRIMARY KEY (kind, project_id, subject, period_begin)
+) {sql.keyed_table_end};
+CREATE TABLE IF NOT EXISTS budget_reservations (
+    request_id {sql.text} PRIMARY KEY,
+    writer {sql.text} NOT NULL,
+    state {sql.text} NOT NULL,
+    started_at {sql.text} NOT NULL,
+    total {sql.text} NOT NULL,
+    subtotal {sql.text} NOT NULL,
+    counters {sql.text} NOT NULL,
+    counted_total {sql.text} NOT NULL,
+    counted_subtotal {sql.text} NOT NULL
+) {sql.keyed_table_end};
+CREATE INDEX IF NOT EXISTS budget_reservations_state ON budget_reservations (state);
+"""

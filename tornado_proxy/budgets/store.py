@@ -1,0 +1,189 @@
+"""The counters and reservations of a ledger's budgets.  Synchronous; used by one thread.
+
+    reserve   locks the counters of a request's budgets, checks their limits, and adds what the request can cost
+    fold      adds the records that the ledger has committed to the counters, and frees their reservations
+    release   frees the reservation of a request that was not sent
+
+The ledger is the truth: a cursor says which of its records are counted, and it moves in the transaction that counts
+them.  So each record is counted once, whichever process wrote it and whenever a process dies.
+
+    reserve ──> open ── record ─────────────────────────────> counted, freed
+                  ├──── record without a known cost ────────> held until its period ends
+                  └──── record whose usage comes later ─────> pending ── settlement ──> counted, freed
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from tornado_proxy.budgets.counters import (
+    CounterChanges,
+    CounterKey,
+    decode_keys,
+    encode_keys,
+    lock_counter,
+    make_key,
+    make_state,
+    read_counters,
+    write_counter,
+)
+from tornado_proxy.budgets.folding import Folding
+from tornado_proxy.budgets.schema import create_tables
+from tornado_proxy.domain.budget import Budget, BudgetRefusal, CounterKind, CounterState, Reservation
+from tornado_proxy.ledger.database import Database, StoreError
+from tornado_proxy.ledger.dialect import Dialect
+from tornado_proxy.ledger.rows import format_time
+
+_INSERT = (
+    "INSERT INTO budget_reservations (request_id, writer, state, started_at, total, subtotal, counters, "
+    "counted_total, counted_subtotal) VALUES (?, ?, 'open', ?, ?, ?, ?, '0', '0')"
+)
+_SELECT = "SELECT total, subtotal, counters FROM budget_reservations WHERE request_id = ? AND state = 'open'"
+_DELETE = "DELETE FROM budget_reservations WHERE request_id = ?"
+_SELECT_ANY = "SELECT 1 FROM budget_reservations WHERE writer = ? AND state = 'open' LIMIT 1"
+_SELECT_OPEN = "SELECT request_id, state, started_at, total, counters FROM budget_reservations ORDER BY started_at"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenReservation:
+    """A reservation that is not freed yet: its state (open, held, pending), and the most USD that it can cost."""
+
+    request_id: str
+    state: str
+    started_at: datetime
+    total: Decimal
+    counters: tuple[CounterKey, ...]
+
+
+class BudgetStore:
+    """The budgets of one ledger.
+
+    Methods raise StoreError if a database fails.
+    """
+
+    def __init__(self, budgets: Database, ledger: Database, dialect: Dialect, writer: str, *, hold: bool) -> None:
+        """Make the tables that do not exist.
+
+        Args:
+            budgets: The database of the budgets.
+            ledger: A connection to the ledger.
+            dialect: The SQL of both.
+            writer: The id of this process among those that write the ledger.
+            hold: True if the reservation of a record without a known cost stays until its period ends.
+        """
+        budgets.run_script(create_tables(dialect))
+        self._budgets = budgets
+        self._ledger = ledger
+        self._row_lock = dialect.row_lock
+        self._writer = writer
+        self.folding = Folding(budgets, ledger, dialect, hold=hold)
+        self.folding.begin()
+
+    def register(self, kinds: Iterable[CounterKind], now: datetime) -> None:
+        """Count these kinds from now on, and for the periods that contain `now`."""
+        self.folding.register(kinds, now)
+
+    def reserve(self, reservations: Sequence[Reservation]) -> list[BudgetRefusal | None]:
+        """Reserve for each request, all of its budgets or none; return the refusal of each that was not admitted."""
+        with self._budgets.transaction():
+            counters = {
+                key: lock_counter(self._budgets, self._row_lock, key) for key in sorted(_list_keys(reservations))
+            }
+            changed = _Counters(counters)
+            results = [self._reserve(reservation, changed) for reservation in reservations]
+            for key in changed.written:
+                write_counter(self._budgets, key, *changed.states[key])
+        return results
+
+    def _reserve(self, reservation: Reservation, counters: _Counters) -> BudgetRefusal | None:
+        keyed = list(_key_budgets(reservation))
+        for key, budget in keyed:
+            refusal = counters.check(key, budget, reservation)
+            if refusal is not None:
+                return refusal
+        amounts = {key: reservation.amount(budget.kind.amount) for key, budget in keyed}
+        for key, amount in amounts.items():
+            counters.add(key, amount)
+        values = (
+            reservation.request_id,
+            self._writer,
+            format_time(reservation.at),
+            f"{reservation.total:f}",
+            f"{reservation.subtotal:f}",
+            encode_keys(sorted(amounts)),
+        )
+        self._budgets.run(_INSERT, values)
+        return None
+
+    def release(self, request_ids: Iterable[str]) -> None:
+        """Free the reservations of requests that were not sent."""
+        with self._budgets.transaction():
+            changes = CounterChanges()
+            for request_id in request_ids:
+                for total, subtotal, keys in self._budgets.fetch_rows(f"{_SELECT} {self._row_lock}", (request_id,)):
+                    changes.free(str(keys), Decimal(str(total)), Decimal(str(subtotal)))
+                self._budgets.run(_DELETE, (request_id,))
+            changes.apply(self._budgets, self._row_lock)
+
+    def has_open(self, writer: str) -> bool:
+        """Return True if a request of the process `writer` is under way, as far as its reservation tells."""
+        return bool(self._budgets.fetch_rows(_SELECT_ANY, (writer,)))
+
+    def close(self) -> None:
+        """Close the connections."""
+        for db in {self._budgets, self._ledger}:
+            with contextlib.suppress(StoreError):
+                db.close()
+
+    def list_counters(self) -> list[CounterState]:
+        """Return all counters."""
+        return read_counters(self._budgets)
+
+    def list_reservations(self) -> list[OpenReservation]:
+        """Return the reservations that are not freed yet, oldest first."""
+        return [
+            OpenReservation(
+                str(request_id),
+                str(state),
+                datetime.fromisoformat(str(started_at)),
+                Decimal(str(total)),
+                tuple(decode_keys(str(counters))),
+            )
+            for request_id, state, started_at, total, counters in self._budgets.fetch_rows(_SELECT_OPEN)
+        ]
+
+
+class _Counters:
+    """Counters that are locked in a transaction, with the reservations that it has made so far."""
+
+    def __init__(self, states: dict[CounterKey, tuple[Decimal, Decimal]]) -> None:
+        self.states = states
+        self.written: set[CounterKey] = set()
+
+    def check(self, key: CounterKey, budget: Budget, reservation: Reservation) -> BudgetRefusal | None:
+        """Return the refusal of a request, None if the budget admits it."""
+        settled, reserved = self.states[key]
+        bound = reservation.amount(budget.kind.amount)
+        admitted = settled + reserved + bound <= budget.limit if budget.strict else settled + reserved < budget.limit
+        return None if admitted else BudgetRefusal(budget, make_state(key, key.period_end, settled, reserved), bound)
+
+    def add(self, key: CounterKey, amount: Decimal) -> None:
+        """Reserve `amount`."""
+        settled, reserved = self.states[key]
+        self.states[key] = (settled, reserved + amount)
+        self.written.add(key)
+
+
+def _key_budgets(reservation: Reservation) -> Iterable[tuple[CounterKey, Budget]]:
+    for budget in reservation.budgets:
+        key = make_key(budget.kind, reservation.spender, reservation.at)
+        if key is not None:
+            yield key, budget
+
+
+def _list_keys(reservations: Sequence[Reservation]) -> set[CounterKey]:
+    return {key for reservation in reservations for key, _ in _key_budgets(reservation)}
