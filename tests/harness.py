@@ -30,6 +30,7 @@ OTHER_KEY_ID = "3f4f9f0e-27f8-4a55-93a5-6b7c8d9e0f12"
 SIGNING_SECRET = "signing-secret-of-the-first-project-0123456789"
 OTHER_SIGNING_SECRET = "signing-secret-of-the-other-project-9876543210"
 OPENAI_KEY = "sk-provider-openai-7Qx1vB9mZ3"
+ADMIN_TOKEN = "admin-token-5Tz0qR8wJ1"
 ANTHROPIC_KEY = "sk-ant-provider-4Kd8wN2pL6"
 
 #: The environment variables that write_config() refers to.
@@ -38,6 +39,7 @@ SECRETS = {
     "TEST_ANTHROPIC_KEY": ANTHROPIC_KEY,
     "TEST_SIGNING_SECRET": SIGNING_SECRET,
     "TEST_OTHER_SIGNING_SECRET": OTHER_SIGNING_SECRET,
+    "TEST_ADMIN_TOKEN": ADMIN_TOKEN,
 }
 
 ROOT = Path(__file__).parent.parent
@@ -150,7 +152,9 @@ class ProxyProcess:
 
     def fetch_admin(self, path: str, *, method: str = "GET") -> tuple[int, str]:
         """Send a request to the admin port; return the status and the text of the response."""
-        request = urllib.request.Request(self.admin_url + path, method=method, data=b"" if method == "POST" else None)
+        data = b"" if method == "POST" else None
+        headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+        request = urllib.request.Request(self.admin_url + path, method=method, data=data, headers=headers)
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
                 return response.status, response.read().decode()
@@ -211,7 +215,7 @@ def write_config(folder: Path, upstream: str, **changes: Any) -> Path:
     """
     config: dict[str, Any] = {
         "listen": {"host": "127.0.0.1", "port": 0},
-        "admin": {"host": "127.0.0.1", "port": 0},
+        "admin": {"host": "127.0.0.1", "port": 0, "token": {"env": "TEST_ADMIN_TOKEN"}},
         "providers": {
             "openai": {"base_url": upstream, "api_key": {"env": "TEST_OPENAI_KEY"}},
             "anthropic": {"base_url": upstream, "api_key": {"env": "TEST_ANTHROPIC_KEY"}},

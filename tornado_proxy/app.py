@@ -21,7 +21,8 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from tornado_proxy import snapshot, tasks
-from tornado_proxy.api.admin import admin_application
+from tornado_proxy.api.admin.application import AdminApplication
+from tornado_proxy.api.admin.services import AdminServices
 from tornado_proxy.api.start_page import StartPageHandler, list_start_paths
 from tornado_proxy.api.usage import USAGE_PATH, UsageHandler
 from tornado_proxy.config.changes import describe_changes
@@ -36,8 +37,8 @@ from tornado_proxy.gateway.object_ownership import ObjectOwnership
 from tornado_proxy.gateway.realtime.live_calls import LiveCalls
 from tornado_proxy.gateway.recorder import Recorder, RecordListeners
 from tornado_proxy.gateway.services import Services
-from tornado_proxy.http_server.fd_limits import FdLimitedServer, raise_fd_limit
-from tornado_proxy.http_server.server import ClientPortServer
+from tornado_proxy.http_server.fd_limits import raise_fd_limit
+from tornado_proxy.http_server.server import AdminPortServer, ClientPortServer
 from tornado_proxy.ledger.backends import make_backend, make_ledger
 from tornado_proxy.ledger.protocol import Ledger
 from tornado_proxy.metering.deferred_settlement import DeferredSettlement
@@ -55,9 +56,6 @@ _DRAIN_LOG_INTERVAL_S = 60.0
 
 #: Seconds in which aborted requests can write their records at the end of a shutdown.
 _LAST_RECORDS_S = 2.0
-
-#: Seconds that a connection to the admin port may stay open without a complete request head.
-_ADMIN_IDLE_TIMEOUT_S = 60.0
 
 #: Length of the kernel's queue of unaccepted connections, which net.core.somaxconn limits.  Thousands of clients may
 #: connect at once after a restart, and the SYN of a client that finds the queue full is sent again only after a second.
@@ -106,8 +104,9 @@ class Server:
         clients = ClientApplication(rules, services, start_paths)
         server = ClientPortServer(clients, clients.idle_connections, clients.body_timeouts, clients.make_rejection)
         self.port = self._listen(server, settings.listen)
-        admin = FdLimitedServer(admin_application(services, self.reload), idle_connection_timeout=_ADMIN_IDLE_TIMEOUT_S)
-        self.admin_port = self._listen(admin, settings.admin)
+        admin = AdminApplication(AdminServices(services, self._state, self))
+        admin_server = AdminPortServer(admin, admin.idle_connections, admin.body_timeouts, admin.make_rejection)
+        self.admin_port = self._listen(admin_server, settings.admin)
 
     def _build_services(self, ledger: Ledger, upstream: UpstreamClient, settler: DeferredSettlement) -> Services:
         ownership, live_calls, capacity = ObjectOwnership(ledger), LiveCalls(), Capacity()
@@ -145,8 +144,22 @@ class Server:
             loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, lambda: tasks.spawn(self._reload_and_log(), "reload"))
 
-    async def reload(self) -> None:
+    async def check_reload(self) -> list[str]:
+        """Read the configuration as reload() does, and return what would change.
+
+        Raises:
+            ConfigError: reload() would raise it.
+        """
+        current = self._snapshots.current
+        new, changes = await asyncio.to_thread(_build, self._snapshots.path, current.generation, current)
+        self._snapshots.check_swap(new)
+        return changes
+
+    async def reload(self) -> list[str]:
         """Read the configuration and swap the snapshot; requests in flight keep the old one.
+
+        Returns:
+            What has changed.
 
         Raises:
             ConfigError: the configuration is invalid; the old one stays in use.
@@ -163,6 +176,7 @@ class Server:
                 raise
             metrics.CONFIG_RELOAD_FAILED.set(0)
             _log.info("configuration reloaded", extra={"config_generation": generation, "changes": changes})
+            return changes
 
     async def _reload_and_log(self) -> None:
         try:

@@ -170,14 +170,18 @@ class SnapshotHolder:
         Raises:
             ConfigError: A setting that needs a restart has changed; the old snapshot stays active.
         """
+        self.check_swap(new)
+        new.key_rotation.inherit(self.current.key_rotation)
+        self.current = _with_state(new, self.current.state)
+        self._announce(self.current)
+
+    def check_swap(self, new: Snapshot) -> None:
+        """Raise ConfigError if a setting that needs a restart has changed."""
         # A socket that is bound and a ledger that is open cannot follow a changed setting.
         changed = find_restart_settings(self.current.settings, new.settings)
         if changed:
             rule = "changed, and needs a restart; restart the server, or restore the value"
             raise ConfigError([Fault(str(self.path), 0, key, rule) for key in changed])
-        new.key_rotation.inherit(self.current.key_rotation)
-        self.current = _with_state(new, self.current.state)
-        self._announce(self.current)
 
     def set_state(self, state: State) -> None:
         """Make a snapshot with another state the active one."""

@@ -20,7 +20,7 @@ from tornado_proxy.domain.errors import ConfigError
 
 VALID: dict[str, Any] = {
     "listen": {"host": "127.0.0.1", "port": 8080, "reuse_port": False},
-    "admin": {"host": "127.0.0.1", "port": 8081},
+    "admin": {"host": "127.0.0.1", "port": 8081, "token": {"env": "PATH"}, "hosts": ["proxy.example"]},
     "providers": {
         "openai": {"base_url": "https://api.openai.com", "api_key": {"env": "PATH"}, "ca_file": "ca.pem"},
         "anthropic": {"base_url": "https://api.anthropic.com", "api_key": {"file": "key"}, "region": "us"},

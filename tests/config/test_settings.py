@@ -11,6 +11,7 @@ from tests.config.conftest import document
 from tornado_proxy.config.bundled import schema
 from tornado_proxy.config.ledger import ledger_address
 from tornado_proxy.config.settings import (
+    AdminAccess,
     LedgerSettings,
     LimitSettings,
     ListenSettings,
@@ -34,7 +35,7 @@ PUBLIC = {"public_url": "https://llm.example.com/", "trusted_proxies": ["10.0.0.
 FULL: dict[str, object] = {
     "listen": {"host": "0.0.0.0", "port": 80, "reuse_port": True, **PUBLIC},  # noqa: S104  nothing listens
     "cors": {"allow_origins": ["https://app.example.com"]},
-    "admin": {"host": "::1", "port": 81},
+    "admin": {"host": "::1", "port": 81, "token": {"env": "ADMIN_TOKEN"}, "hosts": ["Proxy.Example", "10.0.0.5"]},
     "providers": {"openai": {"base_url": "https://api.openai.com", "api_key": {"env": "KEY"}}},
     "pricing": {"path": "prices", "surcharge_rate": "0.05"},
     "ledger": {"url": "sqlite:///../var/ledger.db", "fsync": True},
@@ -72,10 +73,11 @@ PROVIDERS = {"openai": ProviderSettings("https://api.openai.com", (ProviderKey("
 def test_each_setting_has_its_field_and_type() -> None:
     assert check(document(FULL), "proxy") == []
 
-    settings = make_settings(FULL, BASE, PROVIDERS)
+    settings = make_settings(FULL, BASE, PROVIDERS, admin_token=Secret("sesame"))
 
     assert settings.listen == ListenSettings("0.0.0.0", 80, reuse_port=True)  # noqa: S104  nothing listens
     assert settings.admin == ListenSettings("::1", 81, reuse_port=False)
+    assert settings.admin_access == AdminAccess(Secret("sesame"), frozenset({"::1", "proxy.example", "10.0.0.5"}))
     assert settings.public == PublicSettings(
         "https://llm.example.com",
         (IPv4Network("10.0.0.0/8"), IPv6Network("fd00::1/128")),

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import shlex
 import socket
 import sys
@@ -32,6 +33,7 @@ from tornado_proxy.simulator import Simulator
 
 _KEY_FILE = "api_key"
 _SIMULATOR_KEY_FILE = "simulator_key"
+_ADMIN_TOKEN_FILE = "admin_token"  # noqa: S105  # the name of a file
 _TOKEN_FILE = "token"  # noqa: S105  # the name of a file
 _LOCK_FILE = "lock"
 _HOST = "127.0.0.1"
@@ -97,6 +99,7 @@ async def _serve(folder: Path, port: int, admin_port: int) -> None:
     await server.start()
     event_loop.freeze_startup_objects()
     server.handle_signals()
+    click.echo(_describe_admin_port(f"http://127.0.0.1:{server.admin_port}", folder))
     _print_instructions(f"http://127.0.0.1:{server.port}", token, real, folder)
     await server.wait_stopped()
     await simulator.stop()
@@ -158,6 +161,8 @@ def _prepare(folder: Path, port: int, admin_port: int, real: set[str], simulator
     key = parse_api_key(key_file.read_text())
     _write_secret(folder / "signing_secret", key.secret.reveal())
     _write_secret(folder / _SIMULATOR_KEY_FILE, "simulator-needs-no-key")
+    if not (folder / _ADMIN_TOKEN_FILE).exists():
+        _write_secret(folder / _ADMIN_TOKEN_FILE, secrets.token_urlsafe(32))
     text = yaml.safe_dump(_make_config(key, port, admin_port, real, simulator_url), sort_keys=False)
     (folder / "proxy.yaml").write_text("# Written by `tornado-proxy demo` at each start.\n" + text)
     return key
@@ -177,7 +182,7 @@ def _make_config(
             providers[provider.name] = {"base_url": base_url, "api_key": {"file": _SIMULATOR_KEY_FILE}}
     return {
         "listen": {"host": _HOST, "port": port},
-        "admin": {"host": _HOST, "port": admin_port},
+        "admin": {"host": _HOST, "port": admin_port, "token": {"file": _ADMIN_TOKEN_FILE}},
         "providers": providers,
         # Above zero, so that the surcharge line appears in the first bill.
         "pricing": {"surcharge_rate": "0.05"},
@@ -239,6 +244,11 @@ def _print_instructions(base_url: str, token: str, real: set[str], folder: Path)
     click.echo(f"{_example_request(base_url, token, real)}\n")
     click.echo(f"What it cost: {_program()} usage --config {shlex.quote(str(folder / 'proxy.yaml'))}")
     click.echo("Stop with Ctrl-C.\n")
+
+
+def _describe_admin_port(admin_url: str, folder: Path) -> str:
+    file = shlex.quote(str(folder / _ADMIN_TOKEN_FILE))
+    return f'Metrics: curl -H "Authorization: Bearer $(cat {file})" {admin_url}/metrics'
 
 
 def _export_lines(base_url: str, token: str) -> str:

@@ -12,7 +12,7 @@ from tornado_proxy.config.findings import Findings
 from tornado_proxy.config.ledger import read_ledger_password
 from tornado_proxy.config.oauth import read_issuers
 from tornado_proxy.config.projects import ProjectReader
-from tornado_proxy.config.servers import check_servers, read_providers
+from tornado_proxy.config.servers import check_servers, read_admin_token, read_providers
 from tornado_proxy.config.settings import Settings, make_settings
 from tornado_proxy.config.validation import check
 from tornado_proxy.domain.document import Document, read_section
@@ -74,12 +74,13 @@ def read_config(path: Path) -> ReadConfig:
     check_servers(document, content, findings)
     ledger_password = read_ledger_password(document, findings)
     issuers = read_issuers(document, content, findings)
+    admin_token = read_admin_token(document, findings)
     projects = _projects(document, content, findings)
     prices = _prices(document, content, findings)
     warnings = tuple(sorted(findings.warnings))
     if findings.faults:
         return ReadConfig(None, prices, tuple(sorted(findings.faults)), warnings)
-    settings = replace(make_settings(content, path.parent, providers, ledger_password), oauth=issuers)
+    settings = replace(make_settings(content, path.parent, providers, ledger_password, admin_token), oauth=issuers)
     return ReadConfig(LoadedConfig(settings, projects, prices), prices, (), warnings)
 
 

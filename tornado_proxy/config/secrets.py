@@ -34,7 +34,7 @@ _QUOTES = "\"'`"
 _ASSIGNMENT = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)+=[^=]")
 
 #: Keys whose values are references.
-SECRET_KEYS = frozenset({"api_key", "client_secret", "secret", "password"})
+SECRET_KEYS = frozenset({"api_key", "client_secret", "secret", "password", "token"})
 
 #: Secrets by the path of their reference.
 Secrets = Mapping[DocumentPath, Secret]

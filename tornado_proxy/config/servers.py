@@ -19,13 +19,20 @@ from tornado_proxy.config.secrets import read_secrets
 from tornado_proxy.config.settings import ADMIN_PORT, CLIENT_PORT, DEFAULT_HOST, ProviderSettings
 from tornado_proxy.domain.document import Document, read_section
 from tornado_proxy.domain.document import Path as DocumentPath
+from tornado_proxy.domain.identity import Secret
 from tornado_proxy.wire.headers import HOP_BY_HOP, PRIVATE
+from tornado_proxy.wire.host_header import parse_host
 
 #: Addresses that listen on all interfaces, so that they collide with every other address.
 _WILDCARD_ADDRESSES = frozenset({"0.0.0.0", "::"})  # noqa: S104  compared, not bound
 
 #: An origin as browsers write it (RFC 6454 section 6.2); a wildcard would let every page use a token that it has read.
 _ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:]+\])(?::\d{1,5})?")
+
+
+def read_admin_token(document: Document, findings: Findings) -> Secret | None:
+    """Return the token of the admin port that a checked document names, or None if it names none."""
+    return read_secrets(document, ("admin",), findings).get(("admin", "token"))
 
 
 def read_providers(
@@ -54,10 +61,14 @@ def read_providers(
 
 
 def check_servers(document: Document, content: Mapping[str, object], findings: Findings) -> None:
-    """Add faults of the ports, the public URL, trusted proxies, origins and forwarded headers."""
+    """Add faults of the ports and the admin port's hosts, the public URL, trusted proxies, origins and headers."""
     if not findings.has_fault(document, ("listen",)) and not findings.has_fault(document, ("admin",)):
         _check_ports(document, content, findings)
     _check_public(document, content, findings)
+    for index, host in _list_texts(document, read_section(content, "admin"), ("admin", "hosts"), findings):
+        if parse_host(f"[{host}]" if ":" in host else host) is None:
+            rule = f"{host!r} is not a name or an address; write it without scheme, port and path"
+            findings.add(document, ("admin", "hosts", index), rule)
     names = content.get("forward_headers")
     for index, name in enumerate(names if isinstance(names, list) else ()):
         if isinstance(name, str) and name.lower() in HOP_BY_HOP | PRIVATE:

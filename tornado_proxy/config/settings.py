@@ -16,6 +16,7 @@ from tornado_proxy.domain.document import read_section
 from tornado_proxy.domain.identity import ProviderKey, Secret
 from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.domain.oauth import OAuthIssuer
+from tornado_proxy.wire.host_header import normalize_host_name
 
 # The schema repeats the defaults of this file; tests/config/test_settings.py compares them.
 
@@ -35,6 +36,19 @@ class ListenSettings:
     host: str
     port: int
     reuse_port: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AdminAccess:
+    """Who may use the admin port.
+
+    Attributes:
+        token: The bearer token of its requests; None refuses all of them but the health checks.
+        hosts: Normalized names and addresses that a Host header may name, beside those of loopback.
+    """
+
+    token: Secret | None = None
+    hosts: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +173,7 @@ class Settings:
     shutdown: ShutdownSettings
     public: PublicSettings = field(default_factory=PublicSettings)
     oauth: tuple[OAuthIssuer, ...] = ()
+    admin_access: AdminAccess = field(default_factory=AdminAccess)
     models_list: str = "filtered"
     speech_usage: str = "exact"
     forward_headers: frozenset[str] = field(default_factory=frozenset)
@@ -175,6 +190,7 @@ def make_settings(
     base: Path,
     providers: Mapping[str, ProviderSettings],
     ledger_password: Secret | None = None,
+    admin_token: Secret | None = None,
 ) -> Settings:
     """Return the settings of a checked document.
 
@@ -183,6 +199,7 @@ def make_settings(
         base: The folder of the document, where relative paths start.
         providers: The providers with their keys.
         ledger_password: The password of a PostgreSQL ledger.
+        admin_token: The bearer token of the admin port.
     """
     pricing, ledger = read_section(content, "pricing"), read_section(content, "ledger")
     streams, limits = read_section(content, "streams"), read_section(content, "limits")
@@ -214,6 +231,7 @@ def make_settings(
         websockets=_read_websockets(read_section(content, "websockets")),
         shutdown=ShutdownSettings(drain_s=_read_number(read_section(content, "shutdown"), "drain_s", 600)),
         public=_read_public(read_section(content, "listen"), read_section(content, "cors")),
+        admin_access=_read_admin_access(read_section(content, "admin"), admin_token),
         models_list=str(content.get("models_list", "filtered")),
         speech_usage=str(content.get("speech_usage", "exact")),
         forward_headers=frozenset(name.lower() for name in _read_texts(content.get("forward_headers"))),
@@ -226,6 +244,11 @@ def _read_listen(section: Mapping[str, object], port: int) -> ListenSettings:
         port=int(_read_number(section, "port", port)),
         reuse_port=bool(section.get("reuse_port", False)),
     )
+
+
+def _read_admin_access(section: Mapping[str, object], token: Secret | None) -> AdminAccess:
+    names = (str(section.get("host", DEFAULT_HOST)), *_read_texts(section.get("hosts")))
+    return AdminAccess(token, frozenset(normalize_host_name(name) for name in names))
 
 
 def _read_public(listen: Mapping[str, object], cors: Mapping[str, object]) -> PublicSettings:

@@ -15,7 +15,8 @@
     │   │   ├── BodyTooLarge            413
     │   │   ├── UpgradeRequired         426
     │   │   ├── RateLimited             429
-    │   │   └── UsagePending            409
+    │   │   ├── UsagePending            409
+    │   │   └── InvalidConfiguration    422
     │   ├── ServiceError            the proxy cannot serve the request now; the caller may retry
     │   │   ├── LedgerUnavailable       503
     │   │   ├── KeyNotConfigured        503
@@ -309,6 +310,17 @@ class ConfigError(ProxyError):
         # Sorted: checks run one after the other, but an operator reads and corrects a file from top to bottom.
         self.faults = tuple(sorted(faults))
         super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+class InvalidConfiguration(CallerError):
+    """422: a reload was requested, and the files have faults; the old configuration stays in use."""
+
+    status = 422
+    code = "invalid_configuration"
+
+    def __init__(self, error: ConfigError) -> None:
+        super().__init__(f"the configuration has faults; correct the files: {error}")
+        self.faults = tuple(str(fault) for fault in error.faults)
 
 
 class ListenError(ProxyError):

@@ -10,29 +10,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from tornado.escape import utf8
-from tornado.http1connection import HTTP1Connection
-from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
+from tornado.httputil import HTTPServerRequest
 from tornado.routing import Rule
 from tornado.web import Application
 
-from tornado_proxy.domain.errors import BadRequest
-from tornado_proxy.domain.identity import Caller
 from tornado_proxy.gateway.base_handler import error_headers
-from tornado_proxy.gateway.capacity import HeldBytes
+from tornado_proxy.gateway.collected_body import limit_body
 from tornado_proxy.gateway.context import new_request_id
 from tornado_proxy.gateway.cors import is_preflight
 from tornado_proxy.gateway.http.handler import ProxyHandler
+from tornado_proxy.gateway.malformed_request import make_malformed_error, write_rejection
 from tornado_proxy.gateway.preflight import PreflightHandler
 from tornado_proxy.gateway.realtime.handler import ProxyWebSocketHandler
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.http_server.connection import ClientConnection
-from tornado_proxy.http_server.request_body import BodyTimeouts, LimitedDelegate, RequestDelegate
+from tornado_proxy.http_server.request_body import BodyTimeouts, RequestDelegate
 from tornado_proxy.http_server.server import IdleConnections
-
-#: Bytes of a body below /accounts/, or of a WebSocket upgrade: a question or a small JSON document.
-_MAX_COLLECTED_BODY_BYTES = 1024 * 1024
-
-_ANONYMOUS = Caller("")
 
 
 class ClientApplication(Application):
@@ -60,17 +53,11 @@ class ClientApplication(Application):
             fault: The rule that it breaks, without bytes of the client.
         """
         services, request_id = self._services, new_request_id()
-        error = BadRequest(f"the request is not valid HTTP: {fault[:1].lower()}{fault[1:]}", code="malformed_request")
+        error = make_malformed_error(fault)
         services.recorder.reject(request_id, error, None)
         provider = services.snapshots.current.routes.find_provider(target)
         body = utf8(provider.error_body(error, request_id))
-        headers = [
-            *error_headers(error, request_id, provider),
-            ("Content-Length", str(len(body))),
-            ("Connection", "close"),
-        ]
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
-        return f"HTTP/1.1 {error.status} Bad Request\r\n{lines}\r\n".encode("latin-1") + body
+        return write_rejection(error, error_headers(error, request_id, provider), body)
 
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
         """Return the delegate that receives `request`.  Called by Tornado when the request's headers are complete."""
@@ -84,20 +71,8 @@ class ClientApplication(Application):
         if is_page or request.path.startswith("/accounts/"):
             delegate = self.default_router.find_handler(request, **kwargs)
             if delegate is not None:
-                return self._limit_body(request, delegate)
+                return limit_body(request, delegate, self._services, self.body_timeouts)
         if request.method == "GET" and request.headers.get("Upgrade", "").lower() == "websocket":
             delegate = self.get_handler_delegate(request, ProxyWebSocketHandler, self._handler_arguments)
-            return self._limit_body(request, delegate)
+            return limit_body(request, delegate, self._services, self.body_timeouts)
         return RequestDelegate(ProxyHandler(self, request, **self._handler_arguments), self.body_timeouts)
-
-    def _limit_body(self, request: HTTPServerRequest, delegate: HTTPMessageDelegate) -> HTTPMessageDelegate:
-        """Limit a body that Tornado collects whole before the handler sees the credential, in size and time."""
-        connection = request.connection
-        assert isinstance(connection, HTTP1Connection)
-        connection.set_max_body_size(_MAX_COLLECTED_BODY_BYTES)
-        return LimitedDelegate(delegate, connection.close, self.body_timeouts, self._count_anonymous)
-
-    def _count_anonymous(self) -> HeldBytes:
-        """Return the count of a body whose caller is not known yet; all such callers have one share."""
-        limits = self._services.snapshots.current.settings.limits
-        return self._services.arriving.open(_ANONYMOUS, limits)

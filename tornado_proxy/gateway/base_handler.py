@@ -115,16 +115,14 @@ class BaseHandler(RequestHandler):
         self.services.recorder.reject(self.request_id, error, context, RequestLine(self.request.method or "", path))
 
 
-def error_headers(error: RequestError, request_id: str, provider: Provider) -> list[tuple[str, str]]:
+def error_headers(error: RequestError, request_id: str, provider: Provider | None = None) -> list[tuple[str, str]]:
     """Return the headers of an error response, without its length.
 
-    The request id has the provider's own header name, too: SDKs show that one in their exceptions.
+    To a client of `provider`, the request id has that one's own header name too: SDKs show it in their exceptions.
     """
-    headers = [
-        ("Content-Type", "application/json"),
-        (REQUEST_ID_HEADER, request_id),
-        (provider.request_id_header, request_id),
-    ]
+    headers = [("Content-Type", "application/json"), (REQUEST_ID_HEADER, request_id)]
+    if provider is not None:
+        headers.append((provider.request_id_header, request_id))
     if error.final:
         # Both SDKs obey it.  Claude Code retries even a 401 for minutes without it.
         headers.append(("x-should-retry", "false"))

@@ -184,5 +184,11 @@ class ClientPortServer(FdLimitedServer):
         connection.stream.close()
 
 
+class AdminPortServer(ClientPortServer):
+    """Serves an application on the admin port, whose requests open no connection to a provider."""
+
+    extra_fds_per_connection = 0
+
+
 def _ignore_nodelay(value: bool) -> None:  # noqa: FBT001  # Tornado's signature
     """Replace IOStream.set_nodelay with a function that does nothing."""

@@ -1,0 +1,75 @@
+"""The OpenAPI document and the server state the same: paths, methods, statuses, bodies."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
+from openapi_spec_validator import validate
+
+from tests.harness import ADMIN_TOKEN, TIMEOUT_S, ProxyProcess, running_proxy
+from tornado_proxy.api.admin.base_handler import list_methods
+from tornado_proxy.api.admin.openapi import load_openapi
+from tornado_proxy.api.admin.routes import ROUTES
+
+#: Nothing listens there; the admin port needs no provider.
+NOWHERE = "http://127.0.0.1:9"
+
+#: Requests of each kind for each operation: some 10 seconds in all.
+EXAMPLES = 12
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
+    with running_proxy(tmp_path_factory.mktemp("admin"), NOWHERE) as running:
+        yield running
+
+
+def test_document_is_valid_openapi() -> None:
+    validate(load_openapi())
+
+
+def test_document_names_the_paths_and_methods_of_the_route_table() -> None:
+    described = {
+        (path, method.upper()) for path, operations in load_openapi()["paths"].items() for method in operations
+    }
+
+    assert described == {(route.path, method) for route in ROUTES for method in list_methods(route.handler)}
+
+
+def test_document_is_served(server: ProxyProcess) -> None:
+    response = httpx.get(
+        f"{server.admin_url}/openapi.json", headers={"Authorization": f"Bearer {ADMIN_TOKEN}"}, timeout=TIMEOUT_S
+    )
+
+    assert response.headers["content-type"] == "application/json"
+    assert response.json() == load_openapi()
+
+
+def test_server_keeps_the_document(server: ProxyProcess, tmp_path: Path) -> None:
+    """Send generated requests, valid and invalid ones, with and without the credential."""
+    program = Path(sys.executable).parent / "schemathesis"
+    command = [str(program), "run", f"{server.admin_url}/openapi.json", "--url", server.admin_url]
+    options = [
+        *("--header", f"Authorization: Bearer {ADMIN_TOKEN}", "--checks", "all", "--max-examples", str(EXAMPLES)),
+        *("--phases", "examples,coverage,fuzzing", "--seed", "13", "--no-color"),
+    ]
+
+    finished = subprocess.run(
+        [*command, *options],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        timeout=110,
+        check=False,
+    )
+
+    assert finished.returncode == 0, finished.stdout[-20_000:] + finished.stderr[-2_000:]
+    assert server.fetch_admin("/readyz") == (200, "ready\n")
+    assert not [line for line in server.log if "request failed" in line or '"level":"error"' in line]

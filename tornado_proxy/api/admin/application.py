@@ -1,0 +1,59 @@
+"""Routes the requests of the admin port to their handlers; every error is JSON, that to a malformed request too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tornado.httputil import HTTPServerRequest
+from tornado.web import Application
+
+from tornado_proxy.api.admin.base_handler import AdminHandler, error_body
+from tornado_proxy.api.admin.routes import ROUTES
+from tornado_proxy.api.admin.services import AdminServices
+from tornado_proxy.domain.errors import NotFound
+from tornado_proxy.gateway.base_handler import error_headers
+from tornado_proxy.gateway.collected_body import limit_body
+from tornado_proxy.gateway.context import new_request_id
+from tornado_proxy.gateway.malformed_request import make_malformed_error, write_rejection
+from tornado_proxy.http_server.connection import ClientConnection
+from tornado_proxy.http_server.request_body import BodyTimeouts
+from tornado_proxy.http_server.server import IdleConnections
+from tornado_proxy.observability import access_log
+
+
+class _UnknownPathHandler(AdminHandler):
+    """Responds to paths that are not in the table."""
+
+    def check_method(self) -> None:
+        """Raise NotFound, whatever the method."""
+        raise NotFound("the admin port has no such path; GET /openapi.json lists them")
+
+
+class AdminApplication(Application):
+    """The application of the admin port.
+
+    `idle_connections` and `body_timeouts` are shared with the server that runs this application.
+    """
+
+    def __init__(self, admin: AdminServices) -> None:
+        self.idle_connections = IdleConnections()
+        self.body_timeouts = BodyTimeouts()
+        self._services = admin.services
+        super().__init__(
+            [(route.pattern, route.handler, {"admin": admin, "path_template": route.path}) for route in ROUTES],
+            default_handler_class=_UnknownPathHandler,
+            default_handler_args={"admin": admin, "path_template": "unknown"},
+            log_function=lambda handler: None,
+        )
+
+    def make_rejection(self, target: str, fault: str) -> bytes:
+        """Return the complete response to a request that is not valid HTTP, and log it; see ClientPortServer."""
+        request_id, error = new_request_id(), make_malformed_error(fault)
+        access_log.log_rejection(request_id, error)
+        return write_rejection(error, error_headers(error, request_id), error_body(error))
+
+    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
+        """Return the delegate that receives `request`.  Called by Tornado when the request's headers are complete."""
+        assert isinstance(request.server_connection, ClientConnection)
+        self.idle_connections.discard(request.server_connection)
+        return limit_body(request, super().find_handler(request, **kwargs), self._services, self.body_timeouts)

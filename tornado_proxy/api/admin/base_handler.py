@@ -1,0 +1,197 @@
+"""The base of every handler of the admin port: access checks, parameters, JSON responses and errors, the audit line.
+
+A handler defines get(), post(), put() or delete(), calls respond(), and raises RequestError.  Everything else is here.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cached_property
+from typing import Any, ClassVar, TypeVar
+
+from tornado.web import HTTPError, RequestHandler
+
+from tornado_proxy.api.admin.access_checks import check_bearer, check_host, check_origin
+from tornado_proxy.api.admin.services import AdminServices
+from tornado_proxy.domain.errors import BadRequest, InvalidConfiguration, MethodNotAllowed, RequestError
+from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, error_headers
+from tornado_proxy.gateway.context import new_request_id
+from tornado_proxy.observability import access_log
+from tornado_proxy.observability.access_log import RequestLine
+from tornado_proxy.state.store import StateStore
+
+_log = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
+
+#: The name under which changes are logged and stored.
+ACTOR = "admin"
+
+_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
+
+
+class _EveryMethod(tuple[str, ...]):
+    """Contains every method: Tornado would answer 405 to another one before prepare() has checked the credential."""
+
+    __slots__ = ()
+
+    def __contains__(self, method: object) -> bool:
+        return True
+
+
+class AdminHandler(RequestHandler):
+    """A handler of the admin port.
+
+    Attributes:
+        is_open: True if the handler needs no credential and no known Host, which health checks cannot send.
+        parameters: The query parameters that the handler reads.
+    """
+
+    SUPPORTED_METHODS = _EveryMethod()
+    is_open: ClassVar[bool] = False
+    parameters: ClassVar[tuple[str, ...]] = ()
+
+    def initialize(self, admin: AdminServices, path_template: str) -> None:
+        """Keep the services and the template of the path."""
+        self.admin = admin
+        self.services = admin.services
+        self.path_template = path_template
+
+    @cached_property
+    def request_id(self) -> str:
+        """The id of the request in the log; Tornado sets the first headers before it calls initialize()."""
+        return new_request_id()
+
+    def prepare(self) -> None:
+        """Check the request's access, method and parameters.  Called by Tornado first."""
+        access = self.services.snapshots.current.settings.admin_access
+        check_origin(self.request.headers)
+        if not self.is_open:
+            check_host(self.request.headers, access)
+            check_bearer(self.request.headers, access)
+        self.check_method()
+        self.check_parameters()
+
+    def check_method(self) -> None:
+        """Raise MethodNotAllowed unless the handler defines the method."""
+        allowed = list_methods(type(self))
+        if self.request.method not in allowed:
+            method = (self.request.method or "")[:20]
+            raise MethodNotAllowed(f"method {method} is not supported; use {' or '.join(allowed)}", allowed)
+
+    def check_parameters(self) -> None:
+        """Raise BadRequest for an unknown or repeated parameter; a misspelled dry_run would make the change."""
+        for name, values in self.request.query_arguments.items():
+            if name not in self.parameters:
+                known = f"the parameters are {', '.join(self.parameters)}" if self.parameters else "there are none here"
+                raise BadRequest(f"unknown parameter {name[:40]!r}; {known}", param=name[:40])
+            if len(values) != 1:
+                raise BadRequest(f"parameter {name} is repeated; send it once", param=name)
+
+    def is_dry_run(self) -> bool:
+        """Return True if the request only asks what a change would do.
+
+        Raises:
+            BadRequest: dry_run is neither 0 nor 1.
+        """
+        value = self.request.query_arguments.get("dry_run", [b"0"])[0]
+        if value not in (b"0", b"1"):
+            raise BadRequest("dry_run must be 1 or 0", param="dry_run")
+        return value == b"1"
+
+    def head(self, *arguments: str) -> Awaitable[None] | None:
+        """Respond as to GET; Tornado leaves the body out."""
+        result: Awaitable[None] | None = self.get(*arguments)
+        return result
+
+    def respond(self, document: Mapping[str, object], status: int = 200) -> None:
+        """Finish the response with a JSON document."""
+        self.set_status(status)
+        self.finish(json.dumps(document) + "\n")
+
+    async def change_state(self, make_change: Callable[[StateStore], _Result]) -> _Result:
+        """Make a change of the state, which all processes of the ledger share; see StateWatcher.change()."""
+        return await self.admin.state.change(make_change)
+
+    def log_change(self, action: str, subject: str, *, old: object = None, new: object = None) -> None:
+        """Write the audit line of a change.
+
+        Args:
+            action: What was done, such as `access key created`.
+            subject: The public id of the changed thing.
+            old: What it was, without secrets; None if it is new.
+            new: What it is, without secrets; None if it is gone.
+        """
+        _log.info(
+            "admin",
+            extra={
+                "request_id": self.request_id,
+                "actor": ACTOR,
+                "peer": self.request.remote_ip,
+                "action": action,
+                "subject": subject,
+                "old": old,
+                "new": new,
+            },
+        )
+
+    def set_default_headers(self) -> None:
+        """Set the headers of every response."""
+        self.clear_header("Server")
+        self.set_header("Content-Type", "application/json")
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header(REQUEST_ID_HEADER, self.request_id)
+
+    def compute_etag(self) -> None:
+        """Return no ETag: only a handler knows whether its document has a version."""
+
+    def decode_argument(self, value: bytes, name: str | None = None) -> str:
+        """Return a part of the path as text; an id that is not UTF-8 is unknown, not an error of its own."""
+        return value.decode("utf-8", "replace")
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Finish the response with an error.  Called by Tornado for every exception."""
+        error = self._request_error(status_code, kwargs.get("exc_info", (None, None, None))[1])
+        self.set_status(error.status)
+        for name, value in error_headers(error, self.request_id):
+            self.set_header(name, value)
+        if not self.is_open:
+            line = RequestLine(self.request.method or "", self.path_template)
+            access_log.log_rejection(self.request_id, error, line)
+        self.finish(error_body(error))
+
+    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
+        """Log errors of the server; the caller's errors have a line of their own."""
+        if not isinstance(value, RequestError | HTTPError):
+            _log.error("request failed", extra={"request_id": self.request_id}, exc_info=value)
+
+    def _request_error(self, status_code: int, error: BaseException | None) -> RequestError:
+        if isinstance(error, RequestError):
+            return error
+        if isinstance(error, HTTPError) and status_code < 500:
+            bad_request = BadRequest(error.log_message or "malformed request")
+            bad_request.status = status_code
+            return bad_request
+        return RequestError(f"internal error; the server's log has the details under {self.request_id}")
+
+
+def list_methods(handler: type[AdminHandler]) -> tuple[str, ...]:
+    """Return the methods that a handler supports."""
+    defined = [name for name in _METHODS if getattr(handler, name.lower()) is not RequestHandler._unimplemented_method]
+    return tuple(name for name in defined if name != "HEAD" or "GET" in defined)
+
+
+def error_body(error: RequestError) -> bytes:
+    """Return `{"error": {message, type, param, code}}`, for a configuration with its `faults`."""
+    shown: dict[str, object] = {
+        "message": error.message,
+        "type": error.kind,
+        "param": error.param,
+        "code": error.code,
+    }
+    if isinstance(error, InvalidConfiguration):
+        shown["faults"] = list(error.faults)
+    return json.dumps({"error": shown}).encode() + b"\n"

@@ -1,0 +1,39 @@
+"""The routes of the admin port.  A new route is a line here and a path in schemas/admin.openapi.yaml."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from tornado_proxy.api.admin.base_handler import AdminHandler
+from tornado_proxy.api.admin.health import LivenessHandler, ReadinessHandler
+from tornado_proxy.api.admin.metrics import MetricsHandler
+from tornado_proxy.api.admin.openapi import OpenApiHandler
+from tornado_proxy.api.admin.reload import ReloadHandler
+
+
+@dataclass(frozen=True, slots=True)
+class AdminRoute:
+    """A path and its handler.
+
+    Attributes:
+        path: The path, with the names of its parameters in braces; the handler's methods get them as arguments.
+        handler: Defines a method for each HTTP method.
+    """
+
+    path: str
+    handler: type[AdminHandler]
+
+    @property
+    def pattern(self) -> str:
+        """The regular expression of the path."""
+        return "([^/]+)".join(re.escape(part) for part in re.split(r"\{\w+\}", self.path))
+
+
+ROUTES = (
+    AdminRoute("/healthz", LivenessHandler),
+    AdminRoute("/readyz", ReadinessHandler),
+    AdminRoute("/metrics", MetricsHandler),
+    AdminRoute("/reload", ReloadHandler),
+    AdminRoute("/openapi.json", OpenApiHandler),
+)
