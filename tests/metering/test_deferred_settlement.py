@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import fields, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -109,10 +110,16 @@ async def store_pending(
     endpoint: str = "/v1/responses",
     model: str | None = "gpt-4o-mini",
     facts: DeferredRatingFacts = NO_DEFERRED_FACTS,
+    started_at: datetime = START,
 ) -> None:
     """Store the record of a request whose usage the provider reports later; its id is that of the object."""
     intent = make_intent(
-        f"req_{object_id}", provider=provider, endpoint=endpoint, model_requested=model, caller=Caller(harness.PROJECT)
+        f"req_{object_id}",
+        provider=provider,
+        endpoint=endpoint,
+        model_requested=model,
+        caller=Caller(harness.PROJECT),
+        started_at=started_at,
     )
     await ledger.begin(intent)
     await ledger.finish(
@@ -610,7 +617,10 @@ def test_container_of_a_background_response_is_charged_with_its_settlement(gatew
     state = {**RESPONSE, "status": "completed", "tools": tools, "output": [run]}
     provider = FakeProvider({STATE: [(200, json.dumps(state).encode())]})
 
-    (settlement,) = delete(gateway, provider)
+    # Containers are charged by the minute since June.
+    store = functools.partial(store_pending, started_at=datetime(2026, 11, 28, tzinfo=UTC))
+
+    (settlement,) = settled(gateway, provider, store=store)
 
     time = settlement.container_time
     assert time is not None
