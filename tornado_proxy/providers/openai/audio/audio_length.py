@@ -3,9 +3,9 @@
 tinytag (pure Python, MIT) reads it from the file's own tables, without decoding.  Rejected: mutagen, which is GPL and
 cannot read a streamed WAV; PyAV, 35 MB of C that would parse strangers' files in the process that holds the provider
 keys.  But what a file states of itself can be forged, and a short length is a small bill.  So the samples count: WAV by
-bytes and sample format, MP3 by its frames, Ogg Opus and AAC by their packets if these are longer than the stated
-length, and others must be plausible against their bytes.  The length of anything else, webm too, is unknown; the caller
-rejects such a request if nothing else could state the charge.
+bytes and sample format, MP3 by its frames, FLAC, Ogg and AAC by their frames and packets if these are longer than the
+stated length.  The length of anything else, WebM and other codecs in MP4 too, is unknown; the caller rejects such a
+request if nothing else could state the charge.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import BinaryIO, cast
 
 from tinytag import TinyTag
 
-from tornado_proxy.providers.openai.audio.audio_packets import measure_aac, measure_opus
+from tornado_proxy.providers.openai.audio.audio_packets import measure_aac, measure_ogg
+from tornado_proxy.providers.openai.audio.flac_frames import measure_flac
 from tornado_proxy.providers.openai.audio.mp3_frames import measure_mp3
 
 #: Reads of one measurement, about 0.4 s: an Ogg file of 25 MB, the provider's limit, takes some 20,000.  In a file of
@@ -35,6 +36,8 @@ _CONSTANT_FORMATS = (1, 3, 6, 7)
 _ADPCM_FORMATS = (2, 0x11)
 #: Bytes of a format chunk up to the bits per sample, and up to the format of WAVE_FORMAT_EXTENSIBLE.
 _MIN_FORMAT_BYTES, _FORMAT_BYTES = 16, 26
+#: Seconds that a decoder can skip at the begin and end of an honest file: two packets of AAC at 8 kHz.
+_MAX_TRIMMED_S = 0.3
 #: The first bytes of WebM, whose length tinytag cannot read.
 _WEBM = b"\x1a\x45\xdf\xa3"
 #: WAVE_FORMAT_EXTENSIBLE: the actual format follows in its own field (Microsoft, WAVEFORMATEXTENSIBLE).
@@ -55,17 +58,22 @@ def _measure(audio: memoryview) -> float | None:
     if magic.startswith(b"RIFF"):
         return _wav_seconds(audio)
     if magic.startswith(b"OggS"):
-        return _at_least(_tagged_seconds(audio), measure_opus(bytes(audio)))
+        return _at_least(_tagged_seconds(audio), measure_ogg(bytes(audio)))
     if magic[4:8] == b"ftyp":
         return _at_least(_tagged_seconds(audio), measure_aac(bytes(audio)))
     if magic.startswith(b"fLaC"):
-        return _tagged_seconds(audio)
+        return _at_least(_tagged_seconds(audio), measure_flac(bytes(audio)))
     return None if magic.startswith(_WEBM) else measure_mp3(bytes(audio))
 
 
-def _at_least(stated: float | None, counted: float) -> float | None:
-    """Return the length that a file states, or the one of its packets if that is longer: a decoder plays these."""
-    return stated if stated is None else max(stated, counted)
+def _at_least(stated: float | None, counted: float | None) -> float | None:
+    """Return the length that a file states, or the one of its packets if that is longer: a decoder plays these.
+
+    None if the packets cannot be counted: what the file states can be forged.
+    """
+    if counted is None or not counted:
+        return None if counted is None else stated
+    return stated if stated is not None and counted <= stated + _MAX_TRIMMED_S else max(stated or 0, counted)
 
 
 def _wav_seconds(audio: memoryview) -> float | None:
