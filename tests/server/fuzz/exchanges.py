@@ -70,10 +70,14 @@ class Client:
         headers = {"Authorization": f"Bearer {self._token}", "anthropic-version": "2023-06-01"}
         if request.content_type:
             headers["Content-Type"] = request.content_type
-        # The connection opens again by itself after the server has closed it.
-        self._connection.request("POST", request.target, self._name_ids(request.body), headers)
-        response = self._connection.getresponse()
-        body = response.read()
+        # The connection opens again by itself after either side has closed it.
+        try:
+            self._connection.request("POST", request.target, self._name_ids(request.body), headers)
+            response = self._connection.getresponse()
+            body = response.read()
+        except (OSError, http.client.HTTPException):
+            self._connection.close()
+            raise
         # Polls of deferred usage are GET requests.
         requests = [entry for entry in self._simulator.requests if entry.method == "POST"]
         received = tuple((entry.header("Content-Type") or "", self._hide_ids(entry.body)) for entry in requests)

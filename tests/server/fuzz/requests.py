@@ -82,11 +82,17 @@ _FRAMES = (
     Target("/openai/v1/responses", ResponseSteerEventParam, _GPT, ()),
 )
 
+
+def is_sdk_type(target: Target, provider: str) -> bool:
+    """Return True if the requests of `target` have a type in the SDK of `provider`."""
+    return target.request_type is not CompleteParams and target.path.startswith(f"/{provider}/")
+
+
 #: The members that can refer to an object, by provider: every one in its SDK whose name says so.
 REFERENCE_NAMES = {
     provider: frozenset(name for name in member_names(*types) if may_hold_reference(name))
     for provider in ("openai", "anthropic")
-    for types in [[target.request_type for target in (*JSON_TARGETS, *_FRAMES) if provider in target.path]]
+    for types in [[target.request_type for target in (*JSON_TARGETS, *_FRAMES) if is_sdk_type(target, provider)]]
 }
 
 #: Content types of a JSON body.  Providers may parse the body whatever its type is.

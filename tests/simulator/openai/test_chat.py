@@ -180,6 +180,12 @@ def test_embedding_of_nothing_is_rejected(openai_client: openai.OpenAI, members:
         openai_client.post("/embeddings", cast_to=object, body={"model": "text-embedding-3-small", **members})
 
 
+@pytest.mark.parametrize("n", [129, 10**400])
+def test_more_choices_than_the_provider_makes_are_rejected(openai_client: openai.OpenAI, n: int) -> None:
+    with pytest.raises(openai.BadRequestError, match="at most 128"):
+        openai_client.chat.completions.create(**make_body("Hi"), n=n)
+
+
 def join_text(chunks: list[ChatCompletionChunk]) -> str:
     return "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
 

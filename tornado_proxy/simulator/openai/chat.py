@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tornado_proxy.simulator.handlers.provider_errors import make_openai_failure
+from tornado_proxy.simulator.handlers.provider_errors import ProviderError, make_openai_failure
 from tornado_proxy.simulator.handlers.provider_handler import ProviderHandler
 from tornado_proxy.simulator.handlers.sse_event import Event
 from tornado_proxy.simulator.json_values import Json, as_count, as_object, encode
@@ -86,6 +86,22 @@ class ChatPlan:
         ]
 
 
+#: The highest `n` (OpenAI API reference, "Create chat completion").
+_MAX_CHOICES = 128
+
+
+def read_choice_count(value: object) -> int:
+    """Return the number of choices that a request asks for, 1 by default.
+
+    Raises:
+        ProviderError: 400, more than the provider makes.
+    """
+    count = max(1, as_count(value, 1))
+    if count > _MAX_CHOICES:
+        raise ProviderError(400, f"n must be at most {_MAX_CHOICES}", param="n")
+    return count
+
+
 class ChatCompletions(ProviderHandler):
     """POST /v1/chat/completions."""
 
@@ -111,7 +127,7 @@ class ChatCompletions(ProviderHandler):
             body=body,
             output=output,
             input_tokens=self.simulator.prompt_cache.split_openai(model, prompt),
-            choices=max(1, as_count(body.get("n"), 1)),
+            choices=read_choice_count(body.get("n")),
             usage=not directives.no_usage,
         )
         if body.get("stream") is True:

@@ -151,7 +151,8 @@ def _read_items(body: bytes) -> list[_Item]:
         items = _ITEMS.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise InvalidBody('"input" must be text or a list of items', param="input") from None
-    if any(isinstance(item, list) and b'"tools"' in raw for item in items):
+    # The search first: once for each item it would take quadratic time.
+    if b'"tools"' in raw and any(isinstance(item, list) for item in items):
         raise InvalidBody('"input" must be a list of items, not of lists', param="input")
     return [item for item in items if isinstance(item, _Item)]
 
