@@ -10,6 +10,7 @@ environment, and an upper bound of memory for each body.
 from __future__ import annotations
 
 import gc
+import resource
 import sys
 import traceback
 from pathlib import Path
@@ -21,11 +22,6 @@ from tornado_proxy.gateway.body_messages import BodyResult, BodyTask, Refusal, e
 from tornado_proxy.gateway.body_reading import read_body
 from tornado_proxy.providers.contract import HttpEndpoint, Provider, ProviderOptions, RequestView
 from tornado_proxy.providers.registry import PROVIDERS
-
-try:
-    import resource
-except ImportError:  # not on Windows
-    resource = None  # type: ignore[assignment]
 
 #: Memory that a body may take, beyond that of the process: a number of times its length, and some more.  An image takes
 #: 4 times its length, a batch 2 times, empty objects 30 times: those are refused.
@@ -80,7 +76,7 @@ def _find_endpoint(task: BodyTask) -> tuple[Provider, HttpEndpoint]:
 
 def _limit_memory(body_bytes: int) -> None:
     """Let the process take no more memory than `body_bytes` justify; has no effect on systems without such a limit."""
-    if resource is None or not Path("/proc/self/statm").exists():
+    if not Path("/proc/self/statm").exists():
         return
     held_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     _, hard = resource.getrlimit(resource.RLIMIT_AS)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
 import subprocess
@@ -174,7 +175,7 @@ class _Worker:
 
 def _start() -> subprocess.Popen[bytes]:
     environment = {name: value for name in _ENVIRONMENT if (value := os.environ.get(name)) is not None}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-P", "-m", "tornado_proxy.gateway.body_worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -184,3 +185,8 @@ def _start() -> subprocess.Popen[bytes]:
         # Ctrl-C ends the proxy, which drains first; the worker ends when its input does.
         start_new_session=True,
     )
+    assert process.stdin is not None
+    # Only Linux has it; beyond the user's limit of pages the pipe keeps its 64 KiB.
+    with contextlib.suppress(OSError, AttributeError):
+        fcntl.fcntl(process.stdin, fcntl.F_SETPIPE_SZ, _WRITE_BYTES)
+    return process
