@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,8 +20,12 @@ from tests.gateway.fakes import (
     request_head,
     seal_session_key,
 )
+from tests.oauth.tokens import claims_of, rsa_key, sign
+from tornado_proxy.auth.authenticator import Authenticator
+from tornado_proxy.auth.oauth.key_set import VerificationKey
 from tornado_proxy.domain.errors import (
     BadRequest,
+    IdentityProviderUnavailable,
     LedgerUnavailable,
     ModelNotPriced,
     NotAllowed,
@@ -28,7 +34,8 @@ from tornado_proxy.domain.errors import (
     RequestError,
     ServiceError,
 )
-from tornado_proxy.domain.identity import ModelPatterns, Project
+from tornado_proxy.domain.identity import Member, ModelPatterns, Project
+from tornado_proxy.domain.oauth import KeySource, OAuthIssuer
 from tornado_proxy.gateway.admission import AdmittedSession
 from tornado_proxy.providers.contract import WebSocketEndpoint
 from tornado_proxy.snapshot import Snapshot
@@ -325,3 +332,56 @@ def test_model_that_the_session_has_changed_to_must_be_granted_too(gateway: Gate
 
     with pytest.raises(NotAllowed, match="does not grant openai/gpt-realtime-mini"):
         asyncio.run(gateway.admission.recheck(session.context, session.reader.spends, gateway.snapshot))
+
+
+class UnreachableIssuer:
+    """An issuer whose key is known until a test makes it unreachable."""
+
+    issuer = OAuthIssuer(KeySource("https://id.example.com"), "llm-proxy", frozenset({"cli"}))
+    reachable = True
+
+    def find_key(self, key_id: str, algorithm: str) -> VerificationKey:
+        if not self.reachable:
+            raise IdentityProviderUnavailable(self.issuer.name, 1)
+        return VerificationKey("RS256", rsa_key().private.public_key())
+
+    def introspect(self, token: str, now: datetime) -> Any:
+        raise NotImplementedError
+
+
+MEMBER = Member("user-7", frozenset({"can_use_llm_proxy"}))
+
+
+@pytest.mark.parametrize(
+    ("members", "expires_in_s", "error"),
+    [
+        pytest.param((MEMBER,), 3600, None, id="still a member"),
+        pytest.param((), 3600, NotAllowed, id="removed"),
+        pytest.param((MEMBER,), -60, NotAuthenticated, id="expired"),
+    ],
+)
+def test_session_of_a_user_is_checked_also_while_the_issuer_is_unreachable(
+    gateway: Gateway, members: tuple[Member, ...], expires_in_s: int, error: type[RequestError] | None
+) -> None:
+    issuer = UnreachableIssuer()
+
+    def snapshot_with(*present: Member) -> Snapshot:
+        snapshot = make_snapshot(projects=[make_project(members=present)])
+        return replace(snapshot, authenticator=Authenticator(list(snapshot.projects.values()), [issuer]))
+
+    token = sign(rsa_key(), claims_of(issuer.issuer.name, exp=time.time() + expires_in_s))
+    gateway.snapshot = snapshot_with(MEMBER)
+    session = upgrade(
+        gateway,
+        token=token,
+        received_at=NOW - timedelta(hours=1),
+        headers=[("Meshagent-Project-Id", harness.PROJECT)],
+    )
+    issuer.reachable = False
+
+    recheck = gateway.admission.recheck(session.context, session.reader.spends, snapshot_with(*members))
+    if error is None:
+        asyncio.run(recheck)
+    else:
+        with pytest.raises(error):
+            asyncio.run(recheck)

@@ -21,13 +21,14 @@ from datetime import datetime
 
 from tornado_proxy.auth import access_key, participant, session_key
 from tornado_proxy.auth.credentials import require_project
-from tornado_proxy.auth.oauth.claims import VerifiedUser
+from tornado_proxy.auth.oauth.claims import VerifiedUser, check_time
 from tornado_proxy.auth.oauth.membership import choose_project, keep_matching_claims, make_caller
 from tornado_proxy.auth.oauth.verifier import AccessTokenVerifier, IssuerClient
 from tornado_proxy.auth.participant import VerifiedToken
 from tornado_proxy.auth.token_cache import TokenCache
+from tornado_proxy.auth.validity import Validity
 from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
-from tornado_proxy.domain.identity import ApiKey, Caller, Project, SessionGrant
+from tornado_proxy.domain.identity import ApiKey, Caller, OAuthUser, Project, SessionGrant
 from tornado_proxy.domain.oauth import ANY
 from tornado_proxy.domain.state import AccessKey
 
@@ -108,6 +109,18 @@ class Authenticator:
         """
         self._find_sealing_key(caller)
 
+    def recheck_user(self, caller: Caller, now: datetime) -> Caller:
+        """Return an OAuth user as it is now, as far as that is known without its issuer, which cannot be reached.
+
+        Raises:
+            NotAuthenticated: Its token has expired, or its issuer or client is no longer configured.
+            NotAllowed: It is no member any more.
+        """
+        user = caller.oauth_user
+        assert user is not None, "no other credential needs an issuer"
+        check_time(Validity(None, caller.expires_at), now)
+        return self._find_known_member(user, caller)
+
     def seal_session(self, caller: Caller, grant: SessionGrant, expires_at: int) -> str:
         """Return a session key for `caller`.
 
@@ -182,9 +195,13 @@ class Authenticator:
         user = caller.oauth_user
         if user is None:
             return caller
+        # The member can have been removed since; its admin rights do not pass to the session.
+        self._find_known_member(user, caller)
+        return caller
+
+    def _find_known_member(self, user: OAuthUser, caller: Caller) -> Caller:
+        """Return the caller that a user is now, whose token was verified earlier."""
         issuer = self._users.find_issuer(user.issuer)
         if issuer is None or not {user.client_id, ANY} & issuer.clients:
-            raise NotAuthenticated("the login that requested the session key is no longer accepted; log in again")
-        # The member can have been removed since; its admin rights do not pass to the session.
-        make_caller(user, caller.project_id, self._projects, None)
-        return caller
+            raise NotAuthenticated("the issuer or client of your login is no longer accepted; log in again")
+        return make_caller(user, caller.project_id, self._projects, caller.expires_at)

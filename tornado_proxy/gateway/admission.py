@@ -16,7 +16,14 @@ from datetime import UTC, datetime
 
 from tornado_proxy.auth.credentials import find_token, find_websocket_token, list_stated_projects
 from tornado_proxy.auth.permissions import allows, require_model
-from tornado_proxy.domain.errors import BadRequest, BodyTooLarge, ModelNotPriced, NotFound, RequestError
+from tornado_proxy.domain.errors import (
+    BadRequest,
+    BodyTooLarge,
+    IdentityProviderUnavailable,
+    ModelNotPriced,
+    NotFound,
+    RequestError,
+)
 from tornado_proxy.domain.identity import Caller, ModelPatterns
 from tornado_proxy.domain.record import RequestIntent
 from tornado_proxy.domain.request import RequestFacts, Spend
@@ -107,11 +114,8 @@ class Admission:
             ServiceError: an identity provider cannot be asked.
         """
         match = snapshot.routes.match_http(head.method, head.target)
-        token = find_token(
-            head.headers,
-            match.provider.credential_headers,
-            opaque=snapshot.authenticator.accepts_opaque_tokens,
-        )
+        opaque = snapshot.authenticator.accepts_opaque_tokens
+        token = find_token(head.headers, match.provider.credential_headers, opaque=opaque)
         return _identify(snapshot, match, token, head)
 
     def authenticate_upgrade(
@@ -127,12 +131,8 @@ class Admission:
         match = snapshot.routes.match_websocket(head.target)
         convention = match.provider.websocket
         prefix = convention.token_prefix if convention is not None else None
-        token = find_websocket_token(
-            head.headers,
-            match.provider.credential_headers,
-            prefix,
-            opaque=snapshot.authenticator.accepts_opaque_tokens,
-        )
+        opaque = snapshot.authenticator.accepts_opaque_tokens
+        token = find_websocket_token(head.headers, match.provider.credential_headers, prefix, opaque=opaque)
         return _identify(snapshot, match, token, head)
 
     def check_capacity(self, context: RequestContext[Endpoint]) -> None:
@@ -254,15 +254,18 @@ class Admission:
 
         Raises:
             CallerError: the credential has expired or was revoked, or no longer grants a model.
-            ServiceError: an identity provider cannot be asked.
         """
         # A short-lived key limits when a session may be opened; only its revocation ends a session that runs.
         at = datetime.now(UTC) if context.caller.session is None else context.head.received_at
         stated = list_stated_projects(context.head.headers)
-        identified = snapshot.authenticator.authenticate(
-            context.token.reveal(), at, session_keys=True, stated_projects=stated
-        )
-        caller = identified if isinstance(identified, Caller) else await identified
+        try:
+            identified = snapshot.authenticator.authenticate(
+                context.token.reveal(), at, session_keys=True, stated_projects=stated
+            )
+            caller = identified if isinstance(identified, Caller) else await identified
+        except IdentityProviderUnavailable:
+            # An outage says nothing about the credential, so that it must not end sessions.
+            caller = snapshot.authenticator.recheck_user(context.caller, at)
         project = snapshot.projects[caller.project_id]
         for spend in spends:
             require_model(caller, project, context.provider.name, spend.model)

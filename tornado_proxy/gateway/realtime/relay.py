@@ -33,7 +33,7 @@ from typing import Protocol
 from tornado.iostream import StreamClosedError
 
 from tornado_proxy import tasks
-from tornado_proxy.domain.errors import RequestError, ServiceError, UpstreamError
+from tornado_proxy.domain.errors import RequestError, UpstreamError
 from tornado_proxy.domain.record import Outcome, RequestIntent
 from tornado_proxy.gateway.admission import AdmittedSession
 from tornado_proxy.gateway.realtime.meter import SessionRecorder
@@ -300,9 +300,6 @@ class WebSocketRelay:
         services, session = self._services, self._session
         try:
             await services.admission.recheck(session.context, session.reader.spends, services.snapshots.current)
-        except ServiceError:
-            # An identity provider cannot be asked.  Its outage says nothing about the credential; the next check may.
-            return
         except RequestError as error:
             if self._state not in _CLOSED_STATES:
                 self._enforce(POLICY_VIOLATION, f"the credential is no longer valid: {error.message}")

@@ -27,7 +27,6 @@ from tornado_proxy import tasks
 from tornado_proxy.domain.errors import (
     LedgerUnavailable,
     RequestError,
-    ServiceError,
     UpstreamError,
     UpstreamUnreachable,
 )
@@ -237,8 +236,6 @@ class MeteredCall:
         services = self._services
         try:
             await services.admission.recheck(self._context, self._reader.spends, services.snapshots.current)
-        except ServiceError:
-            return  # an outage of an identity provider says nothing about the credential; the next check may
         except RequestError as error:
             self._hang_up_for(f"the credential is no longer valid: {error.message}")
 
