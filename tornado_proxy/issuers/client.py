@@ -36,8 +36,8 @@ def make_issuer_clients(
 ) -> tuple[IssuerClient, ...]:
     """Return a client for each issuer.
 
-    What the clients of the `previous` configuration know of an issuer is kept if its settings are the same: a reload
-    must not ask an issuer that may be unreachable at that moment.
+    The keys and answers of the `previous` clients are kept for issuers with the same settings: a reload must not ask an
+    issuer that may be unreachable at that moment.
     """
     return tuple(_make_client(issuer, previous) for issuer in issuers)
 

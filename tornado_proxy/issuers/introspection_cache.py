@@ -44,7 +44,7 @@ _REJECTED = "the issuer does not accept this access token, or it was revoked; lo
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What an issuer said about a token: its user, or the error of a token that it does not accept."""
+    """The answer of an issuer about a token: its user, or the error of a token that it does not accept."""
 
     result: VerifiedUser | RequestError
     until: float
