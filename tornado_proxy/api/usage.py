@@ -9,12 +9,11 @@ import asyncio
 import contextlib
 from dataclasses import replace
 from datetime import UTC, datetime
-from urllib.parse import urlencode
 
 from tornado.iostream import StreamClosedError
 
-from tornado_proxy.api.usage_page import Page, make_page
-from tornado_proxy.api.usage_query import UsageRequest, read_usage_request
+from tornado_proxy.api.usage_page import find_next_target, list_page_headers, make_page
+from tornado_proxy.api.usage_query import decode_arguments, read_usage_request
 from tornado_proxy.auth.credentials import find_token, list_stated_projects
 from tornado_proxy.domain.errors import MethodNotAllowed, NotAllowed, RequestError
 from tornado_proxy.domain.identity import Caller, Project
@@ -41,10 +40,7 @@ class UsageHandler(BaseHandler):
         """Respond with one page of usage."""
         try:
             caller, project = await self._authenticate(project_id)
-            arguments = {
-                name: [value.decode("utf-8", "replace") for value in values]
-                for name, values in self.request.query_arguments.items()
-            }
+            arguments = decode_arguments(self.request.query_arguments)
             request = read_usage_request(arguments, self.request.headers.get("Accept", ""), caller, project)
             # A participant and a user of one name are two callers, and each project has its own.
             asker = f"{project.id} {caller.participant!r} {caller.user!r} {caller.issuer!r}"
@@ -53,7 +49,10 @@ class UsageHandler(BaseHandler):
         except RequestError as error:
             await self._reject(error)
             return
-        self._set_headers(request, page)
+        self.set_header(REQUEST_ID_HEADER, self.request_id)
+        target = find_next_target(self.request.path, self.request.query_arguments, page.next_cursor)
+        for name, value in list_page_headers(request, target):
+            self.set_header(name, value)
         with contextlib.suppress(StreamClosedError):  # the client has disconnected
             await self.finish(page.body)
 
@@ -87,19 +86,3 @@ class UsageHandler(BaseHandler):
         if caller.project_id != project_id:
             raise NotAllowed("your token is for another project; use the id of its own project in the path")
         return caller, snapshot.projects[caller.project_id]
-
-    def _set_headers(self, request: UsageRequest, page: Page) -> None:
-        self.set_header(REQUEST_ID_HEADER, self.request_id)
-        self.set_header("Cache-Control", "no-store")
-        if request.csv:
-            self.set_header("Content-Type", "text/csv; charset=utf-8; header=present")
-            self.set_header("Content-Disposition", 'attachment; filename="usage.csv"')
-        else:
-            self.set_header("Content-Type", "application/json")
-        if page.next_cursor is not None:
-            self.set_header("Link", f'<{self._next_target(page.next_cursor)}>; rel="next"')
-
-    def _next_target(self, cursor: str) -> str:
-        """Return the target of the next page for the Link header (RFC 8288): this query with another cursor."""
-        query = [(name, values[-1]) for name, values in self.request.query_arguments.items() if name != "cursor"]
-        return f"{self.request.path}?{urlencode([*query, ('cursor', cursor.encode())])}"

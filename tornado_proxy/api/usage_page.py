@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
 from tornado_proxy.api.usage_query import MAX_ROWS, UsageRequest
 from tornado_proxy.domain.errors import BadRequest
@@ -46,6 +47,25 @@ def make_page(result: UsageResult, request: UsageRequest) -> Page:
     cursor = request.cursor(page[-1].key) if len(rows) > len(page) else None
     body = _csv(page, request.query) if request.csv else _json(result, page, cursor, request.query)
     return Page(body, cursor)
+
+
+def list_page_headers(request: UsageRequest, next_target: str | None) -> list[tuple[str, str]]:
+    """Return the headers of a page; `next_target` is the target of the next one, None for the last page."""
+    headers = [("Cache-Control", "no-store"), ("Content-Type", "application/json")]
+    if request.csv:
+        headers[1] = ("Content-Type", "text/csv; charset=utf-8; header=present")
+        headers.append(("Content-Disposition", 'attachment; filename="usage.csv"'))
+    if next_target is not None:
+        headers.append(("Link", f'<{next_target}>; rel="next"'))  # RFC 8288
+    return headers
+
+
+def find_next_target(path: str, arguments: Mapping[str, list[bytes]], cursor: str | None) -> str | None:
+    """Return the target of the next page: this query with another cursor.  None if there is no cursor."""
+    if cursor is None:
+        return None
+    query = [(name, values[-1]) for name, values in arguments.items() if name != "cursor"]
+    return f"{path}?{urlencode([*query, ('cursor', cursor.encode())])}"
 
 
 def _json(result: UsageResult, rows: Sequence[UsageRow | GroupRow], cursor: str | None, query: UsageQuery) -> bytes:

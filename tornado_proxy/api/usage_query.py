@@ -10,7 +10,7 @@ import binascii
 import difflib
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import msgspec
@@ -32,6 +32,9 @@ PARAMETERS = (
     *_EQUALITY_FILTERS,
     *("rows", "limit", "cursor", "format"),
 )
+
+#: Every parameter of the operator.
+OPERATOR_PARAMETERS = ("project", *PARAMETERS)
 
 #: Members of every row, so grouping by them changes nothing.
 _ROW_GROUPS = ("provider", "model", "type")
@@ -65,6 +68,11 @@ class UsageRequest:
         return base64.urlsafe_b64encode(msgspec.json.encode(parts)).decode().rstrip("=")
 
 
+def decode_arguments(arguments: Mapping[str, list[bytes]]) -> dict[str, list[str]]:
+    """Return the parameters of a query, which Tornado has as bytes, as text."""
+    return {name: [value.decode("utf-8", "replace") for value in values] for name, values in arguments.items()}
+
+
 def read_usage_request(
     arguments: Mapping[str, list[str]], accept: str, caller: Caller, project: Project
 ) -> UsageRequest:
@@ -80,11 +88,31 @@ def read_usage_request(
         BadRequest: a parameter is unknown, repeated or malformed.
         NotAllowed: the parameters name another participant or user, and the caller is no admin.
     """
-    given = {name: _single_value(name, values) for name, values in arguments.items()}
+    given = _read_values(arguments, PARAMETERS)
+    which = _limit_to_caller(_make_filter(given, project.id), caller, project)
+    return _make_request(given, accept, which, GROUPS)
+
+
+def read_operator_request(arguments: Mapping[str, list[str]], accept: str) -> UsageRequest:
+    """Parse a request of the operator, who sees the usage of all projects, or with `project` of one.
+
+    Raises:
+        BadRequest: a parameter is unknown, repeated or malformed.
+    """
+    given = _read_values(arguments, OPERATOR_PARAMETERS)
+    return _make_request(given, accept, _make_filter(given, given.get("project")), ("project", *GROUPS))
+
+
+def _read_values(arguments: Mapping[str, list[str]], known: tuple[str, ...]) -> Mapping[str, str]:
+    return {name: _single_value(name, values, known) for name, values in arguments.items()}
+
+
+def _make_request(given: Mapping[str, str], accept: str, which: UsageFilter, known: tuple[str, ...]) -> UsageRequest:
+    """Return the request; `known` are the groups of the caller beside those of every row."""
     group_rows = _wants_group_rows(given.get("rows"))
-    interval, groups = _read_groups(given.get("interval"), given.get("group_by"), group_rows=group_rows)
+    interval, groups = _read_groups(given.get("interval"), given.get("group_by"), known, group_rows=group_rows)
     query = UsageQuery(
-        which=_make_filter(given, caller, project),
+        which=which,
         interval=interval,
         group_by=groups,
         model=given.get("model"),
@@ -100,10 +128,10 @@ def read_usage_request(
     )
 
 
-def _single_value(name: str, values: list[str]) -> str:
-    if name not in PARAMETERS:
-        similar = difflib.get_close_matches(name, PARAMETERS, 1)
-        hint = f"did you mean {similar[0]}?" if similar else f"the parameters are {', '.join(PARAMETERS)}"
+def _single_value(name: str, values: list[str], known: tuple[str, ...]) -> str:
+    if name not in known:
+        similar = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {similar[0]}?" if similar else f"the parameters are {', '.join(known)}"
         raise BadRequest(f"unknown parameter {name[:40]}; {hint}", param=name[:40])
     if len(values) != 1:
         raise BadRequest(f"parameter {name} is repeated; send it once", param=name)
@@ -115,30 +143,34 @@ def _single_value(name: str, values: list[str]) -> str:
     return values[0]
 
 
-def _make_filter(given: Mapping[str, str], caller: Caller, project: Project) -> UsageFilter:
+def _make_filter(given: Mapping[str, str], project_id: str | None) -> UsageFilter:
     filters = {name: given.get(name) for name in _EQUALITY_FILTERS}
     if filters["basis"] is not None and filters["basis"] not in set(Basis):
         raise BadRequest(f"basis must be one of {', '.join(Basis)}", param="basis")
-    if not caller.admin:
-        if caller.participant is None and caller.user is None:
-            raise NotAllowed("your credential names neither a participant nor a user, so no usage is yours")
-        own_names = (("participant", caller.participant), ("user", caller.user), ("issuer", caller.issuer))
-        for name, own in own_names:
-            if filters[name] not in (None, own):
-                raise NotAllowed(
-                    f"you can read your own usage only; omit {name}, or ask an admin of project {project.name}",
-                    param=name,
-                )
-            filters[name] = own
     start, end = (_read_time(name, given.get(name)) for name in ("start", "end"))
     if start is not None and end is not None and start >= end:
         raise BadRequest("start must be before end", param="start")
     return UsageFilter(
-        project_id=project.id,
+        project_id=project_id,
         since=None if start is None else format_time(start),
         until=None if end is None else format_time(end),
         **filters,
     )
+
+
+def _limit_to_caller(which: UsageFilter, caller: Caller, project: Project) -> UsageFilter:
+    """Return the filter, limited to the caller's own usage unless it is an admin."""
+    if caller.admin:
+        return which
+    if caller.participant is None and caller.user is None:
+        raise NotAllowed("your credential names neither a participant nor a user, so no usage is yours")
+    own = {"participant": caller.participant, "user": caller.user, "issuer": caller.issuer}
+    for name, value in own.items():
+        if getattr(which, name) not in (None, value):
+            raise NotAllowed(
+                f"you can read your own usage only; omit {name}, or ask an admin of project {project.name}", param=name
+            )
+    return replace(which, participant=caller.participant, user=caller.user, issuer=caller.issuer)
 
 
 def _read_time(name: str, text: str | None) -> datetime | None:
@@ -162,14 +194,14 @@ def _wants_group_rows(text: str | None) -> bool:
 
 
 def _read_groups(
-    interval: str | None, group_by: str | None, *, group_rows: bool
+    interval: str | None, group_by: str | None, known: tuple[str, ...], *, group_rows: bool
 ) -> tuple[Interval | None, tuple[str, ...]]:
     """Return the interval of the sums, and the other groups in the requested order."""
     names = [name.strip() for name in (group_by or "").split(",") if name.strip()]
     intervals = [interval] if interval is not None else []
     for name in names:
-        if name not in (*GROUPS, *_ROW_GROUPS, *Interval) and not is_label(name):
-            groups_known = ", ".join((*Interval, *_ROW_GROUPS, *GROUPS, "label.NAME"))
+        if name not in (*known, *_ROW_GROUPS, *Interval) and not is_label(name):
+            groups_known = ", ".join((*Interval, *_ROW_GROUPS, *known, "label.NAME"))
             raise BadRequest(f"cannot group by {name[:40]}; the groups are {groups_known}", param="group_by")
         if name in set(Interval):
             intervals.append(name)
@@ -180,7 +212,7 @@ def _read_groups(
     if group_rows and "type" in names:
         raise BadRequest("rows=groups has no line items; omit type, or rows", param="group_by")
     groups = dict.fromkeys(
-        name for name in names if name in GROUPS or is_label(name) or (group_rows and name in RECORD_GROUPS)
+        name for name in names if name in known or is_label(name) or (group_rows and name in RECORD_GROUPS)
     )
     return (Interval(intervals[0]) if intervals else None), tuple(groups)
 

@@ -16,6 +16,7 @@
     │   │   ├── UpgradeRequired         426
     │   │   ├── RateLimited             429
     │   │   ├── UsagePending            409
+    │   │   ├── IdempotencyKeyUsed      409
     │   │   └── InvalidConfiguration    422
     │   ├── ServiceError            the proxy cannot serve the request now; the caller may retry
     │   │   ├── LedgerUnavailable       503
@@ -183,6 +184,13 @@ class UsagePending(CallerError):
 
     status = 409
     code = "usage_pending"
+
+
+class IdempotencyKeyUsed(CallerError):
+    """409: the Idempotency-Key belongs to an earlier request, whose change was made."""
+
+    status = 409
+    code = "idempotency_key_used"
 
 
 class ServiceError(RequestError):

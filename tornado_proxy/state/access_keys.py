@@ -9,6 +9,7 @@ from tornado_proxy.auth import access_key
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.domain.state import AccessKey, KeySecret
 from tornado_proxy.state import access_key_table
+from tornado_proxy.state.guarded_changes import Changes
 from tornado_proxy.state.key_settings import KeySettings
 from tornado_proxy.state.store import StateStore
 
@@ -16,28 +17,28 @@ from tornado_proxy.state.store import StateStore
 _ID_BYTES = 12
 
 
-def create(store: StateStore, actor: str, settings: KeySettings) -> tuple[AccessKey, Secret]:
+def create(changes: Changes, actor: str, settings: KeySettings) -> tuple[AccessKey, Secret]:
     """Create a key; return it and its secret, which is stored nowhere."""
     secret = access_key.generate()
     key = _make_key(settings, access_key.compute_digest(secret.reveal()))
-    with store.change(actor, "access key created", key.id) as db:
+    with changes.change(actor, "access key created", key.id) as db:
         access_key_table.insert(db, key)
     return key, secret
 
 
-def import_digest(store: StateStore, actor: str, settings: KeySettings, digest: bytes) -> AccessKey:
+def import_digest(changes: Changes, actor: str, settings: KeySettings, digest: bytes) -> AccessKey:
     """Create a key whose secret was made elsewhere, by the SHA-256 of the secret's text.
 
     Raises:
         BadRequest: there is a key with this secret.
     """
     key = _make_key(settings, digest)
-    with store.change(actor, "access key imported", key.id) as db:
+    with changes.change(actor, "access key imported", key.id) as db:
         access_key_table.insert(db, key)
     return key
 
 
-def rotate(store: StateStore, actor: str, key_id: str, grace: timedelta) -> tuple[AccessKey, Secret]:
+def rotate(changes: Changes, actor: str, key_id: str, grace: timedelta) -> tuple[AccessKey, Secret]:
     """Give a key another secret; return the key and the secret, which is stored nowhere.
 
     The secret before it is valid for `grace` from now, an older one no longer.
@@ -47,20 +48,20 @@ def rotate(store: StateStore, actor: str, key_id: str, grace: timedelta) -> tupl
         BadRequest: the key was revoked.
     """
     secret = access_key.generate()
-    with store.change(actor, "access key rotated", key_id) as db:
+    with changes.change(actor, "access key rotated", key_id) as db:
         access_key_table.rotate(db, key_id, access_key.compute_digest(secret.reveal()), datetime.now(UTC) + grace)
         key = access_key_table.find(db, key_id)
     return key, secret
 
 
-def revoke(store: StateStore, actor: str, key_id: str) -> AccessKey:
+def revoke(changes: Changes, actor: str, key_id: str) -> AccessKey:
     """Revoke a key and return it.
 
     Raises:
         NotFound: there is no such key.
         BadRequest: the key was revoked already.
     """
-    with store.change(actor, "access key revoked", key_id) as db:
+    with changes.change(actor, "access key revoked", key_id) as db:
         access_key_table.revoke(db, key_id, datetime.now(UTC))
         key = access_key_table.find(db, key_id)
     return key
@@ -70,6 +71,16 @@ def list_keys(store: StateStore) -> list[AccessKey]:
     """Return all keys, revoked ones included, oldest first."""
     with store.reading() as db:
         return access_key_table.read_all(db)
+
+
+def find_key(store: StateStore, key_id: str) -> AccessKey:
+    """Return a key, also a revoked one.
+
+    Raises:
+        NotFound: there is no such key.
+    """
+    with store.reading() as db:
+        return access_key_table.find(db, key_id)
 
 
 def _make_key(settings: KeySettings, digest: bytes) -> AccessKey:

@@ -1,6 +1,7 @@
 """The tables of the state in the ledger's database.  Synchronous; one thread uses a store.
 
     access_keys, access_key_secrets    state/access_key_table.py
+    idempotency_keys                   state/guarded_changes.py
     state_changes                      append-only: who changed what, one row for each generation
     meta                               the ledger's own table: `state_generation`
 
@@ -20,7 +21,7 @@ from tornado_proxy.ledger.dialect import Dialect
 from tornado_proxy.ledger.rows import format_time
 from tornado_proxy.ledger.schema import prepare
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
-from tornado_proxy.state import access_key_table
+from tornado_proxy.state import access_key_table, guarded_changes
 
 _SELECT_GENERATION = "SELECT value FROM meta WHERE key = 'state_generation'"
 _NEXT_GENERATION = (
@@ -49,7 +50,7 @@ CREATE TABLE IF NOT EXISTS state_changes (
 
 
 #: Each table, and the function that returns the SQL which makes it.
-_TABLES = {"state_changes": _create_changes, **access_key_table.TABLES}
+_TABLES = {"state_changes": _create_changes, **access_key_table.TABLES, **guarded_changes.TABLES}
 
 
 class StateStore:

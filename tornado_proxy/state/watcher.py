@@ -78,6 +78,17 @@ class StateWatcher:
         await self._refresh()
         return result
 
+    async def read(self, query: Callable[[StateStore], _Result]) -> _Result:
+        """Run `query` in the store's thread.
+
+        Raises:
+            LedgerUnavailable: the database fails.
+        """
+        try:
+            return await self._in_thread(query, self._store)
+        except StoreError as error:
+            raise LedgerUnavailable(f"the state cannot be read: {error}") from error
+
     async def close(self) -> None:
         """Close the connection and end the thread."""
         with contextlib.suppress(TimeoutError):

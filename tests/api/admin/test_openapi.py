@@ -36,7 +36,10 @@ def test_document_is_valid_openapi() -> None:
 
 def test_document_names_the_paths_and_methods_of_the_route_table() -> None:
     described = {
-        (path, method.upper()) for path, operations in load_openapi()["paths"].items() for method in operations
+        (path, method.upper())
+        for path, operations in load_openapi()["paths"].items()
+        for method in operations
+        if method != "parameters"
     }
 
     assert described == {(route.path, method) for route in ROUTES for method in list_methods(route.handler)}
@@ -56,7 +59,16 @@ def test_server_keeps_the_document(server: ProxyProcess, tmp_path: Path) -> None
     program = Path(sys.executable).parent / "schemathesis"
     command = [str(program), "run", f"{server.admin_url}/openapi.json", "--url", server.admin_url]
     options = [
-        *("--header", f"Authorization: Bearer {ADMIN_TOKEN}", "--checks", "all", "--max-examples", str(EXAMPLES)),
+        *(
+            "--header",
+            f"Authorization: Bearer {ADMIN_TOKEN}",
+            "--checks",
+            "all",
+            "--exclude-checks",
+            "positive_data_acceptance",
+            "--max-examples",
+            str(EXAMPLES),
+        ),
         *("--phases", "examples,coverage,fuzzing", "--seed", "13", "--no-color"),
     ]
 

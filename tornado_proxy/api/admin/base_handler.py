@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
@@ -20,7 +21,7 @@ from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, error_headers
 from tornado_proxy.gateway.context import new_request_id
 from tornado_proxy.observability import access_log
 from tornado_proxy.observability.access_log import RequestLine
-from tornado_proxy.state.store import StateStore
+from tornado_proxy.state.guarded_changes import GuardedChanges
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +29,8 @@ _Result = TypeVar("_Result")
 
 #: The name under which changes are logged and stored.
 ACTOR = "admin"
+
+_IDEMPOTENCY_KEY = re.compile(r"[!-~](?:[ -~]{0,198}[!-~])?")
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
 
@@ -46,12 +49,12 @@ class AdminHandler(RequestHandler):
 
     Attributes:
         is_open: True if the handler needs no credential and no known Host, which health checks cannot send.
-        parameters: The query parameters that the handler reads.
+        parameters: The query parameters that the handler reads, by method; those of GET hold for HEAD.
     """
 
     SUPPORTED_METHODS = _EveryMethod()
     is_open: ClassVar[bool] = False
-    parameters: ClassVar[tuple[str, ...]] = ()
+    parameters: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     def initialize(self, admin: AdminServices, path_template: str) -> None:
         """Keep the services and the template of the path."""
@@ -83,12 +86,19 @@ class AdminHandler(RequestHandler):
 
     def check_parameters(self) -> None:
         """Raise BadRequest for an unknown or repeated parameter; a misspelled dry_run would make the change."""
+        method = self.request.method or ""
+        known = self.parameters.get("GET" if method == "HEAD" else method, ())
         for name, values in self.request.query_arguments.items():
-            if name not in self.parameters:
-                known = f"the parameters are {', '.join(self.parameters)}" if self.parameters else "there are none here"
-                raise BadRequest(f"unknown parameter {name[:40]!r}; {known}", param=name[:40])
+            if name not in known:
+                rule = f"the parameters are {', '.join(known)}" if known else "there are none here"
+                raise BadRequest(f"unknown parameter {name[:40]!r}; {rule}", param=name[:40])
             if len(values) != 1:
                 raise BadRequest(f"parameter {name} is repeated; send it once", param=name)
+
+    def read_parameter(self, name: str) -> str | None:
+        """Return the value of a query parameter, None if it is missing."""
+        values = self.request.query_arguments.get(name)
+        return None if values is None else values[0].decode("utf-8", "replace")
 
     def is_dry_run(self) -> bool:
         """Return True if the request only asks what a change would do.
@@ -111,9 +121,18 @@ class AdminHandler(RequestHandler):
         self.set_status(status)
         self.finish(json.dumps(document) + "\n")
 
-    async def change_state(self, make_change: Callable[[StateStore], _Result]) -> _Result:
-        """Make a change of the state, which all processes of the ledger share; see StateWatcher.change()."""
-        return await self.admin.state.change(make_change)
+    async def change_state(self, make_change: Callable[[GuardedChanges], _Result]) -> _Result:
+        """Make a change of the state, which all processes of the ledger share, and return its result.
+
+        The change is undone in a dry run, and refused if the request's Idempotency-Key was used before.
+
+        Raises:
+            BadRequest: the key is malformed.
+            IdempotencyKeyUsed: the key was used before.
+            LedgerUnavailable: the database fails, and nothing was changed.
+        """
+        key, dry_run = read_idempotency_key(self.request.headers.get_list("Idempotency-Key")), self.is_dry_run()
+        return await self.admin.state.change(lambda store: make_change(GuardedChanges(store, key, dry_run)))
 
     def log_change(self, action: str, subject: str, *, old: object = None, new: object = None) -> None:
         """Write the audit line of a change.
@@ -176,6 +195,21 @@ class AdminHandler(RequestHandler):
             bad_request.status = status_code
             return bad_request
         return RequestError(f"internal error; the server's log has the details under {self.request_id}")
+
+
+def read_idempotency_key(values: list[str]) -> str | None:
+    """Return the key in the header Idempotency-Key, None without that header.
+
+    Raises:
+        BadRequest: the key is malformed, or there are two.
+    """
+    if not values:
+        return None
+    if len(values) > 1 or not _IDEMPOTENCY_KEY.fullmatch(values[0]):
+        raise BadRequest(
+            "Idempotency-Key must be one text of 1 to 200 printable ASCII characters", param="Idempotency-Key"
+        )
+    return values[0]
 
 
 def list_methods(handler: type[AdminHandler]) -> tuple[str, ...]:

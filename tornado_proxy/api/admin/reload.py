@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from tornado_proxy.api.admin.base_handler import AdminHandler
 from tornado_proxy.domain.errors import ConfigError, InvalidConfiguration
 
@@ -9,7 +11,7 @@ from tornado_proxy.domain.errors import ConfigError, InvalidConfiguration
 class ReloadHandler(AdminHandler):
     """A reload, or with `dry_run=1` a check of the files."""
 
-    parameters = ("dry_run",)
+    parameters: ClassVar = {"POST": ("dry_run",)}
 
     async def post(self) -> None:
         """Reload and respond with the generation of this process, and with what has changed."""

@@ -5,11 +5,19 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from tornado_proxy.api.admin.access_keys import (
+    AccessKeyHandler,
+    AccessKeyImportHandler,
+    AccessKeyRotationHandler,
+    AccessKeysHandler,
+)
 from tornado_proxy.api.admin.base_handler import AdminHandler
 from tornado_proxy.api.admin.health import LivenessHandler, ReadinessHandler
 from tornado_proxy.api.admin.metrics import MetricsHandler
 from tornado_proxy.api.admin.openapi import OpenApiHandler
+from tornado_proxy.api.admin.projects import ProjectHandler, ProjectsHandler
 from tornado_proxy.api.admin.reload import ReloadHandler
+from tornado_proxy.api.admin.usage import AdminUsageHandler
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,4 +44,11 @@ ROUTES = (
     AdminRoute("/metrics", MetricsHandler),
     AdminRoute("/reload", ReloadHandler),
     AdminRoute("/openapi.json", OpenApiHandler),
+    AdminRoute("/v1/projects", ProjectsHandler),
+    AdminRoute("/v1/projects/{project_id}", ProjectHandler),
+    AdminRoute("/v1/usage", AdminUsageHandler),
+    AdminRoute("/v1/access-keys", AccessKeysHandler),
+    AdminRoute("/v1/access-keys/import", AccessKeyImportHandler),
+    AdminRoute("/v1/access-keys/{key_id}", AccessKeyHandler),
+    AdminRoute("/v1/access-keys/{key_id}/rotate", AccessKeyRotationHandler),
 )
