@@ -9,21 +9,23 @@ from tests.server.fuzz.documents import Json, Member, Object, Path, edit_at, enc
 from tests.server.fuzz.sdk_values import Values
 from tests.server.fuzz.world import OTHER_REFERENCES
 
-#: Members that a mutation adds anywhere: those that name objects and models in the SDKs' types.
-PLANTED = (
-    "model",
-    "previous_response_id",
-    "file_id",
-    "file_ids",
-    "vector_store_ids",
-    "container_id",
-    "skill_id",
-    "tunnel_id",
-    "comparison_response_id",
-    "previous_message_id",
-    "id",
-    *OTHER_REFERENCES,
-)
+#: Members that a mutation adds anywhere, by provider: those that name objects and models in its SDK's types.
+PLANTED = {
+    "openai": (
+        "model",
+        "previous_response_id",
+        "file_id",
+        "file_ids",
+        "vector_store_ids",
+        "container_id",
+        "skill_id",
+        "tunnel_id",
+        "comparison_response_id",
+        "id",
+        *OTHER_REFERENCES,
+    ),
+    "anthropic": ("model", "container", "file_id", "previous_message_id", "skill_id"),
+}
 #: Members under which a request can be nested: WebSocket frames, batches, and members that hold options.
 _WRAPPERS = ("response", "params", "requests", "session", "metadata", "thread", "tools", "input")
 #: Members that select what a request costs or how it is answered.
@@ -38,7 +40,7 @@ _MAX_INFLATED_BYTES = 80_000
 
 def mutate(values: Values, document: Json) -> Json:
     """Return `document` with up to three mutations."""
-    for _ in range(values.count(3)):
+    for _ in range(values.choose(_MUTATION_COUNTS)):
         mutation = values.choose(_MUTATIONS)
         document = mutation(values, document)
     return document
@@ -94,7 +96,7 @@ def _plant(values: Values, document: Json) -> Json:
 
     def plant(value: Json) -> Json:
         assert isinstance(value, Object)
-        name = values.choose(PLANTED)
+        name = values.choose(PLANTED[values.provider])
         member = Member(name, _draw_shape(values, values.draw_foreign(name)), values.flip())
         # In place of a member of that name, as a repeated one is refused anyway.
         kept = Object(tuple(other for other in value.members if other.name != name))
@@ -127,7 +129,9 @@ def _inflate(values: Values, document: Json) -> Json:
     return edit_at(document, _draw_path(values, document), copy)
 
 
-_MUTATIONS = (_plant, _plant, _double, _escape, _mistype, _wrap, _switch, _inflate)
+#: Mostly one: a request with several faults is mostly refused for one of them, which hides the others.
+_MUTATION_COUNTS = (0, 1, 1, 1, 1, 2, 3)
+_MUTATIONS = (_plant, _plant, _plant, _plant, _double, _escape, _mistype, _wrap, _switch, _inflate)
 
 
 def _draw_path(values: Values, document: Json) -> Path:
@@ -154,7 +158,7 @@ def _insert(value: Json, member: Member, index: int) -> Object:
 
 
 def _draw_other_value(values: Values, member: Member) -> Json:
-    if member.name in PLANTED:
+    if member.name in PLANTED[values.provider]:
         return _draw_shape(values, values.draw_foreign(member.name))
     return values.choose((member.value, *_MISTYPED))
 

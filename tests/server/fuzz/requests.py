@@ -51,6 +51,11 @@ class Target:
     models: tuple[str, ...]
     always: tuple[str, ...] = ("model",)
 
+    @property
+    def provider(self) -> str:
+        """The provider of the endpoint."""
+        return self.path.split("/")[1]
+
 
 _GPT = ("gpt-4o-mini", "gpt-5-mini")
 _CLAUDE = ("claude-haiku-4-5", "claude-sonnet-4-5")
@@ -135,7 +140,7 @@ def _shorten(text: str) -> str:
 
 def _make_json_request(data: bytes) -> Request:
     target = JSON_TARGETS[data[0] % len(JSON_TARGETS)]
-    values = Values(data[1:], target.models)
+    values = Values(data[1:], target.provider, target.models)
     before, after = values.choose(_FRAMINGS)
     path = target.path + values.choose(_QUERIES)
     content_type = values.choose(_CONTENT_TYPES)
@@ -144,7 +149,7 @@ def _make_json_request(data: bytes) -> Request:
 
 
 def _make_form_request(data: bytes) -> Request:
-    values = Values(data, TRANSCRIPTIONS.models)
+    values = Values(data, TRANSCRIPTIONS.provider, TRANSCRIPTIONS.models)
     path = TRANSCRIPTIONS.path + values.choose(_QUERIES)
     body = mutate(values, _draw_body(values, TRANSCRIPTIONS))
     members = body.members if isinstance(body, Object) else ()
@@ -155,7 +160,7 @@ def _make_form_request(data: bytes) -> Request:
 
 def _make_frame(data: bytes) -> Frame:
     target = _FRAMES[data[0] % len(_FRAMES)]
-    values = Values(data[1:], target.models)
+    values = Values(data[1:], target.provider, target.models)
     nested = values.count(3) == 3
     frame = _draw_body(values, target)
     if nested:

@@ -32,11 +32,13 @@ class Values(Choices):
 
     Args:
         data: Random bytes.
+        provider: The provider of the endpoint.
         models: The granted models that the endpoint serves.
     """
 
-    def __init__(self, data: bytes, models: tuple[str, ...]) -> None:
+    def __init__(self, data: bytes, provider: str, models: tuple[str, ...]) -> None:
         super().__init__(data)
+        self.provider = provider
         self._models = models
         self._drawn = 0
 

@@ -2,6 +2,7 @@ import asyncio
 import json
 import time
 import urllib.request
+from typing import Any
 
 import anthropic
 import pytest
@@ -197,3 +198,10 @@ def wait_until_ended(client: anthropic.Anthropic, batch_id: str) -> anthropic.ty
         assert time.monotonic() < deadline
         time.sleep(0.01)
     return batch
+
+
+def test_batch_with_a_repeated_custom_id_is_rejected(anthropic_client: anthropic.Anthropic) -> None:
+    message: Any = {"model": "claude-haiku-4-5", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
+
+    with pytest.raises(anthropic.BadRequestError, match="unique"):
+        anthropic_client.messages.batches.create(requests=[{"custom_id": "a", "params": message}] * 2)

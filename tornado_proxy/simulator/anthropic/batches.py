@@ -69,6 +69,9 @@ class Batches(BatchHandler):
         requests = [as_object(request) for request in as_list(self.read_json().get("requests"))]
         if not requests:
             raise ProviderError(400, "requests: at least one request is required")
+        names = [as_text(request.get("custom_id")) for request in requests]
+        if len(set(names)) < len(names):
+            raise ProviderError(400, "requests: custom_id must be unique within a batch")
         first = read_messages_prompt(as_object(requests[0].get("params")))
         await self.apply_directives(first.user_text)
         now = datetime.now(UTC)
