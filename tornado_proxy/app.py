@@ -15,6 +15,7 @@ import asyncio
 import logging
 import re
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 from tornado.httpserver import HTTPServer
@@ -27,8 +28,9 @@ from tornado_proxy.api.start_page import StartPageHandler, list_start_paths
 from tornado_proxy.api.usage import USAGE_PATH, UsageHandler
 from tornado_proxy.config.changes import describe_changes
 from tornado_proxy.config.settings import ListenSettings
-from tornado_proxy.domain.errors import ConfigError, ListenError
+from tornado_proxy.domain.errors import ConfigError, LedgerUnavailable, ListenError
 from tornado_proxy.domain.record import Outcome
+from tornado_proxy.domain.state import StateChange
 from tornado_proxy.gateway.admission import Admission
 from tornado_proxy.gateway.application import ClientApplication
 from tornado_proxy.gateway.body_parsing import BodyParser
@@ -45,6 +47,7 @@ from tornado_proxy.metering.deferred_settlement import DeferredSettlement
 from tornado_proxy.observability import metrics
 from tornado_proxy.providers.registry import PROVIDERS
 from tornado_proxy.snapshot import Snapshot, SnapshotHolder
+from tornado_proxy.state import reload_requests
 from tornado_proxy.state.store import StateStore
 from tornado_proxy.state.watcher import StateWatcher
 from tornado_proxy.upstream.http.client import UpstreamClient
@@ -65,13 +68,17 @@ _BACKLOG = 4096
 class Server:
     """The server on a running event loop: call start(), then wait_stopped()."""
 
-    def __init__(self, config: Path, first: Snapshot) -> None:
+    def __init__(self, config: Path, first: Snapshot, admin_port: int | None = None) -> None:
+        """Keep the configuration; `admin_port` replaces that of the configuration, for several processes."""
         self._snapshots = SnapshotHolder(config, first)
         self._services: Services | None = None
         self._servers: list[HTTPServer] = []
         # fsync: a change is rare, and a revoked key must not be valid again after a loss of power.
         store = StateStore(make_backend(first.settings.ledger.address, fsync=True))
-        self._state = StateWatcher(store, self._snapshots.set_state)
+        self._state = StateWatcher(store, self._snapshots.set_state, self._on_state_changes)
+        #: The ids of requests to reload that this process has made and not read yet.
+        self._own_reload_requests: set[str] = set()
+        self._admin_port = admin_port
         self._background: list[asyncio.Task[None]] = []
         self._stopped = asyncio.Event()
         self._second_signal = asyncio.Event()
@@ -106,7 +113,7 @@ class Server:
         self.port = self._listen(server, settings.listen)
         admin = AdminApplication(AdminServices(services, self._state, self))
         admin_server = AdminPortServer(admin, admin.idle_connections, admin.body_timeouts, admin.make_rejection)
-        self.admin_port = self._listen(admin_server, settings.admin)
+        self.admin_port = self._listen(admin_server, self._find_admin_address(settings.admin))
 
     def _build_services(self, ledger: Ledger, upstream: UpstreamClient, settler: DeferredSettlement) -> Services:
         ownership, live_calls, capacity = ObjectOwnership(ledger), LiveCalls(), Capacity()
@@ -124,6 +131,10 @@ class Server:
             drains=DrainLimiter(),
             settlement=settler,
         )
+
+    def _find_admin_address(self, configured: ListenSettings) -> ListenSettings:
+        # A port of its own is not shared: two processes with the same one must not start.
+        return configured if self._admin_port is None else ListenSettings(configured.host, self._admin_port)
 
     def _listen(self, server: HTTPServer, address: ListenSettings) -> int:
         """Bind and listen; return the port, which the kernel chooses if the configured one is 0."""
@@ -177,6 +188,24 @@ class Server:
             metrics.CONFIG_RELOAD_FAILED.set(0)
             _log.info("configuration reloaded", extra={"config_generation": generation, "changes": changes})
             return changes
+
+    async def request_reload_of_others(self, actor: str) -> None:
+        """Tell the other processes of the ledger to reload.
+
+        Raises:
+            LedgerUnavailable: they cannot be told.
+        """
+        request_id = reload_requests.make_id()
+        self._own_reload_requests.add(request_id)
+        try:
+            await self._state.change(lambda store: reload_requests.request(store, actor, request_id))
+        except LedgerUnavailable:
+            self._own_reload_requests.discard(request_id)
+            raise
+
+    def _on_state_changes(self, changes: Sequence[StateChange]) -> None:
+        if reload_requests.find_foreign(changes, self._own_reload_requests):
+            tasks.spawn(self._reload_and_log(), "reload")
 
     async def _reload_and_log(self) -> None:
         try:

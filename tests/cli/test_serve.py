@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.harness import ANTHROPIC_KEY, ProxyProcess, run_serve, running_proxy, write_config
+from tests.harness import (
+    ANTHROPIC_KEY,
+    ROOT,
+    SECRETS,
+    TIMEOUT_S,
+    ProxyProcess,
+    run_serve,
+    running_proxy,
+    write_config,
+)
 
 NOWHERE = "http://127.0.0.1:1"
 
@@ -17,6 +29,24 @@ NOWHERE = "http://127.0.0.1:1"
 def running(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with running_proxy(tmp_path_factory.mktemp("running"), NOWHERE) as proxy:
         yield proxy
+
+
+def test_two_processes_cannot_have_one_admin_port_of_their_own(running: ProxyProcess, tmp_path: Path) -> None:
+    port = running.admin_url.rpartition(":")[2]
+    config = write_config(tmp_path, NOWHERE, admin={"host": "127.0.0.1", "port": 0, "reuse_port": True})
+
+    result = subprocess.run(
+        [sys.executable, "-m", "tornado_proxy", "serve", "--config", str(config), "--admin-port", port],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **SECRETS},
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+
+    assert result.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in result.stderr
 
 
 @pytest.mark.parametrize("section", ["listen", "admin"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
 import json
 import re
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -292,6 +294,24 @@ def test_idempotency_key_makes_a_change_once(proxy: ProxyProcess) -> None:
         assert first.json()["id"] in refused.json()["error"]["message"]
     names = [key["name"] for key in send(proxy, "GET", "/v1/access-keys").json()["access_keys"]]
     assert names.count("once") == 2
+
+
+def test_ledger_that_cannot_be_written_refuses_changes_and_does_not_stop_a_reload(
+    provider: ReplayProvider, tmp_path: Path
+) -> None:
+    with running_proxy(tmp_path, provider.url) as proxy:
+        with contextlib.closing(sqlite3.connect(proxy.ledger, isolation_level=None)) as lock:
+            lock.execute("BEGIN EXCLUSIVE")
+            created = send(proxy, "POST", "/v1/access-keys", NEW_KEY)
+            reloaded = send(proxy, "POST", "/reload")
+        generation = send(proxy, "POST", "/reload?dry_run=1").json()["generation"]
+        keys = send(proxy, "GET", "/v1/access-keys").json()
+
+    assert code_of(created) == (503, "ledger_unavailable")
+    assert code_of(reloaded) == (503, "ledger_unavailable")
+    assert "this process has reloaded" in reloaded.json()["error"]["message"]
+    assert generation == 2
+    assert keys == {"access_keys": []}
 
 
 @pytest.mark.parametrize("key", ["", "x" * 201, "caf\u00e9"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
+import re
 import shutil
 import socket
 import subprocess
@@ -19,7 +21,9 @@ from typing import Any
 import httpx2 as httpx
 
 from tests.harness import (
+    ADMIN_TOKEN,
     POLL_S,
+    PROJECT,
     ROOT,
     SECRETS,
     TIMEOUT_S,
@@ -40,11 +44,22 @@ _HELD = 8
 _SLOW = "[[sim first-delay-ms=1500]]"
 
 
+def find_free_prefix() -> int:
+    """Return a number N of three digits such that the ports N00 and N01 are free."""
+    for prefix in random.sample(range(200, 320), 100):  # below the range of ports that the kernel gives out
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            for number in range(2):
+                stack.enter_context(socket.create_server(("127.0.0.1", prefix * 100 + number)))
+            return prefix
+    raise AssertionError("no two free ports in 100 places")
+
+
 class Supervised:
     """A supervisord whose folder has conf/ and var/."""
 
     def __init__(self, folder: Path, upstream: str, **config: Any) -> None:
         self.folder = folder
+        self.admin_ports = find_free_prefix()
         for name in ("conf", "var", "bin"):
             (folder / name).mkdir()
         shutil.copy(ROOT / "conf" / "supervisord.conf", folder / "conf")
@@ -63,6 +78,7 @@ class Supervised:
             ("tornado-proxy.log", "tornado-proxy_%(process_num)d.log"),
             ("tornado-proxy.out", "tornado-proxy_%(process_num)d.out"),
             ("startsecs = 2", "startsecs = 0"),
+            ("proxy.yaml\n", f"proxy.yaml --admin-port {self.admin_ports}%(process_num)02d\n"),
         ):
             assert text.count(before) == 1, before
             text = text.replace(before, after)
@@ -149,6 +165,65 @@ def reserved_port() -> Iterator[int]:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reserved.bind(("127.0.0.1", 0))
         yield reserved.getsockname()[1]
+
+
+def test_two_processes_have_metrics_of_their_own_and_share_access_keys_usage_and_reloads() -> None:
+    names = ["tornado-proxy_0", "tornado-proxy_1"]
+    headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+    with (
+        reserved_port() as port,
+        running_simulator(Simulator()) as url,
+        supervised(url, 2, listen={"host": "127.0.0.1", "port": port, "reuse_port": True}) as supervisor,
+        httpx.Client(headers=headers, timeout=TIMEOUT_S) as client,
+    ):
+        for name in names:
+            supervisor.wait_url(1, name)
+        ports = [f"http://127.0.0.1:{supervisor.admin_ports}{number:02d}" for number in range(2)]
+
+        def read_metric(name: str) -> list[float]:
+            """Return a metric of each process."""
+            texts = [client.get(f"{admin}/metrics").text for admin in ports]
+            return [sum(float(value) for value in re.findall(rf"^{name}\S* (\S+)$", text, re.M)) for text in texts]
+
+        created = client.post(f"{ports[0]}/v1/access-keys", json={"name": "ci", "project_id": PROJECT}).json()
+        made = time.monotonic()
+        wait_until(lambda: len(set(read_metric("llm_proxy_state_generation"))) == 1, "the key in both processes")
+        assert time.monotonic() - made < 2
+        key = {"Authorization": f"Bearer {created['secret']}"}
+        body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}
+        # A connection for each request, so that the kernel gives requests to both processes.
+        for _ in range(40):
+            url = f"http://127.0.0.1:{port}/v1/chat/completions"
+            assert httpx.post(url, json=body, headers=key, timeout=TIMEOUT_S).status_code == 200
+        wait_until(lambda: len(supervisor.read_records()) == 40, "the records of both processes")
+        requests = read_metric("llm_proxy_requests_total")
+        keys, usage, projects = (
+            [client.get(f"{admin}/v1/{path}").json() for admin in ports]
+            for path in ("access-keys", "usage", "projects")
+        )
+
+        path = supervisor.folder / "conf" / "proxy.yaml"
+        path.write_text(path.read_text().replace("surcharge_rate: '0.05'", "surcharge_rate: '0.5'"))
+        reloaded = client.post(f"{ports[1]}/reload")
+        asked = time.monotonic()
+        wait_until(lambda: read_metric("llm_proxy_config_generation") == [2, 2], "the reload of both processes")
+        reload_s = time.monotonic() - asked
+        time.sleep(1.5)  # one more poll: neither process reloads twice
+        generations = read_metric("llm_proxy_config_generation")
+        supervisor.control("signal", "HUP", "tornado-proxy:*")
+        wait_until(lambda: read_metric("llm_proxy_config_generation") == [3, 3], "the reload by SIGHUP")
+        lines = [(supervisor.folder / "var" / f"{name}.log").read_text() for name in names]
+
+    assert (sum(requests), min(requests) > 0) == (40, True)
+    assert keys[0] == keys[1]
+    assert [key["id"] for key in keys[0]["access_keys"]] == [created["id"]]
+    assert usage[0] == usage[1]
+    assert usage[0]["summary"]["requests"] == 40
+    assert projects[0] == projects[1]
+    assert reloaded.json() == {"generation": 2, "dry_run": False, "changes": ["pricing.surcharge_rate"]}
+    assert reload_s < 10, "a poll each second, and the time to read the files on a busy machine"
+    assert generations == [2, 2]
+    assert all(line.count('"action":"reload requested"') == 1 for line in lines)
 
 
 def test_restart_of_one_of_two_processes_fails_no_request_and_bills_each_once() -> None:

@@ -25,13 +25,18 @@ from tornado_proxy.snapshot import Snapshot
     help="The proxy's configuration.",
 )
 @click.option(
+    "--admin-port",
+    type=click.IntRange(0, 65535),
+    help="In place of admin.port, for several processes with one configuration; 0 selects a free port.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
     show_default=True,
     help="The lowest level that is logged; each request logs one line at info.",
 )
-def serve(config: Path, log_level: str) -> None:
+def serve(config: Path, admin_port: int | None, log_level: str) -> None:
     """Run the proxy until SIGTERM; SIGHUP reloads the configuration.
 
     \b
@@ -42,7 +47,7 @@ def serve(config: Path, log_level: str) -> None:
     listener = logs.start(log_level.upper())
     try:
         with exit_on_startup_errors(config):
-            event_loop.run(_serve(config, snapshot.build(config, 1)))
+            event_loop.run(_serve(config, snapshot.build(config, 1), admin_port))
     finally:
         listener.stop()
 
@@ -66,8 +71,8 @@ def exit_on_startup_errors(config: Path) -> Iterator[None]:
         sys.exit(1)
 
 
-async def _serve(config: Path, first: Snapshot) -> None:
-    server = Server(config, first)
+async def _serve(config: Path, first: Snapshot, admin_port: int | None) -> None:
+    server = Server(config, first, admin_port)
     await server.start()
     # After start(), so that the garbage collector never scans the configuration and prices again.
     event_loop.freeze_startup_objects()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -38,10 +38,22 @@ _CLOSE_TIMEOUT_S = 1.0
 class StateWatcher:
     """Reads and changes the state from one event loop; the store is used in a thread of its own."""
 
-    def __init__(self, store: StateStore, apply: Callable[[State], None]) -> None:
-        """Keep `apply`, which is called on the event loop with each new state."""
+    def __init__(
+        self,
+        store: StateStore,
+        apply: Callable[[State], None],
+        notify: Callable[[Sequence[StateChange]], None] = lambda changes: None,
+    ) -> None:
+        """Keep the functions that are called on the event loop.
+
+        Args:
+            store: The store.
+            apply: Called with each new state.
+            notify: Called after it with the changes that led to the state; not for those before the start.
+        """
         self._store = store
         self._apply = apply
+        self._notify = notify
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="state")
         self._generation = 0
         #: False from a failed poll to the next one that succeeds.
@@ -113,6 +125,7 @@ class StateWatcher:
             state, changes = new
             self._use(state)
             _log_changes(changes)
+            self._notify(changes)
 
     def _read_new(self, known: int | None) -> tuple[State, list[StateChange]] | None:
         """Return the state and the changes that led to it, None if its generation is `known`."""

@@ -10,13 +10,24 @@ from tornado_proxy.state.watcher import StateWatcher
 
 
 class Reloader(Protocol):
-    """Reloads the configuration.  Both methods return what changes, and raise ConfigError if the files are invalid."""
+    """Reloads the configuration."""
 
     async def reload(self) -> list[str]:
-        """Reload; after an error the old configuration stays in use."""
+        """Reload this process and return what has changed.
+
+        Raises:
+            ConfigError: the configuration is invalid; the old one stays in use.
+        """
 
     async def check_reload(self) -> list[str]:
-        """Check the files, and change nothing."""
+        """Check the files as reload() does, and return what would change."""
+
+    async def request_reload_of_others(self, actor: str) -> None:
+        """Tell the other processes of the ledger to reload.
+
+        Raises:
+            LedgerUnavailable: they cannot be told.
+        """
 
 
 @dataclass(frozen=True, slots=True)
