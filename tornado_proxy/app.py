@@ -156,7 +156,7 @@ class Server:
         loop.add_signal_handler(signal.SIGHUP, lambda: tasks.spawn(self._reload_and_log(), "reload"))
 
     async def check_reload(self) -> list[str]:
-        """Read the configuration as reload() does, and return what would change.
+        """Read the configuration as reload() does, and return the changes.
 
         Raises:
             ConfigError: reload() would raise it.
@@ -170,7 +170,7 @@ class Server:
         """Read the configuration and swap the snapshot; requests in flight keep the old one.
 
         Returns:
-            What has changed.
+            The changes, by key.
 
         Raises:
             ConfigError: the configuration is invalid; the old one stays in use.

@@ -48,6 +48,10 @@ def test_installed_wheel_runs_the_demo_with_its_own_prices_and_schemas(installed
         body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}
         answer = httpx.post(f"{base_url}/chat/completions", json=body, headers={"Authorization": f"Bearer {token}"})
         assert answer.status_code == 200
+        admin_url = _find(r"(http://127\.0\.0\.1:\d+)/metrics", greeting)
+        admin_token = (tmp_path / "var" / "demo" / "admin_token").read_text().strip()
+        described = httpx.get(f"{admin_url}/openapi.json", headers={"Authorization": f"Bearer {admin_token}"})
+        assert described.json()["openapi"] == "3.1.0"
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0

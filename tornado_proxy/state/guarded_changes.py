@@ -1,6 +1,6 @@
 """Makes the change of one request of a program: at most once for an Idempotency-Key, or, in a dry run, not at all.
 
-    idempotency_keys    the SHA-256 of each key that was used in the last day, and what it was used for
+    idempotency_keys    the SHA-256 of each key that was used in the last day, and the id of the thing that it changed
 
 A repeated key is refused, not answered again: the first response can hold a secret, which is stored nowhere.
 """
@@ -83,7 +83,7 @@ class _DryRunEnds(Exception):  # no error: it rolls the transaction back
 
 
 def _claim(db: Database, key: str, subject: str, now: datetime) -> None:
-    """Store the key with what it is used for, in the transaction of the change."""
+    """Store the key with the id of the changed thing, in the transaction of the change."""
     db.run(_DELETE_OLD, (format_time(now - _KEPT),))
     digest = hashlib.sha256(key.encode()).hexdigest()
     for used_at, earlier in db.fetch_rows(_SELECT, (digest,)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import httpx2 as httpx
 import pytest
 from openapi_spec_validator import validate
 
-from tests.harness import ADMIN_TOKEN, TIMEOUT_S, ProxyProcess, running_proxy
+from tests.harness import ADMIN_TOKEN, OTHER_PROJECT, PROJECT, TIMEOUT_S, ProxyProcess, running_proxy
 from tornado_proxy.api.admin.base_handler import list_methods
 from tornado_proxy.api.admin.openapi import load_openapi
 from tornado_proxy.api.admin.routes import ROUTES
@@ -54,26 +56,31 @@ def test_document_is_served(server: ProxyProcess) -> None:
     assert response.json() == load_openapi()
 
 
+def write_document(folder: Path) -> Path:
+    """Write the document with the one rule that only a configuration knows: the ids of the projects."""
+    document = copy.deepcopy(load_openapi())
+    for name in ("AccessKeySettings", "AccessKeyImport"):
+        document["components"]["schemas"][name]["properties"]["project_id"] = {"enum": [PROJECT, OTHER_PROJECT]}
+    path = folder / "openapi.json"
+    path.write_text(json.dumps(document))
+    return path
+
+
 def test_server_keeps_the_document(server: ProxyProcess, tmp_path: Path) -> None:
     """Send generated requests, valid and invalid ones, with and without the credential."""
-    program = Path(sys.executable).parent / "schemathesis"
-    command = [str(program), "run", f"{server.admin_url}/openapi.json", "--url", server.admin_url]
-    options = [
-        *(
-            "--header",
-            f"Authorization: Bearer {ADMIN_TOKEN}",
-            "--checks",
-            "all",
-            "--exclude-checks",
-            "positive_data_acceptance",
-            "--max-examples",
-            str(EXAMPLES),
-        ),
-        *("--phases", "examples,coverage,fuzzing", "--seed", "13", "--no-color"),
+    document = load_openapi()
+    operations = sum(method != "parameters" for path in document["paths"].values() for method in path)
+    command = [
+        str(Path(sys.executable).parent / "schemathesis"),
+        *("run", str(write_document(tmp_path)), "--url", server.admin_url),
+        *("--header", f"Authorization: Bearer {ADMIN_TOKEN}", "--max-examples", str(EXAMPLES), "--seed", "13"),
+        # A valid request can be refused: an id is unknown, a name has a control character, a pattern is no pattern.
+        *("--checks", "all", "--exclude-checks", "positive_data_acceptance"),
+        *("--phases", "examples,coverage,fuzzing", "--no-color"),
     ]
 
     finished = subprocess.run(
-        [*command, *options],
+        command,
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -83,5 +90,7 @@ def test_server_keeps_the_document(server: ProxyProcess, tmp_path: Path) -> None
     )
 
     assert finished.returncode == 0, finished.stdout[-20_000:] + finished.stderr[-2_000:]
+    assert f"Selected: {operations}/{operations}" in finished.stdout
     assert server.fetch_admin("/readyz") == (200, "ready\n")
+    assert json.loads(server.fetch_admin("/v1/access-keys")[1])["access_keys"], "no generated request was accepted"
     assert not [line for line in server.log if "request failed" in line or '"level":"error"' in line]

@@ -18,7 +18,7 @@ class _AccessKeyHandler(AdminHandler):
         """Log the change and respond with `document`, or in a dry run with that alone.
 
         Args:
-            action: What was done.
+            action: The kind of change.
             key: The changed key.
             document: The document of the key, perhaps with its new secret.
             status: The HTTP status.

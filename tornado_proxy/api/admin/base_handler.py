@@ -101,7 +101,7 @@ class AdminHandler(RequestHandler):
         return None if values is None else values[0].decode("utf-8", "replace")
 
     def is_dry_run(self) -> bool:
-        """Return True if the request only asks what a change would do.
+        """Return True if the request asks for the checks of a change without the change.
 
         Raises:
             BadRequest: dry_run is neither 0 nor 1.
@@ -138,10 +138,10 @@ class AdminHandler(RequestHandler):
         """Write the audit line of a change.
 
         Args:
-            action: What was done, such as `access key created`.
+            action: The kind of change, such as `access key created`.
             subject: The public id of the changed thing.
-            old: What it was, without secrets; None if it is new.
-            new: What it is, without secrets; None if it is gone.
+            old: Its earlier document, without secrets; None if it is new.
+            new: Its new document, without secrets; None if it is gone.
         """
         _log.info(
             "admin",

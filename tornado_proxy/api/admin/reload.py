@@ -14,7 +14,7 @@ class ReloadHandler(AdminHandler):
     parameters: ClassVar = {"POST": ("dry_run",)}
 
     async def post(self) -> None:
-        """Reload and respond with the generation of this process, and with what has changed.
+        """Reload and respond with the generation of this process, and with the changes.
 
         The other processes reload within two seconds.  Invalid files stop this one, so they are not told.
         """

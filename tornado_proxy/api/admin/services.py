@@ -13,14 +13,14 @@ class Reloader(Protocol):
     """Reloads the configuration."""
 
     async def reload(self) -> list[str]:
-        """Reload this process and return what has changed.
+        """Reload this process and return the names of the changed keys.
 
         Raises:
             ConfigError: the configuration is invalid; the old one stays in use.
         """
 
     async def check_reload(self) -> list[str]:
-        """Check the files as reload() does, and return what would change."""
+        """Check the files as reload() does, and return the names of the keys that would change."""
 
     async def request_reload_of_others(self, actor: str) -> None:
         """Tell the other processes of the ledger to reload.
