@@ -25,7 +25,7 @@ from openai.types.responses.responses_client_event_param import ResponseCreate
 from tests.providers.openai.audio.forms import form, wav
 from tests.providers.request_types import member_names
 from tests.server.fuzz.choices import RANDOM_BYTES
-from tests.server.fuzz.documents import Member, Object, encode
+from tests.server.fuzz.documents import Json, Member, Object, encode
 from tests.server.fuzz.mutations import mutate
 from tests.server.fuzz.sdk_values import Values, hints_of
 from tests.server.fuzz.world import may_hold_reference
@@ -108,6 +108,8 @@ _FRAMINGS = ((b"", b""),) * 60 + ((b"\xef\xbb\xbf", b""), (b" \n", b"\n"), (b"",
 _RECORDING = wav(1.0)
 
 
+#: Bytes of a body that is read on the event loop, at most 64 KiB.
+_DENSE_BYTES = 60_000
 #: Characters of a body in a failure.
 MAX_SHOWN = 3000
 
@@ -146,6 +148,14 @@ def _make_json_request(data: bytes) -> Request:
     content_type = values.choose(_CONTENT_TYPES)
     text = encode(mutate(values, _draw_body(values, target)))
     return Request(path, content_type, before + text.encode() + after)
+
+
+def make_dense_request(target: Target, name: str, entry: Json) -> Request:
+    """Return a plain request whose member `name` is a list of `entry` that fills 60 KB."""
+    plain = _draw_body(Values(b"", target.provider, target.models), target)
+    kept = tuple(member for member in plain.members if member.name != name)
+    body = Object((*kept, Member(name, (entry,) * (_DENSE_BYTES // (len(encode(entry)) + 1)))))
+    return Request(target.path, "application/json", encode(body).encode())
 
 
 def _make_form_request(data: bytes) -> Request:
