@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+
 import psycopg
 import pytest
 
-from tornado_proxy.ledger.postgres.database import describe, use_driver_placeholders
+from tests.harness import TIMEOUT_S, wait_until
+from tornado_proxy.domain.ledger_address import PostgresAddress
+from tornado_proxy.ledger.postgres.database import PostgresDatabase, describe, use_driver_placeholders
 
 URL = "postgresql://proxy@db/ledger"
 
@@ -38,3 +43,23 @@ def test_description_is_one_line() -> None:
 
 def test_placeholders_are_those_of_the_driver() -> None:
     assert use_driver_placeholders("SELECT 1 WHERE a = ? AND b = ?") == b"SELECT 1 WHERE a = %s AND b = %s"
+
+
+def test_schema_that_another_process_makes_at_the_same_time_is_used(postgres_address: PostgresAddress) -> None:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+    def connect() -> frozenset[str]:
+        with contextlib.closing(PostgresDatabase(postgres_address, fsync=False)) as db:
+            return db.list_tables()
+
+    with (
+        ThreadPoolExecutor(1) as thread,
+        psycopg.connect(postgres_address.url) as other,
+        psycopg.connect(postgres_address.url, autocommit=True) as observer,
+    ):
+        other.execute("CREATE SCHEMA tornado_proxy")
+        tables = thread.submit(connect)
+        wait_until(lambda: observer.execute(waiting.encode()).fetchone() == (1,), "the second CREATE SCHEMA")
+        other.commit()
+
+        assert tables.result(TIMEOUT_S) == frozenset()

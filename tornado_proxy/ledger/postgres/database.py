@@ -103,7 +103,9 @@ class PostgresDatabase:
         self.check()
         # CREATE SCHEMA IF NOT EXISTS needs the right to create one even if it exists.
         if not self.fetch_rows("SELECT 1 FROM pg_namespace WHERE nspname = ?", (SCHEMA,)):
-            self.run(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+            # IF NOT EXISTS does not see the schema of another transaction under way, and fails at its commit.
+            with contextlib.suppress(psycopg.errors.UniqueViolation):
+                self.run(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
 
     def list_tables(self) -> frozenset[str]:
         """Return the names of the schema's tables."""
