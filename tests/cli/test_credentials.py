@@ -294,7 +294,7 @@ class TestTokenInspect:
     def test_token_is_verified_with_the_server_configuration(
         self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        for name in ("TEST_OPENAI_KEY", "TEST_ANTHROPIC_KEY", "TEST_OTHER_SIGNING_SECRET"):
+        for name in ("TEST_OPENAI_KEY", "TEST_ANTHROPIC_KEY", "TEST_OTHER_SIGNING_SECRET", "TEST_ADMIN_TOKEN"):
             monkeypatch.setenv(name, "any")
         monkeypatch.setenv("TEST_SIGNING_SECRET", SECRET)
         config = write_config(tmp_path, "http://127.0.0.1:9")
