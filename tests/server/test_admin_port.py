@@ -41,6 +41,9 @@ def test_readiness_liveness_and_metrics_are_on_the_admin_port_only(
     assert httpx.get(proxy.base_url + "/metrics").status_code == 404
 
 
+#: One client for all requests, because each new one reads the certificate authorities; it keeps no connection.
+CLIENT = httpx.Client(timeout=TIMEOUT_S, limits=httpx.Limits(max_keepalive_connections=0))
+
 BEARER = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
 
 #: A path with the bearer, and the paths that need none.
@@ -49,7 +52,7 @@ OPEN = [("GET", "/healthz"), ("GET", "/readyz")]
 
 
 def request(proxy: ProxyProcess, method: str, path: str, headers: dict[str, str]) -> httpx.Response:
-    return httpx.request(method, proxy.admin_url + path, headers=headers, timeout=TIMEOUT_S)
+    return CLIENT.request(method, proxy.admin_url + path, headers=headers)
 
 
 def error_code(response: httpx.Response) -> str:
