@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from tornado_proxy.domain.errors import LedgerUnavailable
+from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.record import ObjectOwner, Outcome, PendingRequest, RequestIntent, RequestRecord, Settlement
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.reports.records_query import UsageFilter
@@ -165,6 +166,12 @@ class MemoryLedger:
         self._flush()
         record = self.store.owners.get((provider, object_id))
         return None if record is None else ObjectOwner(record.intent.caller.project_id, record.intent.key)
+
+    async def keys_of(self, project_id: str, provider: str, endpoint: str) -> Mapping[str, KeyId]:
+        """Return the known keys of the objects of owned_by()."""
+        owned = await self.owned_by(project_id, provider, endpoint)
+        keys = {object_id: self.store.owners[provider, object_id].intent.key for object_id in owned}
+        return {object_id: key for object_id, key in keys.items() if key is not None}
 
     async def owned_by(self, project_id: str, provider: str, endpoint: str) -> frozenset[str]:
         """Return the objects that a project created by requests to `endpoint`."""

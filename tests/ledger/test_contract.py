@@ -339,6 +339,7 @@ class TestLedger:
                 await ledger.owner_of("openai", "cntr_1"),
                 await ledger.owner_of("anthropic", "resp_1"),
                 await ledger.owned_by("project-a", "openai", "/v1/chat/completions"),
+                await ledger.keys_of("project-a", "openai", "/v1/chat/completions"),
             ]
             await ledger.close()
             return owners
@@ -348,6 +349,7 @@ class TestLedger:
             ObjectOwner("project-a", key),
             None,
             frozenset({"resp_1"}),
+            {} if key is None else {"resp_1": key},
         ]
 
     def test_usage_is_summed_over_the_records_of_the_filter(self, make: Make) -> None:

@@ -203,6 +203,33 @@ def test_deferred_usage_and_results_are_fetched_with_the_key_that_made_the_reque
         assert set(keys_of(simulator, object_id)) == {name}
 
 
+@pytest.mark.parametrize(
+    "accounts",
+    [
+        pytest.param({"sk-second-0123456789": "another"}, id="keys of two accounts"),
+        pytest.param({}, id="keys of one account"),
+    ],
+)
+def test_list_has_the_batches_of_all_keys_once(
+    proxy: ProxyProcess, simulator: Simulator, accounts: dict[str, str]
+) -> None:
+    simulator.accounts = accounts
+    batch = {"requests": [{"custom_id": "a", "params": MESSAGE}]}
+    made = [send(proxy, "/anthropic/v1/messages/batches", batch).json()["id"] for _ in range(5)]
+    proxy.read_records(count=5)
+
+    listed, cursor = [], ""
+    for _ in range(6):
+        page = send(proxy, f"/anthropic/v1/messages/batches?limit=2{cursor}").json()
+        listed += [entry["id"] for entry in page["data"]]
+        if not page["has_more"]:
+            break
+        cursor = f"&after_id={page['last_id']}"
+
+    # Newest first for each key; the first, third and fifth were made with the first key.
+    assert listed == [made[4], made[2], made[0], made[3], made[1]]
+
+
 def test_realtime_call_is_metered_and_hung_up_with_the_key_that_made_it(
     proxy: ProxyProcess, simulator: Simulator
 ) -> None:

@@ -31,6 +31,7 @@ from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.body_parsing import find_body_limit
 from tornado_proxy.gateway.capacity import Capacity
 from tornado_proxy.gateway.context import RequestContext, RequestHead, make_context, new_request_id
+from tornado_proxy.gateway.http.list_sources import ListSource, find_list_accesses, make_list_sources
 from tornado_proxy.gateway.object_ownership import ObjectOwnership
 from tornado_proxy.gateway.realtime.live_calls import LiveCalls
 from tornado_proxy.gateway.recorder import Recorder
@@ -63,7 +64,10 @@ _FINE_TUNED = "ft:"
 
 @dataclass(frozen=True, slots=True)
 class AdmittedRequest:
-    """An HTTP request that may be sent.  `visible_objects` are the objects that its response may list, None for all."""
+    """An HTTP request that may be sent.
+
+    `visible_objects` are the objects that its response may list, None for all; `list_sources` those of several keys.
+    """
 
     context: RequestContext[HttpEndpoint]
     facts: RequestFacts
@@ -71,6 +75,7 @@ class AdmittedRequest:
     access: ProviderAccess
     upstream: UpstreamRequest
     visible_objects: frozenset[str] | None = None
+    list_sources: tuple[ListSource, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,14 +177,16 @@ class Admission:
         if parsed.facts.references or isinstance(context.endpoint.objects, OwnedObject | OwnedList):
             made_with = await self._ownership.require_own(context, parsed.facts.references)
             visible_objects = await self._ownership.visible_objects(context)
-        listing = isinstance(context.endpoint.objects, OwnedList)
-        access = caller_access(context.snapshot, context.provider, context.caller, made_with, sticky=listing)
+        accesses = find_list_accesses(context, made_with)
+        access, *_ = accesses or (caller_access(context.snapshot, context.provider, context.caller, made_with),)
         headers = forwarded_headers(context.head.headers, access, context.token)
         upstream = access.client_request(context.endpoint.method, context.upstream_target, headers, parsed.body)
+        keys = await self._ownership.keys_of_list(context) if accesses else {}
+        sources = make_list_sources(context, accesses, headers, keys, visible_objects)
         await self._settle_object(context)
         intent = request_intent(context, access, parsed.facts, request_id, context.head.received_at)
         await self._recorder.begin(intent)
-        return AdmittedRequest(context, parsed.facts, intent, access, upstream, visible_objects)
+        return AdmittedRequest(context, parsed.facts, intent, access, upstream, visible_objects, sources)
 
     async def _settle_object(self, context: RequestContext[HttpEndpoint]) -> None:
         """Settle the object in the path if the request would delete it: its usage cannot be fetched afterwards."""

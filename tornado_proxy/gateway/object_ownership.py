@@ -10,7 +10,7 @@ Owners come from the ledger, and from memory until the record of the creating re
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 from urllib.parse import parse_qsl
 
@@ -33,6 +33,9 @@ class ObjectLedger(Protocol):
 
     async def owner_of(self, provider: str, object_id: str) -> ObjectOwner | None:
         """Return the project that created an object and the key that it was made with, None if unknown."""
+
+    async def keys_of(self, project_id: str, provider: str, endpoint: str) -> Mapping[str, KeyId]:
+        """Return the keys that made the objects of owned_by(), by their ids."""
 
     async def owned_by(self, project_id: str, provider: str, endpoint: str) -> frozenset[str]:
         """Return the objects that a project created with requests to `endpoint`."""
@@ -80,6 +83,12 @@ class ObjectOwnership:
             return None
         own = await self._ledger.owned_by(context.caller.project_id, context.provider.name, objects.created_by)
         return own | context.project.allowed_objects
+
+    async def keys_of_list(self, context: RequestContext[HttpEndpoint]) -> Mapping[str, KeyId]:
+        """Return the keys that made the project's objects of a list, as far as they are known, by their ids."""
+        objects = context.endpoint.objects
+        assert isinstance(objects, OwnedList), "called for lists of objects only"
+        return await self._ledger.keys_of(context.caller.project_id, context.provider.name, objects.created_by)
 
     async def _find_owner(self, provider: str, object_id: str) -> ObjectOwner | None:
         # The ledger first: its owner is the first one, and a provider may repeat an id to another project.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Protocol
 
+from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.record import ObjectOwner, PendingRequest, RequestIntent, RequestRecord, Settlement
 from tornado_proxy.ledger.reports.usage import UsageQuery, UsageResult
 
@@ -71,6 +73,9 @@ class Ledger(Protocol):
 
     async def owner_of(self, provider: str, object_id: str) -> ObjectOwner | None:
         """Return the owner of an object of the provider; None for an unknown object."""
+
+    async def keys_of(self, project_id: str, provider: str, endpoint: str) -> Mapping[str, KeyId]:
+        """Return the provider keys, as far as they are known, of the objects of owned_by(), by their ids."""
 
     async def owned_by(self, project_id: str, provider: str, endpoint: str) -> frozenset[str]:
         """Return the ids of the objects that a project created by requests to `endpoint`."""

@@ -59,7 +59,10 @@ class StoredResponse:
 
 @dataclass(slots=True)
 class Batch:
-    """A message batch.  `ends_at` is monotonic seconds; `created`, `expires` and `ended` are RFC 3339."""
+    """A message batch.  `ends_at` is monotonic seconds; `created`, `expires` and `ended` are RFC 3339.
+
+    It is found with keys of its `account`.
+    """
 
     id: str
     created: str
@@ -68,6 +71,7 @@ class Batch:
     ended: str
     results: list[Json] = field(default_factory=list)
     cancel_initiated: str | None = None
+    account: str = ""
 
 
 @dataclass(slots=True)

@@ -40,6 +40,8 @@ class SimulatorState:
         keys: the accepted key of "openai" and of "anthropic"; a provider without an entry accepts every key.
         record: serve the last requests at /_simulator/requests.
         settle_s: seconds until background responses and message batches are done.
+        accounts: the account of each key; a key without an entry belongs to one common account.  Message batches
+            are found with keys of the account that made them.
         answer_call: answers the SDP offers of realtime calls; by default a call has no media.
 
     Attributes:
@@ -56,7 +58,9 @@ class SimulatorState:
         record: bool = False,
         settle_s: float = 0.2,
         answer_call: AnswerCall | None = None,
+        accounts: Mapping[str, str] | None = None,
     ) -> None:
+        self.accounts: Mapping[str, str] = dict(accounts or {})
         self.keys: Mapping[str, str] = dict(keys or {})
         self.record = record
         self.settle_s = settle_s

@@ -56,6 +56,11 @@ class ProviderAccess:
         """True if the account is the project's own, which no other project uses."""
         return self.made_with is not None and self.made_with.own
 
+    def uses(self, key: KeyId) -> bool:
+        """Return True if the access has the key that made an object, or the one of its name that replaced it."""
+        own = self.made_with
+        return own is not None and (own.fingerprint == key.fingerprint or (own.name, own.own) == (key.name, key.own))
+
     @property
     def exclusive(self) -> bool:
         """True if no other project uses the key, so that the account's quota may be shown."""
@@ -123,6 +128,16 @@ def project_access(snapshot: Snapshot, provider: Provider, project_id: str, *, s
         (provider.name, owner), account.settings.keys, sticky=project_id if sticky else None
     )
     return _make_access(snapshot, provider, project_id, account, chosen)
+
+
+def list_accesses(snapshot: Snapshot, provider: Provider, project_id: str) -> tuple[ProviderAccess, ...]:
+    """Return access with each key of the account that a project uses, in the order of the configuration.
+
+    Raises:
+        ServiceError: the server is not configured for the provider.
+    """
+    account = _list_accounts(snapshot, provider, project_id)[0]
+    return tuple(_make_access(snapshot, provider, project_id, account, key) for key in account.settings.keys)
 
 
 def find_access(snapshot: Snapshot, provider: Provider, project_id: str, made_with: KeyId) -> ProviderAccess:

@@ -16,7 +16,7 @@ from tornado_proxy.gateway.admission import AdmittedRequest, check_body_length
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, BaseHandler
 from tornado_proxy.gateway.capacity import HeldBytes
 from tornado_proxy.gateway.context import RequestContext
-from tornado_proxy.gateway.http.owned_list import OwnedListUpstream
+from tornado_proxy.gateway.http.owned_list import make_list_upstream
 from tornado_proxy.gateway.http.relay import HttpRelay, RelayHooks
 from tornado_proxy.gateway.http.response_rewrite import make_rewrite
 from tornado_proxy.gateway.public_url import own_base_url
@@ -248,10 +248,7 @@ class ProxyHandler(BaseHandler):
         services.capacity.discard(self)
         end: RequestEnd | None = None
         try:
-            visible, upstream = admitted.visible_objects, services.upstream
-            end = await relay.run(
-                upstream if visible is None else OwnedListUpstream(upstream, visible), services.drains
-            )
+            end = await relay.run(make_list_upstream(services.upstream, admitted), services.drains)
         finally:
             services.capacity.discard(relay)
             self._relay = None

@@ -9,7 +9,7 @@ The client sees one page: its entries, and cursors that name them.  An id of ano
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl, urlencode
 
@@ -17,6 +17,8 @@ import msgspec
 
 from tornado_proxy.domain.errors import InvalidBody, UpstreamError
 from tornado_proxy.domain.units import MIB
+from tornado_proxy.gateway.admission import AdmittedRequest
+from tornado_proxy.gateway.http.list_sources import ListSource
 from tornado_proxy.gateway.http.relay_protocols import ProviderExchange, Upstream
 from tornado_proxy.providers.shared.json_body import edit_member, has_member
 from tornado_proxy.upstream.http.messages import UpstreamRequest, UpstreamResponseHead
@@ -46,25 +48,35 @@ _PAGE = msgspec.json.Decoder(_Page)
 
 @dataclass(frozen=True, slots=True)
 class OwnedListUpstream:
-    """Starts exchanges whose response is a page of the objects in `visible`."""
+    """Starts exchanges whose response is a page of the objects in `visible`, and then of those of `further`."""
 
     upstream: Upstream
-    visible: Collection[str]
+    visible: Container[str]
+    further: tuple[ListSource, ...] = ()
 
     def start(self, request: UpstreamRequest) -> ProviderExchange:
         """Send a request for a list."""
-        return OwnedListExchange(self.upstream, request, self.visible)
+        return OwnedListExchange(self.upstream, ListSource(request, self.visible), self.further)
+
+
+def make_list_upstream(upstream: Upstream, admitted: AdmittedRequest) -> Upstream:
+    """Return the upstream of a request: if it is one for a list of objects, one that fills its page."""
+    if admitted.list_sources:
+        first, *further = admitted.list_sources
+        return OwnedListUpstream(upstream, first.visible, tuple(further))
+    visible = admitted.visible_objects
+    return upstream if visible is None else OwnedListUpstream(upstream, visible)
 
 
 class OwnedListExchange:
     """The exchanges of all pages, as one."""
 
-    def __init__(self, upstream: Upstream, request: UpstreamRequest, visible: Collection[str]) -> None:
+    def __init__(self, upstream: Upstream, source: ListSource, further: tuple[ListSource, ...]) -> None:
         self._upstream = upstream
-        self._request = request
-        self._visible = visible
-        self._query = dict(parse_qsl(request.url.partition("?")[2]))
-        self._exchange = upstream.start(request)
+        self._source = source
+        self._further = list(further)
+        self._query = _read_query(source)
+        self._exchange = upstream.start(source.request)
         self._body: bytes | None = None
 
     @property
@@ -110,12 +122,17 @@ class OwnedListExchange:
         try:
             for number in range(1, MAX_PAGES + 1):
                 page = _PAGE.decode(body)
-                own = [bytes(entry) for entry in page.data if _ID.decode(entry).id in self._visible]
+                own = [bytes(entry) for entry in page.data if _ID.decode(entry).id in self._source.visible]
                 found = [*own, *found] if backwards else [*found, *own]
-                more = page.has_more
-                if not more or not page.data or len(found) >= limit or number == MAX_PAGES:
+                more = page.has_more or bool(self._further)
+                if len(found) >= limit or number == MAX_PAGES:
                     break
-                body = await self._next_page(_ID.decode(page.data[0 if backwards else -1]).id, backwards=backwards)
+                if page.has_more and page.data:
+                    body = await self._next_page(_ID.decode(page.data[0 if backwards else -1]).id, backwards=backwards)
+                elif self._further:
+                    body = await self._next_source()
+                else:
+                    break
             kept = found[-limit:] if backwards else found[:limit]
             return _compose(first, kept, has_more=bool(kept) and (more or len(kept) < len(found)))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidBody) as error:
@@ -123,8 +140,16 @@ class OwnedListExchange:
 
     async def _next_page(self, cursor: str, *, backwards: bool) -> bytes:
         query = {**self._query, "before_id" if backwards else "after_id": cursor}
-        url = f"{self._request.url.partition('?')[0]}?{urlencode(query)}"
-        self._exchange = self._upstream.start(replace(self._request, url=url))
+        url = f"{self._source.request.url.partition('?')[0]}?{urlencode(query)}"
+        return await self._read_further(replace(self._source.request, url=url))
+
+    async def _next_source(self) -> bytes:
+        self._source = self._further.pop(0)
+        self._query = _read_query(self._source)
+        return await self._read_further(self._source.request)
+
+    async def _read_further(self, request: UpstreamRequest) -> bytes:
+        self._exchange = self._upstream.start(request)
         if not 200 <= (await self._exchange.head()).status < 300:
             raise UpstreamError("a further page of the provider's list could not be read")
         return await self._read_page()
@@ -138,6 +163,10 @@ class OwnedListExchange:
                 raise UpstreamError(f"a page of the provider's list is larger than {_MAX_PAGE_BYTES // MIB} MiB")
             chunks.append(data)
         return b"".join(chunks)
+
+
+def _read_query(source: ListSource) -> dict[str, str]:
+    return dict(parse_qsl(source.request.url.partition("?")[2]))
 
 
 def _compose(body: bytes, entries: list[bytes], *, has_more: bool) -> bytes:

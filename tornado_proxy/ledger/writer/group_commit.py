@@ -20,13 +20,14 @@ import logging
 import queue
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tornado_proxy.domain.errors import LedgerUnavailable
+from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.record import ObjectOwner, PendingRequest, RequestIntent, RequestRecord, Settlement
 from tornado_proxy.ledger.database import Backend, StoreError
 from tornado_proxy.ledger.reports.usage import UsageQuery, UsageResult
@@ -175,6 +176,10 @@ class GroupCommitLedger:
     async def owner_of(self, provider: str, object_id: str) -> ObjectOwner | None:
         """Return the owner of an object of the provider; None for an unknown object."""
         return await self._read(lambda store: store.find_owner(provider, object_id))
+
+    async def keys_of(self, project_id: str, provider: str, endpoint: str) -> Mapping[str, KeyId]:
+        """Return the provider keys, as far as they are known, of the objects of owned_by(), by their ids."""
+        return await self._read(lambda store: store.list_keys(project_id, provider, endpoint))
 
     async def owned_by(self, project_id: str, provider: str, endpoint: str) -> frozenset[str]:
         """Return the ids of the objects that a project created by requests to `endpoint`."""

@@ -12,6 +12,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.record import ObjectOwner, PendingRequest
 from tornado_proxy.ledger.database import Backend, Database, StoreError
 from tornado_proxy.ledger.rows import (
@@ -55,6 +56,9 @@ _SELECT_OWNED = (
     "SELECT r.object_id FROM records r JOIN objects o "
     "ON o.provider = r.provider AND o.object_id = r.object_id AND o.request_id = r.request_id "
     "WHERE r.project_id = ? AND r.provider = ? AND r.endpoint = ?"
+)
+_SELECT_KEYS = _SELECT_OWNED.replace(
+    "SELECT r.object_id", "SELECT r.object_id, o.project_id, o.provider_key, o.key_fingerprint, o.key_owner"
 )
 _PENDING = (
     "SELECT request_id, project_id, provider, endpoint, object_id, model_requested, started_at, kept_facts, seq "
@@ -198,6 +202,12 @@ class Store:
         """Return the ids of the objects that a project created by requests to `endpoint`."""
         rows = self._open_db.fetch_rows(_SELECT_OWNED, (project_id, provider, endpoint))
         return frozenset(str(object_id) for (object_id,) in rows)
+
+    def list_keys(self, project_id: str, provider: str, endpoint: str) -> dict[str, KeyId]:
+        """Return the provider keys, as far as they are known, of the objects of list_owned(), by their ids."""
+        rows: list[tuple[Any, ...]] = self._open_db.fetch_rows(_SELECT_KEYS, (project_id, provider, endpoint))
+        owners = {str(object_id): read_object_owner(*columns) for object_id, *columns in rows}
+        return {object_id: owner.key for object_id, owner in owners.items() if owner.key is not None}
 
     def list_pending(self, limit: int, after: int) -> list[PendingRequest]:
         """Return up to `limit` requests whose usage the provider reports later, oldest first, with seq > `after`."""

@@ -31,9 +31,14 @@ class BatchHandler(MessagesHandler):
             ProviderError: 404, it does not exist.
         """
         batch = self.simulator.batches.get(batch_id)
-        if batch is None:
+        if batch is None or batch.account != self.account:
             raise ProviderError(404, f"Message Batch {batch_id} not found.")
         return batch
+
+    @property
+    def account(self) -> str:
+        """The account of the request's key."""
+        return self.simulator.accounts.get(self.find_credential(), "")
 
     def batch_json(self, batch: Batch) -> Json:
         """Return the batch in its present state."""
@@ -84,6 +89,7 @@ class Batches(BatchHandler):
             ends_at=time.monotonic() + settle_s,
             ended=(now + timedelta(seconds=settle_s)).isoformat(),
             results=[self._make_line(request) for request in requests],
+            account=self.account,
         )
         self.simulator.batches.put(batch.id, batch)
         await self.send_json(self.batch_json(batch))
@@ -91,7 +97,7 @@ class Batches(BatchHandler):
     async def get(self) -> None:
         """Respond with a page of `limit` batches, newest first."""
         limit = as_count(int(self.get_query_argument("limit", "20")), 20)
-        batches = list(self.simulator.batches.newest_first())
+        batches = [batch for batch in self.simulator.batches.newest_first() if batch.account == self.account]
         ids = [batch.id for batch in batches]
         after, before = self.get_query_argument("after_id", ""), self.get_query_argument("before_id", "")
         # `after_id` pages towards older batches, `before_id` towards newer ones.
