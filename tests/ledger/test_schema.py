@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sqlite3
 from pathlib import Path
@@ -10,7 +11,10 @@ import pytest
 
 from tests.ledger.conftest import LedgerUnderTest
 from tests.ledger.sample_records import make_intent, read_bills, read_rows
+from tornado_proxy.domain.identity import KeyId
+from tornado_proxy.domain.record import ObjectOwner
 from tornado_proxy.ledger.database import StoreError
+from tornado_proxy.ledger.rows import OBJECT_COLUMNS
 from tornado_proxy.ledger.schema import prepare
 from tornado_proxy.ledger.sqlite.backend import SqliteBackend
 
@@ -54,6 +58,24 @@ def test_missing_column_is_added(tmp_path: Path, column: str) -> None:
     LedgerUnderTest(path, fsync=False).write(make_intent("r2"))
 
     assert [(row["request_id"], row[column]) for row in read_bills(path)] == [("r1", None), ("r2", None)]
+
+
+def test_object_of_an_earlier_version_has_an_owner_and_no_key(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    ledger = LedgerUnderTest(path, fsync=False)
+    ledger.write(make_intent("r1", key=KeyId("main", "0123456789ab")))
+    drop = "; ".join(f"ALTER TABLE objects DROP COLUMN {name}" for name in OBJECT_COLUMNS[4:])
+    run_script(path, f"DROP VIEW bills; {drop};")
+    run_script(path, "INSERT INTO objects VALUES ('openai', 'resp_1', 'project-a', 'r1');")
+
+    async def find_owner() -> ObjectOwner | None:
+        opened = ledger.make()
+        await opened.open()
+        owner = await opened.owner_of("openai", "resp_1")
+        await opened.close()
+        return owner
+
+    assert asyncio.run(find_owner()) == ObjectOwner("project-a")
 
 
 def test_database_of_an_earlier_version_gets_the_table_of_requests_that_were_given_up(tmp_path: Path) -> None:

@@ -31,6 +31,17 @@ def test_appended_intents_are_read_back(tmp_path: Path) -> None:
     assert list(read_intents(tmp_path / "intents-0")) == rows
 
 
+def test_intent_of_an_earlier_version_lacks_the_last_columns(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    values = list(make_intent_row(make_intent("r1", labels={"a": "b"})).values())
+    log.append(values[:13])  # the columns up to `annotations`
+    log.close()
+
+    (row,) = read_intents(tmp_path / "intents-0")
+
+    assert (row["request_id"], row["labels"]) == ("r1", None)
+
+
 @pytest.mark.parametrize("bytes_lost", [1, 20, 100])
 def test_truncated_line_hides_no_other(bytes_lost: int, tmp_path: Path) -> None:
     path = tmp_path / "intents-0"
