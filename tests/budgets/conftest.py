@@ -22,7 +22,8 @@ from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.ledger_address import LedgerAddress, PostgresAddress
 from tornado_proxy.domain.record import RequestIntent, RequestRecord, Settlement
 from tornado_proxy.domain.usage import Basis
-from tornado_proxy.ledger.backends import make_ledger
+from tornado_proxy.ledger.backends import make_backend, make_ledger
+from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
 NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
 CALLER = Caller("project-a", participant="ada", credential_id="key-1")
@@ -64,8 +65,14 @@ class BudgetsUnderTest:
 
     def open(self, writer: str = "other", *, hold: bool = True) -> BudgetStore:
         """Open the same budgets, as another process does."""
-        self.opened.append(open_store(self.address, writer, hold=hold))
+        self.opened.append(open_store(self.address, self.locks(writer), hold=hold))
         return self.opened[-1]
+
+    def locks(self, writer: str) -> ProcessLocks:
+        """Return the locks of a process with the id `writer`, which has taken none."""
+        locks = ProcessLocks(make_backend(self.address).files_path)
+        locks.writer_id = writer.encode().hex().ljust(16, "0")
+        return locks
 
     def write(self, *entries: RequestRecord | Settlement | RequestIntent) -> None:
         """Write records and settlements to the ledger; an intent alone is left by a process that died."""

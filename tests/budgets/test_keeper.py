@@ -17,6 +17,7 @@ from tornado_proxy.budgets.keeper import BudgetKeeper, BudgetLedger
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budget import Budget, CounterState
 from tornado_proxy.domain.errors import LedgerUnavailable
+from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
 BUDGET = Budget(MONTH, Decimal(1))
 
@@ -25,11 +26,9 @@ WAIT_S = 20
 
 
 @asynccontextmanager
-async def open_keeper(
-    budgets: BudgetsUnderTest, is_gone: Callable[[str], bool] = lambda writer: False
-) -> AsyncIterator[BudgetKeeper]:
+async def open_keeper(budgets: BudgetsUnderTest) -> AsyncIterator[BudgetKeeper]:
     """Yield the budgets as one server process uses them."""
-    keeper = BudgetKeeper(BudgetLedger(budgets.address, "keeper", is_gone))
+    keeper = BudgetKeeper(BudgetLedger(budgets.address, budgets.locks("keeper")))
     await keeper.open([MONTH])
     try:
         yield keeper
@@ -116,7 +115,7 @@ def test_request_of_a_process_that_died_before_it_was_sent_is_freed(budgets: Bud
     budgets.open("dead").reserve([reservation("a", "0.3", BUDGET, caller=CALLER, at=long_ago)])
 
     async def run() -> None:
-        async with open_keeper(budgets, lambda writer: writer == "dead") as keeper:
+        async with open_keeper(budgets) as keeper:
 
             async def is_free() -> bool:
                 return not await keeper.read(BudgetStore.list_reservations)
@@ -152,7 +151,7 @@ def test_fault_of_the_database_refuses_requests_until_it_ends(budgets: BudgetsUn
 
 
 def test_database_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
-    keeper = BudgetKeeper(BudgetLedger(tmp_path / "missing.db", "keeper", lambda writer: False))
+    keeper = BudgetKeeper(BudgetLedger(tmp_path / "missing.db", ProcessLocks(tmp_path / "missing.db")))
 
     async def run() -> None:
         with pytest.raises(LedgerUnavailable):

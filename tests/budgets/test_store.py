@@ -276,12 +276,12 @@ def test_counters_are_corrected_by_the_ledger(budgets: BudgetsUnderTest) -> None
 
 
 def test_lost_request_of_a_dead_process_stays_reserved(budgets: BudgetsUnderTest) -> None:
-    dead = budgets.open("dead")
+    dead, dead_id = budgets.open("dead"), budgets.locks("dead").writer_id
     dead.reserve([reservation("lost", "0.3", BUDGET), reservation("never sent", "0.4", BUDGET)])
     budgets.reserve("alive", "0.1", "1")
     leave_intent(budgets, "lost")
 
-    budgets.store.folding.free_orphans(lambda writer: writer == "dead", NOW + timedelta(seconds=1))
+    budgets.store.folding.free_orphans(lambda writer: writer == dead_id, NOW + timedelta(seconds=1))
 
     states = {entry.request_id: entry.state for entry in budgets.store.list_reservations()}
     assert states == {"lost": "held", "alive": "open"}

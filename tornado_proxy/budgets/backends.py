@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tornado_proxy.budgets.store import BudgetStore
+from tornado_proxy.budgets.store import BudgetDatabases, BudgetStore
 from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.ledger.backends import make_backend
+from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
 #: The end of the name of the file.  The ledger's writer holds the lock of its own file for milliseconds, for which a
 #: request that reserves would have to wait.
 _FILE_SUFFIX = "-budgets"
 
 
-def open_store(address: LedgerAddress, writer: str, *, hold: bool, fsync: bool = False) -> BudgetStore:
+def open_store(address: LedgerAddress, locks: ProcessLocks, *, hold: bool, fsync: bool = False) -> BudgetStore:
     """Return the budgets of the ledger at `address`, which exists already.
+
+    Args:
+        address: The address of the ledger.
+        locks: The lock files of this machine's processes.
+        hold: True if the reservation of a record without a known cost stays until its period ends.
+        fsync: True if each commit waits until the disk has it.
 
     Raises:
         StoreError: a database cannot be opened.
@@ -26,4 +33,5 @@ def open_store(address: LedgerAddress, writer: str, *, hold: bool, fsync: bool =
         budgets = make_backend(address.with_name(address.name + _FILE_SUFFIX), fsync=fsync).connect(create=True)
     else:
         budgets = ledger
-    return BudgetStore(budgets, ledger, backend.dialect, writer, hold=hold)
+    databases = BudgetDatabases(budgets, ledger, backend.dialect, locks, backend.make_liveness(ledger, locks))
+    return BudgetStore(databases, hold=hold)

@@ -27,6 +27,7 @@ from tornado_proxy.domain.budget import BudgetRefusal, CounterKind, Reservation
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.ledger.database import StoreError
+from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 from tornado_proxy.observability import metrics
 
 _log = logging.getLogger(__name__)
@@ -58,20 +59,18 @@ class BudgetLedger:
     """The ledger whose records are counted.
 
     Attributes:
-        writer: The id of this process among those that write it.
-        is_gone: Returns True if a writer has died and its files are in the ledger.
+        locks: The lock files of this machine's processes, with the id of this one.
         hold: True if the reservation of a record without a known cost stays until its period ends.
     """
 
     address: LedgerAddress
-    writer: str
-    is_gone: Callable[[str], bool]
+    locks: ProcessLocks
     hold: bool = True
     fsync: bool = False
 
     def open(self) -> BudgetStore:
         """Return the budgets, with connections of their own."""
-        return open_store(self.address, self.writer, hold=self.hold, fsync=self.fsync)
+        return open_store(self.address, self.locks, hold=self.hold, fsync=self.fsync)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +187,7 @@ class BudgetKeeper:
                 if work.reserves:
                     schedule.expect_records()
                 self._serve(store, work)
-                schedule.run(store, self._ledger)
+                schedule.run(store)
             except Exception as error:  # noqa: BLE001  # the thread survives every fault and connects again
                 self._fail(work, error)
                 if store is not None:
@@ -277,19 +276,19 @@ class _Schedule:
         """Count records soon: requests are under way."""
         self._fold_at = min(self._fold_at, time.monotonic() + _BUSY_FOLD_S)
 
-    def run(self, store: BudgetStore, ledger: BudgetLedger) -> None:
+    def run(self, store: BudgetStore) -> None:
         """Do what is due."""
         now = time.monotonic()
         if now >= self._fold_at:
             is_behind = store.folding.fold_batch()
-            self._is_busy = is_behind or store.has_open(ledger.writer)
+            self._is_busy = is_behind or store.has_open()
             self._fold_at = now + (0 if is_behind else _BUSY_FOLD_S if self._is_busy else _IDLE_FOLD_S)
         if now >= self._settlements_at:
             store.folding.fold_settlements()
             self._settlements_at = now + _SETTLEMENTS_S
         if now >= self._cleanup_at:
             at = datetime.now(UTC)
-            store.folding.free_orphans(ledger.is_gone, at - _ORPHAN_AGE)
+            store.folding.free_orphans(store.is_gone, at - _ORPHAN_AGE)
             store.folding.forget_ended(at - _ENDED_KEPT)
             self._cleanup_at = now + _CLEANUP_S
 

@@ -11,7 +11,8 @@ from decimal import Decimal
 from tornado_proxy.domain.budget import Amount, Spender
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.database import Database
-from tornado_proxy.ledger.rows import RECORD_COLUMNS, format_time
+from tornado_proxy.ledger.dialect import quote_names
+from tornado_proxy.ledger.rows import format_time
 
 #: Records that one query returns.
 _MAX_ROWS = 1000
@@ -33,7 +34,7 @@ _COLUMNS = (
     "credential_id",
     "labels",
 )
-_NAMES = ", ".join(f'"{name}"' if name in ("seq", *RECORD_COLUMNS) else "NULL" for name in _COLUMNS)
+_NAMES = quote_names(_COLUMNS)
 _SELECT_AFTER = f"SELECT {_NAMES} FROM records WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT {_MAX_ROWS}"  # noqa: S608
 _SELECT_SINCE = (
     f"SELECT {_NAMES} FROM records WHERE seq > ? AND seq <= ? AND started_at >= ? "  # noqa: S608  # names of ours

@@ -34,9 +34,10 @@ from tornado_proxy.budgets.counters import (
 from tornado_proxy.budgets.folding import Folding
 from tornado_proxy.budgets.schema import create_tables
 from tornado_proxy.domain.budget import Budget, BudgetRefusal, CounterKind, CounterState, Reservation
-from tornado_proxy.ledger.database import Database, StoreError
+from tornado_proxy.ledger.database import Database, Liveness, StoreError
 from tornado_proxy.ledger.dialect import Dialect
 from tornado_proxy.ledger.rows import format_time
+from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
 _INSERT = (
     "INSERT INTO budget_reservations (request_id, writer, state, started_at, total, subtotal, counters, "
@@ -59,28 +60,35 @@ class OpenReservation:
     counters: tuple[CounterKey, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class BudgetDatabases:
+    """The database of the budgets and the ledger, which PostgreSQL has in one, with the processes that write them."""
+
+    budgets: Database
+    ledger: Database
+    dialect: Dialect
+    locks: ProcessLocks
+    liveness: Liveness
+
+
 class BudgetStore:
     """The budgets of one ledger.
 
     Methods raise StoreError if a database fails.
     """
 
-    def __init__(self, budgets: Database, ledger: Database, dialect: Dialect, writer: str, *, hold: bool) -> None:
+    def __init__(self, databases: BudgetDatabases, *, hold: bool) -> None:
         """Make the tables that do not exist.
 
         Args:
-            budgets: The database of the budgets.
-            ledger: A connection to the ledger.
-            dialect: The SQL of both.
-            writer: The id of this process among those that write the ledger.
+            databases: The connections.
             hold: True if the reservation of a record without a known cost stays until its period ends.
         """
-        budgets.run_script(create_tables(dialect))
-        self._budgets = budgets
-        self._ledger = ledger
-        self._row_lock = dialect.row_lock
-        self._writer = writer
-        self.folding = Folding(budgets, ledger, dialect, hold=hold)
+        databases.budgets.run_script(create_tables(databases.dialect))
+        self._databases = databases
+        self._budgets = databases.budgets
+        self._row_lock = databases.dialect.row_lock
+        self.folding = Folding(databases.budgets, databases.ledger, databases.dialect, hold=hold)
         self.folding.begin()
 
     def register(self, kinds: Iterable[CounterKind], now: datetime) -> None:
@@ -103,14 +111,14 @@ class BudgetStore:
         keyed = list(_key_budgets(reservation))
         for key, budget in keyed:
             refusal = counters.check(key, budget, reservation)
-            if refusal is not None:
+            if refusal is not None and not reservation.forced:
                 return refusal
         amounts = {key: reservation.amount(budget.kind.amount) for key, budget in keyed}
         for key, amount in amounts.items():
             counters.add(key, amount)
         values = (
             reservation.request_id,
-            self._writer,
+            self._databases.locks.writer_id,
             format_time(reservation.at),
             f"{reservation.total:f}",
             f"{reservation.subtotal:f}",
@@ -129,13 +137,19 @@ class BudgetStore:
                 self._budgets.run(_DELETE, (request_id,))
             changes.apply(self._budgets, self._row_lock)
 
-    def has_open(self, writer: str) -> bool:
-        """Return True if a request of the process `writer` is under way, as far as its reservation tells."""
-        return bool(self._budgets.fetch_rows(_SELECT_ANY, (writer,)))
+    def has_open(self) -> bool:
+        """Return True if a request of this process is under way, as far as its reservation tells."""
+        return bool(self._budgets.fetch_rows(_SELECT_ANY, (self._databases.locks.writer_id,)))
+
+    def is_gone(self, writer: str) -> bool:
+        """Return True if a process has died, and what it left in files is in the ledger."""
+        locks = self._databases.locks
+        has_files = bool(locks.find_intent_logs(writer)) or locks.journal_path(writer).exists()
+        return not has_files and self._databases.liveness.is_dead(writer)
 
     def close(self) -> None:
         """Close the connections."""
-        for db in {self._budgets, self._ledger}:
+        for db in {self._budgets, self._databases.ledger}:
             with contextlib.suppress(StoreError):
                 db.close()
 

@@ -124,6 +124,7 @@ class Reservation:
     Attributes:
         total: The most USD that the request can cost, with the surcharge; `subtotal` is the same without.
         at: When the request began, aware UTC; it decides the period.
+        forced: True if the work runs already: it is reserved although a budget would not admit it.
     """
 
     request_id: str
@@ -132,6 +133,7 @@ class Reservation:
     total: Decimal
     subtotal: Decimal
     at: datetime
+    forced: bool = False
 
     def amount(self, amount: Amount) -> Decimal:
         """Return the amount that a counter reserves."""
