@@ -26,6 +26,7 @@ from tornado_proxy.api.admin.application import AdminApplication
 from tornado_proxy.api.admin.services import AdminServices
 from tornado_proxy.api.start_page import StartPageHandler, list_start_paths
 from tornado_proxy.api.usage import USAGE_PATH, UsageHandler
+from tornado_proxy.budgets.keeper import BudgetKeeper, BudgetLedger
 from tornado_proxy.config.changes import describe_changes
 from tornado_proxy.config.settings import ListenSettings
 from tornado_proxy.domain.errors import ConfigError, LedgerUnavailable, ListenError
@@ -34,6 +35,7 @@ from tornado_proxy.domain.state import StateChange
 from tornado_proxy.gateway.admission import Admission
 from tornado_proxy.gateway.application import ClientApplication
 from tornado_proxy.gateway.body_parsing import BodyParser
+from tornado_proxy.gateway.budgets import BudgetGate
 from tornado_proxy.gateway.capacity import ArrivingBytes, Capacity, DrainLimiter
 from tornado_proxy.gateway.object_ownership import ObjectOwnership
 from tornado_proxy.gateway.realtime.live_calls import LiveCalls
@@ -98,9 +100,12 @@ class Server:
         ledger = make_ledger(settings.ledger.address, fsync=settings.ledger.fsync)
         await ledger.open()
         await self._state.open()
+        address, fsync = settings.ledger.address, settings.ledger.fsync
+        budgets = BudgetGate(BudgetKeeper(BudgetLedger(address, ledger.locks, fsync=fsync)))
+        await budgets.follow(self._snapshots.current)
         upstream = UpstreamClient(force_instance=True)
         settler = DeferredSettlement(self._snapshots, upstream, ledger)
-        services = self._services = self._build_services(ledger, upstream, settler)
+        services = self._services = self._build_services(ledger, upstream, settler, budgets)
         self._background = [tasks.spawn(settler.run(), "settlement"), tasks.spawn(self._state.run(), "state")]
         handler_arguments = {"services": services}
         start_paths = list_start_paths(PROVIDERS)
@@ -115,7 +120,9 @@ class Server:
         admin_server = AdminPortServer(admin, admin.idle_connections, admin.body_timeouts, admin.make_rejection)
         self.admin_port = self._listen(admin_server, self._find_admin_address(settings.admin))
 
-    def _build_services(self, ledger: Ledger, upstream: UpstreamClient, settler: DeferredSettlement) -> Services:
+    def _build_services(
+        self, ledger: Ledger, upstream: UpstreamClient, settler: DeferredSettlement, budgets: BudgetGate
+    ) -> Services:
         ownership, live_calls, capacity = ObjectOwnership(ledger), LiveCalls(), Capacity()
         recorder = Recorder(ledger, RecordListeners(ownership.remember, settler.poll_now, settler.record_ended))
         return Services(
@@ -123,13 +130,14 @@ class Server:
             upstream=upstream,
             ledger=ledger,
             bodies=BodyParser(),
-            admission=Admission(ownership, live_calls, capacity, recorder, settler),
+            admission=Admission(ownership, live_calls, capacity, recorder, settler, budgets),
             recorder=recorder,
             live_calls=live_calls,
             capacity=capacity,
             arriving=ArrivingBytes(),
             drains=DrainLimiter(),
             settlement=settler,
+            budgets=budgets,
         )
 
     def _find_admin_address(self, configured: ListenSettings) -> ListenSettings:
@@ -181,6 +189,10 @@ class Server:
                 # In a thread: reading and validating all files takes longer than a stream may pause.
                 old = self._snapshots.current
                 new, changes = await asyncio.to_thread(_build, self._snapshots.path, generation, old)
+                self._snapshots.check_swap(new)
+                if self._services is not None:
+                    # Before the swap: a budget must not be in force before its counter is right.
+                    await self._services.budgets.follow(new)
                 self._snapshots.swap(new)
             except ConfigError:
                 metrics.CONFIG_RELOAD_FAILED.set(1)
@@ -249,6 +261,7 @@ class Server:
             services.bodies.close()
             services.upstream.close()
             await services.ledger.close()
+            await services.budgets.close()
             _log.info("stopped")
         finally:
             self._stopped.set()

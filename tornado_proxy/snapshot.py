@@ -6,6 +6,7 @@ one reference, so that no request sees parts of two configurations, and no lock 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,13 +15,16 @@ from pathlib import Path
 from tornado_proxy.auth.authenticator import Authenticator
 from tornado_proxy.config.loading import load_settings
 from tornado_proxy.config.settings import Settings, find_restart_settings
+from tornado_proxy.domain.budget import Budget, CounterPlan
 from tornado_proxy.domain.errors import ConfigError, Fault
 from tornado_proxy.domain.identity import Project
 from tornado_proxy.domain.state import State
 from tornado_proxy.issuers.client import IssuerClient, make_issuer_clients
 from tornado_proxy.key_rotation import KeyRotation
 from tornado_proxy.observability import logs, metrics
+from tornado_proxy.pricing.book.cost_bounds import CostBounds
 from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
+from tornado_proxy.pricing.book.upper_bound import WorkCaps
 from tornado_proxy.providers.contract import ProviderOptions
 from tornado_proxy.providers.registry import PROVIDERS
 from tornado_proxy.providers.route_table import RouteTable
@@ -42,6 +46,7 @@ class Snapshot:
         redaction: Masks every provider key of the configuration.
         issuers: The OAuth issuers.
         state: The state, which changes without a reload; SnapshotHolder puts it in.
+        cost_bounds: The most that requests can cost.
         own_keys: Project id and provider of the projects' providers whose keys one project alone uses.
     """
 
@@ -57,11 +62,13 @@ class Snapshot:
     state: State = field(default_factory=State)
     key_rotation: KeyRotation = field(default_factory=KeyRotation)
     own_keys: frozenset[tuple[str, str]] = field(init=False)
+    cost_bounds: CostBounds = field(init=False)
     project_tariffs: Mapping[tuple[str, str, bool], Tariff] = field(init=False)
 
     def __post_init__(self) -> None:
         """Find once what requests only look up."""
         object.__setattr__(self, "own_keys", _find_own_keys(self.settings, self.projects.values()))
+        object.__setattr__(self, "cost_bounds", _make_cost_bounds(self.prices, self.settings))
         object.__setattr__(self, "project_tariffs", _make_project_tariffs(self.tariffs, self.projects.values()))
 
     def has_own_key(self, project_id: str, provider: str) -> bool:
@@ -71,6 +78,17 @@ class Snapshot:
         and quota.
         """
         return (project_id, provider) in self.own_keys
+
+    def find_budgets(self, project: Project) -> tuple[Budget, ...]:
+        """Return the budgets of a project: its own, else the default ones."""
+        return self.settings.budgets.default if project.budgets is None else project.budgets
+
+    def counter_plan(self) -> CounterPlan:
+        """Return what the budgets of all projects need."""
+        budgets = (budget for project in self.projects.values() for budget in self.find_budgets(project))
+        return CounterPlan(
+            tuple(dict.fromkeys(budget.kind for budget in budgets)), self.settings.budgets.hold_unsettled
+        )
 
     def find_tariff(self, provider: str, project_id: str, *, own: bool) -> Tariff:
         """Return the prices of a project's requests to a provider; `own` is True for the project's own account."""
@@ -113,6 +131,11 @@ def build(path: Path, generation: int, previous: Snapshot | None = None) -> Snap
         issuers=issuers,
         redaction=_make_redaction(loaded.settings, loaded.projects),
     )
+
+
+def _make_cost_bounds(prices: PriceBook, settings: Settings) -> CostBounds:
+    caps = WorkCaps(settings.budgets.max_tool_calls, math.ceil(settings.websockets.lifetime_s))
+    return CostBounds(prices, caps)
 
 
 def _find_own_keys(settings: Settings, projects: Iterable[Project]) -> frozenset[tuple[str, str]]:

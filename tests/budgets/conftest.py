@@ -16,7 +16,16 @@ from tests.ledger.sample_records import make_intent, make_record
 from tests.postgres_server import PostgresServer
 from tornado_proxy.budgets.backends import open_store
 from tornado_proxy.budgets.store import BudgetStore
-from tornado_proxy.domain.budget import Budget, BudgetRefusal, CounterKind, Period, Reservation, Scope, Spender
+from tornado_proxy.domain.budget import (
+    Budget,
+    BudgetRefusal,
+    CounterKind,
+    CounterPlan,
+    Period,
+    Reservation,
+    Scope,
+    Spender,
+)
 from tornado_proxy.domain.cost import Cost
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.ledger_address import LedgerAddress, PostgresAddress
@@ -65,7 +74,8 @@ class BudgetsUnderTest:
 
     def open(self, writer: str = "other", *, hold: bool = True) -> BudgetStore:
         """Open the same budgets, as another process does."""
-        self.opened.append(open_store(self.address, self.locks(writer), hold=hold))
+        self.opened.append(open_store(self.address, self.locks(writer)))
+        self.opened[-1].folding.hold = hold
         return self.opened[-1]
 
     def locks(self, writer: str) -> ProcessLocks:
@@ -118,7 +128,8 @@ def reservation(
     request_id: str, bound: str, *budgets: Budget, caller: Caller = CALLER, at: datetime = NOW
 ) -> Reservation:
     """Return a reservation of `bound` USD."""
-    return Reservation(request_id, Spender.of(caller), budgets, Decimal(bound), Decimal(bound), at)
+    spender = Spender(caller.project_id, caller.participant, caller.user, caller.issuer, caller.credential_id)
+    return Reservation(request_id, spender, budgets, Decimal(bound), Decimal(bound), at)
 
 
 def usd(*amounts: str) -> Sequence[Decimal]:
@@ -135,7 +146,7 @@ def budgets(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BudgetsU
         address = PostgresAddress(server.new_database(), None, tmp_path / "journal")
     asyncio.run(_create(address))
     under_test = BudgetsUnderTest(address)
-    under_test.open("this").register([MONTH], NOW)
+    under_test.open("this").follow(CounterPlan((MONTH,)), NOW)
     yield under_test
     for store in under_test.opened:
         store.close()

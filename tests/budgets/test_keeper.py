@@ -15,11 +15,12 @@ import pytest
 from tests.budgets.conftest import CALLER, MONTH, BudgetsUnderTest, record, reservation, usd
 from tornado_proxy.budgets.keeper import BudgetKeeper, BudgetLedger
 from tornado_proxy.budgets.store import BudgetStore
-from tornado_proxy.domain.budget import Budget, CounterState
+from tornado_proxy.domain.budget import Budget, CounterPlan, CounterState
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
 BUDGET = Budget(MONTH, Decimal(1))
+PLAN = CounterPlan((MONTH,))
 
 #: Seconds for which a test waits for the thread.
 WAIT_S = 20
@@ -29,7 +30,7 @@ WAIT_S = 20
 async def open_keeper(budgets: BudgetsUnderTest) -> AsyncIterator[BudgetKeeper]:
     """Yield the budgets as one server process uses them."""
     keeper = BudgetKeeper(BudgetLedger(budgets.address, budgets.locks("keeper")))
-    await keeper.open([MONTH])
+    await keeper.open(PLAN)
     try:
         yield keeper
     finally:
@@ -155,6 +156,6 @@ def test_database_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
 
     async def run() -> None:
         with pytest.raises(LedgerUnavailable):
-            await keeper.open([MONTH])
+            await keeper.open(PLAN)
 
     asyncio.run(run())

@@ -181,7 +181,7 @@ def test_each_scope_counts_its_own_subjects(budgets: BudgetsUnderTest) -> None:
         "user": CounterKind(Scope.USER, Period.DAY),
         "access key": CounterKind(Scope.ACCESS_KEY, Period.DAY),
     }
-    budgets.store.register(kinds.values(), NOW)
+    budgets.store.folding.register(kinds.values(), NOW)
     ada_by_key = Caller("project-a", participant="ada", credential_id="ak_1")
     ada_by_login = Caller("project-a", user="ada", credential_id="client")
     budgets.write(record("a", "0.1"), record("b", "0.2", ada_by_key), record("c", "0.4", ada_by_login))
@@ -205,7 +205,7 @@ def test_projects_have_counters_of_their_own(budgets: BudgetsUnderTest) -> None:
 
 def test_request_counts_in_the_period_in_which_it_began(budgets: BudgetsUnderTest) -> None:
     day = CounterKind(Scope.PROJECT, Period.DAY)
-    budgets.store.register([day], NOW)
+    budgets.store.folding.register([day], NOW)
     before_midnight = NOW.replace(hour=23, minute=59)
     budgets.write(record("a", "0.1", at=before_midnight), record("b", "0.2", at=NOW + timedelta(days=1)))
 
@@ -217,7 +217,7 @@ def test_request_counts_in_the_period_in_which_it_began(budgets: BudgetsUnderTes
 
 def test_subtotal_counts_without_surcharge(budgets: BudgetsUnderTest) -> None:
     subtotal = CounterKind(Scope.PROJECT, Period.MONTH, Amount.SUBTOTAL)
-    budgets.store.register([subtotal], NOW)
+    budgets.store.folding.register([subtotal], NOW)
     entry = record("a", "0.11")
     budgets.write(record("a", "0.11", cost=type(entry.cost)((), Decimal("0.1"), Decimal("0.01"), Decimal("0.11"))))
 
@@ -240,7 +240,7 @@ def test_new_kind_counts_what_the_ledger_holds_of_its_period(budgets: BudgetsUnd
     budgets.store.folding.fold_settlements()
     week, total = CounterKind(Scope.PROJECT, Period.WEEK), CounterKind(Scope.PROJECT, Period.TOTAL)
 
-    budgets.store.register([week, total], NOW)
+    budgets.store.folding.register([week, total], NOW)
 
     assert budgets.figures(week) == {"": usd("0.5", "0")}
     assert budgets.figures(total) == {"": usd("0.7", "0")}
@@ -257,7 +257,7 @@ def test_settlement_that_is_not_counted_yet_is_not_counted_by_a_new_kind(budgets
     budgets.write(settlement("c", "0.4"))
     day = CounterKind(Scope.PROJECT, Period.DAY)
 
-    budgets.store.register([day], NOW)
+    budgets.store.folding.register([day], NOW)
     budgets.store.folding.fold_settlements()
 
     assert budgets.figures(day) == {"": usd("0.4", "0")}
@@ -358,7 +358,7 @@ def test_records_that_are_written_while_others_count_are_all_counted(budgets: Bu
 
 def test_caller_is_charged_to_its_credential(budgets: BudgetsUnderTest) -> None:
     label = CounterKind(Scope.LABEL, Period.MONTH, label="team")
-    budgets.store.register([label], NOW)
+    budgets.store.folding.register([label], NOW)
 
     assert budgets.reserve("a", "0.1", "1", kind=label, caller=CALLER) is None  # without the label nothing is counted
 

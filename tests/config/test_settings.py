@@ -145,7 +145,7 @@ def list_settings() -> list[tuple[str, str, bool]]:
         for name, rule in schema("proxy")["properties"].items()
         if name != "providers"
         for key, member in rule.get("properties", {}).items()
-        if isinstance(FULL[name], dict) and key in FULL[name]  # type: ignore[operator]  # a mapping
+        if isinstance(FULL.get(name), dict) and key in FULL[name]  # type: ignore[operator]  # a mapping
     ]
 
 

@@ -22,10 +22,12 @@ from tests import harness
 from tests.ledger.memory_ledger import MemoryLedger
 from tornado_proxy import snapshot
 from tornado_proxy.auth.authenticator import Authenticator
+from tornado_proxy.domain.budget import BudgetRefusal, CounterPlan, Reservation
 from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError
 from tornado_proxy.domain.identity import Project, ProjectProvider, ProviderKey, Secret, SessionGrant
 from tornado_proxy.gateway.admission import Admission, AdmittedRequest
 from tornado_proxy.gateway.body_parsing import BodyParser
+from tornado_proxy.gateway.budgets import BudgetGate
 from tornado_proxy.gateway.capacity import ArrivingBytes, Capacity, DrainLimiter
 from tornado_proxy.gateway.context import RequestContext, RequestHead
 from tornado_proxy.gateway.object_ownership import ObjectOwnership
@@ -118,6 +120,38 @@ def seal_session_key(
     return standard.authenticator.seal_session(caller, grant, int((now + valid_for).timestamp()))
 
 
+class MemoryKeeper:
+    """The counters of budgets: `refusal` is the one that the next requests get.  Satisfies gateway.budgets.Keeper."""
+
+    def __init__(self) -> None:
+        self.plans: list[CounterPlan] = []
+        self.refusal: BudgetRefusal | None = None
+        self.reserved: dict[str, Reservation] = {}
+        self.asked = 0
+
+    async def open(self, plan: CounterPlan) -> None:
+        self.plans.append(plan)
+
+    async def follow(self, plan: CounterPlan) -> None:
+        self.plans.append(plan)
+
+    async def reserve(self, reservation: Reservation) -> BudgetRefusal | None:
+        self.asked += 1
+        if self.refusal is None or reservation.forced:
+            self.reserved[reservation.request_id] = reservation
+        return self.refusal
+
+    async def check(self, reservation: Reservation) -> BudgetRefusal | None:
+        self.asked += 1
+        return self.refusal
+
+    def release(self, request_id: str) -> None:
+        self.reserved.pop(request_id, None)
+
+    async def close(self) -> None:
+        """Do nothing."""
+
+
 @dataclass
 class Gateway:
     """The gateway's parts on an in-memory ledger.  `polled` holds the objects that settlement was asked to poll."""
@@ -138,7 +172,11 @@ class Gateway:
         self.settlement = DeferredSettlement(self.snapshots, provider, self.ledger)  # type: ignore[arg-type]  # a fake
         listeners = RecordListeners(self.ownership.remember, self.polled.append, self.settlement.record_ended)
         self.recorder = Recorder(self.ledger, listeners)
-        self.admission = Admission(self.ownership, self.live_calls, self.capacity, self.recorder, self.settlement)
+        self.keeper = MemoryKeeper()
+        self.budgets = BudgetGate(self.keeper)
+        self.admission = Admission(
+            self.ownership, self.live_calls, self.capacity, self.recorder, self.settlement, self.budgets
+        )
 
     async def admit(self, context: RequestContext[HttpEndpoint], body: bytes, request_id: str) -> AdmittedRequest:
         """Parse and admit a complete request."""
@@ -159,6 +197,7 @@ class Gateway:
             arriving=ArrivingBytes(),
             drains=self.drains,
             settlement=self.settlement,
+            budgets=self.budgets,
         )
 
 

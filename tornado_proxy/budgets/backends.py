@@ -14,13 +14,12 @@ from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 _FILE_SUFFIX = "-budgets"
 
 
-def open_store(address: LedgerAddress, locks: ProcessLocks, *, hold: bool, fsync: bool = False) -> BudgetStore:
+def open_store(address: LedgerAddress, locks: ProcessLocks, *, fsync: bool = False) -> BudgetStore:
     """Return the budgets of the ledger at `address`, which exists already.
 
     Args:
         address: The address of the ledger.
         locks: The lock files of this machine's processes.
-        hold: True if the reservation of a record without a known cost stays until its period ends.
         fsync: True if each commit waits until the disk has it.
 
     Raises:
@@ -34,4 +33,4 @@ def open_store(address: LedgerAddress, locks: ProcessLocks, *, hold: bool, fsync
     else:
         budgets = ledger
     databases = BudgetDatabases(budgets, ledger, backend.dialect, locks, backend.make_liveness(ledger, locks))
-    return BudgetStore(databases, hold=hold)
+    return BudgetStore(databases)

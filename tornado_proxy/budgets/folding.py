@@ -51,11 +51,12 @@ _DELETE_COUNTERS = "DELETE FROM budget_counters WHERE period_end < ?"
 class Folding:
     """Counts the records of one ledger, and the settlements of those whose usage came later."""
 
-    def __init__(self, budgets: Database, ledger: Database, dialect: Dialect, *, hold: bool) -> None:
+    def __init__(self, budgets: Database, ledger: Database, dialect: Dialect) -> None:
         self._budgets = budgets
         self._ledger = ledger
         self._dialect = dialect
-        self._hold = hold
+        #: True if the reservation of a record without a known cost stays until its period ends.
+        self.hold = True
 
     def begin(self) -> None:
         """Begin to count at the last record of the ledger, if nothing was counted before."""
@@ -149,7 +150,7 @@ class Folding:
         lost = ledger_records.find_ids(self._ledger, "intents", orphans)
         with self._folding() as (_, changes):
             for request_id in orphans:
-                if request_id in lost and self._hold:
+                if request_id in lost and self.hold:
                     self._budgets.run(_SET_STATE, ("held", "0", "0", request_id))
                 elif request_id not in recorded:
                     self._free(request_id, changes)
@@ -194,7 +195,7 @@ class Folding:
                 self._budgets.run(_TRACK, (record.request_id, format_time(record.started_at), *counted))
             elif record.basis is Basis.PENDING:
                 self._budgets.run(_SET_STATE, ("pending", *counted, record.request_id))
-            elif record.basis is Basis.UNSETTLED and self._hold and is_reserved:
+            elif record.basis is Basis.UNSETTLED and self.hold and is_reserved:
                 self._budgets.run(_SET_STATE, ("held", *counted, record.request_id))
             elif is_reserved:
                 self._free(record.request_id, changes)
@@ -217,7 +218,7 @@ class Folding:
             # Its figures are shown until there are final ones; an unknown cost stays reserved.
             values = (f"{bill.total:f}", f"{bill.subtotal:f}", bill.request_id)
             self._budgets.run(_SET_STATE, ("given_up", *values))
-            if bill.basis is not Basis.UNSETTLED or not self._hold:
+            if bill.basis is not Basis.UNSETTLED or not self.hold:
                 self._free_counters(bill.request_id, changes)
                 self._budgets.run(_FREE, (bill.request_id,))
 

@@ -16,14 +16,14 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from tornado_proxy.budgets.backends import open_store
 from tornado_proxy.budgets.store import BudgetStore
-from tornado_proxy.domain.budget import BudgetRefusal, CounterKind, Reservation
+from tornado_proxy.domain.budget import BudgetRefusal, CounterPlan, Reservation
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.ledger.database import StoreError
@@ -60,17 +60,15 @@ class BudgetLedger:
 
     Attributes:
         locks: The lock files of this machine's processes, with the id of this one.
-        hold: True if the reservation of a record without a known cost stays until its period ends.
     """
 
     address: LedgerAddress
     locks: ProcessLocks
-    hold: bool = True
     fsync: bool = False
 
     def open(self) -> BudgetStore:
         """Return the budgets, with connections of their own."""
-        return open_store(self.address, self.locks, hold=self.hold, fsync=self.fsync)
+        return open_store(self.address, self.locks, fsync=self.fsync)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +104,15 @@ class BudgetKeeper:
         self._auditor: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def open(self, kinds: Iterable[CounterKind]) -> None:
-        """Open the budgets and count these kinds.
+    async def open(self, plan: CounterPlan) -> None:
+        """Open the budgets and count what a configuration needs.
 
         Raises:
             LedgerUnavailable: a database cannot be opened.
         """
         self._loop = asyncio.get_running_loop()
         try:
-            store = await asyncio.to_thread(self._open, list(kinds))
+            store = await asyncio.to_thread(self._open, plan)
         except StoreError as error:
             raise LedgerUnavailable(str(error)) from error
         # Daemon threads: one that hangs in a system call must not keep the process from ending.
@@ -123,10 +121,9 @@ class BudgetKeeper:
         self._thread.start()
         self._auditor.start()
 
-    async def register(self, kinds: Iterable[CounterKind]) -> None:
-        """Count these kinds from now on; the configuration has changed."""
-        wanted = list(kinds)
-        await self.read(lambda store: store.register(wanted, datetime.now(UTC)))
+    async def follow(self, plan: CounterPlan) -> None:
+        """Count what another configuration needs from now on."""
+        await self.read(lambda store: store.follow(plan, datetime.now(UTC)))
 
     async def reserve(self, reservation: Reservation) -> BudgetRefusal | None:
         """Reserve what a request can cost; return the refusal of the budget that does not admit it.
@@ -141,6 +138,14 @@ class BudgetKeeper:
         except asyncio.CancelledError:
             self.release(reservation.request_id)
             raise
+
+    async def check(self, reservation: Reservation) -> BudgetRefusal | None:
+        """Return the refusal that reserve() would return; reserve nothing.
+
+        Raises:
+            LedgerUnavailable: the budgets cannot be read.
+        """
+        return await self.read(lambda store: store.check(reservation))
 
     def release(self, request_id: str) -> None:
         """Free the reservation of a request that was not sent.  Never blocks."""
@@ -169,9 +174,9 @@ class BudgetKeeper:
         assert self._loop is not None, "open() comes first"
         return self._loop
 
-    def _open(self, kinds: list[CounterKind]) -> BudgetStore:
+    def _open(self, plan: CounterPlan) -> BudgetStore:
         store = self._ledger.open()
-        store.register(kinds, datetime.now(UTC))
+        store.follow(plan, datetime.now(UTC))
         return store
 
     # In the thread.

@@ -144,7 +144,7 @@ def _make_record(row: Sequence[object]) -> CountedRecord:
             _text(user),
             _text(issuer),
             str(credential or ""),
-            json.loads(str(labels)) if labels else {},
+            tuple(json.loads(str(labels)).items()) if labels else (),
         ),
     )
 

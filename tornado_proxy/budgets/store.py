@@ -33,7 +33,7 @@ from tornado_proxy.budgets.counters import (
 )
 from tornado_proxy.budgets.folding import Folding
 from tornado_proxy.budgets.schema import create_tables
-from tornado_proxy.domain.budget import Budget, BudgetRefusal, CounterKind, CounterState, Reservation
+from tornado_proxy.domain.budget import Budget, BudgetRefusal, CounterPlan, CounterState, Reservation
 from tornado_proxy.ledger.database import Database, Liveness, StoreError
 from tornado_proxy.ledger.dialect import Dialect
 from tornado_proxy.ledger.rows import format_time
@@ -77,23 +77,19 @@ class BudgetStore:
     Methods raise StoreError if a database fails.
     """
 
-    def __init__(self, databases: BudgetDatabases, *, hold: bool) -> None:
-        """Make the tables that do not exist.
-
-        Args:
-            databases: The connections.
-            hold: True if the reservation of a record without a known cost stays until its period ends.
-        """
+    def __init__(self, databases: BudgetDatabases) -> None:
+        """Make the tables that do not exist."""
         databases.budgets.run_script(create_tables(databases.dialect))
         self._databases = databases
         self._budgets = databases.budgets
         self._row_lock = databases.dialect.row_lock
-        self.folding = Folding(databases.budgets, databases.ledger, databases.dialect, hold=hold)
+        self.folding = Folding(databases.budgets, databases.ledger, databases.dialect)
         self.folding.begin()
 
-    def register(self, kinds: Iterable[CounterKind], now: datetime) -> None:
-        """Count these kinds from now on, and for the periods that contain `now`."""
-        self.folding.register(kinds, now)
+    def follow(self, plan: CounterPlan, now: datetime) -> None:
+        """Count what a configuration needs from now on, and for the periods that contain `now`."""
+        self.folding.hold = plan.hold
+        self.folding.register(plan.kinds, now)
 
     def reserve(self, reservations: Sequence[Reservation]) -> list[BudgetRefusal | None]:
         """Reserve for each request, all of its budgets or none; return the refusal of each that was not admitted."""
@@ -126,6 +122,14 @@ class BudgetStore:
         )
         self._budgets.run(_INSERT, values)
         return None
+
+    def check(self, reservation: Reservation) -> BudgetRefusal | None:
+        """Return the refusal that reserve() would return; reserve nothing."""
+        with self._budgets.transaction():
+            keys = sorted(_list_keys([reservation]))
+            counters = _Counters({key: lock_counter(self._budgets, self._row_lock, key) for key in keys})
+            refusals = (counters.check(key, budget, reservation) for key, budget in _key_budgets(reservation))
+            return next((refusal for refusal in refusals if refusal is not None), None)
 
     def release(self, request_ids: Iterable[str]) -> None:
         """Free the reservations of requests that were not sent."""

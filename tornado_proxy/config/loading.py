@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tornado_proxy.config.budgets import read_budget_settings
 from tornado_proxy.config.bundled import conf_path
 from tornado_proxy.config.files import find_read_error, is_folder, read_document, read_documents, resolve_folder
 from tornado_proxy.config.findings import Findings
@@ -75,12 +76,14 @@ def read_config(path: Path) -> ReadConfig:
     ledger_password = read_ledger_password(document, findings)
     issuers = read_issuers(document, content, findings)
     admin_token = read_admin_token(document, findings)
+    budgets = read_budget_settings(document, content, findings)
     projects = _projects(document, content, findings)
     prices = _prices(document, content, findings)
     warnings = tuple(sorted(findings.warnings))
     if findings.faults:
         return ReadConfig(None, prices, tuple(sorted(findings.faults)), warnings)
-    settings = replace(make_settings(content, path.parent, providers, ledger_password, admin_token), oauth=issuers)
+    settings = make_settings(content, path.parent, providers, ledger_password, admin_token)
+    settings = replace(settings, oauth=issuers, budgets=budgets)
     return ReadConfig(LoadedConfig(settings, projects, prices), prices, (), warnings)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+from tornado_proxy.config.budgets import build_budgets, check_budgets
 from tornado_proxy.config.findings import Findings
 from tornado_proxy.config.provider_sections import (
     check_equal_secrets,
@@ -60,6 +61,7 @@ class ProjectReader:
             self._check_unique("API key", key["id"], document, (*path, "api_keys", index, "id"))
         for index, member in enumerate(section.get("members", ())):
             self._check_member(document, member, (*path, "members", index))
+        check_budgets(document, section.get("budgets"), (*path, "budgets"), self._findings)
         for name, provider in section.get("providers", {}).items():
             self._check_provider(document, name, provider, path)
 
@@ -115,6 +117,7 @@ def _build_project(document: Document, section: Any, path: DocumentPath, secrets
         on_client_disconnect=section.get("on_client_disconnect"),
         labels=section.get("labels", {}),
         allowed_objects=frozenset(section.get("allowed_objects", ())),
+        budgets=build_budgets(section["budgets"]) if "budgets" in section else None,
     )
 
 

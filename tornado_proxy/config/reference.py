@@ -82,11 +82,13 @@ def _write_rows(root: Mapping[str, Any], rule: Mapping[str, Any], prefix: str) -
     for name, raw in members.items():
         key = f"{prefix}.{name}" if prefix else name
         member = _resolve(root, raw)
+        if "items" in member:
+            member = {**member, "items": _resolve(root, member["items"])}
         yield f"| `{key}` | {_describe_value(member, required=name in required)} | {_describe_meaning(member)} |\n"
         if "x-type-name" in member:  # a reference to a secret: its keys are the same everywhere
             continue
         yield from _write_rows(root, member, key)
-        yield from _write_rows(root, _resolve(root, member.get("items", {})), f"{key}[]")
+        yield from _write_rows(root, member.get("items", {}), f"{key}[]")
 
 
 def _resolve(root: Mapping[str, Any], rule: Mapping[str, Any]) -> Mapping[str, Any]:

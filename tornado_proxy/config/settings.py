@@ -11,6 +11,7 @@ from decimal import Decimal
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
+from tornado_proxy.config.budgets import BudgetSettings
 from tornado_proxy.config.ledger import ledger_address
 from tornado_proxy.domain.document import read_section
 from tornado_proxy.domain.identity import ProviderKey, Secret
@@ -159,6 +160,7 @@ class Settings:
         models_list: `filtered` or `provider`.
         speech_usage: `exact` or `estimated`.
         oauth: The issuers whose access tokens are accepted.
+        budgets: Settings of all budgets, and the default ones.
         forward_headers: Request headers that are forwarded in addition to a provider's own list, in lower case.
     """
 
@@ -177,6 +179,7 @@ class Settings:
     models_list: str = "filtered"
     speech_usage: str = "exact"
     forward_headers: frozenset[str] = field(default_factory=frozenset)
+    budgets: BudgetSettings = field(default_factory=BudgetSettings)
 
 
 def find_restart_settings(old: Settings, new: Settings) -> tuple[str, ...]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
-
-from tornado_proxy.domain.identity import Caller
 
 
 class Period(StrEnum):
@@ -64,6 +61,17 @@ class CounterKind:
 
 
 @dataclass(frozen=True, slots=True)
+class CounterPlan:
+    """What the budgets of a configuration need.
+
+    `hold` is True if what a request can have cost counts until its period ends, if its cost is not known.
+    """
+
+    kinds: tuple[CounterKind, ...] = ()
+    hold: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
     """A limit in USD for each counter of a kind.
 
@@ -85,14 +93,7 @@ class Spender:
     user: str | None = None
     issuer: str | None = None
     credential_id: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, caller: Caller) -> Spender:
-        """Return the spender of a caller's requests."""
-        return cls(
-            caller.project_id, caller.participant, caller.user, caller.issuer, caller.credential_id, caller.labels
-        )
+    labels: tuple[tuple[str, str], ...] = ()
 
     def subject(self, kind: CounterKind) -> str | None:
         """Return the subject of the counter of `kind` that counts this spender; None if none does."""
@@ -107,7 +108,7 @@ class Spender:
             case Scope.ACCESS_KEY:
                 return self.credential_id if self.credential_id.startswith(ACCESS_KEY_ID_PREFIX) else None
             case Scope.LABEL:
-                return self.labels.get(kind.label or "")
+                return dict(self.labels).get(kind.label or "")
 
     def _user(self) -> str | None:
         return None if self.user is None else f"user {self.user} {self.issuer or ''}".rstrip()

@@ -64,7 +64,7 @@ class RequestError(ProxyError):
     code: str = "internal_error"
     final = False
     # The server's own state changes within a second.
-    retry_after_s = 1
+    retry_after_s: int | None = 1
 
     def __init__(self, message: str, *, code: str | None = None, param: str | None = None) -> None:
         super().__init__(message)
@@ -177,6 +177,25 @@ class RateLimited(CallerError):
     final = False
     kind = "rate_limit_error"
     code = "rate_limited"
+
+
+class BudgetExceeded(CallerError):
+    """402: a budget is spent, until its period ends or an admin raises it."""
+
+    status = 402
+    kind = "billing_error"
+    code = "budget_exceeded"
+
+    def __init__(self, message: str, retry_after_s: int | None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class BudgetReserved(RateLimited):
+    """429: what requests under way can cost leaves no money for this one; most of it is free again soon."""
+
+    code = "budget_reserved"
+    retry_after_s = 2
 
 
 class UsagePending(CallerError):

@@ -10,6 +10,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import final
 
+from tornado_proxy.domain.budget import Budget
+
 
 @final
 class Secret:
@@ -160,6 +162,7 @@ class Project:
         on_client_disconnect: `drain` or `cancel`; None for the server's setting.
         labels: Names and values that each of its records has.
         allowed_objects: Ids of provider objects that were created outside the proxy and that it may refer to.
+        budgets: What it may spend; None for the default budgets.
     """
 
     id: str
@@ -172,6 +175,7 @@ class Project:
     on_client_disconnect: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     allowed_objects: frozenset[str] = frozenset()
+    budgets: tuple[Budget, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,23 +15,24 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from tornado_proxy.auth.credentials import find_token, find_websocket_token, list_stated_projects
-from tornado_proxy.auth.permissions import allows, require_model
+from tornado_proxy.auth.permissions import require_model
 from tornado_proxy.domain.errors import (
     BadRequest,
     BodyTooLarge,
     IdentityProviderUnavailable,
     ModelNotPriced,
-    NotFound,
     RequestError,
 )
-from tornado_proxy.domain.identity import Caller, ModelPatterns
+from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import RequestIntent
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.body_parsing import find_body_limit
+from tornado_proxy.gateway.budgets import BudgetGate
 from tornado_proxy.gateway.capacity import Capacity
 from tornado_proxy.gateway.context import RequestContext, RequestHead, make_context, new_request_id
 from tornado_proxy.gateway.http.list_sources import ListSource, find_list_accesses, make_list_sources
+from tornado_proxy.gateway.model_visibility import require_visible_model
 from tornado_proxy.gateway.object_ownership import ObjectOwnership
 from tornado_proxy.gateway.realtime.live_calls import LiveCalls
 from tornado_proxy.gateway.recorder import Recorder
@@ -44,7 +45,7 @@ from tornado_proxy.providers.contract import (
     SocketReader,
     WebSocketEndpoint,
 )
-from tornado_proxy.providers.owned_objects import ModelObject, OwnedList, OwnedObject
+from tornado_proxy.providers.owned_objects import OwnedList, OwnedObject
 from tornado_proxy.providers.route_table import EndpointT, Match
 from tornado_proxy.snapshot import Snapshot
 from tornado_proxy.upstream.credentials import (
@@ -57,9 +58,6 @@ from tornado_proxy.upstream.credentials import (
 from tornado_proxy.upstream.http.messages import UpstreamRequest
 from tornado_proxy.upstream.websocket.connection import WebSocketRequest
 from tornado_proxy.wire.annotations import read_annotations
-
-#: The start of the names of fine-tuned models.
-_FINE_TUNED = "ft:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +100,10 @@ class Admission:
         capacity: Capacity,
         recorder: Recorder,
         settlement: DeferredSettlement,
+        budgets: BudgetGate,
     ) -> None:
         self._settlement = settlement
+        self._budgets = budgets
         self._ownership = ownership
         self._live_calls = live_calls
         self._capacity = capacity
@@ -168,7 +168,7 @@ class Admission:
     async def _admit_parsed(
         self, context: RequestContext[HttpEndpoint], parsed: ParsedRequest, request_id: str
     ) -> AdmittedRequest:
-        _check_model_in_path(context)
+        require_visible_model(context)
         _require_priced_spend(context, parsed.facts)
         self.admit_spends(context, parsed.facts.priced_spends, context.head.received_at)
         if context.endpoint.response_edits.seal_secrets is not None:
@@ -185,8 +185,31 @@ class Admission:
         sources = make_list_sources(context, accesses, headers, keys, visible_objects)
         await self._settle_object(context)
         intent = request_intent(context, access, parsed.facts, request_id, context.head.received_at)
-        await self._recorder.begin(intent)
+        if context.endpoint.sideband is None:
+            await self._begin(context, access, parsed.facts, intent)
+        else:
+            await self._budgets.check(context)  # each response of the call reserves
+            await self._recorder.begin(intent)
         return AdmittedRequest(context, parsed.facts, intent, access, upstream, visible_objects, sources)
+
+    async def admit_running(
+        self, context: RequestContext[Endpoint], access: ProviderAccess, facts: RequestFacts, intent: RequestIntent
+    ) -> RequestError | None:
+        """Reserve for work of a session that the provider has started; return the error if a budget is spent."""
+        return await self._budgets.reserve_running(
+            context, access.tariff, facts, (intent.request_id, intent.started_at)
+        )
+
+    async def _begin(
+        self, context: RequestContext[Endpoint], access: ProviderAccess, facts: RequestFacts, intent: RequestIntent
+    ) -> None:
+        """Reserve what the request can cost, and record its intent."""
+        await self._budgets.reserve(context, access.tariff, facts, (intent.request_id, intent.started_at))
+        try:
+            await self._recorder.begin(intent)
+        except BaseException:
+            self._budgets.release(intent.request_id)
+            raise
 
     async def _settle_object(self, context: RequestContext[HttpEndpoint]) -> None:
         """Settle the object in the path if the request would delete it: its usage cannot be fetched afterwards."""
@@ -207,6 +230,7 @@ class Admission:
         try:
             self.admit_spends(context, reader.spends, context.head.received_at)
             made_with = await self._ownership.require_own(context, reader.references)
+            await self._budgets.check(context)
         except RequestError as error:
             error.model = reader.model
             raise
@@ -238,7 +262,7 @@ class Admission:
         if frame.facts is None or session.billed_elsewhere:
             return None
         intent = request_intent(context, session.access, frame.facts, new_request_id(), now, session=session_id)
-        await self._recorder.begin(intent)
+        await self._begin(context, session.access, frame.facts, intent)
         return intent
 
     def admit_spends(self, context: RequestContext[Endpoint], spends: Iterable[Spend], at: datetime) -> None:
@@ -283,30 +307,6 @@ def check_body_length(context: RequestContext[Endpoint], length: int) -> None:
     limit = find_body_limit(context)
     if length > limit.mb * MIB:
         raise BodyTooLarge(f"the body is larger than {limit.mb} MiB, the limit of this server ({limit.setting})")
-
-
-def usable_model(context: RequestContext[Endpoint], model: str) -> bool:
-    """Return True if `model` has a price and is granted to the caller and its project.
-
-    A fine-tuned model belongs to the provider account, which projects share, so its name must be granted to the project
-    as such: by a pattern for fine-tuned models or in its allowed_objects.
-    """
-    provider = context.provider.name
-    if model.startswith(_FINE_TUNED) and not _may_see_fine_tuned(context, model):
-        return False
-    return (
-        context.snapshot.prices.resolve(provider, model) is not None
-        and allows(context.caller.granted, provider, model)
-        and allows(context.project.models, provider, model)
-    )
-
-
-def _may_see_fine_tuned(context: RequestContext[Endpoint], model: str) -> bool:
-    project, provider = context.project, context.provider.name
-    if context.has_own_key or model in project.allowed_objects:
-        return True
-    patterns = [pattern for pattern in project.models.patterns or () if pattern.startswith(f"{provider}/{_FINE_TUNED}")]
-    return allows(ModelPatterns(tuple(patterns)), provider, model)
 
 
 def request_intent(
@@ -385,16 +385,3 @@ def _check_provider(context: RequestContext[Endpoint], model: str) -> None:
             raise ModelNotPriced(
                 f"{model} is an {other.title} model; its API is served under /{other.prefix}", param="model"
             )
-
-
-def _check_model_in_path(context: RequestContext[HttpEndpoint]) -> None:
-    """Raise NotFound if the path names a model that the caller cannot use, in the provider's own words."""
-    model = context.path_id
-    if (
-        model is None
-        or not isinstance(context.endpoint.objects, ModelObject)
-        or context.snapshot.settings.models_list == "provider"
-    ):
-        return
-    if not usable_model(context, model):
-        raise NotFound(f"the model {model[:100]!r} does not exist, or you have no access to it", code="model_not_found")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tornado_proxy.gateway.admission import Admission
 from tornado_proxy.gateway.body_parsing import BodyParser
+from tornado_proxy.gateway.budgets import BudgetGate
 from tornado_proxy.gateway.capacity import ArrivingBytes, Capacity, DrainLimiter
 from tornado_proxy.gateway.realtime.live_calls import LiveCalls
 from tornado_proxy.gateway.recorder import Recorder
@@ -30,3 +31,4 @@ class Services:
     arriving: ArrivingBytes
     drains: DrainLimiter
     settlement: DeferredSettlement
+    budgets: BudgetGate

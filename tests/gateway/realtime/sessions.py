@@ -78,7 +78,7 @@ class Session:
             self.gateway.snapshot, request_head(target, method="GET", headers=[], **head)
         )
         admitted = await admission.admit_upgrade(context, ())
-        self.meter = SessionMeter(context, admitted.access, admitted.reader, SESSION_ID, self.gateway.recorder)
+        self.meter = SessionMeter(context, admitted.access, admitted.reader, SESSION_ID, self.gateway)
         self.relay = WebSocketRelay(admitted, SESSION_ID, self.client, self.socket, self.meter)
         self.running = asyncio.ensure_future(self.relay.run(self.gateway.services()))  # awaited by play()
         await virtual_time.settle()

@@ -37,7 +37,7 @@ def meter(gateway: Gateway) -> SessionMeter:
     context = gateway.admission.authenticate_upgrade(gateway.snapshot, request_head(REALTIME, method="GET", headers=[]))
     reader = context.endpoint.open_reader(context.query, ())
     access = caller_access(context.snapshot, context.provider, context.caller)
-    return SessionMeter(context, access, reader, SESSION_ID, gateway.recorder)
+    return SessionMeter(context, access, reader, SESSION_ID, gateway)
 
 
 def reported(work_id: str) -> UsageReported:

@@ -89,7 +89,7 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
     def _session_meter(self, session: AdmittedSession) -> SessionRecorder:
         if session.billed_elsewhere:
             return UnbilledSession()
-        return SessionMeter(session.context, session.access, session.reader, self.request_id, self.services.recorder)
+        return SessionMeter(session.context, session.access, session.reader, self.request_id, self.services)
 
     def _check_handshake(self) -> None:
         """Check what Tornado would reject only after the provider is connected (RFC 6455 section 4.2.1)."""

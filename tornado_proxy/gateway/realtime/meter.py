@@ -10,18 +10,30 @@ import functools
 from datetime import UTC, datetime
 from typing import Protocol
 
-from tornado_proxy.domain.errors import LedgerUnavailable
+from tornado_proxy.domain.errors import LedgerUnavailable, RequestError
 from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
-from tornado_proxy.gateway.admission import request_intent
+from tornado_proxy.gateway.admission import Admission, request_intent
 from tornado_proxy.gateway.context import RequestContext, new_request_id
 from tornado_proxy.gateway.recorder import FinishedRequest, Recorder
 from tornado_proxy.metering.request_meter import RequestEnd, rated_record
 from tornado_proxy.metering.socket_meter import SWITCHING_PROTOCOLS, SocketMeter
-from tornado_proxy.providers.contract import ClientFrame, Endpoint, SocketEvent, SocketReader
+from tornado_proxy.providers.contract import ClientFrame, Endpoint, SocketEvent, SocketReader, WorkStarted
 from tornado_proxy.upstream.credentials import ProviderAccess
 from tornado_proxy.upstream.websocket.frame_sender import Wait
+
+
+class MeterServices(Protocol):
+    """The services that a session's meter needs."""
+
+    @property
+    def admission(self) -> Admission:
+        """Reserves for work that the provider starts."""
+
+    @property
+    def recorder(self) -> Recorder:
+        """Records intents and records."""
 
 
 class SessionRecorder(Protocol):
@@ -34,6 +46,10 @@ class SessionRecorder(Protocol):
     @property
     def working(self) -> bool:
         """True while work runs that will be charged."""
+
+    @property
+    def over_budget(self) -> RequestError | None:
+        """The error of a budget that the work of the session has exceeded, None if there is none."""
 
     def expect(self, intent: RequestIntent, frame: ClientFrame) -> None:
         """Note a request for work that is about to be sent; its intent is in the ledger."""
@@ -50,6 +66,7 @@ class UnbilledSession:
 
     records = 0
     working = False
+    over_budget = None
 
     def expect(self, intent: RequestIntent, frame: ClientFrame) -> None:
         """Do nothing."""
@@ -70,12 +87,15 @@ class SessionMeter:
         access: ProviderAccess,
         reader: SocketReader,
         session_id: str,
-        recorder: Recorder,
+        services: MeterServices,
     ) -> None:
         self._context = context
+        self._access = access
         self._tariff = access.tariff
         self._reader = reader
-        self._recorder = recorder
+        self._admission = services.admission
+        self._recorder = services.recorder
+        self.over_budget: RequestError | None = None
         # A bound method would make a cycle that only the garbage collector frees.
         self._new_intent = functools.partial(_session_intent, context, access, session_id)
         self._meter = SocketMeter(reader, self._tariff, self._new_intent)
@@ -105,7 +125,7 @@ class SessionMeter:
         for number, event in enumerate(events):
             result = self._meter.apply(event)
             if isinstance(result, RequestIntent):
-                return self._begin(result, events[number + 1 :])
+                return self._begin(result, event, events[number + 1 :])
             if result is not None:
                 self._finish(result)
         return None
@@ -121,7 +141,11 @@ class SessionMeter:
             facts = RequestFacts(model=self._reader.model)
             self._finish(rated_record(call, free, facts, self._tariff, end))
 
-    async def _begin(self, intent: RequestIntent, later: tuple[SocketEvent, ...]) -> None:
+    async def _begin(self, intent: RequestIntent, event: SocketEvent, later: tuple[SocketEvent, ...]) -> None:
+        facts = event.facts if isinstance(event, WorkStarted) else None
+        facts = facts or RequestFacts(model=self._reader.model, spends=self._reader.spends)
+        error = await self._admission.admit_running(self._context, self._access, facts, intent)
+        self.over_budget = self.over_budget or error
         with contextlib.suppress(LedgerUnavailable):  # the work runs and will be charged: its record waits instead
             await self._recorder.begin(intent)
         wait = self.apply(later)

@@ -33,7 +33,7 @@ from typing import Protocol
 from tornado.iostream import StreamClosedError
 
 from tornado_proxy import tasks
-from tornado_proxy.domain.errors import RequestError, UpstreamError
+from tornado_proxy.domain.errors import BudgetExceeded, RequestError, UpstreamError
 from tornado_proxy.domain.record import Outcome, RequestIntent
 from tornado_proxy.gateway.admission import AdmittedSession
 from tornado_proxy.gateway.realtime.meter import SessionRecorder
@@ -202,6 +202,9 @@ class WebSocketRelay:
     async def _admit(self, frame: ClientFrame, message: str | bytes) -> None:
         try:
             intent = await self._services.admission.admit_frame(self._session, frame, self._session_id)
+        except BudgetExceeded as error:
+            await self._refuse_and_close(error, frame)
+            return
         except RequestError as error:
             wait = self._to_client(self._session.reader.refusal(error, frame, _new_event_id()))
         else:
@@ -210,6 +213,14 @@ class WebSocketRelay:
             wait = self._to_provider(message)
         if wait is not None:
             await wait
+
+    async def _refuse_and_close(self, error: RequestError, frame: ClientFrame) -> None:
+        """Tell the client that its budget is spent, and close the session: nothing that it sends could be admitted."""
+        wait = self._to_client(self._session.reader.refusal(error, frame, _new_event_id()))
+        if wait is not None:
+            await wait
+        if self._state not in _CLOSED_STATES:
+            self._enforce(POLICY_VIOLATION, error.message)
 
     def _expect(self, intent: RequestIntent, frame: ClientFrame) -> None:
         self._meter.expect(intent, frame)
@@ -224,6 +235,8 @@ class WebSocketRelay:
         wait = self._forward(self._without_quota(message, events))
         if wait is not None:
             await wait
+        if self._meter.over_budget is not None and self._state not in _CLOSED_STATES:
+            await self._refuse_and_close(self._meter.over_budget, ClientFrame())
 
     def _without_quota(self, message: str | bytes, events: tuple[SocketEvent, ...]) -> str | bytes | None:
         """Return the frame that the client may see, None if it must not see the frame at all."""

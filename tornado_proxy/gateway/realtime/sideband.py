@@ -101,7 +101,7 @@ class MeteredCall:
         session = self._context.caller.session
         query = admitted.facts.session_query or (session.query if session is not None else "")
         self._reader = self._sideband.open_reader(f"{query}&call_id={call_id}", ())
-        self._meter = SessionMeter(self._context, admitted.access, self._reader, call_id, services.recorder)
+        self._meter = SessionMeter(self._context, admitted.access, self._reader, call_id, services)
         self._socket: ProviderSocket | None = None
         self._outcome: Outcome | None = None
         self._fault: str | None = None
@@ -219,6 +219,8 @@ class MeteredCall:
                 self._services.admission.admit_spends(self._context, event.spends, datetime.now(UTC))
             except RequestError as error:
                 self._hang_up_for(error.message)
+        if self._meter.over_budget is not None:
+            self._hang_up_for(self._meter.over_budget.message)
         if self._draining and not self._meter.working:
             self.end(Outcome.SHUTDOWN)
 

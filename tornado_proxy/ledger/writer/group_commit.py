@@ -81,9 +81,10 @@ class GroupCommitLedger:
     def __init__(self, backend: Backend, *, timeouts: LedgerTimeouts = DEFAULT_TIMEOUTS) -> None:
         self._backend = backend
         self._timeouts = timeouts
-        self._locks = ProcessLocks(backend.files_path)
+        #: The lock files of this machine's processes, with the id of this one.
+        self.locks = ProcessLocks(backend.files_path)
         self._usage_reader = UsageReaderThread(backend)
-        self._open_intents = OpenIntents(self._locks)
+        self._open_intents = OpenIntents(self.locks)
         self._intent_log_fault = ""
         self._queue: Queue = queue.SimpleQueue()
         self._write_queue: WriteQueue | None = None
@@ -223,7 +224,7 @@ class GroupCommitLedger:
             moved.add_done_callback(lambda done: _remove_if_moved(rotated.file, done))
 
     def _finish_after_close(self, row: Row) -> asyncio.Future[None]:
-        Journal(self._locks.journal_path(self._locks.writer_id)).append([row])
+        Journal(self.locks.journal_path(self.locks.writer_id)).append([row])
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.set_result(None)
         return done
@@ -260,7 +261,7 @@ class GroupCommitLedger:
         return self._write_queue.put(operation)
 
     def _open_store(self) -> Store:
-        store = Store(self._backend, self._locks)
+        store = Store(self._backend, self.locks)
         try:
             store.settle_orphans(datetime.now(UTC))
             self._open_intents.open()

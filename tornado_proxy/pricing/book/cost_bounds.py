@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
@@ -28,6 +28,14 @@ _ROUNDING = Decimal("1e-9")
 _SERVING = ("active", "deprecated")
 
 
+@dataclass(frozen=True, slots=True)
+class CostBound:
+    """The most USD that a request can cost: `total` with the surcharge, `subtotal` without."""
+
+    subtotal: Decimal
+    total: Decimal
+
+
 class CostBounds:
     """The most that requests can cost, at the prices of one configuration."""
 
@@ -36,8 +44,8 @@ class CostBounds:
         self._caps = caps
         self._dearest: dict[object, DearestPrices] = {}
 
-    def bound(self, tariff: Tariff, endpoint: str, facts: RequestFacts, at: datetime) -> Decimal | None:
-        """Return the most USD that an admitted request can cost, with the surcharge.
+    def bound(self, tariff: Tariff, endpoint: str, facts: RequestFacts, at: datetime) -> CostBound | None:
+        """Return the most that an admitted request can cost.
 
         None if the price files state no limits for a model that the request can spend on.
 
@@ -55,7 +63,7 @@ class CostBounds:
             total += amount
         if not facts.work.names_models and facts.priced_spends:
             total += self._bound_unnamed(tariff, endpoint, facts.priced_spends[0], facts, at)
-        return total * (1 + tariff.surcharge_rate)
+        return CostBound(total, total * (1 + tariff.surcharge_rate))
 
     def _bound_spend(self, tariff: Tariff, spend: Spend, facts: RequestFacts, at: datetime) -> Decimal | None:
         price = self._prices.resolve(tariff.provider, spend.model)

@@ -1,0 +1,86 @@
+"""Reads budgets, of projects and of the default, and checks rules that no schema can express."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+from tornado_proxy.config.findings import Findings
+from tornado_proxy.domain.budget import Amount, Budget, CounterKind, Period, Scope
+from tornado_proxy.domain.document import Document, read_section
+from tornado_proxy.domain.document import Path as DocumentPath
+
+#: Calls of tools at the provider that count for a request without a limit, if the configuration sets none.
+DEFAULT_TOOL_CALLS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetSettings:
+    """Settings of all budgets.
+
+    Attributes:
+        default: The budgets of projects that have none of their own.
+        hold_unsettled: True if what a request can have cost counts until its period ends, if its cost is not known.
+        max_tool_calls: Calls of tools at the provider that count for a request without a limit.
+    """
+
+    default: tuple[Budget, ...] = ()
+    hold_unsettled: bool = True
+    max_tool_calls: int = DEFAULT_TOOL_CALLS
+
+
+def check_budgets(document: Document, sections: object, path: DocumentPath, findings: Findings) -> None:
+    """Add the faults of the list of budgets at `path`."""
+    for index, section in enumerate(sections if isinstance(sections, list) else ()):
+        at = (*path, index)
+        if not isinstance(section, dict) or findings.has_fault(document, at):
+            continue
+        if (section.get("per") == "label") != ("label" in section):
+            findings.add(document, at, "needs both per: label and label: NAME, or neither")
+        if "start" in section:
+            _check_start(document, section, at, findings)
+
+
+def _check_start(document: Document, section: Mapping[str, Any], at: DocumentPath, findings: Findings) -> None:
+    try:
+        date.fromisoformat(section["start"])
+    except ValueError:
+        findings.add(document, (*at, "start"), f"{section['start']!r} is not a day of the calendar")
+    if section["period"] in ("hour", "day"):
+        findings.add(document, (*at, "start"), f"has no effect on a budget of each {section['period']}; remove it")
+
+
+def read_budget_settings(document: Document, content: Mapping[str, object], findings: Findings) -> BudgetSettings:
+    """Return the settings of all budgets; the default ones if they have a fault."""
+    section = read_section(content, "budgets")
+    default = read_section(section, "default_project")
+    check_budgets(document, default.get("budgets"), ("budgets", "default_project", "budgets"), findings)
+    if findings.has_fault(document, ("budgets",)):
+        return BudgetSettings()
+    values: Any = section
+    return BudgetSettings(
+        build_budgets(values.get("default_project", {}).get("budgets", ())),
+        values.get("hold_unsettled", True),
+        values.get("max_tool_calls", DEFAULT_TOOL_CALLS),
+    )
+
+
+def build_budgets(sections: Sequence[Any]) -> tuple[Budget, ...]:
+    """Return the budgets of a list without faults."""
+    return tuple(
+        Budget(
+            CounterKind(
+                Scope(section.get("per", "project")),
+                Period(section["period"]),
+                Amount(section.get("of", "total")),
+                date.fromisoformat(section["start"]) if "start" in section else None,
+                section.get("label"),
+            ),
+            Decimal(section["usd"]),
+            section.get("strict", False),
+        )
+        for section in sections
+    )
