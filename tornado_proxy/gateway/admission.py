@@ -11,7 +11,7 @@ use and only spends that have a price, refers only to objects of its project, an
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from tornado_proxy.auth.credentials import find_token, find_websocket_token, list_stated_projects
@@ -262,7 +262,9 @@ class Admission:
         if frame.facts is None or session.billed_elsewhere:
             return None
         intent = request_intent(context, session.access, frame.facts, new_request_id(), now, session=session_id)
-        await self._begin(context, session.access, frame.facts, intent)
+        # The frames of some sessions name no model: the session does.
+        spends = frame.facts.spends or (*session.reader.spends, *frame.spends)
+        await self._begin(context, session.access, replace(frame.facts, spends=spends), intent)
         return intent
 
     def admit_spends(self, context: RequestContext[Endpoint], spends: Iterable[Spend], at: datetime) -> None:

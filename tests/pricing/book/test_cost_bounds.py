@@ -236,6 +236,10 @@ def test_model_without_limits_has_no_bound() -> None:
     assert BOUNDS.bound(Tariff(BOOK, "openai", Decimal(0)), "/v1/chat/completions", facts, NOW) is None
 
 
+def test_request_that_names_no_model_has_no_bound() -> None:
+    assert BOUNDS.bound(Tariff(BOOK, "openai", Decimal(0)), "/v1/chat/completions", RequestFacts(), NOW) is None
+
+
 def test_every_bundled_model_states_its_limits() -> None:
     unlimited = [
         model.name for provider in ("openai", "anthropic") for model in BOOK.models(provider) if not model.token_limits

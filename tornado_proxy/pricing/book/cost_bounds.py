@@ -47,7 +47,7 @@ class CostBounds:
     def bound(self, tariff: Tariff, endpoint: str, facts: RequestFacts, at: datetime) -> CostBound | None:
         """Return the most that an admitted request can cost.
 
-        None if the price files state no limits for a model that the request can spend on.
+        None if the price files state no limits for a model that the request can spend on, or if it names none.
 
         Args:
             tariff: The prices of the provider.
@@ -55,13 +55,15 @@ class CostBounds:
             facts: The facts of the request; their spends have been admitted.
             at: When the request began, aware UTC.
         """
+        if not facts.spends:
+            return None
         total = _ROUNDING
         for spend in facts.priced_spends:
             amount = self._bound_spend(tariff, spend, facts, at)
             if amount is None:
                 return None
             total += amount
-        if not facts.work.names_models and facts.priced_spends:
+        if not facts.work.names_models:
             total += self._bound_unnamed(tariff, endpoint, facts.priced_spends[0], facts, at)
         return CostBound(total, total * (1 + tariff.surcharge_rate))
 
