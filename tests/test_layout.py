@@ -41,6 +41,7 @@ TESTED_THROUGH = {
     "config/ledger.py": "config/test_settings.py",
     "config/projects.py": "config/test_loading.py",
     "config/reference.py": "config/test_schemas.py",
+    "config/signing_key.py": "cli/test_connect.py",
     "domain/budget.py": "budgets/test_store.py",
     "domain/loopback.py": "config/test_oauth.py",
     "domain/oauth.py": "config/test_oauth.py",

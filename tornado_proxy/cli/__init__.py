@@ -17,6 +17,7 @@ _COMMANDS = {
     "key": "tornado_proxy.cli.credentials:key",
     "token": "tornado_proxy.cli.credentials:token",
     "access-key": "tornado_proxy.cli.access_keys:access_key",
+    "connect": "tornado_proxy.cli.connect:connect",
     "usage": "tornado_proxy.cli.usage:usage",
     "pricing": "tornado_proxy.cli.pricing.group:pricing",
     "explain": "tornado_proxy.cli.explain:explain",

@@ -56,6 +56,12 @@ def read_secrets(document: Document, below: DocumentPath, findings: Findings) ->
     return found
 
 
+def list_variables(document: Document) -> frozenset[str]:
+    """Return the names of all environment variables from which `document` reads a secret."""
+    references = (reference for _, reference in _list_references(document.content, ()))
+    return frozenset(str(reference["env"]) for reference in references if "env" in reference)
+
+
 def _list_references(value: object, path: DocumentPath) -> Iterator[tuple[DocumentPath, Mapping[str, object]]]:
     for key, member in list_children(value):
         if key in SECRET_KEYS and isinstance(member, dict):
