@@ -11,10 +11,11 @@ from tests import harness
 from tests.gateway.fakes import Gateway, make_project, make_snapshot, own_keys, request_head
 from tests.ledger.sample_records import make_intent, make_record
 from tornado_proxy.domain.errors import NotFound
-from tornado_proxy.domain.identity import Caller
+from tornado_proxy.domain.identity import Caller, KeyId, Secret, fingerprint_key
 from tornado_proxy.gateway import object_ownership
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.ledger.protocol import Ledger
+from tornado_proxy.upstream.credentials import project_access
 
 OWN = ("openai", "resp_own", harness.PROJECT)
 FOREIGN = ("openai", "resp_foreign", harness.OTHER_PROJECT)
@@ -157,7 +158,8 @@ def test_list_shows_objects_of_the_project_that_its_endpoint_created(
         await store_object(gateway.ledger, "anthropic", "batch_own", harness.PROJECT, BATCHES)
         await store_object(gateway.ledger, "anthropic", "batch_foreign", harness.OTHER_PROJECT, BATCHES)
         await store_object(gateway.ledger, "anthropic", "msg_own", harness.PROJECT, "/v1/messages")
-        return await gateway.ownership.visible_objects(context)
+        access = project_access(gateway.snapshot, context.provider, harness.PROJECT)
+        return await gateway.ownership.visible_objects(context, access)
 
     assert asyncio.run(run()) == visible
 
@@ -178,3 +180,28 @@ def test_list_continues_at_own_objects_only(gateway: Gateway, query: str, own: b
     gateway.ownership.remember("anthropic", "batch_foreign", harness.OTHER_PROJECT)
 
     assert is_own(gateway, context_of(gateway, f"/anthropic/v1/messages/batches?{query}", "GET")) is own
+
+
+SHARED_KEY = KeyId("default", fingerprint_key(Secret(harness.OPENAI_KEY)))
+OWN_KEY = KeyId("default", fingerprint_key(Secret("sk-own")), own=True)
+
+
+@pytest.mark.parametrize(
+    ("references", "own"),
+    [
+        pytest.param(("resp_shared",), True, id="made in the shared account"),
+        pytest.param(("resp_shared", "resp_foreign"), False, id="and one of another project there"),
+        pytest.param(("resp_shared", "resp_unknown"), False, id="and one of unknown origin"),
+        pytest.param(("resp_shared", "resp_own"), False, id="and one that the own account has stated"),
+        pytest.param(("resp_own", "resp_unknown"), True, id="in the own account"),
+    ],
+)
+def test_project_with_an_own_account_reaches_its_own_objects_in_the_shared_one(
+    references: tuple[str, ...], own: bool
+) -> None:
+    gateway = Gateway(make_snapshot(projects=[make_project(providers=own_keys(openai="sk-own"))]))
+    gateway.ownership.remember(*FOREIGN)
+    gateway.ownership.remember("openai", "resp_shared", harness.PROJECT, SHARED_KEY)
+    gateway.ownership.remember("openai", "resp_own", harness.PROJECT, OWN_KEY)
+
+    assert is_own(gateway, context_of(gateway), *references) is own

@@ -245,6 +245,9 @@ def test_discovery_document_names_the_keys() -> None:
         {"issuer": ISSUER, "jwks_uri": "file:///etc/keys"},
         {"issuer": ISSUER, "jwks_uri": "https://user:secret@id.example.com/jwks"},
         {"issuer": ISSUER, "jwks_uri": "https://[::1"},
+        {"issuer": ISSUER, "jwks_uri": "http://127.0.0.1:9200/jwks"},
+        {"issuer": ISSUER, "jwks_uri": "http://localhost/jwks"},
+        {"issuer": ISSUER, "jwks_uri": "https://[::1]:8443/jwks"},
     ],
 )
 def test_discovery_document_of_another_issuer_or_without_a_secure_url_is_refused(document: dict[str, Any]) -> None:

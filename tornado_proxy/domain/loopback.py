@@ -18,6 +18,11 @@ def is_secure_url(url: str) -> bool:
     return parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))
 
 
+def is_loopback_url(url: str) -> bool:
+    """Return True if `url`, for which is_secure_url() is True, leads to this machine."""
+    return is_loopback(urlsplit(url).hostname or "")
+
+
 def is_loopback(host: str) -> bool:
     """Return True if `host` is a name or address of this machine."""
     if host == "localhost":

@@ -173,12 +173,12 @@ class Admission:
         self.admit_spends(context, parsed.facts.priced_spends, context.head.received_at)
         if context.endpoint.response_edits.seal_secrets is not None:
             context.snapshot.authenticator.require_sealing(context.caller)
-        visible_objects, made_with = None, None
+        made_with = None
         if parsed.facts.references or isinstance(context.endpoint.objects, OwnedObject | OwnedList):
             made_with = await self._ownership.require_own(context, parsed.facts.references)
-            visible_objects = await self._ownership.visible_objects(context)
         accesses = find_list_accesses(context, made_with)
         access, *_ = accesses or (caller_access(context.snapshot, context.provider, context.caller, made_with),)
+        visible_objects = await self._ownership.visible_objects(context, access)
         headers = forwarded_headers(context.head.headers, access, context.token)
         upstream = access.client_request(context.endpoint.method, context.upstream_target, headers, parsed.body)
         keys = await self._ownership.keys_of_list(context) if accesses else {}
@@ -258,7 +258,7 @@ class Admission:
         if frame.facts is not None and frame.facts.terms.cache_ttl is not None:
             self.admit_spends(context, frame.facts.priced_spends, now)
         if frame.references:
-            await self._ownership.require_own(context, frame.references)
+            await self._ownership.require_own(context, frame.references, session.access)
         if frame.facts is None or session.billed_elsewhere:
             return None
         intent = request_intent(context, session.access, frame.facts, new_request_id(), now, session=session_id)

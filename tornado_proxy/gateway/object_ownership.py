@@ -1,8 +1,8 @@
 """Maps provider object ids to projects.
 
 Projects share a provider key, so the provider shows each of them every project's objects.  The proxy does not: an
-object of another project, or one of unknown origin, is not found, in the provider's own error format.  A project with
-its own key for a provider is separated by that key.
+object of another project, or one of unknown origin, is not found, in the provider's own error format.  Requests to a
+project's own account are separated by its key; those to the shared account are checked, also of such a project.
 
 Owners come from the ledger, and from memory until the record of the creating request is written.
 """
@@ -20,6 +20,7 @@ from tornado_proxy.domain.record import ObjectOwner
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.providers.contract import Endpoint, HttpEndpoint
 from tornado_proxy.providers.owned_objects import OwnedList
+from tornado_proxy.upstream.credentials import ProviderAccess, caller_access
 
 #: Owners kept in memory.  They bridge the commit delay of the ledger, far below a second; 10,000 take some 2 MB.
 MAX_REMEMBERED = 10_000
@@ -57,29 +58,43 @@ class ObjectOwnership:
         if len(self._recent) > MAX_REMEMBERED:
             self._recent.popitem(last=False)
 
-    async def require_own(self, context: RequestContext[Endpoint], references: Iterable[str]) -> KeyId | None:
+    async def require_own(
+        self, context: RequestContext[Endpoint], references: Iterable[str], access: ProviderAccess | None = None
+    ) -> KeyId | None:
         """Check the object in the path and those that the body refers to.
 
         Return the provider key that made the first of them whose key is known: the request must use it.
 
+        Args:
+            context: The request.
+            references: The ids of the objects that the body, or the frame of a session, refers to.
+            access: The access of the session; None for a request, whose access follows from the result.
+
         Raises:
-            NotFound: one of them is not the project's own.
+            NotFound: one of them is not the project's own, and the account is not the project's alone.
         """
-        made_with = None
-        for object_id in (*_object_in_path(context), *_find_cursors(context), *references):
-            owner = await self._find_owner(context.provider.name, object_id)
-            own = owner is not None and owner.project_id == context.caller.project_id
-            allowed = own or object_id in context.project.allowed_objects
-            if not (allowed or context.has_own_key):
-                raise NotFound(f"{object_id[:100]} was not found")
-            if made_with is None and owner is not None and allowed:
-                made_with = owner.key
+        object_ids = (*_object_in_path(context), *_find_cursors(context), *references)
+        owners = {object_id: await self._find_owner(context.provider.name, object_id) for object_id in object_ids}
+        own = {object_id: owner for object_id, owner in owners.items() if _is_own(context, object_id, owner)}
+        made_with = next((owner.key for owner in own.values() if owner is not None and owner.key is not None), None)
+        if access is None and (made_with is not None or context.caller.session is not None):
+            access = caller_access(context.snapshot, context.provider, context.caller, made_with)
+        # A project that has an account of its own can have made the first object in the shared one.
+        if not (context.has_own_key if access is None else access.exclusive):
+            for object_id in object_ids:
+                if object_id not in own or _is_of_own_account(own[object_id], access):
+                    raise NotFound(f"{object_id[:100]} was not found")
         return made_with
 
-    async def visible_objects(self, context: RequestContext[HttpEndpoint]) -> frozenset[str] | None:
-        """Return the objects that the response may list, None if it is no list or may list all."""
+    async def visible_objects(
+        self, context: RequestContext[HttpEndpoint], access: ProviderAccess
+    ) -> frozenset[str] | None:
+        """Return the objects that the response to a request with `access` may list.
+
+        Return None if it is no list or may list all.
+        """
         objects = context.endpoint.objects
-        if not isinstance(objects, OwnedList) or context.has_own_key:
+        if not isinstance(objects, OwnedList) or access.exclusive:
             return None
         own = await self._ledger.owned_by(context.caller.project_id, context.provider.name, objects.created_by)
         return own | context.project.allowed_objects
@@ -93,6 +108,20 @@ class ObjectOwnership:
     async def _find_owner(self, provider: str, object_id: str) -> ObjectOwner | None:
         # The ledger first: its owner is the first one, and a provider may repeat an id to another project.
         return await self._ledger.owner_of(provider, object_id) or self._recent.get((provider, object_id))
+
+
+def _is_own(context: RequestContext[Endpoint], object_id: str, owner: ObjectOwner | None) -> bool:
+    own = owner is not None and owner.project_id == context.caller.project_id
+    return own or object_id in context.project.allowed_objects
+
+
+def _is_of_own_account(owner: ObjectOwner | None, access: ProviderAccess | None) -> bool:
+    """Return True if the object was made in the project's own account, and the request goes to the shared one.
+
+    The host of a project's own account can state any id; that must not make an object of the shared account its own.
+    """
+    key = owner.key if owner is not None else None
+    return key is not None and key.own and access is not None and not (access.own or access.uses(key))
 
 
 def _find_cursors(context: RequestContext[Endpoint]) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from tornado_proxy import tasks
 from tornado_proxy.auth.oauth.key_set import KeySet, VerificationKey, parse_key_set
 from tornado_proxy.auth.unverified_token import read_json_object
 from tornado_proxy.domain.errors import IdentityProviderUnavailable, NotAuthenticated
-from tornado_proxy.domain.loopback import is_secure_url
+from tornado_proxy.domain.loopback import is_loopback_url, is_secure_url
 from tornado_proxy.domain.oauth import KeySource
 from tornado_proxy.issuers.http_fetch import Fetch, Fetched, Fetcher, FetchError, fetch
 from tornado_proxy.observability import metrics
@@ -164,4 +164,7 @@ def read_jwks_uri(body: bytes, issuer: str) -> str:
     uri = document.get("jwks_uri")
     if not isinstance(uri, str) or not is_secure_url(uri):
         raise ValueError("the discovery document has no jwks_uri that is https, or http on this machine")
+    # An issuer elsewhere must not choose a service on this machine, which may trust its callers.
+    if is_loopback_url(uri) and not is_loopback_url(issuer):
+        raise ValueError("the discovery document names a jwks_uri on this machine, but its issuer is not on it")
     return uri
