@@ -74,7 +74,7 @@ def test_faults_of_the_price_rules_are_printed_with_the_others(tmp_path: Path) -
 
     lines = check(config).stdout.splitlines()
 
-    assert [line.replace(f"{tmp_path}/", "").split(": ")[0] for line in lines] == ["prices/b.yaml:1", "proxy.yaml:35"]
+    assert [line.replace(f"{tmp_path}/", "").split(": ")[0] for line in lines] == ["prices/b.yaml:1", "proxy.yaml:37"]
 
 
 def test_secret_file_readable_by_all_is_a_warning(tmp_path: Path) -> None:

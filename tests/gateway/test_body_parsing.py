@@ -20,7 +20,7 @@ from tests.gateway.fakes import Gateway, make_snapshot, request_head
 from tornado_proxy.domain.errors import BodyTooLarge, InvalidBody, Overloaded, RequestError
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway import body_workers
-from tornado_proxy.gateway.body_parsing import MAX_BYTES_READ_ON_LOOP, BodyParser
+from tornado_proxy.gateway.body_parsing import MAX_BYTES_READ_ON_LOOP, MAX_VALUES_READ_ON_LOOP, BodyParser
 from tornado_proxy.gateway.body_workers import BodyWorkers
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, RequestView
@@ -64,6 +64,17 @@ def read_environment(worker: int) -> bytes:
 
 def explode(view: RequestView) -> ParsedRequest:
     raise AssertionError("the server itself reads the body")
+
+
+def test_small_body_of_many_values_is_never_read_by_the_server_itself() -> None:
+    context = make_context()
+    context = replace(context, endpoint=replace(context.endpoint, parse=explode))
+    body = json.dumps({"model": "gpt-4o-mini", "messages": [{}] * (MAX_VALUES_READ_ON_LOOP + 1)}).encode()
+    assert len(body) < MAX_BYTES_READ_ON_LOOP
+
+    parsed = run(lambda bodies: bodies.parse(context, body))
+
+    assert parsed.facts.model == "gpt-4o-mini"
 
 
 def test_large_body_is_never_read_by_the_server_itself() -> None:

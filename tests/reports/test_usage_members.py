@@ -21,7 +21,9 @@ def test_json_text_of_a_record_is_parsed_and_line_items_are_reduced() -> None:
 
 
 def test_missing_json_text_is_none() -> None:
-    assert record_members({"usage": None, "line_items": None}) == {"usage": None, "line_items": None}
+    missing = dict.fromkeys(("usage", "line_items", "provider_key_ids", "labels"))
+
+    assert record_members(missing) == missing
 
 
 def test_amounts_of_a_sum_are_plain_decimals() -> None:

@@ -148,8 +148,8 @@ def mint(
 @token.command(
     "narrow",
     epilog=_example(
-        "tornado-proxy token narrow --model openai/gpt-5-mini --expires-in 15m",
-        "tornado-proxy token narrow --model 'anthropic/*' --token - < token.txt",
+        "tornado-proxy token narrow --model 'openai/*' --expires-in 15m",
+        "tornado-proxy token narrow --expires-in 15m --token - < token.txt",
     ),
 )
 @click.option(
@@ -174,7 +174,7 @@ def mint(
     help="The parent, a participant token; - reads standard input; default: the environment variable MESHAGENT_TOKEN.",
 )
 def narrow(*, models: tuple[str, ...], expires_in: timedelta | None, text: str | None) -> None:
-    """Make a token that grants less than the token that you have, and print it.
+    """Make a token with fewer grants from yours, and print it.
 
     It needs no API key and no server.  It ends when its parent ends.
     """

@@ -15,6 +15,8 @@
     │   │   ├── BodyTooLarge            413
     │   │   ├── UpgradeRequired         426
     │   │   ├── RateLimited             429
+    │   │   │   └── BudgetReserved          429 budget_reserved
+    │   │   ├── BudgetExceeded          402
     │   │   ├── UsagePending            409
     │   │   ├── IdempotencyKeyUsed      409
     │   │   └── InvalidConfiguration    422

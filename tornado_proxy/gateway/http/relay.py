@@ -15,6 +15,7 @@ read end by the exchange's timeouts or abort(), send ends when the client reads 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -36,6 +37,10 @@ from tornado_proxy.wire.redaction import Redactor
 
 #: The status that a record shows if the client left before its response was complete (nginx's convention).
 CLIENT_CLOSED_REQUEST = 499
+
+#: Bytes of a response that the meter reads in one turn of the event loop, as many as libcurl writes at a time.  A
+#: response can repeat what the request contained: 64 KiB of empty objects took 26 ms.
+MAX_FED_BYTES = 16 * 1024
 
 
 class RelayState(Enum):
@@ -243,7 +248,10 @@ class HttpRelay:
         if self._state is RelayState.STREAMING and not (self._head_held or exchange.held_bytes or exchange.finished):
             await self._written(self._send(b""))  # send the head before the first body byte arrives
         while data := await exchange.read():
-            self._feed_meter(data)
+            if len(data) <= MAX_FED_BYTES:
+                self._feed_meter(data)
+            else:
+                await self._feed_in_pieces(data)
             if exchange.complete or await self._ends_after(data, exchange):
                 await self._finish(data)
                 return
@@ -256,6 +264,12 @@ class HttpRelay:
                 del data  # the client's connection holds the bytes, perhaps for long: hold no second copy
                 await self._written(pending)
         await self._finish(b"")
+
+    async def _feed_in_pieces(self, data: bytes) -> None:
+        """Feed the meter, and let others run between two pieces."""
+        for start in range(0, len(data), MAX_FED_BYTES):
+            self._feed_meter(data[start : start + MAX_FED_BYTES])
+            await asyncio.sleep(0)
 
     def _feed_meter(self, data: bytes) -> None:
         self._meter.feed(data)

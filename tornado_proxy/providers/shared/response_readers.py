@@ -32,6 +32,10 @@ _BEFORE = b"\xef\xbb\xbf\r\n"
 #: while it arrives: a response with log probabilities has 10 MB, one with images 100 MB.
 MAX_DECODED_BYTES = 64 * 1024
 
+#: Objects and lists of a decoded response whose text is counted.  Each takes a microsecond, and nothing else can run
+#: meanwhile; a response of more of them repeats a request that was made for that.
+MAX_SKIMMED_VALUES = 6000
+
 #: Returns the report of a JSON response, None if it states no usage.
 ReadBody = Callable[[dict[str, object]], UsageReport | None]
 #: Returns the report of a response without usage from the number of its bytes, or of the bytes of its text.
@@ -118,13 +122,19 @@ class JsonReader:
         report = None if body is None else self._read_body(body)
         if report is not None:
             return report
-        skimmer = self._skim() if self._skimmer is None else self._skimmer
-        # The structure of JSON is no output; but of a response that is no JSON all that is known is its length.
-        text_bytes = skimmer.text_bytes if skimmer.started else self._response_bytes
+        text_bytes = self._count_text()
         if body is not None and self._estimate_body is not None:
             return self._estimate_body(body, text_bytes)
         report = self._report_without_usage(text_bytes)
         return report if body is not None else with_fault(report, "the response is not a complete JSON object")
+
+    def _count_text(self) -> int:
+        """Return the length of the response's text, at most that of the whole response."""
+        if self._skimmer is None and self._body.count(b"{") + self._body.count(b"[") > MAX_SKIMMED_VALUES:
+            return self._response_bytes
+        skimmer = self._skim() if self._skimmer is None else self._skimmer
+        # The structure of JSON is no output; but of a response that is no JSON all that is known is its length.
+        return skimmer.text_bytes if skimmer.started else self._response_bytes
 
     def _skim(self) -> JsonSkimmer:
         """Return a skimmer that has read the body so far, and drop the body."""

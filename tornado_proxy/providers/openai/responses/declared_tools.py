@@ -24,8 +24,11 @@ def tool_kind(tool: Mapping[str, object]) -> str:
 
 
 def flatten_tools(tools: Iterable[object]) -> tuple[Mapping[str, object], ...]:
-    """Return `tools` and those that they contain: a namespace has tools of its own."""
-    flat: list[Mapping[str, object]] = [tool for tool in tools if isinstance(tool, dict)]
+    """Return the tools of a list and those that they contain: a namespace has tools of its own."""
+    # An object without a type declares nothing.  Thousands of them fit into a small body, and responses repeat them.
+    flat: list[Mapping[str, object]] = [
+        tool for tool in tools if isinstance(tool, dict) and ("type" in tool or "tools" in tool)
+    ]
     for tool in flat:  # which grows meanwhile; taking tools from its front would be quadratic
         flat += as_objects(tool.get("tools"))
     return tuple(flat)
