@@ -89,7 +89,7 @@ class RealIssuer:
             "code_challenge_method": "S256",
         }
         with httpx.Client(base_url=self.url) as browser:
-            callback = _fill_in_pages(browser, browser.get("/auth", params=query), user)
+            callback = fill_in_pages(browser, browser.get("/auth", params=query), user)
         answer = {name: values[0] for name, values in parse_qs(urlsplit(callback).query).items()}
         assert answer["iss"] == self.url, answer
         return self.request_token(
@@ -107,16 +107,20 @@ class RealIssuer:
         ).json()
         poll = {"grant_type": "urn:ietf:params:oauth:grant-type:device_code", "device_code": started["device_code"]}
         assert self.request_token(**poll).json()["error"] == "authorization_pending"
+        self.confirm_device(started["verification_uri_complete"], user)
+        return self.request_token(**poll).json()
+
+    def confirm_device(self, url: str, user: str = "ada") -> None:
+        """Log in as a person does on the page of a device login."""
         with httpx.Client(base_url=self.url) as browser:
-            page = browser.get(started["verification_uri_complete"])
+            page = browser.get(url)
             # The page of oidc-provider sends its form by a script.
             form = dict(re.findall(r'name="(xsrf|user_code)" value="([^"]*)"', page.text))
             confirmed = browser.post("/device", data=form)
             if confirmed.status_code == 200:
                 again = dict(re.findall(r'name="(xsrf|user_code|confirm)" value="([^"]*)"', confirmed.text))
                 confirmed = browser.post("/device", data={**again, "confirm": "yes"})
-            _fill_in_pages(browser, confirmed, user)
-        return self.request_token(**poll).json()
+            fill_in_pages(browser, confirmed, user)
 
     def request_token(self, **form: str) -> httpx.Response:
         return httpx.post(f"{self.url}/token", data={"client_id": "cli", **form})
@@ -125,14 +129,16 @@ class RealIssuer:
         httpx.post(f"{self.url}/token/revocation", data={"client_id": "cli", "token": token}).raise_for_status()
 
 
-def _fill_in_pages(browser: httpx.Client, response: httpx.Response, user: str) -> str:
-    """Log in and consent; return the URL of the last redirect, or of the last page."""
+def fill_in_pages(browser: httpx.Client, response: httpx.Response, user: str, *, cancel: bool = False) -> str:
+    """Log in and consent, or cancel; return the URL of the callback, or of the last page."""
     for _ in range(12):
         if response.is_redirect:
             target = response.headers["Location"]
-            if target.startswith("http://127.0.0.1:7777/"):
+            if urlsplit(target).path == urlsplit(REDIRECT_URI).path:
                 return str(target)
             response = browser.get(target)
+        elif "/interaction/" in str(response.url) and cancel:
+            response = browser.get(f"{response.url}/abort")
         elif "/interaction/" in str(response.url) and response.request.method == "GET":
             prompt = "login" if 'name="login"' in response.text else "consent"
             response = browser.post(str(response.url), data={"prompt": prompt, "login": user, "password": "x"})

@@ -20,6 +20,7 @@ from tornado_proxy.auth.token_spec import ROLES, TokenSpec, find_pattern_fault, 
 from tornado_proxy.auth.unverified_token import read_unverified
 from tornado_proxy.auth.validity import read_validity
 from tornado_proxy.cli.duration_param import parse_duration
+from tornado_proxy.cli.login import print_token
 from tornado_proxy.cli.secret_files import write_secret
 from tornado_proxy.config.files import read_document
 from tornado_proxy.config.loading import load_settings
@@ -192,6 +193,9 @@ def narrow(*, models: tuple[str, ...], expires_in: timedelta | None, text: str |
     except CallerError as error:
         raise click.ClickException(error.message) from None
     click.echo(narrowed)
+
+
+token.add_command(print_token)
 
 
 @token.command("inspect", epilog=_example("tornado-proxy token inspect --config conf/proxy.yaml < token.txt"))

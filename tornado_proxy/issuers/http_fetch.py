@@ -49,12 +49,19 @@ class Fetched:
 class FetchError(Exception):
     """An identity provider did not respond with status 200 within the bounds.
 
-    `retry_after_s` is its Retry-After, None without one.
+    Attributes:
+        retry_after_s: Its Retry-After, None without one.
+        status: The status of its response, None without a response.
+        body: The body of its response.
     """
 
-    def __init__(self, message: str, retry_after_s: int | None = None) -> None:
+    def __init__(
+        self, message: str, retry_after_s: int | None = None, *, status: int | None = None, body: bytes = b""
+    ) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.status = status
+        self.body = body
 
 
 #: Sends a request; raises FetchError.
@@ -84,7 +91,7 @@ async def fetch(wanted: Fetch) -> Fetched:
     finally:
         client.close()
     if response.code != 200:
-        raise FetchError(f"status {response.code}")
+        raise FetchError(f"status {response.code}", status=response.code)
     return Fetched(response.body, _read_max_age(response.headers))
 
 
@@ -112,7 +119,8 @@ def _tls_context(ca_file: str | None) -> ssl.SSLContext:
 def _describe(error: HTTPClientError) -> FetchError:
     if error.response is None:
         return FetchError(f"no response: {error.message}"[:_MAX_REASON_CHARACTERS])
-    return FetchError(f"status {error.code}", _parse_seconds(error.response.headers.get("Retry-After", "")))
+    retry_after_s = _parse_seconds(error.response.headers.get("Retry-After", ""))
+    return FetchError(f"status {error.code}", retry_after_s, status=error.code, body=error.response.body or b"")
 
 
 def _read_max_age(headers: HTTPHeaders) -> int | None:

@@ -1,0 +1,77 @@
+"""A developer's machine: a state folder of its own, and the commands that are run on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from tests.harness import ROOT, TIMEOUT_S
+
+#: Variables of the person who runs the tests that would change a command.
+_FOREIGN = ("MESHAGENT_", "OPENAI_", "ANTHROPIC_", "PYTHON_KEYRING_BACKEND")
+
+
+@dataclass
+class Machine:
+    """A machine whose state folder is below `home`."""
+
+    home: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def state(self) -> Path:
+        return self.home / "tornado-proxy"
+
+    @property
+    def session_file(self) -> Path:
+        return self.state / "session.json"
+
+    @property
+    def variables(self) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+        # No keyring by default, as on a server; nothing else of a desktop.
+        own = {"XDG_STATE_HOME": str(self.home), "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
+        return {
+            **inherited,
+            **own,
+            "PYTHONUNBUFFERED": "1",
+            "BROWSER": f"{sys.executable} -m tests.local.browser %s",
+        } | (self.environment)
+
+    def start(self, *arguments: str, program: str = "tornado_proxy", **environment: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", program, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**self.variables, **environment},
+        )
+
+    def run(
+        self, *arguments: str, program: str = "tornado_proxy", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        with self.start(*arguments, program=program, **environment) as process:
+            try:
+                output, errors = process.communicate(timeout=TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
+
+    def read_session(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(self.session_file.read_text())
+        return content
+
+    def age_session(self, seconds: float) -> None:
+        """Make the session that much older, as if it had been obtained earlier."""
+        session = self.read_session()
+        obtained_at = datetime.fromisoformat(session["obtained_at"]).astimezone(UTC) - timedelta(seconds=seconds)
+        self.session_file.write_text(json.dumps({**session, "obtained_at": obtained_at.isoformat()}))

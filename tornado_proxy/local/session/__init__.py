@@ -1,0 +1,1 @@
+"""The login of a person on this machine: obtained, stored, refreshed, revoked."""
