@@ -8,6 +8,7 @@ import pytest
 from tests.auth.tokens import NOW, OTHER_PROJECT_ID, PROJECT_ID, PROJECTS, claims, sign
 from tornado_proxy.auth import access_key
 from tornado_proxy.auth.authenticator import Authenticator
+from tornado_proxy.auth.token_cache import compute_digest
 from tornado_proxy.domain.errors import NotAuthenticated
 from tornado_proxy.domain.identity import Caller, ModelPatterns, Project
 from tornado_proxy.domain.state import AccessKey, KeySecret
@@ -27,7 +28,7 @@ def make_key(*secrets: KeySecret, **changes: object) -> AccessKey:
         "expires_at": None,
         "labels": {"team": "builds"},
         "created_at": NOW,
-        "secrets": secrets or (KeySecret(access_key.compute_digest(SECRET)),),
+        "secrets": secrets or (KeySecret(compute_digest(SECRET)),),
         **changes,
     }
     return AccessKey(**members)  # type: ignore[arg-type]  # the tests pass the right types
@@ -70,8 +71,8 @@ def test_key_without_a_participant_is_recorded_under_its_name() -> None:
         pytest.param(SECRET + "A", id="one character more"),
         pytest.param(SECRET.upper(), id="other case"),
         pytest.param(" " + SECRET, id="space"),
-        pytest.param(access_key.compute_digest(SECRET).hex(), id="its digest in place of the secret"),
-        pytest.param("tp_" + access_key.compute_digest(SECRET).hex(), id="its digest with the prefix"),
+        pytest.param(compute_digest(SECRET).hex(), id="its digest in place of the secret"),
+        pytest.param("tp_" + compute_digest(SECRET).hex(), id="its digest with the prefix"),
         pytest.param("ak_1", id="its id"),
         pytest.param("tp_\ud800", id="lone surrogate"),
         pytest.param("tp_" + "A" * 100_000, id="very long"),
@@ -96,8 +97,8 @@ def test_key_is_rejected_from_its_expiry_on() -> None:
 def test_rotated_key_has_two_secrets_until_the_grace_period_ends() -> None:
     grace_ends = NOW + timedelta(hours=1)
     secrets = (
-        KeySecret(access_key.compute_digest(SECRET)),
-        KeySecret(access_key.compute_digest(OLD_SECRET), grace_ends),
+        KeySecret(compute_digest(SECRET)),
+        KeySecret(compute_digest(OLD_SECRET), grace_ends),
     )
     authenticator = make_authenticator(make_key(*secrets))
 
@@ -108,7 +109,7 @@ def test_rotated_key_has_two_secrets_until_the_grace_period_ends() -> None:
 
 
 def test_secret_that_its_key_does_not_list_is_rejected() -> None:
-    authenticator = Authenticator(PROJECTS).with_access_keys({access_key.compute_digest(OLD_SECRET): make_key()})
+    authenticator = Authenticator(PROJECTS).with_access_keys({compute_digest(OLD_SECRET): make_key()})
 
     with pytest.raises(NotAuthenticated, match="was replaced"):
         authenticator.authenticate(OLD_SECRET, NOW)
@@ -116,7 +117,7 @@ def test_secret_that_its_key_does_not_list_is_rejected() -> None:
 
 @pytest.mark.parametrize("secret", [IMPORTED, "ek_proj.abc", "plain", sign(claims(), secret="another gateway's")])
 def test_imported_key_of_any_form_counts_before_its_form_decides(secret: str) -> None:
-    key = make_key(KeySecret(access_key.compute_digest(secret)))
+    key = make_key(KeySecret(compute_digest(secret)))
 
     assert make_authenticator(key).authenticate(secret, NOW).credential_id == "ak_1"
     with pytest.raises(NotAuthenticated):

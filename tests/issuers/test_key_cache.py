@@ -13,10 +13,10 @@ import pytest
 
 from tests import virtual_time
 from tests.oauth.tokens import AUDIENCE, CLIENT, claims_of, ec_key, key_set, rsa_key, sign
-from tornado_proxy.auth.access_key import compute_digest
 from tornado_proxy.auth.oauth.claims import VerifiedUser
 from tornado_proxy.auth.oauth.key_set import VerificationKey
 from tornado_proxy.auth.oauth.verifier import AccessTokenVerifier
+from tornado_proxy.auth.token_cache import compute_digest
 from tornado_proxy.domain.errors import IdentityProviderUnavailable, NotAuthenticated
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.domain.oauth import IntrospectionEndpoint, KeySource, OAuthIssuer

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.harness import ROOT, TIMEOUT_S
 from tests.state.conftest import MakeStore
-from tornado_proxy.auth import access_key
+from tornado_proxy.auth.token_cache import compute_digest
 from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.state import access_keys
 from tornado_proxy.state.key_settings import KeySettings
@@ -33,7 +33,7 @@ def rotate_until_killed(address: LedgerAddress, key_id: str) -> bytes:
     process.wait(TIMEOUT_S)
     process.stdout.close()
     complete = [line for line in printed if line.endswith("\n")]
-    return access_key.compute_digest(complete[-1].strip())
+    return compute_digest(complete[-1].strip())
 
 
 def test_killed_rotation_leaves_the_old_or_the_new_secret(address: LedgerAddress, make_store: MakeStore) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.state.conftest import MakeStore
-from tornado_proxy.auth import access_key
+from tornado_proxy.auth.token_cache import compute_digest
 from tornado_proxy.domain.errors import BadRequest, NotFound
 from tornado_proxy.domain.identity import ModelPatterns
 from tornado_proxy.domain.ledger_address import LedgerAddress
@@ -39,7 +39,7 @@ def test_created_key_is_read_by_another_process_under_its_digest(make_store: Mak
     state = make_store().read()
 
     assert state.generation == 1
-    read = state.access_keys[access_key.compute_digest(secret.reveal())]
+    read = state.access_keys[compute_digest(secret.reveal())]
     assert (read.id, read.name, read.participant) == (key.id, "build server", "ci")
     assert (read.project_id, read.models) == (SETTINGS.project_id, ModelPatterns(("openai/gpt-5*",)))
     assert (read.expires_at, read.labels) == (datetime(2999, 1, 1, tzinfo=UTC), {"team": "é"})
@@ -57,16 +57,16 @@ def test_rotation_keeps_two_secrets_and_a_second_one_ends_the_oldest(store: Stat
     key, first = access_keys.create(store, "cli:ada", SETTINGS)
     _, second = access_keys.rotate(store, "cli:ada", key.id, timedelta(hours=1))
     state = store.read()
-    old = state.access_keys[access_key.compute_digest(first.reveal())].secrets
+    old = state.access_keys[compute_digest(first.reveal())].secrets
 
-    assert [secret.digest for secret in old] == [access_key.compute_digest(text.reveal()) for text in (second, first)]
+    assert [secret.digest for secret in old] == [compute_digest(text.reveal()) for text in (second, first)]
     assert old[0].valid_until is None
     assert old[1].valid_until is not None
     assert timedelta(minutes=59) < old[1].valid_until - datetime.now(UTC) <= timedelta(hours=1)
 
     _, third = access_keys.rotate(store, "cli:ada", key.id, timedelta(hours=1))
 
-    assert set(store.read().access_keys) == {access_key.compute_digest(text.reveal()) for text in (second, third)}
+    assert set(store.read().access_keys) == {compute_digest(text.reveal()) for text in (second, third)}
 
 
 def test_revoked_key_is_listed_and_not_in_the_state(store: StateStore) -> None:
@@ -87,7 +87,7 @@ def test_revoked_key_is_listed_and_not_in_the_state(store: StateStore) -> None:
 
 
 def test_imported_digest_cannot_be_imported_again_even_after_it_was_revoked(store: StateStore) -> None:
-    digest = access_key.compute_digest("sk-from-another-gateway")
+    digest = compute_digest("sk-from-another-gateway")
     key = access_keys.import_digest(store, "cli:ada", SETTINGS, digest)
     with pytest.raises(BadRequest, match="exists already"):
         access_keys.import_digest(store, "cli:ada", SETTINGS, digest)

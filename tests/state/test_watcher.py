@@ -10,7 +10,7 @@ import pytest
 
 from tests.harness import POLL_S, TIMEOUT_S, wait_until
 from tests.state.conftest import MakeStore
-from tornado_proxy.auth import access_key
+from tornado_proxy.auth.token_cache import compute_digest
 from tornado_proxy.domain.errors import LedgerUnavailable, NotFound
 from tornado_proxy.domain.state import State
 from tornado_proxy.ledger.backends import make_backend
@@ -60,7 +60,7 @@ def test_change_of_one_process_is_applied_there_at_once_and_in_another_within_tw
     async def run() -> None:
         async with watching(make_store()) as (first, own), watching(make_store()) as (_, other):
             key, secret = await first.change(lambda store: access_keys.create(store, "admin", SETTINGS))
-            assert own.state.access_keys[access_key.compute_digest(secret.reveal())].id == key.id
+            assert own.state.access_keys[compute_digest(secret.reveal())].id == key.id
             async with asyncio.timeout(2):
                 await other.wait_for(1)
             assert other.state == own.state

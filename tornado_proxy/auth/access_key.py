@@ -8,7 +8,6 @@ digests: the work is the same for a valid key and a forged one, and nothing comp
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from datetime import datetime
 
@@ -26,12 +25,6 @@ _SECRET_BYTES = 32
 def generate() -> Secret:
     """Return a new secret."""
     return Secret(PREFIX + secrets.token_urlsafe(_SECRET_BYTES))
-
-
-def compute_digest(secret: str) -> bytes:
-    """Return the SHA-256 of a secret, under which it is stored and found."""
-    # "surrogatepass": a str can hold lone surrogates, which UTF-8 cannot encode.
-    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
 
 def identify(key: AccessKey, digest: bytes, now: datetime) -> Caller:

@@ -25,7 +25,7 @@ from tornado_proxy.auth.oauth.claims import VerifiedUser, check_time
 from tornado_proxy.auth.oauth.membership import choose_project, keep_matching_claims, make_caller
 from tornado_proxy.auth.oauth.verifier import AccessTokenVerifier, IssuerClient
 from tornado_proxy.auth.participant import VerifiedToken
-from tornado_proxy.auth.token_cache import TokenCache
+from tornado_proxy.auth.token_cache import TokenCache, compute_digest
 from tornado_proxy.auth.validity import Validity
 from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
 from tornado_proxy.domain.identity import ApiKey, Caller, OAuthUser, Project, SessionGrant
@@ -47,16 +47,13 @@ class Authenticator:
         self._access_keys: Mapping[bytes, AccessKey] = {}
         self._users = AccessTokenVerifier(issuers)
         self._verified: TokenCache[VerifiedToken] = TokenCache()
+        #: True if an issuer introspects opaque access tokens.
+        self.accepts_opaque_tokens = self._users.accepts_opaque_tokens
 
     @property
     def cached_tokens(self) -> int:
         """The number of tokens in the cache."""
         return len(self._verified) + len(self._users)
-
-    @property
-    def accepts_opaque_tokens(self) -> bool:
-        """True if an issuer introspects opaque access tokens."""
-        return self._users.accepts_opaque_tokens
 
     def with_access_keys(self, keys: Mapping[bytes, AccessKey]) -> Authenticator:
         """Return an authenticator with these access keys, by digest, and the same verified tokens."""
@@ -96,7 +93,7 @@ class Authenticator:
         Raises:
             NotAuthenticated, NotAllowed, IdentityProviderUnavailable: As authenticate().
         """
-        digest = access_key.compute_digest(token)
+        digest = compute_digest(token)
         if digest in self._access_keys or token.startswith((access_key.PREFIX, session_key.PREFIX)):
             return None
         return self._users.verify(token, digest, now)
@@ -160,7 +157,7 @@ class Authenticator:
     def _identify(
         self, token: str, now: datetime, *, session_keys: bool
     ) -> Caller | VerifiedUser | Awaitable[VerifiedUser]:
-        digest = access_key.compute_digest(token)
+        digest = compute_digest(token)
         # Before its form decides: an access key that was imported can have any form.
         if (key := self._access_keys.get(digest)) is not None:
             return access_key.identify(key, digest, now)

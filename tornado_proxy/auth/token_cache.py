@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
@@ -9,6 +10,12 @@ from typing import Generic, TypeVar
 MAX_CACHED_TOKENS = 4096
 
 V = TypeVar("V")
+
+
+def compute_digest(token: str) -> bytes:
+    """Return the SHA-256 of a credential, by which it is found: no table or cache holds the secret."""
+    # "surrogatepass": a str can hold lone surrogates, which UTF-8 cannot encode.
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 class TokenCache(Generic[V]):

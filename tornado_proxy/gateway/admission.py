@@ -45,7 +45,7 @@ from tornado_proxy.providers.contract import (
     SocketReader,
     WebSocketEndpoint,
 )
-from tornado_proxy.providers.owned_objects import OwnedList, OwnedObject
+from tornado_proxy.providers.owned_objects import ModelObject, OwnedList, OwnedObject
 from tornado_proxy.providers.route_table import EndpointT, Match
 from tornado_proxy.snapshot import Snapshot
 from tornado_proxy.upstream.credentials import (
@@ -74,6 +74,11 @@ class AdmittedRequest:
     upstream: UpstreamRequest
     visible_objects: frozenset[str] | None = None
     list_sources: tuple[ListSource, ...] = ()
+
+    @property
+    def is_list(self) -> bool:
+        """True if the response lists objects, of which the client may see some."""
+        return self.visible_objects is not None or bool(self.list_sources)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,21 +173,26 @@ class Admission:
     async def _admit_parsed(
         self, context: RequestContext[HttpEndpoint], parsed: ParsedRequest, request_id: str
     ) -> AdmittedRequest:
-        require_visible_model(context)
+        objects = context.endpoint.objects
+        if isinstance(objects, ModelObject):
+            require_visible_model(context)
         _require_priced_spend(context, parsed.facts)
         self.admit_spends(context, parsed.facts.priced_spends, context.head.received_at)
         if context.endpoint.response_edits.seal_secrets is not None:
             context.snapshot.authenticator.require_sealing(context.caller)
         made_with = None
-        if parsed.facts.references or isinstance(context.endpoint.objects, OwnedObject | OwnedList):
+        if parsed.facts.references or isinstance(objects, OwnedObject | OwnedList):
             made_with = await self._ownership.require_own(context, parsed.facts.references)
-        accesses = find_list_accesses(context, made_with)
+        accesses = find_list_accesses(context, made_with) if isinstance(objects, OwnedList) else ()
         access, *_ = accesses or (caller_access(context.snapshot, context.provider, context.caller, made_with),)
-        visible_objects = await self._ownership.visible_objects(context, access)
         headers = forwarded_headers(context.head.headers, access, context.token)
         upstream = access.client_request(context.endpoint.method, context.upstream_target, headers, parsed.body)
-        keys = await self._ownership.keys_of_list(context) if accesses else {}
-        sources = make_list_sources(context, accesses, headers, keys, visible_objects)
+        visible_objects: frozenset[str] | None = None
+        sources: tuple[ListSource, ...] = ()
+        if isinstance(objects, OwnedList):
+            visible_objects = await self._ownership.visible_objects(context, access)
+            keys = await self._ownership.keys_of_list(context) if accesses else {}
+            sources = make_list_sources(context, accesses, headers, keys, visible_objects)
         await self._settle_object(context)
         intent = request_intent(context, access, parsed.facts, request_id, context.head.received_at)
         if context.endpoint.sideband is None:

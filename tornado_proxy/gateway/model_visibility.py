@@ -7,7 +7,6 @@ from tornado_proxy.domain.errors import NotFound
 from tornado_proxy.domain.identity import ModelPatterns
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.providers.contract import Endpoint, HttpEndpoint
-from tornado_proxy.providers.owned_objects import ModelObject
 
 #: The start of the names of fine-tuned models.
 _FINE_TUNED = "ft:"
@@ -16,11 +15,7 @@ _FINE_TUNED = "ft:"
 def require_visible_model(context: RequestContext[HttpEndpoint]) -> None:
     """Raise NotFound if the path names a model that the caller cannot use, in the provider's own words."""
     model = context.path_id
-    if (
-        model is None
-        or not isinstance(context.endpoint.objects, ModelObject)
-        or context.snapshot.settings.models_list == "provider"
-    ):
+    if model is None or context.snapshot.settings.models_list == "provider":
         return
     if not usable_model(context, model):
         raise NotFound(f"the model {model[:100]!r} does not exist, or you have no access to it", code="model_not_found")

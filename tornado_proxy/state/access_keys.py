@@ -6,6 +6,7 @@ import os
 from datetime import UTC, datetime, timedelta
 
 from tornado_proxy.auth import access_key
+from tornado_proxy.auth.token_cache import compute_digest
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.domain.state import AccessKey, KeySecret
 from tornado_proxy.state import access_key_table
@@ -20,7 +21,7 @@ _ID_BYTES = 12
 def create(changes: Changes, actor: str, settings: KeySettings) -> tuple[AccessKey, Secret]:
     """Create a key; return it and its secret, which is stored nowhere."""
     secret = access_key.generate()
-    key = _make_key(settings, access_key.compute_digest(secret.reveal()))
+    key = _make_key(settings, compute_digest(secret.reveal()))
     with changes.change(actor, "access key created", key.id) as db:
         access_key_table.insert(db, key)
     return key, secret
@@ -49,7 +50,7 @@ def rotate(changes: Changes, actor: str, key_id: str, grace: timedelta) -> tuple
     """
     secret = access_key.generate()
     with changes.change(actor, "access key rotated", key_id) as db:
-        access_key_table.rotate(db, key_id, access_key.compute_digest(secret.reveal()), datetime.now(UTC) + grace)
+        access_key_table.rotate(db, key_id, compute_digest(secret.reveal()), datetime.now(UTC) + grace)
         key = access_key_table.find(db, key_id)
     return key, secret
 

@@ -18,6 +18,7 @@ from tornado_proxy.providers.shared.body_walk import (
     MAX_DEPTH,
     Findings,
     add_findings,
+    is_text_only,
     may_need_walk,
     walk_body,
     walk_content,
@@ -149,3 +150,28 @@ def test_nesting_of_a_large_list_counts_from_the_body() -> None:
     walk_body(f'{{"input":[{text},{allowed}]}}'.encode(), RULES)
     with pytest.raises(InvalidBody, match="nested"):
         walk_body(f'{{"input":[{text},{deep}]}}'.encode(), RULES)
+
+
+#: A type and a member whose tokens are not in the body.
+OPAQUE = (b"image", b"file_id")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        json.dumps({"text": 'an "image"'}).encode(),
+        json.dumps({"text": "images"}).encode(),
+        json.dumps({"text": "Gr\u00fc\u00dfe \u4f60\u597d"}).encode(),
+        json.dumps({"text": "a\u0000\u001b"}).encode(),
+    ],
+)
+def test_text_is_text(body: bytes) -> None:
+    assert is_text_only(body, OPAQUE)
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"type":"image"}', b'{"file_id":"file_1"}', rb'{"type":"\u0069mage"}', rb'{"f\u0069le_id":"x"}']
+)
+def test_media_and_names_with_escapes_are_not(body: bytes) -> None:
+    assert not is_text_only(body, OPAQUE)

@@ -248,7 +248,8 @@ class ProxyHandler(BaseHandler):
         services.capacity.discard(self)
         end: RequestEnd | None = None
         try:
-            end = await relay.run(make_list_upstream(services.upstream, admitted), services.drains)
+            upstream = make_list_upstream(services.upstream, admitted) if admitted.is_list else services.upstream
+            end = await relay.run(upstream, services.drains)
         finally:
             services.capacity.discard(relay)
             self._relay = None

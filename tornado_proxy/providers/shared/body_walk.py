@@ -36,6 +36,10 @@ MAX_BYTES_DECODED_WHOLE, MIN_LIST_BYTES = 1024 * 1024, 64 * 1024
 _ESCAPED_NAME = re.compile(rb'\\u00[0-7][0-9a-fA-F][^"\\]{0,100}(?:\\.[^"\\]{0,100}){0,20}"[ \t\r\n]*:')
 _ESCAPED_ASCII = rb"\u00"
 
+#: A letter, digit or sign written as an escape, in a name or a value.  JSON encoders write none of them so, but for <,
+#: > and & in Go.
+_ESCAPED_LETTER = re.compile(rb"\\u00[2-7]")
+
 
 @dataclass(frozen=True, slots=True)
 class MemberRules:
@@ -86,6 +90,14 @@ def may_need_walk(body: bytes, rules: MemberRules) -> bool:
     if rules.names.search(body) is not None or body.count(b'"model"') > 1:
         return True
     return _ESCAPED_ASCII in body and _ESCAPED_NAME.search(body) is not None
+
+
+def is_text_only(body: bytes, opaque: Iterable[bytes]) -> bool:
+    """Return True if `body` has none of the members and types `opaque`, whose tokens are not in the body as text.
+
+    A text that happens to be such a name makes the request seem larger than it is, never smaller.
+    """
+    return not any(b'"%s"' % name in body for name in opaque) and _ESCAPED_LETTER.search(body) is None
 
 
 def walk_body(body: bytes, rules: MemberRules) -> Findings:

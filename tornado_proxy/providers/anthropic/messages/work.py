@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from tornado_proxy.domain.request import WorkLimits
+from tornado_proxy.providers.shared.body_walk import is_text_only
 from tornado_proxy.providers.shared.json_body import read_limit, read_list
 from tornado_proxy.providers.shared.json_values import as_text
-from tornado_proxy.providers.shared.media_parts import is_text_only
 
 #: The start of the types of tools that Anthropic defines and the client runs; their dates follow.
 _CLIENT_TOOLS = ("bash_", "text_editor_", "computer_", "memory_")

@@ -27,6 +27,7 @@ from tornado_proxy.providers.contract import (
 from tornado_proxy.providers.openai.chat.reader import ChatStreamReader
 from tornado_proxy.providers.openai.chat.usage_hider import UsageHider
 from tornado_proxy.providers.openai.shared.text_usage import estimate_text, report_text
+from tornado_proxy.providers.shared.body_walk import is_text_only
 from tornado_proxy.providers.shared.json_body import (
     edit_member,
     insert_first,
@@ -40,7 +41,6 @@ from tornado_proxy.providers.shared.json_body import (
     read_text,
 )
 from tornado_proxy.providers.shared.json_skimmer import COUNT, KEEP, Shape
-from tornado_proxy.providers.shared.media_parts import is_text_only
 from tornado_proxy.providers.shared.response_readers import JsonReader, choose_edit, choose_reader
 
 #: The members that limit the output tokens of each choice; the older one is ignored beside the newer.

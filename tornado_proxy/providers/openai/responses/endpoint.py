@@ -32,6 +32,7 @@ from tornado_proxy.providers.openai.responses.reader import (
 from tornado_proxy.providers.openai.responses.stream_reader import ResponseStreamReader
 from tornado_proxy.providers.openai.shared.text_usage import estimate_text
 from tornado_proxy.providers.owned_objects import OwnedObject
+from tornado_proxy.providers.shared.body_walk import is_text_only
 from tornado_proxy.providers.shared.json_body import (
     read_flag,
     read_limit,
@@ -42,7 +43,6 @@ from tornado_proxy.providers.shared.json_body import (
     read_raw,
     read_text,
 )
-from tornado_proxy.providers.shared.media_parts import is_text_only
 from tornado_proxy.providers.shared.response_readers import JsonReader, choose_reader
 
 _MEMBERS = (
