@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.harness import ROOT, TIMEOUT_S
+from tests.oauth.real_issuer import RealIssuer
 
 #: Variables of the person who runs the tests that would change a command.
 _FOREIGN = ("MESHAGENT_", "OPENAI_", "ANTHROPIC_", "PYTHON_KEYRING_BACKEND")
@@ -65,6 +66,11 @@ class Machine:
                 process.kill()
                 raise
         return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
+
+    def log_in(self, issuer: RealIssuer, server: str) -> None:
+        """Log in as ada at a server, by a browser."""
+        done = self.run("login", "--upstream", server, "--issuer", issuer.url, "--client-id", "cli")
+        assert done.returncode == 0, done.stderr
 
     def read_session(self) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(self.session_file.read_text())

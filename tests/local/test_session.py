@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import stat
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2 as httpx
@@ -19,22 +18,6 @@ from tests.oauth.real_issuer import RealIssuer, running_real_issuer
 SERVER = "https://llm.example.com"
 
 
-@pytest.fixture(scope="module")
-def issuer() -> Iterator[RealIssuer]:
-    with running_real_issuer() as running:
-        yield running
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path)
-
-
-def log_in(machine: Machine, issuer: RealIssuer) -> None:
-    done = machine.run("login", "--upstream", SERVER, "--issuer", issuer.url, "--client-id", "cli")
-    assert done.returncode == 0, done.stderr
-
-
 def is_active(issuer: RealIssuer, refresh_token: str) -> bool:
     answer = httpx.post(
         f"{issuer.url}/token/introspection",
@@ -45,7 +28,7 @@ def is_active(issuer: RealIssuer, refresh_token: str) -> bool:
 
 
 def test_login_in_a_browser_stores_a_session_that_only_the_user_can_read(machine: Machine, issuer: RealIssuer) -> None:
-    log_in(machine, issuer)
+    machine.log_in(issuer, SERVER)
 
     shown = machine.run("whoami")
 
@@ -58,7 +41,7 @@ def test_login_in_a_browser_stores_a_session_that_only_the_user_can_read(machine
 
 
 def test_token_print_prints_the_access_token_alone(machine: Machine, issuer: RealIssuer) -> None:
-    log_in(machine, issuer)
+    machine.log_in(issuer, SERVER)
 
     printed = machine.run("token", "print").stdout
 
@@ -135,7 +118,7 @@ def test_working_keyring_holds_the_refresh_token(machine: Machine, issuer: RealI
         "PYTHON_KEYRING_BACKEND": "tests.local.file_keyring.FileKeyring",
         "TEST_KEYRING": str(tmp_path / "keyring.json"),
     }
-    log_in(machine, issuer)
+    machine.log_in(issuer, SERVER)
     entry = f"tornado-proxy cli at {issuer.url}"
     first = json.loads((tmp_path / "keyring.json").read_text())[entry]
     assert machine.read_session()["refresh_token"] == ""
@@ -153,7 +136,7 @@ def test_working_keyring_holds_the_refresh_token(machine: Machine, issuer: RealI
 def test_150_requests_at_expiry_in_3_processes_are_one_refresh(
     machine: Machine, issuer: RealIssuer, tmp_path: Path
 ) -> None:
-    log_in(machine, issuer)
+    machine.log_in(issuer, SERVER)
     old = machine.read_session()["access_token"]
     machine.age_session(3560)
     start = tmp_path / "start"
@@ -173,7 +156,7 @@ def test_150_requests_at_expiry_in_3_processes_are_one_refresh(
 
 
 def test_token_is_not_refreshed_before_its_last_minute(machine: Machine, issuer: RealIssuer) -> None:
-    log_in(machine, issuer)
+    machine.log_in(issuer, SERVER)
     old = machine.read_session()["access_token"]
     machine.age_session(3530)
 
@@ -181,7 +164,7 @@ def test_token_is_not_refreshed_before_its_last_minute(machine: Machine, issuer:
 
 
 def test_login_that_the_issuer_has_ended_names_login(machine: Machine, issuer: RealIssuer) -> None:
-    log_in(machine, issuer)
+    machine.log_in(issuer, SERVER)
     issuer.revoke(machine.read_session()["refresh_token"])
     machine.age_session(3600)
 
@@ -189,12 +172,12 @@ def test_login_that_the_issuer_has_ended_names_login(machine: Machine, issuer: R
         ended = machine.run("token", "print")
         assert (ended.returncode, ended.stdout) == (1, "")
         assert "the login on this machine has ended; run tornado-proxy login" in ended.stderr
-    log_in(machine, issuer)
+    machine.log_in(issuer, SERVER)
     assert machine.run("token", "print").returncode == 0
 
 
 def test_logout_revokes_the_login_and_forgets_it(machine: Machine, issuer: RealIssuer) -> None:
-    log_in(machine, issuer)
+    machine.log_in(issuer, SERVER)
     refresh_token = machine.read_session()["refresh_token"]
     assert is_active(issuer, refresh_token)
 
@@ -212,7 +195,7 @@ def test_logout_revokes_the_login_and_forgets_it(machine: Machine, issuer: RealI
 def test_unreachable_issuer_ends_no_session(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     with running_real_issuer() as issuer:
-        log_in(machine, issuer)
+        machine.log_in(issuer, SERVER)
         token = machine.read_session()["access_token"]
         issuer.stop()
 

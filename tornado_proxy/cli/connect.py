@@ -12,10 +12,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from tornado_proxy.auth import participant
 from tornado_proxy.cli.config_lookup import exit_on_errors
 from tornado_proxy.cli.duration_param import parse_duration
+from tornado_proxy.cli.login import find_upstream, open_store, run_session_work
 from tornado_proxy.config.files import read_document
 from tornado_proxy.config.loading import read_project_documents
 from tornado_proxy.config.secrets import list_variables
@@ -24,6 +26,8 @@ from tornado_proxy.config.signing_key import find_signing_key
 from tornado_proxy.domain.document import read_section
 from tornado_proxy.domain.errors import CallerError
 from tornado_proxy.local.environment import make_child_environment, sdk_variables
+from tornado_proxy.local.room_connection import request_participant_token
+from tornado_proxy.local.session.token_source import SessionTokens, require_session
 
 #: Exit statuses of shells for a command that is not found, and for one that cannot be run (POSIX, XCU 2.8.2).
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
@@ -70,11 +74,18 @@ def _check_text(ctx: click.Context, param: click.Parameter, value: str | None) -
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
-    help="The server's configuration, whose key signs the token; default: conf/proxy.yaml.",
+    help="The server's configuration, whose key signs the token; default: conf/proxy.yaml if it exists.",
+)
+@click.option(
+    "--api",
+    metavar="URL",
+    help="The server at which you have logged in, which makes the token; default: that of the session.",
 )
 @click.option("--project", required=True, type=click.UUID, metavar="ID", help="The project that pays.")
 @click.option("--room", required=True, callback=_check_text, help="The room of the participant.")
-@click.option("--identity", callback=_check_text, help="The participant's name; default: your user name.")
+@click.option(
+    "--identity", callback=_check_text, help="The participant's name; default: your user name.  Not with --api."
+)
 @click.option(
     "--env",
     "variables",
@@ -89,7 +100,7 @@ def _check_text(ctx: click.Context, param: click.Parameter, value: str | None) -
     callback=parse_duration,
     default="24h",
     show_default=True,
-    help="The lifetime of the token: 90s, 15m, 1h, 30d or never.",
+    help="The lifetime of the token: 90s, 15m, 1h, 30d or never.  Not with --api.",
 )
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def connect(
@@ -112,8 +123,7 @@ def connect(
     """
     name = options["identity"] or getpass.getuser()
     wanted = _Participant(str(options["project"]), str(options["room"]), str(name), expires_in)
-    with exit_on_errors():
-        connection = _mint(config or _DEFAULT_CONFIG, wanted)
+    connection = _connect(config, options["api"], wanted)
     own = {
         "MESHAGENT_API_URL": connection.api_url,
         "MESHAGENT_PROJECT_ID": wanted.project_id,
@@ -123,6 +133,37 @@ def connect(
     }
     environment = make_child_environment(os.environ, {**own, **variables}, connection.secret_variables)
     _execute(command, environment)
+
+
+def _connect(config: Path | None, api: object, wanted: _Participant) -> _Connection:
+    """Return a connection by the configuration, or by the server at which the user has logged in."""
+    if config is not None and api is not None:
+        raise click.UsageError("--config and --api exclude each other; use one of them")
+    if api is None and (config is not None or _DEFAULT_CONFIG.exists()):
+        with exit_on_errors():
+            return _mint(config or _DEFAULT_CONFIG, wanted)
+    context = click.get_current_context()
+    for name in ("identity", "expires_in"):
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise click.UsageError(f"--{name.replace('_', '-')} needs --config: the server decides it for its users")
+    return run_session_work(_request(api, wanted))
+
+
+async def _request(api: object, wanted: _Participant) -> _Connection:
+    """Return a connection with a token that the server makes for the user of the session.
+
+    Raises:
+        click.UsageError: the session is for another server, which must not see the token of this one.
+        LoginError, RequestError, FetchError: there is no session, or the server gives no token.
+    """
+    store = open_store()
+    session = require_session(store.read())
+    url = find_upstream(None if api is None else str(api), session)
+    if url != session.upstream:
+        raise click.UsageError(f"you have logged in at {session.upstream}; run tornado-proxy login --upstream {url}")
+    access_token = await SessionTokens(store).get()
+    token = await request_participant_token(url, access_token, wanted.project_id, wanted.room)
+    return _Connection(url, token, frozenset())
 
 
 def _mint(config: Path, wanted: _Participant) -> _Connection:
