@@ -588,7 +588,7 @@ def delete(gateway: Gateway, provider: FakeProvider, *, act: Callable[[DeferredS
         if act is not None:
             act(settlement)
         try:
-            await settlement.settle_before_delete("openai", "resp_1", RESPONSES)
+            await settlement.settle_before_delete("openai", "resp_1", RESPONSES, harness.PROJECT)
         except UsagePending as error:
             return error.message
         return gateway.ledger.settled
@@ -679,9 +679,9 @@ def test_background_response_is_not_deleted_while_the_request_that_creates_it_st
         settlement = DeferredSettlement(gateway.snapshots, provider, gateway.ledger)  # type: ignore[arg-type]
         settlement.work_streams("openai", "resp_1", streaming=True)
         with pytest.raises(UsagePending, match="resp_1 still streams; delete it when its stream has ended"):
-            await settlement.settle_before_delete("openai", "resp_1", RESPONSES)
+            await settlement.settle_before_delete("openai", "resp_1", RESPONSES, harness.PROJECT)
         settlement.work_streams("openai", "resp_1", streaming=False)
-        await settlement.settle_before_delete("openai", "resp_1", RESPONSES)
+        await settlement.settle_before_delete("openai", "resp_1", RESPONSES, harness.PROJECT)
 
     virtual_time.run(run())
 
@@ -698,7 +698,7 @@ def test_batch_that_runs_is_not_deleted(gateway: Gateway) -> None:
         provider = FakeProvider({BATCH_STATE: [RUNNING_BATCH]})
         settlement = DeferredSettlement(gateway.snapshots, provider, gateway.ledger)  # type: ignore[arg-type]
         with pytest.raises(UsagePending, match="batch_1 has not ended; cancel it"):
-            await settlement.settle_before_delete("anthropic", "batch_1", BATCHES)
+            await settlement.settle_before_delete("anthropic", "batch_1", BATCHES, harness.PROJECT)
 
     virtual_time.run(run())
 
@@ -708,8 +708,8 @@ def test_batch_is_settled_before_it_is_deleted(gateway: Gateway) -> None:
         await store_batch(gateway.ledger)
         provider = FakeProvider({BATCH_STATE: [ENDED_BATCH], BATCH_RESULTS: [RESULTS]})
         settlement = DeferredSettlement(gateway.snapshots, provider, gateway.ledger)  # type: ignore[arg-type]
-        await settlement.settle_before_delete("anthropic", "batch_1", BATCHES)
-        await settlement.settle_before_delete("anthropic", "batch_1", BATCHES)
+        await settlement.settle_before_delete("anthropic", "batch_1", BATCHES, harness.PROJECT)
+        await settlement.settle_before_delete("anthropic", "batch_1", BATCHES, harness.PROJECT)
         return gateway.ledger.settled
 
     (settlement,) = virtual_time.run(run())
@@ -727,7 +727,7 @@ def pass_by(gateway: Gateway, *responses: tuple[str, bytes], state: Any = UNFINI
         running = asyncio.ensure_future(settlement.run())  # cancelled below
         await asyncio.sleep(0.5)
         for media_type, body in responses:
-            watched = settlement.watch("openai", "resp_1", RESPONSES)
+            watched = settlement.watch("openai", "resp_1", RESPONSES, harness.PROJECT)
             assert watched is not None
             watched.response_started(ResponseHead(200, media_type))
             watched.feed(body)
@@ -784,7 +784,7 @@ def test_record_is_polled_before_the_ledger_has_written_it(gateway: Gateway) -> 
         settlement = DeferredSettlement(gateway.snapshots, provider, gateway.ledger)  # type: ignore[arg-type]
         intent = make_intent("req_1", provider="openai", endpoint="/v1/responses", caller=Caller(harness.PROJECT))
         settlement.record_ended(make_record(intent, basis=Basis.PENDING, object_id="resp_1"))
-        await settlement.settle_before_delete("openai", "resp_1", RESPONSES)
+        await settlement.settle_before_delete("openai", "resp_1", RESPONSES, harness.PROJECT)
         return settlement
 
     virtual_time.run(run())

@@ -353,32 +353,3 @@ def test_disabled_key_ends_its_tokens_at_the_next_request_and_its_session_soon(u
         assert asyncio.run(close_code(proxy, token)) == 1008
         assert [chat(proxy).status_code, chat(proxy, token=token).status_code] == [200, 401]
         assert f"project {PROJECT}: api_keys (~{OTHER_KEY_ID})" in proxy.wait_for_log("configuration reloaded")
-
-
-def test_project_that_got_its_own_account_reaches_its_own_objects_alone_in_the_shared_one(
-    simulator: Simulator, url: str, tmp_path: Path
-) -> None:
-    batch = {"requests": [{"custom_id": "a", "params": MESSAGE}]}
-    shared = [SHARED_PROJECT, own_project(url, providers={})]
-    with running_proxy(tmp_path, url, providers=providers_of(url, MAIN), projects=shared) as proxy:
-        batches = "/anthropic/v1/messages/batches"
-        foreign, own, later = [
-            send(proxy, batches, batch, token=token).json()["id"] for token in (mint(), mint_other(), mint())
-        ]
-        response = send(proxy, "/v1/responses", {"model": "gpt-5.4", "input": "hi"}, token=mint_other()).json()["id"]
-        secret = send(proxy, "/v1/responses", {"model": "gpt-5.4", "input": "mine"}).json()["id"]
-        proxy.read_records(count=5)
-        accounts = {"anthropic": {"api_key": {"env": "KEY_OWN"}}, "openai": {"api_key": {"env": "KEY_SECOND"}}}
-        moved = own_project(url, providers=accounts)
-        reload(proxy, providers=providers_of(url, MAIN), projects=[SHARED_PROJECT, moved])
-
-        # The cursor is an object of the shared account, so the list is one of the shared account.
-        for cursor, other in (("after_id", foreign), ("before_id", later)):
-            listed = send(proxy, f"{batches}?{cursor}={own}", token=mint_other())
-            assert listed.status_code == 200
-            assert other not in listed.text
-        item = {"type": "item_reference", "id": secret}
-        body = {"model": "gpt-5.4", "previous_response_id": response, "input": [item]}
-        assert send(proxy, "/v1/responses", body, token=mint_other()).status_code == 404
-        assert send(proxy, f"{batches}/{own}", token=mint_other()).status_code == 200
-    assert not any(secret in str(request.body) for request in simulator.requests)

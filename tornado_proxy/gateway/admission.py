@@ -225,7 +225,8 @@ class Admission:
         """Settle the object in the path if the request would delete it: its usage cannot be fetched afterwards."""
         deferred, object_id = context.endpoint.ends_usage, context.path_id
         if deferred is not None and object_id is not None:
-            await self._settlement.settle_before_delete(context.provider.name, object_id, deferred)
+            project_id = context.caller.project_id
+            await self._settlement.settle_before_delete(context.provider.name, object_id, deferred, project_id)
 
     async def admit_upgrade(
         self, context: RequestContext[WebSocketEndpoint], subprotocols: tuple[str, ...]

@@ -107,19 +107,26 @@ class DeferredSettlement:
             self._requested.add(object_id)
         self._wake.set()
 
-    def watch(self, provider: str, object_id: str, deferred: DeferredUsage) -> PassingUsage | None:
-        """Return the reader of a response that passes to a client; None if the object's usage is known."""
+    def watch(self, provider: str, object_id: str, deferred: DeferredUsage, project_id: str) -> PassingUsage | None:
+        """Return the reader of a response that passes to a client of a project.
+
+        Return None if the object's usage is known, or another project's: the host of an account of the client's own
+        project can state any id.
+        """
         poll = self._schedule.find(provider, object_id)
-        if poll is None:
+        if poll is None or poll.request.project_id != project_id:
             return None
         facts = make_facts(poll.request, poll.output_bytes)
         on_report = functools.partial(self._on_passing, poll)
         return PassingUsage(deferred, facts, on_report, poll.request.request_id)
 
-    async def settle_before_delete(self, provider: str, object_id: str, deferred: DeferredUsage) -> None:
-        """Settle the request that created an object, which the caller is going to delete.
+    async def settle_before_delete(
+        self, provider: str, object_id: str, deferred: DeferredUsage, project_id: str
+    ) -> None:
+        """Settle the request that created an object, which a caller of the project is going to delete.
 
-        Running work that can be cancelled is cancelled.
+        Running work that can be cancelled is cancelled.  A request of another project is left alone: then the caller's
+        project has an account of its own, and the object that it deletes there is not the one of the request.
 
         Raises:
             UsagePending: the work has not ended, or its usage cannot be fetched now.
@@ -130,6 +137,8 @@ class DeferredSettlement:
         if request is None:
             if (provider, object_id) in self._streaming:
                 raise UsagePending(f"{object_id[:100]} still streams; delete it when its stream has ended")
+            return
+        if request.project_id != project_id:
             return
         snapshot = self._snapshots.current
         try:

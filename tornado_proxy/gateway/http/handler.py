@@ -79,7 +79,8 @@ def _make_meter(admitted: AdmittedRequest, services: Services) -> RequestMeter:
     context, endpoint = admitted.context, admitted.context.endpoint
     watched, object_id = None, context.path_id
     if endpoint.shows_usage is not None and object_id is not None:
-        watched = services.settlement.watch(context.provider.name, object_id, endpoint.shows_usage)
+        project_id = context.caller.project_id
+        watched = services.settlement.watch(context.provider.name, object_id, endpoint.shows_usage, project_id)
     return RequestMeter(admitted.intent, endpoint, admitted.facts, admitted.access.tariff, watched=watched)
 
 
