@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping
 
 from tornado_proxy.providers.registry import PROVIDERS
 
-#: Variables that never reach a tool: Claude Code and the SDKs send a second credential if the first is set, and the
-#: other one signs tokens.
-LEFTOVERS = ("ANTHROPIC_AUTH_TOKEN", "MESHAGENT_API_KEY")
+#: Variables that never reach a tool: those from which SDKs take a second credential, and the key that signs tokens.
+LEFTOVERS = (
+    *(name for provider in PROVIDERS for name in provider.sdk_variables.other_credentials),
+    "MESHAGENT_API_KEY",
+)
 
 
 def sdk_variables(base_url: str, token: str) -> dict[str, str]:

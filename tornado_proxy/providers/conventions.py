@@ -25,11 +25,13 @@ class SdkVariables:
     """The environment variables that the provider's SDKs read.
 
     `base_path` follows the host in the base URL of the SDKs: "/v1" if their own paths do not begin with it.
+    `other_credentials` are variables from which they take a second credential, or another one than `api_key`.
     """
 
     api_key: str
     base_url: str
     base_path: str = ""
+    other_credentials: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ ANTHROPIC = Provider(
     title="Anthropic",
     prefix="anthropic",
     default_base_url="https://api.anthropic.com",
-    sdk_variables=SdkVariables("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"),
+    sdk_variables=SdkVariables("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", other_credentials=("ANTHROPIC_AUTH_TOKEN",)),
     example=ExampleRequest("/v1/messages", "claude-haiku-4-5"),
     # The lists give one price of cache writes, that of the default lifetime.
     price_lists=PriceListConvention(
