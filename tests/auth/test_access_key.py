@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import NoReturn
 
 import pytest
 
@@ -10,7 +11,8 @@ from tornado_proxy.auth import access_key
 from tornado_proxy.auth.authenticator import Authenticator
 from tornado_proxy.auth.token_cache import compute_digest
 from tornado_proxy.domain.errors import NotAuthenticated
-from tornado_proxy.domain.identity import Caller, ModelPatterns, Project
+from tornado_proxy.domain.identity import Caller, ModelPatterns, Project, Secret
+from tornado_proxy.domain.oauth import IntrospectionEndpoint, KeySource, OAuthIssuer
 from tornado_proxy.domain.state import AccessKey, KeySecret
 
 SECRET = access_key.generate().reveal()
@@ -133,6 +135,33 @@ def test_key_of_a_project_that_is_not_configured_is_rejected() -> None:
     )
     with pytest.raises(NotAuthenticated, match="access key is unknown or was revoked"):
         only_first.authenticate(SECRET, NOW)
+
+
+class AskingNobody:
+    """An issuer that introspects, and must not be asked."""
+
+    issuer = OAuthIssuer(
+        KeySource("https://id.example.com"),
+        "llm-proxy",
+        frozenset({"cli"}),
+        introspection=IntrospectionEndpoint("https://id.example.com/introspect", "llm-proxy", Secret("s")),
+    )
+
+    def find_key(self, key_id: str, algorithm: str) -> NoReturn:
+        raise AssertionError("the issuer was asked for a key")
+
+    def introspect(self, token: str, now: datetime) -> NoReturn:
+        raise AssertionError("the key was shown to the issuer")
+
+
+def test_imported_key_of_a_project_that_was_removed_is_not_shown_to_an_issuer() -> None:
+    key = make_key(KeySecret(compute_digest("opaque-of-a-former-gateway")), project_id=OTHER_PROJECT_ID)
+    authenticator = Authenticator([Project(PROJECT_ID, "first")], [AskingNobody()]).with_access_keys(
+        {secret.digest: key for secret in key.secrets}
+    )
+
+    with pytest.raises(NotAuthenticated, match="access key is unknown or was revoked"):
+        authenticator.authenticate("opaque-of-a-former-gateway", NOW)
 
 
 def test_new_access_keys_replace_the_old_ones_and_keep_verified_tokens() -> None:

@@ -17,8 +17,17 @@ from tests.gateway.fakes import (
     seal_session_key,
 )
 from tornado_proxy.config.settings import ProviderSettings
-from tornado_proxy.domain.errors import BadRequest, KeyNotConfigured, ServiceError
-from tornado_proxy.domain.identity import Caller, KeyId, ProviderKey, Secret, fingerprint_key
+from tornado_proxy.domain.errors import BadRequest, KeyNotConfigured, NotFound, ServiceError
+from tornado_proxy.domain.identity import (
+    Caller,
+    KeyId,
+    Project,
+    ProjectProvider,
+    ProviderKey,
+    Secret,
+    SessionGrant,
+    fingerprint_key,
+)
 from tornado_proxy.providers.contract import Provider
 from tornado_proxy.snapshot import Snapshot
 from tornado_proxy.upstream.credentials import (
@@ -118,6 +127,18 @@ def test_session_key_is_replaced_by_the_provider_s_short_lived_key(projects: Any
     access = caller_access(snapshot, find_provider(snapshot, "openai"), session_caller(snapshot))
 
     assert access.key.reveal() == SESSION_PROVIDER_KEY
+
+
+def test_session_key_does_not_lead_to_the_account_of_another_project() -> None:
+    # The holder of the project's API key can seal any content.
+    other = Project(
+        harness.OTHER_PROJECT, "other", providers={"openai": ProjectProvider((ProviderKey("own", OWN_KEY),))}
+    )
+    snapshot = make_snapshot(projects=[make_project(), other])
+    grant = SessionGrant(Secret("ek_x"), "model=gpt-realtime", KeyId("own", fingerprint_key(OWN_KEY), own=True))
+
+    with pytest.raises(NotFound):
+        caller_access(snapshot, find_provider(snapshot, "openai"), Caller(harness.PROJECT, session=grant))
 
 
 @pytest.mark.parametrize(

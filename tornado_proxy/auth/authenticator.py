@@ -58,7 +58,7 @@ class Authenticator:
     def with_access_keys(self, keys: Mapping[bytes, AccessKey]) -> Authenticator:
         """Return an authenticator with these access keys, by digest, and the same verified tokens."""
         other = copy.copy(self)
-        other._access_keys = {digest: key for digest, key in keys.items() if key.project_id in self._projects}
+        other._access_keys = keys
         return other
 
     def authenticate(
@@ -159,9 +159,11 @@ class Authenticator:
     ) -> Caller | VerifiedUser | Awaitable[VerifiedUser]:
         digest = compute_digest(token)
         # Before its form decides: an access key that was imported can have any form.
-        if (key := self._access_keys.get(digest)) is not None:
+        key = self._access_keys.get(digest)
+        if key is not None and key.project_id in self._projects:
             return access_key.identify(key, digest, now)
-        if token.startswith(access_key.PREFIX):
+        # A key of a project that was removed must not be shown to an issuer: it is valid again if the project returns.
+        if key is not None or token.startswith(access_key.PREFIX):
             raise NotAuthenticated("access key is unknown or was revoked; ask the project's admin for a new one")
         if token.startswith(session_key.PREFIX):
             return self._open_session(token, now, accepted=session_keys)

@@ -208,10 +208,7 @@ def caller_access(
         return _session_access(snapshot, provider, caller.project_id, caller.session)
     if made_with is None:
         return project_access(snapshot, provider, caller.project_id, sticky=sticky)
-    try:
-        return find_access(snapshot, provider, caller.project_id, made_with)
-    except KeyNotConfigured:
-        raise NotFound("the object was not found: the provider key that made it is not configured any more") from None
+    return _find_configured(snapshot, provider, caller.project_id, made_with)
 
 
 def call_accesses(made_with: ProviderAccess) -> tuple[ProviderAccess, ...]:
@@ -262,9 +259,21 @@ def _own_account(snapshot: Snapshot, provider: Provider, project: Project) -> _A
 
 def _session_access(snapshot: Snapshot, provider: Provider, project_id: str, session: SessionGrant) -> ProviderAccess:
     """Return access with the provider's short-lived key, at the address where it was requested."""
-    lasting = deferred_access(snapshot, provider, project_id, session.made_with)
+    # The holder of the project's API key can write any session key, so another project's account is out of reach.
+    made_with = session.made_with
+    if made_with is None:
+        lasting = project_access(snapshot, provider, project_id)
+    else:
+        lasting = _find_configured(snapshot, provider, project_id, made_with)
     key = session.provider_key
     return replace(lasting, key=key, key_headers=tuple(provider.key_headers(key).items()))
+
+
+def _find_configured(snapshot: Snapshot, provider: Provider, project_id: str, made_with: KeyId) -> ProviderAccess:
+    try:
+        return find_access(snapshot, provider, project_id, made_with)
+    except KeyNotConfigured:
+        raise NotFound("the object was not found: the provider key that made it is not configured any more") from None
 
 
 def _make_access(
