@@ -42,6 +42,7 @@ TESTED_THROUGH = {
     "config/projects.py": "config/test_loading.py",
     "config/reference.py": "config/test_schemas.py",
     "config/signing_key.py": "cli/test_connect.py",
+    "domain/attribution.py": "wire/test_client_facts.py",
     "domain/budget.py": "budgets/test_store.py",
     "domain/loopback.py": "config/test_oauth.py",
     "domain/oauth.py": "config/test_oauth.py",

@@ -3,7 +3,12 @@ from __future__ import annotations
 import pytest
 
 from tornado_proxy.domain.errors import BadRequest
-from tornado_proxy.wire.annotations import read_annotations
+from tornado_proxy.wire.annotations import check_annotations
+from tornado_proxy.wire.client_facts import find_stated_headers
+
+
+def read_annotations(headers: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    return check_annotations(find_stated_headers(headers).annotations)
 
 
 def test_annotations_are_read_from_prefixed_headers_in_any_case() -> None:

@@ -19,12 +19,22 @@ from tornado_proxy.domain.errors import BadRequest, NotAllowed
 from tornado_proxy.domain.identity import Caller, Project
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.reports.intervals import Interval
-from tornado_proxy.ledger.reports.records_query import UsageFilter, is_label
+from tornado_proxy.ledger.reports.records_query import ATTRIBUTION_FILTERS, UsageFilter, is_named_group
 from tornado_proxy.ledger.reports.usage import GROUPS, RECORD_GROUPS, UsageQuery
 from tornado_proxy.ledger.rows import format_time
 
 #: Parameters that filter by equality, each a member of UsageFilter.
-_EQUALITY_FILTERS = ("provider", "participant", "user", "issuer", "room", "session", "endpoint", "basis")
+_EQUALITY_FILTERS = (
+    "provider",
+    "participant",
+    "user",
+    "issuer",
+    "room",
+    "session",
+    "endpoint",
+    "basis",
+    *ATTRIBUTION_FILTERS,
+)
 
 #: Every parameter.
 PARAMETERS = (
@@ -200,8 +210,8 @@ def _read_groups(
     names = [name.strip() for name in (group_by or "").split(",") if name.strip()]
     intervals = [interval] if interval is not None else []
     for name in names:
-        if name not in (*known, *_ROW_GROUPS, *Interval) and not is_label(name):
-            groups_known = ", ".join((*Interval, *_ROW_GROUPS, *known, "label.NAME"))
+        if name not in (*known, *_ROW_GROUPS, *Interval) and not is_named_group(name):
+            groups_known = ", ".join((*Interval, *_ROW_GROUPS, *known, "label.NAME", "annotation.NAME"))
             raise BadRequest(f"cannot group by {name[:40]}; the groups are {groups_known}", param="group_by")
         if name in set(Interval):
             intervals.append(name)
@@ -212,7 +222,7 @@ def _read_groups(
     if group_rows and "type" in names:
         raise BadRequest("rows=groups has no line items; omit type, or rows", param="group_by")
     groups = dict.fromkeys(
-        name for name in names if name in known or is_label(name) or (group_rows and name in RECORD_GROUPS)
+        name for name in names if name in known or is_named_group(name) or (group_rows and name in RECORD_GROUPS)
     )
     return (Interval(intervals[0]) if intervals else None), tuple(groups)
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from tornado_proxy.cli.tables import replace_unprintable
+from tornado_proxy.domain.attribution import ATTRIBUTION_FIELDS
 from tornado_proxy.domain.cost import LineItem
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.usage import Basis
@@ -53,10 +54,18 @@ def _request_lines(explanation: Explanation) -> Iterator[str]:
     yield f"request   {record['request_id']}"
     yield f"time      {record['started_at']}, {_format_duration(explanation)}"
     yield f"caller    project {record['project_id']}{''.join(callers)}"
+    yield from _attribution_lines(record)
     yield f"endpoint  {record['method']} {record['provider']} {record['endpoint']}"
     yield f"model     {model}"
     yield f"outcome   {record['outcome']}, status {record['status'] if record['status'] is not None else 'none'}"
     yield f"basis     {basis}"
+
+
+def _attribution_lines(record: Mapping[str, object]) -> Iterator[str]:
+    """Yield a line with the fields that the client has stated, if there are any."""
+    stated = [f"{name.replace('_', ' ')} {record[name]}" for name in ATTRIBUTION_FIELDS if record[name]]
+    if stated:
+        yield f"for       {', '.join(stated)}"
 
 
 def _format_duration(explanation: Explanation) -> str:

@@ -26,7 +26,7 @@ from tornado_proxy.ledger.reports.records_query import (
     UsageFilter,
     UsageSum,
     add_exactly,
-    is_label,
+    is_named_group,
     read_records,
     sum_records,
 )
@@ -60,6 +60,11 @@ _MIN_DECIMALS = 6
 @click.option("--participant", help="Only this participant.")
 @click.option("--user", help="Only this OAuth user: the subject, as records show it.")
 @click.option("--issuer", help="Only users of this OAuth issuer.")
+@click.option("--agent-session", help="Only this session of an agent.")
+@click.option("--agent", help="Only this agent of a session.")
+@click.option("--turn", help="Only this turn of a session.")
+@click.option("--client", help="Only this program and version, such as claude-cli/2.1.197.")
+@click.option("--repository", help="Only this repository, as records show it.")
 @click.option("--provider", type=click.Choice(PROVIDER_NAMES), help="Only this provider.")
 @click.option("--model", help="Only this model: that of the response, else the requested one.")
 @click.option("--basis", type=click.Choice([basis.value for basis in Basis]), help="Only costs with this basis.")
@@ -67,7 +72,11 @@ _MIN_DECIMALS = 6
     "--since", type=TimeParam(), help="Started at or after: 2026-11-01 (UTC), an RFC 3339 time, 24h or 7d ago."
 )
 @click.option("--until", type=TimeParam(), help="Started before.")
-@click.option("--group-by", default="", help=f"Sum by {', '.join(GROUPS)}, label.NAME; separate several with commas.")
+@click.option(
+    "--group-by",
+    default="",
+    help=f"Sum by {', '.join(GROUPS)}, label.NAME, annotation.NAME; separate several with commas.",
+)
 @format_option("table", "csv", "json", "jsonl")
 def usage(
     config: Path,
@@ -97,9 +106,11 @@ def usage(
         return
     # A server checks its groups itself, and may know more of them than this version.
     groups = _read_names(group_by)
-    unknown = [name for name in groups if name not in GROUPS and not is_label(name)]
+    unknown = [name for name in groups if name not in GROUPS and not is_named_group(name)]
     if unknown:
-        raise click.UsageError(f"cannot group by {', '.join(unknown)}; known are {', '.join(GROUPS)}, label.NAME")
+        raise click.UsageError(
+            f"cannot group by {', '.join(unknown)}; known are {', '.join(GROUPS)}, label.NAME, annotation.NAME"
+        )
     with exit_on_errors():
         _print_usage(make_backend(find_ledger(config, url)), UsageFilter(**filters), groups, output_format)
 

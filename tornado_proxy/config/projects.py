@@ -15,6 +15,7 @@ from tornado_proxy.config.provider_sections import (
     read_keys,
 )
 from tornado_proxy.config.secrets import Secrets, read_secrets
+from tornado_proxy.domain.attribution import AttributionRules, StatedField
 from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.document import Path as DocumentPath
 from tornado_proxy.domain.identity import ApiKey, Member, ModelPatterns, Project, ProjectProvider
@@ -117,7 +118,17 @@ def _build_project(document: Document, section: Any, path: DocumentPath, secrets
         on_client_disconnect=section.get("on_client_disconnect"),
         labels=section.get("labels", {}),
         allowed_objects=frozenset(section.get("allowed_objects", ())),
+        attribution=_build_attribution(section.get("attribution", {})),
         budgets=build_budgets(section["budgets"]) if "budgets" in section else None,
+    )
+
+
+def _build_attribution(section: Any) -> AttributionRules:
+    return AttributionRules(
+        repository=section.get("repository", False),
+        # Names of headers have no case, those of baggage members have.
+        annotations={name.lower(): StatedField(field) for name, field in section.get("annotations", {}).items()},
+        baggage={name: StatedField(field) for name, field in section.get("baggage", {}).items()},
     )
 
 

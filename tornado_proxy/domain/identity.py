@@ -10,6 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import final
 
+from tornado_proxy.domain.attribution import AttributionRules
 from tornado_proxy.domain.budget import Budget
 
 
@@ -163,6 +164,7 @@ class Project:
         labels: Names and values that each of its records has.
         allowed_objects: Ids of provider objects that were created outside the proxy and that it may refer to.
         budgets: What it may spend; None for the default budgets.
+        attribution: What is recorded of the clients' own statements.
     """
 
     id: str
@@ -176,6 +178,7 @@ class Project:
     labels: Mapping[str, str] = field(default_factory=dict)
     allowed_objects: frozenset[str] = frozenset()
     budgets: tuple[Budget, ...] | None = None
+    attribution: AttributionRules = field(default_factory=AttributionRules)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from tornado_proxy.domain.attribution import NO_ATTRIBUTION, Attribution
 from tornado_proxy.domain.container import ContainerTime
 from tornado_proxy.domain.cost import Cost
 from tornado_proxy.domain.identity import Caller, KeyId
@@ -40,6 +41,7 @@ class RequestIntent:
     key: the provider key that makes the request.
     provider_key_ids: the provider's own ids of that key.
     labels: names and values of the project and the credential.
+    attribution: who and what the request is made for, as the client states it.
     """
 
     request_id: str
@@ -54,6 +56,7 @@ class RequestIntent:
     key: KeyId | None = None
     provider_key_ids: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
+    attribution: Attribution = NO_ATTRIBUTION
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,7 @@ class RequestFacts:
     `charges_code_execution` is True if the provider charges the time of a container that runs code for the request, and
     the response does not show that.
     `work` limits what the request can cost.
+    `described` are members that say who and what the request is made for, as (path, text): `metadata.user_id`.
     """
 
     model: str | None = None
@@ -96,6 +97,7 @@ class RequestFacts:
     seen_output_bytes: int = 0
     work: WorkLimits = UNKNOWN_WORK
     charges_code_execution: bool = False
+    described: tuple[tuple[str, str], ...] = ()
 
     @property
     def priced_spends(self) -> tuple[Spend, ...]:

@@ -57,7 +57,8 @@ from tornado_proxy.upstream.credentials import (
 )
 from tornado_proxy.upstream.http.messages import UpstreamRequest
 from tornado_proxy.upstream.websocket.connection import WebSocketRequest
-from tornado_proxy.wire.annotations import read_annotations
+from tornado_proxy.wire.annotations import check_annotations
+from tornado_proxy.wire.client_facts import attribute_request
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,10 +342,11 @@ def request_intent(
         model_requested=facts.model,
         started_at=started_at,
         session=session,
-        annotations=read_annotations(context.head.headers),
+        annotations=check_annotations(context.stated.annotations),
         key=access.made_with,
         provider_key_ids=access.provider_key_ids,
         labels=context.labels,
+        attribution=attribute_request(context.stated, facts.described, context.project.attribution),
     )
 
 

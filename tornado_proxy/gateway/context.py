@@ -13,6 +13,7 @@ from tornado_proxy.pricing.book.price_book import Tariff
 from tornado_proxy.providers.contract import Provider
 from tornado_proxy.providers.route_table import EndpointT, Match
 from tornado_proxy.snapshot import Snapshot
+from tornado_proxy.wire.client_facts import StatedHeaders, find_stated_headers
 from tornado_proxy.wire.redaction import Redaction
 
 #: Bytes of one request id, and ids drawn at a time: the system call costs more than all else of an id.
@@ -59,6 +60,7 @@ class RequestContext(Generic[EndpointT]):
         token: The credential.
         head: Request line and headers.
         redaction: Masks the provider keys of the configuration, and the short-lived one that a session key holds.
+        stated: The headers that describe the request.
     """
 
     snapshot: Snapshot
@@ -72,6 +74,7 @@ class RequestContext(Generic[EndpointT]):
     token: Secret
     head: RequestHead
     redaction: Redaction
+    stated: StatedHeaders
 
     @property
     def has_own_key(self) -> bool:
@@ -114,6 +117,7 @@ def make_context(
         redaction=snapshot.redaction
         if caller.session is None
         else snapshot.redaction.with_secret(caller.session.provider_key),
+        stated=find_stated_headers(head.headers),
     )
 
 

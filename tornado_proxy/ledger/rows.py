@@ -9,10 +9,12 @@ import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any
 
 import msgspec
 
+from tornado_proxy.domain.attribution import ATTRIBUTION_FIELDS, NO_ATTRIBUTION, Attribution
 from tornado_proxy.domain.container import ContainerTime
 from tornado_proxy.domain.cost import Cost, LineItem
 from tornado_proxy.domain.identity import KeyId
@@ -40,6 +42,7 @@ INTENT_COLUMNS = (
     "provider_key",
     "provider_key_ids",
     "labels",
+    *ATTRIBUTION_FIELDS,
 )
 
 #: The columns of a record that reports show, in their order.
@@ -71,6 +74,7 @@ PRINTED_COLUMNS = (
     "provider_key",
     "provider_key_ids",
     "labels",
+    *ATTRIBUTION_FIELDS,
 )
 
 #: All columns of a record, in the order in which they are stored.
@@ -113,6 +117,7 @@ _SERVER, _PROJECT = "server", "project"
 
 Row = Mapping[str, object]
 
+_attribution_values = attrgetter(*ATTRIBUTION_FIELDS)
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 _encode_fast = msgspec.json.Encoder().encode
 
@@ -138,7 +143,16 @@ def make_intent_row(intent: RequestIntent) -> dict[str, object]:
         "provider_key": None if key is None else key.name,
         "provider_key_ids": _encode(dict(intent.provider_key_ids)) if intent.provider_key_ids else None,
         "labels": _encode(dict(intent.labels)) if intent.labels else None,
+        **(_NO_ATTRIBUTION if intent.attribution is NO_ATTRIBUTION else _attribution_members(intent.attribution)),
     }
+
+
+#: The columns of a request whose client states nothing.
+_NO_ATTRIBUTION: Row = dict.fromkeys(ATTRIBUTION_FIELDS)
+
+
+def _attribution_members(attribution: Attribution) -> Row:
+    return dict(zip(ATTRIBUTION_FIELDS, _attribution_values(attribution), strict=True))
 
 
 def make_record_row(record: RequestRecord, intent_row: Row | None = None) -> dict[str, object]:

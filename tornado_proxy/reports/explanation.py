@@ -9,6 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from tornado_proxy.domain.attribution import ATTRIBUTION_FIELDS
 from tornado_proxy.domain.cost import SURCHARGE, LineItem, round_amount
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.rows import format_decimal, read_line_items
@@ -32,6 +33,7 @@ _SHOWN = (
     "method",
     *("model_requested", "model", "status", "outcome", "basis", "estimate_method", "started_at", "ended_at"),
     *("subtotal", "surcharge", "total", "upstream_request_id"),
+    *ATTRIBUTION_FIELDS,
 )
 
 

@@ -1,15 +1,16 @@
-"""Reads a client's annotations: headers `X-Meshagent-Annotation-<name>: <value>`, the form of meshagent-api.
+"""Checks a client's annotations: headers `X-Meshagent-Annotation-<name>: <value>`, the form of meshagent-api.
 
 Annotations are stored in the ledger and are never sent to a provider.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from tornado_proxy.domain.errors import BadRequest
 
-_PREFIX = "x-meshagent-annotation-"
+#: The start of the headers, in lower case.
+PREFIX = "x-meshagent-annotation-"
 
 # Each record stores all of its annotations and a report reads many records, so their size is limited.
 _MAX_ANNOTATIONS = 16
@@ -17,17 +18,14 @@ _MAX_NAME_CHARACTERS = 64
 _MAX_VALUE_CHARACTERS = 256
 
 
-def read_annotations(headers: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+def check_annotations(found: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """Return the (name, value) pairs of the annotations, sorted by name; names are in lower case.
-
-    If a name occurs twice, the last value counts.
 
     Raises:
         BadRequest: There are more than 16 annotations, or a name or value is too long.
     """
-    # Most header names are shorter than the prefix, so the length is the cheapest test.
-    candidates = [(name.lower(), value) for name, value in headers if len(name) > len(_PREFIX)]
-    found = {name.removeprefix(_PREFIX): value for name, value in candidates if name.startswith(_PREFIX)}
+    if not found:
+        return ()
     if len(found) > _MAX_ANNOTATIONS:
         raise BadRequest(
             f"too many annotations: a request can have {_MAX_ANNOTATIONS}, not {len(found)}",

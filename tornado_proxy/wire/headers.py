@@ -72,6 +72,7 @@ PRIVATE_PREFIXES = (
     "x-envoy-",
     "x-forwarded-",
     "x-goog-",
+    "x-meshagent-",
     "x-ms-client-principal",
     "x-ms-token-",
     "x-original-",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from decimal import Context, Decimal
 from functools import lru_cache
 
+from tornado_proxy.domain.attribution import ATTRIBUTION_FIELDS
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.database import Backend
 from tornado_proxy.ledger.dialect import quote_names
@@ -27,12 +28,19 @@ GROUPS: Mapping[str, str] = {
         name: f'"{name}"'
         for name in (
             *("room", "participant", "user", "issuer", "session", "provider", "endpoint", "basis", "provider_key"),
+            *ATTRIBUTION_FIELDS,
         )
     },
 }
 
 #: The start of the names of further groups: `label.NAME` is the value of the label NAME.
 LABEL_PREFIX = "label."
+
+#: `annotation.NAME` is the value of the annotation NAME, in lower case.
+ANNOTATION_PREFIX = "annotation."
+
+#: The fields of a request's attribution that records are selected by.
+ATTRIBUTION_FILTERS = ("agent_session", "agent", "turn", "client", "repository")
 
 #: The members of UsageFilter that are compared for equality, each with the SQL of the column.
 _FILTERS: Mapping[str, str] = {
@@ -44,6 +52,7 @@ _FILTERS: Mapping[str, str] = {
             *("request_id", "upstream_request_id", "room", "participant", "user", "issuer", "session", "provider"),
             "endpoint",
             "basis",
+            *ATTRIBUTION_FILTERS,
         )
     },
 }
@@ -74,6 +83,11 @@ class UsageFilter:
     until: str | None = None
     request_id: str | None = None
     upstream_request_id: str | None = None
+    agent_session: str | None = None
+    agent: str | None = None
+    turn: str | None = None
+    client: str | None = None
+    repository: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +159,22 @@ def sum_records(backend: Backend, which: UsageFilter, group_by: Sequence[str]) -
     return [running.result(group) for group, running in ordered]
 
 
-def is_label(name: str) -> bool:
-    """Return True if the name of a group is that of a label."""
-    return len(name) > len(LABEL_PREFIX) and name.startswith(LABEL_PREFIX)
+def is_named_group(name: str) -> bool:
+    """Return True if the name of a group is that of a label or of an annotation."""
+    return _text_column(name) is not None
+
+
+def _text_column(name: str) -> str | None:
+    """Return the column that has the values of a label or an annotation as JSON text; None for another group."""
+    columns = {LABEL_PREFIX: "labels", ANNOTATION_PREFIX: "annotations"}
+    prefix, point, rest = name.partition(".")
+    return columns.get(prefix + point) if rest else None
 
 
 def group_column(name: str) -> str:
     """Return SQL of the column that has the values of a group; those of a label are in the text of all labels."""
-    return '"labels"' if is_label(name) else GROUPS[name]
+    column = _text_column(name)
+    return GROUPS[name] if column is None else f'"{column}"'
 
 
 def fold_group(values: Sequence[str | None], names: Sequence[str]) -> tuple[str | None, ...]:
@@ -166,15 +188,17 @@ def fold_group(values: Sequence[str | None], names: Sequence[str]) -> tuple[str 
 def _fold(value: str | None, name: str) -> str | None:
     if value is None:
         return None
-    if is_label(name):
-        return _read_labels(value).get(name.removeprefix(LABEL_PREFIX))
+    if is_named_group(name):
+        prefix, _, key = name.partition(".")
+        # Names of headers have no case.
+        return _read_names(value).get(key.lower() if prefix + "." == ANNOTATION_PREFIX else key)
     return fold_ids(value) if name == "endpoint" else value
 
 
 @lru_cache(maxsize=1024)  # few combinations, each in many records
-def _read_labels(text: str) -> Mapping[str, str]:
-    labels: Mapping[str, str] = json.loads(text)
-    return labels
+def _read_names(text: str) -> Mapping[str, str]:
+    names: Mapping[str, str] = json.loads(text)
+    return names
 
 
 def select_bills(columns: Sequence[str], which: UsageFilter, limit: int) -> tuple[str, list[str]]:

@@ -13,6 +13,7 @@ from decimal import Decimal
 
 import msgspec
 
+from tornado_proxy.domain.attribution import ATTRIBUTION_FIELDS
 from tornado_proxy.domain.cost import SURCHARGE
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.usage import Basis
@@ -20,7 +21,7 @@ from tornado_proxy.ledger.reports.intervals import Interval, find_interval_end, 
 from tornado_proxy.ledger.reports.records_query import EXACT, UsageFilter, add_exactly, fold_group, group_column
 
 #: The columns that rows can be grouped by, beside interval, provider, model and type.
-GROUPS = ("participant", "user", "issuer", "room", "session", "endpoint", "basis", "provider_key")
+GROUPS = ("participant", "user", "issuer", "room", "session", "endpoint", "basis", "provider_key", *ATTRIBUTION_FIELDS)
 
 #: Further groups of GroupRow; a UsageRow has them anyway.
 RECORD_GROUPS = ("provider", "model")
@@ -43,7 +44,7 @@ class UsageQuery:
 
     which: selects records.
     interval: the length of time of a row; None sums all times.
-    group_by: names of GROUPS, and `label.NAME`.
+    group_by: names of GROUPS, `label.NAME` and `annotation.NAME`.
     model: selects line items of a model: the name of its price, of the response or of the request.
     type: selects line items of a type.
     annotations: selects records that have all of them.

@@ -22,6 +22,7 @@ from tornado_proxy.domain.usage import Meter
 from tornado_proxy.providers.anthropic.messages.cache_lifetime import find_cache_ttl
 from tornado_proxy.providers.anthropic.messages.code_execution import charges_code_execution
 from tornado_proxy.providers.anthropic.messages.work import read_work
+from tornado_proxy.providers.shared.described_members import read_described
 from tornado_proxy.providers.shared.json_body import (
     read_flag,
     read_list,
@@ -30,6 +31,9 @@ from tornado_proxy.providers.shared.json_body import (
     read_raw,
     read_text,
 )
+
+#: The member that says who the request is made for, in `user_id` (Anthropic API reference, "Create a message").
+_DESCRIBED = ("metadata",)
 
 #: The members of a request that read_facts() needs.
 MEMBERS = (
@@ -43,6 +47,7 @@ MEMBERS = (
     "container",
     "max_tokens",
     "mcp_servers",
+    *_DESCRIBED,
 )
 
 _TEXT = frozenset({Meter.INPUT, Meter.OUTPUT})
@@ -84,6 +89,7 @@ def read_facts(body: bytes, members: Mapping[str, Any]) -> RequestFacts:
         references=_read_references(members),
         work=read_work(members, body),
         charges_code_execution=charges_code_execution(tool_types),
+        described=read_described(members, _DESCRIBED),
     )
 
 

@@ -28,6 +28,7 @@ from tornado_proxy.providers.openai.chat.reader import ChatStreamReader
 from tornado_proxy.providers.openai.chat.usage_hider import UsageHider
 from tornado_proxy.providers.openai.shared.text_usage import estimate_text, report_text
 from tornado_proxy.providers.shared.body_walk import is_text_only
+from tornado_proxy.providers.shared.described_members import read_described
 from tornado_proxy.providers.shared.json_body import (
     edit_member,
     insert_first,
@@ -46,6 +47,9 @@ from tornado_proxy.providers.shared.response_readers import JsonReader, choose_e
 #: The members that limit the output tokens of each choice; the older one is ignored beside the newer.
 OUTPUT_LIMITS = ("max_completion_tokens", "max_tokens")
 
+#: Members that say who the request is made for (OpenAI API reference, "Safety best practices").
+_DESCRIBED = ("safety_identifier", "user")
+
 _MEMBERS = (
     "model",
     "stream",
@@ -56,6 +60,7 @@ _MEMBERS = (
     "prompt_cache_options",
     *OUTPUT_LIMITS,
     "n",
+    *_DESCRIBED,
 )
 
 #: The type of a message part that contains audio.  Quotation marks inside JSON text are escaped, so this matches a
@@ -110,6 +115,7 @@ def parse(request: RequestView) -> ParsedRequest:
         usage_injected=sent is not body,
         inferred=inferred,
         work=_read_work(members, body),
+        described=read_described(members, _DESCRIBED),
     )
     return ParsedRequest(facts, sent)
 

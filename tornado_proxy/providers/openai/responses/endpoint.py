@@ -33,6 +33,7 @@ from tornado_proxy.providers.openai.responses.stream_reader import ResponseStrea
 from tornado_proxy.providers.openai.shared.text_usage import estimate_text
 from tornado_proxy.providers.owned_objects import OwnedObject
 from tornado_proxy.providers.shared.body_walk import is_text_only
+from tornado_proxy.providers.shared.described_members import read_described
 from tornado_proxy.providers.shared.json_body import (
     read_flag,
     read_limit,
@@ -44,6 +45,9 @@ from tornado_proxy.providers.shared.json_body import (
     read_text,
 )
 from tornado_proxy.providers.shared.response_readers import JsonReader, choose_reader
+
+#: Members that say who the request is made for (OpenAI API reference), and Codex's description of its session.
+_DESCRIBED = ("safety_identifier", "user", "client_metadata")
 
 _MEMBERS = (
     "model",
@@ -58,6 +62,7 @@ _MEMBERS = (
     "max_output_tokens",
     "max_tool_calls",
     "prompt",
+    *_DESCRIBED,
 )
 
 #: The completion window of a response without a discount (openai-python 3.57, BackgroundOptions).
@@ -106,6 +111,7 @@ def parse(request: RequestView) -> ParsedRequest:
         background=read_flag(members, "background"),
         references=(*_continued_objects(members), *referenced_containers(tools), *_item_references(items)),
         work=_read_work(members, tools, body),
+        described=read_described(members, _DESCRIBED),
     )
     return ParsedRequest(facts, body)
 

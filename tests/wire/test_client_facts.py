@@ -1,0 +1,179 @@
+"""The table of clients, over captured requests of Claude Code and Codex, and the bounds of what strangers state."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tornado_proxy.domain.attribution import NO_ATTRIBUTION, Attribution, AttributionRules, StatedField
+from tornado_proxy.providers.shared.described_members import read_described
+from tornado_proxy.wire.client_facts import attribute_request, cut_credentials, find_stated_headers, read_client
+
+CAPTURES = Path(__file__).parent.parent / "fixtures" / "client_requests.jsonl"
+CLAUDE, CODEX_HTTP, CODEX_PREWARM, CODEX_WEBSOCKET = 1, 2, 3, 4
+
+RULES = AttributionRules()
+WITH_REPOSITORY = AttributionRules(repository=True)
+
+CLAUDE_SESSION = "a2097e00-54e3-4f6e-a279-de05e359ab5b"
+CODEX_SESSION = "01a2217f-2234-7191-b237-61fb3419bdcf"
+CODEX_TURN = "01a2217f-2266-7863-a75e-926c8f36923a"
+SOCKET_SESSION = "01a2217f-23f1-73b3-bbde-449bf328925b"
+
+
+def capture(number: int) -> dict[str, Any]:
+    request: dict[str, Any] = json.loads(CAPTURES.read_text().splitlines()[number])
+    return request
+
+
+def attribute(
+    headers: dict[str, str], body: dict[str, Any] | None = None, rules: AttributionRules = RULES
+) -> Attribution:
+    described = read_described(body or {}, ("user", "metadata", "client_metadata"))
+    return attribute_request(find_stated_headers(headers.items()), described, rules)
+
+
+def attribute_capture(number: int, rules: AttributionRules = RULES) -> Attribution:
+    request = capture(number)
+    return attribute(request["headers"], request["body"] or None, rules)
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        pytest.param(CLAUDE, Attribution(agent_session=CLAUDE_SESSION, client="claude-cli/2.1.197"), id="claude code"),
+        pytest.param(
+            CODEX_HTTP,
+            Attribution(
+                agent_session=CODEX_SESSION,
+                agent="/root",
+                turn=CODEX_TURN,
+                request_kind="turn",
+                client="codex_exec/0.171.0",
+            ),
+            id="codex over http",
+        ),
+        pytest.param(
+            CODEX_PREWARM,
+            Attribution(
+                agent_session=SOCKET_SESSION, agent="/root", request_kind="prewarm", client="codex_exec/0.171.0"
+            ),
+            id="codex opens a websocket: its turn is empty",
+        ),
+        pytest.param(0, Attribution(client="Bun/1.4.0"), id="a client that states nothing"),
+    ],
+)
+def test_captured_request_states_these_fields(number: int, expected: Attribution) -> None:
+    assert attribute_capture(number) == expected
+
+
+def test_repository_and_commit_are_recorded_by_a_switch_only() -> None:
+    recorded = attribute_capture(CODEX_WEBSOCKET, WITH_REPOSITORY)
+
+    assert recorded.repository == "https://github.com/acme/widgets.git"
+    assert recorded.commit == "f34a6273f8740c8704948e27efa65d19c646ccc0"
+    assert attribute_capture(CODEX_WEBSOCKET).repository is None
+    assert attribute_capture(CODEX_WEBSOCKET).commit is None
+
+
+def test_body_of_a_frame_counts_more_than_the_headers_of_its_websocket() -> None:
+    metadata = json.dumps({"session_id": "s2", "turn_id": "t2", "agent_name": "/root/tests", "request_kind": "turn"})
+
+    found = attribute(capture(CODEX_PREWARM)["headers"], {"client_metadata": {"x-codex-turn-metadata": metadata}})
+
+    assert (found.agent_session, found.turn, found.agent) == ("s2", "t2", "/root/tests")
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "expected"),
+    [
+        pytest.param(
+            {"X-Claude-Code-Session-Id": "s", "x-claude-code-agent-id": "a2", "x-claude-code-parent-agent-id": "a1"},
+            None,
+            Attribution(agent_session="s", agent="a2", parent_agent="a1"),
+            id="a sub-agent of claude code",
+        ),
+        pytest.param(
+            {},
+            {"metadata": {"user_id": '{"device_id":"d","account_uuid":"","session_id":"s"}'}},
+            Attribution(agent_session="s"),
+            id="claude code without its header",
+        ),
+        pytest.param(
+            {},
+            {"metadata": {"user_id": f"user_{'a' * 64}_account__session_{CLAUDE_SESSION}"}},
+            Attribution(agent_session=CLAUDE_SESSION),
+            id="claude code of earlier versions",
+        ),
+        pytest.param(
+            {"session-id": "s", "thread-id": "t", "x-codex-parent-thread-id": "p"},
+            None,
+            Attribution(agent_session="s", agent="t", parent_agent="p"),
+            id="codex without turn metadata",
+        ),
+        pytest.param({}, {"metadata": {"user_id": "customer-7"}}, NO_ATTRIBUTION, id="a user id is no session"),
+        pytest.param({"x-codex-turn-metadata": "{"}, None, NO_ATTRIBUTION, id="metadata that is no json"),
+        pytest.param({"x-codex-turn-metadata": "[" * 9000}, None, NO_ATTRIBUTION, id="metadata that nests too deeply"),
+        pytest.param({"x-codex-turn-metadata": '{"session_id":7}'}, None, NO_ATTRIBUTION, id="an id that is no text"),
+        pytest.param({"baggage": "session.id=s"}, None, NO_ATTRIBUTION, id="baggage without a rule"),
+    ],
+)
+def test_statements_of_clients(headers: dict[str, str], body: dict[str, Any] | None, expected: Attribution) -> None:
+    assert attribute(headers, body) == expected
+
+
+def test_annotations_and_baggage_state_the_fields_that_a_project_lists() -> None:
+    rules = AttributionRules(
+        annotations={"run": StatedField.AGENT_SESSION},
+        baggage={"session.id": StatedField.AGENT_SESSION, "step": StatedField.TURN},
+    )
+    baggage = {"Baggage": "session.id=from%20baggage;secret=1, step = 3 ,other=x"}
+
+    assert attribute(baggage, rules=rules) == Attribution(agent_session="from baggage", turn="3")
+    assert attribute({**baggage, "X-Meshagent-Annotation-Run": "r1"}, rules=rules) == Attribution(
+        agent_session="r1", turn="3"
+    )
+
+
+def test_recorded_text_is_bounded_and_printable() -> None:
+    found = attribute({"x-claude-code-session-id": "a\x1b[31m\u202e" + "x" * 300})
+
+    assert found.agent_session == "a?[31m?" + "x" * 249
+
+
+@pytest.mark.parametrize(
+    ("user_agent", "client"),
+    [
+        ("claude-cli/2.1.197 (external, sdk-cli)", "claude-cli/2.1.197"),
+        ("OpenAI/Python 3.57.0", "OpenAI/Python/3.57.0"),
+        ("Mozilla/5.0 (X11; Linux x86_64)", "Mozilla/5.0"),
+        ("curl", "curl"),
+        ("(only a comment)", None),
+        ("", None),
+    ],
+)
+def test_client_is_the_first_product_of_the_user_agent(user_agent: str, client: str | None) -> None:
+    assert read_client(user_agent) == client
+
+
+@pytest.mark.parametrize(
+    ("address", "recorded"),
+    [
+        ("https://github.com/acme/widgets.git", "https://github.com/acme/widgets.git"),
+        ("https://x-access-token:ghp_secret@github.com/acme/widgets", "https://github.com/acme/widgets"),
+        ("https://secret@git.example.com:8443/a/b", "https://git.example.com:8443/a/b"),
+        ("git@github.com:acme/widgets.git", "github.com:acme/widgets.git"),
+        ("ssh://git@[2001:db8::1]/a", "ssh://[2001:db8::1]/a"),
+        ("https://host/a?private_token=secret", "https://host/a"),
+        ("https://host/a#secret", "https://host/a"),
+        ("https://user:secr/et@host/a", ""),
+        ("https://user:sec?ret@host/a", ""),
+        ("https://user:sec://ret@host/a", ""),
+        ("https://host/a?token=sec@ret", ""),
+    ],
+)
+def test_credentials_are_cut_from_the_address_of_a_repository(address: str, recorded: str) -> None:
+    assert cut_credentials(address) == recorded

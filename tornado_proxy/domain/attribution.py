@@ -1,0 +1,65 @@
+"""Who and what a request is made for, as its client states it: agent session, agent, turn, end user, repository."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class Attribution:
+    """The fields of a request that name its purpose.  None is a field that the client does not state.
+
+    Attributes:
+        agent_session: The session of a coding agent or another agent, which lasts over many requests.
+        agent: The agent within the session; None for the only one, or for the main one of Claude Code.
+        parent_agent: The agent that has started this one.
+        turn: One prompt of the session and everything that the agent did for it.
+        request_kind: The client's own name of the kind of request, such as `turn` or `compaction`.
+        client: The name and version of the program, from its User-Agent.
+        repository: The address of the repository that the agent works on, without credentials.
+        commit: The id of the commit that the agent works on.
+    """
+
+    agent_session: str | None = None
+    agent: str | None = None
+    parent_agent: str | None = None
+    turn: str | None = None
+    request_kind: str | None = None
+    client: str | None = None
+    repository: str | None = None
+    commit: str | None = None
+
+
+#: The client states nothing.
+NO_ATTRIBUTION = Attribution()
+
+#: The names of the fields, which are columns of the ledger.
+ATTRIBUTION_FIELDS = tuple(member.name for member in fields(Attribution))
+
+#: The fields that are recorded only if the project's `attribution.repository` is set.
+REPOSITORY_FIELDS = frozenset({"repository", "commit"})
+
+
+class StatedField(StrEnum):
+    """A field that a project can read from annotations and baggage members."""
+
+    AGENT_SESSION = "agent_session"
+    AGENT = "agent"
+    TURN = "turn"
+
+
+@dataclass(frozen=True, slots=True)
+class AttributionRules:
+    """What a project records of its requests.
+
+    Attributes:
+        repository: True to record repository and commit.
+        annotations: The fields that annotations state, by the name of the annotation, in lower case.
+        baggage: The fields that members of the W3C header `baggage` state, by the name of the member.
+    """
+
+    repository: bool = False
+    annotations: Mapping[str, StatedField] = field(default_factory=dict)
+    baggage: Mapping[str, StatedField] = field(default_factory=dict)

@@ -1,0 +1,274 @@
+"""Reads from the headers and body members that clients send anyway who and what a request is made for.
+
+CLIENTS is the whole knowledge about clients: a row for each header or body member that states a field.  It knows no
+provider.  A new client is a new entry of the table.
+
+    headers ── find_stated_headers: one pass ──> values ─┐
+    body ── RequestFacts.described (parsed already) ─────┴──> attribute_request ──> Attribution
+
+All values come from a stranger: they are bounded and printable, and select nothing but report rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+
+from tornado_proxy.domain.attribution import (
+    NO_ATTRIBUTION,
+    REPOSITORY_FIELDS,
+    Attribution,
+    AttributionRules,
+)
+from tornado_proxy.wire.annotations import PREFIX as ANNOTATION_PREFIX
+
+#: Characters of a field.  Ids of sessions and turns have 36, addresses of repositories seldom more than 100.
+MAX_FIELD_CHARACTERS = 256
+
+#: Bytes of a `baggage` header that are read, and members of it: the limits that W3C Baggage section 3.3.2 names.
+_MAX_BAGGAGE_CHARACTERS, _MAX_BAGGAGE_MEMBERS = 8192, 64
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A place where a client states a field.
+
+    Attributes:
+        field: The field of Attribution.
+        header: The name of a header, in lower case; "" if it is a body member.
+        body: The name in RequestFacts.described, such as `metadata.user_id`.
+        member: The path of a member in the JSON text of the value, `*` for the first member; "" for the value itself.
+        pattern: The group of this pattern is the field.
+    """
+
+    field: str
+    header: str = ""
+    body: str = ""
+    member: tuple[str, ...] = ()
+    pattern: re.Pattern[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A client that states fields; of several statements of a field the first one that is present counts."""
+
+    name: str
+    source: str
+    statements: tuple[Statement, ...]
+
+
+#: The members of Codex's turn metadata, a JSON object that is in a header and in the body.
+_WORKSPACE = ("workspaces", "*")
+_TURN_METADATA = (
+    ("agent_session", ("session_id",)),
+    ("agent", ("agent_name",)),
+    ("parent_agent", ("parent_thread_id",)),
+    ("turn", ("turn_id",)),
+    ("request_kind", ("request_kind",)),
+    ("repository", (*_WORKSPACE, "associated_remote_urls", "origin")),
+    ("repository", (*_WORKSPACE, "associated_remote_urls", "*")),
+    ("commit", (*_WORKSPACE, "latest_git_commit_hash")),
+)
+
+
+def _turn_metadata(header: str = "", body: str = "") -> tuple[Statement, ...]:
+    return tuple(Statement(name, header, body, member) for name, member in _TURN_METADATA)
+
+
+CLIENTS = (
+    Client(
+        "Claude Code",
+        "requests of Claude Code 2.1.197; the agent headers are in the program, and are sent by sub-agents",
+        (
+            Statement("agent_session", header="x-claude-code-session-id"),
+            Statement("agent", header="x-claude-code-agent-id"),
+            Statement("parent_agent", header="x-claude-code-parent-agent-id"),
+            Statement("agent_session", body="metadata.user_id", member=("session_id",)),
+            # Versions before 2.1 write user_HASH_account_UUID_session_UUID.
+            Statement(
+                "agent_session",
+                body="metadata.user_id",
+                pattern=re.compile(r"user_[0-9a-f]{64}_account_[0-9a-f-]*_session_([0-9a-f-]{36})"),
+            ),
+        ),
+    ),
+    Client(
+        "Codex",
+        "requests of Codex 0.171.0, over HTTP and over a WebSocket",
+        (
+            # The body first: the headers of a WebSocket are those of its first turn.
+            *_turn_metadata(body="client_metadata.x-codex-turn-metadata"),
+            Statement("agent_session", body="client_metadata.session_id"),
+            Statement("turn", body="client_metadata.turn_id"),
+            *_turn_metadata(header="x-codex-turn-metadata"),
+            Statement("parent_agent", header="x-codex-parent-thread-id"),
+            Statement("agent_session", header="session-id"),
+            Statement("agent", body="client_metadata.thread_id"),
+            Statement("agent", header="thread-id"),
+        ),
+    ),
+)
+
+_STATEMENTS = tuple(statement for client in CLIENTS for statement in client.statements)
+_USER_AGENT, _BAGGAGE = "user-agent", "baggage"
+_HEADERS = frozenset({_USER_AGENT, _BAGGAGE, *(statement.header for statement in _STATEMENTS if statement.header)})
+
+#: A product and its version (RFC 9110 section 10.1.5): `claude-cli/2.1.197 (external, cli)`.
+_PRODUCT = re.compile(r"([^\s/()]+)(?:/([^\s()]+))?")
+#: Query and fragment of a URL.
+_QUERY = re.compile(r"[?#]")
+#: The addresses of repositories that git takes: a URL, and `user@host:path`.  The groups hold no credential.
+_URL = re.compile(
+    r"([a-z][a-z0-9+.-]*://)(?:[^/@\s?#]*@)?([A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\])(:\d+)?(/[A-Za-z0-9._~/%+-]*)?"
+)
+_SSH_ADDRESS = re.compile(r"(?:[^/@:\s?#]*@)?([A-Za-z0-9.-]+)(:[A-Za-z0-9._~/%+-]+)")
+#: The form of the providers' SDKs: `OpenAI/Python 3.57.0`.
+_SDK_PRODUCT = re.compile(r"([A-Za-z]+/[A-Za-z]+) (\d[^\s()]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class StatedHeaders:
+    """The headers of a request that describe it, by name in lower case; of a repeated one the last value counts."""
+
+    values: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+def find_stated_headers(headers: Iterable[tuple[str, str]]) -> StatedHeaders:
+    """Return the headers that describe a request, in one pass."""
+    values: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    for name, value in headers:
+        known = _find_known_name(name)
+        if known is None:
+            continue
+        if known.startswith(ANNOTATION_PREFIX):
+            annotations[known.removeprefix(ANNOTATION_PREFIX)] = value
+        else:
+            values[known] = value
+    return StatedHeaders(values, annotations)
+
+
+@lru_cache(maxsize=1024)  # bounded, because a client chooses the names
+def _find_known_name(name: str) -> str | None:
+    """Return the name of a header in lower case if it describes a request."""
+    lower = name.lower()
+    is_annotation = len(lower) > len(ANNOTATION_PREFIX) and lower.startswith(ANNOTATION_PREFIX)
+    return lower if lower in _HEADERS or is_annotation else None
+
+
+def attribute_request(
+    stated: StatedHeaders, described: Iterable[tuple[str, str]], rules: AttributionRules
+) -> Attribution:
+    """Return who and what a request is made for.
+
+    Args:
+        stated: The headers that describe it.
+        described: Members of its body, as in RequestFacts.
+        rules: What the project records.
+    """
+    user_agent = stated.values.get(_USER_AGENT)
+    client = None if user_agent is None else read_client(user_agent)
+    body = dict(described)
+    # Most requests are of a client without a row in the table.
+    if not body and not stated.annotations and len(stated.values) <= (user_agent is not None):
+        return NO_ATTRIBUTION if client is None else Attribution(client=client)
+    found = _read_statements(stated.values, body)
+    if not rules.repository:
+        found = {name: value for name, value in found.items() if name not in REPOSITORY_FIELDS}
+    return Attribution(client=client, **{**found, **_read_rules(stated, rules)})
+
+
+def _read_statements(headers: Mapping[str, str], body: Mapping[str, str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    documents: dict[str, Any] = {}
+    for statement in _STATEMENTS:
+        text = headers.get(statement.header) if statement.header else body.get(statement.body)
+        if text is None or statement.field in found:
+            continue
+        if statement.member:
+            if text not in documents:
+                documents[text] = _decode_object(text)
+            text = _find_member(documents[text], statement.member)
+        elif statement.pattern is not None:
+            match = statement.pattern.fullmatch(text)
+            text = "" if match is None else match[1]
+        value = clean_field(cut_credentials(text) if statement.field == "repository" else text)
+        if value is not None:
+            found[statement.field] = value
+    return found
+
+
+def _read_rules(stated: StatedHeaders, rules: AttributionRules) -> dict[str, str]:
+    """Return the fields that annotations and baggage state by the project's rules; an annotation wins."""
+    found: dict[str, str] = {}
+    baggage = read_baggage(stated.values.get(_BAGGAGE, "")) if rules.baggage else {}
+    for values, names in ((baggage, rules.baggage), (stated.annotations, rules.annotations)):
+        for name, stated_field in names.items():
+            value = clean_field(values.get(name, ""))
+            if value is not None:
+                found[stated_field.value] = value
+    return found
+
+
+def clean_field(text: str) -> str | None:
+    """Return a client's text as it is recorded: bounded, printable, None if nothing is left."""
+    cut = text[:MAX_FIELD_CHARACTERS].strip()
+    if not cut.isprintable():
+        cut = "".join(character if character.isprintable() else "?" for character in cut)
+    return cut or None
+
+
+@lru_cache(maxsize=1024)
+def read_client(user_agent: str) -> str | None:
+    """Return the name and version of the program: `claude-cli/2.1.197`, or of its SDK: `OpenAI/Python/3.57.0`."""
+    sdk = _SDK_PRODUCT.match(user_agent)
+    if sdk is not None:
+        return clean_field(f"{sdk[1]}/{sdk[2]}")
+    product = _PRODUCT.match(user_agent)
+    return None if product is None else clean_field("/".join(part for part in product.groups() if part))
+
+
+def read_baggage(header: str) -> dict[str, str]:
+    """Return the members of a `baggage` header, without their properties.
+
+    Source: W3C Baggage section 3.3.1: `name=value;property, name2=value2`, values percent-encoded.
+    """
+    members: dict[str, str] = {}
+    for entry in header[:_MAX_BAGGAGE_CHARACTERS].split(",")[:_MAX_BAGGAGE_MEMBERS]:
+        name, equals, value = entry.partition(";")[0].partition("=")
+        if equals:
+            members[name.strip()] = unquote(value.strip())
+    return members
+
+
+def cut_credentials(address: str) -> str:
+    """Return the address of a repository without user, password, query and fragment.
+
+    "" for an address in which a credential could be anywhere else.
+    """
+    plain = address if "@" in address else _QUERY.split(address, maxsplit=1)[0]
+    match = _URL.fullmatch(plain) or _SSH_ADDRESS.fullmatch(plain)
+    return "" if match is None else "".join(part for part in match.groups() if part)
+
+
+def _decode_object(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+
+
+def _find_member(document: Any, path: tuple[str, ...]) -> str:
+    """Return the text at `path`, "" if there is none."""
+    for name in path:
+        if not isinstance(document, dict):
+            return ""
+        document = next(iter(document.values()), None) if name == "*" else document.get(name)
+    return document if isinstance(document, str) else ""
