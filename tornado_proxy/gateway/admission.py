@@ -36,6 +36,7 @@ from tornado_proxy.gateway.model_visibility import require_visible_model
 from tornado_proxy.gateway.object_ownership import ObjectOwnership
 from tornado_proxy.gateway.realtime.live_calls import LiveCalls
 from tornado_proxy.gateway.recorder import Recorder
+from tornado_proxy.gateway.request_intent import request_intent
 from tornado_proxy.metering.deferred_settlement import DeferredSettlement
 from tornado_proxy.providers.contract import (
     ClientFrame,
@@ -57,8 +58,6 @@ from tornado_proxy.upstream.credentials import (
 )
 from tornado_proxy.upstream.http.messages import UpstreamRequest
 from tornado_proxy.upstream.websocket.connection import WebSocketRequest
-from tornado_proxy.wire.annotations import check_annotations
-from tornado_proxy.wire.client_facts import attribute_request
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,33 +320,6 @@ def check_body_length(context: RequestContext[Endpoint], length: int) -> None:
     limit = find_body_limit(context)
     if length > limit.mb * MIB:
         raise BodyTooLarge(f"the body is larger than {limit.mb} MiB, the limit of this server ({limit.setting})")
-
-
-def request_intent(
-    context: RequestContext[Endpoint],
-    access: ProviderAccess,
-    facts: RequestFacts,
-    request_id: str,
-    started_at: datetime,
-    *,
-    session: str | None = None,
-) -> RequestIntent:
-    """Return the intent of a request; `session` is the id of the WebSocket session or realtime call it belongs to."""
-    return RequestIntent(
-        request_id=request_id,
-        caller=context.caller,
-        provider=context.provider.name,
-        endpoint=context.upstream_target.partition("?")[0],
-        method=context.endpoint.method,
-        model_requested=facts.model,
-        started_at=started_at,
-        session=session,
-        annotations=check_annotations(context.stated.annotations),
-        key=access.made_with,
-        provider_key_ids=access.provider_key_ids,
-        labels=context.labels,
-        attribution=attribute_request(context.stated, facts.described, context.project.attribution),
-    )
 
 
 def _identify(

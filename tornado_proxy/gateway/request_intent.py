@@ -1,0 +1,40 @@
+"""Makes the intent of a request: everything that its record states before the provider responds."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from tornado_proxy.domain.record import RequestIntent
+from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.gateway.context import RequestContext
+from tornado_proxy.providers.contract import Endpoint
+from tornado_proxy.upstream.credentials import ProviderAccess
+from tornado_proxy.wire.annotations import check_annotations
+from tornado_proxy.wire.client_facts import attribute_request
+
+
+def request_intent(
+    context: RequestContext[Endpoint],
+    access: ProviderAccess,
+    facts: RequestFacts,
+    request_id: str,
+    started_at: datetime,
+    *,
+    session: str | None = None,
+) -> RequestIntent:
+    """Return the intent of a request; `session` is the id of the WebSocket session or realtime call it belongs to."""
+    return RequestIntent(
+        request_id=request_id,
+        caller=context.caller,
+        provider=context.provider.name,
+        endpoint=context.upstream_target.partition("?")[0],
+        method=context.endpoint.method,
+        model_requested=facts.model,
+        started_at=started_at,
+        session=session,
+        annotations=check_annotations(context.stated.annotations),
+        key=access.made_with,
+        provider_key_ids=access.provider_key_ids,
+        labels=context.labels,
+        attribution=attribute_request(context.stated, facts.described, context.project.attribution),
+    )
