@@ -124,7 +124,8 @@ class Server:
         self, ledger: Ledger, upstream: UpstreamClient, settler: DeferredSettlement, budgets: BudgetGate
     ) -> Services:
         ownership, live_calls, capacity = ObjectOwnership(ledger), LiveCalls(), Capacity()
-        recorder = Recorder(ledger, RecordListeners(ownership.remember, settler.poll_now, settler.record_ended))
+        listeners = RecordListeners(ownership.remember, settler.poll_now, settler.record_ended, budgets.request_ended)
+        recorder = Recorder(ledger, listeners)
         return Services(
             snapshots=self._snapshots,
             upstream=upstream,

@@ -18,6 +18,7 @@ from tornado_proxy.config.settings import Settings, find_restart_settings
 from tornado_proxy.domain.budget import Budget, CounterPlan
 from tornado_proxy.domain.errors import ConfigError, Fault
 from tornado_proxy.domain.identity import Project
+from tornado_proxy.domain.rate import ProjectLimits
 from tornado_proxy.domain.state import State
 from tornado_proxy.issuers.client import IssuerClient, make_issuer_clients
 from tornado_proxy.key_rotation import KeyRotation
@@ -83,11 +84,17 @@ class Snapshot:
         """Return the budgets of a project: its own, else the default ones."""
         return self.settings.budgets.default if project.budgets is None else project.budgets
 
+    def find_limits(self, project: Project) -> ProjectLimits:
+        """Return the limits of a project: its own, else the default ones."""
+        return self.settings.budgets.default_limits if project.limits is None else project.limits
+
     def counter_plan(self) -> CounterPlan:
         """Return what the budgets of all projects need."""
         budgets = (budget for project in self.projects.values() for budget in self.find_budgets(project))
         return CounterPlan(
-            tuple(dict.fromkeys(budget.kind for budget in budgets)), self.settings.budgets.hold_unsettled
+            tuple(dict.fromkeys(budget.kind for budget in budgets)),
+            self.settings.budgets.hold_unsettled,
+            any(self.find_limits(project) for project in self.projects.values()),
         )
 
     def find_tariff(self, provider: str, project_id: str, *, own: bool) -> Tariff:

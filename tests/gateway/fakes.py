@@ -22,9 +22,10 @@ from tests import harness
 from tests.ledger.memory_ledger import MemoryLedger
 from tornado_proxy import snapshot
 from tornado_proxy.auth.authenticator import Authenticator
-from tornado_proxy.domain.budget import BudgetRefusal, CounterPlan, Reservation
+from tornado_proxy.domain.budget import CounterPlan, Refusal, Reservation
 from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError
 from tornado_proxy.domain.identity import Project, ProjectProvider, ProviderKey, Secret, SessionGrant
+from tornado_proxy.domain.rate import RateUnit
 from tornado_proxy.gateway.admission import Admission, AdmittedRequest
 from tornado_proxy.gateway.body_parsing import BodyParser
 from tornado_proxy.gateway.budgets import BudgetGate
@@ -125,7 +126,8 @@ class MemoryKeeper:
 
     def __init__(self) -> None:
         self.plans: list[CounterPlan] = []
-        self.refusal: BudgetRefusal | None = None
+        self.refusal: Refusal | None = None
+        self.ended: dict[str, Mapping[RateUnit, int]] = {}
         self.reserved: dict[str, Reservation] = {}
         self.asked = 0
 
@@ -135,18 +137,21 @@ class MemoryKeeper:
     async def follow(self, plan: CounterPlan) -> None:
         self.plans.append(plan)
 
-    async def reserve(self, reservation: Reservation) -> BudgetRefusal | None:
+    async def reserve(self, reservation: Reservation) -> Refusal | None:
         self.asked += 1
         if self.refusal is None or reservation.forced:
             self.reserved[reservation.request_id] = reservation
         return self.refusal
 
-    async def check(self, reservation: Reservation) -> BudgetRefusal | None:
+    async def check(self, reservation: Reservation) -> Refusal | None:
         self.asked += 1
         return self.refusal
 
     def release(self, request_id: str) -> None:
         self.reserved.pop(request_id, None)
+
+    def end(self, request_id: str, used: Mapping[RateUnit, int]) -> None:
+        self.ended[request_id] = used
 
     async def close(self) -> None:
         """Do nothing."""

@@ -1,9 +1,10 @@
 """Budgets on one event loop: requests reserve and release through a thread, which also counts the ledger's records.
 
     reserve ──┐                            ┌─ one transaction for all requests that wait ──> futures done
-    release ──┼──> queue ──> thread ───────┼─ fold: every 100 ms while requests are under way, else each second
+    release ──┤                            ├─ one transaction for all that were not sent, one for all that have ended
+    end     ──┼──> queue ──> thread ───────┼─ fold: every 100 ms while requests are under way, else each second
     read    ──┘                            ├─ settlements each second, dead processes each minute
-                                           └─ fault: reservations fail (503), releases are retried
+                                           └─ fault: reservations fail (503), releases and ends are retried
 
 A second thread compares the counters with the ledger, which takes seconds if the ledger is large.
 """
@@ -16,16 +17,18 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from tornado_proxy.budgets.backends import open_store
+from tornado_proxy.budgets.rates import RateEnd
 from tornado_proxy.budgets.store import BudgetStore
-from tornado_proxy.domain.budget import BudgetRefusal, CounterPlan, Reservation
+from tornado_proxy.domain.budget import CounterPlan, Refusal, Reservation
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.ledger_address import LedgerAddress
+from tornado_proxy.domain.rate import RateRefusal, RateUnit
 from tornado_proxy.ledger.database import StoreError
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 from tornado_proxy.observability import metrics
@@ -49,6 +52,9 @@ _ORPHAN_AGE = timedelta(minutes=2)
 
 #: How long counters of ended periods are kept: late records are counted in them.
 _ENDED_KEPT = timedelta(days=2)
+
+#: Seconds between two searches for dead processes because streams are refused.
+_DEAD_SEARCH_S = 1.0
 
 #: Seconds until the thread connects again after a fault.
 _RETRY_S = 1.0
@@ -74,7 +80,7 @@ class BudgetLedger:
 @dataclass(frozen=True, slots=True)
 class _Reserve:
     reservation: Reservation
-    done: asyncio.Future[BudgetRefusal | None]
+    done: asyncio.Future[Refusal | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,7 @@ class _Work:
 
     reserves: list[_Reserve] = field(default_factory=list)
     released: list[str] = field(default_factory=list)
+    ended: list[RateEnd] = field(default_factory=list)
     reads: list[_Read] = field(default_factory=list)
     is_last: bool = False
 
@@ -98,11 +105,13 @@ class BudgetKeeper:
 
     def __init__(self, ledger: BudgetLedger) -> None:
         self._ledger = ledger
-        self._queue: queue.SimpleQueue[_Reserve | _Read | str | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Reserve | _Read | RateEnd | str | None] = queue.SimpleQueue()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._auditor: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        #: In the thread: when refused streams may start the next search for dead processes.
+        self._search_dead_at = 0.0
 
     async def open(self, plan: CounterPlan) -> None:
         """Open the budgets and count what a configuration needs.
@@ -125,13 +134,13 @@ class BudgetKeeper:
         """Count what another configuration needs from now on."""
         await self.read(lambda store: store.follow(plan, datetime.now(UTC)))
 
-    async def reserve(self, reservation: Reservation) -> BudgetRefusal | None:
-        """Reserve what a request can cost; return the refusal of the budget that does not admit it.
+    async def reserve(self, reservation: Reservation) -> Refusal | None:
+        """Reserve what a request can cost; return the refusal of the budget or limit that does not admit it.
 
         Raises:
             LedgerUnavailable: the budgets cannot be written, so the request must not be sent.
         """
-        done: asyncio.Future[BudgetRefusal | None] = self._running_loop.create_future()
+        done: asyncio.Future[Refusal | None] = self._running_loop.create_future()
         self._queue.put(_Reserve(reservation, done))
         try:
             return await done
@@ -139,7 +148,7 @@ class BudgetKeeper:
             self.release(reservation.request_id)
             raise
 
-    async def check(self, reservation: Reservation) -> BudgetRefusal | None:
+    async def check(self, reservation: Reservation) -> Refusal | None:
         """Return the refusal that reserve() would return; reserve nothing.
 
         Raises:
@@ -150,6 +159,10 @@ class BudgetKeeper:
     def release(self, request_id: str) -> None:
         """Free the reservation of a request that was not sent.  Never blocks."""
         self._queue.put(request_id)
+
+    def end(self, request_id: str, used: Mapping[RateUnit, int]) -> None:
+        """Give back what a request that has ended took of limits and did not use.  Never blocks."""
+        self._queue.put(RateEnd(request_id, used))
 
     async def read(self, query: Callable[[BudgetStore], _Result]) -> _Result:
         """Return the result of `query`, which runs in the thread.
@@ -186,7 +199,7 @@ class BudgetKeeper:
         schedule = _Schedule()
         work = _Work()
         while not work.is_last:
-            work = self._collect(work.released, schedule.wait_s())
+            work = self._collect(work, schedule.wait_s())
             try:
                 store = store or self._ledger.open()
                 if work.reserves:
@@ -202,9 +215,9 @@ class BudgetKeeper:
         if store is not None:
             store.close()
 
-    def _collect(self, unreleased: list[str], timeout_s: float) -> _Work:
+    def _collect(self, failed: _Work, timeout_s: float) -> _Work:
         """Return all items that wait, and the releases that failed before; wait for the first for `timeout_s`."""
-        work = _Work(released=unreleased)
+        work = _Work(released=failed.released, ended=failed.ended)
         with contextlib.suppress(queue.Empty):
             item = self._queue.get(timeout=timeout_s)
             while True:
@@ -216,6 +229,8 @@ class BudgetKeeper:
                         work.reserves.append(item)
                     case _Read():
                         work.reads.append(item)
+                    case RateEnd():
+                        work.ended.append(item)
                     case str():
                         work.released.append(item)
                 item = self._queue.get_nowait()
@@ -223,16 +238,34 @@ class BudgetKeeper:
 
     def _serve(self, store: BudgetStore, work: _Work) -> None:
         if work.reserves:
-            results = store.reserve([item.reservation for item in work.reserves])
+            results = self._reserve(store, [item.reservation for item in work.reserves])
             self._answer([(item.done, result) for item, result in zip(work.reserves, results, strict=True)])
             work.reserves.clear()
         # After the reservations: a request that is cancelled while it waits releases what it has reserved since.
         if work.released:
             store.release(work.released)
             work.released.clear()
+        if work.ended:
+            store.end(work.ended)
+            work.ended.clear()
         while work.reads:
             self._answer([(work.reads[0].done, work.reads[0].query(store))])
             del work.reads[0]
+
+    def _reserve(self, store: BudgetStore, reservations: list[Reservation]) -> list[Refusal | None]:
+        results = store.reserve(reservations)
+        refused = [index for index, result in enumerate(results) if _is_out_of_streams(result)]
+        # A process that was killed holds streams that nothing will end.
+        if refused and time.monotonic() >= self._search_dead_at:
+            self._search_dead_at = time.monotonic() + _DEAD_SEARCH_S
+            if store.free_streams():
+                for index, result in zip(
+                    refused,
+                    store.reserve([reservations[at] for at in refused]),
+                    strict=True,
+                ):
+                    results[index] = result
+        return results
 
     def _answer(self, results: list[tuple[asyncio.Future[Any], Any]]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed
@@ -295,7 +328,12 @@ class _Schedule:
             at = datetime.now(UTC)
             store.folding.free_orphans(store.is_gone, at - _ORPHAN_AGE)
             store.folding.forget_ended(at - _ENDED_KEPT)
+            store.free_streams()
             self._cleanup_at = now + _CLEANUP_S
+
+
+def _is_out_of_streams(result: Refusal | None) -> bool:
+    return isinstance(result, RateRefusal) and result.state.wait_s is None
 
 
 def _set_results(results: list[tuple[asyncio.Future[Any], Any]]) -> None:

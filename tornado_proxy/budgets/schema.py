@@ -3,6 +3,8 @@
 budget_kinds          what is counted; a kind counts for every project
 budget_counters       settled and reserved USD of each subject in each period
 budget_reservations   requests under way, and those whose cost is not final
+rate_buckets          how much of each limit is used (rates.py)
+rate_claims           what requests under way have taken of limits
 budget_meta           `cursor`: the seq of the last record of the ledger that is counted
 
 Amounts are decimal strings, times RFC 3339 UTC.
@@ -10,6 +12,7 @@ Amounts are decimal strings, times RFC 3339 UTC.
 
 from __future__ import annotations
 
+from tornado_proxy.budgets.rates import create_rate_tables
 from tornado_proxy.ledger.dialect import Dialect
 
 SELECT_CURSOR = "SELECT value FROM budget_meta WHERE key = 'cursor'"
@@ -44,4 +47,4 @@ CREATE TABLE IF NOT EXISTS budget_reservations (
     counted_subtotal {sql.text} NOT NULL
 ) {sql.keyed_table_end};
 CREATE INDEX IF NOT EXISTS budget_reservations_state ON budget_reservations (state);
-"""
+{create_rate_tables(sql)}"""

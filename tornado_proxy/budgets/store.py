@@ -3,6 +3,7 @@
     reserve   locks the counters of a request's budgets, checks their limits, and adds what the request can cost
     fold      adds the records that the ledger has committed to the counters, and frees their reservations
     release   frees the reservation of a request that was not sent
+    end       gives back what a request that has ended took of limits (rates.py)
 
 The ledger is the truth: a cursor says which of its records are counted, and it moves in the transaction that counts
 them.  So each record is counted once, whichever process wrote it and whenever a process dies.
@@ -32,8 +33,9 @@ from tornado_proxy.budgets.counters import (
     write_counter,
 )
 from tornado_proxy.budgets.folding import Folding
+from tornado_proxy.budgets.rates import NOTHING_USED, LockedBuckets, RateEnd, Rates
 from tornado_proxy.budgets.schema import create_tables
-from tornado_proxy.domain.budget import Budget, BudgetRefusal, CounterPlan, CounterState, Reservation
+from tornado_proxy.domain.budget import Budget, BudgetRefusal, CounterPlan, CounterState, Refusal, Reservation
 from tornado_proxy.ledger.database import Database, Liveness, StoreError
 from tornado_proxy.ledger.dialect import Dialect
 from tornado_proxy.ledger.rows import format_time
@@ -83,6 +85,7 @@ class BudgetStore:
         self._databases = databases
         self._budgets = databases.budgets
         self._row_lock = databases.dialect.row_lock
+        self.rates = Rates(databases.budgets, databases.dialect, databases.locks.writer_id)
         self.folding = Folding(databases.budgets, databases.ledger, databases.dialect)
         self.folding.begin()
 
@@ -91,24 +94,29 @@ class BudgetStore:
         self.folding.hold = plan.hold
         self.folding.register(plan.kinds, now)
 
-    def reserve(self, reservations: Sequence[Reservation]) -> list[BudgetRefusal | None]:
-        """Reserve for each request, all of its budgets or none; return the refusal of each that was not admitted."""
+    def reserve(self, reservations: Sequence[Reservation]) -> list[Refusal | None]:
+        """Reserve for each request, all of its budgets and limits or none; return the refusals."""
         with self._budgets.transaction():
+            buckets = self.rates.lock(claim for reservation in reservations for claim in reservation.claims)
             counters = {
                 key: lock_counter(self._budgets, self._row_lock, key) for key in sorted(_list_keys(reservations))
             }
             changed = _Counters(counters)
-            results = [self._reserve(reservation, changed) for reservation in reservations]
+            results = [self._reserve(reservation, changed, buckets) for reservation in reservations]
             for key in changed.written:
                 write_counter(self._budgets, key, *changed.states[key])
+            self.rates.write(buckets)
         return results
 
-    def _reserve(self, reservation: Reservation, counters: _Counters) -> BudgetRefusal | None:
+    def _reserve(self, reservation: Reservation, counters: _Counters, buckets: LockedBuckets) -> Refusal | None:
         keyed = list(_key_budgets(reservation))
-        for key, budget in keyed:
-            refusal = counters.check(key, budget, reservation)
-            if refusal is not None and not reservation.forced:
-                return refusal
+        refused = (counters.check(key, budget, reservation) for key, budget in keyed)
+        refusal = buckets.check(reservation.claims) or next((one for one in refused if one is not None), None)
+        if refusal is not None and not reservation.forced:
+            return refusal
+        self.rates.take(reservation.request_id, reservation.claims, buckets)
+        if not keyed:
+            return refusal
         amounts = {key: reservation.amount(budget.kind.amount) for key, budget in keyed}
         for key, amount in amounts.items():
             counters.add(key, amount)
@@ -121,7 +129,7 @@ class BudgetStore:
             encode_keys(sorted(amounts)),
         )
         self._budgets.run(_INSERT, values)
-        return None
+        return refusal
 
     def check(self, reservation: Reservation) -> BudgetRefusal | None:
         """Return the refusal that reserve() would return; reserve nothing."""
@@ -133,13 +141,26 @@ class BudgetStore:
 
     def release(self, request_ids: Iterable[str]) -> None:
         """Free the reservations of requests that were not sent."""
+        ids = list(request_ids)
         with self._budgets.transaction():
             changes = CounterChanges()
-            for request_id in request_ids:
+            for request_id in ids:
                 for total, subtotal, keys in self._budgets.fetch_rows(f"{_SELECT} {self._row_lock}", (request_id,)):
                     changes.free(str(keys), Decimal(str(total)), Decimal(str(subtotal)))
                 self._budgets.run(_DELETE, (request_id,))
+            # Locks in the order of reserve(): buckets first.
+            self.rates.end(RateEnd(request_id, NOTHING_USED) for request_id in ids)
             changes.apply(self._budgets, self._row_lock)
+
+    def end(self, ends: Iterable[RateEnd]) -> None:
+        """Give back what requests that have ended took of limits and did not use."""
+        with self._budgets.transaction():
+            self.rates.end(ends)
+
+    def free_streams(self) -> bool:
+        """Free the streams of processes that have died; return True if there were any."""
+        with self._budgets.transaction():
+            return self.rates.free_streams_of_dead(self._databases.liveness.is_dead)
 
     def has_open(self) -> bool:
         """Return True if a request of this process is under way, as far as its reservation tells."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -12,6 +12,7 @@ from tornado_proxy.config.findings import Findings
 from tornado_proxy.domain.budget import Amount, Budget, CounterKind, Period, Scope
 from tornado_proxy.domain.document import Document, read_section
 from tornado_proxy.domain.document import Path as DocumentPath
+from tornado_proxy.domain.rate import ProjectLimits, RateUnit, UnitLimits
 
 #: Calls of tools at the provider that count for a request without a limit, if the configuration sets none.
 DEFAULT_TOOL_CALLS = 10
@@ -23,6 +24,7 @@ class BudgetSettings:
 
     Attributes:
         default: The budgets of projects that have none of their own.
+        default_limits: The limits of projects that have none of their own.
         hold_unsettled: True if what a request can have cost counts until its period ends, if its cost is not known.
         max_tool_calls: Calls of tools at the provider that count for a request without a limit.
     """
@@ -30,6 +32,7 @@ class BudgetSettings:
     default: tuple[Budget, ...] = ()
     hold_unsettled: bool = True
     max_tool_calls: int = DEFAULT_TOOL_CALLS
+    default_limits: ProjectLimits = field(default_factory=ProjectLimits)
 
 
 def check_budgets(document: Document, sections: object, path: DocumentPath, findings: Findings) -> None:
@@ -65,6 +68,7 @@ def read_budget_settings(document: Document, content: Mapping[str, object], find
         build_budgets(values.get("default_project", {}).get("budgets", ())),
         values.get("hold_unsettled", True),
         values.get("max_tool_calls", DEFAULT_TOOL_CALLS),
+        build_limits(values.get("default_project", {}).get("limits", {})),
     )
 
 
@@ -84,3 +88,20 @@ def build_budgets(sections: Sequence[Any]) -> tuple[Budget, ...]:
         )
         for section in sections
     )
+
+
+#: The key of each unit's limit.
+_LIMIT_KEYS = {
+    RateUnit.REQUESTS: "requests_per_minute",
+    RateUnit.TOKENS: "tokens_per_minute",
+    RateUnit.STREAMS: "streams",
+}
+
+
+def build_limits(section: Mapping[str, Any]) -> ProjectLimits:
+    """Return the limits of a section without faults."""
+    return ProjectLimits(_read_units(section), _read_units(section.get("per_participant", {})))
+
+
+def _read_units(section: Mapping[str, Any]) -> UnitLimits:
+    return {unit: section[key] for unit, key in _LIMIT_KEYS.items() if key in section}

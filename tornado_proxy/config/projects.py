@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from tornado_proxy.config.budgets import build_budgets, check_budgets
+from tornado_proxy.config.budgets import build_budgets, build_limits, check_budgets
 from tornado_proxy.config.findings import Findings
 from tornado_proxy.config.provider_sections import (
     check_equal_secrets,
@@ -120,6 +120,7 @@ def _build_project(document: Document, section: Any, path: DocumentPath, secrets
         allowed_objects=frozenset(section.get("allowed_objects", ())),
         attribution=_build_attribution(section.get("attribution", {})),
         budgets=build_budgets(section["budgets"]) if "budgets" in section else None,
+        limits=build_limits(section["limits"]) if "limits" in section else None,
     )
 
 

@@ -7,6 +7,8 @@ from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
 
+from tornado_proxy.domain.rate import RateClaim, RateRefusal
+
 
 class Period(StrEnum):
     """The time after which a counter starts anew, in UTC."""
@@ -64,11 +66,13 @@ class CounterKind:
 class CounterPlan:
     """What the budgets of a configuration need.
 
-    `hold` is True if what a request can have cost counts until its period ends, if its cost is not known.
+    `hold` is True if what a request can have cost counts until its period ends, if its cost is not known.  `rates` is
+    True if projects have limits of requests, tokens or streams.
     """
 
     kinds: tuple[CounterKind, ...] = ()
     hold: bool = True
+    rates: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,8 @@ class Reservation:
     Attributes:
         total: The most USD that the request can cost, with the surcharge; `subtotal` is the same without.
         at: When the request began, aware UTC; it decides the period.
-        forced: True if the work runs already: it is reserved although a budget would not admit it.
+        forced: True if the work runs already: it is reserved although a budget or limit would not admit it.
+        claims: What it takes of the limits of its project and caller.
     """
 
     request_id: str
@@ -135,6 +140,7 @@ class Reservation:
     subtotal: Decimal
     at: datetime
     forced: bool = False
+    claims: tuple[RateClaim, ...] = ()
 
     def amount(self, amount: Amount) -> Decimal:
         """Return the amount that a counter reserves."""
@@ -166,3 +172,7 @@ class BudgetRefusal:
         """True if the money is spent; False if only reservations are in the way, which end soon."""
         settled, limit = self.counter.settled, self.budget.limit
         return settled >= limit or (self.budget.strict and settled + self.bound > limit)
+
+
+#: A budget or a limit does not admit a request.
+Refusal = BudgetRefusal | RateRefusal

@@ -15,6 +15,7 @@
     │   │   ├── BodyTooLarge            413
     │   │   ├── UpgradeRequired         426
     │   │   ├── RateLimited             429
+    │   │   │   ├── LimitReached            429 rate_limited
     │   │   │   └── BudgetReserved          429 budget_reserved
     │   │   ├── BudgetExceeded          402
     │   │   ├── UsagePending            409
@@ -40,6 +41,8 @@ Only `gateway/base_handler.py` turns a RequestError into a response, in the prov
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from tornado_proxy.domain.rate import RateState
 
 
 class ProxyError(Exception):
@@ -179,6 +182,15 @@ class RateLimited(CallerError):
     final = False
     kind = "rate_limit_error"
     code = "rate_limited"
+
+
+class LimitReached(RateLimited):
+    """429: a limit of requests or tokens per minute, or of streams, is reached; `states` are those of the limits."""
+
+    def __init__(self, message: str, retry_after_s: int, states: tuple[RateState, ...]) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.states = states
 
 
 class BudgetExceeded(CallerError):

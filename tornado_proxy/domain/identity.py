@@ -12,6 +12,7 @@ from typing import final
 
 from tornado_proxy.domain.attribution import AttributionRules
 from tornado_proxy.domain.budget import Budget
+from tornado_proxy.domain.rate import ProjectLimits
 
 
 @final
@@ -165,6 +166,7 @@ class Project:
         allowed_objects: Ids of provider objects that were created outside the proxy and that it may refer to.
         budgets: What it may spend; None for the default budgets.
         attribution: What is recorded of the clients' own statements.
+        limits: How much it may use in a minute or at the same time; None for the default limits.
     """
 
     id: str
@@ -179,6 +181,7 @@ class Project:
     allowed_objects: frozenset[str] = frozenset()
     budgets: tuple[Budget, ...] | None = None
     attribution: AttributionRules = field(default_factory=AttributionRules)
+    limits: ProjectLimits | None = None
 
 
 @dataclass(frozen=True, slots=True)

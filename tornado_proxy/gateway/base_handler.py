@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from http.client import responses
 from typing import Any
@@ -15,6 +15,7 @@ from tornado.web import HTTPError, RequestHandler
 from tornado_proxy.domain.errors import (
     BadRequest,
     InsufficientScope,
+    LimitReached,
     MethodNotAllowed,
     NotAuthenticated,
     RequestError,
@@ -123,6 +124,8 @@ def error_headers(error: RequestError, request_id: str, provider: Provider | Non
     headers = [("Content-Type", "application/json"), (REQUEST_ID_HEADER, request_id)]
     if provider is not None:
         headers.append((provider.request_id_header, request_id))
+        if isinstance(error, LimitReached):
+            headers += provider.rate_headers(error.states, datetime.now(UTC))
     if error.final:
         # Both SDKs obey it.  Claude Code retries even a 401 for minutes without it.
         headers.append(("x-should-retry", "false"))

@@ -1,8 +1,11 @@
-"""Keeps requests within the budgets of their project: reserves before they are sent, and refuses those that do not fit.
+"""Keeps requests within the budgets and limits of their project: reserves before they are sent, or refuses them.
 
-    admit_request ──> reserve ──> intent ──> provider ──> record ──> the ledger's record frees the reservation
-                         │          └─ fault ──> release
-                         └─ no money left ──> 402, or 429 while only reservations are in the way
+    admit_request ──> reserve ──> intent ──> provider ──> record ──> the ledger's record frees the reservation;
+                         │          └─ fault ──> release             request_ended gives tokens and streams back
+                         ├─ no money left ──> 402, or 429 while only reservations are in the way
+                         └─ a limit is reached ──> 429
+
+    session ──> open_stream ──> close_stream at its end
 
 The counters and reservations of all processes are in budgets/.
 """
@@ -12,6 +15,7 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -22,13 +26,23 @@ from tornado_proxy.domain.budget import (
     BudgetRefusal,
     CounterPlan,
     Period,
+    Refusal,
     Reservation,
     Scope,
     Spender,
 )
 from tornado_proxy.domain.errors import BadRequest, BudgetExceeded, BudgetReserved, LedgerUnavailable, RequestError
+from tornado_proxy.domain.rate import RateRefusal, RateUnit
+from tornado_proxy.domain.record import RequestRecord
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.gateway.context import RequestContext
+from tornado_proxy.gateway.rate_limits import (
+    find_used,
+    list_claims,
+    make_limit_error,
+    require_fitting_tokens,
+)
+from tornado_proxy.pricing.book.cost_bounds import CostBound
 from tornado_proxy.pricing.book.price_book import Tariff
 from tornado_proxy.providers.contract import Endpoint, HttpEndpoint
 from tornado_proxy.snapshot import Snapshot
@@ -52,14 +66,17 @@ class Keeper(Protocol):
     async def follow(self, plan: CounterPlan) -> None:
         """Count what another configuration needs from now on."""
 
-    async def reserve(self, reservation: Reservation) -> BudgetRefusal | None:
-        """Reserve what a request can cost, or return the refusal of a budget."""
+    async def reserve(self, reservation: Reservation) -> Refusal | None:
+        """Reserve what a request can cost and takes of limits, or return the refusal of one."""
 
-    async def check(self, reservation: Reservation) -> BudgetRefusal | None:
+    async def check(self, reservation: Reservation) -> Refusal | None:
         """Return the refusal that reserve() would return; reserve nothing."""
 
     def release(self, request_id: str) -> None:
         """Free the reservation of a request that was not sent."""
+
+    def end(self, request_id: str, used: Mapping[RateUnit, int]) -> None:
+        """Give back what a request that has ended took of limits and did not use."""
 
     async def close(self) -> None:
         """Close the counters."""
@@ -71,10 +88,12 @@ class BudgetGate:
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
         self._is_open = False
+        #: The requests and sessions under way that have taken something of limits.
+        self._limited: set[str] = set()
         self._refusals: OrderedDict[tuple[Spender, tuple[Budget, ...]], tuple[float, RequestError]] = OrderedDict()
 
     async def follow(self, snapshot: Snapshot) -> None:
-        """Count what the budgets of a configuration need; without budgets nothing is opened.
+        """Count what the budgets of a configuration need; without budgets and limits nothing is opened.
 
         Raises:
             LedgerUnavailable: the counters cannot be opened.
@@ -83,7 +102,7 @@ class BudgetGate:
         self._refusals.clear()
         if self._is_open:
             await self._keeper.follow(plan)
-        elif plan.kinds:
+        elif plan.kinds or plan.rates:
             await self._keeper.open(plan)
             self._is_open = True
 
@@ -93,19 +112,25 @@ class BudgetGate:
         Raises:
             BudgetExceeded: a budget is spent.
             BudgetReserved: other requests have reserved the rest of a budget.
-            BadRequest: nothing says what the request can cost at most.
+            LimitReached: a limit of requests or tokens per minute, or of streams, is reached.
+            BadRequest: nothing says what the request can cost at most, or that is more than a limit.
             LedgerUnavailable: the counters cannot be written.
         """
         reservation = self._make_reservation(context, tariff, facts, work)
         if reservation is None:
             return
+        require_fitting_tokens(reservation.claims, context)
         key = (reservation.spender, reservation.budgets)
         kept = self._refusals.get(key)
         if kept is not None and time.monotonic() < kept[0]:
             raise kept[1]
         refusal = await self._keeper.reserve(reservation)
-        if refusal is not None:
-            raise self._keep(key, refusal, context)
+        match refusal:
+            case BudgetRefusal():
+                raise self._keep(key, refusal, context)
+            case RateRefusal():
+                raise make_limit_error(refusal, context)
+        self._note_claims(reservation)
 
     async def reserve_running(
         self, context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, work: Work
@@ -116,9 +141,13 @@ class BudgetGate:
             if reservation is None:
                 return None
             refusal = await self._keeper.reserve(replace(reservation, forced=True))
+            self._note_claims(reservation)
         except RequestError as error:
             return error
-        return None if refusal is None else _make_error(refusal, context)
+        # A limit, or a reservation in the way, has room again in a moment.
+        if isinstance(refusal, BudgetRefusal) and refusal.exhausted:
+            return _make_error(refusal, context)
+        return None
 
     async def check(self, context: RequestContext[Endpoint]) -> None:
         """Check that a budget has money left, before a session opens.
@@ -132,13 +161,60 @@ class BudgetGate:
             return
         spender, now = _spender_of(context), datetime.now(UTC)
         refusal = await self._keeper.check(Reservation("", spender, budgets, Decimal(0), Decimal(0), now))
-        if refusal is not None and refusal.exhausted:
+        if isinstance(refusal, BudgetRefusal) and refusal.exhausted:
             raise _make_error(refusal, context)
 
     def release(self, request_id: str) -> None:
         """Free what a request has reserved that is not sent."""
+        self._limited.discard(request_id)
         if self._is_open:
             self._keeper.release(request_id)
+
+    async def open_stream(self, context: RequestContext[Endpoint], session_id: str) -> None:
+        """Count a session among the streams; close_stream() ends that.
+
+        Raises:
+            LimitReached: the project or the caller has as many streams as it may.
+            LedgerUnavailable: the counters cannot be written.
+        """
+        spender = _spender_of(context)
+        claims = list_claims(
+            context.snapshot.find_limits(context.project),
+            spender,
+            {RateUnit.STREAMS: 1},
+        )
+        if not claims:
+            return
+        self._require_open()
+        now = datetime.now(UTC)
+        reservation = Reservation(session_id, spender, (), Decimal(0), Decimal(0), now, claims=claims)
+        refusal = await self._keeper.reserve(reservation)
+        if isinstance(refusal, RateRefusal):
+            raise make_limit_error(refusal, context)
+        self._note_claims(reservation)
+
+    def close_stream(self, session_id: str) -> None:
+        """Stop counting a session; no effect on one that is not counted."""
+        self._end(session_id, {RateUnit.STREAMS: 0})
+
+    def request_ended(self, record: RequestRecord) -> None:
+        """Give back what a request took of limits and did not use."""
+        request_id = record.intent.request_id
+        if request_id in self._limited:
+            self._end(request_id, find_used(record))
+
+    def _end(self, request_id: str, used: Mapping[RateUnit, int]) -> None:
+        if request_id in self._limited:
+            self._limited.discard(request_id)
+            self._keeper.end(request_id, used)
+
+    def _note_claims(self, reservation: Reservation) -> None:
+        if reservation.claims:
+            self._limited.add(reservation.request_id)
+
+    def _require_open(self) -> None:
+        if not self._is_open:
+            raise LedgerUnavailable("the budgets and limits of the new configuration are not counted yet")
 
     async def close(self) -> None:
         """Close the counters."""
@@ -150,20 +226,24 @@ class BudgetGate:
     ) -> Reservation | None:
         """Return the reservation of a request, None if it needs none."""
         budgets = context.snapshot.find_budgets(context.project)
-        endpoint = context.endpoint
-        if not budgets or (isinstance(endpoint, HttpEndpoint) and not endpoint.charged):
+        limits = context.snapshot.find_limits(context.project)
+        if not (budgets or limits):
             return None
-        if not self._is_open:
-            raise LedgerUnavailable("the budgets of the new configuration are not counted yet")
+        units = {RateUnit.STREAMS: int(facts.stream)}
+        bound = CostBound(Decimal(0), Decimal(0), 0)
+        if isinstance(context.endpoint, HttpEndpoint) and not context.endpoint.charged:
+            budgets = ()  # it costs nothing
+        else:
+            if budgets or limits.limits_unit(RateUnit.TOKENS):
+                bound = _find_bound(context, tariff, facts, work)
+            units |= {RateUnit.REQUESTS: 1, RateUnit.TOKENS: bound.tokens}
+        spender = _spender_of(context)
+        claims = list_claims(limits, spender, units)
+        if not (budgets or claims):
+            return None
+        self._require_open()
         request_id, at = work
-        bound = context.snapshot.cost_bounds.bound(tariff, endpoint.priced_as or endpoint.path, facts, at)
-        if bound is None:
-            raise BadRequest(
-                f"the price file states no limits of {facts.model}, so its cost has no bound and no budget can admit "
-                "it; the operator can add `limits` to the model",
-                param="model",
-            )
-        return Reservation(request_id, _spender_of(context), budgets, bound.total, bound.subtotal, at)
+        return Reservation(request_id, spender, budgets, bound.total, bound.subtotal, at, claims=claims)
 
     def _keep(
         self, key: tuple[Spender, tuple[Budget, ...]], refusal: BudgetRefusal, context: RequestContext[Endpoint]
@@ -179,6 +259,18 @@ class BudgetGate:
 
 #: The id of a request and the time when it began.
 Work = tuple[str, datetime]
+
+
+def _find_bound(context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, work: Work) -> CostBound:
+    endpoint, (_, at) = context.endpoint, work
+    bound = context.snapshot.cost_bounds.bound(tariff, endpoint.priced_as or endpoint.path, facts, at)
+    if bound is None:
+        raise BadRequest(
+            f"the price file states no limits of {facts.model}, so its cost has no bound and no budget or limit can "
+            "admit it; the operator can add `limits` to the model",
+            param="model",
+        )
+    return bound
 
 
 def _spender_of(context: RequestContext[Endpoint]) -> Spender:

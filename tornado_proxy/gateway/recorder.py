@@ -60,11 +60,13 @@ class RecordListeners:
             request created.
         object_requested: (object id), when a request to the object's own path has ended.
         usage_pending: (record), when a request has ended whose usage the provider reports later.
+        request_ended: (record), when a request has ended.
     """
 
     object_created: Callable[[str, str, str, KeyId | None], None]
     object_requested: Callable[[str], None]
     usage_pending: Callable[[RequestRecord], None] = lambda _: None
+    request_ended: Callable[[RequestRecord], None] = lambda _: None
 
 
 class Recorder:
@@ -100,6 +102,7 @@ class Recorder:
         for object_id in record.created_objects:
             self.created(record.intent, object_id)
         self._ledger.finish(record)
+        self._listeners.request_ended(record)
         if record.basis is Basis.PENDING:
             self._listeners.usage_pending(record)  # no effect if write_ahead() has called it
         if finished.requested_object is not None:

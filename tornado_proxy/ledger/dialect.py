@@ -43,6 +43,7 @@ class Dialect:
     guards: triggers that keep tables append-only.
     row_lock: the end of a SELECT whose rows no other transaction may change before this one has ended.
     announce_writer: the statement with which a transaction that writes records begins, "" if none is needed.
+    clock_us: the query of microseconds since 1970, "" if all processes have the clock of one machine.
     wait_for_writers: the statement that waits for all such transactions; the seq of a later record is higher than that
         of any record then visible.
     """
@@ -56,6 +57,7 @@ class Dialect:
     row_lock: str
     announce_writer: str = ""
     wait_for_writers: str = ""
+    clock_us: str = ""
 
 
 def quote_names(names: Iterable[str]) -> str:
@@ -116,4 +118,6 @@ CREATE OR REPLACE TRIGGER given_up_keep BEFORE UPDATE OR DELETE OR TRUNCATE ON g
     # sees every record with a lower number than the next one.
     announce_writer=f"SELECT pg_advisory_xact_lock_shared({_WRITERS_KEY})",
     wait_for_writers=f"SELECT pg_advisory_xact_lock({_WRITERS_KEY})",
+    # Not now(), which is the start of the transaction: it may have waited for locks since.
+    clock_us="SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
 )

@@ -14,12 +14,14 @@ A WebSocket session has one reader for both directions (SocketReader).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
+from datetime import datetime
 from typing import Protocol
 
 from tornado_proxy.domain.errors import RequestError
 from tornado_proxy.domain.identity import Secret
+from tornado_proxy.domain.rate import RateState
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import UsageReport
 from tornado_proxy.providers.conventions import ExampleRequest, PriceListConvention, SdkVariables, WebSocketConvention
@@ -351,7 +353,8 @@ class Provider:
     those that carry the provider key.  Request headers in `passed_headers` and `passed_prefixes` are forwarded;
     `withheld_headers` never are, whatever the configuration adds.  `account_headers` of responses would name the
     provider account; headers with `quota_prefixes` state its quota and, over time, the use that others make of it.
-    `error_body` writes an error as this provider would: (error, our request id) -> JSON bytes.
+    `error_body` writes an error as this provider would: (error, our request id) -> JSON bytes.  `rate_headers` names
+    limits as this provider does: (limits, now) -> headers of a 429.
     `request_id_header` holds the provider's id of a response.  `optional_version`: below the prefix, paths without /v1
     are served as well, because some clients expect a base URL that includes it.  `own_headers` go with the proxy's own
     requests.  `member_rules` say which members of a JSON body refer to objects and models.  The query of a POST request
@@ -370,6 +373,7 @@ class Provider:
     credential_headers: tuple[str, ...]
     key_headers: Callable[[Secret], Mapping[str, Secret]]
     error_body: Callable[[RequestError, str], bytes]
+    rate_headers: Callable[[Sequence[RateState], datetime], list[tuple[str, str]]]
     request_id_header: str
     passed_headers: frozenset[str] = frozenset()
     passed_prefixes: tuple[str, ...] = ()

@@ -35,6 +35,7 @@ FAKE = Provider(
     credential_headers=("x-fake-key",),
     key_headers=make_key_headers,
     error_body=error_body,
+    rate_headers=lambda states, now: [],
     request_id_header="x-fake-request",
     passed_headers=frozenset({"accept", "content-type"}),
 )

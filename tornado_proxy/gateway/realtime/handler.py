@@ -64,8 +64,14 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
             await self.respond_with_error(error)
         finally:
             self.services.capacity.discard(self)
-            if not self._accepted and self._upstream is not None:
-                self._upstream.close()  # the client has left, or its handshake failed
+            if not self._accepted:
+                self._abandon()
+
+    def _abandon(self) -> None:
+        """Drop a session that was not opened: the client has left, or its handshake failed."""
+        self.services.budgets.close_stream(self.request_id)
+        if self._upstream is not None:
+            self._upstream.close()
 
     async def _connect(self) -> WebSocketRelay:
         snapshot, admission = self.services.snapshots.current, self.services.admission
@@ -77,6 +83,7 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         self.services.capacity.add_arriving(self, context.caller.project_id)
         self._held = self.services.arriving.open(context.caller, snapshot.settings.limits)
         session = await admission.admit_upgrade(context, offered_subprotocols(head.headers))
+        await self.services.budgets.open_stream(context, self.request_id)
         self._max_message_bytes = snapshot.settings.websockets.max_message_mb * MIB
         try:
             self._upstream = await connect(session.upstream)
@@ -162,6 +169,7 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
             await relay.run(self.services)
         finally:
             self._relay = None  # it refers to this handler: break the cycle
+            self.services.budgets.close_stream(self.request_id)
             self._log_end(relay.closed.code)
 
     def _log_end(self, close_code: int) -> None:

@@ -12,6 +12,7 @@ from tornado_proxy.pricing.book.price import ModelPrice
 from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
 from tornado_proxy.pricing.book.upper_bound import (
     DearestPrices,
+    SpendBound,
     WorkCaps,
     bound_spend,
     count_prompt_tokens,
@@ -30,10 +31,11 @@ _SERVING = ("active", "deprecated")
 
 @dataclass(frozen=True, slots=True)
 class CostBound:
-    """The most USD that a request can cost: `total` with the surcharge, `subtotal` without."""
+    """The most that a request can cost: USD, `total` with the surcharge, `subtotal` without; and tokens."""
 
     subtotal: Decimal
     total: Decimal
+    tokens: int
 
 
 class CostBounds:
@@ -57,17 +59,20 @@ class CostBounds:
         """
         if not facts.spends:
             return None
-        total = _ROUNDING
+        total, tokens = _ROUNDING, 0
         for spend in facts.priced_spends:
-            amount = self._bound_spend(tariff, spend, facts, at)
-            if amount is None:
+            bound = self._bound_spend(tariff, spend, facts, at)
+            if bound is None:
                 return None
-            total += amount
+            total += bound.usd
+            tokens += bound.tokens
         if not facts.work.names_models:
-            total += self._bound_unnamed(tariff, endpoint, facts.priced_spends[0], facts, at)
-        return CostBound(total, total * (1 + tariff.surcharge_rate))
+            unnamed = self._bound_unnamed(tariff, endpoint, facts.priced_spends[0], facts, at)
+            total += unnamed.usd
+            tokens += unnamed.tokens
+        return CostBound(total, total * (1 + tariff.surcharge_rate), tokens)
 
-    def _bound_spend(self, tariff: Tariff, spend: Spend, facts: RequestFacts, at: datetime) -> Decimal | None:
+    def _bound_spend(self, tariff: Tariff, spend: Spend, facts: RequestFacts, at: datetime) -> SpendBound | None:
         price = self._prices.resolve(tariff.provider, spend.model)
         if price is None or price.token_limits is None:
             return None
@@ -75,14 +80,18 @@ class CostBounds:
         dearest = self._find_dearest(tariff, spend, price, prompt_tokens, at)
         return bound_spend(spend, dearest, price.token_limits, facts, self._caps)
 
-    def _bound_unnamed(self, tariff: Tariff, endpoint: str, spend: Spend, facts: RequestFacts, at: datetime) -> Decimal:
+    def _bound_unnamed(
+        self, tariff: Tariff, endpoint: str, spend: Spend, facts: RequestFacts, at: datetime
+    ) -> SpendBound:
         """Return the most that a model which the provider chooses can cost: the dearest that serves the endpoint."""
-        amounts = (
+        bounds = (
             self._bound_spend(tariff, replace(spend, model=price.name), facts, at)
             for price in self._prices.models(tariff.provider)
             if price.status in _SERVING and endpoint in price.endpoints
         )
-        return max((amount for amount in amounts if amount is not None), default=Decimal(0))
+        known = [bound for bound in bounds if bound is not None]
+        usd = max((bound.usd for bound in known), default=Decimal(0))
+        return SpendBound(usd, max((bound.tokens for bound in known), default=0))
 
     def _find_dearest(
         self, tariff: Tariff, spend: Spend, price: ModelPrice, prompt_tokens: int, at: datetime

@@ -114,16 +114,25 @@ def count_prompt_tokens(spend: Spend, limits: TokenLimits, facts: RequestFacts, 
     return min(limits.context_tokens, facts.body_bytes + _hidden_tokens(spend))
 
 
+@dataclass(frozen=True, slots=True)
+class SpendBound:
+    """The most that one spend can cost in a request: USD without surcharge, and tokens."""
+
+    usd: Decimal
+    tokens: int
+
+
 def bound_spend(
     spend: Spend, prices: DearestPrices, limits: TokenLimits, facts: RequestFacts, caps: WorkCaps
-) -> Decimal:
-    """Return the most USD that `spend` can cost in a request, without surcharge."""
-    turns = 1 + _count_tool_calls(facts, caps)
-    total = _count_input_tokens(spend, limits, facts, caps) * prices.input_token
-    total += _count_output_tokens(spend, limits, facts) * turns * prices.output_token
+) -> SpendBound:
+    """Return the most that `spend` can cost in a request."""
+    input_tokens = _count_input_tokens(spend, limits, facts, caps)
+    output_tokens = _count_output_tokens(spend, limits, facts) * (1 + _count_tool_calls(facts, caps))
+    usd = input_tokens * prices.input_token + output_tokens * prices.output_token
     for meter, price, minimum in prices.others:
-        total += max(minimum, _count_others(meter, facts, caps)) * price
-    return total
+        usd += max(minimum, _count_others(meter, facts, caps)) * price
+    tokens = input_tokens if spend.meters & _INPUT_METERS else 0
+    return SpendBound(usd, tokens + (output_tokens if spend.meters & _OUTPUT_METERS else 0))
 
 
 def _list_charged_meters(spend: Spend) -> frozenset[Meter]:

@@ -8,6 +8,7 @@ from tornado_proxy.domain.identity import Secret
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.providers.anthropic.endpoints import ANTHROPIC_ENDPOINTS
 from tornado_proxy.providers.anthropic.errors import error_body
+from tornado_proxy.providers.anthropic.rate_headers import make_rate_headers
 from tornado_proxy.providers.anthropic.request_members import RULES
 from tornado_proxy.providers.contract import Provider
 from tornado_proxy.providers.conventions import ExampleRequest, PriceListConvention, SdkVariables
@@ -36,6 +37,7 @@ ANTHROPIC = Provider(
     credential_headers=("authorization", "x-api-key"),
     key_headers=_make_key_headers,
     error_body=error_body,
+    rate_headers=make_rate_headers,
     # The Vercel AI SDK and opencode append /messages to ANTHROPIC_BASE_URL, the official SDK /v1/messages.
     optional_version=True,
     request_id_header="request-id",

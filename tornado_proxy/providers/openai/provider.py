@@ -16,6 +16,7 @@ from tornado_proxy.providers.openai.endpoints import OPENAI_ENDPOINTS, openai_en
 from tornado_proxy.providers.openai.errors import error_body
 from tornado_proxy.providers.openai.request_members import RULES
 from tornado_proxy.providers.openai.shared.quota import QUOTA_PREFIXES
+from tornado_proxy.providers.openai.shared.rate_headers import make_rate_headers
 
 
 def _key_headers(key: Secret) -> Mapping[str, Secret]:
@@ -56,6 +57,7 @@ OPENAI = Provider(
     credential_headers=("authorization",),
     key_headers=_key_headers,
     error_body=error_body,
+    rate_headers=make_rate_headers,
     request_id_header="x-request-id",
     member_rules=RULES,
     # Clients written for other hosts of the API add their version, which OpenAI ignores.
