@@ -1,4 +1,4 @@
-"""Reads the Markdown pages of the project: README.md, CHANGELOG.md and docs/."""
+"""Reads the Markdown pages of the project: README.md, CHANGELOG.md, SECURITY.md and docs/."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CODE_SPAN = re.compile(r"`([^`\n]+)`")
 
 def pages() -> list[Path]:
     """Return every page."""
-    return [README, ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+    return [README, ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *sorted(DOCS.rglob("*.md"))]
 
 
 def page_name(page: Path) -> str:
