@@ -15,7 +15,7 @@ from pathlib import Path
 from tornado_proxy.auth.authenticator import Authenticator
 from tornado_proxy.config.loading import load_settings
 from tornado_proxy.config.settings import Settings, find_restart_settings
-from tornado_proxy.domain.budget import Budget, CounterPlan
+from tornado_proxy.domain.budget import Budget, BudgetLimits, CounterPlan
 from tornado_proxy.domain.errors import ConfigError, Fault
 from tornado_proxy.domain.identity import Project
 from tornado_proxy.domain.rate import ProjectLimits
@@ -47,6 +47,7 @@ class Snapshot:
         redaction: Masks every provider key of the configuration.
         issuers: The OAuth issuers.
         state: The state, which changes without a reload; SnapshotHolder puts it in.
+        budget_limits: The budgets of all projects, with the changes of the state.
         cost_bounds: The most that requests can cost.
         own_keys: Project id and provider of the projects' providers whose keys one project alone uses.
     """
@@ -64,12 +65,15 @@ class Snapshot:
     key_rotation: KeyRotation = field(default_factory=KeyRotation)
     own_keys: frozenset[tuple[str, str]] = field(init=False)
     cost_bounds: CostBounds = field(init=False)
+    budget_limits: BudgetLimits = field(init=False)
     project_tariffs: Mapping[tuple[str, str, bool], Tariff] = field(init=False)
 
     def __post_init__(self) -> None:
         """Find once what requests only look up."""
         object.__setattr__(self, "own_keys", _find_own_keys(self.settings, self.projects.values()))
         object.__setattr__(self, "cost_bounds", _make_cost_bounds(self.prices, self.settings))
+        budgets = {project.id: self.find_budgets(project) for project in self.projects.values()}
+        object.__setattr__(self, "budget_limits", BudgetLimits(budgets, self.state.budget_changes))
         object.__setattr__(self, "project_tariffs", _make_project_tariffs(self.tariffs, self.projects.values()))
 
     def has_own_key(self, project_id: str, provider: str) -> bool:
@@ -81,7 +85,7 @@ class Snapshot:
         return (project_id, provider) in self.own_keys
 
     def find_budgets(self, project: Project) -> tuple[Budget, ...]:
-        """Return the budgets of a project: its own, else the default ones."""
+        """Return the budgets of a project in the configuration: its own, else the default ones."""
         return self.settings.budgets.default if project.budgets is None else project.budgets
 
     def find_limits(self, project: Project) -> ProjectLimits:

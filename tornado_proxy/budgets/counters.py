@@ -6,11 +6,19 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import datetime
 from decimal import Decimal
 
 from tornado_proxy.budgets.periods import find_interval
-from tornado_proxy.domain.budget import Amount, CounterKind, CounterState, Interval, Period, Scope, Spender
+from tornado_proxy.domain.budget import (
+    Amount,
+    CounterKind,
+    CounterState,
+    Interval,
+    Spender,
+    decode_kind,
+    encode_kind,
+)
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.rows import format_time
 
@@ -53,20 +61,6 @@ def make_key(kind: CounterKind, spender: Spender, at: datetime) -> CounterKey | 
     interval = find_interval(kind.period, kind.start, at)
     end = None if interval.end is None else format_time(interval.end)
     return CounterKey(encode_kind(kind), spender.project_id, subject, format_time(interval.begin), end)
-
-
-def encode_kind(kind: CounterKind) -> str:
-    """Return the text form of a kind, which tables hold."""
-    start = "" if kind.start is None else kind.start.isoformat()
-    return json.dumps([kind.scope, kind.period, kind.amount, start, kind.label or ""], separators=(",", ":"))
-
-
-def decode_kind(text: str) -> CounterKind:
-    """Return the kind of its text form."""
-    scope, period, amount, start, label = json.loads(text)
-    return CounterKind(
-        Scope(scope), Period(period), Amount(amount), date.fromisoformat(start) if start else None, label or None
-    )
 
 
 def encode_keys(keys: Iterable[CounterKey]) -> str:

@@ -12,8 +12,6 @@ from tornado_proxy.budgets.counters import (
     CounterChanges,
     CounterKey,
     decode_keys,
-    decode_kind,
-    encode_kind,
     key_of_state,
     make_key,
     read_counters,
@@ -22,7 +20,7 @@ from tornado_proxy.budgets.counters import (
 from tornado_proxy.budgets.ledger_records import CountedRecord
 from tornado_proxy.budgets.periods import find_interval
 from tornado_proxy.budgets.schema import INSERT_CURSOR, SELECT_CURSOR, SET_CURSOR
-from tornado_proxy.domain.budget import Amount, CounterKind
+from tornado_proxy.domain.budget import Amount, CounterKind, decode_kind, encode_kind
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect

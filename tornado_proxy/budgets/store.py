@@ -35,7 +35,7 @@ from tornado_proxy.budgets.counters import (
 from tornado_proxy.budgets.folding import Folding
 from tornado_proxy.budgets.rates import NOTHING_USED, LockedBuckets, RateEnd, Rates
 from tornado_proxy.budgets.schema import create_tables
-from tornado_proxy.domain.budget import Budget, BudgetRefusal, CounterPlan, CounterState, Refusal, Reservation
+from tornado_proxy.domain.budget import Amount, Budget, BudgetRefusal, CounterPlan, CounterState, Refusal, Reservation
 from tornado_proxy.ledger.database import Database, Liveness, StoreError
 from tornado_proxy.ledger.dialect import Dialect
 from tornado_proxy.ledger.rows import format_time
@@ -48,7 +48,9 @@ _INSERT = (
 _SELECT = "SELECT total, subtotal, counters FROM budget_reservations WHERE request_id = ? AND state = 'open'"
 _DELETE = "DELETE FROM budget_reservations WHERE request_id = ?"
 _SELECT_ANY = "SELECT 1 FROM budget_reservations WHERE writer = ? AND state = 'open' LIMIT 1"
-_SELECT_OPEN = "SELECT request_id, state, started_at, total, counters FROM budget_reservations ORDER BY started_at"
+_SELECT_OPEN = (
+    "SELECT request_id, state, started_at, total, subtotal, counters FROM budget_reservations ORDER BY started_at"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,12 @@ class OpenReservation:
     state: str
     started_at: datetime
     total: Decimal
+    subtotal: Decimal
     counters: tuple[CounterKey, ...]
+
+    def amount(self, amount: Amount) -> Decimal:
+        """Return the amount that a counter reserves."""
+        return self.total if amount is Amount.TOTAL else self.subtotal
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +197,10 @@ class BudgetStore:
                 str(state),
                 datetime.fromisoformat(str(started_at)),
                 Decimal(str(total)),
+                Decimal(str(subtotal)),
                 tuple(decode_keys(str(counters))),
             )
-            for request_id, state, started_at, total, counters in self._budgets.fetch_rows(_SELECT_OPEN)
+            for request_id, state, started_at, total, subtotal, counters in self._budgets.fetch_rows(_SELECT_OPEN)
         ]
 
 

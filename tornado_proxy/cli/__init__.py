@@ -21,6 +21,7 @@ _COMMANDS = {
     "login": "tornado_proxy.cli.login:login",
     "logout": "tornado_proxy.cli.login:logout",
     "whoami": "tornado_proxy.cli.login:whoami",
+    "budget": "tornado_proxy.cli.budgets:budget",
     "usage": "tornado_proxy.cli.usage:usage",
     "pricing": "tornado_proxy.cli.pricing.group:pricing",
     "explain": "tornado_proxy.cli.explain:explain",

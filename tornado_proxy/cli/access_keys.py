@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import pwd
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -20,6 +18,7 @@ import click
 from rich.table import Table
 
 from tornado_proxy.api.access_keys import show_key, show_keys, show_secret
+from tornado_proxy.cli.actor import find_actor
 from tornado_proxy.cli.config_lookup import exit_on_errors, find_ledger, find_project_ids
 from tornado_proxy.cli.duration_param import parse_duration
 from tornado_proxy.cli.format_option import format_option
@@ -105,7 +104,7 @@ def create(config: Path, output_format: str, **options: Any) -> None:
     """
     with _open_store(config) as store:
         settings = _read_settings(config, **options)
-        key, secret = access_keys.create(store, _find_actor(), settings)
+        key, secret = access_keys.create(store, find_actor(), settings)
     _print_secret(key, secret, output_format)
     click.echo(f"created {key.id}; the key above is not shown again", err=True)
 
@@ -127,7 +126,7 @@ def import_(config: Path, output_format: str, sha256: str, **options: Any) -> No
     """
     with _open_store(config) as store:
         settings = _read_settings(config, **options)
-        key = access_keys.import_digest(store, _find_actor(), settings, parse_digest(sha256))
+        key = access_keys.import_digest(store, find_actor(), settings, parse_digest(sha256))
     if output_format == "json":
         click.echo(json.dumps(show_key(key), indent=2))
     click.echo(f"imported {key.id}", err=True)
@@ -173,7 +172,7 @@ def rotate(config: Path, key_id: str, grace: timedelta, output_format: str) -> N
     """
     with _open_store(config) as store:
         check_grace(grace)
-        key, secret = access_keys.rotate(store, _find_actor(), key_id, grace)
+        key, secret = access_keys.rotate(store, find_actor(), key_id, grace)
     _print_secret(key, secret, output_format)
     ends = next(old.valid_until for old in key.secrets if old.valid_until is not None)
     click.echo(f"rotated {key.id}; the secret before it is valid until {format_time(ends)}", err=True)
@@ -191,7 +190,7 @@ def revoke(config: Path, key_id: str, output_format: str) -> None:
       tornado-proxy access-key revoke ak_5f0c1d2e3a4b5c6d7e8f9a0b
     """
     with _open_store(config) as store:
-        key = access_keys.revoke(store, _find_actor(), key_id)
+        key = access_keys.revoke(store, find_actor(), key_id)
     if output_format == "json":
         click.echo(json.dumps(show_key(key), indent=2))
     click.echo(f"revoked {key.id}", err=True)
@@ -240,14 +239,6 @@ def _parse_labels(labels: tuple[str, ...]) -> dict[str, str]:
     if len(names) < len(pairs):
         raise click.UsageError("a label was given twice; give each name once")
     return names
-
-
-def _find_actor() -> str:
-    """Return the operating system's user.  Not from the environment, which the user can set."""
-    try:
-        return f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
-    except KeyError:  # a user id without a name, as in a container
-        return f"cli:uid {os.getuid()}"
 
 
 def _print_secret(key: AccessKey, secret: Secret, output_format: str) -> None:

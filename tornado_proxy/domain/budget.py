@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -86,6 +88,84 @@ class Budget:
     kind: CounterKind
     limit: Decimal
     strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetChange:
+    """Another limit of a budget, set while the server runs; it replaces that of the configuration.
+
+    Attributes:
+        subject: The subject of the counter that it concerns, None for those of all subjects.
+        limit: The limit in USD; None if the budget is lifted.
+        until: When the limit of the configuration is in force again, aware UTC; None if it never is.
+        changed_at: When the change was made, aware UTC, and `actor` who made it.
+    """
+
+    project_id: str
+    kind: CounterKind
+    subject: str | None
+    limit: Decimal | None
+    until: datetime | None
+    changed_at: datetime
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetLimits:
+    """The limits of all projects' budgets: those of the configuration, and the changes that replace them.
+
+    Attributes:
+        budgets: The budgets of each project in the configuration, by project id.
+        changes: The changes of each project's budgets, by project id.
+    """
+
+    budgets: Mapping[str, Sequence[Budget]] = field(default_factory=dict)
+    changes: Mapping[str, Sequence[BudgetChange]] = field(default_factory=dict)
+
+    def find_change(self, project_id: str, kind: CounterKind, subject: str | None, at: datetime) -> BudgetChange | None:
+        """Return the change that is in force for a subject: its own, else that of all subjects."""
+        in_force = {
+            change.subject: change
+            for change in self.changes.get(project_id, ())
+            if change.kind == kind and (change.until is None or at < change.until)
+        }
+        return in_force.get(subject) or in_force.get(None)
+
+    def find_limit(self, project_id: str, kind: CounterKind, subject: str, at: datetime) -> Decimal | None:
+        """Return the lowest limit of a counter in USD; None if it has none."""
+        limits = [budget.limit for budget in self.budgets.get(project_id, ()) if budget.kind == kind]
+        if not limits:
+            return None
+        change = self.find_change(project_id, kind, subject, at)
+        return min(limits) if change is None else change.limit
+
+    def apply_changes(self, budgets: tuple[Budget, ...], spender: Spender, at: datetime) -> tuple[Budget, ...]:
+        """Return the budgets of a spender's requests, with the limits in force and without those that are lifted."""
+        if not self.changes.get(spender.project_id):
+            return budgets
+        changed = []
+        for budget in budgets:
+            subject = spender.subject(budget.kind)
+            change = self.find_change(spender.project_id, budget.kind, subject, at)
+            if change is None:
+                changed.append(budget)
+            elif change.limit is not None:
+                changed.append(replace(budget, limit=change.limit))
+        return tuple(changed)
+
+
+def encode_kind(kind: CounterKind) -> str:
+    """Return the text form of a kind, which tables hold."""
+    start = "" if kind.start is None else kind.start.isoformat()
+    return json.dumps([kind.scope, kind.period, kind.amount, start, kind.label or ""], separators=(",", ":"))
+
+
+def decode_kind(text: str) -> CounterKind:
+    """Return the kind of its text form."""
+    scope, period, amount, start, label = json.loads(text)
+    return CounterKind(
+        Scope(scope), Period(period), Amount(amount), date.fromisoformat(start) if start else None, label or None
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,11 @@ It is kept in the ledger's database, so that all processes of all machines share
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from tornado_proxy.domain.budget import BudgetChange
 from tornado_proxy.domain.identity import ModelPatterns
 
 
@@ -78,7 +79,9 @@ class State:
     Attributes:
         generation: The number of the last change, 0 before the first one.
         access_keys: The access keys that were not revoked, by the SHA-256 of each of their secrets.
+        budget_changes: The limits of budgets that replace those of the configuration, by project id.
     """
 
     generation: int = 0
     access_keys: Mapping[bytes, AccessKey] = field(default_factory=dict)
+    budget_changes: Mapping[str, Sequence[BudgetChange]] = field(default_factory=dict)

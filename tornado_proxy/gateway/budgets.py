@@ -15,12 +15,13 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budget import (
     Budget,
     BudgetRefusal,
@@ -45,6 +46,7 @@ from tornado_proxy.gateway.rate_limits import (
 from tornado_proxy.pricing.book.cost_bounds import CostBound
 from tornado_proxy.pricing.book.price_book import Tariff
 from tornado_proxy.providers.contract import Endpoint, HttpEndpoint
+from tornado_proxy.reports.budgets import BudgetFigures
 from tornado_proxy.snapshot import Snapshot
 
 #: Seconds for which a refusal answers further requests of the same spender without a look at the counters: clients
@@ -55,6 +57,8 @@ _REFUSAL_KEPT_S = 1.0
 _MAX_KEPT_REFUSALS = 4096
 
 _CENT = Decimal("0.01")
+
+_Result = TypeVar("_Result")
 
 
 class Keeper(Protocol):
@@ -77,6 +81,9 @@ class Keeper(Protocol):
 
     def end(self, request_id: str, used: Mapping[RateUnit, int]) -> None:
         """Give back what a request that has ended took of limits and did not use."""
+
+    async def read(self, query: Callable[[BudgetStore], _Result]) -> _Result:
+        """Return the result of a query; raise LedgerUnavailable if that fails."""
 
     async def close(self) -> None:
         """Close the counters."""
@@ -156,13 +163,23 @@ class BudgetGate:
             BudgetExceeded: a budget is spent.
             LedgerUnavailable: the counters cannot be read.
         """
-        budgets = context.snapshot.find_budgets(context.project)
+        spender, now = _spender_of(context), datetime.now(UTC)
+        budgets = _find_budgets(context, spender, now)
         if not budgets:
             return
-        spender, now = _spender_of(context), datetime.now(UTC)
         refusal = await self._keeper.check(Reservation("", spender, budgets, Decimal(0), Decimal(0), now))
         if isinstance(refusal, BudgetRefusal) and refusal.exhausted:
             raise _make_error(refusal, context)
+
+    async def read_figures(self) -> BudgetFigures:
+        """Return the counters and reservations of the ledger.
+
+        Raises:
+            LedgerUnavailable: they cannot be read.
+        """
+        if not self._is_open:
+            return BudgetFigures()
+        return await self._keeper.read(lambda store: BudgetFigures(store.list_counters(), store.list_reservations()))
 
     def release(self, request_id: str) -> None:
         """Free what a request has reserved that is not sent."""
@@ -229,6 +246,9 @@ class BudgetGate:
         limits = context.snapshot.find_limits(context.project)
         if not (budgets or limits):
             return None
+        request_id, at = work
+        spender = _spender_of(context)
+        budgets = _find_budgets(context, spender, at)
         units = {RateUnit.STREAMS: int(facts.stream)}
         bound = CostBound(Decimal(0), Decimal(0), 0)
         if isinstance(context.endpoint, HttpEndpoint) and not context.endpoint.charged:
@@ -237,12 +257,10 @@ class BudgetGate:
             if budgets or limits.limits_unit(RateUnit.TOKENS):
                 bound = _find_bound(context, tariff, facts, work)
             units |= {RateUnit.REQUESTS: 1, RateUnit.TOKENS: bound.tokens}
-        spender = _spender_of(context)
         claims = list_claims(limits, spender, units)
         if not (budgets or claims):
             return None
         self._require_open()
-        request_id, at = work
         return Reservation(request_id, spender, budgets, bound.total, bound.subtotal, at, claims=claims)
 
     def _keep(
@@ -271,6 +289,12 @@ def _find_bound(context: RequestContext[Endpoint], tariff: Tariff, facts: Reques
             param="model",
         )
     return bound
+
+
+def _find_budgets(context: RequestContext[Endpoint], spender: Spender, at: datetime) -> tuple[Budget, ...]:
+    """Return the budgets of a caller's requests, with the limits in force."""
+    snapshot = context.snapshot
+    return snapshot.budget_limits.apply_changes(snapshot.find_budgets(context.project), spender, at)
 
 
 def _spender_of(context: RequestContext[Endpoint]) -> Spender:

@@ -1,6 +1,7 @@
 """The tables of the state in the ledger's database.  Synchronous; one thread uses a store.
 
     access_keys, access_key_secrets    state/access_key_table.py
+    budget_changes                     state/budget_table.py
     idempotency_keys                   state/guarded_changes.py
     state_changes                      append-only: who changed what, one row for each generation
     meta                               the ledger's own table: `state_generation`
@@ -21,7 +22,7 @@ from tornado_proxy.ledger.dialect import Dialect
 from tornado_proxy.ledger.rows import format_time
 from tornado_proxy.ledger.schema import prepare
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
-from tornado_proxy.state import access_key_table, guarded_changes
+from tornado_proxy.state import access_key_table, budget_table, guarded_changes
 
 _SELECT_GENERATION = "SELECT value FROM meta WHERE key = 'state_generation'"
 _NEXT_GENERATION = (
@@ -50,7 +51,7 @@ CREATE TABLE IF NOT EXISTS state_changes (
 
 
 #: Each table, and the function that returns the SQL which makes it.
-_TABLES = {"state_changes": _create_changes, **access_key_table.TABLES, **guarded_changes.TABLES}
+_TABLES = {"state_changes": _create_changes, **access_key_table.TABLES, **budget_table.TABLES, **guarded_changes.TABLES}
 
 
 class StateStore:
@@ -75,8 +76,9 @@ class StateStore:
             # The generation first: a change between the two is then read again, never missed.
             generation = _read_generation(db)
             try:
-                return State(generation, access_key_table.read_usable(db, datetime.now(UTC)))
-            except (ValueError, TypeError, AttributeError) as error:
+                keys = access_key_table.read_usable(db, datetime.now(UTC))
+                return State(generation, keys, budget_table.read_all(db))
+            except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
                 raise StoreError(f"{self._backend.name}: a row of the state is damaged ({error})") from error
 
     def list_changes(self, after: int) -> list[StateChange]:

@@ -12,6 +12,7 @@ from tornado_proxy.api.admin.access_keys import (
     AccessKeysHandler,
 )
 from tornado_proxy.api.admin.base_handler import AdminHandler
+from tornado_proxy.api.admin.budgets import BudgetsHandler
 from tornado_proxy.api.admin.health import LivenessHandler, ReadinessHandler
 from tornado_proxy.api.admin.metrics import MetricsHandler
 from tornado_proxy.api.admin.openapi import OpenApiHandler
@@ -47,6 +48,7 @@ ROUTES = (
     AdminRoute("/v1/projects", ProjectsHandler),
     AdminRoute("/v1/projects/{project_id}", ProjectHandler),
     AdminRoute("/v1/usage", AdminUsageHandler),
+    AdminRoute("/v1/budgets", BudgetsHandler),
     AdminRoute("/v1/access-keys", AccessKeysHandler),
     AdminRoute("/v1/access-keys/import", AccessKeyImportHandler),
     AdminRoute("/v1/access-keys/{key_id}", AccessKeyHandler),

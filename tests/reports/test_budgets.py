@@ -1,0 +1,87 @@
+"""Reports of budgets: the limit in force, and what is reserved and held."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from tornado_proxy.budgets.counters import make_key
+from tornado_proxy.budgets.store import OpenReservation
+from tornado_proxy.domain.budget import (
+    Budget,
+    BudgetChange,
+    BudgetLimits,
+    CounterKind,
+    CounterState,
+    Interval,
+    Period,
+    Scope,
+    Spender,
+)
+from tornado_proxy.reports.budgets import BudgetFigures, list_rows, show_row
+
+NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
+NOVEMBER = Interval(datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC))
+MONTH = CounterKind(Scope.PROJECT, Period.MONTH)
+EACH = CounterKind(Scope.PARTICIPANT, Period.MONTH)
+
+
+def change(kind: CounterKind, subject: str | None, limit: str | None, until: datetime | None = None) -> BudgetChange:
+    return BudgetChange("p", kind, subject, None if limit is None else Decimal(limit), until, NOW, "admin")
+
+
+def test_limit_of_the_state_is_in_force_until_its_time() -> None:
+    limits = BudgetLimits({"p": (Budget(MONTH, Decimal(500)),)}, {"p": (change(MONTH, "", "800", NOVEMBER.end),)})
+
+    (row,) = list_rows(limits, BudgetFigures(), NOW)
+    (later,) = list_rows(limits, BudgetFigures(), NOW + timedelta(days=3))
+
+    assert (row.limit, row.configured) == (Decimal(800), Decimal(500))
+    assert (later.limit, later.change) == (Decimal(500), None)
+
+
+def test_limit_of_one_participant_replaces_that_of_all() -> None:
+    changes = (change(EACH, None, "7"), change(EACH, "participant ada", None))
+    limits = BudgetLimits({"p": (Budget(EACH, Decimal(5)),)}, {"p": changes})
+    counters = [CounterState(EACH, "p", "participant bob", NOVEMBER, Decimal(1), Decimal(0))]
+
+    rows = list_rows(limits, BudgetFigures(counters), NOW)
+
+    assert [(row.state.subject, row.limit) for row in rows] == [("participant ada", None), ("participant bob", 7)]
+
+
+def test_held_amounts_are_not_among_the_reserved_ones() -> None:
+    key = make_key(MONTH, Spender("p"), NOW)
+    assert key is not None
+    reservations = [
+        OpenReservation(name, state, NOW, Decimal(usd), Decimal(usd), (key,))
+        for name, state, usd in (("req_1", "open", "0.5"), ("req_2", "held", "0.25"), ("req_3", "pending", "0.125"))
+    ]
+    counter = CounterState(MONTH, "p", "", NOVEMBER, Decimal(3), Decimal("0.875"))
+
+    (row,) = list_rows(BudgetLimits({"p": (Budget(MONTH, Decimal(5)),)}), BudgetFigures([counter], reservations), NOW)
+
+    shown = show_row(row)
+    assert (shown["settled"], shown["reserved"], shown["held"]) == ("3", "0.5", "0.375")
+    assert (shown["start"], shown["end"]) == ("2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("scope", "subject", "members"),
+    [
+        (Scope.USER, "user a b https://id.example.com", {"user": "a b", "issuer": "https://id.example.com"}),
+        (Scope.USER, "user a b", {"user": "a b", "issuer": None}),
+        (Scope.PARTICIPANT, "participant x y", {"participant": "x y", "user": None}),
+        (Scope.ACCESS_KEY, "ak_1", {"access_key": "ak_1"}),
+        (Scope.LABEL, "red", {"label": "team", "value": "red"}),
+    ],
+)
+def test_document_names_the_subject(scope: Scope, subject: str, members: dict[str, str | None]) -> None:
+    kind = CounterKind(scope, Period.MONTH, label="team" if scope is Scope.LABEL else None)
+    counter = CounterState(kind, "p", subject, NOVEMBER, Decimal(1), Decimal(0))
+
+    (row,) = list_rows(BudgetLimits({"p": (Budget(kind, Decimal(5)),)}), BudgetFigures([counter]), NOW)
+
+    assert show_row(row).items() >= members.items()

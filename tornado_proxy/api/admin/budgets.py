@@ -1,0 +1,58 @@
+"""`/v1/budgets`: shows what budgets have spent, and changes their limits (docs/budgets.md)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import ClassVar
+
+from tornado_proxy.api.admin.base_handler import ACTOR, AdminHandler
+from tornado_proxy.api.budgets import SELECTORS, BudgetUpdate, Request, read_lift, read_setting
+from tornado_proxy.domain.errors import NotFound
+from tornado_proxy.reports.budgets import BudgetRow, list_rows, show_row, show_rows
+from tornado_proxy.state import budgets
+
+
+class BudgetsHandler(AdminHandler):
+    """The budgets of all projects."""
+
+    parameters: ClassVar = {"GET": ("project",), "PUT": ("dry_run",), "DELETE": (*SELECTORS, "until", "dry_run")}
+
+    async def get(self) -> None:
+        """Respond with the budgets of the current periods; with `project` those of one project."""
+        project_id = self.read_parameter("project")
+        if project_id is not None and project_id not in self.services.snapshots.current.projects:
+            raise NotFound("there is no such project; GET /v1/projects lists them")
+        self.respond(show_rows(await self._list_rows(project_id)))
+
+    async def put(self) -> None:
+        """Set the limit of a budget, or restore that of the configuration."""
+        limits = self.services.snapshots.current.budget_limits
+        await self._update(read_setting(self.request.body, limits, Request(ACTOR, datetime.now(UTC))))
+
+    async def delete(self) -> None:
+        """Lift a budget until a time."""
+        parameters = {name: value for name in (*SELECTORS, "until") if (value := self.read_parameter(name)) is not None}
+        limits = self.services.snapshots.current.budget_limits
+        await self._update(read_lift(parameters, limits, Request(ACTOR, datetime.now(UTC))))
+
+    async def _update(self, update: BudgetUpdate) -> None:
+        change = update.change
+        old = await self._list_changed(update)
+        apply = budgets.restore if update.restores else budgets.apply
+        await self.change_state(lambda changes: apply(changes, change))
+        if self.is_dry_run():
+            self.respond({"dry_run": True})
+            return
+        new = await self._list_changed(update)
+        self.log_change(
+            update.action, change.project_id, old=[show_row(row) for row in old], new=[show_row(row) for row in new]
+        )
+        self.respond(show_rows(new))
+
+    async def _list_rows(self, project_id: str | None) -> list[BudgetRow]:
+        limits = self.services.snapshots.current.budget_limits
+        return list_rows(limits, await self.services.budgets.read_figures(), datetime.now(UTC), project_id)
+
+    async def _list_changed(self, update: BudgetUpdate) -> list[BudgetRow]:
+        """Return the budgets that a change concerns."""
+        return [row for row in await self._list_rows(update.change.project_id) if update.concerns(row.state)]

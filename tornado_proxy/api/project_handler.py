@@ -1,0 +1,62 @@
+"""The base of the handlers of one project on the client port: credential, refusals."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import ClassVar
+
+from tornado_proxy.auth.credentials import find_token, list_stated_projects
+from tornado_proxy.domain.errors import MethodNotAllowed, NotAllowed, RequestError
+from tornado_proxy.domain.identity import Caller, Project
+from tornado_proxy.gateway.base_handler import BaseHandler
+from tornado_proxy.observability import access_log
+from tornado_proxy.observability.access_log import RequestLine
+
+_CREDENTIAL_HEADERS = ("authorization",)
+
+
+class ProjectHandler(BaseHandler):
+    """A handler of a path that names a project.
+
+    Attributes:
+        path_template: The path in log lines.
+        methods: The methods that it supports, for the header Allow.
+    """
+
+    path_template: ClassVar[str]
+    methods: ClassVar[tuple[str, ...]]
+
+    async def authenticate(self, project_id: str) -> tuple[Caller, Project]:
+        """Return the caller and its project.
+
+        Raises:
+            NotAuthenticated: the credential is missing or invalid.
+            NotAllowed: the credential is for another project.
+            ServiceError: an identity provider cannot be asked.
+        """
+        snapshot = self.services.snapshots.current
+        token = find_token(
+            self.request.headers.get_all(),
+            _CREDENTIAL_HEADERS,
+            opaque=snapshot.authenticator.accepts_opaque_tokens,
+        )
+        stated = list_stated_projects(self.request.headers.get_all())
+        identified = snapshot.authenticator.authenticate(token, datetime.now(UTC), stated_projects=stated)
+        caller = identified if isinstance(identified, Caller) else await identified
+        if caller.project_id != project_id:
+            raise NotAllowed("your token is for another project; use the id of its own project in the path")
+        return caller, snapshot.projects[caller.project_id]
+
+    async def reject(self, error: RequestError) -> None:
+        """Log the error and respond with it."""
+        access_log.log_rejection(self.request_id, error, RequestLine(self.request.method or "", self.path_template))
+        await self.respond_with_error(error)
+
+    async def reject_method(self, project_id: str) -> None:
+        """Respond that the method is not supported."""
+        supported = [method for method in self.methods if method != "HEAD"]
+        name = self.path_template.rpartition("/")[2]
+        rule = f"{', '.join(supported)}{' only' if len(supported) == 1 else ''}"
+        await self.reject(MethodNotAllowed(f"{name} supports {rule}", self.methods))
+
+    post = put = patch = delete = options = reject_method
