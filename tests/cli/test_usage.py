@@ -63,6 +63,7 @@ def test_jsonl_has_a_record_per_line_with_decimals_as_text(ledger: str) -> None:
         *("started_at", "first_byte_at", "ended_at", "usage", "line_items", "subtotal", "surcharge", "total"),
         *("provider_key", "provider_key_ids", "labels"),
         *("agent_session", "agent", "parent_agent", "turn", "request_kind", "client", "repository", "commit"),
+        *("end_user", "end_user_source"),
     ]
     assert first["usage"] == {"prompt_tokens": 1000, "completion_tokens": 100}
     assert [list(item) for item in first["line_items"]] == [

@@ -13,7 +13,17 @@ import pytest
 import websockets
 from click.testing import CliRunner
 
-from tests.harness import KEY_ID, OTHER_KEY_ID, OTHER_PROJECT, PROJECT, TIMEOUT_S, ProxyProcess, mint, running_proxy
+from tests.harness import (
+    KEY_ID,
+    OTHER_KEY_ID,
+    OTHER_PROJECT,
+    PROJECT,
+    TIMEOUT_S,
+    ProxyProcess,
+    mint,
+    running_proxy,
+    wait_until,
+)
 from tests.harness import mint_for_other_project as mint_other
 from tornado_proxy.cli import main as command_line
 from tornado_proxy.simulator import Simulator, running_simulator
@@ -24,6 +34,9 @@ CODEX_SESSION = "01a2217f-2234-7191-b237-61fb3419bdcf"
 SOCKET_SESSION = "01a2217f-23f1-73b3-bbde-449bf328925b"
 MODEL = "gpt-4o-mini"
 USAGE = f"/accounts/projects/{PROJECT}/llm-proxy/usage"
+
+#: The sources of the end user that the second project trusts.
+END_USER_SOURCES = ["header", "safety_identifier", "user", "metadata.user_id"]
 
 #: Headers that the HTTP client sets itself, or that carry the credential.
 OWN_HEADERS = {"authorization", "x-api-key", "content-length", "host", "upgrade", "connection"}
@@ -49,7 +62,7 @@ def proxy(simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """A server with one request of Claude Code, one of its sub-agents, and two turns of Codex over a WebSocket."""
     key = {"id": KEY_ID, "secret": {"env": "TEST_SIGNING_SECRET"}}
     other_key = {"id": OTHER_KEY_ID, "secret": {"env": "TEST_OTHER_SIGNING_SECRET"}}
-    rules = {"repository": True, "baggage": {"session.id": "agent_session"}}
+    rules = {"repository": True, "baggage": {"session.id": "agent_session"}, "end_user": END_USER_SOURCES}
     projects = [
         {"id": PROJECT, "name": "first", "api_keys": [key]},
         {"id": OTHER_PROJECT, "name": "other", "api_keys": [other_key], "attribution": rules},
@@ -169,6 +182,66 @@ def test_project_can_record_repository_and_baggage(proxy: ProxyProcess) -> None:
     assert of_codex["repository"] == "https://github.com/acme/widgets.git"
     assert of_codex["commit"] == "f34a6273f8740c8704948e27efa65d19c646ccc0"
     assert of_baggage["repository"] is None
+
+
+CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
+MESSAGE = {"model": "claude-haiku-4-5", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
+IMAGE = {"model": "gpt-image-1", "prompt": "a cat", "size": "1024x1024"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "source"),
+    [
+        pytest.param("/openai/v1/chat/completions", {**CHAT, "user": "of chat"}, "user", id="chat"),
+        pytest.param(
+            "/openai/v1/responses",
+            {"model": MODEL, "input": "hi", "safety_identifier": "of responses"},
+            "safety_identifier",
+            id="responses",
+        ),
+        pytest.param(
+            "/openai/v1/responses",
+            # Larger than 64 KiB, so that a worker process reads it.
+            {"model": MODEL, "input": "word " * 20_000, "user": "of large"},
+            "user",
+            id="large",
+        ),
+        pytest.param(
+            "/openai/v1/embeddings",
+            {"model": "text-embedding-3-small", "input": "hi", "user": "of embeddings"},
+            "user",
+            id="embeddings",
+        ),
+        pytest.param("/openai/v1/images/generations", {**IMAGE, "user": "of images"}, "user", id="images"),
+        pytest.param(
+            "/anthropic/v1/messages",
+            {**MESSAGE, "metadata": {"user_id": "of messages"}},
+            "metadata.user_id",
+            id="messages",
+        ),
+    ],
+)
+def test_end_user_of_each_endpoint_is_recorded_with_its_source(
+    proxy: ProxyProcess, path: str, body: dict[str, Any], source: str, request: pytest.FixtureRequest
+) -> None:
+    end_user = f"of {request.node.callspec.id}"
+
+    response = httpx.post(
+        proxy.base_url + path, json=body, headers={"Authorization": f"Bearer {mint_other()}"}, timeout=TIMEOUT_S
+    )
+
+    assert response.status_code == 200, response.text
+    wait_until(lambda: end_user in {record["end_user"] for record in proxy.read_records()}, "the record")
+    assert find_record(proxy, end_user=end_user)["end_user_source"] == source
+
+
+def test_end_user_of_an_agent_is_the_one_on_whose_behalf_it_acts(proxy: ProxyProcess) -> None:
+    headers = {"Meshagent-On-Behalf-Of": "grace", "Authorization": f"Bearer {mint_other()}"}
+
+    httpx.post(f"{proxy.base_url}/openai/v1/chat/completions", json=CHAT, headers=headers, timeout=TIMEOUT_S)
+
+    wait_until(lambda: bool(run_usage(proxy, "--end-user", "grace")), "the record")
+    assert find_record(proxy, end_user="grace")["end_user_source"] == "header"
 
 
 def test_headers_that_describe_a_request_are_not_forwarded(proxy: ProxyProcess, simulator: Simulator) -> None:

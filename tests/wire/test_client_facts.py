@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from tornado_proxy.domain.attribution import NO_ATTRIBUTION, Attribution, AttributionRules, StatedField
+from tornado_proxy.domain.attribution import (
+    NO_ATTRIBUTION,
+    Attribution,
+    AttributionRules,
+    EndUserSource,
+    StatedField,
+)
 from tornado_proxy.providers.shared.described_members import read_described
 from tornado_proxy.wire.client_facts import attribute_request, cut_credentials, find_stated_headers, read_client
 
@@ -136,6 +142,61 @@ def test_annotations_and_baggage_state_the_fields_that_a_project_lists() -> None
     assert attribute({**baggage, "X-Meshagent-Annotation-Run": "r1"}, rules=rules) == Attribution(
         agent_session="r1", turn="3"
     )
+
+
+@pytest.mark.parametrize(
+    ("sources", "headers", "body", "expected"),
+    [
+        pytest.param((), {}, {"user": "u"}, (None, None), id="no source is trusted"),
+        pytest.param(("user",), {}, {"user": "u"}, ("u", "user"), id="user"),
+        pytest.param(("user",), {}, {"safety_identifier": "s"}, (None, None), id="only the listed source"),
+        pytest.param(
+            ("safety_identifier", "user"),
+            {},
+            {"user": "u", "safety_identifier": "s"},
+            ("s", "safety_identifier"),
+            id="the first source of the list counts",
+        ),
+        pytest.param(
+            ("safety_identifier",),
+            {"OpenAI-Safety-Identifier": "h"},
+            {},
+            ("h", "safety_identifier"),
+            id="the header of realtime clients",
+        ),
+        pytest.param(
+            ("metadata.user_id",), {}, {"metadata": {"user_id": "m"}}, ("m", "metadata.user_id"), id="metadata"
+        ),
+        pytest.param(
+            ("metadata.user_id",),
+            {},
+            {"metadata": {"user_id": '{"device_id":"d","account_uuid":"","session_id":"s"}'}},
+            ("d", "metadata.user_id"),
+            id="the device of claude code without an account",
+        ),
+        pytest.param(
+            ("metadata.user_id",),
+            {},
+            {"metadata": {"user_id": f"user_{'a' * 64}_account_{CLAUDE_SESSION}_session_{CODEX_SESSION}"}},
+            (CLAUDE_SESSION, "metadata.user_id"),
+            id="the account of claude code before 2.1",
+        ),
+        pytest.param(("header",), {"X-Customer": "c\x00"}, {}, ("c?", "header"), id="a header, made printable"),
+        pytest.param(("header", "token"), {"X-Customer": " "}, {}, ("ada", "token"), id="an empty header names none"),
+    ],
+)
+def test_end_user_comes_from_the_first_trusted_source_that_names_it(
+    sources: tuple[str, ...],
+    headers: dict[str, str],
+    body: dict[str, Any],
+    expected: tuple[str | None, str | None],
+) -> None:
+    rules = AttributionRules(end_user=tuple(map(EndUserSource, sources)), end_user_header="x-customer")
+    described = read_described(body, ("user", "safety_identifier", "metadata"))
+
+    found = attribute_request(find_stated_headers(headers.items(), "x-customer"), described, rules, "ada")
+
+    assert (found.end_user, found.end_user_source) == expected
 
 
 def test_recorded_text_is_bounded_and_printable() -> None:

@@ -65,6 +65,7 @@ _MIN_DECIMALS = 6
 @click.option("--turn", help="Only this turn of a session.")
 @click.option("--client", help="Only this program and version, such as claude-cli/2.1.197.")
 @click.option("--repository", help="Only this repository, as records show it.")
+@click.option("--end-user", help="Only requests for this end user.")
 @click.option("--provider", type=click.Choice(PROVIDER_NAMES), help="Only this provider.")
 @click.option("--model", help="Only this model: that of the response, else the requested one.")
 @click.option("--basis", type=click.Choice([basis.value for basis in Basis]), help="Only costs with this basis.")

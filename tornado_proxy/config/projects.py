@@ -15,7 +15,7 @@ from tornado_proxy.config.provider_sections import (
     read_keys,
 )
 from tornado_proxy.config.secrets import Secrets, read_secrets
-from tornado_proxy.domain.attribution import AttributionRules, StatedField
+from tornado_proxy.domain.attribution import DEFAULT_END_USER_HEADER, AttributionRules, EndUserSource, StatedField
 from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.document import Path as DocumentPath
 from tornado_proxy.domain.identity import ApiKey, Member, ModelPatterns, Project, ProjectProvider
@@ -130,6 +130,8 @@ def _build_attribution(section: Any) -> AttributionRules:
         # Names of headers have no case, those of baggage members have.
         annotations={name.lower(): StatedField(field) for name, field in section.get("annotations", {}).items()},
         baggage={name: StatedField(field) for name, field in section.get("baggage", {}).items()},
+        end_user=tuple(map(EndUserSource, section.get("end_user", ()))),
+        end_user_header=section.get("end_user_header", DEFAULT_END_USER_HEADER).lower(),
     )
 
 

@@ -1,4 +1,4 @@
-"""Who and what a request is made for, as its client states it: agent session, agent, turn, end user, repository."""
+"""Who and what a request is made for, as its client states it: agent session, agent, turn, repository, end user."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ class Attribution:
         client: The name and version of the program, from its User-Agent.
         repository: The address of the repository that the agent works on, without credentials.
         commit: The id of the commit that the agent works on.
+        end_user: The person or customer that the caller makes the request for.
+        end_user_source: The source of `end_user`, one of EndUserSource.
     """
 
     agent_session: str | None = None
@@ -30,6 +32,8 @@ class Attribution:
     client: str | None = None
     repository: str | None = None
     commit: str | None = None
+    end_user: str | None = None
+    end_user_source: str | None = None
 
 
 #: The client states nothing.
@@ -50,6 +54,22 @@ class StatedField(StrEnum):
     TURN = "turn"
 
 
+class EndUserSource(StrEnum):
+    """A place that can name the end user; a project lists those that it trusts."""
+
+    #: The participant or user of the credential.
+    TOKEN = "token"  # noqa: S105  # a name
+    #: A header that the project names.
+    HEADER = "header"
+    USER = "user"
+    SAFETY_IDENTIFIER = "safety_identifier"
+    METADATA_USER_ID = "metadata.user_id"
+
+
+#: The header that meshagent-api sends: the name of the user for whom an agent acts.
+DEFAULT_END_USER_HEADER = "meshagent-on-behalf-of"
+
+
 @dataclass(frozen=True, slots=True)
 class AttributionRules:
     """What a project records of its requests.
@@ -58,8 +78,12 @@ class AttributionRules:
         repository: True to record repository and commit.
         annotations: The fields that annotations state, by the name of the annotation, in lower case.
         baggage: The fields that members of the W3C header `baggage` state, by the name of the member.
+        end_user: The sources of the end user that are trusted; the first one that names it counts.
+        end_user_header: The header of EndUserSource.HEADER, in lower case.
     """
 
     repository: bool = False
     annotations: Mapping[str, StatedField] = field(default_factory=dict)
     baggage: Mapping[str, StatedField] = field(default_factory=dict)
+    end_user: tuple[EndUserSource, ...] = ()
+    end_user_header: str = DEFAULT_END_USER_HEADER

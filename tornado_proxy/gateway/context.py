@@ -117,7 +117,7 @@ def make_context(
         redaction=snapshot.redaction
         if caller.session is None
         else snapshot.redaction.with_secret(caller.session.provider_key),
-        stated=find_stated_headers(head.headers),
+        stated=find_stated_headers(head.headers, project.attribution.end_user_header),
     )
 
 

@@ -23,9 +23,10 @@ def request_intent(
     session: str | None = None,
 ) -> RequestIntent:
     """Return the intent of a request; `session` is the id of the WebSocket session or realtime call it belongs to."""
+    caller = context.caller
     return RequestIntent(
         request_id=request_id,
-        caller=context.caller,
+        caller=caller,
         provider=context.provider.name,
         endpoint=context.upstream_target.partition("?")[0],
         method=context.endpoint.method,
@@ -36,5 +37,7 @@ def request_intent(
         key=access.made_with,
         provider_key_ids=access.provider_key_ids,
         labels=context.labels,
-        attribution=attribute_request(context.stated, facts.described, context.project.attribution),
+        attribution=attribute_request(
+            context.stated, facts.described, context.project.attribution, caller.participant or caller.user
+        ),
     )

@@ -105,6 +105,7 @@ def log_request(record: RequestRecord, generation: int) -> None:
             "agent": intent.attribution.agent,
             "turn": intent.attribution.turn,
             "client": intent.attribution.client,
+            "end_user": intent.attribution.end_user,
             "provider": intent.provider,
             "method": intent.method,
             "endpoint": intent.endpoint,

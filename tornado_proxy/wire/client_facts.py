@@ -21,10 +21,12 @@ from urllib.parse import unquote
 import msgspec
 
 from tornado_proxy.domain.attribution import (
+    DEFAULT_END_USER_HEADER,
     NO_ATTRIBUTION,
     REPOSITORY_FIELDS,
     Attribution,
     AttributionRules,
+    EndUserSource,
 )
 from tornado_proxy.wire.annotations import PREFIX as ANNOTATION_PREFIX
 
@@ -44,7 +46,7 @@ class Statement:
         header: The name of a header, in lower case; "" if it is a body member.
         body: The name in RequestFacts.described, such as `metadata.user_id`.
         member: The path of a member in the JSON text of the value, `*` for the first member; "" for the value itself.
-        pattern: The group of this pattern is the field.
+        pattern: A pattern of the whole value, whose group `group` is the field.
     """
 
     field: str
@@ -52,6 +54,7 @@ class Statement:
     body: str = ""
     member: tuple[str, ...] = ()
     pattern: re.Pattern[str] | None = None
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,11 @@ class Client:
     source: str
     statements: tuple[Statement, ...]
 
+
+#: The `metadata.user_id` of Claude Code before 2.1.
+_CLAUDE_USER = re.compile(
+    r"user_(?P<user>[0-9a-f]{64})_account_(?P<account>[0-9a-f-]*)_session_(?P<session>[0-9a-f-]{36})"
+)
 
 #: The members of Codex's turn metadata, a JSON object that is in a header and in the body.
 _WORKSPACE = ("workspaces", "*")
@@ -90,11 +98,11 @@ CLIENTS = (
             Statement("agent", header="x-claude-code-agent-id"),
             Statement("parent_agent", header="x-claude-code-parent-agent-id"),
             Statement("agent_session", body="metadata.user_id", member=("session_id",)),
-            # Versions before 2.1 write user_HASH_account_UUID_session_UUID.
             Statement(
                 "agent_session",
                 body="metadata.user_id",
-                pattern=re.compile(r"user_[0-9a-f]{64}_account_[0-9a-f-]*_session_([0-9a-f-]{36})"),
+                pattern=_CLAUDE_USER,
+                group="session",
             ),
         ),
     ),
@@ -117,7 +125,11 @@ CLIENTS = (
 
 _STATEMENTS = tuple(statement for client in CLIENTS for statement in client.statements)
 _USER_AGENT, _BAGGAGE = "user-agent", "baggage"
-_HEADERS = frozenset({_USER_AGENT, _BAGGAGE, *(statement.header for statement in _STATEMENTS if statement.header)})
+#: The form of `safety_identifier` where a request has no body (OpenAI guide "Safety best practices", Realtime API).
+_SAFETY_IDENTIFIER = "openai-safety-identifier"
+_HEADERS = frozenset(
+    {_USER_AGENT, _BAGGAGE, _SAFETY_IDENTIFIER, *(statement.header for statement in _STATEMENTS if statement.header)}
+)
 
 #: A product and its version (RFC 9110 section 10.1.5): `claude-cli/2.1.197 (external, cli)`.
 _PRODUCT = re.compile(r"([^\s/()]+)(?:/([^\s()]+))?")
@@ -140,12 +152,14 @@ class StatedHeaders:
     annotations: Mapping[str, str] = field(default_factory=dict)
 
 
-def find_stated_headers(headers: Iterable[tuple[str, str]]) -> StatedHeaders:
-    """Return the headers that describe a request, in one pass."""
+def find_stated_headers(
+    headers: Iterable[tuple[str, str]], end_user_header: str = DEFAULT_END_USER_HEADER
+) -> StatedHeaders:
+    """Return the headers that describe a request, in one pass; `end_user_header` is in lower case."""
     values: dict[str, str] = {}
     annotations: dict[str, str] = {}
     for name, value in headers:
-        known = _find_known_name(name)
+        known = _find_known_name(name, end_user_header)
         if known is None:
             continue
         if known.startswith(ANNOTATION_PREFIX):
@@ -156,15 +170,15 @@ def find_stated_headers(headers: Iterable[tuple[str, str]]) -> StatedHeaders:
 
 
 @lru_cache(maxsize=1024)  # bounded, because a client chooses the names
-def _find_known_name(name: str) -> str | None:
+def _find_known_name(name: str, end_user_header: str) -> str | None:
     """Return the name of a header in lower case if it describes a request."""
     lower = name.lower()
     is_annotation = len(lower) > len(ANNOTATION_PREFIX) and lower.startswith(ANNOTATION_PREFIX)
-    return lower if lower in _HEADERS or is_annotation else None
+    return lower if lower in _HEADERS or lower == end_user_header or is_annotation else None
 
 
 def attribute_request(
-    stated: StatedHeaders, described: Iterable[tuple[str, str]], rules: AttributionRules
+    stated: StatedHeaders, described: Iterable[tuple[str, str]], rules: AttributionRules, caller: str | None = None
 ) -> Attribution:
     """Return who and what a request is made for.
 
@@ -172,17 +186,48 @@ def attribute_request(
         stated: The headers that describe it.
         described: Members of its body, as in RequestFacts.
         rules: What the project records.
+        caller: The participant or user of the credential.
     """
     user_agent = stated.values.get(_USER_AGENT)
     client = None if user_agent is None else read_client(user_agent)
     body = dict(described)
     # Most requests are of a client without a row in the table.
-    if not body and not stated.annotations and len(stated.values) <= (user_agent is not None):
+    if not body and not stated.annotations and not rules.end_user and len(stated.values) <= (user_agent is not None):
         return NO_ATTRIBUTION if client is None else Attribution(client=client)
     found = _read_statements(stated.values, body)
     if not rules.repository:
         found = {name: value for name, value in found.items() if name not in REPOSITORY_FIELDS}
-    return Attribution(client=client, **{**found, **_read_rules(stated, rules)})
+    end_user = _find_end_user(stated.values, body, rules, caller) if rules.end_user else {}
+    return Attribution(client=client, **{**found, **_read_rules(stated, rules), **end_user})
+
+
+def _find_end_user(
+    headers: Mapping[str, str], body: Mapping[str, str], rules: AttributionRules, caller: str | None
+) -> dict[str, str]:
+    """Return the end user and its source: the first trusted one that names it."""
+    texts = {
+        EndUserSource.TOKEN: caller,
+        EndUserSource.HEADER: headers.get(rules.end_user_header),
+        EndUserSource.USER: body.get("user"),
+        EndUserSource.SAFETY_IDENTIFIER: body.get("safety_identifier") or headers.get(_SAFETY_IDENTIFIER),
+        EndUserSource.METADATA_USER_ID: read_user_id(body.get("metadata.user_id", "")),
+    }
+    for source in rules.end_user:
+        end_user = clean_field(texts[source] or "")
+        if end_user is not None:
+            return {"end_user": end_user, "end_user_source": source.value}
+    return {}
+
+
+def read_user_id(text: str) -> str:
+    """Return the user in `metadata.user_id`; that of Claude Code also has the session, and is no name by itself."""
+    match = _CLAUDE_USER.fullmatch(text)
+    if match is not None:
+        return match["account"] or match["user"]
+    document = _decode_object(text) if text.startswith("{") else None
+    if not isinstance(document, dict):
+        return text
+    return _find_member(document, ("account_uuid",)) or _find_member(document, ("device_id",))
 
 
 def _read_statements(headers: Mapping[str, str], body: Mapping[str, str]) -> dict[str, str]:
@@ -198,7 +243,7 @@ def _read_statements(headers: Mapping[str, str], body: Mapping[str, str]) -> dic
             text = _find_member(documents[text], statement.member)
         elif statement.pattern is not None:
             match = statement.pattern.fullmatch(text)
-            text = "" if match is None else match[1]
+            text = "" if match is None else match[statement.group]
         value = clean_field(cut_credentials(text) if statement.field == "repository" else text)
         if value is not None:
             found[statement.field] = value

@@ -40,7 +40,7 @@ LABEL_PREFIX = "label."
 ANNOTATION_PREFIX = "annotation."
 
 #: The fields of a request's attribution that records are selected by.
-ATTRIBUTION_FILTERS = ("agent_session", "agent", "turn", "client", "repository")
+ATTRIBUTION_FILTERS = ("agent_session", "agent", "turn", "client", "repository", "end_user")
 
 #: The members of UsageFilter that are compared for equality, each with the SQL of the column.
 _FILTERS: Mapping[str, str] = {
@@ -88,6 +88,7 @@ class UsageFilter:
     turn: str | None = None
     client: str | None = None
     repository: str | None = None
+    end_user: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from tornado_proxy.domain.request import RequestFacts, Spend, WorkLimits
 from tornado_proxy.domain.usage import Meter, UsageReport
 from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, RequestView, ResponseHead, UsageReader
 from tornado_proxy.providers.openai.shared.text_usage import estimate_text, report_text
+from tornado_proxy.providers.shared.described_members import read_described
 from tornado_proxy.providers.shared.json_body import read_members, read_model
 from tornado_proxy.providers.shared.lenient_json import decode_leniently
 
@@ -27,6 +28,10 @@ _USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 _MODEL = re.compile(rb'"model"\s*:\s*("[^"\\]{0,200}")')
 
 
+#: The member that says who the request is made for (OpenAI API reference, "Create embeddings").
+_DESCRIBED = ("user",)
+
+
 def parse(request: RequestView) -> ParsedRequest:
     """Return the facts of a request, and its unchanged body.
 
@@ -34,13 +39,15 @@ def parse(request: RequestView) -> ParsedRequest:
         InvalidBody: the model is missing, repeated or not text.
     """
     body = request.body
-    model = read_model(read_members(body, ("model",)))
+    members = read_members(body, ("model", *_DESCRIBED))
+    model = read_model(members)
     facts = RequestFacts(
         model=model,
         spends=(Spend(model, frozenset({Meter.INPUT})),),
         body_bytes=len(body),
         # Inputs can be lists of tokens: each token takes at least one byte, too.
         work=WorkLimits(prompts=_MAX_INPUTS, text_only=True),
+        described=read_described(members, _DESCRIBED),
     )
     return ParsedRequest(facts, body)
 

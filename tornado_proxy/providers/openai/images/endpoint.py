@@ -33,6 +33,7 @@ from tornado_proxy.providers.openai.images.image_tokens import ESTIMATE_METHOD, 
 from tornado_proxy.providers.openai.images.svg_author import SVG, author_spend, read_author_usage
 from tornado_proxy.providers.openai.shared.media_readers import EventsReader
 from tornado_proxy.providers.openai.shared.usage_report import report_usage
+from tornado_proxy.providers.shared.described_members import read_described
 from tornado_proxy.providers.shared.json_body import read_members
 from tornado_proxy.providers.shared.json_skimmer import KEEP, Shape
 from tornado_proxy.providers.shared.json_values import as_objects, as_text
@@ -47,7 +48,13 @@ _AUTO = "auto"
 _MAX_IMAGES = 9_999
 
 _FILE_MEMBERS = ("images", "mask")
-_MEMBERS = ("model", "n", "size", "quality", "stream", "response_format", "output_format", "svg", *_FILE_MEMBERS)
+#: The member that says who the request is made for (OpenAI API reference, "Create image").
+_DESCRIBED = ("user",)
+_MEMBERS = (
+    *("model", "n", "size", "quality", "stream", "response_format", "output_format", "svg"),
+    *_FILE_MEMBERS,
+    *_DESCRIBED,
+)
 #: The form field of `svg.model`, as SDKs write nested members in a form.
 _SVG_MODEL_FIELD = "svg[model]"
 _COMPLETED_EVENTS = (b"image_generation.completed", b"image_edit.completed")
@@ -115,6 +122,7 @@ def _parse(request: RequestView, meters: frozenset[Meter]) -> ParsedRequest:
         references=(*_file_ids(members.get("images")), *_file_ids([members.get("mask")])),
         response_format=as_text(members.get("response_format")) or None,
         work=WorkLimits(choices=image.count),
+        described=read_described(members, _DESCRIBED),
     )
     return ParsedRequest(facts, request.body)
 
