@@ -59,7 +59,9 @@ def test_full_log_is_rotated_and_loses_no_open_intent(tmp_path: Path) -> None:
                 await ledger.finish(make_record(intent))
             else:
                 ledger.finish(make_record(intent))
-        assert log_files(tmp_path) == ["11"], "45 MB of intents and records are twelve files, eleven of which are removed"
+        assert log_files(tmp_path) == ["11"], (
+            "45 MB of intents and records are twelve files, eleven of which are removed"
+        )
         await ledger.close()
         again = make_ledger(path)
         await again.open()
