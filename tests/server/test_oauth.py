@@ -189,6 +189,10 @@ def test_user_reads_its_own_usage_and_an_admin_that_of_the_project(proxy: ProxyP
     assert callers(ada) == {(None, "ada")}
     assert {(None, "ada"), (None, "bob"), ("room-agent", None)} <= callers(bob)
     assert callers(bob, user="ada") == {(None, "ada")}
+    # The path names the project, so that no header is needed.
+    path = f"{proxy.base_url}/accounts/projects/{PROJECT}/llm-proxy/usage"
+    bare = httpx.get(path, headers={"Authorization": f"Bearer {ada}"}, timeout=TIMEOUT_S)
+    assert (bare.status_code, bool(bare.json()["usage"])) == (200, True)
     assert read_usage(proxy, ada, user="bob").status_code == 403
     assert read_usage(proxy, ada, issuer="https://other.example.com").status_code == 403
 

@@ -41,7 +41,10 @@ class ProjectHandler(BaseHandler):
             opaque=snapshot.authenticator.accepts_opaque_tokens,
         )
         stated = list_stated_projects(self.request.headers.get_all())
-        identified = snapshot.authenticator.authenticate(token, datetime.now(UTC), stated_projects=stated)
+        # The path names the project, so that an OAuth user needs no header.
+        identified = snapshot.authenticator.authenticate(
+            token, datetime.now(UTC), stated_projects=stated, project_in_path=project_id
+        )
         caller = identified if isinstance(identified, Caller) else await identified
         if caller.project_id != project_id:
             raise NotAllowed("your token is for another project; use the id of its own project in the path")

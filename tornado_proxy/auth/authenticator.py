@@ -62,7 +62,13 @@ class Authenticator:
         return other
 
     def authenticate(
-        self, token: str, now: datetime, *, session_keys: bool = False, stated_projects: Sequence[str] = ()
+        self,
+        token: str,
+        now: datetime,
+        *,
+        session_keys: bool = False,
+        stated_projects: Sequence[str] = (),
+        project_in_path: str | None = None,
     ) -> Caller | Awaitable[Caller]:
         """Return the caller that `token` identifies; an awaitable if an identity provider must be asked.
 
@@ -71,6 +77,7 @@ class Authenticator:
             now: The time to check the token against, aware UTC.
             session_keys: True if the endpoint accepts session keys.
             stated_projects: The project ids that the request states, in lower case.
+            project_in_path: The project of an OAuth user whose request states none otherwise.
 
         Raises:
             NotAuthenticated: The token is invalid.
@@ -80,10 +87,11 @@ class Authenticator:
             IdentityProviderUnavailable: An issuer must be asked and cannot be reached.
         """
         identified = self._identify(token, now, session_keys=session_keys)
-        if isinstance(identified, VerifiedUser):
-            return self._find_member(identified, stated_projects)
         if not isinstance(identified, Caller):
-            return self._find_member_later(identified, stated_projects)
+            projects = stated_projects or ((project_in_path,) if project_in_path is not None else ())
+            if isinstance(identified, VerifiedUser):
+                return self._find_member(identified, projects)
+            return self._find_member_later(identified, projects)
         require_project(stated_projects, identified.project_id)
         return identified
 
