@@ -57,6 +57,11 @@ def simulator() -> Simulator:
     return Simulator()
 
 
+#: A project whose requests must name a team.
+STRICT_PROJECT = "2f1c7a90-6a51-4d0b-8b77-94a1c0d5e6f1"
+STRICT_KEY = "b7a0d6c2-35e1-4c58-9a3f-0d7c1e2b4a69"
+
+
 @pytest.fixture(scope="module")
 def proxy(simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
     """A server with one request of Claude Code, one of its sub-agents, and two turns of Codex over a WebSocket."""
@@ -66,6 +71,12 @@ def proxy(simulator: Simulator, tmp_path_factory: pytest.TempPathFactory) -> Ite
     projects = [
         {"id": PROJECT, "name": "first", "api_keys": [key]},
         {"id": OTHER_PROJECT, "name": "other", "api_keys": [other_key], "attribution": rules},
+        {
+            "id": STRICT_PROJECT,
+            "name": "strict",
+            "api_keys": [{"id": STRICT_KEY, "secret": {"env": "TEST_SIGNING_SECRET"}}],
+            "attribution": {"required_annotations": {"Team": ["research", "sales"]}},
+        },
     ]
     with (
         running_simulator(simulator) as url,
@@ -242,6 +253,52 @@ def test_end_user_of_an_agent_is_the_one_on_whose_behalf_it_acts(proxy: ProxyPro
 
     wait_until(lambda: bool(run_usage(proxy, "--end-user", "grace")), "the record")
     assert find_record(proxy, end_user="grace")["end_user_source"] == "header"
+
+
+def mint_strict() -> str:
+    return mint(project=STRICT_PROJECT, key_id=STRICT_KEY)
+
+
+def test_request_without_a_required_annotation_is_rejected_and_not_sent(
+    proxy: ProxyProcess, simulator: Simulator
+) -> None:
+    sent_before = len(simulator.requests)
+
+    response = create(proxy, {"X-Meshagent-Annotation-Team": "legal"}, mint_strict())
+
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "annotations_required")
+    assert "one of research, sales" in response.json()["error"]["message"]
+    assert len(simulator.requests) == sent_before
+
+
+def test_websocket_without_a_required_annotation_is_rejected(proxy: ProxyProcess) -> None:
+    async def connect() -> None:
+        url = f"ws{proxy.base_url.removeprefix('http')}/openai/v1/responses"
+        async with websockets.connect(url, additional_headers={"Authorization": f"Bearer {mint_strict()}"}):
+            pass
+
+    with pytest.raises(websockets.InvalidStatus) as caught:
+        asyncio.run(connect())
+
+    assert caught.value.response.status_code == 400
+
+
+def test_annotation_groups_the_usage_of_the_ledger_and_of_the_api(proxy: ProxyProcess) -> None:
+    token = mint_strict()
+    assert create(proxy, {"x-meshagent-annotation-team": "sales"}, token).status_code == 200
+    wait_until(lambda: len(run_usage(proxy, "--project", STRICT_PROJECT)) == 1, "the record")
+
+    (of_ledger,) = run_usage(proxy, "--project", STRICT_PROJECT, "--group-by", "annotation.Team")
+    response = httpx.get(
+        proxy.base_url + USAGE.replace(PROJECT, STRICT_PROJECT),
+        params={"rows": "groups", "group_by": "annotation.team"},
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=TIMEOUT_S,
+    )
+
+    assert (of_ledger["annotation.Team"], of_ledger["requests"]) == ("sales", 1)
+    (of_api,) = response.json()["usage"]
+    assert (of_api["annotation.team"], of_api["total"]) == ("sales", of_ledger["total"])
 
 
 def test_headers_that_describe_a_request_are_not_forwarded(proxy: ProxyProcess, simulator: Simulator) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tornado_proxy.domain.errors import BadRequest
-from tornado_proxy.wire.annotations import check_annotations
+from tornado_proxy.wire.annotations import check_annotations, require_annotations
 from tornado_proxy.wire.client_facts import find_stated_headers
 
 
@@ -39,3 +39,21 @@ def test_too_many_annotations_are_rejected() -> None:
 def test_annotation_that_is_too_long_is_rejected(name: str, value: str) -> None:
     with pytest.raises(BadRequest, match="too long"):
         read_annotations([(f"X-Meshagent-Annotation-{name}", value)])
+
+
+REQUIRED = {"team": frozenset({"research", "sales"}), "ticket": frozenset[str]()}
+
+
+def test_required_annotations_with_allowed_values_are_accepted() -> None:
+    require_annotations({"team": "sales", "ticket": "T-1", "more": "x"}, REQUIRED)
+
+
+def test_error_names_each_missing_annotation_and_the_allowed_values() -> None:
+    with pytest.raises(BadRequest) as caught:
+        require_annotations({"team": "legal", "ticket": ""}, REQUIRED)
+
+    assert caught.value.code == "annotations_required"
+    assert caught.value.message == (
+        "the project requires annotations: team 'legal' is not allowed; send the header X-Meshagent-Annotation-team "
+        "with one of research, sales; ticket is missing; send the header X-Meshagent-Annotation-ticket"
+    )

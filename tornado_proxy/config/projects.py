@@ -132,6 +132,7 @@ def _build_attribution(section: Any) -> AttributionRules:
         baggage={name: StatedField(field) for name, field in section.get("baggage", {}).items()},
         end_user=tuple(map(EndUserSource, section.get("end_user", ()))),
         end_user_header=section.get("end_user_header", DEFAULT_END_USER_HEADER).lower(),
+        required={name.lower(): frozenset(values) for name, values in section.get("required_annotations", {}).items()},
     )
 
 

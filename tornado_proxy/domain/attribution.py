@@ -80,6 +80,8 @@ class AttributionRules:
         baggage: The fields that members of the W3C header `baggage` state, by the name of the member.
         end_user: The sources of the end user that are trusted; the first one that names it counts.
         end_user_header: The header of EndUserSource.HEADER, in lower case.
+        required: Annotations that each charged request must have, with the values that are allowed; an empty set
+            allows any.
     """
 
     repository: bool = False
@@ -87,3 +89,4 @@ class AttributionRules:
     baggage: Mapping[str, StatedField] = field(default_factory=dict)
     end_user: tuple[EndUserSource, ...] = ()
     end_user_header: str = DEFAULT_END_USER_HEADER
+    required: Mapping[str, frozenset[str]] = field(default_factory=dict)

@@ -58,6 +58,7 @@ from tornado_proxy.upstream.credentials import (
 )
 from tornado_proxy.upstream.http.messages import UpstreamRequest
 from tornado_proxy.upstream.websocket.connection import WebSocketRequest
+from tornado_proxy.wire.annotations import require_annotations
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +177,8 @@ class Admission:
         objects = context.endpoint.objects
         if isinstance(objects, ModelObject):
             require_visible_model(context)
+        if context.endpoint.charged:
+            require_annotations(context.stated.annotations, context.project.attribution.required)
         _require_priced_spend(context, parsed.facts)
         self.admit_spends(context, parsed.facts.priced_spends, context.head.received_at)
         if context.endpoint.response_edits.seal_secrets is not None:
@@ -239,6 +242,7 @@ class Admission:
         """
         reader = context.endpoint.open_reader(_session_query(context), subprotocols)
         try:
+            require_annotations(context.stated.annotations, context.project.attribution.required)
             self.admit_spends(context, reader.spends, context.head.received_at)
             made_with = await self._ownership.require_own(context, reader.references)
             await self._budgets.check(context)

@@ -39,3 +39,26 @@ def check_annotations(found: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
                 code="invalid_annotations",
             )
     return tuple(sorted(found.items()))
+
+
+def require_annotations(found: Mapping[str, str], required: Mapping[str, frozenset[str]]) -> None:
+    """Check that a request has each annotation that its project requires.
+
+    Args:
+        found: The annotations by name in lower case.
+        required: The allowed values by name; an empty set allows any value but the empty one.
+
+    Raises:
+        BadRequest: annotations are missing, or have a value that is not allowed; all of them are named.
+    """
+    faults = [fault for name, allowed in required.items() if (fault := _find_fault(name, found.get(name, ""), allowed))]
+    if faults:
+        raise BadRequest(f"the project requires annotations: {'; '.join(faults)}", code="annotations_required")
+
+
+def _find_fault(name: str, value: str, allowed: frozenset[str]) -> str | None:
+    if value and (not allowed or value in allowed):
+        return None
+    values = f" with one of {', '.join(sorted(allowed))}" if allowed else ""
+    reason = f"{value[:60]!r} is not allowed" if value else "is missing"
+    return f"{name} {reason}; send the header X-Meshagent-Annotation-{name}{values}"
