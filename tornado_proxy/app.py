@@ -42,6 +42,7 @@ from tornado_proxy.gateway.object_ownership import ObjectOwnership
 from tornado_proxy.gateway.realtime.live_calls import LiveCalls
 from tornado_proxy.gateway.recorder import Recorder, RecordListeners
 from tornado_proxy.gateway.services import Services
+from tornado_proxy.gateway.stops import enforce_stops
 from tornado_proxy.http_server.fd_limits import raise_fd_limit
 from tornado_proxy.http_server.server import AdminPortServer, ClientPortServer
 from tornado_proxy.ledger.backends import make_backend, make_ledger
@@ -108,6 +109,7 @@ class Server:
         settler = DeferredSettlement(self._snapshots, upstream, ledger)
         services = self._services = self._build_services(ledger, upstream, settler, budgets)
         self._background = [tasks.spawn(settler.run(), "settlement"), tasks.spawn(self._state.run(), "state")]
+        self._background.append(tasks.spawn(enforce_stops(self._snapshots, services.capacity), "stops"))
         handler_arguments = {"services": services}
         start_paths = list_start_paths(PROVIDERS)
         rules = [

@@ -17,6 +17,8 @@ _COMMANDS = {
     "key": "tornado_proxy.cli.credentials:key",
     "token": "tornado_proxy.cli.credentials:token",
     "access-key": "tornado_proxy.cli.access_keys:access_key",
+    "stop": "tornado_proxy.cli.stops:stop",
+    "resume": "tornado_proxy.cli.stops:resume",
     "connect": "tornado_proxy.cli.connect:connect",
     "login": "tornado_proxy.cli.login:login",
     "logout": "tornado_proxy.cli.login:logout",

@@ -6,10 +6,9 @@ output, everything else to standard error.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,19 +18,16 @@ from rich.table import Table
 
 from tornado_proxy.api.access_keys import show_key, show_keys, show_secret
 from tornado_proxy.cli.actor import find_actor
-from tornado_proxy.cli.config_lookup import exit_on_errors, find_ledger, find_project_ids
+from tornado_proxy.cli.config_lookup import find_project_ids
 from tornado_proxy.cli.duration_param import parse_duration
 from tornado_proxy.cli.format_option import format_option
+from tornado_proxy.cli.state_store import open_state_store
 from tornado_proxy.cli.tables import print_table, printable_text
-from tornado_proxy.domain.errors import CallerError
 from tornado_proxy.domain.identity import ModelPatterns, Secret
 from tornado_proxy.domain.state import AccessKey
-from tornado_proxy.ledger.backends import make_backend
-from tornado_proxy.ledger.database import StoreError
 from tornado_proxy.ledger.rows import format_time
 from tornado_proxy.state import access_keys
 from tornado_proxy.state.key_settings import KeySettings, check_grace, check_settings, parse_digest
-from tornado_proxy.state.store import StateStore
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -102,7 +98,7 @@ def create(config: Path, output_format: str, **options: Any) -> None:
     Example:
       tornado-proxy access-key create ci --project 0c9f8a5e-9a1e-4f6b-8c43-1d2a7f6f0a10 --model 'openai/*'
     """
-    with _open_store(config) as store:
+    with open_state_store(config) as store:
         settings = _read_settings(config, **options)
         key, secret = access_keys.create(store, find_actor(), settings)
     _print_secret(key, secret, output_format)
@@ -124,7 +120,7 @@ def import_(config: Path, output_format: str, sha256: str, **options: Any) -> No
       tornado-proxy access-key import ada --project 0c9f8a5e-9a1e-4f6b-8c43-1d2a7f6f0a10 \\
         --sha256 "$(printf %s "$OLD_KEY" | sha256sum | cut -d' ' -f1)"
     """
-    with _open_store(config) as store:
+    with open_state_store(config) as store:
         settings = _read_settings(config, **options)
         key = access_keys.import_digest(store, find_actor(), settings, parse_digest(sha256))
     if output_format == "json":
@@ -143,7 +139,7 @@ def list_(config: Path, project: str | None, output_format: str) -> None:
     Example:
       tornado-proxy access-key list --format json
     """
-    with _open_store(config) as store:
+    with open_state_store(config) as store:
         keys = [key for key in access_keys.list_keys(store) if project in (None, key.project_id)]
     if output_format == "json":
         click.echo(json.dumps(show_keys(keys), indent=2))
@@ -170,7 +166,7 @@ def rotate(config: Path, key_id: str, grace: timedelta, output_format: str) -> N
     Example:
       tornado-proxy access-key rotate ak_5f0c1d2e3a4b5c6d7e8f9a0b --grace 1h
     """
-    with _open_store(config) as store:
+    with open_state_store(config) as store:
         check_grace(grace)
         key, secret = access_keys.rotate(store, find_actor(), key_id, grace)
     _print_secret(key, secret, output_format)
@@ -189,26 +185,11 @@ def revoke(config: Path, key_id: str, output_format: str) -> None:
     Example:
       tornado-proxy access-key revoke ak_5f0c1d2e3a4b5c6d7e8f9a0b
     """
-    with _open_store(config) as store:
+    with open_state_store(config) as store:
         key = access_keys.revoke(store, find_actor(), key_id)
     if output_format == "json":
         click.echo(json.dumps(show_key(key), indent=2))
     click.echo(f"revoked {key.id}", err=True)
-
-
-@contextlib.contextmanager
-def _open_store(config: Path) -> Iterator[StateStore]:
-    """Yield the store of the configuration's ledger; print an error and exit with status 1 if the command fails."""
-    with exit_on_errors():
-        store = StateStore(make_backend(find_ledger(config, None), fsync=True))
-        try:
-            yield store
-        except CallerError as error:
-            raise click.ClickException(error.message) from None
-        except StoreError as error:
-            raise click.ClickException(f"the state cannot be used: {error}") from None
-        finally:
-            store.close()
 
 
 def _read_settings(config: Path, **options: Any) -> KeySettings:

@@ -8,7 +8,8 @@
     │   │   │   └── ModelNotPriced          400 model_not_priced
     │   │   ├── NotAuthenticated        401
     │   │   ├── NotAllowed              403
-    │   │   │   └── InsufficientScope       403 insufficient_scope
+    │   │   │   ├── InsufficientScope       403 insufficient_scope
+    │   │   │   └── Stopped                 403 stopped
     │   │   ├── NotFound                404
     │   │   ├── MethodNotAllowed        405
     │   │   ├── RequestTimeout          408
@@ -130,6 +131,12 @@ class InsufficientScope(NotAllowed):
     def __init__(self, scope: str) -> None:
         super().__init__(f"access token lacks the scope {scope}; log in again and request it")
         self.scope = scope
+
+
+class Stopped(NotAllowed):
+    """403: an admin has stopped the project, participant or agent session; the message says who and when."""
+
+    code = "stopped"
 
 
 class NotFound(CallerError):

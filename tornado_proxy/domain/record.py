@@ -24,7 +24,8 @@ class Outcome(StrEnum):
     UPSTREAM_ERROR = "upstream_error"
     #: The provider's response ended before it was complete.
     UPSTREAM_BROKEN = "upstream_broken"
-    #: The proxy closed a session that was idle or too old, or whose credential or price was gone.
+    #: The proxy closed a session that was idle or too old, or whose credential or price was gone; or an admin has
+    #: stopped a session or a request.
     PROXY_CLOSED = "proxy_closed"
     SHUTDOWN = "shutdown"
     #: The process died.  Written at a later start, from the intent.

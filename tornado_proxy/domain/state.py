@@ -11,6 +11,7 @@ from datetime import datetime
 
 from tornado_proxy.domain.budget import BudgetChange
 from tornado_proxy.domain.identity import ModelPatterns
+from tornado_proxy.domain.stop import Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,10 @@ class State:
         generation: The number of the last change, 0 before the first one.
         access_keys: The access keys that were not revoked, by the SHA-256 of each of their secrets.
         budget_changes: The limits of budgets that replace those of the configuration, by project id.
+        stops: The stops that are in force.
     """
 
     generation: int = 0
     access_keys: Mapping[bytes, AccessKey] = field(default_factory=dict)
     budget_changes: Mapping[str, Sequence[BudgetChange]] = field(default_factory=dict)
+    stops: tuple[Stop, ...] = ()

@@ -37,6 +37,7 @@ from tornado_proxy.gateway.object_ownership import ObjectOwnership
 from tornado_proxy.gateway.realtime.live_calls import LiveCalls
 from tornado_proxy.gateway.recorder import Recorder
 from tornado_proxy.gateway.request_intent import request_intent
+from tornado_proxy.gateway.stops import require_not_stopped
 from tornado_proxy.metering.deferred_settlement import DeferredSettlement
 from tornado_proxy.providers.contract import (
     ClientFrame,
@@ -198,6 +199,7 @@ class Admission:
             sources = make_list_sources(context, accesses, headers, keys, visible_objects)
         await self._settle_object(context)
         intent = request_intent(context, access, parsed.facts, request_id, context.head.received_at)
+        require_not_stopped(context, intent.attribution.agent_session)
         if context.endpoint.sideband is None:
             await self._begin(context, access, parsed.facts, intent)
         else:
@@ -277,6 +279,7 @@ class Admission:
         if frame.facts is None or session.billed_elsewhere:
             return None
         intent = request_intent(context, session.access, frame.facts, new_request_id(), now, session=session_id)
+        require_not_stopped(context, intent.attribution.agent_session)
         # The frames of some sessions name no model: the session does.
         spends = frame.facts.spends or (*session.reader.spends, *frame.spends)
         await self._begin(context, session.access, replace(frame.facts, spends=spends), intent)
@@ -338,7 +341,9 @@ def _identify(
 
     def finish(caller: Caller) -> RequestContext[EndpointT]:
         reject_token_in_target(head.target, token)
-        return make_context(snapshot, match, caller, token, head)
+        context = make_context(snapshot, match, caller, token, head)
+        require_not_stopped(context)
+        return context
 
     async def finish_later(caller: Awaitable[Caller]) -> RequestContext[EndpointT]:
         return finish(await caller)

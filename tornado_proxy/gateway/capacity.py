@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from tornado_proxy.config.settings import LimitSettings
 from tornado_proxy.domain.errors import Draining, Overloaded, RateLimited
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import Outcome
+from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.observability import metrics
 
@@ -27,6 +28,12 @@ class InFlight(Protocol):
 
     def end(self, outcome: Outcome) -> None:
         """End now, so that it looks broken to the client, never complete."""
+
+    def is_covered(self, target: StopTarget) -> bool:
+        """Return True if a stop of `target` covers it."""
+
+    def stop(self, stop: Stop) -> None:
+        """End it because of a stop that covers it.  Called several times."""
 
 
 class Drainable(Protocol):
@@ -77,6 +84,13 @@ class Capacity:
         self.draining = True
         for request in self:
             request.drain()
+
+    def stop(self, stops: Sequence[Stop]) -> None:
+        """End everything that one of the stops covers."""
+        for request in self:
+            stop = next((stop for stop in stops if request.is_covered(stop.target)), None)
+            if stop is not None:
+                request.stop(stop)
 
     def add_arriving(self, request: InFlight, project_id: str) -> None:
         """Count a request whose body arrives, or a session whose handshake runs."""

@@ -18,6 +18,7 @@ from tornado_proxy.api.admin.metrics import MetricsHandler
 from tornado_proxy.api.admin.openapi import OpenApiHandler
 from tornado_proxy.api.admin.projects import ProjectHandler, ProjectsHandler
 from tornado_proxy.api.admin.reload import ReloadHandler
+from tornado_proxy.api.admin.stops import StopHandler, StopsHandler
 from tornado_proxy.api.admin.usage import AdminUsageHandler
 
 
@@ -49,6 +50,8 @@ ROUTES = (
     AdminRoute("/v1/projects/{project_id}", ProjectHandler),
     AdminRoute("/v1/usage", AdminUsageHandler),
     AdminRoute("/v1/budgets", BudgetsHandler),
+    AdminRoute("/v1/stops", StopsHandler),
+    AdminRoute("/v1/stops/{stop_id}", StopHandler),
     AdminRoute("/v1/access-keys", AccessKeysHandler),
     AdminRoute("/v1/access-keys/import", AccessKeyImportHandler),
     AdminRoute("/v1/access-keys/{key_id}", AccessKeyHandler),

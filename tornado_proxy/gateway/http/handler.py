@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from functools import partial
 
 from tornado_proxy import tasks
-from tornado_proxy.domain.errors import RequestError, RequestTimeout
+from tornado_proxy.domain.errors import RequestError, RequestTimeout, Stopped
 from tornado_proxy.domain.record import Outcome
+from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.admission import AdmittedRequest, check_body_length
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, BaseHandler
@@ -23,6 +24,7 @@ from tornado_proxy.gateway.public_url import own_base_url
 from tornado_proxy.gateway.realtime.sideband import CallSideband
 from tornado_proxy.gateway.recorder import FinishedRequest
 from tornado_proxy.gateway.services import Services
+from tornado_proxy.gateway.stops import find_agent_session
 from tornado_proxy.http_server.response_writer import ResponseWriter
 from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
 from tornado_proxy.providers.contract import HttpEndpoint
@@ -204,6 +206,15 @@ class ProxyHandler(BaseHandler):
     def end(self, outcome: Outcome) -> None:
         """Break the connection: the request has not arrived in time."""
         self.cut()
+
+    def is_covered(self, target: StopTarget) -> bool:
+        """Return True if a stop of `target` covers the request; its body may name the agent session, later."""
+        context = self._context
+        return context is not None and target.covers(context.caller, find_agent_session(context))
+
+    def stop(self, stop: Stop) -> None:
+        """Refuse the request when it has arrived."""
+        self._rejection = self._rejection or Stopped(f"{stop}; ask an admin of the project to resume it")
 
     def on_connection_close(self) -> None:
         """Called by Tornado when the client has disconnected."""

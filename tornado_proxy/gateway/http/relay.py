@@ -7,7 +7,7 @@
                         │                            │
                         ├── the client leaves ───────┴──> CLIENT_GONE   drain: keep reading, for an exact record
                         │                                               cancel: abort the exchange
-                        └── end() ───────────────────────> STOPPED      shutdown, or the drain took too long
+                        └── end() ───────────────────────> STOPPED      shutdown, a stop, or the drain took too long
 
 The state when the exchange ends decides the outcome (`_outcome`).  Every await has an owner that can end it: head and
 read end by the exchange's timeouts or abort(), send ends when the client reads or disconnects, a drain by its limit.
@@ -25,6 +25,7 @@ from tornado.iostream import StreamClosedError
 
 from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError, UpstreamUnreachable
 from tornado_proxy.domain.record import Outcome
+from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.gateway.admission import AdmittedRequest
 from tornado_proxy.gateway.capacity import DrainLimiter
 from tornado_proxy.gateway.http.relay_protocols import Client, ProviderExchange, Upstream
@@ -145,6 +146,16 @@ class HttpRelay:
         if self._exchange is not None:
             self._exchange.abort(outcome.value)
             self._client.cut()  # a client that does not read would keep the pending write open
+
+    def is_covered(self, target: StopTarget) -> bool:
+        """Return True if a stop of `target` covers the request."""
+        intent = self._admitted.intent
+        return target.covers(intent.caller, intent.attribution.agent_session)
+
+    def stop(self, stop: Stop) -> None:
+        """Stop now because of a stop that covers the request; no effect on a response that is delivered."""
+        if self._state is not RelayState.DELIVERED:
+            self.end(Outcome.PROXY_CLOSED, str(stop))
 
     async def _relay(self, exchange: ProviderExchange) -> RequestEnd:
         try:

@@ -13,6 +13,7 @@ from tornado.websocket import WebSocketHandler, _WebSocketParams
 from tornado_proxy import tasks
 from tornado_proxy.domain.errors import BadRequest, RequestError, UpgradeRejected
 from tornado_proxy.domain.record import Outcome
+from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.admission import AdmittedSession
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, BaseHandler
@@ -21,6 +22,7 @@ from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.gateway.realtime.meter import SessionMeter, SessionRecorder, UnbilledSession
 from tornado_proxy.gateway.realtime.relay import WebSocketRelay
 from tornado_proxy.gateway.services import Services
+from tornado_proxy.gateway.stops import find_agent_session
 from tornado_proxy.http_server.client_frames import ClientFrames
 from tornado_proxy.observability import access_log
 from tornado_proxy.providers.contract import WebSocketEndpoint
@@ -127,6 +129,15 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         """Break the connection: the provider has not responded in time."""
         assert isinstance(self.request.connection, HTTP1Connection)
         self.request.connection.close()
+
+    def is_covered(self, target: StopTarget) -> bool:
+        """Return True if a stop of `target` covers the session."""
+        context = self._context
+        return context is not None and target.covers(context.caller, find_agent_session(context))
+
+    def stop(self, stop: Stop) -> None:
+        """Break the connection: the session must not open."""
+        self.end(Outcome.PROXY_CLOSED)
 
     # Overrides of WebSocketHandler.
 

@@ -15,6 +15,7 @@ Ends, and the close code that the client gets:
     client closes           -
     idle, lifetime          1001
     credential or price     1008
+    a stop                  1008
     shutdown                1001
 
 Tornado reads the next frame of a side when the coroutine returned for the previous one is done.  Most frames need no
@@ -35,9 +36,11 @@ from tornado.iostream import StreamClosedError
 from tornado_proxy import tasks
 from tornado_proxy.domain.errors import BudgetExceeded, RequestError, UpstreamError
 from tornado_proxy.domain.record import Outcome, RequestIntent
+from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.gateway.admission import AdmittedSession
 from tornado_proxy.gateway.realtime.meter import SessionRecorder
 from tornado_proxy.gateway.services import Services
+from tornado_proxy.gateway.stops import find_agent_session
 from tornado_proxy.providers.contract import ClientFrame, QuotaStated, SessionChanged, SocketEvent
 from tornado_proxy.upstream.websocket.connection import Closed
 from tornado_proxy.upstream.websocket.frame_sender import Wait
@@ -118,6 +121,8 @@ class WebSocketRelay:
         self._limits = session.context.snapshot.settings.websockets
         self._redaction = session.context.redaction
         self._state = SessionState.OPEN
+        #: The agent session that the handshake, or the last request of the session, has stated.
+        self._agent_session = find_agent_session(session.context)
         self._outcome: Outcome | None = None
         self._fault: str | None = None
         self._loop = asyncio.get_running_loop()
@@ -199,6 +204,17 @@ class WebSocketRelay:
         else:
             self._close_session(GOING_AWAY, "the server is shutting down")
 
+    def is_covered(self, target: StopTarget) -> bool:
+        """Return True if a stop of `target` covers the session."""
+        return target.covers(self._session.context.caller, self._agent_session)
+
+    def stop(self, stop: Stop) -> None:
+        """Close the session because of a stop that covers it."""
+        if self._state not in _CLOSED_STATES:
+            self._outcome = self._outcome or Outcome.PROXY_CLOSED
+            self._fault = self._fault or str(stop)
+            self._close_session(POLICY_VIOLATION, str(stop))
+
     async def _admit(self, frame: ClientFrame, message: str | bytes) -> None:
         try:
             intent = await self._services.admission.admit_frame(self._session, frame, self._session_id)
@@ -223,6 +239,7 @@ class WebSocketRelay:
             self._enforce(POLICY_VIOLATION, error.message)
 
     def _expect(self, intent: RequestIntent, frame: ClientFrame) -> None:
+        self._agent_session = intent.attribution.agent_session or self._agent_session
         self._meter.expect(intent, frame)
         if self._state is SessionState.ENDED:
             # The session ended while the ledger stored the intent.  Without a second close, the intent would have no

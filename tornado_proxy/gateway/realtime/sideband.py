@@ -8,6 +8,7 @@ With `websockets.sideband_failure: end` the client gets the response at once; a 
 
     the sideband breaks          reconnect while the call runs, MAX_RECONNECTS times; then hang up
     credential no longer valid   hang up, as a WebSocket session is closed
+    a stop                       hang up
     shutdown                     hang up: the call would run unmetered
 
 Source: OpenAI guide "Webhooks and server-side controls"; both ends of a call use the same kind of key.
@@ -31,6 +32,7 @@ from tornado_proxy.domain.errors import (
     UpstreamUnreachable,
 )
 from tornado_proxy.domain.record import Outcome
+from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.gateway.admission import AdmittedRequest
 from tornado_proxy.gateway.realtime.meter import SessionMeter
 from tornado_proxy.gateway.realtime.relay import ProviderSocket
@@ -93,6 +95,7 @@ class MeteredCall:
 
     def __init__(self, admitted: AdmittedRequest, call_id: str, services: Services, open_socket: OpenSocket) -> None:
         self._context = admitted.context
+        self._agent_session = admitted.intent.attribution.agent_session
         self._call_id = call_id
         self._services = services
         self._open_socket = open_socket
@@ -170,6 +173,15 @@ class MeteredCall:
         if self._outcome is None:
             self._outcome = outcome
             tasks.spawn(self._hang_up_and_close(), "hang up")
+
+    def is_covered(self, target: StopTarget) -> bool:
+        """Return True if a stop of `target` covers the call."""
+        return target.covers(self._context.caller, self._agent_session)
+
+    def stop(self, stop: Stop) -> None:
+        """Hang up because of a stop that covers the call."""
+        if self._outcome is None:
+            self._hang_up_for(str(stop))
 
     def _close_meter(self, outcome: Outcome) -> None:
         self._services.live_calls.discard(self._context.provider.name, self._call_id)

@@ -1,0 +1,41 @@
+"""Refuses the requests that a stop covers, and ends those under way.
+
+state (each second) ──> snapshot ──> require_not_stopped: 403
+                           └──────> enforce_stops: streams are cut, sessions closed with 1008, calls hung up
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from tornado_proxy.domain.errors import Stopped
+from tornado_proxy.gateway.capacity import Capacity
+from tornado_proxy.gateway.context import RequestContext
+from tornado_proxy.providers.contract import Endpoint
+from tornado_proxy.snapshot import SnapshotHolder
+from tornado_proxy.wire.client_facts import attribute_request
+
+#: Seconds between two searches for requests that a stop covers.  Again and again, because a request that was admitted
+#: just before the stop starts after it.
+_INTERVAL_S = 0.25
+
+
+def require_not_stopped(context: RequestContext[Endpoint], agent_session: str | None = None) -> None:
+    """Raise Stopped if a stop covers a request; `agent_session` is the one that the request states, if it is known."""
+    for stop in context.snapshot.state.stops:
+        if stop.target.covers(context.caller, agent_session):
+            raise Stopped(f"{stop}; ask an admin of project {context.project.name} to resume it")
+
+
+def find_agent_session(context: RequestContext[Endpoint]) -> str | None:
+    """Return the agent session that the headers of a request state."""
+    return attribute_request(context.stated, (), context.project.attribution).agent_session
+
+
+async def enforce_stops(snapshots: SnapshotHolder, capacity: Capacity) -> None:
+    """End the requests that a stop covers, until cancelled."""
+    while True:
+        await asyncio.sleep(_INTERVAL_S)
+        stops = snapshots.current.state.stops
+        if stops:
+            capacity.stop(stops)
