@@ -46,7 +46,8 @@ from tornado_proxy.domain.errors import (
 from tornado_proxy.domain.identity import Caller, ModelPatterns
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Basis, Meter
-from tornado_proxy.gateway.admission import AdmittedRequest, check_body_length
+from tornado_proxy.gateway.admission import AdmittedRequest
+from tornado_proxy.gateway.body_parsing import check_body_length
 from tornado_proxy.gateway.context import RequestHead
 from tornado_proxy.gateway.model_visibility import usable_model
 from tornado_proxy.gateway.request_intent import request_intent

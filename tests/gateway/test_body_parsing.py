@@ -23,7 +23,7 @@ from tornado_proxy.gateway import body_workers
 from tornado_proxy.gateway.body_parsing import MAX_BYTES_READ_ON_LOOP, MAX_VALUES_READ_ON_LOOP, BodyParser
 from tornado_proxy.gateway.body_workers import BodyWorkers
 from tornado_proxy.gateway.context import RequestContext
-from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, RequestView
+from tornado_proxy.providers.contract import ClientFrame, HttpEndpoint, ParsedRequest, RequestView, WebSocketEndpoint
 
 CHAT = "/openai/v1/chat/completions"
 MESSAGES = "/anthropic/v1/messages"
@@ -75,6 +75,44 @@ def test_small_body_of_many_values_is_never_read_by_the_server_itself() -> None:
     parsed = run(lambda bodies: bodies.parse(context, body))
 
     assert parsed.facts.model == "gpt-4o-mini"
+
+
+def explode_frame(frame: bytes, model: str | None) -> ClientFrame:
+    raise AssertionError("the server itself reads the frame")
+
+
+def make_session(target: str) -> RequestContext[WebSocketEndpoint]:
+    gateway = Gateway(make_snapshot())
+    context = gateway.admission.authenticate_upgrade(gateway.snapshot, request_head(target, method="GET"))
+    assert isinstance(context, RequestContext)
+    return replace(context, endpoint=replace(context.endpoint, parse_frame=explode_frame))
+
+
+def test_large_frame_is_never_read_by_the_server_itself() -> None:
+    context = make_session("/openai/v1/responses")
+    frame = json.dumps({"type": "response.create", "model": "gpt-4o-mini", "input": PADDING, "stream_id": "a"})
+
+    parsed = run(lambda bodies: bodies.parse_frame(context, frame, None))
+
+    assert (parsed.facts.model, parsed.lane) == ("gpt-4o-mini", "a")
+    assert [spend.model for spend in parsed.spends] == ["gpt-4o-mini"]
+
+
+def test_large_frame_of_a_session_is_read_with_its_model() -> None:
+    context = make_session("/openai/v1/realtime?model=gpt-realtime")
+    frame = json.dumps({"type": "response.create", "event_id": "e", "response": {"instructions": PADDING}})
+
+    parsed = run(lambda bodies: bodies.parse_frame(context, frame, "gpt-realtime"))
+
+    assert (parsed.event_id, parsed.facts.model) == ("e", "gpt-realtime")
+
+
+def test_large_frame_that_is_ambiguous_is_refused() -> None:
+    context = make_session("/openai/v1/responses")
+    frame = f'{{"type":"response.create","model":"gpt-4o-mini","model":"gpt-4o","input":"{PADDING}"}}'
+
+    with pytest.raises(InvalidBody, match="twice"):
+        run(lambda bodies: bodies.parse_frame(context, frame, None))
 
 
 def test_large_body_is_never_read_by_the_server_itself() -> None:

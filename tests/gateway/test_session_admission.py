@@ -21,6 +21,7 @@ from tests.gateway.fakes import (
     seal_session_key,
 )
 from tests.oauth.tokens import claims_of, rsa_key, sign
+from tests.providers.reading import read_frame
 from tornado_proxy.auth.authenticator import Authenticator
 from tornado_proxy.auth.oauth.key_set import VerificationKey
 from tornado_proxy.domain.errors import (
@@ -191,7 +192,7 @@ def test_session_key_states_the_model_that_the_query_does_not(gateway: Gateway, 
 
 
 def admit_frame(gateway: Gateway, session: AdmittedSession, event: dict[str, Any]) -> Any:
-    frame = session.reader.read_client_frame(json.dumps(event))
+    frame = read_frame(session.context.endpoint, session.reader, json.dumps(event))
     return asyncio.run(gateway.admission.admit_frame(session, frame, "req_session"))
 
 

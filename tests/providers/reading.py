@@ -6,7 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 from tornado_proxy.domain.usage import UsageReport
-from tornado_proxy.providers.contract import SocketEvent, UsageReader, UsageReported
+from tornado_proxy.providers.contract import (
+    ClientFrame,
+    SocketEvent,
+    SocketReader,
+    UsageReader,
+    UsageReported,
+    WebSocketEndpoint,
+)
 
 
 def pieces(data: bytes, cuts: Iterable[int]) -> list[bytes]:
@@ -35,3 +42,9 @@ def reports_of(events: Sequence[SocketEvent]) -> tuple[UsageReport, ...]:
     """Return the reports of `events`, which must all be UsageReported."""
     assert all(isinstance(event, UsageReported) for event in events)
     return tuple(event.report for event in events if isinstance(event, UsageReported))
+
+
+def read_frame(endpoint: WebSocketEndpoint, reader: SocketReader, frame: str | bytes) -> ClientFrame:
+    """Return what a client's frame asks for in a session, as a relay reads it."""
+    data = frame.encode() if isinstance(frame, str) else frame
+    return reader.accept_frame(endpoint.parse_frame(data, reader.model))

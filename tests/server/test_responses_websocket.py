@@ -62,6 +62,23 @@ def cost(usage: dict[str, Any]) -> Decimal:
     return Decimal(tokens / MILLION)
 
 
+def test_large_frames_are_admitted_and_refused_in_their_order(proxy: ProxyProcess) -> None:
+    text = "word " * 40_000
+
+    async def talk() -> tuple[ClientConnection, list[dict[str, Any]]]:
+        async with session(proxy) as socket:
+            first = await create_response(socket, model=MODEL, input=text)
+            second = await create_response(socket, model="no-such-model", input=text)
+            third = await create_response(socket, model=MODEL, input="short")
+            return socket, [first, second, third]
+
+    socket, events = asyncio.run(talk())
+
+    assert [event["type"] for event in events] == ["response.completed", "error", "response.completed"]
+    assert events[1]["error"]["code"] == "model_not_priced"
+    assert len(read_session(proxy, socket, 2)) == 2
+
+
 def test_each_response_of_a_connection_has_a_record_with_its_own_cost(proxy: ProxyProcess) -> None:
     async def talk() -> tuple[ClientConnection, list[dict[str, Any]]]:
         async with session(proxy) as socket:

@@ -18,7 +18,6 @@ from tornado_proxy.auth.credentials import find_token, find_websocket_token, lis
 from tornado_proxy.auth.permissions import require_model
 from tornado_proxy.domain.errors import (
     BadRequest,
-    BodyTooLarge,
     IdentityProviderUnavailable,
     ModelNotPriced,
     RequestError,
@@ -26,8 +25,6 @@ from tornado_proxy.domain.errors import (
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import RequestIntent
 from tornado_proxy.domain.request import RequestFacts, Spend
-from tornado_proxy.domain.units import MIB
-from tornado_proxy.gateway.body_parsing import find_body_limit
 from tornado_proxy.gateway.budgets import BudgetGate
 from tornado_proxy.gateway.capacity import Capacity
 from tornado_proxy.gateway.context import RequestContext, RequestHead, make_context, new_request_id
@@ -320,13 +317,6 @@ class Admission:
         project = snapshot.projects[caller.project_id]
         for spend in spends:
             require_model(caller, project, context.provider.name, spend.model)
-
-
-def check_body_length(context: RequestContext[Endpoint], length: int) -> None:
-    """Raise BodyTooLarge if a body of `length` bytes is larger than the configured limit."""
-    limit = find_body_limit(context)
-    if length > limit.mb * MIB:
-        raise BodyTooLarge(f"the body is larger than {limit.mb} MiB, the limit of this server ({limit.setting})")
 
 
 def _identify(

@@ -17,6 +17,7 @@ import msgspec
 
 from tornado_proxy.domain.errors import CallerError
 from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.providers.contract import ClientFrame
 
 _LENGTH = struct.Struct(">I")
 
@@ -25,7 +26,8 @@ _LENGTH = struct.Struct(">I")
 class BodyTask:
     """A body to read; its `body_bytes` bytes follow.
 
-    The endpoint is the one of `provider` with this method and path, under ProviderOptions with `exact_speech`.
+    The endpoint is the one of `provider` with this method and path, under ProviderOptions with `exact_speech`.  A body
+    with `is_frame` is a frame of a client on a WebSocket, in a session with `model`.
     """
 
     provider: str
@@ -36,6 +38,8 @@ class BodyTask:
     path_id: str | None
     query: str
     body_bytes: int
+    is_frame: bool = False
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +67,15 @@ class BodyResult:
     """The facts of a body, or the reason why there are none; `body_bytes` bytes of a changed body follow.
 
     Attributes:
-        facts: Set if the body could be read.
+        facts: Set if the body of a request could be read.
+        frame: Set if the frame of a client could be read.
         refusal: Set if the request must be refused.
         fault: The place of an unexpected error in the code, without any text of the body.
         body_bytes: None if the body is sent as it is.
     """
 
     facts: RequestFacts | None = None
+    frame: ClientFrame | None = None
     refusal: Refusal | None = None
     fault: str | None = None
     body_bytes: int | None = None

@@ -7,6 +7,7 @@ body ── small, of few values, not compressed ──> read on the event loop
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from urllib.parse import parse_qs
 
 from tornado_proxy.domain.errors import BadRequest, BodyTooLarge
@@ -14,9 +15,16 @@ from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.body_messages import BodyTask
 from tornado_proxy.gateway.body_reading import read_body
-from tornado_proxy.gateway.body_workers import BodyWorkers
+from tornado_proxy.gateway.body_workers import BodyWorkers, CallerKey
 from tornado_proxy.gateway.context import RequestContext
-from tornado_proxy.providers.contract import Endpoint, HttpEndpoint, ParsedRequest, RequestView
+from tornado_proxy.providers.contract import (
+    ClientFrame,
+    Endpoint,
+    HttpEndpoint,
+    ParsedRequest,
+    RequestView,
+    WebSocketEndpoint,
+)
 from tornado_proxy.wire.content_coding import BodyLimit, decode
 
 #: Bytes of a body that is read on the event loop: about a millisecond for text.
@@ -55,10 +63,29 @@ class BodyParser:
             return _read_here(context, body)
         return await self._parse_large(context, body, "")
 
+    def parse_frame(
+        self, context: RequestContext[WebSocketEndpoint], frame: str | bytes, model: str | None
+    ) -> ClientFrame | Awaitable[ClientFrame]:
+        """Return what a frame of a client asks for, in a session with `model`; an awaitable if the frame is large.
+
+        Raises:
+            CallerError: the frame cannot be read in one way only, or takes too much memory or time.
+            Overloaded: the worker has ended.
+        """
+        data = frame.encode() if isinstance(frame, str) else frame
+        if _is_quick(data):
+            return context.endpoint.parse_frame(data, model)
+        return self._parse_large_frame(context, data, model)
+
+    async def _parse_large_frame(
+        self, context: RequestContext[WebSocketEndpoint], frame: bytes, model: str | None
+    ) -> ClientFrame:
+        async with self._workers.turn(_caller_key(context)):
+            return await self._workers.read_frame(_make_frame_task(context, frame, model), frame)
+
     async def _parse_large(self, context: RequestContext[HttpEndpoint], body: bytes, coding: str) -> ParsedRequest:
         """Read a large body in its caller's turn: before that, a compressed one takes no more memory."""
-        caller = context.caller
-        async with self._workers.turn((caller.project_id, caller.participant, caller.user)):
+        async with self._workers.turn(_caller_key(context)):
             if coding:
                 body = await asyncio.to_thread(decode, body, coding, find_body_limit(context))
             if context.endpoint.parse is None:
@@ -68,6 +95,11 @@ class BodyParser:
     def close(self) -> None:
         """End the workers."""
         self._workers.close()
+
+
+def _caller_key(context: RequestContext[Endpoint]) -> CallerKey:
+    caller = context.caller
+    return caller.project_id, caller.participant, caller.user
 
 
 def _is_quick(body: bytes) -> bool:
@@ -86,6 +118,13 @@ def find_body_limit(context: RequestContext[Endpoint]) -> BodyLimit:
     return BodyLimit(limits.max_body_mb, "limits.max_body_mb")
 
 
+def check_body_length(context: RequestContext[Endpoint], length: int) -> None:
+    """Raise BodyTooLarge if a body of `length` bytes is larger than the configured limit."""
+    limit = find_body_limit(context)
+    if length > limit.mb * MIB:
+        raise BodyTooLarge(f"the body is larger than {limit.mb} MiB, the limit of this server ({limit.setting})")
+
+
 async def _decode_small(body: bytes, coding: str) -> bytes | None:
     """Return the body without its Content-Encoding, None if it is large."""
     if len(body) > _SMALL.mb * MIB:
@@ -102,6 +141,21 @@ def _read_here(context: RequestContext[HttpEndpoint], body: bytes) -> ParsedRequ
         return ParsedRequest(RequestFacts(body_bytes=len(body)), body)
     view = RequestView(body, _read_content_type(context), context.path_id, context.query)
     return read_body(context.provider, context.endpoint, view)
+
+
+def _make_frame_task(context: RequestContext[WebSocketEndpoint], frame: bytes, model: str | None) -> BodyTask:
+    return BodyTask(
+        provider=context.provider.name,
+        method=context.endpoint.method,
+        path=context.endpoint.path,
+        exact_speech=context.snapshot.settings.speech_usage == "exact",
+        content_type="",
+        path_id=None,
+        query="",
+        body_bytes=len(frame),
+        is_frame=True,
+        model=model,
+    )
 
 
 def _make_task(context: RequestContext[HttpEndpoint], body: bytes) -> BodyTask:

@@ -20,7 +20,7 @@ from tornado_proxy.domain.errors import BodyTooLarge, CallerError
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.body_messages import BodyResult, BodyTask, Refusal, encode_message, read_exactly, read_task
 from tornado_proxy.gateway.body_reading import read_body
-from tornado_proxy.providers.contract import HttpEndpoint, Provider, ProviderOptions, RequestView
+from tornado_proxy.providers.contract import HttpEndpoint, Provider, ProviderOptions, RequestView, WebSocketEndpoint
 from tornado_proxy.providers.registry import PROVIDERS
 
 #: Memory that a body may take, beyond that of the process: a number of times its length, and some more.  An image takes
@@ -50,6 +50,8 @@ def main() -> None:
 def _read(task: BodyTask, body: bytes) -> tuple[BodyResult, bytes | None]:
     """Return the result, and the changed body if there is one."""
     try:
+        if task.is_frame:
+            return BodyResult(frame=_find_socket(task).parse_frame(body, task.model)), None
         provider, endpoint = _find_endpoint(task)
         view = RequestView(body, task.content_type, task.path_id, task.query)
         parsed = read_body(provider, endpoint, view)
@@ -72,6 +74,14 @@ def _find_endpoint(task: BodyTask) -> tuple[Provider, HttpEndpoint]:
         if isinstance(endpoint, HttpEndpoint) and (endpoint.method, endpoint.path) == (task.method, task.path):
             return provider, endpoint
     raise LookupError(f"no endpoint {task.method} {task.path} of {task.provider}")
+
+
+def _find_socket(task: BodyTask) -> WebSocketEndpoint:
+    provider = next(provider for provider in PROVIDERS if provider.name == task.provider)
+    for endpoint in provider.endpoints:
+        if isinstance(endpoint, WebSocketEndpoint) and endpoint.path == task.path:
+            return endpoint
+    raise LookupError(f"no WebSocket {task.path} of {task.provider}")
 
 
 def _limit_memory(body_bytes: int) -> None:

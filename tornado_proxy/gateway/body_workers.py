@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from tornado_proxy.domain.errors import BodyTooLarge, Overloaded
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.body_messages import BodyResult, BodyTask, encode_message, read_exactly, read_result
-from tornado_proxy.providers.contract import ParsedRequest
+from tornado_proxy.providers.contract import ClientFrame, ParsedRequest
 
 _log = logging.getLogger(__name__)
 
@@ -79,6 +79,19 @@ class BodyWorkers:
             Overloaded: the worker has ended.
             WorkerFailed: the worker has an error of its own.
         """
+        result, changed = await self._run(task, body)
+        if result.facts is None:
+            raise WorkerFailed(result.fault)
+        return ParsedRequest(result.facts, changed or body)
+
+    async def read_frame(self, task: BodyTask, frame: bytes) -> ClientFrame:
+        """Return what a frame of a client asks for; raise as read() does."""
+        result, _ = await self._run(task, frame)
+        if result.frame is None:
+            raise WorkerFailed(result.fault)
+        return result.frame
+
+    async def _run(self, task: BodyTask, body: bytes) -> tuple[BodyResult, bytes | None]:
         worker = self._idle.pop() if self._idle else _Worker()
         self._running.add(worker)
         loop = asyncio.get_running_loop()
@@ -100,7 +113,9 @@ class BodyWorkers:
             deadline.cancel()
             self._running.discard(worker)
         self._idle.append(worker)
-        return _make_parsed(result, changed or body)
+        if result.refusal is not None:
+            raise result.refusal.error()
+        return result, changed
 
     def close(self) -> None:
         """End the workers."""
@@ -110,14 +125,6 @@ class BodyWorkers:
         for worker in self._idle:
             worker.close()
         self._idle.clear()
-
-
-def _make_parsed(result: BodyResult, body: bytes) -> ParsedRequest:
-    if result.refusal is not None:
-        raise result.refusal.error()
-    if result.facts is None:
-        raise WorkerFailed(result.fault)
-    return ParsedRequest(result.facts, body)
 
 
 class _Worker:

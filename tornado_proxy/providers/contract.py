@@ -150,10 +150,9 @@ class DeferredUsage:
 class ClientFrame:
     """The request in one WebSocket frame of a client.  `spends` and `references` are admitted before it is sent on.
 
-    Attributes:
-        event_id: The client's own id of the frame.
-        facts: Set if the frame requests work that costs.
-        lane: The lane of the work if several kinds of work share the connection; within a lane work runs in order.
+    `event_id` is the client's own id of the frame.  `facts` are set if it requests work that costs, in `lane`, in which
+    work runs in order.  `steers` is the id of running work that the frame changes; that work alone tells whether it may
+    name `named_models`.  `audio_characters` is the length of its audio in base64.
     """
 
     event_id: str | None = None
@@ -161,6 +160,9 @@ class ClientFrame:
     references: tuple[str, ...] = ()
     facts: RequestFacts | None = None
     lane: str = ""
+    steers: str | None = None
+    named_models: tuple[str, ...] = ()
+    audio_characters: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,11 +236,11 @@ class SocketReader(Protocol):
     def spends(self) -> tuple[Spend, ...]:
         """Spends of the session itself, without a further request.  Changes are events (SessionChanged)."""
 
-    def read_client_frame(self, frame: str | bytes) -> ClientFrame:
-        """Read a client's frame before it goes to the provider.
+    def accept_frame(self, frame: ClientFrame) -> ClientFrame:
+        """Note a client's frame, as its endpoint has parsed it, and return it with what the session knows.
 
         Raises:
-            CallerError: the frame cannot be parsed, or two parsers could read it differently.
+            CallerError: the frame refers to work that does not run in this session.
         """
 
     def refusal(self, error: RequestError, frame: ClientFrame, event_id: str) -> str:
@@ -253,6 +255,10 @@ class SocketReader(Protocol):
 
 #: (raw query, subprotocols that the client offers) -> reader of the session.  Raises BadRequest.
 OpenReader = Callable[[str, tuple[str, ...]], SocketReader]
+
+#: (frame of a client, model of the session) -> what the frame asks for.  Pure, so that another process can do it for a
+#: large frame.  Raises CallerError if the frame cannot be parsed, or two parsers could read it differently.
+ParseFrame = Callable[[bytes, str | None], ClientFrame]
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +329,7 @@ class WebSocketEndpoint:
 
     path: str
     open_reader: OpenReader
+    parse_frame: ParseFrame
     _: KW_ONLY
     priced_as: str = ""
     session_keys: bool = False

@@ -80,7 +80,8 @@ class Session:
         admitted = await admission.admit_upgrade(context, ())
         self.meter = SessionMeter(context, admitted.access, admitted.reader, SESSION_ID, self.gateway)
         self.relay = WebSocketRelay(admitted, SESSION_ID, self.client, self.socket, self.meter)
-        self.running = asyncio.ensure_future(self.relay.run(self.gateway.services()))  # awaited by play()
+        self.relay.start(self.gateway.services())
+        self.running = asyncio.ensure_future(self.relay.run())  # awaited by play()
         await virtual_time.settle()
 
     async def from_client(self, *frames: str | bytes) -> None:

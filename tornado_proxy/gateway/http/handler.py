@@ -13,8 +13,9 @@ from tornado_proxy.domain.errors import RequestError, RequestTimeout, Stopped
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.domain.units import MIB
-from tornado_proxy.gateway.admission import AdmittedRequest, check_body_length
+from tornado_proxy.gateway.admission import AdmittedRequest
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, BaseHandler
+from tornado_proxy.gateway.body_parsing import check_body_length
 from tornado_proxy.gateway.capacity import HeldBytes
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.gateway.http.owned_list import make_list_upstream

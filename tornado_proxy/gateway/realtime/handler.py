@@ -168,8 +168,8 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         """Called by Tornado when the client is connected: start relaying."""
         assert self._relay is not None
         self._accepted = True
-        assert self._context is not None
-        self.services.capacity.add(self._relay, self._context.caller.project_id)
+        # Before the first frame, which can come before the task below begins.
+        self._relay.start(self.services)
         self.services.capacity.discard(self)
         self.set_nodelay(True)
         self._frames = FrameSender(self.ws_connection)
@@ -177,7 +177,7 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
 
     async def _run(self, relay: WebSocketRelay) -> None:
         try:
-            await relay.run(self.services)
+            await relay.run()
         finally:
             self._relay = None  # it refers to this handler: break the cycle
             self.services.budgets.close_stream(self.request_id)

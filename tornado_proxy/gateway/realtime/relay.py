@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import UTC, datetime
 from enum import Enum, auto
@@ -103,7 +104,7 @@ class FrameHandler(Protocol):
 
 
 class WebSocketRelay:
-    """Relays one session whose provider is connected.  Call run() once; the other methods at any time."""
+    """Relays one session whose provider is connected.  Call start(), then run() once; the other methods at any time."""
 
     def __init__(
         self,
@@ -129,10 +130,14 @@ class WebSocketRelay:
         self._active_at = self._opened_at = self._loop.time()
         self.closed = Closed(GOING_AWAY, "")
 
-    async def run(self, services: Services) -> None:
-        """Relay frames until the session has ended."""
+    def start(self, services: Services) -> None:
+        """Count the session; the client's frames may come from now on."""
         self._services = services
         services.capacity.add(self, self._session.context.caller.project_id)
+
+    async def run(self) -> None:
+        """Relay frames until the session has ended."""
+        services = self._services
         limits = tasks.spawn(self._enforce_limits(), "session limits")
         try:
             closed = await self._upstream.listen(self.from_provider)
@@ -156,14 +161,35 @@ class WebSocketRelay:
         if self._state in _CLOSED_STATES:
             return None
         self._active_at = self._loop.time()
-        reader = self._session.reader
+        context, reader = self._session.context, self._session.reader
         try:
-            frame = reader.read_client_frame(message)
+            parsed = self._services.bodies.parse_frame(context, message, reader.model)
         except RequestError as error:
-            return self._to_client(reader.refusal(error, ClientFrame(), _new_event_id()))
+            return self._refuse(error, ClientFrame())
+        return self._accept(parsed, message) if isinstance(parsed, ClientFrame) else self._accept_later(parsed, message)
+
+    async def _accept_later(self, parsing: Awaitable[ClientFrame], message: str | bytes) -> None:
+        """Accept a large frame, which another process reads."""
+        try:
+            frame = await parsing
+        except RequestError as error:
+            wait = self._refuse(error, ClientFrame())
+        else:
+            wait = None if self._state in _CLOSED_STATES else self._accept(frame, message)
+        if wait is not None:
+            await wait
+
+    def _accept(self, parsed: ClientFrame, message: str | bytes) -> Wait | None:
+        try:
+            frame = self._session.reader.accept_frame(parsed)
+        except RequestError as error:
+            return self._refuse(error, ClientFrame())
         if frame.spends or frame.references or frame.facts is not None:
             return self._admit(frame, message)
         return self._to_provider(message)
+
+    def _refuse(self, error: RequestError, frame: ClientFrame) -> Wait | None:
+        return self._to_client(self._session.reader.refusal(error, frame, _new_event_id()))
 
     def from_provider(self, message: str | bytes) -> Wait | None:
         """Meter one frame and send it on."""
@@ -222,7 +248,7 @@ class WebSocketRelay:
             await self._refuse_and_close(error, frame)
             return
         except RequestError as error:
-            wait = self._to_client(self._session.reader.refusal(error, frame, _new_event_id()))
+            wait = self._refuse(error, frame)
         else:
             if intent is not None:
                 self._expect(intent, frame)
@@ -232,7 +258,7 @@ class WebSocketRelay:
 
     async def _refuse_and_close(self, error: RequestError, frame: ClientFrame) -> None:
         """Tell the client that its budget is spent, and close the session: nothing that it sends could be admitted."""
-        wait = self._to_client(self._session.reader.refusal(error, frame, _new_event_id()))
+        wait = self._refuse(error, frame)
         if wait is not None:
             await wait
         if self._state not in _CLOSED_STATES:

@@ -192,12 +192,17 @@ def add_findings(facts: RequestFacts, findings: Findings) -> RequestFacts:
     Raises:
         InvalidBody: the body names a model that no spend of the request has: nothing has checked it.
     """
+    check_models(findings.models, facts)
+    return replace(facts, references=tuple(dict.fromkeys((*facts.references, *findings.references))))
+
+
+def check_models(models: Iterable[str], facts: RequestFacts) -> None:
+    """Raise InvalidBody if a body names a model that no spend of its request has: nothing has checked it."""
     checked = {spend.model for spend in facts.spends}
-    for model in findings.models:
+    for model in models:
         if model not in checked:
             message = f"the model {model[:100]!r} is named in a member that cannot name one here"
             raise InvalidBody(message, param="model")
-    return replace(facts, references=tuple(dict.fromkeys((*facts.references, *findings.references))))
 
 
 def _visit(value: Mapping[str, object], rules: MemberRules, findings: Findings) -> Iterator[object]:

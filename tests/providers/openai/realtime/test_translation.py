@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.providers.reading import reports_of
+from tests.providers.reading import read_frame, reports_of
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
 from tornado_proxy.providers.contract import SessionChanged, WorkRejected, WorkStarted
-from tornado_proxy.providers.openai.realtime.translation import TranslationReader, open_translation
+from tornado_proxy.providers.openai.realtime.translation import TRANSLATION_SOCKET, TranslationReader, open_translation
 
 MODEL = "gpt-realtime-translate"
 
@@ -82,8 +82,8 @@ def test_the_largest_elapsed_time_is_charged_once() -> None:
 def test_without_an_elapsed_time_the_length_of_sent_audio_is_charged() -> None:
     reader = started()
 
-    reader.read_client_frame(event("session.input_audio_buffer.append", audio="A" * 64_000))
-    reader.read_client_frame(event("session.input_audio_buffer.append", audio="A" * 32_000))
+    read_frame(TRANSLATION_SOCKET, reader, event("session.input_audio_buffer.append", audio="A" * 64_000))
+    read_frame(TRANSLATION_SOCKET, reader, event("session.input_audio_buffer.append", audio="A" * 32_000))
 
     (report,) = reader.close()
     assert seconds(report) == {(MODEL, Meter.SESSION_SECONDS): Decimal("1.5")}
@@ -93,7 +93,7 @@ def test_a_transcription_is_a_second_meter() -> None:
     reader = started()
     session = {"audio": {"input": {"transcription": {"model": "gpt-realtime-whisper"}}}}
 
-    frame = reader.read_client_frame(event("session.update", session=session))
+    frame = read_frame(TRANSLATION_SOCKET, reader, event("session.update", session=session))
     reader.feed_server_frame(event("session.updated", session=session))
     reader.feed_server_frame(event("session.output_audio.delta", elapsed_ms=2000))
 
@@ -109,7 +109,7 @@ def test_a_transcription_charged_by_tokens_is_rejected() -> None:
     session = {"audio": {"input": {"transcription": {"model": "gpt-4o-transcribe"}}}}
 
     with pytest.raises(BadRequest, match="charged by tokens"):
-        started().read_client_frame(event("session.update", session=session))
+        read_frame(TRANSLATION_SOCKET, started(), event("session.update", session=session))
 
 
 def test_a_session_that_never_started_has_no_report() -> None:

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from tests.providers.reading import reports_of
+from tests.providers.reading import read_frame, reports_of
 from tornado_proxy.domain.errors import BadRequest, ModelNotPriced
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.providers.contract import QuotaStated, SessionChanged, WorkRejected, WorkStarted
-from tornado_proxy.providers.openai.realtime.websocket import open_realtime
+from tornado_proxy.providers.openai.realtime.websocket import REALTIME_SOCKET, open_realtime
 
 
 def event(kind: str, **members: object) -> str:
@@ -114,8 +114,8 @@ def test_an_error_event_is_rejected_work() -> None:
 def test_only_a_request_for_a_response_has_facts() -> None:
     reader = open_realtime("model=gpt-realtime", ())
 
-    create = reader.read_client_frame(event("response.create"))
-    append = reader.read_client_frame(event("input_audio_buffer.append", audio="AAAA"))
+    create = read_frame(REALTIME_SOCKET, reader, event("response.create"))
+    append = read_frame(REALTIME_SOCKET, reader, event("input_audio_buffer.append", audio="AAAA"))
 
     assert create.facts is not None
     assert create.facts.model == "gpt-realtime"
@@ -124,7 +124,7 @@ def test_only_a_request_for_a_response_has_facts() -> None:
 
 def test_a_refusal_contains_the_id_of_the_clients_event() -> None:
     reader = open_realtime("model=gpt-realtime", ())
-    frame = reader.read_client_frame(event("response.create"))
+    frame = read_frame(REALTIME_SOCKET, reader, event("response.create"))
 
     refusal = json.loads(reader.refusal(ModelNotPriced("no price", param="model"), frame, "event_own"))
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.providers.reading import reports_of
+from tests.providers.reading import read_frame, reports_of
 from tornado_proxy.domain.errors import InvalidBody, ModelNotPriced
 from tornado_proxy.domain.usage import Basis, Meter
 from tornado_proxy.providers.contract import QuotaStated, UsageReported, WorkRejected, WorkStarted
-from tornado_proxy.providers.openai.responses.websocket import ResponsesSocketReader, open_responses
+from tornado_proxy.providers.openai.responses.websocket import RESPONSES_SOCKET, ResponsesSocketReader, open_responses
 
 CREATE = {"type": "response.create", "model": "gpt-5.4", "input": "hi", "service_tier": "flex"}
 USAGE = {"input_tokens": 10, "output_tokens": 4, "total_tokens": 14}
@@ -20,7 +20,7 @@ USAGE = {"input_tokens": 10, "output_tokens": 4, "total_tokens": 14}
 def reader_of(*frames: dict[str, object]) -> ResponsesSocketReader:
     reader = open_responses("", ())
     for frame in frames:
-        reader.read_client_frame(json.dumps(frame))
+        read_frame(RESPONSES_SOCKET, reader, json.dumps(frame))
     return reader
 
 
@@ -37,7 +37,7 @@ def server(kind: str, response_id: str, **members: object) -> str:
     ],
 )
 def test_a_request_is_read_from_the_frame_or_its_response(frame: dict[str, object]) -> None:
-    client_frame = open_responses("", ()).read_client_frame(json.dumps({**frame, "event_id": "mine"}))
+    client_frame = read_frame(RESPONSES_SOCKET, open_responses("", ()), json.dumps({**frame, "event_id": "mine"}))
 
     assert client_frame.event_id == "mine"
     assert client_frame.facts is not None
@@ -46,7 +46,9 @@ def test_a_request_is_read_from_the_frame_or_its_response(frame: dict[str, objec
 
 
 def test_a_previous_response_is_a_reference() -> None:
-    client_frame = open_responses("", ()).read_client_frame(json.dumps({**CREATE, "previous_response_id": "resp_0"}))
+    client_frame = read_frame(
+        RESPONSES_SOCKET, open_responses("", ()), json.dumps({**CREATE, "previous_response_id": "resp_0"})
+    )
 
     assert client_frame.references == ("resp_0",)
 
@@ -65,7 +67,7 @@ def test_a_previous_response_is_a_reference() -> None:
 )
 def test_an_invalid_or_ambiguous_frame_is_rejected(frame: str) -> None:
     with pytest.raises(InvalidBody):
-        open_responses("", ()).read_client_frame(frame)
+        read_frame(RESPONSES_SOCKET, open_responses("", ()), frame)
 
 
 def test_responses_end_in_order_with_usage_of_their_own() -> None:
@@ -109,7 +111,7 @@ def test_steered_successor_is_work_of_its_own_with_the_settings_of_its_predecess
     reader.feed_server_frame(server("response.created", "resp_1"))
     steer = json.dumps({"type": "response.steer", "previous_response_id": "resp_1", "input": "more"})
 
-    frame = reader.read_client_frame(steer)
+    frame = read_frame(RESPONSES_SOCKET, reader, steer)
     reader.feed_server_frame(server("response.incomplete", "resp_1", usage=USAGE))
     (started,) = reader.feed_server_frame(server("response.created", "resp_2", previous_response_id="resp_1"))
     (report,) = reports_of(reader.feed_server_frame(server("response.completed", "resp_2", usage=USAGE)))
@@ -195,7 +197,7 @@ def test_client_error_does_not_end_a_response_that_runs() -> None:
 def test_client_error_rejects_the_request_behind_a_response_that_runs() -> None:
     reader = reader_of(CREATE)
     reader.feed_server_frame(server("response.created", "resp_1"))
-    reader.read_client_frame(json.dumps(CREATE))
+    read_frame(RESPONSES_SOCKET, reader, json.dumps(CREATE))
 
     assert reader.feed_server_frame('{"type":"error","status":400,"error":{}}') == (WorkRejected(),)
     assert reader.working
@@ -256,12 +258,12 @@ def test_response_is_reported_once() -> None:
 )
 def test_frame_that_could_start_unseen_work_is_rejected(frame: dict[str, object]) -> None:
     with pytest.raises(InvalidBody):
-        reader_of(CREATE).read_client_frame(json.dumps(frame))
+        read_frame(RESPONSES_SOCKET, reader_of(CREATE), json.dumps(frame))
 
 
 def test_a_rejected_frame_leaves_no_work() -> None:
     reader = open_responses("", ())
-    frame = reader.read_client_frame(json.dumps(CREATE))
+    frame = read_frame(RESPONSES_SOCKET, reader, json.dumps(CREATE))
 
     refusal = json.loads(reader.refusal(ModelNotPriced("no price", param="model"), frame, "event_own"))
 

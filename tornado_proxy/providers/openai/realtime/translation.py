@@ -52,6 +52,22 @@ def translation_spend(model: str) -> Spend:
     return Spend(model, frozenset({Meter.SESSION_SECONDS}))
 
 
+def parse_translation_frame(frame: bytes, model: str | None) -> ClientFrame:
+    """Read a client's event before it goes to the provider.
+
+    Raises:
+        InvalidBody: the frame is not a JSON object, or it has a repeated member.
+        BadRequest: it asks for a transcription without a way to meter it.
+    """
+    event = decode_strict_object(frame)
+    audio, session = event.get("audio"), event.get("session")
+    return ClientFrame(
+        as_text(event.get("event_id")),
+        translation_spends(session) if isinstance(session, dict) else (),
+        audio_characters=len(audio) if isinstance(audio, str) else 0,
+    )
+
+
 class TranslationReader:
     """A SocketReader of one session."""
 
@@ -76,21 +92,10 @@ class TranslationReader:
         own_spends = () if self.model is None else (translation_spend(self.model),)
         return (*own_spends, *map(input_transcription_spend, self._transcription_models))
 
-    def read_client_frame(self, frame: str | bytes) -> ClientFrame:
-        """Read a client's event before it goes to the provider, and count its audio.
-
-        Raises:
-            InvalidBody: the frame is not a JSON object, or it has a repeated member.
-            BadRequest: it asks for a transcription without a way to meter it.
-        """
-        event = decode_strict_object(frame)
-        event_id = as_text(event.get("event_id"))
-        audio, session = event.get("audio"), event.get("session")
-        if isinstance(audio, str):
-            self._sent_characters += len(audio)
-        if not isinstance(session, dict):
-            return ClientFrame(event_id)
-        return ClientFrame(event_id, translation_spends(session))
+    def accept_frame(self, frame: ClientFrame) -> ClientFrame:
+        """Count the audio of a frame, and return the frame."""
+        self._sent_characters += frame.audio_characters
+        return frame
 
     def refusal(self, error: RequestError, frame: ClientFrame, event_id: str) -> str:
         """Return an `error` event with the id of the client's event."""
@@ -180,4 +185,4 @@ def open_translation(query: str, subprotocols: tuple[str, ...]) -> TranslationRe
     return TranslationReader(model)
 
 
-TRANSLATION_SOCKET = WebSocketEndpoint(_PATH, open_translation, session_keys=True)
+TRANSLATION_SOCKET = WebSocketEndpoint(_PATH, open_translation, parse_translation_frame, session_keys=True)

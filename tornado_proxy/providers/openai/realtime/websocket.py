@@ -41,15 +41,9 @@ class RealtimeSocketReader:
         """Spends of the session: by the provider's latest session event, else by the URL."""
         return self._session.spends
 
-    def read_client_frame(self, frame: str | bytes) -> ClientFrame:
-        """Read a client's event before it goes to the provider.
-
-        Raises:
-            InvalidBody: the frame is not a JSON object with a `type`, or it has a repeated member.
-        """
-        event = read_client_event(frame, self._session.model)
-        facts = RequestFacts(model=self._session.model, body_bytes=len(frame)) if event.kind == _CREATE else None
-        return ClientFrame(event.event_id, event.spends, event.references, facts)
+    def accept_frame(self, frame: ClientFrame) -> ClientFrame:
+        """Return the frame: a session keeps nothing of it."""
+        return frame
 
     def refusal(self, error: RequestError, frame: ClientFrame, event_id: str) -> str:
         """Return an `error` event with the id of the client's event."""
@@ -62,6 +56,17 @@ class RealtimeSocketReader:
     def close(self) -> tuple[UsageReport, ...]:
         """End the session; return reports of unfinished work."""
         return self._session.close()
+
+
+def parse_realtime_frame(frame: bytes, model: str | None) -> ClientFrame:
+    """Read a client's event before it goes to the provider; `model` is that of the session.
+
+    Raises:
+        InvalidBody: the frame is not a JSON object with a `type`, or it has a repeated member.
+    """
+    event = read_client_event(frame, model)
+    facts = RequestFacts(model=model, body_bytes=len(frame)) if event.kind == _CREATE else None
+    return ClientFrame(event.event_id, event.spends, event.references, facts)
 
 
 def open_realtime(query: str, subprotocols: tuple[str, ...]) -> RealtimeSocketReader:
@@ -92,4 +97,4 @@ def query_argument(query: str, name: str) -> str | None:
     return values[0] if values and values[0] else None
 
 
-REALTIME_SOCKET = WebSocketEndpoint("/v1/realtime", open_realtime, session_keys=True)
+REALTIME_SOCKET = WebSocketEndpoint("/v1/realtime", open_realtime, parse_realtime_frame, session_keys=True)

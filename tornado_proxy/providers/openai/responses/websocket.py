@@ -44,7 +44,7 @@ from tornado_proxy.providers.openai.request_members import RULES
 from tornado_proxy.providers.openai.responses.endpoint import input_tool_spends, parse
 from tornado_proxy.providers.openai.responses.stream_reader import FIRST_EVENTS, TERMINAL_EVENTS, ResponseStreamReader
 from tornado_proxy.providers.openai.shared.quota import QUOTA_EVENTS, strip_quota
-from tornado_proxy.providers.shared.body_walk import add_findings, may_need_walk, walk_body
+from tornado_proxy.providers.shared.body_walk import Findings, add_findings, check_models, may_need_walk, walk_body
 from tornado_proxy.providers.shared.json_body import read_members, read_raw, read_text
 from tornado_proxy.providers.shared.json_values import as_object, as_text, decode_object
 
@@ -107,20 +107,27 @@ class ResponsesSocketReader:
         """Empty: each frame is admitted alone."""
         return ()
 
-    def read_client_frame(self, frame: str | bytes) -> ClientFrame:
-        """Read a client's frame; a request is the frame itself, or its `response`.
+    def accept_frame(self, frame: ClientFrame) -> ClientFrame:
+        """Expect the response that a frame requests; return a frame that steers one with what it can cost.
 
         Raises:
-            InvalidBody: the frame is not a JSON object with a known `type`, or its request is ambiguous.
+            InvalidBody: the response to steer does not run on this connection.
         """
-        body = frame.encode() if isinstance(frame, str) else frame
-        members = read_members(body, ("type", "event_id", "stream_id", "response"))
-        kind = read_text(members, "type")
-        if kind is None:
-            raise InvalidBody('"type" is missing; send the event type, such as response.create', param="type")
-        if kind not in _CLIENT_EVENTS:
-            raise InvalidBody(f"unknown event type {kind[:60]!r}; send {' or '.join(_CLIENT_EVENTS)}", param="type")
-        return self._read_create(body, members) if kind == _CREATE else self._read_steer(body, members)
+        if frame.facts is not None:
+            response = _Response(frame.lane, frame.facts, ResponseStreamReader(frame.facts))
+            self._requested.setdefault(frame.lane, deque()).append(response)
+            return frame
+        steered = frame.steers or ""
+        running = self._running.get(steered) or self._ended.get(steered)
+        if running is None:
+            raise InvalidBody(
+                f"response {steered[:60]!r} does not run on this connection", param="previous_response_id"
+            )
+        check_models(frame.named_models, running.facts)
+        # Its successor may cost what its predecessor may.
+        model = running.facts.model or ""
+        own = tuple(replace(spend, model=spend.model or model) for spend in frame.spends)
+        return replace(frame, spends=(*running.facts.spends, *own), steers=None)
 
     def refusal(self, error: RequestError, frame: ClientFrame, event_id: str) -> str:
         """Return the provider's `error` event, and forget the response that `frame` requested."""
@@ -160,35 +167,6 @@ class ResponsesSocketReader:
         self._running.clear()
         self._requested.clear()
         return tuple(reports)
-
-    def _read_create(self, body: bytes, members: Mapping[str, Any]) -> ClientFrame:
-        lane = read_text(members, "stream_id") or ""
-        if "response" in members:
-            extra = sorted(_FRAME.decode(body).keys() - _WRAPPER_MEMBERS)
-            if extra:
-                raise InvalidBody(
-                    f'"{extra[0][:60]}" is beside "response"; send the request in the frame or in "response"'
-                )
-        request = read_raw(body, "response") or body
-        facts = _with_findings(parse(RequestView(request, "application/json")).facts, request)
-        self._requested.setdefault(lane, deque()).append(_Response(lane, facts, ResponseStreamReader(facts)))
-        return ClientFrame(read_text(members, "event_id"), facts.spends, facts.references, facts, lane)
-
-    def _read_steer(self, body: bytes, members: Mapping[str, Any]) -> ClientFrame:
-        """Read a frame that adds input to a running response; its successor may cost what its predecessor may."""
-        steered = read_text(read_members(body, ("previous_response_id",)), "previous_response_id")
-        if steered is None:
-            raise InvalidBody(
-                '"previous_response_id" is missing; name the response to steer', param="previous_response_id"
-            )
-        response = self._running.get(steered) or self._ended.get(steered)
-        if response is None:
-            raise InvalidBody(
-                f"response {steered[:60]!r} does not run on this connection", param="previous_response_id"
-            )
-        facts = _with_findings(replace(response.facts, references=(steered,)), body)
-        spends = (*facts.spends, *input_tool_spends(facts.model or "", body))
-        return ClientFrame(read_text(members, "event_id"), spends, facts.references)
 
     def _read_response_event(self, kind: str, data: bytes) -> tuple[SocketEvent, ...]:
         event = decode_object(data) or {}
@@ -280,6 +258,47 @@ class ResponsesSocketReader:
         yield from reversed(self._ended.values())
 
 
+def parse_responses_frame(frame: bytes, model: str | None) -> ClientFrame:
+    """Read a client's frame; a request is the frame itself, or its `response`.
+
+    Raises:
+        InvalidBody: the frame is not a JSON object with a known `type`, or its request is ambiguous.
+    """
+    members = read_members(frame, ("type", "event_id", "stream_id", "response"))
+    kind = read_text(members, "type")
+    if kind is None:
+        raise InvalidBody('"type" is missing; send the event type, such as response.create', param="type")
+    if kind not in _CLIENT_EVENTS:
+        raise InvalidBody(f"unknown event type {kind[:60]!r}; send {' or '.join(_CLIENT_EVENTS)}", param="type")
+    return _parse_create(frame, members) if kind == _CREATE else _parse_steer(frame, members)
+
+
+def _parse_create(frame: bytes, members: Mapping[str, Any]) -> ClientFrame:
+    if "response" in members:
+        extra = sorted(_FRAME.decode(frame).keys() - _WRAPPER_MEMBERS)
+        if extra:
+            raise InvalidBody(f'"{extra[0][:60]}" is beside "response"; send the request in the frame or in "response"')
+    request = read_raw(frame, "response") or frame
+    facts = _with_findings(parse(RequestView(request, "application/json")).facts, request)
+    lane = read_text(members, "stream_id") or ""
+    return ClientFrame(read_text(members, "event_id"), facts.spends, facts.references, facts, lane)
+
+
+def _parse_steer(frame: bytes, members: Mapping[str, Any]) -> ClientFrame:
+    """Read a frame that adds input to a running response, whose model its spends are at if they name none."""
+    steered = read_text(read_members(frame, ("previous_response_id",)), "previous_response_id")
+    if steered is None:
+        raise InvalidBody('"previous_response_id" is missing; name the response to steer', param="previous_response_id")
+    found = walk_body(frame, RULES) if may_need_walk(frame, RULES) else Findings()
+    return ClientFrame(
+        read_text(members, "event_id"),
+        input_tool_spends("", frame),
+        tuple(dict.fromkeys((steered, *found.references))),
+        steers=steered,
+        named_models=tuple(found.models),
+    )
+
+
 def _with_findings(facts: RequestFacts, body: bytes) -> RequestFacts:
     return add_findings(facts, walk_body(body, RULES)) if may_need_walk(body, RULES) else facts
 
@@ -305,4 +324,4 @@ def open_responses(query: str, subprotocols: tuple[str, ...]) -> ResponsesSocket
     return ResponsesSocketReader()
 
 
-RESPONSES_SOCKET = WebSocketEndpoint("/v1/responses", open_responses, resumes=True)
+RESPONSES_SOCKET = WebSocketEndpoint("/v1/responses", open_responses, parse_responses_frame, resumes=True)
