@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
@@ -17,7 +18,7 @@ from tests.budgets.conftest import (
     settlement,
     usd,
 )
-from tornado_proxy.domain.budget import Amount, Budget, CounterKind, Period, Scope
+from tornado_proxy.domain.budget import Amount, Budget, BudgetRefusal, CounterKind, Period, Scope
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.usage import Basis
 
@@ -363,3 +364,11 @@ def test_caller_is_charged_to_its_credential(budgets: BudgetsUnderTest) -> None:
     assert budgets.reserve("a", "0.1", "1", kind=label, caller=CALLER) is None  # without the label nothing is counted
 
     assert budgets.figures(label) == {}
+
+
+def test_work_that_runs_is_reserved_and_told_that_the_budget_is_spent(budgets: BudgetsUnderTest) -> None:
+    running = replace(reservation("r1", "0.3", Budget(MONTH, Decimal(0))), forced=True)
+    (refusal,) = budgets.store.reserve([running])
+    assert isinstance(refusal, BudgetRefusal)
+    assert refusal.exhausted
+    assert budgets.figures() == {"": usd("0", "0.3")}

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from tests.gateway.fakes import (
 from tests.gateway.realtime.sessions import created, delta, done, session_updated
 from tornado_proxy.domain.errors import UpstreamError, UpstreamUnreachable
 from tornado_proxy.domain.record import Outcome, RequestRecord
+from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.gateway.realtime.sideband import MAX_RECONNECTS, CallSideband
 from tornado_proxy.upstream.http.messages import UpstreamResponseHead
@@ -357,6 +359,16 @@ async def server_shuts_down(call: Call, socket: FakeSocket) -> None:
     call.gateway.capacity.begin_drain()
 
 
+async def admin_stops_the_participant(call: Call, socket: FakeSocket) -> None:
+    at = datetime(2026, 11, 28, 9, 0, tzinfo=UTC)
+    others = Stop("stop_1", StopTarget(participant="eve"), "cli:root", at)
+    own = Stop("stop_2", StopTarget(participant="ada"), "cli:root", at)
+    call.gateway.capacity.stop([others])
+    assert len(call.gateway.capacity) == 1
+    for _ in range(2):  # the search is repeated while the call ends
+        call.gateway.capacity.stop([others, own])
+
+
 async def shutdown_takes_too_long(call: Call, socket: FakeSocket) -> None:
     for request in call.gateway.capacity:
         request.end(Outcome.SHUTDOWN)
@@ -370,6 +382,7 @@ async def shutdown_takes_too_long(call: Call, socket: FakeSocket) -> None:
         pytest.param(credential_is_revoked, Outcome.PROXY_CLOSED, "the credential is no longer valid", id="revoked"),
         pytest.param(call_is_old, Outcome.PROXY_CLOSED, "the call reached its lifetime of 3900 s", id="lifetime"),
         pytest.param(model_has_no_price, Outcome.PROXY_CLOSED, "gpt-next", id="no price"),
+        pytest.param(admin_stops_the_participant, Outcome.PROXY_CLOSED, "ada was stopped by cli:root", id="stop"),
         pytest.param(server_shuts_down, Outcome.SHUTDOWN, None, id="shutdown"),
         pytest.param(shutdown_takes_too_long, Outcome.SHUTDOWN, None, id="shutdown takes too long"),
     ],
