@@ -32,10 +32,11 @@ from tornado_proxy.config.changes import describe_changes
 from tornado_proxy.config.settings import ListenSettings
 from tornado_proxy.domain.errors import ConfigError, LedgerUnavailable, ListenError
 from tornado_proxy.domain.record import Outcome
-from tornado_proxy.domain.state import StateChange
+from tornado_proxy.domain.state import State, StateChange
 from tornado_proxy.gateway.admission import Admission
 from tornado_proxy.gateway.application import ClientApplication
 from tornado_proxy.gateway.body_parsing import BodyParser
+from tornado_proxy.gateway.budget_warnings import report_warning
 from tornado_proxy.gateway.budgets import BudgetGate
 from tornado_proxy.gateway.capacity import ArrivingBytes, Capacity, DrainLimiter
 from tornado_proxy.gateway.object_ownership import ObjectOwnership
@@ -79,7 +80,7 @@ class Server:
         self._servers: list[HTTPServer] = []
         # fsync: a change is rare, and a revoked key must not be valid again after a loss of power.
         store = StateStore(make_backend(first.settings.ledger.address, fsync=True))
-        self._state = StateWatcher(store, self._snapshots.set_state, self._on_state_changes)
+        self._state = StateWatcher(store, self._set_state, self._on_state_changes)
         #: The ids of requests to reload that this process has made and not read yet.
         self._own_reload_requests: set[str] = set()
         self._admin_port = admin_port
@@ -103,8 +104,9 @@ class Server:
         await ledger.open()
         await self._state.open()
         address, fsync = settings.ledger.address, settings.ledger.fsync
-        budgets = BudgetGate(BudgetKeeper(BudgetLedger(address, ledger.locks, fsync=fsync)))
+        budgets = BudgetGate(BudgetKeeper(BudgetLedger(address, ledger.locks, fsync=fsync), report_warning))
         await budgets.follow(self._snapshots.current)
+        budgets.watch(self._snapshots.current.budget_limits)
         upstream = UpstreamClient(force_instance=True)
         settler = DeferredSettlement(self._snapshots, upstream, ledger)
         services = self._services = self._build_services(ledger, upstream, settler, budgets)
@@ -199,6 +201,8 @@ class Server:
                     # Before the swap: a budget must not be in force before its counter is right.
                     await self._services.budgets.follow(new)
                 self._snapshots.swap(new)
+                if self._services is not None:
+                    self._services.budgets.watch(self._snapshots.current.budget_limits)
             except ConfigError:
                 metrics.CONFIG_RELOAD_FAILED.set(1)
                 raise
@@ -219,6 +223,12 @@ class Server:
         except LedgerUnavailable:
             self._own_reload_requests.discard(request_id)
             raise
+
+    def _set_state(self, state: State) -> None:
+        old = self._snapshots.current.state.budget_changes
+        self._snapshots.set_state(state)
+        if self._services is not None and state.budget_changes != old:
+            self._services.budgets.watch(self._snapshots.current.budget_limits)
 
     def _on_state_changes(self, changes: Sequence[StateChange]) -> None:
         if reload_requests.find_foreign(changes, self._own_reload_requests):

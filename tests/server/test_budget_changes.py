@@ -173,3 +173,11 @@ def test_participant_sees_its_own_budgets_and_changes_none(proxy: ProxyProcess) 
     assert other.json() == {"budgets": []}
     assert (change.status_code, change.json()["error"]["code"]) == (403, "not_allowed")
     assert post(proxy, "ada").status_code == 402
+
+
+def test_spent_budget_has_a_log_line_and_a_metric(proxy: ProxyProcess) -> None:
+    line = json.loads(proxy.wait_for_log("budget threshold reached"))
+
+    assert (line["project_id"], line["period"], line["threshold_percent"]) == (PROJECT, "month", 100)
+    assert (line["limit_usd"], Decimal(line["settled_usd"])) == ("0.0006", COST)
+    assert 'llm_proxy_budget_warnings_total{threshold_percent="100"} 1.0' in proxy.fetch_admin("/metrics")[1]

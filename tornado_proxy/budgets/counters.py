@@ -93,11 +93,15 @@ class CounterChanges:
         for key in decode_keys(keys):
             self.reserve(key, -(total if decode_kind(key.kind).amount is Amount.TOTAL else subtotal))
 
-    def apply(self, db: Database, row_lock: str) -> None:
-        """Write the changes."""
+    def apply(self, db: Database, row_lock: str) -> dict[CounterKey, Decimal]:
+        """Write the changes; return what the requests of each counter that has settled some have cost now."""
+        now_settled = {}
         for key in sorted({*self._settled, *self._reserved}):
             settled, reserved = lock_counter(db, row_lock, key)
+            if self._settled[key] > 0:
+                now_settled[key] = settled + self._settled[key]
             write_counter(db, key, settled + self._settled[key], reserved + self._reserved[key])
+        return now_settled
 
 
 def lock_counter(db: Database, row_lock: str, key: CounterKey) -> tuple[Decimal, Decimal]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 
-from tornado_proxy.budgets import ledger_records
+from tornado_proxy.budgets import ledger_records, warnings
 from tornado_proxy.budgets.counters import (
     CounterChanges,
     CounterKey,
@@ -20,7 +20,7 @@ from tornado_proxy.budgets.counters import (
 from tornado_proxy.budgets.ledger_records import CountedRecord
 from tornado_proxy.budgets.periods import find_interval
 from tornado_proxy.budgets.schema import INSERT_CURSOR, SELECT_CURSOR, SET_CURSOR
-from tornado_proxy.domain.budget import Amount, CounterKind, decode_kind, encode_kind
+from tornado_proxy.domain.budget import Amount, BudgetLimits, BudgetWarning, CounterKind, decode_kind, encode_kind
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect
@@ -55,6 +55,9 @@ class Folding:
         self._dialect = dialect
         #: True if the reservation of a record without a known cost stays until its period ends.
         self.hold = True
+        #: The limits in force; the warnings that were claimed since take_warnings() was called.
+        self.limits = BudgetLimits()
+        self._warnings: list[BudgetWarning] = []
 
     def begin(self) -> None:
         """Begin to count at the last record of the ledger, if nothing was counted before."""
@@ -162,6 +165,20 @@ class Folding:
                 if all(key.period_end is not None and key.period_end < ended for key in keys):
                     self._budgets.run(_DELETE, (request_id,))
             self._budgets.run(_DELETE_COUNTERS, (ended,))
+            warnings.forget_ended(self._budgets, ended)
+
+    def check_warnings(self, now: datetime) -> None:
+        """Claim the warnings of all counters: a limit has changed, or its time has ended."""
+        with self._budgets.transaction():
+            self._budgets.fetch_rows(f"{SELECT_CURSOR} {self._dialect.row_lock}")
+            settled = {key_of_state(state): state.settled for state in read_counters(self._budgets) if state.settled}
+            claimed = warnings.claim(self._budgets, self.limits, settled, now)
+        self._warnings += claimed
+
+    def take_warnings(self) -> list[BudgetWarning]:
+        """Return the warnings that this process has claimed since the last call."""
+        claimed, self._warnings = self._warnings, []
+        return claimed
 
     @contextlib.contextmanager
     def _folding(self) -> Iterator[tuple[int, CounterChanges]]:
@@ -170,7 +187,9 @@ class Folding:
         with self._budgets.transaction():
             ((cursor,),) = self._budgets.fetch_rows(f"{SELECT_CURSOR} {self._dialect.row_lock}")
             yield int(str(cursor)), changes
-            changes.apply(self._budgets, self._dialect.row_lock)
+            settled = changes.apply(self._budgets, self._dialect.row_lock)
+            claimed = warnings.claim(self._budgets, self.limits, settled, datetime.now(UTC))
+        self._warnings += claimed
 
     def _read_kinds(self) -> list[CounterKind]:
         return [decode_kind(str(kind)) for (kind,) in self._budgets.fetch_rows(_SELECT_KINDS)]

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from tornado_proxy.budgets.backends import open_store
 from tornado_proxy.budgets.rates import RateEnd
 from tornado_proxy.budgets.store import BudgetStore
-from tornado_proxy.domain.budget import CounterPlan, Refusal, Reservation
+from tornado_proxy.domain.budget import BudgetLimits, BudgetWarning, CounterPlan, Refusal, Reservation
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.domain.rate import RateRefusal, RateUnit
@@ -103,8 +103,14 @@ class _Work:
 class BudgetKeeper:
     """The budgets of one ledger, used from one event loop."""
 
-    def __init__(self, ledger: BudgetLedger) -> None:
+    def __init__(
+        self, ledger: BudgetLedger, on_warning: Callable[[BudgetWarning], None] = lambda warning: None
+    ) -> None:
+        """Keep the ledger; `on_warning` is called on the event loop."""
         self._ledger = ledger
+        self._on_warning = on_warning
+        self._plan = CounterPlan()
+        self._limits = BudgetLimits()
         self._queue: queue.SimpleQueue[_Reserve | _Read | RateEnd | str | None] = queue.SimpleQueue()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -133,6 +139,14 @@ class BudgetKeeper:
     async def follow(self, plan: CounterPlan) -> None:
         """Count what another configuration needs from now on."""
         await self.read(lambda store: store.follow(plan, datetime.now(UTC)))
+        self._plan = plan
+
+    def watch(self, limits: BudgetLimits) -> None:
+        """Warn of these limits from now on.  Never blocks."""
+        self._limits = limits
+        done: asyncio.Future[None] = self._running_loop.create_future()
+        self._queue.put(_Read(self._watch, done))
+        done.add_done_callback(lambda watched: watched.exception())  # the thread logs it, and uses them when it is back
 
     async def reserve(self, reservation: Reservation) -> Refusal | None:
         """Reserve what a request can cost; return the refusal of the budget or limit that does not admit it.
@@ -190,7 +204,21 @@ class BudgetKeeper:
     def _open(self, plan: CounterPlan) -> BudgetStore:
         store = self._ledger.open()
         store.follow(plan, datetime.now(UTC))
+        self._plan = plan
         return store
+
+    def _open_again(self) -> BudgetStore:
+        store = self._ledger.open()
+        store.folding.hold, store.folding.limits = self._plan.hold, self._limits
+        return store
+
+    def _watch(self, store: BudgetStore) -> None:
+        store.folding.limits = self._limits
+        store.folding.check_warnings(datetime.now(UTC))
+
+    def _report(self, warnings: list[BudgetWarning]) -> None:
+        for warning in warnings:
+            self._on_warning(warning)
 
     # In the thread.
 
@@ -201,11 +229,14 @@ class BudgetKeeper:
         while not work.is_last:
             work = self._collect(work, schedule.wait_s())
             try:
-                store = store or self._ledger.open()
+                store = store or self._open_again()
                 if work.reserves:
                     schedule.expect_records()
                 self._serve(store, work)
                 schedule.run(store)
+                if warnings := store.folding.take_warnings():
+                    with contextlib.suppress(RuntimeError):  # the loop is closed
+                        self._running_loop.call_soon_threadsafe(self._report, warnings)
             except Exception as error:  # noqa: BLE001  # the thread survives every fault and connects again
                 self._fail(work, error)
                 if store is not None:
@@ -328,6 +359,7 @@ class _Schedule:
             at = datetime.now(UTC)
             store.folding.free_orphans(store.is_gone, at - _ORPHAN_AGE)
             store.folding.forget_ended(at - _ENDED_KEPT)
+            store.folding.check_warnings(at)
             store.free_streams()
             self._cleanup_at = now + _CLEANUP_S
 

@@ -2,6 +2,7 @@
 
 budget_kinds          what is counted; a kind counts for every project
 budget_counters       settled and reserved USD of each subject in each period
+budget_warnings       the warnings that were made (budgets/warnings.py)
 budget_reservations   requests under way, and those whose cost is not final
 rate_buckets          how much of each limit is used (rates.py)
 rate_claims           what requests under way have taken of limits
@@ -13,6 +14,7 @@ Amounts are decimal strings, times RFC 3339 UTC.
 from __future__ import annotations
 
 from tornado_proxy.budgets.rates import create_rate_tables
+from tornado_proxy.budgets.warnings import create_warnings
 from tornado_proxy.ledger.dialect import Dialect
 
 SELECT_CURSOR = "SELECT value FROM budget_meta WHERE key = 'cursor'"
@@ -46,5 +48,6 @@ CREATE TABLE IF NOT EXISTS budget_reservations (
     counted_total {sql.text} NOT NULL,
     counted_subtotal {sql.text} NOT NULL
 ) {sql.keyed_table_end};
+{create_warnings(sql)}
 CREATE INDEX IF NOT EXISTS budget_reservations_state ON budget_reservations (state);
 {create_rate_tables(sql)}"""

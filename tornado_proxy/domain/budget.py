@@ -240,6 +240,15 @@ class CounterState:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetWarning:
+    """A counter has reached `threshold` percent of its limit of `limit` USD."""
+
+    counter: CounterState
+    limit: Decimal
+    threshold: int
+
+
+@dataclass(frozen=True, slots=True)
 class BudgetRefusal:
     """A budget does not admit a request that can cost `bound` USD."""
 

@@ -24,6 +24,7 @@ from typing import Protocol, TypeVar
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budget import (
     Budget,
+    BudgetLimits,
     BudgetRefusal,
     CounterPlan,
     Period,
@@ -70,6 +71,9 @@ class Keeper(Protocol):
     async def follow(self, plan: CounterPlan) -> None:
         """Count what another configuration needs from now on."""
 
+    def watch(self, limits: BudgetLimits) -> None:
+        """Warn of these limits from now on."""
+
     async def reserve(self, reservation: Reservation) -> Refusal | None:
         """Reserve what a request can cost and takes of limits, or return the refusal of one."""
 
@@ -112,6 +116,11 @@ class BudgetGate:
         elif plan.kinds or plan.rates:
             await self._keeper.open(plan)
             self._is_open = True
+
+    def watch(self, limits: BudgetLimits) -> None:
+        """Warn when counters reach 50, 80 and 100 % of these limits, which are in force from now on."""
+        if self._is_open:
+            self._keeper.watch(limits)
 
     async def reserve(self, context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, work: Work) -> None:
         """Reserve the most that a request can cost; release() frees it if the request is not sent.

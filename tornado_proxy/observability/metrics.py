@@ -96,6 +96,9 @@ LEDGER_PENDING = Gauge("llm_proxy_ledger_pending", "Ledger writes that wait for 
 BUDGET_DIFFERENCE = Gauge(
     "llm_proxy_budget_difference_usd", "USD by which budget counters differed from the ledger when last compared"
 )
+BUDGET_WARNINGS = Counter(
+    "llm_proxy_budget_warnings_total", "Budgets that have reached a threshold of their limit", ["threshold_percent"]
+)
 CONFIG_GENERATION = Gauge("llm_proxy_config_generation", "Generation of the active configuration")
 STATE_GENERATION = Gauge("llm_proxy_state_generation", "Number of the last change of the state that is in effect here")
 STATE_READ_FAILURES = Counter("llm_proxy_state_read_failures_total", "Polls that could not read the state")

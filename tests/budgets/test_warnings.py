@@ -1,0 +1,80 @@
+"""A budget warns at 50, 80 and 100 % of its limit, once in all processes of a ledger."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+
+from tests.budgets.conftest import MONTH, BudgetsUnderTest, record
+from tornado_proxy.budgets.store import BudgetStore
+from tornado_proxy.domain.budget import Budget, BudgetChange, BudgetLimits, CounterPlan
+
+LIMITS = BudgetLimits({"project-a": (Budget(MONTH, Decimal(10)),)})
+
+
+@pytest.fixture
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def take(*stores: BudgetStore) -> list[tuple[int, Decimal, Decimal]]:
+    """Count new records in each process; return threshold, limit and settled USD of the warnings that were made."""
+    for store in stores:
+        store.folding.fold()
+    taken = [warning for store in stores for warning in store.folding.take_warnings()]
+    return [(warning.threshold, warning.limit, warning.counter.settled) for warning in taken]
+
+
+def test_each_threshold_warns_once_in_all_processes(budgets: BudgetsUnderTest, now: datetime) -> None:
+    processes = (budgets.store, budgets.open("second"))
+    for store in processes:
+        store.follow(CounterPlan((MONTH,)), now)
+        store.folding.limits = LIMITS
+
+    made = []
+    for number, usd in enumerate(("4.99", "0.01", "2.99", "0.01", "1.99", "0.01", "5")):
+        budgets.write(record(f"r{number}", usd, at=now))
+        made.append(take(*reversed(processes)))
+        for store in processes:
+            store.folding.check_warnings(now)
+        assert take(*processes) == []
+
+    assert made == [
+        [],
+        [(50, Decimal(10), Decimal(5))],
+        [],
+        [(80, Decimal(10), Decimal(8))],
+        [],
+        [(100, Decimal(10), Decimal(10))],
+        [],
+    ]
+
+
+def test_request_that_passes_several_thresholds_warns_of_the_highest(budgets: BudgetsUnderTest, now: datetime) -> None:
+    budgets.store.folding.limits = LIMITS
+    budgets.write(record("r1", "9", at=now))
+
+    assert take(budgets.store) == [(80, Decimal(10), Decimal(9))]
+
+
+def test_changed_limit_has_warnings_of_its_own(budgets: BudgetsUnderTest, now: datetime) -> None:
+    budgets.store.folding.limits = LIMITS
+    budgets.write(record("r1", "10", at=now))
+    assert take(budgets.store) == [(100, Decimal(10), Decimal(10))]
+
+    change = BudgetChange("project-a", MONTH, "", Decimal("12.0"), None, now, "admin")
+    budgets.store.folding.limits = BudgetLimits(LIMITS.budgets, {"project-a": (change,)})
+    budgets.store.folding.check_warnings(now)
+
+    assert take(budgets.store) == [(80, Decimal(12), Decimal(10))]
+    assert budgets.open("second").folding.take_warnings() == []
+
+
+def test_lifted_budget_does_not_warn(budgets: BudgetsUnderTest, now: datetime) -> None:
+    change = BudgetChange("project-a", MONTH, "", None, None, now, "admin")
+    budgets.store.folding.limits = BudgetLimits(LIMITS.budgets, {"project-a": (change,)})
+    budgets.write(record("r1", "10", at=now))
+
+    assert take(budgets.store) == []
