@@ -25,6 +25,7 @@ from tornado_proxy import snapshot, tasks
 from tornado_proxy.api.admin.application import AdminApplication
 from tornado_proxy.api.admin.services import AdminServices
 from tornado_proxy.api.project_budgets import BUDGETS_PATH, ProjectBudgetsHandler
+from tornado_proxy.api.request_cost import REQUEST_PATH, RequestCostHandler, Waiters
 from tornado_proxy.api.start_page import StartPageHandler, list_start_paths
 from tornado_proxy.api.usage import USAGE_PATH, UsageHandler
 from tornado_proxy.budgets.keeper import BudgetKeeper, BudgetLedger
@@ -116,6 +117,7 @@ class Server:
         start_paths = list_start_paths(PROVIDERS)
         rules = [
             (USAGE_PATH, UsageHandler, handler_arguments),
+            (REQUEST_PATH, RequestCostHandler, {**handler_arguments, "waiters": Waiters()}),
             (BUDGETS_PATH, ProjectBudgetsHandler, {**handler_arguments, "state": self._state}),
             *((re.escape(path), StartPageHandler, handler_arguments) for path in sorted(start_paths)),
         ]

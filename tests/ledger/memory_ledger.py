@@ -18,6 +18,7 @@ from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.record import ObjectOwner, Outcome, PendingRequest, RequestIntent, RequestRecord, Settlement
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.reports.records_query import UsageFilter
+from tornado_proxy.ledger.reports.request_lookup import COLUMNS, RequestLookup
 from tornado_proxy.ledger.reports.usage import Bounds, UsageQuery, UsageResult, sum_usage
 from tornado_proxy.ledger.rows import (
     RECORD_COLUMNS,
@@ -190,6 +191,17 @@ class MemoryLedger:
         rows = [row for row in self.store.bills() if _is_selected(row, query.which)]
         texts = [[_text(row[name]) for name in names] for row in rows]
         return sum_usage(texts, query, Bounds(_MAX_RECORDS, time.monotonic() + _REPORT_S))
+
+    async def find_requests(self, lookup: RequestLookup) -> list[Row]:
+        """Return the records of one request of a caller."""
+        self._check()
+        selected = {"project_id": lookup.project_id, **dict(lookup.caller)}
+        ids = ("request_id", "upstream_request_id", "object_id")
+        return [
+            {name: row[name] for name in COLUMNS}
+            for row in self.store.bills()
+            if selected.items() <= row.items() and lookup.request_id in [row[name] for name in ids]
+        ]
 
     async def close(self) -> None:
         """Write the pending records and settlements, even after fail(): a real ledger has its journal for them."""

@@ -26,6 +26,7 @@ from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_ledger
 from tornado_proxy.ledger.protocol import Ledger
 from tornado_proxy.ledger.reports.records_query import UsageFilter
+from tornado_proxy.ledger.reports.request_lookup import RequestLookup
 from tornado_proxy.ledger.reports.usage import UsageQuery, UsageResult
 
 Make = Callable[[], Ledger]
@@ -370,6 +371,28 @@ class TestLedger:
         assert (second.requests, second.total) == (1, Decimal("0.0023625"))
         assert {row.group for row in second.rows} == {("eve@example.com",)}
         assert (none.requests, none.rows) == (0, [])
+
+    def test_request_is_found_by_each_of_its_ids_for_its_own_caller_only(self, make: Make) -> None:
+        now = START + timedelta(hours=1)
+        intent = make_intent("r1")
+        record = make_record(intent, object_id="resp_1", upstream_request_id="req_of_provider")
+
+        async def run() -> list[list[object]]:
+            ledger = make()
+            await ledger.open()
+            await ledger.finish(record)
+            own = (("participant", "ada"),)
+            lookups = [
+                *(RequestLookup(name, "project-a", own, now) for name in ("r1", "resp_1", "req_of_provider", "r2")),
+                RequestLookup("r1", "project-a", (("participant", "eve"),), now),
+                RequestLookup("r1", "project-b", (), now),
+                RequestLookup("r1", "project-a", (), now),
+            ]
+            found = [await ledger.find_requests(lookup) for lookup in lookups]
+            await ledger.close()
+            return [[row["request_id"] for row in rows] for rows in found]
+
+        assert asyncio.run(run()) == [["r1"], ["r1"], ["r1"], [], [], [], ["r1"]]
 
 
 def test_amount_is_stored_without_an_exponent(tmp_path: Path) -> None:

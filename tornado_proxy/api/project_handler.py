@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import ClassVar
 
@@ -11,6 +12,9 @@ from tornado_proxy.domain.identity import Caller, Project
 from tornado_proxy.gateway.base_handler import BaseHandler
 from tornado_proxy.observability import access_log
 from tornado_proxy.observability.access_log import RequestLine
+
+#: A method of a handler; its arguments are the groups of its route.
+_Method = Callable[..., Awaitable[None]]
 
 _CREDENTIAL_HEADERS = ("authorization",)
 
@@ -55,11 +59,15 @@ class ProjectHandler(BaseHandler):
         access_log.log_rejection(self.request_id, error, RequestLine(self.request.method or "", self.path_template))
         await self.respond_with_error(error)
 
-    async def reject_method(self, project_id: str) -> None:
+    async def reject_method(self, project_id: str, *ids: str) -> None:
         """Respond that the method is not supported."""
         supported = [method for method in self.methods if method != "HEAD"]
-        name = self.path_template.rpartition("/")[2]
+        name = self.path_template.partition("/llm-proxy/")[2]
         rule = f"{', '.join(supported)}{' only' if len(supported) == 1 else ''}"
         await self.reject(MethodNotAllowed(f"{name} supports {rule}", self.methods))
 
-    post = put = patch = delete = options = reject_method
+    post: _Method = reject_method
+    put: _Method = reject_method
+    patch: _Method = reject_method
+    delete: _Method = reject_method
+    options: _Method = reject_method

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.record import ObjectOwner, PendingRequest, RequestIntent, RequestRecord, Settlement
+from tornado_proxy.ledger.reports.records_query import Record
+from tornado_proxy.ledger.reports.request_lookup import RequestLookup
 from tornado_proxy.ledger.reports.usage import UsageQuery, UsageResult
 
 
@@ -86,6 +88,15 @@ class Ledger(Protocol):
         Raises:
             BadRequest: there is too much usage for one result.
             Overloaded: too many queries wait.
+            LedgerUnavailable: the ledger cannot be read.
+        """
+
+    async def find_requests(self, lookup: RequestLookup) -> Sequence[Record]:
+        """Return the records of one request of a caller, [] if there are none.  Takes bounded time, as usage().
+
+        Raises:
+            RateLimited: too many queries of the caller wait.
+            Overloaded: too many queries wait, or the search takes too long.
             LedgerUnavailable: the ledger cannot be read.
         """
 

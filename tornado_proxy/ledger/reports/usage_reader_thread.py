@@ -16,11 +16,14 @@ import asyncio
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from tornado_proxy.domain.errors import LedgerUnavailable, Overloaded, RateLimited
 from tornado_proxy.ledger.database import Backend, ReadTimeout
-from tornado_proxy.ledger.reports.records_query import select_bills
+from tornado_proxy.ledger.reports.records_query import Record, select_bills
+from tornado_proxy.ledger.reports.request_lookup import RequestLookup, find_records
 from tornado_proxy.ledger.reports.usage import Bounds, UsageQuery, UsageResult, sum_usage, too_much_usage
 
 #: Seconds and records of one query: some 50,000 records are read in a second.
@@ -35,6 +38,9 @@ _MAX_THREADS = 8
 
 #: Seconds of a turn.  A turn changes at a check of the query's bounds, a few milliseconds apart.
 _SLICE_S = 0.05
+
+
+Result = TypeVar("Result")
 
 
 class _Turns:
@@ -105,9 +111,22 @@ class UsageReaderThread:
             Overloaded: too many queries wait.
             LedgerUnavailable: the ledger cannot be read.
         """
+        return await self._run(query.asker, lambda: self._read_usage(query))
+
+    async def find_requests(self, lookup: RequestLookup) -> list[Record]:
+        """Return the records of one request of a caller.
+
+        Raises:
+            RateLimited: too many queries of the caller wait.
+            Overloaded: too many queries wait, or the search takes too long.
+            LedgerUnavailable: the ledger cannot be read.
+        """
+        return await self._run(lookup.asker, lambda: self._find_requests(lookup))
+
+    async def _run(self, asker: str, read: Callable[[], Result]) -> Result:
+        """Return the result of a query, which a thread runs in the caller's turn."""
         if self._closed:
             raise LedgerUnavailable("the ledger is closed")
-        asker = query.asker
         if asker and self._waiting[asker] >= _MAX_WAITING_PER_CALLER:
             raise RateLimited("too many of your reports are being made; wait for them")
         if self._waiting.total() >= _MAX_WAITING:
@@ -117,7 +136,7 @@ class UsageReaderThread:
             async with self._running.setdefault(asker, asyncio.Lock()):
                 if self._closed:
                     raise LedgerUnavailable("the ledger is closed")
-                return await asyncio.get_running_loop().run_in_executor(self._threads, self._read_usage, query)
+                return await asyncio.get_running_loop().run_in_executor(self._threads, read)
         finally:
             self._waiting[asker] -= 1
             if not self._waiting[asker]:
@@ -132,6 +151,17 @@ class UsageReaderThread:
         self._turns.take()
         try:
             return self._sum(query, _SharedBounds(self._turns))
+        finally:
+            self._turns.give_back()
+
+    def _find_requests(self, lookup: RequestLookup) -> list[Record]:
+        self._turns.take()
+        bounds = _SharedBounds(self._turns)
+        try:
+            with self._backend.read(lambda: self._closed or bounds.is_over()) as read:
+                return find_records(read, lookup)
+        except ReadTimeout as error:
+            raise Overloaded("the search takes too long; name the id of the header Llm-Proxy-Request-Id") from error
         finally:
             self._turns.give_back()
 

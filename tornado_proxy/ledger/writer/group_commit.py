@@ -20,7 +20,7 @@ import logging
 import queue
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +30,8 @@ from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.record import ObjectOwner, PendingRequest, RequestIntent, RequestRecord, Settlement
 from tornado_proxy.ledger.database import Backend, StoreError
+from tornado_proxy.ledger.reports.records_query import Record
+from tornado_proxy.ledger.reports.request_lookup import RequestLookup
 from tornado_proxy.ledger.reports.usage import UsageQuery, UsageResult
 from tornado_proxy.ledger.reports.usage_reader_thread import UsageReaderThread
 from tornado_proxy.ledger.rows import Row, make_intent_row, make_record_row, make_settlement_row
@@ -189,6 +191,10 @@ class GroupCommitLedger:
     async def usage(self, query: UsageQuery) -> UsageResult:
         """Return the usage that a query selects, from a connection of its own."""
         return await self._usage_reader.read_usage(query)
+
+    async def find_requests(self, lookup: RequestLookup) -> Sequence[Record]:
+        """Return the records of one request of a caller, from a connection of its own."""
+        return await self._usage_reader.find_requests(lookup)
 
     async def close(self) -> None:
         """Write the queued operations and end the threads."""
