@@ -22,6 +22,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from tornado_proxy import snapshot, tasks
+from tornado_proxy.api.accounts.routes import FIXED_PATHS, ROUTES
 from tornado_proxy.api.admin.application import AdminApplication
 from tornado_proxy.api.admin.services import AdminServices
 from tornado_proxy.api.project_budgets import BUDGETS_PATH, ProjectBudgetsHandler
@@ -119,9 +120,10 @@ class Server:
             (USAGE_PATH, UsageHandler, handler_arguments),
             (REQUEST_PATH, RequestCostHandler, {**handler_arguments, "waiters": Waiters()}),
             (BUDGETS_PATH, ProjectBudgetsHandler, {**handler_arguments, "state": self._state}),
+            *((route.pattern, route.handler, {**handler_arguments, "path_template": route.path}) for route in ROUTES),
             *((re.escape(path), StartPageHandler, handler_arguments) for path in sorted(start_paths)),
         ]
-        clients = ClientApplication(rules, services, start_paths)
+        clients = ClientApplication(rules, services, start_paths, FIXED_PATHS)
         server = ClientPortServer(clients, clients.idle_connections, clients.body_timeouts, clients.make_rejection)
         self.port = self._listen(server, settings.listen)
         admin = AdminApplication(AdminServices(services, self._state, self))

@@ -15,6 +15,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from tests.docs.pages import DOCS, all_text, rows, text_of
 from tests.harness import ROOT
+from tornado_proxy.api.accounts.routes import ROUTES as ACCOUNTS_ROUTES
 from tornado_proxy.api.admin.routes import ROUTES
 from tornado_proxy.cli import main
 from tornado_proxy.cli.reference import list_commands
@@ -150,7 +151,7 @@ def own_paths() -> set[str]:
         for node in ast.walk(tree)
         if isinstance(node, ast.Tuple) and len(node.elts) >= 2 and isinstance(first := node.elts[0], ast.Constant)
         if isinstance(first.value, str) and first.value.startswith("/")
-    } | {route.path for route in ROUTES}
+    } | {route.path for route in (*ROUTES, *ACCOUNTS_ROUTES)}
 
 
 def test_pages_name_each_path_of_our_own_handlers() -> None:

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import ClassVar
 
-from tornado_proxy.auth.credentials import find_token, list_stated_projects
-from tornado_proxy.domain.errors import MethodNotAllowed, NotAllowed, RequestError
+from tornado_proxy.api.accounts.callers import find_caller
+from tornado_proxy.domain.errors import MethodNotAllowed, RequestError
 from tornado_proxy.domain.identity import Caller, Project
 from tornado_proxy.gateway.base_handler import BaseHandler
 from tornado_proxy.observability import access_log
@@ -15,8 +15,6 @@ from tornado_proxy.observability.access_log import RequestLine
 
 #: A method of a handler; its arguments are the groups of its route.
 _Method = Callable[..., Awaitable[None]]
-
-_CREDENTIAL_HEADERS = ("authorization",)
 
 
 class ProjectHandler(BaseHandler):
@@ -38,21 +36,8 @@ class ProjectHandler(BaseHandler):
             NotAllowed: the credential is for another project.
             ServiceError: an identity provider cannot be asked.
         """
-        snapshot = self.services.snapshots.current
-        token = find_token(
-            self.request.headers.get_all(),
-            _CREDENTIAL_HEADERS,
-            opaque=snapshot.authenticator.accepts_opaque_tokens,
-        )
-        stated = list_stated_projects(self.request.headers.get_all())
-        # The path names the project, so that an OAuth user needs no header.
-        identified = snapshot.authenticator.authenticate(
-            token, datetime.now(UTC), stated_projects=stated, project_in_path=project_id
-        )
-        caller = identified if isinstance(identified, Caller) else await identified
-        if caller.project_id != project_id:
-            raise NotAllowed("your token is for another project; use the id of its own project in the path")
-        return caller, snapshot.projects[caller.project_id]
+        headers = self.request.headers.get_all()
+        return await find_caller(self.services.snapshots.current, headers, project_id, datetime.now(UTC))
 
     async def reject(self, error: RequestError) -> None:
         """Log the error and respond with it."""

@@ -38,7 +38,7 @@ _EQUALITY_FILTERS = (
 
 #: Every parameter.
 PARAMETERS = (
-    *("start", "end", "interval", "annotations", "group_by", "model", "type"),
+    *("start", "end", "interval", "annotations", "group_by", "model", "type", "users"),
     *_EQUALITY_FILTERS,
     *("rows", "limit", "cursor", "format"),
 )
@@ -48,6 +48,9 @@ OPERATOR_PARAMETERS = ("project", *PARAMETERS)
 
 #: Members of every row, so grouping by them changes nothing.
 _ROW_GROUPS = ("provider", "model", "type")
+
+#: Names in `users`.
+_MAX_USERS = 100
 
 #: Rows of one response: some 2 MB of JSON.
 MAX_ROWS = 10_000
@@ -164,8 +167,18 @@ def _make_filter(given: Mapping[str, str], project_id: str | None) -> UsageFilte
         project_id=project_id,
         since=None if start is None else format_time(start),
         until=None if end is None else format_time(end),
+        callers=_read_users(given.get("users")),
         **filters,
     )
+
+
+def _read_users(text: str | None) -> str | None:
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    if len(names) > _MAX_USERS or "" in names:
+        raise BadRequest(f"users must be 1 to {_MAX_USERS} names with commas between them", param="users")
+    return ",".join(names)
 
 
 def _limit_to_caller(which: UsageFilter, caller: Caller, project: Project) -> UsageFilter:

@@ -21,6 +21,7 @@
     │   │   ├── BudgetExceeded          402
     │   │   ├── UsagePending            409
     │   │   ├── IdempotencyKeyUsed      409
+    │   │   ├── NoApiKey                409
     │   │   └── InvalidConfiguration    422
     │   ├── ServiceError            the proxy cannot serve the request now; the caller may retry
     │   │   ├── LedgerUnavailable       503
@@ -233,6 +234,13 @@ class IdempotencyKeyUsed(CallerError):
     code = "idempotency_key_used"
 
 
+class NoApiKey(CallerError):
+    """409: the project has no enabled API key, so no participant token can be signed."""
+
+    status = 409
+    code = "no_api_key"
+
+
 class ServiceError(RequestError):
     """503: the proxy cannot serve the request now.  Nothing was sent to the provider, so a retry costs nothing."""
 
@@ -267,8 +275,10 @@ class IdentityProviderUnavailable(ServiceError):
 
     code = "identity_provider_unavailable"
 
-    def __init__(self, issuer: str, retry_after_s: int) -> None:
-        super().__init__(f"the identity provider {issuer} cannot be reached, so the access token cannot be checked")
+    def __init__(
+        self, issuer: str, retry_after_s: int, consequence: str = "the access token cannot be checked"
+    ) -> None:
+        super().__init__(f"the identity provider {issuer} cannot be reached, so {consequence}")
         self.retry_after_s = retry_after_s
 
 

@@ -1,6 +1,6 @@
 """Routes the requests of the client port to their handlers.
 
-The proxy's handlers get every path except those below /accounts/ that a rule matches and the few pages, so most
+The proxy's handlers get every path except those of the REST API and the few pages, so most
 requests are routed without a walk through Tornado's rules.
 """
 
@@ -31,17 +31,22 @@ from tornado_proxy.http_server.server import IdleConnections
 class ClientApplication(Application):
     """Routes a request to the handler that `rules` name, else to the proxy's handlers.
 
-    `rules` hold for paths below /accounts/, and for GET and HEAD of `page_paths`.
+    `rules` hold for paths below /accounts/, for `api_paths`, and for GET and HEAD of `page_paths`.
     `idle_connections` and `body_timeouts` are shared with the server that runs this application.
     """
 
     def __init__(
-        self, rules: Sequence[Rule | tuple[Any, ...]], services: Services, page_paths: frozenset[str] = frozenset()
+        self,
+        rules: Sequence[Rule | tuple[Any, ...]],
+        services: Services,
+        page_paths: frozenset[str] = frozenset(),
+        api_paths: frozenset[str] = frozenset(),
     ) -> None:
         self.idle_connections = IdleConnections()
         self.body_timeouts = BodyTimeouts()
         self._services = services
         self._page_paths = page_paths
+        self._api_paths = api_paths
         self._handler_arguments = {"services": services}
         super().__init__(list(rules), log_function=lambda handler: None)
 
@@ -68,7 +73,7 @@ class ClientApplication(Application):
             if is_preflight(request.headers, allowed):
                 return self.get_handler_delegate(request, PreflightHandler, self._handler_arguments)
         is_page = request.path in self._page_paths and request.method in ("GET", "HEAD")
-        if is_page or request.path.startswith("/accounts/"):
+        if is_page or request.path in self._api_paths or request.path.startswith("/accounts/"):
             delegate = self.default_router.find_handler(request, **kwargs)
             if delegate is not None:
                 return limit_body(request, delegate, self._services, self.body_timeouts)

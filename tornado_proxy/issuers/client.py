@@ -1,4 +1,4 @@
-"""One OAuth issuer at run time: its rules, its keys, and its answers about opaque tokens."""
+"""One OAuth issuer at run time: its rules, its keys, its answers about opaque tokens, and its login."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tornado_proxy.auth.oauth.key_set import VerificationKey
 from tornado_proxy.domain.oauth import OAuthIssuer
 from tornado_proxy.issuers.introspection_cache import IntrospectionCache
 from tornado_proxy.issuers.key_cache import KeyCache
+from tornado_proxy.issuers.login_server import LoginServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class IssuerClient:
     issuer: OAuthIssuer
     keys: KeyCache
     introspections: IntrospectionCache | None
+    login_server: LoginServer | None = None
 
     def find_key(self, key_id: str, algorithm: str) -> VerificationKey | Awaitable[VerificationKey]:
         """Return a key of the issuer, as KeyCache.find_key() does."""
@@ -49,4 +51,5 @@ def _make_client(issuer: OAuthIssuer, previous: Sequence[IssuerClient]) -> Issue
     keys = next((client.keys for client in previous if client.keys.source == issuer.keys), None)
     endpoint = issuer.introspection
     introspections = IntrospectionCache(issuer, endpoint) if endpoint is not None else None
-    return IssuerClient(issuer, keys or KeyCache(issuer.keys), introspections)
+    login_server = LoginServer(issuer.keys) if issuer.login is not None else None
+    return IssuerClient(issuer, keys or KeyCache(issuer.keys), introspections, login_server)

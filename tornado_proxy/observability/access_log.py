@@ -62,10 +62,7 @@ def log_rejection(
         "request rejected",
         {
             "request_id": request_id,
-            "project_id": caller.project_id if caller is not None else None,
-            "participant": caller.participant if caller is not None else None,
-            "user": caller.user if caller is not None else None,
-            "issuer": caller.issuer if caller is not None else None,
+            **_caller_members(caller),
             "provider": provider,
             "method": line.method[:_MAX_METHOD_CHARACTERS],
             "path": line.path,
@@ -76,6 +73,32 @@ def log_rejection(
             "reason": error.message if isinstance(error, _LOGGABLE_ERRORS) else None,
         },
     )
+
+
+def log_account_request(request_id: str, status: int, line: RequestLine, caller: Caller | None) -> None:
+    """Log a request to the REST API that was served; `caller` is None if its path needs no credential."""
+    _log.info(
+        "account request",
+        {
+            "request_id": request_id,
+            **_caller_members(caller),
+            "method": line.method[:_MAX_METHOD_CHARACTERS],
+            "path": line.path,
+            "status": status,
+        },
+    )
+
+
+def _caller_members(caller: Caller | None) -> dict[str, str | None]:
+    """Return the members that name a caller; all are None without one, and so is the project before it is known."""
+    if caller is None:
+        return dict.fromkeys(("project_id", "participant", "user", "issuer"))
+    return {
+        "project_id": caller.project_id or None,
+        "participant": caller.participant,
+        "user": caller.user,
+        "issuer": caller.issuer,
+    }
 
 
 def _make_printable(text: str) -> str:

@@ -67,6 +67,7 @@ class UsageFilter:
 
     since, until: the start of the request, RFC 3339 UTC text; `since` is inclusive, `until` exclusive.
     model: the model of the response, or the requested one if no response named one.
+    callers: names of participants and subjects of users, with commas between them.
     """
 
     project_id: str | None = None
@@ -89,6 +90,7 @@ class UsageFilter:
     client: str | None = None
     repository: str | None = None
     end_user: str | None = None
+    callers: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,5 +242,10 @@ def _build_where(which: UsageFilter) -> tuple[str, list[str]]:
     conditions = [(f"{sql} = ?", getattr(which, name)) for name, sql in _FILTERS.items()]
     conditions += [("started_at >= ?", which.since), ("started_at < ?", which.until)]
     given = [(clause, value) for clause, value in conditions if value is not None]
-    clauses = " AND ".join(clause for clause, _ in given)
-    return (f"WHERE {clauses}" if clauses else ""), [value for _, value in given]
+    clauses, values = [clause for clause, _ in given], [value for _, value in given]
+    if which.callers is not None:
+        callers = which.callers.split(",")
+        names = ", ".join("?" * len(callers))
+        clauses.append(f'("user" IN ({names}) OR participant IN ({names}))')
+        values += [*callers, *callers]
+    return (f"WHERE {' AND '.join(clauses)}" if clauses else ""), values

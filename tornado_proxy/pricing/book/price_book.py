@@ -9,6 +9,8 @@ docs/pricing.md, "How a card is chosen", describes the selection rule.
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -53,8 +55,10 @@ _HOW_TO_ADD = "the operator can add one to the price files and reload"
 class PriceBook:
     """The prices of all providers.  Immutable apart from its caches; a reload makes a new one."""
 
-    def __init__(self, providers: Mapping[str, ProviderPrices]) -> None:
+    def __init__(self, providers: Mapping[str, ProviderPrices], fingerprint: str = "") -> None:
+        """Keep the prices; `fingerprint` names them."""
         self._providers = providers
+        self.fingerprint = fingerprint
         models = [model for prices in providers.values() for model in prices.models.values()]
         #: The times at which a price can change, sorted.
         self._dates = sorted({date for model in models for date in model.dates})
@@ -80,7 +84,7 @@ class PriceBook:
             providers[prices.provider] = prices
         if faults:
             raise ConfigError(faults)
-        return cls(providers)
+        return cls(providers, _fingerprint(documents))
 
     def equals(self, other: PriceBook) -> bool:
         """Return True if both have the same prices."""
@@ -361,3 +365,9 @@ def _list_unpriced(report: UsageReport, containers: Iterable[PricedUse]) -> Iter
     for use, priced in zip(report.containers, containers, strict=True):
         if use.terms is not None and priced.price is None:
             yield f"container {use.container_id} has no price: {Meter.CONTAINER_SECONDS} of {report.model}"
+
+
+def _fingerprint(documents: Iterable[Document]) -> str:
+    """Return a short hash of the content of price files, whatever their order, comments and layout."""
+    contents = sorted(json.dumps(document.content, default=str, sort_keys=True) for document in documents)
+    return hashlib.sha256("\n".join(contents).encode()).hexdigest()[:12]
