@@ -56,7 +56,7 @@ class AccountsHandler(BaseHandler):
         return verified
 
     async def identify_member(self, project_id: str) -> ProjectMember:
-        """Return what the user is in the project of the path; see callers.find_member()."""
+        """Return the membership of the user in the project of the path; see callers.find_member()."""
         user = (await self.identify_user()).user
         member = find_member(self.snapshot, self.request.headers.get_all(), project_id, user)
         self.caller = Caller(member.project.id, user=user.subject, issuer=user.issuer, admin=member.admin)
@@ -70,7 +70,6 @@ class AccountsHandler(BaseHandler):
         """
         body = self.read_raw_body()
         try:
-            # Numbers with a decimal point stay exact, as in files.
             return msgspec.json.decode(body, type=kind)
         except (msgspec.DecodeError, RecursionError) as error:
             raise InvalidBody(f"the body does not have the format of this path: {str(error)[:200]}") from None

@@ -71,7 +71,7 @@ async def verify_user(snapshot: Snapshot, headers: _Headers, now: datetime) -> V
 
 
 def find_member(snapshot: Snapshot, headers: _Headers, project_id: str, user: OAuthUser) -> ProjectMember:
-    """Return what `user` is in the project that the path names.
+    """Return the membership of `user` in the project that the path names.
 
     Raises:
         NotAllowed: the user is no member, the project does not exist, or a header names another one.

@@ -1,4 +1,4 @@
-"""`GET /accounts/projects/{project_id}/llm-proxy/settings`: what a local proxy must know of the project."""
+"""`GET /accounts/projects/{project_id}/llm-proxy/settings`: settings of the project that a local proxy uses too."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ _FORM = "application/x-www-form-urlencoded"
 
 
 class ConfigHandler(AccountsHandler):
-    """What clients must know before a login."""
+    """The facts that clients need before a login."""
 
     def get(self) -> None:
         """Respond with the login, if there is one, and with members that MeshAgent's clients require."""
