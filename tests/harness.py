@@ -32,6 +32,7 @@ OTHER_SIGNING_SECRET = "signing-secret-of-the-other-project-9876543210"
 OPENAI_KEY = "sk-provider-openai-7Qx1vB9mZ3"
 ADMIN_TOKEN = "admin-token-5Tz0qR8wJ1"
 ANTHROPIC_KEY = "sk-ant-provider-4Kd8wN2pL6"
+STATE_KEYS = "k1:MTExMTExMTExMTExMTExMTExMTExMTExMTExMTExMTE="
 
 #: The environment variables that write_config() refers to.
 SECRETS = {
@@ -40,6 +41,7 @@ SECRETS = {
     "TEST_SIGNING_SECRET": SIGNING_SECRET,
     "TEST_OTHER_SIGNING_SECRET": OTHER_SIGNING_SECRET,
     "TEST_ADMIN_TOKEN": ADMIN_TOKEN,
+    "TEST_STATE_KEYS": STATE_KEYS,
 }
 
 ROOT = Path(__file__).parent.parent

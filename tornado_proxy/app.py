@@ -25,6 +25,7 @@ from tornado_proxy import snapshot, tasks
 from tornado_proxy.api.accounts.routes import FIXED_PATHS, ROUTES
 from tornado_proxy.api.admin.application import AdminApplication
 from tornado_proxy.api.admin.services import AdminServices
+from tornado_proxy.api.client_settings import SETTINGS_PATH, ClientSettingsHandler
 from tornado_proxy.api.project_budgets import BUDGETS_PATH, ProjectBudgetsHandler
 from tornado_proxy.api.request_cost import REQUEST_PATH, RequestCostHandler, Waiters
 from tornado_proxy.api.start_page import StartPageHandler, list_start_paths
@@ -121,6 +122,7 @@ class Server:
             (REQUEST_PATH, RequestCostHandler, {**handler_arguments, "waiters": Waiters()}),
             (BUDGETS_PATH, ProjectBudgetsHandler, {**handler_arguments, "state": self._state}),
             *((route.pattern, route.handler, {**handler_arguments, "path_template": route.path}) for route in ROUTES),
+            (SETTINGS_PATH, ClientSettingsHandler, {**handler_arguments, "state": self._state}),
             *((re.escape(path), StartPageHandler, handler_arguments) for path in sorted(start_paths)),
         ]
         clients = ClientApplication(rules, services, start_paths, FIXED_PATHS)

@@ -17,7 +17,7 @@ from tornado_proxy.config.loading import load_settings
 from tornado_proxy.config.settings import Settings, find_restart_settings
 from tornado_proxy.domain.budget import Budget, BudgetLimits, CounterPlan
 from tornado_proxy.domain.errors import ConfigError, Fault
-from tornado_proxy.domain.identity import Project
+from tornado_proxy.domain.identity import Project, ProjectProvider
 from tornado_proxy.domain.rate import ProjectLimits
 from tornado_proxy.domain.state import State
 from tornado_proxy.issuers.client import IssuerClient, make_issuer_clients
@@ -29,6 +29,7 @@ from tornado_proxy.pricing.book.upper_bound import WorkCaps
 from tornado_proxy.providers.contract import ProviderOptions
 from tornado_proxy.providers.registry import PROVIDERS
 from tornado_proxy.providers.route_table import RouteTable
+from tornado_proxy.stored_accounts import StoredAccounts
 from tornado_proxy.wire.redaction import Redaction
 
 
@@ -44,10 +45,12 @@ class Snapshot:
         tariffs: The prices and the surcharge of each provider, by its name.
         project_tariffs: Those of projects that differ, by project id, provider, and True for the project's own account.
         key_rotation: The turns of provider keys; part of it is handed on to the next snapshot.
-        redaction: Masks every provider key of the configuration.
+        redaction: Masks every provider key of the configuration and of the state.
+        file_redaction: Masks those of the configuration; None if the state has none.
         issuers: The OAuth issuers.
         state: The state, which changes without a reload; SnapshotHolder puts it in.
         budget_limits: The budgets of all projects, with the changes of the state.
+        stored: The accounts of projects that the state holds; they go before those of the files.
         cost_bounds: The most that requests can cost.
         own_keys: Project id and provider of the projects' providers whose keys one project alone uses.
     """
@@ -62,6 +65,8 @@ class Snapshot:
     redaction: Redaction
     issuers: tuple[IssuerClient, ...] = ()
     state: State = field(default_factory=State)
+    stored: StoredAccounts = field(default_factory=StoredAccounts)
+    file_redaction: Redaction | None = None
     key_rotation: KeyRotation = field(default_factory=KeyRotation)
     own_keys: frozenset[tuple[str, str]] = field(init=False)
     cost_bounds: CostBounds = field(init=False)
@@ -70,11 +75,17 @@ class Snapshot:
 
     def __post_init__(self) -> None:
         """Find once what requests only look up."""
-        object.__setattr__(self, "own_keys", _find_own_keys(self.settings, self.projects.values()))
+        object.__setattr__(self, "own_keys", _find_own_keys(self))
         object.__setattr__(self, "cost_bounds", _make_cost_bounds(self.prices, self.settings))
         budgets = {project.id: self.find_budgets(project) for project in self.projects.values()}
         object.__setattr__(self, "budget_limits", BudgetLimits(budgets, self.state.budget_changes))
-        object.__setattr__(self, "project_tariffs", _make_project_tariffs(self.tariffs, self.projects.values()))
+        object.__setattr__(self, "project_tariffs", _make_project_tariffs(self))
+
+    def find_account(self, project_id: str, provider: str) -> ProjectProvider | None:
+        """Return the account of its own that a project uses at a provider, None if it uses the server's."""
+        stored = self.stored.accounts.get((project_id, provider))
+        project = self.projects.get(project_id)
+        return stored or (None if project is None else project.providers.get(provider))
 
     def has_own_key(self, project_id: str, provider: str) -> bool:
         """Return True if a project's requests to a provider use a key that is its own.
@@ -149,27 +160,32 @@ def _make_cost_bounds(prices: PriceBook, settings: Settings) -> CostBounds:
     return CostBounds(prices, caps)
 
 
-def _find_own_keys(settings: Settings, projects: Iterable[Project]) -> frozenset[tuple[str, str]]:
-    """Return the providers at which no key of a project is one of the server or of another project."""
-    servers = (provider.keys for provider in settings.providers.values())
+def _find_own_keys(snapshot: Snapshot) -> frozenset[tuple[str, str]]:
+    """Return the providers at which no key of a project is one of the server or of another project.
+
+    The keys of a file count also if the state has others in their place: objects that they made are reached with them.
+    """
+    servers = (provider.keys for provider in snapshot.settings.providers.values())
     own = {
-        (project.id, name): {key.secret.reveal() for key in provider.keys}
-        for project in projects
-        for name, provider in project.providers.items()
+        (project.id, name): {
+            key.secret.reveal()
+            for account in (snapshot.find_account(project.id, name), project.providers.get(name))
+            for key in (() if account is None else account.keys)
+        }
+        for project in snapshot.projects.values()
+        for name in snapshot.tariffs
     }
     uses = Counter(secret for secrets in own.values() for secret in secrets)
     uses.update({key.secret.reveal() for keys in servers for key in keys})
-    return frozenset(at for at, secrets in own.items() if all(uses[secret] == 1 for secret in secrets))
+    return frozenset(at for at, secrets in own.items() if secrets and all(uses[secret] == 1 for secret in secrets))
 
 
-def _make_project_tariffs(
-    tariffs: Mapping[str, Tariff], projects: Iterable[Project]
-) -> Mapping[tuple[str, str, bool], Tariff]:
+def _make_project_tariffs(snapshot: Snapshot) -> Mapping[tuple[str, str, bool], Tariff]:
     """Return the tariffs of projects with a surcharge of their own, or an account in another region."""
     made: dict[tuple[str, str, bool], Tariff] = {}
-    for project in projects:
-        for name, standard in tariffs.items():
-            rate, account = project.surcharge_rate, project.providers.get(name)
+    for project in snapshot.projects.values():
+        for name, standard in snapshot.tariffs.items():
+            rate, account = project.surcharge_rate, snapshot.find_account(project.id, name)
             shared = standard if rate is None else replace(standard, surcharge_rate=rate)
             if shared is not standard:
                 made[project.id, name, False] = made[project.id, name, True] = shared
@@ -185,9 +201,21 @@ def _make_redaction(settings: Settings, projects: Iterable[Project]) -> Redactio
     return Redaction([key.secret for keys in (*servers, *own) for key in keys])
 
 
-def _with_state(snapshot: Snapshot, state: State) -> Snapshot:
-    """Return the snapshot with a state, and with everything that is made of both."""
-    return replace(snapshot, state=state, authenticator=snapshot.authenticator.with_access_keys(state.access_keys))
+def _with_state(snapshot: Snapshot, state: State, previous: Snapshot) -> Snapshot:
+    """Return the snapshot with a state, and with everything that is made of both.
+
+    `previous` is the active snapshot, whose decrypted accounts are kept as far as they are the same.
+    """
+    authenticator = snapshot.authenticator.with_access_keys(state.access_keys)
+    stored = previous.stored.update(state.provider_settings, snapshot.settings.state.keys)
+    if stored is snapshot.stored:
+        return replace(snapshot, state=state, authenticator=authenticator)
+    files = snapshot.file_redaction or snapshot.redaction
+    secrets = [key.secret for account in stored.accounts.values() for key in account.keys]
+    redaction = Redaction(secrets, base=files) if secrets else files
+    return replace(
+        snapshot, state=state, authenticator=authenticator, stored=stored, redaction=redaction, file_redaction=files
+    )
 
 
 class SnapshotHolder:
@@ -206,7 +234,7 @@ class SnapshotHolder:
         """
         self.check_swap(new)
         new.key_rotation.inherit(self.current.key_rotation)
-        self.current = _with_state(new, self.current.state)
+        self.current = _with_state(new, self.current.state, self.current)
         self._announce(self.current)
 
     def check_swap(self, new: Snapshot) -> None:
@@ -219,7 +247,8 @@ class SnapshotHolder:
 
     def set_state(self, state: State) -> None:
         """Make a snapshot with another state the active one."""
-        self.current = _with_state(self.current, state)
+        self.current = _with_state(self.current, state, self.current)
+        logs.set_redaction(self.current.redaction)
 
     @staticmethod
     def _announce(snapshot: Snapshot) -> None:

@@ -47,7 +47,7 @@ class ProjectHandler(BaseHandler):
     async def reject_method(self, project_id: str, *ids: str) -> None:
         """Respond that the method is not supported."""
         supported = [method for method in self.methods if method != "HEAD"]
-        name = self.path_template.partition("/llm-proxy/")[2]
+        name = self.path_template.partition("/llm-proxy/")[2] or "this path"
         rule = f"{', '.join(supported)}{' only' if len(supported) == 1 else ''}"
         await self.reject(MethodNotAllowed(f"{name} supports {rule}", self.methods))
 

@@ -24,6 +24,7 @@ _COMMANDS = {
     "logout": "tornado_proxy.cli.login:logout",
     "whoami": "tornado_proxy.cli.login:whoami",
     "budget": "tornado_proxy.cli.budgets:budget",
+    "state": "tornado_proxy.cli.state:state",
     "usage": "tornado_proxy.cli.usage:usage",
     "pricing": "tornado_proxy.cli.pricing.group:pricing",
     "explain": "tornado_proxy.cli.explain:explain",

@@ -13,10 +13,9 @@ from typing import IO
 import click
 from rich.table import Table
 
-from tornado_proxy.cli.budgets import make_table, read_rows
 from tornado_proxy.cli.config_lookup import exit_on_errors, find_ledger
 from tornado_proxy.cli.format_option import format_option
-from tornado_proxy.cli.tables import print_fitting_table, print_table, printable_text
+from tornado_proxy.cli.tables import print_fitting_table, printable_text
 from tornado_proxy.cli.time_param import TimeParam
 from tornado_proxy.cli.usage_api_client import ApiQuery, fetch_sums, find_project, print_usage, read_token
 from tornado_proxy.domain.usage import Basis
@@ -79,14 +78,12 @@ _MIN_DECIMALS = 6
     default="",
     help=f"Sum by {', '.join(GROUPS)}, label.NAME, annotation.NAME; separate several with commas.",
 )
-@click.option("--budgets", "with_budgets", is_flag=True, help="Below the table, show the budgets of --config.")
 @format_option("table", "csv", "json", "jsonl")
 def usage(
     config: Path,
     url: str | None,
     group_by: str,
     output_format: str,
-    with_budgets: bool,  # noqa: FBT001  # click passes it
     **filters: str | None,
 ) -> None:
     """Show the cost of requests and its basis.
@@ -104,8 +101,6 @@ def usage(
     api, token_env = filters.pop("api"), filters.pop("token_env")
     if api is not None and url is not None:
         raise click.UsageError("--api and --ledger exclude each other; use one of them")
-    if with_budgets and (api is not None or url is not None or output_format != "table"):
-        raise click.UsageError("--budgets needs --config and --format table; `budget list` has other formats")
     if api is not None:
         with exit_on_errors():
             _print_api_usage(_api_query(api, token_env, filters), group_by, output_format)
@@ -119,8 +114,6 @@ def usage(
         )
     with exit_on_errors():
         _print_usage(make_backend(find_ledger(config, url)), UsageFilter(**filters), groups, output_format)
-    if with_budgets:
-        print_table(make_table(read_rows(config, filters["project_id"])), sys.stdout)
 
 
 def _print_api_usage(query: ApiQuery, group_by: str, output_format: str) -> None:

@@ -14,7 +14,8 @@ from tornado_proxy.config.ledger import read_ledger_password
 from tornado_proxy.config.oauth import read_issuers
 from tornado_proxy.config.projects import ProjectReader
 from tornado_proxy.config.servers import check_servers, read_admin_token, read_providers
-from tornado_proxy.config.settings import Settings, make_settings
+from tornado_proxy.config.settings import Settings, StateSettings, make_settings
+from tornado_proxy.config.state import read_key_ring
 from tornado_proxy.config.validation import check
 from tornado_proxy.domain.document import Document, read_section
 from tornado_proxy.domain.document import Path as DocumentPath
@@ -77,13 +78,14 @@ def read_config(path: Path) -> ReadConfig:
     issuers = read_issuers(document, content, findings)
     admin_token = read_admin_token(document, findings)
     budgets = read_budget_settings(document, content, findings)
+    key_ring = read_key_ring(document, findings)
     projects = _projects(document, content, findings)
     prices = _prices(document, content, findings)
     warnings = tuple(sorted(findings.warnings))
     if findings.faults:
         return ReadConfig(None, prices, tuple(sorted(findings.faults)), warnings)
     settings = make_settings(content, path.parent, providers, ledger_password, admin_token)
-    settings = replace(settings, oauth=issuers, budgets=budgets)
+    settings = replace(settings, oauth=issuers, budgets=budgets, state=StateSettings(key_ring))
     return ReadConfig(LoadedConfig(settings, projects, prices), prices, (), warnings)
 
 

@@ -11,11 +11,11 @@ from tornado_proxy.config.provider_sections import (
     check_equal_secrets,
     check_provider,
     find_ca_file,
-    normalize_base_url,
     read_keys,
 )
 from tornado_proxy.config.secrets import Secrets, read_secrets
 from tornado_proxy.domain.attribution import DEFAULT_END_USER_HEADER, AttributionRules, EndUserSource, StatedField
+from tornado_proxy.domain.base_url import normalize_base_url
 from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.document import Path as DocumentPath
 from tornado_proxy.domain.identity import ApiKey, Member, ModelPatterns, Project, ProjectProvider

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from tornado_proxy.config.files import find_read_error, resolve_folder
 from tornado_proxy.config.findings import Findings
 from tornado_proxy.config.secrets import Secrets
+from tornado_proxy.domain.base_url import find_base_url_fault
 from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.document import Path as DocumentPath
 from tornado_proxy.domain.identity import ProviderKey
@@ -19,7 +19,7 @@ from tornado_proxy.providers.registry import PROVIDERS
 DEFAULT_KEY_NAME = "default"
 
 #: Paths that follow a base URL, longest first.  Copied with it, each request would name its path twice.
-_ENDPOINTS = sorted(
+ENDPOINT_PATHS = sorted(
     {endpoint.path for provider in PROVIDERS for endpoint in provider.endpoints if "{" not in endpoint.path},
     key=len,
     reverse=True,
@@ -70,31 +70,13 @@ def find_ca_file(document: Document, section: Mapping[str, Any]) -> str | None:
     return str(Path(document.file).parent / name) if isinstance(name, str) else None
 
 
-def normalize_base_url(url: str) -> str:
-    """Return a base URL in the form that paths are appended to."""
-    # OPENAI_BASE_URL and similar variables end with /v1; a provider's paths start with it.
-    return url.rstrip("/").removesuffix("/v1").rstrip("/")
-
-
 def check_base_url(document: Document, url: object, path: DocumentPath, findings: Findings) -> None:
     """Add a fault if the URL at `path` is not one that paths of endpoints can be appended to."""
     if not isinstance(url, str) or findings.has_fault(document, path):
         return
-    # The message does not repeat the URL, because it can hold a password.
-    # urlsplit() raises ValueError for an invalid IPv6 address, and its `port` for a port that is not a number.
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable or not url.isascii() or not url.isprintable() or " " in url:
-        findings.add(document, path, "must be an http or https URL such as https://api.example.com")
-    elif "?" in url or "#" in url or "@" in parts.netloc:
-        findings.add(document, path, "must have no query, fragment or credentials")
-    else:
-        endpoint = next((known for known in _ENDPOINTS if parts.path.rstrip("/").endswith(known)), None)
-        if endpoint is not None:
-            findings.add(document, path, f"must end before the path of an endpoint; remove {endpoint}")
+    fault = find_base_url_fault(url, ENDPOINT_PATHS)
+    if fault is not None:
+        findings.add(document, path, fault)
 
 
 def _check_ca_file(document: Document, name: object, path: DocumentPath, findings: Findings) -> None:

@@ -33,8 +33,11 @@ _QUOTES = "\"'`"
 #: base64 with its padding is no such line.
 _ASSIGNMENT = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)+=[^=]")
 
-#: Keys whose values are references.
-SECRET_KEYS = frozenset({"api_key", "client_secret", "secret", "password", "token"})
+#: Keys whose values are references, wherever they are.
+_SECRET_KEYS = frozenset({"api_key", "client_secret", "secret", "password", "token"})
+
+#: The paths of references whose key has another meaning elsewhere.
+_SECRET_PATHS = frozenset({("state", "keys")})
 
 #: Secrets by the path of their reference.
 Secrets = Mapping[DocumentPath, Secret]
@@ -62,9 +65,14 @@ def list_variables(document: Document) -> frozenset[str]:
     return frozenset(str(reference["env"]) for reference in references if "env" in reference)
 
 
+def is_in_reference(path: DocumentPath) -> bool:
+    """Return True if a value at `path` is a reference to a secret, or inside one."""
+    return any(key in _SECRET_KEYS for key in path) or path[:2] in _SECRET_PATHS
+
+
 def _list_references(value: object, path: DocumentPath) -> Iterator[tuple[DocumentPath, Mapping[str, object]]]:
     for key, member in list_children(value):
-        if key in SECRET_KEYS and isinstance(member, dict):
+        if isinstance(member, dict) and is_in_reference((*path, key)):
             yield (*path, key), member
         else:
             yield from _list_references(member, (*path, key))

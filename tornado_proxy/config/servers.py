@@ -12,11 +12,11 @@ from tornado_proxy.config.provider_sections import (
     check_equal_secrets,
     check_provider,
     find_ca_file,
-    normalize_base_url,
     read_keys,
 )
 from tornado_proxy.config.secrets import read_secrets
 from tornado_proxy.config.settings import ADMIN_PORT, CLIENT_PORT, DEFAULT_HOST, ProviderSettings
+from tornado_proxy.domain.base_url import normalize_base_url
 from tornado_proxy.domain.document import Document, read_section
 from tornado_proxy.domain.document import Path as DocumentPath
 from tornado_proxy.domain.identity import Secret
@@ -56,6 +56,7 @@ def read_providers(
             keys=keys,
             ca_file=find_ca_file(document, section),
             region=section.get("region"),
+            allow_private=section.get("allow_private", False),
         )
     return providers
 

@@ -15,6 +15,7 @@ from tornado_proxy.config.budgets import BudgetSettings
 from tornado_proxy.config.ledger import ledger_address
 from tornado_proxy.domain.document import read_section
 from tornado_proxy.domain.identity import ProviderKey, Secret
+from tornado_proxy.domain.key_ring import KeyRing
 from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.domain.oauth import OAuthIssuer
 from tornado_proxy.wire.host_header import normalize_host_name
@@ -76,12 +77,16 @@ class ProviderSettings:
         keys: The provider keys, at least one.
         ca_file: A PEM file of certificate authorities to trust; None for those of the system.
         region: The region of its host, which some prices depend on; None for a global host.
+        allow_private: True if a base URL that was set over REST may lead to a private address.
+        public_only: True if the base URL was set over REST, and may lead to public addresses only.
     """
 
     base_url: str
     keys: tuple[ProviderKey, ...]
     ca_file: str | None = None
     region: str | None = None
+    allow_private: bool = False
+    public_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +158,13 @@ class ShutdownSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class StateSettings:
+    """Settings of the state.  Without `keys` no secret can be set while the server runs."""
+
+    keys: KeyRing | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The settings of one configuration.
 
@@ -176,6 +188,7 @@ class Settings:
     public: PublicSettings = field(default_factory=PublicSettings)
     oauth: tuple[OAuthIssuer, ...] = ()
     admin_access: AdminAccess = field(default_factory=AdminAccess)
+    state: StateSettings = field(default_factory=StateSettings)
     models_list: str = "filtered"
     speech_usage: str = "exact"
     forward_headers: frozenset[str] = field(default_factory=frozenset)

@@ -24,7 +24,7 @@ from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError
 
 from tornado_proxy.config.bundled import schema
-from tornado_proxy.config.secrets import SECRET_KEYS
+from tornado_proxy.config.secrets import is_in_reference
 from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.document import Path as DocumentPath
 from tornado_proxy.domain.errors import Fault
@@ -245,7 +245,6 @@ def _show(value: object, path: DocumentPath) -> str:
 
 def _could_be_secret(value: object, path: DocumentPath) -> bool:
     """Return True if `value` is inside a reference to a secret, where anything can be the secret, or looks like one."""
-    in_reference = any(key in SECRET_KEYS for key in path)
-    return in_reference or (
+    return is_in_reference(path) or (
         isinstance(value, str) and _SECRET_LIKE.search(value[:_MAX_SEARCHED_CHARACTERS]) is not None
     )

@@ -26,6 +26,7 @@
     │   ├── ServiceError            the proxy cannot serve the request now; the caller may retry
     │   │   ├── LedgerUnavailable       503
     │   │   ├── KeyNotConfigured        503
+    │   │   ├── SettingsUnavailable     503
     │   │   ├── Overloaded              503
     │   │   ├── IdentityProviderUnavailable  503
     │   │   └── Draining                503
@@ -258,6 +259,14 @@ class KeyNotConfigured(ServiceError):
     """503: the provider key that an earlier request was made with is not configured any more."""
 
     code = "provider_not_configured"
+
+
+class SettingsUnavailable(ServiceError):
+    """503: the key ring is missing, or does not open the provider key that was set for the project."""
+
+    code = "settings_unavailable"
+    final = True
+    retry_after_s = 60
 
 
 class Overloaded(ServiceError):

@@ -115,16 +115,19 @@ class ProjectProvider:
     """A project's own account at a provider.
 
     Attributes:
-        keys: Its keys, at least one; the server's keys are not used for the project.
+        keys: Its keys; the server's keys are not used for the project.  None of them if its settings, which were set
+            over REST, cannot be decrypted.
         base_url: The address that its keys are used at, without a final slash; None for the server's.
         region: The region of the host of `base_url`, None for a global one.
         ca_file: A PEM file of certificate authorities to trust at `base_url`; None for those of the system.
+        public_only: True if `base_url` was set over REST, and may lead to public addresses only.
     """
 
     keys: tuple[ProviderKey, ...]
     base_url: str | None = None
     region: str | None = None
     ca_file: str | None = None
+    public_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

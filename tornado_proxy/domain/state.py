@@ -11,6 +11,7 @@ from datetime import datetime
 
 from tornado_proxy.domain.budget import BudgetChange
 from tornado_proxy.domain.identity import ModelPatterns
+from tornado_proxy.domain.key_ring import Subject
 from tornado_proxy.domain.stop import Stop
 
 
@@ -55,6 +56,25 @@ class AccessKey:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredSettings:
+    """The settings of a project for a provider, as they are stored.
+
+    Attributes:
+        api_key: The project's provider key, encrypted (domain/key_ring.py).
+        base_url: The address that the key is used at, encrypted; None for the server's.
+        version: The generation of the change that wrote them.
+        changed_at: When that was, aware UTC.
+        changed_by: Who made the change.
+    """
+
+    api_key: str = field(repr=False)
+    base_url: str | None
+    version: int
+    changed_at: datetime
+    changed_by: str
+
+
+@dataclass(frozen=True, slots=True)
 class StateChange:
     """A change of the state.
 
@@ -82,9 +102,11 @@ class State:
         access_keys: The access keys that were not revoked, by the SHA-256 of each of their secrets.
         budget_changes: The limits of budgets that replace those of the configuration, by project id.
         stops: The stops that are in force.
+        provider_settings: The settings that were set over REST, by project id and provider.
     """
 
     generation: int = 0
     access_keys: Mapping[bytes, AccessKey] = field(default_factory=dict)
     budget_changes: Mapping[str, Sequence[BudgetChange]] = field(default_factory=dict)
     stops: tuple[Stop, ...] = ()
+    provider_settings: Mapping[Subject, StoredSettings] = field(default_factory=dict)

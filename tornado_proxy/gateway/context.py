@@ -111,7 +111,9 @@ def make_context(
         path_id=match.path_id,
         caller=caller,
         project=project,
-        tariff=snapshot.find_tariff(match.provider.name, project.id, own=match.provider.name in project.providers),
+        tariff=snapshot.find_tariff(
+            match.provider.name, project.id, own=snapshot.find_account(project.id, match.provider.name) is not None
+        ),
         token=Secret(token),
         head=head,
         redaction=snapshot.redaction

@@ -121,7 +121,7 @@ def _is_of_own_account(owner: ObjectOwner | None, access: ProviderAccess | None)
     The host of a project's own account can state any id; that must not make an object of the shared account its own.
     """
     key = owner.key if owner is not None else None
-    return key is not None and key.own and access is not None and not (access.own or access.uses(key))
+    return key is not None and key.own and access is not None and not access.holds(key)
 
 
 def _find_cursors(context: RequestContext[Endpoint]) -> tuple[str, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from tornado_proxy.domain.usage import Meter
 
@@ -47,9 +48,11 @@ class PriceListConvention:
     """How public price lists describe the models of a provider.
 
     `names` are the lists' names of the provider.  `cache_write` is the meter of cache writes without a stated lifetime.
-    `endpoints` serve every model of the provider, empty if they differ by model.
+    `endpoints` serve every model of the provider, empty if they differ by model.  `regional_hosts` are hosts of the
+    public API that have prices of their own, with their region.
     """
 
     names: frozenset[str]
     cache_write: Meter = Meter.CACHE_WRITE
     endpoints: tuple[str, ...] = ()
+    regional_hosts: Mapping[str, str] = field(default_factory=dict)

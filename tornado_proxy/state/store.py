@@ -3,6 +3,7 @@
     access_keys, access_key_secrets    state/access_key_table.py
     budget_changes                     state/budget_table.py
     stops                              state/stop_table.py
+    provider_settings                  state/provider_settings_table.py
     idempotency_keys                   state/guarded_changes.py
     state_changes                      append-only: who changed what, one row for each generation
     meta                               the ledger's own table: `state_generation`
@@ -23,7 +24,13 @@ from tornado_proxy.ledger.dialect import Dialect
 from tornado_proxy.ledger.rows import format_time
 from tornado_proxy.ledger.schema import prepare
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
-from tornado_proxy.state import access_key_table, budget_table, guarded_changes, stop_table
+from tornado_proxy.state import (
+    access_key_table,
+    budget_table,
+    guarded_changes,
+    provider_settings_table,
+    stop_table,
+)
 
 _SELECT_GENERATION = "SELECT value FROM meta WHERE key = 'state_generation'"
 _NEXT_GENERATION = (
@@ -58,6 +65,7 @@ _TABLES = {
     **budget_table.TABLES,
     **guarded_changes.TABLES,
     **stop_table.TABLES,
+    **provider_settings_table.TABLES,
 }
 
 
@@ -83,8 +91,13 @@ class StateStore:
             # The generation first: a change between the two is then read again, never missed.
             generation = _read_generation(db)
             try:
-                keys = access_key_table.read_usable(db, datetime.now(UTC))
-                return State(generation, keys, budget_table.read_all(db), tuple(stop_table.read_all(db)))
+                return State(
+                    generation,
+                    access_key_table.read_usable(db, datetime.now(UTC)),
+                    budget_table.read_all(db),
+                    tuple(stop_table.read_all(db)),
+                    provider_settings_table.read_all(db),
+                )
             except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
                 raise StoreError(f"{self._backend.name}: a row of the state is damaged ({error})") from error
 

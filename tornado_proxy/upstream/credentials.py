@@ -17,8 +17,17 @@ from urllib.parse import unquote_plus
 
 from tornado_proxy.auth.credentials import PROJECT_SUBPROTOCOL
 from tornado_proxy.config.settings import ProviderSettings
-from tornado_proxy.domain.errors import BadRequest, KeyNotConfigured, NotFound, ServiceError
-from tornado_proxy.domain.identity import Caller, KeyId, Project, ProviderKey, Secret, SessionGrant, fingerprint_key
+from tornado_proxy.domain.errors import BadRequest, KeyNotConfigured, NotFound, ServiceError, SettingsUnavailable
+from tornado_proxy.domain.identity import (
+    Caller,
+    KeyId,
+    Project,
+    ProjectProvider,
+    ProviderKey,
+    Secret,
+    SessionGrant,
+    fingerprint_key,
+)
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.key_rotation import TELLING_STATUSES
 from tornado_proxy.pricing.book.price_book import Tariff
@@ -61,6 +70,11 @@ class ProviderAccess:
         own = self.made_with
         return own is not None and (own.fingerprint == key.fingerprint or (own.name, own.own) == (key.name, key.own))
 
+    def holds(self, key: KeyId) -> bool:
+        """Return True if the account has the key that made an object."""
+        same = (one for one in self.settings.keys if one.fingerprint == key.fingerprint or one.name == key.name)
+        return self.uses(key) or (self.own and key.own and any(same))
+
     @property
     def exclusive(self) -> bool:
         """True if no other project uses the key, so that the account's quota may be shown."""
@@ -98,6 +112,7 @@ class ProviderAccess:
             max_message_bytes=settings.websockets.max_message_mb * MIB,
             connect_timeout_s=settings.streams.connect_timeout_s,
             ca_file=self.settings.ca_file,
+            public_only=self.settings.public_only,
         )
 
     def _http_request(self, method: str, target: str, headers: Headers, body: Payload | None) -> UpstreamRequest:
@@ -111,6 +126,7 @@ class ProviderAccess:
             connect_timeout_s=streams.connect_timeout_s,
             idle_timeout_s=streams.idle_timeout_s,
             ca_file=self.settings.ca_file,
+            public_only=self.settings.public_only,
         )
 
 
@@ -181,10 +197,10 @@ def deferred_access(snapshot: Snapshot, provider: Provider, project_id: str, mad
         return find_access(snapshot, provider, project_id, made_with)
     except KeyNotConfigured:
         for project in snapshot.projects.values():
-            account = _own_account(snapshot, provider, project)
-            for key in () if account is None else account.settings.keys:
-                if account is not None and key.fingerprint == made_with.fingerprint:
-                    return _make_access(snapshot, provider, project_id, account, key)
+            for account in _list_own_accounts(snapshot, provider, project):
+                for key in account.settings.keys:
+                    if key.fingerprint == made_with.fingerprint:
+                        return _make_access(snapshot, provider, project_id, account, key)
         raise
 
 
@@ -234,6 +250,7 @@ def _list_accounts(snapshot: Snapshot, provider: Provider, project_id: str) -> t
 
     Raises:
         ServiceError: the server is not configured for the provider.
+        SettingsUnavailable: the settings of the project cannot be decrypted.
     """
     settings = snapshot.settings.providers.get(provider.name)
     if settings is None:
@@ -242,19 +259,34 @@ def _list_accounts(snapshot: Snapshot, provider: Provider, project_id: str) -> t
             code="provider_not_configured",
         )
     project = snapshot.projects.get(project_id)
-    own = None if project is None else _own_account(snapshot, provider, project)
-    server = _Account(settings, own=False)
-    return (server,) if own is None else (own, server)
+    own = () if project is None else _list_own_accounts(snapshot, provider, project)
+    if own and not own[0].settings.keys:
+        # The server's key in its place would bill the project's requests to another account.
+        raise SettingsUnavailable(
+            f"the {provider.title} key of this project cannot be decrypted; the operator must add its key to "
+            "state.keys, or the key must be set again"
+        )
+    return (*own, _Account(settings, own=False))
 
 
-def _own_account(snapshot: Snapshot, provider: Provider, project: Project) -> _Account | None:
-    own, settings = project.providers.get(provider.name), snapshot.settings.providers.get(provider.name)
-    if own is None or settings is None:
-        return None
+def _list_own_accounts(snapshot: Snapshot, provider: Provider, project: Project) -> tuple[_Account, ...]:
+    """Return the account that a project uses, then that of its file if the state has another one in its place."""
+    settings = snapshot.settings.providers.get(provider.name)
+    found = (snapshot.find_account(project.id, provider.name), project.providers.get(provider.name))
+    distinct = found[:1] if found[0] is found[1] else found
+    return tuple(
+        _own_account(settings, account) for account in distinct if account is not None and settings is not None
+    )
+
+
+def _own_account(server: ProviderSettings, own: ProjectProvider) -> _Account:
     if own.base_url is None:
-        return _Account(replace(settings, keys=own.keys), own=True)
+        return _Account(replace(server, keys=own.keys), own=True)
     # An address of the project's own is reached with its own keys alone: the server's are never sent there.
-    return _Account(ProviderSettings(own.base_url, own.keys, own.ca_file, own.region), own=True)
+    settings = ProviderSettings(
+        own.base_url, own.keys, own.ca_file, own.region, public_only=own.public_only and not server.allow_private
+    )
+    return _Account(settings, own=True)
 
 
 def _session_access(snapshot: Snapshot, provider: Provider, project_id: str, session: SessionGrant) -> ProviderAccess:

@@ -28,7 +28,8 @@ EXAMPLES = 12
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
-    with running_proxy(tmp_path_factory.mktemp("admin"), NOWHERE) as running:
+    state = {"keys": {"env": "TEST_STATE_KEYS"}}
+    with running_proxy(tmp_path_factory.mktemp("admin"), NOWHERE, state=state) as running:
         yield running
 
 

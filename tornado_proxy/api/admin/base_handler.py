@@ -16,6 +16,7 @@ from tornado.web import HTTPError, RequestHandler
 
 from tornado_proxy.api.admin.access_checks import check_bearer, check_host, check_origin
 from tornado_proxy.api.admin.services import AdminServices
+from tornado_proxy.api.audit import ChangeSource, log_change
 from tornado_proxy.domain.errors import BadRequest, InvalidConfiguration, MethodNotAllowed, RequestError
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, error_headers
 from tornado_proxy.gateway.context import new_request_id
@@ -143,18 +144,7 @@ class AdminHandler(RequestHandler):
             old: Its earlier document, without secrets; None if it is new.
             new: Its new document, without secrets; None if it is gone.
         """
-        _log.info(
-            "admin",
-            extra={
-                "request_id": self.request_id,
-                "actor": ACTOR,
-                "peer": self.request.remote_ip,
-                "action": action,
-                "subject": subject,
-                "old": old,
-                "new": new,
-            },
-        )
+        log_change(ChangeSource(self.request_id, ACTOR, self.request.remote_ip), action, subject, (old, new))
 
     def set_default_headers(self) -> None:
         """Set the headers of every response."""

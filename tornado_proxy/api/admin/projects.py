@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tornado_proxy.api.admin.base_handler import AdminHandler
-from tornado_proxy.api.masking import MASK, mask
 from tornado_proxy.domain.errors import NotFound
 from tornado_proxy.domain.identity import Member, Project, ProjectProvider
+from tornado_proxy.domain.masking import MASK, mask
 
 
 class ProjectsHandler(AdminHandler):

@@ -17,6 +17,7 @@ from tornado_proxy.api.admin.health import LivenessHandler, ReadinessHandler
 from tornado_proxy.api.admin.metrics import MetricsHandler
 from tornado_proxy.api.admin.openapi import OpenApiHandler
 from tornado_proxy.api.admin.projects import ProjectHandler, ProjectsHandler
+from tornado_proxy.api.admin.provider_settings import ProviderSettingsHandler
 from tornado_proxy.api.admin.reload import ReloadHandler
 from tornado_proxy.api.admin.stops import StopHandler, StopsHandler
 from tornado_proxy.api.admin.usage import AdminUsageHandler
@@ -48,6 +49,7 @@ ROUTES = (
     AdminRoute("/openapi.json", OpenApiHandler),
     AdminRoute("/v1/projects", ProjectsHandler),
     AdminRoute("/v1/projects/{project_id}", ProjectHandler),
+    AdminRoute("/v1/projects/{project_id}/settings/{provider}", ProviderSettingsHandler),
     AdminRoute("/v1/usage", AdminUsageHandler),
     AdminRoute("/v1/budgets", BudgetsHandler),
     AdminRoute("/v1/stops", StopsHandler),

@@ -31,7 +31,18 @@ OPENAI = Provider(
     sdk_variables=SdkVariables("OPENAI_API_KEY", "OPENAI_BASE_URL", base_path="/v1"),
     example=ExampleRequest("/v1/chat/completions", "gpt-4o-mini"),
     # LiteLLM lists the models of the old completions endpoint under a provider of their own.
-    price_lists=PriceListConvention(frozenset({"openai", "text-completion-openai"})),
+    price_lists=PriceListConvention(
+        frozenset({"openai", "text-completion-openai"}),
+        # Source: OpenAI, "Your data", data residency: a host for each region, of which prices know some by name.
+        regional_hosts={
+            "us.api.openai.com": "us",
+            "eu.api.openai.com": "eu",
+            "au.api.openai.com": "au",
+            "in.api.openai.com": "in",
+            "jp.api.openai.com": "jp",
+            **{f"{region}.api.openai.com": "other" for region in ("ae", "ca", "gb", "kr", "sg")},
+        },
+    ),
     endpoints=OPENAI_ENDPOINTS,
     # /v1/completions and /v1/live/sessions are not served; the price files name them so that `pricing diff` finds their
     # models in the public lists.

@@ -20,6 +20,7 @@ import pycurl
 from tornado.curl_httpclient import CurlAsyncHTTPClient
 
 from tornado_proxy.domain.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from tornado_proxy.upstream.address_guard import REFUSAL
 from tornado_proxy.upstream.http.connection_gate import ConnectionGate
 from tornado_proxy.upstream.http.easy_handle import EasyHandle
 from tornado_proxy.upstream.http.exchange import Exchange
@@ -203,6 +204,8 @@ class Deadline:
 def _make_error(curl: pycurl.Curl, code: int, message: str) -> UpstreamError:
     """Return the error for libcurl's result `code` (CURLE_...) and its message."""
     sent = _was_sent(curl)
+    if curl.handle.refused_address and not sent:  # type: ignore[attr-defined]  # set by EasyHandle
+        return UpstreamUnreachable(REFUSAL, request_sent=False)
     # No CURLOPT_TIMEOUT is set, so this code can only mean the connect timeout.
     if code == pycurl.E_OPERATION_TIMEDOUT:
         return UpstreamTimeout(_CONNECT_TIMEOUT_MESSAGE, request_sent=sent)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import Callable
 
 import certifi
 import pycurl
 
+from tornado_proxy.upstream.address_guard import is_public
 from tornado_proxy.upstream.http.exchange import CREDIT_BYTES, Exchange
 from tornado_proxy.upstream.http.messages import Payload, UpstreamRequest
 from tornado_proxy.upstream.http.send_buffer import LARGE_BYTES, SEND_BYTES
@@ -43,12 +45,14 @@ class EasyHandle:
         "_header_lines",
         "_kept_options",
         "_method",
-        "_probing",
+        "_on_connected",
+        "_public_only",
         "curl",
         "exchange",
         "gated_origin",
         "large",
         "payload",
+        "refused_address",
     )
 
     def __init__(self) -> None:
@@ -56,7 +60,10 @@ class EasyHandle:
         self._header_lines: list[bytes] = []
         self._kept_options: tuple[float, str] | None = None
         self._method = ""
-        self._probing = False
+        self._on_connected: Callable[[], object] | None = None
+        self._public_only = False
+        #: True if the transfer was ended because of the address that its URL leads to.
+        self.refused_address = False
         #: True if a request has filled so much of the send buffer that the handle is not worth keeping.
         self.large = False
         #: The origin whose connection gate holds this handle (upstream/http/connection_gate.py).
@@ -80,6 +87,8 @@ class EasyHandle:
         curl.setopt(pycurl.URL, request.url)
         curl.setopt(pycurl.HTTPHEADER, _make_header_lines(request))
         self._set_kept_options(request)
+        if request.public_only:
+            self._guard_address()
         if self._has_credit and not request.may_be_http2:
             curl.setopt(pycurl.MAX_RECV_SPEED_LARGE, 0)
         self._has_credit = request.may_be_http2
@@ -106,19 +115,20 @@ class EasyHandle:
             self.curl.setopt(pycurl.HTTPGET, 1)
             self.curl.setopt(pycurl.CUSTOMREQUEST, request.method)
 
+    def _guard_address(self) -> None:
+        """Let the transfer use connections to public addresses only, new ones and ones of other requests."""
+        self._public_only = True
+        self.curl.setopt(pycurl.OPENSOCKETFUNCTION, self._open_socket)
+        self.curl.setopt(pycurl.PREREQFUNCTION, self._on_prereq)
+
     def start_probe(self, on_connected: Callable[[str, float], None]) -> None:
         """Call `on_connected` when the transfer has a connection, with its origin and the connect time in seconds."""
         loop = asyncio.get_running_loop()
         origin = self.gated_origin or ""
         started_at = loop.time()
-
-        def on_prereq(*_: object) -> int:
-            # On the next turn of the loop: libcurl forbids adding handles from within its callbacks.
-            loop.call_soon(on_connected, origin, loop.time() - started_at)
-            return pycurl.PREREQFUNC_OK
-
-        self._probing = True
-        self.curl.setopt(pycurl.PREREQFUNCTION, on_prereq)
+        # On the next turn of the loop: libcurl forbids adding handles from within its callbacks.
+        self._on_connected = lambda: loop.call_soon(on_connected, origin, loop.time() - started_at)
+        self.curl.setopt(pycurl.PREREQFUNCTION, self._on_prereq)
 
     def renew_credit(self) -> None:
         """Let a transfer that may use HTTP/2 receive CREDIT_BYTES more (see upstream/http/exchange.py)."""
@@ -131,9 +141,13 @@ class EasyHandle:
         self.payload = None
         self._header_lines = []
         self.curl.unsetopt(pycurl.HTTPHEADER)
-        if self._probing:
-            self._probing = False
+        self.refused_address = False
+        if self._on_connected is not None or self._public_only:
+            self._on_connected = None
             self.curl.unsetopt(pycurl.PREREQFUNCTION)
+        if self._public_only:
+            self._public_only = False
+            self.curl.unsetopt(pycurl.OPENSOCKETFUNCTION)
 
     def close(self) -> None:
         """Free the easy handle now: without the reference cycle, no garbage collection is needed."""
@@ -141,6 +155,23 @@ class EasyHandle:
         self.curl.close()
 
     # Callbacks of libcurl.
+
+    def _open_socket(self, purpose: int, address: tuple[int, int, int, tuple[str, int]]) -> socket.socket | int:
+        """Return the socket of a new connection; its descriptor belongs to libcurl, which has its own copy."""
+        family, kind, protocol, target = address
+        if not is_public(target[0]):
+            self.refused_address = True
+            return pycurl.SOCKET_BAD
+        return socket.socket(family, kind, protocol)
+
+    def _on_prereq(self, address: str, *_: object) -> int:
+        """Called when the transfer has a connection to `address`, before its request is sent."""
+        if self._public_only and not is_public(address):
+            self.refused_address = True
+            return pycurl.PREREQFUNC_ABORT
+        if self._on_connected is not None:
+            self._on_connected()
+        return pycurl.PREREQFUNC_OK
 
     def _on_header_line(self, line: bytes) -> None:
         """Collect the lines of a head, or of the trailers; an empty line ends a head."""

@@ -51,6 +51,7 @@ class UpstreamRequest:
         connect_timeout_s: Seconds until the connection must exist, name lookup and TLS handshake included.
         idle_timeout_s: Seconds without a byte from the provider after which the exchange ends.
         ca_file: PEM file of the trusted authorities; None for certifi's.
+        public_only: True if the URL may lead to public addresses only.
     """
 
     method: str
@@ -61,6 +62,7 @@ class UpstreamRequest:
     connect_timeout_s: float
     idle_timeout_s: float
     ca_file: str | None = None
+    public_only: bool = False
 
     @property
     def origin(self) -> str:

@@ -6,6 +6,7 @@ import asyncio
 
 from tornado.httpclient import HTTPRequest, _RequestProxy
 from tornado.httputil import HTTPHeaders, HTTPInputError, RequestStartLine, ResponseStartLine
+from tornado.netutil import Resolver
 from tornado.websocket import WebSocketClientConnection, WebSocketProtocol13
 
 #: The close code of a message that is too large (RFC 6455 section 7.4.1).
@@ -20,12 +21,19 @@ _SWITCHING_PROTOCOLS = 101
 class ProviderConnection(WebSocketClientConnection):
     """A connection to a provider.  `message_too_big` is True if a message of the provider has ended it."""
 
-    def __init__(self, request: HTTPRequest, max_message_bytes: int, subprotocols: list[str] | None) -> None:
+    def __init__(
+        self,
+        request: HTTPRequest,
+        max_message_bytes: int,
+        subprotocols: list[str] | None,
+        resolver: Resolver | None = None,
+    ) -> None:
         # The proxy object adds Tornado's defaults to the request, as websocket_connect() does.
         super().__init__(
             _RequestProxy(request, HTTPRequest._DEFAULTS),  # type: ignore[arg-type]  # a proxy of the request
             max_message_size=max_message_bytes,
             subprotocols=subprotocols,
+            resolver=resolver,
         )
         self.max_body_size = _MAX_REJECTION_BYTES
         self.message_too_big = False
@@ -60,7 +68,10 @@ class _ProviderFrames(WebSocketProtocol13):
 
 
 def open_connection(
-    request: HTTPRequest, max_message_bytes: int, subprotocols: list[str] | None
+    request: HTTPRequest, max_message_bytes: int, subprotocols: list[str] | None, resolver: Resolver | None = None
 ) -> asyncio.Future[WebSocketClientConnection]:
-    """Open a WebSocket; the result is done after the upgrade, or raises what tornado.websocket_connect() raises."""
-    return ProviderConnection(request, max_message_bytes, subprotocols).connect_future
+    """Open a WebSocket; the result is done after the upgrade, or raises what tornado.websocket_connect() raises.
+
+    `resolver` looks the name up, None for Tornado's own.
+    """
+    return ProviderConnection(request, max_message_bytes, subprotocols, resolver).connect_future

@@ -22,6 +22,7 @@ from tornado.websocket import WebSocketClientConnection, WebSocketClosedError, W
 from tornado_proxy import tasks
 from tornado_proxy.domain.errors import UpgradeRejected, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from tornado_proxy.domain.identity import Secret
+from tornado_proxy.upstream.address_guard import AddressRefused, PublicResolver
 from tornado_proxy.upstream.websocket.client import MESSAGE_TOO_BIG, ProviderConnection, open_connection
 from tornado_proxy.upstream.websocket.frame_sender import FrameSender, Wait
 from tornado_proxy.wire.close_reason import cut_close_reason
@@ -42,6 +43,7 @@ class WebSocketRequest:
         max_message_bytes: A longer message from the provider closes the connection.
         connect_timeout_s: Seconds for connect, TLS handshake and upgrade together.
         ca_file: PEM file of the trusted authorities; None for certifi's.
+        public_only: True if the URL may lead to public addresses only.
     """
 
     url: str
@@ -51,6 +53,7 @@ class WebSocketRequest:
     max_message_bytes: int
     connect_timeout_s: float
     ca_file: str | None = None
+    public_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +184,9 @@ async def connect(request: WebSocketRequest) -> UpstreamWebSocket:
         UpstreamUnreachable: no connection, an invalid certificate, or an invalid response.
     """
     subprotocols = list(request.subprotocols) or None
+    resolver = PublicResolver() if request.public_only else None
     try:
-        connection = await open_connection(_make_upgrade(request), request.max_message_bytes, subprotocols)
+        connection = await open_connection(_make_upgrade(request), request.max_message_bytes, subprotocols, resolver)
     except HTTPTimeoutError as error:
         raise UpstreamTimeout("the provider could not be reached in time", request_sent=False) from error
     except HTTPStreamClosedError as error:  # the provider has closed, or its response is not valid
@@ -195,6 +199,8 @@ async def connect(request: WebSocketRequest) -> UpstreamWebSocket:
         headers = response.headers if response is not None else HTTPHeaders()
         media_type, retry_after = headers.get("Content-Type", ""), headers.get("Retry-After")
         raise UpgradeRejected(error.code, body, media_type, retry_after) from error
+    except AddressRefused as error:
+        raise UpstreamUnreachable(str(error), request_sent=False) from error
     except ssl.SSLError as error:
         raise UpstreamUnreachable(f"the provider could not be reached: {error.reason}", request_sent=False) from error
     # InvalidStateError: if the connection closes during the upgrade, Tornado may set its connect future a second time.

@@ -8,7 +8,7 @@ MASK = "****"
 
 #: Characters of a secret that are shown, and the length from which they are: a shorter one could be guessed from them.
 _SHOWN_CHARACTERS = 4
-_MIN_CHARACTERS = 16
+_MIN_CHARACTERS = 10
 
 
 def mask(secret: Secret) -> str:
