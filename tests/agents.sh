@@ -41,4 +41,12 @@ echo '== claude -p'
 
 echo '== the ledger'
 cd - >/dev/null
-.test-venv/bin/tornado-proxy usage --config "$work/demo/proxy.yaml" --group-by endpoint,model,basis
+.test-venv/bin/tornado-proxy usage --config "$work/demo/proxy.yaml" \
+    --group-by endpoint,client,agent_session,agent,turn,basis
+
+echo '== sessions in the ledger and in the transcripts of the agents'
+.test-venv/bin/tornado-proxy usage --config "$work/demo/proxy.yaml" --group-by agent_session --format jsonl |
+    grep -o '"agent_session": "[^"]*"' | cut -d '"' -f 4 | sort >"$work/recorded"
+find "$HOME/.codex/sessions" "$HOME/.claude/projects" -name '*.jsonl' |
+    grep -oE '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.jsonl$' | cut -d . -f 1 | sort >"$work/transcripts"
+diff "$work/recorded" "$work/transcripts"

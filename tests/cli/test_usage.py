@@ -165,3 +165,17 @@ def test_csv_shows_control_characters_of_names_as_escapes(tmp_path: Path) -> Non
     assert "gpt\\u001b]0;x\\u0007\\u009b2J" in result.stdout
     assert "ada\\u202eb" in sums.stdout
     assert not any(character in result.stdout + sums.stdout for character in "\x1b\x07\x9b\u202e")
+
+
+def test_cache_report_takes_no_groups(ledger: str) -> None:
+    result = usage(ledger, "--cache", "--group-by", "model")
+
+    assert result.exit_code == 2
+    assert "--cache reads a ledger and has groups of its own" in result.stderr
+
+
+def test_cache_report_prints_a_table(ledger: str) -> None:
+    result = usage(ledger, "--cache")
+
+    assert result.exit_code == 0, result.stderr
+    assert "read share" in result.stdout

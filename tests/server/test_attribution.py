@@ -309,3 +309,13 @@ def test_headers_that_describe_a_request_are_not_forwarded(proxy: ProxyProcess, 
     (sent,) = simulator.requests
     names = {name.lower() for name, _ in sent.headers}
     assert not [name for name in names if name.startswith(("x-codex", "x-meshagent")) or name == "baggage"]
+
+
+def test_cache_report_has_a_row_for_each_session_agent_and_model(proxy: ProxyProcess) -> None:
+    rows = run_usage(proxy, "--cache", "--agent-session", CLAUDE_SESSION)
+
+    assert {(row["agent_session"], row["agent"]) for row in rows} == {
+        (CLAUDE_SESSION, None),
+        (CLAUDE_SESSION, "explorer"),
+    }
+    assert all(row["read_share"] == "0.0000" and row["requests"] == 1 for row in rows)

@@ -13,7 +13,8 @@ from typing import IO
 import click
 from rich.table import Table
 
-from tornado_proxy.cli.config_lookup import exit_on_errors, find_ledger
+from tornado_proxy.cli.cache_usage import print_cache_usage
+from tornado_proxy.cli.config_lookup import exit_on_errors, find_ledger, load_prices, readable
 from tornado_proxy.cli.format_option import format_option
 from tornado_proxy.cli.tables import print_fitting_table, printable_text
 from tornado_proxy.cli.time_param import TimeParam
@@ -78,12 +79,19 @@ _MIN_DECIMALS = 6
     default="",
     help=f"Sum by {', '.join(GROUPS)}, label.NAME, annotation.NAME; separate several with commas.",
 )
+@click.option(
+    "--cache",
+    is_flag=True,
+    help="Show by agent session, agent and model what prompt caches have saved, and writes that nothing has read.",
+)
 @format_option("table", "csv", "json", "jsonl")
 def usage(
     config: Path,
     url: str | None,
     group_by: str,
     output_format: str,
+    *,
+    cache: bool,
     **filters: str | None,
 ) -> None:
     """Show the cost of requests and its basis.
@@ -95,12 +103,15 @@ def usage(
     \b
     Example:
       tornado-proxy usage --since 7d --group-by participant,model
+      tornado-proxy usage --since 7d --cache
       tornado-proxy usage --basis unsettled --format jsonl
       tornado-proxy usage --api http://127.0.0.1:8080 --token-env OPENAI_API_KEY --group-by day
     """
     api, token_env = filters.pop("api"), filters.pop("token_env")
     if api is not None and url is not None:
         raise click.UsageError("--api and --ledger exclude each other; use one of them")
+    if cache and (api is not None or group_by):
+        raise click.UsageError("--cache reads a ledger and has groups of its own; omit --api and --group-by")
     if api is not None:
         with exit_on_errors():
             _print_api_usage(_api_query(api, token_env, filters), group_by, output_format)
@@ -113,7 +124,11 @@ def usage(
             f"cannot group by {', '.join(unknown)}; known are {', '.join(GROUPS)}, label.NAME, annotation.NAME"
         )
     with exit_on_errors():
-        _print_usage(make_backend(find_ledger(config, url)), UsageFilter(**filters), groups, output_format)
+        ledger, which = make_backend(find_ledger(config, url)), UsageFilter(**filters)
+        if cache:
+            print_cache_usage(ledger, which, load_prices(readable(config, url), None), output_format, sys.stdout)
+        else:
+            _print_usage(ledger, which, groups, output_format)
 
 
 def _print_api_usage(query: ApiQuery, group_by: str, output_format: str) -> None:
