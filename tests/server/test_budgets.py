@@ -126,7 +126,7 @@ def test_refusal_says_what_was_spent_of_what_and_whom_to_ask(proxy: ProxyProcess
         pass
 
     assert response.headers["x-should-retry"] == "false"
-    assert "Retry-After" not in response.headers  # a total has no end
+    assert "Retry-After" not in response.headers  # Codex would wait for it in silence
     error = response.json()["error"]
     assert (error["code"], error["type"]) == ("budget_exceeded", "billing_error")
     assert error["message"] == (

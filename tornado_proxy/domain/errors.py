@@ -72,7 +72,7 @@ class RequestError(ProxyError):
     code: str = "internal_error"
     final = False
     # The server's own state changes within a second.
-    retry_after_s: int | None = 1
+    retry_after_s = 1
 
     def __init__(self, message: str, *, code: str | None = None, param: str | None = None) -> None:
         super().__init__(message)
@@ -208,10 +208,6 @@ class BudgetExceeded(CallerError):
     status = 402
     kind = "billing_error"
     code = "budget_exceeded"
-
-    def __init__(self, message: str, retry_after_s: int | None) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
 
 
 class BudgetReserved(RateLimited):

@@ -12,7 +12,6 @@ The counters and reservations of all processes are in budgets/.
 
 from __future__ import annotations
 
-import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -330,16 +329,12 @@ def _make_error(refusal: BudgetRefusal, context: RequestContext[Endpoint]) -> Re
         )
     end = counter.interval.end
     until = "" if end is None else f" until {end:%Y-%m-%dT%H:%M:%SZ}"
-    retry_after_s = None if end is None else max(1, math.ceil((end - datetime.now(UTC)).total_seconds()))
     if counter.settled < budget.limit:
         return BudgetExceeded(
             f"{name} has {left} USD left{until}, and this request can cost {_usd(refusal.bound)} USD; "
             f"set a lower limit of output tokens, or {ask}",
-            retry_after_s,
         )
-    return BudgetExceeded(
-        f"{name} is spent: {_usd(counter.settled)} of {_usd(budget.limit)} USD{until}; {ask}", retry_after_s
-    )
+    return BudgetExceeded(f"{name} is spent: {_usd(counter.settled)} of {_usd(budget.limit)} USD{until}; {ask}")
 
 
 def _describe_owner(budget: Budget, subject: str, context: RequestContext[Endpoint]) -> str:
