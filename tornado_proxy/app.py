@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tornado.httpserver import HTTPServer
-from tornado.netutil import bind_sockets
 
 from tornado_proxy import snapshot, tasks
 from tornado_proxy.api.accounts.routes import FIXED_PATHS, ROUTES
@@ -33,7 +32,7 @@ from tornado_proxy.api.usage import USAGE_PATH, UsageHandler
 from tornado_proxy.budgets.keeper import BudgetKeeper, BudgetLedger
 from tornado_proxy.config.changes import describe_changes
 from tornado_proxy.config.settings import ListenSettings
-from tornado_proxy.domain.errors import ConfigError, LedgerUnavailable, ListenError
+from tornado_proxy.domain.errors import ConfigError, LedgerUnavailable
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.state import State, StateChange
 from tornado_proxy.gateway.admission import Admission
@@ -48,6 +47,7 @@ from tornado_proxy.gateway.recorder import Recorder, RecordListeners
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.gateway.stops import enforce_stops
 from tornado_proxy.http_server.fd_limits import raise_fd_limit
+from tornado_proxy.http_server.listening import listen
 from tornado_proxy.http_server.server import AdminPortServer, ClientPortServer
 from tornado_proxy.ledger.backends import make_backend, make_ledger
 from tornado_proxy.ledger.protocol import Ledger
@@ -67,10 +67,6 @@ _DRAIN_LOG_INTERVAL_S = 60.0
 
 #: Seconds in which aborted requests can write their records at the end of a shutdown.
 _LAST_RECORDS_S = 2.0
-
-#: Length of the kernel's queue of unaccepted connections, which net.core.somaxconn limits.  Thousands of clients may
-#: connect at once after a restart, and the SYN of a client that finds the queue full is sent again only after a second.
-_BACKLOG = 4096
 
 
 class Server:
@@ -110,7 +106,7 @@ class Server:
         budgets = BudgetGate(BudgetKeeper(BudgetLedger(address, ledger.locks, fsync=fsync), report_warning))
         await budgets.follow(self._snapshots.current)
         budgets.watch(self._snapshots.current.budget_limits)
-        upstream = UpstreamClient(force_instance=True)
+        upstream = self._upstream = UpstreamClient(force_instance=True)
         settler = DeferredSettlement(self._snapshots, upstream, ledger)
         services = self._services = self._build_services(ledger, upstream, settler, budgets)
         self._background = [tasks.spawn(settler.run(), "settlement"), tasks.spawn(self._state.run(), "state")]
@@ -158,15 +154,9 @@ class Server:
         return configured if self._admin_port is None else ListenSettings(configured.host, self._admin_port)
 
     def _listen(self, server: HTTPServer, address: ListenSettings) -> int:
-        """Bind and listen; return the port, which the kernel chooses if the configured one is 0."""
-        try:
-            sockets = bind_sockets(address.port, address.host, backlog=_BACKLOG, reuse_port=address.reuse_port)
-        except OSError as error:
-            # The message of bind_sockets does not name the address.
-            raise ListenError(f"{address.host}:{address.port}: {error.strerror or error}") from error
-        server.add_sockets(sockets)
+        """Accept connections at `address`; return the port, which the kernel chooses if the configured one is 0."""
+        port = listen(server, address.host, address.port, reuse_port=address.reuse_port)
         self._servers.append(server)
-        port: int = sockets[0].getsockname()[1]
         return port
 
     def handle_signals(self) -> None:
@@ -280,7 +270,7 @@ class Server:
                 task.cancel()
             await self._state.close()
             services.bodies.close()
-            services.upstream.close()
+            self._upstream.close()
             await services.ledger.close()
             await services.budgets.close()
             _log.info("stopped")

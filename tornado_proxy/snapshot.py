@@ -175,7 +175,10 @@ def _find_own_keys(snapshot: Snapshot) -> frozenset[tuple[str, str]]:
         for project in snapshot.projects.values()
         for name in snapshot.tariffs
     }
-    uses = Counter(secret for secrets in own.values() for secret in secrets)
+    # A project can use one key at several providers, if they are behind one proxy.
+    uses = Counter(
+        secret for _, secret in {(project, secret) for (project, _), secrets in own.items() for secret in secrets}
+    )
     uses.update({key.secret.reveal() for keys in servers for key in keys})
     return frozenset(at for at, secrets in own.items() if secrets and all(uses[secret] == 1 for secret in secrets))
 

@@ -45,21 +45,23 @@ class Machine:
             "BROWSER": f"{sys.executable} -m tests.local.browser %s",
         } | (self.environment)
 
-    def start(self, *arguments: str, program: str = "tornado_proxy", **environment: str) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: str, program: str = "tornado_proxy", cwd: Path = ROOT, **environment: str
+    ) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", program, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            cwd=ROOT,
-            env={**self.variables, **environment},
+            cwd=cwd,
+            env={"PYTHONPATH": str(ROOT), **self.variables, **environment},
         )
 
     def run(
-        self, *arguments: str, program: str = "tornado_proxy", **environment: str
+        self, *arguments: str, program: str = "tornado_proxy", cwd: Path = ROOT, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        with self.start(*arguments, program=program, **environment) as process:
+        with self.start(*arguments, program=program, cwd=cwd, **environment) as process:
             try:
                 output, errors = process.communicate(timeout=TIMEOUT_S)
             except subprocess.TimeoutExpired:

@@ -22,12 +22,15 @@ from tornado_proxy.config.validation import check
 from tornado_proxy.domain.document import Document, list_children, read_section
 from tornado_proxy.domain.errors import ConfigError, LedgerUnavailable
 from tornado_proxy.domain.ledger_address import LedgerAddress
+from tornado_proxy.local.folders import LEDGER_FILE, find_state_folder
 from tornado_proxy.pricing.book.price_book import PriceBook
+
+_DEFAULT_CONFIG = Path("conf/proxy.yaml")
 
 CONFIG = click.option(
     "--config",
     type=click.Path(path_type=Path),
-    default=Path("conf/proxy.yaml"),
+    default=_DEFAULT_CONFIG,
     help="The configuration that names the ledger and the price files.",
 )
 PRICES_CONFIG = click.option(
@@ -55,12 +58,14 @@ def exit_on_errors() -> Iterator[None]:
 def find_ledger(config: Path, url: str | None) -> LedgerAddress:
     """Return the ledger at `url`, or that of the configuration if `url` is None.
 
-    libpq finds the password of a URL itself.
+    Without both it is the ledger of `tornado-proxy local`.  libpq finds the password of a URL itself.
 
     Raises:
         ConfigError: with every fault of the configuration's section `ledger`.
         click.UsageError: `url` is no URL of a ledger.
     """
+    if url is None and _is_missing_default(config):
+        url = _find_local_ledger()
     if url is None:
         document = read_document(config)
         section = read_section(document.content, "ledger")
@@ -76,6 +81,16 @@ def find_ledger(config: Path, url: str | None) -> LedgerAddress:
     if findings.faults:
         raise ConfigError(findings.faults)
     return ledger_address(section, config.parent if url is None else Path(), password)
+
+
+def _is_missing_default(config: Path) -> bool:
+    return config == _DEFAULT_CONFIG and not config.exists()
+
+
+def _find_local_ledger() -> str | None:
+    """Return the URL of the ledger of this user's local proxies, None if there is none."""
+    path = find_state_folder() / LEDGER_FILE
+    return f"sqlite:///{path}" if path.exists() else None
 
 
 def find_project_ids(config: Path) -> frozenset[str]:
@@ -100,8 +115,7 @@ def _list_projects(content: object) -> list[object]:
 
 def named_config(config: Path | None) -> Path | None:
     """Return the configuration that names the price files: the given one, else the default one if it exists."""
-    default = Path("conf/proxy.yaml")
-    return default if config is None and default.exists() else config
+    return _DEFAULT_CONFIG if config is None and _DEFAULT_CONFIG.exists() else config
 
 
 def find_prices(config: Path | None, prices: Path | None) -> Path:
@@ -113,8 +127,8 @@ def find_prices(config: Path | None, prices: Path | None) -> Path:
 
 
 def readable(config: Path, url: str | None) -> Path | None:
-    """Return `config`, or None (bundled prices) if the ledger is given by URL and `config` does not exist."""
-    return None if url is not None and not config.exists() else config
+    """Return `config`, or None (bundled prices) if it does not exist and the ledger is found without it."""
+    return None if not config.exists() and (url is not None or config == _DEFAULT_CONFIG) else config
 
 
 def is_bundled(config: Path | None, prices: Path | None) -> bool:

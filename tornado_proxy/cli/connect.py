@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NoReturn
 
 import click
 from click.core import ParameterSource
@@ -25,12 +26,10 @@ from tornado_proxy.config.settings import CLIENT_PORT, DEFAULT_HOST
 from tornado_proxy.config.signing_key import find_signing_key
 from tornado_proxy.domain.document import read_section
 from tornado_proxy.domain.errors import CallerError
+from tornado_proxy.local.child import NOT_EXECUTABLE, NOT_FOUND
 from tornado_proxy.local.environment import make_child_environment, sdk_variables
 from tornado_proxy.local.room_connection import request_participant_token
 from tornado_proxy.local.session.token_source import SessionTokens, require_session
-
-#: Exit statuses of shells for a command that is not found, and for one that cannot be run (POSIX, XCU 2.8.2).
-_NOT_FOUND, _NOT_EXECUTABLE = 127, 126
 
 _DEFAULT_CONFIG = Path("conf/proxy.yaml")
 
@@ -132,7 +131,7 @@ def connect(
         **sdk_variables(connection.api_url, connection.token),
     }
     environment = make_child_environment(os.environ, {**own, **variables}, connection.secret_variables)
-    _execute(command, environment)
+    execute(command, environment)
 
 
 def _connect(config: Path | None, api: object, wanted: _Participant) -> _Connection:
@@ -204,8 +203,8 @@ def _find_url(listen: Mapping[str, object]) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{listen.get('port', CLIENT_PORT)}"
 
 
-def _execute(command: tuple[str, ...], environment: Mapping[str, str]) -> None:
-    """Replace this process by `command`; return only by exiting if that fails."""
+def execute(command: tuple[str, ...], environment: Mapping[str, str]) -> NoReturn:
+    """Replace this process by `command`; exit as a shell does if that fails."""
     sys.stdout.flush()
     sys.stderr.flush()
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
@@ -215,7 +214,7 @@ def _execute(command: tuple[str, ...], environment: Mapping[str, str]) -> None:
         os.execvpe(command[0], command, environment)  # noqa: S606  # the user's own command, without a shell
     except FileNotFoundError:
         click.echo(f"{command[0]}: command not found", err=True)
-        sys.exit(_NOT_FOUND)
+        sys.exit(NOT_FOUND)
     except OSError as error:
         click.echo(f"{command[0]}: {error.strerror}", err=True)
-        sys.exit(_NOT_EXECUTABLE)
+        sys.exit(NOT_EXECUTABLE)

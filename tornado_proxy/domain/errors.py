@@ -326,6 +326,7 @@ class UpgradeRejected(UpstreamError):
     """The provider rejected a WebSocket upgrade; its status, body and media type go to the client unchanged."""
 
     code = "upstream_refused"
+    challenge: str | None = None  # its WWW-Authenticate
 
     def __init__(self, response_status: int, body: bytes, media_type: str, retry_after: str | None = None) -> None:
         super().__init__(

@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 from tornado_proxy.auth.credentials import find_token, find_websocket_token, list_stated_projects
 from tornado_proxy.auth.permissions import require_model
 from tornado_proxy.domain.errors import (
-    BadRequest,
     IdentityProviderUnavailable,
     ModelNotPriced,
     RequestError,
@@ -31,6 +30,7 @@ from tornado_proxy.gateway.context import RequestContext, RequestHead, make_cont
 from tornado_proxy.gateway.http.list_sources import ListSource, find_list_accesses, make_list_sources
 from tornado_proxy.gateway.model_visibility import require_visible_model
 from tornado_proxy.gateway.object_ownership import ObjectOwnership
+from tornado_proxy.gateway.priced_spends import check_provider, require_priced_spend
 from tornado_proxy.gateway.realtime.live_calls import LiveCalls
 from tornado_proxy.gateway.recorder import Recorder
 from tornado_proxy.gateway.request_intent import request_intent
@@ -177,7 +177,7 @@ class Admission:
             require_visible_model(context)
         if context.endpoint.charged:
             require_annotations(context.stated.annotations, context.project.attribution.required)
-        _require_priced_spend(context, parsed.facts)
+        self.require_priced_spend(context, parsed.facts)
         self.admit_spends(context, parsed.facts.priced_spends, context.head.received_at)
         if context.endpoint.response_edits.seal_secrets is not None:
             context.snapshot.authenticator.require_sealing(context.caller)
@@ -267,7 +267,7 @@ class Admission:
         """
         context, now = session.context, datetime.now(UTC)
         if frame.facts is not None and not frame.spends and not session.reader.spends:
-            raise ModelNotPriced("the model of this session is not known yet; wait for session.created", param="model")
+            self.refuse_unknown_model()
         self.admit_spends(context, frame.spends, now)
         if frame.facts is not None and frame.facts.terms.cache_ttl is not None:
             self.admit_spends(context, frame.facts.priced_spends, now)
@@ -282,6 +282,23 @@ class Admission:
         await self._begin(context, session.access, replace(frame.facts, spends=spends), intent)
         return intent
 
+    def require_priced_spend(self, context: RequestContext[HttpEndpoint], facts: RequestFacts) -> None:
+        """Check that a request to a charged endpoint names something with a price: else its cost would be unknown.
+
+        Raises:
+            ModelNotPriced: it names no model.
+            BadRequest: it starts a realtime call without a session.
+        """
+        require_priced_spend(context, facts)
+
+    def refuse_unknown_model(self) -> None:
+        """Refuse a frame that requests work while the model of its session is not known.
+
+        Raises:
+            ModelNotPriced: always.
+        """
+        raise ModelNotPriced("the model of this session is not known yet; wait for session.created", param="model")
+
     def admit_spends(self, context: RequestContext[Endpoint], spends: Iterable[Spend], at: datetime) -> None:
         """Check that the caller may use each model, and that everything it can cost has a price at `at`.
 
@@ -294,7 +311,7 @@ class Admission:
             try:
                 context.tariff.admit(endpoint.priced_as or endpoint.path, spend, at)
             except ModelNotPriced:
-                _check_provider(context, spend.model)
+                check_provider(context, spend.model)
                 raise
 
     async def recheck(self, context: RequestContext[Endpoint], spends: Iterable[Spend], snapshot: Snapshot) -> None:
@@ -341,33 +358,7 @@ def _identify(
     return finish(caller) if isinstance(caller, Caller) else finish_later(caller)
 
 
-def _require_priced_spend(context: RequestContext[HttpEndpoint], facts: RequestFacts) -> None:
-    """Reject a request to a charged endpoint that names nothing with a price: its cost would be unknown."""
-    endpoint = context.endpoint
-    if facts.spends or not endpoint.charged:
-        return
-    if endpoint.sideband is None:
-        raise ModelNotPriced("the request names no model; name one that has a price", param="model")
-    if context.caller.session is None:
-        raise BadRequest(
-            "the call names no session; send a form with sdp and session, or a key from /v1/realtime/client_secrets",
-            param="session",
-        )
-
-
 def _session_query(context: RequestContext[WebSocketEndpoint]) -> str:
     """Return the query that tells the reader the session's model; the provider knows it from a short-lived key."""
     query, session = context.query, context.caller.session
     return f"{query}&{session.query}" if session is not None and "model=" not in query else query
-
-
-def _check_provider(context: RequestContext[Endpoint], model: str) -> None:
-    """Raise ModelNotPriced if `model` has a price at another provider only: the client has the wrong base URL."""
-    prices, own = context.snapshot.prices, context.provider
-    if prices.resolve(own.name, model) is not None:
-        return
-    for other in context.snapshot.routes.providers:
-        if prices.resolve(other.name, model) is not None:
-            raise ModelNotPriced(
-                f"{model} is an {other.title} model; its API is served under /{other.prefix}", param="model"
-            )

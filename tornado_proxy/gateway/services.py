@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from tornado_proxy.gateway.admission import Admission
@@ -13,15 +14,16 @@ from tornado_proxy.gateway.recorder import Recorder
 from tornado_proxy.ledger.protocol import Ledger
 from tornado_proxy.metering.deferred_settlement import DeferredSettlement
 from tornado_proxy.snapshot import SnapshotHolder
-from tornado_proxy.upstream.http.client import UpstreamClient
+from tornado_proxy.upstream.http.protocols import Upstream
+from tornado_proxy.upstream.websocket.connection import UpstreamWebSocket, WebSocketRequest, connect
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The services of a handler."""
+    """The services of a handler.  `connect` opens WebSockets to providers."""
 
     snapshots: SnapshotHolder
-    upstream: UpstreamClient
+    upstream: Upstream
     ledger: Ledger
     bodies: BodyParser
     admission: Admission
@@ -32,3 +34,4 @@ class Services:
     drains: DrainLimiter
     settlement: DeferredSettlement
     budgets: BudgetGate
+    connect: Callable[[WebSocketRequest], Awaitable[UpstreamWebSocket]] = connect

@@ -11,13 +11,22 @@ import platformdirs
 _FOLDER_MODE = 0o700
 
 
+#: The ledger of local proxies.
+LEDGER_FILE = "ledger.db"
+
+
+def find_state_folder() -> Path:
+    """Return the folder, which may not exist: below XDG_STATE_HOME, or the system's own place."""
+    return Path(platformdirs.user_state_path("tornado-proxy", appauthor=False))
+
+
 def make_state_folder() -> Path:
-    """Return the folder, `~/.local/state/tornado-proxy` or the system's own place, and create it if it is missing.
+    """Return the folder, and create it if it is missing.
 
     Raises:
         OSError: it cannot be created, or its mode not be set.
     """
-    folder = Path(platformdirs.user_state_path("tornado-proxy", appauthor=False))
+    folder = find_state_folder()
     folder.mkdir(parents=True, exist_ok=True, mode=_FOLDER_MODE)
     # mkdir() obeys the umask, and the folder may be older.
     folder.chmod(_FOLDER_MODE)

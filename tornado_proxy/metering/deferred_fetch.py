@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from tornado_proxy.domain.errors import UpstreamError, UpstreamTimeout
 from tornado_proxy.domain.record import PendingRequest
@@ -20,8 +19,7 @@ from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.providers.contract import DeferredUsage, ResponseHead, UsageReader
 from tornado_proxy.providers.shared.usage_report import with_fault
 from tornado_proxy.upstream.credentials import ProviderAccess
-from tornado_proxy.upstream.http.exchange import Exchange
-from tornado_proxy.upstream.http.messages import UpstreamRequest
+from tornado_proxy.upstream.http.protocols import ProviderExchange, Upstream
 
 #: Bytes of a state; one of a response with a long text has some 100 KB.
 MAX_STATE_BYTES = 64 * MIB
@@ -55,13 +53,6 @@ class Missing:
 
 
 Fetched = Unfinished | Ended | Missing
-
-
-class Upstream(Protocol):
-    """Starts exchanges with providers."""
-
-    def start(self, request: UpstreamRequest) -> Exchange:
-        """Send a request."""
 
 
 class DeferredFetch:
@@ -148,7 +139,7 @@ def make_facts(request: PendingRequest, output_bytes: int = 0) -> RequestFacts:
     return replace(facts, seen_output_bytes=output_bytes)
 
 
-async def _read_state(exchange: Exchange) -> bytes:
+async def _read_state(exchange: ProviderExchange) -> bytes:
     chunks: list[bytes] = []
     size = 0
     while data := await exchange.read():
@@ -160,7 +151,7 @@ async def _read_state(exchange: Exchange) -> bytes:
     return b"".join(chunks)
 
 
-async def _read_usage(exchange: Exchange, reader: UsageReader) -> UsageReport:
+async def _read_usage(exchange: ProviderExchange, reader: UsageReader) -> UsageReport:
     while data := await exchange.read():
         reader.feed(data)
     reader.close(complete=True)

@@ -27,13 +27,14 @@ from tornado_proxy.domain.errors import KeyNotConfigured, LedgerUnavailable, Ser
 from tornado_proxy.domain.record import PendingRequest, RequestRecord, Settlement
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.metering.container_time import RequestSpan, make_container_time
-from tornado_proxy.metering.deferred_fetch import DeferredFetch, Ended, Fetched, Missing, Upstream, make_facts
+from tornado_proxy.metering.deferred_fetch import DeferredFetch, Ended, Fetched, Missing, make_facts
 from tornado_proxy.metering.passing_usage import PassingUsage
 from tornado_proxy.metering.poll_schedule import Poll, PollSchedule, PollState
 from tornado_proxy.observability import metrics
 from tornado_proxy.providers.contract import DeferredUsage
 from tornado_proxy.snapshot import Snapshot, SnapshotHolder
 from tornado_proxy.upstream.credentials import deferred_access
+from tornado_proxy.upstream.http.protocols import Upstream
 
 _log = logging.getLogger(__name__)
 

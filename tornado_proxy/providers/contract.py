@@ -1,8 +1,7 @@
 """The contract between a provider's folder and the rest of the program: endpoints, usage readers, headers, errors.
 
-Theory of operation.  `gateway/` matches a request to an endpoint and calls `parse` with a view of it.  When the
-response head has arrived it asks for a usage reader and perhaps an edit.  Every chunk of the response goes through the
-reader first, then through the edit, then to the client:
+Theory of operation.  `gateway/` matches a request to an endpoint and calls `parse` with a view of it.  After the
+response head it asks for a usage reader and perhaps an edit.  Every chunk passes the reader, then the edit:
 
     request view   -> parse -> facts, body -> provider
     provider chunk -> reader.feed            (never changes anything, never raises)
@@ -363,9 +362,9 @@ class Provider:
     `error_body` writes an error as this provider would: (error, our request id) -> JSON bytes.  `rate_headers` names
     limits as this provider does: (limits, now) -> headers of a 429.
     `request_id_header` holds the provider's id of a response.  `optional_version`: below the prefix, paths without /v1
-    are served as well, because some clients expect a base URL that includes it.  `own_headers` go with the proxy's own
-    requests.  `member_rules` say which members of a JSON body refer to objects and models.  The query of a POST request
-    may have `post_parameters` only.
+    are served as well: some clients expect a base URL with it.  `own_headers` go with the proxy's own requests.
+    `member_rules` say which members of a JSON body refer to objects and models.  The query of a POST request may have
+    `post_parameters` only.  `is_proxy`: it is a proxy of this kind, whose request id replaces ours.
     """
 
     name: str
@@ -393,6 +392,7 @@ class Provider:
     member_rules: MemberRules | None = None
     post_parameters: frozenset[str] = frozenset()
     make_endpoints: Callable[[ProviderOptions], tuple[Endpoint, ...]] | None = None
+    is_proxy: bool = False
 
     def configure(self, options: ProviderOptions) -> Provider:
         """Return the provider with the endpoints for `options`."""

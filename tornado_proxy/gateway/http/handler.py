@@ -306,8 +306,10 @@ class ProxyHandler(BaseHandler):
 
     def begin(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None:
         """Set the response head."""
-        own_headers = [(REQUEST_ID_HEADER, self.request_id), *self.cors]
-        self._response.begin(status, reason, [*headers, *own_headers])
+        # A provider that is a proxy has an id of its own, by which its operator knows the request.
+        known = any(name.lower() == REQUEST_ID_HEADER.lower() for name, _ in headers)
+        own_headers = [] if known else [(REQUEST_ID_HEADER, self.request_id)]
+        self._response.begin(status, reason, [*headers, *own_headers, *self.cors])
 
     @property
     def delivered(self) -> bool:

@@ -27,12 +27,14 @@ from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError, Upstream
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.gateway.admission import AdmittedRequest
+from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER
 from tornado_proxy.gateway.capacity import DrainLimiter
-from tornado_proxy.gateway.http.relay_protocols import Client, ProviderExchange, Upstream
+from tornado_proxy.gateway.http.relay_protocols import Client
 from tornado_proxy.gateway.public_url import own_location
 from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
 from tornado_proxy.providers.contract import ResponseEdit, ResponseHead
 from tornado_proxy.upstream.http.messages import UpstreamResponseHead
+from tornado_proxy.upstream.http.protocols import ProviderExchange, Upstream
 from tornado_proxy.wire.headers import filter_response_headers
 from tornado_proxy.wire.redaction import Redactor
 
@@ -214,6 +216,8 @@ class HttpRelay:
         if content_type is not None:
             headers = [(name, value) for name, value in headers if name.lower() != "content-type"]
             headers.append(("Content-Type", content_type))
+        if context.provider.is_proxy:
+            headers.extend((name, value) for name, value in head.headers if name.lower() == REQUEST_ID_HEADER.lower())
         return headers if head.get("location") is None else self._redirect(head, headers)
 
     def _is_compressed(self, head: UpstreamResponseHead) -> bool:

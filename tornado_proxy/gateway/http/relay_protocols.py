@@ -1,4 +1,4 @@
-"""The two sides of a relay, as far as it knows them: the client, and an exchange with the provider."""
+"""The client's side of a relay, as far as the relay knows it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Awaitable
 from typing import Protocol
 
 from tornado_proxy.domain.errors import UpstreamError
-from tornado_proxy.upstream.http.messages import UpstreamRequest, UpstreamResponseHead
 
 
 class Client(Protocol):
@@ -30,35 +29,3 @@ class Client(Protocol):
 
     async def reject(self, error: UpstreamError) -> None:
         """Send an error response in the provider's format; no byte of a response has been sent."""
-
-
-class ProviderExchange(Protocol):
-    """One request to a provider and its response (upstream/http/exchange.py)."""
-
-    @property
-    def complete(self) -> bool:
-        """True if the response has ended and all of it has been read."""
-
-    @property
-    def finished(self) -> bool:
-        """True if the response has ended, read or not."""
-
-    @property
-    def held_bytes(self) -> int:
-        """Body bytes that have arrived and have not been read."""
-
-    async def head(self) -> UpstreamResponseHead:
-        """Wait for the response head; raise UpstreamError if none arrives."""
-
-    async def read(self) -> bytes:
-        """Wait for body bytes; return b"" at the end, raise UpstreamError if the response breaks off."""
-
-    def abort(self, reason: str) -> None:
-        """End the exchange; head() and read() then raise ExchangeAborted."""
-
-
-class Upstream(Protocol):
-    """Starts exchanges with providers."""
-
-    def start(self, request: UpstreamRequest) -> ProviderExchange:
-        """Send a request."""

@@ -26,7 +26,7 @@ from tornado_proxy.gateway.stops import find_agent_session
 from tornado_proxy.http_server.client_frames import ClientFrames
 from tornado_proxy.observability import access_log
 from tornado_proxy.providers.contract import WebSocketEndpoint
-from tornado_proxy.upstream.websocket.connection import UpstreamWebSocket, connect
+from tornado_proxy.upstream.websocket.connection import UpstreamWebSocket
 from tornado_proxy.upstream.websocket.frame_sender import FrameSender, Wait
 
 #: The only version of the protocol (RFC 6455 section 4.1).
@@ -88,10 +88,12 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         await self.services.budgets.open_stream(context, self.request_id)
         self._max_message_bytes = snapshot.settings.websockets.max_message_mb * MIB
         try:
-            self._upstream = await connect(session.upstream)
+            self._upstream = await self.services.connect(session.upstream)
         except UpgradeRejected as rejection:
             session.access.note_response(rejection.response_status, rejection.retry_after)
             raise
+        if context.provider.is_proxy:
+            self.request_id = self._upstream.headers.get(REQUEST_ID_HEADER, self.request_id)
         self._meter = self._session_meter(session)
         return WebSocketRelay(session, self.request_id, self, self._upstream, self._meter)
 

@@ -35,6 +35,12 @@ class Payload:
         """Continue at byte `position`, because the request is sent again on a new connection."""
         self._position = position
 
+    def copy(self) -> Payload:
+        """Return the same body, to be sent once more; dropping one does not drop the other."""
+        other = Payload(b"")
+        other._data, other.size = self._data, self.size
+        return other
+
     def drop(self) -> None:
         """Drop the bytes: a request that has a response is never sent again."""
         self._data = memoryview(b"")

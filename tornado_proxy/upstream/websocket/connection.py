@@ -198,7 +198,9 @@ async def connect(request: WebSocketRequest) -> UpstreamWebSocket:
         body = response.body if response is not None else b""
         headers = response.headers if response is not None else HTTPHeaders()
         media_type, retry_after = headers.get("Content-Type", ""), headers.get("Retry-After")
-        raise UpgradeRejected(error.code, body, media_type, retry_after) from error
+        rejection = UpgradeRejected(error.code, body, media_type, retry_after)
+        rejection.challenge = headers.get("WWW-Authenticate")
+        raise rejection from error
     except AddressRefused as error:
         raise UpstreamUnreachable(str(error), request_sent=False) from error
     except ssl.SSLError as error:
