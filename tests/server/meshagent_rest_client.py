@@ -19,11 +19,19 @@ from tests.meshagent_package import find_meshagent
 _METHODS = {
     *("_get_headers", "_get_consistency_headers", "_ensure_success", "_raise_for_status", "_read_model"),
     *("get_config", "get_user_profile", "whoami", "list_projects", "get_project", "test_access", "connect_room"),
+    *("get_project_settings_document", "set_project_settings_document", "delete_project_settings_document"),
+    *("_project_settings_document_path",),
     *("mint_participant_token", "get_usage", "get_current_user_llm_proxy_usage", "exchange_oauth_token"),
 }
 _DEFINITIONS = {
     *("NotFoundError", "PermissionDeniedError", "ConflictError", "ValidationErrorResponse", "ServerError"),
-    *("RoomConnectionInfo", "MeshagentDomains", "MeshagentDeploymentConfig", "OAuthTokenResponse"),
+    *(
+        "RoomConnectionInfo",
+        "ProjectSettingsDocumentName",
+        "MeshagentDomains",
+        "MeshagentDeploymentConfig",
+        "OAuthTokenResponse",
+    ),
     *("AccessSubjectType", "AccessResourceType", "AccessSubject", "AccessResource", "AccessTestResult"),
     *("ServiceAccount", "Whoami", "User", "UserProfileView", "ProjectInfo", "ProjectsPage", "_ModelT"),
 }

@@ -83,7 +83,12 @@ def proxy(issuer: RealIssuer, tmp_path_factory: pytest.TempPathFactory) -> Itera
     with (
         running_simulator(Simulator(keys={"openai": OPENAI_KEY})) as upstream,
         running_proxy(
-            folder, upstream, projects=projects, oauth=oauth, cors={"allow_origins": ["https://app.test"]}
+            folder,
+            upstream,
+            projects=projects,
+            oauth=oauth,
+            cors={"allow_origins": ["https://app.test"]},
+            state={"keys": {"env": "TEST_STATE_KEYS"}},
         ) as running,
     ):
         yield running
@@ -571,3 +576,47 @@ def test_wrong_token_request_has_an_oauth_error(
 
     assert (response.status_code, response.json()["error"]) == (status, error)
     assert response.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+def test_published_client_sets_reads_and_deletes_the_settings_of_a_provider(
+    provider: str, package: dict[str, Any], proxy: ProxyProcess, token_of: Callable[[str], str]
+) -> None:
+    bob = token_of("bob")
+    document = {"api_key": "sk-project-own-0123456789", "base_url": "https://eu.api.openai.com"}
+
+    def call(method: str, *arguments: object) -> Any:
+        name = f"{method}_project_settings_document"
+        return use_client(package, proxy, bob, lambda client: getattr(client, name)(PROJECT, provider, *arguments))
+
+    assert call("get") is None
+    assert call("set", document) == {"ok": True}
+    assert call("get") == {"api_key": "****6789", "base_url": "https://eu.api.openai.com"}
+    set_line = f'"action":"provider settings set","subject":"{PROJECT}/{provider}"'
+    line = next(line for line in proxy.wait_for_log_lines(set_line, 2) if '"message":"admin"' in line)
+    assert json.loads(line)["actor"].startswith("user bob of http")
+    assert "sk-project-own" not in "".join(proxy.log)
+    assert call("delete") == {"ok": True}
+    assert call("get") is None
+    with pytest.raises(package["NotFoundError"]):
+        call("delete")
+    with pytest.raises(package["ValidationErrorResponse"]):
+        call("set", {"base_url": "https://eu.api.openai.com"})
+
+
+def test_settings_of_a_provider_are_for_admins_of_the_project(
+    package: dict[str, Any], proxy: ProxyProcess, token_of: Callable[[str], str]
+) -> None:
+    # bob is an admin of the first project only, ada of none; a participant has no login.
+    for token, project in ((token_of("ada"), PROJECT), (token_of("bob"), OTHER_PROJECT), (mint(), PROJECT)):
+        for method, arguments in (("get", ()), ("set", ({"api_key": "sk-0123456789"},)), ("delete", ())):
+            name = f"{method}_project_settings_document"
+            with pytest.raises(package["PermissionDeniedError"]):
+                use_client(
+                    package,
+                    proxy,
+                    token,
+                    lambda client, name=name, project=project, arguments=arguments: getattr(client, name)(
+                        project, "openai", *arguments
+                    ),
+                )

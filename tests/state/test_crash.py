@@ -8,14 +8,17 @@ import sys
 import time
 from pathlib import Path
 
-from tests.harness import ROOT, TIMEOUT_S
+from tests.harness import ROOT, STATE_KEYS, TIMEOUT_S
 from tests.state.conftest import MakeStore
 from tornado_proxy.auth.token_cache import compute_digest
+from tornado_proxy.domain.key_ring import parse_key_ring, place_key, place_url
 from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.state import access_keys
 from tornado_proxy.state.key_settings import KeySettings
 
 ROUNDS = 3
+
+SUBJECT = ("0c9f8a5e-9a1e-4f6b-8c43-1d2a7f6f0a10", "openai")
 
 
 def rotate_until_killed(address: LedgerAddress, key_id: str) -> bytes:
@@ -34,6 +37,37 @@ def rotate_until_killed(address: LedgerAddress, key_id: str) -> bytes:
     process.stdout.close()
     complete = [line for line in printed if line.endswith("\n")]
     return compute_digest(complete[-1].strip())
+
+
+def set_keys_until_killed(address: LedgerAddress, start: int) -> int:
+    """Run tests.state.setting_keys and kill it at a random time; return the last number that it printed."""
+    url = str(address) if isinstance(address, Path) else address.url
+    command = [sys.executable, "-m", "tests.state.setting_keys", url, SUBJECT[0], STATE_KEYS, str(start)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    time.sleep(random.uniform(0, 0.05))
+    process.kill()
+    printed = [first, *process.stdout]
+    process.wait(TIMEOUT_S)
+    process.stdout.close()
+    return int([line for line in printed if line.endswith("\n")][-1])
+
+
+def test_process_killed_while_it_sets_a_provider_key_leaves_the_old_or_the_new_one(
+    address: LedgerAddress, make_store: MakeStore
+) -> None:
+    ring, store, start = parse_key_ring(STATE_KEYS), make_store(), 1
+    for _ in range(ROUNDS):
+        last = set_keys_until_killed(address, start)
+
+        stored = store.read().provider_settings[SUBJECT]
+        assert stored.base_url is not None
+        key = ring.open(stored.api_key, place_key(SUBJECT)).reveal()
+        url = ring.open(stored.base_url, place_url(SUBJECT)).reveal()
+        # The printed change is durable, and the next one was made whole or not at all.
+        assert (key, url) in [(f"sk-{number}", f"https://{number}.example") for number in (last, last + 1)]
+        start = last + 2
 
 
 def test_killed_rotation_leaves_the_old_or_the_new_secret(address: LedgerAddress, make_store: MakeStore) -> None:
