@@ -144,9 +144,9 @@ class TestLedger:
             ledger = make()
             await ledger.open()
             # More than one transaction takes (writer_thread.MAX_TRANSACTION_OPERATIONS).
-            waiting = [ledger.finish(make_record(make_intent(f"r{number:04}"))) for number in range(3000)]
+            waiting = [ledger.finish(make_record(make_intent(f"r{number:04}"))) for number in range(2500)]
 
-            assert ledger.pending == 3000
+            assert ledger.pending == 2500
 
             await ledger.close()
             assert ledger.pending == 0
@@ -154,7 +154,7 @@ class TestLedger:
 
         asyncio.run(run())
 
-        assert len(records()) == 3000
+        assert len(records()) == 2500
 
     def test_record_after_close_is_stored_at_the_next_start(
         self, make: Make, records: Callable[[], list[dict[str, Any]]]

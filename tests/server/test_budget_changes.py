@@ -181,3 +181,16 @@ def test_spent_budget_has_a_log_line_and_a_metric(proxy: ProxyProcess) -> None:
     assert (line["project_id"], line["period"], line["threshold_percent"]) == (PROJECT, "month", 100)
     assert (line["limit_usd"], Decimal(line["settled_usd"])) == ("0.0006", COST)
     assert 'llm_proxy_budget_warnings_total{threshold_percent="100"} 1.0' in proxy.fetch_admin("/metrics")[1]
+
+
+def test_usage_shows_the_budgets_below_the_sums(proxy: ProxyProcess) -> None:
+    config = str(proxy.ledger.with_name("proxy.yaml"))
+
+    shown = CliRunner().invoke(main, ["usage", "--config", config, "--budgets"])
+    refused = CliRunner().invoke(main, ["usage", "--config", config, "--budgets", "--format", "csv"])
+
+    assert shown.exit_code == 0
+    assert "gpt-4o-mini" in shown.output
+    assert "per project of each month" in shown.output
+    assert str(COST) in shown.output.partition("per project of each month")[2]
+    assert (refused.exit_code, "--budgets needs" in refused.output) == (2, True)

@@ -102,7 +102,7 @@ def list_(config: Path, output_format: str) -> None:
     Example:
       tornado-proxy budget list
     """
-    _print_rows(_read_rows(config, None), output_format)
+    _print_rows(read_rows(config, None), output_format)
 
 
 @budget.command("show")
@@ -116,7 +116,7 @@ def show(config: Path, project_id: str, output_format: str) -> None:
     Example:
       tornado-proxy budget show 0c9f8a5e-9a1e-4f6b-8c43-1d2a7f6f0a10
     """
-    _print_rows(_read_rows(config, project_id), output_format)
+    _print_rows(read_rows(config, project_id), output_format)
 
 
 @budget.command("explain")
@@ -130,7 +130,7 @@ def explain(config: Path, project_id: str, output_format: str) -> None:
     Example:
       tornado-proxy budget explain 0c9f8a5e-9a1e-4f6b-8c43-1d2a7f6f0a10 --format json
     """
-    rows, at = _read_rows(config, project_id), now()
+    rows, at = read_rows(config, project_id), now()
     if output_format == "json":
         documents = [{**show_row(row), "reservations": show_reservations(row, at)} for row in rows]
         click.echo(json.dumps({"budgets": documents}, indent=2))
@@ -177,7 +177,8 @@ def lift(config: Path, until: str, output_format: str, **options: Any) -> None:
     _print_rows(_change(config, options, until, lambda change: change, restore=False), output_format)
 
 
-def _read_rows(config: Path, project_id: str | None) -> list[BudgetRow]:
+def read_rows(config: Path, project_id: str | None) -> list[BudgetRow]:
+    """Return the budgets of all projects of a configuration, or of one."""
     with open_budgets(config) as budgets:
         at = now()
         if project_id is not None and project_id not in budgets.configured.budgets:

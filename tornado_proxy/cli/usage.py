@@ -13,10 +13,11 @@ from typing import IO
 import click
 from rich.table import Table
 
+from tornado_proxy.cli.budgets import make_table, read_rows
 from tornado_proxy.cli.cache_usage import print_cache_usage
 from tornado_proxy.cli.config_lookup import exit_on_errors, find_ledger, load_prices, readable
 from tornado_proxy.cli.format_option import format_option
-from tornado_proxy.cli.tables import print_fitting_table, printable_text
+from tornado_proxy.cli.tables import print_fitting_table, print_table, printable_text
 from tornado_proxy.cli.time_param import TimeParam
 from tornado_proxy.cli.usage_api_client import ApiQuery, fetch_sums, find_project, print_usage, read_token
 from tornado_proxy.domain.usage import Basis
@@ -84,6 +85,7 @@ _MIN_DECIMALS = 6
     is_flag=True,
     help="Show by agent session, agent and model what prompt caches have saved, and writes that nothing has read.",
 )
+@click.option("--budgets", "with_budgets", is_flag=True, help="Below the table, show the budgets of --config.")
 @format_option("table", "csv", "json", "jsonl")
 def usage(
     config: Path,
@@ -92,6 +94,7 @@ def usage(
     output_format: str,
     *,
     cache: bool,
+    with_budgets: bool,
     **filters: str | None,
 ) -> None:
     """Show the cost of requests and its basis.
@@ -112,6 +115,8 @@ def usage(
         raise click.UsageError("--api and --ledger exclude each other; use one of them")
     if cache and (api is not None or group_by):
         raise click.UsageError("--cache reads a ledger and has groups of its own; omit --api and --group-by")
+    if with_budgets and (api is not None or url is not None or output_format != "table"):
+        raise click.UsageError("--budgets needs --config and --format table; `budget list` has other formats")
     if api is not None:
         with exit_on_errors():
             _print_api_usage(_api_query(api, token_env, filters), group_by, output_format)
@@ -129,6 +134,8 @@ def usage(
             print_cache_usage(ledger, which, load_prices(readable(config, url), None), output_format, sys.stdout)
         else:
             _print_usage(ledger, which, groups, output_format)
+    if with_budgets:
+        print_table(make_table(read_rows(config, filters["project_id"])), sys.stdout)
 
 
 def _print_api_usage(query: ApiQuery, group_by: str, output_format: str) -> None:
