@@ -72,7 +72,7 @@ def is_in_reference(path: DocumentPath) -> bool:
 
 def _list_references(value: object, path: DocumentPath) -> Iterator[tuple[DocumentPath, Mapping[str, object]]]:
     for key, member in list_children(value):
-        if isinstance(member, dict) and is_in_reference((*path, key)):
+        if isinstance(member, dict) and (key in _SECRET_KEYS or (*path, key) in _SECRET_PATHS):
             yield (*path, key), member
         else:
             yield from _list_references(member, (*path, key))
