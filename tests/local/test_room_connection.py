@@ -9,13 +9,16 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.harness import PROJECT
+from tests.harness import PROJECT, running_proxy
 from tests.local.machine import Machine
 from tests.oauth.real_issuer import RealIssuer
+from tests.server.test_oauth import ADA, configure
+from tornado_proxy.simulator import running_simulator
 
 SHOW = "import json, os; print(json.dumps(dict(os.environ)))"
 
@@ -104,3 +107,21 @@ def test_connect_without_a_login_names_login(machine: Machine) -> None:
     refused = machine.run("connect", "--api", "http://127.0.0.1:1", "--project", PROJECT, "--room", "lab", "--", "true")
 
     assert (refused.returncode, "run tornado-proxy login" in refused.stderr) == (1, True)
+
+
+def test_person_logs_in_and_connects_at_our_own_server(
+    machine: Machine, issuer: RealIssuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_INTROSPECTION_SECRET", "introspection-secret")
+    config = configure(issuer, ADA)
+    config["oauth"][0]["login"] = {"client_id": "cli"}
+    request = "import openai; openai.OpenAI().responses.create(model='gpt-4o-mini', input='hi')"
+    with running_simulator() as upstream, running_proxy(tmp_path, upstream, **config) as proxy:
+        assert machine.run("login", "--upstream", proxy.base_url).returncode == 0
+        done = machine.run(
+            "connect", "--project", PROJECT, "--room", "lab", "--", sys.executable, "-c", request, cwd=tmp_path
+        )
+
+        assert done.returncode == 0, done.stderr
+        (record,) = proxy.read_records(count=1)
+        assert (record["participant"], record["room"]) == ("ada@example.com", "lab")
