@@ -40,6 +40,10 @@ NAMED_ELSEWHERE = {
     ("config/reference.py", "openai"): "documentation: an example of a configuration",
     ("config/reference.py", "//api.openai.com"): "documentation: an example of a configuration",
     ("config/reference.py", "OPENAI_API_KEY"): "documentation: an example of a configuration",
+    ("local/coding_tools.py", "OPENAI_BASE_URL"): "a variable that a coding tool reads",
+    ("local/coding_tools.py", "ANTHROPIC_API_KEY"): "a variable that a coding tool reads",
+    ("local/coding_tools.py", "ANTHROPIC_BASE_URL"): "a variable that a coding tool reads",
+    ("wire/client_facts.py", "openai-safety-identifier"): "a header in the table of clients",
 }
 
 FOLDER = Path(__file__).parent / "fake_provider"

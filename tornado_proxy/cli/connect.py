@@ -110,7 +110,9 @@ def connect(
     command: tuple[str, ...],
     **options: object,
 ) -> None:
-    """Run COMMAND as a participant of a room: the SDKs in it find the proxy and a token of their own.
+    """Run COMMAND as a participant of a room.
+
+    The SDKs in it find the proxy and a token of their own.
 
     The command replaces this program, so its exit status and signals are its own.  It gets MESHAGENT_API_URL,
     MESHAGENT_PROJECT_ID, MESHAGENT_ROOM, MESHAGENT_TOKEN, OPENAI_API_KEY, OPENAI_BASE_URL, ANTHROPIC_API_KEY and

@@ -15,7 +15,9 @@ from tornado_proxy.local.shells import SHELLS
     "--shell", type=click.Choice(tuple(SHELLS)), default="bash", show_default=True, help="The syntax of the lines."
 )
 def env(shell: str) -> None:
-    """Print the variables with which SDKs use the local proxy that was started last.
+    """Print the variables for the running local proxy.
+
+    SDKs that read them use the local proxy that was started last.
 
     \b
     Example:

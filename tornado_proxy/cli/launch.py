@@ -20,7 +20,9 @@ from tornado_proxy.local.running_proxies import RunningProxy, find_newest
 @click.option("--upstream", metavar="URL", help="The hosted proxy, if no local proxy runs.")
 @click.option("--project", metavar="ID", help="The project, if no local proxy runs.")
 def launch(tool: str, arguments: tuple[str, ...], upstream: str | None, project: str | None) -> None:
-    """Run TOOL with ARGUMENTS through the running local proxy; without one, start one until the tool ends.
+    """Run a coding tool through the local proxy.
+
+    TOOL gets ARGUMENTS. If no local proxy runs, one is started until the tool ends.
 
     Codex gets options and Claude Code settings on its command line; no file of yours is changed.
 

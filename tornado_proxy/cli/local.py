@@ -99,7 +99,9 @@ def _check_origins(ctx: click.Context, param: click.Parameter, value: Sequence[s
 @click.option("--log", "log", type=click.Choice(["text", "json"]), help="The form of the line for each request.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def local(**options: object) -> None:
-    """Run a proxy on this machine: SDKs and tools use it without a token of the hosted proxy.
+    """Run a proxy on this machine.
+
+    SDKs and tools use it without a token of the hosted proxy.
 
     It prints the variables that SDKs read, and a line for each request with its cost.  With COMMAND it runs that with
     the variables, until the command ends.

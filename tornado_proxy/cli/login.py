@@ -69,7 +69,9 @@ def run_session_work(work: Coroutine[None, None, Result]) -> Result:
     help="Stop waiting for the person after this time.",
 )
 def login(*, upstream: str | None, issuer: str | None, client_id: str | None, device: bool, timeout_s: int) -> None:
-    """Log in at a server with OAuth, and keep the session for the other commands of this machine.
+    """Log in at a server with OAuth.
+
+    The session is kept for the other commands of this machine.
 
     The refresh token is kept in the system's keyring if one works, else with the session in a file that only you can
     read.
@@ -128,7 +130,9 @@ def logout() -> None:
 
 @click.command()
 def whoami() -> None:
-    """Print who is logged in, at which server, and until when the access token is valid.
+    """Print who is logged in, and at which server.
+
+    Also print until when the access token is valid.
 
     \b
     Example:
@@ -148,7 +152,9 @@ def whoami() -> None:
 
 @click.command("print")
 def print_token() -> None:
-    """Print a valid access token of the session, and nothing else, for programs that ask a command for it.
+    """Print a valid access token of the session.
+
+    It prints nothing else, for programs that ask a command for a token.
 
     \b
     Example:
