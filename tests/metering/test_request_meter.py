@@ -406,3 +406,48 @@ def test_record_has_the_containers_of_its_response_with_times_prices_and_account
     assert (time.began_at, time.ended_at, time.account) == (START, DONE.at, "0123456789ab")
     assert (time.project_id, time.surcharge_rate) == ("project", Decimal("0.05"))
     assert [(use.container_id, use.price is not None) for use in time.uses] == [("cntr_1", True)]
+
+
+STREAM_FACTS = replace(FACTS, stream=True)
+SSE = ResponseHead(200, "text/event-stream")
+
+
+def test_estimate_rises_with_a_stream_and_does_not_change_its_record(tariff: Tariff) -> None:
+    watched = RequestMeter(INTENT, CHAT, STREAM_FACTS, tariff)
+    chunk = b'data: {"id":"c","choices":[{"delta":{"content":"%s"}}]}\n\n' % (b"x" * 40)
+    usage = b'data: {"id":"c","choices":[],"usage":{"prompt_tokens":1000,"completion_tokens":100}}\n\n'
+
+    assert watched.estimate() == ()
+    watched.response_started(SSE)
+    estimates = []
+    for _ in range(3):
+        watched.feed(chunk[:30])
+        watched.feed(chunk[30:])
+        estimates.append(sum(cost.subtotal for cost in watched.estimate()))
+    watched.feed(usage)
+    (final,) = watched.estimate()
+    watched.body_complete()
+
+    # 60 bytes of request are 15 tokens at 0.15 per million; each delta of 40 characters is 10 tokens at 0.60.
+    assert estimates == [Decimal("0.00000825"), Decimal("0.00001425"), Decimal("0.00002025")]
+    # 1000 x 0.15 and 100 x 0.60 per million, and 5 % of that.
+    assert final.total == watched.close(DONE).cost.total == Decimal("0.0002205")
+    assert watched.estimate() == ()
+
+
+@pytest.mark.parametrize("step", ["close", "result"])
+def test_estimate_of_a_stream_that_cannot_be_read_is_nothing(step: str, tariff: Tariff) -> None:
+    failures = count_failures()
+    endpoint = replace(CHAT, reader=lambda facts, head: FailingReader(step))
+    meter = RequestMeter(INTENT, endpoint, STREAM_FACTS, tariff)
+    meter.response_started(SSE)
+
+    assert meter.estimate() == ()
+    assert count_failures() == failures
+
+
+def test_response_that_is_no_stream_is_not_estimated(tariff: Tariff) -> None:
+    meter = RequestMeter(INTENT, CHAT, FACTS, tariff)
+    meter.response_started(JSON)
+
+    assert meter.estimate() == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
@@ -22,6 +23,7 @@ from tornado_proxy.providers.contract import (
     WorkStarted,
 )
 
+START = datetime(2026, 11, 23, 10, tzinfo=UTC)
 STARTED_A, STARTED_B = WorkStarted("a"), WorkStarted("b")
 REJECTED = WorkRejected()
 
@@ -264,3 +266,22 @@ def test_second_close_returns_no_record() -> None:
 
 def test_close_without_work_returns_no_record() -> None:
     assert Metered().meter.close(Outcome.COMPLETED) == []
+
+
+def test_estimate_is_the_cost_of_work_that_breaks_off_now_and_changes_nothing() -> None:
+    metered = Metered(report("a", Basis.ESTIMATED), report("b", Basis.UNSETTLED))
+    metered.apply(STARTED_A, STARTED_B)
+
+    estimates = [metered.meter.estimate(START) for _ in range(2)]
+
+    # 1000 output tokens at 16 per million, and 5 % of that; the cost of the other work is not known.
+    assert [[cost.total for cost in costs] for costs in estimates] == [[Decimal("0.0168")]] * 2
+    assert [record.object_id for record in metered.meter.close(Outcome.CLIENT_CLOSED)] == ["a", "b"]
+    assert metered.meter.estimate(START) == ()
+
+
+def test_estimate_of_a_session_that_cannot_be_read_is_nothing() -> None:
+    metered = Metered(report("a"))
+    metered.reader.close = lambda: 1 / 0  # type: ignore[assignment,method-assign,return-value]
+
+    assert metered.meter.estimate(START) == ()

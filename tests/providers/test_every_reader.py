@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -248,3 +250,21 @@ def test_a_stream_without_its_media_type_is_read_as_one(name: str, media_type: s
     quantities = [quantity for item in report.items for quantity in item.quantities]
     assert {quantity.meter.value: int(quantity.amount) for quantity in quantities} == expected
     assert report.basis is Basis.REPORTED
+
+
+@each_endpoint_with_a_reader
+@pytest.mark.parametrize("media_type", MEDIA_TYPES[:2])
+def test_a_copy_of_a_reader_can_be_closed_while_the_reader_goes_on(endpoint: HttpEndpoint, media_type: str) -> None:
+    """Live views show what a stream costs so far by such a copy (metering/request_meter.py)."""
+    for name in RECORDED_RESPONSES:
+        body = load_exchange(name)["response"].get("body_text", "").encode()
+        facts = replace(FACTS[0], stream=True)
+        head = ResponseHead(200, media_type)
+        copied, middle = endpoint.usage_reader(facts, head), len(body) // 2
+        copied.feed(body[:middle])
+
+        copy.deepcopy(copied).close(complete=False)
+
+        copied.feed(body[middle:])
+        copied.close(complete=True)
+        assert copied.result() == read(endpoint.usage_reader(facts, head), [body])

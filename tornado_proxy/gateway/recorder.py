@@ -3,6 +3,7 @@
 begin(intent)  ──> ledger: durable before anything is sent
 created(...)   ──> object ownership, before the record is written
 write_ahead()  ──> ledger: the record survives the death of the process; before the last byte of a response leaves
+follow(...)    ──> live views: what a running request costs so far
 finish(...)    ──> ledger, access log and metrics; deferred settlement, if the path named an object
 reject(...)    ──> access log and metrics; nothing was sent, so the ledger gets nothing
 """
@@ -11,8 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Protocol
 
+from tornado_proxy.domain.cost import Cost
 from tornado_proxy.domain.errors import RequestError
 from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.record import RequestIntent, RequestRecord
@@ -36,6 +39,29 @@ class FinishedRequest:
     config_generation: int
     redaction: Redaction
     requested_object: str | None = None
+
+
+class LiveMeter(Protocol):
+    """The meter of a request or session that runs."""
+
+    def estimate(self) -> tuple[Cost, ...]:
+        """Return what it would cost if it broke off now; nothing if that is not known.  Never raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningRequest:
+    """A request or session that runs.
+
+    `endpoint` is the provider's path, `model` the one that was requested, `started_at` is aware UTC.
+    """
+
+    request_id: str
+    provider: str
+    method: str
+    endpoint: str
+    model: str | None
+    started_at: datetime
+    meter: LiveMeter
 
 
 class RecordLedger(Protocol):
@@ -95,6 +121,12 @@ class Recorder:
         if record.basis is Basis.PENDING:
             # With the last byte the client can delete the object.
             self._listeners.usage_pending(record)
+
+    def follow(self, running: RunningRequest) -> None:
+        """Called when a request or session runs, for live views; does nothing here."""
+
+    def unfollow(self, request_id: str) -> None:
+        """Called when that request or session has ended, before its last record; does nothing here."""
 
     def finish(self, finished: FinishedRequest) -> None:
         """Record the end of a request whose intent was begun."""

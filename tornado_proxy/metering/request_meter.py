@@ -6,13 +6,14 @@ on.  It knows no ledger and no HTTP; the caller takes the record to them.
 
 from __future__ import annotations
 
+import copy
 import logging
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
 from tornado_proxy.domain.container import ContainerTime
-from tornado_proxy.domain.cost import bill
+from tornado_proxy.domain.cost import Cost, bill
 from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
 from tornado_proxy.domain.request import DeferredRatingFacts, RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
@@ -131,6 +132,21 @@ class RequestMeter:
         except Exception:  # noqa: BLE001  # a bug of a reader must not end a stream that is being paid for
             self._on_reader_failure()
             return None
+
+    def estimate(self) -> tuple[Cost, ...]:
+        """Return the cost that a stream would have if it broke off now; nothing if that is not known.
+
+        A copy of the usage reader reads the end, so that the stream's own goes on.
+        """
+        if self._reader is None or self._failed or self._record is not None or not self._facts.stream:
+            return ()
+        try:
+            reader = copy.deepcopy(self._reader, {id(self._facts): self._facts})
+            reader.close(complete=False)
+            charge = self._tariff.charge(reader.result(), self._facts.model, self.intent.started_at)
+        except Exception:  # noqa: BLE001  # a look at a stream must never break it
+            return ()
+        return () if charge.report.basis is Basis.UNSETTLED else (charge.cost,)
 
     def body_complete(self) -> None:
         """Note that the provider's body ended properly."""

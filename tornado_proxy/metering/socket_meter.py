@@ -11,10 +11,12 @@ Within a lane, requests and work are matched in order: providers start work in t
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from tornado_proxy.domain.cost import Cost
 from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
@@ -77,6 +79,20 @@ class SocketMeter:
             return None if work is None else self._record(work, free, Outcome.UPSTREAM_ERROR)
         return None
 
+    def estimate(self, at: datetime) -> tuple[Cost, ...]:
+        """Return the costs of the running work if the session broke off at `at`; nothing if they are not known.
+
+        A copy of the reader is closed, so that the session's own goes on.
+        """
+        if not self.working:
+            return ()
+        try:
+            reports = copy.deepcopy(self._reader).close()
+            known = (report for report in reports if report.basis is not Basis.UNSETTLED)
+            return tuple(self._tariff.charge(report, self._find_model(report), at).cost for report in known)
+        except Exception:  # noqa: BLE001  # a look at a session must never break it
+            return ()
+
     def close(self, outcome: Outcome, reason: str | None = None) -> list[RequestRecord]:
         """End the session; return the records of unfinished work, which ended with `outcome` for `reason`."""
         records = [self._record(self._take(report), report, outcome, reason) for report in self._reader.close()]
@@ -108,6 +124,11 @@ class SocketMeter:
         if self._expected and report.object_id is None:
             return self._expected.pop(0)
         return self._unrequested()
+
+    def _find_model(self, report: UsageReport) -> str | None:
+        """Return the model that was requested for running work."""
+        work = None if report.object_id is None else self._running.get(report.object_id)
+        return self._reader.model if work is None else work.facts.model
 
     def _unrequested(self, facts: RequestFacts | None = None) -> _Work:
         facts = facts or RequestFacts(model=self._reader.model)

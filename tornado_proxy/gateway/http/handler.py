@@ -23,7 +23,7 @@ from tornado_proxy.gateway.http.relay import HttpRelay, RelayHooks
 from tornado_proxy.gateway.http.response_rewrite import make_rewrite
 from tornado_proxy.gateway.public_url import own_base_url
 from tornado_proxy.gateway.realtime.sideband import CallSideband
-from tornado_proxy.gateway.recorder import FinishedRequest
+from tornado_proxy.gateway.recorder import FinishedRequest, RunningRequest
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.gateway.stops import find_agent_session
 from tornado_proxy.http_server.response_writer import ResponseWriter
@@ -65,6 +65,7 @@ class _Recording:
 
     def finish(self, end: RequestEnd) -> None:
         """Record how the request ended for the client."""
+        self._recorder.unfollow(self._admitted.intent.request_id)
         self._recorder.finish(self._close(end))
         if self._streaming is not None:
             self._settlement.work_streams(self._admitted.intent.provider, self._streaming, streaming=False)
@@ -75,6 +76,19 @@ class _Recording:
             record = replace(record, object_id=self._sideband.call_id)
         requested = context.endpoint.owned_object(context.path_id)
         return FinishedRequest(record, context.snapshot.generation, context.redaction, requested)
+
+
+def _running(admitted: AdmittedRequest, meter: RequestMeter) -> RunningRequest:
+    intent = admitted.intent
+    return RunningRequest(
+        intent.request_id,
+        intent.provider,
+        intent.method,
+        intent.endpoint,
+        intent.model_requested,
+        intent.started_at,
+        meter,
+    )
 
 
 def _make_meter(admitted: AdmittedRequest, services: Services) -> RequestMeter:
@@ -260,6 +274,7 @@ class ProxyHandler(BaseHandler):
         services.capacity.add(relay, context.caller.project_id)
         services.capacity.discard(self)
         end: RequestEnd | None = None
+        services.recorder.follow(_running(admitted, recording.meter))
         try:
             upstream = make_list_upstream(services.upstream, admitted) if admitted.is_list else services.upstream
             end = await relay.run(upstream, services.drains)

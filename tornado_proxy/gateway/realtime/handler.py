@@ -21,6 +21,7 @@ from tornado_proxy.gateway.capacity import HeldBytes
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.gateway.realtime.meter import SessionMeter, SessionRecorder, UnbilledSession
 from tornado_proxy.gateway.realtime.relay import WebSocketRelay
+from tornado_proxy.gateway.recorder import RunningRequest
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.gateway.stops import find_agent_session
 from tornado_proxy.http_server.client_frames import ClientFrames
@@ -175,6 +176,7 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         self.services.capacity.discard(self)
         self.set_nodelay(True)
         self._frames = FrameSender(self.ws_connection)
+        self.services.recorder.follow(self._running())
         tasks.spawn(self._run(self._relay), "session")
 
     async def _run(self, relay: WebSocketRelay) -> None:
@@ -183,7 +185,15 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         finally:
             self._relay = None  # it refers to this handler: break the cycle
             self.services.budgets.close_stream(self.request_id)
+            self.services.recorder.unfollow(self.request_id)
             self._log_end(relay.closed.code)
+
+    def _running(self) -> RunningRequest:
+        assert self._context is not None
+        provider, endpoint = self._context.provider.name, self._context.endpoint
+        return RunningRequest(
+            self.request_id, provider, "WS", endpoint.path, self._meter.model, datetime.now(UTC), self._meter
+        )
 
     def _log_end(self, close_code: int) -> None:
         assert self._context is not None

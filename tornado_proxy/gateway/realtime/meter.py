@@ -10,6 +10,7 @@ import functools
 from datetime import UTC, datetime
 from typing import Protocol
 
+from tornado_proxy.domain.cost import Cost
 from tornado_proxy.domain.errors import LedgerUnavailable, RequestError
 from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
 from tornado_proxy.domain.request import RequestFacts
@@ -52,6 +53,13 @@ class SessionRecorder(Protocol):
     def over_budget(self) -> RequestError | None:
         """The error of a budget that the work of the session has exceeded, None if there is none."""
 
+    @property
+    def model(self) -> str | None:
+        """The model of the session, None if each request names its own."""
+
+    def estimate(self) -> tuple[Cost, ...]:
+        """Return the costs of the running work if the session broke off now; nothing if they are not known."""
+
     def expect(self, intent: RequestIntent, frame: ClientFrame) -> None:
         """Note a request for work that is about to be sent; its intent is in the ledger."""
 
@@ -68,6 +76,11 @@ class UnbilledSession:
     records = 0
     working = False
     over_budget = None
+    model = None
+
+    def estimate(self) -> tuple[Cost, ...]:
+        """Return nothing."""
+        return ()
 
     def expect(self, intent: RequestIntent, frame: ClientFrame) -> None:
         """Do nothing."""
@@ -107,6 +120,15 @@ class SessionMeter:
     def working(self) -> bool:
         """True while work is expected or runs."""
         return self._meter.working
+
+    @property
+    def model(self) -> str | None:
+        """The model of the session, None if each request names its own."""
+        return self._reader.model
+
+    def estimate(self) -> tuple[Cost, ...]:
+        """Return the costs of the running work if the session broke off now; nothing if they are not known."""
+        return self._meter.estimate(datetime.now(UTC))
 
     async def begin_call(self) -> None:
         """Record the intent of a whole realtime call: should this process die, the call's rest is unsettled.
