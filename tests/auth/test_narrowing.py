@@ -5,12 +5,13 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from tests.auth.tokens import HEADER, KEYS, NOW, NOW_S, OTHER_KEY, OTHER_PROJECT_ID, claims, segment, sign
+from tests.auth.tokens import HEADER, KEYS, NOW, NOW_S, OTHER_KEY, OTHER_PROJECT_ID, claims, hash_token, segment, sign
 from tornado_proxy.auth import participant
 from tornado_proxy.auth.narrowing import narrow
 from tornado_proxy.auth.permissions import allows, covers
@@ -146,10 +147,18 @@ def with_llm(llm: Any, **sections: Any) -> list[dict[str, Any]]:
         pytest.param({"kid": OTHER_KEY.id}, id="another key"),
         pytest.param({"kid": None}, id="no key"),
         pytest.param({"admin": True}, id="a claim more"),
+        pytest.param({"llm_budget": {"usd": "5.01"}}, id="a larger budget"),
+        pytest.param({"llm_budget": None}, id="no budget"),
+        pytest.param({"llm_budget": {}}, id="an empty budget"),
+        pytest.param({"llm_budget": {"usd": "1e0"}}, id="a budget with an exponent"),
+        pytest.param({"llm_budget": {"usd": "-1"}}, id="a negative budget"),
+        pytest.param({"llm_budget": {"usd": 1}}, id="a budget that is a number"),
+        pytest.param({"llm_budget": {"usd": "1", "period": "day"}}, id="a budget with another member"),
+        pytest.param({"llm_budget": "1"}, id="a budget that is text"),
     ],
 )
 def test_child_that_grants_more_or_something_else_is_rejected(changes: dict[str, Any]) -> None:
-    parent = sign(claims(grants=SOME_MODELS))
+    parent = sign(claims(grants=SOME_MODELS, llm_budget={"usd": "5"}))
     verify(sign_child(parent, {}))
 
     with pytest.raises(NotAuthenticated):
@@ -157,6 +166,41 @@ def test_child_that_grants_more_or_something_else_is_rejected(changes: dict[str,
     # Nor may the parent of a valid child.
     with pytest.raises(NotAuthenticated):
         verify(narrow(sign_child(parent, changes), None, NOW + timedelta(seconds=1)))
+
+
+def list_budgets(token: str) -> list[tuple[str | None, str]]:
+    """Return the subject and the limit of each budget of a token."""
+    return [(budget.subject, str(budget.limit)) for budget in verify(token).caller.token_budgets]
+
+
+def test_budget_limits_the_token_that_states_it_and_its_children() -> None:
+    parent = sign(claims(grants=SOME_MODELS))
+    child = narrow(parent, None, None, "5.00")
+    grandchild = narrow(narrow(child, ["openai/*"], None), None, None, "0.5")
+
+    ids = verify(grandchild).caller.token_ids
+
+    assert len(set(ids)) == 4
+    assert verify(parent).caller.token_ids == ids[:1]
+    assert verify(child).caller.token_ids == ids[:2]
+    assert list_budgets(parent) == []
+    assert list_budgets(child) == [(ids[1], "5.00")]
+    assert list_budgets(grandchild) == [(ids[1], "5.00"), (ids[3], "0.5")]
+
+
+def test_token_whose_budget_the_api_key_has_signed_is_limited() -> None:
+    token = sign(claims(llm_budget={"usd": "2"}))
+
+    assert list_budgets(token) == [(verify(token).caller.token_ids[0], "2")]
+    with pytest.raises(NotAuthenticated, match="llm_budget must be"):
+        verify(sign(claims(llm_budget={"usd": "two"})))
+
+
+def test_budget_that_is_larger_than_the_parents_is_not_narrowed() -> None:
+    with pytest.raises(NotAuthenticated, match="a budget of 6 USD, and its parent one of 5 USD"):
+        narrow(narrow(sign(claims()), None, None, "5"), None, None, "6")
+    with pytest.raises(NotAuthenticated, match="llm_budget must be"):
+        narrow(sign(claims()), None, None, "5 USD")
 
 
 def forge_parent(**changes: Any) -> str:
@@ -205,7 +249,8 @@ def test_forged_child_is_rejected(make: Callable[[str], str]) -> None:
 def test_parent_claim_of_a_plain_token_means_nothing() -> None:
     token = sign(claims(parent="anything"))
 
-    assert verify(token).caller == verify(sign(claims())).caller
+    plain = sign(claims())
+    assert verify(token).caller == replace(verify(plain).caller, token_ids=(hash_token(token),))
 
 
 def test_parent_without_llm_section_stays_without_models() -> None:

@@ -24,6 +24,7 @@ from tests.auth.tokens import (
     SECRET,
     claims,
     granting,
+    hash_token,
     sign,
     sign_bytes,
 )
@@ -57,6 +58,7 @@ def test_valid_token_identifies_its_caller() -> None:
         credential_id=KEY.id,
         granted=ModelPatterns(None),
         expires_at=datetime(2026, 11, 23, 13, 0, tzinfo=UTC),
+        token_ids=(hash_token(VALID),),
     )
 
 
@@ -299,7 +301,9 @@ def test_minted_token_is_verified() -> None:
     expires_at = NOW + timedelta(minutes=5)
     grants = [{"name": "room", "scope": "lab"}, {"name": "api", "scope": {"llm": {"models": ["openai/*"]}}}]
 
-    caller = verify(participant.mint(KEY, "ada", grants, expires_at))
+    token = participant.mint(KEY, "ada", grants, expires_at)
+
+    caller = verify(token)
 
     assert caller == Caller(
         project_id=PROJECT_ID,
@@ -308,5 +312,6 @@ def test_minted_token_is_verified() -> None:
         credential_id=KEY.id,
         granted=ModelPatterns(("openai/*",)),
         expires_at=expires_at,
+        token_ids=(hash_token(token),),
     )
     assert verify(participant.mint(KEY, "ada", grants, None)).expires_at is None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import pytest
 
 from tornado_proxy.auth.authenticator import Authenticator
 from tornado_proxy.auth.session_key import PREFIX, open_key, seal_key
+from tornado_proxy.domain.budget import TOKEN_TOTAL, Budget
 from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
 from tornado_proxy.domain.identity import ApiKey, Caller, ModelPatterns, Project, Secret, SessionGrant
 
@@ -156,3 +158,12 @@ def test_negative_time_of_a_provider_is_a_key_that_has_expired() -> None:
 
     with pytest.raises(NotAuthenticated, match="session key expired"):
         open_token(token)
+
+
+def test_session_key_counts_for_the_token_that_requested_it_and_keeps_its_budgets() -> None:
+    budget = Budget(TOKEN_TOTAL, Decimal("2.5"), subject="tok_2")
+    caller = replace(CALLER, token_ids=("tok_1", "tok_2"), token_budgets=(budget,))
+
+    opened = open_token(seal_key(KEY, caller, GRANT, EXPIRES_AT))
+
+    assert (opened.token_ids, opened.token_budgets) == (("tok_1", "tok_2"), (budget,))

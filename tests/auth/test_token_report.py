@@ -8,6 +8,8 @@ import jwt
 import pytest
 
 from tests.auth.tokens import KEY, NOW, OTHER_SECRET, SECRET, claims, granting
+from tornado_proxy.auth.narrowing import narrow
+from tornado_proxy.auth.participant import verify
 from tornado_proxy.auth.token_report import TokenReport, Verification, describe_token
 from tornado_proxy.domain.errors import NotAuthenticated
 
@@ -45,6 +47,17 @@ def test_models_that_a_terminal_would_obey_are_escaped() -> None:
 
     assert 'models:       "a\\u001b[2J"' in report.lines
     assert "other api:    queues" in report.lines
+
+
+def test_narrowed_token_shows_its_id_its_parents_and_its_budget() -> None:
+    parent = jwt.encode(claims(), SECRET, algorithm="HS256")
+    parent_id, token_id = verify(narrow(parent, None, None, "2.50"), {KEY.id: KEY}, NOW).caller.token_ids
+
+    lines = describe_token(narrow(parent, None, None, "2.50"), [KEY], NOW).lines
+
+    assert f"token id:     {token_id}" in lines
+    assert f"parents:      {parent_id}" in lines
+    assert f"budgets:      2.50 USD of {token_id}" in lines
 
 
 def test_text_that_is_no_token_is_an_error() -> None:

@@ -65,3 +65,8 @@ def sign_bytes(header: bytes, payload: bytes, secret: str = SECRET) -> str:
 
 def sign(payload: Any, *, header: Any = None, secret: str = SECRET) -> str:
     return sign_bytes(json.dumps(HEADER if header is None else header).encode(), json.dumps(payload).encode(), secret)
+
+
+def hash_token(token: str) -> str:
+    """Return the id of a token: a hash of what its signature signs."""
+    return f"tok_{hashlib.sha256(token.rpartition('.')[0].encode()).hexdigest()[:24]}"

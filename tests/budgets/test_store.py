@@ -18,7 +18,18 @@ from tests.budgets.conftest import (
     settlement,
     usd,
 )
-from tornado_proxy.domain.budget import Amount, Budget, BudgetRefusal, CounterKind, Period, Scope
+from tornado_proxy.domain.attribution import Attribution
+from tornado_proxy.domain.budget import (
+    TOKEN_TOTAL,
+    Amount,
+    Budget,
+    BudgetRefusal,
+    CounterKind,
+    Period,
+    Reservation,
+    Scope,
+    Spender,
+)
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.usage import Basis
 
@@ -193,6 +204,49 @@ def test_each_scope_counts_its_own_subjects(budgets: BudgetsUnderTest) -> None:
     assert budgets.figures(kinds["user"]) == {"user ada": usd("0.4", "0")}
     assert budgets.figures(kinds["access key"]) == {"ak_1": usd("0.2", "0")}
     assert budgets.figures() == {"": usd("0.7", "0")}
+
+
+def test_narrowed_token_counts_for_itself_and_for_the_tokens_that_it_was_made_from(budgets: BudgetsUnderTest) -> None:
+    budgets.store.folding.register([TOKEN_TOTAL], NOW)
+    parent, child = replace(CALLER, token_ids=("tok_1",)), replace(CALLER, token_ids=("tok_1", "tok_2"))
+    budgets.write(record("a", "0.1", parent), record("b", "0.2", child), record("c", "0.4", CALLER))
+
+    budgets.store.folding.fold()
+
+    assert budgets.figures(TOKEN_TOTAL) == {"tok_1": usd("0.3", "0"), "tok_2": usd("0.2", "0")}
+    assert budgets.store.folding.correct(NOW) == 0
+
+
+def test_budget_of_one_subject_limits_its_counter_alone(budgets: BudgetsUnderTest) -> None:
+    budgets.store.folding.register([TOKEN_TOTAL], NOW)
+    budgets.write(record("a", "0.2", replace(CALLER, token_ids=("tok_1", "tok_2"))))
+    budgets.store.folding.fold()
+    of_child = Budget(TOKEN_TOTAL, Decimal("0.2"), subject="tok_2")
+    of_all = Budget(TOKEN_TOTAL, Decimal("0.3"))
+    spender = Spender("project-a", "ada", token_ids=("tok_1", "tok_2"))
+
+    refused, of_parent = budgets.store.reserve(
+        [
+            Reservation("b", spender, (of_child, of_all), Decimal("0.1"), Decimal("0.1"), NOW),
+            Reservation("c", replace(spender, token_ids=("tok_1",)), (of_all,), Decimal("0.1"), Decimal("0.1"), NOW),
+        ]
+    )
+
+    assert isinstance(refused, BudgetRefusal)
+    assert (refused.budget, refused.counter.subject) == (of_child, "tok_2")
+    assert of_parent is None
+    assert budgets.figures(TOKEN_TOTAL) == {"tok_1": usd("0.2", "0.1"), "tok_2": usd("0.2", "0")}
+
+
+def test_agent_session_counts_what_its_records_state(budgets: BudgetsUnderTest) -> None:
+    kind = CounterKind(Scope.AGENT_SESSION, Period.DAY)
+    budgets.store.folding.register([kind], NOW)
+    stated = replace(record("a", "0.1"), intent=replace(intent("a"), attribution=Attribution(agent_session="s-1")))
+    budgets.write(stated, record("b", "0.2"))
+
+    budgets.store.folding.fold()
+
+    assert budgets.figures(kind) == {"s-1": usd("0.1", "0")}
 
 
 def test_projects_have_counters_of_their_own(budgets: BudgetsUnderTest) -> None:

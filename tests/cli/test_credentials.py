@@ -13,6 +13,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from tests.auth.tokens import hash_token
 from tests.harness import write_config
 from tornado_proxy.auth.api_key import format_api_key, parse_api_key
 from tornado_proxy.cli import main
@@ -277,6 +278,7 @@ class TestTokenInspect:
             "role": "agent",
             "models": "openai/*",
             "other api": "queues",
+            "token id": hash_token(token),
             "not before": "now",
         }
         assert token.split(".")[2] not in result.output
@@ -392,7 +394,7 @@ def test_narrowed_token_grants_less_and_says_so(run: Run, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        pytest.param([], "nothing to narrow; use --model, --expires-in or both", id="no option"),
+        pytest.param([], "nothing to narrow; use --model, --expires-in or --budget", id="no option"),
         pytest.param(["--model", "gpt-5"], "'gpt-5' matches no model", id="pattern"),
         pytest.param(["--model", "openai/*", "--token", "sk-mine"], "the credential is not a token", id="provider key"),
     ],

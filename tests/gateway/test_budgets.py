@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.gateway.fakes import Gateway, make_project, make_snapshot, request_head
+from tests.ledger.sample_records import make_intent
 from tornado_proxy.domain.budget import (
     Budget,
     BudgetRefusal,
@@ -211,7 +212,7 @@ def test_model_without_limits_is_refused_with_the_remedy() -> None:
         facts = (await gateway.bodies.parse(context, BODY)).facts
         unknown = replace(facts, spends=tuple(replace(spend, model="gpt-unlimited") for spend in facts.spends))
         with pytest.raises(BadRequest, match="states no limits"):
-            await gateway.budgets.reserve(context, context.tariff, unknown, (ID, datetime.now(UTC)))
+            await gateway.budgets.reserve(context, context.tariff, unknown, make_intent(ID))
 
     asyncio.run(run())
 
@@ -236,8 +237,7 @@ def test_work_that_runs_is_reserved_although_the_budget_is_spent() -> None:
         gateway.keeper.refusal = refusal("500")
         context = authenticate(gateway)
         facts = (await gateway.bodies.parse(context, BODY)).facts
-        work = (ID, datetime.now(UTC))
-        error = await gateway.budgets.reserve_running(context, context.tariff, facts, work)
+        error = await gateway.budgets.reserve_running(context, context.tariff, facts, make_intent(ID))
         assert isinstance(error, BudgetExceeded)
         assert gateway.keeper.reserved[ID].forced
 

@@ -26,7 +26,7 @@ from tornado_proxy.domain.errors import BadRequest, InvalidBody
 #: The members that name a budget, and the parameters of DELETE.
 SELECTORS = (
     *("project", "period", "per", "of", "start_day", "label"),
-    *("participant", "user", "issuer", "access_key", "value"),
+    *("participant", "user", "issuer", "access_key", "token", "agent_session", "value"),
 )
 
 
@@ -41,6 +41,8 @@ class _Selector(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     user: str | None = None
     issuer: str | None = None
     access_key: str | None = None
+    token: str | None = None
+    agent_session: str | None = None
     value: str | None = None
     until: str = Until.PERIOD_END.value
 
@@ -57,6 +59,8 @@ class _Selector(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
             self.user,
             self.issuer,
             self.access_key,
+            self.token,
+            self.agent_session,
             self.value,
         )
 

@@ -103,6 +103,13 @@ class ProjectBudgetsHandler(ProjectHandler):
 
 def _is_own(row: BudgetRow, caller: Caller) -> bool:
     """Return True if a budget concerns this caller alone."""
-    spender = Spender(caller.project_id, caller.participant, caller.user, caller.issuer, caller.credential_id)
+    spender = Spender(
+        caller.project_id,
+        caller.participant,
+        caller.user,
+        caller.issuer,
+        caller.credential_id,
+        token_ids=caller.token_ids,
+    )
     kind = row.state.kind
     return kind.scope not in (Scope.PROJECT, Scope.LABEL) and spender.subject(kind) == row.state.subject

@@ -4,7 +4,8 @@ Claims: `name` (the participant), `grants` (list of {name, scope}), `sub` (proje
 in the header), optional `exp`, `nbf` and `version`.  `iat` and all other claims are ignored.  A token grants models if
 its `api` grant has an `llm` section.  Tokens of the public package meshagent-api (`participant_token.py`) have this
 format.
-A narrowed token has one more claim, `parent` (auth/narrowing.py).
+`llm_budget` limits what all requests of a token can cost.  A narrowed token has one more claim, `parent`
+(auth/narrowing.py).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 import jwt
 
-from tornado_proxy.auth.narrowing import check_narrowing, derive_key, find_root
+from tornado_proxy.auth.narrowing import check_narrowing, derive_key, find_root, list_budgets, list_token_ids
 from tornado_proxy.auth.unverified_token import UnverifiedToken, read_unverified
 from tornado_proxy.auth.validity import Validity, read_validity
 from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
@@ -76,6 +77,7 @@ def verify(token: str, keys: Mapping[str, ApiKey], now: datetime) -> VerifiedTok
     if name is None or not name.strip():
         raise NotAuthenticated(f"token has no participant (name); {_REQUEST_NEW}")
     grants = read_grants(claims)
+    token_ids = list_token_ids(token, unverified)
     caller = Caller(
         project_id=key.project_id,
         participant=name,
@@ -85,6 +87,8 @@ def verify(token: str, keys: Mapping[str, ApiKey], now: datetime) -> VerifiedTok
         credential_id=key.id,
         granted=_read_granted_models(grants),
         expires_at=validity.expires_at,
+        token_ids=token_ids,
+        token_budgets=list_budgets(unverified, token_ids),
     )
     return VerifiedToken(caller, validity)
 

@@ -18,6 +18,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import asdict, astuple
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken
@@ -25,6 +26,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from tornado_proxy.auth.validity import format_time
+from tornado_proxy.domain.budget import TOKEN_TOTAL, Budget
 from tornado_proxy.domain.errors import NotAuthenticated
 from tornado_proxy.domain.identity import ApiKey, Caller, KeyId, ModelPatterns, OAuthUser, Secret, SessionGrant
 
@@ -54,6 +56,8 @@ def seal_key(key: ApiKey, caller: Caller, grant: SessionGrant, expires_at: int) 
         "user": None if caller.oauth_user is None else _user_members(caller.oauth_user),
         "provider_key": grant.provider_key.reveal(),
         "query": grant.query,
+        "token_ids": caller.token_ids,
+        "token_budgets": [(budget.subject, f"{budget.limit:f}") for budget in caller.token_budgets],
         "made_with": None if grant.made_with is None else astuple(grant.made_with),
         "expires_at": expires_at,
     }
@@ -107,6 +111,11 @@ def open_key(token: str, keys: Mapping[str, ApiKey], now: datetime, *, accepted:
         expires_at=expires_at,
         session=SessionGrant(
             Secret(content["provider_key"]), content["query"], None if made_with is None else KeyId(*made_with)
+        ),
+        # A key of an earlier version has none.
+        token_ids=tuple(content.get("token_ids", ())),
+        token_budgets=tuple(
+            Budget(TOKEN_TOTAL, Decimal(usd), subject=token_id) for token_id, usd in content.get("token_budgets", ())
         ),
     )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
-from tornado_proxy.auth import participant
+from tornado_proxy.auth import narrowing, participant
 from tornado_proxy.auth.unverified_token import UnverifiedToken, read_unverified
 from tornado_proxy.auth.validity import Validity, read_validity
 from tornado_proxy.domain.errors import CallerError
@@ -49,6 +49,7 @@ def describe_token(token: str, keys: Sequence[ApiKey] | None, now: datetime) -> 
         "signing key": ", ".join(key_ids) or "none named",
         "algorithm": _printable(unverified.header.get("alg")),
         **_describe_grants(unverified),
+        **_describe_budget(unverified, token),
         "not before": _format_time(validity.not_before, "now"),
         "expires": _format_time(validity.expires_at, "never"),
     }
@@ -76,6 +77,17 @@ def _describe_grants(token: UnverifiedToken) -> dict[str, str]:
             if isinstance(scope, dict) and scope.keys() - {"llm"}:
                 facts["other api"] = ", ".join(sorted(_printable(section) for section in scope.keys() - {"llm"}))
     return {**facts, "models": facts.get("models", "none: the token has no api grant")}
+
+
+def _describe_budget(token: UnverifiedToken, text: str) -> dict[str, str]:
+    token_ids = narrowing.list_token_ids(text, token)
+    limits = {budget.subject: f"{budget.limit:f} USD" for budget in narrowing.list_budgets(token, token_ids)}
+    facts = {"token id": token_ids[-1]}
+    if len(token_ids) > 1:
+        facts["parents"] = ", ".join(reversed(token_ids[:-1]))
+    if limits:
+        facts["budgets"] = ", ".join(f"{limit} of {token_id}" for token_id, limit in limits.items())
+    return facts
 
 
 def _describe_models(scope: object) -> str:

@@ -53,14 +53,16 @@ class CounterKey:
         return self.kind, self.project_id, self.subject, self.period_begin
 
 
-def make_key(kind: CounterKind, spender: Spender, at: datetime) -> CounterKey | None:
-    """Return the key of the counter of `kind` that counts a spender's requests of `at`; None if none does."""
-    subject = spender.subject(kind)
-    if subject is None:
-        return None
+def make_keys(kind: CounterKind, spender: Spender, at: datetime) -> list[CounterKey]:
+    """Return the keys of the counters of `kind` that count a spender's requests of `at`."""
+    return [make_key(kind, spender.project_id, subject, at) for subject in spender.subjects(kind)]
+
+
+def make_key(kind: CounterKind, project_id: str, subject: str, at: datetime) -> CounterKey:
+    """Return the key of the counter of a subject for the period that contains `at`."""
     interval = find_interval(kind.period, kind.start, at)
     end = None if interval.end is None else format_time(interval.end)
-    return CounterKey(encode_kind(kind), spender.project_id, subject, format_time(interval.begin), end)
+    return CounterKey(encode_kind(kind), project_id, subject, format_time(interval.begin), end)
 
 
 def encode_keys(keys: Iterable[CounterKey]) -> str:

@@ -13,7 +13,7 @@ from tornado_proxy.budgets.counters import (
     CounterKey,
     decode_keys,
     key_of_state,
-    make_key,
+    make_keys,
     read_counters,
     sum_by_key,
 )
@@ -226,8 +226,7 @@ class Folding:
                 return
             counted = {Amount.TOTAL: Decimal(str(counted_total)), Amount.SUBTOTAL: Decimal(str(counted_subtotal))}
             for kind in kinds:
-                key = make_key(kind, bill.spender, bill.started_at)
-                if key is not None:
+                for key in make_keys(kind, bill.spender, bill.started_at):
                     changes.settle(key, bill.amount(kind.amount) - counted[kind.amount])
             if final:
                 self._free(bill.request_id, changes)
@@ -269,8 +268,8 @@ class Folding:
             (key, amount)
             for settled, original in self._list_counted_settlements(last_seq)
             for kind in kinds
-            if (key := make_key(kind, original.spender, original.started_at)) is not None
-            and _is_current(kind, original.started_at, now)
+            if _is_current(kind, original.started_at, now)
+            for key in make_keys(kind, original.spender, original.started_at)
             for amount in [settled[kind.amount] - original.amount(kind.amount)]
         )
         return sum_by_key([*sums.items(), *rest.items(), *corrections])
@@ -307,8 +306,7 @@ class Folding:
 def _list_amounts(record: CountedRecord, kinds: Iterable[CounterKind]) -> Iterator[tuple[CounterKey, Decimal]]:
     """Yield what a record adds to the counters of these kinds."""
     for kind in kinds:
-        key = make_key(kind, record.spender, record.started_at)
-        if key is not None:
+        for key in make_keys(kind, record.spender, record.started_at):
             yield key, record.amount(kind.amount)
 
 

@@ -33,6 +33,8 @@ _COLUMNS = (
     "issuer",
     "credential_id",
     "labels",
+    "token_ids",
+    "agent_session",
 )
 _NAMES = quote_names(_COLUMNS)
 _SELECT_AFTER = f"SELECT {_NAMES} FROM records WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT {_MAX_ROWS}"  # noqa: S608
@@ -130,7 +132,7 @@ def _read_by_id(ledger: Database, table: str, request_ids: Sequence[str]) -> Ite
 
 
 def _make_record(row: Sequence[object]) -> CountedRecord:
-    seq, request_id, started_at, basis, total, subtotal, project, participant, user, issuer, credential, labels = row
+    seq, request_id, started_at, basis, total, subtotal, *spender = row
     return CountedRecord(
         int(str(seq)),
         str(request_id),
@@ -138,14 +140,21 @@ def _make_record(row: Sequence[object]) -> CountedRecord:
         Basis(str(basis)),
         Decimal(str(total)),
         Decimal(str(subtotal)),
-        Spender(
-            str(project),
-            _text(participant),
-            _text(user),
-            _text(issuer),
-            str(credential or ""),
-            tuple(json.loads(str(labels)).items()) if labels else (),
-        ),
+        _make_spender(spender),
+    )
+
+
+def _make_spender(values: Sequence[object]) -> Spender:
+    project, participant, user, issuer, credential, labels, token_ids, agent_session = values
+    return Spender(
+        str(project),
+        _text(participant),
+        _text(user),
+        _text(issuer),
+        str(credential or ""),
+        tuple(json.loads(str(labels)).items()) if labels else (),
+        tuple(str(token_ids).split()) if token_ids else (),
+        _text(agent_session),
     )
 
 

@@ -43,7 +43,7 @@ class BudgetSelector:
     Attributes:
         per: Whose spend the budget limits; None if the others name it.
         of, start, label: Further properties that the budget must have; None if they do not matter.
-        subject: The participant, user, access key or label value whose limit is meant.
+        participant, user, issuer, access_key, token, agent_session, value: The subject whose limit is meant.
     """
 
     project_id: str
@@ -56,6 +56,8 @@ class BudgetSelector:
     user: str | None = None
     issuer: str | None = None
     access_key: str | None = None
+    token: str | None = None
+    agent_session: str | None = None
     value: str | None = None
 
 
@@ -87,7 +89,7 @@ def find_subject(kind: CounterKind, selector: BudgetSelector) -> str | None:
     """
     given = {
         name: value
-        for name in ("participant", "user", "access_key", "value")
+        for name in ("participant", "user", "access_key", "token", "agent_session", "value")
         if (value := getattr(selector, name)) is not None
     }
     if not given:
@@ -101,6 +103,8 @@ def find_subject(kind: CounterKind, selector: BudgetSelector) -> str | None:
         selector.issuer,
         selector.access_key or "",
         () if selector.value is None else ((kind.label or "", selector.value),),
+        () if selector.token is None else (selector.token,),
+        selector.agent_session,
     )
     subject = spender.subject(kind)
     if len(given) > 1 or not subject:

@@ -100,6 +100,8 @@ class BudgetStore:
         """Count what a configuration needs from now on, and for the periods that contain `now`."""
         self.folding.hold = plan.hold
         self.folding.register(plan.kinds, now)
+        # No other process may have counted for a long time.
+        self.folding.fold()
 
     def reserve(self, reservations: Sequence[Reservation]) -> list[Refusal | None]:
         """Reserve for each request, all of its budgets and limits or none; return the refusals."""
@@ -227,9 +229,10 @@ class _Counters:
 
 def _key_budgets(reservation: Reservation) -> Iterable[tuple[CounterKey, Budget]]:
     for budget in reservation.budgets:
-        key = make_key(budget.kind, reservation.spender, reservation.at)
-        if key is not None:
-            yield key, budget
+        spender = reservation.spender
+        subject = spender.subject(budget.kind) if budget.subject is None else budget.subject
+        if subject is not None:
+            yield make_key(budget.kind, spender.project_id, subject, reservation.at), budget
 
 
 def _list_keys(reservations: Sequence[Reservation]) -> set[CounterKey]:

@@ -61,6 +61,8 @@ _SELECTOR = (
     click.option("--user", metavar="ID", help="Only this OAuth user; with --issuer if there are several issuers."),
     click.option("--issuer", metavar="URL", help="The issuer of the user."),
     click.option("--access-key", metavar="ID", help="Only this access key."),
+    click.option("--token", metavar="ID", help="Only this token, by the id that `token inspect` shows."),
+    click.option("--agent-session", metavar="ID", help="Only this agent session."),
     click.option("--value", metavar="TEXT", help="Only this value of the label."),
 )
 
@@ -96,7 +98,8 @@ def budget() -> None:
 def list_(config: Path, output_format: str) -> None:
     """List the budgets of all projects in their current periods.
 
-    A budget per participant, user, access key or label has a row for each one that has spent something.
+    A budget per participant, user, access key, token, agent session or label has a row for each one that has spent
+    something.
 
     \b
     Example:

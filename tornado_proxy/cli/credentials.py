@@ -150,6 +150,7 @@ def mint(
     "narrow",
     epilog=_example(
         "tornado-proxy token narrow --model 'openai/*' --expires-in 15m",
+        "tornado-proxy token narrow --budget 2.50",
         "tornado-proxy token narrow --expires-in 15m --token - < token.txt",
     ),
 )
@@ -168,27 +169,34 @@ def mint(
     help="The lifetime of the new token: 90s, 15m, 1h or 30d; never, and the default, is the end of the parent.",
 )
 @click.option(
+    "--budget",
+    metavar="USD",
+    help="What all requests of the new token together may cost; default: the budget of the parent, if it has one.",
+)
+@click.option(
     "--token",
     "text",
     metavar="TOKEN",
     envvar="MESHAGENT_TOKEN",
     help="The parent, a participant token; - reads standard input; default: the environment variable MESHAGENT_TOKEN.",
 )
-def narrow(*, models: tuple[str, ...], expires_in: timedelta | None, text: str | None) -> None:
+def narrow(*, models: tuple[str, ...], expires_in: timedelta | None, budget: str | None, text: str | None) -> None:
     """Make a token with fewer grants from yours, and print it.
 
-    It needs no API key and no server.  It ends when its parent ends.
+    It needs no API key and no server.  It ends when its parent ends, and its requests count for the parent's budget
+    too.
     """
     if text is None:
         raise click.UsageError("the parent is missing; set MESHAGENT_TOKEN, or use --token - for standard input")
-    if not models and expires_in is None:
-        raise click.UsageError("nothing to narrow; use --model, --expires-in or both")
+    if not models and expires_in is None and budget is None:
+        raise click.UsageError("nothing to narrow; use --model, --expires-in or --budget")
     for pattern in models:
         if (fault := find_pattern_fault(pattern)) is not None:
             raise click.BadParameter(fault, param_hint="--model")
     parent = (sys.stdin.read() if text == "-" else text).strip()
     try:
-        narrowed = narrowing.narrow(parent, models or None, _find_expiry(parent, expires_in, datetime.now(UTC)))
+        expires_at = _find_expiry(parent, expires_in, datetime.now(UTC))
+        narrowed = narrowing.narrow(parent, models or None, expires_at, budget)
         read_unverified(narrowed)  # a server rejects one that is too long
     except CallerError as error:
         raise click.ClickException(error.message) from None

@@ -30,6 +30,10 @@ class Scope(StrEnum):
     PARTICIPANT = "participant"
     USER = "user"
     ACCESS_KEY = "access_key"
+    #: A participant token, with all tokens that were narrowed from it.
+    TOKEN = "token"  # noqa: S105  (no secret)
+    #: The session of an agent, as its client states it.
+    AGENT_SESSION = "agent_session"
     LABEL = "label"
 
 
@@ -79,7 +83,7 @@ class CounterPlan:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A limit in USD for each counter of a kind.
+    """A limit in USD for each counter of a kind, or for that of one `subject`.
 
     A strict budget admits a request only if what it can cost at most fits; any other one admits requests until its
     limit is reached, so that the last one can exceed it.
@@ -88,6 +92,7 @@ class Budget:
     kind: CounterKind
     limit: Decimal
     strict: bool = False
+    subject: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +175,11 @@ def decode_kind(text: str) -> CounterKind:
 
 @dataclass(frozen=True, slots=True)
 class Spender:
-    """Whom a request is charged to, as its record states it."""
+    """Whom a request is charged to, as its record states it.
+
+    `token_ids` are the ids of the request's participant token and of those that it was narrowed from, the first one
+    that of the token which an API key signed.
+    """
 
     project_id: str
     participant: str | None = None
@@ -178,9 +187,21 @@ class Spender:
     issuer: str | None = None
     credential_id: str = ""
     labels: tuple[tuple[str, str], ...] = ()
+    token_ids: tuple[str, ...] = ()
+    agent_session: str | None = None
+
+    def subjects(self, kind: CounterKind) -> tuple[str, ...]:
+        """Return the subjects of all counters of `kind` that count this spender."""
+        if kind.scope is Scope.TOKEN:
+            return self.token_ids
+        subject = self.subject(kind)
+        return () if subject is None else (subject,)
 
     def subject(self, kind: CounterKind) -> str | None:
-        """Return the subject of the counter of `kind` that counts this spender; None if none does."""
+        """Return the subject of the counter of `kind` that a budget of all subjects limits; None if none does.
+
+        A narrowed token counts for the token that it was made from: its holder can make any number of them.
+        """
         match kind.scope:
             case Scope.PROJECT:
                 return ""
@@ -191,6 +212,10 @@ class Spender:
                 return self._user()
             case Scope.ACCESS_KEY:
                 return self.credential_id if self.credential_id.startswith(ACCESS_KEY_ID_PREFIX) else None
+            case Scope.TOKEN:
+                return self.token_ids[0] if self.token_ids else None
+            case Scope.AGENT_SESSION:
+                return self.agent_session
             case Scope.LABEL:
                 return dict(self.labels).get(kind.label or "")
 
@@ -200,6 +225,9 @@ class Spender:
 
 #: The start of the ids of access keys (state/access_keys.py).
 ACCESS_KEY_ID_PREFIX = "ak_"
+
+#: The kind of the counters that limit narrowed tokens.
+TOKEN_TOTAL = CounterKind(Scope.TOKEN, Period.TOTAL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -235,6 +235,9 @@ class Caller:
         expires_at: When the credential expires, aware UTC; None if it has no `exp`.
         session: Set if the credential is a short-lived key for one realtime session.
         labels: Names and values of the credential's own, which its records have.
+        token_ids: The ids of a participant token and of those that it was narrowed from, the first one that of the
+            token which an API key signed.
+        token_budgets: The budgets that these tokens state.
     """
 
     project_id: str
@@ -250,3 +253,5 @@ class Caller:
     issuer: str | None = None
     oauth_user: OAuthUser | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    token_ids: tuple[str, ...] = ()
+    token_budgets: tuple[Budget, ...] = ()

@@ -208,15 +208,13 @@ class Admission:
         self, context: RequestContext[Endpoint], access: ProviderAccess, facts: RequestFacts, intent: RequestIntent
     ) -> RequestError | None:
         """Reserve for work of a session that the provider has started; return the error if a budget is spent."""
-        return await self._budgets.reserve_running(
-            context, access.tariff, facts, (intent.request_id, intent.started_at)
-        )
+        return await self._budgets.reserve_running(context, access.tariff, facts, intent)
 
     async def _begin(
         self, context: RequestContext[Endpoint], access: ProviderAccess, facts: RequestFacts, intent: RequestIntent
     ) -> None:
         """Reserve what the request can cost, and record its intent."""
-        await self._budgets.reserve(context, access.tariff, facts, (intent.request_id, intent.started_at))
+        await self._budgets.reserve(context, access.tariff, facts, intent)
         try:
             await self._recorder.begin(intent)
         except BaseException:

@@ -12,6 +12,7 @@ The counters and reservations of all processes are in budgets/.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ from typing import Protocol, TypeVar
 
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budget import (
+    TOKEN_TOTAL,
     Budget,
     BudgetLimits,
     BudgetRefusal,
@@ -33,8 +35,9 @@ from tornado_proxy.domain.budget import (
     Spender,
 )
 from tornado_proxy.domain.errors import BadRequest, BudgetExceeded, BudgetReserved, LedgerUnavailable, RequestError
+from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.rate import RateRefusal, RateUnit
-from tornado_proxy.domain.record import RequestRecord
+from tornado_proxy.domain.record import RequestIntent, RequestRecord
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.gateway.rate_limits import (
@@ -43,6 +46,7 @@ from tornado_proxy.gateway.rate_limits import (
     make_limit_error,
     require_fitting_tokens,
 )
+from tornado_proxy.gateway.stops import find_agent_session
 from tornado_proxy.pricing.book.cost_bounds import CostBound
 from tornado_proxy.pricing.book.price_book import Tariff
 from tornado_proxy.providers.contract import Endpoint, HttpEndpoint
@@ -98,6 +102,10 @@ class BudgetGate:
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
         self._is_open = False
+        self._plan = CounterPlan()
+        #: True since a token with a budget of its own was first used: until then its kind of counter is not counted.
+        self._counts_tokens = False
+        self._following = asyncio.Lock()
         #: The requests and sessions under way that have taken something of limits.
         self._limited: set[str] = set()
         self._refusals: OrderedDict[tuple[Spender, tuple[Budget, ...]], tuple[float, RequestError]] = OrderedDict()
@@ -108,20 +116,40 @@ class BudgetGate:
         Raises:
             LedgerUnavailable: the counters cannot be opened.
         """
-        plan = snapshot.counter_plan()
-        self._refusals.clear()
+        async with self._following:
+            self._plan = snapshot.counter_plan()
+            self._refusals.clear()
+            await self._follow(self._plan)
+
+    async def _follow(self, plan: CounterPlan) -> None:
+        if self._counts_tokens:
+            plan = replace(plan, kinds=tuple(dict.fromkeys((*plan.kinds, TOKEN_TOTAL))))
         if self._is_open:
             await self._keeper.follow(plan)
         elif plan.kinds or plan.rates:
             await self._keeper.open(plan)
             self._is_open = True
 
+    async def _count_tokens(self, caller: Caller) -> None:
+        """Count what tokens spend, if a caller's token states a budget."""
+        if self._counts_tokens or not caller.token_budgets:
+            return
+        async with self._following:
+            self._counts_tokens = True
+            try:
+                await self._follow(self._plan)
+            except BaseException:
+                self._counts_tokens = False
+                raise
+
     def watch(self, limits: BudgetLimits) -> None:
         """Warn when counters reach 50, 80 and 100 % of these limits, which are in force from now on."""
         if self._is_open:
             self._keeper.watch(limits)
 
-    async def reserve(self, context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, work: Work) -> None:
+    async def reserve(
+        self, context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, intent: RequestIntent
+    ) -> None:
         """Reserve the most that a request can cost; release() frees it if the request is not sent.
 
         Raises:
@@ -131,7 +159,8 @@ class BudgetGate:
             BadRequest: nothing says what the request can cost at most, or that is more than a limit.
             LedgerUnavailable: the counters cannot be written.
         """
-        reservation = self._make_reservation(context, tariff, facts, work)
+        await self._count_tokens(context.caller)
+        reservation = self._make_reservation(context, tariff, facts, intent)
         if reservation is None:
             return
         require_fitting_tokens(reservation.claims, context)
@@ -148,11 +177,12 @@ class BudgetGate:
         self._note_claims(reservation)
 
     async def reserve_running(
-        self, context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, work: Work
+        self, context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, intent: RequestIntent
     ) -> RequestError | None:
         """Reserve for work that the provider has started on its own; return the error if a budget is spent."""
         try:
-            reservation = self._make_reservation(context, tariff, facts, work)
+            await self._count_tokens(context.caller)
+            reservation = self._make_reservation(context, tariff, facts, intent)
             if reservation is None:
                 return None
             refusal = await self._keeper.reserve(replace(reservation, forced=True))
@@ -171,10 +201,11 @@ class BudgetGate:
             BudgetExceeded: a budget is spent.
             LedgerUnavailable: the counters cannot be read.
         """
-        spender, now = _spender_of(context), datetime.now(UTC)
+        spender, now = _spender_of(context, find_agent_session(context)), datetime.now(UTC)
         budgets = _find_budgets(context, spender, now)
         if not budgets:
             return
+        await self._count_tokens(context.caller)
         refusal = await self._keeper.check(Reservation("", spender, budgets, Decimal(0), Decimal(0), now))
         if isinstance(refusal, BudgetRefusal) and refusal.exhausted:
             raise _make_error(refusal, context)
@@ -202,7 +233,7 @@ class BudgetGate:
             LimitReached: the project or the caller has as many streams as it may.
             LedgerUnavailable: the counters cannot be written.
         """
-        spender = _spender_of(context)
+        spender = _spender_of(context, None)  # limits are per project and per participant
         claims = list_claims(
             context.snapshot.find_limits(context.project),
             spender,
@@ -247,15 +278,15 @@ class BudgetGate:
             await self._keeper.close()
 
     def _make_reservation(
-        self, context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, work: Work
+        self, context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, intent: RequestIntent
     ) -> Reservation | None:
         """Return the reservation of a request, None if it needs none."""
         budgets = context.snapshot.find_budgets(context.project)
         limits = context.snapshot.find_limits(context.project)
-        if not (budgets or limits):
+        if not (budgets or limits or context.caller.token_budgets):
             return None
-        request_id, at = work
-        spender = _spender_of(context)
+        at = intent.started_at
+        spender = _spender_of(context, intent.attribution.agent_session)
         budgets = _find_budgets(context, spender, at)
         units = {RateUnit.STREAMS: int(facts.stream)}
         bound = CostBound(Decimal(0), Decimal(0), 0)
@@ -263,13 +294,13 @@ class BudgetGate:
             budgets = ()  # it costs nothing
         else:
             if budgets or limits.limits_unit(RateUnit.TOKENS):
-                bound = _find_bound(context, tariff, facts, work)
+                bound = _find_bound(context, tariff, facts, at)
             units |= {RateUnit.REQUESTS: 1, RateUnit.TOKENS: bound.tokens}
         claims = list_claims(limits, spender, units)
         if not (budgets or claims):
             return None
         self._require_open()
-        return Reservation(request_id, spender, budgets, bound.total, bound.subtotal, at, claims=claims)
+        return Reservation(intent.request_id, spender, budgets, bound.total, bound.subtotal, at, claims=claims)
 
     def _keep(
         self, key: tuple[Spender, tuple[Budget, ...]], refusal: BudgetRefusal, context: RequestContext[Endpoint]
@@ -283,12 +314,8 @@ class BudgetGate:
         return error
 
 
-#: The id of a request and the time when it began.
-Work = tuple[str, datetime]
-
-
-def _find_bound(context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, work: Work) -> CostBound:
-    endpoint, (_, at) = context.endpoint, work
+def _find_bound(context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, at: datetime) -> CostBound:
+    endpoint = context.endpoint
     bound = context.snapshot.cost_bounds.bound(tariff, endpoint.priced_as or endpoint.path, facts, at)
     if bound is None:
         raise BadRequest(
@@ -300,12 +327,13 @@ def _find_bound(context: RequestContext[Endpoint], tariff: Tariff, facts: Reques
 
 
 def _find_budgets(context: RequestContext[Endpoint], spender: Spender, at: datetime) -> tuple[Budget, ...]:
-    """Return the budgets of a caller's requests, with the limits in force."""
+    """Return the budgets of a caller's requests, with the limits in force, and those that its token states."""
     snapshot = context.snapshot
-    return snapshot.budget_limits.apply_changes(snapshot.find_budgets(context.project), spender, at)
+    configured = snapshot.budget_limits.apply_changes(snapshot.find_budgets(context.project), spender, at)
+    return (*configured, *context.caller.token_budgets) if context.caller.token_budgets else configured
 
 
-def _spender_of(context: RequestContext[Endpoint]) -> Spender:
+def _spender_of(context: RequestContext[Endpoint], agent_session: str | None) -> Spender:
     caller = context.caller
     return Spender(
         caller.project_id,
@@ -314,13 +342,19 @@ def _spender_of(context: RequestContext[Endpoint]) -> Spender:
         caller.issuer,
         caller.credential_id,
         tuple(context.labels.items()),
+        caller.token_ids,
+        agent_session,
     )
 
 
 def _make_error(refusal: BudgetRefusal, context: RequestContext[Endpoint]) -> RequestError:
     budget, counter = refusal.budget, refusal.counter
     name = f"{_describe_owner(budget, counter.subject, context)} {_describe_period(budget.kind.period)}"
-    ask = f"ask an admin of project {context.project.name} to raise it"
+    ask = (
+        f"ask an admin of project {context.project.name} to raise it"
+        if budget.subject is None
+        else "use another token, or ask for one with a larger budget"
+    )
     left = f"{_usd(budget.limit - counter.settled)} of {_usd(budget.limit)}"
     if not refusal.exhausted:
         return BudgetReserved(
@@ -345,6 +379,10 @@ def _describe_owner(budget: Budget, subject: str, context: RequestContext[Endpoi
             return f"the budget of {budget.kind.label} {subject}"
         case Scope.ACCESS_KEY:
             return f"the budget of access key {subject}"
+        case Scope.TOKEN:
+            return f"the budget of token {subject}"
+        case Scope.AGENT_SESSION:
+            return f"the budget of agent session {subject}"
         case Scope.PARTICIPANT | Scope.USER:
             return f"the budget of {subject}"
 

@@ -42,6 +42,7 @@ INTENT_COLUMNS = (
     "provider_key",
     "provider_key_ids",
     "labels",
+    "token_ids",
     *ATTRIBUTION_FIELDS,
 )
 
@@ -83,6 +84,7 @@ RECORD_COLUMNS = (
     "object_id",
     "upstream_request_id",
     "credential_id",
+    "token_ids",
     "annotations",
     "faults",
     "kept_facts",
@@ -143,6 +145,7 @@ def make_intent_row(intent: RequestIntent) -> dict[str, object]:
         "provider_key": None if key is None else key.name,
         "provider_key_ids": _encode(dict(intent.provider_key_ids)) if intent.provider_key_ids else None,
         "labels": _encode(dict(intent.labels)) if intent.labels else None,
+        "token_ids": " ".join(caller.token_ids) or None,
         **(_NO_ATTRIBUTION if intent.attribution is NO_ATTRIBUTION else _attribution_members(intent.attribution)),
     }
 

@@ -154,13 +154,15 @@ def show_reservations(row: BudgetRow, now: datetime) -> list[dict[str, object]]:
 
 def _show_subject(kind: CounterKind, subject: str) -> dict[str, object]:
     """Return the members that name a subject; Spender.subject() makes its text."""
-    members: dict[str, object] = dict.fromkeys(("participant", "user", "issuer", "access_key", "label", "value"))
+    members: dict[str, object] = dict.fromkeys(
+        ("participant", "user", "issuer", "access_key", "token", "agent_session", "label", "value")
+    )
     members["label"] = kind.label
     match kind.scope:
         case Scope.PROJECT:
             pass
-        case Scope.ACCESS_KEY:
-            members["access_key"] = subject
+        case Scope.ACCESS_KEY | Scope.TOKEN | Scope.AGENT_SESSION:
+            members[kind.scope.value] = subject
         case Scope.LABEL:
             members["value"] = subject
         case Scope.PARTICIPANT | Scope.USER if subject.startswith("participant "):
