@@ -26,11 +26,11 @@ def read_pins() -> dict[str, Requirement]:
 
 
 def read_declared() -> list[Requirement]:
-    """Return the requirements of setup.cfg, with those of all extras but the one for development."""
+    """Return the requirements of a server: setup.cfg without the extras for development and other programs."""
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     texts = [config["options"]["install_requires"]]
-    texts += [text for extra, text in config["options.extras_require"].items() if extra != "dev"]
+    texts += [text for extra, text in config["options.extras_require"].items() if extra not in ("dev", "sdk")]
     return [Requirement(line) for text in texts for line in text.splitlines() if line.strip()]
 
 

@@ -31,9 +31,9 @@ COMMANDS = list(list_commands(main, "tornado-proxy"))
 
 
 def parse_sources() -> Iterator[tuple[Path, ast.AST]]:
-    """Yield the path and syntax tree of every file of the package except the simulator."""
+    """Yield the path and syntax tree of every file except the simulator and the helpers of other programs."""
     for path in sorted(PACKAGE.rglob("*.py")):
-        if "simulator" not in path.parts:
+        if path.relative_to(PACKAGE).parts[0] not in ("simulator", "sdk"):
             yield path, ast.parse(path.read_text("utf-8"))
 
 
@@ -195,7 +195,11 @@ def required_packages(section: str, option: str) -> list[str]:
     return re.findall(r"^[\w.\[\]-]+", setup[section][option], re.MULTILINE)
 
 
-RUNTIME = required_packages("options", "install_requires") + required_packages("options.extras_require", "postgresql")
+RUNTIME = [
+    *required_packages("options", "install_requires"),
+    *required_packages("options.extras_require", "postgresql"),
+    *required_packages("options.extras_require", "sdk"),
+]
 DEVELOPMENT = required_packages("options.extras_require", "dev")
 
 
