@@ -6,6 +6,7 @@ one reference, so that no request sees parts of two configurations, and no lock 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -111,6 +112,12 @@ class Snapshot:
             self.settings.budgets.hold_unsettled,
             any(self.find_limits(project) for project in self.projects.values()),
         )
+
+    def list_key_names(self) -> list[tuple[str, str]]:
+        """Return the provider and name of each provider key in the files."""
+        projects = (project.providers.items() for project in self.projects.values())
+        accounts = (*self.settings.providers.items(), *itertools.chain.from_iterable(projects))
+        return [(provider, key.name) for provider, account in accounts for key in account.keys]
 
     def find_tariff(self, provider: str, project_id: str, *, own: bool) -> Tariff:
         """Return the prices of a project's requests to a provider; `own` is True for the project's own account."""
@@ -255,5 +262,5 @@ class SnapshotHolder:
 
     @staticmethod
     def _announce(snapshot: Snapshot) -> None:
-        metrics.CONFIG_GENERATION.set(snapshot.generation)
+        metrics.show_configuration(snapshot.generation, snapshot.prices.find_check_dates(), snapshot.list_key_names())
         logs.set_redaction(snapshot.redaction)

@@ -6,11 +6,16 @@ import contextlib
 import json
 import logging
 import os
+import resource
+import signal
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tornado_proxy.observability import logs
+from tests.harness import wait_until
+from tornado_proxy.observability import line_output, logs
 
 
 @contextlib.contextmanager
@@ -98,7 +103,7 @@ def test_exception_is_written_in_its_line(pipe: tuple[int, int]) -> None:
 def test_full_pipe_blocks_no_caller_and_dropped_lines_are_reported(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logs, "_MAX_QUEUED_LINES", 2_000)
+    monkeypatch.setattr(line_output, "_MAX_QUEUED_LINES", 2_000)
     read_end, write_end = pipe
 
     with logger_to(write_end) as log:
@@ -133,3 +138,23 @@ def test_line_shows_control_characters_as_escapes(pipe: tuple[int, int]) -> None
         line = stream.read().decode()
     assert '"model":"gpt\\u001b[2J\\u009b2J\\u202e5"' in line
     assert json.loads(line)["model"] == name
+
+
+def test_line_after_a_full_disk_begins_on_a_line_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "proxy.log"
+    output = line_output.FileOutput(path)
+    old_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # A limit of the file's size fails as a full disk does: with a part of the bytes written.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, old_limit[1]))
+    old_handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        output.put("x" * 1500)
+        wait_until(lambda: path.stat().st_size == 1000, "the file is full")
+        time.sleep(0.05)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old_limit)
+        signal.signal(signal.SIGXFSZ, old_handler)
+    output.put("next")
+    output.stop()
+
+    assert path.read_text().splitlines() == ["x" * 1000, "next"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx2 as httpx
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 
 from tests.browser import open_page
 from tests.harness import ADMIN_TOKEN, OPENAI_KEY, TIMEOUT_S, ProxyProcess, mint, running_proxy
@@ -39,6 +40,25 @@ def test_readiness_liveness_and_metrics_are_on_the_admin_port_only(
     assert proxy.fetch_admin("/readyz") == (200, "ready\n")
     assert 'llm_proxy_requests_total{outcome="completed",provider="openai"}' in proxy.fetch_admin("/metrics")[1]
     assert httpx.get(proxy.base_url + "/metrics").status_code == 404
+
+
+def test_openmetrics_names_a_request_of_each_bucket_as_its_exemplar(
+    proxy: ProxyProcess, provider: ReplayProvider
+) -> None:
+    provider.response = ProviderResponse(chunks=(CHAT_RESPONSE,))
+    request_id = post_chat(proxy).headers["llm-proxy-request-id"]
+    accept = {**BEARER, "Accept": "application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.5"}
+
+    response = request(proxy, "GET", "/metrics", accept)
+
+    assert response.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    families = {family.name: family for family in openmetrics(response.text)}
+    for name in ("llm_proxy_request_seconds", "llm_proxy_first_byte_seconds"):
+        exemplars = [sample.exemplar for sample in families[name].samples if sample.exemplar is not None]
+        assert {"request_id": request_id} in [exemplar.labels for exemplar in exemplars]
+    plain = request(proxy, "GET", "/metrics", BEARER)
+    assert plain.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert request_id not in plain.text
 
 
 #: One client for all requests, because each new one reads the certificate authorities; it keeps no connection.

@@ -7,13 +7,10 @@ from datetime import datetime
 from decimal import Decimal
 
 from tornado_proxy.budgets.counters import CounterKey, make_state
-from tornado_proxy.domain.budget import BudgetLimits, BudgetWarning, decode_kind
+from tornado_proxy.domain.budget import THRESHOLDS_PERCENT, BudgetLimits, BudgetWarning, decode_kind
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect
 from tornado_proxy.ledger.rows import format_time
-
-#: Percent of a limit, highest first.
-THRESHOLDS = (100, 80, 50)
 
 _INSERT = (
     "INSERT INTO budget_warnings (kind, project_id, subject, period_begin, usd, threshold, period_end) "
@@ -55,7 +52,7 @@ def claim(
         limit = limits.find_limit(key.project_id, decode_kind(key.kind), key.subject, now) if is_current else None
         if not limit:
             continue  # a budget of 0 admits nothing, so it has nothing to warn of
-        reached = next((percent for percent in THRESHOLDS if amount * 100 >= limit * percent), None)
+        reached = next((percent for percent in THRESHOLDS_PERCENT if amount * 100 >= limit * percent), None)
         if reached is not None and _claim(db, key, limit, reached):
             warnings.append(BudgetWarning(make_state(key, key.period_end, amount, Decimal(0)), limit, reached))
     return warnings

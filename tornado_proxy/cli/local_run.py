@@ -21,6 +21,7 @@ from tornado_proxy.local.running_proxies import RunningProxy, announced
 from tornado_proxy.local.server import LocalConfig, LocalServer, LocalView
 from tornado_proxy.local.shells import SHELLS
 from tornado_proxy.observability import logs
+from tornado_proxy.observability.line_output import LineOutput
 
 #: The variable with a token of the hosted proxy.
 TOKEN_VARIABLE = "MESHAGENT_TOKEN"  # noqa: S105  # the name of a variable
@@ -72,7 +73,7 @@ class LocalRun:
         self._status = 0
         # A thread writes the lines, so that a terminal that does not read cannot hold up a stream.  A command has
         # standard output for itself.
-        self._lines = logs.LineWriter(sys.stdout.fileno() if make_command is None else sys.stderr.fileno())
+        self._lines = LineOutput(sys.stdout.fileno() if make_command is None else sys.stderr.fileno())
         self._for_programs = log == "json" or make_command is not None
         self._view = RequestLines(self._write, as_json=log == "json")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from tornado_proxy import event_loop, snapshot
 from tornado_proxy.app import Server
 from tornado_proxy.domain.errors import ConfigError, LedgerUnavailable, ListenError
 from tornado_proxy.observability import logs
+from tornado_proxy.observability.logs import LineWriter
 from tornado_proxy.snapshot import Snapshot
 
 
@@ -37,19 +39,33 @@ from tornado_proxy.snapshot import Snapshot
     help="The lowest level that is logged; each request logs one line at info.",
 )
 def serve(config: Path, admin_port: int | None, log_level: str) -> None:
-    """Run the proxy until SIGTERM; SIGHUP reloads the configuration.
+    """Run the proxy until SIGTERM; SIGHUP reloads the configuration, SIGUSR1 opens the log file again.
 
     \b
     Example:
       OPENAI_API_KEY=... ANTHROPIC_API_KEY=... tornado-proxy serve --config conf/proxy.yaml
     """
     # Before the configuration is read, so that its warnings are logged in the same format.
-    listener = logs.start(log_level.upper())
+    writer = logs.start(log_level.upper())
+    # From the first moment: without a handler the signal ends the process.
+    signal.signal(signal.SIGUSR1, lambda *_: writer.reopen())
     try:
         with exit_on_startup_errors(config):
-            event_loop.run(_serve(config, snapshot.build(config, 1), admin_port))
+            first = snapshot.build(config, 1)
+            _open_log_file(writer, first.settings.log_file)
+            event_loop.run(_serve(config, first, admin_port))
     finally:
-        listener.stop()
+        writer.stop()
+
+
+def _open_log_file(writer: LineWriter, path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        writer.add_file(path)
+    except OSError as error:
+        click.echo(f"log.file: {path} cannot be opened: {error.strerror}; change its folder's permissions", err=True)
+        sys.exit(1)
 
 
 @contextlib.contextmanager

@@ -174,6 +174,7 @@ class Settings:
         oauth: The issuers whose access tokens are accepted.
         budgets: Settings of all budgets, and the default ones.
         forward_headers: Request headers that are forwarded in addition to a provider's own list, in lower case.
+        log_file: The file that log lines are appended to, beside standard error; None for none.
     """
 
     listen: ListenSettings
@@ -193,12 +194,14 @@ class Settings:
     speech_usage: str = "exact"
     forward_headers: frozenset[str] = field(default_factory=frozenset)
     budgets: BudgetSettings = field(default_factory=BudgetSettings)
+    log_file: Path | None = None
 
 
 def find_restart_settings(old: Settings, new: Settings) -> tuple[str, ...]:
     """Return the settings that differ and that need a restart (`x-restart` in the schema)."""
-    # Bound sockets and an open ledger cannot change while the server runs.
-    return tuple(name for name in ("listen", "admin", "ledger") if getattr(old, name) != getattr(new, name))
+    # Bound sockets, an open ledger and an open log file cannot change while the server runs.
+    names = {"listen": "listen", "admin": "admin", "ledger": "ledger", "log_file": "log.file"}
+    return tuple(shown for name, shown in names.items() if getattr(old, name) != getattr(new, name))
 
 
 def make_settings(
@@ -250,6 +253,7 @@ def make_settings(
         admin_access=_read_admin_access(read_section(content, "admin"), admin_token),
         models_list=str(content.get("models_list", "filtered")),
         speech_usage=str(content.get("speech_usage", "exact")),
+        log_file=_read_log_file(read_section(content, "log"), base),
         forward_headers=frozenset(name.lower() for name in _read_texts(content.get("forward_headers"))),
     )
 
@@ -260,6 +264,10 @@ def _read_listen(section: Mapping[str, object], port: int) -> ListenSettings:
         port=int(_read_number(section, "port", port)),
         reuse_port=bool(section.get("reuse_port", False)),
     )
+
+
+def _read_log_file(section: Mapping[str, object], base: Path) -> Path | None:
+    return base / str(section["file"]) if "file" in section else None
 
 
 def _read_admin_access(section: Mapping[str, object], token: Secret | None) -> AdminAccess:

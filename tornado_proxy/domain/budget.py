@@ -267,6 +267,10 @@ class CounterState:
     reserved: Decimal
 
 
+#: Percents of a limit that are warned of, highest first.
+THRESHOLDS_PERCENT = (100, 80, 50)
+
+
 @dataclass(frozen=True, slots=True)
 class BudgetWarning:
     """A counter has reached `threshold` percent of its limit of `limit` USD."""

@@ -224,11 +224,11 @@ class DrainLimiter:
         """Let `request` be drained for at most `time_limit_s`; end it at once if `limit` drains run already."""
         if len(self._deadlines) >= limit:
             reason = f"not drained: {limit} responses are being drained already (streams.drain_max)"
-            request.end(Outcome.CLIENT_CLOSED, reason)
+            _cut_drain(request, "drain_max", reason)
             return
         loop = asyncio.get_running_loop()
         reason = f"not drained to its end: took more than {time_limit_s:g} s (streams.drain_limit_s)"
-        self._deadlines[request] = loop.call_later(time_limit_s, request.end, Outcome.CLIENT_CLOSED, reason)
+        self._deadlines[request] = loop.call_later(time_limit_s, _cut_drain, request, "drain_limit_s", reason)
 
     def done(self, request: Drainable) -> None:
         """Forget a request that has ended."""
@@ -238,3 +238,8 @@ class DrainLimiter:
 
     def __len__(self) -> int:
         return len(self._deadlines)
+
+
+def _cut_drain(request: Drainable, limit: str, reason: str) -> None:
+    metrics.child(metrics.DRAINS_CUT, limit).inc()
+    request.end(Outcome.CLIENT_CLOSED, reason)

@@ -12,6 +12,7 @@ from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import RequestRecord
 from tornado_proxy.observability import metrics
 from tornado_proxy.observability.logs import FrequentLog
+from tornado_proxy.observability.metrics import EndedRequest
 
 _log = FrequentLog("tornado_proxy.access")
 
@@ -113,7 +114,7 @@ def log_request(record: RequestRecord, generation: int) -> None:
     first_byte_s = None
     if record.first_byte_at is not None:
         first_byte_s = (record.first_byte_at - intent.started_at).total_seconds()
-    metrics.count_request(intent.provider, str(record.outcome), total_s, first_byte_s)
+    metrics.count_request(EndedRequest(intent.request_id, intent.provider, str(record.outcome), total_s, first_byte_s))
     _log.info(
         "request",
         {

@@ -1,37 +1,29 @@
-"""Logging: JSON lines on standard error, written by a thread so that a full pipe never blocks the event loop.
+"""Logging: JSON lines on standard error, and in a file if the configuration names one.
 
-    log.info ──> JSON line ──> queue ──> thread, at most every 20 ms: all queued lines in one write
+    log.info ──> JSON line ──> line_output.py: a queue and a thread for standard error, and for the file
 
-The calling thread encodes the line.  The writer thread only makes system calls, because each switch of the interpreter
-lock between two threads costs as much as encoding a line (docs/performance.md).
+The calling thread encodes the line, once for both.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
-import threading
 import time
-from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import ClassVar
 
 import msgspec
 
+from tornado_proxy.observability.line_output import FileOutput, LineOutput
 from tornado_proxy.wire.redaction import Redaction
 from tornado_proxy.wire.visible_text import escape_json_controls
 
 #: Attributes of every LogRecord; all others were given as `extra`.
 _STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-
-#: Lines in the queue.  If the reader of the pipe hangs, later lines are dropped: memory must stay bounded.
-_MAX_QUEUED_LINES = 100_000
-
-#: Seconds that the writer waits for more lines before it writes them all.
-_BATCH_DELAY_S = 0.02
 
 #: Masks the secrets of the current configuration in every line.
 _redaction = Redaction(())
@@ -51,22 +43,29 @@ class JsonFormatter(logging.Formatter):
 
 
 class LineWriter(logging.Handler):
-    """Writes log lines to the file descriptor `fd` from a thread.
+    """Formats records, and gives each line to its outputs.
 
-    Call stop() last: it writes the queued lines and ends the thread.
+    Call stop() last: it writes the queued lines and ends the outputs' threads.
     """
 
     def __init__(self, fd: int) -> None:
+        """Write to the file descriptor `fd`."""
         super().__init__()
         self.setFormatter(JsonFormatter())
-        self._fd = fd
-        self._queue: deque[str] = deque()
-        self._dropped = 0
-        self._has_lines = threading.Event()
-        self._stopping = False
-        # A daemon: a pipe that hangs must not keep the process from exiting.
-        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
-        self._thread.start()
+        self._outputs: tuple[LineOutput, ...] = (LineOutput(fd),)
+
+    def add_file(self, path: Path) -> None:
+        """Write to a file too.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        self._outputs = (*self._outputs, FileOutput(path))
+
+    def reopen(self) -> None:
+        """Continue in a new file if the file was renamed.  Never blocks."""
+        for output in self._outputs:
+            output.reopen()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Format `record` and queue its line."""
@@ -74,43 +73,13 @@ class LineWriter(logging.Handler):
 
     def put(self, line: str) -> None:
         """Queue a formatted line; drop and count it if the queue is full."""
-        if len(self._queue) >= _MAX_QUEUED_LINES:
-            self._dropped += 1
-            return
-        self._queue.append(line)
-        # is_set() takes no lock; set() does, and most lines find the event set.
-        if not self._has_lines.is_set():
-            self._has_lines.set()
+        for output in self._outputs:
+            output.put(line)
 
     def stop(self) -> None:
-        """Write the queued lines and end the thread."""
-        self._stopping = True
-        self._has_lines.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopping:
-            self._has_lines.wait()
-            if not self._stopping:
-                time.sleep(_BATCH_DELAY_S)
-            # Clear before the write: a line that is queued during the write sets the event again.
-            self._has_lines.clear()
-            self._write()
-        self._write()
-
-    def _write(self) -> None:
-        lines = [self._queue.popleft() for _ in range(len(self._queue))]
-        if self._dropped:
-            dropped, self._dropped = self._dropped, 0
-            lines.append(
-                _encode({"level": "warning", "logger": __name__, "message": f"{dropped} lines dropped"}).decode()
-            )
-        data = memoryview("".join(line + "\n" for line in lines).encode("utf-8", "replace"))
-        try:
-            while data:
-                data = data[os.write(self._fd, data) :]
-        except OSError:
-            return  # the reader closed the pipe; there is no other place to report it
+        """Write the queued lines and end the threads."""
+        for output in self._outputs:
+            output.stop()
 
 
 class FrequentLog:

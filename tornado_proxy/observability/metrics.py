@@ -6,11 +6,17 @@ label naming".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
 from functools import cache
 from typing import TypeVar
 
 from prometheus_client import Counter, Gauge, Histogram
+
+from tornado_proxy.domain.budget import THRESHOLDS_PERCENT
+from tornado_proxy.domain.record import Outcome
 
 _Metric = TypeVar("_Metric", Counter, Histogram)
 
@@ -21,41 +27,96 @@ def child(metric: _Metric, *labels: str) -> _Metric:
     return metric.labels(*labels)
 
 
-#: Ended requests that are not counted yet: provider, outcome, seconds in all, seconds to the first byte.  Counting one
-#: request takes prometheus_client as long as its log line takes; in a batch each takes a third of that.
-_ended: list[tuple[str, str, float, float | None]] = []
+@dataclass(frozen=True, slots=True)
+class EndedRequest:
+    """A request to count.
+
+    Attributes:
+        request_id: Its id, the exemplar of the buckets that it is counted in.
+        provider: The provider's name.
+        outcome: How it ended, a value of Outcome.
+        total_s: Seconds from its start to its end.
+        first_byte_s: Seconds from its start to the first byte of the response; None if there was none.
+    """
+
+    request_id: str
+    provider: str
+    outcome: str
+    total_s: float
+    first_byte_s: float | None
+
+
+#: Ended requests that are not counted yet.  Counting one request takes prometheus_client as long as its log line takes;
+#: in a batch each takes a third of that.
+_ended: list[EndedRequest] = []
 #: Requests in a batch; counting 500 at once blocks the event loop for a few milliseconds.
 _MAX_ENDED = 500
 
 
-def count_request(provider: str, outcome: str, total_s: float, first_byte_s: float | None) -> None:
-    """Count an ended request in REQUESTS, DURATION and FIRST_BYTE, at the latest when flush() is called.
-
-    Args:
-        provider: The provider's name.
-        outcome: How the request ended, a value of Outcome.
-        total_s: Seconds from its start to its end.
-        first_byte_s: Seconds from its start to the first byte of the response; None if there was none.
-    """
-    _ended.append((provider, outcome, total_s, first_byte_s))
+def count_request(request: EndedRequest) -> None:
+    """Count an ended request in REQUESTS, DURATION and FIRST_BYTE, at the latest when flush() is called."""
+    _ended.append(request)
     if len(_ended) >= _MAX_ENDED:
         flush()
 
 
 def flush() -> None:
     """Count the requests that wait for it.  Call this before reading the metrics."""
-    for provider, outcome, total_s, first_byte_s in _ended:
-        child(REQUESTS, provider, outcome).inc()
-        child(DURATION, provider).observe(total_s)
-        if first_byte_s is not None:
-            child(FIRST_BYTE, provider).observe(first_byte_s)
+    for request in _ended:
+        child(REQUESTS, request.provider, request.outcome).inc()
+    _observe(DURATION, [(request.provider, request.total_s, request.request_id) for request in _ended])
+    _observe(
+        FIRST_BYTE,
+        [
+            (request.provider, request.first_byte_s, request.request_id)
+            for request in _ended
+            if request.first_byte_s is not None
+        ],
+    )
     _ended.clear()
+
+
+def _observe(histogram: Histogram, values: Sequence[tuple[str, float, str]]) -> None:
+    """Observe (provider, seconds, request id)s; the last one of each bucket is its exemplar."""
+    # An exemplar takes longer than the rest, and a later one in the same bucket replaces it.
+    last = {
+        (provider, bisect_left(_DURATION_BUCKETS_S, seconds)): at for at, (provider, seconds, _) in enumerate(values)
+    }
+    exemplars = frozenset(last.values())
+    for at, (provider, seconds, request_id) in enumerate(values):
+        exemplar = {"request_id": request_id} if at in exemplars else None
+        child(histogram, provider).observe(seconds, exemplar)
 
 
 def set_pending(counts: Mapping[str, int]) -> None:
     """Set PENDING_REQUESTS from the number of requests in each state."""
     for state, number in counts.items():
         PENDING_REQUESTS.labels(state).set(number)
+
+
+def show_configuration(generation: int, price_dates: Mapping[str, date], keys: Iterable[tuple[str, str]]) -> None:
+    """Show a new configuration.
+
+    Counters that alerts watch begin at 0: a counter that appears with its first event has no increase yet.
+
+    Args:
+        generation: Its number.
+        price_dates: The day of the oldest price check of each provider.
+        keys: (provider, name) of each provider key.
+    """
+    CONFIG_GENERATION.set(generation)
+    for provider, checked in price_dates.items():
+        PRICES_CHECKED.labels(provider).set(datetime.combine(checked, time(), UTC).timestamp())
+        child(UNPRICED, provider)
+        for outcome in Outcome:
+            child(REQUESTS, provider, str(outcome))
+    for provider, name in keys:
+        for status in ("401", "429"):
+            child(KEYS_SET_ASIDE, provider, name, status)
+    for threshold in THRESHOLDS_PERCENT:
+        child(BUDGET_WARNINGS, str(threshold))
+    for limit in ("drain_max", "drain_limit_s"):
+        child(DRAINS_CUT, limit)
 
 
 #: Buckets in seconds, from an error response of the proxy to a long reasoning stream.
@@ -68,6 +129,11 @@ REFUSALS = Counter(
 IN_FLIGHT = Gauge("llm_proxy_requests_in_flight", "Requests in flight")
 ARRIVING_BYTES = Gauge("llm_proxy_arriving_bytes", "Bytes held for requests and messages that have not arrived in full")
 DRAINS = Gauge("llm_proxy_drains", "Responses that are read to their end after their clients disconnected")
+DRAINS_CUT = Counter(
+    "llm_proxy_drains_cut_total",
+    "Responses that were not drained to their end, by the limit that was reached",
+    ["limit"],
+)
 FIRST_BYTE = Histogram(
     "llm_proxy_first_byte_seconds",
     "Seconds from the request to the first byte of the provider's response",
@@ -89,6 +155,11 @@ KEYS_SET_ASIDE = Counter(
     "Times that a provider key was set aside after the provider's status 401 or 429",
     ["provider", "provider_key", "status"],
 )
+PRICES_CHECKED = Gauge(
+    "llm_proxy_prices_checked_timestamp_seconds",
+    "Day on which the price that was not checked for the longest time was checked",
+    ["provider"],
+)
 READER_FAILURES = Counter("llm_proxy_reader_failures_total", "Usage readers that failed; their responses were relayed")
 TASK_FAILURES = Counter("llm_proxy_task_failures_total", "Background tasks that failed", ["task"])
 LEDGER_HEALTHY = Gauge("llm_proxy_ledger_healthy", "1 if the ledger can be written, 0 while new requests get 503")
@@ -108,3 +179,4 @@ IDENTITY_PROVIDER_REQUESTS = Counter(
     ["purpose", "outcome"],
 )
 CONFIG_RELOAD_FAILED = Gauge("llm_proxy_config_reload_failed", "1 if the last reload failed")
+LOG_LINES_LOST = Counter("llm_proxy_log_lines_lost_total", "Log lines that could not be written", ["output"])

@@ -1,8 +1,9 @@
-"""`GET /metrics`: the metrics of this process in the Prometheus text format."""
+"""`GET /metrics`: the metrics of this process in the text format of Prometheus or of OpenMetrics."""
 
 from __future__ import annotations
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import REGISTRY
+from prometheus_client.exposition import choose_encoder
 
 from tornado_proxy.api.admin.base_handler import AdminHandler
 from tornado_proxy.observability import metrics
@@ -12,9 +13,11 @@ class MetricsHandler(AdminHandler):
     """The metrics of this process."""
 
     def get(self) -> None:
-        """Respond with all metrics."""
+        """Respond with all metrics; in OpenMetrics, which the header Accept can ask for, with exemplars."""
         metrics.LEDGER_PENDING.set(self.services.ledger.pending)
         metrics.LEDGER_HEALTHY.set(1 if self.services.ledger.healthy else 0)
-        self.set_header("Content-Type", CONTENT_TYPE_LATEST)
         metrics.flush()
-        self.finish(generate_latest())
+        encode, content_type = choose_encoder(self.request.headers.get("Accept", ""))
+        self.set_header("Content-Type", content_type)
+        self.set_header("Vary", "Accept")
+        self.finish(encode(REGISTRY))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -171,6 +171,10 @@ class ModelPrice:
             for card in self.by_meter.get(meter, ())
             if card.covers(at) and card.conditions.match(terms, context_tokens)
         ]
+
+    def list_own_cards(self) -> Sequence[PriceCard]:
+        """Return the cards of this model alone; none if the provider has retired it."""
+        return () if self.status == "retired" else self.cards[: self.own_cards]
 
     def names(self, term: str, terms: Terms) -> bool:
         """Return True if a card or modifier for requests on `terms` depends on `term`."""

@@ -14,7 +14,7 @@ import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 
 from tornado_proxy.domain.container import PricedUse
@@ -93,6 +93,14 @@ class PriceBook:
     def models(self, provider: str) -> Iterable[ModelPrice]:
         """Return every model of a provider."""
         return self._providers[provider].models.values() if provider in self._providers else ()
+
+    def find_check_dates(self) -> dict[str, date]:
+        """Return the day on which the price that was not checked for the longest time was checked, by provider."""
+        return {
+            provider: date.fromisoformat(min(checked))
+            for provider in self._providers
+            if (checked := [card.checked for model in self.models(provider) for card in model.list_own_cards()])
+        }
 
     def resolve(self, provider: str, model: str) -> ModelPrice | None:
         """Return the prices of `model`: its own entry, its alias's, or that of a fine-tuned model's base.
