@@ -22,6 +22,7 @@ from tornado_proxy.budgets.periods import find_interval
 from tornado_proxy.budgets.schema import INSERT_CURSOR, SELECT_CURSOR, SET_CURSOR
 from tornado_proxy.domain.budget import Amount, BudgetLimits, BudgetWarning, CounterKind, decode_kind, encode_kind
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.changes import find_last_seq
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect
 from tornado_proxy.ledger.rows import format_time
@@ -61,7 +62,7 @@ class Folding:
 
     def begin(self) -> None:
         """Begin to count at the last record of the ledger, if nothing was counted before."""
-        last_seq = ledger_records.find_last_seq(self._ledger, self._dialect.wait_for_writers)
+        last_seq = find_last_seq(self._ledger, self._dialect.wait_for_writers)
         with self._budgets.transaction():
             if self._budgets.fetch_rows(SELECT_CURSOR):
                 return
@@ -79,7 +80,7 @@ class Folding:
 
     def fold_batch(self) -> bool:
         """Count up to 1,000 records that are not counted yet; return True if there may be more."""
-        last_seq = ledger_records.find_last_seq(self._ledger, self._dialect.wait_for_writers)
+        last_seq = find_last_seq(self._ledger, self._dialect.wait_for_writers)
         ((counted,),) = self._budgets.fetch_rows(SELECT_CURSOR)
         if int(str(counted)) >= last_seq:
             return False  # most calls end here, without a transaction

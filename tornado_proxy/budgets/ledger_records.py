@@ -46,7 +46,6 @@ _SELECT_PENDING = (
     "SELECT request_id FROM records r WHERE basis = 'pending' AND seq <= ? "
     "AND NOT EXISTS (SELECT 1 FROM settlements s WHERE s.request_id = r.request_id)"
 )
-_SELECT_LAST = "SELECT coalesce(max(seq), 0) FROM records"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +63,6 @@ class CountedRecord:
     def amount(self, amount: Amount) -> Decimal:
         """Return the amount that a counter sums."""
         return self.total if amount is Amount.TOTAL else self.subtotal
-
-
-def find_last_seq(ledger: Database, wait_for_writers: str) -> int:
-    """Return the seq of the last record, below which no record will appear.
-
-    PostgreSQL draws the numbers before it commits, so a later number can be visible before an earlier one.
-    `wait_for_writers` waits for the transactions that write records now; SQLite runs one at a time and needs no lock.
-    """
-    if not wait_for_writers:
-        return _read_number(ledger.fetch_rows(_SELECT_LAST))
-    with ledger.transaction():
-        ledger.run(wait_for_writers)
-        return _read_number(ledger.fetch_rows(_SELECT_LAST))
 
 
 def read_after(ledger: Database, seq: int, last_seq: int) -> list[CountedRecord]:
@@ -160,7 +146,3 @@ def _make_spender(values: Sequence[object]) -> Spender:
 
 def _text(value: object) -> str | None:
     return None if value is None else str(value)
-
-
-def _read_number(rows: Sequence[Sequence[object]]) -> int:
-    return int(str(rows[0][0]))

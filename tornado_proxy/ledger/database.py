@@ -23,7 +23,7 @@ class ReadTimeout(Exception):
 
 
 #: Runs a query with `?` for a parameter, and yields its rows as they are fetched; none of them is held in memory.
-Read = Callable[[str, Sequence[str]], Iterator[Any]]
+Read = Callable[[str, Sequence[object]], Iterator[Any]]
 
 
 class Database(Protocol):

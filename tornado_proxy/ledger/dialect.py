@@ -41,6 +41,7 @@ class Dialect:
     text, number, sequence: types of columns; values of type `text` are compared byte by byte.
     table_end, keyed_table_end: the end of CREATE TABLE, without and with a primary key of text.
     guards: triggers that keep tables append-only.
+    change_triggers: triggers that fill the table `changes`.
     row_lock: the end of a SELECT whose rows no other transaction may change before this one has ended.
     announce_writer: the statement with which a transaction that writes records begins, "" if none is needed.
     clock_us: the query of microseconds since 1970, "" if all processes have the clock of one machine.
@@ -54,6 +55,7 @@ class Dialect:
     table_end: str
     keyed_table_end: str
     guards: str
+    change_triggers: str
     row_lock: str
     announce_writer: str = ""
     wait_for_writers: str = ""
@@ -67,6 +69,22 @@ def quote_names(names: Iterable[str]) -> str:
 
 #: The key of the advisory lock of the transactions that write records: "records" in ASCII.
 _WRITERS_KEY = 0x7265_636F_7264_7300
+
+#: The kind of a change (changes.py) -> the table, the event and the condition of the trigger that notes it.
+_CHANGE_EVENTS = {
+    "settlement": ("settlements", "INSERT", ""),
+    "given_up": ("given_up", "INSERT", ""),
+    "lost": ("intents", "UPDATE OF lost_at", "WHEN (NEW.lost_at IS NOT NULL)"),
+}
+
+
+def _make_change_triggers(row: str, action: str) -> str:
+    """Return the triggers of a database: `row` precedes the condition, `action` is done with the kind for `KIND`."""
+    return "".join(
+        f"CREATE TRIGGER {table}_change AFTER {event} ON {table} {row} {condition} {action};\n".replace("KIND", kind)
+        for kind, (table, event, condition) in _CHANGE_EVENTS.items()
+    )
+
 
 SQLITE = Dialect(
     text="TEXT",
@@ -93,6 +111,11 @@ CREATE TRIGGER IF NOT EXISTS given_up_keep BEFORE UPDATE ON given_up
 CREATE TRIGGER IF NOT EXISTS given_up_stay BEFORE DELETE ON given_up
     BEGIN SELECT RAISE(ABORT, 'given_up are append-only'); END;
 """,
+    change_triggers=_make_change_triggers(
+        "",
+        "BEGIN INSERT INTO changes (request_id, kind) SELECT NEW.request_id, 'KIND' "
+        "WHERE NOT EXISTS (SELECT 1 FROM changes WHERE request_id = NEW.request_id AND kind = 'KIND'); END",
+    ),
     row_lock="",  # a transaction holds the lock of the whole file
 )
 
@@ -113,6 +136,14 @@ CREATE OR REPLACE TRIGGER settlements_keep BEFORE UPDATE OR DELETE OR TRUNCATE O
 CREATE OR REPLACE TRIGGER given_up_keep BEFORE UPDATE OR DELETE OR TRUNCATE ON given_up
     FOR EACH STATEMENT EXECUTE FUNCTION append_only();
 """,
+    # The function announces its writer itself: processes of an earlier version fire it too.
+    change_triggers=f"""
+CREATE OR REPLACE FUNCTION note_change() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN PERFORM pg_advisory_xact_lock_shared({_WRITERS_KEY});
+     INSERT INTO changes (request_id, kind) VALUES (NEW.request_id, TG_ARGV[0]) ON CONFLICT DO NOTHING;
+     RETURN NULL; END';
+"""  # noqa: S608  # a number of ours
+    + _make_change_triggers("FOR EACH ROW", "EXECUTE FUNCTION note_change('KIND')"),
     row_lock="FOR UPDATE",
     # PostgreSQL draws the numbers of records before it commits them.  Whoever waits for the shared locks of the writers
     # sees every record with a lower number than the next one.

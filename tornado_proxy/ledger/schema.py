@@ -7,6 +7,8 @@ settlements   append-only: the final figures of pending records, one row each
 given_up      append-only: figures of pending records that are shown until there are final ones
 bills         view: records, with the figures of their settlements, and lost intents as `unsettled`
 objects       the project that created each object of a provider, and the provider key that it was made with
+changes       append-only, filled by triggers: settlements, given up and lost requests in the order of their commits
+cursors       how far each reader of the changes has come
 containers    the life of each container that ran code, and the seconds of it that requests were charged for
 allowances    the free container time that an account has used in a month
 meta          schema version
@@ -67,7 +69,7 @@ _LOST = {
 }
 
 
-def _lost_column(name: str) -> str:
+def lost_column(name: str) -> str:
     """Return SQL of a column of `bills` for a lost intent."""
     return f'i."{name}"' if name in INTENT_COLUMNS else _cast_column(_LOST.get(name, "NULL"), name)
 
@@ -76,7 +78,7 @@ _BILLS = (
     f"SELECT r.seq AS seq, {', '.join(_record_column(name) for name in RECORD_COLUMNS)} "  # noqa: S608  # names of ours
     "FROM records r LEFT JOIN settlements s ON s.request_id = r.request_id "
     "LEFT JOIN given_up g ON g.request_id = r.request_id "
-    f"UNION ALL SELECT {_cast_column('NULL', 'seq')}, {', '.join(_lost_column(name) for name in RECORD_COLUMNS)} "
+    f"UNION ALL SELECT {_cast_column('NULL', 'seq')}, {', '.join(lost_column(name) for name in RECORD_COLUMNS)} "
     "FROM intents i WHERE i.lost_at IS NOT NULL"
 )
 
@@ -129,6 +131,32 @@ CREATE TABLE objects (
 ) {sql.keyed_table_end};
 {_create_containers(sql)}
 {_create_allowances(sql)}
+{_create_changes(sql)}
+"""
+
+
+def _create_changes(sql: Dialect) -> str:
+    """Return SQL of the tables with which programs follow the ledger."""
+    return f"""
+CREATE TABLE changes (
+    seq {sql.sequence},
+    request_id {sql.text} NOT NULL,
+    kind {sql.text} NOT NULL,
+    UNIQUE (request_id, kind)
+) {sql.table_end};
+CREATE TABLE cursors (
+    name {sql.text} PRIMARY KEY,
+    position {sql.text} NOT NULL,
+    moved_at {sql.text} NOT NULL
+) {sql.keyed_table_end};
+"""
+
+
+#: Fills `changes` with the rows that an earlier version has written.
+_COPY_CHANGES = """
+INSERT INTO changes (request_id, kind) SELECT request_id, 'given_up' FROM given_up ORDER BY settled_at;
+INSERT INTO changes (request_id, kind) SELECT request_id, 'settlement' FROM settlements ORDER BY settled_at;
+INSERT INTO changes (request_id, kind) SELECT request_id, 'lost' FROM intents WHERE lost_at IS NOT NULL;
 """
 
 
@@ -178,7 +206,8 @@ def prepare(db: Database, backend: Backend) -> None:
     tables = db.list_tables()
     if not tables:
         version = f"INSERT INTO meta VALUES ('schema_version', '{SCHEMA_VERSION}');"  # noqa: S608  # a number of ours
-        db.run_script(_create_tables(backend.dialect) + _VIEW + backend.dialect.guards + version)
+        dialect = backend.dialect
+        db.run_script(_create_tables(dialect) + _VIEW + dialect.guards + dialect.change_triggers + version)
         return
     if not {"meta", "intents", "records"} <= tables:
         raise StoreError(f"{backend.name}: is a database of another program; name another one")
@@ -193,6 +222,9 @@ def prepare(db: Database, backend: Backend) -> None:
         added += _create_settlements("given_up", backend.dialect) + backend.dialect.guards
     if "containers" not in tables:
         added += _create_containers(backend.dialect) + _create_allowances(backend.dialect)
+    if "changes" not in tables:
+        # Triggers first: PostgreSQL then waits for the transactions that write the tables.
+        added += _create_changes(backend.dialect) + backend.dialect.change_triggers + _COPY_CHANGES
     if added:
         # The view names every column, so it is made anew.  Nothing else is altered: records are append-only.
         db.run_script(f"DROP VIEW IF EXISTS bills; {added} {_VIEW}")

@@ -38,7 +38,7 @@ def read_server(address: PostgresAddress, is_over: Callable[[], bool] | None) ->
 
 
 def _fetch_rows(
-    db: psycopg.Connection, sql: str, values: Sequence[str], is_over: Callable[[], bool] | None
+    db: psycopg.Connection, sql: str, values: Sequence[object], is_over: Callable[[], bool] | None
 ) -> Iterator[tuple[Any, ...]]:
     # A named cursor keeps the rows on the server until they are fetched; psycopg's default fetches all of them at once.
     with db.cursor("bills") as cursor:
