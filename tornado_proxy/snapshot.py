@@ -6,7 +6,6 @@ one reference, so that no request sees parts of two configurations, and no lock 
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -115,9 +114,11 @@ class Snapshot:
 
     def list_key_names(self) -> list[tuple[str, str]]:
         """Return the provider and name of each provider key in the files."""
-        projects = (project.providers.items() for project in self.projects.values())
-        accounts = (*self.settings.providers.items(), *itertools.chain.from_iterable(projects))
-        return [(provider, key.name) for provider, account in accounts for key in account.keys]
+        servers = [(name, account.keys) for name, account in self.settings.providers.items()]
+        own = [
+            (name, account.keys) for project in self.projects.values() for name, account in project.providers.items()
+        ]
+        return [(provider, key.name) for provider, keys in (*servers, *own) for key in keys]
 
     def find_tariff(self, provider: str, project_id: str, *, own: bool) -> Tariff:
         """Return the prices of a project's requests to a provider; `own` is True for the project's own account."""
