@@ -32,6 +32,8 @@ from tornado_proxy.api.usage import USAGE_PATH, UsageHandler
 from tornado_proxy.budgets.keeper import BudgetKeeper, BudgetLedger
 from tornado_proxy.config.changes import describe_changes
 from tornado_proxy.config.settings import ListenSettings
+from tornado_proxy.dashboard.routes import list_rules
+from tornado_proxy.dashboard.site import Site
 from tornado_proxy.domain.errors import ConfigError, LedgerUnavailable
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.state import State, StateChange
@@ -119,12 +121,14 @@ class Server:
             (BUDGETS_PATH, ProjectBudgetsHandler, {**handler_arguments, "state": self._state}),
             *((route.pattern, route.handler, {**handler_arguments, "path_template": route.path}) for route in ROUTES),
             (SETTINGS_PATH, ClientSettingsHandler, {**handler_arguments, "state": self._state}),
+            *list_rules(Site(services, self._state, is_admin=False)),
             *((re.escape(path), StartPageHandler, handler_arguments) for path in sorted(start_paths)),
         ]
         clients = ClientApplication(rules, services, start_paths, FIXED_PATHS)
         server = ClientPortServer(clients, clients.idle_connections, clients.body_timeouts, clients.make_rejection)
         self.port = self._listen(server, settings.listen)
-        admin = AdminApplication(AdminServices(services, self._state, self))
+        pages = list_rules(Site(services, self._state, is_admin=True))
+        admin = AdminApplication(AdminServices(services, self._state, self), pages)
         admin_server = AdminPortServer(admin, admin.idle_connections, admin.body_timeouts, admin.make_rejection)
         self.admin_port = self._listen(admin_server, self._find_admin_address(settings.admin))
 

@@ -160,7 +160,7 @@ def _make_filter(given: Mapping[str, str], project_id: str | None) -> UsageFilte
     filters = {name: given.get(name) for name in _EQUALITY_FILTERS}
     if filters["basis"] is not None and filters["basis"] not in set(Basis):
         raise BadRequest(f"basis must be one of {', '.join(Basis)}", param="basis")
-    start, end = (_read_time(name, given.get(name)) for name in ("start", "end"))
+    start, end = (read_time(name, given.get(name)) for name in ("start", "end"))
     if start is not None and end is not None and start >= end:
         raise BadRequest("start must be before end", param="start")
     return UsageFilter(
@@ -196,7 +196,7 @@ def _limit_to_caller(which: UsageFilter, caller: Caller, project: Project) -> Us
     return replace(which, participant=caller.participant, user=caller.user, issuer=caller.issuer)
 
 
-def _read_time(name: str, text: str | None) -> datetime | None:
+def read_time(name: str, text: str | None) -> datetime | None:
     """Parse a date or an RFC 3339 time; a time without an offset is UTC."""
     if text is None:
         return None

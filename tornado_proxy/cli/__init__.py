@@ -13,6 +13,7 @@ _COMMANDS = {
     "serve": "tornado_proxy.cli.serve:serve",
     "demo": "tornado_proxy.cli.demo:demo",
     "check": "tornado_proxy.cli.check:check",
+    "dashboard": "tornado_proxy.cli.dashboard:dashboard",
     "project": "tornado_proxy.cli.projects:project",
     "key": "tornado_proxy.cli.credentials:key",
     "token": "tornado_proxy.cli.credentials:token",

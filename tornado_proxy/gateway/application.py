@@ -27,11 +27,14 @@ from tornado_proxy.http_server.connection import ClientConnection
 from tornado_proxy.http_server.request_body import BodyTimeouts, RequestDelegate
 from tornado_proxy.http_server.server import IdleConnections
 
+#: The beginnings of the paths that are no provider's.
+_RULED_PATHS = ("/accounts/", "/dashboard")
+
 
 class ClientApplication(Application):
     """Routes a request to the handler that `rules` name, else to the proxy's handlers.
 
-    `rules` hold for paths below /accounts/, for `api_paths`, and for GET and HEAD of `page_paths`.
+    `rules` hold for paths below /accounts/ and /dashboard, for `api_paths`, and for GET and HEAD of `page_paths`.
     `idle_connections` and `body_timeouts` are shared with the server that runs this application.
     """
 
@@ -73,7 +76,7 @@ class ClientApplication(Application):
             if is_preflight(request.headers, allowed):
                 return self.get_handler_delegate(request, PreflightHandler, self._handler_arguments)
         is_page = request.path in self._page_paths and request.method in ("GET", "HEAD")
-        if is_page or request.path in self._api_paths or request.path.startswith("/accounts/"):
+        if is_page or request.path in self._api_paths or request.path.startswith(_RULED_PATHS):
             delegate = self.default_router.find_handler(request, **kwargs)
             if delegate is not None:
                 return limit_body(request, delegate, self._services, self.body_timeouts)

@@ -4,6 +4,7 @@
     budget_changes                     state/budget_table.py
     stops                              state/stop_table.py
     provider_settings                  state/provider_settings_table.py
+    dashboard_sessions                 state/dashboard_sessions.py
     idempotency_keys                   state/guarded_changes.py
     state_changes                      append-only: who changed what, one row for each generation
     meta                               the ledger's own table: `state_generation`
@@ -27,6 +28,7 @@ from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 from tornado_proxy.state import (
     access_key_table,
     budget_table,
+    dashboard_session_table,
     guarded_changes,
     provider_settings_table,
     stop_table,
@@ -66,6 +68,7 @@ _TABLES = {
     **guarded_changes.TABLES,
     **stop_table.TABLES,
     **provider_settings_table.TABLES,
+    **dashboard_session_table.TABLES,
 }
 
 

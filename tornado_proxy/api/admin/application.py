@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tornado.httputil import HTTPServerRequest
@@ -32,15 +33,19 @@ class _UnknownPathHandler(AdminHandler):
 class AdminApplication(Application):
     """The application of the admin port.
 
+    `pages` are rules of other handlers, which check access themselves.
     `idle_connections` and `body_timeouts` are shared with the server that runs this application.
     """
 
-    def __init__(self, admin: AdminServices) -> None:
+    def __init__(self, admin: AdminServices, pages: Sequence[tuple[Any, ...]] = ()) -> None:
         self.idle_connections = IdleConnections()
         self.body_timeouts = BodyTimeouts()
         self._services = admin.services
         super().__init__(
-            [(route.pattern, route.handler, {"admin": admin, "path_template": route.path}) for route in ROUTES],
+            [
+                *((route.pattern, route.handler, {"admin": admin, "path_template": route.path}) for route in ROUTES),
+                *pages,
+            ],
             default_handler_class=_UnknownPathHandler,
             default_handler_args={"admin": admin, "path_template": "unknown"},
             log_function=lambda handler: None,
