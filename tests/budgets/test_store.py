@@ -7,6 +7,8 @@ from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
+from msgspec import structs
+
 from tests.budgets.conftest import (
     CALLER,
     MONTH,
@@ -241,7 +243,8 @@ def test_budget_of_one_subject_limits_its_counter_alone(budgets: BudgetsUnderTes
 def test_agent_session_counts_what_its_records_state(budgets: BudgetsUnderTest) -> None:
     kind = CounterKind(Scope.AGENT_SESSION, Period.DAY)
     budgets.store.folding.register([kind], NOW)
-    stated = replace(record("a", "0.1"), intent=replace(intent("a"), attribution=Attribution(agent_session="s-1")))
+    purpose = Attribution(agent_session="s-1")
+    stated = structs.replace(record("a", "0.1"), intent=structs.replace(intent("a"), attribution=purpose))
     budgets.write(stated, record("b", "0.2"))
 
     budgets.store.folding.fold()

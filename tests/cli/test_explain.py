@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from tests.cli.rated_ledger import rated, run, write_ledger, write_prices
 from tests.ledger.sample_records import CALLER, make_intent, make_record
@@ -177,7 +178,7 @@ def test_provider_s_own_id_finds_the_request(tmp_path: Path, prices: Path) -> No
     ids = ["req_011CTk8n", "6e3e2a1f-chat", "6e3e2a1f-chat"]
     ledger = write_ledger(
         tmp_path,
-        [replace(record, upstream_request_id=id_) for record, id_ in zip(records, ids, strict=True)],
+        [structs.replace(record, upstream_request_id=id_) for record, id_ in zip(records, ids, strict=True)],
     )
 
     anthropic = run("explain", "req_011CTk8n", "--ledger", ledger, "--prices", prices)

@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from tests.cli.rated_ledger import rated, run, write_ledger, write_prices
 from tests.ledger.sample_records import make_intent, make_record, read_rows
@@ -61,8 +62,9 @@ def test_changed_price_is_printed_per_record_and_in_total(tmp_path: Path, prices
 
 def test_difference_is_printed_per_project(tmp_path: Path, prices: Path) -> None:
     first = rated("req_1", prices)
-    other = replace(first.intent, request_id="req_2", caller=replace(first.intent.caller, project_id="project-b"))
-    ledger = write_ledger(tmp_path, [first, replace(first, intent=other), rated("req_3", prices, tier="flex")])
+    caller = replace(first.intent.caller, project_id="project-b")
+    other = structs.replace(first.intent, request_id="req_2", caller=caller)
+    ledger = write_ledger(tmp_path, [first, structs.replace(first, intent=other), rated("req_3", prices, tier="flex")])
     raise_price(tmp_path)
 
     result = run("recompute", "--since", "2026-01-01", "--dry-run", "--ledger", ledger, "--prices", prices)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tornado_proxy.domain.cost import SURCHARGE, Cost, LineItem, bill, merge_items, round_amount
 

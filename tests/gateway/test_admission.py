@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from msgspec import structs
 
 from tests import harness
 from tests.gateway.fakes import (
@@ -456,7 +457,7 @@ def test_free_endpoint_may_name_no_spend() -> None:
 def test_spends_that_are_measured_after_parsing_are_admitted_too() -> None:
     def measure(parsed: ParsedRequest, request: RequestView) -> ParsedRequest:
         spends = (Spend("gpt-next", frozenset({Meter.INPUT})),)
-        return replace(parsed, facts=replace(parsed.facts, spends=spends))
+        return structs.replace(parsed, facts=replace(parsed.facts, spends=spends))
 
     endpoint = HttpEndpoint("POST", "/v1/new", parse=parse_nothing, measure=measure, reader=read_free)
     gateway = Gateway(add_endpoints(make_snapshot(), endpoint))
@@ -580,7 +581,7 @@ def test_prices_are_those_of_the_time_of_arrival(gateway: Gateway) -> None:
     tariff = RecordingTariff()
     arrived_at = NOW - timedelta(minutes=5)
     authenticated = gateway.admission.authenticate(gateway.snapshot, request_head(received_at=arrived_at))
-    context = replace(authenticated, tariff=tariff)  # type: ignore[arg-type]
+    context = structs.replace(authenticated, tariff=tariff)  # type: ignore[arg-type]
 
     asyncio.run(gateway.admit(context, make_chat(), "req_1"))
 

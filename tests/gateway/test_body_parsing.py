@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from tests import harness
 from tests.gateway.fakes import Gateway, make_snapshot, request_head
@@ -68,7 +69,7 @@ def explode(view: RequestView) -> ParsedRequest:
 
 def test_small_body_of_many_values_is_never_read_by_the_server_itself() -> None:
     context = make_context()
-    context = replace(context, endpoint=replace(context.endpoint, parse=explode))
+    context = structs.replace(context, endpoint=replace(context.endpoint, parse=explode))
     body = json.dumps({"model": "gpt-4o-mini", "messages": [{}] * (MAX_VALUES_READ_ON_LOOP + 1)}).encode()
     assert len(body) < MAX_BYTES_READ_ON_LOOP
 
@@ -85,7 +86,7 @@ def make_session(target: str) -> RequestContext[WebSocketEndpoint]:
     gateway = Gateway(make_snapshot())
     context = gateway.admission.authenticate_upgrade(gateway.snapshot, request_head(target, method="GET"))
     assert isinstance(context, RequestContext)
-    return replace(context, endpoint=replace(context.endpoint, parse_frame=explode_frame))
+    return structs.replace(context, endpoint=replace(context.endpoint, parse_frame=explode_frame))
 
 
 def test_large_frame_is_never_read_by_the_server_itself() -> None:
@@ -117,7 +118,7 @@ def test_large_frame_that_is_ambiguous_is_refused() -> None:
 
 def test_large_body_is_never_read_by_the_server_itself() -> None:
     context = make_context()
-    context = replace(context, endpoint=replace(context.endpoint, parse=explode))
+    context = structs.replace(context, endpoint=replace(context.endpoint, parse=explode))
     body = json.dumps({"model": "gpt-5.4", "messages": [PADDING]}).encode()
 
     parsed = run(lambda bodies: bodies.parse(context, body))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tests.gateway.fakes import Gateway, make_snapshot, request_head
 from tests.ledger.sample_records import make_intent, make_record

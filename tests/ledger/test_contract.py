@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from tests.ledger.conftest import LedgerUnderTest, open_test_database
 from tests.ledger.memory_ledger import MemoryLedger, MemoryStore
@@ -304,7 +305,7 @@ class TestLedger:
             await ledger.open()
             for number in range(5):
                 record = make_record(make_intent(f"r{number}"), object_id=f"resp_{number}", cost=FREE)
-                pending = replace(record, basis=Basis.PENDING, deferred_facts=facts)
+                pending = structs.replace(record, basis=Basis.PENDING, deferred_facts=facts)
                 await ledger.finish(record if number == 2 else pending)
             pages, after = [], 0
             while page := await ledger.pending_requests(3, after):

@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from tornado_proxy.config.bundled import conf_path
 from tornado_proxy.config.files import read_documents
@@ -74,7 +75,7 @@ def bill(
     meter.response_started(JSON)
     meter.feed(json.dumps(response).encode())
     meter.body_complete()
-    return meter.close(replace(DONE, at=at))
+    return meter.close(structs.replace(DONE, at=at))
 
 
 def bill_batch(book: PriceBook, message: dict[str, Any]) -> RequestRecord:

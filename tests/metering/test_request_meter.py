@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec import structs
 from prometheus_client import REGISTRY
 
 from tornado_proxy.config.bundled import conf_path
@@ -155,7 +156,7 @@ def test_free_endpoint_costs_nothing_with_or_without_a_response(tariff: Tariff) 
 
 
 def test_request_that_did_not_reach_the_provider_costs_nothing(tariff: Tariff) -> None:
-    unsent = replace(DONE, outcome=Outcome.UPSTREAM_ERROR, status=502, reached_provider=False)
+    unsent = structs.replace(DONE, outcome=Outcome.UPSTREAM_ERROR, status=502, reached_provider=False)
 
     record = RequestMeter(INTENT, CHAT, FACTS, tariff).close(unsent)
 
@@ -165,7 +166,9 @@ def test_request_that_did_not_reach_the_provider_costs_nothing(tariff: Tariff) -
 def test_request_without_a_response_is_unsettled_and_states_the_reason(tariff: Tariff) -> None:
     before = count_unpriced()
 
-    record = RequestMeter(INTENT, CHAT, FACTS, tariff).close(replace(DONE, outcome=Outcome.UPSTREAM_ERROR, status=504))
+    record = RequestMeter(INTENT, CHAT, FACTS, tariff).close(
+        structs.replace(DONE, outcome=Outcome.UPSTREAM_ERROR, status=504)
+    )
 
     assert record.basis is Basis.UNSETTLED
     assert record.faults == ("the provider sent no readable response",)
@@ -221,7 +224,7 @@ def test_error_status_costs_nothing(tariff: Tariff) -> None:
         RequestMeter(INTENT, CHAT, FACTS, tariff),
         body,
         head=ResponseHead(400, "application/json"),
-        ending=replace(DONE, status=400),
+        ending=structs.replace(DONE, status=400),
     )
 
     assert (record.basis, record.cost.total, record.status) == (Basis.FREE, 0, 400)
@@ -232,7 +235,7 @@ def test_response_that_broke_off_is_an_estimate_with_a_method(tariff: Tariff) ->
     meter.response_started(ResponseHead(200, "text/event-stream"))
     meter.feed(b'data: {"model":"gpt-4o-mini","choices":[{"delta":{"content":"some text"}}]}\n\n')
 
-    record = meter.close(replace(DONE, outcome=Outcome.UPSTREAM_BROKEN))
+    record = meter.close(structs.replace(DONE, outcome=Outcome.UPSTREAM_BROKEN))
 
     assert record.basis is Basis.ESTIMATED
     assert record.estimate_method
@@ -240,7 +243,7 @@ def test_response_that_broke_off_is_an_estimate_with_a_method(tariff: Tariff) ->
 
 
 def test_fault_of_a_broken_response_is_the_first_of_the_record(tariff: Tariff) -> None:
-    record = RequestMeter(INTENT, CHAT, FACTS, tariff).close(replace(DONE, broken_by="reset"))
+    record = RequestMeter(INTENT, CHAT, FACTS, tariff).close(structs.replace(DONE, broken_by="reset"))
 
     assert record.faults == ("reset", "the provider sent no readable response")
 
@@ -299,7 +302,7 @@ def test_second_end_changes_no_usage_and_no_price(tariff: Tariff) -> None:
     left = RequestEnd(Outcome.CLIENT_CLOSED, 499, START + timedelta(seconds=3), broken_by="the server is shutting down")
     second = meter.close(left)
 
-    assert second == replace(
+    assert second == structs.replace(
         first, outcome=Outcome.CLIENT_CLOSED, status=499, ended_at=left.at, faults=("the server is shutting down",)
     )
     assert meter.close(left) == second
@@ -313,7 +316,7 @@ def test_pending_record_names_the_key_and_the_output_that_has_passed(tariff: Tar
     responses = RouteTable(PROVIDERS).find_http_endpoint("openai", "POST", "/v1/responses")
     assert responses is not None
     facts = RequestFacts(model="gpt-4o-mini", background=True, body_bytes=40)
-    meter = RequestMeter(replace(INTENT, key=KEY), responses, facts, tariff)
+    meter = RequestMeter(structs.replace(INTENT, key=KEY), responses, facts, tariff)
     meter.response_started(ResponseHead(200, "text/event-stream"))
     for event in (
         {"type": "response.created", "response": {"id": "resp_1", "status": "in_progress"}},
@@ -391,7 +394,7 @@ def test_response_object_that_failed_is_an_error_of_the_provider(tariff: Tariff)
 
 
 def test_record_has_the_containers_of_its_response_with_times_prices_and_account(tariff: Tariff) -> None:
-    intent = replace(INTENT, endpoint="/v1/responses", key=KeyId("main", "0123456789ab"))
+    intent = structs.replace(INTENT, endpoint="/v1/responses", key=KeyId("main", "0123456789ab"))
     meter = RequestMeter(intent, find_endpoint("/v1/responses"), FACTS, tariff)
     run = {"type": "code_interpreter_call", "id": "ci_1", "container_id": "cntr_1"}
     usage = {"input_tokens": 1000, "output_tokens": 100, "total_tokens": 1100}

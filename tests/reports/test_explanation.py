@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from decimal import Decimal
+
+from msgspec.structs import replace
 
 from tests.ledger.sample_records import make_intent, make_record
 from tests.reports.rated_records import PRICES, price_book, rated_record, row_of

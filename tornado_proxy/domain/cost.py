@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_EVEN, Decimal
+
+import msgspec
+from msgspec.structs import replace
 
 #: Amounts are rounded to 1e-12 USD.  Ten cached tokens at 0.01 USD per million (1e-7 USD) are still exact.
 AMOUNT_QUANTUM = Decimal("1e-12")
@@ -20,8 +22,7 @@ def round_amount(amount: Decimal) -> Decimal:
     return amount.quantize(AMOUNT_QUANTUM, rounding=ROUND_HALF_EVEN)
 
 
-@dataclass(frozen=True, slots=True)
-class LineItem:
+class LineItem(msgspec.Struct, frozen=True):
     """quantity x unit price = amount, in USD.
 
     `unit` is a unit of the price registry (`per_million_tokens`, ...) or, for the surcharge, `usd`.  `unit_price` and
@@ -41,8 +42,7 @@ class LineItem:
     context_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(msgspec.Struct, frozen=True):
     """An itemised bill.  `line_items` end with the surcharge; `total` is their exact sum.
 
     `faults` describe usage without a price; `notes` describe assumptions of a complete bill.

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+import msgspec
+
 from tornado_proxy.domain.attribution import NO_ATTRIBUTION, Attribution
 from tornado_proxy.domain.container import ContainerTime
 from tornado_proxy.domain.cost import Cost
@@ -32,8 +34,7 @@ class Outcome(StrEnum):
     CRASHED = "crashed"
 
 
-@dataclass(frozen=True, slots=True)
-class RequestIntent:
+class RequestIntent(msgspec.Struct, frozen=True):
     """An admitted request that is about to be sent.
 
     endpoint: the provider's path.
@@ -55,13 +56,12 @@ class RequestIntent:
     session: str | None = None
     annotations: tuple[tuple[str, str], ...] = ()
     key: KeyId | None = None
-    provider_key_ids: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
+    provider_key_ids: Mapping[str, str] = msgspec.field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     attribution: Attribution = NO_ATTRIBUTION
 
 
-@dataclass(frozen=True, slots=True)
-class RequestRecord:
+class RequestRecord(msgspec.Struct, frozen=True):
     """A request that has ended.
 
     model: the model of the response.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.terms import NO_TERMS, Terms
 from tornado_proxy.domain.usage import Meter, Quantity
@@ -37,8 +39,7 @@ class ImageFacts:
     quality: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class WorkLimits:
+class WorkLimits(msgspec.Struct, frozen=True):
     """The most work that a request can cause, as far as its body says; the default says nothing.
 
     Attributes:

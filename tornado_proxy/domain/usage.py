@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
+import msgspec
+
 from tornado_proxy.domain.terms import NO_TERMS, Terms
 
 
@@ -53,8 +55,7 @@ class Basis(StrEnum):
     FREE = "free"
 
 
-@dataclass(frozen=True, slots=True)
-class Quantity:
+class Quantity(msgspec.Struct, frozen=True):
     """An amount of one meter.  `terms` hold for this quantity alone, such as the tool that ran a search."""
 
     meter: Meter

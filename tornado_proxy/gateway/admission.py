@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+import msgspec
+
 from tornado_proxy.auth.credentials import find_token, find_websocket_token, list_stated_projects
 from tornado_proxy.auth.permissions import require_model
 from tornado_proxy.domain.errors import (
@@ -59,8 +61,7 @@ from tornado_proxy.upstream.websocket.connection import WebSocketRequest
 from tornado_proxy.wire.annotations import require_annotations
 
 
-@dataclass(frozen=True, slots=True)
-class AdmittedRequest:
+class AdmittedRequest(msgspec.Struct, frozen=True):
     """An HTTP request that may be sent.
 
     `visible_objects` are the objects that its response may list, None for all; `list_sources` those of several keys.

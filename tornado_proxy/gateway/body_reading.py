@@ -6,7 +6,8 @@ Pure, so that it can run in another process: gateway/body_worker.py.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, Provider, RequestView
 from tornado_proxy.providers.shared.body_walk import add_findings, may_need_walk, walk_body

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic
+
+import msgspec
 
 from tornado_proxy.domain.identity import Caller, Project, Secret
 from tornado_proxy.pricing.book.price_book import Tariff
@@ -20,8 +21,7 @@ from tornado_proxy.wire.redaction import Redaction
 _ID_BYTES, _IDS_PER_DRAW = 16, 256
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHead:
+class RequestHead(msgspec.Struct, frozen=True):
     """Request line and headers.
 
     `target` is raw; `received_at` is aware UTC; `peer` is the address of the connection's other end, "" if it has none;
@@ -44,8 +44,7 @@ class RequestHead:
         return [value for key, value in self.headers if len(key) == len(name) and key.lower() == name]
 
 
-@dataclass(frozen=True, slots=True)
-class RequestContext(Generic[EndpointT]):
+class RequestContext(msgspec.Struct, Generic[EndpointT], frozen=True):
     """A request whose route and caller are known.
 
     Attributes:

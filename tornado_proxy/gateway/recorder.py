@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
+import msgspec
+
 from tornado_proxy.domain.cost import Cost
 from tornado_proxy.domain.errors import RequestError
 from tornado_proxy.domain.identity import KeyId
@@ -27,8 +29,7 @@ from tornado_proxy.providers.contract import Endpoint
 from tornado_proxy.wire.redaction import Redaction
 
 
-@dataclass(frozen=True, slots=True)
-class FinishedRequest:
+class FinishedRequest(msgspec.Struct, frozen=True):
     """The end of a request.
 
     `redaction` masks secrets that a provider may have echoed into ids and names.  `requested_object` is the provider

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from tornado_proxy import tasks
 from tornado_proxy.domain.errors import LedgerUnavailable, RequestError

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from msgspec import structs
+
 from tornado_proxy.domain.errors import RequestError, UpgradeRejected
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.local.hosted import HostedProxy
@@ -75,7 +77,7 @@ class _HostedExchange:
         if headers is None or self._aborted is not None:
             return head
         self._exchange.abort("the token is refused")
-        self._exchange = self._upstream.start(replace(request, key_headers=headers, body=body))
+        self._exchange = self._upstream.start(structs.replace(request, key_headers=headers, body=body))
         return await self._exchange.head()
 
     async def read(self) -> bytes:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import copy
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
+
+import msgspec
+from msgspec import structs
 
 from tornado_proxy.domain.container import ContainerTime
 from tornado_proxy.domain.cost import Cost, bill
@@ -26,8 +29,7 @@ from tornado_proxy.providers.contract import HttpEndpoint, ResponseHead, UsageRe
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class RequestEnd:
+class RequestEnd(msgspec.Struct, frozen=True):
     """How a request ended for the client.
 
     `status` is the status that the client saw: 499 if it left first, None if it saw none.  `broken_by` states the fault
@@ -167,7 +169,8 @@ class RequestMeter:
         end = self._with_provider_failure(end)
         record = rated_record(self.intent, report, self._facts, self._tariff, end)
         if record.deferred_facts is not None:
-            record = replace(record, deferred_facts=replace(record.deferred_facts, made_with=self.intent.key))
+            facts = replace(record.deferred_facts, made_with=self.intent.key)
+            record = structs.replace(record, deferred_facts=facts)
         self._record = record
         return record
 
@@ -175,7 +178,9 @@ class RequestMeter:
         """Return `end` with the outcome of a response that was delivered whole and ends with an error."""
         if not self._provider_failed or end.outcome is not Outcome.COMPLETED:
             return end
-        return replace(end, outcome=Outcome.UPSTREAM_ERROR, broken_by="the response ended with a provider error")
+        return structs.replace(
+            end, outcome=Outcome.UPSTREAM_ERROR, broken_by="the response ended with a provider error"
+        )
 
     def _report(self, end: RequestEnd) -> UsageReport:
         if self._endpoint.reader is None or not end.reached_provider:
@@ -239,7 +244,7 @@ def _with_end(record: RequestRecord, end: RequestEnd) -> RequestRecord:
     faults = record.faults
     if end.broken_by and end.broken_by not in faults:
         faults = (end.broken_by, *faults)
-    return replace(record, status=end.status, outcome=end.outcome, ended_at=end.at, faults=faults)
+    return structs.replace(record, status=end.status, outcome=end.outcome, ended_at=end.at, faults=faults)
 
 
 def _charge(intent: RequestIntent, report: UsageReport, facts: RequestFacts, tariff: Tariff) -> Charge:

@@ -18,6 +18,8 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
+import msgspec
+
 from tornado_proxy.domain.errors import RequestError
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.domain.rate import RateState
@@ -29,8 +31,7 @@ from tornado_proxy.providers.shared.body_walk import MemberRules
 from tornado_proxy.providers.shared.free_reader import FreeReader
 
 
-@dataclass(frozen=True, slots=True)
-class RequestView:
+class RequestView(msgspec.Struct, frozen=True):
     """A request as its endpoint's parser sees it.
 
     `path_id` is the `{id}` segment of the path, None if the path has none.  `query` is raw, without the question mark.
@@ -43,8 +44,7 @@ class RequestView:
     query: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseHead:
+class ResponseHead(msgspec.Struct, frozen=True):
     """Status and media type of a response.  `media_type` is lower case without parameters, "" if missing."""
 
     status: int
@@ -83,8 +83,7 @@ class ResponseEdit(Protocol):
         """End the body; return the bytes still held."""
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedRequest:
+class ParsedRequest(msgspec.Struct, frozen=True):
     """The facts of a request, and the bytes to send: the client's own, or with a splice that `facts` records."""
 
     facts: RequestFacts

@@ -11,9 +11,11 @@ lets their life begin again (Claude docs and OpenAI guide, "Prompt caching").
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
+
+from msgspec.structs import replace
 
 from tornado_proxy.domain.cost import LineItem, round_amount
 from tornado_proxy.domain.usage import Meter

@@ -15,6 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import unquote_plus
 
+import msgspec
+from msgspec import structs
+
 from tornado_proxy.auth.credentials import PROJECT_SUBPROTOCOL
 from tornado_proxy.config.settings import ProviderSettings
 from tornado_proxy.domain.errors import BadRequest, KeyNotConfigured, NotFound, ServiceError, SettingsUnavailable
@@ -43,8 +46,7 @@ Headers = Sequence[tuple[str, str]]
 _IDENTITY = ("Accept-Encoding", "identity")
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderAccess:
+class ProviderAccess(msgspec.Struct, frozen=True):
     """The account and key with which one caller or project reaches a provider; `key_headers` carry the key.
 
     `settings` are those of the account: of the server, or with the project's own address and keys.
@@ -298,7 +300,7 @@ def _session_access(snapshot: Snapshot, provider: Provider, project_id: str, ses
     else:
         lasting = _find_configured(snapshot, provider, project_id, made_with)
     key = session.provider_key
-    return replace(lasting, key=key, key_headers=tuple(provider.key_headers(key).items()))
+    return structs.replace(lasting, key=key, key_headers=tuple(provider.key_headers(key).items()))
 
 
 def _find_configured(snapshot: Snapshot, provider: Provider, project_id: str, made_with: KeyId) -> ProviderAccess:

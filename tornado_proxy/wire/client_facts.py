@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
@@ -144,12 +144,11 @@ _SSH_ADDRESS = re.compile(r"(?:[^/@:\s?#]*@)?([A-Za-z0-9.-]+)(:[A-Za-z0-9._~/%+-
 _SDK_PRODUCT = re.compile(r"([A-Za-z]+/[A-Za-z]+) (\d[^\s()]*)")
 
 
-@dataclass(frozen=True, slots=True)
-class StatedHeaders:
+class StatedHeaders(msgspec.Struct, frozen=True):
     """The headers of a request that describe it, by name in lower case; of a repeated one the last value counts."""
 
-    values: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, str] = msgspec.field(default_factory=dict)
+    annotations: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 def find_stated_headers(

@@ -16,6 +16,8 @@ from collections.abc import Iterable
 from dataclasses import fields, is_dataclass, replace
 from typing import TypeVar, cast
 
+import msgspec
+
 from tornado_proxy.domain.identity import Secret
 
 #: Shorter secrets occur in ordinary text by chance, and no provider's key is that short.
@@ -99,12 +101,15 @@ class Redaction:
         return self.mask(message) if isinstance(message, bytes) else self.line(message)
 
     def values(self, value: ValueT) -> ValueT:
-        """Return `value` with all keys masked in its texts: a str, a tuple or a dataclass of such values."""
+        """Return `value` with all keys masked in its texts: a str, or a tuple, dataclass or Struct of such values."""
         changed: object = value
         if isinstance(value, str):
             changed = self.text(value)
         elif isinstance(value, tuple):
             changed = tuple(self.values(item) for item in value)
+        elif isinstance(value, msgspec.Struct):
+            members = {name: self.values(getattr(value, name)) for name in value.__struct_fields__}
+            changed = msgspec.structs.replace(value, **members)
         elif is_dataclass(value) and not isinstance(value, type):
             changed = replace(value, **{item.name: self.values(getattr(value, item.name)) for item in fields(value)})
         return cast(ValueT, changed)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from tests.ledger.conftest import LedgerUnderTest, Make, open_test_database
 from tests.ledger.sample_records import make_intent, make_record
@@ -299,7 +300,7 @@ def test_ids_that_a_database_cannot_hold_are_stored_with_question_marks(
     make: Make, records: Callable[[], list[dict[str, Any]]]
 ) -> None:
     unstorable = "cntr_\0_\ud800"
-    write(make, [replace(record_of("r1", used(0, 10, unstorable)), objects=(unstorable,))])
+    write(make, [structs.replace(record_of("r1", used(0, 10, unstorable)), objects=(unstorable,))])
 
     assert [time_items(row)[0][1] for row in records()] == ["300"]
 

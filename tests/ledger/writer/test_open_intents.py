@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tests.ledger.sample_records import make_intent, make_record, read_bills
 from tornado_proxy.domain.record import Outcome

@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from tests.upstream.requests import make_request, read_body, run_client
 from tests.upstream.tcp_provider import Respond, run_provider

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Awaitable
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+
+from msgspec.structs import replace
 
 from tornado_proxy import tasks
 from tornado_proxy.domain.errors import RequestError, RequestTimeout, Stopped

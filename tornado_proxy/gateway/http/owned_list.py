@@ -10,10 +10,11 @@ The client sees one page: its entries, and cursors that name them.  An id of ano
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode
 
 import msgspec
+from msgspec.structs import replace
 
 from tornado_proxy.domain.errors import InvalidBody, UpstreamError
 from tornado_proxy.domain.units import MIB

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum, auto
 
+import msgspec
+from msgspec.structs import replace
 from tornado.iostream import StreamClosedError
 
 from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError, UpstreamUnreachable
@@ -57,8 +58,7 @@ class RelayState(Enum):
     DELIVERED = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class RelayHooks:
+class RelayHooks(msgspec.Struct, frozen=True):
     """Callbacks of a relay.
 
     `object_created` gets the id of the object that the request created, as soon as the response names it.
@@ -73,8 +73,7 @@ class RelayHooks:
     before_last_byte: Callable[[RequestEnd], None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Progress:
+class _Progress(msgspec.Struct, frozen=True):
     """The members of the record that the response has determined so far.  `status` is the one that the client sees."""
 
     status: int | None = None

@@ -21,8 +21,9 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from datetime import UTC, datetime
+
+from msgspec.structs import replace
 
 from tornado_proxy import tasks
 from tornado_proxy.domain.errors import (

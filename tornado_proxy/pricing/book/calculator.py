@@ -7,8 +7,10 @@ billed as zero in silence.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
+
+from msgspec.structs import replace
 
 from tornado_proxy.domain.cost import LineItem, round_amount
 from tornado_proxy.domain.terms import NO_TERMS, Terms

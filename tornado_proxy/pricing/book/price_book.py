@@ -17,6 +17,9 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime
 from decimal import Decimal
 
+import msgspec
+from msgspec import structs
+
 from tornado_proxy.domain.container import PricedUse
 from tornado_proxy.domain.cost import Cost, bill
 from tornado_proxy.domain.document import Document
@@ -317,8 +320,7 @@ def _add_unpriced(usage_item: UsageItem, requested_model: str | None, into: Item
     into.faults.append(f"{model} has no prices")
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(msgspec.Struct, frozen=True):
     """The usage that a provider charges for, and its cost.  `report` names no refusal that is free.
 
     `containers` are those of the report with the prices of their time, which the ledger adds to the cost.
@@ -365,7 +367,8 @@ class Tariff:
         containers = self.prices.price_containers(
             self.provider, charged, requested_model=model, at=at, provider_region=self.provider_region
         )
-        return Charge(charged, replace(cost, faults=(*cost.faults, *_list_unpriced(charged, containers))), containers)
+        cost = structs.replace(cost, faults=(*cost.faults, *_list_unpriced(charged, containers)))
+        return Charge(charged, cost, containers)
 
 
 def _list_unpriced(report: UsageReport, containers: Iterable[PricedUse]) -> Iterator[str]:

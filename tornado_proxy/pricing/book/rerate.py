@@ -10,9 +10,11 @@ The quantities are those of the record: nothing is read from the provider, count
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+
+from msgspec.structs import replace
 
 from tornado_proxy.domain.cost import SURCHARGE, Cost, LineItem, bill, round_amount
 from tornado_proxy.domain.terms import DEFAULT_TERMS, Terms

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from tornado_proxy.domain.identity import Secret
 
@@ -46,8 +47,7 @@ class Payload:
         self._data = memoryview(b"")
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamRequest:
+class UpstreamRequest(msgspec.Struct, frozen=True):
     """An HTTP request to a provider.
 
     Attributes:
@@ -81,8 +81,7 @@ class UpstreamRequest:
         return self.url.startswith("https:")
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamResponseHead:
+class UpstreamResponseHead(msgspec.Struct, frozen=True):
     """Status line and headers of a response; header names as the provider wrote them, values decoded as Latin-1."""
 
     status: int

@@ -19,6 +19,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
 
+from msgspec import structs
+
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
@@ -94,7 +96,7 @@ def _measure(parsed: ParsedRequest, request: RequestView, *, required: bool, sta
     seconds = measure_seconds(audio)
     if seconds is not None:
         inferred = (Quantity(Meter.AUDIO_SECONDS, Decimal(seconds)),)
-        return replace(parsed, facts=replace(parsed.facts, inferred=inferred))
+        return structs.replace(parsed, facts=replace(parsed.facts, inferred=inferred))
     if not required:
         return parsed
     response_format = parsed.facts.response_format

@@ -16,7 +16,6 @@ Source: OpenAI API reference, "usage" of the three objects; docs/usage.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import msgspec
 
@@ -42,8 +41,7 @@ _CACHE_WRITE_SPLIT = (("ttl_30m_tokens", Meter.CACHE_WRITE), ("ttl_12h_tokens", 
 _AUTO_TIER = "auto"
 
 
-@dataclass(frozen=True, slots=True)
-class TextUsage:
+class TextUsage(msgspec.Struct, frozen=True):
     """Quantities above zero.  `context_tokens` is the whole input; `faults` describe counts that do not add up."""
 
     quantities: tuple[Quantity, ...]
