@@ -34,7 +34,7 @@ def test_preflight_of_a_listed_origin_allows_its_headers(origin: str, path: str,
     assert (response.status_code, response.content) == (204, b"")
     assert cors_of(response) == {
         "access-control-allow-origin": origin,
-        "access-control-allow-methods": "GET, POST, DELETE",
+        "access-control-allow-methods": "GET, POST, PUT, DELETE",
         "access-control-allow-headers": "authorization,x-stainless-lang",
         "access-control-expose-headers": "*",
         "access-control-max-age": "600",

@@ -7,7 +7,7 @@ import re
 from tornado_proxy.gateway.base_handler import BaseHandler
 
 #: The methods of all served paths; a path that does not take the method says so in the response that follows.
-_METHODS = "GET, POST, DELETE"
+_METHODS = "GET, POST, PUT, DELETE"
 
 #: Seconds for which a browser keeps the response to a preflight.  Chromium keeps none longer than two hours.
 _MAX_AGE_S = 600
