@@ -43,6 +43,7 @@ TESTED_THROUGH = {
     "config/reference.py": "config/test_schemas.py",
     "config/signing_key.py": "cli/test_connect.py",
     "domain/attribution.py": "wire/test_client_facts.py",
+    "domain/brake.py": "budgets/test_brakes.py",
     "domain/budget.py": "budgets/test_store.py",
     "domain/loopback.py": "config/test_oauth.py",
     "domain/oauth.py": "config/test_oauth.py",

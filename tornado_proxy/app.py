@@ -34,12 +34,14 @@ from tornado_proxy.config.changes import describe_changes
 from tornado_proxy.config.settings import ListenSettings
 from tornado_proxy.dashboard.routes import list_rules
 from tornado_proxy.dashboard.site import Site
+from tornado_proxy.domain.brake import Brake
 from tornado_proxy.domain.errors import ConfigError, LedgerUnavailable
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.state import State, StateChange
 from tornado_proxy.gateway.admission import Admission
 from tornado_proxy.gateway.application import ClientApplication
 from tornado_proxy.gateway.body_parsing import BodyParser
+from tornado_proxy.gateway.brakes import SpendBrakes
 from tornado_proxy.gateway.budget_warnings import report_warning
 from tornado_proxy.gateway.budgets import BudgetGate
 from tornado_proxy.gateway.capacity import ArrivingBytes, Capacity, DrainLimiter
@@ -85,6 +87,7 @@ class Server:
         #: The ids of requests to reload that this process has made and not read yet.
         self._own_reload_requests: set[str] = set()
         self._admin_port = admin_port
+        self._brakes: SpendBrakes | None = None
         self._background: list[asyncio.Task[None]] = []
         self._stopped = asyncio.Event()
         self._second_signal = asyncio.Event()
@@ -105,7 +108,10 @@ class Server:
         await ledger.open()
         await self._state.open()
         address, fsync = settings.ledger.address, settings.ledger.fsync
-        budgets = BudgetGate(BudgetKeeper(BudgetLedger(address, ledger.locks, fsync=fsync), report_warning))
+        budgets = BudgetGate(
+            BudgetKeeper(BudgetLedger(address, ledger.locks, fsync=fsync), report_warning, self._apply_brake)
+        )
+        self._brakes = SpendBrakes(self._state, budgets)
         await budgets.follow(self._snapshots.current)
         budgets.watch(self._snapshots.current.budget_limits)
         upstream = self._upstream = UpstreamClient(force_instance=True)
@@ -223,6 +229,10 @@ class Server:
         except LedgerUnavailable:
             self._own_reload_requests.discard(request_id)
             raise
+
+    def _apply_brake(self, brake: Brake) -> None:
+        assert self._brakes is not None, "start() makes it before anything is counted"
+        self._brakes.apply(brake)
 
     def _set_state(self, state: State) -> None:
         old = self._snapshots.current.state.budget_changes

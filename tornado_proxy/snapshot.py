@@ -110,6 +110,7 @@ class Snapshot:
             tuple(dict.fromkeys(budget.kind for budget in budgets)),
             self.settings.budgets.hold_unsettled,
             any(self.find_limits(project) for project in self.projects.values()),
+            {project.id: brakes for project in self.projects.values() if (brakes := self.find_limits(project).brakes)},
         )
 
     def list_key_names(self) -> list[tuple[str, str]]:

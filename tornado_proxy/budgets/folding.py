@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from tornado_proxy.budgets import ledger_records, warnings
+from tornado_proxy.budgets import brakes, ledger_records, warnings
 from tornado_proxy.budgets.counters import (
     CounterChanges,
     CounterKey,
@@ -20,6 +20,7 @@ from tornado_proxy.budgets.counters import (
 from tornado_proxy.budgets.ledger_records import CountedRecord
 from tornado_proxy.budgets.periods import find_interval
 from tornado_proxy.budgets.schema import INSERT_CURSOR, SELECT_CURSOR, SET_CURSOR
+from tornado_proxy.domain.brake import Brake, BrakeLimits
 from tornado_proxy.domain.budget import Amount, BudgetLimits, BudgetWarning, CounterKind, decode_kind, encode_kind
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.changes import find_last_seq
@@ -59,6 +60,9 @@ class Folding:
         #: The limits in force; the warnings that were claimed since take_warnings() was called.
         self.limits = BudgetLimits()
         self._warnings: list[BudgetWarning] = []
+        #: USD that projects may spend in a minute, by project id.
+        self.brakes: Mapping[str, BrakeLimits] = {}
+        self._has_new_trips = False
 
     def begin(self) -> None:
         """Begin to count at the last record of the ledger, if nothing was counted before."""
@@ -88,6 +92,8 @@ class Folding:
             records = ledger_records.read_after(self._ledger, cursor, last_seq)
             self._count(records, changes)
             self._end_reservations(records, changes)
+            if self.brakes and brakes.count(self._budgets, self.brakes, records, datetime.now(UTC)):
+                self._has_new_trips = True
             if records:
                 self._budgets.run(SET_CURSOR, (str(records[-1].seq),))
         return bool(records)
@@ -167,6 +173,7 @@ class Folding:
                     self._budgets.run(_DELETE, (request_id,))
             self._budgets.run(_DELETE_COUNTERS, (ended,))
             warnings.forget_ended(self._budgets, ended)
+            brakes.forget_old(self._budgets, datetime.now(UTC))
 
     def check_warnings(self, now: datetime) -> None:
         """Claim the warnings of all counters: a limit has changed, or its time has ended."""
@@ -180,6 +187,20 @@ class Folding:
         """Return the warnings that this process has claimed since the last call."""
         claimed, self._warnings = self._warnings, []
         return claimed
+
+    def take_new_trips(self) -> bool:
+        """Return True if a limit of USD per minute was passed since the last call."""
+        found, self._has_new_trips = self._has_new_trips, False
+        return found
+
+    def list_trips(self) -> list[Brake]:
+        """Return the limits of USD per minute that were passed, in any process, and whose stop was not made yet."""
+        return brakes.list_trips(self._budgets)
+
+    def forget_trip(self, trip_id: str) -> None:
+        """Forget a limit of USD per minute whose stop was made."""
+        with self._budgets.transaction():
+            brakes.forget_trip(self._budgets, trip_id)
 
     @contextlib.contextmanager
     def _folding(self) -> Iterator[tuple[int, CounterChanges]]:

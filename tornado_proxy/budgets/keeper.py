@@ -19,12 +19,14 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from tornado_proxy.budgets.backends import open_store
 from tornado_proxy.budgets.rates import RateEnd
+from tornado_proxy.budgets.schedule import Schedule
 from tornado_proxy.budgets.store import BudgetStore
+from tornado_proxy.domain.brake import Brake
 from tornado_proxy.domain.budget import BudgetLimits, BudgetWarning, CounterPlan, Refusal, Reservation
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.ledger_address import LedgerAddress
@@ -37,24 +39,15 @@ _log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
-#: Seconds between two counts of new records while requests are under way, and while none is.
-_BUSY_FOLD_S, _IDLE_FOLD_S = 0.1, 1.0
-
-_SETTLEMENTS_S = 1.0
-_CLEANUP_S = 60.0
-
 #: Seconds between two comparisons with the ledger; more if one takes long, so that it is a small part of the CPU time.
 _COMPARE_S = 300.0
 _COMPARE_FACTOR = 50
 
-#: How old a reservation of a dead process is at least when it is freed: its files have been read by then.
-_ORPHAN_AGE = timedelta(minutes=2)
-
-#: How long counters of ended periods are kept: late records are counted in them.
-_ENDED_KEPT = timedelta(days=2)
-
 #: Seconds between two searches for dead processes because streams are refused.
 _DEAD_SEARCH_S = 1.0
+
+#: Seconds that close() waits for each thread.
+_CLOSE_S = 60.0
 
 #: Seconds until the thread connects again after a fault.
 _RETRY_S = 1.0
@@ -104,11 +97,18 @@ class BudgetKeeper:
     """The budgets of one ledger, used from one event loop."""
 
     def __init__(
-        self, ledger: BudgetLedger, on_warning: Callable[[BudgetWarning], None] = lambda warning: None
+        self,
+        ledger: BudgetLedger,
+        on_warning: Callable[[BudgetWarning], None] = lambda warning: None,
+        on_brake: Callable[[Brake], None] = lambda brake: None,
     ) -> None:
-        """Keep the ledger; `on_warning` is called on the event loop."""
+        """Keep the ledger, and what is called on the event loop.
+
+        `on_brake` is called each second until forget_brake(), in all processes.
+        """
         self._ledger = ledger
         self._on_warning = on_warning
+        self._on_brake = on_brake
         self._plan = CounterPlan()
         self._limits = BudgetLimits()
         self._queue: queue.SimpleQueue[_Reserve | _Read | RateEnd | str | None] = queue.SimpleQueue()
@@ -147,6 +147,14 @@ class BudgetKeeper:
         done: asyncio.Future[None] = self._running_loop.create_future()
         self._queue.put(_Read(self._watch, done))
         done.add_done_callback(lambda watched: watched.exception())  # the thread logs it, and uses them when it is back
+
+    async def forget_brake(self, brake_id: str) -> None:
+        """Forget a limit of USD per minute whose stop was made.
+
+        Raises:
+            LedgerUnavailable: the budgets cannot be written.
+        """
+        await self.read(lambda store: store.folding.forget_trip(brake_id))
 
     async def reserve(self, reservation: Reservation) -> Refusal | None:
         """Reserve what a request can cost; return the refusal of the budget or limit that does not admit it.
@@ -194,7 +202,7 @@ class BudgetKeeper:
         self._queue.put(None)
         for thread in (self._thread, self._auditor):
             if thread is not None:
-                await asyncio.to_thread(thread.join, _CLEANUP_S)
+                await asyncio.to_thread(thread.join, _CLOSE_S)
 
     @property
     def _running_loop(self) -> asyncio.AbstractEventLoop:
@@ -208,23 +216,30 @@ class BudgetKeeper:
         return store
 
     def _open_again(self) -> BudgetStore:
-        store = self._ledger.open()
-        store.folding.hold, store.folding.limits = self._plan.hold, self._limits
+        store = self._open_to_count()
+        store.folding.limits = self._limits
+        return store
+
+    def _open_to_count(self) -> BudgetStore:
+        store, plan = self._ledger.open(), self._plan
+        store.folding.hold, store.folding.brakes = plan.hold, plan.brakes
         return store
 
     def _watch(self, store: BudgetStore) -> None:
         store.folding.limits = self._limits
         store.folding.check_warnings(datetime.now(UTC))
 
-    def _report(self, warnings: list[BudgetWarning]) -> None:
+    def _report(self, warnings: list[BudgetWarning], brakes: list[Brake]) -> None:
         for warning in warnings:
             self._on_warning(warning)
+        for brake in brakes:
+            self._on_brake(brake)
 
     # In the thread.
 
     def _run(self, first: BudgetStore) -> None:
         store: BudgetStore | None = first
-        schedule = _Schedule()
+        schedule = Schedule()
         work = _Work()
         while not work.is_last:
             work = self._collect(work, schedule.wait_s())
@@ -234,9 +249,10 @@ class BudgetKeeper:
                     schedule.expect_records()
                 self._serve(store, work)
                 schedule.run(store)
-                if warnings := store.folding.take_warnings():
+                warnings, brakes = store.folding.take_warnings(), schedule.find_brakes(store)
+                if warnings or brakes:
                     with contextlib.suppress(RuntimeError):  # the loop is closed
-                        self._running_loop.call_soon_threadsafe(self._report, warnings)
+                        self._running_loop.call_soon_threadsafe(self._report, warnings, brakes)
             except Exception as error:  # noqa: BLE001  # the thread survives every fault and connects again
                 self._fail(work, error)
                 if store is not None:
@@ -316,7 +332,7 @@ class BudgetKeeper:
         while not self._stopped.wait(wait_s):
             began = time.monotonic()
             try:
-                store = self._ledger.open()
+                store = self._open_to_count()
                 try:
                     difference = store.folding.correct(datetime.now(UTC))
                 finally:
@@ -328,40 +344,6 @@ class BudgetKeeper:
                 if difference:
                     _log.error("budget counters differed from the ledger", extra={"difference_usd": f"{difference:f}"})
             wait_s = max(_COMPARE_S, _COMPARE_FACTOR * (time.monotonic() - began))
-
-
-class _Schedule:
-    """Says when the thread counts records, and cleans up."""
-
-    def __init__(self) -> None:
-        self._fold_at = self._settlements_at = self._cleanup_at = 0.0
-        self._is_busy = True
-
-    def wait_s(self) -> float:
-        """Return the seconds that the thread may wait for items."""
-        return max(0.0, self._fold_at - time.monotonic())
-
-    def expect_records(self) -> None:
-        """Count records soon: requests are under way."""
-        self._fold_at = min(self._fold_at, time.monotonic() + _BUSY_FOLD_S)
-
-    def run(self, store: BudgetStore) -> None:
-        """Do what is due."""
-        now = time.monotonic()
-        if now >= self._fold_at:
-            is_behind = store.folding.fold_batch()
-            self._is_busy = is_behind or store.has_open()
-            self._fold_at = now + (0 if is_behind else _BUSY_FOLD_S if self._is_busy else _IDLE_FOLD_S)
-        if now >= self._settlements_at:
-            store.folding.fold_settlements()
-            self._settlements_at = now + _SETTLEMENTS_S
-        if now >= self._cleanup_at:
-            at = datetime.now(UTC)
-            store.folding.free_orphans(store.is_gone, at - _ORPHAN_AGE)
-            store.folding.forget_ended(at - _ENDED_KEPT)
-            store.folding.check_warnings(at)
-            store.free_streams()
-            self._cleanup_at = now + _CLEANUP_S
 
 
 def _is_out_of_streams(result: Refusal | None) -> bool:

@@ -24,6 +24,7 @@ _COLUMNS = (
     "seq",
     "request_id",
     "started_at",
+    "ended_at",
     "basis",
     "total",
     "subtotal",
@@ -55,6 +56,7 @@ class CountedRecord:
     seq: int
     request_id: str
     started_at: datetime
+    ended_at: datetime
     basis: Basis
     total: Decimal
     subtotal: Decimal
@@ -118,11 +120,12 @@ def _read_by_id(ledger: Database, table: str, request_ids: Sequence[str]) -> Ite
 
 
 def _make_record(row: Sequence[object]) -> CountedRecord:
-    seq, request_id, started_at, basis, total, subtotal, *spender = row
+    seq, request_id, started_at, ended_at, basis, total, subtotal, *spender = row
     return CountedRecord(
         int(str(seq)),
         str(request_id),
         datetime.fromisoformat(str(started_at)),
+        datetime.fromisoformat(str(ended_at)),
         Basis(str(basis)),
         Decimal(str(total)),
         Decimal(str(subtotal)),

@@ -6,6 +6,8 @@ budget_warnings       the warnings that were made (budgets/warnings.py)
 budget_reservations   requests under way, and those whose cost is not final
 rate_buckets          how much of each limit is used (rates.py)
 rate_claims           what requests under way have taken of limits
+brake_windows         what was spent in the last minute (brakes.py)
+brake_trips           whose stop is to be made
 budget_meta           `cursor`: the seq of the last record of the ledger that is counted
 
 Amounts are decimal strings, times RFC 3339 UTC.
@@ -13,6 +15,7 @@ Amounts are decimal strings, times RFC 3339 UTC.
 
 from __future__ import annotations
 
+from tornado_proxy.budgets.brakes import create_brake_tables
 from tornado_proxy.budgets.rates import create_rate_tables
 from tornado_proxy.budgets.warnings import create_warnings
 from tornado_proxy.ledger.dialect import Dialect
@@ -50,4 +53,5 @@ CREATE TABLE IF NOT EXISTS budget_reservations (
 ) {sql.keyed_table_end};
 {create_warnings(sql)}
 CREATE INDEX IF NOT EXISTS budget_reservations_state ON budget_reservations (state);
-{create_rate_tables(sql)}"""
+{create_rate_tables(sql)}
+{create_brake_tables(sql)}"""

@@ -98,7 +98,7 @@ class BudgetStore:
 
     def follow(self, plan: CounterPlan, now: datetime) -> None:
         """Count what a configuration needs from now on, and for the periods that contain `now`."""
-        self.folding.hold = plan.hold
+        self.folding.hold, self.folding.brakes = plan.hold, plan.brakes
         self.folding.register(plan.kinds, now)
         # No other process may have counted for a long time.
         self.folding.fold()

@@ -16,11 +16,12 @@ import click
 
 from tornado_proxy.budgets.backends import open_store
 from tornado_proxy.cli.config_lookup import exit_on_errors, find_ledger
-from tornado_proxy.config.budgets import build_budgets, check_budgets, read_budget_settings
+from tornado_proxy.config.budgets import build_budgets, build_limits, check_budgets, read_budget_settings
 from tornado_proxy.config.files import read_document
 from tornado_proxy.config.findings import Findings
 from tornado_proxy.config.loading import read_project_documents
 from tornado_proxy.config.validation import check
+from tornado_proxy.domain.brake import BrakeLimits
 from tornado_proxy.domain.budget import Budget, BudgetLimits, CounterPlan
 from tornado_proxy.domain.errors import CallerError, ConfigError
 from tornado_proxy.domain.ledger_address import LedgerAddress
@@ -38,12 +39,13 @@ class ConfiguredBudgets:
 
     budgets: Mapping[str, tuple[Budget, ...]]
     hold: bool
+    brakes: Mapping[str, BrakeLimits]
 
     @property
     def plan(self) -> CounterPlan:
         """What the budgets need."""
         kinds = dict.fromkeys(budget.kind for budgets in self.budgets.values() for budget in budgets)
-        return CounterPlan(tuple(kinds), self.hold)
+        return CounterPlan(tuple(kinds), self.hold, brakes=self.brakes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +102,18 @@ def read_configured_budgets(config: Path) -> ConfiguredBudgets:
     content = document.content if isinstance(document.content, dict) else {}
     settings = read_budget_settings(document, content, findings)
     budgets: dict[str, tuple[Budget, ...]] = {}
+    brakes: dict[str, BrakeLimits] = {}
     for projects in read_project_documents(config):
         listed_projects: Any = projects.content  # checked against the schema
         for index, section in enumerate(listed_projects["projects"]):
             listed = section.get("budgets")
             check_budgets(projects, listed, ("projects", index, "budgets"), findings)
             budgets[section["id"]] = settings.default if listed is None else build_budgets(listed)
+            limits = build_limits(section["limits"]) if "limits" in section else settings.default_limits
+            brakes[section["id"]] = limits.brakes
     if findings.faults:
         raise ConfigError(sorted(findings.faults))
-    return ConfiguredBudgets(budgets, settings.hold_unsettled)
+    return ConfiguredBudgets(budgets, settings.hold_unsettled, brakes)
 
 
 def now() -> datetime:

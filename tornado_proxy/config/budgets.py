@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from tornado_proxy.config.findings import Findings
+from tornado_proxy.domain.brake import BrakeLimits
 from tornado_proxy.domain.budget import Amount, Budget, CounterKind, Period, Scope
 from tornado_proxy.domain.document import Document, read_section
 from tornado_proxy.domain.document import Path as DocumentPath
@@ -100,7 +101,13 @@ _LIMIT_KEYS = {
 
 def build_limits(section: Mapping[str, Any]) -> ProjectLimits:
     """Return the limits of a section without faults."""
-    return ProjectLimits(_read_units(section), _read_units(section.get("per_participant", {})))
+    per_participant = section.get("per_participant", {})
+    brakes = BrakeLimits(_read_brake(section), _read_brake(per_participant))
+    return ProjectLimits(_read_units(section), _read_units(per_participant), brakes)
+
+
+def _read_brake(section: Mapping[str, Any]) -> Decimal | None:
+    return Decimal(section["usd_per_minute"]) if "usd_per_minute" in section else None
 
 
 def _read_units(section: Mapping[str, Any]) -> UnitLimits:

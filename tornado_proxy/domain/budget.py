@@ -9,6 +9,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
 
+from tornado_proxy.domain.brake import BrakeLimits
 from tornado_proxy.domain.rate import RateClaim, RateRefusal
 
 
@@ -73,12 +74,18 @@ class CounterPlan:
     """What the budgets of a configuration need.
 
     `hold` is True if what a request can have cost counts until its period ends, if its cost is not known.  `rates` is
-    True if projects have limits of requests, tokens or streams.
+    True if projects have limits of requests, tokens or streams.  `brakes` are the limits of what projects may spend in
+    a minute, by project id.
     """
 
     kinds: tuple[CounterKind, ...] = ()
     hold: bool = True
     rates: bool = False
+    brakes: Mapping[str, BrakeLimits] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        """Return True if anything is counted."""
+        return bool(self.kinds or self.rates or self.brakes)
 
 
 @dataclass(frozen=True, slots=True)

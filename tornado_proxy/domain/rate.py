@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from tornado_proxy.domain.brake import BrakeLimits
+
 
 class RateUnit(StrEnum):
     """The unit of a limit: the first two are limited per minute, streams are limited at the same time."""
@@ -21,13 +23,17 @@ UnitLimits = Mapping[RateUnit, int]
 
 @dataclass(frozen=True, slots=True)
 class ProjectLimits:
-    """The limits of a project, and those of each of its participants and users."""
+    """The limits of a project, and those of each of its participants and users.
+
+    `brakes` limit what they spend in a minute: a request is not refused, but a stop follows.
+    """
 
     project: UnitLimits = field(default_factory=dict)
     per_participant: UnitLimits = field(default_factory=dict)
+    brakes: BrakeLimits = field(default_factory=BrakeLimits)
 
     def __bool__(self) -> bool:
-        """Return True if anything is limited."""
+        """Return True if requests, tokens or streams are limited."""
         return bool(self.project or self.per_participant)
 
     def limits_unit(self, unit: RateUnit) -> bool:

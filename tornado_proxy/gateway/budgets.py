@@ -28,17 +28,16 @@ from tornado_proxy.domain.budget import (
     BudgetLimits,
     BudgetRefusal,
     CounterPlan,
-    Period,
     Refusal,
     Reservation,
-    Scope,
     Spender,
 )
-from tornado_proxy.domain.errors import BadRequest, BudgetExceeded, BudgetReserved, LedgerUnavailable, RequestError
+from tornado_proxy.domain.errors import BadRequest, LedgerUnavailable, RequestError
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.rate import RateRefusal, RateUnit
 from tornado_proxy.domain.record import RequestIntent, RequestRecord
 from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.gateway.budget_errors import make_budget_error
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.gateway.rate_limits import (
     find_used,
@@ -59,8 +58,6 @@ _REFUSAL_KEPT_S = 1.0
 
 #: Refusals that are kept; the oldest is dropped first.
 _MAX_KEPT_REFUSALS = 4096
-
-_CENT = Decimal("0.01")
 
 _Result = TypeVar("_Result")
 
@@ -91,6 +88,9 @@ class Keeper(Protocol):
 
     async def read(self, query: Callable[[BudgetStore], _Result]) -> _Result:
         """Return the result of a query; raise LedgerUnavailable if that fails."""
+
+    async def forget_brake(self, brake_id: str) -> None:
+        """Forget a limit of USD per minute whose stop was made."""
 
     async def close(self) -> None:
         """Close the counters."""
@@ -126,7 +126,7 @@ class BudgetGate:
             plan = replace(plan, kinds=tuple(dict.fromkeys((*plan.kinds, TOKEN_TOTAL))))
         if self._is_open:
             await self._keeper.follow(plan)
-        elif plan.kinds or plan.rates:
+        elif plan:
             await self._keeper.open(plan)
             self._is_open = True
 
@@ -191,7 +191,7 @@ class BudgetGate:
             return error
         # A limit, or a reservation in the way, has room again in a moment.
         if isinstance(refusal, BudgetRefusal) and refusal.exhausted:
-            return _make_error(refusal, context)
+            return make_budget_error(refusal, context)
         return None
 
     async def check(self, context: RequestContext[Endpoint]) -> None:
@@ -208,7 +208,15 @@ class BudgetGate:
         await self._count_tokens(context.caller)
         refusal = await self._keeper.check(Reservation("", spender, budgets, Decimal(0), Decimal(0), now))
         if isinstance(refusal, BudgetRefusal) and refusal.exhausted:
-            raise _make_error(refusal, context)
+            raise make_budget_error(refusal, context)
+
+    async def forget_brake(self, brake_id: str) -> None:
+        """Forget a limit of USD per minute whose stop was made.
+
+        Raises:
+            LedgerUnavailable: the counters cannot be written.
+        """
+        await self._keeper.forget_brake(brake_id)
 
     async def read_figures(self) -> BudgetFigures:
         """Return the counters and reservations of the ledger.
@@ -305,7 +313,7 @@ class BudgetGate:
     def _keep(
         self, key: tuple[Spender, tuple[Budget, ...]], refusal: BudgetRefusal, context: RequestContext[Endpoint]
     ) -> RequestError:
-        error = _make_error(refusal, context)
+        error = make_budget_error(refusal, context)
         # Whatever a further request can cost, a limit that is reached refuses it.
         if refusal.counter.settled >= refusal.budget.limit:
             self._refusals[key] = (time.monotonic() + _REFUSAL_KEPT_S, error)
@@ -345,52 +353,3 @@ def _spender_of(context: RequestContext[Endpoint], agent_session: str | None) ->
         caller.token_ids,
         agent_session,
     )
-
-
-def _make_error(refusal: BudgetRefusal, context: RequestContext[Endpoint]) -> RequestError:
-    budget, counter = refusal.budget, refusal.counter
-    name = f"{_describe_owner(budget, counter.subject, context)} {_describe_period(budget.kind.period)}"
-    ask = (
-        f"ask an admin of project {context.project.name} to raise it"
-        if budget.subject is None
-        else "use another token, or ask for one with a larger budget"
-    )
-    left = f"{_usd(budget.limit - counter.settled)} of {_usd(budget.limit)}"
-    if not refusal.exhausted:
-        return BudgetReserved(
-            f"{name} has {left} USD left, and requests under way can cost {_usd(counter.reserved)} USD; "
-            "send the request again in a moment"
-        )
-    end = counter.interval.end
-    until = "" if end is None else f" until {end:%Y-%m-%dT%H:%M:%SZ}"
-    if counter.settled < budget.limit:
-        return BudgetExceeded(
-            f"{name} has {left} USD left{until}, and this request can cost {_usd(refusal.bound)} USD; "
-            f"set a lower limit of output tokens, or {ask}",
-        )
-    return BudgetExceeded(f"{name} is spent: {_usd(counter.settled)} of {_usd(budget.limit)} USD{until}; {ask}")
-
-
-def _describe_owner(budget: Budget, subject: str, context: RequestContext[Endpoint]) -> str:
-    match budget.kind.scope:
-        case Scope.PROJECT:
-            return f"the budget of project {context.project.name}"
-        case Scope.LABEL:
-            return f"the budget of {budget.kind.label} {subject}"
-        case Scope.ACCESS_KEY:
-            return f"the budget of access key {subject}"
-        case Scope.TOKEN:
-            return f"the budget of token {subject}"
-        case Scope.AGENT_SESSION:
-            return f"the budget of agent session {subject}"
-        case Scope.PARTICIPANT | Scope.USER:
-            return f"the budget of {subject}"
-
-
-def _describe_period(period: Period) -> str:
-    return "in total" if period is Period.TOTAL else f"for this {period}"
-
-
-def _usd(amount: Decimal) -> str:
-    """Return an amount for people: whole cents, or six digits if it is smaller."""
-    return f"{amount:.2f}" if amount == 0 or abs(amount) >= _CENT else f"{amount:.6f}"

@@ -13,6 +13,7 @@ from tornado_proxy.ledger.rows import format_time
 _COLUMNS = "id, project_id, participant, agent_session, actor, created_at, reason"
 _SELECT = f"SELECT {_COLUMNS} FROM stops ORDER BY created_at, id"  # noqa: S608  # names of ours
 _INSERT = f"INSERT INTO stops ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608  # names of ours
+_COUNT_CHANGES = "SELECT count(*) FROM state_changes WHERE action = ? AND subject = ?"
 _DELETE = "DELETE FROM stops WHERE id = ?"
 
 
@@ -58,6 +59,11 @@ def insert(db: Database, stop: Stop) -> None:
 def delete(db: Database, stop_id: str) -> None:
     """Delete a stop."""
     db.run(_DELETE, (stop_id,))
+
+
+def count_changes(db: Database, action: str, stop_id: str) -> int:
+    """Return how often an action was done to a stop, which may have been lifted."""
+    return int(str(db.fetch_rows(_COUNT_CHANGES, (action, stop_id))[0][0]))
 
 
 def _text(value: object) -> str | None:

@@ -15,6 +15,9 @@ from tornado_proxy.state.store import StateStore
 #: Random bytes of an id.
 _ID_BYTES = 12
 
+#: What the table of changes calls a new stop.
+_STOPPED = "stopped"
+
 #: Characters of a name and of a reason.
 MAX_CHARACTERS = 256
 
@@ -35,16 +38,25 @@ def check_stop(target: StopTarget, reason: str, projects: Container[str]) -> Non
         raise BadRequest(f"{target.project_id[:64]!r} is no configured project", param="project_id")
 
 
-def make(changes: Changes, actor: str, target: StopTarget, reason: str = "") -> Stop:
+def make(changes: Changes, actor: str, target: StopTarget, reason: str = "", *, stop_id: str | None = None) -> Stop:
     """Stop `target` and return the stop.
 
+    Args:
+        changes: Makes the change.
+        actor: Who makes it.
+        target: What is stopped.
+        reason: A text for the clients.
+        stop_id: The id of the stop, for one that several processes try to make; None for a new id.
+
     Raises:
-        BadRequest: it is stopped already.
+        BadRequest: it is stopped already, or was stopped with this id before.
     """
     now = datetime.now(UTC)
     stored = now.replace(microsecond=now.microsecond // 1000 * 1000)  # the table has milliseconds
-    stop = Stop(f"stop_{os.urandom(_ID_BYTES).hex()}", target, actor, stored, reason)
-    with changes.change(actor, "stopped", stop.id) as db:
+    stop = Stop(stop_id or f"stop_{os.urandom(_ID_BYTES).hex()}", target, actor, stored, reason)
+    with changes.change(actor, _STOPPED, stop.id) as db:
+        if stop_id is not None and stop_table.count_changes(db, _STOPPED, stop_id) > 1:  # this one is counted too
+            raise BadRequest(f"{stop_id} was made before, and may have been lifted")
         for earlier in stop_table.read_all(db):
             if earlier.target == target:
                 raise BadRequest(f"{earlier} already; its id is {earlier.id}")

@@ -1,0 +1,67 @@
+"""Says when the thread of the budgets counts records, looks for limits that were passed, and cleans up."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+from tornado_proxy.budgets.store import BudgetStore
+from tornado_proxy.domain.brake import Brake
+
+#: Seconds between two counts of new records while requests are under way, and while none is.
+_BUSY_FOLD_S, _IDLE_FOLD_S = 0.1, 1.0
+
+_SETTLEMENTS_S = 1.0
+
+#: Seconds between two looks for limits that another process has found to be passed, and could not act on.
+_BRAKES_S = 1.0
+
+_CLEANUP_S = 60.0
+
+#: How old a reservation of a dead process is at least when it is freed: its files have been read by then.
+_ORPHAN_AGE = timedelta(minutes=2)
+
+#: How long counters of ended periods are kept: late records are counted in them.
+_ENDED_KEPT = timedelta(days=2)
+
+
+class Schedule:
+    """The schedule of one thread."""
+
+    def __init__(self) -> None:
+        self._fold_at = self._settlements_at = self._cleanup_at = self._brakes_at = 0.0
+        self._is_busy = True
+
+    def wait_s(self) -> float:
+        """Return the seconds that the thread may wait for items."""
+        return max(0.0, self._fold_at - time.monotonic())
+
+    def expect_records(self) -> None:
+        """Count records soon: requests are under way."""
+        self._fold_at = min(self._fold_at, time.monotonic() + _BUSY_FOLD_S)
+
+    def run(self, store: BudgetStore) -> None:
+        """Do what is due."""
+        now = time.monotonic()
+        if now >= self._fold_at:
+            is_behind = store.folding.fold_batch()
+            self._is_busy = is_behind or store.has_open()
+            self._fold_at = now + (0 if is_behind else _BUSY_FOLD_S if self._is_busy else _IDLE_FOLD_S)
+        if now >= self._settlements_at:
+            store.folding.fold_settlements()
+            self._settlements_at = now + _SETTLEMENTS_S
+        if now >= self._cleanup_at:
+            at = datetime.now(UTC)
+            store.folding.free_orphans(store.is_gone, at - _ORPHAN_AGE)
+            store.folding.forget_ended(at - _ENDED_KEPT)
+            store.folding.check_warnings(at)
+            store.free_streams()
+            self._cleanup_at = now + _CLEANUP_S
+
+    def find_brakes(self, store: BudgetStore) -> list[Brake]:
+        """Return the limits of USD per minute that were passed: at once if this process finds it, else each second."""
+        now = time.monotonic()
+        if not store.folding.take_new_trips() and (not store.folding.brakes or now < self._brakes_at):
+            return []
+        self._brakes_at = now + _BRAKES_S
+        return store.folding.list_trips()

@@ -1,0 +1,81 @@
+"""Stops those who spend more in a minute than their limit, as an operator's `stop` does; one process makes each stop.
+
+    a record is counted ──> limits.usd_per_minute is passed ──> noted in the database (budgets/brakes.py)
+                                                                   └──> here: the stop, then the note is deleted
+
+A process that dies in between leaves the note to the others.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from tornado_proxy import tasks
+from tornado_proxy.domain.brake import Brake
+from tornado_proxy.domain.errors import BadRequest, LedgerUnavailable
+from tornado_proxy.domain.stop import Stop, StopTarget
+from tornado_proxy.gateway.budget_errors import format_usd
+from tornado_proxy.gateway.budgets import BudgetGate
+from tornado_proxy.observability import metrics
+from tornado_proxy.state import stops
+from tornado_proxy.state.watcher import StateWatcher
+
+_log = logging.getLogger(__name__)
+
+#: Who has made the stops, in messages and in the table of changes.
+ACTOR = "spend brake"
+
+
+class SpendBrakes:
+    """Makes the stops of one process."""
+
+    def __init__(
+        self,
+        state: StateWatcher,
+        budgets: BudgetGate,
+        on_stop: Callable[[Brake, Stop], None] = lambda brake, stop: None,
+    ) -> None:
+        """Keep the state and the budgets; `on_stop` is called on the event loop for each stop that is made here."""
+        self._state = state
+        self._budgets = budgets
+        self._on_stop = on_stop
+        self._under_way: set[str] = set()
+
+    def apply(self, brake: Brake) -> None:
+        """Make the stop of a limit that was passed, if no process has made it.  Never blocks."""
+        if brake.id not in self._under_way:
+            self._under_way.add(brake.id)
+            tasks.spawn(self._apply(brake), "spend brake")
+
+    async def _apply(self, brake: Brake) -> None:
+        try:
+            await self._make_stop(brake)
+            await self._budgets.forget_brake(brake.id)
+        except LedgerUnavailable as error:
+            # The note is still there, and is found again a second later.
+            _log.error("spend brake not applied", extra={"project_id": brake.project_id, "reason": error.message})
+        finally:
+            self._under_way.discard(brake.id)
+
+    async def _make_stop(self, brake: Brake) -> None:
+        target = StopTarget(brake.project_id, brake.participant)
+        reason = f"{format_usd(brake.spent)} USD spent in a minute, the limit is {brake.limit:f}"
+        try:
+            stop = await self._state.change(
+                lambda store: stops.make(store, ACTOR, target, reason, stop_id=f"stop_{brake.id}")
+            )
+        except BadRequest:
+            return  # it is stopped already, by another process or by an operator
+        metrics.BRAKE_STOPS.inc()
+        _log.warning(
+            "spend brake applied",
+            extra={
+                "project_id": brake.project_id,
+                "participant": brake.participant,
+                "stop": stop.id,
+                "spent_usd": f"{brake.spent:f}",
+                "limit_usd": f"{brake.limit:f}",
+            },
+        )
+        self._on_stop(brake, stop)
