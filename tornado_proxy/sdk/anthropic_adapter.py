@@ -71,7 +71,7 @@ class AnthropicMessagesAdapter(Adapter[anthropic.Anthropic, anthropic.AsyncAnthr
                 for event in events:
                     yield from text.read(event)
             except request_errors() as error:
-                raise anthropic.APIConnectionError(request=events.response.request) from error
+                raise text.broken_off() from error
             text.require_end()
 
     async def astream(self, prompt: str) -> AsyncIterator[str]:
@@ -88,7 +88,7 @@ class AnthropicMessagesAdapter(Adapter[anthropic.Anthropic, anthropic.AsyncAnthr
                     for piece in text.read(event):
                         yield piece
             except request_errors() as error:
-                raise anthropic.APIConnectionError(request=events.response.request) from error
+                raise text.broken_off() from error
             text.require_end()
 
     def _make_client(self, connection: Connection) -> anthropic.Anthropic:
@@ -117,6 +117,8 @@ class _TextReader:
     def require_end(self) -> None:
         """Raise anthropic.APIConnectionError if the response was cut off."""
         if not self._ended:
-            raise anthropic.APIConnectionError(
-                message="the response ended before its last event", request=self._request
-            )
+            raise self.broken_off()
+
+    def broken_off(self) -> anthropic.APIConnectionError:
+        """Return the error of a response that was cut off."""
+        return anthropic.APIConnectionError(message="the response ended before its last event", request=self._request)

@@ -65,7 +65,7 @@ class OpenAIResponsesAdapter(Adapter[openai.OpenAI, openai.AsyncOpenAI]):
                 for event in events:
                     yield from text.read(event)
             except request_errors() as error:
-                raise openai.APIConnectionError(request=events.response.request) from error
+                raise text.broken_off() from error
             text.require_end()
 
     async def astream(self, prompt: str) -> AsyncIterator[str]:
@@ -79,7 +79,7 @@ class OpenAIResponsesAdapter(Adapter[openai.OpenAI, openai.AsyncOpenAI]):
                     for piece in text.read(event):
                         yield piece
             except request_errors() as error:
-                raise openai.APIConnectionError(request=events.response.request) from error
+                raise text.broken_off() from error
             text.require_end()
 
     def _make_client(self, connection: Connection) -> openai.OpenAI:
@@ -118,4 +118,8 @@ class _TextReader:
     def require_end(self) -> None:
         """Raise openai.APIConnectionError if the response was cut off."""
         if not self._ended:
-            raise openai.APIConnectionError(message="the response ended before its last event", request=self._request)
+            raise self.broken_off()
+
+    def broken_off(self) -> openai.APIConnectionError:
+        """Return the error of a response that was cut off."""
+        return openai.APIConnectionError(message="the response ended before its last event", request=self._request)
