@@ -71,7 +71,8 @@ class RequestFacts:
 
     `model` is None if the endpoint takes none.  `spends` lists every model the request can spend on, its own first.
     `terms` hold for the whole request: its service tier and its cache lifetime.
-    `body_bytes` is the length of the client's body.  `usage_injected` is True if the proxy asked for usage itself.
+    `body_bytes` is the length of the client's body, without the options that a proxy adds.
+    `usage_injected` is True if the proxy asked for usage itself.
     `inferred` are quantities that only the request states (characters to speak, seconds of uploaded audio).
     `references` are ids of provider objects that the body names; they must belong to the project.
     `session_query` is the query string for a WebSocket to the realtime session that the body describes.

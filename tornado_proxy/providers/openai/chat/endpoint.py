@@ -101,7 +101,8 @@ def parse(request: RequestView) -> ParsedRequest:
     members = read_members(body, _MEMBERS)
     model = read_model(members)
     stream = read_flag(members, "stream")
-    sent = _ask_for_usage(body) if stream else body
+    options = read_raw(body, "stream_options") if stream else None
+    sent = _ask_for_usage(body, options) if stream else body
     cache_ttl = read_option(body, members, "prompt_cache_options", "ttl")
     terms = Terms(service_tier=read_text(members, "service_tier"), cache_ttl=cache_ttl)
     inferred = (_ONE_SEARCH,) if _searches_web(model, members) else ()
@@ -111,7 +112,7 @@ def parse(request: RequestView) -> ParsedRequest:
         spends=(Spend(model, meters, terms=terms),),
         stream=stream,
         terms=terms,
-        body_bytes=len(body),
+        body_bytes=_count_prompt_bytes(body, options),
         usage_injected=sent is not body,
         inferred=inferred,
         work=_read_work(members, body),
@@ -145,9 +146,17 @@ def _meters(members: Mapping[str, Any], body: bytes) -> frozenset[Meter]:
     return frozenset(meters)
 
 
-def _ask_for_usage(body: bytes) -> bytes:
-    """Return `body` with `include_usage`; the same bytes object if it has it already."""
-    options = read_raw(body, "stream_options")
+def _count_prompt_bytes(body: bytes, options: bytes | None) -> int:
+    """Return the bytes of `body` without its `stream_options`.
+
+    They are no part of the prompt, and without them an estimate is the same whether the client, another proxy or this
+    one has added them.
+    """
+    return len(body) if options is None else len(body) - len(b'"stream_options":,') - len(options)
+
+
+def _ask_for_usage(body: bytes, options: bytes | None) -> bytes:
+    """Return `body`, whose `stream_options` are `options`, with `include_usage`; the same object if it has it."""
     if options is None:
         return insert_first(body, _STREAM_OPTIONS_MEMBER)
     if options == b"null":
