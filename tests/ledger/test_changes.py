@@ -17,12 +17,12 @@ import pytest
 from tests.ledger.conftest import LedgerUnderTest, open_test_database
 from tests.ledger.sample_records import COST, START, make_intent, make_record
 from tornado_proxy.domain.cost import Cost
+from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.ledger_address import PostgresAddress
 from tornado_proxy.domain.record import RequestRecord, Settlement
 from tornado_proxy.domain.usage import Basis
-from tornado_proxy.ledger import changes
 from tornado_proxy.ledger.backends import make_backend
-from tornado_proxy.ledger.changes import Change, Position, find_end, read_changes
+from tornado_proxy.ledger.changes import Change, Position, find_end, follow
 from tornado_proxy.ledger.cursors import Cursor
 from tornado_proxy.ledger.dialect import POSTGRES, quote_names
 from tornado_proxy.ledger.protocol import Ledger
@@ -39,19 +39,14 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> LedgerUnderTest:
     return open_test_database(request, tmp_path)
 
 
-def follow(store: LedgerUnderTest, after: Position | None = None) -> Iterator[tuple[Change, Position]]:
-    """Yield all changes after a position, each with the position of its batch."""
-    backend = make_backend(store.address)
-    position, end = after or Position(), find_end(backend)
-    with backend.read() as read:
-        while position != end:
-            batch = read_changes(read, position, end)
-            yield from ((change, batch.position) for change in batch.changes)
-            position = batch.position
+def read_all(store: LedgerUnderTest, after: Position | None = None, limit: int = 1000) -> list[Change]:
+    batches = follow(make_backend(store.address), after or Position(), limit)
+    return [change for batch in batches for change in batch.changes]
 
 
-def see(store: LedgerUnderTest, after: Position | None = None) -> list[Seen]:
-    return [(str(change.kind), change.row["request_id"], change.row["total"]) for change, _ in follow(store, after)]
+def see(store: LedgerUnderTest, after: Position | None = None, limit: int = 1000) -> list[Seen]:
+    found = read_all(store, after, limit)
+    return [(str(change.kind), change.row["request_id"], change.row["total"]) for change in found]
 
 
 def run_ledger(store: LedgerUnderTest, work: Callable[[Ledger], Awaitable[None]]) -> None:
@@ -111,7 +106,7 @@ def test_follower_continues_after_its_position(store: LedgerUnderTest) -> None:
 def test_settlement_tells_the_figures_that_it_replaces(store: LedgerUnderTest) -> None:
     write(store, pending("r1"), settlement("r1"), pending("r2"), given_up("r2"), settlement("r2"))
 
-    replaced = [(change.row["request_id"], change.replaced) for change, _ in follow(store) if change.replaced]
+    replaced = [(change.row["request_id"], change.replaced) for change in read_all(store) if change.replaced]
 
     zero = {"subtotal": "0", "surcharge": "0", "total": "0"}
     assert replaced == [
@@ -157,20 +152,30 @@ def test_settlement_that_precedes_its_record_follows_it(store: LedgerUnderTest) 
     ]
 
 
-def test_small_batches_return_the_same_changes(store: LedgerUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_batches_return_the_same_changes(store: LedgerUnderTest) -> None:
     requests = [pending(f"r{number}") for number in range(7)]
     write(store, *requests, *(settlement(f"r{number}") for number in (6, 0, 3)))
     whole = see(store)
-    for name in ("_SELECT_RECORDS", "_SELECT_CHANGES"):
-        monkeypatch.setattr(changes, name, getattr(changes, name).replace("LIMIT 1000", "LIMIT 2"))
-    monkeypatch.setattr(changes, "MAX_BATCH", 2)
 
-    batched = see(store)
+    batched = see(store, limit=2)
 
     assert len(whole) == 10
     assert sorted(batched) == sorted(whole)
     for kind, name, total in whole[7:]:
         assert batched.index(("record", name, "0")) < batched.index((kind, name, total))
+
+
+def test_change_tells_when_it_was_made(store: LedgerUnderTest) -> None:
+    write(store, pending("r1"), settlement("r1"))
+
+    assert [change.at for change in read_all(store)] == ["2026-03-02T10:00:01.123Z", "2026-03-02T11:00:00.123Z"]
+
+
+def test_cursor_of_another_ledger_is_refused(store: LedgerUnderTest) -> None:
+    write(store, pending("r1"))
+
+    with pytest.raises(LedgerUnavailable, match=r"the cursor 2\.0 is after the last change 1\.0"):
+        read_all(store, Position(2, 0))
 
 
 @pytest.mark.parametrize("text", ["", "1", "1.x", "-1.2", "1.2.3", "1.2\n", "\u0661.\u0662"])
@@ -206,7 +211,7 @@ def test_record_that_commits_late_is_not_missed(postgres_address: PostgresAddres
         early.execute("COMMIT")
         thread.join(10)
 
-    assert [change.row["request_id"] for change, _ in follow(store)] == ["r0", "r1", "r2"]
+    assert [change.row["request_id"] for change in read_all(store)] == ["r0", "r1", "r2"]
     assert found == [find_end(make_backend(postgres_address))]
 
 

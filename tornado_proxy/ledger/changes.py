@@ -19,14 +19,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.database import Backend, Database, Read
 from tornado_proxy.ledger.dialect import quote_names
 from tornado_proxy.ledger.rows import PRINTED_COLUMNS, SETTLED_COLUMNS
 from tornado_proxy.ledger.schema import lost_column
 
-#: Records, and changes, that one call of read_changes() reads.
-MAX_BATCH = 1000
+#: Records, and later changes, of one batch.
+DEFAULT_LIMIT = 1000
 
 #: Request ids that one query names.
 _MAX_IDS = 500
@@ -44,11 +45,11 @@ _SELECT_END = "SELECT (SELECT coalesce(max(seq), 0) FROM records), (SELECT coale
 
 _SELECT_RECORDS = (
     f"SELECT seq, {quote_names(COLUMNS)} FROM records "  # noqa: S608  # names of ours
-    f"WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT {MAX_BATCH}"
+    "WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
 )
 _SELECT_CHANGES = (
-    "SELECT c.seq, c.request_id, c.kind, r.seq FROM changes c LEFT JOIN records r ON r.request_id = c.request_id "  # noqa: S608  # a number of ours
-    f"WHERE c.seq > ? AND c.seq <= ? ORDER BY c.seq LIMIT {MAX_BATCH}"
+    "SELECT c.seq, c.request_id, c.kind, r.seq FROM changes c LEFT JOIN records r ON r.request_id = c.request_id "
+    "WHERE c.seq > ? AND c.seq <= ? ORDER BY c.seq LIMIT ?"
 )
 _SELECT_PASSED = "SELECT seq, request_id, kind FROM changes WHERE seq <= ? AND request_id IN ({ids}) ORDER BY seq"
 
@@ -66,7 +67,7 @@ def _replaced_columns(condition: str) -> str:
 #: The query of the figures of a change, with `{ids}` for the placeholders of request ids.
 _SELECT_FIGURES = {
     "settlement": (
-        f"SELECT {_settled_columns('s')}, {_replaced_columns('earlier.seq < c.seq')} FROM changes c "  # noqa: S608  # names of ours
+        f"SELECT s.settled_at, {_settled_columns('s')}, {_replaced_columns('earlier.seq < c.seq')} FROM changes c "  # noqa: S608  # names of ours
         "JOIN records r ON r.request_id = c.request_id JOIN settlements s ON s.request_id = c.request_id "
         "LEFT JOIN given_up g ON g.request_id = c.request_id "
         "LEFT JOIN changes earlier ON earlier.request_id = c.request_id AND earlier.kind = 'given_up' "
@@ -74,14 +75,14 @@ _SELECT_FIGURES = {
     ),
     # After its settlement it has no effect.
     "given_up": (
-        f"SELECT {_settled_columns('g')}, {_replaced_columns('1 = 0')} FROM changes c "  # noqa: S608  # names of ours
+        f"SELECT g.settled_at, {_settled_columns('g')}, {_replaced_columns('1 = 0')} FROM changes c "  # noqa: S608  # names of ours
         "JOIN records r ON r.request_id = c.request_id JOIN given_up g ON g.request_id = c.request_id "
         "LEFT JOIN changes earlier ON earlier.request_id = c.request_id AND earlier.kind = 'settlement' "
         "WHERE c.kind = 'given_up' AND (earlier.seq IS NULL OR earlier.seq > c.seq) AND c.request_id IN ({ids})"
     ),
     # Without those that have a record by now, or whose process lives after all.
     "lost": (
-        f"SELECT {', '.join(lost_column(name) for name in COLUMNS)} FROM intents i "  # noqa: S608  # names of ours
+        f"SELECT i.lost_at, {', '.join(lost_column(name) for name in COLUMNS)} FROM intents i "  # noqa: S608  # names of ours
         "WHERE i.lost_at IS NOT NULL AND i.request_id IN ({ids}) "
         "AND NOT EXISTS (SELECT 1 FROM records r WHERE r.request_id = i.request_id)"
     ),
@@ -129,11 +130,13 @@ class Change:
     """A change of one request.
 
     Attributes:
+        at: The time of the change, RFC 3339 UTC text: the end of a request, or when the later figures became known.
         row: The record by COLUMNS, with the figures of this change.
         replaced: The figures that it replaces, by REPLACED_COLUMNS; None for a record and a lost request.
     """
 
     kind: ChangeKind
+    at: str
     row: Mapping[str, object]
     replaced: Mapping[str, object] | None = None
 
@@ -173,22 +176,47 @@ def find_end(backend: Backend) -> Position:
         return Position(int(record), int(change))
 
 
-def read_changes(read: Read, after: Position, end: Position) -> ChangeBatch:
+def follow(backend: Backend, after: Position, limit: int = DEFAULT_LIMIT) -> Iterator[ChangeBatch]:
+    """Yield the changes after a position up to the end that the ledger has now, in batches.
+
+    No connection is open between two batches, however long the program takes for one.
+
+    Raises:
+        LedgerUnavailable: the ledger does not exist or cannot be read, or `after` is a position of another ledger.
+    """
+    end = find_end(backend)
+    if after.record > end.record or after.change > end.change:
+        raise LedgerUnavailable(
+            f"{backend.name}: the cursor {after} is after the last change {end}; is it of this ledger?"
+        )
+    while after.is_before(end):
+        with backend.read() as read:
+            batch = read_changes(read, after, end, limit)
+        yield batch
+        after = batch.position
+
+
+def read_changes(read: Read, after: Position, end: Position, limit: int = DEFAULT_LIMIT) -> ChangeBatch:
     """Return the next changes after a position, up to `end` (find_end), in the same order in each call.
 
     A batch without changes can have a position before the end; that of the last batch is the end.
     """
-    rows = list(read(_SELECT_RECORDS, (after.record, end.record)))
-    last_record = int(rows[-1][0]) if len(rows) == MAX_BATCH else max(after.record, end.record)
-    later = list(read(_SELECT_CHANGES, (after.change, end.change)))
-    last_change = int(later[-1][0]) if len(later) == MAX_BATCH else max(after.change, end.change)
-    records = [Change(ChangeKind.RECORD, dict(zip(COLUMNS, values, strict=True))) for _, *values in rows]
+    rows = list(read(_SELECT_RECORDS, (after.record, end.record, limit)))
+    last_record = int(rows[-1][0]) if len(rows) == limit else end.record
+    later = list(read(_SELECT_CHANGES, (after.change, end.change, limit)))
+    last_change = int(later[-1][0]) if len(later) == limit else end.change
+    records = [_make_record(values) for _, *values in rows]
     ids = [str(record.row["request_id"]) for record in records if record.row["basis"] == Basis.PENDING]
     passed = [(str(name), ChangeKind(kind)) for _, name, kind in _read_by_id(read, _SELECT_PASSED, ids, after.change)]
     reached = [(str(name), ChangeKind(kind)) for _, name, kind, seq in later if seq is None or seq <= last_record]
     figures = _read_figures(read, [*passed, *reached])
     changes = [*_follow_records(records, passed, figures), *_list_found(reached, figures)]
     return ChangeBatch(changes, Position(last_record, last_change))
+
+
+def _make_record(values: Sequence[object]) -> Change:
+    row = dict(zip(COLUMNS, values, strict=True))
+    return Change(ChangeKind.RECORD, str(row["ended_at"]), row)
 
 
 #: A request id and the kind of a change of it.
@@ -215,10 +243,10 @@ def _read_figures(read: Read, keys: Sequence[_Key]) -> Mapping[_Key, Change]:
     found: dict[_Key, Change] = {}
     for kind in dict.fromkeys(kind for _, kind in keys):
         ids = [request_id for request_id, key_kind in keys if key_kind is kind]
-        for values in _read_by_id(read, _SELECT_FIGURES[kind], ids):
+        for at, *values in _read_by_id(read, _SELECT_FIGURES[kind], ids):
             row = dict(zip(COLUMNS, values, strict=False))
             replaced = dict(zip(REPLACED_COLUMNS, values[len(COLUMNS) :], strict=False)) or None
-            found[str(row["request_id"]), kind] = Change(kind, row, replaced)
+            found[str(row["request_id"]), kind] = Change(kind, str(at), row, replaced)
     return found
 
 
