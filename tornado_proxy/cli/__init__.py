@@ -30,6 +30,7 @@ _COMMANDS = {
     "budget": "tornado_proxy.cli.budgets:budget",
     "state": "tornado_proxy.cli.state:state",
     "usage": "tornado_proxy.cli.usage:usage",
+    "export": "tornado_proxy.cli.export:export",
     "pricing": "tornado_proxy.cli.pricing.group:pricing",
     "explain": "tornado_proxy.cli.explain:explain",
     "recompute": "tornado_proxy.cli.recompute:recompute",

@@ -125,6 +125,10 @@ class Position:
         return cls(int(match[1]), int(match[2]))
 
 
+#: The position before all changes.
+BEGINNING = Position()
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """A change of one request.
