@@ -17,6 +17,7 @@ from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.record import ObjectOwner, Outcome, PendingRequest, RequestIntent, RequestRecord, Settlement
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.reports.records_page import RecordsQuery
 from tornado_proxy.ledger.reports.records_query import UsageFilter
 from tornado_proxy.ledger.reports.request_lookup import COLUMNS, RequestLookup
 from tornado_proxy.ledger.reports.usage import Bounds, UsageQuery, UsageResult, sum_usage
@@ -33,7 +34,9 @@ from tornado_proxy.ledger.rows import (
 _MAX_RECORDS = 100_000
 _REPORT_S = 10.0
 
-_COLUMN_FILTERS = ("project_id", "room", "participant", "user", "session", "provider", "endpoint", "basis")
+_COLUMN_FILTERS = (
+    *("project_id", "room", "participant", "user", "session", "provider", "endpoint", "basis", "provider_key"),
+)
 
 
 @dataclass(slots=True)
@@ -203,6 +206,17 @@ class MemoryLedger:
             if selected.items() <= row.items() and lookup.request_id in [row[name] for name in ids]
         ]
 
+    async def list_records(self, query: RecordsQuery) -> list[Row]:
+        """Return one page of records."""
+        self._check()
+        rows = sorted(self.store.bills(), key=_find_place, reverse=True)
+        selected = [
+            row
+            for row in rows
+            if _is_selected(row, query.which) and (query.before is None or _find_place(row) < query.before)
+        ]
+        return [{name: row[name] for name in query.columns} for row in selected[: query.limit]]
+
     async def close(self) -> None:
         """Write the pending records and settlements, even after fail(): a real ledger has its journal for them."""
         self._reason = ""
@@ -252,6 +266,10 @@ def _is_selected(row: Row, which: UsageFilter) -> bool:
         and (which.since is None or started_at >= which.since)
         and (which.until is None or started_at < which.until)
     )
+
+
+def _find_place(row: Row) -> tuple[str, str]:
+    return str(row["started_at"]), str(row["request_id"])
 
 
 def _text(value: object) -> str | None:

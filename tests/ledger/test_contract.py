@@ -26,6 +26,7 @@ from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_ledger
 from tornado_proxy.ledger.protocol import Ledger
+from tornado_proxy.ledger.reports.records_page import RecordsQuery
 from tornado_proxy.ledger.reports.records_query import UsageFilter
 from tornado_proxy.ledger.reports.request_lookup import RequestLookup
 from tornado_proxy.ledger.reports.usage import UsageQuery, UsageResult
@@ -394,6 +395,34 @@ class TestLedger:
             return [[row["request_id"] for row in rows] for rows in found]
 
         assert asyncio.run(run()) == [["r1"], ["r1"], ["r1"], [], [], [], ["r1"]]
+
+    def test_records_are_listed_newest_first_page_by_page(self, make: Make) -> None:
+        later = START + timedelta(seconds=5)
+        intents = [
+            make_intent("r1"),
+            make_intent("r2", started_at=later),
+            make_intent("r3", started_at=later, caller=Caller("project-b", participant="eve")),
+            make_intent("r4", started_at=later + timedelta(seconds=5), key=KeyId("main", "f1")),
+        ]
+
+        async def run() -> list[list[object]]:
+            ledger = make()
+            await ledger.open()
+            await asyncio.gather(*(ledger.finish(make_record(intent)) for intent in intents))
+            first = await ledger.list_records(RecordsQuery(UsageFilter(), 2))
+            place = (str(first[-1]["started_at"]), str(first[-1]["request_id"]))
+            own, by_key = UsageFilter(project_id="project-a"), UsageFilter(provider_key="main")
+            pages = [
+                first,
+                await ledger.list_records(RecordsQuery(UsageFilter(), 5, place)),
+                await ledger.list_records(RecordsQuery(own, 5, place)),
+                await ledger.list_records(RecordsQuery(by_key, 5)),
+                await ledger.list_records(RecordsQuery(UsageFilter(until="2026-03-02T10:00:00.000Z"), 5)),
+            ]
+            await ledger.close()
+            return [[row["request_id"] for row in rows] for rows in pages]
+
+        assert asyncio.run(run()) == [["r4", "r3"], ["r2", "r1"], ["r2", "r1"], ["r4"], []]
 
 
 def test_amount_is_stored_without_an_exponent(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ _EQUALITY_FILTERS = (
     "session",
     "endpoint",
     "basis",
+    "provider_key",
     *ATTRIBUTION_FILTERS,
 )
 

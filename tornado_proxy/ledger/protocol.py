@@ -8,6 +8,7 @@ from typing import Protocol
 
 from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.record import ObjectOwner, PendingRequest, RequestIntent, RequestRecord, Settlement
+from tornado_proxy.ledger.reports.records_page import RecordsQuery
 from tornado_proxy.ledger.reports.records_query import Record
 from tornado_proxy.ledger.reports.request_lookup import RequestLookup
 from tornado_proxy.ledger.reports.usage import UsageQuery, UsageResult
@@ -97,6 +98,16 @@ class Ledger(Protocol):
         Raises:
             RateLimited: too many queries of the caller wait.
             Overloaded: too many queries wait, or the search takes too long.
+            LedgerUnavailable: the ledger cannot be read.
+        """
+
+    async def list_records(self, query: RecordsQuery) -> Sequence[Record]:
+        """Return one page of records, newest first.  Takes bounded time, as usage().
+
+        Raises:
+            RateLimited: too many queries of the caller wait.
+            Overloaded: too many queries wait.
+            BadRequest: the search takes too long.
             LedgerUnavailable: the ledger cannot be read.
         """
 

@@ -52,6 +52,7 @@ _FILTERS: Mapping[str, str] = {
             *("request_id", "upstream_request_id", "room", "participant", "user", "issuer", "session", "provider"),
             "endpoint",
             "basis",
+            "provider_key",
             *ATTRIBUTION_FILTERS,
         )
     },
@@ -80,6 +81,7 @@ class UsageFilter:
     endpoint: str | None = None
     model: str | None = None
     basis: str | None = None
+    provider_key: str | None = None
     since: str | None = None
     until: str | None = None
     request_id: str | None = None
@@ -125,7 +127,7 @@ def read_records(backend: Backend, which: UsageFilter, columns: Sequence[str] = 
     Raises:
         LedgerUnavailable: the ledger does not exist, cannot be read, or is another program's database.
     """
-    where, values = _build_where(which)
+    where, values = build_where(which)
     # SQLite reads the view in the order of an index, and sorts nothing, only if all columns of ORDER BY are selected.
     sql = f"SELECT {quote_names(columns)}, seq FROM bills {where} ORDER BY started_at, seq"  # noqa: S608  # names of ours
     with backend.read() as read:
@@ -149,7 +151,7 @@ def sum_records(backend: Backend, which: UsageFilter, group_by: Sequence[str]) -
     Raises:
         LedgerUnavailable: the ledger does not exist, cannot be read, or is another program's database.
     """
-    where, values = _build_where(which)
+    where, values = build_where(which)
     columns = [*map(group_column, group_by), "subtotal", "surcharge", "total", "basis"]
     # Amounts are decimals as text.  SUM() of SQL would convert them to binary floating point in SQLite, so they are
     # added here.
@@ -206,7 +208,7 @@ def _read_names(text: str) -> Mapping[str, str]:
 
 def select_bills(columns: Sequence[str], which: UsageFilter, limit: int) -> tuple[str, list[str]]:
     """Return SQL that selects `columns` (SQL themselves) of up to `limit` records in any order, and its parameters."""
-    where, values = _build_where(which)
+    where, values = build_where(which)
     return f"SELECT {', '.join(columns)} FROM bills {where} LIMIT {limit}", values  # noqa: S608  # names of ours
 
 
@@ -237,7 +239,7 @@ class _RunningSum:
         return UsageSum(group, self.requests, self.subtotal, self.surcharge, self.total, self.unsettled, self.pending)
 
 
-def _build_where(which: UsageFilter) -> tuple[str, list[str]]:
+def build_where(which: UsageFilter) -> tuple[str, list[str]]:
     """Return the WHERE clause of a filter, or "", and its parameters."""
     conditions = [(f"{sql} = ?", getattr(which, name)) for name, sql in _FILTERS.items()]
     conditions += [("started_at >= ?", which.since), ("started_at < ?", which.until)]

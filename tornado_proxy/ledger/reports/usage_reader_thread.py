@@ -22,6 +22,7 @@ from typing import TypeVar
 
 from tornado_proxy.domain.errors import LedgerUnavailable, Overloaded, RateLimited
 from tornado_proxy.ledger.database import Backend, ReadTimeout
+from tornado_proxy.ledger.reports.records_page import RecordsQuery, read_page
 from tornado_proxy.ledger.reports.records_query import Record, select_bills
 from tornado_proxy.ledger.reports.request_lookup import RequestLookup, find_records
 from tornado_proxy.ledger.reports.usage import Bounds, UsageQuery, UsageResult, sum_usage, too_much_usage
@@ -123,6 +124,17 @@ class UsageReaderThread:
         """
         return await self._run(lookup.asker, lambda: self._find_requests(lookup))
 
+    async def list_records(self, query: RecordsQuery) -> list[Record]:
+        """Return one page of records.
+
+        Raises:
+            BadRequest: the search takes too long.
+            RateLimited: too many queries of the caller wait.
+            Overloaded: too many queries wait.
+            LedgerUnavailable: the ledger cannot be read.
+        """
+        return await self._run(query.asker, lambda: self._list_records(query))
+
     async def _run(self, asker: str, read: Callable[[], Result]) -> Result:
         """Return the result of a query, which a thread runs in the caller's turn."""
         if self._closed:
@@ -151,6 +163,17 @@ class UsageReaderThread:
         self._turns.take()
         try:
             return self._sum(query, _SharedBounds(self._turns))
+        finally:
+            self._turns.give_back()
+
+    def _list_records(self, query: RecordsQuery) -> list[Record]:
+        self._turns.take()
+        bounds = _SharedBounds(self._turns)
+        try:
+            with self._backend.read(lambda: self._closed or bounds.is_over()) as read:
+                return read_page(read, query)
+        except ReadTimeout as error:
+            raise too_much_usage() from error
         finally:
             self._turns.give_back()
 

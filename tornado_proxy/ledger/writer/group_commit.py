@@ -30,6 +30,7 @@ from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.record import ObjectOwner, PendingRequest, RequestIntent, RequestRecord, Settlement
 from tornado_proxy.ledger.database import Backend, StoreError
+from tornado_proxy.ledger.reports.records_page import RecordsQuery
 from tornado_proxy.ledger.reports.records_query import Record
 from tornado_proxy.ledger.reports.request_lookup import RequestLookup
 from tornado_proxy.ledger.reports.usage import UsageQuery, UsageResult
@@ -195,6 +196,10 @@ class GroupCommitLedger:
     async def find_requests(self, lookup: RequestLookup) -> Sequence[Record]:
         """Return the records of one request of a caller, from a connection of its own."""
         return await self._usage_reader.find_requests(lookup)
+
+    async def list_records(self, query: RecordsQuery) -> Sequence[Record]:
+        """Return one page of records, from a connection of its own."""
+        return await self._usage_reader.list_records(query)
 
     async def close(self) -> None:
         """Write the queued operations and end the threads."""

@@ -1,0 +1,49 @@
+"""Lists records page by page, newest first.
+
+The cursor of a page is the start and the id of its last request, so that a page begins where the one before ended also
+if requests have been added since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tornado_proxy.ledger.database import Read
+from tornado_proxy.ledger.dialect import quote_names
+from tornado_proxy.ledger.reports.records_query import Record, UsageFilter, build_where
+from tornado_proxy.ledger.rows import PRINTED_COLUMNS
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsQuery:
+    """Selects one page of records.
+
+    Attributes:
+        limit: The most records of the page.
+        before: The start and the id of the last request of the page before; None for the first page.
+        columns: The columns of each record, of RECORD_COLUMNS.
+        asker: The caller who asks; each has a share of the reader.
+    """
+
+    which: UsageFilter
+    limit: int
+    before: tuple[str, str] | None = None
+    columns: Sequence[str] = PRINTED_COLUMNS
+    asker: str = ""
+
+
+def read_page(read: Read, query: RecordsQuery) -> list[Record]:
+    """Return the records of a page."""
+    where, values = build_where(query.which)
+    if query.before is not None:
+        start, request_id = query.before
+        # The first comparison is one that an index on started_at serves.
+        where += f" {'AND' if where else 'WHERE'} started_at <= ? AND (started_at < ? OR request_id < ?)"
+        values = [*values, start, start, request_id]
+    names = dict.fromkeys((*query.columns, "started_at", "request_id"))
+    sql = (
+        f"SELECT {quote_names(tuple(names))} FROM bills {where} "  # noqa: S608  # names of ours
+        f"ORDER BY started_at DESC, request_id DESC LIMIT {query.limit}"
+    )
+    return [dict(zip(names, row, strict=True)) for row in read(sql, values)]
