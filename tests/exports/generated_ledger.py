@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from tests.ledger.sample_records import START, make_intent, make_record
 from tornado_proxy.domain.cost import Cost, LineItem, bill, round_amount
