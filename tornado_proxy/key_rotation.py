@@ -44,6 +44,14 @@ class _SetAside:
     status: int
 
 
+@dataclass(frozen=True, slots=True)
+class KeyPause:
+    """A key is set aside for another `wait_s`, because the provider has responded with `status`."""
+
+    status: int
+    wait_s: float
+
+
 class KeyRotation:
     """The turns of the keys of each account, and the keys that are set aside."""
 
@@ -102,6 +110,11 @@ class KeyRotation:
             _log.warning("provider key set aside", extra={**extra, "seconds": seconds})
         if known is None or known.until < now + seconds:
             self._set_aside[key.fingerprint] = _SetAside(now + seconds, status)
+
+    def find_pause(self, key: ProviderKey) -> KeyPause | None:
+        """Return why and how long a key is set aside, None if it is in use."""
+        aside, wait_s = self._set_aside.get(key.fingerprint), self._wait_s(key)
+        return None if aside is None or wait_s <= 0 else KeyPause(aside.status, wait_s)
 
     def _wait_s(self, key: ProviderKey) -> float:
         """Return the seconds until a key is free, 0 or less if it is."""

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from urllib.parse import quote
 
 import httpx2 as httpx
 import pytest
+from click.testing import CliRunner
 
 from tests.dashboard.browsing import make_link
-from tests.dashboard.sample_ledger import FORMULA, NASTY, make_requests, write_records
-from tests.harness import OTHER_PROJECT, PROJECT, TIMEOUT_S, ProxyProcess, running_proxy
-
-#: Nothing listens there: the pages need no provider.
-NOWHERE = "http://127.0.0.1:9"
+from tests.dashboard.sample_ledger import FORMULA, NASTY
+from tests.dashboard.sample_server import running_sample
+from tests.harness import ANTHROPIC_KEY, OPENAI_KEY, OTHER_PROJECT, PROJECT, TIMEOUT_S, ProxyProcess
+from tornado_proxy.cli import main as command_line
 
 #: ada: 4 x 1000 tokens and 1 estimated, 0.0013125 each with the surcharge; bob: 2000 tokens.
 ADA_TODAY, BOB_TODAY, ADA_BEFORE = Decimal("0.0065625"), Decimal("0.002625"), Decimal("0.002625")
@@ -27,9 +29,7 @@ ADA_TODAY, BOB_TODAY, ADA_BEFORE = Decimal("0.0065625"), Decimal("0.002625"), De
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
-    folder = tmp_path_factory.mktemp("dashboard")
-    write_records(folder / "ledger.db", make_requests(datetime.now(UTC)))
-    with running_proxy(folder, NOWHERE) as running:
+    with running_sample(tmp_path_factory.mktemp("dashboard")) as running:
         yield running
 
 
@@ -233,3 +233,102 @@ def test_malformed_url_is_explained(operator: httpx.Client, parameters: dict[str
     assert page.status_code == data.status_code == 400
     assert message in page.text
     assert message in data.json()["error"]["message"]
+
+
+def test_list_pages_through_all_requests_newest_first(proxy: ProxyProcess, operator: httpx.Client) -> None:
+    found, url = [], "/dashboard/requests?range=30d&limit=4"
+    for _ in range(10):
+        page = operator.get(url).text
+        found += re.findall(r'<td class="id"><a href="[^"]*">([^<]*)</a>', page)
+        following = re.search(r'<a href="([^"]*)" rel="next">', page)
+        if following is None:
+            break
+        url = html.unescape(following[1])
+
+    records = proxy.read_records()
+    places = {record["request_id"]: (record["started_at"], record["request_id"]) for record in records}
+    assert found == sorted(places, key=lambda name: places[name], reverse=True)
+
+
+def test_list_states_no_amount_for_a_cost_that_is_not_known(operator: httpx.Client) -> None:
+    rows = fetch_rows(operator, "/dashboard/requests", "requests", range="today")
+
+    totals = {row["request_id"]: row["total"] for row in rows}
+    assert (totals["req_ada0"], totals["req_unsettled"], totals["req_pending"]) == ("0.0013125", None, None)
+
+
+def test_one_request_is_explained_as_the_command_explains_it(proxy: ProxyProcess, operator: httpx.Client) -> None:
+    command = ["explain", "req_bob", "--config", str(proxy.folder / "proxy.yaml"), "--format", "json"]
+    explained = json.loads(CliRunner().invoke(command_line, command).stdout)
+
+    by_own_id = operator.get("/dashboard/requests/req_bob?format=json").json()
+    by_providers_id = operator.get(f"/dashboard/requests/{quote(NASTY[0], safe='')}?format=json").json()
+
+    assert by_own_id == {"requests": [explained]}
+    # Found by the provider's own id, which a provider can fill with markup.
+    assert [request["upstream_request_id"] for request in by_providers_id["requests"]] == [NASTY[0]]
+
+
+def test_member_finds_no_request_of_others(ada: httpx.Client, lead: httpx.Client) -> None:
+    own = fetch_rows(ada, "/dashboard/requests", "requests", range="30d")
+
+    assert {row["caller"] for row in own} == {"ada"}
+    assert ada.get("/dashboard/requests/req_ada1").status_code == 200
+    for request_id in ("req_bob", "req_eve", "req_nasty0", quote(NASTY[0], safe=""), "%00", "x" * 3000):
+        assert ada.get(f"/dashboard/requests/{request_id}").status_code == 404
+    for name, value in (("participant", "bob"), ("user", "bob"), ("project", OTHER_PROJECT)):
+        assert ada.get("/dashboard/requests", params={name: value}).status_code == 403
+        assert ada.get("/dashboard/requests/req_bob", params={name: value}).status_code in (400, 403)
+    assert lead.get("/dashboard/requests/req_bob").status_code == 200
+    assert lead.get("/dashboard/requests/req_eve").status_code == 404
+
+
+def test_open_costs_are_counted_for_their_viewer(operator: httpx.Client, ada: httpx.Client, lead: httpx.Client) -> None:
+    expected = [
+        {"basis": "unsettled", "requests": 1, "total": None},
+        {"basis": "pending", "requests": 1, "total": None},
+        {"basis": "estimated", "requests": 1, "total": "0.0013125"},
+    ]
+
+    for client in (operator, ada, lead):
+        assert fetch_rows(client, "/dashboard/open", "open_costs") == expected
+    assert "req_unsettled" in ada.get("/dashboard/open").text
+
+
+def test_budgets_are_shown_to_those_whom_they_concern(
+    operator: httpx.Client, ada: httpx.Client, lead: httpx.Client
+) -> None:
+    everything, own, project = (
+        {(row["subject"], row["limit"], row["settled"]) for row in fetch_rows(client, "/dashboard/budgets", "budgets")}
+        for client in (operator, ada, lead)
+    )
+
+    ada_budget = ("participant ada", "0.0065625", "0.0065625")
+    assert own == {ada_budget}
+    assert {ada_budget, ("participant bob", "0.0065625", "0.002625")} < project
+    assert {row[:2] for row in everything} - {row[:2] for row in project} == {("project", "7")}
+    assert "0.0065625, spent" in ada.get("/dashboard/budgets").text
+    assert "600 requests per minute" in lead.get("/dashboard/budgets").text
+
+
+def test_keys_are_shown_without_their_secrets_to_their_owners(
+    operator: httpx.Client, ada: httpx.Client, lead: httpx.Client
+) -> None:
+    pages = [client.get("/dashboard/prices").text for client in (operator, lead)]
+
+    assert [page.count("in use</td>") for page in pages] == [3, 1]  # two of the server, one of the project
+    assert not [page for page in pages if OPENAI_KEY in page or ANTHROPIC_KEY in page]
+    assert ada.get("/dashboard/prices").status_code == 403
+    assert "/dashboard/prices" not in ada.get("/dashboard/").text
+    models = {row["model"] for row in fetch_rows(lead, "/dashboard/prices", "prices")}
+    assert {"gpt-5.4", "claude-haiku-4-5"} < models
+
+
+@pytest.mark.parametrize("path", ["requests", "requests/req_ada0", "open", "budgets", "prices"])
+def test_page_refuses_parameters_that_it_does_not_know(operator: httpx.Client, path: str) -> None:
+    response = operator.get(f"/dashboard/{path}", params={"typo": "x"})
+
+    assert response.status_code == 400
+    assert "unknown parameter typo" in response.text
+    assert operator.get(f"/dashboard/{path}", params={"format": "x"}).status_code == 400
+    assert httpx.get(str(response.url), timeout=TIMEOUT_S).status_code == 401

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.dashboard.browsing import DESKTOP, PHONE, find_violations, running_browser, sign_in
-from tests.dashboard.sample_ledger import make_requests, write_records
-from tests.harness import PROJECT, ProxyProcess, running_proxy
-
-#: Nothing listens there: the pages need no provider.
-NOWHERE = "http://127.0.0.1:9"
+from tests.dashboard.sample_ledger import NASTY
+from tests.dashboard.sample_server import running_sample
+from tests.harness import PROJECT, ProxyProcess
 
 #: The pages, below /dashboard/.
-PAGES = ("?range=today&group=participant", "?range=30d&group=day&subgroup=model", "?group=label.team", "none")
+PAGES = (
+    *("?range=today&group=participant", "?range=30d&group=day&subgroup=model", "?group=label.team", "none"),
+    *("requests?range=today", "requests/req_ada1", *(f"requests/req_nasty{number}" for number in range(len(NASTY)))),
+    *("open", "budgets", "prices"),
+)
 
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
-    folder = tmp_path_factory.mktemp("dashboard")
-    write_records(folder / "ledger.db", make_requests(datetime.now(UTC)))
-    with running_proxy(folder, NOWHERE) as running:
+    with running_sample(tmp_path_factory.mktemp("dashboard")) as running:
         yield running
 
 
@@ -114,6 +113,15 @@ def test_keyboard_alone_reaches_every_control_in_the_order_of_the_page(operator:
     operator.get_by_role("link", name="bob").focus()
     operator.keyboard.press("Enter")
     operator.wait_for_url("**participant=bob**")
+
+
+def test_requests_of_a_bill_are_two_clicks_away(operator: Page, proxy: ProxyProcess) -> None:
+    visit(operator, proxy, "?range=today&group=participant")
+    operator.get_by_role("link", name="bob").click()
+    operator.get_by_role("link", name="The requests of this bill").click()
+    operator.get_by_role("link", name="req_bob").click()
+
+    assert operator.locator("tfoot tr").last.inner_text().split() == ["Total,", "USD", "0.002625"]
 
 
 def test_back_and_a_sent_url_show_the_same_page(operator: Page, proxy: ProxyProcess) -> None:

@@ -50,7 +50,7 @@ class ProjectBudgetsHandler(ProjectHandler):
         try:
             self._read_parameters(())
             caller, project = await self.authenticate(project_id)
-            await self._respond(row for row in await self._list_rows(project) if caller.admin or _is_own(row, caller))
+            await self._respond(row for row in await self._list_rows(project) if caller.admin or is_own(row, caller))
         except RequestError as error:
             await self.reject(error)
 
@@ -101,7 +101,7 @@ class ProjectBudgetsHandler(ProjectHandler):
             await self.finish(json.dumps(show_rows(rows)) + "\n")
 
 
-def _is_own(row: BudgetRow, caller: Caller) -> bool:
+def is_own(row: BudgetRow, caller: Caller) -> bool:
     """Return True if a budget concerns this caller alone."""
     spender = Spender(
         caller.project_id,

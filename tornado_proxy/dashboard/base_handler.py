@@ -19,7 +19,7 @@ from tornado.web import HTTPError, RequestHandler
 
 from tornado_proxy.api.admin.access_checks import check_host
 from tornado_proxy.dashboard.page import Page, list_links
-from tornado_proxy.dashboard.parameters import make_url, read_parameters
+from tornado_proxy.dashboard.parameters import PageUrl, read_parameters
 from tornado_proxy.dashboard.site import ROOT, Site
 from tornado_proxy.dashboard.viewer import Viewer, find_viewer
 from tornado_proxy.domain.errors import BadRequest, NotAllowed, NotAuthenticated, RequestError
@@ -165,10 +165,16 @@ class DashboardHandler(RequestHandler):
             self.set_header("Content-Disposition", f'attachment; filename="{name}.csv"')
             body = out.getvalue().encode("utf-8", "replace")
         else:
-            self.set_header("Content-Type", "application/json")
-            body = json.dumps({name: [{column: row[column] for column in columns} for row in rows]}).encode() + b"\n"
+            self.send_document({name: [{column: row[column] for column in columns} for row in rows]})
+            return
         access_log.log_account_request(self.request_id, 200, self._line, self._caller)
         self.finish(body)
+
+    def send_document(self, document: Mapping[str, object]) -> None:
+        """Finish the response with a JSON document."""
+        self.set_header("Content-Type", "application/json")
+        access_log.log_account_request(self.request_id, 200, self._line, self._caller)
+        self.finish(json.dumps(document).encode() + b"\n")
 
     def head(self, *arguments: str) -> Awaitable[None] | None:
         """Respond as to GET; Tornado leaves the body out."""
@@ -217,10 +223,10 @@ class DashboardHandler(RequestHandler):
         if self.request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
             raise NotAllowed("another site has sent this form; open the dashboard itself", code="foreign_origin")
 
-    def make_page_url(self, path: str, **changes: str | None) -> str:
-        """Return the URL of a page of the dashboard that shows the viewer's project."""
-        project = self.viewer.project if self.viewer is not None and len(self.viewer.choices) > 1 else None
-        return make_url(f"{self.base}{path}", {"project": None if project is None else project.id}, **changes)
+    def make_page_url(self, path: str, parameters: Mapping[str, str]) -> PageUrl:
+        """Return the URL of a page of the dashboard; it names the viewer's project if there are several."""
+        project = None if self.viewer is None else self.viewer.project_parameter
+        return PageUrl(self.base + path, {"project": project, **parameters})
 
     @property
     def _line(self) -> RequestLine:

@@ -19,15 +19,13 @@ from tornado_proxy.dashboard.bill_request import (
     is_interval,
     read_bill_request,
 )
-from tornado_proxy.dashboard.parameters import make_url
-from tornado_proxy.dashboard.time_span import RANGE_TITLES, show_time
+from tornado_proxy.dashboard.filter_form import FilterForm
+from tornado_proxy.dashboard.parameters import PageUrl
+from tornado_proxy.dashboard.time_span import show_time
 from tornado_proxy.ledger.reports.intervals import Interval, find_interval_end
 
 #: The columns of a row that hold no text of clients.
 _FIGURES = ("requests", "subtotal", "surcharge", "total", "previous", "change", "unsettled", "pending")
-
-#: The filters that the form always offers; those of the URL are there as well.
-_OFFERED_FILTERS = ("model", "participant", "user", "room")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +59,14 @@ class BillPage:
     """The values of the page's template.
 
     Attributes:
-        base: The path of the dashboard.
-        project: The id of the project that each link names, None if the viewer has one project, or is the operator.
+        link: The URL of the bill.
+        requests: The URL of the list of the same requests.
         project_names: The names of projects by id.
     """
 
     bill: Bill
-    base: str
-    project: str | None
+    link: PageUrl
+    requests: str
     project_names: Mapping[str, str]
 
     @property
@@ -78,45 +76,18 @@ class BillPage:
 
     def url(self, **changes: str | None) -> str:
         """Return the URL of this bill with other parameters; None removes one."""
-        return make_url(f"{self.base}/", {"project": self.project, **self.request.parameters}, **changes)
+        return self.link.change(**changes)
 
     @property
-    def ranges(self) -> list[tuple[str, str, bool]]:
-        """The title and the URL of each named range, and True for the one that is shown."""
-        current = self.request.span.name
-        return [
-            (title, self.url(range=name, start=None, end=None), name == current) for name, title in RANGE_TITLES.items()
-        ]
+    def form(self) -> FilterForm:
+        """The time and the filters."""
+        request = self.request
+        return FilterForm(self.link, request.span, request.filters, is_open=request.top != DEFAULT_TOP)
 
     @property
     def group_titles(self) -> Mapping[str, str]:
         """The groups of the form, with those of the URL."""
         return {**GROUP_TITLES, **{group: GROUP_TITLES.get(group, group) for group in self.request.groups}}
-
-    @property
-    def fields(self) -> dict[str, str]:
-        """The filters of the form, with their values."""
-        given = self.request.filters
-        return {name: given.get(name, "") for name in FILTERS if name in given or name in _OFFERED_FILTERS}
-
-    @property
-    def start(self) -> str:
-        """The start of a span that the URL states, "" for a named one."""
-        return self.request.span.parameters.get("start", "")
-
-    @property
-    def end(self) -> str:
-        """The end of a span that the URL states, "" for a named one."""
-        return self.request.span.parameters.get("end", "")
-
-    @property
-    def has_details(self) -> bool:
-        """True if the URL has a value of the form that is folded away otherwise."""
-        return bool(self.request.filters or self.start or self.request.top != DEFAULT_TOP)
-
-    def title_of(self, name: str) -> str:
-        """Return the title of a filter."""
-        return GROUP_TITLES.get(name) or name.replace("_", " ").capitalize()
 
     @property
     def sorts(self) -> list[tuple[str, str, bool]]:
@@ -230,9 +201,9 @@ class BillHandler(DashboardHandler):
             self.services.ledger.usage(request.query), self.services.ledger.usage(request.previous_query)
         )
         bill = await asyncio.to_thread(make_bill, current, previous, request)
-        project = viewer.project if viewer.project is not None and len(viewer.choices) > 1 else None
-        names = {choice.id: choice.name for choice in viewer.choices}
-        page = BillPage(bill, self.base, None if project is None else project.id, names)
+        link = self.make_page_url("/", request.parameters)
+        requests = self.make_page_url("/requests", {**request.span.parameters, **request.filters})
+        page = BillPage(bill, link, requests.change(), viewer.project_names)
         if request.format != "html":
             self.send_rows("bill", page.columns, page.list_members(), _FIGURES)
             return

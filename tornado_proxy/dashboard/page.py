@@ -37,15 +37,23 @@ class Page:
 #: The pages by name: title and path below that of the dashboard.
 PAGES = {
     "bill": ("Bill", "/"),
+    "requests": ("Requests", "/requests"),
+    "open": ("Open costs", "/open"),
+    "budgets": ("Budgets", "/budgets"),
+    "prices": ("Keys and prices", "/prices"),
 }
+
+#: The pages that only the operator and admins of projects have.
+ADMIN_PAGES = frozenset({"prices"})
 
 
 def list_links(base: str, viewer: Viewer | None, name: str) -> tuple[PageLink, ...]:
     """Return the links to the pages of a viewer, with the project that it has chosen."""
     if viewer is None:
         return ()
-    project = viewer.project.id if viewer.project is not None and len(viewer.choices) > 1 else None
+    project = {"project": viewer.project_parameter}
     return tuple(
-        PageLink(title, make_url(base + path, {"project": project}), page == name)
+        PageLink(title, make_url(base + path, project), page == name)
         for page, (title, path) in PAGES.items()
+        if viewer.sees_project or page not in ADMIN_PAGES
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from tornado_proxy.domain.errors import BadRequest
@@ -55,3 +56,15 @@ def make_url(path: str, parameters: Mapping[str, str | None], **changes: str | N
     """Return the URL of a page with parameters; those that are None are left out."""
     filled = {name: value for name, value in {**parameters, **changes}.items() if value is not None}
     return f"{path}?{urlencode(filled, errors='replace')}" if filled else path
+
+
+@dataclass(frozen=True, slots=True)
+class PageUrl:
+    """The URL of a page, and of the same page with other parameters."""
+
+    path: str
+    parameters: Mapping[str, str | None]
+
+    def change(self, **changes: str | None) -> str:
+        """Return the URL with other parameters; None removes one."""
+        return make_url(self.path, self.parameters, **changes)

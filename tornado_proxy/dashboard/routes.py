@@ -7,6 +7,10 @@ from typing import Any
 
 from tornado_proxy.dashboard.base_handler import DashboardHandler
 from tornado_proxy.dashboard.bill_page import BillHandler
+from tornado_proxy.dashboard.budgets_page import BudgetsHandler
+from tornado_proxy.dashboard.open_costs import OpenCostsHandler
+from tornado_proxy.dashboard.prices_page import PricesHandler
+from tornado_proxy.dashboard.request_pages import RequestHandler, RequestListHandler
 from tornado_proxy.dashboard.sign_in import SIGN_IN_PATH, SignInHandler, SignOutHandler
 from tornado_proxy.dashboard.site import ROOT, Site
 from tornado_proxy.dashboard.static_files import StaticFileHandler, UnknownPageHandler
@@ -15,6 +19,11 @@ from tornado_proxy.dashboard.static_files import StaticFileHandler, UnknownPageH
 ROUTES: tuple[tuple[str, type[DashboardHandler]], ...] = (
     (ROOT, BillHandler),
     (f"{ROOT}/", BillHandler),
+    (f"{ROOT}/requests", RequestListHandler),
+    (f"{ROOT}/requests/{{request_id}}", RequestHandler),
+    (f"{ROOT}/open", OpenCostsHandler),
+    (f"{ROOT}/budgets", BudgetsHandler),
+    (f"{ROOT}/prices", PricesHandler),
     (SIGN_IN_PATH, SignInHandler),
     (f"{ROOT}/sign-out", SignOutHandler),
     (f"{ROOT}/static/{{name}}", StaticFileHandler),

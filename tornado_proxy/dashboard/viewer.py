@@ -6,12 +6,13 @@ Each query of a page is made here from the viewer, so that no parameter of a URL
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tornado_proxy.api.usage_query import UsageRequest, read_operator_request, read_usage_request
 from tornado_proxy.auth.oauth.membership import list_memberships
-from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
+from tornado_proxy.domain.errors import BadRequest, NotAllowed, NotAuthenticated
 from tornado_proxy.domain.identity import Caller, Project
+from tornado_proxy.ledger.reports.records_query import UsageFilter
 from tornado_proxy.state.dashboard_session_table import Identity, OperatorIdentity, ProjectIdentity, UserIdentity
 
 #: The asker of the operator's queries; see UsageQuery.
@@ -53,6 +54,16 @@ class Viewer:
         return f"{self.caller.participant or self.caller.user} in {self.project.name}"
 
     @property
+    def project_parameter(self) -> str | None:
+        """The project that each URL of the pages names; None if the viewer has only one, or is the operator."""
+        return self.project.id if self.project is not None and len(self.choices) > 1 else None
+
+    @property
+    def project_names(self) -> dict[str, str]:
+        """The names of the projects by id."""
+        return {choice.id: choice.name for choice in self.choices}
+
+    @property
     def asker(self) -> str:
         """The share of the ledger's reader that the viewer's queries use; that of the usage API."""
         caller = self.caller
@@ -71,6 +82,23 @@ class Viewer:
         if self.caller is None or self.project is None:
             return read_operator_request(arguments, "")
         return read_usage_request(arguments, "", self.caller, self.project)
+
+    def select(self, parameters: Mapping[str, str]) -> UsageFilter:
+        """Return the filter of the records with these parameters, limited to what the viewer may see.
+
+        Raises:
+            BadRequest: a parameter is unknown, malformed, or selects no whole records.
+            NotAllowed: a parameter names another caller.
+        """
+        for name in ("type", "annotations"):
+            if name in parameters:
+                raise BadRequest(f"{name} does not select requests here; omit it", param=name)
+        query = self.read_usage(parameters).query
+        return replace(query.which, model=query.model)
+
+    def select_request(self, **members: str) -> UsageFilter:
+        """Return the filter of one request, limited to what the viewer may see; `members` are those of UsageFilter."""
+        return replace(self.select({}), **members)
 
 
 def find_viewer(identity: Identity, projects: Mapping[str, Project], chosen: str | None) -> Viewer:

@@ -1,0 +1,134 @@
+"""The page of budgets and limits: what may be spent, and what has been."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import ClassVar
+
+from tornado_proxy.api.project_budgets import is_own
+from tornado_proxy.dashboard.amounts import count_decimals, show_amount
+from tornado_proxy.dashboard.base_handler import DashboardHandler
+from tornado_proxy.dashboard.parameters import FORMATS, read_choice
+from tornado_proxy.dashboard.viewer import Viewer
+from tornado_proxy.domain.errors import BadRequest
+from tornado_proxy.domain.identity import Project
+from tornado_proxy.domain.rate import RateUnit
+from tornado_proxy.reports.budgets import BudgetRow, list_rows, show_row
+
+#: The columns for programs; those that can hold text of clients are not trusted.
+_TRUSTED = ("project", "per", "period", "of", "start", "end", "limit", "settled", "reserved", "held", "until")
+COLUMNS = ("project", "per", "subject", *_TRUSTED[2:], "changed_by")
+
+_UNIT_TITLES = {
+    RateUnit.REQUESTS: "requests per minute",
+    RateUnit.TOKENS: "tokens per minute",
+    RateUnit.STREAMS: "streams at the same time",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ShownBudget:
+    """A budget as the page shows it; `share` is the part of its limit that is used, in percent, at most 100."""
+
+    project: str
+    subject: str
+    period: str
+    limit: str
+    settled: str
+    reserved: str
+    share: str
+    is_spent: bool
+    ends: str
+    change: str | None
+
+
+class BudgetsHandler(DashboardHandler):
+    """The page of budgets and limits."""
+
+    name: ClassVar[str] = "budgets"
+
+    async def get(self) -> None:
+        """Show the budgets, or send them."""
+        viewer = await self.identify()
+        known = ("format", "project") if viewer.is_operator else ("format",)
+        unknown = next((name for name in self.parameters if name not in known), None)
+        if unknown is not None:
+            raise BadRequest(f"unknown parameter {unknown[:40]}", param=unknown[:40])
+        output = read_choice(self.parameters, "format", FORMATS, FORMATS[0])
+        rows = await self._list_budgets(viewer)
+        if output != "html":
+            self.send_rows("budgets", COLUMNS, [make_members(row) for row in rows], _TRUSTED)
+            return
+        link = self.make_page_url("/budgets", {k: v for k, v in self.parameters.items() if k == "project"})
+        self.show(
+            "budgets.html",
+            "Budgets and limits",
+            budgets=show_budgets(rows, viewer),
+            limits=[limit for project in viewer.choices for limit in self._list_limits(project, viewer)],
+            downloads={name: link.change(format=name) for name in ("csv", "json")},
+        )
+
+    async def _list_budgets(self, viewer: Viewer) -> list[BudgetRow]:
+        """Return the budgets that the viewer may see: those of the project, or its own alone."""
+        project_id = self.parameters.get("project") if viewer.project is None else viewer.project.id
+        figures = await self.services.budgets.read_figures()
+        rows = list_rows(self.snapshot.budget_limits, figures, self.now, project_id)
+        caller = viewer.caller
+        return [row for row in rows if caller is None or caller.admin or is_own(row, caller)]
+
+    def _list_limits(self, project: Project, viewer: Viewer) -> Iterator[tuple[str, str, str]]:
+        if viewer.project is not None and project.id != viewer.project.id:
+            return
+        limits = self.snapshot.find_limits(project)
+        for owner, units in (("project", limits.project), ("each participant", limits.per_participant)):
+            for unit, limit in units.items():
+                yield project.name, owner, f"{limit:,} {_UNIT_TITLES[unit]}"
+        for owner, usd in (("project", limits.brakes.project), ("each participant", limits.brakes.per_participant)):
+            if usd is not None:
+                yield project.name, owner, f"{show_amount(usd)} USD per minute; more stops it"
+
+
+def make_members(row: BudgetRow) -> dict[str, object]:
+    """Return the members COLUMNS of a budget."""
+    document = show_row(row)
+    return {"subject": _describe_subject(row), **{name: document[name] for name in COLUMNS if name in document}}
+
+
+def show_budgets(rows: Sequence[BudgetRow], viewer: Viewer) -> list[ShownBudget]:
+    """Return the budgets for the page, with equally many decimals."""
+    amounts = [
+        amount for row in rows for amount in (row.limit or Decimal(0), row.state.settled, row.reserved + row.held)
+    ]
+    decimals = count_decimals(amounts)
+    return [_show(row, decimals, viewer) for row in rows]
+
+
+def _show(row: BudgetRow, decimals: int, viewer: Viewer) -> ShownBudget:
+    state, limit = row.state, row.limit
+    used = Decimal(100) if not limit else min(Decimal(100), state.settled / limit * 100)
+    ends = None if state.interval.end is None else f"{state.interval.end:%Y-%m-%d}"
+    strict = ", strict" if row.strict else ""
+    return ShownBudget(
+        project=viewer.project_names.get(state.project_id, state.project_id),
+        subject=_describe_subject(row),
+        period=f"{state.kind.period.value}, {state.kind.amount.value}{strict}",
+        limit="none" if limit is None else show_amount(limit, decimals),
+        settled=show_amount(state.settled, decimals),
+        reserved=show_amount(row.reserved + row.held, decimals),
+        share=f"{0 if limit is None else used:.2f}",
+        is_spent=limit is not None and state.settled >= limit,
+        ends=ends or "",
+        change=None if row.change is None else f"changed by {row.change.actor}",
+    )
+
+
+def _describe_subject(row: BudgetRow) -> str:
+    """Return whose budget it is: the project, or the scope and its subject."""
+    scope, subject = row.state.kind.scope.value, row.state.subject
+    if not subject:
+        return scope
+    label = f" {row.state.kind.label}" if row.state.kind.label else ""
+    # The text of a participant or user begins with its scope; see Spender.subject().
+    return subject if subject.startswith(("participant ", "user ")) else f"{scope}{label} {subject}"

@@ -1,0 +1,134 @@
+"""The page of costs that are not known, not known yet, or estimated: how many, which, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import ClassVar
+
+from tornado_proxy.dashboard.amounts import show_amount, show_exact
+from tornado_proxy.dashboard.base_handler import DashboardHandler
+from tornado_proxy.dashboard.bill import group_rows
+from tornado_proxy.dashboard.bill_request import read_bill_request
+from tornado_proxy.dashboard.filter_form import FilterForm
+from tornado_proxy.dashboard.request_list import RECORD_COLUMNS, UNKNOWN_COSTS, make_row, show_moment
+from tornado_proxy.dashboard.viewer import Viewer
+from tornado_proxy.domain.errors import BadRequest
+from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.reports.records_page import RecordsQuery
+from tornado_proxy.ledger.reports.records_query import Record, UsageFilter
+from tornado_proxy.ledger.reports.usage import GroupRow
+
+#: The parameters of the page.
+_PARAMETERS = ("range", "start", "end", "format")
+
+#: Requests that each box lists.
+_LISTED = 10
+
+#: What each basis means, and what to do: for the operator and admins of projects, and for a member.
+_TEXTS: Mapping[Basis, tuple[str, str, str]] = {
+    Basis.UNSETTLED: (
+        "The request reached the provider, and its cost is not known: no response came, or it stated no usage that can "
+        "be true.",
+        "Compare each with the provider's usage page by its time, model and key. The faults on the page of a request "
+        "say what happened.",
+        "Ask the operator, who can compare it with the provider's usage page.",
+    ),
+    Basis.PENDING: (
+        "The provider reports the usage later: background responses and batches.",
+        "Wait: the proxy polls the provider, and settles the request when it has ended. If one stays for more than a "
+        "day, look for its id in the log.",
+        "Wait: the proxy polls the provider until the request has ended.",
+    ),
+    Basis.ESTIMATED: (
+        "The provider did not state all usage, such as that of a stream that broke; what arrived was counted.",
+        "Nothing has to be done. Many of them mean that clients leave early or connections break: "
+        "streams.on_client_disconnect: drain reads responses to their end.",
+        "Nothing has to be done. Reading a stream to its end makes its cost exact.",
+    ),
+}
+
+_COLUMNS = ("basis", "requests", "total")
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """The requests of one basis; `total` is None if it is not known."""
+
+    basis: Basis
+    requests: int
+    total: Decimal | None
+    text: str
+    advice: str
+    rows: tuple[tuple[str, str, str, str], ...]
+    url: str
+
+    @property
+    def shown_total(self) -> str | None:
+        """The total for people."""
+        return None if self.total is None else show_amount(self.total)
+
+    @property
+    def members(self) -> dict[str, object]:
+        """The box for programs."""
+        return {
+            "basis": self.basis.value,
+            "requests": self.requests,
+            "total": None if self.total is None else show_exact(self.total),
+        }
+
+
+class OpenCostsHandler(DashboardHandler):
+    """The page of open costs."""
+
+    name: ClassVar[str] = "open"
+
+    async def get(self) -> None:
+        """Show the boxes, or send their figures."""
+        viewer = await self.identify()
+        unknown = next((name for name in self.parameters if name not in _PARAMETERS), None)
+        if unknown is not None:
+            raise BadRequest(f"unknown parameter {unknown[:40]}", param=unknown[:40])
+        given = {"range": "30d", **self.parameters, "group": "basis"}
+        if "start" in given:
+            given.pop("range")
+        request = read_bill_request(given, viewer, self.now)
+        by_basis = {row.group[0]: row for row in group_rows(await self.services.ledger.usage(request.query))}
+        boxes = [
+            await self._make_box(basis, by_basis.get(basis.value), request.query.which, viewer) for basis in _TEXTS
+        ]
+        if request.format != "html":
+            self.send_rows("open_costs", _COLUMNS, [box.members for box in boxes], _COLUMNS)
+            return
+        link = self.make_page_url("/open", request.span.parameters)
+        downloads = {name: link.change(format=name) for name in ("csv", "json")}
+        form = FilterForm(link, request.span, {})
+        self.show("open.html", "Open costs", boxes=boxes, form=form, downloads=downloads)
+
+    async def _make_box(self, basis: Basis, found: GroupRow | None, which: UsageFilter, viewer: Viewer) -> Box:
+        text, advice, member_advice = _TEXTS[basis]
+        url = self.make_page_url("/requests", {"start": str(which.since), "end": str(which.until)})
+        rows: tuple[tuple[str, str, str, str], ...] = ()
+        if found is not None and basis in UNKNOWN_COSTS:
+            query = RecordsQuery(replace(which, basis=basis.value), _LISTED, None, RECORD_COLUMNS, viewer.asker)
+            rows = tuple(map(self._show_request, await self.services.ledger.list_records(query)))
+        unknown = basis in UNKNOWN_COSTS
+        return Box(
+            basis,
+            0 if found is None else found.requests,
+            None if unknown else Decimal(0) if found is None else found.total,
+            text,
+            advice if viewer.sees_project else member_advice,
+            rows,
+            url.change(basis=basis.value),
+        )
+
+    def _show_request(self, record: Record) -> tuple[str, str, str, str]:
+        row = make_row(record)
+        started_at = datetime.fromisoformat(str(row["started_at"]))
+        age_h = (self.now - started_at).total_seconds() / 3600
+        url = self.make_page_url(f"/requests/{row['request_id']}", {}).change()
+        age = f"{age_h:.0f} h ago" if age_h >= 1 else f"{age_h * 60:.0f} min ago"
+        return f"{show_moment(row['started_at'])}, {age}", str(row["request_id"]), url, str(row["model"] or "")
