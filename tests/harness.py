@@ -319,4 +319,4 @@ def _stop(process: subprocess.Popen[str]) -> None:
 
 
 def _url_in(line: str) -> str:
-    return line[line.index("http://") :].split()[0]
+    return line[line.index("http") :].split()[0]

@@ -15,10 +15,9 @@ import asyncio
 import logging
 import re
 import signal
+import ssl
 from collections.abc import Sequence
 from pathlib import Path
-
-from tornado.httpserver import HTTPServer
 
 from tornado_proxy import snapshot, tasks
 from tornado_proxy.api.accounts.routes import FIXED_PATHS, ROUTES
@@ -31,11 +30,11 @@ from tornado_proxy.api.start_page import StartPageHandler, list_start_paths
 from tornado_proxy.api.usage import USAGE_PATH, UsageHandler
 from tornado_proxy.budgets.keeper import BudgetKeeper, BudgetLedger
 from tornado_proxy.config.changes import describe_changes
-from tornado_proxy.config.settings import ListenSettings
+from tornado_proxy.config.settings import ListenSettings, Settings
 from tornado_proxy.dashboard.routes import list_rules
 from tornado_proxy.dashboard.site import Site
 from tornado_proxy.domain.brake import Brake
-from tornado_proxy.domain.errors import ConfigError, LedgerUnavailable
+from tornado_proxy.domain.errors import ConfigError, Fault, LedgerUnavailable
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.state import State, StateChange
 from tornado_proxy.gateway.admission import Admission
@@ -53,6 +52,7 @@ from tornado_proxy.gateway.stops import enforce_stops
 from tornado_proxy.http_server.fd_limits import raise_fd_limit
 from tornado_proxy.http_server.listening import listen
 from tornado_proxy.http_server.server import AdminPortServer, ClientPortServer
+from tornado_proxy.http_server.tls import make_tls_context
 from tornado_proxy.ledger.backends import make_backend, make_ledger
 from tornado_proxy.ledger.protocol import Ledger
 from tornado_proxy.metering.deferred_settlement import DeferredSettlement
@@ -80,7 +80,7 @@ class Server:
         """Keep the configuration; `admin_port` replaces that of the configuration, for several processes."""
         self._snapshots = SnapshotHolder(config, first)
         self._services: Services | None = None
-        self._servers: list[HTTPServer] = []
+        self._servers: list[ClientPortServer] = []
         # fsync: a change is rare, and a revoked key must not be valid again after a loss of power.
         store = StateStore(make_backend(first.settings.ledger.address, fsync=True))
         self._state = StateWatcher(store, self._set_state, self._on_state_changes)
@@ -88,6 +88,7 @@ class Server:
         self._own_reload_requests: set[str] = set()
         self._admin_port = admin_port
         self._brakes: SpendBrakes | None = None
+        self._client_port: ClientPortServer | None = None
         self._background: list[asyncio.Task[None]] = []
         self._stopped = asyncio.Event()
         self._second_signal = asyncio.Event()
@@ -131,8 +132,10 @@ class Server:
             *((re.escape(path), StartPageHandler, handler_arguments) for path in sorted(start_paths)),
         ]
         clients = ClientApplication(rules, services, start_paths, FIXED_PATHS)
-        server = ClientPortServer(clients, clients.idle_connections, clients.body_timeouts, clients.make_rejection)
-        self.port = self._listen(server, settings.listen)
+        self._client_port = ClientPortServer(
+            clients, clients.idle_connections, clients.body_timeouts, clients.make_rejection, self._load_tls(settings)
+        )
+        self.port = self._listen(self._client_port, settings.listen)
         pages = list_rules(Site(services, self._state, is_admin=True))
         admin = AdminApplication(AdminServices(services, self._state, self), pages)
         admin_server = AdminPortServer(admin, admin.idle_connections, admin.body_timeouts, admin.make_rejection)
@@ -159,11 +162,26 @@ class Server:
             budgets=budgets,
         )
 
+    def _load_tls(self, settings: Settings) -> ssl.SSLContext | None:
+        """Read the certificate and its key; return the TLS of the client port, None if it speaks plain HTTP.
+
+        Raises:
+            ConfigError: the files have changed since the configuration was checked.
+        """
+        files = settings.listen.tls
+        if files is None:
+            return None
+        try:
+            return make_tls_context(files)
+        except OSError as error:
+            rule = f"cannot be used: {error.strerror or error}"
+            raise ConfigError([Fault(str(self._snapshots.path), 0, "listen.tls", rule)]) from error
+
     def _find_admin_address(self, configured: ListenSettings) -> ListenSettings:
         # A port of its own is not shared: two processes with the same one must not start.
         return configured if self._admin_port is None else ListenSettings(configured.host, self._admin_port)
 
-    def _listen(self, server: HTTPServer, address: ListenSettings) -> int:
+    def _listen(self, server: ClientPortServer, address: ListenSettings) -> int:
         """Accept connections at `address`; return the port, which the kernel chooses if the configured one is 0."""
         port = listen(server, address.host, address.port, reuse_port=address.reuse_port)
         self._servers.append(server)
@@ -203,10 +221,13 @@ class Server:
                 old = self._snapshots.current
                 new, changes = await asyncio.to_thread(_build, self._snapshots.path, generation, old)
                 self._snapshots.check_swap(new)
+                tls = self._load_tls(new.settings)
                 if self._services is not None:
                     # Before the swap: a budget must not be in force before its counter is right.
                     await self._services.budgets.follow(new)
                 self._snapshots.swap(new)
+                if self._client_port is not None:
+                    self._client_port.tls = tls
                 if self._services is not None:
                     self._services.budgets.watch(self._snapshots.current.budget_limits)
             except ConfigError:

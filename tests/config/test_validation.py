@@ -38,7 +38,7 @@ def test_valid_document_has_no_fault() -> None:
         ),
         pytest.param(
             {"listen": {"x": 1}},
-            ['listen.x: unknown key "x"; known keys are host, port, reuse_port, public_url, trusted_proxies'],
+            ['listen.x: unknown key "x"; known keys are host, port, reuse_port, tls, public_url, trusted_proxies'],
             id="unknown key, none near",
         ),
         pytest.param(

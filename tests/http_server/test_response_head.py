@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 
 import pytest
-from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters
-from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine, ResponseStartLine
-from tornado.iostream import IOStream
+from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
+from tornado.netutil import bind_sockets
 
+from tests.http_server.serving import Receive, exchange, run_server
+from tornado_proxy.http_server.exchange import Exchange
 from tornado_proxy.http_server.response_writer import ResponseWriter
 
 Headers = list[tuple[str, str]]
@@ -18,41 +19,30 @@ LENGTH = [("content-length", "5")]
 REPEATED = [("x-b", "1"), ("via", "a"), ("X-B", "2"), ("x-request-id", "caf\xe9")]
 
 
-def open_connection(
-    method: str, version: str, connection_header: str
-) -> tuple[HTTP1Connection, HTTPServerRequest, socket.socket]:
-    """Return a connection that has read a request, the request, and the client's socket."""
-    ours, client = socket.socketpair()
-    connection = HTTP1Connection(IOStream(ours), is_client=False, params=HTTP1ConnectionParameters())
-    start_line = RequestStartLine(method, "/", version)
-    headers = HTTPHeaders({"Host": "h", **({"Connection": connection_header} if connection_header else {})})
-    connection._request_start_line, connection._request_headers = start_line, headers
-    connection._disconnect_on_finish = not connection._can_keep_alive(start_line, headers)
-    request = HTTPServerRequest(headers=headers, connection=connection, start_line=start_line)
-    return connection, request, client
+async def tornado_bytes(sent: bytes, status: int, headers: Headers, data: bytes) -> bytes:
+    """Return what Tornado's server writes for the head and the first bytes of a body."""
+
+    def receive(request: HTTPServerRequest) -> None:
+        fields = HTTPHeaders()
+        for name, value in headers:
+            fields.add(name, value)
+        connection = request.connection
+        connection.write_headers(ResponseStartLine("", status, "Fine"), fields, data)  # type: ignore[union-attr]
+        connection.close()  # type: ignore[union-attr]  # an HTTP1Connection
+
+    server = HTTPServer(receive)
+    (listening,) = bind_sockets(0, "127.0.0.1")
+    server.add_sockets([listening])
+    try:
+        return await exchange(listening.getsockname()[1], sent)
+    finally:
+        server.stop()
+        await server.close_all_connections()
 
 
-def read_all(connection: HTTP1Connection, client: socket.socket) -> bytes:
-    connection.stream.close()
-    with client:
-        return b"".join(iter(lambda: client.recv(65536), b""))
-
-
-def tornado_bytes(status: int, headers: Headers, data: bytes, request_of: tuple[str, str, str]) -> tuple[bytes, object]:
-    connection, _, client = open_connection(*request_of)
-    fields = HTTPHeaders()
-    for name, value in headers:
-        fields.add(name, value)
-    connection.write_headers(ResponseStartLine("", status, "Fine"), fields, data)
-    return read_all(connection, client), (connection._chunking_output, connection._expected_content_remaining)
-
-
-def our_bytes(status: int, headers: Headers, data: bytes, request_of: tuple[str, str, str]) -> tuple[bytes, object]:
-    connection, request, client = open_connection(*request_of)
-    writer = ResponseWriter(request)
-    writer.begin(status, "Fine", headers)
-    writer.send(data)
-    return read_all(connection, client), (connection._chunking_output, connection._expected_content_remaining)
+async def our_bytes(sent: bytes, receive: Receive) -> bytes:
+    async with run_server(receive) as port:
+        return await exchange(port, sent)
 
 
 @pytest.mark.parametrize("connection_header", ["", "close", "Keep-Alive"])
@@ -72,26 +62,56 @@ def our_bytes(status: int, headers: Headers, data: bytes, request_of: tuple[str,
 def test_head_is_the_one_that_tornado_writes(  # the arguments of a table
     method: str, status: int, headers: Headers, data: bytes, version: str, connection_header: str
 ) -> None:
+    line = f"Connection: {connection_header}\r\n" if connection_header else ""
+    sent = f"{method} / {version}\r\nHost: h\r\n{line}\r\n".encode()
+
+    def write_response(request: HTTPServerRequest) -> None:
+        writer = ResponseWriter(request)
+        writer.begin(status, "Fine", headers)
+        writer.send(data)
+        assert isinstance(request.connection, Exchange)
+        request.connection.close()
+
+    def write_as_a_handler_does(request: HTTPServerRequest) -> None:
+        assert isinstance(request.connection, Exchange)
+        fields = HTTPHeaders()
+        for name, value in headers:
+            fields.add(name, value)
+        request.connection.write_headers(ResponseStartLine("", status, "Fine"), fields, data)
+        request.connection.close()
+
     async def compare() -> None:
-        request_of = (method, version, connection_header)
-        expected = tornado_bytes(status, headers, data, request_of)
+        expected = await tornado_bytes(sent, status, headers, data)
         if version == "HTTP/1.0" and method == "POST" and headers == REPEATED:
             # Only the end of the connection ends this body, so Tornado's promise to keep it open is not made.
-            expected = expected[0].replace(b"Connection: Keep-Alive\r\n", b""), expected[1]
+            expected = expected.replace(b"Connection: Keep-Alive\r\n", b"")
 
-        assert our_bytes(status, headers, data, request_of) == expected
+        assert await our_bytes(sent, write_response) == expected
+        assert await our_bytes(sent, write_as_a_handler_does) == expected
 
     asyncio.run(compare())
 
 
 @pytest.mark.parametrize("value", ["a\r\nSet-Cookie: b", "a\nb", "a\rb"])
 def test_line_end_in_a_header_is_never_written(value: str) -> None:
-    async def write() -> bytes:
-        connection, request, client = open_connection("POST", "HTTP/1.1", "")
+    def receive(request: HTTPServerRequest) -> None:
         writer = ResponseWriter(request)
         writer.begin(200, "OK", [("x-id", value)])
         with pytest.raises(ValueError, match="line end"):
             writer.send(b"data")
-        return read_all(connection, client)
+        writer.abort()
 
-    assert asyncio.run(write()) == b""
+    assert asyncio.run(our_bytes(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", receive)) == b""
+
+
+@pytest.mark.parametrize("data", [b"123456", b"1234"])
+def test_body_that_is_not_as_long_as_stated_ends_in_a_broken_connection(data: bytes) -> None:
+    def receive(request: HTTPServerRequest) -> None:
+        assert isinstance(request.connection, Exchange)
+        request.connection.write_headers(ResponseStartLine("", 200, "OK"), HTTPHeaders({"Content-Length": "5"}))
+        with pytest.raises(Exception, match=r"Content-Length|missing"):
+            request.connection.end_response(data)
+
+    received = asyncio.run(our_bytes(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", receive))
+
+    assert received.endswith(b"\r\n\r\n")

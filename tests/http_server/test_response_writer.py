@@ -8,13 +8,12 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
-from tornado.http1connection import HTTP1Connection
-from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPServerRequest
 from tornado.iostream import StreamClosedError
-from tornado.netutil import bind_sockets
 
+from tests.http_server.serving import run_server
 from tornado_proxy import tasks
+from tornado_proxy.http_server.exchange import Exchange
 from tornado_proxy.http_server.response_writer import ResponseWriter
 
 #: Size of the socket buffers: small, so that writes wait for the client.
@@ -40,9 +39,10 @@ class Responder:
         tasks.spawn(self._respond(request), "respond")
 
     async def _respond(self, request: HTTPServerRequest) -> None:
-        assert isinstance(request.connection, HTTP1Connection)
-        stream = request.connection.stream
-        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES)
+        assert isinstance(request.connection, Exchange)
+        transport = request.connection._transport
+        assert transport.socket is not None
+        transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES)
         writer = ResponseWriter(request)
         writer.begin(200, "OK", self._headers)
         try:
@@ -53,27 +53,24 @@ class Responder:
         except StreamClosedError:
             self.results.put_nowait("client gone")
         else:
-            self.results.put_nowait("bytes wait" if stream.writing() else "complete")
+            self.results.put_nowait("bytes wait" if transport._paused else "complete")
 
 
 @contextlib.asynccontextmanager
 async def send_request(responder: Responder, connection: str) -> AsyncIterator[socket.socket]:
     """Yield the socket of a client that has sent a request with the header `Connection: connection`."""
-    server = HTTPServer(responder)
-    (listening,) = bind_sockets(0, "127.0.0.1")
-    server.add_sockets([listening])
-    client = socket.socket()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BUFFER_BYTES)
-    client.setblocking(False)
-    try:
-        loop = asyncio.get_running_loop()
-        await loop.sock_connect(client, listening.getsockname())
-        await loop.sock_sendall(client, b"GET / HTTP/1.1\r\nHost: h\r\nConnection: %b\r\n\r\n" % connection.encode())
-        yield client
-    finally:
-        client.close()
-        server.stop()
-        await server.close_all_connections()
+    async with run_server(responder) as port:
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SOCKET_BUFFER_BYTES)
+        client.setblocking(False)
+        try:
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(client, ("127.0.0.1", port))
+            head = f"GET / HTTP/1.1\r\nHost: h\r\nConnection: {connection}\r\n\r\n"
+            await loop.sock_sendall(client, head.encode())
+            yield client
+        finally:
+            client.close()
 
 
 @pytest.mark.parametrize("connection", ["keep-alive", "close"])

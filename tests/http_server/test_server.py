@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPServerRequest
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
 from tornado_proxy.http_server import server as server_module
+from tornado_proxy.http_server.exchange import Exchange
 from tornado_proxy.http_server.request_body import BodyTimeouts
+from tornado_proxy.http_server.request_parser import Fault
 from tornado_proxy.http_server.server import ClientPortServer, IdleConnections
 
 _REQUEST = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -26,14 +28,14 @@ class NagleHandler(RequestHandler):
 
     def get(self) -> None:
         connection = self.request.connection
-        assert isinstance(connection, HTTP1Connection)
-        off = connection.stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert isinstance(connection, Exchange)
+        off = connection._transport.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         self.finish("off" if off else "on")
 
 
-def make_rejection(target: str, fault: str) -> bytes:
+def make_rejection(fault: Fault) -> bytes:
     """Return a 400 that repeats what the server tells of a malformed request."""
-    return f"HTTP/1.1 400 Bad Request\r\n\r\n{target} {fault}".encode()
+    return f"HTTP/1.1 400 Bad Request\r\n\r\n{fault.target} {fault.text}".encode()
 
 
 class EchoHandler(RequestHandler):
@@ -59,10 +61,12 @@ class SingleHandlerApplication(Application):
 
 
 @contextlib.asynccontextmanager
-async def run_server(handler: type[RequestHandler] = NagleHandler) -> AsyncIterator[int]:
+async def run_server(
+    handler: type[RequestHandler] = NagleHandler, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
     """Serve `handler` on a free port; yield the port."""
     application = SingleHandlerApplication(handler)
-    server = ClientPortServer(application, application.idle_connections, BodyTimeouts(), make_rejection)
+    server = ClientPortServer(application, application.idle_connections, BodyTimeouts(), make_rejection, tls)
     (listening,) = bind_sockets(0, "127.0.0.1")
     server.add_sockets([listening])
     try:
@@ -179,12 +183,53 @@ def test_kept_connection_may_be_idle_for_longer_than_a_head_takes(monkeypatch: p
     assert asyncio.run(run()) == ["off", "off"]
 
 
+@pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00\x01"])
+def test_unfinished_tls_handshake_is_closed_like_half_a_head(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "_HEAD_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(server_module, "_SWEEP_INTERVAL_S", 0.05)
+
+    async def run() -> bytes:
+        async with run_server(tls=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(sent)
+            try:
+                return await asyncio.wait_for(reader.read(), 20)
+            finally:
+                writer.close()
+
+    assert asyncio.run(run()) == b""
+
+
+def test_unfinished_tls_handshake_gives_way_to_a_new_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "_MIN_CLOSE_IDLE_S", 0.0)
+
+    async def run() -> tuple[list[bool], bytes]:
+        application = SingleHandlerApplication(NagleHandler)
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server = ClientPortServer(application, application.idle_connections, BodyTimeouts(), make_rejection, tls)
+        (listening,) = bind_sockets(0, "127.0.0.1")
+        server.add_sockets([listening])
+        reader, writer = await asyncio.open_connection("127.0.0.1", listening.getsockname()[1])
+        await asyncio.sleep(0.1)
+        closed = [server.close_idle_connection(), server.close_idle_connection()]
+        received = await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+        server.stop()
+        await server.close_all_connections()
+        return closed, received
+
+    assert asyncio.run(run()) == ([True, False], b"")
+
+
 class FakeConnection:
     """A connection that waits for a request head."""
 
     def __init__(self, *, new: bool = False, head_begun: bool = False) -> None:
         self.new = new
         self.head_begun = head_begun
+
+    def close(self) -> None:
+        """Do nothing: the connections here are only listed."""
 
 
 def test_connection_idle_between_requests_is_closed_before_a_new_one() -> None:
@@ -255,17 +300,17 @@ def test_client_that_expects_100_continue_gets_it(expect: str) -> None:
     [
         pytest.param(b"GET /v1 HTTP/1.1\r\n\r\n", b"/v1 Missing Host header", id="no host"),
         pytest.param(
-            b"GET /v1 HTTP/1.1\r\nHost: h\r\nA\x01: secret\r\n\r\n", b"/v1 Invalid header name", id="bad name"
+            b"GET /v1 HTTP/1.1\r\nHost: h\r\nA\x01: secret\r\n\r\n", b"/v1 Invalid header token", id="bad name"
         ),
-        pytest.param(b"GET\r\n\r\n", b"/ Malformed HTTP request line", id="no target"),
+        pytest.param(b"GET\r\n\r\n", b"/ Expected space after method", id="no target"),
         pytest.param(
             b"POST /v1 HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
-            b"/v1 malformed chunk size",
+            b"/v1 Invalid character in chunk size",
             id="bad chunk",
         ),
         pytest.param(
             b"POST /v1 HTTP/1.1\r\nHost: h\r\nContent-Length: secret\r\n\r\n",
-            b"/v1 Only integer Content-Length is allowed",
+            b"/v1 Invalid character in Content-Length",
             id="bad length",
         ),
     ],

@@ -257,6 +257,27 @@ def test_malformed_request_is_a_400_in_the_provider_s_format_with_a_request_id(
     assert '"code":"malformed_request"' in proxy.wait_for_log(request_id)
 
 
+@pytest.mark.parametrize(
+    ("path", "member", "word"),
+    [
+        pytest.param("/v1/chat/completions", "code", "headers_too_large", id="openai"),
+        pytest.param("/anthropic/v1/messages", "type", "request_too_large", id="anthropic"),
+    ],
+)
+@pytest.mark.parametrize("complete", [True, False])
+def test_head_over_64_kib_is_a_431_in_the_provider_s_format(
+    path: str, member: str, word: str, complete: bool, proxy: ProxyProcess, connection: Connection
+) -> None:
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {mint()}\r\nA: ".encode() + b"a" * 70_000
+
+    connection.send(head + b"\r\n\r\n" if complete else head)
+    head, _, body = connection.read_all().partition(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
+    assert json.loads(body)["error"][member] == word
+    assert '"code":"headers_too_large"' in proxy.wait_for_log(request_id_of(head + b"\r\n\r\n"))
+
+
 @pytest.mark.parametrize("name", ["Llm-Proxy-Request-Id", "llm-proxy-request-id"])
 def test_provider_s_own_llm_proxy_request_id_does_not_pass_beside_ours(
     name: str, proxy: ProxyProcess, provider: ReplayProvider, connection: Connection

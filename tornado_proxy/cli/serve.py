@@ -93,11 +93,13 @@ async def _serve(config: Path, first: Snapshot, admin_port: int | None) -> None:
     # After start(), so that the garbage collector never scans the configuration and prices again.
     event_loop.freeze_startup_objects()
     server.handle_signals()
-    click.echo(f"clients: {_url(first.settings.listen.host, server.port)}", err=True)
+    listen = first.settings.listen
+    scheme = "https" if listen.tls is not None else "http"
+    click.echo(f"clients: {_url(listen.host, server.port, scheme)}", err=True)
     click.echo(f"admin: {_url(first.settings.admin.host, server.admin_port)}", err=True)
     await server.wait_stopped()
 
 
-def _url(host: str, port: int) -> str:
+def _url(host: str, port: int, scheme: str = "http") -> str:
     """Return the URL of a listener, with brackets around an IPv6 address (RFC 3986 section 3.2.2)."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from ipaddress import ip_network
 
 from tornado_proxy.config.findings import Findings
+from tornado_proxy.config.listen_tls import check_tls
 from tornado_proxy.config.provider_sections import (
     check_base_url,
     check_equal_secrets,
@@ -66,6 +67,7 @@ def check_servers(document: Document, content: Mapping[str, object], findings: F
     if not findings.has_fault(document, ("listen",)) and not findings.has_fault(document, ("admin",)):
         _check_ports(document, content, findings)
     _check_public(document, content, findings)
+    check_tls(document, content, findings)
     for index, host in _list_texts(document, read_section(content, "admin"), ("admin", "hosts"), findings):
         if parse_host(f"[{host}]" if ":" in host else host) is None:
             rule = f"{host!r} is not a name or an address; write it without scheme, port and path"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tornado_proxy.config.budgets import BudgetSettings
 from tornado_proxy.config.ledger import ledger_address
+from tornado_proxy.config.listen_tls import TlsFiles, read_tls_files
 from tornado_proxy.domain.document import read_section
 from tornado_proxy.domain.identity import ProviderKey, Secret
 from tornado_proxy.domain.key_ring import KeyRing
@@ -33,11 +34,19 @@ ADMIN_PORT = 8081
 
 @dataclass(frozen=True, slots=True)
 class ListenSettings:
-    """An address to listen on.  `reuse_port` is True if several processes share the port (SO_REUSEPORT)."""
+    """An address to listen on.
+
+    Attributes:
+        host: The address.
+        port: The port; 0 for any free one.
+        reuse_port: True if several processes share the port (SO_REUSEPORT).
+        tls: Certificate and key; None to speak plain HTTP.
+    """
 
     host: str
     port: int
     reuse_port: bool = False
+    tls: TlsFiles | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,8 +232,8 @@ def make_settings(
     pricing, ledger = read_section(content, "pricing"), read_section(content, "ledger")
     streams, limits = read_section(content, "streams"), read_section(content, "limits")
     return Settings(
-        listen=_read_listen(read_section(content, "listen"), CLIENT_PORT),
-        admin=_read_listen(read_section(content, "admin"), ADMIN_PORT),
+        listen=_read_listen(read_section(content, "listen"), CLIENT_PORT, base),
+        admin=_read_listen(read_section(content, "admin"), ADMIN_PORT, base),
         providers=providers,
         pricing=PricingSettings(
             surcharge_rate=Decimal(str(pricing.get("surcharge_rate", "0"))),
@@ -258,11 +267,12 @@ def make_settings(
     )
 
 
-def _read_listen(section: Mapping[str, object], port: int) -> ListenSettings:
+def _read_listen(section: Mapping[str, object], port: int, base: Path) -> ListenSettings:
     return ListenSettings(
         host=str(section.get("host", DEFAULT_HOST)),
         port=int(_read_number(section, "port", port)),
         reuse_port=bool(section.get("reuse_port", False)),
+        tls=read_tls_files(section, base),
     )
 
 

@@ -15,6 +15,7 @@
     │   │   ├── RequestTimeout          408
     │   │   ├── BodyTooLarge            413
     │   │   ├── UpgradeRequired         426
+    │   │   ├── HeadTooLarge            431
     │   │   ├── RateLimited             429
     │   │   │   ├── LimitReached            429 rate_limited
     │   │   │   └── BudgetReserved          429 budget_reserved
@@ -175,6 +176,13 @@ class BodyTooLarge(CallerError):
     status = 413
     kind = "request_too_large"
     code = "request_too_large"
+
+
+class HeadTooLarge(CallerError):
+    """431: the request line and the headers together are too large (RFC 6585 section 5)."""
+
+    status = 431
+    code = "headers_too_large"
 
 
 class UpgradeRequired(CallerError):

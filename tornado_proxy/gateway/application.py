@@ -25,6 +25,7 @@ from tornado_proxy.gateway.realtime.handler import ProxyWebSocketHandler
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.http_server.connection import ClientConnection
 from tornado_proxy.http_server.request_body import BodyTimeouts, RequestDelegate
+from tornado_proxy.http_server.request_parser import Fault
 from tornado_proxy.http_server.server import IdleConnections
 
 #: The beginnings of the paths that are no provider's.
@@ -53,17 +54,12 @@ class ClientApplication(Application):
         self._handler_arguments = {"services": services}
         super().__init__(list(rules), log_function=lambda handler: None)
 
-    def make_rejection(self, target: str, fault: str) -> bytes:
-        """Return the complete response to a request that is not valid HTTP, and log the rejection.
-
-        Args:
-            target: Its target, as far as it is known.
-            fault: The rule that it breaks, without bytes of the client.
-        """
+    def make_rejection(self, fault: Fault) -> bytes:
+        """Return the complete response to a request that is not served, and log the rejection."""
         services, request_id = self._services, new_request_id()
         error = make_malformed_error(fault)
         services.recorder.reject(request_id, error, None)
-        provider = services.snapshots.current.routes.find_provider(target)
+        provider = services.snapshots.current.routes.find_provider(fault.target)
         body = utf8(provider.error_body(error, request_id))
         return write_rejection(error, error_headers(error, request_id, provider), body)
 

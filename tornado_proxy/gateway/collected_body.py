@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
 
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.gateway.capacity import HeldBytes
 from tornado_proxy.gateway.services import Services
+from tornado_proxy.http_server.exchange import Exchange
 from tornado_proxy.http_server.request_body import BodyTimeouts, LimitedDelegate
 
 #: Bytes of such a body: a question or a small JSON document.
@@ -26,6 +26,6 @@ def limit_body(
         return services.arriving.open(_ANONYMOUS, services.snapshots.current.settings.limits)
 
     connection = request.connection
-    assert isinstance(connection, HTTP1Connection)
+    assert isinstance(connection, Exchange)
     connection.set_max_body_size(_MAX_COLLECTED_BODY_BYTES)
     return LimitedDelegate(delegate, connection.close, body_timeouts, count_anonymous)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from tornado_proxy.domain.errors import BadRequest, RequestError
+from http.client import responses
+
+from tornado_proxy.domain.errors import BadRequest, CallerError, HeadTooLarge, RequestError
+from tornado_proxy.http_server.request_parser import Fault
 
 
-def make_malformed_error(fault: str) -> BadRequest:
-    """Return the error; `fault` is the rule that the request breaks, without bytes of the client."""
-    return BadRequest(f"the request is not valid HTTP: {fault[:1].lower()}{fault[1:]}", code="malformed_request")
+def make_malformed_error(fault: Fault) -> CallerError:
+    """Return the error of a request that no handler can receive."""
+    if fault.head_too_large:
+        return HeadTooLarge(f"{fault.text}; send fewer or shorter headers, or a shorter target")
+    text = f"{fault.text[:1].lower()}{fault.text[1:]}"
+    return BadRequest(f"the request is not valid HTTP: {text}", code="malformed_request")
 
 
 def write_rejection(error: RequestError, headers: list[tuple[str, str]], body: bytes) -> bytes:
     """Return the complete response, after which the connection is closed."""
     all_headers = [*headers, ("Content-Length", str(len(body))), ("Connection", "close")]
     lines = "".join(f"{name}: {value}\r\n" for name, value in all_headers)
-    return f"HTTP/1.1 {error.status} Bad Request\r\n{lines}\r\n".encode("latin-1") + body
+    return f"HTTP/1.1 {error.status} {responses[error.status]}\r\n{lines}\r\n".encode("latin-1") + body

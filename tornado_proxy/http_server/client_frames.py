@@ -8,7 +8,6 @@ from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13, _WebSocketParams
 
 from tornado_proxy.domain.errors import RequestError
-from tornado_proxy.http_server.lingering_close import close_lingering, duplicate_socket
 from tornado_proxy.http_server.request_body import ByteCount
 from tornado_proxy.wire.close_reason import cut_close_reason
 
@@ -33,8 +32,6 @@ class ClientFrames(WebSocketProtocol13):
         self._at_frame_start = False
         #: True if the frame is one of several of its message.
         self._in_parts = False
-        #: True if the close frame must reach a client that is still sending.
-        self._linger = False
 
     async def _receive_frame(self) -> None:
         self._at_frame_start = True
@@ -86,16 +83,7 @@ class ClientFrames(WebSocketProtocol13):
         self._abort()
         raise StreamClosedError
 
-    def close(self, code: int | None = None, reason: str | None = None) -> None:
-        """Send a close frame."""
-        self._linger = code in (_PROTOCOL_ERROR, _MESSAGE_TOO_BIG, _TRY_AGAIN_LATER)
-        super().close(code, reason)
-
     def _abort(self) -> None:
-        """Close the connection now.  Without the lingering close, the frame after a refusal is lost in a reset."""
-        duplicate = duplicate_socket(self.stream) if self._linger else None
-        self._linger = False
+        """Close the connection.  The stream closes only after the client has read the close frame."""
         super()._abort()
         self._held.release()
-        if duplicate is not None:
-            close_lingering(duplicate)

@@ -1,187 +1,248 @@
-"""A client's HTTP/1.1 connection: reads one request after another.
+"""A client's HTTP/1.1 connection: serves one request after another.
 
-    head ──> delegate.headers_received ──> body ──> delegate.finish ──> (the response is written) ──> next head
-      │                                     │
-      └── malformed ────────────────────────┴──> 400 in the provider's format, then close
+    bytes ──> RequestParser ──> delegate.headers_received ──> body ──> delegate.finish ──> (response) ──> next request
+                   │                                           │
+                   └── malformed ──────────────────────────────┴──> 400 in the provider's format, then close
 
-Tornado's HTTP1Connection writes responses and does the framing.  Reading is ours, because Tornado's reader compares
-Expect with case, rejects chunk extensions, trailers and absolute targets, and sends a 400 without a body.
+Parsing runs ahead of the responses by the bytes of one read at most: while requests wait for the response to an earlier
+one, nothing is read.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import re
+import socket
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Protocol, cast
 
-from tornado.http1connection import HTTP1Connection, HTTP1ConnectionParameters, HTTP1ServerConnection
-from tornado.httputil import (
-    HTTPHeaders,
-    HTTPInputError,
-    HTTPMessageDelegate,
-    HTTPServerConnectionDelegate,
-    RequestStartLine,
-    parse_request_start_line,
-)
-from tornado.iostream import IOStream, StreamClosedError, UnsatisfiableReadError
+from tornado.httputil import HTTPInputError
 
-from tornado_proxy.http_server.chunked_body import ChunkedBody
-from tornado_proxy.http_server.lingering_close import close_lingering, duplicate_socket
+from tornado_proxy import tasks
+from tornado_proxy.http_server.client_transport import ClientTransport, ConnectionContext
+from tornado_proxy.http_server.exchange import Exchange, FindHandler
+from tornado_proxy.http_server.request_parser import Fault, RequestParser, describe
+from tornado_proxy.http_server.upgraded_stream import UpgradedStream
 
 _log = logging.getLogger(__name__)
 
-_END_OF_HEAD = rb"\r?\n\r?\n"
+#: Bytes after a request to upgrade that are kept until the server has answered it.
+_MAX_HELD_BYTES = 64 * 1024
 
-_CONTINUE = b"HTTP/1.1 100 (Continue)\r\n\r\n"
+#: Not TLS, so a TLS library reports a wrong version and drops it; curl, openssl s_client and packet captures show it.
+_TLS_RESPONSE = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
+    b"this port speaks plain HTTP, and the client sent TLS; use http:// or ws://, or put a TLS terminator in front\n"
+)
 
-#: Scheme and authority of a target in absolute form (RFC 9112 section 3.2.2).
-_AUTHORITY = re.compile(r"https?://[^/?#]+", re.IGNORECASE)
-
-#: Where Tornado's messages on malformed requests begin to repeat the client's bytes, which can hold a credential.
-_REPEATED = re.compile(r"[:'\"%].*", re.DOTALL)
-
-#: Makes the response to a malformed request: takes its target ("/" if unknown) and the fault, returns head and body.
-MakeRejection = Callable[[str, str], bytes]
+#: Makes the response to a request that is not served, head and body.
+MakeRejection = Callable[[Fault], bytes]
 
 
-class ClientConnection(HTTP1ServerConnection):
-    """Serves the requests of one connection."""
+class ConnectionOwner(Protocol):
+    """The server, as its connections see it."""
 
-    def __init__(
-        self, stream: IOStream, params: HTTP1ConnectionParameters, context: object, make_rejection: MakeRejection
-    ) -> None:
-        super().__init__(stream, params, context)
-        self._make_rejection = make_rejection
-        #: True until the first request has been read.
+    @property
+    def application(self) -> FindHandler:
+        """Routes the requests."""
+
+    @property
+    def make_rejection(self) -> MakeRejection:
+        """Makes the response to a request that is not served."""
+
+    def on_open(self, connection: ClientConnection) -> None:
+        """Called when a connection has opened."""
+
+    def on_waiting(self, connection: ClientConnection) -> None:
+        """Called when a connection is ready for its next request."""
+
+    def on_ending(self, connection: ClientConnection) -> None:
+        """Called when a connection will take no more requests."""
+
+    def on_close(self, connection: ClientConnection) -> None:
+        """Called when a connection has closed."""
+
+
+class ClientConnection(asyncio.Protocol):
+    """The protocol of one connection.
+
+    Args:
+        server: The server.
+        connection: The socket.
+        context: What requests know of the connection.
+    """
+
+    def __init__(self, server: ConnectionOwner, connection: socket.socket, context: ConnectionContext) -> None:
+        self._server = server
+        self._socket: socket.socket | None = connection
+        self._context = context
+        self._loop = asyncio.get_running_loop()
+        self._parser = RequestParser()
+        self._exchange: Exchange | None = None
+        self._stream: UpgradedStream | None = None
+        #: True until the first response is complete.
         self.new = True
 
     @property
     def head_begun(self) -> bool:
-        """True if bytes of the next request head have arrived; call it only while the connection waits for one."""
-        return self.stream._read_buffer_size > 0
+        """True if bytes of the next request head have arrived."""
+        return self._parser.head_begun
 
-    async def _server_request_loop(self, delegate: HTTPServerConnectionDelegate) -> None:
+    def close(self) -> None:
+        """Close the connection at once."""
+        self._transport.abort()
+
+    # Called by the event loop.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for the first request."""
+        # A cast, because uvloop's transports are not subclasses of asyncio's.
+        self._transport = ClientTransport(cast(asyncio.Transport, transport), self._socket, self._context)
+        self._socket = None
+        self._server.on_open(self)
+        self._server.on_waiting(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse bytes of the client and pass on what they complete."""
+        if self._stream is not None:
+            self._stream.feed(data)
+        elif not self._transport.closed:
+            self._parser.feed(data)
+            self._advance()
+
+    def eof_received(self) -> None:
+        """Close: a client that has shut down its side has left."""
+        if not self._transport.lingering:
+            self._transport.abort()
+
+    def pause_writing(self) -> None:
+        """Let writes wait."""
+        self._transport.pause()
+
+    def resume_writing(self) -> None:
+        """Let writes continue."""
+        self._transport.resume()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the handler that the client has left."""
+        self._transport.lose()
+        self._drop_exchange()
+        if self._stream is not None:
+            self._stream.on_closed()
+            self._stream = None
+        self._server.on_close(self)
+        self._parser.close()
+
+    # One request after another.
+
+    def _advance(self) -> None:
+        """Pass on all that has been parsed and that is due."""
         try:
-            while await self._serve_request(delegate):
-                self.new = False
-                await asyncio.sleep(0)  # Tornado's own: pipelined requests must not keep other connections waiting
-        except (StreamClosedError, UnsatisfiableReadError, asyncio.CancelledError):
-            pass
-        finally:
-            delegate.on_close(self)
-
-    async def _serve_request(self, delegate: HTTPServerConnectionDelegate) -> bool:
-        """Read a request and wait for its response; return True if the connection can take another."""
-        connection = RequestConnection(self.stream, self.params, self.context, self._make_rejection)
-        try:
-            return await connection.read_response(delegate.start_request(self, connection))
-        except (StreamClosedError, UnsatisfiableReadError, asyncio.CancelledError):
-            raise
-        except Exception:  # noqa: BLE001  # the connection's task is the last place that can close it
-            _log.error("connection failed", exc_info=True)
-            connection.close()
-            return False
-
-
-class RequestConnection(HTTP1Connection):
-    """One request on a connection, and its response."""
-
-    def __init__(
-        self, stream: IOStream, params: HTTP1ConnectionParameters, context: object, make_rejection: MakeRejection
-    ) -> None:
-        super().__init__(stream, is_client=False, params=params, context=context)
-        self._make_rejection = make_rejection
-        self._target = "/"
-
-    async def read_response(self, delegate: HTTPMessageDelegate) -> bool:
-        """Read a request; return True if the connection is open after its response.  The name is Tornado's."""
-        try:
-            return await self._read_request(delegate)
+            self._pass_on()
         except HTTPInputError as error:
-            self._reject(str(error))
-            return False
+            self._reject(Fault(self._exchange.incoming.start_line.path if self._exchange else "/", describe(error)))
+        except Exception:  # noqa: BLE001  # the connection is the last place that can close it
+            _log.error("connection failed", exc_info=True)
+            self._transport.abort()
 
-    async def _read_request(self, delegate: HTTPMessageDelegate) -> bool:
-        delegate_waits = False
-        try:
-            start_line, headers = await self._read_head()
-            delegate_waits = True
-            prepared = delegate.headers_received(start_line, headers)
-            if prepared is not None:
-                await prepared
-            await self._receive_body(headers, delegate)
-            if not self._write_finished:
-                delegate.finish()
-            delegate_waits = False
-            await self._wait_for_response()
-            return self.stream is not None  # None after an upgrade to a WebSocket
-        finally:
-            if delegate_waits:
-                delegate.on_connection_close()
-            self._clear_callbacks()
+    def _pass_on(self) -> None:
+        parser, exchange = self._parser, self._exchange
+        if exchange is None:
+            if not parser.requests:
+                if parser.fault is not None:
+                    self._reject(parser.fault)
+                return
+            exchange = self._begin_exchange()
+        if not exchange.preparing:
+            exchange.deliver()
+            if parser.fault is not None and not exchange.incoming.complete:
+                self._reject(parser.fault)
+        self._limit_reading(exchange)
 
-    async def _read_head(self) -> tuple[RequestStartLine, HTTPHeaders]:
-        data = await self.stream.read_until_regex(_END_OF_HEAD, max_bytes=self.params.max_header_size)
+    def _begin_exchange(self) -> Exchange:
+        exchange = self._exchange = Exchange(self._transport, self._parser.requests.pop(0), self)
+        prepared = exchange.begin(self._server.application)
+        if prepared is None:
+            exchange.request_body()
+        else:
+            exchange.preparing = True
+            tasks.spawn(self._wait_for(prepared, exchange), "prepare")
+        return exchange
+
+    async def _wait_for(self, prepared: Awaitable[None], exchange: Exchange) -> None:
         try:
-            line, headers = self._parse_headers(data)
-            start_line = parse_request_start_line(line)
-        except HTTPInputError:
-            self._target = _guess_target(data)
+            await prepared
+        except BaseException:
+            self._transport.abort()
             raise
-        if not start_line.path.startswith("/"):
-            start_line = start_line._replace(path=_make_origin_form(start_line.path))
-        self._target = start_line.path
-        self._request_start_line, self._request_headers = start_line, headers
-        self._disconnect_on_finish = not self._can_keep_alive(start_line, headers)
-        return start_line, headers
+        exchange.preparing = False
+        if self._exchange is exchange and not self._transport.closed:
+            exchange.request_body()
+            self._transport.resume_reading()
+            self._advance()
 
-    async def _receive_body(self, headers: HTTPHeaders, delegate: HTTPMessageDelegate) -> None:
-        # RFC 9110 section 10.1.1: the expectation is case-insensitive.  JDK 17 writes 100-Continue.
-        if not self._write_finished and headers.get("Expect", "").lower() == "100-continue":
-            self.stream.write(_CONTINUE)
-        body = self._read_body(0, headers, delegate)
-        if body is not None:
-            await body
-        self._read_finished = True
+    def _limit_reading(self, exchange: Exchange) -> None:
+        """Stop reading while what has arrived cannot be passed on."""
+        held = self._parser.held
+        if (
+            self._parser.requests
+            or (exchange.preparing and exchange.incoming.body)
+            or (held is not None and len(held) > _MAX_HELD_BYTES)
+        ):
+            self._transport.pause_reading()
 
-    def _read_chunked_body(self, delegate: HTTPMessageDelegate) -> Awaitable[None]:  # type: ignore[override]  # a coroutine there
-        def deliver(data: bytes) -> Awaitable[None]:
-            return self._deliver_body(delegate, data)
-
-        piece_bytes, max_bytes = self.params.chunk_size, self._max_body_size
-        return ChunkedBody(self.stream, deliver, piece_bytes=piece_bytes, max_bytes=max_bytes).read()
-
-    async def _wait_for_response(self) -> None:
-        if self._finish_future.done() or self.stream is None or self.stream.closed():
+    def end_exchange(self, exchange: Exchange) -> None:
+        """Called when a response is complete: take the next request."""
+        if exchange is not self._exchange or self._transport.closed:
             return
-        self.stream.set_close_callback(self._on_connection_close)
-        await self._finish_future
+        if not exchange.received or not exchange.incoming.keep_alive:
+            # Closing is the only way not to read the rest of a body, which its handler does not want.
+            self._drop_exchange()
+            self._close_lingering()
+            return
+        self._exchange = None
+        self.new = False
+        self._server.on_waiting(self)
+        if self._parser.requests or self._parser.fault is not None or self._parser.held is not None:
+            # Not at once: pipelined requests must not keep other connections waiting.
+            self._loop.call_soon(self._take_next)
+        else:
+            self._transport.resume_reading()
 
-    def _reject(self, fault: str) -> None:
-        """Send a 400 and close; only close if a response has begun."""
-        duplicate = None
-        if self._response_start_line is None and not self.stream.closed():
-            duplicate = duplicate_socket(self.stream)
-            with contextlib.suppress(StreamClosedError):
-                # Not awaited: it fits into the socket's buffer, unless the client reads nothing at all.
-                self.stream.write(self._make_rejection(self._target, _REPEATED.sub("", fault).strip()))
-        self.close()
-        if duplicate is not None:
-            close_lingering(duplicate)
+    def upgrade(self) -> UpgradedStream:
+        """Return the connection as a stream, whose first bytes have arrived with the request to upgrade."""
+        self._exchange = None
+        self._server.on_ending(self)
+        stream = self._stream = UpgradedStream(self._transport, bytes(self._parser.held or b""))
+        self._transport.resume_reading()
+        return stream
 
+    def _take_next(self) -> None:
+        if self._transport.closed:
+            return
+        if self._parser.held is not None and not self._parser.requests:
+            self._parser.resume()
+        self._transport.resume_reading()
+        self._advance()
 
-def _make_origin_form(target: str) -> str:
-    """Return the path and query of a target in absolute form.  The authority is not used: there is one site here."""
-    path = _AUTHORITY.sub("", target, count=1)
-    if path == target:
-        return target
-    return path if path.startswith("/") else f"/{path}"
+    def _reject(self, fault: Fault) -> None:
+        """Send the response to a malformed request and close; only close if a response has begun."""
+        if self._exchange is not None and self._exchange.response_begun:
+            self._transport.abort()
+            return
+        if fault.is_tls:
+            _log.warning("TLS on the plain port: connection closed", extra={"client": self._context.remote_ip})
+            self._transport.write(_TLS_RESPONSE)
+        else:
+            self._transport.write(self._server.make_rejection(fault))
+        self._drop_exchange()
+        self._close_lingering()
 
+    def _drop_exchange(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.client_left()
 
-def _guess_target(head: bytes) -> str:
-    """Return the target of a malformed request, as far as it can be read, so that the 400 has the right format."""
-    parts: list[Any] = head.lstrip(b"\r\n").split(b"\n", 1)[0].split(b" ")
-    return _make_origin_form(parts[1].decode("latin-1")) if len(parts) > 1 else "/"
+    def _close_lingering(self) -> None:
+        self._server.on_ending(self)
+        self._transport.close_lingering()

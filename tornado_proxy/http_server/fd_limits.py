@@ -13,9 +13,8 @@ import os
 import resource
 import socket
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 
 _log = logging.getLogger(__name__)
@@ -41,28 +40,6 @@ def raise_fd_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-class FdLimitedServer(HTTPServer):
-    """An HTTP server that stops accepting connections while too few file descriptors are free.
-
-    A connection needs one descriptor and `extra_fds_per_connection` more.  They are reserved when it is accepted: an
-    accepted client whose request cannot reach a provider is worse off than one that waits in the kernel's queue.
-    """
-
-    extra_fds_per_connection = 0
-
-    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
-        """Accept connections on `sockets`.  Overrides Tornado's method, which uses add_accept_handler."""
-        budget = FdBudget(1 + self.extra_fds_per_connection)
-        for listening in sockets:
-            self._sockets[listening.fileno()] = listening
-            acceptor = Acceptor(listening, self._handle_connection, budget, self.close_idle_connection)
-            self._handlers[listening.fileno()] = acceptor.start()
-
-    def close_idle_connection(self) -> bool:
-        """Close a connection that has no request, to free its descriptors; return False if there is none."""
-        return False
-
-
 class FdBudget:
     """Counts the file descriptors that accepted connections may need.
 
@@ -72,8 +49,8 @@ class FdBudget:
     def __init__(self, fds_per_connection: int) -> None:
         self._fds_per_connection = fds_per_connection
         self._open_at_start = _find_lowest_free_fd()
-        #: Sockets of accepted connections.  Weak, because Tornado closes a socket in several places: its stream drops
-        #: it then, and it leaves the set at once.
+        #: Sockets of accepted connections.  Weak, because a socket is closed in several places: its transport drops it
+        #: then, and it leaves the set at once.
         self._accepted: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
     def check(self) -> None:
@@ -138,7 +115,8 @@ class Acceptor:
     def _on_readable(self, listening: object, events: int) -> None:
         try:
             for _ in range(_MAX_ACCEPTS_PER_TURN):
-                self._check_budget()
+                if not self._has_room():
+                    return  # the listening socket stays readable
                 connection, address = self._listening.accept()
                 self._budget.add(connection)
                 self._on_connection(connection, address)
@@ -155,14 +133,18 @@ class Acceptor:
             self._exhausted = False
             _log.warning("accepting new connections again")
 
-    def _check_budget(self) -> None:
-        """Check the budget; if it is exhausted, close an idle connection: a client with a request goes first."""
+    def _has_room(self) -> bool:
+        """Return True if the budget allows one more connection.
+
+        If not, close an idle connection: a client with a request goes first.  Its descriptor is free in a later turn.
+        """
         try:
             self._budget.check()
         except OSError:
             if not self._close_idle():
                 raise
-            self._budget.check()
+            return False
+        return True
 
     def _pause(self, error: OSError) -> None:
         self._loop.remove_handler(self._listening)

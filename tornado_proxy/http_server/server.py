@@ -1,33 +1,25 @@
-"""The HTTP server of the client port, on top of Tornado's.
+"""The HTTP server of the client port: Tornado's Application and handlers on connections of our own.
 
-It differs from Tornado's server in these ways, the first two for a measured reason (docs/performance.md):
-
-- Nagle's algorithm stays off; Tornado turns it on again after each response.
 - One periodic sweep closes idle connections and times out late heads and bodies, instead of a timer per request.
-- Request bodies have no size limit here: the handler enforces limits.max_body_mb with an error that SDKs understand.
 - When descriptors run short, the connections that have waited longest for a request are closed.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
-from tornado.httpserver import _HTTPRequestContext
-from tornado.httputil import HTTPConnection, HTTPMessageDelegate
-from tornado.iostream import IOStream
-from tornado.web import Application
-
+from tornado_proxy import tasks
+from tornado_proxy.http_server.client_transport import ConnectionContext
 from tornado_proxy.http_server.connection import ClientConnection, MakeRejection
-from tornado_proxy.http_server.fd_limits import FdLimitedServer
+from tornado_proxy.http_server.exchange import FindHandler
+from tornado_proxy.http_server.fd_limits import Acceptor, FdBudget
 from tornado_proxy.http_server.request_body import BodyTimeouts
-from tornado_proxy.http_server.tls_on_plain_port import watch_first_byte
-
-#: Size limit of a request's start line and headers; near the providers' own limits.
-_MAX_HEADER_BYTES = 64 * 1024
-
-#: Larger than any limits.max_body_mb.  Tornado ends a request over its own limit with a 400 without a body.
-_MAX_BODY_BYTES = 1 << 50
+from tornado_proxy.http_server.tls import TlsHandshake
 
 #: Seconds that a client has for a request head: from its first byte, or from the connection for the first request.
 #: Same as nginx's client_header_timeout.  Without it, clients that send half a head hold all descriptors.
@@ -54,6 +46,9 @@ class WaitingConnection(Protocol):
     @property
     def head_begun(self) -> bool:
         """True if a part of the next head has arrived."""
+
+    def close(self) -> None:
+        """Close the connection at once."""
 
 
 class IdleConnections:
@@ -100,7 +95,7 @@ class IdleConnections:
         return None
 
 
-class ClientPortServer(FdLimitedServer):
+class ClientPortServer:
     """Serves an application on the client port.  Create it on a running event loop.
 
     Args:
@@ -109,57 +104,42 @@ class ClientPortServer(FdLimitedServer):
         idle_connections: Connections that wait for a request; the server adds them and closes expired ones.
         body_timeouts: Requests whose body is incomplete; the server checks them in each sweep.
         make_rejection: Makes the response to a request that is not valid HTTP.
+        tls: Certificate and key; None to accept plain connections.
     """
 
-    extra_fds_per_connection = 1  # the connection to a provider
+    #: File descriptors that a connection needs in addition to its own: here the connection to a provider.
+    extra_fds_per_connection = 1
 
-    def initialize(  # type: ignore[override]  # Tornado's HTTPServer.initialize does the same
+    def __init__(
         self,
-        application: Application,
+        application: FindHandler,
         idle_connections: IdleConnections,
         body_timeouts: BodyTimeouts,
         make_rejection: MakeRejection,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Called by Tornado's constructor."""
-        super().initialize(application, max_header_size=_MAX_HEADER_BYTES, max_body_size=_MAX_BODY_BYTES)
-        # With a header_timeout, Tornado starts and cancels a timer for every request.
-        self.conn_params.header_timeout = None
+        self.application = application
+        self.make_rejection = make_rejection
         self._idle_connections = idle_connections
         self._body_timeouts = body_timeouts
-        self._make_rejection = make_rejection
-        self._asyncio_loop = asyncio.get_running_loop()
-        self._sweep_timer = self._asyncio_loop.call_later(_SWEEP_INTERVAL_S, self._sweep)
+        #: For new connections; may be replaced while the server runs.
+        self.tls = tls
+        self._loop = asyncio.get_running_loop()
+        self._connections: set[WaitingConnection] = set()
+        #: The listening sockets, each with the function that stops accepting.
+        self._listening: list[tuple[socket.socket, Callable[[], None]]] = []
+        self._sweep_timer = self._loop.call_later(_SWEEP_INTERVAL_S, self._sweep)
 
-    def handle_stream(self, stream: IOStream, address: Any) -> None:
-        """Called by Tornado with each new connection."""
-        # Nagle holds small SSE chunks for the client's delayed ACK.  Measured: p99 22-27 ms with it, 0.3 ms without.
-        stream.set_nodelay(True)
-        # HTTP1Connection calls set_nodelay(False) after each response; shadowing the method keeps Nagle off.
-        stream.set_nodelay = _ignore_nodelay  # type: ignore[method-assign]
-        watch_first_byte(stream, address)
-        context = _HTTPRequestContext(stream, address, self.protocol)
-        connection = ClientConnection(stream, self.conn_params, context, self._make_rejection)
-        self._connections.add(connection)
-        connection.start_serving(self)
-
-    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
-        """Called by a connection that is ready for its next request."""
-        assert isinstance(server_conn, ClientConnection)
-        self._idle_connections.add(server_conn, self._asyncio_loop.time())
-        return super().start_request(server_conn, request_conn)
-
-    def on_close(self, server_conn: object) -> None:
-        """Called by a connection that has closed."""
-        assert isinstance(server_conn, ClientConnection)
-        self._idle_connections.discard(server_conn)
-        if server_conn.stream.error is not None:
-            # The traceback's frames hold the stream and the stream holds the error: break the cycle to free it now.
-            server_conn.stream.error.__traceback__ = None
-        super().on_close(server_conn)
+    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
+        """Accept connections on `sockets`."""
+        budget = FdBudget(1 + self.extra_fds_per_connection)
+        for listening in sockets:
+            acceptor = Acceptor(listening, self._on_accepted, budget, self.close_idle_connection)
+            self._listening.append((listening, acceptor.start()))
 
     def close_idle_connection(self) -> bool:
         """Close the connection that has waited longest for a request head; return False if none waits for long."""
-        connection = self._idle_connections.find_oldest(self._asyncio_loop.time())
+        connection = self._idle_connections.find_oldest(self._loop.time())
         if connection is None:
             return False
         self._close(connection)
@@ -168,27 +148,70 @@ class ClientPortServer(FdLimitedServer):
     def stop(self) -> None:
         """Stop accepting connections; open ones stay open."""
         self._sweep_timer.cancel()
-        super().stop()
+        for listening, stop in self._listening:
+            stop()
+            listening.close()
+        self._listening.clear()
+
+    async def close_all_connections(self) -> None:
+        """Close all connections, and wait until they are closed."""
+        while self._connections:
+            for connection in list(self._connections):
+                connection.close()
+            await asyncio.sleep(0)
+
+    # Called by connections.
+
+    def on_open(self, connection: WaitingConnection) -> None:
+        """Called when a connection has opened."""
+        self._connections.add(connection)
+
+    def on_waiting(self, connection: WaitingConnection) -> None:
+        """Called when a connection is ready for its next request."""
+        self._idle_connections.add(connection, self._loop.time())
+
+    def on_ending(self, connection: WaitingConnection) -> None:
+        """Called when a connection will take no more requests."""
+        self._idle_connections.discard(connection)
+
+    def on_close(self, connection: WaitingConnection) -> None:
+        """Called when a connection has closed."""
+        self._idle_connections.discard(connection)
+        self._connections.discard(connection)
+
+    def _on_accepted(self, connection: socket.socket, address: object) -> None:
+        tasks.spawn(self._open(connection, address), "connection")
+
+    async def _open(self, connection: socket.socket, address: object) -> None:
+        """Make the protocol of a new connection; with TLS after the handshake."""
+        connection.settimeout(0)
+        # Nagle holds small SSE chunks for the client's delayed ACK.  Measured: p99 22-27 ms with it, 0.3 ms without.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        remote_ip = str(address[0]) if isinstance(address, tuple) else "0.0.0.0"  # noqa: S104  # as Tornado's
+        tls = self.tls
+        protocol = ClientConnection(self, connection, ConnectionContext(remote_ip, "https" if tls else "http"))
+        handshake = TlsHandshake(connection) if tls else None
+        if handshake is not None:
+            self.on_open(handshake)
+            self.on_waiting(handshake)
+        with contextlib.suppress(OSError):  # the client has left already, or its handshake has failed
+            await self._loop.connect_accepted_socket(lambda: protocol, connection, ssl=tls)
+        if handshake is not None:
+            self.on_close(handshake)
 
     def _sweep(self) -> None:
-        now = self._asyncio_loop.time()
+        now = self._loop.time()
         for connection in self._idle_connections.list_expired(now):
             self._close(connection)
         self._body_timeouts.check(now)
-        self._sweep_timer = self._asyncio_loop.call_later(_SWEEP_INTERVAL_S, self._sweep)
+        self._sweep_timer = self._loop.call_later(_SWEEP_INTERVAL_S, self._sweep)
 
     def _close(self, connection: WaitingConnection) -> None:
-        # At once, not when the connection's task notices: the next connection may need the descriptor now.
         self._idle_connections.discard(connection)
-        assert isinstance(connection, ClientConnection)
-        connection.stream.close()
+        connection.close()
 
 
 class AdminPortServer(ClientPortServer):
     """Serves an application on the admin port, whose requests open no connection to a provider."""
 
     extra_fds_per_connection = 0
-
-
-def _ignore_nodelay(value: bool) -> None:  # noqa: FBT001  # Tornado's signature
-    """Replace IOStream.set_nodelay with a function that does nothing."""

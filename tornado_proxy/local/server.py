@@ -10,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tornado.httpserver import HTTPServer
-
 from tornado_proxy import tasks
 from tornado_proxy.budgets.keeper import BudgetKeeper, BudgetLedger
 from tornado_proxy.domain.errors import RequestError
@@ -106,7 +104,7 @@ class LocalServer:
         settler = DeferredSettlement(self._hosted.snapshots, upstream, ledger)
         self._services = self._build_services(ledger, upstream, settler)
         clients = ClientApplication((), self._services)
-        self._server: HTTPServer = ClientPortServer(
+        self._server = ClientPortServer(
             clients, clients.idle_connections, clients.body_timeouts, clients.make_rejection
         )
         try:

@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
-from tornado.http1connection import HTTP1Connection
-from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
-from tornado.iostream import StreamClosedError
+from tornado.httputil import HTTPServerRequest, RequestStartLine
 from tornado.web import Application
 
 from tests import harness, virtual_time
@@ -22,6 +20,10 @@ from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.gateway.http import handler as handler_module
 from tornado_proxy.gateway.http.handler import ProxyHandler
+from tornado_proxy.http_server.client_transport import ClientTransport, ConnectionContext
+from tornado_proxy.http_server.exchange import Exchange
+from tornado_proxy.http_server.request_parser import IncomingRequest, RequestHeaders
+from tornado_proxy.http_server.upgraded_stream import UpgradedStream
 from tornado_proxy.upstream.http.messages import UpstreamResponseHead
 
 CHAT = "/openai/v1/chat/completions"
@@ -32,38 +34,39 @@ OK = UpstreamResponseHead(200, "OK", (("Content-Type", "application/json"),))
 MIB = 1024 * 1024
 
 
-class MemoryStream:
-    """The client's connection as HTTP1Connection uses it: keeps the bytes that are written."""
-
-    max_buffer_size = 1024 * 1024
+class MemoryTransport(asyncio.Transport):
+    """The client's connection: keeps the bytes that are written."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.written = b""
-        self.error: BaseException | None = None
         self._closed = False
 
-    def write(self, data: bytes | memoryview) -> asyncio.Future[None]:
-        if self._closed:
-            raise StreamClosedError
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        assert not self._closed
         self.written += bytes(data)
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        done.set_result(None)
-        return done
 
-    def closed(self) -> bool:
+    def is_closing(self) -> bool:
         return self._closed
 
-    def close(self, *arguments: object) -> None:
+    def abort(self) -> None:
         self._closed = True
 
-    def writing(self) -> bool:
-        return False
+    def can_write_eof(self) -> bool:
+        return True
 
-    def set_close_callback(self, callback: object) -> None:
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
         pass
 
-    def set_nodelay(self, value: bool) -> None:
+
+class Owner:
+    """The connection of the request; there is no next one."""
+
+    def end_exchange(self, exchange: Exchange) -> None:
         pass
+
+    def upgrade(self) -> UpgradedStream:
+        raise AssertionError("no request here asks for it")
 
 
 class Request:
@@ -71,15 +74,17 @@ class Request:
 
     def __init__(self, gateway: Gateway, steps: Iterable[Any] = (), **changes: Any) -> None:
         members = {"method": "POST", "target": CHAT, "token": harness.mint(), "headers": {}, **changes}
-        self.stream = MemoryStream()
+        self.stream = MemoryTransport()
         self.upstream = FakeUpstream(FakeExchange(steps))
-        connection = HTTP1Connection(self.stream, is_client=False)  # type: ignore[arg-type]
-        headers = HTTPHeaders({"Host": "llm.example.com", "Authorization": f"Bearer {members['token']}"})
+        headers = {"Host": "llm.example.com", "Authorization": f"Bearer {members['token']}"}
         headers.update({"Content-Type": "application/json", **members["headers"]})
+        fields = RequestHeaders([(name.encode(), value.encode()) for name, value in headers.items()])
         start_line = RequestStartLine(members["method"], members["target"], "HTTP/1.1")
-        # Tornado sets these when it has read the head; they decide how the response is framed.
-        connection._request_headers, connection._request_start_line = headers, start_line
-        request = HTTPServerRequest(start_line=start_line, headers=headers, connection=connection)
+        incoming = IncomingRequest(start_line, fields, keep_alive=True)
+        transport = ClientTransport(self.stream, None, ConnectionContext("127.0.0.1", "http"))
+        exchange = Exchange(transport, incoming, Owner())
+        exchange.received = True
+        request = HTTPServerRequest(start_line=start_line, headers=fields, connection=exchange)
         self.handler = ProxyHandler(Application(), request, services=gateway.services(self.upstream))
 
     async def arrive(self, *chunks: bytes) -> None:
@@ -262,7 +267,7 @@ def test_rejected_body_without_end_is_cut(gateway: Gateway, monkeypatch: pytest.
         closed = []
         for _ in range(2):
             request.handler.data_received(b"x" * 10)
-            closed.append(request.stream.closed())
+            closed.append(request.stream.is_closing())
         return closed
 
     assert asyncio.run(run()) == [False, True]
@@ -274,7 +279,7 @@ def test_arriving_request_counts_until_its_client_leaves(gateway: Gateway) -> No
         request.handler.prepare()
         assert list(gateway.capacity) == [request.handler]
         gateway.capacity.begin_drain()
-        assert not request.stream.closed()
+        assert not request.stream.is_closing()
         request.handler.on_client_gone()
         assert list(gateway.capacity) == []
 
@@ -287,7 +292,7 @@ def test_request_that_has_not_arrived_at_the_end_of_a_shutdown_is_cut(gateway: G
         request.handler.prepare()
         for arriving in gateway.capacity:
             arriving.end(Outcome.SHUTDOWN)
-        return request.stream.closed()
+        return request.stream.is_closing()
 
     assert asyncio.run(run())
 
@@ -327,7 +332,7 @@ def test_unexpected_error_in_the_response_cuts_it(gateway: Gateway) -> None:
 
     request = served(gateway, [OK, RESPONSE[:10], never_complete, 7], BODY)
 
-    assert request.stream.closed()
+    assert request.stream.is_closing()
     assert not request.stream.written.endswith(b"0\r\n\r\n")
     assert [record.outcome for record in gateway.ledger.finished] == [Outcome.CRASHED]
 
@@ -353,7 +358,7 @@ def test_request_behind_a_closed_connection_is_not_served(gateway: Gateway) -> N
         request = Request(gateway, [OK, RESPONSE])
         request.handler.prepare()
         request.handler.data_received(BODY)
-        request.stream.close()
+        request.handler.cut()
         await request.handler.serve()
 
     asyncio.run(run())

@@ -18,6 +18,7 @@ from tornado_proxy.gateway.context import new_request_id
 from tornado_proxy.gateway.malformed_request import make_malformed_error, write_rejection
 from tornado_proxy.http_server.connection import ClientConnection
 from tornado_proxy.http_server.request_body import BodyTimeouts
+from tornado_proxy.http_server.request_parser import Fault
 from tornado_proxy.http_server.server import IdleConnections
 from tornado_proxy.observability import access_log
 
@@ -51,8 +52,8 @@ class AdminApplication(Application):
             log_function=lambda handler: None,
         )
 
-    def make_rejection(self, target: str, fault: str) -> bytes:
-        """Return the complete response to a request that is not valid HTTP, and log it; see ClientPortServer."""
+    def make_rejection(self, fault: Fault) -> bytes:
+        """Return the complete response to a request that is not served, and log it; see ClientPortServer."""
         request_id, error = new_request_id(), make_malformed_error(fault)
         access_log.log_rejection(request_id, error)
         return write_rejection(error, error_headers(error, request_id), error_body(error))

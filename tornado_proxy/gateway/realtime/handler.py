@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from tornado.http1connection import HTTP1Connection
 from tornado.websocket import WebSocketHandler, _WebSocketParams
 
 from tornado_proxy import tasks
@@ -25,6 +24,7 @@ from tornado_proxy.gateway.recorder import RunningRequest
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.gateway.stops import find_agent_session
 from tornado_proxy.http_server.client_frames import ClientFrames
+from tornado_proxy.http_server.exchange import Exchange
 from tornado_proxy.observability import access_log
 from tornado_proxy.providers.contract import WebSocketEndpoint
 from tornado_proxy.upstream.websocket.connection import UpstreamWebSocket
@@ -130,7 +130,7 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
 
     def end(self, outcome: Outcome) -> None:
         """Break the connection: the provider has not responded in time."""
-        assert isinstance(self.request.connection, HTTP1Connection)
+        assert isinstance(self.request.connection, Exchange)
         self.request.connection.close()
 
     def is_covered(self, target: StopTarget) -> bool:

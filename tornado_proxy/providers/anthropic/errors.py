@@ -6,7 +6,7 @@ import json
 
 from tornado_proxy.domain.errors import RequestError
 
-#: Error types by HTTP status.  405, 408 and 503 are not on Anthropic's page; each has the type of the nearest status,
+#: Error types by HTTP status.  405, 408, 431 and 503 are not on its page; each has the type of the nearest status,
 #: because a client that branches on the type knows no other words.
 _TYPES = {
     400: "invalid_request_error",
@@ -18,6 +18,7 @@ _TYPES = {
     408: "timeout_error",
     413: "request_too_large",
     429: "rate_limit_error",
+    431: "request_too_large",
     503: "overloaded_error",
     504: "timeout_error",
     529: "overloaded_error",

@@ -1,0 +1,370 @@
+"""Parses the requests of one connection with llhttp, the parser of Node.js, through httptools.
+
+llhttp checks the syntax and the framing of messages.  This module adds the limits that it has not, rejects the few
+things that it accepts and the server does not support, and turns its callbacks into IncomingRequest objects.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from httptools import (
+    HttpParserCallbackError,
+    HttpParserError,
+    HttpParserInvalidMethodError,
+    HttpParserUpgrade,
+    HttpRequestParser,
+)
+from tornado.httputil import HTTPHeaders, HTTPInputError, RequestStartLine, _normalize_header
+
+#: Size limit of a request's start line and headers; near the providers' own limits.
+_MAX_HEAD_BYTES = 64 * 1024
+
+#: Bytes of all chunk extensions and trailers of a body.  Same as the limit of the head: they carry the same kind of
+#: data.
+_MAX_IGNORED_BYTES = 64 * 1024
+
+#: Bytes that frame a chunk without extensions: its size of up to 16 digits, and two line ends.
+_PLAIN_CHUNK_BYTES = 20
+
+#: Scheme and authority of a target in absolute form (RFC 9112 section 3.2.2).
+_AUTHORITY = re.compile(r"https?://[^/?#]+", re.IGNORECASE)
+
+#: Method and target of a request line that llhttp rejects, as far as they can be read (RFC 9110 section 5.6.2).
+_REQUEST_LINE = re.compile(rb"[\r\n]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+) +([^ \r\n]+)")
+
+#: Where Tornado's messages on malformed requests begin to repeat the client's bytes, which can hold a credential.
+_REPEATED = re.compile(r"[:'\"%].*", re.DOTALL)
+
+#: The type of a TLS record that carries a handshake (RFC 8446 section 5.1).  No HTTP method begins with it.
+_TLS_HANDSHAKE = 0x16
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a request is not served.
+
+    Attributes:
+        target: its target, as far as it is known; "/" if not.
+        text: the rule that it breaks, without bytes of the client.
+        head_too_large: True if its start line and headers exceed the limit.
+        is_tls: True if it is a TLS handshake.
+    """
+
+    target: str
+    text: str
+    head_too_large: bool = False
+    is_tls: bool = False
+
+
+class _HeadTooLargeError(HTTPInputError):
+    """The start line and the headers of a request exceed the limit."""
+
+    def __init__(self) -> None:
+        super().__init__(f"the request line and the headers are larger than {_MAX_HEAD_BYTES // 1024} KiB")
+
+
+class RequestHeaders(HTTPHeaders):
+    """The headers of a request, which llhttp has checked: they are stored without Tornado's checks."""
+
+    def __init__(self, fields: list[tuple[bytes, bytes]]) -> None:
+        as_list: dict[str, list[str]] = {}
+        for name, value in fields:
+            normalized = _normalize_header(name.decode("latin-1"))
+            text = value.decode("latin-1").rstrip(" \t")
+            if normalized in as_list:
+                as_list[normalized].append(text)
+            else:
+                as_list[normalized] = [text]
+        self._as_list = as_list
+        self._combined_cache = {}
+
+    @property
+    def values_by_name(self) -> dict[str, list[str]]:
+        """The values of each header by its normalized name."""
+        return self._as_list
+
+
+class IncomingRequest:
+    """A request whose head has been parsed; its body is added as it arrives."""
+
+    __slots__ = ("body", "chunked", "complete", "headers", "keep_alive", "start_line")
+
+    def __init__(self, start_line: RequestStartLine, headers: RequestHeaders, *, keep_alive: bool) -> None:
+        self.start_line = start_line
+        self.headers = headers
+        self.keep_alive = keep_alive
+        self.chunked = "Transfer-Encoding" in headers.values_by_name
+        #: Body bytes that have not been taken; the framing is removed.
+        self.body = b""
+        #: True if the end of the body has been parsed.
+        self.complete = False
+
+    def take_body(self) -> bytes:
+        """Return the body bytes that have arrived since the last call."""
+        body, self.body = self.body, b""
+        return body
+
+
+class RequestParser:
+    """Turns the bytes of a connection into requests, in their order.
+
+    Methods whose names begin with on_ are called by httptools.  Two of them are methods of lists: a body of many small
+    chunks must not cost a Python call for each.
+    """
+
+    def __init__(self) -> None:
+        #: Requests whose head has been parsed, in order; the server removes them.
+        self.requests: list[IncomingRequest] = []
+        #: Set when bytes could not be parsed; it belongs to the last request if that is incomplete.
+        self.fault: Fault | None = None
+        #: Bytes after a request to upgrade: of another protocol if the server agrees to it, else of the next request.
+        self.held: bytearray | None = None
+        self._url: list[bytes] = []
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._pieces: list[bytes] = []
+        self.on_url = self._url.append
+        self.on_body = self._pieces.append
+        self._receiving: IncomingRequest | None = None
+        #: A request to upgrade whose body comes after a second head, see _feed().
+        self._reframed: IncomingRequest | None = None
+        self._in_head = False
+        self._head_bytes = self._ignored_bytes = 0
+        #: True after the last request of the connection.
+        self._ended = False
+        #: The method of a request that llhttp has been given as a POST, see _parse_as_post().
+        self._unknown_method: str | None = None
+        self._parser = self._make_parser()
+
+    @property
+    def head_begun(self) -> bool:
+        """True if bytes of the next request head have arrived."""
+        return self._in_head and self._receiving is None
+
+    def feed(self, data: bytes) -> None:
+        """Parse bytes of the client; all faults end up in `fault`."""
+        if self.held is not None:
+            self.held += data
+            return
+        if self._ended or self.fault is not None:
+            return
+        if self._receiving is None:
+            self._head_bytes += len(data)
+        try:
+            self._feed(memoryview(data))
+        except HttpParserError as error:
+            if not self._parse_as_post(error, data):
+                self._note(error, data)
+        if self._receiving is not None:
+            self._collect(self._receiving, len(data))
+        elif self._head_bytes > _MAX_HEAD_BYTES:
+            self._set_fault(_HeadTooLargeError())
+
+    def _feed(self, data: memoryview) -> None:
+        """Parse `data`, up to a request to upgrade to WebSocket.
+
+        httptools takes the bytes after each request to upgrade for those of another protocol, and a body for a part of
+        them.  Other upgrades are never agreed to, so the body follows, then the next request: a head that only frames
+        the body makes llhttp continue there.
+        """
+        while True:
+            try:
+                self._parser.feed_data(data)
+            except HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+                if self._reframed is None:
+                    self.held = bytearray(data)
+                    return
+                self._parser.feed_data(_frame_body(self._reframed))
+            else:
+                return
+
+    def resume(self) -> None:
+        """Parse the bytes after a request to upgrade that the server has answered in HTTP."""
+        held, self.held = self.held, None
+        if held:
+            self.feed(bytes(held))
+
+    def close(self) -> None:
+        """Break the cycle with httptools, whose parser refers to methods of this one."""
+        del self._parser
+
+    def on_message_begin(self) -> None:
+        """Begin a head.
+
+        Raises:
+            HTTPInputError: no request may follow; _note() ignores it.
+        """
+        if self._ended:
+            raise HTTPInputError("a request after the last one")
+        self._in_head = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; one after the head is a trailer, which is dropped with its request."""
+        self._fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        """Make a request of the head.
+
+        Raises:
+            HTTPInputError: the server does not support it.
+        """
+        if self._reframed is not None:
+            self._receiving, self._reframed = self._reframed, None
+            self._fields.clear()
+            self._url.clear()
+            return
+        if self._head_bytes > _MAX_HEAD_BYTES:
+            self._check_size()
+        parser = self._parser
+        version = parser.get_http_version()
+        method = self._unknown_method or parser.get_method().decode("latin-1")
+        headers = RequestHeaders(self._fields)
+        target = self._take_target()
+        _check_support(version, headers)
+        start_line = RequestStartLine(method, target, f"HTTP/{version}")
+        # After CONNECT, the connection would be a tunnel.
+        last = method == "CONNECT" or self._unknown_method is not None
+        request = IncomingRequest(start_line, headers, keep_alive=not last and parser.should_keep_alive())
+        if not last and parser.should_upgrade() and not _asks_for_websocket(request):
+            self._reframed = request
+        self._head_bytes = 0
+        self._url.clear()
+        self._fields.clear()
+        self._receiving = request
+        self.requests.append(request)
+
+    def on_message_complete(self) -> None:
+        """End the request."""
+        if self._reframed is not None:
+            return
+        request = self._receiving
+        assert request is not None, "its head is complete"
+        if self._pieces:
+            self._collect(request, 0)
+        request.complete = True
+        self._fields.clear()
+        self._ended = not request.keep_alive
+        self._receiving = None
+        self._in_head = False
+        self._ignored_bytes = 0
+
+    def _collect(self, request: IncomingRequest, arrived_bytes: int) -> None:
+        """Add the parsed pieces to the body of `request`, and limit what is not body."""
+        pieces = self._pieces
+        if request.chunked:
+            framed_bytes = sum(map(len, pieces)) + _PLAIN_CHUNK_BYTES * len(pieces)
+            self._ignored_bytes += max(0, arrived_bytes - framed_bytes)
+            if self._ignored_bytes > _MAX_IGNORED_BYTES:
+                self._set_fault(HTTPInputError("chunk extensions and trailers too large"))
+        if pieces:
+            request.body = pieces[0] if len(pieces) == 1 and not request.body else b"".join((request.body, *pieces))
+            pieces.clear()
+
+    def _check_size(self) -> None:
+        """Check the exact size of a head that has arrived together with other bytes."""
+        size = sum(map(len, self._url)) + sum(len(name) + len(value) + 4 for name, value in self._fields)
+        if size > _MAX_HEAD_BYTES:
+            raise _HeadTooLargeError
+
+    def _take_target(self) -> str:
+        target = b"".join(self._url).decode("latin-1")
+        return target if target.startswith("/") else _make_origin_form(target)
+
+    def _note(self, error: HttpParserError, data: bytes) -> None:
+        """Keep the fault that llhttp or on_headers_complete() has found."""
+        if self._ended:
+            return  # bytes after the last request of the connection
+        cause = error.__context__
+        if isinstance(error, HttpParserCallbackError) and cause is not None:
+            if not isinstance(cause, HTTPInputError):
+                raise cause
+            self._set_fault(cause, data)
+        else:
+            self._set_fault(error, data)
+
+    def _make_parser(self) -> HttpRequestParser:
+        parser = HttpRequestParser(self)
+        # RFC 9112 section 7.1.1: white space before a semicolon is bad, and must be accepted.
+        parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
+        return parser
+
+    def _parse_as_post(self, error: HttpParserError, data: bytes) -> bool:
+        """Parse a request whose method llhttp rejects; return False if that is not its fault.
+
+        llhttp knows the registered methods only.  The request is the last of its connection, so that it makes no
+        difference where its body ends.
+        """
+        line = _REQUEST_LINE.match(data)
+        if line is None or self._head_bytes != len(data) or self._unknown_method is not None:
+            return False
+        if not (isinstance(error, HttpParserInvalidMethodError) or line[1] == b"CONNECT"):
+            return False
+        self._unknown_method = line[1].decode("latin-1")
+        self._url.clear()
+        self._fields.clear()
+        self._parser = self._make_parser()
+        try:
+            self._feed(memoryview(b"POST" + data[line.end(1) :]))
+        except HttpParserError as second:
+            self._note(second, data)
+        return True
+
+    def _set_fault(self, error: Exception, data: bytes = b"") -> None:
+        if self._receiving is not None:
+            self.fault = Fault(self._receiving.start_line.path, str(error))
+            return
+        line = _REQUEST_LINE.match(data)
+        is_tls = self._head_bytes == len(data) and data[:1] == bytes([_TLS_HANDSHAKE])
+        target = self._take_target()
+        if target == "/" and line is not None:
+            target = _make_origin_form(line[2].decode("latin-1"))
+        self.fault = Fault(target, str(error), isinstance(error, _HeadTooLargeError), is_tls)
+
+
+def describe(error: HTTPInputError) -> str:
+    """Return the text of Tornado's error without bytes of the client."""
+    return _REPEATED.sub("", str(error)).strip()
+
+
+def _check_support(version: str, headers: RequestHeaders) -> None:
+    """Raise HTTPInputError for a request that llhttp accepts and the server does not support."""
+    if version not in ("1.1", "1.0"):
+        raise HTTPInputError("the HTTP version must be 1.0 or 1.1")
+    codings = headers.values_by_name.get("Transfer-Encoding")
+    if codings is None:
+        return
+    if version == "1.0":
+        raise HTTPInputError("Transfer-Encoding in an HTTP/1.0 request")  # RFC 9112 section 6.1
+    if [coding.lower() for coding in codings] != ["chunked"]:
+        raise HTTPInputError("the Transfer-Encoding must be chunked")
+
+
+def _asks_for_websocket(request: IncomingRequest) -> bool:
+    """Return True for a request to upgrade to WebSocket.
+
+    Raises:
+        HTTPInputError: it has a body, which would be taken for frames.
+    """
+    if request.headers["Upgrade"].lower() != "websocket":
+        return False
+    if request.chunked or request.headers.get("Content-Length", "0").strip("0"):
+        raise HTTPInputError("a body in a request to upgrade to WebSocket")
+    return True
+
+
+def _frame_body(request: IncomingRequest) -> bytes:
+    """Return a head that frames the body of `request`."""
+    length = request.headers.get("Content-Length", "0")
+    framing = "Transfer-Encoding: chunked" if request.chunked else f"Content-Length: {length}"
+    end = "" if request.keep_alive else "Connection: close\r\n"
+    return f"POST / HTTP/1.1\r\n{framing}\r\n{end}\r\n".encode("latin-1")
+
+
+def _make_origin_form(target: str) -> str:
+    """Return the path and query of a target in absolute form.  The authority is not used: there is one site here."""
+    path = _AUTHORITY.sub("", target, count=1)
+    if path == target and path:
+        return target
+    return path if path.startswith("/") else f"/{path}"
