@@ -12,7 +12,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import litellm, report, targets
+from bench import litellm, meshagent, report, targets
 from bench.contestants import Workspace, list_contestants
 from bench.machine import Layout, raise_file_limit
 from bench.parts import bodies, disconnects, json_responses, open_streams, sse, websocket
@@ -38,7 +38,9 @@ def main() -> None:
     parts = _select_parts(options.only)
     if options.litellm:
         litellm.install()
-    contestants = tuple(options.contestants or list_contestants(with_litellm=options.litellm))
+    if options.meshagent is not None:
+        meshagent.install(options.meshagent)
+    contestants = tuple(options.contestants or _list_contestants(options))
     max_files = raise_file_limit()
     # SystemExit unwinds the context managers, which stop the processes that were started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
@@ -53,6 +55,10 @@ def main() -> None:
         )
         print("\n" + targets.make_table(uvloop.run(_measure(parts, plan, options.json))))
     print(f"\n{options.json}")
+
+
+def _list_contestants(options: argparse.Namespace) -> list[str]:
+    return list_contestants(with_litellm=options.litellm, with_meshagent=options.meshagent is not None)
 
 
 def _select_parts(selectors: list[str] | None) -> list[Part]:
@@ -87,8 +93,14 @@ def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description="see docs/performance.md")
     names = ", ".join(part.name for part in PARTS)
     parser.add_argument("--only", type=_split_names, help=f"parts, by name or prefix, separated by commas: {names}")
-    parser.add_argument("--contestants", type=_split_names, help="tornado-proxy,nginx,aiohttp,litellm")
+    parser.add_argument("--contestants", type=_split_names, help="tornado-proxy,nginx,aiohttp,meshagent,litellm")
     parser.add_argument("--litellm", action="store_true", help="measure LiteLLM's proxy too; installed when missing")
+    parser.add_argument(
+        "--meshagent",
+        type=Path,
+        metavar="PYTHON",
+        help="measure MeshAgent's local proxy too; a Python 3.13 installs it",
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3, help="length of a measurement")
     parser.add_argument(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.frames import make_text_frame
 
-# The shapes are those of OpenAI's API, so that the server meters them as it does in production.
+# The shapes are those of the providers' APIs, so that the server meters them as it does in production.
 _USAGE = (
     '{"prompt_tokens":19,"completion_tokens":120,"total_tokens":139,'
     '"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":0,'
@@ -19,10 +19,24 @@ _COMPLETION = (
     '"annotations":[]},"logprobs":null,"finish_reason":"stop"}],"usage":' + _USAGE + ',"service_tier":"default",'
     '"system_fingerprint":"fp_bench"}'
 ).encode()
-RESPONSE = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-request-id: req_bench\r\n"
-    b"content-length: %d\r\n\r\n%b" % (len(_COMPLETION), _COMPLETION)
-)
+_MESSAGE = (
+    '{"id":"msg_bench","type":"message","role":"assistant","model":"claude-sonnet-4-5-20250929","content":[{"type":"text",'
+    '"text":"' + "All work and no play. " * 18 + '"}],"stop_reason":"end_turn","stop_sequence":null,'
+    '"usage":{"input_tokens":19,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"cache_creation":'
+    '{"ephemeral_5m_input_tokens":0,"ephemeral_1h_input_tokens":0},"output_tokens":120,"service_tier":"standard"}}'
+).encode()
+
+
+def _make_response(body: bytes, request_id_header: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n%b: req_bench\r\ncontent-length: %d\r\n\r\n%b" % (
+        request_id_header,
+        len(body),
+        body,
+    )
+
+
+COMPLETION_RESPONSE = _make_response(_COMPLETION, b"x-request-id")
+MESSAGE_RESPONSE = _make_response(_MESSAGE, b"request-id")
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\nx-request-id: req_bench\r\n"
     b"transfer-encoding: chunked\r\n\r\n"

@@ -6,13 +6,14 @@ import contextlib
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import litellm, nginx
+from bench import litellm, meshagent, nginx
 from bench.machine import Layout, count_open_files, list_process_tree, read_cpu_s, read_rss_bytes
 from bench.processes import free_port, running_process, wait_for_port, wait_for_text
+from bench.requests import CLAUDE
 from tests import harness
 
 OURS = "tornado-proxy"
@@ -30,18 +31,24 @@ SERVER_SECRETS = {
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """A running relay, or the provider itself (`direct`), whose processes are not measured."""
+    """A running relay, or the provider itself (`direct`), whose processes are not measured.
+
+    Attributes:
+        headers: those that identify the caller.
+        anthropic_prefix: comes before the path of Anthropic's API.
+    """
 
     name: str
     host: str
     port: int
     headers: tuple[tuple[str, str], ...]
     root_pid: int | None = None
+    anthropic_prefix: str = ""
 
     @property
-    def url(self) -> str:
-        """The URL of chat completions."""
-        return f"http://{self.host}:{self.port}/v1/chat/completions"
+    def base_url(self) -> str:
+        """The URL before the path of a request."""
+        return f"http://{self.host}:{self.port}"
 
     @property
     def pids(self) -> list[int]:
@@ -81,12 +88,14 @@ class Workspace:
 _Starter = Callable[[Workspace, int], contextlib.AbstractContextManager[Contestant]]
 
 
-def list_contestants(*, with_litellm: bool) -> list[str]:
+def list_contestants(*, with_litellm: bool, with_meshagent: bool) -> list[str]:
     """Return the names of the contestants that this machine can run, in the order of the tables."""
     names = [OURS]
     if shutil.which("nginx"):
         names.append("nginx")
     names.append("aiohttp")
+    if with_meshagent:
+        names.append("meshagent")
     return [*names, "litellm"] if with_litellm else names
 
 
@@ -129,7 +138,7 @@ def _ours(workspace: Workspace, provider_port: int) -> Iterator[Contestant]:
     with running_process(command, workspace.layout.relay, log, SERVER_SECRETS) as process:
         port = int(wait_for_text(process, log, r"clients: http://127\.0\.0\.1:(\d+)"))
         headers = (("Authorization", f"Bearer {harness.mint()}"),)
-        yield Contestant(OURS, "127.0.0.1", port, headers, process.pid)
+        yield Contestant(OURS, "127.0.0.1", port, headers, process.pid, "/anthropic")
 
 
 @contextlib.contextmanager
@@ -151,17 +160,27 @@ def _aiohttp(workspace: Workspace, provider_port: int) -> Iterator[Contestant]:
 @contextlib.contextmanager
 def _litellm(workspace: Workspace, provider_port: int) -> Iterator[Contestant]:
     port = free_port()
-    command = litellm.command(workspace.folder, port, f"http://127.0.0.1:{provider_port}")
-    with _listening(workspace, port, command) as process:
+    command = litellm.command(workspace.folder, port, f"http://127.0.0.1:{provider_port}", CLAUDE)
+    with _listening(workspace, port, command, litellm.ENVIRONMENT) as process:
         headers = (("Authorization", f"Bearer {litellm.MASTER_KEY}"),)
         yield Contestant("litellm", "127.0.0.1", port, headers, process.pid)
 
 
 @contextlib.contextmanager
-def _listening(workspace: Workspace, port: int, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+def _meshagent(workspace: Workspace, provider_port: int) -> Iterator[Contestant]:
+    port = free_port()
+    environment = meshagent.make_environment(workspace.folder, f"http://127.0.0.1:{provider_port}")
+    with _listening(workspace, port, meshagent.command(port), environment) as process:
+        yield Contestant("meshagent", "127.0.0.1", port, (("Authorization", "Bearer any"),), process.pid, "/anthropic")
+
+
+@contextlib.contextmanager
+def _listening(
+    workspace: Workspace, port: int, command: list[str], environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     # Errors at the start are shown from this file.
     log = workspace.folder / "output.log"
-    with running_process(command, workspace.layout.relay, log) as process:
+    with running_process(command, workspace.layout.relay, log, environment) as process:
         wait_for_port(process, log, port)
         yield process
 
@@ -171,5 +190,6 @@ _STARTERS: dict[str, _Starter] = {
     OURS: _ours,
     "nginx": _nginx,
     "aiohttp": _aiohttp,
+    "meshagent": _meshagent,
     "litellm": _litellm,
 }

@@ -3,8 +3,8 @@
     python -m bench.provider [--processes 2]         prints its port; runs until its process group is killed
 
 A directive in the request's body, or in a WebSocket message, selects the response, because relays change neither.
-Without a directive the response is a chat completion of about 1 kB with usage.  `[[bench events=1000 gap_us=20000]]`
-requests a stream:
+Without a directive the response is a chat completion, or a message, of about 1 kB with usage.
+`[[bench events=1000 gap_us=20000]]` requests a stream:
 
     events=N    the number of events before the usage event and `data: [DONE]`
     gap_us=N    microseconds between events; 0 sends as fast as the relay reads
@@ -146,7 +146,8 @@ class Connection(asyncio.BufferedProtocol):
             self._upgraded = True
             self._transport.write(frames.make_handshake_response(request) + canned.SESSION_CREATED)
         else:
-            self._transport.write(canned.RESPONSE)
+            is_message = request.startswith((b"POST /v1/messages", b"POST /anthropic/v1/messages"))
+            self._transport.write(canned.MESSAGE_RESPONSE if is_message else canned.COMPLETION_RESPONSE)
 
     def _read_frames(self) -> None:
         while (frame := frames.read_frame(self._pending)) is not None:

@@ -1,6 +1,6 @@
 """Print the tables of docs/performance.md from the JSON file of a run.
 
-python -m bench.tables [var/bench/result.json]
+python -m bench.tables [var/bench/result.json ...]
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 from bench import report, targets
 from bench.processes import ROOT
@@ -29,9 +30,14 @@ def make_markdown(part: str, result: PartResult) -> str:
 
 
 def main() -> None:
-    """Print the table of targets and a table for each part."""
-    file = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "var" / "bench" / "result.json"
-    run = json.loads(file.read_text())
+    """Print, for the run of each machine, the table of targets and a table for each part."""
+    for file in map(Path, sys.argv[1:] or [str(ROOT / "var" / "bench" / "result.json")]):
+        _print_run(json.loads(file.read_text()))
+
+
+def _print_run(run: dict[str, Any]) -> None:
+    machine = run["machine"]
+    print(f"{machine['cpu']}, {machine['cores']} cores, kernel {machine['kernel']}, load {machine['load_average']:.1f}")
     print(f"commit {run['commit']}, {run['at']}, {run['rounds']} rounds of {run['seconds']} s\n")
     print(targets.make_table(run["parts"]))
     for part, result in run["parts"].items():

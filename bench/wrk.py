@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bench.contestants import Contestant
 from bench.machine import Layout, on_cores
+from bench.requests import JsonRequest
 
 _SCRIPT = """\
 wrk.method = "POST"
@@ -43,15 +44,15 @@ class Wrk:
     layout: Layout
     seconds: int
 
-    async def run(self, contestant: Contestant, connections: int, body_bytes: int) -> Result:
-        """Send chat completions of about `body_bytes` to `contestant` without blocking the event loop."""
+    async def run(self, contestant: Contestant, request: JsonRequest, connections: int, body_bytes: int) -> Result:
+        """Send requests of about `body_bytes` to `contestant` without blocking the event loop."""
         script = self.folder / f"{contestant.name}.lua"
-        script.write_text(_make_script(contestant.headers, body_bytes))
+        script.write_text(_make_script(request, contestant.headers, body_bytes))
         threads = min(len(self.layout.load), connections)
         command = [
             # wrk needs at least one connection per thread.
             "wrk", f"-t{threads}", f"-c{connections}", f"-d{self.seconds}s", "--timeout", "20s",
-            "-s", str(script), contestant.url,
+            "-s", str(script), contestant.base_url + request.path,
         ]  # fmt: skip
         return _read_output(await asyncio.to_thread(self._run_wrk, command))
 
@@ -60,15 +61,14 @@ class Wrk:
             return subprocess.run(command, check=True, capture_output=True, text=True, timeout=self.seconds + 60).stdout
 
 
-def _make_script(headers: tuple[tuple[str, str], ...], body_bytes: int) -> str:
-    before = '{"model":"gpt-4o-mini","messages":[{"role":"user","content":"'
-    lines = [f"wrk.headers[{json.dumps(name)}] = {json.dumps(value)}" for name, value in headers]
+def _make_script(request: JsonRequest, headers: tuple[tuple[str, str], ...], body_bytes: int) -> str:
+    headers = (("Content-Type", "application/json"), *request.headers, *headers)
     return _SCRIPT.format(
-        before=json.dumps(before),
+        before=json.dumps(request.before),
         # "word " has five characters; the body is built in Lua, since a command line could not hold 1 MB.
-        words=max(1, (body_bytes - len(before)) // 5),
-        after=json.dumps('"}]}'),
-        headers="\n".join(['wrk.headers["Content-Type"] = "application/json"', *lines]),
+        words=max(1, (body_bytes - len(request.before)) // 5),
+        after=json.dumps(request.after),
+        headers="\n".join(f"wrk.headers[{json.dumps(name)}] = {json.dumps(value)}" for name, value in headers),
     )
 
 

@@ -47,7 +47,7 @@ class Part:
     name: str
     title: str
     measure: Callable[[Round], Awaitable[Figures]]
-    contestants: tuple[str, ...] = (OURS, "nginx", "aiohttp", "litellm")
+    contestants: tuple[str, ...] = (OURS, "nginx", "aiohttp", "meshagent", "litellm")
     provider_processes: int = 2
     fresh: bool = False
     rounds: int | None = None

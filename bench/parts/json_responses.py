@@ -1,28 +1,41 @@
-"""JSON chat completions: a small request and a response of about 1 kB with usage, over kept connections."""
+"""JSON requests: a small request and a response of about 1 kB with usage, over kept connections."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bench.parts.base import Figures, Part, Round
+from bench.requests import CHAT_COMPLETION, MESSAGE, JsonRequest
 from bench.wrk import Wrk
 
 #: One shows the latency, 32 the throughput, 256 the behaviour under overload.
 CONNECTIONS = (1, 32, 256)
+
+_MESSAGE_CONNECTIONS = 32
+
+_BODY_BYTES = 100
 
 
 def make_part(connections: int) -> Part:
     """Return the part with a number of connections at once."""
 
     async def measure(round_: Round) -> Figures:
-        return await load(round_, connections, body_bytes=100)
+        return await load(round_, CHAT_COMPLETION, connections, _BODY_BYTES)
 
     return Part(f"json-{connections}", f"JSON, {connections} connections", measure, needs="wrk")
 
 
-async def load(round_: Round, connections: int, body_bytes: int) -> Figures:
+async def measure_messages(round_: Round) -> Figures:
+    """Measure requests for messages, which LiteLLM's proxy relays in Rust."""
+    request = replace(MESSAGE, path=round_.contestant.anthropic_prefix + MESSAGE.path)
+    return await load(round_, request, _MESSAGE_CONNECTIONS, _BODY_BYTES)
+
+
+async def load(round_: Round, request: JsonRequest, connections: int, body_bytes: int) -> Figures:
     """Run wrk and return its figures; `cpu_us` is the relay's CPU time for a request."""
     cpu_before_s = round_.contestant.read_cpu_s()
     result = await Wrk(round_.workspace.folder, round_.workspace.layout, round_.seconds).run(
-        round_.contestant, connections, body_bytes
+        round_.contestant, request, connections, body_bytes
     )
     cpu_s = round_.contestant.read_cpu_s() - cpu_before_s
     return {
@@ -34,4 +47,12 @@ async def load(round_: Round, connections: int, body_bytes: int) -> Figures:
     }
 
 
-PARTS = tuple(make_part(connections) for connections in CONNECTIONS)
+PARTS = (
+    *(make_part(connections) for connections in CONNECTIONS),
+    Part(
+        f"messages-{_MESSAGE_CONNECTIONS}",
+        f"JSON messages, {_MESSAGE_CONNECTIONS} connections",
+        measure_messages,
+        needs="wrk",
+    ),
+)

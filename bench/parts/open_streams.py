@@ -34,7 +34,7 @@ def make_part(count: int) -> Part:
         )
 
     smallest = count == COUNTS[0]
-    contestants = (OURS, "nginx", "aiohttp", "litellm") if smallest else (OURS, "nginx", "aiohttp")
+    contestants = (OURS, "nginx", "aiohttp", "meshagent", "litellm") if smallest else (OURS, "nginx", "aiohttp")
     return Part(
         f"streams-{count}",
         f"{count:,} slow streams",

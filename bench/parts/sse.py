@@ -23,7 +23,7 @@ _FLOOD_EVENTS = 5000
 #: Events in one write of the provider in `sse-bursts`.  A model that generates tokens one by one writes one.
 _BURST_EVENTS = 16
 
-_ALL = (DIRECT, OURS, "nginx", "aiohttp", "litellm")
+_ALL = (DIRECT, OURS, "nginx", "aiohttp", "meshagent", "litellm")
 
 
 async def measure_first_event(round_: Round) -> Figures:

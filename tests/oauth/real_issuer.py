@@ -125,6 +125,11 @@ class RealIssuer:
     def request_token(self, **form: str) -> httpx.Response:
         return httpx.post(f"{self.url}/token", data={"client_id": "cli", **form})
 
+    def count_refreshes(self) -> tuple[int, int]:
+        """Return how many refreshes have succeeded and failed since the start."""
+        grants = httpx.get(f"{self.url}/_grants").json()
+        return grants.get("refresh_token", 0), grants.get("failed refresh_token", 0)
+
     def revoke(self, token: str) -> None:
         httpx.post(f"{self.url}/token/revocation", data={"client_id": "cli", "token": token}).raise_for_status()
 

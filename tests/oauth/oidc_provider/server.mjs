@@ -55,6 +55,18 @@ server.listen(port, '127.0.0.1', () => {
     findAccount: (ctx, sub) => ({ accountId: sub, claims: () => ({ sub, ...accounts[sub] }) }),
     issueRefreshToken: (ctx, client, code) => code.scopes.has('offline_access'),
   });
-  server.on('request', provider.callback());
+  // What tests count: requests to the token endpoint by grant type, those that failed with "failed " before it.
+  const grants = {};
+  const count = (kind, ctx) => {
+    const name = kind + ctx.oidc.params?.grant_type;
+    grants[name] = (grants[name] ?? 0) + 1;
+  };
+  provider.on('grant.success', (ctx) => count('', ctx));
+  provider.on('grant.error', (ctx) => count('failed ', ctx));
+  const serve = provider.callback();
+  server.on('request', (request, response) => {
+    if (request.url === '/_grants') response.end(JSON.stringify(grants));
+    else serve(request, response);
+  });
   console.log(issuer);
 });
