@@ -435,7 +435,7 @@ def test_estimate_rises_with_a_stream_and_does_not_change_its_record(tariff: Tar
     assert estimates == [Decimal("0.00000825"), Decimal("0.00001425"), Decimal("0.00002025")]
     # 1000 x 0.15 and 100 x 0.60 per million, and 5 % of that.
     assert final.total == watched.close(DONE).cost.total == Decimal("0.0002205")
-    assert watched.estimate() == ()
+    assert watched.estimate() == (final,)
 
 
 @pytest.mark.parametrize("step", ["close", "result"])

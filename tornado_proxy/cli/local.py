@@ -20,6 +20,7 @@ from tornado_proxy.domain.identity import Caller, Secret
 from tornado_proxy.local.access import LocalAccess
 from tornado_proxy.local.bearer import keep_bearer
 from tornado_proxy.local.coding_tools import ToolCommand
+from tornado_proxy.local.dashboard.terminal import is_terminal
 from tornado_proxy.local.environment import sdk_variables
 from tornado_proxy.local.folders import make_state_folder
 from tornado_proxy.local.hosted import FixedToken, TokenSource
@@ -96,6 +97,9 @@ def _check_origins(ctx: click.Context, param: click.Parameter, value: Sequence[s
     help="The origin of pages that may send requests; they need the bearer too.",
 )
 @click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="A further name in the Host header.")
+@click.option(
+    "--tui/--no-tui", "tui", default=True, show_default=True, help="The dashboard, if the terminal can show it."
+)
 @click.option("--log", "log", type=click.Choice(["text", "json"]), help="The form of the line for each request.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def local(**options: object) -> None:
@@ -103,8 +107,8 @@ def local(**options: object) -> None:
 
     SDKs and tools use it without a token of the hosted proxy.
 
-    It prints the variables that SDKs read, and a line for each request with its cost.  With COMMAND it runs that with
-    the variables, until the command ends.
+    It prints the variables that SDKs read, and in a terminal shows a dashboard of requests and costs, elsewhere a line
+    for each request. With COMMAND it runs that with the variables, until the command ends.
 
     \b
     Example:
@@ -119,7 +123,9 @@ def local(**options: object) -> None:
     def make_command(proxy: RunningProxy) -> ToolCommand:
         return ToolCommand(command, sdk_variables(proxy.url, proxy.credential.reveal()))
 
-    sys.exit(LocalRun(make_setup(options), _text(options["log"]), make_command if command else None).run())
+    log = _text(options["log"])
+    dashboard = bool(options["tui"]) and log is None and not command and is_terminal()
+    sys.exit(LocalRun(make_setup(options), log, make_command if command else None, dashboard=dashboard).run())
 
 
 def make_setup(options: Mapping[str, object]) -> LocalSetup:

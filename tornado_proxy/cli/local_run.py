@@ -1,4 +1,4 @@
-"""Runs a local proxy in the terminal: prints its variables and a line for each request, or runs a command beside it."""
+"""Runs a local proxy in the terminal: with the dashboard, with a line for each request, or beside a command."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from tornado_proxy import event_loop
 from tornado_proxy.domain.errors import LedgerUnavailable, ListenError
 from tornado_proxy.local.child import NOT_EXECUTABLE, NOT_FOUND, run_command
 from tornado_proxy.local.coding_tools import ToolCommand
+from tornado_proxy.local.dashboard.held_log import held_log
+from tornado_proxy.local.dashboard.messages import EndStatus, Introduction
+from tornado_proxy.local.dashboard.process import Dashboard
+from tornado_proxy.local.dashboard.view import DashboardView
 from tornado_proxy.local.environment import LEFTOVERS, make_child_environment, sdk_variables
 from tornado_proxy.local.request_lines import RequestLines
 from tornado_proxy.local.running_proxies import RunningProxy, announced
-from tornado_proxy.local.server import LocalConfig, LocalServer, LocalView
+from tornado_proxy.local.server import LocalConfig, LocalServer
 from tornado_proxy.local.shells import SHELLS
 from tornado_proxy.observability import logs
 from tornado_proxy.observability.line_output import LineOutput
@@ -59,13 +63,16 @@ def make_url(host: str, port: int) -> str:
 class LocalRun:
     """One run of the local proxy."""
 
-    def __init__(self, setup: LocalSetup, log: str | None, make_command: MakeCommand | None) -> None:
+    def __init__(
+        self, setup: LocalSetup, log: str | None, make_command: MakeCommand | None, *, dashboard: bool = False
+    ) -> None:
         """Run a local proxy.
 
         Args:
             setup: Its configuration.
             log: `text` or `json`, the form of the line for each request; None for text, or none beside a command.
             make_command: Makes the command to run with it, None to run until a signal.
+            dashboard: Show the dashboard in place of the lines.
         """
         self._setup = setup
         self._make_command = make_command
@@ -75,7 +82,8 @@ class LocalRun:
         # standard output for itself.
         self._lines = LineOutput(sys.stdout.fileno() if make_command is None else sys.stderr.fileno())
         self._for_programs = log == "json" or make_command is not None
-        self._view = RequestLines(self._write, as_json=log == "json")
+        self._request_lines = RequestLines(self._write, as_json=log == "json")
+        self._dashboard = DashboardView(self._request_lines) if dashboard else None
 
     def run(self) -> int:
         """Run until a signal or the end of the command; return the exit status."""
@@ -96,7 +104,7 @@ class LocalRun:
 
     async def _serve(self) -> None:
         config = self._setup.config
-        server = LocalServer(config, LocalView(self._view.on_record, self._view.on_refusal))
+        server = LocalServer(config, self._dashboard or self._request_lines)
         await server.start()
         proxy = RunningProxy(make_url(config.host, server.port), config.caller.project_id, config.access.bearer)
         with announced(config.folder, proxy):
@@ -106,17 +114,51 @@ class LocalRun:
                 server.stop()
                 server.stop()
             else:
-                _stop_on_signals(server)
+                _on_signals(lambda: _stop(server))
+            if self._dashboard is not None:
+                await self._show_dashboard(server, self._dashboard, proxy)
             await server.wait_stopped()
-        self._view.finish()
+        self._request_lines.finish()
 
     def _introduce(self, proxy: RunningProxy) -> None:
         security = "insecure: any program of this machine" if proxy.bearer is None else "secure"
         click.echo(f"listening on {proxy.url} for project {proxy.project_id} ({security})", err=True)
         click.echo(f"upstream: {self._setup.config.upstream} with {self._setup.source}", err=True)
-        lines = SHELLS["bash"](sdk_variables(proxy.url, proxy.credential.reveal()), LEFTOVERS[:1])
-        block = "\n".join(("", "# Use these environment variables:", *lines, ""))
+        block = "\n".join(("", "# Use these environment variables:", *_make_setup_lines(proxy), ""))
         click.echo(block, err=self._for_programs)
+
+    async def _show_dashboard(self, server: LocalServer, view: DashboardView, proxy: RunningProxy) -> None:
+        """Show the dashboard until the person quits or a signal arrives; if it fails, show lines from then on."""
+        config, loop = self._setup.config, asyncio.get_running_loop()
+        dashboard = Dashboard(view)
+
+        def stop() -> None:
+            server.stop()
+            dashboard.close()
+
+        _on_signals(stop)
+        introduction = Introduction(
+            url=proxy.url,
+            upstream=config.upstream,
+            source=self._setup.source,
+            project_id=proxy.project_id,
+            is_secure=proxy.bearer is not None,
+            variables=tuple(_make_setup_lines(proxy)),
+        )
+        self._shown = False
+        with held_log(lambda logger, message: loop.call_soon_threadsafe(view.feed.on_warning, logger, message)):
+            status = await dashboard.run(introduction)
+        self._shown = True
+        _on_signals(lambda: _stop(server))
+        if status is None:
+            click.echo("the dashboard has failed; requests are shown as lines (--no-tui does so at once)", err=True)
+        elif status is EndStatus.QUIT_AND_ABORT:
+            server.stop()
+            server.stop()
+        elif status is EndStatus.QUIT:
+            _stop(server)
+        else:
+            _tell_waiting(server)  # the signal has stopped the server
 
     async def _run_command(self, command: ToolCommand) -> None:
         try:
@@ -132,13 +174,21 @@ def make_tool_environment(command: ToolCommand, removed: Iterable[str] = ()) -> 
     return make_child_environment(os.environ, command.variables, credentials)
 
 
-def _stop_on_signals(server: LocalServer) -> None:
-    """Stop at a signal; running requests end first, or at a second one."""
+def _make_setup_lines(proxy: RunningProxy) -> Iterable[str]:
+    return SHELLS["bash"](sdk_variables(proxy.url, proxy.credential.reveal()), LEFTOVERS[:1])
 
-    def stop() -> None:
-        if server.in_flight:
-            click.echo(f"waiting for {server.in_flight} requests; stop again to abort them", err=True)
-        server.stop()
 
+def _on_signals(stop: Callable[[], None]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stop)
+
+
+def _stop(server: LocalServer) -> None:
+    """Stop; running requests end first, or at a second call."""
+    _tell_waiting(server)
+    server.stop()
+
+
+def _tell_waiting(server: LocalServer) -> None:
+    if server.in_flight:
+        click.echo(f"waiting for {server.in_flight} requests; stop again to abort them", err=True)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from tornado_proxy.domain.cost import ZERO
+from tornado_proxy.domain.cost import ZERO, LineItem
 from tornado_proxy.domain.errors import RequestError
 from tornado_proxy.domain.record import RequestRecord
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.gateway.recorder import RunningRequest
 from tornado_proxy.observability.access_log import RequestLine
 from tornado_proxy.wire.visible_text import escape_controls
 
@@ -50,7 +51,13 @@ class RequestLines:
     as_json: bool = False
     totals: Totals = field(default_factory=Totals)
 
-    def on_record(self, record: RequestRecord) -> None:
+    def on_running(self, running: RunningRequest) -> None:
+        """Do nothing: a request has a line when it has ended."""
+
+    def on_ended(self, request_id: str) -> None:
+        """Do nothing: the record comes next."""
+
+    def on_record(self, record: RequestRecord, message: str) -> None:
         """Show a request that has ended."""
         self.totals.add(record)
         self.write(json.dumps(describe_record(record)) if self.as_json else format_record(record))
@@ -77,7 +84,12 @@ class RequestLines:
 
 def count_tokens(record: RequestRecord) -> int:
     """Return the tokens of all kinds that a request used."""
-    return int(sum((item.quantity for item in record.cost.line_items if item.type.endswith(_TOKENS)), ZERO))
+    return count_item_tokens(record.cost.line_items)
+
+
+def count_item_tokens(items: Iterable[LineItem]) -> int:
+    """Return the tokens of all kinds in the items of a bill."""
+    return int(sum((item.quantity for item in items if item.type.endswith(_TOKENS)), ZERO))
 
 
 def usd(amount: Decimal) -> str:

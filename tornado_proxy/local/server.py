@@ -6,7 +6,6 @@ start ──> serving ── stop() ──> running requests end ── stop() a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from tornado_proxy import tasks
 from tornado_proxy.budgets.keeper import BudgetKeeper, BudgetLedger
 from tornado_proxy.domain.errors import RequestError
 from tornado_proxy.domain.identity import Caller
-from tornado_proxy.domain.record import Outcome, RequestRecord
+from tornado_proxy.domain.record import Outcome
 from tornado_proxy.gateway.application import ClientApplication
 from tornado_proxy.gateway.body_parsing import BodyParser
 from tornado_proxy.gateway.budgets import BudgetGate
@@ -29,13 +28,13 @@ from tornado_proxy.ledger.backends import make_ledger
 from tornado_proxy.ledger.writer.group_commit import GroupCommitLedger
 from tornado_proxy.local.access import LocalAccess
 from tornado_proxy.local.admission import LocalAdmission
+from tornado_proxy.local.error_texts import ErrorTexts
 from tornado_proxy.local.folders import LEDGER_FILE
 from tornado_proxy.local.hosted import HostedProxy, TokenSource
 from tornado_proxy.local.project_settings import fetch_project_settings
-from tornado_proxy.local.recorder import LocalRecorder
+from tornado_proxy.local.recorder import LocalRecorder, LocalView
 from tornado_proxy.local.upstream import HostedUpstream
 from tornado_proxy.metering.deferred_settlement import DeferredSettlement
-from tornado_proxy.observability.access_log import RequestLine
 from tornado_proxy.upstream.http.client import UpstreamClient
 
 #: Seconds between two reads of the project's settings, which its operator can change.
@@ -68,20 +67,13 @@ class LocalConfig:
     folder: Path
 
 
-@dataclass(frozen=True, slots=True)
-class LocalView:
-    """What is told about requests as they end.  Must not block or raise."""
-
-    on_record: Callable[[RequestRecord], None]
-    on_refusal: Callable[[RequestError, RequestLine], None]
-
-
 class LocalServer:
     """The local proxy: call start(), then wait_stopped()."""
 
     def __init__(self, config: LocalConfig, view: LocalView) -> None:
         self._config = config
         self._view = view
+        self._error_texts = ErrorTexts()
         caller = config.caller
         self._hosted = HostedProxy(config.upstream, caller.project_id, config.tokens, config.folder / LEDGER_FILE)
         self._hosted.allow_origins(config.access.origins)
@@ -100,7 +92,7 @@ class LocalServer:
         ledger = make_ledger(settings.ledger.address, fsync=False)
         await ledger.open()
         self._client = UpstreamClient(force_instance=True)
-        upstream = HostedUpstream(self._client, self._hosted)
+        upstream = HostedUpstream(self._client, self._hosted, self._error_texts)
         settler = DeferredSettlement(self._hosted.snapshots, upstream, ledger)
         self._services = self._build_services(ledger, upstream, settler)
         clients = ClientApplication((), self._services)
@@ -140,7 +132,7 @@ class LocalServer:
     ) -> Services:
         ownership, live_calls, capacity = ObjectOwnership(ledger), LiveCalls(), Capacity()
         listeners = RecordListeners(ownership.remember, settler.poll_now, settler.record_ended)
-        self._recorder = recorder = LocalRecorder(ledger, listeners, self._view.on_record, self._view.on_refusal)
+        self._recorder = recorder = LocalRecorder(ledger, listeners, self._view, self._error_texts)
         # Never opened: the project has no budgets here.
         address = self._hosted.snapshots.current.settings.ledger.address
         budgets = BudgetGate(BudgetKeeper(BudgetLedger(address, ledger.locks, fsync=False)))

@@ -11,6 +11,8 @@ from msgspec import structs
 
 from tornado_proxy.domain.errors import RequestError, UpgradeRejected
 from tornado_proxy.domain.identity import Secret
+from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER
+from tornado_proxy.local.error_texts import ErrorTexts
 from tornado_proxy.local.hosted import HostedProxy
 from tornado_proxy.upstream.http.messages import Payload, UpstreamRequest, UpstreamResponseHead
 from tornado_proxy.upstream.http.protocols import ProviderExchange, Upstream
@@ -22,13 +24,14 @@ _UNAUTHORIZED = 401
 class HostedUpstream:
     """Starts exchanges with the hosted proxy."""
 
-    def __init__(self, upstream: Upstream, hosted: HostedProxy) -> None:
+    def __init__(self, upstream: Upstream, hosted: HostedProxy, error_texts: ErrorTexts) -> None:
         self._upstream = upstream
         self._hosted = hosted
+        self._error_texts = error_texts
 
     def start(self, request: UpstreamRequest) -> ProviderExchange:
         """Send a request."""
-        return _HostedExchange(self._upstream, self._hosted, request)
+        return _HostedExchange(self._upstream, self._hosted, request, self._error_texts)
 
     async def connect(self, request: WebSocketRequest) -> UpstreamWebSocket:
         """Open a WebSocket; as upstream/websocket/connection.py."""
@@ -46,9 +49,14 @@ class HostedUpstream:
 class _HostedExchange:
     """One request, and its second attempt if the first is refused; implements ProviderExchange."""
 
-    def __init__(self, upstream: Upstream, hosted: HostedProxy, request: UpstreamRequest) -> None:
+    def __init__(
+        self, upstream: Upstream, hosted: HostedProxy, request: UpstreamRequest, error_texts: ErrorTexts
+    ) -> None:
         self._upstream = upstream
         self._hosted = hosted
+        self._error_texts = error_texts
+        #: The request id of a response whose body is an error.
+        self._failed_id: str | None = None
         self._request = request
         #: The body of a second attempt; the first one is dropped when a response arrives.
         self._body: Payload | None = None if request.body is None else request.body.copy()
@@ -72,16 +80,23 @@ class _HostedExchange:
         head = await self._exchange.head()
         self._body = None
         if not _is_own_refusal(head.status, head.get("www-authenticate")):
-            return head
+            return self._note(head)
         headers = await _renew(self._hosted, request.url, request.key_headers)
         if headers is None or self._aborted is not None:
-            return head
+            return self._note(head)
         self._exchange.abort("the token is refused")
         self._exchange = self._upstream.start(structs.replace(request, key_headers=headers, body=body))
-        return await self._exchange.head()
+        return self._note(await self._exchange.head())
 
     async def read(self) -> bytes:
-        return await self._exchange.read()
+        data = await self._exchange.read()
+        if self._failed_id is not None:
+            self._error_texts.add(self._failed_id, data)
+        return data
+
+    def _note(self, head: UpstreamResponseHead) -> UpstreamResponseHead:
+        self._failed_id = head.get(REQUEST_ID_HEADER) if head.status >= 400 else None
+        return head
 
     def abort(self, reason: str) -> None:
         self._aborted = reason

@@ -140,7 +140,9 @@ class RequestMeter:
 
         A copy of the usage reader reads the end, so that the stream's own goes on.
         """
-        if self._reader is None or self._failed or self._record is not None or not self._facts.stream:
+        if self._record is not None:
+            return (self._record.cost,)
+        if self._reader is None or self._failed or not self._facts.stream:
             return ()
         try:
             reader = copy.deepcopy(self._reader, {id(self._facts): self._facts})
