@@ -9,7 +9,7 @@ from email.utils import format_datetime
 import pytest
 
 from tornado_proxy.domain.identity import KeyId, ProviderKey, Secret
-from tornado_proxy.key_rotation import KeyRotation
+from tornado_proxy.key_rotation import KeyRotation, KeySetAside
 from tornado_proxy.observability import metrics
 
 KEYS = tuple(ProviderKey(name, Secret(f"sk-{name}")) for name in ("a", "b", "c"))
@@ -143,3 +143,16 @@ def test_key_is_reported_once_while_it_is_set_aside(rotation: KeyRotation, caplo
     assert (shown["provider"], shown["provider_key"], shown["own_key"]) == ("openai", "a", False)
     assert (shown["status"], shown["seconds"]) == (429, 60)
     assert "sk-a" not in str(shown)
+
+
+def test_listener_hears_once_of_a_key_that_is_set_aside_also_after_a_reload(rotation: KeyRotation) -> None:
+    heard: list[KeySetAside] = []
+    rotation.on_set_aside = heard.append
+    respond(rotation, "a", 401)
+    respond(rotation, "a", 401)
+
+    reloaded = KeyRotation()
+    reloaded.inherit(rotation)
+    respond(reloaded, "b", 429, "30")
+
+    assert [(aside.key.name, aside.status, aside.seconds) for aside in heard] == [("a", 401, 60), ("b", 429, 30)]

@@ -42,6 +42,7 @@ TESTED_THROUGH = {
     "config/projects.py": "config/test_loading.py",
     "config/reference.py": "config/test_schemas.py",
     "config/signing_key.py": "cli/test_connect.py",
+    "domain/alert.py": "alerts/test_messages.py",
     "domain/attribution.py": "wire/test_client_facts.py",
     "domain/brake.py": "budgets/test_brakes.py",
     "domain/budget.py": "budgets/test_store.py",

@@ -17,9 +17,12 @@ import re
 import signal
 import ssl
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tornado_proxy import snapshot, tasks
+from tornado_proxy.alerts.messages import make_brake_alert, make_budget_alert, make_key_alert
+from tornado_proxy.alerts.sender import AlertSender
 from tornado_proxy.api.accounts.routes import FIXED_PATHS, ROUTES
 from tornado_proxy.api.admin.application import AdminApplication
 from tornado_proxy.api.admin.services import AdminServices
@@ -34,9 +37,11 @@ from tornado_proxy.config.settings import ListenSettings, Settings
 from tornado_proxy.dashboard.routes import list_rules
 from tornado_proxy.dashboard.site import Site
 from tornado_proxy.domain.brake import Brake
+from tornado_proxy.domain.budget import BudgetWarning
 from tornado_proxy.domain.errors import ConfigError, Fault, LedgerUnavailable
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.state import State, StateChange
+from tornado_proxy.domain.stop import Stop
 from tornado_proxy.gateway.admission import Admission
 from tornado_proxy.gateway.application import ClientApplication
 from tornado_proxy.gateway.body_parsing import BodyParser
@@ -53,6 +58,7 @@ from tornado_proxy.http_server.fd_limits import raise_fd_limit
 from tornado_proxy.http_server.listening import listen
 from tornado_proxy.http_server.server import AdminPortServer, ClientPortServer
 from tornado_proxy.http_server.tls import make_tls_context
+from tornado_proxy.key_rotation import KeySetAside
 from tornado_proxy.ledger.backends import make_backend, make_ledger
 from tornado_proxy.ledger.protocol import Ledger
 from tornado_proxy.metering.deferred_settlement import DeferredSettlement
@@ -89,6 +95,7 @@ class Server:
         self._admin_port = admin_port
         self._brakes: SpendBrakes | None = None
         self._client_port: ClientPortServer | None = None
+        self._alerts = AlertSender(self._state, lambda: self._snapshots.current.settings.alerts)
         self._background: list[asyncio.Task[None]] = []
         self._stopped = asyncio.Event()
         self._second_signal = asyncio.Event()
@@ -110,15 +117,17 @@ class Server:
         await self._state.open()
         address, fsync = settings.ledger.address, settings.ledger.fsync
         budgets = BudgetGate(
-            BudgetKeeper(BudgetLedger(address, ledger.locks, fsync=fsync), report_warning, self._apply_brake)
+            BudgetKeeper(BudgetLedger(address, ledger.locks, fsync=fsync), self._report_warning, self._apply_brake)
         )
-        self._brakes = SpendBrakes(self._state, budgets)
+        self._brakes = SpendBrakes(self._state, budgets, self._tell_of_brake)
+        self._snapshots.current.key_rotation.on_set_aside = self._tell_of_key
         await budgets.follow(self._snapshots.current)
         budgets.watch(self._snapshots.current.budget_limits)
         upstream = self._upstream = UpstreamClient(force_instance=True)
         settler = DeferredSettlement(self._snapshots, upstream, ledger)
         services = self._services = self._build_services(ledger, upstream, settler, budgets)
         self._background = [tasks.spawn(settler.run(), "settlement"), tasks.spawn(self._state.run(), "state")]
+        self._background.append(tasks.spawn(self._alerts.run(), "alerts"))
         self._background.append(tasks.spawn(enforce_stops(self._snapshots, services.capacity), "stops"))
         handler_arguments = {"services": services}
         start_paths = list_start_paths(PROVIDERS)
@@ -251,6 +260,21 @@ class Server:
             self._own_reload_requests.discard(request_id)
             raise
 
+    def _report_warning(self, warning: BudgetWarning) -> None:
+        report_warning(warning)
+        project = self._find_project_name(warning.counter.project_id)
+        self._alerts.tell(make_budget_alert(warning, project, datetime.now(UTC)))
+
+    def _tell_of_brake(self, brake: Brake, stop: Stop) -> None:
+        self._alerts.tell(make_brake_alert(brake, stop, self._find_project_name(brake.project_id)))
+
+    def _tell_of_key(self, aside: KeySetAside) -> None:
+        self._alerts.tell(make_key_alert(aside, datetime.now(UTC)))
+
+    def _find_project_name(self, project_id: str) -> str | None:
+        project = self._snapshots.current.projects.get(project_id)
+        return None if project is None else project.name
+
     def _apply_brake(self, brake: Brake) -> None:
         assert self._brakes is not None, "start() makes it before anything is counted"
         self._brakes.apply(brake)
@@ -303,6 +327,7 @@ class Server:
                 await server.close_all_connections()
             for task in self._background:
                 task.cancel()
+            await self._alerts.flush()
             await self._state.close()
             services.bodies.close()
             self._upstream.close()

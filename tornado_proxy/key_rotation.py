@@ -52,10 +52,24 @@ class KeyPause:
     wait_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class KeySetAside:
+    """A key is not used for some seconds, because of the provider's `status`."""
+
+    provider: str
+    key: KeyId
+    status: int
+    seconds: float
+
+
 class KeyRotation:
-    """The turns of the keys of each account, and the keys that are set aside."""
+    """The turns of the keys of each account, and the keys that are set aside.
+
+    `on_set_aside` is called when a key is set aside.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.on_set_aside: Callable[[KeySetAside], None] = lambda aside: None
         self._clock = clock
         #: Requests so far by account: (provider, project id or "" for the server).
         self._turns: dict[tuple[str, str], int] = {}
@@ -63,6 +77,7 @@ class KeyRotation:
 
     def inherit(self, old: KeyRotation) -> None:
         """Continue the turns of an earlier configuration; keys that were rejected are tried again."""
+        self.on_set_aside = old.on_set_aside
         self._turns = dict(old._turns)
         self._set_aside = {key: aside for key, aside in old._set_aside.items() if aside.status != _UNAUTHORIZED}
 
@@ -108,6 +123,7 @@ class KeyRotation:
             metrics.child(metrics.KEYS_SET_ASIDE, provider, key.name, str(status)).inc()
             extra = {"provider": provider, "provider_key": key.name, "own_key": key.own, "status": status}
             _log.warning("provider key set aside", extra={**extra, "seconds": seconds})
+            self.on_set_aside(KeySetAside(provider, key, status, seconds))
         if known is None or known.until < now + seconds:
             self._set_aside[key.fingerprint] = _SetAside(now + seconds, status)
 

@@ -28,6 +28,7 @@ _COMMANDS = {
     "logout": "tornado_proxy.cli.login:logout",
     "whoami": "tornado_proxy.cli.login:whoami",
     "budget": "tornado_proxy.cli.budgets:budget",
+    "alerts": "tornado_proxy.cli.alerts:alerts",
     "state": "tornado_proxy.cli.state:state",
     "usage": "tornado_proxy.cli.usage:usage",
     "export": "tornado_proxy.cli.export:export",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tornado_proxy.config.alerts import read_alerts
 from tornado_proxy.config.budgets import read_budget_settings
 from tornado_proxy.config.bundled import conf_path
 from tornado_proxy.config.files import find_read_error, is_folder, read_document, read_documents, resolve_folder
@@ -79,13 +80,14 @@ def read_config(path: Path) -> ReadConfig:
     admin_token = read_admin_token(document, findings)
     budgets = read_budget_settings(document, content, findings)
     key_ring = read_key_ring(document, findings)
+    alerts = read_alerts(document, content, findings)
     projects = _projects(document, content, findings)
     prices = _prices(document, content, findings)
     warnings = tuple(sorted(findings.warnings))
     if findings.faults:
         return ReadConfig(None, prices, tuple(sorted(findings.faults)), warnings)
     settings = make_settings(content, path.parent, providers, ledger_password, admin_token)
-    settings = replace(settings, oauth=issuers, budgets=budgets, state=StateSettings(key_ring))
+    settings = replace(settings, oauth=issuers, budgets=budgets, state=StateSettings(key_ring), alerts=alerts)
     return ReadConfig(LoadedConfig(settings, projects, prices), prices, (), warnings)
 
 

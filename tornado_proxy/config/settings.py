@@ -11,6 +11,7 @@ from decimal import Decimal
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
+from tornado_proxy.config.alerts import AlertSettings
 from tornado_proxy.config.budgets import BudgetSettings
 from tornado_proxy.config.ledger import ledger_address
 from tornado_proxy.config.listen_tls import TlsFiles, read_tls_files
@@ -203,6 +204,7 @@ class Settings:
     speech_usage: str = "exact"
     forward_headers: frozenset[str] = field(default_factory=frozenset)
     budgets: BudgetSettings = field(default_factory=BudgetSettings)
+    alerts: AlertSettings = field(default_factory=AlertSettings)
     log_file: Path | None = None
 
 

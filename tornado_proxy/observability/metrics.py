@@ -170,6 +170,7 @@ BUDGET_DIFFERENCE = Gauge(
 BUDGET_WARNINGS = Counter(
     "llm_proxy_budget_warnings_total", "Budgets that have reached a threshold of their limit", ["threshold_percent"]
 )
+ALERTS = Counter("llm_proxy_alerts_total", "Attempts to tell a webhook of an alert", ["webhook", "result"])
 BRAKE_STOPS = Counter("llm_proxy_brake_stops_total", "Stops made because more was spent in a minute than allowed")
 CONFIG_GENERATION = Gauge("llm_proxy_config_generation", "Generation of the active configuration")
 STATE_GENERATION = Gauge("llm_proxy_state_generation", "Number of the last change of the state that is in effect here")

@@ -5,6 +5,7 @@
     stops                              state/stop_table.py
     provider_settings                  state/provider_settings_table.py
     dashboard_sessions                 state/dashboard_sessions.py
+    alert_messages                     state/alert_table.py
     idempotency_keys                   state/guarded_changes.py
     state_changes                      append-only: who changed what, one row for each generation
     meta                               the ledger's own table: `state_generation`
@@ -27,6 +28,7 @@ from tornado_proxy.ledger.schema import prepare
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 from tornado_proxy.state import (
     access_key_table,
+    alert_table,
     budget_table,
     dashboard_session_table,
     guarded_changes,
@@ -64,6 +66,7 @@ CREATE TABLE IF NOT EXISTS state_changes (
 _TABLES = {
     "state_changes": _create_changes,
     **access_key_table.TABLES,
+    **alert_table.TABLES,
     **budget_table.TABLES,
     **guarded_changes.TABLES,
     **stop_table.TABLES,
@@ -136,6 +139,17 @@ class StateStore:
         """Run the queries of a `with` block."""
         with self._connection() as db:
             yield db
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Database]:
+        """Run the statements of a `with` block in a transaction that is no change of the state."""
+        with self._connection() as db, db.transaction():
+            yield db
+
+    @property
+    def row_lock(self) -> str:
+        """The end of a SELECT whose rows no other transaction may change; see Dialect."""
+        return self._backend.dialect.row_lock
 
     def close(self) -> None:
         """Close the connection."""

@@ -1,0 +1,1 @@
+"""Alerts: signed messages to webhooks, each once in its period over all processes of a ledger."""
