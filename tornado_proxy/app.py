@@ -68,6 +68,7 @@ from tornado_proxy.snapshot import Snapshot, SnapshotHolder
 from tornado_proxy.state import reload_requests
 from tornado_proxy.state.store import StateStore
 from tornado_proxy.state.watcher import StateWatcher
+from tornado_proxy.telemetry.supervision import Telemetry, check_telemetry
 from tornado_proxy.upstream.http.client import UpstreamClient
 
 _log = logging.getLogger(__name__)
@@ -97,6 +98,7 @@ class Server:
         self._client_port: ClientPortServer | None = None
         self._alerts = AlertSender(self._state, lambda: self._snapshots.current.settings.alerts)
         self._background: list[asyncio.Task[None]] = []
+        self._telemetry: Telemetry | None = None
         self._stopped = asyncio.Event()
         self._second_signal = asyncio.Event()
         self._reloading = asyncio.Lock()
@@ -109,9 +111,11 @@ class Server:
         Raises:
             LedgerUnavailable: the ledger cannot be opened, or the state in its database not be read.
             ListenError: a port cannot be bound.
+            ConfigError: a package that the configuration needs is not installed.
         """
         raise_fd_limit()
         settings = self._snapshots.current.settings
+        check_telemetry(self._snapshots.path, settings.otlp_endpoint)
         ledger = make_ledger(settings.ledger.address, fsync=settings.ledger.fsync)
         await ledger.open()
         await self._state.open()
@@ -149,6 +153,8 @@ class Server:
         admin = AdminApplication(AdminServices(services, self._state, self), pages)
         admin_server = AdminPortServer(admin, admin.idle_connections, admin.body_timeouts, admin.make_rejection)
         self.admin_port = self._listen(admin_server, self._find_admin_address(settings.admin))
+        if settings.otlp_endpoint is not None:
+            self._telemetry = Telemetry(settings.ledger.address, settings.otlp_endpoint)
 
     def _build_services(
         self, ledger: Ledger, upstream: UpstreamClient, settler: DeferredSettlement, budgets: BudgetGate
@@ -332,6 +338,8 @@ class Server:
             services.bodies.close()
             self._upstream.close()
             await services.ledger.close()
+            if self._telemetry is not None:
+                await self._telemetry.close()
             await services.budgets.close()
             _log.info("stopped")
         finally:

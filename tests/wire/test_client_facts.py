@@ -238,3 +238,31 @@ def test_client_is_the_first_product_of_the_user_agent(user_agent: str, client: 
 )
 def test_credentials_are_cut_from_the_address_of_a_repository(address: str, recorded: str) -> None:
     assert cut_credentials(address) == recorded
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        pytest.param(
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            id="version 00",
+        ),
+        pytest.param(
+            "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00-what-the-future-brings",
+            "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+            id="later version",
+        ),
+        pytest.param("ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", None, id="version ff"),
+        pytest.param("00-00000000000000000000000000000000-b7ad6b7169203331-01", None, id="trace id of zeros"),
+        pytest.param("00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01", None, id="parent id of zeros"),
+        pytest.param("00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01", None, id="capitals"),
+        pytest.param("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-012", None, id="long flags"),
+        pytest.param("Bearer secret", None, id="other text"),
+    ],
+)
+def test_traceparent_is_kept_if_it_is_valid(header: str, expected: str | None) -> None:
+    stated = find_stated_headers([("Traceparent", header)])
+
+    assert stated.traceparent == expected
+    assert stated.values == {}

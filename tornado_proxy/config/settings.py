@@ -184,6 +184,7 @@ class Settings:
         oauth: The issuers whose access tokens are accepted.
         budgets: Settings of all budgets, and the default ones.
         forward_headers: Request headers that are forwarded in addition to a provider's own list, in lower case.
+        otlp_endpoint: The URL of the OTLP receiver, before /v1/traces and /v1/metrics; None to send nothing.
         log_file: The file that log lines are appended to, beside standard error; None for none.
     """
 
@@ -206,12 +207,14 @@ class Settings:
     budgets: BudgetSettings = field(default_factory=BudgetSettings)
     alerts: AlertSettings = field(default_factory=AlertSettings)
     log_file: Path | None = None
+    otlp_endpoint: str | None = None
 
 
 def find_restart_settings(old: Settings, new: Settings) -> tuple[str, ...]:
     """Return the settings that differ and that need a restart (`x-restart` in the schema)."""
     # Bound sockets, an open ledger and an open log file cannot change while the server runs.
     names = {"listen": "listen", "admin": "admin", "ledger": "ledger", "log_file": "log.file"}
+    names["otlp_endpoint"] = "telemetry.otlp_endpoint"
     return tuple(shown for name, shown in names.items() if getattr(old, name) != getattr(new, name))
 
 
@@ -265,6 +268,7 @@ def make_settings(
         models_list=str(content.get("models_list", "filtered")),
         speech_usage=str(content.get("speech_usage", "exact")),
         log_file=_read_log_file(read_section(content, "log"), base),
+        otlp_endpoint=_read_text(read_section(content, "telemetry"), "otlp_endpoint"),
         forward_headers=frozenset(name.lower() for name in _read_texts(content.get("forward_headers"))),
     )
 
@@ -276,6 +280,10 @@ def _read_listen(section: Mapping[str, object], port: int, base: Path) -> Listen
         reuse_port=bool(section.get("reuse_port", False)),
         tls=read_tls_files(section, base),
     )
+
+
+def _read_text(section: Mapping[str, object], name: str) -> str | None:
+    return str(section[name]) if name in section else None
 
 
 def _read_log_file(section: Mapping[str, object], base: Path) -> Path | None:

@@ -44,6 +44,7 @@ class RequestIntent(msgspec.Struct, frozen=True):
     provider_key_ids: the provider's own ids of that key.
     labels: names and values of the project and the credential.
     attribution: who and what the request is made for, as the client states it.
+    traceparent: the client's span that the request belongs to (W3C Trace Context), None without one.
     """
 
     request_id: str
@@ -59,6 +60,7 @@ class RequestIntent(msgspec.Struct, frozen=True):
     provider_key_ids: Mapping[str, str] = msgspec.field(default_factory=dict)
     labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     attribution: Attribution = NO_ATTRIBUTION
+    traceparent: str | None = None
 
 
 class RequestRecord(msgspec.Struct, frozen=True):

@@ -40,4 +40,5 @@ def request_intent(
         attribution=attribute_request(
             context.stated, facts.described, context.project.attribution, caller.participant or caller.user
         ),
+        traceparent=context.stated.traceparent,
     )

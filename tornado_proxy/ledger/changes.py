@@ -33,7 +33,15 @@ DEFAULT_LIMIT = 1000
 _MAX_IDS = 500
 
 #: The columns of a change.
-COLUMNS = (*PRINTED_COLUMNS, "object_id", "upstream_request_id", "credential_id", "annotations", "faults")
+COLUMNS = (
+    *PRINTED_COLUMNS,
+    "object_id",
+    "upstream_request_id",
+    "credential_id",
+    "annotations",
+    "faults",
+    "traceparent",
+)
 
 #: The figures that a change replaces.
 REPLACED_COLUMNS = ("basis", "subtotal", "surcharge", "total")

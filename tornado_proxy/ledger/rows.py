@@ -43,6 +43,7 @@ INTENT_COLUMNS = (
     "provider_key_ids",
     "labels",
     "token_ids",
+    "traceparent",
     *ATTRIBUTION_FIELDS,
 )
 
@@ -85,6 +86,7 @@ RECORD_COLUMNS = (
     "upstream_request_id",
     "credential_id",
     "token_ids",
+    "traceparent",
     "annotations",
     "faults",
     "kept_facts",
@@ -146,6 +148,7 @@ def make_intent_row(intent: RequestIntent) -> dict[str, object]:
         "provider_key_ids": _encode(dict(intent.provider_key_ids)) if intent.provider_key_ids else None,
         "labels": _encode(dict(intent.labels)) if intent.labels else None,
         "token_ids": " ".join(caller.token_ids) or None,
+        "traceparent": intent.traceparent,
         **(_NO_ATTRIBUTION if intent.attribution is NO_ATTRIBUTION else _attribution_members(intent.attribution)),
     }
 

@@ -181,4 +181,6 @@ IDENTITY_PROVIDER_REQUESTS = Counter(
     ["purpose", "outcome"],
 )
 CONFIG_RELOAD_FAILED = Gauge("llm_proxy_config_reload_failed", "1 if the last reload failed")
+OTLP_REQUESTS = Counter("llm_proxy_otlp_requests_total", "Requests whose spans and metrics the OTLP receiver has taken")
+OTLP_FAILING = Gauge("llm_proxy_otlp_failing", "1 while the OTLP receiver does not take spans and metrics")
 LOG_LINES_LOST = Counter("llm_proxy_log_lines_lost_total", "Log lines that could not be written", ["output"])

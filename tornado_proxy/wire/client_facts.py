@@ -124,11 +124,19 @@ CLIENTS = (
 )
 
 _STATEMENTS = tuple(statement for client in CLIENTS for statement in client.statements)
-_USER_AGENT, _BAGGAGE = "user-agent", "baggage"
+_USER_AGENT, _BAGGAGE, _TRACEPARENT = "user-agent", "baggage", "traceparent"
+#: The header of W3C Trace Context section 3.2.2; neither id may be zero.  Later versions can have more parts.
+_TRACE_CONTEXT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?=-|$)")
 #: The form of `safety_identifier` where a request has no body (OpenAI guide "Safety best practices", Realtime API).
 _SAFETY_IDENTIFIER = "openai-safety-identifier"
 _HEADERS = frozenset(
-    {_USER_AGENT, _BAGGAGE, _SAFETY_IDENTIFIER, *(statement.header for statement in _STATEMENTS if statement.header)}
+    {
+        _USER_AGENT,
+        _BAGGAGE,
+        _TRACEPARENT,
+        _SAFETY_IDENTIFIER,
+        *(statement.header for statement in _STATEMENTS if statement.header),
+    }
 )
 
 #: A product and its version (RFC 9110 section 10.1.5): `claude-cli/2.1.197 (external, cli)`.
@@ -145,10 +153,14 @@ _SDK_PRODUCT = re.compile(r"([A-Za-z]+/[A-Za-z]+) (\d[^\s()]*)")
 
 
 class StatedHeaders(msgspec.Struct, frozen=True):
-    """The headers of a request that describe it, by name in lower case; of a repeated one the last value counts."""
+    """The headers of a request that describe it, by name in lower case; of a repeated one the last value counts.
+
+    `traceparent` is the span of the client that the request belongs to; None without one.
+    """
 
     values: Mapping[str, str] = msgspec.field(default_factory=dict)
     annotations: Mapping[str, str] = msgspec.field(default_factory=dict)
+    traceparent: str | None = None
 
 
 def find_stated_headers(
@@ -165,7 +177,8 @@ def find_stated_headers(
             annotations[known.removeprefix(ANNOTATION_PREFIX)] = value
         else:
             values[known] = value
-    return StatedHeaders(values, annotations)
+    traceparent = values.pop(_TRACEPARENT, None)
+    return StatedHeaders(values, annotations, None if traceparent is None else read_traceparent(traceparent))
 
 
 @lru_cache(maxsize=1024)  # bounded, because a client chooses the names
@@ -267,6 +280,12 @@ def clean_field(text: str) -> str | None:
     if not cut.isprintable():
         cut = "".join(character if character.isprintable() else "?" for character in cut)
     return cut or None
+
+
+def read_traceparent(header: str) -> str | None:
+    """Return the first four parts of a `traceparent` header, None if it is not valid."""
+    match = _TRACE_CONTEXT.match(header.strip())
+    return None if match is None else match[0]
 
 
 @lru_cache(maxsize=1024)

@@ -1,0 +1,51 @@
+"""The telemetry process: sends the changes of a ledger by OTLP until its standard input ends.
+
+    python -m tornado_proxy.telemetry.process
+
+It is a process of its own with a low priority, because building a span takes longer than relaying some requests, and
+would hold the interpreter lock of the server.  The first line of standard input is its setup; each line of standard
+output is a report.  It has no provider keys.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+
+from tornado_proxy.ledger.backends import make_backend
+from tornado_proxy.telemetry.follower import Control, Follower
+from tornado_proxy.telemetry.names import OPT_IN_VARIABLE, choose_names
+from tornado_proxy.telemetry.otlp import OtlpSender
+from tornado_proxy.telemetry.setup import read_address
+
+#: Added to the priority of the process: it runs on time that the server leaves.
+_NICENESS = 10
+
+
+def main() -> None:
+    """Send until standard input ends."""
+    os.nice(_NICENESS)
+    # The packages log each failed attempt; the reports say it once.
+    logging.disable(logging.CRITICAL)
+    setup = json.loads(sys.stdin.readline())
+    ended = threading.Event()
+    threading.Thread(target=_wait_for_end, args=(ended,), daemon=True).start()
+    naming = choose_names(os.environ.get(OPT_IN_VARIABLE, ""))
+    sender = OtlpSender(setup["endpoint"], naming)
+    Follower(make_backend(read_address(setup)), sender, naming, Control(ended.wait, _report)).run()
+
+
+def _wait_for_end(ended: threading.Event) -> None:
+    sys.stdin.read()
+    ended.set()
+
+
+def _report(sent: int, failure: str) -> None:
+    print(json.dumps({"sent": sent, "failure": failure}), flush=True)  # noqa: T201  # the server reads it
+
+
+if __name__ == "__main__":
+    main()
