@@ -125,5 +125,5 @@ def test_readme_has_one_command_for_the_demo_and_one_for_the_tests() -> None:
     assert blocks[0] == "python3 -m venv .venv && .venv/bin/pip install --quiet . && .venv/bin/tornado-proxy demo\n"
     assert "bash tests/run\n" in blocks
     # The scripts that the pages name; running them takes minutes, so only their syntax is checked.
-    for script in ("tests/run", "tests/setup", "tests/agents.sh", ".ci/run"):
+    for script in ("tests/run", "tests/setup", "tests/agents.sh", "tests/local_agents.sh", ".ci/run"):
         subprocess.run(["bash", "-n", script], check=True, cwd=ROOT)
