@@ -18,7 +18,6 @@ from tornado_proxy.domain.budget import (
     Interval,
     Period,
     Scope,
-    Spender,
 )
 from tornado_proxy.reports.budgets import BudgetFigures, list_rows, show_row
 
@@ -53,8 +52,7 @@ def test_limit_of_one_participant_replaces_that_of_all() -> None:
 
 
 def test_held_amounts_are_not_among_the_reserved_ones() -> None:
-    key = make_key(MONTH, Spender("p"), NOW)
-    assert key is not None
+    key = make_key(MONTH, "p", "", NOW)
     reservations = [
         OpenReservation(name, state, NOW, Decimal(usd), Decimal(usd), (key,))
         for name, state, usd in (("req_1", "open", "0.5"), ("req_2", "held", "0.25"), ("req_3", "pending", "0.125"))
@@ -75,6 +73,8 @@ def test_held_amounts_are_not_among_the_reserved_ones() -> None:
         (Scope.USER, "user a b", {"user": "a b", "issuer": None}),
         (Scope.PARTICIPANT, "participant x y", {"participant": "x y", "user": None}),
         (Scope.ACCESS_KEY, "ak_1", {"access_key": "ak_1"}),
+        (Scope.TOKEN, "tok_1", {"token": "tok_1", "access_key": None}),
+        (Scope.AGENT_SESSION, "s-1", {"agent_session": "s-1", "token": None}),
         (Scope.LABEL, "red", {"label": "team", "value": "red"}),
     ],
 )
