@@ -34,6 +34,7 @@ from tornado_proxy.api.usage import USAGE_PATH, UsageHandler
 from tornado_proxy.budgets.keeper import BudgetKeeper, BudgetLedger
 from tornado_proxy.config.changes import describe_changes
 from tornado_proxy.config.settings import ListenSettings, Settings
+from tornado_proxy.dashboard.live_requests import LiveFeed
 from tornado_proxy.dashboard.routes import list_rules
 from tornado_proxy.dashboard.site import Site
 from tornado_proxy.domain.brake import Brake
@@ -135,13 +136,14 @@ class Server:
         self._background.append(tasks.spawn(enforce_stops(self._snapshots, services.capacity), "stops"))
         handler_arguments = {"services": services}
         start_paths = list_start_paths(PROVIDERS)
+        feed = LiveFeed(services.recorder.list_running)
         rules = [
             (USAGE_PATH, UsageHandler, handler_arguments),
             (REQUEST_PATH, RequestCostHandler, {**handler_arguments, "waiters": Waiters()}),
             (BUDGETS_PATH, ProjectBudgetsHandler, {**handler_arguments, "state": self._state}),
             *((route.pattern, route.handler, {**handler_arguments, "path_template": route.path}) for route in ROUTES),
             (SETTINGS_PATH, ClientSettingsHandler, {**handler_arguments, "state": self._state}),
-            *list_rules(Site(services, self._state, is_admin=False)),
+            *list_rules(Site(services, self._state, is_admin=False, feed=feed)),
             *((re.escape(path), StartPageHandler, handler_arguments) for path in sorted(start_paths)),
         ]
         clients = ClientApplication(rules, services, start_paths, FIXED_PATHS)
@@ -149,7 +151,7 @@ class Server:
             clients, clients.idle_connections, clients.body_timeouts, clients.make_rejection, self._load_tls(settings)
         )
         self.port = self._listen(self._client_port, settings.listen)
-        pages = list_rules(Site(services, self._state, is_admin=True))
+        pages = list_rules(Site(services, self._state, is_admin=True, feed=feed))
         admin = AdminApplication(AdminServices(services, self._state, self), pages)
         admin_server = AdminPortServer(admin, admin.idle_connections, admin.body_timeouts, admin.make_rejection)
         self.admin_port = self._listen(admin_server, self._find_admin_address(settings.admin))

@@ -16,7 +16,7 @@ from tests.harness import PROJECT, ProxyProcess
 PAGES = (
     *("?range=today&group=participant", "?range=30d&group=day&subgroup=model", "?group=label.team", "none"),
     *("requests?range=today", "requests/req_ada1", *(f"requests/req_nasty{number}" for number in range(len(NASTY)))),
-    *("open", "budgets", "prices"),
+    *("now", "open", "budgets", "prices"),
 )
 
 

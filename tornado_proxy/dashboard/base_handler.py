@@ -144,7 +144,7 @@ class DashboardHandler(RequestHandler):
         self.set_status(status)
         page = Page(title, self.base, self.viewer, self.name, list_links(self.base, self.viewer, self.name))
         body = self.site.render(template, page=page, files=self.site.files, **values)
-        access_log.log_account_request(self.request_id, status, self._line, self._caller)
+        self.log_request(status)
         self.finish(body)
 
     def send_rows(
@@ -167,14 +167,18 @@ class DashboardHandler(RequestHandler):
         else:
             self.send_document({name: [{column: row[column] for column in columns} for row in rows]})
             return
-        access_log.log_account_request(self.request_id, 200, self._line, self._caller)
+        self.log_request()
         self.finish(body)
 
     def send_document(self, document: Mapping[str, object]) -> None:
         """Finish the response with a JSON document."""
         self.set_header("Content-Type", "application/json")
-        access_log.log_account_request(self.request_id, 200, self._line, self._caller)
+        self.log_request()
         self.finish(json.dumps(document).encode() + b"\n")
+
+    def log_request(self, status: int = 200) -> None:
+        """Write the log line of a request that is served."""
+        access_log.log_account_request(self.request_id, status, self._line, self._caller)
 
     def head(self, *arguments: str) -> Awaitable[None] | None:
         """Respond as to GET; Tornado leaves the body out."""

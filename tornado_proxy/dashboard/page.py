@@ -38,6 +38,7 @@ class Page:
 PAGES = {
     "bill": ("Bill", "/"),
     "requests": ("Requests", "/requests"),
+    "now": ("Now", "/now"),
     "open": ("Open costs", "/open"),
     "budgets": ("Budgets", "/budgets"),
     "prices": ("Keys and prices", "/prices"),

@@ -8,6 +8,7 @@ from typing import Any
 from tornado_proxy.dashboard.base_handler import DashboardHandler
 from tornado_proxy.dashboard.bill_page import BillHandler
 from tornado_proxy.dashboard.budgets_page import BudgetsHandler
+from tornado_proxy.dashboard.live_page import LiveEventsHandler, LivePageHandler
 from tornado_proxy.dashboard.open_costs import OpenCostsHandler
 from tornado_proxy.dashboard.prices_page import PricesHandler
 from tornado_proxy.dashboard.request_pages import RequestHandler, RequestListHandler
@@ -21,6 +22,8 @@ ROUTES: tuple[tuple[str, type[DashboardHandler]], ...] = (
     (f"{ROOT}/", BillHandler),
     (f"{ROOT}/requests", RequestListHandler),
     (f"{ROOT}/requests/{{request_id}}", RequestHandler),
+    (f"{ROOT}/now", LivePageHandler),
+    (f"{ROOT}/now/events", LiveEventsHandler),
     (f"{ROOT}/open", OpenCostsHandler),
     (f"{ROOT}/budgets", BudgetsHandler),
     (f"{ROOT}/prices", PricesHandler),

@@ -11,6 +11,7 @@ from pathlib import Path
 from tornado.escape import to_unicode, xhtml_escape
 from tornado.template import Loader
 
+from tornado_proxy.dashboard.live_requests import LiveFeed
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.state.watcher import StateWatcher
 from tornado_proxy.wire.visible_text import escape_controls
@@ -59,12 +60,14 @@ class Site:
     """The dashboard of a port.
 
     Attributes:
+        feed: The running requests; both ports share it.
         is_admin: True for the admin port, whose sessions are those of the operator; the client port has all others.
     """
 
     services: Services
     state: StateWatcher
     is_admin: bool
+    feed: LiveFeed
     files: Mapping[str, StaticFile] = field(default_factory=load_static_files)
 
     @property

@@ -71,6 +71,15 @@ class Viewer:
             return _OPERATOR_ASKER
         return f"{caller.project_id} {caller.participant!r} {caller.user!r} {caller.issuer!r}"
 
+    def may_see(self, caller: Caller) -> bool:
+        """Return True if the viewer may see requests of `caller`."""
+        own = self.caller
+        if own is None:
+            return True
+        if caller.project_id != own.project_id:
+            return False
+        return own.admin or (caller.participant, caller.user, caller.issuer) == (own.participant, own.user, own.issuer)
+
     def read_usage(self, parameters: Mapping[str, str]) -> UsageRequest:
         """Return the query of the usage API with these parameters, limited to what the viewer may see.
 

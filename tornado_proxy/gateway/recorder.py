@@ -19,7 +19,7 @@ import msgspec
 
 from tornado_proxy.domain.cost import Cost
 from tornado_proxy.domain.errors import RequestError
-from tornado_proxy.domain.identity import KeyId
+from tornado_proxy.domain.identity import Caller, KeyId
 from tornado_proxy.domain.record import RequestIntent, RequestRecord
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.gateway.context import RequestContext
@@ -56,6 +56,7 @@ class RunningRequest:
     `endpoint` is the provider's path, `model` the one that was requested, `started_at` is aware UTC.
     """
 
+    caller: Caller
     request_id: str
     provider: str
     method: str
@@ -102,6 +103,7 @@ class Recorder:
     def __init__(self, ledger: RecordLedger, listeners: RecordListeners) -> None:
         self._ledger = ledger
         self._listeners = listeners
+        self._running: dict[str, RunningRequest] = {}
 
     async def begin(self, intent: RequestIntent) -> None:
         """Store the intent; the request may be sent when this returns.
@@ -124,10 +126,16 @@ class Recorder:
             self._listeners.usage_pending(record)
 
     def follow(self, running: RunningRequest) -> None:
-        """Called when a request or session runs, for live views; does nothing here."""
+        """Called when a request or session runs, for live views."""
+        self._running[running.request_id] = running
 
     def unfollow(self, request_id: str) -> None:
-        """Called when that request or session has ended, before its last record; does nothing here."""
+        """Called when that request or session has ended, before its last record."""
+        self._running.pop(request_id, None)
+
+    def list_running(self) -> tuple[RunningRequest, ...]:
+        """Return the requests and sessions that run in this process, oldest first."""
+        return tuple(self._running.values())
 
     def finish(self, finished: FinishedRequest) -> None:
         """Record the end of a request whose intent was begun."""

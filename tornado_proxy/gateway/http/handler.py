@@ -82,6 +82,7 @@ class _Recording:
 def _running(admitted: AdmittedRequest, meter: RequestMeter) -> RunningRequest:
     intent = admitted.intent
     return RunningRequest(
+        intent.caller,
         intent.request_id,
         intent.provider,
         intent.method,

@@ -192,7 +192,14 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         assert self._context is not None
         provider, endpoint = self._context.provider.name, self._context.endpoint
         return RunningRequest(
-            self.request_id, provider, "WS", endpoint.path, self._meter.model, datetime.now(UTC), self._meter
+            self._context.caller,
+            self.request_id,
+            provider,
+            "WS",
+            endpoint.path,
+            self._meter.model,
+            datetime.now(UTC),
+            self._meter,
         )
 
     def _log_end(self, close_code: int) -> None:
