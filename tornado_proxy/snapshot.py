@@ -16,8 +16,9 @@ from tornado_proxy.auth.authenticator import Authenticator
 from tornado_proxy.config.loading import load_settings
 from tornado_proxy.config.settings import Settings, find_restart_settings
 from tornado_proxy.domain.budget import Budget, BudgetLimits, CounterPlan
+from tornado_proxy.domain.cost import NO_DISCOUNT, Discount
 from tornado_proxy.domain.errors import ConfigError, Fault
-from tornado_proxy.domain.identity import Project, ProjectProvider
+from tornado_proxy.domain.identity import KeyId, Project, ProjectProvider
 from tornado_proxy.domain.rate import ProjectLimits
 from tornado_proxy.domain.state import State
 from tornado_proxy.issuers.client import IssuerClient, make_issuer_clients
@@ -44,6 +45,8 @@ class Snapshot:
             removed key ends its tokens at once.
         tariffs: The prices and the surcharge of each provider, by its name.
         project_tariffs: Those of projects that differ, by project id, provider, and True for the project's own account.
+        discounts: The discounts of keys, by provider, project ("" for the server) and the key's fingerprint or name;
+            empty if no key has one.
         key_rotation: The turns of provider keys; part of it is handed on to the next snapshot.
         redaction: Masks every provider key of the configuration and of the state.
         file_redaction: Masks those of the configuration; None if the state has none.
@@ -72,6 +75,7 @@ class Snapshot:
     cost_bounds: CostBounds = field(init=False)
     budget_limits: BudgetLimits = field(init=False)
     project_tariffs: Mapping[tuple[str, str, bool], Tariff] = field(init=False)
+    discounts: Mapping[tuple[str, str, str], Discount] = field(init=False)
 
     def __post_init__(self) -> None:
         """Find once what requests only look up."""
@@ -80,6 +84,7 @@ class Snapshot:
         budgets = {project.id: self.find_budgets(project) for project in self.projects.values()}
         object.__setattr__(self, "budget_limits", BudgetLimits(budgets, self.state.budget_changes))
         object.__setattr__(self, "project_tariffs", _make_project_tariffs(self))
+        object.__setattr__(self, "discounts", _find_discounts(self))
 
     def find_account(self, project_id: str, provider: str) -> ProjectProvider | None:
         """Return the account of its own that a project uses at a provider, None if it uses the server's."""
@@ -124,6 +129,18 @@ class Snapshot:
     def find_tariff(self, provider: str, project_id: str, *, own: bool) -> Tariff:
         """Return the prices of a project's requests to a provider; `own` is True for the project's own account."""
         return self.project_tariffs.get((project_id, provider, own)) or self.tariffs[provider]
+
+    def add_discount(self, tariff: Tariff, project_id: str, key: KeyId | None) -> Tariff:
+        """Return a tariff with the discount of the key that makes a project's request.
+
+        A key whose secret was replaced since is found by its name.
+        """
+        if key is None or not self.discounts:  # nearly always, and at each request
+            return tariff
+        owner = project_id if key.own else ""
+        same = (self.discounts.get((tariff.provider, owner, name)) for name in (key.fingerprint, key.name))
+        discount = next((found for found in same if found is not None), NO_DISCOUNT)
+        return replace(tariff, discount=discount) if discount.rate else tariff
 
 
 def build(path: Path, generation: int, previous: Snapshot | None = None) -> Snapshot:
@@ -204,6 +221,16 @@ def _make_project_tariffs(snapshot: Snapshot) -> Mapping[tuple[str, str, bool], 
             if account is not None and account.base_url is not None:
                 made[project.id, name, True] = replace(shared, provider_region=account.region)
     return made
+
+
+def _find_discounts(snapshot: Snapshot) -> Mapping[tuple[str, str, str], Discount]:
+    accounts = [(name, "", provider.keys) for name, provider in snapshot.settings.providers.items()]
+    accounts += [(name, one.id, own.keys) for one in snapshot.projects.values() for name, own in one.providers.items()]
+    # Keys of the state have no discount, also if one of the files, in whose place they are used, has their name.
+    accounts += [(name, owner, account.keys) for (owner, name), account in snapshot.stored.accounts.items()]
+    found = {(at, owner, key.fingerprint): key.discount for at, owner, keys in accounts for key in keys}
+    named = {(at, owner, key.name): key.discount for at, owner, keys in reversed(accounts) for key in keys}
+    return {**named, **found} if any(discount.rate for discount in found.values()) else {}
 
 
 def _make_redaction(settings: Settings, projects: Iterable[Project]) -> Redaction:

@@ -45,6 +45,26 @@ def test_bill_shows_usage_prices_sources_and_each_multiplication(tmp_path: Path,
     assert "warning" not in text
 
 
+def test_bill_shows_list_prices_and_the_discount(tmp_path: Path, prices: Path) -> None:
+    stored = rated("req_1", prices)
+    cost = bill(stored.cost.line_items[:2], Decimal("0.05"), discount_rate=Decimal("0.1"))
+    ledger = write_ledger(tmp_path, [structs.replace(stored, cost=cost)])
+
+    result = run("explain", "req_1", "--ledger", ledger, "--prices", prices)
+    members = json.loads(run("explain", "req_1", "--ledger", ledger, "--prices", prices, "--format", "json").stdout)
+
+    # 10 % of 0.00225, and 5 % of 0.002025.
+    assert result.stdout.splitlines()[-5:] == [
+        "list prices                       0.002250000000",
+        "discount, 0.1 of the list        -0.000225000000",
+        "subtotal                          0.002025000000",
+        "surcharge, 0.05 of the subtotal   0.000101250000",
+        "total USD                         0.002126250000",
+    ]
+    assert members["discount"] == {"list": "0.002250000000", "rate": "0.1", "amount": "-0.000225000000"}
+    assert "warning" not in result.stdout
+
+
 def test_bill_shows_the_terms_that_selected_a_price(tmp_path: Path, prices: Path) -> None:
     ledger = write_ledger(tmp_path, [rated("req_1", prices, tier="flex", region="eu")])
 

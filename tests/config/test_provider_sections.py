@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from tornado_proxy.config.loading import load_settings
+from tornado_proxy.domain.cost import Discount
 from tornado_proxy.domain.errors import ConfigError
 from tornado_proxy.domain.identity import Project, ProjectProvider, ProviderKey, Secret
 
@@ -119,3 +122,33 @@ def test_faults_of_keys_and_addresses_are_named(tmp_path: Path, server: str, own
 
     faults = [f"{found.key}: {found.rule}" for found in caught.value.faults]
     assert faults == [fault]
+
+
+def test_discount_of_a_key_is_a_fraction_and_days_in_utc(tmp_path: Path) -> None:
+    key = "{name: main, secret: {env: KEY_A}, discount: {percent: '12.5', from: 2026-01-01, until: 2027-01-01}}"
+
+    keys, _ = load_provider(tmp_path, f"{ADDRESS}, keys: [{key}]")
+
+    assert keys[0].discount == Discount(
+        Decimal("0.125"), datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)
+    )
+
+
+@pytest.mark.parametrize(
+    ("discount", "fault"),
+    [
+        ("{percent: 12.5}", "a quoted decimal"),
+        ("{percent: '101'}", "a quoted decimal from 0 to 100"),
+        ("{percent: '-1'}", "a quoted decimal from 0 to 100"),
+        ("{from: 2026-01-01}", "percent"),
+        ("{percent: '10', from: 2026-02-30}", "'2026-02-30' is not a day of the calendar"),
+        ("{percent: '10', from: 2026-03-01, until: 2026-03-01}", "2026-03-01 is not after from 2026-03-01"),
+    ],
+)
+def test_discount_with_a_fault_is_refused(tmp_path: Path, discount: str, fault: str) -> None:
+    key = f"{{name: main, secret: {{env: KEY_A}}, discount: {discount}}}"
+
+    with pytest.raises(ConfigError) as raised:
+        load_provider(tmp_path, f"{ADDRESS}, keys: [{key}]")
+
+    assert fault in str(raised.value)

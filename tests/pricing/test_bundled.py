@@ -11,7 +11,7 @@ import pytest
 
 from tornado_proxy.config.bundled import conf_path
 from tornado_proxy.config.files import read_documents
-from tornado_proxy.domain.cost import Cost
+from tornado_proxy.domain.cost import BillRates, Cost
 from tornado_proxy.domain.terms import DEFAULT_TERMS, Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
 from tornado_proxy.pricing.book.price import ModelPrice
@@ -163,7 +163,7 @@ def test_cached_prices_are_those_of_the_length_and_the_date(book: PriceBook) -> 
                     requested_model=None,
                     at=at,
                     provider_region=None,
-                    surcharge_rate=Decimal(0),
+                    rates=BillRates(),
                 )
             )
         return costs

@@ -10,7 +10,7 @@ import pytest
 from tests.ledger.sample_records import make_intent, make_record
 from tests.providers.openai.costs import bundled_tariff
 from tests.reports.rated_records import PRICES, USAGE, price_book, rated_record, row_of
-from tornado_proxy.domain.cost import Cost, LineItem, bill
+from tornado_proxy.domain.cost import DERIVED_ITEMS, Cost, LineItem, bill
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, ContainerUse, UsageReport
 from tornado_proxy.reports.explanation import explain_record
@@ -35,6 +35,16 @@ def test_raised_price_gives_the_difference_and_its_reason() -> None:
     # 1000 x 1.25 / 10^6 more, and 5 % of it.
     assert result.difference == Decimal("0.0013125")
     assert result.reasons == ("input_tokens of gpt-5.4: 1.25 per million tokens, today 2.5 per million tokens",)
+
+
+def test_discount_of_a_record_is_kept_at_other_prices() -> None:
+    stored = rated_record("req_1", BOOK)
+    items = [item for item in stored.cost.line_items if item.type not in DERIVED_ITEMS]
+    row = row_of(make_record(stored.intent, cost=bill(items, RATE, discount_rate=Decimal("0.2"))))
+
+    assert recompute_record(row, BOOK, Decimal(0)).differs is False
+    # 1000 x 1.25 / 10^6 more, 20 % less, and 5 % of it.
+    assert recompute_record(row, RAISED, Decimal(0)).difference == Decimal("0.00105")
 
 
 def test_record_without_a_price_today_has_no_difference() -> None:

@@ -7,6 +7,7 @@ import copy
 import json
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tests.harness import (
     ProxyProcess,
     mint,
     running_proxy,
+    wait_until,
 )
 from tests.harness import mint_for_other_project as mint_other
 from tests.replay_provider import ProviderResponse, ReplayProvider
@@ -353,3 +355,33 @@ def test_disabled_key_ends_its_tokens_at_the_next_request_and_its_session_soon(u
         assert asyncio.run(close_code(proxy, token)) == 1008
         assert [chat(proxy).status_code, chat(proxy, token=token).status_code] == [200, 401]
         assert f"project {PROJECT}: api_keys (~{OTHER_KEY_ID})" in proxy.wait_for_log("configuration reloaded")
+
+
+def test_discount_of_a_key_is_a_line_item_of_its_requests_and_batches(
+    simulator: Simulator, url: str, tmp_path: Path
+) -> None:
+    discounted = {**MAIN, "discount": {"percent": "10", "from": "2026-01-01"}}
+    ended = {**SECOND, "discount": {"percent": "50", "until": "2026-01-02"}}
+    batch = {"requests": [{"custom_id": "a", "params": MESSAGE}]}
+    changes = {"providers": providers_of(url, discounted, ended), "pricing": {"surcharge_rate": "0.05"}}
+    with running_proxy(tmp_path, url, constants=POLL, **changes) as proxy:
+        for _ in range(2):
+            assert chat(proxy).status_code == 200
+        assert send(proxy, "/anthropic/v1/messages/batches", batch).status_code == 200
+        wait_until(lambda: [line["basis"] for line in proxy.read_records()] == ["reported"] * 3, "settlement")
+        lines = proxy.read_records()
+    records = {(line["provider"], line["provider_key"]): line for line in lines}
+
+    for key in (("openai", "main"), ("anthropic", "main")):
+        *items, discount, surcharge = records[key]["line_items"]
+        listed = sum(Decimal(item["amount"]) for item in items)
+        assert (discount["type"], discount["unit_price"]) == ("provider_discount", "-0.1")
+        assert Decimal(discount["quantity"]) == listed > 0
+        assert Decimal(discount["amount"]) == -listed / 10
+        assert Decimal(surcharge["amount"]) == listed * Decimal("0.9") * Decimal("0.05")
+        assert Decimal(records[key]["subtotal"]) == listed * Decimal("0.9")
+    assert {item["type"] for item in records["openai", "second"]["line_items"]} == {
+        "input_tokens",
+        "output_tokens",
+        "llm_proxy_surcharge",
+    }

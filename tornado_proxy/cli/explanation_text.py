@@ -137,9 +137,21 @@ def _entry_lines(entry: Entry) -> Iterator[str]:
 def _total_lines(explanation: Explanation) -> Iterator[str]:
     record = explanation.record
     rate = explanation.surcharge_rate
-    titles = ("subtotal", f"surcharge, {rate} of the subtotal", "total USD")
-    amounts = [f"{Decimal(record[name]):.{_DECIMALS}f}" for name in ("subtotal", "surcharge", "total")]
-    title_width, amount_width = max(map(len, titles)), max(map(len, amounts))
+    lines = [
+        *_discount_lines(explanation.discount),
+        ("subtotal", record["subtotal"]),
+        (f"surcharge, {rate} of the subtotal", record["surcharge"]),
+        ("total USD", record["total"]),
+    ]
+    amounts = [f"{Decimal(amount):.{_DECIMALS}f}" for _, amount in lines]
+    title_width, amount_width = max(len(title) for title, _ in lines), max(map(len, amounts))
     yield ""
-    for title, amount in zip(titles, amounts, strict=True):
+    for (title, _), amount in zip(lines, amounts, strict=True):
         yield f"{title:<{title_width}}  {amount:>{amount_width}}"
+
+
+def _discount_lines(item: LineItem | None) -> list[tuple[str, Decimal]]:
+    """Return the sum at list prices and the provider's discount, with their titles."""
+    if item is None or item.unit_price is None or item.amount is None:
+        return []
+    return [("list prices", item.quantity), (f"discount, {format_decimal(-item.unit_price)} of the list", item.amount)]

@@ -91,7 +91,7 @@ def _by_id(keys: Iterable[ApiKey]) -> Mapping[str, Hashable]:
 
 
 def _by_name(keys: Iterable[ProviderKey]) -> Mapping[str, Hashable]:
-    return {key.name: (key.fingerprint, tuple(sorted(key.provider_ids.items()))) for key in keys}
+    return {key.name: (key.fingerprint, key.discount, tuple(sorted(key.provider_ids.items()))) for key in keys}
 
 
 def _list_changed(old: Any, new: Any) -> list[str]:

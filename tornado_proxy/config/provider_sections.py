@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from tornado_proxy.config.files import find_read_error, resolve_folder
 from tornado_proxy.config.findings import Findings
 from tornado_proxy.config.secrets import Secrets
 from tornado_proxy.domain.base_url import find_base_url_fault
+from tornado_proxy.domain.cost import NO_DISCOUNT, Discount
 from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.document import Path as DocumentPath
 from tornado_proxy.domain.identity import ProviderKey
@@ -38,6 +41,8 @@ def check_provider(document: Document, section: Mapping[str, Any], path: Documen
             if name in names:
                 findings.add(document, (*path, "keys", index, "name"), f"{name} is the name of another key; change one")
             names.add(name)
+        if isinstance(key, dict) and isinstance(key.get("discount"), dict):
+            _check_discount(document, key["discount"], (*path, "keys", index, "discount"), findings)
 
 
 def check_equal_secrets(
@@ -54,13 +59,9 @@ def check_equal_secrets(
 def read_keys(section: Mapping[str, Any], path: DocumentPath, secrets: Secrets) -> tuple[ProviderKey, ...]:
     """Return the keys of a checked provider at `path`, without those whose secret has a fault."""
     if "api_key" in section:
-        return _make_keys([(DEFAULT_KEY_NAME, (*path, "api_key"), {})], secrets)
+        return _make_keys([({"name": DEFAULT_KEY_NAME}, (*path, "api_key"))], secrets)
     return _make_keys(
-        [
-            (key["name"], (*path, "keys", index, "secret"), key.get("provider_ids", {}))
-            for index, key in enumerate(_list_keys(section))
-        ],
-        secrets,
+        [(key, (*path, "keys", index, "secret")) for index, key in enumerate(_list_keys(section))], secrets
     )
 
 
@@ -93,5 +94,38 @@ def _list_keys(section: Mapping[str, Any]) -> list[Any]:
     return keys if isinstance(keys, list) else []
 
 
-def _make_keys(listed: list[tuple[str, DocumentPath, Mapping[str, str]]], secrets: Secrets) -> tuple[ProviderKey, ...]:
-    return tuple(ProviderKey(name, secrets[path], ids) for name, path, ids in listed if path in secrets)
+def _make_keys(listed: list[tuple[Mapping[str, Any], DocumentPath]], secrets: Secrets) -> tuple[ProviderKey, ...]:
+    return tuple(
+        ProviderKey(key["name"], secrets[path], key.get("provider_ids", {}), _read_discount(key.get("discount")))
+        for key, path in listed
+        if path in secrets
+    )
+
+
+def _check_discount(document: Document, section: Mapping[str, Any], path: DocumentPath, findings: Findings) -> None:
+    """Add a fault for a day that the calendar does not have, and for a discount that ends before it begins."""
+    for name in ("from", "until"):
+        if not findings.has_fault(document, (*path, name)) and name in section and _read_day(section[name]) is None:
+            findings.add(document, (*path, name), f"{section[name]!r} is not a day of the calendar")
+    begins, ends = _read_day(section.get("from")), _read_day(section.get("until"))
+    if begins is not None and ends is not None and begins >= ends:
+        findings.add(
+            document,
+            (*path, "until"),
+            f"{ends:%Y-%m-%d} is not after from {begins:%Y-%m-%d}; it is the day after the last",
+        )
+
+
+def _read_discount(section: Mapping[str, Any] | None) -> Discount:
+    if section is None:
+        return NO_DISCOUNT
+    rate = Decimal(section["percent"]).scaleb(-2).normalize()
+    return Discount(rate, _read_day(section.get("from")), _read_day(section.get("until")))
+
+
+def _read_day(text: object) -> datetime | None:
+    """Return the begin of a day in UTC; None for text that is no day."""
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC) if isinstance(text, str) else None
+    except ValueError:
+        return None

@@ -89,6 +89,7 @@ class ContainerTime:
         ended_at: The time at which its response had ended: each container lived by then.
         surcharge_rate: The rate of the operator's surcharge.
         account: The account whose free time the containers use.
+        discount_rate: The rate of the provider's discount.
     """
 
     uses: tuple[PricedUse, ...]
@@ -98,6 +99,7 @@ class ContainerTime:
     ended_at: datetime
     surcharge_rate: Decimal
     account: str = ""
+    discount_rate: Decimal = Decimal(0)
 
     @property
     def month(self) -> str:

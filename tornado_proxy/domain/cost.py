@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 
 import msgspec
@@ -13,6 +14,12 @@ AMOUNT_QUANTUM = Decimal("1e-12")
 
 #: The type of the line item for the operator's own charge.
 SURCHARGE = "llm_proxy_surcharge"
+
+#: The type of the line item for what the provider charges less than its list prices.  Its amount is negative.
+DISCOUNT = "provider_discount"
+
+#: The types of line items that are computed from the others.
+DERIVED_ITEMS = frozenset({DISCOUNT, SURCHARGE})
 
 ZERO = Decimal(0)
 
@@ -25,7 +32,7 @@ def round_amount(amount: Decimal) -> Decimal:
 class LineItem(msgspec.Struct, frozen=True):
     """quantity x unit price = amount, in USD.
 
-    `unit` is a unit of the price registry (`per_million_tokens`, ...) or, for the surcharge, `usd`.  `unit_price` and
+    `unit` is a unit of the price registry (`per_million_tokens`, ...) or, for DERIVED_ITEMS, `usd`.  `unit_price` and
     `amount` are None if the quantity has no price: the quantity is shown, and never counted as zero in silence.
     `price_hash` identifies the price entry that rated the item.  `terms` are the (name, value) pairs that differ from
     the default (domain/terms.py), `context_tokens` is the request's whole input: both allow rating the item again.
@@ -43,8 +50,9 @@ class LineItem(msgspec.Struct, frozen=True):
 
 
 class Cost(msgspec.Struct, frozen=True):
-    """An itemised bill.  `line_items` end with the surcharge; `total` is their exact sum.
+    """An itemised bill.  `line_items` end with the discount and the surcharge; `total` is their exact sum.
 
+    `subtotal` is the provider's charge: the line items at list prices, less the discount.
     `faults` describe usage without a price; `notes` describe assumptions of a complete bill.
     """
 
@@ -56,18 +64,65 @@ class Cost(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
-def bill(
-    items: Iterable[LineItem], surcharge_rate: Decimal, faults: Iterable[str] = (), notes: Iterable[str] = ()
-) -> Cost:
-    """Return a bill of provider line items with the surcharge: `surcharge_rate` x the provider subtotal.
+class BillRates(msgspec.Struct, frozen=True):
+    """The fractions that derive line items: the discount of the list prices, the surcharge of the discounted sum."""
 
-    Without items the bill has no surcharge line: the bill of a free request is empty.
+    surcharge: Decimal = ZERO
+    discount: Decimal = ZERO
+
+    @classmethod
+    def of(cls, items: Iterable[LineItem], surcharge: Decimal = ZERO) -> BillRates:
+        """Return the rates of a bill with these line items; `surcharge` if it has none."""
+        rates = {item.type: item.unit_price for item in items if item.type in DERIVED_ITEMS}
+        found, discount = rates.get(SURCHARGE), rates.get(DISCOUNT)
+        return cls(surcharge if found is None else found, ZERO if discount is None else -discount)
+
+
+class Discount(msgspec.Struct, frozen=True):
+    """A discount that a provider grants on the requests of a key.
+
+    Attributes:
+        rate: The fraction of the list prices that is not charged, from 0 to 1.
+        begins: The first moment at which a request begins with it, aware UTC; None for always.
+        ends: The moment at which it has ended; None for never.
+    """
+
+    rate: Decimal
+    begins: datetime | None = None
+    ends: datetime | None = None
+
+    def rate_at(self, at: datetime) -> Decimal:
+        """Return the rate for a request that began at `at`."""
+        begun = self.begins is None or self.begins <= at
+        return self.rate if begun and (self.ends is None or at < self.ends) else ZERO
+
+
+#: The discount of a key that has none.
+NO_DISCOUNT = Discount(ZERO)
+
+
+def bill(
+    items: Iterable[LineItem],
+    surcharge_rate: Decimal,
+    faults: Iterable[str] = (),
+    notes: Iterable[str] = (),
+    *,
+    discount_rate: Decimal = ZERO,
+) -> Cost:
+    """Return a bill of provider line items at list prices, with the discount and the surcharge.
+
+    The surcharge is `surcharge_rate` x what the provider charges: the items less the discount.  Without items the bill
+    has neither: the bill of a free request is empty.
     """
     provider_items = tuple(items)
     subtotal = sum((item.amount for item in provider_items if item.amount is not None), ZERO)
     if not provider_items:
         return Cost((), ZERO, ZERO, ZERO, tuple(faults), tuple(notes))
-    # On the sum, not on each item: rounding once keeps the surcharge within half a quantum.
+    # On the sum, not on each item: rounding once keeps discount and surcharge within half a quantum each.
+    if discount_rate:
+        discount = ZERO - round_amount(subtotal * discount_rate)
+        provider_items = (*provider_items, LineItem(DISCOUNT, subtotal, "usd", -discount_rate, discount))
+        subtotal += discount
     surcharge = round_amount(subtotal * surcharge_rate)
     item = LineItem(SURCHARGE, subtotal, "usd", surcharge_rate, surcharge)
     return Cost((*provider_items, item), subtotal, surcharge, subtotal + surcharge, tuple(faults), tuple(notes))

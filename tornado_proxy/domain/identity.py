@@ -12,6 +12,7 @@ from typing import final
 
 from tornado_proxy.domain.attribution import AttributionRules
 from tornado_proxy.domain.budget import Budget
+from tornado_proxy.domain.cost import NO_DISCOUNT, Discount
 from tornado_proxy.domain.rate import ProjectLimits
 
 
@@ -78,12 +79,14 @@ class ProviderKey:
     Attributes:
         name: Its name in records; unique among the keys that the server, or a project, has for a provider.
         provider_ids: The provider's own ids of the key, such as api_key_id, which the provider's bills name.
+        discount: What the provider charges less than its list prices for requests with the key.
         fingerprint: See fingerprint_key().
     """
 
     name: str
     secret: Secret
     provider_ids: Mapping[str, str] = field(default_factory=dict)
+    discount: Discount = NO_DISCOUNT
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:

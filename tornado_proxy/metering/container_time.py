@@ -22,6 +22,14 @@ class RequestSpan:
 
 def make_container_time(uses: tuple[PricedUse, ...], tariff: Tariff, span: RequestSpan) -> ContainerTime:
     """Return the containers that a request used, for its record."""
+    rates = tariff.find_rates(span.began_at)
     return ContainerTime(
-        uses, span.provider, span.project_id, span.began_at, span.ended_at, tariff.surcharge_rate, span.account
+        uses,
+        span.provider,
+        span.project_id,
+        span.began_at,
+        span.ended_at,
+        rates.surcharge,
+        span.account,
+        rates.discount,
     )

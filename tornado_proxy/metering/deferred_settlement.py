@@ -302,6 +302,7 @@ def _warn(request: PendingRequest, reason: str) -> None:
 def _make_settlement(snapshot: Snapshot, request: PendingRequest, report: UsageReport) -> Settlement:
     key = request.deferred_facts.made_with
     tariff = snapshot.find_tariff(request.provider, request.project_id, own=key is not None and key.own)
+    tariff = snapshot.add_discount(tariff, request.project_id, key)
     charge = tariff.charge(report, request.model_requested, request.started_at)
     report, cost = charge.report, merge_items(charge.cost)
     settled_at = datetime.now(UTC)

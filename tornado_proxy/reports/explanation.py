@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from tornado_proxy.domain.attribution import ATTRIBUTION_FIELDS
-from tornado_proxy.domain.cost import SURCHARGE, LineItem, round_amount
+from tornado_proxy.domain.cost import DERIVED_ITEMS, DISCOUNT, SURCHARGE, LineItem, round_amount
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.rows import format_decimal, read_line_items
 from tornado_proxy.pricing.book.price import UNITS
@@ -92,7 +92,10 @@ class ExplainedItem:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """An explained record.  `usage` is the provider's usage; `surcharge_rate` is a decimal as text."""
+    """An explained record.  `usage` is the provider's usage; `surcharge_rate` is a decimal as text.
+
+    `discount` is the line item of the provider's discount, None without one: its quantity is the sum at list prices.
+    """
 
     record: Mapping[str, Any]
     usage: object
@@ -101,6 +104,7 @@ class Explanation:
     basis_text: str
     faults: tuple[str, ...]
     warnings: tuple[str, ...]
+    discount: LineItem | None = None
 
     def members(self) -> dict[str, Any]:
         """Return the explanation as JSON members."""
@@ -108,6 +112,7 @@ class Explanation:
             **self.record,
             "usage": self.usage,
             "line_items": [item.members() for item in self.items],
+            "discount": None if self.discount is None else _discount_members(self.discount),
             "surcharge_rate": self.surcharge_rate,
             "basis_words": self.basis_text,
             "faults": list(self.faults),
@@ -123,7 +128,7 @@ def explain_record(record: Mapping[str, object], prices: PriceBook) -> Explanati
     explained = tuple(
         ExplainedItem(item, find_entry(prices, str(record["provider"]), item, started_at))
         for item in line_items
-        if item.type != SURCHARGE
+        if item.type not in DERIVED_ITEMS
     )
     rate = next((item.unit_price for item in line_items if item.type == SURCHARGE), None)
     usage = _text_or_none(record["usage"])
@@ -136,7 +141,17 @@ def explain_record(record: Mapping[str, object], prices: PriceBook) -> Explanati
         basis_text=_BASIS_TEXTS.get(str(record["basis"]), ""),
         faults=tuple(json.loads(_text_or_none(record["faults"]) or "[]")),
         warnings=(*warnings, *_check_sum(record, line_items)),
+        discount=next((item for item in line_items if item.type == DISCOUNT), None),
     )
+
+
+def _discount_members(item: LineItem) -> dict[str, str]:
+    rate, amount = item.unit_price or Decimal(0), item.amount or Decimal(0)
+    return {
+        "list": format_decimal(item.quantity),
+        "rate": format_decimal(-rate),
+        "amount": format_decimal(amount),
+    }
 
 
 def _entry_members(entry: Entry) -> dict[str, Any]:

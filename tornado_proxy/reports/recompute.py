@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
-from tornado_proxy.domain.cost import SURCHARGE, Cost, LineItem
+from tornado_proxy.domain.cost import DERIVED_ITEMS, Cost, LineItem
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.rows import format_decimal, read_line_items
 from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
@@ -141,8 +141,8 @@ def _recompute_without_items(
 
 
 def _describe_changes(items: tuple[LineItem, ...], cost: Cost) -> Iterator[str]:
-    billed_items = [item for item in items if item.type != SURCHARGE]
-    # rerate() keeps the order of the items and appends the surcharge, so that the pairs match.
+    billed_items = [item for item in items if item.type not in DERIVED_ITEMS]
+    # rerate() keeps the order of the items and appends discount and surcharge, so that the pairs match.
     for old, new in zip(billed_items, cost.line_items, strict=False):
         if new.unit_price is None or (old.unit, old.unit_price) == (new.unit, new.unit_price):
             continue

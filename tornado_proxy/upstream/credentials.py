@@ -85,7 +85,8 @@ class ProviderAccess(msgspec.Struct, frozen=True):
     @property
     def tariff(self) -> Tariff:
         """The prices of requests with this access."""
-        return self.snapshot.find_tariff(self.provider.name, self.project_id, own=self.own)
+        tariff = self.snapshot.find_tariff(self.provider.name, self.project_id, own=self.own)
+        return self.snapshot.add_discount(tariff, self.project_id, self.made_with)
 
     def note_response(self, status: int, retry_after: str | None) -> None:
         """Set the key aside if a response says that it cannot be used for a time; a short-lived key is in no turn."""

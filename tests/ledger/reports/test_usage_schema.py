@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from tests.ledger.conftest import LedgerUnderTest
 from tests.ledger.sample_records import COST, START, make_intent, make_record
 from tests.ledger.usage_lines import SCHEMA, faults, print_usage
-from tornado_proxy.domain.cost import SURCHARGE, Cost, LineItem, bill
+from tornado_proxy.domain.cost import DISCOUNT, SURCHARGE, Cost, LineItem, bill
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import Outcome, RequestRecord, Settlement
 from tornado_proxy.domain.usage import Basis, Meter
@@ -94,7 +94,7 @@ def test_schema_has_every_value_of_the_enumerations() -> None:
 
     assert SCHEMA["properties"]["basis"]["enum"] == [basis.value for basis in Basis]
     assert SCHEMA["properties"]["outcome"]["enum"] == [outcome.value for outcome in Outcome]
-    assert item["type"]["enum"] == [*(meter.value for meter in Meter), SURCHARGE]
+    assert item["type"]["enum"] == [*(meter.value for meter in Meter), DISCOUNT, SURCHARGE]
     assert item["unit"]["enum"] == [*UNITS, "usd", ""]
 
 

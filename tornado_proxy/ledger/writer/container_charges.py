@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from tornado_proxy.domain.container import ContainerLife, ContainerPrice, ContainerTime, add_use
-from tornado_proxy.domain.cost import SURCHARGE, ZERO, LineItem, bill, merge_items
+from tornado_proxy.domain.cost import DERIVED_ITEMS, ZERO, BillRates, LineItem, bill, merge_items
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.ledger.container_rows import LIFE_COLUMNS, life_values, read_container_time, read_life
 from tornado_proxy.ledger.database import Database
@@ -110,7 +110,7 @@ class _Charges:
             items += [] if life.price is None else life.price.itemise(charged_s - free_s, free_s)
             notes.setdefault(use.note, []).append(_ChargedUse(use.container_id, life, charged_s, free_s))
         faults = {note: _describe(uses) for note, uses in notes.items()}
-        return _complete(row, items, time.surcharge_rate, faults)
+        return _complete(row, items, BillRates(time.surcharge_rate, time.discount_rate), faults)
 
     def store(self) -> None:
         """Update the rows."""
@@ -158,10 +158,10 @@ def _is_stored(db: Database, table: str, request_id: object) -> bool:
     return bool(db.fetch_rows(f"SELECT 1 FROM {table} WHERE request_id = ?", (request_id,)))  # noqa: S608  # a name of ours
 
 
-def _complete(row: Row, charged: list[LineItem], surcharge_rate: Decimal, notes: dict[str, str]) -> Row:
+def _complete(row: Row, charged: list[LineItem], rates: BillRates, notes: dict[str, str]) -> Row:
     """Return a row with the line items of its containers in place of those that its record assumed."""
     items = [item for item in read_line_items(_text(row["line_items"])) if not _is_assumed(item)]
-    cost = bill((*items, *charged), surcharge_rate)
+    cost = bill((*items, *charged), rates.surcharge, discount_rate=rates.discount)
     if len(charged) > MAX_ITEMS:
         cost = merge_items(cost)
     faults = [notes.get(fault, fault) for fault in json.loads(_text(row["faults"]) or "[]")]
@@ -169,8 +169,8 @@ def _complete(row: Row, charged: list[LineItem], surcharge_rate: Decimal, notes:
 
 
 def _is_assumed(item: LineItem) -> bool:
-    """Return True for the surcharge, which is computed again, and for container time with a price."""
-    return item.type == SURCHARGE or (item.type == Meter.CONTAINER_SECONDS and item.amount is not None)
+    """Return True for items that are computed again from the others, and for container time with a price."""
+    return item.type in DERIVED_ITEMS or (item.type == Meter.CONTAINER_SECONDS and item.amount is not None)
 
 
 def _text(value: object) -> str | None:

@@ -21,7 +21,7 @@ import msgspec
 from msgspec import structs
 
 from tornado_proxy.domain.container import PricedUse
-from tornado_proxy.domain.cost import Cost, bill
+from tornado_proxy.domain.cost import NO_DISCOUNT, BillRates, Cost, Discount, bill
 from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.errors import ConfigError, Fault, ModelNotPriced
 from tornado_proxy.domain.request import Spend
@@ -161,7 +161,7 @@ class PriceBook:
         requested_model: str | None,
         at: datetime,
         provider_region: str | None,
-        surcharge_rate: Decimal,
+        rates: BillRates,
     ) -> Cost:
         """Return the itemised cost of the usage in `report`, at the prices of `at`.
 
@@ -179,7 +179,8 @@ class PriceBook:
                 stated = self._replace_undecided_tier(provider, usage_item.terms, itemised.notes)
                 terms = self._resolve_terms(provider, stated, provider_region)
                 itemise(usage_item, entry, terms, at, itemised)
-        return bill(itemised.items, surcharge_rate, itemised.faults, dict.fromkeys(itemised.notes))
+        notes = dict.fromkeys(itemised.notes)
+        return bill(itemised.items, rates.surcharge, itemised.faults, notes, discount_rate=rates.discount)
 
     def price_containers(
         self,
@@ -336,13 +337,18 @@ class Tariff:
     """The prices of one provider when a request began.  A reload during the request does not change them.
 
     `surcharge_rate` is a fraction of the provider's charge.  `provider_region` is the region of the provider's host,
-    None for its global host.
+    None for its global host.  `discount` is that of the key that makes the request.
     """
 
     prices: PriceBook
     provider: str
     surcharge_rate: Decimal
     provider_region: str | None = None
+    discount: Discount = NO_DISCOUNT
+
+    def find_rates(self, at: datetime) -> BillRates:
+        """Return the rates of a bill of a request that began at `at`."""
+        return BillRates(self.surcharge_rate, self.discount.rate_at(at))
 
     def admit(self, endpoint: str, spend: Spend, at: datetime) -> None:
         """Raise ModelNotPriced unless everything that `spend` can cost has a price."""
@@ -360,7 +366,7 @@ class Tariff:
             requested_model=model,
             at=at,
             provider_region=self.provider_region,
-            surcharge_rate=self.surcharge_rate,
+            rates=self.find_rates(at),
         )
         if not charged.containers:
             return Charge(charged, cost)

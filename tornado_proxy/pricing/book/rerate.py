@@ -2,7 +2,7 @@
 
     line item ──> entry of today's registry ── same unit price ──> the amount is kept to the last digit
                         │ another unit price
-                        └──> quantity x today's unit price, with the surcharge rate of the record
+                        └──> quantity x today's unit price, with the discount and surcharge rates of the record
 
 The quantities are those of the record: nothing is read from the provider, counted or inferred again.
 """
@@ -16,7 +16,7 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from tornado_proxy.domain.cost import SURCHARGE, Cost, LineItem, bill, round_amount
+from tornado_proxy.domain.cost import DERIVED_ITEMS, BillRates, Cost, LineItem, bill, round_amount
 from tornado_proxy.domain.terms import DEFAULT_TERMS, Terms
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.pricing.book.price import UNITS, ModelPrice, Modifier, PriceCard, fingerprint
@@ -73,14 +73,14 @@ def find_entry(book: PriceBook, provider: str, item: LineItem, at: datetime) -> 
 def rerate(book: PriceBook, provider: str, items: Sequence[LineItem], at: datetime, *, surcharge_rate: Decimal) -> Cost:
     """Return the cost of `items` at today's prices.
 
-    The surcharge rate is the record's own, or `surcharge_rate` if the record has none.  A line whose unit price is the
-    same keeps its amount: a line of a batch is a sum of amounts that were rounded request by request, so multiplying
-    its quantity again would differ in the last digit.
+    The rates of discount and surcharge are the record's own; `surcharge_rate` is for a record without one.  A line
+    whose unit price is the same keeps its amount: a line of a batch is a sum of amounts that were rounded request by
+    request, so multiplying its quantity again would differ in the last digit.
     """
-    rate = next((item.unit_price for item in items if item.type == SURCHARGE), None)
+    rates = BillRates.of(items, surcharge_rate)
     faults: list[str] = []
-    priced = [_rerate_item(book, provider, item, at, faults) for item in items if item.type != SURCHARGE]
-    return bill(priced, surcharge_rate if rate is None else rate, faults)
+    priced = [_rerate_item(book, provider, item, at, faults) for item in items if item.type not in DERIVED_ITEMS]
+    return bill(priced, rates.surcharge, faults, discount_rate=rates.discount)
 
 
 def _rerate_item(book: PriceBook, provider: str, item: LineItem, at: datetime, faults: list[str]) -> LineItem:
