@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from msgspec import structs
 
 from tests.budgets.conftest import CALLER, MONTH, BudgetsUnderTest, intent, record, usd
 from tornado_proxy.budgets.store import BudgetStore
@@ -31,7 +32,7 @@ def store(budgets: BudgetsUnderTest, now: datetime) -> BudgetStore:
 
 def ended(request_id: str, total: str, at: datetime, name: str = "ada") -> RequestRecord:
     """Return the record of a participant's request that has ended at `at`."""
-    return replace(record(request_id, total, replace(CALLER, participant=name), at=at), ended_at=at)
+    return structs.replace(record(request_id, total, replace(CALLER, participant=name), at=at), ended_at=at)
 
 
 def list_trips(store: BudgetStore) -> list[tuple[str | None, Decimal, Decimal]]:
@@ -67,7 +68,7 @@ def test_spend_that_led_to_one_stop_does_not_lead_to_another(
     assert len(list_trips(store)) == 1
     # Its project's sum is 1.9 of 2 USD.
     later = now + timedelta(seconds=6)
-    budgets.write(replace(ended("r3", "0.05", now), intent=intent("r3", at=later)))
+    budgets.write(structs.replace(ended("r3", "0.05", now), intent=intent("r3", at=later)))
     assert len(list_trips(store)) == 1
 
 
@@ -78,7 +79,7 @@ def test_limit_counts_again_for_requests_that_began_after_the_stop(
     list_trips(store)
     later = now + timedelta(seconds=30)
 
-    budgets.write(replace(ended("r2", "1.1", now), intent=intent("r2", at=later)))
+    budgets.write(structs.replace(ended("r2", "1.1", now), intent=intent("r2", at=later)))
 
     # The project's limit is passed too.
     assert sorted(spent for _, spent, _ in list_trips(store)) == [*usd("1.1", "1.5", "2.6")]

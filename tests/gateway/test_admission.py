@@ -6,13 +6,13 @@ import asyncio
 import gzip
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 
 from tests import harness
 from tests.gateway.fakes import (

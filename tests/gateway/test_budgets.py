@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from tests.gateway.fakes import Gateway, make_project, make_snapshot, request_head
 from tests.ledger.sample_records import make_intent
@@ -210,7 +211,9 @@ def test_model_without_limits_is_refused_with_the_remedy() -> None:
         gateway = await open_gateway(BUDGET)
         context = authenticate(gateway)
         facts = (await gateway.bodies.parse(context, BODY)).facts
-        unknown = replace(facts, spends=tuple(replace(spend, model="gpt-unlimited") for spend in facts.spends))
+        unknown = structs.replace(
+            facts, spends=tuple(structs.replace(spend, model="gpt-unlimited") for spend in facts.spends)
+        )
         with pytest.raises(BadRequest, match="states no limits"):
             await gateway.budgets.reserve(context, context.tariff, unknown, make_intent(ID))
 

@@ -206,7 +206,7 @@ def test_failure_of_a_price_keeps_the_usage(tariff: Tariff, caplog: pytest.LogCa
 
 
 def test_response_of_a_model_without_a_price_is_unsettled_and_keeps_its_usage(tariff: Tariff) -> None:
-    facts = replace(FACTS, model="gpt-next")
+    facts = structs.replace(FACTS, model="gpt-next")
 
     record = meter_response(
         RequestMeter(INTENT, CHAT, facts, tariff), RESPONSE.replace(b"gpt-4o-mini-2024-07-18", b"gpt-next")
@@ -231,7 +231,7 @@ def test_error_status_costs_nothing(tariff: Tariff) -> None:
 
 
 def test_response_that_broke_off_is_an_estimate_with_a_method(tariff: Tariff) -> None:
-    meter = RequestMeter(INTENT, CHAT, replace(FACTS, stream=True), tariff)
+    meter = RequestMeter(INTENT, CHAT, structs.replace(FACTS, stream=True), tariff)
     meter.response_started(ResponseHead(200, "text/event-stream"))
     meter.feed(b'data: {"model":"gpt-4o-mini","choices":[{"delta":{"content":"some text"}}]}\n\n')
 
@@ -261,7 +261,7 @@ def test_pending_record_alone_keeps_the_facts_that_rate_its_usage_later(
 
 
 def test_created_object_is_known_as_soon_as_the_response_names_it(tariff: Tariff) -> None:
-    meter = RequestMeter(INTENT, find_endpoint("/v1/responses"), replace(FACTS, stream=True), tariff)
+    meter = RequestMeter(INTENT, find_endpoint("/v1/responses"), structs.replace(FACTS, stream=True), tariff)
     assert meter.object_id is None
     meter.response_started(ResponseHead(200, "text/event-stream"))
     assert meter.object_id is None
@@ -411,7 +411,7 @@ def test_record_has_the_containers_of_its_response_with_times_prices_and_account
     assert [(use.container_id, use.price is not None) for use in time.uses] == [("cntr_1", True)]
 
 
-STREAM_FACTS = replace(FACTS, stream=True)
+STREAM_FACTS = structs.replace(FACTS, stream=True)
 SSE = ResponseHead(200, "text/event-stream")
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import itertools
-from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tests.providers.generated_bodies import BODIES
 from tests.replay_provider import RECORDED, load_exchange

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Attribution:
+
+class Attribution(msgspec.Struct, frozen=True):
     """The fields of a request that name its purpose.  None is a field that the client does not state.
 
     Attributes:
@@ -40,7 +41,7 @@ class Attribution:
 NO_ATTRIBUTION = Attribution()
 
 #: The names of the fields, which are columns of the ledger.
-ATTRIBUTION_FIELDS = tuple(member.name for member in fields(Attribution))
+ATTRIBUTION_FIELDS = Attribution.__struct_fields__
 
 #: The fields that are recorded only if the project's `attribution.repository` is set.
 REPOSITORY_FIELDS = frozenset({"repository", "commit"})

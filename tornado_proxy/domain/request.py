@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import msgspec
+from msgspec.structs import replace
 
 from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.terms import NO_TERMS, Terms
@@ -14,8 +15,7 @@ from tornado_proxy.domain.usage import Meter, Quantity
 IMAGE_TOOL_ROLE = "image_generation_tool"
 
 
-@dataclass(frozen=True, slots=True)
-class Spend:
+class Spend(msgspec.Struct, frozen=True):
     """One model that a request can spend on, and the meters that it can be charged for at that model.
 
     `role` is None for the endpoint's own model, else a role of the price registry (`image_generation_tool`,
@@ -65,8 +65,7 @@ class WorkLimits(msgspec.Struct, frozen=True):
 UNKNOWN_WORK = WorkLimits()
 
 
-@dataclass(frozen=True, slots=True)
-class RequestFacts:
+class RequestFacts(msgspec.Struct, frozen=True):
     """The few fields of a request's body that admission and the usage readers use.
 
     `model` is None if the endpoint takes none.  `spends` lists every model the request can spend on, its own first.

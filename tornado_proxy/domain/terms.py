@@ -11,11 +11,12 @@ every request: as part of this value it would make every cached price quote uniq
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+
+import msgspec
+from msgspec.structs import replace
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(msgspec.Struct, frozen=True):
     """The terms that a request asks for, or that a response states.  None means not stated.
 
     The field names are those of `when` in schemas/prices.schema.json, which describes each, except for `cache_ttl`:
@@ -45,7 +46,6 @@ class Terms:
 
     def override(self, other: Terms) -> Terms:
         """Return these terms with every term that `other` states in place of their own."""
-        # Slots have no __dict__, and dataclasses.asdict() would copy each value.
         stated = {name: value for name in _NAMES if (value := getattr(other, name)) is not None}
         return replace(self, **stated) if stated else self
 
@@ -58,7 +58,7 @@ class Terms:
         return tuple((name, value) for name, value in self.pairs() if getattr(DEFAULT_TERMS, name) != value)
 
 
-_NAMES = tuple(field.name for field in fields(Terms))
+_NAMES = Terms.__struct_fields__
 
 #: Names of the terms that a price card can depend on, sorted: line items and error messages list them in this order.
 CARD_TERMS = tuple(sorted(name for name in _NAMES if name != "cache_ttl"))

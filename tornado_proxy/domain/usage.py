@@ -63,8 +63,7 @@ class Quantity(msgspec.Struct, frozen=True):
     terms: Terms = NO_TERMS
 
 
-@dataclass(frozen=True, slots=True)
-class UsageItem:
+class UsageItem(msgspec.Struct, frozen=True):
     """One statement of usage, priced once, at one model.
 
     `model` and `terms` are in the response's own words; None if the response does not state them.
@@ -96,8 +95,7 @@ class ContainerUse:
     note: str
 
 
-@dataclass(frozen=True, slots=True)
-class UsageReport:
+class UsageReport(msgspec.Struct, frozen=True):
     """The result of a usage reader for one response.
 
     `raw` is the provider's usage as compact JSON text (a JSON list if there are several statements); the ledger stores

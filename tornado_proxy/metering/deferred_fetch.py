@@ -9,7 +9,9 @@ state ──> 404, 410: Missing
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from tornado_proxy.domain.errors import UpstreamError, UpstreamTimeout
 from tornado_proxy.domain.record import PendingRequest

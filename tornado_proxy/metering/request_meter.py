@@ -196,7 +196,7 @@ class RequestMeter:
             self._on_reader_failure()
             report = UsageReport(basis=Basis.UNSETTLED)
         if self._failed:
-            report = replace(report, basis=Basis.UNSETTLED, faults=(*report.faults, "the usage reader failed"))
+            report = structs.replace(report, basis=Basis.UNSETTLED, faults=(*report.faults, "the usage reader failed"))
         return report
 
     def _on_reader_failure(self) -> None:

@@ -13,12 +13,12 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 
 import msgspec
-from msgspec import structs
+from msgspec.structs import replace
 
 from tornado_proxy.domain.container import PricedUse
 from tornado_proxy.domain.cost import NO_DISCOUNT, BillRates, Cost, Discount, bill
@@ -373,7 +373,7 @@ class Tariff:
         containers = self.prices.price_containers(
             self.provider, charged, requested_model=model, at=at, provider_region=self.provider_region
         )
-        cost = structs.replace(cost, faults=(*cost.faults, *_list_unpriced(charged, containers)))
+        cost = replace(cost, faults=(*cost.faults, *_list_unpriced(charged, containers)))
         return Charge(charged, cost, containers)
 
 

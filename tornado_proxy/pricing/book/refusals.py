@@ -7,8 +7,10 @@ change the list, so the rules are data with dates.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec.structs import replace
 
 from tornado_proxy.domain.usage import Basis, UsageReport
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import msgspec
+from msgspec import structs
 
 from tornado_proxy.domain.request import NO_FACTS, RequestFacts
 from tornado_proxy.domain.terms import NO_TERMS
@@ -104,7 +105,7 @@ def _estimate_item(facts: RequestFacts, model: str | None, output_tokens: int) -
         make_quantities(amounts),
         model=model,
         # The requested tier is only a wish; without a response the standard tier is assumed.
-        terms=replace(facts.spends[0].terms, service_tier=None) if facts.spends else NO_TERMS,
+        terms=structs.replace(facts.spends[0].terms, service_tier=None) if facts.spends else NO_TERMS,
         context_tokens=input_tokens,
     )
 

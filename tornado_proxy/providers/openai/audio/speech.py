@@ -11,8 +11,9 @@ Source: OpenAI API reference, "Create speech" and "Stream event (speech.audio.do
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from decimal import Decimal
+
+from msgspec.structs import replace
 
 from tornado_proxy.domain.errors import BadRequest, InvalidBody
 from tornado_proxy.domain.request import RequestFacts, Spend, WorkLimits

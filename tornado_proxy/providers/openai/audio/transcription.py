@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from decimal import Decimal
 
 from msgspec import structs
+from msgspec.structs import replace
 
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.request import RequestFacts

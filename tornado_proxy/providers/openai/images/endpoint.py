@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from decimal import Decimal
 
 import msgspec
+from msgspec.structs import replace
 
 from tornado_proxy.domain.errors import BadRequest, InvalidBody
 from tornado_proxy.domain.request import ImageFacts, RequestFacts, Spend, WorkLimits

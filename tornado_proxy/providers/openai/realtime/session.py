@@ -20,7 +20,8 @@ Source: OpenAI API reference, "Realtime server events"; guide "Managing costs" o
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from tornado_proxy.domain.request import Spend
 from tornado_proxy.domain.usage import Basis, Meter, UsageItem, UsageReport

@@ -12,9 +12,9 @@ Source: OpenAI API reference, "The response object" and "Streaming events"; guid
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import msgspec
+from msgspec.structs import replace
 
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.terms import Terms

@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from tornado_proxy.domain.errors import InvalidBody, RequestError
 from tornado_proxy.domain.request import RequestFacts, Spend
@@ -126,7 +127,7 @@ class ResponsesSocketReader:
         check_models(frame.named_models, running.facts)
         # Its successor may cost what its predecessor may.
         model = running.facts.model or ""
-        own = tuple(replace(spend, model=spend.model or model) for spend in frame.spends)
+        own = tuple(structs.replace(spend, model=spend.model or model) for spend in frame.spends)
         return replace(frame, spends=(*running.facts.spends, *own), steers=None)
 
     def refusal(self, error: RequestError, frame: ClientFrame, event_id: str) -> str:
@@ -223,7 +224,7 @@ class ResponsesSocketReader:
     def _close_reader(self, response_id: str | None, response: _Response, *, complete: bool) -> UsageReport:
         response.reader.close(complete=complete)
         report = response.reader.result()
-        return report if report.object_id is not None else replace(report, object_id=response_id)
+        return report if report.object_id is not None else structs.replace(report, object_id=response_id)
 
     def _forget_request(self, lane: str, *, newest: bool = False) -> _Response | None:
         """Remove and return the oldest or newest request of `lane`, None if it has none."""

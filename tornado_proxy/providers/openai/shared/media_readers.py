@@ -8,7 +8,8 @@ of events, or those of the whole response.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from tornado_proxy.domain.usage import UsageReport
 from tornado_proxy.providers.openai.shared.base64_truncation import Base64Truncator
