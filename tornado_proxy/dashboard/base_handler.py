@@ -19,7 +19,7 @@ from tornado.web import HTTPError, RequestHandler
 
 from tornado_proxy.api.admin.access_checks import check_host
 from tornado_proxy.dashboard.page import Page, list_links
-from tornado_proxy.dashboard.parameters import PageUrl, read_parameters
+from tornado_proxy.dashboard.parameters import PageUrl, make_url, read_parameters
 from tornado_proxy.dashboard.site import ROOT, Site
 from tornado_proxy.dashboard.viewer import Viewer, find_viewer
 from tornado_proxy.domain.errors import BadRequest, NotAllowed, NotAuthenticated, RequestError
@@ -214,7 +214,12 @@ class DashboardHandler(RequestHandler):
             return
         page = Page("Sign in" if error.status == 401 else "Error", self.base, self.viewer)
         template = "sign_in.html" if error.status == 401 else "error.html"
-        values = {"error": error, "request_id": self.request_id, "is_admin": self.site.is_admin}
+        values = {
+            "error": error,
+            "request_id": self.request_id,
+            "start_url": self._start_url,
+            "is_admin": self.site.is_admin,
+        }
         self.finish(self.site.render(template, page=page, files=self.site.files, **values))
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
@@ -231,6 +236,15 @@ class DashboardHandler(RequestHandler):
         """Return the URL of a page of the dashboard; it names the viewer's project if there are several."""
         project = None if self.viewer is None else self.viewer.project_parameter
         return PageUrl(self.base + path, {"project": project, **parameters})
+
+    @property
+    def _start_url(self) -> str | None:
+        """The URL of a login that leads back to this page; None on the admin port, or without an issuer."""
+        if self.site.is_admin or not any(client.issuer.login is not None for client in self.snapshot.issuers):
+            return None
+        is_page = self.request.method == "GET" and not self.path_template.startswith(f"{ROOT}/sign-")
+        wanted = (self.request.uri or "").partition(ROOT)[2] if is_page else ""
+        return make_url(f"{self.base}/sign-in/start", {"next": wanted or None})
 
     @property
     def _line(self) -> RequestLine:

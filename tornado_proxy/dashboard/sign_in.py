@@ -23,6 +23,10 @@ from tornado_proxy.state.dashboard_sessions import (
     use_link,
 )
 
+#: The path of the page that a link leads to, and those of a login at an issuer.
+SIGN_IN_PATH = f"{ROOT}/sign-in"
+START_PATH, CALLBACK_PATH = f"{SIGN_IN_PATH}/start", f"{SIGN_IN_PATH}/callback"
+
 
 class SessionHandler(DashboardHandler):
     """A handler that starts or ends sessions."""
@@ -38,6 +42,11 @@ class SessionHandler(DashboardHandler):
             samesite="Strict",
             secure=self.own_root.startswith("https:"),
         )
+
+    @property
+    def redirect_uri(self) -> str:
+        """The URL to which an issuer sends the browser back."""
+        return f"{self.own_root}{CALLBACK_PATH}"
 
     def read_form(self, name: str) -> str:
         """Return a field of the request's form.
@@ -89,7 +98,3 @@ class SignOutHandler(SessionHandler):
             await self.site.state.change(lambda store: end_session(store, Secret(cookie)))
         self.clear_cookie(self.site.cookie, path=self.base)
         self.redirect(f"{self.base}/sign-in", status=303)
-
-
-#: The path of the page that a link leads to.
-SIGN_IN_PATH = f"{ROOT}/sign-in"

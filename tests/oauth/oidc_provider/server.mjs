@@ -27,7 +27,12 @@ server.listen(port, '127.0.0.1', () => {
         client_id: 'cli',
         application_type: 'native',
         token_endpoint_auth_method: 'none',
-        redirect_uris: ['http://127.0.0.1/callback', 'http://localhost/callback'],
+        redirect_uris: [
+          'http://127.0.0.1/callback',
+          'http://localhost/callback',
+          'http://127.0.0.1/dashboard/sign-in/callback',
+          'http://localhost/dashboard/sign-in/callback',
+        ],
         grant_types: ['authorization_code', 'refresh_token', 'urn:ietf:params:oauth:grant-type:device_code'],
       },
       { client_id: 'proxy', client_secret: 'introspection-secret', redirect_uris: [], response_types: [], grant_types: [] },
