@@ -26,6 +26,7 @@ class Terminal:
         self._lock = threading.Lock()
         #: Everything that the command has written.
         self.output = b""
+        self._reading = True
         self._thread = threading.Thread(target=self._read)
         self._thread.start()
 
@@ -65,6 +66,18 @@ class Terminal:
         assert self.child.exitstatus is not None, self.child.signalstatus
         return self.child.exitstatus
 
+    def hang_up(self) -> None:
+        """Close the terminal, and wait until the command has ended."""
+        self._reading = False
+        self._thread.join(TIMEOUT_S)
+        process = self.child.ptyproc
+        process.fileobj.close()  # the kernel sends SIGHUP
+        deadline = time.monotonic() + TIMEOUT_S
+        while process.isalive():
+            assert time.monotonic() < deadline
+            time.sleep(POLL_S)
+        process.closed = True
+
     def stop(self) -> None:
         if self._thread.is_alive():
             self.child.kill(signal.SIGKILL)
@@ -72,9 +85,9 @@ class Terminal:
         self.child.close(force=True)
 
     def _read(self) -> None:
-        while True:
+        while self._reading:
             try:
-                data = self.child.read_nonblocking(65536, timeout=TIMEOUT_S)
+                data = self.child.read_nonblocking(65536, timeout=POLL_S)
             except pexpect.EOF:
                 return
             except pexpect.TIMEOUT:

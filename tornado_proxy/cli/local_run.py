@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -151,7 +152,7 @@ class LocalRun:
         self._shown = True
         _on_signals(lambda: _stop(server))
         if status is None:
-            click.echo("the dashboard has failed; requests are shown as lines (--no-tui does so at once)", err=True)
+            _tell("the dashboard has failed; requests are shown as lines (--no-tui does so at once)")
         elif status is EndStatus.QUIT_AND_ABORT:
             server.stop()
             server.stop()
@@ -191,4 +192,10 @@ def _stop(server: LocalServer) -> None:
 
 def _tell_waiting(server: LocalServer) -> None:
     if server.in_flight:
-        click.echo(f"waiting for {server.in_flight} requests; stop again to abort them", err=True)
+        _tell(f"waiting for {server.in_flight} requests; stop again to abort them")
+
+
+def _tell(message: str) -> None:
+    # The terminal may be gone: its end is one of the signals that stop the proxy.
+    with contextlib.suppress(OSError):
+        click.echo(message, err=True)

@@ -95,7 +95,7 @@ class _HostedExchange:
         return data
 
     def _note(self, head: UpstreamResponseHead) -> UpstreamResponseHead:
-        self._failed_id = head.get(REQUEST_ID_HEADER) if head.status >= 400 else None
+        self._failed_id = head.get(REQUEST_ID_HEADER.lower()) if head.status >= 400 else None
         return head
 
     def abort(self, reason: str) -> None:

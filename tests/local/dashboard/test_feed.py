@@ -38,7 +38,7 @@ def test_sums_are_those_of_all_requests_whether_or_not_they_are_sent() -> None:
         Decimal("2.12625"),
     )
     assert (update.minutes[-1], sum(update.minutes[:-1])) == (Decimal("2.12625"), 0)
-    assert [finished.request_id for finished in update.finished] == [f"req_{number}" for number in range(400, 500)]
+    assert [finished.request_id for finished in update.finished] == [f"req_{number}" for number in range(700, 800)]
 
 
 def test_requests_follow_in_later_updates_until_all_are_sent() -> None:

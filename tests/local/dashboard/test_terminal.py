@@ -15,7 +15,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from tests.harness import ProxyProcess, mint, running_proxy
+from tests.harness import ProxyProcess, mint, read_usage, running_proxy
 from tests.local.machine import Machine
 from tests.local.terminal import Terminal, in_terminal
 from tornado_proxy.simulator import running_simulator
@@ -38,10 +38,10 @@ def dashboard(proxy: ProxyProcess, folder: Path, *arguments: str, **settings: An
         yield terminal
 
 
-def post(terminal: Terminal, folder: Path, prompt: str, **members: Any) -> httpx.Response:
+def post(terminal: Terminal, folder: Path, prompt: str, bearer: str = "", **members: Any) -> httpx.Response:
     match = re.search(r"http://127\.0\.0\.1:\d+", terminal.lines[0])
     assert match is not None
-    bearer = (folder / "tornado-proxy" / "local_bearer").read_text().strip()
+    bearer = bearer or (folder / "tornado-proxy" / "local_bearer").read_text().strip()
     body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": prompt}], **members}
     headers = {"Authorization": f"Bearer {bearer}"}
     return httpx.post(f"{match[0]}/v1/chat/completions", json=body, headers=headers, timeout=30)
@@ -147,6 +147,30 @@ def test_dashboard_that_dies_gives_the_terminal_back_and_requests_have_lines(
         assert terminal.wait_end() == 0
 
     assert b"1 requests, " in terminal.output
+
+
+def test_records_are_kept_when_the_terminal_is_closed(proxy: ProxyProcess, tmp_path: Path) -> None:
+    with dashboard(proxy, tmp_path) as terminal, streaming(terminal, tmp_path, "[[sim tokens=20 delay-ms=50]]"):
+        terminal.wait_for(lambda text: "In flight (1)" in text)
+        terminal.hang_up()
+
+    (record,) = read_usage(f"sqlite:///{tmp_path}/tornado-proxy/ledger.db")
+    assert (record["status"], record["outcome"]) == (200, "completed")
+
+
+def test_errors_of_the_server_and_refusals_of_the_local_proxy_are_told_apart(
+    proxy: ProxyProcess, tmp_path: Path
+) -> None:
+    with dashboard(proxy, tmp_path) as terminal:
+        assert post(terminal, tmp_path, "hi", model="no-such-model").status_code == 400
+        assert post(terminal, tmp_path, "hi", bearer="another").status_code == 401
+        terminal.wait_for(lambda text: "1 refused here" in text and re.search(r"400 x  no-such-model", text))
+
+        terminal.press("e")
+        shown = terminal.wait_for(lambda text: "Errors, the newest first" in text and "has no price" in text)
+
+    assert re.search(r"401 POST /v1/chat/completions \w+\n +missing or invalid bearer of the local proxy", shown)
+    assert re.search(r"400 POST /v1/chat/completions no-such-model\n +.*no-such-model", shown)
 
 
 def test_resize_in_a_terminal(proxy: ProxyProcess, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -25,7 +24,7 @@ def copy_text(text: str, copy_by_terminal: Callable[[str], None], environment: M
     obeyed.
     """
     command = None if _is_remote(environment) else _find_program(environment)
-    if command is not None and _run(command, text):
+    if command is not None and _run(command, text, environment):
         return f"copied by {command[0]}"
     copy_by_terminal(text)
     return "sent to the clipboard of the terminal (OSC 52)"
@@ -44,7 +43,7 @@ def _find_program(environment: Mapping[str, str]) -> tuple[str, ...] | None:
     return None
 
 
-def _run(command: tuple[str, ...], text: str) -> bool:
+def _run(command: tuple[str, ...], text: str, environment: Mapping[str, str]) -> bool:
     try:
         # xclip keeps running to serve the clipboard, so its output must not be a pipe that is read to the end.
         done = subprocess.run(  # noqa: S603  # a program of the table above
@@ -54,7 +53,7 @@ def _run(command: tuple[str, ...], text: str) -> bool:
             stderr=subprocess.DEVNULL,
             timeout=_LIMIT_S,
             check=False,
-            env=dict(os.environ),
+            env=environment,
         )
     except (OSError, subprocess.TimeoutExpired):
         return False

@@ -14,7 +14,7 @@ from enum import IntEnum
 import msgspec
 
 #: Finished requests and errors that are kept, in the relay until they are sent and in the dashboard to be shown.
-MAX_RECENT, MAX_ERRORS = 500, 200
+MAX_RECENT, MAX_ERRORS = 200, 200
 
 #: Models whose usage is summed by name; all others are summed as OTHER_MODELS.
 MAX_MODELS = 200

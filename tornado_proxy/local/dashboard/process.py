@@ -34,6 +34,7 @@ _ENVIRONMENT = (
     "DISPLAY",
     "HOME",
     "LANG",
+    "LD_LIBRARY_PATH",
     "LINES",
     "NO_COLOR",
     "PATH",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import termios
@@ -23,6 +24,7 @@ class SavedTerminal:
         self._settings = termios.tcgetattr(sys.stdin.fileno())
 
     def restore(self) -> None:
-        """Make the terminal usable again."""
-        termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, self._settings)
-        os.write(sys.stdout.fileno(), _RESET)
+        """Make the terminal usable again, if it is still there."""
+        with contextlib.suppress(OSError, termios.error):
+            termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, self._settings)
+            os.write(sys.stdout.fileno(), _RESET)
