@@ -133,6 +133,7 @@ class Server:
         services = self._services = self._build_services(ledger, upstream, settler, budgets)
         self._background = [tasks.spawn(settler.run(), "settlement"), tasks.spawn(self._state.run(), "state")]
         self._background.append(tasks.spawn(self._alerts.run(), "alerts"))
+        self._background.append(tasks.spawn(services.recorder.refusals.run(), "refusals"))
         self._background.append(tasks.spawn(enforce_stops(self._snapshots, services.capacity), "stops"))
         handler_arguments = {"services": services}
         start_paths = list_start_paths(PROVIDERS)
@@ -335,6 +336,7 @@ class Server:
                 await server.close_all_connections()
             for task in self._background:
                 task.cancel()
+            services.recorder.refusals.flush()
             await self._alerts.flush()
             await self._state.close()
             services.bodies.close()

@@ -183,6 +183,15 @@ def test_spent_budget_has_a_log_line_and_a_metric(proxy: ProxyProcess) -> None:
     assert 'llm_proxy_budget_warnings_total{threshold_percent="100"} 1.0' in proxy.fetch_admin("/metrics")[1]
 
 
+def test_metrics_show_what_is_spent_of_each_budget(proxy: ProxyProcess) -> None:
+    metrics = proxy.fetch_admin("/metrics")[1]
+
+    for per, period, limit in (("project", "month", 0.0006), ("participant", "day", 1.0)):
+        labels = f'{{label="",of="total",per="{per}",period="{period}",project_id="{PROJECT}",start=""}}'
+        assert f"llm_proxy_budget_spent_usd{labels} {float(COST)}" in metrics
+        assert f"llm_proxy_budget_limit_usd{labels} {limit}" in metrics
+
+
 def test_usage_shows_the_budgets_below_the_sums(proxy: ProxyProcess) -> None:
     config = str(proxy.ledger.with_name("proxy.yaml"))
 

@@ -271,7 +271,7 @@ def test_counters_equal_the_ledger_after_a_process_is_killed(provider: ReplayPro
         "budgets": {"hold_unsettled": False},
     }
     constants: dict[str, float | list[float]] = {
-        "tornado_proxy.budgets.keeper._CLEANUP_S": 0.2,
+        "tornado_proxy.budgets.schedule._CLEANUP_S": 0.2,
         "tornado_proxy.ledger.writer.writer_thread._FIRST_SEARCH_S": 0.2,
         "tornado_proxy.ledger.writer.writer_thread._SEARCH_INTERVAL_S": 0.2,
     }

@@ -49,6 +49,7 @@ from tornado_proxy.gateway.stops import find_agent_session
 from tornado_proxy.pricing.book.cost_bounds import CostBound
 from tornado_proxy.pricing.book.price_book import Tariff
 from tornado_proxy.providers.contract import Endpoint, HttpEndpoint
+from tornado_proxy.reports.budget_uses import BudgetUse, find_uses
 from tornado_proxy.reports.budgets import BudgetFigures
 from tornado_proxy.snapshot import Snapshot
 
@@ -227,6 +228,17 @@ class BudgetGate:
         if not self._is_open:
             return BudgetFigures()
         return await self._keeper.read(lambda store: BudgetFigures(store.list_counters(), store.list_reservations()))
+
+    async def find_uses(self, limits: BudgetLimits) -> list[BudgetUse]:
+        """Return how much of the budgets is spent.
+
+        Raises:
+            LedgerUnavailable: the counters cannot be read.
+        """
+        if not self._is_open:
+            return []
+        # In the thread: the counters of many participants take long to read.
+        return await self._keeper.read(lambda store: find_uses(limits, store.list_counters(), datetime.now(UTC)))
 
     def release(self, request_id: str) -> None:
         """Free what a request has reserved that is not sent."""

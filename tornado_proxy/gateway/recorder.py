@@ -25,6 +25,7 @@ from tornado_proxy.domain.usage import Basis
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.observability import access_log
 from tornado_proxy.observability.access_log import UNKNOWN_LINE, RequestLine
+from tornado_proxy.observability.repeated_refusals import RepeatedRefusals
 from tornado_proxy.providers.contract import Endpoint
 from tornado_proxy.wire.redaction import Redaction
 
@@ -104,6 +105,8 @@ class Recorder:
         self._ledger = ledger
         self._listeners = listeners
         self._running: dict[str, RunningRequest] = {}
+        #: Counts refusals that a caller gets again and again.
+        self.refusals = RepeatedRefusals()
 
     async def begin(self, intent: RequestIntent) -> None:
         """Store the intent; the request may be sent when this returns.
@@ -157,9 +160,15 @@ class Recorder:
         context: RequestContext[Endpoint] | None,
         line: RequestLine = UNKNOWN_LINE,
     ) -> None:
-        """Log and count a rejected request; `context` is None if its route or credential was not accepted."""
+        """Log and count a rejected request, or only count it if it repeats another one.
+
+        `context` is None if its route or credential was not accepted.
+        """
         if context is None:
             access_log.log_rejection(request_id, error, line)
+            return
+        if self.refusals.count(request_id, error, context.caller):
+            access_log.count_rejection(error)
             return
         # A caller can write anything into the model, its own token included.
         model = error.model and context.redaction.with_secret(context.token).text(error.model)

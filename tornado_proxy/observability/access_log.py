@@ -58,7 +58,7 @@ def log_rejection(
         provider: The provider, or None if the path is not served.
         endpoint: The provider's path, or None if the path is not served: an unknown path could hold a secret.
     """
-    metrics.REFUSALS.labels(error.code).inc()
+    count_rejection(error)
     _log.info(
         "request rejected",
         {
@@ -72,6 +72,25 @@ def log_rejection(
             "status": error.status,
             "code": error.code,
             "reason": error.message if isinstance(error, _LOGGABLE_ERRORS) else None,
+        },
+    )
+
+
+def count_rejection(error: RequestError) -> None:
+    """Count a rejected request that has no line of its own."""
+    metrics.REFUSALS.labels(error.code).inc()
+
+
+def log_repeated_rejections(caller: Caller, error: RequestError, count: int, last_request_id: str) -> None:
+    """Log `count` further rejections of a caller with the code of `error`, which count_rejection() has counted."""
+    _log.info(
+        "requests rejected",
+        {
+            **_caller_members(caller),
+            "status": error.status,
+            "code": error.code,
+            "count": count,
+            "last_request_id": last_request_id,
         },
     )
 
