@@ -102,13 +102,13 @@ def test_admin_of_one_project_is_a_member_of_the_other(browser: Browser, proxy: 
     log_in(page, "bob")
     page.get_by_role("heading", name="Bill").wait_for()
 
-    page.get_by_label("By").select_option("user")
+    page.locator("[name=group]").select_option("user")
     page.get_by_role("button", name="Show").last.click()
     assert [row.split()[0] for row in page.locator("tbody tr").all_inner_texts()] == ["ada", "bob"]
 
     page.locator("select[name=project]").select_option(label="other")
     page.get_by_role("button", name="Show").first.click()
-    page.get_by_label("By").select_option("user")
+    page.locator("[name=group]").select_option("user")
     page.get_by_role("button", name="Show").last.click()
     assert [row.split()[0] for row in page.locator("tbody tr").all_inner_texts()] == ["bob"]
     assert f"project={OTHER_PROJECT}" in page.url

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from tornado_proxy.dashboard.amounts import count_decimals, show_amount, show_change, show_exact, show_percentage
@@ -19,6 +19,7 @@ from tornado_proxy.dashboard.bill_request import (
     is_interval,
     read_bill_request,
 )
+from tornado_proxy.dashboard.chart import Chart, make_chart, make_chart_query
 from tornado_proxy.dashboard.filter_form import FilterForm
 from tornado_proxy.dashboard.parameters import PageUrl
 from tornado_proxy.dashboard.time_span import show_time
@@ -68,6 +69,7 @@ class BillPage:
     link: PageUrl
     requests: str
     project_names: Mapping[str, str]
+    chart: Chart | None = None
 
     @property
     def request(self) -> BillRequest:
@@ -197,9 +199,8 @@ class BillHandler(DashboardHandler):
         """Show the bill, or send its rows."""
         viewer = await self.identify()
         request = read_bill_request(self.parameters, viewer, self.now)
-        current, previous = await asyncio.gather(
-            self.services.ledger.usage(request.query), self.services.ledger.usage(request.previous_query)
-        )
+        read_usage = self.services.ledger.usage
+        current, previous = await asyncio.gather(read_usage(request.query), read_usage(request.previous_query))
         bill = await asyncio.to_thread(make_bill, current, previous, request)
         link = self.make_page_url("/", request.parameters)
         requests = self.make_page_url("/requests", {**request.span.parameters, **request.filters})
@@ -207,4 +208,6 @@ class BillHandler(DashboardHandler):
         if request.format != "html":
             self.send_rows("bill", page.columns, page.list_members(), _FIGURES)
             return
-        self.show("bill.html", "Bill", bill=page)
+        series = await read_usage(make_chart_query(request))
+        chart = await asyncio.to_thread(make_chart, series, request, self.now, viewer.project_names)
+        self.show("bill.html", "Bill", bill=replace(page, chart=chart))
