@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
 import stat
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import pytest
 import websockets
 
 from tests.browser import find_chromium, open_page
-from tests.harness import OTHER_PROJECT, PROJECT, ProxyProcess, mint, running_proxy, wait_until
+from tests.harness import OTHER_PROJECT, PROJECT, ROOT, ProxyProcess, mint, running_proxy, wait_until
 from tests.local.local_proxy import LocalProxy, running_local
 from tests.local.machine import Machine
 from tests.oauth.real_issuer import RealIssuer
@@ -283,6 +284,21 @@ def test_start_is_refused_with_a_reason(
 
     assert refused.returncode == status, refused.stderr
     assert message in refused.stderr
+
+
+def test_start_says_that_the_server_has_other_prices(local: LocalProxy, machine: Machine, tmp_path: Path) -> None:
+    prices = tmp_path / "prices"
+    shutil.copytree(ROOT / "conf" / "prices", prices)
+    changed = (prices / "openai.yaml").read_text().replace('input_tokens: "0.15"', 'input_tokens: "0.14"')
+    (prices / "openai.yaml").write_text(changed)
+    text = "the server has other prices than this version, so its bills can differ from the amounts here"
+    pricing = {"path": str(prices), "surcharge_rate": "0.05"}
+    with (
+        running_proxy(tmp_path, "http://127.0.0.1:1", pricing=pricing) as proxy,
+        running_local(machine, "--upstream", proxy.base_url, MESHAGENT_TOKEN=mint()) as other,
+    ):
+        assert text in other.errors
+    assert text not in local.errors
 
 
 def test_port_in_use_is_named(machine: Machine, local: LocalProxy) -> None:

@@ -109,7 +109,7 @@ class LocalRun:
         await server.start()
         proxy = RunningProxy(make_url(config.host, server.port), config.caller.project_id, config.access.bearer)
         with announced(config.folder, proxy):
-            self._introduce(proxy)
+            self._introduce(proxy, same_prices=server.has_prices_of_server)
             if self._make_command is not None:
                 await self._run_command(self._make_command(proxy))
                 server.stop()
@@ -121,10 +121,14 @@ class LocalRun:
             await server.wait_stopped()
         self._request_lines.finish()
 
-    def _introduce(self, proxy: RunningProxy) -> None:
+    def _introduce(self, proxy: RunningProxy, *, same_prices: bool) -> None:
         security = "insecure: any program of this machine" if proxy.bearer is None else "secure"
         click.echo(f"listening on {proxy.url} for project {proxy.project_id} ({security})", err=True)
         click.echo(f"upstream: {self._setup.config.upstream} with {self._setup.source}", err=True)
+        if not same_prices:
+            click.echo(
+                "the server has other prices than this version, so its bills can differ from the amounts here", err=True
+            )
         block = "\n".join(("", "# Use these environment variables:", *_make_setup_lines(proxy), ""))
         click.echo(block, err=self._for_programs)
 

@@ -67,10 +67,17 @@ class FixedToken:
 
 @dataclass(frozen=True, slots=True)
 class ProjectSettings:
-    """What the hosted proxy states about a project: its surcharge, and what to do if a client disconnects."""
+    """What the hosted proxy states about a project.
+
+    Attributes:
+        surcharge_rate: The surcharge of its records.
+        on_client_disconnect: What to do with a running response if its client disconnects.
+        prices: The fingerprint of the price files of the server, "" if it states none.
+    """
 
     surcharge_rate: Decimal = Decimal(0)
     on_client_disconnect: str = "drain"
+    prices: str = ""
 
 
 class HostedProxy:
@@ -93,6 +100,11 @@ class HostedProxy:
         public = replace(self._settings.public, allow_origins=origins, trusted_proxies=())
         self._settings = replace(self._settings, public=public)
         self.snapshots.current = self._make_snapshot()
+
+    @property
+    def has_prices_of_server(self) -> bool:
+        """False if the server has stated that it has other price files."""
+        return self._project_settings.prices in ("", self._prices.fingerprint)
 
     def apply(self, stated: ProjectSettings) -> None:
         """Use what the hosted proxy states about the project, from the next request on."""

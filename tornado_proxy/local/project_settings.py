@@ -23,7 +23,14 @@ async def fetch_project_settings(upstream: str, token: Secret, project_id: str) 
     except (FetchError, ValueError):
         return None
     rate, reaction = _read_rate(content.get("surcharge_rate")), content.get("on_client_disconnect")
-    return ProjectSettings(rate, "cancel" if reaction == "cancel" else "drain")
+    return ProjectSettings(
+        rate, "cancel" if reaction == "cancel" else "drain", _read_fingerprint(content.get("prices"))
+    )
+
+
+def _read_fingerprint(prices: object) -> str:
+    fingerprint = prices.get("fingerprint") if isinstance(prices, dict) else None
+    return fingerprint if isinstance(fingerprint, str) else ""
 
 
 def _read_rate(value: object) -> Decimal:

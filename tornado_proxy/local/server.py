@@ -111,6 +111,11 @@ class LocalServer:
         ]
 
     @property
+    def has_prices_of_server(self) -> bool:
+        """False if the server has stated that it has other price files, so that local amounts can differ."""
+        return self._hosted.has_prices_of_server
+
+    @property
     def in_flight(self) -> int:
         """The number of running requests."""
         return len(self._services.capacity)
