@@ -314,7 +314,7 @@ def test_ended_session_leaves_nothing_to_the_cycle_collector(
         asyncio.run(run_all(proxy))
         assert len(proxy.read_records(count=10)) == 10
         proxy.wait_for_log('"message":"session ended"', count=10)
-        proxy.signal(signal.SIGUSR1)
+        proxy.signal(signal.SIGUSR2)
         uncollected = proxy.wait_for_log(UNCOLLECTED)
 
     assert uncollected == f"{UNCOLLECTED}{{}}"

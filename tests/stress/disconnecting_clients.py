@@ -127,7 +127,7 @@ async def _check_streams(state: _RunState) -> None:
     require(provider.full_streams >= ahead * 0.9, f"{provider.full_streams} of {ahead} streams ran ahead until full")
     require(not state.damaged, f"{len(state.damaged)} of {state.size.complete} complete streams are damaged")
     state.report.faults += state.damaged[:10]
-    state.proxy.signal(signal.SIGUSR1)
+    state.proxy.signal(signal.SIGUSR2)
     uncollected = await asyncio.to_thread(state.proxy.wait_for_log, UNCOLLECTED)
     require(uncollected == f"{UNCOLLECTED}{{}}", uncollected)
     logged = collections.Counter(error_messages(state.proxy))

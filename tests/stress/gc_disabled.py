@@ -1,4 +1,4 @@
-"""The server without Python's cycle collector; on SIGUSR1 it logs the objects that only the collector would free.
+"""The server without Python's cycle collector; on SIGUSR2 it logs the objects that only the collector would free.
 
 Objects left to the collector stay until its next run, which is rare in a server: a closed connection would keep its
 buffers for minutes.
@@ -30,5 +30,5 @@ def _report_cycles(*_: object) -> None:
 
 if __name__ == "__main__":
     gc.disable()
-    signal.signal(signal.SIGUSR1, _report_cycles)
+    signal.signal(signal.SIGUSR2, _report_cycles)
     main()
