@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from typing import Any
 
 import pytest
 import trustme
@@ -14,7 +15,9 @@ from tornado.websocket import WebSocketHandler, websocket_connect
 
 from tests.http_server.serving import FunctionApplication, exchange, run_application, run_server
 from tornado_proxy import tasks
+from tornado_proxy.http_server import request_parser
 from tornado_proxy.http_server.exchange import Exchange
+from tornado_proxy.http_server.request_parser import IncomingRequest
 
 GET = b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n"
 LAST = b"GET /last HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
@@ -85,6 +88,52 @@ def test_requests_that_wait_for_an_earlier_response_are_not_read() -> None:
 
     assert served == ["/0"]
     assert unsent > 10_000_000
+
+
+def test_few_of_many_requests_in_one_read_are_parsed_before_the_first_is_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The others would keep the clients of other connections waiting meanwhile."""
+    parsed = 0
+    parsed_at_first = []
+
+    class CountedRequest(IncomingRequest):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            nonlocal parsed
+            parsed += 1
+            super().__init__(*arguments, **named)
+
+    def receive(request: HTTPServerRequest) -> None:
+        parsed_at_first.append(parsed)
+        respond(request, b"")
+
+    monkeypatch.setattr(request_parser, "IncomingRequest", CountedRequest)
+
+    async def run() -> bytes:
+        async with run_server(receive) as port:
+            return await exchange(port, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n" * 5_000 + LAST)
+
+    received = asyncio.run(run())
+
+    assert received.count(b"HTTP/1.1 200 OK") == 5_001
+    assert parsed_at_first[0] < 700
+
+
+@pytest.mark.parametrize(
+    "framing", [b"Content-Length: 300000\r\n\r\n%b", b"Transfer-Encoding: chunked\r\n\r\n493e0\r\n%b\r\n0\r\n\r\n"]
+)
+def test_requests_behind_a_large_body_are_served(framing: bytes) -> None:
+    sent = b"POST /0 HTTP/1.1\r\nHost: h\r\n" + framing % (b"b" * 300_000) + GET % 1 * 3_000 + LAST
+
+    async def run() -> bytes:
+        async with run_server(echo) as port:
+            return await exchange(port, sent)
+
+    received = asyncio.run(run())
+
+    assert received.count(b"</0>") == 1
+    assert received.count(b"</1>") == 3_000
+    assert received.endswith(b"</last>")
 
 
 class SlowDelegate(HTTPMessageDelegate):

@@ -236,6 +236,6 @@ def test_bytes_after_a_request_to_upgrade_wait_for_its_response(cut_bytes: int) 
     assert len(parser.requests) == 1
     assert parser.held == GET + b"\r\n"
 
-    parser.resume()
+    parser.feed(parser.take_held())
 
     assert [request.start_line.path for request in parser.requests] == ["/next", "/next"]

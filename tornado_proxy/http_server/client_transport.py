@@ -40,9 +40,6 @@ class ClientTransport:
     def __init__(
         self, transport: asyncio.Transport, connection: socket.socket | None, context: ConnectionContext
     ) -> None:
-        # A write that the socket has not taken whole pauses at once, and resumes when the socket has taken all.  A
-        # transport of TLS pauses at `high` bytes, others above; to TLS, the socket is a buffer of up to 64 KiB.
-        transport.set_write_buffer_limits(high=0 if transport.can_write_eof() else 1, low=0)
         self.context = context
         self.socket = connection
         #: True if nothing can be written any more.
@@ -65,9 +62,17 @@ class ClientTransport:
             failed: asyncio.Future[None] = self._loop.create_future()
             _fail(failed)
             return failed
-        if self._paused and self._drained.cancelled():
+        if self._drained.cancelled():  # by the task that awaited it; others await it too
             self._drained = self._loop.create_future()
+            if not self._paused:
+                self._drained.set_result(None)
         return self._drained
+
+    def limit_writes(self) -> None:
+        """Let each write wait until the socket has taken it.  May call pause() of the protocol."""
+        # A write that the socket has not taken whole pauses at once, and resumes when the socket has taken all.  A
+        # transport of TLS pauses at `high` bytes, others above; to TLS, the socket is a buffer of up to 64 KiB.
+        self._transport.set_write_buffer_limits(high=0 if self._transport.can_write_eof() else 1, low=0)
 
     def write(self, data: bytes) -> asyncio.Future[None]:
         """Write `data`; return a future that is done when the socket has taken all bytes.

@@ -78,6 +78,8 @@ class ClientConnection(asyncio.Protocol):
         self._context = context
         self._loop = asyncio.get_running_loop()
         self._parser = RequestParser()
+        #: Bytes that have arrived and not been parsed, because requests before them wait.
+        self._unparsed = b""
         self._exchange: Exchange | None = None
         self._stream: UpgradedStream | None = None
         #: True until the first response is complete.
@@ -99,6 +101,7 @@ class ClientConnection(asyncio.Protocol):
         # A cast, because uvloop's transports are not subclasses of asyncio's.
         self._transport = ClientTransport(cast(asyncio.Transport, transport), self._socket, self._context)
         self._socket = None
+        self._transport.limit_writes()
         self._server.on_open(self)
         self._server.on_waiting(self)
 
@@ -107,8 +110,8 @@ class ClientConnection(asyncio.Protocol):
         if self._stream is not None:
             self._stream.feed(data)
         elif not self._transport.closed:
-            self._parser.feed(data)
-            self._advance()
+            self._unparsed = self._unparsed + data if self._unparsed else data
+            self._parse()
 
     def eof_received(self) -> None:
         """Close: a client that has shut down its side has left."""
@@ -134,6 +137,17 @@ class ClientConnection(asyncio.Protocol):
         self._parser.close()
 
     # One request after another.
+
+    def _parse(self) -> None:
+        """Parse what has arrived, until a request waits for the response to an earlier one."""
+        parser = self._parser
+        while self._unparsed and not parser.requests and not self._transport.closed:
+            size = parser.piece_bytes
+            piece, self._unparsed = self._unparsed[:size], self._unparsed[size:]
+            parser.feed(piece)
+            self._advance()
+        if self._unparsed:
+            self._transport.pause_reading()
 
     def _advance(self) -> None:
         """Pass on all that has been parsed and that is due."""
@@ -203,7 +217,8 @@ class ClientConnection(asyncio.Protocol):
         self._exchange = None
         self.new = False
         self._server.on_waiting(self)
-        if self._parser.requests or self._parser.fault is not None or self._parser.held is not None:
+        parser = self._parser
+        if parser.requests or self._unparsed or parser.fault is not None or parser.held is not None:
             # Not at once: pipelined requests must not keep other connections waiting.
             self._loop.call_soon(self._take_next)
         else:
@@ -213,7 +228,8 @@ class ClientConnection(asyncio.Protocol):
         """Return the connection as a stream, whose first bytes have arrived with the request to upgrade."""
         self._exchange = None
         self._server.on_ending(self)
-        stream = self._stream = UpgradedStream(self._transport, bytes(self._parser.held or b""))
+        stream = self._stream = UpgradedStream(self._transport, self._parser.take_held() + self._unparsed)
+        self._unparsed = b""
         self._transport.resume_reading()
         return stream
 
@@ -221,9 +237,10 @@ class ClientConnection(asyncio.Protocol):
         if self._transport.closed:
             return
         if self._parser.held is not None and not self._parser.requests:
-            self._parser.resume()
+            self._unparsed = self._parser.take_held() + self._unparsed
         self._transport.resume_reading()
         self._advance()
+        self._parse()
 
     def _reject(self, fault: Fault) -> None:
         """Send the response to a malformed request and close; only close if a response has begun."""

@@ -25,6 +25,9 @@ _MAX_HEAD_BYTES = 64 * 1024
 #: data.
 _MAX_IGNORED_BYTES = 64 * 1024
 
+#: Bytes that are parsed at a time.  A read of 256 KiB can hold ten thousand requests.
+_PIECE_BYTES = 16 * 1024
+
 #: Bytes that frame a chunk without extensions: its size of up to 16 digits, and two line ends.
 _PLAIN_CHUNK_BYTES = 20
 
@@ -89,13 +92,16 @@ class RequestHeaders(HTTPHeaders):
 class IncomingRequest:
     """A request whose head has been parsed; its body is added as it arrives."""
 
-    __slots__ = ("body", "chunked", "complete", "headers", "keep_alive", "start_line")
+    __slots__ = ("body", "chunked", "complete", "headers", "keep_alive", "missing_bytes", "start_line")
 
     def __init__(self, start_line: RequestStartLine, headers: RequestHeaders, *, keep_alive: bool) -> None:
         self.start_line = start_line
         self.headers = headers
         self.keep_alive = keep_alive
         self.chunked = "Transfer-Encoding" in headers.values_by_name
+        length = headers.values_by_name.get("Content-Length")
+        #: Bytes that a body of stated length still lacks.
+        self.missing_bytes = int(length[0]) if length else 0
         #: Body bytes that have not been taken; the framing is removed.
         self.body = b""
         #: True if the end of the body has been parsed.
@@ -136,6 +142,11 @@ class RequestParser:
         #: The method of a request that llhttp has been given as a POST, see _parse_as_post().
         self._unknown_method: str | None = None
         self._parser = self._make_parser()
+
+    @property
+    def piece_bytes(self) -> int:
+        """The number of bytes to feed at a time: those of a body, else so few that they hold few requests."""
+        return max(_PIECE_BYTES, self._receiving.missing_bytes if self._receiving is not None else 0)
 
     @property
     def head_begun(self) -> bool:
@@ -180,11 +191,10 @@ class RequestParser:
             else:
                 return
 
-    def resume(self) -> None:
-        """Parse the bytes after a request to upgrade that the server has answered in HTTP."""
+    def take_held(self) -> bytes:
+        """Return the bytes after a request to upgrade: they are of another protocol, or to be fed again."""
         held, self.held = self.held, None
-        if held:
-            self.feed(bytes(held))
+        return bytes(held or b"")
 
     def close(self) -> None:
         """Break the cycle with httptools, whose parser refers to methods of this one."""
@@ -259,6 +269,7 @@ class RequestParser:
             if self._ignored_bytes > _MAX_IGNORED_BYTES:
                 self._set_fault(HTTPInputError("chunk extensions and trailers too large"))
         if pieces:
+            request.missing_bytes -= sum(map(len, pieces))
             request.body = pieces[0] if len(pieces) == 1 and not request.body else b"".join((request.body, *pieces))
             pieces.clear()
 
