@@ -184,6 +184,49 @@ def test_unmasked_frame_closes_the_session(fin: bool, sessions: ScriptedSessions
     assert sessions.run(wait_for_close, act) == (1002, "client frames must be masked")
 
 
+@pytest.mark.parametrize(
+    ("sent", "closed"),
+    [
+        pytest.param(b"\xc1\x80\0\0\0\0", (1002, "a frame of an extension that was not agreed to"), id="reserved bit"),
+        pytest.param(b"\x83\x80\0\0\0\0", (1002, "a frame with an unknown opcode"), id="unknown opcode"),
+        pytest.param(b"\x80\x80\0\0\0\0", (1002, "frames of a message out of order"), id="no first part"),
+        pytest.param(b"\x81\x81\0\0\0\0\xff", (1007, "text that is not valid UTF-8"), id="no UTF-8"),
+    ],
+)
+def test_faulty_frame_closes_the_session_with_its_fault(
+    sent: bytes, closed: tuple[int, str], sessions: ScriptedSessions
+) -> None:
+    async def act(proxy: ProxyProcess) -> tuple[int, str]:
+        _, opened = await open_session(proxy, mint())
+        opened[1].write(sent)
+        return await read_close_frame(opened)
+
+    assert sessions.run(wait_for_close, act) == closed
+
+
+def test_frames_that_arrive_byte_by_byte_or_together_are_relayed_in_their_order(sessions: ScriptedSessions) -> None:
+    received: list[str | bytes] = []
+
+    async def speak(connection: ServerConnection) -> None:
+        received.extend([await connection.recv() for _ in range(602)])
+        await connection.close()
+
+    events = [json.dumps({"type": "input_audio_buffer.append", "audio": f"{number}"}) for number in range(602)]
+    frames = [frame(event.encode()) for event in events]
+
+    async def act(proxy: ProxyProcess) -> None:
+        _, opened = await open_session(proxy, mint())
+        for byte in b"".join(frames[:2]):
+            opened[1].write(bytes([byte]))
+            await asyncio.sleep(0.001)
+        opened[1].write(b"".join(frames[2:]))
+        await read_close_frame(opened)
+
+    sessions.run(speak, act)
+
+    assert received == events
+
+
 def test_large_message_in_parts_is_relayed(sessions: ScriptedSessions) -> None:
     received: list[str | bytes] = []
 

@@ -67,6 +67,8 @@ class UpgradedStream:
         available = len(self._buffer)
         if available >= num_bytes or (partial and available):
             future.set_result(self._take(num_bytes))
+            if len(self._buffer) <= _MAX_UNREAD_BYTES:
+                self._transport.resume_reading()
         elif self._closed:
             future.set_exception(StreamClosedError())
         else:
@@ -123,8 +125,11 @@ class UpgradedStream:
         self._call_back()
 
     def _take(self, size: int) -> bytes:
-        data = bytes(self._buffer[:size])
-        del self._buffer[:size]
+        if len(self._buffer) <= size:
+            data, self._buffer = bytes(self._buffer), bytearray()
+        else:
+            data = bytes(self._buffer[:size])
+            del self._buffer[:size]
         return data
 
     def _call_back(self) -> None:

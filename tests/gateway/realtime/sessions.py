@@ -15,7 +15,7 @@ from tests.providers.openai.reports import REALTIME_USAGE
 from tornado_proxy.domain.record import RequestRecord
 from tornado_proxy.gateway.realtime.meter import SessionMeter
 from tornado_proxy.gateway.realtime.relay import WebSocketRelay
-from tornado_proxy.upstream.websocket.frame_sender import Wait
+from tornado_proxy.upstream.websocket.message_protocol import Wait
 
 REALTIME = "/openai/v1/realtime?model=gpt-realtime"
 SESSION_ID = "req_session"

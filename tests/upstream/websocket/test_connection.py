@@ -22,7 +22,7 @@ from tests.upstream.tcp_provider import run_provider
 from tornado_proxy.domain.errors import UpgradeRejected, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.upstream.websocket.connection import Closed, UpstreamWebSocket, WebSocketRequest, connect
-from tornado_proxy.upstream.websocket.frame_sender import Wait
+from tornado_proxy.upstream.websocket.message_protocol import Wait
 
 Serve = Callable[[ServerConnection], Awaitable[None]]
 
@@ -276,6 +276,55 @@ async def test_too_long_message_breaks_the_connection_and_is_dropped() -> None:
 
     assert messages == ["short"]
     assert closed.broken
+
+
+@pytest.mark.parametrize("sent", [b"\xc1\x00", b"\x83\x00", b"\x81\x80\0\0\0\0", b"\x88\x01a"])
+@pytest.mark.gen_test(timeout=30)
+async def test_faulty_frame_breaks_the_connection_after_its_messages(sent: bytes) -> None:
+    codes: list[int | None] = []
+
+    async def respond(connection: ServerConnection) -> None:
+        await connection.send("before")
+        connection.transport.write(sent)
+        await connection.wait_closed()
+        codes.append(connection.close_code)
+
+    async with run_websocket_provider(respond) as url:
+        messages, closed = await receive_all(await open_websocket(url))
+
+    assert messages == ["before"]
+    assert closed == Closed(1011, "the connection to the provider broke", broken=True)
+    assert codes == [1002]
+
+
+@pytest.mark.gen_test(timeout=30)
+async def test_many_messages_of_one_read_leave_turns_to_others() -> None:
+    async def respond(connection: ServerConnection) -> None:
+        connection.transport.write(b"\x81\x01a" * 10_000)
+        await connection.close()
+
+    handled, turns = 0, 0
+
+    def handle(message: str | bytes) -> None:
+        nonlocal handled
+        handled += 1
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while handled < 10_000:
+            if handled:
+                turns += 1
+            await asyncio.sleep(0)
+
+    async with run_websocket_provider(respond) as url:
+        upstream = await open_websocket(url)
+        counting = asyncio.create_task(count_turns())
+        await asyncio.wait_for(upstream.listen(handle), 20)
+        await counting
+        upstream.close()
+
+    assert handled == 10_000
+    assert turns >= 100
 
 
 @pytest.mark.gen_test(timeout=30)

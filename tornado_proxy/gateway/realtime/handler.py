@@ -28,7 +28,7 @@ from tornado_proxy.http_server.exchange import Exchange
 from tornado_proxy.observability import access_log
 from tornado_proxy.providers.contract import WebSocketEndpoint
 from tornado_proxy.upstream.websocket.connection import UpstreamWebSocket
-from tornado_proxy.upstream.websocket.frame_sender import FrameSender, Wait
+from tornado_proxy.upstream.websocket.message_protocol import Wait
 
 #: The only version of the protocol (RFC 6455 section 4.1).
 _VERSION = "13"
@@ -46,7 +46,7 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         self._context: RequestContext[WebSocketEndpoint] | None = None
         self._relay: WebSocketRelay | None = None
         self._meter: SessionRecorder = UnbilledSession()
-        self._frames: FrameSender | None = None
+        self._frames: ClientFrames | None = None
         self._upstream: UpstreamWebSocket | None = None
         self._held: HeldBytes | None = None
         self._accepted = False
@@ -148,7 +148,7 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         """Return the reader of the client's frames."""
         assert self._held is not None, "the upgrade was admitted"
         params = _WebSocketParams(max_message_size=self.max_message_size)
-        return ClientFrames(self, mask_outgoing=False, params=params, held=self._held)
+        return ClientFrames(self, params=params, held=self._held)
 
     @property
     def max_message_size(self) -> int:
@@ -175,7 +175,8 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         self._relay.start(self.services)
         self.services.capacity.discard(self)
         self.set_nodelay(True)
-        self._frames = FrameSender(self.ws_connection)
+        assert isinstance(self.ws_connection, ClientFrames)
+        self._frames = self.ws_connection
         self.services.recorder.follow(self._running())
         tasks.spawn(self._run(self._relay), "session")
 
@@ -226,9 +227,7 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         self._client_gone = True
         if self._held is not None:
             self._held.release()
-        if self._frames is not None:
-            self._frames.detach()
-            self._frames = None
+        self._frames = None
         if self._relay is not None:
             self._relay.client_left(self.close_code, self.close_reason)
 

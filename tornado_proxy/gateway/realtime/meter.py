@@ -23,7 +23,7 @@ from tornado_proxy.metering.request_meter import RequestEnd, rated_record
 from tornado_proxy.metering.socket_meter import SWITCHING_PROTOCOLS, SocketMeter
 from tornado_proxy.providers.contract import ClientFrame, Endpoint, SocketEvent, SocketReader, WorkStarted
 from tornado_proxy.upstream.credentials import ProviderAccess
-from tornado_proxy.upstream.websocket.frame_sender import Wait
+from tornado_proxy.upstream.websocket.message_protocol import Wait
 
 
 class MeterServices(Protocol):

@@ -44,7 +44,7 @@ from tornado_proxy.gateway.services import Services
 from tornado_proxy.gateway.stops import find_agent_session
 from tornado_proxy.providers.contract import ClientFrame, QuotaStated, SessionChanged, SocketEvent
 from tornado_proxy.upstream.websocket.connection import Closed
-from tornado_proxy.upstream.websocket.frame_sender import Wait
+from tornado_proxy.upstream.websocket.message_protocol import Wait
 from tornado_proxy.wire.close_reason import cut_close_reason
 
 #: WebSocket close codes (RFC 6455 section 7.4.1).

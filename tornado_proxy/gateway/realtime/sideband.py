@@ -42,7 +42,7 @@ from tornado_proxy.providers.contract import SessionChanged, Sideband, SocketEve
 from tornado_proxy.upstream.credentials import ProviderAccess, call_accesses
 from tornado_proxy.upstream.http.messages import UpstreamResponseHead
 from tornado_proxy.upstream.websocket.connection import WebSocketRequest, connect
-from tornado_proxy.upstream.websocket.frame_sender import Wait
+from tornado_proxy.upstream.websocket.message_protocol import Wait
 
 _log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from tornado.httputil import HTTPHeaders, HTTPInputError, RequestStartLine, Resp
 from tornado.netutil import Resolver
 from tornado.websocket import WebSocketClientConnection, WebSocketProtocol13
 
-#: The close code of a message that is too large (RFC 6455 section 7.4.1).
-MESSAGE_TOO_BIG = 1009
+from tornado_proxy.upstream.websocket.frames import MESSAGE_TOO_BIG
+from tornado_proxy.upstream.websocket.message_protocol import MessageProtocol
 
 #: Bytes of the response to a rejected upgrade.  An error response has some 500; Tornado's own limit is 100 MiB.
 _MAX_REJECTION_BYTES = 1024 * 1024
@@ -54,12 +54,12 @@ class ProviderConnection(WebSocketClientConnection):
             and "Sec-WebSocket-Extensions" not in headers  # none was offered
         )
 
-    def get_websocket_protocol(self) -> WebSocketProtocol13:
+    def get_websocket_protocol(self) -> MessageProtocol:
         """Return the reader of the provider's frames."""
         return _ProviderFrames(self, mask_outgoing=True, params=self.params)
 
 
-class _ProviderFrames(WebSocketProtocol13):
+class _ProviderFrames(MessageProtocol):
     def close(self, code: int | None = None, reason: str | None = None) -> None:
         """Send a close frame.  Tornado sends MESSAGE_TOO_BIG on its own."""
         if code == MESSAGE_TOO_BIG and isinstance(self.handler, ProviderConnection):

@@ -19,12 +19,12 @@ from tornado.iostream import StreamClosedError
 from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError
 from tornado.websocket import WebSocketClientConnection, WebSocketClosedError, WebSocketError
 
-from tornado_proxy import tasks
 from tornado_proxy.domain.errors import UpgradeRejected, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.upstream.address_guard import AddressRefused, PublicResolver
-from tornado_proxy.upstream.websocket.client import MESSAGE_TOO_BIG, ProviderConnection, open_connection
-from tornado_proxy.upstream.websocket.frame_sender import FrameSender, Wait
+from tornado_proxy.upstream.websocket.client import ProviderConnection, open_connection
+from tornado_proxy.upstream.websocket.frames import MESSAGE_TOO_BIG
+from tornado_proxy.upstream.websocket.message_protocol import MessageProtocol, Wait
 from tornado_proxy.wire.close_reason import cut_close_reason
 
 #: Close codes that must not be sent in a frame (RFC 6455 section 7.4); 1004 is reserved without a meaning.
@@ -77,9 +77,8 @@ class UpstreamWebSocket:
 
     def __init__(self, connection: WebSocketClientConnection) -> None:
         self._connection = connection
-        self._frames = FrameSender(connection.protocol)
-        self._handler: MessageHandler = _ignore_message
-        self._handler_task: asyncio.Future[None] | None = None
+        assert isinstance(connection.protocol, MessageProtocol)
+        self._frames = connection.protocol
         self._closed_event: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
@@ -111,33 +110,21 @@ class UpstreamWebSocket:
             wait = handler(message)
             if wait is not None:
                 await wait
-        self._handler = handler
-        self._connection._on_message = self._on_message  # type: ignore[method-assign]  # instead of the queue
+        self._connection.on_message = handler  # type: ignore[method-assign, assignment]  # instead of the queue
+        self._connection._on_message = self._on_close  # type: ignore[method-assign, assignment]
         try:
             await self._closed_event
-            if self._handler_task is not None:
-                await asyncio.wait({self._handler_task})
         finally:
             # Drop the references between connection, handler and this object, so that no cycle outlives the session.
+            self._connection.on_message = _ignore_message  # type: ignore[method-assign]
             self._connection._on_message = _ignore_message  # type: ignore[method-assign]
-            self._handler = _ignore_message
             self._frames.detach()
         return self._make_closed()
 
-    def _on_message(self, message: str | bytes | None) -> asyncio.Future[None] | None:
-        """Called by Tornado with each message, and with None when the connection has closed.
-
-        Tornado reads the next message after the returned future is done.
-        """
-        if message is None:
-            if not self._closed_event.done():
-                self._closed_event.set_result(None)
-            return None
-        wait = self._handler(message)
-        if wait is None:
-            return None
-        self._handler_task = tasks.spawn(wait, "message of a provider")
-        return self._handler_task
+    def _on_close(self, message: None) -> None:
+        """Called by Tornado when the connection has closed and the last message has been handled."""
+        if not self._closed_event.done():
+            self._closed_event.set_result(None)
 
     def _make_closed(self) -> Closed:
         code = self._connection.close_code
