@@ -17,6 +17,7 @@ from click.testing import Result
 from tests.cli.rated_ledger import run, write_ledger
 from tests.ledger.sample_records import CALLER, make_intent, make_record
 from tornado_proxy.domain.cost import Cost
+from tornado_proxy.domain.record import RetryFacts
 from tornado_proxy.domain.usage import Basis
 
 FORMULA = "=2+5"
@@ -63,7 +64,7 @@ def test_jsonl_has_a_record_per_line_with_decimals_as_text(ledger: str) -> None:
         *("started_at", "first_byte_at", "ended_at", "usage", "line_items", "subtotal", "surcharge", "total"),
         *("provider_key", "provider_key_ids", "labels"),
         *("agent_session", "agent", "parent_agent", "turn", "request_kind", "client", "repository", "commit"),
-        *("end_user", "end_user_source"),
+        *("end_user", "end_user_source", "retry_count", "retry_of"),
     ]
     assert first["usage"] == {"prompt_tokens": 1000, "completion_tokens": 100}
     assert [list(item) for item in first["line_items"]] == [
@@ -74,6 +75,29 @@ def test_jsonl_has_a_record_per_line_with_decimals_as_text(ledger: str) -> None:
         SURCHARGE,
         TOTAL,
     )
+
+
+def test_money_spent_on_repeated_requests_is_shown(tmp_path: Path) -> None:
+    later = datetime(2026, 3, 3, tzinfo=UTC)
+    key, counted = RetryFacts("hash-1"), RetryFacts(None, "2")
+    repeated = write_ledger(
+        tmp_path,
+        [
+            make_record(make_intent("req_1", retry=key)),
+            make_record(make_intent("req_2", retry=key, started_at=later)),
+            make_record(make_intent("req_3", retry=counted, started_at=later)),
+            make_record(make_intent("req_4")),
+        ],
+    )
+
+    # Two of four requests of 0.0023625 each.
+    line = "2 repeated requests: 0.004725000000 USD of the total (--retries shows them alone)"
+    assert line in usage(repeated).stdout
+    assert [(row["request_id"], row["retry_of"], row["retry_count"]) for row in rows(repeated, "--retries")] == [
+        ("req_2", "req_1", None),
+        ("req_3", None, "2"),
+    ]
+    assert "repeated" not in usage(repeated, "--model", "gpt-4o-mini").stdout
 
 
 def test_records_are_summed_by_the_requested_groups(ledger: str) -> None:

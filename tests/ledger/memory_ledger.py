@@ -78,7 +78,7 @@ class MemoryStore:
         return sorted(rows, key=lambda row: str(row["started_at"]))
 
     def _bill(self, record: RequestRecord) -> Row:
-        row = make_record_row(record)
+        row = {**make_record_row(record), "retry_of": None}
         request_id = record.intent.request_id
         settlement = self.settlements.get(request_id) or self.given_up.get(request_id)
         if settlement is not None:

@@ -19,7 +19,7 @@ from tests.ledger.sample_records import COST, START, make_intent, make_record
 from tornado_proxy.domain.cost import Cost
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.ledger_address import PostgresAddress
-from tornado_proxy.domain.record import RequestRecord, Settlement
+from tornado_proxy.domain.record import RequestRecord, RetryFacts, Settlement
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.changes import Change, Position, find_end, follow
@@ -176,6 +176,34 @@ def test_cursor_of_another_ledger_is_refused(store: LedgerUnderTest) -> None:
 
     with pytest.raises(LedgerUnavailable, match=r"the cursor 2\.0 is after the last change 1\.0"):
         read_all(store, Position(2, 0))
+
+
+def repeated(request_id: str, seconds: int) -> RequestRecord:
+    retry = RetryFacts("hash-1", None)
+    return make_record(make_intent(request_id, started_at=START + timedelta(seconds=seconds), retry=retry))
+
+
+def test_retry_names_the_first_request_with_its_key_whichever_ends_first(store: LedgerUnderTest) -> None:
+    # r2 ends, and is stored, before r1, which it repeats: the client has given r1 up.
+    write(store, repeated("r2", 5), repeated("r1", 0), repeated("r3", 9), make_record(make_intent("r4")))
+
+    assert {change.row["request_id"]: change.row["retry_of"] for change in read_all(store)} == {
+        "r1": None,
+        "r2": "r1",
+        "r3": "r1",
+        "r4": None,
+    }
+    assert [record["retry_of"] for record in store.records()] == [None, None, "r1", "r1"]
+
+
+def test_retry_of_a_lost_request_names_it(store: LedgerUnderTest) -> None:
+    async def begin_only(ledger: Ledger) -> None:
+        await ledger.begin(repeated("r1", 0).intent)
+
+    run_ledger(store, begin_only)
+    write(store, repeated("r2", 5))
+
+    assert {record["request_id"]: record["retry_of"] for record in store.records()} == {"r1": None, "r2": "r1"}
 
 
 @pytest.mark.parametrize("text", ["", "1", "1.x", "-1.2", "1.2.3", "1.2\n", "\u0661.\u0662"])

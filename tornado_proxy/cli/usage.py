@@ -80,6 +80,7 @@ _MIN_DECIMALS = 6
     default="",
     help=f"Sum by {', '.join(GROUPS)}, label.NAME, annotation.NAME; separate several with commas.",
 )
+@click.option("--retries", flag_value="only", help="Only requests that repeat an earlier one of their caller.")
 @click.option(
     "--cache",
     is_flag=True,
@@ -111,6 +112,8 @@ def usage(
       tornado-proxy usage --api http://127.0.0.1:8080 --token-env OPENAI_API_KEY --group-by day
     """
     api, token_env = filters.pop("api"), filters.pop("token_env")
+    if api is not None and filters["retries"]:
+        raise click.UsageError("--retries reads a ledger; omit --api")
     if api is not None and url is not None:
         raise click.UsageError("--api and --ledger exclude each other; use one of them")
     if cache and (api is not None or group_by):
@@ -171,6 +174,7 @@ def _print_usage(ledger: Backend, filters: UsageFilter, groups: Sequence[str], o
         names = groups or list(_TABLE_GROUPS)
         sums = sum_records(ledger, filters, names)
         _print_table(names, sums, sys.stdout)
+        _print_retries(ledger, filters, sys.stdout)
         _print_unknown(ledger, filters, sums, sys.stdout)
     elif groups:
         _print_sums(groups, sum_records(ledger, filters, groups), output_format)
@@ -234,6 +238,15 @@ def _make_table(
 def _count_decimals(amount: Decimal) -> int:
     """Return the number of decimals that show an amount exactly."""
     return len(format_decimal(amount).partition(".")[2].rstrip("0"))
+
+
+def _print_retries(ledger: Backend, filters: UsageFilter, out: IO[str]) -> None:
+    """Print the part of the total that was spent on requests which repeat an earlier one."""
+    for repeated in sum_records(ledger, replace(filters, retries="only"), ()):
+        out.write(
+            f"{_count_requests(repeated.requests, 'repeated')}: {format_decimal(repeated.total)} USD of the total "
+            "(--retries shows them alone)\n"
+        )
 
 
 def _print_unknown(ledger: Backend, filters: UsageFilter, sums: Sequence[UsageSum], out: IO[str]) -> None:

@@ -34,6 +34,22 @@ class Outcome(StrEnum):
     CRASHED = "crashed"
 
 
+class RetryFacts(msgspec.Struct, frozen=True):
+    """What the client states about a repetition of its request.
+
+    Attributes:
+        idempotency_hash: The hash of its idempotency key; None without a key.
+        count: How many times the client has sent the request before, as text; None if it states none.
+    """
+
+    idempotency_hash: str | None = None
+    count: str | None = None
+
+
+#: The client states nothing.
+NO_RETRY_FACTS = RetryFacts()
+
+
 class RequestIntent(msgspec.Struct, frozen=True):
     """An admitted request that is about to be sent.
 
@@ -45,6 +61,7 @@ class RequestIntent(msgspec.Struct, frozen=True):
     labels: names and values of the project and the credential.
     attribution: who and what the request is made for, as the client states it.
     traceparent: the client's span that the request belongs to (W3C Trace Context), None without one.
+    retry: what the client states about a repetition.
     """
 
     request_id: str
@@ -61,6 +78,7 @@ class RequestIntent(msgspec.Struct, frozen=True):
     labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     attribution: Attribution = NO_ATTRIBUTION
     traceparent: str | None = None
+    retry: RetryFacts = NO_RETRY_FACTS
 
 
 class RequestRecord(msgspec.Struct, frozen=True):

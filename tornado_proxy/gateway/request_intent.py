@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from tornado_proxy.domain.record import RequestIntent
+from tornado_proxy.domain.record import NO_RETRY_FACTS, RequestIntent
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.providers.contract import Endpoint
 from tornado_proxy.upstream.credentials import ProviderAccess
 from tornado_proxy.wire.annotations import check_annotations
 from tornado_proxy.wire.client_facts import attribute_request
+from tornado_proxy.wire.retry_headers import read_retry_headers
 
 
 def request_intent(
@@ -41,4 +42,8 @@ def request_intent(
             context.stated, facts.described, context.project.attribution, caller.participant or caller.user
         ),
         traceparent=context.stated.traceparent,
+        # The headers of a WebSocket's opening request are not those of each request on it.
+        retry=read_retry_headers(context.head.headers, caller, context.provider.name)
+        if session is None
+        else NO_RETRY_FACTS,
     )

@@ -22,9 +22,8 @@ from typing import Any
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.database import Backend, Database, Read
-from tornado_proxy.ledger.dialect import quote_names
 from tornado_proxy.ledger.rows import PRINTED_COLUMNS, SETTLED_COLUMNS
-from tornado_proxy.ledger.schema import lost_column
+from tornado_proxy.ledger.schema import lost_column, retry_of
 
 #: Records, and later changes, of one batch.
 DEFAULT_LIMIT = 1000
@@ -48,12 +47,19 @@ REPLACED_COLUMNS = ("basis", "subtotal", "surcharge", "total")
 
 _POSITION = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})")
 
+
+def _columns(figures: str) -> str:
+    """Return SQL of COLUMNS of a record, with the figures of `figures`: the record, or a row of settlements."""
+    tables = {name: figures if name in SETTLED_COLUMNS else "r" for name in COLUMNS}
+    return ", ".join(retry_of("r") if name == "retry_of" else f'{table}."{name}"' for name, table in tables.items())
+
+
 _SELECT_LAST_SEQ = "SELECT coalesce(max(seq), 0) FROM records"
 _SELECT_END = "SELECT (SELECT coalesce(max(seq), 0) FROM records), (SELECT coalesce(max(seq), 0) FROM changes)"
 
 _SELECT_RECORDS = (
-    f"SELECT seq, {quote_names(COLUMNS)} FROM records "  # noqa: S608  # names of ours
-    "WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+    f"SELECT r.seq, {_columns('r')} FROM records r "  # noqa: S608  # names of ours
+    "WHERE r.seq > ? AND r.seq <= ? ORDER BY r.seq LIMIT ?"
 )
 _SELECT_CHANGES = (
     "SELECT c.seq, c.request_id, c.kind, r.seq FROM changes c LEFT JOIN records r ON r.request_id = c.request_id "
@@ -62,20 +68,17 @@ _SELECT_CHANGES = (
 _SELECT_PASSED = "SELECT seq, request_id, kind FROM changes WHERE seq <= ? AND request_id IN ({ids}) ORDER BY seq"
 
 
-def _settled_columns(table: str) -> str:
-    """Return SQL of COLUMNS with the figures of a table of settlements."""
-    return ", ".join(f'{table if name in SETTLED_COLUMNS else "r"}."{name}"' for name in COLUMNS)
-
-
 def _replaced_columns(condition: str) -> str:
     """Return SQL of REPLACED_COLUMNS: those of given_up if the condition is true, else those of the record."""
     return ", ".join(f'CASE WHEN {condition} THEN g."{name}" ELSE r."{name}" END' for name in REPLACED_COLUMNS)
 
 
+_LOST_COLUMNS = ", ".join(retry_of("i") if name == "retry_of" else lost_column(name) for name in COLUMNS)
+
 #: The query of the figures of a change, with `{ids}` for the placeholders of request ids.
 _SELECT_FIGURES = {
     "settlement": (
-        f"SELECT s.settled_at, {_settled_columns('s')}, {_replaced_columns('earlier.seq < c.seq')} FROM changes c "  # noqa: S608  # names of ours
+        f"SELECT s.settled_at, {_columns('s')}, {_replaced_columns('earlier.seq < c.seq')} FROM changes c "  # noqa: S608  # names of ours
         "JOIN records r ON r.request_id = c.request_id JOIN settlements s ON s.request_id = c.request_id "
         "LEFT JOIN given_up g ON g.request_id = c.request_id "
         "LEFT JOIN changes earlier ON earlier.request_id = c.request_id AND earlier.kind = 'given_up' "
@@ -83,14 +86,14 @@ _SELECT_FIGURES = {
     ),
     # After its settlement it has no effect.
     "given_up": (
-        f"SELECT g.settled_at, {_settled_columns('g')}, {_replaced_columns('1 = 0')} FROM changes c "  # noqa: S608  # names of ours
+        f"SELECT g.settled_at, {_columns('g')}, {_replaced_columns('1 = 0')} FROM changes c "  # noqa: S608  # names of ours
         "JOIN records r ON r.request_id = c.request_id JOIN given_up g ON g.request_id = c.request_id "
         "LEFT JOIN changes earlier ON earlier.request_id = c.request_id AND earlier.kind = 'settlement' "
         "WHERE c.kind = 'given_up' AND (earlier.seq IS NULL OR earlier.seq > c.seq) AND c.request_id IN ({ids})"
     ),
     # Without those that have a record by now, or whose process lives after all.
     "lost": (
-        f"SELECT i.lost_at, {', '.join(lost_column(name) for name in COLUMNS)} FROM intents i "  # noqa: S608  # names of ours
+        f"SELECT i.lost_at, {_LOST_COLUMNS} FROM intents i "  # noqa: S608  # names of ours
         "WHERE i.lost_at IS NOT NULL AND i.request_id IN ({ids}) "
         "AND NOT EXISTS (SELECT 1 FROM records r WHERE r.request_id = i.request_id)"
     ),

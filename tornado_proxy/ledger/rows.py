@@ -45,7 +45,14 @@ INTENT_COLUMNS = (
     "token_ids",
     "traceparent",
     *ATTRIBUTION_FIELDS,
+    # Last: the intent log of an earlier version has rows without them.
+    "idempotency_hash",
+    "retry_count",
 )
+
+#: The columns of the view `bills` that no table has: the first request with the same idempotency key, and when later
+#: figures became known.
+COMPUTED_COLUMNS = ("retry_of", "settled_at")
 
 #: The columns of a record that reports show, in their order.
 PRINTED_COLUMNS = (
@@ -77,11 +84,14 @@ PRINTED_COLUMNS = (
     "provider_key_ids",
     "labels",
     *ATTRIBUTION_FIELDS,
+    "retry_count",
+    "retry_of",
 )
 
 #: All columns of a record, in the order in which they are stored.
 RECORD_COLUMNS = (
-    *PRINTED_COLUMNS,
+    *(name for name in PRINTED_COLUMNS if name not in COMPUTED_COLUMNS),
+    "idempotency_hash",
     "object_id",
     "upstream_request_id",
     "credential_id",
@@ -150,6 +160,8 @@ def make_intent_row(intent: RequestIntent) -> dict[str, object]:
         "token_ids": " ".join(caller.token_ids) or None,
         "traceparent": intent.traceparent,
         **(_NO_ATTRIBUTION if intent.attribution is NO_ATTRIBUTION else _attribution_members(intent.attribution)),
+        "idempotency_hash": intent.retry.idempotency_hash,
+        "retry_count": intent.retry.count,
     }
 
 

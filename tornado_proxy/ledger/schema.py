@@ -24,7 +24,7 @@ from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.container_rows import ALLOWANCE_COLUMNS, CONTAINER_COLUMNS
 from tornado_proxy.ledger.database import Backend, Database, StoreError
 from tornado_proxy.ledger.dialect import Dialect, Insert
-from tornado_proxy.ledger.rows import INTENT_COLUMNS, OBJECT_COLUMNS, RECORD_COLUMNS, SETTLED_COLUMNS
+from tornado_proxy.ledger.rows import COMPUTED_COLUMNS, INTENT_COLUMNS, OBJECT_COLUMNS, RECORD_COLUMNS, SETTLED_COLUMNS
 
 SCHEMA_VERSION = 1
 
@@ -74,17 +74,41 @@ def lost_column(name: str) -> str:
     return f'i."{name}"' if name in INTENT_COLUMNS else _cast_column(_LOST.get(name, "NULL"), name)
 
 
+def retry_of(table: str) -> str:
+    """Return SQL of the first request with the same idempotency key, for a row of records or lost intents.
+
+    It is found when it is read: the first request can end, and have its record, after the one that repeats it.
+    """
+    same = f"idempotency_hash = {table}.idempotency_hash"
+    # The smallest time with its id, cut after the time's 24 characters: ORDER BY would sort for each row.
+    return (
+        f"CASE WHEN {table}.idempotency_hash IS NULL THEN NULL ELSE (SELECT substr(min(e.began), 25) FROM "  # noqa: S608  # names of ours
+        f"(SELECT started_at || request_id AS began FROM records WHERE {same} UNION ALL "
+        f"SELECT started_at || request_id FROM intents WHERE lost_at IS NOT NULL AND {same}) e "
+        f"WHERE e.began < {table}.started_at || {table}.request_id) END"
+    )
+
+
+#: The columns of `bills` that are expressions, for a record and for a lost intent.
+_COMPUTED = {
+    "retry_of": (retry_of("r"), retry_of("i")),
+    "settled_at": ("CASE WHEN s.request_id IS NOT NULL THEN s.settled_at ELSE g.settled_at END", "NULL"),
+}
+
 _BILLS = (
-    f"SELECT r.seq AS seq, {', '.join(_record_column(name) for name in RECORD_COLUMNS)} "  # noqa: S608  # names of ours
+    f"SELECT r.seq AS seq, {', '.join(_record_column(name) for name in RECORD_COLUMNS)}, "  # noqa: S608  # names of ours
+    f"{', '.join(_cast_column(_COMPUTED[name][0], name) for name in COMPUTED_COLUMNS)} "
     "FROM records r LEFT JOIN settlements s ON s.request_id = r.request_id "
     "LEFT JOIN given_up g ON g.request_id = r.request_id "
-    f"UNION ALL SELECT {_cast_column('NULL', 'seq')}, {', '.join(lost_column(name) for name in RECORD_COLUMNS)} "
+    f"UNION ALL SELECT {_cast_column('NULL', 'seq')}, {', '.join(lost_column(name) for name in RECORD_COLUMNS)}, "
+    f"{', '.join(_cast_column(_COMPUTED[name][1], name) for name in COMPUTED_COLUMNS)} "
     "FROM intents i WHERE i.lost_at IS NOT NULL"
 )
 
-#: The view, and the index that it needs.
+#: The view, and the indexes that it needs.
 _VIEW = f"""
 CREATE INDEX IF NOT EXISTS intents_lost ON intents (lost_at) WHERE lost_at IS NOT NULL;
+CREATE INDEX IF NOT EXISTS records_idempotency ON records (idempotency_hash) WHERE idempotency_hash IS NOT NULL;
 CREATE VIEW bills AS {_BILLS};
 """
 

@@ -69,6 +69,7 @@ class UsageFilter:
     since, until: the start of the request, RFC 3339 UTC text; `since` is inclusive, `until` exclusive.
     model: the model of the response, or the requested one if no response named one.
     callers: names of participants and subjects of users, with commas between them.
+    retries: "only" selects requests that repeat an earlier one, as their idempotency key or their client's count says.
     """
 
     project_id: str | None = None
@@ -93,6 +94,7 @@ class UsageFilter:
     repository: str | None = None
     end_user: str | None = None
     callers: str | None = None
+    retries: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +247,8 @@ def build_where(which: UsageFilter) -> tuple[str, list[str]]:
     conditions += [("started_at >= ?", which.since), ("started_at < ?", which.until)]
     given = [(clause, value) for clause, value in conditions if value is not None]
     clauses, values = [clause for clause, _ in given], [value for _, value in given]
+    if which.retries is not None:
+        clauses.append("(retry_of IS NOT NULL OR retry_count IS NOT NULL)")
     if which.callers is not None:
         callers = which.callers.split(",")
         names = ", ".join("?" * len(callers))

@@ -1,0 +1,42 @@
+"""Reads what a client states about a repetition of its request: `Idempotency-Key`, and the count of Stainless SDKs.
+
+Source: draft-ietf-httpapi-idempotency-key-header-07; x-stainless-retry-count in the SDKs of OpenAI and Anthropic.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from tornado_proxy.domain.identity import Caller
+from tornado_proxy.domain.record import NO_RETRY_FACTS, RetryFacts
+
+#: Characters of a key; a longer one is no key of an SDK and is not recorded.
+MAX_KEY_CHARACTERS = 255
+
+_KEY, _COUNT = "idempotency-key", "x-stainless-retry-count"
+_LENGTHS = frozenset({len(_KEY), len(_COUNT)})
+
+#: Digits of a hash that are kept: 128 bits.
+_HASH_DIGITS = 32
+
+
+def read_retry_headers(headers: Iterable[tuple[str, str]], caller: Caller, provider: str) -> RetryFacts:
+    """Return what the headers of a request state about a repetition.
+
+    The hash is of the key and the caller: another caller's same key has another hash, and none can be guessed from a
+    record without the key.
+    """
+    found = {key: value.strip() for name, value in headers if len(name) in _LENGTHS for key in [name.lower()]}
+    key, count = found.get(_KEY, ""), found.get(_COUNT, "")
+    if not key and count in ("", "0"):
+        return NO_RETRY_FACTS
+    valid = 0 < len(key) <= MAX_KEY_CHARACTERS
+    is_retry = count.isascii() and count.isdigit() and len(count) <= 3 and int(count) > 0
+    return RetryFacts(_hash(key, caller, provider) if valid else None, str(int(count)) if is_retry else None)
+
+
+def _hash(key: str, caller: Caller, provider: str) -> str:
+    parts = (caller.project_id, caller.participant, caller.user, caller.issuer, provider, key)
+    text = "\0".join("" if part is None else part for part in parts)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:_HASH_DIGITS]
