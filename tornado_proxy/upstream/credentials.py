@@ -35,7 +35,7 @@ from tornado_proxy.domain.units import MIB
 from tornado_proxy.key_rotation import TELLING_STATUSES
 from tornado_proxy.pricing.book.price_book import Tariff
 from tornado_proxy.providers.contract import Provider
-from tornado_proxy.snapshot import Snapshot
+from tornado_proxy.snapshot import Snapshot, SnapshotCache
 from tornado_proxy.upstream.http.messages import Payload, UpstreamRequest
 from tornado_proxy.upstream.websocket.connection import WebSocketRequest
 from tornado_proxy.wire.headers import filter_request_headers
@@ -49,8 +49,12 @@ _IDENTITY = ("Accept-Encoding", "identity")
 class ProviderAccess(msgspec.Struct, frozen=True):
     """The account and key with which one caller or project reaches a provider; `key_headers` carry the key.
 
-    `settings` are those of the account: of the server, or with the project's own address and keys.
-    `made_with` identifies the lasting key: a short-lived one is sent in place of the key that requested it.
+    Attributes:
+        settings: Those of the account: of the server, or with the project's own address and keys.
+        made_with: Identifies the lasting key: a short-lived one is sent in place of the key that requested it.
+        own: True if the account is the project's own, which no other project uses.
+        exclusive: True if no other project uses the key, so that the account's quota may be shown.
+        tariff: The prices of requests with this access.
     """
 
     snapshot: Snapshot
@@ -59,39 +63,26 @@ class ProviderAccess(msgspec.Struct, frozen=True):
     key: Secret
     key_headers: tuple[tuple[str, Secret], ...]
     project_id: str
-    made_with: KeyId | None
+    made_with: KeyId
     provider_key_ids: Mapping[str, str]
-
-    @property
-    def own(self) -> bool:
-        """True if the account is the project's own, which no other project uses."""
-        return self.made_with is not None and self.made_with.own
+    own: bool
+    exclusive: bool
+    tariff: Tariff
 
     def uses(self, key: KeyId) -> bool:
         """Return True if the access has the key that made an object, or the one of its name that replaced it."""
         own = self.made_with
-        return own is not None and (own.fingerprint == key.fingerprint or (own.name, own.own) == (key.name, key.own))
+        return own.fingerprint == key.fingerprint or (own.name, own.own) == (key.name, key.own)
 
     def holds(self, key: KeyId) -> bool:
         """Return True if the account has the key that made an object."""
         same = (one for one in self.settings.keys if one.fingerprint == key.fingerprint or one.name == key.name)
         return self.uses(key) or (self.own and key.own and any(same))
 
-    @property
-    def exclusive(self) -> bool:
-        """True if no other project uses the key, so that the account's quota may be shown."""
-        return self.own and self.snapshot.has_own_key(self.project_id, self.provider.name)
-
-    @property
-    def tariff(self) -> Tariff:
-        """The prices of requests with this access."""
-        tariff = self.snapshot.find_tariff(self.provider.name, self.project_id, own=self.own)
-        return self.snapshot.add_discount(tariff, self.project_id, self.made_with)
-
     def note_response(self, status: int, retry_after: str | None) -> None:
         """Set the key aside if a response says that it cannot be used for a time; a short-lived key is in no turn."""
         key = self.made_with
-        if key is not None and status in TELLING_STATUSES and fingerprint_key(self.key) == key.fingerprint:
+        if status in TELLING_STATUSES and fingerprint_key(self.key) == key.fingerprint:
             self.snapshot.key_rotation.note_response(self.provider.name, key, status, retry_after)
 
     def client_request(self, method: str, target: str, headers: Headers, body: bytes) -> UpstreamRequest:
@@ -141,12 +132,16 @@ def project_access(snapshot: Snapshot, provider: Provider, project_id: str, *, s
     Raises:
         ServiceError: the server is not configured for the provider.
     """
-    account = _list_accounts(snapshot, provider, project_id)[0]
-    owner = project_id if account.own else ""
-    chosen = snapshot.key_rotation.choose(
-        (provider.name, owner), account.settings.keys, sticky=project_id if sticky else None
-    )
-    return _make_access(snapshot, provider, project_id, account, chosen)
+    accesses = list_accesses(snapshot, provider, project_id)
+    if len(accesses) == 1:
+        return accesses[0]
+    owner, keys = project_id if accesses[0].own else "", accesses[0].settings.keys
+    chosen = snapshot.key_rotation.choose((provider.name, owner), keys, sticky=project_id if sticky else None)
+    return accesses[keys.index(chosen)]
+
+
+#: The accesses of a project at a provider, by (provider, project id).
+_ACCESSES: SnapshotCache[tuple[str, str], tuple[ProviderAccess, ...]] = SnapshotCache()
 
 
 def list_accesses(snapshot: Snapshot, provider: Provider, project_id: str) -> tuple[ProviderAccess, ...]:
@@ -155,8 +150,13 @@ def list_accesses(snapshot: Snapshot, provider: Provider, project_id: str) -> tu
     Raises:
         ServiceError: the server is not configured for the provider.
     """
-    account = _list_accounts(snapshot, provider, project_id)[0]
-    return tuple(_make_access(snapshot, provider, project_id, account, key) for key in account.settings.keys)
+    known = _ACCESSES.of(snapshot)
+    accesses = known.get((provider.name, project_id))
+    if accesses is None:
+        account = _list_accounts(snapshot, provider, project_id)[0]
+        accesses = tuple(_make_access(snapshot, provider, project_id, account, key) for key in account.settings.keys)
+        known[provider.name, project_id] = accesses
+    return accesses
 
 
 def find_access(snapshot: Snapshot, provider: Provider, project_id: str, made_with: KeyId) -> ProviderAccess:
@@ -314,6 +314,8 @@ def _find_configured(snapshot: Snapshot, provider: Provider, project_id: str, ma
 def _make_access(
     snapshot: Snapshot, provider: Provider, project_id: str, account: _Account, key: ProviderKey
 ) -> ProviderAccess:
+    made_with = KeyId(key.name, key.fingerprint, account.own)
+    tariff = snapshot.find_tariff(provider.name, project_id, own=account.own)
     return ProviderAccess(
         snapshot=snapshot,
         provider=provider,
@@ -321,8 +323,11 @@ def _make_access(
         key=key.secret,
         key_headers=tuple(provider.key_headers(key.secret).items()),
         project_id=project_id,
-        made_with=KeyId(key.name, key.fingerprint, account.own),
+        made_with=made_with,
         provider_key_ids=key.provider_ids,
+        own=account.own,
+        exclusive=account.own and snapshot.has_own_key(project_id, provider.name),
+        tariff=snapshot.add_discount(tariff, project_id, made_with),
     )
 
 
@@ -356,5 +361,5 @@ def forwarded_subprotocols(offered: tuple[str, ...], provider: Provider, token: 
 
 def reject_token_in_target(target: str, token: str) -> None:
     """Raise BadRequest if the request target holds the token: the target is forwarded byte for byte."""
-    if token in target or token in unquote_plus(target):
+    if token in target or (("%" in target or "+" in target) and token in unquote_plus(target)):
         raise BadRequest("the path or query holds your token; send it in the Authorization header only")
