@@ -34,7 +34,6 @@ from tornado_proxy.providers.route_table import RouteTable
 from tornado_proxy.stored_accounts import StoredAccounts
 from tornado_proxy.wire.redaction import Redaction
 
-
 _KeyT = TypeVar("_KeyT")
 _ValueT = TypeVar("_ValueT")
 

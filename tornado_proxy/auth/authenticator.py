@@ -92,7 +92,8 @@ class Authenticator:
             if isinstance(identified, VerifiedUser):
                 return self._find_member(identified, projects)
             return self._find_member_later(identified, projects)
-        require_project(stated_projects, identified.project_id)
+        if stated_projects:
+            require_project(stated_projects, identified.project_id)
         return identified
 
     def verify_user(self, token: str, now: datetime) -> VerifiedUser | Awaitable[VerifiedUser] | None:

@@ -104,7 +104,7 @@ def list_stated_projects(headers: Iterable[tuple[str, str]]) -> tuple[str, ...]:
                 for protocol in protocols
                 if protocol.startswith(PROJECT_SUBPROTOCOL)
             )
-    return tuple(project for project in stated if project)
+    return tuple([project for project in stated if project]) if stated else ()
 
 
 def require_project(stated: Iterable[str], project_id: str) -> None:

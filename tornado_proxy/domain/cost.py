@@ -115,7 +115,7 @@ def bill(
     has neither: the bill of a free request is empty.
     """
     provider_items = tuple(items)
-    subtotal = sum((item.amount for item in provider_items if item.amount is not None), ZERO)
+    subtotal = sum([item.amount for item in provider_items if item.amount is not None], ZERO)
     if not provider_items:
         return Cost((), ZERO, ZERO, ZERO, tuple(faults), tuple(notes))
     # On the sum, not on each item: rounding once keeps discount and surcharge within half a quantum each.

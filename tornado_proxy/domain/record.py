@@ -117,7 +117,7 @@ class RequestRecord(msgspec.Struct, frozen=True):
     def created_objects(self) -> tuple[str, ...]:
         """Return the ids of all objects that the provider created for the request, each once."""
         ids = self.objects if self.id_from_caller else (self.object_id, *self.objects)
-        return tuple(dict.fromkeys(object_id for object_id in ids if object_id))
+        return tuple(dict.fromkeys([object_id for object_id in ids if object_id]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,9 +177,10 @@ class Admission:
         objects = context.endpoint.objects
         if isinstance(objects, ModelObject):
             require_visible_model(context)
-        if context.endpoint.charged:
-            require_annotations(context.stated.annotations, context.project.attribution.required)
-        self.require_priced_spend(context, parsed.facts)
+        if context.endpoint.charged and (required := context.project.attribution.required):
+            require_annotations(context.stated.annotations, required)
+        if not parsed.facts.spends:
+            self.require_priced_spend(context, parsed.facts)
         self.admit_spends(context, parsed.facts.priced_spends, context.head.received_at)
         if context.endpoint.response_edits.seal_secrets is not None:
             context.snapshot.authenticator.require_sealing(context.caller)
@@ -196,7 +197,8 @@ class Admission:
             visible_objects = await self._ownership.visible_objects(context, access)
             keys = await self._ownership.keys_of_list(context) if accesses else {}
             sources = make_list_sources(context, accesses, headers, keys, visible_objects)
-        await self._settle_object(context)
+        if context.endpoint.ends_usage is not None:
+            await self._settle_object(context)
         intent = request_intent(context, access, parsed.facts, request_id, context.head.received_at)
         require_not_stopped(context, intent.attribution.agent_session)
         if context.endpoint.sideband is None:

@@ -50,7 +50,7 @@ class BodyParser:
             CallerError: the body or the query cannot be read in one way only, or the body is too large.
             Overloaded: the worker has ended.
         """
-        coding = context.head.header("content-encoding") if body else ""
+        coding = ",".join(context.head.header_lines("content-encoding")) if body else ""
         if coding:
             decoded = await _decode_small(body, coding)
             if decoded is None:
@@ -120,6 +120,9 @@ def find_body_limit(context: RequestContext[Endpoint]) -> BodyLimit:
 
 def check_body_length(context: RequestContext[Endpoint], length: int) -> None:
     """Raise BodyTooLarge if a body of `length` bytes is larger than the configured limit."""
+    limits = context.snapshot.settings.limits
+    if length <= min(limits.max_body_mb, limits.max_batch_mb) * MIB:
+        return
     limit = find_body_limit(context)
     if length > limit.mb * MIB:
         raise BodyTooLarge(f"the body is larger than {limit.mb} MiB, the limit of this server ({limit.setting})")
@@ -176,7 +179,8 @@ def _read_content_type(context: RequestContext[HttpEndpoint]) -> str:
     content_types = context.head.header_lines("content-type")
     if len(content_types) > 1:
         raise BadRequest("Content-Type is repeated; send it once")
-    _reject_unknown_parameters(context)
+    if "?" in context.upstream_target:
+        _reject_unknown_parameters(context)
     return "".join(content_types)
 
 

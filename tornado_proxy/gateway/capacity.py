@@ -54,8 +54,10 @@ class Capacity:
         #: Each request with the id of its project.
         self._in_flight: dict[InFlight, str] = {}
         self._arriving: dict[InFlight, str] = {}
-        self._by_project: Counter[str] = Counter()
-        self._idle = asyncio.Event()
+        #: Requests by project, without zeros: projects come and go with reloads.
+        self._by_project: dict[str, int] = {}
+        #: Done when nothing is in flight or arriving; set while wait_idle() waits.
+        self._idle: asyncio.Future[None] | None = None
         self.draining = False
         metrics.IN_FLIGHT.set_function(self.__len__)
 
@@ -73,7 +75,7 @@ class Capacity:
         if len(self._in_flight) + len(self._arriving) >= limit:
             raise Overloaded(f"this server has {limit} requests in flight (limits.max_streams); retry shortly")
         share = limits.max_streams_per_project
-        if self._by_project[project_id] >= share:
+        if self._by_project.get(project_id, 0) >= share:
             raise RateLimited(
                 f"your project has {share} requests in flight (limits.max_streams_per_project); "
                 "retry when one of them has ended"
@@ -103,25 +105,25 @@ class Capacity:
     def _count(self, requests: dict[InFlight, str], request: InFlight, project_id: str) -> None:
         if request not in requests:
             requests[request] = project_id
-            self._by_project[project_id] += 1
+            self._by_project[project_id] = self._by_project.get(project_id, 0) + 1
 
     def discard(self, request: InFlight) -> None:
         """Stop counting a request that has ended, has arrived, or will not arrive."""
         for requests in (self._in_flight, self._arriving):
             project_id = requests.pop(request, None)
             if project_id is not None:
-                self._by_project[project_id] -= 1
-                if not self._by_project[project_id]:
-                    del self._by_project[project_id]  # projects come and go with reloads
-        if not self._in_flight and not self._arriving:
-            self._idle.set()
+                left = self._by_project.pop(project_id) - 1
+                if left:
+                    self._by_project[project_id] = left
+        if self._idle is not None and not self._in_flight and not self._arriving and not self._idle.done():
+            self._idle.set_result(None)
 
     async def wait_idle(self, timeout_s: float) -> None:
         """Wait at most `timeout_s` until nothing is in flight or arriving."""
         if self._in_flight or self._arriving:
-            self._idle.clear()
+            self._idle = asyncio.get_running_loop().create_future()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), timeout_s)
+                await asyncio.wait_for(self._idle, timeout_s)
 
     @property
     def arriving(self) -> int:
@@ -130,7 +132,7 @@ class Capacity:
 
     def count_by_project(self) -> dict[str, int]:
         """Return how many requests and sessions the projects with the most of them have."""
-        return dict(self._by_project.most_common(_MAX_PROJECTS_LISTED))
+        return dict(Counter(self._by_project).most_common(_MAX_PROJECTS_LISTED))
 
     def __len__(self) -> int:
         return len(self._in_flight)
@@ -147,7 +149,8 @@ class ArrivingBytes:
 
     def __init__(self) -> None:
         self._total_bytes = 0
-        self._by_caller: Counter[_CallerKey] = Counter()
+        #: Bytes by caller, without zeros.
+        self._by_caller: dict[_CallerKey, int] = {}
         metrics.ARRIVING_BYTES.set_function(lambda: self._total_bytes)
 
     def open(self, caller: Caller, limits: LimitSettings) -> HeldBytes:
@@ -167,7 +170,7 @@ class ArrivingBytes:
                 "(limits.max_arriving_mb); retry shortly",
                 code="too_many_arriving_bytes",
             )
-        if self._by_caller[caller] + size > limits.max_arriving_mb_per_caller * MIB:
+        if self._by_caller.get(caller, 0) + size > limits.max_arriving_mb_per_caller * MIB:
             raise RateLimited(
                 f"your requests that still arrive have {limits.max_arriving_mb_per_caller} MiB "
                 "(limits.max_arriving_mb_per_caller); send fewer at the same time",
@@ -176,9 +179,9 @@ class ArrivingBytes:
     def change(self, caller: _CallerKey, size: int) -> None:
         """Add `size` bytes, or remove them if it is negative."""
         self._total_bytes += size
-        self._by_caller[caller] += size
-        if not self._by_caller[caller]:
-            del self._by_caller[caller]
+        held = self._by_caller.pop(caller, 0) + size
+        if held:
+            self._by_caller[caller] = held
 
 
 #: Project, participant and user.

@@ -34,7 +34,7 @@ def request_intent(
         model_requested=facts.model,
         started_at=started_at,
         session=session,
-        annotations=check_annotations(context.stated.annotations),
+        annotations=check_annotations(context.stated.annotations) if context.stated.annotations else (),
         key=access.made_with,
         provider_key_ids=access.provider_key_ids,
         labels=context.labels,

@@ -42,11 +42,12 @@ _MAX_LENGTH_DIGITS = 18
 class _Recording:
     """Records one request: ahead of the last byte of its response, and when it has ended."""
 
-    __slots__ = ("_admitted", "_recorder", "_settlement", "_sideband", "_streaming", "meter")
+    __slots__ = ("_admitted", "_recorder", "_requested_object", "_settlement", "_sideband", "_streaming", "meter")
 
     def __init__(self, admitted: AdmittedRequest, services: Services, sideband: CallSideband | None) -> None:
         self._admitted = admitted
         self._recorder = services.recorder
+        self._requested_object = admitted.context.endpoint.owned_object(admitted.context.path_id)
         self._settlement = services.settlement
         self._streaming: str | None = None
         self._sideband = sideband
@@ -75,8 +76,7 @@ class _Recording:
         record, context = self.meter.close(end), self._admitted.context
         if self._sideband is not None:
             record = replace(record, object_id=self._sideband.call_id)
-        requested = context.endpoint.owned_object(context.path_id)
-        return FinishedRequest(record, context.snapshot.generation, context.redaction, requested)
+        return FinishedRequest(record, context.snapshot.generation, context.redaction, self._requested_object)
 
 
 def _running(admitted: AdmittedRequest, meter: RequestMeter) -> RunningRequest:
@@ -324,7 +324,7 @@ class ProxyHandler(BaseHandler):
     def begin(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None:
         """Set the response head."""
         # A provider that is a proxy has an id of its own, by which its operator knows the request.
-        known = any(name.lower() == REQUEST_ID_HEADER.lower() for name, _ in headers)
+        known = REQUEST_ID_HEADER.lower() in [name.lower() for name, _ in headers]
         own_headers = [] if known else [(REQUEST_ID_HEADER, self.request_id)]
         self._response.begin(status, reason, [*headers, *own_headers, *self.cors])
 

@@ -138,7 +138,7 @@ class WriteQueue:
 
     def _count_done(self, items: Sequence[QueueItem]) -> None:
         self._last_report_at = self._loop.time()
-        self.pending -= sum(item.done is not None for item in items)
+        self.pending -= len([item for item in items if item.done is not None])
         if self._refusable:
             self._refusable.difference_update(items)
 

@@ -98,7 +98,7 @@ def is_text_only(body: bytes, opaque: Iterable[bytes]) -> bool:
 
     A text that happens to be such a name makes the request seem larger than it is, never smaller.
     """
-    return not any(b'"%s"' % name in body for name in opaque) and _ESCAPED_LETTER.search(body) is None
+    return not any([b'"%s"' % name in body for name in opaque]) and _ESCAPED_LETTER.search(body) is None
 
 
 def walk_body(body: bytes, rules: MemberRules) -> Findings:

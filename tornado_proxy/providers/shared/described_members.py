@@ -20,7 +20,7 @@ def read_described(members: Mapping[str, Any], names: Iterable[str]) -> tuple[tu
 
     `members` are those that read_members() has read, `names` among them.
     """
-    return tuple(pair for name in names if name in members for pair in _read_texts(name, members[name]))
+    return tuple([pair for name in names if name in members for pair in _read_texts(name, members[name])])
 
 
 def _read_texts(name: str, value: object) -> list[tuple[str, str]]:

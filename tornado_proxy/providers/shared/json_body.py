@@ -113,9 +113,9 @@ def read_limit(members: Mapping[str, Any], *names: str) -> int | None:
 
     Such a member limits what a request can cost.  The provider rejects a value of another type, so it limits nothing.
     """
-    values = [members[name] for name in names if name in members]
-    counts = [value for value in values if isinstance(value, int) and not isinstance(value, bool) and value > 0]
-    return min(counts, default=None)
+    values = [members.get(name) for name in names]
+    # The exact type: a bool is an int as well.
+    return min([value for value in values if type(value) is int and value > 0], default=None)
 
 
 def read_list(members: Mapping[str, Any], name: str) -> list[Any]:

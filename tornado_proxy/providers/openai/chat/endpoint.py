@@ -105,7 +105,8 @@ def parse(request: RequestView) -> ParsedRequest:
     sent = _ask_for_usage(body, options) if stream else body
     cache_ttl = read_option(body, members, "prompt_cache_options", "ttl")
     terms = Terms(service_tier=read_text(members, "service_tier"), cache_ttl=cache_ttl)
-    inferred = (_ONE_SEARCH,) if _searches_web(model, members) else ()
+    searches = "web_search_options" in members or _SEARCH_MODEL.search(model) is not None
+    inferred = (_ONE_SEARCH,) if searches else ()
     meters = _meters(members, body) | {quantity.meter for quantity in inferred}
     facts = RequestFacts(
         model=model,
@@ -115,26 +116,21 @@ def parse(request: RequestView) -> ParsedRequest:
         body_bytes=_count_prompt_bytes(body, options),
         usage_injected=sent is not body,
         inferred=inferred,
-        work=_read_work(members, body),
+        work=_read_work(members, body, searches=searches),
         described=read_described(members, _DESCRIBED),
     )
     return ParsedRequest(facts, sent)
 
 
-def _read_work(members: Mapping[str, Any], body: bytes) -> WorkLimits:
-    # A search adds what it has found to the prompt, and no other tool runs at the provider.
-    searches = "web_search_options" in members or _SEARCH_MODEL.search(str(members["model"])) is not None
+def _read_work(members: Mapping[str, Any], body: bytes, *, searches: bool) -> WorkLimits:
     choices = read_limit(members, "n") or 1
     limit = next((read_limit(members, name) for name in OUTPUT_LIMITS if name in members), None)
     return WorkLimits(
         choices=choices,
         output_tokens=None if limit is None else limit * choices,
+        # A search adds what it has found to the prompt, and no other tool runs at the provider.
         text_only=not searches and is_text_only(body, _MEDIA_PARTS),
     )
-
-
-def _searches_web(model: str, members: Mapping[str, Any]) -> bool:
-    return "web_search_options" in members or _SEARCH_MODEL.search(model) is not None
 
 
 def _meters(members: Mapping[str, Any], body: bytes) -> frozenset[Meter]:

@@ -90,6 +90,8 @@ def _split_cache_writes(
 ) -> list[tuple[Meter, int]]:
     """Return the cache writes by meter; `cache_write` is the meter of those without a stated lifetime."""
     split = as_object(details.get("cache_write_tokens_details"))
+    if not split:
+        return [(cache_write, total)]
     amounts = {meter: read_count(split, name, faults) for name, meter in _CACHE_WRITE_SPLIT}
     amounts[cache_write] += total - sum(amounts.values())
     return list(amounts.items())
