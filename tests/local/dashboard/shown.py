@@ -46,12 +46,12 @@ class Shown:
 
 
 @contextlib.asynccontextmanager
-async def shown_dashboard(width: int = 80, height: int = 24) -> AsyncIterator[Shown]:
-    """Run a dashboard that has got its introduction."""
+async def shown_dashboard(width: int = 80, height: int = 24, *, announcing: bool = False) -> AsyncIterator[Shown]:
+    """Run a dashboard that has got its introduction; `announcing` shows notifications above the screen."""
     relay, others = socket.socketpair()
     app = DashboardApp(others)
     with relay:
-        async with app.run_test(size=(width, height)) as pilot:
+        async with app.run_test(size=(width, height), notifications=announcing) as pilot:
             shown = Shown(app, pilot, relay)
             await shown.send(INTRODUCTION)
             yield shown

@@ -10,9 +10,12 @@ from collections.abc import Callable, Coroutine
 from decimal import Decimal
 
 import pytest
+from textual.binding import Binding
 
+from tests.harness import ROOT
 from tests.local.dashboard.samples import AT, INTRODUCTION, busy_update, finished, running, update
 from tests.local.dashboard.shown import Shown, shown_dashboard
+from tornado_proxy.local.dashboard.main_screen import MainScreen
 from tornado_proxy.local.dashboard.messages import (
     MAX_ERRORS,
     MAX_RECENT,
@@ -32,11 +35,17 @@ def time_zone(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def with_dashboard(use: Callable[[Shown], Coroutine[object, object, None]], width: int = 80, height: int = 24) -> None:
+def with_dashboard(
+    use: Callable[[Shown], Coroutine[object, object, None]],
+    width: int = 80,
+    height: int = 24,
+    *,
+    announcing: bool = False,
+) -> None:
     """Run `use` with a dashboard of that size."""
 
     async def run() -> None:
-        async with shown_dashboard(width, height) as shown:
+        async with shown_dashboard(width, height, announcing=announcing) as shown:
             await use(shown)
 
     asyncio.run(run())
@@ -92,8 +101,8 @@ def test_resize_fits_every_column_to_the_new_width() -> None:
 
         await shown.pilot.resize_terminal(60, 20)
         await shown.pilot.pause(0.2)
-        # Model, and not the path, gives way.
-        assert "Time     Status First byte Duration    Tokens         Cost" not in shown.text
+        assert "Time     Status Model       Duration    Tokens         Cost" in shown.text
+        assert shown.lines[1:3] == ["Requests Errors  Tokens      Total", "350      2       ~2,123,556  ~$4.035192"]
         assert all(len(line) <= 60 for line in shown.lines)
 
         await shown.pilot.resize_terminal(80, 24)
@@ -239,6 +248,25 @@ def test_errors_have_their_whole_messages() -> None:
         assert "10:14:03 403 GET /v1/models foreign_host Host evil.test is not this proxy" in text
 
     with_dashboard(use)
+
+
+def test_refusal_of_the_local_proxy_is_announced_with_its_message() -> None:
+    async def use(shown: Shown) -> None:
+        login = Refused(AT, 401, "POST", "/v1/responses", "login_required", "run [bold]tornado-proxy login")
+        await shown.send(update(refused=(login,)), update(refused=(login,)))
+
+        assert shown.text.count("login_required: run") == 1
+        assert "[bold]tornado-proxy login" in shown.text
+
+    with_dashboard(use, announcing=True)
+
+
+def test_each_key_of_the_footer_is_documented() -> None:
+    page = (ROOT / "docs" / "local.md").read_text("utf-8")
+    keys = {binding.key_display or binding.key for binding in MainScreen.BINDINGS if isinstance(binding, Binding)}
+
+    assert len(keys) == 8
+    assert {key for key in keys if f"| `{key}`" not in page and f", `{key}`" not in page} == set()
 
 
 def test_models_view_has_the_sums_of_each_model_and_follows_them() -> None:

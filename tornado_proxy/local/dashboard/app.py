@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from typing import ClassVar
 
 from textual import work
 from textual.app import App
 from textual.binding import Binding, BindingType
 
+from tornado_proxy.local.dashboard.cells import show_line
 from tornado_proxy.local.dashboard.clipboard import copy_text
 from tornado_proxy.local.dashboard.main_screen import MainScreen
-from tornado_proxy.local.dashboard.messages import EndStatus, Introduction, Update, decode
+from tornado_proxy.local.dashboard.messages import EndStatus, Introduction, Refused, Update, decode
 from tornado_proxy.local.dashboard.state import DashboardState
 from tornado_proxy.local.dashboard.styles import STYLES
 from tornado_proxy.local.dashboard.views import DetailsView, ModelsView, ProblemsView, QuitQuestion, SetupView, View
@@ -24,6 +26,9 @@ _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 #: Without colours Textual draws greys on its own themes, and the terminal's own colours on this one.
 _COLOURLESS_THEME = "ansi-dark"
 _DARK_THEME, _LIGHT_THEME = "textual-dark", "textual-light"
+
+#: Seconds that a refusal is shown above the screen; later ones are in the list of errors only.
+_ANNOUNCED_S = 8.0
 
 #: Backgrounds in COLORFGBG ("15;0") that are light: white, and bright white.
 _LIGHT_BACKGROUNDS = ("7", "15")
@@ -43,6 +48,7 @@ class DashboardApp(App[None]):
         self._connection = connection
         self._state = DashboardState()
         self._paused = False
+        self._announce_again_at = 0.0
         self._main = MainScreen()
         self.theme = _COLOURLESS_THEME if self.no_color else _choose_theme(os.environ.get("COLORFGBG", ""))
 
@@ -69,8 +75,17 @@ class DashboardApp(App[None]):
             self._state.introduction = message
         else:
             self._state.apply(message)
+            self._announce(message.refused)
         if not self._paused:
             self._show()
+
+    def _announce(self, refused: tuple[Refused, ...]) -> None:
+        """Show the last refusal of the local proxy for some seconds: the person at the machine can fix its cause."""
+        own = [entry for entry in refused if entry.status]
+        if own and time.monotonic() >= self._announce_again_at:
+            self._announce_again_at = time.monotonic() + _ANNOUNCED_S
+            text = show_line(f"{own[-1].code}: {own[-1].message}")
+            self.notify(text, severity="warning", timeout=_ANNOUNCED_S, markup=False)
 
     def _show(self) -> None:
         """Show the state on the main screen, and on the view above it."""

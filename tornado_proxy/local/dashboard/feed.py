@@ -115,8 +115,8 @@ class Feed:
 
     def _note(self, status: int, method: str, path: str, code: str, message: str) -> None:
         self._changed = True
-        method, message = method[:MAX_NAME_CHARACTERS], message[:MAX_TEXT_CHARACTERS]
-        self._refused.append(Refused(self._now(), status, method, path, code, message))
+        method, path = method[:MAX_NAME_CHARACTERS], path[:MAX_TEXT_CHARACTERS]
+        self._refused.append(Refused(self._now(), status, method, path, code, message[:MAX_TEXT_CHARACTERS]))
 
     def _list_minutes(self, current: int) -> tuple[Decimal, ...]:
         return tuple(self._spend.get(current - age, ZERO) for age in reversed(range(MINUTES)))

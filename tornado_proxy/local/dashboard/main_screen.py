@@ -25,15 +25,15 @@ from tornado_proxy.local.dashboard.tables import (
     make_running_rows,
 )
 
-#: The totals: title, and cells of the column.
+#: The totals: title, cells of the column, and the width of the terminal from which it is shown.
 _TOTALS = (
-    ("Requests", 9),
-    ("In flight", 10),
-    ("Errors", 8),
-    ("Tokens", 12),
-    ("Subtotal", 13),
-    ("Surcharge", 13),
-    ("Total", 13),
+    ("Requests", 9, 0),
+    ("In flight", 10, 62),
+    ("Errors", 8, 40),
+    ("Tokens", 12, 52),
+    ("Subtotal", 13, 65),
+    ("Surcharge", 13, 78),
+    ("Total", 13, 0),
 )
 
 _EMPTY = "No requests yet. Press s for the variables of your tools, c to copy them."
@@ -104,7 +104,7 @@ class MainScreen(Screen[None]):
         """Show the state."""
         width = self.size.width
         self.query_one("#title", Static).update(self._make_title(state, paused=paused))
-        self.query_one("#totals", Static).update(_make_totals(state))
+        self.query_one("#totals", Static).update(_make_totals(state, width))
         minutes = state.minutes[-min(width, len(state.minutes)) :]
         self.query_one("#spend", Static).update(_make_spend(state, len(minutes)))
         self.query_one("#chart", Sparkline).data = [float(spend) for spend in minutes]
@@ -153,7 +153,7 @@ class MainScreen(Screen[None]):
         self.query_one("#recent", FittedTable).focus()
 
 
-def _make_totals(state: DashboardState) -> str:
+def _make_totals(state: DashboardState, width: int) -> str:
     sums, estimated = state.live_sums
     mark = "~" if estimated else ""
     values = (
@@ -165,8 +165,11 @@ def _make_totals(state: DashboardState) -> str:
         mark + show_amount(sums.surcharge),
         mark + show_amount(sums.total),
     )
-    titles = "".join(fit(title, width) for title, width in _TOTALS)
-    return f"{titles}\n" + "".join(fit(value, width) for value, (_, width) in zip(values, _TOTALS, strict=True))
+    shown = [
+        (title, cells, value) for (title, cells, least), value in zip(_TOTALS, values, strict=True) if width >= least
+    ]
+    titles = "".join(fit(title, cells) for title, cells, _ in shown)
+    return f"{titles}\n" + "".join(fit(value, cells) for _, cells, value in shown)
 
 
 def _make_spend(state: DashboardState, minutes: int) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 STYLES = """
 #title, .title { height: 1; background: $primary; color: $text; text-style: bold; }
-#totals { height: 2; }
-#spend { height: 1; color: $text-muted; }
+#totals { height: 2; text-wrap: nowrap; }
+#spend { height: 1; text-wrap: nowrap; text-overflow: ellipsis; color: $text-muted; }
 #chart { height: 2; max-width: 120; }
 #running { height: 5; }
 #requests { width: 1fr; }

@@ -22,7 +22,7 @@ RUNNING_COLUMNS = (
     Column("In flight"),
     Column("Request", 26, from_width=75),
     Column("Age", 7, right=True),
-    Column("Tokens", 10, right=True),
+    Column("Tokens", 10, right=True, from_width=45),
     Column("Cost", 12, right=True),
 )
 
@@ -31,8 +31,8 @@ RECENT_COLUMNS = (
     Column("Status", 6),
     Column("Model"),
     Column("Request", 26, from_width=95),
-    Column("First byte", 10, right=True),
-    Column("Duration", 8, right=True),
+    Column("First byte", 10, right=True, from_width=69),
+    Column("Duration", 8, right=True, from_width=58),
     Column("Tokens", 9, right=True),
     Column("Cost", 12, right=True),
 )
@@ -41,7 +41,7 @@ MODEL_COLUMNS = (
     Column("Model"),
     Column("Provider", 10, from_width=90),
     Column("Requests", 8, right=True),
-    Column("Tokens", 11, right=True),
+    Column("Tokens", 11, right=True, from_width=45),
     Column("Subtotal", 11, right=True, from_width=70),
     Column("Surcharge", 11, right=True, from_width=70),
     Column("Total", 12, right=True),
