@@ -173,8 +173,8 @@ def test_errors_of_the_server_and_refusals_of_the_local_proxy_are_told_apart(
     assert re.search(r"400 POST /v1/chat/completions no-such-model\n +.*no-such-model", shown)
 
 
-def test_resize_in_a_terminal(proxy: ProxyProcess, tmp_path: Path) -> None:
-    with dashboard(proxy, tmp_path) as terminal:
+def test_resize_in_a_terminal_whose_shell_exports_its_first_size(proxy: ProxyProcess, tmp_path: Path) -> None:
+    with dashboard(proxy, tmp_path, COLUMNS="80", LINES="24") as terminal:
         terminal.resize(140, 40)
         terminal.wait_for(lambda text: "Model                     Requests      Tokens        Total" in text)
 

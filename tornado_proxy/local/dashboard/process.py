@@ -27,15 +27,14 @@ _INTERVAL_S = 0.25
 _CLOSE_LIMIT_S = 5.0
 
 #: Variables that the dashboard needs: the terminal, its locale and clipboard, and those of Textual.  It has no token.
+#: Without COLUMNS and LINES, which a shell may export: Textual would take them for the size after a resize too.
 _ENVIRONMENT = (
     "COLORFGBG",
     "COLORTERM",
-    "COLUMNS",
     "DISPLAY",
     "HOME",
     "LANG",
     "LD_LIBRARY_PATH",
-    "LINES",
     "NO_COLOR",
     "PATH",
     "SSH_CONNECTION",
