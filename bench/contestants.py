@@ -17,6 +17,8 @@ from bench.requests import CLAUDE
 from tests import harness
 
 OURS = "tornado-proxy"
+#: The same with budgets, whose cost is the difference of the two in one run.
+WITH_BUDGETS = "tornado-proxy-budgets"
 DIRECT = "direct"
 
 #: Environment variables that the configuration of `harness.write_config` reads.
@@ -123,8 +125,18 @@ def _direct(workspace: Workspace, provider_port: int) -> Iterator[Contestant]:
     yield Contestant(DIRECT, "127.0.0.1", provider_port, (("Authorization", "Bearer direct"),))
 
 
+def _ours(workspace: Workspace, provider_port: int) -> contextlib.AbstractContextManager[Contestant]:
+    return _serving(OURS, workspace, provider_port)
+
+
+def _with_budgets(workspace: Workspace, provider_port: int) -> contextlib.AbstractContextManager[Contestant]:
+    # Of the whole project and of each caller, so large that they refuse nothing.
+    budgets = [{"period": "month", "usd": "1000000"}, {"period": "day", "usd": "1000000", "per": "participant"}]
+    return _serving(WITH_BUDGETS, workspace, provider_port, budgets={"default_project": {"budgets": budgets}})
+
+
 @contextlib.contextmanager
-def _ours(workspace: Workspace, provider_port: int) -> Iterator[Contestant]:
+def _serving(name: str, workspace: Workspace, provider_port: int, **changes: object) -> Iterator[Contestant]:
     config = harness.write_config(
         workspace.folder,
         f"http://127.0.0.1:{provider_port}",
@@ -132,13 +144,14 @@ def _ours(workspace: Workspace, provider_port: int) -> Iterator[Contestant]:
         streams={"on_client_disconnect": "cancel"},
         # As many streams as open files, so that the files are the only limit.
         limits={"max_streams": workspace.max_files},
+        **changes,
     )
     log = workspace.folder / "serve.log"
     command = [sys.executable, "-m", "tornado_proxy", "serve", "--config", str(config)]
     with running_process(command, workspace.layout.relay, log, SERVER_SECRETS) as process:
         port = int(wait_for_text(process, log, r"clients: http://127\.0\.0\.1:(\d+)"))
         headers = (("Authorization", f"Bearer {harness.mint()}"),)
-        yield Contestant(OURS, "127.0.0.1", port, headers, process.pid, "/anthropic")
+        yield Contestant(name, "127.0.0.1", port, headers, process.pid, "/anthropic")
 
 
 @contextlib.contextmanager
@@ -188,6 +201,7 @@ def _listening(
 _STARTERS: dict[str, _Starter] = {
     DIRECT: _direct,
     OURS: _ours,
+    WITH_BUDGETS: _with_budgets,
     "nginx": _nginx,
     "aiohttp": _aiohttp,
     "meshagent": _meshagent,
