@@ -286,6 +286,20 @@ def test_start_is_refused_with_a_reason(
     assert message in refused.stderr
 
 
+def test_start_without_a_project_names_those_of_the_login(
+    machine: Machine, proxy: ProxyProcess, issuer: RealIssuer
+) -> None:
+    machine.log_in(issuer, proxy.base_url)
+
+    refused = machine.run("local")
+
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines() == [
+        "Error: the project is not known; name it with --project or MESHAGENT_PROJECT_ID; yours are:",
+        f"  {PROJECT} (first)",
+    ]
+
+
 def test_start_says_that_the_server_has_other_prices(local: LocalProxy, machine: Machine, tmp_path: Path) -> None:
     prices = tmp_path / "prices"
     shutil.copytree(ROOT / "conf" / "prices", prices)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import os
 import sys
@@ -24,6 +25,7 @@ from tornado_proxy.local.dashboard.terminal import is_terminal
 from tornado_proxy.local.environment import sdk_variables
 from tornado_proxy.local.folders import make_state_folder
 from tornado_proxy.local.hosted import FixedToken, TokenSource
+from tornado_proxy.local.project_list import list_projects
 from tornado_proxy.local.running_proxies import RunningProxy
 from tornado_proxy.local.server import LocalConfig
 from tornado_proxy.local.session.session import Session
@@ -198,7 +200,7 @@ def _make_config(folder: Path, credential: _Credential, options: Mapping[str, ob
         raise click.ClickException(
             f"you have logged in at {session.upstream}; run tornado-proxy login --upstream {upstream}"
         )
-    project_id = _find_project(_text(options["project"]), credential.caller.project_id)
+    project_id = _find_project(_text(options["project"]), credential, upstream)
     names = options["hosts"]
     assert isinstance(names, tuple)
     own_name = () if host in ALL_ADDRESSES else (host,)
@@ -219,15 +221,20 @@ def _in_project(caller: Caller, project_id: str) -> Caller:
     return Caller(project_id, participant=caller.participant, user=caller.user, issuer=caller.issuer)
 
 
-def _find_project(named: str | None, of_token: str) -> str:
+def _find_project(named: str | None, credential: _Credential, upstream: str) -> str:
     """Return the project that is named, else that of the token.
 
     Raises:
         click.ClickException: there is none, or the token is for another one.
     """
+    of_token = credential.caller.project_id
     project_id = (named or os.environ.get(_PROJECT_VARIABLE) or "").strip().lower() or of_token
     if not project_id:
-        raise click.ClickException(f"the project is not known; name it with --project or {_PROJECT_VARIABLE}")
+        projects = asyncio.run(list_projects(upstream, credential.tokens))
+        yours = "".join(f"\n  {project}" for project in projects)
+        raise click.ClickException(
+            f"the project is not known; name it with --project or {_PROJECT_VARIABLE}{yours and '; yours are:'}{yours}"
+        )
     if of_token and project_id != of_token.lower():
         raise click.ClickException(f"the token is for project {of_token}, not {project_id}; use one of both")
     return project_id
