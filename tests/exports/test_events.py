@@ -17,7 +17,8 @@ from tornado_proxy.cli import main
 from tornado_proxy.exports.events import make_event
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.changes import COLUMNS, Change, ChangeKind
-from tornado_proxy.ledger.reports.records_query import EXACT, UsageFilter, sum_records
+from tornado_proxy.ledger.reports.record_sums import sum_records
+from tornado_proxy.ledger.reports.records_query import EXACT, UsageFilter
 
 #: Records of the generated ledger; 100000 takes a minute.
 RECORDS = int(os.environ.get("EXPORT_RECORDS", "2000"))

@@ -31,6 +31,7 @@ _COMMANDS = {
     "alerts": "tornado_proxy.cli.alerts:alerts",
     "state": "tornado_proxy.cli.state:state",
     "usage": "tornado_proxy.cli.usage:usage",
+    "ledger": "tornado_proxy.cli.ledger:ledger",
     "export": "tornado_proxy.cli.export:export",
     "pricing": "tornado_proxy.cli.pricing.group:pricing",
     "explain": "tornado_proxy.cli.explain:explain",

@@ -23,6 +23,7 @@ from tornado_proxy.cli.usage_api_client import ApiQuery, fetch_sums, find_projec
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.database import Backend
+from tornado_proxy.ledger.reports.record_sums import sum_records
 from tornado_proxy.ledger.reports.records_query import (
     GROUPS,
     UsageFilter,
@@ -30,7 +31,6 @@ from tornado_proxy.ledger.reports.records_query import (
     add_exactly,
     is_named_group,
     read_records,
-    sum_records,
 )
 from tornado_proxy.ledger.rows import PRINTED_COLUMNS, format_decimal
 from tornado_proxy.providers.registry import PROVIDER_NAMES

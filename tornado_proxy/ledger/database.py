@@ -116,8 +116,12 @@ class Backend(Protocol):
             locks: the lock files of this machine's processes.
         """
 
-    def read(self, is_over: Callable[[], bool] | None = None) -> AbstractContextManager[Read]:
+    def read(
+        self, is_over: Callable[[], bool] | None = None, *, snapshot: bool = False
+    ) -> AbstractContextManager[Read]:
         """Return a read-only connection.  A query is cancelled when `is_over()`, polled while it runs, returns True.
+
+        With `snapshot` all queries see the database as it was at the first one.
 
         Raises, in the `with` block too:
             LedgerUnavailable: the ledger does not exist, cannot be read, or is another program's database.

@@ -38,9 +38,11 @@ class Insert:
 class Dialect:
     """The SQL of one database's tables.
 
-    text, number, sequence: types of columns; values of type `text` are compared byte by byte.
+    text, number, big_number, sequence: types of columns; values of type `text` are compared byte by byte,
+        `big_number` has 64 bits.
     table_end, keyed_table_end: the end of CREATE TABLE, without and with a primary key of text.
     guards: triggers that keep tables append-only.
+    open_guards, close_guards: statements that permit to delete archived rows in a transaction, and end that.
     change_triggers: triggers that fill the table `changes`.
     row_lock: the end of a SELECT whose rows no other transaction may change before this one has ended.
     announce_writer: the statement with which a transaction that writes records begins, "" if none is needed.
@@ -51,12 +53,15 @@ class Dialect:
 
     text: str
     number: str
+    big_number: str
     sequence: str
     table_end: str
     keyed_table_end: str
     guards: str
     change_triggers: str
     row_lock: str
+    open_guards: tuple[str, ...]
+    close_guards: tuple[str, ...]
     announce_writer: str = ""
     wait_for_writers: str = ""
     clock_us: str = ""
@@ -66,6 +71,9 @@ def quote_names(names: Iterable[str]) -> str:
     """Return column names as SQL."""
     return ", ".join(f'"{name}"' for name in names)
 
+
+#: The tables whose rows are never changed, and deleted only if archives hold them.
+_GUARDED = ("records", "settlements", "given_up")
 
 #: The key of the advisory lock of the transactions that write records: "records" in ASCII.
 _WRITERS_KEY = 0x7265_636F_7264_7300
@@ -89,6 +97,7 @@ def _make_change_triggers(row: str, action: str) -> str:
 SQLITE = Dialect(
     text="TEXT",
     number="INTEGER",
+    big_number="INTEGER",
     sequence="INTEGER PRIMARY KEY",
     table_end="STRICT",
     keyed_table_end="STRICT, WITHOUT ROWID",
@@ -117,12 +126,19 @@ CREATE TRIGGER IF NOT EXISTS given_up_stay BEFORE DELETE ON given_up
         "WHERE NOT EXISTS (SELECT 1 FROM changes WHERE request_id = NEW.request_id AND kind = 'KIND'); END",
     ),
     row_lock="",  # a transaction holds the lock of the whole file
+    open_guards=tuple(f"DROP TRIGGER {table}_stay" for table in _GUARDED),
+    close_guards=tuple(
+        f"CREATE TRIGGER {table}_stay BEFORE DELETE ON {table} "
+        f"BEGIN SELECT RAISE(ABORT, '{table} are append-only'); END"
+        for table in _GUARDED
+    ),
 )
 
 POSTGRES = Dialect(
     # The collation of the database may compare by language rules; times and ids are compared byte by byte.
     text='TEXT COLLATE "C"',
     number="INTEGER",
+    big_number="BIGINT",
     sequence="BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
     table_end="",
     keyed_table_end="",
@@ -145,6 +161,8 @@ CREATE OR REPLACE FUNCTION note_change() RETURNS trigger LANGUAGE plpgsql AS
 """  # noqa: S608  # a number of ours
     + _make_change_triggers("FOR EACH ROW", "EXECUTE FUNCTION note_change('KIND')"),
     row_lock="FOR UPDATE",
+    open_guards=tuple(f"ALTER TABLE {table} DISABLE TRIGGER {table}_keep" for table in _GUARDED),
+    close_guards=tuple(f"ALTER TABLE {table} ENABLE TRIGGER {table}_keep" for table in _GUARDED),
     # PostgreSQL draws the numbers of records before it commits them.  Whoever waits for the shared locks of the writers
     # sees every record with a lower number than the next one.
     announce_writer=f"SELECT pg_advisory_xact_lock_shared({_WRITERS_KEY})",

@@ -11,7 +11,8 @@ from tests.ledger.sample_records import make_intent, make_record
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.reports.intervals import Interval
-from tornado_proxy.ledger.reports.records_query import UsageFilter, sum_records
+from tornado_proxy.ledger.reports.record_sums import sum_records
+from tornado_proxy.ledger.reports.records_query import UsageFilter
 from tornado_proxy.ledger.reports.usage import UsageQuery, UsageResult
 
 

@@ -38,6 +38,8 @@ class PostgresBackend:
         """Return the locks on the server: file locks of this machine say nothing about the other machines."""
         return PostgresProcessLocks(db, locks.writer_id)
 
-    def read(self, is_over: Callable[[], bool] | None = None) -> AbstractContextManager[Read]:
+    def read(
+        self, is_over: Callable[[], bool] | None = None, *, snapshot: bool = False
+    ) -> AbstractContextManager[Read]:
         """Return a read-only connection (see Backend.read)."""
-        return read_server(self._address, is_over)
+        return read_server(self._address, is_over, snapshot=snapshot)

@@ -21,11 +21,13 @@ _STATEMENT_TIMEOUT_MS = 10_000
 
 
 @contextlib.contextmanager
-def read_server(address: PostgresAddress, is_over: Callable[[], bool] | None) -> Iterator[Read]:
+def read_server(
+    address: PostgresAddress, is_over: Callable[[], bool] | None, *, snapshot: bool = False
+) -> Iterator[Read]:
     """Open a read-only connection to a ledger's database (see Backend.read)."""
     try:
         with contextlib.closing(connect(address)) as db:
-            db.execute("BEGIN READ ONLY")
+            db.execute(f"BEGIN {'ISOLATION LEVEL REPEATABLE READ ' if snapshot else ''}READ ONLY".encode())
             if is_over is not None:
                 db.execute(f"SET LOCAL statement_timeout = {_STATEMENT_TIMEOUT_MS}".encode())
             yield lambda sql, values: _fetch_rows(db, sql, values, is_over)

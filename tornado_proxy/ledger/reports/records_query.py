@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from functools import lru_cache
 
 from tornado_proxy.domain.attribution import ATTRIBUTION_FIELDS
-from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.database import Backend
 from tornado_proxy.ledger.dialect import quote_names
 from tornado_proxy.ledger.rows import PRINTED_COLUMNS
@@ -147,25 +145,6 @@ def is_running(backend: Backend, request_id: str) -> bool:
         return any(True for _ in read("SELECT request_id FROM intents WHERE request_id = ?", [request_id]))
 
 
-def sum_records(backend: Backend, which: UsageFilter, group_by: Sequence[str]) -> list[UsageSum]:
-    """Return exact sums by group (names of GROUPS), in the order of the groups.
-
-    Raises:
-        LedgerUnavailable: the ledger does not exist, cannot be read, or is another program's database.
-    """
-    where, values = build_where(which)
-    columns = [*map(group_column, group_by), "subtotal", "surcharge", "total", "basis"]
-    # Amounts are decimals as text.  SUM() of SQL would convert them to binary floating point in SQLite, so they are
-    # added here.
-    sql = f"SELECT {', '.join(columns)} FROM bills {where}"  # noqa: S608  # names of ours
-    sums: defaultdict[tuple[str | None, ...], _RunningSum] = defaultdict(_RunningSum)
-    with backend.read() as read:
-        for *group, subtotal, surcharge, total, basis in read(sql, values):
-            sums[fold_group(group, group_by)].add(Decimal(subtotal), Decimal(surcharge), Decimal(total), basis)
-    ordered = sorted(sums.items(), key=lambda item: tuple("" if part is None else part for part in item[0]))
-    return [running.result(group) for group, running in ordered]
-
-
 def is_named_group(name: str) -> bool:
     """Return True if the name of a group is that of a label or of an annotation."""
     return _text_column(name) is not None
@@ -220,25 +199,6 @@ def add_exactly(amounts: Sequence[Decimal]) -> Decimal:
     for amount in amounts:
         total = EXACT.add(total, amount)
     return total
-
-
-class _RunningSum:
-    __slots__ = ("pending", "requests", "subtotal", "surcharge", "total", "unsettled")
-
-    def __init__(self) -> None:
-        self.requests = self.unsettled = self.pending = 0
-        self.subtotal = self.surcharge = self.total = Decimal(0)
-
-    def add(self, subtotal: Decimal, surcharge: Decimal, total: Decimal, basis: str) -> None:
-        self.requests += 1
-        self.subtotal = EXACT.add(self.subtotal, subtotal)
-        self.surcharge = EXACT.add(self.surcharge, surcharge)
-        self.total = EXACT.add(self.total, total)
-        self.unsettled += basis == Basis.UNSETTLED
-        self.pending += basis == Basis.PENDING
-
-    def result(self, group: tuple[str | None, ...]) -> UsageSum:
-        return UsageSum(group, self.requests, self.subtotal, self.surcharge, self.total, self.unsettled, self.pending)
 
 
 def build_where(which: UsageFilter) -> tuple[str, list[str]]:

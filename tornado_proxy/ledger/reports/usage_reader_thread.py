@@ -22,9 +22,11 @@ from typing import TypeVar
 
 from tornado_proxy.domain.errors import LedgerUnavailable, Overloaded, RateLimited
 from tornado_proxy.ledger.database import Backend, ReadTimeout
+from tornado_proxy.ledger.reports.record_sums import can_use_sums, sum_groups
 from tornado_proxy.ledger.reports.records_page import RecordsQuery, read_page
 from tornado_proxy.ledger.reports.records_query import Record, select_bills
 from tornado_proxy.ledger.reports.request_lookup import RequestLookup, find_records
+from tornado_proxy.ledger.reports.rollup_query import check_not_pruned
 from tornado_proxy.ledger.reports.usage import Bounds, UsageQuery, UsageResult, sum_usage, too_much_usage
 
 #: Seconds and records of one query: some 50,000 records are read in a second.
@@ -189,10 +191,20 @@ class UsageReaderThread:
             self._turns.give_back()
 
     def _sum(self, query: UsageQuery, bounds: _SharedBounds) -> UsageResult:
+        if can_use_sums(query):
+            return self._sum_groups(query, bounds)
         # One record more than sum_usage() accepts, so that it sees that there are too many.
         sql, values = select_bills(query.columns, query.which, _MAX_RECORDS + 1)
         try:
             with self._backend.read(lambda: self._closed or bounds.is_over()) as read:
+                check_not_pruned(read, query.which)
                 return sum_usage(read(sql, values), query, bounds)
+        except ReadTimeout as error:
+            raise too_much_usage() from error
+
+    def _sum_groups(self, query: UsageQuery, bounds: _SharedBounds) -> UsageResult:
+        try:
+            with self._backend.read(lambda: self._closed or bounds.is_over(), snapshot=True) as read:
+                return sum_groups(read, query, bounds)
         except ReadTimeout as error:
             raise too_much_usage() from error

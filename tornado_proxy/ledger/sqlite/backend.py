@@ -44,6 +44,8 @@ class SqliteBackend:
         """Return the file locks: all processes that write an SQLite file run on this machine."""
         return locks
 
-    def read(self, is_over: Callable[[], bool] | None = None) -> AbstractContextManager[Read]:
+    def read(
+        self, is_over: Callable[[], bool] | None = None, *, snapshot: bool = False
+    ) -> AbstractContextManager[Read]:
         """Return a read-only connection (see Backend.read)."""
-        return read_file(self._path, is_over)
+        return read_file(self._path, is_over, snapshot=snapshot)

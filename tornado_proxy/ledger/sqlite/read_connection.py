@@ -15,7 +15,7 @@ _INSTRUCTIONS_PER_POLL = 100_000
 
 
 @contextlib.contextmanager
-def read_file(path: Path, is_over: Callable[[], bool] | None) -> Iterator[Read]:
+def read_file(path: Path, is_over: Callable[[], bool] | None, *, snapshot: bool = False) -> Iterator[Read]:
     """Open a read-only connection to a ledger file (see Backend.read)."""
     # sqlite3.connect would report "unable to open database file", which does not say that the file is missing.
     if not path.exists():
@@ -23,6 +23,8 @@ def read_file(path: Path, is_over: Callable[[], bool] | None) -> Iterator[Read]:
     try:
         with contextlib.closing(_connect(path)) as db:
             db.set_progress_handler(is_over, _INSTRUCTIONS_PER_POLL)
+            if snapshot:
+                db.execute("BEGIN")
             yield lambda sql, values: db.execute(sql, values)
     except sqlite3.Error as error:
         if is_over is not None and is_over():

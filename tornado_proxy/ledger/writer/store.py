@@ -15,6 +15,7 @@ from typing import Any
 from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.record import ObjectOwner, PendingRequest
 from tornado_proxy.ledger.database import Backend, Database, StoreError
+from tornado_proxy.ledger.rollups import roll_up
 from tornado_proxy.ledger.rows import (
     INTENT_COLUMNS,
     OBJECT_COLUMNS,
@@ -188,6 +189,10 @@ class Store:
     def check(self) -> None:
         """Raise StoreError if the database fails.  Called while there is nothing to write."""
         self._open_db.check()
+
+    def roll_up(self) -> bool:
+        """Add some records to the sums by hour and day; return True if there may be more."""
+        return roll_up(self._open_db, self._backend.dialect)
 
     def probe(self, now: datetime) -> None:
         """Write a row, to find out whether the disk is full."""

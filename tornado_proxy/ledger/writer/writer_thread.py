@@ -51,6 +51,9 @@ _IDLE_CHECK_S = 1.0
 _SEARCH_INTERVAL_S = 60.0
 _FIRST_SEARCH_S = 5.0
 
+#: Seconds between two additions of records to the sums by hour and day; the second while there are many.
+_ROLL_UP_S, _CATCH_UP_S = 5.0, 0.25
+
 #: Operations of one transaction: one of 2000 takes far less than the 100 ms in which a record is durable.
 MAX_TRANSACTION_OPERATIONS = 2000
 
@@ -86,6 +89,7 @@ class Writer:
         self._backoff_s = 0.0  # 0 while the store works
         self._retry_at = 0.0
         self._search_at = time.monotonic() + _FIRST_SEARCH_S
+        self._roll_up_at = time.monotonic() + _ROLL_UP_S
         self._reason = ""
         self._spilled = False
         #: True if the journal has records that the database may not have.
@@ -146,7 +150,22 @@ class Writer:
         if self._journaled:
             self._journal.clear()
             self._journaled = False
+        if time.monotonic() > self._roll_up_at:
+            self._roll_up()
         return []
+
+    def _roll_up(self) -> None:
+        """Add records to the sums by hour and day; reports read those that are not added themselves."""
+        try:
+            more = self._store.roll_up()
+        except (StoreError, OSError, MemoryError) as error:
+            self._fail(error)
+            return
+        except Exception as error:  # noqa: BLE001  # the thread must survive a record that cannot be added
+            _log.error("records cannot be added to the sums of the ledger", extra={"reason": repr(error)})
+            self._roll_up_at = float("inf")
+            return
+        self._roll_up_at = time.monotonic() + (_CATCH_UP_S if more else _ROLL_UP_S)
 
     def _check(self) -> bool:
         """Check the store, and settle the intents of dead processes if it is time; return True if both work."""

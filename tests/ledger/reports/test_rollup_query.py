@@ -1,0 +1,221 @@
+"""Sums by hour and day give the answers of reading each record, to the last digit, on SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ledger.conftest import LedgerUnderTest, open_test_database
+from tests.ledger.sample_records import make_intent, make_record
+from tornado_proxy.domain.cost import LineItem, bill
+from tornado_proxy.domain.identity import Caller, KeyId
+from tornado_proxy.domain.record import RequestRecord, Settlement
+from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.backends import make_backend
+from tornado_proxy.ledger.reports.intervals import Interval
+from tornado_proxy.ledger.reports.record_sums import can_use_sums, sum_groups, sum_records
+from tornado_proxy.ledger.reports.records_query import UsageFilter, select_bills
+from tornado_proxy.ledger.reports.usage import Bounds, UsageQuery, sum_usage
+from tornado_proxy.ledger.rollup_rows import join_amount, split_amount
+from tornado_proxy.ledger.rollups import rebuild, roll_up
+from tornado_proxy.ledger.rows import format_time
+
+START = datetime(2026, 2, 27, 21, 30, tzinfo=UTC)
+HOURS = 80
+GROUPS = ["project", "room", "participant", "user", "provider", "model", "endpoint", "basis", "provider_key", "day"]
+PROJECTS, PEOPLE, MODELS = ("project-a", "project-b"), ("ada", "bob", None), ("gpt-5.4", "gpt-5.4-mini", None)
+ENDPOINTS = ("/v1/chat/completions", "/v1/responses/resp_123456789/cancel", "/v1/responses/resp_987654321/cancel")
+
+NO_BOUNDS = Bounds(10**9, float("inf"))
+
+
+def make_cost(chance: random.Random) -> Any:
+    """Return a bill of random amounts with up to 12 decimals, or without any."""
+    places = chance.choice([3, 6, 9])
+    items = [
+        LineItem(
+            "input_tokens", Decimal(1), "t", Decimal(1), Decimal(chance.randrange(10**6)).scaleb(-places), "m", "h"
+        )
+        for _ in range(chance.choice([0, 1, 2]))
+    ]
+    return bill(items, chance.choice([Decimal("0.05"), Decimal(0), Decimal("0.333")]))
+
+
+def make_random_record(number: int, chance: random.Random) -> RequestRecord:
+    caller = Caller(
+        chance.choice(PROJECTS),
+        participant=chance.choice(PEOPLE),
+        user=chance.choice(PEOPLE),
+        room=chance.choice(PEOPLE),
+    )
+    intent = make_intent(
+        f"req_{number:06d}",
+        caller=caller,
+        provider=chance.choice(["openai", "anthropic"]),
+        endpoint=chance.choice(ENDPOINTS),
+        model_requested=chance.choice(MODELS),
+        # Whole hours and days too: they are the edges.
+        started_at=START
+        + timedelta(minutes=30 * chance.randrange(2 * HOURS), milliseconds=chance.choice([0, 0, 1, 999])),
+        key=chance.choice([None, KeyId("main", "f" * 12, own=False)]),
+        labels=chance.choice([{}, {"team": "red"}, {"team": "blue", "cost": "4711"}]),
+    )
+    return make_record(intent, model=chance.choice(MODELS), basis=chance.choice(list(Basis)), cost=make_cost(chance))
+
+
+def make_random_question(chance: random.Random) -> tuple[UsageFilter, list[str], Interval | None]:
+    times: list[str | None] = [None]
+    for _ in range(2):
+        at = START + timedelta(minutes=chance.choice([1, 30, 60 * 24]) * chance.randrange(100))
+        times.append(format_time(at + timedelta(milliseconds=chance.choice([0, 0, 1]))))
+    since, until = chance.choice([None, min(filter(None, times))]), chance.choice([None, max(filter(None, times))])
+    which = UsageFilter(
+        project_id=chance.choice([None, None, *PROJECTS]),
+        participant=chance.choice([None, None, None, "ada"]),
+        model=chance.choice([*[None] * 5, "gpt-5.4"]),
+        basis=chance.choice([*[None] * 20, *Basis]),
+        endpoint=chance.choice([*[None] * 9, *ENDPOINTS]),
+        callers=chance.choice([None, None, None, "ada,bob"]),
+        since=since,
+        until=until,
+    )
+    groups = chance.sample([*GROUPS, "label.team"], chance.randrange(4))
+    return which, groups, chance.choice([None, *Interval])
+
+
+def settle(record: RequestRecord, chance: random.Random) -> Settlement:
+    at = datetime(2026, 3, 9, tzinfo=UTC)
+    return Settlement(record.intent.request_id, "gpt-5.4-other", Basis.REPORTED, make_cost(chance), at)
+
+
+def fill(store: LedgerUnderTest, records: Sequence[RequestRecord], settlements: Sequence[Settlement]) -> None:
+    async def run() -> None:
+        ledger = store.make()
+        await ledger.open()
+        await asyncio.gather(*(ledger.finish(record) for record in records))
+        for settlement in settlements:
+            await ledger.settle(settlement)
+        # A process that has died leaves these.
+        await ledger.begin(make_intent(f"lost_{records[0].intent.request_id}", started_at=START + timedelta(hours=5)))
+        await ledger.close()
+
+    asyncio.run(run())
+
+
+def add_to_sums(store: LedgerUnderTest, *, times: int = 1000, limit: int = 100) -> None:
+    backend = make_backend(store.address)
+    with contextlib.closing(backend.connect(create=False)) as db:
+        for _ in range(times):
+            if not roll_up(db, backend.dialect, limit):
+                return
+
+
+def compare_answers(store: LedgerUnderTest, chance: random.Random, questions: int) -> None:
+    backend, used = make_backend(store.address), 0
+    for _ in range(questions):
+        which, groups, interval = make_random_question(chance)
+        by_record = sum_records(backend, which, groups, use_sums=False)
+        by_sums = sum_records(backend, which, groups)
+        assert by_sums == by_record
+        # The same text too: a report prints it.
+        assert [str(row) for row in by_sums] == [str(row) for row in by_record]
+        grouped = tuple(name for name in groups if name not in ("day", "project"))
+        query = UsageQuery(replace(which, model=None), interval, grouped, model=which.model, group_rows=True)
+        assert can_use_sums(query) is ("resp_" not in (which.endpoint or ""))
+        if not can_use_sums(query):
+            continue
+        sql, values = select_bills(query.columns, query.which, 10**9)
+        with backend.read(snapshot=True) as read:
+            expected = sum_usage(read(sql, values), query, NO_BOUNDS)
+            found = sum_groups(read, query, NO_BOUNDS)
+        assert found == expected
+        used += bool(by_record)
+    assert used > questions // 2
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> LedgerUnderTest:
+    return open_test_database(request, tmp_path)
+
+
+def test_answers_from_sums_are_those_of_reading_every_record(store: LedgerUnderTest) -> None:
+    chance = random.Random(1)
+    records = [make_random_record(number, chance) for number in range(400)]
+    pending = [record for record in records[:300] if record.basis is Basis.PENDING]
+    fill(store, records[:300], [settle(record, chance) for record in pending[::2]])
+
+    # Nothing is in the sums, some records are, all are; later ones, and settlements of earlier ones, come after that.
+    compare_answers(store, chance, 15)
+    add_to_sums(store, times=1)
+    compare_answers(store, chance, 15)
+    add_to_sums(store)
+    compare_answers(store, chance, 15)
+    fill(store, records[300:], [settle(record, chance) for record in pending[1::4]])
+    compare_answers(store, chance, 15)
+    add_to_sums(store)
+    before = read_sums_table(store)
+    backend = make_backend(store.address)
+    with contextlib.closing(backend.connect(create=False)) as db:
+        rebuild(db, backend.dialect)
+    assert read_sums_table(store) == before
+    compare_answers(store, chance, 15)
+
+
+def read_sums_table(store: LedgerUnderTest) -> list[tuple[object, ...]]:
+    with make_backend(store.address).read() as read:
+        return list(read("SELECT * FROM rollups ORDER BY span, start, key", ()))
+
+
+def test_running_ledger_adds_its_records_to_the_sums(store: LedgerUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tornado_proxy.ledger.writer.writer_thread._ROLL_UP_S", 0.0)
+
+    async def run() -> None:
+        ledger = store.make()
+        await ledger.open()
+        for number in range(3):
+            await ledger.finish(make_record(make_intent(f"r{number}")))
+            await asyncio.sleep(0.05)
+        await ledger.close()
+
+    asyncio.run(run())
+
+    rows = read_sums_table(store)
+    assert {row[0] for row in rows} == {"hour", "day"}
+    assert sum(int(str(row[14])) for row in rows if row[0] == "day") >= 2
+
+
+@pytest.mark.parametrize("text", ["0", "0.000004725000", "12.5", "-0.1", "-0.000000000001", "123456789.123456789012"])
+def test_amount_has_the_same_text_after_it_was_stored_as_numbers(text: str) -> None:
+    assert str(join_amount(*split_amount(Decimal(text)))) == str(Decimal(text))
+
+
+def test_amount_with_more_decimals_than_sums_have_is_refused() -> None:
+    with pytest.raises(ValueError, match="13 decimals"):
+        split_amount(Decimal("0.0000000000001"))
+
+
+@pytest.mark.parametrize(
+    ("group", "which"),
+    [
+        pytest.param("session", UsageFilter(), id="group without sums"),
+        pytest.param("annotation.task", UsageFilter(), id="annotation"),
+        pytest.param("model", UsageFilter(room="lab", session="s"), id="filter without sums"),
+        pytest.param("model", UsageFilter(since="2026-03-02"), id="time in another form"),
+        pytest.param("model", UsageFilter(endpoint="/v1/responses/resp_123456789/cancel"), id="endpoint with an id"),
+    ],
+)
+def test_other_questions_are_answered_from_records(store: LedgerUnderTest, group: str, which: UsageFilter) -> None:
+    store.write(make_intent("r1"))
+    backend = make_backend(store.address)
+
+    assert sum_records(backend, which, [group]) == sum_records(backend, which, [group], use_sums=False)
+    assert not can_use_sums(UsageQuery(which, group_by=(group,), group_rows=True))

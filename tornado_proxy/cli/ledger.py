@@ -1,0 +1,152 @@
+"""`tornado-proxy ledger`: sums by hour and day, archives of old records, and their removal."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+
+from tornado_proxy.cli.config_lookup import exit_on_errors, find_ledger
+from tornado_proxy.ledger.archives.archiving import archive_records, verify_archives
+from tornado_proxy.ledger.archives.files import ArchiveError
+from tornado_proxy.ledger.archives.pruning import prune_records
+from tornado_proxy.ledger.backends import make_backend
+from tornado_proxy.ledger.database import StoreError
+from tornado_proxy.ledger.rollups import rebuild as rebuild_sums
+from tornado_proxy.ledger.rollups import roll_up
+
+#: Days that records stay in the ledger at least: budgets of the month are compared with them.
+MIN_KEPT_DAYS = 35
+
+_CONFIG = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    default=Path("conf/proxy.yaml"),
+    help="The configuration that names the ledger.",
+)
+_LEDGER = click.option("--ledger", "url", help="The URL of the ledger, such as sqlite:///PATH; replaces --config.")
+_BEFORE = click.option(
+    "--before",
+    type=click.DateTime(["%Y-%m-%d"]),
+    required=True,
+    help="Records that began before this day (UTC).",
+)
+_FOLDER = click.option(
+    "--to", "folder", type=click.Path(path_type=Path), required=True, help="The folder of the archives."
+)
+
+
+@click.group()
+def ledger() -> None:
+    """Keep a large ledger fast and small: sums, archives, removal of archived records."""
+
+
+@ledger.command()
+@_CONFIG
+@_LEDGER
+@click.option("--rebuild", is_flag=True, help="Make all sums again; without it, add the records that they lack.")
+def rollup(config: Path, url: str | None, *, rebuild: bool) -> None:
+    """Add records to the sums by hour and day, which reports read.
+
+    A running server does this itself.  Sums of records that were pruned are kept by --rebuild.
+
+    \b
+    Example:
+      tornado-proxy ledger rollup --rebuild
+    """
+    with _exit_on_faults():
+        backend = make_backend(find_ledger(config, url))
+        with contextlib.closing(backend.connect(create=False)) as db:
+            if rebuild:
+                rebuild_sums(db, backend.dialect)
+            while roll_up(db, backend.dialect):
+                pass
+            ((rows,),) = db.fetch_rows("SELECT count(*) FROM rollups")
+    click.echo(f"ok: {rows} sums")
+
+
+@ledger.command()
+@_CONFIG
+@_LEDGER
+@_BEFORE
+@_FOLDER
+def archive(config: Path, url: str | None, before: datetime, folder: Path) -> None:
+    """Write old records to archives: a compressed file for each day, in a chain of hashes.
+
+    Records stay in the ledger.  Those that are archived already, or whose cost the provider reports later, are left
+    out.
+
+    \b
+    Example:
+      tornado-proxy ledger archive --before 2026-09-01 --to /srv/ledger-archive
+    """
+    with _exit_on_faults():
+        backend = make_backend(find_ledger(config, url))
+        written = archive_records(
+            backend,
+            f"{before:%Y-%m-%d}",
+            folder,
+            lambda link: click.echo(f"{link.file}: {link.records} records, {link.total} USD"),
+        )
+    click.echo(f"ok: {len(written)} new files, {sum(link.records for link in written)} records")
+
+
+@ledger.command()
+@_CONFIG
+@_LEDGER
+@_FOLDER
+@click.option("--alone", is_flag=True, help="Read the archives only, and no ledger.")
+def verify(config: Path, url: str | None, folder: Path, *, alone: bool) -> None:
+    """Verify that archives are as they were written.  Exit with status 1 if they are not.
+
+    Compares each file with its hash and the chain; and with the ledger: its last archive, and its sums of the days that
+    were pruned.
+
+    \b
+    Example:
+      tornado-proxy ledger verify --to /srv/ledger-archive
+    """
+    with _exit_on_faults():
+        verified = verify_archives(folder, None if alone else make_backend(find_ledger(config, url)))
+    click.echo(f"ok: {verified.files} files, {verified.records} records, {verified.total:f} USD")
+
+
+@ledger.command()
+@_CONFIG
+@_LEDGER
+@_BEFORE
+@_FOLDER
+def prune(config: Path, url: str | None, before: datetime, folder: Path) -> None:
+    """Remove old records that archives hold from the ledger.
+
+    Verifies the archives first.  Sums by hour and day keep all amounts; a record that is not final, or that differs
+    from its archive, stays.
+
+    \b
+    Example:
+      tornado-proxy ledger prune --before 2026-09-01 --to /srv/ledger-archive
+    """
+    latest = datetime.now(UTC).date() - timedelta(days=MIN_KEPT_DAYS)
+    if before.date() > latest:
+        raise click.UsageError(
+            f"--before {before:%Y-%m-%d} is too late: records stay for {MIN_KEPT_DAYS} days, because budgets are "
+            f"compared with them; use {latest} or earlier"
+        )
+    with _exit_on_faults():
+        pruned = prune_records(make_backend(find_ledger(config, url)), f"{before:%Y-%m-%d}", folder)
+    click.echo(f"ok: {pruned.removed} records removed, {pruned.kept} archived ones not in the ledger or different")
+
+
+@contextlib.contextmanager
+def _exit_on_faults() -> Iterator[None]:
+    """Print what fails, and exit with status 1."""
+    try:
+        with exit_on_errors():
+            yield
+    except (ArchiveError, StoreError) as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)

@@ -1,0 +1,120 @@
+"""Removes records from the ledger that archives hold and that are final; the sums by hour and day keep their amounts.
+
+    verify the archives ──> each record of them: the same in the ledger? ──> add its settlement to the sums ──> delete
+
+A record stays if the ledger's differs from the archive's, such as one that was settled after it was archived.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from tornado_proxy.ledger.archives.archiving import SELECT_ARCHIVED, check_head, split_values
+from tornado_proxy.ledger.archives.files import (
+    ArchivedRecord,
+    ArchiveError,
+    read_chain,
+    read_file,
+    verify_file,
+)
+from tornado_proxy.ledger.changes import Position
+from tornado_proxy.ledger.database import Backend, Database
+from tornado_proxy.ledger.dialect import Dialect
+from tornado_proxy.ledger.rollup_rows import DIMENSIONS, make_rows
+from tornado_proxy.ledger.rollups import UPSERT, roll_up
+from tornado_proxy.ledger.schema import SET_META
+
+#: Records of one transaction, for which writers wait.
+_BATCH_SIZE = 500
+
+#: The key in `meta` of the day before which records may be missing.
+PRUNED_KEY = "pruned_before"
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """The number of records that were removed, and of those that stay because the ledger has other figures."""
+
+    removed: int
+    kept: int
+
+
+def prune_records(backend: Backend, before: str, folder: Path) -> Pruned:
+    """Remove the records of days before a day (YYYY-MM-DD) that archives hold.
+
+    Raises:
+        ArchiveError: an archive is not what was written, or a program has not read the records yet.
+        LedgerUnavailable: the ledger cannot be read.
+        StoreError: the ledger cannot be written.
+    """
+    chain = read_chain(folder)
+    check_head(backend, chain)
+    links = [link for link in chain if link.day < before]
+    for link in links:
+        verify_file(folder, link)
+    removed = kept = 0
+    with contextlib.closing(backend.connect(create=False)) as db:
+        while roll_up(db, backend.dialect):
+            pass
+        for link in links:
+            records = read_file(folder, link)
+            while some := list(islice(records, _BATCH_SIZE)):
+                number = _prune_some(db, backend.dialect, some, before)
+                removed, kept = removed + number, kept + len(some) - number
+    return Pruned(removed, kept)
+
+
+def _prune_some(db: Database, dialect: Dialect, archived: Sequence[ArchivedRecord], before: str) -> int:
+    """Remove those of some records that the ledger has unchanged; return their number."""
+    by_id = {str(_record(one)["request_id"]): one for one in archived}
+    with db.transaction():
+        for statement in dialect.open_guards:
+            db.run(statement)
+        marks = ", ".join("?" * len(by_id))
+        rows = db.fetch_rows(f"{SELECT_ARCHIVED} WHERE r.request_id IN ({marks})", list(by_id))
+        found = [split_values(values) for values in rows]
+        same = [one for one in found if one == by_id[str(_record(one)["request_id"])]]
+        _check_cursors(db, max((int(str(_record(one)["seq"])) for one in same), default=0))
+        ((limit,),) = db.fetch_rows("SELECT coalesce(max(value), '') FROM meta WHERE key = ?", (PRUNED_KEY,))
+        if same and str(limit) < before:
+            # First: from now on no report may read records of that time as if they were all.
+            db.run(SET_META, (PRUNED_KEY, f"{before}T00:00:00.000Z"))
+        for values in make_rows(_list_settled(same)):
+            db.run(UPSERT, values)
+        ids = [str(_record(one)["request_id"]) for one in same]
+        for table in ("changes", "settlements", "given_up", "records"):
+            db.delete(table, "request_id", ids)
+        for statement in dialect.close_guards:
+            db.run(statement)
+    return len(ids)
+
+
+def _check_cursors(db: Database, seq: int) -> None:
+    """Raise ArchiveError if a program that follows the ledger has not read up to `seq`."""
+    for name, text in db.fetch_rows("SELECT name, position FROM cursors"):
+        if Position.parse(str(text)).record < seq:
+            raise ArchiveError(
+                f"the cursor {name} has not read the records yet; let that program run first, or delete its row "
+                "from the table cursors if nothing uses it any more"
+            )
+
+
+def _list_settled(archived: Sequence[ArchivedRecord]) -> Iterator[Sequence[object]]:
+    """Yield the final figures of records that were pending, which the sums do not have, as make_rows() reads them."""
+    for one in archived:
+        settlement, record = one["settlement"], _record(one)
+        if settlement is None or record["basis"] != "pending":
+            continue
+        row = {**record, **settlement}
+        row["model"] = row["model"] if row["model"] is not None else record["model_requested"]
+        yield [row["seq"], row["started_at"], *(row[name] for name in DIMENSIONS), row["subtotal"], row["surcharge"]]
+
+
+def _record(archived: ArchivedRecord) -> dict[str, object]:
+    record = archived["record"]
+    assert record is not None
+    return record
