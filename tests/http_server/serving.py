@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable
+from typing import Protocol
 
 from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
 from tornado.netutil import bind_sockets
 
+from tornado_proxy.http_server.exchange import FindHandler
 from tornado_proxy.http_server.request_body import BodyTimeouts
 from tornado_proxy.http_server.request_parser import Fault
 from tornado_proxy.http_server.server import ClientPortServer, IdleConnections
@@ -18,7 +20,7 @@ Receive = Callable[[HTTPServerRequest], None]
 
 
 def make_rejection(fault: Fault) -> bytes:
-    """Return a 400 that repeats what the server tells of a request that it does not serve."""
+    """Return a 400 with the server's description of a request that it does not serve."""
     return f"HTTP/1.1 400 Bad Request\r\n\r\n{fault.target} {fault.text}".encode()
 
 
@@ -34,6 +36,14 @@ class CollectingDelegate(HTTPMessageDelegate):
 
     def finish(self) -> None:
         self._receive(self._request)
+
+
+class IdleApplication(FindHandler, Protocol):
+    """Routes requests and stops the idle clocks of their connections."""
+
+    @property
+    def idle_connections(self) -> IdleConnections:
+        """The connections that wait for a request."""
 
 
 class FunctionApplication:
@@ -57,7 +67,7 @@ async def run_server(receive: Receive, tls: ssl.SSLContext | None = None) -> Asy
 
 
 @contextlib.asynccontextmanager
-async def run_application(application: FunctionApplication, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+async def run_application(application: IdleApplication, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """Serve `application` on a free port; yield the port."""
     server = ClientPortServer(application, application.idle_connections, BodyTimeouts(), make_rejection, tls)
     (listening,) = bind_sockets(0, "127.0.0.1")

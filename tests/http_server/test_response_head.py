@@ -20,7 +20,7 @@ REPEATED = [("x-b", "1"), ("via", "a"), ("X-B", "2"), ("x-request-id", "caf\xe9"
 
 
 async def tornado_bytes(sent: bytes, status: int, headers: Headers, data: bytes) -> bytes:
-    """Return what Tornado's server writes for the head and the first bytes of a body."""
+    """Return the bytes that Tornado's server writes for the head and the first bytes of a body."""
 
     def receive(request: HTTPServerRequest) -> None:
         fields = HTTPHeaders()

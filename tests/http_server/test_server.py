@@ -14,10 +14,10 @@ from tornado.httputil import HTTPServerRequest
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
+from tests.http_server.serving import make_rejection, run_application
 from tornado_proxy.http_server import server as server_module
 from tornado_proxy.http_server.exchange import Exchange
 from tornado_proxy.http_server.request_body import BodyTimeouts
-from tornado_proxy.http_server.request_parser import Fault
 from tornado_proxy.http_server.server import ClientPortServer, IdleConnections
 
 _REQUEST = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -31,11 +31,6 @@ class NagleHandler(RequestHandler):
         assert isinstance(connection, Exchange)
         off = connection._transport.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         self.finish("off" if off else "on")
-
-
-def make_rejection(fault: Fault) -> bytes:
-    """Return a 400 that repeats what the server tells of a malformed request."""
-    return f"HTTP/1.1 400 Bad Request\r\n\r\n{fault.target} {fault.text}".encode()
 
 
 class EchoHandler(RequestHandler):
@@ -65,15 +60,8 @@ async def run_server(
     handler: type[RequestHandler] = NagleHandler, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[int]:
     """Serve `handler` on a free port; yield the port."""
-    application = SingleHandlerApplication(handler)
-    server = ClientPortServer(application, application.idle_connections, BodyTimeouts(), make_rejection, tls)
-    (listening,) = bind_sockets(0, "127.0.0.1")
-    server.add_sockets([listening])
-    try:
-        yield listening.getsockname()[1]
-    finally:
-        server.stop()
-        await server.close_all_connections()
+    async with run_application(SingleHandlerApplication(handler), tls) as port:
+        yield port
 
 
 async def read_response_body(reader: asyncio.StreamReader) -> str:

@@ -79,7 +79,7 @@ ALIKE = {
 
 SERVED = [("POST", "/v1", b"abc")]
 
-#: Requests that only one of them serves: what Tornado's server and ours pass on, and the reason.
+#: Requests that only one of them serves: those that Tornado's server passes on, those that ours does, and the reason.
 DIFFERENT: dict[str, tuple[bytes, Served, Served, str]] = {
     "chunk extension": (
         CHUNKED + b"3;a=b\r\nabc\r\n0\r\n\r\n", [], SERVED,
@@ -111,7 +111,7 @@ DIFFERENT: dict[str, tuple[bytes, Served, Served, str]] = {
     ),
     "bare line feeds": (
         b"POST /v1 HTTP/1.1\nHost: h\nContent-Length: 3\n\nabc", SERVED, [],
-        "programs that differ in what ends a line see different requests; Tornado 6.7 rejects them too",
+        "programs that end lines differently see different requests; Tornado 6.7 rejects them too",
     ),
     "chunks in HTTP/1.0": (
         CHUNKED.replace(b"1.1", b"1.0") + b"3\r\nabc\r\n0\r\n\r\n", SERVED, [],
@@ -159,7 +159,7 @@ class Application:
 
 
 async def send(port: int, sent: bytes, responses: int) -> bytes:
-    """Send `sent`; return what arrives until there are as many responses, or the server has closed."""
+    """Send `sent`; return the bytes that arrive until there are as many responses, or the server has closed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     received = b""
     try:

@@ -19,7 +19,7 @@ _LINGER_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class ConnectionContext:
-    """What a request knows of its connection; Tornado copies both into the request."""
+    """The facts of a connection that Tornado copies into its requests."""
 
     remote_ip: str
     protocol: str

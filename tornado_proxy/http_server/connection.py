@@ -4,8 +4,8 @@
                    │                                           │
                    └── malformed ──────────────────────────────┴──> 400 in the provider's format, then close
 
-Parsing runs ahead of the responses by the bytes of one read at most: while requests wait for the response to an earlier
-one, nothing is read.
+Parsing runs ahead of the responses by a piece of a read: while requests wait for the response to an earlier one,
+nothing is parsed and nothing is read.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class ClientConnection(asyncio.Protocol):
         self._server.on_waiting(self)
 
     def data_received(self, data: bytes) -> None:
-        """Parse bytes of the client and pass on what they complete."""
+        """Parse bytes of the client and pass the completed parts on."""
         if self._stream is not None:
             self._stream.feed(data)
         elif not self._transport.closed:
@@ -139,7 +139,7 @@ class ClientConnection(asyncio.Protocol):
     # One request after another.
 
     def _parse(self) -> None:
-        """Parse what has arrived, until a request waits for the response to an earlier one."""
+        """Parse the bytes that have arrived, until a request waits for the response to an earlier one."""
         parser = self._parser
         while self._unparsed and not parser.requests and not self._transport.closed:
             size = parser.piece_bytes
@@ -196,7 +196,7 @@ class ClientConnection(asyncio.Protocol):
             self._advance()
 
     def _limit_reading(self, exchange: Exchange) -> None:
-        """Stop reading while what has arrived cannot be passed on."""
+        """Stop reading while arrived bytes cannot be passed on."""
         held = self._parser.held
         if (
             self._parser.requests

@@ -1,4 +1,4 @@
-"""One request on a connection and its response: what Tornado's handlers know as `request.connection`."""
+"""One request on a connection and its response.  Tornado's handlers call it `request.connection`."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Exchange(HTTPConnection):
     # The request.
 
     def begin(self, application: FindHandler) -> Awaitable[None] | None:
-        """Pass the head to the handler's delegate; return what delays the body, if anything.
+        """Pass the head to the handler's delegate; return the awaitable that delays the body, if any.
 
         Raises:
             HTTPInputError: the head is malformed.

@@ -261,7 +261,7 @@ class RequestParser:
         self._ignored_bytes = 0
 
     def _collect(self, request: IncomingRequest, arrived_bytes: int) -> None:
-        """Add the parsed pieces to the body of `request`, and limit what is not body."""
+        """Add the parsed pieces to the body of `request`, and limit the bytes that are no body."""
         pieces = self._pieces
         if request.chunked:
             framed_bytes = sum(map(len, pieces)) + _PLAIN_CHUNK_BYTES * len(pieces)

@@ -1,4 +1,4 @@
-"""A client's connection after its upgrade to WebSocket: what Tornado's WebSocketProtocol13 uses of an IOStream."""
+"""A client's connection after its upgrade to WebSocket, with the methods of an IOStream that Tornado calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frames of RFC 6455, in every cut of their bytes; the library `websockets` writes what is read, and reads ours."""
+"""Frames of RFC 6455, in every cut of their bytes; the library `websockets` is the other side."""
 
 from __future__ import annotations
 

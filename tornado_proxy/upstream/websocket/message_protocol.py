@@ -62,11 +62,8 @@ class MessageProtocol(WebSocketProtocol13):
         """
         if self.is_closing():
             raise StreamClosedError
-        frame = (
-            self._writer.frame(TEXT, message.encode())
-            if isinstance(message, str)
-            else (self._writer.frame(BINARY, message))
-        )
+        opcode, data = (TEXT, message.encode()) if isinstance(message, str) else (BINARY, message)
+        frame = self._writer.frame(opcode, data)
         if self._unwritten is None:
             self._unwritten = []
             self._loop.call_soon(self._on_turn_over)
