@@ -17,7 +17,7 @@ from tests.dashboard.sample_ledger import IMAGE
 from tests.dashboard.sample_server import running_sample
 from tests.harness import PROJECT, TIMEOUT_S, ProxyProcess, mint, mint_for_other_project, wait_until
 from tests.server.test_dashboard import sign_in
-from tornado_proxy.dashboard.live_requests import MAX_VIEWERS
+from tornado_proxy.dashboard.live_requests import MAX_STREAMS_PER_VIEWER
 from tornado_proxy.simulator import Simulator, running_simulator
 
 #: 1,000 tokens, one each 20 ms: longer than the test.
@@ -91,17 +91,17 @@ def test_running_requests_are_shown_with_their_cost_to_their_own_viewers(proxy: 
     assert 0 < float(first["rows"][0]["cost"]) < float(second["rows"][0]["cost"])
 
 
-def test_number_of_viewers_is_bounded(proxy: ProxyProcess) -> None:
-    with sign_in(proxy) as client, ExitStack() as viewers:
-        for _ in range(MAX_VIEWERS):
-            stream = viewers.enter_context(client.stream("GET", "/dashboard/now/events"))
-            next(stream.iter_lines())
-        refused = client.get("/dashboard/now/events")
-        assert client.get("/dashboard/now").status_code == 200
-
-    assert refused.status_code == 503
-    with sign_in(proxy) as client:
-        wait_until(lambda: _watch(client) == 200, "viewers to be forgotten")
+def test_number_of_streams_of_a_viewer_is_bounded(proxy: ProxyProcess) -> None:
+    with sign_in(proxy) as client, sign_in(proxy, "--project", PROJECT) as lead:
+        with ExitStack() as streams:
+            for _ in range(MAX_STREAMS_PER_VIEWER):
+                stream = streams.enter_context(client.stream("GET", "/dashboard/now/events"))
+                next(stream.iter_lines())
+            assert _watch(client) == 503
+            assert _watch(lead) == 200
+            assert client.get("/dashboard/now").status_code == 200
+            assert client.head("/dashboard/now/events").status_code == 200
+        wait_until(lambda: _watch(client) == 200, "the streams to be forgotten")
 
 
 def _watch(client: httpx.Client) -> int:

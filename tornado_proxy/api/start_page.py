@@ -51,4 +51,5 @@ class StartPageHandler(BaseHandler):
             f"   ({provider.sdk_variables.base_url})\n"
             for provider in snapshot.routes.providers
         )
-        return f"{_PURPOSE}\n\nBase URLs:\n{base_urls}\n{_ACCESS_ADVICE}"
+        dashboard = f"Your usage, in a browser: {root}/dashboard/\n"
+        return f"{_PURPOSE}\n\nBase URLs:\n{base_urls}\n{_ACCESS_ADVICE}\n{dashboard}"

@@ -243,6 +243,7 @@ def _print_instructions(base_url: str, token: str, real: set[str], folder: Path)
     click.echo(f"{_describe_end(token)}\n")
     click.echo(f"{_example_request(base_url, token, real)}\n")
     click.echo(f"What it cost: {_program()} usage --config {shlex.quote(str(folder / 'proxy.yaml'))}")
+    click.echo(f"A link to pages about it: {_program()} dashboard --config {shlex.quote(str(folder / 'proxy.yaml'))}")
     click.echo("Stop with Ctrl-C.\n")
 
 

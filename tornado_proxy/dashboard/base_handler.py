@@ -136,7 +136,8 @@ class DashboardHandler(RequestHandler):
         cookie = self.get_cookie(self.site.cookie)
         if not cookie:
             return None
-        identity = await self.site.state.read(lambda store: find_session(store, Secret(cookie), self.now))
+        with self.site.lookups.count():
+            identity = await self.site.state.read(lambda store: find_session(store, Secret(cookie), self.now))
         return identity if isinstance(identity, OperatorIdentity) == self.site.is_admin else None
 
     def show(self, template: str, title: str, *, status: int = 200, **values: object) -> None:

@@ -1,8 +1,9 @@
-"""The bill page: what requests have cost, by one or two groups, compared with the time before."""
+"""The bill page: the cost of requests by one or two groups, compared with the time before."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -23,6 +24,7 @@ from tornado_proxy.dashboard.chart import Chart, make_chart, make_chart_query
 from tornado_proxy.dashboard.filter_form import FilterForm
 from tornado_proxy.dashboard.parameters import PageUrl
 from tornado_proxy.dashboard.time_span import show_time
+from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.ledger.reports.intervals import Interval, find_interval_end
 
 #: The columns of a row that hold no text of clients.
@@ -208,6 +210,8 @@ class BillHandler(DashboardHandler):
         if request.format != "html":
             self.send_rows("bill", page.columns, page.list_members(), _FIGURES)
             return
-        series = await read_usage(make_chart_query(request))
-        chart = await asyncio.to_thread(make_chart, series, request, self.now, viewer.project_names)
-        self.show("bill.html", "Bill", bill=replace(page, chart=chart))
+        with contextlib.suppress(BadRequest):  # too many groups and intervals for a chart; the bill has fewer
+            series = await read_usage(make_chart_query(request))
+            chart = await asyncio.to_thread(make_chart, series, request, self.now, viewer.project_names)
+            page = replace(page, chart=chart)
+        self.show("bill.html", "Bill", bill=page)

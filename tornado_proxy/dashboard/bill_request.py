@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from tornado_proxy.api.usage_query import OPERATOR_PARAMETERS
-from tornado_proxy.dashboard.parameters import FORMATS, read_choice, read_count
+from tornado_proxy.dashboard.parameters import FORMATS, check_known, read_choice, read_count
 from tornado_proxy.dashboard.time_span import TimeSpan, read_span
 from tornado_proxy.dashboard.viewer import Viewer
 from tornado_proxy.domain.errors import BadRequest
@@ -62,7 +62,7 @@ class BillRequest:
         sort: `total` for the dearest rows first, `change` for those that have changed most.
         format: One of FORMATS.
         filters: The filters of the URL, by name.
-        query: The query of the span, limited to what the viewer may see.
+        query: The query of the span, limited to the viewer's requests.
     """
 
     span: TimeSpan
@@ -103,9 +103,7 @@ def read_bill_request(given: Mapping[str, str], viewer: Viewer, now: datetime) -
     span = read_span(given, now)
     groups = _read_groups(given, viewer)
     filters = {name: value for name, value in given.items() if name not in (*_PAGE_PARAMETERS, "start", "end")}
-    misplaced = next((name for name in filters if name not in FILTERS), None)
-    if misplaced is not None:
-        raise BadRequest(f"unknown parameter {misplaced[:40]}", param=misplaced[:40])
+    check_known(filters, FILTERS)
     selected = {"start": format_time(span.since), "end": format_time(span.until), **filters}
     request = viewer.read_usage({**selected, "group_by": ",".join(groups), "rows": "groups"})
     return BillRequest(

@@ -1,4 +1,4 @@
-"""The page of budgets and limits: what may be spent, and what has been."""
+"""The page of budgets and limits, with the amounts that are spent and reserved."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import ClassVar
 from tornado_proxy.api.project_budgets import is_own
 from tornado_proxy.dashboard.amounts import count_decimals, show_amount
 from tornado_proxy.dashboard.base_handler import DashboardHandler
-from tornado_proxy.dashboard.parameters import FORMATS, read_choice
+from tornado_proxy.dashboard.parameters import FORMATS, check_known, read_choice
 from tornado_proxy.dashboard.viewer import Viewer
-from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.identity import Project
 from tornado_proxy.domain.rate import RateUnit
 from tornado_proxy.reports.budgets import BudgetRow, list_rows, show_row
@@ -53,9 +52,7 @@ class BudgetsHandler(DashboardHandler):
         """Show the budgets, or send them."""
         viewer = await self.identify()
         known = ("format", "project") if viewer.is_operator else ("format",)
-        unknown = next((name for name in self.parameters if name not in known), None)
-        if unknown is not None:
-            raise BadRequest(f"unknown parameter {unknown[:40]}", param=unknown[:40])
+        check_known(self.parameters, known)
         output = read_choice(self.parameters, "format", FORMATS, FORMATS[0])
         rows = await self._list_budgets(viewer)
         if output != "html":

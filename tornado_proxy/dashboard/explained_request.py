@@ -64,7 +64,7 @@ class ExplainedRequest:
 
     @property
     def facts(self) -> list[tuple[str, str]]:
-        """The titles and values of what the record states."""
+        """The titles and values of the facts that the record states."""
         record = self.record
         named = [(title, str(record[name])) for name, title in _FACTS.items() if record[name]]
         return [*named, *self._list_ends(), *self._list_names("labels"), *self._list_names("annotations")]

@@ -13,8 +13,8 @@ from tornado.iostream import StreamClosedError
 from tornado_proxy.dashboard.amounts import show_amount
 from tornado_proxy.dashboard.base_handler import DashboardHandler
 from tornado_proxy.dashboard.live_requests import COLUMNS, TICK_S, TRUSTED_COLUMNS, LiveRequests
-from tornado_proxy.dashboard.parameters import FORMATS, read_choice
-from tornado_proxy.domain.errors import BadRequest, RequestError
+from tornado_proxy.dashboard.parameters import FORMATS, check_known, read_choice
+from tornado_proxy.domain.errors import RequestError
 
 #: Seconds after which a stream of events ends, and the browser asks again; and between two checks of its session.
 _MAX_STREAM_S, _CHECK_INTERVAL_S = 600.0, 15.0
@@ -31,9 +31,7 @@ class LivePageHandler(DashboardHandler):
     async def get(self) -> None:
         """Show the running requests, or send them."""
         viewer = await self.identify()
-        unknown = next((name for name in self.parameters if name != "format"), None)
-        if unknown is not None:
-            raise BadRequest(f"unknown parameter {unknown[:40]}", param=unknown[:40])
+        check_known(self.parameters, ("format",))
         live = await self.site.feed.look(viewer, self.now)
         if read_choice(self.parameters, "format", FORMATS, FORMATS[0]) != "html":
             self.send_rows("running", COLUMNS, live.rows, TRUSTED_COLUMNS)
@@ -59,8 +57,8 @@ class LiveEventsHandler(DashboardHandler):
 
     async def get(self) -> None:
         """Send events."""
-        await self.identify()
-        with self.site.feed.count_viewer():
+        viewer = await self.identify()
+        with self.site.feed.count_stream(viewer):
             self.set_header("Content-Type", "text/event-stream")
             self.set_header("X-Accel-Buffering", "no")  # nginx in front must not collect the events
             self.log_request()
@@ -68,6 +66,12 @@ class LiveEventsHandler(DashboardHandler):
                 await asyncio.wait_for(self._send_events(), _MAX_STREAM_S)
         with contextlib.suppress(StreamClosedError):
             await self.finish()
+
+    async def head(self, *arguments: str) -> None:
+        """Respond without a stream."""
+        await self.identify()
+        self.set_header("Content-Type", "text/event-stream")
+        self.log_request()
 
     async def _send_events(self) -> None:
         """Send events until the session ends.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,8 +25,8 @@ from tornado_proxy.ledger.rows import format_time
 #: Seconds for which an estimate is shown.
 TICK_S = 1.0
 
-#: Streams of events at the same time, over all viewers.
-MAX_VIEWERS = 20
+#: Streams of events at the same time, over all viewers and of each.
+MAX_STREAMS, MAX_STREAMS_PER_VIEWER = 20, 5
 
 #: Requests that one viewer sees, and estimates of one second.
 MAX_SHOWN, _MAX_ESTIMATES = 200, 500
@@ -58,22 +59,25 @@ class LiveFeed:
         self._clock = clock
         self._costs: dict[str, Decimal | None] = {}
         self._began_at = 0.0
-        self._viewers = 0
+        self._streams: Counter[str] = Counter()
 
     @contextmanager
-    def count_viewer(self) -> Iterator[None]:
-        """Count a stream of events while the block runs.
+    def count_stream(self, viewer: Viewer) -> Iterator[None]:
+        """Count a stream of events of a viewer while the block runs.
 
         Raises:
             Overloaded: there are as many as may be.
         """
-        if self._viewers >= MAX_VIEWERS:
-            raise Overloaded(f"{MAX_VIEWERS} viewers watch the running requests already; reload the page for its state")
-        self._viewers += 1
+        asker = viewer.asker
+        if self._streams[asker] >= MAX_STREAMS_PER_VIEWER or self._streams.total() >= MAX_STREAMS:
+            raise Overloaded("too many pages watch the running requests already; close one, or reload this page")
+        self._streams[asker] += 1
         try:
             yield
         finally:
-            self._viewers -= 1
+            self._streams[asker] -= 1
+            if not self._streams[asker]:
+                del self._streams[asker]
 
     async def look(self, viewer: Viewer, now: datetime) -> LiveRequests:
         """Return the running requests that a viewer may see."""

@@ -1,4 +1,4 @@
-"""The page of costs that are not known, not known yet, or estimated: how many, which, and what to do."""
+"""The page of costs that are not known, not known yet, or estimated: their number, their requests, and advice."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tornado_proxy.dashboard.base_handler import DashboardHandler
 from tornado_proxy.dashboard.bill import group_rows
 from tornado_proxy.dashboard.bill_request import read_bill_request
 from tornado_proxy.dashboard.filter_form import FilterForm
+from tornado_proxy.dashboard.parameters import check_known
 from tornado_proxy.dashboard.request_list import RECORD_COLUMNS, UNKNOWN_COSTS, make_row, show_moment
 from tornado_proxy.dashboard.viewer import Viewer
-from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.reports.records_page import RecordsQuery
 from tornado_proxy.ledger.reports.records_query import Record, UsageFilter
@@ -27,7 +27,7 @@ _PARAMETERS = ("range", "start", "end", "format")
 #: Requests that each box lists.
 _LISTED = 10
 
-#: What each basis means, and what to do: for the operator and admins of projects, and for a member.
+#: The meaning of each basis, the advice for the operator and admins of projects, and that for a member.
 _TEXTS: Mapping[Basis, tuple[str, str, str]] = {
     Basis.UNSETTLED: (
         "The request reached the provider, and its cost is not known: no response came, or it stated no usage that can "
@@ -88,9 +88,7 @@ class OpenCostsHandler(DashboardHandler):
     async def get(self) -> None:
         """Show the boxes, or send their figures."""
         viewer = await self.identify()
-        unknown = next((name for name in self.parameters if name not in _PARAMETERS), None)
-        if unknown is not None:
-            raise BadRequest(f"unknown parameter {unknown[:40]}", param=unknown[:40])
+        check_known(self.parameters, _PARAMETERS)
         given = {"range": "30d", **self.parameters, "group": "basis"}
         if "start" in given:
             given.pop("range")

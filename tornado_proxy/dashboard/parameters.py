@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -26,6 +26,13 @@ def read_parameters(arguments: Mapping[str, list[bytes]]) -> dict[str, str]:
         if filled:
             given[name] = filled[0].decode("utf-8", "replace")
     return given
+
+
+def check_known(given: Iterable[str], known: Container[str]) -> None:
+    """Raise BadRequest for a parameter that a page does not know: a misspelled filter would show too much."""
+    unknown = next((name for name in given if name not in known), None)
+    if unknown is not None:
+        raise BadRequest(f"unknown parameter {unknown[:40]}", param=unknown[:40])
 
 
 def read_choice(given: Mapping[str, str], name: str, choices: Iterable[str], default: str) -> str:

@@ -8,9 +8,9 @@ from datetime import date, datetime
 from typing import ClassVar
 
 from tornado_proxy.dashboard.base_handler import DashboardHandler
-from tornado_proxy.dashboard.parameters import FORMATS, read_choice
+from tornado_proxy.dashboard.parameters import FORMATS, check_known, read_choice
 from tornado_proxy.dashboard.viewer import Viewer
-from tornado_proxy.domain.errors import BadRequest, NotAllowed
+from tornado_proxy.domain.errors import NotAllowed
 from tornado_proxy.domain.identity import ProviderKey
 from tornado_proxy.pricing.book.price_book import PriceBook
 
@@ -62,9 +62,7 @@ class PricesHandler(DashboardHandler):
         viewer = await self.identify()
         if not viewer.sees_project:
             raise NotAllowed("only an admin of the project can see its provider keys; ask one")
-        unknown = next((name for name in self.parameters if name != "format"), None)
-        if unknown is not None:
-            raise BadRequest(f"unknown parameter {unknown[:40]}", param=unknown[:40])
+        check_known(self.parameters, ("format",))
         ages = list_price_ages(self.snapshot.prices, self.now)
         if read_choice(self.parameters, "format", FORMATS, FORMATS[0]) != "html":
             self.send_rows("prices", COLUMNS, [age.members for age in ages], COLUMNS)

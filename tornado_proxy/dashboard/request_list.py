@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from tornado_proxy.dashboard.amounts import count_decimals, show_amount, show_exact
 from tornado_proxy.dashboard.bill_request import FILTERS
-from tornado_proxy.dashboard.parameters import FORMATS, read_choice, read_count
+from tornado_proxy.dashboard.parameters import FORMATS, check_known, read_choice, read_count
 from tornado_proxy.dashboard.time_span import TimeSpan, read_span
 from tornado_proxy.dashboard.viewer import Viewer
 from tornado_proxy.domain.errors import BadRequest
@@ -68,9 +68,7 @@ def read_list_request(given: Mapping[str, str], viewer: Viewer, now: datetime) -
     """
     span = read_span(given, now)
     filters = {name: value for name, value in given.items() if name not in _PAGE_PARAMETERS}
-    misplaced = next((name for name in filters if name not in FILTERS), None)
-    if misplaced is not None:
-        raise BadRequest(f"unknown parameter {misplaced[:40]}", param=misplaced[:40])
+    check_known(filters, FILTERS)
     which = viewer.select({"start": format_time(span.since), "end": format_time(span.until), **filters})
     limit = read_count(given, "limit", DEFAULT_LIMIT, MAX_LIMIT)
     # One more than the page has, to know whether another one follows.

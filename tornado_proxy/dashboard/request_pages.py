@@ -11,7 +11,7 @@ from urllib.parse import quote
 from tornado_proxy.dashboard.base_handler import DashboardHandler
 from tornado_proxy.dashboard.explained_request import ITEM_COLUMNS, explain, list_items
 from tornado_proxy.dashboard.filter_form import FilterForm
-from tornado_proxy.dashboard.parameters import FORMATS, read_choice
+from tornado_proxy.dashboard.parameters import FORMATS, check_known, read_choice
 from tornado_proxy.dashboard.request_list import (
     COLUMNS,
     DEFAULT_LIMIT,
@@ -22,7 +22,7 @@ from tornado_proxy.dashboard.request_list import (
     show_totals,
 )
 from tornado_proxy.dashboard.viewer import Viewer
-from tornado_proxy.domain.errors import BadRequest, NotFound
+from tornado_proxy.domain.errors import NotFound
 from tornado_proxy.ledger.reports.records_page import RecordsQuery
 from tornado_proxy.ledger.reports.records_query import Record
 from tornado_proxy.ledger.rows import RECORD_COLUMNS, format_time
@@ -86,9 +86,7 @@ class RequestHandler(DashboardHandler):
     async def get(self, request_id: str) -> None:
         """Show the bill of a request, or send its line items."""
         viewer = await self.identify()
-        unknown = next((name for name in self.parameters if name != "format"), None)
-        if unknown is not None:
-            raise BadRequest(f"unknown parameter {unknown[:40]}", param=unknown[:40])
+        check_known(self.parameters, ("format",))
         output = read_choice(self.parameters, "format", FORMATS, FORMATS[0])
         records = await self._find(request_id.strip()[:_MAX_ID_CHARACTERS], viewer)
         prices = self.snapshot.prices

@@ -68,7 +68,8 @@ class SignInHandler(SessionHandler):
         link = self.parameters.get("link")
         if link is None:
             raise NotAuthenticated("sign in to see the dashboard", code="sign_in_required")
-        identity = await self.site.state.read(lambda store: find_link(store, Secret(link), self.now))
+        with self.site.lookups.count():
+            identity = await self.site.state.read(lambda store: find_link(store, Secret(link), self.now))
         # The cookie of a link of the other port would never reach its pages.
         if identity is None or isinstance(identity, OperatorIdentity) != self.site.is_admin:
             raise NotAuthenticated(
@@ -82,7 +83,8 @@ class SignInHandler(SessionHandler):
         """Use the link up, and go to the dashboard."""
         self.check_own_origin()
         link = Secret(self.read_form("link"))
-        session = await self.site.state.change(lambda store: use_link(store, link, self.now))
+        with self.site.lookups.count():
+            session = await self.site.state.change(lambda store: use_link(store, link, self.now))
         self.set_session_cookie(session)
         self.redirect(f"{self.base}/", status=303)
 

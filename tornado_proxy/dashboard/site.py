@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -12,11 +13,15 @@ from tornado.escape import to_unicode, xhtml_escape
 from tornado.template import Loader
 
 from tornado_proxy.dashboard.live_requests import LiveFeed
+from tornado_proxy.domain.errors import Overloaded
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.state.watcher import StateWatcher
 from tornado_proxy.wire.visible_text import escape_controls
 
 _FOLDER = Path(__file__).parent
+
+#: Lookups of secrets that wait at the same time, at each port.
+MAX_LOOKUPS = 32
 
 #: The root of all pages.
 ROOT = "/dashboard"
@@ -55,6 +60,31 @@ def escape_text(text: str | bytes) -> str:
     return xhtml_escape(escape_controls(to_unicode(text)))
 
 
+class Lookups:
+    """Bounds the lookups of secrets that wait at the same time.
+
+    Anyone can send a cookie, and the thread that looks it up also reads which access keys are revoked.
+    """
+
+    def __init__(self) -> None:
+        self._waiting = 0
+
+    @contextmanager
+    def count(self) -> Iterator[None]:
+        """Count a lookup while the block runs.
+
+        Raises:
+            Overloaded: too many wait.
+        """
+        if self._waiting >= MAX_LOOKUPS:
+            raise Overloaded("too many pages of the dashboard are asked for; try again shortly")
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """The dashboard of a port.
@@ -68,6 +98,7 @@ class Site:
     state: StateWatcher
     is_admin: bool
     feed: LiveFeed
+    lookups: Lookups = field(default_factory=Lookups)
     files: Mapping[str, StaticFile] = field(default_factory=load_static_files)
 
     @property

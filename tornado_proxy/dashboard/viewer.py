@@ -81,7 +81,7 @@ class Viewer:
         return own.admin or (caller.participant, caller.user, caller.issuer) == (own.participant, own.user, own.issuer)
 
     def read_usage(self, parameters: Mapping[str, str]) -> UsageRequest:
-        """Return the query of the usage API with these parameters, limited to what the viewer may see.
+        """Return the query of the usage API with these parameters, limited to the requests that the viewer may see.
 
         Raises:
             BadRequest: a parameter is unknown or malformed.
@@ -93,7 +93,7 @@ class Viewer:
         return read_usage_request(arguments, "", self.caller, self.project)
 
     def select(self, parameters: Mapping[str, str]) -> UsageFilter:
-        """Return the filter of the records with these parameters, limited to what the viewer may see.
+        """Return the filter of the records with these parameters, limited to the requests that the viewer may see.
 
         Raises:
             BadRequest: a parameter is unknown, malformed, or selects no whole records.
@@ -106,7 +106,7 @@ class Viewer:
         return replace(query.which, model=query.model)
 
     def select_request(self, **members: str) -> UsageFilter:
-        """Return the filter of one request, limited to what the viewer may see; `members` are those of UsageFilter."""
+        """Return the filter of one request of the viewer; `members` are those of UsageFilter."""
         return replace(self.select({}), **members)
 
 

@@ -20,7 +20,8 @@ def check_origin(headers: Mapping[str, str]) -> None:
     """Raise NotAllowed if a page in a browser sent the request."""
     if "Origin" in headers or headers.get("Sec-Fetch-Site", "none") not in _OWN_SITES:
         raise NotAllowed(
-            "the admin port serves no pages; send the request without Origin and Sec-Fetch-Site", code="foreign_origin"
+            "the API of the admin port serves no pages; send the request without Origin and Sec-Fetch-Site",
+            code="foreign_origin",
         )
 
 

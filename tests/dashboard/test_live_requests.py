@@ -1,0 +1,88 @@
+"""The running requests of a viewer: whose they are, estimates that all viewers share, bounded streams."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.dashboard.sample_ledger import make_cost
+from tornado_proxy.dashboard.live_requests import MAX_SHOWN, MAX_STREAMS, LiveFeed, LiveRequests
+from tornado_proxy.dashboard.viewer import Viewer
+from tornado_proxy.domain.cost import Cost
+from tornado_proxy.domain.errors import Overloaded
+from tornado_proxy.domain.identity import Caller
+from tornado_proxy.gateway.recorder import RunningRequest
+
+NOW = datetime(2026, 3, 14, 10, 30, tzinfo=UTC)
+ADA, BOB = Caller("p", participant="ada"), Caller("p", participant="bob")
+
+
+@dataclass
+class Meter:
+    """A stream of 1,000 tokens, which counts how often it is asked."""
+
+    asked: int = 0
+
+    def estimate(self) -> tuple[Cost, ...]:
+        self.asked += 1
+        return (make_cost(1000),)
+
+
+def run(caller: Caller, number: int, meter: Meter) -> RunningRequest:
+    started_at = NOW - timedelta(seconds=7)
+    return RunningRequest(caller, f"r{number}", "openai", "POST", "/v1/responses", "gpt-5.4", started_at, meter)
+
+
+def look(feed: LiveFeed, *viewers: Viewer) -> list[LiveRequests]:
+    async def look_all() -> list[LiveRequests]:
+        return [await feed.look(viewer, NOW) for viewer in viewers]
+
+    return asyncio.run(look_all())
+
+
+def test_viewer_sees_its_own_requests_and_their_cost() -> None:
+    meter = Meter()
+    feed = LiveFeed(lambda: [run(ADA, 1, meter), run(BOB, 2, meter), run(Caller("q", participant="ada"), 3, meter)])
+    admin = Caller("p", user="lead", admin=True)
+
+    own, project, everything = look(feed, Viewer(ADA), Viewer(admin), Viewer())
+
+    assert [row["request_id"] for row in own.rows] == ["r1"]
+    assert (own.rows[0]["cost"], own.rows[0]["seconds"]) == ("0.0013125", 7)
+    assert [row["request_id"] for row in project.rows] == ["r1", "r2"]
+    assert (everything.count, str(everything.cost)) == (3, "0.003937500000")
+
+
+def test_viewers_share_the_estimates_of_a_second() -> None:
+    meter, time_s = Meter(), [10.0]
+    feed = LiveFeed(lambda: [run(ADA, 1, meter)], lambda: time_s[0])
+
+    look(feed, Viewer(), Viewer(ADA), Viewer())
+    assert meter.asked == 1
+    time_s[0] += 1
+    look(feed, Viewer())
+    assert meter.asked == 2
+
+
+def test_rows_are_bounded_and_all_requests_are_counted() -> None:
+    meter = Meter()
+    feed = LiveFeed(lambda: [run(ADA, number, meter) for number in range(MAX_SHOWN + 50)])
+
+    (live,) = look(feed, Viewer())
+
+    assert (len(live.rows), live.count, meter.asked) == (MAX_SHOWN, MAX_SHOWN + 50, MAX_SHOWN)
+
+
+def test_streams_of_all_viewers_are_bounded() -> None:
+    feed = LiveFeed(list)
+    with ExitStack() as streams:
+        for number in range(MAX_STREAMS):
+            streams.enter_context(feed.count_stream(Viewer(Caller("p", participant=f"v{number}"))))
+        with pytest.raises(Overloaded, match="too many pages watch"), feed.count_stream(Viewer()):
+            pass
+    with feed.count_stream(Viewer()):
+        pass
