@@ -151,11 +151,13 @@ def test_binary_body_is_a_number_of_bytes(
 
 def test_body_cannot_forge_a_line(log: pytest.LogCaptureFixture, client: httpx.Client, server: ReplayProvider) -> None:
     server.response = ProviderResponse(
-        headers=(("Content-Type", "text/plain"),), chunks=("a\n#9 GET forged\r\x1b[2J\u2028b".encode(),)
+        headers=(("Content-Type", "text/plain"), ("X-Note", "c\x9b2Jd")),
+        chunks=("a\n#9 GET forged\r\x1b[2J\u2028b".encode(),),
     )
 
     client.get(f"{server.url}/v1/x")
 
+    assert r'"x-note": "c\x9b2Jd"' in own_lines(log)[1]
     assert own_lines(log)[-1].endswith(r"a\n#9 GET forged\r\x1b[2J\u2028b")
 
 

@@ -41,13 +41,13 @@ class ExchangeLog:
         self._redactor.learn(request.headers.multi_items())
         self._began = time.monotonic()
         shown = "(body is not kept)" if body is None else self._show_body(body, len(body), request.headers)
-        headers = self._redactor.redact_headers(request.headers.multi_items())
+        headers = self._show_headers(request.headers)
         _log.info("#%d %s %s %s %s", self._number, request.method, self._show(str(request.url)), headers, shown)
 
     def log_head(self, response: httpx2.Response) -> BodyCapture:
         """Log the head of the response; return the capture that its body passes through."""
         self._redactor.learn(response.headers.multi_items())
-        headers = self._redactor.redact_headers(response.headers.multi_items())
+        headers = self._show_headers(response.headers)
         _log.info("#%d %d after %d ms %s", self._number, response.status_code, self._elapsed_ms, headers)
         return BodyCapture(self, response.headers, self._count_kept_bytes())
 
@@ -70,10 +70,13 @@ class ExchangeLog:
         if not self._body_limit:
             return f"({size} bytes)"
         if not _TEXT_TYPE.match(content_type) or headers.get("content-encoding", "identity") != "identity":
-            return f"({size} bytes of {content_type or 'no stated type'})"
+            return f"({size} bytes of {self._show(content_type) or 'no stated type'})"
         text = self._redactor.redact(body[: self._count_kept_bytes()].decode("utf-8", "replace"))
         cut = text.encode()[: self._body_limit].decode("utf-8", "ignore")
         return _escape(cut) + (f"... ({size} bytes)" if size > self._body_limit else "")
+
+    def _show_headers(self, headers: httpx2.Headers) -> str:
+        return _escape(self._redactor.redact_headers(headers.multi_items()))
 
     def _show(self, text: str) -> str:
         return _escape(self._redactor.redact(text))
