@@ -36,6 +36,8 @@ DEFAULT_HOST = "127.0.0.1"
 #: Addresses that mean every address of this machine; clients use DEFAULT_HOST.
 ALL_ADDRESSES = ("", "0.0.0.0", "::")  # noqa: S104  # compared, not bound
 
+_OTHER_PRICES = "the server has other prices than this version, so its bills can differ from the amounts here"
+
 #: Makes the command to run with a local proxy.
 MakeCommand = Callable[[RunningProxy], ToolCommand]
 
@@ -126,9 +128,9 @@ class LocalRun:
         click.echo(f"listening on {proxy.url} for project {proxy.project_id} ({security})", err=True)
         click.echo(f"upstream: {self._setup.config.upstream} with {self._setup.source}", err=True)
         if not same_prices:
-            click.echo(
-                "the server has other prices than this version, so its bills can differ from the amounts here", err=True
-            )
+            click.echo(_OTHER_PRICES, err=True)
+            if self._dashboard is not None:
+                self._dashboard.feed.on_warning("prices", _OTHER_PRICES)
         block = "\n".join(("", "# Use these environment variables:", *_make_setup_lines(proxy), ""))
         click.echo(block, err=self._for_programs)
 
