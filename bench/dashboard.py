@@ -1,4 +1,4 @@
-"""Measure what the dashboard of `tornado-proxy local` costs a stream.
+"""Measure how much the dashboard of `tornado-proxy local` delays a stream.
 
     python -m bench.dashboard [--rounds 7] [--seconds 4] [--streams 10] [--gap-us 10000]
 

@@ -52,6 +52,7 @@ def finished(number: int = 1, **changes: Any) -> Finished:
     """Return a request that has ended `number` seconds after AT."""
     members: dict[str, Any] = {
         "request_id": f"req_{number:032x}",
+        "number": number,
         "ended_at": AT + timedelta(seconds=number),
         "status": 200,
         "outcome": "completed",

@@ -193,6 +193,17 @@ def test_cursor_stays_at_its_request_while_others_end() -> None:
     with_dashboard(use)
 
 
+def test_requests_that_the_server_gave_one_id_are_shown_apart() -> None:
+    async def use(shown: Shown) -> None:
+        await shown.send(update(*(finished(number, request_id="same", tokens=number) for number in (1, 2))))
+
+        await shown.press("down", "enter")
+
+        assert "tokens     1" in shown.text
+
+    with_dashboard(use)
+
+
 def test_filter_shows_matching_requests_until_escape() -> None:
     async def use(shown: Shown) -> None:
         await shown.send(update(finished(1), finished(2, model="gpt-5.4", status=429, is_error=True, message="slow")))

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from tests.ledger.sample_records import COST, START, make_intent, make_record
+from tests.ledger.sample_records import CALLER, COST, START, make_intent, make_record
 from tornado_proxy.domain.cost import Cost
 from tornado_proxy.domain.errors import NotAuthenticated
 from tornado_proxy.domain.record import Outcome
@@ -115,7 +115,7 @@ class CountingMeter:
 
 
 def follow(requests: RunningRequests, name: str, meter: CountingMeter) -> None:
-    requests.follow(RunningRequest(name, "openai", "POST", "/v1/responses", "gpt-5.4", START, meter))
+    requests.follow(RunningRequest(CALLER, name, "openai", "POST", "/v1/responses", "gpt-5.4", START, meter))
 
 
 def test_requests_in_flight_have_an_age_and_what_they_cost_so_far() -> None:

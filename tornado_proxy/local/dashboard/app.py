@@ -127,7 +127,7 @@ class DashboardApp(App[None]):
 
     def on_main_screen_request_selected(self, event: MainScreen.RequestSelected) -> None:
         """Show the bill of a recent request."""
-        finished = self._state.find_request(event.request_id)
+        finished = self._state.find_request(event.number)
         if finished is not None:
             self._open(DetailsView(finished))
 

@@ -18,7 +18,7 @@ from tornado_proxy.local.dashboard.messages import Finished, Item
 
 
 def describe_request(finished: Finished) -> Iterator[str]:
-    """Yield the lines about a request: its facts, its line items and what was said about it."""
+    """Yield the lines about a request: its facts, its line items, and messages about it."""
     yield f"request    {show_line(finished.request_id)}"
     if finished.session:
         yield f"session    {show_line(finished.session)}"

@@ -1,4 +1,4 @@
-"""Collects what has happened until it is sent to the dashboard.  Bounded, whether or not the dashboard reads.
+"""Collects ended requests until they are sent to the dashboard.  Bounded, whether or not the dashboard reads.
 
 The sums are kept here, so that a dashboard that was suspended shows the right ones; of finished requests and errors it
 gets the last ones only, which is all that it keeps itself.
@@ -46,7 +46,7 @@ def _now() -> datetime:
 
 
 class Feed:
-    """What the dashboard has not got yet."""
+    """The sums, and the requests and errors that the dashboard has not got yet."""
 
     def __init__(self, now: Callable[[], datetime] = _now) -> None:
         self._now = now
@@ -62,8 +62,9 @@ class Feed:
         self._changed = True
 
     def on_record(self, record: RequestRecord, message: str = "") -> None:
-        """Note a request that has ended; `message` is what the server said if it refused it."""
-        finished = _describe(record, message)
+        """Note a request that has ended; `message` is the error message of its response."""
+        # The server chooses request ids, so they need not differ.
+        finished = _describe(record, message, number=self._sums.requests + 1)
         self._changed = True
         self._finished.append(finished)
         self._error_count += finished.is_error
@@ -88,7 +89,7 @@ class Feed:
         self._note(0, "", "", logger, message)
 
     def take_update(self, running: tuple[Running, ...], running_count: int) -> Update | None:
-        """Return what has changed since the last update, None if nothing has."""
+        """Return the changes since the last update, None if there are none."""
         minute = _minute(self._now())
         if not (self._changed or running or minute != self._sent_minute):
             return None
@@ -137,7 +138,7 @@ def _add(sums: Sums, finished: Finished) -> Sums:
     )
 
 
-def _describe(record: RequestRecord, message: str) -> Finished:
+def _describe(record: RequestRecord, message: str, *, number: int) -> Finished:
     intent, cost = record.intent, record.cost
     is_error = record.outcome is not Outcome.CLIENT_CLOSED and (
         record.outcome is not Outcome.COMPLETED or (record.status or 0) >= 400
@@ -163,6 +164,7 @@ def _describe(record: RequestRecord, message: str) -> Finished:
         message=message[:MAX_TEXT_CHARACTERS],
         session=intent.session or "",
         is_error=is_error,
+        number=number,
     )
 
 

@@ -72,9 +72,9 @@ class MainScreen(Screen[None]):
     class RequestSelected(Message):
         """The person wants to see the bill of a recent request."""
 
-        def __init__(self, request_id: str) -> None:
+        def __init__(self, number: int) -> None:
             super().__init__()
-            self.request_id = request_id
+            self.number = number
 
     class FilterChanged(Message):
         """Other requests are to be shown."""
@@ -134,7 +134,7 @@ class MainScreen(Screen[None]):
         """Called when enter is pressed on a recent request."""
         event.stop()
         if event.row_key.value is not None:
-            self.post_message(self.RequestSelected(event.row_key.value))
+            self.post_message(self.RequestSelected(int(event.row_key.value)))
 
     def action_filter(self) -> None:
         """Show the line for the filter."""

@@ -1,4 +1,4 @@
-"""What the relay sends to the dashboard, one JSON object a line; amounts are text.
+"""The messages of the relay to the dashboard, one JSON object a line; amounts are text.
 
     Introduction, once ──> Update, at most four times a second
 
@@ -43,7 +43,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Introduction(Message, frozen=True, tag="introduction"):
-    """What stays the same: `variables` are the lines that a person copies into a shell."""
+    """The facts that do not change; `variables` are the lines that a person copies into a shell."""
 
     url: str
     upstream: str
@@ -100,7 +100,10 @@ class Item(Message, frozen=True):
 
 
 class Finished(Message, frozen=True):
-    """A request that has ended.  `is_error` is True if it failed; `message` is what the server said about it."""
+    """A request that has ended.
+
+    `number` counts them from 1.  `is_error` is True if it failed; `message` is the error message of its response.
+    """
 
     request_id: str
     ended_at: datetime
@@ -122,6 +125,7 @@ class Finished(Message, frozen=True):
     message: str = ""
     session: str = ""
     is_error: bool = False
+    number: int = 0
 
 
 class Refused(Message, frozen=True):
@@ -136,7 +140,7 @@ class Refused(Message, frozen=True):
 
 
 class Update(Message, frozen=True, tag="update"):
-    """What has changed.  `minutes` is the spend of the last minutes, the current one last."""
+    """The changes since the last update.  `minutes` is the spend of the last minutes, the current one last."""
 
     sums: Sums
     refused_count: int

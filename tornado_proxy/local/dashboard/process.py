@@ -63,14 +63,11 @@ class Dashboard:
         """
         terminal = SavedTerminal()
         own, others = socket.socketpair()
-        with others:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "tornado_proxy.local.dashboard", str(others.fileno())),
-                pass_fds=(others.fileno(),),
-                # Textual draws on standard error, which may be a file here.
-                stderr=sys.stdout.fileno(),
-                env=_make_environment(),
-            )
+        try:
+            process = await _start(others)
+        except OSError:
+            own.close()
+            return None
         _, writer = await asyncio.open_connection(sock=own)
         sending = tasks.spawn(self._send(writer, introduction), "send to the dashboard")
         closing = tasks.spawn(self._close(writer, process), "close the dashboard")
@@ -104,6 +101,18 @@ class Dashboard:
         writer.close()
         await asyncio.sleep(_CLOSE_LIMIT_S)
         process.kill()
+
+
+async def _start(connection: socket.socket) -> asyncio.subprocess.Process:
+    """Start the process with one end of the connection, which is closed here; raise OSError if that fails."""
+    with connection:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "tornado_proxy.local.dashboard", str(connection.fileno())),
+            pass_fds=(connection.fileno(),),
+            # Textual draws on standard error, which may be a file here.
+            stderr=sys.stdout.fileno(),
+            env=_make_environment(),
+        )
 
 
 def _make_environment() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The requests in flight, with what they cost so far.
+"""The requests in flight, with their cost so far.
 
 An estimate takes a copy of a usage reader, which costs time of the relay: each turn has a limit, and a request whose
 estimate is slow is looked at less often.

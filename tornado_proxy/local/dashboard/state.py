@@ -1,4 +1,4 @@
-"""What the dashboard knows: the last update, and the last requests and errors.  Bounded."""
+"""The state of the dashboard: the last update, and the last requests and errors.  Bounded."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class DashboardState:
     _models: dict[tuple[str, str], ModelSums] = field(default_factory=dict)
 
     def apply(self, update: Update) -> None:
-        """Take over what has changed."""
+        """Take over an update."""
         self.sums, self.minutes = update.sums, update.minutes
         self.refused_count, self.error_count = update.refused_count, update.error_count
         self.running, self.running_count = update.running, update.running_count
@@ -92,9 +92,9 @@ class DashboardState:
             if not words or all(word in _searched_text(finished) for word in words):
                 yield finished
 
-    def find_request(self, request_id: str) -> Finished | None:
-        """Return a recent request by its id."""
-        return next((finished for finished in self.recent if finished.request_id == request_id), None)
+    def find_request(self, number: int) -> Finished | None:
+        """Return a recent request by its number."""
+        return next((finished for finished in self.recent if finished.number == number), None)
 
 
 def _searched_text(finished: Finished) -> str:

@@ -1,4 +1,4 @@
-"""The tables of the dashboard: their columns, and the rows for what the dashboard knows."""
+"""The tables of the dashboard: their columns, and the rows for their values."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def make_recent_rows(recent: Iterable[Finished]) -> Iterator[Row]:
     """Yield a row for each finished request."""
     for finished in recent:
         yield (
-            finished.request_id,
+            str(finished.number),
             (
                 show_time(finished.ended_at),
                 show_status(finished),
