@@ -17,11 +17,17 @@ BoundStatement = tuple[str, Sequence[object]]
 
 @dataclass(frozen=True, slots=True)
 class Insert:
-    """An INSERT of rows into a table.  A row whose `key` exists already is ignored."""
+    """An INSERT of rows into a table.  A row whose `key` exists already is ignored.
+
+    update: SQL that changes the existing row instead; no two inserted rows may then have the same key.
+    numbers: columns of whole numbers of 64 bits.
+    """
 
     table: str
     columns: tuple[str, ...]
     key: str
+    update: str = ""
+    numbers: frozenset[str] = frozenset()
 
     @property
     def start(self) -> str:
@@ -31,7 +37,7 @@ class Insert:
     @property
     def end(self) -> str:
         """The SQL after the rows."""
-        return f"ON CONFLICT ({self.key}) DO NOTHING"
+        return f"ON CONFLICT ({self.key}) DO {f'UPDATE SET {self.update}' if self.update else 'NOTHING'}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 
+from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.dialect import Dialect
 from tornado_proxy.providers.endpoint_template import fold_ids
 
@@ -73,26 +76,37 @@ class _Sum:
     subtotal: Decimal = Decimal(0)
     surcharge: Decimal = Decimal(0)
 
+    def add(self, requests: int, subtotal: Decimal, surcharge: Decimal) -> None:
+        self.requests += requests
+        self.subtotal += subtotal
+        self.surcharge += surcharge
 
-def make_rows(records: Iterable[Sequence[object]]) -> Iterator[tuple[object, ...]]:
-    """Yield the values of rows that add records to the sums; pending records are left out."""
-    groups: dict[tuple[object, ...], _Sum] = {}
+
+def make_rows(records: Iterable[Sequence[object]]) -> list[tuple[object, ...]]:
+    """Return the rows that add records to the sums, one for each key; pending records are left out."""
+    hours: defaultdict[tuple[object, ...], _Sum] = defaultdict(_Sum)
     for _, started_at, *dimensions, subtotal, surcharge in records:
-        if dimensions[-1] == "pending":
-            continue
-        group = groups.setdefault((str(started_at)[:13], *dimensions), _Sum())
-        group.requests += 1
-        group.subtotal += Decimal(str(subtotal))
-        group.surcharge += Decimal(str(surcharge))
-    for (hour, *dimensions), total in groups.items():
-        folded = [
-            fold_ids(str(value)) if name == "endpoint" else value
-            for name, value in zip(DIMENSIONS, dimensions, strict=True)
-        ]
-        key = hashlib.sha256(json.dumps(folded).encode()).hexdigest()[:32]
-        sums = (total.requests, *split_amount(total.subtotal), *split_amount(total.surcharge))
+        if dimensions[-1] != Basis.PENDING:
+            hours[str(started_at)[:13], *dimensions].add(1, Decimal(str(subtotal)), Decimal(str(surcharge)))
+    keyed: defaultdict[tuple[str, str, str], _Sum] = defaultdict(_Sum)
+    folded: dict[str, tuple[object, ...]] = {}
+    for (hour, *dimensions), total in hours.items():
+        values, key = _make_key(tuple(dimensions))
+        folded[key] = values
         for span, (length, suffix) in SPANS.items():
-            yield span, str(hour)[:length] + suffix, key, *folded, *sums
+            keyed[span, str(hour)[:length] + suffix, key].add(total.requests, total.subtotal, total.surcharge)
+    return [
+        (*at, *folded[at[2]], total.requests, *split_amount(total.subtotal), *split_amount(total.surcharge))
+        for at, total in keyed.items()
+    ]
+
+
+@lru_cache(maxsize=4096)  # few combinations, each in many records
+def _make_key(dimensions: tuple[object, ...]) -> tuple[tuple[object, ...], str]:
+    """Return the dimensions as sums have them, without ids of endpoints, and their key."""
+    named = zip(DIMENSIONS, dimensions, strict=True)
+    values = tuple(fold_ids(str(value)) if name == "endpoint" else value for name, value in named)
+    return values, hashlib.sha256(json.dumps(values).encode()).hexdigest()[:32]
 
 
 def split_amount(amount: Decimal) -> tuple[int, int, int]:

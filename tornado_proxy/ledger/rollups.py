@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from tornado_proxy.ledger.changes import Position, find_last_seq
 from tornado_proxy.ledger.database import Database
-from tornado_proxy.ledger.dialect import Dialect, quote_names
+from tornado_proxy.ledger.dialect import Dialect, Insert
 from tornado_proxy.ledger.rollup_rows import COLUMNS, SUMS, make_rows
 
 CURSOR_NAME = "rollups"
@@ -33,9 +33,8 @@ def _change_sum(name: str) -> str:
     return f"{name} = rollups.{name} + excluded.{name}"
 
 
-UPSERT = (
-    f"INSERT INTO rollups ({quote_names(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))}) "  # noqa: S608
-    f"ON CONFLICT (span, start, key) DO UPDATE SET {', '.join(map(_change_sum, SUMS))}"
+INSERT_SUMS = Insert(
+    "rollups", COLUMNS, "span, start, key", update=", ".join(map(_change_sum, SUMS)), numbers=frozenset(SUMS)
 )
 _SELECT_CURSOR = "SELECT position FROM cursors WHERE name = 'rollups'"
 _INSERT_CURSOR = (
@@ -59,8 +58,7 @@ def roll_up(db: Database, dialect: Dialect, limit: int = BATCH_SIZE) -> bool:
         ((text,),) = db.fetch_rows(f"{_SELECT_CURSOR} {dialect.row_lock}")
         position = Position.parse(str(text))
         rows = db.fetch_rows(_SELECT, (position.record, end, limit))
-        for values in make_rows(rows):
-            db.run(UPSERT, values)
+        db.insert(INSERT_SUMS, make_rows(rows))
         is_full = len(rows) == limit
         last = int(str(rows[-1][0])) if is_full else max(end, position.record)
         if last != position.record:
@@ -81,8 +79,7 @@ def rebuild(db: Database, dialect: Dialect) -> None:
         seq = 0
         while rows := db.fetch_rows(_SELECT, (seq, end, BATCH_SIZE)):
             seq = int(str(rows[-1][0]))
-            for values in make_rows([row for row in rows if str(row[1]) >= since]):
-                db.run(UPSERT, values)
+            db.insert(INSERT_SUMS, make_rows([row for row in rows if str(row[1]) >= since]))
 
 
 def find_last_record(db: Database) -> int:

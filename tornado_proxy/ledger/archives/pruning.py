@@ -25,7 +25,7 @@ from tornado_proxy.ledger.changes import Position
 from tornado_proxy.ledger.database import Backend, Database
 from tornado_proxy.ledger.dialect import Dialect
 from tornado_proxy.ledger.rollup_rows import DIMENSIONS, make_rows
-from tornado_proxy.ledger.rollups import UPSERT, roll_up
+from tornado_proxy.ledger.rollups import INSERT_SUMS, roll_up
 from tornado_proxy.ledger.schema import SET_META
 
 #: Records of one transaction, for which writers wait.
@@ -83,8 +83,7 @@ def _prune_some(db: Database, dialect: Dialect, archived: Sequence[ArchivedRecor
         if same and str(limit) < before:
             # First: from now on no report may read records of that time as if they were all.
             db.run(SET_META, (PRUNED_KEY, f"{before}T00:00:00.000Z"))
-        for values in make_rows(_list_settled(same)):
-            db.run(UPSERT, values)
+        db.insert(INSERT_SUMS, make_rows(_list_settled(same)))
         ids = [str(_record(one)["request_id"]) for one in same]
         for table in ("changes", "settlements", "given_up", "records"):
             db.delete(table, "request_id", ids)

@@ -180,7 +180,8 @@ def make_insert(insert: Insert, rows: Sequence[Values]) -> BoundStatement:
 
 @cache
 def _insert_json(insert: Insert) -> str:
-    columns = ", ".join(f'"{name}" {"integer" if name == "status" else "text"}' for name in insert.columns)
+    types = {"status": "integer"} | dict.fromkeys(insert.numbers, "bigint")
+    columns = ", ".join(f'"{name}" {types.get(name, "text")}' for name in insert.columns)
     return f"{insert.start} SELECT * FROM json_to_recordset(?::json) AS row({columns}) {insert.end}"  # noqa: S608  # names of ours
 
 
