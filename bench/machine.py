@@ -72,7 +72,8 @@ def count_open_files(pids: list[int]) -> int:
 
 def list_process_tree(pid: int) -> list[int]:
     """Return `pid` and its descendants."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    # Each thread has its own children: the proxy starts body workers from a thread.
+    children = [child for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
     return [pid, *(descendant for child in children for descendant in list_process_tree(int(child)))]
 
 
