@@ -27,9 +27,14 @@ LARGE_BYTES = 32 * 1024
 #: `M_MMAP_THRESHOLD` in glibc's malloc.h.
 _M_MMAP_THRESHOLD = -3
 
+#: `M_TRIM_THRESHOLD` in glibc's malloc.h, and the bytes at the end of the heap that stay in the process.  With a fixed
+#: mmap threshold it is 128 KiB, so that the memory of each chunk of a body goes back to the system and is cleared anew.
+_M_TRIM_THRESHOLD, _KEPT_HEAP_BYTES = -1, 4 * 1024 * 1024
+
 
 def set_mmap_threshold() -> None:
     """Make glibc serve send buffers with mmap, in the whole process; calling it again has no effect."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MMAP_THRESHOLD, SEND_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_HEAP_BYTES)
