@@ -13,9 +13,12 @@ from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.providers.openai.request_members import RULES
+from tornado_proxy.providers.registry import PROVIDERS
 from tornado_proxy.providers.shared.body_walk import (
     MAX_BYTES_DECODED_WHOLE,
     MAX_DEPTH,
+    MAX_NAME_BYTES,
+    MIN_SPLIT_BYTES,
     Findings,
     add_findings,
     is_text_only,
@@ -175,3 +178,45 @@ def test_text_is_text(body: bytes) -> None:
 )
 def test_media_and_names_with_escapes_are_not(body: bytes) -> None:
     assert not is_text_only(body, OPAQUE)
+
+
+#: Parts of bodies that are searched in different ways: text without quotation marks, text with many, and neither.
+PADDING = {
+    "long text": "word " * (MIN_SPLIT_BYTES // 4),
+    "many strings": ["ab"] * (MIN_SPLIT_BYTES // 4),
+    "long text with quotes": 'say "id" and \\ ' * (MIN_SPLIT_BYTES // 8),
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("padding", PADDING.values(), ids=PADDING)
+@pytest.mark.parametrize("name", NAMES)
+def test_long_prompt_hides_no_reference(name: str, padding: object) -> None:
+    before = json.dumps({"text": padding, "a": [{"b": {name: "obj_1"}}]}).encode()
+    after = json.dumps({"a": [{"b": {name: "obj_1"}}], "text": padding}).encode()
+    without = json.dumps({"a": [{"b": {}}], "text": padding}).encode()
+
+    assert find(before).references == find(after).references == ["obj_1"]
+    assert find(without).references == []
+
+
+@pytest.mark.parametrize("padding", PADDING.values(), ids=PADDING)
+def test_long_prompt_hides_no_second_model(padding: object) -> None:
+    one = json.dumps({"model": "m", "text": padding}).encode()
+    two = json.dumps({"model": "m", "text": padding, "a": {"model": "n"}}).encode()
+
+    assert not may_need_walk(one, RULES)
+    assert may_need_walk(two, RULES)
+
+
+@pytest.mark.parametrize("padding", PADDING.values(), ids=PADDING)
+def test_long_prompt_hides_no_media(padding: object) -> None:
+    assert is_text_only(json.dumps({"text": padding}).encode(), OPAQUE)
+    assert not is_text_only(json.dumps({"text": padding, "type": "image"}).encode(), OPAQUE)
+    assert not is_text_only(json.dumps({"text": padding}).encode()[:-1] + rb',"type":"\u0069mage"}', OPAQUE)
+
+
+def test_every_name_is_short_enough_to_be_found_in_a_long_prompt() -> None:
+    rules = [provider.member_rules for provider in PROVIDERS if provider.member_rules is not None]
+
+    assert max(len(name) for rule in rules for name in rule.names) < MAX_NAME_BYTES

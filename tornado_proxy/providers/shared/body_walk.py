@@ -37,6 +37,12 @@ MAX_BYTES_DECODED_WHOLE, MIN_LIST_BYTES = 1024 * 1024, 64 * 1024
 _ESCAPED_NAME = re.compile(rb'\\u00[0-7][0-9a-fA-F][^"\\]{0,100}(?:\\.[^"\\]{0,100}){0,20}"[ \t\r\n]*:')
 _ESCAPED_ASCII = rb"\u00"
 
+#: The length of a body, and the bytes for each of its quotation marks, from which on it is split at them.
+MIN_SPLIT_BYTES, MIN_BYTES_PER_QUOTE = 64 * 1024, 1000
+
+#: Bytes of the longest name that is searched for, and more.
+MAX_NAME_BYTES = 64
+
 #: A letter, digit or sign written as an escape, in a name or a value.  JSON encoders write none of them so, but for <,
 #: > and & in Go.
 _ESCAPED_LETTER = re.compile(rb"\\u00[2-7]")
@@ -53,7 +59,8 @@ class MemberRules:
         opaque: Members that hold JSON of the caller's own.
         item_reference: Returns the id of the object that an item refers to, None if the item has content of its own.
         skip: Returns True for an object that repeats output of the provider, whose ids are no references.
-        names: Finds the names of `references`, `item_members` and `reference_objects`.
+        names: The names of `references`, `item_members` and `reference_objects`.
+        names_pattern: Finds one of them.
     """
 
     references: frozenset[str]
@@ -62,12 +69,14 @@ class MemberRules:
     opaque: frozenset[str]
     item_reference: Callable[[Mapping[str, object]], str | None]
     skip: Callable[[Mapping[str, object]], bool]
-    names: re.Pattern[bytes] = field(init=False, repr=False, compare=False)
+    names: frozenset[bytes] = field(init=False, repr=False, compare=False)
+    names_pattern: re.Pattern[bytes] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         names = sorted({*self.references, *self.item_members, *self.reference_objects})
         pattern = b'"(?:%s)"' % b"|".join(re.escape(name.encode()) for name in names)
-        object.__setattr__(self, "names", re.compile(pattern))
+        object.__setattr__(self, "names", frozenset(name.encode() for name in names))
+        object.__setattr__(self, "names_pattern", re.compile(pattern))
 
 
 @dataclass(slots=True)
@@ -88,9 +97,40 @@ def may_need_walk(body: bytes, rules: MemberRules) -> bool:
 
     Inside JSON text quotation marks are escaped, so `"name"` in the bytes is a member or a whole string value.
     """
-    if rules.names.search(body) is not None or body.count(b'"model"') > 1:
+    texts = _list_short_texts(body)
+    if texts is None:
+        names_found = rules.names_pattern.search(body) is not None or body.count(b'"model"') > 1
+    else:
+        names_found = not rules.names.isdisjoint(texts) or texts.count(b"model") > 1
+    if names_found:
         return True
-    return _ESCAPED_ASCII in body and _ESCAPED_NAME.search(body) is not None
+    return b"\\" in body and _ESCAPED_ASCII in body and _ESCAPED_NAME.search(body) is not None
+
+
+def _list_short_texts(body: bytes) -> list[bytes] | None:
+    """Return the short texts between two quotation marks of a large body; None if it is small or has many marks.
+
+    A long prompt has few.  To find a single byte takes a fortieth of the time of a search for a name.
+    """
+    if len(body) < MIN_SPLIT_BYTES:
+        return None
+    texts: list[bytes] = []
+    start = body.find(b'"')
+    for _ in range(len(body) // MIN_BYTES_PER_QUOTE):
+        if (end := body.find(b'"', start + 1)) < 0:
+            return texts
+        if end - start <= MAX_NAME_BYTES:
+            texts.append(body[start + 1 : end])
+        start = end
+    return None
+
+
+def holds_string(body: bytes, names: Iterable[bytes]) -> bool:
+    """Return True if one of `names` is in `body`, within quotation marks."""
+    texts = _list_short_texts(body)
+    if texts is None:
+        return any([b'"%s"' % name in body for name in names])
+    return not frozenset(names).isdisjoint(texts)
 
 
 def is_text_only(body: bytes, opaque: Iterable[bytes]) -> bool:
@@ -98,7 +138,9 @@ def is_text_only(body: bytes, opaque: Iterable[bytes]) -> bool:
 
     A text that happens to be such a name makes the request seem larger than it is, never smaller.
     """
-    return not any([b'"%s"' % name in body for name in opaque]) and _ESCAPED_LETTER.search(body) is None
+    if holds_string(body, opaque):
+        return False
+    return b"\\" not in body or _ESCAPED_LETTER.search(body) is None
 
 
 def walk_body(body: bytes, rules: MemberRules) -> Findings:

@@ -27,7 +27,7 @@ from tornado_proxy.providers.contract import (
 from tornado_proxy.providers.openai.chat.reader import ChatStreamReader
 from tornado_proxy.providers.openai.chat.usage_hider import UsageHider
 from tornado_proxy.providers.openai.shared.text_usage import estimate_text, report_text
-from tornado_proxy.providers.shared.body_walk import is_text_only
+from tornado_proxy.providers.shared.body_walk import holds_string, is_text_only
 from tornado_proxy.providers.shared.described_members import read_described
 from tornado_proxy.providers.shared.json_body import (
     edit_member,
@@ -65,7 +65,7 @@ _MEMBERS = (
 
 #: The type of a message part that contains audio.  Quotation marks inside JSON text are escaped, so this matches a
 #: member or a value, never text of a prompt (OpenAI API reference, chat `messages`).
-_AUDIO_PART = b'"input_audio"'
+_AUDIO_PART = (b"input_audio",)
 
 #: Types of message parts whose tokens are not in the body as text.
 _MEDIA_PARTS = (b"image_url", b"input_audio", b"file")
@@ -137,7 +137,7 @@ def _meters(members: Mapping[str, Any], body: bytes) -> frozenset[Meter]:
     meters = {Meter.INPUT, Meter.OUTPUT}
     if "audio" in read_list(members, "modalities"):
         meters.add(Meter.OUTPUT_AUDIO)
-    if _AUDIO_PART in body:
+    if holds_string(body, _AUDIO_PART):
         meters.add(Meter.INPUT_AUDIO)
     return frozenset(meters)
 
