@@ -64,7 +64,7 @@ def _make_record(number: int, draw: random.Random) -> RequestRecord:
 
 
 def make_cost(draw: random.Random) -> Cost:
-    """Return the bill of a few line items, with a surcharge of 0, 5 or 7.5 %."""
+    """Return the bill of a few line items, with a discount of 0, 10 or 12.5 % and a surcharge of 0, 5 or 7.5 %."""
     items = []
     for meter, unit, price, divisor in draw.sample(_PRICES, draw.randint(1, 3)):
         quantity = Decimal(draw.randint(1, 200_000))
@@ -72,7 +72,8 @@ def make_cost(draw: random.Random) -> Cost:
         items.append(LineItem(meter, quantity, unit, Decimal(price), amount, "gpt-5.4", f"hash-{meter}"))
     if draw.random() < 0.02:
         items.append(LineItem("web_fetches", Decimal(3), "", None, None, "gpt-5.4"))
-    return bill(items, Decimal(draw.choice(["0", "0.05", "0.075"])))
+    discount = Decimal(draw.choice(["0", "0.1", "0.125"]))
+    return bill(items, Decimal(draw.choice(["0", "0.05", "0.075"])), discount_rate=discount)
 
 
 def _settle(records: list[RequestRecord], draw: random.Random) -> Iterator[Settlement]:

@@ -17,6 +17,7 @@ _READERS: Mapping[str, str] = {
     "csv": "spreadsheets",
     "json": "programs",
     "jsonl": "programs",
+    "focus": "finance tools",
 }
 
 

@@ -21,6 +21,7 @@ from tornado_proxy.cli.tables import print_fitting_table, print_table, printable
 from tornado_proxy.cli.time_param import TimeParam
 from tornado_proxy.cli.usage_api_client import ApiQuery, fetch_sums, find_project, print_usage, read_token
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.exports import focus
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.database import Backend
 from tornado_proxy.ledger.reports.record_sums import sum_records
@@ -87,7 +88,7 @@ _MIN_DECIMALS = 6
     help="Show by agent session, agent and model what prompt caches have saved, and writes that nothing has read.",
 )
 @click.option("--budgets", "with_budgets", is_flag=True, help="Below the table, show the budgets of --config.")
-@format_option("table", "csv", "json", "jsonl")
+@format_option("table", "csv", "json", "jsonl", "focus")
 def usage(
     config: Path,
     url: str | None,
@@ -102,7 +103,8 @@ def usage(
 
     Without --group-by, csv, json and jsonl print one row for each record; a table sums by day and model.  With --api
     the rows are those of your own usage or, for an admin, of the whole project; instead of records it prints a sum for
-    each kind of line item.  Endpoints are grouped without ids.
+    each kind of line item.  Endpoints are grouped without ids.  focus prints
+    the charges of each record as CSV with the columns of FOCUS 1.4.
 
     \b
     Example:
@@ -116,6 +118,10 @@ def usage(
         raise click.UsageError("--retries reads a ledger; omit --api")
     if api is not None and url is not None:
         raise click.UsageError("--api and --ledger exclude each other; use one of them")
+    if output_format == "focus" and (api is not None or group_by or cache):
+        raise click.UsageError(
+            "--format focus reads a ledger and has a row for each charge; omit --api, --group-by, --cache"
+        )
     if cache and (api is not None or group_by):
         raise click.UsageError("--cache reads a ledger and has groups of its own; omit --api and --group-by")
     if with_budgets and (api is not None or url is not None or output_format != "table"):
@@ -178,6 +184,10 @@ def _print_usage(ledger: Backend, filters: UsageFilter, groups: Sequence[str], o
         _print_unknown(ledger, filters, sums, sys.stdout)
     elif groups:
         _print_sums(groups, sum_records(ledger, filters, groups), output_format)
+    elif output_format == "focus":
+        charges = focus.make_charges(read_records(ledger, filters, focus.RECORD_COLUMNS))
+        write_members(sys.stdout, focus.COLUMNS, charges, trusted=frozenset(focus.DECIMAL_COLUMNS))
+        sys.stdout.flush()
     else:
         records = map(record_members, read_records(ledger, filters))
         _print_rows(records, PRINTED_COLUMNS, output_format, sys.stdout)
