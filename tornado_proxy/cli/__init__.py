@@ -33,6 +33,7 @@ _COMMANDS = {
     "usage": "tornado_proxy.cli.usage:usage",
     "ledger": "tornado_proxy.cli.ledger:ledger",
     "export": "tornado_proxy.cli.export:export",
+    "statusline": "tornado_proxy.cli.statusline:statusline",
     "pricing": "tornado_proxy.cli.pricing.group:pricing",
     "explain": "tornado_proxy.cli.explain:explain",
     "recompute": "tornado_proxy.cli.recompute:recompute",
