@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import functools
 import textwrap
 from collections.abc import Iterator
@@ -113,6 +114,15 @@ def test_file_is_small_has_a_docstring_and_a_telling_name(source: Path) -> None:
     assert len(text.splitlines()) < MAX_LINES
     assert ast.get_docstring(ast.parse(text)) or source.name == "__main__.py"
     assert not EMPTY_NAMES.intersection(part.removesuffix(".py") for part in source.relative_to(PACKAGE).parts)
+
+
+def test_setup_lists_every_package() -> None:
+    """A package that is missing there is missing in the wheel, although an editable install has it."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", "utf-8")
+    listed = {name for name in setup["options"]["packages"].split() if ".bundled." not in name}
+
+    assert listed == {".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("*.py")}
 
 
 def test_imports_form_no_circle() -> None:
