@@ -34,6 +34,7 @@ _SELECT_RESERVATION = (
     "SELECT state, total, subtotal, counters, counted_total, counted_subtotal FROM budget_reservations "
     "WHERE request_id = ?"
 )
+_SELECT_AMOUNTS = "SELECT total, subtotal, counters FROM budget_reservations WHERE request_id IN"
 _SELECT_UNSETTLED = "SELECT request_id FROM budget_reservations WHERE state IN ('pending', 'given_up')"
 _TRACK = (
     "INSERT INTO budget_reservations (request_id, writer, state, started_at, total, subtotal, counters, "
@@ -46,6 +47,9 @@ _DELETE = "DELETE FROM budget_reservations WHERE request_id = ?"
 _SELECT_ORPHANS = "SELECT request_id, writer FROM budget_reservations WHERE state = 'open' AND started_at < ?"
 _SELECT_HELD = "SELECT request_id, counters FROM budget_reservations WHERE state = 'held'"
 _DELETE_COUNTERS = "DELETE FROM budget_counters WHERE period_end < ?"
+
+#: Request ids that one query names.
+_MAX_IDS = 500
 
 
 class Folding:
@@ -227,6 +231,7 @@ class Folding:
         reserved = ledger_records.find_ids(
             self._budgets, "budget_reservations", [record.request_id for record in records]
         )
+        ended = []
         for record in records:
             is_reserved = record.request_id in reserved
             counted = (f"{record.total:f}", f"{record.subtotal:f}")
@@ -237,7 +242,16 @@ class Folding:
             elif record.basis is Basis.UNSETTLED and self.hold and is_reserved:
                 self._budgets.run(_SET_STATE, ("held", *counted, record.request_id))
             elif is_reserved:
-                self._free(record.request_id, changes)
+                ended.append(record.request_id)
+        for start in range(0, len(ended), _MAX_IDS):
+            self._free_all(ended[start : start + _MAX_IDS], changes)
+
+    def _free_all(self, request_ids: Sequence[str], changes: CounterChanges) -> None:
+        """Free reservations, with two statements: one for each takes half of the time of counting."""
+        sql = f"{_SELECT_AMOUNTS} ({', '.join('?' * len(request_ids))})"
+        for total, subtotal, keys in self._budgets.fetch_rows(sql, request_ids):
+            changes.free(str(keys), Decimal(str(total)), Decimal(str(subtotal)))
+        self._budgets.delete("budget_reservations", "request_id", request_ids)
 
     def _settle(
         self, bill: CountedRecord, kinds: Sequence[CounterKind], changes: CounterChanges, *, final: bool

@@ -37,13 +37,24 @@ from tornado_proxy.budgets.rates import NOTHING_USED, LockedBuckets, RateEnd, Ra
 from tornado_proxy.budgets.schema import create_tables
 from tornado_proxy.domain.budget import Amount, Budget, BudgetRefusal, CounterPlan, CounterState, Refusal, Reservation
 from tornado_proxy.ledger.database import Database, Liveness, StoreError
-from tornado_proxy.ledger.dialect import Dialect
+from tornado_proxy.ledger.dialect import Dialect, Insert, Values
 from tornado_proxy.ledger.rows import format_time
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
-_INSERT = (
-    "INSERT INTO budget_reservations (request_id, writer, state, started_at, total, subtotal, counters, "
-    "counted_total, counted_subtotal) VALUES (?, ?, 'open', ?, ?, ?, ?, '0', '0')"
+_INSERT = Insert(
+    "budget_reservations",
+    (
+        "request_id",
+        "writer",
+        "state",
+        "started_at",
+        "total",
+        "subtotal",
+        "counters",
+        "counted_total",
+        "counted_subtotal",
+    ),
+    "request_id",
 )
 _SELECT = "SELECT total, subtotal, counters FROM budget_reservations WHERE request_id = ? AND state = 'open'"
 _DELETE = "DELETE FROM budget_reservations WHERE request_id = ?"
@@ -105,20 +116,28 @@ class BudgetStore:
 
     def reserve(self, reservations: Sequence[Reservation]) -> list[Refusal | None]:
         """Reserve for each request, all of its budgets and limits or none; return the refusals."""
+        keyed = [list(_key_budgets(reservation)) for reservation in reservations]
         with self._budgets.transaction():
             buckets = self.rates.lock(claim for reservation in reservations for claim in reservation.claims)
-            counters = {
-                key: lock_counter(self._budgets, self._row_lock, key) for key in sorted(_list_keys(reservations))
-            }
-            changed = _Counters(counters)
-            results = [self._reserve(reservation, changed, buckets) for reservation in reservations]
+            keys = sorted({key for own in keyed for key, _ in own})
+            changed = _Counters({key: lock_counter(self._budgets, self._row_lock, key) for key in keys})
+            results = [
+                self._reserve(reservation, own, changed, buckets)
+                for reservation, own in zip(reservations, keyed, strict=True)
+            ]
+            self._budgets.insert(_INSERT, changed.reservations)
             for key in changed.written:
                 write_counter(self._budgets, key, *changed.states[key])
             self.rates.write(buckets)
         return results
 
-    def _reserve(self, reservation: Reservation, counters: _Counters, buckets: LockedBuckets) -> Refusal | None:
-        keyed = list(_key_budgets(reservation))
+    def _reserve(
+        self,
+        reservation: Reservation,
+        keyed: Sequence[tuple[CounterKey, Budget]],
+        counters: _Counters,
+        buckets: LockedBuckets,
+    ) -> Refusal | None:
         refused = (counters.check(key, budget, reservation) for key, budget in keyed)
         refusal = buckets.check(reservation.claims) or next((one for one in refused if one is not None), None)
         if refusal is not None and not reservation.forced:
@@ -129,15 +148,19 @@ class BudgetStore:
         amounts = {key: reservation.amount(budget.kind.amount) for key, budget in keyed}
         for key, amount in amounts.items():
             counters.add(key, amount)
-        values = (
-            reservation.request_id,
-            self._databases.locks.writer_id,
-            format_time(reservation.at),
-            f"{reservation.total:f}",
-            f"{reservation.subtotal:f}",
-            encode_keys(sorted(amounts)),
+        counters.reservations.append(
+            (
+                reservation.request_id,
+                self._databases.locks.writer_id,
+                "open",
+                format_time(reservation.at),
+                f"{reservation.total:f}",
+                f"{reservation.subtotal:f}",
+                encode_keys(tuple(sorted(amounts))),
+                "0",
+                "0",
+            )
         )
-        self._budgets.run(_INSERT, values)
         return refusal
 
     def check(self, reservation: Reservation) -> BudgetRefusal | None:
@@ -200,7 +223,7 @@ class BudgetStore:
                 datetime.fromisoformat(str(started_at)),
                 Decimal(str(total)),
                 Decimal(str(subtotal)),
-                tuple(decode_keys(str(counters))),
+                decode_keys(str(counters)),
             )
             for request_id, state, started_at, total, subtotal, counters in self._budgets.fetch_rows(_SELECT_OPEN)
         ]
@@ -212,6 +235,8 @@ class _Counters:
     def __init__(self, states: dict[CounterKey, tuple[Decimal, Decimal]]) -> None:
         self.states = states
         self.written: set[CounterKey] = set()
+        #: The rows of the reservations.
+        self.reservations: list[Values] = []
 
     def check(self, key: CounterKey, budget: Budget, reservation: Reservation) -> BudgetRefusal | None:
         """Return the refusal of a request, None if the budget admits it."""

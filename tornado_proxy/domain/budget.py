@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 
 from tornado_proxy.domain.brake import BrakeLimits
 from tornado_proxy.domain.rate import RateClaim, RateRefusal
@@ -172,6 +173,7 @@ def encode_kind(kind: CounterKind) -> str:
     return json.dumps([kind.scope, kind.period, kind.amount, start, kind.label or ""], separators=(",", ":"))
 
 
+@lru_cache(1024)
 def decode_kind(text: str) -> CounterKind:
     """Return the kind of its text form."""
     scope, period, amount, start, label = json.loads(text)
