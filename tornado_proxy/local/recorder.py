@@ -75,10 +75,12 @@ class LocalRecorder(Recorder):
 
     def follow(self, running: RunningRequest) -> None:
         """Show a request or session that runs."""
+        super().follow(running)
         self._view.on_running(running)
 
     def unfollow(self, request_id: str) -> None:
         """Show that it has ended."""
+        super().unfollow(request_id)
         self._view.on_ended(request_id)
 
     async def close(self) -> None:
