@@ -58,7 +58,7 @@ class SseSplitter:
             SseOverflow: The current event is longer than MAX_EVENT_BYTES.  `data` was not taken; `rest()` returns the
                 bytes before it.
         """
-        return _split_blocks(self.feed_joined(data))
+        return split_blocks(self.feed_joined(data))
 
     def feed_joined(self, data: bytes) -> bytes:
         """Take the next bytes and return the blocks that they complete as one bytes object.
@@ -110,7 +110,7 @@ class TolerantSseSplitter:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take the next bytes and return the blocks that they complete."""
-        return _split_blocks(self.feed_joined(data))
+        return split_blocks(self.feed_joined(data))
 
     def feed_joined(self, data: bytes) -> bytes:
         """Take the next bytes and return the blocks that they complete as one bytes object."""
@@ -156,7 +156,7 @@ def _find_last_block_end(text: bytes) -> int:
     return end
 
 
-def _split_blocks(blocks: bytes) -> list[bytes]:
+def split_blocks(blocks: bytes) -> list[bytes]:
     """Return complete blocks as a list."""
     if not blocks:
         return []

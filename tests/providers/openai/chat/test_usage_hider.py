@@ -133,3 +133,26 @@ def test_after_an_event_above_the_limit_all_bytes_pass_unchanged(monkeypatch):
 )
 def test_random_bytes_never_raise(chunks):
     edited(*chunks)
+
+
+EVENTS = [
+    b'data: {"id":"c","choices":[{"delta":{"content":"a"}}],"usage":null}\n\n',
+    b'data: {"choices":[{"delta":{"content":"a"}}],"usage":null,"obfuscation":"x9"}\n\n',
+    b'data: {"choices":[{"delta":{"content":"a"}}],"usage":null,"obfuscation":"}"}\n\n',
+    b'data: {"choices":[{"delta":{"content":",\\"usage\\":null}"}}],"usage":null}\n\n',
+    b'data: {"choices":[{"usage":null}],"usage":null}\n\n',
+    b'data: {"a":1,"usage":null,"usage":null}\n\n',
+    b'data: {"choices":[],"usage":{"total_tokens":3}}\n\n',
+    b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n',
+    b'event: x\ndata: {"a":1,"usage":null}\n\n',
+    b': a comment,"usage":null}\n\n',
+    b'data: {"a":\ndata: 1,"usage":null}\n\n',
+    b'data: {"a":1,"usage":null}\r\n\r\n',
+    b"data: [DONE]\n\n",
+    b"\n",
+]
+
+
+@given(st.lists(st.sampled_from(EVENTS)))
+def test_events_that_arrive_together_are_edited_as_if_each_came_alone(events: list[bytes]) -> None:
+    assert edited(b"".join(events)) == edited(*events)
