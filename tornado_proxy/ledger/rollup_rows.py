@@ -66,7 +66,7 @@ CREATE TABLE rollups (
     {numbers},
     PRIMARY KEY (span, start, key)
 ) {sql.keyed_table_end};
-CREATE INDEX IF NOT EXISTS records_pending_time ON records (started_at) WHERE basis = 'pending';
+CREATE INDEX IF NOT EXISTS records_pending_time ON records (started_at, request_id, seq) WHERE basis = 'pending';
 """
 
 

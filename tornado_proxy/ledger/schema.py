@@ -46,8 +46,10 @@ def _cast_column(sql: str, name: str) -> str:
 
     SQLite reads both parts of the view in the order of an index, and sorts nothing, only if their columns have the same
     type.  An expression has none without CAST.  https://sqlite.org/optoverview.html#subquery_flattening, rule 17h
+    PostgreSQL reads the records by an index only if the types and collations of both parts are the same.
     """
-    return f'CAST({sql} AS {"INTEGER" if name in ("seq", "status") else "TEXT"}) AS "{name}"'
+    types = {"seq": "BIGINT", "status": "INTEGER"}
+    return f'CAST({sql} AS {types.get(name, "TEXT")}) AS "{name}"'
 
 
 def _record_column(name: str) -> str:

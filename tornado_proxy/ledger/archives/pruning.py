@@ -1,6 +1,6 @@
 """Removes records from the ledger that archives hold and that are final; the sums by hour and day keep their amounts.
 
-    verify the archives ──> each record of them: the same in the ledger? ──> add its settlement to the sums ──> delete
+    verify the archives ──> add all records to the sums ──> each archived record: the same in the ledger? ──> delete
 
 A record stays if the ledger's differs from the archive's, such as one that was settled after it was archived.
 """
@@ -8,7 +8,7 @@ A record stays if the ledger's differs from the archive's, such as one that was 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,8 +24,7 @@ from tornado_proxy.ledger.archives.files import (
 from tornado_proxy.ledger.changes import Position
 from tornado_proxy.ledger.database import Backend, Database
 from tornado_proxy.ledger.dialect import Dialect
-from tornado_proxy.ledger.rollup_rows import DIMENSIONS, make_rows
-from tornado_proxy.ledger.rollups import INSERT_SUMS, roll_up
+from tornado_proxy.ledger.rollups import roll_up
 from tornado_proxy.ledger.schema import SET_META
 
 #: Records of one transaction, for which writers wait.
@@ -83,7 +82,6 @@ def _prune_some(db: Database, dialect: Dialect, archived: Sequence[ArchivedRecor
         if same and str(limit) < before:
             # First: from now on no report may read records of that time as if they were all.
             db.run(SET_META, (PRUNED_KEY, f"{before}T00:00:00.000Z"))
-        db.insert(INSERT_SUMS, make_rows(_list_settled(same)))
         ids = [str(_record(one)["request_id"]) for one in same]
         for table in ("changes", "settlements", "given_up", "records"):
             db.delete(table, "request_id", ids)
@@ -100,17 +98,6 @@ def _check_cursors(db: Database, seq: int) -> None:
                 f"the cursor {name} has not read the records yet; let that program run first, or delete its row "
                 "from the table cursors if nothing uses it any more"
             )
-
-
-def _list_settled(archived: Sequence[ArchivedRecord]) -> Iterator[Sequence[object]]:
-    """Yield the final figures of records that were pending, which the sums do not have, as make_rows() reads them."""
-    for one in archived:
-        settlement, record = one["settlement"], _record(one)
-        if settlement is None or record["basis"] != "pending":
-            continue
-        row = {**record, **settlement}
-        row["model"] = row["model"] if row["model"] is not None else record["model_requested"]
-        yield [row["seq"], row["started_at"], *(row[name] for name in DIMENSIONS), row["subtotal"], row["surcharge"]]
 
 
 def _record(archived: ArchivedRecord) -> dict[str, object]:

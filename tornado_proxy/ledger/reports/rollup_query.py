@@ -105,14 +105,14 @@ def read_sums(
     `read` must be of a snapshot: between two queries of it the cursor must not move.
     """
     positions = [str(text) for (text,) in read("SELECT position FROM cursors WHERE name = ?", (CURSOR_NAME,))]
-    last_seq = Position.parse(positions[0]).record if positions else 0
+    rolled = Position.parse(positions[0]) if positions else Position()
     columns = [group_column(name) for name in groups]
     length = 0 if interval is None else _LENGTHS[interval]
     for part in _split(which.since, which.until, by_hour=interval is Interval.HOUR):
         narrowed = replace(which, since=part.since, until=part.until)
         if part.span:
             yield from _read_rollups(read, narrowed, part, columns, length)
-            yield from _read_others(read, narrowed, last_seq, columns, length)
+            yield from _read_others(read, narrowed, rolled, columns, length)
         else:
             check_not_pruned(read, narrowed)
             yield from _read_records(read, narrowed, "", (), columns, length)
@@ -166,22 +166,17 @@ def _rolled_column(column: str) -> str:
 
 
 def _read_others(
-    read: Read, which: UsageFilter, last_seq: int, columns: Sequence[str], length: int
+    read: Read, which: UsageFilter, rolled: Position, columns: Sequence[str], length: int
 ) -> Iterator[PartialSum]:
     """Yield the records that the sums do not have: later ones, pending ones, and requests without a record."""
-    yield from _read_records(read, which, "seq > ?", (last_seq,), columns, length)
+    yield from _read_records(read, which, "seq > ?", (rolled.record,), columns, length)
     yield from _read_records(read, which, "seq IS NULL", (), columns, length)
     times = [("started_at >= ?", which.since), ("started_at < ?", which.until)]
     given = [(clause, value) for clause, value in times if value is not None]
     # An expression has no index: SQLite reads the few pending records by theirs.
-    pending = " AND ".join(["basis = 'pending'", "+seq <= ?", *(clause for clause, _ in given)])
-    ids = [
-        str(request_id)
-        for (request_id,) in read(
-            f"SELECT request_id FROM records WHERE {pending}",  # noqa: S608  # names of ours
-            (last_seq, *(value for _, value in given)),
-        )
-    ]
+    pending = " AND ".join([_PENDING, *(clause for clause, _ in given)])
+    values = (rolled.record, rolled.change, *(value for _, value in given))
+    ids = [str(request_id) for (request_id,) in read(f"SELECT request_id FROM records WHERE {pending}", values)]  # noqa: S608
     for start in range(0, len(ids), _MAX_IDS):
         some = ids[start : start + _MAX_IDS]
         clause = f"request_id IN ({', '.join('?' * len(some))})"
@@ -190,6 +185,12 @@ def _read_others(
 
 #: Request ids that one query names.
 _MAX_IDS = 500
+
+#: The pending records whose settlements the sums do not have.
+_PENDING = (
+    "basis = 'pending' AND +seq <= ? AND NOT EXISTS (SELECT 1 FROM changes c "
+    "WHERE c.request_id = records.request_id AND c.kind = 'settlement' AND c.seq <= ?)"
+)
 
 
 def _read_records(
