@@ -81,6 +81,36 @@ def test_key_set_over_rest_is_used_at_once_and_only_for_its_project(
     assert code_of(send(proxy, "DELETE", PATH)) == (404, "not_found")
 
 
+def test_object_of_another_project_is_not_found_when_its_key_is_the_projects_alone_now(
+    proxy: ProxyProcess, provider: ReplayProvider
+) -> None:
+    usage = {"input_tokens": 5, "output_tokens": 5, "total_tokens": 10}
+    content = {"id": "resp_theirs", "object": "response", "model": "gpt-5.4", "status": "completed", "usage": usage}
+    provider.response = ProviderResponse(chunks=(json.dumps(content).encode(),))
+    url, theirs = proxy.base_url + "/v1/responses", {"Authorization": f"Bearer {mint_for_other_project()}"}
+    ours = {"Authorization": f"Bearer {mint()}"}
+    other_path = f"/v1/projects/{OTHER_PROJECT}/settings/openai"
+    for path in (PATH, other_path):
+        send(proxy, "PUT", path, {"api_key": OWN_KEY})
+    body = {"model": "gpt-4o-mini", "input": "hi"}
+    assert httpx.post(url, json=body, headers=theirs, timeout=TIMEOUT_S).status_code == 200
+
+    def read() -> tuple[int, int, int]:
+        sent = len(provider.requests)
+        found = httpx.get(f"{url}/resp_theirs", headers=ours, timeout=TIMEOUT_S).status_code
+        following = {**body, "previous_response_id": "resp_theirs"}
+        continued = httpx.post(url, json=following, headers=ours, timeout=TIMEOUT_S).status_code
+        return found, continued, len(provider.requests) - sent
+
+    assert read() == (404, 404, 0)
+    send(proxy, "DELETE", other_path)
+    assert used_key(proxy, provider, mint_for_other_project()) == OPENAI_KEY
+    assert read() == (404, 404, 0)
+    # Another key is another account, whose host may use the same id.
+    send(proxy, "PUT", PATH, {"api_key": OTHER_KEY})
+    assert read()[0] == 200
+
+
 def test_key_is_in_no_log_line_no_database_and_no_response(proxy: ProxyProcess, provider: ReplayProvider) -> None:
     send(proxy, "PUT", PATH, {"api_key": OWN_KEY})
     provider.response = ProviderResponse(status=400, chunks=(json.dumps({"error": f"bad key {OWN_KEY}"}).encode(),))

@@ -2,7 +2,8 @@
 
 Projects share a provider key, so the provider shows each of them every project's objects.  The proxy does not: an
 object of another project, or one of unknown origin, is not found, in the provider's own error format.  Requests to a
-project's own account are separated by its key; those to the shared account are checked, also of such a project.
+project's own account are separated by its key; those to the shared account are checked, also of such a project.  An
+object that another project made with a key which is this project's alone now is not found either.
 
 Owners come from the ledger, and from memory until the record of the creating request is written.
 """
@@ -20,7 +21,7 @@ from tornado_proxy.domain.record import ObjectOwner
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.providers.contract import Endpoint, HttpEndpoint
 from tornado_proxy.providers.owned_objects import OwnedList
-from tornado_proxy.upstream.credentials import ProviderAccess, caller_access
+from tornado_proxy.upstream.credentials import ProviderAccess, caller_access, list_accesses
 
 #: Owners kept in memory.  They bridge the commit delay of the ledger, far below a second; 10,000 take some 2 MB.
 MAX_REMEMBERED = 10_000
@@ -83,7 +84,10 @@ class ObjectOwnership:
         if not (context.has_own_key if access is None else access.exclusive):
             for object_id in object_ids:
                 if object_id not in own or _is_of_own_account(own[object_id], access):
-                    raise NotFound(f"{object_id[:100]} was not found")
+                    raise _not_found(object_id)
+        for object_id, owner in owners.items():
+            if object_id not in own and owner is not None and _is_of_key(owner, context, access):
+                raise _not_found(object_id)
         return made_with
 
     async def visible_objects(
@@ -108,6 +112,21 @@ class ObjectOwnership:
     async def _find_owner(self, provider: str, object_id: str) -> ObjectOwner | None:
         # The ledger first: its owner is the first one, and a provider may repeat an id to another project.
         return await self._ledger.owner_of(provider, object_id) or self._recent.get((provider, object_id))
+
+
+def _not_found(object_id: str) -> NotFound:
+    return NotFound(f"{object_id[:100]} was not found")
+
+
+def _is_of_key(owner: ObjectOwner, context: RequestContext[Endpoint], access: ProviderAccess | None) -> bool:
+    """Return True if the object of another project was made with a key that the project uses now.
+
+    Two projects can have had one key.  When the other one has lost it, no other project uses the key, but the other
+    one's objects are still in its account.  Ids alone say nothing: hosts of two accounts can state the same ones.
+    """
+    account = access or list_accesses(context.snapshot, context.provider, context.caller.project_id)[0]
+    keys = account.settings.keys
+    return owner.key is not None and any(key.fingerprint == owner.key.fingerprint for key in keys)
 
 
 def _is_own(context: RequestContext[Endpoint], object_id: str, owner: ObjectOwner | None) -> bool:
