@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
+from itertools import accumulate
 from typing import ClassVar
 
 from tornado_proxy.dashboard.amounts import show_amount, show_exact
@@ -16,9 +18,11 @@ from tornado_proxy.dashboard.filter_form import FilterForm
 from tornado_proxy.dashboard.parameters import check_known
 from tornado_proxy.dashboard.request_list import RECORD_COLUMNS, UNKNOWN_COSTS, make_row, show_moment
 from tornado_proxy.dashboard.viewer import Viewer
+from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.reports.intervals import Interval
 from tornado_proxy.ledger.reports.records_page import RecordsQuery
-from tornado_proxy.ledger.reports.records_query import Record, UsageFilter
+from tornado_proxy.ledger.reports.records_query import Record, UsageFilter, add_exactly
 from tornado_proxy.ledger.reports.usage import GroupRow
 
 #: The parameters of the page.
@@ -93,9 +97,12 @@ class OpenCostsHandler(DashboardHandler):
         if "start" in given:
             given.pop("range")
         request = read_bill_request(given, viewer, self.now)
-        by_basis = {row.group[0]: row for row in group_rows(await self.services.ledger.usage(request.query))}
+        # By day: only days that have such requests are searched for them.
+        query = replace(request.query, interval=Interval.DAY)
+        rows = group_rows(await self.services.ledger.usage(query))
         boxes = [
-            await self._make_box(basis, by_basis.get(basis.value), request.query.which, viewer) for basis in _TEXTS
+            await self._make_box(basis, [row for row in rows if row.group[0] == basis], query.which, viewer)
+            for basis in _TEXTS
         ]
         if request.format != "html":
             self.send_rows("open_costs", _COLUMNS, [box.members for box in boxes], _COLUMNS)
@@ -105,21 +112,26 @@ class OpenCostsHandler(DashboardHandler):
         form = FilterForm(link, request.span, {})
         self.show("open.html", "Open costs", boxes=boxes, form=form, downloads=downloads)
 
-    async def _make_box(self, basis: Basis, found: GroupRow | None, which: UsageFilter, viewer: Viewer) -> Box:
+    async def _make_box(self, basis: Basis, days: Sequence[GroupRow], which: UsageFilter, viewer: Viewer) -> Box:
         text, advice, member_advice = _TEXTS[basis]
         url = self.make_page_url("/requests", {"start": str(which.since), "end": str(which.until)})
-        rows: tuple[tuple[str, str, str, str], ...] = ()
-        if found is not None and basis in UNKNOWN_COSTS:
-            query = RecordsQuery(replace(which, basis=basis.value), _LISTED, None, RECORD_COLUMNS, viewer.asker)
-            rows = tuple(map(self._show_request, await self.services.ledger.list_records(query)))
-        unknown = basis in UNKNOWN_COSTS
+        records: Sequence[Record] = ()
+        if days and basis in UNKNOWN_COSTS:
+            query = RecordsQuery(
+                narrow(replace(which, basis=basis.value), days),
+                min(_LISTED, sum(day.requests for day in days)),
+                columns=RECORD_COLUMNS,
+                asker=viewer.asker,
+            )
+            with contextlib.suppress(BadRequest):  # the search takes too long; the link asks for the list alone
+                records = await self.services.ledger.list_records(query)
         return Box(
             basis,
-            0 if found is None else found.requests,
-            None if unknown else Decimal(0) if found is None else found.total,
+            sum(day.requests for day in days),
+            None if basis in UNKNOWN_COSTS else add_exactly([day.total for day in days]),
             text,
             advice if viewer.sees_project else member_advice,
-            rows,
+            tuple(map(self._show_request, records)),
             url.change(basis=basis.value),
         )
 
@@ -130,3 +142,12 @@ class OpenCostsHandler(DashboardHandler):
         url = self.make_page_url(f"/requests/{row['request_id']}", {}).change()
         age = f"{age_h:.0f} h ago" if age_h >= 1 else f"{age_h * 60:.0f} min ago"
         return f"{show_moment(row['started_at'])}, {age}", str(row["request_id"]), url, str(row["model"] or "")
+
+
+def narrow(which: UsageFilter, days: Sequence[GroupRow]) -> UsageFilter:
+    """Return the filter, narrowed to the last days that have _LISTED requests together."""
+    latest = sorted(days, key=lambda day: day.start or "", reverse=True)
+    counts = accumulate(day.requests for day in latest)
+    needed = next((number for number, count in enumerate(counts, start=1) if count >= _LISTED), len(latest))
+    since, until = latest[needed - 1].start, latest[0].end
+    return replace(which, since=max(since or "", which.since or ""), until=min(until or "~", which.until or "~"))

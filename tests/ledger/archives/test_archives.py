@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gzip
 import json
@@ -23,10 +24,13 @@ from tornado_proxy.ledger.archives.pruning import Pruned, prune_records
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.database import Backend, StoreError
 from tornado_proxy.ledger.reports.record_sums import sum_records
+from tornado_proxy.ledger.reports.records_page import RecordsQuery
 from tornado_proxy.ledger.reports.records_query import UsageFilter
+from tornado_proxy.ledger.reports.usage_reader_thread import UsageReaderThread
 from tornado_proxy.ledger.rollups import rebuild, roll_up
 
 BEFORE = "2026-03-02"
+
 #: Questions whose answers must not change.
 QUESTIONS = [
     (UsageFilter(), ["project", "model", "basis"]),
@@ -151,6 +155,24 @@ def test_question_that_needs_pruned_records_is_refused(store: LedgerUnderTest, t
         ):
             sum_records(backend, which, groups)
     assert sum_records(backend, UsageFilter(since="2026-03-02T00:30:00.000Z"), ["session"])
+
+
+def test_list_that_needs_pruned_records_is_refused(store: LedgerUnderTest, tmp_path: Path) -> None:
+    write_random_records(store)
+    backend = make_backend(store.address)
+    archive(backend, tmp_path / "archive")
+    prune_records(backend, BEFORE, tmp_path / "archive")
+
+    async def list_since(since: str) -> int:
+        reader = UsageReaderThread(backend)
+        try:
+            return len(await reader.list_records(RecordsQuery(UsageFilter(since=since), 500)))
+        finally:
+            reader.close()
+
+    with pytest.raises(LedgerUnavailable, match="are in archives"):
+        asyncio.run(list_since("2026-03-01T00:00:00.000Z"))
+    assert asyncio.run(list_since("2026-03-02T00:00:00.000Z"))
 
 
 def test_records_that_a_program_has_not_read_are_not_pruned(store: LedgerUnderTest, tmp_path: Path) -> None:

@@ -173,6 +173,8 @@ class UsageReaderThread:
         bounds = _SharedBounds(self._turns)
         try:
             with self._backend.read(lambda: self._closed or bounds.is_over()) as read:
+                if query.which.request_id is None:  # a list without the pruned ones would look complete
+                    check_not_pruned(read, query.which)
                 return read_page(read, query)
         except ReadTimeout as error:
             raise too_much_usage() from error
