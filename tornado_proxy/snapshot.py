@@ -126,7 +126,7 @@ class Snapshot:
         return self.settings.budgets.default_limits if project.limits is None else project.limits
 
     def counter_plan(self) -> CounterPlan:
-        """Return what the budgets of all projects need."""
+        """Return the needs of all projects' budgets."""
         budgets = (budget for project in self.projects.values() for budget in self.find_budgets(project))
         return CounterPlan(
             tuple(dict.fromkeys(budget.kind for budget in budgets)),

@@ -216,9 +216,12 @@ def test_only_the_registry_names_a_provider() -> None:
 
 
 def belongs_to_a_provider(path: Path) -> bool:
-    """Return True if a file may name a provider: the registry, a provider's folder, and the simulator of providers."""
+    """Return True if a file may name a provider.
+
+    These are the registry, a provider's folder, the simulator of providers, and the helpers for the providers' SDKs.
+    """
     parts = path.relative_to(PROGRAM).parts
-    return parts[0] == "simulator" or parts == ("providers", "registry.py") or parts[:2] in PROVIDER_FOLDERS
+    return parts[0] in ("simulator", "sdk") or parts == ("providers", "registry.py") or parts[:2] in PROVIDER_FOLDERS
 
 
 def find_provider_names(source: str) -> set[str]:

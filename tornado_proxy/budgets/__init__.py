@@ -1,1 +1,1 @@
-"""Budgets: counters of what was spent, and reservations of what requests under way can spend."""
+"""Budgets: counters of spend, and reservations for requests under way."""

@@ -80,7 +80,7 @@ class _Account:
 
 @dataclass(frozen=True, slots=True)
 class _Spend:
-    """What a request has cost, with the seconds in which it began and ended."""
+    """The cost of a request, with the seconds in which it began and ended."""
 
     began: int
     ended: int
@@ -137,7 +137,7 @@ def _list_accounts(record: CountedRecord, limits: BrakeLimits) -> Iterable[_Acco
 
 
 def _add(db: Database, account: _Account, added: Iterable[_Spend], now_s: int) -> bool:
-    """Add to what an account has spent in the last minute; return True if its limit is passed."""
+    """Add to the spend of an account in the last minute; return True if its limit is passed."""
     key = (account.project_id, account.subject)
     rows = db.fetch_rows(_SELECT, key)
     known, counts_from = (json.loads(str(rows[0][0])), int(str(rows[0][1]))) if rows else ([], 0)

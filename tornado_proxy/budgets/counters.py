@@ -113,7 +113,7 @@ class CounterChanges:
             self.reserve(key, -(total if decode_kind(key.kind).amount is Amount.TOTAL else subtotal))
 
     def apply(self, db: Database, row_lock: str) -> dict[CounterKey, Decimal]:
-        """Write the changes; return what the requests of each counter that has settled some have cost now."""
+        """Write the changes; return the new spend of each counter that has settled requests."""
         now_settled = {}
         for key in sorted({*self._settled, *self._reserved}):
             settled, reserved = lock_counter(db, row_lock, key)

@@ -113,7 +113,7 @@ class Folding:
                 self._settle(bill, kinds, changes, final=bill.request_id in final)
 
     def register(self, wanted: Iterable[CounterKind], now: datetime) -> None:
-        """Count these kinds from now on, and what the ledger holds of their current periods."""
+        """Count these kinds from now on, and the ledger's records of their current periods."""
         new = [kind for kind in dict.fromkeys(wanted) if kind not in self._read_kinds()]
         if not new:
             return
@@ -340,7 +340,7 @@ class Folding:
 
 
 def _list_amounts(record: CountedRecord, kinds: Iterable[CounterKind]) -> Iterator[tuple[CounterKey, Decimal]]:
-    """Yield what a record adds to the counters of these kinds."""
+    """Yield the amounts that a record adds to the counters of these kinds."""
     for kind in kinds:
         for key in make_keys(kind, record.spender, record.started_at):
             yield key, record.amount(kind.amount)

@@ -120,7 +120,7 @@ class BudgetKeeper:
         self._search_dead_at = 0.0
 
     async def open(self, plan: CounterPlan) -> None:
-        """Open the budgets and count what a configuration needs.
+        """Open the budgets and count the kinds that a configuration needs.
 
         Raises:
             LedgerUnavailable: a database cannot be opened.
@@ -157,7 +157,7 @@ class BudgetKeeper:
         await self.read(lambda store: store.folding.forget_trip(brake_id))
 
     async def reserve(self, reservation: Reservation) -> Refusal | None:
-        """Reserve what a request can cost; return the refusal of the budget or limit that does not admit it.
+        """Reserve the most that a request can cost; return the refusal of the budget or limit that does not admit it.
 
         Raises:
             LedgerUnavailable: the budgets cannot be written, so the request must not be sent.
@@ -183,7 +183,7 @@ class BudgetKeeper:
         self._queue.put(request_id)
 
     def end(self, request_id: str, used: Mapping[RateUnit, int]) -> None:
-        """Give back what a request that has ended took of limits and did not use.  Never blocks."""
+        """Give back the units of limits that a request has taken and not used.  Never blocks."""
         self._queue.put(RateEnd(request_id, used))
 
     async def read(self, query: Callable[[BudgetStore], _Result]) -> _Result:
@@ -197,7 +197,7 @@ class BudgetKeeper:
         return await done
 
     async def close(self) -> None:
-        """Count what the ledger holds, and end the threads."""
+        """Count the ledger's records, and end the threads."""
         self._stopped.set()
         self._queue.put(None)
         for thread in (self._thread, self._auditor):

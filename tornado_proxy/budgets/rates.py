@@ -79,7 +79,7 @@ class Rates:
         return LockedBuckets(buckets, self._read_clock() if buckets else 0)
 
     def take(self, request_id: str, claims: Iterable[RateClaim], buckets: LockedBuckets) -> None:
-        """Take what a request claims."""
+        """Take the claims of a request."""
         taken = [
             [
                 claim.project_id,
@@ -178,7 +178,7 @@ class LockedBuckets:
         return RateRefusal((*refusing, *(state for state in states if state not in refusing))) if refusing else None
 
     def take(self, claim: RateClaim) -> int:
-        """Take what a request claims; return the number of its claim."""
+        """Take the claims of a request; return the number of its claim."""
         bucket = self._drain(claim)
         self.changed.add(_key_of(claim))
         if claim.unit is not RateUnit.STREAMS:

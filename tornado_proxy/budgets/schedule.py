@@ -41,7 +41,7 @@ class Schedule:
         self._fold_at = min(self._fold_at, time.monotonic() + _BUSY_FOLD_S)
 
     def run(self, store: BudgetStore) -> None:
-        """Do what is due."""
+        """Do the work that is due."""
         now = time.monotonic()
         if now >= self._fold_at:
             is_behind = store.folding.fold_batch()

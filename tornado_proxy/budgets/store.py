@@ -1,6 +1,6 @@
 """The counters and reservations of a ledger's budgets.  Synchronous; used by one thread.
 
-    reserve   locks the counters of a request's budgets, checks their limits, and adds what the request can cost
+    reserve   locks the counters of a request's budgets, checks their limits, and adds the most the request can cost
     fold      adds the records that the ledger has committed to the counters, and frees their reservations
     release   frees the reservation of a request that was not sent
     end       gives back what a request that has ended took of limits (rates.py)
@@ -108,7 +108,7 @@ class BudgetStore:
         self.folding.begin()
 
     def follow(self, plan: CounterPlan, now: datetime) -> None:
-        """Count what a configuration needs from now on, and for the periods that contain `now`."""
+        """Count the kinds of a configuration from now on, and for the periods that contain `now`."""
         self.folding.hold, self.folding.brakes = plan.hold, plan.brakes
         self.folding.register(plan.kinds, now)
         # No other process may have counted for a long time.

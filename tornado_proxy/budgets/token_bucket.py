@@ -25,7 +25,7 @@ class TokenBucket:
     """The bucket of one limit.
 
     Attributes:
-        debt: What was taken and has not drained.
+        debt: Units taken that have not drained.
         at_us: When it was drained last, in microseconds since 1970.
         last: The number of the last claim.
         lows: Pairs (number, debt), both growing: the lowest debt since the claims up to that number.

@@ -43,7 +43,7 @@ class ConfiguredBudgets:
 
     @property
     def plan(self) -> CounterPlan:
-        """What the budgets need."""
+        """The configuration and state that budgets need."""
         kinds = dict.fromkeys(budget.kind for budgets in self.budgets.values() for budget in budgets)
         return CounterPlan(tuple(kinds), self.hold, brakes=self.brakes)
 

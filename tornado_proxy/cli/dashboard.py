@@ -35,10 +35,11 @@ from tornado_proxy.state.dashboard_sessions import end_all_sessions, make_link
 def dashboard(
     config: Path, project_id: str | None, url: str | None, *, sign_out_all: bool, **caller: str | None
 ) -> None:
-    """Print a link that signs one browser in to the web dashboard: as the operator, who sees all projects.
+    """Print a one-time link to the web dashboard.
 
-    The link works once, for 60 seconds; the session lasts 12 hours.  With --project the link is for somebody else:
-    it leads to the client port, and shows that project, or the usage of one caller.
+    It signs one browser in as the operator, who sees all projects.  It works once, for 60 seconds; the session lasts
+    12 hours.  With --project the link is for another person: it leads to the client port, and shows that project, or
+    the usage of one caller.
 
     \b
     Example:

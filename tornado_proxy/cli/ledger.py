@@ -42,7 +42,7 @@ _FOLDER = click.option(
 
 @click.group()
 def ledger() -> None:
-    """Keep a large ledger fast and small: sums, archives, removal of archived records."""
+    """Sum, archive and prune the records of a large ledger."""
 
 
 @ledger.command()

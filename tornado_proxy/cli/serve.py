@@ -39,7 +39,9 @@ from tornado_proxy.snapshot import Snapshot
     help="The lowest level that is logged; each request logs one line at info.",
 )
 def serve(config: Path, admin_port: int | None, log_level: str) -> None:
-    """Run the proxy until SIGTERM; SIGHUP reloads the configuration, SIGUSR1 opens the log file again.
+    """Run the proxy until SIGTERM.
+
+    SIGHUP reloads the configuration, SIGUSR1 opens the log file again.
 
     \b
     Example:

@@ -16,7 +16,9 @@ from tornado_proxy.local.statusline import run
 @click.option("--token-env", metavar="NAME", help="The environment variable with your token, for --api.")
 @click.option("--project", metavar="ID", help="Your project, if the token does not name it.")
 def statusline(**options: str | None) -> None:
-    """Print one line for a status line: spent today (UTC), left in the budget, spent in this session.
+    """Print the spend as text for a status line.
+
+    The spend of today (UTC), the rest of the budget, and the spend of this session.
 
     Claude Code writes its session to standard input; set it as `statusLine.command`.  Budgets are fetched in the
     background and are up to 30 seconds old.

@@ -26,7 +26,7 @@ class BudgetSettings:
     Attributes:
         default: The budgets of projects that have none of their own.
         default_limits: The limits of projects that have none of their own.
-        hold_unsettled: True if what a request can have cost counts until its period ends, if its cost is not known.
+        hold_unsettled: True if a request of unknown cost counts at its greatest possible cost until the period ends.
         max_tool_calls: Calls of tools at the provider that count for a request without a limit.
     """
 

@@ -73,7 +73,7 @@ DEFAULT_END_USER_HEADER = "meshagent-on-behalf-of"
 
 @dataclass(frozen=True, slots=True)
 class AttributionRules:
-    """What a project records of its requests.
+    """The facts that a project records of its requests.
 
     Attributes:
         repository: True to record repository and commit.

@@ -25,7 +25,7 @@ class Brake:
     Attributes:
         id: A random id; the stop that follows has the same one.
         participant: The name of the participant or user; None if the limit is that of the whole project.
-        spent: What was spent, USD.
+        spent: The spend, USD.
     """
 
     id: str

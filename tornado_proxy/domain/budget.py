@@ -72,11 +72,11 @@ class CounterKind:
 
 @dataclass(frozen=True, slots=True)
 class CounterPlan:
-    """What the budgets of a configuration need.
+    """The needs of a configuration's budgets.
 
-    `hold` is True if what a request can have cost counts until its period ends, if its cost is not known.  `rates` is
-    True if projects have limits of requests, tokens or streams.  `brakes` are the limits of what projects may spend in
-    a minute, by project id.
+    `hold` is True if a request of unknown cost counts, until its period ends, at the most that it can have cost.
+    `rates` is True if projects have limits of requests, tokens or streams.  `brakes` are the limits of the spend of
+    projects in a minute, by project id.
     """
 
     kinds: tuple[CounterKind, ...] = ()
@@ -93,7 +93,7 @@ class CounterPlan:
 class Budget:
     """A limit in USD for each counter of a kind, or for that of one `subject`.
 
-    A strict budget admits a request only if what it can cost at most fits; any other one admits requests until its
+    A strict budget admits a request only if the most that it can cost fits; any other one admits requests until its
     limit is reached, so that the last one can exceed it.
     """
 
@@ -241,13 +241,13 @@ TOKEN_TOTAL = CounterKind(Scope.TOKEN, Period.TOTAL)
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What a request reserves before it is sent.
+    """The reservation of a request before it is sent.
 
     Attributes:
         total: The most USD that the request can cost, with the surcharge; `subtotal` is the same without.
         at: When the request began, aware UTC; it decides the period.
         forced: True if the work runs already: it is reserved although a budget or limit would not admit it.
-        claims: What it takes of the limits of its project and caller.
+        claims: The units that it takes of the limits of its project and caller.
     """
 
     request_id: str

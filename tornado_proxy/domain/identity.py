@@ -79,7 +79,7 @@ class ProviderKey:
     Attributes:
         name: Its name in records; unique among the keys that the server, or a project, has for a provider.
         provider_ids: The provider's own ids of the key, such as api_key_id, which the provider's bills name.
-        discount: What the provider charges less than its list prices for requests with the key.
+        discount: The discount on the provider's list prices for requests with the key.
         fingerprint: See fingerprint_key().
     """
 
@@ -170,8 +170,8 @@ class Project:
         on_client_disconnect: `drain` or `cancel`; None for the server's setting.
         labels: Names and values that each of its records has.
         allowed_objects: Ids of provider objects that were created outside the proxy and that it may refer to.
-        budgets: What it may spend; None for the default budgets.
-        attribution: What is recorded of the clients' own statements.
+        budgets: Its budgets; None for the default budgets.
+        attribution: Which of the clients' own statements are recorded.
         limits: How much it may use in a minute or at the same time; None for the default limits.
     """
 

@@ -1,4 +1,4 @@
-"""Limits of how much runs in a minute, or at the same time, and what a request takes of them."""
+"""Limits of how much runs in a minute, or at the same time, and the claims of a request on them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ProjectLimits:
 
 @dataclass(frozen=True, slots=True)
 class RateClaim:
-    """What a request takes of one limit: `units` of `limit`.  `subject` is "" for the limit of a whole project."""
+    """A request's claim on one limit: `units` of `limit`.  `subject` is "" for the limit of a whole project."""
 
     project_id: str
     subject: str

@@ -35,7 +35,7 @@ class Outcome(StrEnum):
 
 
 class RetryFacts(msgspec.Struct, frozen=True):
-    """What the client states about a repetition of its request.
+    """The client's statements about a repetition of its request.
 
     Attributes:
         idempotency_hash: The hash of its idempotency key; None without a key.
@@ -61,7 +61,7 @@ class RequestIntent(msgspec.Struct, frozen=True):
     labels: names and values of the project and the credential.
     attribution: who and what the request is made for, as the client states it.
     traceparent: the client's span that the request belongs to (W3C Trace Context), None without one.
-    retry: what the client states about a repetition.
+    retry: the client's statements about a repetition.
     """
 
     request_id: str

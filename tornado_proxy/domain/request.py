@@ -78,7 +78,7 @@ class RequestFacts(msgspec.Struct, frozen=True):
     `seen_output_bytes` is the length of output text that earlier responses of the same work have shown.
     `charges_code_execution` is True if the provider charges the time of a container that runs code for the request, and
     the response does not show that.
-    `work` limits what the request can cost.
+    `work` limits the cost of the request.
     `described` are members that say who and what the request is made for, as (path, text): `metadata.user_id`.
     """
 

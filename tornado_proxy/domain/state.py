@@ -82,7 +82,7 @@ class StateChange:
         generation: The number of the change, counted from 1.
         at: When it was made, aware UTC.
         actor: Who made it.
-        action: What was done, such as `access key created`.
+        action: The change, such as `access key created`.
         subject: The public id of the changed thing.
     """
 

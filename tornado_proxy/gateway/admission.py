@@ -217,7 +217,7 @@ class Admission:
     async def _begin(
         self, context: RequestContext[Endpoint], access: ProviderAccess, facts: RequestFacts, intent: RequestIntent
     ) -> None:
-        """Reserve what the request can cost, and record its intent."""
+        """Reserve the most that the request can cost, and record its intent."""
         await self._budgets.reserve(context, access.tariff, facts, intent)
         try:
             await self._recorder.begin(intent)

@@ -66,7 +66,7 @@ class BodyParser:
     def parse_frame(
         self, context: RequestContext[WebSocketEndpoint], frame: str | bytes, model: str | None
     ) -> ClientFrame | Awaitable[ClientFrame]:
-        """Return what a frame of a client asks for, in a session with `model`; an awaitable if the frame is large.
+        """Return the request of a client's frame, in a session with `model`; an awaitable if the frame is large.
 
         Raises:
             CallerError: the frame cannot be read in one way only, or takes too much memory or time.

@@ -85,7 +85,7 @@ class BodyWorkers:
         return ParsedRequest(result.facts, changed or body)
 
     async def read_frame(self, task: BodyTask, frame: bytes) -> ClientFrame:
-        """Return what a frame of a client asks for; raise as read() does."""
+        """Return the request of a client's frame; raise as read() does."""
         result, _ = await self._run(task, frame)
         if result.frame is None:
             raise WorkerFailed(result.fault)

@@ -67,7 +67,7 @@ class Keeper(Protocol):
     """The counters and reservations (budgets/keeper.py)."""
 
     async def open(self, plan: CounterPlan) -> None:
-        """Open the counters and count what a configuration needs; raise LedgerUnavailable if that fails."""
+        """Open the counters of a configuration; raise LedgerUnavailable if that fails."""
 
     async def follow(self, plan: CounterPlan) -> None:
         """Count what another configuration needs from now on."""
@@ -76,7 +76,7 @@ class Keeper(Protocol):
         """Warn of these limits from now on."""
 
     async def reserve(self, reservation: Reservation) -> Refusal | None:
-        """Reserve what a request can cost and takes of limits, or return the refusal of one."""
+        """Reserve the most that a request can cost, and its units of limits, or return the refusal of one."""
 
     async def check(self, reservation: Reservation) -> Refusal | None:
         """Return the refusal that reserve() would return; reserve nothing."""
@@ -85,7 +85,7 @@ class Keeper(Protocol):
         """Free the reservation of a request that was not sent."""
 
     def end(self, request_id: str, used: Mapping[RateUnit, int]) -> None:
-        """Give back what a request that has ended took of limits and did not use."""
+        """Give back the units of limits that a request has taken and not used."""
 
     async def read(self, query: Callable[[BudgetStore], _Result]) -> _Result:
         """Return the result of a query; raise LedgerUnavailable if that fails."""
@@ -112,7 +112,7 @@ class BudgetGate:
         self._refusals: OrderedDict[tuple[Spender, tuple[Budget, ...]], tuple[float, RequestError]] = OrderedDict()
 
     async def follow(self, snapshot: Snapshot) -> None:
-        """Count what the budgets of a configuration need; without budgets and limits nothing is opened.
+        """Open the counters of a configuration's budgets; without budgets and limits nothing is opened.
 
         Raises:
             LedgerUnavailable: the counters cannot be opened.
@@ -157,7 +157,7 @@ class BudgetGate:
             BudgetExceeded: a budget is spent.
             BudgetReserved: other requests have reserved the rest of a budget.
             LimitReached: a limit of requests or tokens per minute, or of streams, is reached.
-            BadRequest: nothing says what the request can cost at most, or that is more than a limit.
+            BadRequest: nothing limits the cost of the request, or the most that it can cost is more than a limit.
             LedgerUnavailable: the counters cannot be written.
         """
         await self._count_tokens(context.caller)
@@ -241,7 +241,7 @@ class BudgetGate:
         return await self._keeper.read(lambda store: find_uses(limits, store.list_counters(), datetime.now(UTC)))
 
     def release(self, request_id: str) -> None:
-        """Free what a request has reserved that is not sent."""
+        """Free the reservation of a request that is not sent."""
         self._limited.discard(request_id)
         if self._is_open:
             self._keeper.release(request_id)
@@ -274,7 +274,7 @@ class BudgetGate:
         self._end(session_id, {RateUnit.STREAMS: 0})
 
     def request_ended(self, record: RequestRecord) -> None:
-        """Give back what a request took of limits and did not use."""
+        """Give back the units of limits that a request has taken and not used."""
         request_id = record.intent.request_id
         if request_id in self._limited:
             self._end(request_id, find_used(record))

@@ -32,7 +32,7 @@ _UNKNOWN = (Basis.PENDING, Basis.UNSETTLED)
 
 
 def list_claims(limits: ProjectLimits, spender: Spender, units: Mapping[RateUnit, int]) -> tuple[RateClaim, ...]:
-    """Return what a request takes of the limits of its project and caller."""
+    """Return the claims of a request on the limits of its project and caller."""
     scopes = (("", limits.project), (spender.subject(_CALLER), limits.per_participant))
     return tuple(
         RateClaim(spender.project_id, subject, unit, limited[unit], count)

@@ -3,7 +3,7 @@
 begin(intent)  ──> ledger: durable before anything is sent
 created(...)   ──> object ownership, before the record is written
 write_ahead()  ──> ledger: the record survives the death of the process; before the last byte of a response leaves
-follow(...)    ──> live views: what a running request costs so far
+follow(...)    ──> live views: the cost of a running request so far
 finish(...)    ──> ledger, access log and metrics; deferred settlement, if the path named an object
 reject(...)    ──> access log and metrics; nothing was sent, so the ledger gets nothing
 """
@@ -47,7 +47,7 @@ class LiveMeter(Protocol):
     """The meter of a request or session that runs."""
 
     def estimate(self) -> tuple[Cost, ...]:
-        """Return what it would cost if it broke off now; nothing if that is not known.  Never raises."""
+        """Return its cost if it broke off now; nothing if that is not known.  Never raises."""
 
 
 @dataclass(frozen=True, slots=True)

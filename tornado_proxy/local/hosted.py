@@ -67,7 +67,7 @@ class FixedToken:
 
 @dataclass(frozen=True, slots=True)
 class ProjectSettings:
-    """What the hosted proxy states about a project.
+    """The hosted proxy's statements about a project.
 
     Attributes:
         surcharge_rate: The surcharge of its records.
@@ -107,7 +107,7 @@ class HostedProxy:
         return self._project_settings.prices in ("", self._prices.fingerprint)
 
     def apply(self, stated: ProjectSettings) -> None:
-        """Use what the hosted proxy states about the project, from the next request on."""
+        """Use the hosted proxy's statements about the project, from the next request on."""
         self._project_settings = stated
         self.snapshots.current = self._make_snapshot()
 

@@ -1,4 +1,4 @@
-"""Reads what the hosted proxy states about the project, so that local records have its surcharge."""
+"""Reads the hosted proxy's statements about the project, so that local records have its surcharge."""
 
 from __future__ import annotations
 

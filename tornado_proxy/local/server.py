@@ -46,7 +46,7 @@ _DRAIN_S, _LAST_RECORDS_S = 600.0, 2.0
 
 @dataclass(frozen=True, slots=True)
 class LocalConfig:
-    """What a local proxy needs to know.
+    """The settings of a local proxy.
 
     Attributes:
         host: The address to listen on.

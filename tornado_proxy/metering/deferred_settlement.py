@@ -274,7 +274,7 @@ class DeferredSettlement:
         )
 
     def _on_passing(self, poll: Poll, report: UsageReport) -> None:
-        """Use what a response to a client has stated of a pending request."""
+        """Use the usage of a pending request that a response to a client has stated."""
         poll.output_bytes = max(poll.output_bytes, report.output_bytes)
         if report.basis in _SETTLING and report.raw is not None:
             tasks.spawn(self._settle(self._snapshots.current, poll.request, report), "settle pending request")

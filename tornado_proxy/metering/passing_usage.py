@@ -22,7 +22,7 @@ class PassingUsage:
     Args:
         deferred: How the usage of the object is read.
         facts: The facts of the request that created the object.
-        on_report: Called once at the end of a 2xx response, with what it states.
+        on_report: Called once at the end of a 2xx response, with its usage.
         request_id: The request that created the object.
     """
 

@@ -1,1 +1,1 @@
-"""What a call costs: price files to a price book, usage to line items.  Exact decimals, no I/O."""
+"""The cost of a request: price files to a price book, usage to line items.  Exact decimals, no I/O."""

@@ -19,7 +19,7 @@ class BudgetUse:
     """A budget of a project; of those per participant and the like, that of the subject who has used most of it.
 
     Attributes:
-        settled: What was spent in the current period, USD.
+        settled: The spend of the current period, USD.
         limit: The limit in force, USD.
     """
 

@@ -60,7 +60,7 @@ _decode = msgspec.json.Decoder(Identity).decode
 
 
 class Kind(StrEnum):
-    """What a secret is good for: a link starts a session, a session shows pages."""
+    """The purpose of a secret: a link starts a session, a session shows pages."""
 
     LINK = "link"
     SESSION = "session"

@@ -28,7 +28,7 @@ _DIGEST = re.compile(r"[0-9A-Fa-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class KeySettings:
-    """What the operator decides about a new access key; see AccessKey."""
+    """The operator's choices for a new access key; see AccessKey."""
 
     name: str
     project_id: str

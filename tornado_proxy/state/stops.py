@@ -44,7 +44,7 @@ def make(changes: Changes, actor: str, target: StopTarget, reason: str = "", *, 
     Args:
         changes: Makes the change.
         actor: Who makes it.
-        target: What is stopped.
+        target: The stopped project, participant or session.
         reason: A text for the clients.
         stop_id: The id of the stop, for one that several processes try to make; None for a new id.
 

@@ -125,7 +125,7 @@ class StateStore:
 
         Args:
             actor: Who makes the change.
-            action: What is done, such as `access key created`.
+            action: The change, such as `access key created`.
             subject: The public id of the changed thing.
         """
         with self._connection() as db, db.transaction():

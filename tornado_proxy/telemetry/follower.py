@@ -1,4 +1,4 @@
-"""Follows the ledger, and sends what it finds; the stored cursor moves when the receiver has taken it.
+"""Follows the ledger, and sends its changes; the stored cursor moves when the receiver has taken it.
 
     cursor ──> some changes ──> spans sent ──> measurements recorded ──> metrics sent ──> cursor moves
       ^                             │ failure: the same ones again, after a growing wait

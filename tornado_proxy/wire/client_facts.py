@@ -197,7 +197,7 @@ def attribute_request(
     Args:
         stated: The headers that describe it.
         described: Members of its body, as in RequestFacts.
-        rules: What the project records.
+        rules: The facts that the project records.
         caller: The participant or user of the credential.
     """
     user_agent = stated.values.get(_USER_AGENT)

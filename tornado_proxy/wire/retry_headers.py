@@ -1,4 +1,4 @@
-"""Reads what a client states about a repetition of its request: `Idempotency-Key`, and the count of Stainless SDKs.
+"""Reads a client's statements about a repetition of its request: `Idempotency-Key`, and the count of Stainless SDKs.
 
 Source: draft-ietf-httpapi-idempotency-key-header-07; x-stainless-retry-count in the SDKs of OpenAI and Anthropic.
 """
@@ -22,7 +22,7 @@ _HASH_DIGITS = 32
 
 
 def read_retry_headers(headers: Iterable[tuple[str, str]], caller: Caller, provider: str) -> RetryFacts:
-    """Return what the headers of a request state about a repetition.
+    """Return the statements of a request's headers about a repetition.
 
     The hash is of the key and the caller: another caller's same key has another hash, and none can be guessed from a
     record without the key.

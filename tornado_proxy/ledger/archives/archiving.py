@@ -98,7 +98,7 @@ def archive_records(
 
 
 def verify_archives(folder: Path, backend: Backend | None) -> Verified:
-    """Read all archives of a folder, and return what they have.
+    """Read all archives of a folder, and return their contents.
 
     With a ledger, also compare the chain with the ledger's, and pruned days with its sums.
 
