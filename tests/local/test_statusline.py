@@ -87,7 +87,7 @@ def test_budget_of_the_server_is_shown_from_the_second_call_on(tmp_path: Path) -
     token, state = mint(), str(tmp_path / "state")
     with running_simulator(Simulator()) as url, running_proxy(tmp_path, url, budgets=budgets) as proxy:
         client = openai.OpenAI(base_url=f"{proxy.base_url}/v1", api_key=token, timeout=TIMEOUT_S, max_retries=0)
-        client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "hi"}])
+        client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "hi"}], max_tokens=10)
         proxy.read_records(count=1)
         arguments = ("--ledger", f"sqlite:///{proxy.ledger}", "--api", proxy.base_url, "--token-env", "TOKEN")
         first = run(*arguments, TOKEN=token, XDG_STATE_HOME=state)
@@ -95,7 +95,7 @@ def test_budget_of_the_server_is_shown_from_the_second_call_on(tmp_path: Path) -
         wait_until(cache.exists, "the budgets")
         second = run(*arguments, TOKEN=token, XDG_STATE_HOME=state)
 
-    # The request costs less than half a cent.
+    # The request costs less than half a cent, and so does its reservation if that is still counted.
     assert first.stdout.endswith(" today\n")
     assert second.stdout == first.stdout.replace("\n", " · $20.00 left\n")
     assert cache.stat().st_mode & 0o777 == 0o600

@@ -8,6 +8,7 @@ import logging
 import os
 import resource
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,8 @@ def logger_to(fd: int) -> Iterator[logging.Logger]:
         yield log
     finally:
         log.removeHandler(writer)
+        log.propagate = True
+        log.setLevel(logging.NOTSET)
         writer.stop()
 
 
@@ -109,11 +112,15 @@ def test_full_pipe_blocks_no_caller_and_dropped_lines_are_reported(
     with logger_to(write_end) as log:
         for number in range(10_000):  # more than a pipe buffers, 64 KiB on Linux
             log.info("request", extra={"number": number, "text": "x" * 100})
-        drained = iter(lambda: os.read(read_end, 65536), b"")
-        written = b""
-        while b"lines dropped" not in written:
-            written += next(drained)
+        # To the end: the writer stops when all lines are written, and the report need not be the last one.
+        chunks: list[bytes] = []
+        drain = threading.Thread(target=lambda: chunks.extend(iter(lambda: os.read(read_end, 65536), b"")))
+        drain.start()
+    os.close(write_end)
+    drain.join()
+    written = b"".join(chunks)
 
+    assert b"lines dropped" in written
     assert b'"number":0,' in written
     assert b'"number":9999,' not in written
 
