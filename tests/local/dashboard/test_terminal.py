@@ -25,7 +25,15 @@ TITLES = "Requests In flight Errors  Tokens      Subtotal     Surcharge    Total
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
-    with running_simulator() as upstream, running_proxy(tmp_path_factory.mktemp("hosted"), upstream) as running:
+    with (
+        running_simulator() as upstream,
+        running_proxy(
+            # A drained stream that a test breaks off would delay the end of the server.
+            tmp_path_factory.mktemp("hosted"),
+            upstream,
+            streams={"on_client_disconnect": "cancel"},
+        ) as running,
+    ):
         yield running
 
 
