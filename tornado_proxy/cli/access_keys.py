@@ -19,6 +19,7 @@ from rich.table import Table
 from tornado_proxy.api.access_keys import show_key, show_keys, show_secret
 from tornado_proxy.cli.actor import find_actor
 from tornado_proxy.cli.config_lookup import find_project_ids
+from tornado_proxy.cli.config_option import config_option
 from tornado_proxy.cli.duration_param import parse_duration
 from tornado_proxy.cli.format_option import format_option
 from tornado_proxy.cli.state_store import open_state_store
@@ -31,13 +32,7 @@ from tornado_proxy.state.key_settings import KeySettings, check_grace, check_set
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-_CONFIG = click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    default=Path("conf/proxy.yaml"),
-    show_default=True,
-    help="The configuration that names the ledger and the projects.",
-)
+_CONFIG = config_option("The configuration that names the ledger and the projects.")
 
 _SETTINGS = (
     click.argument("name"),

@@ -12,6 +12,7 @@ import click
 from tornado_proxy.alerts.delivery import DeliveryError, deliver
 from tornado_proxy.alerts.messages import make_message, make_test_alert
 from tornado_proxy.cli.config_lookup import exit_on_errors
+from tornado_proxy.cli.config_option import config_option
 from tornado_proxy.config.alerts import Webhook
 from tornado_proxy.config.loading import load_settings
 
@@ -27,13 +28,7 @@ def alerts() -> None:
 
 
 @alerts.command("test")
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    default=Path("conf/proxy.yaml"),
-    show_default=True,
-    help="The configuration that names the webhooks.",
-)
+@config_option("The configuration that names the webhooks.")
 @click.option("--webhook", "name", metavar="NAME", help="Only this webhook.")
 def test(config: Path, name: str | None) -> None:
     """Send a signed message of type alert.test to each webhook, and print the status of its response.

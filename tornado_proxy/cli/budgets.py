@@ -29,6 +29,7 @@ from tornado_proxy.budgets.selection import (
 )
 from tornado_proxy.cli.actor import find_actor
 from tornado_proxy.cli.budget_lookup import now, open_budgets
+from tornado_proxy.cli.config_option import config_option
 from tornado_proxy.cli.duration_param import parse_duration
 from tornado_proxy.cli.format_option import format_option
 from tornado_proxy.cli.tables import print_table, printable_text
@@ -42,13 +43,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 #: Whose spend a budget limits, on a command line.
 _SCOPES = [scope.value for scope in Scope]
 
-_CONFIG = click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    default=Path("conf/proxy.yaml"),
-    show_default=True,
-    help="The configuration that names the ledger and the projects.",
-)
+_CONFIG = config_option("The configuration that names the ledger and the projects.")
 
 _SELECTOR = (
     click.argument("project_id", metavar="PROJECT"),

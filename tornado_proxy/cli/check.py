@@ -8,19 +8,14 @@ from pathlib import Path
 
 import click
 
+from tornado_proxy.cli.config_option import config_option
 from tornado_proxy.config.loading import LoadedConfig, read_config
 from tornado_proxy.domain.errors import ConfigError
 from tornado_proxy.pricing.book.price_book import PriceBook
 
 
 @click.command()
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    default=Path("conf/proxy.yaml"),
-    show_default=True,
-    help="The proxy's configuration; its projects, prices and secrets are checked too.",
-)
+@config_option("The proxy's configuration; its projects, prices and secrets are checked too.")
 def check(config: Path) -> None:
     """Check a configuration.  Print each fault with file, line, key and rule; exit with status 1 if there is one.
 

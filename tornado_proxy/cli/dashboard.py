@@ -10,6 +10,7 @@ import click
 
 from tornado_proxy.cli.actor import find_actor
 from tornado_proxy.cli.config_lookup import find_project_ids
+from tornado_proxy.cli.config_option import config_option
 from tornado_proxy.cli.state_store import open_state_store
 from tornado_proxy.config.files import read_document
 from tornado_proxy.config.settings import ADMIN_PORT, CLIENT_PORT, DEFAULT_HOST
@@ -19,13 +20,7 @@ from tornado_proxy.state.dashboard_sessions import end_all_sessions, make_link
 
 
 @click.command(short_help="Print a one-time link to the web dashboard.")
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    default=Path("conf/proxy.yaml"),
-    show_default=True,
-    help="The configuration that names the ledger and the ports.",
-)
+@config_option("The configuration that names the ledger and the ports.")
 @click.option("--project", "project_id", metavar="ID", help="Show this project alone, on the client port.")
 @click.option("--participant", metavar="NAME", help="Show the usage of this participant of --project alone.")
 @click.option("--user", metavar="SUBJECT", help="Show the usage of this OAuth user of --project alone.")

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from tornado_proxy.cli.config_lookup import exit_on_errors, find_ledger
+from tornado_proxy.cli.config_option import config_option
 from tornado_proxy.ledger.archives.archiving import archive_records, verify_archives
 from tornado_proxy.ledger.archives.files import ArchiveError
 from tornado_proxy.ledger.archives.pruning import prune_records
@@ -22,12 +23,7 @@ from tornado_proxy.ledger.rollups import roll_up
 #: Days that records stay in the ledger at least: budgets of the month are compared with them.
 MIN_KEPT_DAYS = 35
 
-_CONFIG = click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    default=Path("conf/proxy.yaml"),
-    help="The configuration that names the ledger.",
-)
+_CONFIG = config_option("The configuration that names the ledger.")
 _LEDGER = click.option("--ledger", "url", help="The URL of the ledger, such as sqlite:///PATH; replaces --config.")
 _BEFORE = click.option(
     "--before",

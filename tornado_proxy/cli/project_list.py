@@ -12,6 +12,7 @@ import yaml
 from rich.table import Table
 
 from tornado_proxy.cli.config_lookup import exit_on_errors
+from tornado_proxy.cli.config_option import config_option
 from tornado_proxy.cli.format_option import format_option
 from tornado_proxy.cli.tables import print_table, printable_text
 from tornado_proxy.config.loading import read_project_documents
@@ -19,13 +20,7 @@ from tornado_proxy.config.loading import read_project_documents
 #: A project as its file has it.
 _Section = dict[str, Any]
 
-CONFIG = click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    default=Path("conf/proxy.yaml"),
-    show_default=True,
-    help="The configuration that names the file of projects.",
-)
+CONFIG = config_option("The configuration that names the file of projects.")
 
 
 @click.command("list")

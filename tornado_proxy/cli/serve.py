@@ -12,6 +12,7 @@ import click
 
 from tornado_proxy import event_loop, snapshot
 from tornado_proxy.app import Server
+from tornado_proxy.cli.config_option import config_option
 from tornado_proxy.domain.errors import ConfigError, LedgerUnavailable, ListenError
 from tornado_proxy.observability import logs
 from tornado_proxy.observability.logs import LineWriter
@@ -19,13 +20,7 @@ from tornado_proxy.snapshot import Snapshot
 
 
 @click.command()
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    default=Path("conf/proxy.yaml"),
-    show_default=True,
-    help="The proxy's configuration.",
-)
+@config_option("The proxy's configuration.")
 @click.option(
     "--admin-port",
     type=click.IntRange(0, 65535),

@@ -8,6 +8,7 @@ import click
 
 from tornado_proxy.cli.actor import find_actor
 from tornado_proxy.cli.config_lookup import exit_on_errors
+from tornado_proxy.cli.config_option import config_option
 from tornado_proxy.cli.state_store import open_state_store
 from tornado_proxy.config.files import read_document
 from tornado_proxy.config.findings import Findings
@@ -29,13 +30,7 @@ def state() -> None:
 
 
 @state.command("rotate")
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    default=Path("conf/proxy.yaml"),
-    show_default=True,
-    help="The configuration that names the ledger and the key ring.",
-)
+@config_option("The configuration that names the ledger and the key ring.")
 def rotate(config: Path) -> None:
     """Encrypt all provider keys again with the first key of state.keys.
 

@@ -12,7 +12,7 @@ from tornado_proxy.local.statusline import run
 @click.command()
 @click.option("--ledger", metavar="URL", help="An SQLite ledger, sqlite:///PATH; default: that of the local proxies.")
 @click.option("--session", metavar="ID", help="The agent session; default: that of the JSON on standard input.")
-@click.option("--api", metavar="URL", help="The URL of a server's client port, for what is left in your budgets.")
+@click.option("--api", metavar="URL", help="The URL of a server's client port, for the rest of your budgets.")
 @click.option("--token-env", metavar="NAME", help="The environment variable with your token, for --api.")
 @click.option("--project", metavar="ID", help="Your project, if the token does not name it.")
 def statusline(**options: str | None) -> None:

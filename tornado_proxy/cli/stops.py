@@ -17,6 +17,7 @@ from rich.table import Table
 from tornado_proxy.api.stops import show_stop, show_stops
 from tornado_proxy.cli.actor import find_actor
 from tornado_proxy.cli.config_lookup import find_project_ids
+from tornado_proxy.cli.config_option import config_option
 from tornado_proxy.cli.format_option import format_option
 from tornado_proxy.cli.state_store import open_state_store
 from tornado_proxy.cli.tables import print_table, printable_text
@@ -31,13 +32,7 @@ _OPTIONS = (
     click.option("--project", metavar="ID", help="The requests of this project."),
     click.option("--participant", metavar="NAME", help="Those of this participant or user."),
     click.option("--agent-session", metavar="ID", help="Those of this agent session."),
-    click.option(
-        "--config",
-        type=click.Path(path_type=Path),
-        default=Path("conf/proxy.yaml"),
-        show_default=True,
-        help="The configuration that names the ledger and the projects.",
-    ),
+    config_option("The configuration that names the ledger and the projects."),
 )
 
 

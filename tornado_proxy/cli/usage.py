@@ -16,6 +16,7 @@ from rich.table import Table
 from tornado_proxy.cli.budgets import make_table, read_rows
 from tornado_proxy.cli.cache_usage import print_cache_usage
 from tornado_proxy.cli.config_lookup import exit_on_errors, find_ledger, load_prices, readable
+from tornado_proxy.cli.config_option import config_option
 from tornado_proxy.cli.format_option import format_option
 from tornado_proxy.cli.tables import print_fitting_table, print_table, printable_text
 from tornado_proxy.cli.time_param import TimeParam
@@ -49,12 +50,7 @@ _MIN_DECIMALS = 6
 
 
 @click.command()
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    default=Path("conf/proxy.yaml"),
-    help="The configuration that names the ledger.",
-)
+@config_option("The configuration that names the ledger.")
 @click.option("--ledger", "url", help="The URL of the ledger, such as sqlite:///PATH; replaces --config.")
 @click.option("--api", metavar="URL", help="The URL of a server's client port: show your own usage from there.")
 @click.option("--token-env", metavar="NAME", help="The environment variable with your token, for --api.")

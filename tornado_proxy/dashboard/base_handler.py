@@ -22,9 +22,9 @@ from tornado_proxy.dashboard.page import Page, list_links
 from tornado_proxy.dashboard.parameters import PageUrl, make_url, read_parameters
 from tornado_proxy.dashboard.site import ROOT, Site
 from tornado_proxy.dashboard.viewer import Viewer, find_viewer
-from tornado_proxy.domain.errors import BadRequest, NotAllowed, NotAuthenticated, RequestError
+from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated, RequestError
 from tornado_proxy.domain.identity import Caller, Secret
-from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER
+from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, make_request_error
 from tornado_proxy.gateway.context import RequestHead, new_request_id
 from tornado_proxy.gateway.public_url import own_root
 from tornado_proxy.observability import access_log
@@ -202,7 +202,7 @@ class DashboardHandler(RequestHandler):
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Finish the response with an error page.  Called by Tornado for every exception."""
-        error = self._request_error(status_code, kwargs.get("exc_info", (None, None, None))[1])
+        error = make_request_error(status_code, kwargs.get("exc_info", (None, None, None))[1], self.request_id)
         access_log.log_rejection(self.request_id, error, self._line, caller=self._caller)
         self.set_status(error.status)
         if error.status in (429, 503):
@@ -254,12 +254,3 @@ class DashboardHandler(RequestHandler):
     @property
     def _caller(self) -> Caller | None:
         return None if self.viewer is None else self.viewer.caller
-
-    def _request_error(self, status_code: int, error: BaseException | None) -> RequestError:
-        if isinstance(error, RequestError):
-            return error
-        if isinstance(error, HTTPError) and status_code < 500:
-            bad_request = BadRequest(error.log_message or "malformed request")
-            bad_request.status = status_code
-            return bad_request
-        return RequestError(f"internal error; the server's log has the details under {self.request_id}")

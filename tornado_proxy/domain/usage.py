@@ -44,6 +44,14 @@ class Meter(StrEnum):
     FREE_CONTAINER_SECONDS = "free_container_seconds"
 
 
+CACHE_READ_METERS = frozenset({Meter.CACHED_INPUT, Meter.CACHED_INPUT_AUDIO, Meter.CACHED_INPUT_IMAGE})
+CACHE_WRITE_METERS = frozenset({Meter.CACHE_WRITE, Meter.CACHE_WRITE_12H, Meter.CACHE_WRITE_5M, Meter.CACHE_WRITE_1H})
+
+#: Meters whose quantities together are the tokens of the input, and those of the output.
+INPUT_METERS = frozenset({Meter.INPUT, Meter.INPUT_AUDIO, Meter.INPUT_IMAGE}) | CACHE_READ_METERS | CACHE_WRITE_METERS
+OUTPUT_METERS = frozenset({Meter.OUTPUT, Meter.OUTPUT_AUDIO, Meter.OUTPUT_IMAGE})
+
+
 class Basis(StrEnum):
     """How a record's cost is known (docs/usage.md)."""
 

@@ -33,6 +33,17 @@ _log = logging.getLogger(__name__)
 REQUEST_ID_HEADER = "Llm-Proxy-Request-Id"
 
 
+def make_request_error(status_code: int, error: BaseException | None, request_id: str) -> RequestError:
+    """Return the error that a response shows for the exception of a handler, with which Tornado made `status_code`."""
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, HTTPError) and status_code < 500:
+        bad_request = BadRequest(error.log_message or "malformed request")
+        bad_request.status = status_code
+        return bad_request
+    return RequestError(f"internal error; the server's log has the details under {request_id}")
+
+
 class BaseHandler(RequestHandler):
     """A handler that responds in the format of `provider`."""
 
@@ -95,15 +106,9 @@ class BaseHandler(RequestHandler):
             _log.error("request failed", extra={"request_id": self.request_id}, exc_info=value)
 
     def _request_error(self, status_code: int, error: BaseException | None) -> RequestError:
-        if isinstance(error, RequestError):
-            return error
-        if status_code == 405:
+        if status_code == 405 and not isinstance(error, RequestError):
             return MethodNotAllowed(f"method {(self.request.method or '')[:20]} is not supported")
-        if isinstance(error, HTTPError) and status_code < 500:
-            bad_request = BadRequest(error.log_message or "malformed request")
-            bad_request.status = status_code
-            return bad_request
-        return RequestError(f"internal error; the server's log has the details under {self.request_id}")
+        return make_request_error(status_code, error, self.request_id)
 
     def _set_error_headers(self, error: RequestError) -> None:
         self.set_status(error.status)

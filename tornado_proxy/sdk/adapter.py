@@ -1,13 +1,15 @@
-"""The common part of the adapters: their clients, made when they are first used, and closing them."""
+"""The common part of the adapters: their clients, made when they are first used, closing them, and reading streams."""
 
 from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from types import TracebackType
 from typing import ClassVar, Generic, Protocol, Self, TypeVar, cast
 
 from tornado_proxy.sdk.connection import Connection, ProviderVariables, find_connection
+from tornado_proxy.sdk.request_errors import request_errors
 
 
 class _Client(Protocol):
@@ -20,6 +22,43 @@ class _AsyncClient(Protocol):
 
 ClientT = TypeVar("ClientT", bound=_Client)
 AsyncClientT = TypeVar("AsyncClientT", bound=_AsyncClient)
+
+
+EventT = TypeVar("EventT", contravariant=True)
+
+
+class TextReader(Protocol[EventT]):
+    """Reads the text from the events of one response, and notices whether it has ended."""
+
+    def read(self, event: EventT) -> Iterator[str]:
+        """Yield the text of an event, if it has some; raise the SDK's error if the event says one."""
+
+    def require_end(self) -> None:
+        """Raise broken_off() if the response was cut off."""
+
+    def broken_off(self) -> Exception:
+        """Return the SDK's error of a response that was cut off."""
+
+
+def read_text(events: Iterable[EventT], reader: TextReader[EventT]) -> Iterator[str]:
+    """Yield the text of a response; raise the SDK's error if it fails or is cut off."""
+    try:
+        for event in events:
+            yield from reader.read(event)
+    except request_errors() as error:
+        raise reader.broken_off() from error
+    reader.require_end()
+
+
+async def read_text_async(events: AsyncIterable[EventT], reader: TextReader[EventT]) -> AsyncIterator[str]:
+    """Yield the text of a response; the errors are those of read_text()."""
+    try:
+        async for event in events:
+            for piece in reader.read(event):
+                yield piece
+    except request_errors() as error:
+        raise reader.broken_off() from error
+    reader.require_end()
 
 
 class Adapter(ABC, Generic[ClientT, AsyncClientT]):

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import anthropic
 
-from tornado_proxy.sdk.adapter import Adapter
+from tornado_proxy.sdk.adapter import Adapter, read_text, read_text_async
 from tornado_proxy.sdk.anthropic_clients import make_async_client, make_client
 from tornado_proxy.sdk.connection import ANTHROPIC, Connection, find_model
-from tornado_proxy.sdk.request_errors import request_errors
 
 if TYPE_CHECKING:
     import httpx2
@@ -66,13 +65,7 @@ class AnthropicMessagesAdapter(Adapter[anthropic.Anthropic, anthropic.AsyncAnthr
             max_tokens=self.max_output_tokens,
             stream=True,
         ) as events:
-            text = _TextReader(events.response.request)
-            try:
-                for event in events:
-                    yield from text.read(event)
-            except request_errors() as error:
-                raise text.broken_off() from error
-            text.require_end()
+            yield from read_text(events, _TextReader(events.response.request))
 
     async def astream(self, prompt: str) -> AsyncIterator[str]:
         """Yield the text of the response as it arrives; the errors are those of stream()."""
@@ -82,14 +75,8 @@ class AnthropicMessagesAdapter(Adapter[anthropic.Anthropic, anthropic.AsyncAnthr
             max_tokens=self.max_output_tokens,
             stream=True,
         ) as events:
-            text = _TextReader(events.response.request)
-            try:
-                async for event in events:
-                    for piece in text.read(event):
-                        yield piece
-            except request_errors() as error:
-                raise text.broken_off() from error
-            text.require_end()
+            async for piece in read_text_async(events, _TextReader(events.response.request)):
+                yield piece
 
     def _make_client(self, connection: Connection) -> anthropic.Anthropic:
         return make_client(connection)

@@ -17,7 +17,13 @@ from decimal import Decimal
 from enum import StrEnum
 
 from tornado_proxy.domain.record import Outcome
-from tornado_proxy.domain.usage import Basis, Meter
+from tornado_proxy.domain.usage import (
+    CACHE_READ_METERS,
+    CACHE_WRITE_METERS,
+    INPUT_METERS,
+    OUTPUT_METERS,
+    Basis,
+)
 from tornado_proxy.telemetry import names
 from tornado_proxy.telemetry.names import Names, find_operation
 
@@ -36,24 +42,6 @@ _CALLER_ATTRIBUTES = {
     "client": "llm_proxy.client",
     "end_user": "llm_proxy.end_user",
 }
-
-_INPUT_METERS = frozenset(
-    {
-        Meter.INPUT,
-        Meter.CACHED_INPUT,
-        Meter.CACHE_WRITE,
-        Meter.CACHE_WRITE_12H,
-        Meter.CACHE_WRITE_5M,
-        Meter.CACHE_WRITE_1H,
-        Meter.INPUT_AUDIO,
-        Meter.CACHED_INPUT_AUDIO,
-        Meter.INPUT_IMAGE,
-        Meter.CACHED_INPUT_IMAGE,
-    }
-)
-_OUTPUT_METERS = frozenset({Meter.OUTPUT, Meter.OUTPUT_AUDIO, Meter.OUTPUT_IMAGE})
-_CACHE_READ_METERS = frozenset({Meter.CACHED_INPUT, Meter.CACHED_INPUT_AUDIO, Meter.CACHED_INPUT_IMAGE})
-_CACHE_WRITE_METERS = frozenset({Meter.CACHE_WRITE, Meter.CACHE_WRITE_12H, Meter.CACHE_WRITE_5M, Meter.CACHE_WRITE_1H})
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -127,10 +115,10 @@ def make_spans(row: Mapping[str, object], naming: Names) -> list[Span]:
 def count_tokens(row: Mapping[str, object], naming: Names) -> dict[str, int]:
     """Return the tokens of a record by span attribute; kinds that it does not have are left out."""
     kinds = {
-        names.INPUT_TOKENS: _INPUT_METERS,
-        names.OUTPUT_TOKENS: _OUTPUT_METERS,
-        names.CACHE_READ: _CACHE_READ_METERS,
-        naming.cache_write: _CACHE_WRITE_METERS,
+        names.INPUT_TOKENS: INPUT_METERS,
+        names.OUTPUT_TOKENS: OUTPUT_METERS,
+        names.CACHE_READ: CACHE_READ_METERS,
+        naming.cache_write: CACHE_WRITE_METERS,
     }
     found: dict[str, int] = {}
     for item in json.loads(str(row["line_items"] or "[]")):

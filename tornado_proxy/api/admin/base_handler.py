@@ -18,7 +18,7 @@ from tornado_proxy.api.admin.access_checks import check_bearer, check_host, chec
 from tornado_proxy.api.admin.services import AdminServices
 from tornado_proxy.api.audit import ChangeSource, log_change
 from tornado_proxy.domain.errors import BadRequest, InvalidConfiguration, MethodNotAllowed, RequestError
-from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, error_headers
+from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, error_headers, make_request_error
 from tornado_proxy.gateway.context import new_request_id
 from tornado_proxy.observability import access_log
 from tornado_proxy.observability.access_log import RequestLine
@@ -163,7 +163,7 @@ class AdminHandler(RequestHandler):
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Finish the response with an error.  Called by Tornado for every exception."""
-        error = self._request_error(status_code, kwargs.get("exc_info", (None, None, None))[1])
+        error = make_request_error(status_code, kwargs.get("exc_info", (None, None, None))[1], self.request_id)
         self.set_status(error.status)
         for name, value in error_headers(error, self.request_id):
             self.set_header(name, value)
@@ -176,15 +176,6 @@ class AdminHandler(RequestHandler):
         """Log errors of the server; the caller's errors have a line of their own."""
         if not isinstance(value, RequestError | HTTPError):
             _log.error("request failed", extra={"request_id": self.request_id}, exc_info=value)
-
-    def _request_error(self, status_code: int, error: BaseException | None) -> RequestError:
-        if isinstance(error, RequestError):
-            return error
-        if isinstance(error, HTTPError) and status_code < 500:
-            bad_request = BadRequest(error.log_message or "malformed request")
-            bad_request.status = status_code
-            return bad_request
-        return RequestError(f"internal error; the server's log has the details under {self.request_id}")
 
 
 def read_idempotency_key(values: list[str]) -> str | None:

@@ -26,7 +26,7 @@ from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.errors import ConfigError, Fault, ModelNotPriced
 from tornado_proxy.domain.request import Spend
 from tornado_proxy.domain.terms import DEFAULT_TERMS, NAMED_TERMS, Terms
-from tornado_proxy.domain.usage import Basis, Meter, UsageItem, UsageReport
+from tornado_proxy.domain.usage import CACHE_WRITE_METERS, Basis, Meter, UsageItem, UsageReport
 from tornado_proxy.pricing.book.calculator import Itemised, itemise, without_price
 from tornado_proxy.pricing.book.container_price import quote_container
 from tornado_proxy.pricing.book.price import ModelPrice
@@ -37,7 +37,6 @@ from tornado_proxy.pricing.book.refusals import apply_refusal_rules
 _UNDECIDED_TIERS = frozenset({"auto", "standard_only", "scale"})
 
 #: The meters of input that is written to a cache, and the lifetimes that requests ask for by name.
-_CACHE_WRITES = (Meter.CACHE_WRITE, Meter.CACHE_WRITE_12H, Meter.CACHE_WRITE_5M, Meter.CACHE_WRITE_1H)
 _LIFETIMES = {"12h": Meter.CACHE_WRITE_12H, "1h": Meter.CACHE_WRITE_1H}
 
 #: Admitted spends that are cached.  The cache needs a limit, because clients can invent fine-tuned model names.
@@ -311,7 +310,7 @@ def edit_distance(text: str, other: str) -> int:
 
 def _cache_write_meters(entry: ModelPrice, cache_ttl: str | None) -> frozenset[Meter]:
     """Return the meter of input written to a cache for `cache_ttl`; none if the model is not charged for writing."""
-    charged = any(meter in entry.by_meter for meter in _CACHE_WRITES)
+    charged = any(meter in entry.by_meter for meter in CACHE_WRITE_METERS)
     return frozenset({_LIFETIMES[cache_ttl]}) if charged and cache_ttl in _LIFETIMES else frozenset()
 
 

@@ -19,7 +19,7 @@ from decimal import Decimal
 
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.terms import Terms
-from tornado_proxy.domain.usage import Meter
+from tornado_proxy.domain.usage import INPUT_METERS, OUTPUT_METERS, Meter
 from tornado_proxy.pricing.book.price import UNITS, ModelPrice, PriceCard, TokenLimits
 
 #: Tokens that a provider adds to a prompt of text: its own instructions for tools, and marks between messages.  The
@@ -32,22 +32,6 @@ _MIN_AUDIO_BYTES_PER_SECOND = 250
 #: Seconds that a container can be charged for one response: providers end one that is idle for 20 minutes.
 _CONTAINER_SECONDS = 3600
 
-#: Meters whose quantities together are the tokens of the input, and those of the output.
-_INPUT_METERS = frozenset(
-    {
-        Meter.INPUT,
-        Meter.CACHED_INPUT,
-        Meter.CACHE_WRITE,
-        Meter.CACHE_WRITE_12H,
-        Meter.CACHE_WRITE_5M,
-        Meter.CACHE_WRITE_1H,
-        Meter.INPUT_AUDIO,
-        Meter.CACHED_INPUT_AUDIO,
-        Meter.INPUT_IMAGE,
-        Meter.CACHED_INPUT_IMAGE,
-    }
-)
-_OUTPUT_METERS = frozenset({Meter.OUTPUT, Meter.OUTPUT_AUDIO, Meter.OUTPUT_IMAGE})
 _CALL_METERS = frozenset({Meter.WEB_SEARCHES, Meter.WEB_FETCHES, Meter.FILE_SEARCHES})
 
 #: Input of one kind can be charged by each of these meters.
@@ -98,11 +82,11 @@ def find_dearest(
     lengths = (0, prompt_tokens, *(limit + 1 for limit in price.limits if limit < prompt_tokens))
     dearest = {meter: _find_dearest_price(price, meter, terms, lengths, at) for meter in meters}
     return DearestPrices(
-        input_token=max((dearest[meter] for meter in meters & _INPUT_METERS), default=_FREE),
-        output_token=max((dearest[meter] for meter in meters & _OUTPUT_METERS), default=_FREE),
+        input_token=max((dearest[meter] for meter in meters & INPUT_METERS), default=_FREE),
+        output_token=max((dearest[meter] for meter in meters & OUTPUT_METERS), default=_FREE),
         others=tuple(
             (meter, dearest[meter], max(card.minimum or _FREE for card in price.by_meter[meter]))
-            for meter in sorted(meters - _INPUT_METERS - _OUTPUT_METERS)
+            for meter in sorted(meters - INPUT_METERS - OUTPUT_METERS)
         ),
     )
 
@@ -131,8 +115,8 @@ def bound_spend(
     usd = input_tokens * prices.input_token + output_tokens * prices.output_token
     for meter, price, minimum in prices.others:
         usd += max(minimum, _count_others(meter, facts, caps)) * price
-    tokens = input_tokens if spend.meters & _INPUT_METERS else 0
-    return SpendBound(usd, tokens + (output_tokens if spend.meters & _OUTPUT_METERS else 0))
+    tokens = input_tokens if spend.meters & INPUT_METERS else 0
+    return SpendBound(usd, tokens + (output_tokens if spend.meters & OUTPUT_METERS else 0))
 
 
 def _list_charged_meters(spend: Spend) -> frozenset[Meter]:
