@@ -18,7 +18,7 @@ ENVIRONMENT = {"LITELLM_RUST": "1"}
 
 _FOLDER = ROOT / "var" / "bench" / f"litellm-{VERSION}"
 
-#: The packages without which the program does not start.  The extra `proxy` of this version names packages that are not published.
+#: The packages that the program imports at its start.  The extra `proxy` of this version names unpublished ones.
 _PROXY_PACKAGES = (
     "apscheduler>=3.11.2,<4", "azure-identity", "azure-storage-blob", "backoff", "backports-zstd",
     "cryptography>=49,<51", "expression>=5.6", "fastapi>=0.136.3,<1", "fastapi-sso", "granian>=2.7.4,<3",

@@ -28,7 +28,7 @@ from tornado_proxy.api.admin.application import AdminApplication
 from tornado_proxy.api.admin.services import AdminServices
 from tornado_proxy.api.client_settings import SETTINGS_PATH, ClientSettingsHandler
 from tornado_proxy.api.project_budgets import BUDGETS_PATH, ProjectBudgetsHandler
-from tornado_proxy.api.request_cost import REQUEST_PATH, RequestCostHandler, Waiters
+from tornado_proxy.api.request_cost import REQUEST_PATH, RequestCostHandler, make_waiters
 from tornado_proxy.api.start_page import StartPageHandler, list_start_paths
 from tornado_proxy.api.usage import USAGE_PATH, UsageHandler
 from tornado_proxy.budgets.keeper import BudgetKeeper, BudgetLedger
@@ -140,7 +140,7 @@ class Server:
         feed = LiveFeed(services.recorder.list_running)
         rules = [
             (USAGE_PATH, UsageHandler, handler_arguments),
-            (REQUEST_PATH, RequestCostHandler, {**handler_arguments, "waiters": Waiters()}),
+            (REQUEST_PATH, RequestCostHandler, {**handler_arguments, "waiters": make_waiters()}),
             (BUDGETS_PATH, ProjectBudgetsHandler, {**handler_arguments, "state": self._state}),
             *((route.pattern, route.handler, {**handler_arguments, "path_template": route.path}) for route in ROUTES),
             (SETTINGS_PATH, ClientSettingsHandler, {**handler_arguments, "state": self._state}),

@@ -242,7 +242,11 @@ def _make_project_tariffs(snapshot: Snapshot) -> Mapping[tuple[str, str, bool], 
 
 def _find_discounts(snapshot: Snapshot) -> Mapping[tuple[str, str, str], Discount]:
     accounts = [(name, "", provider.keys) for name, provider in snapshot.settings.providers.items()]
-    accounts += [(name, one.id, own.keys) for one in snapshot.projects.values() for name, own in one.providers.items()]
+    accounts += [
+        (name, project.id, own.keys)
+        for project in snapshot.projects.values()
+        for name, own in project.providers.items()
+    ]
     # Keys of the state have no discount, also if one of the files, in whose place they are used, has their name.
     accounts += [(name, owner, account.keys) for (owner, name), account in snapshot.stored.accounts.items()]
     found = {(at, owner, key.fingerprint): key.discount for at, owner, keys in accounts for key in keys}

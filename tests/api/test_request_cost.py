@@ -4,13 +4,13 @@ import contextlib
 
 import pytest
 
-from tornado_proxy.api.request_cost import Waiters, is_final, make_lookup, read_wait
+from tornado_proxy.api.request_cost import is_final, make_lookup, make_waiters, read_wait
 from tornado_proxy.domain.errors import NotAllowed, RateLimited
 from tornado_proxy.domain.identity import Caller
 
 
 def test_waits_of_one_caller_are_limited_and_freed() -> None:
-    waiters = Waiters()
+    waiters = make_waiters()
     with contextlib.ExitStack() as waiting:
         for _ in range(8):
             waiting.enter_context(waiters.count("ada"))
@@ -24,7 +24,7 @@ def test_waits_of_one_caller_are_limited_and_freed() -> None:
 
 
 def test_waits_of_all_callers_are_limited() -> None:
-    waiters = Waiters()
+    waiters = make_waiters()
     with contextlib.ExitStack() as waiting:
         for number in range(64):
             waiting.enter_context(waiters.count(f"caller {number}"))

@@ -81,8 +81,8 @@ def test_streams_of_all_viewers_are_bounded() -> None:
     feed = LiveFeed(list)
     with ExitStack() as streams:
         for number in range(MAX_STREAMS):
-            streams.enter_context(feed.count_stream(Viewer(Caller("p", participant=f"v{number}"))))
-        with pytest.raises(Overloaded, match="too many pages watch"), feed.count_stream(Viewer()):
+            streams.enter_context(feed.streams.count(Viewer(Caller("p", participant=f"v{number}")).asker))
+        with pytest.raises(Overloaded, match="too many pages watch"), feed.streams.count(Viewer().asker):
             pass
-    with feed.count_stream(Viewer()):
+    with feed.streams.count(Viewer().asker):
         pass

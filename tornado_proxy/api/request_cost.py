@@ -11,13 +11,13 @@ import asyncio
 import contextlib
 import json
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
 from tornado.iostream import StreamClosedError
 
+from tornado_proxy.api.caller_slots import CallerSlots
 from tornado_proxy.api.project_handler import ProjectHandler
 from tornado_proxy.api.usage_query import decode_arguments
 from tornado_proxy.domain.errors import BadRequest, NotAllowed, NotFound, RateLimited, RequestError
@@ -49,28 +49,13 @@ _REQUEST_ID = re.compile(r"[!-~]{1,200}")
 _SECONDS = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3})?")
 
 
-class Waiters:
-    """Counts the requests that wait, so that they take bounded memory."""
-
-    def __init__(self) -> None:
-        self._waiting: Counter[str] = Counter()
-
-    @contextlib.contextmanager
-    def count(self, asker: str) -> Iterator[None]:
-        """Count a request of `asker` while the block runs.
-
-        Raises:
-            RateLimited: too many requests wait.
-        """
-        if self._waiting[asker] >= _MAX_WAITING_PER_CALLER or self._waiting.total() >= _MAX_WAITING:
-            raise RateLimited("too many requests wait for a cost; send this one again without wait, or later")
-        self._waiting[asker] += 1
-        try:
-            yield
-        finally:
-            self._waiting[asker] -= 1
-            if not self._waiting[asker]:
-                del self._waiting[asker]
+def make_waiters() -> CallerSlots:
+    """Return the count of the requests that wait."""
+    return CallerSlots(
+        _MAX_WAITING,
+        _MAX_WAITING_PER_CALLER,
+        lambda: RateLimited("too many requests wait for a cost; send this one again without wait, or later"),
+    )
 
 
 class RequestCostHandler(ProjectHandler):
@@ -83,7 +68,7 @@ class RequestCostHandler(ProjectHandler):
     path_template = "/accounts/projects/{id}/llm-proxy/requests/{id}"
     methods = ("GET", "HEAD")
 
-    def initialize(self, services: Services, waiters: Waiters | None = None) -> None:
+    def initialize(self, services: Services, waiters: CallerSlots | None = None) -> None:
         """Keep the services."""
         super().initialize(services)
         assert waiters is not None, "the route has it"

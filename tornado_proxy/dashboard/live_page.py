@@ -58,7 +58,7 @@ class LiveEventsHandler(DashboardHandler):
     async def get(self) -> None:
         """Send events."""
         viewer = await self.identify()
-        with self.site.feed.count_stream(viewer):
+        with self.site.feed.streams.count(viewer.asker):
             self.set_header("Content-Type", "text/event-stream")
             self.set_header("X-Accel-Buffering", "no")  # nginx in front must not collect the events
             self.log_request()

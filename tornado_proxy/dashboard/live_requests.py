@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
+from tornado_proxy.api.caller_slots import CallerSlots
 from tornado_proxy.dashboard.amounts import show_exact
 from tornado_proxy.dashboard.viewer import Viewer
 from tornado_proxy.domain.errors import Overloaded
@@ -59,25 +58,12 @@ class LiveFeed:
         self._clock = clock
         self._costs: dict[str, Decimal | None] = {}
         self._began_at = 0.0
-        self._streams: Counter[str] = Counter()
-
-    @contextmanager
-    def count_stream(self, viewer: Viewer) -> Iterator[None]:
-        """Count a stream of events of a viewer while the block runs.
-
-        Raises:
-            Overloaded: there are as many as may be.
-        """
-        asker = viewer.asker
-        if self._streams[asker] >= MAX_STREAMS_PER_VIEWER or self._streams.total() >= MAX_STREAMS:
-            raise Overloaded("too many pages watch the running requests already; close one, or reload this page")
-        self._streams[asker] += 1
-        try:
-            yield
-        finally:
-            self._streams[asker] -= 1
-            if not self._streams[asker]:
-                del self._streams[asker]
+        #: The streams of events, by viewer.
+        self.streams = CallerSlots(
+            MAX_STREAMS,
+            MAX_STREAMS_PER_VIEWER,
+            lambda: Overloaded("too many pages watch the running requests already; close one, or reload this page"),
+        )
 
     async def look(self, viewer: Viewer, now: datetime) -> LiveRequests:
         """Return the running requests that a viewer may see."""

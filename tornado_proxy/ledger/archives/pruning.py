@@ -69,20 +69,20 @@ def prune_records(backend: Backend, before: str, folder: Path) -> Pruned:
 
 def _prune_some(db: Database, dialect: Dialect, archived: Sequence[ArchivedRecord], before: str) -> int:
     """Remove those of some records that the ledger has unchanged; return their number."""
-    by_id = {str(_record(one)["request_id"]): one for one in archived}
+    by_id = {str(_record(line)["request_id"]): line for line in archived}
     with db.transaction():
         for statement in dialect.open_guards:
             db.run(statement)
         marks = ", ".join("?" * len(by_id))
         rows = db.fetch_rows(f"{SELECT_ARCHIVED} WHERE r.request_id IN ({marks})", list(by_id))
         found = [split_values(values) for values in rows]
-        same = [one for one in found if one == by_id[str(_record(one)["request_id"])]]
-        _check_cursors(db, max((int(str(_record(one)["seq"])) for one in same), default=0))
+        same = [line for line in found if line == by_id[str(_record(line)["request_id"])]]
+        _check_cursors(db, max((int(str(_record(line)["seq"])) for line in same), default=0))
         ((limit,),) = db.fetch_rows("SELECT coalesce(max(value), '') FROM meta WHERE key = ?", (PRUNED_KEY,))
         if same and str(limit) < before:
             # First: from now on no report may read records of that time as if they were all.
             db.run(SET_META, (PRUNED_KEY, f"{before}T00:00:00.000Z"))
-        ids = [str(_record(one)["request_id"]) for one in same]
+        ids = [str(_record(line)["request_id"]) for line in same]
         for table in ("changes", "settlements", "given_up", "records"):
             db.delete(table, "request_id", ids)
         for statement in dialect.close_guards:

@@ -45,7 +45,7 @@ class TextView(View):
 
     def make_text(self, state: DashboardState) -> str:
         """Return the text for the state."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: the metaclass of Textual's screens excludes ABC
 
     def show(self, state: DashboardState) -> None:
         """Show the text for the state."""
