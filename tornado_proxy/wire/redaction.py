@@ -19,6 +19,7 @@ from typing import TypeVar, cast
 import msgspec
 
 from tornado_proxy.domain.identity import Secret
+from tornado_proxy.wire.literal_search import LiteralSearch
 
 #: Shorter secrets occur in ordinary text by chance, and no provider's key is that short.
 MIN_SECRET_CHARACTERS = 8
@@ -29,9 +30,6 @@ _MAX_BACKSLASHES = 4
 #: Bytes of the longest spelling of one character: four backslashes, `u` and four hexadecimal digits.
 _MAX_ESCAPE_BYTES = _MAX_BACKSLASHES + 5
 
-#: Characters at the start of a key whose presence decides if a text is searched at all: `sk-`.
-_HINT_CHARACTERS = 3
-
 #: Characters at the start of a key that a pattern finds before the slower walk through the trie; longer than the
 #: starts that providers' keys share (`sk-proj-`).
 _START_CHARACTERS = 12
@@ -39,6 +37,10 @@ _START_CHARACTERS = 12
 #: Escapes in JSON, and in URLs.
 _JSON_ESCAPE = rf"\\{{1,{_MAX_BACKSLASHES}}}[u/]"
 _URL_ESCAPE = "%[0-9a-f]"
+
+#: Escapes of a character that a key can contain.
+_ESCAPE_IN_BYTES = re.compile(rb"\\(?:u00|/)")
+_ESCAPE_IN_TEXT = re.compile(r"\\(?:u00|/)")
 
 _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
 
@@ -151,17 +153,15 @@ class Redactor:
 class _Search:
     """Finds keys in text.  `any_spelling`: in any case (`keys` are lower case) and percent-encoded.
 
-    A search has three steps, each slower and rarer than the one before: does the text hold the start of a key or an
-    escape, where, and is the rest of the key there, too (a walk through the trie in Python).
+    A search has three steps, each slower and rarer than the one before: does the text hold a key or an escape, where
+    can a key begin, and is the rest of the key there, too (a walk through the trie in Python).
     """
 
     def __init__(self, keys: list[str], *, any_spelling: bool = False) -> None:
         self._any_spelling = any_spelling
         self._trie = _build_trie(keys)
-        hints = sorted({key[:_HINT_CHARACTERS] for key in keys})
-        # A key has an escape among its first characters, or it starts like this.
-        self._hints = (*hints, "\\u00", "\\/", *(("%",) if any_spelling else ())) if keys else ()
-        self._byte_hints = tuple(hint.encode("latin-1") for hint in self._hints) if not any_spelling else ()
+        self._literals = LiteralSearch(keys)
+        self._literal_bytes = LiteralSearch([] if any_spelling else [key.encode("latin-1") for key in keys])
         escape = f"(?:{_JSON_ESCAPE}|{_URL_ESCAPE})" if any_spelling else _JSON_ESCAPE
         self._start = _compile_starts(sorted({key[:_START_CHARACTERS] for key in keys}), escape)
         self._first = re.compile("[" + "".join(re.escape(key[:1]) for key in sorted(keys)) + r"\\]")
@@ -170,17 +170,19 @@ class _Search:
 
     def may_hold(self, text: str) -> bool:
         """Return False if `text` certainly holds no key."""
-        for hint in self._hints:  # noqa: SIM110  # as in may_hold_bytes()
-            if hint in text:
-                return True
-        return False
+        if not self._trie:
+            return False
+        if "\\" in text and _ESCAPE_IN_TEXT.search(text) is not None:
+            return True  # a character of a key can be written as an escape
+        return (self._any_spelling and "%" in text) or self._literals.may_be_in(text)
 
     def may_hold_bytes(self, data: bytes) -> bool:
         """Return False if `data` certainly holds no key."""
-        for hint in self._byte_hints:  # noqa: SIM110  # any() takes three times as long, and every chunk comes here
-            if hint in data:
-                return True
-        return False
+        if not self._trie:
+            return False
+        if b"\\" in data and _ESCAPE_IN_BYTES.search(data) is not None:
+            return True
+        return self._literal_bytes.may_be_in(data)
 
     def mask(self, text: str) -> str:
         """Return `text` with all complete keys masked."""
