@@ -19,8 +19,8 @@ import uvloop
 from tornado.ioloop import IOLoop, _Selectable
 from tornado.platform.asyncio import AsyncIOMainLoop
 
-#: Objects that requests may hold in addition before the youngest ones are searched for cycles.  Requests leave none, and
-#: Python's own threshold, 700, is passed several times while 32 requests wait for their records to be written.
+#: New objects after which the youngest ones are searched for cycles.  Requests leave none, and
+#: 32 requests whose records wait for a commit hold several times as many as Python's own threshold, 700.
 _COLLECTION_THRESHOLD = 10_000
 
 #: Ready sockets that one turn serves, so that timers and uvloop's own sockets are not delayed behind thousands of them.

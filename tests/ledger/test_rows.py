@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
-
-import pytest
 
 from tests.ledger.sample_records import COST, make_intent, make_record
 from tornado_proxy.domain.cost import Cost, LineItem
@@ -16,8 +13,6 @@ from tornado_proxy.domain.terms import Terms
 from tornado_proxy.ledger.rows import (
     INTENT_COLUMNS,
     RECORD_COLUMNS,
-    format_decimal,
-    format_time,
     make_intent_row,
     make_object_rows,
     make_record_row,
@@ -25,29 +20,6 @@ from tornado_proxy.ledger.rows import (
     read_deferred_facts,
     read_line_items,
 )
-
-
-@pytest.mark.parametrize(
-    ("time", "text"),
-    [
-        pytest.param(datetime(2026, 3, 2, 1, 2, 3, 4999, UTC), "2026-03-02T01:02:03.004Z", id="milliseconds, cut"),
-        pytest.param(
-            datetime(2026, 3, 2, 1, 0, tzinfo=timezone(timedelta(hours=2))),
-            "2026-03-01T23:00:00.000Z",
-            id="converted to UTC",
-        ),
-    ],
-)
-def test_time_is_rfc_3339_in_utc_with_milliseconds(time: datetime, text: str) -> None:
-    assert format_time(time) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [("1E-12", "0.000000000001"), ("0E-12", "0.000000000000"), ("1E+3", "1000"), ("0.10", "0.10"), ("-2", "-2")],
-)
-def test_decimal_has_no_exponent(value: str, text: str) -> None:
-    assert format_decimal(Decimal(value)) == text
 
 
 def test_rows_have_every_column() -> None:

@@ -12,7 +12,6 @@ from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import RequestRecord
 from tornado_proxy.observability import metrics
 from tornado_proxy.observability.logs import FrequentLog
-from tornado_proxy.observability.metrics import EndedRequest
 
 _log = FrequentLog("tornado_proxy.access")
 
@@ -128,40 +127,41 @@ def _make_printable(text: str) -> str:
 
 def log_request(record: RequestRecord, generation: int) -> None:
     """Log and count a request that was sent; `generation` is that of its configuration snapshot."""
-    intent = record.intent
+    intent, cost = record.intent, record.cost
+    caller, attribution = intent.caller, intent.attribution
     total_s = (record.ended_at - intent.started_at).total_seconds()
     first_byte_s = None
     if record.first_byte_at is not None:
         first_byte_s = (record.first_byte_at - intent.started_at).total_seconds()
-    metrics.count_request(EndedRequest(intent.request_id, intent.provider, str(record.outcome), total_s, first_byte_s))
+    metrics.count_request(intent.request_id, intent.provider, record.outcome.value, total_s, first_byte_s)
     _log.info(
         "request",
         {
             "request_id": intent.request_id,
             "session": intent.session,
-            "project_id": intent.caller.project_id,
-            "room": intent.caller.room,
-            "participant": intent.caller.participant,
-            "user": intent.caller.user,
-            "issuer": intent.caller.issuer,
-            "agent_session": intent.attribution.agent_session,
-            "agent": intent.attribution.agent,
-            "turn": intent.attribution.turn,
-            "client": intent.attribution.client,
-            "end_user": intent.attribution.end_user,
+            "project_id": caller.project_id,
+            "room": caller.room,
+            "participant": caller.participant,
+            "user": caller.user,
+            "issuer": caller.issuer,
+            "agent_session": attribution.agent_session,
+            "agent": attribution.agent,
+            "turn": attribution.turn,
+            "client": attribution.client,
+            "end_user": attribution.end_user,
             "provider": intent.provider,
             "method": intent.method,
             "endpoint": intent.endpoint,
             "model": record.model,
             "status": record.status,
-            "outcome": str(record.outcome),
-            "basis": str(record.basis),
-            "subtotal_usd": f"{record.cost.subtotal:f}",
-            "total_usd": f"{record.cost.total:f}",
+            "outcome": record.outcome,
+            "basis": record.basis,
+            "subtotal_usd": f"{cost.subtotal:f}",
+            "total_usd": f"{cost.total:f}",
             "first_byte_ms": None if first_byte_s is None else round(first_byte_s * 1000, 1),
             "total_ms": round(total_s * 1000, 1),
             "upstream_request_id": record.upstream_request_id,
-            "faults": list(record.faults),
+            "faults": record.faults,
             "config_generation": generation,
         },
     )

@@ -73,8 +73,10 @@ class LineOutput:
             self._has_lines.wait()
             if not self._stopping:
                 time.sleep(_BATCH_DELAY_S)
-            # Clear before the write: a line that is queued during the write sets the event again.
-            self._has_lines.clear()
+            # While lines come, the event stays set, so that none of them has to wake this thread.
+            if not (self._queue or self._dropped):
+                # Clear before the last write: a line that is queued during it sets the event again.
+                self._has_lines.clear()
             self._write_queued()
         self._write_queued()
 
@@ -89,7 +91,7 @@ class LineOutput:
     def _write(self, lines: list[str]) -> None:
         """Write lines.  Runs in the thread."""
         try:
-            self._write_bytes("".join(line + "\n" for line in lines).encode("utf-8", "replace"))
+            self._write_bytes("\n".join([*lines, ""]).encode("utf-8", "replace"))
         except OSError:
             # The reader closed the pipe; a line about it would get lost too.
             metrics.child(metrics.LOG_LINES_LOST, self.name).inc(len(lines))
@@ -134,9 +136,9 @@ class FileOutput(LineOutput):
         if not lines:
             return
         # A full disk can cut a line in the middle; the next one must not continue it.
-        start, self._cut = "\n" if self._cut else "", True
+        start, self._cut = [""] if self._cut else [], True
         try:
-            self._write_bytes((start + "".join(line + "\n" for line in lines)).encode("utf-8", "replace"))
+            self._write_bytes("\n".join([*start, *lines, ""]).encode("utf-8", "replace"))
             self._failing = self._cut = False
         except OSError as error:
             metrics.child(metrics.LOG_LINES_LOST, self.name).inc(len(lines))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import ClassVar
 
 import msgspec
 
+from tornado_proxy.domain.text import format_time
 from tornado_proxy.observability.line_output import FileOutput, LineOutput
 from tornado_proxy.wire.redaction import Redaction
 from tornado_proxy.wire.visible_text import escape_json_controls
@@ -36,10 +36,16 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without a line end."""
-        fields = {key: value for key, value in vars(record).items() if key not in _STANDARD_ATTRIBUTES}
+        fields = {
+            "time": format_time(datetime.fromtimestamp(record.created, UTC)),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **{key: value for key, value in vars(record).items() if key not in _STANDARD_ATTRIBUTES},
+        }
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
-        return _format_line(record.created, record.levelname.lower(), record.name, record.getMessage(), fields)
+        return _make_safe(_encode_fields(fields))
 
 
 class LineWriter(logging.Handler):
@@ -93,29 +99,30 @@ class FrequentLog:
 
     def __init__(self, name: str) -> None:
         self._log = logging.getLogger(name)
+        self._head = f'"level":"info","logger":"{name}",'
 
     def info(self, message: str, fields: Mapping[str, object]) -> None:
-        """Write a line with `fields` at level INFO."""
+        """Write a line with `fields`, which are not empty, at level INFO; `message` needs no escapes in JSON."""
         if self._writer is None:
             self._log.info(message, extra=fields)
         elif self._log.isEnabledFor(logging.INFO):
-            self._writer.put(_format_line(time.time(), "info", self._log.name, message, fields))
+            head = f'{{"time":"{format_time(datetime.now(UTC))}",{self._head}"message":"{message}",'
+            self._writer.put(_make_safe(head + _encode_fields(fields)[1:]))
 
 
-def _format_line(at: float, level: str, logger: str, message: str, fields: Mapping[str, object]) -> str:
-    """Return a line; `at` is in seconds since 1970."""
-    line = {"time": _format_time(at), "level": level, "logger": logger, "message": message, **fields}
+def _encode_fields(fields: Mapping[str, object]) -> str:
+    """Return the fields as a JSON object."""
     try:
-        text = _encode(line).decode()
+        return _encode(fields).decode()
     except (TypeError, ValueError, OverflowError):
         # msgspec rejects lone surrogates in a caller's text and integers above 64 bits; json writes both.
-        text = json.dumps(line, default=str, skipkeys=True)
-    text = _redaction.line(text)
-    return text if text.isascii() and "\x7f" not in text else escape_json_controls(text)
+        return json.dumps(fields, default=str, skipkeys=True, separators=(",", ":"))
 
 
-def _format_time(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+def _make_safe(line: str) -> str:
+    """Return a line without secrets, and with escapes for characters that a terminal obeys."""
+    line = _redaction.line(line)
+    return line if line.isascii() and "\x7f" not in line else escape_json_controls(line)
 
 
 def set_redaction(redaction: Redaction) -> None:

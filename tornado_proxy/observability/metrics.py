@@ -6,19 +6,25 @@ label naming".
 
 from __future__ import annotations
 
+import time as clock
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time
 from functools import cache
 from typing import TypeVar
 
 from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.samples import Exemplar
 
 from tornado_proxy.domain.budget import THRESHOLDS_PERCENT
 from tornado_proxy.domain.record import Outcome
 
-_Metric = TypeVar("_Metric", Counter, Histogram)
+#: Buckets in seconds, from an error response of the proxy to a long reasoning stream.
+DURATION_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+_Metric = TypeVar("_Metric", bound=MetricWrapperBase)
 
 
 @cache  # labels() takes longer than inc() or observe(); label values are closed sets, so the cache stays small
@@ -27,65 +33,75 @@ def child(metric: _Metric, *labels: str) -> _Metric:
     return metric.labels(*labels)
 
 
-@dataclass(frozen=True, slots=True)
-class EndedRequest:
-    """A request to count.
+class Durations(Histogram):
+    """A histogram that is counted by count_request(), and takes the counts when it is read.
 
-    Attributes:
+    prometheus_client's own observe() takes as long as a log line.  It adds to `_sum` and `_buckets`, as add() does;
+    tests/observability/test_metrics.py compares the two.
+    """
+
+    def add(self, counts: _Counts) -> None:
+        """Add counts to the child of a provider."""
+        self._sum.inc(counts.total_s)
+        for bucket, number, exemplar in zip(self._buckets, counts.buckets, counts.exemplars, strict=True):
+            if number:
+                bucket.inc(number)
+            if exemplar is not None:
+                seconds, request_id = exemplar
+                bucket.set_exemplar(Exemplar({"request_id": request_id}, seconds, clock.time()))
+
+
+class _Counts:
+    """The durations of a provider's requests that are not in their histogram yet.
+
+    `buckets` has the number of requests in each bucket, `exemplars` the seconds and the id of the last one.
+    """
+
+    __slots__ = ("buckets", "exemplars", "total_s")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(DURATION_BUCKETS_S) + 1)
+        self.exemplars: list[tuple[float, str] | None] = [None] * len(self.buckets)
+        self.total_s = 0.0
+
+    def count(self, seconds: float, request_id: str) -> None:
+        bucket = bisect_left(DURATION_BUCKETS_S, seconds)
+        self.buckets[bucket] += 1
+        self.exemplars[bucket] = seconds, request_id
+        self.total_s += seconds
+
+
+#: Requests that are not counted in REQUESTS, DURATION and FIRST_BYTE yet: by (provider, outcome), and by provider.
+_ended: defaultdict[tuple[str, str], int] = defaultdict(int)
+_durations: defaultdict[str, _Counts] = defaultdict(_Counts)
+_first_bytes: defaultdict[str, _Counts] = defaultdict(_Counts)
+
+
+def count_request(request_id: str, provider: str, outcome: str, total_s: float, first_byte_s: float | None) -> None:
+    """Count an ended request in REQUESTS, DURATION and FIRST_BYTE, which show it when flush() is called.
+
+    Args:
         request_id: Its id, the exemplar of the buckets that it is counted in.
         provider: The provider's name.
         outcome: How it ended, a value of Outcome.
         total_s: Seconds from its start to its end.
         first_byte_s: Seconds from its start to the first byte of the response; None if there was none.
     """
-
-    request_id: str
-    provider: str
-    outcome: str
-    total_s: float
-    first_byte_s: float | None
-
-
-#: Ended requests that are not counted yet.  Counting one request takes prometheus_client as long as its log line takes;
-#: in a batch each takes a third of that.
-_ended: list[EndedRequest] = []
-#: Requests in a batch; counting 500 at once blocks the event loop for a few milliseconds.
-_MAX_ENDED = 500
-
-
-def count_request(request: EndedRequest) -> None:
-    """Count an ended request in REQUESTS, DURATION and FIRST_BYTE, at the latest when flush() is called."""
-    _ended.append(request)
-    if len(_ended) >= _MAX_ENDED:
-        flush()
+    _ended[provider, outcome] += 1
+    _durations[provider].count(total_s, request_id)
+    if first_byte_s is not None:
+        _first_bytes[provider].count(first_byte_s, request_id)
 
 
 def flush() -> None:
     """Count the requests that wait for it.  Call this before reading the metrics."""
-    for request in _ended:
-        child(REQUESTS, request.provider, request.outcome).inc()
-    _observe(DURATION, [(request.provider, request.total_s, request.request_id) for request in _ended])
-    _observe(
-        FIRST_BYTE,
-        [
-            (request.provider, request.first_byte_s, request.request_id)
-            for request in _ended
-            if request.first_byte_s is not None
-        ],
-    )
+    for labels, number in _ended.items():
+        child(REQUESTS, *labels).inc(number)
+    for histogram, waiting in ((DURATION, _durations), (FIRST_BYTE, _first_bytes)):
+        for provider, counts in waiting.items():
+            child(histogram, provider).add(counts)
+        waiting.clear()
     _ended.clear()
-
-
-def _observe(histogram: Histogram, values: Sequence[tuple[str, float, str]]) -> None:
-    """Observe (provider, seconds, request id)s; the last one of each bucket is its exemplar."""
-    # An exemplar takes longer than the rest, and a later one in the same bucket replaces it.
-    last = {
-        (provider, bisect_left(_DURATION_BUCKETS_S, seconds)): at for at, (provider, seconds, _) in enumerate(values)
-    }
-    exemplars = frozenset(last.values())
-    for at, (provider, seconds, request_id) in enumerate(values):
-        exemplar = {"request_id": request_id} if at in exemplars else None
-        child(histogram, provider).observe(seconds, exemplar)
 
 
 def set_pending(counts: Mapping[str, int]) -> None:
@@ -119,9 +135,6 @@ def show_configuration(generation: int, price_dates: Mapping[str, date], keys: I
         child(DRAINS_CUT, limit)
 
 
-#: Buckets in seconds, from an error response of the proxy to a long reasoning stream.
-_DURATION_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
-
 REQUESTS = Counter("llm_proxy_requests_total", "Requests sent to a provider, by outcome", ["provider", "outcome"])
 REFUSALS = Counter(
     "llm_proxy_refusals_total", "Requests rejected before anything was sent to a provider, by error code", ["code"]
@@ -134,17 +147,17 @@ DRAINS_CUT = Counter(
     "Responses that were not drained to their end, by the limit that was reached",
     ["limit"],
 )
-FIRST_BYTE = Histogram(
+FIRST_BYTE = Durations(
     "llm_proxy_first_byte_seconds",
     "Seconds from the request to the first byte of the provider's response",
     ["provider"],
-    buckets=_DURATION_BUCKETS_S,
+    buckets=DURATION_BUCKETS_S,
 )
-DURATION = Histogram(
+DURATION = Durations(
     "llm_proxy_request_seconds",
     "Seconds from the request to the end of its response",
     ["provider"],
-    buckets=_DURATION_BUCKETS_S,
+    buckets=DURATION_BUCKETS_S,
 )
 UNPRICED = Counter("llm_proxy_unpriced_total", "Records with an unknown cost (basis unsettled)", ["provider"])
 PENDING_REQUESTS = Gauge(
