@@ -24,7 +24,7 @@ from tornado_proxy.gateway.preflight import PreflightHandler
 from tornado_proxy.gateway.realtime.handler import ProxyWebSocketHandler
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.http_server.connection import ClientConnection
-from tornado_proxy.http_server.request_body import BodyTimeouts, RequestDelegate
+from tornado_proxy.http_server.request_body import BodyTimeouts
 from tornado_proxy.http_server.request_parser import Fault
 from tornado_proxy.http_server.server import IdleConnections
 
@@ -79,4 +79,4 @@ class ClientApplication(Application):
         if request.method == "GET" and request.headers.get("Upgrade", "").lower() == "websocket":
             delegate = self.get_handler_delegate(request, ProxyWebSocketHandler, self._handler_arguments)
             return limit_body(request, delegate, self._services, self.body_timeouts)
-        return RequestDelegate(ProxyHandler(self, request, **self._handler_arguments), self.body_timeouts)
+        return ProxyHandler(request, self._services, self.body_timeouts)

@@ -96,16 +96,22 @@ class Capacity:
 
     def add_arriving(self, request: InFlight, project_id: str) -> None:
         """Count a request whose body arrives, or a session whose handshake runs."""
-        self._count(self._arriving, request, project_id)
+        if request not in self._arriving:
+            self._arriving[request] = project_id
+            self._by_project[project_id] = self._by_project.get(project_id, 0) + 1
 
     def add(self, request: InFlight, project_id: str) -> None:
         """Count a request or session that has started; no effect on one that is counted."""
-        self._count(self._in_flight, request, project_id)
-
-    def _count(self, requests: dict[InFlight, str], request: InFlight, project_id: str) -> None:
-        if request not in requests:
-            requests[request] = project_id
+        if request not in self._in_flight:
+            self._in_flight[request] = project_id
             self._by_project[project_id] = self._by_project.get(project_id, 0) + 1
+
+    def replace(self, arriving: InFlight, running: InFlight, project_id: str) -> None:
+        """Count `running` in place of the request `arriving`, which has arrived."""
+        if self._arriving.pop(arriving, None) is None:
+            self.add(running, project_id)
+        else:
+            self._in_flight[running] = project_id
 
     def discard(self, request: InFlight) -> None:
         """Stop counting a request that has ended, has arrived, or will not arrive."""

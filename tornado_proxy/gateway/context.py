@@ -15,6 +15,7 @@ from tornado_proxy.providers.contract import Provider
 from tornado_proxy.providers.route_table import EndpointT, Match
 from tornado_proxy.snapshot import Snapshot
 from tornado_proxy.wire.client_facts import StatedHeaders, find_stated_headers
+from tornado_proxy.wire.headers import index_headers
 from tornado_proxy.wire.redaction import Redaction
 
 #: Bytes of one request id, and ids drawn at a time: the system call costs more than all else of an id.
@@ -25,7 +26,8 @@ class RequestHead(msgspec.Struct, frozen=True):
     """Request line and headers.
 
     `target` is raw; `received_at` is aware UTC; `peer` is the address of the connection's other end, "" if it has none;
-    `scheme` is that of the connection, http or https.
+    `scheme` is that of the connection, http or https.  `lines` are the values of each header by its name in lower case;
+    they follow from `headers`.
     """
 
     method: str
@@ -34,14 +36,15 @@ class RequestHead(msgspec.Struct, frozen=True):
     received_at: datetime
     peer: str = ""
     scheme: str = "http"
+    lines: Mapping[str, Sequence[str]] = msgspec.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.lines and self.headers:
+            msgspec.structs.force_setattr(self, "lines", index_headers(self.headers))
 
     def header(self, name: str) -> str:
         """Return the value of header `name` (lower case), several lines joined by commas, "" if missing."""
-        return ",".join(self.header_lines(name))
-
-    def header_lines(self, name: str) -> list[str]:
-        """Return the value of each line of header `name` (lower case)."""
-        return [value for key, value in self.headers if len(key) == len(name) and key.lower() == name]
+        return ",".join(self.lines.get(name, ()))
 
 
 class RequestContext(msgspec.Struct, Generic[EndpointT], frozen=True):

@@ -21,7 +21,7 @@ from tornado.httputil import HTTPInputError
 from tornado_proxy import tasks
 from tornado_proxy.http_server.client_transport import ClientTransport, ConnectionContext
 from tornado_proxy.http_server.exchange import Exchange, FindHandler
-from tornado_proxy.http_server.request_parser import Fault, RequestParser, describe
+from tornado_proxy.http_server.request_parser import MIN_PIECE_BYTES, Fault, RequestParser, describe
 from tornado_proxy.http_server.upgraded_stream import UpgradedStream
 
 _log = logging.getLogger(__name__)
@@ -142,8 +142,10 @@ class ClientConnection(asyncio.Protocol):
         """Parse the bytes that have arrived, until a request waits for the response to an earlier one."""
         parser = self._parser
         while self._unparsed and not parser.requests and not self._transport.closed:
-            size = parser.piece_bytes
-            piece, self._unparsed = self._unparsed[:size], self._unparsed[size:]
+            piece, self._unparsed = self._unparsed, b""
+            if len(piece) > MIN_PIECE_BYTES:
+                size = parser.piece_bytes
+                piece, self._unparsed = piece[:size], piece[size:]
             parser.feed(piece)
             self._advance()
         if self._unparsed:
@@ -177,7 +179,8 @@ class ClientConnection(asyncio.Protocol):
         exchange = self._exchange = Exchange(self._transport, self._parser.requests.pop(0), self)
         prepared = exchange.begin(self._server.application)
         if prepared is None:
-            exchange.request_body()
+            if not exchange.incoming.complete:
+                exchange.request_body()
         else:
             exchange.preparing = True
             tasks.spawn(self._wait_for(prepared, exchange), "prepare")

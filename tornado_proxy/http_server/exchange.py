@@ -76,7 +76,8 @@ class Exchange(HTTPConnection):
         self.received = False
         #: True after the head of the response has been written.
         self.response_begun = False
-        self._response_ended = False
+        #: True after the end of the response has been written.
+        self.response_ended = False
         self._switching = False
         self._chunked = False
         #: Body bytes up to the stated Content-Length; None without one.
@@ -102,17 +103,17 @@ class Exchange(HTTPConnection):
         self._delegate = application.find_handler(request)
         assert self._delegate is not None, "an application has a default handler"
         prepared = self._delegate.headers_received(incoming.start_line, incoming.headers)
-        length = incoming.headers.values_by_name.get("Content-Length")
+        length = incoming.headers.lines.get("content-length")
         if length is not None and int(length[0]) > self._max_body_bytes:
             raise HTTPInputError("Content-Length too long")
         return prepared
 
     def request_body(self) -> None:
-        """Send 100-continue if the client waits for it (RFC 9110 section 10.1.1: the expectation has no case)."""
+        """Send 100-continue if the client waits for it."""
         incoming = self.incoming
-        if incoming.complete or incoming.body or self._response_ended:
+        if incoming.complete or incoming.body or self.response_ended:
             return
-        if incoming.headers.get("Expect", "").lower() == "100-continue":
+        if incoming.headers.expects_continue:
             self._transport.write(_CONTINUE)
 
     def deliver(self) -> None:
@@ -130,8 +131,9 @@ class Exchange(HTTPConnection):
             if self._received_bytes > self._max_body_bytes:
                 raise HTTPInputError("body too large")
             delegate.data_received(data)
-        if incoming.complete and not self._response_ended:
+        if incoming.complete and not self.response_ended:
             self.received = True
+            self._delegate = None  # a cycle otherwise, because it has this exchange
             delegate.finish()
 
     def client_left(self) -> None:
@@ -219,7 +221,7 @@ class Exchange(HTTPConnection):
             raise HTTPOutputError(f"{self.remaining_bytes} bytes of the response are missing")
         if self._chunked:
             last += b"0\r\n\r\n"
-        self._response_ended = True
+        self.response_ended = True
         self._close_callback = None
         written = self._transport.write(last) if last else self._transport.drained
         if not self._switching:

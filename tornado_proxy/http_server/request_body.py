@@ -1,19 +1,15 @@
-"""Receives requests: feeds the headers to a handler at once, the body in chunks, and starts a task when it is complete.
+"""Limits request bodies that are being received, in time and size.
 
 A request whose body stalls or trickles holds a connection and memory, so it times out.
-
-Tornado's own delegate starts a task when the headers arrive, which sleeps until the body is complete.  That costs two
-turns of the event loop and three futures per request (docs/performance.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from tornado.httputil import HTTPMessageDelegate
 
-from tornado_proxy import tasks
 from tornado_proxy.domain.errors import RequestError
 
 #: Seconds over which the rate of a body is measured.  Same as nginx's client_body_timeout.
@@ -62,56 +58,6 @@ class BodyTimeouts:
             elif now - since > _BODY_TIMEOUT_S:
                 self.end(request)
                 request.on_body_timeout()
-
-
-class StreamedRequestHandler(PendingRequest, Protocol):
-    """Handles one request that arrives in pieces."""
-
-    def prepare(self) -> Awaitable[None] | None:
-        """Check the headers.  Tornado reads the body after the returned awaitable is done."""
-
-    def data_received(self, chunk: bytes) -> None:
-        """Receive the next chunk of the body."""
-
-    def serve(self) -> Coroutine[Any, Any, None]:
-        """Respond to the complete request.  Never raises."""
-
-    def fail(self, error: Exception) -> None:
-        """Log an unexpected error and send an error response if none has begun."""
-
-    def on_client_gone(self) -> None:
-        """Called when the client disconnects before the request is complete."""
-
-
-class RequestDelegate(HTTPMessageDelegate):
-    """Feeds one request to `handler` and watches its body with `body_timeouts`."""
-
-    def __init__(self, handler: StreamedRequestHandler, body_timeouts: BodyTimeouts) -> None:
-        self._handler = handler
-        self._body_timeouts = body_timeouts
-
-    def headers_received(self, start_line: Any, headers: Any) -> Awaitable[None] | None:
-        """Called by Tornado when the headers are complete; return an awaitable that delays the body."""
-        self._body_timeouts.begin(self._handler)
-        try:
-            return self._handler.prepare()
-        except Exception as error:  # noqa: BLE001  # otherwise Tornado closes the connection without a response
-            self._handler.fail(error)
-            return None
-
-    def data_received(self, chunk: bytes) -> None:
-        """Called by Tornado with each chunk of the body."""
-        self._handler.data_received(chunk)
-
-    def finish(self) -> None:
-        """Called by Tornado when the request is complete."""
-        self._body_timeouts.end(self._handler)
-        tasks.spawn(self._handler.serve(), "call")
-
-    def on_connection_close(self) -> None:
-        """Called by Tornado when the client disconnects before the request is complete."""
-        self._body_timeouts.end(self._handler)
-        self._handler.on_client_gone()
 
 
 class ByteCount(Protocol):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from httptools import (
     HttpParserCallbackError,
@@ -25,8 +26,8 @@ _MAX_HEAD_BYTES = 64 * 1024
 #: data.
 _MAX_IGNORED_BYTES = 64 * 1024
 
-#: Bytes that are parsed at a time.  A read of 256 KiB can hold ten thousand requests.
-_PIECE_BYTES = 16 * 1024
+#: Bytes that are parsed at a time, but for a body.  A read of 256 KiB can hold ten thousand requests.
+MIN_PIECE_BYTES = 16 * 1024
 
 #: Bytes that frame a chunk without extensions: its size of up to 16 digits, and two line ends.
 _PLAIN_CHUNK_BYTES = 20
@@ -68,25 +69,38 @@ class _HeadTooLargeError(HTTPInputError):
         super().__init__(f"the request line and the headers are larger than {_MAX_HEAD_BYTES // 1024} KiB")
 
 
+@lru_cache(maxsize=1024)  # bounded, because clients choose the names
+def _decode_name(name: bytes) -> tuple[str, str]:
+    """Return the name of a header as Tornado spells it, and in lower case."""
+    text = name.decode("latin-1")
+    return _normalize_header(text), text.lower()
+
+
 class RequestHeaders(HTTPHeaders):
-    """The headers of a request, which llhttp has checked: they are stored without Tornado's checks."""
+    """The headers of a request, which llhttp has checked: they are stored without Tornado's checks.
+
+    Attributes:
+        pairs: Name and value of each line, in the order of the names.
+        lines: The values of each header by its name in lower case.
+    """
 
     def __init__(self, fields: list[tuple[bytes, bytes]]) -> None:
-        as_list: dict[str, list[str]] = {}
-        for name, value in fields:
-            normalized = _normalize_header(name.decode("latin-1"))
-            text = value.decode("latin-1").rstrip(" \t")
-            if normalized in as_list:
-                as_list[normalized].append(text)
-            else:
-                as_list[normalized] = [text]
-        self._as_list = as_list
+        self._as_list: dict[str, list[str]] = {}
         self._combined_cache = {}
+        self.lines: dict[str, list[str]] = {}
+        for name, value in fields:
+            spelled, lower = _decode_name(name)
+            text = value.decode("latin-1").rstrip(" \t")
+            if lower in self.lines:
+                self.lines[lower].append(text)
+            else:
+                self._as_list[spelled] = self.lines[lower] = [text]
+        self.pairs = [(name, value) for name, values in self._as_list.items() for value in values]
 
     @property
-    def values_by_name(self) -> dict[str, list[str]]:
-        """The values of each header by its normalized name."""
-        return self._as_list
+    def expects_continue(self) -> bool:
+        """True if the client waits for 100-continue (RFC 9110 section 10.1.1: the expectation has no case)."""
+        return ",".join(self.lines.get("expect", ())).lower() == "100-continue"
 
 
 class IncomingRequest:
@@ -98,8 +112,8 @@ class IncomingRequest:
         self.start_line = start_line
         self.headers = headers
         self.keep_alive = keep_alive
-        self.chunked = "Transfer-Encoding" in headers.values_by_name
-        length = headers.values_by_name.get("Content-Length")
+        self.chunked = "transfer-encoding" in headers.lines
+        length = headers.lines.get("content-length")
         #: Bytes that a body of stated length still lacks.
         self.missing_bytes = int(length[0]) if length else 0
         #: Body bytes that have not been taken; the framing is removed.
@@ -146,7 +160,7 @@ class RequestParser:
     @property
     def piece_bytes(self) -> int:
         """The number of bytes to feed at a time: those of a body, else so few that they hold few requests."""
-        return max(_PIECE_BYTES, self._receiving.missing_bytes if self._receiving is not None else 0)
+        return max(MIN_PIECE_BYTES, self._receiving.missing_bytes if self._receiving is not None else 0)
 
     @property
     def head_begun(self) -> bool:
@@ -232,7 +246,8 @@ class RequestParser:
         method = self._unknown_method or parser.get_method().decode("latin-1")
         headers = RequestHeaders(self._fields)
         target = self._take_target()
-        _check_support(version, headers)
+        if version != "1.1" or "transfer-encoding" in headers.lines:
+            _check_support(version, headers)
         start_line = RequestStartLine(method, target, f"HTTP/{version}")
         # After CONNECT, the connection would be a tunnel.
         last = method == "CONNECT" or self._unknown_method is not None
@@ -343,7 +358,7 @@ def _check_support(version: str, headers: RequestHeaders) -> None:
     """Raise HTTPInputError for a request that llhttp accepts and the server does not support."""
     if version not in ("1.1", "1.0"):
         raise HTTPInputError("the HTTP version must be 1.0 or 1.1")
-    codings = headers.values_by_name.get("Transfer-Encoding")
+    codings = headers.lines.get("transfer-encoding")
     if codings is None:
         return
     if version == "1.0":

@@ -43,6 +43,11 @@ class ResponseWriter:
         return self._exchange.response_begun
 
     @property
+    def ended(self) -> bool:
+        """True after the end of the response has been written."""
+        return self._exchange.response_ended
+
+    @property
     def closed(self) -> bool:
         """True if the connection has closed."""
         return self._exchange.closed
@@ -95,10 +100,21 @@ class ResponseWriter:
         return written
 
     async def finish(self, data: bytes) -> None:
-        """Write the last bytes and end the response; set Content-Length if no byte was written before.
+        """Write the last bytes and end the response, and wait until the socket has taken them.
 
         Raises:
             StreamClosedError: the client disconnected before its socket took the last byte.
+        """
+        await self.end(data)
+        self._finished = True
+
+    def end(self, data: bytes) -> asyncio.Future[None]:
+        """Write the last bytes and end the response; set Content-Length if no byte was written before.
+
+        Return a future that is done when the socket has taken them.
+
+        Raises:
+            StreamClosedError: the client has disconnected.
         """
         if self._head is not None:
             fields = self._head[2]
@@ -108,8 +124,7 @@ class ResponseWriter:
             data = b""
         elif self.client_gone or self.closed:
             raise StreamClosedError
-        await self._exchange.end_response(b"" if self._without_body else data)
-        self._finished = True
+        return self._exchange.end_response(b"" if self._without_body else data)
 
     def abort(self) -> None:
         """Close the connection without ending the response; a pending write raises StreamClosedError."""

@@ -59,7 +59,7 @@ class LocalAccess:
                 "this Host is not one of the local proxy; use the printed URL, or allow it with --allow-host",
                 code="foreign_host",
             )
-        origins = head.header_lines("origin")
+        origins = head.lines.get("origin", ())
         if origins and not all(origin in self.origins for origin in origins):
             raise NotAllowed(
                 "the local proxy serves no pages; allow the origin of yours with --allow-origin", code="foreign_origin"
@@ -100,7 +100,7 @@ def _require_unforged_type(content_type: str) -> None:
 
 def _list_credentials(head: RequestHead, provider: Provider) -> Iterable[str]:
     for name in provider.credential_headers:
-        for value in head.header_lines(name):
+        for value in head.lines.get(name, ()):
             scheme, _, token = value.strip().partition(" ")
             yield token.strip() if name == "authorization" and scheme.lower() == "bearer" else value.strip()
     if provider.websocket is not None:

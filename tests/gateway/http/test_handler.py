@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 from tornado.httputil import HTTPServerRequest, RequestStartLine
-from tornado.web import Application
 
 from tests import harness, virtual_time
 from tests.gateway.fakes import FakeExchange, FakeUpstream, Gateway, make_project, make_snapshot
@@ -22,6 +21,7 @@ from tornado_proxy.gateway.http import handler as handler_module
 from tornado_proxy.gateway.http.handler import ProxyHandler
 from tornado_proxy.http_server.client_transport import ClientTransport, ConnectionContext
 from tornado_proxy.http_server.exchange import Exchange
+from tornado_proxy.http_server.request_body import BodyTimeouts
 from tornado_proxy.http_server.request_parser import IncomingRequest, RequestHeaders
 from tornado_proxy.http_server.upgraded_stream import UpgradedStream
 from tornado_proxy.upstream.http.messages import UpstreamResponseHead
@@ -85,7 +85,7 @@ class Request:
         exchange = Exchange(transport, incoming, Owner())
         exchange.received = True
         request = HTTPServerRequest(start_line=start_line, headers=fields, connection=exchange)
-        self.handler = ProxyHandler(Application(), request, services=gateway.services(self.upstream))
+        self.handler = ProxyHandler(request, gateway.services(self.upstream), BodyTimeouts())
 
     async def arrive(self, *chunks: bytes) -> None:
         """Let the head and the body arrive, and serve the request."""
@@ -280,7 +280,7 @@ def test_arriving_request_counts_until_its_client_leaves(gateway: Gateway) -> No
         assert list(gateway.capacity) == [request.handler]
         gateway.capacity.begin_drain()
         assert not request.stream.is_closing()
-        request.handler.on_client_gone()
+        request.handler.on_connection_close()
         assert list(gateway.capacity) == []
 
     asyncio.run(run())
@@ -342,7 +342,7 @@ def test_client_that_left_before_its_request_was_admitted_costs_nothing(gateway:
         request = Request(gateway, [OK, RESPONSE])
         request.handler.prepare()
         request.handler.data_received(BODY)
-        request.handler.on_connection_close()
+        request.handler.client_left()
         await request.handler.serve()
         return request
 

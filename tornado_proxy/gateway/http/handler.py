@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Awaitable
 from datetime import UTC, datetime
 from functools import partial
 
-from msgspec.structs import replace
+from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
 
 from tornado_proxy import tasks
 from tornado_proxy.domain.errors import RequestError, RequestTimeout, Stopped
@@ -15,21 +16,27 @@ from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.admission import AdmittedRequest
-from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, BaseHandler
+from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, error_headers, make_request_error
 from tornado_proxy.gateway.body_parsing import check_body_length
 from tornado_proxy.gateway.capacity import HeldBytes
-from tornado_proxy.gateway.context import RequestContext
+from tornado_proxy.gateway.context import RequestContext, RequestHead, new_request_id
+from tornado_proxy.gateway.cors import cors_headers
 from tornado_proxy.gateway.http.owned_list import make_list_upstream
+from tornado_proxy.gateway.http.recording import RequestRecording
 from tornado_proxy.gateway.http.relay import HttpRelay, RelayHooks
 from tornado_proxy.gateway.http.response_rewrite import make_rewrite
 from tornado_proxy.gateway.public_url import own_base_url
 from tornado_proxy.gateway.realtime.sideband import CallSideband
-from tornado_proxy.gateway.recorder import FinishedRequest, RunningRequest
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.gateway.stops import find_agent_session
+from tornado_proxy.http_server.exchange import Exchange
+from tornado_proxy.http_server.request_body import BodyTimeouts
 from tornado_proxy.http_server.response_writer import ResponseWriter
-from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
+from tornado_proxy.metering.request_meter import RequestEnd
+from tornado_proxy.observability.access_log import RequestLine
 from tornado_proxy.providers.contract import HttpEndpoint
+
+_log = logging.getLogger(__name__)
 
 #: Bytes of a rejected body that are read and dropped, so that the client can read the response: closing a socket with
 #: unread data resets the connection, and the response is lost on the way.
@@ -39,103 +46,76 @@ MAX_DISCARDED_BYTES = 256 * MIB
 _MAX_LENGTH_DIGITS = 18
 
 
-class _Recording:
-    """Records one request: ahead of the last byte of its response, and when it has ended."""
+class ProxyHandler(HTTPMessageDelegate):
+    """One request to a provider, from its head to its record.
 
-    __slots__ = ("_admitted", "_recorder", "_requested_object", "_settlement", "_sideband", "_streaming", "meter")
+    Tornado's interface for requests that arrive in pieces, without a RequestHandler: that one prepares pages, sessions
+    and templates for each request.  Waits for the ledger's commit, which the ledger bounds, then for whatever HttpRelay
+    waits for.
 
-    def __init__(self, admitted: AdmittedRequest, services: Services, sideband: CallSideband | None) -> None:
-        self._admitted = admitted
-        self._recorder = services.recorder
-        self._requested_object = admitted.context.endpoint.owned_object(admitted.context.path_id)
-        self._settlement = services.settlement
-        self._streaming: str | None = None
-        self._sideband = sideband
-        self.meter = _make_meter(admitted, services)
-
-    def object_created(self, object_id: str) -> None:
-        """Make the object the project's own; work that goes on without this response must not be deleted meanwhile."""
-        object_id = self._admitted.context.redaction.text(object_id)
-        self._recorder.created(self._admitted.intent, object_id)
-        if self._admitted.facts.background:
-            self._streaming = object_id
-            self._settlement.work_streams(self._admitted.intent.provider, object_id, streaming=True)
-
-    def write_ahead(self, end: RequestEnd) -> None:
-        """Make the record durable; the client gets the last byte next."""
-        self._recorder.write_ahead(self._close(end))
-
-    def finish(self, end: RequestEnd) -> None:
-        """Record how the request ended for the client."""
-        self._recorder.unfollow(self._admitted.intent.request_id)
-        self._recorder.finish(self._close(end))
-        if self._streaming is not None:
-            self._settlement.work_streams(self._admitted.intent.provider, self._streaming, streaming=False)
-
-    def _close(self, end: RequestEnd) -> FinishedRequest:
-        record, context = self.meter.close(end), self._admitted.context
-        if self._sideband is not None:
-            record = replace(record, object_id=self._sideband.call_id)
-        return FinishedRequest(record, context.snapshot.generation, context.redaction, self._requested_object)
-
-
-def _running(admitted: AdmittedRequest, meter: RequestMeter) -> RunningRequest:
-    intent = admitted.intent
-    return RunningRequest(
-        intent.caller,
-        intent.request_id,
-        intent.provider,
-        intent.method,
-        intent.endpoint,
-        intent.model_requested,
-        intent.started_at,
-        meter,
-    )
-
-
-def _make_meter(admitted: AdmittedRequest, services: Services) -> RequestMeter:
-    """Return the meter of a request, which also reads the usage of an earlier one if the response can state it."""
-    context, endpoint = admitted.context, admitted.context.endpoint
-    watched, object_id = None, context.path_id
-    if endpoint.shows_usage is not None and object_id is not None:
-        project_id = context.caller.project_id
-        watched = services.settlement.watch(context.provider.name, object_id, endpoint.shows_usage, project_id)
-    return RequestMeter(admitted.intent, endpoint, admitted.facts, admitted.access.tariff, watched=watched)
-
-
-class ProxyHandler(BaseHandler):
-    """One request to a provider.
-
-    Waits for the ledger's commit, which the ledger bounds, then for whatever HttpRelay waits for.
+    Args:
+        request: The head of the request.
+        services: The parts of the server.
+        body_timeouts: Watches the body until it is complete.
     """
 
-    def initialize(self, services: Services) -> None:
-        """Start the request's clock."""
-        super().initialize(services)
-        self._transforms = []  # set by Tornado's own delegate, which this handler does not use
+    def __init__(self, request: HTTPServerRequest, services: Services, body_timeouts: BodyTimeouts) -> None:
+        exchange = request.connection
+        assert isinstance(exchange, Exchange)
+        self.request_id = new_request_id()
+        self.services = services
+        self._request = request
+        self._headers = exchange.incoming.headers
+        #: True if the body has arrived with the head, so that nothing holds it while it arrives.
+        self._is_complete = exchange.incoming.complete
+        self._body_timeouts = body_timeouts
         self._received_at = datetime.now(UTC)
         self._context: RequestContext[HttpEndpoint] | None = None
         self._rejection: RequestError | None = None
         #: The body: one chunk, or a buffer from the second one on.
         self._body: bytes | io.BytesIO = b""
-        #: The bytes of `_body`, counted until the request is admitted; None until it is accepted.
+        #: The bytes of `_body`, counted until the request is admitted; None for a body that came with the head.
         self._held: HeldBytes | None = None
+        #: True while the request counts as one that arrives.
+        self._is_arriving = False
         #: Body bytes received so far.
         self.received_bytes = 0
         self._relay: HttpRelay | None = None
-        self._response = ResponseWriter(self.request)
+        self._response = ResponseWriter(request)
+        allowed = services.snapshots.current.settings.public.allow_origins
+        #: The headers that let the page that sent this request read the response, if its origin is allowed.
+        self._cors = cors_headers(request.headers, allowed) if allowed else []
+        exchange.set_close_callback(self.client_left)
 
-    # The request arrives (http_server/request_body.py).
+    # The request arrives (http_server/exchange.py).
+
+    def headers_received(self, start_line: object, headers: object) -> Awaitable[None] | None:
+        """Called when the headers are complete; return an awaitable that delays the body."""
+        if not self._is_complete:
+            self._body_timeouts.begin(self)
+        try:
+            return self.prepare()
+        except Exception as error:  # noqa: BLE001  # otherwise the connection closes without a response
+            self.fail(error)
+            return None
 
     def prepare(self) -> Awaitable[None] | None:
         """Authenticate the request by its head.  A rejection is sent after the body has arrived.
 
         A client that waits for 100-continue gets the rejection at once and need not send the body (RFC 9110 10.1.1).
         """
+        request = self._request
+        head = RequestHead(
+            request.method or "",
+            request.uri or "",
+            self._headers.pairs,
+            self._received_at,
+            peer=str(request.remote_ip or ""),
+            scheme=request.protocol,
+            lines=self._headers.lines,
+        )
         try:
-            identified = self.services.admission.authenticate(
-                self.services.snapshots.current, self.request_head(self._received_at)
-            )
+            identified = self.services.admission.authenticate(self.services.snapshots.current, head)
             if not isinstance(identified, RequestContext):
                 return self._accept_later(identified)
             self._accept(identified)
@@ -144,7 +124,7 @@ class ProxyHandler(BaseHandler):
         return None
 
     async def _accept_later(self, identified: Awaitable[RequestContext[HttpEndpoint]]) -> None:
-        """Wait for an identity provider, then accept the request; Tornado reads its body when this is done."""
+        """Wait for an identity provider, then accept the request; its body is read when this is done."""
         try:
             context = await identified
             if not self._response.closed:
@@ -153,7 +133,7 @@ class ProxyHandler(BaseHandler):
             rejection = self._refuse(error)
             if rejection is not None:
                 await rejection
-        except Exception as error:  # noqa: BLE001  # as in RequestDelegate: Tornado would close the connection silently
+        except Exception as error:  # noqa: BLE001  # as in headers_received()
             self.fail(error)
 
     def _accept(self, context: RequestContext[HttpEndpoint]) -> None:
@@ -162,21 +142,23 @@ class ProxyHandler(BaseHandler):
         self.services.admission.check_capacity(context)
         check_body_length(context, self._declared_length())
         self.services.capacity.add_arriving(self, context.caller.project_id)
-        self._held = self.services.arriving.open(context.caller, context.snapshot.settings.limits)
+        self._is_arriving = True
+        if not self._is_complete:
+            self._held = self.services.arriving.open(context.caller, context.snapshot.settings.limits)
 
     def _refuse(self, error: RequestError) -> Awaitable[None] | None:
         """Keep the error for serve(); send it now if the client waits for it with its body."""
         self._rejection = error
-        waits = self.request.headers.get("Expect", "").lower() == "100-continue"
-        return self._reject(error) if waits else None
+        return self._reject(error) if self._headers.expects_continue else None
 
     def data_received(self, chunk: bytes) -> None:
         """Collect the body: libcurl sends it from memory."""
         self.received_bytes += len(chunk)
-        if self._rejection is None and self._context is not None and self._held is not None:
+        if self._rejection is None and self._context is not None:
             try:
                 check_body_length(self._context, self.received_bytes)
-                self._held.add(len(chunk))
+                if self._held is not None:
+                    self._held.add(len(chunk))
             except RequestError as error:
                 self._rejection = error
                 self._stop_arriving()
@@ -187,15 +169,22 @@ class ProxyHandler(BaseHandler):
 
     def on_body_timeout(self) -> None:
         """Reject a request whose body has stopped arriving."""
-        if self._finished:
+        if self._response.ended:
             self.cut()  # the client waited for 100-continue, got its rejection, and does not close
         else:
             self._stop_arriving()
             timeout = RequestTimeout("the rest of the request body did not arrive in time; send the request again")
             tasks.spawn(self._reject(self._rejection or timeout), "reject timed out request")
 
-    def on_client_gone(self) -> None:
+    def finish(self) -> None:
+        """Called when the request is complete: respond in a task of its own."""
+        if not self._is_complete:
+            self._body_timeouts.end(self)
+        tasks.spawn(self.serve(), "call")
+
+    def on_connection_close(self) -> None:
         """Called when the client disconnects before its request is complete: nothing was sent to a provider."""
+        self._body_timeouts.end(self)
         self._stop_arriving()
 
     async def serve(self) -> None:
@@ -205,15 +194,17 @@ class ProxyHandler(BaseHandler):
         except Exception as error:  # noqa: BLE001  # the last place where the client can get an error response
             self.fail(error)
         finally:
-            self._stop_arriving()
+            if self._is_arriving:
+                self._stop_arriving()
 
     def fail(self, error: Exception) -> None:
         """Log an unexpected error, and send an error response if none has begun."""
+        if not isinstance(error, RequestError):
+            _log.error("request failed", extra={"request_id": self.request_id}, exc_info=error)
         if self._response.headers_sent:
-            self.log_exception(type(error), error, error.__traceback__)
             self.cut()
-        else:
-            self._handle_request_exception(error)
+        elif not self._response.closed:
+            self._respond(make_request_error(500, error, self.request_id))
 
     # The server shuts down while the request arrives (gateway/capacity.py).
 
@@ -233,8 +224,8 @@ class ProxyHandler(BaseHandler):
         """Refuse the request when it has arrived."""
         self._rejection = self._rejection or Stopped(f"{stop}; ask an admin of the project to resume it")
 
-    def on_connection_close(self) -> None:
-        """Called by Tornado when the client has disconnected."""
+    def client_left(self) -> None:
+        """Called when the client has disconnected after its request."""
         self._response.on_client_gone()
         if self._relay is not None:
             self._relay.client_left()
@@ -263,7 +254,7 @@ class ProxyHandler(BaseHandler):
     async def _relay_and_record(self, admitted: AdmittedRequest) -> None:
         context, services = admitted.context, self.services
         sideband = CallSideband(admitted, services) if context.endpoint.sideband is not None else None
-        recording = _Recording(admitted, services, sideband)
+        recording = RequestRecording(admitted, services, sideband)
         hooks = RelayHooks(
             recording.object_created,
             sideband.response_received if sideband is not None else None,
@@ -273,10 +264,10 @@ class ProxyHandler(BaseHandler):
         relay = self._relay = HttpRelay(admitted, recording.meter, self, rewrite, hooks)
         if self._response.client_gone:
             relay.client_left()
-        services.capacity.add(relay, context.caller.project_id)
-        services.capacity.discard(self)
+        services.capacity.replace(self, relay, context.caller.project_id)
+        self._is_arriving = False
         end: RequestEnd | None = None
-        services.recorder.follow(_running(admitted, recording.meter))
+        recording.begin()
         try:
             upstream = make_list_upstream(services.upstream, admitted) if admitted.is_list else services.upstream
             end = await relay.run(upstream, services.drains)
@@ -286,8 +277,18 @@ class ProxyHandler(BaseHandler):
             recording.finish(end or RequestEnd(Outcome.CRASHED, None, datetime.now(UTC)))
 
     async def _reject(self, error: RequestError) -> None:
-        self.log_rejection(error, self._context)
-        await self.respond_with_error(error)
+        routes, request = self.services.snapshots.current.routes, self._request
+        line = RequestLine(request.method or "", routes.find_template(request.uri or ""))
+        self.services.recorder.reject(self.request_id, error, self._context, line)
+        await self._respond(error)
+
+    def _respond(self, error: RequestError) -> Awaitable[None]:
+        """Write an error response; the result is done when the socket has taken it."""
+        provider = self.services.snapshots.current.routes.find_provider(self._request.uri or "/")
+        # A dict: the provider's own name of the request id can be ours.
+        headers = dict([*error_headers(error, self.request_id, provider), *self._cors])
+        self._response.begin(error.status, "", list(headers.items()))
+        return self._response.end(provider.error_body(error, self.request_id))
 
     def _take_body(self) -> bytes:
         """Return the body and drop this handler's reference: it must not stay in memory while the response streams."""
@@ -306,6 +307,7 @@ class ProxyHandler(BaseHandler):
 
     def _stop_arriving(self) -> None:
         """Drop the body and stop counting the request."""
+        self._is_arriving = False
         self.services.capacity.discard(self)
         self._release_body()
 
@@ -315,9 +317,9 @@ class ProxyHandler(BaseHandler):
             self._held.release()
 
     def _declared_length(self) -> int:
-        """Return Content-Length in bytes, 0 if missing or malformed (Tornado rejects that next)."""
-        declared = self.request.headers.get("Content-Length", "")
-        return int(declared[:_MAX_LENGTH_DIGITS]) if declared.isascii() and declared.isdigit() else 0
+        """Return Content-Length in bytes, 0 if missing; llhttp has checked it."""
+        declared = self._headers.lines.get("content-length")
+        return int(declared[0][:_MAX_LENGTH_DIGITS]) if declared else 0
 
     # The client's side of the relay (gateway/http/relay.py, Client).
 
@@ -326,7 +328,7 @@ class ProxyHandler(BaseHandler):
         # A provider that is a proxy has an id of its own, by which its operator knows the request.
         known = REQUEST_ID_HEADER.lower() in [name.lower() for name, _ in headers]
         own_headers = [] if known else [(REQUEST_ID_HEADER, self.request_id)]
-        self._response.begin(status, reason, [*headers, *own_headers, *self.cors])
+        self._response.begin(status, reason, [*headers, *own_headers, *self._cors])
 
     @property
     def delivered(self) -> bool:
@@ -347,4 +349,4 @@ class ProxyHandler(BaseHandler):
 
     async def reject(self, error: RequestError) -> None:
         """Send an error response; no byte of a response has been sent."""
-        await self.respond_with_error(error)
+        await self._respond(error)
