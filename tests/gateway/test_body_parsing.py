@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 import logging
@@ -21,7 +22,8 @@ from tests.gateway.fakes import Gateway, make_snapshot, request_head
 from tornado_proxy.domain.errors import BodyTooLarge, InvalidBody, Overloaded, RequestError
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway import body_workers
-from tornado_proxy.gateway.body_parsing import MAX_BYTES_READ_ON_LOOP, MAX_VALUES_READ_ON_LOOP, BodyParser
+from tornado_proxy.gateway.body_cost import MAX_BYTES_READ_ON_LOOP, MAX_VALUES_READ_ON_LOOP
+from tornado_proxy.gateway.body_parsing import BodyParser
 from tornado_proxy.gateway.body_workers import BodyWorkers
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.providers.contract import ClientFrame, HttpEndpoint, ParsedRequest, RequestView, WebSocketEndpoint
@@ -29,7 +31,9 @@ from tornado_proxy.providers.contract import ClientFrame, HttpEndpoint, ParsedRe
 CHAT = "/openai/v1/chat/completions"
 MESSAGES = "/anthropic/v1/messages"
 BATCHES = "/anthropic/v1/messages/batches"
-PADDING = "x" * MAX_BYTES_READ_ON_LOOP
+#: Text with more escapes than the event loop reads, in JSON and as it is.
+LINES = "x\n" * MAX_BYTES_READ_ON_LOOP
+PADDING = json.dumps(LINES)[1:-1]
 
 
 def make_context(target: str = CHAT, **headers: str) -> RequestContext[HttpEndpoint]:
@@ -91,7 +95,7 @@ def make_session(target: str) -> RequestContext[WebSocketEndpoint]:
 
 def test_large_frame_is_never_read_by_the_server_itself() -> None:
     context = make_session("/openai/v1/responses")
-    frame = json.dumps({"type": "response.create", "model": "gpt-4o-mini", "input": PADDING, "stream_id": "a"})
+    frame = json.dumps({"type": "response.create", "model": "gpt-4o-mini", "input": LINES, "stream_id": "a"})
 
     parsed = run(lambda bodies: bodies.parse_frame(context, frame, None))
 
@@ -101,7 +105,7 @@ def test_large_frame_is_never_read_by_the_server_itself() -> None:
 
 def test_large_frame_of_a_session_is_read_with_its_model() -> None:
     context = make_session("/openai/v1/realtime?model=gpt-realtime")
-    frame = json.dumps({"type": "response.create", "event_id": "e", "response": {"instructions": PADDING}})
+    frame = json.dumps({"type": "response.create", "event_id": "e", "response": {"instructions": LINES}})
 
     parsed = run(lambda bodies: bodies.parse_frame(context, frame, "gpt-realtime"))
 
@@ -119,16 +123,56 @@ def test_large_frame_that_is_ambiguous_is_refused() -> None:
 def test_large_body_is_never_read_by_the_server_itself() -> None:
     context = make_context()
     context = structs.replace(context, endpoint=replace(context.endpoint, parse=explode))
-    body = json.dumps({"model": "gpt-5.4", "messages": [PADDING]}).encode()
+    body = json.dumps({"model": "gpt-5.4", "messages": [LINES]}).encode()
 
     parsed = run(lambda bodies: bodies.parse(context, body))
 
     assert (parsed.facts.model, parsed.facts.body_bytes, parsed.body is body) == ("gpt-5.4", len(body), True)
 
 
+@pytest.mark.parametrize(
+    ("target", "body"),
+    [
+        pytest.param(CHAT, {"messages": ["x" * MIB]}, id="text"),
+        pytest.param(CHAT, {"messages": ["x" * MIB], "stream": True}, id="stream"),
+        pytest.param("/openai/v1/responses", {"input": "x" * MIB}, id="responses"),
+        pytest.param(MESSAGES, {"messages": [{"role": "user", "content": "x" * 8000}] * 80}, id="messages"),
+    ],
+)
+def test_large_body_of_few_long_strings_is_read_without_a_worker(target: str, body: dict[str, object]) -> None:
+    context = make_context(target)
+    content = json.dumps({"model": "gpt-5.4", **body}).encode()
+
+    async def act(bodies: BodyParser) -> tuple[str | None, list[int]]:
+        return (await bodies.parse(context, content)).facts.model, list_workers()
+
+    assert run(act) == ("gpt-5.4", [])
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        pytest.param('"messages":[{"content":[{"file":{"file_id":"file-1"}},"TEXT"]}]', id="reference to an object"),
+        pytest.param('"messages":["TEXT"],"x":[{"model":"gpt-4o"}]', id="second model"),
+        pytest.param('"messages":["TEXT\\u0041"]', id="letter as an escape"),
+    ],
+)
+def test_large_body_that_must_be_searched_is_read_by_a_worker(members: str) -> None:
+    context = make_context()
+    context = structs.replace(context, endpoint=replace(context.endpoint, parse=explode))
+    body = f'{{"model":"gpt-4o-mini",{members.replace("TEXT", "x" * MAX_BYTES_READ_ON_LOOP)}}}'.encode()
+
+    async def act(bodies: BodyParser) -> int:
+        with contextlib.suppress(InvalidBody):
+            await bodies.parse(context, body)
+        return len(list_workers())
+
+    assert run(act) == 1
+
+
 def test_change_of_a_large_body_comes_back_from_the_worker() -> None:
     context = make_context()
-    body = json.dumps({"model": "gpt-5.4", "stream": True, "messages": [PADDING]}).encode()
+    body = json.dumps({"model": "gpt-5.4", "stream": True, "messages": [LINES]}).encode()
 
     parsed = run(lambda bodies: bodies.parse(context, body))
 
@@ -177,7 +221,7 @@ def test_large_body_is_refused_with_the_same_error_as_a_small_one(target: str, b
 def test_body_of_too_many_values_is_refused_and_the_worker_reads_on() -> None:
     context = make_context(MESSAGES)
     many = b'{"model":"a","tools":[' + b",".join([b"{}"] * (8 * MIB)) + b"]}"
-    good = json.dumps({"model": "gpt-5.4", "messages": [PADDING]}).encode()
+    good = json.dumps({"model": "gpt-5.4", "messages": [LINES]}).encode()
 
     async def act(bodies: BodyParser) -> str | None:
         with pytest.raises(BodyTooLarge, match=r"too many values: reading it takes more than 400 MiB"):
@@ -192,7 +236,7 @@ def test_body_of_too_many_values_is_refused_and_the_worker_reads_on() -> None:
 
 def test_worker_that_ends_makes_its_request_fail_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
     context = make_context()
-    body = json.dumps({"model": "gpt-5.4", "messages": [PADDING]}).encode()
+    body = json.dumps({"model": "gpt-5.4", "messages": [LINES]}).encode()
 
     async def act(bodies: BodyParser) -> str | None:
         await bodies.parse(context, body)
@@ -215,7 +259,7 @@ def test_body_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(body_workers, "MAX_READ_S", 0.0)
     monkeypatch.setattr(body_workers, "MAX_READ_S_PER_MIB", 0.0)
     context = make_context()
-    body = json.dumps({"model": "gpt-5.4", "messages": [PADDING]}).encode()
+    body = json.dumps({"model": "gpt-5.4", "messages": [LINES]}).encode()
 
     with pytest.raises(BodyTooLarge, match="takes more than 0 s"):
         run(lambda bodies: bodies.parse(context, body))
@@ -224,7 +268,7 @@ def test_body_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 def test_worker_has_no_key_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", harness.OPENAI_KEY)
     context = make_context()
-    body = json.dumps({"model": "gpt-5.4", "messages": [PADDING]}).encode()
+    body = json.dumps({"model": "gpt-5.4", "messages": [LINES]}).encode()
 
     async def act(bodies: BodyParser) -> bytes:
         await bodies.parse(context, body)

@@ -239,3 +239,50 @@ def test_bytes_after_a_request_to_upgrade_wait_for_its_response(cut_bytes: int) 
     parser.feed(parser.take_held())
 
     assert [request.start_line.path for request in parser.requests] == ["/next", "/next"]
+
+
+LARGE = b"".join(b"%07d\n" % number for number in range(40_000))
+LARGE_POST = HEAD + b"Content-Length: 320000\r\n"
+
+
+@pytest.mark.parametrize("cut_bytes", [1 << 30, 150_000, 16 * 1024, 1000, 7])
+@pytest.mark.parametrize(
+    ("last_header", "rest", "targets"),
+    [
+        pytest.param(b"", b"", ["/v1"], id="nothing"),
+        pytest.param(b"", GET + b"\r\n", ["/v1", "/next"], id="a request"),
+        pytest.param(b"", LARGE_POST + b"\r\n" + LARGE + GET + b"\r\n", ["/v1", "/v1", "/next"], id="another one"),
+        pytest.param(b"Connection: close\r\n", GET + b"\r\n", ["/v1"], id="a request after the last one"),
+        pytest.param(b"Upgrade: h2c\r\nConnection: Upgrade\r\n", GET + b"\r\n", ["/v1", "/next"], id="an upgrade"),
+    ],
+)
+def test_large_body_ends_where_its_length_says(
+    cut_bytes: int, last_header: bytes, rest: bytes, targets: list[str]
+) -> None:
+    requests, fault = parse(LARGE_POST + last_header + b"\r\n" + LARGE + rest, cut_bytes)
+
+    assert fault is None
+    assert [request.start_line.path for request in requests] == targets
+    assert all(request.complete for request in requests)
+    assert [request.body for request in requests if request.start_line.method == "POST"] == [LARGE] * len(
+        [target for target in targets if target == "/v1"]
+    )
+
+
+def test_bytes_after_a_large_body_are_the_next_request() -> None:
+    requests, fault = parse(LARGE_POST + b"\r\n" + LARGE + b"smuggled\r\n\r\n", 16 * 1024)
+
+    assert [request.body == LARGE for request in requests] == [True]
+    assert fault is not None
+    assert fault.target == "/"
+
+
+def test_large_body_is_incomplete_until_its_last_byte() -> None:
+    parser = RequestParser()
+    parser.feed(LARGE_POST + b"\r\n")
+    parser.feed(LARGE[:-1])
+
+    (request,) = parser.requests
+    assert (request.complete, request.missing_bytes) == (False, 1)
+    parser.feed(LARGE[-1:])
+    assert (request.complete, request.take_body()) == (True, LARGE)

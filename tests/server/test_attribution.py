@@ -212,8 +212,8 @@ IMAGE = {"model": "gpt-image-1", "prompt": "a cat", "size": "1024x1024"}
         ),
         pytest.param(
             "/openai/v1/responses",
-            # Larger than 64 KiB, so that a worker process reads it.
-            {"model": MODEL, "input": "word " * 20_000, "user": "of large"},
+            # Large and of many lines, so that a worker process reads it.
+            {"model": MODEL, "input": "word\n" * 20_000, "user": "of large"},
             "user",
             id="large",
         ),

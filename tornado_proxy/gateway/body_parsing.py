@@ -1,6 +1,6 @@
 """Decodes a complete request body and has it read: here if it is small, else by a worker process.
 
-body ── small, of few values, not compressed ──> read on the event loop
+body ── quick to read (body_cost.py), not compressed ──> read on the event loop
      ── else: the caller's turn ── decode in a thread ───> a worker reads it
 """
 
@@ -13,6 +13,8 @@ from urllib.parse import parse_qs
 from tornado_proxy.domain.errors import BadRequest, BodyTooLarge
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.units import MIB
+from tornado_proxy.gateway.body_buffers import BodyBuffers
+from tornado_proxy.gateway.body_cost import is_quick, is_sparse
 from tornado_proxy.gateway.body_messages import BodyTask
 from tornado_proxy.gateway.body_reading import read_body
 from tornado_proxy.gateway.body_workers import BodyWorkers, CallerKey
@@ -25,13 +27,8 @@ from tornado_proxy.providers.contract import (
     RequestView,
     WebSocketEndpoint,
 )
+from tornado_proxy.providers.shared.body_walk import may_need_walk
 from tornado_proxy.wire.content_coding import BodyLimit, decode
-
-#: Bytes of a body that is read on the event loop: about a millisecond for text.
-MAX_BYTES_READ_ON_LOOP = 64 * 1024
-
-#: Objects and lists of such a body: each takes about a microsecond, and 64 KiB of empty ones took 25 ms.
-MAX_VALUES_READ_ON_LOOP = 6000
 
 #: Length of a compressed body that is decoded without a turn.
 _SMALL = BodyLimit(1, "")
@@ -41,6 +38,8 @@ class BodyParser:
     """Reads request bodies.  Waits for a worker, if the body is large; BodyWorkers limits that wait."""
 
     def __init__(self) -> None:
+        #: Collects the bodies.
+        self.buffers = BodyBuffers()
         self._workers = BodyWorkers()
 
     async def parse(self, context: RequestContext[HttpEndpoint], body: bytes) -> ParsedRequest:
@@ -57,7 +56,7 @@ class BodyParser:
                 return await self._parse_large(context, body, coding)
             body = decoded
         endpoint = context.endpoint
-        if endpoint.parse is None or _is_quick(body):
+        if endpoint.parse is None or is_quick(body) or _is_long_text(context, body):
             if endpoint.measure is not None:
                 return await asyncio.to_thread(_read_here, context, body)
             return _read_here(context, body)
@@ -73,7 +72,7 @@ class BodyParser:
             Overloaded: the worker has ended.
         """
         data = frame.encode() if isinstance(frame, str) else frame
-        if _is_quick(data):
+        if is_quick(data):
             return context.endpoint.parse_frame(data, model)
         return self._parse_large_frame(context, data, model)
 
@@ -102,12 +101,12 @@ def _caller_key(context: RequestContext[Endpoint]) -> CallerKey:
     return caller.project_id, caller.participant, caller.user
 
 
-def _is_quick(body: bytes) -> bool:
-    """Return True if the event loop can read `body` without delaying others."""
-    if len(body) > MAX_BYTES_READ_ON_LOOP:
+def _is_long_text(context: RequestContext[HttpEndpoint], body: bytes) -> bool:
+    """Return True if a large `body` is little more than a few long strings, and nothing in it has to be looked for."""
+    rules = context.provider.member_rules
+    if context.endpoint.takes_batch or not is_sparse(body):
         return False
-    # Each value takes at least two bytes.
-    return len(body) <= 2 * MAX_VALUES_READ_ON_LOOP or (body.count(b"{") + body.count(b"[") <= MAX_VALUES_READ_ON_LOOP)
+    return rules is None or not may_need_walk(body, rules)
 
 
 def find_body_limit(context: RequestContext[Endpoint]) -> BodyLimit:

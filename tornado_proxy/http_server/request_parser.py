@@ -1,7 +1,8 @@
 """Parses the requests of one connection with llhttp, the parser of Node.js, through httptools.
 
 llhttp checks the syntax and the framing of messages.  This module adds the limits that it has not, rejects the few
-things that it accepts and the server does not support, and turns its callbacks into IncomingRequest objects.
+things that it accepts and the server does not support, and turns its callbacks into IncomingRequest objects.  Of a
+large body whose length llhttp has accepted, the rest is counted here.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from httptools import (
 )
 from tornado.httputil import HTTPHeaders, HTTPInputError, RequestStartLine, _normalize_header
 
+from tornado_proxy.http_server.request_target import make_origin_form
+
 #: Size limit of a request's start line and headers; near the providers' own limits.
 _MAX_HEAD_BYTES = 64 * 1024
 
@@ -29,11 +32,11 @@ _MAX_IGNORED_BYTES = 64 * 1024
 #: Bytes that are parsed at a time, but for a body.  A read of 256 KiB can hold ten thousand requests.
 MIN_PIECE_BYTES = 16 * 1024
 
+#: Missing bytes of a body from which on they are counted instead of parsed: llhttp's callback would copy them.
+_MIN_COUNTED_BYTES = 64 * 1024
+
 #: Bytes that frame a chunk without extensions: its size of up to 16 digits, and two line ends.
 _PLAIN_CHUNK_BYTES = 20
-
-#: Scheme and authority of a target in absolute form (RFC 9112 section 3.2.2).
-_AUTHORITY = re.compile(r"https?://[^/?#]+", re.IGNORECASE)
 
 #: Method and target of a request line that llhttp rejects, as far as they can be read (RFC 9110 section 5.6.2).
 _REQUEST_LINE = re.compile(rb"[\r\n]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+) +([^ \r\n]+)")
@@ -150,6 +153,8 @@ class RequestParser:
         #: A request to upgrade whose body comes after a second head, see _feed().
         self._reframed: IncomingRequest | None = None
         self._in_head = False
+        #: True if the rest of a body of stated length is counted and not given to llhttp.
+        self._counting = False
         self._head_bytes = self._ignored_bytes = 0
         #: True after the last request of the connection.
         self._ended = False
@@ -174,6 +179,9 @@ class RequestParser:
             return
         if self._ended or self.fault is not None:
             return
+        if self._counting:
+            self._count(data)
+            return
         if self._receiving is None:
             self._head_bytes += len(data)
         try:
@@ -183,6 +191,7 @@ class RequestParser:
                 self._note(error, data)
         if self._receiving is not None:
             self._collect(self._receiving, len(data))
+            self._counting = self._receiving.missing_bytes > _MIN_COUNTED_BYTES and not self._receiving.chunked
         elif self._head_bytes > _MAX_HEAD_BYTES:
             self._set_fault(_HeadTooLargeError())
 
@@ -204,6 +213,20 @@ class RequestParser:
                 self._parser.feed_data(_frame_body(self._reframed))
             else:
                 return
+
+    def _count(self, data: bytes) -> None:
+        """Add `data` to the body; a new parser of llhttp reads what follows the last byte."""
+        request = self._receiving
+        assert request is not None, "its body is incomplete"
+        body, rest = data[: request.missing_bytes], data[request.missing_bytes :]
+        request.body = request.body + body if request.body else body
+        request.missing_bytes -= len(body)
+        if not request.missing_bytes:
+            self._counting = False
+            self._parser = self._make_parser()
+            self.on_message_complete()
+        if rest:
+            self.feed(rest)
 
     def take_held(self) -> bytes:
         """Return the bytes after a request to upgrade: they are of another protocol, or to be fed again."""
@@ -296,7 +319,7 @@ class RequestParser:
 
     def _take_target(self) -> str:
         target = b"".join(self._url).decode("latin-1")
-        return target if target.startswith("/") else _make_origin_form(target)
+        return target if target.startswith("/") else make_origin_form(target)
 
     def _note(self, error: HttpParserError, data: bytes) -> None:
         """Keep the fault that llhttp or on_headers_complete() has found."""
@@ -345,7 +368,7 @@ class RequestParser:
         is_tls = self._head_bytes == len(data) and data[:1] == bytes([_TLS_HANDSHAKE])
         target = self._take_target()
         if target == "/" and line is not None:
-            target = _make_origin_form(line[2].decode("latin-1"))
+            target = make_origin_form(line[2].decode("latin-1"))
         self.fault = Fault(target, str(error), isinstance(error, _HeadTooLargeError), is_tls)
 
 
@@ -386,11 +409,3 @@ def _frame_body(request: IncomingRequest) -> bytes:
     framing = "Transfer-Encoding: chunked" if request.chunked else f"Content-Length: {length}"
     end = "" if request.keep_alive else "Connection: close\r\n"
     return f"POST / HTTP/1.1\r\n{framing}\r\n{end}\r\n".encode("latin-1")
-
-
-def _make_origin_form(target: str) -> str:
-    """Return the path and query of a target in absolute form.  The authority is not used: there is one site here."""
-    path = _AUTHORITY.sub("", target, count=1)
-    if path == target and path:
-        return target
-    return path if path.startswith("/") else f"/{path}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Awaitable
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.admission import AdmittedRequest
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, error_headers, make_request_error
+from tornado_proxy.gateway.body_buffers import BodyBuffer
 from tornado_proxy.gateway.body_parsing import check_body_length
 from tornado_proxy.gateway.capacity import HeldBytes
 from tornado_proxy.gateway.context import RequestContext, RequestHead, new_request_id
@@ -73,7 +73,7 @@ class ProxyHandler(HTTPMessageDelegate):
         self._context: RequestContext[HttpEndpoint] | None = None
         self._rejection: RequestError | None = None
         #: The body: one chunk, or a buffer from the second one on.
-        self._body: bytes | io.BytesIO = b""
+        self._body: bytes | BodyBuffer = b""
         #: The bytes of `_body`, counted until the request is admitted; None for a body that came with the head.
         self._held: HeldBytes | None = None
         #: True while the request counts as one that arrives.
@@ -248,8 +248,13 @@ class ProxyHandler(HTTPMessageDelegate):
 
     async def _admit(self, context: RequestContext[HttpEndpoint]) -> AdmittedRequest:
         # In a function of its own: a variable of _serve() would keep the body in memory while the response streams.
-        parsed = await self.services.bodies.parse(context, self._take_body())
-        return await self.services.admission.admit_request(context, parsed, self.request_id)
+        body, self._body = self._body, b""
+        content = body if isinstance(body, bytes) else body.finish()
+        parsed = await self.services.bodies.parse(context, content)
+        admitted = await self.services.admission.admit_request(context, parsed, self.request_id)
+        if isinstance(body, BodyBuffer) and admitted.upstream.body is not None:
+            admitted.upstream.body.on_drop = body.release
+        return admitted
 
     async def _relay_and_record(self, admitted: AdmittedRequest) -> None:
         context, services = admitted.context, self.services
@@ -290,20 +295,14 @@ class ProxyHandler(HTTPMessageDelegate):
         self._response.begin(error.status, "", list(headers.items()))
         return self._response.end(provider.error_body(error, self.request_id))
 
-    def _take_body(self) -> bytes:
-        """Return the body and drop this handler's reference: it must not stay in memory while the response streams."""
-        body, self._body = self._body, b""
-        return body.getvalue() if isinstance(body, io.BytesIO) else body
-
     def _collect(self, chunk: bytes) -> None:
         if not self._body:
             self._body = chunk
-            return
-        if isinstance(self._body, bytes):
-            # Grows in place, and returns its bytes without a copy: a list of chunks needs twice the memory to join.
-            first, self._body = self._body, io.BytesIO()
-            self._body.write(first)
-        self._body.write(chunk)
+        elif isinstance(self._body, bytes):
+            self._body = self.services.bodies.buffers.open(self._body)
+            self._body.write(chunk)
+        else:
+            self._body.write(chunk)
 
     def _stop_arriving(self) -> None:
         """Drop the body and stop counting the request."""

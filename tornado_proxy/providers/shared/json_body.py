@@ -209,8 +209,14 @@ def _name_pattern(name: str) -> re.Pattern[bytes]:
 
 def read_raw(body: bytes, name: str) -> bytes | None:
     """Return the value of the member `name` of the JSON object `body` as written, None if it is missing."""
+    view = view_raw(body, name)
+    return None if view is None else bytes(view)
+
+
+def view_raw(body: bytes, name: str) -> memoryview | None:
+    """Return the same as a view of `body`: a large value takes no memory."""
     try:
-        return bytes(_make_raw_decoder(name).decode(body).value)
+        return memoryview(_make_raw_decoder(name).decode(body).value)
     except msgspec.ValidationError:
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import msgspec
 
@@ -19,12 +20,14 @@ class Payload:
     Otherwise a prompt of a megabyte would stay in memory for as long as its response streams.
     """
 
-    __slots__ = ("_data", "_position", "size")
+    __slots__ = ("_data", "_position", "on_drop", "size")
 
     def __init__(self, data: bytes) -> None:
         self._data = memoryview(data)
         self._position = 0
         self.size = len(data)
+        #: Called once when the bytes have been dropped.
+        self.on_drop: Callable[[], None] | None = None
 
     def read(self, limit: int) -> bytes:
         """Return the next bytes, at most `limit`; b"" at the end."""
@@ -45,6 +48,9 @@ class Payload:
     def drop(self) -> None:
         """Drop the bytes: a request that has a response is never sent again."""
         self._data = memoryview(b"")
+        if self.on_drop is not None:
+            on_drop, self.on_drop = self.on_drop, None
+            on_drop()
 
 
 class UpstreamRequest(msgspec.Struct, frozen=True):

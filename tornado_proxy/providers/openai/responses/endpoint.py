@@ -41,8 +41,8 @@ from tornado_proxy.providers.shared.json_body import (
     read_members,
     read_model,
     read_option,
-    read_raw,
     read_text,
+    view_raw,
 )
 from tornado_proxy.providers.shared.response_readers import JsonReader, choose_reader
 
@@ -150,15 +150,15 @@ def _read_items(body: bytes) -> list[_Item]:
     Raises:
         InvalidBody: the input is neither: tools and references in it would not be seen.
     """
-    raw = (read_raw(body, "input") or b"null").lstrip()
-    if raw.startswith((b'"', b"null")):
+    raw = view_raw(body, "input")
+    if raw is None or bytes(raw[:4]).startswith((b'"', b"null")):
         return []
     try:
         items = _ITEMS.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise InvalidBody('"input" must be text or a list of items', param="input") from None
-    # The search first: once for each item it would take quadratic time.
-    if b'"tools"' in raw and any(isinstance(item, list) for item in items):
+    # The search once: for each item it would take quadratic time.
+    if any(isinstance(item, list) for item in items) and b'"tools"' in bytes(raw):
         raise InvalidBody('"input" must be a list of items, not of lists', param="input")
     return [item for item in items if isinstance(item, _Item)]
 
