@@ -17,7 +17,7 @@ from tests.http_server.serving import FunctionApplication, exchange, run_applica
 from tornado_proxy import tasks
 from tornado_proxy.http_server import request_parser
 from tornado_proxy.http_server.exchange import Exchange
-from tornado_proxy.http_server.request_parser import IncomingRequest
+from tornado_proxy.http_server.incoming_request import IncomingRequest
 
 GET = b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n"
 LAST = b"GET /last HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"

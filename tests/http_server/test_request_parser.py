@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tornado_proxy.http_server.request_parser import Fault, IncomingRequest, RequestParser
+from tornado_proxy.http_server.incoming_request import IncomingRequest
+from tornado_proxy.http_server.request_parser import Fault, RequestParser
 
 HEAD = b"POST /v1 HTTP/1.1\r\nHost: h\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"

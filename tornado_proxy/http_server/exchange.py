@@ -18,7 +18,7 @@ from tornado.httputil import (
 )
 
 from tornado_proxy.http_server.client_transport import ClientTransport
-from tornado_proxy.http_server.request_parser import IncomingRequest
+from tornado_proxy.http_server.incoming_request import IncomingRequest
 from tornado_proxy.http_server.upgraded_stream import UpgradedStream
 
 #: Larger than any limits.max_body_mb: the handler enforces that limit, with an error that SDKs understand.

@@ -21,8 +21,8 @@ from tornado_proxy.gateway.http import handler as handler_module
 from tornado_proxy.gateway.http.handler import ProxyHandler
 from tornado_proxy.http_server.client_transport import ClientTransport, ConnectionContext
 from tornado_proxy.http_server.exchange import Exchange
+from tornado_proxy.http_server.incoming_request import IncomingRequest, RequestHeaders
 from tornado_proxy.http_server.request_body import BodyTimeouts
-from tornado_proxy.http_server.request_parser import IncomingRequest, RequestHeaders
 from tornado_proxy.http_server.upgraded_stream import UpgradedStream
 from tornado_proxy.upstream.http.messages import UpstreamResponseHead
 
