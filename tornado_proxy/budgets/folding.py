@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from tornado_proxy.budgets import brakes, ledger_records, warnings
+from tornado_proxy.budgets import brakes, ledger_records, ledger_sums, warnings
 from tornado_proxy.budgets.counters import (
     CounterChanges,
     CounterKey,
@@ -18,7 +18,7 @@ from tornado_proxy.budgets.counters import (
     sum_by_key,
 )
 from tornado_proxy.budgets.ledger_records import CountedRecord
-from tornado_proxy.budgets.periods import find_interval
+from tornado_proxy.budgets.ledger_sums import is_current
 from tornado_proxy.budgets.schema import INSERT_CURSOR, SELECT_CURSOR, SET_CURSOR
 from tornado_proxy.domain.brake import Brake, BrakeLimits
 from tornado_proxy.domain.budget import Amount, BudgetLimits, BudgetWarning, CounterKind, decode_kind, encode_kind
@@ -287,8 +287,13 @@ class Folding:
 
         It can take seconds in a large ledger, so it locks nothing.
         """
+        parts = ledger_sums.read_sums(self._ledger, kinds, now)
+        self.fold()  # then the cursor is not before the last record of any sum
         ((cursor,),) = self._budgets.fetch_rows(SELECT_CURSOR)
-        return self._sum(kinds, now, 0, int(str(cursor))), int(str(cursor))
+        last_seq = int(str(cursor))
+        rests = [ledger_sums.sum_records(self._ledger, part.kinds, now, part.seq, last_seq) for part in parts]
+        amounts = [part.amounts for part in parts]
+        return sum_by_key(pair for sums in (*amounts, *rests) for pair in sums.items()), last_seq
 
     def _sum_rest(
         self,
@@ -299,28 +304,16 @@ class Folding:
         sums: Mapping[CounterKey, Decimal],
     ) -> Mapping[CounterKey, Decimal]:
         """Return `sums` with the records after `cursor` up to `last_seq`, and with all settlements that are counted."""
-        rest = self._sum(kinds, now, cursor, last_seq)
+        rest = ledger_sums.sum_records(self._ledger, kinds, now, cursor, last_seq)
         corrections = (
             (key, amount)
             for settled, original in self._list_counted_settlements(last_seq)
             for kind in kinds
-            if _is_current(kind, original.started_at, now)
+            if is_current(kind, original.started_at, now)
             for key in make_keys(kind, original.spender, original.started_at)
             for amount in [settled[kind.amount] - original.amount(kind.amount)]
         )
         return sum_by_key([*sums.items(), *rest.items(), *corrections])
-
-    def _sum(
-        self, kinds: Sequence[CounterKind], now: datetime, after: int, last_seq: int
-    ) -> Mapping[CounterKey, Decimal]:
-        if not kinds:
-            return {}
-        since = min(find_interval(kind.period, kind.start, now).begin for kind in kinds)
-        return sum_by_key(
-            amount
-            for record in ledger_records.read_since(self._ledger, last_seq, since, after)
-            for amount in _list_amounts(record, [kind for kind in kinds if _is_current(kind, record.started_at, now)])
-        )
 
     def _list_counted_settlements(self, last_seq: int) -> Iterator[tuple[Mapping[Amount, Decimal], CountedRecord]]:
         """Yield the counted figures of each record that was counted with others first, and the record."""
@@ -344,9 +337,3 @@ def _list_amounts(record: CountedRecord, kinds: Iterable[CounterKind]) -> Iterat
     for kind in kinds:
         for key in make_keys(kind, record.spender, record.started_at):
             yield key, record.amount(kind.amount)
-
-
-def _is_current(kind: CounterKind, at: datetime, now: datetime) -> bool:
-    """Return True if `at` is in the period of `kind` that contains `now`."""
-    interval = find_interval(kind.period, kind.start, now)
-    return interval.begin <= at and (interval.end is None or at < interval.end)

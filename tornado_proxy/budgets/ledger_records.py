@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,10 +13,12 @@ from tornado_proxy.domain.budget import Amount, Spender
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import quote_names
-from tornado_proxy.ledger.rows import format_time
 
 #: Records that one query returns.
 _MAX_ROWS = 1000
+
+#: Rows of a query that reads few columns of each.
+_MAX_SPENDS = 10_000
 
 #: Request ids that one query names.
 _MAX_IDS = 500
@@ -39,10 +42,13 @@ _COLUMNS = (
 )
 _NAMES = quote_names(_COLUMNS)
 _SELECT_AFTER = f"SELECT {_NAMES} FROM records WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT {_MAX_ROWS}"  # noqa: S608
-_SELECT_SINCE = (
-    f"SELECT {_NAMES} FROM records WHERE seq > ? AND seq <= ? AND started_at >= ? "  # noqa: S608  # names of ours
-    f"ORDER BY seq LIMIT {_MAX_ROWS}"
+#: The columns of a spender in the order of make_spender().
+_SPENDER_COLUMNS = _COLUMNS[7:]
+_SELECT_SPENDS = (
+    f"SELECT seq, total, subtotal, substr(started_at, 1, 13), {quote_names(_SPENDER_COLUMNS)} FROM records "  # noqa: S608
+    "WHERE seq > ? AND seq <= ? AND started_at >= ?"
 )
+_SELECT_FIRST = "SELECT min(seq) FROM records WHERE started_at >= ?"
 _SELECT_PENDING = (
     "SELECT request_id FROM records r WHERE basis = 'pending' AND seq <= ? "
     "AND NOT EXISTS (SELECT 1 FROM settlements s WHERE s.request_id = r.request_id)"
@@ -67,18 +73,47 @@ class CountedRecord:
         return self.total if amount is Amount.TOTAL else self.subtotal
 
 
+@dataclass(frozen=True, slots=True)
+class SpendGroup:
+    """The sums of requests of one spender that began in one hour, or in one period.
+
+    `at` is a time in it, aware UTC.
+    """
+
+    at: datetime
+    spender: Spender
+    total: Decimal
+    subtotal: Decimal
+
+    def amount(self, amount: Amount) -> Decimal:
+        """Return the amount that a counter sums."""
+        return self.total if amount is Amount.TOTAL else self.subtotal
+
+
 def read_after(ledger: Database, seq: int, last_seq: int) -> list[CountedRecord]:
     """Return up to 1,000 records with seq < their seq <= last_seq, in the order of seq."""
     return [_make_record(row) for row in ledger.fetch_rows(_SELECT_AFTER, (seq, last_seq))]
 
 
-def read_since(ledger: Database, last_seq: int, since: datetime, after: int = 0) -> Iterator[CountedRecord]:
-    """Yield the records that began at `since` or later, with after < seq <= last_seq."""
-    while rows := ledger.fetch_rows(_SELECT_SINCE, (after, last_seq, format_time(since))):
+def read_groups(ledger: Database, after: int, last_seq: int, since: str, condition: str = "") -> Iterator[SpendGroup]:
+    """Yield the sums, by spender and hour, of the records that began at `since` or later, with after < seq <= last_seq.
+
+    `condition` is SQL that selects some of them.  A group can be yielded several times, with parts of its sum.
+    """
+    ((first,),) = ledger.fetch_rows(_SELECT_FIRST, (since,))
+    if first is None:
+        return
+    after = max(after, int(str(first)) - 1)
+    sql = f"{_SELECT_SPENDS}{f' AND ({condition})' if condition else ''} ORDER BY seq LIMIT {_MAX_SPENDS}"
+    while rows := ledger.fetch_rows(sql, (after, last_seq, since)):
+        sums: defaultdict[tuple[object, ...], list[Decimal]] = defaultdict(lambda: [Decimal(0), Decimal(0)])
         for row in rows:
-            record = _make_record(row)
-            after = record.seq
-            yield record
+            group = sums[row[3:]]
+            group[0] += Decimal(row[1])  # type: ignore[arg-type]  # text
+            group[1] += Decimal(row[2])  # type: ignore[arg-type]  # text
+        after = int(str(rows[-1][0]))
+        for (hour, *spender), (total, subtotal) in sums.items():
+            yield SpendGroup(datetime.fromisoformat(f"{hour}:00:00Z"), make_spender(spender), total, subtotal)
 
 
 def read_originals(ledger: Database, request_ids: Sequence[str]) -> Iterator[CountedRecord]:
@@ -129,11 +164,12 @@ def _make_record(row: Sequence[object]) -> CountedRecord:
         Basis(str(basis)),
         Decimal(str(total)),
         Decimal(str(subtotal)),
-        _make_spender(spender),
+        make_spender(spender),
     )
 
 
-def _make_spender(values: Sequence[object]) -> Spender:
+def make_spender(values: Sequence[object]) -> Spender:
+    """Return the spender of the last eight columns of a record."""
     project, participant, user, issuer, credential, labels, token_ids, agent_session = values
     return Spender(
         str(project),

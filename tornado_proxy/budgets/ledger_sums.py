@@ -1,0 +1,154 @@
+"""Sums the records of the ledger for counters, with the figures that the records had at first.
+
+    kinds by project, participant, user, label ──> sums by hour and day (ledger/rollups.py), and the records after them
+    other kinds ─────────────────────────────────> the records of the period that have such a subject
+
+A month of a million records so takes a moment to sum for most kinds, and some seconds for the others.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from tornado_proxy.budgets import ledger_records
+from tornado_proxy.budgets.counters import CounterKey, make_keys, sum_by_key
+from tornado_proxy.budgets.ledger_records import SpendGroup
+from tornado_proxy.budgets.periods import find_interval
+from tornado_proxy.domain.budget import CounterKind, Interval, Period, Scope, Spender
+from tornado_proxy.ledger.changes import Position
+from tornado_proxy.ledger.database import Database
+from tornado_proxy.ledger.rollup_rows import join_amount
+from tornado_proxy.ledger.rows import format_time
+
+#: The scopes whose subjects the sums by hour and day know.
+_ROLLED_SCOPES = frozenset({Scope.PROJECT, Scope.PARTICIPANT, Scope.USER, Scope.LABEL})
+
+#: The records that have a subject of a scope which the sums do not know.
+_CONDITIONS: Mapping[Scope, str] = {
+    Scope.ACCESS_KEY: "(credential_id >= 'ak_' AND credential_id < 'ak`')",
+    Scope.TOKEN: "token_ids IS NOT NULL",
+    Scope.AGENT_SESSION: "agent_session IS NOT NULL",
+}
+
+# One statement, so that the sums and their position belong together.
+_SELECT_ROLLUPS = (
+    "SELECT (SELECT position FROM cursors WHERE name = 'rollups'), project_id, participant, \"user\", issuer, labels, "
+    "sum(subtotal_micro), sum(subtotal_rest), max(subtotal_places), "
+    "sum(surcharge_micro), sum(surcharge_rest), max(surcharge_places) "
+    "FROM rollups WHERE span = ? AND start >= ? AND start < ? "
+    'GROUP BY project_id, participant, "user", issuer, labels'
+)
+# The sums have no pending records, and those of settled ones have the figures of their settlements.  `+`: SQLite reads
+# the few pending records by their own index.
+_SELECT_PENDING = (
+    'SELECT r.started_at, r.project_id, r.participant, r."user", r.issuer, r.labels, r.total, r.subtotal, '
+    "s.subtotal, s.surcharge "
+    "FROM records r LEFT JOIN changes c ON c.request_id = r.request_id AND c.kind = 'settlement' AND c.seq <= ? "
+    "LEFT JOIN settlements s ON s.request_id = c.request_id "
+    "WHERE r.basis = 'pending' AND +r.seq <= ? AND r.started_at >= ?"
+)
+
+#: The end of a period that has none: after all times that records have.
+_FOREVER = "9999"
+
+
+@dataclass(frozen=True, slots=True)
+class KindSums:
+    """The sums of the current counters of some kinds, over the records up to `seq`."""
+
+    kinds: tuple[CounterKind, ...]
+    amounts: Mapping[CounterKey, Decimal]
+    seq: int
+
+
+def read_sums(ledger: Database, kinds: Sequence[CounterKind], now: datetime) -> list[KindSums]:
+    """Return the sums that the ledger has by hour and day; those of other kinds are empty, with `seq` 0."""
+    others = tuple(kind for kind in kinds if kind.scope not in _ROLLED_SCOPES)
+    by_span: defaultdict[tuple[str, Interval], list[CounterKind]] = defaultdict(list)
+    for kind in kinds:
+        if kind not in others:
+            span = "hour" if kind.period is Period.HOUR else "day"
+            by_span[span, find_interval(kind.period, kind.start, now)].append(kind)
+    sums = [_read_span(ledger, tuple(some), *span) for span, some in by_span.items()]
+    return [*sums, KindSums(others, {}, 0)] if others else sums
+
+
+def sum_records(
+    ledger: Database, kinds: Sequence[CounterKind], now: datetime, after: int, last_seq: int
+) -> Mapping[CounterKey, Decimal]:
+    """Return the sums of the records with after < seq <= last_seq, for the counters of the current periods."""
+    if not kinds or after >= last_seq:
+        return {}
+    since = format_time(min(find_interval(kind.period, kind.start, now).begin for kind in kinds))
+    scopes = {kind.scope for kind in kinds}
+    has_subject = "" if scopes & _ROLLED_SCOPES else " OR ".join(_CONDITIONS[scope] for scope in sorted(scopes))
+    sums: defaultdict[CounterKey, Decimal] = defaultdict(Decimal)
+    for group in ledger_records.read_groups(ledger, after, last_seq, since, has_subject):
+        for key, amount in _list_amounts(group, kinds, now):
+            sums[key] += amount
+    return sums
+
+
+def is_current(kind: CounterKind, at: datetime, now: datetime) -> bool:
+    """Return True if `at` is in the period of `kind` that contains `now`."""
+    interval = find_interval(kind.period, kind.start, now)
+    return interval.begin <= at and (interval.end is None or at < interval.end)
+
+
+def _read_span(ledger: Database, kinds: tuple[CounterKind, ...], span: str, interval: Interval) -> KindSums:
+    begin = format_time(interval.begin)
+    end = _FOREVER if interval.end is None else format_time(interval.end)
+    rows = ledger.fetch_rows(_SELECT_ROLLUPS, (span, begin, end))
+    position = Position.parse(str(rows[0][0])) if rows and rows[0][0] is not None else Position()
+    groups = [_make_group(interval.begin, row[1:]) for row in rows]
+    pending = [
+        _make_pending_group(row)
+        for row in ledger.fetch_rows(_SELECT_PENDING, (position.change, position.record, begin))
+    ]
+    amounts = (
+        (key, group.amount(kind.amount))
+        for group in (*groups, *pending)
+        if interval.end is None or group.at < interval.end
+        for kind in kinds
+        for key in make_keys(kind, group.spender, group.at)
+    )
+    return KindSums(kinds, sum_by_key(amounts), position.record)
+
+
+def _make_group(at: datetime, row: Sequence[object]) -> SpendGroup:
+    spender, (micro, rest, places, micro_2, rest_2, places_2) = row[:5], map(_to_int, row[5:])
+    subtotal, surcharge = join_amount(micro, rest, places), join_amount(micro_2, rest_2, places_2)
+    return SpendGroup(at, _make_spender(spender), subtotal + surcharge, subtotal)
+
+
+def _make_pending_group(row: Sequence[object]) -> SpendGroup:
+    started_at, *spender = row[:6]
+    total, subtotal, settled_subtotal, settled_surcharge = (Decimal(str(value or "0")) for value in row[6:])
+    return SpendGroup(
+        datetime.fromisoformat(str(started_at)),
+        _make_spender(spender),
+        total - settled_subtotal - settled_surcharge,
+        subtotal - settled_subtotal,
+    )
+
+
+def _make_spender(values: Sequence[object]) -> Spender:
+    project, participant, user, issuer, labels = values
+    return ledger_records.make_spender((project, participant, user, issuer, None, labels, None, None))
+
+
+def _list_amounts(
+    group: SpendGroup, kinds: Iterable[CounterKind], now: datetime
+) -> Iterator[tuple[CounterKey, Decimal]]:
+    for kind in kinds:
+        if is_current(kind, group.at, now):
+            for key in make_keys(kind, group.spender, group.at):
+                yield key, group.amount(kind.amount)
+
+
+def _to_int(value: object) -> int:
+    return int(str(value))
