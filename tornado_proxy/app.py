@@ -31,7 +31,7 @@ from tornado_proxy.api.project_budgets import BUDGETS_PATH, ProjectBudgetsHandle
 from tornado_proxy.api.request_cost import REQUEST_PATH, RequestCostHandler, make_waiters
 from tornado_proxy.api.start_page import StartPageHandler, list_start_paths
 from tornado_proxy.api.usage import USAGE_PATH, UsageHandler
-from tornado_proxy.budgets.keeper import BudgetKeeper, BudgetLedger
+from tornado_proxy.budgets.keeper import BudgetKeeper, BudgetLedger, BudgetListeners
 from tornado_proxy.config.changes import describe_changes
 from tornado_proxy.config.settings import ListenSettings, Settings
 from tornado_proxy.dashboard.live_requests import LiveFeed
@@ -95,6 +95,7 @@ class Server:
         #: The ids of requests to reload that this process has made and not read yet.
         self._own_reload_requests: set[str] = set()
         self._admin_port = admin_port
+        self._budgets: BudgetGate | None = None
         self._brakes: SpendBrakes | None = None
         self._client_port: ClientPortServer | None = None
         self._alerts = AlertSender(self._state, lambda: self._snapshots.current.settings.alerts)
@@ -122,8 +123,12 @@ class Server:
         await self._state.open()
         address, fsync = settings.ledger.address, settings.ledger.fsync
         budgets = BudgetGate(
-            BudgetKeeper(BudgetLedger(address, ledger.locks, fsync=fsync), self._report_warning, self._apply_brake)
+            BudgetKeeper(
+                BudgetLedger(address, ledger.locks, fsync=fsync),
+                BudgetListeners(self._report_warning, self._tell_of_warning, self._apply_brake),
+            )
         )
+        self._budgets = budgets
         self._brakes = SpendBrakes(self._state, budgets, self._tell_of_brake)
         self._snapshots.current.key_rotation.on_set_aside = self._tell_of_key
         await budgets.follow(self._snapshots.current)
@@ -271,8 +276,15 @@ class Server:
 
     def _report_warning(self, warning: BudgetWarning) -> None:
         report_warning(warning)
+        self._tell_of_warning(warning)
+
+    def _tell_of_warning(self, warning: BudgetWarning) -> None:
         project = self._find_project_name(warning.counter.project_id)
-        self._alerts.tell(make_budget_alert(warning, project, datetime.now(UTC)))
+        self._alerts.tell(make_budget_alert(warning, project, datetime.now(UTC)), lambda: self._forget_warning(warning))
+
+    def _forget_warning(self, warning: BudgetWarning) -> None:
+        assert self._budgets is not None, "start() makes it before anything is counted"
+        tasks.spawn(self._budgets.forget_alert(warning), "forget alert")
 
     def _tell_of_brake(self, brake: Brake, stop: Stop) -> None:
         self._alerts.tell(make_brake_alert(brake, stop, self._find_project_name(brake.project_id)))

@@ -115,12 +115,16 @@ def test_message_is_given_up_after_its_attempts_and_logged_with_its_text(
 
 def test_alert_of_a_process_that_ends_is_sent_after_the_next_start(make_store: MakeStore) -> None:  # noqa: F811
     async def run(receiver: Receiver) -> None:
-        settings = AlertSettings((receiver.webhook(),))
+        settings = AlertSettings((receiver.webhook("ops", AlertType.PROVIDER_KEY),))
         watcher = StateWatcher(make_store(), lambda state: None)
         await watcher.open()
         ending = AlertSender(watcher, lambda: settings)
-        ending.tell(alert("a"))
+        stored: list[str] = []
+        ending.tell(alert("a"), lambda: stored.append("a"))
+        ending.tell(alert("b", AlertType.BUDGET), lambda: stored.append("b"))
+        assert stored == ["b"]  # its type is sent to none
         await ending.flush()
+        assert stored == ["b", "a"]
         await watcher.close()
         assert receiver.messages == []
         async with process(make_store, settings):

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.budgets.conftest import CALLER, MONTH, BudgetsUnderTest, record, reservation, usd
-from tornado_proxy.budgets.keeper import BudgetKeeper, BudgetLedger
+from tornado_proxy.budgets import schedule
+from tornado_proxy.budgets.keeper import BudgetKeeper, BudgetLedger, BudgetListeners
 from tornado_proxy.budgets.store import BudgetStore
-from tornado_proxy.domain.budget import Budget, CounterPlan, CounterState
+from tornado_proxy.domain.budget import Budget, BudgetLimits, BudgetWarning, CounterPlan, CounterState
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
@@ -27,9 +28,11 @@ WAIT_S = 20
 
 
 @asynccontextmanager
-async def open_keeper(budgets: BudgetsUnderTest) -> AsyncIterator[BudgetKeeper]:
+async def open_keeper(
+    budgets: BudgetsUnderTest, listeners: BudgetListeners | None = None
+) -> AsyncIterator[BudgetKeeper]:
     """Yield the budgets as one server process uses them."""
-    keeper = BudgetKeeper(BudgetLedger(budgets.address, budgets.locks("keeper")))
+    keeper = BudgetKeeper(BudgetLedger(budgets.address, budgets.locks("keeper")), listeners)
     await keeper.open(PLAN)
     try:
         yield keeper
@@ -159,3 +162,27 @@ def test_database_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
             await keeper.open(PLAN)
 
     asyncio.run(run())
+
+
+def test_alert_that_its_process_did_not_store_is_reported_by_another_one(
+    budgets: BudgetsUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "_ALERTS_S", 0.05)
+    dead = budgets.open("dead")
+    dead.folding.limits = BudgetLimits({CALLER.project_id: (BUDGET,)})
+    budgets.write(record("a", "0.9", at=now()))
+    dead.folding.fold()
+    found: list[BudgetWarning] = []
+
+    async def run() -> None:
+        async with open_keeper(budgets, BudgetListeners(untold=found.append)) as keeper:
+
+            async def is_found() -> bool:
+                return bool(found)
+
+            await wait_until(is_found)
+            await keeper.forget_alert(found[0])
+            assert await keeper.read(lambda store: store.folding.list_untold(now())) == []
+
+    asyncio.run(run())
+    assert found[0].threshold == 80

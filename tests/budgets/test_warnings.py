@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -78,3 +78,20 @@ def test_lifted_budget_does_not_warn(budgets: BudgetsUnderTest, now: datetime) -
     budgets.write(record("r1", "10", at=now))
 
     assert take(budgets.store) == []
+
+
+def test_alert_of_a_process_that_died_is_found_until_it_is_stored(budgets: BudgetsUnderTest, now: datetime) -> None:
+    dying, other = budgets.open("dying"), budgets.open("other")
+    dying.folding.limits = LIMITS
+    budgets.write(record("r1", "9", at=now))
+    dying.folding.fold()
+    (claimed,) = dying.folding.take_warnings()
+    later = datetime.now(UTC) + timedelta(seconds=1)
+
+    assert other.folding.list_untold(now - timedelta(seconds=1)) == []  # its own process may store it yet
+    (untold,) = other.folding.list_untold(later)
+    assert (untold.threshold, untold.limit, untold.counter.settled) == (80, Decimal(10), Decimal(9))
+    assert untold.counter.interval == claimed.counter.interval
+
+    other.folding.forget_alert(untold)
+    assert budgets.store.folding.list_untold(later) == []

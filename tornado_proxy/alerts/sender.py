@@ -65,20 +65,24 @@ class AlertSender:
         """Keep the state, and the function that returns the settings in force."""
         self._state = state
         self._find_settings = find_settings
-        self._queue: deque[Alert] = deque()
+        #: Alerts, and what is called when their messages are stored.
+        self._queue: deque[tuple[Alert, Callable[[], None]]] = deque()
         self._wake = asyncio.Event()
         self._minute_at = 0.0
 
-    def tell(self, alert: Alert) -> None:
-        """Send an alert to the webhooks that want its type, once in its period.  Never blocks or raises."""
-        if not self._find_settings().list_receivers(alert.type):
+    def tell(self, alert: Alert, on_stored: Callable[[], None] = lambda: None) -> None:
+        """Send an alert to the webhooks that want its type, once in its period.  Never blocks or raises.
+
+        `on_stored` is called when the alert survives the death of the process, or is sent to none.
+        """
+        receivers = self._find_settings().list_receivers(alert.type)
+        if receivers and len(self._queue) < MAX_QUEUED:
+            self._queue.append((alert, on_stored))
+            self._wake.set()
             return
-        if len(self._queue) >= MAX_QUEUED:
-            for webhook in self._find_settings().list_receivers(alert.type):
-                _drop(alert, webhook.name)
-            return
-        self._queue.append(alert)
-        self._wake.set()
+        for webhook in receivers:
+            _drop(alert, webhook.name)
+        on_stored()
 
     async def run(self) -> None:
         """Store and send alerts, until cancelled."""
@@ -119,12 +123,13 @@ class AlertSender:
 
     async def _store_queue(self, settings: AlertSettings) -> None:
         while self._queue:
-            alert = self._queue[0]
+            alert, on_stored = self._queue[0]
             messages = [make_message(alert, webhook.name) for webhook in settings.list_receivers(alert.type)]
             dropped = await self._state.read(partial(_add, messages=messages, forget_at=alert.forget_at))
             self._queue.popleft()
             for webhook in dropped:
                 _drop(alert, webhook)
+            on_stored()
 
     async def _send(self, webhook: Webhook, message: AlertMessage) -> None:
         try:

@@ -192,6 +192,15 @@ class Folding:
         claimed, self._warnings = self._warnings, []
         return claimed
 
+    def list_untold(self, before: datetime) -> list[BudgetWarning]:
+        """Return the warnings that any process has claimed before a time, and whose alert is not stored."""
+        return warnings.list_untold(self._budgets, before)
+
+    def forget_alert(self, warning: BudgetWarning) -> None:
+        """Forget a warning whose alert is stored."""
+        with self._budgets.transaction():
+            warnings.forget_alert(self._budgets, warning)
+
     def take_new_trips(self) -> bool:
         """Return True if a limit of USD per minute was passed since the last call."""
         found, self._has_new_trips = self._has_new_trips, False

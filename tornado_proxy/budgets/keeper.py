@@ -93,22 +93,27 @@ class _Work:
     is_last: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class BudgetListeners:
+    """Called on the event loop.
+
+    Attributes:
+        warning: A counter has reached a threshold, in one process.
+        untold: The alert of a warning is not stored, in all processes; again after seconds, until forget_alert().
+        brake: A limit of USD per minute was passed, in all processes; each second until forget_brake().
+    """
+
+    warning: Callable[[BudgetWarning], None] = lambda warning: None
+    untold: Callable[[BudgetWarning], None] = lambda warning: None
+    brake: Callable[[Brake], None] = lambda brake: None
+
+
 class BudgetKeeper:
     """The budgets of one ledger, used from one event loop."""
 
-    def __init__(
-        self,
-        ledger: BudgetLedger,
-        on_warning: Callable[[BudgetWarning], None] = lambda warning: None,
-        on_brake: Callable[[Brake], None] = lambda brake: None,
-    ) -> None:
-        """Keep the ledger, and what is called on the event loop.
-
-        `on_brake` is called each second until forget_brake(), in all processes.
-        """
+    def __init__(self, ledger: BudgetLedger, listeners: BudgetListeners | None = None) -> None:
         self._ledger = ledger
-        self._on_warning = on_warning
-        self._on_brake = on_brake
+        self._listeners = BudgetListeners() if listeners is None else listeners
         self._plan = CounterPlan()
         self._limits = BudgetLimits()
         self._queue: queue.SimpleQueue[_Reserve | _Read | RateEnd | str | None] = queue.SimpleQueue()
@@ -147,6 +152,14 @@ class BudgetKeeper:
         done: asyncio.Future[None] = self._running_loop.create_future()
         self._queue.put(_Read(self._watch, done))
         done.add_done_callback(lambda watched: watched.exception())  # the thread logs it, and uses them when it is back
+
+    async def forget_alert(self, warning: BudgetWarning) -> None:
+        """Forget a warning whose alert is stored.
+
+        Raises:
+            LedgerUnavailable: the budgets cannot be written.
+        """
+        await self.read(lambda store: store.folding.forget_alert(warning))
 
     async def forget_brake(self, brake_id: str) -> None:
         """Forget a limit of USD per minute whose stop was made.
@@ -229,11 +242,13 @@ class BudgetKeeper:
         store.folding.limits = self._limits
         store.folding.check_warnings(datetime.now(UTC))
 
-    def _report(self, warnings: list[BudgetWarning], brakes: list[Brake]) -> None:
+    def _report(self, warnings: list[BudgetWarning], untold: list[BudgetWarning], brakes: list[Brake]) -> None:
         for warning in warnings:
-            self._on_warning(warning)
+            self._listeners.warning(warning)
+        for warning in untold:
+            self._listeners.untold(warning)
         for brake in brakes:
-            self._on_brake(brake)
+            self._listeners.brake(brake)
 
     # In the thread.
 
@@ -249,10 +264,10 @@ class BudgetKeeper:
                     schedule.expect_records()
                 self._serve(store, work)
                 schedule.run(store)
-                warnings, brakes = store.folding.take_warnings(), schedule.find_brakes(store)
-                if warnings or brakes:
+                found = (store.folding.take_warnings(), schedule.find_untold(store), schedule.find_brakes(store))
+                if any(found):
                     with contextlib.suppress(RuntimeError):  # the loop is closed
-                        self._running_loop.call_soon_threadsafe(self._report, warnings, brakes)
+                        self._running_loop.call_soon_threadsafe(self._report, *found)
             except Exception as error:  # noqa: BLE001  # the thread survives every fault and connects again
                 self._fail(work, error)
                 if store is not None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.brake import Brake
+from tornado_proxy.domain.budget import BudgetWarning
 
 #: Seconds between two counts of new records while requests are under way, and while none is.
 _BUSY_FOLD_S, _IDLE_FOLD_S = 0.1, 1.0
@@ -15,6 +16,9 @@ _SETTLEMENTS_S = 1.0
 
 #: Seconds between two looks for limits that another process has found to be passed, and could not act on.
 _BRAKES_S = 1.0
+
+#: Seconds between two looks for warnings whose alert no process has stored, and how old they are at least.
+_ALERTS_S = 10.0
 
 _CLEANUP_S = 60.0
 
@@ -29,7 +33,7 @@ class Schedule:
     """The schedule of one thread."""
 
     def __init__(self) -> None:
-        self._fold_at = self._settlements_at = self._cleanup_at = self._brakes_at = 0.0
+        self._fold_at = self._settlements_at = self._cleanup_at = self._brakes_at = self._alerts_at = 0.0
         self._is_busy = True
 
     def wait_s(self) -> float:
@@ -57,6 +61,14 @@ class Schedule:
             store.folding.check_warnings(at)
             store.free_streams()
             self._cleanup_at = now + _CLEANUP_S
+
+    def find_untold(self, store: BudgetStore) -> list[BudgetWarning]:
+        """Return the warnings whose process has died, or could not store the alert yet."""
+        now = time.monotonic()
+        if now < self._alerts_at:
+            return []
+        self._alerts_at = now + _ALERTS_S
+        return store.folding.list_untold(datetime.now(UTC) - timedelta(seconds=_ALERTS_S))
 
     def find_brakes(self, store: BudgetStore) -> list[Brake]:
         """Return the limits of USD per minute that were passed: at once if this process finds it, else each second."""

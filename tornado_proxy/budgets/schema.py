@@ -3,6 +3,7 @@
 budget_kinds          what is counted; a kind counts for every project
 budget_counters       settled and reserved USD of each subject in each period
 budget_warnings       the warnings that were made (budgets/warnings.py)
+budget_alerts         those whose alert is not stored yet
 budget_reservations   requests under way, and those whose cost is not final
 rate_buckets          how much of each limit is used (rates.py)
 rate_claims           what requests under way have taken of limits

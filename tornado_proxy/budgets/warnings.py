@@ -1,4 +1,10 @@
-"""Claims warnings of budgets: one for each counter, limit and threshold, in whichever process reaches it first."""
+"""Claims warnings of budgets: one for each counter, limit and threshold, in whichever process reaches it first.
+
+budget_warnings   the claims
+budget_alerts     the claimed warnings whose alert is not among the messages of the ledger's database yet
+
+A process that dies in between leaves its rows of budget_alerts to the others, or to the next start.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +12,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 
-from tornado_proxy.budgets.counters import CounterKey, make_state
+from tornado_proxy.budgets.counters import CounterKey, key_of_state, make_state
 from tornado_proxy.domain.budget import THRESHOLDS_PERCENT, BudgetLimits, BudgetWarning, decode_kind
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect
@@ -20,7 +26,22 @@ _SELECT = (
     "SELECT 1 FROM budget_warnings WHERE kind = ? AND project_id = ? AND subject = ? AND period_begin = ? AND usd = ? "
     "AND threshold >= ? LIMIT 1"
 )
-_DELETE_ENDED = "DELETE FROM budget_warnings WHERE period_end < ?"
+_INSERT_ALERT = (
+    "INSERT INTO budget_alerts (kind, project_id, subject, period_begin, usd, threshold, period_end, settled, "
+    "claimed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_SELECT_UNTOLD = (
+    "SELECT kind, project_id, subject, period_begin, period_end, settled, usd, threshold FROM budget_alerts "
+    "WHERE claimed_at < ?"
+)
+_DELETE_ALERT = (
+    "DELETE FROM budget_alerts WHERE kind = ? AND project_id = ? AND subject = ? AND period_begin = ? AND usd = ? "
+    "AND threshold = ?"
+)
+_DELETE_ENDED = (
+    "DELETE FROM budget_warnings WHERE period_end < ?",
+    "DELETE FROM budget_alerts WHERE period_end < ?",
+)
 
 
 def create_warnings(sql: Dialect) -> str:
@@ -34,6 +55,18 @@ CREATE TABLE IF NOT EXISTS budget_warnings (
     usd {sql.text} NOT NULL,
     threshold {sql.number} NOT NULL,
     period_end {sql.text},
+    PRIMARY KEY (kind, project_id, subject, period_begin, usd, threshold)
+) {sql.keyed_table_end};
+CREATE TABLE IF NOT EXISTS budget_alerts (
+    kind {sql.text} NOT NULL,
+    project_id {sql.text} NOT NULL,
+    subject {sql.text} NOT NULL,
+    period_begin {sql.text} NOT NULL,
+    usd {sql.text} NOT NULL,
+    threshold {sql.number} NOT NULL,
+    period_end {sql.text},
+    settled {sql.text} NOT NULL,
+    claimed_at {sql.text} NOT NULL,
     PRIMARY KEY (kind, project_id, subject, period_begin, usd, threshold)
 ) {sql.keyed_table_end};
 """
@@ -54,19 +87,41 @@ def claim(
             continue  # a budget of 0 admits nothing, so it has nothing to warn of
         reached = next((percent for percent in THRESHOLDS_PERCENT if amount * 100 >= limit * percent), None)
         if reached is not None and _claim(db, key, limit, reached):
+            values = (*_make_values(key, limit, reached), key.period_end, f"{amount:f}", format_time(now))
+            db.run(_INSERT_ALERT, values)
             warnings.append(BudgetWarning(make_state(key, key.period_end, amount, Decimal(0)), limit, reached))
     return warnings
 
 
+def list_untold(db: Database, before: datetime) -> list[BudgetWarning]:
+    """Return the warnings that were claimed before a time and whose alert is not stored."""
+    return [
+        BudgetWarning(
+            make_state(CounterKey(*map(str, row[:4])), row[4], row[5], "0"), Decimal(str(row[6])), int(str(row[7]))
+        )
+        for row in db.fetch_rows(_SELECT_UNTOLD, (format_time(before),))
+    ]
+
+
+def forget_alert(db: Database, warning: BudgetWarning) -> None:
+    """Delete a warning from those whose alert is not stored."""
+    db.run(_DELETE_ALERT, _make_values(key_of_state(warning.counter), warning.limit, warning.threshold))
+
+
 def forget_ended(db: Database, before: str) -> None:
     """Delete the claims of periods that ended before a time in the text form of the ledger."""
-    db.run(_DELETE_ENDED, (before,))
+    for sql in _DELETE_ENDED:
+        db.run(sql, (before,))
 
 
 def _claim(db: Database, key: CounterKey, limit: Decimal, threshold: int) -> bool:
     """Claim a threshold; return False if it, or a higher one, is claimed."""
-    # As numbers, 800 and 800.0 are one limit.
-    values = (*key.values, f"{limit.normalize():f}", threshold)
+    values = _make_values(key, limit, threshold)
     if db.fetch_rows(_SELECT, values):
         return False
     return bool(db.fetch_rows(_INSERT, (*values, key.period_end)))
+
+
+def _make_values(key: CounterKey, limit: Decimal, threshold: int) -> tuple[object, ...]:
+    """Return the key of a row; as numbers, 800 and 800.0 are one limit."""
+    return (*key.values, f"{limit.normalize():f}", threshold)

@@ -13,6 +13,7 @@ The counters and reservations of all processes are in budgets/.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -27,6 +28,7 @@ from tornado_proxy.domain.budget import (
     Budget,
     BudgetLimits,
     BudgetRefusal,
+    BudgetWarning,
     CounterPlan,
     Refusal,
     Reservation,
@@ -92,6 +94,9 @@ class Keeper(Protocol):
 
     async def forget_brake(self, brake_id: str) -> None:
         """Forget a limit of USD per minute whose stop was made."""
+
+    async def forget_alert(self, warning: BudgetWarning) -> None:
+        """Forget a warning whose alert is stored."""
 
     async def close(self) -> None:
         """Close the counters."""
@@ -218,6 +223,11 @@ class BudgetGate:
             LedgerUnavailable: the counters cannot be written.
         """
         await self._keeper.forget_brake(brake_id)
+
+    async def forget_alert(self, warning: BudgetWarning) -> None:
+        """Forget a warning whose alert is stored; it is reported again if that fails."""
+        with contextlib.suppress(LedgerUnavailable):
+            await self._keeper.forget_alert(warning)
 
     async def read_figures(self) -> BudgetFigures:
         """Return the counters and reservations of the ledger.
