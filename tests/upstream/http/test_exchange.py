@@ -14,7 +14,7 @@ from tests.upstream.requests import make_request, read_body, run_client
 from tests.upstream.tcp_provider import Respond, run_provider
 from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from tornado_proxy.upstream.http.client import UpstreamClient
-from tornado_proxy.upstream.http.exchange import HIGH_WATER_BYTES
+from tornado_proxy.upstream.http.exchange import HIGH_WATER_BYTES, Exchange
 
 MakeClient = Callable[[], UpstreamClient]
 
@@ -113,6 +113,38 @@ async def test_slow_reader_holds_the_provider_back_and_loses_no_byte(make_client
         # The kernel's socket buffers take some megabytes.
         assert written_while_stalled < 16 * 1024 * 1024
         assert len(await read_body(exchange)) == size
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("chunks", [1, 7, 8, 9, 200, 5000])
+async def test_small_chunks_are_read_whole_and_many_at_a_time(
+    make_client: MakeClient, chunks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed: list[int] = []
+    on_body = Exchange.on_body
+    monkeypatch.setattr(Exchange, "on_body", lambda self, data: passed.append(len(data)) or on_body(self, data))
+    events = [b"data: %d %b\n\n" % (number, b"x" * 100) for number in range(chunks)]
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK + b"Transfer-Encoding: chunked\r\n\r\n")
+        writer.write(b"".join(b"%x\r\n%b\r\n" % (len(event), event) for event in events))
+        await writer.drain()
+        await complete.wait()
+        writer.write(b"0\r\n\r\n")
+
+    complete = asyncio.Event()
+    async with run_provider(respond) as url:
+        exchange = make_client().start(make_request(url))
+        await exchange.head()
+        body, reads = b"", 0
+        while len(body) < len(b"".join(events)):
+            body += await asyncio.wait_for(exchange.read(), 5)
+            reads += 1
+        complete.set()
+
+        assert (body, await exchange.read()) == (b"".join(events), b"")
+        assert reads <= 1 + chunks // 50
+        assert len(passed) <= 11 + chunks // 5
 
 
 @pytest.mark.gen_test

@@ -37,26 +37,46 @@ class TextShape(NamedTuple):
         Returns:
             The index after the last chunk of the run, and the bytes of text in the run.
         """
-        head, tail, padded = self
-        # Local names save an attribute lookup for each chunk; this loop is a third of the CPU time of a burst.
-        starts, find = blocks.startswith, blocks.find
-        escape = find(b"\\", start)
+        if not blocks.startswith(self.head, start):
+            return start, 0
+        escape = blocks.find(b"\\", start)
         limit = len(blocks) if escape < 0 else escape
+        return self._count_padded(blocks, start, limit) if self.padded else self._count_plain(blocks, start, limit)
+
+    def _count_plain(self, blocks: bytes, start: int, limit: int) -> tuple[int, int]:
+        """Count the text before `limit` as count_run() does; the first chunk has this head."""
+        head_bytes, tail = len(self.head), self.tail
+        # One comparison for the end of a chunk and the head of the next one: this loop is a fifth of the CPU time of a
+        # burst, and local names save an attribute lookup for each chunk.
+        starts, find, joint = blocks.startswith, blocks.find, tail + self.head
+        joint_bytes = len(joint)
+        text_bytes = 0
+        text_start = start + head_bytes
+        # find() returns -1 without a quotation mark; then `tail` cannot match, since it is longer than a byte.
+        text_end = find(b'"', text_start, limit)
+        while starts(joint, text_end):
+            text_bytes += text_end - text_start
+            text_start = text_end + joint_bytes
+            text_end = find(b'"', text_start, limit)
+        if not starts(tail, text_end):
+            return text_start - head_bytes, text_bytes
+        return text_end + len(tail), text_bytes + text_end - text_start
+
+    def _count_padded(self, blocks: bytes, start: int, limit: int) -> tuple[int, int]:
+        """Count the text before `limit` as count_run() does."""
+        head, tail, _ = self
+        starts, find = blocks.startswith, blocks.find
         text_bytes = 0
         while starts(head, start):
             text_start = start + len(head)
             text_end = find(b'"', text_start, limit)
-            # find() returns -1 without a quotation mark; then `tail` cannot match, since it is longer than a byte.
             if not starts(tail, text_end):
                 break
-            end = text_end + len(tail)
-            if padded:
-                end = find(b'"', end)
-                if not starts(_PADDED_END, end):
-                    break
-                end += len(_PADDED_END)
+            end = find(b'"', text_end + len(tail))
+            if not starts(_PADDED_END, end):
+                break
             text_bytes += text_end - text_start
-            start = end
+            start = end + len(_PADDED_END)
         return start, text_bytes
 
     def fits(self, block: bytes) -> bool:
