@@ -91,6 +91,7 @@ def test_time_without_an_offset_is_utc(text: str, utc: str) -> None:
         ({"limit": "1e3"}, "from 1 to 10000"),
         ({"cursor": "nonsense!"}, "next_cursor of the previous page"),
         ({"format": "xml"}, "json or csv"),
+        ({"retries": "yes"}, 'retries must be "only"'),
         ({"particpant": "ada"}, "did you mean participant"),
         ({"room": ""}, "is empty, longer than 32768 characters or no text"),
         ({"room": "a\0b"}, "is empty, longer than 32768 characters or no text"),

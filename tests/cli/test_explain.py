@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tests.cli.rated_ledger import rated, run, write_ledger, write_prices
 from tests.ledger.sample_records import CALLER, make_intent, make_record
 from tests.reports.rated_records import PRICES
 from tornado_proxy.domain.cost import Cost, LineItem, bill
-from tornado_proxy.domain.record import Outcome
+from tornado_proxy.domain.record import Outcome, RetryFacts
 from tornado_proxy.domain.usage import Basis
 
 
@@ -63,6 +64,28 @@ def test_bill_shows_list_prices_and_the_discount(tmp_path: Path, prices: Path) -
     ]
     assert members["discount"] == {"list": "0.002250000000", "rate": "0.1", "amount": "-0.000225000000"}
     assert "warning" not in result.stdout
+
+
+def test_bill_names_the_request_that_it_repeats(tmp_path: Path, prices: Path) -> None:
+    later = datetime(2026, 3, 3, tzinfo=UTC)
+    ledger = write_ledger(
+        tmp_path,
+        [
+            make_record(make_intent("req_1", retry=RetryFacts("hash-1"))),
+            make_record(make_intent("req_2", retry=RetryFacts("hash-1", "1"), started_at=later)),
+            make_record(make_intent("req_3", retry=RetryFacts(None, "2"))),
+        ],
+    )
+
+    def repeats(request_id: str) -> list[str]:
+        text = run("explain", request_id, "--ledger", ledger, "--prices", prices).stdout
+        return [line for line in text.splitlines() if line.startswith("repeats")]
+
+    members = json.loads(run("explain", "req_2", "--ledger", ledger, "--prices", prices, "--format", "json").stdout)
+    assert repeats("req_1") == []
+    assert repeats("req_2") == ["repeats   req_1, by its idempotency key"]
+    assert repeats("req_3") == ["repeats   an earlier request: retry 2 of the client"]
+    assert (members["retry_of"], members["retry_count"]) == ("req_1", "1")
 
 
 def test_bill_shows_the_terms_that_selected_a_price(tmp_path: Path, prices: Path) -> None:

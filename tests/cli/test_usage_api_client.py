@@ -56,8 +56,9 @@ def test_csv_has_the_groups_as_columns(proxy: ProxyProcess) -> None:
     assert sum(Decimal(row["total"]) for row in rows) == Decimal(proxy.read_records()[0]["total"])
 
 
-def test_no_usage_is_an_empty_list(proxy: ProxyProcess) -> None:
-    assert json.loads(usage(proxy, "--format", "json", "--model", "none").stdout) == []
+@pytest.mark.parametrize("selection", [("--model", "none"), ("--retries",)])
+def test_no_usage_is_an_empty_list(proxy: ProxyProcess, selection: tuple[str, ...]) -> None:
+    assert json.loads(usage(proxy, "--format", "json", *selection).stdout) == []
     assert usage(proxy, "--model", "none").exit_code == 0
 
 

@@ -14,8 +14,9 @@ from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.record import RequestRecord
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
-from tornado_proxy.ledger.rows import RECORD_COLUMNS, make_record_row
+from tornado_proxy.ledger.rows import make_record_row
 from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
+from tornado_proxy.reports.explanation import EXPLAINED_COLUMNS
 
 PRICES = """\
 provider: openai
@@ -71,6 +72,6 @@ def rated_record(
 
 
 def row_of(stored: RequestRecord) -> Mapping[str, Any]:
-    """Return all columns of a record."""
-    row = make_record_row(stored)
-    return {name: row[name] for name in RECORD_COLUMNS}
+    """Return the columns of a record that can be explained; it repeats no other request."""
+    row = {**make_record_row(stored), "retry_of": None}
+    return {name: row[name] for name in EXPLAINED_COLUMNS}

@@ -32,19 +32,20 @@ from tornado_proxy.simulator import Simulator, running_simulator
 PATH = f"/accounts/projects/{PROJECT}/llm-proxy/usage"
 CHAT = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "hi"}]}
 MESSAGE = {"model": "claude-haiku-4-5", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
+ANNOTATED_RETRY = {"X-Meshagent-Annotation-Env": "prod", "x-stainless-retry-count": "1"}
 #: Spreadsheets execute a cell that starts with `=` (OWASP, "CSV Injection").
 FORMULA = "=cmd|' /C calc'!A0"
 
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
-    """A server whose ledger has two requests of ada, one annotated, one of FORMULA, and one of another project."""
+    """A server whose ledger has requests of ada, one an annotated retry, one of FORMULA, and one of another project."""
     with (
         running_simulator(Simulator()) as url,
         running_proxy(tmp_path_factory.mktemp("usage"), url) as running,
     ):
         call(running, "/openai/v1/chat/completions", CHAT, mint())
-        call(running, "/anthropic/v1/messages", MESSAGE, mint(), {"X-Meshagent-Annotation-Env": "prod"})
+        call(running, "/anthropic/v1/messages", MESSAGE, mint(), ANNOTATED_RETRY)
         call(running, "/openai/v1/chat/completions", CHAT, mint(name=FORMULA))
         stranger = mint_for_other_project()
         call(running, "/openai/v1/chat/completions", CHAT, stranger)
@@ -152,6 +153,7 @@ def test_filters_and_groups_apply(proxy: ProxyProcess) -> None:
     assert row["start"] in (f"{today}T00:00:00.000Z", f"{today - timedelta(days=1)}T00:00:00.000Z")
     assert (row["room"], row["participant"], row["model"], row["requests"]) == ("lab", "ada", "gpt-4o-mini", 1)
     assert {row["model"] for row in rows(fetch_usage(proxy, model="claude-haiku-4-5"))} == {"claude-haiku-4-5"}
+    assert {row["model"] for row in rows(fetch_usage(proxy, retries="only"))} == {"claude-haiku-4-5"}
     assert rows(fetch_usage(proxy, room="elsewhere")) == []
     assert rows(fetch_usage(proxy, start="2030-01-01")) == []
     assert rows(fetch_usage(proxy, end="2020-01-01")) == []

@@ -41,7 +41,7 @@ _EQUALITY_FILTERS = (
 PARAMETERS = (
     *("start", "end", "interval", "annotations", "group_by", "model", "type", "users"),
     *_EQUALITY_FILTERS,
-    *("rows", "limit", "cursor", "format"),
+    *("retries", "rows", "limit", "cursor", "format"),
 )
 
 #: Every parameter of the operator.
@@ -169,6 +169,7 @@ def _make_filter(given: Mapping[str, str], project_id: str | None) -> UsageFilte
         since=None if start is None else format_time(start),
         until=None if end is None else format_time(end),
         callers=_read_users(given.get("users")),
+        retries=_read_retries(given.get("retries")),
         **filters,
     )
 
@@ -180,6 +181,12 @@ def _read_users(text: str | None) -> str | None:
     if len(names) > _MAX_USERS or "" in names:
         raise BadRequest(f"users must be 1 to {_MAX_USERS} names with commas between them", param="users")
     return ",".join(names)
+
+
+def _read_retries(text: str | None) -> str | None:
+    if text not in (None, "only"):
+        raise BadRequest('retries must be "only", which selects repeated requests; omit it for all', param="retries")
+    return text
 
 
 def _limit_to_caller(which: UsageFilter, caller: Caller, project: Project) -> UsageFilter:

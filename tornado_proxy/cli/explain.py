@@ -15,8 +15,7 @@ from tornado_proxy.cli.format_option import format_option
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.database import Backend
 from tornado_proxy.ledger.reports.records_query import Record, UsageFilter, is_running, read_records
-from tornado_proxy.ledger.rows import RECORD_COLUMNS
-from tornado_proxy.reports.explanation import explain_record
+from tornado_proxy.reports.explanation import EXPLAINED_COLUMNS, explain_record
 
 #: An id that this program gave to a request.
 _OWN_ID = re.compile(r"req_[0-9a-f]{32}")
@@ -57,9 +56,9 @@ def explain(request_id: str, config: Path, url: str | None, prices: Path | None,
 
 def _find_records(ledger: Backend, request_id: str) -> list[Record]:
     """Return the record with our id `request_id`, else those with the provider's id: one for each part of a session."""
-    own = list(read_records(ledger, UsageFilter(request_id=request_id), RECORD_COLUMNS))
+    own = list(read_records(ledger, UsageFilter(request_id=request_id), EXPLAINED_COLUMNS))
     # The provider's id has no index: writing one for each request costs more than a rare search of the whole ledger.
-    return own or list(read_records(ledger, UsageFilter(upstream_request_id=request_id), RECORD_COLUMNS))
+    return own or list(read_records(ledger, UsageFilter(upstream_request_id=request_id), EXPLAINED_COLUMNS))
 
 
 def _describe_missing(ledger: Backend, request_id: str) -> str:

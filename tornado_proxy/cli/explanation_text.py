@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from decimal import Decimal
 
 from tornado_proxy.cli.tables import replace_unprintable
 from tornado_proxy.domain.attribution import ATTRIBUTION_FIELDS
@@ -57,6 +56,7 @@ def _request_lines(explanation: Explanation) -> Iterator[str]:
     yield from _attribution_lines(record)
     yield f"endpoint  {record['method']} {record['provider']} {record['endpoint']}"
     yield f"model     {model}"
+    yield from _retry_lines(record)
     yield f"outcome   {record['outcome']}, status {record['status'] if record['status'] is not None else 'none'}"
     yield f"basis     {basis}"
 
@@ -66,6 +66,14 @@ def _attribution_lines(record: Mapping[str, object]) -> Iterator[str]:
     stated = [f"{name.replace('_', ' ')} {record[name]}" for name in ATTRIBUTION_FIELDS if record[name]]
     if stated:
         yield f"for       {', '.join(stated)}"
+
+
+def _retry_lines(record: Mapping[str, object]) -> Iterator[str]:
+    """Yield a line if the request repeats an earlier one."""
+    if record["retry_of"]:
+        yield f"repeats   {record['retry_of']}, by its idempotency key"
+    elif record["retry_count"]:
+        yield f"repeats   an earlier request: retry {record['retry_count']} of the client"
 
 
 def _format_duration(explanation: Explanation) -> str:
@@ -135,23 +143,9 @@ def _entry_lines(entry: Entry) -> Iterator[str]:
 
 
 def _total_lines(explanation: Explanation) -> Iterator[str]:
-    record = explanation.record
-    rate = explanation.surcharge_rate
-    lines = [
-        *_discount_lines(explanation.discount),
-        ("subtotal", record["subtotal"]),
-        (f"surcharge, {rate} of the subtotal", record["surcharge"]),
-        ("total USD", record["total"]),
-    ]
-    amounts = [f"{Decimal(amount):.{_DECIMALS}f}" for _, amount in lines]
+    lines = explanation.sums()
+    amounts = [f"{amount:.{_DECIMALS}f}" for _, amount in lines]
     title_width, amount_width = max(len(title) for title, _ in lines), max(map(len, amounts))
     yield ""
     for (title, _), amount in zip(lines, amounts, strict=True):
         yield f"{title:<{title_width}}  {amount:>{amount_width}}"
-
-
-def _discount_lines(item: LineItem | None) -> list[tuple[str, Decimal]]:
-    """Return the sum at list prices and the provider's discount, with their titles."""
-    if item is None or item.unit_price is None or item.amount is None:
-        return []
-    return [("list prices", item.quantity), (f"discount, {format_decimal(-item.unit_price)} of the list", item.amount)]

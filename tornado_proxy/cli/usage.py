@@ -110,8 +110,6 @@ def usage(
       tornado-proxy usage --api http://127.0.0.1:8080 --token-env OPENAI_API_KEY --group-by day
     """
     api, token_env = filters.pop("api"), filters.pop("token_env")
-    if api is not None and filters["retries"]:
-        raise click.UsageError("--retries reads a ledger; omit --api")
     if api is not None and url is not None:
         raise click.UsageError("--api and --ledger exclude each other; use one of them")
     if output_format == "focus" and (api is not None or group_by or cache):

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 from tornado_proxy.dashboard.amounts import count_decimals, show_amount
@@ -34,6 +33,8 @@ _FACTS = {
     **{name: name.replace("_", " ").capitalize() for name in ATTRIBUTION_FIELDS},
     "upstream_request_id": "Provider's id",
     "provider_key": "Provider key",
+    "retry_of": "Repeats",
+    "retry_count": "Retry of the client",
 }
 
 
@@ -109,13 +110,10 @@ class ExplainedRequest:
         """The titles and amounts of the sums."""
         if self.record["basis"] in UNKNOWN_COSTS:
             return [("Total, USD", "not known")]
-        rate = self.explanation.surcharge_rate
-        titles = {
-            "subtotal": "Subtotal",
-            "surcharge": f"Surcharge, {rate} of the subtotal" if rate is not None else "Surcharge",
-            "total": "Total, USD",
-        }
-        return [(title, show_amount(Decimal(str(self.record[name])), self._decimals)) for name, title in titles.items()]
+        decimals = self._decimals
+        return [
+            (title[0].upper() + title[1:], show_amount(amount, decimals)) for title, amount in self.explanation.sums()
+        ]
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -124,7 +122,7 @@ class ExplainedRequest:
 
     @property
     def _decimals(self) -> int:
-        amounts = [Decimal(str(self.record[name])) for name in ("subtotal", "surcharge", "total")]
+        amounts = [amount for _, amount in self.explanation.sums()]
         items = [item.item.amount for item in self.explanation.items if item.item.amount is not None]
         return count_decimals([*amounts, *items])
 

@@ -25,7 +25,8 @@ from tornado_proxy.dashboard.viewer import Viewer
 from tornado_proxy.domain.errors import NotFound
 from tornado_proxy.ledger.reports.records_page import RecordsQuery
 from tornado_proxy.ledger.reports.records_query import Record
-from tornado_proxy.ledger.rows import RECORD_COLUMNS, format_time
+from tornado_proxy.ledger.rows import format_time
+from tornado_proxy.reports.explanation import EXPLAINED_COLUMNS
 
 #: The age of the requests that are searched for a provider's id, which has no index.
 _SEARCHED = timedelta(days=1)
@@ -110,12 +111,12 @@ class RequestHandler(DashboardHandler):
         list_records, asker = self.services.ledger.list_records, viewer.asker
         if request_id.isprintable():
             own = viewer.select_request(request_id=request_id)
-            records = await list_records(RecordsQuery(own, 1, columns=RECORD_COLUMNS, asker=asker))
+            records = await list_records(RecordsQuery(own, 1, columns=EXPLAINED_COLUMNS, asker=asker))
             if records:
                 return records
             since = format_time(self.now - _SEARCHED)
             named = viewer.select_request(upstream_request_id=request_id, since=since)
-            records = await list_records(RecordsQuery(named, _MAX_RECORDS, columns=RECORD_COLUMNS, asker=asker))
+            records = await list_records(RecordsQuery(named, _MAX_RECORDS, columns=EXPLAINED_COLUMNS, asker=asker))
             if records:
                 return records
         raise NotFound(

@@ -12,7 +12,7 @@ from typing import Any
 from tornado_proxy.domain.attribution import ATTRIBUTION_FIELDS
 from tornado_proxy.domain.cost import DERIVED_ITEMS, DISCOUNT, SURCHARGE, LineItem, round_amount
 from tornado_proxy.domain.usage import Basis
-from tornado_proxy.ledger.rows import format_decimal, read_line_items
+from tornado_proxy.ledger.rows import RECORD_COLUMNS, format_decimal, read_line_items
 from tornado_proxy.pricing.book.price import UNITS
 from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.pricing.book.rerate import Entry, Lookup, find_entry
@@ -27,6 +27,9 @@ _BASIS_TEXTS: Mapping[str, str] = {
     Basis.FREE: "a free endpoint, or nothing reached the provider",
 }
 
+#: The columns of a record that can be explained.
+EXPLAINED_COLUMNS = (*RECORD_COLUMNS, "retry_of")
+
 #: Members of the record that are shown.  The others are shown in another form, or are of internal use.
 _SHOWN = (
     *("request_id", "project_id", "room", "participant", "user", "issuer", "session", "provider", "endpoint"),
@@ -34,6 +37,7 @@ _SHOWN = (
     *("model_requested", "model", "status", "outcome", "basis", "estimate_method", "started_at", "ended_at"),
     *("subtotal", "surcharge", "total", "upstream_request_id"),
     *ATTRIBUTION_FIELDS,
+    *("retry_count", "retry_of"),
 )
 
 
@@ -106,6 +110,16 @@ class Explanation:
     warnings: tuple[str, ...]
     discount: LineItem | None = None
 
+    def sums(self) -> list[tuple[str, Decimal]]:
+        """Return the amounts below the line items with their titles, USD; the last one is the total."""
+        record, rate = self.record, self.surcharge_rate
+        return [
+            *_discount_sums(self.discount),
+            ("subtotal", Decimal(record["subtotal"])),
+            (f"surcharge, {rate} of the subtotal" if rate is not None else "surcharge", Decimal(record["surcharge"])),
+            ("total USD", Decimal(record["total"])),
+        ]
+
     def members(self) -> dict[str, Any]:
         """Return the explanation as JSON members."""
         return {
@@ -121,7 +135,7 @@ class Explanation:
 
 
 def explain_record(record: Mapping[str, object], prices: PriceBook) -> Explanation:
-    """Return the explanation of a record, which must have all its columns."""
+    """Return the explanation of a record, which must have the EXPLAINED_COLUMNS."""
     # Prices of the day on which the request began, as at the first rating.
     started_at = datetime.fromisoformat(str(record["started_at"]))
     line_items = read_line_items(_text_or_none(record["line_items"]))
@@ -143,6 +157,13 @@ def explain_record(record: Mapping[str, object], prices: PriceBook) -> Explanati
         warnings=(*warnings, *_check_sum(record, line_items)),
         discount=next((item for item in line_items if item.type == DISCOUNT), None),
     )
+
+
+def _discount_sums(item: LineItem | None) -> list[tuple[str, Decimal]]:
+    """Return the sum at list prices and the provider's discount, with their titles; none without a discount."""
+    if item is None or item.unit_price is None or item.amount is None:
+        return []
+    return [("list prices", item.quantity), (f"discount, {format_decimal(-item.unit_price)} of the list", item.amount)]
 
 
 def _discount_members(item: LineItem) -> dict[str, str]:

@@ -18,6 +18,7 @@ from tests.harness import ADMIN_TOKEN, OTHER_PROJECT, PROJECT, TIMEOUT_S, ProxyP
 from tornado_proxy.api.admin.base_handler import list_methods
 from tornado_proxy.api.admin.openapi import load_openapi
 from tornado_proxy.api.admin.routes import ROUTES
+from tornado_proxy.api.usage_query import OPERATOR_PARAMETERS
 
 #: Nothing listens there; the admin port needs no provider.
 NOWHERE = "http://127.0.0.1:9"
@@ -46,6 +47,12 @@ def test_document_names_the_paths_and_methods_of_the_route_table() -> None:
     }
 
     assert described == {(route.path, method) for route in ROUTES for method in list_methods(route.handler)}
+
+
+def test_document_names_the_parameters_of_the_usage_api() -> None:
+    parameters = load_openapi()["paths"]["/v1/usage"]["get"]["parameters"]
+
+    assert {parameter["name"] for parameter in parameters} == set(OPERATOR_PARAMETERS)
 
 
 def test_document_is_served(server: ProxyProcess) -> None:
