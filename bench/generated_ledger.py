@@ -1,8 +1,8 @@
 """Fills a ledger with generated requests: SQL of both databases makes the rows, and the program itself their sums.
 
-The requests are of 30 days up to now, in the order of time, as servers write them.  Most are of two projects with some
-500 participants; `rare` is a participant, a room and a session with 20 requests in all, and a few requests are
-unsettled, pending or estimated.  The same number of requests gives the same names and amounts.
+The requests are of 30 days up to now, in the order of time, as servers write them, by some 500 participants of two
+projects; `rare` is a participant, a room and a session with 20 requests in all, and a few requests are unsettled,
+pending or estimated.  The same number of requests gives the same names and amounts.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _POSTGRES = {
     "text": "CAST(({}) AS text)",
     "digits": "lpad(CAST(({}) AS text), 12, '0')",
     "hex": "lpad(to_hex(({})::bigint), 16, '0')",
-    "time": "to_char(to_timestamp(({}) / 1000.0) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')",
+    "time": ("to_char(to_timestamp(({}) / 1000.0) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"),
     "numbers": "SELECT n::bigint AS n FROM generate_series({}, {}) AS n",
 }
 _SQLITE = {
@@ -90,14 +90,18 @@ def _connected(address: LedgerAddress) -> Iterator[tuple[Database, Backend]]:
 def _make_insert(sql: dict[str, str], size: Size, numbers: tuple[int, int]) -> str:
     columns = _list_columns(sql, size)
     step = size.requests // RARE_REQUESTS
-    # a, b and c look random; x is True for the rare requests.
+    # a, b and c look random; p is the person, lower ones with more requests; x is True for the rare requests.
     numbered = (
         f"SELECT n, (n * 2654435761) % 1000003 AS a, (n * 40503) % 65537 AS b, (n * 69069) % 104729 AS c, "
         f"n % {step} = {step // 2} AS x, {size.end_ms - DAYS * 86_400_000} + n * {DAYS * 86_400_000} / {size.requests} "
         f"AS at FROM ({sql['numbers'].format(*numbers)}) numbers"
     )
-    priced = f"SELECT *, (100 + a % 5000) * 1250000 + (10 + b % 900) * 10000000 AS pico FROM ({numbered}) r"
-    return f"INSERT INTO records ({quote_names(columns)}) SELECT {', '.join(columns.values())} FROM ({priced}) p ORDER BY n;"
+    priced = (
+        "SELECT *, (a % 500) * (b % 500) / 500 AS p, (100 + a % 5000) * 1250000 + (10 + b % 900) * 10000000 AS pico "
+        f"FROM ({numbered}) r"
+    )
+    values = ", ".join(columns.values())
+    return f"INSERT INTO records ({quote_names(columns)}) SELECT {values} FROM ({priced}) p ORDER BY n;"
 
 
 def _list_columns(sql: dict[str, str], size: Size) -> dict[str, str]:
@@ -110,9 +114,9 @@ def _list_columns(sql: dict[str, str], size: Size) -> dict[str, str]:
     )
     columns = {
         "request_id": f"'req_' || {sql['hex'].format('a * 4294967296 + b * 65536 + c')} || {sql['hex'].format('n')}",
-        "project_id": f"CASE WHEN a % 10 < 7 THEN '{PROJECT}' ELSE '{OTHER_PROJECT}' END",
-        "room": f"CASE WHEN x THEN 'rare' ELSE 'room-' || {sql['text'].format('b % 40')} END",
-        "participant": f"CASE WHEN x THEN 'rare' ELSE 'person-' || {sql['text'].format('(a % 500) * (b % 500) / 500')} END",
+        "project_id": f"CASE WHEN p % 10 < 7 THEN '{PROJECT}' ELSE '{OTHER_PROJECT}' END",
+        "room": f"CASE WHEN x THEN 'rare' ELSE 'room-' || {sql['text'].format('p % 40')} END",
+        "participant": f"CASE WHEN x THEN 'rare' ELSE 'person-' || {sql['text'].format('p')} END",
         "session": "CASE WHEN x THEN 'rare' END",
         "provider": "'openai'",
         "endpoint": "CASE a % 3 WHEN 0 THEN '/v1/responses' ELSE '/v1/chat/completions' END",
@@ -129,7 +133,7 @@ def _list_columns(sql: dict[str, str], size: Size) -> dict[str, str]:
         "surcharge": known.format(f"'0.' || {sql['digits'].format('pico / 20')}"),
         "total": known.format(f"'0.' || {sql['digits'].format('pico + pico / 20')}"),
         "provider_key": "'main'",
-        "labels": """CASE a % 2 WHEN 0 THEN '{"team":"search"}' ELSE '{"team":"mail"}' END""",
+        "labels": """CASE p % 2 WHEN 0 THEN '{"team":"search"}' ELSE '{"team":"mail"}' END""",
         "agent_session": f"CASE WHEN x THEN 'rare' WHEN c % 3 = 0 THEN 'agent-' || {sql['text'].format('n / 60')} END",
         "client": "CASE WHEN c % 3 = 0 THEN 'codex' END",
         "end_user": f"CASE WHEN x THEN 'rare' WHEN b % 5 = 0 THEN 'end-' || {sql['text'].format('c % 20000')} END",
@@ -165,4 +169,3 @@ def _list_wide_columns(sql: dict[str, str]) -> dict[str, str]:
         "line_items": f"CASE WHEN n % 1000 = 5 OR n % 20000 = 11 THEN '[]' ELSE '[{','.join(items)}]' END",
         "annotations": """CASE WHEN n % 10 = 0 THEN '{"env":"prod"}' END""",
     }
-

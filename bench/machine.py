@@ -60,6 +60,12 @@ def read_cpu_s(pids: list[int]) -> float:
     return sum(sum(map(int, _read_stat(pid)[11:13])) for pid in pids) / _TICKS_PER_S
 
 
+def read_tree_cpu_s(pids: list[int]) -> float:
+    """Return the CPU seconds of `pids`, of their descendants, and of those that have ended."""
+    trees = {pid for root in pids for pid in list_process_tree(root)}
+    return sum(sum(map(int, _read_stat(pid)[11:15])) for pid in trees) / _TICKS_PER_S
+
+
 def read_rss_bytes(pids: list[int]) -> int:
     """Return the sum of the resident memory of `pids`."""
     return sum(int(_read_stat(pid)[21]) for pid in pids) * _PAGE_BYTES

@@ -19,6 +19,7 @@ from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.database import StoreError
 from tornado_proxy.ledger.rollups import rebuild as rebuild_sums
 from tornado_proxy.ledger.rollups import roll_up
+from tornado_proxy.ledger.schema import prepare
 
 #: Days that records stay in the ledger at least: budgets of the month are compared with them.
 MIN_KEPT_DAYS = 35
@@ -57,6 +58,7 @@ def rollup(config: Path, url: str | None, *, rebuild: bool) -> None:
     with _exit_on_faults():
         backend = make_backend(find_ledger(config, url))
         with contextlib.closing(backend.connect(create=False)) as db:
+            prepare(db, backend)  # an earlier version may have made the tables
             if rebuild:
                 rebuild_sums(db, backend.dialect)
             while roll_up(db, backend.dialect):

@@ -1,4 +1,8 @@
-"""The rows of sums by hour and day: their table, their amounts, and how records become rows.
+"""The rows of sums by hour and day: their tables, their amounts, and how records become rows.
+
+    rollups          hour, day             by everything of DIMENSIONS
+                     hour_all, day_all     by the same without people: a few rows, however many people there are
+    attribute_sums   day                   by one attribute of requests and the key of a row of `rollups`
 
 An amount is three whole numbers, so that databases add it exactly: micro-dollars, the rest in 1e-12 dollars, and the
 number of decimals of the text that the record has.
@@ -33,6 +37,15 @@ DIMENSIONS = (
     "basis",
 )
 
+#: The dimensions that say who made a request; the spans `hour_all` and `day_all` do not have them.
+PEOPLE = ("room", "participant", "user", "issuer")
+
+#: The columns of records with sums by day of their own, in `attribute_sums`.
+ATTRIBUTES = ("session", "agent_session", "agent", "turn", "client", "repository", "end_user")
+
+#: The columns of a record from which its sums are made, in the order of make_rows().
+RECORD_COLUMNS = (*DIMENSIONS, "subtotal", "surcharge", *ATTRIBUTES)
+
 #: The columns of the sums.
 SUMS = (
     "requests",
@@ -44,13 +57,17 @@ SUMS = (
     "surcharge_places",
 )
 
+#: The end of the names of the spans without people.
+ALL_PEOPLE = "_all"
+
 #: The lengths of time, with the characters of a time that name one and the text that completes them to its start.
-SPANS: Mapping[str, tuple[int, str]] = {"hour": (13, ":00:00.000Z"), "day": (10, "T00:00:00.000Z")}
+_SPANS: Mapping[str, tuple[int, str]] = {"hour": (13, ":00:00.000Z"), "day": (10, "T00:00:00.000Z")}
 
 _REST_PLACES = 12
 _MICRO = 10**6
 
 COLUMNS = ("span", "start", "key", *DIMENSIONS, *SUMS)
+ATTRIBUTE_COLUMNS = ("name", "start", "value", "key", *SUMS)
 
 
 def create_rollups(sql: Dialect) -> str:
@@ -70,35 +87,125 @@ CREATE INDEX IF NOT EXISTS records_pending_time ON records (started_at, request_
 """
 
 
-@dataclass(slots=True)
+def create_attribute_sums(sql: Dialect) -> str:
+    """Return SQL of the table of sums by one attribute."""
+    numbers = ", ".join(f"{name} {sql.big_number} NOT NULL" for name in SUMS)
+    return f"""
+CREATE TABLE attribute_sums (
+    name {sql.text} NOT NULL,
+    start {sql.text} NOT NULL,
+    value {sql.text} NOT NULL,
+    key {sql.text} NOT NULL,
+    {numbers},
+    PRIMARY KEY (name, start, value, key)
+) {sql.keyed_table_end};
+"""
+
+
 class _Sum:
-    requests: int = 0
-    subtotal: Decimal = Decimal(0)
-    surcharge: Decimal = Decimal(0)
+    """A running sum; amounts are whole numbers of 1e-12 dollars, because Decimal takes several times as long."""
 
-    def add(self, requests: int, subtotal: Decimal, surcharge: Decimal) -> None:
-        self.requests += requests
-        self.subtotal += subtotal
-        self.surcharge += surcharge
+    __slots__ = ("requests", "subtotal", "subtotal_places", "surcharge", "surcharge_places")
+
+    def __init__(self) -> None:
+        self.requests = self.subtotal = self.subtotal_places = self.surcharge = self.surcharge_places = 0
+
+    def add_request(self, subtotal: tuple[int, int], surcharge: tuple[int, int]) -> None:
+        """Add the amounts of one request, as read_amount() returns them."""
+        self.requests += 1
+        self.subtotal += subtotal[0]
+        self.surcharge += surcharge[0]
+        self.subtotal_places = max(self.subtotal_places, subtotal[1])
+        self.surcharge_places = max(self.surcharge_places, surcharge[1])
+
+    def add(self, other: _Sum) -> None:
+        """Add another sum."""
+        self.requests += other.requests
+        self.subtotal += other.subtotal
+        self.surcharge += other.surcharge
+        self.subtotal_places = max(self.subtotal_places, other.subtotal_places)
+        self.surcharge_places = max(self.surcharge_places, other.surcharge_places)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The values of SUMS."""
+        return (
+            self.requests,
+            *divmod(self.subtotal, _MICRO),
+            self.subtotal_places,
+            *divmod(self.surcharge, _MICRO),
+            self.surcharge_places,
+        )
 
 
-def make_rows(records: Iterable[Sequence[object]]) -> list[tuple[object, ...]]:
-    """Return the rows that add records to the sums, one for each key; pending records are left out."""
-    hours: defaultdict[tuple[object, ...], _Sum] = defaultdict(_Sum)
-    for _, started_at, *dimensions, subtotal, surcharge in records:
-        if dimensions[-1] != Basis.PENDING:
-            hours[str(started_at)[:13], *dimensions].add(1, Decimal(str(subtotal)), Decimal(str(surcharge)))
-    keyed: defaultdict[tuple[str, str, str], _Sum] = defaultdict(_Sum)
-    folded: dict[str, tuple[object, ...]] = {}
-    for (hour, *dimensions), total in hours.items():
-        values, key = _make_key(tuple(dimensions))
-        folded[key] = values
-        for span, (length, suffix) in SPANS.items():
-            keyed[span, str(hour)[:length] + suffix, key].add(total.requests, total.subtotal, total.surcharge)
-    return [
-        (*at, *folded[at[2]], total.requests, *split_amount(total.subtotal), *split_amount(total.surcharge))
-        for at, total in keyed.items()
-    ]
+@dataclass(frozen=True, slots=True)
+class SumRows:
+    """Rows that add records to the sums, one for each key.
+
+    sums: rows of COLUMNS, for the spans with people.
+    all_people: the same for the spans without people.
+    attributes: rows of ATTRIBUTE_COLUMNS.
+    """
+
+    sums: list[tuple[object, ...]]
+    all_people: list[tuple[object, ...]]
+    attributes: list[tuple[object, ...]]
+
+
+#: Sums by hour and key.
+_Hours = defaultdict[tuple[str, str], _Sum]
+
+#: The values of DIMENSIONS, as sums have them, by key.
+_Values = dict[str, tuple[object, ...]]
+
+_NUMBER = len(DIMENSIONS)
+
+
+def make_rows(records: Iterable[Sequence[object]]) -> SumRows:
+    """Return the rows of records: seq, start and RECORD_COLUMNS of each.  Pending records are left out."""
+    hours: _Hours = defaultdict(_Sum)
+    attributes: defaultdict[tuple[str, str, str, str], _Sum] = defaultdict(_Sum)
+    folded: _Values = {}
+    for _, started_at, *values in records:
+        dimensions = tuple(values[:_NUMBER])
+        if dimensions[-1] == Basis.PENDING:
+            continue
+        start, (folded_values, key) = str(started_at), _make_key(dimensions)
+        folded[key] = folded_values
+        subtotal, surcharge = read_amount(str(values[_NUMBER])), read_amount(str(values[_NUMBER + 1]))
+        hours[start[:13], key].add_request(subtotal, surcharge)
+        stated = values[_NUMBER + 2 :]
+        if any(stated):
+            for name, value in zip(ATTRIBUTES, stated, strict=True):
+                if value is not None:
+                    attributes[name, str(value), start[:10], key].add_request(subtotal, surcharge)
+    suffix = _SPANS["day"][1]
+    return SumRows(
+        _make_span_rows(hours, folded, ""),
+        _make_span_rows(*_add_up_people(hours, folded), ALL_PEOPLE),
+        [(name, day + suffix, value, key, *total.numbers) for (name, value, day, key), total in attributes.items()],
+    )
+
+
+def _add_up_people(hours: _Hours, folded: _Values) -> tuple[_Hours, _Values]:
+    """Return the sums of all people, and their values."""
+    sums: _Hours = defaultdict(_Sum)
+    values: _Values = {}
+    for (hour, key), total in hours.items():
+        named = zip(DIMENSIONS, folded[key], strict=True)
+        shared, shared_key = _make_key(tuple(None if name in PEOPLE else value for name, value in named))
+        values[shared_key] = shared
+        sums[hour, shared_key].add(total)
+    return sums, values
+
+
+def _make_span_rows(hours: _Hours, values: _Values, kind: str) -> list[tuple[object, ...]]:
+    """Return the rows of each span; `kind` is the end of the names of the spans."""
+    sums: defaultdict[tuple[str, str, str], _Sum] = defaultdict(_Sum)
+    for (hour, key), total in hours.items():
+        for span, (length, suffix) in _SPANS.items():
+            sums[span + kind, hour[:length] + suffix, key].add(total)
+    return [(*at, *values[at[2]], *total.numbers) for at, total in sums.items()]
 
 
 @lru_cache(maxsize=4096)  # few combinations, each in many records
@@ -109,18 +216,29 @@ def _make_key(dimensions: tuple[object, ...]) -> tuple[tuple[object, ...], str]:
     return values, hashlib.sha256(json.dumps(values).encode()).hexdigest()[:32]
 
 
+def read_amount(text: str) -> tuple[int, int]:
+    """Return an amount of decimal text in 1e-12 dollars, and its number of decimals.
+
+    Raises:
+        ValueError: it has more than 12 decimals.
+    """
+    if "E" in text:
+        text = f"{Decimal(text):f}"
+    whole, _, decimals = text.partition(".")
+    places = len(decimals)
+    if places > _REST_PLACES:
+        raise ValueError(f"{text} has {places} decimals; sums have {_REST_PLACES}")
+    return int(f"{whole}{decimals:0<{_REST_PLACES}}"), places
+
+
 def split_amount(amount: Decimal) -> tuple[int, int, int]:
     """Return an amount as micro-dollars, the rest in 1e-12 dollars, and its number of decimals.
 
     Raises:
         ValueError: it has more than 12 decimals.
     """
-    exponent = amount.as_tuple().exponent
-    places = -exponent if isinstance(exponent, int) and exponent < 0 else 0
-    if places > _REST_PLACES:
-        raise ValueError(f"{amount} has {places} decimals; sums have {_REST_PLACES}")
-    micro, rest = divmod(int(amount.scaleb(_REST_PLACES)), _MICRO)
-    return micro, rest, places
+    digits, places = read_amount(f"{amount:f}")
+    return *divmod(digits, _MICRO), places
 
 
 def join_amount(micro: int, rest: int, places: int) -> Decimal:

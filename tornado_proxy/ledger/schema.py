@@ -9,6 +9,7 @@ bills         view: records, with the figures of their settlements, and lost int
 objects       the project that created each object of a provider, and the provider key that it was made with
 changes       append-only, filled by triggers: settlements, given up and lost requests in the order of their commits
 rollups       sums of records by hour and day (rollups.py); records that were pruned are in them
+attribute_sums  sums of the records of a day that have a certain agent session, client or the like
 cursors       how far each reader of the changes has come
 containers    the life of each container that ran code, and the seconds of it that requests were charged for
 allowances    the free container time that an account has used in a month
@@ -25,7 +26,7 @@ from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.container_rows import ALLOWANCE_COLUMNS, CONTAINER_COLUMNS
 from tornado_proxy.ledger.database import Backend, Database, StoreError
 from tornado_proxy.ledger.dialect import Dialect, Insert
-from tornado_proxy.ledger.rollup_rows import create_rollups
+from tornado_proxy.ledger.rollup_rows import create_attribute_sums, create_rollups
 from tornado_proxy.ledger.rows import COMPUTED_COLUMNS, INTENT_COLUMNS, OBJECT_COLUMNS, RECORD_COLUMNS, SETTLED_COLUMNS
 
 SCHEMA_VERSION = 1
@@ -161,6 +162,7 @@ CREATE TABLE objects (
 {_create_allowances(sql)}
 {_create_changes(sql)}
 {create_rollups(sql)}
+{create_attribute_sums(sql)}
 """
 
 
@@ -256,6 +258,8 @@ def prepare(db: Database, backend: Backend) -> None:
         added += _create_changes(backend.dialect) + backend.dialect.change_triggers + _COPY_CHANGES
     if "rollups" not in tables:
         added += create_rollups(backend.dialect)
+    if "attribute_sums" not in tables:
+        added += create_attribute_sums(backend.dialect)
     if added:
         # The view names every column, so it is made anew.  Nothing else is altered: records are append-only.
         db.run_script(f"DROP VIEW IF EXISTS bills; {added} {_VIEW}")

@@ -146,15 +146,17 @@ def test_question_that_needs_pruned_records_is_refused(store: LedgerUnderTest, t
     prune_records(backend, BEFORE, tmp_path / "archive")
 
     for which, groups in (
-        (UsageFilter(), ["session"]),
+        (UsageFilter(), ["request_kind"]),
         (UsageFilter(since="2026-02-28T05:30:00.000Z"), ["model"]),
-        (UsageFilter(turn="t"), ["model"]),
+        (UsageFilter(since="2026-02-28T05:00:00.000Z"), ["session"]),
+        (UsageFilter(upstream_request_id="t"), ["model"]),
     ):
         with pytest.raises(
             LedgerUnavailable, match="records before 2026-03-02T00:00:00.000Z are in archives".replace(".", r"\.")
         ):
             sum_records(backend, which, groups)
-    assert sum_records(backend, UsageFilter(since="2026-03-02T00:30:00.000Z"), ["session"])
+    assert sum_records(backend, UsageFilter(since="2026-03-02T00:30:00.000Z"), ["request_kind"])
+    assert sum_records(backend, UsageFilter(since="2026-02-28T00:00:00.000Z"), ["session"])
 
 
 def test_list_that_needs_pruned_records_is_refused(store: LedgerUnderTest, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from tornado_proxy.ledger.changes import Position
 from tornado_proxy.ledger.database import Backend, Database
 from tornado_proxy.ledger.dialect import Dialect
 from tornado_proxy.ledger.rollups import roll_up
-from tornado_proxy.ledger.schema import SET_META
+from tornado_proxy.ledger.schema import SET_META, prepare
 
 #: Records of one transaction, for which writers wait.
 _BATCH_SIZE = 500
@@ -57,6 +57,7 @@ def prune_records(backend: Backend, before: str, folder: Path) -> Pruned:
         verify_file(folder, link)
     removed = kept = 0
     with contextlib.closing(backend.connect(create=False)) as db:
+        prepare(db, backend)  # an earlier version may have made the tables
         while roll_up(db, backend.dialect):
             pass
         for link in links:

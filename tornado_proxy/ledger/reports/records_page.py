@@ -7,10 +7,11 @@ if requests have been added since.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tornado_proxy.ledger.database import Read
 from tornado_proxy.ledger.dialect import quote_names
+from tornado_proxy.ledger.reports.record_spans import find_spans
 from tornado_proxy.ledger.reports.records_query import Record, UsageFilter, build_where
 from tornado_proxy.ledger.rows import PRINTED_COLUMNS
 
@@ -35,6 +36,20 @@ class RecordsQuery:
 
 def read_page(read: Read, query: RecordsQuery) -> list[Record]:
     """Return the records of a page."""
+    which = query.which
+    if query.before is not None:
+        # The last moment that the page can begin with; times of records have milliseconds.
+        which = replace(which, until=min(which.until or "~", f"{query.before[0]}~"))
+    page: list[Record] = []
+    for since, until in find_spans(read, which) if which.request_id is None else [(which.since, which.until)]:
+        page += _read_span(read, replace(query, which=replace(which, since=since, until=until)), len(page))
+        if len(page) == query.limit:
+            break
+    return page
+
+
+def _read_span(read: Read, query: RecordsQuery, found: int) -> list[Record]:
+    """Return the records of a span of time, as far as the page, which has `found` already, has room for them."""
     where, values = build_where(query.which)
     if query.before is not None:
         start, request_id = query.before
@@ -44,6 +59,6 @@ def read_page(read: Read, query: RecordsQuery) -> list[Record]:
     names = dict.fromkeys((*query.columns, "started_at", "request_id"))
     sql = (
         f"SELECT {quote_names(tuple(names))} FROM bills {where} "  # noqa: S608  # names of ours
-        f"ORDER BY started_at DESC, request_id DESC LIMIT {query.limit}"
+        f"ORDER BY started_at DESC, request_id DESC LIMIT {query.limit - found}"
     )
     return [dict(zip(names, row, strict=True)) for row in read(sql, values)]

@@ -4,10 +4,14 @@
                         └── with the records after the cursor, pending ones and lost requests ──┘
 
 Every record is in one of these parts only, so that the answer is that of reading all records, to the last digit.
+
+A question that names no people is answered from the sums without people, which are few.  One by an attribute is
+answered from the sums of the attribute by day; the requests that do not have it are the difference to all requests.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -17,9 +21,9 @@ from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.ledger.changes import Position
 from tornado_proxy.ledger.database import Read
 from tornado_proxy.ledger.reports.intervals import Interval
-from tornado_proxy.ledger.reports.records_query import LABEL_PREFIX, UsageFilter, build_where, group_column
-from tornado_proxy.ledger.rollup_rows import DIMENSIONS, join_amount
-from tornado_proxy.ledger.rollups import CURSOR_NAME
+from tornado_proxy.ledger.reports.records_query import EXACT, LABEL_PREFIX, UsageFilter, build_where, group_column
+from tornado_proxy.ledger.rollup_rows import ALL_PEOPLE, ATTRIBUTES, DIMENSIONS, PEOPLE, SUMS, join_amount
+from tornado_proxy.ledger.rollups import CURSOR_NAME, DETAILS_CURSOR_NAME, DETAILS_SINCE_KEY
 from tornado_proxy.ledger.rows import format_time
 from tornado_proxy.providers.endpoint_template import fold_ids
 
@@ -37,15 +41,10 @@ _LENGTHS = {Interval.HOUR: 13, Interval.DAY: 10, Interval.WEEK: 10, Interval.MON
 
 _HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 
-_AMOUNTS = (
-    "sum(requests)",
-    "sum(subtotal_micro)",
-    "sum(subtotal_rest)",
-    "max(subtotal_places)",
-    "sum(surcharge_micro)",
-    "sum(surcharge_rest)",
-    "max(surcharge_places)",
-)
+_AMOUNTS = ", ".join(f"{'max' if name.endswith('_places') else 'sum'}(s.{name})" for name in SUMS)
+
+#: The columns of the sums that have other names in records.
+_MODEL = "coalesce(model, model_requested)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +73,22 @@ class _Part:
     until: str | None
 
 
-def is_rolled(which: UsageFilter, groups: Iterable[str]) -> bool:
+def list_given(which: UsageFilter) -> set[str]:
+    """Return the names of the members of a filter that select."""
+    return {name for name in UsageFilter.__slots__ if getattr(which, name) is not None}
+
+
+def is_rolled(which: UsageFilter, groups: Sequence[str]) -> bool:
     """Return True if the sums can answer a question."""
-    given = {name for name in UsageFilter.__slots__ if getattr(which, name) is not None}
+    given = list_given(which)
     times = (time for time in (which.since, which.until) if time is not None)
     return (
-        given <= _FILTERS
-        and all(name in _GROUPS or name.startswith(LABEL_PREFIX) for name in groups)
+        given <= _FILTERS | set(ATTRIBUTES)
+        and all(name in _GROUPS or name in ATTRIBUTES or name.startswith(LABEL_PREFIX) for name in groups)
+        and len((given | set(groups)) & set(ATTRIBUTES)) <= 1
         # An endpoint in the sums has no ids.
         and (which.endpoint is None or (fold_ids(which.endpoint) == which.endpoint and "{" not in which.endpoint))
-        and all(_is_exact(time) for time in times)
+        and all(is_exact_time(time) for time in times)
     )
 
 
@@ -93,7 +98,7 @@ def check_not_pruned(read: Read, which: UsageFilter) -> None:
     if before is not None and (which.since is None or which.since < before):
         raise LedgerUnavailable(
             f"records before {before} are in archives; ask from then on (--since {before}), or in whole hours by "
-            f"{', '.join(sorted(_GROUPS))} and labels"
+            f"{', '.join(sorted(_GROUPS))} and labels, or in whole days by one of {', '.join(ATTRIBUTES)}"
         )
 
 
@@ -104,18 +109,84 @@ def read_sums(
 
     `read` must be of a snapshot: between two queries of it the cursor must not move.
     """
-    positions = [str(text) for (text,) in read("SELECT position FROM cursors WHERE name = ?", (CURSOR_NAME,))]
-    rolled = Position.parse(positions[0]) if positions else Position()
-    columns = [group_column(name) for name in groups]
-    length = 0 if interval is None else _LENGTHS[interval]
-    for part in _split(which.since, which.until, by_hour=interval is Interval.HOUR):
-        narrowed = replace(which, since=part.since, until=part.until)
-        if part.span:
-            yield from _read_rollups(read, narrowed, part, columns, length)
-            yield from _read_others(read, narrowed, rolled, columns, length)
+    state = read_state(read)
+    question = _Question(which, tuple(groups), 0 if interval is None else _LENGTHS[interval])
+    attribute = next((name for name in ATTRIBUTES if name in {*groups, *list_given(which)}), None)
+    if attribute is not None and (interval is Interval.HOUR or not state.has_details(which.since)):
+        check_not_pruned(read, which)
+        yield from _read_records(read, question, "", ())
+        return
+    parts = _split(which.since, which.until, by_hour=interval is Interval.HOUR)
+    for part in _keep_days(parts) if attribute is not None else parts:
+        narrowed = replace(question, which=replace(which, since=part.since, until=part.until))
+        if not part.span:
+            check_not_pruned(read, narrowed.which)
+            yield from _read_records(read, narrowed, "", ())
+            continue
+        if attribute is None:
+            yield from _read_rollups(read, narrowed, _choose_span(part, narrowed, state))
         else:
-            check_not_pruned(read, narrowed)
-            yield from _read_records(read, narrowed, "", (), columns, length)
+            yield from _read_attribute(read, narrowed, attribute)
+        yield from _read_others(read, narrowed, state.rolled)
+
+
+@dataclass(frozen=True, slots=True)
+class SumsState:
+    """How far the sums have come.
+
+    rolled: the position up to which records are in the sums.
+    details_since: the time since which all those records are in the sums without people and by attribute, too; None if
+        these are behind.
+    """
+
+    rolled: Position
+    details_since: str | None
+
+    def has_details(self, since: str | None) -> bool:
+        """Return True if the sums of the second cursor are complete from a time on; None is the beginning."""
+        return self.details_since is not None and (since or "") >= self.details_since
+
+
+def read_state(read: Read) -> SumsState:
+    """Return how far the sums have come."""
+    sql = "SELECT name, position FROM cursors WHERE name IN (?, ?)"
+    positions = {str(name): str(text) for name, text in read(sql, (CURSOR_NAME, DETAILS_CURSOR_NAME))}
+    rolled = positions.get(CURSOR_NAME, str(Position()))
+    since: str | None = None
+    if positions.get(DETAILS_CURSOR_NAME) == rolled:
+        sql = "SELECT value FROM meta WHERE key = ?"
+        since = next((str(value) for (value,) in read(sql, (DETAILS_SINCE_KEY,))), "")
+    return SumsState(Position.parse(rolled), since)
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """Which requests are summed, by which groups, and the characters of a time that name the interval, 0 for none."""
+
+    which: UsageFilter
+    groups: tuple[str, ...]
+    length: int
+
+    @property
+    def columns(self) -> list[str]:
+        """SQL of the columns of the groups."""
+        return [group_column(name) for name in self.groups]
+
+    @property
+    def names_people(self) -> bool:
+        """True if the groups or the filter tell people apart."""
+        return bool({*PEOPLE, "callers"} & {*self.groups, *list_given(self.which)})
+
+
+def _choose_span(part: _Part, question: _Question, state: SumsState) -> str:
+    shared = not question.names_people and state.has_details(part.since)
+    return part.span + ALL_PEOPLE if shared else part.span
+
+
+def _keep_days(parts: Iterable[_Part]) -> Iterator[_Part]:
+    """Yield the parts with records in place of hours: attributes have sums by day only."""
+    for part in parts:
+        yield replace(part, span="") if part.span == "hour" else part
 
 
 def _split(since: str | None, until: str | None, *, by_hour: bool) -> Iterator[_Part]:
@@ -143,34 +214,94 @@ def _split_hours(first: str | None, last: str | None) -> Iterator[_Part]:
         yield _Part("hour", last_day, last)
 
 
-def _read_rollups(
-    read: Read, which: UsageFilter, part: _Part, columns: Sequence[str], length: int
-) -> Iterator[PartialSum]:
-    where, values = build_where(which)
-    where = where.replace("started_at", "start").replace("coalesce(model, model_requested)", "model")
-    names = [f"substr(start, 1, {length})", *(_rolled_column(column) for column in columns), "basis"]
+def _read_rollups(read: Read, question: _Question, span: str) -> Iterator[PartialSum]:
+    where, values = build_sums_where(question.which)
+    names = [f"substr(s.start, 1, {question.length})", *map(_rolled_column, question.columns), "basis"]
+    sql = f"SELECT {_name_sums(names)} FROM rollups s WHERE {where} AND span = ? {_group_by(names)}"  # noqa: S608
+    for row in read(sql, [*values, span]):
+        yield _make_sum(row)
+
+
+def _read_attribute(read: Read, question: _Question, attribute: str) -> Iterator[PartialSum]:
+    """Yield the sums of whole days by an attribute, or of the requests with one value of it."""
+    value = getattr(question.which, attribute)
+    where, values = build_sums_where(replace(question.which, **{attribute: None}))
+    columns = ["s.value" if name == attribute else _rolled_column(group_column(name)) for name in question.groups]
+    names = [f"substr(s.start, 1, {question.length})", *columns, "basis"]
     sql = (
-        f"SELECT {', '.join((*names, *_AMOUNTS))} FROM rollups {where or 'WHERE 1 = 1'} AND span = ? "  # noqa: S608
-        f"GROUP BY {', '.join(str(number + 1) for number in range(len(names)))}"
+        f"SELECT {_name_sums(names)} FROM attribute_sums s "  # noqa: S608  # names of ours
+        f"JOIN rollups r ON r.span = 'day' AND r.start = s.start AND r.key = s.key "
+        f"WHERE {where} AND s.name = ?{'' if value is None else ' AND s.value = ?'} {_group_by(names)}"
     )
-    for time, *group, basis, requests, micro, rest, places, micro_2, rest_2, places_2 in read(
-        sql, [*values, part.span]
-    ):
-        subtotal = join_amount(int(micro), int(rest), int(places))
-        surcharge = join_amount(int(micro_2), int(rest_2), int(places_2))
-        yield PartialSum(str(time), tuple(group), str(basis), int(requests), subtotal, surcharge)
+    found = [_make_sum(row) for row in read(sql, [*values, attribute, *([] if value is None else [value])])]
+    yield from found
+    if value is None:
+        yield from _read_without(read, question, attribute, found)
+
+
+def _read_without(read: Read, question: _Question, attribute: str, found: Sequence[PartialSum]) -> Iterator[PartialSum]:
+    """Yield the sums of the requests without an attribute: those of all requests, less those that have it."""
+    place = question.groups.index(attribute)
+    having: defaultdict[tuple[object, ...], list[PartialSum]] = defaultdict(list)
+    for part in found:
+        having[part.time, part.columns[:place] + part.columns[place + 1 :], part.basis].append(part)
+    groups = question.groups[:place] + question.groups[place + 1 :]
+    others = replace(question, groups=groups)
+    span = "day" if others.names_people else "day" + ALL_PEOPLE
+    for total in _read_rollups(read, others, span):
+        rest = total
+        for part in having[total.time, total.columns, total.basis]:
+            rest = _subtract(rest, part)
+        if rest.requests:
+            yield replace(rest, columns=(*rest.columns[:place], None, *rest.columns[place:]))
+
+
+def _subtract(total: PartialSum, part: PartialSum) -> PartialSum:
+    return replace(
+        total,
+        requests=total.requests - part.requests,
+        subtotal=EXACT.subtract(total.subtotal, part.subtotal),
+        surcharge=EXACT.subtract(total.surcharge, part.surcharge),
+    )
+
+
+def build_sums_where(which: UsageFilter) -> tuple[str, list[str]]:
+    """Return the condition of rows of the sums `s`, which have other names of columns than records."""
+    where, values = build_where(which)
+    condition = where.removeprefix("WHERE ").replace("started_at", "s.start").replace(_MODEL, "model")
+    return condition or "1 = 1", values
 
 
 def _rolled_column(column: str) -> str:
-    return column.replace("started_at", "start").replace("coalesce(model, model_requested)", "model")
+    return column.replace("started_at", "s.start").replace(_MODEL, "model")
 
 
-def _read_others(
-    read: Read, which: UsageFilter, rolled: Position, columns: Sequence[str], length: int
-) -> Iterator[PartialSum]:
+def _name_sums(names: Sequence[str]) -> str:
+    return f"{', '.join(names)}, {_AMOUNTS}"
+
+
+def _group_by(names: Sequence[str]) -> str:
+    return f"GROUP BY {', '.join(str(number + 1) for number in range(len(names)))}"
+
+
+def _make_sum(row: Sequence[object]) -> PartialSum:
+    """Return the sum of a row: the time, the groups, the basis, and _AMOUNTS."""
+    time, *group, basis, requests, micro, rest, places, micro_2, rest_2, places_2 = row
+    return PartialSum(
+        str(time),
+        tuple(None if value is None else str(value) for value in group),
+        str(basis),
+        int(str(requests)),
+        join_amount(int(str(micro)), int(str(rest)), int(str(places))),
+        join_amount(int(str(micro_2)), int(str(rest_2)), int(str(places_2))),
+    )
+
+
+def _read_others(read: Read, question: _Question, rolled: Position) -> Iterator[PartialSum]:
     """Yield the records that the sums do not have: later ones, pending ones, and requests without a record."""
-    yield from _read_records(read, which, "seq > ?", (rolled.record,), columns, length)
-    yield from _read_records(read, which, "seq IS NULL", (), columns, length)
+    which = question.which
+    yield from _read_records(read, question, "seq > ?", (rolled.record,))
+    yield from _read_records(read, question, "seq IS NULL", ())
     times = [("started_at >= ?", which.since), ("started_at < ?", which.until)]
     given = [(clause, value) for clause, value in times if value is not None]
     # An expression has no index: SQLite reads the few pending records by theirs.
@@ -179,8 +310,7 @@ def _read_others(
     ids = [str(request_id) for (request_id,) in read(f"SELECT request_id FROM records WHERE {pending}", values)]  # noqa: S608
     for start in range(0, len(ids), _MAX_IDS):
         some = ids[start : start + _MAX_IDS]
-        clause = f"request_id IN ({', '.join('?' * len(some))})"
-        yield from _read_records(read, which, clause, some, columns, length)
+        yield from _read_records(read, question, f"request_id IN ({', '.join('?' * len(some))})", some)
 
 
 #: Request ids that one query names.
@@ -193,20 +323,19 @@ _PENDING = (
 )
 
 
-def _read_records(
-    read: Read, which: UsageFilter, clause: str, extra: Sequence[object], columns: Sequence[str], length: int
-) -> Iterator[PartialSum]:
-    where, values = build_where(which)
+def _read_records(read: Read, question: _Question, clause: str, extra: Sequence[object]) -> Iterator[PartialSum]:
+    where, values = build_where(question.which)
     if clause:
         # An expression has no index: SQLite takes that of the project, and not the few records of the clause.
         where = where.replace("project_id =", "project_id || '' =").replace("started_at", "started_at || ''")
     conditions = " AND ".join(part for part in (where or "WHERE 1 = 1", clause) if part)
-    names = ", ".join((f"substr(started_at, 1, {length})", *columns, "basis", "subtotal", "surcharge"))
-    for time, *group, basis, subtotal, surcharge in read(f"SELECT {names} FROM bills {conditions}", [*values, *extra]):  # noqa: S608
-        yield PartialSum(str(time), tuple(group), str(basis), 1, Decimal(str(subtotal)), Decimal(str(surcharge)))
+    time = f"substr(started_at, 1, {question.length})"
+    names = ", ".join((time, *question.columns, "basis", "subtotal", "surcharge"))
+    for at, *group, basis, subtotal, surcharge in read(f"SELECT {names} FROM bills {conditions}", [*values, *extra]):  # noqa: S608
+        yield PartialSum(str(at), tuple(group), str(basis), 1, Decimal(str(subtotal)), Decimal(str(surcharge)))
 
 
-def _is_exact(time: str) -> bool:
+def is_exact_time(time: str) -> bool:
     """Return True if a time has the form that records have, so that text order is time order."""
     try:
         return format_time(datetime.fromisoformat(time)) == time

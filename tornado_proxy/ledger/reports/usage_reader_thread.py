@@ -16,12 +16,14 @@ import asyncio
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
 
 from tornado_proxy.domain.errors import LedgerUnavailable, Overloaded, RateLimited
-from tornado_proxy.ledger.database import Backend, ReadTimeout
+from tornado_proxy.ledger.database import Backend, Read, ReadTimeout
+from tornado_proxy.ledger.reports.record_spans import find_spans
 from tornado_proxy.ledger.reports.record_sums import can_use_sums, sum_groups
 from tornado_proxy.ledger.reports.records_page import RecordsQuery, read_page
 from tornado_proxy.ledger.reports.records_query import Record, select_bills
@@ -195,12 +197,10 @@ class UsageReaderThread:
     def _sum(self, query: UsageQuery, bounds: _SharedBounds) -> UsageResult:
         if can_use_sums(query):
             return self._sum_groups(query, bounds)
-        # One record more than sum_usage() accepts, so that it sees that there are too many.
-        sql, values = select_bills(query.columns, query.which, _MAX_RECORDS + 1)
         try:
             with self._backend.read(lambda: self._closed or bounds.is_over()) as read:
                 check_not_pruned(read, query.which)
-                return sum_usage(read(sql, values), query, bounds)
+                return sum_usage(_read_bills(read, query), query, bounds)
         except ReadTimeout as error:
             raise too_much_usage() from error
 
@@ -210,3 +210,10 @@ class UsageReaderThread:
                 return sum_groups(read, query, bounds)
         except ReadTimeout as error:
             raise too_much_usage() from error
+
+
+def _read_bills(read: Read, query: UsageQuery) -> Iterator[Sequence[str | None]]:
+    for since, until in find_spans(read, query.which):
+        which = replace(query.which, since=since, until=until)
+        # One record more than sum_usage() accepts, so that it sees that there are too many.
+        yield from read(*select_bills(query.columns, which, _MAX_RECORDS + 1))

@@ -1,0 +1,155 @@
+"""Finds the hours outside of which no record matches a filter, from the sums by hour and day.
+
+    filter ──> sums of days ──> latest day: sums of its hours ──> spans of time, latest first ──> records
+
+A filter that matches few records, such as a participant with some requests in a month, would otherwise be compared with
+every record of the time.  The hours of records that the sums do not have are added: later ones, pending ones, and lost
+requests.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from tornado_proxy.ledger.database import Read
+from tornado_proxy.ledger.reports.records_query import UsageFilter, build_where
+from tornado_proxy.ledger.reports.rollup_query import SumsState, build_sums_where, is_exact_time, list_given, read_state
+from tornado_proxy.ledger.rollup_rows import ALL_PEOPLE, ATTRIBUTES, PEOPLE
+from tornado_proxy.ledger.rows import format_time
+from tornado_proxy.providers.endpoint_template import fold_ids
+
+#: Members of UsageFilter by which sums are kept; the project narrows nothing, because its records have an index.
+_KNOWN = frozenset({*PEOPLE, "callers", "provider", "model", "endpoint", "provider_key", "basis", "project_id"})
+
+#: The members that a settlement can change.
+_SETTLED = ("model", "basis")
+
+#: Records after the cursor whose hours are looked up; if there are more, records are read as they are.
+_MAX_LATER = 50_000
+
+#: Keys of sums that one query names; a day with more is read as a whole.
+_MAX_KEYS = 500
+
+_HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
+
+#: The start and the end of a time; None is no limit.
+Span = tuple[str | None, str | None]
+
+
+def find_spans(read: Read, which: UsageFilter) -> Iterator[Span]:
+    """Yield the times that have all records of a filter, latest first; its whole time if the sums cannot tell."""
+    state, given = read_state(read), list_given(which)
+    attribute = next((name for name in ATTRIBUTES if name in given and state.has_details(which.since)), None)
+    is_narrow = bool(attribute or given & _KNOWN - {"project_id"}) and (
+        which.since is None or is_exact_time(which.since)
+    )
+    if not is_narrow or _has_many_later(read, state) or _is_pruned(read, which):
+        yield which.since, which.until
+        return
+    known = UsageFilter(**{name: getattr(which, name) for name in given & _KNOWN})
+    if known.endpoint is not None:
+        known = replace(known, endpoint=fold_ids(known.endpoint))
+    others = _find_others(read, which, state)
+    search = _Search(read, known, attribute, str(getattr(which, attribute)) if attribute else "", state)
+    latest, earliest = which.until or "~", which.since or ""
+    for day in sorted({*search.list_days(earliest, latest), *others}, reverse=True):
+        hours = sorted({*search.list_hours(day), *others.get(day, ())}, reverse=True)
+        for since, until in _join(hours):
+            if since < latest and until > earliest:
+                yield max(since, earliest), min(until, latest)
+
+
+def _has_many_later(read: Read, state: SumsState) -> bool:
+    ((last,),) = read("SELECT coalesce(max(seq), 0) FROM records", ())
+    return int(last) - state.rolled.record > _MAX_LATER
+
+
+def _is_pruned(read: Read, which: UsageFilter) -> bool:
+    """Return True if sums of the time may be of records that the ledger does not have any more."""
+    sql = "SELECT value FROM meta WHERE key = 'pruned_before'"
+    return any((which.since or "") < str(value) for (value,) in read(sql, ()))
+
+
+def _find_others(read: Read, which: UsageFilter, state: SumsState) -> dict[str, set[str]]:
+    """Return the hours of the requests that the sums do not have, by day: all that match, and perhaps more."""
+    where, values = build_where(replace(which, **dict.fromkeys(_SETTLED)))
+    # An expression has no index: SQLite takes that of the project or the time otherwise, and not the few records.
+    condition = (where or "WHERE 1 = 1").replace("project_id =", "project_id || '' =")
+    hidden = condition.replace("started_at", "started_at || ''")
+    hour = "SELECT DISTINCT substr(started_at, 1, 13) FROM"
+    rows = [
+        *read(f"{hour} records {hidden} AND seq > ?", [*values, state.rolled.record]),
+        *read(f"{hour} bills {hidden} AND seq IS NULL", values),
+        *read(f"{hour} records {condition} AND basis = 'pending'", values),
+    ]
+    days: defaultdict[str, set[str]] = defaultdict(set)
+    for (start,) in rows:
+        days[f"{start[:10]}T00:00:00.000Z"].add(f"{start}:00:00.000Z")
+    return days
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """Searches sums for a filter that has members of _KNOWN only, and perhaps for a value of an attribute."""
+
+    read: Read
+    known: UsageFilter
+    attribute: str | None
+    value: str
+    state: SumsState
+
+    def list_days(self, since: str, until: str) -> list[str]:
+        """Return the starts of the days that have matching requests."""
+        where, values = build_sums_where(self.known)
+        first = f"{since[:10]}T00:00:00.000Z" if since else ""
+        if self.attribute is not None:
+            sql = f"SELECT DISTINCT s.start FROM {_JOINED} WHERE {where} {_OF_ATTRIBUTE}"  # noqa: S608  # names of ours
+            rows = self.read(sql, [*values, self.attribute, self.value, first, until])
+        else:
+            sql = f"SELECT DISTINCT start FROM rollups WHERE {where} AND span = ? AND start >= ? AND start < ?"  # noqa: S608
+            rows = self.read(sql, [*values, self._name_span("day", since), first, until])
+        return [str(start) for (start,) in rows]
+
+    def list_hours(self, day: str) -> list[str]:
+        """Return the starts of the hours of a day that have matching requests."""
+        end = _add(day, _DAY)
+        where, values = build_sums_where(self.known)
+        span = self._name_span("hour", day)
+        if self.attribute is not None:
+            sql = f"SELECT DISTINCT s.key FROM {_JOINED} WHERE {where} {_OF_ATTRIBUTE} LIMIT {_MAX_KEYS + 1}"  # noqa: S608
+            keys = [str(key) for (key,) in self.read(sql, [*values, self.attribute, self.value, day, end])]
+            if len(keys) > _MAX_KEYS:
+                return [_add(day, number * _HOUR) for number in range(24)]
+            where, values, span = f"key IN ({', '.join('?' * len(keys)) or 'NULL'})", keys, "hour"
+        sql = f"SELECT DISTINCT start FROM rollups WHERE {where} AND span = ? AND start >= ? AND start < ?"  # noqa: S608
+        return [str(start) for (start,) in self.read(sql, [*values, span, day, end])]
+
+    def _name_span(self, span: str, since: str) -> str:
+        names_people = bool({*PEOPLE, "callers"} & list_given(self.known))
+        return span if names_people or not self.state.has_details(since) else span + ALL_PEOPLE
+
+
+#: The sums of an attribute, with the dimensions of each.
+_JOINED = "attribute_sums s JOIN rollups r ON r.span = 'day' AND r.start = s.start AND r.key = s.key"
+_OF_ATTRIBUTE = "AND s.name = ? AND s.value = ? AND s.start >= ? AND s.start < ?"
+
+
+def _join(hours: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield spans of consecutive hours, whose starts are in descending order."""
+    since = until = ""
+    for hour in hours:
+        end = _add(hour, _HOUR)
+        if end != since:
+            if since:
+                yield since, until
+            until = end
+        since = hour
+    if since:
+        yield since, until
+
+
+def _add(time: str, length: timedelta) -> str:
+    return format_time(datetime.fromisoformat(time) + length)
