@@ -10,6 +10,7 @@ import os
 import re
 from decimal import Decimal
 from pathlib import Path
+from typing import TypeAlias
 
 import yaml
 
@@ -27,6 +28,11 @@ _MAX_DEPTH = 50
 #: Digits of an integer; no setting needs more than 64 bits.  int() on more digits takes quadratic time.
 _MAX_DIGITS = 18
 
+_Loader: TypeAlias = type[yaml.SafeLoader] | type[yaml.CSafeLoader]
+
+#: libyaml is six times as fast as Python, but PyYAML built from source can be without it.
+_FAST_LOADER: _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 #: Quoted text in a message of the YAML parser.  Group 1 is harmless: single characters ("','", "'\\t'") and names of
 #: tokens ("'<block end>'").  Other text comes from the file, so it can be a secret.
 _QUOTED = re.compile("('(?:..?|<[^']*>)')|'[^']*'")
@@ -42,7 +48,7 @@ def read_document(path: Path) -> Document:
     """
     text = _read_text(path)
     try:
-        node = yaml.compose(text, Loader=_PlainLoader)
+        node = _compose(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         problem = _hide_quoted_text(str(error.problem or error.context))
@@ -130,28 +136,36 @@ def _hide_quoted_text(problem: str) -> str:
     return _QUOTED.sub(lambda quoted: quoted[1] or "some text", problem)
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """Composes nodes; rejects tags, anchors and aliases: a few aliases of aliases can expand to gigabytes."""
+def _compose(text: str) -> yaml.Node | None:
+    """Return the root node of `text`, None if it is empty.
 
-    def __init__(self, stream: str) -> None:
-        super().__init__(stream)
-        self._depth = 0
+    Raises:
+        yaml.YAMLError: The text is not valid, or has tags, anchors, aliases or too many levels.
+    """
+    try:
+        return _compose_with(_FAST_LOADER, text)
+    except yaml.YAMLError:
+        # The parser in Python says more about what it found, and where.
+        return _compose_with(yaml.SafeLoader, text)
 
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event: object = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs leave it out
+
+def _compose_with(loader: _Loader, text: str) -> yaml.Node | None:
+    depth = 0
+    for event in yaml.parse(text, Loader=loader):
+        # A few aliases of aliases can expand to gigabytes.
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise self._error("anchors (&) and aliases (*) are not supported; quote the text or write it out")
+            raise _event_error(event, "anchors (&) and aliases (*) are not supported; quote the text or write it out")
         if getattr(event, "tag", None) is not None:
-            raise self._error("tags (!) are not supported; quote the text if it starts with !")
-        self._depth += 1
-        if self._depth > _MAX_DEPTH:
-            raise self._error(f"lists and mappings must be nested at most {_MAX_DEPTH} levels deep")
-        node: yaml.Node | None = super().compose_node(parent, index)
-        self._depth -= 1
-        return node
+            raise _event_error(event, "tags (!) are not supported; quote the text if it starts with !")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise _event_error(event, f"lists and mappings must be nested at most {_MAX_DEPTH} levels deep")
+    node: yaml.Node | None = yaml.compose(text, Loader=loader)
+    return node
 
-    def _error(self, rule: str) -> yaml.MarkedYAMLError:
-        return yaml.MarkedYAMLError(problem=rule, problem_mark=self.peek_event().start_mark)  # type: ignore[no-untyped-call]  # the stubs leave it out
+
+def _event_error(event: yaml.Event, rule: str) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=rule, problem_mark=event.start_mark)  # type: ignore[arg-type]  # libyaml's marks
 
 
 class _Builder:
