@@ -6,7 +6,7 @@ Times are RFC 3339 UTC with milliseconds, amounts are decimal strings.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from operator import attrgetter
 from typing import Any
@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 
 from tornado_proxy.domain.attribution import ATTRIBUTION_FIELDS, NO_ATTRIBUTION, Attribution
-from tornado_proxy.domain.container import ContainerTime
 from tornado_proxy.domain.cost import Cost, LineItem
 from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.record import ObjectOwner, RequestIntent, RequestRecord, Settlement
@@ -166,6 +165,15 @@ def make_intent_row(intent: RequestIntent) -> dict[str, object]:
     }
 
 
+def read_intent_row(values: Sequence[object]) -> dict[str, object]:
+    """Return the row of an intent from the values of its columns.
+
+    Raises:
+        ValueError: they are not the values of the columns.
+    """
+    return dict(zip(INTENT_COLUMNS, values, strict=True))
+
+
 #: The columns of a request whose client states nothing.
 _NO_ATTRIBUTION: Row = dict.fromkeys(ATTRIBUTION_FIELDS)
 
@@ -174,7 +182,7 @@ def _attribution_members(attribution: Attribution) -> Row:
     return dict(zip(ATTRIBUTION_FIELDS, _attribution_values(attribution), strict=True))
 
 
-def make_record_row(record: RequestRecord, intent_row: Row | None = None) -> dict[str, object]:
+def make_record_row(record: RequestRecord, intent_values: Sequence[object] | None = None) -> dict[str, object]:
     """Return the row of a record, with the members of its objects' rows.
 
     Those are no columns of records: `objects` has the ids of all created objects, `key_fingerprint` and `key_owner`
@@ -182,29 +190,31 @@ def make_record_row(record: RequestRecord, intent_row: Row | None = None) -> dic
 
     Args:
         record: The record.
-        intent_row: The row of its intent, if it has been made already.
+        intent_values: The values of its intent's columns, if they are known.
     """
-    key = record.intent.key
-    return {
-        **(make_intent_row(record.intent) if intent_row is None else intent_row),
+    intent, key, first_byte_at = record.intent, record.intent.key, record.first_byte_at
+    row = make_intent_row(intent) if intent_values is None else read_intent_row(intent_values)
+    row |= {
         "model": record.model,
         "status": record.status,
         "outcome": str(record.outcome),
         "basis": str(record.basis),
         "estimate_method": record.estimate_method,
-        "first_byte_at": None if record.first_byte_at is None else format_time(record.first_byte_at),
+        "first_byte_at": None if first_byte_at is None else format_time(first_byte_at),
         "ended_at": format_time(record.ended_at),
         "usage": record.usage,
-        **make_cost_members(record.cost),
         "object_id": record.object_id,
         "objects": list(record.created_objects),
         "key_fingerprint": None if key is None else key.fingerprint,
         "key_owner": None if key is None else _PROJECT if key.own else _SERVER,
-        **_container_members(record.container_time),
         "upstream_request_id": record.upstream_request_id,
         "faults": json.dumps(record.faults) if record.faults else None,
         "kept_facts": None if record.deferred_facts is None else _deferred_facts_text(record.deferred_facts),
     }
+    row |= make_cost_members(record.cost)
+    if record.container_time is not None:
+        row["container_time"] = format_container_time(record.container_time)
+    return row
 
 
 def make_settlement_row(settlement: Settlement) -> dict[str, object]:
@@ -212,9 +222,10 @@ def make_settlement_row(settlement: Settlement) -> dict[str, object]:
 
     Two members are no columns: `final` is False if the request was given up, `container_time` is that of a record.
     """
+    time = settlement.container_time
     return {
         "final": settlement.final,
-        **_container_members(settlement.container_time),
+        **({} if time is None else {"container_time": format_container_time(time)}),
         "request_id": settlement.request_id,
         "model": settlement.model,
         "basis": str(settlement.basis),
@@ -224,10 +235,6 @@ def make_settlement_row(settlement: Settlement) -> dict[str, object]:
         "faults": json.dumps(settlement.faults) if settlement.faults else None,
         "settled_at": format_time(settlement.settled_at),
     }
-
-
-def _container_members(time: ContainerTime | None) -> dict[str, object]:
-    return {} if time is None else {"container_time": format_container_time(time)}
 
 
 def make_object_rows(record: Row) -> list[Row]:
@@ -338,26 +345,39 @@ def make_cost_members(cost: Cost) -> dict[str, object]:
     }
 
 
+class _ItemMembers(msgspec.Struct, omit_defaults=True):
+    """The JSON object of a line item."""
+
+    type: str
+    quantity: str
+    unit: str
+    unit_price: str | None
+    amount: str | None
+    model: str | None
+    price_hash: str | None
+    terms: dict[str, str] = {}  # msgspec copies it
+    context_tokens: int = 0
+
+
 def _format_items(items: Iterable[LineItem]) -> str:
     rows = [_item_members(item) for item in items]
     try:
         return _encode_fast(rows).decode()  # line items are a third of the work on a record
     except UnicodeEncodeError:
-        return _encode(rows)  # a model's name has half of a surrogate pair, which msgspec refuses
+        # A model's name has half of a surrogate pair, which msgspec refuses.
+        return _encode(msgspec.to_builtins(rows))
 
 
-def _item_members(item: LineItem) -> dict[str, object]:
-    members: dict[str, object] = {
-        "type": item.type,
-        "quantity": format_decimal(item.quantity),
-        "unit": item.unit,
-        "unit_price": None if item.unit_price is None else format_decimal(item.unit_price),
-        "amount": None if item.amount is None else format_decimal(item.amount),
-        "model": item.model,
-        "price_hash": item.price_hash,
-    }
-    if item.terms:
-        members["terms"] = dict(item.terms)
-    if item.context_tokens:
-        members["context_tokens"] = item.context_tokens
-    return members
+def _item_members(item: LineItem) -> _ItemMembers:
+    unit_price, amount = item.unit_price, item.amount
+    return _ItemMembers(
+        item.type,
+        format_decimal(item.quantity),
+        item.unit,
+        None if unit_price is None else format_decimal(unit_price),
+        None if amount is None else format_decimal(amount),
+        item.model,
+        item.price_hash,
+        dict(item.terms),
+        item.context_tokens,
+    )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
+
 import pytest
 
 from tornado_proxy.ledger.dialect import Insert
-from tornado_proxy.ledger.sqlite.database import make_deletes, make_inserts
+from tornado_proxy.ledger.sqlite.database import SqliteDatabase, make_deletes, make_inserts
 
 INSERT = Insert("objects", ("provider", "status"), "provider")
 
 
 @pytest.mark.parametrize(
     ("count", "sizes"),
-    [(0, []), (1, [1]), (4, [4]), (7, [4, 1, 1, 1]), (301, [256, 32, 4, 4, 4, 1]), (512, [256, 256])],
+    [(0, []), (1, [1]), (4, [4]), (7, [4, 2, 1]), (301, [256, 32, 8, 4, 1]), (512, [256, 256])],
 )
 def test_sqlite_splits_rows_into_statements_of_few_sizes(count: int, sizes: list[int]) -> None:
     rows = [(f"p{number}", number) for number in range(count)]
@@ -29,3 +32,16 @@ def test_sqlite_splits_rows_into_statements_of_few_sizes(count: int, sizes: list
 def test_existing_key_is_ignored_by_sqlite() -> None:
     ((sql, _),) = make_inserts(INSERT, [("openai", 1)])
     assert sql.endswith("ON CONFLICT (provider) DO NOTHING")
+
+
+def test_missing_values_are_stored_as_null(tmp_path: Path) -> None:
+    with contextlib.closing(SqliteDatabase(tmp_path / "ledger.db", fsync=False)) as db:
+        db.run_script("CREATE TABLE objects (provider TEXT PRIMARY KEY, status INTEGER) STRICT;")
+
+        with db.transaction():
+            db.insert(INSERT, [("openai", None), ("anthropic", 200)])
+
+        assert db.fetch_rows("SELECT provider, status FROM objects ORDER BY provider") == [
+            ("anthropic", 200),
+            ("openai", None),
+        ]

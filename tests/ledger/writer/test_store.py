@@ -104,7 +104,7 @@ def test_record_replaces_a_lost_intent_of_a_process_that_lives(
 
 
 def test_hundreds_of_records_in_one_transaction_are_all_stored(store: LedgerUnderTest) -> None:
-    # For SQLite, 301 rows are statements of 256, 32, 4 and 1 rows.
+    # For SQLite, 301 rows are statements of 256, 32, 8, 4 and 1 rows.
     async def run() -> None:
         ledger = store.make()
         await ledger.open()

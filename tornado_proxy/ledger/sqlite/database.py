@@ -24,12 +24,17 @@ _CACHE_KIB = 16 * 1024
 #: content at 1,000 pages (4 MiB), so the file does not shrink and grow all the time.
 _MAX_KEPT_WAL_BYTES = 4 * 1024 * 1024
 
-#: Statements that stay prepared: four sizes of each of the five that write, and the queries.
-_MAX_PREPARED_STATEMENTS = 64
+#: Statements that stay prepared: nine sizes of each of the five that write, and the queries.
+_MAX_PREPARED_STATEMENTS = 96
 
-#: Rows of one statement, largest first.  Few sizes, so that all statements stay prepared.  256 rows of the records' 29
-#: columns stay below SQLite's limit of 32766 parameters.  https://sqlite.org/limits.html
-_RUN_SIZES = (256, 32, 4, 1)
+#: Rows of one statement, largest first.  Few sizes, so that all statements stay prepared, and few statements for any
+#: number of rows: each hands the interpreter's lock over several times.  256 rows of the records' 42 columns stay below
+#: SQLite's limit of 32766 parameters.  https://sqlite.org/limits.html
+_RUN_SIZES = (256, 128, 64, 32, 16, 8, 4, 2, 1)
+
+# The sqlite3 module binds None as any object of an unknown class: it looks for adapters in three places, which takes a
+# microsecond, and a record has some twenty of them.  An adapter of its own is found at once; this one returns None.
+sqlite3.register_adapter(type(None), {}.get)  # type: ignore[arg-type]  # returns what it gets
 
 #: The device and the inode of a file.
 FileIdentity = tuple[int, int]

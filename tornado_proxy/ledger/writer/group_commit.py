@@ -3,7 +3,7 @@
     begin ──> intent log, one write         (an SQLite file without fsync)
     begin ──┐                               (any other database)
     read  ──┼──> end of the loop's turn ──┐
-    finish ─┴──> up to 20 ms later ───────┴──> writer thread ─┬─ commit ──> futures done, in one callback on the loop
+    finish ─┴──> up to 40 ms later ───────┴──> writer thread ─┬─ commit ──> futures done, in one callback on the loop
                                                               └─ fault: intents fail (503), records are held and
                                                                         retried
 

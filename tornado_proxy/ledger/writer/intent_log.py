@@ -34,6 +34,7 @@ from tornado_proxy.ledger.rows import (
     make_intent_row,
     make_record_row,
     make_storable_row,
+    read_intent_row,
 )
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
@@ -64,7 +65,7 @@ class OpenIntents:
         #: Intents, and the values of their columns, without a dict each: many streams are open for minutes.
         self._open: dict[str, tuple[RequestIntent, Sequence[object]]] = {}
         #: Records in the log whose request has not ended for the client, and their rows.
-        self._logged: dict[str, tuple[RequestRecord, Row]] = {}
+        self._logged: dict[str, tuple[RequestRecord, dict[str, object]]] = {}
         self._record_fault = ""
 
     def open(self) -> None:
@@ -87,8 +88,10 @@ class OpenIntents:
         logged = self._logged.get(request_id)
         if logged is not None and (logged[0].outcome, logged[0].faults) == (record.outcome, record.faults):
             # Only its end is later.  A row costs more than all the rest of this method.
-            return {**logged[1], "ended_at": format_time(record.ended_at)}
-        row = make_record_row(record, self._find_intent_row(record.intent))
+            return logged[1] | {"ended_at": format_time(record.ended_at)}
+        # A record with masked text has an intent of its own.
+        begun, values = self._open.get(request_id, (None, None))
+        row = make_record_row(record, values if begun is record.intent else None)
         self._logged[request_id] = record, row
         try:
             self._log.append_record(row)
@@ -114,7 +117,7 @@ class OpenIntents:
         # These records are queued later, perhaps after the full file is removed.
         for _, row in self._logged.values():
             self._log.append_record(row)
-        return RotatedLog(file, [make_storable_row(_make_row(values)) for _, values in self._open.values()])
+        return RotatedLog(file, [make_storable_row(read_intent_row(values)) for _, values in self._open.values()])
 
     def check(self) -> None:
         """Raise OSError if an intent could not be written."""
@@ -124,11 +127,6 @@ class OpenIntents:
         """Close the log; return True if it holds requests without a queued record, which the next start reads."""
         self._log.close()
         return bool(self._open or self._logged)
-
-    def _find_intent_row(self, intent: RequestIntent) -> Row | None:
-        """Return the row of an intent as begin() made it; None if a record has another, with masked text."""
-        begun, values = self._open.get(intent.request_id, (None, ()))
-        return _make_row(values) if begun is intent else None
 
     def _set_record_fault(self, reason: str) -> None:
         if reason != self._record_fault:
@@ -238,7 +236,7 @@ def _make_row(intent: Sequence[object]) -> Row:
     A file of an earlier version lacks the last columns.
     """
     missing = [None] * (len(INTENT_COLUMNS) - len(intent))
-    return dict(zip(INTENT_COLUMNS, (*intent, *missing), strict=True))
+    return read_intent_row((*intent, *missing))
 
 
 def _encode_line(values: Sequence[object] | Row) -> bytes:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, assert_never
 
+import msgspec
+
 from tornado_proxy.ledger.rows import Row, make_storable_row
 from tornado_proxy.ledger.writer.store import Store
 
@@ -36,8 +38,7 @@ class MoveIntents:
     rows: Sequence[Row]
 
 
-@dataclass(frozen=True, slots=True)
-class WriteRecord:
+class WriteRecord(msgspec.Struct, frozen=True):
     """Store a record and delete its intent."""
 
     #: The provider charges for the request.  No request and no task waits until its record is durable.
@@ -81,8 +82,7 @@ Operation = WriteIntent | MoveIntents | WriteRecord | WriteSettlement | Withdraw
 
 
 # eq=False: items are hashed and compared by identity.  Two records may have equal rows.
-@dataclass(slots=True, eq=False)
-class QueueItem:
+class QueueItem(msgspec.Struct, eq=False):
     """An operation in the queue, and the future of its result; `done` is None if no caller awaits it."""
 
     operation: Operation

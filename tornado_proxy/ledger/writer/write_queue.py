@@ -19,7 +19,7 @@ from tornado_proxy.ledger.writer.writer_thread import Queue
 _log = logging.getLogger(__name__)
 
 #: Seconds that a record waits for others.  The ledger promises that it is durable within 100 ms.
-BATCH_DELAY_S = 0.02
+BATCH_DELAY_S = 0.04
 
 #: Records that are queued without further delay.
 BATCH_SIZE = 500
