@@ -133,7 +133,7 @@ class Server:
         self._snapshots.current.key_rotation.on_set_aside = self._tell_of_key
         await budgets.follow(self._snapshots.current)
         budgets.watch(self._snapshots.current.budget_limits)
-        upstream = self._upstream = UpstreamClient(force_instance=True)
+        upstream = self._upstream = UpstreamClient()
         settler = DeferredSettlement(self._snapshots, upstream, ledger)
         services = self._services = self._build_services(ledger, upstream, settler, budgets)
         self._background = [tasks.spawn(settler.run(), "settlement"), tasks.spawn(self._state.run(), "state")]

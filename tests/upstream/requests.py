@@ -14,7 +14,7 @@ from tornado_proxy.upstream.http.messages import Payload, UpstreamRequest
 @contextmanager
 def run_client() -> Iterator[UpstreamClient]:
     """Yield a client on the running event loop; close it afterwards."""
-    client = UpstreamClient(force_instance=True)
+    client = UpstreamClient()
     try:
         yield client
     finally:

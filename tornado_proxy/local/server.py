@@ -91,7 +91,7 @@ class LocalServer:
         settings = self._hosted.snapshots.current.settings
         ledger = make_ledger(settings.ledger.address, fsync=False)
         await ledger.open()
-        self._client = UpstreamClient(force_instance=True)
+        self._client = UpstreamClient()
         upstream = HostedUpstream(self._client, self._hosted, self._error_texts)
         settler = DeferredSettlement(self._hosted.snapshots, upstream, ledger)
         self._services = self._build_services(ledger, upstream, settler)

@@ -36,7 +36,7 @@ async def open_stream(client, url, size):
     return exchange
 
 async def main():
-    client = UpstreamClient(force_instance=True)
+    client = UpstreamClient()
     async with run_provider(respond) as url:
         (await open_stream(client, url, 8 << 20)).abort("the large prompt has been sent")
         before = read_resident_kb()

@@ -28,10 +28,10 @@ _UNPROCESSED_S = 0.5
 
 #: Headers that libcurl adds on its own.  A line without a value removes one (CURLOPT_HTTPHEADER).
 _LIBCURL_HEADERS = (
-    ("expect", b"Expect:"),
-    ("accept", b"Accept:"),
-    ("user-agent", b"User-Agent:"),
-    ("content-type", b"Content-Type:"),
+    ("\nexpect:", b"Expect:"),
+    ("\naccept:", b"Accept:"),
+    ("\nuser-agent:", b"User-Agent:"),
+    ("\ncontent-type:", b"Content-Type:"),
 )
 
 _EMPTY_LINES = (b"\r\n", b"\n")
@@ -47,6 +47,7 @@ class EasyHandle:
         "_method",
         "_on_connected",
         "_public_only",
+        "_url",
         "curl",
         "exchange",
         "gated_origin",
@@ -59,7 +60,7 @@ class EasyHandle:
         self._has_credit = False
         self._header_lines: list[bytes] = []
         self._kept_options: tuple[float, str] | None = None
-        self._method = ""
+        self._method = self._url = ""
         self._on_connected: Callable[[], object] | None = None
         self._public_only = False
         #: True if the transfer was ended because of the address that its URL leads to.
@@ -84,7 +85,6 @@ class EasyHandle:
         """Set the options that differ between exchanges."""
         self.exchange = exchange
         curl = self.curl
-        curl.setopt(pycurl.URL, request.url)
         curl.setopt(pycurl.HTTPHEADER, _make_header_lines(request))
         self._set_kept_options(request)
         if request.public_only:
@@ -100,6 +100,9 @@ class EasyHandle:
     def _set_kept_options(self, request: UpstreamRequest) -> None:
         """Set the options that most exchanges share, if they differ: each setopt() costs about a microsecond."""
         options = request.connect_timeout_s, request.ca_file or _DEFAULT_CA_FILE
+        if request.url != self._url:
+            self._url = request.url
+            self.curl.setopt(pycurl.URL, request.url)
         if options != self._kept_options:
             self._kept_options = options
             self.curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(options[0] * 1000))
@@ -227,8 +230,11 @@ def _set_constant_options(curl: pycurl.Curl) -> None:
 
 def _make_header_lines(request: UpstreamRequest) -> list[bytes]:
     """Return the header lines for CURLOPT_HTTPHEADER: the request's, and removals of libcurl's own."""
-    lines = [f"{name}: {value}".encode("latin-1") for name, value in request.headers]
-    lines += [f"{name}: {secret.reveal()}".encode("latin-1") for name, secret in request.key_headers]
-    names = {name.lower() for name, _ in request.headers}
-    lines += [removal for name, removal in _LIBCURL_HEADERS if name not in names]
-    return lines
+    lines = [f"{name}: {value}" for name, value in request.headers]
+    names = "\n".join(["", *lines]).lower()
+    lines += [f"{name}: {secret.reveal()}" for name, secret in request.key_headers]
+    # A line cannot hold a line feed: header names and values have none.
+    return [
+        *"\n".join(lines).encode("latin-1").split(b"\n"),
+        *[removal for name, removal in _LIBCURL_HEADERS if name not in names],
+    ]

@@ -247,9 +247,11 @@ def _find_framing_fault(head: UpstreamResponseHead) -> str | None:
 
     With two lengths, two programs can see two bodies (RFC 9112 section 6.3); libcurl picks one.
     """
-    lengths = {value for name, value in head.headers if name.lower() == "content-length"}
-    if len(lengths) > 1:
-        return "it has Content-Length headers that differ"
-    if lengths and head.get("transfer-encoding") is not None:
+    length = head.get("content-length")
+    if length is None:
+        return None
+    if head.get("transfer-encoding") is not None:
         return "it has both Content-Length and Transfer-Encoding"
+    if head.repeats_headers and {value for name, value in head.headers if name.lower() == "content-length"} != {length}:
+        return "it has Content-Length headers that differ"
     return None

@@ -79,7 +79,7 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     @property
     def origin(self) -> str:
         """The scheme, host and port of `url`, for example "https://api.openai.com"."""
-        return "/".join(self.url.split("/", 3)[:3])
+        return self.url[: self.url.find("/", len("https://"))]
 
     @property
     def may_be_http2(self) -> bool:
@@ -93,14 +93,22 @@ class UpstreamResponseHead(msgspec.Struct, frozen=True):
     status: int
     reason: str
     headers: tuple[tuple[str, str], ...]
+    #: The first value of each header, by its name in lower case: a relay asks for seven of them.
+    _values: dict[str, str] = msgspec.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Called by the constructor."""
+        values = {name.lower(): value for name, value in reversed(self.headers)}
+        msgspec.structs.force_setattr(self, "_values", values)
 
     def get(self, name: str) -> str | None:
         """Return the first value of the header `name` (lower case), or None if it is missing."""
-        for key, value in self.headers:
-            # The length first: it is cheaper than lower(), and rules out most headers.
-            if len(key) == len(name) and key.lower() == name:
-                return value
-        return None
+        return self._values.get(name)
+
+    @property
+    def repeats_headers(self) -> bool:
+        """True if two headers have the same name."""
+        return len(self._values) < len(self.headers)
 
 
 def parse_response_head(lines: list[bytes]) -> UpstreamResponseHead | None:
