@@ -28,7 +28,7 @@ from tornado_proxy.observability import logs, metrics
 from tornado_proxy.pricing.book.cost_bounds import CostBounds
 from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
 from tornado_proxy.pricing.book.upper_bound import WorkCaps
-from tornado_proxy.providers.contract import ProviderOptions
+from tornado_proxy.providers.conventions import ProviderOptions
 from tornado_proxy.providers.registry import PROVIDERS
 from tornado_proxy.providers.route_table import RouteTable
 from tornado_proxy.stored_accounts import StoredAccounts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gzip
 import json
 import logging
@@ -24,6 +23,7 @@ from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway import body_workers
 from tornado_proxy.gateway.body_cost import MAX_BYTES_READ_ON_LOOP, MAX_VALUES_READ_ON_LOOP
 from tornado_proxy.gateway.body_parsing import BodyParser
+from tornado_proxy.gateway.body_reading import read_body
 from tornado_proxy.gateway.body_workers import BodyWorkers
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.providers.contract import ClientFrame, HttpEndpoint, ParsedRequest, RequestView, WebSocketEndpoint
@@ -130,44 +130,75 @@ def test_large_body_is_never_read_by_the_server_itself() -> None:
     assert (parsed.facts.model, parsed.facts.body_bytes, parsed.body is body) == ("gpt-5.4", len(body), True)
 
 
+EMBEDDINGS = "/openai/v1/embeddings"
+RESPONSES = "/openai/v1/responses"
+TURN = {"role": "user", "content": "word\n" * 2000}
+PART = {"type": "text", "text": "word " * 20_000, "cache_control": {"type": "ephemeral", "ttl": "1h"}}
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "iVBORw0K" * 100_000}}
+STORED = {"id": "msg_1", "type": "message", "role": "user", "content": "word " * 20_000}
+
+
 @pytest.mark.parametrize(
-    ("target", "body"),
+    ("target", "members"),
     [
-        pytest.param(CHAT, {"messages": ["x" * MIB]}, id="text"),
-        pytest.param(CHAT, {"messages": ["x" * MIB], "stream": True}, id="stream"),
-        pytest.param("/openai/v1/responses", {"input": "x" * MIB}, id="responses"),
-        pytest.param(MESSAGES, {"messages": [{"role": "user", "content": "x" * 8000}] * 80}, id="messages"),
+        pytest.param(CHAT, {"messages": [TURN] * 100, "user": "ada", "n": 2}, id="chat"),
+        pytest.param(CHAT, {"messages": [{"role": "user", "content": [IMAGE]}], "service_tier": "flex"}, id="image"),
+        pytest.param(CHAT, {"messages": [TURN] * 10, "stream": True}, id="stream"),
+        pytest.param(CHAT, {"stream": True, "messages": [TURN] * 10, "stream_options": None}, id="no options"),
+        pytest.param(CHAT, {"messages": [TURN] * 10, "stream_options": {"x": 1}, "stream": True}, id="some options"),
+        pytest.param(CHAT, {"messages": [TURN, {"content": [{"file": {"file_id": "file-1"}}]}] * 9}, id="file"),
+        pytest.param(RESPONSES, {"input": "word\u00e9 " * 200_000, "tools": [{"type": "web_search"}]}, id="text"),
+        pytest.param(RESPONSES, {"input": [STORED, {"id": "msg_2", "type": "item_reference"}]}, id="items"),
+        pytest.param(RESPONSES, {"input": [{"content": TURN["content"], "id": "msg_3"}]}, id="item without a type"),
+        pytest.param(RESPONSES, {"input": "x" * 9000, "client_metadata": {"text": "y" * 900}}, id="described text"),
+        pytest.param(
+            MESSAGES, {"messages": [TURN] * 100, "metadata": {"user_id": "u"}, "max_tokens": 9}, id="messages"
+        ),
+        pytest.param(MESSAGES, {"messages": [{"role": "user", "content": [PART]}], "system": [PART]}, id="cache"),
+        pytest.param(EMBEDDINGS, {"input": "word " * 100_000, "user": "ada"}, id="embeddings"),
     ],
 )
-def test_large_body_of_few_long_strings_is_read_without_a_worker(target: str, body: dict[str, object]) -> None:
+def test_large_body_of_few_long_texts_is_read_as_a_small_one(target: str, members: dict[str, object]) -> None:
+    """The endpoint's parser, which gets the whole body here, is the reference."""
     context = make_context(target)
-    content = json.dumps({"model": "gpt-5.4", **body}).encode()
+    for content in ({"model": "gpt-5.4", **members}, {**members, "model": "gpt-5.4"}):
+        body = json.dumps(content, ensure_ascii=False).encode()
+        expected = read_body(context.provider, context.endpoint, RequestView(body, "application/json"))
 
-    async def act(bodies: BodyParser) -> tuple[str | None, list[int]]:
-        return (await bodies.parse(context, content)).facts.model, list_workers()
+        async def act(bodies: BodyParser, body: bytes = body) -> tuple[ParsedRequest, list[int]]:
+            return await bodies.parse(context, body), list_workers()
 
-    assert run(act) == ("gpt-5.4", [])
+        parsed, workers = run(act)
+
+        assert parsed.facts == expected.facts
+        assert b"".join(parsed.pieces) == expected.body
+        assert workers == []
 
 
 @pytest.mark.parametrize(
     "members",
     [
-        pytest.param('"messages":[{"content":[{"file":{"file_id":"file-1"}},"TEXT"]}]', id="reference to an object"),
-        pytest.param('"messages":["TEXT"],"x":[{"model":"gpt-4o"}]', id="second model"),
-        pytest.param('"messages":["TEXT\\u0041"]', id="letter as an escape"),
+        pytest.param('"messages":[{"content":"TEXT"}],"x":[{"model":"gpt-4o"}]', id="second model"),
+        pytest.param('"model":"gpt-4o","messages":[{"content":"TEXT"}]', id="repeated model"),
+        pytest.param('"messages":[{"content":"TEXT"}],"x":[{"file_id":1}]', id="reference that is no text"),
+        pytest.param('"messages":[{"content":"TEXT"}', id="cut off"),
+        pytest.param('"messages":[{"content":"TEXT"}],}', id="no JSON"),
     ],
 )
-def test_large_body_that_must_be_searched_is_read_by_a_worker(members: str) -> None:
+def test_large_body_of_few_long_texts_is_refused_as_a_small_one(members: str) -> None:
     context = make_context()
-    context = structs.replace(context, endpoint=replace(context.endpoint, parse=explode))
-    body = f'{{"model":"gpt-4o-mini",{members.replace("TEXT", "x" * MAX_BYTES_READ_ON_LOOP)}}}'.encode()
 
-    async def act(bodies: BodyParser) -> int:
-        with contextlib.suppress(InvalidBody):
-            await bodies.parse(context, body)
-        return len(list_workers())
+    async def refusals(bodies: BodyParser) -> list[tuple[str, str | None]]:
+        errors = []
+        for text in ("short", "long " * 100_000):
+            with pytest.raises(InvalidBody) as refused:
+                await bodies.parse(context, f'{{"model":"gpt-4o-mini",{members.replace("TEXT", text)}}}'.encode())
+            errors.append((refused.value.message.partition(" (byte")[0], refused.value.param))
+        return errors
 
-    assert run(act) == 1
+    small, large = run(refusals)
+
+    assert large == small
 
 
 def test_change_of_a_large_body_comes_back_from_the_worker() -> None:
@@ -177,7 +208,7 @@ def test_change_of_a_large_body_comes_back_from_the_worker() -> None:
     parsed = run(lambda bodies: bodies.parse(context, body))
 
     assert parsed.facts.usage_injected
-    assert json.loads(parsed.body) == {**json.loads(body), "stream_options": {"include_usage": True}}
+    assert json.loads(b"".join(parsed.pieces)) == {**json.loads(body), "stream_options": {"include_usage": True}}
 
 
 def test_compressed_body_that_decodes_to_a_large_one_is_read() -> None:

@@ -190,7 +190,7 @@ class Admission:
         accesses = find_list_accesses(context, made_with) if isinstance(objects, OwnedList) else ()
         access, *_ = accesses or (caller_access(context.snapshot, context.provider, context.caller, made_with),)
         headers = forwarded_headers(context.head.headers, access, context.token)
-        upstream = access.client_request(context.endpoint.method, context.upstream_target, headers, parsed.body)
+        upstream = access.client_request(context.endpoint.method, context.upstream_target, headers, *parsed.pieces)
         visible_objects: frozenset[str] | None = None
         sources: tuple[ListSource, ...] = ()
         if isinstance(objects, OwnedList):

@@ -1,7 +1,7 @@
 """The messages between the proxy and a body worker, over the worker's standard input and output.
 
     proxy ── length, BodyTask, body ──────────────> worker
-    proxy <── length, BodyResult, changed body ──── worker
+    proxy <── length, BodyResult ────────────────── worker
 
 Lengths are four bytes, big-endian; the messages are MessagePack.  They are no pickles: a worker that a body has taken
 over could otherwise run code in the process that holds the provider keys.
@@ -18,6 +18,7 @@ import msgspec
 from tornado_proxy.domain.errors import CallerError
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.providers.contract import ClientFrame
+from tornado_proxy.wire.splice import Splice
 
 _LENGTH = struct.Struct(">I")
 
@@ -64,21 +65,21 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class BodyResult:
-    """The facts of a body, or the reason why there are none; `body_bytes` bytes of a changed body follow.
+    """The facts of a body, or the reason why there are none.
 
     Attributes:
         facts: Set if the body of a request could be read.
         frame: Set if the frame of a client could be read.
         refusal: Set if the request must be refused.
         fault: The place of an unexpected error in the code, without any text of the body.
-        body_bytes: None if the body is sent as it is.
+        splice: None if the body is sent as it is.
     """
 
     facts: RequestFacts | None = None
     frame: ClientFrame | None = None
     refusal: Refusal | None = None
     fault: str | None = None
-    body_bytes: int | None = None
+    splice: Splice | None = None
 
 
 class Source(Protocol):

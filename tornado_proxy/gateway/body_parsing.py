@@ -1,6 +1,7 @@
 """Decodes a complete request body and has it read: here if it is small, else by a worker process.
 
-body ── quick to read (body_cost.py), not compressed ──> read on the event loop
+body ── a few long texts ──> the rest is read on the event loop (providers/shared/body_outline.py)
+     ── quick to read (body_cost.py) ──> read on the event loop
      ── else: the caller's turn ── decode in a thread ───> a worker reads it
 """
 
@@ -10,11 +11,13 @@ import asyncio
 from collections.abc import Awaitable
 from urllib.parse import parse_qs
 
+from msgspec.structs import replace
+
 from tornado_proxy.domain.errors import BadRequest, BodyTooLarge
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.body_buffers import BodyBuffers
-from tornado_proxy.gateway.body_cost import is_quick, is_sparse
+from tornado_proxy.gateway.body_cost import is_quick
 from tornado_proxy.gateway.body_messages import BodyTask
 from tornado_proxy.gateway.body_reading import read_body
 from tornado_proxy.gateway.body_workers import BodyWorkers, CallerKey
@@ -27,8 +30,9 @@ from tornado_proxy.providers.contract import (
     RequestView,
     WebSocketEndpoint,
 )
-from tornado_proxy.providers.shared.body_walk import may_need_walk
+from tornado_proxy.providers.shared.body_outline import make_outline
 from tornado_proxy.wire.content_coding import BodyLimit, decode
+from tornado_proxy.wire.splice import find_splice
 
 #: Length of a compressed body that is decoded without a turn.
 _SMALL = BodyLimit(1, "")
@@ -55,8 +59,11 @@ class BodyParser:
             if decoded is None:
                 return await self._parse_large(context, body, coding)
             body = decoded
+        return _read_outline(context, body) or await self._read_whole(context, body)
+
+    async def _read_whole(self, context: RequestContext[HttpEndpoint], body: bytes) -> ParsedRequest:
         endpoint = context.endpoint
-        if endpoint.parse is None or is_quick(body) or _is_long_text(context, body):
+        if endpoint.parse is None or is_quick(body):
             if endpoint.measure is not None:
                 return await asyncio.to_thread(_read_here, context, body)
             return _read_here(context, body)
@@ -87,6 +94,8 @@ class BodyParser:
         async with self._workers.turn(_caller_key(context)):
             if coding:
                 body = await asyncio.to_thread(decode, body, coding, find_body_limit(context))
+                if (parsed := _read_outline(context, body)) is not None:
+                    return parsed
             if context.endpoint.parse is None:
                 return _read_here(context, body)
             return await self._workers.read(_make_task(context, body), body)
@@ -101,12 +110,20 @@ def _caller_key(context: RequestContext[Endpoint]) -> CallerKey:
     return caller.project_id, caller.participant, caller.user
 
 
-def _is_long_text(context: RequestContext[HttpEndpoint], body: bytes) -> bool:
-    """Return True if a large `body` is little more than a few long strings, and nothing in it has to be looked for."""
-    rules = context.provider.member_rules
-    if context.endpoint.takes_batch or not is_sparse(body):
-        return False
-    return rules is None or not may_need_walk(body, rules)
+def _read_outline(context: RequestContext[HttpEndpoint], body: bytes) -> ParsedRequest | None:
+    """Read a body that is little more than a few long texts by its outline; return None if it is another one."""
+    names = context.endpoint.content_members
+    outline = make_outline(body, names) if names else None
+    if outline is None or not outline.cuts or not is_quick(outline.text):
+        return None
+    parsed = _read_here(context, outline.text)
+    if any(path.rpartition(".")[2].encode() in names for path, _ in parsed.facts.described):
+        return None  # such a text is read
+    facts = replace(parsed.facts, body_bytes=parsed.facts.body_bytes + outline.cut_bytes)
+    if parsed.body is outline.text:
+        return ParsedRequest(facts, body)
+    splice = outline.find_in_body(find_splice(outline.text, parsed.body))
+    return None if splice is None else ParsedRequest(facts, body, splice)
 
 
 def find_body_limit(context: RequestContext[Endpoint]) -> BodyLimit:

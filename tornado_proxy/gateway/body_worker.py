@@ -14,14 +14,15 @@ import resource
 import sys
 import traceback
 from pathlib import Path
-from typing import BinaryIO
 
 from tornado_proxy.domain.errors import BodyTooLarge, CallerError
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.body_messages import BodyResult, BodyTask, Refusal, encode_message, read_exactly, read_task
 from tornado_proxy.gateway.body_reading import read_body
-from tornado_proxy.providers.contract import HttpEndpoint, Provider, ProviderOptions, RequestView, WebSocketEndpoint
+from tornado_proxy.providers.contract import HttpEndpoint, Provider, RequestView, WebSocketEndpoint
+from tornado_proxy.providers.conventions import ProviderOptions
 from tornado_proxy.providers.registry import PROVIDERS
+from tornado_proxy.wire.splice import find_splice
 
 #: Memory that a body may take, beyond that of the process: a number of times its length, and some more.  An image takes
 #: 4 times its length, a batch 2 times, empty objects 30 times: those are refused.
@@ -42,29 +43,28 @@ def main() -> None:
         body = read_exactly(source, task.body_bytes)
         if body is None:
             return
-        _write(sink, *_read(task, body))
+        sink.write(encode_message(_read(task, body)))
+        sink.flush()
         del body
         gc.collect()  # the frames of an error refer to it
 
 
-def _read(task: BodyTask, body: bytes) -> tuple[BodyResult, bytes | None]:
-    """Return the result, and the changed body if there is one."""
+def _read(task: BodyTask, body: bytes) -> BodyResult:
     try:
         if task.is_frame:
-            return BodyResult(frame=_find_socket(task).parse_frame(body, task.model)), None
+            return BodyResult(frame=_find_socket(task).parse_frame(body, task.model))
         provider, endpoint = _find_endpoint(task)
         view = RequestView(body, task.content_type, task.path_id, task.query)
         parsed = read_body(provider, endpoint, view)
     except CallerError as error:
-        return BodyResult(refusal=Refusal.of(error)), None
+        return BodyResult(refusal=Refusal.of(error))
     except MemoryError:
         limit = (MEMORY_FACTOR * len(body) + MEMORY_BASE_BYTES) // MIB
         too_many = BodyTooLarge(f"the body holds too many values: reading it takes more than {limit} MiB; send fewer")
-        return BodyResult(refusal=Refusal.of(too_many)), None
+        return BodyResult(refusal=Refusal.of(too_many))
     except Exception as error:  # noqa: BLE001  # the proxy logs it and responds with 500
-        return BodyResult(fault=_describe(error)), None
-    changed = None if parsed.body is body else parsed.body
-    return BodyResult(parsed.facts, body_bytes=None if changed is None else len(changed)), changed
+        return BodyResult(fault=_describe(error))
+    return BodyResult(parsed.facts, splice=None if parsed.body is body else find_splice(body, parsed.body))
 
 
 def _find_endpoint(task: BodyTask) -> tuple[Provider, HttpEndpoint]:
@@ -99,13 +99,6 @@ def _describe(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)[-_MAX_FRAMES:]
     places = ", ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames)
     return f"{type(error).__name__} at {places}"
-
-
-def _write(sink: BinaryIO, result: BodyResult, changed: bytes | None) -> None:
-    sink.write(encode_message(result))
-    if changed is not None:
-        sink.write(changed)
-    sink.flush()
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tornado_proxy.domain.errors import BodyTooLarge, Overloaded
 from tornado_proxy.domain.units import MIB
-from tornado_proxy.gateway.body_messages import BodyResult, BodyTask, encode_message, read_exactly, read_result
+from tornado_proxy.gateway.body_messages import BodyResult, BodyTask, encode_message, read_result
 from tornado_proxy.providers.contract import ClientFrame, ParsedRequest
 
 _log = logging.getLogger(__name__)
@@ -79,26 +79,26 @@ class BodyWorkers:
             Overloaded: the worker has ended.
             WorkerFailed: the worker has an error of its own.
         """
-        result, changed = await self._run(task, body)
+        result = await self._run(task, body)
         if result.facts is None:
             raise WorkerFailed(result.fault)
-        return ParsedRequest(result.facts, changed or body)
+        return ParsedRequest(result.facts, body, result.splice)
 
     async def read_frame(self, task: BodyTask, frame: bytes) -> ClientFrame:
         """Return the request of a client's frame; raise as read() does."""
-        result, _ = await self._run(task, frame)
+        result = await self._run(task, frame)
         if result.frame is None:
             raise WorkerFailed(result.fault)
         return result.frame
 
-    async def _run(self, task: BodyTask, body: bytes) -> tuple[BodyResult, bytes | None]:
+    async def _run(self, task: BodyTask, body: bytes) -> BodyResult:
         worker = self._idle.pop() if self._idle else _Worker()
         self._running.add(worker)
         loop = asyncio.get_running_loop()
         limit_s = MAX_READ_S + MAX_READ_S_PER_MIB * len(body) / MIB
         deadline = loop.call_later(limit_s, worker.kill)
         try:
-            result, changed = await loop.run_in_executor(self._threads, worker.read, task, body)
+            result = await loop.run_in_executor(self._threads, worker.read, task, body)
         except (OSError, WorkerFailed) as error:
             if deadline.when() <= loop.time():
                 raise BodyTooLarge(f"reading the body takes more than {limit_s:.0f} s; send fewer values") from error
@@ -115,7 +115,7 @@ class BodyWorkers:
         self._idle.append(worker)
         if result.refusal is not None:
             raise result.refusal.error()
-        return result, changed
+        return result
 
     def close(self) -> None:
         """End the workers."""
@@ -134,8 +134,8 @@ class _Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._killed = False
 
-    def read(self, task: BodyTask, body: bytes) -> tuple[BodyResult, bytes | None]:
-        """Return the result for a body, and the changed body if there is one.  Runs in a thread.
+    def read(self, task: BodyTask, body: bytes) -> BodyResult:
+        """Return the result for a body.  Runs in a thread.
 
         Raises:
             OSError: the process cannot be started, or has ended.
@@ -147,7 +147,7 @@ class _Worker:
             self.close()
             raise
 
-    def _read(self, task: BodyTask, body: bytes) -> tuple[BodyResult, bytes | None]:
+    def _read(self, task: BodyTask, body: bytes) -> BodyResult:
         process = self._process = self._process or _start()
         if self._killed:
             raise WorkerFailed("the server stops")
@@ -159,10 +159,9 @@ class _Worker:
             process.stdin.write(view[start : start + _WRITE_BYTES])
         process.stdin.flush()
         result = read_result(process.stdout)
-        changed = read_exactly(process.stdout, result.body_bytes) if result and result.body_bytes else None
-        if result is None or (changed is None and result.body_bytes):
+        if result is None:
             raise WorkerFailed(f"exit code {process.wait()}")
-        return result, changed
+        return result
 
     def kill(self) -> None:
         """End the process; a read() that waits for it fails."""

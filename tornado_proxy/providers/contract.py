@@ -25,10 +25,11 @@ from tornado_proxy.domain.identity import Secret
 from tornado_proxy.domain.rate import RateState
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import UsageReport
-from tornado_proxy.providers.conventions import ExampleRequest, PriceListConvention, SdkVariables, WebSocketConvention
+from tornado_proxy.providers import conventions
 from tornado_proxy.providers.owned_objects import ModelList, ModelObject, OwnedList, OwnedObject
 from tornado_proxy.providers.shared.body_walk import MemberRules
 from tornado_proxy.providers.shared.free_reader import FreeReader
+from tornado_proxy.wire.splice import Splice
 
 
 class RequestView(msgspec.Struct, frozen=True):
@@ -84,10 +85,16 @@ class ResponseEdit(Protocol):
 
 
 class ParsedRequest(msgspec.Struct, frozen=True):
-    """The facts of a request, and the bytes to send: the client's own, or with a splice that `facts` records."""
+    """The facts of a request, and the bytes to send: `body`, the client's own or changed, with `splice` if set."""
 
     facts: RequestFacts
     body: bytes
+    splice: Splice | None = None
+
+    @property
+    def pieces(self) -> tuple[bytes | memoryview, ...]:
+        """The bytes to send."""
+        return (self.body,) if self.splice is None else self.splice.split(self.body)
 
 
 #: Raises InvalidBody or BadRequest.
@@ -281,7 +288,8 @@ class HttpEndpoint:
     the deferred usage of the object in the path, `ends_usage` if the usage cannot be fetched after the request, which
     deletes the object.  `priced_as` is the endpoint of the price list whose prices hold, "" for `path`.
     `session_keys`: short-lived keys of ours are accepted.  `takes_batch`: a body holds many requests, and may be larger
-    than others.
+    than others.  `content_members` are the names of members that hold text of a prompt or data, of which `parse` reads
+    at most whether it is empty: of a large body it gets an outline without them (shared/body_outline.py).
     """
 
     method: str
@@ -299,6 +307,7 @@ class HttpEndpoint:
     priced_as: str = ""
     session_keys: bool = False
     takes_batch: bool = False
+    content_members: frozenset[bytes] = frozenset()
 
     @property
     def charged(self) -> bool:
@@ -339,16 +348,6 @@ Endpoint = HttpEndpoint | WebSocketEndpoint
 
 
 @dataclass(frozen=True, slots=True)
-class ProviderOptions:
-    """Options of a configuration that the endpoints of a provider can depend on.
-
-    `exact_speech`: request usage from the provider if a speech response does not state it.
-    """
-
-    exact_speech: bool = True
-
-
-@dataclass(frozen=True, slots=True)
 class Provider:
     """A provider's endpoints, headers and error format.
 
@@ -370,9 +369,9 @@ class Provider:
     title: str
     prefix: str
     default_base_url: str
-    sdk_variables: SdkVariables
-    example: ExampleRequest
-    price_lists: PriceListConvention
+    sdk_variables: conventions.SdkVariables
+    example: conventions.ExampleRequest
+    price_lists: conventions.PriceListConvention
     endpoints: tuple[Endpoint, ...]
     priced_paths: frozenset[str]
     credential_headers: tuple[str, ...]
@@ -387,12 +386,12 @@ class Provider:
     quota_prefixes: tuple[str, ...] = ()
     optional_version: bool = False
     own_headers: tuple[tuple[str, str], ...] = ()
-    websocket: WebSocketConvention | None = None
+    websocket: conventions.WebSocketConvention | None = None
     member_rules: MemberRules | None = None
     post_parameters: frozenset[str] = frozenset()
-    make_endpoints: Callable[[ProviderOptions], tuple[Endpoint, ...]] | None = None
+    make_endpoints: Callable[[conventions.ProviderOptions], tuple[Endpoint, ...]] | None = None
     is_proxy: bool = False
 
-    def configure(self, options: ProviderOptions) -> Provider:
+    def configure(self, options: conventions.ProviderOptions) -> Provider:
         """Return the provider with the endpoints for `options`."""
         return self if self.make_endpoints is None else replace(self, endpoints=self.make_endpoints(options))

@@ -56,3 +56,13 @@ class PriceListConvention:
     cache_write: Meter = Meter.CACHE_WRITE
     endpoints: tuple[str, ...] = ()
     regional_hosts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderOptions:
+    """Options of a configuration that the endpoints of a provider can depend on.
+
+    `exact_speech`: request usage from the provider if a speech response does not state it.
+    """
+
+    exact_speech: bool = True

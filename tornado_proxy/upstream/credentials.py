@@ -85,9 +85,9 @@ class ProviderAccess(msgspec.Struct, frozen=True):
         if status in TELLING_STATUSES and fingerprint_key(self.key) == key.fingerprint:
             self.snapshot.key_rotation.note_response(self.provider.name, key, status, retry_after)
 
-    def client_request(self, method: str, target: str, headers: Headers, body: bytes) -> UpstreamRequest:
-        """Return a client's request to the provider; `headers` come from forwarded_headers()."""
-        payload = Payload(body) if method == "POST" else None
+    def client_request(self, method: str, target: str, headers: Headers, *body: bytes | memoryview) -> UpstreamRequest:
+        """Return a client's request to the provider; `headers` come from forwarded_headers(), `body` is in pieces."""
+        payload = Payload(*body) if method == "POST" else None
         return self._http_request(method, target, (*headers, _IDENTITY), payload)
 
     def own_request(self, method: str, path: str) -> UpstreamRequest:

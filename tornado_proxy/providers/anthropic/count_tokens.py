@@ -6,6 +6,7 @@ The request must name a model that the caller may use.  Tier and speed are ignor
 from __future__ import annotations
 
 from tornado_proxy.domain.request import RequestFacts, Spend
+from tornado_proxy.providers.anthropic.request_members import CONTENT
 from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, RequestView
 from tornado_proxy.providers.shared.json_body import read_members, read_model
 
@@ -22,4 +23,6 @@ def parse(request: RequestView) -> ParsedRequest:
 
 
 # The price files list models under the endpoint that charges for them.
-COUNT_ENDPOINTS = (HttpEndpoint("POST", "/v1/messages/count_tokens", parse=parse, priced_as="/v1/messages"),)
+COUNT_ENDPOINTS = (
+    HttpEndpoint("POST", "/v1/messages/count_tokens", parse=parse, priced_as="/v1/messages", content_members=CONTENT),
+)

@@ -64,6 +64,9 @@ NEUTRAL = split_names(
     """
 )
 
+#: Members that hold the text of a prompt or data, which no parser reads (HttpEndpoint.content_members).
+CONTENT = frozenset({b"content", b"data", b"description", b"signature", b"system", b"text", b"thinking"})
+
 #: Output of code execution that a client sends back: it names files that the provider created in the container, and
 #: does not look them up.
 _OUTPUT_TYPES = frozenset({"bash_code_execution_output", "code_execution_output"})

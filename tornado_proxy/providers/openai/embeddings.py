@@ -10,6 +10,7 @@ import re
 from tornado_proxy.domain.request import RequestFacts, Spend, WorkLimits
 from tornado_proxy.domain.usage import Meter, UsageReport
 from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, RequestView, ResponseHead, UsageReader
+from tornado_proxy.providers.openai.request_members import CONTENT
 from tornado_proxy.providers.openai.shared.text_usage import estimate_text, report_text
 from tornado_proxy.providers.shared.described_members import read_described
 from tornado_proxy.providers.shared.json_body import read_members, read_model
@@ -91,4 +92,6 @@ def _find_value(pattern: re.Pattern[bytes], data: bytes) -> object:
     return None if match is None else decode_leniently(match[1])
 
 
-EMBEDDING_ENDPOINTS = (HttpEndpoint("POST", "/v1/embeddings", parse=parse, reader=make_reader),)
+EMBEDDING_ENDPOINTS = (
+    HttpEndpoint("POST", "/v1/embeddings", parse=parse, reader=make_reader, content_members=CONTENT),
+)

@@ -103,6 +103,25 @@ NEUTRAL = split_names(
     """
 )
 
+#: Members that hold the text of a prompt or data, which no parser reads (HttpEndpoint.content_members).
+CONTENT = frozenset(
+    {
+        b"arguments",
+        b"content",
+        b"data",
+        b"description",
+        b"encrypted_content",
+        b"file_data",
+        b"image_url",
+        b"input",
+        b"instructions",
+        b"output",
+        b"refusal",
+        b"text",
+        b"url",
+    }
+)
+
 #: Items that the provider looks up by their id.  An item may omit `type`; it is then a message or a reference.
 _ITEM_REFERENCE = "item_reference"
 #: Members with the content of an item: one of them makes it an item of its own, whatever its id is.

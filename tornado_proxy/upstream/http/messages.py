@@ -20,20 +20,25 @@ class Payload:
     Otherwise a prompt of a megabyte would stay in memory for as long as its response streams.
     """
 
-    __slots__ = ("_data", "_position", "on_drop", "size")
+    __slots__ = ("_pieces", "_position", "on_drop", "size")
 
-    def __init__(self, data: bytes) -> None:
-        self._data = memoryview(data)
+    def __init__(self, *pieces: bytes | memoryview) -> None:
+        self._pieces: tuple[memoryview, ...] = tuple([memoryview(piece) for piece in pieces])
         self._position = 0
-        self.size = len(data)
+        self.size = sum(map(len, self._pieces))
         #: Called once when the bytes have been dropped.
         self.on_drop: Callable[[], None] | None = None
 
     def read(self, limit: int) -> bytes:
         """Return the next bytes, at most `limit`; b"" at the end."""
-        data = bytes(self._data[self._position : self._position + limit])
-        self._position += len(data)
-        return data
+        start = self._position
+        for piece in self._pieces:
+            if start < len(piece):
+                data = bytes(piece[start : start + limit])
+                self._position += len(data)
+                return data
+            start -= len(piece)
+        return b""
 
     def rewind(self, position: int) -> None:
         """Continue at byte `position`, because the request is sent again on a new connection."""
@@ -41,13 +46,11 @@ class Payload:
 
     def copy(self) -> Payload:
         """Return the same body, to be sent once more; dropping one does not drop the other."""
-        other = Payload(b"")
-        other._data, other.size = self._data, self.size
-        return other
+        return Payload(*self._pieces)
 
     def drop(self) -> None:
         """Drop the bytes: a request that has a response is never sent again."""
-        self._data = memoryview(b"")
+        self._pieces = ()
         if self.on_drop is not None:
             on_drop, self.on_drop = self.on_drop, None
             on_drop()

@@ -9,6 +9,7 @@ from tornado_proxy.domain.usage import UsageReport
 from tornado_proxy.providers.anthropic.messages.report import estimate_message, report_message
 from tornado_proxy.providers.anthropic.messages.request import MEMBERS, read_facts
 from tornado_proxy.providers.anthropic.messages.stream import MessageStreamReader
+from tornado_proxy.providers.anthropic.request_members import CONTENT
 from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, RequestView, ResponseHead, UsageReader
 from tornado_proxy.providers.shared import token_estimate
 from tornado_proxy.providers.shared.body_reader import BodyReader
@@ -48,4 +49,4 @@ def report_body(facts: RequestFacts, body: bytes) -> UsageReport:
     return estimate_message(facts, message, {}, token_estimate.estimate_tokens(len(body)))
 
 
-MESSAGE_ENDPOINTS = (HttpEndpoint("POST", "/v1/messages", parse=parse, reader=make_reader),)
+MESSAGE_ENDPOINTS = (HttpEndpoint("POST", "/v1/messages", parse=parse, reader=make_reader, content_members=CONTENT),)

@@ -26,6 +26,7 @@ from tornado_proxy.providers.contract import (
 )
 from tornado_proxy.providers.openai.chat.reader import ChatStreamReader
 from tornado_proxy.providers.openai.chat.usage_hider import UsageHider
+from tornado_proxy.providers.openai.request_members import CONTENT
 from tornado_proxy.providers.openai.shared.text_usage import estimate_text, report_text
 from tornado_proxy.providers.shared.body_walk import holds_string, is_text_only
 from tornado_proxy.providers.shared.described_members import read_described
@@ -198,5 +199,6 @@ CHAT_ENDPOINTS = (
         parse=parse,
         reader=make_reader,
         response_edits=ResponseEdits(body=make_edit),
+        content_members=CONTENT,
     ),
 )

@@ -19,6 +19,7 @@ from tornado_proxy.providers.contract import (
     ResponseHead,
     UsageReader,
 )
+from tornado_proxy.providers.openai.request_members import CONTENT
 from tornado_proxy.providers.openai.responses.containers import referenced_containers
 from tornado_proxy.providers.openai.responses.declared_tools import CLIENT_TOOLS, flatten_tools, tool_kind
 from tornado_proxy.providers.openai.responses.hosted_tools import tool_spends
@@ -232,9 +233,16 @@ def _stored_response(method: str, path: str, *, shows_usage: bool = False, ends_
 
 
 RESPONSE_ENDPOINTS = (
-    HttpEndpoint("POST", "/v1/responses", parse=parse, reader=make_reader, deferred_usage=_DEFERRED_USAGE),
-    HttpEndpoint("POST", "/v1/responses/compact", parse=parse, reader=make_reader),
-    HttpEndpoint("POST", "/v1/responses/input_tokens", parse=parse, priced_as="/v1/responses"),
+    HttpEndpoint(
+        "POST",
+        "/v1/responses",
+        parse=parse,
+        reader=make_reader,
+        deferred_usage=_DEFERRED_USAGE,
+        content_members=CONTENT,
+    ),
+    HttpEndpoint("POST", "/v1/responses/compact", parse=parse, reader=make_reader, content_members=CONTENT),
+    HttpEndpoint("POST", "/v1/responses/input_tokens", parse=parse, priced_as="/v1/responses", content_members=CONTENT),
     _stored_response("GET", "/v1/responses/{id}", shows_usage=True),
     _stored_response("DELETE", "/v1/responses/{id}", ends_usage=True),
     _stored_response("POST", "/v1/responses/{id}/cancel", shows_usage=True),
