@@ -12,7 +12,7 @@ import pytest
 from tests.dashboard.test_bill import make_result, make_row
 from tests.harness import ROOT
 from tornado_proxy.dashboard.bill_request import read_bill_request
-from tornado_proxy.dashboard.chart import MAX_SERIES, Chart, make_chart, make_chart_query
+from tornado_proxy.dashboard.chart import MAX_SERIES, Chart, choose_series, make_chart, make_chart_query
 from tornado_proxy.dashboard.viewer import Viewer
 from tornado_proxy.ledger.reports.intervals import Interval
 from tornado_proxy.ledger.reports.usage import UsageResult
@@ -22,7 +22,8 @@ STATIC = ROOT / "tornado_proxy" / "dashboard" / "static"
 
 
 def make(result: UsageResult, **parameters: str) -> Chart | None:
-    return make_chart(result, read_bill_request({"group": "model", **parameters}, Viewer(), NOW), NOW, {"m0": "Zero"})
+    request = read_bill_request({"group": "model", **parameters}, Viewer(), NOW)
+    return make_chart(result, request, NOW, choose_series(result, request), {"m0": "Zero"})
 
 
 def test_chart_has_a_series_for_each_of_the_dearest_groups_and_zeros_between() -> None:
@@ -51,9 +52,11 @@ def test_chart_has_a_series_for_each_of_the_dearest_groups_and_zeros_between() -
 def test_interval_depends_on_the_length_of_the_span(
     parameters: dict[str, str], interval: Interval, groups: tuple[str, ...]
 ) -> None:
-    query = make_chart_query(read_bill_request({"group": "model", **parameters}, Viewer(), NOW))
+    request = read_bill_request({"group": "model", **parameters}, Viewer(), NOW)
+    query = make_chart_query(request, choose_series(make_result(make_row("a", "1")), request))
 
     assert (query.interval, query.group_by) == (interval, groups)
+    assert query.told_apart == (("a",) if groups else ())
 
 
 def test_amounts_of_the_script_are_exact() -> None:

@@ -20,7 +20,7 @@ from tornado_proxy.dashboard.bill_request import (
     is_interval,
     read_bill_request,
 )
-from tornado_proxy.dashboard.chart import Chart, make_chart, make_chart_query
+from tornado_proxy.dashboard.chart import Chart, choose_series, make_chart, make_chart_query
 from tornado_proxy.dashboard.filter_form import FilterForm
 from tornado_proxy.dashboard.parameters import PageUrl
 from tornado_proxy.dashboard.time_span import show_time
@@ -211,7 +211,8 @@ class BillHandler(DashboardHandler):
             self.send_rows("bill", page.columns, page.list_members(), _FIGURES)
             return
         with contextlib.suppress(BadRequest):  # too many groups and intervals for a chart; the bill has fewer
-            series = await read_usage(make_chart_query(request))
-            chart = await asyncio.to_thread(make_chart, series, request, self.now, viewer.project_names)
+            chosen = await asyncio.to_thread(choose_series, current, request)
+            series = await read_usage(make_chart_query(request, chosen))
+            chart = await asyncio.to_thread(make_chart, series, request, self.now, chosen, viewer.project_names)
             page = replace(page, chart=chart)
         self.show("bill.html", "Bill", bill=page)

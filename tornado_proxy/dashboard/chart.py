@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from tornado_proxy.dashboard.amounts import count_decimals, show_amount, show_exact
-from tornado_proxy.dashboard.bill import group_rows, rank_groups
+from tornado_proxy.dashboard.bill import group_rows
 from tornado_proxy.dashboard.bill_request import BillRequest, is_interval
 from tornado_proxy.ledger.reports.intervals import Interval, find_interval_end, find_interval_start
 from tornado_proxy.ledger.reports.records_query import EXACT
@@ -73,11 +73,33 @@ class Chart:
         ]
 
 
-def make_chart_query(request: BillRequest) -> UsageQuery:
-    """Return the query of the chart of a bill: by its first group that is no time."""
+@dataclass(frozen=True, slots=True)
+class ChosenSeries:
+    """The groups that have series of their own, the dearest first, and the number of all others."""
+
+    groups: tuple[tuple[str | None, ...], ...]
+    others: int
+
+
+def choose_series(bill: UsageResult, request: BillRequest) -> ChosenSeries:
+    """Return the dearest groups of a bill, by its first group that is no time."""
+    number = len(_find_groups(request))
+    totals: defaultdict[tuple[str | None, ...], Decimal] = defaultdict(lambda: _ZERO)
+    for row in group_rows(bill):
+        totals[row.group[:number]] = EXACT.add(totals[row.group[:number]], row.total)
+    ranked = sorted(totals, key=lambda group: (-totals[group], [name or "" for name in group]))
+    return ChosenSeries(tuple(ranked[:MAX_SERIES]), max(0, len(ranked) - MAX_SERIES))
+
+
+def make_chart_query(request: BillRequest, chosen: ChosenSeries) -> UsageQuery:
+    """Return the query of the chart of a bill: the amounts of the chosen groups and of all others."""
+    names = tuple(name for group in chosen.groups for name in group if name is not None)
+    return replace(request.query, interval=_choose_interval(request), group_by=_find_groups(request), told_apart=names)
+
+
+def _choose_interval(request: BillRequest) -> Interval:
     length = request.span.length
-    interval = Interval.HOUR if length <= _HOURLY else Interval.DAY if length <= _DAILY else Interval.MONTH
-    return replace(request.query, interval=interval, group_by=_find_groups(request))
+    return Interval.HOUR if length <= _HOURLY else Interval.DAY if length <= _DAILY else Interval.MONTH
 
 
 def _find_groups(request: BillRequest) -> tuple[str, ...]:
@@ -85,7 +107,11 @@ def _find_groups(request: BillRequest) -> tuple[str, ...]:
 
 
 def make_chart(
-    result: UsageResult, request: BillRequest, now: datetime, names: Mapping[str, str] | None = None
+    result: UsageResult,
+    request: BillRequest,
+    now: datetime,
+    chosen: ChosenSeries,
+    names: Mapping[str, str] | None = None,
 ) -> Chart | None:
     """Return the chart of the result of make_chart_query(); None if nothing was spent, or it has too many points.
 
@@ -93,25 +119,22 @@ def make_chart(
         result: The result.
         request: The bill.
         now: The present, aware UTC: intervals in the future are left out.
+        chosen: The groups of the query.
         names: Names that are shown for values, such as those of projects.
     """
-    interval = make_chart_query(request).interval
-    assert interval is not None, "the query has one"
+    interval = _choose_interval(request)
     starts = tuple(_list_starts(interval, request, now))
     rows = group_rows(result)
     if not rows or not 1 < len(starts) <= MAX_POINTS:
         return None
-    totals = rank_groups(rows)
-    dearest = sorted(totals, key=lambda group: (-totals[group], [name or "" for name in group]))[:MAX_SERIES]
     amounts: defaultdict[tuple[str | None, ...] | None, defaultdict[str | None, Decimal]]
     amounts = defaultdict(lambda: defaultdict(lambda: _ZERO))
     for row in rows:
-        of_group = amounts[row.group if row.group in dearest else None]
+        of_group = amounts[row.group if row.group in chosen.groups else None]
         of_group[row.start] = EXACT.add(of_group[row.start], row.total)
-    others = len(totals) - len(dearest)
-    series = [_make_series(_show_group(group, names or {}), amounts[group], starts) for group in dearest]
-    if others:
-        title = f"{others} other{'s' if others > 1 else ''}"
+    series = [_make_series(_show_group(group, names or {}), amounts[group], starts) for group in chosen.groups]
+    if chosen.others:
+        title = f"{chosen.others} other{'s' if chosen.others > 1 else ''}"
         series.append(_make_series(title, amounts[None], starts))
     return Chart(interval, starts, tuple(series))
 

@@ -139,7 +139,15 @@ def compare_answers(store: LedgerUnderTest, chance: random.Random, questions: in
         if not {"agent_session", "client", "session"} & set(groups):
             assert [str(row) for row in by_sums] == [str(row) for row in by_record]
         grouped = tuple(name for name in groups if name not in ("day", "project"))
-        query = UsageQuery(replace(which, model=None), interval, grouped, model=which.model, group_rows=True)
+        told_apart = chance.choice([None, None, ("ada", "gpt-5.4", "s1", "red"), ()])
+        query = UsageQuery(
+            replace(which, model=None),
+            interval,
+            grouped,
+            model=which.model,
+            group_rows=True,
+            told_apart=told_apart,
+        )
         assert can_use_sums(query) is ("resp_" not in (which.endpoint or ""))
         if not can_use_sums(query):
             continue

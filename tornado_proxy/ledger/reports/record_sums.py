@@ -64,11 +64,11 @@ def sum_groups(read: Read, query: UsageQuery, bounds: Bounds) -> UsageResult:
     """
     sums: defaultdict[tuple[str | None, tuple[str | None, ...]], _RunningSum] = defaultdict(_RunningSum)
     which = replace(query.which, model=query.model)
-    for number, part in enumerate(read_sums(read, which, query.group_by, query.interval)):
+    for number, part in enumerate(read_sums(read, which, query.group_by, query.interval, query.told_apart)):
         if number % _SUMS_PER_CHECK == 0 and bounds.is_over():
             raise too_much_usage()
         start = find_interval_start(query.interval, part.time)
-        sums[start, fold_group(part.columns, query.group_by)].add(part)
+        sums[start, query.add_up_others(fold_group(part.columns, query.group_by))].add(part)
     rows = [
         GroupRow(
             start=start,

@@ -56,6 +56,9 @@ _FILTERS: Mapping[str, str] = {
     },
 }
 
+#: The value of a group that is all values which a question does not tell apart: a control character, and no name.
+OTHERS = "\x01"
+
 #: Adds without rounding: amounts have 12 decimals, and no sum of them has 88 digits before the decimal point.
 EXACT = Context(prec=100)
 

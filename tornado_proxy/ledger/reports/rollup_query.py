@@ -21,7 +21,15 @@ from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.ledger.changes import Position
 from tornado_proxy.ledger.database import Read
 from tornado_proxy.ledger.reports.intervals import Interval
-from tornado_proxy.ledger.reports.records_query import EXACT, LABEL_PREFIX, UsageFilter, build_where, group_column
+from tornado_proxy.ledger.reports.records_query import (
+    EXACT,
+    LABEL_PREFIX,
+    OTHERS,
+    UsageFilter,
+    build_where,
+    group_column,
+    is_named_group,
+)
 from tornado_proxy.ledger.rollup_rows import ALL_PEOPLE, ATTRIBUTES, DIMENSIONS, PEOPLE, SUMS, join_amount
 from tornado_proxy.ledger.rollups import CURSOR_NAME, DETAILS_CURSOR_NAME, DETAILS_SINCE_KEY
 from tornado_proxy.ledger.rows import format_time
@@ -103,14 +111,19 @@ def check_not_pruned(read: Read, which: UsageFilter) -> None:
 
 
 def read_sums(
-    read: Read, which: UsageFilter, groups: Sequence[str], interval: Interval | None = None
+    read: Read,
+    which: UsageFilter,
+    groups: Sequence[str],
+    interval: Interval | None = None,
+    told_apart: tuple[str, ...] | None = None,
 ) -> Iterator[PartialSum]:
     """Yield sums of the requests that a question selects; several can be of one group.
 
+    The database may add up values of the first group that are not in `told_apart`, if that is not None, to OTHERS.
     `read` must be of a snapshot: between two queries of it the cursor must not move.
     """
     state = read_state(read)
-    question = _Question(which, tuple(groups), 0 if interval is None else _LENGTHS[interval])
+    question = _Question(which, tuple(groups), 0 if interval is None else _LENGTHS[interval], told_apart)
     attribute = next((name for name in ATTRIBUTES if name in {*groups, *list_given(which)}), None)
     if attribute is not None and (interval is Interval.HOUR or not state.has_details(which.since)):
         check_not_pruned(read, which)
@@ -161,11 +174,27 @@ def read_state(read: Read) -> SumsState:
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """Which requests are summed, by which groups, and the characters of a time that name the interval, 0 for none."""
+    """Which requests are summed, by which groups, and the characters of a time that name the interval, 0 for none.
+
+    told_apart: see read_sums().
+    """
 
     which: UsageFilter
     groups: tuple[str, ...]
     length: int
+    told_apart: tuple[str, ...] | None = None
+
+    def name_rolled_columns(self, attribute: str | None = None) -> tuple[list[str], list[str]]:
+        """Return SQL of the time, the groups and the basis in rows of sums, and its parameters."""
+        columns = ["s.value" if name == attribute else _rolled_column(group_column(name)) for name in self.groups]
+        values: list[str] = []
+        # The values of labels are in the text of all labels.
+        if self.told_apart is not None and columns and not is_named_group(self.groups[0]):
+            marks = ", ".join("?" * len(self.told_apart)) or "NULL"
+            first = columns[0]
+            columns[0] = f"CASE WHEN {first} IS NULL OR {first} IN ({marks}) THEN {first} ELSE ? END"
+            values = [*self.told_apart, OTHERS]
+        return [f"substr(s.start, 1, {self.length})", *columns, "basis"], values
 
     @property
     def columns(self) -> list[str]:
@@ -216,9 +245,9 @@ def _split_hours(first: str | None, last: str | None) -> Iterator[_Part]:
 
 def _read_rollups(read: Read, question: _Question, span: str) -> Iterator[PartialSum]:
     where, values = build_sums_where(question.which)
-    names = [f"substr(s.start, 1, {question.length})", *map(_rolled_column, question.columns), "basis"]
+    names, told_apart = question.name_rolled_columns()
     sql = f"SELECT {_name_sums(names)} FROM rollups s WHERE {where} AND span = ? {_group_by(names)}"  # noqa: S608
-    for row in read(sql, [*values, span]):
+    for row in read(sql, [*told_apart, *values, span]):
         yield _make_sum(row)
 
 
@@ -226,14 +255,15 @@ def _read_attribute(read: Read, question: _Question, attribute: str) -> Iterator
     """Yield the sums of whole days by an attribute, or of the requests with one value of it."""
     value = getattr(question.which, attribute)
     where, values = build_sums_where(replace(question.which, **{attribute: None}))
-    columns = ["s.value" if name == attribute else _rolled_column(group_column(name)) for name in question.groups]
-    names = [f"substr(s.start, 1, {question.length})", *columns, "basis"]
+    names, told_apart = question.name_rolled_columns(attribute)
     sql = (
         f"SELECT {_name_sums(names)} FROM attribute_sums s "  # noqa: S608  # names of ours
         f"JOIN rollups r ON r.span = 'day' AND r.start = s.start AND r.key = s.key "
         f"WHERE {where} AND s.name = ?{'' if value is None else ' AND s.value = ?'} {_group_by(names)}"
     )
-    found = [_make_sum(row) for row in read(sql, [*values, attribute, *([] if value is None else [value])])]
+    found = [
+        _make_sum(row) for row in read(sql, [*told_apart, *values, attribute, *([] if value is None else [value])])
+    ]
     yield from found
     if value is None:
         yield from _read_without(read, question, attribute, found)
@@ -246,7 +276,7 @@ def _read_without(read: Read, question: _Question, attribute: str, found: Sequen
     for part in found:
         having[part.time, part.columns[:place] + part.columns[place + 1 :], part.basis].append(part)
     groups = question.groups[:place] + question.groups[place + 1 :]
-    others = replace(question, groups=groups)
+    others = replace(question, groups=groups, told_apart=question.told_apart if place else None)
     span = "day" if others.names_people else "day" + ALL_PEOPLE
     for total in _read_rollups(read, others, span):
         rest = total

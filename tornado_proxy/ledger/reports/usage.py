@@ -18,7 +18,14 @@ from tornado_proxy.domain.cost import SURCHARGE
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.reports.intervals import Interval, find_interval_end, find_interval_start
-from tornado_proxy.ledger.reports.records_query import EXACT, UsageFilter, add_exactly, fold_group, group_column
+from tornado_proxy.ledger.reports.records_query import (
+    EXACT,
+    OTHERS,
+    UsageFilter,
+    add_exactly,
+    fold_group,
+    group_column,
+)
 
 #: The columns that rows can be grouped by, beside interval, provider, model and type.
 GROUPS = ("participant", "user", "issuer", "room", "session", "endpoint", "basis", "provider_key", *ATTRIBUTION_FIELDS)
@@ -50,6 +57,8 @@ class UsageQuery:
     annotations: selects records that have all of them.
     group_rows: True for a GroupRow for each group, else a UsageRow for each type of line item; `group_by` may then name
         RECORD_GROUPS too.
+    told_apart: with group_rows, the values of the first group that have rows of their own, beside none at all; all
+        others are one group, OTHERS.  None tells every value apart.
     asker: the caller who asks; each has a share of the reader.
     """
 
@@ -60,6 +69,7 @@ class UsageQuery:
     type: str | None = None
     annotations: tuple[tuple[str, str], ...] = ()
     group_rows: bool = False
+    told_apart: tuple[str, ...] | None = None
     asker: str = ""
 
     @property
@@ -71,6 +81,12 @@ class UsageQuery:
     def column_groups(self) -> tuple[str, ...]:
         """The groups that are columns of their own."""
         return tuple(name for name in self.group_by if name not in RECORD_GROUPS)
+
+    def add_up_others(self, group: tuple[str | None, ...]) -> tuple[str | None, ...]:
+        """Return the group of a row, which is OTHERS for a value that is not told apart."""
+        if self.told_apart is None or not group or group[0] is None or group[0] in self.told_apart:
+            return group
+        return (OTHERS, *group[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +296,7 @@ class _Sums:
         self, columns: tuple[str | None, ...], provider: str, model: str | None
     ) -> tuple[str | None, ...]:
         found = {**dict(zip(self.query.column_groups, columns, strict=True)), "provider": provider, "model": model}
-        return tuple(found[name] for name in self.query.group_by)
+        return self.query.add_up_others(tuple(found[name] for name in self.query.group_by))
 
     def _add_to_group(
         self,
