@@ -94,7 +94,9 @@ def _make_parser() -> argparse.ArgumentParser:
     names = ", ".join(part.name for part in PARTS)
     parser.add_argument("--only", type=_split_names, help=f"parts, by name or prefix, separated by commas: {names}")
     parser.add_argument(
-        "--contestants", type=_split_names, help="tornado-proxy,tornado-proxy-budgets,nginx,aiohttp,meshagent,litellm"
+        "--contestants",
+        type=_split_names,
+        help="tornado-proxy,tornado-proxy-budgets,tornado-proxy-otlp,nginx,aiohttp,meshagent,litellm",
     )
     parser.add_argument("--litellm", action="store_true", help="measure LiteLLM's proxy too; installed when missing")
     parser.add_argument(

@@ -19,6 +19,8 @@ from tests import harness
 OURS = "tornado-proxy"
 #: The same with budgets, whose cost is the difference of the two in one run.
 WITH_BUDGETS = "tornado-proxy-budgets"
+#: The same with telemetry, whose process runs on the relay's core too.
+WITH_TELEMETRY = "tornado-proxy-otlp"
 DIRECT = "direct"
 
 #: Environment variables that the configuration of `harness.write_config` reads.
@@ -60,6 +62,10 @@ class Contestant:
     def read_cpu_s(self) -> float:
         """Return the CPU seconds used so far."""
         return read_cpu_s(self.pids)
+
+    def read_own_cpu_s(self) -> float:
+        """Return the CPU seconds of the process that was started, without its children."""
+        return 0.0 if self.root_pid is None else read_cpu_s([self.root_pid])
 
     def read_rss_bytes(self) -> int:
         """Return the resident memory."""
@@ -136,6 +142,16 @@ def _with_budgets(workspace: Workspace, provider_port: int) -> contextlib.Abstra
 
 
 @contextlib.contextmanager
+def _with_telemetry(workspace: Workspace, provider_port: int) -> Iterator[Contestant]:
+    log = workspace.folder / "receiver.log"
+    with running_process([sys.executable, "-m", "bench.otlp_receiver"], workspace.layout.provider, log) as receiver:
+        port = wait_for_text(receiver, log, r"(\d+)")
+        telemetry = {"otlp_endpoint": f"http://127.0.0.1:{port}"}
+        with _serving(WITH_TELEMETRY, workspace, provider_port, telemetry=telemetry) as contestant:
+            yield contestant
+
+
+@contextlib.contextmanager
 def _serving(name: str, workspace: Workspace, provider_port: int, **changes: object) -> Iterator[Contestant]:
     config = harness.write_config(
         workspace.folder,
@@ -202,6 +218,7 @@ _STARTERS: dict[str, _Starter] = {
     DIRECT: _direct,
     OURS: _ours,
     WITH_BUDGETS: _with_budgets,
+    WITH_TELEMETRY: _with_telemetry,
     "nginx": _nginx,
     "aiohttp": _aiohttp,
     "meshagent": _meshagent,

@@ -32,15 +32,21 @@ async def measure_messages(round_: Round) -> Figures:
 
 
 async def load(round_: Round, request: JsonRequest, connections: int, body_bytes: int) -> Figures:
-    """Run wrk and return its figures; `cpu_us` is the relay's CPU time for a request."""
-    cpu_before_s = round_.contestant.read_cpu_s()
+    """Run wrk and return its figures.
+
+    `cpu_us` is the relay's CPU time for a request, `own_cpu_us` that of its first process: without the processes that
+    read large bodies and send telemetry.
+    """
+    cpu_before_s, own_before_s = round_.contestant.read_cpu_s(), round_.contestant.read_own_cpu_s()
     result = await Wrk(round_.workspace.folder, round_.workspace.layout, round_.seconds).run(
         round_.contestant, request, connections, body_bytes
     )
     cpu_s = round_.contestant.read_cpu_s() - cpu_before_s
+    own_cpu_s = round_.contestant.read_own_cpu_s() - own_before_s
     return {
         "requests_per_s": result.requests / result.seconds,
         "cpu_us": cpu_s * 1e6 / max(1, result.requests),
+        "own_cpu_us": own_cpu_s * 1e6 / max(1, result.requests),
         "p50_ms": result.p50_ms,
         "p99_ms": result.p99_ms,
         "errors": result.errors,
