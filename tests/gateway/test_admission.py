@@ -49,9 +49,8 @@ from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Basis, Meter
 from tornado_proxy.gateway.admission import AdmittedRequest
 from tornado_proxy.gateway.body_parsing import check_body_length
-from tornado_proxy.gateway.context import RequestHead
+from tornado_proxy.gateway.context import RequestHead, request_intent
 from tornado_proxy.gateway.model_visibility import usable_model
-from tornado_proxy.gateway.request_intent import request_intent
 from tornado_proxy.providers.contract import FreeReader, HttpEndpoint, ParsedRequest, RequestView
 from tornado_proxy.snapshot import Snapshot
 from tornado_proxy.upstream.credentials import caller_access

@@ -15,12 +15,13 @@ token's times are checked at each use.
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from tornado_proxy.auth import access_key, participant, session_key
-from tornado_proxy.auth.credentials import require_project
+from tornado_proxy.auth.credentials import PROJECT_HEADER, SUBPROTOCOL_HEADER, require_project
 from tornado_proxy.auth.oauth.claims import VerifiedUser, check_time
 from tornado_proxy.auth.oauth.membership import choose_project, keep_matching_claims, make_caller
 from tornado_proxy.auth.oauth.verifier import AccessTokenVerifier, IssuerClient
@@ -31,6 +32,9 @@ from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
 from tornado_proxy.domain.identity import ApiKey, Caller, OAuthUser, Project, SessionGrant
 from tornado_proxy.domain.oauth import ANY
 from tornado_proxy.domain.state import AccessKey
+
+#: The headers in which a request can state a project, or offer a token as a subprotocol.
+_PROJECT_HEADERS = frozenset({PROJECT_HEADER, SUBPROTOCOL_HEADER})
 
 #: 9999-12-31T23:59:59Z, the last second that datetime can hold; a provider can state any number.
 _LAST_TIMESTAMP = 253_402_300_799
@@ -95,6 +99,41 @@ class Authenticator:
         if stated_projects:
             require_project(stated_projects, identified.project_id)
         return identified
+
+    def recognize(
+        self, lines: Mapping[str, Sequence[str]], accepted: Sequence[str], now: datetime
+    ) -> tuple[str, Caller] | None:
+        """Return the token and the caller of a request with a participant token that was verified before.
+
+        Nearly every request has one such token in one header and states no project, so that nothing else decides.
+        Return None for any other request: find_token() and authenticate() tell if its credential is valid.
+
+        Args:
+            lines: The values of each header by its name in lower case.
+            accepted: The headers that can carry a token, in lower case.
+            now: The time to check the token against, aware UTC.
+        """
+        header = None
+        for name in accepted:
+            if name in lines:
+                if header is not None:
+                    return None
+                header = name
+        if header is None or len(lines[header]) != 1 or not _PROJECT_HEADERS.isdisjoint(lines):
+            return None
+        scheme, _, token = lines[header][0].rpartition(" ")
+        if scheme != ("Bearer" if header == "authorization" else "") or not token.isascii():
+            return None
+        digest = hashlib.sha256(token.encode()).digest()  # as compute_digest()
+        known = self._verified.get(digest)
+        if known is None or digest in self._access_keys:
+            return None
+        starts, ends = known.validity.not_before, known.validity.expires_at
+        # Without the leeway of Validity.check(), which decides about all others.
+        if (ends is not None and now >= ends) or (starts is not None and now < starts):
+            return None
+        self._verified.move_to_end(digest)
+        return token, known.caller
 
     def verify_user(self, token: str, now: datetime) -> VerifiedUser | Awaitable[VerifiedUser] | None:
         """Return the user of an OAuth access token, of whatever project; None if `token` is another credential.
@@ -182,8 +221,9 @@ class Authenticator:
         try:
             known.validity.check(now)
         except NotAuthenticated:
-            self._verified.drop(digest)
+            self._verified.pop(digest, None)
             raise
+        self._verified.move_to_end(digest)
         return known.caller
 
     def _verify_participant(self, token: str, digest: bytes, now: datetime) -> Caller:

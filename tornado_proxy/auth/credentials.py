@@ -16,7 +16,7 @@ from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
 PROJECT_HEADER = "meshagent-project-id"
 PROJECT_SUBPROTOCOL = "meshagent-project-id."
 
-_SUBPROTOCOL_HEADER = "sec-websocket-protocol"
+SUBPROTOCOL_HEADER = "sec-websocket-protocol"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +68,10 @@ def find_websocket_token(
     pairs = list(headers)
     found = _read_headers(pairs, accepted)
     if token_prefix is not None:
-        subprotocols = ",".join(value for name, value in pairs if name.lower() == _SUBPROTOCOL_HEADER)
+        subprotocols = ",".join(value for name, value in pairs if name.lower() == SUBPROTOCOL_HEADER)
         offered = find_subprotocol_token(subprotocols, token_prefix)
         if offered is not None:
-            found.append(Credential(_SUBPROTOCOL_HEADER, offered))
+            found.append(Credential(SUBPROTOCOL_HEADER, offered))
     return choose_token(found, accepted, opaque=opaque)
 
 
@@ -83,7 +83,7 @@ def find_subprotocol_token(value: str | None, token_prefix: str) -> str | None:
     """
     protocols = [protocol.strip() for protocol in (value or "").split(",")]
     tokens = [protocol.removeprefix(token_prefix) for protocol in protocols if protocol.startswith(token_prefix)]
-    found = [Credential(_SUBPROTOCOL_HEADER, token) for token in tokens if token]
+    found = [Credential(SUBPROTOCOL_HEADER, token) for token in tokens if token]
     return choose_token(found, ()) if found else None
 
 
@@ -97,7 +97,7 @@ def list_stated_projects(headers: Iterable[tuple[str, str]]) -> tuple[str, ...]:
         lower = name.lower()
         if lower == PROJECT_HEADER:
             stated.append(value.strip().lower())
-        elif lower == _SUBPROTOCOL_HEADER:
+        elif lower == SUBPROTOCOL_HEADER:
             protocols = [protocol.strip() for protocol in value.split(",")]
             stated.extend(
                 protocol.removeprefix(PROJECT_SUBPROTOCOL).lower()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 #: Tokens in a cache; the least recently used one is dropped first.  One entry takes about 1 KB.
 MAX_CACHED_TOKENS = 4096
@@ -18,29 +18,15 @@ def compute_digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
-class TokenCache(Generic[V]):
-    """Values of verified tokens by the SHA-256 of the whole token, which is a secret.  Failures are not cached."""
+class TokenCache(OrderedDict[bytes, V]):
+    """Values of verified tokens by the SHA-256 of the whole token, which is a secret.  Failures are not cached.
 
-    def __init__(self) -> None:
-        self._values: OrderedDict[bytes, V] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def get(self, digest: bytes) -> V | None:
-        """Return the value of a token, None if it is not in the cache."""
-        value = self._values.get(digest)
-        if value is not None:
-            self._values.move_to_end(digest)
-        return value
+    Whoever uses a value calls `move_to_end` with its digest.
+    """
 
     def put(self, digest: bytes, value: V) -> None:
         """Keep the value of a token."""
-        self._values[digest] = value
-        self._values.move_to_end(digest)
-        if len(self._values) > MAX_CACHED_TOKENS:
-            self._values.popitem(last=False)
-
-    def drop(self, digest: bytes) -> None:
-        """Forget a token, if it is in the cache."""
-        self._values.pop(digest, None)
+        self[digest] = value
+        self.move_to_end(digest)
+        if len(self) > MAX_CACHED_TOKENS:
+            self.popitem(last=False)

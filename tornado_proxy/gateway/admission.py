@@ -29,14 +29,13 @@ from tornado_proxy.domain.record import RequestIntent
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.gateway.budgets import BudgetGate
 from tornado_proxy.gateway.capacity import Capacity
-from tornado_proxy.gateway.context import RequestContext, RequestHead, make_context, new_request_id
+from tornado_proxy.gateway.context import RequestContext, RequestHead, make_context, new_request_id, request_intent
 from tornado_proxy.gateway.http.list_sources import ListSource, find_list_accesses, make_list_sources
 from tornado_proxy.gateway.model_visibility import require_visible_model
 from tornado_proxy.gateway.object_ownership import ObjectOwnership
 from tornado_proxy.gateway.priced_spends import check_provider, require_priced_spend
 from tornado_proxy.gateway.realtime.live_calls import LiveCalls
 from tornado_proxy.gateway.recorder import Recorder
-from tornado_proxy.gateway.request_intent import request_intent
 from tornado_proxy.gateway.stops import require_not_stopped
 from tornado_proxy.metering.deferred_settlement import DeferredSettlement
 from tornado_proxy.providers.contract import (
@@ -125,8 +124,12 @@ class Admission:
             ServiceError: an identity provider cannot be asked.
         """
         match = snapshot.routes.match_http(head.method, head.target)
-        opaque = snapshot.authenticator.accepts_opaque_tokens
-        token = find_token(head.headers, match.provider.credential_headers, opaque=opaque)
+        accepted = match.provider.credential_headers
+        known = snapshot.authenticator.recognize(head.lines, accepted, head.received_at)
+        if known is not None:
+            token, caller = known
+            return _make_checked_context(snapshot, match, caller, token, head)
+        token = find_token(head.headers, accepted, opaque=snapshot.authenticator.accepts_opaque_tokens)
         return _identify(snapshot, match, token, head)
 
     def authenticate_upgrade(
@@ -177,7 +180,7 @@ class Admission:
         objects = context.endpoint.objects
         if isinstance(objects, ModelObject):
             require_visible_model(context)
-        if context.endpoint.charged and (required := context.project.attribution.required):
+        if (required := context.project.attribution.required) and context.endpoint.charged:
             require_annotations(context.stated.annotations, required)
         if not parsed.facts.spends:
             self.require_priced_spend(context, parsed.facts)
@@ -200,7 +203,8 @@ class Admission:
         if context.endpoint.ends_usage is not None:
             await self._settle_object(context)
         intent = request_intent(context, access, parsed.facts, request_id, context.head.received_at)
-        require_not_stopped(context, intent.attribution.agent_session)
+        if context.snapshot.state.stops:
+            require_not_stopped(context, intent.attribution.agent_session)
         if context.endpoint.sideband is None:
             await self._begin(context, access, parsed.facts, intent)
         else:
@@ -217,7 +221,10 @@ class Admission:
     async def _begin(
         self, context: RequestContext[Endpoint], access: ProviderAccess, facts: RequestFacts, intent: RequestIntent
     ) -> None:
-        """Reserve the most that the request can cost, and record its intent."""
+        """Reserve the most that the request can cost, if that is limited, and record its intent."""
+        if not context.is_limited:
+            await self._recorder.begin(intent)
+            return
         await self._budgets.reserve(context, access.tariff, facts, intent)
         try:
             await self._recorder.begin(intent)
@@ -308,8 +315,10 @@ class Admission:
             CallerError: a model is not granted or not priced.
         """
         endpoint = context.endpoint
+        unrestricted = context.caller.granted.patterns is None and context.project.models.patterns is None
         for spend in spends:
-            require_model(context.caller, context.project, context.provider.name, spend.model)
+            if not unrestricted:
+                require_model(context.caller, context.project, context.provider.name, spend.model)
             try:
                 context.tariff.admit(endpoint.priced_as or endpoint.path, spend, at)
             except ModelNotPriced:
@@ -348,16 +357,24 @@ def _identify(
         stated_projects=list_stated_projects(head.headers),
     )
 
-    def finish(caller: Caller) -> RequestContext[EndpointT]:
+    if isinstance(caller, Caller):
+        return _make_checked_context(snapshot, match, caller, token, head)
+
+    async def wait_for(caller: Awaitable[Caller]) -> RequestContext[EndpointT]:
+        return _make_checked_context(snapshot, match, await caller, token, head)
+
+    return wait_for(caller)
+
+
+def _make_checked_context(
+    snapshot: Snapshot, match: Match[EndpointT], caller: Caller, token: str, head: RequestHead
+) -> RequestContext[EndpointT]:
+    if match.path_id is not None or "?" in head.target:  # any other path is one that the routes know
         reject_token_in_target(head.target, token)
-        context = make_context(snapshot, match, caller, token, head)
+    context = make_context(snapshot, match, caller, token, head)
+    if snapshot.state.stops:
         require_not_stopped(context)
-        return context
-
-    async def finish_later(caller: Awaitable[Caller]) -> RequestContext[EndpointT]:
-        return finish(await caller)
-
-    return finish(caller) if isinstance(caller, Caller) else finish_later(caller)
+    return context
 
 
 def _session_query(context: RequestContext[WebSocketEndpoint]) -> str:

@@ -158,7 +158,8 @@ async def _decode_small(body: bytes, coding: str) -> bytes | None:
 def _read_here(context: RequestContext[HttpEndpoint], body: bytes) -> ParsedRequest:
     if context.endpoint.parse is None:
         return ParsedRequest(RequestFacts(body_bytes=len(body)), body)
-    view = RequestView(body, _read_content_type(context), context.path_id, context.query)
+    query = context.query if "?" in context.upstream_target else ""
+    view = RequestView(body, _read_content_type(context), context.path_id, query)
     return read_body(context.provider, context.endpoint, view)
 
 

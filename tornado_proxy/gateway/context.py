@@ -1,4 +1,4 @@
-"""A request on its way through the gateway: its head, then its route and caller."""
+"""A request on its way through the gateway: its head, then its route and caller, then its intent."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from typing import Generic
 import msgspec
 
 from tornado_proxy.domain.identity import Caller, Project, Secret
+from tornado_proxy.domain.record import NO_RETRY_FACTS, RequestIntent
+from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.pricing.book.price_book import Tariff
-from tornado_proxy.providers.contract import Provider
+from tornado_proxy.providers.contract import Endpoint, Provider
 from tornado_proxy.providers.route_table import EndpointT, Match
-from tornado_proxy.snapshot import Snapshot
-from tornado_proxy.wire.client_facts import StatedHeaders, find_stated_headers
+from tornado_proxy.snapshot import Snapshot, SnapshotCache
+from tornado_proxy.upstream.credentials import ProviderAccess
+from tornado_proxy.wire.annotations import check_annotations
+from tornado_proxy.wire.client_facts import StatedHeaders, attribute_request, find_stated_headers
 from tornado_proxy.wire.headers import index_headers
 from tornado_proxy.wire.redaction import Redaction
+from tornado_proxy.wire.retry_headers import RETRY_HEADERS, read_retry_headers
 
 #: Bytes of one request id, and ids drawn at a time: the system call costs more than all else of an id.
 _ID_BYTES, _IDS_PER_DRAW = 16, 256
@@ -63,6 +68,7 @@ class RequestContext(msgspec.Struct, Generic[EndpointT], frozen=True):
         head: Request line and headers.
         redaction: Masks the provider keys of the configuration, and the short-lived one that a session key holds.
         stated: The headers that describe the request.
+        is_limited: True if a budget or a limit applies to the caller's requests.
     """
 
     snapshot: Snapshot
@@ -77,6 +83,7 @@ class RequestContext(msgspec.Struct, Generic[EndpointT], frozen=True):
     head: RequestHead
     redaction: Redaction
     stated: StatedHeaders
+    is_limited: bool
 
     @property
     def has_own_key(self) -> bool:
@@ -100,28 +107,89 @@ class RequestContext(msgspec.Struct, Generic[EndpointT], frozen=True):
         return self.upstream_target.partition("?")[2]
 
 
+class _SharedFacts(msgspec.Struct, frozen=True):
+    """The members of a context that all requests of a project to a provider share."""
+
+    project: Project
+    tariff: Tariff
+    is_limited: bool
+
+
+#: By project id and provider.
+_SHARED: SnapshotCache[tuple[str, str], _SharedFacts] = SnapshotCache()
+
+
 def make_context(
     snapshot: Snapshot, match: Match[EndpointT], caller: Caller, token: str, head: RequestHead
 ) -> RequestContext[EndpointT]:
     """Return the context of a request.  What each step of a request needs is looked up here, once."""
-    project = snapshot.projects[caller.project_id]
+    provider = match.provider
+    known = _SHARED.of(snapshot)
+    key = (caller.project_id, provider.name)
+    shared = known.get(key)
+    if shared is None:
+        shared = known[key] = _find_shared_facts(snapshot, *key)
     return RequestContext(
         snapshot=snapshot,
         endpoint=match.endpoint,
-        provider=match.provider,
+        provider=provider,
         upstream_target=match.upstream_target,
         path_id=match.path_id,
         caller=caller,
-        project=project,
-        tariff=snapshot.find_tariff(
-            match.provider.name, project.id, own=snapshot.find_account(project.id, match.provider.name) is not None
-        ),
+        project=shared.project,
+        tariff=shared.tariff,
         token=Secret(token),
         head=head,
         redaction=snapshot.redaction
         if caller.session is None
         else snapshot.redaction.with_secret(caller.session.provider_key),
-        stated=find_stated_headers(head.headers, project.attribution.end_user_header),
+        stated=find_stated_headers(head.headers, shared.project.attribution.end_user_header),
+        is_limited=shared.is_limited or bool(caller.token_budgets),
+    )
+
+
+def _find_shared_facts(snapshot: Snapshot, project_id: str, provider: str) -> _SharedFacts:
+    project = snapshot.projects[project_id]
+    own = snapshot.find_account(project_id, provider) is not None
+    return _SharedFacts(
+        project=project,
+        tariff=snapshot.find_tariff(provider, project_id, own=own),
+        is_limited=bool(snapshot.find_budgets(project) or snapshot.find_limits(project)),
+    )
+
+
+def request_intent(
+    context: RequestContext[Endpoint],
+    access: ProviderAccess,
+    facts: RequestFacts,
+    request_id: str,
+    started_at: datetime,
+    *,
+    session: str | None = None,
+) -> RequestIntent:
+    """Return the intent of a request; `session` is the id of the WebSocket session or realtime call it belongs to."""
+    caller = context.caller
+    return RequestIntent(
+        request_id=request_id,
+        caller=caller,
+        provider=context.provider.name,
+        endpoint=context.upstream_target.partition("?")[0],
+        method=context.endpoint.method,
+        model_requested=facts.model,
+        started_at=started_at,
+        session=session,
+        annotations=check_annotations(context.stated.annotations) if context.stated.annotations else (),
+        key=access.made_with,
+        provider_key_ids=access.provider_key_ids,
+        labels=context.labels,
+        attribution=attribute_request(
+            context.stated, facts.described, context.project.attribution, caller.participant or caller.user
+        ),
+        traceparent=context.stated.traceparent,
+        # The headers of a WebSocket's opening request are not those of each request on it.
+        retry=read_retry_headers(context.head.lines, caller, context.provider.name)
+        if session is None and not RETRY_HEADERS.isdisjoint(context.head.lines)
+        else NO_RETRY_FACTS,
     )
 
 

@@ -77,10 +77,11 @@ class RouteTable:
             MethodNotAllowed: the endpoint takes other methods.
             UpgradeRequired: the path is a WebSocket.
         """
-        match = self.match(method, target)
+        # Requests to a known path come here: one look, no further call.
+        match = self._matched.get((method, target)) or self.match(method, target)
         if isinstance(match.endpoint, WebSocketEndpoint):
             raise UpgradeRequired("this path is a WebSocket; connect to it with wss:// or ws://")
-        return cast(Match[HttpEndpoint], match)
+        return cast("Match[HttpEndpoint]", match)
 
     def match_websocket(self, target: str) -> Match[WebSocketEndpoint]:
         """Return the WebSocket endpoint at the raw request target.
@@ -93,7 +94,7 @@ class RouteTable:
         match = self.match("GET", target)
         if isinstance(match.endpoint, HttpEndpoint):
             raise BadRequest("this path is no WebSocket; send a plain HTTP request", code="no_websocket")
-        return cast(Match[WebSocketEndpoint], match)
+        return cast("Match[WebSocketEndpoint]", match)
 
     def match(self, method: str, target: str) -> Match[Endpoint]:
         """Return the endpoint for `method` and the raw request target.

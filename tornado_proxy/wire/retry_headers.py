@@ -6,7 +6,7 @@ Source: draft-ietf-httpapi-idempotency-key-header-07; x-stainless-retry-count in
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import NO_RETRY_FACTS, RetryFacts
@@ -15,20 +15,21 @@ from tornado_proxy.domain.record import NO_RETRY_FACTS, RetryFacts
 MAX_KEY_CHARACTERS = 255
 
 _KEY, _COUNT = "idempotency-key", "x-stainless-retry-count"
-_LENGTHS = frozenset({len(_KEY), len(_COUNT)})
+
+#: The headers that are read, in lower case.
+RETRY_HEADERS = frozenset({_KEY, _COUNT})
 
 #: Digits of a hash that are kept: 128 bits.
 _HASH_DIGITS = 32
 
 
-def read_retry_headers(headers: Iterable[tuple[str, str]], caller: Caller, provider: str) -> RetryFacts:
-    """Return the statements of a request's headers about a repetition.
+def read_retry_headers(lines: Mapping[str, Sequence[str]], caller: Caller, provider: str) -> RetryFacts:
+    """Return the statements of a request's headers, which are `lines` by their names in lower case, about a repetition.
 
     The hash is of the key and the caller: another caller's same key has another hash, and none can be guessed from a
     record without the key.
     """
-    found = {key: value.strip() for name, value in headers if len(name) in _LENGTHS for key in [name.lower()]}
-    key, count = found.get(_KEY, ""), found.get(_COUNT, "")
+    key, count = (lines.get(name, ("",))[-1].strip() for name in (_KEY, _COUNT))
     if not key and count in ("", "0"):
         return NO_RETRY_FACTS
     valid = 0 < len(key) <= MAX_KEY_CHARACTERS

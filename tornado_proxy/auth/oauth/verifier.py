@@ -117,8 +117,9 @@ class AccessTokenVerifier:
         try:
             check_time(known.verified.validity, now)
         except NotAuthenticated:
-            self._cache.drop(digest)
+            self._cache.pop(digest, None)
             raise
+        self._cache.move_to_end(digest)
         return known.verified
 
     def _verify_with(

@@ -16,9 +16,8 @@ from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.gateway.admission import Admission
-from tornado_proxy.gateway.context import RequestContext, new_request_id
+from tornado_proxy.gateway.context import RequestContext, new_request_id, request_intent
 from tornado_proxy.gateway.recorder import FinishedRequest, Recorder
-from tornado_proxy.gateway.request_intent import request_intent
 from tornado_proxy.metering.request_meter import RequestEnd, rated_record
 from tornado_proxy.metering.socket_meter import SWITCHING_PROTOCOLS, SocketMeter
 from tornado_proxy.providers.contract import ClientFrame, Endpoint, SocketEvent, SocketReader, WorkStarted
