@@ -15,7 +15,7 @@ from tornado_proxy.domain.attribution import (
     EndUserSource,
     StatedField,
 )
-from tornado_proxy.providers.shared.described_members import read_described
+from tornado_proxy.providers.shared.json_body import read_described
 from tornado_proxy.wire.client_facts import attribute_request, cut_credentials, find_stated_headers, read_client
 
 CAPTURES = Path(__file__).parent.parent / "fixtures" / "client_requests.jsonl"

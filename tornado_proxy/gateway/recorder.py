@@ -50,8 +50,7 @@ class LiveMeter(Protocol):
         """Return its cost if it broke off now; nothing if that is not known.  Never raises."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunningRequest:
+class RunningRequest(msgspec.Struct, frozen=True):
     """A request or session that runs.
 
     `endpoint` is the provider's path, `model` the one that was requested, `started_at` is aware UTC.

@@ -173,7 +173,8 @@ class ClientConnection(asyncio.Protocol):
             exchange.deliver()
             if parser.fault is not None and not exchange.incoming.complete:
                 self._reject(parser.fault)
-        self._limit_reading(exchange)
+        if parser.requests or exchange.preparing or parser.held is not None:
+            self._limit_reading(exchange)
 
     def _begin_exchange(self) -> Exchange:
         exchange = self._exchange = Exchange(self._transport, self._parser.requests.pop(0), self)

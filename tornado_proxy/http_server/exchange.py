@@ -64,7 +64,7 @@ class Exchange(HTTPConnection):
     def __init__(self, transport: ClientTransport, incoming: IncomingRequest, owner: ExchangeOwner) -> None:
         self.incoming = incoming
         self.context = transport.context
-        self._transport = transport
+        self.transport = transport
         self._owner = owner
         self._delegate: HTTPMessageDelegate | None = None
         self._close_callback: Callable[[], object] | None = None
@@ -114,7 +114,7 @@ class Exchange(HTTPConnection):
         if incoming.complete or incoming.body or self.response_ended:
             return
         if incoming.headers.expects_continue:
-            self._transport.write(_CONTINUE)
+            self.transport.write(_CONTINUE)
 
     def deliver(self) -> None:
         """Pass the body as far as it has arrived.
@@ -126,7 +126,7 @@ class Exchange(HTTPConnection):
         if self.received or delegate is None:
             return
         if incoming.body:
-            data = incoming.take_body()
+            data, incoming.body = incoming.body, b""
             self._received_bytes += len(data)
             if self._received_bytes > self._max_body_bytes:
                 raise HTTPInputError("body too large")
@@ -169,7 +169,7 @@ class Exchange(HTTPConnection):
 
     def write(self, chunk: bytes) -> asyncio.Future[None]:
         """Write bytes of the body; the result is done when the socket has taken all bytes."""
-        return self._transport.write(self._frame(chunk))
+        return self.transport.write(self._frame(chunk))
 
     def finish(self) -> None:
         """End the response."""
@@ -184,14 +184,9 @@ class Exchange(HTTPConnection):
     def close(self) -> None:
         """Close the connection without ending the response; its close callback is not called."""
         self._close_callback = None
-        self._transport.abort()
+        self.transport.abort()
 
     # The response, called by ResponseWriter.
-
-    @property
-    def closed(self) -> bool:
-        """True if nothing can be written."""
-        return self._transport.closed
 
     def start_response(self, status: int, reason: str, fields: Fields, data: bytes) -> asyncio.Future[None]:
         """Write the head and `data`; `fields` gets the headers that tell the client where the body ends.
@@ -207,7 +202,7 @@ class Exchange(HTTPConnection):
             raise ValueError("a header of the response contains a line end")
         self.response_begun = True
         head = f"{text}\r\n\r\n".encode("latin-1")
-        return self._transport.write(head + self._frame(data) if data else head)
+        return self.transport.write(head + self._frame(data) if data else head)
 
     def end_response(self, data: bytes) -> asyncio.Future[None]:
         """Write `data` and the end of the body; the result is done when the socket has taken them.
@@ -215,15 +210,15 @@ class Exchange(HTTPConnection):
         Raises:
             HTTPOutputError: the body is shorter than its Content-Length; the connection is closed.
         """
-        last = self._frame(data)
-        if self.remaining_bytes and not self.closed:
+        last = self._frame(data) if data else b""
+        if self.remaining_bytes and not self.transport.closed:
             self.close()
             raise HTTPOutputError(f"{self.remaining_bytes} bytes of the response are missing")
         if self._chunked:
             last += b"0\r\n\r\n"
         self.response_ended = True
         self._close_callback = None
-        written = self._transport.write(last) if last else self._transport.drained
+        written = self.transport.write(last) if last else self.transport.drained
         if not self._switching:
             if written.done():
                 self._owner.end_exchange(self)
@@ -235,7 +230,7 @@ class Exchange(HTTPConnection):
         """Close the connection without ending the response, so that it never looks complete."""
         self._close_callback = None
         # FIN would mark the end of a complete body; RST tells the client that it is cut.
-        self._transport.abort(reset=self.close_delimited)
+        self.transport.abort(reset=self.close_delimited)
 
     def _on_written(self, written: asyncio.Future[None]) -> None:
         if not written.cancelled() and written.exception() is None:

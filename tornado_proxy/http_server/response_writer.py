@@ -23,11 +23,12 @@ class ResponseWriter:
     send() and finish() raise StreamClosedError if the client has disconnected.
     """
 
-    __slots__ = ("_exchange", "_finished", "_head", "_last_byte", "_without_body", "client_gone")
+    __slots__ = ("_exchange", "_finished", "_head", "_last_byte", "_transport", "_without_body", "client_gone")
 
     def __init__(self, request: HTTPServerRequest) -> None:
         assert isinstance(request.connection, Exchange)
         self._exchange = request.connection
+        self._transport = request.connection.transport
         self._without_body = request.method == "HEAD"
         #: Status, reason and headers, until they are written.
         self._head: tuple[int, str, Fields] | None = None
@@ -50,7 +51,7 @@ class ResponseWriter:
     @property
     def closed(self) -> bool:
         """True if the connection has closed."""
-        return self._exchange.closed
+        return self._transport.closed
 
     @property
     def delivered(self) -> bool:
@@ -72,7 +73,11 @@ class ResponseWriter:
         """
         fields: Fields = {}
         for name, value in headers:
-            fields.setdefault(_normalize_header(name), []).append(value)
+            spelled = _normalize_header(name)
+            if spelled in fields:
+                fields[spelled].append(value)
+            else:
+                fields[spelled] = [value]
         if not (reason.isascii() and reason.isprintable() and reason):
             reason = responses.get(status, "Unknown")
         self._head = status, reason, fields
@@ -86,7 +91,7 @@ class ResponseWriter:
         Raises:
             StreamClosedError: the client has disconnected.
         """
-        if self.client_gone or self.closed:
+        if self.client_gone or self._transport.closed:
             raise StreamClosedError
         if self._without_body:
             data = b""
@@ -122,7 +127,7 @@ class ResponseWriter:
                 fields["Content-Length"] = [str(len(data))]
             self.send(data)
             data = b""
-        elif self.client_gone or self.closed:
+        elif self.client_gone or self._transport.closed:
             raise StreamClosedError
         return self._exchange.end_response(b"" if self._without_body else data)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from tornado_proxy.providers.shared.json_body import (
     edit_member,
     has_member,
     insert_first,
+    read_described,
     read_flag,
     read_list,
     read_members,
@@ -23,6 +25,7 @@ from tornado_proxy.providers.shared.json_body import (
 )
 
 NAMES = ("model", "stream")
+DESCRIBED = ("user", "metadata")
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=10),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -213,3 +216,25 @@ def test_option_is_read_from_its_object(body, value):
 def test_option_that_is_ambiguous_is_rejected(body):
     with pytest.raises(InvalidBody):
         read_option(body, read_members(body, ("options",)), "options", "ttl")
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        pytest.param({}, (), id="nothing"),
+        pytest.param({"user": "u-1", "other": "x"}, (("user", "u-1"),), id="text"),
+        pytest.param({"metadata": {"user_id": "m-1", "n": 7}}, (("metadata.user_id", "m-1"),), id="text in an object"),
+        pytest.param({"user": 7, "metadata": ["x"]}, (), id="another type says nothing"),
+        pytest.param({"user": "", "metadata": {"user_id": "x" * 16_385}}, (), id="empty or too long says nothing"),
+    ],
+)
+def test_described_texts_are_returned_by_their_path(
+    members: dict[str, Any], expected: tuple[tuple[str, str], ...]
+) -> None:
+    assert read_described(members, DESCRIBED) == expected
+
+
+def test_first_32_members_of_a_described_object_are_read() -> None:
+    found = read_described({"metadata": {f"k{number}": "v" for number in range(40)}}, DESCRIBED)
+
+    assert [name for name, _ in found] == [f"metadata.k{number}" for number in range(32)]

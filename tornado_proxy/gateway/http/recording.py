@@ -19,7 +19,8 @@ class RequestRecording:
     def __init__(self, admitted: AdmittedRequest, services: Services, sideband: CallSideband | None) -> None:
         self._admitted = admitted
         self._recorder = services.recorder
-        self._requested_object = admitted.context.endpoint.owned_object(admitted.context.path_id)
+        path_id = admitted.context.path_id
+        self._requested_object = None if path_id is None else admitted.context.endpoint.owned_object(path_id)
         self._settlement = services.settlement
         self._streaming: str | None = None
         self._sideband = sideband
@@ -27,7 +28,19 @@ class RequestRecording:
 
     def begin(self) -> None:
         """Show the request to live views."""
-        self._recorder.follow(_describe_running(self._admitted, self.meter))
+        intent = self._admitted.intent
+        self._recorder.follow(
+            RunningRequest(
+                intent.caller,
+                intent.request_id,
+                intent.provider,
+                intent.method,
+                intent.endpoint,
+                intent.model_requested,
+                intent.started_at,
+                self.meter,
+            )
+        )
 
     def object_created(self, object_id: str) -> None:
         """Make the object the project's own; work that goes on without this response must not be deleted meanwhile."""
@@ -53,20 +66,6 @@ class RequestRecording:
         if self._sideband is not None:
             record = replace(record, object_id=self._sideband.call_id)
         return FinishedRequest(record, context.snapshot.generation, context.redaction, self._requested_object)
-
-
-def _describe_running(admitted: AdmittedRequest, meter: RequestMeter) -> RunningRequest:
-    intent = admitted.intent
-    return RunningRequest(
-        intent.caller,
-        intent.request_id,
-        intent.provider,
-        intent.method,
-        intent.endpoint,
-        intent.model_requested,
-        intent.started_at,
-        meter,
-    )
 
 
 def _make_meter(admitted: AdmittedRequest, services: Services) -> RequestMeter:

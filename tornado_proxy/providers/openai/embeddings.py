@@ -12,8 +12,7 @@ from tornado_proxy.domain.usage import Meter, UsageReport
 from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, RequestView, ResponseHead, UsageReader
 from tornado_proxy.providers.openai.request_members import CONTENT
 from tornado_proxy.providers.openai.shared.text_usage import estimate_text, report_text
-from tornado_proxy.providers.shared.described_members import read_described
-from tornado_proxy.providers.shared.json_body import read_members, read_model
+from tornado_proxy.providers.shared.json_body import read_described, read_members, read_model
 from tornado_proxy.providers.shared.lenient_json import decode_leniently
 
 #: Inputs of one request (OpenAI API reference, "Create embeddings", `input`).

@@ -97,7 +97,7 @@ def may_need_walk(body: bytes, rules: MemberRules) -> bool:
 
     Inside JSON text quotation marks are escaped, so `"name"` in the bytes is a member or a whole string value.
     """
-    texts = _list_short_texts(body)
+    texts = _list_short_texts(body) if len(body) >= MIN_SPLIT_BYTES else None
     if texts is None:
         names_found = rules.names_pattern.search(body) is not None or body.count(b'"model"') > 1
     else:
@@ -108,12 +108,10 @@ def may_need_walk(body: bytes, rules: MemberRules) -> bool:
 
 
 def _list_short_texts(body: bytes) -> list[bytes] | None:
-    """Return the short texts between two quotation marks of a large body; None if it is small or has many marks.
+    """Return the short texts between two quotation marks of a large body; None if it has many marks.
 
     A long prompt has few.  To find a single byte takes a fortieth of the time of a search for a name.
     """
-    if len(body) < MIN_SPLIT_BYTES:
-        return None
     texts: list[bytes] = []
     start = body.find(b'"')
     for _ in range(len(body) // MIN_BYTES_PER_QUOTE):
@@ -125,12 +123,17 @@ def _list_short_texts(body: bytes) -> list[bytes] | None:
     return None
 
 
-def holds_string(body: bytes, names: Iterable[bytes]) -> bool:
-    """Return True if one of `names` is in `body`, within quotation marks."""
-    texts = _list_short_texts(body)
+def find_strings(body: bytes, names: Iterable[bytes]) -> frozenset[bytes]:
+    """Return those of `names` that are in `body`, within quotation marks."""
+    texts = _list_short_texts(body) if len(body) >= MIN_SPLIT_BYTES else None
     if texts is None:
-        return any([b'"%s"' % name in body for name in names])
-    return not frozenset(names).isdisjoint(texts)
+        return frozenset([name for name in names if b'"%b"' % name in body])
+    return frozenset(names).intersection(texts)
+
+
+def has_escaped_letters(body: bytes) -> bool:
+    """Return True if a letter, digit or sign in `body` is written as an escape, which can hide a name."""
+    return b"\\" in body and _ESCAPED_LETTER.search(body) is not None
 
 
 def is_text_only(body: bytes, opaque: Iterable[bytes]) -> bool:
@@ -138,9 +141,7 @@ def is_text_only(body: bytes, opaque: Iterable[bytes]) -> bool:
 
     A text that happens to be such a name makes the request seem larger than it is, never smaller.
     """
-    if holds_string(body, opaque):
-        return False
-    return b"\\" not in body or _ESCAPED_LETTER.search(body) is None
+    return not find_strings(body, opaque) and not has_escaped_letters(body)
 
 
 def walk_body(body: bytes, rules: MemberRules) -> Findings:

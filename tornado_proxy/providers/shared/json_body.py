@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -25,6 +25,13 @@ MAX_EDIT_ATTEMPTS = 8
 #: Occurrences of a member's name that edit_member() looks at, with any value.  They cost a microsecond each, and no
 #: ordinary body has more than a few.
 MAX_NAME_OCCURRENCES = 1000
+
+#: Characters of a member that read_described() reads.  Codex's turn metadata has some 1,000, and more with several
+#: workspaces.
+_MAX_DESCRIBED_CHARACTERS = 16 * 1024
+
+#: Members of an object that it reads.
+_MAX_DESCRIBED_ENTRIES = 32
 
 #: The start of the object; group 1 is its end if the object is empty.
 _OPENING = re.compile(rb"\{(?=[ \t\r\n]*(\})?)")
@@ -157,6 +164,28 @@ def read_model(members: Mapping[str, Any]) -> str:
     if not model:
         raise InvalidBody('"model" is missing; name the model to use', param="model")
     return model
+
+
+def read_described(members: Mapping[str, Any], names: Collection[str]) -> tuple[tuple[str, str], ...]:
+    """Return the texts of the members `names`, and those in an object under the name `holder.member`.
+
+    They say who and what the request is made for (domain/attribution.py) and never refuse it: a value of another type,
+    or one that is too long, says nothing.  `members` are those that read_members() has read, `names` among them.
+    """
+    if members.keys().isdisjoint(names):
+        return ()
+    return tuple([pair for name in names if name in members for pair in _read_texts(name, members[name])])
+
+
+def _read_texts(name: str, value: object) -> list[tuple[str, str]]:
+    if isinstance(value, dict):
+        entries = list(value.items())[:_MAX_DESCRIBED_ENTRIES]
+        return [(f"{name}.{key}", text) for key, text in entries if _is_short_text(text)]
+    return [(name, value)] if isinstance(value, str) and _is_short_text(value) else []
+
+
+def _is_short_text(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _MAX_DESCRIBED_CHARACTERS
 
 
 def insert_first(body: bytes, member: bytes) -> bytes:

@@ -22,8 +22,8 @@ from tornado_proxy.domain.usage import Meter
 from tornado_proxy.providers.anthropic.messages.cache_lifetime import find_cache_ttl
 from tornado_proxy.providers.anthropic.messages.code_execution import charges_code_execution
 from tornado_proxy.providers.anthropic.messages.work import read_work
-from tornado_proxy.providers.shared.described_members import read_described
 from tornado_proxy.providers.shared.json_body import (
+    read_described,
     read_flag,
     read_list,
     read_members,

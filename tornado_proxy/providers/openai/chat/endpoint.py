@@ -7,7 +7,7 @@ removes the usage that the client did not ask for.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -28,11 +28,11 @@ from tornado_proxy.providers.openai.chat.reader import ChatStreamReader
 from tornado_proxy.providers.openai.chat.usage_hider import UsageHider
 from tornado_proxy.providers.openai.request_members import CONTENT
 from tornado_proxy.providers.openai.shared.text_usage import estimate_text, report_text
-from tornado_proxy.providers.shared.body_walk import holds_string, is_text_only
-from tornado_proxy.providers.shared.described_members import read_described
+from tornado_proxy.providers.shared.body_walk import find_strings, has_escaped_letters
 from tornado_proxy.providers.shared.json_body import (
     edit_member,
     insert_first,
+    read_described,
     read_flag,
     read_limit,
     read_list,
@@ -66,10 +66,10 @@ _MEMBERS = (
 
 #: The type of a message part that contains audio.  Quotation marks inside JSON text are escaped, so this matches a
 #: member or a value, never text of a prompt (OpenAI API reference, chat `messages`).
-_AUDIO_PART = (b"input_audio",)
+_AUDIO_PART = b"input_audio"
 
 #: Types of message parts whose tokens are not in the body as text.
-_MEDIA_PARTS = (b"image_url", b"input_audio", b"file")
+_MEDIA_PARTS = (b"image_url", _AUDIO_PART, b"file")
 
 #: The members of a response that are read.  Log probabilities repeat each token many times and are no output tokens.
 _MESSAGE: Mapping[str, Shape] = {
@@ -104,52 +104,52 @@ def parse(request: RequestView) -> ParsedRequest:
     stream = read_flag(members, "stream")
     options = read_raw(body, "stream_options") if stream else None
     sent = _ask_for_usage(body, options) if stream else body
-    cache_ttl = read_option(body, members, "prompt_cache_options", "ttl")
+    cache_ttl = read_option(body, members, "prompt_cache_options", "ttl") if "prompt_cache_options" in members else None
     terms = Terms(service_tier=read_text(members, "service_tier"), cache_ttl=cache_ttl)
     searches = "web_search_options" in members or _SEARCH_MODEL.search(model) is not None
-    inferred = (_ONE_SEARCH,) if searches else ()
-    meters = _meters(members, body) | {quantity.meter for quantity in inferred}
+    media = find_strings(body, _MEDIA_PARTS)
+    meters = _list_meters(members, media, searches=searches)
+    # A search adds what it has found to the prompt, and no other tool runs at the provider.
+    text_only = not (searches or media or has_escaped_letters(body))
     facts = RequestFacts(
         model=model,
         spends=(Spend(model, meters, terms=terms),),
         stream=stream,
         terms=terms,
-        body_bytes=_count_prompt_bytes(body, options),
+        body_bytes=len(body) if options is None else _count_prompt_bytes(body, options),
         usage_injected=sent is not body,
-        inferred=inferred,
-        work=_read_work(members, body, searches=searches),
+        inferred=(_ONE_SEARCH,) if searches else (),
+        work=_read_work(members, text_only=text_only),
         described=read_described(members, _DESCRIBED),
     )
     return ParsedRequest(facts, sent)
 
 
-def _read_work(members: Mapping[str, Any], body: bytes, *, searches: bool) -> WorkLimits:
-    choices = read_limit(members, "n") or 1
-    limit = next((read_limit(members, name) for name in OUTPUT_LIMITS if name in members), None)
-    return WorkLimits(
-        choices=choices,
-        output_tokens=None if limit is None else limit * choices,
-        # A search adds what it has found to the prompt, and no other tool runs at the provider.
-        text_only=not searches and is_text_only(body, _MEDIA_PARTS),
-    )
+def _read_work(members: Mapping[str, Any], *, text_only: bool) -> WorkLimits:
+    choices = read_limit(members, "n") or 1 if "n" in members else 1
+    limiting = next(filter(members.__contains__, OUTPUT_LIMITS), None)
+    limit = None if limiting is None else read_limit(members, limiting)
+    return WorkLimits(choices=choices, output_tokens=None if limit is None else limit * choices, text_only=text_only)
 
 
-def _meters(members: Mapping[str, Any], body: bytes) -> frozenset[Meter]:
+def _list_meters(members: Mapping[str, Any], media: Collection[bytes], *, searches: bool) -> frozenset[Meter]:
     meters = {Meter.INPUT, Meter.OUTPUT}
-    if "audio" in read_list(members, "modalities"):
+    if "modalities" in members and "audio" in read_list(members, "modalities"):
         meters.add(Meter.OUTPUT_AUDIO)
-    if holds_string(body, _AUDIO_PART):
+    if _AUDIO_PART in media:
         meters.add(Meter.INPUT_AUDIO)
+    if searches:
+        meters.add(Meter.WEB_SEARCHES)
     return frozenset(meters)
 
 
-def _count_prompt_bytes(body: bytes, options: bytes | None) -> int:
+def _count_prompt_bytes(body: bytes, options: bytes) -> int:
     """Return the bytes of `body` without its `stream_options`.
 
     They are no part of the prompt, and without them an estimate is the same whether the client, another proxy or this
     one has added them.
     """
-    return len(body) if options is None else len(body) - len(b'"stream_options":,') - len(options)
+    return len(body) - len(b'"stream_options":,') - len(options)
 
 
 def _ask_for_usage(body: bytes, options: bytes | None) -> bytes:

@@ -33,8 +33,7 @@ from tornado_proxy.providers.openai.images.image_tokens import ESTIMATE_METHOD, 
 from tornado_proxy.providers.openai.images.svg_author import SVG, author_spend, read_author_usage
 from tornado_proxy.providers.openai.shared.media_readers import EventsReader
 from tornado_proxy.providers.openai.shared.usage_report import report_usage
-from tornado_proxy.providers.shared.described_members import read_described
-from tornado_proxy.providers.shared.json_body import read_members
+from tornado_proxy.providers.shared.json_body import read_described, read_members
 from tornado_proxy.providers.shared.json_skimmer import KEEP, Shape
 from tornado_proxy.providers.shared.json_values import as_objects, as_text
 from tornado_proxy.providers.shared.response_readers import JsonReader, choose_reader
