@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from operator import itemgetter
 
 Pairs = Iterable[tuple[str, str]]
 
@@ -94,6 +95,7 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: Characters that no field value can hold (RFC 9110 section 5.5): a line end in a value would start another header.
 _INVALID_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _NO_NAMES: frozenset[str] = frozenset()
+_get_value = itemgetter(1)
 
 
 def index_headers(pairs: Pairs) -> dict[str, list[str]]:
@@ -115,9 +117,14 @@ def filter_request_headers(
         prefixes: Prefixes of the allow-list, in lower case.
         withheld: Names that never pass, even if the allow-list matches them; in lower case.
     """
-    pairs = list(pairs)
-    passed = [pair for pair in pairs if _passes_upstream(pair[0], allowed, prefixes, withheld)]
-    return _drop_invalid(passed, _list_connection_options(pairs))
+    passed: list[tuple[str, str]] = []
+    named = _NO_NAMES
+    for pair in pairs:
+        if _passes_upstream(pair[0], allowed, prefixes, withheld):
+            passed.append(pair)
+        elif _is_connection(pair[0]):
+            named |= _list_names(pair[1])
+    return _drop_invalid(passed, named)
 
 
 def filter_response_headers(
@@ -131,9 +138,14 @@ def filter_response_headers(
         prefixes: Prefixes of further headers that do not pass, in lower case.
         keep_length: False if the body is edited, so that its length and digests differ from the provider's.
     """
-    pairs = list(pairs)
-    passed = [pair for pair in pairs if _passes_to_client(pair[0], account_headers, prefixes, keep_length)]
-    return _drop_invalid(passed, _list_connection_options(pairs))
+    passed: list[tuple[str, str]] = []
+    named = _NO_NAMES
+    for pair in pairs:
+        if _passes_to_client(pair[0], account_headers, prefixes, keep_length):
+            passed.append(pair)
+        elif _is_connection(pair[0]):
+            named |= _list_names(pair[1])
+    return _drop_invalid(passed, named)
 
 
 # Every request has the same few dozen names, so the decision on a name is cached.  The caches are bounded, because a
@@ -166,11 +178,11 @@ def _passes_to_client(name: str, account_headers: frozenset[str], prefixes: tupl
 def _drop_invalid(pairs: list[tuple[str, str]], named: frozenset[str]) -> list[tuple[str, str]]:
     """Return `pairs` without those that `Connection` names and those whose value is no field value."""
     # One search over all values: nearly every request has nothing to drop.
-    if not named and not _INVALID_IN_VALUE.search("\t".join([value for _, value in pairs])):
+    if not named and not _INVALID_IN_VALUE.search("\t".join(map(_get_value, pairs))):
         return pairs
     return [(name, value) for name, value in pairs if name.lower() not in named and not _INVALID_IN_VALUE.search(value)]
 
 
-def _list_connection_options(pairs: list[tuple[str, str]]) -> frozenset[str]:
-    named = [value for name, value in pairs if _is_connection(name)]
-    return frozenset(token.strip().lower() for value in named for token in value.split(",")) if named else _NO_NAMES
+def _list_names(value: str) -> frozenset[str]:
+    """Return the names in a value of `Connection`."""
+    return frozenset([token.strip().lower() for token in value.split(",")])

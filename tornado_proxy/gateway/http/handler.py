@@ -140,7 +140,8 @@ class ProxyHandler(HTTPMessageDelegate):
         """Let the body of an authenticated request arrive."""
         self._context = context
         self.services.admission.check_capacity(context)
-        check_body_length(context, self._declared_length())
+        if not self._is_complete:
+            check_body_length(context, self._declared_length())
         self.services.capacity.add_arriving(self, context.caller.project_id)
         self._is_arriving = True
         if not self._is_complete:
@@ -163,7 +164,10 @@ class ProxyHandler(HTTPMessageDelegate):
                 self._rejection = error
                 self._stop_arriving()
         if self._rejection is None:
-            self._collect(chunk)
+            if self._body:
+                self._collect(chunk)
+            else:
+                self._body = chunk
         elif self.received_bytes > MAX_DISCARDED_BYTES:
             self.cut()
 
@@ -190,7 +194,10 @@ class ProxyHandler(HTTPMessageDelegate):
     async def serve(self) -> None:
         """Respond to the complete request.  Never raises."""
         try:
-            await self._serve()
+            # A closed connection: pipelined behind the last request of it, so that no client reads a response.
+            admitted = None if self._response.closed else await self._admit_or_reject()
+            if admitted is not None:
+                await self._relay_and_record(admitted)
         except Exception as error:  # noqa: BLE001  # the last place where the client can get an error response
             self.fail(error)
         finally:
@@ -230,24 +237,23 @@ class ProxyHandler(HTTPMessageDelegate):
         if self._relay is not None:
             self._relay.client_left()
 
-    async def _serve(self) -> None:
-        if self._response.closed:
-            return  # pipelined behind the last request of its connection: no client reads a response
+    async def _admit_or_reject(self) -> AdmittedRequest | None:
+        """Return the request if it may be sent, else send the rejection and return None."""
         if self._rejection is not None:
             await self._reject(self._rejection)
-            return
+            return None
         assert self._context is not None, "prepare() sets it, or a rejection"
         try:
-            admitted = await self._admit(self._context)
+            return await self._admit(self._context)
         except RequestError as error:
             await self._reject(error)
-            return
+            return None
         finally:
-            self._release_body()
-        await self._relay_and_record(admitted)
+            if self._held is not None:
+                self._held.release()
 
     async def _admit(self, context: RequestContext[HttpEndpoint]) -> AdmittedRequest:
-        # In a function of its own: a variable of _serve() would keep the body in memory while the response streams.
+        # In a function of its own: a variable of its caller would keep the body in memory while a rejection is read.
         body, self._body = self._body, b""
         content = body if isinstance(body, bytes) else body.finish()
         parsed = await self.services.bodies.parse(context, content)
@@ -296,21 +302,15 @@ class ProxyHandler(HTTPMessageDelegate):
         return self._response.end(provider.error_body(error, self.request_id))
 
     def _collect(self, chunk: bytes) -> None:
-        if not self._body:
-            self._body = chunk
-        elif isinstance(self._body, bytes):
+        """Add a chunk to the first one."""
+        if isinstance(self._body, bytes):
             self._body = self.services.bodies.buffers.open(self._body)
-            self._body.write(chunk)
-        else:
-            self._body.write(chunk)
+        self._body.write(chunk)
 
     def _stop_arriving(self) -> None:
         """Drop the body and stop counting the request."""
         self._is_arriving = False
         self.services.capacity.discard(self)
-        self._release_body()
-
-    def _release_body(self) -> None:
         self._body = b""
         if self._held is not None:
             self._held.release()
@@ -325,9 +325,9 @@ class ProxyHandler(HTTPMessageDelegate):
     def begin(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None:
         """Set the response head."""
         # A provider that is a proxy has an id of its own, by which its operator knows the request.
-        known = REQUEST_ID_HEADER.lower() in [name.lower() for name, _ in headers]
-        own_headers = [] if known else [(REQUEST_ID_HEADER, self.request_id)]
-        self._response.begin(status, reason, [*headers, *own_headers, *self._cors])
+        if not (self._context and self._context.provider.is_proxy and _has_request_id(headers)):
+            headers = [*headers, (REQUEST_ID_HEADER, self.request_id)]
+        self._response.begin(status, reason, [*headers, *self._cors] if self._cors else headers)
 
     @property
     def delivered(self) -> bool:
@@ -349,3 +349,7 @@ class ProxyHandler(HTTPMessageDelegate):
     async def reject(self, error: RequestError) -> None:
         """Send an error response; no byte of a response has been sent."""
         await self._respond(error)
+
+
+def _has_request_id(headers: list[tuple[str, str]]) -> bool:
+    return REQUEST_ID_HEADER.lower() in [name.lower() for name, _ in headers]
