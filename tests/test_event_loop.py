@@ -201,6 +201,54 @@ def test_closed_socket_can_be_removed() -> None:
     on_loop(test)
 
 
+def test_removed_socket_that_is_added_again_gets_its_events() -> None:
+    async def test(loop: EpollIOLoop) -> None:
+        async with pair() as (ours, theirs):
+            for _ in range(3):
+                log = EventLog(read=ours)
+                loop.add_handler(ours.fileno(), log, READ)
+                theirs.send(b"x")
+                await log.wait()
+                loop.remove_handler(ours.fileno())
+            writable = EventLog()
+            loop.add_handler(ours.fileno(), writable, WRITE)
+            await writable.wait()
+            loop.remove_handler(ours.fileno())
+            assert (log.events, writable.events) == ([READ], [WRITE])
+
+    on_loop(test)
+
+
+def test_event_of_a_removed_socket_does_not_make_the_loop_spin() -> None:
+    async def test(loop: EpollIOLoop) -> None:
+        async with pair() as (ours, theirs):
+            loop.add_handler(ours, EventLog(), READ)
+            loop.remove_handler(ours)
+            theirs.close()
+            await turns()
+            assert select.select([loop._set.fileno()], [], [], 0)[0] == []
+
+    on_loop(test)
+
+
+def test_number_of_a_removed_and_closed_socket_can_be_used_again() -> None:
+    async def test(loop: EpollIOLoop) -> None:
+        async with pair() as (ours, _theirs):
+            number = ours.fileno()
+            loop.add_handler(ours, EventLog(), READ)
+            loop.remove_handler(ours)
+            ours.close()
+            async with pair() as (reused, peer):
+                assert reused.fileno() == number  # the kernel uses the lowest free number
+                log = EventLog(read=reused)
+                loop.add_handler(reused, log, READ)
+                peer.send(b"x")
+                await log.wait()
+                loop.remove_handler(reused)
+
+    on_loop(test)
+
+
 def test_hundreds_of_sockets_that_are_ready_together_are_all_served() -> None:
     async def test(loop: EpollIOLoop) -> None:
         readers = []

@@ -69,7 +69,8 @@ class EpollIOLoop(AsyncIOMainLoop):
         self._set = select.epoll()
         #: Events that Tornado waits for, by file descriptor.
         self._wanted: dict[int, int] = {}
-        #: Events that the kernel watches for, by file descriptor; a superset of the wanted events.
+        #: Events that the kernel watches for, by file descriptor; a superset of the wanted events.  A descriptor
+        #: without a handler can stay in it until it is used again, has an event, or is closed.
         self._watched: dict[int, int] = {}
         self.asyncio_loop.add_reader(self._set.fileno(), self._serve_ready)
 
@@ -79,11 +80,12 @@ class EpollIOLoop(AsyncIOMainLoop):
         Raises:
             ValueError: the socket has a handler already.
         """
-        number, file = self.split_fd(fd)
-        try:
-            self._set.register(number, events)
-        except FileExistsError:
-            raise ValueError(f"fd {number} added twice") from None
+        number, file = (fd, fd) if isinstance(fd, int) else self.split_fd(fd)
+        if number in self.handlers or number not in self._watched or not self._watch_again(number, events):
+            try:
+                self._set.register(number, events)
+            except FileExistsError:
+                raise ValueError(f"fd {number} added twice") from None
         self.handlers[number] = (file, handler)
         self._wanted[number] = self._watched[number] = events
 
@@ -108,11 +110,14 @@ class EpollIOLoop(AsyncIOMainLoop):
 
         The socket may be closed already; the kernel then removed it from the epoll set.
         """
-        number, _ = self.split_fd(fd)
+        number = fd if isinstance(fd, int) else self.split_fd(fd)[0]
         if self.handlers.pop(number, None) is None:
             return
         del self._wanted[number]
-        self._unwatch(number)
+        # libcurl removes the socket of a kept connection after each response, and adds it for the next request.  While
+        # it only waits for bytes, it stays in the set: it has no event unless the provider closes it.
+        if self._watched.get(number) != IOLoop.READ:
+            self._unwatch(number)
 
     def close(self, all_fds: bool = False) -> None:  # noqa: FBT001, FBT002  # Tornado's signature
         """Close the asyncio loop and the epoll set."""
@@ -123,8 +128,9 @@ class EpollIOLoop(AsyncIOMainLoop):
     def _serve_ready(self) -> None:
         for number, ready in self._set.poll(0, _MAX_EVENTS_PER_TURN):
             entry = self.handlers.get(number)
-            if entry is None:
-                continue  # removed by the handler of an earlier socket in this turn
+            if entry is None:  # removed, by the handler of an earlier socket in this turn or before
+                self._unwatch(number)
+                continue
             wanted = self._wanted[number]
             # The next read or write raises the error, as on asyncio's own loops.
             events = wanted & (IOLoop.READ | IOLoop.WRITE) if ready & IOLoop.ERROR else ready & wanted
@@ -139,6 +145,14 @@ class EpollIOLoop(AsyncIOMainLoop):
             self._watched[number] = wanted
         else:
             self._unwatch(number)  # epoll reports errors as long as the socket is in the set (epoll_ctl(2), EPOLLERR)
+
+    def _watch_again(self, number: int, events: int) -> bool:
+        """Watch a socket that has been removed; return False if it was closed, and `number` is another file now."""
+        try:
+            self._set.modify(number, events)
+        except FileNotFoundError:
+            return False
+        return True
 
     def _unwatch(self, number: int) -> None:
         if self._watched.pop(number, None) is not None:

@@ -175,3 +175,14 @@ def test_new_access_keys_replace_the_old_ones_and_keep_verified_tokens() -> None
     with pytest.raises(NotAuthenticated):
         second.authenticate(SECRET, NOW)
     assert first.authenticate(SECRET, NOW).credential_id == "ak_1"
+
+
+def test_verified_token_that_became_an_access_key_is_not_recognized_any_more() -> None:
+    token, plain = sign(claims()), Authenticator(PROJECTS)
+    plain.authenticate(token, NOW)
+    lines = {"authorization": [f"Bearer {token}"]}
+    assert plain.recognize(lines, ("authorization",), NOW) is not None
+
+    changed = plain.with_access_keys({compute_digest(token): make_key()})
+
+    assert changed.recognize(lines, ("authorization",), NOW) is None

@@ -111,3 +111,47 @@ def test_token_that_cannot_be_encoded_is_rejected(authenticator: Authenticator) 
     for token in ("\u00e9", "\ud800", "\x00"):
         with pytest.raises(NotAuthenticated):
             authenticator.authenticate(token, NOW)
+
+
+ACCEPTED = ("authorization", "x-api-key")
+
+
+@pytest.mark.parametrize("header", ["authorization", "x-api-key"])
+def test_verified_token_is_recognized_in_either_header(authenticator: Authenticator, header: str) -> None:
+    token = sign(claims())
+    lines = {"host": ["llm"], header: [f"Bearer {token}" if header == "authorization" else token]}
+    unknown = authenticator.recognize(lines, ACCEPTED, NOW)
+
+    caller = authenticator.authenticate(token, NOW)
+
+    assert unknown is None
+    assert authenticator.recognize(lines, ACCEPTED, NOW) == (token, caller)
+
+
+@pytest.mark.parametrize(
+    ("lines", "seconds"),
+    [
+        pytest.param({}, 0, id="no credential"),
+        pytest.param({"authorization": ["Bearer {}", "Bearer {}"]}, 0, id="repeated header"),
+        pytest.param({"authorization": ["Bearer {}"], "x-api-key": ["{}"]}, 0, id="two headers"),
+        pytest.param({"authorization": ["Bearer {}"], "x-api-key": [""]}, 0, id="an empty second header"),
+        pytest.param({"authorization": ["{}"]}, 0, id="no scheme"),
+        pytest.param({"authorization": ["Basic {}"]}, 0, id="another scheme"),
+        pytest.param({"authorization": ["Bearer Bearer {}"]}, 0, id="two schemes"),
+        pytest.param({"x-api-key": ["Bearer {}"]}, 0, id="a scheme where none belongs"),
+        pytest.param({"api-key": ["{}"]}, 0, id="a header that carries no token"),
+        pytest.param({"authorization": ["Bearer {}\u00e9"]}, 0, id="no ASCII"),
+        pytest.param({"authorization": ["Bearer {}"], "meshagent-project-id": ["other"]}, 0, id="a stated project"),
+        pytest.param({"authorization": ["Bearer {}"], "sec-websocket-protocol": ["realtime"]}, 0, id="a subprotocol"),
+        pytest.param({"authorization": ["Bearer {}"]}, 10, id="expired"),
+        pytest.param({"authorization": ["Bearer {}"]}, -1, id="not valid yet"),
+    ],
+)
+def test_any_other_request_is_left_to_the_complete_check(
+    authenticator: Authenticator, lines: dict[str, list[str]], seconds: int
+) -> None:
+    token = sign(claims(nbf=NOW_S, exp=NOW_S + 10))
+    authenticator.authenticate(token, NOW)
+    sent = {name: [value.format(token) for value in values] for name, values in lines.items()}
+
+    assert authenticator.recognize(sent, ACCEPTED, NOW + timedelta(seconds=seconds)) is None

@@ -104,6 +104,8 @@ class Recorder:
         self._ledger = ledger
         self._listeners = listeners
         self._running: dict[str, RunningRequest] = {}
+        #: The texts of records that were written ahead, by request id, if no secret was found in them.
+        self._clean_texts: dict[str, str] = {}
         #: Counts refusals that a caller gets again and again.
         self.refusals = RepeatedRefusals()
 
@@ -121,7 +123,11 @@ class Recorder:
 
     def write_ahead(self, finished: FinishedRequest) -> None:
         """Make the record of a complete response durable, before the client has the last byte; finish() comes later."""
-        record = _redact(finished.record, finished.redaction)
+        record, texts = finished.record, _join_texts(finished.record)
+        if finished.redaction.text(texts) == texts:
+            self._clean_texts[record.intent.request_id] = texts
+        else:
+            record = finished.redaction.values(record)
         self._ledger.write_ahead(record)
         if record.basis is Basis.PENDING:
             # With the last byte the client can delete the object.
@@ -141,7 +147,10 @@ class Recorder:
 
     def finish(self, finished: FinishedRequest) -> None:
         """Record the end of a request whose intent was begun."""
-        record = _redact(finished.record, finished.redaction)
+        record, texts = finished.record, _join_texts(finished.record)
+        is_clean = self._clean_texts.pop(record.intent.request_id, None) == texts
+        if not is_clean and finished.redaction.text(texts) != texts:
+            record = finished.redaction.values(record)
         for object_id in record.created_objects:
             self.created(record.intent, object_id)
         self._ledger.finish(record)
@@ -181,9 +190,10 @@ class Recorder:
         )
 
 
-def _redact(record: RequestRecord, redaction: Redaction) -> RequestRecord:
-    """Return the record with all secrets masked."""
-    # The texts of a provider, searched at once: the walk through the whole record takes longer, and is needed rarely.
+def _join_texts(record: RequestRecord) -> str:
+    """Return the texts of the provider in a record.
+
+    They are searched for secrets at once: the walk through the whole record takes longer, and is needed rarely.
+    """
     texts = (record.model, record.usage, record.object_id, *record.objects, record.upstream_request_id, *record.faults)
-    joined = "\n".join([text for text in texts if text])
-    return record if redaction.text(joined) == joined else redaction.values(record)
+    return "\n".join(filter(None, texts))
