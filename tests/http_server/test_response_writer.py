@@ -40,7 +40,7 @@ class Responder:
 
     async def _respond(self, request: HTTPServerRequest) -> None:
         assert isinstance(request.connection, Exchange)
-        transport = request.connection._transport
+        transport = request.connection.transport
         assert transport.socket is not None
         transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES)
         writer = ResponseWriter(request)

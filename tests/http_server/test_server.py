@@ -29,7 +29,7 @@ class NagleHandler(RequestHandler):
     def get(self) -> None:
         connection = self.request.connection
         assert isinstance(connection, Exchange)
-        off = connection._transport.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        off = connection.transport.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         self.finish("off" if off else "on")
 
 
