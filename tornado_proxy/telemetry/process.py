@@ -21,8 +21,8 @@ from tornado_proxy.telemetry.names import OPT_IN_VARIABLE, choose_names
 from tornado_proxy.telemetry.otlp import OtlpSender
 from tornado_proxy.telemetry.setup import read_address
 
-#: Added to the priority of the process: on a core that the server keeps busy it gets a hundredth of the time, with 10 it
-#: was a tenth.  The ledger is the queue until the server leaves more.
+#: Added to the priority of the process: on a core that the server keeps busy it gets a hundredth of the time; with 10
+#: it was a tenth.  The ledger is the queue until the server leaves more.
 _NICENESS = 19
 
 
