@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -69,3 +70,11 @@ def test_request_ids_are_random_and_differ_across_draws() -> None:
     assert len(set(ids)) == 1000
     assert {len(request_id) for request_id in ids} == {len("req_") + 32}
     assert all(request_id.startswith("req_") for request_id in ids)
+
+
+def test_request_ids_begin_with_their_time_so_that_later_ones_sort_behind() -> None:
+    before_ms = time.time_ns() // 1_000_000
+    request_id = new_request_id()
+    after_ms = time.time_ns() // 1_000_000
+
+    assert before_ms <= int(request_id.removeprefix("req_")[:12], 16) <= after_ms
