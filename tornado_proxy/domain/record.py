@@ -116,12 +116,13 @@ class RequestRecord(msgspec.Struct, frozen=True):
     @property
     def created_objects(self) -> tuple[str, ...]:
         """Return the ids of all objects that the provider created for the request, each once."""
-        ids = self.objects if self.id_from_caller else (self.object_id, *self.objects)
-        return tuple(dict.fromkeys([object_id for object_id in ids if object_id]))
+        created = () if self.id_from_caller or not self.object_id else (self.object_id,)
+        if not self.objects:
+            return created
+        return tuple(dict.fromkeys([*created, *filter(None, self.objects)]))
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectOwner:
+class ObjectOwner(msgspec.Struct, frozen=True):
     """The project that created an object of a provider, and the provider key that it was made with, if known."""
 
     project_id: str

@@ -346,13 +346,13 @@ def make_cost_members(cost: Cost) -> dict[str, object]:
 
 
 class _ItemMembers(msgspec.Struct, omit_defaults=True):
-    """The JSON object of a line item."""
+    """The JSON object of a line item.  msgspec writes a Decimal as str() does, in quotation marks."""
 
     type: str
-    quantity: str
+    quantity: Decimal | str
     unit: str
-    unit_price: str | None
-    amount: str | None
+    unit_price: Decimal | str | None
+    amount: Decimal | str | None
     model: str | None
     price_hash: str | None
     terms: dict[str, str] = {}  # msgspec copies it
@@ -360,24 +360,35 @@ class _ItemMembers(msgspec.Struct, omit_defaults=True):
 
 
 def _format_items(items: Iterable[LineItem]) -> str:
-    rows = [_item_members(item) for item in items]
+    rows = [
+        _ItemMembers(
+            item.type,
+            item.quantity,
+            item.unit,
+            item.unit_price,
+            item.amount,
+            item.model,
+            item.price_hash,
+            dict(item.terms) if item.terms else {},
+            item.context_tokens,
+        )
+        for item in items
+    ]
+    text = _encode_items(rows)
+    if "E" not in text:
+        return text
+    # An amount below 1e-6 has an exponent, which readers of records need not know.
+    for row in rows:
+        for name in ("quantity", "unit_price", "amount"):
+            amount: Decimal | None = getattr(row, name)
+            if amount is not None:
+                setattr(row, name, format_decimal(amount))
+    return _encode_items(rows)
+
+
+def _encode_items(rows: Sequence[_ItemMembers]) -> str:
     try:
         return _encode_fast(rows).decode()  # line items are a third of the work on a record
     except UnicodeEncodeError:
         # A model's name has half of a surrogate pair, which msgspec refuses.
         return _encode(msgspec.to_builtins(rows))
-
-
-def _item_members(item: LineItem) -> _ItemMembers:
-    unit_price, amount = item.unit_price, item.amount
-    return _ItemMembers(
-        item.type,
-        format_decimal(item.quantity),
-        item.unit,
-        None if unit_price is None else format_decimal(unit_price),
-        None if amount is None else format_decimal(amount),
-        item.model,
-        item.price_hash,
-        dict(item.terms),
-        item.context_tokens,
-    )

@@ -7,9 +7,9 @@ billed as zero in silence.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass, field
 from datetime import datetime
 
+import msgspec
 from msgspec.structs import replace
 
 from tornado_proxy.domain.cost import LineItem, round_amount
@@ -22,13 +22,12 @@ from tornado_proxy.pricing.book.price import UNITS, ModelPrice, Quote, fingerpri
 MAX_QUOTED_TERMS = 1000
 
 
-@dataclass(slots=True)
-class Itemised:
+class Itemised(msgspec.Struct):
     """Line items of one or more usage items, and the faults and notes made while pricing them."""
 
-    items: list[LineItem] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    items: list[LineItem] = msgspec.field(default_factory=list)
+    faults: list[str] = msgspec.field(default_factory=list)
+    notes: list[str] = msgspec.field(default_factory=list)
 
 
 def itemise(usage_item: UsageItem, model: ModelPrice, terms: Terms, at: datetime, into: Itemised) -> None:
@@ -41,7 +40,7 @@ def itemise(usage_item: UsageItem, model: ModelPrice, terms: Terms, at: datetime
     quotes = _find_quotes(model, terms, usage_item.context_tokens, at)
     for quantity in usage_item.quantities:
         # Providers state zero for each meter that a request does not use; such lines would only lengthen records.
-        if quantity.amount == 0:
+        if not quantity.amount:
             continue
         own_terms, own_quotes = terms, quotes
         if quantity.terms is not NO_TERMS:

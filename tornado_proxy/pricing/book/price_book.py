@@ -21,7 +21,7 @@ import msgspec
 from msgspec.structs import replace
 
 from tornado_proxy.domain.container import PricedUse
-from tornado_proxy.domain.cost import NO_DISCOUNT, BillRates, Cost, Discount, bill
+from tornado_proxy.domain.cost import NO_DISCOUNT, ZERO, BillRates, Cost, Discount, bill
 from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.errors import ConfigError, Fault, ModelNotPriced
 from tornado_proxy.domain.request import Spend
@@ -138,9 +138,7 @@ class PriceBook:
     def apply_refusals(self, provider: str, report: UsageReport, at: datetime) -> UsageReport:
         """Return `report` without the refusals that the provider does not charge at `at`."""
         prices = self._providers.get(provider)
-        if prices is None or not any([item.refusal is not None for item in report.items]):
-            return report
-        return apply_refusal_rules(report, prices.refusals, at)
+        return report if prices is None else apply_refusal_rules(report, prices.refusals, at)
 
     def possible_terms(self, provider: str, stated: Terms, region: str | None) -> tuple[Terms, ...]:
         """Return the terms, in the words of price cards, on which a request that states `stated` can be served.
@@ -175,7 +173,9 @@ class PriceBook:
                 if entry is None:
                     _add_unpriced(usage_item, requested_model, itemised)
                     continue
-                stated = self._replace_undecided_tier(provider, usage_item.terms, itemised.notes)
+                stated = usage_item.terms
+                if stated.service_tier in _UNDECIDED_TIERS:
+                    stated = self._replace_undecided_tier(provider, stated, itemised.notes)
                 terms = self._resolve_terms(provider, stated, provider_region)
                 itemise(usage_item, entry, terms, at, itemised)
         notes = dict.fromkeys(itemised.notes)
@@ -256,13 +256,13 @@ class PriceBook:
         return tier
 
     def _replace_undecided_tier(self, provider: str, stated: Terms, notes: list[str]) -> Terms:
-        """Return `stated` on the standard tier, with a note, if a response names a tier that is no rate.
+        """Return `stated`, whose tier is undecided, on the standard tier, with a note, if that tier is no rate.
 
         Recorded responses of OpenAI name `auto` and `scale`.  Scale Tier is bought in advance and has no price per
         token; both are charged at the standard price.
         """
         tier = stated.service_tier
-        if tier not in _UNDECIDED_TIERS or tier in self._providers[provider].tiers:
+        if tier in self._providers[provider].tiers:
             return stated
         notes.append(f"service tier {tier} has no price; the standard price is charged")
         return replace(stated, service_tier=None)
@@ -347,7 +347,8 @@ class Tariff:
 
     def find_rates(self, at: datetime) -> BillRates:
         """Return the rates of a bill of a request that began at `at`."""
-        return BillRates(self.surcharge_rate, self.discount.rate_at(at))
+        discount_rate = ZERO if self.discount is NO_DISCOUNT else self.discount.rate_at(at)
+        return BillRates(self.surcharge_rate, discount_rate)
 
     def admit(self, endpoint: str, spend: Spend, at: datetime) -> None:
         """Raise ModelNotPriced unless everything that `spend` can cost has a price."""
@@ -358,7 +359,8 @@ class Tariff:
 
         Usage whose own model has no prices is rated at `model`, which the request named.
         """
-        charged = self.prices.apply_refusals(self.provider, report, at)
+        refused = [item for item in report.items if item.refusal is not None]
+        charged = self.prices.apply_refusals(self.provider, report, at) if refused else report
         cost = self.prices.rate(
             self.provider,
             charged,
