@@ -2,6 +2,7 @@
 
 body ── a few long texts ──> the rest is read on the event loop (providers/shared/body_outline.py)
      ── quick to read (body_cost.py) ──> read on the event loop
+     ── a form without a recording ──> its fields are read in a thread (wire/form_outline.py)
      ── else: the caller's turn ── decode in a thread ───> a worker reads it
 """
 
@@ -32,6 +33,7 @@ from tornado_proxy.providers.contract import (
 )
 from tornado_proxy.providers.shared.body_outline import make_outline
 from tornado_proxy.wire.content_coding import BodyLimit, decode
+from tornado_proxy.wire.multipart import is_form
 from tornado_proxy.wire.splice import find_splice
 
 #: Length of a compressed body that is decoded without a turn.
@@ -67,6 +69,10 @@ class BodyParser:
             if endpoint.measure is not None:
                 return await asyncio.to_thread(_read_here, context, body)
             return _read_here(context, body)
+        if endpoint.measure is None and is_form(_read_content_type(context)):
+            # It is not decoded, and the contents of its files are not read.
+            async with self._workers.turn(_caller_key(context)):
+                return await asyncio.to_thread(_read_here, context, body)
         return await self._parse_large(context, body, "")
 
     def parse_frame(

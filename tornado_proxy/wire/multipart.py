@@ -1,8 +1,8 @@
 """Parses a buffered multipart/form-data body into named spans: the start and end of each part, without copies.
 
-python-multipart, the parser of Starlette and FastAPI, does the work.  This module adds one rule: a body that two
-parsers could read differently is rejected.  The provider has another parser, so a client could otherwise name one model
-to the proxy and another one to the provider.
+python-multipart, the parser of Starlette and FastAPI, does the work; of large parts it gets the headers only.  This
+module adds one rule: a body that two parsers could read differently is rejected.  The provider has another parser, so a
+client could otherwise name one model to the proxy and another one to the provider.
 
 Sources: RFC 7578 (multipart/form-data), RFC 2046 section 5.1 (multipart).
 """
@@ -18,6 +18,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
 
 from tornado_proxy.domain.errors import InvalidBody
+from tornado_proxy.wire.form_outline import FormOutline, make_form_outline
 
 if TYPE_CHECKING:  # python-multipart defines it for type checkers only
     from python_multipart.multipart import MultipartCallbacks
@@ -37,6 +38,8 @@ _PARAMETER = re.compile(r""";\s*(?:([!#$%&'*+\-.^`|~\w]+)\s*=\s*(?:"((?:[^"\\\r\
 _LINE_ENDS = re.compile(rb"(?:\r\n)+")
 #: RFC 2046 section 5.1.1 `transport-padding`, and line ends.
 _PADDING = re.compile(rb"[ \t\r\n]*")
+#: The end of an error of the parser.
+_POSITION = re.compile(r" at \d+$")
 _QUOTED_PAIR = re.compile(r'\\(["\\])')
 
 
@@ -97,6 +100,11 @@ class Form:
         return found[0] if found else None
 
 
+def is_form(content_type: str) -> bool:
+    """Return True if a body of this Content-Type is multipart."""
+    return content_type.lower().lstrip().startswith("multipart/")
+
+
 def read_form(body: bytes, content_type: str) -> Form:
     """Parse `body`; `content_type` is the value of the request's Content-Type header.
 
@@ -108,20 +116,27 @@ def read_form(body: bytes, content_type: str) -> Form:
             header lines beyond the limits, a part whose name is missing or ambiguous, or text around the parts.
     """
     boundary = _boundary(content_type)
-    start = _first_delimiter(body, boundary)
+    outline = make_form_outline(body, boundary, MAX_PARTS, MAX_HEADERS * MAX_HEADER_BYTES)
+    text = outline.text
+    start = _first_delimiter(text, boundary)
     collector = _Collector(start)
     parser = MultipartParser(
         boundary, collector.callbacks(), max_header_count=MAX_HEADERS, max_header_size=MAX_HEADER_BYTES
     )
     try:
-        # Only a body that begins with line ends is copied; few clients send them.
-        parser.write(body[start:] if start else body)
+        parser.write(text[start:] if start else text)
     except FormParserError as error:
-        raise InvalidBody(f"invalid multipart body: {error}") from error
+        fault = _POSITION.sub("", str(error))  # a position in the outline says nothing
+        raise InvalidBody(f"invalid multipart body: {fault}") from error
     if not collector.ended:
         raise InvalidBody("the multipart body has no closing boundary; send the whole body")
-    _check_end(body, boundary, collector.parts)
-    return Form(body, tuple(collector.parts))
+    _check_end(text, boundary, collector.parts)
+    return Form(body, tuple([_find_in_body(part, outline) for part in collector.parts]))
+
+
+def _find_in_body(part: Part, outline: FormOutline) -> Part:
+    start, end = outline.find_in_body(part.start), outline.find_in_body(part.end)
+    return Part(part.name, start, end, part.is_file)
 
 
 def _boundary(content_type: str) -> bytes:

@@ -58,12 +58,12 @@ def _measure(audio: memoryview) -> float | None:
     if magic.startswith(b"RIFF"):
         return _wav_seconds(audio)
     if magic.startswith(b"OggS"):
-        return _at_least(_tagged_seconds(audio), measure_ogg(bytes(audio)))
+        return _at_least(_tagged_seconds(audio), measure_ogg(audio))
     if magic[4:8] == b"ftyp":
-        return _at_least(_tagged_seconds(audio), measure_aac(bytes(audio)))
+        return _at_least(_tagged_seconds(audio), measure_aac(audio))
     if magic.startswith(b"fLaC"):
-        return _at_least(_tagged_seconds(audio), measure_flac(bytes(audio)))
-    return None if magic.startswith(_WEBM) else measure_mp3(bytes(audio))
+        return _at_least(_tagged_seconds(audio), measure_flac(audio))
+    return None if magic.startswith(_WEBM) else measure_mp3(audio)
 
 
 def _at_least(stated: float | None, counted: float | None) -> float | None:

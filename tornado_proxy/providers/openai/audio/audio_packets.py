@@ -20,6 +20,7 @@ from tornado_proxy.providers.openai.audio.vorbis_packets import measure_vorbis, 
 _SILK, _HYBRID, _CELT = (10, 20, 40, 60), (10, 20), (2.5, 5, 10, 20)
 _OPUS_HEADERS = (b"OpusHead", b"OpusTags")
 _PAGE_HEADER_BYTES = 27
+_OGG_PAGE = re.compile(rb"OggS")
 _AAC_SAMPLES = 1024
 
 #: Bytes of the longest header packet that is read.  Codebooks of Vorbis have some kilobytes.
@@ -52,7 +53,7 @@ _AAC_OBJECT_TYPES, _AAC_PROFILES = (0x40, 0x66, 0x67, 0x68), (1, 2, 3, 4, 5, 29)
 _AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 
 
-def measure_ogg(audio: bytes) -> float | None:
+def measure_ogg(audio: memoryview) -> float | None:
     """Return the seconds of the packets in an Ogg file, None if their codec is not Opus, Vorbis or FLAC."""
     headers = list(itertools.islice(_ogg_packets(audio, _MAX_SETUP_BYTES), 3))
     first = headers[0] if headers else b""
@@ -67,17 +68,18 @@ def measure_ogg(audio: bytes) -> float | None:
     return None
 
 
-def measure_opus(audio: bytes) -> float:
+def measure_opus(audio: memoryview) -> float:
     """Return the seconds of the Opus packets in an Ogg file; 0 if there are none."""
     return sum(_opus_milliseconds(packet) for packet in _ogg_packets(audio, 8)) / 1000
 
 
-def _ogg_packets(audio: bytes, limit: int) -> Iterator[bytes]:
+def _ogg_packets(audio: memoryview, limit: int) -> Iterator[bytes]:
     """Yield the first bytes of each packet, at most `limit`."""
-    position, packet, continued = audio.find(b"OggS"), b"", False
+    position, packet, continued = _find_page(audio, 0), b"", False
     while 0 <= position <= len(audio) - _PAGE_HEADER_BYTES:
-        segments = audio[position + _PAGE_HEADER_BYTES :][: audio[position + 26]]
-        start = position + _PAGE_HEADER_BYTES + len(segments)
+        start = position + _PAGE_HEADER_BYTES
+        segments = audio[start : start + audio[position + 26]]
+        start += len(segments)
         for length in segments:
             if len(packet) < limit:
                 packet += audio[start : start + min(length, limit - len(packet))]
@@ -86,9 +88,15 @@ def _ogg_packets(audio: bytes, limit: int) -> Iterator[bytes]:
                 yield packet
                 packet = b""
             start += length
-        position = audio.find(b"OggS", start)
+        position = _find_page(audio, start)
     if continued:
         yield packet
+
+
+def _find_page(audio: memoryview, start: int) -> int:
+    """Return the position of the next Ogg page, -1 if there is none."""
+    page = _OGG_PAGE.search(audio, start)
+    return -1 if page is None else page.start()
 
 
 def _opus_milliseconds(packet: bytes) -> float:
@@ -110,7 +118,7 @@ def _frame_count(packet: bytes, code: int) -> int:
     return packet[1] & 0x3F if len(packet) > 1 else 0
 
 
-def measure_aac(audio: bytes) -> float | None:
+def measure_aac(audio: memoryview) -> float | None:
     """Return the seconds of the AAC packets in an MPEG-4 file; 0 if there are none, None if it has other audio."""
     packets, rate = 0, 0
     for kind, content in _boxes(audio):
@@ -154,7 +162,7 @@ def _decoder_config(moov: bytes) -> _DecoderConfig | None:
     return _DecoderConfig(is_aac, _AAC_RATES[rate] if rate < len(_AAC_RATES) else 0)
 
 
-def _boxes(audio: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _boxes(audio: memoryview) -> Iterator[tuple[bytes, bytes]]:
     """Yield kind and content of each box at the top level; the audio itself is skipped."""
     position = 0
     while position + 8 <= len(audio):
@@ -164,7 +172,7 @@ def _boxes(audio: bytes) -> Iterator[tuple[bytes, bytes]]:
             (size,) = struct.unpack_from(">Q", audio, position + 8)
             header = 16
         end = len(audio) if size == 0 else position + max(size, header)
-        yield kind, audio[position + header : end] if kind in (b"moov", b"moof") else b""
+        yield kind, bytes(audio[position + header : end]) if kind in (b"moov", b"moof") else b""
         position = end
 
 

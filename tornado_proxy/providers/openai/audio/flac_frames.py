@@ -12,6 +12,9 @@ from dataclasses import dataclass
 #: The sync code, a reserved bit and the blocking strategy.
 _SYNC = re.compile(rb"\xff[\xf8\xf9]")
 
+#: Bytes of STREAMINFO that are read.
+_STREAM_INFO_BYTES = 13
+
 #: Bytes of the longest header, with its checksum.
 MAX_HEADER_BYTES = 16
 
@@ -39,12 +42,12 @@ class Frame:
     rate: int
 
 
-def measure_flac(audio: bytes) -> float:
+def measure_flac(audio: memoryview) -> float:
     """Return the seconds of the frames in a FLAC file; 0 if there are none.
 
     Other bytes can look like a header once in 20 MB.
     """
-    return add_frames(_find_frames(audio), read_stream_rate(audio[8:]))
+    return add_frames(_find_frames(audio), read_stream_rate(bytes(audio[8 : 8 + _STREAM_INFO_BYTES])))
 
 
 def add_frames(frames: Iterable[Frame | None], stated_rate: int) -> float:
@@ -83,9 +86,9 @@ def read_header(header: bytes) -> Frame | None:
     return Frame(_block_samples(block_bits, header[at : at + block_bytes]), rate)
 
 
-def _find_frames(audio: bytes) -> Iterator[Frame]:
+def _find_frames(audio: memoryview) -> Iterator[Frame]:
     for sync in _SYNC.finditer(audio):
-        frame = read_header(audio[sync.start() : sync.start() + MAX_HEADER_BYTES])
+        frame = read_header(bytes(audio[sync.start() : sync.start() + MAX_HEADER_BYTES]))
         if frame is not None:
             yield frame
 

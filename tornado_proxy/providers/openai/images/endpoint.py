@@ -37,7 +37,7 @@ from tornado_proxy.providers.shared.json_body import read_described, read_member
 from tornado_proxy.providers.shared.json_skimmer import KEEP, Shape
 from tornado_proxy.providers.shared.json_values import as_objects, as_text
 from tornado_proxy.providers.shared.response_readers import JsonReader, choose_reader
-from tornado_proxy.wire.multipart import read_form
+from tornado_proxy.wire.multipart import is_form, read_form
 
 #: Size and quality of dall-e images if neither request nor response names them (OpenAI API reference, "Create image").
 _DEFAULT_SIZE, _DEFAULT_QUALITY = "1024x1024", "standard"
@@ -101,7 +101,7 @@ def make_reader(facts: RequestFacts, head: ResponseHead) -> UsageReader:
 
 
 def _parse(request: RequestView, meters: frozenset[Meter]) -> ParsedRequest:
-    members = _read_form(request) if _is_form(request.content_type) else read_members(request.body, _MEMBERS)
+    members = _read_form(request) if is_form(request.content_type) else read_members(request.body, _MEMBERS)
     model = members.get("model")
     if not isinstance(model, str) or not model:
         raise BadRequest("model is missing; name one, such as gpt-image-2, so that its price is known", param="model")
@@ -124,10 +124,6 @@ def _parse(request: RequestView, meters: frozenset[Meter]) -> ParsedRequest:
         described=read_described(members, _DESCRIBED),
     )
     return ParsedRequest(facts, request.body)
-
-
-def _is_form(content_type: str) -> bool:
-    return content_type.lower().lstrip().startswith("multipart/")
 
 
 def _read_form(request: RequestView) -> Mapping[str, object]:
