@@ -112,6 +112,7 @@ def _list_columns(sql: dict[str, str], size: Size) -> dict[str, str]:
         "CASE WHEN n % 1000 = 5 THEN 'unsettled' WHEN n % 20000 = 11 THEN 'pending' WHEN n % 50 = 3 THEN 'estimated' "
         "ELSE 'reported' END"
     )
+    session = f"'agent-' || {sql['text'].format('p')} || '-' || {sql['text'].format(f'n * {DAYS} / {size.requests}')}"
     columns = {
         "request_id": f"'req_' || {sql['hex'].format('a * 4294967296 + b * 65536 + c')} || {sql['hex'].format('n')}",
         "project_id": f"CASE WHEN p % 10 < 7 THEN '{PROJECT}' ELSE '{OTHER_PROJECT}' END",
@@ -134,7 +135,7 @@ def _list_columns(sql: dict[str, str], size: Size) -> dict[str, str]:
         "total": known.format(f"'0.' || {sql['digits'].format('pico + pico / 20')}"),
         "provider_key": "'main'",
         "labels": """CASE p % 2 WHEN 0 THEN '{"team":"search"}' ELSE '{"team":"mail"}' END""",
-        "agent_session": f"CASE WHEN x THEN 'rare' WHEN c % 3 = 0 THEN 'agent-' || {sql['text'].format('n / 60')} END",
+        "agent_session": f"CASE WHEN x THEN 'rare' WHEN c % 3 = 0 THEN {session} END",
         "client": "CASE WHEN c % 3 = 0 THEN 'codex' END",
         "end_user": f"CASE WHEN x THEN 'rare' WHEN b % 5 = 0 THEN 'end-' || {sql['text'].format('c % 20000')} END",
         "upstream_request_id": f"'chatcmpl-' || {sql['hex'].format('n')}",

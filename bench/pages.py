@@ -53,7 +53,7 @@ _FILTERS = {
     "participant": ("rare", "person-0", "no-one"),
     "room": ("rare", "room-7"),
     "session": ("rare",),
-    "agent_session": ("rare", "agent-100"),
+    "agent_session": ("rare", "agent-7-20"),
     "end_user": ("rare", "end-77"),
     "client": ("codex", "no-client"),
     "agent": ("no-agent",),
@@ -197,6 +197,7 @@ def _prepared(folder: Path, options: argparse.Namespace) -> Iterator[tuple[Ledge
             pids.append(server.process.pid)
         if options.url:
             address = PostgresAddress(options.url, None, folder / "journal")
+            pids += options.database_pid
         elif options.postgresql or not (folder / "ledger.db").exists():
             began = time.monotonic()
             fill(address, Size(options.requests, int(time.time() * 1000)))
@@ -228,6 +229,9 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=1_000_000)
     parser.add_argument("--postgresql", action="store_true", help="a PostgreSQL server of its own, and no SQLite file")
     parser.add_argument("--url", default="", help="a PostgreSQL ledger that has been filled")
+    parser.add_argument(
+        "--database-pid", type=int, action="append", default=[], help="the process of its server, whose CPU time counts"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="only paths that contain this text")
     parser.add_argument("--folder", type=Path, help="keep the ledger here")

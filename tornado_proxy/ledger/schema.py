@@ -100,12 +100,15 @@ _COMPUTED = {
     "settled_at": ("CASE WHEN s.request_id IS NOT NULL THEN s.settled_at ELSE g.settled_at END", "NULL"),
 }
 
-_BILLS = (
+#: The two parts of the view `bills`: records with the figures of their settlements, and lost intents.
+RECORDED_BILLS = (
     f"SELECT r.seq AS seq, {', '.join(_record_column(name) for name in RECORD_COLUMNS)}, "  # noqa: S608  # names of ours
     f"{', '.join(_cast_column(_COMPUTED[name][0], name) for name in COMPUTED_COLUMNS)} "
     "FROM records r LEFT JOIN settlements s ON s.request_id = r.request_id "
-    "LEFT JOIN given_up g ON g.request_id = r.request_id "
-    f"UNION ALL SELECT {_cast_column('NULL', 'seq')}, {', '.join(lost_column(name) for name in RECORD_COLUMNS)}, "
+    "LEFT JOIN given_up g ON g.request_id = r.request_id"
+)
+LOST_BILLS = (
+    f"SELECT {_cast_column('NULL', 'seq')}, {', '.join(lost_column(name) for name in RECORD_COLUMNS)}, "  # noqa: S608  # names of ours
     f"{', '.join(_cast_column(_COMPUTED[name][1], name) for name in COMPUTED_COLUMNS)} "
     "FROM intents i WHERE i.lost_at IS NOT NULL"
 )
@@ -114,7 +117,7 @@ _BILLS = (
 _VIEW = f"""
 CREATE INDEX IF NOT EXISTS intents_lost ON intents (lost_at) WHERE lost_at IS NOT NULL;
 CREATE INDEX IF NOT EXISTS records_idempotency ON records (idempotency_hash) WHERE idempotency_hash IS NOT NULL;
-CREATE VIEW bills AS {_BILLS};
+CREATE VIEW bills AS {RECORDED_BILLS} UNION ALL {LOST_BILLS};
 """
 
 

@@ -14,6 +14,7 @@ from tornado_proxy.ledger.dialect import quote_names
 from tornado_proxy.ledger.reports.record_spans import find_spans
 from tornado_proxy.ledger.reports.records_query import Record, UsageFilter, build_where
 from tornado_proxy.ledger.rows import PRINTED_COLUMNS
+from tornado_proxy.ledger.schema import LOST_BILLS, RECORDED_BILLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,10 @@ def read_page(read: Read, query: RecordsQuery) -> list[Record]:
 
 
 def _read_span(read: Read, query: RecordsQuery, found: int) -> list[Record]:
-    """Return the records of a span of time, as far as the page, which has `found` already, has room for them."""
+    """Return the records of a span of time, as far as the page, which has `found` already, has room for them.
+
+    Both parts of the view `bills` are read in the order of an index.  PostgreSQL would sort all records of the view.
+    """
     where, values = build_where(query.which)
     if query.before is not None:
         start, request_id = query.before
@@ -57,8 +61,14 @@ def _read_span(read: Read, query: RecordsQuery, found: int) -> list[Record]:
         where += f" {'AND' if where else 'WHERE'} started_at <= ? AND (started_at < ? OR request_id < ?)"
         values = [*values, start, start, request_id]
     names = dict.fromkeys((*query.columns, "started_at", "request_id"))
-    sql = (
-        f"SELECT {quote_names(tuple(names))} FROM bills {where} "  # noqa: S608  # names of ours
-        f"ORDER BY started_at DESC, request_id DESC LIMIT {query.limit - found}"
-    )
-    return [dict(zip(names, row, strict=True)) for row in read(sql, values)]
+    room = query.limit - found
+    records: list[Record] = []
+    for part in (RECORDED_BILLS, LOST_BILLS):
+        sql = (
+            f"SELECT {quote_names(tuple(names))} FROM ({part}) bills {where} "  # noqa: S608  # names of ours
+            f"ORDER BY started_at DESC, request_id DESC LIMIT {room}"
+        )
+        records += [dict(zip(names, row, strict=True)) for row in read(sql, values)]
+    return sorted(records, key=lambda record: (str(record["started_at"]), str(record["request_id"])), reverse=True)[
+        :room
+    ]
