@@ -62,8 +62,11 @@ def read_cpu_s(pids: list[int]) -> float:
 
 def read_tree_cpu_s(pids: list[int]) -> float:
     """Return the CPU seconds of `pids`, of their descendants, and of those that have ended."""
-    trees = {pid for root in pids for pid in list_process_tree(root)}
-    return sum(sum(map(int, _read_stat(pid)[11:15])) for pid in trees) / _TICKS_PER_S
+    ticks = 0
+    for pid in {pid for root in pids for pid in list_process_tree(root)}:
+        with contextlib.suppress(FileNotFoundError):  # it has ended, and its parent counts it
+            ticks += sum(map(int, _read_stat(pid)[11:15]))
+    return ticks / _TICKS_PER_S
 
 
 def read_rss_bytes(pids: list[int]) -> int:
