@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from tests.ledger.sample_records import make_intent, make_record
 from tests.postgres_server import PostgresServer
 from tornado_proxy.budgets.backends import open_store
+from tornado_proxy.budgets.slices import Slices
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budget import (
     Budget,
@@ -73,9 +74,9 @@ class BudgetsUnderTest:
         """The budgets of the first process."""
         return self.opened[0]
 
-    def open(self, writer: str = "other", *, hold: bool = True) -> BudgetStore:
+    def open(self, writer: str = "other", *, hold: bool = True, slices: Slices | None = None) -> BudgetStore:
         """Open the same budgets, as another process does."""
-        self.opened.append(open_store(self.address, self.locks(writer)))
+        self.opened.append(open_store(self.address, self.locks(writer), slices=slices))
         self.opened[-1].folding.hold = hold
         return self.opened[-1]
 

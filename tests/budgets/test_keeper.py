@@ -29,10 +29,10 @@ WAIT_S = 20
 
 @asynccontextmanager
 async def open_keeper(
-    budgets: BudgetsUnderTest, listeners: BudgetListeners | None = None
+    budgets: BudgetsUnderTest, listeners: BudgetListeners | None = None, writer: str = "keeper"
 ) -> AsyncIterator[BudgetKeeper]:
     """Yield the budgets as one server process uses them."""
-    keeper = BudgetKeeper(BudgetLedger(budgets.address, budgets.locks("keeper")), listeners)
+    keeper = BudgetKeeper(BudgetLedger(budgets.address, budgets.locks(writer)), listeners)
     await keeper.open(PLAN)
     try:
         yield keeper

@@ -137,6 +137,9 @@ class MemoryKeeper:
     async def follow(self, plan: CounterPlan) -> None:
         self.plans.append(plan)
 
+    def take(self, reservation: Reservation) -> bool:
+        return False
+
     async def reserve(self, reservation: Reservation) -> Refusal | None:
         self.asked += 1
         if self.refusal is None or reservation.forced:

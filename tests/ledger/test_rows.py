@@ -25,8 +25,10 @@ from tornado_proxy.ledger.rows import (
 def test_rows_have_every_column() -> None:
     record = make_record(make_intent("r1"))
 
+    others = ("objects", "key_fingerprint", "key_owner", "bound_total", "bound_subtotal")
+
     assert tuple(make_intent_row(record.intent)) == INTENT_COLUMNS
-    assert set(make_record_row(record)) == {*RECORD_COLUMNS, "objects", "key_fingerprint", "key_owner"}
+    assert set(make_record_row(record)) == {*RECORD_COLUMNS, *others}
 
 
 def test_line_items_are_read_as_they_were_written() -> None:

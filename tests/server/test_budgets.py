@@ -303,8 +303,8 @@ def is_any_open(store: BudgetStore) -> bool:
     """Return True if a reservation is open.  The server frees those of dead processes after minutes, this at once."""
     store.folding.hold = False
     store.folding.fold()
-    store.folding.free_orphans(store.is_gone, datetime.now(UTC))
-    return any(entry.state == "open" for entry in store.list_reservations())
+    store.free_dead(datetime.now(UTC))
+    return any(entry.state == "open" for entry in store.list_reservations()) or any(store.leasing.read_idle().values())
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tornado_proxy.budgets.slices import Slices
 from tornado_proxy.budgets.store import BudgetDatabases, BudgetStore
 from tornado_proxy.domain.ledger_address import LedgerAddress
 from tornado_proxy.ledger.backends import make_backend
@@ -14,13 +15,16 @@ from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 _FILE_SUFFIX = "-budgets"
 
 
-def open_store(address: LedgerAddress, locks: ProcessLocks, *, fsync: bool = False) -> BudgetStore:
+def open_store(
+    address: LedgerAddress, locks: ProcessLocks, *, fsync: bool = False, slices: Slices | None = None
+) -> BudgetStore:
     """Return the budgets of the ledger at `address`, which exists already.
 
     Args:
         address: The address of the ledger.
         locks: The lock files of this machine's processes.
         fsync: True if each commit waits until the disk has it.
+        slices: The slices of this process, if it has any.
 
     Raises:
         StoreError: a database cannot be opened.
@@ -33,4 +37,4 @@ def open_store(address: LedgerAddress, locks: ProcessLocks, *, fsync: bool = Fal
     else:
         budgets = ledger
     databases = BudgetDatabases(budgets, ledger, backend.dialect, locks, backend.make_liveness(ledger, locks))
-    return BudgetStore(databases)
+    return BudgetStore(databases, Slices() if slices is None else slices)

@@ -108,13 +108,13 @@ class Folding:
             waiting = [str(request_id) for (request_id,) in self._budgets.fetch_rows(_SELECT_UNSETTLED)]
             final = ledger_records.find_ids(self._ledger, "settlements", waiting)
             given_up = ledger_records.find_ids(self._ledger, "given_up", waiting) - final
-            kinds = self._read_kinds()
+            kinds = self.read_kinds()
             for bill in ledger_records.read_bills(self._ledger, sorted(final | given_up)):
                 self._settle(bill, kinds, changes, final=bill.request_id in final)
 
     def register(self, wanted: Iterable[CounterKind], now: datetime) -> None:
         """Count these kinds from now on, and the ledger's records of their current periods."""
-        new = [kind for kind in dict.fromkeys(wanted) if kind not in self._read_kinds()]
+        new = [kind for kind in dict.fromkeys(wanted) if kind not in self.read_kinds()]
         if not new:
             return
         self.fold()
@@ -129,7 +129,7 @@ class Folding:
         """Compare the current counters with the ledger, correct them, and return the sum of the differences in USD."""
         self.fold()
         self.fold_settlements()
-        kinds = self._read_kinds()
+        kinds = self.read_kinds()
         sums, cursor = self._sum_records(kinds, now)
         with self._folding() as (last_seq, changes):
             expected = self._sum_rest(kinds, now, cursor, last_seq, sums)
@@ -226,11 +226,12 @@ class Folding:
             claimed = warnings.claim(self._budgets, self.limits, settled, datetime.now(UTC))
         self._warnings += claimed
 
-    def _read_kinds(self) -> list[CounterKind]:
+    def read_kinds(self) -> list[CounterKind]:
+        """Return the kinds that are counted."""
         return [decode_kind(str(kind)) for (kind,) in self._budgets.fetch_rows(_SELECT_KINDS)]
 
     def _count(self, records: Iterable[CountedRecord], changes: CounterChanges) -> None:
-        kinds = self._read_kinds()
+        kinds = self.read_kinds()
         for record in records:
             for key, amount in _list_amounts(record, kinds):
                 changes.settle(key, amount)

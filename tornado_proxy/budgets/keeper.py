@@ -23,14 +23,16 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from tornado_proxy.budgets.backends import open_store
+from tornado_proxy.budgets.deciding import Decisions, Demand
 from tornado_proxy.budgets.rates import RateEnd
 from tornado_proxy.budgets.schedule import Schedule
+from tornado_proxy.budgets.slices import Slices
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.brake import Brake
 from tornado_proxy.domain.budget import BudgetLimits, BudgetWarning, CounterPlan, Refusal, Reservation
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.ledger_address import LedgerAddress
-from tornado_proxy.domain.rate import RateRefusal, RateUnit
+from tornado_proxy.domain.rate import RateUnit
 from tornado_proxy.ledger.database import StoreError
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 from tornado_proxy.observability import metrics
@@ -42,9 +44,6 @@ _Result = TypeVar("_Result")
 #: Seconds between two comparisons with the ledger; more if one takes long, so that it is a small part of the CPU time.
 _COMPARE_S = 300.0
 _COMPARE_FACTOR = 50
-
-#: Seconds between two searches for dead processes because streams are refused.
-_DEAD_SEARCH_S = 1.0
 
 #: Seconds that close() waits for each thread.
 _CLOSE_S = 60.0
@@ -65,15 +64,9 @@ class BudgetLedger:
     locks: ProcessLocks
     fsync: bool = False
 
-    def open(self) -> BudgetStore:
+    def open(self, slices: Slices | None = None) -> BudgetStore:
         """Return the budgets, with connections of their own."""
-        return open_store(self.address, self.locks, fsync=self.fsync)
-
-
-@dataclass(frozen=True, slots=True)
-class _Reserve:
-    reservation: Reservation
-    done: asyncio.Future[Refusal | None]
+        return open_store(self.address, self.locks, fsync=self.fsync, slices=slices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +79,7 @@ class _Read:
 class _Work:
     """The items that one turn of the thread handles."""
 
-    reserves: list[_Reserve] = field(default_factory=list)
+    reserves: list[Demand] = field(default_factory=list)
     released: list[str] = field(default_factory=list)
     ended: list[RateEnd] = field(default_factory=list)
     reads: list[_Read] = field(default_factory=list)
@@ -116,13 +109,14 @@ class BudgetKeeper:
         self._listeners = BudgetListeners() if listeners is None else listeners
         self._plan = CounterPlan()
         self._limits = BudgetLimits()
-        self._queue: queue.SimpleQueue[_Reserve | _Read | RateEnd | str | None] = queue.SimpleQueue()
+        self._slices = Slices()
+        self._queue: queue.SimpleQueue[Demand | _Read | RateEnd | str | None] = queue.SimpleQueue()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._auditor: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        #: In the thread: when refused streams may start the next search for dead processes.
-        self._search_dead_at = 0.0
+        #: In the thread.
+        self._decisions = Decisions(self._answer)
 
     async def open(self, plan: CounterPlan) -> None:
         """Open the budgets and count the kinds that a configuration needs.
@@ -169,6 +163,10 @@ class BudgetKeeper:
         """
         await self.read(lambda store: store.folding.forget_trip(brake_id))
 
+    def take(self, reservation: Reservation) -> bool:
+        """Reserve the most that a request can cost from slices; return False if reserve() must decide."""
+        return not (reservation.claims or reservation.forced) and self._slices.take(reservation)
+
     async def reserve(self, reservation: Reservation) -> Refusal | None:
         """Reserve the most that a request can cost; return the refusal of the budget or limit that does not admit it.
 
@@ -176,7 +174,7 @@ class BudgetKeeper:
             LedgerUnavailable: the budgets cannot be written, so the request must not be sent.
         """
         done: asyncio.Future[Refusal | None] = self._running_loop.create_future()
-        self._queue.put(_Reserve(reservation, done))
+        self._queue.put(Demand(reservation, done))
         try:
             return await done
         except asyncio.CancelledError:
@@ -193,7 +191,8 @@ class BudgetKeeper:
 
     def release(self, request_id: str) -> None:
         """Free the reservation of a request that was not sent.  Never blocks."""
-        self._queue.put(request_id)
+        if not self._slices.release(request_id):
+            self._queue.put(request_id)
 
     def end(self, request_id: str, used: Mapping[RateUnit, int]) -> None:
         """Give back the units of limits that a request has taken and not used.  Never blocks."""
@@ -223,18 +222,19 @@ class BudgetKeeper:
         return self._loop
 
     def _open(self, plan: CounterPlan) -> BudgetStore:
-        store = self._ledger.open()
+        store = self._ledger.open(self._slices)
         store.follow(plan, datetime.now(UTC))
         self._plan = plan
         return store
 
     def _open_again(self) -> BudgetStore:
-        store = self._open_to_count()
+        store = self._open_to_count(self._slices)
         store.folding.limits = self._limits
+        self._slices.forget()
         return store
 
-    def _open_to_count(self) -> BudgetStore:
-        store, plan = self._ledger.open(), self._plan
+    def _open_to_count(self, slices: Slices | None = None) -> BudgetStore:
+        store, plan = self._ledger.open(slices), self._plan
         store.folding.hold, store.folding.brakes = plan.hold, plan.brakes
         return store
 
@@ -257,11 +257,13 @@ class BudgetKeeper:
         schedule = Schedule()
         work = _Work()
         while not work.is_last:
-            work = self._collect(work, schedule.wait_s())
+            work = self._collect(work, min(schedule.wait_s(), self._decisions.wait_s()))
             try:
                 store = store or self._open_again()
-                if work.reserves:
+                if work.reserves or self._slices.requests:
                     schedule.expect_records()
+                if self._slices.is_short:
+                    schedule.expect_leases()
                 self._serve(store, work)
                 schedule.run(store)
                 found = (store.folding.take_warnings(), schedule.find_untold(store), schedule.find_brakes(store))
@@ -287,7 +289,7 @@ class BudgetKeeper:
                     case None:
                         work.is_last = True
                         return work
-                    case _Reserve():
+                    case Demand():
                         work.reserves.append(item)
                     case _Read():
                         work.reads.append(item)
@@ -299,9 +301,9 @@ class BudgetKeeper:
         return work
 
     def _serve(self, store: BudgetStore, work: _Work) -> None:
+        self._decisions.retry(store, is_last=work.is_last)
         if work.reserves:
-            results = self._reserve(store, [item.reservation for item in work.reserves])
-            self._answer([(item.done, result) for item, result in zip(work.reserves, results, strict=True)])
+            self._decisions.decide(store, work.reserves, is_last=work.is_last)
             work.reserves.clear()
         # After the reservations: a request that is cancelled while it waits releases what it has reserved since.
         if work.released:
@@ -314,21 +316,6 @@ class BudgetKeeper:
             self._answer([(work.reads[0].done, work.reads[0].query(store))])
             del work.reads[0]
 
-    def _reserve(self, store: BudgetStore, reservations: list[Reservation]) -> list[Refusal | None]:
-        results = store.reserve(reservations)
-        refused = [index for index, result in enumerate(results) if _is_out_of_streams(result)]
-        # A process that was killed holds streams that nothing will end.
-        if refused and time.monotonic() >= self._search_dead_at:
-            self._search_dead_at = time.monotonic() + _DEAD_SEARCH_S
-            if store.free_streams():
-                for index, result in zip(
-                    refused,
-                    store.reserve([reservations[at] for at in refused]),
-                    strict=True,
-                ):
-                    results[index] = result
-        return results
-
     def _answer(self, results: list[tuple[asyncio.Future[Any], Any]]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._running_loop.call_soon_threadsafe(_set_results, results)
@@ -337,7 +324,8 @@ class BudgetKeeper:
         reason = str(error) if isinstance(error, StoreError) else repr(error)
         _log.error("the budgets cannot be written", extra={"reason": reason})
         unavailable = LedgerUnavailable(f"no new requests with a budget while the budgets cannot be written: {reason}")
-        waiting: list[_Reserve | _Read] = [*work.reserves, *work.reads]
+        work.reserves += self._decisions.take_waiting()
+        waiting: list[Demand | _Read] = [*work.reserves, *work.reads]
         self._answer([(item.done, unavailable) for item in waiting])
         # A connection that breaks in COMMIT does not show whether the server committed; the requests are not sent.
         work.released += [item.reservation.request_id for item in work.reserves]
@@ -359,10 +347,6 @@ class BudgetKeeper:
                 if difference:
                     _log.error("budget counters differed from the ledger", extra={"difference_usd": f"{difference:f}"})
             wait_s = max(_COMPARE_S, _COMPARE_FACTOR * (time.monotonic() - began))
-
-
-def _is_out_of_streams(result: Refusal | None) -> bool:
-    return isinstance(result, RateRefusal) and result.state.wait_s is None
 
 
 def _set_results(results: list[tuple[asyncio.Future[Any], Any]]) -> None:

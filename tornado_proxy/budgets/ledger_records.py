@@ -49,6 +49,13 @@ _SELECT_SPENDS = (
     "WHERE seq > ? AND seq <= ? AND started_at >= ?"
 )
 _SELECT_FIRST = "SELECT min(seq) FROM records WHERE started_at >= ?"
+_SELECT_BASES = (
+    f"SELECT seq, request_id, basis FROM records WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT {_MAX_SPENDS}"  # noqa: S608
+)
+_SELECT_LOST = (
+    f"SELECT request_id, started_at, bound_total, bound_subtotal, {quote_names(_SPENDER_COLUMNS)} "  # noqa: S608
+    "FROM intents WHERE writer = ? AND bound_total IS NOT NULL"
+)
 _SELECT_PENDING = (
     "SELECT request_id FROM records r WHERE basis = 'pending' AND seq <= ? "
     "AND NOT EXISTS (SELECT 1 FROM settlements s WHERE s.request_id = r.request_id)"
@@ -88,6 +95,17 @@ class SpendGroup:
     def amount(self, amount: Amount) -> Decimal:
         """Return the amount that a counter sums."""
         return self.total if amount is Amount.TOTAL else self.subtotal
+
+
+@dataclass(frozen=True, slots=True)
+class LostRequest:
+    """A request of a process that has died, with the most that it can have cost."""
+
+    request_id: str
+    started_at: datetime
+    total: Decimal
+    subtotal: Decimal
+    spender: Spender
 
 
 def read_after(ledger: Database, seq: int, last_seq: int) -> list[CountedRecord]:
@@ -134,6 +152,29 @@ def find_ids(ledger: Database, table: str, request_ids: Sequence[str]) -> frozen
         sql = f"SELECT request_id FROM {table} WHERE request_id IN ({', '.join('?' * len(ids))})"  # noqa: S608
         found.update(str(request_id) for (request_id,) in ledger.fetch_rows(sql, ids))
     return frozenset(found)
+
+
+def read_bases(ledger: Database, after: int, last_seq: int) -> dict[str, str]:
+    """Return the basis of each record with after < seq <= last_seq, by request id."""
+    bases: dict[str, str] = {}
+    while rows := ledger.fetch_rows(_SELECT_BASES, (after, last_seq)):
+        after = int(str(rows[-1][0]))
+        bases.update((str(request_id), str(basis)) for _, request_id, basis in rows)
+    return bases
+
+
+def list_lost(ledger: Database, writer: str) -> list[LostRequest]:
+    """Return the requests of a process that has died which have no record, and a bound."""
+    return [
+        LostRequest(
+            str(request_id),
+            datetime.fromisoformat(str(started_at)),
+            Decimal(str(total)),
+            Decimal(str(subtotal)),
+            make_spender(spender),
+        )
+        for request_id, started_at, total, subtotal, *spender in ledger.fetch_rows(_SELECT_LOST, (writer,))
+    ]
 
 
 def list_pending(ledger: Database, last_seq: int) -> list[str]:

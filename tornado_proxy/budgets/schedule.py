@@ -12,6 +12,9 @@ from tornado_proxy.domain.budget import BudgetWarning
 #: Seconds between two counts of new records while requests are under way, and while none is.
 _BUSY_FOLD_S, _IDLE_FOLD_S = 0.1, 1.0
 
+#: Seconds between two looks at the slices of counters: how soon a recall is answered.
+_SYNC_S = 0.1
+
 _SETTLEMENTS_S = 1.0
 
 #: Seconds between two looks for limits that another process has found to be passed, and could not act on.
@@ -33,16 +36,22 @@ class Schedule:
     """The schedule of one thread."""
 
     def __init__(self) -> None:
-        self._fold_at = self._settlements_at = self._cleanup_at = self._brakes_at = self._alerts_at = 0.0
+        self._fold_at = self._settlements_at = self._cleanup_at = self._brakes_at = self._alerts_at = self._sync_at = (
+            0.0
+        )
         self._is_busy = True
 
     def wait_s(self) -> float:
         """Return the seconds that the thread may wait for items."""
-        return max(0.0, self._fold_at - time.monotonic())
+        return max(0.0, min(self._fold_at, self._sync_at) - time.monotonic())
 
     def expect_records(self) -> None:
         """Count records soon: requests are under way."""
         self._fold_at = min(self._fold_at, time.monotonic() + _BUSY_FOLD_S)
+
+    def expect_leases(self) -> None:
+        """Lease soon: requests have found too little in a slice."""
+        self._sync_at = 0.0
 
     def run(self, store: BudgetStore) -> None:
         """Do the work that is due."""
@@ -51,12 +60,15 @@ class Schedule:
             is_behind = store.folding.fold_batch()
             self._is_busy = is_behind or store.has_open()
             self._fold_at = now + (0 if is_behind else _BUSY_FOLD_S if self._is_busy else _IDLE_FOLD_S)
+        if now >= self._sync_at:
+            store.sync_leases()
+            self._sync_at = now + (_SYNC_S if store.has_slices else _IDLE_FOLD_S)
         if now >= self._settlements_at:
             store.folding.fold_settlements()
             self._settlements_at = now + _SETTLEMENTS_S
         if now >= self._cleanup_at:
             at = datetime.now(UTC)
-            store.folding.free_orphans(store.is_gone, at - _ORPHAN_AGE)
+            store.free_dead(at - _ORPHAN_AGE)
             store.folding.forget_ended(at - _ENDED_KEPT)
             store.folding.check_warnings(at)
             store.free_streams()

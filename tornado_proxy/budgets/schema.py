@@ -4,7 +4,9 @@ budget_kinds          what is counted; a kind counts for every project
 budget_counters       settled and reserved USD of each subject in each period
 budget_warnings       the warnings that were made (budgets/warnings.py)
 budget_alerts         those whose alert is not stored yet
-budget_reservations   requests under way, and those whose cost is not final
+budget_reservations   requests under way that have reserved here, and those whose cost is not final
+budget_leases         slices of counters that processes have leased (leasing.py)
+leased_requests       requests under way that have reserved from slices
 rate_buckets          how much of each limit is used (rates.py)
 rate_claims           what requests under way have taken of limits
 brake_windows         what was spent in the last minute (brakes.py)
@@ -17,6 +19,7 @@ Amounts are decimal strings, times RFC 3339 UTC.
 from __future__ import annotations
 
 from tornado_proxy.budgets.brakes import create_brake_tables
+from tornado_proxy.budgets.leasing import create_lease_tables
 from tornado_proxy.budgets.rates import create_rate_tables
 from tornado_proxy.budgets.warnings import create_warnings
 from tornado_proxy.ledger.dialect import Dialect
@@ -29,6 +32,7 @@ SET_CURSOR = "UPDATE budget_meta SET value = ? WHERE key = 'cursor'"
 def create_tables(sql: Dialect) -> str:
     """Return the SQL that makes the tables that do not exist."""
     return f"""
+{create_lease_tables(sql)}
 CREATE TABLE IF NOT EXISTS budget_meta (key {sql.text} PRIMARY KEY, value {sql.text} NOT NULL) {sql.keyed_table_end};
 CREATE TABLE IF NOT EXISTS budget_kinds (kind {sql.text} PRIMARY KEY) {sql.keyed_table_end};
 CREATE TABLE IF NOT EXISTS budget_counters (

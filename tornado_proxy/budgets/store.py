@@ -1,6 +1,7 @@
 """The counters and reservations of a ledger's budgets.  Synchronous; used by one thread.
 
-    reserve   locks the counters of a request's budgets, checks their limits, and adds the most the request can cost
+    reserve   locks the counters of a request's budgets, checks their limits, and adds the most the request can cost;
+              far from the limits, requests reserve from the slices of their process instead (slices.py)
     fold      adds the records that the ledger has committed to the counters, and frees their reservations
     release   frees the reservation of a request that was not sent
     end       gives back what a request that has ended took of limits (rates.py)
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
@@ -26,15 +27,17 @@ from tornado_proxy.budgets.counters import (
     CounterKey,
     decode_keys,
     encode_keys,
+    key_of_state,
     lock_counter,
-    make_key,
     make_state,
     read_counters,
     write_counter,
 )
 from tornado_proxy.budgets.folding import Folding
+from tornado_proxy.budgets.leasing import Leasing
 from tornado_proxy.budgets.rates import NOTHING_USED, LockedBuckets, RateEnd, Rates
 from tornado_proxy.budgets.schema import create_tables
+from tornado_proxy.budgets.slices import Slices, key_budgets
 from tornado_proxy.domain.budget import Amount, Budget, BudgetRefusal, CounterPlan, CounterState, Refusal, Reservation
 from tornado_proxy.ledger.database import Database, Liveness, StoreError
 from tornado_proxy.ledger.dialect import Dialect, Insert, Values
@@ -60,7 +63,8 @@ _SELECT = "SELECT total, subtotal, counters FROM budget_reservations WHERE reque
 _DELETE = "DELETE FROM budget_reservations WHERE request_id = ?"
 _SELECT_ANY = "SELECT 1 FROM budget_reservations WHERE writer = ? AND state = 'open' LIMIT 1"
 _SELECT_OPEN = (
-    "SELECT request_id, state, started_at, total, subtotal, counters FROM budget_reservations ORDER BY started_at"
+    "SELECT request_id, state, started_at, total, subtotal, counters FROM budget_reservations UNION ALL "
+    "SELECT request_id, 'open', started_at, total, subtotal, counters FROM leased_requests ORDER BY started_at"
 )
 
 
@@ -97,8 +101,8 @@ class BudgetStore:
     Methods raise StoreError if a database fails.
     """
 
-    def __init__(self, databases: BudgetDatabases) -> None:
-        """Make the tables that do not exist."""
+    def __init__(self, databases: BudgetDatabases, slices: Slices) -> None:
+        """Make the tables that do not exist; `slices` are those of this process."""
         databases.budgets.run_script(create_tables(databases.dialect))
         self._databases = databases
         self._budgets = databases.budgets
@@ -106,6 +110,10 @@ class BudgetStore:
         self.rates = Rates(databases.budgets, databases.dialect, databases.locks.writer_id)
         self.folding = Folding(databases.budgets, databases.ledger, databases.dialect)
         self.folding.begin()
+        self._slices = slices
+        self.leasing = Leasing(
+            databases.budgets, databases.ledger, databases.dialect, databases.locks.writer_id, slices
+        )
 
     def follow(self, plan: CounterPlan, now: datetime) -> None:
         """Count the kinds of a configuration from now on, and for the periods that contain `now`."""
@@ -116,7 +124,7 @@ class BudgetStore:
 
     def reserve(self, reservations: Sequence[Reservation]) -> list[Refusal | None]:
         """Reserve for each request, all of its budgets and limits or none; return the refusals."""
-        keyed = [list(_key_budgets(reservation)) for reservation in reservations]
+        keyed = [list(key_budgets(reservation)) for reservation in reservations]
         with self._budgets.transaction():
             buckets = self.rates.lock(claim for reservation in reservations for claim in reservation.claims)
             keys = sorted({key for own in keyed for key, _ in own})
@@ -168,7 +176,7 @@ class BudgetStore:
         with self._budgets.transaction():
             keys = sorted(_list_keys([reservation]))
             counters = _Counters({key: lock_counter(self._budgets, self._row_lock, key) for key in keys})
-            refusals = (counters.check(key, budget, reservation) for key, budget in _key_budgets(reservation))
+            refusals = (counters.check(key, budget, reservation) for key, budget in key_budgets(reservation))
             return next((refusal for refusal in refusals if refusal is not None), None)
 
     def release(self, request_ids: Iterable[str]) -> None:
@@ -196,7 +204,25 @@ class BudgetStore:
 
     def has_open(self) -> bool:
         """Return True if a request of this process is under way, as far as its reservation tells."""
-        return bool(self._budgets.fetch_rows(_SELECT_ANY, (self._databases.locks.writer_id,)))
+        return bool(self._slices.requests) or bool(
+            self._budgets.fetch_rows(_SELECT_ANY, (self._databases.locks.writer_id,))
+        )
+
+    @property
+    def has_slices(self) -> bool:
+        """True if this process has leased anything, or is about to."""
+        return bool(self._slices.slices or self._slices.requests)
+
+    def sync_leases(self) -> None:
+        """Lease, trim and give back slices of counters."""
+        self.leasing.sync(hold=self.folding.hold)
+        self._slices.renew()
+
+    def free_dead(self, before: datetime) -> None:
+        """Free the reservations of dead processes that began, and the slices that were renewed, before `before`."""
+        self.folding.free_orphans(self.is_gone, before)
+        kinds = self.folding.read_kinds() if self.folding.hold else ()
+        self.leasing.free_dead(self.is_gone, before, self.folding.fold, kinds)
 
     def is_gone(self, writer: str) -> bool:
         """Return True if a process has died, and what it left in files is in the ledger."""
@@ -211,8 +237,13 @@ class BudgetStore:
                 db.close()
 
     def list_counters(self) -> list[CounterState]:
-        """Return all counters."""
-        return read_counters(self._budgets)
+        """Return all counters; what processes have leased and not used is not reserved."""
+        # The leases first: what is leased in between is shown as reserved, and never less than nothing.
+        idle = self.leasing.read_idle()
+        return [
+            replace(state, reserved=state.reserved - idle.get(key_of_state(state), Decimal(0)))
+            for state in read_counters(self._budgets)
+        ]
 
     def list_reservations(self) -> list[OpenReservation]:
         """Return the reservations that are not freed yet, oldest first."""
@@ -252,13 +283,5 @@ class _Counters:
         self.written.add(key)
 
 
-def _key_budgets(reservation: Reservation) -> Iterable[tuple[CounterKey, Budget]]:
-    for budget in reservation.budgets:
-        spender = reservation.spender
-        subject = spender.subject(budget.kind) if budget.subject is None else budget.subject
-        if subject is not None:
-            yield make_key(budget.kind, spender.project_id, subject, reservation.at), budget
-
-
 def _list_keys(reservations: Sequence[Reservation]) -> set[CounterKey]:
-    return {key for reservation in reservations for key, _ in _key_budgets(reservation)}
+    return {key for reservation in reservations for key, _ in key_budgets(reservation)}

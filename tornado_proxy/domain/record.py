@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 
 import msgspec
@@ -50,6 +51,13 @@ class RetryFacts(msgspec.Struct, frozen=True):
 NO_RETRY_FACTS = RetryFacts()
 
 
+class SpendBound(msgspec.Struct, frozen=True):
+    """The most USD that a request can cost: `total` with the surcharge, `subtotal` without."""
+
+    total: Decimal
+    subtotal: Decimal
+
+
 class RequestIntent(msgspec.Struct, frozen=True):
     """An admitted request that is about to be sent.
 
@@ -62,6 +70,7 @@ class RequestIntent(msgspec.Struct, frozen=True):
     attribution: who and what the request is made for, as the client states it.
     traceparent: the client's span that the request belongs to (W3C Trace Context), None without one.
     retry: the client's statements about a repetition.
+    bound: the most that it can cost; None without a budget.
     """
 
     request_id: str
@@ -79,6 +88,7 @@ class RequestIntent(msgspec.Struct, frozen=True):
     attribution: Attribution = NO_ATTRIBUTION
     traceparent: str | None = None
     retry: RetryFacts = NO_RETRY_FACTS
+    bound: SpendBound | None = None
 
 
 class RequestRecord(msgspec.Struct, frozen=True):

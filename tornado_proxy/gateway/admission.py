@@ -206,7 +206,7 @@ class Admission:
         if context.snapshot.state.stops:
             require_not_stopped(context, intent.attribution.agent_session)
         if context.endpoint.sideband is None:
-            await self._begin(context, access, parsed.facts, intent)
+            intent = await self._begin(context, access, parsed.facts, intent)
         else:
             await self._budgets.check(context)  # each response of the call reserves
             await self._recorder.begin(intent)
@@ -220,17 +220,18 @@ class Admission:
 
     async def _begin(
         self, context: RequestContext[Endpoint], access: ProviderAccess, facts: RequestFacts, intent: RequestIntent
-    ) -> None:
-        """Reserve the most that the request can cost, if that is limited, and record its intent."""
+    ) -> RequestIntent:
+        """Reserve the most that the request can cost, if that is limited, and record its intent, with that bound."""
         if not context.is_limited:
             await self._recorder.begin(intent)
-            return
-        await self._budgets.reserve(context, access.tariff, facts, intent)
+            return intent
+        intent = await self._budgets.reserve(context, access.tariff, facts, intent)
         try:
             await self._recorder.begin(intent)
         except BaseException:
             self._budgets.release(intent.request_id)
             raise
+        return intent
 
     async def _settle_object(self, context: RequestContext[HttpEndpoint]) -> None:
         """Settle the object in the path if the request would delete it: its usage cannot be fetched afterwards."""
@@ -288,8 +289,7 @@ class Admission:
         require_not_stopped(context, intent.attribution.agent_session)
         # The frames of some sessions name no model: the session does.
         spends = frame.facts.spends or (*session.reader.spends, *frame.spends)
-        await self._begin(context, session.access, replace(frame.facts, spends=spends), intent)
-        return intent
+        return await self._begin(context, session.access, replace(frame.facts, spends=spends), intent)
 
     def require_priced_spend(self, context: RequestContext[HttpEndpoint], facts: RequestFacts) -> None:
         """Check that a request to a charged endpoint names something with a price: else its cost would be unknown.

@@ -22,6 +22,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Protocol, TypeVar
 
+from msgspec import structs
+
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budget import (
     TOKEN_TOTAL,
@@ -37,7 +39,7 @@ from tornado_proxy.domain.budget import (
 from tornado_proxy.domain.errors import BadRequest, LedgerUnavailable, RequestError
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.rate import RateRefusal, RateUnit
-from tornado_proxy.domain.record import RequestIntent, RequestRecord
+from tornado_proxy.domain.record import RequestIntent, RequestRecord, SpendBound
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.gateway.budget_errors import make_budget_error
 from tornado_proxy.gateway.context import RequestContext
@@ -76,6 +78,9 @@ class Keeper(Protocol):
 
     def watch(self, limits: BudgetLimits) -> None:
         """Warn of these limits from now on."""
+
+    def take(self, reservation: Reservation) -> bool:
+        """Reserve the most that a request can cost from what this process has leased; return False if that is less."""
 
     async def reserve(self, reservation: Reservation) -> Refusal | None:
         """Reserve the most that a request can cost, and its units of limits, or return the refusal of one."""
@@ -155,8 +160,11 @@ class BudgetGate:
 
     async def reserve(
         self, context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, intent: RequestIntent
-    ) -> None:
+    ) -> RequestIntent:
         """Reserve the most that a request can cost; release() frees it if the request is not sent.
+
+        Returns:
+            The intent, with the bound that is reserved.
 
         Raises:
             BudgetExceeded: a budget is spent.
@@ -168,8 +176,15 @@ class BudgetGate:
         await self._count_tokens(context.caller)
         reservation = self._make_reservation(context, tariff, facts, intent)
         if reservation is None:
-            return
+            return intent
         require_fitting_tokens(reservation.claims, context)
+        if not self._keeper.take(reservation):
+            await self._reserve(reservation, context)
+        if not reservation.budgets:
+            return intent
+        return structs.replace(intent, bound=SpendBound(reservation.total, reservation.subtotal))
+
+    async def _reserve(self, reservation: Reservation, context: RequestContext[Endpoint]) -> None:
         key = (reservation.spender, reservation.budgets)
         kept = self._refusals.get(key)
         if kept is not None and time.monotonic() < kept[0]:

@@ -16,7 +16,7 @@ import msgspec
 from tornado_proxy.domain.attribution import ATTRIBUTION_FIELDS, NO_ATTRIBUTION, Attribution
 from tornado_proxy.domain.cost import Cost, LineItem
 from tornado_proxy.domain.identity import KeyId
-from tornado_proxy.domain.record import ObjectOwner, RequestIntent, RequestRecord, Settlement
+from tornado_proxy.domain.record import ObjectOwner, RequestIntent, RequestRecord, Settlement, SpendBound
 from tornado_proxy.domain.request import DeferredRatingFacts
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.text import format_decimal as format_decimal
@@ -48,6 +48,8 @@ INTENT_COLUMNS = (
     # Last: the intent log of an earlier version has rows without them.
     "idempotency_hash",
     "retry_count",
+    "bound_total",
+    "bound_subtotal",
 )
 
 #: The columns of the view `bills` that no table has: the first request with the same idempotency key, and when later
@@ -162,6 +164,7 @@ def make_intent_row(intent: RequestIntent) -> dict[str, object]:
         **(_NO_ATTRIBUTION if intent.attribution is NO_ATTRIBUTION else _attribution_members(intent.attribution)),
         "idempotency_hash": intent.retry.idempotency_hash,
         "retry_count": intent.retry.count,
+        **(_NO_BOUND if intent.bound is None else _bound_members(intent.bound)),
     }
 
 
@@ -178,6 +181,14 @@ def read_intent_row(values: Sequence[object]) -> dict[str, object]:
 _NO_ATTRIBUTION: Row = dict.fromkeys(ATTRIBUTION_FIELDS)
 
 
+#: The columns of a request without a budget.
+_NO_BOUND: Row = {"bound_total": None, "bound_subtotal": None}
+
+
+def _bound_members(bound: SpendBound) -> Row:
+    return {"bound_total": f"{bound.total:f}", "bound_subtotal": f"{bound.subtotal:f}"}
+
+
 def _attribution_members(attribution: Attribution) -> Row:
     return dict(zip(ATTRIBUTION_FIELDS, _attribution_values(attribution), strict=True))
 
@@ -186,7 +197,8 @@ def make_record_row(record: RequestRecord, intent_values: Sequence[object] | Non
     """Return the row of a record, with the members of its objects' rows.
 
     Those are no columns of records: `objects` has the ids of all created objects, `key_fingerprint` and `key_owner`
-    identify the provider key.  `container_time` is none either: the containers whose time is added when it is stored.
+    identify the provider key.  `container_time` is none either: the containers whose time is added when it is stored;
+    nor is the bound, which its intent has.
 
     Args:
         record: The record.

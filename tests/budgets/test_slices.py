@@ -1,0 +1,399 @@
+"""Slices of counters: whatever processes do, and whichever dies, no limit is exceeded and nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.budgets.conftest import CALLER, MONTH, NOW, BudgetsUnderTest, _create, record, reservation, settlement, usd
+from tests.budgets.test_keeper import BUDGET, figures, now, open_keeper, wait_for_figures
+from tornado_proxy.budgets import slices as slices_module
+from tornado_proxy.budgets.keeper import BudgetKeeper
+from tornado_proxy.budgets.slices import Slices
+from tornado_proxy.budgets.store import BudgetStore
+from tornado_proxy.domain.budget import Budget, BudgetRefusal, CounterPlan, Refusal, Reservation
+from tornado_proxy.domain.usage import Basis
+
+LARGE = Budget(MONTH, Decimal(100))
+
+
+def lease(store: BudgetStore, slices: Slices, budget: Budget = LARGE, bound: str = "0.5") -> None:
+    """Ask twice, as requests do, and lease what they will need."""
+    for number in range(2):
+        assert not slices.take(reservation(f"ask {number}", bound, budget))
+    store.sync_leases()
+
+
+@pytest.fixture
+def process(budgets: BudgetsUnderTest) -> tuple[BudgetStore, Slices]:
+    """Return the store and the slices of a process that has leased."""
+    slices = Slices()
+    store = budgets.open("leasing", slices=slices)
+    lease(store, slices)
+    return store, slices
+
+
+def raw_reserved(store: BudgetStore) -> Decimal:
+    """Return what the counters reserve, with what is leased."""
+    rows = store._budgets.fetch_rows("SELECT reserved FROM budget_counters")
+    return sum((Decimal(str(reserved)) for (reserved,) in rows), Decimal(0))
+
+
+def test_request_reserves_from_a_slice_and_is_shown_as_reserved(
+    budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices]
+) -> None:
+    store, slices = process
+    assert raw_reserved(store) == 10  # a tenth of 100 USD, less than 32 bounds
+    assert budgets.figures() == {"": usd("0", "0")}
+
+    assert slices.take(reservation("a", "0.5", LARGE))
+    store.sync_leases()
+
+    assert budgets.figures() == {"": usd("0", "0.5")}
+    (shown,) = store.list_reservations()
+    assert (shown.request_id, shown.state, shown.total) == ("a", "open", Decimal("0.5"))
+    budgets.write(record("a", "0.2"))
+    store.folding.fold()
+    store.sync_leases()
+    assert budgets.figures() == {"": usd("0.2", "0")}
+    assert store.list_reservations() == []
+
+
+def test_request_that_another_process_counts_leaves_the_slice(
+    budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices]
+) -> None:
+    store, slices = process
+    assert slices.take(reservation("a", "0.5", LARGE))
+    budgets.write(record("other", "1"), record("a", "0.2"))
+    budgets.store.folding.fold()
+
+    store.sync_leases()
+
+    assert slices.requests == {}
+    assert budgets.figures() == {"": usd("1.2", "0")}
+
+
+def test_released_request_leaves_the_slice(budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices]) -> None:
+    store, slices = process
+    assert slices.take(reservation("a", "0.5", LARGE))
+    assert slices.release("a")
+    assert not slices.release("a")
+    store.sync_leases()
+    assert budgets.figures() == {"": usd("0", "0")}
+
+
+def test_slice_is_given_back_when_no_request_takes_from_it(
+    process: tuple[BudgetStore, Slices], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, _ = process
+    monkeypatch.setattr(slices_module, "_IDLE_S", 0.0)
+    store.sync_leases()
+    assert raw_reserved(store) == 0
+    assert store.leasing.read_idle() == {}
+
+
+def test_slice_of_a_higher_limit_is_not_used_for_a_lower_one(process: tuple[BudgetStore, Slices]) -> None:
+    store, slices = process
+    lowered = replace(LARGE, limit=Decimal(1))
+    assert not slices.take(reservation("a", "0.5", lowered))
+    store.sync_leases()
+    assert raw_reserved(store) == 0  # a tenth of 1 USD is less than a request can cost
+    assert not slices.take(reservation("b", "0.5", LARGE))
+
+
+def test_slice_is_not_used_when_the_database_has_not_been_seen_for_long(process: tuple[BudgetStore, Slices]) -> None:
+    store, slices = process
+    slices._valid_until = time.monotonic() - 1
+    assert not slices.take(reservation("a", "0.5", LARGE))
+    store.sync_leases()
+    assert slices.take(reservation("a", "0.5", LARGE))
+
+
+@pytest.mark.parametrize("basis", [Basis.UNSETTLED, Basis.PENDING])
+def test_request_of_unknown_cost_is_held_at_its_bound(
+    basis: Basis, budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices]
+) -> None:
+    store, slices = process
+    assert slices.take(reservation("a", "0.5", LARGE))
+    budgets.write(record("a", "0", basis=basis))
+    budgets.store.folding.fold()
+    store.sync_leases()
+
+    assert budgets.figures() == {"": usd("0", "0.5")}
+    assert slices.requests == {}
+    if basis is Basis.PENDING:
+        budgets.write(settlement("a", "0.3"))
+        budgets.store.folding.fold_settlements()
+        assert budgets.figures() == {"": usd("0.3", "0")}
+        assert store.list_reservations() == []
+
+
+def test_pending_request_that_is_settled_before_its_process_knows_holds_nothing(
+    budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices]
+) -> None:
+    store, slices = process
+    assert slices.take(reservation("a", "0.5", LARGE))
+    budgets.write(record("a", "0", basis=Basis.PENDING))
+    budgets.store.folding.fold()
+    budgets.write(settlement("a", "0.3"))
+    budgets.store.folding.fold_settlements()
+
+    store.sync_leases()
+
+    assert budgets.figures() == {"": usd("0.3", "0")}
+
+
+@pytest.mark.parametrize("hold", [True, False])
+def test_slices_of_a_dead_process_are_freed_and_its_lost_requests_held(
+    *, hold: bool, budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices]
+) -> None:
+    store, slices = process
+    for request_id in ("recorded", "lost", "never sent"):
+        assert slices.take(reservation(request_id, "0.5", LARGE))
+    store.sync_leases()
+    dead = store._databases.locks.writer_id
+    budgets.write(record("recorded", "0.2"))
+    store._databases.ledger.run(
+        "INSERT INTO intents (request_id, writer, project_id, participant, started_at, bound_total, bound_subtotal) "
+        "VALUES ('lost', ?, ?, ?, ?, '0.5', '0.4')",
+        (dead, CALLER.project_id, CALLER.participant, NOW.isoformat()),
+    )
+    living = budgets.store
+    living.folding.hold = hold
+    living.is_gone = lambda writer: writer == dead  # type: ignore[method-assign]
+
+    living.free_dead(datetime.now(UTC) - timedelta(minutes=1))
+    assert raw_reserved(living) > 1  # it may live: it has renewed its slices since
+
+    living.free_dead(datetime.now(UTC) + timedelta(seconds=1))
+
+    assert budgets.figures() == {"": usd("0.2", "0.5" if hold else "0")}
+    assert raw_reserved(living) == Decimal("0.5" if hold else 0)
+    assert [(one.request_id, one.state) for one in living.list_reservations()] == [("lost", "held")] * hold
+
+
+def test_slices_that_others_have_freed_are_leased_again(
+    budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices]
+) -> None:
+    store, slices = process
+    assert slices.take(reservation("a", "0.5", LARGE))
+    store.sync_leases()
+    own = store._databases.locks.writer_id
+    budgets.store.is_gone = lambda writer: writer == own  # type: ignore[method-assign]
+    budgets.store.free_dead(datetime.now(UTC) + timedelta(seconds=1))
+    assert budgets.figures() == {"": usd("0", "0")}
+
+    store.leasing._renewed_at = float("-inf")
+    store.sync_leases()
+
+    assert budgets.figures() == {"": usd("0", "0.5")}
+
+
+async def take_from_slices(keeper: BudgetKeeper, budget: Budget, bound: str, names: Iterator[int]) -> str:
+    """Send requests until one has reserved from a slice; all others are released; return its id."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        entry = reservation(f"r{next(names)}", bound, budget, at=now())
+        if keeper.take(entry):
+            return entry.request_id
+        assert await keeper.reserve(entry) is None
+        keeper.release(entry.request_id)
+        await asyncio.sleep(0.01)
+    raise AssertionError("no slice was leased")
+
+
+def test_idle_slice_of_another_process_refuses_no_request(budgets: BudgetsUnderTest) -> None:
+    strict = Budget(MONTH, Decimal(1), strict=True)
+
+    async def run() -> None:
+        names = itertools.count()
+        async with open_keeper(budgets) as first, open_keeper(budgets, writer="second") as second:
+            await take_from_slices(first, strict, "0.01", names)
+            # 0.01 is reserved; the rest of the slice of the first process is idle, and in the way.
+            large = reservation("large", "0.99", strict, at=now())
+            assert not second.take(large)
+            began = time.monotonic()
+            assert await second.reserve(large) is None
+            assert time.monotonic() - began < 5
+            await wait_for_figures(second, "0", "1.00")
+            refusal = await second.reserve(reservation("more", "0.01", strict, at=now()))
+            assert isinstance(refusal, BudgetRefusal)
+            assert not refusal.exhausted
+            assert (await figures(second))[1] == 1
+
+    asyncio.run(run())
+
+
+def test_process_that_does_not_answer_refuses_for_a_second_only(budgets: BudgetsUnderTest) -> None:
+    slices = Slices()
+    store = budgets.open("hangs", slices=slices)
+    at = now()
+    for number in range(2):
+        slices.take(reservation(f"ask {number}", "0.01", BUDGET, at=at))
+    store.sync_leases()
+    strict = replace(BUDGET, strict=True)
+
+    async def run() -> None:
+        async with open_keeper(budgets) as keeper:
+            began = time.monotonic()
+            refusal = await keeper.reserve(reservation("large", "1", strict, at=now()))
+            assert isinstance(refusal, BudgetRefusal)
+            assert not refusal.exhausted
+            assert 0.9 < time.monotonic() - began < 10
+
+    asyncio.run(run())
+
+
+# Arbitrary interleavings of three processes on one ledger.
+
+LIMIT = Decimal(20)
+OPERATIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("request"), st.integers(0, 2), st.sampled_from(["0.01", "0.2", "0.2", "1", "6"])),
+        st.tuples(st.just("end"), st.integers(0, 50), st.sampled_from(["0", "0.5", "1"])),
+        st.tuples(st.sampled_from(["fold", "sync"]), st.integers(0, 2), st.just("")),
+        st.tuples(st.sampled_from(["release", "kill"]), st.integers(0, 50), st.just("")),
+    ),
+    max_size=60,
+)
+
+
+@dataclass
+class World:
+    """Three processes, and what their requests can cost and have cost."""
+
+    budgets: BudgetsUnderTest
+    budget: Budget
+    processes: list[tuple[BudgetStore, Slices]] = field(default_factory=list)
+    under_way: dict[str, tuple[int, Decimal]] = field(default_factory=dict)
+    spent: Decimal = Decimal(0)
+    dearest: Decimal = Decimal(0)
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def open(self, number: int) -> None:
+        """Start the process with a number."""
+        slices = Slices()
+        store = self.budgets.open(f"{number}-{next(self.numbers)}", slices=slices)
+        slices.renew()
+        self.processes[number : number + 1] = [(store, slices)]
+
+    def request(self, number: int, bound: str) -> None:
+        """Reserve as the keeper does; a refusal must be for money that is spent or reserved."""
+        _, slices = self.processes[number]
+        entry = reservation(f"r{next(self.numbers)}", bound, self.budget)
+        is_admitted = slices.take(entry) or self.decide(number, entry) is None
+        if is_admitted:
+            self.under_way[entry.request_id] = number, entry.total
+        else:
+            taken = self.spent + sum((amount for _, amount in self.under_way.values()), Decimal(0))
+            assert taken + entry.total > LIMIT if self.budget.strict else taken >= LIMIT
+
+    def decide(self, number: int, entry: Reservation) -> Refusal | None:
+        """Return the decision of the database, after all processes have given back what they had idle."""
+        store, slices = self.processes[number]
+        (refusal,) = store.reserve([entry])
+        if refusal is None:
+            return None
+        keys = list(slices.slices)
+        store.leasing.recall(keys)
+        slices.return_idle(keys)
+        for other, _ in self.processes:
+            other.folding.fold()
+            other.sync_leases()
+        assert store.leasing.is_answered(keys)
+        return store.reserve([entry])[0]
+
+    def end(self, number: int, part: str) -> None:
+        """Record that a request has cost a part of its bound."""
+        if self.under_way:
+            request_id = list(self.under_way)[number % len(self.under_way)]
+            _, bound = self.under_way.pop(request_id)
+            cost = bound * Decimal(part)
+            self.spent += cost
+            self.dearest = max(self.dearest, cost)
+            self.processes[0][0]._databases.ledger.run(
+                "INSERT INTO records (request_id, project_id, participant, started_at, ended_at, basis, total, "
+                "subtotal) VALUES (?, 'project-a', 'ada', ?, ?, 'reported', ?, ?)",
+                (request_id, NOW.isoformat(), NOW.isoformat(), f"{cost:f}", f"{cost:f}"),
+            )
+
+    def release(self, number: int, _: str = "") -> None:
+        """Free a request that is not sent."""
+        if self.under_way:
+            request_id = list(self.under_way)[number % len(self.under_way)]
+            owner, _bound = self.under_way.pop(request_id)
+            store, slices = self.processes[owner]
+            if not slices.release(request_id):
+                store.release([request_id])
+
+    def kill(self, number: int, _: str = "") -> None:
+        """Kill a process; its requests were not sent."""
+        number %= 3
+        dead = self.processes[number][0]._databases.locks.writer_id
+        self.open(number)
+        self.under_way = {name: one for name, one in self.under_way.items() if one[0] != number}
+        living = self.processes[number][0]
+        living.is_gone = lambda writer: writer == dead  # type: ignore[method-assign]
+        living.free_dead(datetime.now(UTC) + timedelta(seconds=1))
+
+    def fold(self, number: int, _: str = "") -> None:
+        """Count records in a process."""
+        self.processes[number][0].folding.fold()
+
+    def sync(self, number: int, _: str = "") -> None:
+        """Lease, trim and give back in a process."""
+        self.processes[number][0].sync_leases()
+
+    def check(self) -> None:
+        """Check the laws that hold at any time."""
+        reserved = sum((amount for _, amount in self.under_way.values()), Decimal(0))
+        assert raw_reserved(self.processes[0][0]) >= reserved
+        if self.budget.strict:
+            assert self.spent + reserved <= LIMIT
+        assert self.spent < LIMIT + self.dearest or self.spent == 0
+
+    def finish(self) -> None:
+        """End everything; then nothing is reserved, and what is settled is what the records say."""
+        while self.under_way:
+            self.end(0, "0.5")
+        for store, slices in self.processes:
+            store.folding.fold()
+            slices.return_idle(list(slices.slices))
+            store.sync_leases()
+        assert raw_reserved(self.processes[0][0]) == 0
+        assert self.budgets.figures().get("", usd("0", "0")) == (self.spent, Decimal(0))
+        assert self.processes[0][0].leasing.read_idle() == {}
+        assert self.processes[0][0].folding.correct(NOW) == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(operations=OPERATIONS, strict=st.booleans())
+def test_no_interleaving_of_processes_exceeds_a_limit_or_loses_money(
+    operations: list[tuple[str, int, str]], *, strict: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        address = Path(folder) / "ledger.db"
+        asyncio.run(_create(address))
+        world = World(BudgetsUnderTest(address), Budget(MONTH, LIMIT, strict=strict))
+        for number in range(3):
+            world.open(number)
+        world.budgets.store.follow(CounterPlan((MONTH,)), NOW)
+        try:
+            for name, number, value in operations:
+                getattr(world, name)(number, value)
+                world.check()
+            world.finish()
+        finally:
+            for store in world.budgets.opened:
+                store.close()

@@ -1,0 +1,113 @@
+"""Decides about the requests that do not fit into slices, in the thread of the budgets: each against the counters.
+
+A request that only reservations refuse can be refused by slices of which nothing is used.  So this process gives back
+what it has idle, asks the others for theirs, and decides again when all have answered, or after a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tornado_proxy.budgets.counters import CounterKey
+from tornado_proxy.budgets.slices import key_budgets
+from tornado_proxy.budgets.store import BudgetStore
+from tornado_proxy.domain.budget import BudgetRefusal, Refusal, Reservation
+from tornado_proxy.domain.rate import RateRefusal
+
+#: Seconds that a request waits for what other processes have idle, and between two looks at whether they gave it back.
+_ANSWER_S = 1.0
+_ANSWER_POLL_S = 0.02
+
+#: Seconds between two searches for dead processes because streams are refused.
+_DEAD_SEARCH_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Demand:
+    """A request that waits for its decision."""
+
+    reservation: Reservation
+    done: asyncio.Future[Refusal | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Blocked:
+    """A request that waits, until `deadline` (monotonic), for what other processes have idle of counters."""
+
+    demand: Demand
+    keys: Collection[CounterKey]
+    deadline: float
+
+
+class Decisions:
+    """The decisions of one process.  `answer` gets futures and their results."""
+
+    def __init__(self, answer: Callable[[list[tuple[asyncio.Future[Any], Any]]], None]) -> None:
+        self._answer = answer
+        self._blocked: list[_Blocked] = []
+        #: When refused streams may start the next search for dead processes.
+        self._search_dead_at = 0.0
+
+    def wait_s(self) -> float:
+        """Return the seconds until retry() has something to look at."""
+        return _ANSWER_POLL_S if self._blocked else _ANSWER_S
+
+    def decide(self, store: BudgetStore, demands: Sequence[Demand], *, is_last: bool) -> None:
+        """Reserve for requests, or refuse them; `is_last` if there is no time to wait for other processes."""
+        results = self._reserve(store, demands)
+        blocked = [] if is_last else [demand for demand in demands if _is_in_the_way(demand, results[demand])]
+        if blocked:
+            keys = {key for demand in blocked for key, _ in key_budgets(demand.reservation)}
+            had_idle = store.leasing.return_idle(keys, hold=store.folding.hold)
+            if store.leasing.recall(keys):
+                deadline = time.monotonic() + _ANSWER_S
+                self._blocked += [_Blocked(demand, keys, deadline) for demand in blocked]
+            else:
+                results |= self._reserve(store, blocked) if had_idle else {}
+                blocked = []
+        self._answer([(demand.done, result) for demand, result in results.items() if demand not in blocked])
+
+    def retry(self, store: BudgetStore, *, is_last: bool) -> None:
+        """Decide about requests for which the other processes have given back what they had idle."""
+        if not self._blocked:
+            return
+        now = time.monotonic()
+        ready = [one for one in self._blocked if is_last or now >= one.deadline or store.leasing.is_answered(one.keys)]
+        # Not before their results: if the database fails, take_waiting() has them.
+        results = self._reserve(store, [one.demand for one in ready if not one.demand.done.cancelled()])
+        self._blocked = [one for one in self._blocked if one not in ready]
+        self._answer([(demand.done, result) for demand, result in results.items()])
+
+    def take_waiting(self) -> list[Demand]:
+        """Return the requests that wait for other processes; they wait no more."""
+        waiting, self._blocked = [one.demand for one in self._blocked], []
+        return waiting
+
+    def _reserve(self, store: BudgetStore, demands: Sequence[Demand]) -> dict[Demand, Refusal | None]:
+        results = _reserve(store, demands)
+        refused = [demand for demand, result in results.items() if _is_out_of_streams(result)]
+        # A process that was killed holds streams that nothing will end.
+        if refused and time.monotonic() >= self._search_dead_at:
+            self._search_dead_at = time.monotonic() + _DEAD_SEARCH_S
+            if store.free_streams():
+                results |= _reserve(store, refused)
+        return results
+
+
+def _reserve(store: BudgetStore, demands: Sequence[Demand]) -> dict[Demand, Refusal | None]:
+    if not demands:
+        return {}
+    return dict(zip(demands, store.reserve([demand.reservation for demand in demands]), strict=True))
+
+
+def _is_in_the_way(demand: Demand, result: Refusal | None) -> bool:
+    """Return True if only reservations refuse a request, of which slices may be a part."""
+    return isinstance(result, BudgetRefusal) and not result.exhausted and not demand.reservation.forced
+
+
+def _is_out_of_streams(result: Refusal | None) -> bool:
+    return isinstance(result, RateRefusal) and result.state.wait_s is None

@@ -1,0 +1,337 @@
+"""Leases slices of counters for this process, and gives them back, in the database of the budgets.
+
+budget_leases      what each process has leased of each counter, and uses of it; the counter's `reserved` contains it
+leased_requests    the requests under way that have reserved from slices, if they run for longer than a second
+
+A process trims its slices each tenth of a second while it has any: what it has not used for two seconds goes back.  The
+slices of a process that has died are freed when its records are counted; the requests that it has lost are held, with
+the bounds that their intents state.
+
+    refused, and other processes have slices of the counter:
+
+    this process ── recalled = 1 ──> the rows of the others ──> each gives back what is idle, recalled = 0
+         └── decides again when all have, or after a second
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from tornado_proxy.budgets import ledger_records
+from tornado_proxy.budgets.counters import (
+    CounterKey,
+    encode_keys,
+    lock_counter,
+    make_keys,
+    write_counter,
+)
+from tornado_proxy.budgets.ledger_records import LostRequest
+from tornado_proxy.budgets.slices import LeasedRequest, Slices
+from tornado_proxy.domain.budget import Amount, CounterKind
+from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.database import Database
+from tornado_proxy.ledger.dialect import Dialect, Insert
+from tornado_proxy.ledger.rows import format_time
+
+_SELECT_OWN = (
+    "SELECT amount FROM budget_leases WHERE writer = ? AND kind = ? AND project_id = ? AND subject = ? "
+    "AND period_begin = ?"
+)
+_UPSERT = (
+    "INSERT INTO budget_leases (writer, kind, project_id, subject, period_begin, period_end, amount, used, recalled, "
+    "renewed_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?) ON CONFLICT (writer, kind, project_id, subject, period_begin) "
+    "DO UPDATE SET amount = excluded.amount, used = excluded.used, recalled = 0, renewed_at = excluded.renewed_at"
+)
+_DELETE = (
+    "DELETE FROM budget_leases WHERE writer = ? AND kind = ? AND project_id = ? AND subject = ? AND period_begin = ?"
+)
+_RENEW = "UPDATE budget_leases SET renewed_at = ? WHERE writer = ?"
+_COUNT_OWN = "SELECT count(*) FROM budget_leases WHERE writer = ?"
+_SELECT_RECALLED = (
+    "SELECT kind, project_id, subject, period_begin, period_end FROM budget_leases WHERE writer = ? AND recalled = 1"
+)
+_OF_OTHERS = "writer <> ? AND kind = ? AND project_id = ? AND subject = ? AND period_begin = ?"
+_SELECT_OTHERS = f"SELECT 1 FROM budget_leases WHERE {_OF_OTHERS} LIMIT 1"  # noqa: S608
+_SELECT_UNANSWERED = f"SELECT 1 FROM budget_leases WHERE {_OF_OTHERS} AND recalled = 1 LIMIT 1"  # noqa: S608
+_RECALL = f"UPDATE budget_leases SET recalled = 1 WHERE {_OF_OTHERS}"  # noqa: S608
+_SELECT_IDLE = "SELECT kind, project_id, subject, period_begin, period_end, amount, used FROM budget_leases"
+_SELECT_WRITERS = "SELECT writer, max(renewed_at) FROM budget_leases GROUP BY writer"
+_SELECT_OF = f"{_SELECT_IDLE} WHERE writer = ?"
+_DELETE_OF = ("DELETE FROM budget_leases WHERE writer = ?", "DELETE FROM leased_requests WHERE writer = ?")
+_SELECT_CURSOR = "SELECT value FROM budget_meta WHERE key = 'cursor'"
+_SELECT_PENDING = "SELECT counters FROM budget_reservations WHERE request_id = ? AND state = 'pending'"
+_SET_PENDING = "UPDATE budget_reservations SET total = ?, subtotal = ?, counters = ? WHERE request_id = ?"
+
+_INSERT_HELD = (
+    "INSERT INTO budget_reservations (request_id, writer, state, started_at, total, subtotal, counters, "
+    "counted_total, counted_subtotal) VALUES (?, ?, 'held', ?, ?, ?, ?, '0', '0') "
+    "ON CONFLICT (request_id) DO NOTHING RETURNING request_id"
+)
+_INSERT_REQUESTS = Insert(
+    "leased_requests", ("request_id", "writer", "started_at", "total", "subtotal", "counters"), "request_id"
+)
+
+#: Seconds after which a request under way is written for `budget explain`.
+_SHOWN_AFTER = timedelta(seconds=1)
+
+#: Seconds between two writes of `renewed_at` of slices that do not change.
+_RENEW_S = 30.0
+
+
+def create_lease_tables(sql: Dialect) -> str:
+    """Return the SQL that makes the tables that do not exist."""
+    return f"""
+CREATE TABLE IF NOT EXISTS budget_leases (
+    writer {sql.text} NOT NULL,
+    kind {sql.text} NOT NULL,
+    project_id {sql.text} NOT NULL,
+    subject {sql.text} NOT NULL,
+    period_begin {sql.text} NOT NULL,
+    period_end {sql.text},
+    amount {sql.text} NOT NULL,
+    used {sql.text} NOT NULL,
+    recalled {sql.number} NOT NULL,
+    renewed_at {sql.text} NOT NULL,
+    PRIMARY KEY (writer, kind, project_id, subject, period_begin)
+) {sql.keyed_table_end};
+CREATE TABLE IF NOT EXISTS leased_requests (
+    request_id {sql.text} PRIMARY KEY,
+    writer {sql.text} NOT NULL,
+    started_at {sql.text} NOT NULL,
+    total {sql.text} NOT NULL,
+    subtotal {sql.text} NOT NULL,
+    counters {sql.text} NOT NULL
+) {sql.keyed_table_end};
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """A request of this process whose record is counted, without a known cost or with one that comes later."""
+
+    request_id: str
+    request: LeasedRequest
+    basis: Basis
+
+
+class Leasing:
+    """The leases of one process.  Methods raise StoreError if a database fails; the slices stay valid then."""
+
+    def __init__(self, budgets: Database, ledger: Database, dialect: Dialect, writer_id: str, slices: Slices) -> None:
+        self._budgets = budgets
+        self._ledger = ledger
+        self._row_lock = dialect.row_lock
+        self._writer_id = writer_id
+        self._slices = slices
+        #: The seq of the last record that was looked for among the requests.
+        self._seen = self._read_cursor()
+        #: What a transaction that has failed was to hold.
+        self._to_hold: list[_Counted] = []
+        self._shown: set[str] = set()
+        self._renewed_at = time.monotonic()
+
+    def sync(self, *, hold: bool) -> None:
+        """Drop requests whose records are counted, and lease, trim and give back slices.
+
+        Args:
+            hold: True if the bound of a request of unknown cost counts until its period ends.
+        """
+        slices = self._slices
+        cursor = self._read_cursor()
+        if not (slices.slices or slices.requests or self._to_hold or self._shown):
+            self._seen = cursor
+            return
+        self._drop_counted(cursor, hold=hold)
+        slices.return_idle(self._list_recalled())
+        now = time.monotonic()
+        if now - self._renewed_at > _RENEW_S:
+            self._renew(now)
+        due = slices.list_due(now)
+        shown = self._list_shown(datetime.now(UTC))
+        if due or self._to_hold or shown != self._shown:
+            self._write(due, shown, now)
+        self._seen = max(self._seen, cursor)
+
+    def return_idle(self, keys: Collection[CounterKey], *, hold: bool) -> bool:
+        """Give back what this process has idle of counters; return True if it had anything."""
+        was_idle = self._slices.return_idle(keys)
+        if was_idle:
+            self.sync(hold=hold)
+        return was_idle
+
+    def recall(self, keys: Collection[CounterKey]) -> bool:
+        """Ask the other processes for what they have idle of counters; return False if none has a slice."""
+        if not any(self._budgets.fetch_rows(_SELECT_OTHERS, (self._writer_id, *key.values)) for key in keys):
+            return False
+        with self._budgets.transaction():
+            for key in sorted(keys):
+                self._budgets.run(_RECALL, (self._writer_id, *key.values))
+        return True
+
+    def is_answered(self, keys: Iterable[CounterKey]) -> bool:
+        """Return True if all other processes have given back what they were asked for."""
+        return not any(self._budgets.fetch_rows(_SELECT_UNANSWERED, (self._writer_id, *key.values)) for key in keys)
+
+    def free_dead(
+        self, is_gone: Callable[[str], bool], before: datetime, fold: Callable[[], None], kinds: Iterable[CounterKind]
+    ) -> None:
+        """Free the slices of processes that have died, last renewed before `before`; hold what they have lost.
+
+        Args:
+            is_gone: Returns True if a process has died and all that it left is in the ledger.
+            before: Slices that were written later belong to a process that lives.
+            fold: Counts all records of the ledger.
+            kinds: The kinds of counters that hold the bounds of lost requests; none if nothing is held.
+        """
+        rows = self._budgets.fetch_rows(_SELECT_WRITERS)
+        dead = [str(writer) for writer, renewed_at in rows if str(renewed_at) < format_time(before)]
+        for writer in dead:
+            if is_gone(writer):
+                fold()
+                self._free(writer, ledger_records.list_lost(self._ledger, writer), tuple(kinds))
+
+    def read_idle(self) -> dict[CounterKey, Decimal]:
+        """Return what processes have leased and not used, by counter."""
+        idle: dict[CounterKey, Decimal] = {}
+        for *key, amount, used in self._budgets.fetch_rows(_SELECT_IDLE):
+            of = CounterKey(*key)  # type: ignore[arg-type]  # text
+            idle[of] = idle.get(of, Decimal(0)) + Decimal(str(amount)) - Decimal(str(used))
+        return idle
+
+    def _read_cursor(self) -> int:
+        rows = self._budgets.fetch_rows(_SELECT_CURSOR)
+        return int(str(rows[0][0])) if rows else 0
+
+    def _drop_counted(self, cursor: int, *, hold: bool) -> None:
+        if not self._slices.requests or cursor <= self._seen:
+            return
+        bases = ledger_records.read_bases(self._ledger, self._seen, cursor)
+        for request_id, request in self._slices.count(bases).items():
+            basis = Basis(bases[request_id])
+            if basis is Basis.PENDING or (basis is Basis.UNSETTLED and hold):
+                self._to_hold.append(_Counted(request_id, request, basis))
+
+    def _list_recalled(self) -> list[CounterKey]:
+        rows = self._budgets.fetch_rows(_SELECT_RECALLED, (self._writer_id,))
+        return [CounterKey(*row) for row in rows]  # type: ignore[arg-type]  # text
+
+    def _renew(self, now: float) -> None:
+        """Tell the other processes that this one uses its slices; write those that they have freed again."""
+        self._budgets.run(_RENEW, (format_time(datetime.now(UTC)), self._writer_id))
+        self._renewed_at = now
+        ((count,),) = self._budgets.fetch_rows(_COUNT_OWN, (self._writer_id,))
+        if int(str(count)) < sum(1 for one in list(self._slices.slices.values()) if one.granted):
+            self._slices.forget()
+
+    def _list_shown(self, now: datetime) -> set[str]:
+        """Return the requests that have been under way for a second."""
+        requests = list(self._slices.requests.items())
+        return {request_id for request_id, request in requests if now - request.started_at >= _SHOWN_AFTER}
+
+    def _write(self, due: Collection[CounterKey], shown: set[str], now: float) -> None:
+        try:
+            with self._budgets.transaction():
+                granted = self._write_leases(due, now)
+                self._show(shown)
+        except BaseException:
+            # The database may have, or have not, what was to be written: the next sync reads it.
+            self._slices.forget()
+            raise
+        self._to_hold.clear()
+        self._shown = shown
+        self._slices.grant(granted)
+
+    def _write_leases(self, due: Collection[CounterKey], now: float) -> dict[CounterKey, Decimal]:
+        keys = sorted({*due, *(key for counted in self._to_hold for key in counted.request.counters)})
+        if self._to_hold:
+            # Folding locks reservations before counters; so nothing folds meanwhile.
+            self._budgets.fetch_rows(f"{_SELECT_CURSOR} {self._row_lock}")
+        figures = {key: list(lock_counter(self._budgets, self._row_lock, key)) for key in keys}
+        for counted in self._to_hold:
+            for key, amount in self._hold(counted):
+                figures[key][1] += amount
+        granted = {key: self._lease(key, figures[key], now) for key in due}
+        for key, (settled, reserved) in figures.items():
+            write_counter(self._budgets, key, settled, reserved)
+        return granted
+
+    def _lease(self, key: CounterKey, figures: list[Decimal], now: float) -> Decimal:
+        """Set the slice of a counter and add it to its figures; return the slice."""
+        settled, reserved = figures
+        rows = self._budgets.fetch_rows(_SELECT_OWN, (self._writer_id, *key.values))
+        others = reserved - Decimal(str(rows[0][0]) if rows else "0")
+        left = self._slices.find_limit(key) - settled - others
+        amount, used = self._slices.settle_lease(key, left, now)
+        figures[1] = others + amount
+        if amount:
+            at = format_time(datetime.now(UTC))
+            values = (key.period_end, f"{amount:f}", f"{used:f}", at)
+            self._budgets.run(_UPSERT, (self._writer_id, *key.values, *values))
+        elif rows:
+            self._budgets.run(_DELETE, (self._writer_id, *key.values))
+        return amount
+
+    def _hold(self, counted: _Counted) -> list[tuple[CounterKey, Decimal]]:
+        """Reserve the bound of a request, which was in slices, in a row; return what its counters reserve."""
+        request = counted.request
+        values = (f"{request.total:f}", f"{request.subtotal:f}", encode_keys(request.counters))
+        if counted.basis is Basis.PENDING:
+            # Without a row it is settled already.
+            if not self._budgets.fetch_rows(_SELECT_PENDING, (counted.request_id,)):
+                return []
+            self._budgets.run(_SET_PENDING, (*values, counted.request_id))
+            return list(request.amounts)
+        inserted = (counted.request_id, self._writer_id, format_time(request.started_at), *values)
+        return list(request.amounts) if self._budgets.fetch_rows(_INSERT_HELD, inserted) else []
+
+    def _show(self, shown: set[str]) -> None:
+        """Write the requests under way that are not shown yet; delete those that have ended."""
+        new = [(request_id, self._slices.requests.get(request_id)) for request_id in shown - self._shown]
+        rows = [
+            (
+                request_id,
+                self._writer_id,
+                format_time(request.started_at),
+                f"{request.total:f}",
+                f"{request.subtotal:f}",
+                encode_keys(request.counters),
+            )
+            for request_id, request in new
+            if request is not None
+        ]
+        self._budgets.insert(_INSERT_REQUESTS, rows)
+        self._budgets.delete("leased_requests", "request_id", sorted(self._shown - shown))
+
+    def _free(self, writer: str, lost: Collection[LostRequest], kinds: Collection[CounterKind]) -> None:
+        held = {one.request_id: _list_bounds(one, kinds) for one in lost} if kinds else {}
+        with self._budgets.transaction():
+            self._budgets.fetch_rows(f"{_SELECT_CURSOR} {self._row_lock}")
+            changes: dict[CounterKey, Decimal] = {}
+            for *key, amount, _ in self._budgets.fetch_rows(_SELECT_OF, (writer,)):
+                of = CounterKey(*key)  # type: ignore[arg-type]  # text
+                changes[of] = changes.get(of, Decimal(0)) - Decimal(str(amount))
+            for one in lost if kinds else ():
+                amounts = held[one.request_id]
+                at, keys = format_time(one.started_at), encode_keys(tuple(sorted(amounts)))
+                values = (one.request_id, writer, at, f"{one.total:f}", f"{one.subtotal:f}", keys)
+                if self._budgets.fetch_rows(_INSERT_HELD, values):
+                    for of, amount in amounts.items():
+                        changes[of] = changes.get(of, Decimal(0)) + amount
+            for of in sorted(changes):
+                settled, reserved = lock_counter(self._budgets, self._row_lock, of)
+                write_counter(self._budgets, of, settled, reserved + changes[of])
+            for sql in _DELETE_OF:
+                self._budgets.run(sql, (writer,))
+
+
+def _list_bounds(lost: LostRequest, kinds: Iterable[CounterKind]) -> Mapping[CounterKey, Decimal]:
+    """Return what the counters of a lost request hold."""
+    return {
+        key: lost.total if kind.amount is Amount.TOTAL else lost.subtotal
+        for kind in kinds
+        for key in make_keys(kind, lost.spender, lost.started_at)
+    }

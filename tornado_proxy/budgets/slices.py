@@ -1,0 +1,283 @@
+"""The slices of counters that this process has leased, in memory: requests reserve from them without a transaction.
+
+    granted   what the counter in the database holds for this process, at least
+    used      the bounds of requests under way, each until its record is counted
+    idle      granted - used: further requests take from it
+
+A slice never has more than the counter had left when it was leased, so whatever is reserved from it exceeds no limit, a
+strict one neither.  leasing.py leases, trims and gives back; the event loop takes and releases; a lock is held for some
+microseconds.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+
+from tornado_proxy.budgets.counters import CounterKey, make_key
+from tornado_proxy.domain.budget import Amount, Budget, Reservation, Spender
+
+_ZERO = Decimal(0)
+
+#: The part of what a counter has left that a process leases at most: a tenth.
+_SHARE = 10
+
+#: What a process leases at most: this many times the largest bound, or this many USD if that is more.
+_MAX_BOUNDS = 32
+_MAX_USD = Decimal(1)
+
+#: Requests of a counter within _IDLE_S that make a lease worthwhile.
+_MIN_ASKS = 2
+
+#: Seconds without a request after which what is idle is given back.
+_IDLE_S = 2.0
+
+#: Seconds in which a counter is not leased again after another process has asked for what was idle.
+_RECALLED_S = 5.0
+
+#: Seconds until the next attempt to lease after one that got nothing: near the limit, requests reserve one by one.
+_DENIED_S = 1.0
+
+#: Seconds for which slices are used after the last transaction or query that succeeded.
+_VALID_S = 5.0
+
+#: Entries of the cache of keys.
+_MAX_CACHED = 4096
+
+
+@dataclass(slots=True)
+class Slice:
+    """A slice of one counter.
+
+    Attributes:
+        limit: The lowest limit that it was leased for.
+        asked: The lowest limit that requests had since the last sync; None if there was none.
+        bound: The largest bound of a request.
+        asks: Requests since `asked_at` was long ago.
+        asked_at: The time of the last request, monotonic.
+        recalled_at: When another process asked for what was idle, monotonic.
+        denied_at: When nothing could be leased, monotonic.
+        has_changed: True if the row in the database is not up to date.
+    """
+
+    granted: Decimal = _ZERO
+    used: Decimal = _ZERO
+    limit: Decimal = _ZERO
+    asked: Decimal | None = None
+    bound: Decimal = _ZERO
+    asks: int = 0
+    asked_at: float = float("-inf")
+    recalled_at: float = float("-inf")
+    denied_at: float = float("-inf")
+    has_changed: bool = False
+
+    @property
+    def idle(self) -> Decimal:
+        """What further requests can take."""
+        return self.granted - self.used
+
+    def is_wanted(self, now: float) -> bool:
+        """Return True if requests are likely to take from it soon."""
+        return self.asks >= _MIN_ASKS and now - self.asked_at < _IDLE_S and now - self.recalled_at >= _RECALLED_S
+
+    def find_lease(self, left: Decimal, now: float) -> Decimal:
+        """Return what is to be idle, of `left` that the counter has left."""
+        share = left / _SHARE
+        if not self.is_wanted(now) or share < self.bound:
+            return _ZERO
+        return min(share, max(_MAX_USD, _MAX_BOUNDS * self.bound))
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedRequest:
+    """A request under way that has reserved from slices: amounts by counter, and what its reservation would state."""
+
+    amounts: tuple[tuple[CounterKey, Decimal], ...]
+    total: Decimal
+    subtotal: Decimal
+    started_at: datetime
+
+    @property
+    def counters(self) -> tuple[CounterKey, ...]:
+        """The counters, in the order of locks."""
+        return tuple(sorted(key for key, _ in self.amounts))
+
+
+@dataclass(slots=True)
+class Slices:
+    """The slices of this process, and its requests that have reserved from them."""
+
+    slices: dict[CounterKey, Slice] = field(default_factory=dict)
+    requests: dict[str, LeasedRequest] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    #: True if a request has found too little in a slice that is in use.
+    is_short: bool = False
+    _valid_until: float = float("-inf")
+    _keys: dict[tuple[int, Spender, datetime], tuple[object, tuple[tuple[CounterKey, Budget], ...]]] = field(
+        default_factory=dict
+    )
+
+    def take(self, reservation: Reservation) -> bool:
+        """Reserve from slices; return False if one has too little: then the database decides."""
+        keyed = self._find_keys(reservation)
+        now = time.monotonic()
+        with self.lock:
+            is_enough = now < self._valid_until
+            for key, budget in keyed:
+                amount = reservation.total if budget.kind.amount is Amount.TOTAL else reservation.subtotal
+                is_enough = self._ask(key, budget.limit, amount, now) and is_enough
+            if is_enough:
+                self._take(reservation, keyed)
+        return is_enough
+
+    def _ask(self, key: CounterKey, limit: Decimal, amount: Decimal, now: float) -> bool:
+        one = self.slices.get(key)
+        if one is None:
+            one = self.slices[key] = Slice(limit=limit)
+        one.asks = one.asks + 1 if now - one.asked_at < _IDLE_S else 1
+        one.asked_at = now
+        if one.asked is None or limit < one.asked:
+            one.asked = limit
+        one.bound = max(one.bound, amount)
+        if limit >= one.limit and one.granted - one.used >= amount:
+            return True
+        is_worthwhile = one.asks >= _MIN_ASKS and now - one.denied_at >= _DENIED_S
+        if is_worthwhile or limit < one.limit:
+            one.has_changed = self.is_short = True
+        return False
+
+    def _take(self, reservation: Reservation, keyed: Iterable[tuple[CounterKey, Budget]]) -> None:
+        amounts: dict[CounterKey, Decimal] = {}
+        for key, budget in keyed:
+            amounts[key] = reservation.total if budget.kind.amount is Amount.TOTAL else reservation.subtotal
+        for key, amount in amounts.items():
+            one = self.slices[key]
+            one.used += amount
+            one.has_changed = True
+        self.requests[reservation.request_id] = LeasedRequest(
+            tuple(amounts.items()), reservation.total, reservation.subtotal, reservation.at
+        )
+
+    def release(self, request_id: str) -> bool:
+        """Free the reservation of a request that is not sent; return False if it has none here."""
+        with self.lock:
+            request = self.requests.pop(request_id, None)
+            if request is not None:
+                for key, amount in request.amounts:
+                    one = self.slices[key]
+                    one.used -= amount
+                    one.has_changed = True
+        return request is not None
+
+    def count(self, request_ids: Iterable[str]) -> dict[str, LeasedRequest]:
+        """Drop the requests whose records are counted, with what they had of slices; return them."""
+        counted = {}
+        with self.lock:
+            for request_id in request_ids:
+                request = self.requests.pop(request_id, None)
+                if request is None:
+                    continue
+                counted[request_id] = request
+                for key, amount in request.amounts:
+                    one = self.slices[key]
+                    one.used -= amount
+                    one.granted -= amount
+                    one.has_changed = True
+        return counted
+
+    def renew(self) -> None:
+        """Use slices for the next seconds: the database works."""
+        self._valid_until = time.monotonic() + _VALID_S
+
+    def list_due(self, now: float) -> list[CounterKey]:
+        """Return the counters whose slices are to be leased, trimmed or written, in the order of locks."""
+        with self.lock:
+            due = []
+            for key, one in list(self.slices.items()):
+                is_empty = not (one.granted or one.used or one.has_changed)
+                if is_empty and now - one.asked_at >= _IDLE_S:
+                    del self.slices[key]
+                elif one.has_changed or (one.idle and not one.is_wanted(now)):
+                    due.append(key)
+            self.is_short = False
+        return sorted(due)
+
+    def settle_lease(self, key: CounterKey, left: Decimal, now: float) -> tuple[Decimal, Decimal]:
+        """Decide how much a slice is to have; return that, and what is used of it.
+
+        What is given back cannot be taken any more when this returns; what is added cannot be taken before grant().
+
+        Args:
+            key: The counter.
+            left: What the counter has left beyond the slices of others, by the limit of the slice; this slice's own
+                part counts as left.
+            now: Monotonic time.
+        """
+        with self.lock:
+            one = self.slices[key]
+            if one.asked is not None:
+                one.limit, one.asked = one.asked, None
+            lease = one.find_lease(left - one.used, now)
+            if not lease:
+                one.denied_at = now
+            if one.idle > lease:
+                one.granted = one.used + lease
+            one.has_changed = False
+            return one.used + lease, one.used
+
+    def find_limit(self, key: CounterKey) -> Decimal:
+        """Return the limit that settle_lease() leases for."""
+        one = self.slices[key]
+        return one.limit if one.asked is None else one.asked
+
+    def grant(self, granted: Mapping[CounterKey, Decimal]) -> None:
+        """Let requests take what the database has leased."""
+        with self.lock:
+            for key, amount in granted.items():
+                self.slices[key].granted = amount
+
+    def return_idle(self, keys: Iterable[CounterKey]) -> bool:
+        """Give back what is idle with the next sync; return True if anything is.
+
+        Requests of this or another process need it.
+        """
+        now = time.monotonic()
+        with self.lock:
+            own = [self.slices[key] for key in keys if key in self.slices]
+            for one in own:
+                one.recalled_at = now
+                one.has_changed = True
+            return any(one.idle for one in own)
+
+    def forget(self) -> None:
+        """Write all slices again: the database may have lost them."""
+        with self.lock:
+            for one in self.slices.values():
+                one.has_changed = True
+
+    def _find_keys(self, reservation: Reservation) -> tuple[tuple[CounterKey, Budget], ...]:
+        """Return the counters and budgets of a request; to make them takes longer than all the rest."""
+        budgets, spender = reservation.budgets, reservation.spender
+        hour = reservation.at.replace(minute=0, second=0, microsecond=0)
+        cache_key = (id(budgets), spender, hour)
+        cached = self._keys.get(cache_key)
+        if cached is not None and cached[0] is budgets:
+            return cached[1]
+        keyed = tuple(key_budgets(reservation))
+        if len(self._keys) >= _MAX_CACHED:
+            self._keys.clear()
+        self._keys[cache_key] = budgets, keyed
+        return keyed
+
+
+def key_budgets(reservation: Reservation) -> Iterator[tuple[CounterKey, Budget]]:
+    """Yield the counter that each budget of a request limits; none for a budget whose subject the request has not."""
+    for budget in reservation.budgets:
+        spender = reservation.spender
+        subject = spender.subject(budget.kind) if budget.subject is None else budget.subject
+        if subject is not None:
+            yield make_key(budget.kind, spender.project_id, subject, reservation.at), budget
