@@ -364,7 +364,7 @@ class _ItemMembers(msgspec.Struct, omit_defaults=True):
     quantity: Decimal | str
     unit: str
     unit_price: Decimal | str | None
-    amount: Decimal | str | None
+    amount: str | None
     model: str | None
     price_hash: str | None
     terms: dict[str, str] = {}  # msgspec copies it
@@ -378,7 +378,8 @@ def _format_items(items: Iterable[LineItem]) -> str:
             item.quantity,
             item.unit,
             item.unit_price,
-            item.amount,
+            # Amounts of small requests have an exponent, quantities and prices almost never.
+            None if item.amount is None else format_decimal(item.amount),
             item.model,
             item.price_hash,
             dict(item.terms) if item.terms else {},
@@ -389,12 +390,9 @@ def _format_items(items: Iterable[LineItem]) -> str:
     text = _encode_items(rows)
     if "E" not in text:
         return text
-    # An amount below 1e-6 has an exponent, which readers of records need not know.
     for row in rows:
-        for name in ("quantity", "unit_price", "amount"):
-            amount: Decimal | None = getattr(row, name)
-            if amount is not None:
-                setattr(row, name, format_decimal(amount))
+        row.quantity = f"{row.quantity:f}"
+        row.unit_price = None if row.unit_price is None else f"{row.unit_price:f}"
     return _encode_items(rows)
 
 
