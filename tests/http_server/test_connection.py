@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
 from typing import Any
 
 import pytest
 import trustme
+from httptools import HttpRequestParser
 from tornado.httpclient import HTTPRequest
 from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, HTTPServerRequest, ResponseStartLine
 from tornado.web import Application
@@ -52,6 +54,38 @@ def test_pipelined_requests_are_answered_in_order(cut: int) -> None:
 
     bodies = [part.partition(b"\r\n\r\n")[2] for part in received.split(b"HTTP/1.1 200 OK\r\n")[1:]]
     assert bodies == [b"</0>", b"</1>", b"</2>", b"</3>", b"</4>", b"</last>"]
+
+
+@pytest.mark.parametrize("next_request", [b"", GET % 1, b"GET /x HTTP/1.1\r\nA : b\r\n\r\n"])
+def test_connection_whose_response_streams_holds_no_parser_and_takes_the_next_request(next_request: bytes) -> None:
+    held: list[int] = []
+
+    async def stream(request: HTTPServerRequest) -> None:
+        assert request.connection is not None
+        request.connection.write_headers(ResponseStartLine("", 200, "OK"), HTTPHeaders(), b"event")
+        held.append(sum(isinstance(value, HttpRequestParser) for value in gc.get_objects()) - before)
+        await asyncio.sleep(0.01)  # the next request arrives meanwhile
+        request.connection.finish()
+
+    async def run() -> bytes:
+        def receive(request: HTTPServerRequest) -> None:
+            tasks.spawn(stream(request), "stream") if request.uri == "/0" else echo(request)
+
+        async with run_server(receive) as port:
+            return await exchange(port, GET % 0, next_request, LAST)
+
+    gc.collect()
+    before = sum(isinstance(value, HttpRequestParser) for value in gc.get_objects())
+    received = asyncio.run(run())
+
+    streamed = b"5\r\nevent\r\n0\r\n\r\n"
+    assert held == [0]
+    assert received.count(streamed) == 1
+    rest = received.partition(streamed)[2]
+    if b"A : b" in next_request:
+        assert rest.endswith(b"/x Invalid header token")
+    else:
+        assert (b"</1>" in rest, rest.endswith(b"</last>")) == (bool(next_request), True)
 
 
 def test_malformed_request_is_answered_after_the_requests_before_it() -> None:

@@ -39,7 +39,6 @@ def make_request(
 
 async def read_body(exchange: Exchange) -> bytes:
     """Read the response to its end; return its body."""
-    await exchange.head()
     pieces = []
     while data := await exchange.read():
         pieces.append(data)

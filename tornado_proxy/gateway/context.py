@@ -53,6 +53,10 @@ class RequestHead(msgspec.Struct, frozen=True):
         return ",".join(self.lines.get(name, ()))
 
 
+_NO_TOKEN = Secret("")
+_NOTHING_STATED = StatedHeaders()
+
+
 class RequestContext(msgspec.Struct, Generic[EndpointT], frozen=True):
     """A request whose route and caller are known.
 
@@ -192,6 +196,11 @@ def request_intent(
         if session is None and not RETRY_HEADERS.isdisjoint(context.head.lines)
         else NO_RETRY_FACTS,
     )
+
+
+def drop_statements(context: RequestContext[EndpointT]) -> RequestContext[EndpointT]:
+    """Return the context of an admitted request, which needs its credential and what its headers state no more."""
+    return msgspec.structs.replace(context, token=_NO_TOKEN, stated=_NOTHING_STATED)
 
 
 #: Random parts of ids that have been drawn and not been used.

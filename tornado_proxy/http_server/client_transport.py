@@ -7,6 +7,7 @@ import contextlib
 import socket
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tornado.iostream import StreamClosedError
 
@@ -50,9 +51,8 @@ class ClientTransport:
         self._linger_timer: asyncio.TimerHandle | None = None
         self._reading = True
         self._paused = False
-        #: Done when the socket has taken all bytes; one object for all writes of an open connection.
-        self._drained: asyncio.Future[None] = self._loop.create_future()
-        self._drained.set_result(None)
+        #: Done when the socket has taken all bytes; one object for all connections whose sockets have taken all.
+        self._drained = _make_done_future(self._loop)
 
     @property
     def drained(self) -> asyncio.Future[None]:
@@ -149,6 +149,13 @@ class ClientTransport:
             _fail(self._drained)
             self._drained = self._loop.create_future()
             self._drained.cancel()
+
+
+@lru_cache(maxsize=1)
+def _make_done_future(loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
+    done: asyncio.Future[None] = loop.create_future()
+    done.set_result(None)
+    return done
 
 
 def _fail(future: asyncio.Future[None]) -> None:

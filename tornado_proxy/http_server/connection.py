@@ -39,6 +39,10 @@ _TLS_RESPONSE = (
 MakeRejection = Callable[[Fault], bytes]
 
 
+#: Takes the place of the parser of a connection whose response streams: a parser holds 1.5 KB.  It never gets a byte.
+_NO_PARSER = RequestParser()
+
+
 class ConnectionOwner(Protocol):
     """The server, as its connections see it."""
 
@@ -134,12 +138,15 @@ class ClientConnection(asyncio.Protocol):
             self._stream.on_closed()
             self._stream = None
         self._server.on_close(self)
-        self._parser.close()
+        if self._parser is not _NO_PARSER:
+            self._parser.close()
 
     # One request after another.
 
     def _parse(self) -> None:
         """Parse the bytes that have arrived, until a request waits for the response to an earlier one."""
+        if self._parser is _NO_PARSER:
+            self._parser = RequestParser()
         parser = self._parser
         while self._unparsed and not parser.requests and not self._transport.closed:
             piece, self._unparsed = self._unparsed, b""
@@ -227,6 +234,12 @@ class ClientConnection(asyncio.Protocol):
             self._loop.call_soon(self._take_next)
         else:
             self._transport.resume_reading()
+
+    def rest(self) -> None:
+        """Called when a response without a length begins."""
+        if self._parser.between_requests and not self._unparsed:
+            self._parser.close()
+            self._parser = _NO_PARSER
 
     def upgrade(self) -> UpgradedStream:
         """Return the connection as a stream, whose first bytes have arrived with the request to upgrade."""

@@ -48,6 +48,9 @@ class ExchangeOwner(Protocol):
     def end_exchange(self, exchange: Exchange) -> None:
         """Called when the response is complete."""
 
+    def rest(self) -> None:
+        """Called when a response without a length begins, which can last for hours."""
+
     def upgrade(self) -> UpgradedStream:
         """Return the connection as a stream of another protocol."""
 
@@ -260,6 +263,7 @@ class Exchange(HTTPConnection):
         if without_end and line.version == "HTTP/1.1":
             self._chunked = True
             fields["Transfer-Encoding"] = ["chunked"]
+            self._owner.rest()
 
     def _set_connection_header(self, status: int, fields: Fields) -> None:
         """Say whether the connection stays open, unless the version says it."""

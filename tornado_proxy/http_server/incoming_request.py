@@ -35,6 +35,13 @@ class RequestHeaders(HTTPHeaders):
                 self._as_list[spelled] = self.lines[lower] = [text]
         self.pairs = [(name, value) for name, values in self._as_list.items() for value in values]
 
+    def drop(self) -> None:
+        """Drop all headers, also for those who hold `pairs` or `lines`: a response can stream for hours."""
+        self.pairs.clear()
+        self.lines.clear()
+        self._as_list.clear()
+        self._combined_cache.clear()
+
     @property
     def expects_continue(self) -> bool:
         """True if the client waits for 100-continue (RFC 9110 section 10.1.1: the expectation has no case)."""

@@ -114,6 +114,12 @@ class RequestParser:
         """True if bytes of the next request head have arrived."""
         return self._in_head and self._receiving is None
 
+    @property
+    def between_requests(self) -> bool:
+        """True if all requests have been taken and the next one can be read by another parser."""
+        begun = self._in_head or self._counting or self.requests or self.held is not None
+        return not (begun or self._ended or self.fault is not None)
+
     def feed(self, data: bytes) -> None:
         """Parse bytes of the client; all faults end up in `fault`."""
         if self.held is not None:

@@ -11,6 +11,7 @@ from http.client import responses
 from tornado.httputil import HTTPServerRequest, _normalize_header
 from tornado.iostream import StreamClosedError
 
+from tornado_proxy.http_server.client_transport import ConnectionContext
 from tornado_proxy.http_server.exchange import Exchange, Fields
 
 #: Statuses whose responses have no body and no length (RFC 9110 section 6.4.1).
@@ -47,6 +48,11 @@ class ResponseWriter:
     def ended(self) -> bool:
         """True after the end of the response has been written."""
         return self._exchange.response_ended
+
+    @property
+    def context(self) -> ConnectionContext:
+        """The address and the protocol of the client."""
+        return self._exchange.context
 
     @property
     def closed(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tracemalloc
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
@@ -65,6 +66,9 @@ class Owner:
     def end_exchange(self, exchange: Exchange) -> None:
         pass
 
+    def rest(self) -> None:
+        pass
+
     def upgrade(self) -> UpgradedStream:
         raise AssertionError("no request here asks for it")
 
@@ -85,6 +89,7 @@ class Request:
         exchange = Exchange(transport, incoming, Owner())
         exchange.received = True
         request = HTTPServerRequest(start_line=start_line, headers=fields, connection=exchange)
+        self.headers, self.request = fields, weakref.ref(request)
         self.handler = ProxyHandler(request, gateway.services(self.upstream), BodyTimeouts())
 
     async def arrive(self, *chunks: bytes) -> None:
@@ -136,6 +141,28 @@ def test_request_is_relayed_and_recorded(gateway: Gateway, chunks: list[bytes]) 
     assert sent.body is not None
     assert sent.body.read(1000) == BODY
     assert (len(gateway.capacity), list(gateway.capacity)) == (0, [])
+
+
+def test_streaming_response_holds_neither_its_request_nor_the_headers(gateway: Gateway) -> None:
+    release = asyncio.Event()
+
+    async def run() -> tuple[Request, bytes]:
+        request = Request(gateway, [OK, RESPONSE[:9], release, RESPONSE[9:]])
+        serving = asyncio.ensure_future(request.arrive(BODY))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert (request.headers.pairs, request.headers.lines, list(request.headers)) == ([], {}, [])
+        assert request.request() is None
+        held = request.body
+        release.set()
+        await serving
+        return request, held
+
+    request, held = asyncio.run(run())
+
+    (record,) = gateway.ledger.finished
+    assert held == b"9\r\n" + RESPONSE[:9] + b"\r\n"
+    assert (RESPONSE[9:] in request.body, record.outcome) == (True, Outcome.COMPLETED)
 
 
 @pytest.mark.parametrize(

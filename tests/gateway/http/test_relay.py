@@ -14,7 +14,8 @@ from tests.gateway.fakes import FakeClient, FakeExchange, FakeUpstream, Gateway,
 from tornado_proxy.domain.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from tornado_proxy.domain.record import Outcome, RequestRecord
 from tornado_proxy.domain.usage import Basis
-from tornado_proxy.gateway.http.relay import HttpRelay, RelayHooks
+from tornado_proxy.gateway.http.relay import HttpRelay
+from tornado_proxy.gateway.http.relay_protocols import RelayHooks
 from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
 from tornado_proxy.upstream.http.messages import UpstreamResponseHead
 

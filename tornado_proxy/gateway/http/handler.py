@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 from datetime import UTC, datetime
 from functools import partial
 
+from msgspec.structs import replace
 from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
 
 from tornado_proxy import tasks
@@ -19,11 +20,12 @@ from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, error_headers,
 from tornado_proxy.gateway.body_buffers import BodyBuffer
 from tornado_proxy.gateway.body_parsing import check_body_length
 from tornado_proxy.gateway.capacity import HeldBytes
-from tornado_proxy.gateway.context import RequestContext, RequestHead, new_request_id
+from tornado_proxy.gateway.context import RequestContext, RequestHead, drop_statements, new_request_id
 from tornado_proxy.gateway.cors import cors_headers
 from tornado_proxy.gateway.http.owned_list import make_list_upstream
 from tornado_proxy.gateway.http.recording import RequestRecording
-from tornado_proxy.gateway.http.relay import HttpRelay, RelayHooks
+from tornado_proxy.gateway.http.relay import HttpRelay
+from tornado_proxy.gateway.http.relay_protocols import RelayHooks
 from tornado_proxy.gateway.http.response_rewrite import make_rewrite
 from tornado_proxy.gateway.public_url import own_base_url
 from tornado_proxy.gateway.realtime.sideband import CallSideband
@@ -64,7 +66,8 @@ class ProxyHandler(HTTPMessageDelegate):
         assert isinstance(exchange, Exchange)
         self.request_id = new_request_id()
         self.services = services
-        self._request = request
+        # Not the request itself, which would stay in memory while the response streams.
+        self._method, self._target = request.method or "", request.uri or ""
         self._headers = exchange.incoming.headers
         #: True if the body has arrived with the head, so that nothing holds it while it arrives.
         self._is_complete = exchange.incoming.complete
@@ -104,14 +107,14 @@ class ProxyHandler(HTTPMessageDelegate):
 
         A client that waits for 100-continue gets the rejection at once and need not send the body (RFC 9110 10.1.1).
         """
-        request = self._request
+        connection = self._response.context
         head = RequestHead(
-            request.method or "",
-            request.uri or "",
+            self._method,
+            self._target,
             self._headers.pairs,
             self._received_at,
-            peer=str(request.remote_ip or ""),
-            scheme=request.protocol,
+            peer=connection.remote_ip,
+            scheme=connection.protocol,
             lines=self._headers.lines,
         )
         try:
@@ -260,7 +263,10 @@ class ProxyHandler(HTTPMessageDelegate):
         admitted = await self.services.admission.admit_request(context, parsed, self.request_id)
         if isinstance(body, BodyBuffer) and admitted.upstream.body is not None:
             admitted.upstream.body.on_drop = body.release
-        return admitted
+        if context.endpoint.sideband is not None:
+            return admitted  # each response of the call gets an intent, by what the headers of the call state
+        self._context = drop_statements(admitted.context)
+        return replace(admitted, context=self._context)
 
     async def _relay_and_record(self, admitted: AdmittedRequest) -> None:
         context, services = admitted.context, self.services
@@ -288,14 +294,14 @@ class ProxyHandler(HTTPMessageDelegate):
             recording.finish(end or RequestEnd(Outcome.CRASHED, None, datetime.now(UTC)))
 
     async def _reject(self, error: RequestError) -> None:
-        routes, request = self.services.snapshots.current.routes, self._request
-        line = RequestLine(request.method or "", routes.find_template(request.uri or ""))
+        routes = self.services.snapshots.current.routes
+        line = RequestLine(self._method, routes.find_template(self._target))
         self.services.recorder.reject(self.request_id, error, self._context, line)
         await self._respond(error)
 
     def _respond(self, error: RequestError) -> Awaitable[None]:
         """Write an error response; the result is done when the socket has taken it."""
-        provider = self.services.snapshots.current.routes.find_provider(self._request.uri or "/")
+        provider = self.services.snapshots.current.routes.find_provider(self._target or "/")
         # A dict: the provider's own name of the request id can be ours.
         headers = dict([*error_headers(error, self.request_id, provider), *self._cors])
         self._response.begin(error.status, "", list(headers.items()))
@@ -323,7 +329,9 @@ class ProxyHandler(HTTPMessageDelegate):
     # The client's side of the relay (gateway/http/relay.py, Client).
 
     def begin(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None:
-        """Set the response head."""
+        """Set the response head, and drop that of the request."""
+        if self._context is None or not self._context.endpoint.rewrites_body:
+            self._headers.drop()
         # A provider that is a proxy has an id of its own, by which its operator knows the request.
         if not (self._context and self._context.provider.is_proxy and _has_request_id(headers)):
             headers = [*headers, (REQUEST_ID_HEADER, self.request_id)]

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from datetime import UTC, datetime
 from enum import Enum, auto
 
@@ -31,7 +31,7 @@ from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.gateway.admission import AdmittedRequest
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER
 from tornado_proxy.gateway.capacity import DrainLimiter
-from tornado_proxy.gateway.http.relay_protocols import Client
+from tornado_proxy.gateway.http.relay_protocols import Client, RelayHooks
 from tornado_proxy.gateway.public_url import own_location
 from tornado_proxy.metering.request_meter import RequestEnd, RequestMeter
 from tornado_proxy.providers.contract import ResponseEdit, ResponseHead
@@ -60,21 +60,6 @@ class RelayState(Enum):
     DELIVERED = auto()
 
 
-class RelayHooks(msgspec.Struct, frozen=True):
-    """Callbacks of a relay.
-
-    `object_created` gets the id of the object that the request created, as soon as the response names it.
-    `response_received` is awaited before the client sees the head of a 2xx response; it may raise UpstreamError to
-    replace the response by that error.
-    `before_last_byte` gets the expected end of the request before a complete response leaves whole, so that a client
-    never holds a response whose record can still be lost.  It must not raise.  run() returns the end as it was.
-    """
-
-    object_created: Callable[[str], None]
-    response_received: Callable[[UpstreamResponseHead], Awaitable[None]] | None = None
-    before_last_byte: Callable[[RequestEnd], None] | None = None
-
-
 class _Progress(msgspec.Struct, frozen=True):
     """The members of the record that the response has determined so far.  `status` is the one that the client sees."""
 
@@ -85,6 +70,11 @@ class _Progress(msgspec.Struct, frozen=True):
 
 class HttpRelay:
     """Relays one request.  Call run() once; client_left() and end() at any time."""
+
+    __slots__ = (
+        "_admitted", "_client", "_created", "_drains", "_edit", "_exchange", "_fault", "_head_held", "_hooks", "_meter",
+        "_progress", "_redactor", "_remaining_bytes", "_rewrite", "_state", "_stopped_as",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -120,7 +110,12 @@ class HttpRelay:
         self._drains = drains
         self._exchange = exchange = upstream.start(self._admitted.upstream)
         try:
-            return await self._relay(exchange)
+            failed = await self._relay_head(exchange)
+            if failed is None:
+                await self._relay_body(exchange)
+            return failed or self._end()
+        except UpstreamError as error:
+            return await self._break_off(error)
         finally:
             drains.done(self)
             exchange.abort("the relay has ended")  # no effect on a complete exchange
@@ -160,7 +155,8 @@ class HttpRelay:
         if self._state is not RelayState.DELIVERED:
             self.end(Outcome.PROXY_CLOSED, str(stop))
 
-    async def _relay(self, exchange: ProviderExchange) -> RequestEnd:
+    async def _relay_head(self, exchange: ProviderExchange) -> RequestEnd | None:
+        """Begin the response; return the end of a request that gets none."""
         try:
             head = await exchange.head()
             self._admitted.access.note_response(head.status, head.get("retry-after"))
@@ -170,15 +166,15 @@ class HttpRelay:
         except UpstreamError as error:
             exchange.abort("the response cannot be relayed")  # no effect on an exchange that failed
             return await self._fail_before_response(error)
-        try:
-            await self._relay_body(exchange)
-        except UpstreamError as error:
-            if self._head_held and self._state is RelayState.STREAMING:
-                self._state = RelayState.WAITING
-                return await self._fail_before_response(error)
-            self._note(error)
-            self._client.cut()
-            return self._end()
+        return None
+
+    async def _break_off(self, error: UpstreamError) -> RequestEnd:
+        """Return the end of a response whose body is incomplete."""
+        if self._head_held and self._state is RelayState.STREAMING:
+            self._state = RelayState.WAITING
+            return await self._fail_before_response(error)
+        self._note(error)
+        self._client.cut()
         return self._end()
 
     def _begin_response(self, head: UpstreamResponseHead) -> None:
@@ -195,8 +191,7 @@ class HttpRelay:
         if gone:
             return
         self._head_held = edit is not None and edit is self._rewrite
-        length = head.get("content-length") or ""
-        self._remaining_bytes = int(length) if length.isascii() and length.isdigit() and len(length) < 20 else None
+        self._remaining_bytes = head.declared_length
         headers = self._response_headers(head, response, keep_length=edit is None, compressed=compressed)
         self._state = RelayState.STREAMING
         redaction = self._admitted.context.redaction

@@ -1,11 +1,15 @@
-"""The client's side of a relay, as far as the relay knows it."""
+"""The client's side of a relay, as far as the relay knows it, and the functions that it calls."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+import msgspec
+
 from tornado_proxy.domain.errors import UpstreamError
+from tornado_proxy.metering.request_meter import RequestEnd
+from tornado_proxy.upstream.http.messages import UpstreamResponseHead
 
 
 class Client(Protocol):
@@ -29,3 +33,18 @@ class Client(Protocol):
 
     async def reject(self, error: UpstreamError) -> None:
         """Send an error response in the provider's format; no byte of a response has been sent."""
+
+
+class RelayHooks(msgspec.Struct, frozen=True):
+    """Callbacks of a relay.
+
+    `object_created` gets the id of the object that the request created, as soon as the response names it.
+    `response_received` is awaited before the client sees the head of a 2xx response; it may raise UpstreamError to
+    replace the response by that error.
+    `before_last_byte` gets the expected end of the request before a complete response leaves whole, so that a client
+    never holds a response whose record can still be lost.  It must not raise.  run() returns the end as it was.
+    """
+
+    object_created: Callable[[str], None]
+    response_received: Callable[[UpstreamResponseHead], Awaitable[None]] | None = None
+    before_last_byte: Callable[[RequestEnd], None] | None = None

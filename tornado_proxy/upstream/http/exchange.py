@@ -66,6 +66,7 @@ class Exchange:
     __slots__ = (
         "_error",
         "_finished",
+        "_has_head",
         "_head",
         "_held",
         "_held_bytes",
@@ -89,6 +90,8 @@ class Exchange:
         self._loop = loop
         self._transfers = transfers
         self._payload = request.body
+        self._has_head = False
+        #: The head until read() is called: a stream can last for hours, and its reader has seen the head.
         self._head: UpstreamResponseHead | None = None
         self._held: list[bytes] = []
         self._held_bytes = 0
@@ -106,15 +109,16 @@ class Exchange:
         self.active_at = loop.time()
 
     async def head(self) -> UpstreamResponseHead:
-        """Wait for the final status line and headers, and return them.
+        """Wait for the final status line and headers, and return them.  Call it before read().
 
         Raises:
             UpstreamError: the exchange ended before a complete head.
         """
-        while self._head is None:
+        while not self._has_head:
             if self._finished:
                 raise self._error or UpstreamUnreachable("the provider closed the connection without a response")
             await self._wait()
+        assert self._head is not None, "read() has not been called"
         return self._head
 
     async def read(self) -> bytes:
@@ -123,6 +127,7 @@ class Exchange:
         Raises:
             UpstreamError: the body is incomplete; all bytes that arrived have been returned before.
         """
+        self._head = None
         while not self._held:
             if self._finished:
                 if self._error is not None:
@@ -175,7 +180,7 @@ class Exchange:
 
     def on_header_lines(self, lines: list[bytes]) -> None:
         """Receive the lines of a head with their line ends; 1xx heads are skipped."""
-        if self._head is None:  # after the head, these lines are trailers
+        if not self._has_head:  # after the head, these lines are trailers
             self._on_head(parse_response_head(lines))
 
     def on_body(self, data: bytes) -> int | None:
@@ -204,7 +209,7 @@ class Exchange:
         assert head is not None
         if head.status < 200:
             return
-        self._head = head
+        self._head, self._has_head = head, True
         if self._payload is not None:
             self._payload.drop()
         self.active_at = self._loop.time()
@@ -213,7 +218,7 @@ class Exchange:
     def _reject(self, message: str) -> None:
         if not self._finished:
             self.on_finished(UpstreamUnreachable(message, request_sent=self._transfers.stop(self)))
-        elif self._error is None and self._head is None:
+        elif self._error is None and not self._has_head:
             self._error = UpstreamUnreachable(message)
 
     def _take_rest(self) -> None:
@@ -230,16 +235,15 @@ class Exchange:
         self._taken_bytes = 0
         self._transfers.resume(self)
 
-    async def _wait(self) -> None:
+    def _wait(self) -> asyncio.Future[None]:
+        """Return a future that _wake() ends.  Not a coroutine, whose frame each open stream would hold."""
         self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        return self._waiter
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
 
 def _find_framing_fault(head: UpstreamResponseHead) -> str | None:

@@ -11,6 +11,8 @@ from tornado_proxy.domain.identity import Secret
 
 #: The characters that begin a folded header line (RFC 9112 section 5.2).
 _BLANKS = (" ", "\t")
+#: Digits from which a Content-Length is no number that a body can have.
+_MAX_LENGTH_DIGITS = 20
 _STATUS = re.compile("[1-5][0-9][0-9]")
 
 
@@ -112,6 +114,12 @@ class UpstreamResponseHead(msgspec.Struct, frozen=True):
     def repeats_headers(self) -> bool:
         """True if two headers have the same name."""
         return len(self._values) < len(self.headers)
+
+    @property
+    def declared_length(self) -> int | None:
+        """The Content-Length in bytes; None if it is missing or no number."""
+        length = self.get("content-length") or ""
+        return int(length) if length.isascii() and length.isdigit() and len(length) < _MAX_LENGTH_DIGITS else None
 
 
 def parse_response_head(lines: list[bytes]) -> UpstreamResponseHead | None:

@@ -59,9 +59,20 @@ _CHUNK = msgspec.json.Decoder(_Chunk)
 class ChatStreamReader:
     """A UsageReader for chat streams."""
 
-    object_id: str | None = None
+    __slots__ = (
+        "_blocks",
+        "_facts",
+        "_failed",
+        "_has_audio",
+        "_response",
+        "_shape",
+        "_started",
+        "_text_bytes",
+        "object_id",
+    )
 
     def __init__(self, facts: RequestFacts) -> None:
+        self.object_id: str | None = None
         self._facts = facts
         self._blocks = TolerantSseSplitter()
         self._response: dict[str, object] = {}
