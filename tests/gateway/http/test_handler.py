@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import tracemalloc
 import weakref
@@ -18,12 +19,15 @@ from tests.gateway.fakes import FakeExchange, FakeUpstream, Gateway, make_projec
 from tornado_proxy.domain.errors import UpstreamError
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.gateway.application import ClientApplication
 from tornado_proxy.gateway.http import handler as handler_module
 from tornado_proxy.gateway.http.handler import ProxyHandler
 from tornado_proxy.http_server.client_transport import ClientTransport, ConnectionContext
+from tornado_proxy.http_server.connection import ClientConnection
 from tornado_proxy.http_server.exchange import Exchange
 from tornado_proxy.http_server.incoming_request import IncomingRequest, RequestHeaders
 from tornado_proxy.http_server.request_body import BodyTimeouts
+from tornado_proxy.http_server.server import ClientPortServer
 from tornado_proxy.http_server.upgraded_stream import UpgradedStream
 from tornado_proxy.upstream.http.messages import UpstreamResponseHead
 
@@ -422,3 +426,33 @@ def test_url_in_a_response_leads_to_the_proxy() -> None:
 
     url = "http://llm.example.com/anthropic/v1/messages/batches/b/results"
     assert json.loads(request.body)["results_url"] == url
+
+
+def test_served_request_leaves_nothing_to_the_garbage_collector(gateway: Gateway) -> None:
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: llm\r\nAuthorization: Bearer {harness.mint()}\r\n"
+    sent = f"{head}Content-Length: {len(BODY)}\r\n\r\n".encode() + BODY
+
+    async def run() -> int:
+        upstream = FakeUpstream(FakeExchange([]))
+        application = ClientApplication([], gateway.services(upstream))
+        server = ClientPortServer(
+            application, application.idle_connections, application.body_timeouts, application.make_rejection
+        )
+        connection = ClientConnection(server, None, ConnectionContext("127.0.0.1", "http"))
+        connection.connection_made(MemoryTransport())
+        garbage = 0
+        for _ in range(2):  # the first request fills caches
+            upstream.exchange = FakeExchange([OK, RESPONSE])
+            gc.collect()
+            connection.data_received(sent)
+            await virtual_time.settle()
+            garbage = gc.collect()
+        server.stop()
+        return garbage
+
+    gc.disable()
+    try:
+        assert asyncio.run(run()) == 0
+    finally:
+        gc.enable()
+    assert [record.status for record in gateway.ledger.finished] == [200, 200]
