@@ -177,17 +177,8 @@ class Admission:
     async def _admit_parsed(
         self, context: RequestContext[HttpEndpoint], parsed: ParsedRequest, request_id: str
     ) -> AdmittedRequest:
-        objects = context.endpoint.objects
-        if isinstance(objects, ModelObject):
-            require_visible_model(context)
-        if (required := context.project.attribution.required) and context.endpoint.charged:
-            require_annotations(context.stated.annotations, required)
-        if not parsed.facts.spends:
-            self.require_priced_spend(context, parsed.facts)
-        self.admit_spends(context, parsed.facts.priced_spends, context.head.received_at)
-        if context.endpoint.response_edits.seal_secrets is not None:
-            context.snapshot.authenticator.require_sealing(context.caller)
-        made_with = None
+        self._check_parsed(context, parsed.facts)
+        objects, made_with = context.endpoint.objects, None
         if parsed.facts.references or isinstance(objects, OwnedObject | OwnedList):
             made_with = await self._ownership.require_own(context, parsed.facts.references)
         accesses = find_list_accesses(context, made_with) if isinstance(objects, OwnedList) else ()
@@ -211,6 +202,20 @@ class Admission:
             await self._budgets.check(context)  # each response of the call reserves
             await self._recorder.begin(intent)
         return AdmittedRequest(context, parsed.facts, intent, access, upstream, visible_objects, sources)
+
+    def _check_parsed(self, context: RequestContext[HttpEndpoint], facts: RequestFacts) -> None:
+        """Check all that needs no ledger: annotations, models, their prices, and that keys can be sealed."""
+        endpoint = context.endpoint
+        if isinstance(endpoint.objects, ModelObject):
+            require_visible_model(context)
+        if (required := context.project.attribution.required) and endpoint.charged:
+            require_annotations(context.stated.annotations, required)
+        if not facts.spends:
+            self.require_priced_spend(context, facts)
+        spends = facts.spends if facts.terms.cache_ttl is None else facts.priced_spends
+        self.admit_spends(context, spends, context.head.received_at)
+        if endpoint.response_edits.seal_secrets is not None:
+            context.snapshot.authenticator.require_sealing(context.caller)
 
     async def admit_running(
         self, context: RequestContext[Endpoint], access: ProviderAccess, facts: RequestFacts, intent: RequestIntent

@@ -72,6 +72,8 @@ class Redaction:
 
     def text(self, text: str) -> str:
         """Return a short text (header, reason phrase, close reason, id, model name) with all keys masked."""
+        if len(text) < MIN_SECRET_CHARACTERS:
+            return text  # most reason phrases
         if self._base is not None:
             text = self._base.text(text)
         return self._in_text.mask(text) if self._in_text.may_hold(text.lower()) else text
