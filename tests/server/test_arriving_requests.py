@@ -108,6 +108,76 @@ def test_bodies_that_still_arrive_are_limited_for_each_caller_and_over_all(
     assert provider.run(respond_slowly, act) == [429, 503]
 
 
+LARGE_BODY = b'{"model":"gpt-4o-mini","stream":true,"messages":[{"role":"user","content":"%b"}]}' % (
+    b"".join(b"%07d " % number for number in range(128 * 1024))
+)
+
+
+async def send_in_pieces(writer: asyncio.StreamWriter, data: bytes, piece_bytes: int) -> None:
+    """Send `data`; each piece leaves in a packet of its own, as far as the kernel lets it."""
+    for at in range(0, len(data), piece_bytes):
+        writer.write(data[at : at + piece_bytes])
+        await writer.drain()
+
+
+def make_large_request(user: str) -> bytes:
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\nContent-Length: {len(LARGE_BODY)}\r\n"
+    return (
+        f"{head}Authorization: Bearer {mint(name=user)}\r\nContent-Type: application/json\r\n\r\n".encode() + LARGE_BODY
+    )
+
+
+def test_large_bodies_on_one_connection_reach_the_provider_unchanged_but_for_the_splice(
+    provider: raw_provider.ScriptedProvider,
+) -> None:
+    received: list[bytes] = []
+    requests = b"".join([make_large_request("ada"), raw_provider.chat_request(connection="keep-alive")] * 2)
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received.append(await read_request(reader))
+        writer.write(SSE + chunk(EVENT) + chunk(USAGE) + END)
+        await writer.drain()
+
+    async def act(proxy: ProxyProcess) -> list[bytes]:
+        reader, writer = await raw_provider.connect(proxy)
+        sending = asyncio.ensure_future(send_in_pieces(writer, requests, 99_991))
+        responses = [await asyncio.wait_for(reader.readuntil(b"[DONE]\n\n"), TIMEOUT_S) for _ in range(4)]
+        await sending
+        writer.close()
+        return [response.partition(b"\r\n")[0] for response in responses]
+
+    assert provider.run(respond, act) == [b"HTTP/1.1 200 OK"] * 4
+    spliced = LARGE_BODY.replace(b"{", b'{"stream_options":{"include_usage":true},', 1)
+    assert [body == spliced for body in received] == [True, False, True, False]
+
+
+def test_client_that_leaves_in_the_middle_of_a_large_body_costs_nothing(
+    provider: raw_provider.ScriptedProvider,
+) -> None:
+    received: list[bytes] = []
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received.append(await read_request(reader))
+        writer.write(SSE + chunk(EVENT) + chunk(USAGE) + END)
+        await writer.drain()
+
+    async def act(proxy: ProxyProcess) -> int:
+        request = make_large_request("leaver")
+        for _ in range(3):  # more than may arrive at once
+            _, writer = await raw_provider.connect(proxy)
+            await send_in_pieces(writer, request[: len(request) - 1], 99_991)
+            writer.close()
+            await writer.wait_closed()
+        opened = await raw_provider.connect(proxy)
+        await send_in_pieces(opened[1], request.replace(b"Host: h", b"Host: h\r\nConnection: close", 1), 99_991)
+        status, _ = await read_response(opened)
+        await raw_provider.wait_for_metric(proxy, "llm_proxy_arriving_bytes 0.0")
+        return status
+
+    assert provider.run(respond, act) == 200
+    assert len(received) == 1
+
+
 @pytest.fixture(scope="module")
 def sessions() -> Iterator[ScriptedSessions]:
     with scripted_sessions(limits=LIMITS) as running:
