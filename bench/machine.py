@@ -81,8 +81,12 @@ def count_open_files(pids: list[int]) -> int:
 
 def list_process_tree(pid: int) -> list[int]:
     """Return `pid` and its descendants."""
+    children: list[str] = []
     # Each thread has its own children: the proxy starts body workers from a thread.
-    children = [child for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()]
+    with contextlib.suppress(FileNotFoundError):  # the process has ended
+        children = [
+            child for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()
+        ]
     return [pid, *(descendant for child in children for descendant in list_process_tree(int(child)))]
 
 

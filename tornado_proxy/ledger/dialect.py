@@ -19,6 +19,7 @@ BoundStatement = tuple[str, Sequence[object]]
 class Insert:
     """An INSERT of rows into a table.  A row whose `key` exists already is ignored.
 
+    key: the columns of a unique index, "" for any unique index of the table.
     update: SQL that changes the existing row instead; no two inserted rows may then have the same key.
     numbers: columns of whole numbers of 64 bits.
     """
@@ -37,7 +38,8 @@ class Insert:
     @property
     def end(self) -> str:
         """The SQL after the rows."""
-        return f"ON CONFLICT ({self.key}) DO {f'UPDATE SET {self.update}' if self.update else 'NOTHING'}"
+        key = f"({self.key}) " if self.key else ""
+        return f"ON CONFLICT {key}DO {f'UPDATE SET {self.update}' if self.update else 'NOTHING'}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,8 @@ from tornado_proxy.ledger.rows import COMPUTED_COLUMNS, INTENT_COLUMNS, OBJECT_C
 SCHEMA_VERSION = 1
 
 INSERT_INTENTS = Insert("intents", (*INTENT_COLUMNS, "writer"), "request_id")
-INSERT_RECORDS = Insert("records", RECORD_COLUMNS, "request_id")
+#: A table that is partitioned (packaging/postgresql/partition.sql) has another unique index than on `request_id`.
+INSERT_RECORDS = Insert("records", RECORD_COLUMNS, "")
 INSERT_SETTLEMENTS = Insert("settlements", ("request_id", *SETTLED_COLUMNS, "settled_at"), "request_id")
 INSERT_GIVEN_UP = Insert("given_up", ("request_id", *SETTLED_COLUMNS, "settled_at"), "request_id")
 INSERT_CONTAINERS = Insert("containers", CONTAINER_COLUMNS, "provider, container_id")
