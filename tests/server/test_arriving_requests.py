@@ -166,13 +166,13 @@ def test_client_that_leaves_in_the_middle_of_a_large_body_costs_nothing(
         for _ in range(3):  # more than may arrive at once
             _, writer = await raw_provider.connect(proxy)
             await send_in_pieces(writer, request[: len(request) - 1], 99_991)
+            await raw_provider.wait_for_metric(proxy, f"llm_proxy_arriving_bytes {len(LARGE_BODY) - 1:.6e}")
             writer.close()
             await writer.wait_closed()
+            await raw_provider.wait_for_metric(proxy, "llm_proxy_arriving_bytes 0.0")
         opened = await raw_provider.connect(proxy)
         await send_in_pieces(opened[1], request.replace(b"Host: h", b"Host: h\r\nConnection: close", 1), 99_991)
-        status, _ = await read_response(opened)
-        await raw_provider.wait_for_metric(proxy, "llm_proxy_arriving_bytes 0.0")
-        return status
+        return (await read_response(opened))[0]
 
     assert provider.run(respond, act) == 200
     assert len(received) == 1
