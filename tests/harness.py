@@ -21,6 +21,7 @@ import jwt
 import yaml
 from click.testing import CliRunner
 
+from tests.forked_program import ForkedProgram
 from tornado_proxy.cli import main as command_line
 
 PROJECT = "0c9f8a5e-9a1e-4f6b-8c43-1d2a7f6f0a10"
@@ -52,6 +53,10 @@ TIMEOUT_S = 30
 
 #: Seconds between two checks of a condition in another process, which sends no event.
 POLL_S = 0.02
+
+#: The programs that change nothing before the server is imported, so that forks of a process that has imported it can
+#: run them (forked_program.py).
+_FORKED_PROGRAMS = ("tornado_proxy", "tests.server.with_constants")
 
 #: CliRunner replaces sys.stdout for the whole process, so only one thread may run a command.
 _command_lock = threading.Lock()
@@ -112,7 +117,7 @@ def read_usage(ledger_url: str) -> list[dict[str, Any]]:
 class ProxyProcess:
     """A running `tornado-proxy serve`."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | ForkedProgram
     folder: Path
     base_url: str = ""
     admin_url: str = ""
@@ -273,13 +278,8 @@ def running_proxy(
     config = write_config(folder, upstream, **changes)
     if constants is not None and program == "tornado_proxy":
         program = "tests.server.with_constants"
-    process = subprocess.Popen(
-        [sys.executable, "-m", program, "serve", "--config", str(config)],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, **SECRETS, "PYTHONUNBUFFERED": "1", "CONSTANTS": json.dumps(constants)},
-    )
+    environment = {**os.environ, **SECRETS, "PYTHONUNBUFFERED": "1", "CONSTANTS": json.dumps(constants)}
+    process = _start(program, ["serve", "--config", str(config)], environment)
     proxy = ProxyProcess(process, folder)
     reader = threading.Thread(target=proxy.collect_log, daemon=True)
     reader.start()
@@ -292,6 +292,16 @@ def running_proxy(
         reader.join(TIMEOUT_S)
         if process.stderr is not None:
             process.stderr.close()
+
+
+def _start(
+    program: str, arguments: list[str], environment: Mapping[str, str]
+) -> subprocess.Popen[str] | ForkedProgram:
+    """Start a program whose standard error is a pipe."""
+    if program in _FORKED_PROGRAMS and hasattr(os, "pidfd_open"):
+        return ForkedProgram(program, arguments, environment)
+    command = [sys.executable, "-m", program, *arguments]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
 
 
 def run_serve(config: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -307,7 +317,7 @@ def run_serve(config: Path, **environment: str) -> subprocess.CompletedProcess[s
     )
 
 
-def _stop(process: subprocess.Popen[str]) -> None:
+def _stop(process: subprocess.Popen[str] | ForkedProgram) -> None:
     if process.poll() is not None:
         return
     process.terminate()

@@ -1,0 +1,130 @@
+"""Runs programs in forks of a process that has imported the server, so that no test waits for the imports again.
+
+    test ── module, arguments, environment, files ──> fork server ── fork ──> program
+         <─────────── process id, later the exit status ──┘
+
+`python -m tornado_proxy serve` spends 0.6 of its 0.85 s of CPU time on imports, and the tests start some hundred
+servers.  A fork differs from a new process in nothing else: it has its own memory, files, environment and signals.
+Programs that must run before a module is imported, and tests of the start itself, use a new process.
+
+This file is the fork server; tests use forked_program.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import resource
+import runpy
+import select
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+
+#: Bytes.  A request is an environment and some arguments, far less.
+_MAX_REQUEST_BYTES = 256 * 1024
+
+#: Files that accompany a request: standard input, output and error of the program, the socket for its exit status.
+_FILES = 4
+
+
+@dataclass(frozen=True)
+class Request:
+    """A program to run, as `python -m MODULE ARGUMENT...` does; `open_files` is its limit of file descriptors."""
+
+    module: str
+    arguments: list[str]
+    cwd: str
+    environment: dict[str, str]
+    open_files: tuple[int, int]
+
+
+class ForkServer:
+    """Forks for each request, and reports the exit status of each fork."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._poll = select.poll()
+        self._poll.register(control, select.POLLIN)
+        #: The process id and the status socket of each fork, by its process file descriptor.
+        self._forks: dict[int, tuple[int, int]] = {}
+
+    def serve(self) -> Request:
+        """Serve requests until the tests end; return in each fork, with the program to run."""
+        while True:
+            for fd, _ in self._poll.poll():
+                if fd != self._control.fileno():
+                    self._report_exit(fd)
+                elif (request := self._fork()) is not None:
+                    return request
+
+    def _fork(self) -> Request | None:
+        """Return the request in the new fork, and None in the server."""
+        message, files, _, _ = socket.recv_fds(self._control, _MAX_REQUEST_BYTES, _FILES)
+        if not message:
+            sys.exit()
+        pid = os.fork()
+        if pid == 0:
+            self._close()
+            _use_standard_files(files)
+            return Request(**json.loads(message))
+        *standard, status = files
+        for fd in standard:
+            os.close(fd)
+        process = os.pidfd_open(pid)
+        self._poll.register(process, select.POLLIN)
+        self._forks[process] = pid, status
+        os.write(status, str(pid).encode())
+        return None
+
+    def _report_exit(self, process: int) -> None:
+        pid, status = self._forks.pop(process)
+        _, code = os.waitpid(pid, 0)
+        # The test may have ended.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(status, str(os.waitstatus_to_exitcode(code)).encode())
+        self._poll.unregister(process)
+        os.close(process)
+        os.close(status)
+
+    def _close(self) -> None:
+        self._control.close()
+        for process, (_, status) in self._forks.items():
+            os.close(process)
+            os.close(status)
+
+
+def _use_standard_files(files: list[int]) -> None:
+    for target, fd in enumerate(files[:3]):
+        os.dup2(fd, target)
+    for fd in files:
+        os.close(fd)
+
+
+def _run(request: Request) -> None:
+    """Run a program in this process, which ends with it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    resource.setrlimit(resource.RLIMIT_NOFILE, request.open_files)
+    os.environ.clear()
+    os.environ.update(request.environment)
+    os.chdir(request.cwd)
+    sys.argv = [request.module, *request.arguments]
+    runpy.run_module(request.module, run_name="__main__", alter_sys=True)
+
+
+def _main() -> None:
+    # Ctrl-C in a terminal reaches this process too; the tests end it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import tornado_proxy.cli.serve  # noqa: F401, PLC0415  # the tests import this file without the server
+
+    # Collections in the forks would copy every page that holds an object of the modules.
+    gc.collect()
+    gc.freeze()
+    _run(ForkServer(socket.socket(fileno=int(sys.argv[1]))).serve())
+
+
+if __name__ == "__main__":
+    _main()
