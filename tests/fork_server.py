@@ -118,7 +118,7 @@ def _run(request: Request) -> None:
 def _main() -> None:
     # Ctrl-C in a terminal reaches this process too; the tests end it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    import tornado_proxy.cli.serve  # noqa: F401, PLC0415  # the tests import this file without the server
+    import tornado_proxy.cli.serve  # noqa: F401  # the tests import this file without the server
 
     # Collections in the forks would copy every page that holds an object of the modules.
     gc.collect()

@@ -294,9 +294,7 @@ def running_proxy(
             process.stderr.close()
 
 
-def _start(
-    program: str, arguments: list[str], environment: Mapping[str, str]
-) -> subprocess.Popen[str] | ForkedProgram:
+def _start(program: str, arguments: list[str], environment: Mapping[str, str]) -> subprocess.Popen[str] | ForkedProgram:
     """Start a program whose standard error is a pipe."""
     if program in _FORKED_PROGRAMS and hasattr(os, "pidfd_open"):
         return ForkedProgram(program, arguments, environment)
