@@ -1,11 +1,12 @@
 """Starts programs by the fork server (fork_server.py), one for each test process, which starts with the first program.
 
-Without process file descriptors, which only Linux has, each program is a new process.
+Other modules, and all modules where the system has no process file descriptors as Linux has, run in a new process.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import json
 import os
@@ -15,44 +16,111 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO
+from types import TracebackType
+from typing import IO, Self
 
 from tests.fork_server import Request
 
-ROOT = Path(__file__).parent.parent
+_ROOT = Path(__file__).parent.parent
+
+#: The modules that change nothing before the server is imported, so that the fork server can run them.
+FORKED_MODULES = ("tornado_proxy", "tests.server.with_constants", "tests.local.parallel_tokens")
+
+#: Variables that Python reads before a program can run, so that a fork with another value needs a new process.
+_START_VARIABLES = ("PYTHONDEVMODE", "PYTHONHASHSEED", "PYTHONOPTIMIZE", "PYTHONWARNINGS")
+
+#: Seconds.  Each command of a test takes far less.
+_RUN_TIMEOUT_S = 60
 
 _start_lock = threading.Lock()
+
+
+def start_program(
+    module: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    cwd: Path = _ROOT,
+    pipes: Collection[str] = ("stdout", "stderr"),
+) -> subprocess.Popen[str] | ForkedProgram:
+    """Start `python -m MODULE ARGUMENT...` without input; the output that is not in `pipes` is discarded."""
+    same_start = all(environment.get(name) == os.environ.get(name) for name in _START_VARIABLES)
+    if module in FORKED_MODULES and same_start and hasattr(os, "pidfd_open"):
+        return ForkedProgram(module, arguments, environment, cwd=cwd, pipes=pipes)
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE if "stdout" in pipes else subprocess.DEVNULL,
+        stderr=subprocess.PIPE if "stderr" in pipes else subprocess.DEVNULL,
+        text=True,
+        cwd=cwd,
+        env=environment,
+    )
+
+
+def run_program(
+    module: str, arguments: Sequence[str], environment: Mapping[str, str], cwd: Path = _ROOT
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end; return its exit code and output."""
+    with start_program(module, arguments, environment, cwd=cwd) as program:
+        try:
+            output, errors = program.communicate(timeout=_RUN_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            program.kill()
+            raise
+        return subprocess.CompletedProcess(arguments, program.wait(), output, errors)
 
 
 class ForkedProgram:
     """A program that the fork server runs, with the members of subprocess.Popen that tests use."""
 
-    def __init__(self, module: str, arguments: list[str], environment: Mapping[str, str], cwd: Path = ROOT) -> None:
-        """Start `python -m MODULE ARGUMENT...`; its standard error is a pipe."""
+    def __init__(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        cwd: Path,
+        pipes: Collection[str],
+    ) -> None:
+        """Start the program; start_program() describes the arguments."""
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-        request = Request(module, arguments, str(cwd), dict(environment), limits)
-        errors, program_errors = os.pipe()
-        self.stderr: IO[str] | None = open(errors)  # noqa: SIM115  # closed by the harness, as the pipe of a Popen is
-        self.returncode: int | None = None
+        request = Request(module, list(arguments), str(cwd), dict(environment), limits)
+        # The caller closes them, as those of a Popen.
+        self.stdout, standard_output = _open_output(piped="stdout" in pipes)
+        self.stderr, standard_error = _open_output(piped="stderr" in pipes)
         self._status, program_status = socket.socketpair(type=socket.SOCK_SEQPACKET)
-        self._waiting = threading.Lock()
-        files = [0, 1, program_errors, program_status.fileno()]
+        files = [os.open(os.devnull, os.O_RDONLY), standard_output, standard_error, program_status.detach()]
         with _start_lock:
             socket.send_fds(_fork_server(), [json.dumps(asdict(request)).encode()], files)
-        os.close(program_errors)
-        program_status.close()
+        for fd in files:
+            os.close(fd)
         self.pid = self._receive()
+        self.returncode: int | None = None
+        self._waiting = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for pipe in (self.stdout, self.stderr):
+            if pipe is not None:
+                pipe.close()
+        self.wait()
 
     def poll(self) -> int | None:
         """Return the exit code, or None while the program runs."""
+        # A thread that waits has the lock.
         if self._waiting.acquire(blocking=False):
             try:
-                self._wait(0)
-            except TimeoutError:
-                pass
+                with contextlib.suppress(TimeoutError):
+                    self._wait(0)
             finally:
                 self._waiting.release()
         return self.returncode
@@ -61,13 +129,24 @@ class ForkedProgram:
         """Return the exit code, which is negative for a signal.
 
         Raises:
-            subprocess.TimeoutExpired: The program runs on after `timeout` seconds.
+            subprocess.TimeoutExpired: The program still runs after `timeout` seconds.
         """
         with self._waiting:
             try:
                 return self._wait(timeout)
             except TimeoutError:
                 raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0) from None
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Return the output and the errors of the program, read to their end; raise as wait() does."""
+        with ThreadPoolExecutor(2) as pool:
+            output, errors = pool.submit(_read_all, self.stdout), pool.submit(_read_all, self.stderr)
+            try:
+                self.wait(timeout)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise
+            return output.result(), errors.result()
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
@@ -95,6 +174,21 @@ class ForkedProgram:
         return int(message)
 
 
+def _read_all(pipe: IO[str] | None) -> str:
+    if pipe is None:
+        return ""
+    with pipe:
+        return pipe.read()
+
+
+def _open_output(*, piped: bool) -> tuple[IO[str] | None, int]:
+    """Return the end of a pipe that the test reads, if any, and the file that the program writes."""
+    if not piped:
+        return None, os.open(os.devnull, os.O_WRONLY)
+    reading, writing = os.pipe()
+    return open(reading), writing
+
+
 @functools.cache
 def _fork_server() -> socket.socket:
     """Start the fork server; return the socket that its requests are sent to."""
@@ -102,7 +196,7 @@ def _fork_server() -> socket.socket:
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.fork_server", str(theirs.fileno())],
         pass_fds=[theirs.fileno()],
-        cwd=ROOT,
+        cwd=_ROOT,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
     theirs.close()

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -21,7 +20,7 @@ import jwt
 import yaml
 from click.testing import CliRunner
 
-from tests.forked_program import ForkedProgram
+from tests.forked_program import ForkedProgram, run_program, start_program
 from tornado_proxy.cli import main as command_line
 
 PROJECT = "0c9f8a5e-9a1e-4f6b-8c43-1d2a7f6f0a10"
@@ -53,10 +52,6 @@ TIMEOUT_S = 30
 
 #: Seconds between two checks of a condition in another process, which sends no event.
 POLL_S = 0.02
-
-#: The programs that change nothing before the server is imported, so that forks of a process that has imported it can
-#: run them (forked_program.py).
-_FORKED_PROGRAMS = ("tornado_proxy", "tests.server.with_constants")
 
 #: CliRunner replaces sys.stdout for the whole process, so only one thread may run a command.
 _command_lock = threading.Lock()
@@ -279,7 +274,7 @@ def running_proxy(
     if constants is not None and program == "tornado_proxy":
         program = "tests.server.with_constants"
     environment = {**os.environ, **SECRETS, "PYTHONUNBUFFERED": "1", "CONSTANTS": json.dumps(constants)}
-    process = _start(program, ["serve", "--config", str(config)], environment)
+    process = start_program(program, ["serve", "--config", str(config)], environment, pipes=["stderr"])
     proxy = ProxyProcess(process, folder)
     reader = threading.Thread(target=proxy.collect_log, daemon=True)
     reader.start()
@@ -294,25 +289,9 @@ def running_proxy(
             process.stderr.close()
 
 
-def _start(program: str, arguments: list[str], environment: Mapping[str, str]) -> subprocess.Popen[str] | ForkedProgram:
-    """Start a program whose standard error is a pipe."""
-    if program in _FORKED_PROGRAMS and hasattr(os, "pidfd_open"):
-        return ForkedProgram(program, arguments, environment)
-    command = [sys.executable, "-m", program, *arguments]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
-
-
 def run_serve(config: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `tornado-proxy serve` with a configuration that it rejects; return its exit code and output."""
-    return subprocess.run(
-        [sys.executable, "-m", "tornado_proxy", "serve", "--config", str(config)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, **SECRETS, **environment},
-        timeout=60,
-        check=False,
-    )
+    return run_program("tornado_proxy", ["serve", "--config", str(config)], {**os.environ, **SECRETS, **environment})
 
 
 def _stop(process: subprocess.Popen[str] | ForkedProgram) -> None:

@@ -14,7 +14,8 @@ import jwt
 import openai
 import pytest
 
-from tests.harness import KEY_ID, PROJECT, ROOT, SECRETS, SIGNING_SECRET, running_proxy, write_config
+from tests.forked_program import run_program, start_program
+from tests.harness import KEY_ID, PROJECT, SECRETS, SIGNING_SECRET, running_proxy, write_config
 from tornado_proxy.simulator import running_simulator
 
 SHOW = "import json, os; print(json.dumps(dict(os.environ)))"
@@ -31,14 +32,10 @@ SHELL = {
 
 def connect(config: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     inherited = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **SHELL, **environment}
-    return subprocess.run(
-        [sys.executable, "-m", "tornado_proxy", "connect", "--config", str(config), "--project", PROJECT, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={name: value for name, value in inherited.items() if value},
-        timeout=30,
-        check=False,
+    return run_program(
+        "tornado_proxy",
+        ["connect", "--config", str(config), "--project", PROJECT, *arguments],
+        {name: value for name, value in inherited.items() if value},
     )
 
 
@@ -132,13 +129,7 @@ def test_signals_reach_the_command(config: Path, number: signal.Signals) -> None
         "print('up', flush=True); signal.pause()"
     )
     arguments = ["--config", str(config), "--project", PROJECT, "--room", "lab", "--", sys.executable, "-c", handler]
-    with subprocess.Popen(
-        [sys.executable, "-m", "tornado_proxy", "connect", *arguments],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, **SECRETS},
-    ) as process:
+    with start_program("tornado_proxy", ["connect", *arguments], {**os.environ, **SECRETS}) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
         process.send_signal(number)

@@ -7,7 +7,6 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.forked_program import ForkedProgram, run_program, start_program
 from tests.harness import ROOT, mint
 from tornado_proxy.auth.api_key import format_api_key, generate, parse_api_key
 from tornado_proxy.auth.unverified_token import read_unverified
@@ -25,15 +25,13 @@ _KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
 
 
 @contextmanager
-def demo(folder: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def demo(folder: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str] | ForkedProgram, str]]:
     """Yield the process of a running demo and its output."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tornado_proxy", "demo", "--port", "0", "--admin-port", "0", "--dir", str(folder)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        cwd=ROOT,
-        env={**{name: value for name, value in os.environ.items() if name not in _KEYS}, **environment},
+    process = start_program(
+        "tornado_proxy",
+        ["demo", "--port", "0", "--admin-port", "0", "--dir", str(folder)],
+        {**{name: value for name, value in os.environ.items() if name not in _KEYS}, **environment},
+        pipes=["stdout"],
     )
     assert process.stdout is not None
     with process:
@@ -133,14 +131,7 @@ def test_unusable_folder_is_a_one_line_error(file: str, message: str, tmp_path: 
         folder.mkdir()
     (folder / file).write_text("nothing\n")
 
-    refused = subprocess.run(
-        [sys.executable, "-m", "tornado_proxy", "demo", "--port", "0", "--admin-port", "0", "--dir", str(folder)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=60,
-        check=False,
-    )
+    refused = run_demo("--port", "0", "--admin-port", "0", "--dir", str(folder))
 
     assert refused.returncode == 1
     assert len(refused.stderr.splitlines()) == 1
@@ -148,14 +139,7 @@ def test_unusable_folder_is_a_one_line_error(file: str, message: str, tmp_path: 
 
 
 def run_demo(*options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tornado_proxy", "demo", *options],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=60,
-        check=False,
-    )
+    return run_program("tornado_proxy", ["demo", *options], os.environ)
 
 
 def read_files(folder: Path) -> dict[str, bytes]:

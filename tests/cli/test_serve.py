@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.forked_program import run_program
 from tests.harness import (
     ANTHROPIC_KEY,
-    ROOT,
     SECRETS,
-    TIMEOUT_S,
     ProxyProcess,
     run_serve,
     running_proxy,
@@ -35,15 +32,8 @@ def test_two_processes_cannot_have_one_admin_port_of_their_own(running: ProxyPro
     port = running.admin_url.rpartition(":")[2]
     config = write_config(tmp_path, NOWHERE, admin={"host": "127.0.0.1", "port": 0, "reuse_port": True})
 
-    result = subprocess.run(
-        [sys.executable, "-m", "tornado_proxy", "serve", "--config", str(config), "--admin-port", port],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, **SECRETS},
-        timeout=TIMEOUT_S,
-        check=False,
-    )
+    arguments = ["serve", "--config", str(config), "--admin-port", port]
+    result = run_program("tornado_proxy", arguments, {**os.environ, **SECRETS})
 
     assert result.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in result.stderr

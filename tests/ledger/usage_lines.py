@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 from typing import Any
 
 from jsonschema import Draft202012Validator
 
+from tests.forked_program import run_program
 from tests.harness import ROOT
 
 SCHEMA: dict[str, Any] = json.loads((ROOT / "schemas" / "usage_record.schema.json").read_text("utf-8"))
@@ -22,6 +22,6 @@ def faults(line: object) -> list[str]:
 
 def print_usage(url: str) -> list[dict[str, Any]]:
     """Return the lines that the command prints for the ledger at `url`."""
-    command = [sys.executable, "-m", "tornado_proxy", "usage", "--ledger", url, "--format", "jsonl"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+    done = run_program("tornado_proxy", ["usage", "--ledger", url, "--format", "jsonl"], os.environ)
+    assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]

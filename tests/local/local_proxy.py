@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.forked_program import ForkedProgram
 from tests.harness import POLL_S, TIMEOUT_S, read_usage
 from tests.local.machine import Machine
 
@@ -18,7 +19,7 @@ from tests.local.machine import Machine
 class LocalProxy:
     """The process, its URL and bearer, and the lines of its standard output so far."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | ForkedProgram
     machine: Machine
     base_url: str = ""
     bearer: str = ""

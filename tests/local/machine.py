@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from tests.harness import ROOT, TIMEOUT_S
+from tests.forked_program import ForkedProgram, run_program, start_program
+from tests.harness import ROOT
 from tests.oauth.real_issuer import RealIssuer
 
 #: Variables of the person who runs the tests that would change a command.
@@ -47,27 +48,16 @@ class Machine:
 
     def start(
         self, *arguments: str, program: str = "tornado_proxy", cwd: Path = ROOT, **environment: str
-    ) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", program, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=cwd,
-            env={"PYTHONPATH": str(ROOT), **self.variables, **environment},
-        )
+    ) -> subprocess.Popen[str] | ForkedProgram:
+        return start_program(program, arguments, self._environment(environment), cwd=cwd)
 
     def run(
         self, *arguments: str, program: str = "tornado_proxy", cwd: Path = ROOT, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        with self.start(*arguments, program=program, cwd=cwd, **environment) as process:
-            try:
-                output, errors = process.communicate(timeout=TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise
-        return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
+        return run_program(program, arguments, self._environment(environment), cwd)
+
+    def _environment(self, changes: dict[str, str]) -> dict[str, str]:
+        return {"PYTHONPATH": str(ROOT), **self.variables, **changes}
 
     def log_in(self, issuer: RealIssuer, server: str) -> None:
         """Log in as ada at a server, by a browser."""
