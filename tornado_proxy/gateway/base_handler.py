@@ -24,6 +24,7 @@ from tornado_proxy.domain.errors import (
 from tornado_proxy.gateway.context import RequestContext, RequestHead, new_request_id
 from tornado_proxy.gateway.cors import cors_headers
 from tornado_proxy.gateway.services import Services
+from tornado_proxy.http_server.incoming_request import RequestHeaders
 from tornado_proxy.observability.access_log import RequestLine
 from tornado_proxy.providers.contract import Endpoint, Provider
 
@@ -63,14 +64,16 @@ class BaseHandler(RequestHandler):
 
     def request_head(self, received_at: datetime) -> RequestHead:
         """Return the head of this request, which was received at `received_at` (aware UTC)."""
-        request = self.request
+        request, headers = self.request, self.request.headers
+        own = headers if isinstance(headers, RequestHeaders) else None
         return RequestHead(
             request.method or "",
             request.uri or "",
-            list(request.headers.get_all()),
+            own.pairs if own else list(headers.get_all()),
             received_at,
             peer=str(request.remote_ip or ""),
             scheme=request.protocol,
+            lines=own.lines if own else {},
         )
 
     @cached_property

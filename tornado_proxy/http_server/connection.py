@@ -39,7 +39,8 @@ _TLS_RESPONSE = (
 MakeRejection = Callable[[Fault], bytes]
 
 
-#: Takes the place of the parser of a connection whose response streams: a parser holds 1.5 KB.  It never gets a byte.
+#: Takes the place of the parser of a connection whose response streams, or that is a WebSocket: a parser holds 1.5 KB.
+#: It never gets a byte.
 _NO_PARSER = RequestParser()
 
 
@@ -247,6 +248,8 @@ class ClientConnection(asyncio.Protocol):
         self._server.on_ending(self)
         stream = self._stream = UpgradedStream(self._transport, self._parser.take_held() + self._unparsed)
         self._unparsed = b""
+        self._parser.close()
+        self._parser = _NO_PARSER
         self._transport.resume_reading()
         return stream
 

@@ -35,9 +35,12 @@ class RequestHeaders(HTTPHeaders):
                 self._as_list[spelled] = self.lines[lower] = [text]
         self.pairs = [(name, value) for name, values in self._as_list.items() for value in values]
 
-    def drop(self) -> None:
-        """Drop all headers, also for those who hold `pairs` or `lines`: a response can stream for hours."""
-        self.pairs.clear()
+    def drop(self, keep: frozenset[str] = frozenset()) -> None:
+        """Drop all headers, also for those who hold `pairs` or `lines`: a response can stream for hours.
+
+        `keep` names those, in lower case, that stay in `pairs`.
+        """
+        self.pairs[:] = [pair for pair in self.pairs if pair[0].lower() in keep] if keep else ()
         self.lines.clear()
         self._as_list.clear()
         self._combined_cache.clear()

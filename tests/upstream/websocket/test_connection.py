@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import ssl
 import struct
@@ -13,6 +14,9 @@ from pathlib import Path
 
 import pytest
 import trustme
+from tornado.http1connection import HTTP1Connection
+from tornado.httpclient import HTTPRequest
+from tornado.queues import Queue
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
@@ -325,6 +329,29 @@ async def test_many_messages_of_one_read_leave_turns_to_others() -> None:
 
     assert handled == 10_000
     assert turns >= 100
+
+
+@pytest.mark.gen_test
+async def test_open_connection_holds_nothing_of_its_handshake() -> None:
+    def count_parts() -> int:
+        gc.collect()
+        return sum(isinstance(value, HTTPRequest | HTTP1Connection | Queue) for value in gc.get_objects())
+
+    async def echo(connection: ServerConnection) -> None:
+        async for message in connection:
+            await connection.send(message)
+
+    received: asyncio.Queue[str | bytes] = asyncio.Queue()
+    before = count_parts()
+    async with run_websocket_provider(echo) as url:
+        upstream = await open_websocket(url)
+        listening = asyncio.ensure_future(upstream.listen(received.put_nowait))
+        upstream.send("one")
+
+        assert await asyncio.wait_for(received.get(), 5) == "one"
+        assert count_parts() == before
+        upstream.close()
+        assert (await listening).broken is False
 
 
 @pytest.mark.gen_test(timeout=30)

@@ -10,6 +10,7 @@ from typing import Any
 from tornado.websocket import WebSocketHandler, _WebSocketParams
 
 from tornado_proxy import tasks
+from tornado_proxy.auth.credentials import PROJECT_HEADER, SUBPROTOCOL_HEADER
 from tornado_proxy.domain.errors import BadRequest, RequestError, UpgradeRejected
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.stop import Stop, StopTarget
@@ -25,6 +26,7 @@ from tornado_proxy.gateway.services import Services
 from tornado_proxy.gateway.stops import find_agent_session
 from tornado_proxy.http_server.client_frames import ClientFrames
 from tornado_proxy.http_server.exchange import Exchange
+from tornado_proxy.http_server.incoming_request import RequestHeaders
 from tornado_proxy.observability import access_log
 from tornado_proxy.providers.contract import WebSocketEndpoint
 from tornado_proxy.upstream.websocket.connection import UpstreamWebSocket
@@ -32,6 +34,9 @@ from tornado_proxy.upstream.websocket.message_protocol import Wait
 
 #: The only version of the protocol (RFC 6455 section 4.1).
 _VERSION = "13"
+
+#: Headers that each check of the credential of an open session reads again; the others are dropped when it opens.
+_RECHECKED_HEADERS = frozenset({PROJECT_HEADER, SUBPROTOCOL_HEADER})
 
 
 class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
@@ -175,6 +180,8 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         self._relay.start(self.services)
         self.services.capacity.discard(self)
         self.set_nodelay(True)
+        if isinstance(self.request.headers, RequestHeaders):
+            self.request.headers.drop(keep=_RECHECKED_HEADERS)
         assert isinstance(self.ws_connection, ClientFrames)
         self._frames = self.ws_connection
         self.services.recorder.follow(self._running())

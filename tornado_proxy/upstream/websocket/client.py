@@ -75,3 +75,8 @@ def open_connection(
     `resolver` looks the name up, None for Tornado's own.
     """
     return ProviderConnection(request, max_message_bytes, subprotocols, resolver).connect_future
+
+
+def drop_handshake(connection: WebSocketClientConnection) -> None:
+    """Drop the request of an open connection and the parser of its response: Tornado needs them no more."""
+    del connection.request, connection.connection

@@ -188,20 +188,29 @@ class FrameWriter:
         masked: True for the frames of a client.
     """
 
-    __slots__ = ("_masked", "_random")
+    __slots__ = ("_masked",)
 
     def __init__(self, *, masked: bool) -> None:
         self._masked = masked
-        self._random = b""
 
     def frame(self, opcode: int, payload: bytes) -> bytes:
         """Return a frame that is a whole message, or a control frame."""
         if not self._masked:
             return _make_head(opcode, len(payload), 0) + payload
-        if not self._random:
-            self._random = os.urandom(_RANDOM_BYTES)
-        mask, self._random = self._random[:_MASK_BYTES], self._random[_MASK_BYTES:]
+        mask = _draw_mask()
         return b"".join((_make_head(opcode, len(payload), _MASKED), mask, _websocket_mask(mask, payload)))
+
+
+#: Masks that have been drawn and not been used, for all connections.
+_masks: list[bytes] = []
+
+
+def _draw_mask() -> bytes:
+    """Return a mask that no other frame has (section 5.3: it must be unpredictable)."""
+    if not _masks:
+        drawn = os.urandom(_RANDOM_BYTES)
+        _masks.extend(drawn[at : at + _MASK_BYTES] for at in range(0, _RANDOM_BYTES, _MASK_BYTES))
+    return _masks.pop()
 
 
 def _make_head(opcode: int, length: int, masked: int) -> bytes:
