@@ -21,9 +21,8 @@ from tests.gateway.fakes import Gateway, make_snapshot, request_head
 from tornado_proxy.domain.errors import BodyTooLarge, InvalidBody, Overloaded, RequestError
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway import body_workers
-from tornado_proxy.gateway.body_cost import MAX_BYTES_READ_ON_LOOP, MAX_VALUES_READ_ON_LOOP
 from tornado_proxy.gateway.body_parsing import BodyParser
-from tornado_proxy.gateway.body_reading import read_body
+from tornado_proxy.gateway.body_reading import MAX_BYTES_READ_ON_LOOP, MAX_VALUES_READ_ON_LOOP, read_body
 from tornado_proxy.gateway.body_workers import BodyWorkers
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.providers.contract import ClientFrame, HttpEndpoint, ParsedRequest, RequestView, WebSocketEndpoint

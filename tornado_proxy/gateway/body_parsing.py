@@ -1,7 +1,7 @@
 """Decodes a complete request body and has it read: here if it is small, else by a worker process.
 
 body ── a few long texts ──> the rest is read on the event loop (providers/shared/body_outline.py)
-     ── quick to read (body_cost.py) ──> read on the event loop
+     ── quick to read (body_reading.py) ──> read on the event loop
      ── a form without a recording ──> its fields are read in a thread (wire/form_outline.py)
      ── else: the caller's turn ── decode in a thread ───> a worker reads it
 """
@@ -18,9 +18,8 @@ from tornado_proxy.domain.errors import BadRequest, BodyTooLarge
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.body_buffers import BodyBuffers
-from tornado_proxy.gateway.body_cost import is_quick
 from tornado_proxy.gateway.body_messages import BodyTask
-from tornado_proxy.gateway.body_reading import read_body
+from tornado_proxy.gateway.body_reading import is_quick, read_body
 from tornado_proxy.gateway.body_workers import BodyWorkers, CallerKey
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.providers.contract import (
