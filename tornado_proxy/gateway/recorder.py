@@ -34,13 +34,14 @@ class FinishedRequest(msgspec.Struct, frozen=True):
     """The end of a request.
 
     `redaction` masks secrets that a provider may have echoed into ids and names.  `requested_object` is the provider
-    object that the request's path names, if any.
+    object that the request's path names, if any.  `is_limited` is False if no budget or limit applies to the request.
     """
 
     record: RequestRecord
     config_generation: int
     redaction: Redaction
     requested_object: str | None = None
+    is_limited: bool = True
 
 
 class LiveMeter(Protocol):
@@ -88,7 +89,7 @@ class RecordListeners:
             request created.
         object_requested: (object id), when a request to the object's own path has ended.
         usage_pending: (record), when a request has ended whose usage the provider reports later.
-        request_ended: (record), when a request has ended.
+        request_ended: (record), when a request has ended to which a budget or a limit can apply.
     """
 
     object_created: Callable[[str, str, str, KeyId | None], None]
@@ -154,7 +155,8 @@ class Recorder:
         for object_id in record.created_objects:
             self.created(record.intent, object_id)
         self._ledger.finish(record)
-        self._listeners.request_ended(record)
+        if finished.is_limited:
+            self._listeners.request_ended(record)
         if record.basis is Basis.PENDING:
             self._listeners.usage_pending(record)  # no effect if write_ahead() has called it
         if finished.requested_object is not None:

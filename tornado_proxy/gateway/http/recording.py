@@ -65,7 +65,13 @@ class RequestRecording:
         record, context = self.meter.close(end), self._admitted.context
         if self._sideband is not None:
             record = replace(record, object_id=self._sideband.call_id)
-        return FinishedRequest(record, context.snapshot.generation, context.redaction, self._requested_object)
+        return FinishedRequest(
+            record,
+            context.snapshot.generation,
+            context.redaction,
+            self._requested_object,
+            is_limited=context.is_limited,
+        )
 
 
 def _make_meter(admitted: AdmittedRequest, services: Services) -> RequestMeter:
