@@ -91,7 +91,7 @@ CREATE VIEW bills AS :bills
 CREATE TABLE records_other PARTITION OF records DEFAULT;
 SELECT guard_record_partition('records_other');
 SELECT add_record_partitions(3);
-DROP INDEX records_request;
+DROP INDEX IF EXISTS records_request;
 COMMIT;
 
 ANALYZE records;
