@@ -6,15 +6,11 @@ Times are RFC 3339 UTC with milliseconds, amounts are decimal strings.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
-import msgspec
-
 from tornado_proxy.domain.attribution import ATTRIBUTION_FIELDS, NO_ATTRIBUTION, Attribution
-from tornado_proxy.domain.cost import Cost, LineItem
 from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.record import ObjectOwner, RequestIntent, RequestRecord, Settlement, SpendBound
 from tornado_proxy.domain.request import DeferredRatingFacts
@@ -22,6 +18,7 @@ from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.text import format_decimal as format_decimal
 from tornado_proxy.domain.text import format_time as format_time
 from tornado_proxy.ledger.container_rows import format_container_time
+from tornado_proxy.ledger.cost_rows import make_cost_members
 
 #: The columns of an intent: everything that is known before the request is sent.
 INTENT_COLUMNS = (
@@ -135,7 +132,6 @@ Row = Mapping[str, object]
 
 _attribution_values = attrgetter(*ATTRIBUTION_FIELDS)
 _encode = json.JSONEncoder(separators=(",", ":")).encode
-_encode_fast = msgspec.json.Encoder().encode
 
 
 def make_intent_row(intent: RequestIntent) -> dict[str, object]:
@@ -326,79 +322,3 @@ def _deferred_facts_text(facts: DeferredRatingFacts) -> str:
             "charges_code_execution": facts.charges_code_execution,
         }
     )
-
-
-def read_line_items(text: str | None) -> tuple[LineItem, ...]:
-    """Return the line items of a record from its column `line_items`."""
-    return tuple(_read_item(item) for item in json.loads(text or "[]"))
-
-
-def _read_item(item: dict[str, Any]) -> LineItem:
-    return LineItem(
-        type=item["type"],
-        quantity=Decimal(item["quantity"]),
-        unit=item["unit"],
-        unit_price=None if item["unit_price"] is None else Decimal(item["unit_price"]),
-        amount=None if item["amount"] is None else Decimal(item["amount"]),
-        model=item["model"],
-        price_hash=item["price_hash"],
-        terms=tuple(item.get("terms", {}).items()),
-        context_tokens=item.get("context_tokens", 0),
-    )
-
-
-def make_cost_members(cost: Cost) -> dict[str, object]:
-    """Return the columns of a bill."""
-    return {
-        "line_items": _format_items(cost.line_items),
-        "subtotal": format_decimal(cost.subtotal),
-        "surcharge": format_decimal(cost.surcharge),
-        "total": format_decimal(cost.total),
-    }
-
-
-class _ItemMembers(msgspec.Struct, omit_defaults=True):
-    """The JSON object of a line item.  msgspec writes a Decimal as str() does, in quotation marks."""
-
-    type: str
-    quantity: Decimal | str
-    unit: str
-    unit_price: Decimal | str | None
-    amount: str | None
-    model: str | None
-    price_hash: str | None
-    terms: dict[str, str] = {}  # msgspec copies it
-    context_tokens: int = 0
-
-
-def _format_items(items: Iterable[LineItem]) -> str:
-    rows = [
-        _ItemMembers(
-            item.type,
-            item.quantity,
-            item.unit,
-            item.unit_price,
-            # Amounts of small requests have an exponent, quantities and prices almost never.
-            None if item.amount is None else format_decimal(item.amount),
-            item.model,
-            item.price_hash,
-            dict(item.terms) if item.terms else {},
-            item.context_tokens,
-        )
-        for item in items
-    ]
-    text = _encode_items(rows)
-    if "E" not in text:
-        return text
-    for row in rows:
-        row.quantity = f"{row.quantity:f}"
-        row.unit_price = None if row.unit_price is None else f"{row.unit_price:f}"
-    return _encode_items(rows)
-
-
-def _encode_items(rows: Sequence[_ItemMembers]) -> str:
-    try:
-        return _encode_fast(rows).decode()  # line items are a third of the work on a record
-    except UnicodeEncodeError:
-        # A model's name has half of a surrogate pair, which msgspec refuses.
-        return _encode(msgspec.to_builtins(rows))

@@ -18,9 +18,10 @@ from tornado_proxy.domain.container import ContainerLife, ContainerPrice, Contai
 from tornado_proxy.domain.cost import DERIVED_ITEMS, ZERO, BillRates, LineItem, bill, merge_items
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.ledger.container_rows import LIFE_COLUMNS, life_values, read_container_time, read_life
+from tornado_proxy.ledger.cost_rows import make_cost_members, read_line_items
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect, Insert, quote_names
-from tornado_proxy.ledger.rows import Row, make_cost_members, make_storable_text, read_line_items
+from tornado_proxy.ledger.rows import Row, make_storable_text
 from tornado_proxy.ledger.schema import INSERT_ALLOWANCES, INSERT_CONTAINERS
 
 _SELECT_LIFE = f"SELECT {quote_names(LIFE_COLUMNS)} FROM containers WHERE provider = ? AND container_id = ?"  # noqa: S608  # names of ours
