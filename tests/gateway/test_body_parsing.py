@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gzip
 import json
 import logging
 import os
 import signal
+import sys
+import termios
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -283,6 +286,32 @@ def test_worker_that_ends_makes_its_request_fail_and_no_other(caplog: pytest.Log
     (record,) = [record for record in caplog.records if record.message == "body worker ended"]
     assert (vars(record)["path"], vars(record)["bytes"]) == ("/v1/chat/completions", len(body))
     assert list_workers() == []
+
+
+def test_worker_killed_while_it_has_a_body_makes_its_request_fail_and_no_other() -> None:
+    context = make_context()
+    body = json.dumps({"model": "gpt-5.4", "messages": [LINES]}).encode()
+
+    async def act(bodies: BodyParser) -> str | None:
+        await bodies.parse(context, body)
+        (worker,) = list_workers()
+        os.kill(worker, signal.SIGSTOP)
+        reading = asyncio.ensure_future(bodies.parse(context, body))
+        async with asyncio.timeout(harness.TIMEOUT_S):
+            while not read_pipe_bytes(worker):  # noqa: ASYNC110  # another process
+                await asyncio.sleep(0.01)
+        os.kill(worker, signal.SIGKILL)
+        with pytest.raises(Overloaded):
+            await reading
+        return (await bodies.parse(context, body)).facts.model
+
+    assert run(act) == "gpt-5.4"
+
+
+def read_pipe_bytes(worker: int) -> int:
+    """Return how many bytes wait in the standard input of a worker."""
+    with Path(f"/proc/{worker}/fd/0").open("rb") as pipe:
+        return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def test_body_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
