@@ -235,7 +235,7 @@ def test_idle_slice_of_another_process_refuses_no_request(budgets: BudgetsUnderT
     asyncio.run(run())
 
 
-def test_process_that_does_not_answer_refuses_for_a_second_only(budgets: BudgetsUnderTest) -> None:
+def test_process_that_does_not_answer_refuses_for_two_seconds_only(budgets: BudgetsUnderTest) -> None:
     slices = Slices()
     store = budgets.open("hangs", slices=slices)
     at = now()
@@ -250,7 +250,7 @@ def test_process_that_does_not_answer_refuses_for_a_second_only(budgets: Budgets
             refusal = await keeper.reserve(reservation("large", "1", strict, at=now()))
             assert isinstance(refusal, BudgetRefusal)
             assert not refusal.exhausted
-            assert 0.9 < time.monotonic() - began < 10
+            assert 1.9 < time.monotonic() - began < 10
 
     asyncio.run(run())
 

@@ -227,10 +227,12 @@ def test_budget_of_one_subject_limits_its_counter_alone(budgets: BudgetsUnderTes
     of_all = Budget(TOKEN_TOTAL, Decimal("0.3"))
     spender = Spender("project-a", "ada", token_ids=("tok_1", "tok_2"))
 
+    parent = structs.replace(spender, token_ids=("tok_1",))
+
     refused, of_parent = budgets.store.reserve(
         [
             Reservation("b", spender, (of_child, of_all), Decimal("0.1"), Decimal("0.1"), NOW),
-            Reservation("c", replace(spender, token_ids=("tok_1",)), (of_all,), Decimal("0.1"), Decimal("0.1"), NOW),
+            Reservation("c", parent, (of_all,), Decimal("0.1"), Decimal("0.1"), NOW),
         ]
     )
 
@@ -424,7 +426,7 @@ def test_caller_is_charged_to_its_credential(budgets: BudgetsUnderTest) -> None:
 
 
 def test_work_that_runs_is_reserved_and_told_that_the_budget_is_spent(budgets: BudgetsUnderTest) -> None:
-    running = replace(reservation("r1", "0.3", Budget(MONTH, Decimal(0))), forced=True)
+    running = structs.replace(reservation("r1", "0.3", Budget(MONTH, Decimal(0))), forced=True)
     (refusal,) = budgets.store.reserve([running])
     assert isinstance(refusal, BudgetRefusal)
     assert refusal.exhausted

@@ -1,7 +1,7 @@
 """Decides about the requests that do not fit into slices, in the thread of the budgets: each against the counters.
 
 A request that only reservations refuse can be refused by slices of which nothing is used.  So this process gives back
-what it has idle, asks the others for theirs, and decides again when all have answered, or after a second.
+what it has idle, asks the others for theirs, and decides again when all have answered, or after two seconds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tornado_proxy.domain.budget import BudgetRefusal, Refusal, Reservation
 from tornado_proxy.domain.rate import RateRefusal
 
 #: Seconds that a request waits for what other processes have idle, and between two looks at whether they gave it back.
-_ANSWER_S = 1.0
+_ANSWER_S = 2.0
 _ANSWER_POLL_S = 0.02
 
 #: Seconds between two searches for dead processes because streams are refused.

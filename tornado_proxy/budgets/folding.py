@@ -21,7 +21,15 @@ from tornado_proxy.budgets.ledger_records import CountedRecord
 from tornado_proxy.budgets.ledger_sums import is_current
 from tornado_proxy.budgets.schema import INSERT_CURSOR, SELECT_CURSOR, SET_CURSOR
 from tornado_proxy.domain.brake import Brake, BrakeLimits
-from tornado_proxy.domain.budget import Amount, BudgetLimits, BudgetWarning, CounterKind, decode_kind, encode_kind
+from tornado_proxy.domain.budget import (
+    Amount,
+    BudgetLimits,
+    BudgetWarning,
+    CounterKind,
+    Spender,
+    decode_kind,
+    encode_kind,
+)
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.changes import find_last_seq
 from tornado_proxy.ledger.database import Database
@@ -232,9 +240,17 @@ class Folding:
 
     def _count(self, records: Iterable[CountedRecord], changes: CounterChanges) -> None:
         kinds = self.read_kinds()
+        # By spender and hour first: to make the keys of counters takes longer than all the rest.
+        sums: dict[tuple[Spender, datetime], list[Decimal]] = {}
         for record in records:
-            for key, amount in _list_amounts(record, kinds):
-                changes.settle(key, amount)
+            group = (record.spender, record.started_at.replace(minute=0, second=0, microsecond=0))
+            amounts = sums.setdefault(group, [Decimal(0), Decimal(0)])
+            amounts[0] += record.total
+            amounts[1] += record.subtotal
+        for (spender, hour), (total, subtotal) in sums.items():
+            for kind in kinds:
+                for key in make_keys(kind, spender, hour):
+                    changes.settle(key, total if kind.amount is Amount.TOTAL else subtotal)
 
     def _end_reservations(self, records: Sequence[CountedRecord], changes: CounterChanges) -> None:
         """Free what requests have reserved, unless their cost is not known yet."""
@@ -244,13 +260,13 @@ class Folding:
         ended = []
         for record in records:
             is_reserved = record.request_id in reserved
-            counted = (f"{record.total:f}", f"{record.subtotal:f}")
             if record.basis is Basis.PENDING and not is_reserved:
-                self._budgets.run(_TRACK, (record.request_id, format_time(record.started_at), *counted))
+                values = (record.request_id, format_time(record.started_at), *_format_amounts(record))
+                self._budgets.run(_TRACK, values)
             elif record.basis is Basis.PENDING:
-                self._budgets.run(_SET_STATE, ("pending", *counted, record.request_id))
+                self._budgets.run(_SET_STATE, ("pending", *_format_amounts(record), record.request_id))
             elif record.basis is Basis.UNSETTLED and self.hold and is_reserved:
-                self._budgets.run(_SET_STATE, ("held", *counted, record.request_id))
+                self._budgets.run(_SET_STATE, ("held", *_format_amounts(record), record.request_id))
             elif is_reserved:
                 ended.append(record.request_id)
         for start in range(0, len(ended), _MAX_IDS):
@@ -342,8 +358,5 @@ class Folding:
             yield counted, original
 
 
-def _list_amounts(record: CountedRecord, kinds: Iterable[CounterKind]) -> Iterator[tuple[CounterKey, Decimal]]:
-    """Yield the amounts that a record adds to the counters of these kinds."""
-    for kind in kinds:
-        for key in make_keys(kind, record.spender, record.started_at):
-            yield key, record.amount(kind.amount)
+def _format_amounts(record: CountedRecord) -> tuple[str, str]:
+    return f"{record.total:f}", f"{record.subtotal:f}"

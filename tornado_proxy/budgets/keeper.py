@@ -260,7 +260,7 @@ class BudgetKeeper:
             work = self._collect(work, min(schedule.wait_s(), self._decisions.wait_s()))
             try:
                 store = store or self._open_again()
-                if work.reserves or self._slices.requests:
+                if work.reserves:
                     schedule.expect_records()
                 if self._slices.is_short:
                     schedule.expect_leases()

@@ -3,14 +3,14 @@
 budget_leases      what each process has leased of each counter, and uses of it; the counter's `reserved` contains it
 leased_requests    the requests under way that have reserved from slices, if they run for longer than a second
 
-A process trims its slices each tenth of a second while it has any: what it has not used for two seconds goes back.  The
+A process trims its slices each quarter of a second while it has any: what it has not used for two seconds goes back.  The
 slices of a process that has died are freed when its records are counted; the requests that it has lost are held, with
 the bounds that their intents state.
 
     refused, and other processes have slices of the counter:
 
     this process ── recalled = 1 ──> the rows of the others ──> each gives back what is idle, recalled = 0
-         └── decides again when all have, or after a second
+         └── decides again when all have, or after two seconds
 """
 
 from __future__ import annotations

@@ -8,6 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+import msgspec
 
 from tornado_proxy.domain.budget import Amount, Spender
 from tornado_proxy.domain.usage import Basis
@@ -62,8 +66,7 @@ _SELECT_PENDING = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class CountedRecord:
+class CountedRecord(msgspec.Struct, frozen=True):
     """The members of a record that counters need."""
 
     seq: int
@@ -131,7 +134,7 @@ def read_groups(ledger: Database, after: int, last_seq: int, since: str, conditi
             group[1] += Decimal(row[2])  # type: ignore[arg-type]  # text
         after = int(str(rows[-1][0]))
         for (hour, *spender), (total, subtotal) in sums.items():
-            yield SpendGroup(datetime.fromisoformat(f"{hour}:00:00Z"), make_spender(spender), total, subtotal)
+            yield SpendGroup(datetime.fromisoformat(f"{hour}:00:00Z"), make_spender(tuple(spender)), total, subtotal)
 
 
 def read_originals(ledger: Database, request_ids: Sequence[str]) -> Iterator[CountedRecord]:
@@ -171,7 +174,7 @@ def list_lost(ledger: Database, writer: str) -> list[LostRequest]:
             datetime.fromisoformat(str(started_at)),
             Decimal(str(total)),
             Decimal(str(subtotal)),
-            make_spender(spender),
+            make_spender(tuple(spender)),
         )
         for request_id, started_at, total, subtotal, *spender in ledger.fetch_rows(_SELECT_LOST, (writer,))
     ]
@@ -195,21 +198,26 @@ def _read_by_id(ledger: Database, table: str, request_ids: Sequence[str]) -> Ite
         yield from (_make_record(row) for row in ledger.fetch_rows(sql, ids))
 
 
-def _make_record(row: Sequence[object]) -> CountedRecord:
-    seq, request_id, started_at, ended_at, basis, total, subtotal, *spender = row
+def _make_record(row: tuple[Any, ...]) -> CountedRecord:
+    # Made for each record of the ledger, so nothing here converts what has its type already.
     return CountedRecord(
-        int(str(seq)),
-        str(request_id),
-        datetime.fromisoformat(str(started_at)),
-        datetime.fromisoformat(str(ended_at)),
-        Basis(str(basis)),
-        Decimal(str(total)),
-        Decimal(str(subtotal)),
-        make_spender(spender),
+        row[0],
+        row[1],
+        datetime.fromisoformat(row[2]),
+        datetime.fromisoformat(row[3]),
+        _BASES[row[4]],
+        Decimal(row[5]),
+        Decimal(row[6]),
+        make_spender(row[7:]),
     )
 
 
-def make_spender(values: Sequence[object]) -> Spender:
+_BASES = {basis.value: basis for basis in Basis}
+
+
+# Few spenders, each in many records.
+@lru_cache(4096)
+def make_spender(values: tuple[object, ...]) -> Spender:
     """Return the spender of the last eight columns of a record."""
     project, participant, user, issuer, credential, labels, token_ids, agent_session = values
     return Spender(

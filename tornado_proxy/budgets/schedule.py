@@ -12,8 +12,9 @@ from tornado_proxy.domain.budget import BudgetWarning
 #: Seconds between two counts of new records while requests are under way, and while none is.
 _BUSY_FOLD_S, _IDLE_FOLD_S = 0.1, 1.0
 
-#: Seconds between two looks at the slices of counters: how soon a recall is answered.
-_SYNC_S = 0.1
+#: The same while all requests under way have reserved from slices; and between two looks at the slices, which is how
+#: soon a recall is answered.
+_SLICED_FOLD_S = 0.25
 
 _SETTLEMENTS_S = 1.0
 
@@ -39,7 +40,6 @@ class Schedule:
         self._fold_at = self._settlements_at = self._cleanup_at = self._brakes_at = self._alerts_at = self._sync_at = (
             0.0
         )
-        self._is_busy = True
 
     def wait_s(self) -> float:
         """Return the seconds that the thread may wait for items."""
@@ -58,11 +58,11 @@ class Schedule:
         now = time.monotonic()
         if now >= self._fold_at:
             is_behind = store.folding.fold_batch()
-            self._is_busy = is_behind or store.has_open()
-            self._fold_at = now + (0 if is_behind else _BUSY_FOLD_S if self._is_busy else _IDLE_FOLD_S)
+            self._fold_at = now + (0 if is_behind else self._find_pause(store))
+            self._sync_at = now  # at the same time: the thread wakes up less often
         if now >= self._sync_at:
             store.sync_leases()
-            self._sync_at = now + (_SYNC_S if store.has_slices else _IDLE_FOLD_S)
+            self._sync_at = now + (_SLICED_FOLD_S if store.has_slices else _IDLE_FOLD_S)
         if now >= self._settlements_at:
             store.folding.fold_settlements()
             self._settlements_at = now + _SETTLEMENTS_S
@@ -73,6 +73,11 @@ class Schedule:
             store.folding.check_warnings(at)
             store.free_streams()
             self._cleanup_at = now + _CLEANUP_S
+
+    def _find_pause(self, store: BudgetStore) -> float:
+        if store.has_open():
+            return _BUSY_FOLD_S
+        return _SLICED_FOLD_S if store.has_slices else _IDLE_FOLD_S
 
     def find_untold(self, store: BudgetStore) -> list[BudgetWarning]:
         """Return the warnings whose process has died, or could not store the alert yet."""

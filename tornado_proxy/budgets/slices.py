@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
+import msgspec
+
 from tornado_proxy.budgets.counters import CounterKey, make_key
 from tornado_proxy.domain.budget import Amount, Budget, Reservation, Spender
 
@@ -26,8 +28,9 @@ _ZERO = Decimal(0)
 #: The part of what a counter has left that a process leases at most: a tenth.
 _SHARE = 10
 
-#: What a process leases at most: this many times the largest bound, or this many USD if that is more.
-_MAX_BOUNDS = 32
+#: What a process leases at most: this many times the largest bound, or this many USD if that is more.  Enough for a
+#: thousand requests a second until the next sync.
+_MAX_BOUNDS = 256
 _MAX_USD = Decimal(1)
 
 #: Requests of a counter within _IDLE_S that make a lease worthwhile.
@@ -92,8 +95,7 @@ class Slice:
         return min(share, max(_MAX_USD, _MAX_BOUNDS * self.bound))
 
 
-@dataclass(frozen=True, slots=True)
-class LeasedRequest:
+class LeasedRequest(msgspec.Struct, frozen=True):
     """A request under way that has reserved from slices: amounts by counter, and what its reservation would state."""
 
     amounts: tuple[tuple[CounterKey, Decimal], ...]
@@ -107,6 +109,14 @@ class LeasedRequest:
         return tuple(sorted(key for key, _ in self.amounts))
 
 
+class _Claim(msgspec.Struct, frozen=True):
+    """What a request takes of a counter: its total or its subtotal, below the lowest limit of its budgets."""
+
+    key: CounterKey
+    limit: Decimal
+    is_total: bool
+
+
 @dataclass(slots=True)
 class Slices:
     """The slices of this process, and its requests that have reserved from them."""
@@ -117,32 +127,36 @@ class Slices:
     #: True if a request has found too little in a slice that is in use.
     is_short: bool = False
     _valid_until: float = float("-inf")
-    _keys: dict[tuple[int, Spender, datetime], tuple[object, tuple[tuple[CounterKey, Budget], ...]]] = field(
-        default_factory=dict
-    )
+    _claims: dict[tuple[int, Spender, datetime], tuple[object, tuple[_Claim, ...]]] = field(default_factory=dict)
 
     def take(self, reservation: Reservation) -> bool:
         """Reserve from slices; return False if one has too little: then the database decides."""
-        keyed = self._find_keys(reservation)
+        claims = self._find_claims(reservation)
+        total, subtotal = reservation.total, reservation.subtotal
         now = time.monotonic()
         with self.lock:
             is_enough = now < self._valid_until
-            for key, budget in keyed:
-                amount = reservation.total if budget.kind.amount is Amount.TOTAL else reservation.subtotal
-                is_enough = self._ask(key, budget.limit, amount, now) and is_enough
+            amounts = []
+            for claim in claims:
+                amount = total if claim.is_total else subtotal
+                amounts.append((claim.key, amount))
+                is_enough = self._ask(claim, amount, now) and is_enough
             if is_enough:
-                self._take(reservation, keyed)
+                self._change_used(amounts)
+                self.requests[reservation.request_id] = LeasedRequest(tuple(amounts), total, subtotal, reservation.at)
         return is_enough
 
-    def _ask(self, key: CounterKey, limit: Decimal, amount: Decimal, now: float) -> bool:
-        one = self.slices.get(key)
+    def _ask(self, claim: _Claim, amount: Decimal, now: float) -> bool:
+        limit = claim.limit
+        one = self.slices.get(claim.key)
         if one is None:
-            one = self.slices[key] = Slice(limit=limit)
+            one = self.slices[claim.key] = Slice(limit=limit)
         one.asks = one.asks + 1 if now - one.asked_at < _IDLE_S else 1
         one.asked_at = now
         if one.asked is None or limit < one.asked:
             one.asked = limit
-        one.bound = max(one.bound, amount)
+        if amount > one.bound:  # noqa: PLR1730  # max() takes longer
+            one.bound = amount
         if limit >= one.limit and one.granted - one.used >= amount:
             return True
         is_worthwhile = one.asks >= _MIN_ASKS and now - one.denied_at >= _DENIED_S
@@ -150,27 +164,18 @@ class Slices:
             one.has_changed = self.is_short = True
         return False
 
-    def _take(self, reservation: Reservation, keyed: Iterable[tuple[CounterKey, Budget]]) -> None:
-        amounts: dict[CounterKey, Decimal] = {}
-        for key, budget in keyed:
-            amounts[key] = reservation.total if budget.kind.amount is Amount.TOTAL else reservation.subtotal
-        for key, amount in amounts.items():
+    def _change_used(self, amounts: Iterable[tuple[CounterKey, Decimal]], sign: int = 1) -> None:
+        for key, amount in amounts:
             one = self.slices[key]
-            one.used += amount
+            one.used += sign * amount
             one.has_changed = True
-        self.requests[reservation.request_id] = LeasedRequest(
-            tuple(amounts.items()), reservation.total, reservation.subtotal, reservation.at
-        )
 
     def release(self, request_id: str) -> bool:
         """Free the reservation of a request that is not sent; return False if it has none here."""
         with self.lock:
             request = self.requests.pop(request_id, None)
             if request is not None:
-                for key, amount in request.amounts:
-                    one = self.slices[key]
-                    one.used -= amount
-                    one.has_changed = True
+                self._change_used(request.amounts, -1)
         return request is not None
 
     def count(self, request_ids: Iterable[str]) -> dict[str, LeasedRequest]:
@@ -259,19 +264,22 @@ class Slices:
             for one in self.slices.values():
                 one.has_changed = True
 
-    def _find_keys(self, reservation: Reservation) -> tuple[tuple[CounterKey, Budget], ...]:
-        """Return the counters and budgets of a request; to make them takes longer than all the rest."""
+    def _find_claims(self, reservation: Reservation) -> tuple[_Claim, ...]:
+        """Return the claims of a request on counters; to make them takes longer than all the rest."""
         budgets, spender = reservation.budgets, reservation.spender
         hour = reservation.at.replace(minute=0, second=0, microsecond=0)
         cache_key = (id(budgets), spender, hour)
-        cached = self._keys.get(cache_key)
+        cached = self._claims.get(cache_key)
         if cached is not None and cached[0] is budgets:
             return cached[1]
-        keyed = tuple(key_budgets(reservation))
-        if len(self._keys) >= _MAX_CACHED:
-            self._keys.clear()
-        self._keys[cache_key] = budgets, keyed
-        return keyed
+        claims: dict[CounterKey, _Claim] = {}
+        for key, budget in key_budgets(reservation):
+            limit = min(budget.limit, claims[key].limit) if key in claims else budget.limit
+            claims[key] = _Claim(key, limit, budget.kind.amount is Amount.TOTAL)
+        if len(self._claims) >= _MAX_CACHED:
+            self._claims.clear()
+        self._claims[cache_key] = budgets, tuple(claims.values())
+        return self._claims[cache_key][1]
 
 
 def key_budgets(reservation: Reservation) -> Iterator[tuple[CounterKey, Budget]]:

@@ -203,10 +203,8 @@ class BudgetStore:
             return self.rates.free_streams_of_dead(self._databases.liveness.is_dead)
 
     def has_open(self) -> bool:
-        """Return True if a request of this process is under way, as far as its reservation tells."""
-        return bool(self._slices.requests) or bool(
-            self._budgets.fetch_rows(_SELECT_ANY, (self._databases.locks.writer_id,))
-        )
+        """Return True if a request of this process that has reserved here is under way."""
+        return bool(self._budgets.fetch_rows(_SELECT_ANY, (self._databases.locks.writer_id,)))
 
     @property
     def has_slices(self) -> bool:

@@ -10,6 +10,8 @@ from decimal import Decimal
 from enum import StrEnum
 from functools import lru_cache
 
+import msgspec
+
 from tornado_proxy.domain.brake import BrakeLimits
 from tornado_proxy.domain.rate import RateClaim, RateRefusal
 
@@ -182,8 +184,7 @@ def decode_kind(text: str) -> CounterKind:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Spender:
+class Spender(msgspec.Struct, frozen=True):
     """Whom a request is charged to, as its record states it.
 
     `token_ids` are the ids of the request's participant token and of those that it was narrowed from, the first one
@@ -239,8 +240,7 @@ ACCESS_KEY_ID_PREFIX = "ak_"
 TOKEN_TOTAL = CounterKind(Scope.TOKEN, Period.TOTAL)
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(msgspec.Struct, frozen=True):
     """The reservation of a request before it is sent.
 
     Attributes:

@@ -37,7 +37,6 @@ from tornado_proxy.domain.budget import (
     Spender,
 )
 from tornado_proxy.domain.errors import BadRequest, LedgerUnavailable, RequestError
-from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.rate import RateRefusal, RateUnit
 from tornado_proxy.domain.record import RequestIntent, RequestRecord, SpendBound
 from tornado_proxy.domain.request import RequestFacts
@@ -141,9 +140,9 @@ class BudgetGate:
             await self._keeper.open(plan)
             self._is_open = True
 
-    async def _count_tokens(self, caller: Caller) -> None:
-        """Count what tokens spend, if a caller's token states a budget."""
-        if self._counts_tokens or not caller.token_budgets:
+    async def _count_tokens(self) -> None:
+        """Count what tokens spend: a caller's token states a budget."""
+        if self._counts_tokens:
             return
         async with self._following:
             self._counts_tokens = True
@@ -173,7 +172,8 @@ class BudgetGate:
             BadRequest: nothing limits the cost of the request, or the most that it can cost is more than a limit.
             LedgerUnavailable: the counters cannot be written.
         """
-        await self._count_tokens(context.caller)
+        if context.caller.token_budgets:
+            await self._count_tokens()
         reservation = self._make_reservation(context, tariff, facts, intent)
         if reservation is None:
             return intent
@@ -202,11 +202,12 @@ class BudgetGate:
     ) -> RequestError | None:
         """Reserve for work that the provider has started on its own; return the error if a budget is spent."""
         try:
-            await self._count_tokens(context.caller)
+            if context.caller.token_budgets:
+                await self._count_tokens()
             reservation = self._make_reservation(context, tariff, facts, intent)
             if reservation is None:
                 return None
-            refusal = await self._keeper.reserve(replace(reservation, forced=True))
+            refusal = await self._keeper.reserve(structs.replace(reservation, forced=True))
             self._note_claims(reservation)
         except RequestError as error:
             return error
@@ -226,7 +227,8 @@ class BudgetGate:
         budgets = _find_budgets(context, spender, now)
         if not budgets:
             return
-        await self._count_tokens(context.caller)
+        if context.caller.token_budgets:
+            await self._count_tokens()
         refusal = await self._keeper.check(Reservation("", spender, budgets, Decimal(0), Decimal(0), now))
         if isinstance(refusal, BudgetRefusal) and refusal.exhausted:
             raise make_budget_error(refusal, context)
@@ -341,7 +343,7 @@ class BudgetGate:
             if budgets or limits.limits_unit(RateUnit.TOKENS):
                 bound = _find_bound(context, tariff, facts, at)
             units |= {RateUnit.REQUESTS: 1, RateUnit.TOKENS: bound.tokens}
-        claims = list_claims(limits, spender, units)
+        claims = list_claims(limits, spender, units) if limits else ()
         if not (budgets or claims):
             return None
         self._require_open()
