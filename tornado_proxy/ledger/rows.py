@@ -12,7 +12,7 @@ from typing import Any
 
 from tornado_proxy.domain.attribution import ATTRIBUTION_FIELDS, NO_ATTRIBUTION, Attribution
 from tornado_proxy.domain.identity import KeyId
-from tornado_proxy.domain.record import ObjectOwner, RequestIntent, RequestRecord, Settlement, SpendBound
+from tornado_proxy.domain.record import ObjectOwner, RequestIntent, RequestRecord, Settlement
 from tornado_proxy.domain.request import DeferredRatingFacts
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.text import format_decimal as format_decimal
@@ -160,7 +160,8 @@ def make_intent_row(intent: RequestIntent) -> dict[str, object]:
         **(_NO_ATTRIBUTION if intent.attribution is NO_ATTRIBUTION else _attribution_members(intent.attribution)),
         "idempotency_hash": intent.retry.idempotency_hash,
         "retry_count": intent.retry.count,
-        **(_NO_BOUND if intent.bound is None else _bound_members(intent.bound)),
+        "bound_total": None if intent.bound is None else f"{intent.bound.total:f}",
+        "bound_subtotal": None if intent.bound is None else f"{intent.bound.subtotal:f}",
     }
 
 
@@ -175,14 +176,6 @@ def read_intent_row(values: Sequence[object]) -> dict[str, object]:
 
 #: The columns of a request whose client states nothing.
 _NO_ATTRIBUTION: Row = dict.fromkeys(ATTRIBUTION_FIELDS)
-
-
-#: The columns of a request without a budget.
-_NO_BOUND: Row = {"bound_total": None, "bound_subtotal": None}
-
-
-def _bound_members(bound: SpendBound) -> Row:
-    return {"bound_total": f"{bound.total:f}", "bound_subtotal": f"{bound.subtotal:f}"}
 
 
 def _attribution_members(attribution: Attribution) -> Row:
