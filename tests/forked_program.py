@@ -28,7 +28,14 @@ from tests.fork_server import Request
 _ROOT = Path(__file__).parent.parent
 
 #: The modules that change nothing before the server is imported, so that the fork server can run them.
-FORKED_MODULES = ("tornado_proxy", "tests.server.with_constants", "tests.local.parallel_tokens")
+FORKED_MODULES = (
+    "tornado_proxy",
+    "tests.ledger.child",
+    "tests.local.parallel_tokens",
+    "tests.server.with_constants",
+    "tests.state.rotating",
+    "tests.state.setting_keys",
+)
 
 #: Variables that Python reads before a program can run, so that a fork with another value needs a new process.
 _START_VARIABLES = ("PYTHONDEVMODE", "PYTHONHASHSEED", "PYTHONOPTIMIZE", "PYTHONWARNINGS")

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,22 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import ROOT
+from tests.forked_program import ForkedProgram, start_program
 from tests.ledger.sample_records import make_intent, make_record, read_bills, read_ids, read_rows
 from tornado_proxy.ledger.backends import make_ledger
 
+Child = subprocess.Popen[str] | ForkedProgram
 
-def start(path: Path, job: str, name: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.ledger.child", str(path), job, name],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
+
+def start(path: Path, job: str, name: str) -> Child:
+    return start_program("tests.ledger.child", [str(path), job, name], os.environ, pipes=["stdout"])
 
 
 @contextmanager
-def running(path: Path, job: str, *names: str) -> Iterator[list[subprocess.Popen[str]]]:
+def running(path: Path, job: str, *names: str) -> Iterator[list[Child]]:
     children = [start(path, job, name) for name in names]
     try:
         yield children
@@ -41,7 +37,7 @@ def running(path: Path, job: str, *names: str) -> Iterator[list[subprocess.Popen
             child.stdout.close()
 
 
-def read_until(child: subprocess.Popen[str], text: str) -> list[str]:
+def read_until(child: Child, text: str) -> list[str]:
     """Return the lines of a child up to the first that starts with `text`."""
     assert child.stdout is not None
     lines: list[str] = []
@@ -52,12 +48,12 @@ def read_until(child: subprocess.Popen[str], text: str) -> list[str]:
     raise AssertionError(f"the child ended without {text!r}")
 
 
-def read_lines(child: subprocess.Popen[str], count: int) -> list[str]:
+def read_lines(child: Child, count: int) -> list[str]:
     assert child.stdout is not None
     return [child.stdout.readline().strip() for _ in range(count)]
 
 
-def kill(child: subprocess.Popen[str]) -> list[str]:
+def kill(child: Child) -> list[str]:
     """Kill a child; return the complete lines that it printed before."""
     child.send_signal(signal.SIGKILL)
     child.wait()

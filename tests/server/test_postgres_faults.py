@@ -33,10 +33,18 @@ def provider() -> Iterator[BlockingProvider]:
         yield running
 
 
-@pytest.fixture
-def postgres() -> Iterator[PostgresServer]:
+@pytest.fixture(scope="module")
+def shared_postgres() -> Iterator[PostgresServer]:
     with running_postgres() as server:
         yield server
+
+
+@pytest.fixture
+def postgres(shared_postgres: PostgresServer) -> PostgresServer:
+    """Return a running server that the test may stop."""
+    if shared_postgres.process is None:
+        shared_postgres.start()
+    return shared_postgres
 
 
 def read_journal(folder: Path) -> list[str]:

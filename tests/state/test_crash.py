@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-from tests.harness import ROOT, STATE_KEYS, TIMEOUT_S
+from tests.forked_program import start_program
+from tests.harness import STATE_KEYS, TIMEOUT_S
 from tests.state.conftest import MakeStore
 from tornado_proxy.auth.token_cache import compute_digest
 from tornado_proxy.domain.key_ring import parse_key_ring, place_key, place_url
@@ -24,9 +24,7 @@ SUBJECT = ("0c9f8a5e-9a1e-4f6b-8c43-1d2a7f6f0a10", "openai")
 def rotate_until_killed(address: LedgerAddress, key_id: str) -> bytes:
     """Run tests.state.rotating and kill it at a random time; return the digest of the last secret that it printed."""
     url = str(address) if isinstance(address, Path) else address.url
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.state.rotating", url, key_id], stdout=subprocess.PIPE, text=True, cwd=ROOT
-    )
+    process = start_program("tests.state.rotating", [url, key_id], os.environ, pipes=["stdout"])
     assert process.stdout is not None
     first = process.stdout.readline()
     # The times at which it is killed are the point of the test: anywhere in the few milliseconds of a change.
@@ -42,8 +40,8 @@ def rotate_until_killed(address: LedgerAddress, key_id: str) -> bytes:
 def set_keys_until_killed(address: LedgerAddress, start: int) -> int:
     """Run tests.state.setting_keys and kill it at a random time; return the last number that it printed."""
     url = str(address) if isinstance(address, Path) else address.url
-    command = [sys.executable, "-m", "tests.state.setting_keys", url, SUBJECT[0], STATE_KEYS, str(start)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    arguments = [url, SUBJECT[0], STATE_KEYS, str(start)]
+    process = start_program("tests.state.setting_keys", arguments, os.environ, pipes=["stdout"])
     assert process.stdout is not None
     first = process.stdout.readline()
     time.sleep(random.uniform(0, 0.05))

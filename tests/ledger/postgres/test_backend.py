@@ -29,16 +29,35 @@ from tornado_proxy.ledger.writer.group_commit import LedgerTimeouts
 TIMEOUT_S = 30
 
 
+@pytest.fixture(scope="module")
+def shared_server() -> Iterator[PostgresServer]:
+    with running_postgres() as server:
+        yield server
+
+
 @pytest.fixture
-def server() -> Iterator[PostgresServer]:
-    """Run a server that the test may stop."""
+def server(shared_server: PostgresServer) -> PostgresServer:
+    """Return a running server that the test may stop; its configuration must stay as it is."""
+    if shared_server.process is None:
+        shared_server.start()
+    return shared_server
+
+
+@pytest.fixture
+def own_server() -> Iterator[PostgresServer]:
+    """Run a server whose configuration the test may change."""
     with running_postgres() as server:
         yield server
 
 
 @pytest.fixture
 def address(server: PostgresServer, tmp_path: Path) -> PostgresAddress:
-    return PostgresAddress(server.new_database(), None, tmp_path / "journal")
+    return new_address(server, tmp_path)
+
+
+def new_address(server: PostgresServer, folder: Path) -> PostgresAddress:
+    """Return the address of a new database of `server`."""
+    return PostgresAddress(server.new_database(), None, folder / "journal")
 
 
 def basis_by_id(address: PostgresAddress) -> dict[object, object]:
@@ -308,11 +327,12 @@ def test_database_with_another_encoding_is_refused(server: PostgresServer, tmp_p
     assert "create it with ENCODING 'UTF8'" in open_and_fail(PostgresAddress(server.url("latin"), None, tmp_path))
 
 
-def test_read_only_server_is_refused(server: PostgresServer, address: PostgresAddress) -> None:
-    with psycopg.connect(server.url("postgres"), autocommit=True) as db:
+def test_read_only_server_is_refused(own_server: PostgresServer, tmp_path: Path) -> None:
+    address = new_address(own_server, tmp_path)
+    with psycopg.connect(own_server.url("postgres"), autocommit=True) as db:
         db.execute("ALTER SYSTEM SET default_transaction_read_only = on")
         db.execute("SELECT pg_reload_conf()")
-    wait_until(lambda: not is_writable(server), "the server to read its configuration")
+    wait_until(lambda: not is_writable(own_server), "the server to read its configuration")
 
     assert "takes no writes now" in open_and_fail(address)
 
@@ -327,14 +347,15 @@ def test_login_without_rights_is_told_which_it_needs(server: PostgresServer, add
     assert "let it own the schema tornado_proxy, or create it" in message
 
 
-def test_password_is_used_and_a_wrong_one_is_reported(server: PostgresServer, address: PostgresAddress) -> None:
-    with psycopg.connect(server.url("postgres"), autocommit=True) as db:
+def test_password_is_used_and_a_wrong_one_is_reported(own_server: PostgresServer, tmp_path: Path) -> None:
+    address = new_address(own_server, tmp_path)
+    with psycopg.connect(own_server.url("postgres"), autocommit=True) as db:
         db.execute("ALTER ROLE owner PASSWORD 'hunter2'")
-    rules = server.folder / "data" / "pg_hba.conf"
+    rules = own_server.folder / "data" / "pg_hba.conf"
     rules.write_text("local all all scram-sha-256\n")
-    with psycopg.connect(server.url("postgres"), autocommit=True, password="hunter2") as db:
+    with psycopg.connect(own_server.url("postgres"), autocommit=True, password="hunter2") as db:
         db.execute("SELECT pg_reload_conf()")
-    wait_until(lambda: not accepts_all(server), "the server to read its configuration")
+    wait_until(lambda: not accepts_all(own_server), "the server to read its configuration")
 
     async def run() -> None:
         ledger = await open_ledger(replace(address, password=Secret("hunter2")))
