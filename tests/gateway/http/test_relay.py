@@ -23,6 +23,8 @@ BODY = json.dumps({"model": "gpt-4o-mini", "messages": []}).encode()
 USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 RESPONSE = json.dumps({"id": "chatcmpl-1", "model": "gpt-4o-mini", "choices": [], "usage": USAGE}).encode()
 OK = UpstreamResponseHead(200, "OK", (("Content-Type", "application/json"), ("x-request-id", "req_up")))
+STREAM = UpstreamResponseHead(200, "OK", (("Content-Type", "text/event-stream; charset=utf-8"),))
+EVENT = b'data: {"id":"c1","choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
 NOT_FOUND = UpstreamResponseHead(404, "Not Found", (("Content-Type", "application/json"),))
 GZIPPED = UpstreamResponseHead(200, "OK", (("Content-Type", "application/json"), ("Content-Encoding", "gzip")))
 UNREACHABLE = UpstreamUnreachable("the provider could not be reached: refused", request_sent=False)
@@ -307,6 +309,14 @@ def sized(body: bytes) -> UpstreamResponseHead:
             RESPONSE[:9],
             id="declared length: the last piece waits for the end",
         ),
+        pytest.param(
+            [STREAM, EVENT + EVENT + b"data: [DONE]\n\n"],
+            Outcome.COMPLETED,
+            200,
+            EVENT + EVENT,
+            id="stream in one piece: only the last event waits",
+        ),
+        pytest.param([STREAM, EVENT], Outcome.COMPLETED, 200, b"", id="stream of one event"),
         pytest.param([NOT_FOUND, b"{}"], Outcome.COMPLETED, 404, b"", id="error of the provider"),
         pytest.param([UNREACHABLE], Outcome.UPSTREAM_ERROR, 502, b"", id="error of the proxy"),
     ],
