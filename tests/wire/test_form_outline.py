@@ -41,6 +41,7 @@ def test_content_of_a_large_file_is_not_parsed() -> None:
 
     outline = make_form_outline(body, b"b", MAX_PARTS, 4096)
 
+    assert outline is not None
     assert outline.text == make_form(TEXT + b"\r\n\r\nwhisper-1", FILE + b"\r\n\r\n\0", TEXT + b"\r\n\r\nlast")
     assert outline.find_in_body(outline.text.index(b"last")) == body.index(b"last")
 
@@ -71,11 +72,30 @@ def test_delimiter_at_the_end_of_a_step_is_found() -> None:
         assert read_form(body, FORM).text("model") == "whisper-1"
 
 
+def test_large_form_with_too_many_delimiters_is_refused() -> None:
+    body = make_form(FILE + b"\r\n\r\n" + CONTENT + b"\r\n--bx" * MAX_PARTS)
+
+    with pytest.raises(InvalidBody, match="has its boundary more than 100 times"):
+        read_form(body, FORM)
+
+
+def test_content_after_a_text_like_a_delimiter_is_not_parsed() -> None:
+    body = make_form(FILE + b"\r\n\r\n" + CONTENT + b"\r\n--bx" + CONTENT * 8)
+
+    outline = make_form_outline(body, b"b", MAX_PARTS, 4096)
+
+    assert outline is not None
+    assert len(outline.text) < 8192
+    assert len(read_form(body, FORM).content("file") or b"") == len(CONTENT) * 9 + len(b"\r\n--bx")
+
+
 def test_small_form_is_parsed_as_it_is() -> None:
     body = make_form(FILE + b"\r\n\r\n" + CONTENT[:MIN_CONTENT_BYTES])
 
     assert len(body) < MAX_PARSED_BYTES
-    assert make_form_outline(body, b"b", MAX_PARTS, 4096).text is body
+    outline = make_form_outline(body, b"b", MAX_PARTS, 4096)
+    assert outline is not None
+    assert outline.text is body
 
 
 @given(

@@ -37,10 +37,11 @@ class FormOutline:
         return position + sum(size for place, size in self.cuts if place <= position)
 
 
-def make_form_outline(body: bytes, boundary: bytes, max_parts: int, max_headers_bytes: int) -> FormOutline:
-    """Return the outline of a body with at most `max_parts` parts, whose headers have at most `max_headers_bytes`.
+def make_form_outline(body: bytes, boundary: bytes, max_parts: int, max_headers_bytes: int) -> FormOutline | None:
+    """Return the outline of a body; None if a large one has more than `max_parts` delimiters, or texts like them.
 
-    Contents of other bodies are not cut: the parser rejects them.
+    The parser rejects headers of more than `max_headers_bytes`, so that later bytes of a part are content or make no
+    difference.
     """
     if len(body) <= MAX_PARSED_BYTES:
         return FormOutline(body)
@@ -48,10 +49,12 @@ def make_form_outline(body: bytes, boundary: bytes, max_parts: int, max_headers_
     cuts: list[tuple[int, int]] = []
     kept = length = begin = 0
     for count, delimiter in enumerate(_find_all(body, b"\r\n--" + boundary)):
-        if count > max_parts:
-            return FormOutline(body)
-        start = body.find(_HEADERS_END, begin, min(delimiter, begin + max_headers_bytes)) + len(_HEADERS_END)
-        if start >= len(_HEADERS_END) and delimiter - start > MIN_CONTENT_BYTES:
+        if count == max_parts:
+            return None
+        limit = begin + max_headers_bytes
+        headers_end = body.find(_HEADERS_END, begin, min(delimiter, limit))
+        start = limit if headers_end < 0 else headers_end + len(_HEADERS_END)
+        if delimiter - start > MIN_CONTENT_BYTES:
             pieces += (body[kept:start], _PLACEHOLDER)
             length += start - kept + len(_PLACEHOLDER)
             cuts.append((length, delimiter - start - len(_PLACEHOLDER)))

@@ -116,7 +116,9 @@ def read_form(body: bytes, content_type: str) -> Form:
             header lines beyond the limits, a part whose name is missing or ambiguous, or text around the parts.
     """
     boundary = _boundary(content_type)
-    outline = make_form_outline(body, boundary, MAX_PARTS, MAX_HEADERS * MAX_HEADER_BYTES)
+    outline = make_form_outline(body, boundary, MAX_PARTS, 2 * MAX_HEADERS * MAX_HEADER_BYTES)
+    if outline is None:
+        raise InvalidBody(f"the multipart body has its boundary more than {MAX_PARTS} times; send fewer parts")
     text = outline.text
     start = _first_delimiter(text, boundary)
     collector = _Collector(start)

@@ -78,6 +78,7 @@ def test_other_text_is_kept(body: bytes) -> None:
         pytest.param(b'--b\r\n"content":"%b"' % TEXT, id="a form"),
         pytest.param(b'{"content":"%b' % TEXT, id="a text that does not end"),
         pytest.param(b'{"content":"%b\\"}' % TEXT, id="a text that ends with an escaped mark"),
+        pytest.param(b'{"content":"%b%b"}' % (b"\\" * 100, TEXT + b"\\" * 64), id="many backslashes"),
         pytest.param(b'{"a":[%b],"content":"%b"}' % (b'"",' * MAX_QUOTES, TEXT * 64), id="many strings"),
     ],
 )

@@ -27,6 +27,9 @@ MAX_BODY_BYTES = 16 * 1024 * 1024
 #: Quotation marks of a body, escaped ones too: each takes 0.2 us.  A body with more of them has few long texts.
 MAX_QUOTES, MIN_BYTES_PER_QUOTE = 2000, 256
 
+#: Backslashes before a quotation mark that are counted.  A body with as many has no outline.
+MAX_BACKSLASHES = 64
+
 #: The start of an object.
 _OBJECT = re.compile(rb"[ \t\r\n]{0,100}\{")
 
@@ -108,18 +111,20 @@ def _find_strings(body: bytes) -> list[tuple[int, int]] | None:
             start = mark + 1
         elif mark < 0:
             return None
-        elif not _is_escaped(body, mark):
-            strings.append((start, mark))
-            start = -1
+        else:
+            backslashes = _count_backslashes(body, mark)
+            if backslashes == MAX_BACKSLASHES:
+                return None
+            if backslashes % 2 == 0:
+                strings.append((start, mark))
+                start = -1
         end = mark
     return None
 
 
-def _is_escaped(body: bytes, at: int) -> bool:
-    """Return True if the byte at `at` follows an odd number of backslashes."""
-    if body[at - 1 : at] != _BACKSLASH:
-        return False
-    before = at - 1
-    while body[before - 1 : before] == _BACKSLASH:
-        before -= 1
-    return (at - before) % 2 == 1
+def _count_backslashes(body: bytes, end: int) -> int:
+    """Return the number of backslashes before the byte at `end`, at most MAX_BACKSLASHES."""
+    if body[end - 1 : end] != _BACKSLASH:
+        return 0
+    before = body[max(0, end - MAX_BACKSLASHES) : end]
+    return len(before) - len(before.rstrip(_BACKSLASH))
