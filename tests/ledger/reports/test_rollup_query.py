@@ -171,7 +171,8 @@ def compare_lists(store: LedgerUnderTest, chance: random.Random, questions: int)
         if "model" in given:
             given["model"] = str(example["model"] or example["model_requested"])
         which = replace(make_random_question(chance)[0], participant=None, callers=None)
-        which = UsageFilter(**given, since=which.since, until=which.until)
+        retries = chance.choice([None, None, None, "only"])
+        which = UsageFilter(**given, since=which.since, until=which.until, retries=retries)
         limit = chance.choice([1, 7, 500])
         with backend.read() as read:
             pages = [page := read_page(read, RecordsQuery(which, limit))]

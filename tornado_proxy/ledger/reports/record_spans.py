@@ -24,8 +24,8 @@ from tornado_proxy.providers.endpoint_template import fold_ids
 #: Members of UsageFilter by which sums are kept; the project narrows nothing, because its records have an index.
 _KNOWN = frozenset({*PEOPLE, "callers", "provider", "model", "endpoint", "provider_key", "basis", "project_id"})
 
-#: The members that a settlement can change.
-_SETTLED = ("model", "basis")
+#: The members that no column of a record decides: a settlement can change the first two, the view computes the last.
+_COMPUTED = ("model", "basis", "retries")
 
 #: Records after the cursor whose hours are looked up; if there are more, records are read as they are.
 _MAX_LATER = 50_000
@@ -75,7 +75,7 @@ def _is_pruned(read: Read, which: UsageFilter) -> bool:
 
 def _find_others(read: Read, which: UsageFilter, state: SumsState) -> dict[str, set[str]]:
     """Return the hours of the requests that the sums do not have, by day: all that match, and perhaps more."""
-    where, values = build_where(replace(which, **dict.fromkeys(_SETTLED)))
+    where, values = build_where(replace(which, **dict.fromkeys(_COMPUTED)))
     # An expression has no index: SQLite takes that of the project or the time otherwise, and not the few records.
     condition = (where or "WHERE 1 = 1").replace("project_id =", "project_id || '' =")
     hidden = condition.replace("started_at", "started_at || ''")
