@@ -109,7 +109,7 @@ class ExplainedRequest:
     def sums(self) -> list[tuple[str, str]]:
         """The titles and amounts of the sums."""
         if self.record["basis"] in UNKNOWN_COSTS:
-            return [("Total, USD", "not known")]
+            return [("Total USD", "not known")]
         decimals = self._decimals
         return [
             (title[0].upper() + title[1:], show_amount(amount, decimals)) for title, amount in self.explanation.sums()
