@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from bench.frames import make_text_frame
 
 # The shapes are those of the providers' APIs, so that the server meters them as it does in production.
@@ -11,7 +13,7 @@ _USAGE = (
     '"audio_tokens":0,"accepted_prediction_tokens":0,"rejected_prediction_tokens":0}}'
 )
 _COMPLETION = (
-    '{"id":"chatcmpl-bench","object":"chat.completion","created":1764000000,"model":"gpt-4o-mini-2024-07-18",'
+    '{"id":"chatcmpl-{id}","object":"chat.completion","created":1764000000,"model":"gpt-4o-mini-2024-07-18",'
     '"choices":[{"index":0,"message":{"role":"assistant","content":"'
     + "All work and no play. "
     * 18
@@ -20,23 +22,39 @@ _COMPLETION = (
     '"system_fingerprint":"fp_bench"}'
 ).encode()
 _MESSAGE = (
-    '{"id":"msg_bench","type":"message","role":"assistant","model":"claude-sonnet-4-5-20250929","content":[{"type":"text",'
+    '{"id":"msg_{id}","type":"message","role":"assistant","model":"claude-sonnet-4-5-20250929","content":[{"type":"text",'
     '"text":"' + "All work and no play. " * 18 + '"}],"stop_reason":"end_turn","stop_sequence":null,'
     '"usage":{"input_tokens":19,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"cache_creation":'
     '{"ephemeral_5m_input_tokens":0,"ephemeral_1h_input_tokens":0},"output_tokens":120,"service_tier":"standard"}}'
 ).encode()
+#: The two places of an id, in the head and in the body, and its bytes.
+_ID, _ID_BYTES = b"{id}", 16
+
+#: Spreads consecutive numbers over all ids (Knuth, The Art of Computer Programming, volume 3, section 6.4).
+_ID_FACTOR, _ID_LIMIT = 0x9E3779B97F4A7C15, 1 << 64
 
 
-def _make_response(body: bytes, request_id_header: bytes) -> bytes:
-    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n%b: req_bench\r\ncontent-length: %d\r\n\r\n%b" % (
-        request_id_header,
-        len(body),
-        body,
-    )
+class CannedResponse:
+    """A response whose ids differ each time, as a provider's do: the ledger's indexes cost more with such ids."""
+
+    def __init__(self, body: bytes, request_id_header: bytes) -> None:
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n%b: req_{id}\r\ncontent-length: %d\r\n\r\n" % (
+            request_id_header,
+            len(body) - len(_ID) + _ID_BYTES,
+        )
+        self._first, self._second, self._third = (head + body).split(_ID)
+        # The processes of the provider count from different numbers.
+        self._number = int.from_bytes(os.urandom(8))
+
+    def make(self) -> bytes:
+        """Return the response with the next id."""
+        self._number += 1
+        name = b"%016x" % (self._number * _ID_FACTOR % _ID_LIMIT)
+        return b"%b%b%b%b%b" % (self._first, name, self._second, name, self._third)
 
 
-COMPLETION_RESPONSE = _make_response(_COMPLETION, b"x-request-id")
-MESSAGE_RESPONSE = _make_response(_MESSAGE, b"request-id")
+COMPLETION_RESPONSE = CannedResponse(_COMPLETION, b"x-request-id")
+MESSAGE_RESPONSE = CannedResponse(_MESSAGE, b"request-id")
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\nx-request-id: req_bench\r\n"
     b"transfer-encoding: chunked\r\n\r\n"

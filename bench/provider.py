@@ -147,7 +147,8 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write(frames.make_handshake_response(request) + canned.SESSION_CREATED)
         else:
             is_message = request.startswith((b"POST /v1/messages", b"POST /anthropic/v1/messages"))
-            self._transport.write(canned.MESSAGE_RESPONSE if is_message else canned.COMPLETION_RESPONSE)
+            response = canned.MESSAGE_RESPONSE if is_message else canned.COMPLETION_RESPONSE
+            self._transport.write(response.make())
 
     def _read_frames(self) -> None:
         while (frame := frames.read_frame(self._pending)) is not None:
