@@ -23,6 +23,9 @@ _TIMEOUT_S = 30
 
 _SUPERUSER = "owner"
 
+#: Tests make hundreds of databases, and autovacuum would start a process for each of them once a minute.
+_NO_AUTOVACUUM = ("-c", "autovacuum=off")
+
 
 @dataclass
 class PostgresServer:
@@ -36,7 +39,17 @@ class PostgresServer:
     def start(self) -> None:
         """Start the server and wait until it accepts connections."""
         self.process = subprocess.Popen(
-            [self.programs / "postgres", "-D", self.folder / "data", "-k", self.folder, "-h", "", "-F"],
+            [
+                self.programs / "postgres",
+                "-D",
+                self.folder / "data",
+                "-k",
+                self.folder,
+                "-h",
+                "",
+                "-F",
+                *_NO_AUTOVACUUM,
+            ],
             stderr=subprocess.DEVNULL,
             **_user(),
         )

@@ -22,8 +22,9 @@ from tests.server.test_rate_limits import two_processes
 from tests.server.test_stops import wait_for_status
 from tornado_proxy.domain.alert import AlertType
 
-#: Looks for unknown costs every half second.
-OFTEN = {"tornado_proxy.alerts.sender._MINUTE_S": 0.5}
+#: Seconds between two looks for new messages; the server looks for unknown costs every half second.
+_POLL_S = 0.2
+OFTEN = {"tornado_proxy.alerts.sender._MINUTE_S": 0.5, "tornado_proxy.alerts.sender._POLL_S": _POLL_S}
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +73,7 @@ def test_each_event_reaches_the_webhook_once_over_two_processes_and_a_restart(
             provider.response = ProviderResponse(status=401, chunks=(b"{}",))
             for proxy in (*two, *two):
                 post(proxy, "bob")
-            time.sleep(2.5)  # a second message would come within a poll or two
+            time.sleep(4 * _POLL_S)  # a second message would come within a poll or two
 
     (brake,) = receiver.find(AlertType.BRAKE)
     assert (brake["project_id"], brake["participant"], brake["limit_usd"]) == (PROJECT, "ada", "0.0015")
