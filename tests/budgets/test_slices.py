@@ -112,6 +112,17 @@ def test_slice_of_a_higher_limit_is_not_used_for_a_lower_one(process: tuple[Budg
     assert not slices.take(reservation("b", "0.5", LARGE))
 
 
+def test_one_large_request_does_not_end_the_slices_of_small_ones(process: tuple[BudgetStore, Slices]) -> None:
+    store, slices = process
+    assert not slices.take(reservation("large", "50", LARGE))
+    store.sync_leases()
+    assert raw_reserved(store) == 0  # a tenth of 100 USD is less than the large request can cost
+    for one in slices.slices.values():
+        one.denied_at = float("-inf")
+    lease(store, slices)
+    assert slices.take(reservation("small", "0.5", LARGE))
+
+
 def test_slice_is_not_used_when_the_database_has_not_been_seen_for_long(process: tuple[BudgetStore, Slices]) -> None:
     store, slices = process
     slices._valid_until = time.monotonic() - 1

@@ -59,7 +59,7 @@ class Slice:
     Attributes:
         limit: The lowest limit that it was leased for.
         asked: The lowest limit that requests had since the last sync; None if there was none.
-        bound: The largest bound of a request.
+        bound: The largest bound of the requests before the last sync; `asked_bound` is that of the requests since.
         asks: Requests since `asked_at` was long ago.
         asked_at: The time of the last request, monotonic.
         recalled_at: When another process asked for what was idle, monotonic.
@@ -72,6 +72,7 @@ class Slice:
     limit: Decimal = _ZERO
     asked: Decimal | None = None
     bound: Decimal = _ZERO
+    asked_bound: Decimal = _ZERO
     asks: int = 0
     asked_at: float = float("-inf")
     recalled_at: float = float("-inf")
@@ -155,8 +156,8 @@ class Slices:
         one.asked_at = now
         if one.asked is None or limit < one.asked:
             one.asked = limit
-        if amount > one.bound:  # noqa: PLR1730  # max() takes longer
-            one.bound = amount
+        if amount > one.asked_bound:  # noqa: PLR1730  # max() takes longer
+            one.asked_bound = amount
         if limit >= one.limit and one.granted - one.used >= amount:
             return True
         is_worthwhile = one.asks >= _MIN_ASKS and now - one.denied_at >= _DENIED_S
@@ -226,6 +227,7 @@ class Slices:
             one = self.slices[key]
             if one.asked is not None:
                 one.limit, one.asked = one.asked, None
+                one.bound, one.asked_bound = one.asked_bound, _ZERO
             lease = one.find_lease(left - one.used, now)
             if not lease:
                 one.denied_at = now

@@ -236,10 +236,10 @@ class BudgetStore:
 
     def list_counters(self) -> list[CounterState]:
         """Return all counters; what processes have leased and not used is not reserved."""
-        # The leases first: what is leased in between is shown as reserved, and never less than nothing.
+        # Two queries: what a process gives back in between would make a counter negative.
         idle = self.leasing.read_idle()
         return [
-            replace(state, reserved=state.reserved - idle.get(key_of_state(state), Decimal(0)))
+            replace(state, reserved=max(Decimal(0), state.reserved - idle.get(key_of_state(state), Decimal(0))))
             for state in read_counters(self._budgets)
         ]
 
