@@ -65,7 +65,7 @@ class AlertSender:
         """Keep the state, and the function that returns the settings in force."""
         self._state = state
         self._find_settings = find_settings
-        #: Alerts, and what is called when their messages are stored.
+        #: Alerts, and the function to call when their messages are stored.
         self._queue: deque[tuple[Alert, Callable[[], None]]] = deque()
         self._wake = asyncio.Event()
         self._minute_at = 0.0

@@ -46,7 +46,7 @@ def _target_options(command: _Command) -> _Command:
 @click.command("stop", short_help="Refuse the requests of a project, participant or agent session, and end open ones.")
 @_target_options
 @click.option("--reason", default="", metavar="TEXT", help="A text for the clients, which the refusals contain.")
-@click.option("--list", "list_all", is_flag=True, help="List what is stopped, and stop nothing.")
+@click.option("--list", "list_all", is_flag=True, help="List all stops, and stop nothing.")
 @format_option("text", "json")
 def stop(config: Path, reason: str, *, list_all: bool, output_format: str, **names: str | None) -> None:
     """Stop a project, a participant or user, or an agent session: on every server within two seconds.
@@ -101,7 +101,7 @@ def _find_id(made: list[Stop], target: StopTarget) -> str:
     for found in made:
         if found.target == target:
             return found.id
-    raise NotFound(f"{target} is not stopped; tornado-proxy stop --list shows what is")
+    raise NotFound(f"{target} is not stopped; tornado-proxy stop --list shows all stops")
 
 
 def _print_stops(made: list[Stop], output_format: str) -> None:

@@ -21,7 +21,7 @@ async def run_command(command: Sequence[str], environment: Mapping[str, str]) ->
     """
     loop = asyncio.get_running_loop()
     process = await asyncio.create_subprocess_exec(*command, env=dict(environment))
-    # The terminal sends SIGINT to both; the command decides what it means.
+    # The terminal sends SIGINT to both; the command decides about it.
     loop.add_signal_handler(signal.SIGINT, lambda: None)
     for number in (signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, _pass_on, process, number)

@@ -242,7 +242,7 @@ class SocketReader(Protocol):
         """Spends of the session itself, without a further request.  Changes are events (SessionChanged)."""
 
     def accept_frame(self, frame: ClientFrame) -> ClientFrame:
-        """Note a client's frame, as its endpoint has parsed it, and return it with what the session knows.
+        """Note a client's frame, as its endpoint has parsed it, and return it with the facts that the session knows.
 
         Raises:
             CallerError: the frame refers to work that does not run in this session.
@@ -261,7 +261,7 @@ class SocketReader(Protocol):
 #: (raw query, subprotocols that the client offers) -> reader of the session.  Raises BadRequest.
 OpenReader = Callable[[str, tuple[str, ...]], SocketReader]
 
-#: (frame of a client, model of the session) -> what the frame asks for.  Pure, so that another process can do it for a
+#: (frame of a client, model of the session) -> the request of the frame.  Pure, so that another process can do it for a
 #: large frame.  Raises CallerError if the frame cannot be parsed, or two parsers could read it differently.
 ParseFrame = Callable[[bytes, str | None], ClientFrame]
 

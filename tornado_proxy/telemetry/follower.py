@@ -75,7 +75,7 @@ class Follower:
         self._sent: Position | None = None
 
     def run(self) -> None:
-        """Send changes until the loop has to end; then send what the ledger has by then, once."""
+        """Send changes until the loop has to end; then send the rest that the ledger has, once."""
         stopping = False
         while not stopping:
             try:

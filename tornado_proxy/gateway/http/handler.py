@@ -264,7 +264,7 @@ class ProxyHandler(HTTPMessageDelegate):
         if isinstance(body, BodyBuffer) and admitted.upstream.body is not None:
             admitted.upstream.body.on_drop = body.release
         if context.endpoint.sideband is not None:
-            return admitted  # each response of the call gets an intent, by what the headers of the call state
+            return admitted  # each response of the call gets an intent, by the headers of the call
         self._context = drop_statements(admitted.context)
         return replace(admitted, context=self._context)
 

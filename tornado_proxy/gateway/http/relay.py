@@ -46,7 +46,7 @@ CLIENT_CLOSED_REQUEST = 499
 _EVENT_STREAM = "text/event-stream"
 
 #: Bytes of a response that the meter reads at a time, and seconds after which other requests get their turn.  A
-#: response can repeat what the request contained: 64 KiB of empty objects took 26 ms, of usual events 0.1 ms.
+#: response can repeat the content of the request: 64 KiB of empty objects took 26 ms, of usual events 0.1 ms.
 MAX_FED_BYTES = 16 * 1024
 MAX_FEEDING_S = 0.001
 
@@ -232,7 +232,7 @@ class HttpRelay:
         """Return the edit of the body.
 
         Raises:
-            UpstreamUnreachable: the body must be cut to what the caller may see, and is compressed.
+            UpstreamUnreachable: the body must be cut to the objects of the caller, and is compressed.
         """
         if not response.ok:
             return None

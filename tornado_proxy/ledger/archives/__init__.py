@@ -1,1 +1,1 @@
-"""Archives of old records: files whose hashes form a chain, and the removal of what they hold."""
+"""Archives of old records: files whose hashes form a chain, and the removal of the records in them."""

@@ -29,7 +29,7 @@ _BLOCK_BYTES = 1 << 20
 
 
 class ArchiveError(Exception):
-    """An archive cannot be written, or is not what was written.  The message names the file and the fault."""
+    """An archive cannot be written, or has changed since.  The message names the file and the fault."""
 
 
 @dataclass(frozen=True, slots=True)

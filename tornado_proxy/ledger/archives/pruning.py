@@ -46,7 +46,7 @@ def prune_records(backend: Backend, before: str, folder: Path) -> Pruned:
     """Remove the records of days before a day (YYYY-MM-DD) that archives hold.
 
     Raises:
-        ArchiveError: an archive is not what was written, or a program has not read the records yet.
+        ArchiveError: an archive has changed since it was written, or a program has not read the records yet.
         LedgerUnavailable: the ledger cannot be read.
         StoreError: the ledger cannot be written.
     """

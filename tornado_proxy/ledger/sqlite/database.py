@@ -34,7 +34,7 @@ _RUN_SIZES = (256, 128, 64, 32, 16, 8, 4, 2, 1)
 
 # The sqlite3 module binds None as any object of an unknown class: it looks for adapters in three places, which takes a
 # microsecond, and a record has some twenty of them.  An adapter of its own is found at once; this one returns None.
-sqlite3.register_adapter(type(None), {}.get)  # type: ignore[arg-type]  # returns what it gets
+sqlite3.register_adapter(type(None), {}.get)  # type: ignore[arg-type]  # returns None
 
 #: The device and the inode of a file.
 FileIdentity = tuple[int, int]

@@ -1,4 +1,4 @@
-"""The most that a request can cost, from what is known before it is sent.
+"""The most that a request can cost, from the facts known before it is sent.
 
     tokens of input     the bytes of the body if all of it is text (byte-level encodings have no token shorter than a
                         byte), else the model's context; once more for each call of a tool that runs at the provider

@@ -24,7 +24,7 @@ def keep_entries(body: bytes, keep: Callable[[str], bool]) -> bytes:
     All other bytes are unchanged, cursors included.
 
     Raises:
-        UpstreamError: `body` has another shape, so that what the caller may not see cannot be found in it.
+        UpstreamError: `body` has another shape, so that the objects of others cannot be found in it.
     """
     try:
         if "data" not in read_members(body, ("data",)):
