@@ -112,6 +112,13 @@ def test_slice_of_a_higher_limit_is_not_used_for_a_lower_one(process: tuple[Budg
     assert not slices.take(reservation("b", "0.5", LARGE))
 
 
+def test_lease_is_a_tenth_of_what_all_processes_have_left(budgets: BudgetsUnderTest) -> None:
+    assert budgets.reserve("of another process", "80", "100") is None
+    slices = Slices()
+    lease(budgets.open("leasing", slices=slices), slices)
+    assert raw_reserved(budgets.store) == 82
+
+
 def test_one_large_request_does_not_end_the_slices_of_small_ones(process: tuple[BudgetStore, Slices]) -> None:
     store, slices = process
     assert not slices.take(reservation("large", "50", LARGE))
@@ -268,15 +275,16 @@ def test_process_that_does_not_answer_refuses_for_two_seconds_only(budgets: Budg
 
 # Arbitrary interleavings of three processes on one ledger.
 
-LIMIT = Decimal(20)
+LIMIT = Decimal(5)
 OPERATIONS = st.lists(
     st.one_of(
-        st.tuples(st.just("request"), st.integers(0, 2), st.sampled_from(["0.01", "0.2", "0.2", "1", "6"])),
+        st.tuples(st.just("burst"), st.integers(0, 2), st.sampled_from(["0.01", "0.1", "0.2", "1.5"])),
+        st.tuples(st.just("sync"), st.integers(0, 2), st.just("")),
         st.tuples(st.just("end"), st.integers(0, 50), st.sampled_from(["0", "0.5", "1"])),
         st.tuples(st.sampled_from(["fold", "sync"]), st.integers(0, 2), st.just("")),
         st.tuples(st.sampled_from(["release", "kill"]), st.integers(0, 50), st.just("")),
     ),
-    max_size=60,
+    max_size=40,
 )
 
 
@@ -298,6 +306,12 @@ class World:
         store = self.budgets.open(f"{number}-{next(self.numbers)}", slices=slices)
         slices.renew()
         self.processes[number : number + 1] = [(store, slices)]
+
+    def burst(self, number: int, bound: str) -> None:
+        """Send some requests, as many as make a lease worthwhile."""
+        for _ in range(4):
+            self.request(number, bound)
+            self.check()
 
     def request(self, number: int, bound: str) -> None:
         """Reserve as the keeper does; a refusal must be for money that is spent or reserved."""
@@ -323,7 +337,11 @@ class World:
             other.folding.fold()
             other.sync_leases()
         assert store.leasing.is_answered(keys)
-        return store.reserve([entry])[0]
+        refusal = store.reserve([entry])[0]
+        for _, others in self.processes:
+            for one in others.slices.values():  # as if seconds had passed: they lease again
+                one.recalled_at = one.denied_at = float("-inf")
+        return refusal
 
     def end(self, number: int, part: str) -> None:
         """Record that a request has cost a part of its bound."""
@@ -388,7 +406,7 @@ class World:
         assert self.processes[0][0].folding.correct(NOW) == 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(operations=OPERATIONS, strict=st.booleans())
 def test_no_interleaving_of_processes_exceeds_a_limit_or_loses_money(
     operations: list[tuple[str, int, str]], *, strict: bool
