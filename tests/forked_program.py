@@ -38,7 +38,7 @@ FORKED_MODULES = (
 )
 
 #: Variables that Python reads before a program can run, so that a fork with another value needs a new process.
-_START_VARIABLES = ("PYTHONDEVMODE", "PYTHONHASHSEED", "PYTHONOPTIMIZE", "PYTHONWARNINGS")
+_START_VARIABLES = ("PYTHONDEVMODE", "PYTHONHASHSEED", "PYTHONOPTIMIZE", "PYTHONPATH", "PYTHONWARNINGS")
 
 #: Seconds.  Each command of a test takes far less.
 _RUN_TIMEOUT_S = 60
