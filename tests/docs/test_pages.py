@@ -102,6 +102,14 @@ def test_examples_on_a_page_are_valid(page: Path) -> None:
         json.loads(block)
 
 
+def test_decisions_are_numbered_without_a_gap() -> None:
+    files = sorted((DOCS / "decisions").glob("*.md"))
+
+    assert [int(file.name[:4]) for file in files] == list(range(1, len(files) + 1))
+    for number, file in enumerate(files, start=1):
+        assert file.read_text().startswith(f"# {number}. "), file.name
+
+
 def test_every_setting_has_a_description_in_its_schema() -> None:
     for name in ("proxy", "projects", "prices"):
         assert list(_find_undescribed(schema(name), name)) == []
