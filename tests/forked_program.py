@@ -37,8 +37,8 @@ FORKED_MODULES = (
     "tests.state.setting_keys",
 )
 
-#: Variables that Python reads before a program can run, so that a fork with another value needs a new process.
-_START_VARIABLES = ("PYTHONDEVMODE", "PYTHONHASHSEED", "PYTHONOPTIMIZE", "PYTHONPATH", "PYTHONWARNINGS")
+#: Variables that are read before a program can run, so that a program with other values needs a new process.
+_START_VARIABLES = ("LD_PRELOAD", "PYTHONDEVMODE", "PYTHONHASHSEED", "PYTHONOPTIMIZE", "PYTHONWARNINGS")
 
 #: Seconds.  Each command of a test takes far less.
 _RUN_TIMEOUT_S = 60
@@ -55,8 +55,7 @@ def start_program(
     pipes: Collection[str] = ("stdout", "stderr"),
 ) -> subprocess.Popen[str] | ForkedProgram:
     """Start `python -m MODULE ARGUMENT...` without input; the output that is not in `pipes` is discarded."""
-    same_start = all(environment.get(name) == os.environ.get(name) for name in _START_VARIABLES)
-    if module in FORKED_MODULES and same_start and hasattr(os, "pidfd_open"):
+    if module in FORKED_MODULES and _has_fork_environment(environment) and hasattr(os, "pidfd_open"):
         return ForkedProgram(module, arguments, environment, cwd=cwd, pipes=pipes)
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
@@ -67,6 +66,12 @@ def start_program(
         cwd=cwd,
         env=environment,
     )
+
+
+def _has_fork_environment(environment: Mapping[str, str]) -> bool:
+    """Return True if Python would start with these variables as the fork server did."""
+    same = all(environment.get(name) == os.environ.get(name) for name in _START_VARIABLES)
+    return same and environment.get("PYTHONPATH", str(_ROOT)) in (str(_ROOT), os.environ.get("PYTHONPATH"))
 
 
 def run_program(
