@@ -72,7 +72,7 @@ class Decisions:
         self._answer([(demand.done, result) for demand, result in results.items() if demand not in blocked])
 
     def retry(self, store: BudgetStore, *, is_last: bool) -> None:
-        """Decide about requests for which the other processes have given back what they had idle."""
+        """Decide about requests for which the other processes have given back their idle parts."""
         if not self._blocked:
             return
         now = time.monotonic()

@@ -3,13 +3,13 @@
 budget_leases      what each process has leased of each counter, and uses of it; the counter's `reserved` contains it
 leased_requests    the requests under way that have reserved from slices, if they run for longer than a second
 
-A process trims its slices each quarter of a second while it has any; what it has not used for two seconds goes back.
-The slices of a process that has died are freed when its records are counted; the requests that it has lost are held,
-with the bounds that their intents state.
+A process trims its slices each quarter of a second while it has any; the part that it has not used for two seconds goes
+back.  The slices of a process that has died are freed when its records are counted; the requests that it has lost are
+held, with the bounds that their intents state.
 
     refused, and other processes have slices of the counter:
 
-    this process ── recalled = 1 ──> the rows of the others ──> each gives back what is idle, recalled = 0
+    this process ── recalled = 1 ──> the rows of the others ──> each gives its idle part back, recalled = 0
          └── decides again when all have, or after two seconds
 """
 
@@ -164,7 +164,7 @@ class Leasing:
         return was_idle
 
     def recall(self, keys: Collection[CounterKey]) -> bool:
-        """Ask the other processes for what they have idle of counters; return False if none has a slice."""
+        """Ask the other processes for the idle parts of their slices; return False if none has a slice."""
         if not any(self._budgets.fetch_rows(_SELECT_OTHERS, (self._writer_id, *key.values)) for key in keys):
             return False
         with self._budgets.transaction():
@@ -329,7 +329,7 @@ class Leasing:
 
 
 def _list_bounds(lost: LostRequest, kinds: Iterable[CounterKind]) -> Mapping[CounterKey, Decimal]:
-    """Return what the counters of a lost request hold."""
+    """Return the amounts that the counters of a lost request hold."""
     return {
         key: lost.total if kind.amount is Amount.TOTAL else lost.subtotal
         for kind in kinds

@@ -36,10 +36,10 @@ _MAX_USD = Decimal(1)
 #: Requests of a counter within _IDLE_S that make a lease worthwhile.
 _MIN_ASKS = 2
 
-#: Seconds without a request after which what is idle is given back.
+#: Seconds without a request after which the idle part is given back.
 _IDLE_S = 2.0
 
-#: Seconds in which a counter is not leased again after another process has asked for what was idle.
+#: Seconds in which a counter is not leased again after another process has asked for the idle part.
 _RECALLED_S = 5.0
 
 #: Seconds until the next attempt to lease after one that got nothing: near the limit, requests reserve one by one.
@@ -62,7 +62,7 @@ class Slice:
         bound: The largest bound of the requests before the last sync; `asked_bound` is that of the requests since.
         asks: Requests since `asked_at` was long ago.
         asked_at: The time of the last request, monotonic.
-        recalled_at: When another process asked for what was idle, monotonic.
+        recalled_at: When another process asked for the idle part, monotonic.
         denied_at: When nothing could be leased, monotonic.
         has_changed: True if the row in the database is not up to date.
     """
@@ -89,7 +89,7 @@ class Slice:
         return self.asks >= _MIN_ASKS and now - self.asked_at < _IDLE_S and now - self.recalled_at >= _RECALLED_S
 
     def find_lease(self, left: Decimal, now: float) -> Decimal:
-        """Return what is to be idle, of `left` that the counter has left."""
+        """Return the amount to be idle, of `left` that the counter has left."""
         share = left / _SHARE
         if not self.is_wanted(now) or share < self.bound:
             return _ZERO
@@ -213,7 +213,7 @@ class Slices:
         return sorted(due)
 
     def settle_lease(self, key: CounterKey, left: Decimal, now: float) -> tuple[Decimal, Decimal]:
-        """Decide how much a slice is to have; return that, and what is used of it.
+        """Decide how much a slice is to have; return that, and the part in use.
 
         What is given back cannot be taken any more when this returns; what is added cannot be taken before grant().
 
@@ -242,13 +242,13 @@ class Slices:
         return one.limit if one.asked is None else one.asked
 
     def grant(self, granted: Mapping[CounterKey, Decimal]) -> None:
-        """Let requests take what the database has leased."""
+        """Let requests take from the amount that the database has leased."""
         with self.lock:
             for key, amount in granted.items():
                 self.slices[key].granted = amount
 
     def return_idle(self, keys: Iterable[CounterKey]) -> bool:
-        """Give back what is idle with the next sync; return True if anything is.
+        """Give the idle part back with the next sync; return True if anything is.
 
         Requests of this or another process need it.
         """
