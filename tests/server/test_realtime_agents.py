@@ -9,7 +9,6 @@ from decimal import Decimal
 
 import pytest
 import websockets
-from agents.realtime import RealtimeAgent, RealtimeRunner
 
 from tests.harness import OPENAI_KEY, TIMEOUT_S, ProxyProcess, mint, running_proxy
 from tests.server.realtime import MODEL, websocket_url
@@ -29,6 +28,9 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxyProcess]:
 
 
 def test_voice_agent_speaks_and_is_billed(proxy: ProxyProcess) -> None:
+    # Here, because every test process collects this file, and the import takes a second.
+    from agents.realtime import RealtimeAgent, RealtimeRunner
+
     async def talk() -> str:
         runner = RealtimeRunner(
             RealtimeAgent(name="clerk", instructions="Be brief."),
