@@ -11,13 +11,16 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from tests.budgets.conftest import CALLER, MONTH, BudgetsUnderTest, record, reservation, usd
 from tornado_proxy.budgets import schedule
 from tornado_proxy.budgets.keeper import BudgetKeeper, BudgetLedger, BudgetListeners
+from tornado_proxy.budgets.rates import STREAM_ENDED
 from tornado_proxy.budgets.store import BudgetStore
-from tornado_proxy.domain.budget import Budget, BudgetLimits, BudgetWarning, CounterPlan, CounterState
+from tornado_proxy.domain.budget import Budget, BudgetLimits, BudgetWarning, CounterPlan, CounterState, Refusal
 from tornado_proxy.domain.errors import LedgerUnavailable
+from tornado_proxy.domain.rate import RateClaim, RateUnit
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
 BUDGET = Budget(MONTH, Decimal(1))
@@ -186,3 +189,18 @@ def test_alert_that_its_process_did_not_store_is_reported_by_another_one(
 
     asyncio.run(run())
     assert found[0].threshold == 80
+
+
+def test_units_of_a_request_that_has_ended_are_free_for_the_next_one(budgets: BudgetsUnderTest) -> None:
+    one = RateClaim("project-a", "", RateUnit.STREAMS, 1, 1)
+
+    async def run() -> list[Refusal | None]:
+        async with open_keeper(budgets) as keeper:
+            refusals = []
+            for number in range(20):
+                reserving = structs.replace(reservation(f"r{number}", "0", at=now()), claims=(one,))
+                refusals.append(await keeper.reserve(reserving))
+                keeper.end(f"r{number}", STREAM_ENDED)
+            return refusals
+
+    assert asyncio.run(run()) == [None] * 20

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import anthropic
 import openai
 import pytest
 
-from tests.harness import ProxyProcess
+from tests.harness import ProxyProcess, wait_until
 from tests.replay_provider import ProviderResponse, ReplayProvider
+from tornado_proxy.ledger.rows import format_time
 from tornado_proxy.sdk import (
     AnthropicMessagesAdapter,
     OpenAIResponsesAdapter,
@@ -197,10 +199,14 @@ def test_client_excludes_url_and_key() -> None:
 
 @pytest.mark.usefixtures("variables")
 def test_reader_that_stops_early_ends_the_request(proxy: ProxyProcess) -> None:
-    known = len(proxy.read_records())
+    began = format_time(datetime.now(UTC))
     with AnthropicMessagesAdapter("claude-haiku-4-5") as adapter:
         pieces = adapter.stream("[[sim tokens=40 delay-ms=20]] go")
         next(pieces)
         pieces.close()  # type: ignore[attr-defined]  # a generator
 
-    assert proxy.read_records(count=known + 1)[-1]["outcome"] == "client_closed"
+    def list_outcomes() -> list[str]:
+        return [record["outcome"] for record in proxy.read_records() if record["started_at"] >= began]
+
+    wait_until(lambda: bool(list_outcomes()), "the record")
+    assert list_outcomes() == ["client_closed"]

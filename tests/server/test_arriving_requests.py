@@ -108,6 +108,8 @@ def test_bodies_that_still_arrive_are_limited_for_each_caller_and_over_all(
     assert provider.run(respond_slowly, act) == [429, 503]
 
 
+#: The end of a streamed response.
+LAST_CHUNK = b"[DONE]\n\n\r\n0\r\n\r\n"
 LARGE_BODY = b'{"model":"gpt-4o-mini","stream":true,"messages":[{"role":"user","content":"%b"}]}' % (
     b"".join(b"%07d " % number for number in range(128 * 1024))
 )
@@ -141,7 +143,7 @@ def test_large_bodies_on_one_connection_reach_the_provider_unchanged_but_for_the
     async def act(proxy: ProxyProcess) -> list[bytes]:
         reader, writer = await raw_provider.connect(proxy)
         sending = asyncio.ensure_future(send_in_pieces(writer, requests, 99_991))
-        responses = [await asyncio.wait_for(reader.readuntil(b"[DONE]\n\n"), TIMEOUT_S) for _ in range(4)]
+        responses = [await asyncio.wait_for(reader.readuntil(LAST_CHUNK), TIMEOUT_S) for _ in range(4)]
         await sending
         writer.close()
         return [response.partition(b"\r\n")[0] for response in responses]

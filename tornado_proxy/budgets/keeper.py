@@ -301,6 +301,10 @@ class BudgetKeeper:
         return work
 
     def _serve(self, store: BudgetStore, work: _Work) -> None:
+        # First: the next request of a client that has read a response to its end may need the units of that one.
+        if work.ended:
+            store.end(work.ended)
+            work.ended.clear()
         self._decisions.retry(store, is_last=work.is_last)
         if work.reserves:
             self._decisions.decide(store, work.reserves, is_last=work.is_last)
@@ -309,9 +313,6 @@ class BudgetKeeper:
         if work.released:
             store.release(work.released)
             work.released.clear()
-        if work.ended:
-            store.end(work.ended)
-            work.ended.clear()
         while work.reads:
             self._answer([(work.reads[0].done, work.reads[0].query(store))])
             del work.reads[0]
