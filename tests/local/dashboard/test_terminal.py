@@ -42,7 +42,8 @@ def dashboard(proxy: ProxyProcess, folder: Path, *arguments: str, **settings: An
     """Run `local` in a terminal until its dashboard is shown."""
     options = ("local", "--port", "0", "--upstream", proxy.base_url, *arguments)
     with in_terminal(Machine(folder), *options, **{"MESHAGENT_TOKEN": mint(), **settings}) as terminal:
-        terminal.wait_for(lambda text: f"to {proxy.base_url}" in text)
+        # The screen comes in pieces, from its first line to its last tables.
+        terminal.wait_for(lambda text: f"to {proxy.base_url}" in text and "Time     Status" in text)
         yield terminal
 
 
