@@ -169,6 +169,17 @@ def test_failing_handler_is_logged_and_other_handlers_run(caplog: pytest.LogCapt
     assert "ZeroDivisionError" in caplog.text
 
 
+async def check_reused(loop: EpollIOLoop, number: int) -> None:
+    """Open a socket, which gets the file descriptor `number` of a closed one, and read from it."""
+    async with pair() as (reused, peer):
+        assert reused.fileno() == number  # the kernel uses the lowest free number
+        log = EventLog(read=reused)
+        loop.add_handler(reused, log, READ)
+        peer.send(b"x")
+        await log.wait()
+        loop.remove_handler(reused)
+
+
 def test_file_descriptor_is_added_twice_only_after_its_first_socket_was_closed() -> None:
     async def test(loop: EpollIOLoop) -> None:
         async with pair() as (ours, _theirs):
@@ -177,13 +188,7 @@ def test_file_descriptor_is_added_twice_only_after_its_first_socket_was_closed()
                 loop.add_handler(ours, EventLog(), READ)
             number = ours.fileno()
             ours.close()
-            async with pair() as (reused, peer):
-                assert reused.fileno() == number  # the kernel uses the lowest free number
-                log = EventLog(read=reused)
-                loop.add_handler(reused, log, READ)
-                peer.send(b"x")
-                await log.wait()
-                loop.remove_handler(reused)
+            await check_reused(loop, number)
 
     on_loop(test)
 
@@ -238,13 +243,7 @@ def test_number_of_a_removed_and_closed_socket_can_be_used_again() -> None:
             loop.add_handler(ours, EventLog(), READ)
             loop.remove_handler(ours)
             ours.close()
-            async with pair() as (reused, peer):
-                assert reused.fileno() == number  # the kernel uses the lowest free number
-                log = EventLog(read=reused)
-                loop.add_handler(reused, log, READ)
-                peer.send(b"x")
-                await log.wait()
-                loop.remove_handler(reused)
+            await check_reused(loop, number)
 
     on_loop(test)
 

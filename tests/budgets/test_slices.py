@@ -29,7 +29,7 @@ LARGE = Budget(MONTH, Decimal(100))
 
 
 def lease(store: BudgetStore, slices: Slices, budget: Budget = LARGE, bound: str = "0.5") -> None:
-    """Ask twice, as requests do, and lease what they will need."""
+    """Ask twice, as requests do, and lease the amounts that they will need."""
     for number in range(2):
         assert not slices.take(reservation(f"ask {number}", bound, budget))
     store.sync_leases()
@@ -45,7 +45,7 @@ def process(budgets: BudgetsUnderTest) -> tuple[BudgetStore, Slices]:
 
 
 def raw_reserved(store: BudgetStore) -> Decimal:
-    """Return what the counters reserve, with what is leased."""
+    """Return the reserved amounts of the counters, with the leased ones."""
     rows = store._budgets.fetch_rows("SELECT reserved FROM budget_counters")
     return sum((Decimal(str(reserved)) for (reserved,) in rows), Decimal(0))
 
@@ -325,7 +325,7 @@ class World:
             assert taken + entry.total > LIMIT if self.budget.strict else taken >= LIMIT
 
     def decide(self, number: int, entry: Reservation) -> Refusal | None:
-        """Return the decision of the database, after all processes have given back what they had idle."""
+        """Return the decision of the database, after all processes have given their idle parts back."""
         store, slices = self.processes[number]
         (refusal,) = store.reserve([entry])
         if refusal is None:
@@ -393,7 +393,7 @@ class World:
         assert self.spent < LIMIT + self.dearest or self.spent == 0
 
     def finish(self) -> None:
-        """End everything; then nothing is reserved, and what is settled is what the records say."""
+        """End everything; then nothing is reserved, and the settled amounts are the sums of the records."""
         while self.under_way:
             self.end(0, "0.5")
         for store, slices in self.processes:

@@ -12,7 +12,6 @@ from functools import lru_cache
 
 from tornado_proxy.budgets.periods import find_interval
 from tornado_proxy.domain.budget import (
-    Amount,
     CounterKind,
     CounterState,
     Interval,
@@ -110,7 +109,7 @@ class CounterChanges:
     def free(self, keys: str, total: Decimal, subtotal: Decimal) -> None:
         """Free a reservation of these amounts on the counters `keys`, in their text form."""
         for key in decode_keys(keys):
-            self.reserve(key, -(total if decode_kind(key.kind).amount is Amount.TOTAL else subtotal))
+            self.reserve(key, -decode_kind(key.kind).amount.choose(total, subtotal))
 
     def apply(self, db: Database, row_lock: str) -> dict[CounterKey, Decimal]:
         """Write the changes; return the new spend of each counter that has settled requests."""

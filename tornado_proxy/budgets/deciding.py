@@ -1,7 +1,7 @@
 """Decides about the requests that do not fit into slices, in the thread of the budgets: each against the counters.
 
 A request that only reservations refuse can be refused by slices of which nothing is used.  So this process gives back
-what it has idle, asks the others for theirs, and decides again when all have answered, or after two seconds.
+its idle parts, asks the others for theirs, and decides again when all have answered, or after two seconds.
 """
 
 from __future__ import annotations

@@ -250,7 +250,7 @@ class Folding:
         for (spender, hour), (total, subtotal) in sums.items():
             for kind in kinds:
                 for key in make_keys(kind, spender, hour):
-                    changes.settle(key, total if kind.amount is Amount.TOTAL else subtotal)
+                    changes.settle(key, kind.amount.choose(total, subtotal))
 
     def _end_reservations(self, records: Sequence[CountedRecord], changes: CounterChanges) -> None:
         """Free what requests have reserved, unless their cost is not known yet."""

@@ -31,7 +31,7 @@ from tornado_proxy.budgets.counters import (
 )
 from tornado_proxy.budgets.ledger_records import LostRequest
 from tornado_proxy.budgets.slices import LeasedRequest, Slices
-from tornado_proxy.domain.budget import Amount, CounterKind
+from tornado_proxy.domain.budget import CounterKind
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect, Insert
@@ -129,7 +129,7 @@ class Leasing:
         self._slices = slices
         #: The seq of the last record that was looked for among the requests.
         self._seen = self._read_cursor()
-        #: What a transaction that has failed was to hold.
+        #: The reservations that a failed transaction was to hold.
         self._to_hold: list[_Counted] = []
         self._shown: set[str] = set()
         self._renewed_at = time.monotonic()
@@ -173,13 +173,13 @@ class Leasing:
         return True
 
     def is_answered(self, keys: Iterable[CounterKey]) -> bool:
-        """Return True if all other processes have given back what they were asked for."""
+        """Return True if all other processes have answered the recall."""
         return not any(self._budgets.fetch_rows(_SELECT_UNANSWERED, (self._writer_id, *key.values)) for key in keys)
 
     def free_dead(
         self, is_gone: Callable[[str], bool], before: datetime, fold: Callable[[], None], kinds: Iterable[CounterKind]
     ) -> None:
-        """Free the slices of processes that have died, last renewed before `before`; hold what they have lost.
+        """Free the slices of processes that have died, last renewed before `before`; hold the requests that they lost.
 
         Args:
             is_gone: Returns True if a process has died and all that it left is in the ledger.
@@ -238,7 +238,7 @@ class Leasing:
                 granted = self._write_leases(due, now)
                 self._show(shown)
         except BaseException:
-            # The database may have, or have not, what was to be written: the next sync reads it.
+            # The rows may be written or not: the next sync reads them.
             self._slices.forget()
             raise
         self._to_hold.clear()
@@ -331,7 +331,7 @@ class Leasing:
 def _list_bounds(lost: LostRequest, kinds: Iterable[CounterKind]) -> Mapping[CounterKey, Decimal]:
     """Return the amounts that the counters of a lost request hold."""
     return {
-        key: lost.total if kind.amount is Amount.TOTAL else lost.subtotal
+        key: kind.amount.choose(lost.total, lost.subtotal)
         for kind in kinds
         for key in make_keys(kind, lost.spender, lost.started_at)
     }

@@ -80,7 +80,7 @@ class CountedRecord(msgspec.Struct, frozen=True):
 
     def amount(self, amount: Amount) -> Decimal:
         """Return the amount that a counter sums."""
-        return self.total if amount is Amount.TOTAL else self.subtotal
+        return amount.choose(self.total, self.subtotal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class SpendGroup:
 
     def amount(self, amount: Amount) -> Decimal:
         """Return the amount that a counter sums."""
-        return self.total if amount is Amount.TOTAL else self.subtotal
+        return amount.choose(self.total, self.subtotal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,7 @@ def _read_by_id(ledger: Database, table: str, request_ids: Sequence[str]) -> Ite
 
 
 def _make_record(row: tuple[Any, ...]) -> CountedRecord:
-    # Made for each record of the ledger, so nothing here converts what has its type already.
+    # Made for each record of the ledger, so no value is converted that has its type already.
     return CountedRecord(
         row[0],
         row[1],

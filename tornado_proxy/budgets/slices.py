@@ -1,6 +1,6 @@
 """The slices of counters that this process has leased, in memory: requests reserve from them without a transaction.
 
-    granted   what the counter in the database holds for this process, at least
+    granted   the least amount that the counter in the database holds for this process
     used      the bounds of requests under way, each until its record is counted
     idle      granted - used: further requests take from it
 
@@ -25,10 +25,10 @@ from tornado_proxy.domain.budget import Amount, Budget, Reservation, Spender
 
 _ZERO = Decimal(0)
 
-#: The part of what a counter has left that a process leases at most: a tenth.
+#: The part of a counter's rest that a process leases at most: a tenth.
 _SHARE = 10
 
-#: What a process leases at most: this many times the largest bound, or this many USD if that is more.  Enough for a
+#: The most that a process leases: this many times the largest bound, or this many USD if that is more.  Enough for a
 #: thousand requests a second until the next sync.
 _MAX_BOUNDS = 256
 _MAX_USD = Decimal(1)
@@ -111,7 +111,7 @@ class LeasedRequest(msgspec.Struct, frozen=True):
 
 
 class _Claim(msgspec.Struct, frozen=True):
-    """What a request takes of a counter: its total or its subtotal, below the lowest limit of its budgets."""
+    """The part of a request in a counter: its total or its subtotal, below the lowest limit of its budgets."""
 
     key: CounterKey
     limit: Decimal
@@ -180,7 +180,7 @@ class Slices:
         return request is not None
 
     def count(self, request_ids: Iterable[str]) -> dict[str, LeasedRequest]:
-        """Drop the requests whose records are counted, with what they had of slices; return them."""
+        """Drop the requests whose records are counted, with their parts of slices; return them."""
         counted = {}
         with self.lock:
             for request_id in request_ids:
@@ -215,11 +215,11 @@ class Slices:
     def settle_lease(self, key: CounterKey, left: Decimal, now: float) -> tuple[Decimal, Decimal]:
         """Decide how much a slice is to have; return that, and the part in use.
 
-        What is given back cannot be taken any more when this returns; what is added cannot be taken before grant().
+        An amount that is given back cannot be taken any more when this returns; an added one not before grant().
 
         Args:
             key: The counter.
-            left: What the counter has left beyond the slices of others, by the limit of the slice; this slice's own
+            left: The rest of the counter beyond the slices of others, by the limit of the slice; this slice's own
                 part counts as left.
             now: Monotonic time.
         """

@@ -81,7 +81,7 @@ class OpenReservation:
 
     def amount(self, amount: Amount) -> Decimal:
         """Return the amount that a counter reserves."""
-        return self.total if amount is Amount.TOTAL else self.subtotal
+        return amount.choose(self.total, self.subtotal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +236,7 @@ class BudgetStore:
 
     def list_counters(self) -> list[CounterState]:
         """Return all counters; what processes have leased and not used is not reserved."""
-        # Two queries: what a process gives back in between would make a counter negative.
+        # Two queries: an amount given back in between would make a counter negative.
         idle = self.leasing.read_idle()
         return [
             replace(state, reserved=max(Decimal(0), state.reserved - idle.get(key_of_state(state), Decimal(0))))

@@ -45,29 +45,23 @@ _DELETE_ENDED = (
 
 
 def create_warnings(sql: Dialect) -> str:
-    """Return the SQL that makes the table, if it does not exist."""
+    """Return the SQL that makes the tables that do not exist."""
+    columns = (
+        f"kind {sql.text} NOT NULL, project_id {sql.text} NOT NULL, subject {sql.text} NOT NULL, "
+        f"period_begin {sql.text} NOT NULL, usd {sql.text} NOT NULL, threshold {sql.number} NOT NULL, "
+        f"period_end {sql.text}"
+    )
+    key = "PRIMARY KEY (kind, project_id, subject, period_begin, usd, threshold)"
     return f"""
 CREATE TABLE IF NOT EXISTS budget_warnings (
-    kind {sql.text} NOT NULL,
-    project_id {sql.text} NOT NULL,
-    subject {sql.text} NOT NULL,
-    period_begin {sql.text} NOT NULL,
-    usd {sql.text} NOT NULL,
-    threshold {sql.number} NOT NULL,
-    period_end {sql.text},
-    PRIMARY KEY (kind, project_id, subject, period_begin, usd, threshold)
+    {columns},
+    {key}
 ) {sql.keyed_table_end};
 CREATE TABLE IF NOT EXISTS budget_alerts (
-    kind {sql.text} NOT NULL,
-    project_id {sql.text} NOT NULL,
-    subject {sql.text} NOT NULL,
-    period_begin {sql.text} NOT NULL,
-    usd {sql.text} NOT NULL,
-    threshold {sql.number} NOT NULL,
-    period_end {sql.text},
+    {columns},
     settled {sql.text} NOT NULL,
     claimed_at {sql.text} NOT NULL,
-    PRIMARY KEY (kind, project_id, subject, period_begin, usd, threshold)
+    {key}
 ) {sql.keyed_table_end};
 """
 

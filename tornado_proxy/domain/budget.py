@@ -47,6 +47,10 @@ class Amount(StrEnum):
     TOTAL = "total"
     SUBTOTAL = "subtotal"
 
+    def choose(self, total: Decimal, subtotal: Decimal) -> Decimal:
+        """Return the one of both that is this amount."""
+        return total if self is Amount.TOTAL else subtotal
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -261,7 +265,7 @@ class Reservation(msgspec.Struct, frozen=True):
 
     def amount(self, amount: Amount) -> Decimal:
         """Return the amount that a counter reserves."""
-        return self.total if amount is Amount.TOTAL else self.subtotal
+        return amount.choose(self.total, self.subtotal)
 
 
 @dataclass(frozen=True, slots=True)

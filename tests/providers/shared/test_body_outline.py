@@ -96,7 +96,7 @@ _json = st.recursive(
 
 
 def cut(value: object) -> object:
-    """Return decoded JSON with each long text of a member `content` cut to what an outline leaves."""
+    """Return decoded JSON with each long text of a member `content` cut as in an outline."""
     if isinstance(value, list):
         return [cut(entry) for entry in value]
     if not isinstance(value, dict):
