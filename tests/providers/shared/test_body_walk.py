@@ -216,6 +216,17 @@ def test_long_prompt_hides_no_media(padding: object) -> None:
     assert not is_text_only(json.dumps({"text": padding}).encode()[:-1] + rb',"type":"\u0069mage"}', OPAQUE)
 
 
+TOKENS = [b'"', b"model", b"file_id", b"id", b"x", b'"model"', b'"file_id"', b"\\"]
+
+
+@given(tokens=st.lists(st.sampled_from(TOKENS), max_size=12))
+def test_one_pass_finds_as_much_as_a_search_for_each_name(tokens: list[bytes]) -> None:
+    body = b"".join(tokens)
+    by_name = any(b'"%b"' % name in body for name in RULES.names) or body.count(b'"model"') > 1
+
+    assert may_need_walk(body, RULES) or not by_name
+
+
 def test_every_name_is_short_enough_to_be_found_in_a_long_prompt() -> None:
     rules = [provider.member_rules for provider in PROVIDERS if provider.member_rules is not None]
 

@@ -4,7 +4,7 @@ Admission knows the members that an endpoint's parser reads.  A provider reads m
 skill of a container, the model of a tool inside another member.  The walk visits the whole body and returns them, so
 that none reaches the provider unchecked.
 
-    body ── may_need_walk: a few substring searches ── no ──> nothing to find (nearly every request)
+    body ── may_need_walk: one search for names ── no ──> nothing to find (nearly every request)
                     │ yes
                     └──> decode, rejecting repeated members ──> visit every object, in linear time
 
@@ -40,6 +40,9 @@ _ESCAPED_ASCII = rb"\u00"
 #: The length of a body, and the bytes for each of its quotation marks, from which on it is split at them.
 MIN_SPLIT_BYTES, MIN_BYTES_PER_QUOTE = 64 * 1024, 1000
 
+#: Bytes in three places of a body that are probed, and the quotation marks in each from which on it is not split.
+_PROBED_BYTES, _MAX_PROBED_QUOTES = 4096, 16
+
 #: Bytes of the longest name that is searched for, and more.
 MAX_NAME_BYTES = 64
 
@@ -60,7 +63,7 @@ class MemberRules:
         item_reference: Returns the id of the object that an item refers to, None if the item has content of its own.
         skip: Returns True for an object that repeats output of the provider, whose ids are no references.
         names: The names of `references`, `item_members` and `reference_objects`.
-        names_pattern: Finds one of them.
+        names_pattern: Finds one of them, or `model`, between quotation marks, without the second one: texts share it.
     """
 
     references: frozenset[str]
@@ -74,7 +77,7 @@ class MemberRules:
 
     def __post_init__(self) -> None:
         names = sorted({*self.references, *self.item_members, *self.reference_objects})
-        pattern = b'"(?:%s)"' % b"|".join(re.escape(name.encode()) for name in names)
+        pattern = b'"(?:%s)(?=")' % b"|".join(re.escape(name.encode()) for name in (*names, "model"))
         object.__setattr__(self, "names", frozenset(name.encode() for name in names))
         object.__setattr__(self, "names_pattern", re.compile(pattern))
 
@@ -97,9 +100,9 @@ def may_need_walk(body: bytes, rules: MemberRules) -> bool:
 
     Inside JSON text quotation marks are escaped, so `"name"` in the bytes is a member or a whole string value.
     """
-    texts = _list_short_texts(body) if len(body) >= MIN_SPLIT_BYTES else None
+    texts = _list_short_texts(body)
     if texts is None:
-        names_found = rules.names_pattern.search(body) is not None or body.count(b'"model"') > 1
+        names_found = _has_names(body, rules)
     else:
         names_found = not rules.names.isdisjoint(texts) or texts.count(b"model") > 1
     if names_found:
@@ -107,11 +110,22 @@ def may_need_walk(body: bytes, rules: MemberRules) -> bool:
     return b"\\" in body and _ESCAPED_ASCII in body and _ESCAPED_NAME.search(body) is not None
 
 
+def _has_names(body: bytes, rules: MemberRules) -> bool:
+    """Return True if `body` has a name of the rules, or `"model"` twice, in one pass.
+
+    The pass takes 26 ns for each quotation mark: 2.7 ms for 1 MB of short messages, a substring search for each name 7.
+    """
+    found = rules.names_pattern.finditer(body)
+    return any(match[0] != b'"model' or count == 1 for count, match in enumerate(found))
+
+
 def _list_short_texts(body: bytes) -> list[bytes] | None:
-    """Return the short texts between two quotation marks of a large body; None if it has many marks.
+    """Return the short texts between two quotation marks of a large body; None if it is small or has many marks.
 
     A long prompt has few.  To find a single byte takes a fortieth of the time of a search for a name.
     """
+    if len(body) < MIN_SPLIT_BYTES or _is_dense(body):
+        return None
     texts: list[bytes] = []
     start = body.find(b'"')
     for _ in range(len(body) // MIN_BYTES_PER_QUOTE):
@@ -123,9 +137,16 @@ def _list_short_texts(body: bytes) -> list[bytes] | None:
     return None
 
 
+def _is_dense(body: bytes) -> bool:
+    """Return True if `body` has many quotation marks in several places: it is not split in vain then."""
+    quarter = len(body) // 4
+    starts = (quarter, 2 * quarter, 3 * quarter)
+    return all(body.count(b'"', start, start + _PROBED_BYTES) > _MAX_PROBED_QUOTES for start in starts)
+
+
 def find_strings(body: bytes, names: Iterable[bytes]) -> frozenset[bytes]:
     """Return those of `names` that are in `body`, within quotation marks."""
-    texts = _list_short_texts(body) if len(body) >= MIN_SPLIT_BYTES else None
+    texts = _list_short_texts(body)
     if texts is None:
         return frozenset([name for name in names if b'"%b"' % name in body])
     return frozenset(names).intersection(texts)
