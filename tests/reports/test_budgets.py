@@ -10,6 +10,7 @@ import pytest
 from tornado_proxy.budgets.counters import make_key
 from tornado_proxy.budgets.store import OpenReservation
 from tornado_proxy.domain.budget import (
+    TOKEN_TOTAL,
     Budget,
     BudgetChange,
     BudgetLimits,
@@ -18,8 +19,9 @@ from tornado_proxy.domain.budget import (
     Interval,
     Period,
     Scope,
+    TokenBudget,
 )
-from tornado_proxy.reports.budgets import BudgetFigures, list_rows, show_row
+from tornado_proxy.reports.budgets import BudgetFigures, find_origin, list_rows, show_row
 
 NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
 NOVEMBER = Interval(datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC))
@@ -49,6 +51,33 @@ def test_limit_of_one_participant_replaces_that_of_all() -> None:
     rows = list_rows(limits, BudgetFigures(counters), NOW)
 
     assert [(row.state.subject, row.limit) for row in rows] == [("participant ada", None), ("participant bob", 7)]
+
+
+def test_token_that_states_a_budget_is_listed_until_it_expires_and_changed_by_its_own_id_alone() -> None:
+    expiry = NOW + timedelta(hours=8)
+    root = TokenBudget("p", ("tok_root",), "ada", Decimal(3), None)
+    child = TokenBudget("p", ("tok_root", "tok_child"), "ada", Decimal(2), expiry)
+    each_token = Budget(TOKEN_TOTAL, Decimal(1), strict=True)
+    changes = {"p": (change(TOKEN_TOTAL, None, "0.5"), change(TOKEN_TOTAL, "tok_child", "4"))}
+    of_all = {"p": (changes["p"][0],)}
+    figures = BudgetFigures(stated=[root, child])
+
+    def show(limits: BudgetLimits) -> list[tuple[object, ...]]:
+        rows = list_rows(limits, figures, NOW)
+        return [(row.state.subject, row.limit, row.configured, row.strict, find_origin(row)) for row in rows]
+
+    assert show(BudgetLimits({"p": ()})) == [
+        ("tok_child", 2, 2, False, "token"),
+        ("tok_root", 3, 3, False, "token"),
+    ]
+    # A configured budget per token limits the token of the API key, and what is narrowed from it in it.
+    assert show(BudgetLimits({"p": (each_token,)}, of_all)) == [
+        ("tok_child", 2, 2, False, "token"),
+        ("tok_root", Decimal("0.5"), 1, True, "configuration"),
+    ]
+    assert show(BudgetLimits({"p": (each_token,)}, changes))[0] == ("tok_child", 4, 2, False, "token")
+    (shown, _) = list_rows(BudgetLimits({"p": ()}), figures, NOW)
+    assert (shown.end, show_row(shown)["holder"]) == (expiry, "ada")
 
 
 def test_held_amounts_are_not_among_the_reserved_ones() -> None:

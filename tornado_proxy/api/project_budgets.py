@@ -73,7 +73,8 @@ class ProjectBudgetsHandler(ProjectHandler):
             caller, project = await self.authenticate(project_id)
             if not caller.admin:
                 raise NotAllowed(f"only an admin of project {project.name} can change its budgets; ask one")
-            limits = self.services.snapshots.current.budget_limits
+            figures = await self.services.budgets.read_figures()
+            limits = self.services.snapshots.current.budget_limits.state(figures.stated)
             update = read(limits, Request(f"user:{caller.user}", datetime.now(UTC), project.id))
             apply = budgets.restore if update.restores else budgets.apply
             await self._state.change(lambda store: apply(store, update.change))
@@ -112,4 +113,6 @@ def is_own(row: BudgetRow, caller: Caller) -> bool:
         token_ids=caller.token_ids,
     )
     kind = row.state.kind
+    if row.stated is not None:
+        return row.state.subject in caller.token_ids
     return kind.scope not in (Scope.PROJECT, Scope.LABEL) and spender.subject(kind) == row.state.subject

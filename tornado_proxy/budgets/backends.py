@@ -15,6 +15,21 @@ from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 _FILE_SUFFIX = "-budgets"
 
 
+def has_budgets(address: LedgerAddress) -> bool:
+    """Return True if a process has counted budgets of the ledger at `address`.
+
+    Raises:
+        StoreError: the database cannot be opened.
+    """
+    if isinstance(address, Path):
+        return address.with_name(address.name + _FILE_SUFFIX).exists()
+    db = make_backend(address).connect(create=False)
+    try:
+        return "budget_meta" in db.list_tables()
+    finally:
+        db.close()
+
+
 def open_store(
     address: LedgerAddress, locks: ProcessLocks, *, fsync: bool = False, slices: Slices | None = None
 ) -> BudgetStore:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from tornado_proxy.budgets import brakes, ledger_records, ledger_sums, warnings
+from tornado_proxy.budgets import brakes, ledger_records, ledger_sums, token_budgets, warnings
 from tornado_proxy.budgets.counters import (
     CounterChanges,
     CounterKey,
@@ -185,6 +185,7 @@ class Folding:
                     self._budgets.run(_DELETE, (request_id,))
             self._budgets.run(_DELETE_COUNTERS, (ended,))
             warnings.forget_ended(self._budgets, ended)
+            token_budgets.forget_expired(self._budgets, ended)
             brakes.forget_old(self._budgets, datetime.now(UTC))
 
     def check_warnings(self, now: datetime) -> None:

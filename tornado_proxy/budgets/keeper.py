@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from tornado_proxy.budgets.backends import open_store
+from tornado_proxy.budgets.backends import has_budgets, open_store
 from tornado_proxy.budgets.deciding import Decisions, Demand
 from tornado_proxy.budgets.rates import RateEnd
 from tornado_proxy.budgets.schedule import Schedule
@@ -134,6 +134,17 @@ class BudgetKeeper:
         self._auditor = threading.Thread(target=self._compare_again_and_again, name="budget check", daemon=True)
         self._thread.start()
         self._auditor.start()
+
+    async def exists(self) -> bool:
+        """Return True if any process has counted budgets of the ledger.
+
+        Raises:
+            LedgerUnavailable: the database cannot be opened.
+        """
+        try:
+            return await asyncio.to_thread(has_budgets, self._ledger.address)
+        except StoreError as error:
+            raise LedgerUnavailable(str(error)) from error
 
     async def follow(self, plan: CounterPlan) -> None:
         """Count what another configuration needs from now on."""

@@ -11,6 +11,7 @@ rate_buckets          how much of each limit is used (rates.py)
 rate_claims           what requests under way have taken of limits
 brake_windows         what was spent in the last minute (brakes.py)
 brake_trips           whose stop is to be made
+token_budgets         the budgets that tokens state (token_budgets.py)
 budget_meta           `cursor`: the seq of the last record of the ledger that is counted
 
 Amounts are decimal strings, times RFC 3339 UTC.
@@ -21,6 +22,7 @@ from __future__ import annotations
 from tornado_proxy.budgets.brakes import create_brake_tables
 from tornado_proxy.budgets.leasing import create_lease_tables
 from tornado_proxy.budgets.rates import create_rate_tables
+from tornado_proxy.budgets.token_budgets import create_token_budgets
 from tornado_proxy.budgets.warnings import create_warnings
 from tornado_proxy.ledger.dialect import Dialect
 
@@ -57,6 +59,7 @@ CREATE TABLE IF NOT EXISTS budget_reservations (
     counted_subtotal {sql.text} NOT NULL
 ) {sql.keyed_table_end};
 {create_warnings(sql)}
+{create_token_budgets(sql)}
 CREATE INDEX IF NOT EXISTS budget_reservations_state ON budget_reservations (state);
 {create_rate_tables(sql)}
 {create_brake_tables(sql)}"""

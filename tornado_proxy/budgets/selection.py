@@ -14,6 +14,7 @@ from enum import Enum
 
 from tornado_proxy.budgets.periods import find_interval
 from tornado_proxy.domain.budget import (
+    TOKEN_TOTAL,
     Amount,
     BudgetChange,
     BudgetLimits,
@@ -71,9 +72,14 @@ def find_kind(limits: BudgetLimits, selector: BudgetSelector) -> CounterKind:
     budgets = limits.budgets.get(selector.project_id)
     if budgets is None:
         raise NotFound(f"there is no project {selector.project_id[:100]!r}; list the projects to see their ids")
-    kinds = [kind for kind in dict.fromkeys(budget.kind for budget in budgets) if _matches(kind, selector)]
+    known = list(dict.fromkeys(budget.kind for budget in budgets))
+    if limits.find_stated(selector.project_id, TOKEN_TOTAL, selector.token) is not None:
+        known = list(dict.fromkeys((*known, TOKEN_TOTAL)))
+    kinds = [kind for kind in known if _matches(kind, selector)]
+    # A subject says whose spend is limited.
+    kinds = [kind for kind in kinds if _find_spender(kind, selector).subject(kind)] or kinds
     if not kinds:
-        named = ", ".join(describe_kind(kind) for kind in dict.fromkeys(budget.kind for budget in budgets)) or "none"
+        named = ", ".join(map(describe_kind, known)) or "none"
         raise NotFound(f"the project has no such budget; its budgets are: {named}")
     if len(kinds) > 1:
         named = ", ".join(map(describe_kind, kinds))
@@ -96,16 +102,7 @@ def find_subject(kind: CounterKind, selector: BudgetSelector) -> str | None:
         if selector.issuer is not None:
             raise BadRequest("issuer belongs to a user; name the user too", param="issuer")
         return "" if kind.scope is Scope.PROJECT else None
-    spender = Spender(
-        selector.project_id,
-        selector.participant,
-        selector.user,
-        selector.issuer,
-        selector.access_key or "",
-        () if selector.value is None else ((kind.label or "", selector.value),),
-        () if selector.token is None else (selector.token,),
-        selector.agent_session,
-    )
+    spender = _find_spender(kind, selector)
     subject = spender.subject(kind)
     if len(given) > 1 or not subject:
         raise BadRequest(f"a budget {describe_kind(kind)} has no {' and '.join(given)}", param=next(iter(given)))
@@ -168,6 +165,20 @@ def describe_kind(kind: CounterKind) -> str:
     period = "in total" if kind.period is Period.TOTAL else f"of each {kind.period}"
     of = " of the subtotal" if kind.amount is Amount.SUBTOTAL else ""
     return f"{per} {period}{of}{'' if kind.start is None else f' from {kind.start.isoformat()}'}"
+
+
+def _find_spender(kind: CounterKind, selector: BudgetSelector) -> Spender:
+    """Return the spender that a selector names, as requests that count for `kind` have it."""
+    return Spender(
+        selector.project_id,
+        selector.participant,
+        selector.user,
+        selector.issuer,
+        selector.access_key or "",
+        () if selector.value is None else ((kind.label or "", selector.value),),
+        () if selector.token is None else (selector.token,),
+        selector.agent_session,
+    )
 
 
 def _matches(kind: CounterKind, selector: BudgetSelector) -> bool:

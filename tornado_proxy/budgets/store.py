@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
+from tornado_proxy.budgets import token_budgets
 from tornado_proxy.budgets.counters import (
     CounterChanges,
     CounterKey,
@@ -38,7 +39,16 @@ from tornado_proxy.budgets.leasing import Leasing
 from tornado_proxy.budgets.rates import NOTHING_USED, LockedBuckets, RateEnd, Rates
 from tornado_proxy.budgets.schema import create_tables
 from tornado_proxy.budgets.slices import Slices, key_budgets
-from tornado_proxy.domain.budget import Amount, Budget, BudgetRefusal, CounterPlan, CounterState, Refusal, Reservation
+from tornado_proxy.domain.budget import (
+    Amount,
+    Budget,
+    BudgetRefusal,
+    CounterPlan,
+    CounterState,
+    Refusal,
+    Reservation,
+    TokenBudget,
+)
 from tornado_proxy.ledger.database import Database, Liveness, StoreError
 from tornado_proxy.ledger.dialect import Dialect, Insert, Values
 from tornado_proxy.ledger.rows import format_time
@@ -242,6 +252,14 @@ class BudgetStore:
             replace(state, reserved=max(Decimal(0), state.reserved - idle.get(key_of_state(state), Decimal(0))))
             for state in read_counters(self._budgets)
         ]
+
+    def note_stated(self, budgets: Iterable[TokenBudget]) -> None:
+        """Store budgets that tokens state."""
+        token_budgets.store(self._budgets, budgets)
+
+    def list_stated(self, now: datetime) -> list[TokenBudget]:
+        """Return the budgets that tokens state which have not expired, and have sent a request."""
+        return token_budgets.list_valid(self._budgets, now)
 
     def list_reservations(self) -> list[OpenReservation]:
         """Return the reservations that are not freed yet, oldest first."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 
+from tornado_proxy.budgets import token_budgets
 from tornado_proxy.budgets.counters import CounterKey, key_of_state, make_state
 from tornado_proxy.domain.budget import THRESHOLDS_PERCENT, BudgetLimits, BudgetWarning, decode_kind
 from tornado_proxy.ledger.database import Database
@@ -74,6 +75,7 @@ def claim(
     Call it in the transaction that has changed the counters: only then is each warning claimed once.
     """
     warnings = []
+    limits = limits.state(token_budgets.find(db, settled))
     for key, amount in settled.items():
         is_current = key.period_end is None or key.period_end > format_time(now)
         limit = limits.find_limit(key.project_id, decode_kind(key.kind), key.subject, now) if is_current else None

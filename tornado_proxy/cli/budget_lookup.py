@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from tornado_proxy.budgets.backends import open_store
+from tornado_proxy.budgets.backends import has_budgets, open_store
 from tornado_proxy.cli.config_lookup import exit_on_errors, find_ledger
 from tornado_proxy.config.budgets import build_budgets, build_limits, check_budgets, read_budget_settings
 from tornado_proxy.config.files import read_document
@@ -63,14 +63,15 @@ class BudgetAccess:
 
     def read_figures(self, now: datetime) -> BudgetFigures:
         """Return the counters, with all records that the ledger has."""
-        if not self.configured.plan.kinds:
+        # Without a configured budget, a token can have stated one.
+        if not (self.configured.plan.kinds or has_budgets(self.address)):
             return BudgetFigures()
         store = open_store(self.address, ProcessLocks(make_backend(self.address).files_path))
         try:
             store.follow(self.configured.plan, now)
             store.folding.fold()
             store.folding.fold_settlements()
-            return BudgetFigures(store.list_counters(), store.list_reservations())
+            return BudgetFigures(store.list_counters(), store.list_reservations(), store.list_stated(now))
         finally:
             store.close()
 

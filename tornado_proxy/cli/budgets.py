@@ -35,13 +35,24 @@ from tornado_proxy.cli.format_option import format_option
 from tornado_proxy.cli.tables import print_table, printable_text
 from tornado_proxy.domain.budget import Amount, BudgetChange, Period, Scope
 from tornado_proxy.ledger.rows import format_time
-from tornado_proxy.reports.budgets import BudgetRow, list_rows, show_reservations, show_row, show_rows
+from tornado_proxy.reports.budgets import (
+    BudgetRow,
+    describe_subject,
+    find_origin,
+    list_rows,
+    show_reservations,
+    show_row,
+    show_rows,
+)
 from tornado_proxy.state import budgets as changes
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 #: Whose spend a budget limits, on a command line.
 _SCOPES = [scope.value for scope in Scope]
+
+#: Where a limit comes from, in a table.
+_ORIGINS = {"configuration": "file", "token": "token"}
 
 _CONFIG = config_option("The configuration that names the ledger and the projects.")
 
@@ -94,7 +105,7 @@ def list_(config: Path, output_format: str) -> None:
     """List the budgets of all projects in their current periods.
 
     A budget per participant, user, access key, token, agent session or label has a row for each one that has spent
-    something.
+    something; a token that states a budget has one from its first request until it expires.
 
     \b
     Example:
@@ -197,8 +208,8 @@ def _change(
     at = now()
     with open_budgets(config) as budgets:
         ends = _parse_until(until, at)
-        limits = budgets.read_limits()
-        kind = find_kind(limits, selector)
+        figures = budgets.read_figures(at)
+        kind = find_kind(budgets.read_limits().state(figures.stated), selector)
         change = make(make_change(kind, selector, ends, at, find_actor()))
         apply = changes.restore if restore else changes.apply
         apply(budgets.state, change)
@@ -249,10 +260,9 @@ def make_table(rows: Iterable[BudgetRow]) -> Table:
     for name in ("ends", "limit from"):
         table.add_column(name, overflow="fold")
     for row in rows:
-        names = (row.state.project_id, describe_kind(row.state.kind), row.state.subject or "project")
+        names = (row.state.project_id, describe_kind(row.state.kind), describe_subject(row) or "project")
         amounts = ("lifted" if row.limit is None else _show(row.limit), *map(_show, _figures(row)))
-        end = row.state.interval.end
-        cells = (*names, *amounts, "never" if end is None else format_time(end), _describe_source(row))
+        cells = (*names, *amounts, "never" if row.end is None else format_time(row.end), _describe_source(row))
         table.add_row(*(printable_text(cell) for cell in cells))
     return table
 
@@ -269,15 +279,16 @@ def _show(amount: Decimal) -> str:
 
 def _describe_source(row: BudgetRow) -> str:
     change = row.change
+    origin = find_origin(row)
     if change is None:
-        return "file"
+        return _ORIGINS[origin]
     until = "" if change.until is None else f" until {format_time(change.until)}"
-    return f"{change.actor}{until}; file: {_show(row.configured)}"
+    return f"{change.actor}{until}; {_ORIGINS[origin]}: {_show(row.configured)}"
 
 
 def _explain_row(row: BudgetRow, at: datetime) -> None:
     state = row.state
-    subject = f", {state.subject}" if state.subject else ""
+    subject = f", {describe_subject(row)}" if state.subject else ""
     limit = "lifted" if row.limit is None else f"{_show(row.limit)} USD"
     click.echo(f"{describe_kind(state.kind)}{subject}, since {format_time(state.interval.begin)}")
     click.echo(f"  limit     {limit} (from {_describe_source(row)})")

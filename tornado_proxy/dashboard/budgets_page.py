@@ -14,11 +14,11 @@ from tornado_proxy.dashboard.parameters import FORMATS, check_known, read_choice
 from tornado_proxy.dashboard.viewer import Viewer
 from tornado_proxy.domain.identity import Project
 from tornado_proxy.domain.rate import RateUnit
-from tornado_proxy.reports.budgets import BudgetRow, list_rows, show_row
+from tornado_proxy.reports.budgets import BudgetRow, describe_subject, find_origin, list_rows, show_row
 
 #: The columns for programs; those that can hold text of clients are not trusted.
-_TRUSTED = ("project", "per", "period", "of", "start", "end", "limit", "settled", "reserved", "held", "until")
-COLUMNS = ("project", "per", "subject", *_TRUSTED[2:], "changed_by")
+_TRUSTED = ("project", "per", "period", "of", "start", "end", "limit", "settled", "reserved", "held", "until", "source")
+COLUMNS = ("project", "per", "subject", *_TRUSTED[2:], "changed_by", "holder")
 
 _UNIT_TITLES = {
     RateUnit.REQUESTS: "requests per minute",
@@ -105,7 +105,7 @@ def show_budgets(rows: Sequence[BudgetRow], viewer: Viewer) -> list[ShownBudget]
 def _show(row: BudgetRow, decimals: int, viewer: Viewer) -> ShownBudget:
     state, limit = row.state, row.limit
     used = Decimal(100) if not limit else min(Decimal(100), state.settled / limit * 100)
-    ends = None if state.interval.end is None else f"{state.interval.end:%Y-%m-%d}"
+    ends = None if row.end is None else f"{row.end:%Y-%m-%d}"
     strict = ", strict" if row.strict else ""
     return ShownBudget(
         project=viewer.project_names.get(state.project_id, state.project_id),
@@ -117,13 +117,20 @@ def _show(row: BudgetRow, decimals: int, viewer: Viewer) -> ShownBudget:
         share=f"{0 if limit is None else used:.2f}",
         is_spent=limit is not None and state.settled >= limit,
         ends=ends or "",
-        change=None if row.change is None else f"changed by {row.change.actor}",
+        change=_describe_change(row),
     )
+
+
+def _describe_change(row: BudgetRow) -> str | None:
+    """Return who has changed a limit, or that it comes from a token; None for that of the configuration."""
+    if row.change is not None:
+        return f"changed by {row.change.actor}"
+    return "stated by the token" if find_origin(row) == "token" else None
 
 
 def _describe_subject(row: BudgetRow) -> str:
     """Return whose budget it is: the project, or the scope and its subject."""
-    scope, subject = row.state.kind.scope.value, row.state.subject
+    scope, subject = row.state.kind.scope.value, describe_subject(row)
     if not subject:
         return scope
     label = f" {row.state.kind.label}" if row.state.kind.label else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from decimal import Decimal
@@ -130,33 +130,87 @@ class BudgetChange:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenBudget:
+    """The budget that a participant token states for all of its requests.
+
+    Attributes:
+        token_ids: The ids of the token and of those that it was narrowed from, its own last.
+        participant: The participant that the token names.
+        limit: The limit in USD.
+        expires_at: When the token expires, aware UTC; None if it never does.
+    """
+
+    project_id: str
+    token_ids: tuple[str, ...]
+    participant: str | None
+    limit: Decimal
+    expires_at: datetime | None
+
+    @property
+    def token_id(self) -> str:
+        """The id of the token, which is the subject of its counter."""
+        return self.token_ids[-1]
+
+    @property
+    def is_narrowed(self) -> bool:
+        """True if the token was narrowed from another one, which budgets per token limit in its place."""
+        return len(self.token_ids) > 1
+
+
+@dataclass(frozen=True, slots=True)
 class BudgetLimits:
-    """The limits of all projects' budgets: those of the configuration, and the changes that replace them.
+    """The limits of all projects' budgets: those that are configured or stated by tokens, and their changes.
 
     Attributes:
         budgets: The budgets of each project in the configuration, by project id.
         changes: The changes of each project's budgets, by project id.
+        stated: The budgets that tokens state, by project id and token id.
     """
 
     budgets: Mapping[str, Sequence[Budget]] = field(default_factory=dict)
     changes: Mapping[str, Sequence[BudgetChange]] = field(default_factory=dict)
+    stated: Mapping[str, Mapping[str, TokenBudget]] = field(default_factory=dict)
+
+    def state(self, budgets: Iterable[TokenBudget]) -> BudgetLimits:
+        """Return these limits, with the budgets that tokens state."""
+        stated: dict[str, dict[str, TokenBudget]] = {}
+        for budget in budgets:
+            stated.setdefault(budget.project_id, {})[budget.token_id] = budget
+        return replace(self, stated=stated)
+
+    def find_stated(self, project_id: str, kind: CounterKind, subject: str | None) -> TokenBudget | None:
+        """Return the budget that a token states for a counter."""
+        return self.stated.get(project_id, {}).get(subject or "") if kind == TOKEN_TOTAL else None
 
     def find_change(self, project_id: str, kind: CounterKind, subject: str | None, at: datetime) -> BudgetChange | None:
         """Return the change that is in force for a subject: its own, else that of all subjects."""
-        in_force = {
-            change.subject: change
-            for change in self.changes.get(project_id, ())
-            if change.kind == kind and (change.until is None or at < change.until)
-        }
-        return in_force.get(subject) or in_force.get(None)
+        in_force = self._list_in_force(project_id, kind, at)
+        stated = self.find_stated(project_id, kind, subject)
+        of_all = in_force.get(None) if stated is None or not stated.is_narrowed else None
+        return in_force.get(subject) or of_all
+
+    def find_configured(self, project_id: str, kind: CounterKind, subject: str) -> Decimal | None:
+        """Return the lowest limit of a counter that is configured or stated by its token; None if it has none."""
+        stated = self.find_stated(project_id, kind, subject)
+        return _find_lowest(self._list_configured(project_id, kind, stated), stated)
 
     def find_limit(self, project_id: str, kind: CounterKind, subject: str, at: datetime) -> Decimal | None:
-        """Return the lowest limit of a counter in USD; None if it has none."""
-        limits = [budget.limit for budget in self.budgets.get(project_id, ()) if budget.kind == kind]
-        if not limits:
-            return None
-        change = self.find_change(project_id, kind, subject, at)
-        return min(limits) if change is None else change.limit
+        """Return the lowest limit of a counter in USD that is in force; None if it has none."""
+        stated = self.find_stated(project_id, kind, subject)
+        configured = self._list_configured(project_id, kind, stated)
+        changes = self._list_in_force(project_id, kind, at) if configured or stated else {}
+        if subject in changes:
+            return changes[subject].limit
+        if None in changes and configured:
+            # It leaves the limit that a token states.
+            limit = changes[None].limit
+            configured = [] if limit is None else [limit]
+        return _find_lowest(configured, stated)
+
+    def _list_configured(self, project_id: str, kind: CounterKind, stated: TokenBudget | None) -> list[Decimal]:
+        if stated is not None and stated.is_narrowed:
+            return []
+        return [budget.limit for budget in self.budgets.get(project_id, ()) if budget.kind == kind]
 
     def apply_changes(self, budgets: tuple[Budget, ...], spender: Spender, at: datetime) -> tuple[Budget, ...]:
         """Return the budgets of a spender's requests, with the limits in force and without those that are lifted."""
@@ -164,13 +218,28 @@ class BudgetLimits:
             return budgets
         changed = []
         for budget in budgets:
-            subject = spender.subject(budget.kind)
-            change = self.find_change(spender.project_id, budget.kind, subject, at)
+            in_force = self._list_in_force(spender.project_id, budget.kind, at)
+            if budget.subject is None:
+                change = in_force.get(spender.subject(budget.kind)) or in_force.get(None)
+            else:
+                change = in_force.get(budget.subject)
             if change is None:
                 changed.append(budget)
             elif change.limit is not None:
                 changed.append(replace(budget, limit=change.limit))
         return tuple(changed)
+
+    def _list_in_force(self, project_id: str, kind: CounterKind, at: datetime) -> dict[str | None, BudgetChange]:
+        """Return the changes of a budget that are in force, by subject."""
+        return {
+            change.subject: change
+            for change in self.changes.get(project_id, ())
+            if change.kind == kind and (change.until is None or at < change.until)
+        }
+
+
+def _find_lowest(limits: Sequence[Decimal], stated: TokenBudget | None) -> Decimal | None:
+    return min([*limits, *([] if stated is None else [stated.limit])], default=None)
 
 
 def encode_kind(kind: CounterKind) -> str:

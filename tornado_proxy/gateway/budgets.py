@@ -16,11 +16,10 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Protocol, TypeVar
 
 from msgspec import structs
 
@@ -32,7 +31,6 @@ from tornado_proxy.domain.budget import (
     BudgetRefusal,
     BudgetWarning,
     CounterPlan,
-    Refusal,
     Reservation,
     Spender,
 )
@@ -41,6 +39,7 @@ from tornado_proxy.domain.rate import RateRefusal, RateUnit
 from tornado_proxy.domain.record import RequestIntent, RequestRecord, SpendBound
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.gateway.budget_errors import make_budget_error
+from tornado_proxy.gateway.budget_keeper import Keeper
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.gateway.rate_limits import (
     find_used,
@@ -49,6 +48,7 @@ from tornado_proxy.gateway.rate_limits import (
     require_fitting_tokens,
 )
 from tornado_proxy.gateway.stops import find_agent_session
+from tornado_proxy.gateway.token_budgets import StatedBudgets
 from tornado_proxy.pricing.book.cost_bounds import CostBound
 from tornado_proxy.pricing.book.price_book import Tariff
 from tornado_proxy.providers.contract import Endpoint, HttpEndpoint
@@ -63,48 +63,6 @@ _REFUSAL_KEPT_S = 1.0
 #: Refusals that are kept; the oldest is dropped first.
 _MAX_KEPT_REFUSALS = 4096
 
-_Result = TypeVar("_Result")
-
-
-class Keeper(Protocol):
-    """The counters and reservations (budgets/keeper.py)."""
-
-    async def open(self, plan: CounterPlan) -> None:
-        """Open the counters of a configuration; raise LedgerUnavailable if that fails."""
-
-    async def follow(self, plan: CounterPlan) -> None:
-        """Count what another configuration needs from now on."""
-
-    def watch(self, limits: BudgetLimits) -> None:
-        """Warn of these limits from now on."""
-
-    def take(self, reservation: Reservation) -> bool:
-        """Reserve the most that a request can cost from what this process has leased; return False if that is less."""
-
-    async def reserve(self, reservation: Reservation) -> Refusal | None:
-        """Reserve the most that a request can cost, and its units of limits, or return the refusal of one."""
-
-    async def check(self, reservation: Reservation) -> Refusal | None:
-        """Return the refusal that reserve() would return; reserve nothing."""
-
-    def release(self, request_id: str) -> None:
-        """Free the reservation of a request that was not sent."""
-
-    def end(self, request_id: str, used: Mapping[RateUnit, int]) -> None:
-        """Give back the units of limits that a request has taken and not used."""
-
-    async def read(self, query: Callable[[BudgetStore], _Result]) -> _Result:
-        """Return the result of a query; raise LedgerUnavailable if that fails."""
-
-    async def forget_brake(self, brake_id: str) -> None:
-        """Forget a limit of USD per minute whose stop was made."""
-
-    async def forget_alert(self, warning: BudgetWarning) -> None:
-        """Forget a warning whose alert is stored."""
-
-    async def close(self) -> None:
-        """Close the counters."""
-
 
 class BudgetGate:
     """The budgets of all projects."""
@@ -113,8 +71,10 @@ class BudgetGate:
         self._keeper = keeper
         self._is_open = False
         self._plan = CounterPlan()
+        self._limits = BudgetLimits()
         #: True since a token with a budget of its own was first used: until then its kind of counter is not counted.
         self._counts_tokens = False
+        self._stated = StatedBudgets(keeper)
         self._following = asyncio.Lock()
         #: The requests and sessions under way that have taken something of limits.
         self._limited: set[str] = set()
@@ -129,10 +89,11 @@ class BudgetGate:
         async with self._following:
             self._plan = snapshot.counter_plan()
             self._refusals.clear()
-            await self._follow(self._plan)
+            await self._follow(counts_tokens=self._counts_tokens)
 
-    async def _follow(self, plan: CounterPlan) -> None:
-        if self._counts_tokens:
+    async def _follow(self, *, counts_tokens: bool) -> None:
+        plan = self._plan
+        if counts_tokens:
             plan = replace(plan, kinds=tuple(dict.fromkeys((*plan.kinds, TOKEN_TOTAL))))
         if self._is_open:
             await self._keeper.follow(plan)
@@ -145,15 +106,14 @@ class BudgetGate:
         if self._counts_tokens:
             return
         async with self._following:
-            self._counts_tokens = True
-            try:
-                await self._follow(self._plan)
-            except BaseException:
-                self._counts_tokens = False
-                raise
+            if not self._counts_tokens:
+                await self._follow(counts_tokens=True)
+                self._counts_tokens = True
+                self._keeper.watch(self._limits)
 
     def watch(self, limits: BudgetLimits) -> None:
         """Warn when counters reach 50, 80 and 100 % of these limits, which are in force from now on."""
+        self._limits = limits
         if self._is_open:
             self._keeper.watch(limits)
 
@@ -182,6 +142,7 @@ class BudgetGate:
             await self._reserve(reservation, context)
         if not reservation.budgets:
             return intent
+        self._stated.note(context.caller)
         return structs.replace(intent, bound=SpendBound(reservation.total, reservation.subtotal))
 
     async def _reserve(self, reservation: Reservation, context: RequestContext[Endpoint]) -> None:
@@ -209,6 +170,7 @@ class BudgetGate:
                 return None
             refusal = await self._keeper.reserve(structs.replace(reservation, forced=True))
             self._note_claims(reservation)
+            self._stated.note(context.caller)
         except RequestError as error:
             return error
         # A limit, or a reservation in the way, has room again in a moment.
@@ -252,9 +214,18 @@ class BudgetGate:
         Raises:
             LedgerUnavailable: they cannot be read.
         """
-        if not self._is_open:
+        if not self._is_open and not await self._open_counted():
             return BudgetFigures()
-        return await self._keeper.read(lambda store: BudgetFigures(store.list_counters(), store.list_reservations()))
+        return await self._keeper.read(read_figures)
+
+    async def _open_counted(self) -> bool:
+        """Open the counters if another process has counted: without budgets of its own, for a token that states one."""
+        async with self._following:
+            if not self._is_open and await self._keeper.exists():
+                await self._keeper.open(self._plan)
+                self._is_open = True
+                self._keeper.watch(self._limits)
+        return self._is_open
 
     async def find_uses(self, limits: BudgetLimits) -> list[BudgetUse]:
         """Return how much of the budgets is spent.
@@ -265,7 +236,7 @@ class BudgetGate:
         if not self._is_open:
             return []
         # In the thread: the counters of many participants take long to read.
-        return await self._keeper.read(lambda store: find_uses(limits, store.list_counters(), datetime.now(UTC)))
+        return await self._keeper.read(lambda store: _find_uses(store, limits))
 
     def release(self, request_id: str) -> None:
         """Free the reservation of a request that is not sent."""
@@ -376,8 +347,18 @@ def _find_bound(context: RequestContext[Endpoint], tariff: Tariff, facts: Reques
 def _find_budgets(context: RequestContext[Endpoint], spender: Spender, at: datetime) -> tuple[Budget, ...]:
     """Return the budgets of a caller's requests, with the limits in force, and those that its token states."""
     snapshot = context.snapshot
-    configured = snapshot.budget_limits.apply_changes(snapshot.find_budgets(context.project), spender, at)
-    return (*configured, *context.caller.token_budgets) if context.caller.token_budgets else configured
+    budgets, stated = snapshot.find_budgets(context.project), context.caller.token_budgets
+    return snapshot.budget_limits.apply_changes((*budgets, *stated) if stated else budgets, spender, at)
+
+
+def read_figures(store: BudgetStore) -> BudgetFigures:
+    """Return the counters and reservations of a ledger, and the budgets that tokens state."""
+    return BudgetFigures(store.list_counters(), store.list_reservations(), store.list_stated(datetime.now(UTC)))
+
+
+def _find_uses(store: BudgetStore, limits: BudgetLimits) -> list[BudgetUse]:
+    now = datetime.now(UTC)
+    return find_uses(limits.state(store.list_stated(now)), store.list_counters(), now)
 
 
 def _spender_of(context: RequestContext[Endpoint], agent_session: str | None) -> Spender:

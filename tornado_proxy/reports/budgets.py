@@ -12,20 +12,23 @@ from tornado_proxy.budgets.counters import key_of_state
 from tornado_proxy.budgets.periods import find_interval
 from tornado_proxy.budgets.store import OpenReservation
 from tornado_proxy.domain.budget import (
+    TOKEN_TOTAL,
     BudgetChange,
     BudgetLimits,
     CounterKind,
     CounterState,
     Scope,
+    TokenBudget,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class BudgetFigures:
-    """The counters of a ledger, and the reservations that are not freed."""
+    """The counters of a ledger, the reservations that are not freed, and the budgets that valid tokens state."""
 
     counters: Sequence[CounterState] = ()
     reservations: Sequence[OpenReservation] = ()
+    stated: Sequence[TokenBudget] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,32 +36,40 @@ class BudgetRow:
     """A budget of one subject in the current period, in USD.
 
     Attributes:
-        configured: The limit of the configuration.
+        limit: The limit in force; None if the budget is lifted.
+        configured: The limit of the configuration, or that its token states.
         strict: True if a budget of this kind never exceeds its limit.
-        change: The change that replaces the limit of the configuration; None if that is in force.
+        change: The change that replaces `configured`; None if that is in force.
+        stated: The budget that a token states; None for a budget of the configuration alone.
         reserved: The most that requests under way can cost.
         held: The most that requests can cost whose cost is not known, or comes later.
         reservations: The reservations of the counter, oldest first.
     """
 
     state: CounterState
+    limit: Decimal | None
     configured: Decimal
     strict: bool
     change: BudgetChange | None
+    stated: TokenBudget | None
     reserved: Decimal
     held: Decimal
     reservations: tuple[OpenReservation, ...]
 
     @property
-    def limit(self) -> Decimal | None:
-        """The limit in force, None if the budget is lifted."""
-        return self.configured if self.change is None else self.change.limit
+    def end(self) -> datetime | None:
+        """When the budget ends: that of its period, or of its token; None if it never does."""
+        return self.state.interval.end if self.stated is None else self.stated.expires_at
 
 
 def list_rows(
     limits: BudgetLimits, figures: BudgetFigures, now: datetime, project_id: str | None = None
 ) -> list[BudgetRow]:
-    """Return the budgets of all projects, or of one: one for each project, and each subject that has a counter."""
+    """Return the budgets of all projects, or of one: one for each project, and each subject that has a counter.
+
+    Tokens that state a budget come after those of the configuration.
+    """
+    limits = limits.state(figures.stated)
     counters: defaultdict[tuple[str, CounterKind], list[CounterState]] = defaultdict(list)
     for state in figures.counters:
         counters[state.project_id, state.kind].append(state)
@@ -67,7 +78,7 @@ def list_rows(
         _make_row(limits, state, reservations, now)
         for project, budgets in limits.budgets.items()
         if project_id in (None, project)
-        for kind in dict.fromkeys(budget.kind for budget in budgets)
+        for kind in dict.fromkeys((*(budget.kind for budget in budgets), TOKEN_TOTAL))
         for state in _list_states(project, kind, counters[project, kind], limits, now)
     ]
 
@@ -75,13 +86,15 @@ def list_rows(
 def _list_states(
     project_id: str, kind: CounterKind, counters: Iterable[CounterState], limits: BudgetLimits, now: datetime
 ) -> Iterator[CounterState]:
-    """Yield the counters of the current period, also those of subjects that have spent nothing."""
+    """Yield the counters of the current period that have a limit, also those of subjects that have spent nothing."""
     interval = find_interval(kind.period, kind.start, now)
     current = {state.subject: state for state in counters if state.interval.begin == interval.begin}
     changed = (change for change in limits.changes.get(project_id, ()) if change.kind == kind)
     expected = [*([""] if kind.scope is Scope.PROJECT else []), *(c.subject for c in changed if c.subject is not None)]
-    for subject in sorted({*current, *expected}):
-        yield current.get(subject) or CounterState(kind, project_id, subject, interval, Decimal(0), Decimal(0))
+    stated = limits.stated.get(project_id, {}) if kind == TOKEN_TOTAL else ()
+    for subject in sorted({*current, *expected, *stated}):
+        if limits.find_configured(project_id, kind, subject) is not None:
+            yield current.get(subject) or CounterState(kind, project_id, subject, interval, Decimal(0), Decimal(0))
 
 
 _Reservations = Mapping[tuple[str, str, str, str], Sequence[OpenReservation]]
@@ -96,14 +109,20 @@ def _group_by_counter(reservations: Iterable[OpenReservation]) -> _Reservations:
 
 
 def _make_row(limits: BudgetLimits, state: CounterState, reservations: _Reservations, now: datetime) -> BudgetRow:
-    budgets = [budget for budget in limits.budgets[state.project_id] if budget.kind == state.kind]
+    project_id, kind, subject = state.project_id, state.kind, state.subject
+    stated = limits.find_stated(project_id, kind, subject)
+    is_strict = any(budget.strict for budget in limits.budgets[project_id] if budget.kind == kind)
+    configured = limits.find_configured(project_id, kind, subject)
+    assert configured is not None, "only counters with a limit are listed"
     own = tuple(reservations.get(key_of_state(state).values, ()))
-    held = sum((entry.amount(state.kind.amount) for entry in own if entry.state != "open"), Decimal(0))
+    held = sum((entry.amount(kind.amount) for entry in own if entry.state != "open"), Decimal(0))
     return BudgetRow(
         state,
-        min(budget.limit for budget in budgets),
-        any(budget.strict for budget in budgets),
-        limits.find_change(state.project_id, state.kind, state.subject, now),
+        limits.find_limit(project_id, kind, subject, now),
+        configured,
+        is_strict and (stated is None or not stated.is_narrowed),
+        limits.find_change(project_id, kind, subject, now),
+        stated,
         state.reserved - held,
         held,
         own,
@@ -121,16 +140,28 @@ def show_row(row: BudgetRow) -> dict[str, object]:
         "of": kind.amount.value,
         "strict": row.strict,
         "start": _show_time(state.interval.begin),
-        "end": _show_time(state.interval.end),
+        "end": _show_time(row.end),
         "limit": None if row.limit is None else _show_usd(row.limit),
         "configured_limit": _show_usd(row.configured),
-        "source": "configuration" if change is None else "state",
+        "source": "state" if change is not None else find_origin(row),
         "until": None if change is None else _show_time(change.until),
         "changed_by": None if change is None else change.actor,
+        "holder": None if row.stated is None else row.stated.participant,
         "settled": _show_usd(state.settled),
         "reserved": _show_usd(row.reserved),
         "held": _show_usd(row.held),
     }
+
+
+def find_origin(row: BudgetRow) -> str:
+    """Return where the limit comes from that no change has replaced: `configuration` or `token`."""
+    return "configuration" if row.stated is None or row.stated.limit > row.configured else "token"
+
+
+def describe_subject(row: BudgetRow) -> str:
+    """Return whose budget it is, empty for the project: its subject, and the participant that a token names."""
+    holder = None if row.stated is None else row.stated.participant
+    return row.state.subject if holder is None else f"{row.state.subject} of {holder}"
 
 
 def show_rows(rows: Iterable[BudgetRow]) -> dict[str, object]:

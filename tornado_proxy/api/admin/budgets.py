@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from tornado_proxy.api.admin.base_handler import ACTOR, AdminHandler
 from tornado_proxy.api.budgets import SELECTORS, BudgetUpdate, Request, read_lift, read_setting
+from tornado_proxy.domain.budget import BudgetLimits
 from tornado_proxy.domain.errors import NotFound
 from tornado_proxy.reports.budgets import BudgetRow, list_rows, show_row, show_rows
 from tornado_proxy.state import budgets
@@ -26,14 +27,19 @@ class BudgetsHandler(AdminHandler):
 
     async def put(self) -> None:
         """Set the limit of a budget, or restore that of the configuration."""
-        limits = self.services.snapshots.current.budget_limits
-        await self._update(read_setting(self.request.body, limits, Request(ACTOR, datetime.now(UTC))))
+        await self._update(
+            read_setting(self.request.body, await self._read_limits(), Request(ACTOR, datetime.now(UTC)))
+        )
 
     async def delete(self) -> None:
         """Lift a budget until a time."""
         parameters = {name: value for name in (*SELECTORS, "until") if (value := self.read_parameter(name)) is not None}
-        limits = self.services.snapshots.current.budget_limits
-        await self._update(read_lift(parameters, limits, Request(ACTOR, datetime.now(UTC))))
+        await self._update(read_lift(parameters, await self._read_limits(), Request(ACTOR, datetime.now(UTC))))
+
+    async def _read_limits(self) -> BudgetLimits:
+        """Return the limits of all budgets, also of those that tokens state."""
+        figures = await self.services.budgets.read_figures()
+        return self.services.snapshots.current.budget_limits.state(figures.stated)
 
     async def _update(self, update: BudgetUpdate) -> None:
         change = update.change
