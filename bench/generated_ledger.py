@@ -77,6 +77,9 @@ def make_sums(address: LedgerAddress) -> float:
     with _connected(address) as (db, backend):
         while roll_up(db, backend.dialect):
             pass
+        # As autovacuum does, which the server of the tests does not have; SQLite has no statistics in a real ledger.
+        if not isinstance(address, Path):
+            db.run("ANALYZE")
     return time.monotonic() - began
 
 

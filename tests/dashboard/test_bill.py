@@ -11,6 +11,8 @@ from tornado_proxy.dashboard.amounts import show_amount, show_change, show_exact
 from tornado_proxy.dashboard.bill import Bill, list_values, make_bill
 from tornado_proxy.dashboard.bill_request import read_bill_request
 from tornado_proxy.dashboard.viewer import Viewer
+from tornado_proxy.ledger.reports.ranked_usage import list_group_rows
+from tornado_proxy.ledger.reports.ranking import rank_usage
 from tornado_proxy.ledger.reports.usage import GroupRow, UsageResult
 
 NOW = datetime(2026, 3, 14, 10, 30, tzinfo=UTC)
@@ -25,7 +27,9 @@ def make_result(*rows: GroupRow) -> UsageResult:
 
 
 def make(current: UsageResult, previous: UsageResult, **parameters: str) -> Bill:
-    return make_bill(current, previous, read_bill_request({"group": "model", **parameters}, Viewer(), NOW))
+    request = read_bill_request({"group": "model", **parameters}, Viewer(), NOW)
+    usage = rank_usage(list_group_rows(current), list_group_rows(previous), request.ranked_query)
+    return make_bill(usage, request)
 
 
 CURRENT = make_result(make_row("a", "5"), make_row("b", "3"), make_row("c", "2"), make_row(None, "0.000000000001"))
@@ -69,6 +73,22 @@ def test_bill_by_day_ranks_groups_over_all_days() -> None:
         ("1 other", "2026-03-13T00:00:00.000Z", "9"),
     ]
     assert [row.previous for row in bill.rows] == [None, None, None]
+
+
+def test_bill_by_hour_shows_the_latest_hours_whose_rows_have_room_and_links_to_earlier_ones() -> None:
+    hours = [f"2026-03-{day:02}T{hour:02}:00:00.000Z" for day in (12, 13) for hour in range(24)]
+    rows = make_result(*(make_row(name, "1", hour) for hour in hours for name in "abcdefghijklmnopqrstuvwxyz"))
+
+    first = make(rows, PREVIOUS, subgroup="hour")
+    second = make(rows, PREVIOUS, subgroup="hour", before=str(first.older))
+    last = make(rows, PREVIOUS, subgroup="hour", before=str(second.older))
+
+    # 20 models and 6 others in an hour, and 23 hours on a page.
+    assert [len(bill.rows) for bill in (first, second, last)] == [23 * 21, 23 * 21, 2 * 21]
+    assert [bill.rows[0].start for bill in (first, second, last)] == [hours[-1], hours[-24], hours[1]]
+    assert [bill.older for bill in (first, second, last)] == [hours[-23], hours[2], None]
+    assert {bill.figures.total for bill in (first, second, last)} == {Decimal(48 * 26)}
+    assert {list_values(row, ["model"])[0]: show_exact(row.figures.total) for row in last.rows}["6 others"] == "6"
 
 
 def test_url_of_a_bill_states_all_of_it() -> None:

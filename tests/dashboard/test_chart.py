@@ -11,10 +11,20 @@ import pytest
 
 from tests.dashboard.test_bill import make_result, make_row
 from tests.harness import ROOT
-from tornado_proxy.dashboard.bill_request import read_bill_request
-from tornado_proxy.dashboard.chart import MAX_SERIES, Chart, choose_series, make_chart, make_chart_query
+from tornado_proxy.dashboard.bill_request import BillRequest, read_bill_request
+from tornado_proxy.dashboard.chart import (
+    MAX_SERIES,
+    Chart,
+    ChosenSeries,
+    choose_series,
+    make_chart,
+    make_chart_query,
+    make_series_query,
+)
 from tornado_proxy.dashboard.viewer import Viewer
 from tornado_proxy.ledger.reports.intervals import Interval
+from tornado_proxy.ledger.reports.ranked_usage import list_group_rows
+from tornado_proxy.ledger.reports.ranking import rank_rows
 from tornado_proxy.ledger.reports.usage import UsageResult
 
 NOW = datetime(2026, 3, 14, 10, 30, tzinfo=UTC)
@@ -23,7 +33,12 @@ STATIC = ROOT / "tornado_proxy" / "dashboard" / "static"
 
 def make(result: UsageResult, **parameters: str) -> Chart | None:
     request = read_bill_request({"group": "model", **parameters}, Viewer(), NOW)
-    return make_chart(result, request, NOW, choose_series(result, request), {"m0": "Zero"})
+    return make_chart(result, request, NOW, choose(result, request), {"m0": "Zero"})
+
+
+def choose(result: UsageResult, request: BillRequest) -> ChosenSeries:
+    query = make_series_query(request) or request.ranked_query
+    return choose_series(rank_rows(list_group_rows(result), (), query))
 
 
 def test_chart_has_a_series_for_each_of_the_dearest_groups_and_zeros_between() -> None:
@@ -53,7 +68,7 @@ def test_interval_depends_on_the_length_of_the_span(
     parameters: dict[str, str], interval: Interval, groups: tuple[str, ...]
 ) -> None:
     request = read_bill_request({"group": "model", **parameters}, Viewer(), NOW)
-    query = make_chart_query(request, choose_series(make_result(make_row("a", "1")), request))
+    query = make_chart_query(request, choose(make_result(make_row("a" if groups else None, "1")), request))
 
     assert (query.interval, query.group_by) == (interval, groups)
     assert query.told_apart == (("a",) if groups else ())

@@ -17,6 +17,8 @@ from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.record import ObjectOwner, Outcome, PendingRequest, RequestIntent, RequestRecord, Settlement
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.reports.ranked_usage import list_group_rows
+from tornado_proxy.ledger.reports.ranking import RankedQuery, RankedUsage, rank_usage
 from tornado_proxy.ledger.reports.records_page import RecordsQuery
 from tornado_proxy.ledger.reports.records_query import UsageFilter
 from tornado_proxy.ledger.reports.request_lookup import COLUMNS, RequestLookup
@@ -194,6 +196,13 @@ class MemoryLedger:
         rows = [row for row in self.store.bills() if _is_selected(row, query.which)]
         texts = [[_text(row[name]) for name in names] for row in rows]
         return sum_usage(texts, query, Bounds(_MAX_RECORDS, time.monotonic() + _REPORT_S))
+
+    async def ranked_usage(self, query: RankedQuery) -> RankedUsage:
+        """Return the dearest groups of the usage of the records that are written."""
+        groups = () if query.query.interval is not None else query.query.group_by
+        before = replace(query.query, which=query.previous, interval=None, group_by=groups)
+        current, previous = [list_group_rows(await self.usage(each)) for each in (query.query, before)]
+        return rank_usage(current, previous, query)
 
     async def find_requests(self, lookup: RequestLookup) -> list[Row]:
         """Return the records of one request of a caller."""

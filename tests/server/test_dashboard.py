@@ -92,6 +92,21 @@ def test_link_signs_one_browser_in_once(proxy: ProxyProcess) -> None:
     assert cookie.partition("=")[2].partition(";")[0] not in proxy.ledger.read_bytes().decode("latin-1")
 
 
+def test_bill_by_day_has_pages(operator: httpx.Client) -> None:
+    latest = fetch_rows(operator, "/dashboard/", group="day", subgroup="participant", participant="ada")
+    days = sorted({row["day"] for row in latest})
+    page = {"group": "day", "subgroup": "participant", "participant": "ada", "before": days[1]}
+
+    earlier = fetch_rows(operator, "/dashboard/", **page)
+    shown = operator.get("/dashboard/", params=page)
+    refused = operator.get("/dashboard/", params={**page, "before": "yesterday"})
+
+    assert [(row["day"], Decimal(row["total"])) for row in earlier] == [(days[0], ADA_BEFORE)]
+    assert ">Latest</a>" in shown.text
+    assert "No earlier request in this time." in shown.text
+    assert (refused.status_code, "before must be the start of an interval" in refused.text) == (400, True)
+
+
 def test_cookie_is_secure_behind_a_tls_terminator(proxy: ProxyProcess) -> None:
     secret = make_link(proxy).partition("link=")[2]
     with make_client(proxy.admin_url) as client:

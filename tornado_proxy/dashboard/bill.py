@@ -1,4 +1,4 @@
-"""The bill page's rows, from the results of usage queries: the dearest groups, one row for all others.
+"""The bill page's rows: the dearest groups, one row for all others.
 
 The groups that are no times are ranked over the whole span.  The first of them get rows of their own, one for each
 interval if the bill is grouped by time; the others are added up to one row, in each interval.
@@ -6,46 +6,16 @@ interval if the bill is grouped by time; the others are added up to one row, in 
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
 from tornado_proxy.dashboard.amounts import subtract
 from tornado_proxy.dashboard.bill_request import BillRequest, is_interval
-from tornado_proxy.ledger.reports.records_query import EXACT
-from tornado_proxy.ledger.reports.usage import GroupRow, UsageResult, UsageRow
+from tornado_proxy.ledger.reports.ranking import Names, RankedUsage, Ranking, add_rows
+from tornado_proxy.ledger.reports.usage import GroupRow
 
 _ZERO = Decimal(0)
-
-#: The values of a row in the groups that are no times.
-_Names = tuple[str | None, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """The sums of some requests, USD; `unsettled` and `pending` are numbers of requests."""
-
-    requests: int = 0
-    subtotal: Decimal = _ZERO
-    surcharge: Decimal = _ZERO
-    unsettled: int = 0
-    pending: int = 0
-
-    @property
-    def total(self) -> Decimal:
-        """The subtotal and the surcharge."""
-        return EXACT.add(self.subtotal, self.surcharge)
-
-    def add(self, row: Figures | GroupRow) -> Figures:
-        """Return the exact sum of both."""
-        return Figures(
-            self.requests + row.requests,
-            EXACT.add(self.subtotal, row.subtotal),
-            EXACT.add(self.surcharge, row.surcharge),
-            self.unsettled + row.unsettled,
-            self.pending + row.pending,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +23,21 @@ class BillRow:
     """A row of the bill.
 
     Attributes:
-        start: The start of its interval, RFC 3339 UTC text; None if the bill is not grouped by time.
         names: Its values in the groups that are no times; () for the row of all others.
         others: The number of groups that are added up in it, 0 for a row of one group.
+        figures: Its interval and its sums.
         previous: The total in the compared span; None in a bill that is grouped by time.
     """
 
-    start: str | None
-    names: _Names
+    names: Names
     others: int
-    figures: Figures
+    figures: GroupRow
     previous: Decimal | None
+
+    @property
+    def start(self) -> str | None:
+        """The start of its interval, RFC 3339 UTC text; None if the bill is not grouped by time."""
+        return self.figures.start
 
     @property
     def change(self) -> Decimal:
@@ -73,12 +47,17 @@ class BillRow:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """The rows of a bill, their sum, and the total of the compared span."""
+    """The rows of a bill, the sum of the span, and the total of the compared span.
+
+    Attributes:
+        older: The parameter `before` of the page with earlier intervals; None if there are none.
+    """
 
     request: BillRequest
     rows: tuple[BillRow, ...]
-    figures: Figures
+    figures: GroupRow
     previous: Decimal
+    older: str | None = None
 
     @property
     def change(self) -> Decimal:
@@ -91,92 +70,24 @@ class Bill:
         return self.request.query.interval is not None
 
 
-def make_bill(current: UsageResult, previous: UsageResult, request: BillRequest) -> Bill:
-    """Return the bill of two results: of the span, and of the one that it is compared with."""
-    rows, earlier = group_rows(current), group_rows(previous)
-    before = {row.group: row.total for row in earlier}
-    shown = _rank(rows, before, request)
-    timed = request.query.interval is not None
-    sums: dict[tuple[str | None, _Names], Figures] = {}
-    for row in rows:
-        key = (row.start, row.group if row.group in shown else ())
-        sums[key] = sums.get(key, Figures()).add(row)
-    if not timed:
-        for group in before:  # groups that have ended
-            sums.setdefault((None, group if group in shown else ()), Figures())
-    hidden = ({row.group for row in rows} | ({} if timed else before).keys()) - shown
-    previous_sums = _sum_previous(before, shown)
-    made = [
-        BillRow(start, names, 0 if names in shown else len(hidden), figures, None if timed else previous_sums[names])
-        for (start, names), figures in sums.items()
-    ]
-    return Bill(request, tuple(_sort(made, request)), _add_up(sums.values()), _add_totals(earlier))
+def make_bill(usage: RankedUsage, request: BillRequest) -> Bill:
+    """Return the bill of the answer to its query."""
+    ranking = usage.ranking
+    total = add_rows((each.row for each in ranking.sums), ())
+    rows = _make_timed_rows(usage) if request.query.interval is not None else _make_rows(ranking)
+    return Bill(request, tuple(rows), total, usage.previous, usage.older)
 
 
-def group_rows(result: UsageResult) -> list[GroupRow]:
-    """Return the rows of a result whose query asks for groups."""
-    return [_as_group_row(row) for row in result.rows]
-
-
-def _as_group_row(row: UsageRow | GroupRow) -> GroupRow:
-    assert isinstance(row, GroupRow), "the query asks for groups"
-    return row
-
-
-def rank_groups(rows: Iterable[GroupRow]) -> dict[_Names, Decimal]:
-    """Return the total of each group over all intervals."""
-    totals: defaultdict[_Names, Decimal] = defaultdict(lambda: _ZERO)
-    for row in rows:
-        totals[row.group] = EXACT.add(totals[row.group], row.total)
-    return dict(totals)
-
-
-def _rank(rows: Iterable[GroupRow], before: Mapping[_Names, Decimal], request: BillRequest) -> frozenset[_Names]:
-    """Return the groups that have rows of their own."""
-    totals = rank_groups(rows)
-    names = {*totals, *(() if request.query.interval is not None else before)}
-
-    def weigh(group: _Names) -> tuple[Decimal, list[str]]:
-        now, then = totals.get(group, _ZERO), before.get(group, _ZERO)
-        weight = abs(subtract(now, then)) if request.sort == "change" else now
-        return -weight, ["" if name is None else name for name in group]
-
-    return frozenset(sorted(names, key=weigh)[: request.top])
-
-
-def _sum_previous(before: Mapping[_Names, Decimal], shown: frozenset[_Names]) -> Mapping[_Names, Decimal]:
-    sums: defaultdict[_Names, Decimal] = defaultdict(lambda: _ZERO)
-    for group, total in before.items():
-        key = group if group in shown else ()
-        sums[key] = EXACT.add(sums[key], total)
-    return sums
-
-
-def _sort(rows: list[BillRow], request: BillRequest) -> list[BillRow]:
-    """Return the rows in their order: later times first, then by weight; the row of all others is the last."""
-
-    def weigh(row: BillRow) -> tuple[bool, Decimal, list[str]]:
-        weight = abs(row.change) if request.sort == "change" and row.previous is not None else row.figures.total
-        return row.others > 0, -weight, ["" if name is None else name for name in row.names]
-
-    rows.sort(key=weigh)
-    if request.query.interval is not None:
-        rows.sort(key=lambda row: row.start or "", reverse=True)
+def _make_rows(ranking: Ranking) -> list[BillRow]:
+    rows = [BillRow(each.row.group, 0, each.row, each.previous) for each in ranking.groups]
+    if ranking.others is not None:
+        rows.append(BillRow((), ranking.hidden, ranking.others.row, ranking.others.previous))
     return rows
 
 
-def _add_up(figures: Iterable[Figures]) -> Figures:
-    total = Figures()
-    for part in figures:
-        total = total.add(part)
-    return total
-
-
-def _add_totals(rows: Iterable[GroupRow]) -> Decimal:
-    total = _ZERO
-    for row in rows:
-        total = EXACT.add(total, row.total)
-    return total
+def _make_timed_rows(usage: RankedUsage) -> list[BillRow]:
+    names, hidden = usage.ranking.names, usage.ranking.hidden
+    return [BillRow(row.group, 0 if row.group in names else hidden, row, None) for row in usage.rows]
 
 
 def list_values(row: BillRow, groups: Sequence[str]) -> list[str | None]:

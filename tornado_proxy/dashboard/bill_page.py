@@ -20,12 +20,13 @@ from tornado_proxy.dashboard.bill_request import (
     is_interval,
     read_bill_request,
 )
-from tornado_proxy.dashboard.chart import Chart, choose_series, make_chart, make_chart_query
+from tornado_proxy.dashboard.chart import Chart, choose_series, make_chart, make_chart_query, make_series_query
 from tornado_proxy.dashboard.filter_form import FilterForm
 from tornado_proxy.dashboard.parameters import PageUrl
 from tornado_proxy.dashboard.time_span import show_time
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.ledger.reports.intervals import Interval, find_interval_end
+from tornado_proxy.ledger.reports.ranking import Ranking
 
 #: The columns of a row that hold no text of clients.
 _FIGURES = ("requests", "subtotal", "surcharge", "total", "previous", "change", "unsettled", "pending")
@@ -97,6 +98,21 @@ class BillPage:
     def sorts(self) -> list[tuple[str, str, bool]]:
         """The name and the URL of each order, and True for the one that is shown."""
         return [(sort, self.url(sort=sort), sort == self.request.sort) for sort in SORTS]
+
+    @property
+    def older_url(self) -> str | None:
+        """The URL of the page with earlier intervals."""
+        return None if self.bill.older is None else self.url(before=self.bill.older)
+
+    @property
+    def first_url(self) -> str | None:
+        """The URL of the first page; None on it."""
+        return None if self.request.before is None else self.url()
+
+    @property
+    def downloads(self) -> Mapping[str, str]:
+        """The URL of these rows in each format."""
+        return {name: self.url(before=self.request.before, format=name) for name in ("csv", "json")}
 
     @property
     def totals(self) -> dict[str, str]:
@@ -201,9 +217,8 @@ class BillHandler(DashboardHandler):
         """Show the bill, or send its rows."""
         viewer = await self.identify()
         request = read_bill_request(self.parameters, viewer, self.now)
-        read_usage = self.services.ledger.usage
-        current, previous = await asyncio.gather(read_usage(request.query), read_usage(request.previous_query))
-        bill = await asyncio.to_thread(make_bill, current, previous, request)
+        usage = await self.services.ledger.ranked_usage(request.ranked_query)
+        bill = make_bill(usage, request)
         link = self.make_page_url("/", request.parameters)
         requests = self.make_page_url("/requests", {**request.span.parameters, **request.filters})
         page = BillPage(bill, link, requests.change(), viewer.project_names)
@@ -211,8 +226,14 @@ class BillHandler(DashboardHandler):
             self.send_rows("bill", page.columns, page.list_members(), _FIGURES)
             return
         with contextlib.suppress(BadRequest):  # too many groups and intervals for a chart; the bill has fewer
-            chosen = await asyncio.to_thread(choose_series, current, request)
-            series = await read_usage(make_chart_query(request, chosen))
-            chart = await asyncio.to_thread(make_chart, series, request, self.now, chosen, viewer.project_names)
-            page = replace(page, chart=chart)
+            page = replace(page, chart=await self._make_chart(request, usage.ranking))
         self.show("bill.html", "Bill", bill=page)
+
+    async def _make_chart(self, request: BillRequest, ranking: Ranking) -> Chart | None:
+        assert self.viewer is not None, "get() identifies the viewer"
+        query = make_series_query(request)
+        if query is not None:
+            ranking = (await self.services.ledger.ranked_usage(query)).ranking
+        chosen = choose_series(ranking)
+        series = await self.services.ledger.usage(make_chart_query(request, chosen))
+        return await asyncio.to_thread(make_chart, series, request, self.now, chosen, self.viewer.project_names)

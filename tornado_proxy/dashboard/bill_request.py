@@ -12,6 +12,8 @@ from tornado_proxy.dashboard.time_span import TimeSpan, read_span
 from tornado_proxy.dashboard.viewer import Viewer
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.ledger.reports.intervals import Interval
+from tornado_proxy.ledger.reports.ranking import RankedQuery
+from tornado_proxy.ledger.reports.time_parts import is_exact_time
 from tornado_proxy.ledger.reports.usage import UsageQuery
 from tornado_proxy.ledger.rows import format_time
 
@@ -41,8 +43,11 @@ SORTS = ("total", "change")
 DEFAULT_TOP = 20
 MAX_TOP = 500
 
+#: Rows of a bill by time on one page; the rows of an interval are never on two.
+MAX_ROWS = 500
+
 #: The parameters of a page that are none of a query.
-_PAGE_PARAMETERS = ("range", "group", "subgroup", "top", "sort", "format")
+_PAGE_PARAMETERS = ("range", "group", "subgroup", "top", "sort", "before", "format")
 
 #: The parameters of the usage API that select records, and that a page passes on.
 FILTERS = tuple(
@@ -63,6 +68,7 @@ class BillRequest:
         format: One of FORMATS.
         filters: The filters of the URL, by name.
         query: The query of the span, limited to the viewer's requests.
+        before: The start of the interval whose earlier ones are shown; None shows the latest.
     """
 
     span: TimeSpan
@@ -72,20 +78,22 @@ class BillRequest:
     format: str
     filters: Mapping[str, str]
     query: UsageQuery
+    before: str | None = None
 
     @property
-    def previous_query(self) -> UsageQuery:
-        """The query of the compared span; its rows have no intervals."""
-        which = replace(
+    def ranked_query(self) -> RankedQuery:
+        """The query of the bill, compared with the span before."""
+        previous = replace(
             self.query.which,
             since=format_time(self.span.previous_since),
             until=format_time(self.span.previous_until),
         )
-        return replace(self.query, which=which, interval=None)
+        by_change = self.sort == "change" and self.query.interval is None
+        return RankedQuery(self.query, previous, self.top, by_change, MAX_ROWS, self.before)
 
     @property
     def parameters(self) -> dict[str, str]:
-        """The parameters of the URL of this bill, in one order and without defaults of the form."""
+        """The parameters of the URL of this bill's first page, in one order and without defaults of the form."""
         group, *sub = self.groups
         changed = {"top": str(self.top)} if self.top != DEFAULT_TOP else {}
         sort = {"sort": self.sort} if self.sort != SORTS[0] else {}
@@ -114,7 +122,14 @@ def read_bill_request(given: Mapping[str, str], viewer: Viewer, now: datetime) -
         format=read_choice(given, "format", FORMATS, FORMATS[0]),
         filters=filters,
         query=replace(request.query, asker=viewer.asker),
+        before=_read_before(given.get("before")),
     )
+
+
+def _read_before(text: str | None) -> str | None:
+    if text is not None and not is_exact_time(text):
+        raise BadRequest("before must be the start of an interval, such as 2026-11-01T00:00:00.000Z", param="before")
+    return text
 
 
 def _read_groups(given: Mapping[str, str], viewer: Viewer) -> tuple[str, ...]:

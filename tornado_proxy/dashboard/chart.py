@@ -13,9 +13,10 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from tornado_proxy.dashboard.amounts import count_decimals, show_amount, show_exact
-from tornado_proxy.dashboard.bill import group_rows
 from tornado_proxy.dashboard.bill_request import BillRequest, is_interval
 from tornado_proxy.ledger.reports.intervals import Interval, find_interval_end, find_interval_start
+from tornado_proxy.ledger.reports.ranked_usage import list_group_rows
+from tornado_proxy.ledger.reports.ranking import RankedQuery, Ranking
 from tornado_proxy.ledger.reports.records_query import EXACT
 from tornado_proxy.ledger.reports.usage import UsageQuery, UsageResult
 from tornado_proxy.ledger.rows import format_time
@@ -81,14 +82,20 @@ class ChosenSeries:
     others: int
 
 
-def choose_series(bill: UsageResult, request: BillRequest) -> ChosenSeries:
-    """Return the dearest groups of a bill, by its first group that is no time."""
-    number = len(_find_groups(request))
-    totals: defaultdict[tuple[str | None, ...], Decimal] = defaultdict(lambda: _ZERO)
-    for row in group_rows(bill):
-        totals[row.group[:number]] = EXACT.add(totals[row.group[:number]], row.total)
-    ranked = sorted(totals, key=lambda group: (-totals[group], [name or "" for name in group]))
-    return ChosenSeries(tuple(ranked[:MAX_SERIES]), max(0, len(ranked) - MAX_SERIES))
+def make_series_query(request: BillRequest) -> RankedQuery | None:
+    """Return the query of the groups of the chart; None if they are the first ones of the bill itself."""
+    groups = _find_groups(request)
+    is_same = groups == request.query.group_by and request.sort == "total" and request.top >= MAX_SERIES
+    query = replace(request.query, group_by=groups, interval=None)
+    # Nothing is compared: an empty time.
+    previous = replace(query.which, since=query.which.since, until=query.which.since)
+    return None if is_same else RankedQuery(query, previous, MAX_SERIES)
+
+
+def choose_series(ranking: Ranking) -> ChosenSeries:
+    """Return the dearest groups of a ranking that have requests."""
+    groups = [each.row.group for each in ranking.groups if each.row.requests]
+    return ChosenSeries(tuple(groups[:MAX_SERIES]), max(0, len(groups) - MAX_SERIES) + ranking.hidden_now)
 
 
 def make_chart_query(request: BillRequest, chosen: ChosenSeries) -> UsageQuery:
@@ -124,7 +131,7 @@ def make_chart(
     """
     interval = _choose_interval(request)
     starts = tuple(_list_starts(interval, request, now))
-    rows = group_rows(result)
+    rows = list_group_rows(result)
     if not rows or not 1 < len(starts) <= MAX_POINTS:
         return None
     amounts: defaultdict[tuple[str | None, ...] | None, defaultdict[str | None, Decimal]]

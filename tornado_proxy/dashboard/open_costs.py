@@ -12,7 +12,6 @@ from typing import ClassVar
 
 from tornado_proxy.dashboard.amounts import show_amount, show_exact
 from tornado_proxy.dashboard.base_handler import DashboardHandler
-from tornado_proxy.dashboard.bill import group_rows
 from tornado_proxy.dashboard.bill_request import read_bill_request
 from tornado_proxy.dashboard.filter_form import FilterForm
 from tornado_proxy.dashboard.parameters import check_known
@@ -21,6 +20,7 @@ from tornado_proxy.dashboard.viewer import Viewer
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.reports.intervals import Interval
+from tornado_proxy.ledger.reports.ranked_usage import list_group_rows
 from tornado_proxy.ledger.reports.records_page import RecordsQuery
 from tornado_proxy.ledger.reports.records_query import Record, UsageFilter, add_exactly
 from tornado_proxy.ledger.reports.usage import GroupRow
@@ -99,7 +99,7 @@ class OpenCostsHandler(DashboardHandler):
         request = read_bill_request(given, viewer, self.now)
         # By day: only days that have such requests are searched for them.
         query = replace(request.query, interval=Interval.DAY)
-        rows = group_rows(await self.services.ledger.usage(query))
+        rows = list_group_rows(await self.services.ledger.usage(query))
         boxes = [
             await self._make_box(basis, [row for row in rows if row.group[0] == basis], query.which, viewer)
             for basis in _TEXTS

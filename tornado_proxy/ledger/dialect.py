@@ -54,6 +54,8 @@ class Dialect:
     change_triggers: triggers that fill the table `changes`.
     row_lock: the end of a SELECT whose rows no other transaction may change before this one has ended.
     announce_writer: the statement with which a transaction that writes records begins, "" if none is needed.
+    json_rows: the table of the elements of a JSON array, which is a parameter.
+    json_text: SQL of an element of such a row, which is an array too, as text; `{}` is its index.
     clock_us: the query of microseconds since 1970, "" if all processes have the clock of one machine.
     wait_for_writers: the statement that waits for all such transactions; the seq of a later record is higher than that
         of any record then visible.
@@ -73,6 +75,8 @@ class Dialect:
     announce_writer: str = ""
     wait_for_writers: str = ""
     clock_us: str = ""
+    json_rows: str = ""
+    json_text: str = ""
 
 
 def quote_names(names: Iterable[str]) -> str:
@@ -140,6 +144,8 @@ CREATE TRIGGER IF NOT EXISTS given_up_stay BEFORE DELETE ON given_up
         f"BEGIN SELECT RAISE(ABORT, '{table} are append-only'); END"
         for table in _GUARDED
     ),
+    json_rows="json_each(?)",
+    json_text="json_extract(value, '$[{}]')",
 )
 
 POSTGRES = Dialect(
@@ -176,5 +182,7 @@ CREATE OR REPLACE FUNCTION note_change() RETURNS trigger LANGUAGE plpgsql AS
     announce_writer=f"SELECT pg_advisory_xact_lock_shared({_WRITERS_KEY})",
     wait_for_writers=f"SELECT pg_advisory_xact_lock({_WRITERS_KEY})",
     # Not now(), which is the start of the transaction: it may have waited for locks since.
+    json_rows="json_array_elements(CAST(? AS json))",
+    json_text='(value ->> {}) COLLATE "C"',
     clock_us="SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
 )

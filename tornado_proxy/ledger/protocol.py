@@ -8,6 +8,7 @@ from typing import Protocol
 
 from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.record import ObjectOwner, PendingRequest, RequestIntent, RequestRecord, Settlement
+from tornado_proxy.ledger.reports.ranking import RankedQuery, RankedUsage
 from tornado_proxy.ledger.reports.records_page import RecordsQuery
 from tornado_proxy.ledger.reports.records_query import Record
 from tornado_proxy.ledger.reports.request_lookup import RequestLookup
@@ -85,6 +86,15 @@ class Ledger(Protocol):
 
     async def usage(self, query: UsageQuery) -> UsageResult:
         """Return the usage that a query selects.  Takes bounded time, and does not block the event loop.
+
+        Raises:
+            BadRequest: there is too much usage for one result.
+            Overloaded: too many queries wait.
+            LedgerUnavailable: the ledger cannot be read.
+        """
+
+    async def ranked_usage(self, query: RankedQuery) -> RankedUsage:
+        """Return the dearest groups of the usage that a query selects.  Takes bounded time, as usage().
 
         Raises:
             BadRequest: there is too much usage for one result.

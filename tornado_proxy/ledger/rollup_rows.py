@@ -40,6 +40,12 @@ DIMENSIONS = (
 #: The dimensions that say who made a request; the spans `hour_all` and `day_all` do not have them.
 PEOPLE = ("room", "participant", "user", "issuer")
 
+#: The bases of requests without a known cost.
+UNKNOWN_COSTS = (Basis.UNSETTLED, Basis.PENDING)
+
+#: The condition of the sums by day of such requests, which an index has.
+OF_UNKNOWN_COST = f"span = 'day' AND basis IN ({', '.join(repr(basis.value) for basis in UNKNOWN_COSTS)})"
+
 #: The columns of records with sums by day of their own, in `attribute_sums`.
 ATTRIBUTES = ("session", "agent_session", "agent", "turn", "client", "repository", "end_user")
 
@@ -70,6 +76,9 @@ COLUMNS = ("span", "start", "key", *DIMENSIONS, *SUMS)
 ATTRIBUTE_COLUMNS = ("name", "start", "value", "key", *SUMS)
 
 
+ROLLUPS_INDEX = f"CREATE INDEX IF NOT EXISTS rollups_unknown_cost ON rollups (basis, key) WHERE {OF_UNKNOWN_COST};"
+
+
 def create_rollups(sql: Dialect) -> str:
     """Return SQL of the table."""
     texts = ", ".join(f'"{name}" {sql.text}' for name in DIMENSIONS)
@@ -84,6 +93,7 @@ CREATE TABLE rollups (
     PRIMARY KEY (span, start, key)
 ) {sql.keyed_table_end};
 CREATE INDEX IF NOT EXISTS records_pending_time ON records (started_at, request_id, seq) WHERE basis = 'pending';
+{ROLLUPS_INDEX}
 """
 
 

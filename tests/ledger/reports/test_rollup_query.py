@@ -22,11 +22,14 @@ from tornado_proxy.domain.identity import Caller, KeyId
 from tornado_proxy.domain.record import RequestRecord, Settlement
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_backend
+from tornado_proxy.ledger.database import Read
 from tornado_proxy.ledger.reports.intervals import Interval
+from tornado_proxy.ledger.reports.ranked_usage import list_group_rows, read_ranked
+from tornado_proxy.ledger.reports.ranking import RankedQuery, rank_usage
 from tornado_proxy.ledger.reports.record_sums import can_use_sums, sum_groups, sum_records
 from tornado_proxy.ledger.reports.records_page import RecordsQuery, read_page
 from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records, select_bills
-from tornado_proxy.ledger.reports.usage import Bounds, UsageQuery, sum_usage
+from tornado_proxy.ledger.reports.usage import Bounds, UsageQuery, UsageResult, sum_usage
 from tornado_proxy.ledger.rollup_rows import join_amount, split_amount
 from tornado_proxy.ledger.rollups import rebuild, roll_up
 from tornado_proxy.ledger.rows import format_time
@@ -156,8 +159,29 @@ def compare_answers(store: LedgerUnderTest, chance: random.Random, questions: in
             expected = sum_usage(read(sql, values), query, NO_BOUNDS)
             found = sum_groups(read, query, NO_BOUNDS)
         assert found == expected
+        compare_ranking(store, query, chance)
         used += bool(by_record)
     assert used > questions // 2
+
+
+def compare_ranking(store: LedgerUnderTest, query: UsageQuery, chance: random.Random) -> None:
+    """Compare the dearest groups with the ranking of the sums of every record."""
+    backend = make_backend(store.address)
+    previous = replace(query.which, since=format_time(START), until=format_time(START + timedelta(hours=40)))
+    before = chance.choice([None, None, format_time(START + timedelta(days=2))])
+    by_change = query.interval is None and chance.random() < 0.5
+    query = replace(query, told_apart=None)
+    asked = RankedQuery(query, previous, chance.choice([1, 2, 5, 100]), by_change, chance.choice([1, 5, 100]), before)
+
+    def sum_each(read: Read, each: UsageQuery) -> UsageResult:
+        return sum_usage(read(*select_bills(each.columns, each.which, 10**9)), each, NO_BOUNDS)
+
+    with backend.read(snapshot=True) as read:
+        found = read_ranked(read, backend.dialect, asked, lambda each: sum_groups(read, each, NO_BOUNDS))
+        groups = query.group_by if query.interval is None else ()
+        rows = list_group_rows(sum_each(read, query))
+        earlier = replace(query, which=previous, interval=None, group_by=groups)
+        assert found == rank_usage(rows, list_group_rows(sum_each(read, earlier)), asked)
 
 
 def compare_lists(store: LedgerUnderTest, chance: random.Random, questions: int) -> None:

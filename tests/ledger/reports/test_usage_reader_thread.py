@@ -68,7 +68,7 @@ class SlowBackend:
     """A database whose answer to `heavy` queries takes some seconds, and to others no time."""
 
     @contextlib.contextmanager
-    def read(self, is_over: Callable[[], bool] | None = None) -> Iterator[Any]:
+    def read(self, is_over: Callable[[], bool] | None = None, *, snapshot: bool = False) -> Iterator[Any]:
         def rows(_sql: str, values: Sequence[object]) -> Iterator[Any]:
             end = time.monotonic() + (HEAVY_S if "heavy" in values else 0)
             while time.monotonic() < end:

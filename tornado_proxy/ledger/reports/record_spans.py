@@ -16,7 +16,14 @@ from datetime import datetime, timedelta
 
 from tornado_proxy.ledger.database import Read
 from tornado_proxy.ledger.reports.records_query import UsageFilter, build_where
-from tornado_proxy.ledger.reports.rollup_query import SumsState, build_sums_where, is_exact_time, list_given, read_state
+from tornado_proxy.ledger.reports.rollup_query import (
+    ATTRIBUTE_JOIN,
+    SumsState,
+    build_sums_where,
+    list_given,
+    read_state,
+)
+from tornado_proxy.ledger.reports.time_parts import is_exact_time
 from tornado_proxy.ledger.rollup_rows import ALL_PEOPLE, ATTRIBUTES, PEOPLE
 from tornado_proxy.ledger.rows import format_time
 from tornado_proxy.providers.endpoint_template import fold_ids
@@ -133,7 +140,7 @@ class _Search:
 
 
 #: The sums of an attribute, with the dimensions of each.
-_JOINED = "attribute_sums s JOIN rollups r ON r.span = 'day' AND r.start = s.start AND r.key = s.key"
+_JOINED = f"attribute_sums s {ATTRIBUTE_JOIN}"
 _OF_ATTRIBUTE = "AND s.name = ? AND s.value = ? AND s.start >= ? AND s.start < ?"
 
 

@@ -47,7 +47,7 @@ def sum_records(
         for part in read_sums(read, which, group_by) if rolled else _read_each(read, which, group_by):
             running[fold_group(part.columns, group_by)].add(part)
     ordered = sorted(running.items(), key=lambda item: tuple("" if part is None else part for part in item[0]))
-    return [total.result(group) for group, total in ordered]
+    return [total.result(group) for group, total in ordered if total.requests]
 
 
 def can_use_sums(query: UsageQuery) -> bool:
@@ -81,6 +81,7 @@ def sum_groups(read: Read, query: UsageQuery, bounds: Bounds) -> UsageResult:
             pending=total.pending,
         )
         for (start, group), total in sums.items()
+        if total.requests
     ]
     return UsageResult(
         sorted(rows, key=lambda row: row.key),

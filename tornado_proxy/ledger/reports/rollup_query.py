@@ -11,18 +11,16 @@ answered from the sums of the attribute by day; the requests that do not have it
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from tornado_proxy.domain.errors import LedgerUnavailable
+from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.changes import Position
 from tornado_proxy.ledger.database import Read
 from tornado_proxy.ledger.reports.intervals import Interval
 from tornado_proxy.ledger.reports.records_query import (
-    EXACT,
     LABEL_PREFIX,
     OTHERS,
     UsageFilter,
@@ -30,9 +28,18 @@ from tornado_proxy.ledger.reports.records_query import (
     group_column,
     is_named_group,
 )
-from tornado_proxy.ledger.rollup_rows import ALL_PEOPLE, ATTRIBUTES, DIMENSIONS, PEOPLE, SUMS, join_amount
+from tornado_proxy.ledger.reports.time_parts import TimePart, is_exact_time, keep_days, split_time
+from tornado_proxy.ledger.rollup_rows import (
+    ALL_PEOPLE,
+    ATTRIBUTES,
+    DIMENSIONS,
+    OF_UNKNOWN_COST,
+    PEOPLE,
+    SUMS,
+    UNKNOWN_COSTS,
+    join_amount,
+)
 from tornado_proxy.ledger.rollups import CURSOR_NAME, DETAILS_CURSOR_NAME, DETAILS_SINCE_KEY
-from tornado_proxy.ledger.rows import format_time
 from tornado_proxy.providers.endpoint_template import fold_ids
 
 #: The groups that the sums have, beside labels.
@@ -47,9 +54,16 @@ _FILTERS = frozenset({*DIMENSIONS, "since", "until", "callers"}) - {"labels"}
 #: The characters of a start that name the interval; a week is made of days.
 _LENGTHS = {Interval.HOUR: 13, Interval.DAY: 10, Interval.WEEK: 10, Interval.MONTH: 7}
 
-_HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
-
 _AMOUNTS = ", ".join(f"{'max' if name.endswith('_places') else 'sum'}(s.{name})" for name in SUMS)
+
+#: The dimensions of the sums `s` by an attribute.
+ATTRIBUTE_JOIN = "JOIN rollups r ON r.span = 'day' AND r.start = s.start AND r.key = s.key"
+
+#: The condition of a basis for sums by an attribute without this join, which takes as long as all the rest.  Few keys
+#: are of requests without a known cost.
+OF_BASIS = f"s.key IN (SELECT key FROM rollups WHERE {OF_UNKNOWN_COST} AND basis = '{{}}')"  # noqa: S608  # names of ours
+
+_ZERO = Decimal(0)
 
 #: The columns of the sums that have other names in records.
 _MODEL = "coalesce(model, model_requested)"
@@ -72,15 +86,6 @@ class PartialSum:
     surcharge: Decimal
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A part of the time: `span` is hour or day; "" for the records themselves.  None is no limit."""
-
-    span: str
-    since: str | None
-    until: str | None
-
-
 def list_given(which: UsageFilter) -> set[str]:
     """Return the names of the members of a filter that select."""
     return {name for name in UsageFilter.__slots__ if getattr(which, name) is not None}
@@ -100,6 +105,11 @@ def is_rolled(which: UsageFilter, groups: Sequence[str]) -> bool:
     )
 
 
+def find_attribute(which: UsageFilter, groups: Sequence[str]) -> str | None:
+    """Return the attribute by which a question selects or groups; None for a question without one."""
+    return next((name for name in ATTRIBUTES if name in {*groups, *list_given(which)}), None)
+
+
 def check_not_pruned(read: Read, which: UsageFilter) -> None:
     """Raise LedgerUnavailable if records that a question needs were pruned, and the sums cannot answer it."""
     before = next((str(value) for (value,) in read("SELECT value FROM meta WHERE key = 'pruned_before'", ())), None)
@@ -117,30 +127,32 @@ def read_sums(
     interval: Interval | None = None,
     told_apart: tuple[str, ...] | None = None,
 ) -> Iterator[PartialSum]:
-    """Yield sums of the requests that a question selects; several can be of one group.
+    """Yield sums of the requests that a question selects; several can be of one group, and some are to be subtracted.
+
+    A group whose requests add up to 0 has none.
 
     The database may add up values of the first group that are not in `told_apart`, if that is not None, to OTHERS.
     `read` must be of a snapshot: between two queries of it the cursor must not move.
     """
     state = read_state(read)
-    question = _Question(which, tuple(groups), 0 if interval is None else _LENGTHS[interval], told_apart)
-    attribute = next((name for name in ATTRIBUTES if name in {*groups, *list_given(which)}), None)
+    question = Question(which, tuple(groups), 0 if interval is None else _LENGTHS[interval], told_apart)
+    attribute = find_attribute(which, groups)
     if attribute is not None and (interval is Interval.HOUR or not state.has_details(which.since)):
         check_not_pruned(read, which)
-        yield from _read_records(read, question, "", ())
+        yield from read_part_records(read, question, "", ())
         return
-    parts = _split(which.since, which.until, by_hour=interval is Interval.HOUR)
-    for part in _keep_days(parts) if attribute is not None else parts:
+    parts = split_time(which.since, which.until, by_hour=interval is Interval.HOUR)
+    for part in keep_days(parts) if attribute is not None else parts:
         narrowed = replace(question, which=replace(which, since=part.since, until=part.until))
         if not part.span:
             check_not_pruned(read, narrowed.which)
-            yield from _read_records(read, narrowed, "", ())
+            yield from read_part_records(read, narrowed, "", ())
             continue
         if attribute is None:
-            yield from _read_rollups(read, narrowed, _choose_span(part, narrowed, state))
+            yield from _read_rollups(read, narrowed, choose_span(part, narrowed, state))
         else:
             yield from _read_attribute(read, narrowed, attribute)
-        yield from _read_others(read, narrowed, state.rolled)
+        yield from read_others(read, narrowed, state.rolled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +185,7 @@ def read_state(read: Read) -> SumsState:
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
+class Question:
     """Which requests are summed, by which groups, and the characters of a time that name the interval, 0 for none.
 
     told_apart: see read_sums().
@@ -190,8 +202,8 @@ class _Question:
         values: list[str] = []
         # The values of labels are in the text of all labels.
         if self.told_apart is not None and columns and not is_named_group(self.groups[0]):
-            marks = ", ".join("?" * len(self.told_apart)) or "NULL"
             first = columns[0]
+            marks = _list_marks(self.told_apart)
             columns[0] = f"CASE WHEN {first} IS NULL OR {first} IN ({marks}) THEN {first} ELSE ? END"
             values = [*self.told_apart, OTHERS]
         return [f"substr(s.start, 1, {self.length})", *columns, "basis"], values
@@ -207,43 +219,13 @@ class _Question:
         return bool({*PEOPLE, "callers"} & {*self.groups, *list_given(self.which)})
 
 
-def _choose_span(part: _Part, question: _Question, state: SumsState) -> str:
+def choose_span(part: TimePart, question: Question, state: SumsState) -> str:
+    """Return the span of the sums that answer a question about a part of the time."""
     shared = not question.names_people and state.has_details(part.since)
     return part.span + ALL_PEOPLE if shared else part.span
 
 
-def _keep_days(parts: Iterable[_Part]) -> Iterator[_Part]:
-    """Yield the parts with records in place of hours: attributes have sums by day only."""
-    for part in parts:
-        yield replace(part, span="") if part.span == "hour" else part
-
-
-def _split(since: str | None, until: str | None, *, by_hour: bool) -> Iterator[_Part]:
-    """Yield the parts of a time: days if possible, hours and records at its edges."""
-    first, last = _round_up(since, _HOUR), _round_down(until, _HOUR)
-    if first is not None and last is not None and first >= last:
-        yield _Part("", since, until)
-        return
-    if since != first:
-        yield _Part("", since, first)
-    yield from [_Part("hour", first, last)] if by_hour else _split_hours(first, last)
-    if until != last:
-        yield _Part("", last, until)
-
-
-def _split_hours(first: str | None, last: str | None) -> Iterator[_Part]:
-    first_day, last_day = _round_up(first, _DAY), _round_down(last, _DAY)
-    if first_day is not None and last_day is not None and first_day >= last_day:
-        yield _Part("hour", first, last)
-        return
-    if first != first_day:
-        yield _Part("hour", first, first_day)
-    yield _Part("day", first_day, last_day)
-    if last != last_day:
-        yield _Part("hour", last_day, last)
-
-
-def _read_rollups(read: Read, question: _Question, span: str) -> Iterator[PartialSum]:
+def _read_rollups(read: Read, question: Question, span: str) -> Iterator[PartialSum]:
     where, values = build_sums_where(question.which)
     names, told_apart = question.name_rolled_columns()
     sql = f"SELECT {_name_sums(names)} FROM rollups s WHERE {where} AND span = ? {_group_by(names)}"  # noqa: S608
@@ -251,47 +233,84 @@ def _read_rollups(read: Read, question: _Question, span: str) -> Iterator[Partia
         yield _make_sum(row)
 
 
-def _read_attribute(read: Read, question: _Question, attribute: str) -> Iterator[PartialSum]:
-    """Yield the sums of whole days by an attribute, or of the requests with one value of it."""
+def _read_attribute(read: Read, question: Question, attribute: str) -> Iterator[PartialSum]:
+    """Yield the sums of whole days by an attribute, or of the requests with one value of it.
+
+    The sum of the requests without the attribute is that of all requests, less those that have it.
+    """
     value = getattr(question.which, attribute)
-    where, values = build_sums_where(replace(question.which, **{attribute: None}))
+    selected = replace(question, which=replace(question.which, **{attribute: None}))
+    if question.told_apart is not None and is_alone(selected, attribute):
+        stated = list(_read_told_apart(read, selected, attribute))
+    else:
+        stated = list(_read_stated(read, selected, attribute, value))
+    yield from stated
+    if value is not None:
+        return
+    place = question.groups.index(attribute)
+    for part in stated:
+        yield _negate(part, (*part.columns[:place], None, *part.columns[place + 1 :]))
+    groups = question.groups[:place] + question.groups[place + 1 :]
+    others = replace(question, groups=groups, told_apart=question.told_apart if place else None)
+    for total in _read_rollups(read, others, "day" if others.names_people else "day" + ALL_PEOPLE):
+        yield replace(total, columns=(*total.columns[:place], None, *total.columns[place:]))
+
+
+def _read_stated(read: Read, question: Question, attribute: str, value: str | None) -> Iterator[PartialSum]:
+    """Yield the sums of the requests that have an attribute, or one value of it."""
+    where, values = build_sums_where(question.which)
     names, told_apart = question.name_rolled_columns(attribute)
     sql = (
         f"SELECT {_name_sums(names)} FROM attribute_sums s "  # noqa: S608  # names of ours
-        f"JOIN rollups r ON r.span = 'day' AND r.start = s.start AND r.key = s.key "
-        f"WHERE {where} AND s.name = ?{'' if value is None else ' AND s.value = ?'} {_group_by(names)}"
+        f"{ATTRIBUTE_JOIN} WHERE {where} AND s.name = ?{'' if value is None else ' AND s.value = ?'} {_group_by(names)}"
     )
-    found = [
-        _make_sum(row) for row in read(sql, [*told_apart, *values, attribute, *([] if value is None else [value])])
-    ]
-    yield from found
-    if value is None:
-        yield from _read_without(read, question, attribute, found)
+    for row in read(sql, [*told_apart, *values, attribute, *([] if value is None else [value])]):
+        yield _make_sum(row)
 
 
-def _read_without(read: Read, question: _Question, attribute: str, found: Sequence[PartialSum]) -> Iterator[PartialSum]:
-    """Yield the sums of the requests without an attribute: those of all requests, less those that have it."""
-    place = question.groups.index(attribute)
-    having: defaultdict[tuple[object, ...], list[PartialSum]] = defaultdict(list)
-    for part in found:
-        having[part.time, part.columns[:place] + part.columns[place + 1 :], part.basis].append(part)
-    groups = question.groups[:place] + question.groups[place + 1 :]
-    others = replace(question, groups=groups, told_apart=question.told_apart if place else None)
-    span = "day" if others.names_people else "day" + ALL_PEOPLE
-    for total in _read_rollups(read, others, span):
-        rest = total
-        for part in having[total.time, total.columns, total.basis]:
-            rest = _subtract(rest, part)
-        if rest.requests:
-            yield replace(rest, columns=(*rest.columns[:place], None, *rest.columns[place:]))
+def is_alone(question: Question, attribute: str) -> bool:
+    """Return True if a question names a time and groups by an attribute, and nothing else."""
+    which = question.which
+    return question.groups == (attribute,) and which == UsageFilter(since=which.since, until=which.until)
 
 
-def _subtract(total: PartialSum, part: PartialSum) -> PartialSum:
+def _read_told_apart(read: Read, question: Question, attribute: str) -> Iterator[PartialSum]:
+    """Yield the sums of the values that are told apart, and of all others: the sum of all values, less these.
+
+    The first are found by the key of the table, and all are added up in its order, so that nothing is sorted.
+    """
+    where, values = build_sums_where(question.which)
+    names = question.told_apart or ()
+    bases = ", ".join(f"sum(CASE WHEN {OF_BASIS.format(basis)} THEN s.requests ELSE 0 END)" for basis in UNKNOWN_COSTS)
+    start = f"FROM attribute_sums s WHERE s.name = ? AND {where}"
+    told = f"SELECT s.start, s.value, {_AMOUNTS}, {bases} {start} AND s.value IN ({_list_marks(names)}) GROUP BY 1, 2"
+    every = f"SELECT s.start, CAST(? AS TEXT), {_AMOUNTS}, {bases} {start} GROUP BY s.start"
+    for row in read(told, [attribute, *values, *names]):
+        for part in _split_bases(row, question.length):
+            yield part
+            yield _negate(part, (OTHERS,))
+    for row in read(every, [OTHERS, attribute, *values]):
+        yield from _split_bases(row, question.length)
+
+
+def _split_bases(row: Sequence[object], length: int) -> Iterator[PartialSum]:
+    """Yield the sums of a row of _read_told_apart(); the amounts are with the costs that are known."""
+    time, value, *amounts, unsettled, pending = row
+    for basis, count in zip(UNKNOWN_COSTS, (unsettled, pending), strict=True):
+        if number := int(str(count)):
+            yield PartialSum(str(time)[:length], (str(value),), basis, number, _ZERO, _ZERO)
+    total = _make_sum([str(time)[:length], value, Basis.REPORTED.value, *amounts])
+    yield replace(total, requests=total.requests - int(str(unsettled)) - int(str(pending)))
+
+
+def _negate(part: PartialSum, columns: tuple[str | None, ...]) -> PartialSum:
+    """Return a sum that takes another one from a group."""
     return replace(
-        total,
-        requests=total.requests - part.requests,
-        subtotal=EXACT.subtract(total.subtotal, part.subtotal),
-        surcharge=EXACT.subtract(total.surcharge, part.surcharge),
+        part,
+        columns=columns,
+        requests=-part.requests,
+        subtotal=part.subtotal.copy_negate(),
+        surcharge=part.surcharge.copy_negate(),
     )
 
 
@@ -304,6 +323,10 @@ def build_sums_where(which: UsageFilter) -> tuple[str, list[str]]:
 
 def _rolled_column(column: str) -> str:
     return column.replace("started_at", "s.start").replace(_MODEL, "model")
+
+
+def _list_marks(values: Sequence[str]) -> str:
+    return ", ".join("?" * len(values)) or "NULL"
 
 
 def _name_sums(names: Sequence[str]) -> str:
@@ -327,11 +350,11 @@ def _make_sum(row: Sequence[object]) -> PartialSum:
     )
 
 
-def _read_others(read: Read, question: _Question, rolled: Position) -> Iterator[PartialSum]:
+def read_others(read: Read, question: Question, rolled: Position) -> Iterator[PartialSum]:
     """Yield the records that the sums do not have: later ones, pending ones, and requests without a record."""
     which = question.which
-    yield from _read_records(read, question, "seq > ?", (rolled.record,))
-    yield from _read_records(read, question, "seq IS NULL", ())
+    yield from read_part_records(read, question, "seq > ?", (rolled.record,))
+    yield from read_part_records(read, question, "seq IS NULL", ())
     times = [("started_at >= ?", which.since), ("started_at < ?", which.until)]
     given = [(clause, value) for clause, value in times if value is not None]
     # An expression has no index: SQLite reads the few pending records by theirs.
@@ -340,7 +363,7 @@ def _read_others(read: Read, question: _Question, rolled: Position) -> Iterator[
     ids = [str(request_id) for (request_id,) in read(f"SELECT request_id FROM records WHERE {pending}", values)]  # noqa: S608
     for start in range(0, len(ids), _MAX_IDS):
         some = ids[start : start + _MAX_IDS]
-        yield from _read_records(read, question, f"request_id IN ({', '.join('?' * len(some))})", some)
+        yield from read_part_records(read, question, f"request_id IN ({', '.join('?' * len(some))})", some)
 
 
 #: Request ids that one query names.
@@ -353,7 +376,8 @@ _PENDING = (
 )
 
 
-def _read_records(read: Read, question: _Question, clause: str, extra: Sequence[object]) -> Iterator[PartialSum]:
+def read_part_records(read: Read, question: Question, clause: str, extra: Sequence[object]) -> Iterator[PartialSum]:
+    """Yield the records that a question selects, and that SQL `clause` with the parameters `extra` selects too."""
     where, values = build_where(question.which)
     if clause:
         # An expression has no index: SQLite takes that of the project, and not the few records of the clause.
@@ -363,26 +387,3 @@ def _read_records(read: Read, question: _Question, clause: str, extra: Sequence[
     names = ", ".join((time, *question.columns, "basis", "subtotal", "surcharge"))
     for at, *group, basis, subtotal, surcharge in read(f"SELECT {names} FROM bills {conditions}", [*values, *extra]):  # noqa: S608
         yield PartialSum(str(at), tuple(group), str(basis), 1, Decimal(str(subtotal)), Decimal(str(surcharge)))
-
-
-def is_exact_time(time: str) -> bool:
-    """Return True if a time has the form that records have, so that text order is time order."""
-    try:
-        return format_time(datetime.fromisoformat(time)) == time
-    except ValueError:
-        return False
-
-
-def _round_down(time: str | None, step: timedelta) -> str | None:
-    if time is None:
-        return None
-    at = datetime.fromisoformat(time)
-    start = at.replace(minute=0, second=0, microsecond=0)
-    return format_time(start.replace(hour=0) if step == _DAY else start)
-
-
-def _round_up(time: str | None, step: timedelta) -> str | None:
-    below = _round_down(time, step)
-    if below is None or below == time:
-        return below
-    return format_time(datetime.fromisoformat(below).astimezone(UTC) + step)

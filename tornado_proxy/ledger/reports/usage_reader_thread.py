@@ -23,6 +23,8 @@ from typing import TypeVar
 
 from tornado_proxy.domain.errors import LedgerUnavailable, Overloaded, RateLimited
 from tornado_proxy.ledger.database import Backend, Read, ReadTimeout
+from tornado_proxy.ledger.reports.ranked_usage import read_ranked
+from tornado_proxy.ledger.reports.ranking import RankedQuery, RankedUsage
 from tornado_proxy.ledger.reports.record_spans import find_spans
 from tornado_proxy.ledger.reports.record_sums import can_use_sums, sum_groups
 from tornado_proxy.ledger.reports.records_page import RecordsQuery, read_page
@@ -118,6 +120,17 @@ class UsageReaderThread:
         """
         return await self._run(query.asker, lambda: self._read_usage(query))
 
+    async def read_ranked(self, query: RankedQuery) -> RankedUsage:
+        """Return the dearest groups of the usage that a query selects.
+
+        Raises:
+            BadRequest: there is too much usage for one result.
+            RateLimited: too many queries of the caller wait.
+            Overloaded: too many queries wait.
+            LedgerUnavailable: the ledger cannot be read.
+        """
+        return await self._run(query.asker, lambda: self._read_ranked(query))
+
     async def find_requests(self, lookup: RequestLookup) -> list[Record]:
         """Return the records of one request of a caller.
 
@@ -164,24 +177,33 @@ class UsageReaderThread:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _read_usage(self, query: UsageQuery) -> UsageResult:
-        self._turns.take()
-        try:
-            return self._sum(query, _SharedBounds(self._turns))
-        finally:
-            self._turns.give_back()
+        return self._in_turn(lambda read, bounds: _sum(read, query, bounds), snapshot=can_use_sums(query))
 
-    def _list_records(self, query: RecordsQuery) -> list[Record]:
+    def _read_ranked(self, query: RankedQuery) -> RankedUsage:
+        def rank(read: Read, bounds: Bounds) -> RankedUsage:
+            return read_ranked(read, self._backend.dialect, query, lambda each: _sum(read, each, bounds))
+
+        return self._in_turn(rank, snapshot=True)
+
+    def _in_turn(self, compute: Callable[[Read, Bounds], Result], *, snapshot: bool) -> Result:
+        """Return what a function computes on a connection, in turn with other queries."""
         self._turns.take()
         bounds = _SharedBounds(self._turns)
         try:
-            with self._backend.read(lambda: self._closed or bounds.is_over()) as read:
-                if query.which.request_id is None:  # a list without the pruned ones would look complete
-                    check_not_pruned(read, query.which)
-                return read_page(read, query)
+            with self._backend.read(lambda: self._closed or bounds.is_over(), snapshot=snapshot) as read:
+                return compute(read, bounds)
         except ReadTimeout as error:
             raise too_much_usage() from error
         finally:
             self._turns.give_back()
+
+    def _list_records(self, query: RecordsQuery) -> list[Record]:
+        def list_page(read: Read, _: Bounds) -> list[Record]:
+            if query.which.request_id is None:  # a list without the pruned ones would look complete
+                check_not_pruned(read, query.which)
+            return read_page(read, query)
+
+        return self._in_turn(list_page, snapshot=False)
 
     def _find_requests(self, lookup: RequestLookup) -> list[Record]:
         self._turns.take()
@@ -194,22 +216,12 @@ class UsageReaderThread:
         finally:
             self._turns.give_back()
 
-    def _sum(self, query: UsageQuery, bounds: _SharedBounds) -> UsageResult:
-        if can_use_sums(query):
-            return self._sum_groups(query, bounds)
-        try:
-            with self._backend.read(lambda: self._closed or bounds.is_over()) as read:
-                check_not_pruned(read, query.which)
-                return sum_usage(_read_bills(read, query), query, bounds)
-        except ReadTimeout as error:
-            raise too_much_usage() from error
 
-    def _sum_groups(self, query: UsageQuery, bounds: _SharedBounds) -> UsageResult:
-        try:
-            with self._backend.read(lambda: self._closed or bounds.is_over(), snapshot=True) as read:
-                return sum_groups(read, query, bounds)
-        except ReadTimeout as error:
-            raise too_much_usage() from error
+def _sum(read: Read, query: UsageQuery, bounds: Bounds) -> UsageResult:
+    if can_use_sums(query):
+        return sum_groups(read, query, bounds)
+    check_not_pruned(read, query.which)
+    return sum_usage(_read_bills(read, query), query, bounds)
 
 
 def _read_bills(read: Read, query: UsageQuery) -> Iterator[Sequence[str | None]]:

@@ -30,6 +30,7 @@ from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.record import ObjectOwner, PendingRequest, RequestIntent, RequestRecord, Settlement
 from tornado_proxy.ledger.database import Backend, StoreError
+from tornado_proxy.ledger.reports.ranking import RankedQuery, RankedUsage
 from tornado_proxy.ledger.reports.records_page import RecordsQuery
 from tornado_proxy.ledger.reports.records_query import Record
 from tornado_proxy.ledger.reports.request_lookup import RequestLookup
@@ -192,6 +193,10 @@ class GroupCommitLedger:
     async def usage(self, query: UsageQuery) -> UsageResult:
         """Return the usage that a query selects, from a connection of its own."""
         return await self._usage_reader.read_usage(query)
+
+    async def ranked_usage(self, query: RankedQuery) -> RankedUsage:
+        """Return the dearest groups of the usage that a query selects, from a connection of its own."""
+        return await self._usage_reader.read_ranked(query)
 
     async def find_requests(self, lookup: RequestLookup) -> Sequence[Record]:
         """Return the records of one request of a caller, from a connection of its own."""
