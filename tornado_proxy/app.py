@@ -154,12 +154,12 @@ class Server:
         ]
         clients = ClientApplication(rules, services, start_paths, FIXED_PATHS)
         self._client_port = ClientPortServer(
-            clients, clients.idle_connections, clients.body_timeouts, clients.make_rejection, self._load_tls(settings)
+            clients, clients.body_timeouts, clients.make_rejection, self._load_tls(settings)
         )
         self.port = self._listen(self._client_port, settings.listen)
         pages = list_rules(Site(services, self._state, is_admin=True, feed=feed))
         admin = AdminApplication(AdminServices(services, self._state, self), pages)
-        admin_server = AdminPortServer(admin, admin.idle_connections, admin.body_timeouts, admin.make_rejection)
+        admin_server = AdminPortServer(admin, admin.body_timeouts, admin.make_rejection)
         self.admin_port = self._listen(admin_server, self._find_admin_address(settings.admin))
         if settings.otlp_endpoint is not None:
             self._telemetry = Telemetry(settings.ledger.address, settings.otlp_endpoint)

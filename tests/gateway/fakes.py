@@ -30,11 +30,12 @@ from tornado_proxy.gateway.admission import Admission, AdmittedRequest
 from tornado_proxy.gateway.body_parsing import BodyParser
 from tornado_proxy.gateway.budgets import BudgetGate
 from tornado_proxy.gateway.capacity import ArrivingBytes, Capacity, DrainLimiter
-from tornado_proxy.gateway.context import RequestContext, RequestHead
+from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.gateway.object_ownership import ObjectOwnership
 from tornado_proxy.gateway.realtime.live_calls import LiveCalls
 from tornado_proxy.gateway.recorder import Recorder, RecordListeners
 from tornado_proxy.gateway.services import Services
+from tornado_proxy.http_server.incoming_request import IncomingRequest, decode_fields
 from tornado_proxy.key_rotation import KeyRotation
 from tornado_proxy.metering.deferred_settlement import DeferredSettlement
 from tornado_proxy.providers.contract import Endpoint, HttpEndpoint
@@ -105,10 +106,20 @@ def request_head(
     token: str | None = None,
     headers: Iterable[tuple[str, str]] = (("Content-Type", "application/json"),),
     received_at: datetime | None = None,
-) -> RequestHead:
-    """Return the head of a request with a participant token; without a credential if `token` is empty."""
+) -> IncomingRequest:
+    """Return a request with a participant token; without a credential if `token` is empty."""
     credential = [] if token == "" else [("Authorization", f"Bearer {harness.mint() if token is None else token}")]
-    return RequestHead(method, target, [*credential, *headers], received_at or datetime.now(UTC))
+    request = make_request(target, *credential, *headers, method=method)
+    request.received_at = received_at or datetime.now(UTC)
+    return request
+
+
+def make_request(target: str, *headers: tuple[str, str], method: str = "GET", peer: str = "") -> IncomingRequest:
+    """Return a request as the parser makes it."""
+    fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    request = IncomingRequest(method, target, *decode_fields(fields))
+    request.receive(peer, "http")
+    return request
 
 
 def seal_session_key(

@@ -49,8 +49,9 @@ from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Basis, Meter
 from tornado_proxy.gateway.admission import AdmittedRequest
 from tornado_proxy.gateway.body_parsing import check_body_length
-from tornado_proxy.gateway.context import RequestHead, request_intent
+from tornado_proxy.gateway.context import request_intent
 from tornado_proxy.gateway.model_visibility import usable_model
+from tornado_proxy.http_server.incoming_request import IncomingRequest
 from tornado_proxy.providers.contract import FreeReader, HttpEndpoint, ParsedRequest, RequestView
 from tornado_proxy.snapshot import Snapshot
 from tornado_proxy.upstream.credentials import caller_access
@@ -79,7 +80,7 @@ def gateway() -> Gateway:
     return Gateway(make_snapshot())
 
 
-def admit(gateway: Gateway, head: RequestHead, body: bytes = b"", request_id: str = "req_1") -> AdmittedRequest:
+def admit(gateway: Gateway, head: IncomingRequest, body: bytes = b"", request_id: str = "req_1") -> AdmittedRequest:
     context = gateway.admission.authenticate(gateway.snapshot, head)
     return asyncio.run(gateway.admit(context, body, request_id))
 

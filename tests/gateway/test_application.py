@@ -33,9 +33,7 @@ def test_request_that_matches_a_rule_is_not_closed_as_idle_while_it_runs(monkeyp
 
     async def run() -> bytes:
         application = ClientApplication([("/accounts/.*", SlowHandler)], services=None)  # type: ignore[arg-type]
-        server = ClientPortServer(
-            application, application.idle_connections, application.body_timeouts, application.make_rejection
-        )
+        server = ClientPortServer(application, application.body_timeouts, application.make_rejection)
         (listening,) = bind_sockets(0, "127.0.0.1")
         server.add_sockets([listening])
         try:
@@ -90,9 +88,7 @@ def test_bodies_of_requests_that_tornado_collects_are_limited_over_all() -> None
 async def run_application(services: Services) -> AsyncIterator[int]:
     """Serve SlowHandler below /accounts/ on a free port; yield the port."""
     application = ClientApplication([("/accounts/.*", SlowHandler)], services)
-    server = ClientPortServer(
-        application, application.idle_connections, application.body_timeouts, application.make_rejection
-    )
+    server = ClientPortServer(application, application.body_timeouts, application.make_rejection)
     (listening,) = bind_sockets(0, "127.0.0.1")
     server.add_sockets([listening])
     try:

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 
 import pytest
 
 from tests import harness
-from tests.gateway.fakes import Gateway, make_project, make_snapshot, own_keys, request_head
-from tornado_proxy.gateway.context import RequestHead, new_request_id
+from tests.gateway.fakes import Gateway, make_project, make_request, make_snapshot, own_keys, request_head
+from tornado_proxy.gateway.context import new_request_id
 
 
 @pytest.mark.parametrize(
@@ -20,7 +19,7 @@ from tornado_proxy.gateway.context import RequestHead, new_request_id
     ],
 )
 def test_header_is_found_in_any_spelling_and_its_lines_are_joined(headers: list[tuple[str, str]], value: str) -> None:
-    assert RequestHead("GET", "/", headers, datetime.now(UTC)).header("x-name") == value
+    assert make_request("/", *headers).header("x-name") == value
 
 
 @pytest.mark.parametrize(("target", "query"), [("/openai/v1/models", ""), ("/openai/v1/models?a=1?b", "a=1?b")])

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 import pytest
 
-from tests.gateway.fakes import PROVIDER_URL, Gateway, make_snapshot, request_head
+from tests.gateway.fakes import PROVIDER_URL, Gateway, make_request, make_snapshot, request_head
 from tornado_proxy.config.settings import PublicSettings
-from tornado_proxy.gateway.context import RequestHead
 from tornado_proxy.gateway.public_url import own_base_url, own_location, own_root
+from tornado_proxy.http_server.incoming_request import IncomingRequest
 
 TRUSTED = PublicSettings(trusted_proxies=(IPv4Network("10.0.0.0/8"), IPv6Network("fd00::/8")))
 HOST = ("Host", "llm.example.com")
 HTTPS = ("X-Forwarded-Proto", "https")
 
 
-def head(*headers: tuple[str, str], peer: str = "10.1.2.3", scheme: str = "http") -> RequestHead:
-    return RequestHead("GET", "/", [*headers], datetime.now(UTC), peer, scheme)
+def head(*headers: tuple[str, str], peer: str = "10.1.2.3", scheme: str = "http") -> IncomingRequest:
+    request = make_request("/", *headers)
+    request.receive(peer, scheme)
+    return request
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def head(*headers: tuple[str, str], peer: str = "10.1.2.3", scheme: str = "http"
         pytest.param(head(HOST, scheme="https"), "https://llm.example.com", id="TLS"),
     ],
 )
-def test_root_url_is_stated_by_trusted_proxies_alone(request_of_client: RequestHead, root: str) -> None:
+def test_root_url_is_stated_by_trusted_proxies_alone(request_of_client: IncomingRequest, root: str) -> None:
     assert own_root(request_of_client, TRUSTED) == root
 
 

@@ -204,7 +204,7 @@ def test_frame_that_requests_work_has_its_intent_in_the_ledger(gateway: Gateway)
     assert gateway.ledger.begun == [intent]
     assert (intent.session, intent.model_requested, intent.endpoint) == ("req_session", "gpt-realtime", "/v1/realtime")
     assert intent.request_id != "req_session"
-    assert intent.started_at > session.context.head.received_at
+    assert intent.started_at > session.context.request.received_at
 
 
 def test_frame_that_costs_nothing_has_no_intent(gateway: Gateway) -> None:

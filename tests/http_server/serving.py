@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
-from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
+from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest, RequestStartLine
 from tornado.netutil import bind_sockets
 
-from tornado_proxy.http_server.exchange import FindHandler
+from tornado_proxy.http_server.exchange import Exchange, RequestReceiver
 from tornado_proxy.http_server.request_body import BodyTimeouts
 from tornado_proxy.http_server.request_parser import Fault
-from tornado_proxy.http_server.server import ClientPortServer, IdleConnections
+from tornado_proxy.http_server.response_writer import ResponseWriter
+from tornado_proxy.http_server.server import ClientPortServer
+from tornado_proxy.http_server.tornado_request import make_tornado_request
 
 Receive = Callable[[HTTPServerRequest], None]
 
@@ -38,25 +40,47 @@ class CollectingDelegate(HTTPMessageDelegate):
         self._receive(self._request)
 
 
-class IdleApplication(FindHandler, Protocol):
-    """Routes requests and stops the idle clocks of their connections."""
+class Application(Protocol):
+    """Routes requests, as Tornado's Application does."""
 
-    @property
-    def idle_connections(self) -> IdleConnections:
-        """The connections that wait for a request."""
+    def find_handler(self, request: HTTPServerRequest) -> HTTPMessageDelegate:
+        """Return the delegate that receives `request`."""
 
 
 class FunctionApplication:
     """Passes every request to one function."""
 
     def __init__(self, receive: Receive) -> None:
-        self.idle_connections = IdleConnections()
         self._receive = receive
 
     def find_handler(self, request: HTTPServerRequest) -> HTTPMessageDelegate:
-        """Stop the connection's idle clock, as the server requires of its application."""
-        self.idle_connections.discard(request.server_connection)  # type: ignore[arg-type]  # a ClientConnection
         return CollectingDelegate(request, self._receive)
+
+
+class DelegateReceiver:
+    """Passes a request to a delegate of Tornado."""
+
+    def __init__(self, request: HTTPServerRequest, delegate: HTTPMessageDelegate) -> None:
+        self._request = request
+        self._delegate = delegate
+        self.data_received = delegate.data_received
+        self.finish = delegate.finish
+        self.on_connection_close = delegate.on_connection_close
+
+    def headers_received(self) -> Awaitable[None] | None:
+        start_line = RequestStartLine(self._request.method or "", self._request.uri or "", self._request.version)
+        return self._delegate.headers_received(start_line, self._request.headers)
+
+
+class Routes:
+    """Passes requests to an application of Tornado's kind."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+
+    def find_receiver(self, exchange: Exchange) -> RequestReceiver:
+        request = make_tornado_request(exchange)
+        return DelegateReceiver(request, self._application.find_handler(request))
 
 
 @contextlib.asynccontextmanager
@@ -67,9 +91,9 @@ async def run_server(receive: Receive, tls: ssl.SSLContext | None = None) -> Asy
 
 
 @contextlib.asynccontextmanager
-async def run_application(application: IdleApplication, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+async def run_application(application: Application, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """Serve `application` on a free port; yield the port."""
-    server = ClientPortServer(application, application.idle_connections, BodyTimeouts(), make_rejection, tls)
+    server = ClientPortServer(Routes(application), BodyTimeouts(), make_rejection, tls)
     (listening,) = bind_sockets(0, "127.0.0.1")
     server.add_sockets([listening])
     try:
@@ -90,3 +114,9 @@ async def exchange(port: int, *parts: bytes, ssl_context: ssl.SSLContext | None 
         return await asyncio.wait_for(received, 20)
     finally:
         writer.close()
+
+
+def make_writer(request: HTTPServerRequest) -> ResponseWriter:
+    """Return the writer of the response to `request`."""
+    assert isinstance(request.connection, Exchange)
+    return ResponseWriter(request.connection)

@@ -9,9 +9,8 @@ from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
 from tornado.netutil import bind_sockets
 
-from tests.http_server.serving import Receive, exchange, run_server
+from tests.http_server.serving import Receive, exchange, make_writer, run_server
 from tornado_proxy.http_server.exchange import Exchange
-from tornado_proxy.http_server.response_writer import ResponseWriter
 
 Headers = list[tuple[str, str]]
 
@@ -66,7 +65,7 @@ def test_head_is_the_one_that_tornado_writes(  # the arguments of a table
     sent = f"{method} / {version}\r\nHost: h\r\n{line}\r\n".encode()
 
     def write_response(request: HTTPServerRequest) -> None:
-        writer = ResponseWriter(request)
+        writer = make_writer(request)
         writer.begin(status, "Fine", headers)
         writer.send(data)
         assert isinstance(request.connection, Exchange)
@@ -95,7 +94,7 @@ def test_head_is_the_one_that_tornado_writes(  # the arguments of a table
 @pytest.mark.parametrize("value", ["a\r\nSet-Cookie: b", "a\nb", "a\rb"])
 def test_line_end_in_a_header_is_never_written(value: str) -> None:
     def receive(request: HTTPServerRequest) -> None:
-        writer = ResponseWriter(request)
+        writer = make_writer(request)
         writer.begin(200, "OK", [("x-id", value)])
         with pytest.raises(ValueError, match="line end"):
             writer.send(b"data")

@@ -11,10 +11,9 @@ import pytest
 from tornado.httputil import HTTPServerRequest
 from tornado.iostream import StreamClosedError
 
-from tests.http_server.serving import run_server
+from tests.http_server.serving import make_writer, run_server
 from tornado_proxy import tasks
 from tornado_proxy.http_server.exchange import Exchange
-from tornado_proxy.http_server.response_writer import ResponseWriter
 
 #: Size of the socket buffers: small, so that writes wait for the client.
 _SOCKET_BUFFER_BYTES = 4 * 1024
@@ -43,7 +42,7 @@ class Responder:
         transport = request.connection.transport
         assert transport.socket is not None
         transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES)
-        writer = ResponseWriter(request)
+        writer = make_writer(request)
         writer.begin(200, "OK", self._headers)
         try:
             await writer.send(b"")  # without a length, the body is now sent in chunks with a terminating chunk

@@ -7,14 +7,12 @@ import contextlib
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
-from tornado.httputil import HTTPServerRequest
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
-from tests.http_server.serving import make_rejection, run_application
+from tests.http_server.serving import Routes, make_rejection, run_application
 from tornado_proxy.http_server import server as server_module
 from tornado_proxy.http_server.exchange import Exchange
 from tornado_proxy.http_server.request_body import BodyTimeouts
@@ -47,12 +45,6 @@ class SingleHandlerApplication(Application):
 
     def __init__(self, handler: type[RequestHandler]) -> None:
         super().__init__([("/.*", handler)], log_function=lambda handler: None)
-        self.idle_connections = IdleConnections()
-
-    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
-        """Stop the connection's idle clock, as the server requires of its application."""
-        self.idle_connections.discard(request.server_connection)
-        return super().find_handler(request, **kwargs)
 
 
 @contextlib.asynccontextmanager
@@ -194,7 +186,7 @@ def test_unfinished_tls_handshake_gives_way_to_a_new_connection(monkeypatch: pyt
     async def run() -> tuple[list[bool], bytes]:
         application = SingleHandlerApplication(NagleHandler)
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        server = ClientPortServer(application, application.idle_connections, BodyTimeouts(), make_rejection, tls)
+        server = ClientPortServer(Routes(application), BodyTimeouts(), make_rejection, tls)
         (listening,) = bind_sockets(0, "127.0.0.1")
         server.add_sockets([listening])
         reader, writer = await asyncio.open_connection("127.0.0.1", listening.getsockname()[1])

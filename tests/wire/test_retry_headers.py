@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import NO_RETRY_FACTS
-from tornado_proxy.wire.headers import index_headers
 from tornado_proxy.wire.retry_headers import read_retry_headers
 
 ADA = Caller("p", participant="ada")
 KEY = ("Idempotency-Key", "stainless-python-retry-1234")
+
+
+def index_headers(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    return {name.lower(): [value] for name, value in pairs}
 
 
 def test_key_of_the_same_caller_has_the_same_hash_and_is_not_in_it() -> None:

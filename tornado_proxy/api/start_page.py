@@ -6,7 +6,6 @@ Clients probe the base URL that they are given (Claude Code sends HEAD to it), a
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, BaseHandler
 from tornado_proxy.gateway.public_url import own_root
@@ -45,7 +44,7 @@ class StartPageHandler(BaseHandler):
 
     def _describe(self) -> str:
         snapshot = self.services.snapshots.current
-        root = own_root(self.request_head(datetime.now(UTC)), snapshot.settings.public)
+        root = own_root(self.incoming, snapshot.settings.public)
         base_urls = "".join(
             f"  {provider.title + ':':<12}{root}/{provider.prefix}{provider.sdk_variables.base_path}"
             f"   ({provider.sdk_variables.base_url})\n"

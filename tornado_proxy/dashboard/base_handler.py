@@ -25,8 +25,9 @@ from tornado_proxy.dashboard.viewer import Viewer, find_viewer
 from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated, RequestError
 from tornado_proxy.domain.identity import Caller, Secret
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, make_request_error
-from tornado_proxy.gateway.context import RequestHead, new_request_id
+from tornado_proxy.gateway.context import new_request_id
 from tornado_proxy.gateway.public_url import own_root
+from tornado_proxy.http_server.tornado_request import find_incoming
 from tornado_proxy.observability import access_log
 from tornado_proxy.observability.access_log import RequestLine
 from tornado_proxy.snapshot import Snapshot
@@ -78,17 +79,9 @@ class DashboardHandler(RequestHandler):
     @cached_property
     def own_root(self) -> str:
         """The URL under which the browser reaches this port, without a final slash; "" if no header states a host."""
-        request, public = self.request, self.snapshot.settings.public
-        head = RequestHead(
-            request.method or "",
-            request.uri or "",
-            list(request.headers.get_all()),
-            self.now,
-            peer=str(request.remote_ip or ""),
-            scheme=request.protocol,
-        )
+        incoming, public = find_incoming(self.request), self.snapshot.settings.public
         # The configured URL is that of the client port.
-        return own_root(head, replace(public, url=None) if self.site.is_admin else public)
+        return own_root(incoming, replace(public, url=None) if self.site.is_admin else public)
 
     @cached_property
     def base(self) -> str:

@@ -29,7 +29,7 @@ from tornado_proxy.domain.record import RequestIntent
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.gateway.budgets import BudgetGate
 from tornado_proxy.gateway.capacity import Capacity
-from tornado_proxy.gateway.context import RequestContext, RequestHead, make_context, new_request_id, request_intent
+from tornado_proxy.gateway.context import RequestContext, make_context, new_request_id, request_intent
 from tornado_proxy.gateway.http.list_sources import ListSource, find_list_accesses, make_list_sources
 from tornado_proxy.gateway.model_visibility import require_visible_model
 from tornado_proxy.gateway.object_ownership import ObjectOwnership
@@ -37,6 +37,7 @@ from tornado_proxy.gateway.priced_spends import check_provider, require_priced_s
 from tornado_proxy.gateway.realtime.live_calls import LiveCalls
 from tornado_proxy.gateway.recorder import Recorder
 from tornado_proxy.gateway.stops import require_not_stopped
+from tornado_proxy.http_server.incoming_request import IncomingRequest
 from tornado_proxy.metering.deferred_settlement import DeferredSettlement
 from tornado_proxy.providers.contract import (
     ClientFrame,
@@ -115,7 +116,7 @@ class Admission:
         self._recorder = recorder
 
     def authenticate(
-        self, snapshot: Snapshot, head: RequestHead
+        self, snapshot: Snapshot, request: IncomingRequest
     ) -> RequestContext[HttpEndpoint] | Awaitable[RequestContext[HttpEndpoint]]:
         """Return the route and caller of an HTTP request; an awaitable if an identity provider must be asked.
 
@@ -123,17 +124,17 @@ class Admission:
             CallerError: no endpoint matches, the credential is missing or invalid, or contradicts the stated project.
             ServiceError: an identity provider cannot be asked.
         """
-        match = snapshot.routes.match_http(head.method, head.target)
+        match = snapshot.routes.match_http(request.method, request.target)
         accepted = match.provider.credential_headers
-        known = snapshot.authenticator.recognize(head.lines, accepted, head.received_at)
+        known = snapshot.authenticator.recognize(request.lines, accepted, request.received_at)
         if known is not None:
             token, caller = known
-            return _make_checked_context(snapshot, match, caller, token, head)
-        token = find_token(head.headers, accepted, opaque=snapshot.authenticator.accepts_opaque_tokens)
-        return _identify(snapshot, match, token, head)
+            return _make_checked_context(snapshot, match, caller, token, request)
+        token = find_token(request.headers, accepted, opaque=snapshot.authenticator.accepts_opaque_tokens)
+        return _identify(snapshot, match, token, request)
 
     def authenticate_upgrade(
-        self, snapshot: Snapshot, head: RequestHead
+        self, snapshot: Snapshot, request: IncomingRequest
     ) -> RequestContext[WebSocketEndpoint] | Awaitable[RequestContext[WebSocketEndpoint]]:
         """Return the route and caller of a WebSocket upgrade; an awaitable if an identity provider must be asked.
 
@@ -142,12 +143,12 @@ class Admission:
                 project.
             ServiceError: an identity provider cannot be asked.
         """
-        match = snapshot.routes.match_websocket(head.target)
+        match = snapshot.routes.match_websocket(request.target)
         convention = match.provider.websocket
         prefix = convention.token_prefix if convention is not None else None
         opaque = snapshot.authenticator.accepts_opaque_tokens
-        token = find_websocket_token(head.headers, match.provider.credential_headers, prefix, opaque=opaque)
-        return _identify(snapshot, match, token, head)
+        token = find_websocket_token(request.headers, match.provider.credential_headers, prefix, opaque=opaque)
+        return _identify(snapshot, match, token, request)
 
     def check_capacity(self, context: RequestContext[Endpoint]) -> None:
         """Check that one more request may run.
@@ -183,7 +184,7 @@ class Admission:
             made_with = await self._ownership.require_own(context, parsed.facts.references)
         accesses = find_list_accesses(context, made_with) if isinstance(objects, OwnedList) else ()
         access, *_ = accesses or (caller_access(context.snapshot, context.provider, context.caller, made_with),)
-        headers = forwarded_headers(context.head.headers, access, context.token)
+        headers = forwarded_headers(context.request.headers, access, context.token)
         upstream = access.client_request(context.endpoint.method, context.upstream_target, headers, *parsed.pieces)
         visible_objects: frozenset[str] | None = None
         sources: tuple[ListSource, ...] = ()
@@ -193,7 +194,7 @@ class Admission:
             sources = make_list_sources(context, accesses, headers, keys, visible_objects)
         if context.endpoint.ends_usage is not None:
             await self._settle_object(context)
-        intent = request_intent(context, access, parsed.facts, request_id, context.head.received_at)
+        intent = request_intent(context, access, parsed.facts, request_id, context.request.received_at)
         if context.snapshot.state.stops:
             require_not_stopped(context, intent.attribution.agent_session)
         if context.endpoint.sideband is None:
@@ -213,7 +214,7 @@ class Admission:
         if not facts.spends:
             self.require_priced_spend(context, facts)
         spends = facts.spends if facts.terms.cache_ttl is None else facts.priced_spends
-        self.admit_spends(context, spends, context.head.received_at)
+        self.admit_spends(context, spends, context.request.received_at)
         if endpoint.response_edits.seal_secrets is not None:
             context.snapshot.authenticator.require_sealing(context.caller)
 
@@ -257,7 +258,7 @@ class Admission:
         reader = context.endpoint.open_reader(_session_query(context), subprotocols)
         try:
             require_annotations(context.stated.annotations, context.project.attribution.required)
-            self.admit_spends(context, reader.spends, context.head.received_at)
+            self.admit_spends(context, reader.spends, context.request.received_at)
             made_with = await self._ownership.require_own(context, reader.references)
             await self._budgets.check(context)
         except RequestError as error:
@@ -267,7 +268,7 @@ class Admission:
         access = caller_access(context.snapshot, context.provider, context.caller, made_with, sticky=sticky)
         upstream = access.websocket_request(
             context.upstream_target,
-            forwarded_headers(context.head.headers, access, context.token),
+            forwarded_headers(context.request.headers, access, context.token),
             forwarded_subprotocols(subprotocols, context.provider, context.token),
         )
         billed_elsewhere = any(self._live_calls.has(context.provider.name, call_id) for call_id in reader.references)
@@ -337,8 +338,8 @@ class Admission:
             CallerError: the credential has expired or was revoked, or no longer grants a model.
         """
         # A short-lived key limits when a session may be opened; only its revocation ends a session that runs.
-        at = datetime.now(UTC) if context.caller.session is None else context.head.received_at
-        stated = list_stated_projects(context.head.headers)
+        at = datetime.now(UTC) if context.caller.session is None else context.request.received_at
+        stated = list_stated_projects(context.request.headers)
         try:
             identified = snapshot.authenticator.authenticate(
                 context.token.reveal(), at, session_keys=True, stated_projects=stated
@@ -353,30 +354,30 @@ class Admission:
 
 
 def _identify(
-    snapshot: Snapshot, match: Match[EndpointT], token: str, head: RequestHead
+    snapshot: Snapshot, match: Match[EndpointT], token: str, request: IncomingRequest
 ) -> RequestContext[EndpointT] | Awaitable[RequestContext[EndpointT]]:
     caller = snapshot.authenticator.authenticate(
         token,
-        head.received_at,
+        request.received_at,
         session_keys=match.endpoint.session_keys,
-        stated_projects=list_stated_projects(head.headers),
+        stated_projects=list_stated_projects(request.headers),
     )
 
     if isinstance(caller, Caller):
-        return _make_checked_context(snapshot, match, caller, token, head)
+        return _make_checked_context(snapshot, match, caller, token, request)
 
     async def wait_for(caller: Awaitable[Caller]) -> RequestContext[EndpointT]:
-        return _make_checked_context(snapshot, match, await caller, token, head)
+        return _make_checked_context(snapshot, match, await caller, token, request)
 
     return wait_for(caller)
 
 
 def _make_checked_context(
-    snapshot: Snapshot, match: Match[EndpointT], caller: Caller, token: str, head: RequestHead
+    snapshot: Snapshot, match: Match[EndpointT], caller: Caller, token: str, request: IncomingRequest
 ) -> RequestContext[EndpointT]:
-    if match.path_id is not None or "?" in head.target:  # any other path is one that the routes know
-        reject_token_in_target(head.target, token)
-    context = make_context(snapshot, match, caller, token, head)
+    if match.path_id is not None or "?" in request.target:  # any other path is one that the routes know
+        reject_token_in_target(request.target, token)
+    context = make_context(snapshot, match, caller, token, request)
     if snapshot.state.stops:
         require_not_stopped(context)
     return context

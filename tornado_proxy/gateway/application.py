@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from tornado.escape import utf8
-from tornado.httputil import HTTPServerRequest
 from tornado.routing import Rule
 from tornado.web import Application
 
-from tornado_proxy.gateway.base_handler import error_headers
-from tornado_proxy.gateway.collected_body import limit_body
+from tornado_proxy.gateway.base_handler import BaseHandler, error_headers
+from tornado_proxy.gateway.collected_body import collect_body
 from tornado_proxy.gateway.context import new_request_id
 from tornado_proxy.gateway.cors import is_preflight
 from tornado_proxy.gateway.http.handler import ProxyHandler
@@ -23,10 +22,11 @@ from tornado_proxy.gateway.malformed_request import make_malformed_error, write_
 from tornado_proxy.gateway.preflight import PreflightHandler
 from tornado_proxy.gateway.realtime.handler import ProxyWebSocketHandler
 from tornado_proxy.gateway.services import Services
-from tornado_proxy.http_server.connection import ClientConnection
+from tornado_proxy.http_server.exchange import Exchange, RequestReceiver
+from tornado_proxy.http_server.incoming_request import IncomingRequest
 from tornado_proxy.http_server.request_body import BodyTimeouts
 from tornado_proxy.http_server.request_parser import Fault
-from tornado_proxy.http_server.server import IdleConnections
+from tornado_proxy.http_server.tornado_request import make_tornado_request
 
 #: The beginnings of the paths that are no provider's.
 _RULED_PATHS = ("/accounts/", "/dashboard")
@@ -36,7 +36,7 @@ class ClientApplication(Application):
     """Routes a request to the handler that `rules` name, else to the proxy's handlers.
 
     `rules` hold for paths below /accounts/ and /dashboard, for `api_paths`, and for GET and HEAD of `page_paths`.
-    `idle_connections` and `body_timeouts` are shared with the server that runs this application.
+    `body_timeouts` are shared with the server that runs this application.
     """
 
     def __init__(
@@ -46,12 +46,10 @@ class ClientApplication(Application):
         page_paths: frozenset[str] = frozenset(),
         api_paths: frozenset[str] = frozenset(),
     ) -> None:
-        self.idle_connections = IdleConnections()
         self.body_timeouts = BodyTimeouts()
         self._services = services
         self._page_paths = page_paths
         self._api_paths = api_paths
-        self._handler_arguments = {"services": services}
         super().__init__(list(rules), log_function=lambda handler: None)
 
     def make_rejection(self, fault: Fault) -> bytes:
@@ -63,20 +61,29 @@ class ClientApplication(Application):
         body = utf8(provider.error_body(error, request_id))
         return write_rejection(error, error_headers(error, request_id, provider), body)
 
-    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
-        """Return the delegate that receives `request`.  Called by Tornado when the request's headers are complete."""
-        assert isinstance(request.server_connection, ClientConnection)
-        self.idle_connections.discard(request.server_connection)
-        if request.method == "OPTIONS":
-            allowed = self._services.snapshots.current.settings.public.allow_origins
-            if is_preflight(request.headers, allowed):
-                return self.get_handler_delegate(request, PreflightHandler, self._handler_arguments)
-        is_page = request.path in self._page_paths and request.method in ("GET", "HEAD")
-        if is_page or request.path in self._api_paths or request.path.startswith(_RULED_PATHS):
-            delegate = self.default_router.find_handler(request, **kwargs)
+    def find_receiver(self, exchange: Exchange) -> RequestReceiver:
+        """Return the receiver of a request.  Called by the server when the head is complete."""
+        incoming = exchange.incoming
+        if incoming.method == "OPTIONS" and self._is_preflight(incoming):
+            return self._receive_with(PreflightHandler, exchange)
+        if self._may_match_rule(incoming):
+            request = make_tornado_request(exchange)
+            delegate = self.default_router.find_handler(request)
             if delegate is not None:
-                return limit_body(request, delegate, self._services, self.body_timeouts)
-        if request.method == "GET" and request.headers.get("Upgrade", "").lower() == "websocket":
-            delegate = self.get_handler_delegate(request, ProxyWebSocketHandler, self._handler_arguments)
-            return limit_body(request, delegate, self._services, self.body_timeouts)
-        return ProxyHandler(request, self._services, self.body_timeouts)
+                return collect_body(request, delegate, self._services, self.body_timeouts)
+        if incoming.method == "GET" and incoming.header("upgrade").lower() == "websocket":
+            return self._receive_with(ProxyWebSocketHandler, exchange)
+        return ProxyHandler(exchange, self._services, self.body_timeouts)
+
+    def _is_preflight(self, incoming: IncomingRequest) -> bool:
+        return is_preflight(incoming, self._services.snapshots.current.settings.public.allow_origins)
+
+    def _may_match_rule(self, incoming: IncomingRequest) -> bool:
+        path = incoming.target.partition("?")[0]
+        is_page = path in self._page_paths and incoming.method in ("GET", "HEAD")
+        return is_page or path in self._api_paths or path.startswith(_RULED_PATHS)
+
+    def _receive_with(self, handler: type[BaseHandler], exchange: Exchange) -> RequestReceiver:
+        request = make_tornado_request(exchange)
+        delegate = self.get_handler_delegate(request, handler, {"services": self._services})
+        return collect_body(request, delegate, self._services, self.body_timeouts)

@@ -21,10 +21,11 @@ from tornado_proxy.domain.errors import (
     RequestError,
     UpgradeRequired,
 )
-from tornado_proxy.gateway.context import RequestContext, RequestHead, new_request_id
+from tornado_proxy.gateway.context import RequestContext, new_request_id
 from tornado_proxy.gateway.cors import cors_headers
 from tornado_proxy.gateway.services import Services
-from tornado_proxy.http_server.incoming_request import RequestHeaders
+from tornado_proxy.http_server.incoming_request import IncomingRequest
+from tornado_proxy.http_server.tornado_request import find_incoming
 from tornado_proxy.observability.access_log import RequestLine
 from tornado_proxy.providers.contract import Endpoint, Provider
 
@@ -60,21 +61,12 @@ class BaseHandler(RequestHandler):
     def cors(self) -> list[tuple[str, str]]:
         """The headers that let the page that sent this request read the response, if its origin is allowed."""
         allowed = self.services.snapshots.current.settings.public.allow_origins
-        return cors_headers(self.request.headers, allowed) if allowed else []
+        return cors_headers(self.incoming, allowed) if allowed else []
 
-    def request_head(self, received_at: datetime) -> RequestHead:
-        """Return the head of this request, which was received at `received_at` (aware UTC)."""
-        request, headers = self.request, self.request.headers
-        own = headers if isinstance(headers, RequestHeaders) else None
-        return RequestHead(
-            request.method or "",
-            request.uri or "",
-            own.pairs if own else list(headers.get_all()),
-            received_at,
-            peer=str(request.remote_ip or ""),
-            scheme=request.protocol,
-            lines=own.lines if own else {},
-        )
+    @property
+    def incoming(self) -> IncomingRequest:
+        """The request, as the proxy's own handlers know it."""
+        return find_incoming(self.request)
 
     @cached_property
     def provider(self) -> Provider:

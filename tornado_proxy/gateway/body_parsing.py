@@ -54,7 +54,9 @@ class BodyParser:
             CallerError: the body or the query cannot be read in one way only, or the body is too large.
             Overloaded: the worker has ended.
         """
-        coding = context.head.header("content-encoding") if body and "content-encoding" in context.head.lines else ""
+        coding = (
+            context.request.header("content-encoding") if body and "content-encoding" in context.request.lines else ""
+        )
         if coding:
             decoded = await _decode_small(body, coding)
             if decoded is None:
@@ -198,7 +200,7 @@ def _make_task(context: RequestContext[HttpEndpoint], body: bytes) -> BodyTask:
 
 def _read_content_type(context: RequestContext[HttpEndpoint]) -> str:
     """Return the Content-Type of a request whose head leaves no doubt about its body."""
-    content_types = context.head.lines.get("content-type", ())
+    content_types = context.request.lines.get("content-type", ())
     if len(content_types) > 1:
         raise BadRequest("Content-Type is repeated; send it once")
     if "?" in context.upstream_target:

@@ -1,4 +1,4 @@
-"""Limits a body that Tornado collects whole before a handler sees the credential, in size and time."""
+"""Passes a request to one of Tornado's own handlers, whose caller is not known while its body arrives."""
 
 from __future__ import annotations
 
@@ -7,25 +7,18 @@ from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.gateway.capacity import HeldBytes
 from tornado_proxy.gateway.services import Services
-from tornado_proxy.http_server.exchange import Exchange
-from tornado_proxy.http_server.request_body import BodyTimeouts, LimitedDelegate
-
-#: Bytes of such a body: a question or a small JSON document.
-_MAX_COLLECTED_BODY_BYTES = 1024 * 1024
+from tornado_proxy.http_server.request_body import BodyTimeouts
+from tornado_proxy.http_server.tornado_request import TornadoReceiver
 
 _ANONYMOUS = Caller("")
 
 
-def limit_body(
+def collect_body(
     request: HTTPServerRequest, delegate: HTTPMessageDelegate, services: Services, body_timeouts: BodyTimeouts
-) -> HTTPMessageDelegate:
-    """Return a delegate that limits the body of `request`, which `delegate` collects."""
+) -> TornadoReceiver:
+    """Return the receiver of `request` for `delegate`; all callers that are not known have one share of the memory."""
 
     def count_anonymous() -> HeldBytes:
-        """Return the count of a body whose caller is not known yet; all such callers have one share."""
         return services.arriving.open(_ANONYMOUS, services.snapshots.current.settings.limits)
 
-    connection = request.connection
-    assert isinstance(connection, Exchange)
-    connection.set_max_body_size(_MAX_COLLECTED_BODY_BYTES)
-    return LimitedDelegate(delegate, connection.close, body_timeouts, count_anonymous)
+    return TornadoReceiver(request, delegate, body_timeouts, count_anonymous)

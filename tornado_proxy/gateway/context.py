@@ -1,10 +1,10 @@
-"""A request on its way through the gateway: its head, then its route and caller, then its intent."""
+"""A request on its way through the gateway: its route and caller, then its intent."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Generic
 
@@ -13,6 +13,7 @@ import msgspec
 from tornado_proxy.domain.identity import Caller, Project, Secret
 from tornado_proxy.domain.record import NO_RETRY_FACTS, RequestIntent
 from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.http_server.incoming_request import IncomingRequest
 from tornado_proxy.pricing.book.price_book import Tariff
 from tornado_proxy.providers.contract import Endpoint, Provider
 from tornado_proxy.providers.route_table import EndpointT, Match
@@ -20,37 +21,11 @@ from tornado_proxy.snapshot import Snapshot, SnapshotCache
 from tornado_proxy.upstream.credentials import ProviderAccess
 from tornado_proxy.wire.annotations import check_annotations
 from tornado_proxy.wire.client_facts import StatedHeaders, attribute_request, find_stated_headers
-from tornado_proxy.wire.headers import index_headers
 from tornado_proxy.wire.redaction import Redaction
 from tornado_proxy.wire.retry_headers import RETRY_HEADERS, read_retry_headers
 
 #: Random bytes of a request id, and ids drawn at a time: the system call costs more than all else of an id.
 _RANDOM_BYTES, _IDS_PER_DRAW = 10, 256
-
-
-class RequestHead(msgspec.Struct, frozen=True):
-    """Request line and headers.
-
-    `target` is raw; `received_at` is aware UTC; `peer` is the address of the connection's other end, "" if it has none;
-    `scheme` is that of the connection, http or https.  `lines` are the values of each header by its name in lower case;
-    they follow from `headers`.
-    """
-
-    method: str
-    target: str
-    headers: Sequence[tuple[str, str]]
-    received_at: datetime
-    peer: str = ""
-    scheme: str = "http"
-    lines: Mapping[str, Sequence[str]] = msgspec.field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not self.lines and self.headers:
-            msgspec.structs.force_setattr(self, "lines", index_headers(self.headers))
-
-    def header(self, name: str) -> str:
-        """Return the value of header `name` (lower case), several lines joined by commas, "" if missing."""
-        return ",".join(self.lines.get(name, ()))
 
 
 _NO_TOKEN = Secret("")
@@ -70,7 +45,7 @@ class RequestContext(msgspec.Struct, Generic[EndpointT], frozen=True):
         project: The caller's project.
         tariff: The provider's prices when the request arrived.
         token: The credential.
-        head: Request line and headers.
+        request: Request line and headers.
         redaction: Masks the provider keys of the configuration, and the short-lived one that a session key holds.
         stated: The headers that describe the request.
         is_limited: True if a budget or a limit applies to the caller's requests.
@@ -85,7 +60,7 @@ class RequestContext(msgspec.Struct, Generic[EndpointT], frozen=True):
     project: Project
     tariff: Tariff
     token: Secret
-    head: RequestHead
+    request: IncomingRequest
     redaction: Redaction
     stated: StatedHeaders
     is_limited: bool
@@ -125,7 +100,7 @@ _SHARED: SnapshotCache[tuple[str, str], _SharedFacts] = SnapshotCache()
 
 
 def make_context(
-    snapshot: Snapshot, match: Match[EndpointT], caller: Caller, token: str, head: RequestHead
+    snapshot: Snapshot, match: Match[EndpointT], caller: Caller, token: str, request: IncomingRequest
 ) -> RequestContext[EndpointT]:
     """Return the context of a request.  What each step of a request needs is looked up here, once."""
     provider = match.provider
@@ -144,11 +119,11 @@ def make_context(
         project=shared.project,
         tariff=shared.tariff,
         token=Secret(token),
-        head=head,
+        request=request,
         redaction=snapshot.redaction
         if caller.session is None
         else snapshot.redaction.with_secret(caller.session.provider_key),
-        stated=find_stated_headers(head.headers, shared.project.attribution.end_user_header),
+        stated=find_stated_headers(request.headers, shared.project.attribution.end_user_header),
         is_limited=shared.is_limited or bool(caller.token_budgets),
     )
 
@@ -192,8 +167,8 @@ def request_intent(
         ),
         traceparent=context.stated.traceparent,
         # The headers of a WebSocket's opening request are not those of each request on it.
-        retry=read_retry_headers(context.head.lines, caller, context.provider.name)
-        if session is None and not RETRY_HEADERS.isdisjoint(context.head.lines)
+        retry=read_retry_headers(context.request.lines, caller, context.provider.name)
+        if session is None and not RETRY_HEADERS.isdisjoint(context.request.lines)
         else NO_RETRY_FACTS,
     )
 

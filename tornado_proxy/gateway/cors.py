@@ -11,19 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from tornado.httputil import HTTPHeaders
+from tornado_proxy.http_server.incoming_request import IncomingRequest
 
 
-def cors_headers(request: HTTPHeaders, allowed: Collection[str]) -> list[tuple[str, str]]:
+def cors_headers(request: IncomingRequest, allowed: Collection[str]) -> list[tuple[str, str]]:
     """Return the headers that let a page of an allowed origin read a response, if some origins are `allowed`."""
-    origin = request.get("Origin")
+    origin = request.header("origin")
     # Vary also without the origin: a cache must not give a response without these headers to a page.
     vary = [("Vary", "Origin")]
     if origin not in allowed:
         return vary
-    return [("Access-Control-Allow-Origin", str(origin)), ("Access-Control-Expose-Headers", "*"), *vary]
+    return [("Access-Control-Allow-Origin", origin), ("Access-Control-Expose-Headers", "*"), *vary]
 
 
-def is_preflight(request: HTTPHeaders, allowed: Collection[str]) -> bool:
+def is_preflight(request: IncomingRequest, allowed: Collection[str]) -> bool:
     """Return True if an OPTIONS request asks on behalf of a page of an allowed origin."""
-    return request.get("Origin") in allowed and "Access-Control-Request-Method" in request
+    return request.header("origin") in allowed and "access-control-request-method" in request.lines

@@ -13,7 +13,8 @@ from ipaddress import ip_address
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from tornado_proxy.config.settings import PublicSettings
-from tornado_proxy.gateway.context import RequestContext, RequestHead
+from tornado_proxy.gateway.context import RequestContext
+from tornado_proxy.http_server.incoming_request import IncomingRequest
 from tornado_proxy.providers.contract import Endpoint
 
 #: A host and optional port that can be written into a URL inside JSON.
@@ -31,26 +32,24 @@ _PAIR = re.compile(r'\s*([A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*))\s*(?:;|$
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-def own_root(head: RequestHead, public: PublicSettings) -> str:
+def own_root(request: IncomingRequest, public: PublicSettings) -> str:
     """Return the URL under which the client reaches the proxy, without a final slash; "" if no header states a host."""
     if public.url is not None:
         return public.url
-    stated = _read_forwarded(head) if _is_trusted(head.peer, public) else {}
+    stated = _read_forwarded(request) if _is_trusted(request.peer, public) else {}
     host = stated.get("host", "")
     if not _HOST.fullmatch(host):
-        host = head.header("host")
+        host = request.header("host")
     if not _HOST.fullmatch(host):
         return ""
-    scheme = stated.get("proto", "").lower()
-    prefix = stated.get("prefix", "").rstrip("/")
-    return (
-        f"{scheme if scheme in _DEFAULT_PORTS else head.scheme}://{host}{prefix if _PREFIX.fullmatch(prefix) else ''}"
-    )
+    scheme, prefix = stated.get("proto", "").lower(), stated.get("prefix", "").rstrip("/")
+    shown = scheme if scheme in _DEFAULT_PORTS else request.scheme
+    return f"{shown}://{host}{prefix if _PREFIX.fullmatch(prefix) else ''}"
 
 
 def own_base_url(context: RequestContext[Endpoint]) -> str:
     """Return the URL under which the client reaches its provider here; only a path if no header states a host."""
-    return f"{own_root(context.head, context.snapshot.settings.public)}/{context.provider.prefix}"
+    return f"{own_root(context.request, context.snapshot.settings.public)}/{context.provider.prefix}"
 
 
 def own_location(context: RequestContext[Endpoint], base_url: str, location: str) -> str | None:
@@ -70,23 +69,23 @@ def own_location(context: RequestContext[Endpoint], base_url: str, location: str
         return None
     path = url.path.removeprefix(base.path)
     prefix = f"/{context.provider.prefix}"
-    prefix = prefix if context.head.target.startswith(f"{prefix}/") else ""
-    root = own_root(context.head, context.snapshot.settings.public)
+    prefix = prefix if context.request.target.startswith(f"{prefix}/") else ""
+    root = own_root(context.request, context.snapshot.settings.public)
     if location.startswith("/") or not urlsplit(location).netloc:
         root = urlsplit(root).path
     return f"{root}{prefix}{url._replace(scheme='', netloc='', path=path).geturl()}"
 
 
-def _read_forwarded(head: RequestHead) -> Mapping[str, str]:
+def _read_forwarded(request: IncomingRequest) -> Mapping[str, str]:
     """Return the `proto`, `host` and `prefix` that the proxies in front state; the first of a list is the client's."""
     stated = {
-        name: head.header(f"x-forwarded-{name}").partition(",")[0].strip() for name in ("proto", "host", "prefix")
+        name: request.header(f"x-forwarded-{name}").partition(",")[0].strip() for name in ("proto", "host", "prefix")
     }
-    port = head.header("x-forwarded-port").partition(",")[0].strip()
+    port = request.header("x-forwarded-port").partition(",")[0].strip()
     if stated["host"] and ":" not in stated["host"] and port.isascii() and port.isdigit():
-        default = _DEFAULT_PORTS.get(stated["proto"].lower() or head.scheme)
+        default = _DEFAULT_PORTS.get(stated["proto"].lower() or request.scheme)
         stated["host"] += "" if int(port[:5]) == default else f":{port}"
-    element = head.header("forwarded").partition(",")[0]
+    element = request.header("forwarded").partition(",")[0]
     pairs = {name.lower(): quoted or token for name, quoted, token in _PAIR.findall(element)}
     return {**stated, **{name: pairs[name] for name in ("proto", "host") if name in pairs}}
 

@@ -1,6 +1,6 @@
 """A client's HTTP/1.1 connection: serves one request after another.
 
-    bytes ──> RequestParser ──> delegate.headers_received ──> body ──> delegate.finish ──> (response) ──> next request
+    bytes ──> RequestParser ──> receiver.headers_received ──> body ──> receiver.finish ──> (response) ──> next request
                    │                                           │
                    └── malformed ──────────────────────────────┴──> 400 in the provider's format, then close
 
@@ -20,7 +20,7 @@ from tornado.httputil import HTTPInputError
 
 from tornado_proxy import tasks
 from tornado_proxy.http_server.client_transport import ClientTransport, ConnectionContext
-from tornado_proxy.http_server.exchange import Exchange, FindHandler
+from tornado_proxy.http_server.exchange import Exchange, FindReceiver
 from tornado_proxy.http_server.request_parser import MIN_PIECE_BYTES, Fault, RequestParser, describe
 from tornado_proxy.http_server.upgraded_stream import UpgradedStream
 
@@ -48,7 +48,7 @@ class ConnectionOwner(Protocol):
     """The server, as its connections see it."""
 
     @property
-    def application(self) -> FindHandler:
+    def application(self) -> FindReceiver:
         """Routes the requests."""
 
     @property
@@ -60,6 +60,9 @@ class ConnectionOwner(Protocol):
 
     def on_waiting(self, connection: ClientConnection) -> None:
         """Called when a connection is ready for its next request."""
+
+    def on_request(self, connection: ClientConnection) -> None:
+        """Called when a connection has a request."""
 
     def on_ending(self, connection: ClientConnection) -> None:
         """Called when a connection will take no more requests."""
@@ -164,7 +167,7 @@ class ClientConnection(asyncio.Protocol):
         try:
             self._pass_on()
         except HTTPInputError as error:
-            self._reject(Fault(self._exchange.incoming.start_line.path if self._exchange else "/", describe(error)))
+            self._reject(Fault(self._exchange.incoming.target if self._exchange else "/", describe(error)))
         except Exception:  # noqa: BLE001  # the connection is the last place that can close it
             _log.error("connection failed", exc_info=True)
             self._transport.abort()
@@ -185,6 +188,7 @@ class ClientConnection(asyncio.Protocol):
             self._limit_reading(exchange)
 
     def _begin_exchange(self) -> Exchange:
+        self._server.on_request(self)
         exchange = self._exchange = Exchange(self._transport, self._parser.requests.pop(0), self)
         prepared = exchange.begin(self._server.application)
         if prepared is None:

@@ -6,23 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from tornado.httputil import (
-    HTTPConnection,
-    HTTPHeaders,
-    HTTPInputError,
-    HTTPMessageDelegate,
-    HTTPOutputError,
-    HTTPServerRequest,
-    RequestStartLine,
-    ResponseStartLine,
-)
+from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPOutputError, RequestStartLine, ResponseStartLine
 
 from tornado_proxy.http_server.client_transport import ClientTransport
 from tornado_proxy.http_server.incoming_request import IncomingRequest
 from tornado_proxy.http_server.upgraded_stream import UpgradedStream
-
-#: Larger than any limits.max_body_mb: the handler enforces that limit, with an error that SDKs understand.
-_MAX_BODY_BYTES = 1 << 50
 
 _CONTINUE = b"HTTP/1.1 100 (Continue)\r\n\r\n"
 
@@ -35,11 +23,27 @@ _SWITCHING_PROTOCOLS = 101
 Fields = dict[str, list[str]]
 
 
-class FindHandler(Protocol):
-    """Routes requests, as Tornado's Application does."""
+class RequestReceiver(Protocol):
+    """Receives one request and responds to it."""
 
-    def find_handler(self, request: HTTPServerRequest) -> HTTPMessageDelegate | None:
-        """Return the delegate that receives `request`."""
+    def headers_received(self) -> Awaitable[None] | None:
+        """Called when the head is complete; return an awaitable that delays the body, None if nothing does."""
+
+    def data_received(self, chunk: bytes) -> None:
+        """Called with each chunk of the body."""
+
+    def finish(self) -> None:
+        """Called when the request is complete."""
+
+    def on_connection_close(self) -> None:
+        """Called when the client disconnects before the request is complete."""
+
+
+class FindReceiver(Protocol):
+    """Routes requests."""
+
+    def find_receiver(self, exchange: Exchange) -> RequestReceiver:
+        """Return the receiver of the request `exchange.incoming`."""
 
 
 class ExchangeOwner(Protocol):
@@ -56,7 +60,7 @@ class ExchangeOwner(Protocol):
 
 
 class Exchange(HTTPConnection):
-    """Passes a request to its delegate and frames the response.
+    """Passes a request to its receiver and frames the response.
 
     Args:
         transport: The transport of the connection.
@@ -69,13 +73,11 @@ class Exchange(HTTPConnection):
         self.context = transport.context
         self.transport = transport
         self._owner = owner
-        self._delegate: HTTPMessageDelegate | None = None
+        self._receiver: RequestReceiver | None = None
         self._close_callback: Callable[[], object] | None = None
-        self._max_body_bytes = _MAX_BODY_BYTES
-        self._received_bytes = 0
-        #: True if the delegate waits before it takes the body.
+        #: True if the receiver waits before it takes the body.
         self.preparing = False
-        #: True if the delegate has the whole request, or has heard that the client has left.
+        #: True if the receiver has the whole request, or has heard that the client has left.
         self.received = False
         #: True after the head of the response has been written.
         self.response_begun = False
@@ -90,33 +92,22 @@ class Exchange(HTTPConnection):
 
     # The request.
 
-    def begin(self, application: FindHandler) -> Awaitable[None] | None:
-        """Pass the head to the handler's delegate; return the awaitable that delays the body, if any.
+    def begin(self, application: FindReceiver) -> Awaitable[None] | None:
+        """Pass the head to the receiver; return the awaitable that delays the body, if any.
 
         Raises:
-            HTTPInputError: the head is malformed.
+            HTTPInputError: the head is malformed, or states a body that is too large.
         """
-        incoming = self.incoming
-        request = HTTPServerRequest(
-            connection=self,
-            server_connection=self._owner,
-            start_line=incoming.start_line,
-            headers=incoming.headers,
-        )
-        self._delegate = application.find_handler(request)
-        assert self._delegate is not None, "an application has a default handler"
-        prepared = self._delegate.headers_received(incoming.start_line, incoming.headers)
-        length = incoming.headers.lines.get("content-length")
-        if length is not None and int(length[0]) > self._max_body_bytes:
-            raise HTTPInputError("Content-Length too long")
-        return prepared
+        self.incoming.receive(self.context.remote_ip, self.context.protocol)
+        self._receiver = application.find_receiver(self)
+        return self._receiver.headers_received()
 
     def request_body(self) -> None:
         """Send 100-continue if the client waits for it."""
         incoming = self.incoming
         if incoming.complete or incoming.body or self.response_ended:
             return
-        if incoming.headers.expects_continue:
+        if incoming.expects_continue:
             self.transport.write(_CONTINUE)
 
     def deliver(self) -> None:
@@ -125,28 +116,25 @@ class Exchange(HTTPConnection):
         Raises:
             HTTPInputError: it is too large.
         """
-        incoming, delegate = self.incoming, self._delegate
-        if self.received or delegate is None:
+        incoming, receiver = self.incoming, self._receiver
+        if self.received or receiver is None:
             return
         if incoming.body:
             data, incoming.body = incoming.body, b""
-            self._received_bytes += len(data)
-            if self._received_bytes > self._max_body_bytes:
-                raise HTTPInputError("body too large")
-            delegate.data_received(data)
+            receiver.data_received(data)
         if incoming.complete and not self.response_ended:
             self.received = True
-            self._delegate = None  # a cycle otherwise, because it has this exchange
-            delegate.finish()
+            self._receiver = None  # a cycle otherwise, because it has this exchange
+            receiver.finish()
 
     def client_left(self) -> None:
-        """Tell the handler that the connection has closed, or its delegate if the request is incomplete."""
-        delegate, callback = self._delegate, self._close_callback
-        self._delegate = self._close_callback = None
+        """Tell the handler that the connection has closed, or the receiver if the request is incomplete."""
+        receiver, callback = self._receiver, self._close_callback
+        self._receiver = self._close_callback = None
         if not self.received:
             self.received = True
-            if delegate is not None:
-                delegate.on_connection_close()
+            if receiver is not None:
+                receiver.on_connection_close()
         elif callback is not None:
             callback()
 
@@ -155,10 +143,6 @@ class Exchange(HTTPConnection):
     def set_close_callback(self, callback: Callable[[], object] | None) -> None:
         """Set the function that is called when the client leaves before the response is complete."""
         self._close_callback = callback
-
-    def set_max_body_size(self, max_body_size: int) -> None:
-        """Limit the body of the request."""
-        self._max_body_bytes = max_body_size
 
     def write_headers(
         self,
@@ -181,7 +165,7 @@ class Exchange(HTTPConnection):
     def detach(self) -> UpgradedStream:
         """Return the connection as a stream of another protocol.  The 101 response has been written."""
         assert self._switching
-        self._delegate = self._close_callback = None
+        self._receiver = self._close_callback = None
         return self._owner.upgrade()
 
     def close(self) -> None:
@@ -249,18 +233,18 @@ class Exchange(HTTPConnection):
 
     def _set_framing(self, status: int, fields: Fields) -> None:
         """Choose where the body ends (RFC 9112 section 6.3)."""
-        line, length = self.incoming.start_line, fields.get("Content-Length")
-        without_body = line.method == "HEAD" or status in _STATUSES_WITHOUT_BODY or status < 200
-        if line.method == "HEAD" or status == 304:
+        incoming, length = self.incoming, fields.get("Content-Length")
+        without_body = incoming.method == "HEAD" or status in _STATUSES_WITHOUT_BODY or status < 200
+        if incoming.method == "HEAD" or status == 304:
             self.remaining_bytes = 0
         elif length is not None:
             self.remaining_bytes = int(",".join(length))
         without_end = not without_body and length is None
-        if without_end and line.version == "HTTP/1.0":
+        if without_end and incoming.version == "HTTP/1.0":
             self.close_delimited = True
-            self.incoming.keep_alive = False
+            incoming.keep_alive = False
         self._set_connection_header(status, fields)
-        if without_end and line.version == "HTTP/1.1":
+        if without_end and incoming.version == "HTTP/1.1":
             self._chunked = True
             fields["Transfer-Encoding"] = ["chunked"]
             self._owner.rest()
@@ -269,7 +253,7 @@ class Exchange(HTTPConnection):
         """Say whether the connection stays open, unless the version says it."""
         if status == _SWITCHING_PROTOCOLS:
             self._switching = True
-        elif self.incoming.start_line.version == "HTTP/1.0":
+        elif self.incoming.version == "HTTP/1.0":
             if self.incoming.keep_alive:
                 fields["Connection"] = ["Keep-Alive"]
         elif not (self.incoming.keep_alive and self.received):

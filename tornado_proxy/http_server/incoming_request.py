@@ -1,10 +1,15 @@
-"""A request as the parser of a connection makes it: its head, and its body as far as it has arrived."""
+"""A request of a client, which everything from the parser to the record reads: its head, and its body as it arrives."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from functools import lru_cache
 
-from tornado.httputil import HTTPHeaders, RequestStartLine, _normalize_header
+from tornado.httputil import _normalize_header
+
+#: Name and value of each header line.
+Pairs = list[tuple[str, str]]
 
 
 @lru_cache(maxsize=1024)  # bounded, because clients choose the names
@@ -14,62 +19,82 @@ def _decode_name(name: bytes) -> tuple[str, str]:
     return _normalize_header(text), text.lower()
 
 
-class RequestHeaders(HTTPHeaders):
-    """The headers of a request, which llhttp has checked: they are stored without Tornado's checks.
+class IncomingRequest:
+    """A request whose head has been parsed; its body is added as it arrives.
 
     Attributes:
-        pairs: Name and value of each line, in the order of the names.
+        method: The method.
+        target: The raw target in origin form: path and query.
+        headers: Name and value of each header line, in the order of the names; they are spelled as Tornado spells them.
         lines: The values of each header by its name in lower case.
+        version: "HTTP/1.1" or "HTTP/1.0".
+        received_at: When the server began to serve it, aware UTC.
+        peer: The address of the connection's other end, "" if it has none.
+        scheme: That of the connection, http or https.
+        keep_alive: True if the connection may take another request.
+        chunked: True if the body comes in chunks.
+        stated_bytes: The Content-Length, 0 without one; llhttp has checked it.
+        missing_bytes: Bytes that a body of stated length still lacks.
+        body: Body bytes that have not been taken; the framing is removed.
+        complete: True if the end of the body has been parsed.
     """
 
-    def __init__(self, fields: list[tuple[bytes, bytes]]) -> None:
-        self._as_list: dict[str, list[str]] = {}
-        self._combined_cache = {}
-        self.lines: dict[str, list[str]] = {}
-        for name, value in fields:
-            spelled, lower = _decode_name(name)
-            text = value.decode("latin-1").rstrip(" \t")
-            if lower in self.lines:
-                self.lines[lower].append(text)
-            else:
-                self._as_list[spelled] = self.lines[lower] = [text]
-        self.pairs = [(name, value) for name, values in self._as_list.items() for value in values]
+    __slots__ = (
+        "body", "chunked", "complete", "headers", "keep_alive", "lines", "method", "missing_bytes", "peer",
+        "received_at", "scheme", "stated_bytes", "target", "version",
+    )  # fmt: skip
 
-    def drop(self, keep: frozenset[str] = frozenset()) -> None:
-        """Drop all headers, also for those who hold `pairs` or `lines`: a response can stream for hours.
+    def __init__(
+        self, method: str, target: str, headers: Pairs, lines: dict[str, list[str]], *, version: str = "HTTP/1.1"
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.lines = lines
+        self.version = version
+        self.peer = ""
+        self.scheme = "http"
+        self.keep_alive = True
+        self.chunked = "transfer-encoding" in lines
+        length = lines.get("content-length")
+        self.stated_bytes = self.missing_bytes = int(length[0]) if length else 0
+        self.body = b""
+        self.complete = False
 
-        `keep` names those, in lower case, that stay in `pairs`.
-        """
-        self.pairs[:] = [pair for pair in self.pairs if pair[0].lower() in keep] if keep else ()
-        self.lines.clear()
-        self._as_list.clear()
-        self._combined_cache.clear()
+    def receive(self, peer: str, scheme: str) -> None:
+        """Note the time, and the connection, when the server begins to serve the request."""
+        self.received_at = datetime.now(UTC)
+        self.peer = peer
+        self.scheme = scheme
+
+    def header(self, name: str) -> str:
+        """Return the value of header `name` (lower case), several lines joined by commas, "" if missing."""
+        return ",".join(self.lines.get(name, ()))
+
+    def drop_headers(self, keep: frozenset[str] = frozenset()) -> None:
+        """Drop the headers, except those in `headers` that `keep` names: a response can stream for hours."""
+        self.headers = [pair for pair in self.headers if pair[0].lower() in keep] if keep else []
+        self.lines = {}
 
     @property
     def expects_continue(self) -> bool:
         """True if the client waits for 100-continue (RFC 9110 section 10.1.1: the expectation has no case)."""
-        return ",".join(self.lines.get("expect", ())).lower() == "100-continue"
+        return "expect" in self.lines and self.header("expect").lower() == "100-continue"
 
 
-class IncomingRequest:
-    """A request whose head has been parsed; its body is added as it arrives."""
-
-    __slots__ = ("body", "chunked", "complete", "headers", "keep_alive", "missing_bytes", "start_line")
-
-    def __init__(self, start_line: RequestStartLine, headers: RequestHeaders, *, keep_alive: bool) -> None:
-        self.start_line = start_line
-        self.headers = headers
-        self.keep_alive = keep_alive
-        self.chunked = "transfer-encoding" in headers.lines
-        length = headers.lines.get("content-length")
-        #: Bytes that a body of stated length still lacks.
-        self.missing_bytes = int(length[0]) if length else 0
-        #: Body bytes that have not been taken; the framing is removed.
-        self.body = b""
-        #: True if the end of the body has been parsed.
-        self.complete = False
-
-    def take_body(self) -> bytes:
-        """Return the body bytes that have arrived since the last call."""
-        body, self.body = self.body, b""
-        return body
+def decode_fields(fields: Iterable[tuple[bytes, bytes]]) -> tuple[Pairs, dict[str, list[str]]]:
+    """Return the headers of a request, and their values by name, from fields that llhttp has checked."""
+    headers: Pairs = []
+    lines: dict[str, list[str]] = {}
+    for name, value in fields:
+        spelled, lower = _decode_name(name)
+        text = value.decode("latin-1").rstrip(" \t")
+        headers.append((spelled, text))
+        if lower in lines:
+            lines[lower].append(text)
+        else:
+            lines[lower] = [text]
+    if len(lines) < len(headers):
+        order = {name: at for at, name in enumerate(lines)}
+        headers.sort(key=lambda pair: order[pair[0].lower()])  # the lines of one name keep their order
+    return headers, lines

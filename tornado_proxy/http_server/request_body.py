@@ -5,12 +5,7 @@ A request whose body stalls or trickles holds a connection and memory, so it tim
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
-
-from tornado.httputil import HTTPMessageDelegate
-
-from tornado_proxy.domain.errors import RequestError
+from typing import Protocol
 
 #: Seconds over which the rate of a body is measured.  Same as nginx's client_body_timeout.
 _BODY_TIMEOUT_S = 60.0
@@ -68,60 +63,3 @@ class ByteCount(Protocol):
 
     def release(self) -> None:
         """Stop counting."""
-
-
-class LimitedDelegate(HTTPMessageDelegate):
-    """Limits a body that another delegate of Tornado collects: closes its connection if it is slow or too much is held.
-
-    Args:
-        delegate: Receives the request.
-        close: Closes its connection.
-        body_timeouts: Watches the body.
-        open_count: Called at the first byte of a body; returns the count of its bytes.
-    """
-
-    def __init__(
-        self,
-        delegate: HTTPMessageDelegate,
-        close: Callable[[], None],
-        body_timeouts: BodyTimeouts,
-        open_count: Callable[[], ByteCount],
-    ) -> None:
-        self._delegate = delegate
-        self._body_timeouts = body_timeouts
-        self._open_count = open_count
-        self._held: ByteCount | None = None
-        #: No handler can respond before Tornado has received the whole body, so the connection is closed.
-        self.on_body_timeout = close
-        self.received_bytes = 0
-
-    def headers_received(self, start_line: Any, headers: Any) -> Awaitable[None] | None:
-        """Called when the headers are complete."""
-        self._body_timeouts.begin(self)
-        return self._delegate.headers_received(start_line, headers)
-
-    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
-        """Called with each chunk of the body."""
-        self.received_bytes += len(chunk)
-        self._held = self._held or self._open_count()
-        try:
-            self._held.add(len(chunk))
-        except RequestError:
-            self.on_body_timeout()
-            return None
-        return self._delegate.data_received(chunk)
-
-    def finish(self) -> None:
-        """Called when the request is complete."""
-        self._end()
-        self._delegate.finish()
-
-    def on_connection_close(self) -> None:
-        """Called when the client disconnects before the request is complete."""
-        self._end()
-        self._delegate.on_connection_close()
-
-    def _end(self) -> None:
-        self._body_timeouts.end(self)
-        if self._held is not None:
-            self._held.release()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from httptools import (
     HttpParserCallbackError,
@@ -17,9 +18,9 @@ from httptools import (
     HttpParserUpgrade,
     HttpRequestParser,
 )
-from tornado.httputil import HTTPInputError, RequestStartLine
+from tornado.httputil import _ABNF, HTTPInputError
 
-from tornado_proxy.http_server.incoming_request import IncomingRequest, RequestHeaders
+from tornado_proxy.http_server.incoming_request import IncomingRequest, decode_fields
 from tornado_proxy.http_server.request_target import make_origin_form
 
 #: Size limit of a request's start line and headers; near the providers' own limits.
@@ -34,6 +35,9 @@ MIN_PIECE_BYTES = 16 * 1024
 
 #: Missing bytes of a body from which on they are counted instead of parsed: llhttp's callback would copy them.
 _MIN_COUNTED_BYTES = 64 * 1024
+
+#: Fields of a query, as many as Tornado reads for its handlers.
+_MAX_QUERY_FIELDS = 1000
 
 #: Bytes that frame a chunk without extensions: its size of up to 16 digits, and two line ends.
 _PLAIN_CHUNK_BYTES = 20
@@ -215,14 +219,11 @@ class RequestParser:
         parser = self._parser
         version = parser.get_http_version()
         method = self._unknown_method or parser.get_method().decode("latin-1")
-        headers = RequestHeaders(self._fields)
-        target = self._take_target()
-        if version != "1.1" or "transfer-encoding" in headers.lines:
-            _check_support(version, headers)
-        start_line = RequestStartLine(method, target, f"HTTP/{version}")
+        request = IncomingRequest(method, self._take_target(), *decode_fields(self._fields), version=f"HTTP/{version}")
+        _check_support(request)
         # After CONNECT, the connection would be a tunnel.
         last = method == "CONNECT" or self._unknown_method is not None
-        request = IncomingRequest(start_line, headers, keep_alive=not last and parser.should_keep_alive())
+        request.keep_alive = not last and parser.should_keep_alive()
         if not last and parser.should_upgrade() and not _asks_for_websocket(request):
             self._reframed = request
         self._head_bytes = 0
@@ -310,7 +311,7 @@ class RequestParser:
 
     def _set_fault(self, error: Exception, data: bytes = b"") -> None:
         if self._receiving is not None:
-            self.fault = Fault(self._receiving.start_line.path, str(error))
+            self.fault = Fault(self._receiving.target, str(error))
             return
         line = _REQUEST_LINE.match(data)
         is_tls = self._head_bytes == len(data) and data[:1] == bytes([_TLS_HANDSHAKE])
@@ -325,17 +326,29 @@ def describe(error: HTTPInputError) -> str:
     return _REPEATED.sub("", str(error)).strip()
 
 
-def _check_support(version: str, headers: RequestHeaders) -> None:
+def _check_support(request: IncomingRequest) -> None:
     """Raise HTTPInputError for a request that llhttp accepts and the server does not support."""
-    if version not in ("1.1", "1.0"):
+    if request.version not in ("HTTP/1.1", "HTTP/1.0"):
         raise HTTPInputError("the HTTP version must be 1.0 or 1.1")
-    codings = headers.lines.get("transfer-encoding")
-    if codings is None:
-        return
-    if version == "1.0":
-        raise HTTPInputError("Transfer-Encoding in an HTTP/1.0 request")  # RFC 9112 section 6.1
-    if [coding.lower() for coding in codings] != ["chunked"]:
-        raise HTTPInputError("the Transfer-Encoding must be chunked")
+    if request.chunked:
+        if request.version == "HTTP/1.0":
+            raise HTTPInputError("Transfer-Encoding in an HTTP/1.0 request")  # RFC 9112 section 6.1
+        if [coding.lower() for coding in request.lines["transfer-encoding"]] != ["chunked"]:
+            raise HTTPInputError("the Transfer-Encoding must be chunked")
+    if request.target.count("&") >= _MAX_QUERY_FIELDS:
+        raise HTTPInputError("Invalid query string: too many fields")
+    hosts = request.lines.get("host")
+    if hosts is None:
+        if request.version == "HTTP/1.1":
+            raise HTTPInputError("Missing Host header")  # RFC 9112 section 3.2
+    elif len(hosts) > 1 or not _is_host(hosts[0]):
+        raise HTTPInputError("Invalid Host header" if len(hosts) == 1 else "Multiple host headers not allowed")
+
+
+@lru_cache(maxsize=1024)  # bounded, because clients choose it
+def _is_host(text: str) -> bool:
+    """Return True for the value of a Host header; a comma would join two of them (RFC 9110 section 5.3)."""
+    return "," not in text and _ABNF.host.fullmatch(text) is not None
 
 
 def _asks_for_websocket(request: IncomingRequest) -> bool:
@@ -344,16 +357,15 @@ def _asks_for_websocket(request: IncomingRequest) -> bool:
     Raises:
         HTTPInputError: it has a body, which would be taken for frames.
     """
-    if request.headers["Upgrade"].lower() != "websocket":
+    if request.header("upgrade").lower() != "websocket":
         return False
-    if request.chunked or request.headers.get("Content-Length", "0").strip("0"):
+    if request.chunked or request.stated_bytes:
         raise HTTPInputError("a body in a request to upgrade to WebSocket")
     return True
 
 
 def _frame_body(request: IncomingRequest) -> bytes:
     """Return a head that frames the body of `request`."""
-    length = request.headers.get("Content-Length", "0")
-    framing = "Transfer-Encoding: chunked" if request.chunked else f"Content-Length: {length}"
+    framing = "Transfer-Encoding: chunked" if request.chunked else f"Content-Length: {request.stated_bytes}"
     end = "" if request.keep_alive else "Connection: close\r\n"
     return f"POST / HTTP/1.1\r\n{framing}\r\n{end}\r\n".encode("latin-1")

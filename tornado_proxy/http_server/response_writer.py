@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 from http.client import responses
 
-from tornado.httputil import HTTPServerRequest, _normalize_header
+from tornado.httputil import _normalize_header
 from tornado.iostream import StreamClosedError
 
-from tornado_proxy.http_server.client_transport import ConnectionContext
 from tornado_proxy.http_server.exchange import Exchange, Fields
 
 #: Statuses whose responses have no body and no length (RFC 9110 section 6.4.1).
@@ -26,11 +25,10 @@ class ResponseWriter:
 
     __slots__ = ("_exchange", "_finished", "_head", "_last_byte", "_transport", "_without_body", "client_gone")
 
-    def __init__(self, request: HTTPServerRequest) -> None:
-        assert isinstance(request.connection, Exchange)
-        self._exchange = request.connection
-        self._transport = request.connection.transport
-        self._without_body = request.method == "HEAD"
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._transport = exchange.transport
+        self._without_body = exchange.incoming.method == "HEAD"
         #: Status, reason and headers, until they are written.
         self._head: tuple[int, str, Fields] | None = None
         #: Done when the socket has the last byte of a response with a length; None before that byte is written.
@@ -48,11 +46,6 @@ class ResponseWriter:
     def ended(self) -> bool:
         """True after the end of the response has been written."""
         return self._exchange.response_ended
-
-    @property
-    def context(self) -> ConnectionContext:
-        """The address and the protocol of the client."""
-        return self._exchange.context
 
     @property
     def closed(self) -> bool:

@@ -16,7 +16,7 @@ from typing import Protocol
 from tornado_proxy import tasks
 from tornado_proxy.http_server.client_transport import ConnectionContext
 from tornado_proxy.http_server.connection import ClientConnection, MakeRejection
-from tornado_proxy.http_server.exchange import FindHandler
+from tornado_proxy.http_server.exchange import FindReceiver
 from tornado_proxy.http_server.fd_limits import Acceptor, FdBudget
 from tornado_proxy.http_server.request_body import BodyTimeouts
 from tornado_proxy.http_server.tls import TlsHandshake
@@ -99,9 +99,7 @@ class ClientPortServer:
     """Serves an application on the client port.  Create it on a running event loop.
 
     Args:
-        application: Routes requests to handlers.  Its find_handler discards the request's connection from
-            `idle_connections`.
-        idle_connections: Connections that wait for a request; the server adds them and closes expired ones.
+        application: Routes requests to their receivers.
         body_timeouts: Requests whose body is incomplete; the server checks them in each sweep.
         make_rejection: Makes the response to a request that is not valid HTTP.
         tls: Certificate and key; None to accept plain connections.
@@ -112,15 +110,14 @@ class ClientPortServer:
 
     def __init__(
         self,
-        application: FindHandler,
-        idle_connections: IdleConnections,
+        application: FindReceiver,
         body_timeouts: BodyTimeouts,
         make_rejection: MakeRejection,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.application = application
         self.make_rejection = make_rejection
-        self._idle_connections = idle_connections
+        self._idle_connections = IdleConnections()
         self._body_timeouts = body_timeouts
         #: For new connections; may be replaced while the server runs.
         self.tls = tls
@@ -169,6 +166,10 @@ class ClientPortServer:
     def on_waiting(self, connection: WaitingConnection) -> None:
         """Called when a connection is ready for its next request."""
         self._idle_connections.add(connection, self._loop.time())
+
+    def on_request(self, connection: WaitingConnection) -> None:
+        """Called when a connection has a request."""
+        self._idle_connections.discard(connection)
 
     def on_ending(self, connection: WaitingConnection) -> None:
         """Called when a connection will take no more requests."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
 from tornado_proxy.domain.identity import Secret
-from tornado_proxy.gateway.context import RequestHead
+from tornado_proxy.http_server.incoming_request import IncomingRequest
 from tornado_proxy.providers.contract import Provider
 from tornado_proxy.wire.host_header import is_loopback_name, parse_host
 
@@ -47,29 +47,29 @@ class LocalAccess:
         """The credential that printed variables contain."""
         return INSECURE if self.bearer is None else self.bearer
 
-    def check_sender(self, head: RequestHead) -> None:
+    def check_sender(self, request: IncomingRequest) -> None:
         """Check that no page of another site sent the request.
 
         Raises:
             NotAllowed: the Host or the origin is foreign.
         """
-        name = parse_host(head.header("host"))
+        name = parse_host(request.header("host"))
         if name is None or not (is_loopback_name(name) or name in self.hosts):
             raise NotAllowed(
                 "this Host is not one of the local proxy; use the printed URL, or allow it with --allow-host",
                 code="foreign_host",
             )
-        origins = head.lines.get("origin", ())
+        origins = request.lines.get("origin", ())
         if origins and not all(origin in self.origins for origin in origins):
             raise NotAllowed(
                 "the local proxy serves no pages; allow the origin of yours with --allow-origin", code="foreign_origin"
             )
-        if not origins and head.header("sec-fetch-site").lower() not in _OWN_SITES:
+        if not origins and request.header("sec-fetch-site").lower() not in _OWN_SITES:
             raise NotAllowed("a page of another site sent the request (Sec-Fetch-Site)", code="foreign_origin")
-        if self.bearer is None and head.method == "POST" and _has_body(head):
-            _require_unforged_type(head.header("content-type"))
+        if self.bearer is None and request.method == "POST" and _has_body(request):
+            _require_unforged_type(request.header("content-type"))
 
-    def check_credential(self, head: RequestHead, provider: Provider) -> None:
+    def check_credential(self, request: IncomingRequest, provider: Provider) -> None:
         """Check that the request has the bearer, if one is needed.
 
         Raises:
@@ -78,14 +78,14 @@ class LocalAccess:
         if self.bearer is None:
             return
         # Secret compares in constant time.  Other credentials beside it are a developer's leftovers, and are dropped.
-        if not any([Secret(text) == self.bearer for text in _list_credentials(head, provider)]):
+        if not any([Secret(text) == self.bearer for text in _list_credentials(request, provider)]):
             raise NotAuthenticated(
                 "missing or invalid bearer of the local proxy; use the variables that tornado-proxy env prints"
             )
 
 
-def _has_body(head: RequestHead) -> bool:
-    return head.header("transfer-encoding") != "" or head.header("content-length") not in ("", "0")
+def _has_body(request: IncomingRequest) -> bool:
+    return request.header("transfer-encoding") != "" or request.header("content-length") not in ("", "0")
 
 
 def _require_unforged_type(content_type: str) -> None:
@@ -98,11 +98,11 @@ def _require_unforged_type(content_type: str) -> None:
         )
 
 
-def _list_credentials(head: RequestHead, provider: Provider) -> Iterable[str]:
+def _list_credentials(request: IncomingRequest, provider: Provider) -> Iterable[str]:
     for name in provider.credential_headers:
-        for value in head.lines.get(name, ()):
+        for value in request.lines.get(name, ()):
             scheme, _, token = value.strip().partition(" ")
             yield token.strip() if name == "authorization" and scheme.lower() == "bearer" else value.strip()
     if provider.websocket is not None:
-        for protocol in head.header(_WEBSOCKET_PROTOCOLS).split(","):
+        for protocol in request.header(_WEBSOCKET_PROTOCOLS).split(","):
             yield protocol.strip().removeprefix(provider.websocket.token_prefix)

@@ -12,7 +12,8 @@ from datetime import datetime
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.gateway.admission import Admission
-from tornado_proxy.gateway.context import RequestContext, RequestHead, make_context
+from tornado_proxy.gateway.context import RequestContext, make_context
+from tornado_proxy.http_server.incoming_request import IncomingRequest
 from tornado_proxy.local.access import LocalAccess
 from tornado_proxy.local.hosted import HostedProxy
 from tornado_proxy.providers.contract import Endpoint, HttpEndpoint, WebSocketEndpoint
@@ -31,26 +32,26 @@ class LocalAdmission(Admission):
         self._caller = caller
 
     def authenticate(
-        self, snapshot: Snapshot, head: RequestHead
+        self, snapshot: Snapshot, request: IncomingRequest
     ) -> RequestContext[HttpEndpoint] | Awaitable[RequestContext[HttpEndpoint]]:
         """Return the route of a request of this machine; an awaitable if the token must be refreshed.
 
         Raises:
             CallerError: a page sent it, no endpoint matches, the bearer is missing, or there is no session.
         """
-        self._access.check_sender(head)
-        return self._identify(snapshot.routes.match_http(head.method, head.target), head)
+        self._access.check_sender(request)
+        return self._identify(snapshot.routes.match_http(request.method, request.target), request)
 
     def authenticate_upgrade(
-        self, snapshot: Snapshot, head: RequestHead
+        self, snapshot: Snapshot, request: IncomingRequest
     ) -> RequestContext[WebSocketEndpoint] | Awaitable[RequestContext[WebSocketEndpoint]]:
         """Return the route of a WebSocket upgrade of this machine; an awaitable if the token must be refreshed.
 
         Raises:
             CallerError: as authenticate().
         """
-        self._access.check_sender(head)
-        return self._identify(snapshot.routes.match_websocket(head.target), head)
+        self._access.check_sender(request)
+        return self._identify(snapshot.routes.match_websocket(request.target), request)
 
     def require_priced_spend(self, context: RequestContext[HttpEndpoint], facts: RequestFacts) -> None:
         """Accept every request: the hosted proxy refuses."""
@@ -65,20 +66,20 @@ class LocalAdmission(Admission):
         """Accept a running session: the hosted proxy checks its credential."""
 
     def _identify(
-        self, match: Match[EndpointT], head: RequestHead
+        self, match: Match[EndpointT], request: IncomingRequest
     ) -> RequestContext[EndpointT] | Awaitable[RequestContext[EndpointT]]:
-        self._access.check_credential(head, match.provider)
-        reject_token_in_target(head.target, self._access.credential.reveal())
+        self._access.check_credential(request, match.provider)
+        reject_token_in_target(request.target, self._access.credential.reveal())
         current = self._hosted.find_current()
         if current is not None:
-            return self._make_context(current, match, head)
+            return self._make_context(current, match, request)
 
         async def refresh() -> RequestContext[EndpointT]:
-            return self._make_context(await self._hosted.get_current(), match, head)
+            return self._make_context(await self._hosted.get_current(), match, request)
 
         return refresh()
 
     def _make_context(
-        self, snapshot: Snapshot, match: Match[EndpointT], head: RequestHead
+        self, snapshot: Snapshot, match: Match[EndpointT], request: IncomingRequest
     ) -> RequestContext[EndpointT]:
-        return make_context(snapshot, match, self._caller, self._access.credential.reveal(), head)
+        return make_context(snapshot, match, self._caller, self._access.credential.reveal(), request)

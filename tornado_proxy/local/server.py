@@ -96,9 +96,7 @@ class LocalServer:
         settler = DeferredSettlement(self._hosted.snapshots, upstream, ledger)
         self._services = self._build_services(ledger, upstream, settler)
         clients = ClientApplication((), self._services)
-        self._server = ClientPortServer(
-            clients, clients.idle_connections, clients.body_timeouts, clients.make_rejection
-        )
+        self._server = ClientPortServer(clients, clients.body_timeouts, clients.make_rejection)
         try:
             self.port = listen(self._server, self._config.host, self._config.port)
         except BaseException:

@@ -98,14 +98,6 @@ _NO_NAMES: frozenset[str] = frozenset()
 _get_value = itemgetter(1)
 
 
-def index_headers(pairs: Pairs) -> dict[str, list[str]]:
-    """Return the values of each header by its name in lower case."""
-    lines: dict[str, list[str]] = {}
-    for name, value in pairs:
-        lines.setdefault(name.lower(), []).append(value)
-    return lines
-
-
 def filter_request_headers(
     pairs: Pairs, *, allowed: frozenset[str], prefixes: tuple[str, ...], withheld: frozenset[str]
 ) -> list[tuple[str, str]]:

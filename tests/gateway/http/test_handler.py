@@ -6,16 +6,14 @@ import asyncio
 import gc
 import json
 import tracemalloc
-import weakref
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
-from tornado.httputil import HTTPServerRequest, RequestStartLine
 
 from tests import harness, virtual_time
-from tests.gateway.fakes import FakeExchange, FakeUpstream, Gateway, make_project, make_snapshot
+from tests.gateway.fakes import FakeExchange, FakeUpstream, Gateway, make_project, make_request, make_snapshot
 from tornado_proxy.domain.errors import UpstreamError
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.usage import Basis
@@ -25,7 +23,6 @@ from tornado_proxy.gateway.http.handler import ProxyHandler
 from tornado_proxy.http_server.client_transport import ClientTransport, ConnectionContext
 from tornado_proxy.http_server.connection import ClientConnection
 from tornado_proxy.http_server.exchange import Exchange
-from tornado_proxy.http_server.incoming_request import IncomingRequest, RequestHeaders
 from tornado_proxy.http_server.request_body import BodyTimeouts
 from tornado_proxy.http_server.server import ClientPortServer
 from tornado_proxy.http_server.upgraded_stream import UpgradedStream
@@ -86,15 +83,11 @@ class Request:
         self.upstream = FakeUpstream(FakeExchange(steps))
         headers = {"Host": "llm.example.com", "Authorization": f"Bearer {members['token']}"}
         headers.update({"Content-Type": "application/json", **members["headers"]})
-        fields = RequestHeaders([(name.encode(), value.encode()) for name, value in headers.items()])
-        start_line = RequestStartLine(members["method"], members["target"], "HTTP/1.1")
-        incoming = IncomingRequest(start_line, fields, keep_alive=True)
+        self.incoming = make_request(members["target"], *headers.items(), method=members["method"], peer="127.0.0.1")
         transport = ClientTransport(self.stream, None, ConnectionContext("127.0.0.1", "http"))
-        exchange = Exchange(transport, incoming, Owner())
+        exchange = Exchange(transport, self.incoming, Owner())
         exchange.received = True
-        request = HTTPServerRequest(start_line=start_line, headers=fields, connection=exchange)
-        self.headers, self.request = fields, weakref.ref(request)
-        self.handler = ProxyHandler(request, gateway.services(self.upstream), BodyTimeouts())
+        self.handler = ProxyHandler(exchange, gateway.services(self.upstream), BodyTimeouts())
 
     async def arrive(self, *chunks: bytes) -> None:
         """Let the head and the body arrive, and serve the request."""
@@ -155,8 +148,7 @@ def test_streaming_response_holds_neither_its_request_nor_the_headers(gateway: G
         serving = asyncio.ensure_future(request.arrive(BODY))
         for _ in range(20):
             await asyncio.sleep(0)
-        assert (request.headers.pairs, request.headers.lines, list(request.headers)) == ([], {}, [])
-        assert request.request() is None
+        assert (request.incoming.headers, request.incoming.lines, request.incoming.body) == ([], {}, b"")
         held = request.body
         release.set()
         await serving
@@ -435,9 +427,7 @@ def test_served_request_leaves_nothing_to_the_garbage_collector(gateway: Gateway
     async def run() -> int:
         upstream = FakeUpstream(FakeExchange([]))
         application = ClientApplication([], gateway.services(upstream))
-        server = ClientPortServer(
-            application, application.idle_connections, application.body_timeouts, application.make_rejection
-        )
+        server = ClientPortServer(application, application.body_timeouts, application.make_rejection)
         connection = ClientConnection(server, None, ConnectionContext("127.0.0.1", "http"))
         connection.connection_made(MemoryTransport())
         garbage = 0

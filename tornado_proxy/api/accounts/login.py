@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import ClassVar
 from urllib.parse import parse_qsl, urlencode
 
@@ -44,7 +43,7 @@ class ConfigHandler(AccountsHandler):
 
     def get(self) -> None:
         """Respond with the login, if there is one, and with members that MeshAgent's clients require."""
-        root = own_root(self.request_head(datetime.now(UTC)), self.snapshot.settings.public)
+        root = own_root(self.incoming, self.snapshot.settings.public)
         document: dict[str, object] = {
             "domains": {"api": root},
             "reserved_route_domains": [],

@@ -45,7 +45,7 @@ class RoomConnectHandler(AccountsHandler):
         member = await self.identify_member(project_id)
         member.require_use()
         spec = make_room_spec(self.read_body(ConnectRequest), room, member)
-        root = own_root(self.request_head(datetime.now(UTC)), self.snapshot.settings.public)
+        root = own_root(self.incoming, self.snapshot.settings.public)
         self.respond(
             {
                 "jwt": _mint(spec, member.project),

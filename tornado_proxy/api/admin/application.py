@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tornado.httputil import HTTPServerRequest
 from tornado.web import Application
 
 from tornado_proxy.api.admin.base_handler import AdminHandler, error_body
@@ -13,13 +12,13 @@ from tornado_proxy.api.admin.routes import ROUTES
 from tornado_proxy.api.admin.services import AdminServices
 from tornado_proxy.domain.errors import NotFound
 from tornado_proxy.gateway.base_handler import error_headers
-from tornado_proxy.gateway.collected_body import limit_body
+from tornado_proxy.gateway.collected_body import collect_body
 from tornado_proxy.gateway.context import new_request_id
 from tornado_proxy.gateway.malformed_request import make_malformed_error, write_rejection
-from tornado_proxy.http_server.connection import ClientConnection
+from tornado_proxy.http_server.exchange import Exchange, RequestReceiver
 from tornado_proxy.http_server.request_body import BodyTimeouts
 from tornado_proxy.http_server.request_parser import Fault
-from tornado_proxy.http_server.server import IdleConnections
+from tornado_proxy.http_server.tornado_request import make_tornado_request
 from tornado_proxy.observability import access_log
 
 
@@ -35,11 +34,10 @@ class AdminApplication(Application):
     """The application of the admin port.
 
     `pages` are rules of other handlers, which check access themselves.
-    `idle_connections` and `body_timeouts` are shared with the server that runs this application.
+    `body_timeouts` are shared with the server that runs this application.
     """
 
     def __init__(self, admin: AdminServices, pages: Sequence[tuple[Any, ...]] = ()) -> None:
-        self.idle_connections = IdleConnections()
         self.body_timeouts = BodyTimeouts()
         self._services = admin.services
         super().__init__(
@@ -58,8 +56,7 @@ class AdminApplication(Application):
         access_log.log_rejection(request_id, error)
         return write_rejection(error, error_headers(error, request_id), error_body(error))
 
-    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
-        """Return the delegate that receives `request`.  Called by Tornado when the request's headers are complete."""
-        assert isinstance(request.server_connection, ClientConnection)
-        self.idle_connections.discard(request.server_connection)
-        return limit_body(request, super().find_handler(request, **kwargs), self._services, self.body_timeouts)
+    def find_receiver(self, exchange: Exchange) -> RequestReceiver:
+        """Return the receiver of a request.  Called by the server when the head is complete."""
+        request = make_tornado_request(exchange)
+        return collect_body(request, self.find_handler(request), self._services, self.body_timeouts)

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from functools import partial
 
 from msgspec.structs import replace
-from tornado.httputil import HTTPMessageDelegate, HTTPServerRequest
 
 from tornado_proxy import tasks
 from tornado_proxy.domain.errors import RequestError, RequestTimeout, Stopped
@@ -20,7 +19,7 @@ from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, error_headers,
 from tornado_proxy.gateway.body_buffers import BodyBuffer
 from tornado_proxy.gateway.body_parsing import check_body_length
 from tornado_proxy.gateway.capacity import HeldBytes
-from tornado_proxy.gateway.context import RequestContext, RequestHead, drop_statements, new_request_id
+from tornado_proxy.gateway.context import RequestContext, drop_statements, new_request_id
 from tornado_proxy.gateway.cors import cors_headers
 from tornado_proxy.gateway.http.owned_list import make_list_upstream
 from tornado_proxy.gateway.http.recording import RequestRecording
@@ -44,35 +43,26 @@ _log = logging.getLogger(__name__)
 #: unread data resets the connection, and the response is lost on the way.
 MAX_DISCARDED_BYTES = 256 * MIB
 
-#: Digits of a Content-Length that are parsed: more than any limit needs, and int() of thousands of digits is slow.
-_MAX_LENGTH_DIGITS = 18
 
-
-class ProxyHandler(HTTPMessageDelegate):
+class ProxyHandler:
     """One request to a provider, from its head to its record.
 
-    Tornado's interface for requests that arrive in pieces, without a RequestHandler: that one prepares pages, sessions
-    and templates for each request.  Waits for the ledger's commit, which the ledger bounds, then for whatever HttpRelay
-    waits for.
+    Not a RequestHandler of Tornado: that one prepares pages, sessions and templates for each request.  Waits for the
+    ledger's commit, which the ledger bounds, then for whatever HttpRelay waits for.
 
     Args:
-        request: The head of the request.
+        exchange: The request and its response.
         services: The parts of the server.
         body_timeouts: Watches the body until it is complete.
     """
 
-    def __init__(self, request: HTTPServerRequest, services: Services, body_timeouts: BodyTimeouts) -> None:
-        exchange = request.connection
-        assert isinstance(exchange, Exchange)
+    def __init__(self, exchange: Exchange, services: Services, body_timeouts: BodyTimeouts) -> None:
         self.request_id = new_request_id()
         self.services = services
-        # Not the request itself, which would stay in memory while the response streams.
-        self._method, self._target = request.method or "", request.uri or ""
-        self._headers = exchange.incoming.headers
+        self._request = exchange.incoming
         #: True if the body has arrived with the head, so that nothing holds it while it arrives.
         self._is_complete = exchange.incoming.complete
         self._body_timeouts = body_timeouts
-        self._received_at = datetime.now(UTC)
         self._context: RequestContext[HttpEndpoint] | None = None
         self._rejection: RequestError | None = None
         #: The body: one chunk, or a buffer from the second one on.
@@ -84,15 +74,15 @@ class ProxyHandler(HTTPMessageDelegate):
         #: Body bytes received so far.
         self.received_bytes = 0
         self._relay: HttpRelay | None = None
-        self._response = ResponseWriter(request)
+        self._response = ResponseWriter(exchange)
         allowed = services.snapshots.current.settings.public.allow_origins
         #: The headers that let the page that sent this request read the response, if its origin is allowed.
-        self._cors = cors_headers(request.headers, allowed) if allowed else []
+        self._cors = cors_headers(self._request, allowed) if allowed else []
         exchange.set_close_callback(self.client_left)
 
     # The request arrives (http_server/exchange.py).
 
-    def headers_received(self, start_line: object, headers: object) -> Awaitable[None] | None:
+    def headers_received(self) -> Awaitable[None] | None:
         """Called when the headers are complete; return an awaitable that delays the body."""
         if not self._is_complete:
             self._body_timeouts.begin(self)
@@ -107,18 +97,8 @@ class ProxyHandler(HTTPMessageDelegate):
 
         A client that waits for 100-continue gets the rejection at once and need not send the body (RFC 9110 10.1.1).
         """
-        connection = self._response.context
-        head = RequestHead(
-            self._method,
-            self._target,
-            self._headers.pairs,
-            self._received_at,
-            peer=connection.remote_ip,
-            scheme=connection.protocol,
-            lines=self._headers.lines,
-        )
         try:
-            identified = self.services.admission.authenticate(self.services.snapshots.current, head)
+            identified = self.services.admission.authenticate(self.services.snapshots.current, self._request)
             if not isinstance(identified, RequestContext):
                 return self._accept_later(identified)
             self._accept(identified)
@@ -144,7 +124,7 @@ class ProxyHandler(HTTPMessageDelegate):
         self._context = context
         self.services.admission.check_capacity(context)
         if not self._is_complete:
-            check_body_length(context, self._declared_length())
+            check_body_length(context, self._request.stated_bytes)
         self.services.capacity.add_arriving(self, context.caller.project_id)
         self._is_arriving = True
         if not self._is_complete:
@@ -153,7 +133,7 @@ class ProxyHandler(HTTPMessageDelegate):
     def _refuse(self, error: RequestError) -> Awaitable[None] | None:
         """Keep the error for serve(); send it now if the client waits for it with its body."""
         self._rejection = error
-        return self._reject(error) if self._headers.expects_continue else None
+        return self._reject(error) if self._request.expects_continue else None
 
     def data_received(self, chunk: bytes) -> None:
         """Collect the body: libcurl sends it from memory."""
@@ -295,13 +275,13 @@ class ProxyHandler(HTTPMessageDelegate):
 
     async def _reject(self, error: RequestError) -> None:
         routes = self.services.snapshots.current.routes
-        line = RequestLine(self._method, routes.find_template(self._target))
+        line = RequestLine(self._request.method, routes.find_template(self._request.target))
         self.services.recorder.reject(self.request_id, error, self._context, line)
         await self._respond(error)
 
     def _respond(self, error: RequestError) -> Awaitable[None]:
         """Write an error response; the result is done when the socket has taken it."""
-        provider = self.services.snapshots.current.routes.find_provider(self._target or "/")
+        provider = self.services.snapshots.current.routes.find_provider(self._request.target)
         # A dict: the provider's own name of the request id can be ours.
         headers = dict([*error_headers(error, self.request_id, provider), *self._cors])
         self._response.begin(error.status, "", list(headers.items()))
@@ -321,17 +301,12 @@ class ProxyHandler(HTTPMessageDelegate):
         if self._held is not None:
             self._held.release()
 
-    def _declared_length(self) -> int:
-        """Return Content-Length in bytes, 0 if missing; llhttp has checked it."""
-        declared = self._headers.lines.get("content-length")
-        return int(declared[0][:_MAX_LENGTH_DIGITS]) if declared else 0
-
     # The client's side of the relay (gateway/http/relay.py, Client).
 
     def begin(self, status: int, reason: str, headers: list[tuple[str, str]]) -> None:
         """Set the response head, and drop that of the request."""
         if self._context is None or not self._context.endpoint.rewrites_body:
-            self._headers.drop()
+            self._request.drop_headers()
         # A provider that is a proxy has an id of its own, by which its operator knows the request.
         if not (self._context and self._context.provider.is_proxy and _has_request_id(headers)):
             headers = [*headers, (REQUEST_ID_HEADER, self.request_id)]

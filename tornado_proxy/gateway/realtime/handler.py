@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from tornado.httputil import HTTPHeaders
 from tornado.websocket import WebSocketHandler, _WebSocketParams
 
 from tornado_proxy import tasks
@@ -26,7 +27,6 @@ from tornado_proxy.gateway.services import Services
 from tornado_proxy.gateway.stops import find_agent_session
 from tornado_proxy.http_server.client_frames import ClientFrames
 from tornado_proxy.http_server.exchange import Exchange
-from tornado_proxy.http_server.incoming_request import RequestHeaders
 from tornado_proxy.observability import access_log
 from tornado_proxy.providers.contract import WebSocketEndpoint
 from tornado_proxy.upstream.websocket.connection import UpstreamWebSocket
@@ -83,14 +83,14 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
 
     async def _connect(self) -> WebSocketRelay:
         snapshot, admission = self.services.snapshots.current, self.services.admission
-        head = self.request_head(datetime.now(UTC))
-        identified = admission.authenticate_upgrade(snapshot, head)
+        incoming = self.incoming
+        identified = admission.authenticate_upgrade(snapshot, incoming)
         context = self._context = identified if isinstance(identified, RequestContext) else await identified
         self._check_handshake()
         admission.check_capacity(context)
         self.services.capacity.add_arriving(self, context.caller.project_id)
         self._held = self.services.arriving.open(context.caller, snapshot.settings.limits)
-        session = await admission.admit_upgrade(context, offered_subprotocols(head.headers))
+        session = await admission.admit_upgrade(context, offered_subprotocols(incoming.headers))
         await self.services.budgets.open_stream(context, self.request_id)
         self._max_message_bytes = snapshot.settings.websockets.max_message_mb * MIB
         try:
@@ -175,13 +175,14 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
     def open(self, *args: str, **kwargs: str) -> None:
         """Called by Tornado when the client is connected: start relaying."""
         assert self._relay is not None
+        assert self._context is not None
         self._accepted = True
         # Before the first frame, which can come before the task below begins.
         self._relay.start(self.services)
         self.services.capacity.discard(self)
         self.set_nodelay(True)
-        if isinstance(self.request.headers, RequestHeaders):
-            self.request.headers.drop(keep=_RECHECKED_HEADERS)
+        self._context.request.drop_headers(keep=_RECHECKED_HEADERS)
+        self.request.headers = HTTPHeaders()
         assert isinstance(self.ws_connection, ClientFrames)
         self._frames = self.ws_connection
         self.services.recorder.follow(self._running())

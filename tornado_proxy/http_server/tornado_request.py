@@ -1,0 +1,120 @@
+"""Passes a request to one of Tornado's own handlers: pages, the API and the upgrade to WebSocket."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from tornado.httputil import (
+    HTTPHeaders,
+    HTTPInputError,
+    HTTPMessageDelegate,
+    HTTPServerRequest,
+    RequestStartLine,
+)
+
+from tornado_proxy.domain.errors import RequestError
+from tornado_proxy.http_server.exchange import Exchange
+from tornado_proxy.http_server.incoming_request import IncomingRequest
+from tornado_proxy.http_server.request_body import BodyTimeouts, ByteCount
+
+#: Bytes of a body that Tornado collects: a question or a small JSON document.
+_MAX_BODY_BYTES = 1024 * 1024
+
+
+def make_tornado_request(exchange: Exchange) -> HTTPServerRequest:
+    """Return the request of an exchange as Tornado's handlers know it.
+
+    Raises:
+        HTTPInputError: Tornado does not accept it.
+    """
+    incoming = exchange.incoming
+    headers = HTTPHeaders()
+    for name, value in incoming.headers:
+        headers._as_list.setdefault(name, []).append(value)  # without Tornado's checks: llhttp has checked them
+    return HTTPServerRequest(
+        connection=exchange,
+        start_line=RequestStartLine(incoming.method, incoming.target, incoming.version),
+        headers=headers,
+    )
+
+
+def find_incoming(request: HTTPServerRequest) -> IncomingRequest:
+    """Return the request of which make_tornado_request() has made `request`."""
+    assert isinstance(request.connection, Exchange)
+    return request.connection.incoming
+
+
+class TornadoReceiver:
+    """Passes a request to a delegate of Tornado, which collects the body.  Closes its connection if that is too slow.
+
+    Args:
+        request: The request.
+        delegate: Receives it.
+        body_timeouts: Watches the body.
+        open_count: Called at the first byte of a body; returns the count of its bytes, which can refuse more.
+    """
+
+    def __init__(
+        self,
+        request: HTTPServerRequest,
+        delegate: HTTPMessageDelegate,
+        body_timeouts: BodyTimeouts,
+        open_count: Callable[[], ByteCount],
+    ) -> None:
+        assert isinstance(request.connection, Exchange)
+        self._exchange = request.connection
+        self._request = request
+        self._delegate = delegate
+        self._body_timeouts = body_timeouts
+        self._open_count = open_count
+        self._held: ByteCount | None = None
+        self.received_bytes = 0
+
+    def headers_received(self) -> Awaitable[None] | None:
+        """Called when the head is complete.
+
+        Raises:
+            HTTPInputError: the stated length is too large.
+        """
+        if self._exchange.incoming.stated_bytes > _MAX_BODY_BYTES:
+            raise HTTPInputError("Content-Length too long")
+        self._body_timeouts.begin(self)
+        request = self._request
+        start_line = RequestStartLine(request.method or "", request.uri or "", request.version)
+        return self._delegate.headers_received(start_line, request.headers)
+
+    def data_received(self, chunk: bytes) -> None:
+        """Called with each chunk of the body.
+
+        Raises:
+            HTTPInputError: the body is too large.
+        """
+        self.received_bytes += len(chunk)
+        if self.received_bytes > _MAX_BODY_BYTES:
+            raise HTTPInputError("body too large")
+        self._held = self._held or self._open_count()
+        try:
+            self._held.add(len(chunk))
+        except RequestError:
+            self.on_body_timeout()
+            return
+        self._delegate.data_received(chunk)
+
+    def on_body_timeout(self) -> None:
+        """Close the connection: no handler can respond before Tornado has received the whole body."""
+        self._exchange.close()
+
+    def finish(self) -> None:
+        """Called when the request is complete."""
+        self._end()
+        self._delegate.finish()
+
+    def on_connection_close(self) -> None:
+        """Called when the client disconnects before the request is complete."""
+        self._end()
+        self._delegate.on_connection_close()
+
+    def _end(self) -> None:
+        self._body_timeouts.end(self)
+        if self._held is not None:
+            self._held.release()
