@@ -34,6 +34,7 @@ from tornado_proxy.domain.ledger_address import LedgerAddress, PostgresAddress
 from tornado_proxy.domain.record import RequestIntent, RequestRecord, Settlement
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_backend, make_ledger
+from tornado_proxy.ledger.postgres import process_locks
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
 NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
@@ -68,6 +69,7 @@ class BudgetsUnderTest:
 
     address: LedgerAddress
     opened: list[BudgetStore] = field(default_factory=list)
+    all_locks: list[ProcessLocks] = field(default_factory=list)
 
     @property
     def store(self) -> BudgetStore:
@@ -75,15 +77,29 @@ class BudgetsUnderTest:
         return self.opened[0]
 
     def open(self, writer: str = "other", *, hold: bool = True, slices: Slices | None = None) -> BudgetStore:
-        """Open the same budgets, as another process does."""
+        """Open the same budgets, as another process does, which lives until kill()."""
         self.opened.append(open_store(self.address, self.locks(writer), slices=slices))
+        self.opened[-1].register()
         self.opened[-1].folding.hold = hold
         return self.opened[-1]
+
+    def kill(self, store: BudgetStore) -> None:
+        """Free the locks of a process, as its death does."""
+        store._databases.liveness.release()
+        store._databases.locks.close()
+
+    def close(self) -> None:
+        """Close everything."""
+        for store in self.opened:
+            store.close()
+        for locks in self.all_locks:
+            locks.close()
 
     def locks(self, writer: str) -> ProcessLocks:
         """Return the locks of a process with the id `writer`, which has taken none."""
         locks = ProcessLocks(make_backend(self.address).files_path)
         locks.writer_id = writer.encode().hex().ljust(16, "0")
+        self.all_locks.append(locks)
         return locks
 
     def write(self, *entries: RequestRecord | Settlement | RequestIntent) -> None:
@@ -150,8 +166,13 @@ def budgets(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BudgetsU
     under_test = BudgetsUnderTest(address)
     under_test.open("this").follow(CounterPlan((MONTH,)), NOW)
     yield under_test
-    for store in under_test.opened:
-        store.close()
+    under_test.close()
+
+
+@pytest.fixture
+def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process is dead as soon as its lock is free, on PostgreSQL too."""
+    monkeypatch.setattr(process_locks, "_GRACE_S", 0.0)
 
 
 async def _create(address: LedgerAddress) -> None:

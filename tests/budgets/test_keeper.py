@@ -117,9 +117,11 @@ def test_request_that_is_cancelled_while_it_waits_reserves_nothing(budgets: Budg
     asyncio.run(run())
 
 
+@pytest.mark.usefixtures("no_grace")
 def test_request_of_a_process_that_died_before_it_was_sent_is_freed(budgets: BudgetsUnderTest) -> None:
-    long_ago = datetime(2026, 11, 28, tzinfo=UTC)
-    budgets.open("dead").reserve([reservation("a", "0.3", BUDGET, caller=CALLER, at=long_ago)])
+    dying = budgets.open("dying")
+    dying.reserve([reservation("a", "0.3", BUDGET, caller=CALLER, at=now())])
+    budgets.kill(dying)
 
     async def run() -> None:
         async with open_keeper(budgets) as keeper:
@@ -204,3 +206,25 @@ def test_units_of_a_request_that_has_ended_are_free_for_the_next_one(budgets: Bu
             return refusals
 
     assert asyncio.run(run()) == [None] * 20
+
+
+def test_process_that_ends_gives_its_slices_back(budgets: BudgetsUnderTest) -> None:
+    async def run() -> None:
+        async with open_keeper(budgets) as keeper:
+
+            async def is_taken() -> bool:
+                entry = reservation("a", "0.01", BUDGET, at=now())
+                if keeper.take(entry):
+                    return True
+                assert await keeper.reserve(entry) is None
+                keeper.release("a")
+                return False
+
+            await wait_until(is_taken)
+            keeper.release("a")
+            assert await keeper.read(lambda store: store.leasing.read_idle())
+
+    asyncio.run(run())
+
+    assert budgets.store._budgets.fetch_rows("SELECT 1 FROM budget_leases") == []
+    assert budgets.figures() == {"": usd("0", "0")}

@@ -121,6 +121,7 @@ def test_work_that_runs_is_counted_although_a_limit_is_reached(budgets: BudgetsU
 
 def test_streams_of_a_dead_process_are_freed(budgets: BudgetsUnderTest) -> None:
     dead = budgets.open("dead")
+    budgets.kill(dead)
     assert take(dead, "r1", claim(RateUnit.STREAMS, 1)) is None
     assert take(budgets.store, "r2", claim(RateUnit.STREAMS, 1)) is not None
     assert budgets.store.free_streams()

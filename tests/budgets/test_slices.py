@@ -8,9 +8,9 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -18,12 +18,14 @@ from hypothesis import strategies as st
 
 from tests.budgets.conftest import CALLER, MONTH, NOW, BudgetsUnderTest, _create, record, reservation, settlement, usd
 from tests.budgets.test_keeper import BUDGET, figures, now, open_keeper, wait_for_figures
+from tornado_proxy.budgets import dead_processes
 from tornado_proxy.budgets import slices as slices_module
 from tornado_proxy.budgets.keeper import BudgetKeeper
 from tornado_proxy.budgets.slices import Slices
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budget import Budget, BudgetRefusal, CounterPlan, Refusal, Reservation
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
 LARGE = Budget(MONTH, Decimal(100))
 
@@ -172,6 +174,7 @@ def test_pending_request_that_is_settled_before_its_process_knows_holds_nothing(
     assert budgets.figures() == {"": usd("0.3", "0")}
 
 
+@pytest.mark.usefixtures("no_grace")
 @pytest.mark.parametrize("hold", [True, False])
 def test_slices_of_a_dead_process_are_freed_and_its_lost_requests_held(
     *, hold: bool, budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices]
@@ -189,27 +192,60 @@ def test_slices_of_a_dead_process_are_freed_and_its_lost_requests_held(
     )
     living = budgets.store
     living.folding.hold = hold
-    living.is_gone = lambda writer: writer == dead  # type: ignore[method-assign]
 
-    living.free_dead(datetime.now(UTC) - timedelta(minutes=1))
-    assert raw_reserved(living) > 1  # it may live: it has renewed its slices since
+    living.free_dead()
+    assert raw_reserved(living) > 1  # it lives
 
-    living.free_dead(datetime.now(UTC) + timedelta(seconds=1))
+    journal = store._databases.locks.journal_path(dead)
+    budgets.kill(store)
+    journal.touch()
+    living.free_dead()
+    assert raw_reserved(living) > 1  # records can be in its files
+
+    journal.unlink()
+    living.free_dead()
 
     assert budgets.figures() == {"": usd("0.2", "0.5" if hold else "0")}
     assert raw_reserved(living) == Decimal("0.5" if hold else 0)
     assert [(one.request_id, one.state) for one in living.list_reservations()] == [("lost", "held")] * hold
 
 
+def test_process_whose_lock_is_free_lives_on_for_a_while(
+    budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ProcessLocks, "grace_s", 10.0)  # as on PostgreSQL
+    clock = [100.0]
+    monkeypatch.setattr(dead_processes, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    store, _ = process
+    budgets.kill(store)
+
+    for second in (100, 105, 109):
+        clock[0] = second
+        budgets.store.free_dead()
+    assert raw_reserved(budgets.store) == 10
+    store.register()  # its connection was broken
+    clock[0] = 111
+    budgets.store.free_dead()
+    budgets.kill(store)
+    clock[0] = 120
+    budgets.store.free_dead()
+    assert raw_reserved(budgets.store) == 10
+
+    clock[0] = 130
+    budgets.store.free_dead()
+
+    assert raw_reserved(budgets.store) == 0
+
+
+@pytest.mark.usefixtures("no_grace")
 def test_slices_that_others_have_freed_are_leased_again(
     budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices]
 ) -> None:
     store, slices = process
     assert slices.take(reservation("a", "0.5", LARGE))
     store.sync_leases()
-    own = store._databases.locks.writer_id
-    budgets.store.is_gone = lambda writer: writer == own  # type: ignore[method-assign]
-    budgets.store.free_dead(datetime.now(UTC) + timedelta(seconds=1))
+    budgets.kill(store)
+    budgets.store.free_dead()
     assert budgets.figures() == {"": usd("0", "0")}
 
     store.leasing._renewed_at = float("-inf")
@@ -304,7 +340,7 @@ class World:
         """Start the process with a number."""
         slices = Slices()
         store = self.budgets.open(f"{number}-{next(self.numbers)}", slices=slices)
-        slices.renew()
+        slices.renew(time.monotonic())
         self.processes[number : number + 1] = [(store, slices)]
 
     def burst(self, number: int, bound: str) -> None:
@@ -369,12 +405,10 @@ class World:
     def kill(self, number: int, _: str = "") -> None:
         """Kill a process; its requests were not sent."""
         number %= 3
-        dead = self.processes[number][0]._databases.locks.writer_id
+        self.budgets.kill(self.processes[number][0])
         self.open(number)
         self.under_way = {name: one for name, one in self.under_way.items() if one[0] != number}
-        living = self.processes[number][0]
-        living.is_gone = lambda writer: writer == dead  # type: ignore[method-assign]
-        living.free_dead(datetime.now(UTC) + timedelta(seconds=1))
+        self.processes[number][0].free_dead()
 
     def fold(self, number: int, _: str = "") -> None:
         """Count records in a process."""
@@ -424,5 +458,4 @@ def test_no_interleaving_of_processes_exceeds_a_limit_or_loses_money(
                 world.check()
             world.finish()
         finally:
-            for store in world.budgets.opened:
-                store.close()
+            world.budgets.close()

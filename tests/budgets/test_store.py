@@ -341,7 +341,7 @@ def test_lost_request_of_a_dead_process_stays_reserved(budgets: BudgetsUnderTest
     budgets.reserve("alive", "0.1", "1")
     leave_intent(budgets, "lost")
 
-    budgets.store.folding.free_orphans(lambda writer: writer == dead_id, NOW + timedelta(seconds=1))
+    budgets.store.folding.free_orphans(dead_id)
 
     states = {entry.request_id: entry.state for entry in budgets.store.list_reservations()}
     assert states == {"lost": "held", "alive": "open"}

@@ -96,17 +96,18 @@ def test_command_shows_what_was_spent_and_explains_reservations(proxy: ProxyProc
     spender = Spender(PROJECT, "ada")
     budget = Budget(CounterKind(Scope.PROJECT, Period.MONTH), Decimal(1))
     with open_budgets(proxy) as store:
+        store.register()
         store.reserve([Reservation("req_far", spender, (budget,), Decimal("0.25"), Decimal("0.2"), now)])
 
-    explained = run_budget(proxy, "explain", PROJECT)
+        explained = run_budget(proxy, "explain", PROJECT)
+        text = CliRunner().invoke(
+            main, ["budget", "explain", PROJECT, "--config", str(proxy.ledger.with_name("proxy.yaml"))]
+        )
 
     assert [row["reserved"] for row in explained] == ["0.25", "0"]
     (reservation,) = explained[0]["reservations"]
     assert (reservation["request_id"], reservation["state"], reservation["usd"]) == ("req_far", "open", "0.25")
     assert 0 <= reservation["age_s"] <= TIMEOUT_S
-    text = CliRunner().invoke(
-        main, ["budget", "explain", PROJECT, "--config", str(proxy.ledger.with_name("proxy.yaml"))]
-    )
     assert "req_far  open  0.25 USD" in text.output
     listed = CliRunner().invoke(main, ["budget", "list", "--config", str(proxy.ledger.with_name("proxy.yaml"))])
     assert "per participant of each day" in listed.output

@@ -10,7 +10,6 @@ import random
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,15 @@ from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 from tornado_proxy.simulator import Simulator, running_simulator
 
 CHAT: dict[str, Any] = {"model": "gpt-4o-mini", "max_tokens": 10, "messages": [{"role": "user", "content": "hi"}]}
+
+#: The server looks for processes that have died after seconds.
+OFTEN: dict[str, float | list[float]] = {
+    "tornado_proxy.budgets.schedule._DEAD_SEARCH_S": 0.2,
+    "tornado_proxy.ledger.postgres.process_locks._GRACE_S": 0.5,
+    "tornado_proxy.ledger.writer.writer_thread._LOOK_INTERVAL_S": 0.2,
+    "tornado_proxy.ledger.writer.writer_thread._FIRST_SEARCH_S": 0.2,
+    "tornado_proxy.ledger.writer.writer_thread._SEARCH_INTERVAL_S": 0.2,
+}
 
 #: Rounds of parallel requests; more of them find rarer interleavings.
 ROUNDS = int(os.environ.get("BUDGET_ROUNDS", "2"))
@@ -89,11 +97,13 @@ def open_budgets(proxy: ProxyProcess) -> Iterator[BudgetStore]:
 @contextlib.contextmanager
 def open_budgets_at(address: LedgerAddress) -> Iterator[BudgetStore]:
     """Open the budgets of a ledger."""
-    store = open_store(address, ProcessLocks(make_backend(address).files_path))
+    locks = ProcessLocks(make_backend(address).files_path)
+    store = open_store(address, locks)
     try:
         yield store
     finally:
         store.close()
+        locks.close()
 
 
 def wait_for_figures(store: BudgetStore, name: str, settled: Decimal, reserved: str = "0") -> None:
@@ -278,13 +288,8 @@ def test_counters_equal_the_ledger_after_a_process_is_killed(provider: ReplayPro
         "projects": [each_participant("0.1")],
         "budgets": {"hold_unsettled": False},
     }
-    constants: dict[str, float | list[float]] = {
-        "tornado_proxy.budgets.schedule._CLEANUP_S": 0.2,
-        "tornado_proxy.ledger.writer.writer_thread._FIRST_SEARCH_S": 0.2,
-        "tornado_proxy.ledger.writer.writer_thread._SEARCH_INTERVAL_S": 0.2,
-    }
     moments = random.Random(5)
-    with running_proxy(tmp_path, provider.url, constants=constants, **changes) as lasting:
+    with running_proxy(tmp_path, provider.url, constants=OFTEN, **changes) as lasting:
         for number in range(3):
             with (
                 running_proxy(tmp_path, provider.url, **changes) as dying,
@@ -308,10 +313,7 @@ def test_counters_equal_the_ledger_after_a_process_is_killed(provider: ReplayPro
 
 
 def is_any_open(store: BudgetStore) -> bool:
-    """Return True if a reservation is open.  The server frees those of dead processes after minutes, this at once."""
-    store.folding.hold = False
-    store.folding.fold()
-    store.free_dead(datetime.now(UTC))
+    """Return True if a reservation is open."""
     return any(entry.state == "open" for entry in store.list_reservations()) or any(store.leasing.read_idle().values())
 
 

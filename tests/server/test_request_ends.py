@@ -26,7 +26,7 @@ from tests.harness import (
 )
 from tests.postgres_server import PostgresServer
 from tests.replay_provider import ProviderResponse, ReplayProvider
-from tests.server.test_budgets import CHAT, ENDS, RESPONSE, is_any_open, open_budgets_at, post, project
+from tests.server.test_budgets import CHAT, ENDS, OFTEN, RESPONSE, is_any_open, open_budgets_at, post, project
 from tests.server.test_compressed_responses import compressed_response
 from tornado_proxy.domain.ledger_address import LedgerAddress, PostgresAddress
 from tornado_proxy.domain.stop import StopTarget
@@ -35,15 +35,6 @@ from tornado_proxy.state import stops
 from tornado_proxy.state.store import StateStore
 
 BUDGETS = [{"period": "total", "usd": "5", "per": "participant"}, {"period": "total", "usd": "50"}]
-
-_WRITER = "tornado_proxy.ledger.writer.writer_thread"
-
-#: The server looks for processes that have died after minutes.
-OFTEN: dict[str, float | list[float]] = {
-    "tornado_proxy.budgets.schedule._CLEANUP_S": 0.2,
-    f"{_WRITER}._FIRST_SEARCH_S": 0.2,
-    f"{_WRITER}._SEARCH_INTERVAL_S": 0.2,
-}
 
 #: The outcome of each way to end, by the participant that causes it.
 OUTCOMES = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -52,7 +52,7 @@ _TRACK = (
 _SET_STATE = "UPDATE budget_reservations SET state = ?, counted_total = ?, counted_subtotal = ? WHERE request_id = ?"
 _FREE = "UPDATE budget_reservations SET total = '0', subtotal = '0', counters = '[]' WHERE request_id = ?"
 _DELETE = "DELETE FROM budget_reservations WHERE request_id = ?"
-_SELECT_ORPHANS = "SELECT request_id, writer FROM budget_reservations WHERE state = 'open' AND started_at < ?"
+_SELECT_ORPHANS = "SELECT request_id FROM budget_reservations WHERE state = 'open' AND writer = ?"
 _SELECT_HELD = "SELECT request_id, counters FROM budget_reservations WHERE state = 'held'"
 _DELETE_COUNTERS = "DELETE FROM budget_counters WHERE period_end < ?"
 
@@ -156,16 +156,13 @@ class Folding:
                 changes.settle(key, difference)
         return sum((abs(difference) for difference in differences.values()), Decimal(0))
 
-    def free_orphans(self, is_dead: Callable[[str], bool], before: datetime) -> None:
-        """Hold or free the reservations of dead processes that began before `before`.
+    def free_orphans(self, writer: str) -> None:
+        """Hold or free the reservations of a process that has died.
 
         A lost intent leaves a request whose cost nothing tells: it is held.  A request without an intent and without a
         record was not sent.
         """
-        rows = self._budgets.fetch_rows(_SELECT_ORPHANS, (format_time(before),))
-        writers = {str(writer) for _, writer in rows}
-        dead = {writer for writer in writers if is_dead(writer)}
-        orphans = [str(request_id) for request_id, writer in rows if writer in dead]
+        orphans = [str(request_id) for (request_id,) in self._budgets.fetch_rows(_SELECT_ORPHANS, (writer,))]
         recorded = ledger_records.find_ids(self._ledger, "records", orphans)
         lost = ledger_records.find_ids(self._ledger, "intents", orphans)
         with self._folding() as (_, changes):

@@ -3,7 +3,7 @@
     reserve ──┐                            ┌─ one transaction for all requests that wait ──> futures done
     release ──┤                            ├─ one transaction for all that were not sent, one for all that have ended
     end     ──┼──> queue ──> thread ───────┼─ fold: every 100 ms while requests are under way, else each second
-    read    ──┘                            ├─ settlements each second, dead processes each minute
+    read    ──┘                            ├─ settlements and dead processes each second
                                            └─ fault: reservations fail (503), releases and ends are retried
 
 A second thread compares the counters with the ledger, which takes seconds if the ledger is large.
@@ -234,12 +234,14 @@ class BudgetKeeper:
 
     def _open(self, plan: CounterPlan) -> BudgetStore:
         store = self._ledger.open(self._slices)
+        store.register()
         store.follow(plan, datetime.now(UTC))
         self._plan = plan
         return store
 
     def _open_again(self) -> BudgetStore:
         store = self._open_to_count(self._slices)
+        store.register()
         store.folding.limits = self._limits
         self._slices.forget()
         return store
@@ -288,6 +290,9 @@ class BudgetKeeper:
                 store = None
                 time.sleep(0 if work.is_last else _RETRY_S)
         if store is not None:
+            # Otherwise the other processes give it back when they find this one dead.
+            with contextlib.suppress(StoreError):
+                store.give_back()
             store.close()
 
     def _collect(self, failed: _Work, timeout_s: float) -> _Work:

@@ -16,13 +16,14 @@ held, with the bounds that their intents state.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from tornado_proxy.budgets import ledger_records
 from tornado_proxy.budgets.counters import (
+    CounterChanges,
     CounterKey,
     encode_keys,
     lock_counter,
@@ -59,7 +60,6 @@ _SELECT_OTHERS = f"SELECT 1 FROM budget_leases WHERE {_OF_OTHERS} LIMIT 1"  # no
 _SELECT_UNANSWERED = f"SELECT 1 FROM budget_leases WHERE {_OF_OTHERS} AND recalled = 1 LIMIT 1"  # noqa: S608
 _RECALL = f"UPDATE budget_leases SET recalled = 1 WHERE {_OF_OTHERS}"  # noqa: S608
 _SELECT_IDLE = "SELECT kind, project_id, subject, period_begin, period_end, amount, used FROM budget_leases"
-_SELECT_WRITERS = "SELECT writer, max(renewed_at) FROM budget_leases GROUP BY writer"
 _SELECT_OF = f"{_SELECT_IDLE} WHERE writer = ?"
 _DELETE_OF = ("DELETE FROM budget_leases WHERE writer = ?", "DELETE FROM leased_requests WHERE writer = ?")
 _SELECT_CURSOR = "SELECT value FROM budget_meta WHERE key = 'cursor'"
@@ -71,6 +71,10 @@ _INSERT_HELD = (
     "counted_total, counted_subtotal) VALUES (?, ?, 'held', ?, ?, ?, ?, '0', '0') "
     "ON CONFLICT (request_id) DO NOTHING RETURNING request_id"
 )
+_SELECT_HELD = (
+    "SELECT request_id, total, subtotal, counters FROM budget_reservations WHERE writer = ? AND state = 'held'"
+)
+_DELETE_HELD = "DELETE FROM budget_reservations WHERE request_id = ?"
 _INSERT_REQUESTS = Insert(
     "leased_requests", ("request_id", "writer", "started_at", "total", "subtotal", "counters"), "request_id"
 )
@@ -133,6 +137,8 @@ class Leasing:
         self._to_hold: list[_Counted] = []
         self._shown: set[str] = set()
         self._renewed_at = time.monotonic()
+        #: True after a fault: another process may have held requests of this one that are under way.
+        self._takes_back = bool(slices.requests)
 
     def sync(self, *, hold: bool) -> None:
         """Drop requests whose records are counted, and lease, trim and give back slices.
@@ -154,6 +160,8 @@ class Leasing:
         shown = self._list_shown(datetime.now(UTC))
         if due or self._to_hold or shown != self._shown:
             self._write(due, shown, now)
+        if self._takes_back:
+            self._take_back()
         self._seen = max(self._seen, cursor)
 
     def return_idle(self, keys: Collection[CounterKey], *, hold: bool) -> bool:
@@ -176,23 +184,12 @@ class Leasing:
         """Return True if all other processes have answered the recall."""
         return not any(self._budgets.fetch_rows(_SELECT_UNANSWERED, (self._writer_id, *key.values)) for key in keys)
 
-    def free_dead(
-        self, is_gone: Callable[[str], bool], before: datetime, fold: Callable[[], None], kinds: Iterable[CounterKind]
-    ) -> None:
-        """Free the slices of processes that have died, last renewed before `before`; hold the requests that they lost.
+    def free(self, writer: str, kinds: Collection[CounterKind]) -> None:
+        """Free the slices of a process that has died, whose records are counted; hold the requests that it lost.
 
-        Args:
-            is_gone: Returns True if a process has died and all that it left is in the ledger.
-            before: Slices that were written later belong to a process that lives.
-            fold: Counts all records of the ledger.
-            kinds: The kinds of counters that hold the bounds of lost requests; none if nothing is held.
+        `kinds` are those of the counters that hold the bounds of lost requests; none if nothing is held.
         """
-        rows = self._budgets.fetch_rows(_SELECT_WRITERS)
-        dead = [str(writer) for writer, renewed_at in rows if str(renewed_at) < format_time(before)]
-        for writer in dead:
-            if is_gone(writer):
-                fold()
-                self._free(writer, ledger_records.list_lost(self._ledger, writer), tuple(kinds))
+        self._free(writer, ledger_records.list_lost(self._ledger, writer), kinds)
 
     def read_idle(self) -> dict[CounterKey, Decimal]:
         """Return what processes have leased and not used, by counter."""
@@ -231,6 +228,18 @@ class Leasing:
         """Return the requests that have been under way for a second."""
         requests = list(self._slices.requests.items())
         return {request_id for request_id, request in requests if now - request.started_at >= _SHOWN_AFTER}
+
+    def _take_back(self) -> None:
+        """Stop holding requests under way, which are in slices again: they would be reserved twice."""
+        with self._budgets.transaction():
+            self._budgets.fetch_rows(f"{_SELECT_CURSOR} {self._row_lock}")
+            changes = CounterChanges()
+            for request_id, total, subtotal, keys in self._budgets.fetch_rows(_SELECT_HELD, (self._writer_id,)):
+                if str(request_id) in self._slices.requests:
+                    changes.free(str(keys), Decimal(str(total)), Decimal(str(subtotal)))
+                    self._budgets.run(_DELETE_HELD, (request_id,))
+            changes.apply(self._budgets, self._row_lock)
+        self._takes_back = False
 
     def _write(self, due: Collection[CounterKey], shown: set[str], now: float) -> None:
         try:

@@ -26,8 +26,8 @@ _ALERTS_S = 10.0
 
 _CLEANUP_S = 60.0
 
-#: How old a reservation of a dead process is at least when it is freed: its files have been read by then.
-_ORPHAN_AGE = timedelta(minutes=2)
+#: Seconds between two searches for processes that have died.
+_DEAD_SEARCH_S = 1.0
 
 #: How long counters of ended periods are kept: late records are counted in them.
 _ENDED_KEPT = timedelta(days=2)
@@ -40,6 +40,7 @@ class Schedule:
         self._fold_at = self._settlements_at = self._cleanup_at = self._brakes_at = self._alerts_at = self._sync_at = (
             0.0
         )
+        self._dead_search_at = 0.0
 
     def wait_s(self) -> float:
         """Return the seconds that the thread may wait for items."""
@@ -66,9 +67,11 @@ class Schedule:
         if now >= self._settlements_at:
             store.folding.fold_settlements()
             self._settlements_at = now + _SETTLEMENTS_S
+        if now >= self._dead_search_at:
+            store.free_dead()
+            self._dead_search_at = now + _DEAD_SEARCH_S
         if now >= self._cleanup_at:
             at = datetime.now(UTC)
-            store.free_dead(at - _ORPHAN_AGE)
             store.folding.forget_ended(at - _ENDED_KEPT)
             store.folding.check_warnings(at)
             store.free_streams()

@@ -195,9 +195,9 @@ class Slices:
                     one.has_changed = True
         return counted
 
-    def renew(self) -> None:
-        """Use slices for the next seconds: the database works."""
-        self._valid_until = time.monotonic() + _VALID_S
+    def renew(self, began: float) -> None:
+        """Use slices for the next seconds: the database has answered queries that began at `began`, monotonic."""
+        self._valid_until = began + _VALID_S
 
     def list_due(self, now: float) -> list[CounterKey]:
         """Return the counters whose slices are to be leased, trimmed or written, in the order of locks."""

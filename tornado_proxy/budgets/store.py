@@ -17,6 +17,7 @@ them.  So each record is counted once, whichever process wrote it and whenever a
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -34,6 +35,7 @@ from tornado_proxy.budgets.counters import (
     read_counters,
     write_counter,
 )
+from tornado_proxy.budgets.dead_processes import DeadProcesses
 from tornado_proxy.budgets.folding import Folding
 from tornado_proxy.budgets.leasing import Leasing
 from tornado_proxy.budgets.rates import NOTHING_USED, LockedBuckets, RateEnd, Rates
@@ -69,7 +71,8 @@ _INSERT = Insert(
     ),
     "request_id",
 )
-_SELECT = "SELECT total, subtotal, counters FROM budget_reservations WHERE request_id = ? AND state = 'open'"
+# A process that has lost its connection can be found dead, and its requests be held.
+_SELECT = "SELECT total, subtotal, counters FROM budget_reservations WHERE request_id = ? AND state IN ('open', 'held')"
 _DELETE = "DELETE FROM budget_reservations WHERE request_id = ?"
 _SELECT_ANY = "SELECT 1 FROM budget_reservations WHERE writer = ? AND state = 'open' LIMIT 1"
 _SELECT_OPEN = (
@@ -124,6 +127,11 @@ class BudgetStore:
         self.leasing = Leasing(
             databases.budgets, databases.ledger, databases.dialect, databases.locks.writer_id, slices
         )
+        self._dead_processes = DeadProcesses(databases.budgets, databases.locks, databases.liveness)
+
+    def register(self) -> None:
+        """Mark this process as alive while this connection or that of the ledger's writer lasts."""
+        self._databases.liveness.register()
 
     def follow(self, plan: CounterPlan, now: datetime) -> None:
         """Count the kinds of a configuration from now on, and for the periods that contain `now`."""
@@ -223,20 +231,19 @@ class BudgetStore:
 
     def sync_leases(self) -> None:
         """Lease, trim and give back slices of counters."""
+        began = time.monotonic()
         self.leasing.sync(hold=self.folding.hold)
-        self._slices.renew()
+        self._slices.renew(began)
 
-    def free_dead(self, before: datetime) -> None:
-        """Free the reservations of dead processes that began, and the slices that were renewed, before `before`."""
-        self.folding.free_orphans(self.is_gone, before)
-        kinds = self.folding.read_kinds() if self.folding.hold else ()
-        self.leasing.free_dead(self.is_gone, before, self.folding.fold, kinds)
+    def give_back(self) -> None:
+        """Give back all slices before the process ends: its requests have ended, and the ledger has their records."""
+        self.folding.fold()
+        self._slices.return_idle(list(self._slices.slices))
+        self.sync_leases()
 
-    def is_gone(self, writer: str) -> bool:
-        """Return True if a process has died, and what it left in files is in the ledger."""
-        locks = self._databases.locks
-        has_files = bool(locks.find_intent_logs(writer)) or locks.journal_path(writer).exists()
-        return not has_files and self._databases.liveness.is_dead(writer)
+    def free_dead(self) -> None:
+        """Free the slices and reservations of processes that have died."""
+        self._dead_processes.free(self.folding, self.leasing)
 
     def close(self) -> None:
         """Close the connections."""

@@ -69,6 +69,10 @@ class Database(Protocol):
 class Liveness(Protocol):
     """Tells which of the processes that write a database live.  A process is named by its writer id."""
 
+    @property
+    def grace_s(self) -> float:
+        """Seconds for which a process that seems dead may go on: its connection can be broken although it lives."""
+
     def hold_opening_lock(self) -> AbstractContextManager[None]:
         """Hold the lock that one process at a time holds while it makes tables or searches for dead processes."""
 
@@ -77,6 +81,9 @@ class Liveness(Protocol):
 
     def is_dead(self, writer: str) -> bool:
         """Return True if a writer is another process and has died."""
+
+    def hold_dead(self, writer: str) -> AbstractContextManager[bool]:
+        """Return True in a `with` block if a writer is dead, which it stays until the end of the block."""
 
     def release(self) -> None:
         """Mark this process as dead before it ends; the next search finds its intents."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 from tornado_proxy.domain.ledger_address import PostgresAddress
 from tornado_proxy.ledger.postgres.database import PostgresDatabase
@@ -46,3 +48,25 @@ def test_opening_lock_is_free_after_the_block(postgres_address: PostgresAddress)
         for db in (first, second):
             with PostgresProcessLocks(db, FIRST).hold_opening_lock():
                 pass
+
+
+def test_process_that_was_found_dead_registers_after_its_reservations_are_freed(
+    postgres_address: PostgresAddress,
+) -> None:
+    with connect(postgres_address) as first_db, connect(postgres_address) as second_db, ThreadPoolExecutor(1) as thread:
+        with PostgresProcessLocks(second_db, SECOND).hold_dead(FIRST) as is_dead:
+            returning = thread.submit(PostgresProcessLocks(first_db, FIRST).register)
+            assert is_dead
+            assert wait_for_waiting(second_db)
+            assert not returning.done()
+        returning.result(timeout=10)
+        assert not PostgresProcessLocks(second_db, SECOND).is_dead(FIRST)
+
+
+def wait_for_waiting(db: PostgresDatabase) -> bool:
+    """Return True when a connection waits for a lock; False after seconds."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if db.fetch_rows("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
+            return True
+    return False

@@ -55,6 +55,9 @@ class FakeStore:
     def probe(self, now: datetime) -> None:
         self.check()
 
+    def has_dead_neighbors(self) -> bool:
+        return False
+
     def settle_orphans(self, now: datetime) -> None:
         self.check()
 

@@ -19,12 +19,22 @@ from tornado_proxy.ledger.database import Database
 _OPENING_KEY = 0x746F_726E_6164_6F00
 
 
+#: Twice as long as a process uses slices of budgets without the database (budgets/slices.py), which is the longest time
+#: that it acts on earlier queries.
+_GRACE_S = 10.0
+
+
 class PostgresProcessLocks:
     """The writers of one database, this process among them as `writer_id`.  Satisfies ledger.database.Liveness."""
 
     def __init__(self, db: Database, writer_id: str) -> None:
         self._db = db
         self._writer_id = writer_id
+
+    @property
+    def grace_s(self) -> float:
+        """Seconds for which a process may go on although its lock is free."""
+        return _GRACE_S
 
     def register(self) -> None:
         """Take the lock of this process."""
@@ -41,10 +51,16 @@ class PostgresProcessLocks:
         """Return True if a writer is another process, and no connection holds its lock."""
         if writer == self._writer_id:
             return False
+        with self.hold_dead(writer) as is_dead:
+            return is_dead
+
+    @contextlib.contextmanager
+    def hold_dead(self, writer: str) -> Iterator[bool]:
+        """Return True in a `with` block if no connection holds a writer's lock, which none can take until its end."""
         ((is_free,),) = self._db.fetch_rows("SELECT pg_try_advisory_lock(?)", (_lock_key(writer),))
+        yield bool(is_free)  # without `finally`, as above
         if is_free:
             self._db.fetch_rows("SELECT pg_advisory_unlock(?)", (_lock_key(writer),))
-        return bool(is_free)
 
     def release(self) -> None:
         """Free the lock of this process: the server detects a closed connection some time later only."""

@@ -25,6 +25,9 @@ from tornado_proxy.ledger.file_modes import create_private
 class ProcessLocks:
     """The lock files beside `path`; `writer_id` names this process.  Satisfies ledger.database.Liveness."""
 
+    #: The kernel frees the lock of a process with the process.
+    grace_s = 0.0
+
     def __init__(self, path: Path) -> None:
         # Resolve symbolic links: processes that open one file by two names must see each other's locks.
         self._path = path.resolve()
@@ -81,6 +84,11 @@ class ProcessLocks:
             return True
         finally:
             os.close(file)
+
+    @contextlib.contextmanager
+    def hold_dead(self, writer: str) -> Iterator[bool]:
+        """Return True in a `with` block if a writer is dead: its lock is never taken again."""
+        yield self.is_dead(writer)
 
     def release(self) -> None:
         """Do nothing: close() frees the lock, or the kernel does."""

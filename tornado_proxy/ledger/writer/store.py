@@ -239,6 +239,10 @@ class Store:
             for request_id, project_id, provider, endpoint, object_id, model_requested, started_at, facts, seq in rows
         ]
 
+    def has_dead_neighbors(self) -> bool:
+        """Return True if a process of this machine seems to have left files; settle_orphans() finds out."""
+        return bool(self._locks.list_dead())
+
     def settle_orphans(self, now: datetime) -> None:
         """Mark the intents of dead processes as lost, so that reports show them as `unsettled`; forget old containers.
 

@@ -51,6 +51,9 @@ _IDLE_CHECK_S = 1.0
 _SEARCH_INTERVAL_S = 60.0
 _FIRST_SEARCH_S = 5.0
 
+#: Seconds between two looks for processes of this machine that have died; if there is one, the search is due.
+_LOOK_INTERVAL_S = 2.0
+
 #: Seconds between two additions of records to the sums by hour and day; the second while there are many.
 _ROLL_UP_S, _CATCH_UP_S = 5.0, 0.25
 
@@ -89,6 +92,7 @@ class Writer:
         self._backoff_s = 0.0  # 0 while the store works
         self._retry_at = 0.0
         self._search_at = time.monotonic() + _FIRST_SEARCH_S
+        self._look_at = 0.0
         self._roll_up_at = time.monotonic() + _ROLL_UP_S
         self._reason = ""
         self._spilled = False
@@ -152,7 +156,16 @@ class Writer:
             self._journaled = False
         if time.monotonic() > self._roll_up_at:
             self._roll_up()
+        if time.monotonic() > self._look_at:
+            self._look_for_dead()
         return []
+
+    def _look_for_dead(self) -> None:
+        """Let the next search be due if a process of this machine has died: what it reserved is freed after that."""
+        self._look_at = time.monotonic() + _LOOK_INTERVAL_S
+        with contextlib.suppress(OSError):
+            if self._store.has_dead_neighbors():
+                self._search_at = 0.0
 
     def _roll_up(self) -> None:
         """Add records to the sums by hour and day; reports read those that are not added themselves."""

@@ -1,0 +1,57 @@
+"""Frees what processes that have died have reserved, as soon as it is certain that they have.
+
+On SQLite the kernel frees the lock of a process with the process.  On PostgreSQL the lock belongs to its connections,
+which can break although the process lives.  So a process counts as dead when its lock was free for longer than it uses
+slices without the database; and it cannot take its lock again while its reservations are freed.
+
+    lock free ── files of this machine in the ledger? ── lock free for grace_s? ──> count its records
+                                                                                          │
+              slices freed, requests without a record held or freed <─────────────────────┘
+"""
+
+from __future__ import annotations
+
+import time
+
+from tornado_proxy.budgets.folding import Folding
+from tornado_proxy.budgets.leasing import Leasing
+from tornado_proxy.ledger.database import Database, Liveness
+from tornado_proxy.ledger.writer.process_locks import ProcessLocks
+
+_SELECT_WRITERS = (
+    "SELECT writer FROM budget_leases UNION SELECT writer FROM leased_requests "
+    "UNION SELECT writer FROM budget_reservations WHERE state = 'open'"
+)
+
+
+class DeadProcesses:
+    """The search of one process for others that have died.  Methods raise StoreError if a database fails."""
+
+    def __init__(self, budgets: Database, locks: ProcessLocks, liveness: Liveness) -> None:
+        self._budgets = budgets
+        self._locks = locks
+        self._liveness = liveness
+        #: When each process was first found to be dead, monotonic.
+        self._dead_since: dict[str, float] = {}
+
+    def free(self, folding: Folding, leasing: Leasing) -> None:
+        """Free the slices and reservations of processes that have died; hold the requests that they lost."""
+        writers = {str(writer) for (writer,) in self._budgets.fetch_rows(_SELECT_WRITERS)} - {self._locks.writer_id}
+        now = time.monotonic()
+        self._dead_since = {
+            writer: self._dead_since.get(writer, now) for writer in writers if self._liveness.is_dead(writer)
+        }
+        for writer, since in self._dead_since.items():
+            if now - since >= self._liveness.grace_s and not self._has_files(writer):
+                self._free(writer, folding, leasing)
+
+    def _free(self, writer: str, folding: Folding, leasing: Leasing) -> None:
+        with self._liveness.hold_dead(writer) as is_dead:
+            if is_dead:
+                folding.fold()
+                folding.free_orphans(writer)
+                leasing.free(writer, folding.read_kinds() if folding.hold else ())
+
+    def _has_files(self, writer: str) -> bool:
+        """Return True if records of a process are in files of this machine that the ledger does not have yet."""
+        return bool(self._locks.find_intent_logs(writer)) or self._locks.journal_path(writer).exists()
