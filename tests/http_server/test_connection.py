@@ -12,14 +12,17 @@ import trustme
 from httptools import HttpRequestParser
 from tornado.httpclient import HTTPRequest
 from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, HTTPServerRequest, ResponseStartLine
-from tornado.web import Application
-from tornado.websocket import WebSocketHandler, websocket_connect
+from tornado.web import Application, RequestHandler
+from tornado.websocket import websocket_connect
 
 from tests.http_server.serving import FunctionApplication, exchange, run_application, run_server
 from tornado_proxy import tasks
 from tornado_proxy.http_server import request_parser
+from tornado_proxy.http_server.client_socket import ClientSocket
 from tornado_proxy.http_server.exchange import Exchange
 from tornado_proxy.http_server.incoming_request import IncomingRequest
+from tornado_proxy.http_server.upgraded_connection import accept_websocket
+from tornado_proxy.upstream.websocket.message_protocol import Wait
 
 GET = b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n"
 LAST = b"GET /last HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
@@ -269,11 +272,28 @@ def test_client_that_leaves_is_reported_once_to_the_handler_that_waits() -> None
     assert calls == ["left"]
 
 
-class EchoWebSocket(WebSocketHandler):
+class Uncounted:
+    """Bytes that no limit counts."""
+
+    def add(self, size: int) -> None:
+        pass
+
+    def release(self) -> None:
+        pass
+
+
+class EchoWebSocket(RequestHandler):
     """Sends each message back."""
 
-    async def on_message(self, message: str | bytes) -> None:  # type: ignore[override]  # may be a coroutine
-        await self.write_message(message)
+    def get(self) -> None:
+        self.client = ClientSocket(1 << 24, Uncounted())
+        self.client.open(accept_websocket(self, None), self)
+
+    def from_client(self, message: str | bytes) -> Wait | None:
+        return self.client.send_frame(message)
+
+    def client_left(self, code: int | None, reason: str | None) -> None:
+        del self.client
 
 
 class WebSocketApplication(FunctionApplication):

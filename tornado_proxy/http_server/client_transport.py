@@ -122,6 +122,11 @@ class ClientTransport:
         self._close_for_writes()
         self._transport.abort()
 
+    def release(self) -> asyncio.Transport:
+        """Return the transport, which another protocol takes over."""
+        self.socket = None
+        return self._transport
+
     # Called by the protocol.
 
     def pause(self) -> None:

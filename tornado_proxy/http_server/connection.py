@@ -22,7 +22,7 @@ from tornado_proxy import tasks
 from tornado_proxy.http_server.client_transport import ClientTransport, ConnectionContext
 from tornado_proxy.http_server.exchange import Exchange, FindReceiver
 from tornado_proxy.http_server.request_parser import MIN_PIECE_BYTES, Fault, RequestParser, describe
-from tornado_proxy.http_server.upgraded_stream import UpgradedStream
+from tornado_proxy.http_server.upgraded_connection import UpgradedConnection
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class ConnectionOwner(Protocol):
     def make_rejection(self) -> MakeRejection:
         """Makes the response to a request that is not served."""
 
-    def on_open(self, connection: ClientConnection) -> None:
+    def on_open(self, connection: ClientConnection | UpgradedConnection) -> None:
         """Called when a connection has opened."""
 
     def on_waiting(self, connection: ClientConnection) -> None:
@@ -67,7 +67,7 @@ class ConnectionOwner(Protocol):
     def on_ending(self, connection: ClientConnection) -> None:
         """Called when a connection will take no more requests."""
 
-    def on_close(self, connection: ClientConnection) -> None:
+    def on_close(self, connection: ClientConnection | UpgradedConnection) -> None:
         """Called when a connection has closed."""
 
 
@@ -89,7 +89,6 @@ class ClientConnection(asyncio.Protocol):
         #: Bytes that have arrived and not been parsed, because requests before them wait.
         self._unparsed = b""
         self._exchange: Exchange | None = None
-        self._stream: UpgradedStream | None = None
         #: True until the first response is complete.
         self.new = True
 
@@ -115,9 +114,7 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse bytes of the client and pass the completed parts on."""
-        if self._stream is not None:
-            self._stream.feed(data)
-        elif not self._transport.closed:
+        if not self._transport.closed:
             self._unparsed = self._unparsed + data if self._unparsed else data
             self._parse()
 
@@ -138,9 +135,6 @@ class ClientConnection(asyncio.Protocol):
         """Tell the handler that the client has left."""
         self._transport.lose()
         self._drop_exchange()
-        if self._stream is not None:
-            self._stream.on_closed()
-            self._stream = None
         self._server.on_close(self)
         if self._parser is not _NO_PARSER:
             self._parser.close()
@@ -246,16 +240,15 @@ class ClientConnection(asyncio.Protocol):
             self._parser.close()
             self._parser = _NO_PARSER
 
-    def upgrade(self) -> UpgradedStream:
-        """Return the connection as a stream, whose first bytes have arrived with the request to upgrade."""
+    def upgrade(self) -> UpgradedConnection:
+        """Hand the connection over to another protocol, with the bytes that have arrived behind the request."""
         self._exchange = None
-        self._server.on_ending(self)
-        stream = self._stream = UpgradedStream(self._transport, self._parser.take_held() + self._unparsed)
+        data = self._parser.take_held() + self._unparsed
         self._unparsed = b""
         self._parser.close()
         self._parser = _NO_PARSER
-        self._transport.resume_reading()
-        return stream
+        self._server.on_close(self)
+        return UpgradedConnection(self._server, self._transport.release(), data)
 
     def _take_next(self) -> None:
         if self._transport.closed:

@@ -10,7 +10,7 @@ from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPOutputError, Reque
 
 from tornado_proxy.http_server.client_transport import ClientTransport
 from tornado_proxy.http_server.incoming_request import IncomingRequest
-from tornado_proxy.http_server.upgraded_stream import UpgradedStream
+from tornado_proxy.http_server.upgraded_connection import UpgradedConnection
 
 _CONTINUE = b"HTTP/1.1 100 (Continue)\r\n\r\n"
 
@@ -55,8 +55,8 @@ class ExchangeOwner(Protocol):
     def rest(self) -> None:
         """Called when a response without a length begins, which can last for hours."""
 
-    def upgrade(self) -> UpgradedStream:
-        """Return the connection as a stream of another protocol."""
+    def upgrade(self) -> UpgradedConnection:
+        """Hand the connection over to another protocol."""
 
 
 class Exchange(HTTPConnection):
@@ -162,8 +162,8 @@ class Exchange(HTTPConnection):
         """End the response."""
         self.end_response(b"")
 
-    def detach(self) -> UpgradedStream:
-        """Return the connection as a stream of another protocol.  The 101 response has been written."""
+    def detach(self) -> UpgradedConnection:
+        """Hand the connection over to another protocol.  The 101 response has been written."""
         assert self._switching
         self._receiver = self._close_callback = None
         return self._owner.upgrade()

@@ -10,8 +10,6 @@ from __future__ import annotations
 import socket
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
-from tornado.netutil import Resolver
-
 REFUSAL = (
     "the base URL of this project leads to an address that is not public; set another one, or ask the operator for "
     "allow_private"
@@ -66,25 +64,6 @@ def find_literal_address(host: str) -> str | None:
         return socket.inet_ntoa(socket.inet_aton(host))
     except (OSError, ValueError):
         return None
-
-
-class PublicResolver(Resolver):
-    """Looks names up for Tornado's TCP client, which connects to the addresses that it returns, and to no others."""
-
-    async def resolve(
-        self, host: str, port: int, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[tuple[int, tuple[str, int]]]:
-        """Return the public addresses of a host.
-
-        Raises:
-            AddressRefused: it has none.
-            OSError: the lookup fails.
-        """
-        found: list[tuple[int, tuple[str, int]]] = await Resolver().resolve(host, port, family)
-        public = [(kind, address) for kind, address in found if is_public(address[0])]
-        if not public:
-            raise AddressRefused(REFUSAL)
-        return public
 
 
 def _is_global(address: IPv4Address | IPv6Address) -> bool:

@@ -25,7 +25,7 @@ from tornado_proxy.http_server.connection import ClientConnection
 from tornado_proxy.http_server.exchange import Exchange
 from tornado_proxy.http_server.request_body import BodyTimeouts
 from tornado_proxy.http_server.server import ClientPortServer
-from tornado_proxy.http_server.upgraded_stream import UpgradedStream
+from tornado_proxy.http_server.upgraded_connection import UpgradedConnection
 from tornado_proxy.upstream.http.messages import UpstreamResponseHead
 
 CHAT = "/openai/v1/chat/completions"
@@ -70,7 +70,7 @@ class Owner:
     def rest(self) -> None:
         pass
 
-    def upgrade(self) -> UpgradedStream:
+    def upgrade(self) -> UpgradedConnection:
         raise AssertionError("no request here asks for it")
 
 

@@ -14,9 +14,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from tornado.http1connection import HTTP1Connection
-from tornado.httpclient import HTTPRequest
-from tornado.queues import Queue
+from httptools import HttpResponseParser
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
@@ -27,6 +25,7 @@ from tornado_proxy.domain.errors import UpgradeRejected, UpstreamError, Upstream
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.upstream.websocket.connection import Closed, UpstreamWebSocket, WebSocketRequest, connect
 from tornado_proxy.upstream.websocket.message_protocol import Wait
+from tornado_proxy.upstream.websocket.upgrade import UpgradeReader, UpgradeResponse
 
 Serve = Callable[[ServerConnection], Awaitable[None]]
 
@@ -81,7 +80,7 @@ async def test_messages_arrive_in_order_including_those_sent_before_listen() -> 
 
     async with run_websocket_provider(respond) as url:
         upstream = await open_websocket(url)
-        await asyncio.sleep(0.1)  # some messages wait in Tornado's queue, the others in the socket
+        await asyncio.sleep(0.1)  # some messages have been read, the others wait in the socket
         messages, closed = await receive_all(upstream)
 
     assert messages[:-1] == [f"{number}" if number % 3 else number.to_bytes(2, "big") for number in range(200)]
@@ -194,10 +193,8 @@ async def test_messages_of_one_turn_are_sent_in_two_segments_without_further_del
 
     async with run_websocket_provider(respond) as url:
         upstream = await open_websocket(url)
-        protocol = upstream._connection.protocol
-        assert protocol is not None
-        assert protocol.stream is not None
-        raw = protocol.stream.socket
+        assert upstream._transport is not None
+        raw = upstream._transport.get_extra_info("socket")
         before = count_segments_sent(raw)
         for number in range(50):
             assert upstream.send(str(number)) is None
@@ -335,7 +332,8 @@ async def test_many_messages_of_one_read_leave_turns_to_others() -> None:
 async def test_open_connection_holds_nothing_of_its_handshake() -> None:
     def count_parts() -> int:
         gc.collect()
-        return sum(isinstance(value, HTTPRequest | HTTP1Connection | Queue) for value in gc.get_objects())
+        parts = HttpResponseParser | UpgradeReader | UpgradeResponse | WebSocketRequest
+        return sum(isinstance(value, parts) for value in gc.get_objects())
 
     async def echo(connection: ServerConnection) -> None:
         async for message in connection:

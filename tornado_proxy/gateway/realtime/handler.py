@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Any
-
-from tornado.httputil import HTTPHeaders
-from tornado.websocket import WebSocketHandler, _WebSocketParams
 
 from tornado_proxy import tasks
 from tornado_proxy.auth.credentials import PROJECT_HEADER, SUBPROTOCOL_HEADER
@@ -21,16 +16,15 @@ from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, BaseHandler
 from tornado_proxy.gateway.capacity import HeldBytes
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.gateway.realtime.meter import SessionMeter, SessionRecorder, UnbilledSession
+from tornado_proxy.gateway.realtime.open_session import SessionFacts, run_session
 from tornado_proxy.gateway.realtime.relay import WebSocketRelay
-from tornado_proxy.gateway.recorder import RunningRequest
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.gateway.stops import find_agent_session
-from tornado_proxy.http_server.client_frames import ClientFrames
+from tornado_proxy.http_server.client_socket import ClientSocket
 from tornado_proxy.http_server.exchange import Exchange
-from tornado_proxy.observability import access_log
+from tornado_proxy.http_server.upgraded_connection import accept_websocket
 from tornado_proxy.providers.contract import WebSocketEndpoint
 from tornado_proxy.upstream.websocket.connection import UpstreamWebSocket
-from tornado_proxy.upstream.websocket.message_protocol import Wait
 
 #: The only version of the protocol (RFC 6455 section 4.1).
 _VERSION = "13"
@@ -39,32 +33,28 @@ _VERSION = "13"
 _RECHECKED_HEADERS = frozenset({PROJECT_HEADER, SUBPROTOCOL_HEADER})
 
 
-class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
-    """One session with a provider.
+class ProxyWebSocketHandler(BaseHandler):
+    """The handshake of one session with a provider; nothing refers to it once the session is open.
 
-    Waits for the provider's upgrade, which its connect timeout bounds, then for whatever WebSocketRelay waits for.
+    Waits for the provider's upgrade, which its connect timeout bounds.
     """
 
     def initialize(self, services: Services) -> None:
         """Start without a session."""
         super().initialize(services)
         self._context: RequestContext[WebSocketEndpoint] | None = None
-        self._relay: WebSocketRelay | None = None
-        self._meter: SessionRecorder = UnbilledSession()
-        self._frames: ClientFrames | None = None
         self._upstream: UpstreamWebSocket | None = None
         self._held: HeldBytes | None = None
         self._accepted = False
         self._client_gone = False
         self._began_at = time.monotonic()
 
-    async def get(self, *args: Any, **kwargs: Any) -> None:
+    async def get(self) -> None:
         """Open the session: connect to the provider, then accept the client's handshake."""
         try:
-            self._relay = await self._connect()
+            session = await self._connect()
             if not self._client_gone:
-                self.set_header(REQUEST_ID_HEADER, self.request_id)
-                await super().get(*args, **kwargs)
+                self._accept(session)
         except UpgradeRejected as rejection:
             await self._forward_rejection(rejection)
         except RequestError as error:
@@ -81,7 +71,8 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         if self._upstream is not None:
             self._upstream.close()
 
-    async def _connect(self) -> WebSocketRelay:
+    async def _connect(self) -> AdmittedSession:
+        """Have the upgrade admitted, and connect to the provider."""
         snapshot, admission = self.services.snapshots.current, self.services.admission
         incoming = self.incoming
         identified = admission.authenticate_upgrade(snapshot, incoming)
@@ -92,16 +83,32 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         self._held = self.services.arriving.open(context.caller, snapshot.settings.limits)
         session = await admission.admit_upgrade(context, offered_subprotocols(incoming.headers))
         await self.services.budgets.open_stream(context, self.request_id)
-        self._max_message_bytes = snapshot.settings.websockets.max_message_mb * MIB
         try:
             self._upstream = await self.services.connect(session.upstream)
         except UpgradeRejected as rejection:
             session.access.note_response(rejection.response_status, rejection.retry_after)
             raise
         if context.provider.is_proxy:
-            self.request_id = self._upstream.headers.get(REQUEST_ID_HEADER, self.request_id)
-        self._meter = self._session_meter(session)
-        return WebSocketRelay(session, self.request_id, self, self._upstream, self._meter)
+            self.request_id = self._upstream.headers.get(REQUEST_ID_HEADER.lower(), self.request_id)
+        return session
+
+    def _accept(self, session: AdmittedSession) -> None:
+        """Accept the client's handshake, and start relaying."""
+        assert self._upstream is not None, "the provider is connected"
+        assert self._held is not None, "the upgrade was admitted"
+        context, services = session.context, self.services
+        client = ClientSocket(context.snapshot.settings.websockets.max_message_mb * MIB, self._held)
+        meter = self._session_meter(session)
+        relay = WebSocketRelay(session, self.request_id, client, self._upstream, meter)
+        self.set_header(REQUEST_ID_HEADER, self.request_id)
+        connection = accept_websocket(self, self._select_subprotocol(context, self._upstream.subprotocol))
+        self._accepted = True
+        relay.start(services)
+        services.capacity.discard(self)
+        context.request.drop_headers(keep=_RECHECKED_HEADERS)
+        facts = SessionFacts(self.request_id, context, meter, self._began_at)
+        tasks.spawn(run_session(relay, client, facts, services), "session")
+        client.open(connection, relay)
 
     def _session_meter(self, session: AdmittedSession) -> SessionRecorder:
         if session.billed_elsewhere:
@@ -109,13 +116,21 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         return SessionMeter(session.context, session.access, session.reader, self.request_id, self.services)
 
     def _check_handshake(self) -> None:
-        """Check what Tornado would reject only after the provider is connected (RFC 6455 section 4.2.1)."""
+        """Check the client's handshake before the provider is connected (RFC 6455 section 4.2.1)."""
         headers = self.request.headers
         options = [option.strip().lower() for option in headers.get("Connection", "").split(",")]
         if "upgrade" not in options or not headers.get("Sec-WebSocket-Key"):
             raise BadRequest("the WebSocket handshake needs Connection: Upgrade and Sec-WebSocket-Key")
         if headers.get("Sec-WebSocket-Version") != _VERSION:
             raise BadRequest(f"Sec-WebSocket-Version must be {_VERSION}")
+
+    def _select_subprotocol(self, context: RequestContext[WebSocketEndpoint], selected: str | None) -> str | None:
+        """Return the provider's selection or the convention's default, never one that carries a token."""
+        offered = offered_subprotocols(context.request.headers)
+        if selected in offered:
+            return selected
+        convention = self.provider.websocket
+        return convention.default if convention is not None and convention.default in offered else None
 
     async def _forward_rejection(self, rejection: UpgradeRejected) -> None:
         """Send the provider's own status and body; a provider key in the body is masked."""
@@ -147,101 +162,10 @@ class ProxyWebSocketHandler(BaseHandler, WebSocketHandler):
         """Break the connection: the session must not open."""
         self.end(Outcome.PROXY_CLOSED)
 
-    # Overrides of WebSocketHandler.
-
-    def get_websocket_protocol(self) -> ClientFrames:
-        """Return the reader of the client's frames."""
-        assert self._held is not None, "the upgrade was admitted"
-        params = _WebSocketParams(max_message_size=self.max_message_size)
-        return ClientFrames(self, params=params, held=self._held)
-
-    @property
-    def max_message_size(self) -> int:
-        """Bytes of the largest message of the client."""
-        return self._max_message_bytes
-
-    def check_origin(self, origin: str) -> bool:
-        """Accept every origin: the credential decides, and it is never a cookie."""
-        return True
-
-    def select_subprotocol(self, subprotocols: list[str]) -> str | None:
-        """Return the provider's selection or the convention's default, never one that carries a token."""
-        selected = self._upstream.subprotocol if self._upstream is not None else None
-        if selected in subprotocols:
-            return selected
-        convention = self.provider.websocket
-        return convention.default if convention is not None and convention.default in subprotocols else None
-
-    def open(self, *args: str, **kwargs: str) -> None:
-        """Called by Tornado when the client is connected: start relaying."""
-        assert self._relay is not None
-        assert self._context is not None
-        self._accepted = True
-        # Before the first frame, which can come before the task below begins.
-        self._relay.start(self.services)
-        self.services.capacity.discard(self)
-        self.set_nodelay(True)
-        self._context.request.drop_headers(keep=_RECHECKED_HEADERS)
-        self.request.headers = HTTPHeaders()
-        assert isinstance(self.ws_connection, ClientFrames)
-        self._frames = self.ws_connection
-        self.services.recorder.follow(self._running())
-        tasks.spawn(self._run(self._relay), "session")
-
-    async def _run(self, relay: WebSocketRelay) -> None:
-        try:
-            await relay.run()
-        finally:
-            self._relay = None  # it refers to this handler: break the cycle
-            self.services.budgets.close_stream(self.request_id)
-            self.services.recorder.unfollow(self.request_id)
-            self._log_end(relay.closed.code)
-
-    def _running(self) -> RunningRequest:
-        assert self._context is not None
-        provider, endpoint = self._context.provider.name, self._context.endpoint
-        return RunningRequest(
-            self._context.caller,
-            self.request_id,
-            provider,
-            "WS",
-            endpoint.path,
-            self._meter.model,
-            datetime.now(UTC),
-            self._meter,
-        )
-
-    def _log_end(self, close_code: int) -> None:
-        assert self._context is not None
-        context = self._context
-        end = access_log.SessionEnd(
-            request_id=self.request_id,
-            caller=context.caller,
-            provider=context.provider.name,
-            endpoint=context.endpoint.path,
-            close_code=close_code,
-            duration_s=time.monotonic() - self._began_at,
-            records=self._meter.records,
-            config_generation=context.snapshot.generation,
-        )
-        access_log.log_session_end(end)
-
-    def on_message(self, message: str | bytes) -> Wait | None:
-        """Relay a client's frame.  Tornado reads the next one when the result is done."""
-        return None if self._relay is None else self._relay.from_client(message)
-
-    def on_close(self) -> None:
-        """Called by Tornado when the client has disconnected."""
+    def on_connection_close(self) -> None:
+        """Called by Tornado when the client disconnects during the handshake."""
+        super().on_connection_close()
         self._client_gone = True
-        if self._held is not None:
-            self._held.release()
-        self._frames = None
-        if self._relay is not None:
-            self._relay.client_left(self.close_code, self.close_reason)
-
-    def send_frame(self, frame: str | bytes) -> Wait | None:
-        """Send a frame to the client; the result, if any, is done when the socket has taken it."""
-        return None if self._frames is None else self._frames.send(frame)
 
 
 def offered_subprotocols(headers: Sequence[tuple[str, str]]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ Ends, and the close code that the client gets:
     a stop                  1008
     shutdown                1001
 
-Tornado reads the next frame of a side when the coroutine returned for the previous one is done.  Most frames need no
+The next frame of a side is handled when the coroutine returned for the previous one is done.  Most frames need no
 wait and are written at once: from_client and from_provider then return None, and no task is created.
 """
 

@@ -1,34 +1,39 @@
-"""A WebSocket to a provider: Tornado's client, with this project's errors.
+"""A WebSocket to a provider: connects, upgrades, and reports errors of this project.
 
-Back-pressure works in both directions.  Tornado reads the next message from the socket only when the handler of the
-previous one is done, and send() returns a coroutine to await while the socket is full.
+Back-pressure works in both directions: the next message is handled when the handler of the previous one is done, and
+send() returns a coroutine to await while the socket is full.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import base64
+import os
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import cast
+from urllib.parse import urlsplit
 
-import certifi
-from tornado.httpclient import HTTPClientError, HTTPRequest
-from tornado.httputil import HTTPHeaders
 from tornado.iostream import StreamClosedError
-from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError
-from tornado.websocket import WebSocketClientConnection, WebSocketClosedError, WebSocketError
 
 from tornado_proxy.domain.errors import UpgradeRejected, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from tornado_proxy.domain.identity import Secret
-from tornado_proxy.upstream.address_guard import AddressRefused, PublicResolver
-from tornado_proxy.upstream.websocket.client import ProviderConnection, drop_handshake, open_connection
+from tornado_proxy.upstream.address_guard import AddressRefused
+from tornado_proxy.upstream.websocket.dialing import find_tls_context, open_socket
 from tornado_proxy.upstream.websocket.frames import MESSAGE_TOO_BIG
-from tornado_proxy.upstream.websocket.message_protocol import MessageProtocol, Wait
-from tornado_proxy.wire.close_reason import cut_close_reason
+from tornado_proxy.upstream.websocket.message_protocol import UNSENDABLE_CODES, MessageProtocol, Wait
+from tornado_proxy.upstream.websocket.upgrade import (
+    InvalidUpgrade,
+    UpgradeReader,
+    UpgradeResponse,
+    make_upgrade_request,
+)
 
-#: Close codes that must not be sent in a frame (RFC 6455 section 7.4); 1004 is reserved without a meaning.
-_UNSENDABLE_CODES = frozenset({1004, 1005, 1006, 1015})
+_SWITCHING_PROTOCOLS = 101
+
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,71 +74,46 @@ class Closed:
 MessageHandler = Callable[[str | bytes], Wait | None]
 
 
-class UpstreamWebSocket:
+class UpstreamWebSocket(MessageProtocol):
     """An open WebSocket.  Call listen() once; send() and close() at any time.
 
     Every wait ends by the provider, by close(), or with the connection.
     """
 
-    def __init__(self, connection: WebSocketClientConnection) -> None:
-        self._connection = connection
-        assert isinstance(connection.protocol, MessageProtocol)
-        self._frames = connection.protocol
-        self._closed_event: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    __slots__ = ("_ended", "_handler", "_started", "headers", "subprotocol")
 
-    @property
-    def headers(self) -> HTTPHeaders:
-        """The headers of the provider's 101 response."""
-        headers = self._connection.headers
-        assert headers is not None, "websocket_connect() returns after the 101 response"
-        return headers
-
-    @property
-    def subprotocol(self) -> str | None:
-        """The offered subprotocol that the provider selected, or None."""
-        return self._connection.selected_subprotocol
+    def __init__(self, max_message_bytes: int, response: UpgradeResponse) -> None:
+        super().__init__(mask_outgoing=True, max_message_bytes=max_message_bytes)
+        #: The headers of the provider's 101 response, with names in lower case; none after listen() has begun.
+        self.headers: Mapping[str, str] = response.headers
+        #: The offered subprotocol that the provider selected, or None.
+        self.subprotocol = response.headers.get("sec-websocket-protocol")
+        self._handler: MessageHandler = _ignore_message
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._started = False
 
     async def listen(self, handler: MessageHandler) -> Closed:
         """Call `handler` with each message, text (str) or binary (bytes), until the connection closes.
 
         Return how it closed.
-
-        Not read_message(), which costs a queue entry and two task switches per message; and not Tornado's
-        on_message_callback, which has no back-pressure (measured: it relayed 50 MiB to a client that read nothing).
         """
-        # Messages that arrived before this call are in Tornado's queue, and the handler must see them first.
-        queued = self._connection.read_queue
-        while not queued.empty():
-            message = queued.get_nowait()
-            if message is None:
-                return self._make_closed()
-            wait = handler(message)
-            if wait is not None:
-                await wait
-        del queued, self._connection.read_queue  # three deques of 0.7 KB
-        self._connection.on_message = handler  # type: ignore[method-assign, assignment]  # instead of the queue
-        self._connection._on_message = self._on_close  # type: ignore[method-assign, assignment]
+        self.headers = _NO_HEADERS
+        self._handler = handler
+        self._read_messages()
         try:
-            await self._closed_event
+            await self._ended
         finally:
-            # Drop the references between connection, handler and this object, so that no cycle outlives the session.
-            self._connection.on_message = _ignore_message  # type: ignore[method-assign]
-            self._connection._on_message = _ignore_message  # type: ignore[method-assign]
-            self._frames.detach()
+            self._handler = _ignore_message  # it refers to the relay, which refers to this: break the cycle
         return self._make_closed()
 
-    def _on_close(self, message: None) -> None:
-        """Called by Tornado when the connection has closed and the last message has been handled."""
-        if not self._closed_event.done():
-            self._closed_event.set_result(None)
+    def on_message(self, message: str | bytes) -> Wait | None:
+        """Handle a message of the provider."""
+        return self._handler(message)
 
-    def _make_closed(self) -> Closed:
-        code = self._connection.close_code
-        if code is None and isinstance(self._connection, ProviderConnection) and self._connection.message_too_big:
-            return Closed(MESSAGE_TOO_BIG, "the provider's message is too large", broken=True)
-        if code is None or code == 1006:
-            return Closed(1011, "the connection to the provider broke", broken=True)
-        return Closed(1000 if code in _UNSENDABLE_CODES else code, self._connection.close_reason or "")
+    def on_end(self) -> None:
+        """Called when the connection has ended and the last message has been handled."""
+        if not self._ended.done():
+            self._ended.set_result(None)
 
     def send(self, message: str | bytes) -> Wait | None:
         """Send a message.  Return None if the socket has taken it, else a coroutine that waits until it has.
@@ -142,25 +122,31 @@ class UpstreamWebSocket:
             UpstreamError: the connection is closed or closing.
         """
         try:
-            return self._frames.send(message)
+            return super().send(message)
         except StreamClosedError as error:
             raise UpstreamError("the connection to the provider is closed") from error
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Send a close frame; no effect on a closed connection."""
-        with contextlib.suppress(WebSocketClosedError, StreamClosedError):
-            code_to_send = None if code in _UNSENDABLE_CODES else code
-            self._connection.close(code_to_send, cut_close_reason(reason) or None)
+        self.start_close(code, reason)
+        self._read_messages()  # the provider's close frame is behind them
+
+    def _read_messages(self) -> None:
+        if not self._started:
+            self._started = True
+            self.start()
+
+    def _make_closed(self) -> Closed:
+        code = self.close_code
+        if code is None and self.fault is not None and self.fault.code == MESSAGE_TOO_BIG:
+            return Closed(MESSAGE_TOO_BIG, "the provider's message is too large", broken=True)
+        if code is None or code == 1006:
+            return Closed(1011, "the connection to the provider broke", broken=True)
+        return Closed(1000 if code in UNSENDABLE_CODES else code, self.close_reason or "")
 
 
-def _make_done_future() -> asyncio.Future[WebSocketClientConnection]:
-    future: asyncio.Future[WebSocketClientConnection] = asyncio.get_running_loop().create_future()
-    future.cancel()
-    return future
-
-
-def _ignore_message(message: str | bytes | None) -> None:
-    """Ignore a message that arrives after listen() has ended."""
+def _ignore_message(message: str | bytes) -> None:
+    """Ignore a message that arrives before listen() has begun or after it has ended."""
 
 
 async def connect(request: WebSocketRequest) -> UpstreamWebSocket:
@@ -171,47 +157,109 @@ async def connect(request: WebSocketRequest) -> UpstreamWebSocket:
         UpstreamTimeout: the provider did not respond within `connect_timeout_s`.
         UpstreamUnreachable: no connection, an invalid certificate, or an invalid response.
     """
-    subprotocols = list(request.subprotocols) or None
-    resolver = PublicResolver() if request.public_only else None
+    limit = asyncio.timeout(request.connect_timeout_s)
     try:
-        connection = await open_connection(_make_upgrade(request), request.max_message_bytes, subprotocols, resolver)
-    except HTTPTimeoutError as error:
-        raise UpstreamTimeout("the provider could not be reached in time", request_sent=False) from error
-    except HTTPStreamClosedError as error:  # the provider has closed, or its response is not valid
-        raise UpstreamUnreachable(
-            "the provider closed the connection without a valid response to the upgrade", request_sent=False
-        ) from error
-    except HTTPClientError as error:
-        response = error.response
-        body = response.body if response is not None else b""
-        headers = response.headers if response is not None else HTTPHeaders()
-        media_type, retry_after = headers.get("Content-Type", ""), headers.get("Retry-After")
-        rejection = UpgradeRejected(error.code, body, media_type, retry_after)
-        rejection.challenge = headers.get("WWW-Authenticate")
-        raise rejection from error
+        async with limit:
+            return await _open(request)
+    except TimeoutError as error:  # also that of a connection attempt
+        if limit.expired():
+            raise UpstreamTimeout("the provider could not be reached in time", request_sent=False) from error
+        raise _make_unreachable(f"the provider could not be reached: {error}") from error
     except AddressRefused as error:
-        raise UpstreamUnreachable(str(error), request_sent=False) from error
+        raise _make_unreachable(str(error)) from error
     except ssl.SSLError as error:
-        raise UpstreamUnreachable(f"the provider could not be reached: {error.reason}", request_sent=False) from error
-    # InvalidStateError: if the connection closes during the upgrade, Tornado may set its connect future a second time.
-    except (OSError, StreamClosedError, WebSocketError, asyncio.InvalidStateError) as error:
-        raise UpstreamUnreachable(f"the provider could not be reached: {error}", request_sent=False) from error
-    # Nagle holds small messages for the peer's delayed ACK.  HTTP1Connection turns it on after a request.
-    connection.protocol.stream.set_nodelay(True)  # type: ignore[union-attr]  # None only before the upgrade
-    # The original future's result is the connection, and the connection holds the future: break that cycle.
-    connection.connect_future = _make_done_future()
-    drop_handshake(connection)
-    return UpstreamWebSocket(connection)
+        raise _make_unreachable(f"the provider could not be reached: {error.reason}") from error
+    except InvalidUpgrade as error:
+        raise _make_unreachable(f"the provider's response to the upgrade is not valid: {error}") from error
+    except OSError as error:
+        raise _make_unreachable(f"the provider could not be reached: {error}") from error
 
 
-def _make_upgrade(request: WebSocketRequest) -> HTTPRequest:
-    headers = HTTPHeaders()
-    for name, value in (*request.headers, *((name, secret.reveal()) for name, secret in request.key_headers)):
-        headers.add(name, value)
-    return HTTPRequest(
-        "ws" + request.url.removeprefix("http"),
-        headers=headers,
-        connect_timeout=request.connect_timeout_s,
-        request_timeout=request.connect_timeout_s,
-        ca_certs=request.ca_file or certifi.where(),
+def _make_unreachable(message: str) -> UpstreamUnreachable:
+    return UpstreamUnreachable(message, request_sent=False)
+
+
+async def _open(request: WebSocketRequest) -> UpstreamWebSocket:
+    parts = urlsplit(request.url)
+    host = parts.hostname or ""
+    tls = find_tls_context(request.ca_file) if parts.scheme == "https" else None
+    key = base64.b64encode(os.urandom(16)).decode()
+    headers = (*request.headers, *((name, secret.reveal()) for name, secret in request.key_headers))
+    head = make_upgrade_request(request.url, headers, request.subprotocols, key)
+    connection = await open_socket(host, parts.port or (443 if tls else 80), public_only=request.public_only)
+    transport, handshake = await asyncio.get_running_loop().create_connection(
+        lambda: _Handshake(head, key, request.max_message_bytes),
+        sock=connection,
+        ssl=tls,
+        server_hostname=host if tls else None,
     )
+    try:
+        return await handshake.opened
+    except BaseException:
+        transport.abort()
+        del handshake  # it has the error, whose traceback has this frame: break the cycle
+        raise
+
+
+class _Handshake(asyncio.Protocol):
+    """Sends the request to upgrade, `head`, with the key `key`.  `opened` gets the WebSocket, or the error."""
+
+    def __init__(self, head: bytes, key: str, max_message_bytes: int) -> None:
+        self.opened: asyncio.Future[UpstreamWebSocket] = asyncio.get_running_loop().create_future()
+        self._head = head
+        self._key = key
+        self._max_message_bytes = max_message_bytes
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send the request."""
+        # A cast, because uvloop's transports are not subclasses of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
+        reader = self._reader = UpgradeReader(self._key)
+        self.opened.add_done_callback(lambda _: reader.close())
+        self._transport.write(self._head)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse the response."""
+        if self.opened.done():
+            return
+        try:
+            response = self._reader.feed(data)
+        except InvalidUpgrade as error:
+            self._fail(error)
+            return
+        if response is not None:
+            self._on_response(response)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End a response without a length, or report the error."""
+        if self.opened.done():
+            return
+        if exc is not None:
+            self._fail(exc)
+            return
+        try:
+            self._on_response(self._reader.end())
+        except InvalidUpgrade as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self.opened.set_exception(error.with_traceback(None))  # its frames have this object: break the cycle
+
+    def _on_response(self, response: UpgradeResponse) -> None:
+        if response.status == _SWITCHING_PROTOCOLS:
+            opened = UpstreamWebSocket(self._max_message_bytes, response)
+            opened.attach(self._transport, response.rest)
+            self.opened.set_result(opened)
+        elif response.status < 300:
+            self.opened.set_exception(InvalidUpgrade(f"status {response.status} without an upgrade"))
+        else:
+            self.opened.set_exception(_make_rejection(response))
+
+
+def _make_rejection(response: UpgradeResponse) -> UpgradeRejected:
+    headers = response.headers
+    rejection = UpgradeRejected(
+        response.status, response.body, headers.get("content-type", ""), headers.get("retry-after")
+    )
+    rejection.challenge = headers.get("www-authenticate")
+    return rejection

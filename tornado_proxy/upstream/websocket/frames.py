@@ -83,8 +83,10 @@ class FrameReader:
         return len(self._partial) + (0 if self._fragments is None else len(self._fragments))
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes, cut anywhere.  All frames of the previous ones have been taken."""
-        if self._partial:
+        """Take the next bytes, cut anywhere."""
+        if self._at < len(self._buffer):  # frames of the previous ones have not been taken
+            data = self._buffer[self._at :] + data
+        elif self._partial:
             self._partial += data
             if len(self._partial) < self._needed:
                 return
