@@ -77,10 +77,11 @@ class UpstreamClient:
     def start(self, request: UpstreamRequest) -> Exchange:
         """Start to send `request`; return the running exchange."""
         handle = self._pool.pop() if self._pool else EasyHandle()
-        exchange = Exchange(self._asyncio_loop, request, self)
-        handle.prepare(request, exchange)
+        handle.prepare(request)
+        exchange = Exchange(self._asyncio_loop, request, self, may_be_http2=handle.may_be_http2)
+        handle.exchange = exchange
         self._running[exchange] = handle
-        self._gate.enter(handle, request.origin, request.connect_timeout_s)
+        self._gate.enter(handle, handle.origin, request.connect_timeout_s)
         return exchange
 
     def _add_to_multi(self, handle: EasyHandle) -> None:
@@ -112,18 +113,14 @@ class UpstreamClient:
         self._deadline.clear()
         self._multi.close()
 
-    def _run(self, fd: int, action: int) -> None:
+    def _run(self, fd: int, events: int) -> None:
         """Let libcurl run the transfers of a ready socket, or those whose time has come."""
         try:
-            _, running = self._multi.socket_action(fd, action)
+            _, running = self._multi.socket_action(fd, _ACTIONS.get(events, 0))
         except pycurl.error:
             running = -1
         if running != self._added:
             self._finish_ended_transfers()
-
-    def _on_events(self, fd: int, events: int) -> None:
-        """Called by the event loop when a socket is ready."""
-        self._run(fd, _ACTIONS.get(events, 0))
 
     def _on_socket(self, event: int, fd: int, _multi: pycurl.CurlMulti, _data: object) -> None:
         """Called by libcurl to change the events that a socket is watched for."""
@@ -134,7 +131,7 @@ class UpstreamClient:
         if event == pycurl.POLL_REMOVE:
             self._watched.discard(fd)
         else:
-            self._io_loop.add_handler(fd, self._on_events, _EVENTS[event])
+            self._io_loop.add_handler(fd, self._run, _EVENTS[event])
             self._watched.add(fd)
 
     def _on_timer(self, milliseconds: int) -> None:
@@ -144,7 +141,7 @@ class UpstreamClient:
         self._deadline.set(None if milliseconds < 0 else milliseconds / 1000)
 
     def _on_deadline(self) -> None:
-        self._run(pycurl.SOCKET_TIMEOUT, 0)
+        self._run(pycurl.SOCKET_TIMEOUT, IOLoop.NONE)
         # Its clock may be late: then nothing was due for libcurl, and it does not move its deadline again.
         remaining_ms = self._multi.timeout()
         if remaining_ms >= 0:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import certifi
 import pycurl
 
+from tornado_proxy.domain.identity import Secret
 from tornado_proxy.upstream.address_guard import is_public
 from tornado_proxy.upstream.http.exchange import CREDIT_BYTES, Exchange
 from tornado_proxy.upstream.http.messages import Payload, UpstreamRequest
@@ -41,9 +42,11 @@ class EasyHandle:
     """An easy handle with its constant options set, and callbacks to the exchange that it currently serves."""
 
     __slots__ = (
-        "_has_credit",
+        "_body_bytes",
         "_header_lines",
+        "_headers",
         "_kept_options",
+        "_key_headers",
         "_method",
         "_on_connected",
         "_public_only",
@@ -52,17 +55,26 @@ class EasyHandle:
         "exchange",
         "gated_origin",
         "large",
+        "may_be_http2",
+        "origin",
         "payload",
         "refused_address",
     )
 
     def __init__(self) -> None:
-        self._has_credit = False
-        self._header_lines: list[bytes] = []
+        #: The values of options that are kept between exchanges: most of them are the same in the next one.
+        self._body_bytes = -1
+        self._headers: tuple[tuple[str, str], ...] | None = None
+        self._key_headers: tuple[tuple[str, Secret], ...] = ()
         self._kept_options: tuple[float, str] | None = None
         self._method = self._url = ""
+        self._header_lines: list[bytes] = []
         self._on_connected: Callable[[], object] | None = None
         self._public_only = False
+        #: The origin of the current request.
+        self.origin = ""
+        #: True if the provider may choose HTTP/2 for the current request.
+        self.may_be_http2 = False
         #: True if the transfer was ended because of the address that its URL leads to.
         self.refused_address = False
         #: True if a request has filled so much of the send buffer that the handle is not worth keeping.
@@ -81,42 +93,49 @@ class EasyHandle:
         # Never set CLOSESOCKETFUNCTION: pycurl segfaults in it when many streams are aborted under load, after
         # "closesocket_callback failed to acquire thread".  tests/stress/ repeats that load.
 
-    def prepare(self, request: UpstreamRequest, exchange: Exchange) -> None:
-        """Set the options that differ between exchanges."""
-        self.exchange = exchange
-        curl = self.curl
-        curl.setopt(pycurl.HTTPHEADER, _make_header_lines(request))
-        self._set_kept_options(request)
-        if request.public_only:
-            self._guard_address()
-        if self._has_credit and not request.may_be_http2:
-            curl.setopt(pycurl.MAX_RECV_SPEED_LARGE, 0)
-        self._has_credit = request.may_be_http2
-        if request.method == "POST":
-            self.payload = request.body or Payload(b"")
-            curl.setopt(pycurl.POSTFIELDSIZE_LARGE, self.payload.size)
-            self.large = self.payload.size > LARGE_BYTES
-
-    def _set_kept_options(self, request: UpstreamRequest) -> None:
-        """Set the options that most exchanges share, if they differ: each setopt() costs about a microsecond."""
-        options = request.connect_timeout_s, request.ca_file or _DEFAULT_CA_FILE
+    def prepare(self, request: UpstreamRequest) -> None:
+        """Set the options that differ from those of the handle's previous request: each setopt() costs time."""
         if request.url != self._url:
-            self._url = request.url
-            self.curl.setopt(pycurl.URL, request.url)
+            self._set_url(request)
+        # The same tuple is in all requests with a key, and comparing secrets takes longer.
+        if request.key_headers is not self._key_headers or request.headers != self._headers:
+            self._headers, self._key_headers = request.headers, request.key_headers
+            self.curl.setopt(pycurl.HTTPHEADER, _make_header_lines(request))
+        options = request.connect_timeout_s, request.ca_file or _DEFAULT_CA_FILE
         if options != self._kept_options:
             self._kept_options = options
             self.curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(options[0] * 1000))
             self.curl.setopt(pycurl.CAINFO, options[1])
-        if request.method == self._method:
-            return
-        self._method = request.method
+        if request.method != self._method:
+            self._set_method(request.method)
+        if request.public_only:
+            self._guard_address()
         if request.method == "POST":
+            self._set_body(request.body or Payload(b""))
+
+    def _set_url(self, request: UpstreamRequest) -> None:
+        self._url, self.origin = request.url, request.origin
+        self.curl.setopt(pycurl.URL, request.url)
+        if self.may_be_http2 and not request.may_be_http2:
+            self.curl.setopt(pycurl.MAX_RECV_SPEED_LARGE, 0)
+        self.may_be_http2 = request.may_be_http2
+
+    def _set_method(self, method: str) -> None:
+        self._method = method
+        if method == "POST":
             self.curl.unsetopt(pycurl.CUSTOMREQUEST)
             self.curl.setopt(pycurl.POST, 1)
         else:
             # HTTPGET resets POST, which CUSTOMREQUEST alone would leave on.
             self.curl.setopt(pycurl.HTTPGET, 1)
-            self.curl.setopt(pycurl.CUSTOMREQUEST, request.method)
+            self.curl.setopt(pycurl.CUSTOMREQUEST, method)
+
+    def _set_body(self, payload: Payload) -> None:
+        self.payload = payload
+        if payload.size != self._body_bytes:
+            self._body_bytes = payload.size
+            self.curl.setopt(pycurl.POSTFIELDSIZE_LARGE, payload.size)
+            self.large = payload.size > LARGE_BYTES
 
     def _guard_address(self) -> None:
         """Let the transfer use connections to public addresses only, new ones and ones of other requests."""
@@ -135,15 +154,15 @@ class EasyHandle:
 
     def renew_credit(self) -> None:
         """Let a transfer that may use HTTP/2 receive CREDIT_BYTES more (see upstream/http/exchange.py)."""
-        if self._has_credit:
+        if self.may_be_http2:
             self.curl.setopt(pycurl.MAX_RECV_SPEED_LARGE, CREDIT_BYTES)
 
     def release(self) -> None:
-        """Drop the exchange and the request's body and key, so that an idle handle holds no secret."""
+        """Drop the exchange and the request's body; the headers stay for the next request, which often has the same."""
         self.exchange = None
         self.payload = None
-        self._header_lines = []
-        self.curl.unsetopt(pycurl.HTTPHEADER)
+        if self._header_lines:
+            self._header_lines = []
         self.refused_address = False
         if self._on_connected is not None or self._public_only:
             self._on_connected = None
@@ -178,7 +197,8 @@ class EasyHandle:
 
     def _on_header_line(self, line: bytes) -> None:
         """Collect the lines of a head, or of the trailers; an empty line ends a head."""
-        if line not in _EMPTY_LINES:
+        # By the length first: 15 lines are compared in a response.
+        if len(line) > 2 or line not in _EMPTY_LINES:
             self._header_lines.append(line)
             return
         lines, self._header_lines = self._header_lines, []

@@ -66,7 +66,6 @@ class Exchange:
     __slots__ = (
         "_error",
         "_finished",
-        "_has_head",
         "_head",
         "_held",
         "_held_bytes",
@@ -76,6 +75,7 @@ class Exchange:
         "_resume_after_bytes",
         "_taken_bytes",
         "_transfers",
+        "_unread_heads",
         "_waiter",
         "active_at",
         "idle_timeout_s",
@@ -86,11 +86,14 @@ class Exchange:
         loop: asyncio.AbstractEventLoop,
         request: UpstreamRequest,
         transfers: Transfers,
+        *,
+        may_be_http2: bool,
     ) -> None:
         self._loop = loop
         self._transfers = transfers
         self._payload = request.body
-        self._has_head = False
+        #: The lines of heads that head() has not parsed; None after the final head: further lines are trailers.
+        self._unread_heads: list[list[bytes]] | None = []
         #: The head until read() is called: a stream can last for hours, and its reader has seen the head.
         self._head: UpstreamResponseHead | None = None
         self._held: list[bytes] = []
@@ -100,7 +103,7 @@ class Exchange:
         # credit: libcurl fits its speed limit to the Content-Length of a response, and without a renewal the last
         # hundredth of a short body would wait for 0.2 s.
         self._taken_bytes = CREDIT_BYTES
-        self._resume_after_bytes = CREDIT_BYTES // 2 if request.may_be_http2 else sys.maxsize
+        self._resume_after_bytes = CREDIT_BYTES // 2 if may_be_http2 else sys.maxsize
         self._finished = False
         self._error: UpstreamError | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -114,11 +117,13 @@ class Exchange:
         Raises:
             UpstreamError: the exchange ended before a complete head.
         """
-        while not self._has_head:
-            if self._finished:
+        while self._head is None:
+            if self._unread_heads:
+                self._parse_head(self._unread_heads.pop(0))
+            elif self._finished:
                 raise self._error or UpstreamUnreachable("the provider closed the connection without a response")
-            await self._wait()
-        assert self._head is not None, "read() has not been called"
+            else:
+                await self._wait()
         return self._head
 
     async def read(self) -> bytes:
@@ -179,9 +184,10 @@ class Exchange:
     # Callbacks of libcurl.  They never raise, and never call back into libcurl, which is not reentrant.
 
     def on_header_lines(self, lines: list[bytes]) -> None:
-        """Receive the lines of a head with their line ends; 1xx heads are skipped."""
-        if not self._has_head:  # after the head, these lines are trailers
-            self._on_head(parse_response_head(lines))
+        """Receive the lines of a head, or of the trailers, with their line ends."""
+        if self._unread_heads is not None:
+            self._unread_heads.append(lines)
+            self._wake()
 
     def on_body(self, data: bytes) -> int | None:
         """Receive body bytes.  Return WRITEFUNC_PAUSE to pause; libcurl passes the same bytes again after a resume."""
@@ -200,25 +206,23 @@ class Exchange:
         self._error = error
         self._wake()
 
-    def _on_head(self, head: UpstreamResponseHead | None) -> None:
+    def _parse_head(self, lines: list[bytes]) -> None:
+        """Take the head, unless it is a 1xx head; end the transfer if it is not valid."""
+        head = parse_response_head(lines)
         fault = "its status line is not valid" if head is None else _find_framing_fault(head)
         if fault is not None:
-            # On the next turn: libcurl is not reentrant, so the transfer cannot be stopped from its own callback.
-            self._loop.call_soon(self._reject, f"the provider sent a response that is not HTTP: {fault}")
-            return
-        assert head is not None
-        if head.status < 200:
-            return
-        self._head, self._has_head = head, True
-        if self._payload is not None:
-            self._payload.drop()
-        self.active_at = self._loop.time()
-        self._wake()
+            self._reject(f"the provider sent a response that is not HTTP: {fault}")
+        elif head is not None and head.status >= 200:
+            self._head, self._unread_heads = head, None
+            if self._payload is not None:
+                self._payload.drop()
+            self.active_at = self._loop.time()
 
     def _reject(self, message: str) -> None:
+        self._unread_heads = None
         if not self._finished:
             self.on_finished(UpstreamUnreachable(message, request_sent=self._transfers.stop(self)))
-        elif self._error is None and not self._has_head:
+        elif self._error is None:
             self._error = UpstreamUnreachable(message)
 
     def _take_rest(self) -> None:
