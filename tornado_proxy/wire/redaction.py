@@ -182,7 +182,7 @@ class _Search:
         """Return False if `data` certainly holds no key."""
         if not self._trie:
             return False
-        if b"\\" in data and _ESCAPE_IN_BYTES.search(data) is not None:
+        if data.find(b"\\") >= 0 and _ESCAPE_IN_BYTES.search(data) is not None:
             return True
         return self._literal_bytes.may_be_in(data)
 

@@ -71,7 +71,7 @@ class SseSplitter:
         if self._held:
             # A block can end in the last bytes that are held and the first ones of `data`.
             seam = self._held[-1][-3:] + data
-            if b"\n\n" not in seam and b"\r" not in seam:
+            if seam.find(b"\n\n") < 0 and seam.find(b"\r") < 0:
                 # Join the chunks of a large event once, at its end: joining at each chunk takes quadratic time.
                 self._hold(data)
                 return b""
@@ -142,7 +142,7 @@ def _find_last_block_end(text: bytes) -> int:
 
     A CR at the end of `text` can be half of a CRLF, so it counts only once the next byte is known.
     """
-    if b"\r" not in text:
+    if text.find(b"\r") < 0:
         end = text.rfind(b"\n\n") + 2
         if end < 2:
             return 0
@@ -160,7 +160,7 @@ def split_blocks(blocks: bytes) -> list[bytes]:
     """Return complete blocks as a list."""
     if not blocks:
         return []
-    if b"\r" not in blocks:
+    if blocks.find(b"\r") < 0:
         parts = blocks.split(b"\n\n")
         return [blocks] if len(parts) == 2 else [block + b"\n\n" for block in parts[:-1]]
     ends = [match.end() for match in _BLANK_LINE.finditer(blocks)]
@@ -177,7 +177,7 @@ def parse_block(raw: bytes) -> SseEvent:
 
 def _parse_common(raw: bytes) -> SseEvent | None:
     """Parse the two forms that providers send: a data line, alone or after an event line.  Return None for others."""
-    if b"\r" in raw or not raw.endswith(b"\n\n"):
+    if raw.find(b"\r") >= 0 or not raw.endswith(b"\n\n"):
         return None
     event: bytes | None = None
     start = 0

@@ -107,7 +107,7 @@ def may_need_walk(body: bytes, rules: MemberRules) -> bool:
         names_found = not rules.names.isdisjoint(texts) or texts.count(b"model") > 1
     if names_found:
         return True
-    return b"\\" in body and _ESCAPED_ASCII in body and _ESCAPED_NAME.search(body) is not None
+    return body.find(b"\\") >= 0 and body.find(_ESCAPED_ASCII) >= 0 and _ESCAPED_NAME.search(body) is not None
 
 
 def _has_names(body: bytes, rules: MemberRules) -> bool:
@@ -154,7 +154,7 @@ def find_strings(body: bytes, names: Iterable[bytes]) -> frozenset[bytes]:
 
 def has_escaped_letters(body: bytes) -> bool:
     """Return True if a letter, digit or sign in `body` is written as an escape, which can hide a name."""
-    return b"\\" in body and _ESCAPED_LETTER.search(body) is not None
+    return body.find(b"\\") >= 0 and _ESCAPED_LETTER.search(body) is not None
 
 
 def is_text_only(body: bytes, opaque: Iterable[bytes]) -> bool:

@@ -81,7 +81,7 @@ class TextShape(NamedTuple):
 
     def fits(self, block: bytes) -> bool:
         """Return True if a chunk differs from this shape only in its text and padding, escapes included."""
-        return block.startswith(self.head) and self.tail in block
+        return block.startswith(self.head) and block.find(self.tail) >= 0
 
 
 def find_shape(block: bytes) -> TextShape | None:

@@ -65,7 +65,7 @@ class UsageHider:
 
 def _hide_usages(blocks: bytes) -> bytes:
     """Return complete events without usage."""
-    if _USAGE_NAME not in blocks:
+    if blocks.find(_USAGE_NAME) < 0:
         return blocks
     usual = _remove_usual_members(blocks)
     return b"".join([_hide_usage(block) for block in split_blocks(blocks)]) if usual is None else usual
@@ -84,7 +84,7 @@ def _remove_usual_members(blocks: bytes) -> bytes | None:
 
 
 def _hide_usage(block: bytes) -> bytes:
-    if _USAGE_NAME not in block:
+    if block.find(_USAGE_NAME) < 0:
         return block
     usual = _remove_usual_member(block)
     if usual is not None:
