@@ -101,22 +101,26 @@ class FrequentLog:
         self._log = logging.getLogger(name)
         self._head = f'"level":"info","logger":"{name}",'
 
-    def info(self, message: str, fields: Mapping[str, object]) -> None:
+    def info(self, message: str, fields: Mapping[str, object] | msgspec.Struct) -> None:
         """Write a line with `fields`, which are not empty, at level INFO; `message` needs no escapes in JSON."""
         if self._writer is None:
-            self._log.info(message, extra=fields)
+            self._log.info(message, extra=_list_fields(fields))
         elif self._log.isEnabledFor(logging.INFO):
             head = f'{{"time":"{format_time(datetime.now(UTC))}",{self._head}"message":"{message}",'
             self._writer.put(_make_safe(head + _encode_fields(fields)[1:]))
 
 
-def _encode_fields(fields: Mapping[str, object]) -> str:
+def _encode_fields(fields: Mapping[str, object] | msgspec.Struct) -> str:
     """Return the fields as a JSON object."""
     try:
         return _encode(fields).decode()
     except (TypeError, ValueError, OverflowError):
         # msgspec rejects lone surrogates in a caller's text and integers above 64 bits; json writes both.
-        return json.dumps(fields, default=str, skipkeys=True, separators=(",", ":"))
+        return json.dumps(_list_fields(fields), default=str, skipkeys=True, separators=(",", ":"))
+
+
+def _list_fields(fields: Mapping[str, object] | msgspec.Struct) -> Mapping[str, object]:
+    return msgspec.structs.asdict(fields) if isinstance(fields, msgspec.Struct) else fields
 
 
 def _make_safe(line: str) -> str:

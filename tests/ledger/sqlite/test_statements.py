@@ -45,3 +45,23 @@ def test_missing_values_are_stored_as_null(tmp_path: Path) -> None:
             ("anthropic", 200),
             ("openai", None),
         ]
+
+
+def test_columns_without_a_value_are_left_out_of_a_statement() -> None:
+    insert = Insert("objects", ("provider", "note", "status"), "provider")
+
+    none_used = make_inserts(insert, [("openai", None, 200), ("anthropic", None, 404)])
+    one_used = make_inserts(insert, [("openai", None, None), ("anthropic", "slow", None)])
+
+    assert none_used == [
+        (
+            'INSERT INTO objects ("provider", "status") VALUES (?, ?), (?, ?) ON CONFLICT (provider) DO NOTHING',
+            ["openai", 200, "anthropic", 404],
+        )
+    ]
+    assert one_used == [
+        (
+            'INSERT INTO objects ("provider", "note") VALUES (?, ?), (?, ?) ON CONFLICT (provider) DO NOTHING',
+            ["openai", None, "anthropic", "slow"],
+        )
+    ]

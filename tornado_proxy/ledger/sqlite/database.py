@@ -6,8 +6,9 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from functools import cache
-from itertools import chain
+from dataclasses import replace
+from functools import lru_cache
+from itertools import compress
 from pathlib import Path
 
 from tornado_proxy.ledger.database import StoreError
@@ -24,8 +25,8 @@ _CACHE_KIB = 16 * 1024
 #: content at 1,000 pages (4 MiB), so the file does not shrink and grow all the time.
 _MAX_KEPT_WAL_BYTES = 4 * 1024 * 1024
 
-#: Statements that stay prepared: nine sizes of each of the five that write, and the queries.
-_MAX_PREPARED_STATEMENTS = 96
+#: Statements that stay prepared: nine sizes of each of the five that write, with few sets of columns, and the queries.
+_MAX_PREPARED_STATEMENTS = 128
 
 #: Rows of one statement, largest first.  Few sizes, so that all statements stay prepared, and few statements for any
 #: number of rows: each hands the interpreter's lock over several times.  256 rows of the records' 42 columns stay below
@@ -155,8 +156,15 @@ class SqliteDatabase:
 
 
 def make_inserts(insert: Insert, rows: Sequence[Values]) -> list[BoundStatement]:
-    """Return the statements that insert rows."""
-    return [(_insert_values(insert, end - start), [*chain(*rows[start:end])]) for start, end in _split(len(rows))]
+    """Return the statements that insert rows.
+
+    Columns that are None in all rows are left out: half of a record's are, and to bind None takes as long as text.
+    """
+    used = tuple([column.count(None) < len(column) for column in zip(*rows, strict=True)])
+    return [
+        (_insert_values(insert, used, end - start), [value for row in rows[start:end] for value in compress(row, used)])
+        for start, end in _split(len(rows))
+    ]
 
 
 def make_deletes(table: str, column: str, values: Sequence[object]) -> list[BoundStatement]:
@@ -175,13 +183,16 @@ def _split(length: int) -> list[tuple[int, int]]:
     return runs
 
 
-@cache
-def _insert_values(insert: Insert, rows: int) -> str:
-    group = f"({', '.join('?' * len(insert.columns))})"
-    return f"{insert.start} VALUES {', '.join([group] * rows)} {insert.end}"
+@lru_cache(_MAX_PREPARED_STATEMENTS)
+def _insert_values(insert: Insert, used: tuple[bool, ...], rows: int) -> str:
+    """Return SQL that inserts a number of rows; `used` is True for each column of `insert` that the rows have."""
+    columns = tuple(compress(insert.columns, used))
+    group = f"({', '.join('?' * len(columns))})"
+    start = replace(insert, columns=columns).start
+    return f"{start} VALUES {', '.join([group] * rows)} {insert.end}"
 
 
-@cache
+@lru_cache(_MAX_PREPARED_STATEMENTS)
 def _delete_values(table: str, column: str, rows: int) -> str:
     return f"DELETE FROM {table} WHERE {column} IN ({', '.join('?' * rows)})"  # noqa: S608  # names of ours
 
