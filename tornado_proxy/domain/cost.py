@@ -26,7 +26,7 @@ ZERO = Decimal(0)
 
 def round_amount(amount: Decimal) -> Decimal:
     """Return `amount` rounded half-even to 1e-12 USD."""
-    return amount.quantize(AMOUNT_QUANTUM, rounding=ROUND_HALF_EVEN)
+    return amount.quantize(AMOUNT_QUANTUM, ROUND_HALF_EVEN)
 
 
 class LineItem(msgspec.Struct, frozen=True):

@@ -15,7 +15,8 @@ from tornado_proxy.domain.usage import Meter, Quantity
 IMAGE_TOOL_ROLE = "image_generation_tool"
 
 
-class Spend(msgspec.Struct, frozen=True):
+# cache_hash: the key under which an admitted spend is found.
+class Spend(msgspec.Struct, frozen=True, cache_hash=True):
     """One model that a request can spend on, and the meters that it can be charged for at that model.
 
     `role` is None for the endpoint's own model, else a role of the price registry (`image_generation_tool`,

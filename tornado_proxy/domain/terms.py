@@ -11,12 +11,14 @@ every request: as part of this value it would make every cached price quote uniq
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import msgspec
 from msgspec.structs import replace
 
 
-class Terms(msgspec.Struct, frozen=True):
+# cache_hash: terms are part of the keys under which prices are found.
+class Terms(msgspec.Struct, frozen=True, cache_hash=True):
     """The terms that a request asks for, or that a response states.  None means not stated.
 
     The field names are those of `when` in schemas/prices.schema.json, which describes each, except for `cache_ttl`:
@@ -75,3 +77,9 @@ DEFAULT_TERMS = Terms(service_tier="standard", speed="standard", memory_limit="1
 
 #: Names of the terms with a default, in the order in which new price cards are written.
 DEFAULTED_TERMS = tuple(name for name in _NAMES if getattr(DEFAULT_TERMS, name) is not None)
+
+
+@lru_cache(maxsize=256)  # bounded, because a client or a provider chooses the tier
+def make_tier_terms(service_tier: str | None, cache_ttl: str | None = None) -> Terms:
+    """Return terms of which at most these two are stated, the same object each time: its hash is computed once."""
+    return Terms(service_tier=service_tier, cache_ttl=cache_ttl)

@@ -42,7 +42,7 @@ _LIFETIMES = {"12h": Meter.CACHE_WRITE_12H, "1h": Meter.CACHE_WRITE_1H}
 #: Admitted spends that are cached.  The cache needs a limit, because clients can invent fine-tuned model names.
 MAX_CACHED_ADMISSIONS = 4096
 
-#: Resolved terms that are cached.  The cache needs a limit, because its keys contain words of responses.
+#: Resolved terms that are cached, and ratings.  Both need a limit, because their keys contain words of responses.
 MAX_CACHED_TERMS = 1000
 
 #: difflib compares a longer name with every model for milliseconds, and no real model name is as long.
@@ -52,6 +52,14 @@ MAX_HINT_CHARACTERS = 100
 CHARACTERS_PER_ERROR = 6
 
 _HOW_TO_ADD = "the operator can add one to the price files and reload"
+
+
+class _Rating(msgspec.Struct, frozen=True):
+    """The prices of usage: a model, terms in the words of its price cards, and notes about the choice of both."""
+
+    model: ModelPrice
+    terms: Terms
+    notes: tuple[str, ...] = ()
 
 
 class PriceBook:
@@ -68,6 +76,8 @@ class PriceBook:
         self._admitted: dict[tuple[str, str, Spend, int], ModelPrice] = {}
         #: (provider, stated terms) to the terms of price cards.
         self._resolved_terms: dict[tuple[str, Terms, str | None], Terms] = {}
+        #: (provider, model of the response, requested model, stated terms, region) to the prices that rate such usage.
+        self._ratings: dict[tuple[str, str | None, str | None, Terms, str | None], _Rating] = {}
 
     @classmethod
     def from_documents(cls, documents: Sequence[Document]) -> PriceBook:
@@ -169,15 +179,12 @@ class PriceBook:
         # A free report can contain usage: providers state it for refusals that they do not charge.
         if report.basis is not Basis.FREE:
             for usage_item in report.items:
-                entry = self._find_rated_model(provider, usage_item, requested_model)
-                if entry is None:
+                rating = self._find_rating(provider, usage_item, requested_model, provider_region)
+                if rating is None:
                     _add_unpriced(usage_item, requested_model, itemised)
                     continue
-                stated = usage_item.terms
-                if stated.service_tier in _UNDECIDED_TIERS:
-                    stated = self._replace_undecided_tier(provider, stated, itemised.notes)
-                terms = self._resolve_terms(provider, stated, provider_region)
-                itemise(usage_item, entry, terms, at, itemised)
+                itemised.notes += rating.notes
+                itemise(usage_item, rating.model, rating.terms, at, itemised)
         notes = dict.fromkeys(itemised.notes)
         return bill(itemised.items, rates.surcharge, itemised.faults, notes, discount_rate=rates.discount)
 
@@ -232,13 +239,33 @@ class PriceBook:
                 )
         return entry
 
-    def _find_rated_model(self, provider: str, usage_item: UsageItem, requested_model: str | None) -> ModelPrice | None:
+    def _find_rating(
+        self, provider: str, usage_item: UsageItem, requested_model: str | None, region: str | None
+    ) -> _Rating | None:
+        """Return the prices that rate usage, None if neither its own model nor the requested one has any.
+
+        Cached, because nearly all responses to a request for a model state the same model and terms.
+        """
+        key = (provider, usage_item.model, requested_model, usage_item.terms, region)
+        cached = self._ratings.get(key)
+        if cached is not None:
+            return cached
         # The model of the response first: it can be a fallback or an advisor with prices of its own.
-        for model in (usage_item.model, requested_model):
-            entry = self.resolve(provider, model) if model else None
-            if entry is not None:
-                return entry
-        return None
+        entries = (self.resolve(provider, model) for model in (usage_item.model, requested_model) if model)
+        entry = next((entry for entry in entries if entry is not None), None)
+        if entry is None:
+            return None
+        stated = usage_item.terms
+        notes: tuple[str, ...] = ()
+        if stated.service_tier in _UNDECIDED_TIERS and stated.service_tier not in self._providers[provider].tiers:
+            # Recorded responses of OpenAI name `auto` and `scale`.  Scale Tier is bought in advance and has no price
+            # per token; both are charged at the standard price.
+            notes = (f"service tier {stated.service_tier} has no price; the standard price is charged",)
+            stated = replace(stated, service_tier=None)
+        rating = _Rating(entry, self._resolve_terms(provider, stated, region), notes)
+        if len(self._ratings) < MAX_CACHED_TERMS:
+            self._ratings[key] = rating
+        return rating
 
     def _requested_tier(self, provider: str, tier: str | None) -> str | None:
         """Return the tier that must have a price, None for the standard tier.
@@ -254,18 +281,6 @@ class PriceBook:
                 f"service tier {tier[:40]!r} has no price; known are {', '.join(sorted(known))}", param="service_tier"
             )
         return tier
-
-    def _replace_undecided_tier(self, provider: str, stated: Terms, notes: list[str]) -> Terms:
-        """Return `stated`, whose tier is undecided, on the standard tier, with a note, if that tier is no rate.
-
-        Recorded responses of OpenAI name `auto` and `scale`.  Scale Tier is bought in advance and has no price per
-        token; both are charged at the standard price.
-        """
-        tier = stated.service_tier
-        if tier in self._providers[provider].tiers:
-            return stated
-        notes.append(f"service tier {tier} has no price; the standard price is charged")
-        return replace(stated, service_tier=None)
 
     def _resolve_terms(self, provider: str, stated: Terms, region: str | None) -> Terms:
         """Return `stated` in the words of price cards, with the provider's region and the default of unstated terms.

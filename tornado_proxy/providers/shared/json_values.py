@@ -8,12 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from typing import Annotated, TypeVar, get_args
 
 import msgspec
 
 from tornado_proxy.domain.usage import Meter, Quantity
 from tornado_proxy.providers.shared.json_skimmer import KEEP, JsonSkimmer, Shape
 from tornado_proxy.providers.shared.lenient_json import decode_leniently
+
+#: A count that usage states; None if it states none.
+Count = Annotated[int, msgspec.Meta(ge=0)] | None
+
+_CountsT = TypeVar("_CountsT", bound=msgspec.Struct)
 
 #: The members that metering needs from any response, event or frame.
 _ENTRY: Mapping[str, Shape] = dict.fromkeys(("id", "type", "status"), KEEP)
@@ -84,6 +90,36 @@ def read_count(usage: Mapping[str, object], name: str, faults: list[str]) -> int
         faults.append(f"usage.{name} is {str(value)[:40]!r}, not a count")
         return 0
     return value
+
+
+def read_counts(usage: Mapping[str, object], kind: type[_CountsT], faults: list[str]) -> _CountsT:
+    """Return the counts of a usage object, all at once.
+
+    A value that is not a count is 0 and adds a sentence to `faults`, as with read_count(); a value that is no object
+    where `kind` has counts of its own is an empty one.
+
+    Args:
+        usage: The usage object.
+        kind: A Struct whose members are `Count`, or `T | None` for such a Struct T; the default of each is None.
+        faults: The faults so far.
+    """
+    try:
+        return msgspec.convert(usage, kind)
+    except msgspec.ValidationError:
+        return msgspec.convert(_make_countable(usage, kind, faults), kind)
+
+
+def _make_countable(usage: Mapping[str, object], kind: type[msgspec.Struct], faults: list[str]) -> dict[str, object]:
+    """Return the members of `kind` as numbers and objects of numbers, and describe the others."""
+    members: dict[str, object] = {}
+    for field in msgspec.structs.fields(kind):
+        value = usage.get(field.name)
+        nested = [part for part in get_args(field.type) if isinstance(part, type) and issubclass(part, msgspec.Struct)]
+        if value is not None and nested:
+            members[field.name] = _make_countable(as_object(value), nested[0], faults)
+        elif value is not None:
+            members[field.name] = read_count(usage, field.name, faults)
+    return members
 
 
 def make_quantities(counts: Iterable[tuple[Meter, int | Decimal]]) -> tuple[Quantity, ...]:

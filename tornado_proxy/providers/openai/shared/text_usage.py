@@ -20,22 +20,19 @@ from collections.abc import Mapping
 import msgspec
 
 from tornado_proxy.domain.request import RequestFacts
-from tornado_proxy.domain.terms import Terms
+from tornado_proxy.domain.terms import Terms, make_tier_terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
 from tornado_proxy.providers.shared import token_estimate
-from tornado_proxy.providers.shared.json_values import as_object, as_text, make_quantities, read_count
+from tornado_proxy.providers.shared.json_values import Count, as_text, make_quantities, read_counts
 
-#: The two spellings of the totals: chat and embeddings, responses.
-_INPUT_NAMES = ("prompt_tokens", "input_tokens")
-_OUTPUT_NAMES = ("completion_tokens", "output_tokens")
-#: Those of the objects with the parts of the totals.
-_INPUT_DETAILS = ("prompt_tokens_details", "input_tokens_details")
-_OUTPUT_DETAILS = ("completion_tokens_details", "output_tokens_details")
+# Names of their own: CPython 3.11 takes as long for an attribute of an enumeration as for a call.
+_INPUT, _CACHED_INPUT, _OUTPUT = Meter.INPUT, Meter.CACHED_INPUT, Meter.OUTPUT
+_INPUT_AUDIO, _CACHED_INPUT_AUDIO, _OUTPUT_AUDIO = Meter.INPUT_AUDIO, Meter.CACHED_INPUT_AUDIO, Meter.OUTPUT_AUDIO
+_REPORTED = Basis.REPORTED
 
 #: The lifetime of a cache write that has a price of its own; `prompt_cache_options.ttl` asks for it (OpenAI guide,
 #: "Prompt caching").  A breakpoint inside the input can ask for another lifetime, which only usage states.
 _TWELVE_HOURS = "12h"
-_CACHE_WRITE_SPLIT = (("ttl_30m_tokens", Meter.CACHE_WRITE), ("ttl_12h_tokens", Meter.CACHE_WRITE_12H))
 
 #: The `service_tier` that leaves the tier to the provider.  It has no price (OpenAI API reference, `service_tier`).
 _AUTO_TIER = "auto"
@@ -54,47 +51,84 @@ def cache_write_meter(facts: RequestFacts) -> Meter:
     return Meter.CACHE_WRITE_12H if facts.terms.cache_ttl == _TWELVE_HOURS else Meter.CACHE_WRITE
 
 
+class _CachedDetails(msgspec.Struct):
+    audio_tokens: Count = None
+
+
+class _CacheWrites(msgspec.Struct):
+    ttl_30m_tokens: Count = None
+    ttl_12h_tokens: Count = None
+
+
+class _InputDetails(msgspec.Struct):
+    cached_tokens: Count = None
+    cache_write_tokens: Count = None
+    audio_tokens: Count = None
+    cached_tokens_details: _CachedDetails | None = None
+    cache_write_tokens_details: _CacheWrites | None = None
+
+
+class _OutputDetails(msgspec.Struct):
+    audio_tokens: Count = None
+
+
+class _Counts(msgspec.Struct):
+    """A usage object in both spellings: of chat and embeddings, of responses."""
+
+    prompt_tokens: Count = None
+    input_tokens: Count = None
+    completion_tokens: Count = None
+    output_tokens: Count = None
+    prompt_tokens_details: _InputDetails | None = None
+    input_tokens_details: _InputDetails | None = None
+    completion_tokens_details: _OutputDetails | None = None
+    output_tokens_details: _OutputDetails | None = None
+
+
+#: The details of usage that states none.
+_NO_INPUT_DETAILS, _NO_OUTPUT_DETAILS, _NO_CACHED_DETAILS = _InputDetails(), _OutputDetails(), _CachedDetails()
+
+
 def read_text_usage(usage: Mapping[str, object], *, cache_write: Meter = Meter.CACHE_WRITE) -> TextUsage:
     """Return the quantities of one usage object.
 
     `cache_write` is the meter of tokens written to the cache for which usage does not state a lifetime.
     """
     faults: list[str] = []
-    if usage.get(_INPUT_NAMES[0]) is None and usage.get(_INPUT_NAMES[1]) is None:
-        faults.append("usage does not state its input tokens")
-    total_input = read_count(usage, _stated_name(usage, _INPUT_NAMES), faults)
-    total_output = read_count(usage, _stated_name(usage, _OUTPUT_NAMES), faults)
-    input_details = as_object(usage.get(_stated_name(usage, _INPUT_DETAILS)))
-    output_details = as_object(usage.get(_stated_name(usage, _OUTPUT_DETAILS)))
-    cached = read_count(input_details, "cached_tokens", faults)
-    cache_written = read_count(input_details, "cache_write_tokens", faults)
-    audio = read_count(input_details, "audio_tokens", faults)
-    cached_audio = read_count(as_object(input_details.get("cached_tokens_details")), "audio_tokens", faults)
-    output_audio = read_count(output_details, "audio_tokens", faults)
+    counts = read_counts(usage, _Counts, faults)
+    total_input = counts.input_tokens if counts.prompt_tokens is None else counts.prompt_tokens
+    if total_input is None:
+        faults.insert(0, "usage does not state its input tokens")
+        total_input = 0
+    total_output = (counts.output_tokens if counts.completion_tokens is None else counts.completion_tokens) or 0
+    details = counts.prompt_tokens_details or counts.input_tokens_details or _NO_INPUT_DETAILS
+    output_details = counts.completion_tokens_details or counts.output_tokens_details or _NO_OUTPUT_DETAILS
+    cached, cache_written = details.cached_tokens or 0, details.cache_write_tokens or 0
+    audio, cached_details = details.audio_tokens or 0, details.cached_tokens_details or _NO_CACHED_DETAILS
+    cached_audio = cached_details.audio_tokens or 0
+    output_audio = output_details.audio_tokens or 0
     # `cached` counts cached audio too, and `audio` counts it again: it is subtracted once from each.
-    amounts = (
-        (Meter.INPUT, total_input - cached - cache_written - (audio - cached_audio)),
-        (Meter.CACHED_INPUT, cached - cached_audio),
-        *_split_cache_writes(cache_written, input_details, cache_write, faults),
-        (Meter.INPUT_AUDIO, audio - cached_audio),
-        (Meter.CACHED_INPUT_AUDIO, cached_audio),
-        (Meter.OUTPUT, total_output - output_audio),
-        (Meter.OUTPUT_AUDIO, output_audio),
+    stated = (
+        (_INPUT, total_input - cached - cache_written - (audio - cached_audio)),
+        (_CACHED_INPUT, cached - cached_audio),
+        *_split_cache_writes(cache_written, details.cache_write_tokens_details, cache_write),
+        (_INPUT_AUDIO, audio - cached_audio),
+        (_CACHED_INPUT_AUDIO, cached_audio),
+        (_OUTPUT, total_output - output_audio),
+        (_OUTPUT_AUDIO, output_audio),
     )
+    amounts = [pair for pair in stated if pair[1]]
     faults += [f"usage states parts that are more than their total: {meter} {n}" for meter, n in amounts if n < 0]
     return TextUsage(make_quantities(amounts), total_input, tuple(faults))
 
 
-def _split_cache_writes(
-    total: int, details: Mapping[str, object], cache_write: Meter, faults: list[str]
-) -> list[tuple[Meter, int]]:
+def _split_cache_writes(total: int, split: _CacheWrites | None, cache_write: Meter) -> tuple[tuple[Meter, int], ...]:
     """Return the cache writes by meter; `cache_write` is the meter of those without a stated lifetime."""
-    split = as_object(details.get("cache_write_tokens_details"))
-    if not split:
-        return [(cache_write, total)]
-    amounts = {meter: read_count(split, name, faults) for name, meter in _CACHE_WRITE_SPLIT}
+    if split is None:
+        return ((cache_write, total),)
+    amounts = {Meter.CACHE_WRITE: split.ttl_30m_tokens or 0, Meter.CACHE_WRITE_12H: split.ttl_12h_tokens or 0}
     amounts[cache_write] += total - sum(amounts.values())
-    return list(amounts.items())
+    return tuple(amounts.items())
 
 
 def report_text(facts: RequestFacts, response: Mapping[str, object]) -> UsageReport | None:
@@ -110,10 +144,10 @@ def report_text(facts: RequestFacts, response: Mapping[str, object]) -> UsageRep
     item = UsageItem(
         (*usage.quantities, *facts.inferred),
         model=model,
-        terms=Terms(service_tier=as_text(response.get("service_tier"))),
+        terms=make_tier_terms(as_text(response.get("service_tier"))),
         context_tokens=usage.context_tokens,
     )
-    basis = Basis.INFERRED if facts.inferred else Basis.REPORTED
+    basis = Basis.INFERRED if facts.inferred else _REPORTED
     return UsageReport(
         items=(item,),
         basis=Basis.UNSETTLED if usage.faults else basis,
@@ -150,11 +184,3 @@ def estimate_text(facts: RequestFacts, output_bytes: int, response: Mapping[str,
         object_id=as_text(known.get("id")),
         estimate_method=token_estimate.METHOD,
     )
-
-
-def _stated_name(usage: Mapping[str, object], names: tuple[str, ...]) -> str:
-    """Return the first of `names` whose value is not null; the first name if all are."""
-    for name in names:
-        if usage.get(name) is not None:
-            return name
-    return names[0]
