@@ -304,7 +304,7 @@ class Draining(ServiceError):
 class UpstreamError(RequestError):
     """The provider could not be reached, or its response is incomplete.
 
-    `request_sent` is False only if no byte of the request can have been sent, so that the provider cannot have charged.
+    `request_sent` is False only if the provider cannot have charged: nothing was sent, or the end was withheld.
     """
 
     status = 502

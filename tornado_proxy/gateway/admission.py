@@ -1,6 +1,7 @@
 """Admission: the only place that lets a request, a WebSocket upgrade or a frame go to a provider.
 
     HTTP request    authenticate ── check_capacity ── [body arrives] ── admit_request
+    form            authenticate ── check_capacity ── [fields arrive] ── admit_request ── [files arrive] ── amendment.py
     WebSocket       authenticate_upgrade ── check_capacity ── admit_upgrade ── admit_frame for each client frame
                     recheck while the session runs; admit_spends if the provider changes the session's model
 
@@ -99,6 +100,9 @@ class AdmittedSession:
 class Admission:
     """Admits requests, upgrades and frames."""
 
+    #: True if a form may be admitted, and sent, while its files arrive.
+    admits_early = True
+
     def __init__(
         self,
         ownership: ObjectOwnership,
@@ -178,7 +182,7 @@ class Admission:
     async def _admit_parsed(
         self, context: RequestContext[HttpEndpoint], parsed: ParsedRequest, request_id: str
     ) -> AdmittedRequest:
-        self._check_parsed(context, parsed.facts)
+        self.check_facts(context, parsed.facts)
         objects, made_with = context.endpoint.objects, None
         if parsed.facts.references or isinstance(objects, OwnedObject | OwnedList):
             made_with = await self._ownership.require_own(context, parsed.facts.references)
@@ -204,8 +208,12 @@ class Admission:
             await self._recorder.begin(intent)
         return AdmittedRequest(context, parsed.facts, intent, access, upstream, visible_objects, sources)
 
-    def _check_parsed(self, context: RequestContext[HttpEndpoint], facts: RequestFacts) -> None:
-        """Check all that needs no ledger: annotations, models, their prices, and that keys can be sealed."""
+    def check_facts(self, context: RequestContext[HttpEndpoint], facts: RequestFacts) -> None:
+        """Check all that needs no ledger: annotations, models, their prices, and that keys can be sealed.
+
+        Raises:
+            CallerError: one of them is missing or not granted.
+        """
         endpoint = context.endpoint
         if isinstance(endpoint.objects, ModelObject):
             require_visible_model(context)

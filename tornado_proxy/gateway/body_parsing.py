@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 
 from msgspec.structs import replace
 
-from tornado_proxy.domain.errors import BadRequest, BodyTooLarge
+from tornado_proxy.domain.errors import BadRequest, BodyTooLarge, CallerError
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.body_buffers import BodyBuffers
@@ -149,6 +149,16 @@ def check_body_length(context: RequestContext[Endpoint], length: int) -> None:
     limit = find_body_limit(context)
     if length > limit.mb * MIB:
         raise BodyTooLarge(f"the body is larger than {limit.mb} MiB, the limit of this server ({limit.setting})")
+
+
+def read_fields(context: RequestContext[HttpEndpoint], form: bytes) -> ParsedRequest | None:
+    """Return the facts of a form whose files still arrive; None if what has arrived does not suffice."""
+    if not is_quick(form):
+        return None
+    try:
+        return _read_here(context, form)
+    except CallerError:
+        return None
 
 
 async def _decode_small(body: bytes, coding: str) -> bytes | None:

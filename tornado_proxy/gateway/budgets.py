@@ -145,6 +145,15 @@ class BudgetGate:
         self._stated.note(context.caller)
         return structs.replace(intent, bound=SpendBound(reservation.total, reservation.subtotal))
 
+    async def reserve_again(
+        self, context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, intent: RequestIntent
+    ) -> RequestIntent:
+        """Reserve for a request whose facts have changed.  Returns and raises as reserve()."""
+        self.release(intent.request_id)
+        if self._is_open:
+            await self._keeper.read(lambda _: None)  # the release is done: of both at once it would come second
+        return await self.reserve(context, tariff, facts, intent)
+
     async def _reserve(self, reservation: Reservation, context: RequestContext[Endpoint]) -> None:
         key = (reservation.spender, reservation.budgets)
         kept = self._refusals.get(key)

@@ -127,6 +127,14 @@ class Exchange(HTTPConnection):
             self._receiver = None  # a cycle otherwise, because it has this exchange
             receiver.finish()
 
+    def pause_body(self) -> None:
+        """Read nothing more of the request until resume_body()."""
+        self.transport.pause_reading()
+
+    def resume_body(self) -> None:
+        """Read the request again."""
+        self.transport.resume_reading()
+
     def client_left(self) -> None:
         """Tell the handler that the connection has closed, or the receiver if the request is incomplete."""
         receiver, callback = self._receiver, self._close_callback

@@ -26,6 +26,16 @@ class PendingRequest(Protocol):
         """Called once when the body is too slow; ends the request."""
 
 
+class PausableExchange(Protocol):
+    """Receives a request (http_server/exchange.py)."""
+
+    def pause_body(self) -> None:
+        """Read nothing more of the request until resume_body()."""
+
+    def resume_body(self) -> None:
+        """Read the request again."""
+
+
 class BodyTimeouts:
     """The requests whose body is being received.  Times are in seconds of the event loop's clock.
 
@@ -53,6 +63,32 @@ class BodyTimeouts:
             elif now - since > _BODY_TIMEOUT_S:
                 self.end(request)
                 request.on_body_timeout()
+
+
+class BodyFlow:
+    """Stops the body of a request that arrives faster than it is taken; the client is not slow meanwhile.
+
+    Args:
+        request: The request.
+        timeouts: Watches its body.
+        exchange: Receives it.
+    """
+
+    def __init__(self, request: PendingRequest, timeouts: BodyTimeouts, exchange: PausableExchange) -> None:
+        self._request = request
+        self._timeouts = timeouts
+        self._exchange = exchange
+
+    def pause(self) -> None:
+        """Read nothing more."""
+        self._timeouts.end(self._request)
+        self._exchange.pause_body()
+
+    def resume(self, *, is_watched: bool) -> None:
+        """Read again, and time out a slow body if `is_watched`."""
+        self._exchange.resume_body()
+        if is_watched:
+            self._timeouts.begin(self._request)
 
 
 class ByteCount(Protocol):

@@ -59,7 +59,7 @@ class _HostedExchange:
         self._failed_id: str | None = None
         self._request = request
         #: The body of a second attempt; the first one is dropped when a response arrives.
-        self._body: Payload | None = None if request.body is None else request.body.copy()
+        self._body: Payload | None = request.body.copy() if isinstance(request.body, Payload) else None
         self._exchange = upstream.start(request)
         self._aborted: str | None = None
 

@@ -290,6 +290,7 @@ class HttpEndpoint:
     `session_keys`: short-lived keys of ours are accepted.  `takes_batch`: a body holds many requests, and may be larger
     than others.  `content_members` are the names of members that hold text of a prompt or data, of which `parse` reads
     at most whether it is empty: of a large body it gets an outline without them (shared/body_outline.py).
+    `admits_by_fields`: of a form `parse` reads no content of a file, so that it may be sent while files arrive.
     """
 
     method: str
@@ -308,6 +309,7 @@ class HttpEndpoint:
     session_keys: bool = False
     takes_batch: bool = False
     content_members: frozenset[bytes] = frozenset()
+    admits_by_fields: bool = False
 
     @property
     def charged(self) -> bool:

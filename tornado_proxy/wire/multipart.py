@@ -19,6 +19,7 @@ from python_multipart.multipart import MultipartParser
 
 from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.wire.form_outline import FormOutline, make_form_outline
+from tornado_proxy.wire.form_stream import FormStream
 
 if TYPE_CHECKING:  # python-multipart defines it for type checkers only
     from python_multipart.multipart import MultipartCallbacks
@@ -28,6 +29,7 @@ MAX_PARTS = 100
 #: Header lines of one part, and bytes of one header line: four times as many as known clients send.
 MAX_HEADERS = 8
 MAX_HEADER_BYTES = 4096
+_MAX_PART_HEADERS_BYTES = 2 * MAX_HEADERS * MAX_HEADER_BYTES
 #: Bytes of a text field that the proxy reads.  Model names, sizes and formats have fewer than 100.
 MAX_TEXT_BYTES = 1024
 
@@ -105,6 +107,15 @@ def is_form(content_type: str) -> bool:
     return content_type.lower().lstrip().startswith("multipart/")
 
 
+def open_form_stream(content_type: str) -> FormStream:
+    """Return the stream of a form that arrives.
+
+    Raises:
+        InvalidBody: the Content-Type names no form with a boundary.
+    """
+    return FormStream(_boundary(content_type), MAX_PARTS, _MAX_PART_HEADERS_BYTES, MAX_TEXT_BYTES + 1)
+
+
 def read_form(body: bytes, content_type: str) -> Form:
     """Parse `body`; `content_type` is the value of the request's Content-Type header.
 
@@ -116,7 +127,7 @@ def read_form(body: bytes, content_type: str) -> Form:
             header lines beyond the limits, a part whose name is missing or ambiguous, or text around the parts.
     """
     boundary = _boundary(content_type)
-    outline = make_form_outline(body, boundary, MAX_PARTS, 2 * MAX_HEADERS * MAX_HEADER_BYTES)
+    outline = make_form_outline(body, boundary, MAX_PARTS, _MAX_PART_HEADERS_BYTES)
     if outline is None:
         raise InvalidBody(f"the multipart body has its boundary more than {MAX_PARTS} times; send fewer parts")
     text = outline.text

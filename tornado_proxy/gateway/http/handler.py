@@ -21,6 +21,7 @@ from tornado_proxy.gateway.body_parsing import check_body_length
 from tornado_proxy.gateway.capacity import HeldBytes
 from tornado_proxy.gateway.context import RequestContext, drop_statements, new_request_id
 from tornado_proxy.gateway.cors import cors_headers
+from tornado_proxy.gateway.http.form_upload import FormUpload, UploadBroken, open_upload
 from tornado_proxy.gateway.http.owned_list import make_list_upstream
 from tornado_proxy.gateway.http.recording import RequestRecording
 from tornado_proxy.gateway.http.relay import HttpRelay
@@ -31,11 +32,13 @@ from tornado_proxy.gateway.realtime.sideband import CallSideband
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.gateway.stops import find_agent_session
 from tornado_proxy.http_server.exchange import Exchange
-from tornado_proxy.http_server.request_body import BodyTimeouts
+from tornado_proxy.http_server.request_body import BodyFlow, BodyTimeouts
 from tornado_proxy.http_server.response_writer import ResponseWriter
 from tornado_proxy.metering.request_meter import RequestEnd
 from tornado_proxy.observability.access_log import RequestLine
 from tornado_proxy.providers.contract import HttpEndpoint
+from tornado_proxy.upstream.http.messages import Payload
+from tornado_proxy.upstream.http.protocols import Upstream
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +60,7 @@ class ProxyHandler:
     """
 
     def __init__(self, exchange: Exchange, services: Services, body_timeouts: BodyTimeouts) -> None:
+        self._exchange = exchange
         self.request_id = new_request_id()
         self.services = services
         self._request = exchange.incoming
@@ -69,6 +73,8 @@ class ProxyHandler:
         self._body: bytes | BodyBuffer = b""
         #: The bytes of `_body`, counted until the request is admitted; None for a body that came with the head.
         self._held: HeldBytes | None = None
+        #: A form that may be sent while it arrives.
+        self._upload: FormUpload | None = None
         #: True while the request counts as one that arrives.
         self._is_arriving = False
         #: Body bytes received so far.
@@ -129,6 +135,8 @@ class ProxyHandler:
         self._is_arriving = True
         if not self._is_complete:
             self._held = self.services.arriving.open(context.caller, context.snapshot.settings.limits)
+            if self.services.admission.admits_early:
+                self._upload = open_upload(context, self._held, self._request.stated_bytes)
 
     def _refuse(self, error: RequestError) -> Awaitable[None] | None:
         """Keep the error for serve(); send it now if the client waits for it with its body."""
@@ -136,8 +144,11 @@ class ProxyHandler:
         return self._reject(error) if self._request.expects_continue else None
 
     def data_received(self, chunk: bytes) -> None:
-        """Collect the body: libcurl sends it from memory."""
+        """Collect the body, and send it from memory when it is complete; a form may be sent before."""
         self.received_bytes += len(chunk)
+        if self._upload is not None and self._upload.begun:
+            self._upload.feed(chunk)
+            return
         if self._rejection is None and self._context is not None:
             try:
                 check_body_length(self._context, self.received_bytes)
@@ -151,36 +162,46 @@ class ProxyHandler:
                 self._collect(chunk)
             else:
                 self._body = chunk
+            if self._upload is not None:
+                self._try_upload(self._upload, chunk)
         elif self.received_bytes > MAX_DISCARDED_BYTES:
             self.cut()
 
     def on_body_timeout(self) -> None:
         """Reject a request whose body has stopped arriving."""
-        if self._response.ended:
+        timeout = RequestTimeout("the rest of the request body did not arrive in time; send the request again")
+        if self._upload is not None and self._upload.begun:
+            self._upload.fail(Outcome.CLIENT_CLOSED, timeout)
+        elif self._response.ended:
             self.cut()  # the client waited for 100-continue, got its rejection, and does not close
         else:
             self._stop_arriving()
-            timeout = RequestTimeout("the rest of the request body did not arrive in time; send the request again")
             tasks.spawn(self._reject(self._rejection or timeout), "reject timed out request")
 
     def finish(self) -> None:
         """Called when the request is complete: respond in a task of its own."""
+        if self._upload is not None:
+            self._upload.end()
         if not self._is_complete:
             self._body_timeouts.end(self)
-        tasks.spawn(self.serve(), "call")
+        if self._upload is None or not self._upload.begun:
+            tasks.spawn(self.serve(), "call")
 
     def on_connection_close(self) -> None:
-        """Called when the client disconnects before its request is complete: nothing was sent to a provider."""
+        """Called when the client disconnects before its request is complete: no provider has all of it."""
         self._body_timeouts.end(self)
         self._stop_arriving()
+        if self._upload is not None:
+            self._upload.fail(Outcome.CLIENT_CLOSED)
 
-    async def serve(self) -> None:
-        """Respond to the complete request.  Never raises."""
+    async def serve(self, upload: FormUpload | None = None) -> None:
+        """Respond to the complete request, or to one that arrives as an upload.  Never raises."""
         try:
+            if upload is not None:
+                await self._serve_upload(upload)
             # A closed connection: pipelined behind the last request of it, so that no client reads a response.
-            admitted = None if self._response.closed else await self._admit_or_reject()
-            if admitted is not None:
-                await self._relay_and_record(admitted)
+            elif not self._response.closed and (admitted := await self._admit_or_reject()) is not None:
+                await self._relay_and_record(admitted, self.services.upstream)
         except Exception as error:  # noqa: BLE001  # the last place where the client can get an error response
             self.fail(error)
         finally:
@@ -203,6 +224,8 @@ class ProxyHandler:
 
     def end(self, outcome: Outcome) -> None:
         """Break the connection: the request has not arrived in time."""
+        if self._upload is not None:
+            self._upload.fail(outcome)
         self.cut()
 
     def is_covered(self, target: StopTarget) -> bool:
@@ -211,8 +234,10 @@ class ProxyHandler:
         return context is not None and target.covers(context.caller, find_agent_session(context))
 
     def stop(self, stop: Stop) -> None:
-        """Refuse the request when it has arrived."""
+        """Refuse the request when it has arrived, or at once if it is being sent."""
         self._rejection = self._rejection or Stopped(f"{stop}; ask an admin of the project to resume it")
+        if self._upload is not None:
+            self._upload.fail(Outcome.PROXY_CLOSED, self._rejection)
 
     def client_left(self) -> None:
         """Called when the client has disconnected after its request."""
@@ -241,14 +266,34 @@ class ProxyHandler:
         content = body if isinstance(body, bytes) else body.finish()
         parsed = await self.services.bodies.parse(context, content)
         admitted = await self.services.admission.admit_request(context, parsed, self.request_id)
-        if isinstance(body, BodyBuffer) and admitted.upstream.body is not None:
+        if isinstance(body, BodyBuffer) and isinstance(admitted.upstream.body, Payload):
             admitted.upstream.body.on_drop = body.release
         if context.endpoint.sideband is not None:
             return admitted  # each response of the call gets an intent, by the headers of the call
         self._context = drop_statements(admitted.context)
         return replace(admitted, context=self._context)
 
-    async def _relay_and_record(self, admitted: AdmittedRequest) -> None:
+    def _try_upload(self, upload: FormUpload, chunk: bytes) -> None:
+        """Begin to send a form if its fields are known; `chunk` are its last bytes."""
+        if upload.find_request(chunk):
+            body, self._body = self._body, b""
+            flow = BodyFlow(self, self._body_timeouts, self._exchange)
+            upload.begin(body if isinstance(body, bytes) else body.finish(), flow)
+            tasks.spawn(self.serve(upload), "call")
+
+    async def _serve_upload(self, upload: FormUpload) -> None:
+        """Send a form while it arrives, then relay the response."""
+        try:
+            admitted, upstream = await upload.send(self.services, self.request_id)
+        except UploadBroken as broken:
+            if broken.error is not None and not self._response.closed:
+                await (self._respond if broken.is_recorded else self._reject)(broken.error)
+            return
+        self._upload = None
+        self._context = drop_statements(admitted.context)
+        await self._relay_and_record(replace(admitted, context=self._context), upstream)
+
+    async def _relay_and_record(self, admitted: AdmittedRequest, upstream: Upstream) -> None:
         context, services = admitted.context, self.services
         sideband = CallSideband(admitted, services) if context.endpoint.sideband is not None else None
         recording = RequestRecording(admitted, services, sideband)
@@ -266,7 +311,7 @@ class ProxyHandler:
         end: RequestEnd | None = None
         recording.begin()
         try:
-            upstream = make_list_upstream(services.upstream, admitted) if admitted.is_list else services.upstream
+            upstream = make_list_upstream(upstream, admitted) if admitted.is_list else upstream
             end = await relay.run(upstream, services.drains)
         finally:
             services.capacity.discard(relay)

@@ -276,6 +276,7 @@ def _make_error(curl: pycurl.Curl, code: int, message: str) -> UpstreamError:
 
 
 def _was_sent(curl: pycurl.Curl) -> bool:
-    """Return True if any byte of the request was sent, on any connection; if not, the provider cannot charge it."""
+    """Return False if the provider cannot charge the request: no byte of it was sent, or its end was withheld."""
     size: int = curl.getinfo(pycurl.REQUEST_SIZE)
-    return size > 0
+    payload = curl.handle.payload  # type: ignore[attr-defined]  # set by EasyHandle
+    return size > 0 and not (payload is not None and payload.is_withheld)

@@ -15,6 +15,7 @@ from tornado_proxy.upstream.address_guard import is_public
 from tornado_proxy.upstream.http.exchange import CREDIT_BYTES, Exchange
 from tornado_proxy.upstream.http.messages import Payload, UpstreamRequest
 from tornado_proxy.upstream.http.send_buffer import LARGE_BYTES, SEND_BYTES
+from tornado_proxy.upstream.http.streamed_payload import StreamedPayload
 
 #: Trusted certificate authorities if the configuration names no ca_file; the wheel's libcurl has none of its own.
 _DEFAULT_CA_FILE = certifi.where()
@@ -82,7 +83,7 @@ class EasyHandle:
         #: The origin whose connection gate holds this handle (upstream/http/connection_gate.py).
         self.gated_origin: str | None = None
         self.exchange: Exchange | None = None
-        self.payload: Payload | None = None
+        self.payload: Payload | StreamedPayload | None = None
         curl = self.curl = pycurl.Curl()
         curl.handle = self  # type: ignore[attr-defined]  # finds this object when libcurl reports a finished transfer
         _set_constant_options(curl)
@@ -130,7 +131,7 @@ class EasyHandle:
             self.curl.setopt(pycurl.HTTPGET, 1)
             self.curl.setopt(pycurl.CUSTOMREQUEST, method)
 
-    def _set_body(self, payload: Payload) -> None:
+    def _set_body(self, payload: Payload | StreamedPayload) -> None:
         self.payload = payload
         if payload.size != self._body_bytes:
             self._body_bytes = payload.size
@@ -208,15 +209,15 @@ class EasyHandle:
     def _on_body(self, data: bytes) -> int | None:
         return -1 if self.exchange is None else self.exchange.on_body(data)
 
-    def _read(self, limit: int) -> bytes:
-        return b"" if self.payload is None else self.payload.read(limit)
+    def _read(self, limit: int) -> bytes | int:
+        data = b"" if self.payload is None else self.payload.read(limit)
+        return pycurl.READFUNC_PAUSE if data is None else data
 
     def _seek(self, offset: int, origin: int) -> int:
         """Called by libcurl before it sends the body again on a new connection."""
         if self.payload is None or origin != os.SEEK_SET or not self._may_retry():
             return pycurl.SEEKFUNC_FAIL
-        self.payload.rewind(offset)
-        return pycurl.SEEKFUNC_OK
+        return pycurl.SEEKFUNC_OK if self.payload.rewind(offset) else pycurl.SEEKFUNC_FAIL
 
     def _may_retry(self) -> bool:
         """Return True if libcurl may send the body again after its connection ended without a response.

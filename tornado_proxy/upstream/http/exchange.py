@@ -32,6 +32,7 @@ import pycurl
 
 from tornado_proxy.domain.errors import ExchangeAborted, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from tornado_proxy.upstream.http.messages import UpstreamRequest, UpstreamResponseHead, parse_response_head
+from tornado_proxy.upstream.http.streamed_payload import StreamedPayload
 
 #: Bytes held for a slow client before the transfer is paused.  One last piece of at most 16 KiB is added; as much may
 #: wait in the client's connection, and libcurl holds the rest of its read, at most 64 KiB (CREDIT_BYTES over HTTP/2).
@@ -45,6 +46,10 @@ MAX_HELD_PIECES = 8
 #: Bytes that a provider may send ahead on an HTTP/2 stream; libcurl holds them in addition to HIGH_WATER_BYTES.  With
 #: an RTT of 30 ms this allows 3 MB/s.
 CREDIT_BYTES = 96 * 1024
+
+
+#: Statuses from which on a response is an error.
+_MIN_ERROR_STATUS = 400
 
 
 class Transfers(Protocol):
@@ -92,6 +97,8 @@ class Exchange:
         self._loop = loop
         self._transfers = transfers
         self._payload = request.body
+        if isinstance(request.body, StreamedPayload):
+            request.body.attach(self._resume_upload, loop.time)
         #: The lines of heads that head() has not parsed; None after the final head: further lines are trailers.
         self._unread_heads: list[list[bytes]] | None = []
         #: The head until read() is called: a stream can last for hours, and its reader has seen the head.
@@ -179,7 +186,12 @@ class Exchange:
 
     def idle_s(self, now: float) -> float:
         """Return the seconds without a sign of life from the provider, or 0 while we hold it back ourselves."""
-        return 0.0 if self._paused or self._held else now - self.active_at
+        if self._paused or self._held:
+            return 0.0
+        payload = self._payload
+        if payload is None:
+            return now - self.active_at
+        return 0.0 if payload.is_waiting else now - max(self.active_at, payload.read_at)
 
     # Callbacks of libcurl.  They never raise, and never call back into libcurl, which is not reentrant.
 
@@ -187,6 +199,8 @@ class Exchange:
         """Receive the lines of a head, or of the trailers, with their line ends."""
         if self._unread_heads is not None:
             self._unread_heads.append(lines)
+            if self._payload is not None and self._payload.is_withheld:
+                self._loop.call_soon(self._parse_early_heads)
             self._wake()
 
     def on_body(self, data: bytes) -> int | None:
@@ -204,6 +218,7 @@ class Exchange:
         """Record the end of the transfer; `error` is None if the response is complete."""
         self._finished = True
         self._error = error
+        self._drop_payload()
         self._wake()
 
     def _parse_head(self, lines: list[bytes]) -> None:
@@ -214,9 +229,24 @@ class Exchange:
             self._reject(f"the provider sent a response that is not HTTP: {fault}")
         elif head is not None and head.status >= 200:
             self._head, self._unread_heads = head, None
-            if self._payload is not None:
-                self._payload.drop()
+            # A provider that accepts a request before it has all of it gets the rest; one that rejects it does not.
+            if head.status >= _MIN_ERROR_STATUS or self._payload is None or not self._payload.is_withheld:
+                self._drop_payload()
             self.active_at = self._loop.time()
+
+    def _parse_early_heads(self) -> None:
+        """Parse heads that come before the provider has the whole request: nothing awaits head() then."""
+        while self._unread_heads:
+            self._parse_head(self._unread_heads.pop(0))
+
+    def _drop_payload(self) -> None:
+        payload, self._payload = self._payload, None
+        if payload is not None:
+            payload.drop()
+
+    def _resume_upload(self) -> None:
+        """Let libcurl read bytes of the request that have arrived."""
+        self._transfers.resume(self)
 
     def _reject(self, message: str) -> None:
         self._unread_heads = None

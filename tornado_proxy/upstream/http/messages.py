@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from tornado_proxy.domain.identity import Secret
+from tornado_proxy.upstream.http.streamed_payload import StreamedPayload
 
 #: The characters that begin a folded header line (RFC 9112 section 5.2).
 _BLANKS = (" ", "\t")
@@ -23,6 +24,10 @@ class Payload:
     """
 
     __slots__ = ("_pieces", "_position", "on_drop", "size")
+
+    #: A body that is sent while it arrives (upstream/http/streamed_payload.py) waits, and withholds its end.
+    is_waiting = is_withheld = False
+    read_at = 0.0
 
     def __init__(self, *pieces: bytes | memoryview) -> None:
         self._pieces: tuple[memoryview, ...] = tuple([memoryview(piece) for piece in pieces])
@@ -42,9 +47,10 @@ class Payload:
             start -= len(piece)
         return b""
 
-    def rewind(self, position: int) -> None:
-        """Continue at byte `position`, because the request is sent again on a new connection."""
+    def rewind(self, position: int) -> bool:
+        """Continue at byte `position`, because the request is sent again on a new connection; return True."""
         self._position = position
+        return True
 
     def copy(self) -> Payload:
         """Return the same body, to be sent once more; dropping one does not drop the other."""
@@ -75,7 +81,7 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
     url: str
     headers: tuple[tuple[str, str], ...]
     key_headers: tuple[tuple[str, Secret], ...]
-    body: Payload | None
+    body: Payload | StreamedPayload | None
     connect_timeout_s: float
     idle_timeout_s: float
     ca_file: str | None = None

@@ -247,6 +247,6 @@ def _read_image_count(value: object) -> int | None:
 
 
 IMAGE_ENDPOINTS: tuple[Endpoint, ...] = tuple(
-    HttpEndpoint("POST", f"/v1/images/{name}", parse=parse, reader=make_reader)
+    HttpEndpoint("POST", f"/v1/images/{name}", parse=parse, reader=make_reader, admits_by_fields=True)
     for name, parse in (("generations", parse_generation), ("edits", parse_edit), ("variations", parse_edit))
 )

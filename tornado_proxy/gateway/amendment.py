@@ -1,0 +1,37 @@
+"""Admits a form by its last fields, when those before its files have been admitted; its end has not been sent."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from tornado_proxy.domain.errors import InvalidBody, RequestError
+from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.gateway.admission import AdmittedRequest
+from tornado_proxy.gateway.context import RequestContext, request_intent
+from tornado_proxy.gateway.services import Services
+from tornado_proxy.providers.contract import HttpEndpoint
+
+
+async def amend(
+    services: Services, admitted: AdmittedRequest, context: RequestContext[HttpEndpoint], facts: RequestFacts
+) -> AdmittedRequest:
+    """Return the request with the facts of its whole form, which the caller may cause as well.
+
+    Raises:
+        CallerError: as Admission.admit_request(), or a field refers to an object.
+        LedgerUnavailable: the budgets cannot be written.
+    """
+    if facts == admitted.facts:
+        return admitted
+    try:
+        if facts.references != admitted.facts.references:
+            raise InvalidBody("a field after a file of the form refers to an object; send it before the files")
+        services.admission.check_facts(context, facts)
+        first = admitted.intent
+        intent = request_intent(context, admitted.access, facts, first.request_id, first.started_at)
+        if context.is_limited:
+            intent = await services.budgets.reserve_again(context, admitted.access.tariff, facts, intent)
+    except RequestError as error:
+        error.model = facts.model
+        raise
+    return replace(admitted, facts=facts, intent=intent)
