@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tornado_proxy.gateway.admission import Admission
 from tornado_proxy.gateway.body_parsing import BodyParser
 from tornado_proxy.gateway.budgets import BudgetGate
 from tornado_proxy.gateway.capacity import ArrivingBytes, Capacity, DrainLimiter
 from tornado_proxy.gateway.realtime.live_calls import LiveCalls
+from tornado_proxy.gateway.realtime.session_sweep import SessionSweep
 from tornado_proxy.gateway.recorder import Recorder
 from tornado_proxy.ledger.protocol import Ledger
 from tornado_proxy.metering.deferred_settlement import DeferredSettlement
@@ -35,3 +36,4 @@ class Services:
     settlement: DeferredSettlement
     budgets: BudgetGate
     connect: Callable[[WebSocketRequest], Awaitable[UpstreamWebSocket]] = connect
+    session_sweep: SessionSweep = field(default_factory=SessionSweep)

@@ -127,7 +127,7 @@ class WebSocketRelay:
         self._outcome: Outcome | None = None
         self._fault: str | None = None
         self._loop = asyncio.get_running_loop()
-        self._active_at = self._opened_at = self._loop.time()
+        self._active_at = self._opened_at = self._checked_at = self._loop.time()
         self.closed = Closed(GOING_AWAY, "")
 
     def start(self, services: Services) -> None:
@@ -138,7 +138,8 @@ class WebSocketRelay:
     async def run(self) -> None:
         """Relay frames until the session has ended."""
         services = self._services
-        limits = tasks.spawn(self._enforce_limits(), "session limits")
+        interval_s = self._check_interval_s
+        services.session_sweep.add(self, interval_s)
         try:
             closed = await self._upstream.listen(self.from_provider)
             if self._state is not SessionState.CLOSING:
@@ -148,7 +149,7 @@ class WebSocketRelay:
                 self.closed = closed
                 self._client.close(closed.code, closed.reason)
         finally:
-            limits.cancel()
+            services.session_sweep.discard(self, interval_s)
             services.drains.done(self)
             services.capacity.discard(self)
             self._upstream.close(GOING_AWAY)
@@ -337,20 +338,21 @@ class WebSocketRelay:
     def _default_outcome(self) -> Outcome:
         return Outcome.CLIENT_CLOSED if self._state is SessionState.CLIENT_GONE else Outcome.UPSTREAM_BROKEN
 
-    async def _enforce_limits(self) -> None:
+    @property
+    def _check_interval_s(self) -> float:
         limits = self._limits
-        step_s = min(limits.recheck_s, limits.idle_timeout_s / CHECKS_PER_LIMIT, limits.lifetime_s / CHECKS_PER_LIMIT)
-        checked_at = self._loop.time()
-        while True:
-            await asyncio.sleep(step_s)
-            now = self._loop.time()
-            if now - self._opened_at > limits.lifetime_s:
-                self._enforce(GOING_AWAY, f"the session reached its lifetime of {limits.lifetime_s:g} s; reconnect")
-            elif now - self._active_at > limits.idle_timeout_s:
-                self._enforce(GOING_AWAY, f"no message for {limits.idle_timeout_s:g} s")
-            elif now - checked_at >= limits.recheck_s:
-                checked_at = now
-                await self._recheck()
+        return min(limits.recheck_s, limits.idle_timeout_s / CHECKS_PER_LIMIT, limits.lifetime_s / CHECKS_PER_LIMIT)
+
+    def check_limits(self, now: float) -> None:
+        """Close the session if it is too old or idle, or its credential is not valid any more."""
+        limits = self._limits
+        if now - self._opened_at >= limits.lifetime_s:
+            self._enforce(GOING_AWAY, f"the session reached its lifetime of {limits.lifetime_s:g} s; reconnect")
+        elif now - self._active_at >= limits.idle_timeout_s:
+            self._enforce(GOING_AWAY, f"no message for {limits.idle_timeout_s:g} s")
+        elif now - self._checked_at >= limits.recheck_s:
+            self._checked_at = now
+            tasks.spawn(self._recheck(), "session recheck")
 
     async def _recheck(self) -> None:
         services, session = self._services, self._session

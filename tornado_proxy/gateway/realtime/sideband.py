@@ -142,14 +142,17 @@ class MeteredCall:
     async def run(self) -> None:
         """Meter until the call has ended."""
         self._services.capacity.add(self, self._context.caller.project_id)
-        limits = tasks.spawn(self._enforce_limits(), "call limits")
+        limits = self._context.snapshot.settings.websockets
+        self._ends_at = asyncio.get_running_loop().time() + limits.lifetime_s
+        interval_s = min(limits.recheck_s, limits.lifetime_s)
+        self._services.session_sweep.add(self, interval_s)
         try:
             await self._listen_until_ended()
         except UpstreamError as error:
             _log.warning("realtime call hung up: sideband lost", extra={"reason": error.message})
             await self.hang_up()
         finally:
-            limits.cancel()
+            self._services.session_sweep.discard(self, interval_s)
             self._services.capacity.discard(self)
             self._close_meter(self._outcome or Outcome.UPSTREAM_BROKEN)
 
@@ -237,15 +240,14 @@ class MeteredCall:
         if self._draining and not self._meter.working:
             self.end(Outcome.SHUTDOWN)
 
-    async def _enforce_limits(self) -> None:
-        limits = self._context.snapshot.settings.websockets
-        loop = asyncio.get_running_loop()
-        ends_at = loop.time() + limits.lifetime_s
-        while True:
-            await asyncio.sleep(min(limits.recheck_s, limits.lifetime_s))
-            await self._recheck()
-            if loop.time() >= ends_at:
-                self._hang_up_for(f"the call reached its lifetime of {limits.lifetime_s:g} s")
+    def check_limits(self, now: float) -> None:
+        """Hang up if the call is too old, or its credential is not valid any more."""
+        if self._outcome is not None:
+            return
+        tasks.spawn(self._recheck(), "call recheck")
+        if now >= self._ends_at:
+            lifetime_s = self._context.snapshot.settings.websockets.lifetime_s
+            self._hang_up_for(f"the call reached its lifetime of {lifetime_s:g} s")
 
     async def _recheck(self) -> None:
         services = self._services
