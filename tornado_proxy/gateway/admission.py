@@ -12,7 +12,7 @@ use and only spends that have a price, refers only to objects of its project, an
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import msgspec
@@ -85,7 +85,7 @@ class AdmittedRequest(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class AdmittedSession:
-    """A WebSocket session that may be opened.
+    """A WebSocket session that may run.
 
     `billed_elsewhere` is True for a realtime call of this proxy that is metered over its sideband already.
     """
@@ -93,8 +93,18 @@ class AdmittedSession:
     context: RequestContext[WebSocketEndpoint]
     reader: SocketReader
     access: ProviderAccess
-    upstream: WebSocketRequest
     billed_elsewhere: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AdmittedUpgrade(AdmittedSession):
+    """A WebSocket session that may be opened with the request `upstream`."""
+
+    upstream: WebSocketRequest = field(kw_only=True)
+
+    def opened(self) -> AdmittedSession:
+        """Return the session without its request, which is not needed once it is open."""
+        return AdmittedSession(self.context, self.reader, self.access, self.billed_elsewhere)
 
 
 class Admission:
@@ -256,7 +266,7 @@ class Admission:
 
     async def admit_upgrade(
         self, context: RequestContext[WebSocketEndpoint], subprotocols: tuple[str, ...]
-    ) -> AdmittedSession:
+    ) -> AdmittedUpgrade:
         """Check everything that opening a session can cost; `subprotocols` are those that the client offers.
 
         Raises:
@@ -280,7 +290,7 @@ class Admission:
             forwarded_subprotocols(subprotocols, context.provider, context.token),
         )
         billed_elsewhere = any(self._live_calls.has(context.provider.name, call_id) for call_id in reader.references)
-        return AdmittedSession(context, reader, access, upstream, billed_elsewhere)
+        return AdmittedUpgrade(context, reader, access, billed_elsewhere, upstream=upstream)
 
     async def admit_frame(self, session: AdmittedSession, frame: ClientFrame, session_id: str) -> RequestIntent | None:
         """Check a client's frame and record its intent, if it requests work; it may be sent when this returns.

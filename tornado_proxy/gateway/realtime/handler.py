@@ -81,16 +81,16 @@ class ProxyWebSocketHandler(BaseHandler):
         admission.check_capacity(context)
         self.services.capacity.add_arriving(self, context.caller.project_id)
         self._held = self.services.arriving.open(context.caller, snapshot.settings.limits)
-        session = await admission.admit_upgrade(context, offered_subprotocols(incoming.headers))
+        admitted = await admission.admit_upgrade(context, offered_subprotocols(incoming.headers))
         await self.services.budgets.open_stream(context, self.request_id)
         try:
-            self._upstream = await self.services.connect(session.upstream)
+            self._upstream = await self.services.connect(admitted.upstream)
         except UpgradeRejected as rejection:
-            session.access.note_response(rejection.response_status, rejection.retry_after)
+            admitted.access.note_response(rejection.response_status, rejection.retry_after)
             raise
         if context.provider.is_proxy:
             self.request_id = self._upstream.headers.get(REQUEST_ID_HEADER.lower(), self.request_id)
-        return session
+        return admitted.opened()
 
     def _accept(self, session: AdmittedSession) -> None:
         """Accept the client's handshake, and start relaying."""
