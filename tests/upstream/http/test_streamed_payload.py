@@ -221,9 +221,13 @@ async def test_provider_that_rejects_early_gets_no_more_and_one_that_accepts_ear
             payload = make_payload()
             exchange = upstream.start(replace(make_request(url), body=payload))
             payload.add(b"b")
+            async with asyncio.timeout(_TIMEOUT_S):
+                while True:  # until what is added is dropped; nothing awaits the head
+                    payload.add(BODY)
+                    if not payload.unread_bytes:
+                        break
+                    await asyncio.sleep(0.01)
             assert (await exchange.head()).status == 401
-            payload.add(BODY)
-            assert payload.unread_bytes == 0
             assert await read_body(exchange) == b"no"
 
     assert received == [len(BODY)]
