@@ -12,8 +12,9 @@ from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.terms import DEFAULT_TERMS
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.ledger.rows import format_decimal
+from tornado_proxy.pricing.book.name_hints import MAX_HINT_CHARACTERS
 from tornado_proxy.pricing.book.price import Conditions, ModelPrice, PriceCard
-from tornado_proxy.pricing.book.price_book import MAX_HINT_CHARACTERS, PriceBook
+from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.providers.registry import PROVIDER_NAMES
 
 

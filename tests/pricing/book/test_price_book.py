@@ -18,7 +18,7 @@ from tornado_proxy.domain.errors import ConfigError, ModelNotPriced
 from tornado_proxy.domain.request import Spend
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
-from tornado_proxy.pricing.book.price_book import PriceBook, Tariff, edit_distance
+from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
 
 FILE = """
 provider: openai
@@ -173,14 +173,6 @@ def test_spend_without_a_price_is_not_admitted(spend: Spend, expected: str) -> N
         TARIFF.admit(CHAT, spend, NOON)
 
     assert expected in raised.value.message
-
-
-@pytest.mark.parametrize(
-    ("text", "other", "distance"),
-    [("gpt-4o-mni", "gpt-4o-mini", 1), ("kitten", "sitting", 3), ("", "abc", 3), ("same", "same", 0)],
-)
-def test_edit_distance_counts_typing_errors(text: str, other: str, distance: int) -> None:
-    assert edit_distance(text, other) == edit_distance(other, text) == distance
 
 
 def test_model_is_not_admitted_on_an_endpoint_that_it_does_not_serve() -> None:

@@ -25,8 +25,9 @@ from tornado_proxy.cli.format_option import format_option
 from tornado_proxy.cli.tables import print_fitting_table
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.ledger.rows import format_decimal
+from tornado_proxy.pricing.book.name_hints import MAX_HINT_CHARACTERS
 from tornado_proxy.pricing.book.price import ModelPrice, PriceCard
-from tornado_proxy.pricing.book.price_book import MAX_HINT_CHARACTERS, PriceBook
+from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.providers.registry import PROVIDER_NAMES
 from tornado_proxy.reports.model_prices import (
     describe_conditions,

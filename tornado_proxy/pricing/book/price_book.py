@@ -8,7 +8,6 @@ docs/pricing.md, "How a card is chosen", describes the selection rule.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from bisect import bisect_right
@@ -29,6 +28,7 @@ from tornado_proxy.domain.terms import DEFAULT_TERMS, NAMED_TERMS, Terms
 from tornado_proxy.domain.usage import CACHE_WRITE_METERS, Basis, Meter, UsageItem, UsageReport
 from tornado_proxy.pricing.book.calculator import Itemised, itemise, without_price
 from tornado_proxy.pricing.book.container_price import quote_container
+from tornado_proxy.pricing.book.name_hints import MAX_HINT_CHARACTERS, find_nearest_name
 from tornado_proxy.pricing.book.price import ModelPrice
 from tornado_proxy.pricing.book.price_file import ProviderPrices, read_prices
 from tornado_proxy.pricing.book.refusals import apply_refusal_rules
@@ -44,12 +44,6 @@ MAX_CACHED_ADMISSIONS = 4096
 
 #: Resolved terms that are cached, and ratings.  Both need a limit, because their keys contain words of responses.
 MAX_CACHED_TERMS = 1000
-
-#: difflib compares a longer name with every model for milliseconds, and no real model name is as long.
-MAX_HINT_CHARACTERS = 100
-
-#: Characters of a model's name for each typing error: another name is a guess, and a wrong hint costs more than none.
-CHARACTERS_PER_ERROR = 6
 
 _HOW_TO_ADD = "the operator can add one to the price files and reload"
 
@@ -304,23 +298,9 @@ class PriceBook:
     def _describe_unknown(self, provider: str, model: str) -> str:
         prices = self._providers.get(provider)
         names = [*prices.models, *prices.aliases] if prices is not None else []
-        near = difflib.get_close_matches(model, names, 3) if len(model) < MAX_HINT_CHARACTERS else []
-        nearest = min(near, key=lambda name: edit_distance(model, name), default=None)
-        is_near = nearest is not None and edit_distance(model, nearest) <= max(1, len(model) // CHARACTERS_PER_ERROR)
-        hint = f"did you mean {nearest}? " if is_near else ""
+        nearest = find_nearest_name(model, names)
+        hint = "" if nearest is None else f"did you mean {nearest}? "
         return f"model {model[:MAX_HINT_CHARACTERS]!r} has no price; {hint}{_HOW_TO_ADD}"
-
-
-def edit_distance(text: str, other: str) -> int:
-    """Return the number of characters to insert, delete or replace that turn one text into the other (Levenshtein)."""
-    distances = list(range(len(other) + 1))
-    for row, character in enumerate(text, 1):
-        previous, distances[0] = distances[0], row
-        for column, other_character in enumerate(other, 1):
-            replaced = previous + (character != other_character)
-            previous = distances[column]
-            distances[column] = min(replaced, previous + 1, distances[column - 1] + 1)
-    return distances[-1]
 
 
 def _cache_write_meters(entry: ModelPrice, cache_ttl: str | None) -> frozenset[Meter]:
