@@ -7,10 +7,12 @@ import contextlib
 import io
 import itertools
 import json
+import signal
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import openai
@@ -20,6 +22,7 @@ import pytest
 from tests.harness import KEY_ID, PROJECT, TIMEOUT_S, ProxyProcess, mint, wait_until
 from tests.server import raw_provider
 from tests.server.raw_provider import connect, request_id_of, wait_for_metric
+from tests.server.test_admin_api import send
 
 MIB = 1024 * 1024
 FILE = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4096 * 4
@@ -395,3 +398,45 @@ def test_python_sdk_sends_fields_first_so_that_its_file_is_sent_while_it_arrives
 
     assert image.usage.output_tokens == 200
     assert FILE in bytes(received.body)
+
+
+def test_upload_that_stalls_is_stopped_or_cut_by_the_shutdown_leaves_a_record(tmp_path: Path) -> None:
+    """The client sees 408, 403 and a broken connection; a provider that has a part of the form sees the end."""
+    received = [Received(), Received(), Received()]
+    waiting = iter(received)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await next(waiting).serve(reader, writer)
+
+    async def act(proxy: ProxyProcess) -> list[Any]:
+        responses: list[Any] = []
+        for number, user in enumerate(("stalled", "stopped", "cut")):
+            async with sending(proxy, len(FORM), user=user) as (reader, writer):
+                writer.write(FORM[:MIB])
+                await received[number].wait_for(MIB - 10)
+                if user == "stopped":
+                    stop = {"participant": user, "reason": "runaway"}
+                    await asyncio.to_thread(send, proxy, "POST", "/v1/stops", stop)
+                if user == "cut":
+                    await asyncio.to_thread(proxy.signal, signal.SIGTERM)
+                    await asyncio.to_thread(proxy.wait_for_log, "draining")
+                    await asyncio.to_thread(proxy.signal, signal.SIGTERM)
+                responses.append(await read_response(reader))
+            await asyncio.wait_for(received[number].ended.wait(), TIMEOUT_S)
+        await asyncio.to_thread(proxy.wait_exit)
+        return [*responses, *[describe(read_record_of(proxy, user)) for user in ("stalled", "stopped", "cut")]]
+
+    constants: dict[str, float | list[float]] = {
+        "tornado_proxy.http_server.server._SWEEP_INTERVAL_S": 0.1,
+        "tornado_proxy.http_server.request_body._BODY_TIMEOUT_S": 1.5,
+    }
+    stalled, stopped, cut, *records = raw_provider.run_against(serve, tmp_path, act, constants=constants)
+
+    assert error_of(stalled)[0] == 408
+    assert error_of(stopped)[0] == 403
+    assert cut == b""
+    assert records == [
+        (408, "client_closed", "free", 0),
+        (403, "proxy_closed", "free", 0),
+        (None, "shutdown", "free", 0),
+    ]
