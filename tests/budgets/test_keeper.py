@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -209,19 +210,19 @@ def test_units_of_a_request_that_has_ended_are_free_for_the_next_one(budgets: Bu
 
 
 def test_process_that_ends_gives_its_slices_back(budgets: BudgetsUnderTest) -> None:
+    names = itertools.count()
+
     async def run() -> None:
         async with open_keeper(budgets) as keeper:
 
             async def is_taken() -> bool:
-                entry = reservation("a", "0.01", BUDGET, at=now())
-                if keeper.take(entry):
-                    return True
-                assert await keeper.reserve(entry) is None
-                keeper.release("a")
-                return False
+                entry = reservation(f"r{next(names)}", "0.01", BUDGET, at=now())
+                is_sliced = keeper.take(entry)
+                assert is_sliced or await keeper.reserve(entry) is None
+                keeper.release(entry.request_id)
+                return is_sliced
 
             await wait_until(is_taken)
-            keeper.release("a")
             assert await keeper.read(lambda store: store.leasing.read_idle())
 
     asyncio.run(run())

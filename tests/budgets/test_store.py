@@ -6,7 +6,9 @@ import threading
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
+import pytest
 from msgspec import structs
 
 from tests.budgets.conftest import (
@@ -20,6 +22,7 @@ from tests.budgets.conftest import (
     settlement,
     usd,
 )
+from tornado_proxy.budgets import ledger_sums
 from tornado_proxy.domain.attribution import Attribution
 from tornado_proxy.domain.budget import (
     TOKEN_TOTAL,
@@ -431,3 +434,22 @@ def test_work_that_runs_is_reserved_and_told_that_the_budget_is_spent(budgets: B
     assert isinstance(refusal, BudgetRefusal)
     assert refusal.exhausted
     assert budgets.figures() == {"": usd("0", "0.3")}
+
+
+def test_kind_that_two_processes_begin_to_count_at_the_same_time_counts_once(
+    budgets: BudgetsUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budgets.write(record("a", "0.25"))
+    other = budgets.open("other")
+    each = CounterKind(Scope.PARTICIPANT, Period.MONTH)
+    read_sums = ledger_sums.read_sums
+
+    def read_while_the_other_registers(*arguments: Any) -> Any:
+        monkeypatch.setattr(ledger_sums, "read_sums", read_sums)
+        other.folding.register([each], NOW)
+        return read_sums(*arguments)
+
+    monkeypatch.setattr(ledger_sums, "read_sums", read_while_the_other_registers)
+    budgets.store.folding.register([each], NOW)
+
+    assert budgets.figures(each) == {"participant ada": usd("0.25", "0")}

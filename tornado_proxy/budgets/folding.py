@@ -128,10 +128,13 @@ class Folding:
         self.fold()
         sums, cursor = self._sum_records(new, now)
         with self._folding() as (last_seq, changes):
+            # Another process can have begun to count one meanwhile: two start at the same time.
+            added = {encode_kind(kind) for kind in new} - {encode_kind(kind) for kind in self.read_kinds()}
             for key, amount in self._sum_rest(new, now, cursor, last_seq, sums).items():
-                changes.settle(key, amount)
-            for kind in new:
-                self._budgets.run(_INSERT_KIND, (encode_kind(kind),))
+                if key.kind in added:
+                    changes.settle(key, amount)
+            for kind in sorted(added):
+                self._budgets.run(_INSERT_KIND, (kind,))
 
     def correct(self, now: datetime) -> Decimal:
         """Compare the current counters with the ledger, correct them, and return the sum of the differences in USD."""

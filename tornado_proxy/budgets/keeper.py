@@ -147,7 +147,16 @@ class BudgetKeeper:
             raise LedgerUnavailable(str(error)) from error
 
     async def follow(self, plan: CounterPlan) -> None:
-        """Count what another configuration needs from now on."""
+        """Count what another configuration needs from now on.
+
+        Raises:
+            LedgerUnavailable: the budgets cannot be written.
+        """
+        try:
+            # A large ledger takes seconds; budgets that are counted already admit requests meanwhile.
+            await asyncio.to_thread(self._register, plan)
+        except StoreError as error:
+            raise LedgerUnavailable(str(error)) from error
         await self.read(lambda store: store.follow(plan, datetime.now(UTC)))
         self._plan = plan
 
@@ -231,6 +240,13 @@ class BudgetKeeper:
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         assert self._loop is not None, "open() comes first"
         return self._loop
+
+    def _register(self, plan: CounterPlan) -> None:
+        store = self._open_to_count()
+        try:
+            store.folding.register(plan.kinds, datetime.now(UTC))
+        finally:
+            store.close()
 
     def _open(self, plan: CounterPlan) -> BudgetStore:
         store = self._ledger.open(self._slices)
