@@ -57,6 +57,8 @@ def test_process_that_was_found_dead_registers_after_its_reservations_are_freed(
         with PostgresProcessLocks(second_db, SECOND).hold_dead(FIRST) as is_dead:
             returning = thread.submit(PostgresProcessLocks(first_db, FIRST).register)
             assert is_dead
+            with connect(postgres_address) as db:
+                assert PostgresProcessLocks(db, "b" * 32).is_dead(FIRST)
             assert wait_for_waiting(second_db)
             assert not returning.done()
         returning.result(timeout=10)
