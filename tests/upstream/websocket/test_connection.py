@@ -120,8 +120,9 @@ async def test_next_message_is_handled_only_after_the_previous_one() -> None:
     assert running == 0
 
 
+@pytest.mark.parametrize("secure", [False, True])
 @pytest.mark.gen_test(timeout=30)
-async def test_unhandled_messages_hold_the_provider_back() -> None:
+async def test_unhandled_messages_hold_the_provider_back(secure: bool, tmp_path: Path) -> None:
     sent = 0
 
     async def respond(connection: ServerConnection) -> None:
@@ -137,8 +138,9 @@ async def test_unhandled_messages_hold_the_provider_back() -> None:
         sizes.append(len(message))
         await release.wait()
 
-    async with run_websocket_provider(respond) as url:
-        upstream = await open_websocket(url)
+    context, ca = (make_server_context(), write_ca_file(tmp_path)) if secure else (None, None)
+    async with run_websocket_provider(respond, context) as url:
+        upstream = await open_websocket(url, ca=ca)
         listening = asyncio.ensure_future(upstream.listen(handle))
         previously_sent = -1
         while previously_sent != sent:  # until the provider is held back
@@ -449,3 +451,24 @@ async def test_tls_trusts_only_the_authority_in_ca_file(tmp_path: Path) -> None:
         for untrusted in (None, write_ca_file(tmp_path, authority=trustme.CA())):
             with pytest.raises(UpstreamUnreachable, match=r"(?i)certificate"):
                 await open_websocket(url, ca=untrusted)
+
+
+@pytest.mark.gen_test(timeout=30)
+async def test_ca_file_that_is_replaced_is_read_again(tmp_path: Path) -> None:
+    async def greet(connection: ServerConnection) -> None:
+        await connection.close()
+
+    async with run_websocket_provider(greet, make_server_context()) as url:
+        with pytest.raises(UpstreamUnreachable, match=r"(?i)certificate"):
+            await open_websocket(url, ca=write_ca_file(tmp_path, authority=trustme.CA()))
+        assert (await receive_all(await open_websocket(url, ca=write_ca_file(tmp_path))))[1] == Closed(1000, "")
+
+
+@pytest.mark.parametrize("ca_file", ["missing.pem", "empty.pem"])
+@pytest.mark.gen_test(timeout=30)
+async def test_ca_file_that_cannot_be_read_is_unreachable(ca_file: str, tmp_path: Path) -> None:
+    (tmp_path / "empty.pem").write_text("")
+
+    async with run_websocket_provider(wait_close, make_server_context()) as url:
+        with pytest.raises(UpstreamUnreachable, match="could not be reached"):
+            await open_websocket(url, ca=str(tmp_path / ca_file))
