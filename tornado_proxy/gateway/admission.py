@@ -110,9 +110,6 @@ class AdmittedUpgrade(AdmittedSession):
 class Admission:
     """Admits requests, upgrades and frames."""
 
-    #: True if a form may be admitted, and sent, while its files arrive.
-    admits_early = True
-
     def __init__(
         self,
         ownership: ObjectOwnership,
@@ -219,11 +216,7 @@ class Admission:
         return AdmittedRequest(context, parsed.facts, intent, access, upstream, visible_objects, sources)
 
     def check_facts(self, context: RequestContext[HttpEndpoint], facts: RequestFacts) -> None:
-        """Check all that needs no ledger: annotations, models, their prices, and that keys can be sealed.
-
-        Raises:
-            CallerError: one of them is missing or not granted.
-        """
+        """Check all that needs no ledger: annotations, models, their prices, sealing of keys; raise CallerError."""
         endpoint = context.endpoint
         if isinstance(endpoint.objects, ModelObject):
             require_visible_model(context)
@@ -380,7 +373,6 @@ def _identify(
         session_keys=match.endpoint.session_keys,
         stated_projects=list_stated_projects(request.headers),
     )
-
     if isinstance(caller, Caller):
         return _make_checked_context(snapshot, match, caller, token, request)
 

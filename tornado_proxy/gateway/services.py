@@ -21,7 +21,10 @@ from tornado_proxy.upstream.websocket.connection import UpstreamWebSocket, WebSo
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The services of a handler.  `connect` opens WebSockets to providers."""
+    """The services of a handler.
+
+    `connect` opens WebSockets to providers.  `sends_early` is True if forms are sent while they arrive.
+    """
 
     snapshots: SnapshotHolder
     upstream: Upstream
@@ -37,3 +40,4 @@ class Services:
     budgets: BudgetGate
     connect: Callable[[WebSocketRequest], Awaitable[UpstreamWebSocket]] = connect
     session_sweep: SessionSweep = field(default_factory=SessionSweep)
+    sends_early: bool = True

@@ -25,10 +25,6 @@ from tornado_proxy.upstream.credentials import reject_token_in_target
 class LocalAdmission(Admission):
     """Admits requests of this machine.  Call use() before the first one."""
 
-    #: A request that the hosted proxy refuses because of its token is sent again, and files of this machine are read at
-    #: once.
-    admits_early = False
-
     def use(self, access: LocalAccess, hosted: HostedProxy, caller: Caller) -> None:
         """Admit requests by `access`, send them to `hosted`, and record them as those of `caller`."""
         self._access = access

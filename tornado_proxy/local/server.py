@@ -155,6 +155,8 @@ class LocalServer:
             settlement=settler,
             budgets=budgets,
             connect=upstream.connect,
+            # Files of this machine arrive at once, and a request is sent again if the token is refused.
+            sends_early=False,
         )
 
     async def _follow_settings(self) -> None:

@@ -135,7 +135,7 @@ class ProxyHandler:
         self._is_arriving = True
         if not self._is_complete:
             self._held = self.services.arriving.open(context.caller, context.snapshot.settings.limits)
-            if self.services.admission.admits_early:
+            if self.services.sends_early:
                 self._upload = open_upload(context, self._held, self._request.stated_bytes)
 
     def _refuse(self, error: RequestError) -> Awaitable[None] | None:

@@ -26,8 +26,11 @@ _NULL_MEMBER = re.compile(rb',\s*"usage"\s*:\s*null(?=\s*[,}])|(?<=\{)\s*"usage"
 _USAGE_NAME = b'"usage"'
 #: The member as OpenAI writes it.
 _USUAL_NULL_MEMBER = b',"usage":null'
-#: The same as the last member of an event, or before the padding that hides the length of tokens.
-_USUAL_LAST_MEMBER = re.compile(rb',"usage":null(?=(?:,"obfuscation":"[^"\\{}]*")?\}\n\n)')
+#: The end of an event of which it is the last member, and the begin of the next one, as OpenAI writes them.
+_USUAL_END, _NEXT_START = b',"usage":null}\n\n', b"data: {"
+_JOINT, _JOINT_WITHOUT = _USUAL_END + _NEXT_START, b"}\n\n" + _NEXT_START
+#: The member before the padding that hides the length of tokens, up to the begin of the next event.
+_PADDED_MEMBER = re.compile(rb',"usage":null(?=,"obfuscation":"[^"\\{}]*"\}\n\n(?:data: \{|\Z))')
 
 
 class _Chunk(msgspec.Struct):
@@ -74,13 +77,17 @@ def _hide_usages(blocks: bytes) -> bytes:
 def _remove_usual_members(blocks: bytes) -> bytes | None:
     """Return events without their null members; None if not all of them are written as OpenAI writes them.
 
-    One pass over all events: most reads of a stream hold dozens of them, which differ in their text alone.
+    Most reads of a stream hold dozens of events, which differ in their text alone.  Each has two line ends and one such
+    member, which ends it or comes before its padding.
     """
-    events = blocks.count(b"\n\n")
-    if blocks.count(b"\n") != 2 * events or blocks.count(b"\n\ndata: {") != events - 1:
+    if not blocks.startswith(_NEXT_START):
         return None
-    edited, removed = _USUAL_LAST_MEMBER.subn(b"", blocks)
-    return edited if removed == blocks.count(_USAGE_NAME) and blocks.startswith(b"data: {") else None
+    if blocks.endswith(_USUAL_END):
+        edited = blocks[: -len(_USUAL_END)].replace(_JOINT, _JOINT_WITHOUT) + b"}\n\n"
+        events = (len(blocks) - len(edited)) // len(_USUAL_NULL_MEMBER)
+    else:
+        edited, events = _PADDED_MEMBER.subn(b"", blocks)
+    return edited if blocks.count(b"\n") == 2 * events and blocks.count(_USAGE_NAME) == events else None
 
 
 def _hide_usage(block: bytes) -> bytes:
