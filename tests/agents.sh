@@ -50,3 +50,17 @@ echo '== sessions in the ledger and in the transcripts of the agents'
 find "$HOME/.codex/sessions" "$HOME/.claude/projects" -name '*.jsonl' |
     grep -oE '[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.jsonl$' | cut -d . -f 1 | sort >"$work/transcripts"
 diff "$work/recorded" "$work/transcripts"
+
+echo '== with a spent budget both agents show the message of the refusal'
+echo 'budgets: {default_project: {budgets: [{period: month, usd: "0"}]}}' >>"$work/demo/proxy.yaml"
+kill -HUP "$server"
+for _ in $(seq 100); do grep -q '"message":"configuration reloaded"' "$work/demo.log" && break; sleep 0.1; done
+cd "$work/project"
+codex -c 'model_provider="proxy"' \
+    -c "model_providers.proxy={name=\"proxy\",base_url=\"$OPENAI_BASE_URL\",env_key=\"OPENAI_API_KEY\",wire_api=\"responses\"}" \
+    >"$work/codex.out" 2>&1 && exit 1
+"$agents/node_modules/.bin/claude" -p 'Say hello.' --model claude-sonnet-5 </dev/null >"$work/claude.out" 2>&1 && exit 1
+for agent in codex claude; do
+    grep -o 'the budget of project .* is spent: 0.00 of 0.00 USD until [^;]*; ask an admin of project [^ ]* to raise it' \
+        "$work/$agent.out" | head -1
+done
