@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+import uvloop
 from httptools import HttpResponseParser
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -472,3 +473,38 @@ async def test_ca_file_that_cannot_be_read_is_unreachable(ca_file: str, tmp_path
     async with run_websocket_provider(wait_close, make_server_context()) as url:
         with pytest.raises(UpstreamUnreachable, match="could not be reached"):
             await open_websocket(url, ca=str(tmp_path / ca_file))
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        pytest.param(b"HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno", id="rejected"),
+        pytest.param(b"HTTP/1.1 101 S\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", id="not confirmed"),
+        pytest.param(b"this is no HTTP\r\n\r\n", id="not HTTP"),
+        pytest.param(b"", id="closed without a response"),
+        pytest.param(None, id="refused connection"),
+    ],
+)
+def test_failed_connection_leaves_nothing_to_the_cycle_collector(response: bytes | None) -> None:
+    async def respond(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert response is not None
+        writer.write(response)
+
+    async def fail(url: str) -> None:
+        with contextlib.suppress(UpstreamError):
+            await open_websocket(url)
+
+    async def count_unreachable() -> int:
+        async with run_provider(respond) as url:
+            url = url if response is not None else "http://127.0.0.1:1"
+            await fail(url)
+            gc.collect()
+            await fail(url)
+        await asyncio.sleep(0)
+        return gc.collect()
+
+    gc.disable()
+    try:
+        assert uvloop.run(count_unreachable()) == 0  # asyncio's own transports are in cycles
+    finally:
+        gc.enable()

@@ -25,13 +25,21 @@ async def open_socket(host: str, port: int, *, public_only: bool) -> socket.sock
         OSError: the lookup fails, or no address accepts the connection.
     """
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # an empty label, or one that is too long
+        raise OSError(f"invalid host name {host!r}") from error
     addresses = [info for info in found if not public_only or is_public(str(info[4][0]))]
     if not addresses:
         raise AddressRefused(REFUSAL)
-    connection = await aiohappyeyeballs.start_connection(
-        addresses, happy_eyeballs_delay=_NEXT_ADDRESS_DELAY_S, interleave=1, loop=loop
-    )
+    try:
+        connection = await aiohappyeyeballs.start_connection(
+            addresses, happy_eyeballs_delay=_NEXT_ADDRESS_DELAY_S, interleave=1, loop=loop
+        )
+    except OSError as error:
+        raise error.with_traceback(None)  # noqa: B904  # the library's frames have the error: break the cycle
+    except RuntimeError as error:  # uvloop's for some errors of a socket
+        raise OSError(str(error)) from error
     # Nagle holds small messages for the peer's delayed ACK.
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection

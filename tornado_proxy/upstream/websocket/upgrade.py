@@ -80,14 +80,15 @@ class UpgradeReader:
         Raises:
             InvalidUpgrade: it is not valid.
         """
-        rest = b""
+        rest, fault = b"", ""
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade as upgrade:
             rest = data[upgrade.args[0] :]
-        except HttpParserError as error:
-            # llhttp reports an error for a 101 response without the headers of an upgrade.
-            raise InvalidUpgrade(_NOT_CONFIRMED if self._is_upgrade else f"malformed HTTP: {error}") from error
+        except HttpParserError as error:  # also for a 101 response without the headers of an upgrade
+            fault = _NOT_CONFIRMED if self._is_upgrade else f"malformed HTTP: {error}"
+        if fault:  # raised here, because the cause would hold this object
+            raise InvalidUpgrade(fault)
         self._head_bytes += len(data)
         if not self._has_head and self._head_bytes > _MAX_HEAD_BYTES:
             raise InvalidUpgrade(f"its head has more than {_MAX_HEAD_BYTES} bytes")
