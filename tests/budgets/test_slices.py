@@ -20,6 +20,7 @@ from tests.budgets.conftest import CALLER, MONTH, NOW, BudgetsUnderTest, _create
 from tests.budgets.test_keeper import BUDGET, figures, now, open_keeper, wait_for_figures
 from tornado_proxy.budgets import dead_processes
 from tornado_proxy.budgets import slices as slices_module
+from tornado_proxy.budgets.counters import CounterKey
 from tornado_proxy.budgets.keeper import BudgetKeeper
 from tornado_proxy.budgets.slices import Slices
 from tornado_proxy.budgets.store import BudgetStore
@@ -103,6 +104,34 @@ def test_slice_is_given_back_when_no_request_takes_from_it(
     store.sync_leases()
     assert raw_reserved(store) == 0
     assert store.leasing.read_idle() == {}
+
+
+def test_slice_that_was_given_back_is_leased_again(
+    budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, slices = process
+    spender, budget_tuple = reservation("", "0.5", LARGE).spender, (LARGE,)
+
+    def take(request_id: str) -> bool:
+        amount = Decimal("0.5")
+        return slices.take(Reservation(request_id, spender, budget_tuple, amount, amount, NOW))
+
+    assert take("first")
+    budgets.write(record("first", "0.2"))
+    store.folding.fold()
+    with monkeypatch.context() as patch:
+        patch.setattr(slices_module, "_IDLE_S", 0.0)
+        store.sync_leases()
+        store.sync_leases()
+    assert slices.slices == {}
+
+    assert not take("second")
+    assert not take("third")
+    store.sync_leases()
+
+    assert take("fourth")
+    store.sync_leases()
+    assert budgets.figures() == {"": usd("0.2", "0.5")}
 
 
 def test_slice_of_a_higher_limit_is_not_used_for_a_lower_one(process: tuple[BudgetStore, Slices]) -> None:
@@ -287,6 +316,25 @@ def test_idle_slice_of_another_process_refuses_no_request(budgets: BudgetsUnderT
             assert (await figures(second))[1] == 1
 
     asyncio.run(run())
+
+
+def test_recall_that_comes_while_a_slice_is_written_is_answered(
+    budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, slices = process
+    assert slices.take(reservation("a", "0.5", LARGE))
+    keys, list_recalled = list(slices.slices), store.leasing._list_recalled
+
+    def list_before_the_recall() -> list[CounterKey]:
+        found = list_recalled()
+        assert budgets.store.leasing.recall(keys)
+        return found
+
+    monkeypatch.setattr(store.leasing, "_list_recalled", list_before_the_recall)
+    store.sync_leases()
+
+    assert budgets.store.leasing.is_answered(keys)
+    assert raw_reserved(store) == Decimal("0.5")
 
 
 def test_process_that_does_not_answer_refuses_for_two_seconds_only(budgets: BudgetsUnderTest) -> None:

@@ -37,6 +37,7 @@ from tornado_proxy.domain.budget import (
 )
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.dialect import Insert
 
 BUDGET = Budget(MONTH, Decimal(1))
 
@@ -417,6 +418,37 @@ def test_records_that_are_written_while_others_count_are_all_counted(budgets: Bu
 
     assert budgets.figures() == {"": usd("2", "0")}
     assert budgets.store.folding.correct(NOW) == 0
+
+
+def test_each_record_of_a_large_batch_counts_for_its_own_caller_and_day(budgets: BudgetsUnderTest) -> None:
+    day = CounterKind(Scope.PARTICIPANT, Period.DAY)
+    budgets.store.folding.register([day], NOW)
+    yesterday = NOW - timedelta(days=1)
+    # More than the 1,000 records that are counted in one transaction.
+    rows = [
+        (f"{number}", "project-a", participant, at.isoformat(), at.isoformat(), "reported", "0.01", "0.008")
+        for number in range(1200)
+        for participant, at in [("bob" if number % 3 else "ada", yesterday if number % 4 == 0 else NOW)]
+    ]
+    columns = ("request_id", "project_id", "participant", "started_at", "ended_at", "basis", "total", "subtotal")
+    ledger = budgets.store._databases.ledger
+    with ledger.transaction():
+        ledger.insert(Insert("records", columns, "request_id"), rows)
+
+    budgets.store.folding.fold()
+
+    counted = {
+        (state.subject, state.interval.begin.day): state.settled
+        for state in budgets.store.list_counters()
+        if state.kind == day
+    }
+    assert counted == {
+        ("participant ada", 27): Decimal(1),
+        ("participant ada", 28): Decimal(3),
+        ("participant bob", 27): Decimal(2),
+        ("participant bob", 28): Decimal(6),
+    }
+    assert budgets.figures() == {"": usd("12", "0")}
 
 
 def test_caller_is_charged_to_its_credential(budgets: BudgetsUnderTest) -> None:

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from tornado_proxy.budgets.ledger_records import CountedRecord
+from tornado_proxy.budgets.ledger_records import RecordGroup
 from tornado_proxy.domain.brake import Brake, BrakeLimits
-from tornado_proxy.domain.budget import CounterKind, Period, Scope
+from tornado_proxy.domain.budget import Amount, CounterKind, Period, Scope, Spender
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect
 
@@ -87,18 +87,20 @@ class _Spend:
     usd: Decimal
 
 
-def count(db: Database, limits: Mapping[str, BrakeLimits], records: Iterable[CountedRecord], now: datetime) -> bool:
-    """Add what records have cost; return True if a limit is passed, which list_trips() then returns."""
+def count(db: Database, limits: Mapping[str, BrakeLimits], groups: Iterable[RecordGroup], now: datetime) -> bool:
+    """Add what records have cost; return True if a limit is passed, which list_trips() then returns.
+
+    The records of a group began and ended in the same seconds.
+    """
     now_s = int(now.timestamp())
     added: dict[_Account, list[_Spend]] = defaultdict(list)
-    for record in records:
-        limit = limits.get(record.spender.project_id)
+    for group in groups:
+        limit = limits.get(group.spender.project_id)
         # Another node's clock can be ahead.
-        ended = min(int(record.ended_at.timestamp()), now_s)
-        if limit and record.total and ended > now_s - _WINDOW_S:
-            spend = _Spend(int(record.started_at.timestamp()), ended, record.total)
-            for account in _list_accounts(record, limit):
-                added[account].append(spend)
+        ended = now_s if group.ended is None else min(int(group.ended.timestamp()), now_s)
+        if limit and ended > now_s - _WINDOW_S and (usd := group.sum(Amount.TOTAL)):
+            for account in _list_accounts(group.spender, limit):
+                added[account].append(_Spend(int(group.began.timestamp()), ended, usd))
     trips = [_add(db, account, spends, now_s) for account, spends in added.items()]
     return any(trips)
 
@@ -127,8 +129,7 @@ def forget_old(db: Database, now: datetime) -> None:
     db.run(_DELETE_OLD, (int((now - timedelta(seconds=_WINDOW_S)).timestamp()),))
 
 
-def _list_accounts(record: CountedRecord, limits: BrakeLimits) -> Iterable[_Account]:
-    spender = record.spender
+def _list_accounts(spender: Spender, limits: BrakeLimits) -> Iterable[_Account]:
     if limits.project is not None:
         yield _Account(spender.project_id, "", None, limits.project)
     subject = spender.subject(_CALLER)

@@ -62,12 +62,13 @@ class Decisions:
         blocked = [] if is_last else [demand for demand in demands if _is_in_the_way(demand, results[demand])]
         if blocked:
             keys = {key for demand in blocked for key, _ in key_budgets(demand.reservation)}
-            had_idle = store.leasing.return_idle(keys, hold=store.folding.hold)
+            store.leasing.return_idle(keys, hold=store.folding.hold)
             if store.leasing.recall(keys):
                 deadline = time.monotonic() + _ANSWER_S
                 self._blocked += [_Blocked(demand, keys, deadline) for demand in blocked]
             else:
-                results |= self._reserve(store, blocked) if had_idle else {}
+                # The slices in the way were this process's own, or have been given back in the meantime.
+                results |= self._reserve(store, blocked)
                 blocked = []
         self._answer([(demand.done, result) for demand, result in results.items() if demand not in blocked])
 

@@ -39,7 +39,7 @@ from tornado_proxy.ledger.dialect import Dialect, Insert
 from tornado_proxy.ledger.rows import format_time
 
 _SELECT_OWN = (
-    "SELECT amount FROM budget_leases WHERE writer = ? AND kind = ? AND project_id = ? AND subject = ? "
+    "SELECT amount, recalled FROM budget_leases WHERE writer = ? AND kind = ? AND project_id = ? AND subject = ? "
     "AND period_begin = ?"
 )
 _UPSERT = (
@@ -128,6 +128,7 @@ class Leasing:
     def __init__(self, budgets: Database, ledger: Database, dialect: Dialect, writer_id: str, slices: Slices) -> None:
         self._budgets = budgets
         self._ledger = ledger
+        self._dialect = dialect
         self._row_lock = dialect.row_lock
         self._writer_id = writer_id
         self._slices = slices
@@ -206,11 +207,12 @@ class Leasing:
     def _drop_counted(self, cursor: int, *, hold: bool) -> None:
         if not self._slices.requests or cursor <= self._seen:
             return
-        bases = ledger_records.read_bases(self._ledger, self._seen, cursor)
-        for request_id, request in self._slices.count(bases).items():
-            basis = Basis(bases[request_id])
-            if basis is Basis.PENDING or (basis is Basis.UNSETTLED and hold):
-                self._to_hold.append(_Counted(request_id, request, basis))
+        for ended in ledger_records.read_ended(self._ledger, self._dialect, self._seen, cursor):
+            self._slices.count(ended.settled)
+            for basis, request_ids in ((Basis.UNSETTLED, ended.unsettled), (Basis.PENDING, ended.pending)):
+                counted = self._slices.count(request_ids)
+                if hold or basis is Basis.PENDING:
+                    self._to_hold += [_Counted(*one, basis) for one in counted.items()]
 
     def _list_recalled(self) -> list[CounterKey]:
         rows = self._budgets.fetch_rows(_SELECT_RECALLED, (self._writer_id,))
@@ -255,7 +257,7 @@ class Leasing:
         self._slices.grant(granted)
 
     def _write_leases(self, due: Collection[CounterKey], now: float) -> dict[CounterKey, Decimal]:
-        keys = sorted({*due, *(key for counted in self._to_hold for key in counted.request.counters)})
+        keys = sorted({*due, *(key for counted in self._to_hold for key in counted.request.amounts)})
         if self._to_hold:
             # Folding locks reservations before counters; so nothing folds meanwhile.
             self._budgets.fetch_rows(f"{_SELECT_CURSOR} {self._row_lock}")
@@ -271,7 +273,9 @@ class Leasing:
     def _lease(self, key: CounterKey, figures: list[Decimal], now: float) -> Decimal:
         """Set the slice of a counter and add it to its figures; return the slice."""
         settled, reserved = figures
-        rows = self._budgets.fetch_rows(_SELECT_OWN, (self._writer_id, *key.values))
+        rows = self._budgets.fetch_rows(f"{_SELECT_OWN} {self._row_lock}", (self._writer_id, *key.values))
+        if rows and rows[0][1]:
+            self._slices.return_idle([key])  # another process has asked since sync() has looked
         others = reserved - Decimal(str(rows[0][0]) if rows else "0")
         left = self._slices.find_limit(key) - settled - others
         amount, used = self._slices.settle_lease(key, left, now)
@@ -287,15 +291,15 @@ class Leasing:
     def _hold(self, counted: _Counted) -> list[tuple[CounterKey, Decimal]]:
         """Reserve the bound of a request, which was in slices, in a row; return what its counters reserve."""
         request = counted.request
-        values = (f"{request.total:f}", f"{request.subtotal:f}", encode_keys(request.counters))
+        values = (f"{request.total:f}", f"{request.subtotal:f}", encode_keys(tuple(request.amounts)))
         if counted.basis is Basis.PENDING:
             # Without a row it is settled already.
             if not self._budgets.fetch_rows(_SELECT_PENDING, (counted.request_id,)):
                 return []
             self._budgets.run(_SET_PENDING, (*values, counted.request_id))
-            return list(request.amounts)
+            return list(request.amounts.items())
         inserted = (counted.request_id, self._writer_id, format_time(request.started_at), *values)
-        return list(request.amounts) if self._budgets.fetch_rows(_INSERT_HELD, inserted) else []
+        return list(request.amounts.items()) if self._budgets.fetch_rows(_INSERT_HELD, inserted) else []
 
     def _show(self, shown: set[str]) -> None:
         """Write the requests under way that are not shown yet; delete those that have ended."""
@@ -307,7 +311,7 @@ class Leasing:
                 format_time(request.started_at),
                 f"{request.total:f}",
                 f"{request.subtotal:f}",
-                encode_keys(request.counters),
+                encode_keys(tuple(request.amounts)),
             )
             for request_id, request in new
             if request is not None

@@ -16,7 +16,7 @@ import msgspec
 from tornado_proxy.domain.budget import Amount, Spender
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.database import Database
-from tornado_proxy.ledger.dialect import quote_names
+from tornado_proxy.ledger.dialect import Dialect, quote_names
 
 #: Records that one query returns.
 _MAX_ROWS = 1000
@@ -27,11 +27,17 @@ _MAX_SPENDS = 10_000
 #: Request ids that one query names.
 _MAX_IDS = 500
 
+#: The lengths of the times that records of a group share, of their begin and their end: up to the hour and nothing, or
+#: up to the second.
+_HOURS, _SECONDS = (13, 0), (19, 19)
+
+#: The rest of a time by the length of its begin.
+_ENDS = {13: ":00:00Z", 19: "Z"}
+
 _COLUMNS = (
     "seq",
     "request_id",
     "started_at",
-    "ended_at",
     "basis",
     "total",
     "subtotal",
@@ -45,16 +51,28 @@ _COLUMNS = (
     "agent_session",
 )
 _NAMES = quote_names(_COLUMNS)
-_SELECT_AFTER = f"SELECT {_NAMES} FROM records WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT {_MAX_ROWS}"  # noqa: S608
 #: The columns of a spender in the order of make_spender().
-_SPENDER_COLUMNS = _COLUMNS[7:]
+_SPENDER_COLUMNS = _COLUMNS[6:]
+_SPENDER_NAMES = quote_names(_SPENDER_COLUMNS)
+# One row for many records: each row releases the interpreter's lock and waits for it again, which costs the event loop
+# more than the query.  `?` are the lengths of the times that records of one group share.
+_SELECT_GROUPS = (
+    f"SELECT max(seq), basis, began, ended, {_SPENDER_NAMES}, {{join}}(request_id, '\n'), {{join}}(total, ' '), "  # noqa: S608
+    "{join}(subtotal, ' ') FROM "
+    "(SELECT seq, basis, substr(started_at, 1, ?) AS began, substr(ended_at, 1, ?) AS ended, "
+    f"{_SPENDER_NAMES}, request_id, total, subtotal FROM records "
+    f"WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT {_MAX_ROWS}) r GROUP BY basis, began, ended, {_SPENDER_NAMES}"
+)
 _SELECT_SPENDS = (
     f"SELECT seq, total, subtotal, substr(started_at, 1, 13), {quote_names(_SPENDER_COLUMNS)} FROM records "  # noqa: S608
     "WHERE seq > ? AND seq <= ? AND started_at >= ?"
 )
 _SELECT_FIRST = "SELECT min(seq) FROM records WHERE started_at >= ?"
-_SELECT_BASES = (
-    f"SELECT seq, request_id, basis FROM records WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT {_MAX_SPENDS}"  # noqa: S608
+_SELECT_ENDED = (
+    "SELECT max(seq), {join}(CASE WHEN basis NOT IN ('pending', 'unsettled') THEN request_id END, '\n'), "  # noqa: S608
+    "{join}(CASE WHEN basis = 'unsettled' THEN request_id END, '\n'), "
+    "{join}(CASE WHEN basis = 'pending' THEN request_id END, '\n') "
+    f"FROM (SELECT seq, basis, request_id FROM records WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT {_MAX_SPENDS}) r"
 )
 _SELECT_LOST = (
     f"SELECT request_id, started_at, bound_total, bound_subtotal, {quote_names(_SPENDER_COLUMNS)} "  # noqa: S608
@@ -72,7 +90,6 @@ class CountedRecord(msgspec.Struct, frozen=True):
     seq: int
     request_id: str
     started_at: datetime
-    ended_at: datetime
     basis: Basis
     total: Decimal
     subtotal: Decimal
@@ -81,6 +98,40 @@ class CountedRecord(msgspec.Struct, frozen=True):
     def amount(self, amount: Amount) -> Decimal:
         """Return the amount that a counter sums."""
         return amount.choose(self.total, self.subtotal)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordGroup:
+    """Records of one spender and basis that began in one hour, or that began and ended in the same seconds.
+
+    Attributes:
+        last_seq: The seq of the last of them.
+        began: The hour, or the second, in which they began; `ended` is None or the second.
+        totals, subtotals: Their amounts, separated by spaces.
+    """
+
+    last_seq: int
+    basis: Basis
+    began: datetime
+    ended: datetime | None
+    spender: Spender
+    request_ids: Sequence[str]
+    totals: str
+    subtotals: str
+
+    def sum(self, amount: Amount) -> Decimal:
+        """Return the sum of the records."""
+        texts = self.totals if amount is Amount.TOTAL else self.subtotals
+        return sum(map(Decimal, texts.split(" ")), Decimal(0))
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRequests:
+    """The ids of requests with records, by what is known of their cost: nothing more to come, nothing, or it comes."""
+
+    settled: Sequence[str]
+    unsettled: Sequence[str]
+    pending: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +162,35 @@ class LostRequest:
     spender: Spender
 
 
-def read_after(ledger: Database, seq: int, last_seq: int) -> list[CountedRecord]:
-    """Return up to 1,000 records with seq < their seq <= last_seq, in the order of seq."""
-    return [_make_record(row) for row in ledger.fetch_rows(_SELECT_AFTER, (seq, last_seq))]
+def read_after(
+    ledger: Database, dialect: Dialect, seq: int, last_seq: int, *, by_second: bool = False
+) -> list[RecordGroup]:
+    """Return up to 1,000 records with seq < their seq <= last_seq, the first in the order of seq.
+
+    Args:
+        ledger: The ledger.
+        dialect: Its SQL.
+        seq: The seq of the last record that is not returned.
+        last_seq: The highest seq of a record that is returned.
+        by_second: True if the records of a group begin and end in the same seconds, False for the same hour.
+    """
+    sql = _SELECT_GROUPS.replace("{join}", dialect.join_texts)
+    lengths = _SECONDS if by_second else _HOURS
+    return [_make_group(row) for row in ledger.fetch_rows(sql, (*lengths, seq, last_seq))]
+
+
+def _make_group(row: tuple[Any, ...]) -> RecordGroup:
+    last_seq, basis, began, ended, *spender, request_ids, totals, subtotals = row
+    return RecordGroup(
+        last_seq,
+        Basis(basis),
+        datetime.fromisoformat(began + _ENDS[len(began)]),
+        datetime.fromisoformat(f"{ended}Z") if ended else None,
+        make_spender(tuple(spender)),
+        request_ids.split("\n"),
+        totals,
+        subtotals,
+    )
 
 
 def read_groups(ledger: Database, after: int, last_seq: int, since: str, condition: str = "") -> Iterator[SpendGroup]:
@@ -157,13 +234,15 @@ def find_ids(ledger: Database, table: str, request_ids: Sequence[str]) -> frozen
     return frozenset(found)
 
 
-def read_bases(ledger: Database, after: int, last_seq: int) -> dict[str, str]:
-    """Return the basis of each record with after < seq <= last_seq, by request id."""
-    bases: dict[str, str] = {}
-    while rows := ledger.fetch_rows(_SELECT_BASES, (after, last_seq)):
-        after = int(str(rows[-1][0]))
-        bases.update((str(request_id), str(basis)) for _, request_id, basis in rows)
-    return bases
+def read_ended(ledger: Database, dialect: Dialect, after: int, last_seq: int) -> Iterator[EndedRequests]:
+    """Yield the requests that have a record with after < seq <= last_seq."""
+    sql = _SELECT_ENDED.replace("{join}", dialect.join_texts)
+    while after < last_seq:
+        ((last, *ids),) = ledger.fetch_rows(sql, (after, last_seq))
+        if last is None:
+            return
+        after = int(str(last))
+        yield EndedRequests(*(str(some).split("\n") if some else () for some in ids))
 
 
 def list_lost(ledger: Database, writer: str) -> list[LostRequest]:
@@ -199,20 +278,15 @@ def _read_by_id(ledger: Database, table: str, request_ids: Sequence[str]) -> Ite
 
 
 def _make_record(row: tuple[Any, ...]) -> CountedRecord:
-    # Made for each record of the ledger, so no value is converted that has its type already.
     return CountedRecord(
         row[0],
         row[1],
         datetime.fromisoformat(row[2]),
-        datetime.fromisoformat(row[3]),
-        _BASES[row[4]],
+        Basis(row[3]),
+        Decimal(row[4]),
         Decimal(row[5]),
-        Decimal(row[6]),
-        make_spender(row[7:]),
+        make_spender(row[6:]),
     )
-
-
-_BASES = {basis.value: basis for basis in Basis}
 
 
 # Few spenders, each in many records.

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 import msgspec
@@ -52,11 +53,12 @@ _VALID_S = 5.0
 _MAX_CACHED = 4096
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Slice:
     """A slice of one counter.
 
     Attributes:
+        key: The key of the counter.
         limit: The lowest limit that it was leased for.
         asked: The lowest limit that requests had since the last sync; None if there was none.
         bound: The largest bound of the requests before the last sync; `asked_bound` is that of the requests since.
@@ -65,8 +67,10 @@ class Slice:
         recalled_at: When another process asked for the idle part, monotonic.
         denied_at: When nothing could be leased, monotonic.
         has_changed: True if the row in the database is not up to date.
+        claimed_by: The keys of the cached claims on it.
     """
 
+    key: CounterKey
     granted: Decimal = _ZERO
     used: Decimal = _ZERO
     limit: Decimal = _ZERO
@@ -78,6 +82,7 @@ class Slice:
     recalled_at: float = float("-inf")
     denied_at: float = float("-inf")
     has_changed: bool = False
+    claimed_by: set[tuple[int, int]] = field(default_factory=set)
 
     @property
     def idle(self) -> Decimal:
@@ -97,25 +102,36 @@ class Slice:
 
 
 class LeasedRequest(msgspec.Struct, frozen=True):
-    """A request under way that has reserved from slices: amounts by counter, and what its reservation would state."""
+    """A request under way that has reserved from slices: its claims on them, and what its reservation would state."""
 
-    amounts: tuple[tuple[CounterKey, Decimal], ...]
+    claims: tuple[_Claim, ...]
     total: Decimal
     subtotal: Decimal
     started_at: datetime
 
     @property
-    def counters(self) -> tuple[CounterKey, ...]:
-        """The counters, in the order of locks."""
-        return tuple(sorted(key for key, _ in self.amounts))
+    def amounts(self) -> dict[CounterKey, Decimal]:
+        """The amounts by counter, in the order of locks."""
+        amounts = {claim.slice.key: self.total if claim.is_total else self.subtotal for claim in self.claims}
+        return dict(sorted(amounts.items()))
 
 
-class _Claim(msgspec.Struct, frozen=True):
-    """The part of a request in a counter: its total or its subtotal, below the lowest limit of its budgets."""
+class _Claim(msgspec.Struct, frozen=True, eq=False):
+    """The part of a request in a slice: its total or its subtotal, below the lowest limit of its budgets."""
 
-    key: CounterKey
+    slice: Slice
     limit: Decimal
     is_total: bool
+
+
+class _SpenderClaims(msgspec.Struct, frozen=True, eq=False):
+    """The claims of the requests of one spender with the same budgets that begin in one hour."""
+
+    budgets: tuple[Budget, ...]
+    spender: Spender
+    begin: datetime
+    end: datetime
+    claims: tuple[_Claim, ...]
 
 
 @dataclass(slots=True)
@@ -128,30 +144,27 @@ class Slices:
     #: True if a request has found too little in a slice that is in use.
     is_short: bool = False
     _valid_until: float = float("-inf")
-    _claims: dict[tuple[int, Spender, datetime], tuple[object, tuple[_Claim, ...]]] = field(default_factory=dict)
+    #: By the ids of the budgets and of the spender: to hash those takes longer.
+    _claims: dict[tuple[int, int], _SpenderClaims] = field(default_factory=dict)
 
     def take(self, reservation: Reservation) -> bool:
         """Reserve from slices; return False if one has too little: then the database decides."""
-        claims = self._find_claims(reservation)
         total, subtotal = reservation.total, reservation.subtotal
         now = time.monotonic()
         with self.lock:
+            claims = self._find_claims(reservation)
             is_enough = now < self._valid_until
-            amounts = []
             for claim in claims:
-                amount = total if claim.is_total else subtotal
-                amounts.append((claim.key, amount))
-                is_enough = self._ask(claim, amount, now) and is_enough
+                is_enough = self._ask(claim, total if claim.is_total else subtotal, now) and is_enough
             if is_enough:
-                self._change_used(amounts)
-                self.requests[reservation.request_id] = LeasedRequest(tuple(amounts), total, subtotal, reservation.at)
+                for claim in claims:
+                    claim.slice.used += total if claim.is_total else subtotal
+                    claim.slice.has_changed = True
+                self.requests[reservation.request_id] = LeasedRequest(claims, total, subtotal, reservation.at)
         return is_enough
 
     def _ask(self, claim: _Claim, amount: Decimal, now: float) -> bool:
-        limit = claim.limit
-        one = self.slices.get(claim.key)
-        if one is None:
-            one = self.slices[claim.key] = Slice(limit=limit)
+        limit, one = claim.limit, claim.slice
         one.asks = one.asks + 1 if now - one.asked_at < _IDLE_S else 1
         one.asked_at = now
         if one.asked is None or limit < one.asked:
@@ -165,34 +178,29 @@ class Slices:
             one.has_changed = self.is_short = True
         return False
 
-    def _change_used(self, amounts: Iterable[tuple[CounterKey, Decimal]], sign: int = 1) -> None:
-        for key, amount in amounts:
-            one = self.slices[key]
-            one.used += sign * amount
-            one.has_changed = True
-
     def release(self, request_id: str) -> bool:
         """Free the reservation of a request that is not sent; return False if it has none here."""
         with self.lock:
             request = self.requests.pop(request_id, None)
             if request is not None:
-                self._change_used(request.amounts, -1)
+                for one, amount in _sum_by_slice([request]).items():
+                    one.used -= amount
+                    one.has_changed = True
         return request is not None
 
     def count(self, request_ids: Iterable[str]) -> dict[str, LeasedRequest]:
         """Drop the requests whose records are counted, with their parts of slices; return them."""
-        counted = {}
-        with self.lock:
-            for request_id in request_ids:
-                request = self.requests.pop(request_id, None)
-                if request is None:
-                    continue
-                counted[request_id] = request
-                for key, amount in request.amounts:
-                    one = self.slices[key]
-                    one.used -= amount
-                    one.granted -= amount
-                    one.has_changed = True
+        counted = {
+            request_id: request
+            for request_id in request_ids
+            if (request := self.requests.pop(request_id, None)) is not None
+        }
+        sums = _sum_by_slice(counted.values())
+        with self.lock:  # as short as possible: the event loop may wait for it
+            for one, amount in sums.items():
+                one.used -= amount
+                one.granted -= amount
+                one.has_changed = True
         return counted
 
     def renew(self, began: float) -> None:
@@ -207,6 +215,8 @@ class Slices:
                 is_empty = not (one.granted or one.used or one.has_changed)
                 if is_empty and now - one.asked_at >= _IDLE_S:
                     del self.slices[key]
+                    for cached in one.claimed_by:
+                        self._claims.pop(cached, None)
                 elif one.has_changed or (one.idle and not one.is_wanted(now)):
                     due.append(key)
             self.is_short = False
@@ -267,21 +277,39 @@ class Slices:
                 one.has_changed = True
 
     def _find_claims(self, reservation: Reservation) -> tuple[_Claim, ...]:
-        """Return the claims of a request on counters; to make them takes longer than all the rest."""
-        budgets, spender = reservation.budgets, reservation.spender
-        hour = reservation.at.replace(minute=0, second=0, microsecond=0)
-        cache_key = (id(budgets), spender, hour)
-        cached = self._claims.get(cache_key)
-        if cached is not None and cached[0] is budgets:
-            return cached[1]
+        """Return the claims of a request; to make them takes longer than all the rest."""
+        budgets, spender, at = reservation.budgets, reservation.spender, reservation.at
+        key = (id(budgets), id(spender))
+        known = self._claims.get(key)
+        if (
+            known is not None
+            and known.budgets is budgets
+            and known.spender is spender
+            and known.begin <= at < known.end
+        ):
+            return known.claims
         claims: dict[CounterKey, _Claim] = {}
-        for key, budget in key_budgets(reservation):
-            limit = min(budget.limit, claims[key].limit) if key in claims else budget.limit
-            claims[key] = _Claim(key, limit, budget.kind.amount is Amount.TOTAL)
+        for of, budget in key_budgets(reservation):
+            limit = min(budget.limit, claims[of].limit) if of in claims else budget.limit
+            one = self.slices.get(of)
+            if one is None:
+                one = self.slices[of] = Slice(of, limit=limit)
+            one.claimed_by.add(key)
+            claims[of] = _Claim(one, limit, budget.kind.amount is Amount.TOTAL)
         if len(self._claims) >= _MAX_CACHED:
             self._claims.clear()
-        self._claims[cache_key] = budgets, tuple(claims.values())
-        return self._claims[cache_key][1]
+        begin = at.replace(minute=0, second=0, microsecond=0)
+        made = _SpenderClaims(budgets, spender, begin, begin + timedelta(hours=1), tuple(claims.values()))
+        self._claims[key] = made
+        return made.claims
+
+
+def _sum_by_slice(requests: Iterable[LeasedRequest]) -> Mapping[Slice, Decimal]:
+    sums: defaultdict[Slice, Decimal] = defaultdict(Decimal)
+    for request in requests:
+        for claim in request.claims:
+            sums[claim.slice] += request.total if claim.is_total else request.subtotal
+    return sums
 
 
 def key_budgets(reservation: Reservation) -> Iterator[tuple[CounterKey, Budget]]:

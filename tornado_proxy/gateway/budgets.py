@@ -19,7 +19,6 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from decimal import Decimal
 
 from msgspec import structs
 
@@ -34,7 +33,7 @@ from tornado_proxy.domain.budget import (
     Reservation,
     Spender,
 )
-from tornado_proxy.domain.errors import BadRequest, LedgerUnavailable, RequestError
+from tornado_proxy.domain.errors import LedgerUnavailable, RequestError
 from tornado_proxy.domain.rate import RateRefusal, RateUnit
 from tornado_proxy.domain.record import RequestIntent, RequestRecord, SpendBound
 from tornado_proxy.domain.request import RequestFacts
@@ -43,15 +42,13 @@ from tornado_proxy.gateway.budget_keeper import Keeper
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.gateway.rate_limits import (
     find_used,
-    list_claims,
     make_limit_error,
     require_fitting_tokens,
 )
-from tornado_proxy.gateway.stops import find_agent_session
+from tornado_proxy.gateway.reservations import make_check, make_reservation, make_stream_reservation
 from tornado_proxy.gateway.token_budgets import StatedBudgets
-from tornado_proxy.pricing.book.cost_bounds import CostBound
 from tornado_proxy.pricing.book.price_book import Tariff
-from tornado_proxy.providers.contract import Endpoint, HttpEndpoint
+from tornado_proxy.providers.contract import Endpoint
 from tornado_proxy.reports.budget_uses import BudgetUse, find_uses
 from tornado_proxy.reports.budgets import BudgetFigures
 from tornado_proxy.snapshot import Snapshot
@@ -134,9 +131,10 @@ class BudgetGate:
         """
         if context.caller.token_budgets:
             await self._count_tokens()
-        reservation = self._make_reservation(context, tariff, facts, intent)
+        reservation = make_reservation(context, tariff, facts, intent)
         if reservation is None:
             return intent
+        self._require_open()
         require_fitting_tokens(reservation.claims, context)
         if not self._keeper.take(reservation):
             await self._reserve(reservation, context)
@@ -174,9 +172,10 @@ class BudgetGate:
         try:
             if context.caller.token_budgets:
                 await self._count_tokens()
-            reservation = self._make_reservation(context, tariff, facts, intent)
+            reservation = make_reservation(context, tariff, facts, intent)
             if reservation is None:
                 return None
+            self._require_open()
             refusal = await self._keeper.reserve(structs.replace(reservation, forced=True))
             self._note_claims(reservation)
             self._stated.note(context.caller)
@@ -194,13 +193,12 @@ class BudgetGate:
             BudgetExceeded: a budget is spent.
             LedgerUnavailable: the counters cannot be read.
         """
-        spender, now = _spender_of(context, find_agent_session(context)), datetime.now(UTC)
-        budgets = _find_budgets(context, spender, now)
-        if not budgets:
+        reservation = make_check(context, datetime.now(UTC))
+        if not reservation.budgets:
             return
         if context.caller.token_budgets:
             await self._count_tokens()
-        refusal = await self._keeper.check(Reservation("", spender, budgets, Decimal(0), Decimal(0), now))
+        refusal = await self._keeper.check(reservation)
         if isinstance(refusal, BudgetRefusal) and refusal.exhausted:
             raise make_budget_error(refusal, context)
 
@@ -260,17 +258,10 @@ class BudgetGate:
             LimitReached: the project or the caller has as many streams as it may.
             LedgerUnavailable: the counters cannot be written.
         """
-        spender = _spender_of(context, None)  # limits are per project and per participant
-        claims = list_claims(
-            context.snapshot.find_limits(context.project),
-            spender,
-            {RateUnit.STREAMS: 1},
-        )
-        if not claims:
+        reservation = make_stream_reservation(context, session_id, datetime.now(UTC))
+        if not reservation.claims:
             return
         self._require_open()
-        now = datetime.now(UTC)
-        reservation = Reservation(session_id, spender, (), Decimal(0), Decimal(0), now, claims=claims)
         refusal = await self._keeper.reserve(reservation)
         if isinstance(refusal, RateRefusal):
             raise make_limit_error(refusal, context)
@@ -304,31 +295,6 @@ class BudgetGate:
         if self._is_open:
             await self._keeper.close()
 
-    def _make_reservation(
-        self, context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, intent: RequestIntent
-    ) -> Reservation | None:
-        """Return the reservation of a request, None if it needs none."""
-        budgets = context.snapshot.find_budgets(context.project)
-        limits = context.snapshot.find_limits(context.project)
-        if not (budgets or limits or context.caller.token_budgets):
-            return None
-        at = intent.started_at
-        spender = _spender_of(context, intent.attribution.agent_session)
-        budgets = _find_budgets(context, spender, at)
-        units = {RateUnit.STREAMS: int(facts.stream)}
-        bound = CostBound(Decimal(0), Decimal(0), 0)
-        if isinstance(context.endpoint, HttpEndpoint) and not context.endpoint.charged:
-            budgets = ()  # it costs nothing
-        else:
-            if budgets or limits.limits_unit(RateUnit.TOKENS):
-                bound = _find_bound(context, tariff, facts, at)
-            units |= {RateUnit.REQUESTS: 1, RateUnit.TOKENS: bound.tokens}
-        claims = list_claims(limits, spender, units) if limits else ()
-        if not (budgets or claims):
-            return None
-        self._require_open()
-        return Reservation(intent.request_id, spender, budgets, bound.total, bound.subtotal, at, claims=claims)
-
     def _keep(
         self, key: tuple[Spender, tuple[Budget, ...]], refusal: BudgetRefusal, context: RequestContext[Endpoint]
     ) -> RequestError:
@@ -341,25 +307,6 @@ class BudgetGate:
         return error
 
 
-def _find_bound(context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, at: datetime) -> CostBound:
-    endpoint = context.endpoint
-    bound = context.snapshot.cost_bounds.bound(tariff, endpoint.priced_as or endpoint.path, facts, at)
-    if bound is None:
-        raise BadRequest(
-            f"the price file states no limits of {facts.model}, so its cost has no bound and no budget or limit can "
-            "admit it; the operator can add `limits` to the model",
-            param="model",
-        )
-    return bound
-
-
-def _find_budgets(context: RequestContext[Endpoint], spender: Spender, at: datetime) -> tuple[Budget, ...]:
-    """Return the budgets of a caller's requests, with the limits in force, and those that its token states."""
-    snapshot = context.snapshot
-    budgets, stated = snapshot.find_budgets(context.project), context.caller.token_budgets
-    return snapshot.budget_limits.apply_changes((*budgets, *stated) if stated else budgets, spender, at)
-
-
 def read_figures(store: BudgetStore) -> BudgetFigures:
     """Return the counters and reservations of a ledger, and the budgets that tokens state."""
     return BudgetFigures(store.list_counters(), store.list_reservations(), store.list_stated(datetime.now(UTC)))
@@ -368,17 +315,3 @@ def read_figures(store: BudgetStore) -> BudgetFigures:
 def _find_uses(store: BudgetStore, limits: BudgetLimits) -> list[BudgetUse]:
     now = datetime.now(UTC)
     return find_uses(limits.state(store.list_stated(now)), store.list_counters(), now)
-
-
-def _spender_of(context: RequestContext[Endpoint], agent_session: str | None) -> Spender:
-    caller = context.caller
-    return Spender(
-        caller.project_id,
-        caller.participant,
-        caller.user,
-        caller.issuer,
-        caller.credential_id,
-        tuple(context.labels.items()),
-        caller.token_ids,
-        agent_session,
-    )

@@ -60,6 +60,7 @@ class Dialect:
     clock_us: the query of microseconds since 1970, "" if all processes have the clock of one machine.
     wait_for_writers: the statement that waits for all such transactions; the seq of a later record is higher than that
         of any record then visible.
+    join_texts: the aggregate function of a text and a separator that joins texts.
     """
 
     text: str
@@ -78,6 +79,7 @@ class Dialect:
     clock_us: str = ""
     json_rows: str = ""
     json_text: str = ""
+    join_texts: str = "group_concat"
 
 
 def quote_names(names: Iterable[str]) -> str:
@@ -186,4 +188,5 @@ CREATE OR REPLACE FUNCTION note_change() RETURNS trigger LANGUAGE plpgsql AS
     json_rows="json_array_elements(CAST(? AS json))",
     json_text='(value ->> {}) COLLATE "C"',
     clock_us="SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint",
+    join_texts="string_agg",
 )

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
+import msgspec
 from msgspec.structs import replace
 
-from tornado_proxy.domain.request import RequestFacts, Spend
+from tornado_proxy.domain.request import RequestFacts, Spend, WorkLimits
 from tornado_proxy.pricing.book.price import ModelPrice
 from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
 from tornado_proxy.pricing.book.upper_bound import (
     DearestPrices,
     SpendBound,
+    TokenCaps,
     WorkCaps,
     bound_spend,
-    count_prompt_tokens,
     find_dearest,
+    find_token_caps,
 )
 
-#: Dearest prices that are cached.  The cache needs a limit, because its keys contain words of requests.
+#: Entries of each cache.  They need a limit, because their keys contain words of requests.
 MAX_CACHED_PRICES = 4096
 
 #: More than all roundings of the line items of a record, each to 1e-12 USD.
@@ -31,13 +32,20 @@ _ROUNDING = Decimal("1e-9")
 _SERVING = ("active", "deprecated")
 
 
-@dataclass(frozen=True, slots=True)
-class CostBound:
+class CostBound(msgspec.Struct, frozen=True):
     """The most that a request can cost: USD, `total` with the surcharge, `subtotal` without; and tokens."""
 
     subtotal: Decimal
     total: Decimal
     tokens: int
+
+
+class _SpendFacts(msgspec.Struct, frozen=True):
+    """What requests with one spend and the same work share; `dearest` has the prices of each interval."""
+
+    price: ModelPrice
+    tokens: TokenCaps
+    dearest: dict[tuple[int, int], DearestPrices]
 
 
 class CostBounds:
@@ -47,6 +55,7 @@ class CostBounds:
         self._prices = prices
         self._caps = caps
         self._dearest: dict[object, DearestPrices] = {}
+        self._spends: dict[object, _SpendFacts] = {}
 
     def bound(self, tariff: Tariff, endpoint: str, facts: RequestFacts, at: datetime) -> CostBound | None:
         """Return the most that an admitted request can cost.
@@ -75,12 +84,25 @@ class CostBounds:
         return CostBound(total, total * (1 + tariff.surcharge_rate), tokens)
 
     def _bound_spend(self, tariff: Tariff, spend: Spend, facts: RequestFacts, at: datetime) -> SpendBound | None:
+        key = (tariff.provider, tariff.provider_region, spend, facts.work)
+        known = self._spends.get(key) or self._find_spend_facts(key, tariff, spend, facts.work)
+        if known is None:
+            return None
+        prompt_tokens = known.tokens.count_prompt_tokens(facts.body_bytes)
+        interval = _find_interval(known.price, prompt_tokens, at)
+        dearest = known.dearest.get(interval)
+        if dearest is None:
+            dearest = known.dearest[interval] = self._find_dearest(tariff, spend, known.price, prompt_tokens, at)
+        return bound_spend(spend, dearest, known.tokens, facts, self._caps)
+
+    def _find_spend_facts(self, key: object, tariff: Tariff, spend: Spend, work: WorkLimits) -> _SpendFacts | None:
         price = self._prices.resolve(tariff.provider, spend.model)
         if price is None or price.token_limits is None:
             return None
-        prompt_tokens = count_prompt_tokens(spend, price.token_limits, facts, self._caps)
-        dearest = self._find_dearest(tariff, spend, price, prompt_tokens, at)
-        return bound_spend(spend, dearest, price.token_limits, facts, self._caps)
+        tokens = find_token_caps(spend, price.token_limits, work, self._caps)
+        if len(self._spends) >= MAX_CACHED_PRICES:
+            self._spends.clear()
+        return self._spends.setdefault(key, _SpendFacts(price, tokens, {}))
 
     def _bound_unnamed(
         self, tariff: Tariff, endpoint: str, spend: Spend, facts: RequestFacts, at: datetime

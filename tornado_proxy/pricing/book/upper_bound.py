@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from tornado_proxy.domain.request import RequestFacts, Spend
+import msgspec
+
+from tornado_proxy.domain.request import RequestFacts, Spend, WorkLimits
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import INPUT_METERS, OUTPUT_METERS, Meter
 from tornado_proxy.pricing.book.price import UNITS, ModelPrice, PriceCard, TokenLimits
@@ -91,15 +93,42 @@ def find_dearest(
     )
 
 
-def count_prompt_tokens(spend: Spend, limits: TokenLimits, facts: RequestFacts, caps: WorkCaps) -> int:
-    """Return the most tokens of one prompt."""
-    if _input_is_open(spend, facts, caps):
-        return limits.context_tokens
-    return min(limits.context_tokens, facts.body_bytes + _hidden_tokens(spend))
+class TokenCaps(msgspec.Struct, frozen=True):
+    """The most tokens that one spend can use in a request, as far as they do not depend on the length of its body.
+
+    Attributes:
+        prompt_tokens, input_tokens: The most tokens of one prompt, and of all.
+        added_to_prompt, added_to_input: Tokens beside those of the body's text.
+        output_tokens: The most output tokens of all prompts.
+    """
+
+    prompt_tokens: int
+    input_tokens: int
+    added_to_prompt: int
+    added_to_input: int
+    output_tokens: int
+
+    def count_prompt_tokens(self, body_bytes: int) -> int:
+        """Return the most tokens of one prompt."""
+        return min(self.prompt_tokens, body_bytes + self.added_to_prompt)
+
+    def count_input_tokens(self, body_bytes: int) -> int:
+        """Return the most tokens of all prompts."""
+        return min(self.input_tokens, body_bytes + self.added_to_input)
 
 
-@dataclass(frozen=True, slots=True)
-class SpendBound:
+def find_token_caps(spend: Spend, limits: TokenLimits, work: WorkLimits, caps: WorkCaps) -> TokenCaps:
+    """Return the most tokens that `spend` can use in a request of this work."""
+    tool_calls = _count_tool_calls(work, caps)
+    # Media and results of tools have tokens that the body does not show.
+    is_open = not work.text_only or spend.role is not None or tool_calls > 0
+    prompts = work.prompts * (1 + tool_calls)
+    added = limits.context_tokens if is_open else HIDDEN_TOKENS if Meter.OUTPUT in spend.meters else 0
+    output_tokens = _count_output_tokens(spend, limits, work) * (1 + tool_calls)
+    return TokenCaps(limits.context_tokens, prompts * limits.context_tokens, added, prompts * added, output_tokens)
+
+
+class SpendBound(msgspec.Struct, frozen=True):
     """The most that one spend can cost in a request: USD without surcharge, and tokens."""
 
     usd: Decimal
@@ -107,16 +136,15 @@ class SpendBound:
 
 
 def bound_spend(
-    spend: Spend, prices: DearestPrices, limits: TokenLimits, facts: RequestFacts, caps: WorkCaps
+    spend: Spend, prices: DearestPrices, tokens: TokenCaps, facts: RequestFacts, caps: WorkCaps
 ) -> SpendBound:
     """Return the most that `spend` can cost in a request."""
-    input_tokens = _count_input_tokens(spend, limits, facts, caps)
-    output_tokens = _count_output_tokens(spend, limits, facts) * (1 + _count_tool_calls(facts, caps))
-    usd = input_tokens * prices.input_token + output_tokens * prices.output_token
+    input_tokens = tokens.count_input_tokens(facts.body_bytes)
+    usd = input_tokens * prices.input_token + tokens.output_tokens * prices.output_token
     for meter, price, minimum in prices.others:
         usd += max(minimum, _count_others(meter, facts, caps)) * price
-    tokens = input_tokens if spend.meters & INPUT_METERS else 0
-    return SpendBound(usd, tokens + (output_tokens if spend.meters & OUTPUT_METERS else 0))
+    counted = 0 if spend.meters.isdisjoint(INPUT_METERS) else input_tokens
+    return SpendBound(usd, counted if spend.meters.isdisjoint(OUTPUT_METERS) else counted + tokens.output_tokens)
 
 
 def _list_charged_meters(spend: Spend) -> frozenset[Meter]:
@@ -150,30 +178,12 @@ def _price_of_one(card: PriceCard, meter: Meter, factor: Decimal) -> Decimal:
     return card.prices[meter] * factor / UNITS[card.unit]
 
 
-def _count_tool_calls(facts: RequestFacts, caps: WorkCaps) -> int:
-    return caps.tool_calls if facts.work.tool_calls is None else facts.work.tool_calls
+def _count_tool_calls(work: WorkLimits, caps: WorkCaps) -> int:
+    return caps.tool_calls if work.tool_calls is None else work.tool_calls
 
 
-def _input_is_open(spend: Spend, facts: RequestFacts, caps: WorkCaps) -> bool:
-    """Return True if a prompt can have tokens that the body does not show: those of media, or of results of tools."""
-    return not facts.work.text_only or spend.role is not None or _count_tool_calls(facts, caps) > 0
-
-
-def _hidden_tokens(spend: Spend) -> int:
-    return HIDDEN_TOKENS if Meter.OUTPUT in spend.meters else 0
-
-
-def _count_input_tokens(spend: Spend, limits: TokenLimits, facts: RequestFacts, caps: WorkCaps) -> int:
-    """Return the most tokens of all prompts of a request."""
-    prompts = facts.work.prompts * (1 + _count_tool_calls(facts, caps))
-    if _input_is_open(spend, facts, caps):
-        return prompts * limits.context_tokens
-    return min(prompts * limits.context_tokens, facts.body_bytes + prompts * _hidden_tokens(spend))
-
-
-def _count_output_tokens(spend: Spend, limits: TokenLimits, facts: RequestFacts) -> int:
+def _count_output_tokens(spend: Spend, limits: TokenLimits, work: WorkLimits) -> int:
     """Return the most output tokens of one turn of each prompt."""
-    work = facts.work
     most = work.prompts * work.choices * limits.max_output_tokens
     # The request's limit holds for its own model: the models of tools do not know it.
     return most if work.output_tokens is None or spend.role is not None else min(most, work.output_tokens)
@@ -186,7 +196,7 @@ def _count_others(meter: Meter, facts: RequestFacts, caps: WorkCaps) -> Decimal:
         return stated
     prompts = facts.work.prompts
     if meter in _CALL_METERS:
-        return Decimal(max(1, _count_tool_calls(facts, caps)) * prompts)
+        return Decimal(max(1, _count_tool_calls(facts.work, caps)) * prompts)
     if meter is Meter.CONTAINER_SECONDS:
         return Decimal(_CONTAINER_SECONDS * prompts)
     if meter in (Meter.IMAGES, Meter.CONTAINER_SESSIONS):

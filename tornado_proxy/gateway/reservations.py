@@ -1,0 +1,147 @@
+"""Makes the reservations of requests: whom they are charged to, their budgets, the most that they can cost.
+
+The facts that all requests of a caller share are found once for each snapshot.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+
+import msgspec
+
+from tornado_proxy.domain.budget import Budget, Reservation, Spender
+from tornado_proxy.domain.errors import BadRequest
+from tornado_proxy.domain.identity import Caller
+from tornado_proxy.domain.rate import RateClaim, RateUnit
+from tornado_proxy.domain.record import RequestIntent
+from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.gateway.context import RequestContext
+from tornado_proxy.gateway.rate_limits import list_claims
+from tornado_proxy.gateway.stops import find_agent_session
+from tornado_proxy.pricing.book.cost_bounds import CostBound
+from tornado_proxy.pricing.book.price_book import Tariff
+from tornado_proxy.providers.contract import Endpoint, HttpEndpoint
+from tornado_proxy.snapshot import SnapshotCache
+
+#: Callers, with their agent sessions, whose shared facts a snapshot keeps.  Clients choose the sessions.
+_MAX_KEPT = 4096
+
+_ZERO = Decimal(0)
+_NO_BOUND = CostBound(_ZERO, _ZERO, 0)
+
+
+def make_reservation(
+    context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, intent: RequestIntent
+) -> Reservation | None:
+    """Return the reservation of a request, None if it needs none.
+
+    Raises:
+        BadRequest: nothing limits the cost of the request.
+    """
+    budgets = context.snapshot.find_budgets(context.project)
+    limits = context.snapshot.find_limits(context.project)
+    if not (budgets or limits or context.caller.token_budgets):
+        return None
+    at, spending = intent.started_at, _find_spending(context, intent.attribution.agent_session)
+    if isinstance(context.endpoint, HttpEndpoint) and not context.endpoint.charged:
+        budgets, bound = (), _NO_BOUND  # it costs nothing
+    else:
+        budgets = _find_budgets(context, spending, at)
+        is_bounded = budgets or limits.limits_unit(RateUnit.TOKENS)
+        bound = _find_bound(context, tariff, facts, at) if is_bounded else _NO_BOUND
+    claims = _list_claims(context, spending.spender, facts, bound) if limits else ()
+    if not (budgets or claims):
+        return None
+    total, subtotal = bound.total, bound.subtotal
+    return Reservation(intent.request_id, spending.spender, budgets, total, subtotal, at, claims=claims)
+
+
+def make_check(context: RequestContext[Endpoint], now: datetime) -> Reservation:
+    """Return the reservation of nothing, with which a session finds out whether its budgets are spent."""
+    spending = _find_spending(context, find_agent_session(context))
+    return Reservation("", spending.spender, _find_budgets(context, spending, now), _ZERO, _ZERO, now)
+
+
+def make_stream_reservation(context: RequestContext[Endpoint], session_id: str, now: datetime) -> Reservation:
+    """Return the reservation of a session, which is one of the streams of its project and caller."""
+    spender = _find_spending(context, None).spender  # limits are per project and per participant
+    claims = list_claims(context.snapshot.find_limits(context.project), spender, {RateUnit.STREAMS: 1})
+    return Reservation(session_id, spender, (), _ZERO, _ZERO, now, claims=claims)
+
+
+def _list_claims(
+    context: RequestContext[Endpoint], spender: Spender, facts: RequestFacts, bound: CostBound
+) -> tuple[RateClaim, ...]:
+    """Return the claims of a request on the limits of its project and caller."""
+    units = {RateUnit.STREAMS: int(facts.stream)}
+    if not isinstance(context.endpoint, HttpEndpoint) or context.endpoint.charged:
+        units |= {RateUnit.REQUESTS: 1, RateUnit.TOKENS: bound.tokens}
+    return list_claims(context.snapshot.find_limits(context.project), spender, units)
+
+
+def _find_bound(context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, at: datetime) -> CostBound:
+    endpoint = context.endpoint
+    bound = context.snapshot.cost_bounds.bound(tariff, endpoint.priced_as or endpoint.path, facts, at)
+    if bound is None:
+        raise BadRequest(
+            f"the price file states no limits of {facts.model}, so its cost has no bound and no budget or limit can "
+            "admit it; the operator can add `limits` to the model",
+            param="model",
+        )
+    return bound
+
+
+class _Spending(msgspec.Struct):
+    """The facts that all requests of a caller in one agent session share.
+
+    Attributes:
+        spender: Whom they are charged to.
+        budgets: The budgets of the last one, with the limits that were in force then.
+    """
+
+    caller: Caller
+    spender: Spender
+    budgets: tuple[Budget, ...]
+
+
+def _find_budgets(context: RequestContext[Endpoint], spending: _Spending, at: datetime) -> tuple[Budget, ...]:
+    """Return the budgets of a caller's requests, with the limits in force, and those that its token states."""
+    snapshot, spender = context.snapshot, spending.spender
+    if snapshot.budget_limits.changes.get(spender.project_id):
+        configured = (*snapshot.find_budgets(context.project), *context.caller.token_budgets)
+        budgets = snapshot.budget_limits.apply_changes(configured, spender, at)
+        # Else the same tuple, by which slices find the claims of the last request.
+        if budgets != spending.budgets:
+            spending.budgets = budgets
+    return spending.budgets
+
+
+#: By the id of the caller, because to hash one takes longer than all else, and the agent session.
+_SPENDING: SnapshotCache[tuple[int, str | None], _Spending] = SnapshotCache()
+
+
+def _find_spending(context: RequestContext[Endpoint], agent_session: str | None) -> _Spending:
+    caller, known = context.caller, _SPENDING.of(context.snapshot)
+    key = (id(caller), agent_session)
+    found = known.get(key)
+    if found is None or found.caller is not caller:
+        if len(known) >= _MAX_KEPT:
+            known.clear()
+        budgets = (*context.snapshot.find_budgets(context.project), *caller.token_budgets)
+        found = known[key] = _Spending(caller, _make_spender(context, agent_session), budgets)
+    return found
+
+
+def _make_spender(context: RequestContext[Endpoint], agent_session: str | None) -> Spender:
+    caller = context.caller
+    return Spender(
+        caller.project_id,
+        caller.participant,
+        caller.user,
+        caller.issuer,
+        caller.credential_id,
+        tuple(context.labels.items()),
+        caller.token_ids,
+        agent_session,
+    )
