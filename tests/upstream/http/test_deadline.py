@@ -13,9 +13,9 @@ def test_deadline_calls_back_once_at_its_last_position() -> None:
         calls: list[float] = []
         deadline = Deadline(loop, lambda: calls.append(loop.time()))
         started_at = loop.time()
-        deadline.set(0.05)
-        deadline.set(5.0)
-        deadline.set(0.2)
+        deadline.set(50)
+        deadline.set(5000)
+        deadline.set(200)
         await asyncio.sleep(0.1)
         early_calls = len(calls)
         await asyncio.sleep(0.3)
@@ -44,11 +44,25 @@ def test_removed_deadline_is_not_called() -> None:
         calls: list[None] = []
         loop = asyncio.get_running_loop()
         removed, cleared = (Deadline(loop, lambda: calls.append(None)) for _ in range(2))
-        removed.set(0.01)
-        removed.set(None)
-        cleared.set(0.01)
+        removed.set(10)
+        removed.set(-1)
+        cleared.set(10)
         cleared.clear()
         await asyncio.sleep(0.05)
         return len(calls)
 
     assert asyncio.run(run()) == 0
+
+
+def test_deadline_can_be_reached_early_and_calls_back_once() -> None:
+    async def run() -> list[str]:
+        events: list[str] = []
+        deadline = Deadline(asyncio.get_running_loop(), lambda: events.append("reached"))
+        deadline.reach()
+        deadline.set(0)
+        deadline.reach()
+        events.append("reach has returned")
+        await asyncio.sleep(0.01)
+        return events
+
+    assert asyncio.run(run()) == ["reached", "reach has returned"]

@@ -4,7 +4,7 @@
                                      │
     socket ready, deadline reached ──┴──> transfers that have ended ──> Exchange.on_finished
 
-libcurl tells which sockets to watch (_on_socket) and when to be called next (_on_timer); it is told which sockets are
+libcurl tells which sockets to watch (SocketSet) and when to be called next (Deadline); it is told which sockets are
 ready (_run).  Easy handles keep their options between exchanges (docs/performance.md has the figures).
 Source: https://curl.se/libcurl/c/libcurl-multi.html, "Multi socket".
 """
@@ -16,7 +16,6 @@ import contextlib
 from collections.abc import Callable
 
 import pycurl
-from tornado.ioloop import IOLoop
 
 from tornado_proxy.domain.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from tornado_proxy.upstream.address_guard import REFUSAL
@@ -25,6 +24,7 @@ from tornado_proxy.upstream.http.easy_handle import EasyHandle
 from tornado_proxy.upstream.http.exchange import Exchange
 from tornado_proxy.upstream.http.messages import UpstreamRequest
 from tornado_proxy.upstream.http.send_buffer import set_mmap_threshold
+from tornado_proxy.upstream.http.socket_set import SocketSet
 
 #: Connections kept open for later requests, over all providers.  libcurl's default, four per easy handle, changes with
 #: the number of running transfers and closes connections after a burst.
@@ -32,19 +32,6 @@ _MAX_KEPT_CONNECTIONS = 512
 
 #: Seconds between two sweeps for exchanges past their idle timeout.  One sweep for all costs less than a timer each.
 _IDLE_SWEEP_INTERVAL_S = 1.0
-
-#: The events to watch a socket for, by libcurl's name of them, and libcurl's name of events that have occurred.
-_EVENTS = {
-    pycurl.POLL_NONE: IOLoop.NONE,
-    pycurl.POLL_IN: IOLoop.READ,
-    pycurl.POLL_OUT: IOLoop.WRITE,
-    pycurl.POLL_INOUT: IOLoop.READ | IOLoop.WRITE,
-}
-_ACTIONS = {
-    IOLoop.READ: pycurl.CSELECT_IN,
-    IOLoop.WRITE: pycurl.CSELECT_OUT,
-    IOLoop.READ | IOLoop.WRITE: pycurl.CSELECT_IN | pycurl.CSELECT_OUT,
-}
 
 _CONNECT_TIMEOUT_MESSAGE = "the provider could not be reached in time"
 
@@ -58,15 +45,13 @@ class UpstreamClient:
     def __init__(self) -> None:
         set_mmap_threshold()
         self._asyncio_loop = asyncio.get_running_loop()
-        self._io_loop = IOLoop.current()
         self._deadline = Deadline(self._asyncio_loop, self._on_deadline)
+        self._sockets = SocketSet(self._asyncio_loop, self._run)
         self._multi = pycurl.CurlMulti()
-        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
-        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
+        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._deadline.set)
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._sockets.on_socket)
         self._multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_MULTIPLEX)
         self._multi.setopt(pycurl.M_MAXCONNECTS, _MAX_KEPT_CONNECTIONS)
-        #: The sockets that libcurl wants to be watched.
-        self._watched: set[int] = set()
         #: The number of transfers that libcurl runs.
         self._added = 0
         self._running: dict[Exchange, EasyHandle] = {}
@@ -81,7 +66,12 @@ class UpstreamClient:
         exchange = Exchange(self._asyncio_loop, request, self, may_be_http2=handle.may_be_http2)
         handle.exchange = exchange
         self._running[exchange] = handle
+        is_alone = not self._added
         self._gate.enter(handle, handle.origin, request.connect_timeout_s)
+        if is_alone:
+            # Others that begin in one turn of the loop are run together in the next one: to run each at once would send
+            # it earlier, and measured a twentieth more CPU time for a JSON request.
+            self._deadline.reach()
         return exchange
 
     def _add_to_multi(self, handle: EasyHandle) -> None:
@@ -107,45 +97,24 @@ class UpstreamClient:
         for handle in self._pool:
             handle.close()
         self._pool.clear()
-        for fd in self._watched:
-            self._io_loop.remove_handler(fd)
-        self._watched.clear()
-        self._deadline.clear()
+        # It may still ask to watch sockets of connections that end with a TLS shutdown.
         self._multi.close()
+        self._sockets.close()
+        self._deadline.clear()
 
-    def _run(self, fd: int, events: int) -> None:
+    def _run(self, fd: int, action: int) -> None:
         """Let libcurl run the transfers of a ready socket, or those whose time has come."""
         try:
-            _, running = self._multi.socket_action(fd, _ACTIONS.get(events, 0))
+            _, running = self._multi.socket_action(fd, action)
         except pycurl.error:
             running = -1
         if running != self._added:
             self._finish_ended_transfers()
 
-    def _on_socket(self, event: int, fd: int, _multi: pycurl.CurlMulti, _data: object) -> None:
-        """Called by libcurl to change the events that a socket is watched for."""
-        # Always removed and added: libcurl may have closed the socket and opened another one with the same number, and
-        # the kernel stopped to watch the first one then.
-        if fd in self._watched:
-            self._io_loop.remove_handler(fd)
-        if event == pycurl.POLL_REMOVE:
-            self._watched.discard(fd)
-        else:
-            self._io_loop.add_handler(fd, self._run, _EVENTS[event])
-            self._watched.add(fd)
-
-    def _on_timer(self, milliseconds: int) -> None:
-        """Called by libcurl to move its deadline; -1 removes it."""
-        # Transfers that begin in one turn of the loop are run together in the next one.  To run each at once would send
-        # it earlier, and measured a twentieth more CPU time for a JSON request.
-        self._deadline.set(None if milliseconds < 0 else milliseconds / 1000)
-
     def _on_deadline(self) -> None:
-        self._run(pycurl.SOCKET_TIMEOUT, IOLoop.NONE)
+        self._run(pycurl.SOCKET_TIMEOUT, 0)
         # Its clock may be late: then nothing was due for libcurl, and it does not move its deadline again.
-        remaining_ms = self._multi.timeout()
-        if remaining_ms >= 0:
-            self._deadline.set(remaining_ms / 1000)
+        self._deadline.set(self._multi.timeout())
 
     def _finish_ended_transfers(self) -> None:
         waiting = 1
@@ -226,14 +195,20 @@ class Deadline:
         self._timer: asyncio.Handle | None = None
         self._fires_at = 0.0
 
-    def set(self, seconds: float | None) -> None:
-        """Move the deadline to `seconds` from now; None removes it."""
-        if seconds is None:
+    def set(self, milliseconds: int) -> None:
+        """Move the deadline to `milliseconds` from now; a negative number removes it."""
+        if milliseconds < 0:
             self._at = None
             return
-        self._at = self._loop.time() + seconds
+        self._at = self._loop.time() + milliseconds / 1000
         if self._timer is None or self._at < self._fires_at:
-            self._start_timer(seconds)
+            self._start_timer(milliseconds / 1000)
+
+    def reach(self) -> None:
+        """Call `on_reached` now, if there is a deadline."""
+        if self._at is not None:
+            self.clear()
+            self._on_reached()
 
     def clear(self) -> None:
         """Remove the deadline and cancel the timer."""
