@@ -14,9 +14,8 @@ from tornado.netutil import bind_sockets
 from tornado_proxy.http_server.exchange import Exchange, RequestReceiver
 from tornado_proxy.http_server.request_body import BodyTimeouts
 from tornado_proxy.http_server.request_parser import Fault
-from tornado_proxy.http_server.response_writer import ResponseWriter
 from tornado_proxy.http_server.server import ClientPortServer
-from tornado_proxy.http_server.tornado_request import make_tornado_request
+from tornado_proxy.http_server.tornado_request import find_connection, make_tornado_request
 
 Receive = Callable[[HTTPServerRequest], None]
 
@@ -71,6 +70,11 @@ class DelegateReceiver:
         start_line = RequestStartLine(self._request.method or "", self._request.uri or "", self._request.version)
         return self._delegate.headers_received(start_line, self._request.headers)
 
+    def client_left(self) -> None:
+        callback = find_connection(self._request).close_callback
+        if callback is not None:
+            callback()
+
 
 class Routes:
     """Passes requests to an application of Tornado's kind."""
@@ -114,9 +118,3 @@ async def exchange(port: int, *parts: bytes, ssl_context: ssl.SSLContext | None 
         return await asyncio.wait_for(received, 20)
     finally:
         writer.close()
-
-
-def make_writer(request: HTTPServerRequest) -> ResponseWriter:
-    """Return the writer of the response to `request`."""
-    assert isinstance(request.connection, Exchange)
-    return ResponseWriter(request.connection)

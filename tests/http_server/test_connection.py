@@ -19,8 +19,8 @@ from tests.http_server.serving import FunctionApplication, exchange, run_applica
 from tornado_proxy import tasks
 from tornado_proxy.http_server import request_parser
 from tornado_proxy.http_server.client_socket import ClientSocket
-from tornado_proxy.http_server.exchange import Exchange
 from tornado_proxy.http_server.incoming_request import IncomingRequest
+from tornado_proxy.http_server.tornado_request import TornadoConnection
 from tornado_proxy.http_server.upgraded_connection import accept_websocket
 from tornado_proxy.upstream.websocket.message_protocol import Wait
 
@@ -252,7 +252,7 @@ def test_client_that_leaves_is_reported_once_to_the_handler_that_waits() -> None
     arrived = asyncio.Event()
 
     def receive(request: HTTPServerRequest) -> None:
-        assert isinstance(request.connection, Exchange)
+        assert isinstance(request.connection, TornadoConnection)
         request.connection.set_close_callback(lambda: calls.append("left"))
         arrived.set()
 

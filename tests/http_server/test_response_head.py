@@ -9,8 +9,8 @@ from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
 from tornado.netutil import bind_sockets
 
-from tests.http_server.serving import Receive, exchange, make_writer, run_server
-from tornado_proxy.http_server.exchange import Exchange
+from tests.http_server.serving import Receive, exchange, run_server
+from tornado_proxy.http_server.tornado_request import find_connection
 
 Headers = list[tuple[str, str]]
 
@@ -65,19 +65,18 @@ def test_head_is_the_one_that_tornado_writes(  # the arguments of a table
     sent = f"{method} / {version}\r\nHost: h\r\n{line}\r\n".encode()
 
     def write_response(request: HTTPServerRequest) -> None:
-        writer = make_writer(request)
-        writer.begin(status, "Fine", headers)
-        writer.send(data)
-        assert isinstance(request.connection, Exchange)
-        request.connection.close()
+        response = find_connection(request).exchange
+        response.begin_response(status, "Fine", headers)
+        response.send(data)
+        response.close()
 
     def write_as_a_handler_does(request: HTTPServerRequest) -> None:
-        assert isinstance(request.connection, Exchange)
+        connection = find_connection(request)
         fields = HTTPHeaders()
         for name, value in headers:
             fields.add(name, value)
-        request.connection.write_headers(ResponseStartLine("", status, "Fine"), fields, data)
-        request.connection.close()
+        connection.write_headers(ResponseStartLine("", status, "Fine"), fields, data)
+        connection.close()
 
     async def compare() -> None:
         expected = await tornado_bytes(sent, status, headers, data)
@@ -94,11 +93,11 @@ def test_head_is_the_one_that_tornado_writes(  # the arguments of a table
 @pytest.mark.parametrize("value", ["a\r\nSet-Cookie: b", "a\nb", "a\rb"])
 def test_line_end_in_a_header_is_never_written(value: str) -> None:
     def receive(request: HTTPServerRequest) -> None:
-        writer = make_writer(request)
-        writer.begin(200, "OK", [("x-id", value)])
+        response = find_connection(request).exchange
+        response.begin_response(200, "OK", [("x-id", value)])
         with pytest.raises(ValueError, match="line end"):
-            writer.send(b"data")
-        writer.abort()
+            response.send(b"data")
+        response.abort()
 
     assert asyncio.run(our_bytes(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", receive)) == b""
 
@@ -106,10 +105,10 @@ def test_line_end_in_a_header_is_never_written(value: str) -> None:
 @pytest.mark.parametrize("data", [b"123456", b"1234"])
 def test_body_that_is_not_as_long_as_stated_ends_in_a_broken_connection(data: bytes) -> None:
     def receive(request: HTTPServerRequest) -> None:
-        assert isinstance(request.connection, Exchange)
-        request.connection.write_headers(ResponseStartLine("", 200, "OK"), HTTPHeaders({"Content-Length": "5"}))
+        connection = find_connection(request)
+        connection.write_headers(ResponseStartLine("", 200, "OK"), HTTPHeaders({"Content-Length": "5"}))
         with pytest.raises(Exception, match=r"Content-Length|missing"):
-            request.connection.end_response(data)
+            connection.exchange.end(data)
 
     received = asyncio.run(our_bytes(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", receive))
 

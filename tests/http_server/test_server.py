@@ -14,9 +14,9 @@ from tornado.web import Application, RequestHandler
 
 from tests.http_server.serving import Routes, make_rejection, run_application
 from tornado_proxy.http_server import server as server_module
-from tornado_proxy.http_server.exchange import Exchange
 from tornado_proxy.http_server.request_body import BodyTimeouts
 from tornado_proxy.http_server.server import ClientPortServer, IdleConnections
+from tornado_proxy.http_server.tornado_request import TornadoConnection
 
 _REQUEST = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 
@@ -26,8 +26,8 @@ class NagleHandler(RequestHandler):
 
     def get(self) -> None:
         connection = self.request.connection
-        assert isinstance(connection, Exchange)
-        off = connection.transport.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert isinstance(connection, TornadoConnection)
+        off = connection.exchange.transport.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         self.finish("off" if off else "on")
 
 

@@ -20,7 +20,7 @@ from tornado_proxy.providers.route_table import EndpointT, Match
 from tornado_proxy.snapshot import Snapshot, SnapshotCache
 from tornado_proxy.upstream.credentials import ProviderAccess
 from tornado_proxy.wire.annotations import check_annotations
-from tornado_proxy.wire.client_facts import StatedHeaders, attribute_request, find_stated_headers
+from tornado_proxy.wire.client_facts import NOTHING_STATED, StatedHeaders, attribute_request, find_stated_headers
 from tornado_proxy.wire.redaction import Redaction
 from tornado_proxy.wire.retry_headers import RETRY_HEADERS, read_retry_headers
 
@@ -29,7 +29,6 @@ _RANDOM_BYTES, _IDS_PER_DRAW = 10, 256
 
 
 _NO_TOKEN = Secret("")
-_NOTHING_STATED = StatedHeaders()
 
 
 class RequestContext(msgspec.Struct, Generic[EndpointT], frozen=True):
@@ -175,7 +174,7 @@ def request_intent(
 
 def drop_statements(context: RequestContext[EndpointT]) -> RequestContext[EndpointT]:
     """Return the context of an admitted request, which needs its credential and what its headers state no more."""
-    return msgspec.structs.replace(context, token=_NO_TOKEN, stated=_NOTHING_STATED)
+    return msgspec.structs.replace(context, token=_NO_TOKEN, stated=NOTHING_STATED)
 
 
 #: Random parts of ids that have been drawn and not been used.

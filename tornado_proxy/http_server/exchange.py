@@ -1,15 +1,27 @@
-"""One request on a connection and its response.  Tornado's handlers call it `request.connection`."""
+"""One request on a connection and its response.
+
+    bytes ──> incoming ──> receiver: headers_received, data_received, finish
+                                         │
+    bytes <── begin_response, send, end <┘
+
+The response is a head, which leaves together with the first bytes of the body, then bytes as they come.  A receiver
+that does not end its response calls abort(), so that it never looks complete.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
+from functools import lru_cache
+from http.client import responses
+from operator import itemgetter
 from typing import Protocol
 
-from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPOutputError, RequestStartLine, ResponseStartLine
+from tornado.httputil import HTTPOutputError, _normalize_header
+from tornado.iostream import StreamClosedError
 
 from tornado_proxy.http_server.client_transport import ClientTransport
-from tornado_proxy.http_server.incoming_request import IncomingRequest
+from tornado_proxy.http_server.incoming_request import IncomingRequest, Pairs
 from tornado_proxy.http_server.upgraded_connection import UpgradedConnection
 
 _CONTINUE = b"HTTP/1.1 100 (Continue)\r\n\r\n"
@@ -19,8 +31,7 @@ _STATUSES_WITHOUT_BODY = frozenset({204, 304})
 
 _SWITCHING_PROTOCOLS = 101
 
-#: The values of a response's headers by name, spelled as Tornado spells them.
-Fields = dict[str, list[str]]
+_get_name, _get_value = itemgetter(0), itemgetter(1)
 
 
 class RequestReceiver(Protocol):
@@ -37,6 +48,9 @@ class RequestReceiver(Protocol):
 
     def on_connection_close(self) -> None:
         """Called when the client disconnects before the request is complete."""
+
+    def client_left(self) -> None:
+        """Called when the client disconnects after its request and before the end of the response."""
 
 
 class FindReceiver(Protocol):
@@ -59,8 +73,10 @@ class ExchangeOwner(Protocol):
         """Hand the connection over to another protocol."""
 
 
-class Exchange(HTTPConnection):
-    """Passes a request to its receiver and frames the response.
+class Exchange:
+    """Passes a request to its receiver and writes the response.
+
+    send() and end() raise StreamClosedError if the client has disconnected.
 
     Args:
         transport: The transport of the connection.
@@ -69,26 +85,30 @@ class Exchange(HTTPConnection):
     """
 
     def __init__(self, transport: ClientTransport, incoming: IncomingRequest, owner: ExchangeOwner) -> None:
-        self.incoming = incoming
-        self.context = transport.context
         self.transport = transport
+        self.incoming = incoming
         self._owner = owner
+        #: Until the request and the response have ended.
         self._receiver: RequestReceiver | None = None
-        self._close_callback: Callable[[], object] | None = None
         #: True if the receiver waits before it takes the body.
         self.preparing = False
         #: True if the receiver has the whole request, or has heard that the client has left.
         self.received = False
-        #: True after the head of the response has been written.
+        #: Status, reason and headers of the response, until they are written.
+        self._head: tuple[int, str, Pairs] | None = None
+        #: True after the head of the response has been written: an error response is no longer possible.
         self.response_begun = False
         #: True after the end of the response has been written.
         self.response_ended = False
+        self._without_body = incoming.method == "HEAD"
         self._switching = False
         self._chunked = False
-        #: Body bytes up to the stated Content-Length; None without one.
-        self.remaining_bytes: int | None = None
         #: True if only the end of the connection marks the end of the body: HTTP/1.0 has no chunks.
-        self.close_delimited = False
+        self._close_delimited = False
+        #: Body bytes up to the stated Content-Length; None without one.
+        self._remaining_bytes: int | None = None
+        #: Done when the socket has the last byte of the response; None before that byte is written.
+        self._last_byte: asyncio.Future[None] | None = None
 
     # The request.
 
@@ -98,7 +118,8 @@ class Exchange(HTTPConnection):
         Raises:
             HTTPInputError: the head is malformed, or states a body that is too large.
         """
-        self.incoming.receive(self.context.remote_ip, self.context.protocol)
+        context = self.transport.context
+        self.incoming.receive(context.remote_ip, context.protocol)
         self._receiver = application.find_receiver(self)
         return self._receiver.headers_received()
 
@@ -124,7 +145,6 @@ class Exchange(HTTPConnection):
             receiver.data_received(data)
         if incoming.complete and not self.response_ended:
             self.received = True
-            self._receiver = None  # a cycle otherwise, because it has this exchange
             receiver.finish()
 
     def pause_body(self) -> None:
@@ -136,84 +156,81 @@ class Exchange(HTTPConnection):
         self.transport.resume_reading()
 
     def client_left(self) -> None:
-        """Tell the handler that the connection has closed, or the receiver if the request is incomplete."""
-        receiver, callback = self._receiver, self._close_callback
-        self._receiver = self._close_callback = None
-        if not self.received:
-            self.received = True
-            if receiver is not None:
-                receiver.on_connection_close()
-        elif callback is not None:
-            callback()
+        """Tell the receiver that the connection has closed."""
+        receiver, self._receiver = self._receiver, None
+        was_received, self.received = self.received, True
+        if receiver is None:
+            return
+        if was_received:
+            receiver.client_left()
+        else:
+            receiver.on_connection_close()
 
-    # The response, called by Tornado's RequestHandler.
+    # The response.
 
-    def set_close_callback(self, callback: Callable[[], object] | None) -> None:
-        """Set the function that is called when the client leaves before the response is complete."""
-        self._close_callback = callback
+    @property
+    def delivered(self) -> bool:
+        """True if the socket has taken the whole response.
 
-    def write_headers(
-        self,
-        start_line: RequestStartLine | ResponseStartLine,
-        headers: HTTPHeaders,
-        chunk: bytes | None = None,
-    ) -> asyncio.Future[None]:
-        """Write the head and the first bytes of the body."""
-        assert isinstance(start_line, ResponseStartLine)
-        return self.start_response(start_line.code, start_line.reason, dict(headers._as_list), chunk or b"")
+        A client that has read all bytes of the stated length can close before end() is called, and leaves nothing.
+        """
+        last = self._last_byte
+        return last is not None and last.done() and not last.cancelled() and last.exception() is None
 
-    def write(self, chunk: bytes) -> asyncio.Future[None]:
-        """Write bytes of the body; the result is done when the socket has taken all bytes."""
-        return self.transport.write(self._frame(chunk))
+    def begin_response(self, status: int, reason: str, headers: Pairs) -> None:
+        """Set the response head, which is written together with the first bytes of the body.
 
-    def finish(self) -> None:
-        """End the response."""
-        self.end_response(b"")
+        Args:
+            status: Status code.
+            reason: Reason phrase; replaced by the standard one if it cannot be sent (HTTP/2 has none).
+            headers: Header names and values, already validated by wire/headers.py.
+        """
+        if not (reason.isascii() and reason.isprintable() and reason):
+            reason = responses.get(status, "Unknown")
+        self._without_body |= status in _STATUSES_WITHOUT_BODY or status < 200
+        self._head = status, reason, _spell_names(headers)
 
-    def detach(self) -> UpgradedConnection:
-        """Hand the connection over to another protocol.  The 101 response has been written."""
-        assert self._switching
-        self._receiver = self._close_callback = None
-        return self._owner.upgrade()
+    def send(self, data: bytes) -> asyncio.Future[None]:
+        """Write `data`; empty data writes the head alone.  Return a future that is done when the socket has the bytes.
 
-    def close(self) -> None:
-        """Close the connection without ending the response; its close callback is not called."""
-        self._close_callback = None
-        self.transport.abort()
-
-    # The response, called by ResponseWriter.
-
-    def start_response(self, status: int, reason: str, fields: Fields, data: bytes) -> asyncio.Future[None]:
-        """Write the head and `data`; `fields` gets the headers that tell the client where the body ends.
+        Not a coroutine, because the frame of a waiting coroutine would keep `data` in memory for a slow client.
 
         Raises:
-            ValueError: a line end inside a line: it would begin another header.
+            StreamClosedError: the client has disconnected.
+            ValueError: a header contains a line end: it would begin another header.
+            HTTPOutputError: the body is longer than its Content-Length; the connection is closed.
         """
-        self._set_framing(status, fields)
-        lines = [f"HTTP/1.1 {status} {reason}"]
-        lines += [f"{name}: {value}" for name, values in fields.items() for value in values]
-        text = "\r\n".join(lines)
-        if not text.count("\r") == text.count("\n") == len(lines) - 1:
-            raise ValueError("a header of the response contains a line end")
-        self.response_begun = True
-        head = f"{text}\r\n\r\n".encode("latin-1")
-        return self.transport.write(head + self._frame(data) if data else head)
+        if self.transport.closed:
+            raise StreamClosedError
+        framed = self._take_head() + self._frame(data) if self._head is not None else self._frame(data)
+        written = self.transport.write(framed)
+        if self._remaining_bytes == 0:
+            self._last_byte = written
+        return written
 
-    def end_response(self, data: bytes) -> asyncio.Future[None]:
-        """Write `data` and the end of the body; the result is done when the socket has taken them.
+    def end(self, data: bytes) -> asyncio.Future[None]:
+        """Write the last bytes and end the response; set Content-Length if no byte was written before.
+
+        Return a future that is done when the socket has taken them.
 
         Raises:
-            HTTPOutputError: the body is shorter than its Content-Length; the connection is closed.
+            StreamClosedError: the client has disconnected.
+            ValueError: as send().
+            HTTPOutputError: the body is not as long as its Content-Length; the connection is closed.
         """
-        last = self._frame(data) if data else b""
-        if self.remaining_bytes and not self.transport.closed:
-            self.close()
-            raise HTTPOutputError(f"{self.remaining_bytes} bytes of the response are missing")
+        if self.transport.closed:
+            raise StreamClosedError
+        head = b"" if self._head is None else self._take_head(length=len(data))
+        last = self._frame(data)
+        if self._remaining_bytes:
+            self.abort()
+            raise HTTPOutputError(f"{self._remaining_bytes} bytes of the response are missing")
         if self._chunked:
             last += b"0\r\n\r\n"
         self.response_ended = True
-        self._close_callback = None
-        written = self.transport.write(last) if last else self.transport.drained
+        self._release_receiver()
+        written = self.transport.write(head + last) if head or last else self.transport.drained
+        self._last_byte = written
         if not self._switching:
             if written.done():
                 self._owner.end_exchange(self)
@@ -221,48 +238,91 @@ class Exchange(HTTPConnection):
                 written.add_done_callback(self._on_written)
         return written
 
-    def reset(self) -> None:
-        """Close the connection without ending the response, so that it never looks complete."""
-        self._close_callback = None
+    def abort(self) -> None:
+        """Close the connection without ending the response; a pending write raises StreamClosedError.
+
+        A receiver that has the whole request is not told that the client has left.
+        """
+        self._release_receiver()
         # FIN would mark the end of a complete body; RST tells the client that it is cut.
-        self.transport.abort(reset=self.close_delimited)
+        self.transport.abort(reset=self._close_delimited)
+
+    def close(self) -> None:
+        """Close the connection at once; the receiver is told as by abort()."""
+        self._release_receiver()
+        self.transport.abort()
+
+    def upgrade(self) -> UpgradedConnection:
+        """Hand the connection over to another protocol.  The 101 response has been written."""
+        assert self._switching
+        return self._owner.upgrade()
+
+    def _release_receiver(self) -> None:
+        """Break the cycle with the receiver, unless it waits for the end of the request."""
+        if self.received:
+            self._receiver = None
 
     def _on_written(self, written: asyncio.Future[None]) -> None:
         if not written.cancelled() and written.exception() is None:
             self._owner.end_exchange(self)
 
+    def _take_head(self, length: int | None = None) -> bytes:
+        """Return the bytes of the response head; `length` is that of the body if it is complete."""
+        assert self._head is not None
+        (status, reason, headers), self._head = self._head, None
+        self._choose_framing(status, headers, length)
+        text = "\r\n".join((f"HTTP/1.1 {status} {reason}", *map(": ".join, headers)))
+        if not text.count("\r") == text.count("\n") == len(headers):
+            raise ValueError("a header of the response contains a line end")
+        self.response_begun = True
+        return f"{text}\r\n\r\n".encode("latin-1")
+
+    def _choose_framing(self, status: int, headers: Pairs, length: int | None) -> None:
+        """Choose where the body ends (RFC 9112 section 6.3), and add the headers that say so."""
+        stated, is_http_1_1 = dict(headers).get("Content-Length"), self.incoming.version == "HTTP/1.1"
+        if self._without_body:
+            self._remaining_bytes = 0
+        elif stated is not None:
+            self._remaining_bytes = int(stated)
+        elif length is not None:
+            self._remaining_bytes = length
+            headers.append(("Content-Length", str(length)))
+        elif not is_http_1_1:
+            self._close_delimited = True
+            self.incoming.keep_alive = False
+        if status == _SWITCHING_PROTOCOLS:
+            self._switching = True
+        elif not is_http_1_1:
+            if self.incoming.keep_alive:
+                headers.append(("Connection", "Keep-Alive"))
+        elif not (self.incoming.keep_alive and self.received):
+            headers.append(("Connection", "close"))
+        if self._remaining_bytes is None and is_http_1_1:
+            self._chunked = True
+            headers.append(("Transfer-Encoding", "chunked"))
+            self._owner.rest()
+
     def _frame(self, data: bytes) -> bytes:
-        if self.remaining_bytes is not None:
-            self.remaining_bytes -= len(data)
-            if self.remaining_bytes < 0:
-                self.close()
+        if self._without_body:
+            return b""
+        if self._remaining_bytes is not None:
+            self._remaining_bytes -= len(data)
+            if self._remaining_bytes < 0:
+                self.abort()
                 raise HTTPOutputError("the response is longer than its Content-Length")
         return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked and data else data
 
-    def _set_framing(self, status: int, fields: Fields) -> None:
-        """Choose where the body ends (RFC 9112 section 6.3)."""
-        incoming, length = self.incoming, fields.get("Content-Length")
-        without_body = incoming.method == "HEAD" or status in _STATUSES_WITHOUT_BODY or status < 200
-        if incoming.method == "HEAD" or status == 304:
-            self.remaining_bytes = 0
-        elif length is not None:
-            self.remaining_bytes = int(",".join(length))
-        without_end = not without_body and length is None
-        if without_end and incoming.version == "HTTP/1.0":
-            self.close_delimited = True
-            incoming.keep_alive = False
-        self._set_connection_header(status, fields)
-        if without_end and incoming.version == "HTTP/1.1":
-            self._chunked = True
-            fields["Transfer-Encoding"] = ["chunked"]
-            self._owner.rest()
 
-    def _set_connection_header(self, status: int, fields: Fields) -> None:
-        """Say whether the connection stays open, unless the version says it."""
-        if status == _SWITCHING_PROTOCOLS:
-            self._switching = True
-        elif self.incoming.version == "HTTP/1.0":
-            if self.incoming.keep_alive:
-                fields["Connection"] = ["Keep-Alive"]
-        elif not (self.incoming.keep_alive and self.received):
-            fields["Connection"] = ["close"]
+def _spell_names(headers: Pairs) -> Pairs:
+    """Return the headers with their names as Tornado spells them, the lines of one name after each other."""
+    names, order = _plan_names(tuple(map(_get_name, headers)))
+    spelled = list(zip(names, map(_get_value, headers), strict=True))
+    return [spelled[at] for at in order] if order else spelled
+
+
+@lru_cache(maxsize=256)  # bounded, because providers choose the names
+def _plan_names(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Return the names as Tornado spells them, and the order of the lines if it changes."""
+    spelled = tuple(map(_normalize_header, names))
+    order = tuple(sorted(range(len(spelled)), key=lambda at: spelled.index(spelled[at])))
+    return spelled, order if order != tuple(range(len(spelled))) else ()

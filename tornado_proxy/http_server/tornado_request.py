@@ -2,23 +2,74 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 
 from tornado.httputil import (
+    HTTPConnection,
     HTTPHeaders,
     HTTPInputError,
     HTTPMessageDelegate,
     HTTPServerRequest,
     RequestStartLine,
+    ResponseStartLine,
 )
+from tornado.iostream import StreamClosedError
 
 from tornado_proxy.domain.errors import RequestError
 from tornado_proxy.http_server.exchange import Exchange
 from tornado_proxy.http_server.incoming_request import IncomingRequest
 from tornado_proxy.http_server.request_body import BodyTimeouts, ByteCount
+from tornado_proxy.http_server.upgraded_connection import UpgradedConnection
 
 #: Bytes of a body that Tornado collects: a question or a small JSON document.
 _MAX_BODY_BYTES = 1024 * 1024
+
+
+class TornadoConnection(HTTPConnection):
+    """An exchange with the methods that Tornado's handlers call: they know it as `request.connection`."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self.context = exchange.transport.context
+        #: Called when the client leaves before the response is complete.
+        self.close_callback: Callable[[], object] | None = None
+
+    def set_close_callback(self, callback: Callable[[], object] | None) -> None:
+        """Set the function that is called when the client leaves before the response is complete."""
+        self.close_callback = callback
+
+    def write_headers(
+        self,
+        start_line: RequestStartLine | ResponseStartLine,
+        headers: HTTPHeaders,
+        chunk: bytes | None = None,
+    ) -> asyncio.Future[None]:
+        """Write the head and the first bytes of the body."""
+        assert isinstance(start_line, ResponseStartLine)
+        self.exchange.begin_response(start_line.code, start_line.reason, list(headers.get_all()))
+        return self.write(chunk or b"")
+
+    def write(self, chunk: bytes) -> asyncio.Future[None]:
+        """Write bytes of the body; the result is done when the socket has taken all bytes."""
+        try:
+            return self.exchange.send(chunk)
+        except StreamClosedError:
+            return self.exchange.transport.drained  # with this error
+
+    def finish(self) -> None:
+        """End the response."""
+        with contextlib.suppress(StreamClosedError):
+            self.exchange.end(b"")
+
+    def detach(self) -> UpgradedConnection:
+        """Hand the connection over to another protocol.  The 101 response has been written."""
+        return self.exchange.upgrade()
+
+    def close(self) -> None:
+        """Close the connection without ending the response; the close callback is not called."""
+        self.exchange.close()
 
 
 def make_tornado_request(exchange: Exchange) -> HTTPServerRequest:
@@ -32,16 +83,21 @@ def make_tornado_request(exchange: Exchange) -> HTTPServerRequest:
     for name, value in incoming.headers:
         headers._as_list.setdefault(name, []).append(value)  # without Tornado's checks: llhttp has checked them
     return HTTPServerRequest(
-        connection=exchange,
+        connection=TornadoConnection(exchange),
         start_line=RequestStartLine(incoming.method, incoming.target, incoming.version),
         headers=headers,
     )
 
 
+def find_connection(request: HTTPServerRequest) -> TornadoConnection:
+    """Return the connection of a request that make_tornado_request() has made."""
+    assert isinstance(request.connection, TornadoConnection)
+    return request.connection
+
+
 def find_incoming(request: HTTPServerRequest) -> IncomingRequest:
-    """Return the request of which make_tornado_request() has made `request`."""
-    assert isinstance(request.connection, Exchange)
-    return request.connection.incoming
+    """Return the request that `request` was made of."""
+    return find_connection(request).exchange.incoming
 
 
 class TornadoReceiver:
@@ -61,8 +117,7 @@ class TornadoReceiver:
         body_timeouts: BodyTimeouts,
         open_count: Callable[[], ByteCount],
     ) -> None:
-        assert isinstance(request.connection, Exchange)
-        self._exchange = request.connection
+        self._connection = find_connection(request)
         self._request = request
         self._delegate = delegate
         self._body_timeouts = body_timeouts
@@ -76,7 +131,7 @@ class TornadoReceiver:
         Raises:
             HTTPInputError: the stated length is too large.
         """
-        if self._exchange.incoming.stated_bytes > _MAX_BODY_BYTES:
+        if self._connection.exchange.incoming.stated_bytes > _MAX_BODY_BYTES:
             raise HTTPInputError("Content-Length too long")
         self._body_timeouts.begin(self)
         request = self._request
@@ -102,7 +157,7 @@ class TornadoReceiver:
 
     def on_body_timeout(self) -> None:
         """Close the connection: no handler can respond before Tornado has received the whole body."""
-        self._exchange.close()
+        self._connection.close()
 
     def finish(self) -> None:
         """Called when the request is complete."""
@@ -113,6 +168,12 @@ class TornadoReceiver:
         """Called when the client disconnects before the request is complete."""
         self._end()
         self._delegate.on_connection_close()
+
+    def client_left(self) -> None:
+        """Called when the client disconnects after its request and before the end of the response."""
+        callback, self._connection.close_callback = self._connection.close_callback, None
+        if callback is not None:
+            callback()
 
     def _end(self) -> None:
         self._body_timeouts.end(self)

@@ -12,9 +12,10 @@ All values come from a stranger: they are bounded and printable, and select noth
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 from urllib.parse import unquote
 
@@ -152,6 +153,9 @@ _SSH_ADDRESS = re.compile(r"(?:[^/@:\s?#]*@)?([A-Za-z0-9.-]+)(:[A-Za-z0-9._~/%+-
 _SDK_PRODUCT = re.compile(r"([A-Za-z]+/[A-Za-z]+) (\d[^\s()]*)")
 
 
+_get_name = itemgetter(0)
+
+
 class StatedHeaders(msgspec.Struct, frozen=True):
     """The headers of a request that describe it, by name in lower case; of a repeated one the last value counts.
 
@@ -163,30 +167,37 @@ class StatedHeaders(msgspec.Struct, frozen=True):
     traceparent: str | None = None
 
 
+NOTHING_STATED = StatedHeaders()
+
+
 def find_stated_headers(
-    headers: Iterable[tuple[str, str]], end_user_header: str = DEFAULT_END_USER_HEADER
+    headers: Collection[tuple[str, str]], end_user_header: str = DEFAULT_END_USER_HEADER
 ) -> StatedHeaders:
-    """Return the headers that describe a request, in one pass; `end_user_header` is in lower case."""
+    """Return the headers that describe a request; `end_user_header` is in lower case."""
+    places = _find_describing(tuple(map(_get_name, headers)), end_user_header)
+    if not places:
+        return NOTHING_STATED
+    stated = list(headers)
     values: dict[str, str] = {}
     annotations: dict[str, str] = {}
-    for name, value in headers:
-        known = _find_known_name(name, end_user_header)
-        if known is None:
-            continue
-        if known.startswith(ANNOTATION_PREFIX):
-            annotations[known.removeprefix(ANNOTATION_PREFIX)] = value
+    for at, name in places:
+        if name.startswith(ANNOTATION_PREFIX):
+            annotations[name.removeprefix(ANNOTATION_PREFIX)] = stated[at][1]
         else:
-            values[known] = value
+            values[name] = stated[at][1]
     traceparent = values.pop(_TRACEPARENT, None)
     return StatedHeaders(values, annotations, None if traceparent is None else read_traceparent(traceparent))
 
 
-@lru_cache(maxsize=1024)  # bounded, because a client chooses the names
-def _find_known_name(name: str, end_user_header: str) -> str | None:
-    """Return the name of a header in lower case if it describes a request."""
-    lower = name.lower()
-    is_annotation = len(lower) > len(ANNOTATION_PREFIX) and lower.startswith(ANNOTATION_PREFIX)
-    return lower if lower in _HEADERS or lower == end_user_header or is_annotation else None
+@lru_cache(maxsize=128)  # bounded, because a client chooses the names; it sends the same ones with each request
+def _find_describing(names: tuple[str, ...], end_user_header: str) -> tuple[tuple[int, str], ...]:
+    """Return the places of the headers that describe a request, and their names in lower case."""
+    lower = [name.lower() for name in names]
+    return tuple((at, name) for at, name in enumerate(lower) if name == end_user_header or _describes(name))
+
+
+def _describes(name: str) -> bool:
+    return name in _HEADERS or (len(name) > len(ANNOTATION_PREFIX) and name.startswith(ANNOTATION_PREFIX))
 
 
 def attribute_request(

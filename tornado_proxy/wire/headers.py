@@ -10,11 +10,12 @@ Sources: RFC 9110 sections 5.1 (names), 5.5 (values) and 7.6.1 (Connection); RFC
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import compress
 from operator import itemgetter
 
-Pairs = Iterable[tuple[str, str]]
+Pairs = Sequence[tuple[str, str]]
 
 #: Headers of one connection, not of the message (RFC 9110 section 7.6.1), and names that old programs use for them.
 HOP_BY_HOP = frozenset(
@@ -94,8 +95,10 @@ _BODY_HEADERS = frozenset({"content-digest", "content-length", "content-md5", "d
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: Characters that no field value can hold (RFC 9110 section 5.5): a line end in a value would start another header.
 _INVALID_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_NO_NAMES: frozenset[str] = frozenset()
-_get_value = itemgetter(1)
+_get_name, _get_value = itemgetter(0), itemgetter(1)
+
+#: For each header True if it passes; and the places of those named Connection.
+_Choice = tuple[tuple[bool, ...], tuple[int, ...]]
 
 
 def filter_request_headers(
@@ -109,14 +112,8 @@ def filter_request_headers(
         prefixes: Prefixes of the allow-list, in lower case.
         withheld: Names that never pass, even if the allow-list matches them; in lower case.
     """
-    passed: list[tuple[str, str]] = []
-    named = _NO_NAMES
-    for pair in pairs:
-        if _passes_upstream(pair[0], allowed, prefixes, withheld):
-            passed.append(pair)
-        elif _is_connection(pair[0]):
-            named |= _list_names(pair[1])
-    return _drop_invalid(passed, named)
+    names = tuple(map(_get_name, pairs))
+    return _drop_invalid(pairs, *_choose_for_provider(names, allowed, prefixes, withheld))
 
 
 def filter_response_headers(
@@ -130,51 +127,61 @@ def filter_response_headers(
         prefixes: Prefixes of further headers that do not pass, in lower case.
         keep_length: False if the body is edited, so that its length and digests differ from the provider's.
     """
-    passed: list[tuple[str, str]] = []
-    named = _NO_NAMES
-    for pair in pairs:
-        if _passes_to_client(pair[0], account_headers, prefixes, keep_length):
-            passed.append(pair)
-        elif _is_connection(pair[0]):
-            named |= _list_names(pair[1])
-    return _drop_invalid(passed, named)
+    names = tuple(map(_get_name, pairs))
+    return _drop_invalid(pairs, *_choose_for_client(names, account_headers, prefixes, keep_length))
 
 
-# Every request has the same few dozen names, so the decision on a name is cached.  The caches are bounded, because a
-# client chooses the names.
+# A client or provider sends the same few names in the same order, so the decision on all of them is cached.  The caches
+# are bounded, because clients and providers choose the names.
 
 
-@lru_cache(maxsize=1024)
-def _is_connection(name: str) -> bool:
-    return name.strip().lower() == "connection"
+@lru_cache(maxsize=128)
+def _choose_for_provider(
+    names: tuple[str, ...], allowed: frozenset[str], prefixes: tuple[str, ...], withheld: frozenset[str]
+) -> _Choice:
+    """Return which of the request headers pass."""
+    dropped = HOP_BY_HOP | PRIVATE | _SET_BY_PROXY | withheld
+
+    def passes(name: str) -> bool:
+        in_list = name in allowed or name.startswith(prefixes)
+        return in_list and name not in dropped and not name.startswith(PRIVATE_PREFIXES)
+
+    return _choose(names, passes)
 
 
-@lru_cache(maxsize=1024)
-def _passes_upstream(name: str, allowed: frozenset[str], prefixes: tuple[str, ...], withheld: frozenset[str]) -> bool:
-    key = name.lower()
-    return (
-        _TOKEN.fullmatch(name) is not None
-        and (key in allowed or key.startswith(prefixes))
-        and key not in HOP_BY_HOP | PRIVATE | _SET_BY_PROXY | withheld
-        and not key.startswith(PRIVATE_PREFIXES)
-    )
-
-
-@lru_cache(maxsize=1024)
-def _passes_to_client(name: str, account_headers: frozenset[str], prefixes: tuple[str, ...], keep_length: bool) -> bool:  # noqa: FBT001  # a positional argument is a cheaper cache key
-    key = name.lower()
+@lru_cache(maxsize=128)
+def _choose_for_client(
+    names: tuple[str, ...],
+    account_headers: frozenset[str],
+    prefixes: tuple[str, ...],
+    keep_length: bool,  # noqa: FBT001  # a positional argument is a cheaper cache key
+) -> _Choice:
+    """Return which of the response headers pass."""
     dropped = HOP_BY_HOP | _SITE_HEADERS | account_headers | (frozenset() if keep_length else _BODY_HEADERS)
-    return _TOKEN.fullmatch(name) is not None and key not in dropped and not key.startswith(_SITE_PREFIXES + prefixes)
+    return _choose(names, lambda name: name not in dropped and not name.startswith(_SITE_PREFIXES + prefixes))
 
 
-def _drop_invalid(pairs: list[tuple[str, str]], named: frozenset[str]) -> list[tuple[str, str]]:
-    """Return `pairs` without those that `Connection` names and those whose value is no field value."""
-    # One search over all values: nearly every request has nothing to drop.
-    if not named and not _INVALID_IN_VALUE.search("\t".join(map(_get_value, pairs))):
-        return pairs
-    return [(name, value) for name, value in pairs if name.lower() not in named and not _INVALID_IN_VALUE.search(value)]
+def _choose(names: tuple[str, ...], passes: Callable[[str], bool]) -> _Choice:
+    """Return which of `names` are valid and pass, and where `Connection` is; `passes` gets them in lower case."""
+    passing = tuple(_TOKEN.fullmatch(name) is not None and passes(name.lower()) for name in names)
+    return passing, tuple(at for at, name in enumerate(names) if name.strip().lower() == "connection")
 
 
+def _drop_invalid(pairs: Pairs, passing: tuple[bool, ...], connections: tuple[int, ...]) -> list[tuple[str, str]]:
+    """Return the pairs that are `passing`, without those that `Connection` names and those whose value is invalid."""
+    passed = list(compress(pairs, passing))
+    named: frozenset[str] = frozenset()
+    for at in connections:
+        named |= _list_names(pairs[at][1])
+    # One look at all values: nearly every request has nothing to drop.
+    if not named and "".join(map(_get_value, passed)).isprintable():
+        return passed
+    return [
+        (name, value) for name, value in passed if name.lower() not in named and not _INVALID_IN_VALUE.search(value)
+    ]
+
+
+@lru_cache(maxsize=128)
 def _list_names(value: str) -> frozenset[str]:
-    """Return the names in a value of `Connection`."""
-    return frozenset([token.strip().lower() for token in value.split(",")])
+    """Return the names in a value of `Connection` that could pass otherwise."""
+    return frozenset([token.strip().lower() for token in value.split(",")]) - HOP_BY_HOP - {"close"}

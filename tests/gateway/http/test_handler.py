@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY
 from tests import harness, virtual_time
 from tests.gateway.fakes import FakeExchange, FakeUpstream, Gateway, make_project, make_request, make_snapshot
 from tornado_proxy.domain.errors import UpstreamError
-from tornado_proxy.domain.record import Outcome
+from tornado_proxy.domain.record import Outcome, RequestIntent
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.gateway.application import ClientApplication
 from tornado_proxy.gateway.http import handler as handler_module
@@ -84,8 +84,8 @@ class Request:
         headers = {"Host": "llm.example.com", "Authorization": f"Bearer {members['token']}"}
         headers.update({"Content-Type": "application/json", **members["headers"]})
         self.incoming = make_request(members["target"], *headers.items(), method=members["method"], peer="127.0.0.1")
-        transport = ClientTransport(self.stream, None, ConnectionContext("127.0.0.1", "http"))
-        exchange = Exchange(transport, self.incoming, Owner())
+        self.transport = ClientTransport(self.stream, None, ConnectionContext("127.0.0.1", "http"))
+        exchange = Exchange(self.transport, self.incoming, Owner())
         exchange.received = True
         self.handler = ProxyHandler(exchange, gateway.services(self.upstream), BodyTimeouts())
 
@@ -97,6 +97,11 @@ class Request:
         for chunk in chunks:
             self.handler.data_received(chunk)
         await self.handler.serve()
+
+    def leave(self) -> None:
+        """Close the connection, as a client does that does not wait for the response."""
+        self.transport.lose()
+        self.handler.client_left()
 
     @property
     def status(self) -> int:
@@ -360,13 +365,19 @@ def test_unexpected_error_in_the_response_cuts_it(gateway: Gateway) -> None:
     assert [record.outcome for record in gateway.ledger.finished] == [Outcome.CRASHED]
 
 
-def test_client_that_left_before_its_request_was_admitted_costs_nothing(gateway: Gateway) -> None:
+def test_client_that_left_before_its_request_was_admitted_costs_nothing(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def run() -> Request:
         request = Request(gateway, [OK, RESPONSE])
-        request.handler.prepare()
-        request.handler.data_received(BODY)
-        request.handler.client_left()
-        await request.handler.serve()
+        begin = gateway.ledger.begin
+
+        async def begin_without_client(intent: RequestIntent) -> None:
+            request.leave()
+            await begin(intent)
+
+        monkeypatch.setattr(gateway.ledger, "begin", begin_without_client)
+        await request.arrive(BODY)
         return request
 
     request = asyncio.run(run())

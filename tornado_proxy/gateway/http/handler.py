@@ -33,7 +33,6 @@ from tornado_proxy.gateway.services import Services
 from tornado_proxy.gateway.stops import find_agent_session
 from tornado_proxy.http_server.exchange import Exchange
 from tornado_proxy.http_server.request_body import BodyFlow, BodyTimeouts
-from tornado_proxy.http_server.response_writer import ResponseWriter
 from tornado_proxy.metering.request_meter import RequestEnd
 from tornado_proxy.observability.access_log import RequestLine
 from tornado_proxy.providers.contract import HttpEndpoint
@@ -80,11 +79,9 @@ class ProxyHandler:
         #: Body bytes received so far.
         self.received_bytes = 0
         self._relay: HttpRelay | None = None
-        self._response = ResponseWriter(exchange)
         allowed = services.snapshots.current.settings.public.allow_origins
         #: The headers that let the page that sent this request read the response, if its origin is allowed.
         self._cors = cors_headers(self._request, allowed) if allowed else []
-        exchange.set_close_callback(self.client_left)
 
     # The request arrives (http_server/exchange.py).
 
@@ -116,7 +113,7 @@ class ProxyHandler:
         """Wait for an identity provider, then accept the request; its body is read when this is done."""
         try:
             context = await identified
-            if not self._response.closed:
+            if not self._exchange.transport.closed:
                 self._accept(context)
         except RequestError as error:
             rejection = self._refuse(error)
@@ -172,7 +169,7 @@ class ProxyHandler:
         timeout = RequestTimeout("the rest of the request body did not arrive in time; send the request again")
         if self._upload is not None and self._upload.begun:
             self._upload.fail(Outcome.CLIENT_CLOSED, timeout)
-        elif self._response.ended:
+        elif self._exchange.response_ended:
             self.cut()  # the client waited for 100-continue, got its rejection, and does not close
         else:
             self._stop_arriving()
@@ -200,7 +197,7 @@ class ProxyHandler:
             if upload is not None:
                 await self._serve_upload(upload)
             # A closed connection: pipelined behind the last request of it, so that no client reads a response.
-            elif not self._response.closed and (admitted := await self._admit_or_reject()) is not None:
+            elif not self._exchange.transport.closed and (admitted := await self._admit_or_reject()) is not None:
                 await self._relay_and_record(admitted, self.services.upstream)
         except Exception as error:  # noqa: BLE001  # the last place where the client can get an error response
             self.fail(error)
@@ -212,9 +209,9 @@ class ProxyHandler:
         """Log an unexpected error, and send an error response if none has begun."""
         if not isinstance(error, RequestError):
             _log.error("request failed", extra={"request_id": self.request_id}, exc_info=error)
-        if self._response.headers_sent:
+        if self._exchange.response_begun:
             self.cut()
-        elif not self._response.closed:
+        elif not self._exchange.transport.closed:
             self._respond(make_request_error(500, error, self.request_id))
 
     # The server shuts down while the request arrives (gateway/capacity.py).
@@ -241,7 +238,6 @@ class ProxyHandler:
 
     def client_left(self) -> None:
         """Called when the client has disconnected after its request."""
-        self._response.on_client_gone()
         if self._relay is not None:
             self._relay.client_left()
 
@@ -286,7 +282,7 @@ class ProxyHandler:
         try:
             admitted, upstream = await upload.send(self.services, self.request_id)
         except UploadBroken as broken:
-            if broken.error is not None and not self._response.closed:
+            if broken.error is not None and not self._exchange.transport.closed:
                 await (self._respond if broken.is_recorded else self._reject)(broken.error)
             return
         self._upload = None
@@ -304,7 +300,7 @@ class ProxyHandler:
         )
         rewrite = make_rewrite(admitted, partial(own_base_url, context)) if context.endpoint.rewrites_body else None
         relay = self._relay = HttpRelay(admitted, recording.meter, self, rewrite, hooks)
-        if self._response.client_gone:
+        if self._exchange.transport.closed:
             relay.client_left()
         services.capacity.replace(self, relay, context.caller.project_id)
         self._is_arriving = False
@@ -329,8 +325,8 @@ class ProxyHandler:
         provider = self.services.snapshots.current.routes.find_provider(self._request.target)
         # A dict: the provider's own name of the request id can be ours.
         headers = dict([*error_headers(error, self.request_id, provider), *self._cors])
-        self._response.begin(error.status, "", list(headers.items()))
-        return self._response.end(provider.error_body(error, self.request_id))
+        self._exchange.begin_response(error.status, "", list(headers.items()))
+        return self._exchange.end(provider.error_body(error, self.request_id))
 
     def _collect(self, chunk: bytes) -> None:
         """Add a chunk to the first one."""
@@ -355,24 +351,24 @@ class ProxyHandler:
         # A provider that is a proxy has an id of its own, by which its operator knows the request.
         if not (self._context and self._context.provider.is_proxy and _has_request_id(headers)):
             headers = [*headers, (REQUEST_ID_HEADER, self.request_id)]
-        self._response.begin(status, reason, [*headers, *self._cors] if self._cors else headers)
+        self._exchange.begin_response(status, reason, [*headers, *self._cors] if self._cors else headers)
 
     @property
     def delivered(self) -> bool:
         """True if the client's socket has taken the whole response."""
-        return self._response.delivered
+        return self._exchange.delivered
 
     def send(self, data: bytes) -> Awaitable[None]:
         """Write `data`; the result is done when the socket has taken it."""
-        return self._response.send(data)
+        return self._exchange.send(data)
 
-    async def finish_response(self, data: bytes) -> None:
-        """Write the last bytes and end the response."""
-        await self._response.finish(data)
+    def finish_response(self, data: bytes) -> Awaitable[None]:
+        """Write the last bytes and end the response; the result is done when the socket has taken them."""
+        return self._exchange.end(data)
 
     def cut(self) -> None:
         """Break the connection in the middle of the response."""
-        self._response.abort()
+        self._exchange.abort()
 
     async def reject(self, error: RequestError) -> None:
         """Send an error response; no byte of a response has been sent."""

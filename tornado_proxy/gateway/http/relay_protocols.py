@@ -25,8 +25,8 @@ class Client(Protocol):
     def send(self, data: bytes) -> Awaitable[None]:
         """Write `data`; the result is done when the socket has taken it."""
 
-    async def finish_response(self, data: bytes) -> None:
-        """Write the last bytes and end the response."""
+    def finish_response(self, data: bytes) -> Awaitable[None]:
+        """Write the last bytes and end the response; the result is done when the socket has taken them."""
 
     def cut(self) -> None:
         """Break the connection, so that the response cannot look complete."""

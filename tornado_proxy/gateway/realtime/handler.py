@@ -21,7 +21,7 @@ from tornado_proxy.gateway.realtime.relay import WebSocketRelay
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.gateway.stops import find_agent_session
 from tornado_proxy.http_server.client_socket import ClientSocket
-from tornado_proxy.http_server.exchange import Exchange
+from tornado_proxy.http_server.tornado_request import find_connection
 from tornado_proxy.http_server.upgraded_connection import accept_websocket
 from tornado_proxy.providers.contract import WebSocketEndpoint
 from tornado_proxy.upstream.websocket.connection import UpstreamWebSocket
@@ -150,8 +150,7 @@ class ProxyWebSocketHandler(BaseHandler):
 
     def end(self, outcome: Outcome) -> None:
         """Break the connection: the provider has not responded in time."""
-        assert isinstance(self.request.connection, Exchange)
-        self.request.connection.close()
+        find_connection(self.request).close()
 
     def is_covered(self, target: StopTarget) -> bool:
         """Return True if a stop of `target` covers the session."""

@@ -11,9 +11,9 @@ import pytest
 from tornado.httputil import HTTPServerRequest
 from tornado.iostream import StreamClosedError
 
-from tests.http_server.serving import make_writer, run_server
+from tests.http_server.serving import run_server
 from tornado_proxy import tasks
-from tornado_proxy.http_server.exchange import Exchange
+from tornado_proxy.http_server.tornado_request import find_connection
 
 #: Size of the socket buffers: small, so that writes wait for the client.
 _SOCKET_BUFFER_BYTES = 4 * 1024
@@ -38,17 +38,16 @@ class Responder:
         tasks.spawn(self._respond(request), "respond")
 
     async def _respond(self, request: HTTPServerRequest) -> None:
-        assert isinstance(request.connection, Exchange)
-        transport = request.connection.transport
+        exchange = find_connection(request).exchange
+        transport = exchange.transport
         assert transport.socket is not None
         transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER_BYTES)
-        writer = make_writer(request)
-        writer.begin(200, "OK", self._headers)
+        exchange.begin_response(200, "OK", self._headers)
         try:
-            await writer.send(b"")  # without a length, the body is now sent in chunks with a terminating chunk
-            while self._wait_for_close and not writer.closed:  # noqa: ASYNC110  # the connection has no event for it
+            await exchange.send(b"")  # without a length, the body is now sent in chunks with a terminating chunk
+            while self._wait_for_close and not transport.closed:  # noqa: ASYNC110  # the connection has no event for it
                 await asyncio.sleep(0.01)
-            await writer.finish(self._data)
+            await exchange.end(self._data)
         except StreamClosedError:
             self.results.put_nowait("client gone")
         else:
