@@ -22,7 +22,8 @@ from tornado_proxy.ledger.reports.ranking import RankedQuery, RankedUsage, rank_
 from tornado_proxy.ledger.reports.records_page import RecordsQuery
 from tornado_proxy.ledger.reports.records_query import UsageFilter
 from tornado_proxy.ledger.reports.request_lookup import COLUMNS, RequestLookup
-from tornado_proxy.ledger.reports.usage import Bounds, UsageQuery, UsageResult, sum_usage
+from tornado_proxy.ledger.reports.usage import Bounds, UsageQuery, UsageResult
+from tornado_proxy.ledger.reports.usage_sums import sum_usage
 from tornado_proxy.ledger.rows import (
     RECORD_COLUMNS,
     SETTLED_COLUMNS,

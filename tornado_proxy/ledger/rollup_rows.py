@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
+from typing import TypeVar
 
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.dialect import Dialect
@@ -49,8 +49,14 @@ OF_UNKNOWN_COST = f"span = 'day' AND basis IN ({', '.join(repr(basis.value) for 
 #: The columns of records with sums by day of their own, in `attribute_sums`.
 ATTRIBUTES = ("session", "agent_session", "agent", "turn", "client", "repository", "end_user")
 
-#: The columns of a record from which its sums are made, in the order of make_rows().
-RECORD_COLUMNS = (*DIMENSIONS, "subtotal", "surcharge", *ATTRIBUTES)
+#: The annotations of a request, as their JSON text: another attribute with sums by day.
+ANNOTATIONS = "annotations"
+
+#: The value of annotations that are longer than a key of an index may be, in bytes.
+LONG_ANNOTATIONS, _MAX_VALUE_BYTES = "\x01", 1000
+
+#: The columns of a record from which its sums are made, in the order of make_rows() and item_rows.make_item_rows().
+RECORD_COLUMNS = (*DIMENSIONS, "subtotal", "surcharge", *ATTRIBUTES, ANNOTATIONS, "line_items")
 
 #: The columns of the sums.
 SUMS = (
@@ -67,10 +73,11 @@ SUMS = (
 ALL_PEOPLE = "_all"
 
 #: The lengths of time, with the characters of a time that name one and the text that completes them to its start.
-_SPANS: Mapping[str, tuple[int, str]] = {"hour": (13, ":00:00.000Z"), "day": (10, "T00:00:00.000Z")}
+SPANS: Mapping[str, tuple[int, str]] = {"hour": (13, ":00:00.000Z"), "day": (10, "T00:00:00.000Z")}
 
-_REST_PLACES = 12
-_MICRO = 10**6
+#: Decimals of an amount, and the parts of a micro-dollar that they count.
+REST_PLACES = 12
+MICRO = 10**6
 
 COLUMNS = ("span", "start", "key", *DIMENSIONS, *SUMS)
 ATTRIBUTE_COLUMNS = ("name", "start", "value", "key", *SUMS)
@@ -112,40 +119,41 @@ CREATE TABLE attribute_sums (
 """
 
 
-class _Sum:
-    """A running sum; amounts are whole numbers of 1e-12 dollars, because Decimal takes several times as long."""
+_At = TypeVar("_At")
 
-    __slots__ = ("requests", "subtotal", "subtotal_places", "surcharge", "surcharge_places")
+#: The values of SUMS of some records.  The rests are added as they are: the databases carry nothing either.
+_Sum = tuple[int, int, int, int, int, int, int]
 
-    def __init__(self) -> None:
-        self.requests = self.subtotal = self.subtotal_places = self.surcharge = self.surcharge_places = 0
 
-    def add_request(self, subtotal: tuple[int, int], surcharge: tuple[int, int]) -> None:
-        """Add the amounts of one request, as read_amount() returns them."""
-        self.requests += 1
-        self.subtotal += subtotal[0]
-        self.surcharge += surcharge[0]
-        self.subtotal_places = max(self.subtotal_places, subtotal[1])
-        self.surcharge_places = max(self.surcharge_places, surcharge[1])
-
-    def add(self, other: _Sum) -> None:
-        """Add another sum."""
-        self.requests += other.requests
-        self.subtotal += other.subtotal
-        self.surcharge += other.surcharge
-        self.subtotal_places = max(self.subtotal_places, other.subtotal_places)
-        self.surcharge_places = max(self.surcharge_places, other.surcharge_places)
-
-    @property
-    def numbers(self) -> tuple[int, ...]:
-        """The values of SUMS."""
-        return (
-            self.requests,
-            *divmod(self.subtotal, _MICRO),
-            self.subtotal_places,
-            *divmod(self.surcharge, _MICRO),
-            self.surcharge_places,
+def _add(sums: dict[_At, _Sum], at: _At, new: _Sum) -> None:
+    """Add a sum.  Tuples, because most sums of a batch are of one record, and an object takes three times as long."""
+    old = sums.get(at)
+    if old is not None:
+        requests, micro, rest, places, micro_2, rest_2, places_2 = new
+        new = (
+            old[0] + requests,
+            old[1] + micro,
+            old[2] + rest,
+            places if places > old[3] else old[3],  # max() takes three times as long
+            old[4] + micro_2,
+            old[5] + rest_2,
+            places_2 if places_2 > old[6] else old[6],
         )
+    sums[at] = new
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """The values of DIMENSIONS, as sums have them, and their key; the same without people."""
+
+    values: tuple[object, ...]
+    key: str
+    shared: tuple[object, ...]
+    shared_key: str
+
+
+#: The hour of a record, its key, and its key without people.
+RecordKey = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,75 +163,104 @@ class SumRows:
     sums: rows of COLUMNS, for the spans with people.
     all_people: the same for the spans without people.
     attributes: rows of ATTRIBUTE_COLUMNS.
+    annotations: the same for the annotations.
+    keys: the key of each record; None for one that is left out.
     """
 
     sums: list[tuple[object, ...]]
     all_people: list[tuple[object, ...]]
     attributes: list[tuple[object, ...]]
+    annotations: list[tuple[object, ...]]
+    keys: list[RecordKey | None]
 
-
-#: Sums by hour and key.
-_Hours = defaultdict[tuple[str, str], _Sum]
 
 #: The values of DIMENSIONS, as sums have them, by key.
-_Values = dict[str, tuple[object, ...]]
+_Values = Mapping[str, tuple[object, ...]]
 
-_NUMBER = len(DIMENSIONS)
+#: The places in a record of its subtotal, and of its attributes and annotations.
+_FIRST_AMOUNT = 2 + len(DIMENSIONS)
+_STATED = slice(_FIRST_AMOUNT + 2, _FIRST_AMOUNT + 2 + len(ATTRIBUTES) + 1)
+_STATED_NAMES = (*ATTRIBUTES, ANNOTATIONS)
 
 
 def make_rows(records: Iterable[Sequence[object]]) -> SumRows:
     """Return the rows of records: seq, start and RECORD_COLUMNS of each.  Pending records are left out."""
-    hours: _Hours = defaultdict(_Sum)
-    attributes: defaultdict[tuple[str, str, str, str], _Sum] = defaultdict(_Sum)
-    folded: _Values = {}
-    for _, started_at, *values in records:
-        dimensions = tuple(values[:_NUMBER])
+    hours: dict[tuple[str, str], _Sum] = {}
+    attributes: dict[tuple[str, str, str, str], _Sum] = {}
+    made: dict[str, _Key] = {}
+    keys: list[RecordKey | None] = []
+    for record in records:
+        dimensions = tuple(record[2:_FIRST_AMOUNT])
         if dimensions[-1] == Basis.PENDING:
+            keys.append(None)
             continue
-        start, (folded_values, key) = str(started_at), _make_key(dimensions)
-        folded[key] = folded_values
-        subtotal, surcharge = read_amount(str(values[_NUMBER])), read_amount(str(values[_NUMBER + 1]))
-        hours[start[:13], key].add_request(subtotal, surcharge)
-        stated = values[_NUMBER + 2 :]
+        each = _make_key(dimensions)
+        hour = str(record[1])[:13]
+        made[each.key] = each
+        keys.append((hour, each.key, each.shared_key))
+        subtotal, places = read_amount(str(record[_FIRST_AMOUNT]))
+        surcharge, places_2 = read_amount(str(record[_FIRST_AMOUNT + 1]))
+        total = (1, *divmod(subtotal, MICRO), places, *divmod(surcharge, MICRO), places_2)
+        _add(hours, (hour, each.key), total)
+        stated = record[_STATED]
         if any(stated):
-            for name, value in zip(ATTRIBUTES, stated, strict=True):
+            for name, value in zip(_STATED_NAMES, stated, strict=True):
                 if value is not None:
-                    attributes[name, str(value), start[:10], key].add_request(subtotal, surcharge)
-    suffix = _SPANS["day"][1]
+                    _add(attributes, (name, hour[:10], str(value), each.key), total)
+    return _make_sum_rows(hours, attributes, made, keys)
+
+
+def _make_sum_rows(
+    hours: Mapping[tuple[str, str], _Sum],
+    attributes: Mapping[tuple[str, str, str, str], _Sum],
+    made: Mapping[str, _Key],
+    keys: list[RecordKey | None],
+) -> SumRows:
+    everyone: dict[tuple[str, str], _Sum] = {}
+    for (hour, key), total in hours.items():
+        _add(everyone, (hour, made[key].shared_key), total)
+    rows = _make_attribute_rows(attributes)
     return SumRows(
-        _make_span_rows(hours, folded, ""),
-        _make_span_rows(*_add_up_people(hours, folded), ALL_PEOPLE),
-        [(name, day + suffix, value, key, *total.numbers) for (name, value, day, key), total in attributes.items()],
+        _make_span_rows(hours, {key: each.values for key, each in made.items()}, ""),
+        _make_span_rows(everyone, {each.shared_key: each.shared for each in made.values()}, ALL_PEOPLE),
+        [row for row in rows if row[0] != ANNOTATIONS],
+        [row for row in rows if row[0] == ANNOTATIONS],
+        keys,
     )
 
 
-def _add_up_people(hours: _Hours, folded: _Values) -> tuple[_Hours, _Values]:
-    """Return the sums of all people, and their values."""
-    sums: _Hours = defaultdict(_Sum)
-    values: _Values = {}
-    for (hour, key), total in hours.items():
-        named = zip(DIMENSIONS, folded[key], strict=True)
-        shared, shared_key = _make_key(tuple(None if name in PEOPLE else value for name, value in named))
-        values[shared_key] = shared
-        sums[hour, shared_key].add(total)
-    return sums, values
+def _make_attribute_rows(sums: Mapping[tuple[str, str, str, str], _Sum]) -> list[tuple[object, ...]]:
+    added: dict[tuple[str, str, str, str], _Sum] = {}
+    for (name, day, value, key), total in sums.items():
+        is_long = name == ANNOTATIONS and len(value.encode("utf-8", "surrogatepass")) > _MAX_VALUE_BYTES
+        _add(added, (name, day, LONG_ANNOTATIONS if is_long else value, key), total)
+    suffix = SPANS["day"][1]
+    return [(name, day + suffix, value, key, *total) for (name, day, value, key), total in added.items()]
 
 
-def _make_span_rows(hours: _Hours, values: _Values, kind: str) -> list[tuple[object, ...]]:
+def _make_span_rows(hours: Mapping[tuple[str, str], _Sum], values: _Values, kind: str) -> list[tuple[object, ...]]:
     """Return the rows of each span; `kind` is the end of the names of the spans."""
-    sums: defaultdict[tuple[str, str, str], _Sum] = defaultdict(_Sum)
+    days: dict[tuple[str, str], _Sum] = {}
     for (hour, key), total in hours.items():
-        for span, (length, suffix) in _SPANS.items():
-            sums[span + kind, hour[:length] + suffix, key].add(total)
-    return [(*at, *values[at[2]], *total.numbers) for at, total in sums.items()]
+        _add(days, (hour[:10], key), total)
+    rows: list[tuple[object, ...]] = []
+    for span, sums in (("hour", hours), ("day", days)):
+        name, suffix = span + kind, SPANS[span][1]
+        rows += [(name, time + suffix, key, *values[key], *total) for (time, key), total in sums.items()]
+    return rows
 
 
-@lru_cache(maxsize=4096)  # few combinations, each in many records
-def _make_key(dimensions: tuple[object, ...]) -> tuple[tuple[object, ...], str]:
-    """Return the dimensions as sums have them, without ids of endpoints, and their key."""
-    named = zip(DIMENSIONS, dimensions, strict=True)
+@lru_cache(maxsize=8192)  # few combinations, each in many records; some 10 MB
+def _make_key(dimensions: tuple[object, ...]) -> _Key:
+    """Return the key of dimensions, without ids of endpoints."""
+    named = list(zip(DIMENSIONS, dimensions, strict=True))
     values = tuple(fold_ids(str(value)) if name == "endpoint" else value for name, value in named)
-    return values, hashlib.sha256(json.dumps(values).encode()).hexdigest()[:32]
+    shared = tuple(None if name in PEOPLE else value for name, value in zip(DIMENSIONS, values, strict=True))
+    return _Key(values, _hash(values), shared, _hash(shared))
+
+
+def _hash(values: tuple[object, ...]) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:32]
 
 
 def read_amount(text: str) -> tuple[int, int]:
@@ -236,9 +273,12 @@ def read_amount(text: str) -> tuple[int, int]:
         text = f"{Decimal(text):f}"
     whole, _, decimals = text.partition(".")
     places = len(decimals)
-    if places > _REST_PLACES:
-        raise ValueError(f"{text} has {places} decimals; sums have {_REST_PLACES}")
-    return int(f"{whole}{decimals:0<{_REST_PLACES}}"), places
+    if places > REST_PLACES:
+        raise ValueError(f"{text} has {places} decimals; sums have {REST_PLACES}")
+    return int(whole + decimals) * _SCALES[places], places
+
+
+_SCALES = [10 ** (REST_PLACES - places) for places in range(REST_PLACES + 1)]
 
 
 def split_amount(amount: Decimal) -> tuple[int, int, int]:
@@ -248,10 +288,10 @@ def split_amount(amount: Decimal) -> tuple[int, int, int]:
         ValueError: it has more than 12 decimals.
     """
     digits, places = read_amount(f"{amount:f}")
-    return *divmod(digits, _MICRO), places
+    return *divmod(digits, MICRO), places
 
 
 def join_amount(micro: int, rest: int, places: int) -> Decimal:
     """Return the amount of a sum, with as many decimals as the sum of its texts has."""
-    digits = micro * _MICRO + rest
-    return Decimal(digits // 10 ** (_REST_PLACES - places)).scaleb(-places)
+    digits = micro * MICRO + rest
+    return Decimal(digits // 10 ** (REST_PLACES - places)).scaleb(-places)

@@ -1,37 +1,40 @@
 """Keeps sums of records by hour and by day, so that reports need not read every record.
 
     records ─┬─> cursor `rollups` ──> sums by project, caller, provider, model, endpoint, key, labels, basis
-             └─> cursor `rollups.details` ──> the same without people, and sums by one attribute
+             ├─> cursor `rollups.details` ──> the same without people, and sums by one attribute
+             └─> cursor `rollups.items` ──> sums by kind of line item, and by annotations
 
-The writer thread adds records after their commit, some at a time, in a transaction that moves the cursor too: each
+The writer thread adds records after their commit, some at a time, in a transaction that moves the cursors too: each
 record is counted once, whichever process wrote it and whenever a process dies.  Reports add the records after the
 cursor themselves (reports/rollup_query.py), so that sums are never behind.  A record whose usage comes later is
 added with its settlement.
 
-Both cursors move together.  The second one is behind only while a ledger of an earlier version is caught up,
-or a process of an earlier version writes; reports then use the first kind of sums alone.
+All cursors move together.  A later one is behind only while a ledger of an earlier version is caught up, or a process
+of an earlier version writes; reports then use the other kinds of sums alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from tornado_proxy.ledger import item_rows
 from tornado_proxy.ledger.changes import Position
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect, Insert
+from tornado_proxy.ledger.item_rows import ItemRows, make_item_rows
 from tornado_proxy.ledger.rollup_rows import ATTRIBUTE_COLUMNS, COLUMNS, RECORD_COLUMNS, SUMS, SumRows, make_rows
 
-CURSOR_NAME, DETAILS_CURSOR_NAME = "rollups", "rollups.details"
+CURSOR_NAME, DETAILS_CURSOR_NAME, ITEMS_CURSOR_NAME = "rollups", "rollups.details", "rollups.items"
 
-#: The key in `meta` of the time since which the sums of the second cursor have all records; none if they always had.
-DETAILS_SINCE_KEY = "details_since"
+#: The keys in `meta` of the time since which the sums of a later cursor have all records; none if they always had.
+SINCE_KEYS = {DETAILS_CURSOR_NAME: "details_since", ITEMS_CURSOR_NAME: "items_since"}
 
 #: Records that one transaction adds: some 20 ms.
 BATCH_SIZE = 2000
 
 #: The columns that a settlement replaces.
-_SETTLED = ("model", "basis", "subtotal", "surcharge")
+_SETTLED = ("model", "basis", "subtotal", "surcharge", "line_items")
 
 
 def _list_columns(figures: str) -> str:
@@ -61,15 +64,17 @@ def _change_sum(name: str, table: str) -> str:
     return f"{name} = {old} + {new}"
 
 
-def _insert_sums(table: str, columns: tuple[str, ...], key: str) -> Insert:
-    update = ", ".join(_change_sum(name, table) for name in SUMS)
-    return Insert(table, columns, key, update=update, numbers=frozenset(SUMS))
+def _insert_sums(table: str, columns: tuple[str, ...], key: str, sums: tuple[str, ...] = SUMS) -> Insert:
+    update = ", ".join(_change_sum(name, table) for name in sums)
+    return Insert(table, columns, key, update=update, numbers=frozenset(sums))
 
 
 _INSERT_SUMS = _insert_sums("rollups", COLUMNS, "span, start, key")
 _INSERT_ATTRIBUTES = _insert_sums("attribute_sums", ATTRIBUTE_COLUMNS, "name, start, value, key")
-#: In the order of their names: the main one is the first.
-_SELECT_CURSORS = "SELECT position FROM cursors WHERE name IN ('rollups', 'rollups.details') ORDER BY name"
+_INSERT_ITEMS = _insert_sums("item_sums", item_rows.COLUMNS, "span, start, key, shape", item_rows.SUMS)
+_INSERT_SHAPES = Insert("item_shapes", item_rows.SHAPE_COLUMNS, "shape")
+
+_SELECT_CURSORS = "SELECT name, position FROM cursors WHERE name IN (?, ?, ?)"
 _INSERT_CURSOR = "INSERT INTO cursors (name, position, moved_at) VALUES (?, '0.0', '') ON CONFLICT (name) DO NOTHING"
 _MOVE_CURSOR = "UPDATE cursors SET position = ? WHERE name = ?"
 _SELECT_PRUNED = "SELECT value FROM meta WHERE key = 'pruned_before'"
@@ -77,11 +82,34 @@ _INSERT_SINCE = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) D
 
 
 @dataclass(frozen=True, slots=True)
-class _Cursors:
-    """The positions of both cursors."""
+class _Rows:
+    """The rows that add some records to the sums of all cursors."""
 
-    sums: Position
-    details: Position
+    sums: SumRows
+    items: ItemRows
+
+
+def _insert_main(db: Database, rows: _Rows) -> None:
+    db.insert(_INSERT_SUMS, rows.sums.sums)
+
+
+def _insert_details(db: Database, rows: _Rows) -> None:
+    db.insert(_INSERT_SUMS, rows.sums.all_people)
+    db.insert(_INSERT_ATTRIBUTES, rows.sums.attributes)
+
+
+def _insert_items(db: Database, rows: _Rows) -> None:
+    db.insert(_INSERT_SHAPES, rows.items.shapes)
+    db.insert(_INSERT_ITEMS, rows.items.sums)
+    db.insert(_INSERT_ATTRIBUTES, rows.sums.annotations)
+
+
+#: How each cursor adds rows to its sums; the main one is the first.
+_CURSORS: Mapping[str, Callable[[Database, _Rows], None]] = {
+    CURSOR_NAME: _insert_main,
+    DETAILS_CURSOR_NAME: _insert_details,
+    ITEMS_CURSOR_NAME: _insert_items,
+}
 
 
 def roll_up(db: Database, dialect: Dialect, limit: int = BATCH_SIZE) -> bool:
@@ -94,17 +122,23 @@ def roll_up(db: Database, dialect: Dialect, limit: int = BATCH_SIZE) -> bool:
     end = _find_end(db, dialect)
     with db.transaction():
         cursors = _lock_cursors(db, dialect)
-        batch = _read_batch(db, cursors.sums, end, limit)
-        rows = make_rows(batch.rows)
-        db.insert(_INSERT_SUMS, rows.sums)
-        _move(db, CURSOR_NAME, cursors.sums, batch.position)
-        is_behind = cursors.details != cursors.sums
-        if is_behind:
-            batch = _read_batch(db, cursors.details, cursors.sums, limit)
-            rows = make_rows(batch.rows)
-        _insert_details(db, rows)
-        _move(db, DETAILS_CURSOR_NAME, cursors.details, batch.position)
-    return batch.is_full or is_behind
+        main = cursors[CURSOR_NAME]
+        # A cursor that is behind comes up to where the main one was.
+        starts = {position: main for position in cursors.values()} | {main: end}
+        more = False
+        for start, limit_position in starts.items():
+            batch = _read_batch(db, start, limit_position, limit)
+            rows = _make_rows(batch.rows)
+            for name in (name for name, position in cursors.items() if position == start):
+                _CURSORS[name](db, rows)
+                _move(db, name, start, batch.position)
+            more = more or batch.is_full or start != main
+    return more
+
+
+def _make_rows(records: Sequence[Sequence[object]]) -> _Rows:
+    sums = make_rows(records)
+    return _Rows(sums, make_item_rows(records, sums.keys))
 
 
 def rebuild(db: Database, dialect: Dialect) -> None:
@@ -112,20 +146,20 @@ def rebuild(db: Database, dialect: Dialect) -> None:
     while roll_up(db, dialect):
         pass
     with db.transaction():
-        cursors = _lock_cursors(db, dialect)
-        position = cursors.sums
-        _move(db, DETAILS_CURSOR_NAME, cursors.details, position)
+        position = _lock_cursors(db, dialect)[CURSOR_NAME]
         pruned = db.fetch_rows(_SELECT_PRUNED)
         since = str(pruned[0][0]) if pruned else ""
-        db.run("DELETE FROM rollups WHERE start >= ?", (since,))
-        db.run("DELETE FROM attribute_sums WHERE start >= ?", (since,))
+        for name in _CURSORS:
+            db.run(_MOVE_CURSOR, (str(position), name))
+        for table in ("rollups", "attribute_sums", "item_sums"):
+            db.run(f"DELETE FROM {table} WHERE start >= ?", (since,))  # noqa: S608  # names of ours
         for sql, end in ((_SELECT, position.record), (_SELECT_SETTLED, position.change)):
             seq = 0
             while records := db.fetch_rows(sql, (seq, end, BATCH_SIZE)):
                 seq = _find_last(records)
-                rows = make_rows([row for row in records if str(row[1]) >= since])
-                db.insert(_INSERT_SUMS, rows.sums)
-                _insert_details(db, rows)
+                rows = _make_rows([row for row in records if str(row[1]) >= since])
+                for insert in _CURSORS.values():
+                    insert(db, rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,23 +182,23 @@ def _read_batch(db: Database, after: Position, end: Position, limit: int) -> _Ba
     return _Batch([*records, *settled], Position(max(end.record, after.record), last_change), is_full)
 
 
-def _lock_cursors(db: Database, dialect: Dialect) -> _Cursors:
+def _lock_cursors(db: Database, dialect: Dialect) -> dict[str, Position]:
     """Return the positions of the cursors, which no other transaction moves before this one has ended."""
-    rows = db.fetch_rows(f"{_SELECT_CURSORS} {dialect.row_lock}")
-    if len(rows) < 2:
+    found = _read_cursors(db, dialect)
+    if len(found) < len(_CURSORS):
         # Sums that begin now do not have the records that were pruned.
         for (before,) in db.fetch_rows(_SELECT_PRUNED):
-            db.run(_INSERT_SINCE, (DETAILS_SINCE_KEY, before))
-        for name in (CURSOR_NAME, DETAILS_CURSOR_NAME):
+            for name in SINCE_KEYS.keys() - found.keys():
+                db.run(_INSERT_SINCE, (SINCE_KEYS[name], before))
+        for name in _CURSORS:
             db.run(_INSERT_CURSOR, (name,))
-        rows = db.fetch_rows(f"{_SELECT_CURSORS} {dialect.row_lock}")
-    (sums,), (details,) = rows
-    return _Cursors(Position.parse(str(sums)), Position.parse(str(details)))
+        found = _read_cursors(db, dialect)
+    return {name: found[name] for name in _CURSORS}
 
 
-def _insert_details(db: Database, rows: SumRows) -> None:
-    db.insert(_INSERT_SUMS, rows.all_people)
-    db.insert(_INSERT_ATTRIBUTES, rows.attributes)
+def _read_cursors(db: Database, dialect: Dialect) -> dict[str, Position]:
+    rows = db.fetch_rows(f"{_SELECT_CURSORS} ORDER BY name {dialect.row_lock}", tuple(_CURSORS))
+    return {str(name): Position.parse(str(position)) for name, position in rows}
 
 
 def _move(db: Database, name: str, old: Position, new: Position) -> None:

@@ -10,6 +10,7 @@ objects       the project that created each object of a provider, and the provid
 changes       append-only, filled by triggers: settlements, given up and lost requests in the order of their commits
 rollups       sums of records by hour and day (rollups.py); records that were pruned are in them
 attribute_sums  sums of the records of a day that have a certain agent session, client or the like
+item_sums     sums of line items by hour and day; item_shapes has the kinds of line items of each row
 cursors       how far each reader of the changes has come
 containers    the life of each container that ran code, and the seconds of it that requests were charged for
 allowances    the free container time that an account has used in a month
@@ -19,14 +20,15 @@ meta          schema version
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.container_rows import ALLOWANCE_COLUMNS, CONTAINER_COLUMNS
 from tornado_proxy.ledger.database import Backend, Database, StoreError
 from tornado_proxy.ledger.dialect import Dialect, Insert
-from tornado_proxy.ledger.rollup_rows import create_attribute_sums, create_rollups
+from tornado_proxy.ledger.item_rows import create_item_sums
+from tornado_proxy.ledger.rollup_rows import ROLLUPS_INDEX, create_attribute_sums, create_rollups
 from tornado_proxy.ledger.rows import COMPUTED_COLUMNS, INTENT_COLUMNS, OBJECT_COLUMNS, RECORD_COLUMNS, SETTLED_COLUMNS
 
 SCHEMA_VERSION = 1
@@ -167,6 +169,7 @@ CREATE TABLE objects (
 {_create_changes(sql)}
 {create_rollups(sql)}
 {create_attribute_sums(sql)}
+{create_item_sums(sql)}
 """
 
 
@@ -252,18 +255,21 @@ def prepare(db: Database, backend: Backend) -> None:
             f"{backend.name}: schema {stored} is newer than this program, which knows {SCHEMA_VERSION}; "
             "install the version that wrote it, or a later one"
         )
-    added = "".join(_add_columns(db, backend.dialect))
-    if "given_up" not in tables:
-        added += _create_settlements("given_up", backend.dialect) + backend.dialect.guards
-    if "containers" not in tables:
-        added += _create_containers(backend.dialect) + _create_allowances(backend.dialect)
-    if "changes" not in tables:
-        # Triggers first: PostgreSQL then waits for the transactions that write the tables.
-        added += _create_changes(backend.dialect) + backend.dialect.change_triggers + _COPY_CHANGES
-    if "rollups" not in tables:
-        added += create_rollups(backend.dialect)
-    if "attribute_sums" not in tables:
-        added += create_attribute_sums(backend.dialect)
+    added = "".join(_add_columns(db, backend.dialect)) + _add_tables(tables, backend.dialect)
     if added:
         # The view names every column, so it is made anew.  Nothing else is altered: records are append-only.
         db.run_script(f"DROP VIEW IF EXISTS bills; {added} {_VIEW}")
+
+
+def _add_tables(existing: Container[str], dialect: Dialect) -> str:
+    """Return SQL of the tables that the version which made the others did not have."""
+    tables: dict[str, Callable[[], str]] = {
+        "given_up": lambda: _create_settlements("given_up", dialect) + dialect.guards,
+        "containers": lambda: _create_containers(dialect) + _create_allowances(dialect),
+        # Triggers first: PostgreSQL then waits for the transactions that write the tables.
+        "changes": lambda: _create_changes(dialect) + dialect.change_triggers + _COPY_CHANGES,
+        "rollups": lambda: create_rollups(dialect),
+        "attribute_sums": lambda: create_attribute_sums(dialect),
+        "item_sums": lambda: create_item_sums(dialect) + ROLLUPS_INDEX,
+    }
+    return "".join(create() for name, create in tables.items() if name not in existing)

@@ -24,12 +24,14 @@ from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.database import Read
 from tornado_proxy.ledger.reports.intervals import Interval
+from tornado_proxy.ledger.reports.item_query import can_sum_items, sum_items
 from tornado_proxy.ledger.reports.ranked_usage import list_group_rows, read_ranked
 from tornado_proxy.ledger.reports.ranking import RankedQuery, rank_usage
 from tornado_proxy.ledger.reports.record_sums import can_use_sums, sum_groups, sum_records
 from tornado_proxy.ledger.reports.records_page import RecordsQuery, read_page
 from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records, select_bills
-from tornado_proxy.ledger.reports.usage import Bounds, UsageQuery, UsageResult, sum_usage
+from tornado_proxy.ledger.reports.usage import Bounds, UsageQuery, UsageResult
+from tornado_proxy.ledger.reports.usage_sums import sum_usage
 from tornado_proxy.ledger.rollup_rows import join_amount, split_amount
 from tornado_proxy.ledger.rollups import rebuild, roll_up
 from tornado_proxy.ledger.rows import format_time
@@ -48,9 +50,15 @@ def make_cost(chance: random.Random) -> Any:
     places = chance.choice([3, 6, 9])
     items = [
         LineItem(
-            "input_tokens", Decimal(1), "t", Decimal(1), Decimal(chance.randrange(10**6)).scaleb(-places), "m", "h"
+            f"{kind}_tokens",
+            Decimal(chance.choice(["1", "20000000000", "0.25", "1.123456789012"])),
+            "t",
+            Decimal(1),
+            chance.choice([None, *[Decimal(chance.randrange(10**6)).scaleb(-places)] * 5]),
+            chance.choice(["m", "m", "n"]),
+            "h",
         )
-        for _ in range(chance.choice([0, 1, 2]))
+        for kind in chance.choices(["input", "output", "cached"], k=chance.choice([0, 1, 2, 2, 9]))
     ]
     return bill(items, chance.choice([Decimal("0.05"), Decimal(0), Decimal("0.333")]))
 
@@ -74,6 +82,7 @@ def make_random_record(number: int, chance: random.Random) -> RequestRecord:
         key=chance.choice([None, KeyId("main", "f" * 12, own=False)]),
         labels=chance.choice([{}, {"team": "red"}, {"team": "blue", "cost": "4711"}]),
         session=chance.choice([None, None, "socket"]),
+        annotations=chance.choice([(), (), (("env", "prod"),), (("env", "dev"), ("task", "x"))]),
         attribution=Attribution(
             agent_session=chance.choice([None, "s1", "s2"]), client=chance.choice([None, "codex/1"])
         ),
@@ -100,7 +109,8 @@ def make_random_question(chance: random.Random) -> tuple[UsageFilter, list[str],
     )
     groups = chance.sample([*GROUPS, "label.team"], chance.randrange(4))
     if chance.random() < 0.4:
-        groups.append("agent_session" if which.agent_session else chance.choice(["agent_session", "client", "session"]))
+        names = ["agent_session", "client", "session", "annotation.env"]
+        groups.append("agent_session" if which.agent_session else chance.choice(names))
     return which, groups, chance.choice([None, *Interval])
 
 
@@ -132,16 +142,17 @@ def add_to_sums(store: LedgerUnderTest, *, times: int = 1000, limit: int = 100) 
 
 
 def compare_answers(store: LedgerUnderTest, chance: random.Random, questions: int) -> None:
-    backend, used = make_backend(store.address), 0
+    backend, used, own = make_backend(store.address), 0, random.Random(questions)
     for _ in range(questions):
         which, groups, interval = make_random_question(chance)
         by_record = sum_records(backend, which, groups, use_sums=False)
         by_sums = sum_records(backend, which, groups)
         assert by_sums == by_record
         # The same text too: a report prints it.  A difference of sums can have more zeros at its end.
-        if not {"agent_session", "client", "session"} & set(groups):
+        if not {"agent_session", "client", "session", "annotation.env"} & set(groups):
             assert [str(row) for row in by_sums] == [str(row) for row in by_record]
         grouped = tuple(name for name in groups if name not in ("day", "project"))
+        has_attribute = which.agent_session is not None or {"agent_session", "client", "session"} & set(groups)
         told_apart = chance.choice([None, None, ("ada", "gpt-5.4", "s1", "red"), ()])
         query = UsageQuery(
             replace(which, model=None),
@@ -150,6 +161,7 @@ def compare_answers(store: LedgerUnderTest, chance: random.Random, questions: in
             model=which.model,
             group_rows=True,
             told_apart=told_apart,
+            annotations=() if has_attribute else own.choice([(), (("env", "prod"),), (("env", "dev"), ("task", "x"))]),
         )
         assert can_use_sums(query) is ("resp_" not in (which.endpoint or ""))
         if not can_use_sums(query):
@@ -159,9 +171,22 @@ def compare_answers(store: LedgerUnderTest, chance: random.Random, questions: in
             expected = sum_usage(read(sql, values), query, NO_BOUNDS)
             found = sum_groups(read, query, NO_BOUNDS)
         assert found == expected
-        compare_ranking(store, query, chance)
+        compare_ranking(store, query, own)
+        compare_items(store, query, own)
         used += bool(by_record)
     assert used > questions // 2
+
+
+def compare_items(store: LedgerUnderTest, query: UsageQuery, chance: random.Random) -> None:
+    """Compare the sums by kind of line item with those of every record."""
+    item_type = chance.choice([None, None, "input_tokens", "pending_requests"])
+    groups = tuple(name for name in query.group_by if name not in ("provider", "model"))
+    query = replace(query, group_by=groups, model=None, type=item_type, group_rows=False, told_apart=None)
+    backend = make_backend(store.address)
+    with backend.read(snapshot=True) as read:
+        if can_sum_items(read, query):
+            expected = sum_usage(read(*select_bills(query.columns, query.which, 10**9)), query, NO_BOUNDS)
+            assert sum_items(read, query, NO_BOUNDS) == expected
 
 
 def compare_ranking(store: LedgerUnderTest, query: UsageQuery, chance: random.Random) -> None:
@@ -216,7 +241,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> LedgerUnderTest:
 
 
 def test_answers_from_sums_are_those_of_reading_every_record(store: LedgerUnderTest) -> None:
-    chance = random.Random(1)
+    chance = random.Random(2)
     records = [make_random_record(number, chance) for number in range(400)]
     pending = [record for record in records[:300] if record.basis is Basis.PENDING]
     fill(store, records[:300], [settle(record, chance) for record in pending[::2]])
@@ -242,11 +267,12 @@ def test_answers_from_sums_are_those_of_reading_every_record(store: LedgerUnderT
 
 
 def read_sums_table(store: LedgerUnderTest) -> list[tuple[Any, ...]]:
-    """Return the rows of both tables of sums, with the three numbers of each amount as the amount."""
+    """Return the rows of the tables of sums, with the three numbers of each amount as the amount."""
     tables = ("rollups ORDER BY span, start, key", "attribute_sums ORDER BY name, start, value, key")
     with make_backend(store.address).read() as read:
         rows = [row for table in tables for row in read(f"SELECT * FROM {table}", ())]  # noqa: S608  # names of ours
-    return [(*row[:-6], join_amount(*row[-6:-3]), join_amount(*row[-3:])) for row in rows]
+        items = list(read("SELECT * FROM item_sums ORDER BY span, start, key, shape", ()))
+    return [(*row[:-6], join_amount(*row[-6:-3]), join_amount(*row[-3:])) for row in rows] + items
 
 
 def test_running_ledger_adds_its_records_to_the_sums(store: LedgerUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,20 +289,31 @@ def test_running_ledger_adds_its_records_to_the_sums(store: LedgerUnderTest, mon
     asyncio.run(run())
 
     rows = read_sums_table(store)
-    assert {row[0] for row in rows} == {"hour", "day", "hour_all", "day_all"}
-    assert sum(int(str(row[14])) for row in rows if row[0] == "day") >= 2
+    sums = [row for row in rows if len(row) == 17]
+    assert {row[0] for row in sums} == {"hour", "day", "hour_all", "day_all"}
+    assert sum(int(str(row[14])) for row in sums if row[0] == "day") >= 2
+    assert {row[0] for row in rows if len(row) > 17} == {"day", "hour_all", "day_all"}
 
 
-def test_sums_of_an_earlier_version_are_completed(store: LedgerUnderTest) -> None:
+#: SQL that leaves the sums of the two earlier versions.
+_WITHOUT_ITEMS = (
+    "DROP TABLE item_sums; DROP TABLE item_shapes; DELETE FROM attribute_sums WHERE name = 'annotations'; "
+    "DELETE FROM cursors WHERE name = 'rollups.items'; "
+)
+_WITHOUT_DETAILS = (
+    f"{_WITHOUT_ITEMS} DELETE FROM rollups WHERE span LIKE '%_all'; DROP TABLE attribute_sums; "  # noqa: S608
+    "DELETE FROM cursors WHERE name = 'rollups.details';"
+)
+
+
+@pytest.mark.parametrize("script", [_WITHOUT_DETAILS, _WITHOUT_ITEMS], ids=["first version", "second version"])
+def test_sums_of_an_earlier_version_are_completed(store: LedgerUnderTest, script: str) -> None:
     chance = random.Random(3)
     fill(store, [make_random_record(number, chance) for number in range(100)], [])
     add_to_sums(store)
     expected = read_sums_table(store)
     with contextlib.closing(make_backend(store.address).connect(create=False)) as db:
-        db.run_script(
-            "DELETE FROM rollups WHERE span LIKE '%_all'; DROP TABLE attribute_sums; "
-            "DELETE FROM cursors WHERE name = 'rollups.details';"
-        )
+        db.run_script(script)
     fill(store, [make_record(make_intent("later"))], [])
 
     add_to_sums(store, times=1, limit=30)
@@ -303,7 +340,7 @@ def test_amount_with_more_decimals_than_sums_have_is_refused() -> None:
     ("group", "which"),
     [
         pytest.param("request_kind", UsageFilter(), id="group without sums"),
-        pytest.param("annotation.task", UsageFilter(), id="annotation"),
+        pytest.param("annotation.task", UsageFilter(client="c"), id="annotation and attribute"),
         pytest.param("model", UsageFilter(room="lab", upstream_request_id="s"), id="filter without sums"),
         pytest.param("client", UsageFilter(session="s"), id="two attributes"),
         pytest.param("model", UsageFilter(since="2026-03-02"), id="time in another form"),

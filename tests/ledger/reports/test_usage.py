@@ -23,7 +23,8 @@ from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_ledger
 from tornado_proxy.ledger.reports.intervals import Interval
 from tornado_proxy.ledger.reports.records_query import UsageFilter
-from tornado_proxy.ledger.reports.usage import Bounds, UsageQuery, UsageResult, sum_usage
+from tornado_proxy.ledger.reports.usage import Bounds, UsageQuery, UsageResult
+from tornado_proxy.ledger.reports.usage_sums import sum_usage
 
 each_database = pytest.mark.parametrize("store", ["sqlite", "postgresql"], indirect=True)
 

@@ -24,7 +24,6 @@ from tornado_proxy.ledger.reports.rollup_query import (
     OF_BASIS,
     PartialSum,
     Question,
-    SumsState,
     build_sums_where,
     check_not_pruned,
     choose_span,
@@ -32,8 +31,8 @@ from tornado_proxy.ledger.reports.rollup_query import (
     is_alone,
     read_others,
     read_part_records,
-    read_state,
 )
+from tornado_proxy.ledger.reports.sums_state import SumsState, read_state
 from tornado_proxy.ledger.reports.time_parts import keep_days, split_time
 from tornado_proxy.ledger.reports.usage import GroupRow
 from tornado_proxy.ledger.rollup_rows import ALL_PEOPLE, SUMS, UNKNOWN_COSTS, join_amount, split_amount
@@ -52,8 +51,8 @@ _MICRO = 10**6
 def can_rank(read: Read, query: RankedQuery) -> bool:
     """Return True if rank_sums() can answer a query that the sums can answer (record_sums.can_use_sums)."""
     groups = query.query.group_by
-    # The values of labels are in the text of all labels.
-    if not groups or any(is_named_group(name) for name in groups):
+    # The values of labels and annotations are in the text of all of them.
+    if not groups or query.query.annotations or any(is_named_group(name) for name in groups):
         return False
     if find_attribute(query.query.which, groups) is None:
         return True

@@ -18,11 +18,10 @@ from tornado_proxy.ledger.database import Read
 from tornado_proxy.ledger.reports.records_query import UsageFilter, build_where
 from tornado_proxy.ledger.reports.rollup_query import (
     ATTRIBUTE_JOIN,
-    SumsState,
     build_sums_where,
     list_given,
-    read_state,
 )
+from tornado_proxy.ledger.reports.sums_state import SumsState, read_state
 from tornado_proxy.ledger.reports.time_parts import is_exact_time
 from tornado_proxy.ledger.rollup_rows import ALL_PEOPLE, ATTRIBUTES, PEOPLE
 from tornado_proxy.ledger.rows import format_time

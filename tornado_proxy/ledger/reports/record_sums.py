@@ -11,6 +11,7 @@ from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.database import Backend, Read
 from tornado_proxy.ledger.reports.intervals import find_interval_end, find_interval_start
 from tornado_proxy.ledger.reports.records_query import (
+    ANNOTATION_PREFIX,
     EXACT,
     UsageFilter,
     UsageSum,
@@ -18,6 +19,7 @@ from tornado_proxy.ledger.reports.records_query import (
     build_where,
     fold_group,
     group_column,
+    has_annotations,
 )
 from tornado_proxy.ledger.reports.rollup_query import PartialSum, check_not_pruned, is_rolled, read_sums
 from tornado_proxy.ledger.reports.usage import Bounds, GroupRow, UsageQuery, UsageResult, too_much_usage
@@ -52,8 +54,13 @@ def sum_records(
 
 def can_use_sums(query: UsageQuery) -> bool:
     """Return True if sum_groups() can answer a query."""
-    is_plain = query.group_rows and query.type is None and not query.annotations
-    return is_plain and is_rolled(query.which, query.group_by) and query.which.model is None
+    is_plain = query.group_rows and query.type is None and query.which.model is None
+    return is_plain and is_rolled(query.which, _list_groups(query))
+
+
+def _list_groups(query: UsageQuery) -> tuple[str, ...]:
+    """Return the groups of the sums; if requests are selected by annotations, the last one has all of these."""
+    return (*query.group_by, f"{ANNOTATION_PREFIX}*") if query.annotations else query.group_by
 
 
 def sum_groups(read: Read, query: UsageQuery, bounds: Bounds) -> UsageResult:
@@ -64,11 +71,14 @@ def sum_groups(read: Read, query: UsageQuery, bounds: Bounds) -> UsageResult:
     """
     sums: defaultdict[tuple[str | None, tuple[str | None, ...]], _RunningSum] = defaultdict(_RunningSum)
     which = replace(query.which, model=query.model)
-    for number, part in enumerate(read_sums(read, which, query.group_by, query.interval, query.told_apart)):
+    for number, part in enumerate(read_sums(read, which, _list_groups(query), query.interval, query.told_apart)):
         if number % _SUMS_PER_CHECK == 0 and bounds.is_over():
             raise too_much_usage()
+        if query.annotations and not has_annotations(part.columns[-1], query.annotations):
+            continue
         start = find_interval_start(query.interval, part.time)
-        sums[start, query.add_up_others(fold_group(part.columns, query.group_by))].add(part)
+        group = fold_group(part.columns[: len(query.group_by)], query.group_by)
+        sums[start, query.add_up_others(group)].add(part)
     rows = [
         GroupRow(
             start=start,

@@ -184,6 +184,11 @@ def _fold(value: str | None, name: str) -> str | None:
     return fold_ids(value) if name == "endpoint" else value
 
 
+def has_annotations(text: str | None, required: Sequence[tuple[str, str]]) -> bool:
+    """Return True if annotations, as JSON text, have all of the required ones."""
+    return text is not None and set(required) <= _read_names(text).items()
+
+
 @lru_cache(maxsize=1024)  # few combinations, each in many records
 def _read_names(text: str) -> Mapping[str, str]:
     names: Mapping[str, str] = json.loads(text)

@@ -20,7 +20,9 @@ from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.changes import Position
 from tornado_proxy.ledger.database import Read
 from tornado_proxy.ledger.reports.intervals import Interval
+from tornado_proxy.ledger.reports.part_records import list_others, select_part
 from tornado_proxy.ledger.reports.records_query import (
+    ANNOTATION_PREFIX,
     LABEL_PREFIX,
     OTHERS,
     UsageFilter,
@@ -28,9 +30,11 @@ from tornado_proxy.ledger.reports.records_query import (
     group_column,
     is_named_group,
 )
+from tornado_proxy.ledger.reports.sums_state import SumsState, has_attribute, read_state
 from tornado_proxy.ledger.reports.time_parts import TimePart, is_exact_time, keep_days, split_time
 from tornado_proxy.ledger.rollup_rows import (
     ALL_PEOPLE,
+    ANNOTATIONS,
     ATTRIBUTES,
     DIMENSIONS,
     OF_UNKNOWN_COST,
@@ -39,7 +43,6 @@ from tornado_proxy.ledger.rollup_rows import (
     UNKNOWN_COSTS,
     join_amount,
 )
-from tornado_proxy.ledger.rollups import CURSOR_NAME, DETAILS_CURSOR_NAME, DETAILS_SINCE_KEY
 from tornado_proxy.providers.endpoint_template import fold_ids
 
 #: The groups that the sums have, beside labels.
@@ -52,7 +55,7 @@ _GROUPS = frozenset({"day", "project", "room", "participant", "user", "issuer", 
 _FILTERS = frozenset({*DIMENSIONS, "since", "until", "callers"}) - {"labels"}
 
 #: The characters of a start that name the interval; a week is made of days.
-_LENGTHS = {Interval.HOUR: 13, Interval.DAY: 10, Interval.WEEK: 10, Interval.MONTH: 7}
+LENGTHS = {Interval.HOUR: 13, Interval.DAY: 10, Interval.WEEK: 10, Interval.MONTH: 7}
 
 _AMOUNTS = ", ".join(f"{'max' if name.endswith('_places') else 'sum'}(s.{name})" for name in SUMS)
 
@@ -93,12 +96,12 @@ def list_given(which: UsageFilter) -> set[str]:
 
 def is_rolled(which: UsageFilter, groups: Sequence[str]) -> bool:
     """Return True if the sums can answer a question."""
-    given = list_given(which)
+    given, named, attributes = list_given(which), {_name_attribute(name) for name in groups}, {*ATTRIBUTES, ANNOTATIONS}
     times = (time for time in (which.since, which.until) if time is not None)
     return (
         given <= _FILTERS | set(ATTRIBUTES)
-        and all(name in _GROUPS or name in ATTRIBUTES or name.startswith(LABEL_PREFIX) for name in groups)
-        and len((given | set(groups)) & set(ATTRIBUTES)) <= 1
+        and all(name in _GROUPS or name in attributes or name.startswith(LABEL_PREFIX) for name in named)
+        and len((given | named) & attributes) <= 1
         # An endpoint in the sums has no ids.
         and (which.endpoint is None or (fold_ids(which.endpoint) == which.endpoint and "{" not in which.endpoint))
         and all(is_exact_time(time) for time in times)
@@ -107,7 +110,13 @@ def is_rolled(which: UsageFilter, groups: Sequence[str]) -> bool:
 
 def find_attribute(which: UsageFilter, groups: Sequence[str]) -> str | None:
     """Return the attribute by which a question selects or groups; None for a question without one."""
-    return next((name for name in ATTRIBUTES if name in {*groups, *list_given(which)}), None)
+    named = {_name_attribute(name) for name in groups} | list_given(which)
+    return next((name for name in (*ATTRIBUTES, ANNOTATIONS) if name in named), None)
+
+
+def _name_attribute(group: str) -> str:
+    """Return the attribute that has the values of a group."""
+    return ANNOTATIONS if group.startswith(ANNOTATION_PREFIX) else group
 
 
 def check_not_pruned(read: Read, which: UsageFilter) -> None:
@@ -135,9 +144,9 @@ def read_sums(
     `read` must be of a snapshot: between two queries of it the cursor must not move.
     """
     state = read_state(read)
-    question = Question(which, tuple(groups), 0 if interval is None else _LENGTHS[interval], told_apart)
+    question = Question(which, tuple(groups), 0 if interval is None else LENGTHS[interval], told_apart)
     attribute = find_attribute(which, groups)
-    if attribute is not None and (interval is Interval.HOUR or not state.has_details(which.since)):
+    if attribute is not None and (interval is Interval.HOUR or not has_attribute(read, state, attribute, which)):
         check_not_pruned(read, which)
         yield from read_part_records(read, question, "", ())
         return
@@ -156,35 +165,6 @@ def read_sums(
 
 
 @dataclass(frozen=True, slots=True)
-class SumsState:
-    """How far the sums have come.
-
-    rolled: the position up to which records are in the sums.
-    details_since: the time since which all those records are in the sums without people and by attribute, too; None if
-        these are behind.
-    """
-
-    rolled: Position
-    details_since: str | None
-
-    def has_details(self, since: str | None) -> bool:
-        """Return True if the sums of the second cursor are complete from a time on; None is the beginning."""
-        return self.details_since is not None and (since or "") >= self.details_since
-
-
-def read_state(read: Read) -> SumsState:
-    """Return how far the sums have come."""
-    sql = "SELECT name, position FROM cursors WHERE name IN (?, ?)"
-    positions = {str(name): str(text) for name, text in read(sql, (CURSOR_NAME, DETAILS_CURSOR_NAME))}
-    rolled = positions.get(CURSOR_NAME, str(Position()))
-    since: str | None = None
-    if positions.get(DETAILS_CURSOR_NAME) == rolled:
-        sql = "SELECT value FROM meta WHERE key = ?"
-        since = next((str(value) for (value,) in read(sql, (DETAILS_SINCE_KEY,))), "")
-    return SumsState(Position.parse(rolled), since)
-
-
-@dataclass(frozen=True, slots=True)
 class Question:
     """Which requests are summed, by which groups, and the characters of a time that name the interval, 0 for none.
 
@@ -198,7 +178,10 @@ class Question:
 
     def name_rolled_columns(self, attribute: str | None = None) -> tuple[list[str], list[str]]:
         """Return SQL of the time, the groups and the basis in rows of sums, and its parameters."""
-        columns = ["s.value" if name == attribute else _rolled_column(group_column(name)) for name in self.groups]
+        columns = [
+            "s.value" if _name_attribute(name) == attribute else _rolled_column(group_column(name))
+            for name in self.groups
+        ]
         values: list[str] = []
         # The values of labels are in the text of all labels.
         if self.told_apart is not None and columns and not is_named_group(self.groups[0]):
@@ -238,8 +221,8 @@ def _read_attribute(read: Read, question: Question, attribute: str) -> Iterator[
 
     The sum of the requests without the attribute is that of all requests, less those that have it.
     """
-    value = getattr(question.which, attribute)
-    selected = replace(question, which=replace(question.which, **{attribute: None}))
+    value = None if attribute == ANNOTATIONS else getattr(question.which, attribute)
+    selected = question if value is None else replace(question, which=replace(question.which, **{attribute: None}))
     if question.told_apart is not None and is_alone(selected, attribute):
         stated = list(_read_told_apart(read, selected, attribute))
     else:
@@ -247,13 +230,15 @@ def _read_attribute(read: Read, question: Question, attribute: str) -> Iterator[
     yield from stated
     if value is not None:
         return
-    place = question.groups.index(attribute)
+    is_stated = [_name_attribute(name) == attribute for name in question.groups]
     for part in stated:
-        yield _negate(part, (*part.columns[:place], None, *part.columns[place + 1 :]))
-    groups = question.groups[:place] + question.groups[place + 1 :]
-    others = replace(question, groups=groups, told_apart=question.told_apart if place else None)
+        pairs = zip(is_stated, part.columns, strict=True)
+        yield _negate(part, tuple(None if is_one else column for is_one, column in pairs))
+    groups = tuple(name for name in question.groups if _name_attribute(name) != attribute)
+    others = replace(question, groups=groups, told_apart=None if is_stated[0] else question.told_apart)
     for total in _read_rollups(read, others, "day" if others.names_people else "day" + ALL_PEOPLE):
-        yield replace(total, columns=(*total.columns[:place], None, *total.columns[place:]))
+        rest = iter(total.columns)
+        yield replace(total, columns=tuple(None if is_one else next(rest) for is_one in is_stated))
 
 
 def _read_stated(read: Read, question: Question, attribute: str, value: str | None) -> Iterator[PartialSum]:
@@ -352,38 +337,13 @@ def _make_sum(row: Sequence[object]) -> PartialSum:
 
 def read_others(read: Read, question: Question, rolled: Position) -> Iterator[PartialSum]:
     """Yield the records that the sums do not have: later ones, pending ones, and requests without a record."""
-    which = question.which
-    yield from read_part_records(read, question, "seq > ?", (rolled.record,))
-    yield from read_part_records(read, question, "seq IS NULL", ())
-    times = [("started_at >= ?", which.since), ("started_at < ?", which.until)]
-    given = [(clause, value) for clause, value in times if value is not None]
-    # An expression has no index: SQLite reads the few pending records by theirs.
-    pending = " AND ".join([_PENDING, *(clause for clause, _ in given)])
-    values = (rolled.record, rolled.change, *(value for _, value in given))
-    ids = [str(request_id) for (request_id,) in read(f"SELECT request_id FROM records WHERE {pending}", values)]  # noqa: S608
-    for start in range(0, len(ids), _MAX_IDS):
-        some = ids[start : start + _MAX_IDS]
-        yield from read_part_records(read, question, f"request_id IN ({', '.join('?' * len(some))})", some)
-
-
-#: Request ids that one query names.
-_MAX_IDS = 500
-
-#: The pending records whose settlements the sums do not have.
-_PENDING = (
-    "basis = 'pending' AND +seq <= ? AND NOT EXISTS (SELECT 1 FROM changes c "
-    "WHERE c.request_id = records.request_id AND c.kind = 'settlement' AND c.seq <= ?)"
-)
+    for clause, values in list_others(read, question.which, rolled):
+        yield from read_part_records(read, question, clause, values)
 
 
 def read_part_records(read: Read, question: Question, clause: str, extra: Sequence[object]) -> Iterator[PartialSum]:
     """Yield the records that a question selects, and that SQL `clause` with the parameters `extra` selects too."""
-    where, values = build_where(question.which)
-    if clause:
-        # An expression has no index: SQLite takes that of the project, and not the few records of the clause.
-        where = where.replace("project_id =", "project_id || '' =").replace("started_at", "started_at || ''")
-    conditions = " AND ".join(part for part in (where or "WHERE 1 = 1", clause) if part)
     time = f"substr(started_at, 1, {question.length})"
-    names = ", ".join((time, *question.columns, "basis", "subtotal", "surcharge"))
-    for at, *group, basis, subtotal, surcharge in read(f"SELECT {names} FROM bills {conditions}", [*values, *extra]):  # noqa: S608
+    columns = (time, *question.columns, "basis", "subtotal", "surcharge")
+    for at, *group, basis, subtotal, surcharge in read(*select_part(columns, question.which, clause, extra)):
         yield PartialSum(str(at), tuple(group), str(basis), 1, Decimal(str(subtotal)), Decimal(str(surcharge)))

@@ -23,6 +23,7 @@ from typing import TypeVar
 
 from tornado_proxy.domain.errors import LedgerUnavailable, Overloaded, RateLimited
 from tornado_proxy.ledger.database import Backend, Read, ReadTimeout
+from tornado_proxy.ledger.reports.item_query import can_sum_items, sum_items
 from tornado_proxy.ledger.reports.ranked_usage import read_ranked
 from tornado_proxy.ledger.reports.ranking import RankedQuery, RankedUsage
 from tornado_proxy.ledger.reports.record_spans import find_spans
@@ -31,7 +32,8 @@ from tornado_proxy.ledger.reports.records_page import RecordsQuery, read_page
 from tornado_proxy.ledger.reports.records_query import Record, select_bills
 from tornado_proxy.ledger.reports.request_lookup import RequestLookup, find_records
 from tornado_proxy.ledger.reports.rollup_query import check_not_pruned
-from tornado_proxy.ledger.reports.usage import Bounds, UsageQuery, UsageResult, sum_usage, too_much_usage
+from tornado_proxy.ledger.reports.usage import Bounds, UsageQuery, UsageResult, too_much_usage
+from tornado_proxy.ledger.reports.usage_sums import sum_usage
 
 #: Seconds and records of one query: some 50,000 records are read in a second.
 _MAX_QUERY_S = 10.0
@@ -177,7 +179,7 @@ class UsageReaderThread:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _read_usage(self, query: UsageQuery) -> UsageResult:
-        return self._in_turn(lambda read, bounds: _sum(read, query, bounds), snapshot=can_use_sums(query))
+        return self._in_turn(lambda read, bounds: _sum(read, query, bounds), snapshot=True)
 
     def _read_ranked(self, query: RankedQuery) -> RankedUsage:
         def rank(read: Read, bounds: Bounds) -> RankedUsage:
@@ -220,6 +222,8 @@ class UsageReaderThread:
 def _sum(read: Read, query: UsageQuery, bounds: Bounds) -> UsageResult:
     if can_use_sums(query):
         return sum_groups(read, query, bounds)
+    if can_sum_items(read, query):
+        return sum_items(read, query, bounds)
     check_not_pruned(read, query.which)
     return sum_usage(_read_bills(read, query), query, bounds)
 
