@@ -1,6 +1,7 @@
 """The messages between the proxy and a body worker, over the worker's standard input and output.
 
     proxy ── length, BodyTask, body ──────────────> worker
+    proxy ── descriptor of a body in shared memory ──> worker    over a Unix socket, in place of a body
     proxy <── length, BodyResult ────────────────── worker
 
 Lengths are four bytes, big-endian; the messages are MessagePack.  They are no pickles: a worker that a body has taken
@@ -25,7 +26,7 @@ _LENGTH = struct.Struct(">I")
 
 @dataclass(frozen=True, slots=True)
 class BodyTask:
-    """A body to read; its `body_bytes` bytes follow.
+    """A body to read; its `body_bytes` bytes follow, or the descriptor of its memory if it `is_shared`.
 
     The endpoint is the one of `provider` with this method and path, under ProviderOptions with `exact_speech`.  A body
     with `is_frame` is a frame of a client on a WebSocket, in a session with `model`.
@@ -41,6 +42,7 @@ class BodyTask:
     body_bytes: int
     is_frame: bool = False
     model: str | None = None
+    is_shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,12 @@ from msgspec.structs import replace
 from tornado_proxy.domain.errors import BadRequest, BodyTooLarge, CallerError
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.units import MIB
-from tornado_proxy.gateway.body_buffers import BodyBuffers
+from tornado_proxy.gateway.body_buffers import BodyBuffer, BodyBuffers
 from tornado_proxy.gateway.body_messages import BodyTask
 from tornado_proxy.gateway.body_reading import is_quick, read_body
 from tornado_proxy.gateway.body_workers import BodyWorkers, CallerKey
 from tornado_proxy.gateway.context import RequestContext
+from tornado_proxy.gateway.shared_body import MIN_SHARED_BYTES, SharedBody, open_shared_body
 from tornado_proxy.providers.contract import (
     ClientFrame,
     Endpoint,
@@ -47,13 +48,24 @@ class BodyParser:
         self.buffers = BodyBuffers()
         self._workers = BodyWorkers()
 
-    async def parse(self, context: RequestContext[HttpEndpoint], body: bytes) -> ParsedRequest:
+    def open(self, context: RequestContext[HttpEndpoint], first: bytes) -> BodyBuffer | SharedBody:
+        """Return a buffer that holds `first`, the first bytes of a body: one that a worker shares if it measures it."""
+        shared = open_shared_body() if _is_measured(context) else None
+        if shared is None:
+            return self.buffers.open(first)
+        shared.write(first)
+        return shared
+
+    async def parse(self, context: RequestContext[HttpEndpoint], body: bytes | SharedBody) -> ParsedRequest:
         """Return the facts of a complete request, and the body to send.
 
         Raises:
             CallerError: the body or the query cannot be read in one way only, or the body is too large.
             Overloaded: the worker has ended.
         """
+        if isinstance(body, SharedBody):
+            async with self._workers.turn(_caller_key(context)):
+                return await self._workers.read_shared(_make_task(context, body.size, is_shared=True), body)
         coding = (
             context.request.header("content-encoding") if body and "content-encoding" in context.request.lines else ""
         )
@@ -105,7 +117,7 @@ class BodyParser:
                     return parsed
             if context.endpoint.parse is None:
                 return _read_here(context, body)
-            return await self._workers.read(_make_task(context, body), body)
+            return await self._workers.read(_make_task(context, len(body)), body)
 
     def close(self) -> None:
         """End the workers."""
@@ -115,6 +127,14 @@ class BodyParser:
 def _caller_key(context: RequestContext[Endpoint]) -> CallerKey:
     caller = context.caller
     return caller.project_id, caller.participant, caller.user
+
+
+def _is_measured(context: RequestContext[HttpEndpoint]) -> bool:
+    """Return True if the body is a large recording whose length a worker has to find."""
+    request = context.request
+    if context.endpoint.measure is None or request.stated_bytes <= MIN_SHARED_BYTES:
+        return False
+    return "content-encoding" not in request.lines and is_form("".join(request.lines.get("content-type", ())))
 
 
 def _read_outline(context: RequestContext[HttpEndpoint], body: bytes) -> ParsedRequest | None:
@@ -195,7 +215,7 @@ def _make_frame_task(context: RequestContext[WebSocketEndpoint], frame: bytes, m
     )
 
 
-def _make_task(context: RequestContext[HttpEndpoint], body: bytes) -> BodyTask:
+def _make_task(context: RequestContext[HttpEndpoint], body_bytes: int, *, is_shared: bool = False) -> BodyTask:
     return BodyTask(
         provider=context.provider.name,
         method=context.endpoint.method,
@@ -204,7 +224,8 @@ def _make_task(context: RequestContext[HttpEndpoint], body: bytes) -> BodyTask:
         content_type=_read_content_type(context),
         path_id=context.path_id,
         query=context.query,
-        body_bytes=len(body),
+        body_bytes=body_bytes,
+        is_shared=is_shared,
     )
 
 

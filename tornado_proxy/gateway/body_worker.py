@@ -1,6 +1,6 @@
 """The body worker: a process that reads large request bodies, one after the other, until its input ends.
 
-    python -m tornado_proxy.gateway.body_worker
+    python -m tornado_proxy.gateway.body_worker DESCRIPTOR_OF_A_UNIX_SOCKET
 
 A C parser holds the interpreter lock for as long as a body takes, and garbage collection stops every thread: in a
 thread of the proxy 8 MiB of `{},{},...` held all streams up for 0.9 s.  This process has no provider keys in its
@@ -10,7 +10,10 @@ environment, and an upper bound of memory for each body.
 from __future__ import annotations
 
 import gc
+import mmap
+import os
 import resource
+import socket
 import sys
 import traceback
 from pathlib import Path
@@ -19,9 +22,12 @@ from tornado_proxy.domain.errors import BodyTooLarge, CallerError
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.body_messages import BodyResult, BodyTask, Refusal, encode_message, read_exactly, read_task
 from tornado_proxy.gateway.body_reading import read_body
+from tornado_proxy.gateway.shared_body import map_body
 from tornado_proxy.providers.contract import HttpEndpoint, Provider, RequestView, WebSocketEndpoint
 from tornado_proxy.providers.conventions import ProviderOptions
 from tornado_proxy.providers.registry import PROVIDERS
+from tornado_proxy.wire.form_outline import Body
+from tornado_proxy.wire.multipart import read_form
 from tornado_proxy.wire.splice import find_splice
 
 #: Memory that a body may take, beyond that of the process: a number of times its length, and some more.  An image takes
@@ -35,12 +41,13 @@ _MAX_FRAMES = 5
 def main() -> None:
     """Read bodies until standard input ends."""
     source, sink = sys.stdin.buffer, sys.stdout.buffer
+    descriptors = socket.socket(fileno=int(sys.argv[1]))
     # JSON has no cycles, so reference counts free everything; what exists now lives as long as the process.
     gc.disable()
     gc.freeze()
     while (task := read_task(source)) is not None:
         _limit_memory(task.body_bytes)
-        body = read_exactly(source, task.body_bytes)
+        body = _receive_body(descriptors) if task.is_shared else read_exactly(source, task.body_bytes)
         if body is None:
             return
         sink.write(encode_message(_read(task, body)))
@@ -49,13 +56,23 @@ def main() -> None:
         gc.collect()  # the frames of an error refer to it
 
 
-def _read(task: BodyTask, body: bytes) -> BodyResult:
+def _receive_body(descriptors: socket.socket) -> mmap.mmap | None:
+    """Return the memory of which the proxy sends a descriptor; None if the proxy has ended."""
+    _, received, _, _ = socket.recv_fds(descriptors, 1, 1)
+    if not received:
+        return None
     try:
-        if task.is_frame:
-            return BodyResult(frame=_find_socket(task).parse_frame(body, task.model))
-        provider, endpoint = _find_endpoint(task)
-        view = RequestView(body, task.content_type, task.path_id, task.query)
-        parsed = read_body(provider, endpoint, view)
+        return map_body(received[0])
+    finally:
+        os.close(received[0])
+
+
+def _read(task: BodyTask, body: Body) -> BodyResult:
+    try:
+        if isinstance(body, bytes):
+            return _read_bytes(task, body)
+        view = RequestView(b"", task.content_type, task.path_id, task.query, read_form(body, task.content_type))
+        return BodyResult(read_body(*_find_endpoint(task), view).facts)
     except CallerError as error:
         return BodyResult(refusal=Refusal.of(error))
     except MemoryError:
@@ -64,6 +81,13 @@ def _read(task: BodyTask, body: bytes) -> BodyResult:
         return BodyResult(refusal=Refusal.of(too_many))
     except Exception as error:  # noqa: BLE001  # the proxy logs it and responds with 500
         return BodyResult(fault=_describe(error))
+
+
+def _read_bytes(task: BodyTask, body: bytes) -> BodyResult:
+    if task.is_frame:
+        return BodyResult(frame=_find_socket(task).parse_frame(body, task.model))
+    provider, endpoint = _find_endpoint(task)
+    parsed = read_body(provider, endpoint, RequestView(body, task.content_type, task.path_id, task.query))
     return BodyResult(parsed.facts, splice=None if parsed.body is body else find_splice(body, parsed.body))
 
 

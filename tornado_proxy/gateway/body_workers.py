@@ -1,6 +1,7 @@
 """The processes that read large request bodies (gateway/body_worker.py), started when they are needed.
 
     read ── the caller's turn ── a free worker ── a thread: task and body into the pipe, result out ──> ParsedRequest
+                                                    │   a recording's memory is shared, not copied (shared_body.py)
                                                     └── the worker ends: 503, takes too long: 413; a new one next time
 
 A caller has one body read at a time, so that one token cannot occupy all workers.
@@ -13,6 +14,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -22,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from tornado_proxy.domain.errors import BodyTooLarge, Overloaded
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.body_messages import BodyResult, BodyTask, encode_message, read_result
+from tornado_proxy.gateway.shared_body import SharedBody
 from tornado_proxy.providers.contract import ClientFrame, ParsedRequest
 
 _log = logging.getLogger(__name__)
@@ -84,6 +87,17 @@ class BodyWorkers:
             raise WorkerFailed(result.fault)
         return ParsedRequest(result.facts, body, result.splice)
 
+    async def read_shared(self, task: BodyTask, body: SharedBody) -> ParsedRequest:
+        """Return the facts of a form in shared memory, which is sent as it is; raise as read() does."""
+        try:
+            body.seal()
+            result = await self._run(task, body)
+            if result.facts is None:
+                raise WorkerFailed(result.fault)
+            return ParsedRequest(result.facts, b"", shared=body.map())
+        finally:
+            body.close()
+
     async def read_frame(self, task: BodyTask, frame: bytes) -> ClientFrame:
         """Return the request of a client's frame; raise as read() does."""
         result = await self._run(task, frame)
@@ -91,18 +105,18 @@ class BodyWorkers:
             raise WorkerFailed(result.fault)
         return result.frame
 
-    async def _run(self, task: BodyTask, body: bytes) -> BodyResult:
+    async def _run(self, task: BodyTask, body: bytes | SharedBody) -> BodyResult:
         worker = self._idle.pop() if self._idle else _Worker()
         self._running.add(worker)
         loop = asyncio.get_running_loop()
-        limit_s = MAX_READ_S + MAX_READ_S_PER_MIB * len(body) / MIB
+        limit_s = MAX_READ_S + MAX_READ_S_PER_MIB * task.body_bytes / MIB
         deadline = loop.call_later(limit_s, worker.kill)
         try:
             result = await loop.run_in_executor(self._threads, worker.read, task, body)
         except (OSError, WorkerFailed) as error:
             if deadline.when() <= loop.time():
                 raise BodyTooLarge(f"reading the body takes more than {limit_s:.0f} s; send fewer values") from error
-            _log.error("body worker ended", extra={"reason": str(error), "path": task.path, "bytes": len(body)})
+            _log.error("body worker ended", extra={"reason": str(error), "path": task.path, "bytes": task.body_bytes})
             raise Overloaded(
                 "the process that reads large bodies has ended; retry shortly", code="body_worker_ended"
             ) from error
@@ -132,9 +146,11 @@ class _Worker:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        #: Passes descriptors.
+        self._channel: socket.socket | None = None
         self._killed = False
 
-    def read(self, task: BodyTask, body: bytes) -> BodyResult:
+    def read(self, task: BodyTask, body: bytes | SharedBody) -> BodyResult:
         """Return the result for a body.  Runs in a thread.
 
         Raises:
@@ -147,14 +163,18 @@ class _Worker:
             self.close()
             raise
 
-    def _read(self, task: BodyTask, body: bytes) -> BodyResult:
-        process = self._process = self._process or _start()
+    def _read(self, task: BodyTask, body: bytes | SharedBody) -> BodyResult:
+        if self._process is None or self._channel is None:
+            self._process, self._channel = _start()
+        process = self._process
         if self._killed:
             raise WorkerFailed("the server stops")
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(encode_message(task))
-        view = memoryview(body)
+        if isinstance(body, SharedBody):
+            socket.send_fds(self._channel, [b"\0"], [body.fd])
+        view = memoryview(body if isinstance(body, bytes) else b"")
         for start in range(0, len(view), _WRITE_BYTES):
             process.stdin.write(view[start : start + _WRITE_BYTES])
         process.stdin.flush()
@@ -174,15 +194,20 @@ class _Worker:
         self.kill()
         if self._process is not None:
             assert self._process.stdout is not None
+            assert self._channel is not None
+            self._channel.close()
             self._process.stdout.close()
             with contextlib.suppress(OSError):  # bytes that the worker has not read
                 self._process.communicate()
 
 
-def _start() -> subprocess.Popen[bytes]:
+def _start() -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Return a new worker, and the socket that passes descriptors to it."""
+    own, passed = socket.socketpair()
     environment = {name: value for name in _ENVIRONMENT if (value := os.environ.get(name)) is not None}
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "tornado_proxy.gateway.body_worker"],
+    process = subprocess.Popen(  # noqa: S603  # this package, and the number of a descriptor
+        [sys.executable, "-P", "-m", "tornado_proxy.gateway.body_worker", str(passed.fileno())],
+        pass_fds=[passed.fileno()],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -191,8 +216,9 @@ def _start() -> subprocess.Popen[bytes]:
         # Ctrl-C ends the proxy, which drains first; the worker ends when its input does.
         start_new_session=True,
     )
+    passed.close()
     assert process.stdin is not None
     # Only Linux has it; beyond the user's limit of pages the pipe keeps its 64 KiB.
     with contextlib.suppress(OSError, AttributeError):
         fcntl.fcntl(process.stdin, fcntl.F_SETPIPE_SZ, _WRITE_BYTES)
-    return process
+    return process, own

@@ -29,6 +29,7 @@ from tornado_proxy.providers import conventions
 from tornado_proxy.providers.owned_objects import ModelList, ModelObject, OwnedList, OwnedObject
 from tornado_proxy.providers.shared.body_walk import MemberRules
 from tornado_proxy.providers.shared.free_reader import FreeReader
+from tornado_proxy.wire.multipart import Form, read_form
 from tornado_proxy.wire.splice import Splice
 
 
@@ -36,13 +37,23 @@ class RequestView(msgspec.Struct, frozen=True):
     """A request as its endpoint's parser sees it.
 
     `path_id` is the `{id}` segment of the path, None if the path has none.  `query` is raw, without the question mark.
-    There are no headers: large bodies are read in another process, which shall not have the client's credential.
+    `form` is set in place of `body` if the body is a form in memory that is shared with another process.  There are
+    no headers: large bodies are read in another process, which shall not have the client's credential.
     """
 
     body: bytes
     content_type: str = ""
     path_id: str | None = None
     query: str = ""
+    form: Form | None = None
+
+    def read_form(self) -> Form:
+        """Return the body as a form.
+
+        Raises:
+            InvalidBody: it is none, or two parsers could read it differently.
+        """
+        return self.form or read_form(self.body, self.content_type)
 
 
 class ResponseHead(msgspec.Struct, frozen=True):
@@ -85,15 +96,21 @@ class ResponseEdit(Protocol):
 
 
 class ParsedRequest(msgspec.Struct, frozen=True):
-    """The facts of a request, and the bytes to send: `body`, the client's own or changed, with `splice` if set."""
+    """The facts of a request, and the bytes to send: `body`, the client's own or changed, with `splice` if set.
+
+    `shared` takes the place of `body` if the body is in memory that was shared with another process.
+    """
 
     facts: RequestFacts
     body: bytes
     splice: Splice | None = None
+    shared: memoryview | None = None
 
     @property
     def pieces(self) -> tuple[bytes | memoryview, ...]:
         """The bytes to send."""
+        if self.shared is not None:
+            return (self.shared,)
         return (self.body,) if self.splice is None else self.splice.split(self.body)
 
 

@@ -9,6 +9,7 @@ an image of 50 MB.  Here the search goes in steps, between which other threads r
 
 from __future__ import annotations
 
+import mmap
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ _STEP_BYTES = 256 * 1024
 
 #: In place of a content.  No boundary has this byte (RFC 2046 section 5.1.1), so no new delimiter results.
 _PLACEHOLDER = b"\0"
+
+#: A body, which may be in memory that processes share.
+Body = bytes | mmap.mmap
 
 _HEADERS_END = b"\r\n\r\n"
 
@@ -37,14 +41,14 @@ class FormOutline:
         return position + sum(size for place, size in self.cuts if place <= position)
 
 
-def make_form_outline(body: bytes, boundary: bytes, max_parts: int, max_headers_bytes: int) -> FormOutline | None:
+def make_form_outline(body: Body, boundary: bytes, max_parts: int, max_headers_bytes: int) -> FormOutline | None:
     """Return the outline of a body; None if a large one has more than `max_parts` delimiters, or texts like them.
 
     The parser rejects headers of more than `max_headers_bytes`, so that later bytes of a part are content or make no
     difference.
     """
     if len(body) <= MAX_PARSED_BYTES:
-        return FormOutline(body)
+        return FormOutline(bytes(body))
     pieces: list[bytes] = []
     cuts: list[tuple[int, int]] = []
     kept = length = begin = 0
@@ -64,7 +68,7 @@ def make_form_outline(body: bytes, boundary: bytes, max_parts: int, max_headers_
     return FormOutline(b"".join(pieces), tuple(cuts))
 
 
-def _find_all(body: bytes, delimiter: bytes) -> Iterator[int]:
+def _find_all(body: Body, delimiter: bytes) -> Iterator[int]:
     """Yield the position of each delimiter."""
     overlap = len(delimiter) - 1
     start = 0

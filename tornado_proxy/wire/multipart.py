@@ -18,7 +18,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
 
 from tornado_proxy.domain.errors import InvalidBody
-from tornado_proxy.wire.form_outline import FormOutline, make_form_outline
+from tornado_proxy.wire.form_outline import Body, FormOutline, make_form_outline
 from tornado_proxy.wire.form_stream import FormStream
 
 if TYPE_CHECKING:  # python-multipart defines it for type checkers only
@@ -59,7 +59,7 @@ class Part:
 class Form:
     """A body and its parts, in their order."""
 
-    body: bytes
+    body: Body
     parts: tuple[Part, ...]
 
     def text(self, name: str) -> str | None:
@@ -116,7 +116,7 @@ def open_form_stream(content_type: str) -> FormStream:
     return FormStream(_boundary(content_type), MAX_PARTS, _MAX_PART_HEADERS_BYTES, MAX_TEXT_BYTES + 1)
 
 
-def read_form(body: bytes, content_type: str) -> Form:
+def read_form(body: Body, content_type: str) -> Form:
     """Parse `body`; `content_type` is the value of the request's Content-Type header.
 
     RFC 2046 section 5.1.1 allows text before the first boundary and after the last.  No client library writes it, and

@@ -30,6 +30,7 @@ from tornado_proxy.gateway.http.response_rewrite import make_rewrite
 from tornado_proxy.gateway.public_url import own_base_url
 from tornado_proxy.gateway.realtime.sideband import CallSideband
 from tornado_proxy.gateway.services import Services
+from tornado_proxy.gateway.shared_body import SharedBody
 from tornado_proxy.gateway.stops import find_agent_session
 from tornado_proxy.http_server.exchange import Exchange
 from tornado_proxy.http_server.request_body import BodyFlow, BodyTimeouts
@@ -69,7 +70,7 @@ class ProxyHandler:
         self._context: RequestContext[HttpEndpoint] | None = None
         self._rejection: RequestError | None = None
         #: The body: one chunk, or a buffer from the second one on.
-        self._body: bytes | BodyBuffer = b""
+        self._body: bytes | BodyBuffer | SharedBody = b""
         #: The bytes of `_body`, counted until the request is admitted; None for a body that came with the head.
         self._held: HeldBytes | None = None
         #: A form that may be sent while it arrives.
@@ -259,7 +260,7 @@ class ProxyHandler:
     async def _admit(self, context: RequestContext[HttpEndpoint]) -> AdmittedRequest:
         # In a function of its own: a variable of its caller would keep the body in memory while a rejection is read.
         body, self._body = self._body, b""
-        content = body if isinstance(body, bytes) else body.finish()
+        content = body.finish() if isinstance(body, BodyBuffer) else body
         parsed = await self.services.bodies.parse(context, content)
         admitted = await self.services.admission.admit_request(context, parsed, self.request_id)
         if isinstance(body, BodyBuffer) and isinstance(admitted.upstream.body, Payload):
@@ -274,7 +275,8 @@ class ProxyHandler:
         if upload.find_request(chunk):
             body, self._body = self._body, b""
             flow = BodyFlow(self, self._body_timeouts, self._exchange)
-            upload.begin(body if isinstance(body, bytes) else body.finish(), flow)
+            assert not isinstance(body, SharedBody), "a form whose files are measured is sent when it has arrived"
+            upload.begin(body.finish() if isinstance(body, BodyBuffer) else body, flow)
             tasks.spawn(self.serve(upload), "call")
 
     async def _serve_upload(self, upload: FormUpload) -> None:
@@ -331,7 +333,8 @@ class ProxyHandler:
     def _collect(self, chunk: bytes) -> None:
         """Add a chunk to the first one."""
         if isinstance(self._body, bytes):
-            self._body = self.services.bodies.buffers.open(self._body)
+            assert self._context is not None, "bodies of rejected requests are dropped"
+            self._body = self.services.bodies.open(self._context, self._body)
         self._body.write(chunk)
 
     def _stop_arriving(self) -> None:

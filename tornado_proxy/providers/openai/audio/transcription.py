@@ -40,7 +40,6 @@ from tornado_proxy.providers.shared.json_skimmer import COUNT, KEEP, Shape
 from tornado_proxy.providers.shared.json_values import make_quantities
 from tornado_proxy.providers.shared.response_readers import JsonReader, choose_reader
 from tornado_proxy.providers.shared.token_estimate import estimate_tokens
-from tornado_proxy.wire.multipart import read_form
 
 #: Response formats that are text alone (OpenAI API reference, "Create transcription", `response_format`).
 _TEXT_FORMATS = frozenset({"text", "srt", "vtt"})
@@ -58,8 +57,7 @@ def parse(request: RequestView) -> ParsedRequest:
         InvalidBody: the form is invalid or ambiguous.
         BadRequest: the model is missing.
     """
-    body = request.body
-    form = read_form(body, request.content_type)
+    form = request.read_form()
     model = form.text("model")
     if not model:
         raise BadRequest("the form field model is missing; name a model such as gpt-4o-transcribe", param="model")
@@ -67,10 +65,10 @@ def parse(request: RequestView) -> ParsedRequest:
         model=model,
         spends=(transcription_spend(model),),
         stream=(form.text("stream") or "").lower() in ("true", "1"),
-        body_bytes=len(body),
+        body_bytes=len(form.body),
         response_format=form.text("response_format") or "json",
     )
-    return ParsedRequest(facts, body)
+    return ParsedRequest(facts, request.body)
 
 
 def measure_transcription(parsed: ParsedRequest, request: RequestView) -> ParsedRequest:
@@ -90,7 +88,7 @@ def measure_translation(parsed: ParsedRequest, request: RequestView) -> ParsedRe
 
 
 def _measure(parsed: ParsedRequest, request: RequestView, *, required: bool, stating_format: str) -> ParsedRequest:
-    audio = read_form(parsed.body, request.content_type).content("file")
+    audio = request.read_form().content("file")
     if audio is None:
         return parsed  # the provider rejects a request without a file
     seconds = measure_seconds(audio)
