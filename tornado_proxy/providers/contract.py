@@ -7,8 +7,6 @@ response head it asks for a usage reader and perhaps an edit.  Every chunk passe
     provider chunk -> reader.feed            (never changes anything, never raises)
                    -> edit.feed -> client    (only where docs/architecture.md says that bytes differ)
     end of body    -> reader.close(complete=...) -> reader.result() -> UsageReport
-
-A WebSocket session has one reader for both directions (SocketReader).
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from tornado_proxy.providers import conventions
 from tornado_proxy.providers.owned_objects import ModelList, ModelObject, OwnedList, OwnedObject
 from tornado_proxy.providers.shared.body_walk import MemberRules
 from tornado_proxy.providers.shared.free_reader import FreeReader
-from tornado_proxy.wire.multipart import Form, read_form
+from tornado_proxy.wire.multipart import Form
 from tornado_proxy.wire.splice import Splice
 
 
@@ -37,8 +35,8 @@ class RequestView(msgspec.Struct, frozen=True):
     """A request as its endpoint's parser sees it.
 
     `path_id` is the `{id}` segment of the path, None if the path has none.  `query` is raw, without the question mark.
-    `form` is set in place of `body` if the body is a form in memory that is shared with another process.  There are
-    no headers: large bodies are read in another process, which shall not have the client's credential.
+    `form` is set in place of `body` if a form is in memory that processes share.  There are no headers: large bodies
+    are read in another process, which shall not have the client's credential.
     """
 
     body: bytes
@@ -46,14 +44,6 @@ class RequestView(msgspec.Struct, frozen=True):
     path_id: str | None = None
     query: str = ""
     form: Form | None = None
-
-    def read_form(self) -> Form:
-        """Return the body as a form.
-
-        Raises:
-            InvalidBody: it is none, or two parsers could read it differently.
-        """
-        return self.form or read_form(self.body, self.content_type)
 
 
 class ResponseHead(msgspec.Struct, frozen=True):
@@ -96,10 +86,7 @@ class ResponseEdit(Protocol):
 
 
 class ParsedRequest(msgspec.Struct, frozen=True):
-    """The facts of a request, and the bytes to send: `body`, the client's own or changed, with `splice` if set.
-
-    `shared` takes the place of `body` if the body is in memory that was shared with another process.
-    """
+    """The facts of a request, and the bytes to send: `body`, changed by `splice` if set, or `shared` memory."""
 
     facts: RequestFacts
     body: bytes
@@ -109,20 +96,16 @@ class ParsedRequest(msgspec.Struct, frozen=True):
     @property
     def pieces(self) -> tuple[bytes | memoryview, ...]:
         """The bytes to send."""
-        if self.shared is not None:
-            return (self.shared,)
-        return (self.body,) if self.splice is None else self.splice.split(self.body)
+        whole = self.body if self.shared is None else self.shared
+        return (whole,) if self.splice is None else self.splice.split(self.body)
 
 
 #: Raises InvalidBody or BadRequest.
 Parse = Callable[[RequestView], ParsedRequest]
-#: Adds facts that are expensive to find.  Pure; may take tens of milliseconds, so it runs in a thread between parse and
-#: admission.  Raises BadRequest.
+#: Adds facts that take long to find, between parse and admission.  Pure.  Raises BadRequest.
 Measure = Callable[[ParsedRequest, RequestView], ParsedRequest]
 MakeReader = Callable[[RequestFacts, ResponseHead], UsageReader]
 MakeEdit = Callable[[RequestFacts, ResponseHead], ResponseEdit | None]
-#: Returns the Content-Type that the client must see, None to keep the provider's own.
-ContentTypeEdit = Callable[[RequestFacts, ResponseHead], str | None]
 #: (the provider's short-lived key, its expiry in seconds since 1970) -> the key of ours that replaces it.
 Seal = Callable[[str, int], str]
 
@@ -131,13 +114,13 @@ Seal = Callable[[str, int], str]
 class ResponseEdits:
     """The ways in which an endpoint's response differs between provider and client.
 
-    `body` edits chunks as they pass; `content_type` is set if `body` can change the kind of body.  `rewrite_urls` edits
-    a whole body so that URLs lead to the proxy: (body, our base URL) -> body.  `seal_secrets` replaces the provider's
-    short-lived keys in a whole body by ours.
+    `body` edits chunks as they pass; `content_type` returns that of the edited body, None for the provider's own.
+    `rewrite_urls` edits a whole body so that URLs lead to the proxy: (body, our base URL) -> body.  `seal_secrets`
+    replaces the provider's short-lived keys in a whole body by ours.
     """
 
     body: MakeEdit | None = None
-    content_type: ContentTypeEdit | None = None
+    content_type: Callable[[RequestFacts, ResponseHead], str | None] | None = None
     rewrite_urls: Callable[[bytes, str], bytes] | None = None
     seal_secrets: Callable[[bytes, Seal], bytes] | None = None
 

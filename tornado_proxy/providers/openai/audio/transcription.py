@@ -40,6 +40,7 @@ from tornado_proxy.providers.shared.json_skimmer import COUNT, KEEP, Shape
 from tornado_proxy.providers.shared.json_values import make_quantities
 from tornado_proxy.providers.shared.response_readers import JsonReader, choose_reader
 from tornado_proxy.providers.shared.token_estimate import estimate_tokens
+from tornado_proxy.wire.multipart import Form, read_form
 
 #: Response formats that are text alone (OpenAI API reference, "Create transcription", `response_format`).
 _TEXT_FORMATS = frozenset({"text", "srt", "vtt"})
@@ -57,7 +58,7 @@ def parse(request: RequestView) -> ParsedRequest:
         InvalidBody: the form is invalid or ambiguous.
         BadRequest: the model is missing.
     """
-    form = request.read_form()
+    form = _read_form(request)
     model = form.text("model")
     if not model:
         raise BadRequest("the form field model is missing; name a model such as gpt-4o-transcribe", param="model")
@@ -69,6 +70,10 @@ def parse(request: RequestView) -> ParsedRequest:
         response_format=form.text("response_format") or "json",
     )
     return ParsedRequest(facts, request.body)
+
+
+def _read_form(request: RequestView) -> Form:
+    return request.form or read_form(request.body, request.content_type)
 
 
 def measure_transcription(parsed: ParsedRequest, request: RequestView) -> ParsedRequest:
@@ -88,7 +93,7 @@ def measure_translation(parsed: ParsedRequest, request: RequestView) -> ParsedRe
 
 
 def _measure(parsed: ParsedRequest, request: RequestView, *, required: bool, stating_format: str) -> ParsedRequest:
-    audio = request.read_form().content("file")
+    audio = _read_form(request).content("file")
     if audio is None:
         return parsed  # the provider rejects a request without a file
     seconds = measure_seconds(audio)
