@@ -314,7 +314,10 @@ class Folding:
         self.fold()  # then the cursor is not before the last record of any sum
         ((cursor,),) = self._budgets.fetch_rows(SELECT_CURSOR)
         last_seq = int(str(cursor))
-        rests = [ledger_sums.sum_records(self._ledger, part.kinds, now, part.seq, last_seq) for part in parts]
+        rests = [
+            ledger_sums.sum_records(self._ledger, self._dialect, part.kinds, now, (part.seq, last_seq))
+            for part in parts
+        ]
         amounts = [part.amounts for part in parts]
         return sum_by_key(pair for sums in (*amounts, *rests) for pair in sums.items()), last_seq
 
@@ -327,7 +330,7 @@ class Folding:
         sums: Mapping[CounterKey, Decimal],
     ) -> Mapping[CounterKey, Decimal]:
         """Return `sums` with the records after `cursor` up to `last_seq`, and with all settlements that are counted."""
-        rest = ledger_sums.sum_records(self._ledger, kinds, now, cursor, last_seq)
+        rest = ledger_sums.sum_records(self._ledger, self._dialect, kinds, now, (cursor, last_seq))
         corrections = (
             (key, amount)
             for settled, original in self._list_counted_settlements(last_seq)

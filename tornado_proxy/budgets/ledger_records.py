@@ -24,6 +24,9 @@ _MAX_ROWS = 1000
 #: Rows of a query that reads few columns of each.
 _MAX_SPENDS = 10_000
 
+#: Records that one query sums by subject.  100,000 take some 0.2 s, and 2 MB for the text of their amounts.
+_MAX_SUMMED = 100_000
+
 #: Request ids that one query names.
 _MAX_IDS = 500
 
@@ -65,7 +68,11 @@ _SELECT_GROUPS = (
 )
 _SELECT_SPENDS = (
     f"SELECT seq, total, subtotal, substr(started_at, 1, 13), {quote_names(_SPENDER_COLUMNS)} FROM records "  # noqa: S608
-    "WHERE seq > ? AND seq <= ? AND started_at >= ?"
+    f"WHERE seq > ? AND seq <= ? AND started_at >= ? ORDER BY seq LIMIT {_MAX_SPENDS}"
+)
+_SELECT_SUBJECTS = (
+    "SELECT project_id, {column}, {join}(total, ' '), {join}(subtotal, ' ') FROM records WHERE seq > ? AND seq <= ? "
+    "AND started_at >= ? AND started_at < ? AND ({condition}) GROUP BY project_id, {column}"
 )
 _SELECT_FIRST = "SELECT min(seq) FROM records WHERE started_at >= ?"
 _SELECT_ENDED = (
@@ -121,8 +128,7 @@ class RecordGroup:
 
     def sum(self, amount: Amount) -> Decimal:
         """Return the sum of the records."""
-        texts = self.totals if amount is Amount.TOTAL else self.subtotals
-        return sum(map(Decimal, texts.split(" ")), Decimal(0))
+        return _sum_texts(self.totals if amount is Amount.TOTAL else self.subtotals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +155,16 @@ class SpendGroup:
     def amount(self, amount: Amount) -> Decimal:
         """Return the amount that a counter sums."""
         return amount.choose(self.total, self.subtotal)
+
+
+@dataclass(frozen=True, slots=True)
+class SeqWindow:
+    """The records with after < seq <= last_seq that began from `begin` up to `end`, in the text form of the ledger."""
+
+    after: int
+    last_seq: int
+    begin: str
+    end: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,17 +209,16 @@ def _make_group(row: tuple[Any, ...]) -> RecordGroup:
     )
 
 
-def read_groups(ledger: Database, after: int, last_seq: int, since: str, condition: str = "") -> Iterator[SpendGroup]:
+def read_groups(ledger: Database, after: int, last_seq: int, since: str) -> Iterator[SpendGroup]:
     """Yield the sums, by spender and hour, of the records that began at `since` or later, with after < seq <= last_seq.
 
-    `condition` is SQL that selects some of them.  A group can be yielded several times, with parts of its sum.
+    A group can be yielded several times, with parts of its sum.
     """
     ((first,),) = ledger.fetch_rows(_SELECT_FIRST, (since,))
     if first is None:
         return
     after = max(after, int(str(first)) - 1)
-    sql = f"{_SELECT_SPENDS}{f' AND ({condition})' if condition else ''} ORDER BY seq LIMIT {_MAX_SPENDS}"
-    while rows := ledger.fetch_rows(sql, (after, last_seq, since)):
+    while rows := ledger.fetch_rows(_SELECT_SPENDS, (after, last_seq, since)):
         sums: defaultdict[tuple[object, ...], list[Decimal]] = defaultdict(lambda: [Decimal(0), Decimal(0)])
         for row in rows:
             group = sums[row[3:]]
@@ -212,6 +227,32 @@ def read_groups(ledger: Database, after: int, last_seq: int, since: str, conditi
         after = int(str(rows[-1][0]))
         for (hour, *spender), (total, subtotal) in sums.items():
             yield SpendGroup(datetime.fromisoformat(f"{hour}:00:00Z"), make_spender(tuple(spender)), total, subtotal)
+
+
+def read_subjects(
+    ledger: Database, dialect: Dialect, column: str, condition: str, window: SeqWindow
+) -> Iterator[SpendGroup]:
+    """Yield the sums, by project and the value of a column, of the records of a window, which `condition` selects.
+
+    A group can be yielded several times, with parts of its sum.  One row for each makes this much faster than
+    read_groups(), for kinds of counters that need no other column.
+    """
+    ((first,),) = ledger.fetch_rows(_SELECT_FIRST, (window.begin,))
+    if first is None:
+        return
+    sql = _SELECT_SUBJECTS.format(column=column, condition=condition, join=dialect.join_texts)
+    index = _SPENDER_COLUMNS.index(column)
+    at = datetime.fromisoformat(window.begin)
+    for after in range(max(window.after, int(str(first)) - 1), window.last_seq, _MAX_SUMMED):
+        last_seq = min(after + _MAX_SUMMED, window.last_seq)
+        for project, value, totals, subtotals in ledger.fetch_rows(sql, (after, last_seq, window.begin, window.end)):
+            values = [project, *[None] * (len(_SPENDER_COLUMNS) - 1)]
+            values[index] = value
+            yield SpendGroup(at, make_spender(tuple(values)), _sum_texts(totals), _sum_texts(subtotals))
+
+
+def _sum_texts(amounts: object) -> Decimal:
+    return sum(map(Decimal, str(amounts).split(" ")), Decimal(0))
 
 
 def read_originals(ledger: Database, request_ids: Sequence[str]) -> Iterator[CountedRecord]:
