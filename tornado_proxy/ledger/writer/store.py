@@ -66,8 +66,9 @@ _PENDING = (
     "FROM records WHERE basis = 'pending' AND object_id IS NOT NULL "
     "AND NOT EXISTS (SELECT 1 FROM settlements s WHERE s.request_id = records.request_id) "
 )
-_SELECT_PENDING = f"{_PENDING} AND seq > ? ORDER BY seq LIMIT ?"
-_SELECT_PENDING_OBJECT = f"{_PENDING} AND provider = ? AND object_id = ? ORDER BY seq LIMIT 1"
+#: `+`: both databases read the few pending records by their index, and not every record in the order of seq.
+_SELECT_PENDING = f"{_PENDING} AND +seq > ? ORDER BY +seq LIMIT ?"
+_SELECT_PENDING_OBJECT = f"{_PENDING} AND provider = ? AND object_id = ? ORDER BY +seq LIMIT 1"
 _SELECT_WRITERS = "SELECT DISTINCT writer FROM intents WHERE lost_at IS NULL"
 _COUNT_INTENTS = "SELECT count(*) FROM intents WHERE writer = ? AND lost_at IS NULL"
 _LOSE_INTENTS = "UPDATE intents SET lost_at = ? WHERE writer = ? AND lost_at IS NULL"
