@@ -57,7 +57,7 @@ def make_record(intent: RequestIntent) -> RequestRecord:
 
 def measure_plain(records: list[RequestRecord]) -> float:
     """Return the CPU microseconds of a plain insert."""
-    rows = [tuple(make_record_row(record)[name] for name in RECORD_COLUMNS) for record in records]
+    rows = [tuple(getattr(row, name) for name in RECORD_COLUMNS) for row in map(make_record_row, records)]
     with tempfile.TemporaryDirectory() as folder, closing(sqlite3.connect(Path(folder) / "plain.db")) as db:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")

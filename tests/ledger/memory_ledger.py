@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+from msgspec.structs import asdict
+
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.record import ObjectOwner, Outcome, PendingRequest, RequestIntent, RequestRecord, Settlement
@@ -27,11 +29,13 @@ from tornado_proxy.ledger.reports.usage_sums import sum_usage
 from tornado_proxy.ledger.rows import (
     RECORD_COLUMNS,
     SETTLED_COLUMNS,
-    Row,
     make_intent_row,
     make_record_row,
     make_settlement_row,
 )
+
+#: A row of the view `bills`.
+Row = Mapping[str, object]
 
 #: The bounds of one report; tests store a few records.
 _MAX_RECORDS = 100_000
@@ -81,12 +85,12 @@ class MemoryStore:
         return sorted(rows, key=lambda row: str(row["started_at"]))
 
     def _bill(self, record: RequestRecord) -> Row:
-        row = {**make_record_row(record), "retry_of": None}
+        row = {**asdict(make_record_row(record)), "retry_of": None}
         request_id = record.intent.request_id
         settlement = self.settlements.get(request_id) or self.given_up.get(request_id)
         if settlement is not None:
             settled = make_settlement_row(settlement)
-            row.update((name, settled[name]) for name in SETTLED_COLUMNS)
+            row.update((name, getattr(settled, name)) for name in SETTLED_COLUMNS)
         return row
 
 
@@ -264,7 +268,7 @@ def _lost_row(intent: RequestIntent) -> Row:
     unknown: Mapping[str, object] = dict.fromkeys(RECORD_COLUMNS)
     figures = {"line_items": "[]", "subtotal": "0", "surcharge": "0", "total": "0"}
     ends = {"outcome": Outcome.CRASHED.value, "basis": Basis.UNSETTLED.value}
-    return {**unknown, **make_intent_row(intent), **figures, **ends}
+    return {**unknown, **asdict(make_intent_row(intent)), **figures, **ends}
 
 
 def _is_selected(row: Row, which: UsageFilter) -> bool:

@@ -27,7 +27,7 @@ def test_line_items_are_read_as_they_were_written() -> None:
     )
     cost = Cost((*COST.line_items, item), Decimal(0), Decimal(0), Decimal(0))
 
-    text = make_record_row(make_record(make_intent("r1"), cost=cost))["line_items"]
+    text = make_record_row(make_record(make_intent("r1"), cost=cost)).line_items
 
     assert isinstance(text, str)
     assert read_line_items(text) == cost.line_items
@@ -40,7 +40,7 @@ def test_line_items_have_plain_digits_and_their_own_names(model: str) -> None:
     unpriced = LineItem("images", Decimal(2), "", None, None, model)
     cost = Cost((item, unpriced), Decimal("1E-10"), Decimal(0), Decimal("1E-10"))
 
-    text = make_record_row(make_record(make_intent("r1"), cost=cost))["line_items"]
+    text = make_record_row(make_record(make_intent("r1"), cost=cost)).line_items
 
     assert isinstance(text, str)
     assert json.loads(text) == [

@@ -1,31 +1,43 @@
-"""Records become rows of text, and line items come back from them."""
+"""Intents and records become rows of text, and come back from files."""
 
 from __future__ import annotations
 
-import json
+import pytest
 
 from tests.ledger.sample_records import make_intent, make_record
+from tornado_proxy.domain.attribution import ATTRIBUTION_FIELDS, Attribution
 from tornado_proxy.domain.identity import KeyId
-from tornado_proxy.domain.request import DeferredRatingFacts
-from tornado_proxy.domain.terms import Terms
+from tornado_proxy.domain.record import RetryFacts
 from tornado_proxy.ledger.rows import (
     INTENT_COLUMNS,
+    OBJECT_COLUMNS,
     RECORD_COLUMNS,
+    SETTLED_COLUMNS,
+    RecordRow,
+    SettlementRow,
+    decode_row,
+    list_objects,
     make_intent_row,
-    make_object_rows,
     make_record_row,
     make_storable_row,
-    read_deferred_facts,
 )
 
 
 def test_rows_have_every_column() -> None:
-    record = make_record(make_intent("r1"))
+    others = ("objects", "key_fingerprint", "key_owner", "bound_total", "bound_subtotal", "container_time")
 
-    others = ("objects", "key_fingerprint", "key_owner", "bound_total", "bound_subtotal")
+    assert set(RecordRow.__struct_fields__) == {*RECORD_COLUMNS, *others}
+    assert set(INTENT_COLUMNS) < {*RECORD_COLUMNS, *others}
+    assert {*SETTLED_COLUMNS, "settled_at"} < set(SettlementRow.__struct_fields__)
 
-    assert tuple(make_intent_row(record.intent)) == INTENT_COLUMNS
-    assert set(make_record_row(record)) == {*RECORD_COLUMNS, *others}
+
+def test_row_has_each_statement_of_the_client_in_its_column() -> None:
+    stated = Attribution(*(f"the {name}" for name in ATTRIBUTION_FIELDS))
+
+    row = make_intent_row(make_intent("r1", attribution=stated, retry=RetryFacts("hash", "2")))
+
+    assert [getattr(row, name) for name in ATTRIBUTION_FIELDS] == [f"the {name}" for name in ATTRIBUTION_FIELDS]
+    assert (row.idempotency_hash, row.retry_count, row.bound_total) == ("hash", "2", None)
 
 
 def test_every_created_object_belongs_to_the_project_once() -> None:
@@ -34,33 +46,26 @@ def test_every_created_object_belongs_to_the_project_once() -> None:
 
     owner = {"provider": "openai", "project_id": "project-a", "request_id": "r1"}
     owner |= {"provider_key": "main", "key_fingerprint": "0123456789ab", "key_owner": "server"}
-    assert make_object_rows(row) == [{"object_id": "resp_1", **owner}, {"object_id": "cntr_1", **owner}]
-    assert make_object_rows({**row, "objects": None}) == []
+    objects = [dict(zip(OBJECT_COLUMNS, values, strict=True)) for values in list_objects(row)]
+    assert objects == [{"object_id": "resp_1", **owner}, {"object_id": "cntr_1", **owner}]
+    assert list_objects(RecordRow("r1")) == []
 
 
 def test_unstorable_ids_of_objects_become_question_marks() -> None:
     row = make_record_row(make_record(make_intent("r1"), objects=("msg_\0", "cntr_\ud800", "ok")))
 
-    assert make_storable_row(row)["objects"] == ["msg_?", "cntr_?", "ok"]
+    assert make_storable_row(row).objects == ("msg_?", "cntr_?", "ok")
 
 
 def test_unstorable_text_becomes_question_marks() -> None:
-    assert make_storable_row({"a": "x\udc80y", "b": "x\0y", "c": 5, "d": None}) == {
-        "a": "x?y",
-        "b": "x?y",
-        "c": 5,
-        "d": None,
-    }
+    row = RecordRow("r1", room="x\udc80y", user="x\0y", status=5)
+
+    assert make_storable_row(row) == RecordRow("r1", room="x?y", user="x?y", status=5)
 
 
-def test_deferred_facts_are_read_as_they_were_written() -> None:
-    facts = DeferredRatingFacts(
-        Terms(service_tier="flex", cache_ttl="1h", completion_window="2h"), "gpt-image-1.5", 400
-    )
-
-    text = make_record_row(make_record(make_intent("r1"), deferred_facts=facts))["kept_facts"]
-
-    assert isinstance(text, str)
-    assert read_deferred_facts(text) == facts
-    assert read_deferred_facts(None) == DeferredRatingFacts()
-    assert read_deferred_facts(json.dumps({"service_tier": "flex"})) == DeferredRatingFacts(Terms(service_tier="flex"))
+@pytest.mark.parametrize(
+    "text", [b'{"request_id":"r1","status":2', b'["r1"]', b'{"status":200}', b'{"request_id":"\xff"}']
+)
+def test_text_that_is_no_row_is_a_value_error(text: bytes) -> None:
+    with pytest.raises(ValueError, match=r"\S"):
+        decode_row(text, RecordRow)

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 import yaml
+from msgspec.structs import asdict
 
 from tests.ledger.sample_records import make_intent, make_record
 from tornado_proxy.domain.document import Document
@@ -73,5 +74,5 @@ def rated_record(
 
 def row_of(stored: RequestRecord) -> Mapping[str, Any]:
     """Return the columns of a record that can be explained; it repeats no other request."""
-    row = {**make_record_row(stored), "retry_of": None}
+    row = {**asdict(make_record_row(stored)), "retry_of": None}
     return {name: row[name] for name in EXPLAINED_COLUMNS}

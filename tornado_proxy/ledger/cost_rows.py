@@ -1,4 +1,4 @@
-"""Converts bills to the columns of a record, and its column `line_items` back to line items.
+"""Converts line items to the text of a record's column `line_items`, and back.
 
 Amounts are decimal strings without exponents.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from tornado_proxy.domain.cost import Cost, LineItem
+from tornado_proxy.domain.cost import LineItem
 from tornado_proxy.domain.text import format_decimal
 
 _encode = msgspec.json.Encoder().encode
@@ -37,16 +37,6 @@ def _read_item(item: dict[str, Any]) -> LineItem:
     )
 
 
-def make_cost_members(cost: Cost) -> dict[str, object]:
-    """Return the columns of a bill."""
-    return {
-        "line_items": _format_items(cost.line_items),
-        "subtotal": format_decimal(cost.subtotal),
-        "surcharge": format_decimal(cost.surcharge),
-        "total": format_decimal(cost.total),
-    }
-
-
 class _ItemMembers(msgspec.Struct, omit_defaults=True):
     """The JSON object of a line item.  msgspec writes a Decimal as str() does, in quotation marks."""
 
@@ -61,7 +51,8 @@ class _ItemMembers(msgspec.Struct, omit_defaults=True):
     context_tokens: int = 0
 
 
-def _format_items(items: Iterable[LineItem]) -> str:
+def format_items(items: Iterable[LineItem]) -> str:
+    """Return line items as text of the column `line_items`."""
     rows = [
         _ItemMembers(
             item.type,

@@ -6,48 +6,118 @@ Times are RFC 3339 UTC with milliseconds, amounts are decimal strings.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from operator import attrgetter
-from typing import Any
+from typing import TypeVar
 
-from tornado_proxy.domain.attribution import ATTRIBUTION_FIELDS, NO_ATTRIBUTION, Attribution
+import msgspec
+from msgspec.structs import astuple
+
+from tornado_proxy.domain.attribution import ATTRIBUTION_FIELDS
 from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.record import ObjectOwner, RequestIntent, RequestRecord, Settlement
-from tornado_proxy.domain.request import DeferredRatingFacts
-from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.text import format_decimal as format_decimal
 from tornado_proxy.domain.text import format_time as format_time
 from tornado_proxy.ledger.container_rows import format_container_time
-from tornado_proxy.ledger.cost_rows import make_cost_members
+from tornado_proxy.ledger.cost_rows import format_items
+from tornado_proxy.ledger.deferred_facts import PROJECT, SERVER, format_deferred_facts
 
-#: The columns of an intent: everything that is known before the request is sent.
-INTENT_COLUMNS = (
-    "request_id",
-    "project_id",
-    "room",
-    "participant",
-    "user",
-    "issuer",
-    "session",
-    "provider",
-    "endpoint",
-    "method",
-    "model_requested",
-    "started_at",
-    "credential_id",
-    "annotations",
-    "provider_key",
-    "provider_key_ids",
-    "labels",
-    "token_ids",
-    "traceparent",
-    *ATTRIBUTION_FIELDS,
+
+class IntentRow(msgspec.Struct, array_like=True, gc=False):
+    """The columns of an intent: everything that is known before the request is sent.
+
+    The intent log has it as a list, in this order.
+    """
+
+    request_id: str
+    project_id: str | None = None
+    room: str | None = None
+    participant: str | None = None
+    user: str | None = None
+    issuer: str | None = None
+    session: str | None = None
+    provider: str | None = None
+    endpoint: str | None = None
+    method: str | None = None
+    model_requested: str | None = None
+    started_at: str | None = None
+    credential_id: str | None = None
+    annotations: str | None = None
+    provider_key: str | None = None
+    provider_key_ids: str | None = None
+    labels: str | None = None
+    token_ids: str | None = None
+    traceparent: str | None = None
+    agent_session: str | None = None
+    agent: str | None = None
+    parent_agent: str | None = None
+    turn: str | None = None
+    request_kind: str | None = None
+    client: str | None = None
+    repository: str | None = None
+    commit: str | None = None
+    end_user: str | None = None
+    end_user_source: str | None = None
     # Last: the intent log of an earlier version has rows without them.
-    "idempotency_hash",
-    "retry_count",
-    "bound_total",
-    "bound_subtotal",
-)
+    idempotency_hash: str | None = None
+    retry_count: str | None = None
+    bound_total: str | None = None
+    bound_subtotal: str | None = None
+
+
+class RecordRow(IntentRow, array_like=False, omit_defaults=True, gc=False):
+    """The columns of a record, and of its objects; the intent log and the journal have it as an object.
+
+    These are no columns of records: the bound, which the intent has; `objects`, the ids of all created objects;
+    `key_fingerprint` and `key_owner`, which identify the provider key; `container_time`, the containers whose time is
+    added when the record is stored.
+    """
+
+    model: str | None = None
+    status: int | None = None
+    outcome: str | None = None
+    basis: str | None = None
+    estimate_method: str | None = None
+    first_byte_at: str | None = None
+    ended_at: str | None = None
+    usage: str | None = None
+    line_items: str | None = None
+    subtotal: str | None = None
+    surcharge: str | None = None
+    total: str | None = None
+    object_id: str | None = None
+    upstream_request_id: str | None = None
+    faults: str | None = None
+    kept_facts: str | None = None
+    objects: tuple[str, ...] = ()
+    key_fingerprint: str | None = None
+    key_owner: str | None = None
+    container_time: str | None = None
+
+
+class SettlementRow(msgspec.Struct, gc=False):
+    """The columns of a settlement.
+
+    These are none: `final` is False if the request was given up; `container_time` is that of a record.
+    """
+
+    request_id: str
+    model: str | None = None
+    basis: str | None = None
+    estimate_method: str | None = None
+    usage: str | None = None
+    line_items: str | None = None
+    subtotal: str | None = None
+    surcharge: str | None = None
+    total: str | None = None
+    faults: str | None = None
+    settled_at: str | None = None
+    final: bool = True
+    container_time: str | None = None
+
+
+RowT = TypeVar("RowT", bound=msgspec.Struct)
+
+#: The columns of an intent.
+INTENT_COLUMNS = IntentRow.__struct_fields__
 
 #: The columns of the view `bills` that no table has: the first request with the same idempotency key, and when later
 #: figures became known.
@@ -125,193 +195,160 @@ OBJECT_COLUMNS = (
     "key_owner",
 )
 
-#: Values of the column `key_owner`.
-_SERVER, _PROJECT = "server", "project"
-
-Row = Mapping[str, object]
-
-_attribution_values = attrgetter(*ATTRIBUTION_FIELDS)
 _encode = json.JSONEncoder(separators=(",", ":")).encode
+_encode_row = msgspec.json.Encoder().encode
 
 
-def make_intent_row(intent: RequestIntent) -> dict[str, object]:
+def make_intent_row(intent: RequestIntent) -> IntentRow:
     """Return the row of an intent."""
-    caller, key = intent.caller, intent.key
-    return {
-        "request_id": intent.request_id,
-        "project_id": caller.project_id,
-        "room": caller.room,
-        "participant": caller.participant,
-        "user": caller.user,
-        "issuer": caller.issuer,
-        "session": intent.session,
-        "provider": intent.provider,
-        "endpoint": intent.endpoint,
-        "method": intent.method,
-        "model_requested": intent.model_requested,
-        "started_at": format_time(intent.started_at),
-        "credential_id": caller.credential_id,
-        "annotations": _encode(dict(intent.annotations)) if intent.annotations else None,
-        "provider_key": None if key is None else key.name,
-        "provider_key_ids": _encode(dict(intent.provider_key_ids)) if intent.provider_key_ids else None,
-        "labels": _encode(dict(intent.labels)) if intent.labels else None,
-        "token_ids": " ".join(caller.token_ids) or None,
-        "traceparent": intent.traceparent,
-        **(_NO_ATTRIBUTION if intent.attribution is NO_ATTRIBUTION else _attribution_members(intent.attribution)),
-        "idempotency_hash": intent.retry.idempotency_hash,
-        "retry_count": intent.retry.count,
-        "bound_total": None if intent.bound is None else f"{intent.bound.total:f}",
-        "bound_subtotal": None if intent.bound is None else f"{intent.bound.subtotal:f}",
-    }
+    caller, key, bound, attribution = intent.caller, intent.key, intent.bound, intent.attribution
+    return IntentRow(
+        intent.request_id,
+        caller.project_id,
+        caller.room,
+        caller.participant,
+        caller.user,
+        caller.issuer,
+        intent.session,
+        intent.provider,
+        intent.endpoint,
+        intent.method,
+        intent.model_requested,
+        format_time(intent.started_at),
+        caller.credential_id,
+        _encode(dict(intent.annotations)) if intent.annotations else None,
+        None if key is None else key.name,
+        _encode(dict(intent.provider_key_ids)) if intent.provider_key_ids else None,
+        _encode(dict(intent.labels)) if intent.labels else None,
+        " ".join(caller.token_ids) or None,
+        intent.traceparent,
+        attribution.agent_session,
+        attribution.agent,
+        attribution.parent_agent,
+        attribution.turn,
+        attribution.request_kind,
+        attribution.client,
+        attribution.repository,
+        attribution.commit,
+        attribution.end_user,
+        attribution.end_user_source,
+        intent.retry.idempotency_hash,
+        intent.retry.count,
+        None if bound is None else f"{bound.total:f}",
+        None if bound is None else f"{bound.subtotal:f}",
+    )
 
 
-def read_intent_row(values: Sequence[object]) -> dict[str, object]:
-    """Return the row of an intent from the values of its columns.
+def make_record_row(record: RequestRecord, intent_row: IntentRow | None = None) -> RecordRow:
+    """Return the row of a record; `intent_row` is that of its intent, if it is known."""
+    key, cost, first_byte_at = record.intent.key, record.cost, record.first_byte_at
+    values = (
+        *astuple(make_intent_row(record.intent) if intent_row is None else intent_row),
+        record.model,
+        record.status,
+        str(record.outcome),
+        str(record.basis),
+        record.estimate_method,
+        None if first_byte_at is None else format_time(first_byte_at),
+        format_time(record.ended_at),
+        record.usage,
+        format_items(cost.line_items),
+        format_decimal(cost.subtotal),
+        format_decimal(cost.surcharge),
+        format_decimal(cost.total),
+        record.object_id,
+        record.upstream_request_id,
+        json.dumps(record.faults) if record.faults else None,
+        None if record.deferred_facts is None else format_deferred_facts(record.deferred_facts),
+        record.created_objects,
+        None if key is None else key.fingerprint,
+        None if key is None else PROJECT if key.own else SERVER,
+        None if record.container_time is None else format_container_time(record.container_time),
+    )
+    return RecordRow(*values)
+
+
+def encode_row(row: msgspec.Struct) -> bytes:
+    """Return a row as JSON."""
+    try:
+        return _encode_row(row)
+    except UnicodeEncodeError:
+        # msgspec refuses half of a surrogate pair, which JSON of a client may hold; json escapes it.
+        return json.dumps(msgspec.to_builtins(row)).encode()
+
+
+def decode_row(text: bytes, kind: type[RowT]) -> RowT:
+    """Return a row of a file; columns that an earlier version of the program did not write are None.
 
     Raises:
-        ValueError: they are not the values of the columns.
+        ValueError: the text is truncated, or no row.
     """
-    return dict(zip(INTENT_COLUMNS, values, strict=True))
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.DecodeError:
+        try:
+            return msgspec.convert(json.loads(text), kind)
+        except msgspec.ValidationError as error:
+            raise ValueError(str(error)) from error
 
 
-#: The columns of a request whose client states nothing.
-_NO_ATTRIBUTION: Row = dict.fromkeys(ATTRIBUTION_FIELDS)
+def make_settlement_row(settlement: Settlement) -> SettlementRow:
+    """Return the row of a settlement."""
+    time, cost = settlement.container_time, settlement.cost
+    return SettlementRow(
+        settlement.request_id,
+        settlement.model,
+        str(settlement.basis),
+        settlement.estimate_method,
+        settlement.usage,
+        format_items(cost.line_items),
+        format_decimal(cost.subtotal),
+        format_decimal(cost.surcharge),
+        format_decimal(cost.total),
+        json.dumps(settlement.faults) if settlement.faults else None,
+        format_time(settlement.settled_at),
+        settlement.final,
+        None if time is None else format_container_time(time),
+    )
 
 
-def _attribution_members(attribution: Attribution) -> Row:
-    return dict(zip(ATTRIBUTION_FIELDS, _attribution_values(attribution), strict=True))
-
-
-def make_record_row(record: RequestRecord, intent_values: Sequence[object] | None = None) -> dict[str, object]:
-    """Return the row of a record, with the members of its objects' rows.
-
-    Those are no columns of records: `objects` has the ids of all created objects, `key_fingerprint` and `key_owner`
-    identify the provider key.  `container_time` is none either: the containers whose time is added when it is stored;
-    nor is the bound, which its intent has.
-
-    Args:
-        record: The record.
-        intent_values: The values of its intent's columns, if they are known.
-    """
-    intent, key, first_byte_at = record.intent, record.intent.key, record.first_byte_at
-    row = make_intent_row(intent) if intent_values is None else read_intent_row(intent_values)
-    row |= {
-        "model": record.model,
-        "status": record.status,
-        "outcome": str(record.outcome),
-        "basis": str(record.basis),
-        "estimate_method": record.estimate_method,
-        "first_byte_at": None if first_byte_at is None else format_time(first_byte_at),
-        "ended_at": format_time(record.ended_at),
-        "usage": record.usage,
-        "object_id": record.object_id,
-        "objects": list(record.created_objects),
-        "key_fingerprint": None if key is None else key.fingerprint,
-        "key_owner": None if key is None else _PROJECT if key.own else _SERVER,
-        "upstream_request_id": record.upstream_request_id,
-        "faults": json.dumps(record.faults) if record.faults else None,
-        "kept_facts": None if record.deferred_facts is None else _deferred_facts_text(record.deferred_facts),
-    }
-    row |= make_cost_members(record.cost)
-    if record.container_time is not None:
-        row["container_time"] = format_container_time(record.container_time)
-    return row
-
-
-def make_settlement_row(settlement: Settlement) -> dict[str, object]:
-    """Return the row of a settlement.
-
-    Two members are no columns: `final` is False if the request was given up, `container_time` is that of a record.
-    """
-    time = settlement.container_time
-    return {
-        "final": settlement.final,
-        **({} if time is None else {"container_time": format_container_time(time)}),
-        "request_id": settlement.request_id,
-        "model": settlement.model,
-        "basis": str(settlement.basis),
-        "estimate_method": settlement.estimate_method,
-        "usage": settlement.usage,
-        **make_cost_members(settlement.cost),
-        "faults": json.dumps(settlement.faults) if settlement.faults else None,
-        "settled_at": format_time(settlement.settled_at),
-    }
-
-
-def make_object_rows(record: Row) -> list[Row]:
-    """Return the rows of the objects that a request created, from the record's row."""
-    objects = record.get("objects")
-    if not isinstance(objects, list):
-        return []  # a journal of an earlier version has no objects
-    # A journal of an earlier version has no keys.
-    owner = {name: record.get(name) for name in OBJECT_COLUMNS}
-    return [{**owner, "object_id": object_id} for object_id in objects]
+def list_objects(row: RecordRow) -> list[tuple[str | None, ...]]:
+    """Return the values of OBJECT_COLUMNS for each object that a request created."""
+    return [
+        (
+            row.provider,
+            object_id,
+            row.project_id,
+            row.request_id,
+            row.provider_key,
+            row.key_fingerprint,
+            row.key_owner,
+        )
+        for object_id in row.objects
+    ]
 
 
 def read_object_owner(project_id: str, name: str | None, fingerprint: str | None, owner: str | None) -> ObjectOwner:
     """Return the owner of an object from its columns; a row of an earlier version names no key."""
     if fingerprint is None:
         return ObjectOwner(project_id)
-    return ObjectOwner(project_id, KeyId(name or "", fingerprint, own=owner == _PROJECT))
+    return ObjectOwner(project_id, KeyId(name or "", fingerprint, own=owner == PROJECT))
 
 
-def make_storable_row(row: Row) -> Row:
+def make_storable_row(row: RowT) -> RowT:
     """Return the row with question marks for text that a database cannot hold.
 
     UTF-8 has no form of half a surrogate pair, and PostgreSQL's text holds no NUL; JSON of a client may have both.
     """
-    return {name: _make_storable(value) for name, value in row.items()}
+    return type(row)(*map(_make_storable, astuple(row)))
 
 
 def _make_storable(value: object) -> object:
-    if isinstance(value, list):  # the ids of created objects
-        return [_make_storable(item) for item in value]
+    if isinstance(value, tuple):  # the ids of created objects
+        return tuple(map(_make_storable, value))
     return make_storable_text(value) if isinstance(value, str) else value
 
 
 def make_storable_text(text: str) -> str:
     """Return a text with question marks for characters that a database cannot hold."""
     return text.encode("utf-8", "replace").decode().replace("\0", "?")
-
-
-#: The terms of a request that its later response does not repeat.
-_DEFERRED_TERMS = ("service_tier", "cache_ttl", "completion_window")
-
-
-def read_deferred_facts(text: str | None) -> DeferredRatingFacts:
-    """Return the facts of a pending record's request; empty ones for a record of an earlier version."""
-    if text is None:
-        return DeferredRatingFacts()
-    members = json.loads(text)
-    terms = Terms(**{name: members.get(name) for name in _DEFERRED_TERMS})
-    return DeferredRatingFacts(
-        terms,
-        members.get("image_model"),
-        members.get("body_bytes", 0),
-        members.get("output_bytes", 0),
-        _read_key(members),
-        members.get("charges_code_execution", False),
-    )
-
-
-def _read_key(members: Mapping[str, Any]) -> KeyId | None:
-    fingerprint = members.get("key_id")
-    if fingerprint is None:
-        return None
-    return KeyId(members.get("key_name", ""), fingerprint, own=members.get("key_owner") == _PROJECT)
-
-
-def _deferred_facts_text(facts: DeferredRatingFacts) -> str:
-    key = facts.made_with
-    return json.dumps(
-        {
-            **{name: getattr(facts.terms, name) for name in _DEFERRED_TERMS},
-            "image_model": facts.image_model,
-            "body_bytes": facts.body_bytes,
-            "output_bytes": facts.output_bytes,
-            "key_id": None if key is None else key.fingerprint,
-            "key_name": None if key is None else key.name,
-            "key_owner": None if key is None else _PROJECT if key.own else _SERVER,
-            "charges_code_execution": facts.charges_code_execution,
-        }
-    )

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tests.ledger.sample_records import make_intent, make_record
 from tornado_proxy.domain.record import ObjectOwner
@@ -41,7 +42,7 @@ class FakeStore:
 
     def write(self, batch: Batch) -> None:
         self.check()
-        if any(row.get("participant") == "bad" for row in (*batch.intents, *batch.records)):
+        if any(row.participant == "bad" for row in (*batch.intents, *batch.records)):
             raise ValueError("bad value")
         self.batches.append(batch)
 
@@ -72,11 +73,11 @@ class FakeStore:
     @property
     def record_ids(self) -> list[object]:
         # A database ignores the second record of a request.
-        return list(dict.fromkeys(row["request_id"] for batch in self.batches for row in batch.records))
+        return list(dict.fromkeys(row.request_id for batch in self.batches for row in batch.records))
 
     @property
     def intent_ids(self) -> list[object]:
-        return [row["request_id"] for batch in self.batches for row in batch.intents]
+        return [row.request_id for batch in self.batches for row in batch.intents]
 
     @property
     def withdrawn(self) -> list[str]:
@@ -142,11 +143,11 @@ def writer(tmp_path: Path) -> Iterator[RunningWriter]:
 
 
 def write_intent(request_id: str, participant: str = "ada") -> WriteIntent:
-    return WriteIntent({**make_intent_row(make_intent(request_id)), "participant": participant})
+    return WriteIntent(replace(make_intent_row(make_intent(request_id)), participant=participant))
 
 
 def write_record(request_id: str, participant: str = "ada") -> WriteRecord:
-    return WriteRecord({**make_record_row(make_record(make_intent(request_id))), "participant": participant})
+    return WriteRecord(replace(make_record_row(make_record(make_intent(request_id))), participant=participant))
 
 
 def find_owner(provider: str) -> ReadStore:
@@ -192,14 +193,14 @@ def test_operation_with_bad_values_is_refused_alone(writer: RunningWriter) -> No
 def test_unstorable_text_is_replaced_before_an_operation_is_refused(writer: RunningWriter) -> None:
     def write_storable_only(batch: Batch) -> None:
         for row in batch.records:
-            str(row["participant"]).encode()  # raises UnicodeEncodeError, as the driver of a database does
+            str(row.participant).encode()  # raises UnicodeEncodeError, as the driver of a database does
         writer.store.batches.append(batch)
 
     writer.store.write = write_storable_only  # type: ignore[method-assign]  # the fault of a driver
     writer.put(write_record("r1", "ad\udc80a"))
     writer.report.wait_for(lambda: bool(writer.report.results))
 
-    assert [row["participant"] for batch in writer.store.batches for row in batch.records] == ["ad?a"]
+    assert [row.participant for batch in writer.store.batches for row in batch.records] == ["ad?a"]
 
 
 @pytest.mark.parametrize("fault", [StoreError("ledger.db: the disk is full"), OSError(28, "no space"), MemoryError()])

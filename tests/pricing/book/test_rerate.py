@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -18,7 +17,7 @@ from tornado_proxy.domain.cost import LineItem, merge_items
 from tornado_proxy.domain.terms import NO_TERMS, Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
 from tornado_proxy.ledger.cost_rows import read_line_items
-from tornado_proxy.ledger.rows import make_record_row
+from tornado_proxy.ledger.rows import RecordRow, decode_row, encode_row, make_record_row
 from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
 from tornado_proxy.pricing.book.rerate import find_entry, rerate
 
@@ -64,7 +63,7 @@ def test_record_rated_again_at_the_same_prices_keeps_every_digit(
     report = UsageReport(tuple(data.draw(st.lists(usage_items(provider), max_size=3))), Basis.REPORTED)
     cost = merge_items(Tariff(BOOK, provider, RATE, region).charge(report, None, AT).cost)
     row = make_record_row(make_record(make_intent("r", provider=provider), cost=cost))
-    items = read_line_items(json.loads(json.dumps(row))["line_items"])
+    items = read_line_items(decode_row(encode_row(row), RecordRow).line_items)
 
     again = rerate(BOOK, provider, items, AT, surcharge_rate=Decimal(0))
 

@@ -13,15 +13,18 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from typing import TypeVar
+
+from msgspec import structs
 
 from tornado_proxy.domain.container import ContainerLife, ContainerPrice, ContainerTime, add_use
 from tornado_proxy.domain.cost import DERIVED_ITEMS, ZERO, BillRates, LineItem, bill, merge_items
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.ledger.container_rows import LIFE_COLUMNS, life_values, read_container_time, read_life
-from tornado_proxy.ledger.cost_rows import make_cost_members, read_line_items
+from tornado_proxy.ledger.cost_rows import format_items, read_line_items
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect, Insert, quote_names
-from tornado_proxy.ledger.rows import Row, make_storable_text
+from tornado_proxy.ledger.rows import RecordRow, SettlementRow, format_decimal, make_storable_text
 from tornado_proxy.ledger.schema import INSERT_ALLOWANCES, INSERT_CONTAINERS
 
 _SELECT_LIFE = f"SELECT {quote_names(LIFE_COLUMNS)} FROM containers WHERE provider = ? AND container_id = ?"  # noqa: S608  # names of ours
@@ -35,26 +38,29 @@ _UPDATE_ALLOWANCE = "UPDATE allowances SET used_s = ? WHERE provider = ? AND acc
 #: Line items of containers in one record; more are added up, as those of a batch are.
 MAX_ITEMS = 20
 
+#: The rows whose containers are charged: those of one table.
+ChargedT = TypeVar("ChargedT", RecordRow, SettlementRow)
+
 #: A container and an account's month.
 _Container = tuple[str, str]
 _Month = tuple[str, str, str]
 
 
-def charge_containers(db: Database, dialect: Dialect, rows: Iterable[Row], table: str) -> list[Row]:
+def charge_containers(db: Database, dialect: Dialect, rows: Iterable[ChargedT], table: str) -> list[ChargedT]:
     """Return the rows of records or settlements with the time of the containers that their requests used.
 
     Must be called in the transaction that inserts the rows into `table`.
     """
     result = list(rows)
-    numbers = [number for number, row in enumerate(result) if row.get("container_time")]
+    numbers = [number for number, row in enumerate(result) if row.container_time]
     if not numbers:
         return result
     times = {number: _read(result[number]) for number in numbers}
     charges = _Charges(db, dialect)
-    charges.lock([(times[number], str(result[number]["request_id"])) for number in numbers])
-    stored: set[object] = set()
+    charges.lock([(times[number], result[number].request_id) for number in numbers])
+    stored: set[str] = set()
     for number in numbers:
-        request_id = result[number]["request_id"]
+        request_id = result[number].request_id
         # After lock(): another process that writes the same record has committed it by now.
         if request_id not in stored and not _is_stored(db, table, request_id):
             result[number] = charges.charge(result[number], times[number])
@@ -99,7 +105,7 @@ class _Charges:
             (used_s,) = self._lock(INSERT_ALLOWANCES, (*month, "0"), _SELECT_ALLOWANCE, month)
             self._used[month] = Decimal(str(used_s))
 
-    def charge(self, row: Row, time: ContainerTime) -> Row:
+    def charge(self, row: ChargedT, time: ContainerTime) -> ChargedT:
         """Add the uses of a request to the lives of its containers; return its row with their line items."""
         items: list[LineItem] = []
         notes: dict[str, list[_ChargedUse]] = {}
@@ -145,8 +151,8 @@ class _Charges:
         return free_s
 
 
-def _read(row: Row) -> ContainerTime:
-    time = read_container_time(str(row["container_time"]))
+def _read(row: RecordRow | SettlementRow) -> ContainerTime:
+    time = read_container_time(str(row.container_time))
     uses = tuple(replace(use, container_id=make_storable_text(use.container_id)) for use in time.uses)
     return replace(time, uses=uses)
 
@@ -159,23 +165,26 @@ def _is_stored(db: Database, table: str, request_id: object) -> bool:
     return bool(db.fetch_rows(f"SELECT 1 FROM {table} WHERE request_id = ?", (request_id,)))  # noqa: S608  # a name of ours
 
 
-def _complete(row: Row, charged: list[LineItem], rates: BillRates, notes: dict[str, str]) -> Row:
+def _complete(row: ChargedT, charged: list[LineItem], rates: BillRates, notes: dict[str, str]) -> ChargedT:
     """Return a row with the line items of its containers in place of those that its record assumed."""
-    items = [item for item in read_line_items(_text(row["line_items"])) if not _is_assumed(item)]
-    cost = bill((*items, *charged), rates.surcharge, discount_rate=rates.discount)
+    kept: list[LineItem] = [item for item in read_line_items(row.line_items) if not _is_assumed(item)]
+    cost = bill((*kept, *charged), rates.surcharge, discount_rate=rates.discount)
     if len(charged) > MAX_ITEMS:
         cost = merge_items(cost)
-    faults = [notes.get(fault, fault) for fault in json.loads(_text(row["faults"]) or "[]")]
-    return {**row, **make_cost_members(cost), "faults": json.dumps(faults) if faults else None}
+    faults = [notes.get(fault, fault) for fault in json.loads(row.faults or "[]")]
+    return structs.replace(
+        row,
+        line_items=format_items(cost.line_items),
+        subtotal=format_decimal(cost.subtotal),
+        surcharge=format_decimal(cost.surcharge),
+        total=format_decimal(cost.total),
+        faults=json.dumps(faults) if faults else None,
+    )
 
 
 def _is_assumed(item: LineItem) -> bool:
     """Return True for items that are computed again from the others, and for container time with a price."""
     return item.type in DERIVED_ITEMS or (item.type == Meter.CONTAINER_SECONDS and item.amount is not None)
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
 
 
 def _describe(uses: Sequence[_ChargedUse]) -> str:

@@ -36,7 +36,7 @@ from tornado_proxy.ledger.reports.records_query import Record
 from tornado_proxy.ledger.reports.request_lookup import RequestLookup
 from tornado_proxy.ledger.reports.usage import UsageQuery, UsageResult
 from tornado_proxy.ledger.reports.usage_reader_thread import UsageReaderThread
-from tornado_proxy.ledger.rows import Row, make_intent_row, make_record_row, make_settlement_row
+from tornado_proxy.ledger.rows import RecordRow, make_intent_row, make_record_row, make_settlement_row
 from tornado_proxy.ledger.writer.intent_log import OpenIntents
 from tornado_proxy.ledger.writer.journal import Journal
 from tornado_proxy.ledger.writer.operations import (
@@ -239,7 +239,7 @@ class GroupCommitLedger:
             moved = self._put(MoveIntents(rotated.open_intents))
             moved.add_done_callback(lambda done: _remove_if_moved(rotated.file, done))
 
-    def _finish_after_close(self, row: Row) -> asyncio.Future[None]:
+    def _finish_after_close(self, row: RecordRow) -> asyncio.Future[None]:
         Journal(self.locks.journal_path(self.locks.writer_id)).append([row])
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.set_result(None)

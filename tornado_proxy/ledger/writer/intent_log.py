@@ -1,7 +1,7 @@
 """Intents and records as lines of a file: one write to the page cache each, which outlives the process.
 
-    [...]   an intent: the values of its columns
-    {...}   a record: its members by name; the last one of a request counts
+    [...]   an intent: the values of its columns (ledger/rows.py, IntentRow)
+    {...}   a record: its columns that are not NULL, by name (RecordRow); the last one of a request counts
 
 A request so costs no turn of the writer thread before it is sent, and none before the last byte of its response leaves.
 The file is read only if the process has died: its records are stored, and its intents without a record are lost
@@ -15,26 +15,25 @@ removed when all of its records are there.
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
+from msgspec.structs import replace
 
 from tornado_proxy.domain.record import RequestIntent, RequestRecord
 from tornado_proxy.ledger.file_modes import create_private
 from tornado_proxy.ledger.rows import (
-    INTENT_COLUMNS,
-    RECORD_COLUMNS,
-    Row,
+    IntentRow,
+    RecordRow,
+    decode_row,
+    encode_row,
     format_time,
     make_intent_row,
     make_record_row,
     make_storable_row,
-    read_intent_row,
 )
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
@@ -46,15 +45,13 @@ _MAX_FILE_BYTES = 4 * 1024 * 1024
 #: The first byte of a record's line; an intent's line starts with a bracket.
 _RECORD_START = b"{"
 
-_encode = msgspec.json.Encoder().encode
-
 
 @dataclass(frozen=True, slots=True)
 class RotatedLog:
     """A full log file, and the intents that must be in the database before it is removed."""
 
     file: Path
-    open_intents: list[Row]
+    open_intents: list[IntentRow]
 
 
 class OpenIntents:
@@ -62,10 +59,10 @@ class OpenIntents:
 
     def __init__(self, locks: ProcessLocks) -> None:
         self._log = IntentLog(lambda number: locks.intent_log_path(locks.writer_id, number))
-        #: Intents, and the values of their columns, without a dict each: many streams are open for minutes.
-        self._open: dict[str, tuple[RequestIntent, Sequence[object]]] = {}
+        #: Intents and their rows.
+        self._open: dict[str, tuple[RequestIntent, IntentRow]] = {}
         #: Records in the log whose request has not ended for the client, and their rows.
-        self._logged: dict[str, tuple[RequestRecord, dict[str, object]]] = {}
+        self._logged: dict[str, tuple[RequestRecord, RecordRow]] = {}
         self._record_fault = ""
 
     def open(self) -> None:
@@ -74,11 +71,11 @@ class OpenIntents:
 
     def begin(self, intent: RequestIntent) -> None:
         """Write an intent; it is durable when this returns."""
-        values = tuple(make_intent_row(intent).values())
-        self._log.append(values)
-        self._open[intent.request_id] = intent, values
+        row = make_intent_row(intent)
+        self._log.append(row)
+        self._open[intent.request_id] = intent, row
 
-    def log_record(self, record: RequestRecord) -> Row:
+    def log_record(self, record: RequestRecord) -> RecordRow:
         """Write a record and return its row.  It survives the death of the process when this returns.
 
         A record that is in the log already is written again only if it ended otherwise.  A fault is logged, not raised:
@@ -88,13 +85,13 @@ class OpenIntents:
         logged = self._logged.get(request_id)
         if logged is not None and (logged[0].outcome, logged[0].faults) == (record.outcome, record.faults):
             # Only its end is later.  A row costs more than all the rest of this method.
-            return logged[1] | {"ended_at": format_time(record.ended_at)}
+            return replace(logged[1], ended_at=format_time(record.ended_at))
         # A record with masked text has an intent of its own.
-        begun, values = self._open.get(request_id, (None, None))
-        row = make_record_row(record, values if begun is record.intent else None)
+        begun, intent_row = self._open.get(request_id, (None, None))
+        row = make_record_row(record, intent_row if begun is record.intent else None)
         self._logged[request_id] = record, row
         try:
-            self._log.append_record(row)
+            self._log.append(row)
         except OSError as error:
             self._set_record_fault(str(error))
         else:
@@ -116,8 +113,8 @@ class OpenIntents:
         file = self._log.rotate()
         # These records are queued later, perhaps after the full file is removed.
         for _, row in self._logged.values():
-            self._log.append_record(row)
-        return RotatedLog(file, [make_storable_row(read_intent_row(values)) for _, values in self._open.values()])
+            self._log.append(row)
+        return RotatedLog(file, [make_storable_row(row) for _, row in self._open.values()])
 
     def check(self) -> None:
         """Raise OSError if an intent could not be written."""
@@ -152,19 +149,15 @@ class IntentLog:
         """Create the first file; raise OSError if that fails."""
         self._file = _create(self._path_of(self._number))
 
-    def append(self, intent: Sequence[object]) -> None:
-        """Write the values of an intent's columns.
+    def append(self, row: IntentRow) -> None:
+        """Write an intent, or a record.
 
-        When this returns, the intent survives the death of the process, but not loss of power.
+        When this returns, it survives the death of the process, but not loss of power.
 
         Raises:
             OSError: it could not be written, or not all of it.
         """
-        self._write(b"\n" + _encode_line(intent))
-
-    def append_record(self, record: Row) -> None:
-        """Write a record, as append() writes an intent."""
-        self._write(b"\n" + _encode_line(record))
+        self._write(b"\n" + encode_row(row))
 
     def check(self) -> None:
         """Raise OSError if an intent could not be written."""
@@ -195,7 +188,7 @@ class IntentLog:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def read_intents(path: Path) -> Iterator[Row]:
+def read_intents(path: Path) -> Iterator[IntentRow]:
     """Yield the intents of a dead process's file.
 
     A truncated line is skipped: append() raised for it, so its request was not sent.
@@ -205,46 +198,29 @@ def read_intents(path: Path) -> Iterator[Row]:
             if line == b"\n" or line.startswith(_RECORD_START):
                 continue
             try:
-                yield _make_row(json.loads(line))
+                yield decode_row(line, IntentRow)
             except ValueError:
                 _log.warning("truncated line in the ledger's intent log")
 
 
-def read_records(path: Path) -> list[Row]:
+def read_records(path: Path) -> list[RecordRow]:
     """Return the records of a dead process's file, one for each request: the last one written.
 
     A truncated line is skipped.  Its disk was full: the record went to the database or the journal, or its request is
     unsettled.
     """
-    records: dict[str, Row] = {}
+    records: dict[str, RecordRow] = {}
     with path.open("rb") as file:
         for line in file:
             if not line.startswith(_RECORD_START):
                 continue
             try:
-                record = {**dict.fromkeys(RECORD_COLUMNS), **json.loads(line)}
+                record = decode_row(line, RecordRow)
             except ValueError:
                 _log.warning("truncated line in the ledger's intent log")
             else:
-                records[str(record["request_id"])] = record
+                records[record.request_id] = record
     return list(records.values())
-
-
-def _make_row(intent: Sequence[object]) -> Row:
-    """Return the row of an intent; raise ValueError if its values are not those of the columns.
-
-    A file of an earlier version lacks the last columns.
-    """
-    missing = [None] * (len(INTENT_COLUMNS) - len(intent))
-    return read_intent_row((*intent, *missing))
-
-
-def _encode_line(values: Sequence[object] | Row) -> bytes:
-    try:
-        return _encode(values)
-    except UnicodeEncodeError:
-        # msgspec refuses half of a surrogate pair, which JSON of a client may hold; json escapes it.
-        return json.dumps(values).encode()
 
 
 def _create(path: Path) -> int:

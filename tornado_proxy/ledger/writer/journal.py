@@ -8,14 +8,13 @@ The space is reserved while the disk has some, so that a full disk does not cost
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from tornado_proxy.ledger.file_modes import create_private
-from tornado_proxy.ledger.rows import RECORD_COLUMNS, Row
+from tornado_proxy.ledger.rows import RecordRow, decode_row, encode_row
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +33,7 @@ class Journal:
         self._max_bytes = max_bytes
         self._reserved_bytes = 0
         self._end: int | None = None
-        self._request_ids: set[object] = set()
+        self._request_ids: set[str] = set()
 
     def reserve(self) -> None:
         """Reserve disk space for records; log a warning if there is none."""
@@ -46,15 +45,15 @@ class Journal:
             return
         self._reserved_bytes = _RESERVED_BYTES
 
-    def append(self, records: list[Row]) -> None:
+    def append(self, records: list[RecordRow]) -> None:
         """Append the records that the file does not hold yet, and flush them to the disk.
 
         A fault is logged, not raised: the caller has no other place for the records than memory.
         """
-        new = [record for record in records if record["request_id"] not in self._request_ids]
+        new = [record for record in records if record.request_id not in self._request_ids]
         if not new:
             return
-        lines = "".join(json.dumps(record) + "\n" for record in new).encode()
+        lines = b"".join([encode_row(record) + b"\n" for record in new])
         try:
             end = self._find_end()
             if end + len(lines) > self._max_bytes:
@@ -65,13 +64,13 @@ class Journal:
             _log.error("the ledger's journal cannot be written", extra={"reason": str(error)})
             return
         self._end = end + len(lines)
-        self._request_ids.update(record["request_id"] for record in new)
+        self._request_ids.update(record.request_id for record in new)
 
-    def holds(self, record: Row) -> bool:
+    def holds(self, record: RecordRow) -> bool:
         """Return True if this process has appended the record."""
-        return record["request_id"] in self._request_ids
+        return record.request_id in self._request_ids
 
-    def read(self) -> Iterator[Row]:
+    def read(self) -> Iterator[RecordRow]:
         """Yield the records of the file; skip a truncated line, whose append failed.
 
         Members that an earlier version of the program did not write are None.
@@ -84,7 +83,7 @@ class Journal:
                 if not text:
                     continue
                 try:
-                    yield {**dict.fromkeys(RECORD_COLUMNS), **json.loads(text)}
+                    yield decode_row(text, RecordRow)
                 except ValueError:
                     _log.warning("truncated line in the ledger's journal")
 

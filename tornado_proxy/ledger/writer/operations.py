@@ -13,7 +13,7 @@ from typing import Any, ClassVar, assert_never
 
 import msgspec
 
-from tornado_proxy.ledger.rows import Row, make_storable_row
+from tornado_proxy.ledger.rows import IntentRow, RecordRow, SettlementRow, make_storable_row
 from tornado_proxy.ledger.writer.store import Store
 
 
@@ -25,7 +25,7 @@ class WriteIntent:
     retried: ClassVar[bool] = False
     waits: ClassVar[bool] = False
 
-    row: Row
+    row: IntentRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class MoveIntents:
     retried: ClassVar[bool] = True
     waits: ClassVar[bool] = False
 
-    rows: Sequence[Row]
+    rows: Sequence[IntentRow]
 
 
 class WriteRecord(msgspec.Struct, frozen=True):
@@ -45,7 +45,7 @@ class WriteRecord(msgspec.Struct, frozen=True):
     retried: ClassVar[bool] = True
     waits: ClassVar[bool] = True
 
-    row: Row
+    row: RecordRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class WriteSettlement:
     retried: ClassVar[bool] = True
     waits: ClassVar[bool] = False
 
-    row: Row
+    row: SettlementRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +91,10 @@ class QueueItem(msgspec.Struct, eq=False):
 
 def make_withdrawal(operation: Operation) -> WithdrawIntent | None:
     """Return the operation that undoes a WriteIntent; None for any other operation."""
-    return WithdrawIntent(str(operation.row["request_id"])) if isinstance(operation, WriteIntent) else None
+    return WithdrawIntent(operation.row.request_id) if isinstance(operation, WriteIntent) else None
 
 
-def find_record(operation: Operation) -> Row | None:
+def find_record(operation: Operation) -> RecordRow | None:
     """Return the row that the journal holds while the store fails; None for an operation without a record."""
     return operation.row if isinstance(operation, WriteRecord) else None
 

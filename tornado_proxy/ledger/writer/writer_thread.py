@@ -21,7 +21,7 @@ from itertools import islice
 from typing import Protocol, assert_never
 
 from tornado_proxy.ledger.database import StoreError
-from tornado_proxy.ledger.rows import Row
+from tornado_proxy.ledger.rows import RecordRow
 from tornado_proxy.ledger.writer.journal import Journal
 from tornado_proxy.ledger.writer.operations import (
     MoveIntents,
@@ -283,7 +283,7 @@ class Writer:
         self._report.journaled(list(spilled))
         return [item for item in held if item not in spilled]
 
-    def _is_journaled(self, record: Row | None) -> bool:
+    def _is_journaled(self, record: RecordRow | None) -> bool:
         return record is not None and self._journal.holds(record)
 
     def _fail(self, error: Exception) -> None:
