@@ -146,10 +146,10 @@ class Redactor:
         self._held = data[start:]
         return data[:start]
 
-    def close(self) -> bytes:
-        """Return the held bytes: the stream ended, so they are not a key."""
+    def finish(self, data: bytes) -> bytes:
+        """Take the last bytes of the stream and return them after those that are held."""
         held, self._held = self._held, b""
-        return held
+        return self._redaction.mask(held + data if held else data)
 
 
 class _Search:

@@ -337,7 +337,7 @@ class HttpRelay:
             return
         if self._edit is not None:
             data = self._edit.feed(data) + self._edit.close()
-        data = self._redactor.feed(data) + self._redactor.close()
+        data = self._redactor.finish(data)
         self._before_last_byte(self._end(outcome=Outcome.COMPLETED))
         try:
             await self._client.finish_response(data)
