@@ -70,10 +70,8 @@ class Exchange:
 
     __slots__ = (
         "_error",
-        "_finished",
         "_head",
         "_held",
-        "_held_bytes",
         "_loop",
         "_paused",
         "_payload",
@@ -83,6 +81,8 @@ class Exchange:
         "_unread_heads",
         "_waiter",
         "active_at",
+        "finished",
+        "held_bytes",
         "idle_timeout_s",
     )
 
@@ -104,14 +104,16 @@ class Exchange:
         #: The head until read() is called: a stream can last for hours, and its reader has seen the head.
         self._head: UpstreamResponseHead | None = None
         self._held: list[bytes] = []
-        self._held_bytes = 0
+        #: The number of bytes that have arrived and not been read.
+        self.held_bytes = 0
         self._paused = False
         # Bytes read since the credit was last renewed.  It starts at CREDIT_BYTES, so that the first read() renews the
         # credit: libcurl fits its speed limit to the Content-Length of a response, and without a renewal the last
         # hundredth of a short body would wait for 0.2 s.
         self._taken_bytes = CREDIT_BYTES
         self._resume_after_bytes = CREDIT_BYTES // 2 if may_be_http2 else sys.maxsize
-        self._finished = False
+        #: True if libcurl has ended the transfer; held bytes may still be unread.
+        self.finished = False
         self._error: UpstreamError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.idle_timeout_s = request.idle_timeout_s
@@ -127,7 +129,7 @@ class Exchange:
         while self._head is None:
             if self._unread_heads:
                 self._parse_head(self._unread_heads.pop(0))
-            elif self._finished:
+            elif self.finished:
                 raise self._error or UpstreamUnreachable("the provider closed the connection without a response")
             else:
                 await self._wait()
@@ -141,40 +143,31 @@ class Exchange:
         """
         self._head = None
         while not self._held:
-            if self._finished:
+            if self.finished:
                 if self._error is not None:
                     raise self._error
                 return b""
             await self._wait()
-        if self._paused and self._held_bytes < HIGH_WATER_BYTES:
+        if self._paused and self.held_bytes < HIGH_WATER_BYTES:
             self._take_rest()
         held = self._held
         data = held[0] if len(held) == 1 else b"".join(held)
         self._held = []
-        self._held_bytes = 0
+        self.held_bytes = 0
         self._taken_bytes += len(data)
         self.active_at = self._loop.time()
-        self._resume_transfer()
+        if self._paused or self._taken_bytes >= self._resume_after_bytes:
+            self._resume_transfer()
         return data
-
-    @property
-    def finished(self) -> bool:
-        """True if libcurl has ended the transfer; held bytes may still be unread."""
-        return self._finished
 
     @property
     def complete(self) -> bool:
         """True if the response is complete and read() has returned all of it."""
-        return self._finished and self._error is None and not self._held
-
-    @property
-    def held_bytes(self) -> int:
-        """The number of bytes that have arrived and not been read."""
-        return self._held_bytes
+        return self.finished and self._error is None and not self._held
 
     def abort(self, reason: str) -> None:
         """End the transfer now and close its connection; read() then raises.  No effect if it has finished."""
-        if not self._finished:
+        if not self.finished:
             self.on_finished(ExchangeAborted(reason, request_sent=self._transfers.stop(self)))
         elif self._error is not None:
             # The traceback's frames hold this exchange and it holds the error: break the cycle to free it now.
@@ -205,21 +198,22 @@ class Exchange:
 
     def on_body(self, data: bytes) -> int | None:
         """Receive body bytes.  Return WRITEFUNC_PAUSE to pause; libcurl passes the same bytes again after a resume."""
-        if self._held_bytes >= HIGH_WATER_BYTES or len(self._held) >= MAX_HELD_PIECES:
+        if self.held_bytes >= HIGH_WATER_BYTES or len(self._held) >= MAX_HELD_PIECES:
             self._paused = True
             return pycurl.WRITEFUNC_PAUSE
-        if not self._held:
+        if self._waiter is not None:
             self._wake()
         self._held.append(data)
-        self._held_bytes += len(data)
+        self.held_bytes += len(data)
         return None
 
     def on_finished(self, error: UpstreamError | None) -> None:
         """Record the end of the transfer; `error` is None if the response is complete."""
-        self._finished = True
+        self.finished = True
         self._error = error
         self._drop_payload()
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
     def _parse_head(self, lines: list[bytes]) -> None:
         """Take the head, unless it is a 1xx head; end the transfer if it is not valid."""
@@ -250,7 +244,7 @@ class Exchange:
 
     def _reject(self, message: str) -> None:
         self._unread_heads = None
-        if not self._finished:
+        if not self.finished:
             self.on_finished(UpstreamUnreachable(message, request_sent=self._transfers.stop(self)))
         elif self._error is None:
             self._error = UpstreamUnreachable(message)
@@ -262,10 +256,7 @@ class Exchange:
 
     def _resume_transfer(self) -> None:
         """Resume a paused transfer, and renew the credit of one that has used half of it."""
-        if self._paused:
-            self._paused = False
-        elif self._taken_bytes < self._resume_after_bytes:
-            return
+        self._paused = False
         self._taken_bytes = 0
         self._transfers.resume(self)
 
