@@ -52,8 +52,8 @@ class UpstreamClient:
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._sockets.on_socket)
         self._multi.setopt(pycurl.M_PIPELINING, pycurl.PIPE_MULTIPLEX)
         self._multi.setopt(pycurl.M_MAXCONNECTS, _MAX_KEPT_CONNECTIONS)
-        #: The number of transfers that libcurl runs.
-        self._added = 0
+        #: The handles whose transfers libcurl runs.  An attribute of a Curl would take 4,000 instructions to read.
+        self._added: dict[pycurl.Curl, EasyHandle] = {}
         self._running: dict[Exchange, EasyHandle] = {}
         self._pool: list[EasyHandle] = []
         self._gate = ConnectionGate(self._asyncio_loop, self._add_to_multi, self._on_connect_timeout)
@@ -76,13 +76,13 @@ class UpstreamClient:
 
     def _add_to_multi(self, handle: EasyHandle) -> None:
         self._multi.add_handle(handle.curl)
-        self._added += 1
+        self._added[handle.curl] = handle
         # After add_handle(), which resets the speed limit.
         handle.renew_credit()
 
     def _remove_from_multi(self, handle: EasyHandle) -> None:
         self._multi.remove_handle(handle.curl)
-        self._added -= 1
+        del self._added[handle.curl]
 
     @property
     def running(self) -> int:
@@ -108,7 +108,7 @@ class UpstreamClient:
             _, running = self._multi.socket_action(fd, action)
         except pycurl.error:
             running = -1
-        if running != self._added:
+        if running != len(self._added):
             self._finish_ended_transfers()
 
     def _on_deadline(self) -> None:
@@ -121,9 +121,10 @@ class UpstreamClient:
         while waiting:
             waiting, complete, failed = self._multi.info_read()
             for curl in complete:
-                self._finish(curl.handle, None)  # type: ignore[attr-defined]  # set by EasyHandle
+                self._finish(self._added[curl], None)
             for curl, code, message in failed:
-                self._finish(curl.handle, _make_error(curl, code, message))  # type: ignore[attr-defined]  # likewise
+                handle = self._added[curl]
+                self._finish(handle, _make_error(handle, code, message))
 
     def _finish(self, handle: EasyHandle, error: UpstreamError | None) -> None:
         exchange = handle.exchange
@@ -143,7 +144,7 @@ class UpstreamClient:
             # The only way that works at once: libcurl calls no callback of an idle transfer, so no return value of a
             # callback can abort it.  Measured: the provider sees the close within 0.3-1.9 ms.
             self._remove_from_multi(handle)
-        sent = was_added and _was_sent(handle.curl)
+        sent = was_added and _was_sent(handle)
         self._recycle(handle)
         return sent
 
@@ -237,10 +238,10 @@ class Deadline:
             self._on_reached()
 
 
-def _make_error(curl: pycurl.Curl, code: int, message: str) -> UpstreamError:
+def _make_error(handle: EasyHandle, code: int, message: str) -> UpstreamError:
     """Return the error for libcurl's result `code` (CURLE_...) and its message."""
-    sent = _was_sent(curl)
-    if curl.handle.refused_address and not sent:  # type: ignore[attr-defined]  # set by EasyHandle
+    sent = _was_sent(handle)
+    if handle.refused_address and not sent:
         return UpstreamUnreachable(REFUSAL, request_sent=False)
     # No CURLOPT_TIMEOUT is set, so this code can only mean the connect timeout.
     if code == pycurl.E_OPERATION_TIMEDOUT:
@@ -250,8 +251,7 @@ def _make_error(curl: pycurl.Curl, code: int, message: str) -> UpstreamError:
     return UpstreamUnreachable(f"the provider could not be reached: {message}", request_sent=False)
 
 
-def _was_sent(curl: pycurl.Curl) -> bool:
+def _was_sent(handle: EasyHandle) -> bool:
     """Return False if the provider cannot charge the request: no byte of it was sent, or its end was withheld."""
-    size: int = curl.getinfo(pycurl.REQUEST_SIZE)
-    payload = curl.handle.payload  # type: ignore[attr-defined]  # set by EasyHandle
-    return size > 0 and not (payload is not None and payload.is_withheld)
+    size: int = handle.curl.getinfo(pycurl.REQUEST_SIZE)
+    return size > 0 and not (handle.payload is not None and handle.payload.is_withheld)

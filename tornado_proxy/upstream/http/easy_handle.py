@@ -85,7 +85,6 @@ class EasyHandle:
         self.exchange: Exchange | None = None
         self.payload: Payload | StreamedPayload | None = None
         curl = self.curl = pycurl.Curl()
-        curl.handle = self  # type: ignore[attr-defined]  # finds this object when libcurl reports a finished transfer
         _set_constant_options(curl)
         curl.setopt(pycurl.HEADERFUNCTION, self._on_header_line)
         curl.setopt(pycurl.WRITEFUNCTION, self._on_body)
@@ -173,8 +172,7 @@ class EasyHandle:
             self.curl.unsetopt(pycurl.OPENSOCKETFUNCTION)
 
     def close(self) -> None:
-        """Free the easy handle now: without the reference cycle, no garbage collection is needed."""
-        del self.curl.handle  # type: ignore[attr-defined]
+        """Free the easy handle now, with its callbacks, which refer to this object: no garbage is left to collect."""
         self.curl.close()
 
     # Callbacks of libcurl.
