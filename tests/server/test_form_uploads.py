@@ -19,10 +19,21 @@ import openai
 import prometheus_client.utils
 import pytest
 
-from tests.harness import KEY_ID, PROJECT, TIMEOUT_S, ProxyProcess, mint, wait_until
+from tests.harness import (
+    KEY_ID,
+    OTHER_KEY_ID,
+    OTHER_PROJECT,
+    PROJECT,
+    TIMEOUT_S,
+    ProxyProcess,
+    mint,
+    mint_for_other_project,
+    wait_until,
+)
 from tests.server import raw_provider
 from tests.server.raw_provider import connect, request_id_of, wait_for_metric
 from tests.server.test_admin_api import send
+from tests.server.test_audio_and_images import make_wav
 
 MIB = 1024 * 1024
 FILE = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4096 * 4
@@ -52,7 +63,9 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[raw_provider.
         "attribution": {"end_user": ["user"]},
         "budgets": [budget],
     }
-    with raw_provider.scripted_provider(tmp_path_factory.mktemp("proxy"), projects=[project]) as scripted:
+    other_key = {"id": OTHER_KEY_ID, "secret": {"env": "TEST_OTHER_SIGNING_SECRET"}}
+    projects = [project, {"id": OTHER_PROJECT, "name": "other", "api_keys": [other_key]}]
+    with raw_provider.scripted_provider(tmp_path_factory.mktemp("proxy"), projects=projects) as scripted:
         yield scripted
 
 
@@ -74,12 +87,12 @@ FORM = form(field("model", "gpt-image-2"), field("prompt", "blue"), file())
 
 @contextlib.asynccontextmanager
 async def sending(
-    proxy: ProxyProcess, length: int, *, user: str = "", headers: str = ""
+    proxy: ProxyProcess, length: int, *, user: str = "", headers: str = "", path: str = "images/edits", token: str = ""
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Send the head of an image edit whose body has `length` bytes."""
+    """Send the head of a request whose body has `length` bytes."""
     reader, writer = await connect(proxy)
-    token = mint(name=user or f"user{next(_numbers)}")
-    head = f"POST /v1/images/edits HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n{headers}"
+    token = token or mint(name=user or f"user{next(_numbers)}")
+    head = f"POST /v1/{path} HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n{headers}"
     head += f"Authorization: Bearer {token}\r\nContent-Type: multipart/form-data; boundary=b\r\n\r\n"
     writer.write(head.encode())
     try:
@@ -107,12 +120,13 @@ def respond(status: str = "200 OK", body: bytes = RESPONSE) -> bytes:
 class Received:
     """The requests that a provider gets, as far as it gets them.  Its responses are `answer`."""
 
-    def __init__(self, *, early: bytes = b"") -> None:
+    def __init__(self, *, early: bytes = b"", response: bytes = RESPONSE) -> None:
         self.heads: list[bytes] = []
         self.body = bytearray()
         self.changed = asyncio.Condition()
         self.ended = asyncio.Event()
         self._early = early
+        self._response = response
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -130,7 +144,7 @@ class Received:
                 async with self.changed:
                     self.changed.notify_all()
             if not self._early:
-                writer.write(respond())
+                writer.write(respond(body=self._response))
             await writer.drain()
         finally:
             self.ended.set()
@@ -142,11 +156,11 @@ class Received:
 
 
 async def send_in_halves(
-    proxy: ProxyProcess, received: Received, body: bytes, *, waits: bool = True, user: str = ""
+    proxy: ProxyProcess, received: Received, body: bytes, *, waits: bool = True, **head: str
 ) -> tuple[bytes, dict[str, Any]]:
     """Send a form whose second half follows when the provider has the first; return the response and the record."""
     half = len(body) // 2
-    async with sending(proxy, len(body), user=user) as (reader, writer):
+    async with sending(proxy, len(body), **head) as (reader, writer):
         writer.write(body[:half])
         if waits:
             await received.wait_for(half - 500)  # the fields after a file are withheld
@@ -398,6 +412,58 @@ def test_python_sdk_sends_fields_first_so_that_its_file_is_sent_while_it_arrives
 
     assert image.usage.output_tokens == 200
     assert FILE in bytes(received.body)
+
+
+WEBM = b"\x1a\x45\xdf\xa3" * MIB
+
+
+def make_recording(audio: bytes, **fields: str) -> bytes:
+    return form(*[field(name, value) for name, value in fields.items()], file(audio, "file"))
+
+
+def test_recording_is_sent_while_it_arrives_and_its_length_is_billed(provider: raw_provider.ScriptedProvider) -> None:
+    received = Received(response=b"hello")
+    body = make_recording(make_wav(120), model="whisper-1", response_format="text")
+    head = {"path": "audio/transcriptions", "token": mint_for_other_project()}
+
+    response, record = provider.run(received.serve, lambda proxy: send_in_halves(proxy, received, body, **head))
+
+    assert response.endswith(b"hello")
+    assert bytes(received.body) == body
+    # 120 s at 0.0001 USD (conf/prices/openai.yaml: 0.006 for a minute).
+    assert (record["basis"], Decimal(record["subtotal"])) == ("inferred", Decimal("0.012"))
+
+
+def test_recording_of_unknown_length_is_refused_before_its_end_is_sent(
+    provider: raw_provider.ScriptedProvider,
+) -> None:
+    received = Received()
+    body = make_recording(WEBM, model="whisper-1", response_format="text")
+    head = {"path": "audio/transcriptions", "token": mint_for_other_project()}
+
+    response, record = provider.run(received.serve, lambda proxy: send_in_halves(proxy, received, body, **head))
+
+    status, message = error_of(response)
+    assert (status, message[:45]) == (400, "the length of the uploaded audio cannot be re")
+    assert not received.body.endswith(b"--b--\r\n")
+    assert describe(record) == (400, "proxy_closed", "free", 0)
+
+
+def test_recording_of_a_caller_with_a_budget_is_sent_when_its_length_is_known(
+    provider: raw_provider.ScriptedProvider,
+) -> None:
+    received = Received(response=b"hello")
+    body = make_recording(make_wav(30), model="whisper-1", response_format="text")
+
+    async def act(proxy: ProxyProcess) -> bytes:
+        async with sending(proxy, len(body), path="audio/transcriptions") as (reader, writer):
+            writer.write(body[:-1])
+            await wait_for_metric(proxy, f"llm_proxy_arriving_bytes {format_metric(len(body) - 1)}")
+            assert not received.heads
+            writer.write(body[-1:])
+            return await read_response(reader)
+
+    assert provider.run(received.serve, act).endswith(b"hello")
 
 
 def test_upload_that_stalls_is_stopped_or_cut_by_the_shutdown_leaves_a_record(tmp_path: Path) -> None:

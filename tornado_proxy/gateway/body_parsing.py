@@ -173,10 +173,10 @@ def check_body_length(context: RequestContext[Endpoint], length: int) -> None:
 
 def read_fields(context: RequestContext[HttpEndpoint], form: bytes) -> ParsedRequest | None:
     """Return the facts of a form whose files still arrive; None if what has arrived does not suffice."""
-    if not is_quick(form):
+    if context.endpoint.parse is None or not is_quick(form):
         return None
     try:
-        return _read_here(context, form)
+        return context.endpoint.parse(_make_view(context, form))
     except CallerError:
         return None
 
@@ -195,9 +195,12 @@ async def _decode_small(body: bytes, coding: str) -> bytes | None:
 def _read_here(context: RequestContext[HttpEndpoint], body: bytes) -> ParsedRequest:
     if context.endpoint.parse is None:
         return ParsedRequest(RequestFacts(body_bytes=len(body)), body)
+    return read_body(context.provider, context.endpoint, _make_view(context, body))
+
+
+def _make_view(context: RequestContext[HttpEndpoint], body: bytes) -> RequestView:
     query = context.query if "?" in context.upstream_target else ""
-    view = RequestView(body, _read_content_type(context), context.path_id, query)
-    return read_body(context.provider, context.endpoint, view)
+    return RequestView(body, _read_content_type(context), context.path_id, query)
 
 
 def _make_frame_task(context: RequestContext[WebSocketEndpoint], frame: bytes, model: str | None) -> BodyTask:

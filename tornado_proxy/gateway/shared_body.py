@@ -43,6 +43,10 @@ class SharedBody:
         """The descriptor, until close()."""
         return self._fd
 
+    def finish(self) -> bytes:
+        """Return a copy of the bytes so far."""
+        return os.pread(self._fd, self.size, 0)
+
     def seal(self) -> None:
         """Let nothing change the body any more.  Call it before another process gets the descriptor."""
         seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL

@@ -5,7 +5,8 @@
       └── they do not suffice: collect the whole body      └── the client leaves, stalls ...        └── check all fields
 
 The last bytes are withheld until the whole form has been checked, so that the provider never has a request whose fields
-were not.  A request that ends before leaves a record without a cost.
+were not.  A request that ends before leaves a record without a cost.  A recording whose length can be a charge is kept
+as well, and measured before its end is sent.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from tornado_proxy.domain.errors import InvalidBody, RequestError, UpstreamError
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.gateway.admission import AdmittedRequest
 from tornado_proxy.gateway.amendment import amend
+from tornado_proxy.gateway.body_buffers import BodyBuffer
 from tornado_proxy.gateway.body_parsing import read_fields
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.gateway.http.recording import RequestRecording
 from tornado_proxy.gateway.http.relay import CLIENT_CLOSED_REQUEST
 from tornado_proxy.gateway.services import Services
+from tornado_proxy.gateway.shared_body import SharedBody
 from tornado_proxy.http_server.request_body import ByteCount
 from tornado_proxy.metering.request_meter import RequestEnd
 from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest
@@ -47,6 +50,10 @@ _UPLOAD_BYTES = 2 * _HIGH_WATER_BYTES + KEPT_BYTES
 
 #: Statuses from which on a response is an error, which no provider charges.
 _MIN_ERROR_STATUS = 400
+
+
+#: The bytes of a body that have arrived.
+Collected = bytes | BodyBuffer | SharedBody
 
 
 class Flow(Protocol):
@@ -87,6 +94,8 @@ class FormUpload:
         self._parsed: ParsedRequest | None = None
         self._flow: Flow | None = None
         self._payload: StreamedPayload | None = None
+        #: The body, if a worker measures a file of it.
+        self._kept: SharedBody | None = None
         self._is_paused = False
         #: Done when the request has arrived, or has failed.
         self._arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -97,16 +106,17 @@ class FormUpload:
         """True after begin()."""
         return self._payload is not None
 
-    def find_request(self, chunk: bytes) -> bool:
+    def find_request(self, chunk: bytes, collected: Collected) -> bool:
         """Take the next bytes of the body; return True, once, if a file has begun and the fields before it suffice.
 
-        Then the memory of the upload is counted.
+        Then the memory of the upload is counted.  `collected` has all bytes so far.
         """
         if not self._is_searching:
             return False
         try:
             self._stream.feed(chunk)
-            if self._stream.content_bytes < MIN_FILE_BYTES:
+            can_measure = self._context.endpoint.measure is None or isinstance(collected, SharedBody)
+            if self._stream.content_bytes < MIN_FILE_BYTES or not can_measure:
                 return False
             self._is_searching = False
             self._parsed = read_fields(self._context, self._stream.form_so_far())
@@ -118,11 +128,14 @@ class FormUpload:
             return False
         return self._parsed is not None
 
-    def begin(self, collected: bytes, flow: Flow) -> None:
+    def begin(self, collected: Collected, flow: Flow) -> None:
         """Send `collected`, the bytes that find_request() has taken, and those that arrive from now on."""
         self._flow = flow
         self._payload = StreamedPayload(self._size, self._on_read)
-        self._payload.add(memoryview(collected)[: len(collected) - self._stream.withheld_bytes])
+        if isinstance(collected, SharedBody):
+            self._kept = collected
+        first = collected if isinstance(collected, bytes) else collected.finish()
+        self._payload.add(memoryview(first)[: len(first) - self._stream.withheld_bytes])
 
     def feed(self, chunk: bytes) -> None:
         """Take bytes of the body."""
@@ -131,9 +144,12 @@ class FormUpload:
         if self._failure is not None:
             return
         try:
+            if self._kept is not None:
+                self._held.add(len(chunk))
+                self._kept.write(chunk)
             for piece in self._stream.feed(chunk):
                 payload.add(piece)
-        except InvalidBody as error:
+        except RequestError as error:
             self.fail(Outcome.PROXY_CLOSED, error)
         if payload.unread_bytes > _HIGH_WATER_BYTES and not self._is_paused and self._flow is not None:
             self._is_paused = True
@@ -162,6 +178,7 @@ class FormUpload:
             exchange = services.upstream.start(replace(admitted.upstream, body=self._payload))
             return await self._send_whole(services, admitted, exchange), _StartedUpstream(exchange)
         finally:
+            self._kept = None
             self._held.release()
 
     async def _admit(self, services: Services, request_id: str) -> AdmittedRequest:
@@ -200,7 +217,7 @@ class FormUpload:
         if self._failure is not None:
             raise self._failure
         form, rest = self._stream.end()
-        parsed = await services.bodies.parse(self._context, form)
+        parsed = await services.bodies.parse(self._context, self._kept or form)
         admitted = await amend(services, admitted, self._context, self._with_length(parsed).facts)
         payload.add(rest)
         payload.end()
@@ -237,6 +254,8 @@ def open_upload(context: RequestContext[HttpEndpoint], held: ByteCount, size: in
     lines = context.request.lines
     if size < MIN_BODY_BYTES or not context.endpoint.admits_by_fields or "content-encoding" in lines:
         return None
+    if context.endpoint.measure is not None and context.is_limited:
+        return None  # budgets and limits reserve by the length of a recording, which is known at its end
     content_types = lines.get("content-type", ())
     if len(content_types) != 1 or not is_form(content_types[0]):
         return None

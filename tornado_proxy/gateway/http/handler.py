@@ -272,11 +272,9 @@ class ProxyHandler:
 
     def _try_upload(self, upload: FormUpload, chunk: bytes) -> None:
         """Begin to send a form if its fields are known; `chunk` are its last bytes."""
-        if upload.find_request(chunk):
-            body, self._body = self._body, b""
-            flow = BodyFlow(self, self._body_timeouts, self._exchange)
-            assert not isinstance(body, SharedBody), "a form whose files are measured is sent when it has arrived"
-            upload.begin(body.finish() if isinstance(body, BodyBuffer) else body, flow)
+        if upload.find_request(chunk, self._body):
+            upload.begin(self._body, BodyFlow(self, self._body_timeouts, self._exchange))
+            self._body = b""
             tasks.spawn(self.serve(upload), "call")
 
     async def _serve_upload(self, upload: FormUpload) -> None:

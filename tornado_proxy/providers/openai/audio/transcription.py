@@ -165,7 +165,7 @@ def _report_length(facts: RequestFacts, seconds: Decimal, output_bytes: int) -> 
 
 
 def _endpoint(path: str, measure: Measure) -> HttpEndpoint:
-    return HttpEndpoint("POST", path, parse=parse, reader=make_reader, measure=measure)
+    return HttpEndpoint("POST", path, parse=parse, reader=make_reader, measure=measure, admits_by_fields=True)
 
 
 TRANSCRIPTIONS = _endpoint("/v1/audio/transcriptions", measure_transcription)
