@@ -169,3 +169,18 @@ def block_next_log(folder: Path) -> None:
 
 def log_files(folder: Path) -> list[str]:
     return sorted(file.name.rpartition("-")[2] for file in folder.glob("*.intents-*"))
+
+
+def test_rows_of_many_open_requests_are_the_same_for_the_first_and_the_last(tmp_path: Path) -> None:
+    intents, _ = open_intents(tmp_path)
+    begun = [make_intent(f"r{number}", session="s1", annotations=(("team", "a"),)) for number in range(300)]
+    for intent in begun:
+        intents.begin(intent)
+
+    first, last = (intents.log_record(make_record(intent)) for intent in (begun[0], begun[-1]))
+    rotated = intents.rotate()
+
+    assert replace(first, request_id="") == replace(last, request_id="")
+    assert (first.session, first.annotations) == ("s1", '{"team":"a"}')
+    assert [row.request_id for row in rotated.open_intents] == [intent.request_id for intent in begun]
+    assert {row.session for row in rotated.open_intents} == {"s1"}

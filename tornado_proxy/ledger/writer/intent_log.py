@@ -42,6 +42,9 @@ _log = logging.getLogger(__name__)
 #: Bytes of one file, some 2,500 requests: few enough to be read and stored within a second at a start.
 _MAX_FILE_BYTES = 4 * 1024 * 1024
 
+#: Intents whose rows are kept for their records: more than are open beside each other without long streams.
+_MAX_KEPT_ROWS = 256
+
 #: The first byte of a record's line; an intent's line starts with a bracket.
 _RECORD_START = b"{"
 
@@ -59,8 +62,10 @@ class OpenIntents:
 
     def __init__(self, locks: ProcessLocks) -> None:
         self._log = IntentLog(lambda number: locks.intent_log_path(locks.writer_id, number))
-        #: Intents and their rows.
-        self._open: dict[str, tuple[RequestIntent, IntentRow]] = {}
+        self._open: dict[str, RequestIntent] = {}
+        #: The rows of the last intents, the oldest first; those of others are made again, because many streams are open
+        #: for minutes.
+        self._rows: dict[str, IntentRow] = {}
         #: Records in the log whose request has not ended for the client, and their rows.
         self._logged: dict[str, tuple[RequestRecord, RecordRow]] = {}
         self._record_fault = ""
@@ -73,7 +78,10 @@ class OpenIntents:
         """Write an intent; it is durable when this returns."""
         row = make_intent_row(intent)
         self._log.append(row)
-        self._open[intent.request_id] = intent, row
+        self._open[intent.request_id] = intent
+        self._rows[intent.request_id] = row
+        if len(self._rows) > _MAX_KEPT_ROWS:
+            del self._rows[next(iter(self._rows))]
 
     def log_record(self, record: RequestRecord) -> RecordRow:
         """Write a record and return its row.  It survives the death of the process when this returns.
@@ -87,8 +95,8 @@ class OpenIntents:
             # Only its end is later.  A row costs more than all the rest of this method.
             return replace(logged[1], ended_at=format_time(record.ended_at))
         # A record with masked text has an intent of its own.
-        begun, intent_row = self._open.get(request_id, (None, None))
-        row = make_record_row(record, intent_row if begun is record.intent else None)
+        is_begun = self._open.get(request_id) is record.intent
+        row = make_record_row(record, self._rows.get(request_id) if is_begun else None)
         self._logged[request_id] = record, row
         try:
             self._log.append(row)
@@ -101,6 +109,7 @@ class OpenIntents:
     def end(self, request_id: str) -> None:
         """Drop a request whose record is queued: the writer stores it before any operation queued later."""
         self._open.pop(request_id, None)
+        self._rows.pop(request_id, None)
         self._logged.pop(request_id, None)
 
     @property
@@ -114,7 +123,7 @@ class OpenIntents:
         # These records are queued later, perhaps after the full file is removed.
         for _, row in self._logged.values():
             self._log.append(row)
-        return RotatedLog(file, [make_storable_row(row) for _, row in self._open.values()])
+        return RotatedLog(file, [make_storable_row(make_intent_row(intent)) for intent in self._open.values()])
 
     def check(self) -> None:
         """Raise OSError if an intent could not be written."""
