@@ -146,6 +146,22 @@ def test_provider_key_replaces_the_client_token(gateway: Gateway) -> None:
     assert "authorization" not in {name.lower() for name, _ in request.headers}
 
 
+def test_stream_holds_nothing_of_its_request_to_the_provider(gateway: Gateway) -> None:
+    more = asyncio.Event()
+    held: list[tuple[str, object, object, object]] = []
+
+    def look(run: Run) -> None:
+        (request,) = run.upstream.requests
+        held.append((request.url, request.headers, request.key_headers, request.body))
+        more.set()
+
+    stream = UpstreamResponseHead(200, "OK", (("Content-Type", "text/event-stream"),))
+    _, end = relayed(gateway, stream, b"data: [DONE]\n\n", more, act=look)
+
+    assert held == [("", (), (), None)]
+    assert end.outcome is Outcome.COMPLETED
+
+
 def test_provider_key_in_a_response_is_masked_across_chunks(gateway: Gateway) -> None:
     body = b'{"echo":"' + harness.OPENAI_KEY.encode() + b'"}'
 

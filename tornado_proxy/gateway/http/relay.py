@@ -196,6 +196,8 @@ class HttpRelay:
         self._head_held = edit is not None and edit is self._rewrite
         self._remaining_bytes = head.declared_length
         self._is_stream = response.media_type == _EVENT_STREAM and self._remaining_bytes is None
+        if self._is_stream:
+            self._admitted.upstream.drop()
         headers = self._response_headers(head, response, keep_length=edit is None, compressed=compressed)
         self._state = RelayState.STREAMING
         redaction = self._admitted.context.redaction
@@ -223,10 +225,9 @@ class HttpRelay:
     def _is_compressed(self, head: UpstreamResponseHead) -> bool:
         """Return True for a body compressed despite Accept-Encoding: identity; it is relayed, but not metered."""
         coding = (head.get("content-encoding") or "identity").strip().lower()
-        if coding == "identity":
-            return False
-        self._meter.unreadable(f"the response is compressed ({coding[:40]}) despite Accept-Encoding: identity")
-        return True
+        if coding != "identity":
+            self._meter.unreadable(f"the response is compressed ({coding[:40]}) despite Accept-Encoding: identity")
+        return coding != "identity"
 
     def _choose_edit(self, response: ResponseHead, *, compressed: bool) -> ResponseEdit | None:
         """Return the edit of the body.

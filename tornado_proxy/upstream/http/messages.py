@@ -97,6 +97,11 @@ class UpstreamRequest(msgspec.Struct, frozen=True):
         """True if the provider may choose HTTP/2, which is negotiated over TLS only."""
         return self.url.startswith("https:")
 
+    def drop(self) -> None:
+        """Drop the head and the body, for all who hold the request: its response can stream for hours."""
+        for name, nothing in (("url", ""), ("headers", ()), ("key_headers", ()), ("body", None)):
+            msgspec.structs.force_setattr(self, name, nothing)
+
 
 class UpstreamResponseHead(msgspec.Struct, frozen=True):
     """Status line and headers of a response; header names as the provider wrote them, values decoded as Latin-1."""
