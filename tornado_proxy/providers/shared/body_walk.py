@@ -148,7 +148,7 @@ def find_strings(body: bytes, names: Iterable[bytes]) -> frozenset[bytes]:
     """Return those of `names` that are in `body`, within quotation marks."""
     texts = _list_short_texts(body)
     if texts is None:
-        return frozenset([name for name in names if b'"%b"' % name in body])
+        return frozenset([name for name in names if body.find(b'"%b"' % name) >= 0])
     return frozenset(names).intersection(texts)
 
 
