@@ -115,8 +115,10 @@ def _has_names(body: bytes, rules: MemberRules) -> bool:
 
     The pass takes 26 ns for each quotation mark: 2.7 ms for 1 MB of short messages, a substring search for each name 7.
     """
-    found = rules.names_pattern.finditer(body)
-    return any(match[0] != b'"model' or count == 1 for count, match in enumerate(found))
+    first = rules.names_pattern.search(body)
+    if first is None:
+        return False
+    return first[0] != b'"model' or rules.names_pattern.search(body, first.end()) is not None
 
 
 def _list_short_texts(body: bytes) -> list[bytes] | None:
