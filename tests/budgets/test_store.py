@@ -30,6 +30,7 @@ from tornado_proxy.domain.budget import (
     Budget,
     BudgetRefusal,
     CounterKind,
+    CounterPlan,
     Period,
     Reservation,
     Scope,
@@ -485,3 +486,17 @@ def test_kind_that_two_processes_begin_to_count_at_the_same_time_counts_once(
     budgets.store.folding.register([each], NOW)
 
     assert budgets.figures(each) == {"participant ada": usd("0.25", "0")}
+
+
+def test_counters_of_a_caller_are_found_among_those_of_others(budgets: BudgetsUnderTest) -> None:
+    each = CounterKind(Scope.PARTICIPANT, Period.MONTH)
+    budgets.store.follow(CounterPlan((MONTH, each)), NOW)
+    budgets.write(record("a", "0.25"), record("b", "0.5", replace(CALLER, participant="eve")))
+    budgets.store.folding.fold()
+
+    own = budgets.store.list_counters_of(Spender(CALLER.project_id, CALLER.participant))
+
+    assert sorted((state.subject, state.settled) for state in own) == [
+        ("", Decimal("0.75")),
+        ("participant ada", Decimal("0.25")),
+    ]

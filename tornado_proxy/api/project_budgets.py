@@ -5,9 +5,10 @@ A caller sees its own budgets.  A project admin sees all of the project, and cha
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from tornado.iostream import StreamClosedError
@@ -15,12 +16,12 @@ from tornado.iostream import StreamClosedError
 from tornado_proxy.api.budgets import SELECTORS, BudgetUpdate, Request, read_lift, read_setting
 from tornado_proxy.api.project_handler import ProjectHandler
 from tornado_proxy.api.usage_query import decode_arguments
-from tornado_proxy.domain.budget import BudgetLimits, Scope, Spender
+from tornado_proxy.domain.budget import BudgetLimits
 from tornado_proxy.domain.errors import BadRequest, NotAllowed, RequestError
 from tornado_proxy.domain.identity import Caller, Project
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER
 from tornado_proxy.gateway.services import Services
-from tornado_proxy.reports.budgets import BudgetRow, list_rows, show_rows
+from tornado_proxy.reports.budgets import BudgetRow, show_rows
 from tornado_proxy.state import budgets
 from tornado_proxy.state.watcher import StateWatcher
 
@@ -50,7 +51,7 @@ class ProjectBudgetsHandler(ProjectHandler):
         try:
             self._read_parameters(())
             caller, project = await self.authenticate(project_id)
-            await self._respond(row for row in await self._list_rows(project) if caller.admin or is_own(row, caller))
+            await self._respond(await self._list_rows(project, None if caller.admin else caller))
         except RequestError as error:
             await self.reject(error)
 
@@ -73,12 +74,11 @@ class ProjectBudgetsHandler(ProjectHandler):
             caller, project = await self.authenticate(project_id)
             if not caller.admin:
                 raise NotAllowed(f"only an admin of project {project.name} can change its budgets; ask one")
-            figures = await self.services.budgets.read_figures()
-            limits = self.services.snapshots.current.budget_limits.state(figures.stated)
+            limits = await self.services.budgets.read_stated(self.services.snapshots.current.budget_limits)
             update = read(limits, Request(f"user:{caller.user}", datetime.now(UTC), project.id))
             apply = budgets.restore if update.restores else budgets.apply
             await self._state.change(lambda store: apply(store, update.change))
-            await self._respond(row for row in await self._list_rows(project) if update.concerns(row.state))
+            await self._respond([row for row in await self._list_rows(project, None) if update.concerns(row.state)])
         except RequestError as error:
             await self.reject(error)
 
@@ -90,29 +90,16 @@ class ProjectBudgetsHandler(ProjectHandler):
                 raise BadRequest(f"unknown or repeated parameter {name[:40]!r}", param=name[:40])
         return {name: values[0] for name, values in arguments.items()}
 
-    async def _list_rows(self, project: Project) -> list[BudgetRow]:
+    async def _list_rows(self, project: Project, caller: Caller | None) -> list[BudgetRow]:
+        """Return the budgets of a project, or those that concern a caller alone."""
         limits = self.services.snapshots.current.budget_limits
-        return list_rows(limits, await self.services.budgets.read_figures(), datetime.now(UTC), project.id)
+        return await self.services.budgets.read_rows(limits, project.id, caller)
 
-    async def _respond(self, rows: Iterable[BudgetRow]) -> None:
+    async def _respond(self, rows: Sequence[BudgetRow]) -> None:
+        # In a thread: a project can have thousands of rows.
+        text = await asyncio.to_thread(lambda: json.dumps(show_rows(rows)))
         self.set_header("Content-Type", "application/json")
         self.set_header("Cache-Control", "no-store")
         self.set_header(REQUEST_ID_HEADER, self.request_id)
         with contextlib.suppress(StreamClosedError):  # the client has disconnected
-            await self.finish(json.dumps(show_rows(rows)) + "\n")
-
-
-def is_own(row: BudgetRow, caller: Caller) -> bool:
-    """Return True if a budget concerns this caller alone."""
-    spender = Spender(
-        caller.project_id,
-        caller.participant,
-        caller.user,
-        caller.issuer,
-        caller.credential_id,
-        token_ids=caller.token_ids,
-    )
-    kind = row.state.kind
-    if row.stated is not None:
-        return row.state.subject in caller.token_ids
-    return kind.scope not in (Scope.PROJECT, Scope.LABEL) and spender.subject(kind) == row.state.subject
+            await self.finish(text + "\n")

@@ -34,7 +34,9 @@ _UPDATE = (
     "UPDATE budget_counters SET settled = ?, reserved = ? "
     "WHERE kind = ? AND project_id = ? AND subject = ? AND period_begin = ?"
 )
-_SELECT_ALL = "SELECT kind, project_id, subject, period_begin, period_end, settled, reserved FROM budget_counters"
+_COLUMNS = "kind, project_id, subject, period_begin, period_end, settled, reserved"
+_SELECT_ALL = f"SELECT {_COLUMNS} FROM budget_counters"  # noqa: S608  # names of ours
+_SELECT_OF_SUBJECT = f"{_SELECT_ALL} WHERE kind = ? AND project_id = ? AND subject = ?"
 
 
 #: Entries of each cache; one takes some 500 bytes.
@@ -55,6 +57,9 @@ class CounterKey:
     def values(self) -> tuple[str, str, str, str]:
         """The values of the table's primary key."""
         return self.kind, self.project_id, self.subject, self.period_begin
+
+
+Counters = Mapping[CounterKey, CounterState]
 
 
 def make_keys(kind: CounterKind, spender: Spender, at: datetime) -> list[CounterKey]:
@@ -138,22 +143,31 @@ def write_counter(db: Database, key: CounterKey, settled: Decimal, reserved: Dec
     db.run(_UPDATE, (f"{settled:f}", f"{reserved:f}", *key.values))
 
 
-def read_counters(db: Database) -> list[CounterState]:
-    """Return all counters."""
-    return [make_state(CounterKey(*map(str, row[:4])), row[4], row[5], row[6]) for row in db.fetch_rows(_SELECT_ALL)]
+def read_counters(db: Database, kind: str = "", project_id: str = "", subject: str = "") -> Counters:
+    """Return all counters, or those of a subject, whose kind is in its text form."""
+    if not kind:
+        rows = db.fetch_rows(_SELECT_ALL)
+    else:
+        rows = db.fetch_rows(_SELECT_OF_SUBJECT, (kind, project_id, subject))
+    keyed = ((CounterKey(*row[:5]), row[5:]) for row in rows)  # type: ignore[arg-type]  # text
+    return {key: make_state(key, key.period_end, *amounts) for key, amounts in keyed}
 
 
 def make_state(key: CounterKey, period_end: object, settled: object, reserved: object) -> CounterState:
     """Return the state of a counter from the values of its row."""
-    end = None if period_end is None else datetime.fromisoformat(str(period_end))
     return CounterState(
         decode_kind(key.kind),
         key.project_id,
         key.subject,
-        Interval(datetime.fromisoformat(key.period_begin), end),
+        _make_interval(key.period_begin, None if period_end is None else str(period_end)),
         Decimal(str(settled)),
         Decimal(str(reserved)),
     )
+
+
+@lru_cache(_CACHE_SIZE)
+def _make_interval(begin: str, end: str | None) -> Interval:
+    return Interval(datetime.fromisoformat(begin), None if end is None else datetime.fromisoformat(end))
 
 
 def key_of_state(state: CounterState) -> CounterKey:

@@ -12,7 +12,6 @@ from tornado_proxy.budgets.counters import (
     CounterChanges,
     CounterKey,
     decode_keys,
-    key_of_state,
     make_keys,
     read_counters,
     sum_by_key,
@@ -148,8 +147,7 @@ class Folding:
             expected = self._sum_rest(kinds, now, cursor, last_seq, sums)
             current = {
                 key: state.settled
-                for state in read_counters(self._budgets)
-                for key in [key_of_state(state)]
+                for key, state in read_counters(self._budgets).items()
                 if state.interval.end is None or state.interval.end > now
             }
             differences = {
@@ -194,7 +192,7 @@ class Folding:
         """Claim the warnings of all counters: a limit has changed, or its time has ended."""
         with self._budgets.transaction():
             self._budgets.fetch_rows(f"{SELECT_CURSOR} {self._dialect.row_lock}")
-            settled = {key_of_state(state): state.settled for state in read_counters(self._budgets) if state.settled}
+            settled = {key: state.settled for key, state in read_counters(self._budgets).items() if state.settled}
             claimed = warnings.claim(self._budgets, self.limits, settled, now)
         self._warnings += claimed
 

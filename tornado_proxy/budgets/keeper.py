@@ -6,7 +6,8 @@
     read    ──┘                            ├─ settlements and dead processes each second
                                            └─ fault: reservations fail (503), releases and ends are retried
 
-A second thread compares the counters with the ledger, which takes seconds if the ledger is large.
+A second thread compares the counters with the ledger, which takes seconds if the ledger is large, and a third one reads
+the counters for lists.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any, TypeVar
 from tornado_proxy.budgets.backends import has_budgets, open_store
 from tornado_proxy.budgets.deciding import Decisions, Demand
 from tornado_proxy.budgets.rates import RateEnd
+from tornado_proxy.budgets.report_reader import ReportReader, run_in_thread
 from tornado_proxy.budgets.schedule import Schedule
 from tornado_proxy.budgets.slices import Slices
 from tornado_proxy.budgets.store import BudgetStore
@@ -115,6 +117,7 @@ class BudgetKeeper:
         self._thread: threading.Thread | None = None
         self._auditor: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._reader = ReportReader(self._open_to_count)
         #: In the thread.
         self._decisions = Decisions(self._answer)
 
@@ -125,10 +128,7 @@ class BudgetKeeper:
             LedgerUnavailable: a database cannot be opened.
         """
         self._loop = asyncio.get_running_loop()
-        try:
-            store = await asyncio.to_thread(self._open, plan)
-        except StoreError as error:
-            raise LedgerUnavailable(str(error)) from error
+        store = await run_in_thread(self._open, plan)
         # Daemon threads: one that hangs in a system call must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, args=(store,), name="budgets", daemon=True)
         self._auditor = threading.Thread(target=self._compare_again_and_again, name="budget check", daemon=True)
@@ -141,10 +141,7 @@ class BudgetKeeper:
         Raises:
             LedgerUnavailable: the database cannot be opened.
         """
-        try:
-            return await asyncio.to_thread(has_budgets, self._ledger.address)
-        except StoreError as error:
-            raise LedgerUnavailable(str(error)) from error
+        return await run_in_thread(has_budgets, self._ledger.address)
 
     async def follow(self, plan: CounterPlan) -> None:
         """Count what another configuration needs from now on.
@@ -152,11 +149,8 @@ class BudgetKeeper:
         Raises:
             LedgerUnavailable: the budgets cannot be written.
         """
-        try:
-            # A large ledger takes seconds; budgets that are counted already admit requests meanwhile.
-            await asyncio.to_thread(self._register, plan)
-        except StoreError as error:
-            raise LedgerUnavailable(str(error)) from error
+        # A large ledger takes seconds; budgets that are counted already admit requests meanwhile.
+        await run_in_thread(self._register, plan)
         await self.read(lambda store: store.follow(plan, datetime.now(UTC)))
         self._plan = plan
 
@@ -228,10 +222,19 @@ class BudgetKeeper:
         self._queue.put(_Read(query, done))
         return await done
 
+    async def read_apart(self, query: Callable[[BudgetStore], _Result]) -> _Result:
+        """Return the result of a query that takes long: it runs in a thread of its own, and requests go on meanwhile.
+
+        Raises:
+            LedgerUnavailable: the budgets cannot be read.
+        """
+        return await self._reader.read(query)
+
     async def close(self) -> None:
         """Count the ledger's records, and end the threads."""
         self._stopped.set()
         self._queue.put(None)
+        await self._reader.close()
         for thread in (self._thread, self._auditor):
             if thread is not None:
                 await asyncio.to_thread(thread.join, _CLOSE_S)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -27,9 +27,9 @@ from tornado_proxy.budgets import token_budgets
 from tornado_proxy.budgets.counters import (
     CounterChanges,
     CounterKey,
+    Counters,
     decode_keys,
     encode_keys,
-    key_of_state,
     lock_counter,
     make_state,
     read_counters,
@@ -49,7 +49,9 @@ from tornado_proxy.domain.budget import (
     CounterState,
     Refusal,
     Reservation,
+    Spender,
     TokenBudget,
+    encode_kind,
 )
 from tornado_proxy.ledger.database import Database, Liveness, StoreError
 from tornado_proxy.ledger.dialect import Dialect, Insert, Values
@@ -253,11 +255,19 @@ class BudgetStore:
 
     def list_counters(self) -> list[CounterState]:
         """Return all counters; what processes have leased and not used is not reserved."""
-        # Two queries: an amount given back in between would make a counter negative.
+        idle = self.leasing.read_idle()
+        return _subtract_idle(read_counters(self._budgets), idle)
+
+    def list_counters_of(self, spender: Spender) -> list[CounterState]:
+        """Return the counters that count a spender, as list_counters()."""
         idle = self.leasing.read_idle()
         return [
-            replace(state, reserved=max(Decimal(0), state.reserved - idle.get(key_of_state(state), Decimal(0))))
-            for state in read_counters(self._budgets)
+            state
+            for kind in self.folding.read_kinds()
+            for subject in spender.subjects(kind)
+            for state in _subtract_idle(
+                read_counters(self._budgets, encode_kind(kind), spender.project_id, subject), idle
+            )
         ]
 
     def note_stated(self, budgets: Iterable[TokenBudget]) -> None:
@@ -281,6 +291,14 @@ class BudgetStore:
             )
             for request_id, state, started_at, total, subtotal, counters in self._budgets.fetch_rows(_SELECT_OPEN)
         ]
+
+
+def _subtract_idle(counters: Counters, idle: Mapping[CounterKey, Decimal]) -> list[CounterState]:
+    # The two were read one after the other: an amount given back in between would make a counter negative.
+    return [
+        replace(state, reserved=max(Decimal(0), state.reserved - idle[key])) if key in idle else state
+        for key, state in counters.items()
+    ]
 
 
 class _Counters:

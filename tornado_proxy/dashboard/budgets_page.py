@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import ClassVar
 
-from tornado_proxy.api.project_budgets import is_own
 from tornado_proxy.dashboard.amounts import count_decimals, show_amount
 from tornado_proxy.dashboard.base_handler import DashboardHandler
 from tornado_proxy.dashboard.parameters import FORMATS, check_known, read_choice
 from tornado_proxy.dashboard.viewer import Viewer
 from tornado_proxy.domain.identity import Project
 from tornado_proxy.domain.rate import RateUnit
-from tornado_proxy.reports.budgets import BudgetRow, describe_subject, find_origin, list_rows, show_row
+from tornado_proxy.reports.budgets import BudgetRow, describe_subject, find_origin, show_row
 
 #: The columns for programs; those that can hold text of clients are not trusted.
 _TRUSTED = ("project", "per", "period", "of", "start", "end", "limit", "settled", "reserved", "held", "until", "source")
@@ -70,10 +69,8 @@ class BudgetsHandler(DashboardHandler):
     async def _list_budgets(self, viewer: Viewer) -> list[BudgetRow]:
         """Return the budgets that the viewer may see: those of the project, or its own alone."""
         project_id = self.parameters.get("project") if viewer.project is None else viewer.project.id
-        figures = await self.services.budgets.read_figures()
-        rows = list_rows(self.snapshot.budget_limits, figures, self.now, project_id)
-        caller = viewer.caller
-        return [row for row in rows if caller is None or caller.admin or is_own(row, caller)]
+        caller = None if viewer.caller is None or viewer.caller.admin else viewer.caller
+        return await self.services.budgets.read_rows(self.snapshot.budget_limits, project_id, caller)
 
     def _list_limits(self, project: Project, viewer: Viewer) -> Iterator[tuple[str, str, str]]:
         if viewer.project is not None and project.id != viewer.project.id:

@@ -42,6 +42,9 @@ class Keeper(Protocol):
     async def read(self, query: Callable[[BudgetStore], _Result]) -> _Result:
         """Return the result of a query; raise LedgerUnavailable if that fails."""
 
+    async def read_apart(self, query: Callable[[BudgetStore], _Result]) -> _Result:
+        """Return the result of a query of many counters; raise LedgerUnavailable if that fails."""
+
     async def forget_brake(self, brake_id: str) -> None:
         """Forget a limit of USD per minute whose stop was made."""
 

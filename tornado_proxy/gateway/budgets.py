@@ -22,7 +22,6 @@ from datetime import UTC, datetime
 
 from msgspec import structs
 
-from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budget import (
     TOKEN_TOTAL,
     Budget,
@@ -34,11 +33,13 @@ from tornado_proxy.domain.budget import (
     Spender,
 )
 from tornado_proxy.domain.errors import LedgerUnavailable, RequestError
+from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.rate import RateRefusal, RateUnit
 from tornado_proxy.domain.record import RequestIntent, RequestRecord, SpendBound
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.gateway.budget_errors import make_budget_error
 from tornado_proxy.gateway.budget_keeper import Keeper
+from tornado_proxy.gateway.budget_reports import read_own_rows, read_rows, read_uses
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.gateway.rate_limits import (
     find_used,
@@ -49,8 +50,8 @@ from tornado_proxy.gateway.reservations import make_check, make_reservation, mak
 from tornado_proxy.gateway.token_budgets import StatedBudgets
 from tornado_proxy.pricing.book.price_book import Tariff
 from tornado_proxy.providers.contract import Endpoint
-from tornado_proxy.reports.budget_uses import BudgetUse, find_uses
-from tornado_proxy.reports.budgets import BudgetFigures
+from tornado_proxy.reports.budget_uses import BudgetUse
+from tornado_proxy.reports.budgets import BudgetFigures, BudgetRow, list_rows
 from tornado_proxy.snapshot import Snapshot
 
 #: Seconds for which a refusal answers further requests of the same spender without a look at the counters: clients
@@ -215,15 +216,29 @@ class BudgetGate:
         with contextlib.suppress(LedgerUnavailable):
             await self._keeper.forget_alert(warning)
 
-    async def read_figures(self) -> BudgetFigures:
-        """Return the counters and reservations of the ledger.
+    async def read_rows(
+        self, limits: BudgetLimits, project_id: str | None = None, caller: Caller | None = None
+    ) -> list[BudgetRow]:
+        """Return the budgets of all projects, of one, or those that concern a caller alone.
 
         Raises:
             LedgerUnavailable: they cannot be read.
         """
         if not self._is_open and not await self._open_counted():
-            return BudgetFigures()
-        return await self._keeper.read(read_figures)
+            return list_rows(limits, BudgetFigures(), datetime.now(UTC), project_id) if caller is None else []
+        if caller is not None:
+            return await self._keeper.read_apart(lambda store: read_own_rows(store, limits, caller))
+        return await self._keeper.read_apart(lambda store: read_rows(store, limits, project_id))
+
+    async def read_stated(self, limits: BudgetLimits) -> BudgetLimits:
+        """Return `limits` with the budgets that tokens state.
+
+        Raises:
+            LedgerUnavailable: they cannot be read.
+        """
+        if not self._is_open and not await self._open_counted():
+            return limits
+        return limits.state(await self._keeper.read(lambda store: store.list_stated(datetime.now(UTC))))
 
     async def _open_counted(self) -> bool:
         """Open the counters if another process has counted: without budgets of its own, for a token that states one."""
@@ -242,8 +257,7 @@ class BudgetGate:
         """
         if not self._is_open:
             return []
-        # In the thread: the counters of many participants take long to read.
-        return await self._keeper.read(lambda store: _find_uses(store, limits))
+        return await self._keeper.read_apart(lambda store: read_uses(store, limits))
 
     def release(self, request_id: str) -> None:
         """Free the reservation of a request that is not sent."""
@@ -305,13 +319,3 @@ class BudgetGate:
             if len(self._refusals) > _MAX_KEPT_REFUSALS:
                 self._refusals.popitem(last=False)
         return error
-
-
-def read_figures(store: BudgetStore) -> BudgetFigures:
-    """Return the counters and reservations of a ledger, and the budgets that tokens state."""
-    return BudgetFigures(store.list_counters(), store.list_reservations(), store.list_stated(datetime.now(UTC)))
-
-
-def _find_uses(store: BudgetStore, limits: BudgetLimits) -> list[BudgetUse]:
-    now = datetime.now(UTC)
-    return find_uses(limits.state(store.list_stated(now)), store.list_counters(), now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ from tornado_proxy.api.admin.base_handler import ACTOR, AdminHandler
 from tornado_proxy.api.budgets import SELECTORS, BudgetUpdate, Request, read_lift, read_setting
 from tornado_proxy.domain.budget import BudgetLimits
 from tornado_proxy.domain.errors import NotFound
-from tornado_proxy.reports.budgets import BudgetRow, list_rows, show_row, show_rows
+from tornado_proxy.reports.budgets import BudgetRow, show_row, show_rows
 from tornado_proxy.state import budgets
 
 
@@ -23,7 +24,8 @@ class BudgetsHandler(AdminHandler):
         project_id = self.read_parameter("project")
         if project_id is not None and project_id not in self.services.snapshots.current.projects:
             raise NotFound("there is no such project; GET /v1/projects lists them")
-        self.respond(show_rows(await self._list_rows(project_id)))
+        rows = await self._list_rows(project_id)
+        self.respond(await asyncio.to_thread(show_rows, rows))  # there can be thousands
 
     async def put(self) -> None:
         """Set the limit of a budget, or restore that of the configuration."""
@@ -38,8 +40,7 @@ class BudgetsHandler(AdminHandler):
 
     async def _read_limits(self) -> BudgetLimits:
         """Return the limits of all budgets, also of those that tokens state."""
-        figures = await self.services.budgets.read_figures()
-        return self.services.snapshots.current.budget_limits.state(figures.stated)
+        return await self.services.budgets.read_stated(self.services.snapshots.current.budget_limits)
 
     async def _update(self, update: BudgetUpdate) -> None:
         change = update.change
@@ -56,8 +57,7 @@ class BudgetsHandler(AdminHandler):
         self.respond(show_rows(new))
 
     async def _list_rows(self, project_id: str | None) -> list[BudgetRow]:
-        limits = self.services.snapshots.current.budget_limits
-        return list_rows(limits, await self.services.budgets.read_figures(), datetime.now(UTC), project_id)
+        return await self.services.budgets.read_rows(self.services.snapshots.current.budget_limits, project_id)
 
     async def _list_changed(self, update: BudgetUpdate) -> list[BudgetRow]:
         """Return the budgets that a change concerns."""

@@ -1,0 +1,51 @@
+"""Reads the budgets of a ledger with their figures; called in a thread, because there can be many counters."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from tornado_proxy.budgets.store import BudgetStore
+from tornado_proxy.domain.budget import BudgetLimits, Scope, Spender
+from tornado_proxy.domain.identity import Caller
+from tornado_proxy.reports.budget_uses import BudgetUse, find_uses
+from tornado_proxy.reports.budgets import BudgetFigures, BudgetRow, list_rows
+
+
+def read_rows(store: BudgetStore, limits: BudgetLimits, project_id: str | None) -> list[BudgetRow]:
+    """Return the budgets of all projects, or of one."""
+    now = datetime.now(UTC)
+    figures = BudgetFigures(store.list_counters(), store.list_reservations(), store.list_stated(now))
+    return list_rows(limits, figures, now, project_id)
+
+
+def read_own_rows(store: BudgetStore, limits: BudgetLimits, caller: Caller) -> list[BudgetRow]:
+    """Return the budgets that concern a caller alone, without a look at the counters of others."""
+    now = datetime.now(UTC)
+    counters = store.list_counters_of(_make_spender(caller))
+    figures = BudgetFigures(counters, store.list_reservations(), store.list_stated(now))
+    return [row for row in list_rows(limits, figures, now, caller.project_id) if _is_own(row, caller)]
+
+
+def read_uses(store: BudgetStore, limits: BudgetLimits) -> list[BudgetUse]:
+    """Return how much of the budgets is spent."""
+    now = datetime.now(UTC)
+    return find_uses(limits.state(store.list_stated(now)), store.list_counters(), now)
+
+
+def _is_own(row: BudgetRow, caller: Caller) -> bool:
+    if row.stated is not None:
+        return row.state.subject in caller.token_ids
+    kind = row.state.kind
+    is_of_many = kind.scope in (Scope.PROJECT, Scope.LABEL)
+    return not is_of_many and _make_spender(caller).subject(kind) == row.state.subject
+
+
+def _make_spender(caller: Caller) -> Spender:
+    return Spender(
+        caller.project_id,
+        caller.participant,
+        caller.user,
+        caller.issuer,
+        caller.credential_id,
+        token_ids=caller.token_ids,
+    )
