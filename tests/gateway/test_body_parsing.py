@@ -295,7 +295,7 @@ def test_worker_killed_while_it_has_a_body_makes_its_request_fail_and_no_other()
     async def act(bodies: BodyParser) -> str | None:
         await bodies.parse(context, body)
         (worker,) = list_workers()
-        os.kill(worker, signal.SIGSTOP)
+        await stop(worker)
         reading = asyncio.ensure_future(bodies.parse(context, body))
         async with asyncio.timeout(harness.TIMEOUT_S):
             while not read_pipe_bytes(worker):  # noqa: ASYNC110  # another process
@@ -306,6 +306,14 @@ def test_worker_killed_while_it_has_a_body_makes_its_request_fail_and_no_other()
         return (await bodies.parse(context, body)).facts.model
 
     assert run(act) == "gpt-5.4"
+
+
+async def stop(worker: int) -> None:
+    """Stop a worker that waits for a body; a signal alone can come after the next body."""
+    os.kill(worker, signal.SIGSTOP)
+    async with asyncio.timeout(harness.TIMEOUT_S):
+        while Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0] != "T":  # noqa: ASYNC110, ASYNC240
+            await asyncio.sleep(0.01)
 
 
 def read_pipe_bytes(worker: int) -> int:

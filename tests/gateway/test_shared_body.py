@@ -13,7 +13,7 @@ import pytest
 
 from tests import harness
 from tests.gateway.fakes import Gateway, make_snapshot, request_head
-from tests.gateway.test_body_parsing import list_workers, read_pipe_bytes, run
+from tests.gateway.test_body_parsing import list_workers, read_pipe_bytes, run, stop
 from tornado_proxy.domain.errors import BadRequest, InvalidBody, Overloaded
 from tornado_proxy.gateway.body_buffers import BodyBuffer
 from tornado_proxy.gateway.body_parsing import BodyParser
@@ -109,7 +109,7 @@ def test_memory_is_freed_when_the_worker_is_killed_while_it_has_it() -> None:
     async def act(bodies: BodyParser) -> None:
         await bodies.parse(context, collect(bodies, context, BODY))
         (worker,) = list_workers()
-        os.kill(worker, signal.SIGSTOP)
+        await stop(worker)
         reading = asyncio.ensure_future(bodies.parse(context, collect(bodies, context, BODY)))
         async with asyncio.timeout(harness.TIMEOUT_S):
             while not read_pipe_bytes(worker):  # noqa: ASYNC110  # another process
