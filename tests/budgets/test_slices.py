@@ -214,11 +214,7 @@ def test_slices_of_a_dead_process_are_freed_and_its_lost_requests_held(
     store.sync_leases()
     dead = store._databases.locks.writer_id
     budgets.write(record("recorded", "0.2"))
-    store._databases.ledger.run(
-        "INSERT INTO intents (request_id, writer, project_id, participant, started_at, bound_total, bound_subtotal) "
-        "VALUES ('lost', ?, ?, ?, ?, '0.5', '0.4')",
-        (dead, CALLER.project_id, CALLER.participant, NOW.isoformat()),
-    )
+    leave_intent(store, "lost")
     living = budgets.store
     living.folding.hold = hold
 
@@ -281,6 +277,40 @@ def test_slices_that_others_have_freed_are_leased_again(
     store.sync_leases()
 
     assert budgets.figures() == {"": usd("0", "0.5")}
+
+
+@pytest.mark.usefixtures("no_grace")
+def test_process_that_was_thought_dead_reserves_its_requests_once(
+    budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices]
+) -> None:
+    store, slices = process
+    assert slices.take(reservation("a", "0.5", LARGE))
+    store.sync_leases()
+    leave_intent(store, "a")
+    budgets.kill(store)
+    budgets.store.free_dead()
+    assert [(one.request_id, one.state) for one in budgets.store.list_reservations()] == [("a", "held")]
+
+    returned = budgets.open("leasing", slices=slices)
+    slices.forget()
+    returned.sync_leases()
+
+    assert budgets.figures() == {"": usd("0", "0.5")}
+    assert [one.state for one in returned.list_reservations()] == ["open"]
+    budgets.write(record("a", "0.2"))
+    returned.folding.fold()
+    returned.give_back()
+    assert budgets.figures() == {"": usd("0.2", "0")}
+    assert raw_reserved(returned) == 0
+
+
+def leave_intent(store: BudgetStore, request_id: str) -> None:
+    """Write the intent of a request that can cost 0.5 USD."""
+    store._databases.ledger.run(
+        "INSERT INTO intents (request_id, writer, project_id, participant, started_at, bound_total, bound_subtotal) "
+        "VALUES (?, ?, ?, ?, ?, '0.5', '0.4')",
+        (request_id, store._databases.locks.writer_id, CALLER.project_id, CALLER.participant, NOW.isoformat()),
+    )
 
 
 async def take_from_slices(keeper: BudgetKeeper, budget: Budget, bound: str, names: Iterator[int]) -> str:
