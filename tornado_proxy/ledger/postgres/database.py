@@ -34,6 +34,13 @@ _DEFAULT_PARAMETERS: Mapping[str, Any] = {
     "tcp_user_timeout": 10_000,
 }
 
+# The server's side of the same: it frees the locks of a machine that has lost power or its network.  Its own default
+# is that of Linux.  A connection over a Unix socket ignores them.
+_SET_KEEPALIVES = (
+    "SELECT set_config('tcp_keepalives_idle', '5', false), set_config('tcp_keepalives_interval', '2', false), "
+    "set_config('tcp_keepalives_count', '3', false), set_config('tcp_user_timeout', '10000', false)"
+)
+
 #: The remedy for a fault that the server reports, by the start of its SQLSTATE.  More specific codes come first.
 #: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _REMEDIES_BY_STATE: Mapping[str, str] = {
@@ -98,6 +105,7 @@ class PostgresDatabase:
                 f"{self._address.url}: the database's encoding is {encoding}; create it with ENCODING 'UTF8'"
             )
         self.run(f"SET statement_timeout = '{_STATEMENT_TIMEOUT_S}s'")
+        self.fetch_rows(_SET_KEEPALIVES)
         if fsync:
             self.run("SET synchronous_commit = on")
         self.check()
