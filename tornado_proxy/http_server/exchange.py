@@ -230,6 +230,8 @@ class Exchange:
         self.response_ended = True
         self._release_receiver()
         written = self.transport.write(head + last) if head or last else self.transport.drained
+        if written.done() and written.exception() is not None:
+            return written  # not kept, as in _on_written()
         self._last_byte = written
         if not self._switching:
             if written.done():
@@ -265,6 +267,9 @@ class Exchange:
     def _on_written(self, written: asyncio.Future[None]) -> None:
         if not written.cancelled() and written.exception() is None:
             self._owner.end_exchange(self)
+        else:
+            # The traceback of its error holds the frames that await it, which hold this exchange.
+            self._last_byte = None
 
     def _take_head(self, length: int | None = None) -> bytes:
         """Return the bytes of the response head; `length` is that of the body if it is complete."""
