@@ -188,6 +188,7 @@ class FormUpload:
             return await services.admission.admit_request(self._context, self._with_length(self._parsed), request_id)
         except RequestError as error:
             self._payload.drop()
+            self._kept = None
             await self._arrived  # as with every rejection: many clients read no response while they send
             raise UploadBroken(Outcome.PROXY_CLOSED, error, is_recorded=False) from error
 
