@@ -28,6 +28,7 @@ from tornado_proxy.domain.budget import (
     TOKEN_TOTAL,
     Amount,
     Budget,
+    BudgetLimits,
     BudgetRefusal,
     CounterKind,
     CounterPlan,
@@ -35,6 +36,7 @@ from tornado_proxy.domain.budget import (
     Reservation,
     Scope,
     Spender,
+    TokenBudget,
 )
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.usage import Basis
@@ -500,3 +502,20 @@ def test_counters_of_a_caller_are_found_among_those_of_others(budgets: BudgetsUn
         ("", Decimal("0.75")),
         ("participant ada", Decimal("0.25")),
     ]
+
+
+def test_counters_that_no_budget_limits_are_not_listed(budgets: BudgetsUnderTest) -> None:
+    caller = replace(CALLER, token_ids=("tok_root", "tok_child"))
+    budgets.store.follow(CounterPlan((MONTH, TOKEN_TOTAL)), NOW)
+    budgets.write(record("a", "0.25", caller))
+    budgets.store.folding.fold()
+    child = TokenBudget(CALLER.project_id, caller.token_ids, "ada", Decimal(1), None)
+    budgets.store.note_stated([child])
+
+    def list_subjects(*kinds: CounterKind) -> list[tuple[Period, str]]:
+        limits = BudgetLimits({"project-a": tuple(Budget(kind, Decimal(1)) for kind in kinds)})
+        return sorted((state.kind.period, state.subject) for state in budgets.store.list_limited_counters(limits))
+
+    assert list_subjects() == [(Period.TOTAL, "tok_child")]
+    assert list_subjects(MONTH) == [(Period.MONTH, ""), (Period.TOTAL, "tok_child")]
+    assert list_subjects(TOKEN_TOTAL) == [(Period.TOTAL, "tok_child"), (Period.TOTAL, "tok_root")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from tornado_proxy.budgets.periods import find_interval
 from tornado_proxy.domain.budget import (
+    TOKEN_TOTAL,
     CounterKind,
     CounterState,
     Interval,
@@ -36,6 +37,7 @@ _UPDATE = (
 )
 _COLUMNS = "kind, project_id, subject, period_begin, period_end, settled, reserved"
 _SELECT_ALL = f"SELECT {_COLUMNS} FROM budget_counters"  # noqa: S608  # names of ours
+_SELECT_STATED = f"{_SELECT_ALL} WHERE kind = ? AND subject IN (SELECT token_id FROM token_budgets)"  # noqa: S608  # names of ours
 _SELECT_OF_SUBJECT = f"{_SELECT_ALL} WHERE kind = ? AND project_id = ? AND subject = ?"
 
 
@@ -143,12 +145,29 @@ def write_counter(db: Database, key: CounterKey, settled: Decimal, reserved: Dec
     db.run(_UPDATE, (f"{settled:f}", f"{reserved:f}", *key.values))
 
 
-def read_counters(db: Database, kind: str = "", project_id: str = "", subject: str = "") -> Counters:
-    """Return all counters, or those of a subject, whose kind is in its text form."""
-    if not kind:
-        rows = db.fetch_rows(_SELECT_ALL)
-    else:
-        rows = db.fetch_rows(_SELECT_OF_SUBJECT, (kind, project_id, subject))
+def read_counters(db: Database) -> Counters:
+    """Return all counters."""
+    return _make_counters(db.fetch_rows(_SELECT_ALL))
+
+
+def read_limited_counters(db: Database, kinds: Collection[CounterKind]) -> Counters:
+    """Return the counters of these kinds, and of the tokens that state a budget.
+
+    The counters of other kinds, which budgets of the past needed, can be many.
+    """
+    texts = [encode_kind(kind) for kind in kinds]
+    rows = db.fetch_rows(_SELECT_STATED, (encode_kind(TOKEN_TOTAL),))
+    if texts:
+        rows += db.fetch_rows(f"{_SELECT_ALL} WHERE kind IN ({', '.join('?' * len(texts))})", texts)
+    return _make_counters(rows)
+
+
+def read_own_counters(db: Database, kind: CounterKind, project_id: str, subject: str) -> Counters:
+    """Return the counters of a subject in all periods."""
+    return _make_counters(db.fetch_rows(_SELECT_OF_SUBJECT, (encode_kind(kind), project_id, subject)))
+
+
+def _make_counters(rows: Iterable[tuple[object, ...]]) -> Counters:
     keyed = ((CounterKey(*row[:5]), row[5:]) for row in rows)  # type: ignore[arg-type]  # text
     return {key: make_state(key, key.period_end, *amounts) for key, amounts in keyed}
 

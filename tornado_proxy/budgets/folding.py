@@ -14,6 +14,7 @@ from tornado_proxy.budgets.counters import (
     decode_keys,
     make_keys,
     read_counters,
+    read_limited_counters,
     sum_by_key,
 )
 from tornado_proxy.budgets.ledger_records import CountedRecord, RecordGroup
@@ -192,7 +193,8 @@ class Folding:
         """Claim the warnings of all counters: a limit has changed, or its time has ended."""
         with self._budgets.transaction():
             self._budgets.fetch_rows(f"{SELECT_CURSOR} {self._dialect.row_lock}")
-            settled = {key: state.settled for key, state in read_counters(self._budgets).items() if state.settled}
+            counters = read_limited_counters(self._budgets, self.limits.list_kinds())
+            settled = {key: state.settled for key, state in counters.items() if state.settled}
             claimed = warnings.claim(self._budgets, self.limits, settled, now)
         self._warnings += claimed
 

@@ -33,6 +33,8 @@ from tornado_proxy.budgets.counters import (
     lock_counter,
     make_state,
     read_counters,
+    read_limited_counters,
+    read_own_counters,
     write_counter,
 )
 from tornado_proxy.budgets.dead_processes import DeadProcesses
@@ -44,6 +46,7 @@ from tornado_proxy.budgets.slices import Slices, key_budgets
 from tornado_proxy.domain.budget import (
     Amount,
     Budget,
+    BudgetLimits,
     BudgetRefusal,
     CounterPlan,
     CounterState,
@@ -51,7 +54,6 @@ from tornado_proxy.domain.budget import (
     Reservation,
     Spender,
     TokenBudget,
-    encode_kind,
 )
 from tornado_proxy.ledger.database import Database, Liveness, StoreError
 from tornado_proxy.ledger.dialect import Dialect, Insert, Values
@@ -258,6 +260,11 @@ class BudgetStore:
         idle = self.leasing.read_idle()
         return _subtract_idle(read_counters(self._budgets), idle)
 
+    def list_limited_counters(self, limits: BudgetLimits) -> list[CounterState]:
+        """Return the counters that budgets limit, as list_counters()."""
+        idle = self.leasing.read_idle()
+        return _subtract_idle(read_limited_counters(self._budgets, limits.list_kinds()), idle)
+
     def list_counters_of(self, spender: Spender) -> list[CounterState]:
         """Return the counters that count a spender, as list_counters()."""
         idle = self.leasing.read_idle()
@@ -265,9 +272,7 @@ class BudgetStore:
             state
             for kind in self.folding.read_kinds()
             for subject in spender.subjects(kind)
-            for state in _subtract_idle(
-                read_counters(self._budgets, encode_kind(kind), spender.project_id, subject), idle
-            )
+            for state in _subtract_idle(read_own_counters(self._budgets, kind, spender.project_id, subject), idle)
         ]
 
     def note_stated(self, budgets: Iterable[TokenBudget]) -> None:

@@ -71,7 +71,8 @@ class BudgetAccess:
             store.follow(self.configured.plan, now)
             store.folding.fold()
             store.folding.fold_settlements()
-            return BudgetFigures(store.list_counters(), store.list_reservations(), store.list_stated(now))
+            counters = store.list_limited_counters(BudgetLimits(self.configured.budgets))
+            return BudgetFigures(counters, store.list_reservations(), store.list_stated(now))
         finally:
             store.close()
 

@@ -171,6 +171,10 @@ class BudgetLimits:
     changes: Mapping[str, Sequence[BudgetChange]] = field(default_factory=dict)
     stated: Mapping[str, Mapping[str, TokenBudget]] = field(default_factory=dict)
 
+    def list_kinds(self) -> list[CounterKind]:
+        """Return the kinds of the configured budgets."""
+        return list(dict.fromkeys(budget.kind for budgets in self.budgets.values() for budget in budgets))
+
     def state(self, budgets: Iterable[TokenBudget]) -> BudgetLimits:
         """Return these limits, with the budgets that tokens state."""
         stated: dict[str, dict[str, TokenBudget]] = {}
