@@ -100,7 +100,7 @@ class RequestRecord(msgspec.Struct, frozen=True):
     usage: the provider's usage as JSON text.
     object_id: the provider's id of the object that the request created.
     objects: the ids of the other objects that it created.
-    id_from_caller: True if the caller may have chosen `object_id`, so that it is no created object.
+    names_object: False if `object_id` is no created object that later requests can name.
     deferred_facts: set if the provider reports the usage later.
     container_time: the containers that the response used; the stored record has their time among its line items.
     """
@@ -117,7 +117,7 @@ class RequestRecord(msgspec.Struct, frozen=True):
     estimate_method: str | None = None
     object_id: str | None = None
     objects: tuple[str, ...] = ()
-    id_from_caller: bool = False
+    names_object: bool = True
     upstream_request_id: str | None = None
     faults: tuple[str, ...] = ()
     deferred_facts: DeferredRatingFacts | None = None
@@ -126,7 +126,7 @@ class RequestRecord(msgspec.Struct, frozen=True):
     @property
     def created_objects(self) -> tuple[str, ...]:
         """Return the ids of all objects that the provider created for the request, each once."""
-        created = () if self.id_from_caller or not self.object_id else (self.object_id,)
+        created = (self.object_id,) if self.names_object and self.object_id else ()
         if not self.objects:
             return created
         return tuple(dict.fromkeys([*created, *filter(None, self.objects)]))

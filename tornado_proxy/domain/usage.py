@@ -109,8 +109,8 @@ class UsageReport(msgspec.Struct, frozen=True):
     `raw` is the provider's usage as compact JSON text (a JSON list if there are several statements); the ledger stores
     it, so that a missing price never loses usage.  `model` is the model that the response names; `object_id` the id of
     the created object, `objects` the ids of other created objects (output items, containers).  `containers` are those
-    that ran code: their time is charged by the ledger, which knows earlier uses.  `id_from_caller` is True
-    if the caller may have chosen `object_id`: then the provider has created no object of that id.
+    that ran code: their time is charged by the ledger, which knows earlier uses.  `names_object` is False
+    if no later request can name the object: the provider keeps none, or the caller may have chosen the id.
     `failed` is True if the response ends with an error of the provider, though its HTTP status says 200.
     `output_bytes` is the length of the output text if usage is pending or missing.
     `faults` describe statements that do not add up.  `estimate_method` is set if `basis` is ESTIMATED.
@@ -123,7 +123,7 @@ class UsageReport(msgspec.Struct, frozen=True):
     object_id: str | None = None
     objects: tuple[str, ...] = ()
     containers: tuple[ContainerUse, ...] = ()
-    id_from_caller: bool = False
+    names_object: bool = True
     estimate_method: str | None = None
     faults: tuple[str, ...] = ()
     failed: bool = False

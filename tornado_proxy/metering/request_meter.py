@@ -228,7 +228,7 @@ def rated_record(
         estimate_method=report.estimate_method,
         object_id=report.object_id,
         objects=report.objects,
-        id_from_caller=report.id_from_caller,
+        names_object=report.names_object,
         upstream_request_id=end.upstream_request_id,
         faults=(*([end.broken_by] if end.broken_by else ()), *report.faults, *cost.faults, *cost.notes),
         deferred_facts=DeferredRatingFacts.of(facts, report.output_bytes) if basis is Basis.PENDING else None,

@@ -85,7 +85,7 @@ def test_a_response_and_a_transcription_are_charged_once():
     assert again == ()
     assert amounts(other) == {"audio_seconds": 3}
     # A client may choose an item's id in conversation.item.create; the provider chooses those of responses.
-    assert [(report.object_id, report.id_from_caller) for report in first] == [("resp_1", False), ("item_1", True)]
+    assert [(report.object_id, report.names_object) for report in first] == [("resp_1", True), ("item_1", False)]
 
 
 @pytest.mark.parametrize("status", ["completed", "cancelled", "failed", "incomplete"])

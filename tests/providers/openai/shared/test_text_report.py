@@ -27,6 +27,13 @@ def test_stated_usage_is_reported_with_model_tier_and_id() -> None:
     assert json.loads(report.raw or "") == USAGE
 
 
+def test_a_chat_completion_is_no_object_that_later_requests_can_name() -> None:
+    report = report_text(FACTS, {"id": "chatcmpl-1", "usage": USAGE})
+
+    assert report is not None
+    assert (report.object_id, report.names_object) == ("chatcmpl-1", False)
+
+
 @pytest.mark.parametrize("usage", [None, {}, 5, []])
 def test_missing_usage_is_no_report(usage: object) -> None:
     assert report_text(FACTS, {"usage": usage}) is None

@@ -47,6 +47,7 @@ def report_message(
         raw=msgspec.json.encode(usage).decode(),
         model=attempt.model,
         object_id=as_text(message.get("id")),
+        names_object=False,  # no path has the id of a message
         objects=_list_containers(message),
         containers=containers,
         faults=(*findings.faults, *findings.notes, *(use.note for use in containers)),
@@ -79,6 +80,7 @@ def estimate_message(
         raw=msgspec.json.encode(usage).decode() if usage else None,
         model=model,
         object_id=as_text(message.get("id")),
+        names_object=False,  # no path has the id of a message
         objects=_list_containers(message),
         containers=containers,
         estimate_method=token_estimate.METHOD,

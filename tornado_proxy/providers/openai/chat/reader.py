@@ -103,7 +103,7 @@ class ChatStreamReader:
     def result(self) -> UsageReport:
         """Return the usage stated last, else an estimate by the text of the chunks."""
         report = report_text(self._facts, self._response) or self._report_without_usage()
-        report = replace(report, failed=self._failed)
+        report = replace(report, failed=self._failed, names_object=False)
         return with_fault(report, "an event of the stream is too large") if self._blocks.overflowed else report
 
     def _report_without_usage(self) -> UsageReport:

@@ -136,7 +136,7 @@ class RealtimeSession:
         reports = [self._estimate(response_id, count) for response_id, count in self._running.items()]
         for item_id, model in self._transcribing.items():
             fault = f"the session ended before the transcription of {item_id} was reported"
-            report = UsageReport(model=model, object_id=item_id, id_from_caller=True, faults=(fault,))
+            report = UsageReport(model=model, object_id=item_id, names_object=False, faults=(fault,))
             reports.append(report)
         self._running.clear()
         self._transcribing.clear()
@@ -228,7 +228,7 @@ class RealtimeSession:
         if report is None:
             fault = f"the transcription of {item_id} was reported without usage"
             report = UsageReport(basis=Basis.UNSETTLED, model=model, faults=(fault,))
-        return (UsageReported(replace(report, object_id=item_id or None, id_from_caller=True)),)
+        return (UsageReported(replace(report, object_id=item_id or None, names_object=False)),)
 
     def _estimate(self, response_id: str, count: _DeltaCount) -> UsageReport:
         amounts = (

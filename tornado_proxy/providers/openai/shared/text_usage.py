@@ -134,7 +134,8 @@ def _split_cache_writes(total: int, split: _CacheWrites | None, cache_write: Met
 def report_text(facts: RequestFacts, response: Mapping[str, object]) -> UsageReport | None:
     """Return the report of a response with `usage`, `model`, `service_tier` and `id`; None if it has no usage.
 
-    Quantities that only the request states (`facts.inferred`) are added, and the basis is then INFERRED.
+    Quantities that only the request states (`facts.inferred`) are added, and the basis is then INFERRED.  The id names
+    no object: no path that is served has one of a chat completion.
     """
     stated = response.get("usage")
     if not isinstance(stated, dict) or not stated:
@@ -154,6 +155,7 @@ def report_text(facts: RequestFacts, response: Mapping[str, object]) -> UsageRep
         raw=msgspec.json.encode(stated).decode(),
         model=model,
         object_id=as_text(response.get("id")),
+        names_object=False,
         faults=usage.faults,
     )
 
