@@ -64,7 +64,7 @@ def read_tree_cpu_s(pids: list[int]) -> float:
     """Return the CPU seconds of `pids`, of their descendants, and of those that have ended."""
     ticks = 0
     for pid in {pid for root in pids for pid in list_process_tree(root)}:
-        with contextlib.suppress(FileNotFoundError):  # it has ended, and its parent counts it
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended, and its parent counts it
             ticks += sum(map(int, _read_stat(pid)[11:15]))
     return ticks / _TICKS_PER_S
 
@@ -83,7 +83,7 @@ def list_process_tree(pid: int) -> list[int]:
     """Return `pid` and its descendants."""
     children: list[str] = []
     # Each thread has its own children: the proxy starts body workers from a thread.
-    with contextlib.suppress(FileNotFoundError):  # the process has ended
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the process has ended
         children = [
             child for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()
         ]

@@ -56,7 +56,7 @@ ANNOTATIONS = "annotations"
 LONG_ANNOTATIONS, _MAX_VALUE_BYTES = "\x01", 1000
 
 #: The columns of a record from which its sums are made, in the order of make_rows() and item_rows.make_item_rows().
-RECORD_COLUMNS = (*DIMENSIONS, "subtotal", "surcharge", *ATTRIBUTES, ANNOTATIONS, "line_items")
+RECORD_COLUMNS = (*DIMENSIONS, "subtotal", "surcharge", *ATTRIBUTES, ANNOTATIONS, "seq", "line_items")
 
 #: The columns of the sums.
 SUMS = (
@@ -79,7 +79,12 @@ SPANS: Mapping[str, tuple[int, str]] = {"hour": (13, ":00:00.000Z"), "day": (10,
 REST_PLACES = 12
 MICRO = 10**6
 
-COLUMNS = ("span", "start", "key", *DIMENSIONS, *SUMS)
+#: The column of sums by hour and people that has the numbers of their records, with commas between them, so that a list
+#: of a few requests reads these alone.  It is NULL if it would be longer than this, and counts only if it has as many
+#: numbers as the sum has requests: an earlier version adds none.
+SEQS, MAX_SEQS_CHARACTERS = "seqs", 900
+
+COLUMNS = ("span", "start", "key", *DIMENSIONS, *SUMS, SEQS)
 ATTRIBUTE_COLUMNS = ("name", "start", "value", "key", *SUMS)
 
 
@@ -97,6 +102,7 @@ CREATE TABLE rollups (
     key {sql.text} NOT NULL,
     {texts},
     {numbers},
+    {SEQS} {sql.text},
     PRIMARY KEY (span, start, key)
 ) {sql.keyed_table_end};
 CREATE INDEX IF NOT EXISTS records_pending_time ON records (started_at, request_id, seq) WHERE basis = 'pending';
@@ -174,8 +180,8 @@ class SumRows:
     keys: list[RecordKey | None]
 
 
-#: The values of DIMENSIONS, as sums have them, by key.
-_Values = Mapping[str, tuple[object, ...]]
+#: Sums by hour and key.
+_Hours = Mapping[tuple[str, str], _Sum]
 
 #: The places in a record of its subtotal, and of its attributes and annotations.
 _FIRST_AMOUNT = 2 + len(DIMENSIONS)
@@ -186,6 +192,7 @@ _STATED_NAMES = (*ATTRIBUTES, ANNOTATIONS)
 def make_rows(records: Iterable[Sequence[object]]) -> SumRows:
     """Return the rows of records: seq, start and RECORD_COLUMNS of each.  Pending records are left out."""
     hours: dict[tuple[str, str], _Sum] = {}
+    seqs: dict[tuple[str, str], str] = {}
     attributes: dict[tuple[str, str, str, str], _Sum] = {}
     made: dict[str, _Key] = {}
     keys: list[RecordKey | None] = []
@@ -201,32 +208,30 @@ def make_rows(records: Iterable[Sequence[object]]) -> SumRows:
         subtotal, places = read_amount(str(record[_FIRST_AMOUNT]))
         surcharge, places_2 = read_amount(str(record[_FIRST_AMOUNT + 1]))
         total = (1, *divmod(subtotal, MICRO), places, *divmod(surcharge, MICRO), places_2)
-        _add(hours, (hour, each.key), total)
+        at = (hour, each.key)
+        _add(hours, at, total)
+        seqs[at] = f"{seqs[at]},{record[-2]}" if at in seqs else str(record[-2])
         stated = record[_STATED]
         if any(stated):
             for name, value in zip(_STATED_NAMES, stated, strict=True):
                 if value is not None:
                     _add(attributes, (name, hour[:10], str(value), each.key), total)
-    return _make_sum_rows(hours, attributes, made, keys)
-
-
-def _make_sum_rows(
-    hours: Mapping[tuple[str, str], _Sum],
-    attributes: Mapping[tuple[str, str, str, str], _Sum],
-    made: Mapping[str, _Key],
-    keys: list[RecordKey | None],
-) -> SumRows:
-    everyone: dict[tuple[str, str], _Sum] = {}
-    for (hour, key), total in hours.items():
-        _add(everyone, (hour, made[key].shared_key), total)
     rows = _make_attribute_rows(attributes)
     return SumRows(
-        _make_span_rows(hours, {key: each.values for key, each in made.items()}, ""),
-        _make_span_rows(everyone, {each.shared_key: each.shared for each in made.values()}, ALL_PEOPLE),
+        _make_span_rows(hours, {key: each.values for key, each in made.items()}, "", seqs),
+        _make_shared_rows(hours, made),
         [row for row in rows if row[0] != ANNOTATIONS],
         [row for row in rows if row[0] == ANNOTATIONS],
         keys,
     )
+
+
+def _make_shared_rows(hours: _Hours, made: Mapping[str, _Key]) -> list[tuple[object, ...]]:
+    """Return the rows without people."""
+    everyone: dict[tuple[str, str], _Sum] = {}
+    for (hour, key), total in hours.items():
+        _add(everyone, (hour, made[key].shared_key), total)
+    return _make_span_rows(everyone, {each.shared_key: each.shared for each in made.values()}, ALL_PEOPLE, {})
 
 
 def _make_attribute_rows(sums: Mapping[tuple[str, str, str, str], _Sum]) -> list[tuple[object, ...]]:
@@ -238,15 +243,17 @@ def _make_attribute_rows(sums: Mapping[tuple[str, str, str, str], _Sum]) -> list
     return [(name, day + suffix, value, key, *total) for (name, day, value, key), total in added.items()]
 
 
-def _make_span_rows(hours: Mapping[tuple[str, str], _Sum], values: _Values, kind: str) -> list[tuple[object, ...]]:
-    """Return the rows of each span; `kind` is the end of the names of the spans."""
+def _make_span_rows(
+    hours: _Hours, values: Mapping[str, tuple[object, ...]], kind: str, seqs: Mapping[tuple[str, str], str]
+) -> list[tuple[object, ...]]:
+    """Return the rows of each span; `kind` is the end of the names of the spans, `seqs` has SEQS of those by hour."""
     days: dict[tuple[str, str], _Sum] = {}
     for (hour, key), total in hours.items():
         _add(days, (hour[:10], key), total)
     rows: list[tuple[object, ...]] = []
-    for span, sums in (("hour", hours), ("day", days)):
+    for span, sums, numbers in (("hour", hours, seqs), ("day", days, {})):
         name, suffix = span + kind, SPANS[span][1]
-        rows += [(name, time + suffix, key, *values[key], *total) for (time, key), total in sums.items()]
+        rows += [(name, at[0] + suffix, at[1], *values[at[1]], *sums[at], numbers.get(at)) for at in sums]
     return rows
 
 

@@ -23,7 +23,16 @@ from tornado_proxy.ledger.changes import Position
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect, Insert
 from tornado_proxy.ledger.item_rows import ItemRows, make_item_rows
-from tornado_proxy.ledger.rollup_rows import ATTRIBUTE_COLUMNS, COLUMNS, RECORD_COLUMNS, SUMS, SumRows, make_rows
+from tornado_proxy.ledger.rollup_rows import (
+    ATTRIBUTE_COLUMNS,
+    COLUMNS,
+    MAX_SEQS_CHARACTERS,
+    RECORD_COLUMNS,
+    SEQS,
+    SUMS,
+    SumRows,
+    make_rows,
+)
 
 CURSOR_NAME, DETAILS_CURSOR_NAME, ITEMS_CURSOR_NAME = "rollups", "rollups.details", "rollups.items"
 
@@ -64,12 +73,17 @@ def _change_sum(name: str, table: str) -> str:
     return f"{name} = {old} + {new}"
 
 
-def _insert_sums(table: str, columns: tuple[str, ...], key: str, sums: tuple[str, ...] = SUMS) -> Insert:
-    update = ", ".join(_change_sum(name, table) for name in sums)
+def _insert_sums(table: str, columns: tuple[str, ...], key: str, sums: tuple[str, ...] = SUMS, *updates: str) -> Insert:
+    update = ", ".join((*(_change_sum(name, table) for name in sums), *updates))
     return Insert(table, columns, key, update=update, numbers=frozenset(sums))
 
 
-_INSERT_SUMS = _insert_sums("rollups", COLUMNS, "span, start, key")
+#: NULL stays NULL.
+_CHANGE_SEQS = (
+    f"{SEQS} = CASE WHEN length(rollups.{SEQS}) + length(excluded.{SEQS}) < {MAX_SEQS_CHARACTERS} "
+    f"THEN rollups.{SEQS} || ',' || excluded.{SEQS} END"
+)
+_INSERT_SUMS = _insert_sums("rollups", COLUMNS, "span, start, key", SUMS, _CHANGE_SEQS)
 _INSERT_ATTRIBUTES = _insert_sums("attribute_sums", ATTRIBUTE_COLUMNS, "name, start, value, key")
 _INSERT_ITEMS = _insert_sums("item_sums", item_rows.COLUMNS, "span, start, key, shape", item_rows.SUMS)
 _INSERT_SHAPES = Insert("item_shapes", item_rows.SHAPE_COLUMNS, "shape")

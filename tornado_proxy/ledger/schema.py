@@ -28,7 +28,7 @@ from tornado_proxy.ledger.container_rows import ALLOWANCE_COLUMNS, CONTAINER_COL
 from tornado_proxy.ledger.database import Backend, Database, StoreError
 from tornado_proxy.ledger.dialect import Dialect, Insert
 from tornado_proxy.ledger.item_rows import create_item_sums
-from tornado_proxy.ledger.rollup_rows import ROLLUPS_INDEX, create_attribute_sums, create_rollups
+from tornado_proxy.ledger.rollup_rows import ROLLUPS_INDEX, SEQS, create_attribute_sums, create_rollups
 from tornado_proxy.ledger.rows import COMPUTED_COLUMNS, INTENT_COLUMNS, OBJECT_COLUMNS, RECORD_COLUMNS, SETTLED_COLUMNS
 
 SCHEMA_VERSION = 1
@@ -225,6 +225,7 @@ def _add_columns(db: Database, dialect: Dialect) -> Iterator[str]:
         "settlements": SETTLED_COLUMNS,
         "given_up": SETTLED_COLUMNS,
         "objects": OBJECT_COLUMNS,
+        "rollups": (SEQS,),
     }
     for table, columns in expected.items():
         existing = db.list_columns(table)

@@ -39,8 +39,19 @@ def select_part(
 ) -> tuple[str, Sequence[object]]:
     """Return SQL of `columns` of the records that a filter and SQL `clause` select, and its parameters."""
     where, values = build_where(which)
-    if clause:
-        # An expression has no index: SQLite takes that of the project, and not the few records of the clause.
-        where = where.replace("project_id =", "project_id || '' =").replace("started_at", "started_at || ''")
-    conditions = " AND ".join(part for part in (where or "WHERE 1 = 1", clause) if part)
-    return f"SELECT {', '.join(columns)} FROM bills {conditions}", [*values, *extra]  # noqa: S608  # names of ours
+    return f"SELECT {', '.join(columns)} FROM bills {add_clause(where, clause)}", [*values, *extra]  # noqa: S608
+
+
+def add_clause(where: str, clause: str) -> str:
+    """Return a WHERE clause that selects by SQL `clause` too, if it is not "", and reads the records by it."""
+    where = where or "WHERE 1 = 1"
+    if not clause:
+        return where
+    # An expression has no index: SQLite takes that of the project, and not the few records of the clause.
+    where = where.replace("project_id =", "project_id || '' =").replace("started_at", "started_at || ''")
+    return f"{where} AND {clause}"
+
+
+def select_seqs(seqs: Sequence[int]) -> str:
+    """Return SQL that selects records by their numbers, which are its parameters."""
+    return f"seq IN ({', '.join('?' * len(seqs))})"

@@ -3,8 +3,8 @@
     filter ──> sums of days ──> latest day: sums of its hours ──> spans of time, latest first ──> records
 
 A filter that matches few records, such as a participant with some requests in a month, would otherwise be compared with
-every record of the time.  The hours of records that the sums do not have are added: later ones, pending ones, and lost
-requests.
+every record of the time.  For people, the sums by hour have the numbers of up to a hundred records, which are read
+alone.  The hours of records that the sums do not have are added: later ones, pending ones, and lost requests.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tornado_proxy.ledger.reports.rollup_query import (
 )
 from tornado_proxy.ledger.reports.sums_state import SumsState, read_state
 from tornado_proxy.ledger.reports.time_parts import is_exact_time
-from tornado_proxy.ledger.rollup_rows import ALL_PEOPLE, ATTRIBUTES, PEOPLE
+from tornado_proxy.ledger.rollup_rows import ALL_PEOPLE, ATTRIBUTES, PEOPLE, SEQS
 from tornado_proxy.ledger.rows import format_time
 from tornado_proxy.providers.endpoint_template import fold_ids
 
@@ -41,8 +41,17 @@ _MAX_KEYS = 500
 
 _HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 
-#: The start and the end of a time; None is no limit.
-Span = tuple[str | None, str | None]
+#: Numbers of records that one query names.
+_MAX_SEQS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A time, whose start and end None does not limit, and the numbers of the records that can match, if known."""
+
+    since: str | None
+    until: str | None
+    seqs: tuple[int, ...] | None = None
 
 
 def find_spans(read: Read, which: UsageFilter) -> Iterator[Span]:
@@ -53,7 +62,7 @@ def find_spans(read: Read, which: UsageFilter) -> Iterator[Span]:
         which.since is None or is_exact_time(which.since)
     )
     if not is_narrow or _has_many_later(read, state) or _is_pruned(read, which):
-        yield which.since, which.until
+        yield Span(which.since, which.until)
         return
     known = UsageFilter(**{name: getattr(which, name) for name in given & _KNOWN})
     if known.endpoint is not None:
@@ -62,10 +71,10 @@ def find_spans(read: Read, which: UsageFilter) -> Iterator[Span]:
     search = _Search(read, known, attribute, str(getattr(which, attribute)) if attribute else "", state)
     latest, earliest = which.until or "~", which.since or ""
     for day in sorted({*search.list_days(earliest, latest), *others}, reverse=True):
-        hours = sorted({*search.list_hours(day), *others.get(day, ())}, reverse=True)
-        for since, until in _join(hours):
-            if since < latest and until > earliest:
-                yield max(since, earliest), min(until, latest)
+        hours: dict[str, tuple[int, ...] | None] = {**search.list_hours(day), **dict.fromkeys(others.get(day, ()))}
+        for span in _join(sorted(hours.items(), reverse=True)):
+            if span.since < latest and span.until > earliest:
+                yield Span(max(span.since, earliest), min(span.until, latest), span.seqs)
 
 
 def _has_many_later(read: Read, state: SumsState) -> bool:
@@ -119,8 +128,8 @@ class _Search:
             rows = self.read(sql, [*values, self._name_span("day", since), first, until])
         return [str(start) for (start,) in rows]
 
-    def list_hours(self, day: str) -> list[str]:
-        """Return the starts of the hours of a day that have matching requests."""
+    def list_hours(self, day: str) -> dict[str, tuple[int, ...] | None]:
+        """Return the starts of the hours of a day that have matching requests, with their numbers if known."""
         end = _add(day, _DAY)
         where, values = build_sums_where(self.known)
         span = self._name_span("hour", day)
@@ -128,10 +137,15 @@ class _Search:
             sql = f"SELECT DISTINCT s.key FROM {_JOINED} WHERE {where} {_OF_ATTRIBUTE} LIMIT {_MAX_KEYS + 1}"  # noqa: S608
             keys = [str(key) for (key,) in self.read(sql, [*values, self.attribute, self.value, day, end])]
             if len(keys) > _MAX_KEYS:
-                return [_add(day, number * _HOUR) for number in range(24)]
+                return dict.fromkeys(_add(day, number * _HOUR) for number in range(24))
             where, values, span = f"key IN ({', '.join('?' * len(keys)) or 'NULL'})", keys, "hour"
-        sql = f"SELECT DISTINCT start FROM rollups WHERE {where} AND span = ? AND start >= ? AND start < ?"  # noqa: S608
-        return [str(start) for (start,) in self.read(sql, [*values, span, day, end])]
+        sql = f"SELECT start, requests, {SEQS} FROM rollups WHERE {where} AND span = ? AND start >= ? AND start < ?"  # noqa: S608
+        hours: dict[str, tuple[int, ...] | None] = {}
+        for start, requests, text in self.read(sql, [*values, span, day, end]):
+            known = hours.get(str(start), ())
+            seqs = tuple(map(int, str(text).split(","))) if text is not None else ()
+            hours[str(start)] = (*known, *seqs) if known is not None and len(seqs) == int(requests) else None
+        return hours
 
     def _name_span(self, span: str, since: str) -> str:
         names_people = bool({*PEOPLE, "callers"} & list_given(self.known))
@@ -143,18 +157,31 @@ _JOINED = f"attribute_sums s {ATTRIBUTE_JOIN}"
 _OF_ATTRIBUTE = "AND s.name = ? AND s.value = ? AND s.start >= ? AND s.start < ?"
 
 
-def _join(hours: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield spans of consecutive hours, whose starts are in descending order."""
-    since = until = ""
-    for hour in hours:
-        end = _add(hour, _HOUR)
-        if end != since:
-            if since:
-                yield since, until
-            until = end
-        since = hour
-    if since:
-        yield since, until
+@dataclass(frozen=True, slots=True)
+class _Hours:
+    """Some hours of a day, and the numbers of their records, if known."""
+
+    since: str
+    until: str
+    seqs: tuple[int, ...] | None
+
+
+def _join(hours: Sequence[tuple[str, tuple[int, ...] | None]]) -> Iterator[_Hours]:
+    """Yield hours, which are in descending order, with several in one: consecutive ones, or those of known records."""
+    joined: _Hours | None = None
+    for since, seqs in hours:
+        until = _add(since, _HOUR)
+        if joined is None:
+            joined = _Hours(since, until, seqs)
+        elif seqs is None and joined.seqs is None and until == joined.since:
+            joined = replace(joined, since=since)
+        elif seqs is not None and joined.seqs is not None and len(seqs) + len(joined.seqs) <= _MAX_SEQS:
+            joined = _Hours(since, joined.until, (*joined.seqs, *seqs))
+        else:
+            yield joined
+            joined = _Hours(since, until, seqs)
+    if joined is not None:
+        yield joined
 
 
 def _add(time: str, length: timedelta) -> str:

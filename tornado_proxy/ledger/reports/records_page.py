@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 from tornado_proxy.ledger.database import Read
 from tornado_proxy.ledger.dialect import quote_names
-from tornado_proxy.ledger.reports.record_spans import find_spans
+from tornado_proxy.ledger.reports.part_records import add_clause, select_seqs
+from tornado_proxy.ledger.reports.record_spans import Span, find_spans
 from tornado_proxy.ledger.reports.records_query import Record, UsageFilter, build_where
 from tornado_proxy.ledger.rows import PRINTED_COLUMNS
 from tornado_proxy.ledger.schema import LOST_BILLS, RECORDED_BILLS
@@ -42,19 +43,19 @@ def read_page(read: Read, query: RecordsQuery) -> list[Record]:
         # The last moment that the page can begin with; times of records have milliseconds.
         which = replace(which, until=min(which.until or "~", f"{query.before[0]}~"))
     page: list[Record] = []
-    for since, until in find_spans(read, which) if which.request_id is None else [(which.since, which.until)]:
-        page += _read_span(read, replace(query, which=replace(which, since=since, until=until)), len(page))
+    for span in find_spans(read, which) if which.request_id is None else [Span(which.since, which.until)]:
+        page += _read_span(read, replace(query, which=which), span, len(page))
         if len(page) == query.limit:
             break
     return page
 
 
-def _read_span(read: Read, query: RecordsQuery, found: int) -> list[Record]:
+def _read_span(read: Read, query: RecordsQuery, span: Span, found: int) -> list[Record]:
     """Return the records of a span of time, as far as the page, which has `found` already, has room for them.
 
     Both parts of the view `bills` are read in the order of an index.  PostgreSQL would sort all records of the view.
     """
-    where, values = build_where(query.which)
+    where, values = _build_where(query.which, span)
     if query.before is not None:
         start, request_id = query.before
         # The first comparison is one that an index on started_at serves.
@@ -72,3 +73,10 @@ def _read_span(read: Read, query: RecordsQuery, found: int) -> list[Record]:
     return sorted(records, key=lambda record: (str(record["started_at"]), str(record["request_id"])), reverse=True)[
         :room
     ]
+
+
+def _build_where(which: UsageFilter, span: Span) -> tuple[str, list[object]]:
+    where, values = build_where(replace(which, since=span.since, until=span.until))
+    if span.seqs is None:
+        return where, [*values]
+    return add_clause(where, select_seqs(span.seqs)), [*values, *span.seqs]

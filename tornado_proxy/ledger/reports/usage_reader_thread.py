@@ -24,6 +24,7 @@ from typing import TypeVar
 from tornado_proxy.domain.errors import LedgerUnavailable, Overloaded, RateLimited
 from tornado_proxy.ledger.database import Backend, Read, ReadTimeout
 from tornado_proxy.ledger.reports.item_query import can_sum_items, sum_items
+from tornado_proxy.ledger.reports.part_records import select_part
 from tornado_proxy.ledger.reports.ranked_usage import read_ranked
 from tornado_proxy.ledger.reports.ranking import RankedQuery, RankedUsage
 from tornado_proxy.ledger.reports.record_spans import find_spans
@@ -229,7 +230,12 @@ def _sum(read: Read, query: UsageQuery, bounds: Bounds) -> UsageResult:
 
 
 def _read_bills(read: Read, query: UsageQuery) -> Iterator[Sequence[str | None]]:
-    for since, until in find_spans(read, query.which):
-        which = replace(query.which, since=since, until=until)
+    for span in find_spans(read, query.which):
+        which = replace(query.which, since=span.since, until=span.until)
+        if span.seqs is not None:
+            yield from read(
+                *select_part(query.columns, which, f"seq IN ({', '.join('?' * len(span.seqs))})", span.seqs)
+            )
+            continue
         # One record more than sum_usage() accepts, so that it sees that there are too many.
         yield from read(*select_bills(query.columns, which, _MAX_RECORDS + 1))
