@@ -108,3 +108,20 @@ async def send_and_read(port: int, sent: bytes) -> bytes:
         return b""
     finally:
         writer.close()
+
+
+def test_preflight_can_send_no_large_body() -> None:
+    services = Gateway(make_snapshot(public={"allow_origins": frozenset({"https://a.example"})})).services()
+    head = (
+        b"OPTIONS /v1/models HTTP/1.1\r\nHost: h\r\nOrigin: https://a.example\r\nAccess-Control-Request-Method: GET\r\n"
+    )
+
+    async def run() -> list[bytes]:
+        async with run_application(services) as port:
+            plain = await send_and_read(port, head + b"Connection: close\r\n\r\n")
+            return [plain, await send_and_read(port, head + b"Content-Length: 1048577\r\n\r\nx")]
+
+    plain, large = asyncio.run(run())
+
+    assert plain.startswith(b"HTTP/1.1 204 ")
+    assert large.startswith(b"HTTP/1.1 400 ")

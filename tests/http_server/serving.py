@@ -97,7 +97,13 @@ async def run_server(receive: Receive, tls: ssl.SSLContext | None = None) -> Asy
 @contextlib.asynccontextmanager
 async def run_application(application: Application, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """Serve `application` on a free port; yield the port."""
-    server = ClientPortServer(Routes(application), BodyTimeouts(), make_rejection, tls)
+    async with run_on_free_port(ClientPortServer(Routes(application), BodyTimeouts(), make_rejection, tls)) as port:
+        yield port
+
+
+@contextlib.asynccontextmanager
+async def run_on_free_port(server: ClientPortServer) -> AsyncIterator[int]:
+    """Let `server` accept connections on a free port; yield the port."""
     (listening,) = bind_sockets(0, "127.0.0.1")
     server.add_sockets([listening])
     try:

@@ -125,6 +125,37 @@ def test_headers_keep_order_repetition_and_bytes_over_127_and_lose_outer_white_s
 
 @cuts
 @pytest.mark.parametrize(
+    ("head", "text"),
+    [
+        pytest.param(b"GET /v1 HTTP/1.1\r\nHost: h:8080\r\n", None, id="host and port"),
+        pytest.param(b"GET /v1 HTTP/1.1\r\nHost: [::1]\r\n", None, id="address"),
+        pytest.param(b"GET /v1 HTTP/1.0\r\n", None, id="HTTP/1.0 without a host"),
+        pytest.param(b"GET /v1 HTTP/1.1\r\n", "Missing Host header", id="no host"),
+        pytest.param(b"GET /v1 HTTP/1.1\r\nHost: a\r\nHost: a\r\n", "Multiple host headers not allowed", id="twice"),
+        pytest.param(b"GET /v1 HTTP/1.1\r\nHost: a,b\r\n", "Invalid Host header", id="two in one"),
+        pytest.param(b"GET /v1 HTTP/1.1\r\nHost: a/b\r\n", "Invalid Host header", id="path"),
+        pytest.param(HEAD.replace(b"/v1", b"/v1?a" + b"&a" * 999), None, id="1,000 fields of a query"),
+        pytest.param(
+            HEAD.replace(b"/v1", b"/v1?a" + b"&a" * 1000), "Invalid query string: too many fields", id="too many fields"
+        ),
+    ],
+)
+def test_host_and_query_are_checked_as_tornado_checks_them(head: bytes, text: str | None, cut_bytes: int) -> None:
+    _, fault = parse(head + b"\r\n", cut_bytes)
+
+    assert (fault.text if fault is not None else None) == text
+
+
+def test_dropped_headers_leave_those_that_are_still_needed() -> None:
+    (request,), _ = parse(GET + b"X-A: 1\r\nx-b: 2\r\n\r\n")
+
+    request.drop_headers(keep=frozenset({"x-b"}))
+
+    assert (request.headers, request.lines) == ([("X-B", "2")], {})
+
+
+@cuts
+@pytest.mark.parametrize(
     ("headers", "text"),
     [
         pytest.param(
