@@ -272,6 +272,29 @@ def test_client_that_leaves_while_its_file_arrives_ends_the_providers_request(
     assert describe(record) == (499, "client_closed", "free", 0)
 
 
+@pytest.mark.parametrize("delay_s", [0.0, 0.001, 0.005, 0.02])
+def test_client_that_leaves_after_its_request_pays_only_if_the_provider_has_all_of_it(
+    provider: raw_provider.ScriptedProvider, delay_s: float
+) -> None:
+    received = Received()
+    user = f"impatient{delay_s}"
+
+    async def act(proxy: ProxyProcess) -> dict[str, Any]:
+        async with sending(proxy, len(FORM), user=user) as (_, writer):
+            writer.write(FORM)
+            await writer.drain()
+            await received.wait_for(len(FORM) - 200)
+            await asyncio.sleep(delay_s)
+        await asyncio.wait_for(received.ended.wait(), TIMEOUT_S)
+        return await asyncio.to_thread(read_record_of, proxy, user)
+
+    record = provider.run(received.serve, act)
+
+    expected = ("reported", SUBTOTAL) if bytes(received.body) == FORM else ("free", 0)
+    assert (record["basis"], Decimal(record["subtotal"])) == expected
+    assert record["outcome"] in ("client_closed", "completed")
+
+
 def test_provider_that_rejects_early_is_relayed_when_the_client_has_sent_its_request(
     provider: raw_provider.ScriptedProvider,
 ) -> None:

@@ -32,7 +32,7 @@ from tornado_proxy.http_server.request_body import ByteCount
 from tornado_proxy.metering.request_meter import RequestEnd
 from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest
 from tornado_proxy.upstream.http.messages import UpstreamRequest
-from tornado_proxy.upstream.http.protocols import ProviderExchange, Upstream
+from tornado_proxy.upstream.http.protocols import ProviderExchange
 from tornado_proxy.upstream.http.streamed_payload import KEPT_BYTES, StreamedPayload
 from tornado_proxy.wire.form_stream import FormStream
 from tornado_proxy.wire.multipart import is_form, open_form_stream
@@ -167,16 +167,18 @@ class FormUpload:
             self._failure = UploadBroken(outcome, error)
             self._arrived.set_result(None)
 
-    async def send(self, services: Services, request_id: str) -> tuple[AdmittedRequest, Upstream]:
-        """Send the request while it arrives; return it with an upstream that continues its exchange.
+    async def send(self, services: Services, request_id: str) -> tuple[AdmittedRequest, StartedUpstream]:
+        """Send the request while it arrives, but its end; return it with an upstream that sends the end.
 
         Raises:
             UploadBroken: the request is not admitted, or has ended before all of it was sent.
         """
+        assert self._payload is not None, "begin() makes it"
         try:
             admitted = await self._admit(services, request_id)
             exchange = services.upstream.start(replace(admitted.upstream, body=self._payload))
-            return await self._send_whole(services, admitted, exchange), _StartedUpstream(exchange)
+            admitted, rest = await self._receive(services, admitted, exchange)
+            return admitted, StartedUpstream(exchange, self._payload, rest)
         finally:
             self._kept = None
             self._held.release()
@@ -192,13 +194,13 @@ class FormUpload:
             await self._arrived  # as with every rejection: many clients read no response while they send
             raise UploadBroken(Outcome.PROXY_CLOSED, error, is_recorded=False) from error
 
-    async def _send_whole(
+    async def _receive(
         self, services: Services, admitted: AdmittedRequest, exchange: ProviderExchange
-    ) -> AdmittedRequest:
-        """Return the request when all of it has arrived and been checked; record one that has ended before."""
+    ) -> tuple[AdmittedRequest, bytes]:
+        """Return the request and its end when all of it has been checked; record one that has ended before."""
         broken: UploadBroken | None = UploadBroken(Outcome.CRASHED)
         try:
-            admitted = await self._complete(services, admitted)
+            received = await self._check_whole(services, admitted)
             broken = None
         except RequestError as error:
             broken = UploadBroken(Outcome.PROXY_CLOSED, error)
@@ -209,20 +211,15 @@ class FormUpload:
         finally:
             if broken is not None:
                 await _record(services, admitted, exchange, broken)
-        return admitted
+        return received
 
-    async def _complete(self, services: Services, admitted: AdmittedRequest) -> AdmittedRequest:
-        payload = self._payload
-        assert payload is not None, "begin() makes it"
+    async def _check_whole(self, services: Services, admitted: AdmittedRequest) -> tuple[AdmittedRequest, bytes]:
         await self._arrived
         if self._failure is not None:
             raise self._failure
         form, rest = self._stream.end()
         parsed = await services.bodies.parse(self._context, self._kept or form)
-        admitted = await amend(services, admitted, self._context, self._with_length(parsed).facts)
-        payload.add(rest)
-        payload.end()
-        return admitted
+        return await amend(services, admitted, self._context, self._with_length(parsed).facts), rest
 
     def _with_length(self, parsed: ParsedRequest) -> ParsedRequest:
         return ParsedRequest(replace(parsed.facts, body_bytes=self._size), b"")
@@ -239,15 +236,26 @@ class FormUpload:
             self._flow.resume(is_watched=not self._arrived.done())
 
 
-class _StartedUpstream:
-    """An upstream whose only exchange runs."""
+class StartedUpstream:
+    """An upstream whose only exchange runs, and gets the end of its request when it is asked for it."""
 
-    def __init__(self, exchange: ProviderExchange) -> None:
+    def __init__(self, exchange: ProviderExchange, payload: StreamedPayload, rest: bytes) -> None:
         self._exchange = exchange
+        self._payload = payload
+        self._rest = rest
+        self._is_asked = False
 
     def start(self, request: UpstreamRequest) -> ProviderExchange:  # the exchange has it
-        """Return the exchange."""
+        """Send the end of the request; return the exchange."""
+        self._is_asked = True
+        self._payload.add(self._rest)
+        self._payload.end()
         return self._exchange
+
+    def close(self) -> None:
+        """Abort an exchange that start() has not returned: its client left before the end was sent."""
+        if not self._is_asked:
+            self._exchange.abort("the request was not sent whole")
 
 
 def open_upload(context: RequestContext[HttpEndpoint], held: ByteCount, size: int) -> FormUpload | None:

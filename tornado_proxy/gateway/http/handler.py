@@ -287,7 +287,10 @@ class ProxyHandler:
             return
         self._upload = None
         self._context = drop_statements(admitted.context)
-        await self._relay_and_record(replace(admitted, context=self._context), upstream)
+        try:
+            await self._relay_and_record(replace(admitted, context=self._context), upstream)
+        finally:
+            upstream.close()
 
     async def _relay_and_record(self, admitted: AdmittedRequest, upstream: Upstream) -> None:
         context, services = admitted.context, self.services
