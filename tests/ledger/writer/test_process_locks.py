@@ -83,3 +83,18 @@ def test_symbolic_link_has_the_locks_of_its_file(tmp_path: Path) -> None:
 
     assert not ProcessLocks(tmp_path / "link.db").is_dead(locks.writer_id)
     locks.close()
+
+
+def test_look_for_dead_processes_never_waits_nor_keeps_one_from_starting(tmp_path: Path) -> None:
+    looking, starting = ProcessLocks(tmp_path / "ledger.db"), ProcessLocks(tmp_path / "ledger.db")
+    dead = ProcessLocks(tmp_path / "ledger.db")
+    dead.register()
+    assert not looking.has_dead()
+
+    with starting.hold_opening_lock():
+        dead.close(keep_files=True)
+        assert not looking.has_dead()
+        starting.register()
+
+    assert looking.has_dead()
+    starting.close()

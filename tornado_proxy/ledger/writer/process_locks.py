@@ -42,7 +42,7 @@ class ProcessLocks:
             yield
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self._path.with_name(f"{self._path.name}-open"), "ab", opener=create_private) as file:
+        with open(self._opening_path(), "ab", opener=create_private) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             self._has_opening_lock = True
             try:
@@ -105,6 +105,16 @@ class ProcessLocks:
         }
         return sorted(writer for writer in writers if self.is_dead(writer))
 
+    def has_dead(self) -> bool:
+        """Return True if a dead writer left a file.  Never waits: False while another process opens or searches."""
+        with open(self._opening_path(), "ab", opener=create_private) as file:
+            try:
+                # Without it, the look at a lock would keep a process that has just made its file from taking it.
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return bool(self.list_dead())
+
     def journal_path(self, writer: str) -> Path:
         """Return the path of a writer's journal."""
         return self._file(f"{writer}.jsonl")
@@ -122,6 +132,9 @@ class ProcessLocks:
         """Delete the files of a writer."""
         for file in (*self.find_intent_logs(writer), self.journal_path(writer), self._file(writer)):
             file.unlink(missing_ok=True)
+
+    def _opening_path(self) -> Path:
+        return self._path.with_name(f"{self._path.name}-open")
 
     def _file(self, suffix: str) -> Path:
         return self._path.with_name(f"{self._path.name}-writer-{suffix}")

@@ -241,8 +241,8 @@ class Store:
         ]
 
     def has_dead_neighbors(self) -> bool:
-        """Return True if a process of this machine seems to have left files; settle_orphans() finds out."""
-        return bool(self._locks.list_dead())
+        """Return True if a dead process of this machine has left files, which settle_orphans() writes to the ledger."""
+        return self._locks.has_dead()
 
     def settle_orphans(self, now: datetime) -> None:
         """Mark the intents of dead processes as lost, so that reports show them as `unsettled`; forget old containers.
