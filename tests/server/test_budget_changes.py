@@ -112,6 +112,17 @@ def test_command_shows_what_was_spent_and_explains_reservations(proxy: ProxyProc
     listed = CliRunner().invoke(main, ["budget", "list", "--config", str(proxy.ledger.with_name("proxy.yaml"))])
     assert "per participant of each day" in listed.output
 
+    # The text of a client cannot write to the terminal.
+    each = Budget(CounterKind(Scope.PARTICIPANT, Period.DAY), Decimal(1))
+    with open_budgets(proxy) as store:
+        store.register()
+        store.reserve([Reservation("req_eve", Spender(PROJECT, "eve\x1b[2J"), (each,), Decimal(1), Decimal(1), now)])
+        text = CliRunner().invoke(
+            main, ["budget", "explain", PROJECT, "--config", str(proxy.ledger.with_name("proxy.yaml"))]
+        )
+    assert "participant eve" in text.output
+    assert "\x1b" not in text.output
+
 
 def test_admin_port_shows_sets_and_lifts_budgets(proxy: ProxyProcess) -> None:
     shown = request_admin(proxy, "GET", f"?project={PROJECT}").json()["budgets"]

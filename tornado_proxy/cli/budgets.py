@@ -32,7 +32,7 @@ from tornado_proxy.cli.budget_lookup import now, open_budgets
 from tornado_proxy.cli.config_option import config_option
 from tornado_proxy.cli.duration_param import parse_duration
 from tornado_proxy.cli.format_option import format_option
-from tornado_proxy.cli.tables import print_table, printable_text
+from tornado_proxy.cli.tables import print_table, printable_text, replace_unprintable
 from tornado_proxy.domain.budget import Amount, BudgetChange, Period, Scope
 from tornado_proxy.ledger.rows import format_time
 from tornado_proxy.reports.budgets import (
@@ -290,8 +290,8 @@ def _explain_row(row: BudgetRow, at: datetime) -> None:
     state = row.state
     subject = f", {describe_subject(row)}" if state.subject else ""
     limit = "lifted" if row.limit is None else f"{_show(row.limit)} USD"
-    click.echo(f"{describe_kind(state.kind)}{subject}, since {format_time(state.interval.begin)}")
-    click.echo(f"  limit     {limit} (from {_describe_source(row)})")
+    click.echo(replace_unprintable(f"{describe_kind(state.kind)}{subject}, since {format_time(state.interval.begin)}"))
+    click.echo(replace_unprintable(f"  limit     {limit} (from {_describe_source(row)})"))
     for name, amount in zip(("settled", "reserved", "held"), _figures(row), strict=True):
         click.echo(f"  {name:<9} {_show(amount)}")
     for entry in show_reservations(row, at):
