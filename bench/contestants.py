@@ -19,6 +19,8 @@ from tests import harness
 OURS = "tornado-proxy"
 #: The same with budgets, whose cost is the difference of the two in one run.
 WITH_BUDGETS = "tornado-proxy-budgets"
+#: The same with limits of requests, tokens and streams.
+WITH_LIMITS = "tornado-proxy-limits"
 #: The same with telemetry, whose process runs on the relay's core too.
 WITH_TELEMETRY = "tornado-proxy-otlp"
 DIRECT = "direct"
@@ -141,6 +143,12 @@ def _with_budgets(workspace: Workspace, provider_port: int) -> contextlib.Abstra
     return _serving(WITH_BUDGETS, workspace, provider_port, budgets={"default_project": {"budgets": budgets}})
 
 
+def _with_limits(workspace: Workspace, provider_port: int) -> contextlib.AbstractContextManager[Contestant]:
+    limits = {"requests_per_minute": 10_000_000, "tokens_per_minute": 1_000_000_000_000, "streams": 1_000_000}
+    default = {"limits": {**limits, "per_participant": {"requests_per_minute": 10_000_000}}}
+    return _serving(WITH_LIMITS, workspace, provider_port, budgets={"default_project": default})
+
+
 @contextlib.contextmanager
 def _with_telemetry(workspace: Workspace, provider_port: int) -> Iterator[Contestant]:
     log = workspace.folder / "receiver.log"
@@ -218,6 +226,7 @@ _STARTERS: dict[str, _Starter] = {
     DIRECT: _direct,
     OURS: _ours,
     WITH_BUDGETS: _with_budgets,
+    WITH_LIMITS: _with_limits,
     WITH_TELEMETRY: _with_telemetry,
     "nginx": _nginx,
     "aiohttp": _aiohttp,

@@ -15,12 +15,13 @@ import time
 
 from tornado_proxy.budgets.folding import Folding
 from tornado_proxy.budgets.leasing import Leasing
+from tornado_proxy.budgets.rates import Rates
 from tornado_proxy.ledger.database import Database, Liveness
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 
 _SELECT_WRITERS = (
     "SELECT writer FROM budget_leases UNION SELECT writer FROM leased_requests "
-    "UNION SELECT writer FROM budget_reservations WHERE state = 'open'"
+    "UNION SELECT writer FROM budget_reservations WHERE state = 'open' UNION SELECT writer FROM rate_leases"
 )
 
 
@@ -34,7 +35,7 @@ class DeadProcesses:
         #: When each process was first found to be dead, monotonic.
         self._dead_since: dict[str, float] = {}
 
-    def free(self, folding: Folding, leasing: Leasing) -> None:
+    def free(self, folding: Folding, leasing: Leasing, rates: Rates) -> None:
         """Free the slices and reservations of processes that have died; hold the requests that they lost."""
         writers = {str(writer) for (writer,) in self._budgets.fetch_rows(_SELECT_WRITERS)} - {self._locks.writer_id}
         now = time.monotonic()
@@ -43,14 +44,16 @@ class DeadProcesses:
         }
         for writer, since in self._dead_since.items():
             if now - since >= self._liveness.grace_s and not self._has_files(writer):
-                self._free(writer, folding, leasing)
+                self._free(writer, folding, leasing, rates)
 
-    def _free(self, writer: str, folding: Folding, leasing: Leasing) -> None:
+    def _free(self, writer: str, folding: Folding, leasing: Leasing, rates: Rates) -> None:
         with self._liveness.hold_dead(writer) as is_dead:
             if is_dead:
                 folding.fold()
                 folding.free_orphans(writer)
                 leasing.free(writer, folding.read_kinds() if folding.hold else ())
+                with self._budgets.transaction():
+                    rates.free_leases({writer})
 
     def _has_files(self, writer: str) -> bool:
         """Return True if records of a process are in files of this machine that the ledger does not have yet."""

@@ -1,18 +1,19 @@
 """Decides about the requests that do not fit into slices, in the thread of the budgets: each against the counters.
 
-A request that only reservations refuse can be refused by slices of which nothing is used.  So this process gives back
-its idle parts, asks the others for theirs, and decides again when all have answered, or after two seconds.
+A request that only reservations or a limit refuse can be refused by slices of which nothing is used.  So this process
+gives back its idle parts, asks the others for theirs, and decides again when all have answered, or after two seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tornado_proxy.budgets.counters import CounterKey
+from tornado_proxy.budgets.rates import BucketKey, find_bucket_key
 from tornado_proxy.budgets.slices import key_budgets
 from tornado_proxy.budgets.store import BudgetStore
 from tornado_proxy.domain.budget import BudgetRefusal, Refusal, Reservation
@@ -36,10 +37,11 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class _Blocked:
-    """A request that waits, until `deadline` (monotonic), for what other processes have idle of counters."""
+    """A request that waits, until `deadline` (monotonic), for what other processes have idle of counters or limits."""
 
     demand: Demand
     keys: Collection[CounterKey]
+    limits: Collection[BucketKey]
     deadline: float
 
 
@@ -61,11 +63,14 @@ class Decisions:
         results = self._reserve(store, demands)
         blocked = [] if is_last else [demand for demand in demands if _is_in_the_way(demand, results[demand])]
         if blocked:
-            keys = {key for demand in blocked for key, _ in key_budgets(demand.reservation)}
+            keys = {key for demand in blocked for key in _list_counters(demand, results[demand])}
+            limits = {key for demand in blocked for key in _list_limits(results[demand])}
             store.leasing.return_idle(keys, hold=store.folding.hold)
-            if store.leasing.recall(keys):
+            store.rate_leasing.return_idle(limits)
+            # Both are asked.
+            if any([store.leasing.recall(keys), store.rate_leasing.recall(limits)]):
                 deadline = time.monotonic() + _ANSWER_S
-                self._blocked += [_Blocked(demand, keys, deadline) for demand in blocked]
+                self._blocked += [_Blocked(demand, keys, limits, deadline) for demand in blocked]
             else:
                 # The slices in the way were this process's own, or have been given back in the meantime.
                 results |= self._reserve(store, blocked)
@@ -77,7 +82,7 @@ class Decisions:
         if not self._blocked:
             return
         now = time.monotonic()
-        ready = [one for one in self._blocked if is_last or now >= one.deadline or store.leasing.is_answered(one.keys)]
+        ready = [one for one in self._blocked if is_last or now >= one.deadline or _is_answered(store, one)]
         # Not before their results: if the database fails, take_waiting() has them.
         results = self._reserve(store, [one.demand for one in ready if not one.demand.done.cancelled()])
         self._blocked = [one for one in self._blocked if one not in ready]
@@ -106,8 +111,22 @@ def _reserve(store: BudgetStore, demands: Sequence[Demand]) -> dict[Demand, Refu
 
 
 def _is_in_the_way(demand: Demand, result: Refusal | None) -> bool:
-    """Return True if only reservations refuse a request, of which slices may be a part."""
-    return isinstance(result, BudgetRefusal) and not result.exhausted and not demand.reservation.forced
+    """Return True if slices may be all that refuses a request: reservations, or units that are taken in advance."""
+    if demand.reservation.forced or result is None:
+        return False
+    return isinstance(result, RateRefusal) or not result.exhausted
+
+
+def _list_counters(demand: Demand, result: Refusal | None) -> Iterable[CounterKey]:
+    return [key for key, _ in key_budgets(demand.reservation)] if isinstance(result, BudgetRefusal) else []
+
+
+def _list_limits(result: Refusal | None) -> Iterable[BucketKey]:
+    return [find_bucket_key(state.claim) for state in result.states] if isinstance(result, RateRefusal) else []
+
+
+def _is_answered(store: BudgetStore, blocked: _Blocked) -> bool:
+    return store.leasing.is_answered(blocked.keys) and store.rate_leasing.is_answered(blocked.limits)
 
 
 def _is_out_of_streams(result: Refusal | None) -> bool:

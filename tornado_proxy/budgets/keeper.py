@@ -15,21 +15,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from tornado_proxy.budgets.backends import has_budgets, open_store
 from tornado_proxy.budgets.deciding import Decisions, Demand
-from tornado_proxy.budgets.rates import RateEnd
+from tornado_proxy.budgets.rates import NOTHING_USED, RateEnd
 from tornado_proxy.budgets.report_reader import ReportReader, run_in_thread
 from tornado_proxy.budgets.schedule import Schedule
 from tornado_proxy.budgets.slices import Slices
 from tornado_proxy.budgets.store import BudgetStore
+from tornado_proxy.budgets.work_queue import Read, Wake, Work, WorkQueue
 from tornado_proxy.domain.brake import Brake
 from tornado_proxy.domain.budget import BudgetLimits, BudgetWarning, CounterPlan, Refusal, Reservation
 from tornado_proxy.domain.errors import LedgerUnavailable
@@ -72,23 +72,6 @@ class BudgetLedger:
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
-    query: Callable[[BudgetStore], Any]
-    done: asyncio.Future[Any]
-
-
-@dataclass(slots=True)
-class _Work:
-    """The items that one turn of the thread handles."""
-
-    reserves: list[Demand] = field(default_factory=list)
-    released: list[str] = field(default_factory=list)
-    ended: list[RateEnd] = field(default_factory=list)
-    reads: list[_Read] = field(default_factory=list)
-    is_last: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class BudgetListeners:
     """Called on the event loop.
 
@@ -112,7 +95,7 @@ class BudgetKeeper:
         self._plan = CounterPlan()
         self._limits = BudgetLimits()
         self._slices = Slices()
-        self._queue: queue.SimpleQueue[Demand | _Read | RateEnd | str | None] = queue.SimpleQueue()
+        self._queue = WorkQueue()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self._auditor: threading.Thread | None = None
@@ -158,7 +141,7 @@ class BudgetKeeper:
         """Warn of these limits from now on.  Never blocks."""
         self._limits = limits
         done: asyncio.Future[None] = self._running_loop.create_future()
-        self._queue.put(_Read(self._watch, done))
+        self._queue.put(Read(self._watch, done))
         done.add_done_callback(lambda watched: watched.exception())  # the thread logs it, and uses them when it is back
 
     async def forget_alert(self, warning: BudgetWarning) -> None:
@@ -179,7 +162,13 @@ class BudgetKeeper:
 
     def take(self, reservation: Reservation) -> bool:
         """Reserve the most that a request can cost from slices; return False if reserve() must decide."""
-        return not (reservation.claims or reservation.forced) and self._slices.take(reservation)
+        request_id, claims = reservation.request_id, reservation.claims
+        if reservation.forced or (claims and not self._slices.rates.take(request_id, claims)):
+            return False
+        if not reservation.budgets or self._slices.take(reservation):
+            return True
+        self._slices.rates.end(request_id, NOTHING_USED)
+        return False
 
     async def reserve(self, reservation: Reservation) -> Refusal | None:
         """Reserve the most that a request can cost; return the refusal of the budget or limit that does not admit it.
@@ -205,12 +194,20 @@ class BudgetKeeper:
 
     def release(self, request_id: str) -> None:
         """Free the reservation of a request that was not sent.  Never blocks."""
-        if not self._slices.release(request_id):
+        has_ended = self._end_in_slices(request_id, NOTHING_USED)
+        if not self._slices.release(request_id) and not has_ended:
             self._queue.put(request_id)
 
     def end(self, request_id: str, used: Mapping[RateUnit, int]) -> None:
         """Give back the units of limits that a request has taken and not used.  Never blocks."""
-        self._queue.put(RateEnd(request_id, used))
+        if not self._end_in_slices(request_id, used):
+            self._queue.put(RateEnd(request_id, used))
+
+    def _end_in_slices(self, request_id: str, used: Mapping[RateUnit, int]) -> bool:
+        has_ended = self._slices.rates.end(request_id, used)
+        if has_ended and self._slices.rates.is_short:
+            self._queue.put(Wake())
+        return has_ended
 
     async def read(self, query: Callable[[BudgetStore], _Result]) -> _Result:
         """Return the result of `query`, which runs in the thread.
@@ -219,7 +216,7 @@ class BudgetKeeper:
             LedgerUnavailable: the budgets cannot be read.
         """
         done: asyncio.Future[_Result] = self._running_loop.create_future()
-        self._queue.put(_Read(query, done))
+        self._queue.put(Read(query, done))
         return await done
 
     async def read_apart(self, query: Callable[[BudgetStore], _Result]) -> _Result:
@@ -287,9 +284,9 @@ class BudgetKeeper:
     def _run(self, first: BudgetStore) -> None:
         store: BudgetStore | None = first
         schedule = Schedule()
-        work = _Work()
+        work = Work()
         while not work.is_last:
-            work = self._collect(work, min(schedule.wait_s(), self._decisions.wait_s()))
+            work = self._queue.collect(work, min(schedule.wait_s(), self._decisions.wait_s()))
             try:
                 store = store or self._open_again()
                 if work.reserves:
@@ -314,32 +311,13 @@ class BudgetKeeper:
                 store.give_back()
             store.close()
 
-    def _collect(self, failed: _Work, timeout_s: float) -> _Work:
-        """Return all items that wait, and the releases that failed before; wait for the first for `timeout_s`."""
-        work = _Work(released=failed.released, ended=failed.ended)
-        with contextlib.suppress(queue.Empty):
-            item = self._queue.get(timeout=timeout_s)
-            while True:
-                match item:
-                    case None:
-                        work.is_last = True
-                        return work
-                    case Demand():
-                        work.reserves.append(item)
-                    case _Read():
-                        work.reads.append(item)
-                    case RateEnd():
-                        work.ended.append(item)
-                    case str():
-                        work.released.append(item)
-                item = self._queue.get_nowait()
-        return work
-
-    def _serve(self, store: BudgetStore, work: _Work) -> None:
+    def _serve(self, store: BudgetStore, work: Work) -> None:
         # First: the next request of a client that has read a response to its end may need the units of that one.
         if work.ended:
             store.end(work.ended)
             work.ended.clear()
+        if self._slices.rates.is_short:
+            store.rate_leasing.sync()
         self._decisions.retry(store, is_last=work.is_last)
         if work.reserves:
             self._decisions.decide(store, work.reserves, is_last=work.is_last)
@@ -356,12 +334,12 @@ class BudgetKeeper:
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._running_loop.call_soon_threadsafe(_set_results, results)
 
-    def _fail(self, work: _Work, error: Exception) -> None:
+    def _fail(self, work: Work, error: Exception) -> None:
         reason = str(error) if isinstance(error, StoreError) else repr(error)
         _log.error("the budgets cannot be written", extra={"reason": reason})
         unavailable = LedgerUnavailable(f"no new requests with a budget while the budgets cannot be written: {reason}")
         work.reserves += self._decisions.take_waiting()
-        waiting: list[Demand | _Read] = [*work.reserves, *work.reads]
+        waiting: list[Demand | Read] = [*work.reserves, *work.reads]
         self._answer([(item.done, unavailable) for item in waiting])
         # A connection that breaks in COMMIT does not show whether the server committed; the requests are not sent.
         work.released += [item.reservation.request_id for item in work.reserves]

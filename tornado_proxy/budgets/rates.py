@@ -1,16 +1,17 @@
 """Takes requests, tokens and streams from the limits of projects and callers, within a transaction of the budgets.
 
 rate_buckets   requests and tokens: a token bucket; streams: how many there are
-rate_claims    what requests under way have taken: given back when they end, or are not sent
+rate_claims    what requests under way have taken one by one: given back when they end, or are not sent
+rate_leases    what processes have taken in advance, for requests that take from slices (rate_leasing.py)
 
-Each claim has the id of its process, so that the streams of one that has died are freed.
+Claims and leases have the id of their process, so that the streams of one that has died are freed.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from tornado_proxy.budgets.token_bucket import UNIT_DEBT, TokenBucket, decode_bucket
@@ -28,6 +29,8 @@ _SELECT_CLAIMS = "SELECT claims FROM rate_claims WHERE request_id = ?"
 _DELETE_CLAIMS = "DELETE FROM rate_claims WHERE request_id = ?"
 _SELECT_ALL_CLAIMS = "SELECT request_id, writer FROM rate_claims"
 _SELECT_ALL = "SELECT project_id, subject, unit, state FROM rate_buckets"
+_SELECT_LEASES = "SELECT writer, project_id, subject, unit, units FROM rate_leases"
+_DELETE_LEASES = "DELETE FROM rate_leases WHERE writer = ?"
 
 #: Project, subject and unit.
 BucketKey = tuple[str, str, str]
@@ -47,6 +50,15 @@ CREATE TABLE IF NOT EXISTS rate_claims (
     request_id {sql.text} PRIMARY KEY,
     writer {sql.text} NOT NULL,
     claims {sql.text} NOT NULL
+) {sql.keyed_table_end};
+CREATE TABLE IF NOT EXISTS rate_leases (
+    writer {sql.text} NOT NULL,
+    project_id {sql.text} NOT NULL,
+    subject {sql.text} NOT NULL,
+    unit {sql.text} NOT NULL,
+    units {sql.big_number} NOT NULL,
+    recalled {sql.number} NOT NULL,
+    PRIMARY KEY (writer, project_id, subject, unit)
 ) {sql.keyed_table_end};
 """
 
@@ -75,7 +87,7 @@ class Rates:
     def lock(self, claims: Iterable[RateClaim]) -> LockedBuckets:
         """Return the buckets of claims, which other processes cannot change until the transaction ends."""
         # Sorted, so that transactions lock buckets in one order and never wait in a circle.
-        buckets = {key: self._lock(key) for key in sorted({_key_of(claim) for claim in claims})}
+        buckets = {key: self._lock(key) for key in sorted({find_bucket_key(claim) for claim in claims})}
         return LockedBuckets(buckets, self._read_clock() if buckets else 0)
 
     def take(self, request_id: str, claims: Iterable[RateClaim], buckets: LockedBuckets) -> None:
@@ -120,10 +132,27 @@ class Rates:
     def free_streams_of_dead(self, is_dead: Callable[[str], bool]) -> bool:
         """End the requests of processes that have died; return True if there were any."""
         rows = [(str(request_id), str(writer)) for request_id, writer in self._db.fetch_rows(_SELECT_ALL_CLAIMS)]
-        dead = {writer for writer in {writer for _, writer in rows} if is_dead(writer)}
+        writers = {writer for _, writer in rows} | {str(row[0]) for row in self._db.fetch_rows(_SELECT_LEASES)}
+        dead = {writer for writer in writers if is_dead(writer)}
         lost = [RateEnd(request_id, STREAM_ENDED) for request_id, writer in rows if writer in dead]
         self.end(lost)
-        return bool(lost)
+        self.free_leases(dead)
+        return bool(dead)
+
+    def free_leases(self, dead: Collection[str]) -> None:
+        """Free the streams that dead processes had leased, those under way too; other units drain."""
+        rows = [row for row in self._db.fetch_rows(_SELECT_LEASES) if row[0] in dead]
+        claims = [
+            RateClaim(str(project_id), str(subject), RateUnit.STREAMS, 1, int(str(units)))
+            for _, project_id, subject, unit, units in rows
+            if unit == RateUnit.STREAMS
+        ]
+        buckets = self.lock(claims)
+        for claim in claims:
+            buckets.change_streams(claim, -claim.units)
+        self.write(buckets)
+        for writer in sorted({str(row[0]) for row in rows}):
+            self._db.run(_DELETE_LEASES, (writer,))
 
     def count_streams(self) -> dict[tuple[str, str], int]:
         """Return the number of streams by project and subject."""
@@ -180,7 +209,7 @@ class LockedBuckets:
     def take(self, claim: RateClaim) -> int:
         """Take the claims of a request; return the number of its claim."""
         bucket = self._drain(claim)
-        self.changed.add(_key_of(claim))
+        self.changed.add(find_bucket_key(claim))
         if claim.unit is not RateUnit.STREAMS:
             return bucket.take(claim.units)
         bucket.debt += claim.units * UNIT_DEBT
@@ -189,11 +218,22 @@ class LockedBuckets:
     def give_back(self, claim: RateClaim, number: int, units: int) -> None:
         """Give back a part of a claim."""
         bucket = self._drain(claim)
-        self.changed.add(_key_of(claim))
+        self.changed.add(find_bucket_key(claim))
         if claim.unit is RateUnit.STREAMS:
             bucket.debt = max(0, bucket.debt - units * UNIT_DEBT)
         elif units:
             bucket.give_back(number, units)
+
+    def change_streams(self, claim: RateClaim, units: int) -> None:
+        """Count more streams, or fewer if `units` is negative."""
+        if units:
+            bucket = self._drain(claim)
+            self.changed.add(find_bucket_key(claim))
+            bucket.debt = max(0, bucket.debt + units * UNIT_DEBT)
+
+    def count_free(self, claim: RateClaim) -> int:
+        """Return the units that can be taken now."""
+        return self._drain(claim).count_free(claim.limit)
 
     def _find_state(self, claim: RateClaim) -> RateState:
         bucket = self._drain(claim)
@@ -208,11 +248,12 @@ class LockedBuckets:
         )
 
     def _drain(self, claim: RateClaim) -> TokenBucket:
-        bucket = self.states[_key_of(claim)]
+        bucket = self.states[find_bucket_key(claim)]
         if claim.unit is not RateUnit.STREAMS:
             bucket.drain(claim.limit, self._now_us)
         return bucket
 
 
-def _key_of(claim: RateClaim) -> BucketKey:
+def find_bucket_key(claim: RateClaim) -> BucketKey:
+    """Return the key of the bucket of a limit."""
     return claim.project_id, claim.subject, claim.unit

@@ -8,7 +8,8 @@ budget_reservations   requests under way that have reserved here, and those whos
 budget_leases         slices of counters that processes have leased (leasing.py)
 leased_requests       requests under way that have reserved from slices
 rate_buckets          how much of each limit is used (rates.py)
-rate_claims           what requests under way have taken of limits
+rate_claims           what requests under way have taken of limits, one by one
+rate_leases           what processes have taken of limits in advance (rate_leasing.py)
 brake_windows         what was spent in the last minute (brakes.py)
 brake_trips           whose stop is to be made
 token_budgets         the budgets that tokens state (token_budgets.py)

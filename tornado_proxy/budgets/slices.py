@@ -22,6 +22,7 @@ from decimal import Decimal
 import msgspec
 
 from tornado_proxy.budgets.counters import CounterKey, make_key
+from tornado_proxy.budgets.rate_slices import RateSlices
 from tornado_proxy.domain.budget import Amount, Budget, Reservation, Spender
 
 _ZERO = Decimal(0)
@@ -141,6 +142,8 @@ class Slices:
     slices: dict[CounterKey, Slice] = field(default_factory=dict)
     requests: dict[str, LeasedRequest] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    #: Those of limits of requests, tokens and streams.
+    rates: RateSlices = field(default_factory=RateSlices)
     #: True if a request has found too little in a slice that is in use.
     is_short: bool = False
     _valid_until: float = float("-inf")

@@ -40,6 +40,7 @@ from tornado_proxy.budgets.counters import (
 from tornado_proxy.budgets.dead_processes import DeadProcesses
 from tornado_proxy.budgets.folding import Folding
 from tornado_proxy.budgets.leasing import Leasing
+from tornado_proxy.budgets.rate_leasing import RateLeasing
 from tornado_proxy.budgets.rates import NOTHING_USED, LockedBuckets, RateEnd, Rates
 from tornado_proxy.budgets.schema import create_tables
 from tornado_proxy.budgets.slices import Slices, key_budgets
@@ -130,6 +131,9 @@ class BudgetStore:
         self._slices = slices
         self.leasing = Leasing(
             databases.budgets, databases.ledger, databases.dialect, databases.locks.writer_id, slices
+        )
+        self.rate_leasing = RateLeasing(
+            databases.budgets, databases.dialect, databases.locks.writer_id, self.rates, slices.rates
         )
         self._dead_processes = DeadProcesses(databases.budgets, databases.locks, databases.liveness)
 
@@ -231,10 +235,11 @@ class BudgetStore:
     @property
     def has_slices(self) -> bool:
         """True if this process has leased anything, or is about to."""
-        return bool(self._slices.slices or self._slices.requests)
+        return bool(self._slices.slices or self._slices.requests or self._slices.rates.slices)
 
     def sync_leases(self) -> None:
-        """Lease, trim and give back slices of counters."""
+        """Lease, trim and give back slices of counters and limits."""
+        self.rate_leasing.sync()
         began = time.monotonic()
         self.leasing.sync(hold=self.folding.hold)
         self._slices.renew(began)
@@ -243,11 +248,12 @@ class BudgetStore:
         """Give back all slices before the process ends: its requests have ended, and the ledger has their records."""
         self.folding.fold()
         self._slices.return_idle(list(self._slices.slices))
+        self._slices.rates.return_idle(list(self._slices.rates.slices))
         self.sync_leases()
 
     def free_dead(self) -> None:
         """Free the slices and reservations of processes that have died."""
-        self._dead_processes.free(self.folding, self.leasing)
+        self._dead_processes.free(self.folding, self.leasing, self.rates)
 
     def close(self) -> None:
         """Close the connections."""

@@ -139,6 +139,7 @@ class BudgetGate:
         require_fitting_tokens(reservation.claims, context)
         if not self._keeper.take(reservation):
             await self._reserve(reservation, context)
+        self._note_claims(reservation)
         if not reservation.budgets:
             return intent
         self._stated.note(context.caller)
@@ -164,7 +165,6 @@ class BudgetGate:
                 raise self._keep(key, refusal, context)
             case RateRefusal():
                 raise make_limit_error(refusal, context)
-        self._note_claims(reservation)
 
     async def reserve_running(
         self, context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, intent: RequestIntent
