@@ -9,6 +9,7 @@ import itertools
 import json
 import signal
 import socket
+import sqlite3
 import threading
 from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
@@ -251,6 +252,24 @@ def test_field_after_the_file_that_may_not_be_sent_ends_the_request_without_cost
     assert not received.body.endswith(b"--b--\r\n")
     assert len(received.body) <= body.index(last)
     assert describe(record) == (400, "proxy_closed", "free", 0)
+
+
+def test_token_in_a_field_that_is_refused_is_not_in_the_record(provider: raw_provider.ScriptedProvider) -> None:
+    received, token = Received(), mint(name="careless")
+    body = form(field("model", "gpt-image-2"), file(), field("svg[model]", token))
+
+    async def act(proxy: ProxyProcess) -> tuple[bytes, dict[str, Any], Path]:
+        return *await send_in_halves(proxy, received, body, token=token), proxy.ledger
+
+    response, record, ledger = provider.run(received.serve, act)
+
+    assert error_of(response)[0] == 400
+    with sqlite3.connect(ledger) as database:
+        (faults,) = database.execute(
+            "SELECT faults FROM records WHERE request_id = ?", (record["request_id"],)
+        ).fetchone()
+    database.close()
+    assert json.loads(faults) == ["the request was not sent whole: model_not_priced"]
 
 
 def test_client_that_leaves_while_its_file_arrives_ends_the_providers_request(

@@ -48,6 +48,9 @@ _HIGH_WATER_BYTES, _LOW_WATER_BYTES = 256 * 1024, 64 * 1024
 _UPLOAD_BYTES = 2 * _HIGH_WATER_BYTES + KEPT_BYTES
 
 
+#: The fault of a record without another one.
+_NOT_SENT = "the request was not sent whole"
+
 #: Statuses from which on a response is an error, which no provider charges.
 _MIN_ERROR_STATUS = 400
 
@@ -255,7 +258,7 @@ class StartedUpstream:
     def close(self) -> None:
         """Abort an exchange that start() has not returned: its client left before the end was sent."""
         if not self._is_asked:
-            self._exchange.abort("the request was not sent whole")
+            self._exchange.abort(_NOT_SENT)
 
 
 def open_upload(context: RequestContext[HttpEndpoint], held: ByteCount, size: int) -> FormUpload | None:
@@ -279,15 +282,16 @@ async def _record(
 ) -> None:
     """Abort the exchange, and record a request that was not sent whole."""
     accepted = await _is_accepted(exchange)
-    exchange.abort("the request was not sent whole")
+    exchange.abort(_NOT_SENT)
     error = broken.error
-    status = error.status if error is not None else None
+    status = CLIENT_CLOSED_REQUEST if broken.outcome is Outcome.CLIENT_CLOSED else None
     end = RequestEnd(
         broken.outcome,
-        CLIENT_CLOSED_REQUEST if broken.outcome is Outcome.CLIENT_CLOSED and error is None else status,
+        status if error is None else error.status,
         datetime.now(UTC),
         reached_provider=accepted,
-        broken_by="the request was not sent whole" if error is None else error.message,
+        # Not the message: it can repeat a field, into which a caller can write anything, its own token included.
+        broken_by=_NOT_SENT if error is None else f"{_NOT_SENT}: {error.code}",
     )
     RequestRecording(admitted, services, None).finish(end)
 
