@@ -209,9 +209,9 @@ class Admission:
         if context.snapshot.state.stops:
             require_not_stopped(context, intent.attribution.agent_session)
         if context.endpoint.sideband is None:
-            intent = await self._begin(context, access, parsed.facts, intent)
-        else:
-            await self._budgets.check(context)  # each response of the call reserves
+            intent, context = await self._begin(context, access, parsed.facts, intent), context.drop_statements()
+        else:  # each response of the call reserves, and gets an intent by the headers of the call
+            await self._budgets.check(context)
             await self._recorder.begin(intent)
         return AdmittedRequest(context, parsed.facts, intent, access, upstream, visible_objects, sources)
 

@@ -85,6 +85,10 @@ class RequestContext(msgspec.Struct, Generic[EndpointT], frozen=True):
         """The raw query, without the question mark."""
         return self.upstream_target.partition("?")[2]
 
+    def drop_statements(self) -> RequestContext[EndpointT]:
+        """Return the context of an admitted request, which needs its credential and what its headers state no more."""
+        return msgspec.structs.replace(self, token=_NO_TOKEN, stated=NOTHING_STATED)
+
 
 class _SharedFacts(msgspec.Struct, frozen=True):
     """The members of a context that all requests of a project to a provider share."""
@@ -170,11 +174,6 @@ def request_intent(
         if session is None and not RETRY_HEADERS.isdisjoint(context.request.lines)
         else NO_RETRY_FACTS,
     )
-
-
-def drop_statements(context: RequestContext[EndpointT]) -> RequestContext[EndpointT]:
-    """Return the context of an admitted request, which needs its credential and what its headers state no more."""
-    return msgspec.structs.replace(context, token=_NO_TOKEN, stated=NOTHING_STATED)
 
 
 #: Random parts of ids that have been drawn and not been used.

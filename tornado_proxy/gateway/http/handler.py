@@ -7,8 +7,6 @@ from collections.abc import Awaitable
 from datetime import UTC, datetime
 from functools import partial
 
-from msgspec.structs import replace
-
 from tornado_proxy import tasks
 from tornado_proxy.domain.errors import RequestError, RequestTimeout, Stopped
 from tornado_proxy.domain.record import Outcome
@@ -19,7 +17,7 @@ from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, error_headers,
 from tornado_proxy.gateway.body_buffers import BodyBuffer
 from tornado_proxy.gateway.body_parsing import check_body_length
 from tornado_proxy.gateway.capacity import HeldBytes
-from tornado_proxy.gateway.context import RequestContext, drop_statements, new_request_id
+from tornado_proxy.gateway.context import RequestContext, new_request_id
 from tornado_proxy.gateway.cors import cors_headers
 from tornado_proxy.gateway.http.form_upload import FormUpload, UploadBroken, open_upload
 from tornado_proxy.gateway.http.owned_list import make_list_upstream
@@ -265,10 +263,8 @@ class ProxyHandler:
         admitted = await self.services.admission.admit_request(context, parsed, self.request_id)
         if isinstance(body, BodyBuffer) and isinstance(admitted.upstream.body, Payload):
             admitted.upstream.body.on_drop = body.release
-        if context.endpoint.sideband is not None:
-            return admitted  # each response of the call gets an intent, by the headers of the call
-        self._context = drop_statements(admitted.context)
-        return replace(admitted, context=self._context)
+        self._context = admitted.context
+        return admitted
 
     def _try_upload(self, upload: FormUpload, chunk: bytes) -> None:
         """Begin to send a form if its fields are known; `chunk` are its last bytes."""
@@ -286,9 +282,9 @@ class ProxyHandler:
                 await (self._respond if broken.is_recorded else self._reject)(broken.error)
             return
         self._upload = None
-        self._context = drop_statements(admitted.context)
+        self._context = admitted.context
         try:
-            await self._relay_and_record(replace(admitted, context=self._context), upstream)
+            await self._relay_and_record(admitted, upstream)
         finally:
             upstream.close()
 
