@@ -292,3 +292,61 @@ async def test_1xx_heads_are_skipped(make_client: MakeClient) -> None:
 
     assert (head.status, head.reason) == (201, "Made")
     assert head.headers == (("X-A", "1"), ("X-A", "2"), ("Content-Length", "0"))
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("step", [1, 7, 1000], ids=["byte by byte", "in pieces", "in one read"])
+async def test_head_and_body_are_the_same_however_they_arrive(make_client: MakeClient, step: int) -> None:
+    response = (
+        b"HTTP/1.1 103 Early Hints\r\nX-Hint: 1\r\n\r\n"
+        b"HTTP/1.1 200 Fine\r\nX-A: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"4\r\nbody\r\n0\r\nX-Trailer: 1\r\n\r\n"
+    )
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(2)
+        for start in range(0, len(response), step):
+            writer.write(response[start : start + step])
+            await writer.drain()
+            await asyncio.sleep(0)  # the client reads this piece alone
+
+    async with run_provider(respond) as url:
+        exchange = make_client().start(make_request(url))
+        head, body = await exchange.head(), await read_body(exchange)
+
+    assert (head.status, head.reason, body) == (200, "Fine", b"body")
+    assert head.headers == (("X-A", "1"), ("Transfer-Encoding", "chunked"))
+
+
+@pytest.mark.gen_test
+async def test_head_is_there_before_the_first_byte_of_the_body(make_client: MakeClient) -> None:
+    head_read = asyncio.Event()
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK + b"Content-Length: 4\r\n\r\n")
+        await head_read.wait()
+        writer.write(b"body")
+
+    async with run_provider(respond) as url:
+        exchange = make_client().start(make_request(url))
+        assert (await asyncio.wait_for(exchange.head(), 5)).status == 200
+        head_read.set()
+        assert await read_body(exchange) == b"body"
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("body", [b"", b"4\r\nbody\r\n0\r\n\r\n"], ids=["head alone", "with its body"])
+async def test_head_that_is_not_valid_ends_the_exchange(make_client: MakeClient, body: bytes) -> None:
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(OK + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
+        await reader.readexactly(2)
+        await reader.read()
+
+    async with run_provider(respond) as url:
+        upstream = make_client()
+        exchange = upstream.start(make_request(url))
+        with pytest.raises(UpstreamUnreachable, match="both Content-Length and Transfer-Encoding") as caught:
+            await asyncio.wait_for(exchange.head(), 5)
+
+    assert caught.value.request_sent
+    assert (exchange.finished, upstream.running) == (True, 0)
