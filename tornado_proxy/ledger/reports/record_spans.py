@@ -39,7 +39,7 @@ _MAX_LATER = 50_000
 #: Keys of sums that one query names; a day with more is read as a whole.
 _MAX_KEYS = 500
 
-_HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
+_HOUR = timedelta(hours=1)
 
 #: Numbers of records that one query names.
 _MAX_SEQS = 500
@@ -70,8 +70,10 @@ def find_spans(read: Read, which: UsageFilter) -> Iterator[Span]:
     others = _find_others(read, which, state)
     search = _Search(read, known, attribute, str(getattr(which, attribute)) if attribute else "", state)
     latest, earliest = which.until or "~", which.since or ""
-    for day in sorted({*search.list_days(earliest, latest), *others}, reverse=True):
-        hours: dict[str, tuple[int, ...] | None] = {**search.list_hours(day), **dict.fromkeys(others.get(day, ()))}
+    days = search.list_days(earliest, latest)
+    for day in sorted({*days, *others}, reverse=True):
+        found = search.list_hours(day, days[day]) if day in days else {}
+        hours: dict[str, tuple[int, ...] | None] = {**found, **dict.fromkeys(others.get(day, ()))}
         for span in _join(sorted(hours.items(), reverse=True)):
             if span.since < latest and span.until > earliest:
                 yield Span(max(span.since, earliest), min(span.until, latest), span.seqs)
@@ -116,32 +118,34 @@ class _Search:
     value: str
     state: SumsState
 
-    def list_days(self, since: str, until: str) -> list[str]:
-        """Return the starts of the days that have matching requests."""
+    def list_days(self, since: str, until: str) -> dict[str, list[str]]:
+        """Return the starts of the days that have matching requests, with the keys of their sums."""
         where, values = build_sums_where(self.known)
         first = f"{since[:10]}T00:00:00.000Z" if since else ""
         if self.attribute is not None:
-            sql = f"SELECT DISTINCT s.start FROM {_JOINED} WHERE {where} {_OF_ATTRIBUTE}"  # noqa: S608  # names of ours
+            sql = f"SELECT DISTINCT s.start, s.key FROM {_JOINED} WHERE {where} {_OF_ATTRIBUTE}"  # noqa: S608  # names of ours
             rows = self.read(sql, [*values, self.attribute, self.value, first, until])
         else:
-            sql = f"SELECT DISTINCT start FROM rollups WHERE {where} AND span = ? AND start >= ? AND start < ?"  # noqa: S608
+            sql = f"SELECT start, key FROM rollups WHERE {where} AND span = ? AND start >= ? AND start < ?"  # noqa: S608
             rows = self.read(sql, [*values, self._name_span("day", since), first, until])
-        return [str(start) for (start,) in rows]
+        days: defaultdict[str, list[str]] = defaultdict(list)
+        for start, key in rows:
+            days[str(start)].append(str(key))
+        return days
 
-    def list_hours(self, day: str) -> dict[str, tuple[int, ...] | None]:
-        """Return the starts of the hours of a day that have matching requests, with their numbers if known."""
-        end = _add(day, _DAY)
-        where, values = build_sums_where(self.known)
-        span = self._name_span("hour", day)
-        if self.attribute is not None:
-            sql = f"SELECT DISTINCT s.key FROM {_JOINED} WHERE {where} {_OF_ATTRIBUTE} LIMIT {_MAX_KEYS + 1}"  # noqa: S608
-            keys = [str(key) for (key,) in self.read(sql, [*values, self.attribute, self.value, day, end])]
-            if len(keys) > _MAX_KEYS:
-                return dict.fromkeys(_add(day, number * _HOUR) for number in range(24))
-            where, values, span = f"key IN ({', '.join('?' * len(keys)) or 'NULL'})", keys, "hour"
-        sql = f"SELECT start, requests, {SEQS} FROM rollups WHERE {where} AND span = ? AND start >= ? AND start < ?"  # noqa: S608
+    def list_hours(self, day: str, keys: Sequence[str]) -> dict[str, tuple[int, ...] | None]:
+        """Return the starts of the hours of a day that have sums with `keys`, with the numbers of records if known."""
+        starts = [_add(day, number * _HOUR) for number in range(24)]
+        if len(keys) > _MAX_KEYS:
+            return dict.fromkeys(starts)
+        span = "hour" if self.attribute is not None else self._name_span("hour", day)
+        # All columns of the primary key are compared for equality: no other sums of the day are read.
+        sql = (
+            f"SELECT start, requests, {SEQS} FROM rollups WHERE span = ? "  # noqa: S608  # names of ours
+            f"AND start IN ({', '.join('?' * len(starts))}) AND key IN ({', '.join('?' * len(keys)) or 'NULL'})"
+        )
         hours: dict[str, tuple[int, ...] | None] = {}
-        for start, requests, text in self.read(sql, [*values, span, day, end]):
+        for start, requests, text in self.read(sql, [span, *starts, *keys]):
             known = hours.get(str(start), ())
             seqs = tuple(map(int, str(text).split(","))) if text is not None else ()
             hours[str(start)] = (*known, *seqs) if known is not None and len(seqs) == int(requests) else None
