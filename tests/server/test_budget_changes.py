@@ -117,9 +117,8 @@ def test_command_shows_what_was_spent_and_explains_reservations(proxy: ProxyProc
     with open_budgets(proxy) as store:
         store.register()
         store.reserve([Reservation("req_eve", Spender(PROJECT, "eve\x1b[2J"), (each,), Decimal(1), Decimal(1), now)])
-        text = CliRunner().invoke(
-            main, ["budget", "explain", PROJECT, "--config", str(proxy.ledger.with_name("proxy.yaml"))]
-        )
+        command = ["budget", "explain", PROJECT, "--config", str(proxy.ledger.with_name("proxy.yaml"))]
+        text = CliRunner().invoke(main, command, color=True)  # as on a terminal
     assert "participant eve" in text.output
     assert "\x1b" not in text.output
 
