@@ -235,10 +235,26 @@ def test_slices_of_a_dead_process_are_freed_and_its_lost_requests_held(
     assert [(one.request_id, one.state) for one in living.list_reservations()] == [("lost", "held")] * hold
 
 
+def test_process_of_this_machine_is_dead_when_its_lock_file_is_free(
+    budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices]
+) -> None:
+    store, _ = process
+    with store._databases.locks.hold_opening_lock():
+        store._databases.locks.register()
+    store._databases.liveness.release()
+    budgets.store.free_dead()
+    assert raw_reserved(budgets.store) == 10  # its lock is taken, or it can be of another machine
+
+    store._databases.locks.close(keep_files=True)
+    budgets.store.free_dead()
+
+    assert raw_reserved(budgets.store) == 0
+
+
 def test_process_whose_lock_is_free_lives_on_for_a_while(
     budgets: BudgetsUnderTest, process: tuple[BudgetStore, Slices], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ProcessLocks, "grace_s", 10.0)  # as on PostgreSQL
+    monkeypatch.setattr(ProcessLocks, "grace_s", 10.0)  # as on PostgreSQL, where it can be of another machine
     clock = [100.0]
     monkeypatch.setattr(dead_processes, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     store, _ = process

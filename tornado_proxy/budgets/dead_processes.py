@@ -1,8 +1,9 @@
 """Frees what processes that have died have reserved, as soon as it is certain that they have.
 
-On SQLite the kernel frees the lock of a process with the process.  On PostgreSQL the lock belongs to its connections,
-which can break although the process lives.  So a process counts as dead when its lock was free for longer than it uses
-slices without the database; and it cannot take its lock again while its reservations are freed.
+The kernel frees the lock file of a process of this machine with the process.  On PostgreSQL there are other machines,
+whose processes have a lock that belongs to their connections, which can break although the process lives.  Such a
+process counts as dead when its lock was free for longer than it uses slices without the database; and it cannot take
+its lock again while its reservations are freed.
 
     lock free ── files of this machine in the ledger? ── lock free for grace_s? ──> count its records
                                                                                           │
@@ -40,11 +41,17 @@ class DeadProcesses:
         writers = {str(writer) for (writer,) in self._budgets.fetch_rows(_SELECT_WRITERS)} - {self._locks.writer_id}
         now = time.monotonic()
         self._dead_since = {
-            writer: self._dead_since.get(writer, now) for writer in writers if self._liveness.is_dead(writer)
+            writer: min(self._dead_since.get(writer, now), self._find_certain(writer))
+            for writer in writers
+            if self._liveness.is_dead(writer)
         }
         for writer, since in self._dead_since.items():
             if now - since >= self._liveness.grace_s and not self._has_files(writer):
                 self._free(writer, folding, leasing, rates)
+
+    def _find_certain(self, writer: str) -> float:
+        """Return the begin of all times for a process that has certainly died, else the end."""
+        return float("-inf") if self._locks.has_died_here(writer) else float("inf")
 
     def _free(self, writer: str, folding: Folding, leasing: Leasing, rates: Rates) -> None:
         with self._liveness.hold_dead(writer) as is_dead:

@@ -85,6 +85,10 @@ class ProcessLocks:
         finally:
             os.close(file)
 
+    def has_died_here(self, writer: str) -> bool:
+        """Return True if a writer of this machine has died, and no process has written its files to the ledger yet."""
+        return self._file(writer).exists() and self.is_dead(writer)
+
     @contextlib.contextmanager
     def hold_dead(self, writer: str) -> Iterator[bool]:
         """Return True in a `with` block if a writer is dead: its lock is never taken again."""
