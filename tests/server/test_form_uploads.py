@@ -536,7 +536,7 @@ def test_upload_that_stalls_is_stopped_or_cut_by_the_shutdown_leaves_a_record(tm
 
     constants: dict[str, float | list[float]] = {
         "tornado_proxy.http_server.server._SWEEP_INTERVAL_S": 0.1,
-        "tornado_proxy.http_server.request_body._BODY_TIMEOUT_S": 1.5,
+        "tornado_proxy.http_server.request_body._BODY_TIMEOUT_S": 1.0,
     }
     stalled, stopped, cut, *records = raw_provider.run_against(serve, tmp_path, act, constants=constants)
 
