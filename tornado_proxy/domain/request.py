@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import msgspec
 from msgspec.structs import replace
@@ -29,6 +30,12 @@ class Spend(msgspec.Struct, frozen=True, cache_hash=True):
     role: str | None = None
     terms: Terms = NO_TERMS
     endpoint: str | None = None
+
+
+@lru_cache(maxsize=4096)  # bounded, because a client chooses the model
+def make_spend(model: str, meters: frozenset[Meter], terms: Terms) -> Spend:
+    """Return the spend of an endpoint's own model, the same object each time: its hash is computed once."""
+    return Spend(model, meters, terms=terms)
 
 
 @dataclass(frozen=True, slots=True)

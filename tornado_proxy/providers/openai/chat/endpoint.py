@@ -12,8 +12,8 @@ from decimal import Decimal
 from typing import Any
 
 from tornado_proxy.domain.errors import InvalidBody
-from tornado_proxy.domain.request import RequestFacts, Spend, WorkLimits
-from tornado_proxy.domain.terms import Terms
+from tornado_proxy.domain.request import RequestFacts, WorkLimits, make_spend
+from tornado_proxy.domain.terms import make_tier_terms
 from tornado_proxy.domain.usage import Meter, Quantity
 from tornado_proxy.providers.contract import (
     HttpEndpoint,
@@ -83,6 +83,9 @@ _RESPONSE_SHAPE: Mapping[str, Shape] = {
     "choices": {"message": _MESSAGE},
 }
 
+#: The meters of each request.
+_TEXT_METERS = frozenset({Meter.INPUT, Meter.OUTPUT})
+
 _STREAM_OPTIONS = b'{"include_usage":true}'
 _STREAM_OPTIONS_MEMBER = b'"stream_options":' + _STREAM_OPTIONS
 
@@ -105,7 +108,7 @@ def parse(request: RequestView) -> ParsedRequest:
     options = read_raw(body, "stream_options") if stream else None
     sent = _ask_for_usage(body, options) if stream else body
     cache_ttl = read_option(body, members, "prompt_cache_options", "ttl") if "prompt_cache_options" in members else None
-    terms = Terms(service_tier=read_text(members, "service_tier"), cache_ttl=cache_ttl)
+    terms = make_tier_terms(read_text(members, "service_tier"), cache_ttl)
     searches = "web_search_options" in members or _SEARCH_MODEL.search(model) is not None
     media = find_strings(body, _MEDIA_PARTS)
     meters = _list_meters(members, media, searches=searches)
@@ -113,7 +116,7 @@ def parse(request: RequestView) -> ParsedRequest:
     text_only = not (searches or media or has_escaped_letters(body))
     facts = RequestFacts(
         model=model,
-        spends=(Spend(model, meters, terms=terms),),
+        spends=(make_spend(model, meters, terms),),
         stream=stream,
         terms=terms,
         body_bytes=len(body) if options is None else _count_prompt_bytes(body, options),
@@ -133,14 +136,14 @@ def _read_work(members: Mapping[str, Any], *, text_only: bool) -> WorkLimits:
 
 
 def _list_meters(members: Mapping[str, Any], media: Collection[bytes], *, searches: bool) -> frozenset[Meter]:
-    meters = {Meter.INPUT, Meter.OUTPUT}
+    meters = set()
     if "modalities" in members and "audio" in read_list(members, "modalities"):
         meters.add(Meter.OUTPUT_AUDIO)
     if _AUDIO_PART in media:
         meters.add(Meter.INPUT_AUDIO)
     if searches:
         meters.add(Meter.WEB_SEARCHES)
-    return frozenset(meters)
+    return _TEXT_METERS | meters if meters else _TEXT_METERS
 
 
 def _count_prompt_bytes(body: bytes, options: bytes) -> int:
