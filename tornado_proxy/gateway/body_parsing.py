@@ -31,7 +31,7 @@ from tornado_proxy.providers.contract import (
     RequestView,
     WebSocketEndpoint,
 )
-from tornado_proxy.providers.shared.body_outline import make_outline
+from tornado_proxy.providers.shared.body_outline import MIN_BODY_BYTES, make_outline
 from tornado_proxy.wire.content_coding import BodyLimit, decode
 from tornado_proxy.wire.multipart import is_form
 from tornado_proxy.wire.splice import find_splice
@@ -140,7 +140,7 @@ def _is_measured(context: RequestContext[HttpEndpoint]) -> bool:
 def _read_outline(context: RequestContext[HttpEndpoint], body: bytes) -> ParsedRequest | None:
     """Read a body that is little more than a few long texts by its outline; return None if it is another one."""
     names = context.endpoint.content_members
-    outline = make_outline(body, names) if names else None
+    outline = make_outline(body, names) if names and len(body) >= MIN_BODY_BYTES else None
     if outline is None or not outline.cuts or not is_quick(outline.text):
         return None
     parsed = _read_here(context, outline.text)
