@@ -15,6 +15,7 @@ from tests.harness import PROJECT, TIMEOUT_S, ProxyProcess, mint, wait_until
 from tests.replay_provider import ProviderResponse, ReplayProvider
 from tests.server.chat import CHAT, CHAT_RESPONSE, post_chat
 from tests.server.test_budget_changes import request_admin, run_budget
+from tests.server.test_dashboard import fetch_rows, sign_in
 from tornado_proxy.auth.narrowing import list_token_ids
 from tornado_proxy.auth.unverified_token import read_unverified
 
@@ -98,6 +99,12 @@ def test_budget_of_a_narrowed_token_is_listed_warned_of_set_and_lifted(
     assert fetch_own(proxy, child) == [listed]
     assert [row for row in fetch_own(proxy, parent) if row["token"] == token_id] == []
     wait_until(lambda: (token_id, "token", 100, "0.000009") in list_warnings(proxy), "the warning")
+
+    with sign_in(proxy) as operator:
+        shown = [row for row in fetch_rows(operator, "/dashboard/budgets", "budgets") if token_id in row["subject"]]
+        page = operator.get("/dashboard/budgets").text
+    assert [(row["subject"], row["source"]) for row in shown] == [(f"token {token_id} of listed", "token")]
+    assert "stated by the token" in page
 
     body = {"project": PROJECT, "period": "total", "token": token_id, "limit": "0.000012"}
     raised = request_admin(proxy, "PUT", "", body).json()["budgets"]
