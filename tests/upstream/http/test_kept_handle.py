@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from dataclasses import dataclass
 
 import pytest
@@ -78,3 +79,33 @@ async def test_each_request_has_only_its_own_headers_address_and_body() -> None:
 
     assert len(heads) == 1, "all requests use one connection"
     assert received == [(expected.line, expected.headers, expected.body) for expected in sent]
+
+
+class Text(str):
+    """A text that tells when it is freed."""
+
+    __slots__ = ("__weakref__",)
+
+
+@pytest.mark.gen_test
+@pytest.mark.usefixtures("io_loop")
+async def test_idle_handle_keeps_neither_long_headers_nor_a_long_url() -> None:
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(2)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    text = Text("x" * 5000)
+    header_freed = weakref.ref(text)
+    heads: list[bytes] = []
+    async with run_provider(respond, heads) as url:
+        with run_client() as upstream:
+            target = Text(f"{url}/?{text}")
+            url_freed = weakref.ref(target)
+            assert await read_body(upstream.start(post(target, (("X-Long", text),), KEY, b"{}"))) == b"ok"
+            del text, target
+            assert (header_freed(), url_freed()) == (None, None)
+            assert await read_body(upstream.start(make_request(f"{url}/short"))) == b"ok"
+
+    assert heads[0].startswith(b"POST /?" + b"x" * 5000)
+    assert b"X-Long: " + b"x" * 5000 in heads[0]
+    assert heads[1].startswith(b"POST /short ")

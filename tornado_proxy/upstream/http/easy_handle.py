@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
+from functools import lru_cache
 
 import certifi
 import pycurl
@@ -27,6 +28,9 @@ _RECEIVE_BUFFER_BYTES = 64 * 1024
 #: Seconds after sending in which the end of a connection means that the provider has not processed the request: about
 #: one RTT.
 _UNPROCESSED_S = 0.5
+
+#: Bytes of header lines, and of a URL, that an idle handle keeps: as many are idle as exchanges ever ran at once.
+_MAX_KEPT_BYTES = 2048
 
 #: Headers that libcurl adds on its own.  A line without a value removes one (CURLOPT_HTTPHEADER).
 _LIBCURL_HEADERS = (
@@ -99,8 +103,7 @@ class EasyHandle:
             self._set_url(request)
         # The same tuple is in all requests with a key, and comparing secrets takes longer.
         if request.key_headers is not self._key_headers or request.headers != self._headers:
-            self._headers, self._key_headers = request.headers, request.key_headers
-            self.curl.setopt(pycurl.HTTPHEADER, _make_header_lines(request))
+            self._set_headers(request)
         options = request.connect_timeout_s, request.ca_file or _DEFAULT_CA_FILE
         if options != self._kept_options:
             self._kept_options = options
@@ -119,6 +122,12 @@ class EasyHandle:
         if self.may_be_http2 and not request.may_be_http2:
             self.curl.setopt(pycurl.MAX_RECV_SPEED_LARGE, 0)
         self.may_be_http2 = request.may_be_http2
+
+    def _set_headers(self, request: UpstreamRequest) -> None:
+        lines = _make_header_lines(request)
+        self.curl.setopt(pycurl.HTTPHEADER, lines)
+        are_kept = sum(map(len, lines)) <= _MAX_KEPT_BYTES
+        self._headers, self._key_headers = _share(request.headers) if are_kept else None, request.key_headers
 
     def _set_method(self, method: str) -> None:
         self._method = method
@@ -158,9 +167,14 @@ class EasyHandle:
             self.curl.setopt(pycurl.MAX_RECV_SPEED_LARGE, CREDIT_BYTES)
 
     def release(self) -> None:
-        """Drop the exchange and the request's body; the headers stay for the next request, which often has the same."""
+        """Drop the exchange and the request's body; the next request often has the same headers and URL."""
         self.exchange = None
         self.payload = None
+        if self._headers is None:
+            self.curl.unsetopt(pycurl.HTTPHEADER)
+        if len(self._url) > _MAX_KEPT_BYTES:
+            self._url = ""
+            self.curl.setopt(pycurl.URL, "")
         if self._header_lines:
             self._header_lines = []
         self.refused_address = False
@@ -245,6 +259,12 @@ def _set_constant_options(curl: pycurl.Curl) -> None:
     curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_2TLS)
     curl.setopt(pycurl.BUFFERSIZE, _RECEIVE_BUFFER_BYTES)
     curl.setopt(pycurl.UPLOAD_BUFFERSIZE, SEND_BYTES)
+
+
+@lru_cache(maxsize=64)
+def _share(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """Return the same object for equal headers: open streams of one kind of client then share it."""
+    return headers
 
 
 def _make_header_lines(request: UpstreamRequest) -> list[bytes]:
