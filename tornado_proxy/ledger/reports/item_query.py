@@ -16,6 +16,7 @@ from tornado_proxy.ledger.database import Read
 from tornado_proxy.ledger.item_rows import FIGURES, ITEMS, MILLI, SUMS, UNKNOWN_SHAPE, Kind, read_kinds
 from tornado_proxy.ledger.reports.intervals import Interval
 from tornado_proxy.ledger.reports.part_records import list_others, select_part
+from tornado_proxy.ledger.reports.records_query import UsageFilter
 from tornado_proxy.ledger.reports.rollup_query import (
     LENGTHS,
     Question,
@@ -76,17 +77,25 @@ def sum_items(read: Read, query: UsageQuery, bounds: Bounds) -> UsageResult:
 
 
 def _read_part(read: Read, question: Question, part: TimePart) -> Iterator[Sequence[object]]:
-    """Yield rows of the time, the groups, the basis, provider, model, shape, and SUMS."""
-    where, values = build_sums_where(question.which)
-    names, _ = question.name_rolled_columns()
-    columns = ", ".join((*names, "provider", "model", "shape"))
-    numbers = ", ".join(str(number + 1) for number in range(len(names) + 3))
-    sql = (
-        f"SELECT {columns}, {', '.join(f'sum(i.{name})' for name in SUMS)} "  # noqa: S608  # names of ours
-        "FROM item_sums i JOIN rollups s ON s.span = i.span AND s.start = i.start AND s.key = i.key "
-        f"WHERE {where.replace('s.start', 'i.start')} AND i.span = ? GROUP BY {numbers}"
-    )
-    yield from read(sql, [*values, part.span if question.names_people else part.span + ALL_PEOPLE])
+    """Yield rows of the time, the groups, the basis, provider, model, shape, and SUMS.
+
+    Sums are added by key first: all rows of a key have the same dimensions, so that one of them is looked up.
+    """
+    times, values = build_sums_where(UsageFilter(since=part.since, until=part.until))
+    where, named = build_sums_where(replace(question.which, since=None, until=None))
+    columns = ", ".join(("i.time", *question.name_rolled_columns()[0][1:], "provider", "model", "i.shape"))
+    numbers = ", ".join(str(number + 1) for number in range(len(question.groups) + 5))
+    sql = f"""
+        WITH added AS (
+            SELECT substr(s.start, 1, {question.length}) AS time, s.key, s.shape, s.span, max(s.start) AS start,
+                {", ".join(f"sum(s.{name}) AS {name}" for name in SUMS)}
+            FROM item_sums s WHERE {times} AND s.span = ? GROUP BY 1, 2, 3, 4
+        )
+        SELECT {columns}, {", ".join(f"sum(i.{name})" for name in SUMS)}
+        FROM added i JOIN rollups s ON s.span = i.span AND s.start = i.start AND s.key = i.key
+        WHERE {where} GROUP BY {numbers}
+    """  # noqa: S608  # names of ours
+    yield from read(sql, [*values, part.span if question.names_people else part.span + ALL_PEOPLE, *named])
 
 
 #: The kinds of a shape, and the index of the first one that a row has.
