@@ -12,6 +12,8 @@ import trustme
 from httptools import HttpRequestParser
 from tornado.httpclient import HTTPRequest
 from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, HTTPServerRequest, ResponseStartLine
+from tornado.iostream import StreamClosedError
+from tornado.simple_httpclient import HTTPStreamClosedError
 from tornado.web import Application, RequestHandler
 from tornado.websocket import websocket_connect
 
@@ -20,7 +22,7 @@ from tornado_proxy import tasks
 from tornado_proxy.http_server import request_parser
 from tornado_proxy.http_server.client_socket import ClientSocket
 from tornado_proxy.http_server.incoming_request import IncomingRequest
-from tornado_proxy.http_server.tornado_request import TornadoConnection
+from tornado_proxy.http_server.tornado_request import TornadoConnection, find_connection
 from tornado_proxy.http_server.upgraded_connection import accept_websocket
 from tornado_proxy.upstream.websocket.message_protocol import Wait
 
@@ -297,9 +299,9 @@ class EchoWebSocket(RequestHandler):
 
 
 class WebSocketApplication(FunctionApplication):
-    def __init__(self) -> None:
+    def __init__(self, handler: type[RequestHandler] = EchoWebSocket) -> None:
         super().__init__(echo)
-        self._tornado = Application([("/.*", EchoWebSocket)])
+        self._tornado = Application([("/.*", handler)])
 
     def find_handler(self, request: HTTPServerRequest) -> HTTPMessageDelegate:
         super().find_handler(request)
@@ -342,6 +344,27 @@ def test_messages_pass_both_ways_after_an_upgrade(secure: bool, size: int, autho
             return messages
 
     assert asyncio.run(run()) == [f"{number}" * size for number in range(20)]
+
+
+def test_upgrade_of_a_client_that_has_just_left_is_refused() -> None:
+    raised: list[bool] = []
+
+    class LateHandler(RequestHandler):
+        def get(self) -> None:
+            find_connection(self.request).exchange.transport.abort()  # as at the end of the client's bytes
+            try:
+                accept_websocket(self, None)
+            except StreamClosedError:
+                raised.append(True)
+
+    async def run() -> None:
+        async with run_application(WebSocketApplication(LateHandler)) as port:
+            with pytest.raises(HTTPStreamClosedError):
+                await websocket_connect(f"ws://127.0.0.1:{port}/")
+
+    asyncio.run(run())
+
+    assert raised == [True]
 
 
 def test_request_over_tls_knows_its_scheme_and_gets_its_whole_response(authority: trustme.CA) -> None:

@@ -255,8 +255,13 @@ class Exchange:
         self.transport.abort()
 
     def upgrade(self) -> UpgradedConnection:
-        """Hand the connection over to another protocol.  The 101 response has been written."""
-        assert self._switching
+        """Hand the connection over to another protocol, after the 101 response.
+
+        Raises:
+            StreamClosedError: the client has disconnected before.
+        """
+        if not self._switching:
+            raise StreamClosedError
         return self._owner.upgrade()
 
     def _release_receiver(self) -> None:

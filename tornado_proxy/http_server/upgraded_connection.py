@@ -49,7 +49,11 @@ class UpgradedConnection:
 
 
 def accept_websocket(handler: RequestHandler, subprotocol: str | None) -> UpgradedConnection:
-    """Send the 101 response to a request to upgrade, and return its connection (RFC 6455 section 4.2.2)."""
+    """Send the 101 response to a request to upgrade, and return its connection (RFC 6455 section 4.2.2).
+
+    Raises:
+        StreamClosedError: the client has disconnected.
+    """
     accept = WebSocketProtocol13.compute_accept_value(handler.request.headers["Sec-WebSocket-Key"])
     handler.clear_header("Content-Type")
     handler.set_status(_SWITCHING_PROTOCOLS)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
+
+from tornado.iostream import StreamClosedError
 
 from tornado_proxy import tasks
 from tornado_proxy.auth.credentials import PROJECT_HEADER, SUBPROTOCOL_HEADER
@@ -54,7 +57,8 @@ class ProxyWebSocketHandler(BaseHandler):
         try:
             session = await self._connect()
             if not self._client_gone:
-                self._accept(session)
+                with contextlib.suppress(StreamClosedError):  # the client has just left
+                    self._accept(session)
         except UpgradeRejected as rejection:
             await self._forward_rejection(rejection)
         except RequestError as error:
