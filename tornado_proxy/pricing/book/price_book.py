@@ -45,6 +45,9 @@ MAX_CACHED_ADMISSIONS = 4096
 #: Resolved terms that are cached, and ratings.  Both need a limit, because their keys contain words of responses.
 MAX_CACHED_TERMS = 1000
 
+#: Characters of such words; no model and no tier has as many.
+MAX_CACHED_CHARACTERS = 300
+
 _HOW_TO_ADD = "the operator can add one to the price files and reload"
 
 
@@ -257,7 +260,8 @@ class PriceBook:
             notes = (f"service tier {stated.service_tier} has no price; the standard price is charged",)
             stated = replace(stated, service_tier=None)
         rating = _Rating(entry, self._resolve_terms(provider, stated, region), notes)
-        if len(self._ratings) < MAX_CACHED_TERMS:
+        words = (usage_item.model, requested_model, usage_item.terms.service_tier)
+        if len(self._ratings) < MAX_CACHED_TERMS and sum(len(word or "") for word in words) <= MAX_CACHED_CHARACTERS:
             self._ratings[key] = rating
         return rating
 
@@ -291,7 +295,7 @@ class PriceBook:
             # An unknown tier keeps its word: it then matches no card, and the fault names it.
             tier = self._providers[provider].tiers.get(tier, tier)
         resolved = DEFAULT_TERMS.override(replace(stated, service_tier=tier, provider_region=region))
-        if len(self._resolved_terms) < MAX_CACHED_TERMS:
+        if len(self._resolved_terms) < MAX_CACHED_TERMS and len(tier or "") <= MAX_CACHED_CHARACTERS:
             self._resolved_terms[key] = resolved
         return resolved
 
