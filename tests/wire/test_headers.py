@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.providers.contract import Provider
 from tornado_proxy.providers.registry import PROVIDERS
+from tornado_proxy.wire.client_facts import find_stated_headers
 from tornado_proxy.wire.headers import HOP_BY_HOP, filter_request_headers, filter_response_headers
 
 Pairs = list[tuple[str, str]]
@@ -226,3 +229,23 @@ def list_connection_options(pairs: Pairs) -> set[str]:
 def is_subsequence(part: Pairs, pairs: Pairs) -> bool:
     rest = iter(pairs)
     return all(pair in rest for pair in part)
+
+
+def test_heads_of_many_names_are_not_kept() -> None:
+    def filter_heads(count: int) -> None:
+        for head in range(count):
+            headers = [(f"x-{head}-{number}", "1") for number in range(2000)]
+            filter_request_headers(headers, allowed=ALLOWED, prefixes=(), withheld=WITHHELD)
+            filter_response_headers(headers, account_headers=frozenset())
+            find_stated_headers(headers)
+
+    filter_heads(1)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        filter_heads(20)
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+
+    assert grown < 200_000

@@ -23,6 +23,7 @@ from tornado.iostream import StreamClosedError
 from tornado_proxy.http_server.client_transport import ClientTransport
 from tornado_proxy.http_server.incoming_request import IncomingRequest, Pairs
 from tornado_proxy.http_server.upgraded_connection import UpgradedConnection
+from tornado_proxy.wire.headers import MAX_CACHED_NAMES
 
 _CONTINUE = b"HTTP/1.1 100 (Continue)\r\n\r\n"
 
@@ -325,14 +326,17 @@ class Exchange:
 
 def _spell_names(headers: Pairs) -> Pairs:
     """Return the headers with their names as Tornado spells them, the lines of one name after each other."""
-    names, order = _plan_names(tuple(map(_get_name, headers)))
-    spelled = list(zip(names, map(_get_value, headers), strict=True))
+    names = tuple(map(_get_name, headers))
+    plan = _plan_names if len(names) <= MAX_CACHED_NAMES else _plan_names.__wrapped__
+    spelled_names, order = plan(names)
+    spelled = list(zip(spelled_names, map(_get_value, headers), strict=True))
     return [spelled[at] for at in order] if order else spelled
 
 
-@lru_cache(maxsize=256)  # bounded, because providers choose the names
+@lru_cache(maxsize=128)  # bounded, because providers choose the names
 def _plan_names(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Return the names as Tornado spells them, and the order of the lines if it changes."""
     spelled = tuple(map(_normalize_header, names))
-    order = tuple(sorted(range(len(spelled)), key=lambda at: spelled.index(spelled[at])))
+    first = {name: at for at, name in reversed(list(enumerate(spelled)))}
+    order = tuple(sorted(range(len(spelled)), key=lambda at: first[spelled[at]]))
     return spelled, order if order != tuple(range(len(spelled))) else ()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 
 from httptools import (
     HttpParserCallbackError,
@@ -345,7 +344,6 @@ def _check_support(request: IncomingRequest) -> None:
         raise HTTPInputError("Invalid Host header" if len(hosts) == 1 else "Multiple host headers not allowed")
 
 
-@lru_cache(maxsize=1024)  # bounded, because clients choose it
 def _is_host(text: str) -> bool:
     """Return True for the value of a Host header; a comma would join two of them (RFC 9110 section 5.3)."""
     return "," not in text and _ABNF.host.fullmatch(text) is not None

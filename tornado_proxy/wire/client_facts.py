@@ -30,6 +30,7 @@ from tornado_proxy.domain.attribution import (
     EndUserSource,
 )
 from tornado_proxy.wire.annotations import PREFIX as ANNOTATION_PREFIX
+from tornado_proxy.wire.headers import MAX_CACHED_NAMES
 
 #: Characters of a field.  Ids of sessions and turns have 36, addresses of repositories seldom more than 100.
 MAX_FIELD_CHARACTERS = 256
@@ -174,7 +175,9 @@ def find_stated_headers(
     headers: Collection[tuple[str, str]], end_user_header: str = DEFAULT_END_USER_HEADER
 ) -> StatedHeaders:
     """Return the headers that describe a request; `end_user_header` is in lower case."""
-    places = _find_describing(tuple(map(_get_name, headers)), end_user_header)
+    names = tuple(map(_get_name, headers))
+    find = _find_describing if len(names) <= MAX_CACHED_NAMES else _find_describing.__wrapped__
+    places = find(names, end_user_header)
     if not places:
         return NOTHING_STATED
     stated = list(headers)

@@ -95,6 +95,13 @@ _BODY_HEADERS = frozenset({"content-digest", "content-length", "content-md5", "d
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: Characters that no field value can hold (RFC 9110 section 5.5): a line end in a value would start another header.
 _INVALID_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+#: Values of `Connection` that name no header which could pass.
+_USUAL_CONNECTIONS = frozenset({"keep-alive", "Keep-Alive", "close"})
+
+#: Names of a head for which decisions are cached: twice as many as clients and providers send.  A head can have ten
+#: thousand, and would take half a megabyte in each cache.
+MAX_CACHED_NAMES = 64
+
 _get_name, _get_value = itemgetter(0), itemgetter(1)
 
 #: For each header True if it passes; and the places of those named Connection.
@@ -113,7 +120,8 @@ def filter_request_headers(
         withheld: Names that never pass, even if the allow-list matches them; in lower case.
     """
     names = tuple(map(_get_name, pairs))
-    return _drop_invalid(pairs, *_choose_for_provider(names, allowed, prefixes, withheld))
+    choose = _choose_for_provider if len(names) <= MAX_CACHED_NAMES else _choose_for_provider.__wrapped__
+    return _drop_invalid(pairs, *choose(names, allowed, prefixes, withheld))
 
 
 def filter_response_headers(
@@ -128,7 +136,8 @@ def filter_response_headers(
         keep_length: False if the body is edited, so that its length and digests differ from the provider's.
     """
     names = tuple(map(_get_name, pairs))
-    return _drop_invalid(pairs, *_choose_for_client(names, account_headers, prefixes, keep_length))
+    choose = _choose_for_client if len(names) <= MAX_CACHED_NAMES else _choose_for_client.__wrapped__
+    return _drop_invalid(pairs, *choose(names, account_headers, prefixes, keep_length))
 
 
 # A client or provider sends the same few names in the same order, so the decision on all of them is cached.  The caches
@@ -181,7 +190,8 @@ def _drop_invalid(pairs: Pairs, passing: tuple[bool, ...], connections: tuple[in
     ]
 
 
-@lru_cache(maxsize=128)
 def _list_names(value: str) -> frozenset[str]:
     """Return the names in a value of `Connection` that could pass otherwise."""
+    if value in _USUAL_CONNECTIONS:
+        return frozenset()
     return frozenset([token.strip().lower() for token in value.split(",")]) - HOP_BY_HOP - {"close"}
