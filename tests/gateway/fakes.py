@@ -349,7 +349,7 @@ class FakeSocket:
         self.sent.append(message)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        # Tornado sends one close frame only, however often close() is called.
+        # One close frame only, however often close() is called.
         if self.closed or self.closes:
             return
         self.closes.append((code, reason))

@@ -85,7 +85,7 @@ class Session:
         await virtual_time.settle()
 
     async def from_client(self, *frames: str | bytes) -> None:
-        """Send frames of the client, each after the previous one has been handled, as Tornado does."""
+        """Send frames of the client, each after the previous one has been handled."""
         for frame in frames:
             wait = self.relay.from_client(frame)
             if wait is not None:
@@ -96,7 +96,7 @@ class Session:
         await virtual_time.settle()
 
     def leave(self, code: int | None = None, reason: str | None = None) -> None:
-        """Let the client leave, as Tornado reports it."""
+        """Let the client leave."""
         self.client.gone = True
         self.relay.client_left(code, reason)
 
