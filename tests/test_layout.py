@@ -51,7 +51,6 @@ TESTED_THROUGH = {
     "domain/oauth.py": "config/test_oauth.py",
     "domain/ledger_address.py": "config/test_settings.py",
     "domain/record.py": "ledger/test_contract.py",
-    "domain/request.py": "domain/test_values.py",
     "domain/state.py": "state/test_store.py",
     "domain/units.py": "config/test_files.py",
     "domain/usage.py": "domain/test_values.py",
