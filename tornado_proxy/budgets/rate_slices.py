@@ -26,7 +26,7 @@ _VALID_S = 0.6
 _SHARE = 10
 
 #: A lease has this many times the units that requests have asked for since the last sync.
-_SPARE = 2
+_SPARE = 4
 
 #: Requests within _IDLE_S that make a lease worthwhile; seconds after which a slice that is not asked for is dropped.
 _MIN_ASKS = 2

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import msgspec
+
 from tornado_proxy.domain.brake import BrakeLimits
 
 
@@ -41,8 +43,7 @@ class ProjectLimits:
         return unit in self.project or unit in self.per_participant
 
 
-@dataclass(frozen=True, slots=True)
-class RateClaim:
+class RateClaim(msgspec.Struct, frozen=True):
     """A request's claim on one limit: `units` of `limit`.  `subject` is "" for the limit of a whole project."""
 
     project_id: str

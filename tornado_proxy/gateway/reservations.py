@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
+from typing import assert_never
 
 import msgspec
+from msgspec import structs
 
 from tornado_proxy.domain.budget import Budget, Reservation, Spender
 from tornado_proxy.domain.errors import BadRequest
@@ -50,7 +52,7 @@ def make_reservation(
         budgets = _find_budgets(context, spending, at)
         is_bounded = budgets or limits.limits_unit(RateUnit.TOKENS)
         bound = _find_bound(context, tariff, facts, at) if is_bounded else _NO_BOUND
-    claims = _list_claims(context, spending.spender, facts, bound) if limits else ()
+    claims = _list_claims(context, spending.limits, facts, bound) if limits else ()
     if not (budgets or claims):
         return None
     total, subtotal = bound.total, bound.subtotal
@@ -65,19 +67,31 @@ def make_check(context: RequestContext[Endpoint], now: datetime) -> Reservation:
 
 def make_stream_reservation(context: RequestContext[Endpoint], session_id: str, now: datetime) -> Reservation:
     """Return the reservation of a session, which is one of the streams of its project and caller."""
-    spender = _find_spending(context, None).spender  # limits are per project and per participant
-    claims = list_claims(context.snapshot.find_limits(context.project), spender, {RateUnit.STREAMS: 1})
-    return Reservation(session_id, spender, (), _ZERO, _ZERO, now, claims=claims)
+    spending = _find_spending(context, None)  # limits are per project and per participant
+    claims = tuple(limit for limit in spending.limits if limit.unit is RateUnit.STREAMS)
+    return Reservation(session_id, spending.spender, (), _ZERO, _ZERO, now, claims=claims)
 
 
 def _list_claims(
-    context: RequestContext[Endpoint], spender: Spender, facts: RequestFacts, bound: CostBound
+    context: RequestContext[Endpoint], limits: tuple[RateClaim, ...], facts: RequestFacts, bound: CostBound
 ) -> tuple[RateClaim, ...]:
-    """Return the claims of a request on the limits of its project and caller."""
-    units = {RateUnit.STREAMS: int(facts.stream)}
-    if not isinstance(context.endpoint, HttpEndpoint) or context.endpoint.charged:
-        units |= {RateUnit.REQUESTS: 1, RateUnit.TOKENS: bound.tokens}
-    return list_claims(context.snapshot.find_limits(context.project), spender, units)
+    """Return the claims of a request on `limits`, which state one unit of each."""
+    is_charged = not isinstance(context.endpoint, HttpEndpoint) or context.endpoint.charged
+    claims = []
+    for limit in limits:
+        match limit.unit:
+            case RateUnit.STREAMS:
+                is_claimed = facts.stream
+            case RateUnit.REQUESTS:
+                is_claimed = is_charged
+            case RateUnit.TOKENS:
+                is_claimed = is_charged and bound.tokens > 0
+                limit = structs.replace(limit, units=bound.tokens)
+            case _:
+                assert_never(limit.unit)
+        if is_claimed:
+            claims.append(limit)
+    return tuple(claims)
 
 
 def _find_bound(context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, at: datetime) -> CostBound:
@@ -97,11 +111,13 @@ class _Spending(msgspec.Struct):
 
     Attributes:
         spender: Whom they are charged to.
+        limits: A claim of one unit on each limit of the project and the caller.
         budgets: The budgets of the last one, with the limits that were in force then.
     """
 
     caller: Caller
     spender: Spender
+    limits: tuple[RateClaim, ...]
     budgets: tuple[Budget, ...]
 
 
@@ -129,7 +145,9 @@ def _find_spending(context: RequestContext[Endpoint], agent_session: str | None)
         if len(known) >= _MAX_KEPT:
             known.clear()
         budgets = (*context.snapshot.find_budgets(context.project), *caller.token_budgets)
-        found = known[key] = _Spending(caller, _make_spender(context, agent_session), budgets)
+        spender = _make_spender(context, agent_session)
+        limits = list_claims(context.snapshot.find_limits(context.project), spender, dict.fromkeys(RateUnit, 1))
+        found = known[key] = _Spending(caller, spender, limits, budgets)
     return found
 
 
