@@ -39,7 +39,7 @@ CURSOR_NAME, DETAILS_CURSOR_NAME, ITEMS_CURSOR_NAME = "rollups", "rollups.detail
 #: The keys in `meta` of the time since which the sums of a later cursor have all records; none if they always had.
 SINCE_KEYS = {DETAILS_CURSOR_NAME: "details_since", ITEMS_CURSOR_NAME: "items_since"}
 
-#: Records that one transaction adds: some 20 ms.
+#: Records that one transaction adds: up to 90 ms of CPU time if each has a sum of its own.
 BATCH_SIZE = 2000
 
 #: The columns that a settlement replaces.

@@ -35,7 +35,7 @@ from tornado_proxy.ledger.reports.rollup_query import (
 from tornado_proxy.ledger.reports.sums_state import SumsState, read_state
 from tornado_proxy.ledger.reports.time_parts import keep_days, split_time
 from tornado_proxy.ledger.reports.usage import GroupRow
-from tornado_proxy.ledger.rollup_rows import ALL_PEOPLE, SUMS, UNKNOWN_COSTS, join_amount, split_amount
+from tornado_proxy.ledger.rollup_rows import ALL_PEOPLE, MICRO, SUMS, UNKNOWN_COSTS, join_amount, split_amount
 
 #: The figures of a group: those of the time, then those of the time that is compared.
 _NOW = (*SUMS, "unsettled", "pending")
@@ -44,8 +44,6 @@ _FIGURES = (*_NOW, *_BEFORE)
 
 #: Each of _FIGURES with the function that adds it up.
 _TOTALS = [(name, "max" if name.endswith("_places") else "sum") for name in _FIGURES]
-
-_MICRO = 10**6
 
 
 def can_rank(read: Read, query: RankedQuery) -> bool:
@@ -61,7 +59,7 @@ def can_rank(read: Read, query: RankedQuery) -> bool:
 
 
 def rank_sums(read: Read, dialect: Dialect, query: RankedQuery) -> Ranking:
-    """Return the ranking of the groups of a query that has no interval; `read` must be of a snapshot."""
+    """Return the ranking of the groups of a query over its whole time; `read` must be of a snapshot."""
     arms = _Arms(dialect, query.query.group_by)
     state = read_state(read)
     spans = [(query.query.which, False)]
@@ -220,13 +218,13 @@ def _rank(tables: str, names: Sequence[str], query: RankedQuery) -> str:
         for unit in ("micro", "rest")
     )
     # The rest as a number from 0 to 999,999: division rounds towards 0.
-    whole = f"rest / {_MICRO} * {_MICRO}"
-    remainder = f"rest - {whole} + CASE WHEN rest < {whole} THEN {_MICRO} ELSE 0 END"
+    whole = f"rest / {MICRO} * {MICRO}"
+    remainder = f"rest - {whole} + CASE WHEN rest < {whole} THEN {MICRO} ELSE 0 END"
     weight = ["whole", "part"]
     if query.by_change:
         weight = [
             "CASE WHEN whole >= 0 THEN whole WHEN part > 0 THEN -whole - 1 ELSE -whole END",
-            f"CASE WHEN whole >= 0 OR part = 0 THEN part ELSE {_MICRO} - part END",
+            f"CASE WHEN whole >= 0 OR part = 0 THEN part ELSE {MICRO} - part END",
         ]
     order = ", ".join((*(f"{each} DESC" for each in weight), *(f"coalesce({name}, '')" for name in names)))
     shown = f"place <= {query.top}"
@@ -235,7 +233,7 @@ def _rank(tables: str, names: Sequence[str], query: RankedQuery) -> str:
         amounts AS (
             SELECT *, {micro} AS micro, {rest} AS rest FROM sums WHERE requests > 0 OR earlier_requests > 0
         ),
-        weights AS (SELECT *, micro + (rest - ({remainder})) / {_MICRO} AS whole, {remainder} AS part FROM amounts),
+        weights AS (SELECT *, micro + (rest - ({remainder})) / {MICRO} AS whole, {remainder} AS part FROM amounts),
         places AS (SELECT *, row_number() OVER (ORDER BY {order}) AS place FROM weights)
         SELECT CASE WHEN {shown} THEN place ELSE {query.top + 1} END,
             {", ".join(f"CASE WHEN {shown} THEN {name} END" for name in names)},
