@@ -208,17 +208,19 @@ class RateSlices:
                 one.number, one.valid_until = lease.number, leased_at + _VALID_S
 
     def return_idle(self, keys: Iterable[BucketKey]) -> bool:
-        """Give everything back with the next sync; return True if there is anything.
+        """Give everything back with the next sync; return True if there may be anything.
 
         Requests of this or another process need it.
         """
         now = time.monotonic()
         with self.lock:
             own = [self.slices[key] for key in keys if key in self.slices]
+            # A flood of refused requests must not cause a transaction for each to give nothing back.
+            has_any = any(one.idle or one.returned or (one.is_streams and one.has_changed) for one in own)
             for one in own:
                 one.recalled_at = now
                 one.has_changed = True
-            return bool(own)
+            return has_any
 
     def forget(self) -> None:
         """Write all slices again: the database may have lost them."""
