@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -27,7 +28,7 @@ def make_payload(size: int = len(BODY), on_read: Callable[[], None] = lambda: No
 
 
 @given(
-    sizes=st.lists(st.integers(1, KEPT_BYTES // 2), max_size=8),
+    sizes=st.lists(st.integers(1, 40) | st.integers(1, KEPT_BYTES // 2), max_size=8),
     limits=st.lists(st.integers(1, KEPT_BYTES), min_size=1),
     rewound=st.integers(0, 3 * KEPT_BYTES),
 )
@@ -54,6 +55,24 @@ def test_bytes_are_read_in_order_and_again_after_a_rewind(sizes: list[int], limi
 
     assert read == body
     assert not payload.is_withheld
+
+
+@pytest.mark.parametrize("is_read_at_once", [True, False])
+def test_body_that_arrives_byte_by_byte_takes_little_more_memory_than_its_bytes(is_read_at_once: bool) -> None:
+    payload = make_payload()
+    tracemalloc.start()
+    try:
+        for _ in range(30_000):
+            payload.add(b"x")
+            if is_read_at_once:
+                payload.read(KEPT_BYTES)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert payload.rewind(0)
+    assert payload.unread_bytes == 30_000
+    assert taken < 2 * 30_000  # an object for each byte would take 100 times as much
 
 
 @pytest.mark.gen_test
@@ -193,6 +212,33 @@ async def test_idle_timeout_does_not_run_while_the_client_is_slow_and_does_while
             assert (await exchange.head()).status == 200
             assert stalled.unread_bytes == 0  # dropped
             release.set()
+
+
+@pytest.mark.gen_test
+async def test_provider_that_responds_early_and_takes_no_more_reaches_its_idle_timeout() -> None:
+    release = asyncio.Event()
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1)
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n")
+        await release.wait()  # reads nothing more, so that the socket fills
+
+    async with run_provider(respond) as url:
+        with run_client() as upstream:
+            payload = make_payload(64 * len(BODY))
+            exchange = upstream.start(replace(make_request(url, idle_s=0.1), body=payload))
+            for _ in range(32):
+                payload.add(BODY)
+            async with asyncio.timeout(_TIMEOUT_S):
+                while not exchange.finished:  # noqa: ASYNC110  # nothing reads the response before the request is sent
+                    await asyncio.sleep(0.01)
+            assert (await exchange.head()).status == 200
+            assert await exchange.read() == b"x"
+            with pytest.raises(UpstreamTimeout):
+                await exchange.read()
+            release.set()
+
+    assert payload.unread_bytes == 0
 
 
 @pytest.mark.gen_test

@@ -179,12 +179,13 @@ class Exchange:
 
     def idle_s(self, now: float) -> float:
         """Return the seconds without a sign of life from the provider, or 0 while we hold it back ourselves."""
-        if self._paused or self._held:
-            return 0.0
         payload = self._payload
-        if payload is None:
-            return now - self.active_at
-        return 0.0 if payload.is_waiting else now - max(self.active_at, payload.read_at)
+        if payload is not None and payload.is_waiting:
+            return 0.0
+        # A response that comes before the end of its request is not read until that has been sent.
+        if (self._paused or self._held) and not (payload is not None and payload.is_withheld):
+            return 0.0
+        return now - (self.active_at if payload is None else max(self.active_at, payload.read_at))
 
     # Callbacks of libcurl.  They never raise, and never call back into libcurl, which is not reentrant.
 

@@ -15,6 +15,10 @@ from collections.abc import Callable
 #: Bytes that are kept for a second attempt.  After so many nothing is kept: the connection has proved to be alive.
 KEPT_BYTES = 256 * 1024
 
+#: Bytes of the largest piece that others are added to: each piece costs some 200 bytes more, and a client can send its
+#: body byte by byte.
+_MAX_JOINED_BYTES = 16 * 1024
+
 
 class StreamedPayload:
     """A body of `size` bytes.  The user of add() limits `unread_bytes`.
@@ -71,7 +75,10 @@ class StreamedPayload:
         """Add the next bytes; no effect after drop()."""
         if self._dropped or not piece:
             return
-        self._pieces.append(memoryview(piece))
+        if self._pieces and len(self._pieces[-1]) + len(piece) <= _MAX_JOINED_BYTES:
+            self._join(piece)
+        else:
+            self._pieces.append(memoryview(piece))
         self.unread_bytes += len(piece)
         self._wake()
 
@@ -119,6 +126,13 @@ class StreamedPayload:
         self._pieces.clear()
         self._next = self._offset = self.unread_bytes = 0
         self._on_read()
+
+    def _join(self, piece: bytes | memoryview) -> None:
+        """Add the bytes to the last piece."""
+        last = self._pieces[-1]
+        if self._next == len(self._pieces):  # it has been read
+            self._next, self._offset = self._next - 1, len(last)
+        self._pieces[-1] = memoryview(b"".join((last, piece)))
 
     def _forget(self) -> None:
         """Drop the bytes that were read, once they are more than is kept."""
