@@ -229,6 +229,7 @@ def test_fields_between_and_after_the_files_count(provider: raw_provider.Scripte
         pytest.param(field("model", "gpt-image-1"), "form field 'model' was sent 2 times; send it once", id="model"),
         pytest.param(field("svg[model]", "no-such-model"), "model 'no-such-model' has no price", id="price"),
         pytest.param(b"--b\r\n\r\nx\r\n", "must have one Content-Disposition header", id="headers"),
+        pytest.param(b"--b--\r\n\r\n" + b"x" * 9000, "text after its closing boundary", id="text after the form"),
         pytest.param(field("x", "y" * 4000) * 80, "more than 256 KiB beside its files", id="too many fields"),
     ],
 )

@@ -45,7 +45,7 @@ def describe(body: bytes) -> object:
 
 def test_fields_before_a_file_are_known_when_its_content_begins() -> None:
     body = make_form(TEXT + b"\r\n\r\ngpt-image-2", FILE + b"\r\n\r\n" + CONTENT)
-    stream = open_form_stream(FORM)
+    stream = open_form_stream(FORM, len(body))
 
     passed = feed(stream, body[:-1000])
 
@@ -58,7 +58,7 @@ def test_bytes_after_a_file_are_withheld_until_the_next_one_or_the_end() -> None
     first = make_form(FILE + b"\r\n\r\n" + CONTENT)[: -len(b"--b--\r\n") - 2]
     field = b"\r\n--b\r\n" + TEXT + b"\r\n\r\ngpt-image-2"
     second = b"\r\n--b\r\n" + FILE + b"\r\n\r\n" + CONTENT
-    stream = open_form_stream(FORM)
+    stream = open_form_stream(FORM, len(first + field + second + b"\r\n--b--\r\n"))
 
     assert feed(stream, first, field) == first
     assert stream.withheld_bytes == len(field)
@@ -75,7 +75,7 @@ def test_bytes_after_a_file_are_withheld_until_the_next_one_or_the_end() -> None
 @given(parts=_forms, cuts=st.lists(st.integers(0, 30_000), max_size=8))
 def test_every_byte_passes_once_and_the_form_is_that_of_the_body(parts: list[bytes], cuts: list[int]) -> None:
     body = make_form(*parts)
-    stream = open_form_stream(FORM)
+    stream = open_form_stream(FORM, len(body))
 
     passed = feed(stream, *pieces(body, cuts))
     form, rest = stream.end()
@@ -84,18 +84,40 @@ def test_every_byte_passes_once_and_the_form_is_that_of_the_body(parts: list[byt
     assert describe(form) == describe(body)
 
 
-@given(parts=_forms, cuts=st.lists(st.integers(0, 30_000), max_size=8))
-def test_last_delimiter_is_withheld(parts: list[bytes], cuts: list[int]) -> None:
-    body = make_form(*parts)
+@given(parts=_forms, rest=_forms, cuts=st.lists(st.integers(0, 30_000), max_size=8))
+def test_last_delimiter_is_withheld_whatever_follows_it(parts: list[bytes], rest: list[bytes], cuts: list[int]) -> None:
+    body = make_form(*parts) + b"\r\n\r\n".join(rest)
 
-    passed = feed(open_form_stream(FORM), *pieces(body, cuts))
+    passed = feed(open_form_stream(FORM, len(body)), *pieces(body, cuts))
 
-    assert len(passed) <= body.rindex(b"\r\n--b")
+    assert len(passed) <= body.index(b"\r\n--b--")
+
+
+def test_text_after_the_last_delimiter_is_withheld_until_it_is_too_long() -> None:
+    form = make_form(FILE + b"\r\n\r\n" + CONTENT)
+    epilogue, part = b"\r\n\r\n" + CONTENT, b"\r\n--b\r\n" + FILE + b"\r\n\r\n" + CONTENT
+    stream = open_form_stream(FORM, len(form + part) + 4 * len(epilogue))
+
+    assert feed(stream, form, part, epilogue, epilogue) == form[: form.index(b"\r\n--b--")]
+    with pytest.raises(InvalidBody, match="more than 256 KiB beside its files"):
+        feed(stream, epilogue, epilogue)
+
+
+@given(parts=_forms, length=st.integers(1, 60_000), cuts=st.lists(st.integers(0, 30_000), max_size=8))
+def test_no_body_passes_whole_wherever_it_ends(parts: list[bytes], length: int, cuts: list[int]) -> None:
+    body = make_form(*parts)[:length]
+    stream = open_form_stream(FORM, len(body))
+
+    passed = feed(stream, *pieces(body, cuts))
+    _, rest = stream.end()
+
+    assert len(passed) < len(body)
+    assert passed + rest == body
 
 
 def test_body_with_too_many_delimiters_or_headers_is_refused() -> None:
     with pytest.raises(InvalidBody, match="has its boundary more than 100 times"):
-        feed(open_form_stream(FORM), make_form(FILE + b"\r\n\r\n" + CONTENT), b"\r\n--bx" * MAX_PARTS)
+        feed(open_form_stream(FORM, 2**20), make_form(FILE + b"\r\n\r\n" + CONTENT), b"\r\n--bx" * MAX_PARTS)
     part = FILE + b"\r\n\r\n" + b"x" * MIN_CONTENT_BYTES
     with pytest.raises(InvalidBody, match="more than 256 KiB beside its files"):
-        feed(open_form_stream(FORM), make_form(*[part] * (MAX_FORM_BYTES // MIN_CONTENT_BYTES + 1)))
+        feed(open_form_stream(FORM, 2**20), make_form(*[part] * (MAX_FORM_BYTES // MIN_CONTENT_BYTES + 1)))

@@ -5,7 +5,8 @@
     form      the same                                          the first 1,025 bytes             the same
 
 Bytes after a large content are held until the next one begins, or until the body has ended: whoever sends them checks
-the form first.  A form without its last delimiter is no form, so that the provider cannot act on it before.
+the form first.  The last delimiter and all that follows it are held, and so is the last byte of any other body: the
+provider cannot act on a form before.
 """
 
 from __future__ import annotations
@@ -32,17 +33,24 @@ class FormStream:
         max_parts: Delimiters of a body, at most.
         max_headers_bytes: Bytes after which a part has content, whatever they are: the parser rejects longer headers.
         kept_bytes: Bytes of a large content that stay in the form: more than a text may have.
+        body_bytes: Bytes of the body.
     """
 
     __slots__ = (
-        "_delimiter", "_delimiters", "_form", "_held", "_kept_bytes", "_max_headers_bytes", "_max_parts", "_part",
-        "_tail", "content_bytes",
+        "_delimiter", "_delimiters", "_form", "_held", "_is_closed", "_kept_bytes", "_left_bytes", "_max_headers_bytes",
+        "_max_parts", "_part", "_tail", "content_bytes",
     )  # fmt: skip
 
-    def __init__(self, boundary: bytes, max_parts: int, max_headers_bytes: int, kept_bytes: int) -> None:
+    def __init__(
+        self, boundary: bytes, max_parts: int, max_headers_bytes: int, kept_bytes: int, body_bytes: int
+    ) -> None:
         self._delimiter = b"\r\n--" + boundary
         self._max_parts, self._max_headers_bytes, self._kept_bytes = max_parts, max_headers_bytes, kept_bytes
+        #: Bytes that have not arrived.
+        self._left_bytes = body_bytes
         self._delimiters = 0
+        #: True from the last delimiter on.
+        self._is_closed = False
         #: The structure of the complete parts, and of the large content that is arriving.
         self._form = bytearray()
         #: Complete parts that have not been sent on.
@@ -66,6 +74,7 @@ class FormStream:
             InvalidBody: the body has more parts, or more bytes beside its files, than any form.
         """
         passed: list[Piece] = []
+        self._left_bytes -= len(data)
         if self._tail:
             data, self._tail = self._tail + data, b""
         start = 0
@@ -75,6 +84,10 @@ class FormStream:
             )
             if len(self._form) + len(self._part) > MAX_FORM_BYTES:
                 raise InvalidBody(f"the multipart body has more than {MAX_FORM_BYTES // 1024} KiB beside its files")
+        if self._left_bytes <= 0 and passed and not self.withheld_bytes:  # the body ends within a content
+            last = passed.pop()
+            passed.append(last[:-1])
+            self._tail = bytes(last[-1:])
         return passed
 
     def form_so_far(self) -> bytes:
@@ -90,6 +103,7 @@ class FormStream:
         part, delimiter, before = self._part, self._delimiter, len(self._part)
         searched = max(before - len(delimiter) + 1, 1 if self._delimiters else 0)
         part += data[start : start + _STEP_BYTES]
+        self._is_closed = self._is_closed or part.startswith(self._delimiter + b"--")
         end = part.find(delimiter, searched)
         if end < 0:
             self._begin_content(passed)
@@ -148,7 +162,9 @@ class FormStream:
         self._part[:] = self._delimiter
 
     def _find_content(self, end: int) -> int:
-        """Return where the content of the part starts that has `end` bytes so far."""
+        """Return where the content of the part starts that has `end` bytes so far; `end` after the last delimiter."""
+        if self._is_closed:
+            return end
         headers_end = self._part.find(_HEADERS_END, 0, min(end, self._max_headers_bytes))
         return self._max_headers_bytes if headers_end < 0 else headers_end + len(_HEADERS_END)
 

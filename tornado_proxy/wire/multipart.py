@@ -107,13 +107,13 @@ def is_form(content_type: str) -> bool:
     return content_type.lower().lstrip().startswith("multipart/")
 
 
-def open_form_stream(content_type: str) -> FormStream:
-    """Return the stream of a form that arrives.
+def open_form_stream(content_type: str, body_bytes: int) -> FormStream:
+    """Return the stream of a form of `body_bytes` that arrives.
 
     Raises:
         InvalidBody: the Content-Type names no form with a boundary.
     """
-    return FormStream(_boundary(content_type), MAX_PARTS, _MAX_PART_HEADERS_BYTES, MAX_TEXT_BYTES + 1)
+    return FormStream(_boundary(content_type), MAX_PARTS, _MAX_PART_HEADERS_BYTES, MAX_TEXT_BYTES + 1, body_bytes)
 
 
 def read_form(body: Body, content_type: str) -> Form:

@@ -179,9 +179,7 @@ class FormUpload:
         assert self._payload is not None, "begin() makes it"
         try:
             admitted = await self._admit(services, request_id)
-            exchange = services.upstream.start(replace(admitted.upstream, body=self._payload))
-            admitted, rest = await self._receive(services, admitted, exchange)
-            return admitted, StartedUpstream(exchange, self._payload, rest)
+            return await self._receive(services, admitted, self._payload)
         finally:
             self._kept = None
             self._held.release()
@@ -198,12 +196,14 @@ class FormUpload:
             raise UploadBroken(Outcome.PROXY_CLOSED, error, is_recorded=False) from error
 
     async def _receive(
-        self, services: Services, admitted: AdmittedRequest, exchange: ProviderExchange
-    ) -> tuple[AdmittedRequest, bytes]:
-        """Return the request and its end when all of it has been checked; record one that has ended before."""
+        self, services: Services, admitted: AdmittedRequest, payload: StreamedPayload
+    ) -> tuple[AdmittedRequest, StartedUpstream]:
+        """Return the request when all of it has been checked; record one that has ended before."""
+        exchange: ProviderExchange | None = None
         broken: UploadBroken | None = UploadBroken(Outcome.CRASHED)
         try:
-            received = await self._check_whole(services, admitted)
+            exchange = services.upstream.start(replace(admitted.upstream, body=payload))
+            received, rest = await self._check_whole(services, admitted)
             broken = None
         except RequestError as error:
             broken = UploadBroken(Outcome.PROXY_CLOSED, error)
@@ -214,7 +214,7 @@ class FormUpload:
         finally:
             if broken is not None:
                 await _record(services, admitted, exchange, broken)
-        return received
+        return received, StartedUpstream(exchange, payload, rest)
 
     async def _check_whole(self, services: Services, admitted: AdmittedRequest) -> tuple[AdmittedRequest, bytes]:
         await self._arrived
@@ -272,17 +272,19 @@ def open_upload(context: RequestContext[HttpEndpoint], held: ByteCount, size: in
     if len(content_types) != 1 or not is_form(content_types[0]):
         return None
     try:
-        return FormUpload(context, held, open_form_stream(content_types[0]), size)
+        return FormUpload(context, held, open_form_stream(content_types[0], size), size)
     except InvalidBody:
         return None
 
 
 async def _record(
-    services: Services, admitted: AdmittedRequest, exchange: ProviderExchange, broken: UploadBroken
+    services: Services, admitted: AdmittedRequest, exchange: ProviderExchange | None, broken: UploadBroken
 ) -> None:
-    """Abort the exchange, and record a request that was not sent whole."""
-    accepted = await _is_accepted(exchange)
-    exchange.abort(_NOT_SENT)
+    """Abort the exchange, None if it could not begin, and record a request that was not sent whole."""
+    accepted = False
+    if exchange is not None:
+        accepted = await _is_accepted(exchange)
+        exchange.abort(_NOT_SENT)
     error = broken.error
     status = CLIENT_CLOSED_REQUEST if broken.outcome is Outcome.CLIENT_CLOSED else None
     end = RequestEnd(
