@@ -62,6 +62,11 @@ class RelayState(Enum):
     DELIVERED = auto()
 
 
+# Names of the module, because CPython 3.11 takes as long for an attribute of an enumeration as for ten function calls.
+_READY, _WAITING, _STREAMING, _CLIENT_GONE, _STOPPED, _DELIVERED = RelayState
+_COMPLETED, _SHUTDOWN = Outcome.COMPLETED, Outcome.SHUTDOWN
+
+
 class _Progress(msgspec.Struct, frozen=True):
     """The members of the record that the response has determined so far.  `status` is the one that the client sees."""
 
@@ -94,8 +99,8 @@ class HttpRelay:
         self._head_held = False
         self._hooks = hooks
         self._redactor = Redactor(admitted.context.redaction)
-        self._state = RelayState.READY
-        self._stopped_as = Outcome.SHUTDOWN
+        self._state = _READY
+        self._stopped_as = _SHUTDOWN
         self._progress = _Progress()
         self._is_stream = False
         #: Body bytes that are still to come, None if the provider declared no length.
@@ -107,10 +112,9 @@ class HttpRelay:
 
     async def run(self, upstream: Upstream, drains: DrainLimiter) -> RequestEnd:
         """Send the request and relay the response; return how it ended."""
-        if self._state is not RelayState.READY:
+        if self._state is not _READY:
             return self._end(reached_provider=False)
-        self._state = RelayState.WAITING
-        self._drains = drains
+        self._state, self._drains = _WAITING, drains
         self._exchange = exchange = upstream.start(self._admitted.upstream)
         try:
             failed = await self._relay_head(exchange)
@@ -125,7 +129,7 @@ class HttpRelay:
 
     def client_left(self) -> None:
         """Called when the client's connection has closed: drain the response or abort the exchange."""
-        if self._state is RelayState.DELIVERED:
+        if self._state is _DELIVERED:
             return
         self._lose_client()
         if self._client.delivered or self._exchange is None or self._drains is None:
@@ -141,8 +145,8 @@ class HttpRelay:
 
     def end(self, outcome: Outcome, reason: str | None = None) -> None:
         """Stop now, so that the response looks broken to the client; the record states `reason`."""
-        if self._state is not RelayState.STOPPED:
-            self._state, self._stopped_as = RelayState.STOPPED, outcome
+        if self._state is not _STOPPED:
+            self._state, self._stopped_as = _STOPPED, outcome
         self._fault = self._fault or reason
         if self._exchange is not None:
             self._exchange.abort(outcome.value)
@@ -155,7 +159,7 @@ class HttpRelay:
 
     def stop(self, stop: Stop) -> None:
         """Stop now because of a stop that covers the request; no effect on a response that is delivered."""
-        if self._state is not RelayState.DELIVERED:
+        if self._state is not _DELIVERED:
             self.end(Outcome.PROXY_CLOSED, str(stop))
 
     async def _relay_head(self, exchange: ProviderExchange) -> RequestEnd | None:
@@ -173,8 +177,8 @@ class HttpRelay:
 
     async def _break_off(self, error: UpstreamError) -> RequestEnd:
         """Return the end of a response whose body is incomplete."""
-        if self._head_held and self._state is RelayState.STREAMING:
-            self._state = RelayState.WAITING
+        if self._head_held and self._state is _STREAMING:
+            self._state = _WAITING
             return await self._fail_before_response(error)
         self._note(error)
         self._client.cut()
@@ -185,7 +189,7 @@ class HttpRelay:
         self._meter.response_started(response)
         compressed = response.ok and self._is_compressed(head)
         edit = self._edit = self._choose_edit(response, compressed=compressed)
-        gone = self._state is not RelayState.WAITING
+        gone = self._state is not _WAITING
         self._progress = _Progress(
             status=self._progress.status if gone else head.status,
             first_byte_at=datetime.now(UTC),
@@ -199,7 +203,7 @@ class HttpRelay:
         if self._is_stream:
             self._admitted.upstream.drop()
         headers = self._response_headers(head, response, keep_length=edit is None, compressed=compressed)
-        self._state = RelayState.STREAMING
+        self._state = _STREAMING
         redaction = self._admitted.context.redaction
         self._client.begin(head.status, redaction.text(head.reason), redaction.headers(headers))
 
@@ -261,7 +265,7 @@ class HttpRelay:
         return kept
 
     async def _relay_body(self, exchange: ProviderExchange) -> None:
-        if self._state is RelayState.STREAMING and not (self._head_held or exchange.held_bytes or exchange.finished):
+        if self._state is _STREAMING and not (self._head_held or exchange.held_bytes or exchange.finished):
             await self._written(self._send(b""))  # send the head before the first body byte arrives
         while data := await exchange.read():
             if len(data) <= MAX_FED_BYTES:
@@ -271,7 +275,7 @@ class HttpRelay:
             if exchange.complete or await self._ends_after(data, exchange):
                 await self._finish(await self._relay_first_events(data) if self._is_stream else data)
                 return
-            if self._state is not RelayState.STREAMING:
+            if self._state is not _STREAMING:
                 continue
             edited = self._edit.feed(data) if self._edit is not None else data
             if not self._head_held:
@@ -284,7 +288,7 @@ class HttpRelay:
     async def _relay_first_events(self, data: bytes) -> bytes:
         """Relay all but the last event, and return that: the record of the stream must not delay the others."""
         cut = data.rfind(b"\n\n", 0, -2) + 2
-        if cut < 2 or self._head_held or self._state is not RelayState.STREAMING:
+        if cut < 2 or self._head_held or self._state is not _STREAMING:
             return data
         edited = data[:cut] if self._edit is None else self._edit.feed(data[:cut])
         await self._written(self._send(self._redactor.feed(edited)))
@@ -334,39 +338,35 @@ class HttpRelay:
 
     async def _finish(self, data: bytes) -> None:
         self._meter.body_complete()
-        if self._state is not RelayState.STREAMING:
+        if self._state is not _STREAMING:
             return
         if self._edit is not None:
             data = self._edit.feed(data) + self._edit.close()
         data = self._redactor.finish(data)
-        self._before_last_byte(self._end(outcome=Outcome.COMPLETED))
+        self._hooks.before_last_byte(self._end(outcome=_COMPLETED))
         try:
             await self._client.finish_response(data)
-            self._state = RelayState.DELIVERED
+            self._state = _DELIVERED
         except StreamClosedError:
             self._lose_client()
 
-    def _before_last_byte(self, end: RequestEnd) -> None:
-        if self._hooks.before_last_byte is not None:
-            self._hooks.before_last_byte(end)
-
     def _lose_client(self) -> None:
         """Note that the client has left.  Tornado calls client_left() as well, which starts the drain's limit."""
-        if self._state in (RelayState.STOPPED, RelayState.DELIVERED):
+        if self._state in (_STOPPED, _DELIVERED):
             return  # end() has cut the connection, or the client has read all: it did not leave early
         if self._client.delivered:
-            self._state = RelayState.DELIVERED
+            self._state = _DELIVERED
             return
-        self._state = RelayState.CLIENT_GONE
+        self._state = _CLIENT_GONE
         self._progress = replace(self._progress, status=CLIENT_CLOSED_REQUEST)
 
     async def _fail_before_response(self, error: UpstreamError) -> RequestEnd:
         self._note(error)
-        if self._state is RelayState.WAITING:
+        if self._state is _WAITING:
             self._progress = replace(self._progress, status=error.status)
-            self._before_last_byte(self._end(reached_provider=error.request_sent))
+            self._hooks.before_last_byte(self._end(reached_provider=error.request_sent))
             await self._client.reject(error)
-        elif self._state is RelayState.STOPPED:
+        elif self._state is _STOPPED:
             self._client.cut()
         return self._end(reached_provider=error.request_sent)
 
@@ -377,7 +377,7 @@ class HttpRelay:
     def _outcome(self) -> Outcome:
         match self._state:
             case RelayState.DELIVERED:
-                return Outcome.COMPLETED
+                return _COMPLETED
             case RelayState.STOPPED:
                 return self._stopped_as
             case RelayState.CLIENT_GONE:

@@ -47,4 +47,4 @@ class RelayHooks(msgspec.Struct, frozen=True):
 
     object_created: Callable[[str], None]
     response_received: Callable[[UpstreamResponseHead], Awaitable[None]] | None = None
-    before_last_byte: Callable[[RequestEnd], None] | None = None
+    before_last_byte: Callable[[RequestEnd], None] = lambda _: None
