@@ -570,6 +570,17 @@ def test_shutdown_waits_for_running_work(gateway: Gateway) -> None:
     assert session.client.closes[0] == (1001, SHUTTING_DOWN)
 
 
+def test_session_that_opens_while_the_server_shuts_down_ends_at_once(gateway: Gateway) -> None:
+    async def act(session: Session) -> None:
+        assert session.client.closes == [(1001, SHUTTING_DOWN)]
+
+    gateway.capacity.begin_drain()
+    session = play(gateway, act)
+
+    assert session.socket.closes == [(1001, "")]
+    assert len(gateway.capacity) == 0
+
+
 def test_shutdown_while_a_session_drains_waits_for_its_work_too(gateway: Gateway) -> None:
     async def act(session: Session) -> None:
         await request_work(session)

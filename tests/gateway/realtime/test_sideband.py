@@ -423,6 +423,36 @@ def test_call_that_changes_its_model_after_new_work_is_hung_up_too(gateway: Gate
     assert call.provider.paths == [HANG_UP]
 
 
+def test_call_that_begins_while_the_server_shuts_down_is_hung_up(gateway: Gateway) -> None:
+    async def act(call: Call, socket: FakeSocket) -> None:
+        assert call.provider.paths == [HANG_UP]
+
+    gateway.capacity.begin_drain()
+    call = metered(gateway, act)
+
+    assert [record.outcome for record in call.call_records] == [Outcome.SHUTDOWN]
+
+
+def test_sideband_that_connects_when_its_call_has_been_hung_up_is_closed() -> None:
+    gateway = Gateway(make_snapshot(websockets={"sideband_failure": "end"}))
+    socket = FakeSocket()
+
+    async def run() -> Call:
+        call = Call(gateway, Connector(REFUSED, socket))
+        await call.create()
+        gateway.capacity.begin_drain()
+        await virtual_time.settle()
+        assert (call.provider.paths, len(call.connect.requests)) == ([HANG_UP], 1)
+        await call.wait_ended()
+        return call
+
+    call = virtual_time.run(run())
+
+    assert socket.closes == [(1000, "")]
+    assert call.provider.paths == [HANG_UP]
+    assert [record.outcome for record in call.call_records] == [Outcome.SHUTDOWN]
+
+
 def test_working_call_is_hung_up_at_shutdown_when_its_work_has_ended(gateway: Gateway) -> None:
     async def act(call: Call, socket: FakeSocket) -> None:
         await request_work(socket)

@@ -140,6 +140,8 @@ class WebSocketRelay:
         services = self._services
         interval_s = self._check_interval_s
         services.session_sweep.add(self, interval_s)
+        if services.capacity.draining:  # since the handshake
+            self.drain()
         try:
             closed = await self._upstream.listen(self.from_provider)
             if self._state is not SessionState.CLOSING:

@@ -110,6 +110,7 @@ class MeteredCall:
         self._outcome: Outcome | None = None
         self._fault: str | None = None
         self._draining = False
+        self._hung_up = False
 
     async def begin(self) -> None:
         """Record the intent of the call.
@@ -146,6 +147,8 @@ class MeteredCall:
         self._ends_at = asyncio.get_running_loop().time() + limits.lifetime_s
         interval_s = min(limits.recheck_s, limits.lifetime_s)
         self._services.session_sweep.add(self, interval_s)
+        if self._services.capacity.draining:  # since the request for the call
+            self.drain()
         try:
             await self._listen_until_ended()
         except UpstreamError as error:
@@ -193,6 +196,7 @@ class MeteredCall:
 
     async def _hang_up_and_close(self) -> None:
         await self.hang_up()
+        self._hung_up = True
         if self._socket is not None:
             self._socket.close()
 
@@ -208,6 +212,8 @@ class MeteredCall:
     async def _listen(self) -> bool:
         """Read the sideband to its end; return True if it broke while the call goes on."""
         assert self._socket is not None, "connect() comes first"
+        if self._hung_up:  # while it was connected
+            self._socket.close()
         closed = await self._socket.listen(self._on_frame)
         self._socket.close()
         return closed.broken and self._outcome is None
