@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
-from tornado_proxy.http_server.incoming_request import IncomingRequest
+from tornado_proxy.http_server.incoming_request import IncomingRequest, decode_fields
 from tornado_proxy.http_server.request_parser import Fault, RequestParser
 
 HEAD = b"POST /v1 HTTP/1.1\r\nHost: h\r\n"
@@ -144,6 +146,23 @@ def test_host_and_query_are_checked_as_tornado_checks_them(head: bytes, text: st
     _, fault = parse(head + b"\r\n", cut_bytes)
 
     assert (fault.text if fault is not None else None) == text
+
+
+def test_long_header_names_are_not_kept() -> None:
+    def decode_names(count: int) -> None:
+        for number in range(count):
+            decode_fields([(b"x-%d-" % number + b"a" * 60_000, b"1")])
+
+    decode_names(1)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        decode_names(20)
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+
+    assert grown < 60_000
 
 
 def test_dropped_headers_leave_those_that_are_still_needed() -> None:

@@ -12,11 +12,19 @@ from tornado.httputil import _normalize_header
 Pairs = list[tuple[str, str]]
 
 
+#: Bytes of the longest header name that is kept: those of clients are shorter, and a name may have 64 KiB.
+_MAX_KEPT_NAME_BYTES = 64
+
+
 @lru_cache(maxsize=1024)  # bounded, because clients choose the names
+def _decode_short_name(name: bytes) -> tuple[str, str]:
+    return _decode_name(name)
+
+
 def _decode_name(name: bytes) -> tuple[str, str]:
     """Return the name of a header as Tornado spells it, and in lower case."""
     text = name.decode("latin-1")
-    return _normalize_header(text), text.lower()
+    return _normalize_header.__wrapped__(text), text.lower()
 
 
 class IncomingRequest:
@@ -87,7 +95,8 @@ def decode_fields(fields: Iterable[tuple[bytes, bytes]]) -> tuple[Pairs, dict[st
     headers: Pairs = []
     lines: dict[str, list[str]] = {}
     for name, value in fields:
-        spelled, lower = _decode_name(name)
+        decode = _decode_short_name if len(name) <= _MAX_KEPT_NAME_BYTES else _decode_name
+        spelled, lower = decode(name)
         text = value.decode("latin-1").rstrip(" \t")
         headers.append((spelled, text))
         if lower in lines:

@@ -215,7 +215,7 @@ def attribute_request(
         caller: The participant or user of the credential.
     """
     user_agent = stated.values.get(_USER_AGENT)
-    client = None if user_agent is None else read_client(user_agent)
+    client = None if user_agent is None else read_client(user_agent[:MAX_FIELD_CHARACTERS])
     body = dict(described)
     # Most requests are of a client without a row in the table.
     if not body and not stated.annotations and not rules.end_user and len(stated.values) <= (user_agent is not None):
@@ -304,7 +304,10 @@ def read_traceparent(header: str) -> str | None:
 
 @lru_cache(maxsize=1024)
 def read_client(user_agent: str) -> str | None:
-    """Return the name and version of the program: `claude-cli/2.1.197`, or of its SDK: `OpenAI/Python/3.57.0`."""
+    """Return the name and version of the program: `claude-cli/2.1.197`, or of its SDK: `OpenAI/Python/3.57.0`.
+
+    `user_agent` has at most MAX_FIELD_CHARACTERS, because it is kept.
+    """
     sdk = _SDK_PRODUCT.match(user_agent)
     if sdk is not None:
         return clean_field(f"{sdk[1]}/{sdk[2]}")
