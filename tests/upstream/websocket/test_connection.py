@@ -301,10 +301,17 @@ async def test_faulty_frame_breaks_the_connection_after_its_messages(sent: bytes
     assert codes == [1002]
 
 
+@pytest.mark.parametrize(
+    ("sent", "messages"),
+    [
+        pytest.param(b"\x81\x01a" * 10_000, 10_000, id="messages"),
+        pytest.param(b"\x81\x01a\x01\x00" + b"\x00\x00" * 10_000 + b"\x80\x01a", 2, id="parts"),
+    ],
+)
 @pytest.mark.gen_test(timeout=30)
-async def test_many_messages_of_one_read_leave_turns_to_others() -> None:
+async def test_many_messages_of_one_read_leave_turns_to_others(sent: bytes, messages: int) -> None:
     async def respond(connection: ServerConnection) -> None:
-        connection.transport.write(b"\x81\x01a" * 10_000)
+        connection.transport.write(sent)
         await connection.close()
 
     handled, turns = 0, 0
@@ -315,7 +322,7 @@ async def test_many_messages_of_one_read_leave_turns_to_others() -> None:
 
     async def count_turns() -> None:
         nonlocal turns
-        while handled < 10_000:
+        while handled < messages:
             if handled:
                 turns += 1
             await asyncio.sleep(0)
@@ -327,7 +334,7 @@ async def test_many_messages_of_one_read_leave_turns_to_others() -> None:
         await counting
         upstream.close()
 
-    assert handled == 10_000
+    assert handled == messages
     assert turns >= 100
 
 

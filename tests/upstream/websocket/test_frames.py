@@ -13,6 +13,7 @@ from websockets.frames import Frame, Opcode
 from tornado_proxy.upstream.websocket.frames import (
     BINARY,
     CLOSE,
+    CONTINUATION,
     INVALID_PAYLOAD,
     MESSAGE_TOO_BIG,
     PING,
@@ -40,7 +41,10 @@ def read(parts: Iterable[bytes], *, masked: bool, messages: Messages | None = No
     for part in parts:
         reader.feed(part)
         while (message := reader.take()) is not None:
-            messages.append(message)
+            if message[0] != CONTINUATION:
+                messages.append(message)
+            else:
+                assert message[1] == b""
     return messages, reader.held_bytes
 
 

@@ -97,24 +97,23 @@ class FrameReader:
     def take(self) -> tuple[int, str | bytes] | None:
         """Return the opcode and the payload of the next message or control frame; None if more bytes are needed.
 
-        The payload of a text message is str, all others are bytes.
+        The payload of a text message is str, all others are bytes.  CONTINUATION, without a payload, is returned for
+        each part of a message that is not the last one: a read can hold 40,000 empty parts.
 
         Raises:
             FrameError: the bytes break the protocol, or the message is larger than the limit.
         """
-        while (frame := self._take_frame()) is not None:
-            first, payload = frame
-            if self._fragments is not None or first not in _WHOLE:
-                message = self._join(first, payload)
-                if message is None:
-                    continue
-                opcode, payload = message
-            else:
-                opcode = first & _OPCODE
-            if opcode == CLOSE:
-                _check_close(payload)
-            return opcode, _decode(payload) if opcode == TEXT else payload
-        return None
+        frame = self._take_frame()
+        if frame is None:
+            return None
+        first, payload = frame
+        if self._fragments is not None or first not in _WHOLE:
+            opcode, payload = self._join(first, payload)
+        else:
+            opcode = first & _OPCODE
+        if opcode == CLOSE:
+            _check_close(payload)
+        return opcode, _decode(payload) if opcode == TEXT else payload
 
     def _take_frame(self) -> tuple[int, bytes] | None:
         """Return the first byte and the payload of the next frame; None if it is incomplete."""
@@ -163,8 +162,10 @@ class FrameReader:
         elif length + (0 if self._fragments is None else len(self._fragments)) > self._max_bytes:
             raise FrameError(MESSAGE_TOO_BIG, "message too big")
 
-    def _join(self, first: int, payload: bytes) -> tuple[int, bytes] | None:
+    def _join(self, first: int, payload: bytes) -> tuple[int, bytes]:
         """Add a part of a message; return the opcode and payload of the message if it was the last part.
+
+        If not, return CONTINUATION and nothing.
 
         Control frames may come between the parts, and are returned as they are.
         """
@@ -178,7 +179,7 @@ class FrameReader:
         else:
             self._fragments += payload
         if not first & _FIN:
-            return None
+            return CONTINUATION, b""
         message, self._fragments = bytes(self._fragments), None
         return self._opcode, message
 

@@ -25,6 +25,7 @@ from tornado_proxy import tasks
 from tornado_proxy.upstream.websocket.frames import (
     BINARY,
     CLOSE,
+    CONTINUATION,
     PING,
     PONG,
     TEXT,
@@ -48,7 +49,8 @@ _NORMAL_CLOSURE = 1000
 #: Bytes of messages that wait for the end of the turn.
 _MAX_UNWRITTEN_BYTES = 64 * 1024
 
-#: Messages of one connection that are handled in a turn of the loop: a read can hold ten thousand pings.
+#: Messages of one connection, and parts of them, that are handled in a turn of the loop: a read can hold ten thousand
+#: pings.
 _MESSAGES_PER_TURN = 64
 
 #: By whether frames are masked.
@@ -247,6 +249,8 @@ class MessageProtocol(asyncio.Protocol):
             opcode, data = message
             if opcode > BINARY:
                 self._handle_control(opcode, data)  # type: ignore[arg-type]  # control frames are bytes
+                continue
+            if opcode == CONTINUATION:
                 continue
             wait = self.on_message(data)
             if wait is not None:
