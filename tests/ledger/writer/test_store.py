@@ -16,6 +16,10 @@ from tests.ledger.conftest import LedgerUnderTest
 from tests.ledger.sample_records import CALLER, make_intent, make_record
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import ObjectOwner
+from tornado_proxy.ledger.sqlite.backend import SqliteBackend
+from tornado_proxy.ledger.sqlite.database import SqliteDatabase
+from tornado_proxy.ledger.writer.process_locks import ProcessLocks
+from tornado_proxy.ledger.writer.store import Store
 
 
 @contextlib.contextmanager
@@ -119,3 +123,34 @@ def test_hundreds_of_records_in_one_transaction_are_all_stored(store: LedgerUnde
     asyncio.run(run())
 
     assert [row["request_id"] for row in store.records()] == [f"r{number:03}" for number in range(301)]
+
+
+class _TracedBackend(SqliteBackend):
+    """An SQLite file whose connections note the statements that they run, with their values."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, fsync=False)
+        self.statements: list[str] = []
+
+    def connect(self, *, create: bool) -> SqliteDatabase:
+        database = super().connect(create=create)
+        database._db.set_trace_callback(self.statements.append)
+        return database
+
+
+@pytest.mark.parametrize("search", ["the next ones", "one object"])
+def test_sqlite_finds_pending_requests_by_their_index_without_reading_all_records(tmp_path: Path, search: str) -> None:
+    path = tmp_path / "ledger.db"
+    backend = _TracedBackend(path)
+    opened = Store(backend, ProcessLocks(path))
+    if search == "one object":
+        opened.find_pending("openai", "o-r1")
+    else:
+        opened.list_pending(50, 0)
+    opened.close()
+    (query,) = [sql for sql in backend.statements if sql.startswith("SELECT") and "basis = 'pending'" in sql]
+
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        plan = [step[3] for step in db.execute(f"EXPLAIN QUERY PLAN {query}")]
+
+    assert plan[0] in {"SCAN records USING INDEX records_pending", "SCAN records USING INDEX records_pending_time"}
