@@ -78,10 +78,11 @@ class BudgetsUnderTest:
 
     def open(self, writer: str = "other", *, hold: bool = True, slices: Slices | None = None) -> BudgetStore:
         """Open the same budgets, as another process does, which lives until kill()."""
-        self.opened.append(open_store(self.address, self.locks(writer), slices=slices))
-        self.opened[-1].register()
-        self.opened[-1].folding.hold = hold
-        return self.opened[-1]
+        store = open_store(self.address, self.locks(writer), slices=slices)
+        self.opened.append(store)
+        store.register()
+        store.folding.hold = hold
+        return store
 
     def kill(self, store: BudgetStore) -> None:
         """Free the locks of a process, as its death does."""
