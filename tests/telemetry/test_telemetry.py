@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx2 as httpx
@@ -168,6 +171,18 @@ def test_server_that_stops_sends_the_last_requests(tmp_path: Path) -> None:
         spans = Received(file).spans
 
     assert [span["attributes"].get("llm_proxy.request.id") for span in spans] == [request_id, None]
+
+
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="a feature of Linux that may be off")
+def test_session_of_the_telemetry_process_has_the_lowest_priority_too() -> None:
+    command = [sys.executable, "-m", "tornado_proxy.telemetry.process"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as process:  # waits for its setup
+        try:
+            autogroup = Path(f"/proc/{process.pid}/autogroup")
+            wait_until(lambda: autogroup.read_text().endswith("nice 19\n"), "the session has the lowest priority")
+            assert os.getpriority(os.PRIO_PROCESS, process.pid) == 19
+        finally:
+            process.kill()
 
 
 def test_server_names_the_extra_that_telemetry_needs(tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ output is a report.  It has no provider keys.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import sys
 import threading
+from pathlib import Path
 
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.telemetry.follower import Control, Follower
@@ -25,10 +27,13 @@ from tornado_proxy.telemetry.setup import read_address
 #: it was a tenth.  The ledger is the queue until the server leaves more.
 _NICENESS = 19
 
+#: The priority of the session of this process, on Linux.
+_AUTOGROUP = Path("/proc/self/autogroup")
+
 
 def main() -> None:
     """Send until standard input ends."""
-    os.nice(_NICENESS)
+    _lower_priority()
     # The packages log each failed attempt; the reports say it once.
     logging.disable(logging.CRITICAL)
     setup = json.loads(sys.stdin.readline())
@@ -37,6 +42,17 @@ def main() -> None:
     naming = choose_names(os.environ.get(OPT_IN_VARIABLE, ""))
     sender = OtlpSender(setup["endpoint"], naming)
     Follower(make_backend(read_address(setup)), sender, naming, Control(ended.wait, _report)).run()
+
+
+def _lower_priority() -> None:
+    """Take the time that the server leaves.
+
+    Linux compares the priority of a process with those of its own session, and the priorities of sessions with each
+    other (sched(7), "The autogroup feature").  This process has a session of its own.
+    """
+    os.nice(_NICENESS)
+    with contextlib.suppress(OSError):  # a kernel without the feature
+        _AUTOGROUP.write_text(str(_NICENESS))
 
 
 def _wait_for_end(ended: threading.Event) -> None:
