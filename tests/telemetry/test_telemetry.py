@@ -36,6 +36,12 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
+def read_autogroup(pid: str) -> str:
+    """Return the session of a process with its priority, "" if the kernel has none."""
+    file = Path("/proc") / pid / "autogroup"
+    return file.read_text() if file.exists() else ""
+
+
 def wait_for_spans(file: Path, count: int) -> Received:
     wait_until(lambda: len(Received(file).spans) >= count, f"{count} spans have arrived")
     return Received(file)
@@ -173,13 +179,13 @@ def test_server_that_stops_sends_the_last_requests(tmp_path: Path) -> None:
     assert [span["attributes"].get("llm_proxy.request.id") for span in spans] == [request_id, None]
 
 
-@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="a feature of Linux that may be off")
+@pytest.mark.skipif(not read_autogroup("self"), reason="a feature of Linux that may be off")
 def test_session_of_the_telemetry_process_has_the_lowest_priority_too() -> None:
     command = [sys.executable, "-m", "tornado_proxy.telemetry.process"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as process:  # waits for its setup
         try:
-            autogroup = Path(f"/proc/{process.pid}/autogroup")
-            wait_until(lambda: autogroup.read_text().endswith("nice 19\n"), "the session has the lowest priority")
+            pid = str(process.pid)
+            wait_until(lambda: read_autogroup(pid).endswith("nice 19\n"), "the session has the lowest priority")
             assert os.getpriority(os.PRIO_PROCESS, process.pid) == 19
         finally:
             process.kill()
