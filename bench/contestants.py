@@ -167,7 +167,7 @@ def _serving(name: str, workspace: Workspace, provider_port: int, **changes: obj
         # With the default, drain, the provider would not see that a client disconnected, which the part abort measures.
         streams={"on_client_disconnect": "cancel"},
         # As many streams as open files, so that the files are the only limit.
-        limits={"max_streams": workspace.max_files},
+        limits={"max_streams": workspace.max_files, "max_streams_per_project": workspace.max_files},
         **changes,
     )
     log = workspace.folder / "serve.log"
