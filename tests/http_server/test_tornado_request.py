@@ -54,7 +54,7 @@ def serve(handler: type[RequestHandler], *sent: bytes) -> bytes:
 
 
 class DescribingHandler(RequestHandler):
-    """Responds with what it knows of the request."""
+    """Responds with the path, query, one header and body of the request."""
 
     def post(self) -> None:
         request = self.request

@@ -70,7 +70,7 @@ def test_token_that_states_a_budget_is_listed_until_it_expires_and_changed_by_it
         ("tok_child", 2, 2, False, "token"),
         ("tok_root", 3, 3, False, "token"),
     ]
-    # A configured budget per token limits the token of the API key, and what is narrowed from it in it.
+    # A configured budget per token limits the token of the API key, together with the tokens narrowed from it.
     assert show(BudgetLimits({"p": (each_token,)}, of_all)) == [
         ("tok_child", 2, 2, False, "token"),
         ("tok_root", Decimal("0.5"), 1, True, "configuration"),

@@ -2,7 +2,7 @@
 
 Two servers share a ledger; on PostgreSQL each has a folder of its own, as on two machines.  In each round a participant
 sends a hundred requests in parallel, to either server at random.  With --kill one of the servers is killed at a random
-time of each round, and started again.  What the provider has served says what was spent, whoever knows of it:
+time of each round, and started again.  The spend is that of the requests which the provider has served, in all servers:
 
 - a budget is exceeded by less than one request, a strict one never;
 - at the end the counters are the sums of the ledger, and nothing is reserved but the bounds of lost requests.
@@ -84,7 +84,7 @@ class Rounds:
     freed_s: list[float] = field(default_factory=list)
 
     def run(self, number: int, *, kill: bool) -> None:
-        """Send the requests of a round, and check what was spent."""
+        """Send the requests of a round, and check the spend."""
         name = f"round {number}"
         chance = random.Random(number)
         victim = chance.choice(self.nodes)

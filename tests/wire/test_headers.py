@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import tracemalloc
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.kept_memory import measure_kept_bytes
 from tornado_proxy.domain.identity import Secret
 from tornado_proxy.providers.contract import Provider
 from tornado_proxy.providers.registry import PROVIDERS
@@ -240,12 +239,4 @@ def test_heads_of_many_names_are_not_kept() -> None:
             find_stated_headers(headers)
 
     filter_heads(1)
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        filter_heads(20)
-        grown = tracemalloc.get_traced_memory()[0] - before
-    finally:
-        tracemalloc.stop()
-
-    assert grown < 200_000
+    assert measure_kept_bytes(lambda: filter_heads(20)) < 200_000

@@ -133,7 +133,7 @@ class RecordGroup:
 
 @dataclass(frozen=True, slots=True)
 class EndedRequests:
-    """The ids of requests with records, by what is known of their cost: nothing more to come, nothing, or it comes."""
+    """The ids of requests with records, by the state of their cost: final, unknown, or reported later."""
 
     settled: Sequence[str]
     unsettled: Sequence[str]

@@ -4,7 +4,7 @@
                             └───> mapped by the worker, which gets the descriptor (gateway/body_workers.py)
 
 The kernel frees the memory when the last descriptor and mapping of it are gone, however their processes end.  Seals
-keep a worker that a body has taken over from changing or cutting what is sent.
+keep a worker that a body has taken over from changing or truncating the body that is sent.
 """
 
 from __future__ import annotations

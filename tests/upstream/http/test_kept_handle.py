@@ -22,7 +22,7 @@ LABEL = ("X-Label", "one")
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A request, and what the provider must get of it."""
+    """A request, and the request line, headers and body that the provider must receive."""
 
     request: UpstreamRequest
     line: bytes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from tests.kept_memory import measure_kept_bytes
 from tests.upstream.authority import write_ca_file
 from tests.upstream.http2_provider import Stream, run_http2_provider
 from tests.upstream.requests import make_request, read_body, run_client
@@ -60,15 +60,14 @@ def test_bytes_are_read_in_order_and_again_after_a_rewind(sizes: list[int], limi
 @pytest.mark.parametrize("is_read_at_once", [True, False])
 def test_body_that_arrives_byte_by_byte_takes_little_more_memory_than_its_bytes(is_read_at_once: bool) -> None:
     payload = make_payload()
-    tracemalloc.start()
-    try:
+
+    def add_bytes() -> None:
         for _ in range(30_000):
             payload.add(b"x")
             if is_read_at_once:
                 payload.read(KEPT_BYTES)
-        taken, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+
+    taken = measure_kept_bytes(add_bytes)
 
     assert payload.rewind(0)
     assert payload.unread_bytes == 30_000
@@ -268,7 +267,7 @@ async def test_provider_that_rejects_early_gets_no_more_and_one_that_accepts_ear
             exchange = upstream.start(replace(make_request(url), body=payload))
             payload.add(b"b")
             async with asyncio.timeout(_TIMEOUT_S):
-                while True:  # until what is added is dropped; nothing awaits the head
+                while True:  # until the payload drops its bytes; nothing awaits the head
                     payload.add(BODY)
                     if not payload.unread_bytes:
                         break

@@ -1,4 +1,4 @@
-"""The ends of a WebSocket, on a transport in memory whose clock jumps: what is sent, and when it is over."""
+"""The frames that end a WebSocket, and their times, on a transport in memory with a clock that jumps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Messages = list[str | bytes]
 
 
 class MemoryTransport(asyncio.Transport):
-    """Keeps what is written.  fill() makes it wait, as a full socket does."""
+    """Keeps the bytes written to it.  fill() makes it wait, as a full socket does."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -168,7 +168,7 @@ class MessageProtocol(asyncio.Protocol):
 
     def on_message(self, message: str | bytes) -> Wait | None:
         """Handle a message; the next one is handled after the result, if any."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: each side defines it
 
     def on_end(self) -> None:
         """Called once, when the WebSocket has ended and the last message has been handled."""
