@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from tornado_proxy.budgets.store import BudgetStore
-from tornado_proxy.domain.budget import BudgetLimits, Scope, Spender
+from tornado_proxy.domain.budget import BudgetLimits, Scope
 from tornado_proxy.domain.identity import Caller
+from tornado_proxy.gateway.reservations import make_spender
 from tornado_proxy.reports.budget_uses import BudgetUse, find_uses
 from tornado_proxy.reports.budgets import BudgetFigures, BudgetRow, list_rows
 
@@ -21,7 +22,7 @@ def read_rows(store: BudgetStore, limits: BudgetLimits, project_id: str | None) 
 def read_own_rows(store: BudgetStore, limits: BudgetLimits, caller: Caller) -> list[BudgetRow]:
     """Return the budgets that concern a caller alone, without a look at the counters of others."""
     now = datetime.now(UTC)
-    counters = store.list_counters_of(_make_spender(caller))
+    counters = store.list_counters_of(make_spender(caller))
     figures = BudgetFigures(counters, store.list_reservations(), store.list_stated(now))
     return [row for row in list_rows(limits, figures, now, caller.project_id) if _is_own(row, caller)]
 
@@ -37,15 +38,4 @@ def _is_own(row: BudgetRow, caller: Caller) -> bool:
         return row.state.subject in caller.token_ids
     kind = row.state.kind
     is_of_many = kind.scope in (Scope.PROJECT, Scope.LABEL)
-    return not is_of_many and _make_spender(caller).subject(kind) == row.state.subject
-
-
-def _make_spender(caller: Caller) -> Spender:
-    return Spender(
-        caller.project_id,
-        caller.participant,
-        caller.user,
-        caller.issuer,
-        caller.credential_id,
-        token_ids=caller.token_ids,
-    )
+    return not is_of_many and make_spender(caller).subject(kind) == row.state.subject

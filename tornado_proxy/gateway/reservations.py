@@ -145,21 +145,21 @@ def _find_spending(context: RequestContext[Endpoint], agent_session: str | None)
         if len(known) >= _MAX_KEPT:
             known.clear()
         budgets = (*context.snapshot.find_budgets(context.project), *caller.token_budgets)
-        spender = _make_spender(context, agent_session)
+        spender = make_spender(caller, tuple(context.labels.items()), agent_session)
         limits = list_claims(context.snapshot.find_limits(context.project), spender, dict.fromkeys(RateUnit, 1))
         found = known[key] = _Spending(caller, spender, limits, budgets)
     return found
 
 
-def _make_spender(context: RequestContext[Endpoint], agent_session: str | None) -> Spender:
-    caller = context.caller
+def make_spender(caller: Caller, labels: tuple[tuple[str, str], ...] = (), agent_session: str | None = None) -> Spender:
+    """Return whom a request of the caller is charged to."""
     return Spender(
         caller.project_id,
         caller.participant,
         caller.user,
         caller.issuer,
         caller.credential_id,
-        tuple(context.labels.items()),
+        labels,
         caller.token_ids,
         agent_session,
     )
