@@ -7,25 +7,22 @@ from __future__ import annotations
 
 import io
 import json
-import logging
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-from tornado.web import HTTPError, RequestHandler
-
 from tornado_proxy.api.admin.access_checks import check_host
+from tornado_proxy.api.own_handler import OwnHandler
 from tornado_proxy.dashboard.page import Page, list_links
 from tornado_proxy.dashboard.parameters import PageUrl, make_url, read_parameters
 from tornado_proxy.dashboard.site import ROOT, Site
 from tornado_proxy.dashboard.viewer import Viewer, find_viewer
-from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated, RequestError
+from tornado_proxy.domain.errors import NotAllowed, NotAuthenticated
 from tornado_proxy.domain.identity import Caller, Secret
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, make_request_error
-from tornado_proxy.gateway.context import new_request_id
 from tornado_proxy.gateway.public_url import own_root
 from tornado_proxy.http_server.tornado_request import find_incoming
 from tornado_proxy.observability import access_log
@@ -34,8 +31,6 @@ from tornado_proxy.snapshot import Snapshot
 from tornado_proxy.state.dashboard_session_table import Identity, OperatorIdentity
 from tornado_proxy.state.dashboard_sessions import find_session
 from tornado_proxy.wire.csv_cells import write_members
-
-_log = logging.getLogger(__name__)
 
 #: Scripts, styles and requests of this origin only; nothing inline, no frames.
 _CONTENT_SECURITY_POLICY = (
@@ -54,7 +49,7 @@ _HEADERS = {
 }
 
 
-class DashboardHandler(RequestHandler):
+class DashboardHandler(OwnHandler):
     """A page of the dashboard.  Waits for the ledger's reader and for the state's thread, which bound the time."""
 
     name: ClassVar[str] = ""
@@ -65,11 +60,6 @@ class DashboardHandler(RequestHandler):
         self.services = site.services
         self.path_template = path_template
         self.viewer: Viewer | None = None
-
-    @cached_property
-    def request_id(self) -> str:
-        """The id of the request in the log; Tornado sets the first headers before it calls initialize()."""
-        return new_request_id()
 
     @cached_property
     def snapshot(self) -> Snapshot:
@@ -174,24 +164,12 @@ class DashboardHandler(RequestHandler):
         """Write the log line of a request that is served."""
         access_log.log_account_request(self.request_id, status, self._line, self._caller)
 
-    def head(self, *arguments: str) -> Awaitable[None] | None:
-        """Respond as to GET; Tornado leaves the body out."""
-        result: Awaitable[None] | None = self.get(*arguments)
-        return result
-
     def set_default_headers(self) -> None:
         """Set the headers of every response."""
         self.clear_header("Server")
         for name, value in _HEADERS.items():
             self.set_header(name, value)
         self.set_header(REQUEST_ID_HEADER, self.request_id)
-
-    def compute_etag(self) -> None:
-        """Return no ETag: pages are not stored."""
-
-    def decode_argument(self, value: bytes, name: str | None = None) -> str:
-        """Return a part of the path as text; an id that is not UTF-8 is unknown, not an error of its own."""
-        return value.decode("utf-8", "replace")
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Finish the response with an error page.  Called by Tornado for every exception."""
@@ -215,11 +193,6 @@ class DashboardHandler(RequestHandler):
             "is_admin": self.site.is_admin,
         }
         self.finish(self.site.render(template, page=page, files=self.site.files, **values))
-
-    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
-        """Log errors of the server; the caller's errors have a line of their own."""
-        if not isinstance(value, RequestError | HTTPError):
-            _log.error("request failed", extra={"request_id": self.request_id}, exc_info=value)
 
     def check_own_origin(self) -> None:
         """Raise NotAllowed if another site has made the browser send this request."""

@@ -46,6 +46,12 @@ def make_request_error(status_code: int, error: BaseException | None, request_id
     return RequestError(f"internal error; the server's log has the details under {request_id}")
 
 
+def log_unexpected_error(error: BaseException | None, request_id: str) -> None:
+    """Log the exception of a handler with its traceback, unless it says what is wrong with the request."""
+    if not isinstance(error, RequestError | HTTPError):
+        _log.error("request failed", extra={"request_id": request_id}, exc_info=error)
+
+
 class BaseHandler(RequestHandler):
     """A handler that responds in the format of `provider`."""
 
@@ -97,8 +103,7 @@ class BaseHandler(RequestHandler):
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
         """Log errors of the server; a caller's error is in its response."""
-        if not isinstance(value, RequestError | HTTPError):
-            _log.error("request failed", extra={"request_id": self.request_id}, exc_info=value)
+        log_unexpected_error(value, self.request_id)
 
     def _request_error(self, status_code: int, error: BaseException | None) -> RequestError:
         if status_code == 405 and not isinstance(error, RequestError):

@@ -6,25 +6,21 @@ A handler defines get(), post(), put() or delete(), calls respond(), and raises 
 from __future__ import annotations
 
 import json
-import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
-from tornado.web import HTTPError, RequestHandler
+from tornado.web import RequestHandler
 
 from tornado_proxy.api.admin.access_checks import check_bearer, check_host, check_origin
 from tornado_proxy.api.admin.services import AdminServices
 from tornado_proxy.api.audit import ChangeSource, log_change
+from tornado_proxy.api.own_handler import OwnHandler
 from tornado_proxy.domain.errors import BadRequest, InvalidConfiguration, MethodNotAllowed, RequestError
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, error_headers, make_request_error
-from tornado_proxy.gateway.context import new_request_id
 from tornado_proxy.observability import access_log
 from tornado_proxy.observability.access_log import RequestLine
 from tornado_proxy.state.guarded_changes import GuardedChanges
-
-_log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
@@ -45,7 +41,7 @@ class _EveryMethod(tuple[str, ...]):
         return True
 
 
-class AdminHandler(RequestHandler):
+class AdminHandler(OwnHandler):
     """A handler of the admin port.
 
     Attributes:
@@ -62,11 +58,6 @@ class AdminHandler(RequestHandler):
         self.admin = admin
         self.services = admin.services
         self.path_template = path_template
-
-    @cached_property
-    def request_id(self) -> str:
-        """The id of the request in the log; Tornado sets the first headers before it calls initialize()."""
-        return new_request_id()
 
     def prepare(self) -> None:
         """Check the request's access, method and parameters.  Called by Tornado first."""
@@ -112,11 +103,6 @@ class AdminHandler(RequestHandler):
             raise BadRequest("dry_run must be 1 or 0", param="dry_run")
         return value == b"1"
 
-    def head(self, *arguments: str) -> Awaitable[None] | None:
-        """Respond as to GET; Tornado leaves the body out."""
-        result: Awaitable[None] | None = self.get(*arguments)
-        return result
-
     def respond(self, document: Mapping[str, object], status: int = 200) -> None:
         """Finish the response with a JSON document."""
         self.set_status(status)
@@ -154,13 +140,6 @@ class AdminHandler(RequestHandler):
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header(REQUEST_ID_HEADER, self.request_id)
 
-    def compute_etag(self) -> None:
-        """Return no ETag: only a handler knows whether its document has a version."""
-
-    def decode_argument(self, value: bytes, name: str | None = None) -> str:
-        """Return a part of the path as text; an id that is not UTF-8 is unknown, not an error of its own."""
-        return value.decode("utf-8", "replace")
-
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Finish the response with an error.  Called by Tornado for every exception."""
         error = make_request_error(status_code, kwargs.get("exc_info", (None, None, None))[1], self.request_id)
@@ -171,11 +150,6 @@ class AdminHandler(RequestHandler):
             line = RequestLine(self.request.method or "", self.path_template)
             access_log.log_rejection(self.request_id, error, line)
         self.finish(error_body(error))
-
-    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
-        """Log errors of the server; the caller's errors have a line of their own."""
-        if not isinstance(value, RequestError | HTTPError):
-            _log.error("request failed", extra={"request_id": self.request_id}, exc_info=value)
 
 
 def read_idempotency_key(values: list[str]) -> str | None:
