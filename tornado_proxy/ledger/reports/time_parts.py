@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from tornado_proxy.ledger.rows import format_time
 
-_HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
+_LENGTHS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,27 +28,23 @@ def keep_days(parts: Iterable[TimePart]) -> Iterator[TimePart]:
 
 def split_time(since: str | None, until: str | None, *, by_hour: bool) -> Iterator[TimePart]:
     """Yield the parts of a time: days if possible, hours and records at its edges."""
-    first, last = _round_up(since, _HOUR), _round_down(until, _HOUR)
+    return _split(since, until, "", ("hour",) if by_hour else ("hour", "day"))
+
+
+def _split(since: str | None, until: str | None, span: str, larger: tuple[str, ...]) -> Iterator[TimePart]:
+    """Yield the edges of a time with `span`, and what lies between them with the larger spans, in order of size."""
+    if not larger:
+        yield TimePart(span, since, until)
+        return
+    first, last = _round_up(since, larger[0]), _round_down(until, larger[0])
     if first is not None and last is not None and first >= last:
-        yield TimePart("", since, until)
+        yield TimePart(span, since, until)
         return
     if since != first:
-        yield TimePart("", since, first)
-    yield from [TimePart("hour", first, last)] if by_hour else _split_hours(first, last)
+        yield TimePart(span, since, first)
+    yield from _split(first, last, larger[0], larger[1:])
     if until != last:
-        yield TimePart("", last, until)
-
-
-def _split_hours(first: str | None, last: str | None) -> Iterator[TimePart]:
-    first_day, last_day = _round_up(first, _DAY), _round_down(last, _DAY)
-    if first_day is not None and last_day is not None and first_day >= last_day:
-        yield TimePart("hour", first, last)
-        return
-    if first != first_day:
-        yield TimePart("hour", first, first_day)
-    yield TimePart("day", first_day, last_day)
-    if last != last_day:
-        yield TimePart("hour", last_day, last)
+        yield TimePart(span, last, until)
 
 
 def is_exact_time(time: str) -> bool:
@@ -59,16 +55,16 @@ def is_exact_time(time: str) -> bool:
         return False
 
 
-def _round_down(time: str | None, step: timedelta) -> str | None:
+def _round_down(time: str | None, span: str) -> str | None:
     if time is None:
         return None
     at = datetime.fromisoformat(time)
     start = at.replace(minute=0, second=0, microsecond=0)
-    return format_time(start.replace(hour=0) if step == _DAY else start)
+    return format_time(start.replace(hour=0) if span == "day" else start)
 
 
-def _round_up(time: str | None, step: timedelta) -> str | None:
-    below = _round_down(time, step)
+def _round_up(time: str | None, span: str) -> str | None:
+    below = _round_down(time, span)
     if below is None or below == time:
         return below
-    return format_time(datetime.fromisoformat(below).astimezone(UTC) + step)
+    return format_time(datetime.fromisoformat(below).astimezone(UTC) + _LENGTHS[span])
