@@ -34,7 +34,8 @@ from tornado_proxy.api.usage import USAGE_PATH, UsageHandler
 from tornado_proxy.budgets.keeper import BudgetKeeper, BudgetLedger, BudgetListeners
 from tornado_proxy.config.changes import describe_changes
 from tornado_proxy.config.settings import ListenSettings, Settings
-from tornado_proxy.dashboard.live_requests import LiveFeed
+from tornado_proxy.dashboard.live_requests import LiveFeed, OwnRequests
+from tornado_proxy.dashboard.other_processes import OtherProcesses
 from tornado_proxy.dashboard.routes import list_rules
 from tornado_proxy.dashboard.site import Site
 from tornado_proxy.domain.brake import Brake
@@ -101,6 +102,7 @@ class Server:
         self._alerts = AlertSender(self._state, lambda: self._snapshots.current.settings.alerts)
         self._background: list[asyncio.Task[None]] = []
         self._telemetry: Telemetry | None = None
+        self._others: OtherProcesses | None = None
         self._stopped = asyncio.Event()
         self._second_signal = asyncio.Event()
         self._reloading = asyncio.Lock()
@@ -142,7 +144,10 @@ class Server:
         self._background.append(tasks.spawn(enforce_stops(self._snapshots, services.capacity), "stops"))
         handler_arguments = {"services": services}
         start_paths = list_start_paths(PROVIDERS)
-        feed = LiveFeed(services.recorder.list_running)
+        running = OwnRequests(services.recorder.list_running)
+        self._others = OtherProcesses(self._state, ledger.locks.writer_id, running.share)
+        self._background.append(tasks.spawn(self._others.run(), "other processes"))
+        feed = LiveFeed(running, self._others.list_requests)
         rules = [
             (USAGE_PATH, UsageHandler, handler_arguments),
             (REQUEST_PATH, RequestCostHandler, {**handler_arguments, "waiters": make_waiters()}),
@@ -350,6 +355,8 @@ class Server:
                 task.cancel()
             services.recorder.refusals.flush()
             await self._alerts.flush()
+            if self._others is not None:
+                await self._others.leave()
             await self._state.close()
             services.bodies.close()
             self._upstream.close()

@@ -80,6 +80,11 @@ class Viewer:
             return False
         return own.admin or (caller.participant, caller.user, caller.issuer) == (own.participant, own.user, own.issuer)
 
+    def sees(self, project_id: str) -> bool:
+        """Return True if the viewer sees all callers of that project."""
+        own = self.caller
+        return own is None or (own.admin and own.project_id == project_id)
+
     def read_usage(self, parameters: Mapping[str, str]) -> UsageRequest:
         """Return the query of the usage API with these parameters, limited to the requests that the viewer may see.
 

@@ -6,6 +6,7 @@
     provider_settings                  state/provider_settings_table.py
     dashboard_sessions                 state/dashboard_sessions.py
     alert_messages                     state/alert_table.py
+    server_processes                   state/process_table.py
     idempotency_keys                   state/guarded_changes.py
     state_changes                      append-only: who changed what, one row for each generation
     meta                               the ledger's own table: `state_generation`
@@ -32,6 +33,7 @@ from tornado_proxy.state import (
     budget_table,
     dashboard_session_table,
     guarded_changes,
+    process_table,
     provider_settings_table,
     stop_table,
 )
@@ -69,6 +71,7 @@ _TABLES = {
     **alert_table.TABLES,
     **budget_table.TABLES,
     **guarded_changes.TABLES,
+    **process_table.TABLES,
     **stop_table.TABLES,
     **provider_settings_table.TABLES,
     **dashboard_session_table.TABLES,
