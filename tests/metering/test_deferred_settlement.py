@@ -19,7 +19,7 @@ from tests import harness, virtual_time
 from tests.gateway.fakes import PROVIDER_URL, FakeExchange, FakeProvider, Gateway, make_project, make_snapshot, own_keys
 from tests.ledger.memory_ledger import MemoryLedger, MemoryStore
 from tests.ledger.sample_records import START, make_intent, make_record
-from tornado_proxy.domain.cost import bill
+from tornado_proxy.domain.cost import BillRates, bill
 from tornado_proxy.domain.errors import LedgerUnavailable, UpstreamTimeout, UsagePending
 from tornado_proxy.domain.identity import Caller, KeyId, Secret, fingerprint_key
 from tornado_proxy.domain.record import PendingRequest, Settlement
@@ -246,6 +246,21 @@ def test_prices_are_those_of_the_time_of_the_request() -> None:
     settled(Gateway(replace_tariff(make_snapshot(), RecordingTariff)), FakeProvider({STATE: [FINISHED]}))
 
     assert times == [START]
+
+
+def test_surcharge_discount_and_region_are_those_with_which_the_request_began() -> None:
+    rates = BillRates(surcharge=Decimal("0.1"), discount=Decimal("0.125"))
+    facts = DeferredRatingFacts(rates=rates, provider_region="eu")
+
+    async def store(ledger: MemoryLedger) -> None:
+        await store_pending(ledger, model="gpt-5.4", facts=facts)
+
+    body = json.dumps({**RESPONSE, "model": "gpt-5.4", "status": "completed"}).encode()
+    # The present configuration has a surcharge of 5 %, no discount and no region.
+    (settlement,) = settled(Gateway(make_snapshot()), FakeProvider({STATE: [(200, body)]}), store=store)
+
+    # 1000 x 2.50 and 100 x 15 per million, each x 1.1 in a region; 12.5 % less; and 10 % of that.
+    assert (settlement.cost.subtotal, settlement.cost.total) == (Decimal("0.00385"), Decimal("0.004235"))
 
 
 def replace_tariff(snapshot: Snapshot, kind: type[Tariff]) -> Snapshot:

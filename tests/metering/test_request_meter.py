@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY
 
 from tornado_proxy.config.bundled import conf_path
 from tornado_proxy.config.files import read_documents
+from tornado_proxy.domain.cost import BillRates
 from tornado_proxy.domain.identity import Caller, KeyId
 from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
 from tornado_proxy.domain.request import DeferredRatingFacts, RequestFacts
@@ -257,7 +258,8 @@ def test_pending_record_alone_keeps_the_facts_that_rate_its_usage_later(
     record = meter_response(meter, b'{"id":"resp_1","model":"gpt-4o-mini","status":"%s"}' % status.encode())
 
     assert (record.basis is Basis.PENDING) is pending
-    assert record.deferred_facts == (DeferredRatingFacts.of(FACTS) if pending else None)
+    kept = replace(DeferredRatingFacts.of(FACTS), rates=BillRates(Decimal("0.05")))
+    assert record.deferred_facts == (kept if pending else None)
 
 
 def test_created_object_is_known_as_soon_as_the_response_names_it(tariff: Tariff) -> None:
@@ -327,7 +329,9 @@ def test_pending_record_names_the_key_and_the_output_that_has_passed(tariff: Tar
     record = meter.close(DONE)
 
     assert (record.basis, record.object_id) == (Basis.PENDING, "resp_1")
-    assert record.deferred_facts == DeferredRatingFacts(body_bytes=40, output_bytes=100, made_with=KEY)
+    assert record.deferred_facts == DeferredRatingFacts(
+        body_bytes=40, output_bytes=100, made_with=KEY, rates=BillRates(Decimal("0.05"))
+    )
 
 
 def fail_to_make(_facts: RequestFacts, _head: ResponseHead) -> UsageReader:

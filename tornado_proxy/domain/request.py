@@ -8,6 +8,7 @@ from functools import lru_cache
 import msgspec
 from msgspec.structs import replace
 
+from tornado_proxy.domain.cost import BillRates
 from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.terms import NO_TERMS, Terms
 from tornado_proxy.domain.usage import Meter, Quantity
@@ -140,6 +141,8 @@ class DeferredRatingFacts:
     `output_bytes` is the length of the output text that has passed: an estimate, if the usage never arrives.
     `made_with` is the provider key that made the request, None for a record of an earlier version.
     `charges_code_execution` is that of RequestFacts.
+    `rates` are the surcharge and the discount of the request, None for a record of an earlier version.
+    `provider_region` is that of the host that the request was sent to.
     """
 
     terms: Terms = NO_TERMS
@@ -148,6 +151,8 @@ class DeferredRatingFacts:
     output_bytes: int = 0
     made_with: KeyId | None = None
     charges_code_execution: bool = False
+    rates: BillRates | None = None
+    provider_region: str | None = None
 
     @classmethod
     def of(cls, facts: RequestFacts, output_bytes: int = 0) -> DeferredRatingFacts:

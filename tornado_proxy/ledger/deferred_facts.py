@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
+from tornado_proxy.domain.cost import BillRates
 from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.request import DeferredRatingFacts
 from tornado_proxy.domain.terms import Terms
@@ -30,6 +32,8 @@ def read_deferred_facts(text: str | None) -> DeferredRatingFacts:
         members.get("output_bytes", 0),
         _read_key(members),
         members.get("charges_code_execution", False),
+        _read_rates(members),
+        members.get("provider_region"),
     )
 
 
@@ -38,6 +42,11 @@ def _read_key(members: Mapping[str, Any]) -> KeyId | None:
     if fingerprint is None:
         return None
     return KeyId(members.get("key_name", ""), fingerprint, own=members.get("key_owner") == PROJECT)
+
+
+def _read_rates(members: Mapping[str, Any]) -> BillRates | None:
+    surcharge = members.get("surcharge_rate")
+    return None if surcharge is None else BillRates(Decimal(surcharge), Decimal(members.get("discount_rate", 0)))
 
 
 def format_deferred_facts(facts: DeferredRatingFacts) -> str:
@@ -53,5 +62,8 @@ def format_deferred_facts(facts: DeferredRatingFacts) -> str:
             "key_name": None if key is None else key.name,
             "key_owner": None if key is None else PROJECT if key.own else SERVER,
             "charges_code_execution": facts.charges_code_execution,
+            "surcharge_rate": None if facts.rates is None else str(facts.rates.surcharge),
+            "discount_rate": None if facts.rates is None else str(facts.rates.discount),
+            "provider_region": facts.provider_region,
         }
     )

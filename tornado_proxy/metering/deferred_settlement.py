@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from tornado_proxy import tasks
-from tornado_proxy.domain.cost import merge_items
+from tornado_proxy.domain.cost import Discount, merge_items
 from tornado_proxy.domain.errors import KeyNotConfigured, LedgerUnavailable, ServiceError, UpstreamError, UsagePending
 from tornado_proxy.domain.record import PendingRequest, RequestRecord, Settlement
 from tornado_proxy.domain.usage import Basis, UsageReport
@@ -31,6 +31,7 @@ from tornado_proxy.metering.deferred_fetch import DeferredFetch, Ended, Fetched,
 from tornado_proxy.metering.passing_usage import PassingUsage
 from tornado_proxy.metering.poll_schedule import Poll, PollSchedule, PollState
 from tornado_proxy.observability import metrics
+from tornado_proxy.pricing.book.price_book import Tariff
 from tornado_proxy.providers.contract import DeferredUsage
 from tornado_proxy.snapshot import Snapshot, SnapshotHolder
 from tornado_proxy.upstream.credentials import deferred_access
@@ -301,8 +302,7 @@ def _warn(request: PendingRequest, reason: str) -> None:
 
 def _make_settlement(snapshot: Snapshot, request: PendingRequest, report: UsageReport) -> Settlement:
     key = request.deferred_facts.made_with
-    tariff = snapshot.find_tariff(request.provider, request.project_id, own=key is not None and key.own)
-    tariff = snapshot.add_discount(tariff, request.project_id, key)
+    tariff = _find_tariff(snapshot, request)
     charge = tariff.charge(report, request.model_requested, request.started_at)
     report, cost = charge.report, merge_items(charge.cost)
     settled_at = datetime.now(UTC)
@@ -323,4 +323,19 @@ def _make_settlement(snapshot: Snapshot, request: PendingRequest, report: UsageR
         )
         if charge.containers
         else None,
+    )
+
+
+def _find_tariff(snapshot: Snapshot, request: PendingRequest) -> Tariff:
+    """Return the present prices with the surcharge, discount and region that the request began with."""
+    facts = request.deferred_facts
+    own = facts.made_with is not None and facts.made_with.own
+    tariff = snapshot.find_tariff(request.provider, request.project_id, own=own)
+    if facts.rates is None:  # a record of an earlier version
+        return snapshot.add_discount(tariff, request.project_id, facts.made_with)
+    return replace(
+        tariff,
+        surcharge_rate=facts.rates.surcharge,
+        discount=Discount(facts.rates.discount),
+        provider_region=facts.provider_region,
     )

@@ -169,12 +169,8 @@ class RequestMeter:
         report = self._report(end)
         self._provider_failed = report.failed
         end = self._with_provider_failure(end)
-        record = rated_record(self.intent, report, self._facts, self._tariff, end)
-        if record.deferred_facts is not None:
-            facts = replace(record.deferred_facts, made_with=self.intent.key)
-            record = structs.replace(record, deferred_facts=facts)
-        self._record = record
-        return record
+        self._record = rated_record(self.intent, report, self._facts, self._tariff, end)
+        return self._record
 
     def _with_provider_failure(self, end: RequestEnd) -> RequestEnd:
         """Return `end` with the outcome of a response that was delivered whole and ends with an error."""
@@ -231,8 +227,18 @@ def rated_record(
         names_object=report.names_object,
         upstream_request_id=end.upstream_request_id,
         faults=(*([end.broken_by] if end.broken_by else ()), *report.faults, *cost.faults, *cost.notes),
-        deferred_facts=DeferredRatingFacts.of(facts, report.output_bytes) if basis is Basis.PENDING else None,
+        deferred_facts=_keep_facts(intent, report, facts, tariff) if basis is Basis.PENDING else None,
         container_time=_time_containers(charge, tariff, intent, end) if charge.containers else None,
+    )
+
+
+def _keep_facts(intent: RequestIntent, report: UsageReport, facts: RequestFacts, tariff: Tariff) -> DeferredRatingFacts:
+    """Return the facts that rate the usage which the provider reports later."""
+    return replace(
+        DeferredRatingFacts.of(facts, report.output_bytes),
+        made_with=intent.key,
+        rates=tariff.find_rates(intent.started_at),
+        provider_region=tariff.provider_region,
     )
 
 
