@@ -1,11 +1,12 @@
-"""Runs programs in forks of a process that has imported the server, so that no test waits for the imports again.
+"""Runs programs in forks of a process that has imported the server and read the prices, so that no test waits for that.
 
     test ── module, arguments, environment, files ──> fork server ── fork ──> program
          <─────────── process id, later the exit status ──┘
 
-`python -m tornado_proxy serve` spends 0.6 of its 0.85 s of CPU time on imports, and the tests start some hundred
-servers.  A fork differs from a new process in nothing else: it has its own memory, files, environment and signals.
-Programs that must run before a module is imported, and tests of the start itself, use a new process.
+`python -m tornado_proxy serve` spends 0.6 of its 0.85 s of CPU time on imports, 0.1 on the price files, and the tests
+start some hundred servers.  A fork parses price files again if they have changed, as a reload does.  It differs from a
+new process in nothing else: it has its own memory, files, environment and signals.  Programs that must run before a
+module is imported, and tests of the start itself, use a new process.
 
 This file is the fork server; tests use forked_program.py.
 """
@@ -23,12 +24,16 @@ import signal
 import socket
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 #: Bytes.  A request is an environment and some arguments, far less.
 _MAX_REQUEST_BYTES = 256 * 1024
 
 #: Files that accompany a request: standard input, output and error of the program, the socket for its exit status.
 _FILES = 4
+
+#: The price files of the checkout, as the configurations of the tests name them.
+_PRICES = Path(__file__).parent.parent / "conf" / "prices"
 
 
 @dataclass(frozen=True)
@@ -118,8 +123,11 @@ def _run(request: Request) -> None:
 def _main() -> None:
     # Ctrl-C in a terminal reaches this process too; the tests end it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    import tornado_proxy.cli.serve  # noqa: F401  # the tests import this file without the server
+    # The tests import this file without the server.
+    import tornado_proxy.cli.serve  # noqa: F401
+    from tornado_proxy.config.price_files import read_price_files
 
+    read_price_files(_PRICES)
     # Collections in the forks would copy every page that holds an object of the modules.
     gc.collect()
     gc.freeze()

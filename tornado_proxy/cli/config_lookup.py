@@ -18,6 +18,7 @@ from tornado_proxy.config.bundled import conf_path
 from tornado_proxy.config.files import read_document, read_documents
 from tornado_proxy.config.findings import Findings
 from tornado_proxy.config.ledger import ledger_address, read_ledger_password
+from tornado_proxy.config.price_files import list_valid_documents, read_price_files
 from tornado_proxy.config.validation import check
 from tornado_proxy.domain.document import Document, list_children, read_section
 from tornado_proxy.domain.errors import ConfigError, LedgerUnavailable
@@ -144,15 +145,7 @@ def read_prices(path: Path) -> list[Document]:
     Raises:
         ConfigError: with every fault of every file.
     """
-    return check_prices(read_documents(path))
-
-
-def check_prices(documents: list[Document]) -> list[Document]:
-    """Return the price documents; raise ConfigError with every fault by their schema."""
-    faults = [fault for document in documents for fault in check(document, "prices")]
-    if faults:
-        raise ConfigError(faults)
-    return documents
+    return list_valid_documents(read_price_files(path))
 
 
 def load_prices(config: Path | None, prices: Path | None) -> PriceBook:

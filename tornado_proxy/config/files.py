@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import yaml
 
@@ -27,6 +28,8 @@ _MAX_DEPTH = 50
 
 #: Digits of an integer; no setting needs more than 64 bits.  int() on more digits takes quadratic time.
 _MAX_DIGITS = 18
+
+_Read = TypeVar("_Read")
 
 _Loader: TypeAlias = type[yaml.SafeLoader] | type[yaml.CSafeLoader]
 
@@ -46,7 +49,11 @@ def read_document(path: Path) -> Document:
     Raises:
         ConfigError: The file is missing, unreadable, empty or not valid YAML; the error holds every fault.
     """
-    text = _read_text(path)
+    return parse_document(path, read_text(path))
+
+
+def parse_document(path: Path, text: str) -> Document:
+    """Parse the text of the file at `path`; raise ConfigError as read_document() does."""
     try:
         node = _compose(text)
     except yaml.MarkedYAMLError as error:
@@ -70,21 +77,26 @@ def read_documents(path: Path) -> list[Document]:
     Raises:
         ConfigError: A file has faults; the error holds those of all files.
     """
+    return read_files(path, read_document)
+
+
+def read_files(path: Path, read: Callable[[Path], _Read]) -> list[_Read]:
+    """Return what `read` returns for a file, or for each file of a folder; raise ConfigError as read_documents()."""
     if not is_folder(path):
-        return [read_document(path)]
+        return [read(path)]
     files = sorted(path.glob("*.yaml"))
     if not files:
         raise _file_error(path, "contains no *.yaml file")
-    documents: list[Document] = []
+    results: list[_Read] = []
     faults: list[Fault] = []
     for file in files:
         try:
-            documents.append(read_document(file))
+            results.append(read(file))
         except ConfigError as error:
             faults.extend(error.faults)
     if faults:
         raise ConfigError(faults)
-    return documents
+    return results
 
 
 def resolve_folder(path: Path) -> Path:
@@ -111,7 +123,8 @@ def find_read_error(path: Path) -> str | None:
         return f"cannot be read: {error.strerror}"
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return the text of the file at `path`; raise ConfigError if it is missing, unreadable or not UTF-8."""
     try:
         with path.open("rb") as file:
             # A limit, because a path such as /dev/zero has no end.

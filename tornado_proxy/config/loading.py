@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from tornado_proxy.config.alerts import read_alerts
 from tornado_proxy.config.budgets import read_budget_settings
@@ -13,6 +14,7 @@ from tornado_proxy.config.files import find_read_error, is_folder, read_document
 from tornado_proxy.config.findings import Findings
 from tornado_proxy.config.ledger import read_ledger_password
 from tornado_proxy.config.oauth import read_issuers
+from tornado_proxy.config.price_files import read_price_files
 from tornado_proxy.config.projects import ProjectReader
 from tornado_proxy.config.servers import check_servers, read_admin_token, read_providers
 from tornado_proxy.config.settings import Settings, StateSettings, make_settings
@@ -22,6 +24,8 @@ from tornado_proxy.domain.document import Document, read_section
 from tornado_proxy.domain.document import Path as DocumentPath
 from tornado_proxy.domain.errors import ConfigError, Fault
 from tornado_proxy.domain.identity import Project
+
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,7 @@ def _list_project_documents(document: Document, findings: Findings) -> list[Docu
     """Return the documents with the projects: files, or the list in proxy.yaml itself."""
     listed = document.content.get("projects") if isinstance(document.content, dict) else None
     if not isinstance(listed, list):
-        return _read_linked(document, ("projects",), listed, findings)
+        return _read_linked(document, ("projects",), listed, findings, read_documents)
     # Projects in proxy.yaml itself are checked like a project file, with the lines of proxy.yaml.
     lines = {path: line for path, line in document.lines.items() if path[:1] == ("projects",)}
     return [Document(document.file, {"projects": listed}, lines)]
@@ -138,18 +142,20 @@ def _list_project_documents(document: Document, findings: Findings) -> list[Docu
 
 def _prices(document: Document, content: Mapping[str, object], findings: Findings) -> tuple[Document, ...]:
     path = read_section(content, "pricing").get("path")
-    documents = (
-        read_documents(conf_path("prices"))
+    files = (
+        read_price_files(conf_path("prices"))
         if path is None
-        else _read_linked(document, ("pricing", "path"), path, findings)
+        else _read_linked(document, ("pricing", "path"), path, findings, read_price_files)
     )
-    faults = [fault for price_document in documents for fault in check(price_document, "prices")]
+    faults = [fault for file in files for fault in file.faults]
     findings.faults.extend(faults)
-    return () if faults else tuple(documents)
+    return () if faults else tuple(file.document for file in files)
 
 
-def _read_linked(document: Document, at: DocumentPath, link: object, findings: Findings) -> list[Document]:
-    """Return the documents of the file or folder `link`, which is the value at `at`; none if they cannot be read."""
+def _read_linked(
+    document: Document, at: DocumentPath, link: object, findings: Findings, read: Callable[[Path], list[_Read]]
+) -> list[_Read]:
+    """Read the file or folder `link`, which is the value at `at`; return an empty list if it cannot be read."""
     if not isinstance(link, str) or findings.has_fault(document, at):
         return []
     path = Path(document.file).parent / link
@@ -159,7 +165,7 @@ def _read_linked(document: Document, at: DocumentPath, link: object, findings: F
         findings.add(document, at, f"{resolve_folder(path)} {problem}")
         return []
     try:
-        return read_documents(path)
+        return read(path)
     except ConfigError as error:
         findings.faults.extend(error.faults)
         return []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,6 @@ import click
 from tornado_proxy.cli.config_lookup import (
     PRICES,
     PRICES_CONFIG,
-    check_prices,
     exit_on_errors,
     is_bundled,
     named_config,
@@ -22,7 +20,7 @@ from tornado_proxy.cli.config_lookup import (
 from tornado_proxy.cli.file_replacement import replace_file
 from tornado_proxy.cli.pricing.diff import print_differences
 from tornado_proxy.cli.pricing.price_lists import FILE, MODELS, ONLY, compare_with
-from tornado_proxy.config.files import read_document
+from tornado_proxy.config.price_files import PriceFile, check_price_file, list_valid_documents
 from tornado_proxy.domain.document import Document
 from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.pricing.lists.import_plan import ImportOptions, ImportPlan, plan_import
@@ -125,18 +123,12 @@ def _apply_plan(plan: ImportPlan, documents: Sequence[Document], *, write: bool)
 
 def _check_texts(documents: Sequence[Document], changed: dict[Path, str]) -> None:
     """Raise ConfigError unless the files with the `changed` texts are valid, each by its schema and all together."""
-    checked: list[Document] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for number, document in enumerate(documents):
-            text = changed.get(Path(document.file))
-            if text is not None:
-                # A real file, because read_document() also finds the line of each member.
-                copy = Path(folder) / f"{number}.yaml"
-                copy.write_text(text, "utf-8")
-                parsed = read_document(copy)
-                document = Document(document.file, parsed.content, parsed.lines)
-            checked.append(document)
-    PriceBook.from_documents(check_prices(checked))
+    named = [(Path(document.file), document) for document in documents]
+    files = [
+        check_price_file(path, changed[path]) if path in changed else PriceFile(document, ())
+        for path, document in named
+    ]
+    PriceBook.from_documents(list_valid_documents(files))
 
 
 def _unified_diff(path: Path, old_text: str, new_text: str) -> Iterator[str]:
