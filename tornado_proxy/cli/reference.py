@@ -6,6 +6,7 @@ python -m tornado_proxy.cli.reference > docs/commands.md
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 
@@ -28,7 +29,7 @@ _NO_WRAP = "\b\n"
 
 def write_reference() -> str:
     """Return the text of docs/commands.md."""
-    return _INTRODUCTION + "".join(_sections(main, "tornado-proxy"))
+    return _INTRODUCTION + "".join(_index(main, "tornado-proxy")) + "".join(_sections(main, "tornado-proxy"))
 
 
 def list_commands(group: click.Group, name: str) -> Iterator[tuple[str, click.Command]]:
@@ -40,6 +41,15 @@ def list_commands(group: click.Group, name: str) -> Iterator[tuple[str, click.Co
             yield from list_commands(command, f"{name} {short_name}")
         elif command is not None:
             yield f"{name} {short_name}", command
+
+
+def _index(group: click.Group, name: str) -> Iterator[str]:
+    """Yield a table with a link to each command and the first sentence of its help text."""
+    yield "\n| command | does |\n|---|---|\n"
+    for full_name, command in list_commands(group, name):
+        anchor = full_name.replace(" ", "-")
+        sentence = re.split(r"(?<=\.)\s", " ".join((command.help or "").split()))[0].removesuffix(".")
+        yield f"| [`{full_name.partition(' ')[2]}`](#{anchor}) | {sentence} |\n"
 
 
 def _sections(group: click.Group, name: str) -> Iterator[str]:

@@ -6,6 +6,7 @@ python -m tornado_proxy.config.reference > docs/configuration.md
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -22,6 +23,9 @@ The proxy reads one YAML file, `conf/proxy.yaml` or the file that `--config` nam
 projects, prices and secrets. `tornado-proxy check --config FILE` reports all faults of all files, each with file, line,
 key and rule, and exits with 1 if there are any. `tornado-proxy serve` does not start with such a fault, and a reload
 keeps the active configuration.
+
+A setting inside others is written with dots, `[]` for each entry of a list, and `NAME` for a key that you choose:
+`projects[].members[].user`.
 
 A minimal configuration:
 
@@ -50,8 +54,11 @@ projects: projects.yaml
 _PRICES = """
 ## Price files
 
-`pricing.path` names one file for each provider. `schemas/prices.schema.json` describes their format.
+`pricing.path` names a price file, or a folder with a file for each provider ([pricing.md](pricing.md)).
+`schemas/prices.schema.json` describes each member.
 """
+
+_TABLE_HEAD = "\n| key | value | meaning |\n|---|---|---|\n"
 
 _TYPE_NAMES = {
     "object": "mapping",
@@ -61,34 +68,86 @@ _TYPE_NAMES = {
 }
 
 
+#: A block of rows is described once if it is as long as this or longer.
+_MIN_SHARED_ROWS = 3
+
+
 def write_reference() -> str:
     """Return the text of docs/configuration.md."""
     parts = [_INTRODUCTION]
-    for name, title in (("proxy", "proxy.yaml"), ("projects", "Project files")):
+    known: dict[tuple[str, ...], str] = {}
+    for name, title, prefix in (("proxy", "proxy.yaml", ""), ("projects", "Project files", "projects[]")):
         root = schema(name)
-        parts.append(f"\n## {title}\n\n{root['description']}\n\n")
-        parts.append("| key | value | meaning |\n|---|---|---|\n")
-        parts.extend(_write_rows(root, root, ""))
+        parts.append(f"\n## {title}\n\n{root['description']}\n")
+        rule = _resolve(root, root["properties"]["projects"]["items"]) if prefix else root
+        parts.extend(_write_sections(root, rule, prefix, known))
     parts.append(_PRICES)
     return "".join(parts)
 
 
-def _write_rows(root: Mapping[str, Any], rule: Mapping[str, Any], prefix: str) -> Iterator[str]:
+def _write_sections(
+    root: Mapping[str, Any], rule: Mapping[str, Any], prefix: str, known: dict[tuple[str, ...], str]
+) -> Iterator[str]:
+    """Yield a table of the keys of `rule`, which link to a section for each key that has keys of its own."""
+    sections = []
+    yield _TABLE_HEAD
+    for key, member, required in _list_members(root, rule, prefix):
+        rows = list(_write_children(root, member, key, known))
+        yield _write_row(f"[`{key}`](#{_anchor(key)})" if rows else f"`{key}`", member, required=required)
+        if rows:
+            sections.append(f"\n### {key}\n{_TABLE_HEAD}{''.join(rows)}")
+    yield from sections
+
+
+def _write_rows(
+    root: Mapping[str, Any], rule: Mapping[str, Any], prefix: str, known: dict[tuple[str, ...], str]
+) -> Iterator[str]:
     """Yield a table row for each key in `rule` and in the rules inside it; `root` has the definitions."""
-    required = rule.get("required", ())
+    for key, member, required in _list_members(root, rule, prefix):
+        yield _write_row(f"`{key}`", member, required=required)
+        yield from _write_children(root, member, key, known)
+
+
+def _write_children(
+    root: Mapping[str, Any], member: Mapping[str, Any], key: str, known: dict[tuple[str, ...], str]
+) -> Iterator[str]:
+    """Yield the rows of the keys inside a key, or one row that names the key with the same ones.
+
+    `known` has the key of each block of rows that the page has.
+    """
+    if "x-type-name" in member:  # a reference to a secret: its keys are the same everywhere
+        return
+    inner, items = member, member.get("items", {})
+    block = (*_write_rows(root, inner, "", {}), *_write_rows(root, items, "[]", {}))
+    same = known.setdefault(block, key) if len(block) >= _MIN_SHARED_ROWS else key
+    if same != key:
+        yield f"| `{key}...` | | The same keys as those of [`{same}`](#{_anchor(same.partition('.')[0])}). |\n"
+        return
+    yield from _write_rows(root, inner, key, known)
+    yield from _write_rows(root, items, f"{key}[]", known)
+
+
+def _list_members(
+    root: Mapping[str, Any], rule: Mapping[str, Any], prefix: str
+) -> Iterator[tuple[str, Mapping[str, Any], bool]]:
+    """Yield the full key, the rule and "is required" of each key in `rule`."""
     members = dict(rule.get("properties", {}))
     if isinstance(rule.get("additionalProperties"), dict):
         members["NAME"] = rule["additionalProperties"]
     for name, raw in members.items():
-        key = f"{prefix}.{name}" if prefix else name
         member = _resolve(root, raw)
         if "items" in member:
             member = {**member, "items": _resolve(root, member["items"])}
-        yield f"| `{key}` | {_describe_value(member, required=name in required)} | {_describe_meaning(member)} |\n"
-        if "x-type-name" in member:  # a reference to a secret: its keys are the same everywhere
-            continue
-        yield from _write_rows(root, member, key)
-        yield from _write_rows(root, member.get("items", {}), f"{key}[]")
+        yield f"{prefix}.{name}" if prefix else name, member, name in rule.get("required", ())
+
+
+def _write_row(key: str, member: Mapping[str, Any], *, required: bool) -> str:
+    return f"| {key} | {_describe_value(member, required=required)} | {_describe_meaning(member)} |\n"
+
+
+def _anchor(heading: str) -> str:
+    """Return the anchor that GitHub makes from a heading."""
+    return re.sub(r"[^\w-]", "", heading.lower())
 
 
 def _resolve(root: Mapping[str, Any], rule: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -128,13 +187,14 @@ def _describe_type(rule: Mapping[str, Any]) -> str:
 def _describe_items(rule: Mapping[str, Any]) -> str:
     """Return the type of a list's items in the plural: "a pattern of the form x" as "patterns of the form x"."""
     if "x-pattern-name" in rule:
-        noun, preposition, rest = rule["x-pattern-name"].removeprefix("a ").partition(" of ")
-        return f"{noun}s{preposition}{rest}"
+        name = re.sub("^(?:a|one) ", "", rule["x-pattern-name"])
+        return re.sub("(?= of | without |$)", "s", name, count=1)
     return "mappings" if rule["type"] == "object" else _describe_type(rule)
 
 
 def _describe_meaning(rule: Mapping[str, Any]) -> str:
-    return _escape(str(rule["description"]))
+    """Return the description as a table cell, with links to the pages that it names."""
+    return _escape(re.sub(r"\bdocs/(\w+\.md)", r"[\1](\1)", str(rule["description"])))
 
 
 def _escape(cell: str) -> str:
