@@ -14,6 +14,7 @@ from tornado_proxy.providers.shared.json_body import (
     edit_member,
     has_member,
     insert_first,
+    read_count,
     read_described,
     read_flag,
     read_list,
@@ -238,3 +239,16 @@ def test_first_32_members_of_a_described_object_are_read() -> None:
     found = read_described({"metadata": {f"k{number}": "v" for number in range(40)}}, DESCRIBED)
 
     assert [name for name, _ in found] == [f"metadata.k{number}" for number in range(32)]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        *(("3", 3), ("3.0", 3), ("1e2", 100), ('"3"', 3), ('"03.0"', 3), ("10000", 9999), ("1e300", 9999)),
+        *(("0", 1), ("-3", 1), ("2.5", 1), ("true", 1), ('"x"', 1), ("[3]", 1)),
+    ],
+)
+def test_a_multiplier_counts_in_each_form_that_a_provider_may_take_as_a_number(text: str, count: int) -> None:
+    members = read_members(b'{"n": %b}' % text.encode(), ["n"])
+
+    assert read_count(members["n"]) == count

@@ -33,6 +33,12 @@ _MAX_DESCRIBED_CHARACTERS = 16 * 1024
 #: Members of an object that it reads.
 _MAX_DESCRIBED_ENTRIES = 32
 
+#: More than any model generates choices (128) or images (10) for one request (OpenAI API reference, `n`).
+MAX_COUNT = 9_999
+
+#: A whole number as text; group 1 has its digits.
+_WHOLE_NUMBER = re.compile(r"\+?0*([0-9]{1,4})(?:\.0*)?")
+
 #: The start of the object; group 1 is its end if the object is empty.
 _OPENING = re.compile(rb"\{(?=[ \t\r\n]*(\})?)")
 
@@ -123,6 +129,19 @@ def read_limit(members: Mapping[str, Any], *names: str) -> int | None:
     values = [members.get(name) for name in names]
     # The exact type: a bool is an int as well.
     return min([value for value in values if type(value) is int and value > 0], default=None)
+
+
+def read_count(value: object) -> int:
+    """Return the positive whole number in `value`, at most MAX_COUNT; 1 if it is none.
+
+    Such a member multiplies what a request can cost.  A provider that converts types takes 2.0 and "2" as 2, so they
+    count as well; providers reject other values.
+    """
+    if isinstance(value, str) and (number := _WHOLE_NUMBER.fullmatch(value)):
+        value = int(number[1])
+    elif isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return min(value, MAX_COUNT) if type(value) is int and value > 0 else 1
 
 
 def read_list(members: Mapping[str, Any], name: str) -> list[Any]:

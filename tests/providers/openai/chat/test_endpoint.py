@@ -54,6 +54,13 @@ def test_a_request_spends_on_its_model_and_tier():
     assert spend.meters == {Meter.INPUT, Meter.OUTPUT}
 
 
+@pytest.mark.parametrize("number", [4, 4.0, "4"])
+def test_a_request_can_cost_each_of_its_choices_however_their_number_is_written(number: object) -> None:
+    work = parse(RequestView(request(n=number, max_completion_tokens=50), "application/json")).facts.work
+
+    assert (work.choices, work.output_tokens) == (4, 200)
+
+
 @pytest.mark.parametrize(
     ("split", "cost"),
     [

@@ -153,6 +153,7 @@ def test_a_stream_has_one_item_for_each_finished_image():
         pytest.param({"size": "1024x1024", "quality": "low"}, 196, id="low square"),
         pytest.param({"size": "1024x1536", "quality": "medium", "n": 2}, 2744, id="two medium portraits, 1372 each"),
         pytest.param({}, 7024, id="no quality counts as high"),
+        pytest.param({"quality": "low", "size": "1024x1024", "n": 2.0}, 392, id="two low squares, as a decimal"),
     ],
 )
 def test_an_incomplete_response_is_estimated_by_size_and_quality(requested, tokens):

@@ -32,6 +32,7 @@ from tornado_proxy.providers.shared.body_walk import find_strings, has_escaped_l
 from tornado_proxy.providers.shared.json_body import (
     edit_member,
     insert_first,
+    read_count,
     read_described,
     read_flag,
     read_limit,
@@ -129,7 +130,7 @@ def parse(request: RequestView) -> ParsedRequest:
 
 
 def _read_work(members: Mapping[str, Any], *, text_only: bool) -> WorkLimits:
-    choices = read_limit(members, "n") or 1 if "n" in members else 1
+    choices = read_count(members["n"]) if "n" in members else 1
     limiting = next(filter(members.__contains__, OUTPUT_LIMITS), None)
     limit = None if limiting is None else read_limit(members, limiting)
     return WorkLimits(choices=choices, output_tokens=None if limit is None else limit * choices, text_only=text_only)

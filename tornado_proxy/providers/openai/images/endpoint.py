@@ -10,7 +10,6 @@ Source: OpenAI API reference, "Images" and "Image streaming"; pricing page, "Ima
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from decimal import Decimal
 
@@ -33,7 +32,7 @@ from tornado_proxy.providers.openai.images.image_tokens import ESTIMATE_METHOD, 
 from tornado_proxy.providers.openai.images.svg_author import SVG, author_spend, read_author_usage
 from tornado_proxy.providers.openai.shared.media_readers import EventsReader
 from tornado_proxy.providers.openai.shared.usage_report import report_usage
-from tornado_proxy.providers.shared.json_body import read_described, read_members
+from tornado_proxy.providers.shared.json_body import read_count, read_described, read_members
 from tornado_proxy.providers.shared.json_skimmer import KEEP, Shape
 from tornado_proxy.providers.shared.json_values import as_objects, as_text
 from tornado_proxy.providers.shared.response_readers import JsonReader, choose_reader
@@ -43,8 +42,6 @@ from tornado_proxy.wire.multipart import is_form, read_form
 _DEFAULT_SIZE, _DEFAULT_QUALITY = "1024x1024", "standard"
 #: The value that leaves size or quality to the provider.
 _AUTO = "auto"
-#: More images than any model generates in one request (10, OpenAI API reference, `n`); bounds an estimate.
-_MAX_IMAGES = 9_999
 
 _FILE_MEMBERS = ("images", "mask")
 #: The member that says who the request is made for (OpenAI API reference, "Create image").
@@ -106,7 +103,7 @@ def _parse(request: RequestView, meters: frozenset[Meter]) -> ParsedRequest:
     if not isinstance(model, str) or not model:
         raise BadRequest("model is missing; name one, such as gpt-image-2, so that its price is known", param="model")
     image = ImageFacts(
-        count=_read_image_count(members.get("n")) or 1,
+        count=read_count(members.get("n")),
         size=as_text(members.get("size")) or None,
         quality=as_text(members.get("quality")) or None,
     )
@@ -237,13 +234,6 @@ def _terms(requested: ImageFacts, response: Mapping[str, object]) -> Terms:
 
 def _unless_auto(value: str | None) -> str | None:
     return None if value == _AUTO else value
-
-
-def _read_image_count(value: object) -> int | None:
-    """Return `n` of a JSON body (a number) or of a form (digits); None if it is no count."""
-    if isinstance(value, str):
-        return int(value) if re.fullmatch(r"[1-9]\d{0,3}", value) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MAX_IMAGES else None
 
 
 IMAGE_ENDPOINTS: tuple[Endpoint, ...] = tuple(
