@@ -215,7 +215,11 @@ def test_ambiguous_head_is_a_fault(headers: bytes, text: str, cut_bytes: int) ->
             GET.replace(b"1.1", b"2.0") + b"\r\n", Fault("/next", "the HTTP version must be 1.0 or 1.1"), id="2"
         ),
         pytest.param(b"GET /next\r\n\r\n", Fault("/next", "the HTTP version must be 1.0 or 1.1"), id="no version"),
-        pytest.param(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Fault("*", "Pause on PRI/Upgrade"), id="HTTP/2 preface"),
+        pytest.param(
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            Fault("*", "the HTTP version must be 1.0 or 1.1"),
+            id="HTTP/2 preface",
+        ),
         pytest.param(b"\x16\x03\x01", Fault("/", "Invalid method encountered", is_tls=True), id="TLS"),
     ],
 )

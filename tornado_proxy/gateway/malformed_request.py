@@ -12,8 +12,12 @@ def make_malformed_error(fault: Fault) -> CallerError:
     """Return the error of a request that no handler can receive."""
     if fault.head_too_large:
         return HeadTooLarge(f"{fault.text}; send fewer or shorter headers, or a shorter target")
-    text = f"{fault.text[:1].lower()}{fault.text[1:]}"
-    return BadRequest(f"the request is not valid HTTP: {text}", code="malformed_request")
+    return BadRequest(f"the request is not valid HTTP: {_begin_in_lower_case(fault.text)}", code="malformed_request")
+
+
+def _begin_in_lower_case(text: str) -> str:
+    is_header_name = "-" in text.split(" ", 1)[0]
+    return text if is_header_name else f"{text[:1].lower()}{text[1:]}"
 
 
 def write_rejection(error: RequestError, headers: list[tuple[str, str]], body: bytes) -> bytes:

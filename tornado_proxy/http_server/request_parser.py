@@ -44,6 +44,10 @@ _PLAIN_CHUNK_BYTES = 20
 #: Method and target of a request line that llhttp rejects, as far as they can be read (RFC 9110 section 5.6.2).
 _REQUEST_LINE = re.compile(rb"[\r\n]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+) +([^ \r\n]+)")
 
+#: What llhttp says about the preface of HTTP/2.
+_HTTP2_PREFACE = "Pause on PRI/Upgrade"
+_VERSION_RULE = "the HTTP version must be 1.0 or 1.1"
+
 #: Where Tornado's messages on malformed requests begin to repeat the client's bytes, which can hold a credential.
 _REPEATED = re.compile(r"[:'\"%].*", re.DOTALL)
 
@@ -317,7 +321,8 @@ class RequestParser:
         target = self._take_target()
         if target == "/" and line is not None:
             target = make_origin_form(line[2].decode("latin-1"))
-        self.fault = Fault(target, str(error), isinstance(error, _HeadTooLargeError), is_tls)
+        text = _VERSION_RULE if str(error) == _HTTP2_PREFACE else str(error)
+        self.fault = Fault(target, text, isinstance(error, _HeadTooLargeError), is_tls)
 
 
 def describe(error: HTTPInputError) -> str:
@@ -328,7 +333,7 @@ def describe(error: HTTPInputError) -> str:
 def _check_support(request: IncomingRequest) -> None:
     """Raise HTTPInputError for a request that llhttp accepts and the server does not support."""
     if request.version not in ("HTTP/1.1", "HTTP/1.0"):
-        raise HTTPInputError("the HTTP version must be 1.0 or 1.1")
+        raise HTTPInputError(_VERSION_RULE)
     if request.chunked:
         if request.version == "HTTP/1.0":
             raise HTTPInputError("Transfer-Encoding in an HTTP/1.0 request")  # RFC 9112 section 6.1
