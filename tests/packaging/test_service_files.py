@@ -37,11 +37,11 @@ def drain_seconds() -> float:
     return float(schema["properties"]["shutdown"]["properties"]["drain_s"]["default"])
 
 
-def read_unit() -> configparser.SectionProxy:
+def read_unit(section: str = "Service") -> configparser.SectionProxy:
     parser = configparser.RawConfigParser(strict=False)
     parser.optionxform = str  # type: ignore[assignment,method-assign]  # names of settings are case-sensitive
     parser.read(UNIT)
-    return parser["Service"]
+    return parser[section]
 
 
 @has_systemd
@@ -72,6 +72,17 @@ def test_process_managers_wait_longer_than_a_drain() -> None:
     assert float(read_unit()["TimeoutStopSec"]) > drain_seconds()
     assert float(supervisor["program:tornado-proxy"]["stopwaitsecs"]) > drain_seconds()
     assert float(compose["services"]["proxy"]["stop_grace_period"].removesuffix("s")) > drain_seconds()
+
+
+def test_process_managers_start_the_server_until_its_database_responds() -> None:
+    supervisor = configparser.RawConfigParser(inline_comment_prefixes=(";",))
+    supervisor.read(ROOT / "conf/supervisord.conf")
+    compose = yaml.safe_load((DOCKER / "compose.yaml").read_text("utf-8"))
+
+    assert (read_unit()["Restart"], read_unit("Unit")["StartLimitIntervalSec"]) == ("always", "0")
+    # The n-th retry waits n seconds: a database that needs an hour takes 84 of them.
+    assert int(supervisor["program:tornado-proxy"]["startretries"]) > 84
+    assert compose["services"]["proxy"]["restart"] == "unless-stopped"
 
 
 def test_unit_and_image_run_a_command_that_exists() -> None:
