@@ -13,24 +13,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import signal
 import ssl
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from tornado_proxy import snapshot, tasks
-from tornado_proxy.alerts.messages import make_brake_alert, make_budget_alert, make_key_alert
+from tornado_proxy.alerts.events import AlertEvents
 from tornado_proxy.alerts.sender import AlertSender
-from tornado_proxy.api.accounts.routes import FIXED_PATHS, ROUTES
+from tornado_proxy.api.accounts.routes import FIXED_PATHS
 from tornado_proxy.api.admin.application import AdminApplication
 from tornado_proxy.api.admin.services import AdminServices
-from tornado_proxy.api.client_settings import SETTINGS_PATH, ClientSettingsHandler
-from tornado_proxy.api.project_budgets import BUDGETS_PATH, ProjectBudgetsHandler
-from tornado_proxy.api.request_cost import REQUEST_PATH, RequestCostHandler, make_waiters
-from tornado_proxy.api.start_page import StartPageHandler, list_start_paths
-from tornado_proxy.api.usage import USAGE_PATH, UsageHandler
+from tornado_proxy.api.client_routes import list_client_rules
+from tornado_proxy.api.start_page import list_start_paths
 from tornado_proxy.budgets.keeper import BudgetKeeper, BudgetLedger, BudgetListeners
 from tornado_proxy.config.changes import describe_changes
 from tornado_proxy.config.settings import ListenSettings, Settings
@@ -43,7 +38,6 @@ from tornado_proxy.domain.budget import BudgetWarning
 from tornado_proxy.domain.errors import ConfigError, Fault, LedgerUnavailable
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.state import State, StateChange
-from tornado_proxy.domain.stop import Stop
 from tornado_proxy.gateway.admission import Admission
 from tornado_proxy.gateway.application import ClientApplication
 from tornado_proxy.gateway.body_parsing import BodyParser
@@ -60,9 +54,9 @@ from tornado_proxy.http_server.fd_limits import raise_fd_limit
 from tornado_proxy.http_server.listening import listen
 from tornado_proxy.http_server.server import AdminPortServer, ClientPortServer
 from tornado_proxy.http_server.tls import make_tls_context
-from tornado_proxy.key_rotation import KeySetAside
 from tornado_proxy.ledger.backends import make_backend, make_ledger
 from tornado_proxy.ledger.protocol import Ledger
+from tornado_proxy.ledger.writer.group_commit import GroupCommitLedger
 from tornado_proxy.metering.deferred_settlement import DeferredSettlement
 from tornado_proxy.observability import metrics
 from tornado_proxy.providers.registry import PROVIDERS
@@ -100,6 +94,7 @@ class Server:
         self._brakes: SpendBrakes | None = None
         self._client_port: ClientPortServer | None = None
         self._alerts = AlertSender(self._state, lambda: self._snapshots.current.settings.alerts)
+        self._alert_events = AlertEvents(self._alerts, self._snapshots)
         self._background: list[asyncio.Task[None]] = []
         self._telemetry: Telemetry | None = None
         self._others: OtherProcesses | None = None
@@ -123,51 +118,35 @@ class Server:
         ledger = make_ledger(settings.ledger.address, fsync=settings.ledger.fsync)
         await ledger.open()
         await self._state.open()
-        address, fsync = settings.ledger.address, settings.ledger.fsync
-        budgets = BudgetGate(
-            BudgetKeeper(
-                BudgetLedger(address, ledger.locks, fsync=fsync),
-                BudgetListeners(self._report_warning, self._tell_of_warning, self._apply_brake),
-            )
-        )
-        self._budgets = budgets
-        self._brakes = SpendBrakes(self._state, budgets, self._tell_of_brake)
-        self._snapshots.current.key_rotation.on_set_aside = self._tell_of_key
-        await budgets.follow(self._snapshots.current)
-        budgets.watch(self._snapshots.current.budget_limits)
+        budgets = await self._open_budgets(ledger, settings)
+        self._snapshots.current.key_rotation.on_set_aside = self._alert_events.key_set_aside
         upstream = self._upstream = UpstreamClient()
         settler = DeferredSettlement(self._snapshots, upstream, ledger)
         services = self._services = self._build_services(ledger, upstream, settler, budgets)
-        self._background = [tasks.spawn(settler.run(), "settlement"), tasks.spawn(self._state.run(), "state")]
-        self._background.append(tasks.spawn(self._alerts.run(), "alerts"))
-        self._background.append(tasks.spawn(services.recorder.refusals.run(), "refusals"))
-        self._background.append(tasks.spawn(enforce_stops(self._snapshots, services.capacity), "stops"))
-        handler_arguments = {"services": services}
-        start_paths = list_start_paths(PROVIDERS)
         running = OwnRequests(services.recorder.list_running)
         self._others = OtherProcesses(self._state, ledger.locks.writer_id, running.share)
-        self._background.append(tasks.spawn(self._others.run(), "other processes"))
-        feed = LiveFeed(running, self._others.list_requests)
-        rules = [
-            (USAGE_PATH, UsageHandler, handler_arguments),
-            (REQUEST_PATH, RequestCostHandler, {**handler_arguments, "waiters": make_waiters()}),
-            (BUDGETS_PATH, ProjectBudgetsHandler, {**handler_arguments, "state": self._state}),
-            *((route.pattern, route.handler, {**handler_arguments, "path_template": route.path}) for route in ROUTES),
-            (SETTINGS_PATH, ClientSettingsHandler, {**handler_arguments, "state": self._state}),
-            *list_rules(Site(services, self._state, is_admin=False, feed=feed)),
-            *((re.escape(path), StartPageHandler, handler_arguments) for path in sorted(start_paths)),
+        self._background = [
+            tasks.spawn(settler.run(), "settlement"),
+            tasks.spawn(self._state.run(), "state"),
+            tasks.spawn(self._alerts.run(), "alerts"),
+            tasks.spawn(services.recorder.refusals.run(), "refusals"),
+            tasks.spawn(enforce_stops(self._snapshots, services.capacity), "stops"),
+            tasks.spawn(self._others.run(), "other processes"),
         ]
-        clients = ClientApplication(rules, services, start_paths, FIXED_PATHS)
-        self._client_port = ClientPortServer(
-            clients, clients.body_timeouts, clients.make_rejection, self._load_tls(settings)
-        )
-        self.port = self._listen(self._client_port, settings.listen)
-        pages = list_rules(Site(services, self._state, is_admin=True, feed=feed))
-        admin = AdminApplication(AdminServices(services, self._state, self), pages)
-        admin_server = AdminPortServer(admin, admin.body_timeouts, admin.make_rejection)
-        self.admin_port = self._listen(admin_server, self._find_admin_address(settings.admin))
+        self._open_ports(services, LiveFeed(running, self._others.list_requests), settings)
         if settings.otlp_endpoint is not None:
             self._telemetry = Telemetry(settings.ledger.address, settings.otlp_endpoint)
+
+    async def _open_budgets(self, ledger: GroupCommitLedger, settings: Settings) -> BudgetGate:
+        """Open the budgets and count what the configuration needs."""
+        budget_ledger = BudgetLedger(settings.ledger.address, ledger.locks, fsync=settings.ledger.fsync)
+        listeners = BudgetListeners(self._report_warning, self._tell_of_warning, self._apply_brake)
+        # Before anything is counted: the first record can reach a threshold.
+        budgets = self._budgets = BudgetGate(BudgetKeeper(budget_ledger, listeners))
+        self._brakes = SpendBrakes(self._state, budgets, self._alert_events.spend_brake)
+        await budgets.follow(self._snapshots.current)
+        budgets.watch(self._snapshots.current.budget_limits)
+        return budgets
 
     def _build_services(
         self, ledger: Ledger, upstream: UpstreamClient, settler: DeferredSettlement, budgets: BudgetGate
@@ -189,6 +168,19 @@ class Server:
             settlement=settler,
             budgets=budgets,
         )
+
+    def _open_ports(self, services: Services, feed: LiveFeed, settings: Settings) -> None:
+        start_paths = list_start_paths(PROVIDERS)
+        pages = list_rules(Site(services, self._state, is_admin=False, feed=feed))
+        rules = list_client_rules(services, self._state, pages, start_paths)
+        clients = ClientApplication(rules, services, start_paths, FIXED_PATHS)
+        tls = self._load_tls(settings)
+        self._client_port = ClientPortServer(clients, clients.body_timeouts, clients.make_rejection, tls)
+        self.port = self._listen(self._client_port, settings.listen)
+        admin_pages = list_rules(Site(services, self._state, is_admin=True, feed=feed))
+        admin = AdminApplication(AdminServices(services, self._state, self), admin_pages)
+        admin_server = AdminPortServer(admin, admin.body_timeouts, admin.make_rejection)
+        self.admin_port = self._listen(admin_server, self._find_admin_address(settings.admin))
 
     def _load_tls(self, settings: Settings) -> ssl.SSLContext | None:
         """Read the certificate and its key; return the TLS of the client port, None if it speaks plain HTTP.
@@ -284,22 +276,11 @@ class Server:
         self._tell_of_warning(warning)
 
     def _tell_of_warning(self, warning: BudgetWarning) -> None:
-        project = self._find_project_name(warning.counter.project_id)
-        self._alerts.tell(make_budget_alert(warning, project, datetime.now(UTC)), lambda: self._forget_warning(warning))
+        self._alert_events.budget_warning(warning, lambda: self._forget_warning(warning))
 
     def _forget_warning(self, warning: BudgetWarning) -> None:
         assert self._budgets is not None, "start() makes it before anything is counted"
         tasks.spawn(self._budgets.forget_alert(warning), "forget alert")
-
-    def _tell_of_brake(self, brake: Brake, stop: Stop) -> None:
-        self._alerts.tell(make_brake_alert(brake, stop, self._find_project_name(brake.project_id)))
-
-    def _tell_of_key(self, aside: KeySetAside) -> None:
-        self._alerts.tell(make_key_alert(aside, datetime.now(UTC)))
-
-    def _find_project_name(self, project_id: str) -> str | None:
-        project = self._snapshots.current.projects.get(project_id)
-        return None if project is None else project.name
 
     def _apply_brake(self, brake: Brake) -> None:
         assert self._brakes is not None, "start() makes it before anything is counted"
