@@ -8,8 +8,11 @@
 
 One process runs all of it.  Every thread that the server starts is profiled; the client and the simulator are not.
 After warm-up requests, which fill caches and open connections, each of a few requests is counted alone, and the one
-with the fewest calls is reported: timers that fire meanwhile only add.  The counts do not depend on the machine's
-load, so they show a change that a time would hide.  They are a report: no check compares them with a limit.
+with the fewest calls is reported: timers that fire meanwhile only add.  A timer that fires in each interval of that
+length is no part of a request either: before the requests, the calls of idle intervals of the same length are counted,
+and those that all of these intervals have are subtracted (the search for stopped requests, four times a second).  The
+counts do not depend on the machine's load, so they show a change that a time would hide.  They are a report: no check
+compares them with a limit.
 """
 
 from __future__ import annotations
@@ -44,8 +47,11 @@ WARM_UP_REQUESTS = 20
 #: Requests that are counted, each alone.
 COUNTED_REQUESTS = 10
 
-#: Seconds between a response and the end of its count.  The ledger collects records for up to 100 ms before it writes
-#: them, and the log thread collects lines for 20 ms.
+#: Idle intervals that are counted.
+IDLE_INTERVALS = 4
+
+#: Seconds between a response and the end of its count, and of an idle interval.  The ledger collects records for up to
+#: 100 ms before it writes them, and the log thread collects lines for 20 ms.
 _SETTLE_S = 0.3
 
 _TIMEOUT_S = 30
@@ -73,12 +79,14 @@ class RequestPath:
 
 
 class CallCounter:
-    """A profile function that counts calls by code object while `counting` is true."""
+    """A profile function that counts calls by code object while `counting` is true: idle intervals, then requests."""
 
     def __init__(self) -> None:
         #: Set and cleared by the client's thread, read by the profiled ones.
         self.counting = False
         self._calls: Counter[tuple[CodeType, int]] = Counter()
+        #: The calls that all idle intervals have; None before the first one.
+        self._idle_calls: Counter[tuple[CodeType, int]] | None = None
 
     def __call__(self, frame: FrameType, event: str, _argument: object) -> None:
         """Called by the interpreter for each call and return in a profiled thread."""
@@ -90,20 +98,26 @@ class CallCounter:
         self._calls = Counter()
         self.counting = True
 
-    def stop(self, loop_thread: int) -> RequestPath:
-        """Stop counting and return the counts; `loop_thread` identifies the event loop's thread."""
+    def stop_idle(self) -> None:
+        """Stop counting an interval without a request."""
         self.counting = False
+        self._idle_calls = self._calls if self._idle_calls is None else self._idle_calls & self._calls
+
+    def stop(self, loop_thread: int) -> RequestPath:
+        """Stop counting and return the counts of a request; `loop_thread` identifies the event loop's thread."""
+        self.counting = False
+        calls = self._calls - (self._idle_calls or Counter())
         per_file: Counter[str] = Counter()
         loop_files: set[str] = set()
-        for (code, thread), calls in self._calls.items():
+        for (code, thread), count in calls.items():
             path = Path(code.co_filename)
             if not path.is_relative_to(_PACKAGE):
                 continue
             file = str(path.relative_to(_PACKAGE))
-            per_file[file] += calls
+            per_file[file] += count
             if thread == loop_thread:
                 loop_files.add(file)
-        return RequestPath(self._calls.total(), per_file.total(), len(loop_files), dict(sorted(per_file.items())))
+        return RequestPath(calls.total(), per_file.total(), len(loop_files), dict(sorted(per_file.items())))
 
 
 class ProfiledServer:
@@ -167,6 +181,10 @@ def measure(folder: Path) -> RequestPath:
             for _ in range(WARM_UP_REQUESTS):
                 _send_request(client, headers)
             time.sleep(_SETTLE_S)
+            for _ in range(IDLE_INTERVALS):
+                server.counter.start()
+                time.sleep(_SETTLE_S)
+                server.counter.stop_idle()
             paths = [_count_request(client, headers, server) for _ in range(COUNTED_REQUESTS)]
         finally:
             client.close()
