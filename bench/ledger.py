@@ -23,12 +23,13 @@ from pathlib import Path
 
 import uvloop
 
-from tornado_proxy.domain.cost import LineItem, bill
+from tornado_proxy.domain.cost import LineItem
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_ledger
 from tornado_proxy.ledger.rows import RECORD_COLUMNS, make_record_row
+from tornado_proxy.pricing.book.calculator import bill
 
 _ROUNDS = 5
 _CALLER = Caller("0c9f8a5e-9a1e-4f6b-8c43-1d2a7f6f0a10", participant="ada", room="lab", credential_id="key-1")

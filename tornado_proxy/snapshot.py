@@ -7,11 +7,11 @@ one reference, so that no request sees parts of two configurations, and no lock 
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from tornado_proxy.auth.authenticator import Authenticator
 from tornado_proxy.config.loading import load_settings
@@ -33,20 +33,6 @@ from tornado_proxy.providers.registry import PROVIDERS
 from tornado_proxy.providers.route_table import RouteTable
 from tornado_proxy.stored_accounts import StoredAccounts
 from tornado_proxy.wire.redaction import Redaction
-
-_KeyT = TypeVar("_KeyT")
-_ValueT = TypeVar("_ValueT")
-
-
-class SnapshotCache(Generic[_KeyT, _ValueT]):
-    """Values that are the same for every request with one snapshot, and end with it.
-
-    Keys name parts of the configuration, such as projects, so that clients cannot make a cache grow.
-    """
-
-    def of(self, snapshot: Snapshot) -> dict[_KeyT, _ValueT]:
-        """Return the values of a snapshot, for its requests to read and add to."""
-        return snapshot.caches.setdefault(self, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +57,8 @@ class Snapshot:
         stored: The accounts of projects that the state holds; they go before those of the files.
         cost_bounds: The most that requests can cost.
         own_keys: Project id and provider of the projects' providers whose keys one project alone uses.
-        caches: The values of each SnapshotCache.
+        caches: Values that modules derive from the snapshot for its requests, by the name of the module.  Their keys
+            name parts of the configuration, such as projects, or are limited in number: clients cannot make them grow.
     """
 
     generation: int
@@ -88,7 +75,9 @@ class Snapshot:
     file_redaction: Redaction | None = None
     key_rotation: KeyRotation = field(default_factory=KeyRotation)
     own_keys: frozenset[tuple[str, str]] = field(init=False)
-    caches: dict[SnapshotCache[Any, Any], dict[Any, Any]] = field(default_factory=dict, init=False, compare=False)
+    caches: defaultdict[str, dict[Any, Any]] = field(
+        default_factory=lambda: defaultdict(dict), init=False, compare=False
+    )
     cost_bounds: CostBounds = field(init=False)
     budget_limits: BudgetLimits = field(init=False)
     project_tariffs: Mapping[tuple[str, str, bool], Tariff] = field(init=False)

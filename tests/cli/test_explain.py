@@ -15,9 +15,10 @@ from msgspec import structs
 from tests.cli.rated_ledger import rated, run, write_ledger, write_prices
 from tests.ledger.sample_records import CALLER, make_intent, make_record
 from tests.reports.rated_records import PRICES
-from tornado_proxy.domain.cost import Cost, LineItem, bill
+from tornado_proxy.domain.cost import Cost, LineItem
 from tornado_proxy.domain.record import Outcome, RetryFacts
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.pricing.book.calculator import bill
 
 
 @pytest.fixture

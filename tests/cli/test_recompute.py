@@ -15,8 +15,9 @@ from msgspec import structs
 from tests.cli.rated_ledger import rated, run, write_ledger, write_prices
 from tests.ledger.sample_records import make_intent, make_record, read_rows
 from tests.reports.rated_records import PRICES, USAGE
-from tornado_proxy.domain.cost import Cost, LineItem, bill, merge_items
+from tornado_proxy.domain.cost import Cost, LineItem, merge_items
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.pricing.book.calculator import bill
 
 NOTHING = Cost((), Decimal(0), Decimal(0), Decimal(0))
 

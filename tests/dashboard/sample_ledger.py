@@ -13,11 +13,12 @@ from msgspec.structs import replace
 from tests.harness import OTHER_PROJECT, PROJECT
 from tests.ledger.sample_records import make_intent, make_record
 from tornado_proxy.domain.attribution import Attribution
-from tornado_proxy.domain.cost import Cost, LineItem, bill
+from tornado_proxy.domain.cost import Cost, LineItem
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import RequestRecord
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_ledger
+from tornado_proxy.pricing.book.calculator import bill
 
 NO_COST = bill([], Decimal(0))
 

@@ -8,7 +8,7 @@ from msgspec import structs
 
 from tests.reports.rated_records import price_book, rated_record, row_of
 from tornado_proxy.dashboard.explained_request import explain
-from tornado_proxy.domain.cost import bill
+from tornado_proxy.pricing.book.calculator import bill
 
 BOOK = price_book()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from tests.language import ROOT
-from tornado_proxy.domain.terms import CARD_TERMS, DEFAULT_TERMS, NO_TERMS, Terms, make_tier_terms
+from tornado_proxy.domain.terms import CARD_TERMS, DEFAULT_TERMS, NO_TERMS, Terms
 
 
 def test_stated_terms_override_others() -> None:
@@ -61,10 +61,3 @@ def collect_conditions(node: object, found: list[set[str]]) -> None:
             found.append(set(when["properties"]))
         for entry in node.values():
             collect_conditions(entry, found)
-
-
-def test_only_terms_of_ordinary_length_are_kept() -> None:
-    assert make_tier_terms("flex", "1h") == Terms("flex", cache_ttl="1h")
-    assert make_tier_terms("flex", "1h") is make_tier_terms("flex", "1h")
-    assert make_tier_terms("x" * 100) == Terms("x" * 100)
-    assert make_tier_terms("x" * 100) is not make_tier_terms("x" * 100)

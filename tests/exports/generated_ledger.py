@@ -11,7 +11,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from tests.ledger.sample_records import START, make_intent, make_record
-from tornado_proxy.domain.cost import Cost, LineItem, bill, round_amount
+from tornado_proxy.domain.cost import Cost, LineItem, round_amount
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import RequestRecord, Settlement
 from tornado_proxy.domain.usage import Basis
@@ -20,6 +20,7 @@ from tornado_proxy.ledger.database import Backend
 from tornado_proxy.ledger.rows import make_record_row, make_settlement_row
 from tornado_proxy.ledger.writer.process_locks import ProcessLocks
 from tornado_proxy.ledger.writer.store import Batch, Store
+from tornado_proxy.pricing.book.calculator import bill
 
 FREE = Cost((), Decimal(0), Decimal(0), Decimal(0))
 

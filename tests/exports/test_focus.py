@@ -23,10 +23,10 @@ from tests.cli.rated_ledger import write_ledger
 from tests.exports.generated_ledger import write_generated_ledger
 from tests.ledger.sample_records import COST, make_intent, make_record
 from tornado_proxy.cli import main
-from tornado_proxy.domain.cost import bill
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.reports.record_sums import sum_records
 from tornado_proxy.ledger.reports.records_query import EXACT, UsageFilter
+from tornado_proxy.pricing.book.calculator import bill
 
 RECORDS = int(os.environ.get("EXPORT_RECORDS", "2000"))
 

@@ -52,7 +52,8 @@ from tornado_proxy.gateway.body_parsing import check_body_length
 from tornado_proxy.gateway.context import request_intent
 from tornado_proxy.gateway.model_visibility import usable_model
 from tornado_proxy.http_server.incoming_request import IncomingRequest
-from tornado_proxy.providers.contract import FreeReader, HttpEndpoint, ParsedRequest, RequestView
+from tornado_proxy.providers.contract import HttpEndpoint, ParsedRequest, RequestView
+from tornado_proxy.providers.shared.free_reader import FreeReader
 from tornado_proxy.snapshot import Snapshot
 from tornado_proxy.upstream.credentials import caller_access
 

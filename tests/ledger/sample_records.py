@@ -11,10 +11,11 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from tornado_proxy.domain.cost import LineItem, bill
+from tornado_proxy.domain.cost import LineItem
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.pricing.book.calculator import bill
 
 START = datetime(2026, 3, 2, 10, 0, 0, 123456, UTC)
 CALLER = Caller("project-a", participant="ada", room="lab", credential_id="key-1")

@@ -19,7 +19,7 @@ from tests import harness, virtual_time
 from tests.gateway.fakes import PROVIDER_URL, FakeExchange, FakeProvider, Gateway, make_project, make_snapshot, own_keys
 from tests.ledger.memory_ledger import MemoryLedger, MemoryStore
 from tests.ledger.sample_records import START, make_intent, make_record
-from tornado_proxy.domain.cost import BillRates, bill
+from tornado_proxy.domain.cost import BillRates
 from tornado_proxy.domain.errors import LedgerUnavailable, UpstreamTimeout, UsagePending
 from tornado_proxy.domain.identity import Caller, KeyId, Secret, fingerprint_key
 from tornado_proxy.domain.record import PendingRequest, Settlement
@@ -28,6 +28,7 @@ from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.metering import deferred_fetch
 from tornado_proxy.metering.deferred_settlement import DeferredSettlement
 from tornado_proxy.observability import metrics
+from tornado_proxy.pricing.book.calculator import bill
 from tornado_proxy.pricing.book.price_book import Charge, Tariff
 from tornado_proxy.providers.contract import DeferredUsage, ResponseHead
 from tornado_proxy.providers.registry import PROVIDERS

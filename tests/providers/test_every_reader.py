@@ -18,6 +18,7 @@ from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageReport
 from tornado_proxy.providers.contract import HttpEndpoint, ResponseHead, UsageReader
 from tornado_proxy.providers.registry import PROVIDERS
+from tornado_proxy.providers.shared.response_readers import make_usage_reader
 
 #: Quantities that parse infers for every speech request; other readers ignore them.
 SPEECH = (Quantity(Meter.INPUT_CHARACTERS, Decimal(5)), Quantity(Meter.INPUT, Decimal(2)))
@@ -64,9 +65,9 @@ def read(reader: UsageReader, chunks: list[bytes], *, complete: bool = True) -> 
 def test_no_bytes_make_a_reader_raise_and_no_cut_changes_its_report(
     endpoint: HttpEndpoint, body: bytes, facts: RequestFacts, head: ResponseHead, complete: bool, cut: int
 ) -> None:
-    report = read(endpoint.usage_reader(facts, head), [body], complete=complete)
+    report = read(make_usage_reader(endpoint, facts, head), [body], complete=complete)
 
-    assert read(endpoint.usage_reader(facts, head), [body[:cut], body[cut:]], complete=complete) == report
+    assert read(make_usage_reader(endpoint, facts, head), [body[:cut], body[cut:]], complete=complete) == report
     assert all(quantity.amount >= 0 for item in report.items for quantity in item.quantities)
 
 
@@ -82,15 +83,15 @@ def test_cuts_do_not_change_the_report_of_a_recorded_response(
 
     for media_type in MEDIA_TYPES[:2]:
         head = ResponseHead(200, media_type)
-        report = read(endpoint.usage_reader(FACTS[0], head), [body])
-        assert read(endpoint.usage_reader(FACTS[0], head), chunks) == report
+        report = read(make_usage_reader(endpoint, FACTS[0], head), [body])
+        assert read(make_usage_reader(endpoint, FACTS[0], head), chunks) == report
 
 
 @each_endpoint_with_a_reader
 def test_an_error_status_is_free_whatever_usage_its_body_states(endpoint: HttpEndpoint) -> None:
     body = b'{"usage": {"input_tokens": 5, "output_tokens": 5, "prompt_tokens": 5}}'
 
-    report = read(endpoint.usage_reader(FACTS[0], ResponseHead(429, "application/json")), [body])
+    report = read(make_usage_reader(endpoint, FACTS[0], ResponseHead(429, "application/json")), [body])
 
     assert (report.items, report.basis.value) == ((), "free")
 
@@ -189,7 +190,7 @@ def test_nothing_beside_usage_keeps_it_from_being_read(name: str, beside: bytes)
     ]
     facts = RequestFacts(model="gpt-4o-mini", stream=media_type == "text/event-stream")
 
-    report = read(endpoint.usage_reader(facts, ResponseHead(200, media_type)), chunks)
+    report = read(make_usage_reader(endpoint, facts, ResponseHead(200, media_type)), chunks)
 
     assert {
         quantity.meter.value: int(quantity.amount) for item in report.items for quantity in item.quantities
@@ -227,7 +228,7 @@ def test_a_stream_that_ends_with_an_error_has_failed(path: str, chunks: list[byt
     facts = RequestFacts(model="gpt-4o-mini", stream=True)
 
     def make() -> UsageReader:
-        return endpoint.usage_reader(facts, ResponseHead(200, "text/event-stream"))
+        return make_usage_reader(endpoint, facts, ResponseHead(200, "text/event-stream"))
 
     assert read(make(), chunks).failed
     assert not read(make(), chunks[:-1]).failed
@@ -245,7 +246,7 @@ def test_a_stream_without_its_media_type_is_read_as_one(name: str, media_type: s
     ]
     facts = RequestFacts(model="gpt-4o-mini", stream=True)
 
-    report = read(endpoint.usage_reader(facts, ResponseHead(200, media_type)), chunks)
+    report = read(make_usage_reader(endpoint, facts, ResponseHead(200, media_type)), chunks)
 
     quantities = [quantity for item in report.items for quantity in item.quantities]
     assert {quantity.meter.value: int(quantity.amount) for quantity in quantities} == expected
@@ -260,11 +261,11 @@ def test_a_copy_of_a_reader_can_be_closed_while_the_reader_goes_on(endpoint: Htt
         body = load_exchange(name)["response"].get("body_text", "").encode()
         facts = replace(FACTS[0], stream=True)
         head = ResponseHead(200, media_type)
-        copied, middle = endpoint.usage_reader(facts, head), len(body) // 2
+        copied, middle = make_usage_reader(endpoint, facts, head), len(body) // 2
         copied.feed(body[:middle])
 
         copy.deepcopy(copied).close(complete=False)
 
         copied.feed(body[middle:])
         copied.close(complete=True)
-        assert copied.result() == read(endpoint.usage_reader(facts, head), [body])
+        assert copied.result() == read(make_usage_reader(endpoint, facts, head), [body])

@@ -27,6 +27,7 @@ from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
 from tornado_proxy.providers.contract import RequestView, ResponseHead
 from tornado_proxy.providers.registry import PROVIDERS
 from tornado_proxy.providers.route_table import RouteTable
+from tornado_proxy.providers.shared.response_readers import make_usage_reader
 
 PROGRAM = ROOT / "tornado_proxy"
 NAMES = tuple(provider.name for provider in PROVIDERS)
@@ -74,7 +75,7 @@ def test_usage_of_an_added_provider_is_rated_at_its_prices(prices: PriceBook) ->
     tariff = Tariff(prices, FAKE.name, surcharge_rate=Decimal("0.05"))
     assert endpoint.parse is not None
     facts = endpoint.parse(RequestView(BODY, "application/json")).facts
-    reader = endpoint.usage_reader(facts, ResponseHead(200, "application/json"))
+    reader = make_usage_reader(endpoint, facts, ResponseHead(200, "application/json"))
 
     tariff.admit(endpoint.path, facts.spends[0], NOON)
     reader.feed(RESPONSE)

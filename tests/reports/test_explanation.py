@@ -8,8 +8,9 @@ from msgspec.structs import replace
 
 from tests.ledger.sample_records import make_intent, make_record
 from tests.reports.rated_records import PRICES, price_book, rated_record, row_of
-from tornado_proxy.domain.cost import LineItem, bill
+from tornado_proxy.domain.cost import LineItem
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.pricing.book.calculator import bill
 from tornado_proxy.reports.explanation import explain_record
 
 BOOK = price_book()

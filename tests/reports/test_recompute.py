@@ -10,9 +10,10 @@ import pytest
 from tests.ledger.sample_records import make_intent, make_record
 from tests.providers.openai.costs import bundled_tariff
 from tests.reports.rated_records import PRICES, USAGE, price_book, rated_record, row_of
-from tornado_proxy.domain.cost import DERIVED_ITEMS, Cost, LineItem, bill
+from tornado_proxy.domain.cost import DERIVED_ITEMS, Cost, LineItem
 from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, ContainerUse, UsageReport
+from tornado_proxy.pricing.book.calculator import bill
 from tornado_proxy.reports.explanation import explain_record
 from tornado_proxy.reports.recompute import COLUMNS, Totals, recompute_record, recompute_records
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
+from functools import partial
 
 import msgspec
 from msgspec.structs import replace
@@ -24,9 +25,8 @@ DERIVED_ITEMS = frozenset({DISCOUNT, SURCHARGE})
 ZERO = Decimal(0)
 
 
-def round_amount(amount: Decimal) -> Decimal:
-    """Return `amount` rounded half-even to 1e-12 USD."""
-    return amount.quantize(AMOUNT_QUANTUM, ROUND_HALF_EVEN)
+#: Returns an amount rounded half-even to AMOUNT_QUANTUM.
+round_amount = partial(Decimal.quantize, exp=AMOUNT_QUANTUM, rounding=ROUND_HALF_EVEN)
 
 
 class LineItem(msgspec.Struct, frozen=True):
@@ -99,33 +99,6 @@ class Discount(msgspec.Struct, frozen=True):
 
 #: The discount of a key that has none.
 NO_DISCOUNT = Discount(ZERO)
-
-
-def bill(
-    items: Iterable[LineItem],
-    surcharge_rate: Decimal,
-    faults: Iterable[str] = (),
-    notes: Iterable[str] = (),
-    *,
-    discount_rate: Decimal = ZERO,
-) -> Cost:
-    """Return a bill of provider line items at list prices, with the discount and the surcharge.
-
-    The surcharge is `surcharge_rate` x what the provider charges: the items less the discount.  Without items the bill
-    has neither: the bill of a free request is empty.
-    """
-    provider_items = tuple(items)
-    subtotal = sum([item.amount for item in provider_items if item.amount is not None], ZERO)
-    if not provider_items:
-        return Cost((), ZERO, ZERO, ZERO, tuple(faults), tuple(notes))
-    # On the sum, not on each item: rounding once keeps discount and surcharge within half a quantum each.
-    if discount_rate:
-        discount = ZERO - round_amount(subtotal * discount_rate)
-        provider_items = (*provider_items, LineItem(DISCOUNT, subtotal, "usd", -discount_rate, discount))
-        subtotal += discount
-    surcharge = round_amount(subtotal * surcharge_rate)
-    item = LineItem(SURCHARGE, subtotal, "usd", surcharge_rate, surcharge)
-    return Cost((*provider_items, item), subtotal, surcharge, subtotal + surcharge, tuple(faults), tuple(notes))
 
 
 def merge_items(cost: Cost) -> Cost:

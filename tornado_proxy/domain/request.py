@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import msgspec
 from msgspec.structs import replace
@@ -31,18 +30,6 @@ class Spend(msgspec.Struct, frozen=True, cache_hash=True):
     role: str | None = None
     terms: Terms = NO_TERMS
     endpoint: str | None = None
-
-
-def make_spend(model: str, meters: frozenset[Meter], terms: Terms) -> Spend:
-    """Return the spend of an endpoint's own model, usually the same object each time: its hash is computed once."""
-    make = _keep_spend if len(model) <= _MAX_KEPT_CHARACTERS else Spend
-    return make(model, meters, None, terms)
-
-
-#: Characters of a model's name with which spends are kept, and their number: a client can name any model.
-_MAX_KEPT_CHARACTERS, _MAX_KEPT_SPENDS = 100, 4096
-
-_keep_spend = lru_cache(_MAX_KEPT_SPENDS)(Spend)
 
 
 @dataclass(frozen=True, slots=True)

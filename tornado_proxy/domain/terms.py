@@ -11,7 +11,6 @@ every request: as part of this value it would make every cached price quote uniq
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 
 import msgspec
 from msgspec.structs import replace
@@ -77,19 +76,3 @@ DEFAULT_TERMS = Terms(service_tier="standard", speed="standard", memory_limit="1
 
 #: Names of the terms with a default, in the order in which new price cards are written.
 DEFAULTED_TERMS = tuple(name for name in _NAMES if getattr(DEFAULT_TERMS, name) is not None)
-
-
-#: Characters of a tier and a lifetime with which terms are kept, and their number: a client can name any.
-_MAX_KEPT_CHARACTERS, _MAX_KEPT_TERMS = 40, 256
-
-
-def make_tier_terms(service_tier: str | None, cache_ttl: str | None = None) -> Terms:
-    """Return terms that state at most these two, usually the same object each time: its hash is computed once."""
-    if len(service_tier or "") + len(cache_ttl or "") > _MAX_KEPT_CHARACTERS:
-        return Terms(service_tier=service_tier, cache_ttl=cache_ttl)
-    return _keep_terms(service_tier, cache_ttl)
-
-
-@lru_cache(maxsize=_MAX_KEPT_TERMS)
-def _keep_terms(service_tier: str | None, cache_ttl: str | None) -> Terms:
-    return Terms(service_tier=service_tier, cache_ttl=cache_ttl)

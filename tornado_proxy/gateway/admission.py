@@ -20,11 +20,7 @@ from msgspec.structs import replace
 
 from tornado_proxy.auth.credentials import find_token, find_websocket_token, list_stated_projects
 from tornado_proxy.auth.permissions import require_model
-from tornado_proxy.domain.errors import (
-    IdentityProviderUnavailable,
-    ModelNotPriced,
-    RequestError,
-)
+from tornado_proxy.domain.errors import IdentityProviderUnavailable, ModelNotPriced, RequestError
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import RequestIntent
 from tornado_proxy.domain.request import RequestFacts, Spend
@@ -196,7 +192,8 @@ class Admission:
         accesses = find_list_accesses(context, made_with) if isinstance(objects, OwnedList) else ()
         access, *_ = accesses or (caller_access(context.snapshot, context.provider, context.caller, made_with),)
         headers = forwarded_headers(context.request.headers, access, context.token)
-        upstream = access.client_request(context.endpoint.method, context.upstream_target, headers, *parsed.pieces)
+        pieces = parsed.pieces if parsed.splice is not None or parsed.shared is not None else (parsed.body,)
+        upstream = access.client_request(context.endpoint.method, context.upstream_target, headers, *pieces)
         visible_objects: frozenset[str] | None = None
         sources: tuple[ListSource, ...] = ()
         if isinstance(objects, OwnedList):

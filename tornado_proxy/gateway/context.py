@@ -17,7 +17,7 @@ from tornado_proxy.http_server.incoming_request import IncomingRequest
 from tornado_proxy.pricing.book.price_book import Tariff
 from tornado_proxy.providers.contract import Endpoint, Provider
 from tornado_proxy.providers.route_table import EndpointT, Match
-from tornado_proxy.snapshot import Snapshot, SnapshotCache
+from tornado_proxy.snapshot import Snapshot
 from tornado_proxy.upstream.credentials import ProviderAccess
 from tornado_proxy.wire.annotations import check_annotations
 from tornado_proxy.wire.client_facts import NOTHING_STATED, StatedHeaders, attribute_request, find_stated_headers
@@ -98,16 +98,12 @@ class _SharedFacts(msgspec.Struct, frozen=True):
     is_limited: bool
 
 
-#: By project id and provider.
-_SHARED: SnapshotCache[tuple[str, str], _SharedFacts] = SnapshotCache()
-
-
 def make_context(
     snapshot: Snapshot, match: Match[EndpointT], caller: Caller, token: str, request: IncomingRequest
 ) -> RequestContext[EndpointT]:
     """Return the context of a request.  What each step of a request needs is looked up here, once."""
     provider = match.provider
-    known = _SHARED.of(snapshot)
+    known: dict[tuple[str, str], _SharedFacts] = snapshot.caches[__name__]
     key = (caller.project_id, provider.name)
     shared = known.get(key)
     if shared is None:

@@ -152,8 +152,9 @@ class Recorder:
         is_clean = self._clean_texts.pop(record.intent.request_id, None) == texts
         if not is_clean and finished.redaction.text(texts) != texts:
             record = finished.redaction.values(record)
-        for object_id in record.created_objects:
-            self.created(record.intent, object_id)
+        if record.names_object or record.objects:
+            for object_id in record.created_objects:
+                self.created(record.intent, object_id)
         self._ledger.finish(record)
         if finished.is_limited:
             self._listeners.request_ended(record)

@@ -24,7 +24,6 @@ from tornado_proxy.gateway.stops import find_agent_session
 from tornado_proxy.pricing.book.cost_bounds import CostBound
 from tornado_proxy.pricing.book.price_book import Tariff
 from tornado_proxy.providers.contract import Endpoint, HttpEndpoint
-from tornado_proxy.snapshot import SnapshotCache
 
 #: Callers, with their agent sessions, whose shared facts a snapshot keeps.  Clients choose the sessions.
 _MAX_KEPT = 4096
@@ -133,12 +132,10 @@ def _find_budgets(context: RequestContext[Endpoint], spending: _Spending, at: da
     return spending.budgets
 
 
-#: By the id of the caller, because to hash one takes longer than all else, and the agent session.
-_SPENDING: SnapshotCache[tuple[int, str | None], _Spending] = SnapshotCache()
-
-
 def _find_spending(context: RequestContext[Endpoint], agent_session: str | None) -> _Spending:
-    caller, known = context.caller, _SPENDING.of(context.snapshot)
+    caller = context.caller
+    # By the id of the caller, because to hash one takes longer than all else, and the agent session.
+    known: dict[tuple[int, str | None], _Spending] = context.snapshot.caches[__name__]
     key = (id(caller), agent_session)
     found = known.get(key)
     if found is None or found.caller is not caller:

@@ -260,7 +260,7 @@ def make_record_row(record: RequestRecord, intent_row: IntentRow | None = None) 
         record.upstream_request_id,
         json.dumps(record.faults) if record.faults else None,
         None if record.deferred_facts is None else format_deferred_facts(record.deferred_facts),
-        record.created_objects,
+        record.created_objects if record.names_object or record.objects else (),
         None if key is None else key.fingerprint,
         None if key is None else PROJECT if key.own else SERVER,
         None if record.container_time is None else format_container_time(record.container_time),

@@ -16,15 +16,17 @@ import msgspec
 from msgspec import structs
 
 from tornado_proxy.domain.container import ContainerTime
-from tornado_proxy.domain.cost import Cost, bill
+from tornado_proxy.domain.cost import Cost
 from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
 from tornado_proxy.domain.request import DeferredRatingFacts, RequestFacts
 from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.metering.container_time import RequestSpan, make_container_time
 from tornado_proxy.metering.passing_usage import PassingUsage
 from tornado_proxy.observability import metrics
+from tornado_proxy.pricing.book.calculator import bill
 from tornado_proxy.pricing.book.price_book import Charge, Tariff
 from tornado_proxy.providers.contract import HttpEndpoint, ResponseHead, UsageReader
+from tornado_proxy.providers.shared.response_readers import make_usage_reader
 
 _log = logging.getLogger(__name__)
 
@@ -99,7 +101,7 @@ class RequestMeter:
     def response_started(self, head: ResponseHead) -> None:
         """Choose the usage reader by the response head."""
         try:
-            self._reader = self._endpoint.usage_reader(self._facts, head)
+            self._reader = make_usage_reader(self._endpoint, self._facts, head)
         except Exception:  # noqa: BLE001  # a bug of an endpoint must not end a stream that is being paid for
             self._unread = "the usage reader failed"
             self._on_reader_failure()

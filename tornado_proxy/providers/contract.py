@@ -26,7 +26,6 @@ from tornado_proxy.domain.usage import UsageReport
 from tornado_proxy.providers import conventions
 from tornado_proxy.providers.owned_objects import ModelList, ModelObject, OwnedList, OwnedObject
 from tornado_proxy.providers.shared.body_walk import MemberRules
-from tornado_proxy.providers.shared.free_reader import FreeReader
 from tornado_proxy.wire.multipart import Form
 from tornado_proxy.wire.splice import Splice
 
@@ -145,10 +144,6 @@ class DeferredUsage:
     cancel: Callable[[str], str] | None = None
     check: Callable[[bytes, UsageReport], str | None] | None = None
     estimate: Callable[[RequestFacts], UsageReport] | None = None
-
-    def usage_reader(self, facts: RequestFacts, head: ResponseHead) -> UsageReader:
-        """Return the reader of the usage: a FreeReader for an error status."""
-        return self.reader(facts, head) if head.ok else FreeReader()
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +286,7 @@ class HttpEndpoint:
     than others.  `content_members` are the names of members that hold text of a prompt or data, of which `parse` reads
     at most whether it is empty: of a large body it gets an outline without them (shared/body_outline.py).
     `admits_by_fields`: of a form `parse` reads no content of a file, so that it may be sent while files arrive.
+    `rewrites_body`: the proxy may rewrite a whole response body, because a list, a URL or a short-lived key is in it.
     """
 
     method: str
@@ -310,26 +306,22 @@ class HttpEndpoint:
     takes_batch: bool = False
     content_members: frozenset[bytes] = frozenset()
     admits_by_fields: bool = False
+    rewrites_body: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        edits = self.response_edits
+        listed = isinstance(self.objects, OwnedList | ModelList)
+        rewrites = listed or edits.rewrite_urls is not None or edits.seal_secrets is not None
+        object.__setattr__(self, "rewrites_body", rewrites)
 
     @property
     def charged(self) -> bool:
         """True if the provider charges for a request, so that it must name a priced spend."""
         return self.reader is not None or self.sideband is not None
 
-    @property
-    def rewrites_body(self) -> bool:
-        """True if the proxy may rewrite a whole response body: a list, a URL or a short-lived key in it."""
-        edits = self.response_edits
-        listed = isinstance(self.objects, OwnedList | ModelList)
-        return listed or edits.rewrite_urls is not None or edits.seal_secrets is not None
-
     def owned_object(self, path_id: str | None) -> str | None:
         """Return the id in the path if it names an object of a project, else None."""
         return path_id if isinstance(self.objects, OwnedObject) else None
-
-    def usage_reader(self, facts: RequestFacts, head: ResponseHead) -> UsageReader:
-        """Return the reader of a response: a FreeReader for an error status or a free endpoint."""
-        return self.reader(facts, head) if self.reader is not None and head.ok else FreeReader()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.providers.contract import ResponseHead
 from tornado_proxy.providers.registry import PROVIDERS
 from tornado_proxy.providers.route_table import RouteTable
+from tornado_proxy.providers.shared.response_readers import make_usage_reader
 
 _ROUTES = RouteTable(PROVIDERS)
 
@@ -28,7 +29,7 @@ def reparse_usage(record: Mapping[str, object]) -> UsageReport | None:
         return None
     facts = RequestFacts(model=requested if isinstance(requested, str) else None)
     # The endpoint's own reader parses a minimal response with this usage, so that no second parser can drift from it.
-    reader = endpoint.usage_reader(facts, ResponseHead(200, "application/json"))
+    reader = make_usage_reader(endpoint, facts, ResponseHead(200, "application/json"))
     reader.feed(json.dumps({"id": record["object_id"], "model": model, "usage": stated}).encode())
     reader.close(complete=True)
     report = reader.result()

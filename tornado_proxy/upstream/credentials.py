@@ -35,7 +35,7 @@ from tornado_proxy.domain.units import MIB
 from tornado_proxy.key_rotation import TELLING_STATUSES
 from tornado_proxy.pricing.book.price_book import Tariff
 from tornado_proxy.providers.contract import Provider
-from tornado_proxy.snapshot import Snapshot, SnapshotCache
+from tornado_proxy.snapshot import Snapshot
 from tornado_proxy.upstream.http.messages import Payload, UpstreamRequest
 from tornado_proxy.upstream.websocket.connection import WebSocketRequest
 from tornado_proxy.wire.headers import filter_request_headers
@@ -140,17 +140,13 @@ def project_access(snapshot: Snapshot, provider: Provider, project_id: str, *, s
     return accesses[keys.index(chosen)]
 
 
-#: The accesses of a project at a provider, by (provider, project id).
-_ACCESSES: SnapshotCache[tuple[str, str], tuple[ProviderAccess, ...]] = SnapshotCache()
-
-
 def list_accesses(snapshot: Snapshot, provider: Provider, project_id: str) -> tuple[ProviderAccess, ...]:
     """Return access with each key of the account that a project uses, in the order of the configuration.
 
     Raises:
         ServiceError: the server is not configured for the provider.
     """
-    known = _ACCESSES.of(snapshot)
+    known: dict[tuple[str, str], tuple[ProviderAccess, ...]] = snapshot.caches[__name__]
     accesses = known.get((provider.name, project_id))
     if accesses is None:
         account = _list_accounts(snapshot, provider, project_id)[0]

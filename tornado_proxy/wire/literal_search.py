@@ -6,8 +6,9 @@ by one of its characters that is rare in JSON and English, and compared around e
     literal   sk-proj-7Qx1...      rare character Q, at offset 9
     text      ...Q...Q...          two comparisons, if the text is long and the literal is not in it
 
-Of a short text that is not worth its Python calls.  Bytes are searched with find(): `literal in data` asks first if the
-literal is a number, and takes an exception to learn that it is none, which costs as much as 1 KB of the search.
+Of a short text that is not worth its Python calls: search it for each of `literals` with find().  Not with `in`: for
+bytes that asks first if the literal is a number, and takes an exception to learn that it is none, which costs as much
+as 1 KB of the search.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _MAX_LITERALS = 8
 _START_LENGTHS = (16, 12, 8, 3)
 
 #: Characters of a text that is searched for whole literals: 1 us for a response of 1 KB.
-_MAX_SHORT_TEXT = 4096
+MAX_SHORT_TEXT = 4096
 
 #: Places of a rare character that are compared before the rest of the text is searched for the whole literal.
 _MAX_PLACES = 16
@@ -40,21 +41,17 @@ class _Needle(NamedTuple, Generic[TextT]):
 
 
 class LiteralSearch(Generic[TextT]):
-    """Searches texts for any of `literals`.  Immutable."""
+    """Searches texts for any of `literals`, of which only the beginnings are kept if they are many.  Immutable."""
 
-    __slots__ = ("_needles",)
+    __slots__ = ("_needles", "literals")
 
     def __init__(self, literals: Iterable[TextT]) -> None:
-        self._needles: list[_Needle[TextT]] = [_make_needle(literal) for literal in _shorten(sorted(set(literals)))]
+        self.literals: tuple[TextT, ...] = tuple(_shorten(sorted(set(literals))))
+        self._needles: list[_Needle[TextT]] = [_make_needle(literal) for literal in self.literals]
 
     def may_be_in(self, text: TextT) -> bool:
         """Return False if `text` certainly holds none of the literals."""
-        # Not any(): it costs as much as the rest for a short text, and each chunk and message comes here.
-        is_short = len(text) <= _MAX_SHORT_TEXT
-        for needle in self._needles:  # noqa: SIM110
-            if text.find(needle.literal) >= 0 if is_short else _is_in(needle, text):
-                return True
-        return False
+        return any(_is_in(needle, text) for needle in self._needles)
 
 
 def _is_in(needle: _Needle[TextT], text: TextT) -> bool:

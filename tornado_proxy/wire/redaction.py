@@ -19,7 +19,7 @@ from typing import TypeVar, cast
 import msgspec
 
 from tornado_proxy.domain.identity import Secret
-from tornado_proxy.wire.literal_search import LiteralSearch
+from tornado_proxy.wire.literal_search import MAX_SHORT_TEXT, LiteralSearch
 
 #: Shorter secrets occur in ordinary text by chance, and no provider's key is that short.
 MIN_SECRET_CHARACTERS = 8
@@ -176,7 +176,15 @@ class _Search:
             return False
         if "\\" in text and _ESCAPE_IN_TEXT.search(text) is not None:
             return True  # a character of a key can be written as an escape
-        return (self._any_spelling and "%" in text) or self._literals.may_be_in(text)
+        if self._any_spelling and "%" in text:
+            return True
+        if len(text) > MAX_SHORT_TEXT:
+            return self._literals.may_be_in(text)
+        # Not any(): it costs as much as the rest, and each header, line and message comes here.
+        for literal in self._literals.literals:  # noqa: SIM110
+            if text.find(literal) >= 0:
+                return True
+        return False
 
     def may_hold_bytes(self, data: bytes) -> bool:
         """Return False if `data` certainly holds no key."""
@@ -184,7 +192,12 @@ class _Search:
             return False
         if data.find(b"\\") >= 0 and _ESCAPE_IN_BYTES.search(data) is not None:
             return True
-        return self._literal_bytes.may_be_in(data)
+        if len(data) > MAX_SHORT_TEXT:
+            return self._literal_bytes.may_be_in(data)
+        for literal in self._literal_bytes.literals:  # noqa: SIM110  # as in may_hold()
+            if data.find(literal) >= 0:
+                return True
+        return False
 
     def mask(self, text: str) -> str:
         """Return `text` with all complete keys masked."""

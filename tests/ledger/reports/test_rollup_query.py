@@ -17,7 +17,7 @@ import pytest
 from tests.ledger.conftest import LedgerUnderTest, open_test_database
 from tests.ledger.sample_records import make_intent, make_record
 from tornado_proxy.domain.attribution import Attribution
-from tornado_proxy.domain.cost import LineItem, bill
+from tornado_proxy.domain.cost import LineItem
 from tornado_proxy.domain.identity import Caller, KeyId
 from tornado_proxy.domain.record import RequestRecord, Settlement
 from tornado_proxy.domain.usage import Basis
@@ -36,6 +36,7 @@ from tornado_proxy.ledger.reports.usage_sums import sum_usage
 from tornado_proxy.ledger.rollup_rows import ATTRIBUTE_COLUMNS, COLUMNS, join_amount, split_amount
 from tornado_proxy.ledger.rollups import rebuild, roll_up
 from tornado_proxy.ledger.rows import format_time
+from tornado_proxy.pricing.book.calculator import bill
 
 START = datetime(2026, 2, 27, 21, 30, tzinfo=UTC)
 HOURS = 80

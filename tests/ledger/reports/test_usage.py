@@ -16,7 +16,7 @@ import pytest
 
 from tests.ledger.conftest import Make, open_ledger
 from tests.ledger.sample_records import CALLER, make_intent, make_record
-from tornado_proxy.domain.cost import Cost, LineItem, bill
+from tornado_proxy.domain.cost import Cost, LineItem
 from tornado_proxy.domain.errors import BadRequest
 from tornado_proxy.domain.record import RequestRecord
 from tornado_proxy.domain.usage import Basis
@@ -25,6 +25,7 @@ from tornado_proxy.ledger.reports.intervals import Interval
 from tornado_proxy.ledger.reports.records_query import UsageFilter
 from tornado_proxy.ledger.reports.usage import Bounds, UsageQuery, UsageResult
 from tornado_proxy.ledger.reports.usage_sums import sum_usage
+from tornado_proxy.pricing.book.calculator import bill
 
 each_database = pytest.mark.parametrize("store", ["sqlite", "postgresql"], indirect=True)
 

@@ -15,11 +15,12 @@ from msgspec.structs import replace
 from tests.ledger.conftest import LedgerUnderTest
 from tests.ledger.sample_records import COST, START, make_intent, make_record
 from tests.ledger.usage_lines import SCHEMA, faults, print_usage
-from tornado_proxy.domain.cost import DISCOUNT, SURCHARGE, Cost, LineItem, bill
+from tornado_proxy.domain.cost import DISCOUNT, SURCHARGE, Cost, LineItem
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import Outcome, RequestRecord, Settlement
 from tornado_proxy.domain.usage import Basis, Meter
 from tornado_proxy.ledger.rows import PRINTED_COLUMNS
+from tornado_proxy.pricing.book.calculator import bill
 from tornado_proxy.pricing.book.price import UNITS
 
 FREE = Cost((), Decimal(0), Decimal(0), Decimal(0))

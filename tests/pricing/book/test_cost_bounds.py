@@ -24,6 +24,7 @@ from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
 from tornado_proxy.pricing.book.upper_bound import WorkCaps
 from tornado_proxy.providers.contract import HttpEndpoint, RequestView, ResponseHead
 from tornado_proxy.providers.registry import PROVIDERS
+from tornado_proxy.providers.shared.response_readers import make_usage_reader
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
 BOOK = PriceBook.from_documents(read_documents(conf_path("prices")))
@@ -277,7 +278,7 @@ def test_bound_is_never_below_the_cost_of_a_recorded_exchange(name: str) -> None
     if BOOK.resolve(recorded["provider"], facts.model or "") is None:
         pytest.skip("a request for this model is refused")
     media_type = recorded["response"]["headers"].get("content-type", "").partition(";")[0]
-    reader = endpoint.usage_reader(facts, ResponseHead(200, media_type))
+    reader = make_usage_reader(endpoint, facts, ResponseHead(200, media_type))
     reader.feed(response_body(name))
     reader.close(complete=True)
     tariff = Tariff(BOOK, recorded["provider"], Decimal("0.05"))

@@ -17,6 +17,7 @@ from tornado_proxy.providers.anthropic.batches.results import BatchResultsReader
 from tornado_proxy.providers.anthropic.provider import ANTHROPIC
 from tornado_proxy.providers.contract import RequestView, ResponseHead, UsageReader
 from tornado_proxy.providers.route_table import RouteTable
+from tornado_proxy.providers.shared.response_readers import make_usage_reader
 
 PRICES = FOLDER.parents[2] / "conf" / "prices" / "anthropic.yaml"
 ALIASES = yaml.safe_load(PRICES.read_text())["aliases"]
@@ -49,7 +50,7 @@ def make_reader(name: str) -> Callable[[], UsageReader] | None:
     default = "text/event-stream" if recorded["kind"] == "sse" else ""
     media_type = response["headers"].get("content-type", default).partition(";")[0]
     facts = parse(RequestView(json.dumps(request["body"]).encode(), "application/json")).facts
-    return lambda: endpoint.usage_reader(facts, ResponseHead(response["status"], media_type))
+    return lambda: make_usage_reader(endpoint, facts, ResponseHead(response["status"], media_type))
 
 
 def lines(report: UsageReport) -> list[tuple[str, str, Decimal]]:

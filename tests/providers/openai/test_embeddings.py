@@ -16,6 +16,7 @@ from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Basis, Meter
 from tornado_proxy.providers.contract import RequestView, ResponseHead
 from tornado_proxy.providers.openai.embeddings import EMBEDDING_ENDPOINTS, make_reader, parse
+from tornado_proxy.providers.shared.response_readers import make_usage_reader
 
 OK = ResponseHead(200, "application/json")
 FACTS = RequestFacts(model="text-embedding-3-small", body_bytes=400)
@@ -86,7 +87,7 @@ def test_an_error_status_is_free():
     (endpoint,) = EMBEDDING_ENDPOINTS
     head = ResponseHead(429, "application/json")
 
-    assert read(endpoint.usage_reader(FACTS, head), [b"{}"]).basis is Basis.FREE
+    assert read(make_usage_reader(endpoint, FACTS, head), [b"{}"]).basis is Basis.FREE
 
 
 @given(st.binary(max_size=300))

@@ -187,8 +187,9 @@ class HttpRelay:
     def _begin_response(self, head: UpstreamResponseHead) -> None:
         response = ResponseHead(head.status, (head.get("content-type") or "").partition(";")[0].strip().lower())
         self._meter.response_started(response)
-        compressed = response.ok and self._is_compressed(head)
-        edit = self._edit = self._choose_edit(response, compressed=compressed)
+        ok = 200 <= head.status < 300
+        compressed = ok and self._is_compressed(head)
+        edit = self._edit = self._choose_edit(response, compressed=compressed) if ok else None
         gone = self._state is not _WAITING
         self._progress = _Progress(
             status=self._progress.status if gone else head.status,
@@ -234,13 +235,11 @@ class HttpRelay:
         return coding != "identity"
 
     def _choose_edit(self, response: ResponseHead, *, compressed: bool) -> ResponseEdit | None:
-        """Return the edit of the body.
+        """Return the edit of the body of a successful response.
 
         Raises:
             UpstreamUnreachable: the body must be cut to the objects of the caller, and is compressed.
         """
-        if not response.ok:
-            return None
         if compressed and self._edit is not None:
             raise UpstreamUnreachable("the provider's response is compressed and cannot be cut to what you may see")
         make_edit = self._admitted.context.endpoint.response_edits.body

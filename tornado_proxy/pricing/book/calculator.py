@@ -1,4 +1,4 @@
-"""Usage to line items: quantity x unit price, rounded half-even to 1e-12 USD, with exactly one card for each meter.
+"""Usage to a bill: quantity x unit price, rounded half-even to 1e-12 USD, with exactly one card for each meter.
 
 A quantity with no price, or with two, becomes a line item without an amount, and a fault that explains it.  It is never
 billed as zero in silence.
@@ -7,12 +7,14 @@ billed as zero in silence.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterable
 from datetime import datetime
+from decimal import Decimal
 
 import msgspec
 from msgspec.structs import replace
 
-from tornado_proxy.domain.cost import LineItem, round_amount
+from tornado_proxy.domain.cost import DISCOUNT, SURCHARGE, ZERO, Cost, LineItem, round_amount
 from tornado_proxy.domain.terms import NO_TERMS, Terms
 from tornado_proxy.domain.usage import Meter, Quantity, UsageItem
 from tornado_proxy.pricing.book.price import UNITS, ModelPrice, Quote, fingerprint
@@ -57,6 +59,33 @@ def itemise(usage_item: UsageItem, model: ModelPrice, terms: Terms, at: datetime
         else:
             into.items.append(_unpriced(quantity, model, own_terms, usage_item.context_tokens))
             into.faults.append(_describe_fault(quantity, model, own_terms, quote))
+
+
+def bill(
+    items: Iterable[LineItem],
+    surcharge_rate: Decimal,
+    faults: Iterable[str] = (),
+    notes: Iterable[str] = (),
+    *,
+    discount_rate: Decimal = ZERO,
+) -> Cost:
+    """Return the bill of provider line items at list prices, with the discount and the surcharge.
+
+    The surcharge is `surcharge_rate` x what the provider charges: the items less the discount.  Without items the bill
+    has neither: the bill of a free request is empty.
+    """
+    provider_items = tuple(items)
+    subtotal = sum([item.amount for item in provider_items if item.amount is not None], ZERO)
+    if not provider_items:
+        return Cost((), ZERO, ZERO, ZERO, tuple(faults), tuple(notes))
+    # On the sum, not on each item: rounding once keeps discount and surcharge within half a quantum each.
+    if discount_rate:
+        discount = ZERO - round_amount(subtotal * discount_rate)
+        provider_items = (*provider_items, LineItem(DISCOUNT, subtotal, "usd", -discount_rate, discount))
+        subtotal += discount
+    surcharge = round_amount(subtotal * surcharge_rate)
+    item = LineItem(SURCHARGE, subtotal, "usd", surcharge_rate, surcharge)
+    return Cost((*provider_items, item), subtotal, surcharge, subtotal + surcharge, tuple(faults), tuple(notes))
 
 
 def without_price(quantity: Quantity, model: str | None) -> LineItem:

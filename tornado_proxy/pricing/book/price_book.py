@@ -20,13 +20,13 @@ import msgspec
 from msgspec.structs import replace
 
 from tornado_proxy.domain.container import PricedUse
-from tornado_proxy.domain.cost import NO_DISCOUNT, ZERO, BillRates, Cost, Discount, bill
+from tornado_proxy.domain.cost import NO_DISCOUNT, ZERO, BillRates, Cost, Discount
 from tornado_proxy.domain.document import Document
 from tornado_proxy.domain.errors import ConfigError, Fault, ModelNotPriced
 from tornado_proxy.domain.request import Spend
 from tornado_proxy.domain.terms import DEFAULT_TERMS, NAMED_TERMS, Terms
 from tornado_proxy.domain.usage import CACHE_WRITE_METERS, Basis, Meter, UsageItem, UsageReport
-from tornado_proxy.pricing.book.calculator import Itemised, itemise, without_price
+from tornado_proxy.pricing.book.calculator import Itemised, bill, itemise, without_price
 from tornado_proxy.pricing.book.container_price import quote_container
 from tornado_proxy.pricing.book.name_hints import MAX_HINT_CHARACTERS, find_nearest_name
 from tornado_proxy.pricing.book.price import ModelPrice

@@ -16,9 +16,10 @@ from decimal import Decimal
 
 from msgspec.structs import replace
 
-from tornado_proxy.domain.cost import DERIVED_ITEMS, BillRates, Cost, LineItem, bill, round_amount
+from tornado_proxy.domain.cost import DERIVED_ITEMS, BillRates, Cost, LineItem, round_amount
 from tornado_proxy.domain.terms import DEFAULT_TERMS, Terms
 from tornado_proxy.domain.usage import Meter
+from tornado_proxy.pricing.book.calculator import bill
 from tornado_proxy.pricing.book.price import UNITS, ModelPrice, Modifier, PriceCard, fingerprint
 from tornado_proxy.pricing.book.price_book import PriceBook
 

@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping
 
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import UsageReport
-from tornado_proxy.providers.contract import ResponseEdit, ResponseHead, UsageReader
+from tornado_proxy.providers.contract import DeferredUsage, HttpEndpoint, ResponseEdit, ResponseHead, UsageReader
+from tornado_proxy.providers.shared.free_reader import FreeReader
 from tornado_proxy.providers.shared.json_skimmer import JsonSkimmer, Shape
 from tornado_proxy.providers.shared.json_values import decode_object
 from tornado_proxy.providers.shared.usage_report import with_fault
@@ -42,6 +43,13 @@ ReadBody = Callable[[dict[str, object]], UsageReport | None]
 ReportWithoutUsage = Callable[[int], UsageReport]
 #: Returns the estimate of a complete JSON response that states no usage, from its members and the bytes of its text.
 EstimateBody = Callable[[dict[str, object], int], UsageReport]
+
+
+def make_usage_reader(source: HttpEndpoint | DeferredUsage, facts: RequestFacts, head: ResponseHead) -> UsageReader:
+    """Return the reader of a response: a FreeReader for an error status or a free endpoint."""
+    if source.reader is None or not 200 <= head.status < 300:
+        return FreeReader()
+    return source.reader(facts, head)
 
 
 def choose_reader(

@@ -53,18 +53,15 @@ class ConnectionGate:
         self._loop = loop
         self._add_to_multi = add_to_multi
         self._on_connect_timeout = on_connect_timeout
-        #: Loop time until which the gate of an origin is open.
-        self._open_until: dict[str, float] = {}
+        #: Loop time until which the gate of an origin is open: a request enters only after that.
+        self.open_until: dict[str, float] = {}
         self._closed_gates: dict[str, _ClosedGate] = {}
 
     def enter(self, handle: EasyHandle, origin: str, connect_timeout_s: float) -> None:
-        """Add `handle` to libcurl now or when a connection to `origin` exists; wait at most `connect_timeout_s`."""
+        """Add `handle` to libcurl as a probe, or when `origin` has a connection; wait at most `connect_timeout_s`."""
         now = self._loop.time()
         gate = self._closed_gates.get(origin)
         if gate is None:
-            if self._open_until.get(origin, 0.0) > now:
-                self._add_to_multi(handle)
-                return
             timer = self._loop.call_later(NEXT_PROBE_S, self._on_timer, origin)
             gate = self._closed_gates[origin] = _ClosedGate(timer)
         gate.deadlines[handle] = now + connect_timeout_s
@@ -89,9 +86,11 @@ class ConnectionGate:
 
     def on_connected(self, origin: str, connect_s: float) -> None:
         """Called when a probe has a connection to `origin`, which took `connect_s` seconds to open."""
-        self._open_until[origin] = self._loop.time() + OPEN_S
         gate = self._closed_gates.get(origin)
-        if gate is None or gate.opening:
+        if gate is None:
+            self.open_until[origin] = self._loop.time() + OPEN_S
+            return
+        if gate.opening:
             return
         gate.opening = True
         gate.timer.cancel()
@@ -101,6 +100,8 @@ class ConnectionGate:
     def _remove(self, origin: str) -> _ClosedGate:
         gate = self._closed_gates.pop(origin)
         gate.timer.cancel()
+        if gate.opening:
+            self.open_until[origin] = self._loop.time() + OPEN_S
         return gate
 
     def _open(self, origin: str) -> None:

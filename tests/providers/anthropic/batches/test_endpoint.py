@@ -16,6 +16,7 @@ from tornado_proxy.domain.usage import Basis, Meter, UsageReport
 from tornado_proxy.providers.anthropic.batches import endpoint as batches
 from tornado_proxy.providers.anthropic.batches.results import MAX_LINE_BYTES
 from tornado_proxy.providers.contract import RequestView, ResponseHead
+from tornado_proxy.providers.shared.response_readers import make_usage_reader
 
 CREATE = batches.BATCH_ENDPOINTS[0]
 TEXT = frozenset({Meter.INPUT, Meter.OUTPUT})
@@ -91,7 +92,7 @@ def test_batch_that_cannot_be_parsed_is_rejected_with_the_position(body: bytes, 
 
 
 def test_batch_that_was_not_created_is_free() -> None:
-    reader = CREATE.usage_reader(RequestFacts(), ResponseHead(400, "application/json"))
+    reader = make_usage_reader(CREATE, RequestFacts(), ResponseHead(400, "application/json"))
 
     assert read(reader, [b"{}"]).basis is Basis.FREE
 
@@ -161,7 +162,7 @@ def results(*lines: bytes, complete: bool = True) -> UsageReport:
     """Return the report of a batch's results."""
     deferred = CREATE.deferred_usage
     assert deferred is not None
-    return read(deferred.usage_reader(RequestFacts(), JSON), lines, complete=complete)
+    return read(make_usage_reader(deferred, RequestFacts(), JSON), lines, complete=complete)
 
 
 USAGE = {"input_tokens": 20, "output_tokens": 5, "service_tier": "batch"}
@@ -228,7 +229,7 @@ def test_error_status_in_place_of_results_is_free() -> None:
     deferred = CREATE.deferred_usage
     assert deferred is not None
 
-    report = read(deferred.usage_reader(RequestFacts(), ResponseHead(404, "application/json")), [b"{}"])
+    report = read(make_usage_reader(deferred, RequestFacts(), ResponseHead(404, "application/json")), [b"{}"])
 
     assert report.basis is Basis.FREE
 

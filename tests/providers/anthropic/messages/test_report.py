@@ -12,6 +12,7 @@ from tornado_proxy.domain.usage import Basis, UsageReport
 from tornado_proxy.providers.anthropic.messages.endpoint import MESSAGE_ENDPOINTS, make_reader
 from tornado_proxy.providers.anthropic.messages.report import report_message
 from tornado_proxy.providers.contract import ResponseHead
+from tornado_proxy.providers.shared.response_readers import make_usage_reader
 from tornado_proxy.providers.shared.usage_report import merge_reports
 
 
@@ -96,7 +97,7 @@ def test_basis_of_several_messages_is_the_least_certain() -> None:
 @pytest.mark.parametrize("media_type", ["application/json", "text/event-stream"])
 def test_error_status_is_free_whatever_usage_its_body_states(media_type: str) -> None:
     found = read(
-        MESSAGE_ENDPOINTS[0].usage_reader(FACTS, ResponseHead(529, media_type)), [b'{"usage":{"input_tokens":5}}']
+        make_usage_reader(MESSAGE_ENDPOINTS[0], FACTS, ResponseHead(529, media_type)), [b'{"usage":{"input_tokens":5}}']
     )
 
     assert found == UsageReport(basis=Basis.FREE)

@@ -17,6 +17,7 @@ from tornado_proxy.domain.usage import Basis, Meter, UsageReport
 from tornado_proxy.providers.contract import RequestView, ResponseHead
 from tornado_proxy.providers.openai.audio import transcription
 from tornado_proxy.providers.openai.audio.endpoints import audio_endpoints
+from tornado_proxy.providers.shared.response_readers import make_usage_reader
 
 TRANSCRIPTIONS, TRANSLATIONS = transcription.TRANSCRIPTIONS, transcription.TRANSLATIONS
 JSON, SSE = ResponseHead(200, "application/json"), ResponseHead(200, "text/event-stream")
@@ -173,7 +174,7 @@ def test_an_error_response_is_free():
     facts = TRANSCRIPTIONS.parse(RequestView(form(wav(1), model="whisper-1", response_format="text"), FORM)).facts
 
     for endpoint in audio_endpoints():
-        report = read(endpoint.usage_reader(facts, ResponseHead(429, "application/json")), [b'{"error":{}}'])
+        report = read(make_usage_reader(endpoint, facts, ResponseHead(429, "application/json")), [b'{"error":{}}'])
         assert report == UsageReport(basis=Basis.FREE)
 
 

@@ -17,6 +17,7 @@ from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.domain.usage import Basis, Meter
 from tornado_proxy.providers.contract import RequestView, ResponseHead
 from tornado_proxy.providers.openai.chat.endpoint import CHAT_ENDPOINTS, make_edit, make_reader, parse
+from tornado_proxy.providers.shared.response_readers import make_usage_reader
 
 (CHAT,) = CHAT_ENDPOINTS
 JSON, SSE = ResponseHead(200, "application/json"), ResponseHead(200, "text/event-stream")
@@ -259,7 +260,7 @@ def test_a_response_that_is_no_json_is_estimated_with_a_fault():
 
 @pytest.mark.parametrize("head", [ResponseHead(400, "application/json"), ResponseHead(500, "text/event-stream")])
 def test_an_error_status_is_free_even_if_the_body_states_usage(head):
-    report = read(CHAT.usage_reader(FACTS, head), [json.dumps({"usage": usage(5, 5)}).encode()])
+    report = read(make_usage_reader(CHAT, FACTS, head), [json.dumps({"usage": usage(5, 5)}).encode()])
 
     assert (report.basis, report.items) == (Basis.FREE, ())
 

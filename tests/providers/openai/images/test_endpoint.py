@@ -17,6 +17,7 @@ from tornado_proxy.domain.request import ImageFacts, Spend
 from tornado_proxy.domain.usage import Basis, Meter, UsageReport
 from tornado_proxy.providers.contract import RequestView, ResponseHead
 from tornado_proxy.providers.openai.images.endpoint import IMAGE_ENDPOINTS
+from tornado_proxy.providers.shared.response_readers import make_usage_reader
 
 GENERATIONS, EDITS, VARIATIONS = IMAGE_ENDPOINTS
 JSON, SSE = ResponseHead(200, "application/json"), ResponseHead(200, "text/event-stream")
@@ -206,7 +207,7 @@ def test_a_response_without_usage_of_a_token_priced_model_is_estimated():
 def test_an_error_status_is_free():
     facts = GENERATIONS.parse(RequestView(request(), "application/json")).facts
 
-    report = read(GENERATIONS.usage_reader(facts, ResponseHead(400, "application/json")), [b"{}"])
+    report = read(make_usage_reader(GENERATIONS, facts, ResponseHead(400, "application/json")), [b"{}"])
 
     assert report.basis is Basis.FREE
 

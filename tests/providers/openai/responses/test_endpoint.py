@@ -18,6 +18,7 @@ from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter
 from tornado_proxy.providers.contract import RequestView, ResponseHead
 from tornado_proxy.providers.openai.responses.endpoint import RESPONSE_ENDPOINTS, make_reader, parse
+from tornado_proxy.providers.shared.response_readers import make_usage_reader
 
 
 def test_a_recorded_background_response_is_pending_under_its_id():
@@ -35,7 +36,7 @@ def test_a_recorded_error_status_is_free():
     (create,) = (row for row in RESPONSE_ENDPOINTS if (row.method, row.path) == ("POST", "/v1/responses"))
     head = ResponseHead(400, "application/json")
 
-    report = read(create.usage_reader(FACTS, head), [response_body("responses-error")])
+    report = read(make_usage_reader(create, FACTS, head), [response_body("responses-error")])
 
     assert report.basis is Basis.FREE
 

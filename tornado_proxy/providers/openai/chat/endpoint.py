@@ -12,8 +12,8 @@ from decimal import Decimal
 from typing import Any
 
 from tornado_proxy.domain.errors import InvalidBody
-from tornado_proxy.domain.request import RequestFacts, WorkLimits, make_spend
-from tornado_proxy.domain.terms import make_tier_terms
+from tornado_proxy.domain.request import RequestFacts, Spend, WorkLimits
+from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Meter, Quantity
 from tornado_proxy.providers.contract import (
     HttpEndpoint,
@@ -109,7 +109,7 @@ def parse(request: RequestView) -> ParsedRequest:
     options = read_raw(body, "stream_options") if stream else None
     sent = _ask_for_usage(body, options) if stream else body
     cache_ttl = read_option(body, members, "prompt_cache_options", "ttl") if "prompt_cache_options" in members else None
-    terms = make_tier_terms(read_text(members, "service_tier"), cache_ttl)
+    terms = Terms(read_text(members, "service_tier"), cache_ttl=cache_ttl)
     searches = "web_search_options" in members or _SEARCH_MODEL.search(model) is not None
     media = find_strings(body, _MEDIA_PARTS)
     meters = _list_meters(members, media, searches=searches)
@@ -117,7 +117,7 @@ def parse(request: RequestView) -> ParsedRequest:
     text_only = not (searches or media or has_escaped_letters(body))
     facts = RequestFacts(
         model=model,
-        spends=(make_spend(model, meters, terms),),
+        spends=(Spend(model, meters, terms=terms),),
         stream=stream,
         terms=terms,
         body_bytes=len(body) if options is None else _count_prompt_bytes(body, options),

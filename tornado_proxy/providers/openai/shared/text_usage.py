@@ -20,7 +20,7 @@ from collections.abc import Mapping
 import msgspec
 
 from tornado_proxy.domain.request import RequestFacts
-from tornado_proxy.domain.terms import Terms, make_tier_terms
+from tornado_proxy.domain.terms import Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
 from tornado_proxy.providers.shared import token_estimate
 from tornado_proxy.providers.shared.json_values import Count, as_text, make_quantities, read_counts
@@ -145,7 +145,7 @@ def report_text(facts: RequestFacts, response: Mapping[str, object]) -> UsageRep
     item = UsageItem(
         (*usage.quantities, *facts.inferred),
         model=model,
-        terms=make_tier_terms(as_text(response.get("service_tier"))),
+        terms=Terms(as_text(response.get("service_tier"))),
         context_tokens=usage.context_tokens,
     )
     basis = Basis.INFERRED if facts.inferred else _REPORTED
