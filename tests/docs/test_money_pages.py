@@ -45,10 +45,12 @@ def _list_disputed() -> list[str]:
     return [name for name, costs in expected if costs.get("agree") is False]
 
 
-def test_pricing_page_lists_every_recorded_response_on_which_price_lists_differ() -> None:
+def test_page_on_price_lists_has_every_recorded_response_on_which_price_lists_differ() -> None:
     # Rows of this table have the name of a recorded response, three costs and a reason.
     listed = [
-        row for row in rows(DOCS / "pricing.md") if re.fullmatch(r"`[a-z0-9]+(-[a-z0-9]+)+`", row[0]) and len(row) == 5
+        row
+        for row in rows(DOCS / "price_lists.md")
+        if re.fullmatch(r"`[a-z0-9]+(-[a-z0-9]+)+`", row[0]) and len(row) == 5
     ]
 
     assert {row[0].strip("`"): [Decimal(cell) for cell in row[1:4]] for row in listed} == {

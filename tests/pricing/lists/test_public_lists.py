@@ -1,4 +1,4 @@
-"""docs/pricing.md explains every difference from the public list that is installed."""
+"""docs/price_lists.md explains every difference from the public list that is installed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHECKED = datetime(2026, 11, 28, 12, tzinfo=UTC)
 
 def explained_models() -> set[str]:
     """Return the models in the first column of the table on genai-prices."""
-    section = text_of("pricing.md").partition("### genai-prices")[2].partition("\n#")[0]
+    section = text_of("price_lists.md").partition("### genai-prices")[2].partition("\n#")[0]
     cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("|")]
     return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
 
