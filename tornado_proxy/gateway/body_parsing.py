@@ -1,6 +1,7 @@
-"""Decodes a complete request body and has it read: here if it is small, else by a worker process.
+"""Decodes a complete request body and has it read: here if that is quick, else by a worker process.
 
-body ── a few long texts ──> the rest is read on the event loop (providers/shared/body_outline.py)
+body ── small ──> read_small (body_reading.py), without this file
+     ── a few long texts ──> the rest is read on the event loop (providers/shared/body_outline.py)
      ── quick to read (body_reading.py) ──> read on the event loop
      ── a form without a recording ──> its fields are read in a thread (wire/form_outline.py)
      ── else: the caller's turn ── decode in a thread ───> a worker reads it
@@ -10,16 +11,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from urllib.parse import parse_qs
 
 from msgspec.structs import replace
 
-from tornado_proxy.domain.errors import BadRequest, BodyTooLarge, CallerError
-from tornado_proxy.domain.request import RequestFacts
+from tornado_proxy.domain.errors import BodyTooLarge
 from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.body_buffers import BodyBuffer, BodyBuffers
 from tornado_proxy.gateway.body_messages import BodyTask
-from tornado_proxy.gateway.body_reading import is_quick, read_body
+from tornado_proxy.gateway.body_reading import find_body_limit, is_quick, read_content_type, read_here
 from tornado_proxy.gateway.body_workers import BodyWorkers, CallerKey
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.gateway.shared_body import MIN_SHARED_BYTES, SharedBody, open_shared_body
@@ -28,7 +27,6 @@ from tornado_proxy.providers.contract import (
     Endpoint,
     HttpEndpoint,
     ParsedRequest,
-    RequestView,
     WebSocketEndpoint,
 )
 from tornado_proxy.providers.shared.body_outline import MIN_BODY_BYTES, make_outline
@@ -80,12 +78,12 @@ class BodyParser:
         endpoint = context.endpoint
         if endpoint.parse is None or is_quick(body):
             if endpoint.measure is not None:
-                return await asyncio.to_thread(_read_here, context, body)
-            return _read_here(context, body)
-        if endpoint.measure is None and is_form(_read_content_type(context)):
+                return await asyncio.to_thread(read_here, context, body)
+            return read_here(context, body)
+        if endpoint.measure is None and is_form(read_content_type(context)):
             # It is not decoded, and the contents of its files are not read.
             async with self._workers.turn(_caller_key(context)):
-                return await asyncio.to_thread(_read_here, context, body)
+                return await asyncio.to_thread(read_here, context, body)
         return await self._parse_large(context, body, "")
 
     def parse_frame(
@@ -116,7 +114,7 @@ class BodyParser:
                 if (parsed := _read_outline(context, body)) is not None:
                     return parsed
             if context.endpoint.parse is None:
-                return _read_here(context, body)
+                return read_here(context, body)
             return await self._workers.read(_make_task(context, len(body)), body)
 
     def close(self) -> None:
@@ -143,7 +141,7 @@ def _read_outline(context: RequestContext[HttpEndpoint], body: bytes) -> ParsedR
     outline = make_outline(body, names) if names and len(body) >= MIN_BODY_BYTES else None
     if outline is None or not outline.cuts or not is_quick(outline.text):
         return None
-    parsed = _read_here(context, outline.text)
+    parsed = read_here(context, outline.text)
     if any(path.rpartition(".")[2].encode() in names for path, _ in parsed.facts.described):
         return None  # such a text is read
     facts = replace(parsed.facts, body_bytes=parsed.facts.body_bytes + outline.cut_bytes)
@@ -151,34 +149,6 @@ def _read_outline(context: RequestContext[HttpEndpoint], body: bytes) -> ParsedR
         return ParsedRequest(facts, body)
     splice = outline.find_in_body(find_splice(outline.text, parsed.body))
     return None if splice is None else ParsedRequest(facts, body, splice)
-
-
-def find_body_limit(context: RequestContext[Endpoint]) -> BodyLimit:
-    """Return the limit of a request's body."""
-    limits, endpoint = context.snapshot.settings.limits, context.endpoint
-    if isinstance(endpoint, HttpEndpoint) and endpoint.takes_batch:
-        return BodyLimit(limits.max_batch_mb, "limits.max_batch_mb")
-    return BodyLimit(limits.max_body_mb, "limits.max_body_mb")
-
-
-def check_body_length(context: RequestContext[Endpoint], length: int) -> None:
-    """Raise BodyTooLarge if a body of `length` bytes is larger than the configured limit."""
-    limits = context.snapshot.settings.limits
-    if length <= min(limits.max_body_mb, limits.max_batch_mb) * MIB:
-        return
-    limit = find_body_limit(context)
-    if length > limit.mb * MIB:
-        raise BodyTooLarge(f"the body is larger than {limit.mb} MiB, the limit of this server ({limit.setting})")
-
-
-def read_fields(context: RequestContext[HttpEndpoint], form: bytes) -> ParsedRequest | None:
-    """Return the facts of a form whose files still arrive; None if what has arrived does not suffice."""
-    if context.endpoint.parse is None or not is_quick(form):
-        return None
-    try:
-        return context.endpoint.parse(_make_view(context, form))
-    except CallerError:
-        return None
 
 
 async def _decode_small(body: bytes, coding: str) -> bytes | None:
@@ -190,17 +160,6 @@ async def _decode_small(body: bytes, coding: str) -> bytes | None:
         return await asyncio.to_thread(decode, body, coding, _SMALL)
     except BodyTooLarge:
         return None
-
-
-def _read_here(context: RequestContext[HttpEndpoint], body: bytes) -> ParsedRequest:
-    if context.endpoint.parse is None:
-        return ParsedRequest(RequestFacts(body_bytes=len(body)), body)
-    return read_body(context.provider, context.endpoint, _make_view(context, body))
-
-
-def _make_view(context: RequestContext[HttpEndpoint], body: bytes) -> RequestView:
-    query = context.query if "?" in context.upstream_target else ""
-    return RequestView(body, _read_content_type(context), context.path_id, query)
 
 
 def _make_frame_task(context: RequestContext[WebSocketEndpoint], frame: bytes, model: str | None) -> BodyTask:
@@ -224,28 +183,9 @@ def _make_task(context: RequestContext[HttpEndpoint], body_bytes: int, *, is_sha
         method=context.endpoint.method,
         path=context.endpoint.path,
         exact_speech=context.snapshot.settings.speech_usage == "exact",
-        content_type=_read_content_type(context),
+        content_type=read_content_type(context),
         path_id=context.path_id,
         query=context.query,
         body_bytes=body_bytes,
         is_shared=is_shared,
     )
-
-
-def _read_content_type(context: RequestContext[HttpEndpoint]) -> str:
-    """Return the Content-Type of a request whose head leaves no doubt about its body."""
-    content_types = context.request.lines.get("content-type", ())
-    if len(content_types) > 1:
-        raise BadRequest("Content-Type is repeated; send it once")
-    if "?" in context.upstream_target:
-        _reject_unknown_parameters(context)
-    return "".join(content_types)
-
-
-def _reject_unknown_parameters(context: RequestContext[HttpEndpoint]) -> None:
-    """Raise BadRequest for a query parameter that the provider does not define: it could override the body."""
-    if not context.query or context.endpoint.method != "POST":
-        return
-    unknown = sorted(set(parse_qs(context.query, keep_blank_values=True)) - context.provider.post_parameters)
-    if unknown:
-        raise BadRequest(f"unknown query parameter {unknown[0][:60]!r}; send it in the body", param=unknown[0][:60])

@@ -25,7 +25,7 @@ from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import UsageReport
 from tornado_proxy.providers import conventions
 from tornado_proxy.providers.owned_objects import ModelList, ModelObject, OwnedList, OwnedObject
-from tornado_proxy.providers.shared.body_walk import MemberRules
+from tornado_proxy.providers.shared.member_rules import MemberRules
 from tornado_proxy.wire.multipart import Form
 from tornado_proxy.wire.splice import Splice
 

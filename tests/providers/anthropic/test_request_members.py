@@ -14,7 +14,8 @@ from tests.providers.request_types import member_names, undecided_members
 from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.providers.anthropic import request_members
 from tornado_proxy.providers.anthropic.request_members import RULES
-from tornado_proxy.providers.shared.body_walk import may_need_walk, walk_body, walk_content
+from tornado_proxy.providers.shared.body_walk import walk_body, walk_content
+from tornado_proxy.providers.shared.json_body import may_need_walk
 
 REQUESTS = (MessageCreateParamsNonStreaming, BetaMessageCreateParams, BatchCreateParams, MessageCountTokensParams)
 

@@ -13,19 +13,15 @@ from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.domain.usage import Meter
 from tornado_proxy.providers.openai.request_members import RULES
-from tornado_proxy.providers.registry import PROVIDERS
 from tornado_proxy.providers.shared.body_walk import (
     MAX_BYTES_DECODED_WHOLE,
     MAX_DEPTH,
-    MAX_NAME_BYTES,
-    MIN_SPLIT_BYTES,
     Findings,
     add_findings,
-    is_text_only,
-    may_need_walk,
     walk_body,
     walk_content,
 )
+from tornado_proxy.providers.shared.json_body import MIN_SPLIT_BYTES, is_text_only, may_need_walk
 
 NAMES = sorted(RULES.references)
 FACTS = RequestFacts(spends=(Spend("gpt-5.4", frozenset({Meter.INPUT})),))
@@ -225,9 +221,3 @@ def test_one_pass_finds_as_much_as_a_search_for_each_name(tokens: list[bytes]) -
     by_name = any(b'"%b"' % name in body for name in RULES.names) or body.count(b'"model"') > 1
 
     assert may_need_walk(body, RULES) or not by_name
-
-
-def test_every_name_is_short_enough_to_be_found_in_a_long_prompt() -> None:
-    rules = [provider.member_rules for provider in PROVIDERS if provider.member_rules is not None]
-
-    assert max(len(name) for rule in rules for name in rule.names) < MAX_NAME_BYTES

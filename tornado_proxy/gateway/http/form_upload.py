@@ -22,7 +22,7 @@ from tornado_proxy.domain.record import Outcome
 from tornado_proxy.gateway.admission import AdmittedRequest
 from tornado_proxy.gateway.amendment import amend
 from tornado_proxy.gateway.body_buffers import BodyBuffer
-from tornado_proxy.gateway.body_parsing import read_fields
+from tornado_proxy.gateway.body_reading import read_fields
 from tornado_proxy.gateway.context import RequestContext
 from tornado_proxy.gateway.http.recording import RequestRecording
 from tornado_proxy.gateway.http.relay import CLIENT_CLOSED_REQUEST

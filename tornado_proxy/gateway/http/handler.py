@@ -15,7 +15,7 @@ from tornado_proxy.domain.units import MIB
 from tornado_proxy.gateway.admission import AdmittedRequest
 from tornado_proxy.gateway.base_handler import REQUEST_ID_HEADER, error_headers, make_request_error
 from tornado_proxy.gateway.body_buffers import BodyBuffer
-from tornado_proxy.gateway.body_parsing import check_body_length
+from tornado_proxy.gateway.body_reading import check_body_length, read_small
 from tornado_proxy.gateway.capacity import HeldBytes
 from tornado_proxy.gateway.context import RequestContext, new_request_id
 from tornado_proxy.gateway.cors import cors_headers
@@ -259,7 +259,9 @@ class ProxyHandler:
         # In a function of its own: a variable of its caller would keep the body in memory while a rejection is read.
         body, self._body = self._body, b""
         content = body.finish() if isinstance(body, BodyBuffer) else body
-        parsed = await self.services.bodies.parse(context, content)
+        parsed = read_small(context, content) if isinstance(content, bytes) else None
+        if parsed is None:
+            parsed = await self.services.bodies.parse(context, content)
         admitted = await self.services.admission.admit_request(context, parsed, self.request_id)
         if isinstance(body, BodyBuffer) and isinstance(admitted.upstream.body, Payload):
             admitted.upstream.body.on_drop = body.release

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tornado_proxy.domain.errors import InvalidBody
-from tornado_proxy.providers.shared.body_walk import MemberRules, split_names
+from tornado_proxy.providers.shared.member_rules import MemberRules, split_names
 
 #: Members whose value is an id of an object, a list of ids, or an object with an `id`.
 REFERENCES = frozenset({"container", "file_id", "previous_message_id"})

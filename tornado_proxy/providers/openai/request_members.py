@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from tornado_proxy.providers.shared.body_walk import MemberRules, split_names
+from tornado_proxy.providers.shared.member_rules import MemberRules, split_names
 
 #: Members whose value is an id of an object, a list of ids, or an object with an `id`.  An object without an `id`
 #: describes a new one, as in `container`.

@@ -4,18 +4,17 @@ Admission knows the members that an endpoint's parser reads.  A provider reads m
 skill of a container, the model of a tool inside another member.  The walk visits the whole body and returns them, so
 that none reaches the provider unchecked.
 
-    body ── may_need_walk: one search for names ── no ──> nothing to find (nearly every request)
+    body ── may_need_walk (json_body.py) ── no ──> nothing to find (nearly every request)
                     │ yes
                     └──> decode, rejecting repeated members ──> visit every object, in linear time
 
-MemberRules are data of a provider, with their sources (providers/*/request_members.py).  A member that the rules call
+A member that the rules call
 opaque holds JSON of the caller's own, such as a tool's schema, and is not visited.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -24,6 +23,7 @@ from msgspec.structs import replace
 from tornado_proxy.domain.errors import InvalidBody
 from tornado_proxy.domain.request import RequestFacts
 from tornado_proxy.providers.shared.json_body import split_list, split_members
+from tornado_proxy.providers.shared.member_rules import MemberRules
 from tornado_proxy.providers.shared.strict_json import decode_strict, decode_strict_object
 
 #: Nesting of a body.  Deeper ones are rejected: Python's recursion limit is 1,000, and no request needs a tenth of it.
@@ -33,54 +33,6 @@ MAX_DEPTH = 200
 #: (messages, the requests of a batch) are decoded entry by entry if they are longer than MIN_LIST_BYTES.
 MAX_BYTES_DECODED_WHOLE, MIN_LIST_BYTES = 1024 * 1024, 64 * 1024
 
-#: A member name with an escaped ASCII character.  No encoder writes one, so it can only hide a name from the search.
-_ESCAPED_NAME = re.compile(rb'\\u00[0-7][0-9a-fA-F][^"\\]{0,100}(?:\\.[^"\\]{0,100}){0,20}"[ \t\r\n]*:')
-_ESCAPED_ASCII = rb"\u00"
-
-#: The length of a body, and the bytes for each of its quotation marks, from which on it is split at them.
-MIN_SPLIT_BYTES, MIN_BYTES_PER_QUOTE = 64 * 1024, 1000
-
-#: Bytes in three places of a body that are probed, and the quotation marks in each from which on it is not split.
-_PROBED_BYTES, _MAX_PROBED_QUOTES = 4096, 16
-
-#: Bytes of the longest name that is searched for, and more.
-MAX_NAME_BYTES = 64
-
-#: A letter, digit or sign written as an escape, in a name or a value.  JSON encoders write none of them so, but for <,
-#: > and & in Go.
-_ESCAPED_LETTER = re.compile(rb"\\u00[2-7]")
-
-
-@dataclass(frozen=True, slots=True)
-class MemberRules:
-    """How a provider's requests name objects and models.
-
-    Attributes:
-        references: Members whose value is an id, a list of ids, or an object with an `id`.
-        item_members: Members that `item_reference` reads an id from.
-        reference_objects: Members that refer to an object only if their value is an object with an `id`.
-        opaque: Members that hold JSON of the caller's own.
-        item_reference: Returns the id of the object that an item refers to, None if the item has content of its own.
-        skip: Returns True for an object that repeats output of the provider, whose ids are no references.
-        names: The names of `references`, `item_members` and `reference_objects`.
-        names_pattern: Finds one of them, or `model`, between quotation marks, without the second one: texts share it.
-    """
-
-    references: frozenset[str]
-    item_members: frozenset[str]
-    reference_objects: frozenset[str]
-    opaque: frozenset[str]
-    item_reference: Callable[[Mapping[str, object]], str | None]
-    skip: Callable[[Mapping[str, object]], bool]
-    names: frozenset[bytes] = field(init=False, repr=False, compare=False)
-    names_pattern: re.Pattern[bytes] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        names = sorted({*self.references, *self.item_members, *self.reference_objects})
-        pattern = b'"(?:%s)(?=")' % b"|".join(re.escape(name.encode()) for name in (*names, "model"))
-        object.__setattr__(self, "names", frozenset(name.encode() for name in names))
-        object.__setattr__(self, "names_pattern", re.compile(pattern))
-
 
 @dataclass(slots=True)
 class Findings:
@@ -88,83 +40,6 @@ class Findings:
 
     references: list[str] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
-
-
-def split_names(text: str) -> frozenset[str]:
-    """Return the member names in `text`, which are separated by spaces and line ends."""
-    return frozenset(text.split())
-
-
-def may_need_walk(body: bytes, rules: MemberRules) -> bool:
-    """Return True if `body` may name an object, or more than one model.
-
-    Inside JSON text quotation marks are escaped, so `"name"` in the bytes is a member or a whole string value.
-    """
-    texts = _list_short_texts(body)
-    if texts is None:
-        names_found = _has_names(body, rules)
-    else:
-        names_found = not rules.names.isdisjoint(texts) or texts.count(b"model") > 1
-    if names_found:
-        return True
-    return body.find(b"\\") >= 0 and body.find(_ESCAPED_ASCII) >= 0 and _ESCAPED_NAME.search(body) is not None
-
-
-def _has_names(body: bytes, rules: MemberRules) -> bool:
-    """Return True if `body` has a name of the rules, or `"model"` twice, in one pass.
-
-    The pass takes 26 ns for each quotation mark: 2.7 ms for 1 MB of short messages, a substring search for each name 7.
-    """
-    first = rules.names_pattern.search(body)
-    if first is None:
-        return False
-    return first[0] != b'"model' or rules.names_pattern.search(body, first.end()) is not None
-
-
-def _list_short_texts(body: bytes) -> list[bytes] | None:
-    """Return the short texts between two quotation marks of a large body; None if it is small or has many marks.
-
-    A long prompt has few.  To find a single byte takes a fortieth of the time of a search for a name.
-    """
-    if len(body) < MIN_SPLIT_BYTES or _is_dense(body):
-        return None
-    texts: list[bytes] = []
-    start = body.find(b'"')
-    for _ in range(len(body) // MIN_BYTES_PER_QUOTE):
-        if (end := body.find(b'"', start + 1)) < 0:
-            return texts
-        if end - start <= MAX_NAME_BYTES:
-            texts.append(body[start + 1 : end])
-        start = end
-    return None
-
-
-def _is_dense(body: bytes) -> bool:
-    """Return True if `body` has many quotation marks in several places: it is not split in vain then."""
-    quarter = len(body) // 4
-    starts = (quarter, 2 * quarter, 3 * quarter)
-    return all(body.count(b'"', start, start + _PROBED_BYTES) > _MAX_PROBED_QUOTES for start in starts)
-
-
-def find_strings(body: bytes, names: Iterable[bytes]) -> frozenset[bytes]:
-    """Return those of `names` that are in `body`, within quotation marks."""
-    texts = _list_short_texts(body)
-    if texts is None:
-        return frozenset([name for name in names if body.find(b'"%b"' % name) >= 0])
-    return frozenset(names).intersection(texts)
-
-
-def has_escaped_letters(body: bytes) -> bool:
-    """Return True if a letter, digit or sign in `body` is written as an escape, which can hide a name."""
-    return body.find(b"\\") >= 0 and _ESCAPED_LETTER.search(body) is not None
-
-
-def is_text_only(body: bytes, opaque: Iterable[bytes]) -> bool:
-    """Return True if `body` has none of the members and types `opaque`, whose tokens are not in the body as text.
-
-    A text that happens to be such a name makes the request seem larger than it is, never smaller.
-    """
-    return not find_strings(body, opaque) and not has_escaped_letters(body)
 
 
 def walk_body(body: bytes, rules: MemberRules) -> Findings:

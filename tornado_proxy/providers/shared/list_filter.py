@@ -7,7 +7,8 @@ from collections.abc import Callable
 import msgspec
 
 from tornado_proxy.domain.errors import InvalidBody, UpstreamError
-from tornado_proxy.providers.shared.json_body import edit_member, read_members
+from tornado_proxy.providers.shared.json_body import read_members
+from tornado_proxy.providers.shared.json_edit import edit_member
 
 
 class _Entry(msgspec.Struct):

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tornado_proxy.domain.request import WorkLimits
-from tornado_proxy.providers.shared.body_walk import is_text_only
-from tornado_proxy.providers.shared.json_body import read_limit, read_list
+from tornado_proxy.providers.shared.json_body import is_text_only, read_limit, read_list
 from tornado_proxy.providers.shared.json_values import as_text
 
 #: The start of the types of tools that Anthropic defines and the client runs; their dates follow.

@@ -30,14 +30,8 @@ from tornado_proxy.providers.contract import (
 from tornado_proxy.providers.openai.audio.speech_audio import SpeechAudio
 from tornado_proxy.providers.openai.shared.media_readers import EventsReader, OpaqueReader
 from tornado_proxy.providers.openai.shared.usage_report import report_usage
-from tornado_proxy.providers.shared.json_body import (
-    edit_member,
-    has_member,
-    insert_first,
-    read_members,
-    read_model,
-    read_text,
-)
+from tornado_proxy.providers.shared.json_body import has_member, read_members, read_model, read_text
+from tornado_proxy.providers.shared.json_edit import edit_member, insert_first
 from tornado_proxy.providers.shared.json_values import make_quantities
 from tornado_proxy.providers.shared.response_readers import choose_edit, choose_reader
 from tornado_proxy.providers.shared.token_estimate import estimate_tokens

@@ -28,10 +28,9 @@ from tornado_proxy.providers.openai.chat.reader import ChatStreamReader
 from tornado_proxy.providers.openai.chat.usage_hider import UsageHider
 from tornado_proxy.providers.openai.request_members import CONTENT
 from tornado_proxy.providers.openai.shared.text_usage import estimate_text, report_text
-from tornado_proxy.providers.shared.body_walk import find_strings, has_escaped_letters
 from tornado_proxy.providers.shared.json_body import (
-    edit_member,
-    insert_first,
+    find_strings,
+    has_escaped_letters,
     read_count,
     read_described,
     read_flag,
@@ -43,6 +42,7 @@ from tornado_proxy.providers.shared.json_body import (
     read_raw,
     read_text,
 )
+from tornado_proxy.providers.shared.json_edit import edit_member, insert_first
 from tornado_proxy.providers.shared.json_skimmer import COUNT, KEEP, Shape
 from tornado_proxy.providers.shared.response_readers import JsonReader, choose_edit, choose_reader
 

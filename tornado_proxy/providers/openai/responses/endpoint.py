@@ -33,8 +33,8 @@ from tornado_proxy.providers.openai.responses.reader import (
 from tornado_proxy.providers.openai.responses.stream_reader import ResponseStreamReader
 from tornado_proxy.providers.openai.shared.text_usage import estimate_text
 from tornado_proxy.providers.owned_objects import OwnedObject
-from tornado_proxy.providers.shared.body_walk import is_text_only
 from tornado_proxy.providers.shared.json_body import (
+    is_text_only,
     read_described,
     read_flag,
     read_limit,

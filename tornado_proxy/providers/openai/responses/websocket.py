@@ -45,8 +45,8 @@ from tornado_proxy.providers.openai.request_members import RULES
 from tornado_proxy.providers.openai.responses.endpoint import input_tool_spends, parse
 from tornado_proxy.providers.openai.responses.stream_reader import FIRST_EVENTS, TERMINAL_EVENTS, ResponseStreamReader
 from tornado_proxy.providers.openai.shared.quota import QUOTA_EVENTS, strip_quota
-from tornado_proxy.providers.shared.body_walk import Findings, add_findings, check_models, may_need_walk, walk_body
-from tornado_proxy.providers.shared.json_body import read_members, read_raw, read_text
+from tornado_proxy.providers.shared.body_walk import Findings, add_findings, check_models, walk_body
+from tornado_proxy.providers.shared.json_body import may_need_walk, read_members, read_raw, read_text
 from tornado_proxy.providers.shared.json_values import as_object, as_text, decode_object
 
 _CREATE = "response.create"
