@@ -215,7 +215,7 @@ def test_model_without_limits_is_refused_with_the_remedy() -> None:
             facts, spends=tuple(structs.replace(spend, model="gpt-unlimited") for spend in facts.spends)
         )
         with pytest.raises(BadRequest, match="states no limits"):
-            await gateway.budgets.reserve(context, context.tariff, unknown, make_intent(ID))
+            gateway.budgets.reserve(context, context.tariff, unknown, make_intent(ID))
 
     asyncio.run(run())
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from tornado_proxy.budgets.rates import BucketKey, LockedBuckets, find_bucket_key
+from tornado_proxy.budgets.rates import BucketKey, LockedBuckets
 from tornado_proxy.domain.rate import RateClaim, RateUnit
 
 #: Seconds for which leased units can be taken.
@@ -55,6 +55,7 @@ class RateSlice:
 
     key: BucketKey
     limit: int
+    unit: RateUnit
     idle: int = 0
     number: int = 0
     valid_until: float = float("-inf")
@@ -74,7 +75,25 @@ class RateSlice:
     @property
     def is_streams(self) -> bool:
         """True if streams are limited, which do not drain."""
-        return self.key[2] == RateUnit.STREAMS
+        return self.unit is RateUnit.STREAMS
+
+    def ask(self, claim: RateClaim, now: float) -> bool:
+        """Note a request; return False if the slice has too little for it."""
+        self.asks = self.asks + 1 if now - self.asked_at < _IDLE_S else 1
+        self.asked_at = now
+        units = claim.units
+        self.asked += units
+        if units > self.largest:  # noqa: PLR1730  # max() takes longer
+            self.largest = units
+        self.has_changed = True
+        if claim.limit != self.limit:
+            # What was leased for another limit is given back first.
+            self.limit, self.valid_until = claim.limit, float("-inf")
+        return self.idle >= units and now < self.valid_until
+
+    def is_leasable(self, now: float) -> bool:
+        """Return True if a sync may lease more of it."""
+        return self.asks >= _MIN_ASKS and now - self.denied_at >= _DENIED_S
 
     def find_lease(self, free: int, now: float) -> int:
         """Return the units to be idle, of `free` ones of the limit."""
@@ -117,48 +136,39 @@ class RateSlices:
         with self.lock:
             asked = []
             for claim in claims:
-                key = find_bucket_key(claim)
+                # As find_bucket_key(), a call less for each limit.
+                key = (claim.project_id, claim.subject, claim.unit)
                 one = self.slices.get(key)
                 if one is None:
-                    one = self.slices[key] = RateSlice(key, claim.limit)
-                is_enough = self._ask(one, claim, now) and is_enough
+                    one = self.slices[key] = RateSlice(key, claim.limit, claim.unit)
+                if not one.ask(claim, now):
+                    is_enough = False
+                    self.is_short = self.is_short or one.is_leasable(now)
                 asked.append((one, claim.units, one.number))
             if is_enough:
                 for one, units, _ in asked:
                     one.idle -= units
                     one.under_way += 1
-                    one.open += units if one.is_streams else 0
+                    if one.unit is RateUnit.STREAMS:
+                        one.open += units
                 self.requests[request_id] = asked
         return is_enough
-
-    def _ask(self, one: RateSlice, claim: RateClaim, now: float) -> bool:
-        one.asks = one.asks + 1 if now - one.asked_at < _IDLE_S else 1
-        one.asked_at = now
-        one.asked += claim.units
-        one.largest = max(one.largest, claim.units)
-        one.has_changed = True
-        if claim.limit != one.limit:
-            # What was leased for another limit is given back first.
-            one.limit, one.valid_until = claim.limit, float("-inf")
-        if one.idle >= claim.units and now < one.valid_until:
-            return True
-        if one.asks >= _MIN_ASKS and now - one.denied_at >= _DENIED_S:
-            self.is_short = True
-        return False
 
     def end(self, request_id: str, used: Mapping[RateUnit, int]) -> bool:
         """Give back what a request has taken and not used; return False if it has taken nothing here."""
         with self.lock:
             taken = self.requests.pop(request_id, None)
             for one, units, number in taken or ():
-                rest = max(0, units - used.get(RateUnit(one.key[2]), units))
+                rest = units - used.get(one.unit, units)
                 one.under_way -= 1
                 one.has_changed = True
-                if one.is_streams:
+                if rest <= 0:
+                    continue
+                if one.unit is RateUnit.STREAMS:
                     one.open -= rest
-                elif rest:
+                else:
                     one.returned[number] = one.returned.get(number, 0) + rest
-                self.is_short = self.is_short or (one.is_tight and rest > 0)
+                self.is_short = self.is_short or one.is_tight
         return taken is not None
 
     def list_due(self, now: float) -> list[BucketKey]:

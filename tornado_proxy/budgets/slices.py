@@ -1,8 +1,8 @@
 """The slices of counters that this process has leased, in memory: requests reserve from them without a transaction.
 
     granted   the least amount that the counter in the database holds for this process
-    used      the bounds of requests under way, each until its record is counted
-    idle      granted - used: further requests take from it
+    idle      the part of it that further requests can take
+    used      granted - idle: the bounds of requests under way, each until its record is counted
 
 A slice never has more than the counter had left when it was leased, so whatever is reserved from it exceeds no limit, a
 strict one neither.  leasing.py leases, trims and gives back; the event loop takes and releases; a lock is held for some
@@ -30,9 +30,10 @@ _ZERO = Decimal(0)
 #: The part of a counter's rest that a process leases at most: a tenth.
 _SHARE = 10
 
-#: The most that a process leases: this many times the largest bound, or this many USD if that is more.  Enough for a
-#: thousand requests a second until the next sync.
-_MAX_BOUNDS = 256
+#: The most that a process leases: this many times the largest bound, or this many USD if that is more; with many
+#: requests, this many times those since the last sync.
+_MIN_BOUNDS = 256
+_SPARE = 2
 _MAX_USD = Decimal(1)
 
 #: Requests of a counter within _IDLE_S that make a lease worthwhile.
@@ -63,7 +64,7 @@ class Slice:
         limit: The lowest limit that it was leased for.
         asked: The lowest limit that requests had since the last sync; None if there was none.
         bound: The largest bound of the requests before the last sync; `asked_bound` is that of the requests since.
-        asks: Requests since `asked_at` was long ago.
+        asks: Requests since `asked_at` was long ago; `new_asks` are those since the last sync.
         asked_at: The time of the last request, monotonic.
         recalled_at: When another process asked for the idle part, monotonic.
         denied_at: When nothing could be leased, monotonic.
@@ -73,12 +74,13 @@ class Slice:
 
     key: CounterKey
     granted: Decimal = _ZERO
-    used: Decimal = _ZERO
+    idle: Decimal = _ZERO
     limit: Decimal = _ZERO
     asked: Decimal | None = None
     bound: Decimal = _ZERO
     asked_bound: Decimal = _ZERO
     asks: int = 0
+    new_asks: int = 0
     asked_at: float = float("-inf")
     recalled_at: float = float("-inf")
     denied_at: float = float("-inf")
@@ -86,23 +88,37 @@ class Slice:
     claimed_by: set[tuple[int, int]] = field(default_factory=set)
 
     @property
-    def idle(self) -> Decimal:
-        """What further requests can take."""
-        return self.granted - self.used
+    def used(self) -> Decimal:
+        """The bounds of requests under way."""
+        return self.granted - self.idle
+
+    def note(self, asks: int, bound: Decimal, limit: Decimal, at: float) -> None:
+        """Note requests, the largest bound of which is `bound`, and the last of which came at `at` (monotonic)."""
+        self.asks = self.asks + asks if at - self.asked_at < _IDLE_S else asks
+        self.new_asks += asks
+        self.asked_at = at
+        self.asked_bound = max(self.asked_bound, bound)
+        self.asked = limit if self.asked is None else min(self.asked, limit)
+        self.has_changed = True
 
     def is_wanted(self, now: float) -> bool:
         """Return True if requests are likely to take from it soon."""
         return self.asks >= _MIN_ASKS and now - self.asked_at < _IDLE_S and now - self.recalled_at >= _RECALLED_S
 
+    def is_leasable(self, limit: Decimal, now: float) -> bool:
+        """Return True if a sync may lease more of it, or has to give back what exceeds a lower limit."""
+        return (self.asks >= _MIN_ASKS and now - self.denied_at >= _DENIED_S) or limit < self.limit
+
     def find_lease(self, left: Decimal, now: float) -> Decimal:
         """Return the amount to be idle, of `left` that the counter has left."""
         share = left / _SHARE
+        bounds = max(_MIN_BOUNDS, _SPARE * self.new_asks)
         if not self.is_wanted(now) or share < self.bound:
             return _ZERO
-        return min(share, max(_MAX_USD, _MAX_BOUNDS * self.bound))
+        return min(share, max(_MAX_USD, bounds * self.bound))
 
 
-class LeasedRequest(msgspec.Struct, frozen=True):
+class LeasedRequest(msgspec.Struct, frozen=True, gc=False):
     """A request under way that has reserved from slices: its claims on them, and what its reservation would state."""
 
     claims: tuple[_Claim, ...]
@@ -125,14 +141,39 @@ class _Claim(msgspec.Struct, frozen=True, eq=False):
     is_total: bool
 
 
-class _SpenderClaims(msgspec.Struct, frozen=True, eq=False):
-    """The claims of the requests of one spender with the same budgets that begin in one hour."""
+class _SpenderClaims(msgspec.Struct, eq=False):
+    """The claims of the requests of one spender with the same budgets that begin in one hour.
+
+    `asks` requests have taken, or tried to, since their slices were told: the largest bounds, and the time of the last
+    (monotonic).
+    """
 
     budgets: tuple[Budget, ...]
     spender: Spender
     begin: datetime
     end: datetime
     claims: tuple[_Claim, ...]
+    asks: int = 0
+    total: Decimal = _ZERO
+    subtotal: Decimal = _ZERO
+    asked_at: float = 0.0
+
+    def ask(self, total: Decimal, subtotal: Decimal, now: float) -> None:
+        """Note a request."""
+        self.asks += 1
+        self.asked_at = now
+        # max() takes longer.
+        if total > self.total:  # noqa: PLR1730
+            self.total = total
+        if subtotal > self.subtotal:  # noqa: PLR1730
+            self.subtotal = subtotal
+
+    def note(self) -> None:
+        """Tell the slices of the requests since the last call."""
+        for claim in self.claims:
+            bound = self.total if claim.is_total else self.subtotal
+            claim.slice.note(self.asks, bound, claim.limit, self.asked_at)
+        self.asks, self.total, self.subtotal = 0, _ZERO, _ZERO
 
 
 @dataclass(slots=True)
@@ -149,37 +190,46 @@ class Slices:
     _valid_until: float = float("-inf")
     #: By the ids of the budgets and of the spender: to hash those takes longer.
     _claims: dict[tuple[int, int], _SpenderClaims] = field(default_factory=dict)
+    #: Those with requests that their slices were not told of.
+    _asking: list[_SpenderClaims] = field(default_factory=list)
 
     def take(self, reservation: Reservation) -> bool:
         """Reserve from slices; return False if one has too little: then the database decides."""
         total, subtotal = reservation.total, reservation.subtotal
         now = time.monotonic()
         with self.lock:
-            claims = self._find_claims(reservation)
+            found = self._find_claims(reservation)
+            if not found.asks:
+                self._asking.append(found)
+            found.ask(total, subtotal, now)
             is_enough = now < self._valid_until
-            for claim in claims:
-                is_enough = self._ask(claim, total if claim.is_total else subtotal, now) and is_enough
-            if is_enough:
-                for claim in claims:
-                    claim.slice.used += total if claim.is_total else subtotal
-                    claim.slice.has_changed = True
-                self.requests[reservation.request_id] = LeasedRequest(claims, total, subtotal, reservation.at)
-        return is_enough
+            for claim in found.claims:
+                one = claim.slice
+                if claim.limit < one.limit or one.idle < (total if claim.is_total else subtotal):
+                    is_enough = False
+            if not is_enough:
+                self._note_shortage(found.claims, reservation, now)
+                return False
+            for claim in found.claims:
+                claim.slice.idle -= total if claim.is_total else subtotal
+            self.requests[reservation.request_id] = LeasedRequest(found.claims, total, subtotal, reservation.at)
+        return True
 
-    def _ask(self, claim: _Claim, amount: Decimal, now: float) -> bool:
-        limit, one = claim.limit, claim.slice
-        one.asks = one.asks + 1 if now - one.asked_at < _IDLE_S else 1
-        one.asked_at = now
-        if one.asked is None or limit < one.asked:
-            one.asked = limit
-        if amount > one.asked_bound:  # noqa: PLR1730  # max() takes longer
-            one.asked_bound = amount
-        if limit >= one.limit and one.granted - one.used >= amount:
-            return True
-        is_worthwhile = one.asks >= _MIN_ASKS and now - one.denied_at >= _DENIED_S
-        if is_worthwhile or limit < one.limit:
-            one.has_changed = self.is_short = True
-        return False
+    def _note_shortage(self, claims: tuple[_Claim, ...], reservation: Reservation, now: float) -> None:
+        """Let the next sync come soon if it can lease something for a request that has found too little."""
+        self._note_asks()
+        for claim in claims:
+            one = claim.slice
+            amount = reservation.total if claim.is_total else reservation.subtotal
+            is_enough = claim.limit >= one.limit and one.idle >= amount
+            if not is_enough and one.is_leasable(claim.limit, now):
+                self.is_short = True
+
+    def _note_asks(self) -> None:
+        """Tell the slices of the requests that have asked; the lock is held."""
+        for found in self._asking:
+            found.note()
+        self._asking.clear()
 
     def release(self, request_id: str) -> bool:
         """Free the reservation of a request that is not sent; return False if it has none here."""
@@ -187,7 +237,7 @@ class Slices:
             request = self.requests.pop(request_id, None)
             if request is not None:
                 for one, amount in _sum_by_slice([request]).items():
-                    one.used -= amount
+                    one.idle += amount
                     one.has_changed = True
         return request is not None
 
@@ -201,7 +251,6 @@ class Slices:
         sums = _sum_by_slice(counted.values())
         with self.lock:  # as short as possible: the event loop may wait for it
             for one, amount in sums.items():
-                one.used -= amount
                 one.granted -= amount
                 one.has_changed = True
         return counted
@@ -213,9 +262,10 @@ class Slices:
     def list_due(self, now: float) -> list[CounterKey]:
         """Return the counters whose slices are to be leased, trimmed or written, in the order of locks."""
         with self.lock:
+            self._note_asks()
             due = []
             for key, one in list(self.slices.items()):
-                is_empty = not (one.granted or one.used or one.has_changed)
+                is_empty = not (one.granted or one.idle or one.has_changed)
                 if is_empty and now - one.asked_at >= _IDLE_S:
                     del self.slices[key]
                     for cached in one.claimed_by:
@@ -241,13 +291,15 @@ class Slices:
             if one.asked is not None:
                 one.limit, one.asked = one.asked, None
                 one.bound, one.asked_bound = one.asked_bound, _ZERO
-            lease = one.find_lease(left - one.used, now)
+            used = one.used
+            lease = one.find_lease(left - used, now)
+            one.new_asks = 0
             if not lease:
                 one.denied_at = now
             if one.idle > lease:
-                one.granted = one.used + lease
+                one.granted, one.idle = used + lease, lease
             one.has_changed = False
-            return one.used + lease, one.used
+            return used + lease, used
 
     def find_limit(self, key: CounterKey) -> Decimal:
         """Return the limit that settle_lease() leases for."""
@@ -258,7 +310,9 @@ class Slices:
         """Let requests take from the amount that the database has leased."""
         with self.lock:
             for key, amount in granted.items():
-                self.slices[key].granted = amount
+                one = self.slices[key]
+                one.idle += amount - one.granted
+                one.granted = amount
 
     def return_idle(self, keys: Iterable[CounterKey]) -> bool:
         """Give the idle part back with the next sync; return True if anything is.
@@ -279,7 +333,7 @@ class Slices:
             for one in self.slices.values():
                 one.has_changed = True
 
-    def _find_claims(self, reservation: Reservation) -> tuple[_Claim, ...]:
+    def _find_claims(self, reservation: Reservation) -> _SpenderClaims:
         """Return the claims of a request; to make them takes longer than all the rest."""
         budgets, spender, at = reservation.budgets, reservation.spender, reservation.at
         key = (id(budgets), id(spender))
@@ -290,7 +344,7 @@ class Slices:
             and known.spender is spender
             and known.begin <= at < known.end
         ):
-            return known.claims
+            return known
         claims: dict[CounterKey, _Claim] = {}
         for of, budget in key_budgets(reservation):
             limit = min(budget.limit, claims[of].limit) if of in claims else budget.limit
@@ -304,7 +358,7 @@ class Slices:
         begin = at.replace(minute=0, second=0, microsecond=0)
         made = _SpenderClaims(budgets, spender, begin, begin + timedelta(hours=1), tuple(claims.values()))
         self._claims[key] = made
-        return made.claims
+        return made
 
 
 def _sum_by_slice(requests: Iterable[LeasedRequest]) -> Mapping[Slice, Decimal]:

@@ -317,7 +317,7 @@ ACCESS_KEY_ID_PREFIX = "ak_"
 TOKEN_TOTAL = CounterKind(Scope.TOKEN, Period.TOTAL)
 
 
-class Reservation(msgspec.Struct, frozen=True):
+class Reservation(msgspec.Struct, frozen=True, gc=False):
     """The reservation of a request before it is sent.
 
     Attributes:

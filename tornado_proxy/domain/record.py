@@ -51,7 +51,7 @@ class RetryFacts(msgspec.Struct, frozen=True):
 NO_RETRY_FACTS = RetryFacts()
 
 
-class SpendBound(msgspec.Struct, frozen=True):
+class SpendBound(msgspec.Struct, frozen=True, gc=False):
     """The most USD that a request can cost: `total` with the surcharge, `subtotal` without."""
 
     total: Decimal

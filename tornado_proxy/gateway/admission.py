@@ -239,7 +239,8 @@ class Admission:
         if not context.is_limited:
             await self._recorder.begin(intent)
             return intent
-        intent = await self._budgets.reserve(context, access.tariff, facts, intent)
+        reserved = self._budgets.reserve(context, access.tariff, facts, intent)
+        intent = reserved if isinstance(reserved, RequestIntent) else await reserved
         try:
             await self._recorder.begin(intent)
         except BaseException:

@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -115,13 +115,13 @@ class BudgetGate:
         if self._is_open:
             self._keeper.watch(limits)
 
-    async def reserve(
+    def reserve(
         self, context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, intent: RequestIntent
-    ) -> RequestIntent:
+    ) -> RequestIntent | Awaitable[RequestIntent]:
         """Reserve the most that a request can cost; release() frees it if the request is not sent.
 
         Returns:
-            The intent, with the bound that is reserved.
+            The intent, with the bound that is reserved; an awaitable if the database of the budgets must be asked.
 
         Raises:
             BudgetExceeded: a budget is spent.
@@ -130,20 +130,14 @@ class BudgetGate:
             BadRequest: nothing limits the cost of the request, or the most that it can cost is more than a limit.
             LedgerUnavailable: the counters cannot be written.
         """
-        if context.caller.token_budgets:
-            await self._count_tokens()
         reservation = make_reservation(context, tariff, facts, intent)
         if reservation is None:
             return intent
-        self._require_open()
-        require_fitting_tokens(reservation.claims, context)
-        if not self._keeper.take(reservation):
-            await self._reserve(reservation, context)
-        self._note_claims(reservation)
-        if not reservation.budgets:
-            return intent
-        self._stated.note(context.caller)
-        return structs.replace(intent, bound=SpendBound(reservation.total, reservation.subtotal))
+        if reservation.claims:
+            require_fitting_tokens(reservation.claims, context)
+        if self._is_open and not context.caller.token_budgets and self._keeper.take(reservation):
+            return self._note_reserved(reservation, intent)
+        return self._reserve(reservation, context, intent)
 
     async def reserve_again(
         self, context: RequestContext[Endpoint], tariff: Tariff, facts: RequestFacts, intent: RequestIntent
@@ -152,9 +146,32 @@ class BudgetGate:
         self.release(intent.request_id)
         if self._is_open:
             await self._keeper.read(lambda _: None)  # the release is done: of both at once it would come second
-        return await self.reserve(context, tariff, facts, intent)
+        reserved = self.reserve(context, tariff, facts, intent)
+        return reserved if isinstance(reserved, RequestIntent) else await reserved
 
-    async def _reserve(self, reservation: Reservation, context: RequestContext[Endpoint]) -> None:
+    async def _reserve(
+        self, reservation: Reservation, context: RequestContext[Endpoint], intent: RequestIntent
+    ) -> RequestIntent:
+        """Reserve in the database; from slices if the caller's token states a budget, which is counted first."""
+        states_budget = bool(context.caller.token_budgets)
+        if states_budget:
+            await self._count_tokens()
+        self._require_open()
+        if not states_budget or not self._keeper.take(reservation):
+            await self._ask(reservation, context)
+        if reservation.budgets:
+            self._stated.note(context.caller)
+        return self._note_reserved(reservation, intent)
+
+    def _note_reserved(self, reservation: Reservation, intent: RequestIntent) -> RequestIntent:
+        """Note the claims of a request that is admitted; return its intent with the bound that is reserved."""
+        if reservation.claims:
+            self._limited.add(reservation.request_id)
+        if not reservation.budgets:
+            return intent
+        return structs.replace(intent, bound=SpendBound(reservation.total, reservation.subtotal))
+
+    async def _ask(self, reservation: Reservation, context: RequestContext[Endpoint]) -> None:
         key = (reservation.spender, reservation.budgets)
         kept = self._refusals.get(key)
         if kept is not None and time.monotonic() < kept[0]:

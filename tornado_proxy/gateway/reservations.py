@@ -40,18 +40,18 @@ def make_reservation(
     Raises:
         BadRequest: nothing limits the cost of the request.
     """
-    budgets = context.snapshot.find_budgets(context.project)
-    limits = context.snapshot.find_limits(context.project)
-    if not (budgets or limits or context.caller.token_budgets):
+    if not context.is_limited:
         return None
     at, spending = intent.started_at, _find_spending(context, intent.attribution.agent_session)
+    budgets, limits = spending.budgets, spending.limits
     if isinstance(context.endpoint, HttpEndpoint) and not context.endpoint.charged:
         budgets, bound = (), _NO_BOUND  # it costs nothing
     else:
-        budgets = _find_budgets(context, spending, at)
-        is_bounded = budgets or limits.limits_unit(RateUnit.TOKENS)
+        if context.snapshot.budget_limits.changes:
+            budgets = _find_budgets(context, spending, at)
+        is_bounded = budgets or spending.limits_tokens
         bound = _find_bound(context, tariff, facts, at) if is_bounded else _NO_BOUND
-    claims = _list_claims(context, spending.limits, facts, bound) if limits else ()
+    claims = _list_claims(context, limits, facts, bound) if limits else ()
     if not (budgets or claims):
         return None
     total, subtotal = bound.total, bound.subtotal
@@ -111,12 +111,14 @@ class _Spending(msgspec.Struct):
     Attributes:
         spender: Whom they are charged to.
         limits: A claim of one unit on each limit of the project and the caller.
+        limits_tokens: True if a limit of the project is one of tokens.
         budgets: The budgets of the last one, with the limits that were in force then.
     """
 
     caller: Caller
     spender: Spender
     limits: tuple[RateClaim, ...]
+    limits_tokens: bool
     budgets: tuple[Budget, ...]
 
 
@@ -143,8 +145,9 @@ def _find_spending(context: RequestContext[Endpoint], agent_session: str | None)
             known.clear()
         budgets = (*context.snapshot.find_budgets(context.project), *caller.token_budgets)
         spender = make_spender(caller, tuple(context.labels.items()), agent_session)
-        limits = list_claims(context.snapshot.find_limits(context.project), spender, dict.fromkeys(RateUnit, 1))
-        found = known[key] = _Spending(caller, spender, limits, budgets)
+        limits = context.snapshot.find_limits(context.project)
+        claims = list_claims(limits, spender, dict.fromkeys(RateUnit, 1))
+        found = known[key] = _Spending(caller, spender, claims, limits.limits_unit(RateUnit.TOKENS), budgets)
     return found
 
 

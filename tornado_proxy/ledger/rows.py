@@ -234,8 +234,8 @@ def make_intent_row(intent: RequestIntent) -> IntentRow:
         attribution.end_user_source,
         intent.retry.idempotency_hash,
         intent.retry.count,
-        None if bound is None else f"{bound.total:f}",
-        None if bound is None else f"{bound.subtotal:f}",
+        None if bound is None else format_decimal(bound.total),
+        None if bound is None else format_decimal(bound.subtotal),
     )
 
 

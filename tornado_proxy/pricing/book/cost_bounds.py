@@ -14,11 +14,12 @@ from tornado_proxy.pricing.book.price import ModelPrice
 from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
 from tornado_proxy.pricing.book.upper_bound import (
     DearestPrices,
-    SpendBound,
+    SpendRates,
     TokenCaps,
     WorkCaps,
-    bound_spend,
+    bound_others,
     find_dearest,
+    find_rates,
     find_token_caps,
 )
 
@@ -28,11 +29,14 @@ MAX_CACHED_PRICES = 4096
 #: More than all roundings of the line items of a record, each to 1e-12 USD.
 _ROUNDING = Decimal("1e-9")
 
+#: The interval of a model whose prices never change.
+_ONLY_INTERVAL = (0, 0)
+
 #: Models that still serve requests.
 _SERVING = ("active", "deprecated")
 
 
-class CostBound(msgspec.Struct, frozen=True):
+class CostBound(msgspec.Struct, frozen=True, gc=False):
     """The most that a request can cost: USD, `total` with the surcharge, `subtotal` without; and tokens."""
 
     subtotal: Decimal
@@ -41,11 +45,11 @@ class CostBound(msgspec.Struct, frozen=True):
 
 
 class _SpendFacts(msgspec.Struct, frozen=True):
-    """What requests with one spend and the same work share; `dearest` has the prices of each interval."""
+    """The facts that requests with one spend and the same work share; `rates` has those of each interval of prices."""
 
     price: ModelPrice
     tokens: TokenCaps
-    dearest: dict[tuple[int, int], DearestPrices]
+    rates: dict[tuple[int, int], SpendRates]
 
 
 class CostBounds:
@@ -70,30 +74,43 @@ class CostBounds:
         """
         if not facts.spends:
             return None
-        total, tokens = _ROUNDING, 0
-        for spend in facts.priced_spends:
+        subtotal, tokens = _ROUNDING, 0
+        for spend in facts.spends if facts.terms.cache_ttl is None else facts.priced_spends:
             bound = self._bound_spend(tariff, spend, facts, at)
             if bound is None:
                 return None
-            total += bound.usd
-            tokens += bound.tokens
+            subtotal += bound[0]
+            tokens += bound[1]
         if not facts.work.names_models:
-            unnamed = self._bound_unnamed(tariff, endpoint, facts.priced_spends[0], facts, at)
-            total += unnamed.usd
-            tokens += unnamed.tokens
-        return CostBound(total, total * (1 + tariff.surcharge_rate), tokens)
+            usd, most = self._bound_unnamed(tariff, endpoint, facts.priced_spends[0], facts, at)
+            subtotal += usd
+            tokens += most
+        rate = tariff.surcharge_rate
+        return CostBound(subtotal, subtotal + subtotal * rate if rate else subtotal, tokens)
 
-    def _bound_spend(self, tariff: Tariff, spend: Spend, facts: RequestFacts, at: datetime) -> SpendBound | None:
+    def _bound_spend(
+        self, tariff: Tariff, spend: Spend, facts: RequestFacts, at: datetime
+    ) -> tuple[Decimal, int] | None:
+        """Return the most USD without surcharge, and tokens, that `spend` can cost in a request."""
         key = (tariff.provider, tariff.provider_region, spend, facts.work)
         known = self._spends.get(key) or self._find_spend_facts(key, tariff, spend, facts.work)
         if known is None:
             return None
-        prompt_tokens = known.tokens.count_prompt_tokens(facts.body_bytes)
-        interval = _find_interval(known.price, prompt_tokens, at)
-        dearest = known.dearest.get(interval)
-        if dearest is None:
-            dearest = known.dearest[interval] = self._find_dearest(tariff, spend, known.price, prompt_tokens, at)
-        return bound_spend(spend, dearest, known.tokens, facts, self._caps)
+        price, tokens, body_bytes = known.price, known.tokens, facts.body_bytes
+        interval = _ONLY_INTERVAL
+        if price.limits or price.dates:
+            interval = _find_interval(price, tokens.count_prompt_tokens(body_bytes), at)
+        rates = known.rates.get(interval)
+        if rates is None:
+            dearest = self._find_dearest(tariff, spend, price, tokens.count_prompt_tokens(body_bytes), at)
+            rates = known.rates[interval] = find_rates(spend, dearest, tokens)
+        input_tokens = body_bytes + tokens.added_to_input
+        if input_tokens > tokens.input_tokens:  # noqa: PLR1730  # min() takes longer
+            input_tokens = tokens.input_tokens
+        usd = input_tokens * rates.input_token + rates.output_usd
+        if rates.others:
+            usd += bound_others(rates, facts, self._caps)
+        return usd, input_tokens + rates.output_tokens if rates.counts_input else rates.output_tokens
 
     def _find_spend_facts(self, key: object, tariff: Tariff, spend: Spend, work: WorkLimits) -> _SpendFacts | None:
         price = self._prices.resolve(tariff.provider, spend.model)
@@ -106,16 +123,16 @@ class CostBounds:
 
     def _bound_unnamed(
         self, tariff: Tariff, endpoint: str, spend: Spend, facts: RequestFacts, at: datetime
-    ) -> SpendBound:
-        """Return the most that a model which the provider chooses can cost: the dearest that serves the endpoint."""
+    ) -> tuple[Decimal, int]:
+        """Return the most USD and tokens of a model that the provider chooses: the dearest that serves the endpoint."""
         bounds = (
             self._bound_spend(tariff, replace(spend, model=price.name), facts, at)
             for price in self._prices.models(tariff.provider)
             if price.status in _SERVING and endpoint in price.endpoints
         )
         known = [bound for bound in bounds if bound is not None]
-        usd = max((bound.usd for bound in known), default=Decimal(0))
-        return SpendBound(usd, max((bound.tokens for bound in known), default=0))
+        usd = max((usd for usd, _ in known), default=Decimal(0))
+        return usd, max((tokens for _, tokens in known), default=0)
 
     def _find_dearest(
         self, tariff: Tariff, spend: Spend, price: ModelPrice, prompt_tokens: int, at: datetime

@@ -112,10 +112,6 @@ class TokenCaps(msgspec.Struct, frozen=True):
         """Return the most tokens of one prompt."""
         return min(self.prompt_tokens, body_bytes + self.added_to_prompt)
 
-    def count_input_tokens(self, body_bytes: int) -> int:
-        """Return the most tokens of all prompts."""
-        return min(self.input_tokens, body_bytes + self.added_to_input)
-
 
 def find_token_caps(spend: Spend, limits: TokenLimits, work: WorkLimits, caps: WorkCaps) -> TokenCaps:
     """Return the most tokens that `spend` can use in a request of this work."""
@@ -128,23 +124,39 @@ def find_token_caps(spend: Spend, limits: TokenLimits, work: WorkLimits, caps: W
     return TokenCaps(limits.context_tokens, prompts * limits.context_tokens, added, prompts * added, output_tokens)
 
 
-class SpendBound(msgspec.Struct, frozen=True):
-    """The most that one spend can cost in a request: USD without surcharge, and tokens."""
+class SpendRates(msgspec.Struct, frozen=True):
+    """The facts that the bounds of all requests with one spend, the same work and the same prices share.
 
-    usd: Decimal
-    tokens: int
+    Attributes:
+        input_token: USD of one token of input; `output_usd` of the most output tokens.
+        output_tokens: The most output tokens, 0 if the spend has none.
+        counts_input: True if the spend has tokens of input.
+        others: Those of DearestPrices.
+    """
+
+    input_token: Decimal
+    output_usd: Decimal
+    output_tokens: int
+    counts_input: bool
+    others: tuple[tuple[Meter, Decimal, Decimal], ...]
 
 
-def bound_spend(
-    spend: Spend, prices: DearestPrices, tokens: TokenCaps, facts: RequestFacts, caps: WorkCaps
-) -> SpendBound:
-    """Return the most that `spend` can cost in a request."""
-    input_tokens = tokens.count_input_tokens(facts.body_bytes)
-    usd = input_tokens * prices.input_token + tokens.output_tokens * prices.output_token
-    for meter, price, minimum in prices.others:
-        usd += max(minimum, _count_others(meter, facts, caps)) * price
-    counted = 0 if spend.meters.isdisjoint(INPUT_METERS) else input_tokens
-    return SpendBound(usd, counted if spend.meters.isdisjoint(OUTPUT_METERS) else counted + tokens.output_tokens)
+def find_rates(spend: Spend, prices: DearestPrices, tokens: TokenCaps) -> SpendRates:
+    """Return the rates of `spend` at its highest prices."""
+    return SpendRates(
+        prices.input_token,
+        tokens.output_tokens * prices.output_token,
+        0 if spend.meters.isdisjoint(OUTPUT_METERS) else tokens.output_tokens,
+        not spend.meters.isdisjoint(INPUT_METERS),
+        prices.others,
+    )
+
+
+def bound_others(rates: SpendRates, facts: RequestFacts, caps: WorkCaps) -> Decimal:
+    """Return the most USD that a spend can cost in a request for meters that do not count tokens."""
+    return sum(
+        (max(minimum, _count_others(meter, facts, caps)) * price for meter, price, minimum in rates.others), _FREE
+    )
 
 
 def _list_charged_meters(spend: Spend) -> frozenset[Meter]:
