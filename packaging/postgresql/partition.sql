@@ -86,6 +86,7 @@ CREATE INDEX records_by_pending_time ON records (started_at, request_id, seq) WH
 CREATE INDEX records_by_idempotency ON records (idempotency_hash) WHERE idempotency_hash IS NOT NULL;
 CREATE TRIGGER records_keep BEFORE UPDATE OR DELETE OR TRUNCATE ON records
     FOR EACH STATEMENT EXECUTE FUNCTION append_only();
+CREATE TRIGGER records_announce BEFORE INSERT ON records FOR EACH STATEMENT EXECUTE FUNCTION announce_writer();
 CREATE VIEW bills AS :bills
 -- Records of a month that has no partition yet: none is ever refused.
 CREATE TABLE records_other PARTITION OF records DEFAULT;

@@ -24,7 +24,7 @@ from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.changes import Change, Position, find_end, follow
 from tornado_proxy.ledger.cursors import Cursor
-from tornado_proxy.ledger.dialect import POSTGRES, quote_names
+from tornado_proxy.ledger.dialect import quote_names
 from tornado_proxy.ledger.protocol import Ledger
 from tornado_proxy.ledger.rows import RECORD_COLUMNS
 
@@ -220,7 +220,7 @@ def connect(address: PostgresAddress) -> Iterator[psycopg.Connection]:
 
 
 def test_record_that_commits_late_is_not_missed(postgres_address: PostgresAddress) -> None:
-    """Two transactions draw their numbers, and the second one commits first."""
+    """Two transactions of a version that announces no writers draw their numbers, and the second one commits first."""
     store = LedgerUnderTest(postgres_address, fsync=False)
     write(store, make_record(make_intent("r0")))
     rest = quote_names(RECORD_COLUMNS[1:])
@@ -229,7 +229,6 @@ def test_record_that_commits_late_is_not_missed(postgres_address: PostgresAddres
     with connect(postgres_address) as early, connect(postgres_address) as late:
         for db, name in ((early, "r1"), (late, "r2")):
             db.execute("BEGIN")
-            db.execute(POSTGRES.announce_writer.encode())
             db.execute(copy.encode(), (name,))
         late.execute("COMMIT")
         thread = threading.Thread(target=lambda: found.append(find_end(make_backend(postgres_address))))

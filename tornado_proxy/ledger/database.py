@@ -38,6 +38,9 @@ class Database(Protocol):
     def list_columns(self, table: str) -> frozenset[str]:
         """Return the names of a table's columns."""
 
+    def list_triggers(self, table: str) -> frozenset[str]:
+        """Return the names of a table's triggers."""
+
     def transaction(self) -> AbstractContextManager[None]:
         """Run the statements of a `with` block in one transaction: commit at its end, roll back on an exception."""
 

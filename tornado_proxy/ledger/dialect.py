@@ -60,6 +60,8 @@ class Dialect:
     clock_us: the query of microseconds since 1970, "" if all processes have the clock of one machine.
     wait_for_writers: the statement that waits for all such transactions; the seq of a later record is higher than that
         of any record then visible.
+    record_trigger: the name of the trigger of `records` that announces writers which do not do so, and SQL that makes
+        it; "" if none is needed.
     join_texts: the aggregate function of a text and a separator that joins texts.
     """
 
@@ -76,6 +78,7 @@ class Dialect:
     close_guards: tuple[str, ...]
     announce_writer: str = ""
     wait_for_writers: str = ""
+    record_trigger: tuple[str, str] = ("", "")
     clock_us: str = ""
     json_rows: str = ""
     json_text: str = ""
@@ -184,6 +187,16 @@ CREATE OR REPLACE FUNCTION note_change() RETURNS trigger LANGUAGE plpgsql AS
     # sees every record with a lower number than the next one.
     announce_writer=f"SELECT pg_advisory_xact_lock_shared({_WRITERS_KEY})",
     wait_for_writers=f"SELECT pg_advisory_xact_lock({_WRITERS_KEY})",
+    # Before the numbers of the rows are drawn.  A trigger, because processes of an earlier version announce nothing.
+    record_trigger=(
+        "records_announce",
+        f"""
+CREATE OR REPLACE FUNCTION announce_writer() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN PERFORM pg_advisory_xact_lock_shared({_WRITERS_KEY}); RETURN NULL; END';
+CREATE OR REPLACE TRIGGER records_announce BEFORE INSERT ON records
+    FOR EACH STATEMENT EXECUTE FUNCTION announce_writer();
+""",
+    ),
     # Not now(), which is the start of the transaction: it may have waited for locks since.
     json_rows="json_array_elements(CAST(? AS json))",
     json_text='(value ->> {}) COLLATE "C"',

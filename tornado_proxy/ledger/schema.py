@@ -246,7 +246,8 @@ def prepare(db: Database, backend: Backend) -> None:
     if not tables:
         version = f"INSERT INTO meta VALUES ('schema_version', '{SCHEMA_VERSION}');"  # noqa: S608  # a number of ours
         dialect = backend.dialect
-        db.run_script(_create_tables(dialect) + _VIEW + dialect.guards + dialect.change_triggers + version)
+        triggers = dialect.guards + dialect.change_triggers + dialect.record_trigger[1]
+        db.run_script(_create_tables(dialect) + _VIEW + triggers + version)
         return
     if not {"meta", "intents", "records"} <= tables:
         raise StoreError(f"{backend.name}: is a database of another program; name another one")
@@ -259,7 +260,18 @@ def prepare(db: Database, backend: Backend) -> None:
     added = "".join(_add_columns(db, backend.dialect)) + _add_tables(tables, backend.dialect)
     if added:
         # The view names every column, so it is made anew.  Nothing else is altered: records are append-only.
-        db.run_script(f"DROP VIEW IF EXISTS bills; {added} {_VIEW}")
+        added = f"DROP VIEW IF EXISTS bills; {added} {_VIEW}"
+    added += _add_trigger(db, backend.dialect)
+    if added:
+        # Without writers: a transaction of one takes locks of tables in another order than these statements.
+        wait = backend.dialect.wait_for_writers
+        db.run_script(f"{wait}; {added}" if wait else added)
+
+
+def _add_trigger(db: Database, dialect: Dialect) -> str:
+    """Return SQL of the trigger that announces writers; "" if the table of records has it."""
+    name, create = dialect.record_trigger
+    return create if name and name not in db.list_triggers("records") else ""
 
 
 def _add_tables(existing: Container[str], dialect: Dialect) -> str:

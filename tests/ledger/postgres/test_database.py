@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -22,8 +23,14 @@ URL = "postgresql://proxy@db/ledger"
         (psycopg.errors.TooManyConnections("too many clients"), "see its log"),
         (psycopg.errors.ReadOnlySqlTransaction("cannot execute INSERT"), "name the primary in ledger.url"),
         (psycopg.errors.InsufficientPrivilege("permission denied"), "let it own the schema tornado_proxy"),
+        (
+            psycopg.errors.InsufficientPrivilege("permission denied"),
+            "GRANT SELECT ON ALL TABLES IN SCHEMA tornado_proxy",
+        ),
         (psycopg.errors.UndefinedTable("relation does not exist"), "restore a backup"),
         (psycopg.errors.AdminShutdown("terminating connection"), "start it"),
+        (psycopg.errors.QueryCanceled("canceling statement due to statement timeout"), "another program holds a lock"),
+        (psycopg.errors.LockNotAvailable("canceling statement due to lock timeout"), "end it, such as a long report"),
         (psycopg.OperationalError("fe_sendauth: no password supplied"), "check ledger.password"),
         (psycopg.OperationalError('database "nothing" does not exist'), "create it"),
         (psycopg.OperationalError("connection refused"), "see that it runs, and that ledger.url names it"),
@@ -63,3 +70,37 @@ def test_schema_that_another_process_makes_at_the_same_time_is_used(postgres_add
         other.commit()
 
         assert tables.result(TIMEOUT_S) == frozenset()
+
+
+def test_change_of_tables_that_meets_a_writer_of_an_earlier_version_is_tried_again(
+    postgres_address: PostgresAddress,
+) -> None:
+    """The writer locks two tables in the other order, so the server ends the transaction of one of them."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    impatient = replace(postgres_address, url=f"{postgres_address.url}&options=-c%20deadlock_timeout%3D300ms")
+    with (
+        ThreadPoolExecutor(1) as thread,
+        contextlib.closing(PostgresDatabase(impatient, fsync=False)) as db,
+        psycopg.connect(postgres_address.url) as writer,
+        psycopg.connect(postgres_address.url, autocommit=True) as observer,
+    ):
+        db.run_script("CREATE TABLE intents (id INTEGER); CREATE TABLE records (id INTEGER);")
+        writer.execute("INSERT INTO tornado_proxy.records VALUES (1)")
+        change = "ALTER TABLE intents ADD COLUMN room TEXT; ALTER TABLE records ADD COLUMN room TEXT;"
+        changed = thread.submit(db.run_script, change)
+        wait_until(lambda: observer.execute(waiting.encode()).fetchone() == (1,), "the change of the tables")
+        writer.execute("DELETE FROM tornado_proxy.intents")
+        writer.commit()
+
+        changed.result(TIMEOUT_S)
+        assert db.list_columns("records") == {"id", "room"}
+
+
+def test_isolation_level_of_the_server_has_no_effect(postgres_address: PostgresAddress) -> None:
+    """With another level, a transaction that has waited for a lock fails, or does not see what it has waited for."""
+    with psycopg.connect(postgres_address.url, autocommit=True) as server:
+        name = server.info.dbname
+        server.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'serializable'".encode())
+
+    with contextlib.closing(PostgresDatabase(postgres_address, fsync=False)) as db:
+        assert db.fetch_rows("SHOW transaction_isolation") == [("read committed",)]

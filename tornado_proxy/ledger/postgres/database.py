@@ -20,8 +20,15 @@ _encode = msgspec.json.Encoder().encode
 #: The schema of the tables.  It lets the database belong to another program too.
 SCHEMA = "tornado_proxy"
 
-#: Seconds that one statement may take.
+#: Seconds that one statement may take, except those that change the tables; these wait for locks no longer.
 _STATEMENT_TIMEOUT_S = 10
+
+# An index of a large table takes minutes.
+_ALLOW_LONG_STATEMENTS = f"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{_STATEMENT_TIMEOUT_S}s'; "
+
+#: How often a change of the tables is tried: processes of an earlier version, which announce no writers, can take locks
+#: in the other order.
+_MAX_TRIES = 5
 
 #: Connection parameters that the URL does not set.  With them a connection to a server that has become unreachable
 #: fails within about 10 seconds; Linux's own keepalive waits for two hours, its retransmissions for 15 minutes.
@@ -47,8 +54,12 @@ _REMEDIES_BY_STATE: Mapping[str, str] = {
     "53100": "the server's disk is full ({error}); free space on it",
     "53": "the server lacks something ({error}); see its log",
     "25006": "the server takes no writes now ({error}); name the primary in ledger.url",
-    "42501": "the login may not do that ({error}); let it own the schema tornado_proxy, or create it",
+    "42501": "the login may not do that ({error}); let it own the schema tornado_proxy, or create it; to read reports, "
+    "GRANT SELECT ON ALL TABLES IN SCHEMA tornado_proxy",
     "42P01": "a table is missing ({error}); restore a backup",
+    "55P03": "another transaction holds a lock on the tables ({error}); end it, such as a long report, and try again",
+    "57014": f"a statement has taken longer than {_STATEMENT_TIMEOUT_S} s ({{error}}); the server is overloaded, or "
+    "another program holds a lock, such as a process that changes the tables; try again",
     "57": "the server has stopped or is about to ({error}); start it",
 }
 
@@ -61,6 +72,12 @@ _REMEDIES_BY_TEXT: Mapping[str, str] = {
 }
 
 
+# A transaction that has waited for a lock must see the commits of others, whatever the server's default is.
+_SET_SESSION = (
+    f"SET search_path = {SCHEMA}; SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED".encode()
+)
+
+
 def connect(address: PostgresAddress) -> psycopg.Connection:
     """Return a connection in autocommit mode whose search path is the ledger's schema."""
     parameters = {**_DEFAULT_PARAMETERS, **conninfo_to_dict(address.url)}
@@ -68,7 +85,7 @@ def connect(address: PostgresAddress) -> psycopg.Connection:
         parameters["password"] = address.password.reveal()
     db = psycopg.connect(autocommit=True, **parameters)
     try:
-        db.execute(f"SET search_path = {SCHEMA}".encode())
+        db.execute(_SET_SESSION)
     except BaseException:
         db.close()
         raise
@@ -125,6 +142,11 @@ class PostgresDatabase:
         sql = "SELECT column_name FROM information_schema.columns WHERE table_schema = ? AND table_name = ?"
         return frozenset(str(name) for (name,) in self.fetch_rows(sql, (SCHEMA, table)))
 
+    def list_triggers(self, table: str) -> frozenset[str]:
+        """Return the names of a table's triggers."""
+        sql = "SELECT tgname FROM pg_trigger WHERE tgrelid = to_regclass(?) AND NOT tgisinternal"
+        return frozenset(str(name) for (name,) in self.fetch_rows(sql, (f"{SCHEMA}.{table}",)))
+
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """Run a transaction whose statements are sent in one piece, without waiting for the response to each."""
@@ -147,9 +169,17 @@ class PostgresDatabase:
             self.run(*make_delete(table, column, values))
 
     def run_script(self, sql: str) -> None:
-        """Run several statements in a transaction of their own."""
-        with self._raising_store_errors(), self._db.transaction():
-            self._db.execute(sql.encode())
+        """Run several statements in a transaction of their own, however long they take."""
+        with self._raising_store_errors():
+            for _ in range(_MAX_TRIES - 1):
+                with contextlib.suppress(psycopg.errors.DeadlockDetected):
+                    self._run_script(sql)
+                    return
+            self._run_script(sql)
+
+    def _run_script(self, sql: str) -> None:
+        with self._db.transaction():
+            self._db.execute((_ALLOW_LONG_STATEMENTS + sql).encode())
 
     def fetch_rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
         """Run a query and return its rows."""

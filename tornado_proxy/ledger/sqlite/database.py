@@ -86,6 +86,11 @@ class SqliteDatabase:
         """Return the names of a table's columns."""
         return frozenset(str(name) for (name,) in self.fetch_rows("SELECT name FROM pragma_table_info(?)", (table,)))
 
+    def list_triggers(self, table: str) -> frozenset[str]:
+        """Return the names of a table's triggers."""
+        rows = self.fetch_rows("SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ?", (table,))
+        return frozenset(str(name) for (name,) in rows)
+
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """Run a transaction that holds the file's write lock from its start."""
