@@ -26,7 +26,7 @@ from tornado_proxy.domain.record import RequestIntent
 from tornado_proxy.domain.request import RequestFacts, Spend
 from tornado_proxy.gateway.budgets import BudgetGate
 from tornado_proxy.gateway.capacity import Capacity
-from tornado_proxy.gateway.context import RequestContext, make_context, new_request_id, request_intent
+from tornado_proxy.gateway.context import RequestContext, make_context, new_request_id, renew_context, request_intent
 from tornado_proxy.gateway.http.list_sources import ListSource, find_list_accesses, make_list_sources
 from tornado_proxy.gateway.model_visibility import require_visible_model
 from tornado_proxy.gateway.object_ownership import ObjectOwnership
@@ -293,7 +293,9 @@ class Admission:
         context, now = session.context, datetime.now(UTC)
         if frame.facts is not None and not frame.spends and not session.reader.spends:
             self.refuse_unknown_model()
-        self.admit_spends(context, frame.spends, now)
+        # The models of the session are admitted again: the configuration may have changed since.
+        works_on = () if frame.facts is None else session.reader.spends
+        self.admit_spends(context, (*works_on, *frame.spends), now)
         if frame.facts is not None and frame.facts.terms.cache_ttl is not None:
             self.admit_spends(context, frame.facts.priced_spends, now)
         if frame.references:
@@ -341,10 +343,10 @@ class Admission:
                 raise
 
     async def recheck(self, context: RequestContext[Endpoint], spends: Iterable[Spend], snapshot: Snapshot) -> None:
-        """Check the credential of a running session against the configuration that is current now.
+        """Check the credential and the models of a running session against the configuration that is current now.
 
         Raises:
-            CallerError: the credential has expired or was revoked, or no longer grants a model.
+            CallerError: the credential has expired or was revoked; a model is not granted or not priced any more.
         """
         # A short-lived key limits when a session may be opened; only its revocation ends a session that runs.
         at = datetime.now(UTC) if context.caller.session is None else context.request.received_at
@@ -357,9 +359,8 @@ class Admission:
         except IdentityProviderUnavailable:
             # An outage says nothing about the credential, so that it must not end sessions.
             caller = snapshot.authenticator.recheck_user(context.caller, at)
-        project = snapshot.projects[caller.project_id]
-        for spend in spends:
-            require_model(caller, project, context.provider.name, spend.model)
+        present = replace(renew_context(context, snapshot), caller=caller)
+        self.admit_spends(present, spends, datetime.now(UTC))
 
 
 def _identify(

@@ -35,7 +35,8 @@ class RequestContext(msgspec.Struct, Generic[EndpointT], frozen=True):
     """A request whose route and caller are known.
 
     Attributes:
-        snapshot: The configuration that the request keeps to its end, whatever is reloaded meanwhile.
+        snapshot: The configuration that the request keeps to its end, whatever is reloaded meanwhile.  The context of
+            a session is renewed for each request in it.
         endpoint: The endpoint that serves the request.
         provider: The provider that the request goes to.
         upstream_target: The provider's path, and the query.
@@ -124,6 +125,25 @@ def make_context(
         else snapshot.redaction.with_secret(caller.session.provider_key),
         stated=find_stated_headers(request.headers, shared.project.attribution.end_user_header),
         is_limited=shared.is_limited or bool(caller.token_budgets),
+    )
+
+
+def renew_context(context: RequestContext[EndpointT], snapshot: Snapshot) -> RequestContext[EndpointT]:
+    """Return the context for the next request of a session: its project, prices, budgets and limits as they are now.
+
+    A project that was removed keeps its context; the check of the credential ends the session.  The masked keys stay
+    those of the session, which uses one of them.
+    """
+    project_id = context.caller.project_id
+    if project_id not in snapshot.projects:
+        return context
+    shared = _find_shared_facts(snapshot, project_id, context.provider.name)
+    return msgspec.structs.replace(
+        context,
+        snapshot=snapshot,
+        project=shared.project,
+        tariff=shared.tariff,
+        is_limited=shared.is_limited or bool(context.caller.token_budgets),
     )
 
 

@@ -37,10 +37,11 @@ SWITCHING_PROTOCOLS = 101
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """Work that will be charged, and its intent.  `frame` requested it, None for work without a request."""
+    """Work that will be charged, its intent and its prices.  `frame` requested it, None for work without a request."""
 
     intent: RequestIntent
     facts: RequestFacts
+    tariff: Tariff
     frame: ClientFrame | None = None
 
 
@@ -56,6 +57,11 @@ class SocketMeter:
         self._expected: list[_Work] = []
         self._running: dict[str, _Work] = {}
 
+    def renew(self, tariff: Tariff, new_intent: Callable[[RequestFacts], RequestIntent]) -> None:
+        """Charge work that begins from now on at other prices."""
+        self._tariff = tariff
+        self._new_intent = new_intent
+
     @property
     def working(self) -> bool:
         """True while work is expected or runs."""
@@ -64,7 +70,7 @@ class SocketMeter:
     def expect(self, intent: RequestIntent, frame: ClientFrame) -> None:
         """Note a frame that requests work and is about to be sent."""
         assert frame.facts is not None, "only frames that request work have an intent"
-        self._expected.append(_Work(intent, frame.facts, frame))
+        self._expected.append(_Work(intent, frame.facts, self._tariff, frame))
 
     def apply(self, event: SocketEvent) -> RequestIntent | RequestRecord | None:
         """Return the intent to begin or the record to finish because of `event`, None if there is neither."""
@@ -89,7 +95,7 @@ class SocketMeter:
         try:
             reports = copy.deepcopy(self._reader).close()
             known = (report for report in reports if report.basis is not Basis.UNSETTLED)
-            return tuple(self._tariff.charge(report, self._find_model(report), at).cost for report in known)
+            return tuple(self._charge(report, at) for report in known)
         except Exception:  # noqa: BLE001  # a look at a session must never break it
             return ()
 
@@ -125,15 +131,16 @@ class SocketMeter:
             return self._expected.pop(0)
         return self._unrequested()
 
-    def _find_model(self, report: UsageReport) -> str | None:
-        """Return the model that was requested for running work."""
+    def _charge(self, report: UsageReport, at: datetime) -> Cost:
+        """Return the cost of running work; that of work without an intent is at the model of the session."""
         work = None if report.object_id is None else self._running.get(report.object_id)
-        return self._reader.model if work is None else work.facts.model
+        model, tariff = (self._reader.model, self._tariff) if work is None else (work.facts.model, work.tariff)
+        return tariff.charge(report, model, at).cost
 
     def _unrequested(self, facts: RequestFacts | None = None) -> _Work:
         facts = facts or RequestFacts(model=self._reader.model)
-        return _Work(self._new_intent(facts), facts)
+        return _Work(self._new_intent(facts), facts, self._tariff)
 
     def _record(self, work: _Work, report: UsageReport, outcome: Outcome, reason: str | None = None) -> RequestRecord:
         end = RequestEnd(outcome, SWITCHING_PROTOCOLS, datetime.now(UTC), broken_by=reason)
-        return rated_record(work.intent, report, work.facts, self._tariff, end)
+        return rated_record(work.intent, report, work.facts, work.tariff, end)

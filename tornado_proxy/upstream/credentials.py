@@ -327,6 +327,13 @@ def _make_access(
     )
 
 
+def renew_prices(access: ProviderAccess, snapshot: Snapshot) -> ProviderAccess:
+    """Return the access of a session with the prices of `snapshot`; the region stays that of the connected host."""
+    tariff = snapshot.find_tariff(access.provider.name, access.project_id, own=access.own)
+    tariff = replace(tariff, provider_region=access.tariff.provider_region)
+    return structs.replace(access, tariff=snapshot.add_discount(tariff, access.project_id, access.made_with))
+
+
 def forwarded_headers(headers: Headers, access: ProviderAccess, token: Secret) -> Headers:
     """Return the client's headers that are forwarded: the provider's list, and those that the configuration adds.
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from tornado.iostream import StreamClosedError
 
 from tests import virtual_time
-from tests.gateway.fakes import FakeSocket, Gateway, request_head
+from tests.gateway.fakes import FakeSocket, Gateway, make_snapshot, request_head
 from tests.providers.openai.reports import REALTIME_USAGE
 from tornado_proxy.domain.record import RequestRecord
 from tornado_proxy.gateway.realtime.meter import SessionMeter
 from tornado_proxy.gateway.realtime.relay import WebSocketRelay
+from tornado_proxy.snapshot import Snapshot
 from tornado_proxy.upstream.websocket.message_protocol import Wait
 
 REALTIME = "/openai/v1/realtime?model=gpt-realtime"
@@ -40,6 +42,12 @@ def done(response_id: str = "resp_1") -> str:
 
 def session_updated(model: str) -> str:
     return json.dumps({"type": "session.updated", "session": {"model": model}})
+
+
+def make_tariff_snapshot(**members: Any) -> Snapshot:
+    """Return a snapshot whose tariffs have other `members`, as after a reload."""
+    snapshot = make_snapshot()
+    return replace(snapshot, tariffs={name: replace(one, **members) for name, one in snapshot.tariffs.items()})
 
 
 class SessionClient:

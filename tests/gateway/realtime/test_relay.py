@@ -21,11 +21,13 @@ from tests.gateway.realtime.sessions import (
     created,
     delta,
     done,
+    make_tariff_snapshot,
     play,
     session_updated,
 )
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.snapshot import Snapshot
 
 WORK = (created(), delta())
@@ -286,13 +288,17 @@ async def session_is_old(session: Session) -> None:
 
 
 async def credential_is_revoked(session: Session) -> None:
-    # A reload replaces the current snapshot; the session keeps the one that it was opened with.
     session.gateway.snapshots.current = make_snapshot(projects=[])
     await asyncio.sleep(130)
 
 
 async def model_is_revoked(session: Session) -> None:
     session.gateway.snapshots.current = make_snapshot(projects=[make_project(models=make_patterns("openai/gpt-4o"))])
+    await asyncio.sleep(130)
+
+
+async def price_is_removed(session: Session) -> None:
+    session.gateway.snapshots.current = make_tariff_snapshot(prices=PriceBook.from_documents([]))
     await asyncio.sleep(130)
 
 
@@ -326,6 +332,7 @@ BROKE = "the connection to the provider broke"
         ),
         pytest.param(credential_is_revoked, (1008, "the credential is no longer valid: "), (1001, ""), id="revoked"),
         pytest.param(model_is_revoked, (1008, "the credential is no longer valid: "), (1001, ""), id="model revoked"),
+        pytest.param(price_is_removed, (1008, "model 'gpt-realtime' has no price"), (1001, ""), id="price removed"),
         pytest.param(model_has_no_price, (1008, "model 'gpt-next'"), (1001, ""), id="no price"),
         pytest.param(server_shuts_down, (1001, SHUTTING_DOWN), (1001, ""), id="shutdown"),
     ],
@@ -368,6 +375,36 @@ def test_each_end_of_a_working_session_leaves_an_estimate(
     assert (record.outcome, record.basis, record.object_id) == (outcome, Basis.ESTIMATED, "resp_1")
     assert gateway.ledger.begun == [record.intent]
     assert record.faults[0].startswith(fault if fault is not None else "response resp_1 reported no usage")
+
+
+def test_reload_changes_the_prices_of_the_next_response_and_not_of_one_that_runs(gateway: Gateway) -> None:
+    async def act(session: Session) -> None:
+        await request_work(session)
+        gateway.snapshots.current = make_tariff_snapshot(surcharge_rate=Decimal("0.5"))
+        await session.from_provider(done())
+        await session.from_client(CREATE)
+        await session.from_provider(created("resp_2"), done("resp_2"))
+        # The provider starts a response on its own.
+        gateway.snapshots.current = make_tariff_snapshot(surcharge_rate=Decimal("0.25"))
+        await session.from_provider(created("resp_3"), done("resp_3"))
+        session.socket.end()
+
+    costs = [record.cost for record in play(gateway, act).records]
+
+    assert [cost.surcharge / cost.subtotal for cost in costs] == [Decimal("0.05"), Decimal("0.5"), Decimal("0.25")]
+
+
+def test_request_for_a_model_whose_price_was_removed_is_refused(gateway: Gateway) -> None:
+    async def act(session: Session) -> None:
+        gateway.snapshots.current = make_tariff_snapshot(prices=PriceBook.from_documents([]))
+        await session.from_client(CREATE)
+        session.socket.end()
+
+    session = play(gateway, act)
+
+    (error,) = [json.loads(frame)["error"] for frame in session.client.received]
+    assert error["code"] == "model_not_priced"
+    assert (session.socket.sent, session.records) == ([], [])
 
 
 def test_request_without_a_response_is_unsettled_at_the_end(gateway: Gateway) -> None:

@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -22,12 +23,13 @@ from tests.gateway.fakes import (
     request_head,
     seal_session_key,
 )
-from tests.gateway.realtime.sessions import created, delta, done, session_updated
+from tests.gateway.realtime.sessions import created, delta, done, make_tariff_snapshot, session_updated
 from tornado_proxy.domain.errors import UpstreamError, UpstreamUnreachable
 from tornado_proxy.domain.record import Outcome, RequestRecord
 from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.gateway.realtime.sideband import MAX_RECONNECTS, CallSideband
+from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.upstream.http.messages import UpstreamResponseHead
 from tornado_proxy.upstream.websocket.connection import WebSocketRequest
 
@@ -156,6 +158,20 @@ def test_call_is_metered_from_its_response_on(gateway: Gateway) -> None:
     assert gateway.ledger.begun[1:] == [whole_call.intent, record.intent]
     assert call.provider.requests == []
     assert len(gateway.capacity) == 0
+
+
+def test_reload_changes_the_prices_of_the_next_response_of_a_call(gateway: Gateway) -> None:
+    async def act(call: Call, socket: FakeSocket) -> None:
+        socket.deliver(created(), delta())
+        await virtual_time.settle()
+        gateway.snapshots.current = make_tariff_snapshot(surcharge_rate=Decimal("0.5"))
+        socket.deliver(done(), created("resp_2"), done("resp_2"))
+        await virtual_time.settle()
+        socket.end()
+
+    costs = [record.cost for record in metered(gateway, act).records]
+
+    assert [cost.surcharge / cost.subtotal for cost in costs] == [Decimal("0.05"), Decimal("0.5")]
 
 
 def test_created_call_belongs_to_the_project_at_once(gateway: Gateway) -> None:
@@ -343,6 +359,10 @@ async def credential_is_revoked(call: Call, socket: FakeSocket) -> None:
     call.gateway.snapshots.current = make_snapshot(projects=[])
 
 
+async def price_is_removed(call: Call, socket: FakeSocket) -> None:
+    call.gateway.snapshots.current = make_tariff_snapshot(prices=PriceBook.from_documents([]))
+
+
 async def call_is_old(call: Call, socket: FakeSocket) -> None:
     """The call runs until its lifetime."""
 
@@ -380,6 +400,7 @@ async def shutdown_takes_too_long(call: Call, socket: FakeSocket) -> None:
     ("act", "outcome", "reason"),
     [
         pytest.param(credential_is_revoked, Outcome.PROXY_CLOSED, "the credential is no longer valid", id="revoked"),
+        pytest.param(price_is_removed, Outcome.PROXY_CLOSED, "model 'gpt-realtime' has no price", id="price removed"),
         pytest.param(call_is_old, Outcome.PROXY_CLOSED, "the call reached its lifetime of 3900 s", id="lifetime"),
         pytest.param(model_has_no_price, Outcome.PROXY_CLOSED, "gpt-next", id="no price"),
         pytest.param(admin_stops_the_participant, Outcome.PROXY_CLOSED, "ada was stopped by cli:root", id="stop"),

@@ -56,6 +56,9 @@ class SessionRecorder(Protocol):
     def model(self) -> str | None:
         """The model of the session, None if each request names its own."""
 
+    def renew(self, context: RequestContext[Endpoint], access: ProviderAccess) -> None:
+        """Record work that begins from now on with another configuration."""
+
     def estimate(self) -> tuple[Cost, ...]:
         """Return the costs of the running work if the session broke off now; nothing if they are not known."""
 
@@ -76,6 +79,9 @@ class UnbilledSession:
     working = False
     over_budget = None
     model = None
+
+    def renew(self, context: RequestContext[Endpoint], access: ProviderAccess) -> None:
+        """Do nothing."""
 
     def estimate(self) -> tuple[Cost, ...]:
         """Return nothing."""
@@ -104,14 +110,14 @@ class SessionMeter:
     ) -> None:
         self._context = context
         self._access = access
-        self._tariff = access.tariff
+        self._session_id = session_id
         self._reader = reader
         self._admission = services.admission
         self._recorder = services.recorder
         self.over_budget: RequestError | None = None
         # A bound method would make a cycle that only the garbage collector frees.
         self._new_intent = functools.partial(_session_intent, context, access, session_id)
-        self._meter = SocketMeter(reader, self._tariff, self._new_intent)
+        self._meter = SocketMeter(reader, access.tariff, self._new_intent)
         self._call: RequestIntent | None = None
         self.records = 0
 
@@ -128,6 +134,12 @@ class SessionMeter:
     def estimate(self) -> tuple[Cost, ...]:
         """Return the costs of the running work if the session broke off now; nothing if they are not known."""
         return self._meter.estimate(datetime.now(UTC))
+
+    def renew(self, context: RequestContext[Endpoint], access: ProviderAccess) -> None:
+        """Record work that begins from now on with another configuration."""
+        self._context, self._access = context, access
+        self._new_intent = functools.partial(_session_intent, context, access, self._session_id)
+        self._meter.renew(access.tariff, self._new_intent)
 
     async def begin_call(self) -> None:
         """Record the intent of a whole realtime call: should this process die, the call's rest is unsettled.
@@ -161,7 +173,7 @@ class SessionMeter:
             end = RequestEnd(outcome, SWITCHING_PROTOCOLS, datetime.now(UTC))
             free = UsageReport(basis=Basis.FREE)
             facts = RequestFacts(model=self._reader.model)
-            self._finish(rated_record(call, free, facts, self._tariff, end))
+            self._finish(rated_record(call, free, facts, self._access.tariff, end))
 
     async def _begin(self, intent: RequestIntent, event: SocketEvent, later: tuple[SocketEvent, ...]) -> None:
         facts = event.facts if isinstance(event, WorkStarted) else None

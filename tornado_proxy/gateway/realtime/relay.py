@@ -40,6 +40,7 @@ from tornado_proxy.domain.record import Outcome, RequestIntent
 from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.gateway.admission import AdmittedSession
 from tornado_proxy.gateway.realtime.meter import SessionRecorder
+from tornado_proxy.gateway.realtime.renewal import describe_recheck, renew_session
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.gateway.stops import find_agent_session
 from tornado_proxy.providers.contract import ClientFrame, QuotaStated, SessionChanged, SocketEvent
@@ -164,6 +165,7 @@ class WebSocketRelay:
         if self._state in _CLOSED_STATES:
             return None
         self._active_at = self._loop.time()
+        self._renew()
         context, reader = self._session.context, self._session.reader
         try:
             parsed = self._services.bodies.parse_frame(context, message, reader.model)
@@ -191,6 +193,13 @@ class WebSocketRelay:
             return self._admit(frame, message)
         return self._to_provider(message)
 
+    def _renew(self) -> None:
+        """Follow the configuration: the next request gets the present one."""
+        snapshot = self._services.snapshots.current
+        if snapshot is not self._session.context.snapshot:
+            self._session = renew_session(self._session, snapshot)
+            self._meter.renew(self._session.context, self._session.access)
+
     def _refuse(self, error: RequestError, frame: ClientFrame) -> Wait | None:
         return self._to_client(self._session.reader.refusal(error, frame, _new_event_id()))
 
@@ -200,6 +209,7 @@ class WebSocketRelay:
         events = self._session.reader.feed_server_frame(message)
         if not events:
             return self._forward(message)
+        self._renew()
         wait = self._meter.apply(events)
         if wait is not None:
             return self._forward_after(wait, events, message)
@@ -362,7 +372,7 @@ class WebSocketRelay:
             await services.admission.recheck(session.context, session.reader.spends, services.snapshots.current)
         except RequestError as error:
             if self._state not in _CLOSED_STATES:
-                self._enforce(POLICY_VIOLATION, f"the credential is no longer valid: {error.message}")
+                self._enforce(POLICY_VIOLATION, describe_recheck(error))
 
 
 def _new_event_id() -> str:

@@ -35,11 +35,13 @@ from tornado_proxy.domain.errors import (
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.stop import Stop, StopTarget
 from tornado_proxy.gateway.admission import AdmittedRequest
+from tornado_proxy.gateway.context import renew_context
 from tornado_proxy.gateway.realtime.meter import SessionMeter
 from tornado_proxy.gateway.realtime.relay import ProviderSocket
+from tornado_proxy.gateway.realtime.renewal import describe_recheck
 from tornado_proxy.gateway.services import Services
 from tornado_proxy.providers.contract import SessionChanged, Sideband, SocketEvent
-from tornado_proxy.upstream.credentials import ProviderAccess, call_accesses
+from tornado_proxy.upstream.credentials import ProviderAccess, call_accesses, renew_prices
 from tornado_proxy.upstream.http.messages import UpstreamResponseHead
 from tornado_proxy.upstream.websocket.connection import WebSocketRequest, connect
 from tornado_proxy.upstream.websocket.message_protocol import Wait
@@ -101,6 +103,7 @@ class MeteredCall:
         self._services = services
         self._open_socket = open_socket
         self._sideband = _sideband_of(admitted)
+        self._access = admitted.access
         self._accesses = call_accesses(admitted.access)
         session = self._context.caller.session
         query = admitted.facts.session_query or (session.query if session is not None else "")
@@ -222,11 +225,19 @@ class MeteredCall:
         events = self._reader.feed_server_frame(frame)
         if not events:
             return None
+        self._renew()
         wait = self._meter.apply(events)
         if wait is not None:
             return self._check_after(wait, events)
         self._check(events)
         return None
+
+    def _renew(self) -> None:
+        """Follow the configuration: the next response gets the present one."""
+        snapshot = self._services.snapshots.current
+        if snapshot is not self._context.snapshot:
+            self._context = renew_context(self._context, snapshot)
+            self._meter.renew(self._context, renew_prices(self._access, snapshot))
 
     async def _check_after(self, metered: Wait, events: tuple[SocketEvent, ...]) -> None:
         await metered
@@ -260,7 +271,7 @@ class MeteredCall:
         try:
             await services.admission.recheck(self._context, self._reader.spends, services.snapshots.current)
         except RequestError as error:
-            self._hang_up_for(f"the credential is no longer valid: {error.message}")
+            self._hang_up_for(describe_recheck(error))
 
     def _hang_up_for(self, reason: str) -> None:
         _log.warning("realtime call hung up", extra={"call_id": self._call_id, "reason": reason})
