@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,6 +73,14 @@ def test_missing_file_and_other_databases_cannot_be_read(tmp_path: Path) -> None
     write_text(tmp_path / "text.db")
     with pytest.raises(LedgerUnavailable, match="cannot be read as a ledger"):
         read_all(tmp_path / "text.db")
+
+
+def test_ledger_of_an_earlier_version_cannot_be_read_until_a_server_adds_its_tables(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as db:
+        db.execute("CREATE TABLE records (request_id TEXT)")
+
+    with pytest.raises(LedgerUnavailable, match="no such table: bills; a server of this version adds it at its start"):
+        read_all(tmp_path / "ledger.db")
 
 
 def test_records_are_read_while_a_transaction_writes(tmp_path: Path) -> None:

@@ -33,8 +33,9 @@ def read_server(
             yield lambda sql, values: _fetch_rows(db, sql, values, is_over)
     except psycopg.errors.QueryCanceled as error:
         raise ReadTimeout from error
-    except psycopg.errors.UndefinedTable as error:
-        raise LedgerUnavailable(f"{address.url}: there is no ledger; the server makes it at its first start") from error
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
+        advice = "the server makes it at its first start, and adds what one of an earlier version lacks"
+        raise LedgerUnavailable(f"{address.url}: there is no ledger; {advice}") from error
     except psycopg.Error as error:
         raise LedgerUnavailable(describe(address.url, error)) from error
 

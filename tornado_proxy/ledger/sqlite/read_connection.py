@@ -29,7 +29,9 @@ def read_file(path: Path, is_over: Callable[[], bool] | None, *, snapshot: bool 
     except sqlite3.Error as error:
         if is_over is not None and is_over():
             raise ReadTimeout from error
-        raise LedgerUnavailable(f"{path}: cannot be read as a ledger: {error}") from error
+        # "no such table" or "no such column" of a file that an earlier version has written.
+        advice = "; a server of this version adds it at its start" if "no such" in str(error) else ""
+        raise LedgerUnavailable(f"{path}: cannot be read as a ledger: {error}{advice}") from error
 
 
 def _connect(path: Path) -> sqlite3.Connection:
