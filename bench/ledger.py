@@ -28,7 +28,8 @@ from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import Outcome, RequestIntent, RequestRecord
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_ledger
-from tornado_proxy.ledger.rows import RECORD_COLUMNS, make_record_row
+from tornado_proxy.ledger.columns import RECORD_COLUMNS
+from tornado_proxy.ledger.rows import make_record_row
 from tornado_proxy.pricing.book.calculator import bill
 
 _ROUNDS = 5

@@ -19,6 +19,7 @@ from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.record import ObjectOwner, Outcome, PendingRequest, RequestIntent, RequestRecord, Settlement
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.columns import RECORD_COLUMNS, SETTLED_COLUMNS
 from tornado_proxy.ledger.reports.ranked_usage import list_group_rows
 from tornado_proxy.ledger.reports.ranking import RankedQuery, RankedUsage, rank_usage
 from tornado_proxy.ledger.reports.records_page import RecordsQuery
@@ -26,13 +27,7 @@ from tornado_proxy.ledger.reports.records_query import UsageFilter
 from tornado_proxy.ledger.reports.request_lookup import COLUMNS, RequestLookup
 from tornado_proxy.ledger.reports.usage import Bounds, UsageQuery, UsageResult
 from tornado_proxy.ledger.reports.usage_sums import sum_usage
-from tornado_proxy.ledger.rows import (
-    RECORD_COLUMNS,
-    SETTLED_COLUMNS,
-    make_intent_row,
-    make_record_row,
-    make_settlement_row,
-)
+from tornado_proxy.ledger.rows import make_intent_row, make_record_row, make_settlement_row
 
 #: A row of the view `bills`.
 Row = Mapping[str, object]

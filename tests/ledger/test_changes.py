@@ -23,10 +23,10 @@ from tornado_proxy.domain.record import RequestRecord, RetryFacts, Settlement
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_backend
 from tornado_proxy.ledger.changes import Change, Position, find_end, follow
+from tornado_proxy.ledger.columns import RECORD_COLUMNS
 from tornado_proxy.ledger.cursors import Cursor
 from tornado_proxy.ledger.dialect import quote_names
 from tornado_proxy.ledger.protocol import Ledger
-from tornado_proxy.ledger.rows import RECORD_COLUMNS
 
 FREE = Cost((), Decimal(0), Decimal(0), Decimal(0))
 

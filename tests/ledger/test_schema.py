@@ -13,8 +13,8 @@ from tests.ledger.conftest import LedgerUnderTest
 from tests.ledger.sample_records import make_intent, read_bills, read_rows
 from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.record import ObjectOwner
+from tornado_proxy.ledger.columns import OBJECT_COLUMNS
 from tornado_proxy.ledger.database import StoreError
-from tornado_proxy.ledger.rows import OBJECT_COLUMNS
 from tornado_proxy.ledger.schema import prepare
 from tornado_proxy.ledger.sqlite.backend import SqliteBackend
 

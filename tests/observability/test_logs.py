@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import wait_until
-from tornado_proxy.observability import line_output, logs
+from tornado_proxy.observability import logs
 
 
 @contextlib.contextmanager
@@ -106,7 +106,7 @@ def test_exception_is_written_in_its_line(pipe: tuple[int, int]) -> None:
 def test_full_pipe_blocks_no_caller_and_dropped_lines_are_reported(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(line_output, "_MAX_QUEUED_LINES", 2_000)
+    monkeypatch.setattr(logs, "_MAX_QUEUED_LINES", 2_000)
     read_end, write_end = pipe
 
     with logger_to(write_end) as log:
@@ -149,7 +149,7 @@ def test_line_shows_control_characters_as_escapes(pipe: tuple[int, int]) -> None
 
 def test_line_after_a_full_disk_begins_on_a_line_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "proxy.log"
-    output = line_output.FileOutput(path)
+    output = logs.FileOutput(path)
     old_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     # A limit of the file's size fails as a full disk does: with a part of the bytes written.
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, old_limit[1]))

@@ -26,7 +26,7 @@ from tornado_proxy.local.running_proxies import RunningProxy, announced
 from tornado_proxy.local.server import LocalConfig, LocalServer
 from tornado_proxy.local.shells import SHELLS
 from tornado_proxy.observability import logs
-from tornado_proxy.observability.line_output import LineOutput
+from tornado_proxy.observability.logs import LineOutput
 
 #: The variable with a token of the hosted proxy.
 TOKEN_VARIABLE = "MESHAGENT_TOKEN"  # noqa: S105  # the name of a variable

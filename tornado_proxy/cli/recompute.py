@@ -29,8 +29,9 @@ from tornado_proxy.cli.format_option import format_option
 from tornado_proxy.cli.tables import replace_unprintable
 from tornado_proxy.cli.time_param import TimeParam
 from tornado_proxy.ledger.backends import make_backend
+from tornado_proxy.ledger.columns import RECORD_COLUMNS
 from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
-from tornado_proxy.ledger.rows import RECORD_COLUMNS, format_decimal
+from tornado_proxy.ledger.rows import format_decimal
 from tornado_proxy.providers.registry import PROVIDER_NAMES
 from tornado_proxy.reports.recompute import COLUMNS, Recomputed, Totals, recompute_records
 from tornado_proxy.wire.csv_cells import write_members

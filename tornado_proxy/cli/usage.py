@@ -24,6 +24,7 @@ from tornado_proxy.cli.usage_api_client import ApiQuery, fetch_sums, find_projec
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.exports import focus
 from tornado_proxy.ledger.backends import make_backend
+from tornado_proxy.ledger.columns import PRINTED_COLUMNS
 from tornado_proxy.ledger.database import Backend
 from tornado_proxy.ledger.reports.record_sums import sum_records
 from tornado_proxy.ledger.reports.records_query import (
@@ -34,7 +35,7 @@ from tornado_proxy.ledger.reports.records_query import (
     is_named_group,
     read_records,
 )
-from tornado_proxy.ledger.rows import PRINTED_COLUMNS, format_decimal
+from tornado_proxy.ledger.rows import format_decimal
 from tornado_proxy.providers.registry import PROVIDER_NAMES
 from tornado_proxy.reports.usage_members import SUM_COLUMNS, record_members, sum_members
 from tornado_proxy.wire.csv_cells import write_members

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from tornado_proxy.ledger.changes import Change, ChangeKind
-from tornado_proxy.ledger.rows import PRINTED_COLUMNS, format_decimal
+from tornado_proxy.ledger.columns import PRINTED_COLUMNS
+from tornado_proxy.ledger.rows import format_decimal
 from tornado_proxy.reports.usage_members import record_members
 
 #: The media type of an event in structured mode.

@@ -18,8 +18,8 @@ from decimal import Decimal
 
 from tornado_proxy.domain.cost import DERIVED_ITEMS, SURCHARGE, ZERO, BillRates, LineItem, round_amount
 from tornado_proxy.domain.usage import Basis
-from tornado_proxy.ledger.cost_rows import read_line_items
-from tornado_proxy.ledger.rows import PRINTED_COLUMNS
+from tornado_proxy.ledger.columns import PRINTED_COLUMNS
+from tornado_proxy.ledger.rows import read_line_items
 
 #: The columns of a record that charges are made of.
 RECORD_COLUMNS = (*PRINTED_COLUMNS, "annotations", "settled_at")

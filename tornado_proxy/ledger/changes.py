@@ -21,8 +21,8 @@ from typing import Any
 
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.columns import PRINTED_COLUMNS, SETTLED_COLUMNS
 from tornado_proxy.ledger.database import Backend, Database, Read
-from tornado_proxy.ledger.rows import PRINTED_COLUMNS, SETTLED_COLUMNS
 from tornado_proxy.ledger.schema import lost_column, retry_of
 
 #: Records, and later changes, of one batch.

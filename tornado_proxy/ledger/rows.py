@@ -1,202 +1,46 @@
-"""Converts intents, records and settlements to rows of text, and back.
+"""Converts intents, records and settlements to rows of text (columns.py), and line items to the text of one column.
 
-Times are RFC 3339 UTC with milliseconds, amounts are decimal strings.
+Amounts are decimal strings without exponents.
 """
 
 from __future__ import annotations
 
 import json
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import astuple
 
-from tornado_proxy.domain.attribution import ATTRIBUTION_FIELDS
+from tornado_proxy.domain.cost import LineItem
 from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.record import ObjectOwner, RequestIntent, RequestRecord, Settlement
 from tornado_proxy.domain.text import format_decimal as format_decimal
 from tornado_proxy.domain.text import format_time as format_time
+from tornado_proxy.ledger.columns import IntentRow, RecordRow, SettlementRow
 from tornado_proxy.ledger.container_rows import format_container_time
-from tornado_proxy.ledger.cost_rows import format_items
 from tornado_proxy.ledger.deferred_facts import PROJECT, SERVER, format_deferred_facts
 
 
-class IntentRow(msgspec.Struct, array_like=True, gc=False):
-    """The columns of an intent: everything that is known before the request is sent.
+class _ItemMembers(msgspec.Struct, omit_defaults=True):
+    """The JSON object of a line item.  msgspec writes a Decimal as str() does, in quotation marks."""
 
-    The intent log has it as a list, in this order.
-    """
-
-    request_id: str
-    project_id: str | None = None
-    room: str | None = None
-    participant: str | None = None
-    user: str | None = None
-    issuer: str | None = None
-    session: str | None = None
-    provider: str | None = None
-    endpoint: str | None = None
-    method: str | None = None
-    model_requested: str | None = None
-    started_at: str | None = None
-    credential_id: str | None = None
-    annotations: str | None = None
-    provider_key: str | None = None
-    provider_key_ids: str | None = None
-    labels: str | None = None
-    token_ids: str | None = None
-    traceparent: str | None = None
-    agent_session: str | None = None
-    agent: str | None = None
-    parent_agent: str | None = None
-    turn: str | None = None
-    request_kind: str | None = None
-    client: str | None = None
-    repository: str | None = None
-    commit: str | None = None
-    end_user: str | None = None
-    end_user_source: str | None = None
-    # Last: the intent log of an earlier version has rows without them.
-    idempotency_hash: str | None = None
-    retry_count: str | None = None
-    bound_total: str | None = None
-    bound_subtotal: str | None = None
-
-
-class RecordRow(IntentRow, array_like=False, omit_defaults=True, gc=False):
-    """The columns of a record, and of its objects; the intent log and the journal have it as an object.
-
-    These are no columns of records: the bound, which the intent has; `objects`, the ids of all created objects;
-    `key_fingerprint` and `key_owner`, which identify the provider key; `container_time`, the containers whose time is
-    added when the record is stored.
-    """
-
-    model: str | None = None
-    status: int | None = None
-    outcome: str | None = None
-    basis: str | None = None
-    estimate_method: str | None = None
-    first_byte_at: str | None = None
-    ended_at: str | None = None
-    usage: str | None = None
-    line_items: str | None = None
-    subtotal: str | None = None
-    surcharge: str | None = None
-    total: str | None = None
-    object_id: str | None = None
-    upstream_request_id: str | None = None
-    faults: str | None = None
-    kept_facts: str | None = None
-    objects: tuple[str, ...] = ()
-    key_fingerprint: str | None = None
-    key_owner: str | None = None
-    container_time: str | None = None
-
-
-class SettlementRow(msgspec.Struct, gc=False):
-    """The columns of a settlement.
-
-    These are none: `final` is False if the request was given up; `container_time` is that of a record.
-    """
-
-    request_id: str
-    model: str | None = None
-    basis: str | None = None
-    estimate_method: str | None = None
-    usage: str | None = None
-    line_items: str | None = None
-    subtotal: str | None = None
-    surcharge: str | None = None
-    total: str | None = None
-    faults: str | None = None
-    settled_at: str | None = None
-    final: bool = True
-    container_time: str | None = None
+    type: str
+    quantity: Decimal | str
+    unit: str
+    unit_price: Decimal | str | None
+    amount: str | None
+    model: str | None
+    price_hash: str | None
+    terms: dict[str, str] = {}  # msgspec copies it
+    context_tokens: int = 0
 
 
 RowT = TypeVar("RowT", bound=msgspec.Struct)
 
-#: The columns of an intent.
-INTENT_COLUMNS = IntentRow.__struct_fields__
-
-#: The columns of the view `bills` that no table has: the first request with the same idempotency key, and when later
-#: figures became known.
-COMPUTED_COLUMNS = ("retry_of", "settled_at")
-
-#: The columns of a record that reports show, in their order.
-PRINTED_COLUMNS = (
-    "request_id",
-    "project_id",
-    "room",
-    "participant",
-    "user",
-    "issuer",
-    "session",
-    "provider",
-    "endpoint",
-    "method",
-    "model_requested",
-    "model",
-    "status",
-    "outcome",
-    "basis",
-    "estimate_method",
-    "started_at",
-    "first_byte_at",
-    "ended_at",
-    "usage",
-    "line_items",
-    "subtotal",
-    "surcharge",
-    "total",
-    "provider_key",
-    "provider_key_ids",
-    "labels",
-    *ATTRIBUTION_FIELDS,
-    "retry_count",
-    "retry_of",
-)
-
-#: All columns of a record, in the order in which they are stored.
-RECORD_COLUMNS = (
-    *(name for name in PRINTED_COLUMNS if name not in COMPUTED_COLUMNS),
-    "idempotency_hash",
-    "object_id",
-    "upstream_request_id",
-    "credential_id",
-    "token_ids",
-    "traceparent",
-    "annotations",
-    "faults",
-    "kept_facts",
-)
-
-#: The columns of a pending record that its settlement replaces.
-SETTLED_COLUMNS = (
-    "model",
-    "basis",
-    "estimate_method",
-    "usage",
-    "line_items",
-    "subtotal",
-    "surcharge",
-    "total",
-    "faults",
-)
-
-#: The columns of a provider's object.
-OBJECT_COLUMNS = (
-    "provider",
-    "object_id",
-    "project_id",
-    "request_id",
-    "provider_key",
-    "key_fingerprint",
-    "key_owner",
-)
-
 _encode = json.JSONEncoder(separators=(",", ":")).encode
-_encode_row = msgspec.json.Encoder().encode
+_encode_json = msgspec.json.Encoder().encode
 
 
 def make_intent_row(intent: RequestIntent) -> IntentRow:
@@ -271,7 +115,7 @@ def make_record_row(record: RequestRecord, intent_row: IntentRow | None = None) 
 def encode_row(row: msgspec.Struct) -> bytes:
     """Return a row as JSON."""
     try:
-        return _encode_row(row)
+        return _encode_json(row)
     except UnicodeEncodeError:
         # msgspec refuses half of a surrogate pair, which JSON of a client may hold; json escapes it.
         return json.dumps(msgspec.to_builtins(row)).encode()
@@ -352,3 +196,56 @@ def _make_storable(value: object) -> object:
 def make_storable_text(text: str) -> str:
     """Return a text with question marks for characters that a database cannot hold."""
     return text.encode("utf-8", "replace").decode().replace("\0", "?")
+
+
+def read_line_items(text: str | None) -> tuple[LineItem, ...]:
+    """Return the line items of a record from its column `line_items`."""
+    return tuple(_read_item(item) for item in json.loads(text or "[]"))
+
+
+def _read_item(item: dict[str, Any]) -> LineItem:
+    return LineItem(
+        type=item["type"],
+        quantity=Decimal(item["quantity"]),
+        unit=item["unit"],
+        unit_price=None if item["unit_price"] is None else Decimal(item["unit_price"]),
+        amount=None if item["amount"] is None else Decimal(item["amount"]),
+        model=item["model"],
+        price_hash=item["price_hash"],
+        terms=tuple(item.get("terms", {}).items()),
+        context_tokens=item.get("context_tokens", 0),
+    )
+
+
+def format_items(items: Iterable[LineItem]) -> str:
+    """Return line items as text of the column `line_items`."""
+    rows = [
+        _ItemMembers(
+            item.type,
+            item.quantity,
+            item.unit,
+            item.unit_price,
+            # Amounts of small requests have an exponent, quantities and prices almost never.
+            None if item.amount is None else format_decimal(item.amount),
+            item.model,
+            item.price_hash,
+            dict(item.terms) if item.terms else {},
+            item.context_tokens,
+        )
+        for item in items
+    ]
+    text = _encode_items(rows)
+    if "E" not in text:
+        return text
+    for row in rows:
+        row.quantity = f"{row.quantity:f}"
+        row.unit_price = None if row.unit_price is None else f"{row.unit_price:f}"
+    return _encode_items(rows)
+
+
+def _encode_items(rows: Sequence[_ItemMembers]) -> str:
+    try:
+        return _encode_json(rows).decode()  # line items are a third of the work on a record
+    except UnicodeEncodeError:
+        # A model's name has half of a surrogate pair, which msgspec refuses.
+        return json.dumps(msgspec.to_builtins(rows), separators=(",", ":"))

@@ -24,12 +24,18 @@ from collections.abc import Callable, Container, Iterable, Iterator
 
 from tornado_proxy.domain.record import Outcome
 from tornado_proxy.domain.usage import Basis
+from tornado_proxy.ledger.columns import (
+    COMPUTED_COLUMNS,
+    INTENT_COLUMNS,
+    OBJECT_COLUMNS,
+    RECORD_COLUMNS,
+    SETTLED_COLUMNS,
+)
 from tornado_proxy.ledger.container_rows import ALLOWANCE_COLUMNS, CONTAINER_COLUMNS
 from tornado_proxy.ledger.database import Backend, Database, StoreError
 from tornado_proxy.ledger.dialect import Dialect, Insert
 from tornado_proxy.ledger.item_rows import create_item_sums
 from tornado_proxy.ledger.rollup_rows import ROLLUPS_INDEX, SEQS, create_attribute_sums, create_rollups
-from tornado_proxy.ledger.rows import COMPUTED_COLUMNS, INTENT_COLUMNS, OBJECT_COLUMNS, RECORD_COLUMNS, SETTLED_COLUMNS
 
 SCHEMA_VERSION = 1
 

@@ -1,15 +1,22 @@
 """Logging: JSON lines on standard error, and in a file if the configuration names one.
 
-    log.info ──> JSON line ──> line_output.py: a queue and a thread for standard error, and for the file
+    log.info ──> JSON line ──> a queue and a thread for standard error, and for the file: at most every 20 ms all
+                               queued lines in one write
 
-The calling thread encodes the line, once for both.
+The calling thread encodes the line, once for both.  The threads write, so that a full pipe or a slow disk never blocks
+the event loop; they only make system calls, because each switch of the interpreter lock between two threads costs as
+much as encoding a line (docs/performance.md).
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+import threading
+import time
+from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,17 +25,28 @@ from typing import ClassVar
 import msgspec
 
 from tornado_proxy.domain.text import format_time
-from tornado_proxy.observability.line_output import FileOutput, LineOutput
+from tornado_proxy.observability import metrics
 from tornado_proxy.wire.redaction import Redaction
 from tornado_proxy.wire.visible_text import escape_json_controls
 
 #: Attributes of every LogRecord; all others were given as `extra`.
 _STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
+#: Lines in the queue.  If the reader of the pipe hangs, later lines are dropped: memory must stay bounded.
+_MAX_QUEUED_LINES = 100_000
+
+#: Seconds that the writer waits for more lines before it writes them all.
+_BATCH_DELAY_S = 0.02
+
+#: The operator's account alone reads the log: it has the names of participants.
+_FILE_MODE = 0o600
+
 #: Masks the secrets of the current configuration in every line.
 _redaction = Redaction(())
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
+
+_log = logging.getLogger(__name__)
 
 
 class JsonFormatter(logging.Formatter):
@@ -46,6 +64,139 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         return _make_safe(_encode_fields(fields))
+
+
+class LineOutput:
+    """Writes lines to the file descriptor `fd` from a thread of its own.
+
+    Call stop() last: it writes the queued lines and ends the thread.
+    """
+
+    #: The value of the label `output` of the metric that counts lost lines.
+    name = "stderr"
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._queue: deque[str] = deque()
+        self._dropped = 0
+        self._has_lines = threading.Event()
+        self._stopping = False
+        # A daemon: a pipe that hangs must not keep the process from exiting.
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def put(self, line: str) -> None:
+        """Queue a line without its end; drop and count it if the queue is full."""
+        if len(self._queue) >= _MAX_QUEUED_LINES:
+            self._dropped += 1
+            return
+        self._queue.append(line)
+        # is_set() takes no lock; set() does, and most lines find the event set.
+        if not self._has_lines.is_set():
+            self._has_lines.set()
+
+    def reopen(self) -> None:
+        """Do nothing: a file descriptor that others opened has no path."""
+
+    def stop(self) -> None:
+        """Write the queued lines and end the thread."""
+        self._stopping = True
+        self._has_lines.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._has_lines.wait()
+            if not self._stopping:
+                time.sleep(_BATCH_DELAY_S)
+            # While lines come, the event stays set, so that none of them has to wake this thread.
+            if not (self._queue or self._dropped):
+                # Clear before the last write: a line that is queued during it sets the event again.
+                self._has_lines.clear()
+            self._write_queued()
+        self._write_queued()
+
+    def _write_queued(self) -> None:
+        lines = [self._queue.popleft() for _ in range(len(self._queue))]
+        if self._dropped:
+            dropped, self._dropped = self._dropped, 0
+            metrics.child(metrics.LOG_LINES_LOST, self.name).inc(dropped)
+            lines.append(json.dumps({"level": "warning", "logger": __name__, "message": f"{dropped} lines dropped"}))
+        self._write(lines)
+
+    def _write(self, lines: list[str]) -> None:
+        """Write lines.  Runs in the thread."""
+        try:
+            self._write_bytes("\n".join([*lines, ""]).encode("utf-8", "replace"))
+        except OSError:
+            # The reader closed the pipe; a line about it would get lost too.
+            metrics.child(metrics.LOG_LINES_LOST, self.name).inc(len(lines))
+
+    def _write_bytes(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._fd, rest) :]
+
+
+class FileOutput(LineOutput):
+    """Appends lines to a file, which logrotate and the like may rename: reopen() goes on in a new file."""
+
+    name = "file"
+
+    def __init__(self, path: Path) -> None:
+        """Open the file.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        self._path = path
+        self._reopening = False
+        self._failing = False
+        self._cut = False
+        super().__init__(_open(path))
+
+    def reopen(self) -> None:
+        """Open the file's path again before the next line is written.  Never blocks."""
+        self._reopening = True
+        self._has_lines.set()
+
+    def stop(self) -> None:
+        """Write the queued lines, end the thread and close the file."""
+        super().stop()
+        os.close(self._fd)
+
+    def _write(self, lines: list[str]) -> None:
+        if self._reopening:
+            self._reopening = False
+            self._open_again()
+        if not lines:
+            return
+        # A full disk can cut a line in the middle; the next one must not continue it.
+        start, self._cut = [""] if self._cut else [], True
+        try:
+            self._write_bytes("\n".join([*start, *lines, ""]).encode("utf-8", "replace"))
+            self._failing = self._cut = False
+        except OSError as error:
+            metrics.child(metrics.LOG_LINES_LOST, self.name).inc(len(lines))
+            # Once: standard error gets the line too, and each further one would fail here as well.
+            if not self._failing:
+                self._failing = True
+                _log.error("the log file cannot be written", extra={"reason": str(error)})
+
+    def _open_again(self) -> None:
+        try:
+            fd = _open(self._path)
+        except OSError as error:
+            _log.error("the log file cannot be opened again; the old one stays in use", extra={"reason": str(error)})
+            return
+        os.dup2(fd, self._fd, inheritable=False)
+        os.close(fd)
+        self._cut = False
+
+
+def _open(path: Path) -> int:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
 
 
 class LineWriter(logging.Handler):

@@ -19,9 +19,8 @@ from msgspec.structs import replace
 
 from tornado_proxy.domain.cost import LineItem, round_amount
 from tornado_proxy.domain.usage import Meter
-from tornado_proxy.ledger.cost_rows import read_line_items
 from tornado_proxy.ledger.reports.records_query import EXACT
-from tornado_proxy.ledger.rows import format_decimal
+from tornado_proxy.ledger.rows import format_decimal, read_line_items
 from tornado_proxy.pricing.book.price import UNITS
 from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.pricing.book.rerate import find_entry

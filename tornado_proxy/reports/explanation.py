@@ -12,8 +12,8 @@ from typing import Any
 from tornado_proxy.domain.attribution import ATTRIBUTION_FIELDS
 from tornado_proxy.domain.cost import DERIVED_ITEMS, DISCOUNT, SURCHARGE, LineItem, round_amount
 from tornado_proxy.domain.usage import Basis
-from tornado_proxy.ledger.cost_rows import read_line_items
-from tornado_proxy.ledger.rows import RECORD_COLUMNS, format_decimal
+from tornado_proxy.ledger.columns import RECORD_COLUMNS
+from tornado_proxy.ledger.rows import format_decimal, read_line_items
 from tornado_proxy.pricing.book.price import UNITS
 from tornado_proxy.pricing.book.price_book import PriceBook
 from tornado_proxy.pricing.book.rerate import Entry, Lookup, find_entry

@@ -11,8 +11,7 @@ from decimal import Decimal
 
 from tornado_proxy.domain.cost import DERIVED_ITEMS, Cost, LineItem
 from tornado_proxy.domain.usage import Basis
-from tornado_proxy.ledger.cost_rows import read_line_items
-from tornado_proxy.ledger.rows import format_decimal
+from tornado_proxy.ledger.rows import format_decimal, read_line_items
 from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
 from tornado_proxy.pricing.book.rerate import rerate
 from tornado_proxy.reports.model_prices import describe_unit

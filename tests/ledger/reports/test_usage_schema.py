@@ -19,7 +19,7 @@ from tornado_proxy.domain.cost import DISCOUNT, SURCHARGE, Cost, LineItem
 from tornado_proxy.domain.identity import Caller
 from tornado_proxy.domain.record import Outcome, RequestRecord, Settlement
 from tornado_proxy.domain.usage import Basis, Meter
-from tornado_proxy.ledger.rows import PRINTED_COLUMNS
+from tornado_proxy.ledger.columns import PRINTED_COLUMNS
 from tornado_proxy.pricing.book.calculator import bill
 from tornado_proxy.pricing.book.price import UNITS
 

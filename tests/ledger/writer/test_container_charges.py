@@ -21,8 +21,8 @@ from tornado_proxy.domain.cost import LineItem
 from tornado_proxy.domain.record import RequestRecord, Settlement
 from tornado_proxy.domain.usage import Basis
 from tornado_proxy.ledger.backends import make_backend
+from tornado_proxy.ledger.columns import RECORD_COLUMNS
 from tornado_proxy.ledger.reports.records_query import UsageFilter, read_records
-from tornado_proxy.ledger.rows import RECORD_COLUMNS
 from tornado_proxy.pricing.book.calculator import bill
 
 NOON = datetime(2026, 11, 28, 12, 0, 0, tzinfo=UTC)

@@ -10,7 +10,8 @@ import pytest
 from msgspec.structs import astuple
 
 from tests.ledger.sample_records import make_intent, make_record
-from tornado_proxy.ledger.rows import RecordRow, make_intent_row, make_record_row
+from tornado_proxy.ledger.columns import RecordRow
+from tornado_proxy.ledger.rows import make_intent_row, make_record_row
 from tornado_proxy.ledger.writer.intent_log import IntentLog, read_intents, read_records
 
 

@@ -10,7 +10,8 @@ import pytest
 from msgspec.structs import replace
 
 from tests.ledger.sample_records import make_intent, make_record
-from tornado_proxy.ledger.rows import RecordRow, make_record_row
+from tornado_proxy.ledger.columns import RecordRow
+from tornado_proxy.ledger.rows import make_record_row
 from tornado_proxy.ledger.writer.journal import Journal
 
 

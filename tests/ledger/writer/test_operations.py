@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tornado_proxy.ledger.rows import IntentRow, RecordRow, SettlementRow
+from tornado_proxy.ledger.columns import IntentRow, RecordRow, SettlementRow
 from tornado_proxy.ledger.writer.operations import (
     MoveIntents,
     Operation,

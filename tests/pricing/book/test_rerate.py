@@ -16,8 +16,8 @@ from tornado_proxy.config.files import read_documents
 from tornado_proxy.domain.cost import LineItem, merge_items
 from tornado_proxy.domain.terms import NO_TERMS, Terms
 from tornado_proxy.domain.usage import Basis, Meter, Quantity, UsageItem, UsageReport
-from tornado_proxy.ledger.cost_rows import read_line_items
-from tornado_proxy.ledger.rows import RecordRow, decode_row, encode_row, make_record_row
+from tornado_proxy.ledger.columns import RecordRow
+from tornado_proxy.ledger.rows import decode_row, encode_row, make_record_row, read_line_items
 from tornado_proxy.pricing.book.price_book import PriceBook, Tariff
 from tornado_proxy.pricing.book.rerate import find_entry, rerate
 

@@ -16,9 +16,9 @@ from tornado_proxy.ledger.archives.files import (
     read_file,
     verify_file,
 )
+from tornado_proxy.ledger.columns import RECORD_COLUMNS, SETTLED_COLUMNS
 from tornado_proxy.ledger.database import Backend, Database, Read
 from tornado_proxy.ledger.rollup_rows import join_amount
-from tornado_proxy.ledger.rows import RECORD_COLUMNS, SETTLED_COLUMNS
 from tornado_proxy.ledger.schema import SET_META
 
 #: The key in `meta` of the hash of the chain's last line.

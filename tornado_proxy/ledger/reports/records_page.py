@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from tornado_proxy.ledger.columns import PRINTED_COLUMNS
 from tornado_proxy.ledger.database import Read
 from tornado_proxy.ledger.dialect import quote_names
 from tornado_proxy.ledger.reports.part_records import add_clause, select_seqs
 from tornado_proxy.ledger.reports.record_spans import Span, find_spans
 from tornado_proxy.ledger.reports.records_query import Record, UsageFilter, build_where
-from tornado_proxy.ledger.rows import PRINTED_COLUMNS
 from tornado_proxy.ledger.schema import LOST_BILLS, RECORDED_BILLS
 
 

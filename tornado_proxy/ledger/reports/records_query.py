@@ -9,9 +9,9 @@ from decimal import Context, Decimal
 from functools import lru_cache
 
 from tornado_proxy.domain.attribution import ATTRIBUTION_FIELDS
+from tornado_proxy.ledger.columns import PRINTED_COLUMNS
 from tornado_proxy.ledger.database import Backend
 from tornado_proxy.ledger.dialect import quote_names
-from tornado_proxy.ledger.rows import PRINTED_COLUMNS
 from tornado_proxy.providers.endpoint_template import fold_ids
 
 #: A record of unknown cost has no model; it is listed under the requested one.

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from tornado_proxy.ledger.columns import PRINTED_COLUMNS
 from tornado_proxy.ledger.database import Read
 from tornado_proxy.ledger.dialect import quote_names
 from tornado_proxy.ledger.reports.records_query import Record
-from tornado_proxy.ledger.rows import PRINTED_COLUMNS, format_time
+from tornado_proxy.ledger.rows import format_time
 
 #: The age of the requests among which a provider's id is searched.
 SEARCHED_TIME = timedelta(days=1)

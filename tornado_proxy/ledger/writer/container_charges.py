@@ -20,11 +20,11 @@ from msgspec import structs
 from tornado_proxy.domain.container import ContainerLife, ContainerPrice, ContainerTime, add_use
 from tornado_proxy.domain.cost import DERIVED_ITEMS, ZERO, BillRates, LineItem, merge_items
 from tornado_proxy.domain.usage import Meter
+from tornado_proxy.ledger.columns import RecordRow, SettlementRow
 from tornado_proxy.ledger.container_rows import LIFE_COLUMNS, life_values, read_container_time, read_life
-from tornado_proxy.ledger.cost_rows import format_items, read_line_items
 from tornado_proxy.ledger.database import Database
 from tornado_proxy.ledger.dialect import Dialect, Insert, quote_names
-from tornado_proxy.ledger.rows import RecordRow, SettlementRow, format_decimal, make_storable_text
+from tornado_proxy.ledger.rows import format_decimal, format_items, make_storable_text, read_line_items
 from tornado_proxy.ledger.schema import INSERT_ALLOWANCES, INSERT_CONTAINERS
 from tornado_proxy.pricing.book.calculator import bill
 

@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 from tornado_proxy.domain.errors import LedgerUnavailable
 from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.record import ObjectOwner, PendingRequest, RequestIntent, RequestRecord, Settlement
+from tornado_proxy.ledger.columns import RecordRow
 from tornado_proxy.ledger.database import Backend, StoreError
 from tornado_proxy.ledger.reports.ranking import RankedQuery, RankedUsage
 from tornado_proxy.ledger.reports.records_page import RecordsQuery
@@ -36,7 +37,7 @@ from tornado_proxy.ledger.reports.records_query import Record
 from tornado_proxy.ledger.reports.request_lookup import RequestLookup
 from tornado_proxy.ledger.reports.usage import UsageQuery, UsageResult
 from tornado_proxy.ledger.reports.usage_reader_thread import UsageReaderThread
-from tornado_proxy.ledger.rows import RecordRow, make_intent_row, make_record_row, make_settlement_row
+from tornado_proxy.ledger.rows import make_intent_row, make_record_row, make_settlement_row
 from tornado_proxy.ledger.writer.intent_log import OpenIntents
 from tornado_proxy.ledger.writer.journal import Journal
 from tornado_proxy.ledger.writer.operations import (

@@ -24,10 +24,9 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from tornado_proxy.domain.record import RequestIntent, RequestRecord
+from tornado_proxy.ledger.columns import IntentRow, RecordRow
 from tornado_proxy.ledger.file_modes import create_private
 from tornado_proxy.ledger.rows import (
-    IntentRow,
-    RecordRow,
     decode_row,
     encode_row,
     format_time,

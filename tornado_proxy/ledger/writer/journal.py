@@ -13,8 +13,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from tornado_proxy.ledger.columns import RecordRow
 from tornado_proxy.ledger.file_modes import create_private
-from tornado_proxy.ledger.rows import RecordRow, decode_row, encode_row
+from tornado_proxy.ledger.rows import decode_row, encode_row
 
 _log = logging.getLogger(__name__)
 

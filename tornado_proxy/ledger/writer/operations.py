@@ -13,7 +13,8 @@ from typing import Any, ClassVar, assert_never
 
 import msgspec
 
-from tornado_proxy.ledger.rows import IntentRow, RecordRow, SettlementRow, make_storable_row
+from tornado_proxy.ledger.columns import IntentRow, RecordRow, SettlementRow
+from tornado_proxy.ledger.rows import make_storable_row
 from tornado_proxy.ledger.writer.store import Store
 
 

@@ -16,20 +16,11 @@ from msgspec.structs import astuple
 
 from tornado_proxy.domain.identity import KeyId
 from tornado_proxy.domain.record import ObjectOwner, PendingRequest
+from tornado_proxy.ledger.columns import RECORD_COLUMNS, SETTLED_COLUMNS, IntentRow, RecordRow, SettlementRow
 from tornado_proxy.ledger.database import Backend, Database, StoreError
 from tornado_proxy.ledger.deferred_facts import read_deferred_facts
 from tornado_proxy.ledger.rollups import roll_up
-from tornado_proxy.ledger.rows import (
-    RECORD_COLUMNS,
-    SETTLED_COLUMNS,
-    IntentRow,
-    RecordRow,
-    SettlementRow,
-    format_time,
-    list_objects,
-    make_storable_row,
-    read_object_owner,
-)
+from tornado_proxy.ledger.rows import format_time, list_objects, make_storable_row, read_object_owner
 from tornado_proxy.ledger.schema import (
     INSERT_GIVEN_UP,
     INSERT_INTENTS,

@@ -20,8 +20,8 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Protocol, assert_never
 
+from tornado_proxy.ledger.columns import RecordRow
 from tornado_proxy.ledger.database import StoreError
-from tornado_proxy.ledger.rows import RecordRow
 from tornado_proxy.ledger.writer.journal import Journal
 from tornado_proxy.ledger.writer.operations import (
     MoveIntents,
